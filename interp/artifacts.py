@@ -1,0 +1,337 @@
+"""One folder per result: `manifest.json`, atomic writes, hashes, and work in progress. Torch-free.
+
+Steps of every verb:
+
+1. `Draft.open(folder, kind=, config=)` makes `<folder>.partial/` with `status.json`, or resumes the one that is there
+   when its config is the same;
+2. the verb writes files into `draft.path` (each atomically) and reports with `draft.update(...)`;
+3. `draft.finish(...)` hashes every file, writes the manifest, renames the folder. Only whole artefacts have a manifest.
+
+The content hash covers the files, not the manifest: same files, same hash.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from interp.errors import (
+    ConfigError,
+    CorruptError,
+    MismatchError,
+    MissingError,
+    ResourceError,
+    SchemaError,
+)
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+STATUS = "status.json"
+PARTIAL = ".partial"
+
+# What each verb writes, and in which folder of the workspace.
+KINDS = {
+    "recording": "recordings",
+    "sae": "saes",
+    "features": "features",
+    "atlas": "atlases",
+    "heads": "heads",
+    "evaluation": "evaluations",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a folder is, what made it, and what it was made from."""
+
+    kind: str
+    name: str
+    config: dict[str, Any]
+    """The settings that determine the content."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What was found: the numbers a person would ask for first."""
+    parents: dict[str, str] = field(default_factory=dict)
+    """`"recordings/demo" -> content hash` (or `"model:smollm2-135m" -> weight hash`): what this was made from."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`relative path -> {"sha256", "bytes"}` of every file but the manifest."""
+    content_hash: str = ""
+    seed: int | None = None
+    threads: int | None = None
+    created: str = ""
+    seconds: float = 0.0
+    code_version: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+class Draft:
+    """An artefact being written in `<folder>.partial/`."""
+
+    def __init__(self, folder: Path, kind: str, config: dict[str, Any], seed: int | None, resumed: bool):
+        self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, resumed
+        self.path = partial_path(folder)
+        self._known_files: dict[str, dict[str, Any]] = {}
+        self._started = time.time()
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, kind: str, config: dict[str, Any], seed: int | None = None, overwrite: bool = False
+    ) -> "Draft":
+        """Start, or resume where an interrupted run with the same config stopped.
+
+        Raises `ConfigError` when the finished folder exists (unless `overwrite`, which replaces it only at
+        `finish`), `MismatchError` when a partial run with another config is in the way.
+        """
+        if folder.exists() and not overwrite:
+            raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+        partial = partial_path(folder)
+        identity = json.loads(_dump({"kind": kind, "config": config, "seed": seed}))
+        resumed = False
+        if (partial / STATUS).exists():
+            before = read_json(partial / STATUS)
+            if {key: before.get(key) for key in identity} == identity:
+                resumed = True
+            elif overwrite:
+                shutil.rmtree(partial)
+            else:
+                raise MismatchError(
+                    f"{partial} holds an unfinished run with other settings; "
+                    "repeat it with those settings to resume, --overwrite to discard it, or choose another --name"
+                )
+        with disk_errors(partial):
+            partial.mkdir(parents=True, exist_ok=True)
+            draft = cls(folder, kind, config, seed, resumed)
+            draft._status = {**identity, "started": _now(), "state": "running", "pid": os.getpid()}
+            if resumed:
+                draft._status["progress"] = before.get("progress", {})
+            write_json(partial / STATUS, draft._status)
+        return draft
+
+    def update(self, **progress: Any) -> None:
+        """Make progress visible to other processes (the dashboard reads `status.json`)."""
+        self._status["progress"] = {**self._status.get("progress", {}), **progress}
+        self._status["updated"] = _now()
+        write_json(self.path / STATUS, self._status)
+
+    def add_known(self, relative: str, sha256: str, n_bytes: int) -> None:
+        """Hash of a file that was computed while writing it, so that `finish` need not read it again."""
+        self._known_files[relative] = {"sha256": sha256, "bytes": n_bytes}
+
+    def finish(
+        self,
+        *,
+        summary: dict[str, Any] | None = None,
+        parents: dict[str, str] | None = None,
+        threads: int | None = None,
+    ) -> Manifest:
+        """Hash the files, write the manifest, put the folder in place."""
+        files: dict[str, dict[str, Any]] = {}
+        for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
+            relative = path.relative_to(self.path).as_posix()
+            if relative in (STATUS, MANIFEST) or relative.endswith(".tmp"):
+                continue
+            files[relative] = self._known_files.get(relative) or file_entry(path)
+        manifest = Manifest(
+            kind=self.kind,
+            name=self.folder.name,
+            config=self.config,
+            summary=summary or {},
+            parents=parents or {},
+            files=files,
+            content_hash=hash_files(files),
+            seed=self.seed,
+            threads=threads,
+            created=_now(),
+            seconds=round(time.time() - self._started, 2),
+            code_version=code_version(),
+            versions=library_versions(),
+        )
+        write_json(self.path / MANIFEST, asdict(manifest))
+        (self.path / STATUS).unlink(missing_ok=True)
+        with disk_errors(self.folder):
+            _replace_folder(self.path, self.folder)
+        return manifest
+
+    def discard(self) -> None:
+        """Remove the partial folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def partial_path(folder: Path) -> Path:
+    """Where an artefact lives until it is whole."""
+    return folder.with_name(folder.name + PARTIAL)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a whole artefact.
+
+    Raises `MissingError` (no such folder, or still partial), `CorruptError`, `SchemaError` (a newer version wrote it).
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        if partial_path(folder).exists():
+            raise MissingError(f"{folder} is unfinished; run the same command again to resume it")
+        raise MissingError(f"no artefact at {folder} (a {MANIFEST} was expected)")
+    raw = read_json(path)
+    version = raw.get("schema_version")
+    if not isinstance(version, int):
+        raise CorruptError(f"{path}: schema_version is missing; the manifest was edited or cut short")
+    if version > SCHEMA_VERSION:
+        raise SchemaError(
+            f"{path}: schema version {version} is newer than this workbench ({SCHEMA_VERSION}); upgrade the workbench"
+        )
+    known = Manifest.__dataclass_fields__
+    missing = {"kind", "name", "config", "files", "content_hash"} - raw.keys()
+    if missing:
+        raise CorruptError(f"{path}: lacks {', '.join(sorted(missing))}; the manifest was edited or cut short")
+    return Manifest(**{key: value for key, value in raw.items() if key in known})
+
+
+def verify(folder: Path) -> list[str]:
+    """Every way in which the files differ from the manifest, one line each; empty when all is well."""
+    manifest = read_manifest(folder)
+    problems = []
+    for relative, entry in manifest.files.items():
+        path = folder / relative
+        if not path.exists():
+            problems.append(f"{relative}: missing")
+        elif path.stat().st_size != entry["bytes"]:
+            problems.append(f"{relative}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
+        elif sha256_file(path) != entry["sha256"]:
+            problems.append(f"{relative}: content differs from its checksum")
+    if hash_files(manifest.files) != manifest.content_hash:
+        problems.append(f"{MANIFEST}: the file list was edited (content hash differs)")
+    return problems
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved into place when the block ends well and removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with disk_errors(path):
+            yield temporary
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(_dump(value) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; `CorruptError` names the file when it is not one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingError(f"no file at {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{path} is not valid JSON ({error}); it was edited or cut short") from None
+    if not isinstance(value, dict):
+        raise CorruptError(f"{path} should hold a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a pyarrow table as parquet, atomically. Row groups are small so that one feature is one short read."""
+    import pyarrow.parquet as pq
+
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=8192)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's write errors into one line with the next move."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"disk full while writing {path}; what was written before is kept: free space and run again to resume"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ResourceError(f"cannot write {path}: {error.strerror}; choose another --workspace") from error
+        raise
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+
+def hash_files(files: dict[str, dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for relative in sorted(files):
+        digest.update(f"{relative}\0{files[relative]['sha256']}\n".encode())
+    return digest.hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    return hashlib.sha256(_dump(value).encode()).hexdigest()
+
+
+def code_version() -> str:
+    try:
+        return metadata.version("interp-workbench")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def library_versions() -> dict[str, str]:
+    """The versions that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _replace_folder(source: Path, target: Path) -> None:
+    """Rename a folder into place; an old one is moved aside first, so a crash leaves one of the two whole."""
+    old = target.with_name(target.name + ".old")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+    os.replace(source, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, default=_plain, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

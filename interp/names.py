@@ -1,0 +1,105 @@
+"""Names of places in a model: hook points and heads. Torch-free.
+
+A *hook point* is a place whose value can be read or replaced, by the field's names: `blocks.9.hook_resid_post`,
+`blocks.9.attn.hook_z`, `blocks.9.mlp.hook_post`. A *head* is `L5H1`: layer 5, head 1, both counted from 0.
+The axis words of every shape in this project: `batch pos d_model d_head d_mlp d_vocab d_sae n_layers n_heads dest src`.
+"""
+
+import re
+from dataclasses import dataclass
+
+from interp.errors import UnknownNameError
+
+# The bridge calls a block's residual input and output by generic names; on disk only the field's names appear.
+_CANONICAL_SUFFIX = {
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "attn.hook_out": "hook_attn_out",
+    "mlp.hook_out": "hook_mlp_out",
+}
+_KNOWN_SUFFIXES = (
+    "hook_resid_pre",
+    "hook_resid_mid",
+    "hook_resid_post",
+    "hook_attn_out",
+    "hook_mlp_out",
+    "attn.hook_q",
+    "attn.hook_k",
+    "attn.hook_v",
+    "attn.hook_z",
+    "attn.hook_pattern",
+    "attn.hook_attn_scores",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "ln1.hook_scale",
+    "ln1.hook_normalized",
+    "ln2.hook_scale",
+    "ln2.hook_normalized",
+)
+_BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
+_HEAD = re.compile(r"^L(\d+)H(\d+)$")
+
+
+@dataclass(frozen=True, order=True)
+class HeadName:
+    """One attention head; prints as `L5H1`."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head}"
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """One place: `layer` is None for places outside the blocks (`hook_embed`, `ln_final.hook_normalized`)."""
+
+    layer: int | None
+    suffix: str
+
+    def __str__(self) -> str:
+        return self.suffix if self.layer is None else f"blocks.{self.layer}.{self.suffix}"
+
+
+def parse_head(text: str) -> HeadName:
+    """`"L5H1"` -> `HeadName(5, 1)`. Raises `UnknownNameError` on anything else."""
+    match = _HEAD.match(text.strip())
+    if not match:
+        raise UnknownNameError("head", text, ["L5H1"], "A head is written L<layer>H<head>, both from 0.")
+    return HeadName(int(match[1]), int(match[2]))
+
+
+def parse_hook_point(text: str) -> HookPoint:
+    """`"blocks.3.hook_out"` -> the canonical `blocks.3.hook_resid_post`; other names pass through unchanged."""
+    match = _BLOCK.match(text)
+    if not match:
+        return HookPoint(None, text)
+    return HookPoint(int(match[1]), _CANONICAL_SUFFIX.get(match[2], match[2]))
+
+
+def canonical_hook_point(text: str) -> str:
+    """The name that goes on disk.
+
+    >>> canonical_hook_point("blocks.3.hook_out")
+    'blocks.3.hook_resid_post'
+    """
+    return str(parse_hook_point(text))
+
+
+def common_hook_points(n_layers: int) -> list[str]:
+    """The names worth suggesting for a model of `n_layers` blocks."""
+    return ["hook_embed", *(f"blocks.{i}.{suffix}" for i in range(n_layers) for suffix in _KNOWN_SUFFIXES)]
+
+
+def check_hook_points(names: list[str], available: set[str], n_layers: int) -> list[str]:
+    """Canonical names, each known to the model, without duplicates, in the order given.
+
+    Raises `UnknownNameError` with the nearest names that the model has.
+    """
+    canonical = list(dict.fromkeys(canonical_hook_point(name) for name in names))
+    for name in canonical:
+        if name not in available:
+            suggestions = [n for n in common_hook_points(n_layers) if n in available]
+            raise UnknownNameError("hook point", name, suggestions or available, f"(the model has {n_layers} layers)")
+    return canonical

@@ -1,0 +1,1 @@
+"""Activations on disk: `record` writes them, `store.Recording` reads them."""

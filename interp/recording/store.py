@@ -1,0 +1,266 @@
+"""The recording folder: what is in it, and how it is read.
+
+    recordings/<name>/
+      manifest.json                    model, weight hash, hook points, corpus, BOS policy, dtype, checksums
+      tokens/00000.safetensors         token, document, position: int32 [n_rows]
+      documents/00000.parquet          document (int), id, label: the documents that begin in this shard
+      <hook_point>/00000.safetensors   activations [n_rows, d]; per-shard mean and m2: float64 [d], norm_sum: float64 []
+      <hook_point>/stats.safetensors   mean, variance: float64 [d]; mean_norm: float64 []; n: int64 []  (real rows only)
+
+A *row* is one token of one context. Contexts have a fixed length, so row `r` is position `r % context_length` of context
+`r // context_length`, and a shard holds whole contexts. `document` is the running number of the document a token came from
+and `position` its token index in that document; both are -1 for BOS and padding. Rows with `document == -1` are kept on
+disk (they are what the model saw) and left out by every reader unless asked for: they are not text, and the BOS residual is
+an outlier hundreds of times the norm of the others.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from interp.artifacts import Manifest, read_manifest, verify
+from interp.errors import CorruptError, MismatchError, UnknownNameError
+from interp.names import canonical_hook_point
+from interp.runtime import derive_seed
+
+Split = str  # "all", "train" or "heldout"
+
+
+class TokenShard(NamedTuple):
+    """The tokens of one shard, all `[n_rows]` int32."""
+
+    tokens: Tensor
+    document: Tensor
+    position: Tensor
+
+
+class Batch(NamedTuple):
+    """Rows in the order drawn."""
+
+    activations: dict[str, Tensor]
+    """hook point -> `[n, d]` in the requested dtype"""
+    rows: Tensor
+    """`[n]` int64: global row numbers in the recording"""
+
+
+class Stats(NamedTuple):
+    """Moments of the real rows of one hook point."""
+
+    mean: Tensor
+    """`[d]` float64"""
+    variance: Tensor
+    """`[d]` float64, population"""
+    mean_norm: float
+    """mean Euclidean norm of a row"""
+    n: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """One source document of a recording."""
+
+    document: int
+    id: str
+    label: str
+
+
+class Recording:
+    """Read-only view of a recording folder; opening it reads the manifest only."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.manifest: Manifest = read_manifest(self.folder)
+        if self.manifest.kind != "recording":
+            raise MismatchError(f"{self.folder} is a {self.manifest.kind}, not a recording")
+        config = self.manifest.config
+        self.hook_points: list[str] = list(config["hook_points"])
+        self.context_length: int = config["context_length"]
+        self.model: str = config["model"]
+        self.weight_hash: str = config["weight_hash"]
+        self.shard_rows: list[int] = list(self.manifest.summary["shard_rows"])
+        self.n_rows = sum(self.shard_rows)
+
+    def __repr__(self) -> str:
+        return f"Recording({str(self.folder)!r}, {self.n_rows:,} rows of {self.model}, {', '.join(self.hook_points)})"
+
+    @property
+    def key(self) -> str:
+        """The name under which children list this recording as their parent."""
+        return f"recordings/{self.folder.name}"
+
+    @property
+    def n_shards(self) -> int:
+        return len(self.shard_rows)
+
+    @cached_property
+    def shard_starts(self) -> np.ndarray:
+        """`[n_shards + 1]` first global row of each shard, and the total."""
+        return np.concatenate([[0], np.cumsum(self.shard_rows)]).astype(np.int64)
+
+    def check_hook_point(self, hook_point: str) -> str:
+        """The canonical name; `UnknownNameError` when it was not recorded."""
+        name = canonical_hook_point(hook_point)
+        if name not in self.hook_points:
+            raise UnknownNameError("recorded hook point", hook_point, self.hook_points)
+        return name
+
+    def d(self, hook_point: str) -> int:
+        """Width of the activations at a hook point."""
+        return int(self.manifest.summary["widths"][self.check_hook_point(hook_point)])
+
+    def stats(self, hook_point: str) -> Stats:
+        """Mean, variance and mean norm over the real rows."""
+        tensors = load_tensors(self.folder / self.check_hook_point(hook_point) / "stats.safetensors")
+        return Stats(tensors["mean"], tensors["variance"], float(tensors["mean_norm"]), int(tensors["n"]))
+
+    def token_shard(self, shard: int) -> TokenShard:
+        """Tokens, documents and positions of one shard."""
+        tensors = load_tensors(self.folder / "tokens" / f"{shard:05d}.safetensors")
+        return TokenShard(tensors["tokens"], tensors["document"], tensors["position"])
+
+    def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Tensor:
+        """`[n_rows, d]` as stored; with `rows` only that range leaves the disk."""
+        path = self.folder / self.check_hook_point(hook_point) / f"{shard:05d}.safetensors"
+        with _open_safetensors(path) as handle:
+            if rows is None:
+                return handle.get_tensor("activations")
+            return handle.get_slice("activations")[rows]
+
+    def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Tensor:
+        """`[n]` int64 local row numbers of real tokens of a split.
+
+        The split is by document (a hash of its number): no document has tokens on both sides.
+        """
+        document = self.token_shard(shard).document
+        keep = document >= 0
+        if split != "all":
+            if split not in ("train", "heldout"):
+                raise UnknownNameError("split", split, ["all", "train", "heldout"])
+            keep &= heldout_mask(document, heldout_fraction) == (split == "heldout")
+        return keep.nonzero().squeeze(1)
+
+    def sequential(
+        self,
+        hook_points: list[str] | None = None,
+        *,
+        batch_size: int = 4096,
+        split: Split = "all",
+        heldout_fraction: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+    ) -> Iterator[Batch]:
+        """Real rows in order. Batches do not cross shards, so the last of each shard may be short."""
+        names = self._names(hook_points)
+        for shard in range(self.n_shards):
+            local = self.real_rows(shard, split, heldout_fraction)
+            acts = {name: self.activation_shard(name, shard) for name in names}
+            for chosen in local.split(batch_size):
+                yield self._batch(acts, chosen, int(self.shard_starts[shard]), dtype)
+
+    def shuffled(
+        self,
+        hook_points: list[str] | None = None,
+        *,
+        batch_size: int = 4096,
+        seed: int = 0,
+        epoch: int = 0,
+        skip: int = 0,
+        buffer_shards: int = 8,
+        split: Split = "all",
+        heldout_fraction: float = 0.1,
+        dtype: torch.dtype = torch.float32,
+    ) -> Iterator[Batch]:
+        """One epoch in a seeded global shuffle.
+
+        Shards are permuted and read in groups of `buffer_shards`; each group is mixed in memory, with what the group
+        before left over. Every batch is full except the last. Same `(seed, epoch)`, same batches; `skip` starts at that batch number
+        without reading the activations before it.
+        """
+        from interp.recording.shuffle import plan_epoch, read_plan
+
+        names = self._names(hook_points)
+        plan = plan_epoch(
+            self, seed=seed, epoch=epoch, buffer_shards=buffer_shards, split=split, fraction=heldout_fraction
+        )
+        yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype)
+
+    def documents(self) -> list[Document]:
+        """Every document of the recording, by number."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self.folder / "documents")
+        rows = zip(*(table[name].to_pylist() for name in ("document", "id", "label")), strict=True)
+        return sorted((Document(*row) for row in rows), key=lambda document: document.document)
+
+    def document_rows(self, document: int) -> Tensor:
+        """`[n]` int64 global rows of one document's tokens, in reading order (random access)."""
+        found = []
+        for shard in range(self.n_shards):
+            documents = self.token_shard(shard).document
+            hit = (documents == document).nonzero().squeeze(1)
+            if len(hit):
+                found.append(hit + int(self.shard_starts[shard]))
+            elif found:
+                break
+        if not found:
+            raise UnknownNameError("document", str(document), [])
+        return torch.cat(found)
+
+    def read_rows(self, hook_point: str, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """`[len(rows), d]` for any global rows; each shard is opened once."""
+        shard_of = np.searchsorted(self.shard_starts, rows.numpy(), side="right") - 1
+        out = torch.empty(len(rows), self.d(hook_point), dtype=dtype)
+        for shard in np.unique(shard_of):
+            mine = torch.from_numpy(shard_of == shard)
+            local = rows[mine] - int(self.shard_starts[shard])
+            low, high = int(local.min()), int(local.max()) + 1
+            out[mine] = self.activation_shard(hook_point, int(shard), slice(low, high))[local - low].to(dtype)
+        return out
+
+    def context_tokens(self, row: int) -> tuple[TokenShard, int]:
+        """The whole context that holds a row, and the row's place in it."""
+        shard = int(np.searchsorted(self.shard_starts, row, side="right") - 1)
+        local = row - int(self.shard_starts[shard])
+        start = local - local % self.context_length
+        tokens = self.token_shard(shard)
+        stop = start + self.context_length
+        return TokenShard(*(t[start:stop] for t in tokens)), local - start
+
+    def verify(self) -> list[str]:
+        """Problems found by checksum, one line each, naming the file; empty when all is well."""
+        return verify(self.folder)
+
+    def _names(self, hook_points: list[str] | None) -> list[str]:
+        return [self.check_hook_point(name) for name in (hook_points or self.hook_points)]
+
+    def _batch(self, acts: dict[str, Tensor], local: Tensor, start: int, dtype: torch.dtype) -> Batch:
+        return Batch({name: a[local].to(dtype) for name, a in acts.items()}, local + start)
+
+
+def heldout_mask(document: Tensor, fraction: float) -> Tensor:
+    """Which tokens belong to held-out documents, from a hash of the document number alone."""
+    numbers = document.unique()
+    cut = int(fraction * 2**32)
+    heldout = torch.tensor([derive_seed(int(n), "heldout") % 2**32 < cut for n in numbers], dtype=torch.bool)
+    return heldout[torch.searchsorted(numbers, document)]
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; `CorruptError` names the file when it cannot be read."""
+    with _open_safetensors(path) as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _open_safetensors(path: Path) -> safe_open:
+    try:
+        return safe_open(str(path), framework="pt")
+    except FileNotFoundError:
+        raise CorruptError(f"{path} is missing; `workbench verify` lists what else is") from None
+    except (SafetensorError, OSError) as error:
+        raise CorruptError(f"{path} cannot be read ({error}); it was cut short or edited: record it again") from None
