@@ -2,16 +2,16 @@
 
     recordings/<name>/
       manifest.json                    model, weight hash, hook points, corpus, BOS policy, dtype, checksums
-      tokens/00000.safetensors         token, document, position: int32 [n_rows]
+      tokens/00000.safetensors         tokens, document, position: int32 [n_rows]
       documents/00000.parquet          document (int), id, label: the documents that begin in this shard
-      <hook_point>/00000.safetensors   activations [n_rows, d]; per-shard mean and m2: float64 [d], norm_sum: float64 []
+      <hook_point>/00000.safetensors   activations [n_rows, d], and mean, m2, norm_sum (float64) of its real rows
       <hook_point>/stats.safetensors   mean, variance: float64 [d]; mean_norm: float64 []; n: int64 []  (real rows only)
 
-A *row* is one token of one context. Contexts have a fixed length, so row `r` is position `r % context_length` of context
-`r // context_length`, and a shard holds whole contexts. `document` is the running number of the document a token came from
-and `position` its token index in that document; both are -1 for BOS and padding. Rows with `document == -1` are kept on
-disk (they are what the model saw) and left out by every reader unless asked for: they are not text, and the BOS residual is
-an outlier hundreds of times the norm of the others.
+A *row* is one token of one context. Contexts have a fixed length, so row `r` is position `r % context_length` of
+context `r // context_length`, and a shard holds whole contexts. `document` is the running number of the document a
+token came from and `position` its token index in that document; both are -1 for BOS and padding. Rows with
+`document == -1` are kept on disk (they are what the model saw) and left out by every reader unless asked for: they are
+not text, and the BOS residual is an outlier hundreds of times the norm of the others.
 """
 
 from collections.abc import Iterator
@@ -179,8 +179,8 @@ class Recording:
         """One epoch in a seeded global shuffle.
 
         Shards are permuted and read in groups of `buffer_shards`; each group is mixed in memory, with what the group
-        before left over. Every batch is full except the last. Same `(seed, epoch)`, same batches; `skip` starts at that batch number
-        without reading the activations before it.
+        before left over. Every batch is full except the last. Same `(seed, epoch)`, same batches; `skip` starts at that
+        batch number without reading the activations before it.
         """
         from interp.recording.shuffle import plan_epoch, read_plan
 
