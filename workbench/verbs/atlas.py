@@ -1,0 +1,61 @@
+"""`workbench atlas SOURCE`: a map of vectors that says how much it keeps."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from workbench.options import Options, slug
+from workbench.terminal import bar, wrote
+
+
+@dataclass(frozen=True, kw_only=True)
+class Atlas(Options):
+    """Lay out vectors in the plane: near each other there means alike here, as far as two dimensions allow.
+
+    SOURCE is embeddings:MODEL, sae:NAME (decoder directions), recording:NAME (activations) or file:PATH (.npy, .parquet).
+    """
+
+    source: tyro.conf.Positional[str]
+    """embeddings:MODEL, sae:NAME, recording:NAME or file:PATH."""
+    metric: Literal["cosine", "euclidean"] = "cosine"
+    """How alike is measured."""
+    method: Literal["umap-learn"] = "umap-learn"
+    """The layout."""
+    n_neighbors: int = 15
+    """Neighbours that shape the map: fewer shows detail, more shows the large view."""
+    min_dist: float = 0.1
+    """How tightly points may lie."""
+    max_points: int | None = None
+    """Map a seeded sample of at most so many."""
+    hook_point: str | None = None
+    """For recording: which of its hook points. Default: its first."""
+
+    def run(self) -> None:
+        from interp.atlas.build import build_atlas
+        from workbench.atlas_sources import open_source
+
+        workspace = self.open_workspace()
+        threads = self.use_threads()
+        folder = workspace.path("atlas", self.name or slug(self.source))
+        source = open_source(workspace, self.source, hook_point=self.hook_point, max_points=self.max_points, seed=self.seed)
+        with bar("atlas", "") as progress:
+            manifest = build_atlas(
+                source,
+                folder,
+                metric=self.metric,
+                method=self.method,
+                n_neighbors=self.n_neighbors,
+                min_dist=self.min_dist,
+                max_points=self.max_points,
+                seed=self.seed,
+                threads=threads,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+        found = manifest.summary
+        wrote(
+            folder,
+            f"{found['n_points']:,} points in {found['n_clusters']:,} clusters; the map keeps {found['recall_at_15']:.0%} of each "
+            f"point's 15 true neighbours (trustworthiness {found['trustworthiness']:.2f})",
+        )

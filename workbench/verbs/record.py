@@ -1,0 +1,73 @@
+"""`workbench record MODEL`: activations of real text, on disk."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from workbench.options import Options, slug
+from workbench.terminal import bar, wrote
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Options):
+    """Run a model over text and keep what it computed at chosen hook points.
+
+    Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
+    Interrupted? The same command resumes, and gives the same bytes.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    hook_points: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
+    """Where to record; several in one pass. Default: the residual stream after the block a third of the way up."""
+    corpus: str = "docstrings"
+    """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
+    tokens: int = 300_000
+    """How many real tokens to record."""
+    context_length: int = 128
+    """Tokens per context, BOS included."""
+    bos: Literal["context", "document", "none"] = "context"
+    """Where a BOS token goes: before each context, before each document, or nowhere."""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """What is stored."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in."""
+    batch_size: int = 16
+    """Contexts per forward pass."""
+    budget_gb: float | None = None
+    """Refuse to write more than this."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps. Default: the best there is."""
+
+    def run(self) -> None:
+        from interp.models.loading import load_model
+        from interp.recording.record import record
+        from interp.text.corpora import open_corpus
+
+        workspace = self.open_workspace()
+        threads = self.use_threads()
+        model = load_model(self.model, dtype=self.compute, device=self.device)
+        hook_points = list(self.hook_points) or [f"blocks.{model.cfg.n_layers // 3 - 1}.hook_resid_post"]
+        corpus = open_corpus(self.corpus, seed=self.seed)
+        folder = workspace.path("recording", self.name or slug(self.model))
+        with bar("recording", "tokens") as progress:
+            manifest = record(
+                model,
+                corpus,
+                folder,
+                hook_points=hook_points,
+                n_tokens=self.tokens,
+                context_length=self.context_length,
+                bos=self.bos,
+                dtype=self.dtype,
+                batch_size=self.batch_size,
+                model_spec=self.model,
+                seed=self.seed,
+                budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
+                overwrite=self.overwrite,
+                threads=threads,
+                progress=progress,
+            )
+        found = manifest.summary
+        wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {', '.join(hook_points)}")

@@ -1,0 +1,30 @@
+"""`workbench serve [WORKSPACE]`: the dashboard."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Open a workspace in the browser. Nothing leaves this machine."""
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """The workspace. Default: ./workspace."""
+    workspace: Path = Path("workspace")
+    """The same, as an option."""
+    host: str = "127.0.0.1"
+    """Address to listen on; beyond loopback a token is required and printed with the address."""
+    port: int | None = None
+    """Default: 8050, or the next free one."""
+    browser: bool = True
+    """Open the page in the default browser."""
+    threads: int | None = None
+    """CPU threads for prompts."""
+
+    def run(self) -> None:
+        from dashboard.serve import serve
+        from interp.workspace import Workspace
+
+        serve(Workspace(self.folder or self.workspace), host=self.host, port=self.port, open_browser=self.browser)
