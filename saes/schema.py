@@ -1,0 +1,71 @@
+"""Column names and types of the feature tables, and the few constants that readers and writers share. Torch-free.
+
+The meaning of every column is in `docs/formats.md`; a test holds the two together.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Example groups in the order in which they are stored and shown; `group_order` is the place in this tuple.
+TOP = "top"
+QUARTILES = ("q4", "q3", "q2", "q1")
+"""`q4` holds firings from the strongest quarter of a feature's active values, `q1` from the weakest."""
+GROUPS = (TOP, *QUARTILES)
+
+N_EFFECTS = 10
+"""Promoted and suppressed tokens kept per feature."""
+N_NEIGHBOURS = 10
+"""Nearest features kept per feature."""
+DENSE = 0.1
+"""A feature that fires on more than this share of tokens counts as dense."""
+
+
+def features_schema() -> "pa.Schema":
+    """One row per feature, sorted by `feature`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("feature", pa.int32()),
+            ("density", pa.float64()),
+            ("n_fired", pa.int64()),
+            ("mean_activation", pa.float32()),
+            ("max_activation", pa.float32()),
+            ("decoder_norm", pa.float32()),
+            ("label", pa.string()),
+            ("label_source", pa.string()),
+            ("promoted_tokens", pa.list_(pa.string())),
+            ("promoted_logits", pa.list_(pa.float32())),
+            ("suppressed_tokens", pa.list_(pa.string())),
+            ("suppressed_logits", pa.list_(pa.float32())),
+            ("neighbours", pa.list_(pa.int32())),
+            ("neighbour_cosines", pa.list_(pa.float32())),
+            ("histogram", pa.list_(pa.int64())),
+        ]
+    )
+
+
+def examples_schema() -> "pa.Schema":
+    """One row per example, sorted by `feature, group_order, rank`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("feature", pa.int32()),
+            ("group", pa.string()),
+            ("group_order", pa.int8()),
+            ("rank", pa.int16()),
+            ("activation", pa.float32()),
+            ("row", pa.int64()),
+            ("document", pa.int32()),
+            ("position", pa.int32()),
+            ("document_id", pa.string()),
+            ("document_label", pa.string()),
+            ("tokens", pa.list_(pa.string())),
+            ("token_ids", pa.list_(pa.int32())),
+            ("activations", pa.list_(pa.float32())),
+            ("peak", pa.int16()),
+        ]
+    )
