@@ -1,0 +1,190 @@
+"""The atlas folder: a map of vectors, its regions, the true neighbours, and how much the map keeps.
+
+1. exact nearest neighbours in the full space (`neighbours`)
+2. positions (`layout`)
+3. quality against the full space (`quality`)
+4. clusters, their words, local density (`regions`)
+5. three tables and a manifest
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.artifacts import Draft, Manifest, write_table
+from interp.atlas.layout import METHODS, Layout, lay_out
+from interp.atlas.neighbours import METRICS, Neighbours, check_vectors, nearest_neighbours
+from interp.atlas.quality import K, Quality, measure_quality
+from interp.atlas.regions import NOISE, Region, describe_regions, find_clusters, local_density
+from interp.atlas.sources import AtlasSource
+from interp.errors import ConfigError, UnknownNameError
+from interp.runtime import derive_seed, make_generator
+
+Progress = Callable[[int, int, dict], None]
+
+
+def build_atlas(
+    vectors: Tensor,
+    folder: Path,
+    *,
+    source: str,
+    labels: list[str],
+    items: np.ndarray,
+    values: np.ndarray,
+    value_name: str,
+    item_kind: str,
+    metric: str = "cosine",
+    method: str = "umap-learn",
+    n_neighbors: int = 15,
+    min_dist: float = 0.1,
+    seed: int = 0,
+    max_points: int | None = None,
+    overwrite: bool = False,
+    parents: dict[str, str] | None = None,
+    features: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write `points`, `clusters` and `neighbours` tables for `vectors [n, d]`; returns the manifest.
+
+    `labels`, `items` and `values` describe the vectors one by one; `max_points` keeps a seeded uniform sample of them.
+    The same seed and thread count give the same map. Raises `ConfigError` (no vectors, lengths or settings that do not
+    fit), `UnknownNameError` (method, metric), `NonFiniteError` naming the row with NaN.
+    """
+    config = {
+        "source": source,
+        "method": method,
+        "metric": metric,
+        "n_neighbors": n_neighbors,
+        "min_dist": min_dist,
+        "max_points": max_points,
+    }
+    check_settings(vectors, labels, items, values, config)
+    check_vectors(vectors, f"vectors of {source}")
+    draft = Draft.open(folder, kind="atlas", config=config, seed=seed, overwrite=overwrite)
+    chosen = choose_points(len(vectors), max_points, seed)
+    vectors = vectors[chosen].float()
+    labels = [labels[i] for i in chosen.tolist()]
+    neighbours = nearest_neighbours(vectors, max(n_neighbors, K), metric=metric, progress=progress)
+    near = Neighbours(neighbours.indices[:, :n_neighbors], neighbours.distances[:, :n_neighbors])
+    layout = lay_out(vectors, near, method=method, min_dist=min_dist, seed=derive_seed(seed, "layout"))
+    quality = measure_quality(
+        vectors, layout.positions, neighbours, metric=metric, generator=make_generator(seed, "quality")
+    )
+    clusters = find_clusters(layout.positions, generator=make_generator(seed, "clusters"))
+    regions = describe_regions(layout.positions, clusters, labels)
+    index = chosen.numpy()
+    write_points(draft.path, layout.positions, clusters, labels, np.asarray(items)[index], np.asarray(values)[index])
+    write_regions(draft.path, regions)
+    write_neighbours(draft.path, near, vectors)
+    summary = summarise(layout, quality, clusters, vectors, n_given=len(items))
+    summary |= {"n_clusters": len(regions), "value_name": value_name, "item_kind": item_kind, "features": features}
+    return draft.finish(summary=summary, parents=parents or {}, threads=torch.get_num_threads())
+
+
+def build_from_source(given: AtlasSource, folder: Path, **settings: Any) -> Manifest:
+    """`build_atlas` of an `AtlasSource`; `settings` are its other keywords (metric, seed, max_points ...)."""
+    return build_atlas(
+        given.vectors,
+        folder,
+        source=given.source,
+        labels=given.labels,
+        items=given.items,
+        values=given.values,
+        value_name=given.value_name,
+        item_kind=given.item_kind,
+        parents=given.parents,
+        features=given.features,
+        **settings,
+    )
+
+
+def check_settings(vectors: Tensor, labels: list[str], items, values, config: dict[str, Any]) -> None:
+    """Raise `ConfigError` or `UnknownNameError` before any work is done."""
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise ConfigError(f"an atlas needs vectors as [n, d] with at least one, got shape {list(vectors.shape)}")
+    lengths = {"labels": len(labels), "items": len(items), "values": len(values)}
+    wrong = {name: n for name, n in lengths.items() if n != len(vectors)}
+    if wrong:
+        raise ConfigError(f"{len(vectors)} vectors need as many labels, items and values, got {wrong}")
+    for what, known in (("method", METHODS), ("metric", METRICS)):
+        if config[what] not in known:
+            raise UnknownNameError(what, config[what], known)
+    if config["n_neighbors"] < 2:
+        raise ConfigError(f"n_neighbors must be at least 2, got {config['n_neighbors']}")
+    if config["max_points"] is not None and config["max_points"] < 1:
+        raise ConfigError(f"max_points must be at least 1, got {config['max_points']}; leave it out to map all")
+
+
+def choose_points(n: int, max_points: int | None, seed: int) -> Tensor:
+    """Sorted numbers of the points to map: all, or a seeded uniform sample."""
+    if max_points is None or n <= max_points:
+        return torch.arange(n)
+    return torch.randperm(n, generator=make_generator(seed, "points"))[:max_points].sort().values
+
+
+def summarise(
+    layout: Layout, quality: Quality | None, clusters: np.ndarray, vectors: Tensor, *, n_given: int
+) -> dict[str, Any]:
+    """What a person would ask first; `notes` says whatever is not as asked for."""
+    notes = [layout.note] if layout.note else []
+    if len(vectors) < n_given:
+        notes.append(f"{len(vectors)} of {n_given} points, a seeded uniform sample")
+    if quality is None:
+        notes.append(f"too few points for a quality measure over {K} neighbours")
+    return {
+        "n_points": len(vectors),
+        "n_given": n_given,
+        "d": vectors.shape[1],
+        "layout": layout.method,
+        "trustworthiness": quality and round(quality.trustworthiness, 4),
+        "recall_at_15": quality and round(quality.recall, 4),
+        "quality_sample": quality and quality.sample,
+        "noise_share": round(float((clusters == NOISE).mean()), 4),
+        "notes": notes,
+    }
+
+
+def write_points(
+    folder: Path, positions: np.ndarray, clusters: np.ndarray, labels: list[str], items: np.ndarray, values: np.ndarray
+) -> None:
+    import pyarrow as pa
+
+    columns = {
+        "point": pa.array(np.arange(len(positions)), pa.int32()),
+        "x": pa.array(positions[:, 0], pa.float32()),
+        "y": pa.array(positions[:, 1], pa.float32()),
+        "label": pa.array(labels, pa.string()),
+        "cluster": pa.array(clusters, pa.int32()),
+        "density": pa.array(local_density(positions), pa.float32()),
+        "item": pa.array(items, pa.int32()),
+        "value": pa.array(values, pa.float32()),
+    }
+    write_table(folder / "points.parquet", pa.table(columns))
+
+
+def write_regions(folder: Path, regions: list[Region]) -> None:
+    import pyarrow as pa
+
+    kinds = {"cluster": pa.int32(), "label": pa.string(), "size": pa.int64()}
+    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in Region._fields])
+    rows = [region._asdict() for region in regions]
+    write_table(folder / "clusters.parquet", pa.Table.from_pylist(rows, schema=schema))
+
+
+def write_neighbours(folder: Path, near: Neighbours, vectors: Tensor) -> None:
+    """Neighbours with their cosines, whatever metric found them."""
+    import pyarrow as pa
+
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    cosines = [(unit * unit[column]).sum(1) for column in near.indices.T]
+    rows = torch.stack(cosines, 1).tolist() if cosines else [[]] * len(vectors)
+    columns = {
+        "point": pa.array(np.arange(len(vectors)), pa.int32()),
+        "neighbours": pa.array(near.indices.tolist(), pa.list_(pa.int32())),
+        "cosines": pa.array(rows, pa.list_(pa.float32())),
+    }
+    write_table(folder / "neighbours.parquet", pa.table(columns))

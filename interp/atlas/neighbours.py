@@ -1,0 +1,93 @@
+"""Exact nearest neighbours by blocked matrix products.
+
+All pairs are compared, so the answer is the truth that a map is measured against. Cost: `2 n^2 d` operations; 49,152
+token embeddings of 576 take about 20 s on two cores, below 5,000 vectors it is a fraction of a second.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from interp.errors import NonFiniteError, UnknownNameError
+
+METRICS = ("cosine", "euclidean")
+Progress = Callable[[int, int, dict], None]
+
+
+class Neighbours(NamedTuple):
+    """The `k` nearest other points of every point, nearest first."""
+
+    indices: Tensor
+    """`[n, k]` int64"""
+    distances: Tensor
+    """`[n, k]` float32: `1 - cosine` or the Euclidean distance"""
+
+
+def check_vectors(vectors: Tensor, what: str = "the vectors") -> None:
+    """Raise `NonFiniteError` naming the first row with NaN or infinity."""
+    bad = (~torch.isfinite(vectors).all(1)).nonzero().squeeze(1)
+    if len(bad):
+        raise NonFiniteError(
+            f"{what} must be finite; row {int(bad[0])} holds NaN or infinity ({len(bad)} of {len(vectors)} rows do); "
+            "drop or repair these rows"
+        )
+
+
+def prepare(vectors: Tensor, metric: str) -> Tensor:
+    """float32 vectors in which the metric is a dot product away: unit length for `cosine`.
+
+    A vector of length zero has no direction: its cosine with everything counts as 0.
+    """
+    if metric not in METRICS:
+        raise UnknownNameError("metric", metric, METRICS)
+    vectors = vectors.float()
+    return torch.nn.functional.normalize(vectors, dim=1) if metric == "cosine" else vectors
+
+
+def nearest_neighbours(
+    vectors: Tensor, k: int, *, metric: str = "cosine", block: int = 512, progress: Progress | None = None
+) -> Neighbours:
+    """The `k` nearest others of each row of `vectors [n, d]`; `k` is cut to `n - 1`.
+
+    Of equally near points the one with the lower number comes first, so repeated vectors give one answer.
+    """
+    check_vectors(vectors)
+    points = prepare(vectors, metric)
+    n = len(points)
+    k = min(k, n - 1)
+    indices = torch.empty(n, k, dtype=torch.int64)
+    distances = torch.empty(n, k)
+    for start in range(0, n, block):
+        rows = slice(start, min(start + block, n))
+        if k > 0:
+            distance = distances_to(points, rows, metric)
+            distance[torch.arange(rows.stop - start), torch.arange(start, rows.stop)] = torch.inf  # not its own
+            distances[rows], indices[rows] = smallest(distance, k)
+        if progress is not None:
+            progress(rows.stop, n, {})
+    return Neighbours(indices, distances)
+
+
+def distances_to(points: Tensor, rows: slice | Tensor, metric: str) -> Tensor:
+    """`[len(rows), n]` distances from some prepared points to all, in one matrix product."""
+    chosen = points[rows]
+    if metric == "cosine":
+        return (chosen @ points.T).neg_().add_(1.0)
+    squared = points.square().sum(1)
+    return torch.addmm(squared[None, :], chosen, points.T, alpha=-2).add_(squared[rows][:, None]).clamp_(min=0).sqrt_()
+
+
+def smallest(distance: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` smallest of each row of `[m, n]` with their columns; ties go to the lower column."""
+    values, columns = distance.topk(k, largest=False)
+    tied = ((distance <= values[:, -1:]).sum(1) > k).nonzero().squeeze(1)
+    if len(tied):
+        # topk may pick any of several equal entries at the cut: settle those rows with a stable sort.
+        exact = distance[tied].sort(dim=1, stable=True)
+        values[tied], columns[tied] = exact.values[:, :k], exact.indices[:, :k]
+    by_column = columns.argsort(dim=1)
+    values, columns = values.gather(1, by_column), columns.gather(1, by_column)
+    by_value = values.argsort(dim=1, stable=True)
+    return values.gather(1, by_value), columns.gather(1, by_value)

@@ -1,0 +1,138 @@
+"""Where an atlas gets its vectors: a model's embeddings, a recording, a file. (`saes.atlas` adds SAE decoders.)"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.artifacts import sha256_file
+from interp.errors import ConfigError, CorruptError, MissingError
+from interp.recording.store import Recording
+from interp.runtime import make_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtlasSource:
+    """Vectors and what is known about each: what `build_atlas` takes."""
+
+    vectors: Tensor
+    """`[n, d]`"""
+    source: str
+    """`embeddings:MODEL`, `recording:NAME`, `sae:NAME` or `file:PATH`"""
+    labels: list[str]
+    """plain text, one per vector"""
+    items: np.ndarray
+    """`[n]` int32: token id, feature number, recording row or index"""
+    values: np.ndarray
+    """`[n]` float32: a quantity worth colouring by"""
+    value_name: str
+    item_kind: str
+    """`token`, `feature`, `row` or `index`"""
+    parents: dict[str, str] = field(default_factory=dict)
+    features: str | None = None
+    """the features artefact that a click leads to"""
+
+
+def embedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSource:
+    """The token embeddings of a loaded model; the value is the norm of each."""
+    from interp.models.adapter import token_strings
+
+    vectors = model.W_E.detach().float().cpu()
+    return AtlasSource(
+        vectors=vectors,
+        source=f"embeddings:{name}",
+        labels=token_strings(model, torch.arange(len(vectors))),
+        items=np.arange(len(vectors), dtype=np.int32),
+        values=vectors.norm(dim=1).numpy(),
+        value_name="norm",
+        item_kind="token",
+        parents={f"model:{name}": weight_hash},
+    )
+
+
+def recording_source(
+    recording: Recording, model: Any, *, hook_point: str | None = None, max_points: int = 20_000, seed: int = 0
+) -> AtlasSource:
+    """Recorded activations of `max_points` real rows, drawn uniformly without replacement, in recording order.
+
+    Labels are the tokens, the value is the norm. The model only spells the tokens.
+    """
+    from interp.models.adapter import token_strings
+
+    place = recording.check_hook_point(hook_point or recording.hook_points[0])
+    shards = range(recording.n_shards)
+    rows = torch.cat([recording.real_rows(shard) + int(recording.shard_starts[shard]) for shard in shards])
+    drawn = torch.randperm(len(rows), generator=make_generator(seed, "atlas rows"))[:max_points]
+    rows = rows[drawn.sort().values]
+    vectors = recording.read_rows(place, rows)
+    tokens = torch.cat([_tokens_of(recording, rows, shard) for shard in shards])
+    return AtlasSource(
+        vectors=vectors,
+        source=f"recording:{recording.folder.name}",
+        labels=token_strings(model, tokens),
+        items=rows.numpy().astype(np.int32),
+        values=vectors.norm(dim=1).numpy(),
+        value_name="norm",
+        item_kind="row",
+        parents={recording.key: recording.manifest.content_hash},
+    )
+
+
+def file_source(path: str | Path) -> AtlasSource:
+    """Vectors of a `.npy` file `[n, d]`, or of the numeric columns of a `.parquet` file (its `label` column labels).
+
+    Raises `MissingError`, `CorruptError` (unreadable, or not a table of numbers), `ConfigError` (another file type).
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingError(f"no file at {path}; an atlas reads .npy and .parquet files")
+    readers = {".npy": _read_npy, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise ConfigError(f"an atlas reads .npy and .parquet files, not {path.suffix or 'a file without a suffix'}")
+    array, labels = readers[path.suffix](path)
+    if array.ndim != 2 or 0 in array.shape:
+        raise CorruptError(f"{path} should hold vectors as [n, d], found shape {list(array.shape)}")
+    vectors = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return AtlasSource(
+        vectors=vectors,
+        source=f"file:{path.name}",
+        labels=labels or [str(i) for i in range(len(vectors))],
+        items=np.arange(len(vectors), dtype=np.int32),
+        values=vectors.norm(dim=1).numpy(),
+        value_name="norm",
+        item_kind="index",
+        parents={f"file:{path.name}": sha256_file(path)},
+    )
+
+
+def _tokens_of(recording: Recording, rows: Tensor, shard: int) -> Tensor:
+    low, high = int(recording.shard_starts[shard]), int(recording.shard_starts[shard + 1])
+    return recording.token_shard(shard).tokens[rows[(rows >= low) & (rows < high)] - low].long()
+
+
+def _read_npy(path: Path) -> tuple[np.ndarray, list[str] | None]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise CorruptError(f"{path} cannot be read as .npy ({error}); pickled arrays are not loaded") from None
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise CorruptError(f"{path} should hold numbers, found {array.dtype}")
+    return array, None
+
+
+def _read_parquet(path: Path) -> tuple[np.ndarray, list[str] | None]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptError(f"{path} cannot be read as parquet ({error})") from None
+    numeric = [f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
+    if not numeric:
+        raise CorruptError(f"{path} has no numeric column; found {', '.join(table.column_names) or 'none'}")
+    labels = [str(text) for text in table["label"].to_pylist()] if "label" in table.column_names else None
+    return np.column_stack([table[name].to_numpy() for name in numeric if name != "label"]), labels

@@ -1,0 +1,50 @@
+"""An SAE's decoder as the source of an atlas: one point per feature, placed by its direction."""
+
+from pathlib import Path
+
+import numpy as np
+
+from interp.artifacts import read_manifest
+from interp.atlas.sources import AtlasSource
+from interp.dictionary import Dictionary
+from interp.errors import MismatchError
+
+
+def sae_source(
+    dictionary: Dictionary, name: str, *, features_folder: Path | None = None, parents: dict[str, str] | None = None
+) -> AtlasSource:
+    """Decoder directions of the SAE `name`; with its features folder, labels and `log10 firing density` as the value.
+
+    Without one, labels are feature numbers and the value is the length of the direction. Features that never fired get
+    the density of half a token, so that the logarithm exists. Raises `MismatchError` when the folder is another SAE's.
+    """
+    directions = dictionary.decoder_directions.detach().float().cpu()
+    labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
+    found = dict(parents or {})
+    if features_folder is not None:
+        labels, values = _read_features(features_folder, len(directions))
+        value_name = "log10 firing density"
+        found[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
+    return AtlasSource(
+        vectors=directions,
+        source=f"sae:{name}",
+        labels=labels,
+        items=np.arange(len(directions), dtype=np.int32),
+        values=values,
+        value_name=value_name,
+        item_kind="feature",
+        parents=found,
+        features=None if features_folder is None else features_folder.name,
+    )
+
+
+def _read_features(folder: Path, d_sae: int) -> tuple[list[str], np.ndarray]:
+    import pyarrow.parquet as pq
+
+    manifest = read_manifest(folder)
+    table = pq.read_table(folder / "features.parquet", columns=["feature", "label", "density"])
+    if len(table) != d_sae:
+        raise MismatchError(f"{folder} describes {len(table)} features, the SAE has {d_sae}; build its own features")
+    density = table["density"].to_numpy()
+    floor = 0.5 / max(int(manifest.summary["n_tokens"]), 1)
+    return table["label"].to_pylist(), np.log10(np.maximum(density, floor)).astype(np.float32)
