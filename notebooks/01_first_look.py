@@ -41,7 +41,9 @@ hook_point = recording.hook_points[0]
 stats = recording.stats(hook_point)
 share_of_mean = float(stats.mean.norm()) / stats.mean_norm
 print(recording)
-print(f"{stats.n:,} tokens; mean norm {stats.mean_norm:.1f}; the mean vector alone has {share_of_mean:.0%} of that length")
+print(
+    f"{stats.n:,} tokens; mean norm {stats.mean_norm:.1f}; the mean vector alone has {share_of_mean:.0%} of that length"
+)
 
 # %% [markdown]
 # Most of every activation is the same vector. That is why the autoencoder starts its bias at the mean.
@@ -60,7 +62,6 @@ workspace.query(
 # One of them, in its own words: the strongest places where it fires.
 
 # %%
-from dashboard.figures.feature import histogram
 
 examples = workspace.table_path("features", "demo", "examples")
 chosen = workspace.query("select feature from f where n_fired > 50 order by max_activation desc limit 1", f=features)
@@ -71,8 +72,14 @@ top = workspace.query(
     e=examples,
 ).to_pylist()
 for example in top:
-    before, at, after = example["tokens"][: example["peak"]], example["tokens"][example["peak"]], example["tokens"][example["peak"] + 1 :]
-    print(f"{example['activation']:6.1f}  {''.join(before)[-50:]!r} >>{at}<< {''.join(after)[:30]!r}   ({example['document_label']})")
+    before, at, after = (
+        example["tokens"][: example["peak"]],
+        example["tokens"][example["peak"]],
+        example["tokens"][example["peak"] + 1 :],
+    )
+    print(
+        f"{example['activation']:6.1f}  {''.join(before)[-50:]!r} >>{at}<< {''.join(after)[:30]!r}   ({example['document_label']})"
+    )
 
 # %% [markdown]
 # ## Are features more specific than neurons?
@@ -84,7 +91,9 @@ import numpy as np
 
 
 def median_density(name: str) -> float:
-    table = workspace.query("select density from f where n_fired > 0", f=workspace.table_path("features", name, "features"))
+    table = workspace.query(
+        "select density from f where n_fired > 0", f=workspace.table_path("features", name, "features")
+    )
     return float(np.median(table["density"].to_numpy()))
 
 

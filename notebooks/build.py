@@ -22,7 +22,9 @@ def execute(source: Path, workspace: Path, timeout: int = 900):
 
     notebook = jupytext.read(source)
     os.environ["INTERP_WORKSPACE"] = str(workspace.resolve())
-    NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
+    NotebookClient(
+        notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+    ).execute()
     return notebook
 
 

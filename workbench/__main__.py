@@ -21,8 +21,8 @@ from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
 VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Atlas, Verify)
-DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads, map the geometry,
-and browse all of it.
+DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
+map the geometry, and browse all of it.
 
 Start with `workbench demo`. Every verb reads artefacts and writes one, in --workspace:
 record -> train -> features -> atlas, and heads beside them."""
@@ -30,8 +30,10 @@ record -> train -> features -> atlas, and heads beside them."""
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; the return value is the exit code."""
-    verb = tyro.cli(_union(), args=arguments, prog="workbench", description=DESCRIPTION, config=(tyro.conf.OmitArgPrefixes,))
     try:
+        verb = tyro.cli(
+            _union(), args=arguments, prog="workbench", description=DESCRIPTION, config=(tyro.conf.OmitArgPrefixes,)
+        )
         return verb.run() or 0
     except WorkbenchError as error:
         print(f"workbench: {error}", file=sys.stderr)

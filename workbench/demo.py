@@ -69,8 +69,8 @@ def steps(options: "Demo") -> list[Step]:
         Step(
             "sae",
             "Train a sparse autoencoder",
-            f"It rewrites each of those activations as a sum of about {size.k} out of {size.d_sae:,} learned directions: "
-            "the features.",
+            f"It rewrites each of those activations as a sum of about {size.k} out of {size.d_sae:,} learned "
+            "directions: the features.",
             Train(
                 recording="demo",
                 name="demo",
@@ -97,7 +97,8 @@ def steps(options: "Demo") -> list[Step]:
         Step(
             "heads",
             "Score every attention head",
-            "On random tokens that repeat: which heads look at the previous token, at a duplicate, at what followed it?",
+            "On random tokens that repeat: which heads look at the previous token, at a duplicate, at what came "
+            "after the same token before?",
             Heads(model=MODEL, name=MODEL, prompts=size.prompts, n_seeds=size.n_seeds, **shared),
         ),
         Step(
@@ -125,9 +126,7 @@ def run_demo(options: "Demo") -> None:
     say(f"\nAll there after {time.time() - started:.0f} s.")
     for line in highlights(workspace):
         say(line)
-    serve = Serve(
-        workspace=options.workspace, port=options.port, browser=options.browser, threads=options.threads
-    )
+    serve = Serve(workspace=options.workspace, port=options.port, browser=options.browser, threads=options.threads)
     if options.serve:
         say("\nOpening the dashboard; Ctrl-C ends it.")
         serve.run()

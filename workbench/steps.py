@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from interp.errors import ConfigError, MismatchError
+from interp.errors import ConfigError, MismatchError, UnknownNameError
 
 if TYPE_CHECKING:
+    from interp.atlas.sources import AtlasSource
     from interp.dictionary import Dictionary
     from interp.recording.store import Recording
     from interp.workspace import Workspace
@@ -29,14 +30,23 @@ class ChosenDictionary:
     def name(self) -> str:
         return self.source.removeprefix(NEURONS)
 
+    @property
+    def full_name(self) -> str:
+        return self.source if self.is_neurons else f"sae:{self.source}"
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """The SAE's manifest entry; neurons have the model alone."""
+        if self.is_neurons:
+            return {}
+        return {f"saes/{self.name}": self.workspace.manifest("sae", self.name).content_hash}
+
     def load(self, model: Any, *, allow_other_weights: bool = False) -> "Dictionary":
         """The dictionary itself. Raises `MismatchError` when an SAE belongs to other weights."""
         if self.is_neurons:
-            from interp.models.adapter import mlp_output_weights
-            from saes.neurons import NeuronBasis
+            from saes.neurons import neurons_of
 
-            hook_point = self.recording.check_hook_point(self.name)
-            return NeuronBasis(mlp_output_weights(model, hook_point), hook_point)
+            return neurons_of(model, self.recording.check_hook_point(self.name))
         from saes.weights import check_model, load_sae
 
         sae = load_sae(self.workspace.path("sae", self.name))
@@ -65,7 +75,8 @@ def open_recording_model(recording: "Recording", *, device: str | None = None) -
 
     Raises `MismatchError` when the name now stands for other weights.
     """
-    from interp.models.loading import load_model, weight_hash
+    from interp.models.adapter import weight_hash
+    from interp.models.loading import load_model
 
     model = load_model(recording.model, device=device)
     if weight_hash(model) != recording.weight_hash:
@@ -73,3 +84,57 @@ def open_recording_model(recording: "Recording", *, device: str | None = None) -
             f"{recording.model!r} now has other weights than when {recording.key} was recorded; record it again"
         )
     return model
+
+
+def open_atlas_source(
+    workspace: "Workspace", source: str, hook_point: str | None, max_points: int | None, seed: int
+) -> "AtlasSource":
+    """The vectors that `embeddings:MODEL`, `sae:NAME`, `recording:NAME` or `file:PATH` stands for."""
+    kind, _, name = source.partition(":")
+    openers = {
+        "embeddings": lambda: _embeddings(name),
+        "sae": lambda: _sae_directions(workspace, name),
+        "recording": lambda: _recorded(workspace, name, hook_point, max_points, seed),
+        "file": lambda: _file(name),
+    }
+    if kind not in openers or not name:
+        raise UnknownNameError("atlas source", source, [f"{each}:NAME" for each in openers])
+    return openers[kind]()
+
+
+def _embeddings(name: str) -> "AtlasSource":
+    from interp.atlas.sources import embedding_source
+    from interp.models.adapter import weight_hash
+    from interp.models.loading import load_model
+
+    model = load_model(name)
+    return embedding_source(model, name, weight_hash=weight_hash(model))
+
+
+def _sae_directions(workspace: "Workspace", name: str) -> "AtlasSource":
+    from saes.atlas import sae_source
+    from saes.weights import load_sae
+
+    parents = {f"saes/{name}": workspace.manifest("sae", name).content_hash}
+    sae = load_sae(workspace.path("sae", name))
+    described = [m.name for m in workspace.children("sae", name) if m.kind == "features"]
+    folder = workspace.path("features", name if name in described else described[0]) if described else None
+    return sae_source(sae, name, features_folder=folder, parents=parents)
+
+
+def _recorded(
+    workspace: "Workspace", name: str, hook_point: str | None, max_points: int | None, seed: int
+) -> "AtlasSource":
+    from interp.atlas.sources import recording_source
+    from interp.recording.store import Recording
+
+    workspace.manifest("recording", name)
+    recording = Recording(workspace.path("recording", name))
+    model = open_recording_model(recording)
+    return recording_source(recording, model, hook_point=hook_point, max_points=max_points or 20_000, seed=seed)
+
+
+def _file(path: str) -> "AtlasSource":
+    from interp.atlas.sources import file_source
+
+    return file_source(path)

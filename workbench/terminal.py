@@ -53,7 +53,9 @@ def bar(title: str, unit: str = "") -> Iterator[Progress]:
 
 def describe(info: dict) -> str:
     """`{"fvu": 0.1234, "step": 12}` -> `fvu 0.123  step 12`."""
-    return "  ".join(f"{key} {value:,.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in info.items())
+    return "  ".join(
+        f"{key} {value:,.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in info.items()
+    )
 
 
 def _plain_lines(title: str, unit: str) -> Progress:

@@ -13,7 +13,8 @@ from workbench.terminal import bar, wrote
 class Atlas(Options):
     """Lay out vectors in the plane: near each other there means alike here, as far as two dimensions allow.
 
-    SOURCE is embeddings:MODEL, sae:NAME (decoder directions), recording:NAME (activations) or file:PATH (.npy, .parquet).
+    SOURCE is embeddings:MODEL, sae:NAME (decoder directions), recording:NAME (activations) or file:PATH (.npy,
+    .parquet).
     """
 
     source: tyro.conf.Positional[str]
@@ -32,15 +33,15 @@ class Atlas(Options):
     """For recording: which of its hook points. Default: its first."""
 
     def run(self) -> None:
-        from interp.atlas.build import build_atlas
-        from workbench.atlas_sources import open_source
+        from interp.atlas.build import build_from_source
+        from workbench.steps import open_atlas_source
 
         workspace = self.open_workspace()
-        threads = self.use_threads()
+        self.use_threads()
         folder = workspace.path("atlas", self.name or slug(self.source))
-        source = open_source(workspace, self.source, hook_point=self.hook_point, max_points=self.max_points, seed=self.seed)
+        source = open_atlas_source(workspace, self.source, self.hook_point, self.max_points, self.seed)
         with bar("atlas", "") as progress:
-            manifest = build_atlas(
+            manifest = build_from_source(
                 source,
                 folder,
                 metric=self.metric,
@@ -49,13 +50,18 @@ class Atlas(Options):
                 min_dist=self.min_dist,
                 max_points=self.max_points,
                 seed=self.seed,
-                threads=threads,
                 overwrite=self.overwrite,
                 progress=progress,
             )
-        found = manifest.summary
-        wrote(
-            folder,
-            f"{found['n_points']:,} points in {found['n_clusters']:,} clusters; the map keeps {found['recall_at_15']:.0%} of each "
-            f"point's 15 true neighbours (trustworthiness {found['trustworthiness']:.2f})",
-        )
+        wrote(folder, describe_map(manifest.summary))
+
+
+def describe_map(summary: dict) -> str:
+    """How many points, how many clusters, and how far the map can be trusted."""
+    size = f"{summary['n_points']:,} points in {summary['n_clusters']:,} clusters"
+    if summary["recall_at_15"] is None:
+        return f"{size}; {'; '.join(summary['notes'])}"
+    return (
+        f"{size}; the map keeps {summary['recall_at_15']:.0%} of each point's 15 true neighbours "
+        f"(trustworthiness {summary['trustworthiness']:.2f})"
+    )

@@ -13,6 +13,7 @@ class Features(Options):
     """Statistics, examples, effects and labels of every feature, in one pass over a recording.
 
     Example: workbench features my-sae
+
     Neurons: workbench features neurons:blocks.9.mlp.hook_post --recording my-recording
     """
 
@@ -29,7 +30,7 @@ class Features(Options):
         from workbench.steps import open_dictionary, open_recording_model
 
         workspace = self.open_workspace()
-        threads = self.use_threads()
+        self.use_threads()
         chosen = open_dictionary(workspace, self.dictionary, self.recording)
         model = open_recording_model(chosen.recording)
         dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
@@ -42,11 +43,11 @@ class Features(Options):
                 chosen.recording,
                 model,
                 folder,
-                dictionary_name=self.dictionary if chosen.is_neurons else f"sae:{self.dictionary}",
+                dictionary_name=chosen.full_name,
                 window=self.window,
                 seed=self.seed,
                 overwrite=self.overwrite,
-                threads=threads,
+                parents=chosen.parents,
                 progress=progress,
             )
         found = manifest.summary

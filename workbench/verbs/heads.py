@@ -55,6 +55,10 @@ def describe_heads(summary: dict) -> list[str]:
     """One line per kind of head: how many, and the strongest."""
     return [
         f"{kind.replace('_', '-')}: {entry['found']} heads"
-        + (", strongest " + ", ".join(f"{h['head']} {h['score']:.2f}" for h in entry["strongest"][:3]) if entry["found"] else "")
+        + (
+            ", strongest " + ", ".join(f"{h['head']} {h['score']:.2f}" for h in entry["strongest"][:3])
+            if entry["found"]
+            else ""
+        )
         for kind, entry in summary["kinds"].items()
     ]

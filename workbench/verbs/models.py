@@ -16,5 +16,9 @@ class Models:
         from interp.models.sources import known_models
 
         for model in known_models():
-            say(f"{model.name:<20} {model.description}")
-        say("Also: a Hugging Face id or folder, or a .gguf file.")
+            size = f"{model.n_params / 1e6:,.1f}M" if model.n_params >= 1e5 else f"{model.n_params:,}"
+            say(
+                f"{model.name:<38} {size:>8}  {model.n_layers:>2} layers of {model.d_model:<5} "
+                f"{model.source}: {model.note}"
+            )
+        say("\nAlso: any Hugging Face id (owner/name), a model folder, or a .gguf file.")

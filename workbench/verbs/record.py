@@ -14,6 +14,7 @@ class Record(Options):
     """Run a model over text and keep what it computed at chosen hook points.
 
     Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
+
     Interrupted? The same command resumes, and gives the same bytes.
     """
 

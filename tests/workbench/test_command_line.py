@@ -1,0 +1,130 @@
+"""The command line: teaches, lists, fails in one line, and says what it would take to type the demo by hand."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from interp.artifacts import Draft
+from interp.workspace import Workspace
+from workbench.__main__ import VERBS, main
+from workbench.demo import command_line, steps
+from workbench.options import slug
+from workbench.verbs.atlas import Atlas
+from workbench.verbs.demo import Demo
+from workbench.verbs.heads import Heads
+from workbench.verbs.record import Record
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def make_heads(workspace: Workspace, name: str = "toy") -> None:
+    draft = Draft.open(workspace.path("heads", name), kind="heads", config={"model": "toy"}, seed=0)
+    (draft.path / "heads.parquet").write_bytes(b"not read here")
+    draft.finish()
+
+
+def test_help_names_every_verb_and_loads_no_torch():
+    code = (
+        "import sys; from workbench.__main__ import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False).stdout
+    assert out.strip().endswith("False")
+    for verb in VERBS:
+        assert verb.__name__.lower() in out
+
+
+@pytest.mark.parametrize("verb", [v.__name__.lower() for v in VERBS])
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "--workspace" in capsys.readouterr().out or verb == "models"
+
+
+def test_unknown_verb_exits_with_two():
+    assert run("recrod").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["heads", "smolm2-135m"], "did you mean 'smollm2-135m'"),
+        (["record", "smollm2-135m", "--corpus", "docstring"], "docstrings"),
+        (["features", "nothing-here"], "unknown sae 'nothing-here'"),
+        (["train", "nothing-here"], "unknown recording 'nothing-here'"),
+        (["train", "x", "--k", "0"], "k must lie between 1"),
+        (["train", "x", "--lr", "-1"], "lr must be between 0 and 1"),
+        (["atlas", "nowhere:x"], "unknown atlas source"),
+        (["atlas", "file:/no/such.npy"], "no file at /no/such.npy"),
+        (["heads", "smollm2-135m", "--name", "../../etc"], "not a usable name"),
+        (["verify", "nothing-here"], "unknown artefact 'nothing-here'"),
+        (["serve", "/no/such/folder"], "no workspace at /no/such/folder"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_two(arguments, expected, tmp_path):
+    if arguments[0] != "serve":
+        arguments = [*arguments, "--workspace", str(tmp_path)]
+    result = run(*arguments)
+    assert result.returncode == 2, result.stderr
+    message = result.stderr.strip()
+    assert expected in message
+    assert "Traceback" not in message
+    assert len([line for line in message.splitlines() if line.startswith("workbench:")]) == 1
+
+
+def test_verify_names_the_damaged_file_and_exits_with_one(tmp_path, capsys):
+    workspace = Workspace(tmp_path, create=True)
+    make_heads(workspace)
+    assert main(["verify", "--workspace", str(tmp_path)]) == 0
+    path = workspace.path("heads", "toy") / "heads.parquet"
+    path.write_bytes(b"not read hers")
+    capsys.readouterr()
+    assert main(["verify", "toy", "--workspace", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "heads.parquet" in out
+    assert "checksum" in out
+
+
+def test_verify_reports_an_artefact_of_a_newer_schema(tmp_path, capsys):
+    workspace = Workspace(tmp_path, create=True)
+    make_heads(workspace)
+    path = workspace.path("heads", "toy") / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    assert main(["verify", "--workspace", str(tmp_path)]) == 1
+    assert "upgrade the workbench" in capsys.readouterr().out
+
+
+def test_command_line_leaves_defaults_out_and_quotes_what_needs_it():
+    assert command_line(Atlas(source="sae:demo", name="map")) == "workbench atlas sae:demo --name map"
+    assert command_line(Heads(model="gpt2", prompts=4)) == "workbench heads gpt2 --prompts 4"
+    record = Record(model="gpt2", hook_points=("a", "b"), corpus="my text.txt")
+    assert command_line(record) == "workbench record gpt2 --hook-points a b --corpus 'my text.txt'"
+
+
+def test_the_demo_says_commands_that_parse_to_the_same_verbs():
+    import shlex
+
+    import tyro
+
+    from workbench.__main__ import _union
+
+    for quick in (False, True):
+        for step in steps(Demo(quick=quick)):
+            words = shlex.split(command_line(step.verb))[1:]
+            assert tyro.cli(_union(), args=words, config=(tyro.conf.OmitArgPrefixes,)) == step.verb
+
+
+def test_slug_is_always_a_usable_name(tmp_path):
+    workspace = Workspace(tmp_path)
+    for text in ("HuggingFaceTB/SmolLM2-135M", "../..", "neurons:blocks.9.mlp.hook_post", "é" * 100, "a" * 200):
+        assert workspace.path("heads", slug(text)).parent == tmp_path / "heads"
