@@ -180,11 +180,14 @@ def write_neighbours(folder: Path, near: Neighbours, vectors: Tensor) -> None:
     import pyarrow as pa
 
     unit = torch.nn.functional.normalize(vectors, dim=1)
-    cosines = [(unit * unit[column]).sum(1) for column in near.indices.T]
-    rows = torch.stack(cosines, 1).tolist() if cosines else [[]] * len(vectors)
+    cosines = torch.empty(near.indices.shape)
+    for column, others in enumerate(near.indices.T):
+        cosines[:, column] = (unit * unit[others]).sum(1)
+    n, k = near.indices.shape
+    bounds = pa.array(np.arange(n + 1) * k, pa.int32())
     columns = {
-        "point": pa.array(np.arange(len(vectors)), pa.int32()),
-        "neighbours": pa.array(near.indices.tolist(), pa.list_(pa.int32())),
-        "cosines": pa.array(rows, pa.list_(pa.float32())),
+        "point": pa.array(np.arange(n), pa.int32()),
+        "neighbours": pa.ListArray.from_arrays(bounds, pa.array(near.indices.flatten().numpy(), pa.int32())),
+        "cosines": pa.ListArray.from_arrays(bounds, pa.array(cosines.flatten().numpy(), pa.float32())),
     }
     write_table(folder / "neighbours.parquet", pa.table(columns))

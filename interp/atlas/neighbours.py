@@ -62,32 +62,44 @@ def nearest_neighbours(
     for start in range(0, n, block):
         rows = slice(start, min(start + block, n))
         if k > 0:
-            distance = distances_to(points, rows, metric)
-            distance[torch.arange(rows.stop - start), torch.arange(start, rows.stop)] = torch.inf  # not its own
-            distances[rows], indices[rows] = smallest(distance, k)
+            near = closeness(points, rows, metric)
+            near[torch.arange(rows.stop - start), torch.arange(start, rows.stop)] = -torch.inf  # not its own
+            values, indices[rows] = largest(near, k)
+            distances[rows] = as_distance(values, points, rows, metric)
         if progress is not None:
             progress(rows.stop, n, {})
     return Neighbours(indices, distances)
 
 
-def distances_to(points: Tensor, rows: slice | Tensor, metric: str) -> Tensor:
-    """`[len(rows), n]` distances from some prepared points to all, in one matrix product."""
+def closeness(points: Tensor, rows: slice | Tensor, metric: str) -> Tensor:
+    """`[len(rows), n]`: larger is nearer, from some prepared points to all, in one matrix product.
+
+    The cosine, or `2 x.y - |y|^2`, which orders as the Euclidean distance from `x` does.
+    """
     chosen = points[rows]
     if metric == "cosine":
-        return (chosen @ points.T).neg_().add_(1.0)
-    squared = points.square().sum(1)
-    return torch.addmm(squared[None, :], chosen, points.T, alpha=-2).add_(squared[rows][:, None]).clamp_(min=0).sqrt_()
+        return chosen @ points.T
+    return torch.addmm(points.square().sum(1)[None, :], chosen, points.T, beta=-1, alpha=2)
 
 
-def smallest(distance: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` smallest of each row of `[m, n]` with their columns; ties go to the lower column."""
-    values, columns = distance.topk(k, largest=False)
-    tied = ((distance <= values[:, -1:]).sum(1) > k).nonzero().squeeze(1)
-    if len(tied):
+def as_distance(values: Tensor, points: Tensor, rows: slice | Tensor, metric: str) -> Tensor:
+    """Distances for the `closeness` values `[len(rows), k]` of some rows."""
+    if metric == "cosine":
+        return (1 - values).clamp_(0, 2)
+    return (points[rows].square().sum(1, keepdim=True) - values).clamp_(min=0).sqrt_()
+
+
+def largest(near: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` largest of each row of `[m, n]` with their columns; ties go to the lower column."""
+    values, columns = near.topk(min(k + 1, near.shape[1]))
+    if values.shape[1] > k:
+        tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
+        values, columns = values[:, :k].contiguous(), columns[:, :k].contiguous()
         # topk may pick any of several equal entries at the cut: settle those rows with a stable sort.
-        exact = distance[tied].sort(dim=1, stable=True)
-        values[tied], columns[tied] = exact.values[:, :k], exact.indices[:, :k]
+        for row in tied.tolist():
+            exact = near[row].sort(stable=True, descending=True)
+            values[row], columns[row] = exact.values[:k], exact.indices[:k]
     by_column = columns.argsort(dim=1)
     values, columns = values.gather(1, by_column), columns.gather(1, by_column)
-    by_value = values.argsort(dim=1, stable=True)
+    by_value = values.argsort(dim=1, stable=True, descending=True)
     return values.gather(1, by_value), columns.gather(1, by_value)

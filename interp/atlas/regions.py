@@ -39,8 +39,9 @@ def find_clusters(
 ) -> np.ndarray:
     """`[n]` int32 cluster numbers, the largest first; `NOISE` (-1) for points in no cluster.
 
-    The smallest cluster is 1 % of the points clustered, and at least 5 of them. A map of fewer than 15 points, or of
-    one place, has no clusters.
+    The smallest cluster is half a percent of the points clustered, and at least 5 of them. Clusters are the most
+    persistent ones; when one of these holds more than half of the map, which then has no gaps, they are its densest
+    parts instead (the leaves of the cluster tree). A map of fewer than 15 points, or of one place, has no clusters.
     """
     n = len(positions)
     if n < 15 or not np.ptp(positions, axis=0).any():
@@ -48,7 +49,7 @@ def find_clusters(
     chosen = np.arange(n)
     if n > LARGEST_FIT:
         chosen = np.sort(torch.randperm(n, generator=generator)[:LARGEST_FIT].numpy())
-    found = _hdbscan(positions[chosen], min_cluster_size or max(5, len(chosen) // 100))
+    found = _hdbscan(positions[chosen], min_cluster_size or max(5, len(chosen) // 200))
     if n > len(chosen):
         found = found[_nearest(positions[chosen], positions)]
     sizes = Counter(found[found != NOISE].tolist())
@@ -118,7 +119,12 @@ def words_of(label: str) -> list[str]:
 def _hdbscan(positions: np.ndarray, min_cluster_size: int) -> np.ndarray:
     from sklearn.cluster import HDBSCAN
 
-    return HDBSCAN(min_cluster_size=min_cluster_size, min_samples=5).fit_predict(positions.astype(np.float64))
+    settings = {"min_cluster_size": min_cluster_size, "min_samples": 5, "copy": True}
+    found = HDBSCAN(**settings).fit_predict(positions)
+    sizes = np.bincount(found + 1, minlength=2)[1:]
+    if sizes.max() <= len(positions) / 2:
+        return found
+    return HDBSCAN(**settings, cluster_selection_method="leaf").fit_predict(positions)
 
 
 def _nearest(reference: np.ndarray, positions: np.ndarray) -> np.ndarray:
