@@ -1,4 +1,4 @@
-"""How every benchmark tells its answer: a table, or with `--json` a list of `{"question", "ratio", "target", "against"}`.
+"""How a benchmark tells its answer: a table, or with `--json` a list of `{"question", "ratio", "target", "against"}`.
 
 def run() -> list[Result]: ...
 if __name__ == "__main__":

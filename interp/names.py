@@ -15,7 +15,17 @@ _CANONICAL_SUFFIX = {
     "hook_in": "hook_resid_pre",
     "hook_out": "hook_resid_post",
     "attn.hook_out": "hook_attn_out",
+    "attn.q.hook_out": "attn.hook_q",
+    "attn.k.hook_out": "attn.hook_k",
+    "attn.v.hook_out": "attn.hook_v",
+    "attn.o.hook_in": "attn.hook_z",
+    "ln2.hook_in": "hook_resid_mid",
     "mlp.hook_out": "hook_mlp_out",
+}
+_CANONICAL_OUTSIDE = {
+    "embed.hook_out": "hook_embed",
+    "pos_embed.hook_out": "hook_pos_embed",
+    "unembed.hook_out": "hook_unembed",
 }
 _KNOWN_SUFFIXES = (
     "hook_resid_pre",
@@ -74,7 +84,7 @@ def parse_hook_point(text: str) -> HookPoint:
     """`"blocks.3.hook_out"` -> the canonical `blocks.3.hook_resid_post`; other names pass through unchanged."""
     match = _BLOCK.match(text)
     if not match:
-        return HookPoint(None, text)
+        return HookPoint(None, _CANONICAL_OUTSIDE.get(text, text))
     return HookPoint(int(match[1]), _CANONICAL_SUFFIX.get(match[2], match[2]))
 
 

@@ -1,0 +1,210 @@
+"""The few TransformerLens tools that we call, under our names.
+
+Everything outside `interp.models` reaches a model through these functions, so a change of TransformerLens is met here.
+Tensors follow the model's device; nothing here folds or centres weights.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from interp.errors import PromptError
+from interp.models.fused import LOST_HOOKS
+from interp.models.identity import attention_kernel, tokenizer_hash, weight_hash
+from interp.models.tokenizers import tokenizer_of
+from interp.names import canonical_hook_point, check_hook_points
+from interp.runtime import derive_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformer_lens.model_bridge import TransformerBridge
+
+__all__ = [
+    "available_hook_points", "bos_token_id", "final_norm_and_unembed", "head_shape", "hook_points_by_name",
+    "ordinary_tokens", "run_with_cache", "run_with_hooks", "to_tokens", "token_strings", "token_text",
+    "tokenizer_hash", "untrained_twin", "weight_hash",
+]  # fmt: skip
+
+# These fire only while a flag of the config is on (`model.set_use_attn_result(True)` and so on).
+_NEEDS_FLAG = {
+    "hook_result": "use_attn_result",
+    "hook_q_input": "use_split_qkv_input",
+    "hook_k_input": "use_split_qkv_input",
+    "hook_v_input": "use_split_qkv_input",
+    "hook_attn_in": "use_attn_in",
+    "hook_mlp_in": "use_hook_mlp_in",
+}
+Hook = Callable[..., Any]
+"""`hook(value, hook)`, called by keyword for the second; returns the replacement, or None to leave the value."""
+
+
+class HeadShape(NamedTuple):
+    """The sizes of a model."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    """key-value heads; query head h reads key-value head `h // (n_heads // n_kv_heads)`"""
+    d_head: int
+    d_model: int
+    d_mlp: int | None
+    """None in attention-only models"""
+    d_vocab: int
+    n_ctx: int
+
+
+def head_shape(model: "TransformerBridge") -> HeadShape:
+    """Layers, heads and widths."""
+    cfg = model.cfg
+    has_mlp = any(name.startswith("blocks.0.mlp.") for name in available_hook_points(model))
+    return HeadShape(
+        n_layers=cfg.n_layers,
+        n_heads=cfg.n_heads,
+        n_kv_heads=cfg.n_key_value_heads or cfg.n_heads,
+        d_head=cfg.d_head,
+        d_model=cfg.d_model,
+        d_mlp=cfg.d_mlp if has_mlp else None,
+        d_vocab=cfg.d_vocab,
+        n_ctx=cfg.n_ctx,
+    )
+
+
+def available_hook_points(model: "TransformerBridge") -> set[str]:
+    """Every place that can be read or replaced, by the field's names, as the model now is."""
+    return set(hook_points_by_name(model))
+
+
+def hook_points_by_name(model: "TransformerBridge") -> dict[str, Any]:
+    """Canonical name -> TransformerLens' HookPoint."""
+    fused = attention_kernel(model) == "sdpa"
+    points = {}
+    for name, point in model.hook_dict.items():
+        last = name.rsplit(".", 1)[-1]
+        if last in _NEEDS_FLAG and not getattr(model.cfg, _NEEDS_FLAG[last], False):
+            continue
+        if last == "hook_hidden_states":  # declared by the bridge, passed through by none of its models
+            continue
+        if fused and ".attn." in name and last in LOST_HOOKS:
+            continue
+        points[canonical_hook_point(name)] = point
+    return points
+
+
+def run_with_cache(
+    model: "TransformerBridge", tokens: "Tensor", hook_points: list[str], *, stop_at_layer: int | None = None
+) -> "tuple[Any, dict[str, Tensor]]":
+    """(logits, hook point -> value) for `tokens [batch, pos]`; no gradients.
+
+    With `stop_at_layer` below the number of layers the first value is the residual before that layer.
+    Raises `UnknownNameError` for a hook point that the model does not have.
+    """
+    import torch
+
+    names = check_hook_points(hook_points, available_hook_points(model), model.cfg.n_layers)
+    with torch.no_grad():
+        out, cache = model.run_with_cache(
+            tokens, names_filter=names, stop_at_layer=stop_at_layer, return_cache_object=False
+        )
+    return out, {name: cache[name] for name in names}
+
+
+def run_with_hooks(model: "TransformerBridge", tokens: "Tensor", hooks: list[tuple[str, Hook]]) -> "Tensor":
+    """Logits `[batch, pos, d_vocab]` with values read or replaced on the way; gradients flow when they are on."""
+    names = check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
+    hooks = [(name, hook) for name in names for given, hook in hooks if canonical_hook_point(given) == name]
+    return model.run_with_hooks(tokens, fwd_hooks=[*hooks])
+
+
+def final_norm_and_unembed(model: "TransformerBridge", resid: "Tensor") -> "Tensor":
+    """Logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, then the unembedding."""
+    flat = resid.reshape(1, -1, resid.shape[-1])
+    logits = model.unembed(model.ln_final(flat)) if hasattr(model, "ln_final") else model.unembed(flat)
+    return logits.reshape(*resid.shape[:-1], -1)
+
+
+def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -> "Tensor":
+    """`[1, pos]` int64 token ids of a prompt, BOS first when the model has one.
+
+    Raises `PromptError` when the prompt is empty or longer than the model's context.
+    """
+    import torch
+
+    if not text:
+        raise PromptError("the prompt is empty; type some text")
+    tokenizer = tokenizer_of(model)
+    ids = list(tokenizer.encode_batch([text])[0])
+    if not ids:
+        raise PromptError(f"the prompt {text!r} has no tokens; type some text")
+    if prepend_bos and tokenizer.bos_token_id is not None:
+        ids = [tokenizer.bos_token_id, *ids]
+    if len(ids) > model.cfg.n_ctx:
+        raise PromptError(
+            f"the prompt has {len(ids)} tokens, the model's context holds {model.cfg.n_ctx}; shorten the prompt"
+        )
+    return torch.tensor([ids], device=model.cfg.device)
+
+
+def token_text(model: "TransformerBridge", token: int) -> str:
+    """The text of one token, with plain spaces and newlines; without a tokenizer, its number."""
+    tokenizer = tokenizer_of(model, required=False)
+    return str(token) if tokenizer is None else tokenizer.token_text(int(token))
+
+
+def token_strings(model: "TransformerBridge", tokens: "Tensor | list[int]") -> list[str]:
+    """The text of each token of a flat list."""
+    known: dict[int, str] = {}
+    ids = tokens if isinstance(tokens, list) else tokens.flatten().tolist()
+    for token in ids:
+        if token not in known:
+            known[token] = token_text(model, token)
+    return [known[token] for token in ids]
+
+
+def bos_token_id(model: "TransformerBridge") -> int | None:
+    """The beginning-of-sequence token, None when the model has none."""
+    tokenizer = tokenizer_of(model, required=False)
+    return None if tokenizer is None else tokenizer.bos_token_id
+
+
+def ordinary_tokens(model: "TransformerBridge") -> "Tensor":
+    """`[n]` int64: every token id but the special ones (BOS, padding, chat markers, unused rows of the embedding)."""
+    import torch
+
+    d_vocab = int(model.cfg.d_vocab)
+    special = {bos_token_id(model)}
+    if model.tokenizer is not None:
+        special |= set(model.tokenizer.all_special_ids) | set(model.tokenizer.added_tokens_decoder)
+        d_vocab = min(d_vocab, len(model.tokenizer))
+    return torch.tensor([token for token in range(d_vocab) if token not in special])
+
+
+def untrained_twin(model: "TransformerBridge", seed: int) -> "TransformerBridge":
+    """The same architecture and tokenizer with freshly initialised weights, as before the model was trained.
+
+    In evaluation mode, on the model's device and in its dtype. The same seed gives the same weights.
+    """
+    import torch
+    from transformer_lens import TransformerBridge
+
+    plain, cfg = model.original_model, model.cfg
+    seed = derive_seed(seed, "untrained twin") % 2**31  # so that the twin of an untrained model is another model
+    if not hasattr(plain, "config"):
+        twin_cfg = type(cfg).from_dict({**cfg.to_dict(), "seed": seed})
+        boot = TransformerBridge.boot_native  # pyright: ignore[reportAttributeAccessIssue] (attached when imported)
+        return boot(twin_cfg, device=str(cfg.device), dtype=cfg.dtype).eval()
+    with _seeded(seed):
+        # from the class, not the instance: the wrapped modules of the instance are no template
+        fresh = type(plain)(plain.config).to(device=cfg.device, dtype=cfg.dtype).eval()
+    return TransformerBridge.boot_transformers(
+        str(cfg.model_name), hf_model=fresh, tokenizer=model.tokenizer, device=str(cfg.device), dtype=torch.float32
+    ).eval()
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """torch's global generator seeded for the length of the block, then put back: initialisers read no other."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

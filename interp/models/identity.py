@@ -1,0 +1,97 @@
+"""Which weights and which tokenizer: hashes that go into every manifest.
+
+The weight hash is taken over the parameters as float32, by the names that the plain module gives them, before any cast:
+the same spec has the same hash in every dtype. It is remembered with the model and taken again when a parameter was
+written to since.
+"""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformer_lens.model_bridge import TransformerBridge
+
+_ATTRIBUTE = "_interp_identity"
+
+
+@dataclass
+class Identity:
+    """What `load_model` knows of a model."""
+
+    spec: str
+    attention: str
+    weight_hash: str
+    versions: int
+    """sum of the parameters' write counters when the hash was taken"""
+    seed: int | None = None
+    """of the initialisation, for small models"""
+
+
+def weight_hash(model: "TransformerBridge") -> str:
+    """sha256 over the raw weights; one spec has one hash."""
+    known: Identity | None = getattr(model, _ATTRIBUTE, None)
+    if known is not None and known.versions == _versions(model.original_model):
+        return known.weight_hash
+    fresh = hash_weights(model.original_model)
+    if known is not None:
+        known.weight_hash, known.versions = fresh, _versions(model.original_model)
+    return fresh
+
+
+def tokenizer_hash(model: "TransformerBridge") -> str:
+    """sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
+    from interp.models.tokenizers import tokenizer_of
+
+    if model.tokenizer is not None:
+        return hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest()
+    return "none" if tokenizer_of(model, required=False) is None else "bytes"
+
+
+def model_spec(model: "TransformerBridge") -> str:
+    """The spec that `load_model` was given; the bridge's own name for models made elsewhere."""
+    known: Identity | None = getattr(model, _ATTRIBUTE, None)
+    return known.spec if known is not None else str(model.cfg.model_name)
+
+
+def attention_kernel(model: "TransformerBridge") -> str:
+    """`"eager"` or `"sdpa"`."""
+    known: Identity | None = getattr(model, _ATTRIBUTE, None)
+    return known.attention if known is not None else "eager"
+
+
+def remember(model: "TransformerBridge", spec: str, attention: str, fresh_hash: str) -> None:
+    """Keep what was found while loading with the model itself."""
+    identity = Identity(spec, attention, fresh_hash, _versions(model.original_model))
+    object.__setattr__(model, _ATTRIBUTE, identity)
+
+
+def hash_weights(module: "nn.Module") -> str:
+    """sha256 over (name, shape, sha256 of the float32 bytes) of every parameter, in name order."""
+    parameters = dict(plain_parameters(module))
+    names = sorted(parameters)
+    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter lock
+        digests = list(pool.map(lambda name: _tensor_digest(parameters[name]), names))
+    digest = hashlib.sha256()
+    for name, each in zip(names, digests, strict=True):
+        digest.update(f"{name}\0{tuple(parameters[name].shape)}\0{each}\n".encode())
+    return digest.hexdigest()
+
+
+def plain_parameters(module: "nn.Module") -> list[tuple[str, Any]]:
+    """Parameters by the names of the unwrapped module: the bridge's wrappers leave no trace in them."""
+    return [(name.replace("_original_component.", ""), value) for name, value in module.named_parameters()]
+
+
+def _tensor_digest(tensor: "Tensor") -> str:
+    import torch
+
+    flat = tensor.detach().to("cpu", torch.float32).contiguous().view(-1)
+    return hashlib.sha256(flat.numpy().data).hexdigest()
+
+
+def _versions(module: "nn.Module") -> int:
+    return sum(parameter._version for parameter in module.parameters())

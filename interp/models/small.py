@@ -1,0 +1,91 @@
+"""Small transformers of our own, from a config: attention-only or with an MLP, 1..n layers. Torch-free until built."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.text.tokenizer import ByteTokenizer
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+SMALL_PREFIX = "small:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallConfig:
+    """Sizes of a small transformer. The default vocabulary is bytes plus BOS, so that it reads text as it stands."""
+
+    n_layers: int = 2
+    d_model: int = 64
+    n_heads: int = 4
+    d_mlp: int | None = None
+    """None leaves the MLPs out (attention-only)."""
+    d_vocab: int = ByteTokenizer.d_vocab
+    n_ctx: int = 256
+    normalization: Literal["LN", "RMS"] | None = "LN"
+    """None for a model without norms, whose circuits compose exactly."""
+    positions: Literal["standard", "rotary"] = "standard"
+    """learned absolute positions, or rotary"""
+    act_fn: Literal["gelu", "relu", "silu"] = "gelu"
+
+    def __post_init__(self) -> None:
+        if min(self.n_layers, self.d_model, self.n_heads, self.d_vocab, self.n_ctx) < 1:
+            raise ConfigError("every size of a small model must be at least 1")
+        if self.d_model % self.n_heads:
+            raise ConfigError(f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ConfigError(f"rotary positions need an even d_head, got {self.d_head}")
+
+    @property
+    def d_head(self) -> int:
+        return self.d_model // self.n_heads
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameters, biases and norms included."""
+        d, norm = self.d_model, {"LN": 2, "RMS": 1, None: 0}[self.normalization]
+        block = 4 * d * d + 4 * d + norm * d
+        if self.d_mlp is not None:
+            block += 2 * d * self.d_mlp + self.d_mlp + d + norm * d
+        positions = self.n_ctx * d if self.positions == "standard" else 0
+        return self.n_layers * block + 2 * d * self.d_vocab + positions + norm * d
+
+
+PRESETS = {
+    "attn-only-1l": SmallConfig(n_layers=1),
+    "attn-only-2l": SmallConfig(n_layers=2),
+    "mlp-1l": SmallConfig(n_layers=1, d_mlp=256),
+    "mlp-2l": SmallConfig(n_layers=2, d_mlp=256),
+}
+
+
+def small_config(spec: str) -> SmallConfig:
+    """`"small:attn-only-2l"` -> its config. Raises `UnknownNameError` with the nearest presets."""
+    name = spec.removeprefix(SMALL_PREFIX)
+    if name not in PRESETS:
+        raise UnknownNameError("small model", spec, [SMALL_PREFIX + each for each in PRESETS])
+    return PRESETS[name]
+
+
+def build_small(config: SmallConfig, *, seed: int, device: str, dtype: Any) -> "TransformerBridge":
+    """A randomly initialised model; the same seed gives the same weights on every device."""
+    from transformer_lens import TransformerBridge, TransformerBridgeConfig
+
+    native = TransformerBridgeConfig(
+        d_model=config.d_model,
+        d_head=config.d_head,
+        n_heads=config.n_heads,
+        n_layers=config.n_layers,
+        n_ctx=config.n_ctx,
+        d_vocab=config.d_vocab,
+        d_mlp=config.d_mlp,
+        attn_only=config.d_mlp is None,
+        normalization_type=config.normalization,
+        positional_embedding_type=config.positions,
+        act_fn=config.act_fn,
+        init_mode="gpt2",
+        seed=seed,
+    )
+    boot = TransformerBridge.boot_native  # pyright: ignore[reportAttributeAccessIssue] (attached when imported)
+    return boot(native, device=device, dtype=dtype).eval()

@@ -1,0 +1,100 @@
+"""Documents -> contexts of a fixed length, in which every token is traced to its document and position.
+
+Documents are joined end to end; a context may hold the end of one and the start of the next, and attention crosses that
+border. The last context is filled up with padding. BOS policies:
+
+- `context`: BOS opens every context (what most models saw in training, and what recordings use by default)
+- `document`: BOS opens every document, wherever it falls
+- `none`: no BOS
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.text.documents import Document
+from interp.text.tokenizer import Tokenizer
+
+Bos = Literal["context", "document", "none"]
+BOS_POLICIES = ("context", "document", "none")
+NOT_TEXT = -1
+"""document and position of BOS and padding"""
+_DOCUMENTS_AT_ONCE = 32
+
+
+class Context(NamedTuple):
+    """One row of tokens for the model, all `[context_length]` int32."""
+
+    tokens: np.ndarray
+    document: np.ndarray
+    """running number of the document, counted from 0 in the order given; -1 for BOS and padding"""
+    position: np.ndarray
+    """token index within the document; -1 for BOS and padding"""
+
+
+def pack(
+    documents: Iterable[Document], tokenizer: Tokenizer, context_length: int, bos: Bos = "context"
+) -> Iterator[Context]:
+    """Contexts of exactly `context_length` tokens, as a stream.
+
+    Padding repeats BOS (0 for a tokenizer without one). Raises `ConfigError` when a BOS policy needs a token that the
+    tokenizer does not have, or the context is too short to hold text.
+    """
+    check_policy(tokenizer, context_length, bos)
+    opening = [tokenizer.bos_token_id] if bos == "context" else []
+    block = context_length - len(opening)
+    buffer = np.empty((3, 0), dtype=np.int32)
+    for number, ids in _tokenised(documents, tokenizer):
+        buffer = np.concatenate(
+            [buffer, _columns(number, ids, tokenizer.bos_token_id if bos == "document" else None)], 1
+        )
+        whole = buffer.shape[1] // block * block
+        for start in range(0, whole, block):
+            yield _context(buffer[:, start : start + block], opening)
+        buffer = buffer[:, whole:]
+    if buffer.shape[1]:
+        padding = np.full((3, block - buffer.shape[1]), NOT_TEXT, dtype=np.int32)
+        padding[0] = tokenizer.bos_token_id or 0
+        yield _context(np.concatenate([buffer, padding], 1), opening)
+
+
+def check_policy(tokenizer: Tokenizer, context_length: int, bos: str) -> None:
+    """Raises when `pack` cannot do what is asked."""
+    if bos not in BOS_POLICIES:
+        raise UnknownNameError("BOS policy", bos, BOS_POLICIES)
+    if context_length < 2:
+        raise ConfigError(f"context_length must be at least 2, got {context_length}")
+    if bos != "none" and tokenizer.bos_token_id is None:
+        raise ConfigError(f"bos={bos!r} was asked for, but the tokenizer has no BOS token; use bos='none'")
+
+
+def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[int, list[int]]]:
+    """(document number, token ids), a few documents at a time: tokenizers are faster on batches."""
+    batch: list[str] = []
+    first = 0
+    for document in documents:
+        batch.append(document.text)
+        if len(batch) == _DOCUMENTS_AT_ONCE:
+            yield from enumerate(tokenizer.encode_batch(batch), start=first)
+            first, batch = first + len(batch), []
+    if batch:
+        yield from enumerate(tokenizer.encode_batch(batch), start=first)
+
+
+def _columns(number: int, ids: list[int], bos: int | None) -> np.ndarray:
+    """`[3, n]`: tokens, document and position of one document."""
+    n = len(ids)
+    columns = np.empty((3, n), dtype=np.int32)
+    columns[0], columns[1], columns[2] = ids, number, np.arange(n)
+    if bos is None or not n:
+        return columns
+    return np.concatenate([np.array([[bos], [NOT_TEXT], [NOT_TEXT]], dtype=np.int32), columns], 1)
+
+
+def _context(columns: np.ndarray, opening: list[int | None]) -> Context:
+    if opening:
+        first = np.array([opening, [NOT_TEXT], [NOT_TEXT]], dtype=np.int32)
+        columns = np.concatenate([first, columns], 1)
+    return Context(*np.ascontiguousarray(columns))
