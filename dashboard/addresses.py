@@ -1,0 +1,39 @@
+"""Addresses of the pages: state lives in the path and the query, so every view can be linked to."""
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+PAGES = {"Overview": "/", "Atlas": "/atlas", "Features": "/feature", "Prompt": "/prompt", "Heads": "/heads"}
+
+
+def feature_href(features: str, index: int) -> str:
+    """Where a feature is shown."""
+    return f"/feature/{quote(features)}/{index}"
+
+
+def atlas_href(name: str, **query: Any) -> str:
+    """Where a map is shown; `None` and empty values are left out."""
+    return f"/atlas/{quote(name)}" + _query(query)
+
+
+def heads_href(name: str, **query: Any) -> str:
+    """Where head scores are shown."""
+    return f"/heads/{quote(name)}" + _query(query)
+
+
+def prompt_href(**query: Any) -> str:
+    """Where a prompt is read."""
+    return "/prompt" + _query(query)
+
+
+def _query(values: dict[str, Any]) -> str:
+    given = {key: value for key, value in values.items() if value not in (None, "")}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def whole_number(text: Any, default: int | None = None) -> int | None:
+    """The number in an address, or `default` when there is none to read."""
+    try:
+        return int(str(text))
+    except ValueError:
+        return default

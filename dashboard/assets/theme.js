@@ -1,0 +1,36 @@
+// Light or dark is decided before anything is drawn: what was chosen here before, else what the system prefers.
+(function () {
+  const KEY = "workbench-scheme";
+  const media = window.matchMedia("(prefers-color-scheme: dark)");
+
+  function stored() {
+    try { return localStorage.getItem(KEY); } catch { return null; }
+  }
+
+  function current() {
+    const kept = stored();
+    return kept === "light" || kept === "dark" ? kept : media.matches ? "dark" : "light";
+  }
+
+  function apply(scheme) {
+    document.documentElement.dataset.scheme = scheme;
+    document.documentElement.dataset.mantineColorScheme = scheme;
+    document.documentElement.dataset.agThemeMode = scheme;
+  }
+
+  function flip() {
+    const next = current() === "dark" ? "light" : "dark";
+    try { localStorage.setItem(KEY, next); } catch { /* private window: it lasts for this page */ }
+    apply(next);
+    return next;
+  }
+
+  apply(current());
+  media.addEventListener("change", () => {
+    if (stored()) return;
+    apply(current());
+    window.dash_clientside.set_props("scheme", { data: current() });
+    window.dash_clientside.set_props("provider", { forceColorScheme: current() });
+  });
+  window.workbenchScheme = { current, flip };
+})();

@@ -1,0 +1,104 @@
+// Addresses that follow what a page shows, and the keyboard. Callbacks in Python name these functions.
+(function () {
+  const none = () => window.dash_clientside.no_update;
+
+  // Replace (or push) the address without asking the server for a page.
+  function show(path, query, push) {
+    const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+    const search = new URLSearchParams(given).toString();
+    const address = path + (search ? "?" + search : "");
+    if (address === location.pathname + location.search) return none();
+    history[push ? "pushState" : "replaceState"](null, "", address);
+    return none();
+  }
+
+  const onPage = (name) => location.pathname.split("/")[1] === name;
+
+  function scheme(clicks) {
+    if (!clicks) return [window.workbenchScheme.current(), window.workbenchScheme.current()];
+    const next = window.workbenchScheme.flip();
+    window.dispatchEvent(new PopStateEvent("popstate")); // the router hears of addresses that `show` has set
+    return [next, next];
+  }
+
+  function navigation(pathname) {
+    const page = (pathname || "/").split("/")[1];
+    document.querySelectorAll(".wb-nav-link").forEach((link) => {
+      const here = link.getAttribute("href").split("/")[1] === page;
+      if (here) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    });
+    return page;
+  }
+
+  function featureAddress(state, text, range) {
+    if (!state || !onPage("feature")) return none();
+    const whole = !range || (range[0] <= -6 && range[1] >= 0);
+    const path = `/feature/${encodeURIComponent(state.features)}/${state.index}`;
+    const moved = /^\/feature\/[^/]+\/\d+$/.test(location.pathname) && location.pathname !== path;
+    return show(path, { q: text, d: whole ? "" : range.join(",") }, moved);
+  }
+
+  function filterFeatures(text, range) {
+    const model = {};
+    if (text) model.label = { filterType: "text", type: "contains", filter: text };
+    if (range && (range[0] > -6 || range[1] < 0)) {
+      const low = range[0] <= -6 ? 0 : 10 ** range[0];
+      model.density = { filterType: "number", type: "inRange", filter: low, filterTo: 10 ** range[1] };
+    }
+    window.dash_ag_grid.getApiAsync("feature-grid").then((grid) => grid.setFilterModel(model));
+    return none();
+  }
+
+  function atlasAddress(colour, text, point, state) {
+    if (!state || !onPage("atlas")) return none();
+    const path = `/atlas/${encodeURIComponent(state.name)}`;
+    return show(path, { colour: colour === "cluster" ? "" : colour, q: text, point });
+  }
+
+  function promptAddress(run, place) {
+    if (!run || !onPage("prompt")) return none();
+    return show("/prompt", { ...run, ...place });
+  }
+
+  function headsAddress(kind, head, text, state) {
+    if (!state || !onPage("heads")) return none();
+    const path = `/heads/${encodeURIComponent(state.name)}`;
+    return show(path, { kind: kind === "induction" ? "" : kind, head, text: head ? text : "" });
+  }
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    workbench: {
+      scheme, navigation, featureAddress, filterFeatures, atlasAddress, promptAddress, headsAddress,
+    },
+  });
+
+  // Going back to a feature that was reached without the router.
+  window.addEventListener("popstate", () => {
+    const match = location.pathname.match(/^\/feature\/([^/]+)\/(\d+)$/);
+    if (!match || !document.getElementById("feature-detail")) return;
+    const state = { features: decodeURIComponent(match[1]), index: Number(match[2]) };
+    window.dash_clientside.set_props("feature-state", { data: state });
+  });
+
+  const click = (id) => () => document.getElementById(id)?.click();
+  const keys = {
+    j: click("feature-next"), ArrowRight: click("feature-next"),
+    k: click("feature-previous"), ArrowLeft: click("feature-previous"),
+    r: click("feature-random"), t: click("scheme-toggle"), "?": click("help-open"),
+    "/": () => document.querySelector(".wb-search input, .wb-search textarea")?.focus(),
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const field = event.target.closest("input, textarea, select, [contenteditable], [role=slider], [role=radio]");
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      (document.getElementById("prompt-go") || document.getElementById("heads-go"))?.click();
+    } else if (event.key === "Escape" && field) {
+      field.blur();
+    } else if (!field && !event.ctrlKey && !event.metaKey && !event.altKey && keys[event.key]) {
+      if (event.key.startsWith("Arrow") && event.target.closest(".ag-root")) return;
+      event.preventDefault();
+      keys[event.key]();
+    }
+  });
+})();

@@ -1,0 +1,100 @@
+"""Panels, statistics and messages: the furniture that every page is made of."""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+
+from interp.errors import WorkbenchError
+
+Children = Any
+
+GRAPH_CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True, "showTips": False}
+
+
+def page(title: str, *children: Children, controls: Children = None, lead: Children = None) -> html.Div:
+    """A page: title, controls on the same line, one leading sentence, content."""
+    head = html.Div([html.H1(title), html.Div(controls, className="wb-controls")], className="wb-page-head")
+    return html.Div(
+        [head, html.P(lead, className="wb-lead") if lead is not None else None, *children], className="wb-page"
+    )
+
+
+def panel(
+    title: Children, *children: Children, note: Children = None, actions: Children = None, **extra: Any
+) -> html.Section:
+    """A titled box; `note` is a quiet line under the title that says how to read it."""
+    class_name = " ".join(["wb-panel", extra.pop("className", "")]).strip()
+    head = html.Div(
+        [html.H2(title), html.Div(actions, className="wb-panel-actions") if actions else None],
+        className="wb-panel-head",
+    )
+    return html.Section(
+        [head, html.P(note, className="wb-note") if note is not None else None, *children],
+        className=class_name,
+        **extra,
+    )
+
+
+def stat(label: str, value: str, hint: str = "") -> html.Div:
+    """One number with its name; `hint` says what it means."""
+    return html.Div(
+        [html.Span(value, className="wb-stat-value"), html.Span(label, className="wb-stat-label")],
+        className="wb-stat",
+        title=hint or None,
+    )
+
+
+def notice(*children: Children, tone: str = "info") -> html.Div:
+    """A message in the flow of the page; `tone` is `info`, `warning` or `error`."""
+    return html.Div(children, className=f"wb-notice wb-notice-{tone}", role="alert" if tone == "error" else "status")
+
+
+def failure(error: Exception, *, back: str = "/", back_text: str = "Back to the overview") -> html.Div:
+    """What went wrong, in a sentence, and where to go on."""
+    return page(
+        "That did not work",
+        notice(html.P(explain(error)), dcc.Link(back_text, href=back, className="wb-link"), tone="error"),
+    )
+
+
+def explain(error: Exception) -> str:
+    """One line: our own errors speak for themselves, others name their type."""
+    if isinstance(error, WorkbenchError):
+        return str(error)
+    return f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
+
+
+def graph(id: str, *, figure: Any = None, label: str, height: int | None = None, **extra: Any) -> html.Div:
+    """A figure without the mode bar, with a name for screen readers."""
+    options = {"id": id, "config": GRAPH_CONFIG | extra.pop("config", {}), "className": "wb-graph", **extra}
+    if figure is not None:
+        options["figure"] = figure
+    if height:
+        options["style"] = {"height": f"{height}px"}
+    return html.Div(dcc.Graph(**options), role="figure", **{"aria-label": label})
+
+
+def loading(child: Children) -> dcc.Loading:
+    """Keeps `child` in place and shows a quiet spinner over it while it is being made."""
+    return dcc.Loading(child, type="circle", delay_show=250, overlay_style={"visibility": "visible", "opacity": 0.45})
+
+
+def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, **extra: Any) -> dmc.Select:
+    """A choice with a label that screen readers hear and the page keeps small."""
+    return dmc.Select(
+        id=id,
+        data=data,
+        value=value,
+        w=width,
+        size="sm",
+        allowDeselect=False,
+        comboboxProps={"shadow": "md"},
+        **{"aria-label": label},
+        **extra,
+    )
+
+
+def quiet_link(text: Children, href: str, **extra: Any) -> dcc.Link:
+    """A link within the dashboard."""
+    return dcc.Link(text, href=href, className="wb-link", **extra)

@@ -1,0 +1,59 @@
+"""The logit lens: what the model would say next if it stopped after each layer."""
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled
+
+Predictions = list[list[list[tuple[str, float]]]]
+"""layer -> position -> the strongest tokens with their probabilities"""
+
+LABELLED = 64
+"""beyond this many positions the cells carry colour and hover only"""
+_CELL, _ROW = 74, 21
+
+
+def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], colours: Theme) -> go.Figure:
+    """Top token of every layer (last at the top) and position, coloured by its probability, 0 to 1.
+
+    Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
+    """
+    n = len(tokens)
+    probability = np.array([[cell[0][1] for cell in row] for row in predictions], np.float32)
+    labelled = n <= LABELLED
+    figure = go.Figure(
+        go.Heatmap(
+            z=probability,
+            zmin=0,
+            zmax=1,
+            colorscale=colours.sequential,
+            text=[[escape(cell[0][0], 10) for cell in row] for row in predictions] if labelled else None,
+            texttemplate="%{text}" if labelled else None,
+            textfont={"family": MONO, "size": 11},
+            hovertext=[
+                [_hover(cell, layers[i], tokens[j]) for j, cell in enumerate(row)] for i, row in enumerate(predictions)
+            ],
+            hoverinfo="text",
+            xgap=1,
+            ygap=1,
+            colorbar=colour_bar(colours, "probability of its top token"),
+        )
+    )
+    styled(figure, colours, height=_ROW * len(layers) + 90)
+    if labelled:
+        figure.update_layout(width=max(640, _CELL * n + 150))
+    figure.update_xaxes(
+        tickvals=list(range(n)) if labelled else None,
+        ticktext=[escape(token, 10) for token in tokens] if labelled else None,
+        tickfont={"family": MONO, "size": 11, "color": colours.text},
+        side="top",
+        showgrid=False,
+        tickangle=0 if labelled else None,
+    )
+    figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=layers, showgrid=False)
+    return figure
+
+
+def _hover(cell: list[tuple[str, float]], layer: str, token: str) -> str:
+    lines = "<br>".join(f"{p:6.1%}  {escape(t, 24)}" for t, p in cell)
+    return f"after <b>{escape(token, 24)}</b>, {escape(layer)}<br>{lines}"

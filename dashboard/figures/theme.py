@@ -1,0 +1,140 @@
+"""One look for every figure, in a light and a dark scheme.
+
+The colours are those of `assets/style.css`. Scales: `sequential` runs from the page's own background to the accent, so
+zero is quiet in both schemes; `categories` are ten hues of similar lightness, told apart by colour-blind readers too.
+"""
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+Scale = list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one scheme."""
+
+    name: str
+    surface: str
+    text: str
+    muted: str
+    grid: str
+    accent: str
+    opposite: str
+    """for the other sign, and for marks that must stand out on the accent"""
+    noise: str
+    """points that belong to no cluster"""
+    sequential: Scale
+    density: Scale
+    """for points: every step stays visible on the background"""
+    categories: tuple[str, ...]
+
+
+LIGHT = Theme(
+    name="light",
+    surface="#ffffff",
+    text="#1b1f24",
+    muted="#59626d",
+    grid="#e8eaed",
+    accent="#1a66d6",
+    opposite="#c2570c",
+    noise="#c4c9d0",
+    sequential=[(0.0, "#f5f7fa"), (0.25, "#bfd7f7"), (0.55, "#5b9bec"), (0.8, "#1a66d6"), (1.0, "#0b2f6b")],
+    density=[(0.0, "#b9cdea"), (0.4, "#5b9bec"), (0.75, "#1a4fb0"), (1.0, "#071d47")],
+    categories=(
+        "#2f74d0", "#d9730d", "#2a9470", "#b4459a", "#8a6fd1",
+        "#b58900", "#15919b", "#cf4b4b", "#6b8e23", "#7a6a5d",
+    ),
+)  # fmt: skip
+DARK = Theme(
+    name="dark",
+    surface="#171a1f",
+    text="#e6e9ed",
+    muted="#9aa4b0",
+    grid="#2a2f37",
+    accent="#6aa7ff",
+    opposite="#f0954a",
+    noise="#4a515c",
+    sequential=[(0.0, "#1c2128"), (0.25, "#1d3f73"), (0.55, "#2f6fcb"), (0.8, "#6aa7ff"), (1.0, "#d8e8ff")],
+    density=[(0.0, "#2b4468"), (0.4, "#3d7bd4"), (0.75, "#86b8ff"), (1.0, "#e6f0ff")],
+    categories=(
+        "#6aa7ff", "#f0954a", "#4cc39a", "#e07cc6", "#ad94f5",
+        "#dcb63c", "#42c0ca", "#f07a7a", "#a3c65a", "#b8a394",
+    ),
+)  # fmt: skip
+
+
+def theme(scheme: str | None) -> Theme:
+    """The theme called `"dark"`, else the light one."""
+    return DARK if scheme == "dark" else LIGHT
+
+
+def styled(figure: go.Figure, colours: Theme, *, height: int | None = None) -> go.Figure:
+    """The figure with our fonts, margins, axes and hover boxes; changes it in place and returns it."""
+    axis = {
+        "gridcolor": colours.grid,
+        "linecolor": colours.grid,
+        "zeroline": False,
+        "ticks": "",
+        "tickfont": {"size": 11, "color": colours.muted},
+        "title": {"font": {"size": 11, "color": colours.muted}, "standoff": 8},
+        "automargin": True,
+    }
+    figure.update_layout(
+        font={"family": FONT, "size": 12, "color": colours.text},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        hoverlabel={
+            "bgcolor": colours.surface,
+            "bordercolor": colours.grid,
+            "font": {"family": FONT, "size": 12, "color": colours.text},
+            "align": "left",
+        },
+        showlegend=False,
+        height=height,
+        transition={"duration": 0},
+    )
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def colour_bar(colours: Theme, title: str) -> dict:
+    """A thin scale beside a figure; `title` names the quantity and its unit."""
+    return {
+        "title": {"text": title, "side": "right", "font": {"size": 11, "color": colours.muted}},
+        "thickness": 10,
+        "len": 0.9,
+        "outlinewidth": 0,
+        "tickfont": {"size": 10, "color": colours.muted},
+    }
+
+
+def message_figure(text: str, colours: Theme, *, height: int = 240) -> go.Figure:
+    """An empty figure that says why it is empty."""
+    figure = go.Figure(layout={"xaxis": {"visible": False}, "yaxis": {"visible": False}})
+    figure.add_annotation(text=escape(text), showarrow=False, font={"size": 13, "color": colours.muted})
+    return styled(figure, colours, height=height)
+
+
+def escape(text: str, limit: int = 48) -> str:
+    """Text for a label or hover box: Plotly reads `<`, `>`, `&` as markup and `%{` as a field, so neither survives.
+
+    >>> escape("<b>\\n")
+    '&lt;b&gt;↵'
+    """
+    shown = visible(text, limit)
+    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("%{", "%\u200b{")
+
+
+def visible(text: str, limit: int = 48) -> str:
+    """Token text on one line, cut to `limit` characters: line breaks as ↵, tabs as ⇥, a lone space as ␣."""
+    shown = text.replace("\r\n", "↵").replace("\n", "↵").replace("\r", "↵").replace("\t", "⇥")
+    if shown and not shown.strip(" "):
+        shown = "␣" * len(shown)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

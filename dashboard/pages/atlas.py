@@ -1,0 +1,163 @@
+"""*Atlas*: a map to pan, zoom, search and colour; a click opens the feature, or the point's true neighbours."""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ALL, ClientsideFunction, Dash, Input, Output, Patch, State, ctx, dcc, html, no_update
+
+from dashboard.addresses import atlas_href, feature_href, whole_number
+from dashboard.components.frame import graph, loading, page, select
+from dashboard.context import Context, current
+from dashboard.figures.atlas import COLOUR_BY, atlas_map, highlight
+from dashboard.figures.theme import theme
+from dashboard.pages.atlas_side import point_panel, quality_panel, regions_panel
+from dashboard.views import atlas as view
+
+_DIMMED, _FULL = 0.1, 0.85
+
+
+def layout(
+    context: Context, name: str | None = None, colour: str = "cluster", q: str = "", point: str = "", **_: Any
+) -> html.Div:
+    """`/atlas/<name>?colour=cluster|density|value&q=<search>&point=<index>`."""
+    manifest = view.choose(context.workspace, name)
+    view.check_colour(colour, COLOUR_BY)
+    chosen = whole_number(point)
+    if chosen is not None:
+        view.point(context.workspace, manifest.name, chosen)  # an unknown point fails here, with its message
+    value_name = str(manifest.summary.get("value_name") or "value")
+    colours = [{"value": c, "label": value_name if c == "value" else c} for c in COLOUR_BY]
+    controls = [
+        select("atlas-name", "Atlas", view.choices(context.workspace), manifest.name, width=300),
+        dmc.SegmentedControl(id="atlas-colour", data=colours, value=colour, size="sm"),
+        dmc.TextInput(
+            id="atlas-search", value=q, placeholder="search the map   /", size="sm", w=220, debounce=250,
+            className="wb-search", **{"aria-label": "Search the map"},
+        ),
+        html.Span(_count(*view.search(context.workspace, manifest.name, q), q), id="atlas-count", className="wb-quiet", **{"aria-live": "polite"}),
+    ]  # fmt: skip
+    canvas = graph("atlas-map", label="Map of points", config={"scrollZoom": True, "doubleClick": "reset"})
+    return page(
+        "Atlas",
+        dcc.Store(id="atlas-state", data={"name": manifest.name, "features": manifest.summary.get("features")}),
+        dcc.Store(id="atlas-point", data=chosen),
+        html.Div(id="atlas-address", hidden=True),
+        html.Div(
+            [
+                html.Div(loading(canvas), className="wb-map"),
+                html.Aside(
+                    [
+                        html.Div(id="atlas-chosen"),
+                        quality_panel(manifest),
+                        regions_panel(view.clusters(context.workspace, manifest.name)),
+                    ],
+                    className="wb-side",
+                ),
+            ],
+            className="wb-atlas",
+        ),
+        controls=controls,
+    )
+
+
+def register(app: Dash) -> None:
+    """Drawing, search, clicks, and the address."""
+    app.callback(
+        Output("atlas-map", "figure"),
+        Input("atlas-state", "data"),
+        Input("atlas-colour", "value"),
+        State("atlas-search", "value"),
+        State("atlas-point", "data"),
+        State("scheme", "data"),
+    )(_draw)
+    app.callback(
+        Output("atlas-map", "figure", allow_duplicate=True),
+        Output("atlas-count", "children"),
+        Input("atlas-search", "value"),
+        Input("atlas-point", "data"),
+        State("atlas-state", "data"),
+        State("scheme", "data"),
+        prevent_initial_call=True,
+    )(_search)
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Output("atlas-point", "data"),
+        Input("atlas-map", "clickData"),
+        State("atlas-search", "value"),
+        State("atlas-state", "data"),
+        prevent_initial_call=True,
+    )(_click)
+    app.callback(
+        Output("atlas-point", "data", allow_duplicate=True),
+        Input({"type": "atlas-neighbour", "index": ALL}, "n_clicks"),
+        prevent_initial_call=True,
+    )(lambda clicks: ctx.triggered_id["index"] if any(clicks) else no_update)
+    app.callback(Output("atlas-chosen", "children"), Input("atlas-point", "data"), State("atlas-state", "data"))(
+        _chosen
+    )
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("atlas-name", "value"),
+        State("atlas-state", "data"),
+        prevent_initial_call=True,
+    )(lambda name, state: atlas_href(name) if name != state["name"] else no_update)
+    app.clientside_callback(
+        ClientsideFunction("workbench", "atlasAddress"),
+        Output("atlas-address", "children"),
+        Input("atlas-colour", "value"),
+        Input("atlas-search", "value"),
+        Input("atlas-point", "data"),
+        State("atlas-state", "data"),
+    )
+
+
+def _draw(state: dict[str, Any], colour: str, text: str | None, chosen: int | None, scheme: str | None) -> Any:
+    workspace, name = current().workspace, state["name"]
+    points = view.points(workspace, name)
+    value_name = str(workspace.manifest("atlas", name).summary.get("value_name") or "value")
+    clusters = view.clusters(workspace, name)
+    figure = atlas_map(points, clusters, theme(scheme), colour_by=colour, value_name=value_name)
+    matches, _ = view.search(workspace, name, text or "")
+    for trace, update in zip(figure.data[1:], highlight(points, matches, chosen, theme(scheme)), strict=True):
+        trace.update(update)
+    figure.data[0].update(marker={"opacity": _DIMMED if text else _FULL})
+    figure.update_layout(uirevision=name)
+    return figure
+
+
+def _search(text: str | None, chosen: int | None, state: dict[str, Any], scheme: str | None) -> Any:
+    workspace, name = current().workspace, state["name"]
+    print("SEARCH", ctx.triggered)
+    matches, total = view.search(workspace, name, text or "")
+    patch = Patch()
+    patch["data"][0]["marker"]["opacity"] = _DIMMED if text else _FULL
+    updates = highlight(view.points(workspace, name), matches, chosen, theme(scheme))
+    for i, update in enumerate(updates, start=1):
+        for key, value in update.items():
+            patch["data"][i][key] = value
+    return patch, _count(matches, total, text)
+
+
+def _count(matches: list[int], total: int, text: str | None) -> str:
+    shown = f" (first {len(matches):,} shown)" if total > len(matches) else ""
+    return f"{total:,} found{shown}" if text else ""
+
+
+def _click(click: dict[str, Any] | None, text: str | None, state: dict[str, Any]) -> Any:
+    if not click or not click.get("points"):
+        return no_update, no_update
+    hit = click["points"][0]
+    index = int(hit.get("pointIndex", hit.get("pointNumber")))
+    if hit.get("curveNumber") == 1:
+        index = view.search(current().workspace, state["name"], text or "")[0][index]
+    if state["features"]:
+        item = view.point(current().workspace, state["name"], index)["item"]
+        return feature_href(state["features"], item), no_update
+    return no_update, index
+
+
+def _chosen(index: int | None, state: dict[str, Any]) -> Any:
+    if index is None:
+        return None
+    found = view.point(current().workspace, state["name"], index)
+    return point_panel(state["features"], found)

@@ -1,0 +1,66 @@
+"""The right side of the atlas: the chosen point, how true the map is, and its regions."""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.addresses import feature_href
+from dashboard.components.frame import panel, quiet_link, stat
+from dashboard.components.token_strip import token_text
+from dashboard.figures.theme import visible
+from interp.artifacts import Manifest
+
+
+def quality_panel(manifest: Manifest) -> html.Section:
+    """Trustworthiness and recall, each with what it means."""
+    s = manifest.summary
+    trust, recall = s.get("trustworthiness"), s.get("recall_at_15")
+    lines = []
+    if recall is not None:
+        lines.append(f"Of each point's 15 true neighbours the map keeps {recall:.0%} among the 15 nearest.")
+    if trust is not None:
+        lines.append(f"Neighbours on the map are true ones to {trust:.2f} (1: all of them, 0.5: as good as chance).")
+    lines.append("So read regions, not distances.")
+    numbers = [
+        stat("points", f"{s.get('n_points', 0):,}"),
+        stat("from dimensions", f"{s.get('d', 0):,}"),
+        stat("clusters", f"{s.get('n_clusters', 0):,}"),
+    ]
+    return panel("How true is this map", html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines])
+
+
+def regions_panel(clusters: list[dict[str, Any]]) -> html.Section:
+    """The largest clusters by size."""
+    rows = [
+        html.Li([html.Span(visible(c["label"], 60), dir="auto"), html.Span(f"{c['size']:,}", className="wb-value")])
+        for c in clusters[:30]
+    ]
+    body = html.Ol(rows, className="wb-lines") if rows else html.P("None found.", className="wb-none")
+    return panel("Regions", body, note="dense clusters, by number of points")
+
+
+def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
+    """The chosen point and its true neighbours, from the full space."""
+    lines = [
+        html.Li(
+            [
+                html.Button(
+                    token_text(label, 40),
+                    id={"type": "atlas-neighbour", "index": n},
+                    className="wb-link",
+                    type="button",
+                ),
+                html.Span(f"{cosine:.2f}", className="wb-value"),
+            ]
+        )
+        for n, label, _, cosine in found["neighbours"]
+    ]
+    link = quiet_link("Open the feature", feature_href(features, found["item"])) if features else None
+    return panel(
+        token_text(found["label"] or "no label", 60),
+        html.P(f"{visible(found['cluster_label'], 60)} · number {found['item']:,}", className="wb-note", dir="auto"),
+        link,
+        html.H3("True neighbours"),
+        html.Ol(lines, className="wb-lines"),
+        className="wb-chosen",
+    )

@@ -1,0 +1,104 @@
+"""Serve a workspace in the browser, to this machine unless a token says otherwise."""
+
+import socket
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING
+
+from dashboard.results import Live
+from dashboard.security import check_binding, is_loopback
+from interp.errors import ResourceError
+from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
+
+DEFAULT_PORT = 8050
+_TRIES = 50
+
+
+def serve(
+    workspace: Workspace | str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    open_browser: bool = True,
+    token: str | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until interrupted (Ctrl-C).
+
+    `port` None takes 8050, or the next free one and says so. Raises `ResourceError` when the port that was asked for is
+    in use, `ConfigError` when `host` lets other machines in and there is no token.
+    """
+    check_binding(host, token)
+    opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+    chosen = port if port is not None else free_port(host)
+    if port is None and chosen != DEFAULT_PORT:
+        say(f"port {DEFAULT_PORT} is in use, so this one takes {chosen}")
+    server = make_server(opened, host=host, port=chosen, token=token)
+    address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")
+    say(f"{opened.root} is at {address}   (Ctrl-C stops)")
+    if open_browser:
+        Timer(0.3, webbrowser.open, [address]).start()
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        say("stopped")
+    finally:
+        server.server_close()
+
+
+def make_server(
+    workspace: Workspace, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, live: Live | None = None
+) -> "BaseWSGIServer":
+    """A threaded WSGI server, bound and not yet running; `port` 0 takes any free one (`server.server_port`)."""
+    import logging
+
+    from werkzeug.serving import make_server as bind
+
+    from dashboard.app import create_app
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request says nothing to a reader
+    app = create_app(workspace, live=live, token=token, hosts=() if is_loopback(host) else _names(host))
+    if port and not _is_free(host, port):
+        raise ResourceError(f"port {port} on {host} is in use; leave --port out to take a free one")
+    try:
+        return bind(host, port, app.server, threaded=True)
+    except (OSError, SystemExit) as error:
+        raise ResourceError(f"cannot listen on {host}:{port} ({error}); choose another --port or --host") from error
+
+
+def free_port(host: str, first: int = DEFAULT_PORT) -> int:
+    """`first`, or the next port above it that is free. Raises `ResourceError` when fifty are taken."""
+    for port in range(first, first + _TRIES):
+        if _is_free(host, port):
+            return port
+    raise ResourceError(f"ports {first} to {first + _TRIES - 1} on {host} are all in use; choose one with --port")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _names(host: str) -> tuple[str, ...]:
+    """What other machines may call this one: the host it is bound to, its name, its addresses."""
+    name = socket.gethostname()
+    try:
+        addresses = socket.gethostbyname_ex(name)[2]
+    except OSError:
+        addresses = []
+    return (host, name, *addresses)
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,5 @@
+"""What each page asks of the workspace: small, capped queries that return plain values. Torch-free.
+
+`overview` artefacts and where they came from · `features` one feature, or a slice of the list · `atlas` points, search
+and true neighbours · `heads` the score table.
+"""

@@ -1,0 +1,114 @@
+"""Points of a map, search in their labels, and the true neighbours of one. Tables are kept for the last few maps."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dashboard.figures.atlas import Points
+from interp.artifacts import Manifest
+from interp.errors import MissingError, UnknownNameError, UsageError
+from interp.workspace import Workspace
+
+MAX_MATCHES = 2000
+MAX_NEIGHBOURS = 15
+
+
+def choose(workspace: Workspace, name: str | None) -> Manifest:
+    """The atlas called `name`, else one of features, else the first. Raises `UnknownNameError`, `MissingError`."""
+    if name:
+        return workspace.manifest("atlas", name)
+    found = workspace.artifacts("atlas")
+    if not found:
+        raise MissingError("no atlas here yet; `workbench atlas embeddings:smollm2-135m` makes one")
+    return next((m for m in found if m.summary.get("features")), found[0])
+
+
+def choices(workspace: Workspace) -> list[dict[str, str]]:
+    """`{"value": name, "label": "name · source"}` of every atlas."""
+    return [
+        {"value": m.name, "label": f"{m.name} · {m.config.get('source', '?')}"} for m in workspace.artifacts("atlas")
+    ]
+
+
+def points(workspace: Workspace, name: str) -> Points:
+    """Every point of the map."""
+    return _points(workspace.table_path("atlas", name, "points"), workspace.manifest("atlas", name).content_hash)
+
+
+def clusters(workspace: Workspace, name: str, limit: int = 60) -> list[dict[str, Any]]:
+    """The largest clusters with their label, size, centre and bounds; noise (-1) is left out."""
+    path = workspace.table_path("atlas", name, "clusters")
+    sql = "select * from c where cluster >= 0 order by size desc, cluster limit ?"
+    return workspace.query(sql, limit, c=path).to_pylist()
+
+
+def search(workspace: Workspace, name: str, text: str) -> tuple[list[int], int]:
+    """Indices of points whose label contains `text` (at most `MAX_MATCHES`), and how many there are."""
+    needle = text.strip().casefold()
+    if not needle:
+        return [], 0
+    found = [i for i, label in enumerate(_folded(*_key(workspace, name))) if needle in label]
+    return found[:MAX_MATCHES], len(found)
+
+
+def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
+    """One point: label, cluster label, value, item, and its nearest neighbours in the full space.
+
+    Raises `UsageError` when the map has no such point.
+    """
+    all_points = points(workspace, name)
+    if not 0 <= index < len(all_points.labels):
+        raise UsageError(f"point {index} is not on the map {name!r}: its points are 0 to {len(all_points.labels) - 1}")
+    table = workspace.query(
+        "select neighbours, cosines from n where point = ?",
+        index,
+        n=workspace.table_path("atlas", name, "neighbours"),
+    ).to_pylist()
+    row = table[0] if table else {"neighbours": [], "cosines": []}
+    near = list(zip(row["neighbours"], row["cosines"], strict=True))[:MAX_NEIGHBOURS]
+    cluster = int(all_points.cluster[index])
+    return {
+        "point": index,
+        "label": all_points.labels[index],
+        "item": int(all_points.item[index]),
+        "value": float(all_points.value[index]),
+        "cluster": cluster,
+        "cluster_label": _cluster_label(workspace, name, cluster),
+        "neighbours": [(n, all_points.labels[n], int(all_points.item[n]), cosine) for n, cosine in near],
+    }
+
+
+def check_colour(colour_by: str, known: tuple[str, ...]) -> str:
+    """`colour_by` when it is a way to colour. Raises `UnknownNameError`."""
+    if colour_by not in known:
+        raise UnknownNameError("colouring", colour_by, known)
+    return colour_by
+
+
+def _cluster_label(workspace: Workspace, name: str, cluster: int) -> str:
+    if cluster < 0:
+        return "between clusters"
+    path = workspace.table_path("atlas", name, "clusters")
+    found = workspace.query("select label from c where cluster = ?", cluster, c=path)["label"].to_pylist()
+    return found[0] if found else f"cluster {cluster}"
+
+
+def _key(workspace: Workspace, name: str) -> tuple[Path, str]:
+    return workspace.table_path("atlas", name, "points"), workspace.manifest("atlas", name).content_hash
+
+
+@lru_cache(maxsize=4)
+def _points(path: Path, content_hash: str) -> Points:
+    """`content_hash` is in the key so that a rebuilt map is read anew."""
+    table = Workspace(path.parent).query("select * from p order by point", p=path)
+    column = {name: table[name].to_numpy() for name in ("x", "y", "cluster", "density", "value", "item")}
+    floats = {name: column[name].astype(np.float32) for name in ("x", "y", "density", "value")}
+    labels = [label or "" for label in table["label"].to_pylist()]
+    return Points(**floats, cluster=column["cluster"], item=column["item"], labels=labels)
+
+
+@lru_cache(maxsize=4)
+def _folded(path: Path, content_hash: str) -> list[str]:
+    return [label.casefold() for label in _points(path, content_hash).labels]

@@ -1,0 +1,171 @@
+"""What is in a workspace: one card per artefact, with a plain sentence and the numbers asked for first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from interp.artifacts import KINDS, Manifest
+from interp.workspace import Broken, Partial, Workspace
+
+MAX_CARDS = 60
+"""per kind"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One artefact on the overview."""
+
+    kind: str
+    name: str
+    sentence: str
+    facts: list[tuple[str, str]]
+    parents: list[str]
+    created: str
+    seconds: float
+    href: str | None = None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything in the workspace."""
+
+    cards: dict[str, list[Card]]
+    partials: list[Partial]
+    broken: list[Broken]
+    models: list[str] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not (any(self.cards.values()) or self.partials or self.broken)
+
+
+def overview(workspace: Workspace) -> Overview:
+    """Cards by kind, newest first; what is unfinished; what cannot be read."""
+    manifests = workspace.artifacts()
+    cards: dict[str, list[Card]] = {kind: [] for kind in KINDS}
+    for manifest in sorted(manifests, key=lambda m: m.created, reverse=True):
+        if len(cards[manifest.kind]) < MAX_CARDS:
+            cards[manifest.kind].append(card(manifest))
+    return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
+
+
+def models(workspace: Workspace) -> list[str]:
+    """The models that anything here was made with."""
+    found = (m.config.get("model") or m.summary.get("model") for m in workspace.artifacts())
+    return sorted({str(model) for model in found if model})
+
+
+def card(manifest: Manifest) -> Card:
+    """One artefact in a sentence and a few numbers; a number that the summary lacks is left out."""
+    sentence, facts, href = _DESCRIBE[manifest.kind](manifest)
+    return Card(
+        kind=manifest.kind,
+        name=manifest.name,
+        sentence=sentence,
+        facts=[(name, value) for name, value in facts if value],
+        parents=sorted(manifest.parents),
+        created=manifest.created,
+        seconds=manifest.seconds,
+        href=href,
+    )
+
+
+Described = tuple[str, list[tuple[str, str]], str | None]
+
+
+def _recording(m: Manifest) -> Described:
+    s, c = m.summary, m.config
+    points = ", ".join(c.get("hook_points", []))
+    sentence = (
+        f"{_count(s.get('n_real'))} tokens of {c.get('corpus', 'text')} went through {c.get('model', 'a model')}; "
+        f"its activations at {points or 'no hook point'} were kept."
+    )
+    facts = [
+        ("documents", _count(s.get("n_documents"))),
+        ("context", _count(c.get("context_length"))),
+        ("stored as", str(c.get("dtype", ""))),
+        ("tokens/s", _count(s.get("tokens_per_second"))),
+    ]
+    return sentence, facts, None
+
+
+def _sae(m: Manifest) -> Described:
+    s, held = m.summary, m.summary.get("heldout") or {}
+    sentence = f"{_count(s.get('d_sae'))} sparse features learnt from {_count(s.get('tokens_seen'))} tokens"
+    if held.get("fvu") is not None:
+        sentence += (
+            f"; on text it has not seen, about {held.get('l0', 0):.0f} of them per token "
+            f"rebuild {1 - held['fvu']:.0%} of the variance"
+        )
+    facts = [
+        ("FVU", _number(held.get("fvu"))),
+        ("L0", _number(held.get("l0"))),
+        ("dead", _percent(held.get("dead_fraction"))),
+        ("kind", str(s.get("architecture", ""))),
+        ("at", str(s.get("hook_point", ""))),
+    ]
+    return sentence + ".", facts, None
+
+
+def _features(m: Manifest) -> Described:
+    s, dictionary = m.summary, str(m.config.get("dictionary", ""))
+    n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
+    what = "neurons of the model" if dictionary.startswith("neurons:") else "learnt features"
+    sentence = f"{n - dead:,} of {n:,} {what} fire somewhere in {_count(s.get('n_tokens'))} tokens."
+    facts = [("never fire", _count(dead)), ("dense", _count(s.get("n_dense"))), ("of", dictionary)]
+    return sentence, facts, f"/feature/{m.name}"
+
+
+def _heads(m: Manifest) -> Described:
+    prompts, seeds = m.config.get("prompts"), m.config.get("seeds")
+    sentence = f"Every attention head of {m.config.get('model', 'the model')} scored on repeated random tokens."
+    return sentence, [("prompts", _plain(prompts)), ("seeds", _plain(seeds))], f"/heads/{m.name}"
+
+
+def _atlas(m: Manifest) -> Described:
+    s = m.summary
+    sentence = f"{_count(s.get('n_points'))} {s.get('item_kind', 'point')}s on one map."
+    if s.get("recall_at_15") is not None:
+        sentence += f" Of each point's 15 true neighbours the map keeps {s['recall_at_15']:.0%} close by."
+    facts = [
+        ("clusters", _count(s.get("n_clusters"))),
+        ("trustworthiness", _number(s.get("trustworthiness"))),
+        ("from", str(m.config.get("source", ""))),
+    ]
+    return sentence, facts, f"/atlas/{m.name}"
+
+
+def _evaluation(m: Manifest) -> Described:
+    numbers = [(k.replace("_", " "), _number(v)) for k, v in m.summary.items() if isinstance(v, int | float)]
+    return "How faithful the reconstruction is, and what the model loses with it in place.", numbers[:6], None
+
+
+_DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
+    "recording": _recording,
+    "sae": _sae,
+    "features": _features,
+    "atlas": _atlas,
+    "heads": _heads,
+    "evaluation": _evaluation,
+}
+
+
+def _count(value: Any) -> str:
+    """`158750` -> `158,750`; `1114112` -> `1.1 million`."""
+    if not isinstance(value, int | float):
+        return ""
+    return f"{value / 1e6:.1f} million" if value >= 1e6 else f"{value:,.0f}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else ""
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.1%}" if isinstance(value, int | float) else ""
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return str(len(value))
+    return "" if value is None else str(value)
