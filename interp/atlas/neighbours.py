@@ -95,10 +95,10 @@ def largest(near: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if values.shape[1] > k:
         tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
         values, columns = values[:, :k].contiguous(), columns[:, :k].contiguous()
-        # topk may pick any of several equal entries at the cut: settle those rows with a stable sort.
         for row in tied.tolist():
-            exact = near[row].sort(stable=True, descending=True)
-            values[row], columns[row] = exact.values[:k], exact.indices[:k]
+            # topk may pick any of the entries equal to the last: take those with the lowest columns.
+            cut = values[row] == values[row, -1]
+            columns[row, cut] = (near[row] == values[row, -1]).nonzero().squeeze(1)[: int(cut.sum())]
     by_column = columns.argsort(dim=1)
     values, columns = values.gather(1, by_column), columns.gather(1, by_column)
     by_value = values.argsort(dim=1, stable=True, descending=True)
