@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from interp.dictionary import Dictionary
     from interp.recording.store import Recording
     from interp.workspace import Workspace
+    from saes.kinds.base import SAE
 
 NEURONS = "neurons:"
 
@@ -47,7 +48,11 @@ class ChosenDictionary:
             from saes.neurons import neurons_of
 
             return neurons_of(model, self.recording.check_hook_point(self.name))
-        from saes.weights import check_model, load_sae
+        return self.load_sae(allow_other_weights=allow_other_weights)
+
+    def load_sae(self, *, allow_other_weights: bool = False) -> "SAE":
+        """The SAE. Raises `MismatchError` when the recording comes from other weights."""
+        from saes.weights.folder import check_model, load_sae
 
         sae = load_sae(self.workspace.path("sae", self.name))
         check_model(sae, self.recording.weight_hash, allow_other_weights=allow_other_weights)
@@ -113,7 +118,7 @@ def _embeddings(name: str) -> "AtlasSource":
 
 def _sae_directions(workspace: "Workspace", name: str) -> "AtlasSource":
     from saes.atlas import sae_source
-    from saes.weights import load_sae
+    from saes.weights.folder import load_sae
 
     parents = {f"saes/{name}": workspace.manifest("sae", name).content_hash}
     sae = load_sae(workspace.path("sae", name))
