@@ -87,7 +87,7 @@ def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, *
         data=data,
         value=value,
         w=width,
-        size="sm",
+        size="xs",
         allowDeselect=False,
         comboboxProps={"shadow": "md"},
         **{"aria-label": label},

@@ -124,9 +124,8 @@ def _label_clusters(figure: go.Figure, clusters: list[dict[str, Any]], colours: 
             text=escape(cluster["label"], 28),
             showarrow=False,
             font={"size": 11, "color": colours.text},
-            bgcolor=colours.surface,
+            bgcolor=colours.veil,
             borderpad=2,
-            opacity=0.86,
             captureevents=False,
         )
 

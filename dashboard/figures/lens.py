@@ -11,6 +11,8 @@ Predictions = list[list[list[tuple[str, float]]]]
 LABELLED = 64
 """beyond this many positions the cells carry colour and hover only"""
 _CELL, _ROW = 74, 21
+_DARK_FROM = 0.5
+"""probability from which a cell is nearer the far end of the scale"""
 
 
 def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], colours: Theme) -> go.Figure:
@@ -27,9 +29,6 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
             zmin=0,
             zmax=1,
             colorscale=colours.sequential,
-            text=[[escape(cell[0][0], 10) for cell in row] for row in predictions] if labelled else None,
-            texttemplate="%{text}" if labelled else None,
-            textfont={"family": MONO, "size": 11},
             hovertext=[
                 [_hover(cell, layers[i], tokens[j]) for j, cell in enumerate(row)] for i, row in enumerate(predictions)
             ],
@@ -41,6 +40,7 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
     )
     styled(figure, colours, height=_ROW * len(layers) + 90)
     if labelled:
+        _write_tokens(figure, predictions, colours)
         figure.update_layout(width=max(640, _CELL * n + 150))
     figure.update_xaxes(
         tickvals=list(range(n)) if labelled else None,
@@ -52,6 +52,19 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
     )
     figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=layers, showgrid=False)
     return figure
+
+
+def _write_tokens(figure: go.Figure, predictions: Predictions, colours: Theme) -> None:
+    """The tokens on their cells, in whichever colour reads there."""
+    cells = [(x, y, *cell[0]) for y, row in enumerate(predictions) for x, cell in enumerate(row)]
+    figure.add_scatter(
+        x=[x for x, *_ in cells],
+        y=[y for _, y, *_ in cells],
+        text=[escape(token, 9) for *_, token, _ in cells],
+        mode="text",
+        textfont={"family": MONO, "size": 11, "color": [colours.on_scale[p > _DARK_FROM] for *_, p in cells]},
+        hoverinfo="skip",
+    )
 
 
 def _hover(cell: list[tuple[str, float]], layer: str, token: str) -> str:

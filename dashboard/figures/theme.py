@@ -28,7 +28,11 @@ class Theme:
     """for the other sign, and for marks that must stand out on the accent"""
     noise: str
     """points that belong to no cluster"""
+    veil: str
+    """the surface, half transparent: behind text that lies on marks"""
     sequential: Scale
+    on_scale: tuple[str, str]
+    """text that reads on the lower and on the upper half of `sequential`"""
     density: Scale
     """for points: every step stays visible on the background"""
     categories: tuple[str, ...]
@@ -43,6 +47,8 @@ LIGHT = Theme(
     accent="#1a66d6",
     opposite="#c2570c",
     noise="#c4c9d0",
+    veil="rgba(255, 255, 255, 0.72)",
+    on_scale=("#1b1f24", "#ffffff"),
     sequential=[(0.0, "#f5f7fa"), (0.25, "#bfd7f7"), (0.55, "#5b9bec"), (0.8, "#1a66d6"), (1.0, "#0b2f6b")],
     density=[(0.0, "#b9cdea"), (0.4, "#5b9bec"), (0.75, "#1a4fb0"), (1.0, "#071d47")],
     categories=(
@@ -59,6 +65,8 @@ DARK = Theme(
     accent="#6aa7ff",
     opposite="#f0954a",
     noise="#4a515c",
+    veil="rgba(23, 26, 31, 0.72)",
+    on_scale=("#e6e9ed", "#0d1420"),
     sequential=[(0.0, "#1c2128"), (0.25, "#1d3f73"), (0.55, "#2f6fcb"), (0.8, "#6aa7ff"), (1.0, "#d8e8ff")],
     density=[(0.0, "#2b4468"), (0.4, "#3d7bd4"), (0.75, "#86b8ff"), (1.0, "#e6f0ff")],
     categories=(

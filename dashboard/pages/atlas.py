@@ -29,18 +29,22 @@ def layout(
     colours = [{"value": c, "label": value_name if c == "value" else c} for c in COLOUR_BY]
     controls = [
         select("atlas-name", "Atlas", view.choices(context.workspace), manifest.name, width=300),
-        dmc.SegmentedControl(id="atlas-colour", data=colours, value=colour, size="sm"),
+        dmc.SegmentedControl(id="atlas-colour", data=colours, value=colour, size="xs"),
         dmc.TextInput(
-            id="atlas-search", value=q, placeholder="search the map   /", size="sm", w=220, debounce=250,
+            id="atlas-search", value=q, placeholder="search the map   /", size="xs", w=220, debounce=250,
             className="wb-search", **{"aria-label": "Search the map"},
         ),
-        html.Span(_count(*view.search(context.workspace, manifest.name, q), q), id="atlas-count", className="wb-quiet", **{"aria-live": "polite"}),
+        html.Span(
+            _count(*view.search(context.workspace, manifest.name, q), q), id="atlas-count", className="wb-quiet",
+            **{"aria-live": "polite"},
+        ),
     ]  # fmt: skip
     canvas = graph("atlas-map", label="Map of points", config={"scrollZoom": True, "doubleClick": "reset"})
     return page(
         "Atlas",
         dcc.Store(id="atlas-state", data={"name": manifest.name, "features": manifest.summary.get("features")}),
         dcc.Store(id="atlas-point", data=chosen),
+        dcc.Store(id="atlas-shown", data=[q, chosen]),
         html.Div(id="atlas-address", hidden=True),
         html.Div(
             [
@@ -73,8 +77,10 @@ def register(app: Dash) -> None:
     app.callback(
         Output("atlas-map", "figure", allow_duplicate=True),
         Output("atlas-count", "children"),
+        Output("atlas-shown", "data"),
         Input("atlas-search", "value"),
         Input("atlas-point", "data"),
+        State("atlas-shown", "data"),
         State("atlas-state", "data"),
         State("scheme", "data"),
         prevent_initial_call=True,
@@ -125,9 +131,10 @@ def _draw(state: dict[str, Any], colour: str, text: str | None, chosen: int | No
     return figure
 
 
-def _search(text: str | None, chosen: int | None, state: dict[str, Any], scheme: str | None) -> Any:
+def _search(text: str | None, chosen: int | None, shown: list[Any], state: dict[str, Any], scheme: str | None) -> Any:
+    if shown == [text or "", chosen]:  # what the figure was drawn with: there may be nothing to patch yet
+        return no_update, no_update, no_update
     workspace, name = current().workspace, state["name"]
-    print("SEARCH", ctx.triggered)
     matches, total = view.search(workspace, name, text or "")
     patch = Patch()
     patch["data"][0]["marker"]["opacity"] = _DIMMED if text else _FULL
@@ -135,7 +142,7 @@ def _search(text: str | None, chosen: int | None, state: dict[str, Any], scheme:
     for i, update in enumerate(updates, start=1):
         for key, value in update.items():
             patch["data"][i][key] = value
-    return patch, _count(matches, total, text)
+    return patch, _count(matches, total, text), [text or "", chosen]
 
 
 def _count(matches: list[int], total: int, text: str | None) -> str:

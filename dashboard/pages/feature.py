@@ -30,12 +30,12 @@ def layout(
     low, high = _range(d)
     controls = [
         select("feature-set", "Dictionary", view.choices(context.workspace), name, width=300),
-        dmc.NumberInput(id="feature-jump", placeholder="go to #", w=104, size="sm", min=0, allowDecimal=False,
+        dmc.NumberInput(id="feature-jump", placeholder="go to #", w=104, size="xs", min=0, allowDecimal=False,
                         hideControls=True, **{"aria-label": "Go to feature number"}),
-        dmc.Button("Random", id="feature-random", variant="default", size="sm"),
-        dmc.Button("‹", id="feature-previous", variant="default", size="sm", px=12,
+        dmc.Button("Random", id="feature-random", variant="default", size="xs"),
+        dmc.Button("‹", id="feature-previous", variant="default", size="xs", px=12,
                    **{"aria-label": "Previous feature"}),
-        dmc.Button("›", id="feature-next", variant="default", size="sm", px=12, **{"aria-label": "Next feature"}),
+        dmc.Button("›", id="feature-next", variant="default", size="xs", px=12, **{"aria-label": "Next feature"}),
     ]  # fmt: skip
     return page(
         "Features",
@@ -109,13 +109,13 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
     return panel(
         "All features",
         dmc.TextInput(
-            id="feature-search", value=text, placeholder="search labels   /", size="sm", debounce=250,
+            id="feature-search", value=text, placeholder="search labels   /", size="xs", debounce=250,
             className="wb-search", **{"aria-label": "Search labels"},
         ),
         html.Div(
             [html.Span("fires on", className="wb-quiet"),
              dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,
-                             marks=marks, label=None, size="sm", flex=1)],
+                             marks=marks, label=None, size="xs", flex=1)],
             className="wb-density",
         ),
         dag.AgGrid(

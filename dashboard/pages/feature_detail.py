@@ -41,11 +41,9 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
         parts.append(
             notice(html.Strong("A dense feature. "), f"It fires on {row['density']:.0%} of all tokens.", tone="warning")
         )
-    parts.append(
-        html.Div([_histogram(row, scheme), *_effects(row), _neighbours(name, row, near)], className="wb-facets")
-    )
-    if row["n_fired"]:
-        parts.append(_examples(workspace, name, row))
+    parts.append(html.Div([_histogram(row, scheme), *_effects(row)], className="wb-facets"))
+    fired = [_examples(workspace, name, row)] if row["n_fired"] else []
+    parts.append(html.Div([*fired, _neighbours(name, row, near)], className="wb-lower"))
     return html.Div(parts)
 
 

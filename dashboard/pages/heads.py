@@ -32,7 +32,7 @@ def layout(
     kinds = [{"value": k, "label": k.replace("_", " ")} for k in view.KINDS]
     controls = [
         select("heads-name", "Model", names, manifest.name, width=200),
-        dmc.SegmentedControl(id="heads-kind", data=kinds, value=kind, size="sm"),
+        dmc.SegmentedControl(id="heads-kind", data=kinds, value=kind, size="xs"),
     ]
     model = manifest.config.get("model", manifest.name)
     return page(
@@ -128,9 +128,9 @@ def _pattern_panel(context: Context, text: str) -> html.Section:
         html.Span("On a prompt", id="heads-pattern-title"),
         html.Div(
             [
-                dmc.Textarea(id="heads-text", value=text or EXAMPLE, autosize=True, minRows=1, maxRows=4, size="sm",
+                dmc.Textarea(id="heads-text", value=text or EXAMPLE, autosize=True, minRows=1, maxRows=4, size="xs",
                              flex=1, className="wb-mono", **{"aria-label": "Prompt for the pattern"}),
-                dmc.Button("Run", id="heads-go", size="sm", variant="default"),
+                dmc.Button("Run", id="heads-go", size="xs", variant="default"),
             ],
             className="wb-controls",
         ),
@@ -155,7 +155,10 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     ]
     found = view.found(rows, kind)
     strongest = ", ".join(view.name_of(row) for row in found[:5])
-    words = f"A {kind.replace('_', ' ')} head {view.KINDS[kind]}. {len(found)} of {len(rows)} do it beyond chance"
+    article = "An" if kind[0] in "aeiou" else "A"
+    words = (
+        f"{article} {kind.replace('_', ' ')} head {view.KINDS[kind]}. {len(found)} of {len(rows)} do it beyond chance"
+    )
     height = max(260, 22 * (1 + max(row["layer"] for row in rows)) + 70)
     return head_scores(rows, kind, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
 

@@ -96,12 +96,12 @@ def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]],
     return html.Section(
         [
             dmc.Textarea(
-                id="prompt-text", value=text or EXAMPLE, autosize=True, minRows=2, maxRows=8, size="sm",
+                id="prompt-text", value=text or EXAMPLE, autosize=True, minRows=2, maxRows=8, size="xs",
                 className="wb-search wb-mono", **{"aria-label": "Prompt"},
             ),
             html.Div(
                 [
-                    dmc.Button("Run", id="prompt-go", size="sm"),
+                    dmc.Button("Run", id="prompt-go", size="xs"),
                     html.Span("Ctrl+Enter", className="wb-quiet"),
                     select("prompt-model", "Model", known, model, width=200),
                     select("prompt-features", "Features", sets, chosen, width=260),
