@@ -5,6 +5,7 @@
       tokens/00000.safetensors         tokens, document, position: int32 [n_rows]
       documents/00000.parquet          document (int), id, label: the documents that begin in this shard
       <hook_point>/00000.safetensors   activations [n_rows, d], and mean, m2, norm_sum (float64) of its real rows
+      shards.jsonl                     one line per shard: rows, real rows, documents, files (what a resumed run reads)
       <hook_point>/stats.safetensors   mean, variance: float64 [d]; mean_norm: float64 []; n: int64 []  (real rows only)
 
 A *row* is one token of one context. Contexts have a fixed length, so row `r` is position `r % context_length` of
@@ -232,6 +233,23 @@ class Recording:
         stop = start + self.context_length
         return TokenShard(*(t[start:stop] for t in tokens)), local - start
 
+    def contexts(self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1) -> Tensor:
+        """`[n, context_length]` int64 tokens of the contexts whose every real token belongs to the split, in order.
+
+        Contexts with padding are left out; BOS stays where it was. At most `limit` of them.
+        """
+        found = [torch.empty(0, self.context_length, dtype=torch.int64)]
+        for shard in range(self.n_shards):
+            if limit is not None and sum(map(len, found)) >= limit:
+                break
+            tokens, document, _ = (t.reshape(-1, self.context_length) for t in self.token_shard(shard))
+            chosen = torch.zeros(document.numel(), dtype=torch.bool)
+            chosen[self.real_rows(shard, split, heldout_fraction)] = True
+            real = document >= 0
+            whole = (chosen.reshape(document.shape) == real).all(1) & real[:, -1]
+            found.append(tokens[whole].long())
+        return torch.cat(found)[:limit]
+
     def verify(self) -> list[str]:
         """Problems found by checksum, one line each, naming the file; empty when all is well."""
         return verify(self.folder)
@@ -251,10 +269,10 @@ def heldout_mask(document: Tensor, fraction: float) -> Tensor:
     return heldout[torch.searchsorted(numbers, document)]
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; `CorruptError` names the file when it cannot be read."""
+def load_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, all or those named; `CorruptError` names the file when it cannot be read."""
     with _open_safetensors(path) as handle:
-        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+        return {name: handle.get_tensor(name) for name in names or handle.keys()}
 
 
 def _open_safetensors(path: Path) -> safe_open:

@@ -28,6 +28,7 @@ MIN_FILE_BYTES = 2000
 # Generated docstrings (one sentence filled in thousands of times), and our own words.
 LEFT_OUT = {"plotly", "dash", "dash-ag-grid", "dash-mantine-components", "dash-cytoscape", "interp-workbench"}
 
+Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _NOT_PROSE = re.compile(
     r">>>|\.\. |::|```|\|.*\||[+=~-]{4,}|^\s*(Args|Parameters|Returns|Raises|Examples?|Attributes|Yields|Notes?):?\s*$"
@@ -81,11 +82,20 @@ def prose_of(path: Path) -> Iterator[str]:
             tree = ast.parse(source)
     except (OSError, SyntaxError, UnicodeDecodeError, ValueError, RecursionError):
         return  # a template, a Python 2 file or another encoding: no prose for us
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
-                if is_prose(paragraph):
-                    yield " ".join(paragraph.split())
+    for node in (tree, *_documented(tree.body)):
+        for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
+            if is_prose(paragraph):
+                yield " ".join(paragraph.split())
+
+
+def _documented(body: list[ast.stmt]) -> Iterator[Documented]:
+    """Classes, methods and functions in source order; functions inside functions are not looked for (half the time)."""
+    for node in body:
+        if isinstance(node, Documented):
+            yield node
+        if isinstance(node, ast.ClassDef | ast.If | ast.Try | ast.With):
+            for part in ("body", "orelse", "finalbody"):
+                yield from _documented(getattr(node, part, []))
 
 
 def is_prose(paragraph: str) -> bool:

@@ -1,0 +1,276 @@
+"""A model and text -> a recording on disk: any set of hook points in one pass, sharded, resumable to the bit.
+
+Steps: check what is asked (`preflight`), cut the text into shards (`contexts`), run the model up to the last hook point
+(`interp.models.capture`), check and serialise (`shards`), write beside the computation (`writer`), merge the moments,
+finish the artefact. An interrupted run keeps every finished shard; the same call goes on after the last of them and
+ends with the same bytes. Memory holds three shards at most, whatever the number of tokens.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.artifacts import Draft, Manifest, atomic_file, partial_path
+from interp.errors import ConfigError
+from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
+from interp.models.capture import Capture
+from interp.models.identity import attention_kernel, model_spec
+from interp.models.tokenizers import tokenizer_of
+from interp.names import check_hook_points
+from interp.recording.contexts import ShardText, shard_texts
+from interp.recording.preflight import bytes_needed, check_space, folder_bytes, probe_widths
+from interp.recording.shards import Moments, Shard, merge_moments, shard_name, to_storage
+from interp.recording.store import load_tensors
+from interp.recording.writer import ShardLog, ShardWriter
+from interp.runtime import parse_dtype
+from interp.text.corpora import Corpus
+from interp.text.documents import Document
+from interp.text.packing import Bos, check_policy
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+DEFAULT_SHARD_ROWS = 32_768
+Progress = Callable[[int, int, dict[str, Any]], None]
+
+
+def record(
+    model: "TransformerBridge",
+    documents: Corpus | Sequence[Document],
+    folder: str | Path,
+    *,
+    hook_points: list[str],
+    n_tokens: int,
+    context_length: int = 128,
+    bos: Bos = "context",
+    dtype: str = "float16",
+    batch_size: int = 16,
+    shard_contexts: int | None = None,
+    model_name: str | None = None,
+    seed: int = 0,
+    budget_bytes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Record at least `n_tokens` real tokens (BOS and padding not counted; fewer when the text ends) into `folder`.
+
+    The model computes in its own dtype; `dtype` is how values are stored. `shard_contexts` is rounded up to whole
+    batches, so that a resumed run meets the same batches. `model_name` is the spec written to the manifest (default:
+    what `load_model` was given); `seed` is the corpus' seed. `progress(done, total, info)` is called after every batch
+    with real tokens and `info["tokens_per_second"]`.
+
+    Raises `UnknownNameError` (hook point), `ConfigError`, `ResourceError` (no room), `NonFiniteError` (NaN, overflow),
+    `MismatchError` (an unfinished run with other settings or other text is in the way).
+    """
+    import torch
+
+    folder = Path(folder)
+    settings = _settings(model, hook_points, n_tokens, context_length, bos, dtype, batch_size, shard_contexts)
+    widths = probe_widths(model, settings.hook_points)
+    needed = bytes_needed(widths, settings.expected_rows, settings.dtype)
+    check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
+    config = _manifest_config(model, documents, settings, model_name, seed)
+    draft = Draft.open(folder, kind="recording", config=config, seed=seed, overwrite=overwrite)
+    log = ShardLog(draft)
+    speed = _run(model, documents, settings, draft, log, progress)
+    _write_stats(draft, log, settings.hook_points)
+    n_real = sum(entry["real"] for entry in log.entries)
+    return draft.finish(
+        summary={
+            "n_rows": sum(entry["rows"] for entry in log.entries),
+            "n_real": n_real,
+            "n_documents": sum(entry["documents"] for entry in log.entries),
+            "shard_rows": [entry["rows"] for entry in log.entries],
+            "widths": widths,
+            "tokens_per_second": round(speed, 1),
+            "corpus_ended_early": n_real < n_tokens,
+        },
+        parents={f"model:{config['model']}": config["weight_hash"]},
+        threads=torch.get_num_threads(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    hook_points: list[str]
+    n_tokens: int
+    context_length: int
+    bos: Bos
+    dtype: str
+    batch_size: int
+    shard_contexts: int
+
+    @property
+    def expected_rows(self) -> int:
+        per_context = self.context_length - (self.bos == "context")
+        return math.ceil(self.n_tokens / per_context) * self.context_length
+
+
+def _settings(
+    model: "TransformerBridge",
+    hook_points: list[str],
+    n_tokens: int,
+    context_length: int,
+    bos: Bos,
+    dtype: str,
+    batch_size: int,
+    shard_contexts: int | None,
+) -> _Settings:
+    """What was asked, checked."""
+    check_policy(tokenizer_of(model), context_length, bos)
+    if not hook_points:
+        raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
+    if context_length > model.cfg.n_ctx:
+        raise ConfigError(f"context_length {context_length} is longer than the model's context of {model.cfg.n_ctx}")
+    if min(n_tokens, batch_size) < 1 or (shard_contexts is not None and shard_contexts < 1):
+        raise ConfigError("n_tokens, batch_size and shard_contexts must be at least 1")
+    contexts = shard_contexts or max(1, DEFAULT_SHARD_ROWS // context_length)
+    return _Settings(
+        hook_points=check_hook_points(hook_points, available_hook_points(model), model.cfg.n_layers),
+        n_tokens=n_tokens,
+        context_length=context_length,
+        bos=bos,
+        dtype=str(parse_dtype(dtype)).removeprefix("torch."),
+        batch_size=batch_size,
+        shard_contexts=math.ceil(contexts / batch_size) * batch_size,
+    )
+
+
+def _manifest_config(
+    model: "TransformerBridge",
+    documents: Corpus | Sequence[Document],
+    settings: _Settings,
+    model_name: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    corpus, corpus_hash = _corpus_identity(documents)
+    return {
+        "model": model_name or model_spec(model),
+        "weight_hash": weight_hash(model),
+        "tokenizer_hash": tokenizer_hash(model),
+        "hook_points": settings.hook_points,
+        "corpus": corpus,
+        "corpus_hash": corpus_hash,
+        "context_length": settings.context_length,
+        "bos": settings.bos,
+        "dtype": settings.dtype,
+        "compute_dtype": str(next(model.original_model.parameters()).dtype).removeprefix("torch."),
+        "attention": attention_kernel(model),
+        "batch_size": settings.batch_size,
+        "shard_rows_target": settings.shard_contexts * settings.context_length,
+        "n_tokens": settings.n_tokens,
+        "seed": seed,
+    }
+
+
+def _corpus_identity(documents: Corpus | Sequence[Document]) -> tuple[str, str]:
+    if isinstance(documents, Corpus):
+        return documents.spec, documents.hash
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update("\0".join(document).encode() + b"\n")
+    return f"{len(documents)} documents", digest.hexdigest()
+
+
+def _run(
+    model: "TransformerBridge",
+    documents: Corpus | Sequence[Document],
+    settings: _Settings,
+    draft: Draft,
+    log: ShardLog,
+    progress: Progress | None,
+) -> float:
+    """Compute and write every shard that is not there yet. Returns real tokens per second of this run."""
+    texts = shard_texts(
+        documents,
+        tokenizer_of(model),
+        context_length=settings.context_length,
+        bos=settings.bos,
+        n_tokens=settings.n_tokens,
+        shard_contexts=settings.shard_contexts,
+    )
+    meter = _Meter(settings.n_tokens, progress)
+    with Capture(model, settings.hook_points) as capture, ShardWriter(draft, log) as writer:
+        for text in texts:
+            if text.number in log:
+                log.check_text(text)
+                meter.skip(text.n_real)
+            else:
+                writer.put(_compute(capture, text, settings, meter))
+    return meter.speed
+
+
+def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Meter") -> Shard:
+    """Run the model on the contexts of one shard."""
+    import torch
+
+    dtype = parse_dtype(settings.dtype)
+    stored: dict[str, torch.Tensor] = {}
+    for first in range(0, len(text.tokens), settings.batch_size):
+        contexts = slice(first, first + settings.batch_size)
+        tokens = torch.from_numpy(text.tokens[contexts]).long().to(capture.model.cfg.device)
+        for name, values in capture(tokens).items():
+            rows = to_storage(values, dtype, name, text, first)
+            if name not in stored:
+                stored[name] = torch.empty(text.n_rows, rows.shape[1], dtype=dtype)
+            start = first * settings.context_length
+            stored[name][start : start + len(rows)] = rows
+        meter.add(int((text.document[contexts] >= 0).sum()), text.number)
+    return Shard(text, {name: stored[name] for name in settings.hook_points})
+
+
+class _Meter:
+    """Counts tokens and tells `progress`."""
+
+    def __init__(self, total: int, progress: Progress | None):
+        self._total, self._progress = total, progress
+        self._done = self._computed = 0
+        self._started = time.perf_counter()
+
+    @property
+    def speed(self) -> float:
+        """Real tokens per second of computation; 0 when every shard was there already."""
+        return self._computed / max(time.perf_counter() - self._started, 1e-9)
+
+    def skip(self, n: int) -> None:
+        self._done += n
+        self._started = time.perf_counter()  # what was there already says nothing about speed
+
+    def add(self, n: int, shard: int) -> None:
+        self._done += n
+        self._computed += n
+        if self._progress is not None:
+            info = {"tokens_per_second": self.speed, "shard": shard}
+            self._progress(min(self._done, self._total), self._total, info)
+
+
+def _write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
+    """Merge the shards' moments, in shard order, into `<hook point>/stats.safetensors`."""
+    import torch
+    from safetensors.torch import save_file
+
+    for name in hook_points:
+        total: Moments | None = None
+        for part in _shard_moments(draft, log, name):
+            total = part if total is None else merge_moments(total, part)
+        assert total is not None, "a corpus without text raises before this"
+        n = max(total.n, 1)
+        tensors = {
+            "mean": total.mean,
+            "variance": total.m2 / n,
+            "mean_norm": torch.tensor(total.norm_sum / n, dtype=torch.float64),
+            "n": torch.tensor(total.n, dtype=torch.int64),
+        }
+        with atomic_file(draft.path / name / "stats.safetensors") as temporary:
+            save_file(tensors, temporary)
+
+
+def _shard_moments(draft: Draft, log: ShardLog, hook_point: str) -> Iterator[Moments]:
+    for entry in log.entries:
+        path = draft.path / hook_point / f"{shard_name(entry['shard'])}.safetensors"
+        part = load_tensors(path, ["mean", "m2", "norm_sum"])
+        yield Moments(entry["real"], part["mean"], part["m2"], float(part["norm_sum"]))

@@ -1,0 +1,150 @@
+"""Shards to disk, on a thread beside the computation, and the log that a resumed run reads.
+
+A shard counts as done when all its files are in place and its line is in `shards.jsonl`. What an interruption leaves
+behind of an unfinished shard is overwritten by the same bytes later.
+"""
+
+import hashlib
+import json
+import os
+import queue
+import threading
+from pathlib import Path
+from typing import Any
+
+from interp.artifacts import Draft, atomic_file, disk_errors
+from interp.errors import MismatchError
+from interp.recording.contexts import ShardText
+from interp.recording.shards import Shard, activation_file, text_files
+
+LOG = "shards.jsonl"
+
+
+class ShardLog:
+    """Finished shards, one JSON object a line: `{shard, rows, real, documents, files: {path: {sha256, bytes}}}`."""
+
+    def __init__(self, draft: Draft):
+        self.draft = draft
+        self.path = draft.path / LOG
+        self.entries: list[dict[str, Any]] = []
+        if draft.resumed and self.path.exists():
+            self.entries = _whole_entries(self.path)
+        self._rewrite()
+        for entry in self.entries:
+            self._register(entry)
+
+    def __contains__(self, number: int) -> bool:
+        return number < len(self.entries)
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add the line of a shard whose files are all in place."""
+        with disk_errors(self.path), open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(entry) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        self.entries.append(entry)
+        self._register(entry)
+
+    def check_text(self, text: ShardText) -> None:
+        """Raises `MismatchError` when a finished shard was made from other text than the corpus holds now."""
+        recorded = self.entries[text.number]["files"]
+        for relative, content in text_files(text).items():
+            if recorded[relative]["sha256"] != hashlib.sha256(content).hexdigest():
+                raise MismatchError(
+                    f"shard {text.number} of {self.draft.path} was recorded from other text: the corpus has changed; "
+                    "--overwrite to start again, or choose another --name"
+                )
+
+    def _register(self, entry: dict[str, Any]) -> None:
+        for relative, known in entry["files"].items():
+            self.draft.add_known(relative, known["sha256"], known["bytes"])
+
+    def _rewrite(self) -> None:
+        with atomic_file(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries), encoding="utf-8")
+
+
+def _whole_entries(path: Path) -> list[dict[str, Any]]:
+    """Entries up to the first that is cut short, out of order, or whose files are not all there in full size."""
+    entries: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+            whole = entry["shard"] == len(entries) and all(
+                (path.parent / relative).stat().st_size == known["bytes"] for relative, known in entry["files"].items()
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, OSError):
+            break
+        if not whole:
+            break
+        entries.append(entry)
+    return entries
+
+
+def write_shard(draft: Draft, log: ShardLog, shard: Shard) -> None:
+    """Every file of a shard, each hashed as it is in memory and written atomically, then its line in the log."""
+    files: dict[str, dict[str, Any]] = {}
+    for relative, content in text_files(shard.text).items():
+        files[relative] = _write(draft.path / relative, content)
+    for hook_point in shard.activations:
+        relative, content = activation_file(shard, hook_point)
+        files[relative] = _write(draft.path / relative, content)
+    text = shard.text
+    log.append(
+        {
+            "shard": text.number,
+            "rows": text.n_rows,
+            "real": text.n_real,
+            "documents": len(text.begins),
+            "files": files,
+        }
+    )
+
+
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+class ShardWriter:
+    """Writes shards on a thread of its own. Leaving the `with` block waits for what was handed in.
+
+    At most one shard waits while one is written, so memory does not grow when the disk is the slower part.
+    """
+
+    def __init__(self, draft: Draft, log: ShardLog):
+        self._draft, self._log = draft, log
+        self._queue: queue.Queue[Shard | None] = queue.Queue(maxsize=1)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="shard-writer", daemon=True)
+
+    def __enter__(self) -> "ShardWriter":
+        self._thread.start()
+        return self
+
+    def put(self, shard: Shard) -> None:
+        """Hand in a shard. Raises what went wrong with an earlier one."""
+        self._raise_error()
+        self._queue.put(shard)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise_error()
+
+    def _work(self) -> None:
+        while (shard := self._queue.get()) is not None:
+            if self._error is not None:
+                continue  # take what comes, or the other side would wait for ever
+            try:
+                write_shard(self._draft, self._log, shard)
+                done = sum(entry["real"] for entry in self._log.entries)
+                self._draft.update(tokens=done, shards=len(self._log.entries))
+            except BaseException as error:
+                self._error = error
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
