@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from workbench.options import Options, slug
-from workbench.terminal import bar, wrote
+from workbench.terminal import bar, say, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Record(Options):
         from interp.text.corpora import open_corpus
 
         workspace = self.open_workspace()
-        threads = self.use_threads()
+        self.use_threads()
         model = load_model(self.model, dtype=self.compute, device=self.device)
-        hook_points = list(self.hook_points) or [f"blocks.{model.cfg.n_layers // 3 - 1}.hook_resid_post"]
+        hook_points = list(self.hook_points) or [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
         corpus = open_corpus(self.corpus, seed=self.seed)
         folder = workspace.path("recording", self.name or slug(self.model))
         with bar("recording", "tokens") as progress:
@@ -63,12 +63,13 @@ class Record(Options):
                 bos=self.bos,
                 dtype=self.dtype,
                 batch_size=self.batch_size,
-                model_spec=self.model,
+                model_name=self.model,
                 seed=self.seed,
                 budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
                 overwrite=self.overwrite,
-                threads=threads,
                 progress=progress,
             )
         found = manifest.summary
         wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {', '.join(hook_points)}")
+        if found["corpus_ended_early"]:
+            say(f"      the corpus ended before {self.tokens:,} tokens")
