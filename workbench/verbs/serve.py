@@ -15,7 +15,9 @@ class Serve:
     workspace: Path = Path("workspace")
     """The same, as an option."""
     host: str = "127.0.0.1"
-    """Address to listen on; beyond loopback a token is required and printed with the address."""
+    """Address to listen on. Beyond loopback other machines can reach it, so the address then carries a token."""
+    token: str | None = None
+    """What the address must carry. Default: none on loopback, a fresh one beyond it."""
     port: int | None = None
     """Default: 8050, or the next free one."""
     browser: bool = True
@@ -24,7 +26,12 @@ class Serve:
     """CPU threads for prompts."""
 
     def run(self) -> None:
+        import secrets
+
+        from dashboard.security import is_loopback
         from dashboard.serve import serve
         from interp.workspace import Workspace
 
-        serve(Workspace(self.folder or self.workspace), host=self.host, port=self.port, open_browser=self.browser)
+        workspace = Workspace(self.folder or self.workspace)
+        token = self.token or (None if is_loopback(self.host) else secrets.token_urlsafe(16))
+        serve(workspace, host=self.host, port=self.port, open_browser=self.browser, token=token)
