@@ -1,0 +1,193 @@
+"""What to train: one small frozen dataclass per SAE kind, and `TrainConfig` for how. Torch-free.
+
+`None` means "chosen from the token budget and `d_sae`"; `plan` does the choosing and says what it chose.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from interp.errors import ConfigError, UnknownNameError
+
+MIN_STEPS = 250
+"""Below this many steps an SAE does not converge at any learning rate: shrink the batch first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEConfig:
+    """What every kind shares."""
+
+    kind: ClassVar[str] = ""
+
+    d_sae: int = 4608
+    """Number of latents (features)."""
+
+    k: int = 32
+    """Latents active per token: exactly (TopK) or on average over a batch (BatchTopK)."""
+
+    def __post_init__(self) -> None:
+        if self.d_sae < 1:
+            raise ConfigError(f"d_sae must be at least 1, got {self.d_sae}")
+        if not 1 <= self.k <= self.d_sae:
+            raise ConfigError(f"k must lie between 1 and d_sae = {self.d_sae}, got {self.k}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKConfig(SAEConfig):
+    """The k largest latents of every token (Gao et al. 2024, arXiv 2406.04093)."""
+
+    kind: ClassVar[str] = "topk"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTopKConfig(SAEConfig):
+    """The `k * n` largest latents of a batch: hard tokens get more (Bussmann et al. 2024, arXiv 2412.06410)."""
+
+    kind: ClassVar[str] = "batchtopk"
+
+
+CONFIGS: dict[str, type[SAEConfig]] = {c.kind: c for c in (TopKConfig, BatchTopKConfig)}
+
+
+def make_config(kind: str, *, d_sae: int, k: int) -> SAEConfig:
+    """The config of a kind by name. Raises `UnknownNameError` with the known kinds."""
+    if kind not in CONFIGS:
+        raise UnknownNameError("SAE kind", kind, CONFIGS)
+    return CONFIGS[kind](d_sae=d_sae, k=k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train. The same for every kind."""
+
+    tokens: int = 1_100_000
+    """Tokens to see; a token of the recording is seen once per epoch and epochs repeat until the budget is spent."""
+
+    batch_size: int | None = None
+    """Tokens per step. None: 4,096, halved until the run has at least 250 steps (not below 256)."""
+
+    lr: float | None = None
+    """Peak learning rate of Adam. None: see `choose_lr`."""
+
+    warmup_steps: int = 20
+    """Steps of linear warm-up from 0, at most a tenth of the run."""
+
+    decay_fraction: float = 0.2
+    """Share of the run, at its end, over which the rate falls linearly to 0."""
+
+    aux_coefficient: float = 1 / 32
+    """Weight of the AuxK loss, which teaches dead latents to explain what the live ones leave; 0 switches it off."""
+
+    k_aux: int | None = None
+    """Dead latents used per token in AuxK. None: the power of two nearest d_in / 2 (Gao et al. 2024, appendix A.2)."""
+
+    dead_window: int | None = None
+    """A latent is dead when it has not fired for this many tokens. None: a tenth of the run, at most 10 million."""
+
+    clip_norm: float = 1.0
+    """Gradients longer than this (all parameters together) are shortened to it."""
+
+    heldout_fraction: float = 0.1
+    """Share of documents kept away from training and used for the final evaluation."""
+
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the one dense product. bfloat16 is faster where the machine multiplies it natively."""
+
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+
+    log_every: int = 10
+    """Steps between health lines."""
+
+    seed: int = 0
+    """Of the initial weights and the order of the tokens."""
+
+    def __post_init__(self) -> None:
+        _check(self.tokens >= 1, "tokens", "at least 1", self.tokens)
+        _check(self.batch_size is None or self.batch_size >= 1, "batch_size", "at least 1", self.batch_size)
+        _check(self.lr is None or 0 < self.lr < 1, "lr", "between 0 and 1", self.lr)
+        _check(self.warmup_steps >= 0, "warmup_steps", "at least 0", self.warmup_steps)
+        _check(0 <= self.decay_fraction <= 1, "decay_fraction", "between 0 and 1", self.decay_fraction)
+        _check(self.aux_coefficient >= 0, "aux_coefficient", "at least 0", self.aux_coefficient)
+        _check(self.k_aux is None or self.k_aux >= 1, "k_aux", "at least 1", self.k_aux)
+        _check(self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
+        _check(0 < self.heldout_fraction < 1, "heldout_fraction", "between 0 and 1", self.heldout_fraction)
+        _check(self.checkpoint_every >= 1, "checkpoint_every", "at least 1", self.checkpoint_every)
+        _check(self.log_every >= 1, "log_every", "at least 1", self.log_every)
+        if self.encoder_dtype not in ("float32", "bfloat16"):
+            raise UnknownNameError("encoder dtype", self.encoder_dtype, ["float32", "bfloat16"])
+        if self.dead_window is not None and not 1 <= self.dead_window < self.tokens:
+            raise ConfigError(
+                f"dead_window must be shorter than the run of {self.tokens:,} tokens, got {self.dead_window:,}; "
+                "a longer one could never find a dead latent: leave it out to have it chosen"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A `TrainConfig` with every choice made."""
+
+    n_steps: int
+    batch_size: int
+    lr: float
+    warmup_steps: int
+    decay_start: int
+    """First step of the decay."""
+    k_aux: int
+    dead_window: int
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of step `step` (from 0): linear up, flat, linear down to (almost) 0."""
+        up = (step + 1) / (self.warmup_steps + 1)
+        down = (self.n_steps - step) / (self.n_steps - self.decay_start + 1)
+        return self.lr * min(1.0, up, down)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_steps:,} steps of {self.batch_size:,} tokens, learning rate {self.lr:.1e} "
+            f"({self.warmup_steps} steps up, down from {self.decay_start:,}), dead after {self.dead_window:,} tokens"
+        )
+
+
+def plan(train: TrainConfig, *, d_in: int, d_sae: int) -> Plan:
+    """Every number of a run, from the token budget and the sizes.
+
+    Raises `ConfigError` when the budget is less than one batch.
+    """
+    batch = train.batch_size or choose_batch(train.tokens)
+    n_steps = train.tokens // batch
+    if n_steps < 1:
+        raise ConfigError(
+            f"a run of {train.tokens:,} tokens has no batch of {batch:,}; raise tokens or lower batch_size"
+        )
+    return Plan(
+        n_steps=n_steps,
+        batch_size=batch,
+        lr=train.lr or choose_lr(n_steps, d_sae),
+        warmup_steps=min(train.warmup_steps, n_steps // 10),
+        decay_start=n_steps - round(train.decay_fraction * n_steps),
+        k_aux=min(train.k_aux or 2 ** round(math.log2(max(2, d_in / 2))), d_sae),
+        dead_window=train.dead_window or max(1, min(10_000_000, train.tokens // 10)),
+    )
+
+
+def choose_batch(tokens: int) -> int:
+    """4,096, halved until the run has `MIN_STEPS` steps; never below 256."""
+    batch = 4096
+    while batch > 256 and tokens // batch < MIN_STEPS:
+        batch //= 2
+    return batch
+
+
+def choose_lr(n_steps: int, d_sae: int) -> float:
+    """`2e-4 * sqrt(2^14 / d_sae)`, the field's rate for long runs (Gao et al. 2024, figure 3), raised for short ones.
+
+    With unit-norm decoder rows Adam turns a direction by about `lr` a step, so the angle it can cover grows with
+    `lr * sqrt(n_steps)`: below 10,000 steps the rate grows with `sqrt(10_000 / n_steps)`, at most eightfold.
+    """
+    return 2e-4 * math.sqrt(2**14 / d_sae) * min(8.0, max(1.0, math.sqrt(10_000 / n_steps)))
+
+
+def _check(holds: bool, name: str, expected: str, came: object) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {expected}, got {came}")

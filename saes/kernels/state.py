@@ -1,0 +1,126 @@
+"""The parameters and Adam moments of a run, one latent per row, and the small values that pass between the steps."""
+
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Active(NamedTuple):
+    """Active latents of a batch in CSR form: those of token `r` are `starts[r] : starts[r + 1]`."""
+
+    starts: Tensor
+    """`[n + 1]` int64"""
+    latents: Tensor
+    """`[nnz]` int64"""
+    values: Tensor
+    """`[nnz]` >= 0; 0 is padding"""
+
+
+class Gradients(NamedTuple):
+    """Of the loss with respect to the parameters, one latent per row."""
+
+    W_enc: Tensor
+    """`[d_sae, d_in]`"""
+    b_enc: Tensor
+    W_dec: Tensor
+    """`[d_sae, d_in]`"""
+    b_dec: Tensor
+
+
+class Decoded(NamedTuple):
+    """What the decoder pass gives."""
+
+    grad: Tensor
+    """`[n, d_in]`: gradient of the loss with respect to the reconstruction"""
+    grad_values: Tensor
+    """`[nnz]`: gradient with respect to every active value"""
+    squared: Tensor
+    """`[n]`: squared error of every token"""
+
+
+class AdamStep(NamedTuple):
+    """The scalars of one Adam step: `w -= rate * m / (sqrt(v) * root_scale + eps)`, gradients times `shrink`."""
+
+    rate: float
+    root_scale: float
+    shrink: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+
+class Ops(Protocol):
+    """What a backend provides: the sparse step's operations (see `plain.py` for what each computes)."""
+
+    def select_topk(self, pre: Tensor, k: int) -> Active: ...
+    def select_batch(self, pre: Tensor, n: int) -> Active: ...
+    def select_above(self, pre: Tensor, threshold: Tensor) -> Active: ...
+    def decode(self, x: Tensor, W_dec: Tensor, active: Active, scale: float) -> Decoded: ...
+    def weight_gradients(self, x: Tensor, decoded: Decoded, active: Active, out: Gradients) -> Tensor: ...
+    def project(self, out: Gradients, W_dec: Tensor) -> float: ...
+    def adam(
+        self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool
+    ) -> None: ...
+
+
+NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+
+
+@dataclass
+class TrainState:
+    """Everything a step changes."""
+
+    W_enc: Tensor
+    """`[d_sae, d_in]`: the transpose of the saved `W_enc`, so that a latent's weights lie together"""
+    b_enc: Tensor
+    """`[d_sae]`"""
+    W_dec: Tensor
+    """`[d_sae, d_in]`, rows of length 1"""
+    b_dec: Tensor
+    """`[d_in]`, subtracted from the input and added to the reconstruction"""
+    silent: Tensor
+    """`[d_sae]` int64: tokens since the latent last fired"""
+    density: Tensor
+    """`[d_sae]` float32: running share of tokens on which it fires"""
+    moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """parameter name -> Adam's running mean and mean square of its gradient"""
+    step: int = 0
+    """Steps taken."""
+
+    @classmethod
+    def initial(cls, b_dec: Tensor, d_sae: int, *, generator: torch.Generator) -> "TrainState":
+        """Random unit decoder rows, the encoder their copy, `b_dec` as given (the mean of the data)."""
+        d_in = len(b_dec)
+        W_dec = torch.randn(d_sae, d_in, generator=generator, dtype=b_dec.dtype)
+        W_dec = (W_dec / W_dec.norm(dim=1, keepdim=True)).to(b_dec.device)
+        b_enc = torch.zeros(d_sae, dtype=b_dec.dtype, device=b_dec.device)
+        silent, density = torch.zeros_like(b_enc, dtype=torch.int64), torch.zeros_like(b_enc, dtype=torch.float32)
+        state = cls(W_dec.clone(), b_enc, W_dec, b_dec.clone(), silent, density)
+        state.moments = {n: (torch.zeros_like(w), torch.zeros_like(w)) for n, w in state.parameters().items()}
+        return state
+
+    @property
+    def d_sae(self) -> int:
+        return self.W_dec.shape[0]
+
+    def to(self, device: str | torch.device) -> "TrainState":
+        """The state on a device (sharing memory where it is there already)."""
+        return TrainState.from_tensors({name: t.to(device) for name, t in self.tensors().items()}, self.step)
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in NAMES}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, for a checkpoint."""
+        flat = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        for name, (mean, square) in self.moments.items():
+            flat[f"{name}.mean"], flat[f"{name}.square"] = mean, square
+        return flat
+
+    @classmethod
+    def from_tensors(cls, flat: dict[str, Tensor], step: int) -> "TrainState":
+        """The inverse of `tensors`."""
+        moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in NAMES}
+        return cls(**{n: flat[n] for n in (*NAMES, "silent", "density")}, moments=moments, step=step)
