@@ -1,0 +1,232 @@
+"""Every head scored for five kinds of attention, against nulls, with intervals and a verdict.
+
+1. random prompts that repeat a block, with a lag of their own each, and their targets (`patterns`)
+2. one pass per batch: each layer's patterns are reduced to scores inside the hook and dropped
+3. nulls: for induction and duplicate tokens the same targets laid on prompts without repeats; for previous, first and
+   current token a head that attends evenly, and the heads of an untrained twin of the model
+4. a kind is *found* in a head when the low end of its 95 % interval lies above the null's upper bound, corrected for
+   all heads, and above 0.1
+
+One prompt is one observation: the intervals are Student t over all prompts of all seeds.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.patterns import KINDS, score_pattern, target_masks, target_weights, uniform_scores
+from interp.errors import ConfigError
+from interp.names import HeadName
+from interp.runtime import make_generator
+
+Progress = Callable[[int, int, dict], None]
+REPEAT_KINDS = ("duplicate_token", "induction")
+"""Kinds whose null is the same targets on prompts without repeats; the others have the twin and the even head."""
+CONFIDENCE = 0.95
+SMALLEST_FOUND = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadScores:
+    """Scores of every head for every kind, all `[n_layers, n_heads]` float64, by kind.
+
+    0: no attention on that target, 1: all of it.
+    """
+
+    score: dict[str, np.ndarray]
+    low: dict[str, np.ndarray]
+    high: dict[str, np.ndarray]
+    null: dict[str, np.ndarray]
+    """mean under the null"""
+    null_high: dict[str, np.ndarray]
+    """95 % upper bound of the null, corrected for all heads"""
+    found: dict[str, np.ndarray]
+    """bool"""
+    per_prompt: np.ndarray
+    """`[n_layers, n_heads, n_kinds, n_prompts]`: what the intervals are made of, kinds in the order of `KINDS`"""
+    settings: dict[str, Any]
+
+    def strongest(self, kind: str, n: int = 5) -> list[tuple[HeadName, float]]:
+        """The `n` heads with the highest score of a kind, whether found or not."""
+        scores = self.score[kind]
+        order = np.argsort(-scores, axis=None, kind="stable")[:n]
+        places = zip(*np.unravel_index(order, scores.shape), strict=True)
+        return [(HeadName(int(layer), int(head)), float(scores[layer, head])) for layer, head in places]
+
+
+def score_heads(
+    model: Any,
+    *,
+    n_prompts: int = 16,
+    context_length: int = 101,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    min_lag: int = 20,
+    max_lag: int = 50,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> HeadScores:
+    """Score every head of a model on `n_prompts` random prompts per seed.
+
+    Three passes per seed at most: repeated prompts, unrepeated ones, and (first seed only) an untrained twin on the
+    repeated ones. Raises `ConfigError` on settings that leave no repeat, no room, or no interval.
+    """
+    from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_twin
+
+    if n_prompts * len(seeds) < 2 or not seeds:
+        raise ConfigError(f"an interval needs at least two prompts, got {n_prompts} for {len(seeds)} seeds")
+    if context_length > model.cfg.n_ctx:
+        raise ConfigError(f"context_length {context_length} exceeds the model's context of {model.cfg.n_ctx}")
+    bos = bos_token_id(model)
+    settings = {
+        "prompts": n_prompts,
+        "seeds": list(seeds),
+        "lags": [min_lag, max_lag],
+        "context_length": context_length,
+        "bos": bos,
+    }
+    ids = ordinary_tokens(model)
+    steps = _Steps(progress, 2 * len(seeds) + 1)
+    scores, repeat_null, even, twin_scores = [], [], [], None
+    for seed in seeds:
+        repeated, unrepeated = draw_prompts(ids, bos, n_prompts, context_length, min_lag, max_lag, seed)
+        weights = target_weights(target_masks(repeated, bos))
+        even.append(uniform_scores(weights, context_length))
+        scores.append(steps.done(pattern_scores(model, repeated, weights, batch_size)))
+        repeat_null.append(steps.done(pattern_scores(model, unrepeated, weights, batch_size)))
+        if twin_scores is None:
+            twin_scores = steps.done(pattern_scores(untrained_twin(model, seed), repeated, weights, batch_size))
+    assert twin_scores is not None
+    return summarise_scores(torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(even), twin_scores, settings)
+
+
+def draw_prompts(
+    ids: Tensor, bos: int | None, n_prompts: int, context_length: int, min_lag: int, max_lag: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Repeated and unrepeated prompts of one seed, `[n_prompts, context_length]` each, with the same lags."""
+    from interp.text.tokens import repeated_random_tokens, unrepeated_random_tokens
+
+    drawn = [
+        draw(
+            n_prompts=n_prompts,
+            context_length=context_length,
+            d_vocab_ids=ids,
+            min_lag=min_lag,
+            max_lag=max_lag,
+            bos=bos,
+            generator=make_generator(seed, "head prompts"),
+        ).tokens
+        for draw in (repeated_random_tokens, unrepeated_random_tokens)
+    ]
+    return drawn[0], drawn[1]
+
+
+@torch.no_grad()
+def pattern_scores(model: Any, tokens: Tensor, weights: Tensor, batch_size: int) -> Tensor:
+    """`[n_layers, n_heads, n_kinds, n_prompts]` float32 scores of every head.
+
+    A layer's patterns live only inside its hook, and the pass ends with the last layer's patterns.
+    """
+    parts = []
+    for batch, batch_weights in zip(tokens.split(batch_size), weights.split(batch_size), strict=True):
+        layers = list(_layer_scores(model, batch, batch_weights))
+        parts.append(torch.stack(layers).permute(0, 2, 3, 1))
+    return torch.cat(parts, 3)
+
+
+def _layer_scores(model: Any, tokens: Tensor, weights: Tensor) -> Iterator[Tensor]:
+    """Per layer `[batch, n_heads, n_kinds]` on the CPU."""
+    n_layers = model.cfg.n_layers
+    reduced: list[Tensor] = []
+    weights = weights.to(model.cfg.device)
+
+    def reduce(pattern: Tensor, hook: Any) -> None:
+        reduced.append(score_pattern(pattern.float(), weights).cpu())
+        if len(reduced) == n_layers:
+            raise _LastLayerSeen
+
+    hooks = [(f"blocks.{layer}.attn.hook_pattern", reduce) for layer in range(n_layers)]
+    with contextlib.suppress(_LastLayerSeen):
+        model.run_with_hooks(tokens.to(model.cfg.device), fwd_hooks=hooks, return_type=None)
+    if len(reduced) != n_layers:
+        raise ConfigError(
+            f"{len(reduced)} of {n_layers} layers gave attention patterns; load the model with attention='eager'"
+        )
+    yield from reduced
+
+
+def summarise_scores(
+    scores: Tensor, repeat_null: Tensor, even: Tensor, twin_scores: Tensor, settings: dict[str, Any]
+) -> HeadScores:
+    """Means, intervals, nulls and verdicts.
+
+    `scores, repeat_null, twin_scores [n_layers, n_heads, n_kinds, n_prompts]`; `even [n_prompts, n_kinds]`.
+    """
+    values = scores.double().numpy()
+    n_all_heads = values.shape[0] * values.shape[1]
+    mean, low, high = interval(values, CONFIDENCE)
+    out: dict[str, dict[str, np.ndarray]] = {
+        name: {} for name in ("score", "low", "high", "null", "null_high", "found")
+    }
+    for i, kind in enumerate(KINDS):
+        if kind in REPEAT_KINDS:
+            null, null_high = repeat_bounds(repeat_null[:, :, i].double().numpy(), n_all_heads)
+        else:
+            bounds = twin_bounds(twin_scores[:, :, i].double().numpy(), float(even[:, i].mean()), n_all_heads)
+            null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
+        out["score"][kind], out["low"][kind], out["high"][kind] = mean[:, :, i], low[:, :, i], high[:, :, i]
+        out["null"][kind], out["null_high"][kind] = null, null_high
+        out["found"][kind] = low[:, :, i] > np.maximum(null_high, SMALLEST_FOUND)
+    return HeadScores(**out, per_prompt=values, settings=settings)
+
+
+def interval(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and two-sided Student t interval over the last axis, cut to 0 and 1; NaN prompts are left out."""
+    from scipy.stats import t
+
+    n = np.isfinite(values).sum(-1)
+    mean = np.nanmean(values, axis=-1)
+    half = t.ppf((1 + confidence) / 2, n - 1) * np.nanstd(values, axis=-1, ddof=1) / np.sqrt(n)
+    return mean, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
+
+
+def repeat_bounds(null_values: np.ndarray, n_all_heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each head's own mean on unrepeated prompts, and its upper bound at 5 % over all heads (Bonferroni)."""
+    mean, _, high = interval(null_values, 1 - 2 * (1 - CONFIDENCE) / n_all_heads)
+    return mean, high
+
+
+def twin_bounds(twin_values: np.ndarray, even: float, n_all_heads: int) -> tuple[float, float]:
+    """What untrained heads reach: mean and upper bound, the even head's score at least.
+
+    The heads of the twin are the sample here (a head can be peaked by chance of its initial weights, whatever the
+    prompt); the bound is their mean plus the Bonferroni t quantile times their spread, and their maximum at least.
+    """
+    from scipy.stats import t
+
+    heads = np.nanmean(twin_values, axis=-1).ravel()
+    quantile = t.ppf(1 - (1 - CONFIDENCE) / n_all_heads, len(heads) - 1) if len(heads) > 1 else 0.0
+    spread = heads.std(ddof=1) if len(heads) > 1 else 0.0
+    bound = heads.mean() + quantile * spread * np.sqrt(1 + 1 / len(heads))
+    return max(even, float(heads.mean())), float(min(max(even, bound, heads.max()), 1.0))
+
+
+class _LastLayerSeen(Exception):
+    """Ends a pass early: logits are not needed."""
+
+
+class _Steps:
+    """Counts passes for a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.total, self.n = progress, total, 0
+
+    def done(self, value: Tensor) -> Tensor:
+        self.n += 1
+        if self.progress is not None:
+            self.progress(self.n, self.total, {})
+        return value
