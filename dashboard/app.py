@@ -14,6 +14,7 @@ from typing import Any
 import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, html, set_props
 
+from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, failure
 from dashboard.context import Context, attach, current
 from dashboard.pages import atlas, feature, heads, overview, prompt
@@ -81,13 +82,22 @@ def _register_pages() -> None:
     for module, layout, path, title in _ROUTES:
         key = "path_template" if "<" in path else "path"
         dash.register_page(
-            f"workbench.{module}", name=title, title=f"{title} · workbench", layout=_safe(layout), **{key: path}
+            f"workbench.{module}",
+            name=title,
+            title=f"{title} · workbench",
+            layout=_safe(layout, _base(path)),
+            **attrs({key: path}),
         )
-    dash.register_page("workbench.not_found_404", title="Not found · workbench", layout=_safe(_not_found), path="/404")
+    dash.register_page(
+        "workbench.not_found_404", title="Not found · workbench", layout=_safe(_not_found, "/"), path="/404"
+    )
 
 
-def _safe(layout: Layout) -> Layout:
-    """The layout given the context of the app that answers; an error becomes a page that says what went wrong."""
+def _safe(layout: Layout, base: str) -> Layout:
+    """The layout given the context of the app that answers; an error becomes a page that says what went wrong.
+
+    `base` is the page without names in its address, where one can go on.
+    """
 
     @wraps(layout)
     def show(scheme: str | None = None, **address: str) -> html.Div:
@@ -96,12 +106,17 @@ def _safe(layout: Layout) -> Layout:
         try:
             return layout(current(), **address)
         except WorkbenchError as error:
-            return failure(error)
+            return failure(error, back=base)
         except Exception as error:
             log.exception("a page failed")
-            return failure(error)
+            return failure(error, back=base)
 
     return show
+
+
+def _base(path: str) -> str:
+    """`/feature/<features>` -> `/feature`"""
+    return "/" + path.split("/")[1]
 
 
 def _not_found(context: Context, **_: Any) -> html.Div:

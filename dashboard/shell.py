@@ -7,6 +7,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from dashboard.addresses import PAGES
+from dashboard.components.attributes import attrs
 from interp.workspace import Workspace
 
 KEYS = [
@@ -19,7 +20,7 @@ KEYS = [
     ("Esc", "leave a field, close this list"),
 ]
 
-THEME: dict[str, Any] = {
+THEME: Any = {
     "fontFamily": "var(--wb-font)",
     "fontFamilyMonospace": "var(--wb-mono)",
     "primaryColor": "accent",
@@ -63,19 +64,21 @@ def _bar(workspace: Workspace) -> html.Header:
     return html.Header(
         [
             dcc.Link(
-                [html.Span(className="wb-logo", **{"aria-hidden": "true"}), "interp workbench"],
+                [html.Span(className="wb-logo", **attrs({"aria-hidden": "true"})), "interp workbench"],
                 href="/",
                 className="wb-brand",
             ),
-            html.Nav(links, id="navigation", className="wb-nav", **{"aria-label": "Pages"}),
+            html.Nav(links, id="navigation", className="wb-nav", **attrs({"aria-label": "Pages"})),
             html.Span(workspace.root.name, className="wb-where", title=str(workspace.root)),
-            html.Button("?", id="help-open", className="wb-icon", title="Keys (?)", **{"aria-label": "Keyboard help"}),
+            html.Button(
+                "?", id="help-open", className="wb-icon", title="Keys (?)", **attrs({"aria-label": "Keyboard help"})
+            ),
             html.Button(
                 html.Span(className="wb-scheme-icon"),
                 id="scheme-toggle",
                 className="wb-icon",
                 title="Light or dark (t)",
-                **{"aria-label": "Switch between light and dark"},
+                **attrs({"aria-label": "Switch between light and dark"}),
             ),
         ],
         className="wb-bar",

@@ -81,6 +81,12 @@
     window.dash_clientside.set_props("feature-state", { data: state });
   });
 
+  // A neighbour in the side panel of the atlas becomes the chosen point.
+  document.addEventListener("click", (event) => {
+    const neighbour = event.target.closest("[data-atlas-point]");
+    if (neighbour) window.dash_clientside.set_props("atlas-point", { data: Number(neighbour.dataset.atlasPoint) });
+  });
+
   const click = (id) => () => document.getElementById(id)?.click();
   const keys = {
     j: click("feature-next"), ArrowRight: click("feature-next"),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from dash import html
 
+from dashboard.components.attributes import attrs
 from dashboard.components.token_strip import token_text
 
 
@@ -20,7 +21,7 @@ def token_bars(
     return html.Ol(
         [_line(token, value, min(abs(value) / top, 1.0), form) for token, value in rows],
         className="wb-bars wb-bars-opposite" if signed else "wb-bars",
-        **{"aria-label": label},
+        **attrs({"aria-label": label}),
     )
 
 
@@ -28,7 +29,9 @@ def _line(token: str, value: float, share: float, form: Callable[[float], str]) 
     return html.Li(
         [
             token_text(token, 22),
-            html.Span(html.Span(style={"width": f"{share:.1%}"}), className="wb-track", **{"aria-hidden": "true"}),
+            html.Span(
+                html.Span(style={"width": f"{share:.1%}"}), className="wb-track", **attrs({"aria-hidden": "true"})
+            ),
             html.Span(form(value), className="wb-value"),
         ]
     )

@@ -5,6 +5,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from dashboard.components.attributes import attrs
 from interp.errors import WorkbenchError
 
 Children = Any
@@ -50,12 +51,12 @@ def notice(*children: Children, tone: str = "info") -> html.Div:
     return html.Div(children, className=f"wb-notice wb-notice-{tone}", role="alert" if tone == "error" else "status")
 
 
-def failure(error: Exception, *, back: str = "/", back_text: str = "Back to the overview") -> html.Div:
+def failure(error: Exception, *, back: str = "/") -> html.Div:
     """What went wrong, in a sentence, and where to go on."""
-    return page(
-        "That did not work",
-        notice(html.P(explain(error)), dcc.Link(back_text, href=back, className="wb-link"), tone="error"),
-    )
+    links = [quiet_link("Back to the overview", "/")]
+    if back != "/":
+        links = [quiet_link(f"Open {back[1:]} without a name", back), " · ", *links]
+    return page("That did not work", notice(html.P(explain(error)), html.P(links), tone="error"))
 
 
 def explain(error: Exception) -> str:
@@ -72,7 +73,7 @@ def graph(id: str, *, figure: Any = None, label: str, height: int | None = None,
         options["figure"] = figure
     if height:
         options["style"] = {"height": f"{height}px"}
-    return html.Div(dcc.Graph(**options), role="figure", **{"aria-label": label})
+    return html.Div(dcc.Graph(**options), role="figure", **attrs({"aria-label": label}))
 
 
 def loading(child: Children) -> dcc.Loading:
@@ -90,7 +91,7 @@ def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, *
         size="xs",
         allowDeselect=False,
         comboboxProps={"shadow": "md"},
-        **{"aria-label": label},
+        **attrs({"aria-label": label}),
         **extra,
     )
 

@@ -5,6 +5,7 @@ Texts are set as text, never as HTML. Runs of silent tokens are one element, so 
 
 from dash import html
 
+from dashboard.components.attributes import attrs
 from dashboard.figures.theme import visible
 
 MIN_ALPHA, MAX_ALPHA = 0.12, 0.72
@@ -52,5 +53,5 @@ def _active(token: str, activation: float, maximum: float, *, peak: bool, unit: 
         shown,
         className="wb-mark wb-peak" if peak else "wb-mark",
         style={"--a": f"{alpha(activation, maximum):.3f}"},
-        **{"data-tip": f"{activation:.3g}", "aria-label": f"{shown.strip() or shown}, {unit} {activation:.3g}"},
+        **attrs({"data-tip": f"{activation:.3g}", "aria-label": f"{shown.strip() or shown}, {unit} {activation:.3g}"}),
     )

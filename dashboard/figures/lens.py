@@ -11,7 +11,7 @@ Predictions = list[list[list[tuple[str, float]]]]
 LABELLED = 64
 """beyond this many positions the cells carry colour and hover only"""
 _CELL, _ROW = 74, 21
-_DARK_FROM = 0.5
+_DARK_FROM = 0.64
 """probability from which a cell is nearer the far end of the scale"""
 
 
@@ -47,10 +47,13 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
         ticktext=[escape(token, 10) for token in tokens] if labelled else None,
         tickfont={"family": MONO, "size": 11, "color": colours.text},
         side="top",
+        range=[-0.5, n - 0.5],
         showgrid=False,
         tickangle=0 if labelled else None,
     )
-    figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=layers, showgrid=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(layers))), ticktext=layers, range=[-0.5, len(layers) - 0.5], showgrid=False
+    )
     return figure
 
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, ClientsideFunction, Dash, Input, Output, Patch, State, ctx, dcc, html, no_update
+from dash import ClientsideFunction, Dash, Input, Output, Patch, State, dcc, html, no_update
 
 from dashboard.addresses import atlas_href, feature_href, whole_number
+from dashboard.components.attributes import attrs
 from dashboard.components.frame import graph, loading, page, select
 from dashboard.context import Context, current
 from dashboard.figures.atlas import COLOUR_BY, atlas_map, highlight
@@ -32,11 +33,11 @@ def layout(
         dmc.SegmentedControl(id="atlas-colour", data=colours, value=colour, size="xs"),
         dmc.TextInput(
             id="atlas-search", value=q, placeholder="search the map   /", size="xs", w=220, debounce=250,
-            className="wb-search", **{"aria-label": "Search the map"},
+            className="wb-search", **attrs({"aria-label": "Search the map"}),
         ),
         html.Span(
             _count(*view.search(context.workspace, manifest.name, q), q), id="atlas-count", className="wb-quiet",
-            **{"aria-live": "polite"},
+            **attrs({"aria-live": "polite"}),
         ),
     ]  # fmt: skip
     canvas = graph("atlas-map", label="Map of points", config={"scrollZoom": True, "doubleClick": "reset"})
@@ -93,11 +94,6 @@ def register(app: Dash) -> None:
         State("atlas-state", "data"),
         prevent_initial_call=True,
     )(_click)
-    app.callback(
-        Output("atlas-point", "data", allow_duplicate=True),
-        Input({"type": "atlas-neighbour", "index": ALL}, "n_clicks"),
-        prevent_initial_call=True,
-    )(lambda clicks: ctx.triggered_id["index"] if any(clicks) else no_update)
     app.callback(Output("atlas-chosen", "children"), Input("atlas-point", "data"), State("atlas-state", "data"))(
         _chosen
     )
@@ -124,9 +120,9 @@ def _draw(state: dict[str, Any], colour: str, text: str | None, chosen: int | No
     clusters = view.clusters(workspace, name)
     figure = atlas_map(points, clusters, theme(scheme), colour_by=colour, value_name=value_name)
     matches, _ = view.search(workspace, name, text or "")
-    for trace, update in zip(figure.data[1:], highlight(points, matches, chosen, theme(scheme)), strict=True):
-        trace.update(update)
-    figure.data[0].update(marker={"opacity": _DIMMED if text else _FULL})
+    for i, update in enumerate(highlight(points, matches, chosen, theme(scheme)), start=1):
+        figure.update_traces(update, selector=i)
+    figure.update_traces(marker={"opacity": _DIMMED if text else _FULL}, selector=0)
     figure.update_layout(uirevision=name)
     return figure
 

@@ -46,7 +46,7 @@ def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
             [
                 html.Button(
                     token_text(label, 40),
-                    id={"type": "atlas-neighbour", "index": n},
+                    **attrs({"data-atlas-point": n}),
                     className="wb-link",
                     type="button",
                 ),

@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.addresses import whole_number
+from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, loading, notice, page, panel, select
 from dashboard.context import Context, current
 from dashboard.pages.feature_detail import detail
@@ -31,11 +32,12 @@ def layout(
     controls = [
         select("feature-set", "Dictionary", view.choices(context.workspace), name, width=300),
         dmc.NumberInput(id="feature-jump", placeholder="go to #", w=104, size="xs", min=0, allowDecimal=False,
-                        hideControls=True, **{"aria-label": "Go to feature number"}),
+                        hideControls=True, **attrs({"aria-label": "Go to feature number"})),
         dmc.Button("Random", id="feature-random", variant="default", size="xs"),
         dmc.Button("‹", id="feature-previous", variant="default", size="xs", px=12,
-                   **{"aria-label": "Previous feature"}),
-        dmc.Button("›", id="feature-next", variant="default", size="xs", px=12, **{"aria-label": "Next feature"}),
+                   **attrs({"aria-label": "Previous feature"})),
+        dmc.Button("›", id="feature-next", variant="default", size="xs", px=12,
+                   **attrs({"aria-label": "Next feature"})),
     ]  # fmt: skip
     return page(
         "Features",
@@ -105,12 +107,14 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
     ]
     for column in columns:
         column |= {"filter": _FILTERS.get(column["field"], False), "sortable": True, "suppressHeaderFilterButton": True}
-    marks = [{"value": e, "label": label} for e, label in ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))]
+    marks: list[Any] = [
+        {"value": e, "label": label} for e, label in ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
+    ]
     return panel(
         "All features",
         dmc.TextInput(
             id="feature-search", value=text, placeholder="search labels   /", size="xs", debounce=250,
-            className="wb-search", **{"aria-label": "Search labels"},
+            className="wb-search", **attrs({"aria-label": "Search labels"}),
         ),
         html.Div(
             [html.Span("fires on", className="wb-quiet"),
@@ -160,7 +164,7 @@ def _move(
         case "feature-random":
             index = view.random_live(current().workspace, name, seed=secrets.randbits(30))
         case "feature-jump":
-            index = whole_number(jump, index)
+            index = int(whole_number(jump, index) or 0)
             view.one(current().workspace, name, index)
     return no_update if index == state["index"] else {"features": name, "index": index}
 

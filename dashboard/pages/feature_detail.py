@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import html
 
+from dashboard.components.attributes import attrs
 from dashboard.components.bars import token_bars
 from dashboard.components.feature_links import feature_line
 from dashboard.components.frame import graph, notice, panel, stat
@@ -56,7 +57,7 @@ def _heading(row: dict[str, Any]) -> html.Div:
             html.Span(f"label from {row['label_source']}", className="wb-quiet") if row["label"] else None,
         ],
         className="wb-feature-head",
-        **{"aria-live": "polite"},
+        **attrs({"aria-live": "polite"}),
     )
 
 
@@ -68,7 +69,7 @@ def _numbers(row: dict[str, Any]) -> html.Div:
             stat("mean", f"{row['mean_activation']:.3g}", "mean activation over those tokens"),
             stat("max", f"{row['max_activation']:.3g}", "largest activation seen"),
             stat("decoder norm", f"{row['decoder_norm']:.3g}", "length of its direction"),
-            stat("of", f"{row['n_features']:,}", f"features of {row['dictionary']}"),
+            stat("features in all", f"{row['n_features']:,}", f"in {row['dictionary']}"),
         ],
         className="wb-stats",
     )
@@ -81,7 +82,7 @@ def _histogram(row: dict[str, Any], scheme: str | None) -> html.Section:
     return panel(
         "Activations",
         graph("feature-histogram", figure=figure, height=210, label="Histogram of activations"),
-        note="tokens per strength; the dotted line is the mean",
+        note="tokens per strength; dotted: the mean",
     )
 
 
@@ -104,7 +105,7 @@ def _effects(row: dict[str, Any]) -> list[html.Section]:
 def _neighbours(name: str, row: dict[str, Any], near: dict[int, str]) -> html.Section:
     pairs = zip(row["neighbours"], row["neighbour_cosines"], strict=True)
     lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}") for n, cosine in pairs]
-    return panel("Neighbours", html.Ol(lines, className="wb-lines"), note="features that point the same way (cosine)")
+    return panel("Neighbours", html.Ol(lines, className="wb-lines"), note="the same direction, by cosine")
 
 
 def _examples(workspace: Workspace, name: str, row: dict[str, Any]) -> html.Section:

@@ -7,6 +7,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.addresses import heads_href
+from dashboard.components.attributes import attrs
 from dashboard.components.frame import graph, page, panel, select
 from dashboard.context import Context, current
 from dashboard.figures.heads import head_scores
@@ -129,7 +130,7 @@ def _pattern_panel(context: Context, text: str) -> html.Section:
         html.Div(
             [
                 dmc.Textarea(id="heads-text", value=text or EXAMPLE, autosize=True, minRows=1, maxRows=4, size="xs",
-                             flex=1, className="wb-mono", **{"aria-label": "Prompt for the pattern"}),
+                             flex=1, className="wb-mono", **attrs({"aria-label": "Prompt for the pattern"})),
                 dmc.Button("Run", id="heads-go", size="xs", variant="default"),
             ],
             className="wb-controls",

@@ -6,6 +6,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.addresses import whole_number
+from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, graph, loading, notice, page, select
 from dashboard.context import Context, current
 from dashboard.figures.pattern import attention_pattern
@@ -35,8 +36,8 @@ def layout(
         raise MissingError(
             "no model here yet: a prompt runs on the model that something was made with; `workbench demo`"
         )
-    sets = [{"value": "", "label": "no features"}, *_readable_sets(context)]
-    chosen = features or (sets[1]["value"] if len(sets) > 1 else "")
+    sets = [{"value": "", "label": "no features"}, *feature_view.choices(context.workspace)]
+    chosen = features or (feature_view.choose(context.workspace, None) if len(sets) > 1 else "")
     place = {"layer": whole_number(layer, 0), "head": whole_number(head, 0)}
     run = {"text": text, "model": model or known[0], "features": chosen} if text else None
     return page(
@@ -46,7 +47,7 @@ def layout(
         html.Div(id="prompt-address", hidden=True),
         _editor(text, known, model or known[0], sets, chosen),
         html.Div(COLD if context.live.state == "cold" else WARM, id="prompt-busy", className="wb-busy"),
-        html.Div(id="prompt-result", **{"aria-live": "polite"}),
+        html.Div(id="prompt-result", **attrs({"aria-live": "polite"})),
         lead="What the model expects after each token, layer by layer; where its heads look; which features fire.",
     )
 
@@ -87,17 +88,12 @@ def register(app: Dash) -> None:
     )
 
 
-def _readable_sets(context: Context) -> list[dict[str, str]]:
-    """Features artefacts of an SAE: only these can be computed on a new prompt."""
-    return [choice for choice in feature_view.choices(context.workspace) if "sae:" in choice["label"]]
-
-
 def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]], chosen: str) -> html.Section:
     return html.Section(
         [
             dmc.Textarea(
                 id="prompt-text", value=text or EXAMPLE, autosize=True, minRows=2, maxRows=8, size="xs",
-                className="wb-search wb-mono", **{"aria-label": "Prompt"},
+                className="wb-search wb-mono", **attrs({"aria-label": "Prompt"}),
             ),
             html.Div(
                 [

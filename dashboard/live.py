@@ -1,0 +1,195 @@
+"""A model that answers prompts: loaded at the first one, kept for the next. The only file here that loads torch.
+
+One prompt at a time: a lock keeps two visitors from loading twice or from sharing hooks.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from dashboard.results import ActiveFeature, Pattern, PromptResult
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_TOKENS = 256
+"""what a page can show; the model's own context may be longer"""
+TOP_TOKENS, TOP_FEATURES = 5, 5
+_REMEMBERED = 16
+"""readings kept, so that going back to a prompt costs nothing"""
+
+
+class LiveModel:
+    """Answers prompts with the models and dictionaries of a workspace; implements `dashboard.results.Live`."""
+
+    def __init__(self, workspace: Workspace):
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._state = "cold"
+        self._models: dict[str, Any] = {}
+        self._dictionaries: dict[tuple[str, str], Any] = {}
+        self._readings: OrderedDict[tuple[str, str, str | None], PromptResult] = OrderedDict()
+
+    @property
+    def state(self) -> str:
+        """`cold` (nothing loaded), `loading` or `ready`."""
+        return self._state
+
+    def read(self, text: str, *, model: str, features: str | None) -> PromptResult:
+        """Tokens, losses, logit lens and, with `features` (an artefact's name), the strongest features per token.
+
+        Raises `PromptError` (empty, or longer than the page or the model can take), `UnknownNameError`,
+        `MismatchError` (the dictionary belongs to other weights).
+        """
+        key = (text, model, features)
+        with self._lock:
+            if key not in self._readings:
+                self._readings[key] = self._read(text, model, features)
+                while len(self._readings) > _REMEMBERED:
+                    self._readings.popitem(last=False)
+            return self._readings[key]
+
+    def pattern(self, text: str, *, model: str, layer: int, head: int) -> Pattern:
+        """Attention of one head. Raises `PromptError`, `UnknownNameError` when the model has no such head."""
+        from interp.models.adapter import head_shape, run_with_cache, token_strings
+
+        with self._lock:
+            loaded, tokens = self._tokens(text, model)
+            shape = head_shape(loaded)
+            if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
+                last = f"L{shape.n_layers - 1}H{shape.n_heads - 1}"
+                raise UnknownNameError("head", f"L{layer}H{head}", ["L0H0", last])
+            name = f"blocks.{layer}.attn.hook_pattern"
+            _, values = run_with_cache(loaded, tokens, [name], stop_at_layer=layer + 1)
+            return Pattern(token_strings(loaded, tokens), layer, head, values[name][0, head].float().cpu().numpy())
+
+    def _read(self, text: str, spec: str, features: str | None) -> PromptResult:
+        from interp.lens import logit_lens
+        from interp.models.adapter import head_shape, run_with_cache, token_strings
+
+        loaded, tokens = self._tokens(text, spec)
+        dictionary = self._dictionary(spec, features) if features else None
+        started = time.perf_counter()
+        places = [dictionary.hook_point] if dictionary is not None else []
+        logits, values = run_with_cache(loaded, tokens, places)
+        lens = logit_lens(loaded, tokens, top=TOP_TOKENS)
+        shape = head_shape(loaded)
+        return PromptResult(
+            model=spec,
+            tokens=token_strings(loaded, tokens),
+            losses=_losses(logits[0], tokens[0]),
+            next_tokens=_next_tokens(loaded, logits[0, -1]),
+            layers=["embedding", *(f"layer {i}" for i in range(shape.n_layers))],
+            lens=_lens_cells(lens),
+            n_layers=shape.n_layers,
+            n_heads=shape.n_heads,
+            features=_strongest(loaded, dictionary, values, tokens[0]) if dictionary is not None else [],
+            seconds=time.perf_counter() - started,
+        )
+
+    def _tokens(self, text: str, spec: str) -> "tuple[Any, Tensor]":
+        """The loaded model, and `[1, n]` tokens of a prompt that is not empty and not too long."""
+        if not text.strip():
+            raise PromptError("the prompt is empty; type some text")
+        from interp.models.adapter import to_tokens
+
+        loaded = self._model(spec)
+        tokens = to_tokens(loaded, text)
+        if tokens.shape[1] > MAX_TOKENS:
+            raise PromptError(
+                f"the prompt has {tokens.shape[1]} tokens, this page shows at most {MAX_TOKENS}; shorten the prompt"
+            )
+        return loaded, tokens
+
+    def _model(self, spec: str) -> Any:
+        """The model of a spec that the workspace names: an address must not make the server load anything else."""
+        if spec not in self._models:
+            from dashboard.views.overview import models
+
+            known = models(self._workspace)
+            if spec not in known:
+                raise UnknownNameError("model of this workspace", spec, known)
+            from interp.models.loading import load_model
+
+            self._state = "loading"
+            try:
+                self._models[spec] = load_model(spec)
+            finally:
+                self._state = "ready" if self._models else "cold"
+        return self._models[spec]
+
+    def _dictionary(self, spec: str, features: str) -> Any:
+        """The SAE or the neurons that a features artefact is about."""
+        manifest = self._workspace.manifest("features", features)
+        source, _, name = str(manifest.config["dictionary"]).partition(":")
+        key = (spec, manifest.content_hash)
+        if key not in self._dictionaries:
+            self._dictionaries[key] = self._load_dictionary(self._model(spec), source, name, manifest.config)
+        return self._dictionaries[key]
+
+    def _load_dictionary(self, loaded: Any, source: str, name: str, config: dict[str, Any]) -> Any:
+        if source == "neurons":
+            from saes.neurons import neurons_of
+
+            return neurons_of(loaded, name, sign=config.get("sign", 1))
+        if source != "sae":
+            raise ConfigError(f"cannot run {source}:{name} on a prompt: only features of an SAE or of neurons can be")
+        from interp.models.adapter import weight_hash
+        from saes.weights.folder import check_model, load_sae
+
+        sae = load_sae(self._workspace.path("sae", name))
+        check_model(sae, weight_hash(loaded))
+        return HookedSAE(sae)
+
+
+class HookedSAE:
+    """An SAE with the place it reads."""
+
+    def __init__(self, sae: Any):
+        self.sae, self.hook_point = sae, sae.metadata.hook_point
+
+    def encode_sparse(self, x: "Tensor") -> Any:
+        """`[n, d_in]` -> (values, indices)."""
+        return self.sae.encode_sparse(x)
+
+
+def _losses(logits: "Tensor", tokens: "Tensor") -> list[float | None]:
+    """Nats of each token given those before it; None for the first. `logits [n, d_vocab]`, `tokens [n]`."""
+    log_p = logits.float().log_softmax(-1)
+    found = -log_p[:-1].gather(1, tokens[1:, None]).squeeze(1)
+    return [None, *found.tolist()]
+
+
+def _next_tokens(loaded: Any, logits: "Tensor", top: int = 10) -> list[tuple[str, float]]:
+    from interp.models.adapter import token_strings
+
+    best = logits.float().softmax(-1).topk(min(top, len(logits)))
+    return list(zip(token_strings(loaded, best.indices), best.values.tolist(), strict=True))
+
+
+def _lens_cells(lens: Any) -> list[list[list[tuple[str, float]]]]:
+    """layer -> position -> [(token, probability)] of a `LogitLens`."""
+    probabilities = lens.probabilities.tolist()
+    return [
+        [list(zip(texts, numbers, strict=True)) for texts, numbers in zip(*layer, strict=True)]
+        for layer in zip(lens.top_tokens, probabilities, strict=True)
+    ]
+
+
+def _strongest(
+    loaded: Any, dictionary: Any, values: "dict[str, Tensor]", tokens: "Tensor"
+) -> list[list[ActiveFeature]]:
+    """The strongest features on each token; none on BOS, which no dictionary here is made from."""
+    from interp.models.adapter import bos_token_id
+
+    acts = dictionary.encode_sparse(values[dictionary.hook_point][0].float())
+    best = acts.values.topk(min(TOP_FEATURES, acts.values.shape[1]), dim=1)
+    numbers = acts.indices.long().gather(1, best.indices)
+    bos = bos_token_id(loaded)
+    return [
+        [ActiveFeature(n, a) for n, a in zip(*row, strict=True) if a > 0 and token != bos]
+        for token, *row in zip(tokens.tolist(), numbers.tolist(), best.values.tolist(), strict=True)
+    ]
