@@ -24,9 +24,8 @@ def layout(
     manifest = view.choose(context.workspace, name)
     view.check_colour(colour, COLOUR_BY)
     chosen = whole_number(point)
-    if chosen is not None:
-        view.point(context.workspace, manifest.name, chosen)  # an unknown point fails here, with its message
-    value_name = str(manifest.summary.get("value_name") or "value")
+    found = None if chosen is None else view.point(context.workspace, manifest.name, chosen)
+    value_name, leads_to = str(manifest.summary.get("value_name") or "value"), manifest.summary.get("features")
     colours = [{"value": c, "label": value_name if c == "value" else c} for c in COLOUR_BY]
     controls = [
         select("atlas-name", "Atlas", view.choices(context.workspace), manifest.name, width=300),
@@ -43,7 +42,7 @@ def layout(
     canvas = graph("atlas-map", label="Map of points", config={"scrollZoom": True, "doubleClick": "reset"})
     return page(
         "Atlas",
-        dcc.Store(id="atlas-state", data={"name": manifest.name, "features": manifest.summary.get("features")}),
+        dcc.Store(id="atlas-state", data={"name": manifest.name, "features": leads_to}),
         dcc.Store(id="atlas-point", data=chosen),
         dcc.Store(id="atlas-shown", data=[q, chosen]),
         html.Div(id="atlas-address", hidden=True),
@@ -52,7 +51,7 @@ def layout(
                 html.Div(loading(canvas), className="wb-map"),
                 html.Aside(
                     [
-                        html.Div(id="atlas-chosen"),
+                        html.Div(point_panel(leads_to, found) if found else None, id="atlas-chosen"),
                         quality_panel(manifest),
                         regions_panel(view.clusters(context.workspace, manifest.name)),
                     ],

@@ -5,6 +5,7 @@ from typing import Any
 from dash import html
 
 from dashboard.addresses import feature_href
+from dashboard.components.attributes import attrs
 from dashboard.components.frame import panel, quiet_link, stat
 from dashboard.components.token_strip import token_text
 from dashboard.figures.theme import visible

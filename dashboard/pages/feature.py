@@ -16,6 +16,7 @@ from dashboard.views import features as view
 
 _LOG_LOW = -6
 """log10 of the lowest density that the slider tells apart; at its left end dead features are in"""
+_MARKS = ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
 _FILTERS = {"label": "agTextColumnFilter", "density": "agNumberColumnFilter"}
 
 

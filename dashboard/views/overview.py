@@ -117,9 +117,11 @@ def _features(m: Manifest) -> Described:
 
 
 def _heads(m: Manifest) -> Described:
-    prompts, seeds = m.config.get("prompts"), m.config.get("seeds")
     sentence = f"Every attention head of {m.config.get('model', 'the model')} scored on repeated random tokens."
-    return sentence, [("prompts", _plain(prompts)), ("seeds", _plain(seeds))], f"/heads/{m.name}"
+    facts = [("prompts", _plain(m.config.get("prompts"))), ("seeds", _plain(m.config.get("seeds")))]
+    found = [(k, v["found"]) for k, v in m.summary.items() if isinstance(v, dict) and isinstance(v.get("found"), int)]
+    facts = [(f"{kind.replace('_', ' ')} heads", _count(n)) for kind, n in found] + facts
+    return sentence, facts, f"/heads/{m.name}"
 
 
 def _atlas(m: Manifest) -> Described:

@@ -1,0 +1,186 @@
+"""Figures are pure: the numbers that go in come out, and no token text becomes markup."""
+
+import json
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_workspace import HOSTILE, KINDS
+
+from dashboard.figures.atlas import MAX_LABELS, Points, atlas_map, highlight
+from dashboard.figures.heads import head_scores
+from dashboard.figures.histogram import activation_histogram
+from dashboard.figures.lens import LABELLED, logit_lens
+from dashboard.figures.pattern import attention_pattern
+from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
+
+
+def trace(figure: go.Figure, index: int = 0) -> dict:
+    """One trace as the browser gets it, with arrays as lists."""
+    return json.loads(json.dumps(figure.to_dict()["data"][index], default=lambda a: a.tolist()))
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_text_reads_on_the_surface_in_both_schemes(colours):
+    for name in ("text", "muted", "accent"):
+        assert contrast(getattr(colours, name), colours.surface) >= 4.5, name
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_points_stand_out_from_the_surface(colours):
+    assert min(contrast(c, colours.surface) for c in colours.categories) >= 2.5
+
+
+@given(st.text(max_size=200))
+def test_escaped_text_holds_no_markup_and_no_field(text):
+    shown = escape(text)
+    assert "<" not in shown
+    assert ">" not in shown
+    assert "%{" not in shown
+    assert "\n" not in shown
+
+
+def test_whitespace_tokens_are_visible():
+    assert visible("\n") == "↵"
+    assert visible("  ") == "␣␣"
+    assert visible("\t") == "⇥"
+    assert len(visible("L" * 300)) == 48
+
+
+def test_histogram_bars_hold_the_counts():
+    counts, edges = [0, 3, 10, 2, 0], np.geomspace(0.1, 10, 6).tolist()
+    figure = activation_histogram(counts, edges, LIGHT, marker=1.0)
+    assert sum(figure.data[0].y) == 15
+    assert figure.layout.shapes[0].x0 == pytest.approx(0.0)  # log10 of the mean
+
+
+def test_histogram_of_a_dead_feature_says_so():
+    figure = activation_histogram([0, 0], [0.1, 1.0, 10.0], DARK)
+    assert len(figure.data) == 0
+    assert "never fired" in figure.layout.annotations[0].text
+
+
+def pattern_of(n: int) -> np.ndarray:
+    raw = np.tril(np.random.default_rng(0).random((n, n)))
+    return raw / raw.sum(1, keepdims=True)
+
+
+def test_pattern_keeps_weights_and_blanks_the_future():
+    weights = pattern_of(4)
+    figure = attention_pattern(weights, ["a", "b", "c", "d"], LIGHT)
+    z = np.asarray(figure.data[0].z, float)
+    assert np.allclose(np.tril(weights), np.nan_to_num(z), atol=1e-6)
+    assert np.isnan(z[np.triu_indices(4, 1)]).all()
+    assert figure.data[0].zmin == 0
+    assert figure.data[0].zmax == 1
+
+
+def test_pattern_text_is_inert():
+    figure = attention_pattern(pattern_of(len(HOSTILE)), HOSTILE, DARK)
+    texts = [cell for row in figure.data[0].hovertext for cell in row] + list(figure.layout.xaxis.ticktext)
+    assert not any("<script" in t or "<img" in t or "<a " in t for t in texts)
+
+
+def lens_of(n: int, token: str = "x") -> list:
+    return [[[(token, 0.5), ("y", 0.1)] for _ in range(n)] for _ in range(3)]
+
+
+def test_lens_shows_the_top_token_of_each_cell():
+    cells = lens_of(2)
+    cells[2][1] = [("Paris", 0.9), ("Rome", 0.05)]
+    figure = logit_lens(cells, ["embedding", "layer 0", "layer 1"], ["a", "b"], LIGHT)
+    written = trace(figure, 1)
+    where = list(zip(written["x"], written["y"], strict=True)).index((1, 2))
+    assert written["text"][where] == "Paris"
+    assert np.asarray(figure.data[0].z)[2, 1] == pytest.approx(0.9)
+    assert "Rome" in figure.data[0].hovertext[2][1]
+
+
+def test_lens_of_a_long_prompt_carries_no_cell_text():
+    n = LABELLED + 1
+    assert len(logit_lens(lens_of(n), ["a", "b", "c"], ["t"] * n, LIGHT).data) == 1
+
+
+def test_lens_text_is_inert():
+    figure = logit_lens(lens_of(2, "<img src=x onerror=1>"), ["a", "b", "c"], ["<script>", "b"], LIGHT)
+    assert "<img" not in json.dumps(figure.to_plotly_json(), default=str)
+
+
+def head_row(layer: int, head: int, score: float, found: bool) -> dict:
+    row: dict = {"layer": layer, "head": head}
+    for kind in KINDS:
+        row |= {kind: score, f"{kind}_low": score - 0.01, f"{kind}_high": score + 0.01, f"{kind}_found": found}
+        row |= {f"{kind}_null": 0.02, f"{kind}_null_high": 0.03}
+    return row
+
+
+def test_head_map_puts_scores_where_the_heads_are_and_marks_what_was_found():
+    rows = [
+        head_row(layer, head, 0.1 * layer + 0.01 * head, found=layer == 2) for layer in range(3) for head in range(2)
+    ]
+    figure = head_scores(rows, "induction", LIGHT)
+    assert np.asarray(figure.data[0].z)[2, 1] == pytest.approx(0.21)
+    assert list(figure.data[1].y) == [2, 2]
+    assert "0.200 to 0.220" in figure.data[0].hovertext[2][1]
+
+
+def points(n: int) -> Points:
+    rng = np.random.default_rng(0)
+    xy, floats = rng.normal(size=(2, n)).astype(np.float32), rng.random((2, n)).astype(np.float32)
+    cluster = rng.integers(-1, 30, n).astype(np.int32)
+    labels = [HOSTILE[i % len(HOSTILE)] for i in range(n)]
+    return Points(*xy, cluster, *floats, np.arange(n), labels)
+
+
+def regions(n: int) -> list[dict]:
+    one = {"x_min": 0.0, "x_max": 9.0, "y_min": 0.0, "y_max": 9.0, "label": "<b>x</b>"}
+    return [one | {"cluster": i, "size": 100 - i, "x": i % 6, "y": float(i // 6)} for i in range(n)]
+
+
+@pytest.mark.parametrize("colour_by", ["cluster", "density", "value"])
+def test_map_is_one_trace_of_float32_bytes(colour_by):
+    figure = atlas_map(points(500), [], LIGHT, colour_by=colour_by, value_name="norm")
+    base = figure.to_plotly_json()["data"][0]
+    assert base["type"] == "scattergl"
+    assert base["x"]["dtype"] == "f4"
+    assert len(figure.data) == 3
+    assert [len(t["x"]) for t in figure.data[1:]] == [0, 0]
+
+
+def test_noise_is_grey_and_neighbouring_clusters_differ():
+    some = points(300)
+    figure = atlas_map(some, [], LIGHT, colour_by="cluster", value_name="norm")
+    colour = np.asarray(figure.data[0].marker.color)
+    assert (colour[some.cluster < 0] == 0).all()
+    assert (colour[some.cluster >= 0] > 0).all()
+
+
+def test_map_names_few_regions_and_none_as_markup():
+    figure = atlas_map(points(50), regions(60), LIGHT, colour_by="cluster", value_name="norm")
+    assert 1 <= len(figure.layout.annotations) <= MAX_LABELS
+    assert all("<" not in a.text for a in figure.layout.annotations)
+
+
+def test_highlight_marks_the_matches_and_rings_the_chosen():
+    some = points(20)
+    matches, ring = highlight(some, [3, 7], 5, LIGHT)
+    assert np.array_equal(matches["x"], some.x[[3, 7]])
+    assert list(ring["y"]) == [some.y[5]]
+
+
+def test_unknown_scheme_is_light():
+    assert theme(None) is LIGHT
+    assert theme("dark") is DARK

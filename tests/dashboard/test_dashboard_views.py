@@ -1,0 +1,183 @@
+"""What pages ask of a workspace: right rows, small answers, plain words, and names that cannot leave the workspace."""
+
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dashboard.views import atlas, features, heads, overview
+from interp.errors import ConfigError, MissingError, UnknownNameError, UsageError, WorkbenchError
+from interp.workspace import Workspace
+
+
+def test_sae_features_come_before_neurons(workspace):
+    assert features.choose(workspace, None) == "demo"
+
+
+def test_unknown_features_name_the_nearest(workspace):
+    with pytest.raises(UnknownNameError, match="did you mean 'demo'"):
+        features.choose(workspace, "demp")
+
+
+@pytest.mark.parametrize("name", ["../demo", "..", "a/../../b", "/etc/passwd", "demo\x00", "%2e%2e", ""])
+def test_traversal_names_are_refused(workspace, name):
+    with pytest.raises(WorkbenchError):
+        workspace.manifest("features", name)
+
+
+def test_link_out_of_the_workspace_is_refused(tmp_path, workspace):
+    copy = Workspace(tmp_path / "copy", create=True)
+    (copy.root / "features").mkdir()
+    (copy.root / "features" / "out").symlink_to(workspace.root / "features" / "demo")
+    with pytest.raises(ConfigError, match="outside"):
+        features.one(copy, "out", 0)
+
+
+def test_one_feature_has_its_row_and_the_shared_edges(workspace):
+    row = features.one(workspace, "demo", 12)
+    assert row["feature"] == 12
+    assert len(row["histogram_edges"]) == len(row["histogram"]) + 1
+
+
+@pytest.mark.parametrize("index", [-1, 240, 10**9])
+def test_feature_out_of_range_says_the_range(workspace, index):
+    with pytest.raises(UsageError, match="0 to 239"):
+        features.one(workspace, "demo", index)
+
+
+def test_examples_come_group_by_group_and_strongest_first(workspace):
+    rows = features.examples(workspace, "demo", 12)
+    assert [r["group_order"] for r in rows] == sorted(r["group_order"] for r in rows)
+    top = [r["activation"] for r in rows if r["group"] == "top"]
+    assert top == sorted(top, reverse=True)
+
+
+def test_listing_is_capped_whatever_is_asked(workspace):
+    found = features.listing(workspace, "demo", features.Query(), 0, 10**6)
+    assert len(found.rows) == features.MAX_ROWS
+    assert found.total == 240
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    start=st.integers(0, 260),
+    size=st.integers(1, 60),
+    sort=st.sampled_from(["feature", "label", "density", "max_activation"]),
+    descending=st.booleans(),
+)
+def test_pages_of_the_list_are_slices_of_the_whole(workspace, start, size, sort, descending):
+    query = features.Query(sort=sort, descending=descending)
+    whole = [row for at in (0, 200) for row in features.listing(workspace, "demo", query, at, at + 200).rows]
+    part = features.listing(workspace, "demo", query, start, start + size)
+    assert part.rows == whole[start : start + size]
+    assert part.total == len(whole) == 240
+
+
+def test_listing_filters_by_text_and_density(workspace):
+    query = features.Query(text="PROSE about", density_low=0.01, density_high=0.1)
+    found = features.listing(workspace, "demo", query)
+    assert 0 < found.total < 240
+    assert all("prose about" in r["label"] and 0.01 <= r["density"] <= 0.1 for r in found.rows)
+
+
+@pytest.mark.parametrize("text", ["'; drop table f; --", "%", "_", "\\", "<script>"])
+def test_search_text_is_a_value_not_sql(workspace, text):
+    found = features.listing(workspace, "demo", features.Query(text=text))
+    assert all(text in r["label"] for r in found.rows)
+
+
+def test_sorting_by_an_unknown_column_is_refused():
+    with pytest.raises(UnknownNameError):
+        features.Query(sort="density; drop table f")
+
+
+def test_random_feature_is_alive_and_repeatable(workspace):
+    drawn = [features.random_live(workspace, "demo", seed=s) for s in range(40)]
+    assert drawn == [features.random_live(workspace, "demo", seed=s) for s in range(40)]
+    assert all(features.one(workspace, "demo", i)["n_fired"] > 0 for i in set(drawn))
+    assert len(set(drawn)) > 20
+
+
+def test_map_search_finds_labels_and_only_those(workspace):
+    points = atlas.points(workspace, "embeddings")
+    matches, total = atlas.search(workspace, "embeddings", " River")
+    expected = [i for i, label in enumerate(points.labels) if "river" in label.casefold()]
+    assert matches == expected
+    assert total == len(expected) > 0
+
+
+def test_empty_search_matches_nothing(workspace):
+    assert atlas.search(workspace, "embeddings", "   ") == ([], 0)
+
+
+def test_a_point_knows_its_true_neighbours(workspace):
+    found = atlas.point(workspace, "embeddings", 14)
+    assert len(found["neighbours"]) == atlas.MAX_NEIGHBOURS
+    cosines = [cosine for *_, cosine in found["neighbours"]]
+    assert cosines == sorted(cosines, reverse=True)
+    assert 14 not in [n for n, *_ in found["neighbours"]]
+
+
+def test_a_point_off_the_map_says_the_range(workspace):
+    with pytest.raises(UsageError, match="0 to 399"):
+        atlas.point(workspace, "embeddings", 400)
+
+
+def test_a_rebuilt_map_is_read_anew(tmp_path, workspace):
+    from make_workspace import build
+
+    root = tmp_path / "ws"
+    first = build(root, n_points=30, n_features=40)
+    assert len(atlas.points(first, "embeddings").labels) == 30
+    shutil.rmtree(root)
+    assert len(atlas.points(build(root, n_points=31, n_features=40), "embeddings").labels) == 31
+
+
+def test_regions_come_largest_first_without_noise(workspace):
+    sizes = [c["size"] for c in atlas.clusters(workspace, "embeddings")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(c["cluster"] >= 0 for c in atlas.clusters(workspace, "embeddings"))
+
+
+def test_heads_found_are_the_flagged_ones_strongest_first(workspace):
+    rows = heads.scores(workspace, "smollm2-135m")
+    found = heads.found(rows, "induction")
+    assert {heads.name_of(r) for r in found} == {heads.name_of(r) for r in rows if r["induction_found"]}
+    assert [r["induction"] for r in found] == sorted((r["induction"] for r in found), reverse=True)
+
+
+def test_unknown_score_names_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'induction'"):
+        heads.check_kind("inductoin")
+
+
+def test_empty_workspace_says_what_to_run(tmp_path):
+    empty = Workspace(tmp_path)
+    assert overview.overview(empty).empty
+    for choose in (features.choose, atlas.choose, heads.choose):
+        with pytest.raises(MissingError, match="workbench"):
+            choose(empty, None)
+
+
+def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
+    from make_workspace import build
+
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    (workspace.root / "saes" / "demo" / "manifest.json").write_text("{")
+    found = overview.overview(workspace)
+    assert {kind: len(cards) for kind, cards in found.cards.items()} == {
+        "recording": 1, "sae": 0, "features": 2, "atlas": 2, "heads": 1, "evaluation": 0,
+    }  # fmt: skip
+    assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
+    assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]
+    assert found.models == ["smollm2-135m"]
+
+
+def test_cards_speak_in_the_numbers_of_the_manifest(workspace):
+    cards = overview.overview(workspace).cards
+    assert "158,750 tokens of docstrings" in cards["recording"][0].sentence
+    assert "88% of the variance" in cards["sae"][0].sentence
+    atlas_card = next(c for c in cards["atlas"] if c.name == "embeddings")
+    assert "15% close by" in atlas_card.sentence
+    assert atlas_card.href == "/atlas/embeddings"
