@@ -31,7 +31,6 @@ EXTRA_SHAPES = {"topk": {}, "jumprelu": {"threshold": ("d_sae",)}}
 FIXED = {
     "normalize_activations": ("none", None),
     "reshape_activations": ("none", None),
-    "apply_b_dec_to_input": (True,),
 }
 
 
@@ -61,6 +60,8 @@ def load_sae(folder: Path) -> SAE:
     _check_finite(tensors, folder / WEIGHTS)
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     weights = Weights(*(tensors[name] for name in SHAPES))
+    if config.get("apply_b_dec_to_input") is False:  # x @ W_enc = (x - b_dec) @ W_enc + b_dec @ W_enc
+        weights = weights._replace(b_enc=weights.b_enc + weights.b_dec @ weights.W_enc)
     return _MAKERS[config["architecture"]](weights, tensors, config, _metadata(config))
 
 
