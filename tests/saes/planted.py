@@ -71,6 +71,7 @@ def write_recording(
     labels: list[str] | None = None,
     hook_point: str = HOOK,
     dtype: torch.dtype = torch.float32,
+    weight_hash: str = "0" * 64,
 ) -> Recording:
     """A recording folder written by hand in the documented layout; `document` is -1 for BOS and padding."""
     n, d = activations.shape
@@ -115,7 +116,7 @@ def write_recording(
             "hook_points": [hook_point],
             "context_length": context_length,
             "model": "tiny",
-            "weight_hash": "0" * 64,
+            "weight_hash": weight_hash,
         },
         summary={"shard_rows": shard_rows, "widths": {hook_point: d}},
         content_hash="f" * 64,

@@ -1,0 +1,116 @@
+"""Labels: planted causes of firing are named, and base rates keep common tokens from explaining everything."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from planted import HOOK, TableDictionary, write_recording
+
+from saes.explain import Reading, choose_label, early_label, label_features, measure_base_rates, most_telling, quoted
+from saes.statistics import collect_statistics
+
+VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
+CONTEXT = 20
+
+
+def planted_labels(folder: Path, fires) -> list[str]:
+    """Labels of features that fire where `fires(tokens, documents) [n, n_features]` says, on random text."""
+    generator = torch.Generator().manual_seed(0)
+    n = 60 * CONTEXT
+    tokens = torch.randint(1, len(VOCABULARY), (n,), generator=generator)
+    document = torch.arange(n) // CONTEXT
+    tokens[::CONTEXT], document[::CONTEXT] = 0, -1
+    names = ["numpy" if i % 6 == 0 else f"package{i % 6}" for i in range(60)]
+    in_numpy = (document % 6 == 0) & (document >= 0)
+    acts = fires(tokens, in_numpy).float()
+    acts[document < 0] = 0
+    recording = write_recording(
+        folder / "rec", acts, tokens, document, context_length=CONTEXT, shard_contexts=25, labels=names
+    )
+    statistics = collect_statistics(TableDictionary(acts.shape[1]), recording, HOOK, window=2, n_top=4, seed=0)
+    return label_features(statistics, recording, VOCABULARY, [[" yes", " no"]] * acts.shape[1])
+
+
+def test_planted_causes_are_named(tmp_path: Path):
+    def fires(tokens, in_numpy):
+        following = torch.cat([tokens[1:], torch.zeros(1, dtype=tokens.dtype)])
+        preceding = torch.cat([torch.zeros(1, dtype=tokens.dtype), tokens[:-1]])
+        columns = [
+            tokens == 1,
+            (tokens == 1) | (tokens == 2),
+            following == 3,
+            preceding == 4,
+            in_numpy,
+            torch.zeros_like(in_numpy),
+            torch.ones_like(in_numpy),
+        ]
+        return torch.stack(columns, 1)
+
+    labels = planted_labels(tmp_path, fires)
+    assert labels[0] == '" the" (100 %)'
+    assert labels[1] == '"the" in any form (100 %)'
+    assert labels[2] == 'before " of" (100 %)'
+    assert labels[3].startswith('after " cat"')
+    assert labels[4] == "in numpy docs (100 %)"
+    assert labels[5] == "dead"
+    assert labels[6] == "dense (100 % of tokens)"
+
+
+def test_random_firing_is_explained_by_nothing(tmp_path: Path):
+    def fires(tokens, in_numpy):
+        return torch.rand(len(tokens), 5, generator=torch.Generator().manual_seed(1)) < 0.2
+
+    assert planted_labels(tmp_path, fires) == ['promotes " yes", " no"'] * 5
+
+
+def test_a_share_no_higher_than_the_base_rate_is_no_explanation():
+    common = Reading('" the"', share=0.6, base=0.5)
+    rare = Reading('" cat"', share=0.6, base=0.01)
+    assert not common.holds
+    assert rare.holds
+    tokens = np.array([4] * 6 + [5, 6, 7, 8])
+    assert choose_label([common, rare], tokens, VOCABULARY, []) == '" cat" (60 %)'
+
+
+def test_information_decides_between_readings_that_hold():
+    sharp, broad = Reading("sharp", 0.6, 0.001), Reading("broad", 0.9, 0.2)
+    assert sharp.information > broad.information
+    assert choose_label([broad, sharp], np.array([1]), VOCABULARY, []).startswith("sharp")
+
+
+def test_three_tokens_share_a_label_when_they_make_up_half():
+    tokens = np.array([8] * 3 + [9] * 2 + [1] * 2 + [10, 11, 12])
+    assert choose_label([], tokens, VOCABULARY, [" x"]) == '" a", " the", " an" (70 %)'
+    scattered = np.arange(10, 30)
+    assert choose_label([], scattered, VOCABULARY, [" x", " y"]) == 'promotes " x", " y"'
+    assert choose_label([], scattered, VOCABULARY, []).startswith("mixed: ")
+
+
+def test_the_most_telling_value_beats_the_most_common_one():
+    base = np.array([0.9, 0.05, 0.05])
+    ids = np.array([0] * 5 + [1] * 5)
+    reading = most_telling(ids, base, str)
+    assert reading is not None
+    assert (reading.text, reading.share) == ("1", 0.5)
+    assert most_telling(np.array([-1, -1]), base, str) is None
+
+
+def test_base_rates_count_real_tokens_only(tmp_path: Path):
+    tokens, document = torch.tensor([0, 1, 1, 2, 0, 3, 3, 3]), torch.tensor([-1, 0, 0, 0, -1, 1, 1, 1])
+    recording = write_recording(
+        tmp_path / "rec", torch.zeros(8, 3), tokens, document, context_length=4, shard_contexts=1, labels=["x", "y"]
+    )
+    base = measure_base_rates(recording, 5)
+    np.testing.assert_allclose(base.tokens, [0, 2 / 6, 1 / 6, 3 / 6, 0])
+    np.testing.assert_allclose(base.labels, [0.5, 0.5])
+
+
+@pytest.mark.parametrize(("n_fired", "density", "expected"), [(0, 0.0, "dead"), (2, 0.01, 'rare: " cat"')])
+def test_features_without_evidence_say_so(n_fired: int, density: float, expected: str):
+    assert early_label(n_fired, density, np.array([4] * n_fired), VOCABULARY) == expected
+
+
+def test_tokens_in_labels_are_quoted_on_one_line_and_short():
+    assert quoted("\n<b>") == '"\\n<b>"'
+    assert len(quoted("x" * 500)) < 30
