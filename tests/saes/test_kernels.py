@@ -1,0 +1,221 @@
+"""The sparse step: the right latents, the right gradients, the right update, on every backend."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saes.kernels.auxk import CAP, dead_latents
+from saes.kernels.compiled import CompiledOps
+from saes.kernels.plain import PlainOps
+from saes.kernels.state import TrainState
+from saes.kernels.step import Stepper, StepSettings, choose_ops
+
+D_IN, D_SAE, N, K = 24, 96, 80, 5
+BACKENDS = [PlainOps, CompiledOps]
+SELECTS = {
+    "topk": lambda ops, pre: ops.select_topk(pre, K),
+    "batchtopk": lambda ops, pre: ops.select_batch(pre, K * len(pre)),
+}
+
+
+def make_state(dtype=torch.float64, seed=0, d_sae=D_SAE):
+    generator = torch.Generator().manual_seed(seed)
+    state = TrainState.initial(torch.randn(D_IN, generator=generator, dtype=dtype), d_sae, generator=generator)
+    state.b_enc.copy_(0.1 * torch.randn(d_sae, generator=generator, dtype=dtype))
+    state.W_enc.add_(0.1 * torch.randn(d_sae, D_IN, generator=generator, dtype=dtype))
+    return state
+
+
+def make_data(dtype=torch.float64, seed=1, n=N):
+    return torch.randn(n, D_IN, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2
+
+
+def reference_loss(weights, x, kind, dead, k_aux, coefficient, variance):
+    """The loss of the papers, dense, by autograd: FVU plus `coefficient` times AuxK."""
+    W_enc, b_enc, W_dec, b_dec = weights
+    pre = (x - b_dec) @ W_enc.T + b_enc
+    if kind == "topk":
+        mask = torch.zeros_like(pre).scatter_(1, pre.topk(K, dim=1).indices, 1.0)
+    else:
+        mask = (pre >= pre.flatten().topk(K * len(x)).values.min()).to(pre.dtype)
+    error = x - (pre.relu() * mask) @ W_dec - b_dec
+    loss = error.square().sum() / (len(x) * variance)
+    if len(dead):
+        dead_pre = pre[:, dead]
+        keep = torch.zeros_like(dead_pre).scatter_(1, dead_pre.topk(min(k_aux, len(dead)), dim=1).indices, 1.0)
+        target = error.detach()
+        aux = (target - (dead_pre.relu() * keep) @ W_dec[dead]).square().sum()
+        loss = loss + coefficient * aux / (target - target.mean(0)).square().sum()
+    return loss
+
+
+@pytest.mark.parametrize("ops", BACKENDS)
+@pytest.mark.parametrize("kind", SELECTS)
+@pytest.mark.parametrize("n_dead", [0, 5, 20])
+def test_hand_written_gradients_equal_autograd(ops, kind, n_dead):
+    state, x, k_aux = make_state(), make_data(), 8
+    dead = torch.arange(0, 3 * n_dead, 3)[
+        : CAP * k_aux
+    ]  # more than CAP * k_aux are silent equally long: the first take part
+    state.silent[torch.arange(0, 3 * n_dead, 3)] = 1000
+    stepper = Stepper(
+        StepSettings(variance=50.0, k_aux=k_aux, aux_coefficient=0.5, dead_window=900), SELECTS[kind], ops()
+    )
+    found_dead, loss, *_, gradients = stepper.gradients(state, x)
+    leaves = [w.clone().requires_grad_() for w in state.parameters().values()]
+    expected = reference_loss(leaves, x, kind, dead, k_aux, 0.5, 50.0)
+    expected.backward()
+    assert found_dead == n_dead
+    assert loss == pytest.approx(expected.item(), abs=1e-12)
+    for mine, leaf in zip(gradients, leaves, strict=True):
+        assert (mine - leaf.grad).abs().max() < 1e-10
+
+
+def entries(active):
+    """The set of (row, latent, value) of a selection, without padding."""
+    rows = torch.repeat_interleave(active.starts.diff())
+    return {
+        (r, i, v)
+        for r, i, v in zip(rows.tolist(), active.latents.tolist(), active.values.tolist(), strict=True)
+        if v > 0
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 20),
+    d_sae=st.integers(8, 300),
+    k=st.integers(1, 8),
+    shift=st.sampled_from([-3.0, 0.0, 3.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_compiled_selection_finds_the_same_latents_as_torch(n, d_sae, k, shift, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pre = torch.randn(n, d_sae, generator=generator) + shift
+    threshold = torch.rand(d_sae, generator=generator)
+    plain, compiled = PlainOps(), CompiledOps()
+    assert entries(plain.select_topk(pre, k)) == entries(compiled.select_topk(pre, k))
+    assert entries(plain.select_batch(pre, k * n)) == entries(compiled.select_batch(pre, k * n))
+    assert entries(plain.select_above(pre, threshold)) == entries(compiled.select_above(pre, threshold))
+
+
+def test_tied_values_go_to_the_first_latents_and_none_is_lost():
+    pre = torch.ones(3, 500)
+    topk, batch = CompiledOps().select_topk(pre, 4), CompiledOps().select_batch(pre, 7)
+    assert topk.latents.view(3, 4).tolist() == [[0, 1, 2, 3]] * 3
+    assert entries(batch) == {(0, i, 1.0) for i in range(7)}
+
+
+def test_bfloat16_selection_takes_the_largest_bfloat16_values():
+    pre = torch.randn(50, 400, generator=torch.Generator().manual_seed(3)).bfloat16()
+    values = CompiledOps().select_topk(pre, 6).values.view(50, 6)
+    assert values.dtype == torch.float32
+    assert torch.equal(values.sort(dim=1).values, pre.float().topk(6, dim=1).values.sort(dim=1).values)
+
+
+def test_a_concentrated_batch_misleads_the_sample_and_still_selects_exactly():
+    pre = (
+        torch.full((256, 64), 0.1) + torch.arange(64) * 1e-4
+    )  # the sampled rows (every fourth) hold large values, the rest small ones
+    pre[::4] += 10
+    n = 64 * 64 + 100
+    assert entries(CompiledOps().select_batch(pre, n)) >= set(entries(CompiledOps().select_above(pre, torch.ones(64))))
+    assert len(entries(CompiledOps().select_batch(pre, n))) == n
+
+
+@pytest.mark.parametrize("ops", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_update_is_adam_with_clipping_on_unit_decoder_rows(ops, dtype):
+    """Against torch's Adam on the projected gradient; the decoder rows are renormalised after each step."""
+    state, lr = make_state(dtype), 3e-3
+    peers = [w.clone() for w in state.parameters().values()]
+    adam = torch.optim.Adam(peers, lr=lr)
+    stepper = Stepper(StepSettings(variance=50.0, k_aux=8, dead_window=10**9, clip_norm=0.05), SELECTS["topk"], ops())
+    for seed in range(4):
+        x = make_data(dtype, seed)
+        *_, gradients = stepper.gradients(state, x)
+        raw = [g.clone() for g in gradients]
+        raw[2] -= (raw[2] * state.W_dec).sum(1, keepdim=True) * state.W_dec
+        for peer, grad in zip(peers, raw, strict=True):
+            peer.grad = grad
+        torch.nn.utils.clip_grad_norm_(peers, 0.05)
+        adam.step()
+        peers[2] /= peers[2].norm(dim=1, keepdim=True)
+        stepper.step(state, x, lr)
+        for mine, peer in zip(state.parameters().values(), peers, strict=True):
+            torch.testing.assert_close(mine, peer, atol=1e-4 * lr if dtype == torch.float64 else 0.02 * lr, rtol=0)
+    torch.testing.assert_close(state.W_dec.norm(dim=1), torch.ones(D_SAE, dtype=dtype))
+
+
+def run_steps(ops, n_steps=12, encoder=torch.float32):
+    state = make_state(torch.float32)
+    state.silent[:20] = 10**6
+    stepper = Stepper(
+        StepSettings(variance=100.0, k_aux=8, dead_window=1000, encoder_dtype=encoder), SELECTS["batchtopk"], ops
+    )
+    results = [stepper.step(state, make_data(torch.float32, seed), 1e-3) for seed in range(n_steps)]
+    return state, results
+
+
+def test_compiled_and_plain_steps_agree():
+    (compiled, ours), (plain, theirs) = run_steps(CompiledOps()), run_steps(PlainOps())
+    assert [r.n_dead for r in ours] == [r.n_dead for r in theirs]
+    np.testing.assert_allclose([r.loss for r in ours], [r.loss for r in theirs], rtol=1e-5)
+    for name, mine in compiled.tensors().items():
+        torch.testing.assert_close(mine, plain.tensors()[name], atol=3e-5, rtol=1e-4)
+
+
+def test_the_number_of_threads_changes_no_bit_after_the_dense_product():
+    before, x = torch.get_num_threads(), make_data(torch.float32, n=400)
+    state, pre = make_state(torch.float32), torch.randn(400, D_SAE, generator=torch.Generator().manual_seed(5))
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        ops = CompiledOps()
+        active = ops.select_batch(pre, 400 * K)
+        found.append((*active, *(t.clone() for t in ops.decode(x, state.W_dec, active, 0.1))))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_bfloat16_encoder_learns_as_float32_does():
+    (_, exact), (_, rough) = run_steps(CompiledOps(), 60), run_steps(CompiledOps(), 60, torch.bfloat16)
+    assert exact[0].loss > 1.3 * exact[-1].loss
+    assert rough[-1].loss == pytest.approx(exact[-1].loss, rel=0.01)
+
+
+def test_silence_is_counted_in_tokens_and_firing_ends_it():
+    state, _ = run_steps(CompiledOps(), 3)
+    fired = state.silent == 0
+    assert fired.any()
+    assert set(state.silent[~fired].tolist()) <= {N, 2 * N, 3 * N, *(10**6 + i * N for i in (1, 2, 3))}
+    assert ((state.density > 0) >= fired).all()
+
+
+def test_auxk_takes_the_longest_silent_and_at_most_its_cap():
+    state = make_state(torch.float32)
+    state.silent[:40] = torch.arange(1000, 1040)
+    n_dead, dead = dead_latents(state, window=1000, k_aux=4)
+    assert n_dead == 40
+    assert dead.tolist() == list(range(40 - CAP * 4, 40))
+
+
+def test_auxk_revives_latents_that_point_away_from_the_data():
+    """Dead latents (a large negative bias) come back with AuxK and stay dead without it."""
+    alive = {}
+    for coefficient in (0.0, 1.0):
+        state = make_state(torch.float32)
+        state.b_enc[:30] -= 6
+        settings_ = StepSettings(variance=100.0, k_aux=16, aux_coefficient=coefficient, dead_window=500)
+        stepper = Stepper(settings_, SELECTS["topk"], CompiledOps())
+        for seed in range(400):
+            stepper.step(state, make_data(torch.float32, seed), 1e-2)
+        alive[coefficient] = int((state.silent[:30] < 500).sum())
+    assert alive[1.0] > alive[0.0] + 5, alive
+
+
+def test_the_backend_follows_the_device():
+    assert isinstance(choose_ops("cpu"), CompiledOps)
+    assert isinstance(choose_ops("cuda"), PlainOps)

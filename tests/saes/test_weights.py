@@ -1,0 +1,136 @@
+"""The folder on disk: SAELens' numbers, our round trip, and everything that is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_kinds import make_saes
+
+from interp.errors import CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
+from saes.weights.folder import CONFIG, WEIGHTS, check_model, load_sae, save_sae
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+
+
+@pytest.mark.parametrize("name", ["topk", "topk_plain", "jumprelu", "jumprelu_unbiased"])
+def test_folders_written_by_saelens_give_saelens_numbers(name):
+    """Frozen by `tests/oracles/saelens_loads_our_folder.py --freeze` with sae-lens 6.54.12."""
+    folder = FIXTURES / f"saelens_{name}"
+    sae, probe = load_sae(folder), load_file(folder / "probe.safetensors")
+    torch.testing.assert_close(sae.encode(probe["x"]), probe["feature_acts"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sae(probe["x"]), probe["recons"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(params=[0, 1], ids=["topk", "jumprelu"])
+def saved(request, tmp_path):
+    sae = make_saes()[request.param]
+    save_sae(sae, tmp_path)
+    return sae, tmp_path
+
+
+def test_a_saved_sae_comes_back_bit_for_bit(saved):
+    sae, folder = saved
+    loaded = load_sae(folder)
+    assert type(loaded) is type(sae)
+    assert loaded.metadata == sae.metadata
+    assert loaded.hook_point == sae.hook_point
+    for name, tensor in sae.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    x = torch.randn(20, sae.d_in)
+    assert torch.equal(loaded(x), sae(x))
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / CONFIG).read_text())
+    config.update(changes)
+    (folder / CONFIG).write_text(json.dumps({k: v for k, v in config.items() if v is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"architecture": "jumpreglu"}, UnknownNameError, "did you mean 'jumprelu'"),
+        ({"architecture": ...}, CorruptError, "lacks architecture"),
+        ({"d_sae": ...}, CorruptError, "lacks d_sae"),
+        ({"metadata": ...}, CorruptError, "lacks metadata"),
+        ({"d_sae": "many"}, CorruptError, "d_sae must be a whole number"),
+        ({"d_in": 17}, CorruptError, r"W_enc should be \[17, 64\]"),
+        ({"d_sae": 65}, CorruptError, r"W_enc should be \[16, 65\]"),
+        ({"normalize_activations": "layer_norm"}, MismatchError, "normalize_activations = 'layer_norm'"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(saved, changes, error, words):
+    _, folder = saved
+    edit_config(folder, **changes)
+    with pytest.raises(error, match=words):
+        load_sae(folder)
+
+
+def test_topk_without_k_is_refused(tmp_path):
+    save_sae(make_saes()[0], tmp_path)
+    edit_config(tmp_path, k=...)
+    with pytest.raises(CorruptError, match="k must be a whole number"):
+        load_sae(tmp_path)
+
+
+def edit_weights(folder, **changes):
+    tensors = load_file(folder / WEIGHTS)
+    tensors.update(changes)
+    save_file({k: v for k, v in tensors.items() if v is not None}, folder / WEIGHTS)
+
+
+def test_wrong_weights_are_refused(saved):
+    _, folder = saved
+    good = (folder / WEIGHTS).read_bytes()
+    edit_weights(folder, b_dec=None)
+    with pytest.raises(CorruptError, match="lacks b_dec"):
+        load_sae(folder)
+    (folder / WEIGHTS).write_bytes(good)
+    edit_weights(folder, W_skip=torch.zeros(2, 2))
+    with pytest.raises(CorruptError, match="holds W_skip as well"):
+        load_sae(folder)
+    (folder / WEIGHTS).write_bytes(good)
+    edit_weights(folder, b_enc=torch.full((64,), float("nan")))
+    with pytest.raises(NonFiniteError, match="b_enc must be finite, 64 of its 64"):
+        load_sae(folder)
+
+
+def test_a_truncated_weight_file_is_named(saved):
+    _, folder = saved
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CorruptError, match=WEIGHTS):
+        load_sae(folder)
+    path.unlink()
+    with pytest.raises(CorruptError, match="missing"):
+        load_sae(folder)
+    with pytest.raises(MissingError, match="no SAE at"):
+        load_sae(folder / "nowhere")
+
+
+def test_a_config_that_is_not_json_is_named(saved):
+    _, folder = saved
+    (folder / CONFIG).write_text('{"d_in": 16,')
+    with pytest.raises(CorruptError, match=CONFIG):
+        load_sae(folder)
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    sae = make_saes()[0]
+    sae.W_dec[3, 2] = float("inf")
+    with pytest.raises(NonFiniteError, match="W_dec"):
+        save_sae(sae, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_models_weights_are_refused_unless_allowed(saved):
+    sae, folder = saved
+    check_model(sae, sae.metadata.weight_hash)
+    with pytest.raises(MismatchError, match="trained on tiny"):
+        check_model(sae, "1" * 64)
+    check_model(sae, "1" * 64, allow_other_weights=True)
+    edit_config(folder, metadata={"hook_name": "blocks.1.hook_resid_post"})
+    with pytest.raises(MismatchError, match="not recorded"):
+        check_model(load_sae(folder), "1" * 64)
