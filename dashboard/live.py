@@ -61,7 +61,7 @@ class LiveModel:
             shape = head_shape(loaded)
             if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
                 last = f"L{shape.n_layers - 1}H{shape.n_heads - 1}"
-                raise UnknownNameError("head", f"L{layer}H{head}", ["L0H0", last])
+                raise UnknownNameError("head", f"L{layer}H{head}", ["L0H0", last], f"(the last one is {last})")
             name = f"blocks.{layer}.attn.hook_pattern"
             _, values = run_with_cache(loaded, tokens, [name], stop_at_layer=layer + 1)
             return Pattern(token_strings(loaded, tokens), layer, head, values[name][0, head].float().cpu().numpy())

@@ -1,0 +1,107 @@
+"""The real model behind the prompt page: right numbers, one load, and every wrong request in one line."""
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from dashboard.live import MAX_TOKENS, LiveModel
+from interp.errors import PromptError, UnknownNameError
+
+MODEL = "smollm2-135m"
+TEXT = "The capital of France is"
+
+
+@pytest.fixture(scope="module")
+def real(workspace, smollm2) -> Iterator[LiveModel]:
+    """Loading is replaced by the model that the whole test run shares, and counted."""
+    loads: list[str] = []
+
+    def load(spec: str):
+        loads.append(spec)
+        return smollm2
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interp.models.loading.load_model", load)
+        yield LiveModel(workspace)
+    assert loads == [MODEL]  # once, whatever was asked
+
+
+def test_nothing_is_loaded_before_the_first_prompt(workspace):
+    assert LiveModel(workspace).state == "cold"
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_empty_prompt_fails_before_anything_is_loaded(workspace, text):
+    live = LiveModel(workspace)
+    with pytest.raises(PromptError, match="empty"):
+        live.read(text, model=MODEL, features=None)
+    assert live.state == "cold"
+
+
+def test_a_model_that_the_workspace_does_not_name_is_refused(workspace):
+    with pytest.raises(UnknownNameError, match="smollm2-135m"):
+        LiveModel(workspace).read("hello", model="/etc/passwd", features=None)
+
+
+@pytest.mark.real
+def test_the_model_completes_paris_and_the_lens_ends_with_its_prediction(real):
+    result = real.read(TEXT, model=MODEL, features=None)
+    assert result.next_tokens[0][0] == " Paris"
+    last = result.lens[-1][-1]
+    assert last[0][0] == " Paris"
+    assert last[0][1] == pytest.approx(result.next_tokens[0][1], abs=1e-4)
+    assert len(result.lens) == result.n_layers + 1 == len(result.layers)
+    assert result.losses[0] is None
+    assert all(loss > 0 for loss in result.losses[1:])
+
+
+@pytest.mark.real
+def test_features_on_a_token_are_the_largest_of_the_dictionary(real):
+    from interp.models.adapter import run_with_cache, to_tokens
+
+    result = real.read(TEXT, model=MODEL, features="neurons")
+    place = "blocks.9.mlp.hook_post"
+    _, values = run_with_cache(real._models[MODEL], to_tokens(real._models[MODEL], TEXT), [place])
+    acts = values[place][0, -1].clamp(min=0)
+    strongest = acts.topk(5)
+    assert [f.feature for f in result.features[-1]] == strongest.indices.tolist()
+    assert [f.activation for f in result.features[-1]] == pytest.approx(strongest.values.tolist(), rel=1e-4)
+    assert result.features[0] == []  # BOS
+
+
+@pytest.mark.real
+def test_attention_rows_sum_to_one_and_never_look_ahead(real):
+    pattern = real.pattern(TEXT, model=MODEL, layer=3, head=2)
+    assert pattern.weights.shape == (len(pattern.tokens),) * 2
+    assert np.allclose(pattern.weights.sum(1), 1, atol=1e-4)
+    assert np.allclose(np.triu(pattern.weights, 1), 0)
+
+
+@pytest.mark.real
+def test_a_head_that_is_not_there_is_refused(real):
+    with pytest.raises(UnknownNameError, match="L29H8"):
+        real.pattern(TEXT, model=MODEL, layer=30, head=0)
+
+
+@pytest.mark.real
+def test_a_prompt_longer_than_the_page_says_how_long(real):
+    with pytest.raises(PromptError, match=f"at most {MAX_TOKENS}"):
+        real.read("word " * 400, model=MODEL, features=None)
+
+
+@pytest.mark.real
+def test_two_visitors_share_one_model(real):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(real.read("One two three", model=MODEL, features=None)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == 3
+    assert found[0] is found[1] is found[2]
+    assert real.state == "ready"

@@ -1,0 +1,217 @@
+"""Pages without a browser: what an address shows, what a wrong one says, and that none of it needs torch."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from dash import html
+from make_workspace import HOSTILE
+
+from dashboard.app import _ROUTES, _safe, create_app
+from dashboard.components.frame import explain
+from dashboard.components.token_strip import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
+from dashboard.context import Context
+from dashboard.figures.theme import DARK, LIGHT
+from dashboard.pages import atlas, feature, feature_detail, heads, overview, prompt
+from dashboard.pages.prompt_result import reading
+from interp.errors import PromptError, UnknownNameError, WorkbenchError
+from interp.workspace import Workspace
+
+
+def text_of(component) -> str:
+    """Everything a component shows, as JSON."""
+    return json.dumps(component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c))
+
+
+@pytest.fixture
+def context(workspace, live) -> Context:
+    return Context(workspace, live)
+
+
+@pytest.mark.parametrize(
+    ("layout", "address"),
+    [
+        (overview.layout, {}),
+        (atlas.layout, {}),
+        (atlas.layout, {"name": "embeddings", "colour": "density", "q": "the", "point": "3"}),
+        (feature.layout, {}),
+        (feature.layout, {"features": "neurons", "index": "3", "q": "prose", "d": "-4,-1"}),
+        (prompt.layout, {"text": "hello world"}),
+        (heads.layout, {"kind": "previous_token", "head": "L3H1"}),
+    ],
+)
+def test_every_page_answers_and_ignores_what_it_does_not_know(context, layout, address):
+    assert text_of(layout(context, **address, unknown="<script>"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "address", "message"),
+    [
+        (feature.layout, {"features": "demp"}, "did you mean 'demo'"),
+        (feature.layout, {"features": "demo", "index": "9999"}, "0 to 239"),
+        (feature.layout, {"features": "../demo", "index": "1"}, "not a usable name"),
+        (atlas.layout, {"name": "embedings"}, "did you mean 'embeddings'"),
+        (atlas.layout, {"name": "embeddings", "colour": "klusters"}, "did you mean 'cluster'"),
+        (atlas.layout, {"name": "embeddings", "point": "-3"}, "0 to 399"),
+        (heads.layout, {"name": "smolm2-135m"}, "did you mean 'smollm2-135m'"),
+        (heads.layout, {"kind": "inductoin"}, "did you mean 'induction'"),
+        (heads.layout, {"head": "L99H0"}, "unknown head"),
+        (heads.layout, {"head": "five"}, "L<layer>H<head>"),
+    ],
+)
+def test_a_wrong_name_in_an_address_says_the_nearest_right_one(context, layout, address, message):
+    with pytest.raises(WorkbenchError) as caught:
+        layout(context, **address)
+    assert message in str(caught.value)
+
+
+def test_an_error_becomes_a_page_with_a_way_back(server):
+    with server.app_context():
+        page = _safe(feature.layout, "/feature")(scheme="dark", features="demp")
+    assert "did you mean 'demo'" in text_of(page)
+    assert '"href": "/feature"' in text_of(page)
+
+
+def test_an_unexpected_error_is_shown_too(server):
+    def broken(context, **_):
+        raise RuntimeError("wires crossed")
+
+    with server.app_context():
+        assert "wires crossed" in text_of(_safe(broken, "/")(scheme="light"))
+
+
+def test_damaged_table_is_one_line_that_names_the_file(tmp_path):
+    from make_workspace import build
+
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    (workspace.root / "features" / "demo" / "features.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(WorkbenchError, match=r"features\.parquet.*workbench verify"):
+        feature.layout(Context(workspace, None), features="demo", index="1")
+
+
+def test_newer_schema_is_shown_on_the_overview(tmp_path):
+    from make_workspace import build
+
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    path = workspace.root / "features" / "demo" / "manifest.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    shown = text_of(overview.layout(Context(workspace, None)))
+    assert "schema version 99 is newer" in shown
+
+
+def test_empty_workspace_shows_the_command(tmp_path, live):
+    assert "workbench demo --workspace" in text_of(overview.layout(Context(Workspace(tmp_path), live)))
+
+
+def test_dead_feature_says_so(workspace):
+    shown = text_of(feature_detail.detail(workspace, "demo", 7, "light"))
+    assert "A dead feature" in shown
+    assert "Where it fires" not in shown
+
+
+def test_dense_feature_says_so(workspace):
+    from dashboard.views.features import Query, listing
+
+    dense = listing(workspace, "demo", Query(sort="density", descending=True)).rows[0]["feature"]
+    assert "A dense feature" in text_of(feature_detail.detail(workspace, "demo", dense, "light"))
+
+
+def test_neurons_have_no_logit_effects_where_there_are_none(workspace):
+    assert "does not write to the residual" in text_of(feature_detail.detail(workspace, "neurons", 3, "dark"))
+
+
+def test_prompt_page_runs_nothing_until_asked(context, live):
+    prompt.layout(context)
+    prompt.layout(context, text="hello")
+    assert live.calls == []
+
+
+def test_reading_shows_every_token_and_its_features(live):
+    result = live.read("one two three", model="m", features="demo")
+    shown = text_of(reading(result, "demo", {0: "<script>alert(1)</script>"}, DARK, layer=99, head=99))
+    assert all(word in shown for word in ("one", "two", "three"))
+    assert '"href": "/feature/demo/0"' in shown
+
+
+@pytest.mark.parametrize("text", ["", "   \n"])
+def test_empty_prompt_is_explained_in_the_page(server, live, text):
+    with server.app_context():
+        shown = prompt._read({"text": text, "model": "m", "features": ""}, {"layer": 0, "head": 0}, "light")
+    assert "the prompt is empty" in text_of(shown)
+
+
+def test_token_alpha_is_monotone_and_bounded():
+    values = [alpha(a, 10.0) for a in (0.0, 0.001, 1.0, 5.0, 10.0, 50.0)]
+    assert values == sorted(values)
+    assert values[0] == 0
+    assert values[1] >= MIN_ALPHA
+    assert values[-1] == MAX_ALPHA
+
+
+def test_token_strip_keeps_text_and_marks_the_peak():
+    strip = token_strip(["a", "\n", " b", "<i>"], [0.0, 0.0, 2.0, 1.0], maximum=2.0, peak=2)
+    silent, peak, weak = strip.children
+    assert silent.children == "a↵"
+    assert isinstance(peak, html.Mark)
+    assert "wb-peak" in peak.className
+    assert peak.to_plotly_json()["props"]["aria-label"] == "b, activation 2"
+    assert weak.children == "<i>"
+
+
+def test_no_component_is_given_html(workspace, live):
+    parts = [feature_detail.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
+    parts.append(reading(live.read("x", model="m", features="demo"), "demo", {}, LIGHT, layer=0, head=0))
+    shown = text_of(parts)
+    assert "dangerously" not in shown
+    assert "Markdown" not in shown
+
+
+def test_an_error_of_ours_is_its_own_explanation():
+    assert explain(PromptError("the prompt is empty; type some text")) == "the prompt is empty; type some text"
+    assert "ValueError" in explain(ValueError("x"))
+    assert "did you mean" in explain(UnknownNameError("kind", "a1", ["a2"]))
+
+
+def test_two_apps_in_one_process_keep_their_own_workspace(tmp_path, workspace, live):
+    first = create_app(workspace, live=live)
+    second = create_app(Workspace(tmp_path), live=live)
+    page = _safe(overview.layout, "/")
+    with first.server.app_context():
+        assert "158,750 tokens" in text_of(page(scheme="light"))
+    with second.server.app_context():
+        assert "Nothing here yet" in text_of(page(scheme="light"))
+
+
+def test_every_route_has_a_title():
+    assert all(title and path.startswith("/") for _, _, path, title in _ROUTES)
+
+
+TORCH_FREE = """
+import json, sys
+from werkzeug.test import Client
+from dashboard.serve import make_server
+from dashboard.app import _ROUTES, _safe
+from interp.workspace import Workspace
+server = make_server(Workspace(sys.argv[1]))
+with server.app.app_context():
+    for _, layout, path, _ in _ROUTES:
+        page = _safe(layout, "/")(scheme="light")
+        assert "That did not work" not in str(page), page
+    from dashboard.pages import atlas, feature, heads
+    atlas._draw({"name": "embeddings", "features": None}, "cluster", "the", None, "dark")
+    atlas._chosen(3, {"name": "embeddings", "features": None})
+    feature._show({"features": "demo", "index": 12}, "light")
+    heads._draw("induction", {"name": "smollm2-135m"}, "light")
+client = Client(server.app)
+assert client.get("/", headers={"Host": "127.0.0.1"}).status_code == 200
+print(json.dumps([m for m in ("torch", "transformers", "transformer_lens", "sklearn") if m in sys.modules]))
+"""
+
+
+def test_every_page_without_a_prompt_opens_without_torch(workspace):
+    done = subprocess.run(
+        [sys.executable, "-c", TORCH_FREE, str(workspace.root)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []

@@ -1,0 +1,133 @@
+"""Other sites and other machines stay out: by Host, by Origin, by token, and by what the browser is told."""
+
+import re
+
+import pytest
+from fake_live import FakeLive
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.test import Client
+
+from dashboard.app import create_app
+from dashboard.security import COOKIE, Guard, check_binding, content_security_policy, is_loopback
+from interp.errors import ConfigError
+
+TOKEN = "a-token-of-enough-letters"
+CALLBACK = "/_dash-update-component"
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("X-Frame-Options", "ALLOWALL")])
+    return [b"hello"]
+
+
+def guarded(**options) -> Client:
+    return Client(Guard(hello, policy=lambda: "default-src 'self'", **options))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8050", "localhost:1", "[::1]:8050"])
+def test_own_names_are_answered(host):
+    assert guarded().get("/", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8050", "127.0.0.1.evil.example", "localhost@evil", "", "x"]
+)
+def test_foreign_host_is_refused(host):
+    answer = guarded().get("/", environ_overrides={"HTTP_HOST": host})
+    assert answer.status_code == 403
+    assert b"hello" not in answer.data
+
+
+@given(st.from_regex(r"[a-z]{1,12}(\.[a-z]{2,8}){1,3}", fullmatch=True))
+def test_no_other_name_gets_in(host):
+    assert guarded().get("/", environ_overrides={"HTTP_HOST": host}).status_code == 403
+
+
+def test_a_configured_host_is_answered():
+    assert guarded(hosts=("lab.example",)).get("/", headers={"Host": "lab.example:8050"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1.evil.example"]
+)
+def test_cross_origin_write_is_refused(origin):
+    headers = {"Host": "127.0.0.1:8050", "Origin": origin}
+    assert guarded().post("/", headers=headers).status_code == 403
+
+
+def test_own_origin_may_write():
+    headers = {"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"}
+    assert guarded().post("/", headers=headers).status_code == 200
+
+
+def test_cross_site_write_without_origin_is_refused():
+    headers = {"Host": "127.0.0.1:8050", "Sec-Fetch-Site": "cross-site"}
+    assert guarded().post("/", headers=headers).status_code == 403
+
+
+def test_headers_are_ours_even_when_the_app_sets_its_own():
+    answer = guarded().get("/", headers={"Host": "localhost"})
+    assert answer.headers.getlist("X-Frame-Options") == ["SAMEORIGIN"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Content-Security-Policy"] == "default-src 'self'"
+
+
+def test_without_its_token_nothing_is_answered():
+    client = guarded(token=TOKEN)
+    assert client.get("/", headers={"Host": "localhost"}).status_code == 403
+    assert client.get("/?token=wrong", headers={"Host": "localhost"}).status_code == 403
+
+
+def test_token_in_the_address_becomes_a_strict_cookie_that_suffices():
+    client = guarded(token=TOKEN)
+    first = client.get(f"/?token={TOKEN}", headers={"Host": "localhost"})
+    assert first.status_code == 200
+    assert re.search(rf"{COOKIE}={TOKEN}; .*HttpOnly; SameSite=Strict", first.headers["Set-Cookie"])
+    assert client.get("/", headers={"Host": "localhost"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "lab.example"])
+def test_listening_to_others_needs_a_token(host):
+    assert not is_loopback(host)
+    with pytest.raises(ConfigError, match="token"):
+        check_binding(host, None)
+    check_binding(host, TOKEN)
+
+
+def test_a_short_token_is_refused():
+    with pytest.raises(ConfigError, match="16"):
+        check_binding("127.0.0.1", "short")
+
+
+def test_policy_names_no_other_server():
+    policy = content_security_policy(["'sha256-x'"])
+    assert not re.search(r"https?:|\*|'unsafe-inline'", policy.replace("style-src 'self' 'unsafe-inline'", ""))
+
+
+@pytest.fixture(scope="module")
+def app_client(workspace) -> Client:
+    return Client(create_app(workspace, live=FakeLive()).server)
+
+
+def test_app_refuses_a_foreign_host_and_a_foreign_origin(app_client):
+    assert app_client.get("/", headers={"Host": "evil.example"}).status_code == 403
+    foreign = {"Host": "127.0.0.1:8050", "Origin": "http://evil.example"}
+    assert app_client.post(CALLBACK, json={}, headers=foreign).status_code == 403
+
+
+def test_page_refers_to_this_server_only(app_client):
+    answer = app_client.get("/", headers={"Host": "127.0.0.1:8050"})
+    assert answer.status_code == 200
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', answer.text)
+    assert answer.text.count("sha256") == 0
+    assert "sha256-" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/assets/../app.py", "/assets/%2e%2e/app.py", "/assets/..%2fapp.py", "//assets/../../pyproject.toml"]
+)
+def test_assets_do_not_lead_out(app_client, path):
+    answer = app_client.get(path, headers={"Host": "127.0.0.1:8050"})
+    assert "create_app" not in answer.text
+    assert "build-system" not in answer.text
