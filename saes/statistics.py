@@ -119,7 +119,8 @@ def collect_statistics(
             keep = real[start : start + step].nonzero().squeeze(1)
             x = recording.activation_shard(hook_point, shard, slice(start, start + step))
             rows = keep + start + int(recording.shard_starts[shard])
-            statistics.add(_encode(dictionary, x[keep].float(), rows, recording, hook_point), rows)
+            x = x.index_select(0, keep).float()
+            statistics.add(_encode(dictionary, x, rows, recording, hook_point), rows)
             if progress is not None:
                 done = int(recording.shard_starts[shard]) + min(start + step, len(real))
                 progress(done, recording.n_rows, {"tokens": statistics.n_tokens})
@@ -136,7 +137,7 @@ def _encode(dictionary: Dictionary, x: Tensor, rows: Tensor, recording: Recordin
                 f"({len(bad)} rows in this block); record it again in a wider dtype"
             )
     acts = dictionary.encode_sparse(x)
-    if not torch.isfinite(acts.values).all():
+    if not torch.isfinite(acts.values.sum()):
         raise NonFiniteError("the dictionary gives NaN or infinity on finite activations; its weights are damaged")
     return acts
 

@@ -1,0 +1,197 @@
+"""The atlas folder from end to end: planted structure survives, seeds repeat, odd inputs are said or refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from interp.artifacts import read_manifest, verify
+from interp.atlas.build import build_atlas, build_from_source
+from interp.atlas.sources import embedding_source, file_source
+from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError, UnknownNameError
+from interp.models.adapter import token_strings, weight_hash
+from interp.models.loading import load_model
+
+N_CLUSTERS, SIZE = 5, 50
+
+
+def planted_vectors() -> tuple[torch.Tensor, list[str]]:
+    generator = torch.Generator().manual_seed(0)
+    centres = 5 * torch.randn(N_CLUSTERS, 20, generator=generator)
+    truth = torch.arange(N_CLUSTERS).repeat_interleave(SIZE)
+    names = ["river", "engine", "violin", "<script>", "winter"]
+    vectors = centres[truth] + torch.randn(len(truth), 20, generator=generator)
+    return vectors, [f"{names[t]} {i}" for i, t in enumerate(truth.tolist())]
+
+
+def build(vectors: torch.Tensor, folder: Path, labels: list[str] | None = None, **settings):
+    n = len(vectors)
+    given = {
+        "source": "file:planted",
+        "labels": labels or [f"p{i}" for i in range(n)],
+        "items": np.arange(n) + 100,
+        "values": np.linspace(0, 1, n),
+        "value_name": "norm",
+        "item_kind": "index",
+    }
+    return build_atlas(vectors, folder, **{**given, **settings})
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory):
+    vectors, labels = planted_vectors()
+    folder = tmp_path_factory.mktemp("atlas") / "planted"
+    return folder, vectors, labels, build(vectors, folder, labels, seed=4)
+
+
+def test_planted_clusters_are_kept_apart_and_named(planted):
+    folder, _, labels, manifest = planted
+    points = pq.read_table(folder / "points.parquet").to_pydict()
+    regions = pq.read_table(folder / "clusters.parquet").to_pylist()
+    assert len(regions) == manifest.summary["n_clusters"] == N_CLUSTERS
+    for region in regions:
+        words = {labels[i].split()[0] for i, c in enumerate(points["cluster"]) if c == region["cluster"]}
+        assert len(words) == 1, "one planted cluster each"
+        assert region["label"].startswith(words.pop().strip("<>"))
+    assert manifest.summary["trustworthiness"] > 0.85
+    assert verify(folder) == []
+
+
+def test_points_keep_their_items_values_and_hostile_labels(planted):
+    folder, vectors, labels, _ = planted
+    points = pq.read_table(folder / "points.parquet")
+    assert points["label"].to_pylist() == labels
+    assert any("<script>" in label for label in points["label"].to_pylist())
+    assert points["item"].to_pylist() == list(range(100, 100 + len(vectors)))
+    assert np.isfinite(points["x"].to_numpy()).all()
+    assert np.isfinite(points["y"].to_numpy()).all()
+
+
+def test_neighbours_on_disk_are_those_of_the_full_space(planted):
+    folder, vectors, _, _ = planted
+    table = pq.read_table(folder / "neighbours.parquet")
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    cosine = (unit @ unit.T).fill_diagonal_(-2)
+    expected = cosine.topk(15)
+    np.testing.assert_allclose(np.array(table["cosines"].to_pylist()), expected.values, atol=1e-5)
+    assert table["neighbours"].to_pylist()[0] == expected.indices[0].tolist()
+
+
+def test_the_tables_have_the_documented_columns(planted):
+    folder, *_, manifest = planted
+    columns = {name: pq.read_schema(folder / f"{name}.parquet").names for name in ("points", "clusters", "neighbours")}
+    assert columns["points"] == ["point", "x", "y", "label", "cluster", "density", "item", "value"]
+    assert columns["clusters"] == ["cluster", "label", "size", "x", "y", "x_min", "x_max", "y_min", "y_max"]
+    assert columns["neighbours"] == ["point", "neighbours", "cosines"]
+    documented = {
+        "n_points", "d", "trustworthiness", "recall_at_15", "quality_sample", "n_clusters", "value_name", "item_kind",
+        "features",
+    }  # fmt: skip
+    assert documented <= manifest.summary.keys()
+    assert read_manifest(folder).config["method"] == "umap-learn"
+
+
+def test_the_same_seed_gives_the_same_map_and_another_seed_another(planted, tmp_path: Path):
+    _, vectors, labels, first = planted
+    again = build(vectors, tmp_path / "planted", labels, seed=4)
+    other = build(vectors, tmp_path / "other", labels, seed=5)
+    assert again.content_hash == first.content_hash
+    assert other.files["points.parquet"]["sha256"] != first.files["points.parquet"]["sha256"]
+    assert other.files["neighbours.parquet"]["sha256"] == first.files["neighbours.parquet"]["sha256"]
+
+
+def test_max_points_keeps_a_seeded_sample_and_says_so(planted, tmp_path: Path):
+    _, vectors, labels, _ = planted
+    manifest = build(vectors, tmp_path / "a", labels, max_points=60, method="pca", seed=1)
+    items = pq.read_table(tmp_path / "a" / "points.parquet")["item"].to_pylist()
+    assert manifest.summary["n_points"] == len(items) == 60
+    assert items == sorted(items)
+    assert "60 of 250 points" in manifest.summary["notes"][0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12])
+def test_fewer_points_than_neighbours_still_make_a_map(n: int, tmp_path: Path):
+    manifest = build(torch.randn(n, 6, generator=torch.Generator().manual_seed(n)), tmp_path / "few")
+    points = pq.read_table(tmp_path / "few" / "points.parquet")
+    assert len(points) == n
+    assert np.isfinite(points["x"].to_numpy()).all()
+    neighbours = pq.read_table(tmp_path / "few" / "neighbours.parquet")["neighbours"].to_pylist()
+    assert all(len(row) == n - 1 for row in neighbours)
+    assert manifest.summary["trustworthiness"] is None
+    assert any("too few" in note for note in manifest.summary["notes"])
+
+
+def test_equal_vectors_share_one_place_and_the_summary_says_so(tmp_path: Path):
+    manifest = build(torch.ones(40, 5), tmp_path / "equal")
+    points = pq.read_table(tmp_path / "equal" / "points.parquet")
+    assert set(points["x"].to_pylist()) == {0.0}
+    assert "all vectors are equal" in manifest.summary["notes"][0]
+    assert manifest.summary["n_clusters"] == 0
+
+
+def test_repeated_and_zero_vectors_are_mapped(tmp_path: Path):
+    vectors = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).repeat(2, 1)
+    vectors[7] = 0
+    build(vectors, tmp_path / "twice")
+    assert np.isfinite(pq.read_table(tmp_path / "twice" / "points.parquet")["x"].to_numpy()).all()
+
+
+def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path):
+    good = torch.randn(20, 4)
+    bad = good.clone()
+    bad[11, 2] = torch.inf
+    with pytest.raises(NonFiniteError, match="row 11"):
+        build(bad, tmp_path / "a")
+    with pytest.raises(ConfigError, match="at least one"):
+        build(torch.zeros(0, 4), tmp_path / "a")
+    with pytest.raises(ConfigError, match="as many labels"):
+        build(good, tmp_path / "a", ["only one"])
+    with pytest.raises(UnknownNameError, match="method"):
+        build(good, tmp_path / "a", method="tsne")
+    with pytest.raises(UnknownNameError, match="metric"):
+        build(good, tmp_path / "a", metric="manhattan")
+    for wrong in ({"n_neighbors": 1}, {"max_points": 0}):
+        with pytest.raises(ConfigError):
+            build(good, tmp_path / "a", **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_s_embeddings_are_a_source(tmp_path: Path):
+    model = load_model("small:attn-only-2l")
+    source = embedding_source(model, "small:attn-only-2l", weight_hash=weight_hash(model))
+    manifest = build_from_source(source, tmp_path / "emb", method="pca")
+    assert manifest.config["source"] == "embeddings:small:attn-only-2l"
+    assert manifest.parents == {"model:small:attn-only-2l": weight_hash(model)}
+    points = pq.read_table(tmp_path / "emb" / "points.parquet")
+    assert points["label"].to_pylist() == token_strings(model, list(range(model.cfg.d_vocab)))
+    np.testing.assert_allclose(points["value"].to_numpy(), model.W_E.detach().norm(dim=1), rtol=1e-5)
+
+
+def test_files_are_a_source(tmp_path: Path):
+    array = np.random.default_rng(0).normal(size=(30, 3))
+    np.save(tmp_path / "v.npy", array)
+    columns = {f"c{i}": array[:, i] for i in range(3)} | {"label": [f"<i>{i}</i>" for i in range(30)]}
+    pq.write_table(pa.table(columns), tmp_path / "v.parquet")
+    for name in ("v.npy", "v.parquet"):
+        torch.testing.assert_close(file_source(tmp_path / name).vectors, torch.from_numpy(array).float())
+    assert file_source(tmp_path / "v.parquet").labels[3] == "<i>3</i>"
+
+
+def test_files_that_hold_no_vectors_are_refused_by_name(tmp_path: Path):
+    np.save(tmp_path / "flat.npy", np.arange(5))
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "text.npy", np.array([["a", "b"]]))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "flat.npy").read_bytes()[:40])
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 not really")
+    pq.write_table(pa.table({"label": ["a"]}), tmp_path / "words.parquet")
+    for name in ("flat.npy", "objects.npy", "text.npy", "cut.npy", "cut.parquet", "words.parquet"):
+        with pytest.raises(CorruptError, match=name.replace(".", r"\.")):
+            file_source(tmp_path / name)
+    with pytest.raises(MissingError, match="no file"):
+        file_source(tmp_path / "none.npy")
+    (tmp_path / "v.csv").write_text("1,2")
+    with pytest.raises(ConfigError, match=r"\.csv"):
+        file_source(tmp_path / "v.csv")

@@ -1,0 +1,189 @@
+"""Neighbours, layout, quality and regions, each against a planted answer or another implementation."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.atlas.layout import lay_out, principal_components
+from interp.atlas.neighbours import nearest_neighbours
+from interp.atlas.quality import measure_quality
+from interp.atlas.regions import NOISE, cluster_words, describe_regions, find_clusters, local_density, words_of
+from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def brute_force(x: torch.Tensor, k: int, metric: str) -> tuple[list[list[int]], torch.Tensor]:
+    if metric == "cosine":
+        unit = torch.nn.functional.normalize(x.double(), dim=1)
+        distance = 1 - unit @ unit.T
+    else:
+        distance = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance.fill_diagonal_(torch.inf)
+    order = distance.sort(dim=1, stable=True)
+    return order.indices[:, :k].tolist(), order.values[:, :k].float()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_neighbours_equal_brute_force(metric: str):
+    x = torch.randn(137, 9, generator=generator())
+    found = nearest_neighbours(x, 6, metric=metric, block=20)
+    indices, distances = brute_force(x, 6, metric)
+    assert found.indices.tolist() == indices
+    torch.testing.assert_close(found.distances, distances, atol=1e-3, rtol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(2, 25), k=st.integers(1, 30), block=st.integers(1, 30), seed=st.integers(0, 99))
+def test_neighbours_never_hold_the_point_itself_and_do_not_depend_on_blocks(n: int, k: int, block: int, seed: int):
+    x = torch.randint(-2, 3, (n, 2), generator=generator(seed)).float()  # full of ties and repeats
+    found = nearest_neighbours(x, k, metric="euclidean", block=block)
+    assert found.indices.shape == (n, min(k, n - 1))
+    indices, _ = brute_force(x, min(k, n - 1), "euclidean")
+    assert found.indices.tolist() == indices, "ties go to the lower number"
+    assert all(i not in row for i, row in enumerate(found.indices.tolist()))
+
+
+def test_a_row_with_nan_is_named():
+    x = torch.randn(20, 3)
+    x[13, 1] = torch.nan
+    with pytest.raises(NonFiniteError, match="row 13"):
+        nearest_neighbours(x, 3)
+
+
+def test_principal_components_equal_the_svd():
+    x = torch.randn(60, 8, generator=generator()) * torch.linspace(5, 1, 8)
+    u, s, _ = torch.linalg.svd((x - x.mean(0)).double(), full_matrices=False)
+    expected = (u * s)[:, :2]
+    ours = torch.from_numpy(principal_components(x, 2)).double()
+    torch.testing.assert_close(ours.abs(), expected.abs(), atol=1e-4, rtol=1e-4)
+    assert principal_components(x[:, :1], 2).shape == (60, 2), "a missing component is zero"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_trustworthiness_equals_scikit_learn(metric: str):
+    from sklearn.manifold import trustworthiness
+
+    x = torch.randn(200, 10, generator=generator())
+    positions = (x[:, :2] + 0.5 * torch.randn(200, 2, generator=generator(1))).numpy()
+    neighbours = nearest_neighbours(x, 15, metric=metric)
+    found = measure_quality(x, positions, neighbours, metric=metric, generator=generator(), sample=200)
+    assert found is not None
+    assert found.trustworthiness == pytest.approx(trustworthiness(x.numpy(), positions, n_neighbors=15, metric=metric))
+
+
+def test_a_map_that_is_the_space_is_perfect_and_a_shuffled_one_is_chance():
+    x = torch.randn(400, 2, generator=generator())
+    neighbours = nearest_neighbours(x, 15, metric="euclidean")
+    perfect = measure_quality(x, x.numpy(), neighbours, metric="euclidean", generator=generator())
+    assert perfect is not None
+    assert perfect.trustworthiness == 1
+    assert perfect.recall == 1
+    shuffled = x[torch.randperm(400, generator=generator(1))].numpy()
+    chance = measure_quality(x, shuffled, neighbours, metric="euclidean", generator=generator())
+    assert chance is not None
+    assert chance.trustworthiness == pytest.approx(0.5, abs=0.06)
+    assert chance.recall == pytest.approx(15 / 399, abs=0.02)
+
+
+def test_quality_of_a_handful_of_points_is_not_claimed():
+    x = torch.randn(20, 3)
+    assert (
+        measure_quality(x, x[:, :2].numpy(), nearest_neighbours(x, 15), metric="cosine", generator=generator()) is None
+    )
+
+
+def planted_map(n_clusters: int = 6, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    centres = np.array(
+        [[10 * np.cos(a), 10 * np.sin(a)] for a in np.linspace(0, 2 * np.pi, n_clusters, endpoint=False)]
+    )
+    truth = np.repeat(np.arange(n_clusters), size)
+    return (centres[truth] + rng.normal(0, 0.4, (len(truth), 2))).astype(np.float32), truth
+
+
+def test_planted_clusters_are_found():
+    from sklearn.metrics import adjusted_rand_score
+
+    positions, truth = planted_map()
+    found = find_clusters(positions, generator=generator())
+    assert adjusted_rand_score(truth, found) > 0.95
+    sizes = np.bincount(found[found != NOISE])
+    assert (np.diff(sizes) <= 0).all(), "the largest cluster has the lowest number"
+
+
+def test_a_sampled_fit_gives_the_other_points_to_the_nearest_cluster(monkeypatch: pytest.MonkeyPatch):
+    from sklearn.metrics import adjusted_rand_score
+
+    from interp.atlas import regions
+
+    positions, truth = planted_map(size=200)
+    monkeypatch.setattr(regions, "LARGEST_FIT", 300)
+    assert adjusted_rand_score(truth, find_clusters(positions, generator=generator())) > 0.95
+
+
+def test_one_crowded_mass_is_split_into_its_dense_parts():
+    rng = np.random.default_rng(0)
+    mass = rng.normal(0, 3, (1500, 2))
+    bumps = [rng.normal(centre, 0.1, (120, 2)) for centre in ((-2, 0), (2, 0), (0, 2))]
+    found = find_clusters(np.concatenate([mass, *bumps]).astype(np.float32), generator=generator())
+    bump_labels = [np.bincount(found[1500 + 120 * i : 1620 + 120 * i] + 1).argmax() - 1 for i in range(3)]
+    assert len(set(bump_labels) - {NOISE}) == 3
+    assert np.bincount(found + 1)[1:].max() < len(found) / 2
+
+
+def test_a_map_of_one_place_has_no_clusters():
+    assert (find_clusters(np.zeros((50, 2), np.float32), generator=generator()) == NOISE).all()
+    assert (find_clusters(np.random.default_rng(0).normal(size=(9, 2)), generator=generator()) == NOISE).all()
+
+
+def test_regions_are_named_by_the_words_that_set_them_apart():
+    positions, truth = planted_map(3, 40)
+    names = ["river", "engine", "violin"]
+    labels = [f"thing {names[t]}" for t in truth]
+    words = cluster_words(positions, truth, labels)
+    assert [w[0] for w in words] == names, "'thing' is everywhere, so it names nothing"
+    for region, name in zip(describe_regions(positions, truth, labels), names, strict=True):
+        assert region.label.startswith(name)
+        mine = positions[truth == region.cluster]
+        assert region.size == len(mine)
+        assert region.x_min <= region.x <= region.x_max
+        assert (region.y_min, region.y_max) == (mine[:, 1].min(), mine[:, 1].max())
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (" The", ["the"]),
+        ('before " Of"', ['before " Of"']),
+        ("x<b>y</b>", ["x", "b", "y", "b"]),
+        ("", []),
+        (" ==", ["=="]),
+    ],
+)
+def test_words_of_labels(label: str, words: list[str]):
+    assert words_of(label) == words
+
+
+def test_density_ranks_crowded_places_higher():
+    rng = np.random.default_rng(0)
+    crowded, sparse = rng.normal(0, 0.1, (100, 2)), rng.uniform(5, 50, (100, 2))
+    density = local_density(np.concatenate([crowded, sparse]).astype(np.float32))
+    assert density[:100].min() > density[100:].max()
+    assert density.min() > 0
+    assert density.max() < 1
+
+
+def test_settings_that_do_not_exist_are_refused():
+    x = torch.randn(30, 4)
+    near = nearest_neighbours(x, 5)
+    with pytest.raises(UnknownNameError, match="layout method"):
+        lay_out(x, near, method="tsne")
+    with pytest.raises(ConfigError, match="min_dist"):
+        lay_out(x, near, min_dist=2)
+    with pytest.raises(UnknownNameError, match="metric"):
+        nearest_neighbours(x, 5, metric="manhattan")

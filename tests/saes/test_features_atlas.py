@@ -1,0 +1,75 @@
+"""Atlases of a decoder and of recorded activations: every point leads back to its feature or row."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from planted import HOOK, ReluDictionary, random_recording
+
+from interp.atlas.build import build_from_source
+from interp.atlas.sources import recording_source
+from interp.errors import MismatchError
+from interp.models.adapter import token_strings, weight_hash
+from interp.models.loading import load_model
+from interp.models.small import SmallConfig
+from saes.atlas import sae_source
+from saes.features import build_features
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(SmallConfig(d_model=12, n_heads=4, d_mlp=20))
+
+
+@pytest.fixture(scope="module")
+def made(model, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("sae-atlas")
+    recording = random_recording(folder / "rec", weight_hash=weight_hash(model))
+    dictionary = ReluDictionary(12, 40, bias=-2.0)
+    build_features(dictionary, recording, model, folder / "feat", dictionary_name="sae:toy")
+    return folder, recording, dictionary
+
+
+def test_a_decoder_atlas_shows_labels_and_densities_of_its_features(made):
+    folder, _, dictionary = made
+    source = sae_source(dictionary, "toy", features_folder=folder / "feat", parents={"saes/toy": "hash"})
+    manifest = build_from_source(source, folder / "map", method="pca")
+    points = pq.read_table(folder / "map" / "points.parquet").to_pydict()
+    features = pq.read_table(folder / "feat" / "features.parquet").to_pydict()
+    assert points["item"] == features["feature"]
+    assert points["label"] == features["label"]
+    density = np.array(features["density"])
+    fired = density > 0
+    assert not fired.all(), "the planted bias leaves some features dead"
+    np.testing.assert_allclose(np.array(points["value"])[fired], np.log10(density[fired]), rtol=1e-5)
+    assert np.array(points["value"])[~fired].max() < np.array(points["value"])[fired].min()
+    assert manifest.summary["value_name"] == "log10 firing density"
+    assert manifest.summary["features"] == "feat"
+    assert set(manifest.parents) == {"saes/toy", "features/feat"}
+
+
+def test_a_decoder_atlas_works_without_features(made):
+    _, _, dictionary = made
+    source = sae_source(dictionary, "toy")
+    assert source.labels == [str(i) for i in range(40)]
+    assert source.features is None
+
+
+def test_features_of_another_dictionary_are_refused(made):
+    folder, _, _ = made
+    with pytest.raises(MismatchError, match="40 features, the SAE has 7"):
+        sae_source(ReluDictionary(12, 7), "other", features_folder=folder / "feat")
+
+
+def test_recorded_points_are_a_seeded_sample_of_real_rows(made, model):
+    _, recording, _ = made
+    source, again, other = (recording_source(recording, model, max_points=90, seed=seed) for seed in (0, 0, 1))
+    assert source.items.tolist() == again.items.tolist() != other.items.tolist()
+    assert len(set(source.items.tolist())) == 90
+    torch.testing.assert_close(source.vectors, recording.read_rows(HOOK, torch.from_numpy(source.items).long()))
+    for row, label in list(zip(source.items.tolist(), source.labels, strict=True))[::11]:
+        context, place = recording.context_tokens(row)
+        assert context.document[place] >= 0
+        assert label == token_strings(model, [int(context.tokens[place])])[0]
