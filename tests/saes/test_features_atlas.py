@@ -1,7 +1,5 @@
 """Atlases of a decoder and of recorded activations: every point leads back to its feature or row."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +25,7 @@ def model():
 def made(model, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("sae-atlas")
     recording = random_recording(folder / "rec", weight_hash=weight_hash(model))
-    dictionary = ReluDictionary(12, 40, bias=-2.0)
+    dictionary = ReluDictionary(12, 40, bias=-2.9)
     build_features(dictionary, recording, model, folder / "feat", dictionary_name="sae:toy")
     return folder, recording, dictionary
 
