@@ -1,0 +1,125 @@
+"""A Chromium and a running dashboard. Without Chromium these tests are skipped, or fail when it is required."""
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+
+from fake_live import FakeLive
+from make_workspace import build
+
+from dashboard.serve import make_server
+
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+]
+READY = ".wb-page:not(.wb-waiting)"
+
+
+def chromium() -> str:
+    """The path of the system's Chromium; skips, or fails when WORKBENCH_REQUIRE_BROWSER=1."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        reason = "no Chromium on this machine (chromium, chromium-browser, google-chrome were looked for)"
+        if os.environ.get("WORKBENCH_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason + ", and WORKBENCH_REQUIRE_BROWSER=1")
+        pytest.skip(reason)
+    return found
+
+
+class Visit:
+    """One page of one browser, with everything that it said and asked for."""
+
+    def __init__(self, page: Any, base: str):
+        self.page, self.base, self.scheme = page, base, "light"
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, path: str) -> Any:
+        """Go there and wait until the page has answered and is quiet."""
+        self.page.goto(self.base + path)
+        self.page.wait_for_selector(READY)
+        self.page.wait_for_load_state("networkidle")
+        return self.page
+
+    @property
+    def outside(self) -> list[str]:
+        """Requests that left the machine."""
+        return [url for url in self.requests if urlsplit(url).scheme not in ("data", "blob") and not self._ours(url)]
+
+    def _ours(self, url: str) -> bool:
+        return url.startswith(self.base + "/")
+
+
+@pytest.fixture(scope="session")
+def live() -> FakeLive:
+    return FakeLive()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, live: FakeLive) -> Iterator[str]:
+    """The address of a dashboard on the synthetic workspace."""
+    chromium()  # before anything is started
+    workspace = build(tmp_path_factory.mktemp("browser") / "workspace")
+    server = make_server(workspace, live=live)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    executable = chromium()
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield instance
+        instance.close()
+
+
+def new_context(browser: Any, scheme: str) -> Any:
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)
+    context.set_default_timeout(30_000)
+    return context
+
+
+@pytest.fixture(scope="session")
+def shared_context(browser: Any) -> Iterator[Any]:
+    """One cache of scripts for all visits that leave no trace in the browser's storage."""
+    context = new_context(browser, "light")
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visit(shared_context: Any, base: str) -> Iterator[Visit]:
+    """A visitor who prefers light."""
+    page = shared_context.new_page()
+    yield Visit(page, base)
+    page.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def fresh_visit(browser: Any, base: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A visitor who has never been here and prefers the scheme in `visit.scheme`."""
+    context = new_context(browser, request.param)
+    visit = Visit(context.new_page(), base)
+    visit.scheme = request.param
+    yield visit
+    context.close()

@@ -1,0 +1,229 @@
+"""What a person does: from the map to a feature, along the features, a prompt, a head on a prompt."""
+
+import re
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+FIRST_LABEL = """document.querySelector(".ag-row[row-index='0'] [col-id=label]")"""
+
+
+def number(page) -> int:
+    """The feature that is shown."""
+    return int(page.locator("#feature-number").inner_text().removeprefix("#"))
+
+
+def wait_for_feature(page, index: int) -> None:
+    page.wait_for_function(f"document.querySelector('#feature-number')?.innerText === '#{index}'")
+
+
+def pixel_of_point(page, index: int) -> tuple[float, float]:
+    """Where a point of the map is on the screen."""
+    page.wait_for_function("document.querySelector('#atlas-map .js-plotly-plot')?._fullLayout?._size?.w > 0")
+    return tuple(
+        page.evaluate(
+            """(i) => {
+                const plot = document.querySelector('#atlas-map .js-plotly-plot') , layout = plot._fullLayout;
+                const box = plot.getBoundingClientRect(), data = plot._fullData[0];
+                return [box.left + layout.xaxis._offset + layout.xaxis.d2p(data.x[i]),
+                        box.top + layout.yaxis._offset + layout.yaxis.d2p(data.y[i])];
+            }""",
+            index,
+        )
+    )
+
+
+def click_point(page, index: int) -> None:
+    x, y = pixel_of_point(page, index)
+    page.mouse.move(x - 2, y)
+    page.mouse.move(x, y, steps=4)
+    page.wait_for_selector("#atlas-map .hovertext")
+    page.mouse.click(x, y)
+
+
+def test_click_on_the_map_opens_the_feature(visit):
+    page = visit.open("/atlas/demo-features")
+    click_point(page, 57)
+    page.wait_for_url(re.compile(r"/feature/demo/\d+"))
+    page.wait_for_selector("#feature-number")
+    assert page.url.endswith(f"/feature/demo/{number(page)}")
+    page.go_back()
+    page.wait_for_selector("#atlas-map")
+    assert visit.errors == []
+
+
+def test_click_on_a_token_shows_its_true_neighbours_and_one_leads_on(visit):
+    page = visit.open("/atlas/embeddings")
+    click_point(page, 57)
+    page.wait_for_selector(".wb-chosen")
+    assert page.locator(".wb-chosen li").count() == 15
+    first = page.locator(".wb-chosen li button").first
+    label = first.inner_text().strip()
+    first.click()
+    page.wait_for_function("(l) => document.querySelector('.wb-chosen h2').innerText.trim() === l", arg=label)
+    assert re.search(r"point=\d+", page.url)
+
+
+def test_search_marks_matches_and_dims_the_rest(visit):
+    page = visit.open("/atlas/embeddings")
+    page.wait_for_selector("#atlas-map .main-svg")
+    page.keyboard.press("/")
+    page.keyboard.type("river")
+    page.wait_for_function("document.querySelector('#atlas-count').innerText.includes('found')")
+    found = int(page.locator("#atlas-count").inner_text().split()[0])
+    page.wait_for_function(
+        "(n) => document.querySelector('#atlas-map .js-plotly-plot')._fullData[1].x.length === n", arg=found
+    )
+    assert found > 0
+    assert page.evaluate("document.querySelector('#atlas-map .js-plotly-plot')._fullData[0].marker.opacity") < 0.3
+    assert "q=river" in page.url
+
+
+def test_keys_and_buttons_walk_along_the_features_and_back_returns(visit):
+    page = visit.open("/feature/demo/12")
+    wait_for_feature(page, 12)
+    page.click("#feature-next")
+    wait_for_feature(page, 13)
+    page.locator("body").press("j")
+    wait_for_feature(page, 14)
+    page.locator("body").press("ArrowLeft")
+    wait_for_feature(page, 13)
+    assert page.url.endswith("/feature/demo/13")
+    page.go_back()
+    wait_for_feature(page, 14)
+    page.go_back()
+    wait_for_feature(page, 13)
+    assert visit.errors == []
+
+
+def test_going_to_a_number_and_past_the_end(visit):
+    page = visit.open("/feature/demo/12")
+    page.fill("#feature-jump", "239")
+    page.press("#feature-jump", "Enter")
+    wait_for_feature(page, 239)
+    page.click("#feature-next")
+    page.wait_for_load_state("networkidle")
+    assert number(page) == 239
+    page.fill("#feature-jump", "5000")
+    page.press("#feature-jump", "Enter")
+    page.wait_for_selector("#error-strip:not([hidden])")
+    assert "0 to 239" in page.locator("#error-text").inner_text()
+    page.click("#error-close")
+    page.wait_for_selector("#error-strip", state="hidden")
+
+
+def test_list_filters_sorts_and_opens(visit):
+    page = visit.open("/feature/demo/12")
+    page.wait_for_selector(".ag-row[row-index='0']")
+    page.fill("#feature-search", "prose about is")
+    page.wait_for_function(
+        "document.querySelector(\".ag-row[row-index='0'] [col-id=label]\")?.innerText.includes('about is')"
+    )
+    page.click(".ag-header-cell[col-id=density]")
+    page.click(".ag-header-cell[col-id=density]")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(400)
+    column = page.locator(".ag-row [col-id=density]").all_inner_texts()
+    densities = [float(text.rstrip("%")) for text in column if text]
+    assert densities == sorted(densities, reverse=True)
+    row = page.locator(".ag-row[row-index='1']")
+    index = int(row.locator("[col-id=feature]").inner_text())
+    row.locator("[col-id=label]").click()
+    wait_for_feature(page, index)
+    assert "q=prose" in page.url
+
+
+def test_address_restores_search_and_range(visit):
+    page = visit.open("/feature/demo/12?q=about+the&d=-3%2C-1")
+    page.wait_for_selector(".ag-row[row-index='0']")
+    assert page.input_value("#feature-search") == "about the"
+    page.wait_for_function(FIRST_LABEL + "?.innerText.includes('about the')")
+    labels = page.locator(".ag-row [col-id=label]").all_inner_texts()
+    assert all("about the" in label for label in labels if label)
+    wait_for_feature(page, 12)
+    assert "d=-3%2C-1" in page.url
+
+
+def test_address_restores_a_coloured_map(visit):
+    page = visit.open("/atlas/embeddings?colour=density")
+    page.wait_for_function(
+        "document.querySelector('#atlas-map .js-plotly-plot')?._fullData?.[0]?.marker?.showscale === true"
+    )
+    assert page.locator("input[value=density]").is_checked()
+
+
+def test_a_prompt_is_read_and_its_features_lead_on(visit, live):
+    page = visit.open("/prompt")
+    live.calls.clear()
+    page.fill("#prompt-text", "one two <b>three</b>")
+    page.press("#prompt-text", "Control+Enter")
+    page.wait_for_selector("#prompt-lens .main-svg")
+    page.wait_for_selector("#prompt-pattern-graph .main-svg")
+    assert ("read", "one two <b>three</b>") in live.calls
+    assert "text=one+two" in page.url
+    assert page.locator(".wb-tokens").first.inner_text().endswith("<b>three</b>")
+    page.locator(".wb-chip").nth(3).click()
+    page.wait_for_url(re.compile(r"/feature/demo/\d+"))
+    assert visit.errors == []
+
+
+def test_another_head_is_one_choice_away(visit, live):
+    page = visit.open("/prompt?text=one+two&layer=2&head=1")
+    page.wait_for_selector("#prompt-pattern-graph .main-svg")
+    assert ("pattern", "L2H1") in live.calls
+    page.click("#prompt-head")
+    page.get_by_role("option", name="head 3").click()
+    page.wait_for_function("location.search.includes('head=3')")
+    assert live.calls[-1] == ("pattern", "L2H3")
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "the prompt is empty"), ("a" * 4100, "shorten the prompt")])
+def test_a_prompt_that_cannot_be_read_says_why(visit, text, says):
+    page = visit.open("/prompt")
+    page.fill("#prompt-text", text)
+    page.click("#prompt-go")
+    page.wait_for_selector("#prompt-result .wb-notice-error")
+    assert says in page.locator("#prompt-result").inner_text()
+
+
+def test_click_on_a_head_shows_it_on_a_prompt(visit, live):
+    page = visit.open("/heads/smollm2-135m")
+    page.wait_for_selector("#heads-map .main-svg")
+    live.calls.clear()
+    box = page.locator("#heads-map .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.55, steps=3)
+    page.mouse.click(box["x"] + box["width"] * 0.62, box["y"] + box["height"] * 0.58)
+    page.wait_for_selector("#heads-pattern-graph .main-svg")
+    assert live.calls == [("pattern", "L3H2")]
+    assert page.locator("#heads-pattern-title").inner_text() == "L3H2 on a prompt"
+    assert "head=L3H2" in page.url
+    page.locator(".ag-row[row-index='0'] [col-id=name]").click()
+    page.wait_for_function("!document.querySelector('#heads-pattern-title').innerText.includes('L3H2')")
+
+
+def test_other_scores_change_map_and_table(visit):
+    page = visit.open("/heads/smollm2-135m")
+    page.wait_for_selector(".ag-row[row-index='0']")
+    page.get_by_text("first token", exact=True).click()
+    page.wait_for_function("document.querySelector('#heads-lead').innerText.includes('first token head')")
+    assert "kind=first_token" in page.url
+
+
+def test_help_opens_with_its_key(visit):
+    page = visit.open("/")
+    page.locator("body").press("?")
+    page.wait_for_selector(".wb-keys")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".wb-keys", state="hidden")
+
+
+def test_a_read_that_fails_inside_is_said_in_the_page(visit, live, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("wires crossed")
+
+    page = visit.open("/prompt")
+    monkeypatch.setattr(live, "read", fail)
+    page.click("#prompt-go")
+    page.wait_for_selector("#prompt-result .wb-notice-error")
+    assert "RuntimeError: wires crossed" in page.locator("#prompt-result").inner_text()

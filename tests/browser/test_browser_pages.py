@@ -1,0 +1,91 @@
+"""Every page in a real browser: no errors, nothing from outside, nothing that token texts could run."""
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+ADDRESSES = {
+    "overview": "/",
+    "atlas": "/atlas/embeddings?q=the&point=14",
+    "feature": "/feature/demo/1",
+    "prompt": "/prompt?text=%3Cscript%3Ewindow.pwned%3D1%3C%2Fscript%3E+hello+world",
+    "heads": "/heads/smollm2-135m?kind=previous_token&head=L3H1",
+}
+
+
+def test_every_page_opens_without_errors_or_outside_requests_and_texts_stay_inert(fresh_visit):
+    for name, address in ADDRESSES.items():
+        page = fresh_visit.open(address)
+        assert page.locator("h1").inner_text().lower().startswith(name), name
+        assert page.locator("#error-strip").is_hidden(), name
+        assert page.evaluate("window.pwned") is None, name
+        assert page.locator("main img, main script, main iframe").count() == 0, name
+    assert fresh_visit.errors == []
+    assert fresh_visit.outside == []
+    assert len(fresh_visit.requests) > 20
+
+
+def test_scheme_follows_the_system_and_the_switch_is_remembered(fresh_visit):
+    other = {"light": "dark", "dark": "light"}[fresh_visit.scheme]
+    page = fresh_visit.open("/feature/demo/12")
+    assert page.evaluate("document.documentElement.dataset.scheme") == fresh_visit.scheme
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.wait_for_selector("#feature-histogram .main-svg")
+    page.click("#scheme-toggle")
+    page.wait_for_function(f"document.documentElement.dataset.scheme === '{other}'")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    fresh_visit.open("/")
+    assert page.evaluate("document.documentElement.dataset.mantineColorScheme") == other
+
+
+def test_hostile_labels_are_shown_as_they_are_written(visit):
+    page = visit.open("/feature/demo/0")
+    page.wait_for_selector("#feature-number")
+    assert "<script>window.pwned=1</script>" in page.locator(".wb-feature-title").inner_text()
+    page = visit.open("/atlas/embeddings")
+    page.wait_for_selector(".annotation-text")
+    assert any("<img" in text for text in page.locator(".annotation-text").all_text_contents())
+    assert page.evaluate("window.pwned") is None
+
+
+def test_policy_stops_an_inline_script(visit):
+    page = visit.open("/")
+    page.evaluate(
+        "() => { const s = document.createElement('script'); s.text = 'window.ran = 1'; document.body.append(s); }"
+    )
+    assert page.evaluate("window.ran") is None
+    assert any("Content Security Policy" in error for error in visit.errors)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("/feature/demp/3", "did you mean 'demo'"),
+        ("/feature/demo/99999", "0 to 239"),
+        ("/atlas/..%2f..%2fetc", "not a usable name"),
+        ("/heads/smollm2-135m?head=L77H0", "unknown head"),
+        ("/nowhere", "no page at this address"),
+    ],
+)
+def test_a_wrong_address_explains_itself_and_leads_back(visit, address, says):
+    page = visit.open(address)
+    assert says in page.locator(".wb-notice-error").inner_text()
+    page.get_by_text("Back to the overview").click()
+    page.wait_for_selector("h1:has-text('Overview')")
+    assert visit.errors == []
+
+
+NAMELESS = """() => [...document.querySelectorAll('main button, main a, main input, main textarea, header button')]
+    .filter(e => e.offsetParent && !e.closest('.js-plotly-plot, .ag-root-wrapper, .mantine-SegmentedControl-root'))
+    .filter(e => !(e.innerText || e.getAttribute('aria-label') || e.title || '').trim())
+    .map(e => e.outerHTML.slice(0, 160))"""
+
+
+def test_no_page_scrolls_sideways_and_everything_to_click_has_a_name(visit):
+    for address in ADDRESSES.values():
+        page = visit.open(address)
+        assert page.evaluate(NAMELESS) == [], address
+        for width, height in ((1920, 1080), (1280, 800), (420, 800)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_timeout(150)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1"), (address, width)
