@@ -82,7 +82,7 @@ def hook_points_by_name(model: "TransformerBridge") -> dict[str, Any]:
         last = name.rsplit(".", 1)[-1]
         if last in _NEEDS_FLAG and not getattr(model.cfg, _NEEDS_FLAG[last], False):
             continue
-        if last == "hook_hidden_states":  # declared by the bridge, passed through by none of its models
+        if last == "hook_hidden_states" or point.name == "rotary_emb.hook_out":  # declared, but never passed through
             continue
         if fused and ".attn." in name and last in LOST_HOOKS:
             continue

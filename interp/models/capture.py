@@ -66,9 +66,8 @@ class Capture:
 
         self._values = {}
         try:
-            with (
-                torch.no_grad()
-            ):  # not inference_mode: a model may cache rotary tables while it runs, and be trained later
+            # not inference_mode: a model may cache rotary tables while it runs, and be trained later
+            with torch.no_grad():
                 self.model(tokens, return_type=None, **self._options)
         except _AllCaptured:
             pass

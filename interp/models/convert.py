@@ -50,7 +50,7 @@ def _convert(gguf: Path, target: Path) -> None:
         try:
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        except (ValueError, KeyError, OSError, RuntimeError, IndexError) as error:
+        except Exception as error:  # the GGUF reader raises whatever its parsing hits
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CorruptError(f"{gguf} cannot be read as a GGUF model ({reason}); is the file whole?") from error
         # it was dequantised while reading; left in, these would make the folder claim to be quantised

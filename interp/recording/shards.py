@@ -124,8 +124,11 @@ def _documents_table(text: ShardText) -> bytes:
 def _non_finite(
     flat: Tensor, finite: Tensor, dtype: torch.dtype, hook_point: str, text: ShardText, first_context: int
 ) -> NonFiniteError:
-    row = int((~finite).any(dim=1).nonzero()[0])
-    document = int(text.document[first_context:].reshape(-1)[row])
+    bad = (~finite).any(dim=1).nonzero().squeeze(1)
+    documents = torch.from_numpy(text.document[first_context:].reshape(-1))[bad]
+    # attention carries a NaN to every row of its context: a row of text says more than its BOS
+    first = int((documents >= 0).int().argmax())
+    row, document = int(bad[first]), int(documents[first])
     where = f"{hook_point}, shard {text.number}, " + (
         f"document {document}" if document >= 0 else "a BOS or padding row"
     )

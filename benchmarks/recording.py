@@ -1,0 +1,110 @@
+"""How much of the bare model's speed is left when its activations are recorded?
+
+Recording SmolLM2's residual after block 9 (shards written, fsynced and checksummed, moments kept) against a plain
+torch forward hook that stops the pass at the same place: same weights, same attention kernel, same batches of 16 x 128
+tokens, nothing else done with the values. Rounds alternate; the ratio is the median over rounds.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Result, interleaved, main, median_ratio
+
+LAYER, BATCH, CONTEXT, N_BATCHES, REPEATS = 9, 16, 128, 2, 9
+
+
+def run() -> list[Result]:
+    """Recording throughput / plain torch forward hook with early stop."""
+    return [_measure("sdpa"), _measure("eager")]
+
+
+def _measure(attention: Any) -> Result:
+    from interp.models.loading import load_model
+
+    model = load_model("smollm2-135m", attention=attention)
+    documents, contexts = _text(model)
+    plain = _plain_pass(attention, contexts)
+    with tempfile.TemporaryDirectory() as scratch:
+        recording = _recording_pass(model, documents, Path(scratch) / "recordings" / "speed")
+        ours, bare = interleaved(recording, plain, repeats=REPEATS)
+    rows = N_BATCHES * BATCH * CONTEXT
+    return Result(
+        question=f"recording throughput, {attention} attention",
+        ratio=median_ratio(bare, ours),
+        target=0.95,
+        against="plain torch forward hook with early stop",
+        detail=f"{rows / min(ours):,.0f} rows/s recorded, {rows / min(bare):,.0f} bare (best of {REPEATS})",
+    )
+
+
+def _text(model: Any) -> tuple[list[Any], Any]:
+    """Documents that fill the batches exactly, and the same tokens as `[n_contexts, CONTEXT]`."""
+    import itertools
+
+    import torch
+
+    from interp.models.tokenizers import tokenizer_of
+    from interp.text.corpora import open_corpus
+    from interp.text.packing import pack
+
+    documents = list(itertools.islice(open_corpus("docstrings"), 200))
+    packed = itertools.islice(pack(documents, tokenizer_of(model), CONTEXT), N_BATCHES * BATCH)
+    tokens = torch.stack([torch.from_numpy(context.tokens) for context in packed]).long()
+    assert len(tokens) == N_BATCHES * BATCH, "more documents are needed"
+    return documents, tokens
+
+
+def _recording_pass(model: Any, documents: list[Any], folder: Path) -> Callable[[], None]:
+    from interp.recording.record import record
+
+    def once() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        record(
+            model,
+            documents,
+            folder,
+            hook_points=[f"blocks.{LAYER}.hook_resid_post"],
+            n_tokens=N_BATCHES * BATCH * (CONTEXT - 1),
+            context_length=CONTEXT,
+            batch_size=BATCH,
+            shard_contexts=BATCH,
+        )
+
+    return once
+
+
+def _plain_pass(attention: str, tokens: Any) -> Callable[[], None]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from interp.models.convert import converted_folder, quiet_transformers
+    from interp.models.sources import packaged_gguf
+
+    class Stop(Exception):
+        pass
+
+    def hook(_module: Any, _inputs: Any, _output: Any) -> None:
+        raise Stop
+
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            converted_folder(packaged_gguf()), dtype=torch.float32, attn_implementation=attention
+        ).eval()
+    model.model.layers[LAYER].register_forward_hook(hook)
+
+    def once() -> None:
+        with torch.inference_mode():
+            for batch in tokens.split(BATCH):
+                try:
+                    model(batch)
+                except Stop:
+                    continue
+
+    return once
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,45 @@
+"""Fixtures that every package's tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need a network
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The packaged SmolLM2-135M, float32, eager attention. Read-only: tests that edit weights load their own."""
+    from interp.models.loading import load_model
+
+    return load_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A small random model with bytes as tokens: two layers with MLPs. Read-only."""
+    from interp.models.loading import load_model
+
+    return load_model("small:mlp-2l", seed=0)
+
+
+@pytest.fixture(scope="session")
+def text_documents():
+    """Some pages of plain text as documents with ids and labels; the same in every run."""
+    from interp.text.documents import Document
+
+    sentence = "the quick brown fox jumps over a lazy dog while seven wizards quietly mix potions for grumpy kings"
+    words = sentence.split()
+    documents = []
+    for number in range(60):
+        chosen = [words[(number * 7 + place * place) % len(words)] for place in range(40 + number % 13)]
+        documents.append(Document(f"{number}: " + " ".join(chosen) + ".", f"page-{number}", f"book-{number % 4}"))
+    return documents
+
+
+@pytest.fixture
+def workspace_folder(tmp_path: Path) -> Path:
+    """An empty workspace folder."""
+    (tmp_path / "workspace").mkdir()
+    return tmp_path / "workspace"

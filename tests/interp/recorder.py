@@ -1,0 +1,35 @@
+"""Records the same small corpus every time; run as a script it can be killed at any moment.
+
+python tests/interp/recorder.py FOLDER [SECONDS_PER_BATCH]
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from interp.artifacts import Manifest
+from interp.models.loading import load_model
+from interp.recording.record import record
+from interp.text.documents import Document
+
+HOOK_POINTS = ["blocks.0.hook_resid_post", "blocks.1.attn.hook_z"]
+SETTINGS = {"n_tokens": 6000, "context_length": 32, "batch_size": 4, "shard_contexts": 8}
+
+
+def documents() -> list[Document]:
+    """120 documents of varied length whose text names them."""
+    return [Document(f"document {n} " + "abc def. " * (3 + n % 7), f"doc-{n}", f"part-{n % 3}") for n in range(150)]
+
+
+def record_all(folder: Path, pause: float = 0.0, **changes: object) -> Manifest:
+    """A recording of 24 shards or so; `pause` seconds after every batch widen the window for a kill."""
+    model = load_model("small:attn-only-2l", seed=0)
+    settings = {**SETTINGS, "hook_points": HOOK_POINTS, **changes}
+    return record(model, documents(), folder, progress=lambda *_: time.sleep(pause), **settings)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    record_all(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)

