@@ -127,8 +127,7 @@ class Workspace:
                     raise ConfigError(f"{alias!r} is not a usable table alias")
                 quoted = str(path).replace("'", "''")
                 connection.execute(f"create view {alias} as select * from read_parquet('{quoted}')")
-            result = connection.execute(sql, list(parameters)).arrow()
-            return result if hasattr(result, "num_rows") else result.read_all()
+            return connection.sql(sql, params=list(parameters)).to_arrow_table()
         except (duckdb.InvalidInputException, duckdb.IOException) as error:
             files = ", ".join(map(str, tables.values()))
             raise CorruptError(

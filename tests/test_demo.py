@@ -1,4 +1,4 @@
-"""The whole thing, as a stranger meets it: the quick demo on the real model, twice, and the notebook on what it made."""
+"""The whole thing as a stranger meets it: the quick demo on the real model, twice, and the notebook on what it made."""
 
 import json
 import os

@@ -22,7 +22,7 @@ def wrote(path: Path, finding: str) -> None:
 def bar(title: str, unit: str = "") -> Iterator[Progress]:
     """A progress bar with rate and time left; call it with `(done, total, info)`.
 
-    Where the output is no terminal (a log, CI) it prints a line at every tenth instead.
+    Where the output is no terminal (a log, CI) it prints a line at every quarter instead.
     """
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -63,9 +63,9 @@ def _plain_lines(title: str, unit: str) -> Progress:
 
     def report(done: int, total: int, info: dict) -> None:
         nonlocal last
-        tenth = done * 10 // max(total, 1)
-        if tenth > last:
-            last = tenth
+        quarter = done * 4 // max(total, 1)
+        if quarter > last:
+            last = quarter
             say(f"  {title}: {done:,} of {total:,} {unit}  {describe(info)}".rstrip())
 
     return report

@@ -28,11 +28,13 @@ class Heads(Options):
     """cpu, cuda, mps. Default: the best there is."""
 
     def run(self) -> None:
-        from interp.circuits.heads import save_heads, score_heads
+        from interp.circuits.head_table import save_heads
+        from interp.circuits.heads import score_heads
+        from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
 
         workspace = self.open_workspace()
-        threads = self.use_threads()
+        self.use_threads()
         folder = workspace.path("heads", self.name or slug(self.model))
         model = load_model(self.model, device=self.device)
         with bar("head scores", "batches") as progress:
@@ -44,7 +46,12 @@ class Heads(Options):
                 progress=progress,
             )
         manifest = save_heads(
-            scores, folder, model_spec=self.model, seed=self.seed, threads=threads, overwrite=self.overwrite
+            scores,
+            folder,
+            model_name=self.model,
+            weight_hash=weight_hash(model),
+            seed=self.seed,
+            overwrite=self.overwrite,
         )
         wrote(folder, f"{manifest.summary['n_heads']} heads scored")
         for line in describe_heads(manifest.summary):
@@ -60,5 +67,6 @@ def describe_heads(summary: dict) -> list[str]:
             if entry["found"]
             else ""
         )
-        for kind, entry in summary["kinds"].items()
+        for kind, entry in summary.items()
+        if isinstance(entry, dict)
     ]
