@@ -9,6 +9,7 @@ lists, tables, paragraphs seen before, tests, and packages whose docstrings are 
 """
 
 import ast
+import csv
 import hashlib
 import re
 import warnings
@@ -112,14 +113,15 @@ def _installed() -> Iterator[Module]:
         package = (distribution.metadata["Name"] or "").lower().replace("_", "-")
         if package in LEFT_OUT:
             continue
-        for file in distribution.files or []:
-            if file.suffix != ".py" or not file.hash or (file.size or 0) < MIN_FILE_BYTES or _is_test(file.parts):
-                continue
-            name = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
-            yield Module(package, Path(str(file.locate())), name, file.hash.value)
+        root = Path(str(distribution.locate_file("")))
+        # read as text: metadata's own file objects take ten times as long
+        for path, recorded_hash, size in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            parts = path.removesuffix(".py").split("/")
+            if path.endswith(".py") and recorded_hash and int(size or 0) >= MIN_FILE_BYTES and not _is_test(parts):
+                yield Module(package, root / path, ".".join(parts).removesuffix(".__init__"), recorded_hash)
 
 
-def _is_test(parts: tuple[str, ...]) -> bool:
+def _is_test(parts: list[str]) -> bool:
     return any(part in ("tests", "test", "testing", "_vendor", "..") or part.startswith("test_") for part in parts)
 
 

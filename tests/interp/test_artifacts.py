@@ -1,0 +1,183 @@
+"""An artefact is whole or visibly unfinished; damage, strangers and newer versions are told apart."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from interp.artifacts import (
+    MANIFEST,
+    STATUS,
+    Draft,
+    atomic_file,
+    disk_errors,
+    hash_json,
+    partial_path,
+    read_json,
+    read_manifest,
+    verify,
+    write_json,
+)
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, ResourceError, SchemaError
+
+CONFIG = {"model": "m", "size": 3}
+
+
+def draft(folder: Path, **changes) -> Draft:
+    return Draft.open(folder, **{"kind": "heads", "config": CONFIG, "seed": 1, **changes})
+
+
+def finished(folder: Path) -> Path:
+    work = draft(folder)
+    (work.path / "table.bin").write_bytes(b"some numbers")
+    (work.path / "inner").mkdir()
+    (work.path / "inner" / "more.bin").write_bytes(b"other numbers")
+    work.finish(summary={"found": 2}, parents={"recordings/demo": "abc"})
+    return folder
+
+
+def test_a_finished_artefact_says_what_it_is_and_was_made_from(tmp_path: Path) -> None:
+    manifest = read_manifest(finished(tmp_path / "a"))
+    assert (manifest.kind, manifest.name, manifest.config, manifest.seed) == ("heads", "a", CONFIG, 1)
+    assert manifest.parents == {"recordings/demo": "abc"}
+    assert set(manifest.files) == {"table.bin", "inner/more.bin"}
+    assert not partial_path(tmp_path / "a").exists()
+    assert not (tmp_path / "a" / STATUS).exists()
+    assert verify(tmp_path / "a") == []
+
+
+def test_the_content_hash_is_that_of_the_files_alone(tmp_path: Path) -> None:
+    one, two = read_manifest(finished(tmp_path / "a")), read_manifest(finished(tmp_path / "b"))
+    assert one.content_hash == two.content_hash
+    work = draft(tmp_path / "c")
+    (work.path / "table.bin").write_bytes(b"some numbers")
+    assert work.finish().content_hash != one.content_hash
+
+
+def test_unfinished_work_has_no_manifest_and_shows_its_progress(tmp_path: Path) -> None:
+    work = draft(tmp_path / "a")
+    work.update(done=3)
+    work.update(total=9)
+    status = read_json(work.path / STATUS)
+    assert status["progress"] == {"done": 3, "total": 9}
+    assert status["state"] == "running"
+    with pytest.raises(MissingError, match="unfinished; run the same command again"):
+        read_manifest(tmp_path / "a")
+
+
+def test_the_same_settings_resume_and_keep_the_files(tmp_path: Path) -> None:
+    first = draft(tmp_path / "a")
+    assert not first.resumed
+    (first.path / "part.bin").write_bytes(b"x")
+    first.update(done=1)
+    second = draft(tmp_path / "a")
+    assert second.resumed
+    assert (second.path / "part.bin").read_bytes() == b"x"
+    assert read_json(second.path / STATUS)["progress"] == {"done": 1}
+
+
+@pytest.mark.parametrize("changes", [{"config": {**CONFIG, "size": 4}}, {"seed": 2}, {"kind": "sae"}])
+def test_other_settings_are_refused_unless_overwriting(tmp_path: Path, changes: dict) -> None:
+    first = draft(tmp_path / "a")
+    (first.path / "part.bin").write_bytes(b"x")
+    with pytest.raises(MismatchError, match="unfinished run with other settings"):
+        draft(tmp_path / "a", **changes)
+    fresh = draft(tmp_path / "a", overwrite=True, **changes)
+    assert not fresh.resumed
+    assert not (fresh.path / "part.bin").exists()
+
+
+def test_a_finished_folder_is_replaced_only_when_asked_and_only_at_the_end(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "a")
+    before = read_manifest(folder).content_hash
+    with pytest.raises(ConfigError, match="--overwrite"):
+        draft(folder)
+    again = draft(folder, overwrite=True)
+    (again.path / "table.bin").write_bytes(b"new")
+    assert read_manifest(folder).content_hash == before
+    again.finish()
+    assert set(read_manifest(folder).files) == {"table.bin"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+def test_every_kind_of_damage_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "a")
+    (folder / "table.bin").write_bytes(b"some numberz")
+    (folder / "inner" / "more.bin").write_bytes(b"short")
+    assert verify(folder) == [
+        "inner/more.bin: 5 bytes, the manifest says 13",
+        "table.bin: content differs from its checksum",
+    ]
+    (folder / "table.bin").unlink()
+    assert "table.bin: missing" in verify(folder)
+
+
+def test_a_checksum_edited_to_fit_is_found(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "a")
+    (folder / "table.bin").write_bytes(b"some numberz")
+    manifest = read_json(folder / MANIFEST)
+    from interp.artifacts import sha256_file
+
+    manifest["files"]["table.bin"]["sha256"] = sha256_file(folder / "table.bin")
+    write_json(folder / MANIFEST, manifest)
+    assert verify(folder) == ["manifest.json: the file list was edited (content hash differs)"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "error", "message"),
+    [
+        ({"schema_version": 2}, SchemaError, "newer"),
+        ({"schema_version": None}, CorruptError, "schema_version is missing"),
+        ({"files": ...}, CorruptError, "lacks files"),
+        ({"unknown_field": 1}, None, ""),
+    ],
+)
+def test_manifests_that_cannot_be_trusted_are_refused(
+    tmp_path: Path, edit: dict, error: type | None, message: str
+) -> None:
+    folder = finished(tmp_path / "a")
+    manifest = {**read_json(folder / MANIFEST), **edit}
+    (folder / MANIFEST).write_text(json.dumps({k: v for k, v in manifest.items() if v is not ...}))
+    if error is None:
+        assert read_manifest(folder).name == "a"
+    else:
+        with pytest.raises(error, match=message):
+            read_manifest(folder)
+
+
+def test_an_atomic_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+
+    def stop_halfway() -> None:
+        with atomic_file(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_halfway()
+    assert list(target.parent.iterdir()) == []
+    with atomic_file(target) as temporary:
+        temporary.write_text("whole")
+    assert target.read_text() == "whole"
+    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(errno.ENOSPC, "disk full"), (errno.EACCES, "cannot write"), (errno.EROFS, "--workspace")],
+)
+def test_disk_errors_say_what_to_do(tmp_path: Path, code: int, message: str) -> None:
+    with pytest.raises(ResourceError, match=message), disk_errors(tmp_path):
+        raise OSError(code, os.strerror(code))
+
+
+def test_numbers_that_are_not_finite_do_not_reach_a_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_hash_json_follows_the_value() -> None:
+    assert hash_json({"a": [1, 2]}) == hash_json({"a": (1, 2)}) != hash_json({"a": [2, 1]})

@@ -1,0 +1,117 @@
+"""A workspace lists what is whole, shows what is broken or unfinished, and lets no name out of its folder."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from interp.artifacts import MANIFEST, Draft, read_json, write_json, write_table
+from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.workspace import Workspace
+
+
+def make(root: Path, kind: str, name: str, parents: dict[str, str] | None = None) -> Path:
+    folder = Workspace(root).path(kind, name)
+    work = Draft.open(folder, kind=kind, config={"name": name})
+    write_table(work.path / f"{kind}.parquet", pa.table({"feature": [0, 1, 2], "density": [0.1, 0.5, 0.2]}))
+    work.finish(parents=parents)
+    return folder
+
+
+@pytest.fixture
+def root(workspace_folder: Path) -> Path:
+    make(workspace_folder, "recording", "demo")
+    make(workspace_folder, "sae", "demo", {"recordings/demo": "hash"})
+    make(workspace_folder, "sae", "other")
+    return workspace_folder
+
+
+def test_names_manifests_and_children_are_found(root: Path) -> None:
+    workspace = Workspace(root)
+    assert workspace.names("sae") == ["demo", "other"]
+    assert workspace.names("atlas") == []
+    assert workspace.manifest("sae", "demo").parents == {"recordings/demo": "hash"}
+    assert [(m.kind, m.name) for m in workspace.children("recording", "demo")] == [("sae", "demo")]
+    assert len(workspace.artifacts()) == 3
+    assert workspace.broken() == workspace.partials() == []
+
+
+def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="workbench demo"):
+        Workspace(tmp_path / "nowhere")
+    assert Workspace(tmp_path / "new", create=True).artifacts() == []
+
+
+def test_wrong_names_and_kinds_list_the_nearest(root: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'demo'"):
+        Workspace(root).manifest("sae", "demoo")
+    with pytest.raises(UnknownNameError, match="did you mean 'recording'"):
+        Workspace(root).names("recordin")
+
+
+@pytest.mark.parametrize(
+    "name", ["../sae", "..", "a/b", "/etc", ".hidden", "", "a" * 65, "x.partial", "x.old", "x.tmp", "a\0b", "naïve"]
+)
+def test_names_cannot_leave_the_workspace(root: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="not a usable name"):
+        Workspace(root).path("sae", name)
+
+
+def test_links_out_are_not_followed(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root / "saes" / "link").symlink_to(outside)
+    with pytest.raises(ConfigError, match="points outside"):
+        Workspace(root).manifest("sae", "link")
+    (root / "atlases").symlink_to(outside)
+    with pytest.raises(ConfigError, match="points outside"):
+        Workspace(root).path("atlas", "x")
+
+
+def test_what_cannot_be_read_is_shown_with_its_reason(root: Path) -> None:
+    workspace = Workspace(root)
+    newer = root / "saes" / "demo" / MANIFEST
+    write_json(newer, {**read_json(newer), "schema_version": 7})
+    (root / "saes" / "other" / MANIFEST).write_text("{ cut")
+    write_json(
+        root / "recordings" / "demo" / MANIFEST, {**read_json(root / "recordings" / "demo" / MANIFEST), "kind": "sae"}
+    )
+    reasons = {(broken.kind, broken.name): broken.problem for broken in workspace.broken()}
+    assert "newer" in reasons["sae", "demo"]
+    assert "not valid JSON" in reasons["sae", "other"]
+    assert "holds a sae, not a recording" in reasons["recording", "demo"]
+    assert workspace.artifacts() == []
+
+
+def test_work_in_progress_is_listed_apart(root: Path) -> None:
+    work = Draft.open(root / "atlases" / "map", kind="atlas", config={})
+    work.update(done=4)
+    broken = Draft.open(root / "atlases" / "torn", kind="atlas", config={})
+    (broken.path / "status.json").write_text("{")
+    workspace = Workspace(root)
+    found = {partial.name: partial for partial in workspace.partials()}
+    assert found["map"].kind == "atlas"
+    assert found["map"].status["progress"] == {"done": 4}
+    assert found["torn"].status["state"] == "unreadable"
+    assert workspace.names("atlas") == []
+    with pytest.raises(MissingError, match="unfinished"):
+        workspace.manifest("atlas", "map")
+
+
+def test_tables_are_queried_in_place(root: Path) -> None:
+    workspace = Workspace(root)
+    path = workspace.table_path("sae", "demo", "sae")
+    rows = workspace.query("select feature from f where density > ? order by feature", 0.15, f=path)
+    assert rows["feature"].to_pylist() == [1, 2]
+
+
+def test_missing_and_damaged_tables_are_named(root: Path) -> None:
+    workspace = Workspace(root)
+    with pytest.raises(CorruptError, match=r"absent\.parquet is missing"):
+        workspace.table_path("sae", "demo", "absent")
+    path = workspace.table_path("sae", "demo", "sae")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(CorruptError, match=r"sae\.parquet.*workbench verify"):
+        workspace.query("select * from f", f=path)
+    with pytest.raises(ConfigError, match="alias"):
+        workspace.query("select 1", **{"a; drop": path})
