@@ -66,7 +66,7 @@ def highlight(points: Points, matches: list[int], chosen: int | None, colours: T
             "x": points.x[at],
             "y": points.y[at],
             "text": [escape(points.labels[i], 40) for i in matches],
-            "marker": {"size": 7, "color": colours.opposite, "opacity": 1.0},
+            "marker": {"size": 1.4 * _point_size(len(points.x)) + 1, "color": colours.opposite, "opacity": 0.9},
         },
         {
             "x": points.x[ring],

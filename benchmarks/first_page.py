@@ -1,0 +1,88 @@
+"""How soon does something appear? `workbench --help`, and the first page of the dashboard, each from a cold process.
+
+`python -m benchmarks.first_page [--json]`. The ratio is seconds / the seconds allowed, the median of five processes, so
+1 is the limit and lower is better. A page counts from starting Python to the answer of its last request without a
+prompt: the document, the layout, the callback graph and the page itself. It fails when torch was loaded on the way.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks.report import Result, main
+
+HELP_SECONDS, PAGE_SECONDS, REPEATS = 0.5, 2.0, 5
+
+FIRST_PAGE = """
+import sys
+from werkzeug.test import Client
+from dashboard.serve import make_server
+from interp.workspace import Workspace
+
+server = make_server(Workspace(sys.argv[1]))
+client = Client(server.app)
+host = {"Host": f"127.0.0.1:{server.server_port}"}
+for path in ("/", "/_dash-layout", "/_dash-dependencies"):
+    assert client.get(path, headers=host).status_code == 200, path
+page = {
+    "output": ".._pages_content.children..._pages_store.data..",
+    "outputs": [{"id": "_pages_content", "property": "children"}, {"id": "_pages_store", "property": "data"}],
+    "inputs": [
+        {"id": "_pages_location", "property": "pathname", "value": "/"},
+        {"id": "_pages_location", "property": "search", "value": ""},
+        {"id": "scheme", "property": "data", "value": "light"},
+    ],
+    "changedPropIds": ["_pages_location.pathname"],
+}
+answer = client.post("/_dash-update-component", json=page, headers=host)
+assert answer.status_code == 200, answer.text
+assert "Overview" in answer.text and "That did not work" not in answer.text
+assert "torch" not in sys.modules, "torch was loaded before any prompt"
+"""
+
+
+def run() -> list[Result]:
+    """Seconds until the help text and until the first page, over the seconds allowed."""
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = _workspace(Path(folder) / "workspace")
+        help_seconds = _seconds(["-m", "workbench", "--help"])
+        page_seconds = _seconds(["-c", FIRST_PAGE, str(workspace)])
+    return [
+        _result("workbench --help", help_seconds, HELP_SECONDS),
+        _result("first dashboard page, without torch", page_seconds, PAGE_SECONDS),
+    ]
+
+
+def _result(question: str, seconds: list[float], allowed: float) -> Result:
+    return Result(
+        question=question,
+        ratio=median(seconds) / allowed,
+        target=1.0,
+        against=f"{allowed:g} seconds",
+        lower_is_better=True,
+        detail=f"{median(seconds):.2f} s, best {min(seconds):.2f}, worst {max(seconds):.2f} of {len(seconds)}",
+    )
+
+
+def _seconds(arguments: list[str]) -> list[float]:
+    """Wall clock of fresh interpreters; one more, not counted, first fills the disk cache."""
+    taken = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        taken.append(time.perf_counter() - started)
+    return taken[1:]
+
+
+def _workspace(root: Path) -> Path:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "fixtures"))
+    from make_workspace import build
+
+    return build(root, n_features=512, n_points=2000).root
+
+
+if __name__ == "__main__":
+    main(run)
