@@ -187,7 +187,12 @@ class CompiledOps:
 def _run(kernel: Callable[..., Any], *arguments: Any) -> Any:
     """Call a kernel with tensors as arrays, on as many threads as torch uses."""
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, most))
+    if (
+        torch.get_num_threads() != threads
+    ):  # numba starts its threads at first use and resets OpenMP's number, torch's too
+        torch.set_num_threads(threads)
     return kernel(*(a.numpy() if isinstance(a, Tensor) else a for a in arguments))
 
 

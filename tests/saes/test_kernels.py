@@ -1,5 +1,8 @@
 """The sparse step: the right latents, the right gradients, the right update, on every backend."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -178,6 +181,17 @@ def test_the_number_of_threads_changes_no_bit_after_the_dense_product():
         found.append((*active, *(t.clone() for t in ops.decode(x, state.W_dec, active, 0.1))))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_the_number_of_threads_asked_for_survives_the_first_compiled_call():
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from saes.kernels.step import choose_ops\n"
+        "choose_ops('cpu').select_topk(torch.randn(4, 8), 2)\n"
+        "import numba; print(torch.get_num_threads(), numba.get_num_threads())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert out.stdout.split() == ["1", "1"]
 
 
 def test_a_bfloat16_encoder_learns_as_float32_does():

@@ -1,0 +1,125 @@
+"""How much does a sparse TopK training step cost beyond the one dense product it cannot avoid?
+
+Everything at d_in 512, d_sae 4096, k 32, batch 4096, 2 threads, over one float32 4096 x 512 x 4096 product. Steps include
+the loss, firing statistics, clipping, Adam and the unit decoder rows; no latent is dead unless said.
+"""
+
+import statistics
+
+import torch
+from torch import Tensor
+
+from benchmarks.report import Result, interleaved, main, median_ratio
+from saes.kernels.state import TrainState
+from saes.kernels.step import Stepper, StepSettings, choose_ops
+
+N, D_IN, D_SAE, K, N_DEAD = 4096, 512, 4096, 32, 410
+WINDOW = 1 << 40
+QUALITY_STEPS = 500
+AGAINST = "one float32 4096x512x4096 product"
+
+
+def run() -> list[Result]:
+    """The step of saes/kernels, in turns with a plain autograd step and the product itself."""
+    torch.set_num_threads(2)
+    x = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(0))
+    left, out = torch.randn(D_SAE, D_IN), torch.empty(N, D_SAE)
+    steps = [
+        lambda: torch.mm(x, left.T, out=out),
+        sparse_step(x),
+        sparse_step(x, encoder=torch.bfloat16),
+        sparse_step(x, n_dead=N_DEAD),
+        batch_step(x),
+        autograd_step(x),
+    ]
+    product, *seconds = interleaved(*steps, repeats=9, warm_up=2)
+    fp32, bf16, aux, batch, autograd = (median_ratio(s, product) for s in seconds)
+    detail = f"product {statistics.median(product) * 1e3:.0f} ms"
+    loss = quality_ratio()
+    return [
+        result("TopK step, float32 encoder", fp32, 2.6, f"{detail}; a plain autograd step takes {autograd:.1f}"),
+        result("TopK step, bfloat16 encoder", bf16, 2.0, detail),
+        result("added by AuxK with 10 % of latents dead", aux - fp32, 0.6, f"{N_DEAD} dead, k_aux 256"),
+        result("BatchTopK step, float32 encoder", batch, 2.6, detail),
+        Result(
+            question=f"loss after {QUALITY_STEPS} steps, bfloat16 encoder",
+            ratio=loss,
+            target=1.01,
+            against="the same run in float32",
+            lower_is_better=True,
+            detail="sparse sums of 1,024 directions, d_in 128, d_sae 1,024, k 16, batch 1,024",
+        ),
+    ]
+
+
+def result(question: str, ratio: float, target: float, detail: str) -> Result:
+    return Result(question=question, ratio=ratio, target=target, against=AGAINST, lower_is_better=True, detail=detail)
+
+
+def make_stepper(d_in: int, select, encoder: torch.dtype) -> Stepper:
+    settings = StepSettings(variance=float(d_in), k_aux=d_in // 2, dead_window=WINDOW, encoder_dtype=encoder)
+    return Stepper(settings, select, choose_ops("cpu"))
+
+
+def fresh(d_in: int, d_sae: int) -> TrainState:
+    return TrainState.initial(torch.zeros(d_in), d_sae, generator=torch.Generator().manual_seed(1))
+
+
+def sparse_step(x: Tensor, *, encoder: torch.dtype = torch.float32, n_dead: int = 0):
+    state, stepper = fresh(D_IN, D_SAE), make_stepper(D_IN, lambda ops, pre: ops.select_topk(pre, K), encoder)
+
+    def step() -> None:
+        state.silent[: n_dead * 9 : 9] = WINDOW  # declared dead before every step, so that AuxK fires each time
+        stepper.step(state, x, 1e-4)
+
+    return step
+
+
+def batch_step(x: Tensor):
+    state = fresh(D_IN, D_SAE)
+    stepper = make_stepper(D_IN, lambda ops, pre: ops.select_batch(pre, K * len(pre)), torch.float32)
+    return lambda: stepper.step(state, x, 1e-4)
+
+
+def autograd_step(x: Tensor):
+    """The step as a page of torch: dense decoder, autograd, fused Adam; firing statistics included."""
+    state = fresh(D_IN, D_SAE)
+    W_enc, b_enc, W_dec, b_dec = weights = [w.clone().requires_grad_() for w in state.parameters().values()]
+    adam = torch.optim.Adam(weights, lr=1e-4, fused=True)
+    fired = torch.zeros(D_SAE, dtype=torch.int64)
+
+    def step() -> None:
+        pre = torch.addmm(b_enc, x - b_dec, W_enc.T)
+        values, latents = pre.topk(K, dim=1)
+        acts = torch.zeros_like(pre).scatter(1, latents, values.relu())
+        loss = (acts @ W_dec + b_dec - x).square().sum() / (len(x) * D_IN)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        adam.step()
+        adam.zero_grad()
+        with torch.no_grad():
+            W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+            fired.add_(torch.bincount(latents.flatten(), minlength=D_SAE))
+
+    return step
+
+
+def quality_ratio() -> float:
+    """Loss of the bfloat16 encoder over the loss in float32 after the same steps (mean of the last 20)."""
+    losses = []
+    for encoder in (torch.bfloat16, torch.float32):
+        d_in, d_sae, generator = 128, 1024, torch.Generator().manual_seed(2)
+        directions = torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
+        state, stepper = fresh(d_in, d_sae), make_stepper(d_in, lambda ops, pre: ops.select_topk(pre, 16), encoder)
+        seen = []
+        for _ in range(QUALITY_STEPS):
+            on = torch.rand(1024, d_sae, generator=generator) < 16 / d_sae
+            seen.append(
+                stepper.step(state, (on * torch.rand(on.shape, generator=generator)) @ directions * 4, 2e-3).loss
+            )
+        losses.append(statistics.mean(seen[-20:]))
+    return losses[0] / losses[1]
+
+
+if __name__ == "__main__":
+    main(run)

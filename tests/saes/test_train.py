@@ -1,0 +1,269 @@
+"""Training: it finds planted features, resumes exactly, and fails with a name."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from planted import HOOK, write_recording
+from safetensors.torch import load_file, save_file
+from scipy.optimize import linear_sum_assignment
+
+from interp.artifacts import partial_path, read_manifest, verify
+from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
+from interp.recording.store import Recording
+from saes.batches import Position, training_batches
+from saes.config import BatchTopKConfig, SAEConfig, TopKConfig, TrainConfig
+from saes.kernels.state import TrainState
+from saes.train import train, train_sae
+from saes.weights.folder import WEIGHTS, load_sae
+
+D_IN, N_FEATURES, K = 32, 64, 3
+CONFIG = TopKConfig(d_sae=N_FEATURES, k=K)
+SHORT = TrainConfig(tokens=20_000, batch_size=256, checkpoint_every=20, log_every=5)
+
+
+def true_directions(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(N_FEATURES, D_IN, generator=generator), dim=1)
+
+
+def planted_recording(folder: Path, seed: int = 0, n: int = 24_000) -> Recording:
+    """Rows are sums of about 3 of 64 known directions, strengths 1 to 2, around a large mean, with a little noise."""
+    generator = torch.Generator().manual_seed(seed + 100)
+    on = torch.rand(n, N_FEATURES, generator=generator) < K / N_FEATURES
+    strength = on * (1 + torch.rand(n, N_FEATURES, generator=generator))
+    noise = 0.02 * torch.randn(n, D_IN, generator=generator)
+    x = (strength @ true_directions(seed) + noise + 2 * torch.randn(D_IN, generator=generator)) * 7
+    document = torch.arange(n) // 200
+    context = 40
+    document[torch.arange(n) % context == 0] = -1
+    return write_recording(folder, x, torch.ones(n), document, context_length=context, shard_contexts=100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Bits are promised for a fixed number of threads, and small products are quickest on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return planted_recording(tmp_path_factory.mktemp("recordings") / "planted")
+
+
+def mcc(directions: torch.Tensor, seed: int) -> float:
+    """Mean cosine over the best one-to-one match of learned and true directions: 1 is full recovery."""
+    cosines = torch.nn.functional.normalize(directions, dim=1) @ true_directions(seed).T
+    rows, columns = linear_sum_assignment(-cosines.abs().numpy())
+    return float(cosines.abs()[rows, columns].mean())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("config", [CONFIG, BatchTopKConfig(d_sae=N_FEATURES, k=K)], ids=lambda c: c.kind)
+def test_planted_features_are_recovered(tmp_path, config: SAEConfig, seed):
+    planted = planted_recording(tmp_path / "recordings" / "planted", seed)
+    settings = TrainConfig(tokens=800_000, batch_size=256, lr=1e-2, seed=seed, log_every=500)
+    sae = train_sae(planted, HOOK, config, settings, tmp_path / "sae")
+    untrained = TrainState.initial(torch.zeros(D_IN), N_FEATURES, generator=torch.Generator().manual_seed(900 + seed))
+    heldout = read_manifest(tmp_path / "sae").summary["heldout"]
+    assert mcc(sae.W_dec, seed) > 0.9
+    assert mcc(untrained.W_dec, seed) < 0.6
+    assert heldout["fvu"] < 0.25  # about 3 features per row: exactly 3 cannot explain them all
+    assert heldout["l0"] == pytest.approx(K, rel=0.1)
+
+
+def finish(recording, folder, **changes):
+    return train_sae(recording, HOOK, CONFIG, SHORT, folder, **changes)
+
+
+def assert_same_weights(folder, other):
+    mine, theirs = load_file(folder / WEIGHTS), load_file(other / WEIGHTS)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert torch.equal(mine[name], theirs[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(recording, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "sae"
+    finish(recording, folder)
+    return folder
+
+
+def test_the_folder_is_whole_and_says_what_was_found(recording, whole):
+    manifest = read_manifest(whole)
+    assert manifest.kind == "sae"
+    assert manifest.parents[recording.key] == recording.manifest.content_hash
+    assert manifest.parents["model:tiny"] == recording.weight_hash
+    assert manifest.config["kind"] == "topk"
+    assert manifest.summary["architecture"] == "topk"
+    assert set(manifest.files) == {"cfg.json", "log.jsonl", "sae_weights.safetensors"}
+    assert verify(whole) == []
+    heldout = manifest.summary["heldout"]
+    n_heldout = sum(len(recording.real_rows(s, "heldout")) for s in range(recording.n_shards))
+    assert heldout["n_tokens"] == n_heldout
+    assert 0 < heldout["fvu"] < 1
+    assert load_sae(whole).metadata.hook_point == HOOK
+
+
+def test_the_log_holds_the_documented_fields_at_every_tenth_step(whole):
+    lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(5, 78, 5), 78]
+    keys = {"step", "tokens", "loss", "fvu", "l0", "dead", "dense", "aux", "lr", "tokens_per_second"}
+    assert all(line.keys() == keys for line in lines)
+    assert lines[-1]["tokens"] == 78 * 256
+    assert lines[-1]["fvu"] < lines[0]["fvu"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(recording, whole, tmp_path):
+    assert_same_weights(finish(recording, tmp_path / "again") and tmp_path / "again", whole)
+    other = TrainConfig(tokens=20_000, batch_size=256, seed=1)
+    sae = train_sae(recording, HOOK, CONFIG, other, tmp_path / "other")
+    assert not torch.equal(sae.W_dec, load_sae(whole).W_dec)
+
+
+@pytest.mark.parametrize("stop_after", [1, 7, 13])
+def test_a_run_that_was_closed_resumes_bit_for_bit(recording, whole, tmp_path, stop_after):
+    run = train(recording, HOOK, CONFIG, SHORT, tmp_path / "sae")
+    for _ in range(stop_after):
+        next(run)
+    run.close()
+    assert not (tmp_path / "sae").exists()
+    checkpoint = partial_path(tmp_path / "sae") / "checkpoint" / "state.safetensors"
+    assert checkpoint.exists()
+    finish(recording, tmp_path / "sae")
+    assert_same_weights(tmp_path / "sae", whole)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "sae" / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert not (tmp_path / "sae" / "checkpoint").exists()
+
+
+CHILD = """
+import sys, time
+sys.path[:0] = [{here!r}]
+from test_train import *
+torch.set_num_threads(1)
+for metrics in train(Recording({recording!r}), HOOK, CONFIG, SHORT, Path({folder!r})):
+    print(metrics.step, flush=True)
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_run_that_was_killed_resumes_bit_for_bit(recording, whole, tmp_path, how):
+    folder = tmp_path / "sae"
+    code = CHILD.format(here=str(Path(__file__).parent), recording=str(recording.folder), folder=str(folder))
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if int(line) >= 45:
+            os.kill(child.pid, how)
+            break
+    child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert not folder.exists()
+    assert partial_path(folder).exists()
+    finish(recording, folder)
+    assert_same_weights(folder, whole)
+
+
+def test_an_unfinished_run_with_other_settings_is_not_mixed_in(recording, tmp_path):
+    run = train(recording, HOOK, CONFIG, SHORT, tmp_path / "sae")
+    next(run)
+    run.close()
+    with pytest.raises(MismatchError, match="unfinished run with other settings"):
+        train_sae(recording, HOOK, TopKConfig(d_sae=N_FEATURES, k=4), SHORT, tmp_path / "sae")
+    finish(recording, tmp_path / "sae")
+    with pytest.raises(ConfigError, match="already there"):
+        finish(recording, tmp_path / "sae")
+
+
+def damaged(recording: Recording, folder: Path, row: int, value: float, *, stats_too: bool) -> Recording:
+    """A copy of the recording with one bad number."""
+    import shutil
+
+    shutil.copytree(recording.folder, folder)
+    shard, local = divmod(row, recording.shard_rows[0])
+    path = folder / HOOK / f"{shard:05d}.safetensors"
+    tensors = load_file(path)
+    tensors["activations"][local, 3] = value
+    save_file(tensors, path)
+    if stats_too:
+        stats = load_file(folder / HOOK / "stats.safetensors")
+        stats["mean"][3] = value
+        save_file(stats, folder / HOOK / "stats.safetensors")
+    return Recording(folder)
+
+
+def training_row(recording: Recording) -> int:
+    return int(recording.real_rows(1, "train")[50]) + recording.shard_rows[0]
+
+
+@pytest.mark.parametrize("stats_too", [True, False], ids=["seen while recording", "edited later"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_named_and_the_run_is_kept(recording, tmp_path, value, stats_too):
+    row = training_row(recording)
+    bad = damaged(recording, tmp_path / "bad", row, value, stats_too=stats_too)
+    with pytest.raises(NonFiniteError, match=rf"row {row} at {HOOK}"):
+        train_sae(bad, HOOK, CONFIG, SHORT, tmp_path / "sae")
+    assert not (tmp_path / "sae").exists()
+    if not stats_too:
+        assert (partial_path(tmp_path / "sae") / "checkpoint" / "state.safetensors").exists()
+
+
+def test_a_run_that_diverges_says_so_and_keeps_the_last_good_checkpoint(recording, tmp_path, monkeypatch):
+    from saes.kernels.step import Stepper
+
+    healthy = Stepper.step
+
+    def sick(self, state, x, lr):
+        result = healthy(self, state, x, lr)
+        if state.step == 25:
+            state.W_dec.fill_(float("nan"))
+            return result._replace(loss=float("nan"))
+        return result
+
+    monkeypatch.setattr(Stepper, "step", sick)
+    with pytest.raises(NonFiniteError, match="lower lr"):
+        finish(recording, tmp_path / "sae")
+    saved = load_file(partial_path(tmp_path / "sae") / "checkpoint" / "state.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in saved.values())
+
+
+def test_a_hook_point_that_was_not_recorded_lists_those_that_were(recording, tmp_path):
+    with pytest.raises(UnknownNameError, match=HOOK):
+        train_sae(recording, "blocks.2.hook_resid_post", CONFIG, SHORT, tmp_path / "sae")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recording_smaller_than_a_batch_is_refused(recording, tmp_path):
+    with pytest.raises(ConfigError, match="fewer than 65,536 training tokens"):
+        train_sae(recording, HOOK, CONFIG, TrainConfig(tokens=70_000, batch_size=65_536), tmp_path / "sae")
+
+
+def test_batches_from_a_position_are_the_batches_after_it(recording):
+    read = {"batch_size": 512, "heldout_fraction": 0.1, "seed": 3}
+    stream = training_batches(recording, HOOK, **read)
+    seen = [next(stream) for _ in range(100)]
+    epochs = {batch.next.epoch for batch in seen}
+    assert len(epochs) > 1
+    for at in (0, 17, 60):
+        again = next(training_batches(recording, HOOK, start=seen[at].next, **read))
+        assert torch.equal(again.activations, seen[at + 1].activations)
+    assert seen[0].next == Position(0, 1)
+
+
+def test_training_never_sees_a_heldout_document(recording):
+    heldout = torch.cat([b.activations[HOOK] for b in recording.sequential(split="heldout")])
+    stream = training_batches(recording, HOOK, batch_size=1024, heldout_fraction=0.1, seed=0)
+    trained = torch.cat([next(stream).activations for _ in range(21)])
+    marks = {tuple(row) for row in heldout[:, :3].tolist()}
+    assert not any(tuple(row) in marks for row in trained[:, :3].tolist())
