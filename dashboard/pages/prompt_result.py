@@ -42,7 +42,7 @@ def _surprise(result: PromptResult) -> html.Section:
             ],
             className="wb-stats",
         ),
-        note="the darker a token, the less the model expected it (loss in nats; hover for the value)",
+        note="the stronger the colour, the less the model expected the token (loss in nats; hover for the value)",
     )
 
 
