@@ -1,6 +1,6 @@
 """How much does a sparse TopK training step cost beyond the one dense product it cannot avoid?
 
-Everything at d_in 512, d_sae 4096, k 32, batch 4096, 2 threads, over one float32 4096 x 512 x 4096 product. Steps include
+Everything at d_in 512, d_sae 4096, k 32, batch 4096, 2 threads, over one float32 4096x512x4096 product. Steps include
 the loss, firing statistics, clipping, Adam and the unit decoder rows; no latent is dead unless said.
 """
 

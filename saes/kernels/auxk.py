@@ -6,13 +6,27 @@ residual fully; 1: no better than its mean. Only dead latents are touched, so th
 (`n_dead` wide): cheaper than going through them one by one.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from saes.kernels.state import Gradients, TrainState
+from saes.kernels.state import Gradients, Ops, TrainState
+
+EVERY = 2
+"""L_aux is estimated on every `EVERY`-th token of the batch: unbiased, and its price is divided by as much."""
 
 CAP = 2
 """At most `CAP * k_aux` dead latents take part in a step, those silent longest: this bounds the cost of a bad start."""
+
+
+class AuxK(NamedTuple):
+    """The two numbers of the loss."""
+
+    k: int
+    """dead latents per token"""
+    weight: float
+    """of L_aux in the loss"""
 
 
 def dead_latents(state: TrainState, window: int, k_aux: int) -> tuple[int, Tensor]:
@@ -25,18 +39,19 @@ def dead_latents(state: TrainState, window: int, k_aux: int) -> tuple[int, Tenso
 
 
 def add_auxk(
-    state: TrainState, x: Tensor, error: Tensor, dead: Tensor, k_aux: int, weight: float, out: Gradients
+    ops: Ops, state: TrainState, x: Tensor, error: Tensor, pre: Tensor, dead: Tensor, settings: AuxK, out: Gradients
 ) -> float:
     """Add the gradients of `weight * L_aux` to `out`; returns `L_aux`.
 
-    `x [n, d_in]` is the input with `b_dec` subtracted, `error [n, d_in]` is `recons - x`.
+    `x [n, d_in]` is the input with `b_dec` subtracted, `error [n, d_in]` is `recons - x`, `pre [n, d_sae]` the
+    pre-activations that the step has computed already.
     """
-    W_enc, W_dec = state.W_enc[dead], state.W_dec[dead]
-    acts = torch.addmm(state.b_enc[dead], x, W_enc.T).relu_()
-    _keep_largest(acts, k_aux)
+    W_dec = state.W_dec[dead]
+    acts = pre[:, dead].to(x.dtype).relu_()
+    _keep_largest(ops, acts, settings.k)
     residual_error = torch.addmm(error, acts, W_dec)  # e_hat - e, since error = -e
     power = (error.norm() ** 2 - error.mean(0).norm() ** 2 * len(error)).clamp_min(1e-30)
-    grad = residual_error * (2 * weight / power)
+    grad = residual_error * (2 * settings.weight / power)
     slopes = (grad @ W_dec.T).mul_(acts > 0)
     out.W_dec[dead] += acts.T @ grad  # each dead latent occurs once; index_add_ takes ten times as long
     out.W_enc[dead] += slopes.T @ x
@@ -44,10 +59,10 @@ def add_auxk(
     return float(residual_error.norm() ** 2 / power)
 
 
-def _keep_largest(acts: Tensor, k: int) -> None:
+def _keep_largest(ops: Ops, acts: Tensor, k: int) -> None:
     """Zero all but the `k` largest of each row, in place; rows with at most `k` positive values are left alone."""
     crowded = ((acts > 0).sum(1) > k).nonzero().squeeze(1)
     if len(crowded):
         rows = acts[crowded]
-        values, columns = rows.topk(k, dim=1, sorted=False)
-        acts[crowded] = torch.zeros_like(rows).scatter_(1, columns, values)
+        floor = ops.select_topk(rows, k).values.view(-1, k).amin(1, keepdim=True)
+        acts[crowded] = rows.where(rows >= floor, 0)

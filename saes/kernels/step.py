@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saes.kernels.auxk import add_auxk, dead_latents
+from saes.kernels.auxk import EVERY, AuxK, add_auxk, dead_latents
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import NAMES, Active, AdamStep, Gradients, Ops, TrainState
 
@@ -64,7 +64,8 @@ class Stepper:
     def gradients(self, state: TrainState, x: Tensor) -> tuple[int, float, float, float, Tensor, Gradients]:
         """`(n_dead, loss, fvu, aux, firing counts, gradients)`; the gradients' memory is reused by the next call."""
         s, centred = self.settings, x - state.b_dec
-        active = self.select(self.ops, self._encode(state, centred))
+        pre = self._encode(state, centred)
+        active = self.select(self.ops, pre)
         scale = 2 / (len(x) * s.variance)
         decoded = self.ops.decode(centred, state.W_dec, active, scale)
         out = self._gradients = self._gradients or Gradients(
@@ -76,7 +77,9 @@ class Stepper:
         if s.aux_coefficient:
             n_dead, dead = dead_latents(state, s.dead_window, s.k_aux)
             if n_dead:
-                aux = add_auxk(state, centred, decoded.grad / scale, dead, s.k_aux, s.aux_coefficient, out)
+                part, aux_settings = slice(None, None, EVERY), AuxK(s.k_aux, s.aux_coefficient)
+                error = decoded.grad[part] / scale
+                aux = add_auxk(self.ops, state, centred[part], error, pre[part], dead, aux_settings, out)
         # b_dec enters twice: added to the reconstruction, subtracted from the encoder's input
         torch.sub(decoded.grad.sum(0), out.b_enc @ state.W_enc, out=out.b_dec)
         return n_dead, fvu + s.aux_coefficient * aux, fvu, aux, counts, out

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saes.kernels.auxk import CAP, dead_latents
+from saes.kernels.auxk import CAP, EVERY, dead_latents
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import TrainState
@@ -46,7 +46,7 @@ def reference_loss(weights, x, kind, dead, k_aux, coefficient, variance):
     error = x - (pre.relu() * mask) @ W_dec - b_dec
     loss = error.square().sum() / (len(x) * variance)
     if len(dead):
-        dead_pre = pre[:, dead]
+        dead_pre, error = pre[::EVERY, dead], error[::EVERY]
         keep = torch.zeros_like(dead_pre).scatter_(1, dead_pre.topk(min(k_aux, len(dead)), dim=1).indices, 1.0)
         target = error.detach()
         aux = (target - (dead_pre.relu() * keep) @ W_dec[dead]).square().sum()
