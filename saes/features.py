@@ -129,20 +129,14 @@ def write_tables(
     vocabulary = token_strings(model, torch.arange(model.cfg.d_vocab))
     effects = logit_effects(model, directions, N_EFFECTS) if writes_to_residual(dictionary) else None
     neighbours = nearest_neighbours(directions, N_NEIGHBOURS)
-    labels = label_features(statistics, recording, vocabulary, promoted_strings(effects, vocabulary, len(directions)))
+    promoted = effects.promoted_ids.numpy() if effects is not None else None
+    labels = label_features(statistics, recording, vocabulary, promoted)
     counts, edges = statistics.histogram()
     table = features_table(statistics, directions, labels, effects, neighbours, vocabulary, counts)
     write_table(folder / "features.parquet", table)
     examples = choose_examples(statistics, n_per_quantile=n_per_quantile)
     write_table(folder / "examples.parquet", examples_table(recording, examples, vocabulary, window=statistics.window))
     return edges
-
-
-def promoted_strings(effects: Effects | None, vocabulary: list[str], n: int) -> list[list[str]]:
-    """Promoted tokens as text, per feature; empty lists without effects."""
-    if effects is None:
-        return [[] for _ in range(n)]
-    return [[vocabulary[i] for i in row] for row in effects.promoted_ids.tolist()]
 
 
 def features_table(

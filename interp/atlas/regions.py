@@ -16,7 +16,9 @@ LARGEST_FIT = 10_000
 N_WORDS = 3
 NOISE = -1
 _WORD = re.compile(r"[^\W\d_]+")
-_LABEL_GRAMMAR = frozenset({"in", "any", "form", "before", "after", "docs", "promotes", "mixed", "rare", "dense", "of"})
+_LABEL_GRAMMAR = frozenset(
+    {"in", "any", "form", "before", "after", "docs", "promotes", "mixed", "rare", "dense", "often"}
+)
 
 
 class Region(NamedTuple):

@@ -7,14 +7,22 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
-from saes.explain import Reading, choose_label, early_label, label_features, measure_base_rates, most_telling, quoted
+from saes.explain import (
+    Reading,
+    choose_label,
+    label_features,
+    label_without_evidence,
+    measure_base_rates,
+    most_telling,
+    quoted,
+)
 from saes.statistics import collect_statistics
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
 CONTEXT = 20
 
 
-def planted_labels(folder: Path, fires) -> list[str]:
+def planted_labels(folder: Path, fires, promoted: np.ndarray | None = None) -> list[str]:
     """Labels of features that fire where `fires(tokens, documents) [n, n_features]` says, on random text."""
     generator = torch.Generator().manual_seed(0)
     n = 60 * CONTEXT
@@ -29,7 +37,7 @@ def planted_labels(folder: Path, fires) -> list[str]:
         folder / "rec", acts, tokens, document, context_length=CONTEXT, shard_contexts=25, labels=names
     )
     statistics = collect_statistics(TableDictionary(acts.shape[1]), recording, HOOK, window=2, n_top=4, seed=0)
-    return label_features(statistics, recording, VOCABULARY, [[" yes", " no"]] * acts.shape[1])
+    return label_features(statistics, recording, VOCABULARY, promoted)
 
 
 def test_planted_causes_are_named(tmp_path: Path):
@@ -61,7 +69,26 @@ def test_random_firing_is_explained_by_nothing(tmp_path: Path):
     def fires(tokens, in_numpy):
         return torch.rand(len(tokens), 5, generator=torch.Generator().manual_seed(1)) < 0.2
 
-    assert planted_labels(tmp_path, fires) == ['promotes " yes", " no"'] * 5
+    assert all(label.startswith("mixed: ") for label in planted_labels(tmp_path, fires))
+
+
+def test_promoted_tokens_are_named_only_when_they_follow(tmp_path: Path):
+    def fires(tokens, in_numpy):
+        following = torch.cat([tokens[1:], torch.zeros(1, dtype=tokens.dtype)])
+        one_of_three = (following == 3) | (following == 4) | (following == 5)
+        return torch.stack([one_of_three, one_of_three], 1)
+
+    comes, never_comes = planted_labels(tmp_path, fires, np.array([[4, 3, 5], [20, 21, 22]]))
+    assert comes == 'promotes " cat", " of" (100 %)'
+    assert "promotes" not in never_comes
+
+
+def test_the_stronger_half_of_the_firings_decides(tmp_path: Path):
+    def fires(tokens, in_numpy):
+        weak = torch.rand(len(tokens), generator=torch.Generator().manual_seed(2)) < 0.01
+        return (5.0 * (tokens == 4) + 0.1 * weak)[:, None]
+
+    assert planted_labels(tmp_path, fires) == ['" cat" (100 %)']
 
 
 def test_a_share_no_higher_than_the_base_rate_is_no_explanation():
@@ -70,21 +97,23 @@ def test_a_share_no_higher_than_the_base_rate_is_no_explanation():
     assert not common.holds
     assert rare.holds
     tokens = np.array([4] * 6 + [5, 6, 7, 8])
-    assert choose_label([common, rare], tokens, VOCABULARY, []) == '" cat" (60 %)'
+    assert choose_label([common, rare], tokens, VOCABULARY, 0.1) == '" cat" (60 %)'
 
 
 def test_information_decides_between_readings_that_hold():
     sharp, broad = Reading("sharp", 0.6, 0.001), Reading("broad", 0.9, 0.2)
     assert sharp.information > broad.information
-    assert choose_label([broad, sharp], np.array([1]), VOCABULARY, []).startswith("sharp")
+    assert choose_label([broad, sharp], np.array([1]), VOCABULARY, 0.1).startswith("sharp")
 
 
 def test_three_tokens_share_a_label_when_they_make_up_half():
     tokens = np.array([8] * 3 + [9] * 2 + [1] * 2 + [10, 11, 12])
-    assert choose_label([], tokens, VOCABULARY, [" x"]) == '" a", " the", " an" (70 %)'
+    assert choose_label([], tokens, VOCABULARY, 0.1) == '" a", " the", " an" (70 %)'
+    assert choose_label([], tokens, VOCABULARY, 0.6) == "dense (60 % of tokens)"
     scattered = np.arange(10, 30)
-    assert choose_label([], scattered, VOCABULARY, [" x", " y"]) == 'promotes " x", " y"'
-    assert choose_label([], scattered, VOCABULARY, []).startswith("mixed: ")
+    assert choose_label([], scattered, VOCABULARY, 0.1).startswith("mixed: ")
+    weak = Reading('before " of"', share=0.3, base=0.01)
+    assert choose_label([weak], scattered, VOCABULARY, 0.1) == 'often before " of" (30 %)'
 
 
 def test_the_most_telling_value_beats_the_most_common_one():
@@ -106,9 +135,9 @@ def test_base_rates_count_real_tokens_only(tmp_path: Path):
     np.testing.assert_allclose(base.labels, [0.5, 0.5])
 
 
-@pytest.mark.parametrize(("n_fired", "density", "expected"), [(0, 0.0, "dead"), (2, 0.01, 'rare: " cat"')])
-def test_features_without_evidence_say_so(n_fired: int, density: float, expected: str):
-    assert early_label(n_fired, density, np.array([4] * n_fired), VOCABULARY) == expected
+@pytest.mark.parametrize(("tokens", "expected"), [([], "dead"), ([4, 4, 5], 'rare: " cat", " dog"')])
+def test_features_without_evidence_say_so(tokens: list[int], expected: str):
+    assert label_without_evidence(np.array(tokens, int), VOCABULARY) == expected
 
 
 def test_tokens_in_labels_are_quoted_on_one_line_and_short():
