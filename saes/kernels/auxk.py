@@ -53,7 +53,7 @@ def add_auxk(
     power = (error.norm() ** 2 - error.mean(0).norm() ** 2 * len(error)).clamp_min(1e-30)
     grad = residual_error * (2 * settings.weight / power)
     slopes = (grad @ W_dec.T).mul_(acts > 0)
-    out.W_dec[dead] += acts.T @ grad  # each dead latent occurs once; index_add_ takes ten times as long
+    out.W_dec[dead] += acts.T @ grad  # each dead latent occurs once, so plain indexing adds all
     out.W_enc[dead] += slopes.T @ x
     out.b_enc[dead] += slopes.sum(0)
     return float(residual_error.norm() ** 2 / power)

@@ -142,3 +142,20 @@ def test_losses_are_those_computed_by_hand(tokens):
 def test_tokens_of_the_wrong_shape_are_refused():
     with pytest.raises(ConfigError, match="n_ctx >= 3"):
         evaluate_in_model(signed_basis(), OneLayerModel(), torch.zeros(4, 2, dtype=torch.int64))
+
+
+def both_signs(d: int, hook_point: str, scale: float = 1.0) -> TopKSAE:
+    directions = torch.cat([torch.eye(d), -torch.eye(d)])
+    weights = Weights(directions.T.contiguous(), torch.zeros(2 * d), directions * scale, torch.zeros(d))
+    return TopKSAE(weights, k=d, metadata=SAEMetadata(hook_point=hook_point))
+
+
+@pytest.mark.parametrize("hook_point", ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"])
+def test_hooks_reach_a_real_bridge_at_the_names_on_disk(tiny_model, hook_point):
+    tokens = torch.randint(0, tiny_model.cfg.d_vocab, (4, 12), generator=torch.Generator().manual_seed(0))
+    whole = evaluate_in_model(both_signs(tiny_model.cfg.d_model, hook_point), tiny_model, tokens, batch_size=3)
+    assert whole.ce_spliced == pytest.approx(whole.ce_clean, abs=1e-5)
+    zero = evaluate_in_model(both_signs(tiny_model.cfg.d_model, hook_point, 0.0), tiny_model, tokens)
+    assert zero.ce_spliced == pytest.approx(zero.ce_zero)
+    assert zero.kl_spliced > 1e-4
+    assert zero.ce_zero != pytest.approx(zero.ce_clean, abs=1e-6)
