@@ -1,6 +1,8 @@
 """Fixtures that every package's tests share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,18 @@ def workspace_folder(tmp_path: Path) -> Path:
     """An empty workspace folder."""
     (tmp_path / "workspace").mkdir()
     return tmp_path / "workspace"
+
+
+@pytest.fixture(scope="session")
+def quick_workspace(tmp_path_factory) -> Path:
+    """What `workbench demo --quick` makes; minutes, so only slow tests ask for it.
+
+    WORKBENCH_QUICK_WORKSPACE names a finished one to use instead, while developing.
+    """
+    ready = os.environ.get("WORKBENCH_QUICK_WORKSPACE")
+    if ready:
+        return Path(ready)
+    folder = tmp_path_factory.mktemp("demo") / "workspace"
+    command = [sys.executable, "-m", "workbench", "demo", "--quick", "--no-serve", "--workspace", str(folder)]
+    subprocess.run(command, check=True, timeout=900)
+    return folder
