@@ -79,7 +79,7 @@ def build_atlas(
     index = chosen.numpy()
     write_points(draft.path, layout.positions, clusters, labels, np.asarray(items)[index], np.asarray(values)[index])
     write_regions(draft.path, regions)
-    write_neighbours(draft.path, near, vectors)
+    write_neighbours(draft.path, near, cosines_of(near, vectors, metric))
     summary = summarise(layout, quality, clusters, vectors, n_given=len(items))
     summary |= {"n_clusters": len(regions), "value_name": value_name, "item_kind": item_kind, "features": features}
     return draft.finish(summary=summary, parents=parents or {}, threads=torch.get_num_threads())
@@ -175,14 +175,20 @@ def write_regions(folder: Path, regions: list[Region]) -> None:
     write_table(folder / "clusters.parquet", pa.Table.from_pylist(rows, schema=schema))
 
 
-def write_neighbours(folder: Path, near: Neighbours, vectors: Tensor) -> None:
-    """Neighbours with their cosines, whatever metric found them."""
-    import pyarrow as pa
-
+def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
+    """`[n, k]` cosines of the neighbours, whatever metric found them."""
+    if metric == "cosine":
+        return 1 - near.distances
     unit = torch.nn.functional.normalize(vectors, dim=1)
     cosines = torch.empty(near.indices.shape)
     for column, others in enumerate(near.indices.T):
         cosines[:, column] = (unit * unit[others]).sum(1)
+    return cosines
+
+
+def write_neighbours(folder: Path, near: Neighbours, cosines: Tensor) -> None:
+    import pyarrow as pa
+
     n, k = near.indices.shape
     bounds = pa.array(np.arange(n + 1) * k, pa.int32())
     columns = {

@@ -80,6 +80,18 @@ def test_neighbours_on_disk_are_those_of_the_full_space(planted):
     assert table["neighbours"].to_pylist()[0] == expected.indices[0].tolist()
 
 
+def test_neighbours_by_distance_still_show_their_cosines(planted, tmp_path: Path):
+    _, vectors, labels, _ = planted
+    build(vectors, tmp_path / "far", labels, metric="euclidean", method="pca")
+    table = pq.read_table(tmp_path / "far" / "neighbours.parquet")
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    indices = torch.tensor(table["neighbours"].to_pylist())
+    expected = (unit[:, None] * unit[indices]).sum(2)
+    np.testing.assert_allclose(np.array(table["cosines"].to_pylist()), expected, atol=1e-5)
+    nearest = torch.cdist(vectors, vectors).fill_diagonal_(torch.inf).argmin(1)
+    assert indices[:, 0].tolist() == nearest.tolist()
+
+
 def test_the_tables_have_the_documented_columns(planted):
     folder, *_, manifest = planted
     columns = {name: pq.read_schema(folder / f"{name}.parquet").names for name in ("points", "clusters", "neighbours")}
