@@ -89,7 +89,7 @@ class Draft:
         """Start, or resume where an interrupted run with the same config stopped.
 
         Raises `ConfigError` when the finished folder exists (unless `overwrite`, which replaces it only at
-        `finish`), `MismatchError` when a partial run with another config is in the way.
+        `finish`, and resumes its own unfinished run too), `MismatchError` when a partial run with another config is in the way.
         """
         if folder.exists() and not overwrite:
             raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")

@@ -13,20 +13,22 @@
 # %% [markdown]
 # # What is inside a small language model?
 #
-# SmolLM2-135M has 30 layers of 9 heads and a residual stream of 576 numbers per token. Do its single numbers mean something, or do the
-# *directions* that a sparse autoencoder finds? And do some heads have a job?
+# SmolLM2-135M has 30 layers of 9 heads and a residual stream of 576 numbers per token. Do its single neurons mean something,
+# or do the *directions* that a sparse autoencoder finds? And do some heads have a job?
 #
 # Run `workbench demo` first: this notebook reads the folder that it wrote.
 
 # %%
 import os
 
-import plotly.io as pio
-
+from dashboard.figures.heads import head_scores
+from dashboard.figures.histogram import activation_histogram
+from dashboard.figures.theme import theme
+from interp.recording.store import Recording
 from interp.workspace import Workspace
 
-pio.renderers.default = "notebook_connected" if "INTERP_GALLERY" in os.environ else pio.renderers.default
 workspace = Workspace(os.environ.get("INTERP_WORKSPACE", "../workspace"))
+light = theme("light")
 for artifact in workspace.artifacts():
     print(f"{artifact.kind:10} {artifact.name:28} {artifact.created}")
 
@@ -34,16 +36,11 @@ for artifact in workspace.artifacts():
 # ## The text, and what the model computed on it
 
 # %%
-from interp.recording.store import Recording
-
 recording = Recording(workspace.path("recording", "demo"))
-hook_point = recording.hook_points[0]
-stats = recording.stats(hook_point)
+stats = recording.stats(recording.hook_points[0])
 share_of_mean = float(stats.mean.norm()) / stats.mean_norm
 print(recording)
-print(
-    f"{stats.n:,} tokens; mean norm {stats.mean_norm:.1f}; the mean vector alone has {share_of_mean:.0%} of that length"
-)
+print(f"{stats.n:,} tokens; mean norm {stats.mean_norm:.1f}; the mean vector alone has {share_of_mean:.0%} of that length")
 
 # %% [markdown]
 # Most of every activation is the same vector. That is why the autoencoder starts its bias at the mean.
@@ -52,68 +49,66 @@ print(
 
 # %%
 features = workspace.table_path("features", "demo", "features")
-workspace.query(
-    """select feature, label, density, max_activation, promoted_tokens[1:4] as promotes
-       from f where n_fired > 20 order by max_activation desc limit 8""",
+sharp = workspace.query(
+    """select feature, label, density, max_activation, promoted_tokens[1:4] as promotes, histogram
+       from f where n_fired > 50 and density < 0.01 order by max_activation desc limit 8""",
     f=features,
-).to_pandas()
+)
+sharp.drop_columns("histogram").to_pandas()
 
 # %% [markdown]
-# One of them, in its own words: the strongest places where it fires.
+# The first of them, in its own words: the strongest places where it fires, and how strongly it fires at large.
 
 # %%
-
-examples = workspace.table_path("features", "demo", "examples")
-chosen = workspace.query("select feature from f where n_fired > 50 order by max_activation desc limit 1", f=features)
-feature = chosen["feature"][0].as_py()
+feature = sharp["feature"][0].as_py()
 top = workspace.query(
-    "select activation, tokens, peak, document_label from e where feature = ? and \"group\" = 'top' order by rank limit 6",
+    """select activation, tokens, peak, document_label from e
+       where feature = ? and "group" = 'top' order by rank limit 6""",
     feature,
-    e=examples,
+    e=workspace.table_path("features", "demo", "examples"),
 ).to_pylist()
 for example in top:
-    before, at, after = (
-        example["tokens"][: example["peak"]],
-        example["tokens"][example["peak"]],
-        example["tokens"][example["peak"] + 1 :],
-    )
-    print(
-        f"{example['activation']:6.1f}  {''.join(before)[-50:]!r} >>{at}<< {''.join(after)[:30]!r}   ({example['document_label']})"
-    )
+    words, peak = example["tokens"], example["peak"]
+    before, after = "".join(words[:peak])[-50:], "".join(words[peak + 1 :])[:30]
+    print(f"{example['activation']:6.1f}  {before!r} >>{words[peak]}<< {after!r}   ({example['document_label']})")
+
+# %%
+edges = workspace.manifest("features", "demo").summary["histogram_edges"]
+activation_histogram(sharp["histogram"][0].as_py(), edges, light)
 
 # %% [markdown]
 # ## Are features more specific than neurons?
 #
-# Neurons of the same layer's MLP, through the same tables: on how many tokens does each fire?
+# The same layer's MLP neurons went through the same tables. A label is given by one stated rule (`saes/explain.py`): it names
+# a token, a context or a kind of document only where at least half of the stronger firings agree, and calls the rest *mixed*
+# or *dense*. For how many features, and how many neurons, does such a plain reading hold?
 
 # %%
-import numpy as np
+READABLE = """select avg((label not like 'mixed:%' and label not like 'dense%' and label not like 'often %')::int) as readable,
+                     median(density) as density
+              from f where n_fired >= 5"""
 
 
-def median_density(name: str) -> float:
-    table = workspace.query(
-        "select density from f where n_fired > 0", f=workspace.table_path("features", name, "features")
-    )
-    return float(np.median(table["density"].to_numpy()))
+def measure(name: str) -> dict:
+    return workspace.query(READABLE, f=workspace.table_path("features", name, "features")).to_pylist()[0]
 
 
-feature_density, neuron_density = median_density("demo"), median_density("demo-neurons")
-print(f"median feature fires on {feature_density:.2%} of tokens, median neuron on {neuron_density:.2%}")
+of_features, of_neurons = measure("demo"), measure("demo-neurons")
+print(f"features: {of_features['readable']:.0%} have a plain reading; the median one fires on {of_features['density']:.2%} of tokens")
+print(f"neurons:  {of_neurons['readable']:.0%} have a plain reading; the median one fires on {of_neurons['density']:.2%} of tokens")
 
 # %% [markdown]
 # ## Heads with a job
 
 # %%
-from dashboard.figures.heads import score_map
-
-heads = workspace.query("select * from h", h=workspace.table_path("heads", "smollm2-135m", "heads"))
-score_map(heads.to_pandas(), "induction")
+heads = workspace.table_path("heads", "smollm2-135m", "heads")
+head_scores(workspace.query("select * from h", h=heads).to_pylist(), "induction", light)
 
 # %%
 found = workspace.query(
     """select 'L' || layer || 'H' || head as head, induction, induction_low, induction_null_high
        from h where induction_found order by induction desc limit 5""",
-    h=workspace.table_path("heads", "smollm2-135m", "heads"),
+    h=heads,
 ).to_pandas()
 found
 
@@ -121,10 +116,11 @@ found
 # ## The answer
 
 # %%
-assert neuron_density > 10 * feature_density, "the dictionary should be sparser than the neurons it is compared with"
+assert of_features["readable"] > of_neurons["readable"], "features should be easier to read than neurons"
 assert len(found) > 0, "SmolLM2-135M has induction heads"
 print(
-    f"Single neurons fire on {neuron_density:.0%} of all tokens, features on {feature_density:.1%}: features are the more specific unit.\n"
+    f"{of_features['readable']:.0%} of features have a plain reading, and {of_neurons['readable']:.0%} of neurons: "
+    "directions are the more specific unit.\n"
     f"And heads have jobs: {found['head'].iloc[0]} puts {found['induction'].iloc[0]:.0%} of its attention on the token "
-    f"that followed the same token before."
+    "that followed the same token before."
 )

@@ -160,6 +160,8 @@ class Recording:
         names = self._names(hook_points)
         for shard in range(self.n_shards):
             local = self.real_rows(shard, split, heldout_fraction)
+            if not len(local):
+                continue
             acts = {name: self.activation_shard(name, shard) for name in names}
             for chosen in local.split(batch_size):
                 yield self._batch(acts, chosen, int(self.shard_starts[shard]), dtype)
