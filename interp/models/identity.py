@@ -10,12 +10,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformer_lens.model_bridge import TransformerBridge
 
 _ATTRIBUTE = "_interp_identity"
+_vocabulary_hashes: "WeakKeyDictionary[Any, tuple[int, str]]" = WeakKeyDictionary()
 
 
 @dataclass
@@ -46,9 +48,14 @@ def tokenizer_hash(model: "TransformerBridge") -> str:
     """sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
     from interp.models.tokenizers import tokenizer_of
 
-    if model.tokenizer is not None:
-        return hashlib.sha256(json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()).hexdigest()
-    return "none" if tokenizer_of(model, required=False) is None else "bytes"
+    if model.tokenizer is None:
+        return "none" if tokenizer_of(model, required=False) is None else "bytes"
+    known = _vocabulary_hashes.get(model.tokenizer)
+    if known is None or known[0] != len(model.tokenizer):  # a token was added since
+        vocabulary = json.dumps(sorted(model.tokenizer.get_vocab().items())).encode()
+        known = len(model.tokenizer), hashlib.sha256(vocabulary).hexdigest()
+        _vocabulary_hashes[model.tokenizer] = known
+    return known[1]
 
 
 def model_spec(model: "TransformerBridge") -> str:
