@@ -76,8 +76,13 @@ class Manifest:
 class Draft:
     """An artefact being written in `<folder>.partial/`."""
 
-    def __init__(self, folder: Path, kind: str, config: dict[str, Any], seed: int | None, resumed: bool):
-        self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, resumed
+    def __init__(
+        self, folder: Path, kind: str, config: dict[str, Any], seed: int | None, before: dict[str, Any] | None
+    ):
+        self.folder, self.kind, self.config, self.seed, self.resumed = folder, kind, config, seed, before is not None
+        self._status = {**_identity(kind, config, seed), "started": _now(), "state": "running", "pid": os.getpid()}
+        if before is not None:
+            self._status["progress"] = before.get("progress", {})
         self.path = partial_path(folder)
         self._known_files: dict[str, dict[str, Any]] = {}
         self._started = time.time()
@@ -88,19 +93,17 @@ class Draft:
     ) -> "Draft":
         """Start, or resume where an interrupted run with the same config stopped.
 
-        Raises `ConfigError` when the finished folder exists (unless `overwrite`, which replaces it only at
-        `finish`, and resumes its own unfinished run too), `MismatchError` when a partial run with another config is in the way.
+        Raises `ConfigError` when the finished folder exists (unless `overwrite`, which replaces it only at `finish`,
+        and resumes its own unfinished run too), `MismatchError` when a partial run with another config is in the way.
         """
         if folder.exists() and not overwrite:
             raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
         partial = partial_path(folder)
-        identity = json.loads(_dump({"kind": kind, "config": config, "seed": seed}))
-        resumed = False
-        if (partial / STATUS).exists():
-            before = read_json(partial / STATUS)
-            if {key: before.get(key) for key in identity} == identity:
-                resumed = True
-            elif overwrite:
+        before = read_json(partial / STATUS) if (partial / STATUS).exists() else None
+        identity = _identity(kind, config, seed)
+        if before is not None and {key: before.get(key) for key in identity} != identity:
+            before = None
+            if overwrite:
                 shutil.rmtree(partial)
             else:
                 raise MismatchError(
@@ -109,10 +112,7 @@ class Draft:
                 )
         with disk_errors(partial):
             partial.mkdir(parents=True, exist_ok=True)
-            draft = cls(folder, kind, config, seed, resumed)
-            draft._status = {**identity, "started": _now(), "state": "running", "pid": os.getpid()}
-            if resumed:
-                draft._status["progress"] = before.get("progress", {})
+            draft = cls(folder, kind, config, seed, before)
             write_json(partial / STATUS, draft._status)
         return draft
 
@@ -156,9 +156,11 @@ class Draft:
             versions=library_versions(),
         )
         write_json(self.path / MANIFEST, asdict(manifest))
-        (self.path / STATUS).unlink(missing_ok=True)
         with disk_errors(self.folder):
             _replace_folder(self.path, self.folder)
+        (self.folder / STATUS).unlink(
+            missing_ok=True
+        )  # last: until the rename it marks the partial folder as resumable
         return manifest
 
     def discard(self) -> None:
@@ -315,6 +317,11 @@ def _replace_folder(source: Path, target: Path) -> None:
         os.replace(target, old)
     os.replace(source, target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _identity(kind: str, config: dict[str, Any], seed: int | None) -> dict[str, Any]:
+    """What two runs must share for one to resume the other, as it reads back from JSON."""
+    return json.loads(_dump({"kind": kind, "config": config, "seed": seed}))
 
 
 def _dump(value: Any) -> str:

@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 damage found by `verify`, 2 an error that says the next mo
 """
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 import tyro
 
@@ -46,11 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _union() -> Any:
-    union = None
-    for verb in VERBS:
-        one = Annotated[verb, tyro.conf.subcommand(verb.__name__.lower())]
-        union = one if union is None else union | one
-    return union
+    return Union[tuple(Annotated[verb, tyro.conf.subcommand(verb.__name__.lower())] for verb in VERBS)]  # noqa: UP007
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The options that every verb shares, and the few lines that every verb needs. Torch-free."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(ABC):
     """Shared by all verbs."""
 
     workspace: Path = Path("workspace")
@@ -28,6 +29,10 @@ class Options:
         from interp.workspace import Workspace
 
         return Workspace(self.workspace, create=True)
+
+    @abstractmethod
+    def run(self) -> int | None:
+        """Do the verb's work; an exit code, or None for 0."""
 
     def use_threads(self) -> int:
         """Set the thread count; returns the number in use."""
