@@ -39,7 +39,7 @@ class Size:
     embedding_points: int | None
 
 
-FULL = Size(320_000, 4_608, 32, 1_100_000, 8, 3, None)
+FULL = Size(200_000, 4_608, 32, 1_000_000, 8, 3, None)
 QUICK = Size(60_000, 2_048, 32, 250_000, 6, 1, 8_000)
 
 
