@@ -171,11 +171,12 @@ def command_line(verb: object) -> str:
 
 
 def highlights(workspace: Workspace) -> list[str]:
-    """A few true things worth a look, from the tables."""
+    """Features with a plain reading, the strongest first."""
     table = workspace.table_path("features", "demo", "features")
     rows = workspace.query(
         """select feature, label, density from f
-           where n_fired between 20 and 2000 order by max_activation / nullif(mean_activation, 0) desc limit 4""",
+           where n_fired between 50 and 2000 and not regexp_matches(label, '^(mixed|often|dense|rare)')
+           order by max_activation desc limit 6""",
         f=table,
     ).to_pylist()
     lines = ["Some features to start from:"]
