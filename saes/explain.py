@@ -1,6 +1,7 @@
 """A short plain label for every feature, from token statistics alone.
 
-What is read are the stronger half of a feature's sampled firings: weak firings are noisy. The rule, in order:
+What is read are a feature's strong firings, as weak ones are noisy: the strongest of 12 different contexts, and of a
+uniform sample those of at least half its maximum. The rule, in order:
 
 1. never fired: `dead`; fewer than five firings: `rare: ` and its tokens;
 2. six readings compete; of those that hold for at least half of the firings, and at least three times as often as among
@@ -29,6 +30,7 @@ from saes.examples import NO_TOKEN, document_names, read_passages
 from saes.statistics import FeatureStatistics
 
 LABEL_SOURCE = "token statistics"
+STRONG = 0.5
 MIN_FIRINGS = 5
 MIN_SHARE = 0.5
 MIN_LIFT = 3.0
@@ -128,13 +130,14 @@ def label_features(
 
 
 def strong_firings(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarray]:
-    """(feature, row) of the stronger half of each feature's sampled firings; all of them where there are few."""
-    keys, values, rows = statistics.sample.keys, statistics.sample.values, statistics.sample.rows
-    strongest_first = np.argsort(np.where(keys >= 0, -values, np.inf), axis=1, kind="stable")
-    n = (keys >= 0).sum(1)
-    kept = np.arange(keys.shape[1]) < np.where(n < 2 * MIN_FIRINGS, n, (n + 1) // 2)[:, None]
-    feature, place = np.nonzero(kept)
-    return feature, rows[feature, strongest_first[feature, place]]
+    """(feature, row), sorted and each once: the top firings, and those of the sample of at least half the maximum."""
+    top, sample = statistics.top, statistics.sample
+    strong = (sample.keys >= 0) & (sample.values >= STRONG * statistics.totals.maximum[:, None])
+    pairs = [
+        np.stack([np.nonzero(kept)[0], slots.rows[kept]]) for slots, kept in ((top, top.keys >= 0), (sample, strong))
+    ]
+    feature, row = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    return feature, row
 
 
 def fold(vocabulary: list[str], token_base: np.ndarray) -> Folded:

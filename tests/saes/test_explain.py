@@ -83,7 +83,7 @@ def test_promoted_tokens_are_named_only_when_they_follow(tmp_path: Path):
     assert "promotes" not in never_comes
 
 
-def test_the_stronger_half_of_the_firings_decides(tmp_path: Path):
+def test_the_strong_firings_decide(tmp_path: Path):
     def fires(tokens, in_numpy):
         weak = torch.rand(len(tokens), generator=torch.Generator().manual_seed(2)) < 0.01
         return (5.0 * (tokens == 4) + 0.1 * weak)[:, None]
