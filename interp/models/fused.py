@@ -27,10 +27,16 @@ def use_fused_attention(model: "TransformerBridge") -> None:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{type(plain).__name__} has no fused attention ({reason}); use attention='eager'") from None
     for block in model.blocks:
-        object.__setattr__(block.attn, "forward", _DelegatingForward(block.attn))
+        object.__setattr__(block.attn, "forward", DelegatingForward(block.attn))
 
 
-class _DelegatingForward:
+def watched_inside(attention: Any) -> bool:
+    """Whether some hook listens to the step-by-step computation."""
+    points = (getattr(attention, name, None) for name in LOST_HOOKS)
+    return any(point is not None and point.has_hooks() for point in points)
+
+
+class DelegatingForward:
     """The wrapped module's own forward, between the hook points of its input and output."""
 
     def __init__(self, attention: Any):

@@ -23,7 +23,7 @@ from interp.models.tokenizers import tokenizer_of
 from interp.names import check_hook_points
 from interp.recording.contexts import ShardText, shard_texts
 from interp.recording.preflight import bytes_needed, check_space, folder_bytes, probe_widths
-from interp.recording.shards import Moments, Shard, merge_moments, shard_name, to_storage
+from interp.recording.shards import Moments, Shard, merge_moments, shard_name, store
 from interp.recording.store import load_tensors
 from interp.recording.writer import ShardLog, ShardWriter
 from interp.runtime import parse_dtype
@@ -214,11 +214,10 @@ def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Me
         contexts = slice(first, first + settings.batch_size)
         tokens = torch.from_numpy(text.tokens[contexts]).long().to(capture.model.cfg.device)
         for name, values in capture(tokens).items():
-            rows = to_storage(values, dtype, name, text, first)
             if name not in stored:
-                stored[name] = torch.empty(text.n_rows, rows.shape[1], dtype=dtype)
+                stored[name] = torch.empty(text.n_rows, values[0, 0].numel(), dtype=dtype)
             start = first * settings.context_length
-            stored[name][start : start + len(rows)] = rows
+            store(values, stored[name][start : start + tokens.numel()], name, text, first)
         meter.add(int((text.document[contexts] >= 0).sum()), text.number)
     return Shard(text, {name: stored[name] for name in settings.hook_points})
 
@@ -260,8 +259,8 @@ def _write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
         assert total is not None, "a corpus without text raises before this"
         n = max(total.n, 1)
         tensors = {
-            "mean": total.mean,
-            "variance": total.m2 / n,
+            "mean": torch.from_numpy(total.mean),
+            "variance": torch.from_numpy(total.m2 / n),
             "mean_norm": torch.tensor(total.norm_sum / n, dtype=torch.float64),
             "n": torch.tensor(total.n, dtype=torch.int64),
         }
@@ -273,4 +272,4 @@ def _shard_moments(draft: Draft, log: ShardLog, hook_point: str) -> Iterator[Mom
     for entry in log.entries:
         path = draft.path / hook_point / f"{shard_name(entry['shard'])}.safetensors"
         part = load_tensors(path, ["mean", "m2", "norm_sum"])
-        yield Moments(entry["real"], part["mean"], part["m2"], float(part["norm_sum"]))
+        yield Moments(entry["real"], part["mean"].numpy(), part["m2"].numpy(), float(part["norm_sum"]))

@@ -3,13 +3,14 @@
 import io
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from interp.errors import NonFiniteError
 from interp.recording.contexts import ShardText
 
-_ROWS_AT_ONCE = 2048
+_ROWS_AT_ONCE = 256  # a block in float64 stays in the processor's cache
 
 
 class Shard(NamedTuple):
@@ -24,9 +25,9 @@ class Moments(NamedTuple):
     """Running moments of rows, in float64; `m2` is the sum of squared deviations from the mean."""
 
     n: int
-    mean: Tensor
+    mean: np.ndarray
     """`[d]`"""
-    m2: Tensor
+    m2: np.ndarray
     """`[d]`"""
     norm_sum: float
     """sum of Euclidean row norms"""
@@ -37,37 +38,49 @@ def shard_name(number: int) -> str:
     return f"{number:05d}"
 
 
-def to_storage(values: Tensor, dtype: torch.dtype, hook_point: str, text: ShardText, first_context: int) -> Tensor:
-    """`[batch, pos, ...]` -> `[batch * pos, d]` in the storage dtype, on the CPU.
+def store(values: Tensor, out: Tensor, hook_point: str, text: ShardText, first_context: int) -> None:
+    """Write `values [batch, pos, ...]` into `out [batch * pos, d]`, which has the storage dtype.
 
     Raises `NonFiniteError` naming hook point, shard and document when a value is NaN or infinite, or becomes so.
     """
-    flat = values.reshape(values.shape[0] * values.shape[1], -1).cpu()
-    stored = flat.to(dtype)
+    flat = values.reshape(out.shape).cpu()
+    out.copy_(flat)
     low, high = torch.aminmax(flat)
-    limit = torch.finfo(dtype).max
+    limit = torch.finfo(out.dtype).max
     # one pass decides the usual case; NaN fails both comparisons
     if not (bool(low >= -limit) and bool(high <= limit)):
-        finite = stored.isfinite()
+        finite = out.isfinite()
         if not finite.all():
-            raise _non_finite(flat, finite, dtype, hook_point, text, first_context)
-    return stored
+            raise _non_finite(flat, finite, out.dtype, hook_point, text, first_context)
 
 
-def moments(activations: Tensor, real: Tensor) -> Moments:
-    """Moments of the rows `real` (bool `[n_rows]`), as stored.
+def moments(activations: Tensor, real: np.ndarray) -> Moments:
+    """Moments of the rows `real` (bool `[n_rows]`) of `activations [n_rows, d]`, as stored.
 
-    Blocks of rows are merged by Chan, Golub and LeVeque, "Updating formulae" (1979), eq. 2.1.
+    Blocks of rows are merged by Chan, Golub and LeVeque, "Updating formulae" (1979), eq. 2.1. numpy, not torch: this
+    runs beside the model, and torch's small operations would wait for the threads that the model keeps busy.
     """
     d = activations.shape[1]
-    total = Moments(0, torch.zeros(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64), 0.0)
-    for block, keep in zip(activations.split(_ROWS_AT_ONCE), real.split(_ROWS_AT_ONCE), strict=True):
-        rows = block[keep].double()
+    total = Moments(0, np.zeros(d), np.zeros(d), 0.0)
+    for first in range(0, len(activations), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        rows = as_float64(activations[part])[real[part]]
         if len(rows):
+            norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
             mean = rows.mean(0)
-            part = Moments(len(rows), mean, (rows - mean).square().sum(0), float(rows.norm(dim=1).sum()))
-            total = merge_moments(total, part)
+            rows -= mean
+            total = merge_moments(
+                total, Moments(len(rows), mean, np.einsum("nd,nd->d", rows, rows), float(norms.sum()))
+            )
     return total
+
+
+def as_float64(rows: Tensor) -> np.ndarray:
+    """The same numbers in numpy, which has no bfloat16: its bits are the upper half of a float32's."""
+    if rows.dtype == torch.bfloat16:
+        bits = rows.view(torch.int16).numpy().view(np.uint16).astype(np.uint32) << 16
+        return bits.view(np.float32).astype(np.float64)
+    return rows.numpy().astype(np.float64)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
@@ -77,7 +90,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
         return a
     delta = b.mean - a.mean
     mean = a.mean + delta * (b.n / n)
-    return Moments(n, mean, a.m2 + b.m2 + delta.square() * (a.n * b.n / n), a.norm_sum + b.norm_sum)
+    return Moments(n, mean, a.m2 + b.m2 + delta**2 * (a.n * b.n / n), a.norm_sum + b.norm_sum)
 
 
 def text_files(text: ShardText) -> dict[str, bytes]:
@@ -94,11 +107,11 @@ def activation_file(shard: Shard, hook_point: str) -> tuple[str, bytes]:
     from safetensors.torch import save
 
     activations = shard.activations[hook_point]
-    found = moments(activations, torch.from_numpy(shard.text.document.reshape(-1) >= 0))
+    found = moments(activations, shard.text.document.reshape(-1) >= 0)
     tensors = {
         "activations": activations,
-        "mean": found.mean,
-        "m2": found.m2,
+        "mean": torch.from_numpy(found.mean),
+        "m2": torch.from_numpy(found.m2),
         "norm_sum": torch.tensor(found.norm_sum, dtype=torch.float64),
     }
     return f"{hook_point}/{shard_name(shard.text.number)}.safetensors", save(tensors)

@@ -3,6 +3,7 @@
 import errno
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from interp.models.adapter import run_with_cache
 from interp.models.loading import load_model
 from interp.models.tokenizers import tokenizer_of
 from interp.recording.record import record
-from interp.recording.shards import Moments, merge_moments, moments
+from interp.recording.shards import Moments, as_float64, merge_moments, moments
 from interp.recording.store import Recording
 from interp.text.documents import Document
 
@@ -74,14 +75,22 @@ def test_stats_equal_the_moments_of_the_real_rows(recording: Recording) -> None:
 def test_moments_do_not_depend_on_how_rows_are_cut(sizes: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     blocks = [3 + torch.randn(size, 5, generator=generator) for size in sizes]
-    total = Moments(0, torch.zeros(5).double(), torch.zeros(5).double(), 0.0)
+    total = Moments(0, np.zeros(5), np.zeros(5), 0.0)
     for block in blocks:
-        total = merge_moments(total, moments(block, torch.ones(len(block), dtype=torch.bool)))
+        total = merge_moments(total, moments(block, np.ones(len(block), dtype=bool)))
     rows = torch.cat(blocks).double()
     assert total.n == len(rows)
     if len(rows):
-        torch.testing.assert_close(total.mean, rows.mean(0))
-        torch.testing.assert_close(total.m2 / len(rows), rows.var(0, correction=0), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(torch.from_numpy(total.mean), rows.mean(0))
+        torch.testing.assert_close(
+            torch.from_numpy(total.m2) / len(rows), rows.var(0, correction=0), rtol=1e-9, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_numpy_sees_the_numbers_that_torch_stores(dtype: torch.dtype) -> None:
+    rows = torch.tensor([0.0, -0.0, 1e-7, -3.14159, 65504.0, 6e-8], dtype=dtype)
+    assert np.array_equal(as_float64(rows), rows.double().numpy())
 
 
 @pytest.mark.parametrize("bos", ["document", "none"])
