@@ -17,7 +17,7 @@ from interp.artifacts import KINDS, verify
 from interp.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1800)]  # the first test makes the workspace
 
 
 def workbench(*arguments: object, timeout: int = 600) -> subprocess.CompletedProcess[str]:
