@@ -15,8 +15,7 @@ from interp.names import canonical_hook_point, parse_hook_point
 from interp.recording.store import Recording, Split
 from saes.intervene import Hook, keep_positions, replace_with, splice
 from saes.kinds.base import SAE
-
-DENSE = 0.1
+from saes.schema import DENSE
 
 
 @dataclass(frozen=True, kw_only=True)

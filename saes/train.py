@@ -35,11 +35,10 @@ from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepResult, StepSettings, choose_ops
 from saes.kinds.base import SAE, SAEMetadata
 from saes.kinds.registry import kind_of
+from saes.schema import DENSE
 from saes.weights.folder import load_sae, save_sae
 
 LOG = "log.jsonl"
-DENSE = 0.1
-"""A latent that fires on more than this share of tokens is called dense."""
 THRESHOLD_BATCHES = 16
 
 
