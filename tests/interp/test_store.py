@@ -183,3 +183,17 @@ def test_another_kind_of_artefact_is_no_recording(copy: Path) -> None:
     (copy / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(MismatchError, match="is a sae, not a recording"):
         Recording(copy)
+
+
+def test_contexts_of_a_split_hold_only_its_documents(folder: Path) -> None:
+    recording = Recording(folder)
+    train, heldout = (recording.contexts(split=s, heldout_fraction=0.5) for s in ("train", "heldout"))
+    every = recording.contexts()
+    assert len(train) > 0
+    assert len(heldout) > 0
+    known = {tuple(row) for row in every.tolist()}
+    train_rows, heldout_rows = ({tuple(row) for row in part.tolist()} for part in (train, heldout))
+    assert train_rows <= known
+    assert heldout_rows <= known
+    assert not train_rows & heldout_rows
+    assert torch.equal(recording.contexts(limit=3), every[:3])
