@@ -46,6 +46,8 @@ KINDS = {
     "atlas": "atlases",
     "heads": "heads",
     "evaluation": "evaluations",
+    "circuit": "circuits",
+    "lens": "lenses",
 }
 
 

@@ -48,6 +48,7 @@ _KNOWN_SUFFIXES = (
 )
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _HEAD = re.compile(r"^L(\d+)H(\d+)$")
+_MLP = re.compile(r"^L(\d+)MLP$")
 
 
 @dataclass(frozen=True, order=True)
@@ -78,6 +79,39 @@ def parse_head(text: str) -> HeadName:
     if not match:
         raise UnknownNameError("head", text, ["L5H1"], "A head is written L<layer>H<head>, both from 0.")
     return HeadName(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
+class NodeName:
+    """One node of a circuit: `embed`, a head `L5H1`, an MLP `L5MLP`, or `logits`."""
+
+    kind: str
+    """`embed`, `head`, `mlp` or `logits`"""
+    layer: int | None = None
+    head: int | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "head":
+            return f"L{self.layer}H{self.head}"
+        return f"L{self.layer}MLP" if self.kind == "mlp" else self.kind
+
+    @property
+    def order(self) -> tuple[float, int, int]:
+        """Sorts nodes as the model computes them: embed, then per layer heads and MLP, then logits."""
+        if self.layer is None:
+            return (-1.0 if self.kind == "embed" else float("inf"), 0, 0)
+        return (float(self.layer), int(self.kind == "mlp"), self.head or 0)
+
+
+def parse_node(text: str) -> NodeName:
+    """`"L5MLP"` -> `NodeName("mlp", 5)`. Raises `UnknownNameError` on anything else."""
+    if text in ("embed", "logits"):
+        return NodeName(text)
+    if match := _HEAD.match(text):
+        return NodeName("head", int(match[1]), int(match[2]))
+    if match := _MLP.match(text):
+        return NodeName("mlp", int(match[1]))
+    raise UnknownNameError("node", text, ["embed", "L5H1", "L5MLP", "logits"])
 
 
 def parse_hook_point(text: str) -> HookPoint:

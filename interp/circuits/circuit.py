@@ -1,0 +1,219 @@
+"""A circuit is a value: nodes and edges with their evidence, the settings that found it, and how it was judged.
+
+    circuit = Circuit.load(folder)
+    circuit & other, circuit | other, circuit - other       # by node and edge names
+    circuit.to_networkx(); circuit.to_json()
+
+Node names: `embed` (token and position embedding: the first block's input), `L5H1` (a head), `L5MLP`, `logits`.
+An edge says how it enters a head: `via` q, k or v; None into an MLP or the logits. Under grouped-query attention
+the k and v of a head are those of its group: an edge into `L5H1` via k is the same as into every head of its group.
+With positions, `position` is the token position of a node, and of the reader of an edge; None means all positions.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import CorruptError, MismatchError
+from interp.names import parse_node
+
+if TYPE_CHECKING:
+    import networkx
+
+FILE = "circuit.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One part of the model in a circuit."""
+
+    name: str
+    role: str | None = None
+    """what it does: `induction`, `previous_token`, ...; None when only its score is known"""
+    position: int | None = None
+    evidence: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def key(self) -> tuple[str, int | None]:
+        return self.name, self.position
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What `source` wrote, as `target` reads it."""
+
+    source: str
+    target: str
+    via: str | None = None
+    position: int | None = None
+    score: float | None = field(default=None, compare=False)
+    """effect on the metric, in the metric's unit; sign and direction are in the circuit's settings"""
+    evidence: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def key(self) -> tuple[str, str, str | None, int | None]:
+        return self.source, self.target, self.via, self.position
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Nodes and edges of one model, by one set of settings.
+
+    Two circuits are equal when their model, nodes and edges are; scores and evidence do not count.
+    """
+
+    model: str
+    weight_hash: str
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict, compare=False)
+    """task, metric, method, ablation, direction, seeds: all that is needed to find it again"""
+    evaluation: dict[str, Any] = field(default_factory=dict, compare=False)
+    """faithfulness and its nulls, when evaluated"""
+    verdict: dict[str, Any] = field(default_factory=dict, compare=False)
+    """`{"found": bool, "rule": text, "reason": text, ...}` where a written rule decided"""
+
+    @classmethod
+    def of(
+        cls, model: str, weight_hash: str, edges: Iterable[Edge], nodes: Iterable[Node] = (), **rest: Any
+    ) -> "Circuit":
+        """From edges; ends that `nodes` does not name become plain nodes. Order: by layer, then name."""
+        edges = tuple(edges)
+        known = {node.name: node for node in nodes}
+        for edge in edges:
+            for name in (edge.source, edge.target):
+                known.setdefault(name, Node(name))
+        ordered = sorted(known.values(), key=lambda node: (parse_node(node.name).order, node.position or 0))
+        return cls(model, weight_hash, tuple(ordered), edges, **rest)
+
+    def __and__(self, other: "Circuit") -> "Circuit":
+        self._same_model(other)
+        nodes, edges = {n.key for n in other.nodes}, {e.key for e in other.edges}
+        return self._keep(lambda n: n.key in nodes, lambda e: e.key in edges)
+
+    def __sub__(self, other: "Circuit") -> "Circuit":
+        """The edges that `other` lacks, and the nodes that they touch."""
+        self._same_model(other)
+        edges = {e.key for e in other.edges}
+        left = tuple(e for e in self.edges if e.key not in edges)
+        touched = {name for e in left for name in (e.source, e.target)}
+        return replace(self, nodes=tuple(n for n in self.nodes if n.name in touched), edges=left)
+
+    def __or__(self, other: "Circuit") -> "Circuit":
+        self._same_model(other)
+        nodes, edges = {n.key for n in self.nodes}, {e.key for e in self.edges}
+        return replace(
+            self,
+            nodes=self.nodes + tuple(n for n in other.nodes if n.key not in nodes),
+            edges=self.edges + tuple(e for e in other.edges if e.key not in edges),
+        )
+
+    def diff(self, other: "Circuit") -> dict[str, list[str]]:
+        """`{"only_here": [...], "only_there": [...], "both": [...]}`: edges as text."""
+        self._same_model(other)
+        here, there = {edge_text(e) for e in self.edges}, {edge_text(e) for e in other.edges}
+        return {"only_here": sorted(here - there), "only_there": sorted(there - here), "both": sorted(here & there)}
+
+    def prune(self, source: str = "embed", sink: str = "logits") -> "Circuit":
+        """Without edges on no path from `source` to `sink`, and without the nodes left alone."""
+        ahead = _reach(self.edges, source, forwards=True)
+        behind = _reach(self.edges, sink, forwards=False)
+        alive = ahead & behind
+        kept = tuple(e for e in self.edges if e.source in alive and e.target in alive)
+        touched = {name for e in kept for name in (e.source, e.target)}
+        return replace(self, nodes=tuple(n for n in self.nodes if n.name in touched), edges=kept)
+
+    def to_networkx(self) -> "networkx.MultiDiGraph":
+        """A directed multigraph; node and edge attributes are the fields, edge keys the `via`."""
+        import networkx as nx
+
+        graph = nx.MultiDiGraph(model=self.model, **self.settings)
+        for node in self.nodes:
+            graph.add_node(node.name, role=node.role, position=node.position, **node.evidence)
+        for edge in self.edges:
+            graph.add_edge(edge.source, edge.target, key=edge.via, score=edge.score, position=edge.position)
+        return graph
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as on disk (docs/formats.md)."""
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "weight_hash": self.weight_hash,
+            "nodes": [_plain(node, ("position",)) for node in self.nodes],
+            "edges": [_plain(edge, ("position", "score")) for edge in self.edges],
+            "settings": self.settings,
+            "evaluation": self.evaluation,
+            "verdict": self.verdict,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], where: str = "circuit") -> "Circuit":
+        """Raises `CorruptError` on anything that is no circuit, naming `where`."""
+        try:
+            nodes = tuple(Node(**node) for node in data["nodes"])
+            edges = tuple(Edge(**edge) for edge in data["edges"])
+            for name in {n.name for n in nodes} | {e.source for e in edges} | {e.target for e in edges}:
+                parse_node(name)
+            parts = {name: dict(data.get(name, {})) for name in ("settings", "evaluation", "verdict")}
+            return cls(str(data["model"]), str(data["weight_hash"]), nodes, edges, **parts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptError(f"{where} is not a circuit: {error!r}; see docs/formats.md") from error
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Circuit":
+        """From a circuit folder or a .json file. Raises `MissingError` or `CorruptError`."""
+        from interp.errors import MissingError
+
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        if not path.is_file():
+            raise MissingError(f"there is no circuit at {path}")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CorruptError(f"{path} cannot be read as JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise CorruptError(f"{path} is not a circuit: a JSON object was expected")
+        return cls.from_json(data, str(path))
+
+    def check_model(self, weight_hash: str) -> None:
+        """Raises `MismatchError` when the circuit was found in other weights."""
+        if weight_hash != self.weight_hash:
+            raise MismatchError(
+                f"the circuit was found in {self.model} with weights {self.weight_hash[:12]}, these are "
+                f"{weight_hash[:12]}; load the model that it belongs to"
+            )
+
+    def _same_model(self, other: "Circuit") -> None:
+        other.check_model(self.weight_hash)
+
+    def _keep(self, node: Any, edge: Any) -> "Circuit":
+        return replace(self, nodes=tuple(filter(node, self.nodes)), edges=tuple(filter(edge, self.edges)))
+
+
+def edge_text(edge: Edge) -> str:
+    """`L4H2 -k-> L5H1`, `embed -> L0MLP`; with a position `... @7`."""
+    arrow = "->" if edge.via is None else f"-{edge.via}->"
+    return f"{edge.source} {arrow} {edge.target}" + ("" if edge.position is None else f" @{edge.position}")
+
+
+def _plain(value: Node | Edge, optional: tuple[str, ...]) -> dict[str, Any]:
+    """The fields, without the optional ones that are None."""
+    return {k: v for k, v in vars(value).items() if not (k in optional and v is None)}
+
+
+def _reach(edges: tuple[Edge, ...], start: str, forwards: bool) -> set[str]:
+    steps: dict[str, set[str]] = {}
+    for edge in edges:
+        a, b = (edge.source, edge.target) if forwards else (edge.target, edge.source)
+        steps.setdefault(a, set()).add(b)
+    seen, waiting = {start}, [start]
+    while waiting:
+        for name in steps.get(waiting.pop(), set()) - seen:
+            seen.add(name)
+            waiting.append(name)
+    return seen

@@ -1,0 +1,175 @@
+"""A transformer as a sum: which parts write to the residual stream, which read it, and with what weights.
+
+Circuit analyses need three things of a model that hooks alone do not give: what a part's input would have been had the
+residual been another (`project`), what one head alone wrote (`head_output`), and the certainty that the residual is the
+plain sum of what was written (`check_additive`). Grouped-query attention: a head's keys and values are those of
+its group, `kv_head(head)`; query-side tensors have `n_heads`, key-value-side ones `n_kv_heads`.
+
+    residual = ResidualStream(model)          # refuses a model whose residual is not a plain sum
+    k = residual.project(layer, "k", resid)   # [batch, pos, n_kv_heads, d_head], what hook_k would hold
+    out = residual.head_output(layer, z)      # [batch, pos, n_heads, d_model], summing (plus bias) to hook_attn_out
+
+Weights are raw, with the layout of the field: `x @ W_Q`. Nothing is folded or copied unless said.
+"""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.names import HeadName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Side = Literal["q", "k", "v"]
+SIDES: tuple[Side, ...] = ("q", "k", "v")
+
+
+class ResidualStream:
+    """The parts of one model around its residual stream. Cheap to make; holds no activations.
+
+    Raises `ConfigError` when the blocks norm their outputs before adding them (Gemma 2 and 3), since then no head
+    has a contribution of its own.
+    """
+
+    def __init__(self, model: Any):
+        from interp.models.adapter import head_shape
+
+        self.model = model
+        self.shape = head_shape(model)
+        self.parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False))
+        """True when the MLP reads the block's input (GPT-NeoX), False when it reads the stream after attention."""
+        _refuse_post_norm(model)
+
+    @property
+    def has_mlp(self) -> bool:
+        return self.shape.d_mlp is not None
+
+    @cached_property
+    def device(self) -> Any:
+        return next(self.model.parameters()).device
+
+    def kv_head(self, head: int) -> int:
+        """The key-value head that query head `head` reads."""
+        return head // (self.shape.n_heads // self.shape.n_kv_heads)
+
+    def heads_of_group(self, kv_head: int) -> range:
+        """The query heads that read key-value head `kv_head`."""
+        size = self.shape.n_heads // self.shape.n_kv_heads
+        return range(kv_head * size, (kv_head + 1) * size)
+
+    def n_side_heads(self, side: Side) -> int:
+        """`n_heads` for queries, `n_kv_heads` for keys and values."""
+        return self.shape.n_heads if side == "q" else self.shape.n_kv_heads
+
+    def check_head(self, head: HeadName) -> HeadName:
+        """The head, when the model has it. Raises `UnknownNameError`."""
+        if not (0 <= head.layer < self.shape.n_layers and 0 <= head.head < self.shape.n_heads):
+            raise UnknownNameError(
+                "head",
+                str(head),
+                [],
+                f"The model has {self.shape.n_layers} layers of {self.shape.n_heads} heads, both counted from 0.",
+            )
+        return head
+
+    def all_heads(self) -> list[HeadName]:
+        """Every head, layer by layer."""
+        return [HeadName(layer, head) for layer in range(self.shape.n_layers) for head in range(self.shape.n_heads)]
+
+    def W(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor":
+        """Weights of one layer: q `[n_heads, d_model, d_head]`, k and v `[n_kv_heads, ...]`, o `[n_heads, d_head, d_model]`."""
+        return getattr(self.model.blocks[layer].attn, f"W_{side.upper()}")
+
+    def b(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor | None":
+        """The bias, `[heads, d_head]` or `[d_model]` for o; None when the model has none."""
+        return getattr(self.model.blocks[layer].attn, f"b_{side.upper()}", None)
+
+    def norm1(self, layer: int, resid: "Tensor") -> "Tensor":
+        """What attention reads: the block's first norm of `resid [..., d_model]`; the identity without norms."""
+        return _norm(self.model.blocks[layer], "ln1", resid)
+
+    def norm2(self, layer: int, resid: "Tensor") -> "Tensor":
+        """What the MLP reads."""
+        return _norm(self.model.blocks[layer], "ln2", resid)
+
+    def norm_final(self, resid: "Tensor") -> "Tensor":
+        """What the unembedding reads."""
+        return _norm(self.model, "ln_final", resid)
+
+    def project(self, layer: int, side: Side, resid: "Tensor") -> "Tensor":
+        """`[batch, pos, heads, d_head]`: what `attn.hook_q` (k, v) would hold were the block's input `resid`.
+
+        `resid [batch, pos, d_model]` is before the norm, whose scale is recomputed. Before rotation, when there is one.
+        """
+        linear = getattr(self.model.blocks[layer].attn, side).original_component
+        return linear(self.norm1(layer, resid)).unflatten(-1, (-1, self.shape.d_head))
+
+    def head_output(self, layer: int, z: "Tensor", head: int | None = None) -> "Tensor":
+        """What heads wrote: `[..., n_heads, d_model]` of `z [..., n_heads, d_head]`, or `[..., d_model]` of one head.
+
+        All heads at once is `n_heads` copies of the residual: ask for one head, or work layer by layer.
+        """
+        import torch
+
+        W_O = self.W(layer, "o")
+        if head is not None:
+            return z[..., head, :] @ W_O[head]
+        return torch.einsum("...hd,hdm->...hm", z, W_O)
+
+    def mlp(self, layer: int, resid: "Tensor") -> "Tensor":
+        """What the MLP would write were the stream that it reads `resid [batch, pos, d_model]`."""
+        return self.model.blocks[layer].mlp(self.norm2(layer, resid))
+
+    def logits(self, resid: "Tensor") -> "Tensor":
+        """Logits of a final residual, through the final norm: `[..., d_vocab]`."""
+        from interp.models.adapter import final_norm_and_unembed
+
+        return final_norm_and_unembed(self.model, resid)
+
+    def mlp_reads(self, layer: int) -> str:
+        """The hook point of the stream that the MLP of a layer reads."""
+        return f"blocks.{layer}.hook_resid_pre" if self.parallel else f"blocks.{layer}.hook_resid_mid"
+
+    def check_additive(self, tokens: "Tensor | None" = None, tolerance: float = 1e-3) -> float:
+        """Largest relative error of `resid_post = resid_pre + sum of heads + bias + MLP`, by one short pass.
+
+        Raises `ConfigError` when it exceeds `tolerance`: then a head's output is not what it adds (a residual
+        multiplier, a norm on outputs) and patching by addition would be wrong.
+        """
+        import torch
+
+        from interp.models.adapter import run_with_cache
+
+        if tokens is None:
+            tokens = torch.arange(4)[None].to(self.device) % self.shape.d_vocab
+        worst = 0.0
+        for layer in range(self.shape.n_layers):
+            points = ["hook_resid_pre", "attn.hook_z", "hook_resid_post", *(["hook_mlp_out"] if self.has_mlp else [])]
+            _, cache = run_with_cache(self.model, tokens, [f"blocks.{layer}.{p}" for p in points])
+            values = [cache[f"blocks.{layer}.{p}"] for p in points]
+            bias = self.b(layer, "o")
+            total = values[0] + self.head_output(layer, values[1]).sum(-2) + (0 if bias is None else bias)
+            total = total + (values[3] if self.has_mlp else 0)
+            worst = max(worst, float((total - values[2]).norm() / values[2].norm().clamp_min(1e-12)))
+        if worst > tolerance:
+            raise ConfigError(
+                f"the residual of this model is not the plain sum of its heads and MLPs (relative error {worst:.2g}); "
+                "contributions of single heads are not defined in it"
+            )
+        return worst
+
+
+def _refuse_post_norm(model: Any) -> None:
+    block = model.blocks[0]
+    if hasattr(block, "ln1_post") or hasattr(block, "ln2_post"):
+        raise ConfigError(
+            f"{getattr(model.cfg, 'architecture', 'this model')} norms what attention and MLP write before adding it, "
+            "so its residual is not a plain sum of heads; patch whole blocks (hook_resid_pre) instead"
+        )
+
+
+def _norm(owner: Any, name: str, resid: "Tensor") -> "Tensor":
+    """The norm without its hooks, which may be ours; the identity where the model has none."""
+    module = getattr(owner, name, None)
+    return resid if module is None else module.original_component(resid)
