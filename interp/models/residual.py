@@ -78,7 +78,7 @@ class ResidualStream:
         return [HeadName(layer, head) for layer in range(self.shape.n_layers) for head in range(self.shape.n_heads)]
 
     def W(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor":
-        """Weights of one layer: q `[n_heads, d_model, d_head]`, k and v `[n_kv_heads, ...]`, o `[n_heads, d_head, d_model]`."""
+        """Of one layer: q `[n_heads, d_model, d_head]`, k and v `[n_kv_heads, ...]`, o `[n_heads, d_head, d_model]`."""
         return getattr(self.model.blocks[layer].attn, f"W_{side.upper()}")
 
     def b(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor | None":
