@@ -30,6 +30,35 @@ def tiny_model():
     return load_model("small:mlp-2l", seed=0)
 
 
+def _toy(request, spec: str):
+    """A trained toy, kept in pytest's cache (absent in a clean checkout) by its recipe and the code that trains it."""
+    import hashlib
+
+    from interp.models import small, toys, training
+
+    code = b"".join(Path(module.__file__).read_bytes() for module in (small, toys, training))
+    folder = request.config.cache.mkdir("toys") / hashlib.sha256(code).hexdigest()[:12]
+    return toys.cached_toy(spec, folder, seed=0, device="cpu", dtype=None)
+
+
+@pytest.fixture(scope="session")
+def induction_toy(request):
+    """Two layers trained by recipe until they hold an induction circuit. Read-only."""
+    return _toy(request, "toy:induction-2l")
+
+
+@pytest.fixture(scope="session")
+def one_layer_toy(request):
+    """Its one-layer twin, which cannot. Read-only."""
+    return _toy(request, "toy:induction-1l")
+
+
+@pytest.fixture(scope="session")
+def fixed_period_toy(request):
+    """Copies with period 16 alone, by position. Read-only."""
+    return _toy(request, "toy:fixed-period-1l")
+
+
 @pytest.fixture(scope="session")
 def text_documents():
     """Some pages of plain text as documents with ids and labels; the same in every run."""

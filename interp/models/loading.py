@@ -4,19 +4,24 @@
     model = load_model("./my-model", dtype="bfloat16")
     model = load_model("owner/name", attention="sdpa")
     model = load_model(SmallConfig(n_layers=2))   # or "small:attn-only-2l"
+    model = load_model("planted:induction")       # analytic weights; "toy:induction-2l" is trained once and cached
 
 Weights are used raw: nothing is folded or centred.
 """
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.models.checkpoint import load_small
 from interp.models.convert import WEIGHT_HASH_FILE, converted_folder, quiet_transformers
 from interp.models.identity import hash_weights, remember
+from interp.models.planted import build_planted
 from interp.models.small import SMALL_PREFIX, SmallConfig, build_small, small_config
-from interp.models.sources import find_source
+from interp.models.sources import Source, cache_folder, find_source
+from interp.models.toys import cached_toy
 from interp.runtime import parse_dtype, pick_device
 from interp.text.hub import hub_reachable
 
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Attention = Literal["eager", "sdpa"]
+_OURS = ("small", "planted", "toy", "checkpoint")
+"""kinds of source that need no Hugging Face class"""
 
 
 def load_model(
@@ -46,9 +53,11 @@ def load_model(
     if attention not in ("eager", "sdpa"):
         raise UnknownNameError("attention", attention, ["eager", "sdpa"])
     torch_dtype, where = parse_dtype(dtype), pick_device(device)
-    if isinstance(spec, SmallConfig) or spec.startswith(SMALL_PREFIX):
+    if isinstance(spec, SmallConfig):
         return _load_small(spec, torch_dtype, where, attention, seed)
     source = find_source(spec)
+    if source.kind in _OURS:
+        return _load_small(spec, torch_dtype, where, attention, seed, source)
     location = str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
     model, fresh_hash = _load_transformers(spec, location, torch_dtype, where, attention)
     remember(model, spec, attention, fresh_hash)
@@ -56,20 +65,39 @@ def load_model(
 
 
 def _load_small(
-    spec: str | SmallConfig, dtype: "torch.dtype", device: str, attention: str, seed: int
+    spec: str | SmallConfig,
+    dtype: "torch.dtype",
+    device: str,
+    attention: str,
+    seed: int,
+    source: Source | None = None,
 ) -> "TransformerBridge":
+    """A model of our own: initialised, planted, trained by recipe, or from a folder that we wrote."""
     if attention != "eager":
         raise ConfigError(f"small models compute attention eagerly; attention={attention!r} is for Hugging Face models")
-    config = spec if isinstance(spec, SmallConfig) else small_config(spec)
-    name = spec if isinstance(spec, str) else f"{SMALL_PREFIX}{config}"
+    name = spec if isinstance(spec, str) else f"{SMALL_PREFIX}{spec}"
     import torch
 
-    model = build_small(config, seed=seed, device=device, dtype=torch.float32)
+    build = partial(_build_ours, spec, source, seed, device)
+    model = build(torch.float32)
     fresh_hash = hash_weights(model.original_model)
     if dtype != torch.float32:
-        model = build_small(config, seed=seed, device=device, dtype=dtype)
+        model = build(dtype)
     remember(model, name, attention, fresh_hash)
     return model
+
+
+def _build_ours(
+    spec: str | SmallConfig, source: Source | None, seed: int, device: str, dtype: "torch.dtype"
+) -> "TransformerBridge":
+    if isinstance(spec, SmallConfig) or source is None or source.kind == "small":
+        config = spec if isinstance(spec, SmallConfig) else small_config(spec)
+        return build_small(config, seed=seed, device=device, dtype=dtype)
+    if source.kind == "planted":
+        return build_planted(spec, device=device, dtype=dtype)
+    if source.kind == "toy":
+        return cached_toy(spec, cache_folder() / "toys", seed=seed, device=device, dtype=dtype)
+    return load_small(Path(source.location), device=device, dtype=dtype)
 
 
 def _load_transformers(

