@@ -54,18 +54,22 @@ def freeze(norm: Any, x: Tensor) -> FrozenNorm:
     gain = torch.ones_like(zeros) if weight is None else weight.detach()
     bias = getattr(module, "bias", None)
     bias = zeros if bias is None else bias.detach()
-    wanted = module(x)
-    for centres in (isinstance(module, torch.nn.LayerNorm), True, False):
-        moved = x - x.mean(-1, keepdim=True) if centres else x
-        scale = (moved.pow(2).mean(-1, keepdim=True) + eps).sqrt()
-        for each in (gain, 1 + gain):  # Gemma keeps its gain as the difference from one
-            frozen = FrozenNorm(each, bias, centres, scale)
-            if torch.allclose(frozen(x) + bias, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max() + 1e-12)):
-                return frozen
+    wanted, size = module(x), x.pow(2).mean(-1, keepdim=True).sqrt()
+    centres = _close(module(x + size), wanted)  # a shift along all ones changes an RMS norm, not a LayerNorm
+    moved = x - x.mean(-1, keepdim=True) if centres else x
+    scale = (moved.float().pow(2).mean(-1, keepdim=True) + eps).sqrt().to(x.dtype)
+    for each in (gain, 1 + gain):  # Gemma keeps its gain as the difference from one
+        frozen = FrozenNorm(each, bias, centres, scale)
+        if _close(frozen(x) + bias, wanted):
+            return frozen
     raise ConfigError(
         f"{type(module).__name__} is neither LayerNorm nor an RMS norm with a gain, so its output does not split into "
         "shares; direct attribution is not defined for this model"
     )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max() + 1e-12))
 
 
 _EPS = ("eps", "variance_epsilon", "epsilon")

@@ -1,0 +1,65 @@
+"""One tiny random model per architecture that analyses must handle."""
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from interp.models.small import SmallConfig, build_small
+
+NAMES = ("native-ln", "native-rms", "native-raw", "gpt2", "llama-gqa", "neox")
+
+
+@cache
+def tiny(name: str) -> Any:
+    """Two layers, `d_model` 32, vocabulary 50, eager attention, weights large enough that attention is not flat.
+
+    `native-raw` has no norms, `llama-gqa` four query heads over two key-value heads, `neox` parallel attention and MLP.
+    Biases and norm gains are random too. Shared: read-only.
+    """
+    model = _native(name.removeprefix("native-")) if name.startswith("native") else _from_transformers(name)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise * (0.6 if "embed" in key or "wte" in key or "wpe" in key else 0.25))
+            elif "weight" in key:
+                parameter.copy_(1 + 0.2 * noise)
+            else:
+                parameter.copy_(0.3 * noise)
+    return model
+
+
+def _native(norm: str) -> Any:
+    config = SmallConfig(
+        d_model=32,
+        n_heads=4,
+        d_mlp=64,
+        d_vocab=50,
+        n_ctx=16,
+        normalization={"ln": "LN", "rms": "RMS", "raw": None}[norm],
+        positions="rotary" if norm == "rms" else "standard",
+    )
+    return build_small(config, seed=3, device="cpu", dtype=torch.float32)
+
+
+def _from_transformers(name: str) -> Any:
+    import transformers
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    sizes = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    common = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, **sizes}
+    made = {
+        "gpt2": (
+            "GPT2LMHeadModel",
+            transformers.GPT2Config,
+            {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 16},
+        ),
+        "llama-gqa": ("LlamaForCausalLM", transformers.LlamaConfig, {**common, "num_key_value_heads": 2}),
+        "neox": ("GPTNeoXForCausalLM", transformers.GPTNeoXConfig, {**common, "rotary_pct": 0.5}),
+    }
+    architecture, config_class, options = made[name]
+    config = config_class(**{**sizes, **options}, attn_implementation="eager")
+    plain = getattr(transformers, architecture)(config).eval()
+    return build_bridge_from_module(plain, architecture, hf_config=plain.config).eval()
