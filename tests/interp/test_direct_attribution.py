@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from architectures import NAMES, tiny
 
 from interp.direct_attribution import direct_logit_attribution, token_ids
 from interp.errors import ConfigError, PromptError
@@ -9,7 +10,6 @@ from interp.models.adapter import run_with_cache
 from interp.models.frozen_norm import freeze
 from interp.models.loading import load_model
 from interp.models.planted import planted_induction
-from architectures import NAMES, tiny
 
 ANSWERS, WRONGS = torch.tensor([3, 7, 7]), torch.tensor([9, 1, 4])
 

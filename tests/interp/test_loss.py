@@ -40,11 +40,11 @@ def test_the_planted_model_knows_nothing_of_the_first_block_and_all_of_the_secon
 def test_an_untrained_model_learns_nothing_in_context():
     model = load_model("small:attn-only-2l", seed=0)
     prompts = repeated_random_tokens(
-        n_prompts=32, context_length=40, d_vocab_ids=torch.arange(256), min_lag=8, max_lag=16, bos=None,
+        n_prompts=512, context_length=40, d_vocab_ids=torch.arange(256), min_lag=8, max_lag=16, bos=None,
         generator=make_generator(0, "prompts"),
     )  # fmt: skip
     losses = loss_per_token(model, prompts.tokens)
-    assert abs(in_context_learning_score(losses, late=35, early=3)) < 0.1
+    assert abs(in_context_learning_score(losses, late=35, early=3)) < 0.2
     first, second = repeat_losses(losses, prompts.lags)
     assert abs(float((second - first).mean())) < 0.1
 

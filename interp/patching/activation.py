@@ -1,0 +1,276 @@
+"""Activation patching: put one value of one run into another, and see how much of the difference follows (Meng 2022).
+
+Two prompts of the same length differ in one thing. One run is the base; at one place it gets what the other run had
+there. The effect says how much of the metric's gap between the runs crosses with that value:
+
+    found = activation_patching(model, (clean, corrupt), metric, what="z", by_position=False)
+    found.effect                 # [n_layers, n_heads]: 0 nothing changed, 1 all of the gap
+    found.top(5)
+
+Direction. `denoise` runs the corrupt prompt and restores clean values: which are *enough* to bring the answer back?
+`noise` runs the clean prompt and breaks it with corrupt values: which are *needed*? They differ where parts can stand
+in for each other.
+
+Grouped-query attention: keys and values belong to a group of query heads, so `k` and `v` are patched per key-value
+head; `settings["heads"]` says which kind the head axis counts.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.models.adapter import available_hook_points, head_shape, run_with_hooks, token_strings
+from interp.models.residual import ResidualStream
+
+Metric = Callable[[Tensor], Tensor]
+"""`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger = more correct."""
+What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
+Direction = Literal["denoise", "noise"]
+_WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
+
+
+class PatchingTask(Protocol):
+    """Prompts in pairs and what is measured on them."""
+
+    @property
+    def clean(self) -> Tensor: ...
+    @property
+    def corrupt(self) -> Tensor: ...
+    @property
+    def metric(self) -> Metric: ...
+
+
+@dataclass(frozen=True)
+class ActivationPatching:
+    """Effects of single patches, as a share of the gap between the clean and the corrupt metric."""
+
+    effect: Tensor
+    """float64, over `axes`: `(patched - base) / (other - base)` of the means over prompts; 0 no change, 1 the whole
+    gap; below 0 or above 1 where a patch works against it or overshoots"""
+    stderr: Tensor
+    """the same shape: standard error over prompts, in the same unit; NaN of one prompt"""
+    axes: tuple[str, ...]
+    """`layer`, then `head` and `position` where the patch has one"""
+    clean_metric: float
+    corrupt_metric: float
+    clean_tokens: tuple[str, ...]
+    """`[pos]` text of the first prompt"""
+    corrupt_tokens: tuple[str, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+    """what, direction, by_position, ablation (always `resample`: the value of the other prompt), heads (`query`,
+    `key-value` or None), group_size, n_prompts"""
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One plain dict per patch: its axes, `effect`, `stderr` (None of one prompt)."""
+        cells = torch.cartesian_prod(*(torch.arange(n) for n in self.effect.shape)).reshape(-1, self.effect.ndim)
+        return [self._record(cell) for cell in map(tuple, cells.tolist())]
+
+    def top(self, n: int = 10) -> list[dict[str, Any]]:
+        """The records of the largest effects by size, strongest first."""
+        order = self.effect.flatten().abs().argsort(descending=True, stable=True)[:n]
+        places = torch.stack(torch.unravel_index(order, self.effect.shape), 1)
+        return [self._record(cell) for cell in map(tuple, places.tolist())]
+
+    def _record(self, cell: tuple[int, ...]) -> dict[str, Any]:
+        error = float(self.stderr[cell])
+        record: dict[str, Any] = dict(zip(self.axes, cell, strict=True))
+        if "position" in record:
+            record["token"] = self.clean_tokens[record["position"]]
+        return record | {"effect": float(self.effect[cell]), "stderr": None if error != error else error}
+
+
+@torch.no_grad()
+def activation_patching(
+    model: Any,
+    task: PatchingTask | tuple[Tensor, Tensor],
+    metric: Metric | None = None,
+    *,
+    what: What = "resid_pre",
+    by_position: bool = True,
+    direction: Direction = "denoise",
+    batch_size: int = 32,
+    progress: Callable[[int, int, dict], None] | None = None,
+) -> ActivationPatching:
+    """Patch every layer (and head, and position) by itself.
+
+    `task` is a task, or `(clean, corrupt)` tokens `[batch, pos]` each with a `metric`. `what`: `resid_pre`,
+    `resid_post`, `attn_out`, `mlp_out` patch whole vectors; `z` (= `heads`) what a head hands to its output weights;
+    `q`, `k`, `v` its inputs; `pattern` its attention, by query position. `effect` is `[n_layers]`, with a head axis
+    `[n_layers, heads]`, with `by_position` one more axis `pos`.
+
+    Several patches share a forward pass of at most `batch_size` sequences. The metric needs all prompts together, so
+    the logits of `max(batch_size, n_prompts)` sequences exist at once, and the activations of one layer.
+
+    Raises `PromptError` when clean and corrupt differ in shape; `ConfigError` when the metric has no gap between them,
+    or heads are asked of a model whose blocks norm their outputs (patch `resid_pre` there).
+    """
+    clean, corrupt, metric = _unpack(task, metric)
+    _check_names(model, what, direction)
+    check_pairs(model, clean, corrupt)
+    run = _Run(model, metric, "z" if what == "heads" else what, by_position, batch_size)
+    base, other = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
+    start, target = run.plain(base), run.plain(other)
+    gap = _check_gap(start, target, direction)
+    n_layers = head_shape(model).n_layers
+    layers = []
+    for layer in range(n_layers):
+        layers.append(run.layer(layer, base, other))
+        if progress:
+            progress(layer + 1, n_layers, {})
+    change = (torch.stack(layers) - start) / gap  # [n_layers, ..., n_prompts]
+    clean_metric, corrupt_metric = (target, start) if direction == "denoise" else (start, target)
+    return ActivationPatching(
+        effect=change.mean(-1),
+        stderr=_standard_error(change),
+        axes=("layer", *(["head"] if run.n_heads else []), *(["position"] if by_position else [])),
+        clean_metric=float(clean_metric.mean()),
+        corrupt_metric=float(corrupt_metric.mean()),
+        clean_tokens=tuple(token_strings(model, clean[0])),
+        corrupt_tokens=tuple(token_strings(model, corrupt[0])),
+        settings=run.settings | {"direction": direction, "n_prompts": len(clean)},
+    )
+
+
+class _Run:
+    """How one kind of patch is made."""
+
+    def __init__(self, model: Any, metric: Metric, what: str, by_position: bool, batch_size: int):
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        self.model, self.metric, self.what, self.by_position, self.batch_size = (
+            model, metric, what, by_position, batch_size,
+        )  # fmt: skip
+        self.n_heads, kind, group = 0, None, 1
+        if what not in _WHOLE:
+            shape = ResidualStream(model).shape
+            grouped = what in ("k", "v") and shape.n_kv_heads != shape.n_heads
+            self.n_heads = shape.n_kv_heads if grouped else shape.n_heads
+            kind, group = ("key-value", shape.n_heads // shape.n_kv_heads) if grouped else ("query", 1)
+        self.settings = {
+            "what": what,
+            "by_position": by_position,
+            "ablation": "resample",
+            "heads": kind,
+            "group_size": group,
+        }
+
+    def hook_point(self, layer: int) -> str:
+        return f"blocks.{layer}." + (f"hook_{self.what}" if self.what in _WHOLE else f"attn.hook_{self.what}")
+
+    def plain(self, tokens: Tensor) -> Tensor:
+        """`[n_prompts]` float64: the metric without a patch."""
+        return self._measure(torch.cat([self.model(rows) for rows in tokens.split(self.batch_size)]), len(tokens))
+
+    def layer(self, layer: int, base: Tensor, other: Tensor) -> Tensor:
+        """`[heads?, pos?, n_prompts]` float64: the metric with each patch of a layer."""
+        from interp.models.capture import Capture
+
+        name, n = self.hook_point(layer), len(base)
+        with Capture(self.model, [name]) as capture:
+            source = torch.cat([capture(rows)[name] for rows in other.split(self.batch_size)])
+        places = list(self._places(base.shape[1]))
+        at_once = max(1, self.batch_size // n)
+        found = []
+        for first in range(0, len(places), at_once):
+            chunk = places[first : first + at_once]
+            if n <= self.batch_size:
+                logits = self._patched(name, base.repeat(len(chunk), 1), source, chunk)
+            else:
+                pairs = zip(base.split(self.batch_size), source.split(self.batch_size), strict=True)
+                logits = torch.cat([self._patched(name, rows, values, chunk) for rows, values in pairs])
+            found += [self._measure(each, n) for each in logits.split(n)]
+        lengths = [size for size in (self.n_heads, base.shape[1] if self.by_position else 0) if size]
+        return torch.stack(found).reshape(*lengths, n)
+
+    def _places(self, length: int) -> Iterator[tuple[Any, ...]]:
+        """Where each patch goes: an index into the value of one variant, batch first."""
+        everything = slice(None)
+        positions = range(length) if self.by_position else [everything]
+        for head in range(self.n_heads) if self.n_heads else [None]:
+            for position in positions:
+                if head is None:
+                    yield everything, position
+                else:
+                    yield (everything, head, position) if self.what == "pattern" else (everything, position, head)
+
+    def _patched(self, name: str, tokens: Tensor, source: Tensor, places: list[tuple[Any, ...]]) -> Tensor:
+        """Logits of `tokens [len(places) * rows, pos]`, each repeat with its own patch from `source [rows, ...]`."""
+
+        def patch(value: Tensor, hook: Any) -> Tensor:
+            value = value.clone()
+            for part, place in zip(value.split(len(source)), places, strict=True):
+                part[place] = source[place]
+            return value
+
+        return run_with_hooks(self.model, tokens, [(name, patch)])
+
+    def _measure(self, logits: Tensor, n_prompts: int) -> Tensor:
+        values = torch.as_tensor(self.metric(logits))
+        if values.shape != (n_prompts,):
+            raise ConfigError(
+                f"a metric gives one number per prompt, shape [{n_prompts}]; this one gave {list(values.shape)}"
+            )
+        return values.double().cpu()
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    """Over the last axis; NaN of one value."""
+    n = values.shape[-1]
+    return values.std(-1) / n**0.5 if n > 1 else torch.full_like(values[..., 0], torch.nan)
+
+
+def _unpack(task: Any, metric: Metric | None) -> tuple[Tensor, Tensor, Metric]:
+    clean, corrupt = task if isinstance(task, tuple) else (task.clean, task.corrupt)
+    metric = metric if isinstance(task, tuple) or metric is not None else task.metric
+    if metric is None:
+        raise ConfigError(
+            "tokens without a metric were given; pass metric=, a function of logits [batch, pos, d_vocab]"
+        )
+    return clean, corrupt, metric
+
+
+def _check_names(model: Any, what: str, direction: str) -> None:
+    if what not in get_args(What):
+        raise UnknownNameError("kind of patch", what, get_args(What))
+    if direction not in get_args(Direction):
+        raise UnknownNameError("direction", direction, get_args(Direction))
+    if what == "mlp_out" and head_shape(model).d_mlp is None:
+        raise ConfigError("this model has no MLPs to patch; choose heads, resid_pre or attn_out")
+    if what == "pattern" and "blocks.0.attn.hook_pattern" not in available_hook_points(model):
+        raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
+
+
+def check_pairs(model: Any, clean: Tensor, corrupt: Tensor) -> None:
+    """Raises `PromptError` unless both are `[batch, pos]` of the same shape; names both lengths and the tokens."""
+    if clean.ndim == 2 and clean.shape == corrupt.shape and clean.shape[1] > 0 and len(clean) > 0:
+        return
+    if clean.ndim != 2 or corrupt.ndim != 2 or 0 in (*clean.shape, *corrupt.shape):
+        raise PromptError(
+            f"clean and corrupt prompts were expected as tokens [batch, pos], got {list(clean.shape)} and "
+            f"{list(corrupt.shape)}"
+        )
+    if len(clean) != len(corrupt):
+        raise PromptError(f"prompts come in pairs, got {len(clean)} clean and {len(corrupt)} corrupt ones")
+    texts = ["|".join(token_strings(model, tokens[0])) for tokens in (clean, corrupt)]
+    raise PromptError(
+        f"clean and corrupt prompts need the same number of tokens, got {clean.shape[1]} ({texts[0]}) and "
+        f"{corrupt.shape[1]} ({texts[1]}); reword one of them"
+    )
+
+
+def _check_gap(start: Tensor, target: Tensor, direction: str) -> float:
+    """Mean of target less mean of start, when there is one to explain."""
+    gap = float((target - start).mean())
+    size = float(torch.cat([start, target]).abs().max())
+    if not torch.isfinite(target - start).all():
+        raise ConfigError("the metric is not finite on these prompts; check the answers that it compares")
+    if abs(gap) <= 1e-6 * max(size, 1e-6):
+        raise ConfigError(
+            f"the metric is {float(start.mean()):.4g} on both clean and corrupt prompts, so there is no gap to "
+            "explain; choose prompts or a metric that tell them apart"
+        )
+    return gap

@@ -1,0 +1,160 @@
+"""Activation patching: equal to plain hooks, exact on a planted model, and honest about what it patched."""
+
+import pytest
+import torch
+from architectures import NAMES, tiny
+
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.models.adapter import run_with_cache
+from interp.models.planted import planted_induction
+from interp.patching.activation import activation_patching
+
+WHATS = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
+
+
+def last_logit(logits):
+    """The logit of token 3 less that of token 9 at the last position."""
+    return logits[:, -1, 3] - logits[:, -1, 9]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(50, (3, 6), generator=generator), torch.randint(50, (3, 6), generator=generator)
+
+
+def by_hand(model, clean, corrupt, hook_point, index):
+    """One denoising patch, written with the bridge's own calls."""
+    _, cache = model.run_with_cache(clean)
+
+    def patch(value, hook):
+        value = value.clone()
+        value[index] = cache[hook_point][index]
+        return value
+
+    with torch.no_grad():
+        values = [last_logit(model(tokens)).mean() for tokens in (clean, corrupt)]
+        patched = last_logit(model.run_with_hooks(corrupt, fwd_hooks=[(hook_point, patch)])).mean()
+    return float((patched - values[1]) / (values[0] - values[1]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("what", WHATS)
+def test_effects_equal_patches_written_by_hand(name, what, pairs):
+    model, (clean, corrupt) = tiny(name), pairs
+    found = activation_patching(model, (clean, corrupt), last_logit, what=what, batch_size=7)
+    everything = slice(None)
+    whole = what in WHATS[:4]
+    kv_heads = 2 if name == "llama-gqa" and what in ("k", "v") else 4
+    assert found.effect.shape == ((2, 6) if whole else (2, kv_heads, 6))
+    assert found.settings["heads"] == (None if whole else "key-value" if kv_heads == 2 else "query")
+    for layer, head, position in ((0, 1, 2), (1, kv_heads - 1, 5)):
+        if whole:
+            index, cell, suffix = (everything, position), (layer, position), f"hook_{what}"
+        else:
+            index = (everything, head, position) if what == "pattern" else (everything, position, head)
+            cell, suffix = (layer, head, position), f"attn.hook_{what}"
+        expected = by_hand(model, clean, corrupt, f"blocks.{layer}.{suffix}", index)
+        assert float(found.effect[cell]) == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_input_of_the_first_block_is_the_whole_effect(name, direction, pairs):
+    found = activation_patching(tiny(name), pairs, last_logit, by_position=False, direction=direction)
+    assert found.axes == ("layer",)
+    torch.testing.assert_close(found.effect, torch.ones(2).double(), rtol=1e-4, atol=1e-4)
+    assert found.settings["direction"] == direction
+
+
+def test_batches_do_not_change_the_effects(pairs):
+    one = activation_patching(tiny("llama-gqa"), pairs, last_logit, what="z", batch_size=64)
+    for batch_size in (1, 2, 5):  # below, and no multiple of, the number of prompts
+        again = activation_patching(tiny("llama-gqa"), pairs, last_logit, what="heads", batch_size=batch_size)
+        torch.testing.assert_close(again.effect, one.effect, rtol=1e-4, atol=1e-5)
+        assert again.settings == one.settings
+
+
+def test_the_planted_circuit_is_found_position_by_position():
+    model = planted_induction()
+    block = torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    clean = torch.cat([block, block])[None, :25]  # the last token is block[8]; block[9] is due
+    corrupt = clean.clone()
+    corrupt[0, 8] = (clean[0, 8] + 1) % 16  # the earlier copy is gone: nothing to look back to
+
+    def metric(logits):
+        return logits[:, -1, block[9]] - logits[:, -1].mean(-1)
+
+    heads = activation_patching(model, (clean, corrupt), metric, what="z")
+    expected = torch.zeros(2, 1, 25).double()
+    expected[0, 0, 9] = expected[1, 0, 24] = 1  # L0H0 says at 9 what was at 8; L1H0 reads it at the end
+    torch.testing.assert_close(heads.effect, expected, rtol=0, atol=1e-3)
+    assert heads.top(1)[0]["effect"] == pytest.approx(1, abs=1e-3)
+    keys = activation_patching(model, (clean, corrupt), metric, what="k")
+    assert float(keys.effect[1, 0, 9]) == pytest.approx(1, abs=1e-3)
+    queries = activation_patching(model, (clean, corrupt), metric, what="q", by_position=False)
+    assert float(queries.effect.abs().max()) < 1e-3  # K, not Q, carries the difference
+
+
+def test_records_are_plain_and_hooks_are_gone(pairs):
+    model = tiny("gpt2")
+    found = activation_patching(model, pairs, last_logit, what="q")
+    records = found.to_records()
+    assert len(records) == 2 * 4 * 6
+    assert records[-1]["effect"] == float(found.effect[-1, -1, -1])
+    assert set(records[0]) == {"layer", "head", "position", "token", "effect", "stderr"}
+    assert found.clean_metric != found.corrupt_metric
+    assert not any(point.has_hooks() for point in model.hook_dict.values())
+
+
+def test_a_task_brings_its_own_prompts_and_metric(pairs):
+    class Task:
+        clean, corrupt = pairs
+        metric = staticmethod(last_logit)
+
+    found = activation_patching(tiny("gpt2"), Task(), what="attn_out")
+    assert torch.equal(found.effect, activation_patching(tiny("gpt2"), pairs, last_logit, what="attn_out").effect)
+
+
+def test_lengths_that_differ_are_named_with_their_tokens():
+    clean, corrupt = torch.zeros(1, 4).long(), torch.ones(1, 5).long()
+    with pytest.raises(PromptError, match=r"got 4 \(0\|0\|0\|0\) and 5 \(1\|1\|1\|1\|1\)"):
+        activation_patching(tiny("gpt2"), (clean, corrupt), last_logit)
+
+
+def test_bad_requests_are_refused(pairs):
+    model, (clean, _) = tiny("gpt2"), pairs
+    with pytest.raises(ConfigError, match="no gap"):
+        activation_patching(model, (clean, clean), last_logit)
+    with pytest.raises(ConfigError, match="one number per prompt"):
+        activation_patching(model, pairs, lambda logits: logits[:, -1])
+    with pytest.raises(ConfigError, match="without a metric"):
+        activation_patching(model, pairs)
+    with pytest.raises(UnknownNameError, match="pattern"):
+        activation_patching(model, pairs, last_logit, what="patern")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="no MLPs"):
+        activation_patching(planted_induction(), (clean % 16, clean.flip(0) % 16), last_logit, what="mlp_out")
+
+
+def test_heads_of_a_post_norm_model_are_refused_and_its_residual_is_not(pairs):
+    import transformers
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    config = transformers.Gemma2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        intermediate_size=64, vocab_size=50, attn_implementation="eager",
+    )  # fmt: skip
+    plain = transformers.Gemma2ForCausalLM(config).eval()
+    model = build_bridge_from_module(plain, "Gemma2ForCausalLM", hf_config=plain.config).eval()
+    found = activation_patching(model, pairs, last_logit, by_position=False)
+    assert float(found.effect[0]) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ConfigError, match="not a plain sum of heads"):
+        activation_patching(model, pairs, last_logit, what="z")
+
+
+def test_the_residual_is_read_once_and_left_alone(pairs):
+    model = tiny("gpt2")
+    _, before = run_with_cache(model, pairs[0], ["blocks.1.hook_resid_post"])
+    activation_patching(model, pairs, last_logit)
+    _, after = run_with_cache(model, pairs[0], ["blocks.1.hook_resid_post"])
+    assert torch.equal(*before.values(), *after.values())
