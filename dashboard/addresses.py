@@ -3,7 +3,14 @@
 from typing import Any
 from urllib.parse import quote, urlencode
 
-PAGES = {"Overview": "/", "Atlas": "/atlas", "Features": "/feature", "Prompt": "/prompt", "Heads": "/heads"}
+PAGES = {
+    "Overview": "/",
+    "Atlas": "/atlas",
+    "Features": "/feature",
+    "Prompt": "/prompt",
+    "Heads": "/heads",
+    "Circuit": "/circuit",
+}
 
 
 def feature_href(features: str, index: int) -> str:
@@ -19,6 +26,11 @@ def atlas_href(name: str, **query: Any) -> str:
 def heads_href(name: str, **query: Any) -> str:
     """Where head scores are shown."""
     return f"/heads/{quote(name)}" + _query(query)
+
+
+def circuit_href(name: str, **query: Any) -> str:
+    """Where a circuit is shown."""
+    return f"/circuit/{quote(name)}" + _query(query)
 
 
 def prompt_href(**query: Any) -> str:

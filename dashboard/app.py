@@ -2,6 +2,7 @@
 
 assets/theme.js      light or dark, before anything is drawn
 assets/workbench.js  addresses and keys
+assets/circuit.js    the graph of a circuit: clicks, zoom, picture
 pages/               one file per page; the router calls its `layout` with what the address says
 """
 
@@ -17,7 +18,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, set_props
 from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, failure
 from dashboard.context import Context, attach, current
-from dashboard.pages import atlas, feature, heads, overview, prompt
+from dashboard.pages import atlas, circuit, feature, heads, overview, prompt
 from dashboard.results import Live
 from dashboard.security import Guard, content_security_policy
 from dashboard.shell import shell
@@ -39,6 +40,8 @@ _ROUTES: list[tuple[str, Layout, str, str]] = [
     ("prompt", prompt.layout, "/prompt", "Prompt"),
     ("heads", heads.layout, "/heads", "Heads"),
     ("heads_named", heads.layout, "/heads/<name>", "Heads"),
+    ("circuit", circuit.layout, "/circuit", "Circuit"),
+    ("circuit_named", circuit.layout, "/circuit/<name>", "Circuit"),
 ]
 
 
@@ -69,7 +72,7 @@ def create_app(
     _register_pages()
     app.layout = shell(workspace)
     _register_shell(app)
-    for module in (atlas, feature, prompt, heads):
+    for module in (atlas, feature, prompt, heads, circuit):
         module.register(app)
     app.server.wsgi_app = Guard(
         app.server.wsgi_app, policy=lambda: content_security_policy(app.csp_hashes()), hosts=hosts, token=token

@@ -67,6 +67,7 @@
     return show(path, { kind: kind === "induction" ? "" : kind, head, text: head ? text : "" });
   }
 
+  window.workbenchAddress = { show };
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     workbench: {
       scheme, navigation, featureAddress, filterFeatures, atlasAddress, promptAddress, headsAddress,

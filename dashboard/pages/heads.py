@@ -12,6 +12,7 @@ from dashboard.components.frame import graph, page, panel, select
 from dashboard.context import Context, current
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
+from dashboard.pages.heads_evidence import evidence, register_evidence
 from dashboard.pages.prompt import COLD, WARM, pattern_graph
 from dashboard.views import heads as view
 from interp.errors import UnknownNameError
@@ -43,6 +44,7 @@ def layout(
         dcc.Store(id="heads-text-run", data=text or EXAMPLE),
         html.Div(id="heads-address", hidden=True),
         html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
+        evidence(context.workspace, model),
         controls=controls,
         lead=html.Span(id="heads-lead"),
     )
@@ -62,8 +64,10 @@ def register(app: Dash) -> None:
         Output("heads-chosen", "data"),
         Input("heads-map", "clickData"),
         Input("heads-grid", "cellClicked"),
+        Input("heads-proof-grid", "cellClicked"),
         prevent_initial_call=True,
     )(_choose)
+    register_evidence(app)
     app.callback(
         Output("heads-text-run", "data"),
         Input("heads-go", "n_clicks"),
@@ -164,9 +168,9 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     return head_scores(rows, kind, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
 
 
-def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None) -> Any:
-    if ctx.triggered_id == "heads-grid":
-        return (cell or {}).get("rowId", no_update)
+def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> Any:
+    if ctx.triggered_id in ("heads-grid", "heads-proof-grid"):
+        return ((cell if ctx.triggered_id == "heads-grid" else proof) or {}).get("rowId", no_update)
     if not click:
         return no_update
     at = click["points"][0]

@@ -15,10 +15,18 @@ _COLUMNS = {
     "features": ("Features", "when each one fires, and what it says"),
     "atlas": ("Atlases", "where things lie"),
 }
-_MORE = {"heads": ("Heads", "what attention looks at"), "evaluation": ("Evaluations", "how true a dictionary is")}
+_MORE = {
+    "heads": ("Heads", "what attention looks at"),
+    "circuit": ("Circuits", "which parts do it together"),
+    "lens": ("Lenses", "what each layer would say"),
+    "evaluation": ("Evaluations", "how true a dictionary is"),
+}
 _WIDE = 13
 """characters beyond which a fact takes a line of its own"""
-_PLACES = {"recordings": "recording", "saes": "SAE", "features": "features", "atlases": "atlas", "heads": "heads"}
+_PLACES = {
+    **{"recordings": "recording", "saes": "SAE", "features": "features", "atlases": "atlas", "heads": "heads"},
+    **{"circuits": "circuit", "lenses": "lens"},
+}
 
 
 def layout(context: Context, **_: Any) -> html.Div:

@@ -142,6 +142,32 @@ def _evaluation(m: Manifest) -> Described:
     return "How faithful the reconstruction is, and what the model loses with it in place.", numbers[:6], None
 
 
+def _circuit(m: Manifest) -> Described:
+    s, c = m.summary, m.config
+    kind = str(c.get("kind") or s.get("kind") or "")
+    model, task = c.get("model", "a model"), c.get("task")
+    sentence = f"The induction circuit of {model}" if kind == "induction" else f"A circuit of {model}"
+    if task and kind != "induction":
+        sentence += f" for {task}"
+    if s.get("found") is False:
+        sentence += ": looked for, and not found"
+    facts = [("nodes", _count(s.get("n_nodes"))), ("edges", _count(s.get("n_edges")))]
+    facts += [("faithfulness", _number(s.get("faithfulness"))), ("method", str(c.get("method") or ""))]
+    heads = s.get("induction")
+    if isinstance(heads, list):
+        facts.append(("induction heads", ", ".join(map(str, heads[:6])) or "none"))
+    return sentence + ".", facts, f"/circuit/{m.name}"
+
+
+def _lens(m: Manifest) -> Described:
+    sentence = f"A tuned lens: what {m.config.get('model', 'the model')} would say after each layer, in its own terms."
+    return (
+        sentence,
+        [("hook points", _plain(m.config.get("hook_points"))), ("steps", _count(m.config.get("steps")))],
+        None,
+    )
+
+
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "recording": _recording,
     "sae": _sae,
@@ -149,6 +175,8 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "atlas": _atlas,
     "heads": _heads,
     "evaluation": _evaluation,
+    "circuit": _circuit,
+    "lens": _lens,
 }
 
 

@@ -1,0 +1,85 @@
+// The graph of a circuit, as far as the browser handles it alone. Callbacks in Python name these functions.
+(function () {
+  const none = () => window.dash_clientside.no_update;
+  const graph = () => document.getElementById("circuit-graph")?._cyreg?.cy;
+  const LARGEST = 1.3;
+  const on = () => location.pathname.split("/")[1] === "circuit";
+
+  // A click on a node, an edge or a row of the table. What was tapped is forgotten, so that the same can be tapped again.
+  function choose(node, edge, cell) {
+    const from = window.dash_clientside.callback_context.triggered.map((t) => t.prop_id);
+    if (from.includes("circuit-grid.cellClicked") && cell) return [cell.rowId, none(), none()];
+    if (from.includes("circuit-graph.tapEdgeData") && edge) return [edge.id, none(), null];
+    if (from.includes("circuit-graph.tapNodeData") && node) return [node.id, null, none()];
+    return [none(), none(), none()];
+  }
+
+  function selected(nodes) {
+    return (nodes || []).map((node) => node.id).filter((id) => !/^(group|axis):/.test(id));
+  }
+
+  function picture(clicks, state) {
+    if (!clicks) return none();
+    const background = getComputedStyle(document.documentElement).getPropertyValue("--wb-surface").trim();
+    return { type: "png", action: "download", filename: state.name, options: { bg: background, full: true, scale: 2 } };
+  }
+
+  function address(view, chosen, state) {
+    if (!state || !view || !on()) return none();
+    const given = { n: view.n, paths: view.paths ? 1 : "", at: chosen, groups: view.groups };
+    return window.workbenchAddress.show(`/circuit/${encodeURIComponent(state.name)}`, given);
+  }
+
+  // All of the graph, but never larger than the text around it. Again when the canvas has taken its size.
+  function fit() {
+    const cy = graph();
+    if (!cy || !cy.elements().length) return;
+    cy.resize();
+    cy.fit(undefined, 26);
+    if (cy.zoom() > LARGEST) {
+      cy.zoom(LARGEST);
+      cy.center();
+    }
+  }
+
+  let watched = null;
+  const observer = new ResizeObserver(fit);
+
+  function fitSoon() {
+    const canvas = document.getElementById("circuit-canvas");
+    if (canvas && canvas !== watched) {
+      observer.disconnect();
+      observer.observe(canvas);
+      watched = canvas;
+    }
+    for (const wait of [30, 160]) setTimeout(fit, wait); // the component takes new elements a moment later
+    return none();
+  }
+
+  function zoom(how) {
+    const cy = graph();
+    if (!cy) return;
+    if (how === "fit") return fit();
+    const centre = { x: cy.width() / 2, y: cy.height() / 2 };
+    cy.zoom({ level: cy.zoom() * (how === "in" ? 1.25 : 0.8), renderedPosition: centre });
+  }
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-circuit-zoom]");
+    if (button) zoom(button.dataset.circuitZoom);
+    const link = event.target.closest("[data-circuit-at]");
+    if (link) window.dash_clientside.set_props("circuit-chosen", { data: link.dataset.circuitAt || null });
+  });
+
+  const keys = { "+": "in", "=": "in", "-": "out", "0": "fit" };
+  document.addEventListener("keydown", (event) => {
+    const field = event.target.closest("input, textarea, select, [contenteditable], [role=slider], .ag-root");
+    if (!on() || field || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (keys[event.key]) zoom(keys[event.key]);
+    if (event.key === "Escape") window.dash_clientside.set_props("circuit-chosen", { data: null });
+  });
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    circuit: { choose, selected, picture, address, fit: fitSoon },
+  });
+})();

@@ -1,0 +1,97 @@
+"""Evidence as a table: what was measured, in words, with its number and its interval."""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.figures.theme import visible
+
+WORDS = {
+    "score": "estimated effect on the metric",
+    "exact": "exact effect, patching this alone",
+    "effect": "effect on the metric",
+    "p_holm": "p, corrected for all heads",
+    "null_high": "upper bound by chance",
+    "null_mean": "mean by chance",
+    "induction_score": "induction score",
+    "previous_token_score": "previous-token score",
+    "ov_copying": "OV copying (eigenvalues, -1 to 1)",
+    "composition": "composition of the weights",
+    "loss_first_half": "loss when ablated, first half (nats)",
+    "loss_second_half": "loss when ablated, second half (nats)",
+    "k_effect": "effect through the key",
+    "q_effect": "effect through the query",
+    "v_effect": "effect through the value",
+    "cpr": "CPR (area under faithfulness)",
+    "cmd": "CMD (distance from 1; 0 is best)",
+    "auroc": "AUROC against known edges",
+    "low": "lower end, 95 %",
+    "high": "upper end, 95 %",
+}
+_CHANGES = {"effect", "loss_first_half", "loss_second_half", "k_effect", "q_effect", "v_effect", "score", "exact"}
+MAX_ROWS = 60
+
+
+def evidence_table(values: dict[str, Any], *, skip: tuple[str, ...] = ()) -> html.Table | html.P:
+    """One row per value; nested ones are flattened, unknown names are shown as they are written.
+
+    `low` and `high` become the interval of the first value before them when it lies between the two.
+    """
+    flat = {k: v for k, v in _flatten(values).items() if v is not None and k not in skip}
+    low, high = flat.get("low"), flat.get("high")
+    owner = None
+    if isinstance(low, int | float) and isinstance(high, int | float):
+        owner = next((k for k, v in flat.items() if k not in ("low", "high") and _inside(v, low, high)), None)
+    rows = []
+    for name, value in list(flat.items())[:MAX_ROWS]:
+        if owner and name in ("low", "high"):
+            continue
+        rows.append(_row(words(name), number(value, signed=name in _CHANGES)))
+        if name == owner:
+            rows.append(_row("95 % interval", f"{number(low)} to {number(high)}", "wb-sub"))
+    if not rows:
+        return html.P("Nothing was measured.", className="wb-none")
+    return html.Table(html.Tbody(rows), className="wb-evidence")
+
+
+def words(name: str) -> str:
+    """`p_holm` -> what it means; other names without their underscores."""
+    return WORDS.get(name) or visible(name.replace("_", " "), 60)
+
+
+def number(value: Any, *, signed: bool = False) -> str:
+    """Three significant digits; whole numbers as they are; text cut to a line."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if value != value:
+            return "not a number"
+        small = value != 0 and abs(value) < 1e-3
+        text = f"{value:.2e}" if small else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"+{text}" if signed and value > 0 else text.replace("-", "−", 1) if value < 0 else text
+    if isinstance(value, list | tuple):
+        shown = ", ".join(number(v) for v in value[:6])
+        return shown + (f" and {len(value) - 6} more" if len(value) > 6 else "")
+    return visible(str(value), 160)
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name} · {k}": v for k, v in _flatten(value).items()}
+        elif isinstance(value, list) and any(isinstance(v, dict) for v in value):
+            flat[name] = f"{len(value)} records"
+        else:
+            flat[name] = value
+    return flat
+
+
+def _inside(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _row(name: str, value: str, class_name: str | None = None) -> html.Tr:
+    return html.Tr([html.Th(name, scope="row"), html.Td(value, dir="auto")], className=class_name)

@@ -1,0 +1,232 @@
+"""The right side of a circuit: what was found, or the evidence of the chosen edge, node or group."""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.addresses import heads_href, prompt_href
+from dashboard.components.attributes import attrs
+from dashboard.components.evidence import evidence_table, number
+from dashboard.components.frame import graph, notice, panel, quiet_link, stat
+from dashboard.figures.circuit_style import via_colours
+from dashboard.figures.curve import agreement
+from dashboard.figures.pattern import attention_pattern
+from dashboard.figures.theme import Theme, visible
+from dashboard.views import circuit as view
+from dashboard.views.circuit_groups import Group
+from interp.circuits.circuit import Circuit
+from interp.names import parse_node
+from interp.workspace import Workspace
+
+THROUGH = {"q": "through its query", "k": "through its key", "v": "through its value"}
+_LISTED = 12
+"""edges of a node that the side lists"""
+_PLAIN = ("kind", "task", "metric", "method", "steps", "ablation", "direction", "seeds", "prompts")
+
+
+def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> html.Section:
+    """Verdict, how it was judged, and the settings that find it again."""
+    evaluation = found.evaluation
+    scores = [(k, evaluation[k]) for k in ("faithfulness", "completeness", "cpr", "cmd") if _is_number(evaluation, k)]
+    rest = {k: v for k, v in evaluation.items() if k not in dict(scores)}
+    checked = view.checked(workspace, name)
+    order = {k: found.settings[k] for k in _PLAIN if k in found.settings}
+    settings = order | {k: v for k, v in found.settings.items() if k not in order}
+    hints = {"faithfulness": "1: all of the behaviour", "completeness": "0: nothing is left without the circuit"}
+    return panel(
+        "What was found",
+        _verdict(found),
+        html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
+        *([html.H3("Judged by"), evidence_table(rest)] if rest else []),
+        *(
+            [
+                html.H3(["Exact against estimated", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
+                graph("circuit-agreement", figure=agreement(checked, colours), label="Exact against estimated"),
+            ]
+            if checked
+            else []
+        ),
+        html.H3("Settings"),
+        evidence_table(settings),
+    )
+
+
+def details(
+    workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, groups: tuple[Group, ...],
+    colours: Theme,
+) -> html.Section:  # fmt: skip
+    """The panel of an edge, a node, a group, or of a line between groups that stands for several edges."""
+    close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
+    edge = next((row for row in rows if row["id"] == chosen), None)
+    if edge:
+        return _edge(workspace, name, found, edge, colours, close)
+    group = next((g for g in groups if g.id == chosen), None)
+    if group:
+        return _group(group, rows, close)
+    if "|" in chosen:
+        return _bundle(chosen, rows, groups, close)
+    return _node(workspace, name, found, rows, chosen, colours, close)
+
+
+def _verdict(found: Circuit) -> Any:
+    verdict = found.verdict
+    if "found" not in verdict:
+        return None
+    word = "Found. " if verdict["found"] else "Not found. "
+    rule = verdict.get("rule")
+    return notice(
+        html.P([html.Strong(word), html.Span(visible(str(verdict.get("reason") or ""), 600))]),
+        html.P(["By the rule: ", visible(str(rule), 900)], className="wb-note") if rule else None,
+        tone="info" if verdict["found"] else "warning",
+    )
+
+
+def _edge(workspace: Workspace, name: str, found: Circuit, row: view.Row, colours: Theme, close: Any) -> html.Section:
+    measured = {k: row[k] for k in ("score", "exact", "low", "high") if row[k] is not None}
+    if "effect" in row["evidence"] and row["evidence"]["effect"] == row["score"]:
+        measured.pop("score", None)
+    place = "" if row["position"] is None else f" at position {row['position']}"
+    via = THROUGH.get(row["via"] or "", "")
+    colour = via_colours(colours)[row["via"] or "other"]
+    return panel(
+        html.Span([_at(row["source"]), " → ", _at(row["target"])], className="wb-circuit-title"),
+        html.P(
+            [
+                html.Span(className="wb-swatch", style={"background": colour}),
+                f"What {row['source']} writes, as {row['target']} reads it {via}{place}".rstrip() + ". ",
+                "" if row["member"] else "Not in the circuit as found.",
+            ],
+            className="wb-note",
+        ),
+        evidence_table(measured | row["evidence"]),
+        *_pattern(workspace, name, found, row["target"], row["source"], colours),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _node(
+    workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, colours: Theme, close: Any
+) -> html.Section:
+    bare, _, position = chosen.partition("@")
+    nodes = [n for n in found.nodes if n.name == bare and (not position or n.position in (None, int(position)))]
+    evidence = dict(nodes[0].evidence) if nodes else {}
+    role = nodes[0].role if nodes else None
+    touching = [r for r in rows if not position or str(r["position"]) == position]
+    kind = parse_node(bare).kind
+    what = {"head": "an attention head", "mlp": "an MLP", "embed": "the embedding", "logits": "the output"}[kind]
+    links = []
+    if kind == "head":
+        link = _heads_link(workspace, found.model, bare)
+        head = parse_node(bare)
+        text = prompt_href(model=found.model, layer=head.layer, head=head.head)
+        links = [html.P([link, " · " if link else "", quiet_link("On a prompt of your own", text)])]
+    return panel(
+        html.Span(chosen, className="wb-circuit-title"),
+        html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
+        *links,
+        *([evidence_table(evidence)] if evidence else []),
+        *_edge_list("Reads from", [r for r in touching if r["target"] == bare], "source"),
+        *_edge_list("Is read by", [r for r in touching if r["source"] == bare], "target"),
+        *(_pattern(workspace, name, found, bare, None, colours) if kind == "head" else []),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _group(group: Group, rows: list[view.Row], close: Any) -> html.Section:
+    inside = set(group.members)
+    ends = [(r, view.node_id(r["source"], r["position"]), view.node_id(r["target"], r["position"])) for r in rows]
+    return panel(
+        html.Span(visible(group.name), dir="auto"),
+        html.P(f"A group of {len(group.members)} nodes, made by hand or proposed.", className="wb-note"),
+        html.P([piece for m in group.members for piece in (_at(m), " ")], className="wb-members"),
+        *_edge_list("Reads from", [r for r, s, t in ends if t in inside and s not in inside], None),
+        *_edge_list("Is read by", [r for r, s, t in ends if s in inside and t not in inside], None),
+        *_edge_list("Within", [r for r, s, t in ends if s in inside and t in inside], None),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _bundle(chosen: str, rows: list[view.Row], groups: tuple[Group, ...], close: Any) -> html.Section:
+    source, via, target = chosen.split("|")
+    members = {g.id: set(g.members) for g in groups}
+    inside = [
+        r
+        for r in rows
+        if view.node_id(r["source"], r["position"]) in members.get(source, {source})
+        and view.node_id(r["target"], r["position"]) in members.get(target, {target})
+        and (r["via"] or "other") == via
+    ]
+    title = f"{source.removeprefix('group:')} → {target.removeprefix('group:')}"
+    return panel(
+        html.Span(visible(title, 80), dir="auto"),
+        html.P(
+            f"{len(inside)} edges {THROUGH.get(via, '')}; the line is as wide as the strongest.", className="wb-note"
+        ),
+        *_edge_list("Edges", inside, None),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _pattern(
+    workspace: Workspace, name: str, found: Circuit, reader: str, source: str | None, colours: Theme
+) -> list[Any]:
+    """Attention of the reader on the stored prompt; of the sender where the reader is no head."""
+    head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
+    if head is None:
+        return []
+    head = head.partition("@")[0]
+    prompt, weights = view.prompt(workspace, name), view.pattern(workspace, name, head)
+    title = html.H3([f"Where {head} looks", html.Span("on the first stored prompt", className="wb-quiet")])
+    if weights is None or len(weights) != len(prompt.tokens):
+        place = parse_node(head)
+        words = quiet_link("look on a prompt", prompt_href(model=found.model, layer=place.layer, head=place.head))
+        return [title, html.P(["Its pattern was not stored; ", words, "."], className="wb-none")]
+    figure = attention_pattern(weights, prompt.tokens, colours, height=330)
+    figure.update_traces(showscale=False)
+    return [title, graph("circuit-pattern", figure=figure, height=330, label=f"Attention of {head}")]
+
+
+def _edge_list(title: str, rows: list[view.Row], end: str | None) -> list[Any]:
+    if not rows:
+        return []
+    shown = sorted(rows, key=lambda r: -abs(r["score"] or 0.0))
+    lines = [
+        html.Li(
+            [
+                html.Button(
+                    _line(row, end), className="wb-link", type="button", **attrs({"data-circuit-at": row["id"]})
+                ),
+                html.Span(number(row["score"], signed=True) if row["score"] is not None else "", className="wb-value"),
+            ]
+        )
+        for row in shown[:_LISTED]
+    ]
+    more = html.Span(f"the strongest {_LISTED} of {len(rows)}" if len(rows) > _LISTED else f"{len(rows)}",
+                     className="wb-quiet")  # fmt: skip
+    return [html.H3([title, more]), html.Ol(lines, className="wb-lines")]
+
+
+def _line(row: view.Row, end: str | None) -> str:
+    via = f" ({row['via']})" if row["via"] else ""
+    return f"{row[end]}{via}" if end else f"{row['source']} → {row['target']}{via}"
+
+
+def _at(name: str) -> html.Button:
+    return html.Button(name, className="wb-link wb-node", type="button", **attrs({"data-circuit-at": name}))
+
+
+def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
+    scores = next((m for m in workspace.artifacts("heads") if m.config.get("model") == model), None)
+    return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
+
+
+def _title(name: str) -> str:
+    return name.upper() if name in ("cpr", "cmd") else name.replace("_", " ")
+
+
+def _is_number(values: dict[str, Any], name: str) -> bool:
+    return isinstance(values.get(name), int | float) and not isinstance(values.get(name), bool)

@@ -1,0 +1,215 @@
+"""A circuit and what lies beside it: scored edges, the curve, evidence of heads, prompts, stored patterns."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from interp.artifacts import Manifest
+from interp.circuits.circuit import Circuit, Edge
+from interp.errors import CorruptError, MissingError, UnknownNameError
+from interp.workspace import Workspace
+
+MAX_EDGES = 1000
+"""the most that a graph shows: beyond it a person sees a blur and the browser slows down"""
+FIND = "workbench circuit find MODEL"
+INDUCTION = "workbench circuit induction MODEL"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Edges to draw, strongest first, and how many the file holds in all."""
+
+    rows: list[Row]
+    """`id, source, target, via, position, score, exact, low, high, member, evidence`"""
+    total: int
+    found: int
+    """edges of the circuit itself"""
+    everything: bool
+    """whether the whole graph was scored (`edges.parquet`), or only the circuit is known"""
+
+    def strongest(self, n: int | None, *, paths: bool = False) -> list[Row]:
+        """The `n` strongest by absolute score; None gives the circuit as it was found.
+
+        `paths` leaves out edges on no path from `embed` to `logits`.
+        """
+        rows = [row for row in self.rows if row["member"]] if n is None else self._ranked[: max(1, n)]
+        return on_paths(rows) if paths else rows
+
+    def at_least(self, score: float) -> int:
+        """How many edges have an absolute score of `score` or more."""
+        return sum(abs(row["score"] or 0.0) >= score for row in self._ranked)
+
+    @property
+    def limit(self) -> int:
+        """The most that a slider can ask for."""
+        return len(self._ranked)
+
+    @property
+    def _ranked(self) -> list[Row]:
+        return self.rows if not self.everything else [row for row in self.rows if row["rank"] is not None][:MAX_EDGES]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A stored prompt and attention on it."""
+
+    tokens: list[str] = field(default_factory=list)
+    corrupt: list[str] = field(default_factory=list)
+
+
+def choose(workspace: Workspace, name: str | None) -> Manifest:
+    """The circuit called `name`, else the newest. Raises `UnknownNameError`, `MissingError` with the command."""
+    if name:
+        return workspace.manifest("circuit", name)
+    found = workspace.artifacts("circuit")
+    if not found:
+        raise MissingError(f"no circuit here yet; `{INDUCTION}` or `{FIND}` makes one")
+    return max(found, key=lambda m: m.created)
+
+
+def of_model(workspace: Workspace, model: str, table: str) -> Manifest | None:
+    """The newest circuit of a model that has `<table>.parquet`."""
+    found = [
+        m
+        for m in workspace.artifacts("circuit")
+        if m.config.get("model") == model and (workspace.path("circuit", m.name) / f"{table}.parquet").is_file()
+    ]
+    return max(found, key=lambda m: m.created, default=None)
+
+
+def circuit(workspace: Workspace, name: str) -> Circuit:
+    """The circuit itself. Raises `CorruptError`."""
+    return Circuit.load(workspace.path("circuit", name))
+
+
+def scored(workspace: Workspace, name: str, found: Circuit) -> Scored:
+    """The strongest edges of the scored graph and every edge of the circuit, strongest first."""
+    members = {edge_id(e.source, e.target, e.via, e.position): e for e in found.edges}
+    path = workspace.path("circuit", name) / "edges.parquet"
+    if not path.is_file():
+        rows = sorted(map(_row_of, found.edges), key=_strength)
+        return Scored(rows, len(rows), len(rows), everything=False)
+    sql = "select * from e order by abs(coalesce(score, 0)) desc, source, target, via limit ?"
+    rows = workspace.query(sql, MAX_EDGES, e=path).to_pylist()
+    for rank, row in enumerate(rows):
+        row["id"] = edge_id(row["source"], row["target"], row["via"], row["position"])
+        known = members.pop(row["id"], None)
+        row |= {"rank": rank, "member": known is not None, "evidence": dict(known.evidence) if known else {}}
+    left = sorted((_row_of(edge) for edge in members.values()), key=_strength)
+    total = int(workspace.query("select count(*) as n from e", e=path)["n"][0].as_py())
+    return Scored(sorted(rows + left, key=_strength), total, len(found.edges), everything=True)
+
+
+def edge_id(source: str, target: str, via: str | None, position: int | None = None) -> str:
+    """The name of an edge in addresses and tables: `L4H2-k-L5H1`, `embed--L0MLP`, `...@7` at a position."""
+    return f"{source}-{via or ''}-{target}" + ("" if position is None else f"@{position}")
+
+
+def node_id(name: str, position: int | None = None) -> str:
+    """`L5H1`, or `L5H1@7` at a token position."""
+    return name if position is None else f"{name}@{position}"
+
+
+def on_paths(rows: list[Row]) -> list[Row]:
+    """The rows on a path from `embed` to `logits`; positions count as one."""
+    edges = [Edge(row["source"], row["target"], row["via"], row["position"]) for row in rows]
+    kept = {e.key for e in Circuit("", "", edges=tuple(edges)).prune().edges}
+    return [row for row, edge in zip(rows, edges, strict=True) if edge.key in kept]
+
+
+def table(workspace: Workspace, name: str, which: str) -> list[Row]:
+    """Rows of `curve`, `heads`, `composition` or `ablations`; empty when the circuit has none."""
+    path = workspace.path("circuit", name) / f"{which}.parquet"
+    return workspace.query("select * from t limit 200000", t=path).to_pylist() if path.is_file() else []
+
+
+def checked(workspace: Workspace, name: str) -> list[Row]:
+    """Edges that were also patched one by one: `source, target, via, position, score, exact`."""
+    path = workspace.path("circuit", name) / "edges.parquet"
+    if not path.is_file():
+        return []
+    sql = "select source, target, via, position, score, exact from e where exact is not null limit 500"
+    return workspace.query(sql, e=path).to_pylist()
+
+
+def prompt(workspace: Workspace, name: str) -> Prompt:
+    """The first stored prompt; an empty one when none is."""
+    path = workspace.path("circuit", name) / "prompts.json"
+    if not path.is_file():
+        return Prompt()
+    try:
+        first = json.loads(path.read_text(encoding="utf-8"))[0]
+        return Prompt(list(map(str, first["tokens"])), list(map(str, first.get("corrupt_tokens") or [])))
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise CorruptError(f"{path} holds no prompts ({error!r}); `workbench verify` checks it") from error
+
+
+def pattern(workspace: Workspace, name: str, head: str) -> np.ndarray | None:
+    """Attention `[dest, src]` of a head on the first prompt, when it was stored."""
+    path = workspace.path("circuit", name) / "patterns.safetensors"
+    if not path.is_file():
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return np.asarray(file.get_tensor(head), np.float32) if head in file.keys() else None  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CorruptError(f"{path} cannot be read: {error}; `workbench verify` checks it") from error
+
+
+def check_chosen(chosen: str, scored_edges: Scored, found: Circuit) -> str:
+    """`chosen` when it names a node or an edge that is known here. Raises `UnknownNameError`."""
+    edges = {row["id"] for row in scored_edges.rows}
+    nodes = {node_id(n.name, n.position) for n in found.nodes} | {n.name for n in found.nodes}
+    nodes |= {row[end] for row in scored_edges.rows for end in ("source", "target")}
+    nodes |= {node_id(row[end], row["position"]) for row in scored_edges.rows for end in ("source", "target")}
+    if chosen not in edges | nodes:
+        raise UnknownNameError("node or edge of this circuit", chosen, sorted(edges | nodes))
+    return chosen
+
+
+def as_shown(found: Circuit, rows: list[Row], shown: dict[str, Any]) -> dict[str, Any]:
+    """The circuit of `rows` as on disk, readable by `Circuit.from_json`; `shown` goes into its settings."""
+    nodes = {row[end] for row in rows for end in ("source", "target")}
+    if shown.get("n") is None and not shown.get("paths"):
+        nodes |= {n.name for n in found.nodes}
+    edges = [Edge(r["source"], r["target"], r["via"], r["position"], r["score"], _with_numbers(r)) for r in rows]
+    kept = [n for n in found.nodes if n.name in nodes]
+    same = len(rows) == len(found.edges) and all(r["member"] for r in rows)
+    return Circuit.of(
+        found.model,
+        found.weight_hash,
+        edges,
+        kept,
+        settings=found.settings | {"shown": shown},
+        evaluation=found.evaluation if same else {},  # it judged another set of edges
+        verdict=found.verdict if same else {},
+    ).to_json()
+
+
+def _with_numbers(row: Row) -> dict[str, Any]:
+    return {k: row[k] for k in ("exact", "low", "high") if row[k] is not None} | row["evidence"]
+
+
+def _row_of(edge: Edge) -> Row:
+    evidence = dict(edge.evidence)
+    return {
+        "id": edge_id(edge.source, edge.target, edge.via, edge.position),
+        **{"source": edge.source, "target": edge.target, "via": edge.via, "position": edge.position},
+        "score": edge.score if edge.score is not None else _number(evidence.get("effect")),
+        **{name: _number(evidence.get(name)) for name in ("exact", "low", "high")},
+        **{"rank": None, "member": True, "evidence": evidence},
+    }
+
+
+def _strength(row: Row) -> float:
+    return -abs(row["score"] or 0.0)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
