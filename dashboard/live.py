@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from dashboard.results import ActiveFeature, Pattern, PromptResult
+from dashboard.results import ActiveFeature, LogitShares, Pattern, PromptResult, ScoreReasons
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -54,17 +54,61 @@ class LiveModel:
 
     def pattern(self, text: str, *, model: str, layer: int, head: int) -> Pattern:
         """Attention of one head. Raises `PromptError`, `UnknownNameError` when the model has no such head."""
-        from interp.models.adapter import head_shape, run_with_cache, token_strings
+        from interp.models.adapter import run_with_cache, token_strings
 
         with self._lock:
             loaded, tokens = self._tokens(text, model)
-            shape = head_shape(loaded)
-            if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
-                last = f"L{shape.n_layers - 1}H{shape.n_heads - 1}"
-                raise UnknownNameError("head", f"L{layer}H{head}", ["L0H0", last], f"(the last one is {last})")
+            _check_head(loaded, layer, head)
             name = f"blocks.{layer}.attn.hook_pattern"
             _, values = run_with_cache(loaded, tokens, [name], stop_at_layer=layer + 1)
             return Pattern(token_strings(loaded, tokens), layer, head, values[name][0, head].float().cpu().numpy())
+
+    def shares(self, text: str, *, model: str, answer: str, contrast: str, after: int | None) -> LogitShares:
+        """Direct logit attribution. Raises `PromptError`: not one token, or no such position."""
+        from interp.direct_attribution import direct_logit_attribution
+        from interp.models.adapter import token_strings
+
+        with self._lock:
+            loaded, tokens = self._tokens(text, model)
+            at = tokens.shape[1] - 1 if after is None else after
+            if not 0 <= at < tokens.shape[1]:
+                raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")
+            right, wrong = _answers(loaded, tokens[:, : at + 1], answer, contrast)
+            found = direct_logit_attribution(loaded, tokens, right, wrong, position=at)
+            names = token_strings(loaded, tokens.new_tensor([right] if wrong is None else [right, wrong]))
+            return LogitShares(
+                answer=names[0],
+                contrast=None if wrong is None else names[1],
+                after=at,
+                token=token_strings(loaded, tokens[0])[at],
+                total=float(found.total[0]),
+                parts=list(zip(found.parts, found.values[:, 0].tolist(), strict=True)),
+                heads=found.heads[:, :, 0].tolist(),
+                mlps=found.mlps[:, 0].tolist() if "L0MLP" in found.parts else [],
+            )
+
+    def reasons(self, text: str, *, model: str, layer: int, head: int, query: int, key: int) -> ScoreReasons:
+        """QK attribution of one cell of a pattern. Raises `PromptError`, `UnknownNameError`."""
+        from interp.circuits.qk import explain_score
+
+        with self._lock:
+            loaded, tokens = self._tokens(text, model)
+            _check_head(loaded, layer, head)
+            found = explain_score(loaded, tokens, f"L{layer}H{head}", query=query, key=key)
+            return ScoreReasons(
+                layer=layer,
+                head=head,
+                query=query,
+                key=key,
+                query_token=str(found.settings["query_token"]),
+                key_token=str(found.settings["key_token"]),
+                attention=found.attention,
+                score=found.score,
+                relative=found.relative_score,
+                matrix=found.relative.numpy(),
+                query_parts=list(found.query_parts),
+                key_parts=list(found.key_parts),
+            )
 
     def _read(self, text: str, spec: str, features: str | None) -> PromptResult:
         from interp.lens import logit_lens
@@ -154,6 +198,46 @@ class HookedSAE:
     def encode_sparse(self, x: "Tensor") -> Any:
         """`[n, d_in]` -> (values, indices)."""
         return self.sae.encode_sparse(x)
+
+
+def _check_head(loaded: Any, layer: int, head: int) -> None:
+    from interp.models.adapter import head_shape
+
+    shape = head_shape(loaded)
+    if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
+        last = f"L{shape.n_layers - 1}H{shape.n_heads - 1}"
+        raise UnknownNameError("head", f"L{layer}H{head}", ["L0H0", last], f"(the last one is {last})")
+
+
+def _answers(loaded: Any, tokens: "Tensor", answer: str, contrast: str) -> tuple[int, int | None]:
+    """Ids of the answer and the contrast; what was left empty comes from the model's own ranking after `tokens`."""
+    likeliest: list[int] = []
+    if not answer:
+        from interp.models.adapter import run_with_cache
+
+        logits, _ = run_with_cache(loaded, tokens, [])
+        likeliest = logits[0, -1].float().topk(2).indices.tolist()
+    right = _single_token(loaded, answer) if answer else likeliest[0]
+    if contrast:
+        return right, _single_token(loaded, contrast)
+    return right, likeliest[1] if likeliest else None
+
+
+def _single_token(loaded: Any, text: str) -> int:
+    """The id of a word as it is typed, or as it stands inside a sentence: with a leading space."""
+    from interp.direct_attribution import token_ids
+
+    try:
+        return int(token_ids(loaded, text, 1)[0])
+    except PromptError:
+        if text.startswith(" "):
+            raise
+    try:
+        return int(token_ids(loaded, f" {text}", 1)[0])
+    except PromptError:
+        raise PromptError(
+            f"{text!r} is several tokens, with and without a leading space; choose a word that is one"
+        ) from None
 
 
 def _losses(logits: "Tensor", tokens: "Tensor") -> list[float | None]:

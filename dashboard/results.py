@@ -34,6 +34,8 @@ class PromptResult:
     n_heads: int
     features: list[list[ActiveFeature]] = field(default_factory=list)
     """position -> its strongest features; empty without an SAE"""
+    tuned: list[list[list[Guess]]] = field(default_factory=list)
+    """the same as `lens` through a tuned lens; empty when the workspace has none of this model"""
     seconds: float = 0.0
 
 
@@ -45,6 +47,47 @@ class Pattern:
     layer: int
     head: int
     weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class LogitShares:
+    """Direct logit attribution of one answer, or of the difference of two; units of logits, summing to `total`."""
+
+    answer: str
+    contrast: str | None
+    """None: the answer's logit less the mean over the vocabulary"""
+    after: int
+    """the position whose continuation it is"""
+    token: str
+    total: float
+    parts: list[tuple[str, float]]
+    """every part of the model with its share"""
+    heads: list[list[float]]
+    """`[n_layers][n_heads]`"""
+    mlps: list[float]
+    """`[n_layers]`; empty in a model without MLPs"""
+
+
+@dataclass(frozen=True)
+class ScoreReasons:
+    """One attention score as a sum over pairs of parts, less the mean over the other keys."""
+
+    layer: int
+    head: int
+    query: int
+    key: int
+    query_token: str
+    key_token: str
+    attention: float
+    """0 to 1, after the softmax"""
+    score: float
+    """before the softmax"""
+    relative: float
+    """how far the score is above the mean of the other keys' (the softmax sees nothing else)"""
+    matrix: np.ndarray
+    """`[n_query_parts, n_key_parts]`, summing to `relative`"""
+    query_parts: list[str]
+    key_parts: list[str]
 
 
 class Live(Protocol):
@@ -61,4 +104,16 @@ class Live(Protocol):
 
     def pattern(self, text: str, *, model: str, layer: int, head: int) -> Pattern:
         """Attention of one head. Raises `PromptError`, `UnknownNameError` (no such head)."""
+        ...
+
+    def shares(self, text: str, *, model: str, answer: str, contrast: str, after: int | None) -> LogitShares:
+        """Who wrote the logit of `answer` (less that of `contrast`) at position `after` (None: the last).
+
+        An empty answer is the likeliest continuation, and an empty contrast with it the next likeliest. Raises
+        `PromptError` when one of them is not a single token, or the position lies outside the prompt.
+        """
+        ...
+
+    def reasons(self, text: str, *, model: str, layer: int, head: int, query: int, key: int) -> ScoreReasons:
+        """Why a head at `query` looks at `key`. Raises `PromptError`, `UnknownNameError` (no such head)."""
         ...

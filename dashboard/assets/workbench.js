@@ -56,9 +56,9 @@
     return show(path, { colour: colour === "cluster" ? "" : colour, q: text, point });
   }
 
-  function promptAddress(run, place) {
+  function promptAddress(run, place, asked, cell) {
     if (!run || !onPage("prompt")) return none();
-    return show("/prompt", { ...run, ...place });
+    return show("/prompt", { ...run, ...place, ...asked, ...cell });
   }
 
   function headsAddress(kind, head, text, state) {

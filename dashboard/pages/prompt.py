@@ -11,7 +11,8 @@ from dashboard.components.frame import explain, graph, loading, notice, page, se
 from dashboard.context import Context, current
 from dashboard.figures.pattern import attention_pattern
 from dashboard.figures.theme import theme
-from dashboard.pages.prompt_result import reading
+from dashboard.pages.prompt_result import lens_figure, reading
+from dashboard.pages.prompt_why import register_why
 from dashboard.views import features as feature_view
 from dashboard.views.overview import models
 from interp.errors import MissingError
@@ -28,9 +29,17 @@ def layout(
     features: str = "",
     layer: str = "",
     head: str = "",
+    answer: str = "",
+    contrast: str = "",
+    after: str = "",
+    query: str = "",
+    key: str = "",
     **_: Any,
 ) -> html.Div:
-    """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once."""
+    """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
+
+    `answer`, `contrast` and `after` (a position) ask who wrote a logit; `query` and `key` why the head looks there.
+    """
     known = models(context.workspace)
     if not known:
         raise MissingError(
@@ -39,11 +48,15 @@ def layout(
     sets = [{"value": "", "label": "no features"}, *feature_view.choices(context.workspace)]
     chosen = features or (feature_view.choose(context.workspace, None) if len(sets) > 1 else "")
     place = {"layer": whole_number(layer, 0), "head": whole_number(head, 0)}
+    at = {"query": whole_number(query), "key": whole_number(key)}
+    cell = None if None in at.values() else at
     run = {"text": text, "model": model or known[0], "features": chosen} if text else None
     return page(
         "Prompt",
         dcc.Store(id="prompt-run-state", data=run),
         dcc.Store(id="prompt-place", data=place),
+        dcc.Store(id="prompt-asked", data={"answer": answer, "contrast": contrast, "after": after}),
+        dcc.Store(id="prompt-cell", data=cell),
         html.Div(id="prompt-address", hidden=True),
         _editor(text, known, model or known[0], sets, chosen),
         html.Div(COLD if context.live.state == "cold" else WARM, id="prompt-busy", className="wb-busy"),
@@ -66,6 +79,7 @@ def register(app: Dash) -> None:
         Output("prompt-result", "children"),
         Input("prompt-run-state", "data"),
         State("prompt-place", "data"),
+        State("prompt-asked", "data"),
         State("scheme", "data"),
         running=[
             (Output("prompt-busy", "className"), "wb-busy wb-busy-on", "wb-busy"),
@@ -80,11 +94,21 @@ def register(app: Dash) -> None:
         State("prompt-run-state", "data"),
         State("scheme", "data"),
     )(_pattern)
+    app.callback(
+        Output("prompt-lens-figure", "children"),
+        Input("prompt-lens-kind", "value"),
+        State("prompt-run-state", "data"),
+        State("scheme", "data"),
+        prevent_initial_call=True,
+    )(_lens)
+    register_why(app)
     app.clientside_callback(
         ClientsideFunction("workbench", "promptAddress"),
         Output("prompt-address", "children"),
         Input("prompt-run-state", "data"),
         Input("prompt-place", "data"),
+        Input("prompt-asked", "data"),
+        Input("prompt-cell", "data"),
     )
 
 
@@ -109,15 +133,22 @@ def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]],
     )  # fmt: skip
 
 
-def _read(run: dict[str, Any] | None, place: dict[str, int], scheme: str | None) -> Any:
+def _read(run: dict[str, Any] | None, place: dict[str, int], asked: dict[str, Any], scheme: str | None) -> Any:
     if not run:
         return None
     try:
         result = current().live.read(run["text"], model=run["model"], features=run["features"] or None)
         names = _labels(run["features"], [f.feature for at in result.features for f in at])
-        return reading(result, run["features"], names, theme(scheme), layer=place["layer"], head=place["head"])
+        return reading(result, run["features"], names, theme(scheme), asked, layer=place["layer"], head=place["head"])
     except Exception as error:
         return notice(explain(error), tone="error")
+
+
+def _lens(kind: str, run: dict[str, Any] | None, scheme: str | None) -> Any:
+    if not run:
+        return no_update
+    result = current().live.read(run["text"], model=run["model"], features=run["features"] or None)  # remembered
+    return lens_figure(result, kind, theme(scheme))
 
 
 def _labels(name: str, indices: list[int]) -> dict[int, str]:

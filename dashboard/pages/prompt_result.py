@@ -1,5 +1,8 @@
 """What came of a prompt: continuations, surprise per token, the logit lens, a head's attention, and features."""
 
+from typing import Any
+
+import dash_mantine_components as dmc
 from dash import html
 
 from dashboard.components.bars import token_bars
@@ -8,6 +11,7 @@ from dashboard.components.frame import graph, panel, select, stat
 from dashboard.components.token_strip import token_strip, token_text
 from dashboard.figures.lens import logit_lens
 from dashboard.figures.theme import Theme
+from dashboard.pages.prompt_why import logit_panel
 from dashboard.results import ActiveFeature, PromptResult
 
 FULL_SURPRISE = 10.0
@@ -15,14 +19,23 @@ FULL_SURPRISE = 10.0
 
 
 def reading(
-    result: PromptResult, features: str, names: dict[int, str], colours: Theme, *, layer: int, head: int
+    result: PromptResult,
+    features: str,
+    names: dict[int, str],
+    colours: Theme,
+    asked: dict[str, Any] | None = None,
+    *,
+    layer: int,
+    head: int,
 ) -> html.Div:
     """Panels in reading order."""
     return html.Div(
         [
             html.Div([_surprise(result), _continuations(result)], className="wb-two"),
             _lens(result, colours),
-            html.Div([_attention(result, layer, head), _features(result, features, names)], className="wb-two wb-even"),
+            html.Div(logit_panel(result, asked or {}), className="wb-row"),
+            html.Div([_attention(result, layer, head), _why()], className="wb-two wb-even"),
+            _features(result, features, names),
         ]
     )
 
@@ -51,11 +64,25 @@ def _continuations(result: PromptResult) -> html.Section:
     return panel("What comes next", bars, note="the likeliest next tokens")
 
 
+def _why() -> html.Section:
+    return panel("Why it looks there", html.Div(id="prompt-reasons"))
+
+
+def lens_figure(result: PromptResult, kind: str, colours: Theme) -> html.Div:
+    """The lens of one kind, `logit` or `tuned`."""
+    cells = result.tuned if kind == "tuned" else result.lens
+    figure = logit_lens(cells, result.layers, result.tokens, colours)
+    return graph("prompt-lens", figure=figure, label=f"{kind.capitalize()} lens")
+
+
 def _lens(result: PromptResult, colours: Theme) -> html.Section:
-    figure = logit_lens(result.lens, result.layers, result.tokens, colours)
+    kinds = [{"value": "logit", "label": "logit lens"}, {"value": "tuned", "label": "tuned lens"}]
+    choice = dmc.SegmentedControl(id="prompt-lens-kind", data=kinds if result.tuned else kinds[:1], value="logit",
+                                  size="xs", className="" if result.tuned else "wb-hidden")  # fmt: skip
     return panel(
-        "Logit lens",
-        html.Div(graph("prompt-lens", figure=figure, label="Logit lens"), className="wb-scroll"),
+        "After each layer",
+        html.Div(lens_figure(result, "logit", colours), id="prompt-lens-figure", className="wb-scroll"),
+        actions=[choice],
         note="the top token if the model stopped after that layer; the input is at the bottom, the output at the top",
     )
 

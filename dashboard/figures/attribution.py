@@ -1,0 +1,126 @@
+"""Who wrote it: shares of a logit by part of the model, and pairs of parts behind one attention score."""
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import MONO, Scale, Theme, colour_bar, escape, message_figure, styled
+
+Part = tuple[str, float]
+
+SHOWN = 12
+"""parts with a bar of their own; the others are summed into one"""
+
+
+def diverging(colours: Theme) -> Scale:
+    """From the opposite through the page's own background to the accent: zero is quiet."""
+    return [(0.0, colours.opposite), (0.5, colours.sequential[0][1]), (1.0, colours.accent)]
+
+
+def share_map(heads: list[list[float]], mlps: list[float], colours: Theme) -> go.Figure:
+    """Layers down, heads across, the MLP last; units of logits, centred on zero.
+
+    `heads [n_layers][n_heads]`, `mlps [n_layers]` (empty in a model without MLPs).
+    """
+    values = np.array(heads, np.float32)
+    names = [str(h) for h in range(values.shape[1])]
+    if mlps:
+        values = np.concatenate([values, np.full((len(values), 1), np.nan, np.float32)], 1)
+        values = np.concatenate([values, np.array(mlps, np.float32)[:, None]], 1)
+        names += ["", "MLP"]
+    top = float(np.nanmax(np.abs(values))) or 1.0
+    labels = [[_cell(layer, name) for name in names] for layer in range(len(values))]
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            zmin=-top,
+            zmax=top,
+            colorscale=diverging(colours),
+            xgap=1,
+            ygap=1,
+            customdata=labels,
+            hovertemplate="<b>%{customdata}</b> %{z:+.3f}<extra></extra>",
+            hoverongaps=False,
+            colorbar=colour_bar(colours, "logits"),
+        )
+    )
+    styled(figure, colours, height=max(240, 15 * len(values) + 90))
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, side="top", showgrid=False, title_text="head")
+    figure.update_yaxes(title_text="layer", dtick=1 if len(values) <= 12 else 5, showgrid=False)
+    figure.update_yaxes(range=[-0.5, len(values) - 0.5])  # the input below, as in the logit lens
+    return figure
+
+
+def _cell(layer: int, name: str) -> str:
+    return f"L{layer}MLP" if name == "MLP" else f"L{layer}H{name}"
+
+
+def strongest(parts: list[Part], n: int = SHOWN) -> list[Part]:
+    """The `n` largest by size, largest first, and the sum of the rest as a last one."""
+    ranked = sorted(parts, key=lambda part: -abs(part[1]))
+    rest = ranked[n:]
+    return ranked[:n] + ([(f"the other {len(rest)}", sum(value for _, value in rest))] if rest else [])
+
+
+def share_bars(parts: list[Part], colours: Theme, *, unit: str, n: int = SHOWN) -> go.Figure:
+    """Signed bars, largest first; they sum to the whole."""
+    if not parts:
+        return message_figure("there is nothing to share", colours)
+    shown = strongest(parts, n)
+    names = [escape(name, 40) for name, _ in shown]
+    values = [value for _, value in shown]
+    figure = go.Figure(
+        go.Bar(
+            y=names,
+            x=values,
+            orientation="h",
+            marker={"color": [colours.accent if value >= 0 else colours.opposite for value in values]},
+            text=[f"{value:+.2f}" for value in values],
+            textposition="outside",
+            textfont={"size": 11, "color": colours.muted},
+            cliponaxis=False,
+            hovertext=[f"<b>{name}</b> {value:+.4f}" for name, value in zip(names, values, strict=True)],
+            hoverinfo="text",
+        )
+    )
+    styled(figure, colours, height=24 * len(shown) + 60)
+    low, high = min(0.0, *values), max(0.0, *values)
+    room = 0.16 * ((high - low) or 1.0)  # for the numbers at the ends
+    figure.update_xaxes(title_text=unit, nticks=6, range=[low - room if low < 0 else low, high + room])
+    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"family": MONO, "size": 11})
+    figure.add_vline(x=0, line={"color": colours.muted, "width": 1})
+    return figure
+
+
+def pair_map(
+    matrix: np.ndarray, query_parts: list[str], key_parts: list[str], colours: Theme, *, n: int = SHOWN
+) -> go.Figure:
+    """Parts of the query down, of the key across: the `n` largest of each; centred on zero."""
+    rows, columns = _largest(np.abs(matrix).sum(1), n), _largest(np.abs(matrix).sum(0), n)
+    shown = matrix[np.ix_(rows, columns)]
+    top = float(np.abs(shown).max()) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=shown.astype(np.float32),
+            zmin=-top,
+            zmax=top,
+            colorscale=diverging(colours),
+            xgap=1,
+            ygap=1,
+            x=[escape(key_parts[i], 20) for i in columns],
+            y=[escape(query_parts[i], 20) for i in rows],
+            hovertemplate="query <b>%{y}</b><br>key <b>%{x}</b><br>%{z:+.3f}<extra></extra>",
+            colorbar=colour_bar(colours, "score"),
+        )
+    )
+    styled(figure, colours, height=22 * len(rows) + 120)
+    ticks: dict[str, Any] = {"showgrid": False, "tickfont": {"family": MONO, "size": 11}, "type": "category"}
+    figure.update_xaxes(title_text="at the key", side="top", tickangle=-60, **ticks)
+    figure.update_yaxes(title_text="at the query", autorange="reversed", **ticks)
+    return figure
+
+
+def _largest(sizes: np.ndarray, n: int) -> list[int]:
+    """Indices of the `n` largest, in their own order."""
+    return sorted(np.argsort(-sizes, kind="stable")[:n].tolist())
