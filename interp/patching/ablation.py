@@ -1,0 +1,289 @@
+"""Ablation: take parts away, one by one or together, and see what the model loses.
+
+    with ablated(model, ["L1H0", "L1H3"], kind="mean", reference=tokens):
+        logits = model(tokens)
+
+    found = ablate(model, tokens, {"pair": ["L1H0", "L1H3"], "L1H0": ["L1H0"]}, kind="mean", lags=lags, start=1)
+    found.second.mean(1)          # nats of loss added to the tokens after the repeat began
+
+A part is a head `L5H1`, all heads of a layer `L5ATTN` (their output bias stays), an MLP `L5MLP`, or a neuron `L5N123`.
+What stands in its place is the *kind*, and results differ with it:
+
+    zero      nothing. Far from anything the model has seen; overstates parts with a large mean
+    mean      the mean over reference prompts, position by position when `by_position`
+    resample  what the part wrote on another prompt: the reference prompt of the same index
+
+Parts that stand in for each other each look unimportant alone: ablate them together too.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.intervals import t_interval
+from interp.loss import repeat_losses, token_losses
+from interp.models.adapter import Hook
+from interp.models.residual import ResidualStream
+from interp.patching.partial import capture, run_from
+
+AblationKind = Literal["zero", "mean", "resample"]
+_COMPONENT = re.compile(r"^L(\d+)(?:H(\d+)|N(\d+)|(MLP)|(ATTN))$")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part that can be ablated."""
+
+    layer: int
+    point: str
+    """hook point of the value that holds it"""
+    index: int | None
+    """head or neuron; None for all of the value"""
+
+
+def parse_component(residual: ResidualStream, name: str) -> Component:
+    """`"L5H1"`, `"L5ATTN"`, `"L5MLP"` or `"L5N123"`. Raises `UnknownNameError` when the model has no such part."""
+    match, shape = _COMPONENT.match(name), residual.shape
+    if match is None:
+        raise UnknownNameError("component", name, ["L5H1", "L5ATTN", "L5MLP", "L5N123"])
+    layer, head, neuron = int(match[1]), match[2], match[3]
+    size = shape.n_heads if head or match[5] else (shape.d_mlp or 0)
+    index = int(head or neuron) if head or neuron else None
+    if layer >= shape.n_layers or size == 0 or (index or 0) >= size:
+        raise UnknownNameError(
+            "component", name, [], f"The model has {shape.n_layers} layers of {shape.n_heads} heads and "
+            f"{'no MLP' if shape.d_mlp is None else f'{shape.d_mlp} neurons'}, all counted from 0."
+        )  # fmt: skip
+    point = "attn.hook_z" if head or match[5] else "hook_mlp_out" if match[4] else "mlp.hook_post"
+    return Component(layer, f"blocks.{layer}.{point}", index)
+
+
+class Ablator:
+    """The replacement of a set of components, ready to be hooked in.
+
+    Reference values are computed once, batch by batch: means keep one vector per hook point (and position); `resample`
+    keeps the values of all reference prompts at those hook points.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        components: Sequence[str],
+        *,
+        kind: AblationKind = "mean",
+        reference: Tensor | None = None,
+        by_position: bool = False,
+        batch_size: int = 16,
+    ):
+        if kind not in get_args(AblationKind):
+            raise UnknownNameError("kind of ablation", kind, get_args(AblationKind))
+        if kind != "zero" and reference is None:
+            raise ConfigError(f"{kind} ablation needs reference prompts; pass reference=tokens [batch, pos]")
+        self.model, self.kind, self.by_position = model, kind, by_position
+        residual = ResidualStream(model)
+        self.parts = [parse_component(residual, name) for name in components]
+        self.points = sorted({part.point for part in self.parts}, key=_layer)
+        self.first_layer = min((part.layer for part in self.parts), default=0)
+        self.values: dict[str, Tensor] = {}
+        if kind == "mean" and reference is not None:
+            self.values = mean_values(model, reference, self.points, by_position=by_position, batch_size=batch_size)
+        elif kind == "resample" and reference is not None and self.points:
+            batches = [capture(model, rows, self.points) for rows in reference.split(batch_size)]
+            self.values = {point: torch.cat([batch[point] for batch in batches]) for point in self.points}
+
+    def hooks(self, components: Sequence[str] | None = None, rows: slice | None = None) -> list[tuple[str, Hook]]:
+        """Hooks that ablate all components, or some; `rows` says which reference prompts face this batch."""
+        parts = self.parts
+        if components is not None:
+            parts = [parse_component(ResidualStream(self.model), name) for name in components]
+        by_point: dict[str, list[int | None]] = {}
+        for part in sorted(parts, key=lambda part: part.layer):
+            by_point.setdefault(part.point, []).append(part.index)
+        return [(point, self._hook(point, indices, rows)) for point, indices in by_point.items()]
+
+    def _hook(self, point: str, indices: list[int | None], rows: slice | None) -> Hook:
+        everything = None in indices
+        chosen = slice(None) if everything else torch.tensor(sorted({i for i in indices if i is not None}))
+
+        def replace(value: Tensor, hook: Any) -> Tensor:
+            value = value.clone()
+            heads = value.ndim == 4
+            if self.kind == "zero":
+                new: Tensor | int = 0
+            else:
+                new = self._reference(point, value, rows)
+                new = (new[:, :, chosen] if heads else new[..., chosen]).to(value.dtype)
+            if heads:
+                value[:, :, chosen] = new
+            else:
+                value[..., chosen] = new
+            return value
+
+        return replace
+
+    def _reference(self, point: str, value: Tensor, rows: slice | None) -> Tensor:
+        known = self.values[point]
+        if self.kind == "resample":
+            known = known if rows is None else known[rows]
+            if len(known) != len(value):
+                raise PromptError(f"{len(value)} prompts need as many reference prompts, got {len(known)}")
+        if known.shape[1] not in (1, value.shape[1]):
+            raise PromptError(
+                f"the reference prompts have {known.shape[1]} tokens, these {value.shape[1]}; "
+                "use prompts of one length, or the mean over all positions"
+            )
+        return known.to(value.device)
+
+
+@contextmanager
+def ablated(
+    model: Any,
+    components: Sequence[str],
+    *,
+    kind: AblationKind = "mean",
+    reference: Tensor | None = None,
+    by_position: bool = False,
+    batch_size: int = 16,
+) -> Iterator[Ablator]:
+    """The model without some components, for the length of the block; see `Ablator` for the settings."""
+    ablator = Ablator(model, components, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
+    with model.hooks(fwd_hooks=ablator.hooks()):
+        yield ablator
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """What each group's ablation costs, in nats of loss; above 0 the model got worse."""
+
+    groups: dict[str, tuple[str, ...]]
+    first: np.ndarray
+    """`[n_groups, n_prompts]` change of the mean loss over the first half (or the first block of a repeat)"""
+    second: np.ndarray
+    """the same after it"""
+    per_position: np.ndarray
+    """`[n_groups, pos - 1]` change of the loss of token `t + 1`, mean over prompts"""
+    base_first: np.ndarray
+    """`[n_prompts]` loss of the whole model"""
+    base_second: np.ndarray
+    settings: dict[str, Any] = field(default_factory=dict)
+    """kind, by_position, n_prompts, reference prompts"""
+
+    def to_records(self, confidence: float = 0.95) -> list[dict[str, Any]]:
+        """Per group `group, kind, loss_first_half, loss_second_half, low, high, n_heads`.
+
+        `low, high` are the interval of the second half; `n_heads` counts the components.
+        """
+        mean, low, high = t_interval(self.second, confidence)
+        return [
+            {
+                "group": name,
+                "kind": self.settings["kind"],
+                "loss_first_half": float(self.first[i].mean()),
+                "loss_second_half": float(mean[i]),
+                "low": float(low[i]),
+                "high": float(high[i]),
+                "n_heads": len(parts),
+            }
+            for i, (name, parts) in enumerate(self.groups.items())
+        ]
+
+
+@torch.no_grad()
+def ablate(
+    model: Any,
+    tokens: Tensor,
+    groups: Mapping[str, Sequence[str]] | Sequence[str],
+    *,
+    kind: AblationKind = "mean",
+    reference: Tensor | None = None,
+    by_position: bool = False,
+    lags: Tensor | int | None = None,
+    start: int = 0,
+    batch_size: int = 16,
+    progress: Any = None,
+) -> Ablations:
+    """Ablate groups of components, each by itself, on prompts `tokens [batch, pos]`.
+
+    `groups` maps a name to components; a plain list ablates each alone. `reference` is by default the prompts
+    themselves for `mean`, and for `resample` the prompts moved on by one, so that each meets another. `lags` and
+    `start` say where the repeat of each prompt begins (`interp.loss.repeat_losses`); without lags the prompt is cut in
+    the middle. A pass begins at the first ablated layer; no more than `batch_size` prompts are in the model at once.
+
+    Raises `ConfigError` when there is nothing to ablate or to resample, `UnknownNameError` for parts not there.
+    """
+    parts = {name: tuple(names) for name, names in groups.items()} if isinstance(groups, Mapping) else {
+        name: (name,) for name in groups
+    }  # fmt: skip
+    if not parts or not all(parts.values()):
+        raise ConfigError("name at least one component in every group")
+    if kind == "resample" and reference is None:
+        if len(tokens) < 2:
+            raise ConfigError("resampling needs a second prompt; pass reference=tokens")
+        reference = tokens.roll(1, 0)
+    reference = tokens if reference is None else reference
+    every = sorted({name for names in parts.values() for name in names})
+    ablator = Ablator(model, every, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
+    residual = ResidualStream(model)
+    starts = {name: min(parse_component(residual, each).layer for each in names) for name, names in parts.items()}
+    base, changed, done = [], {name: [] for name in parts}, 0
+    total = len(parts) * -(-len(tokens) // batch_size)
+    for first in range(0, len(tokens), batch_size):
+        rows = slice(first, first + batch_size)
+        resids = _resids(model, tokens[rows], set(starts.values()))
+        base.append(_losses(model, resids, tokens[rows], max(starts.values()), []))
+        for name, names in parts.items():
+            changed[name].append(_losses(model, resids, tokens[rows], starts[name], ablator.hooks(names, rows)))
+            done += 1
+            if progress is not None:
+                progress(done, total, {})
+    lags = tokens.shape[1] // 2 if lags is None else lags
+    whole = torch.cat(base)
+    base_first, base_second = (half.double().numpy() for half in repeat_losses(whole, lags, start=start))
+    halves = [repeat_losses(torch.cat(losses), lags, start=start) for losses in changed.values()]
+    return Ablations(
+        groups=parts,
+        first=np.stack([first.double().numpy() for first, _ in halves]) - base_first,
+        second=np.stack([second.double().numpy() for _, second in halves]) - base_second,
+        per_position=np.stack([(torch.cat(losses) - whole).mean(0).double().numpy() for losses in changed.values()]),
+        base_first=base_first,
+        base_second=base_second,
+        settings={"kind": kind, "by_position": by_position, "n_prompts": len(tokens), "n_reference": len(reference)},
+    )
+
+
+@torch.no_grad()
+def mean_values(
+    model: Any, reference: Tensor, points: Sequence[str], *, by_position: bool, batch_size: int = 16
+) -> dict[str, Tensor]:
+    """Mean at each hook point over the reference prompts: `[1, pos, ...]`, or `[1, 1, ...]` over positions too."""
+    sums: dict[str, Tensor] = {}
+    for rows in reference.split(batch_size) if points else ():
+        for point, value in capture(model, rows, points).items():
+            part = value.double().sum(0, keepdim=True)
+            part = part if by_position else part.mean(1, keepdim=True)
+            sums[point] = sums[point] + part if point in sums else part
+    return {point: (total / len(reference)).float() for point, total in sums.items()}
+
+
+def _resids(model: Any, tokens: Tensor, layers: set[int]) -> dict[int, Tensor]:
+    """The residual before some layers; before the first, the tokens themselves."""
+    names = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers if layer > 0}
+    values = capture(model, tokens, list(names.values())) if names else {}
+    return {0: tokens} | {layer: values[name] for layer, name in names.items()}
+
+
+def _losses(model: Any, resids: dict[int, Tensor], tokens: Tensor, layer: int, hooks: list[tuple[str, Hook]]) -> Tensor:
+    logits = run_from(model, resids[layer], hooks, layer=layer)
+    assert logits is not None
+    return token_losses(logits, tokens).cpu()
+
+
+def _layer(point: str) -> int:
+    return int(point.split(".")[1])

@@ -1,0 +1,385 @@
+"""Path patching: let chosen readers see another run's value of a sender, and nobody else.
+
+After Wang et al. (2022) and Goldowsky-Dill et al. (2023).
+
+    found = path_patch(model, clean, corrupt, metric, sender="L4H2", receivers=[("L7H1", "k")], between="frozen")
+    found.effect              # [n_prompts], the metric's change, in its unit
+
+The residual stream is a plain sum. So what a reader would see, were the sender alone another, is the clean stream plus
+the difference of what the sender wrote, `resid + (corrupt write - clean write)`, exactly, without a further pass; its
+norm's scale is recomputed. Only the readers' queries, keys or values (or MLP input, or the logits) take that value;
+everything after the readers runs on. What the parts between sender and reader do is the choice `between`:
+
+    frozen      they stay as in the clean run: the effect of the direct edges alone. Every receiver sees clean stream
+                plus difference, receivers at different layers do not see each other
+    receivers   receivers also see what earlier receivers changed: the direct edges, taken out of one running model
+    recomputed  the total path: in a first run the sender's value reaches everyone, and the receivers then take, in a
+                clean run, what they saw there, by whatever route it came
+
+Grouped-query attention: the keys and values of a head are its group's, so a patch into one reaches the whole group;
+`settings["receivers"]` lists all heads that are reached.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.models.adapter import Hook
+from interp.models.residual import SIDES, ResidualStream, Side
+from interp.names import NodeName, parse_head, parse_node
+from interp.patching.partial import capture, run_from
+from interp.patching.readers import Readers, read_receivers, writes_before
+
+Between = Literal["frozen", "receivers", "recomputed"]
+Receiver = str | tuple[str, Side] | tuple[int, int | None, Side]
+"""`"L5MLP"`, `"logits"`, `("L5H1", "k")`, or `(5, 1, "k")` where None for the head means all of the layer"""
+
+
+@dataclass(frozen=True)
+class PathPatching:
+    """What crosses from one sender to its receivers."""
+
+    effect: np.ndarray
+    """`[n_prompts]` float64: metric of the patched run minus the run it starts from, in the metric's unit"""
+    base: np.ndarray
+    """`[n_prompts]`: metric of the run without a patch"""
+    other: np.ndarray | None
+    """`[n_prompts]`: metric of the run that the sender's value comes from; None unless `normalise` was asked for"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """sender, receivers, between, path (in words), direction, ablation (`resample`), n_prompts"""
+
+    @property
+    def share(self) -> float:
+        """The mean effect as a share of the gap between the two runs: 0 nothing crosses, 1 all of it."""
+        if self.other is None:
+            raise ConfigError("the share needs the other run's metric; call path_patch with normalise=True")
+        return float(self.effect.mean() / (self.other - self.base).mean())
+
+
+class PathPatcher:
+    """Patches one batch at a time. Holds no activations between batches.
+
+    `senders` are nodes (`L4H2`, `L4MLP`, `embed`); several are patched together. Raises `UnknownNameError` for parts
+    that are not there, `ConfigError` when a receiver comes before every sender.
+    """
+
+    def __init__(self, model: Any, senders: Sequence[str], receivers: Sequence[Receiver], between: Between = "frozen"):
+        if between not in get_args(Between):
+            raise UnknownNameError("choice of what happens between", between, get_args(Between))
+        self.model, self.between = model, between
+        self.residual = ResidualStream(model)
+        self.n_layers = self.residual.shape.n_layers
+        self.senders = [_check_sender(self.residual, name) for name in senders]
+        self.readers: Readers = read_receivers(self.residual, receivers)
+        if not self.senders or not self.readers.layers_and_logits(self.residual.shape.n_layers):
+            raise ConfigError("path patching needs at least one sender and one receiver")
+        self.readers.check_after(self.residual, self.senders)
+        self.first_sender = min(max(int(node.order[0]), 0) for node in self.senders)
+        self.first_reader = min(self.readers.layers_and_logits(self.residual.shape.n_layers))
+
+    def sender_values(self, tokens: Tensor) -> dict[NodeName, Tensor]:
+        """What the senders hold in a plain run: heads their z `[batch, pos, d_head]`, others what they write."""
+        points = {node: _point(node) for node in self.senders}
+        values = capture(self.model, tokens, sorted(set(points.values())))
+        return {node: _slice(node, values[point]) for node, point in points.items()}
+
+    def run(
+        self,
+        clean: Tensor,
+        values: Mapping[NodeName, Tensor],
+        *,
+        hooks: Sequence[tuple[str, Hook]] = (),
+        until: str | None = None,
+        clean_logits: Callable[[Tensor], None] | None = None,
+    ) -> Tensor | None:
+        """Logits `[batch, pos, d_vocab]` of the run on `clean [batch, pos]` with `values` sent along the chosen paths.
+
+        `values` replace what the senders hold (`sender_values` of another prompt). `hooks` are added to the patched
+        pass, which begins at the first receiver's layer and ends at `until`; `clean_logits` is given those of the
+        clean pass, which otherwise ends as soon as nothing more is needed of it.
+        """
+        state = _Pass(self, values)
+        clean_hooks = state.clean_hooks()
+        last = None if clean_logits is not None else self._last_clean_point()
+        logits = run_from(self.model, clean, clean_hooks, until=last)
+        if clean_logits is not None and logits is not None:
+            clean_logits(logits)
+        if self.between == "recomputed":
+            run_from(
+                self.model,
+                state.resid(self.first_sender, clean),
+                state.total_hooks(),
+                layer=self.first_sender,
+                until=self._last_point(),
+            )
+        start = state.resid(self.first_reader, clean)
+        patched = [*state.patch_hooks(), *hooks]
+        return run_from(self.model, start, patched, layer=min(self.first_reader, self.n_layers - 1), until=until)
+
+    def _last_clean_point(self) -> str:
+        """The last hook point of the clean pass that a patched pass depends on."""
+        points = [f"blocks.{min(self.first_reader, self.n_layers - 1)}.hook_resid_pre"]
+        if self.between == "frozen":
+            points.append(self._last_point())
+        if self.between != "recomputed":
+            points += [_point(node) for node in self.senders]
+        return max(points, key=_depth)
+
+    def _last_point(self) -> str:
+        """Where the last receiver has read its input."""
+        if self.readers.logits:
+            return f"blocks.{self.n_layers - 1}.hook_resid_post"
+        points = [f"blocks.{layer}.attn.hook_z" for layer, _ in self.readers.heads]
+        points += [f"blocks.{layer}.hook_resid_post" for layer in self.readers.mlps]
+        return max(points, key=_depth)
+
+
+class _Pass:
+    """The hooks of one batch, and what they hand to each other."""
+
+    def __init__(self, patcher: PathPatcher, values: Mapping[NodeName, Tensor]):
+        self.patcher, self.residual, self.values = patcher, patcher.residual, values
+        self.writes: dict[NodeName, Tensor] = {}
+        self.resids: dict[int, Tensor] = {}
+        self.held: dict[str, Tensor] = {}
+
+    def resid(self, layer: int, tokens: Tensor) -> Tensor:
+        """Where a pass begins that starts at a layer."""
+        n_layers = self.residual.shape.n_layers
+        return tokens if layer == 0 else self.resids[min(layer, n_layers - 1)]
+
+    def clean_hooks(self) -> list[tuple[str, Hook]]:
+        """Keep the starts, the senders' differences, and (frozen) what the receivers will read."""
+        patcher, n_layers = self.patcher, self.residual.shape.n_layers
+        starts = {patcher.first_reader}
+        starts |= {patcher.first_sender} if patcher.between == "recomputed" else set()
+        hooks: list[tuple[str, Hook]] = [
+            (f"blocks.{min(layer, n_layers - 1)}.hook_resid_pre", self._keep_resid(min(layer, n_layers - 1)))
+            for layer in starts
+        ]
+        if patcher.between != "recomputed":
+            hooks += [(_point(node), self._keep_write(node)) for node in patcher.senders]
+        if patcher.between == "frozen":
+            hooks += self._reading_hooks()
+        return hooks
+
+    def total_hooks(self) -> list[tuple[str, Hook]]:
+        """The senders replaced for everyone, and what the receivers then hold."""
+        readers, n_layers = self.patcher.readers, self.residual.shape.n_layers
+        hooks: list[tuple[str, Hook]] = [(_point(node), self._replace_sender(node)) for node in self.patcher.senders]
+        points = [f"blocks.{layer}.attn.hook_{side}" for layer, side in readers.heads]
+        points += [f"blocks.{layer}.hook_mlp_out" for layer in readers.mlps]
+        points += [f"blocks.{n_layers - 1}.hook_resid_post"] if readers.logits else []
+        return hooks + [(point, self._hold(point)) for point in points]
+
+    def patch_hooks(self) -> list[tuple[str, Hook]]:
+        """Give the receivers, and nobody else, what was held for them."""
+        readers, n_layers = self.patcher.readers, self.residual.shape.n_layers
+        hooks = self._reading_hooks() if self.patcher.between == "receivers" else []
+        for (layer, side), heads in readers.heads.items():
+            hooks.append((f"blocks.{layer}.attn.hook_{side}", self._give(f"blocks.{layer}.attn.hook_{side}", heads)))
+        for layer in readers.mlps:
+            hooks.append((f"blocks.{layer}.hook_mlp_out", self._give(f"blocks.{layer}.hook_mlp_out")))
+        if readers.logits:
+            point = f"blocks.{n_layers - 1}.hook_resid_post"
+            total = self.patcher.between == "recomputed"
+            hooks.append((point, self._give(point) if total else self._add_everything))
+        return hooks
+
+    def _reading_hooks(self) -> list[tuple[str, Hook]]:
+        """Where receivers read: compute what they would hold, were the stream changed by the senders alone."""
+        readers = self.patcher.readers
+        sides: dict[int, list[Side]] = {}
+        for layer, side in readers.heads:
+            sides.setdefault(layer, []).append(side)
+        hooks: list[tuple[str, Hook]] = [
+            (f"blocks.{layer}.hook_resid_pre", self._project(layer, of_layer)) for layer, of_layer in sides.items()
+        ]
+        return hooks + [(self.residual.mlp_reads(layer), self._run_mlp(layer)) for layer in readers.mlps]
+
+    def _difference(self, layer: int, *, mlp: bool = False) -> Tensor:
+        """`[batch, pos, d_model]`: what the senders add to the stream that a layer's heads (or MLP) read."""
+        nodes = [n for n in self.patcher.senders if writes_before(n, layer, mlp=mlp, parallel=self.residual.parallel)]
+        total = self.writes[nodes[0]]
+        for node in nodes[1:]:
+            total = total + self.writes[node]
+        return total
+
+    def _keep_resid(self, layer: int) -> Hook:
+        def keep(value: Tensor, hook: Any) -> None:
+            self.resids[layer] = value
+
+        return keep
+
+    def _keep_write(self, node: NodeName) -> Hook:
+        def keep(value: Tensor, hook: Any) -> None:
+            if node not in self.writes:
+                difference = self.values[node].to(value) - _slice(node, value)
+                head = node.kind == "head"
+                self.writes[node] = (
+                    difference @ self.residual.W(node.layer or 0, "o")[node.head] if head else difference
+                )
+
+        return keep
+
+    def _project(self, layer: int, sides: list[Side]) -> Hook:
+        def project(value: Tensor, hook: Any) -> None:
+            resid = value + self._difference(layer)
+            for side in sides:
+                self.held[f"blocks.{layer}.attn.hook_{side}"] = self.residual.project(layer, side, resid)
+
+        return project
+
+    def _run_mlp(self, layer: int) -> Hook:
+        def run(value: Tensor, hook: Any) -> None:
+            point = f"blocks.{layer}.hook_mlp_out"
+            self.held.pop(point, None)  # the call below passes through the same hook point
+            self.held[point] = self.residual.mlp(layer, value + self._difference(layer, mlp=True))
+
+        return run
+
+    def _replace_sender(self, node: NodeName) -> Hook:
+        def replace(value: Tensor, hook: Any) -> Tensor:
+            if node.kind != "head":
+                return self.values[node].to(value)
+            value = value.clone()
+            value[:, :, node.head] = self.values[node].to(value)
+            return value
+
+        return replace
+
+    def _hold(self, point: str) -> Hook:
+        def hold(value: Tensor, hook: Any) -> None:
+            self.held[point] = value
+
+        return hold
+
+    def _give(self, point: str, heads: Sequence[int] | None = None) -> Hook:
+        def give(value: Tensor, hook: Any) -> Tensor | None:
+            held = self.held.get(point)
+            if held is None or heads is None:
+                return held
+            value = value.clone()
+            value[:, :, list(heads)] = held[:, :, list(heads)]
+            return value
+
+        return give
+
+    def _add_everything(self, value: Tensor, hook: Any) -> Tensor:
+        return value + self._difference(self.residual.shape.n_layers)
+
+
+@torch.no_grad()
+def path_patch(
+    model: Any,
+    clean: Tensor,
+    corrupt: Tensor,
+    metric: Callable[[Tensor], Tensor],
+    *,
+    sender: str | Sequence[str],
+    receivers: Sequence[Receiver],
+    between: Between = "frozen",
+    direction: Literal["noise", "denoise"] = "noise",
+    normalise: bool = False,
+    batch_size: int = 16,
+) -> PathPatching:
+    """Patch `sender` (one node, or several together) into `receivers` on prompts `[batch, pos]` in pairs.
+
+    `metric(logits [batch, pos, d_vocab]) -> [batch]`; one with `take(rows)` is asked for each batch's own. `noise` runs
+    the clean prompts and sends the corrupt value; `denoise` the other way round. `normalise` also runs the other
+    prompts to the end, so that `share` is known. Memory: the activations and logits of `batch_size` prompts.
+
+    Raises `PromptError` when the prompts differ in shape, `UnknownNameError` for parts that are not there,
+    `ConfigError` when a receiver comes before the sender or the model's residual is no plain sum.
+    """
+    if clean.ndim != 2 or clean.shape != corrupt.shape or not clean.numel():
+        raise PromptError(
+            f"clean and corrupt prompts need one shape [batch, pos], got {list(clean.shape)} and {list(corrupt.shape)}"
+        )
+    if direction not in ("noise", "denoise"):
+        raise UnknownNameError("direction", direction, ("noise", "denoise"))
+    senders = [sender] if isinstance(sender, str) else list(sender)
+    patcher = PathPatcher(model, senders, receivers, between)
+    start, source = (clean, corrupt) if direction == "noise" else (corrupt, clean)
+    base, patched, other = [], [], []
+    for first in range(0, len(start), batch_size):
+        rows = torch.arange(first, min(first + batch_size, len(start)))
+        measure = _measure(metric, rows, len(start))
+        values = patcher.sender_values(source[rows])
+        logits = patcher.run(start[rows], values, clean_logits=lambda out, to=base, of=measure: to.append(of(out)))
+        patched.append(measure(logits))
+        if normalise:
+            other.append(measure(model(source[rows])))
+    return PathPatching(
+        effect=np.concatenate(patched) - np.concatenate(base),
+        base=np.concatenate(base),
+        other=np.concatenate(other) if normalise else None,
+        settings={
+            "sender": senders,
+            "receivers": patcher.readers.names(patcher.residual),
+            "between": between,
+            "path": {
+                "frozen": "direct edge, readers between frozen",
+                "receivers": "direct edges, receivers see earlier receivers",
+                "recomputed": "total path, readers between recomputed",
+            }[between],
+            "direction": direction,
+            "ablation": "resample",
+            "n_prompts": len(start),
+        },
+    )
+
+
+def into_all(model: Any, side: Side, *, after: str) -> list[Receiver]:
+    """The queries, keys or values of every head in every layer after a node: receivers for `path_patch`."""
+    if side not in SIDES:
+        raise UnknownNameError("side", side, SIDES)
+    layer = parse_node(after).layer
+    return [(each, None, side) for each in range(0 if layer is None else layer + 1, model.cfg.n_layers)]
+
+
+def _measure(metric: Callable[[Tensor], Tensor], rows: Tensor, n: int) -> Callable[[Any], np.ndarray]:
+    taken = metric.take(rows) if hasattr(metric, "take") and len(rows) < n else metric  # pyright: ignore
+
+    def measure(logits: Tensor) -> np.ndarray:
+        values = torch.as_tensor(taken(logits))
+        if values.shape != (len(rows),):
+            raise ConfigError(
+                f"a metric gives one number per prompt, [{len(rows)}]; this one gave {list(values.shape)}"
+            )
+        return values.double().cpu().numpy()
+
+    return measure
+
+
+def _check_sender(residual: ResidualStream, name: str) -> NodeName:
+    node = parse_node(name)
+    if node.kind == "logits":
+        raise ConfigError("the logits are read by nobody; the sender must be a head, an MLP or embed")
+    if node.kind == "head":
+        residual.check_head(parse_head(name))
+    if node.kind == "mlp" and (not residual.has_mlp or (node.layer or 0) >= residual.shape.n_layers):
+        raise UnknownNameError("MLP", name, [], "The model has no MLP there.")
+    return node
+
+
+def _point(node: NodeName) -> str:
+    """Where a sender's value passes."""
+    if node.kind == "embed":
+        return "blocks.0.hook_resid_pre"
+    return f"blocks.{node.layer}." + ("attn.hook_z" if node.kind == "head" else "hook_mlp_out")
+
+
+def _slice(node: NodeName, value: Tensor) -> Tensor:
+    return value[:, :, node.head] if node.kind == "head" else value
+
+
+def _depth(point: str) -> tuple[int, int]:
+    """Sorts the hook points of starts, senders and ends as every block passes through them."""
+    _, layer, name = point.split(".", 2)
+    return int(layer), ("hook_resid_pre", "attn.hook_z", "hook_mlp_out", "hook_resid_post").index(name)
