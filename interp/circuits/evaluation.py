@@ -1,0 +1,294 @@
+"""How good a circuit is, against the whole model, random circuits of its size, and an untrained model.
+
+    report = evaluate(model, task, circuit)      # one circuit: faithfulness, completeness, minimality, nulls
+    report = evaluate(model, task, scores)       # a ranking: the curve over sizes, CPR, CMD
+    report.to_json()                             # goes into circuit.json as "evaluation"
+
+The circuit's edges carry the clean run, recomputed; all others carry the replacement (`ablation`). These numbers
+move with the kind of ablation, with edges or nodes, with position-specific edges, and with averaging before or after
+the ratio (Miller et al. 2024), so a report carries all four.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.bench import Ablation, Bench
+from interp.circuits.circuit import Circuit
+from interp.circuits.graph import Graph
+from interp.circuits.measures import (
+    FRACTIONS,
+    auroc,
+    cmd,
+    cpr,
+    faithfulness,
+    faithfulness_interval,
+)
+from interp.circuits.nulls import random_circuit
+from interp.circuits.scores import By, Scores
+from interp.circuits.task import Task
+from interp.errors import ConfigError
+from interp.runtime import make_generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How much to measure; every entry costs runs on all prompts."""
+
+    ablation: Ablation | None = None
+    """what edges outside the circuit carry; None: as in the settings of what is evaluated"""
+    n_random: int = 10
+    """random circuits of the same size (per size, for a curve)"""
+    n_knockouts: int = 4
+    """random halves K of the circuit, for completeness"""
+    n_minimality: int = 20
+    """edges whose removal is tried, drawn at random from the circuit"""
+    untrained: bool = True
+    """measure the gap of an untrained twin"""
+    fractions: tuple[float, ...] = FRACTIONS
+    batch_size: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.n_random, self.n_knockouts, self.n_minimality) < 0 or self.batch_size < 1:
+            raise ConfigError("n_random, n_knockouts and n_minimality must be at least 0, batch_size at least 1")
+        if len(self.fractions) < 2 or list(self.fractions) != sorted(set(self.fractions)) or self.fractions[-1] > 1:
+            raise ConfigError(f"fractions must rise from above 0 to at most 1, got {self.fractions}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """Circuits of the best edges, by size."""
+
+    by: By
+    fractions: tuple[float, ...]
+    n_edges: list[int]
+    """after pruning"""
+    faithfulness: np.ndarray
+    """`[n_fractions]`"""
+    low: np.ndarray
+    high: np.ndarray
+    """95 % interval over prompts"""
+    random: np.ndarray
+    """`[n_random, n_fractions]` of random circuits with as many edges"""
+
+    @property
+    def cpr(self) -> float:
+        return cpr(self.fractions, self.faithfulness.tolist())
+
+    @property
+    def cmd(self) -> float:
+        return cmd(self.fractions, self.faithfulness.tolist())
+
+    def smallest(self, at_least: float) -> int | None:
+        """Index of the first fraction whose circuit is that faithful; None when none is."""
+        reached = np.flatnonzero(self.faithfulness >= at_least)
+        return int(reached[0]) if len(reached) else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """What was measured, as plain numbers, with the settings that they depend on."""
+
+    numbers: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+    curve: Curve | None = None
+    """ranked by absolute score, for scores"""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.numbers[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Settings and numbers in one flat object."""
+        return {**self.settings, **self.numbers}
+
+
+def evaluate(
+    model: Any,
+    task: Task,
+    what: Circuit | Scores,
+    graph: Graph | None = None,
+    config: EvaluationConfig | None = None,
+    *,
+    truth: Circuit | None = None,
+    progress: Any = None,
+) -> Evaluation:
+    """Judge a circuit, or a ranking of edges, on a task.
+
+    `graph` is that of the scores, or the model's own; a circuit with positions needs the graph it was found in. With
+    `truth` (a known circuit) scores get an AUROC, a circuit its precision and recall.
+
+    Raises `MismatchError` for a circuit of other weights, `UnknownNameError` for an edge that the graph lacks.
+    """
+    from interp.models.adapter import weight_hash
+
+    config = config or EvaluationConfig()
+    if isinstance(what, Circuit):
+        if what.weight_hash:
+            what.check_model(weight_hash(model))
+        graph = graph or Graph.from_model(model)
+    else:
+        graph = what.graph
+    ablation = config.ablation or what.settings.get("ablation", "resample")
+    bench = Bench(model, graph, task, ablation=ablation, batch_size=config.batch_size)
+    if isinstance(what, Circuit):
+        numbers, curve = _evaluate_circuit(bench, graph.members(what), config, progress), None
+        if truth is not None:
+            numbers |= overlap(graph.members(what), graph.members(truth))
+    else:
+        numbers, curve = _evaluate_scores(bench, what, config, progress)
+        if truth is not None:
+            numbers["auroc"] = auroc(what.values.abs().numpy(), graph.members(truth).numpy())
+    if config.untrained:
+        numbers["untrained"] = untrained_gap(model, task, config.seed)
+    settings = {
+        "ablation": ablation,
+        "direction": "edges outside the circuit are replaced in the clean run",
+        "level": "edge" if isinstance(what, Circuit) else what.level,
+        "positions": "all alike" if graph.positions is None else list(graph.positions),
+        "averaging": "ratio of means over prompts",
+        "n_prompts": task.n_prompts,
+        "metric": task.metric.name,
+        "seed": config.seed,
+    }
+    return Evaluation(numbers=numbers, settings=settings, curve=curve)
+
+
+def _evaluate_circuit(bench: Bench, kept: Tensor, config: EvaluationConfig, progress: Any) -> dict[str, Any]:
+    size = int(kept.sum())
+    generator = make_generator(config.seed, "evaluation")
+    halves = [_half(kept, generator) for _ in range(config.n_knockouts)]
+    members = kept.nonzero()[:, 0]
+    tried = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
+    randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
+    masks = {
+        "full": [bench.everything(True)],
+        "empty": [bench.everything(False)],
+        "circuit": [kept],
+        "complement": [~kept],
+        "halved": [kept & ~half for half in halves],
+        "model_halved": [~half for half in halves],
+        "without": [_without(kept, edge) for edge in tried],
+        "random": randoms,
+    }
+    values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
+    full, empty = values[0], values[1]
+    f = faithfulness(values, empty, full)
+    low, high = faithfulness_interval(values[2:3], empty, full, seed=config.seed)
+    split = dict(zip(masks, np.split(f, np.cumsum([len(group) for group in masks.values()])[:-1]), strict=True))
+    own = float(split["circuit"][0])
+    numbers: dict[str, Any] = {
+        "n_edges": size,
+        "n_edges_of_graph": bench.graph.n_edges,
+        "full": float(full.mean()),
+        "empty": float(empty.mean()),
+        "faithfulness": own,
+        "faithfulness_low": float(low[0]),
+        "faithfulness_high": float(high[0]),
+        "completeness": float(split["complement"][0]),
+    }
+    if halves:
+        numbers["incompleteness_of_halves"] = float(np.abs(split["halved"] - split["model_halved"]).mean())
+    if tried:
+        drops = np.abs(own - split["without"])
+        numbers["minimality"] = {"n_tried": len(tried), "median": float(np.median(drops)), "least": float(drops.min())}
+    if randoms:
+        numbers["random_circuits"] = _null(split["random"], own)
+    return numbers
+
+
+def _evaluate_scores(
+    bench: Bench, scores: Scores, config: EvaluationConfig, progress: Any
+) -> tuple[dict[str, Any], Curve]:
+    by_abs = curve(bench, scores, config, by="abs", progress=progress)
+    signed = curve(bench, scores, config, by="signed", n_random=0, progress=progress)
+    numbers: dict[str, Any] = {
+        "cpr": signed.cpr,
+        "cmd": by_abs.cmd,
+        "fractions": list(config.fractions),
+        "faithfulness_by_abs": by_abs.faithfulness.tolist(),
+        "faithfulness_by_signed": signed.faithfulness.tolist(),
+    }
+    if config.n_random:
+        area = [cpr(config.fractions, row.tolist()) for row in by_abs.random]
+        distance = [cmd(config.fractions, row.tolist()) for row in by_abs.random]
+        numbers["random_circuits"] = {
+            "n": config.n_random,
+            "cpr": float(np.mean(area)),
+            "cpr_best": float(np.max(area)),
+            "cmd": float(np.mean(distance)),
+            "cmd_best": float(np.min(distance)),
+        }
+    return numbers, by_abs
+
+
+def curve(
+    bench: Bench,
+    scores: Scores,
+    config: EvaluationConfig,
+    *,
+    by: By,
+    n_random: int | None = None,
+    progress: Any = None,
+) -> Curve:
+    """Faithfulness of the best edges at every fraction, beside random circuits with as many edges."""
+    n_random = config.n_random if n_random is None else n_random
+    asked = [round(fraction * len(scores)) for fraction in config.fractions]
+    best = [scores.mask(n, by) for n in asked]
+    sizes = [int(mask.sum()) for mask in best]
+    generator = make_generator(config.seed, "random circuits")
+    randoms = [random_circuit(bench.graph, n, generator) for _ in range(n_random) for n in sizes]
+    masks = [bench.everything(True), bench.everything(False), *best, *randoms]
+    values = bench.values(masks, progress).numpy()
+    full, empty, ours = values[0], values[1], values[2 : 2 + len(best)]
+    low, high = faithfulness_interval(ours, empty, full, seed=config.seed)
+    null = faithfulness(values[2 + len(best) :], empty, full) if randoms else np.zeros(0)
+    return Curve(
+        by=by,
+        fractions=config.fractions,
+        n_edges=sizes,
+        faithfulness=faithfulness(ours, empty, full),
+        low=low,
+        high=high,
+        random=null.reshape(n_random, len(sizes)),
+    )
+
+
+def untrained_gap(model: Any, task: Task, seed: int) -> dict[str, float]:
+    """The task's gap in an untrained twin of the model: within two standard errors of 0 there is no behaviour to
+    explain.
+    """
+    from interp.models.adapter import untrained_twin
+
+    twin = task.on(untrained_twin(model, seed))
+    return {"gap": twin.gap, "gap_error": twin.gap_error, "gap_of_model": task.gap}
+
+
+def overlap(found: Tensor, truth: Tensor) -> dict[str, float]:
+    """Share of found edges that are true, and of true edges that are found."""
+    both = float((found & truth).sum())
+    return {"precision": both / max(1.0, float(found.sum())), "recall": both / max(1.0, float(truth.sum()))}
+
+
+def _null(values: np.ndarray, own: float) -> dict[str, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return {
+        "n": len(values),
+        "mean": float(values.mean()),
+        "low": float(low),
+        "high": float(high),
+        "p": float((1 + (values >= own).sum()) / (1 + len(values))),
+    }
+
+
+def _half(kept: Tensor, generator: torch.Generator) -> Tensor:
+    return kept & (torch.rand(len(kept), generator=generator) < 0.5)
+
+
+def _without(kept: Tensor, edge: int) -> Tensor:
+    kept = kept.clone()
+    kept[edge] = False
+    return kept

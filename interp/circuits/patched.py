@@ -1,0 +1,226 @@
+"""Runs in which every edge can carry another run's value.
+
+A reader's input is the stream as it is in this run, minus what its replaced sources wrote here, plus what they wrote
+in the other run. Sources are recomputed from the inputs that they get, so a replacement early on reaches everything
+after it: effects are total, along all kept edges. Per layer that takes one product of the mask with the differences
+so far (`[n_slots, n_sources] @ [n_sources, pos * d_model]` per prompt) and one norm per reader; no copies of the
+model's attention.
+
+Memory: `n_sources * batch * pos * d_model` numbers for the differences, and one layer of reader inputs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.circuits.graph import Graph
+from interp.circuits.sources import SourceValues, write_heads
+from interp.circuits.task import final_point, gather_positions
+from interp.models.adapter import Hook, run_with_hooks
+from interp.models.residual import SIDES, ResidualStream, Side
+
+
+@torch.no_grad()
+def run_with_edges(
+    residual: ResidualStream, graph: Graph, tokens: Tensor, kept: Tensor, other: SourceValues | None, at: Tensor
+) -> Tensor:
+    """Logits `[batch, n_read, d_vocab]` at `at` of a run on `tokens` where only edges in `kept [n_edges]` are its own.
+
+    All other edges carry what their source wrote in `other` (None: nothing, zero ablation).
+    """
+    run = _EdgeRun(residual, graph, graph.slot_mask(kept), other)
+    return run_with_hooks(residual.model, tokens.to(residual.device), run.hooks(at))
+
+
+class _EdgeRun:
+    """The hooks of one masked run, and the differences that it gathers on the way."""
+
+    def __init__(self, residual: ResidualStream, graph: Graph, mask: Tensor, other: SourceValues | None):
+        self.residual, self.graph, self.other = residual, graph, other
+        dropped = (~mask).to(residual.device)
+        seen = (
+            torch.arange(graph.n_sources, device=residual.device) < graph.sources_of_slot.to(residual.device)[:, None]
+        )
+        self.dropped = dropped & seen
+        self.any_dropped = self.dropped.any(2).any(0).tolist()
+        self.diff = torch.zeros(0)
+        self.resid = torch.zeros(0)
+
+    def hooks(self, at: Tensor) -> list[tuple[str, Hook]]:
+        hooks: list[tuple[str, Hook]] = []
+        for layer in range(self.graph.n_layers):
+            hooks += self._block_hooks(layer)
+        return [*hooks, (final_point(self.residual.model), lambda value, hook: self._final(value, at))]
+
+    def _block_hooks(self, layer: int) -> list[tuple[str, Hook]]:
+        block = f"blocks.{layer}"
+        hooks: list[tuple[str, Hook]] = [(f"{block}.hook_resid_pre", lambda value, hook: self._enter(layer, value))]
+        hooks += [(f"{block}.attn.hook_{side}", self._side_hook(layer, side)) for side in SIDES]
+        hooks.append((f"{block}.attn.hook_z", lambda value, hook: self._heads_wrote(layer, value)))
+        if self.graph.has_mlp:
+            if not self.graph.parallel:
+                hooks.append((f"{block}.hook_attn_out", self._attention_wrote))
+            hooks.append((f"{block}.mlp.hook_in", lambda value, hook: self._mlp_reads(layer, value)))
+            hooks.append((f"{block}.hook_mlp_out", lambda value, hook: self._mlp_wrote(layer, value)))
+        return hooks
+
+    def _enter(self, layer: int, resid: Tensor) -> None:
+        self.resid = resid
+        if layer == 0:
+            batch, pos, d_model = resid.shape
+            self.diff = resid.new_empty(batch, self.graph.n_sources, pos, d_model)
+            self.diff[:, 0] = resid if self.other is None else resid - self.other.embed
+
+    def _side_hook(self, layer: int, side: Side) -> Hook:
+        return lambda value, hook: self._side(layer, side, value)
+
+    def _side(self, layer: int, side: Side, value: Tensor) -> Tensor | None:
+        slots = self.graph.side_slots(layer, side)
+        changed = [i for i in range(slots.stop - slots.start) if self.any_dropped[slots.start + i]]
+        if not changed:
+            return None
+        inputs = self.resid[:, None] - self._dropped_sum([slots.start + i for i in changed], self.graph.before(layer))
+        new = project_heads(self.residual, layer, side, inputs, changed)
+        out = value.clone()
+        out[:, :, changed] = new.transpose(1, 2).to(value.dtype)
+        return out
+
+    def _heads_wrote(self, layer: int, z: Tensor) -> None:
+        delta = z if self.other is None else z - self.other.z[layer]
+        write_heads(self.residual, layer, delta, self.diff[:, self.graph.head_sources(layer)])
+
+    def _attention_wrote(self, value: Tensor, hook: Any) -> None:
+        self.resid = self.resid + value
+
+    def _mlp_reads(self, layer: int, value: Tensor) -> Tensor | None:
+        slot = self.graph.mlp_slot(layer)
+        if not self.any_dropped[slot]:
+            return None
+        replaced = self._dropped_sum([slot], self.graph.before_mlp(layer))[:, 0]
+        return self.residual.norm2(layer, self.resid - replaced).to(value.dtype)
+
+    def _mlp_wrote(self, layer: int, value: Tensor) -> None:
+        self.diff[:, self.graph.mlp_source(layer)] = value if self.other is None else value - self.other.mlp[layer]
+
+    def _final(self, value: Tensor, at: Tensor) -> Tensor:
+        slot = self.graph.logits_slot
+        if self.any_dropped[slot]:
+            value = value - self._dropped_sum([slot], self.graph.n_sources)[:, 0]
+        return gather_positions(value, at)
+
+    def _dropped_sum(self, slots: list[int], n_seen: int) -> Tensor:
+        """`[batch, len(slots), pos, d_model]`: what the replaced sources of some slots wrote here but not there."""
+        weights = self.dropped[:, slots, :n_seen].to(self.diff.dtype)
+        diff = self.diff[:, :n_seen]
+        batch, _, pos, d_model = diff.shape
+        if self.graph.positions is None:
+            return (weights[0] @ diff.flatten(2)).unflatten(2, (pos, d_model))
+        places = torch.tensor(self.graph.positions, device=diff.device)
+        out = diff.new_zeros(batch, len(slots), pos, d_model)
+        out[:, :, places] = torch.einsum("prs,bspd->brpd", weights, diff[:, :, places])
+        return out
+
+
+def project_heads(residual: ResidualStream, layer: int, side: Side, inputs: Tensor, heads: list[int]) -> Tensor:
+    """`[batch, len(heads), pos, d_head]`: the q, k or v of some heads, each from a stream of its own.
+
+    `inputs [batch, len(heads), pos, d_model]`, before the norm, whose scale is recomputed.
+    """
+    weight, bias = residual.W(layer, side)[heads], residual.b(layer, side)
+    out = residual.norm1(layer, inputs) @ weight
+    return out if bias is None else out + bias[heads][:, None]
+
+
+@torch.no_grad()
+def run_with_single_edges(
+    residual: ResidualStream, graph: Graph, tokens: Tensor, diff: Tensor, edges: list[int], at: Tensor
+) -> Tensor:
+    """Logits `[n_edges, batch, n_read, d_vocab]`, each with one edge replaced in an otherwise plain run on `tokens`.
+
+    `diff [batch, n_sources, pos, d_model]`: what each source writes in this plain run minus what it shall carry
+    instead. All the edges run as one batch of `len(edges) * batch` rows.
+    """
+    batch = len(tokens)
+    by_layer: dict[int, list[tuple[int, int, int, int | None]]] = {}
+    for row, edge in enumerate(edges):
+        position, reader, source = graph.edge_table[edge].tolist()
+        where = None if graph.positions is None else graph.positions[position]
+        for slot in graph.slots_of_reader(reader):
+            by_layer.setdefault(slot // graph.slots_per_layer, []).append((row, slot, source, where))
+    hooks: list[tuple[str, Hook]] = []
+    for layer, patches in by_layer.items():
+        if layer < graph.n_layers:
+            hooks += _single_hooks(residual, graph, layer, patches, diff)
+
+    def final(value: Tensor, hook: Any) -> Tensor:
+        value = value.clone()
+        for row, _, source, where in by_layer.get(graph.n_layers, []):
+            _subtract(value[row * batch : (row + 1) * batch], diff[:, source], where)
+        return gather_positions(value, at.repeat(len(edges), 1))
+
+    hooks.append((final_point(residual.model), final))
+    logits = run_with_hooks(residual.model, tokens.to(residual.device).repeat(len(edges), 1), hooks)
+    return logits.unflatten(0, (len(edges), batch))
+
+
+def _single_hooks(
+    residual: ResidualStream,
+    graph: Graph,
+    layer: int,
+    patches: list[tuple[int, int, int, int | None]],
+    diff: Tensor,
+) -> list[tuple[str, Hook]]:
+    """Hooks that replace one input of one layer in each of some blocks of rows."""
+    batch, block = len(diff), f"blocks.{layer}"
+    stream: dict[str, Tensor] = {}
+
+    def enter(value: Tensor, hook: Any) -> None:
+        stream["attention"] = stream["mlp"] = value
+
+    def attention_wrote(value: Tensor, hook: Any) -> None:
+        stream["mlp"] = stream["mlp"] + value
+
+    def patched_stream(reader: str, row: int, source: int, where: int | None) -> Tensor:
+        rows = stream[reader][row * batch : (row + 1) * batch].clone()
+        _subtract(rows, diff[:, source], where)
+        return rows
+
+    def side_hook(side: Side) -> Hook:
+        slots = graph.side_slots(layer, side)
+
+        def hook(value: Tensor, hook: Any) -> Tensor:
+            value = value.clone()
+            for row, slot, source, where in patches:
+                if slots.start <= slot < slots.stop:
+                    head = slot - slots.start
+                    inputs = patched_stream("attention", row, source, where)[:, None]
+                    new = project_heads(residual, layer, side, inputs, [head])[:, 0]
+                    value[row * batch : (row + 1) * batch, :, head] = new.to(value.dtype)
+            return value
+
+        return hook
+
+    def mlp_hook(value: Tensor, hook: Any) -> Tensor:
+        value = value.clone()
+        for row, slot, source, where in patches:
+            if slot == graph.mlp_slot(layer):
+                inputs = patched_stream("mlp", row, source, where)
+                value[row * batch : (row + 1) * batch] = residual.norm2(layer, inputs).to(value.dtype)
+        return value
+
+    hooks: list[tuple[str, Hook]] = [(f"{block}.hook_resid_pre", enter)]
+    hooks += [(f"{block}.attn.hook_{side}", side_hook(side)) for side in SIDES]
+    if graph.has_mlp:
+        if not graph.parallel:
+            hooks.append((f"{block}.hook_attn_out", attention_wrote))
+        hooks.append((f"{block}.mlp.hook_in", mlp_hook))
+    return hooks
+
+
+def _subtract(rows: Tensor, diff: Tensor, where: int | None) -> None:
+    """In place, at one position or at all."""
+    if where is None:
+        rows -= diff
+    else:
+        rows[:, where] -= diff[:, where]

@@ -1,0 +1,206 @@
+"""A task: clean prompts that show a behaviour, corrupted ones that do not, and the metric that tells them apart.
+
+    task = Task.of(model, clean, corrupt, LogitDiff(correct, wrong), name="indirect object")
+    task.gap        # mean metric on the clean prompts minus on the corrupted ones
+
+Clean and corrupted prompts have the same length pair by pair, so that a position of one stands for the same position of
+the other. Prompts of different length are padded on the right: a causal model never looks there, so nothing changes,
+and the metric is read at each prompt's own last token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.circuits.metrics import Metric
+from interp.errors import ConfigError
+
+Prompts = Tensor | Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """Prompts, the positions read, the metric, and its value on both sides for one model."""
+
+    name: str
+    clean: Tensor
+    """`[n, pos]` int64, padded on the right"""
+    corrupt: Tensor
+    """the same shape"""
+    lengths: Tensor
+    """`[n]` tokens of each prompt before padding"""
+    at: Tensor
+    """`[n, n_read]` positions whose logits the metric reads"""
+    metric: Metric
+    clean_value: Tensor
+    """`[n]` the metric on the clean prompts"""
+    corrupt_value: Tensor
+    """`[n]` and on the corrupted ones"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """what made the prompts: generator, seed, ..."""
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        clean: Prompts,
+        corrupt: Prompts,
+        metric: Metric,
+        *,
+        name: str = "task",
+        at: Tensor | None = None,
+        batch_size: int = 32,
+        check_gap: bool = True,
+        settings: dict[str, Any] | None = None,
+    ) -> "Task":
+        """Measure a model on both sides.
+
+        `at [n, n_read]` are the positions to read, the last token of each prompt by default. Raises `ConfigError`
+        when a pair differs in length, a token or an answer is not in the vocabulary, the prompts exceed the context,
+        or the metric does not tell clean from corrupted (the gap lies within two standard errors of zero).
+        """
+        clean, lengths = _padded(clean, "clean")
+        corrupt, corrupt_lengths = _padded(corrupt, "corrupt")
+        _check_pairs(lengths, corrupt_lengths)
+        _check_tokens(model, clean, corrupt)
+        at = lengths[:, None] - 1 if at is None else at.cpu()
+        if at.shape[0] != len(clean) or bool((at < 0).any() | (at >= lengths[:, None]).any()):
+            raise ConfigError(f"at must be [n, n_read] positions within the {len(clean)} prompts")
+        metric.check(len(clean), at.shape[1], model.cfg.d_vocab)
+        empty = torch.zeros(0)
+        task = cls(
+            name=name,
+            clean=clean,
+            corrupt=corrupt,
+            lengths=lengths,
+            at=at,
+            metric=metric,
+            clean_value=empty,
+            corrupt_value=empty,
+            settings=settings or {},
+        )
+        return task.on(model, batch_size=batch_size, check_gap=check_gap)
+
+    def on(self, model: Any, *, batch_size: int = 32, check_gap: bool = False) -> "Task":
+        """The same prompts measured on another model, whose clean logits a distance then refers to."""
+        clean = torch.cat([read_logits(model, *part) for part in self._parts(self.clean, batch_size)])
+        metric = self.metric.bind(clean)
+        rows = torch.arange(len(self.clean)).split(batch_size)
+        corrupt_value = [
+            metric.take(r)(read_logits(model, *part))
+            for r, part in zip(rows, self._parts(self.corrupt, batch_size), strict=True)
+        ]
+        task = replace(
+            self,
+            metric=metric,
+            clean_value=metric(clean).cpu().double(),
+            corrupt_value=torch.cat(corrupt_value).double(),
+        )
+        if check_gap:
+            task.check_gap()
+        return task
+
+    @property
+    def n_prompts(self) -> int:
+        return len(self.clean)
+
+    @property
+    def gap(self) -> float:
+        """Mean metric on clean minus on corrupted prompts, in the metric's unit."""
+        return float((self.clean_value - self.corrupt_value).mean())
+
+    @property
+    def gap_error(self) -> float:
+        """Standard error of the gap over prompts; 0 for one prompt, which has none."""
+        if self.n_prompts < 2:
+            return 0.0
+        return float((self.clean_value - self.corrupt_value).std() / self.n_prompts**0.5)
+
+    def check_gap(self) -> None:
+        """Raises `ConfigError` when the metric does not tell clean from corrupted prompts."""
+        smallest = max(2 * self.gap_error, 1e-6 * float(self.clean_value.abs().mean()), 1e-9)
+        if not self.gap > smallest:
+            raise ConfigError(
+                f"the metric ({self.metric.name}) is {float(self.clean_value.mean()):.4g} on the clean prompts and "
+                f"{float(self.corrupt_value.mean()):.4g} on the corrupted ones, no gap beyond chance (standard error "
+                f"{self.gap_error:.2g}): the model does not do this task, or the corruption leaves the answer; choose "
+                "other prompts or another metric"
+            )
+
+    def take(self, rows: Tensor | Sequence[int]) -> "Task":
+        """Some of the prompts, in that order."""
+        rows = torch.as_tensor(rows)
+        tensors = ("clean", "corrupt", "lengths", "at", "clean_value", "corrupt_value")
+        return replace(self, metric=self.metric.take(rows), **{name: getattr(self, name)[rows] for name in tensors})
+
+    def describe(self) -> dict[str, Any]:
+        """Settings that travel with results."""
+        return {
+            "task": self.name,
+            "metric": self.metric.name,
+            "n_prompts": self.n_prompts,
+            "clean": float(self.clean_value.mean()),
+            "corrupt": float(self.corrupt_value.mean()),
+            **self.settings,
+        }
+
+    def _parts(self, tokens: Tensor, batch_size: int) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(tokens.split(batch_size), self.at.split(batch_size), strict=True))
+
+
+def final_point(model: Any) -> str:
+    """The hook point of the stream that the logits read, before the final norm."""
+    return "ln_final.hook_in" if hasattr(model, "ln_final") else "unembed.hook_in"
+
+
+def gather_positions(values: Tensor, at: Tensor) -> Tensor:
+    """`[batch, n_read, d]` of `values [batch, pos, d]` at `at [batch, n_read]`."""
+    return values[torch.arange(len(values), device=values.device)[:, None], at.to(values.device)]
+
+
+@torch.no_grad()
+def read_logits(model: Any, tokens: Tensor, at: Tensor) -> Tensor:
+    """`[batch, n_read, d_vocab]` logits at the positions asked for; the others are not computed."""
+    from interp.models.adapter import run_with_hooks
+
+    hooks = [(final_point(model), lambda value, hook: gather_positions(value, at))]
+    return run_with_hooks(model, tokens.to(model.cfg.device), hooks)
+
+
+def _padded(prompts: Prompts, what: str) -> tuple[Tensor, Tensor]:
+    """`[n, pos]` tokens padded with 0 on the right, and the lengths `[n]`."""
+    if isinstance(prompts, Tensor):
+        if prompts.ndim != 2 or not prompts.numel():
+            raise ConfigError(f"{what} prompts must be [n, pos] token ids, got shape {list(prompts.shape)}")
+        return prompts.long().cpu(), torch.full((len(prompts),), prompts.shape[1])
+    if not prompts or not all(len(row) for row in prompts):
+        raise ConfigError(f"{what}: every prompt needs at least one token, and there must be one prompt")
+    lengths = torch.tensor([len(row) for row in prompts])
+    tokens = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+    for row, ids in zip(tokens, prompts, strict=True):
+        row[: len(ids)] = torch.as_tensor(ids)
+    return tokens, lengths
+
+
+def _check_pairs(clean: Tensor, corrupt: Tensor) -> None:
+    if len(clean) != len(corrupt):
+        raise ConfigError(f"{len(clean)} clean prompts and {len(corrupt)} corrupted ones; they come in pairs")
+    different = (clean != corrupt).nonzero()[:, 0].tolist()
+    if different:
+        first = different[0]
+        raise ConfigError(
+            f"prompt {first}: {int(clean[first])} clean tokens, {int(corrupt[first])} corrupted ones"
+            f" ({len(different)} such pairs); positions must match, so reword one of the two"
+        )
+
+
+def _check_tokens(model: Any, clean: Tensor, corrupt: Tensor) -> None:
+    cfg = model.cfg
+    if clean.shape[1] > cfg.n_ctx:
+        raise ConfigError(f"the longest prompt has {clean.shape[1]} tokens, the model's context holds {cfg.n_ctx}")
+    for what, tokens in (("clean", clean), ("corrupt", corrupt)):
+        if int(tokens.min()) < 0 or int(tokens.max()) >= cfg.d_vocab:
+            raise ConfigError(f"{what} prompts hold a token outside the vocabulary of {cfg.d_vocab}")

@@ -1,0 +1,204 @@
+"""Tasks made for a model: induction, indirect object, greater-than. Words are used only when the tokenizer has them
+whole.
+
+    task = make_task("ioi", model, n_prompts=64, seed=0)
+
+| task         | clean prompt; corrupted prompt                                     | metric                        |
+|--------------|--------------------------------------------------------------------|-------------------------------|
+| induction    | random tokens, then the same again; other tokens in the first half | logit of the next, above mean |
+| ioi          | When Mary and John went to the shop, John gave a book to; Tom gave | logit(Mary) - logit(John)     |
+| greater-than | The war lasted from the year 1732 to the year 17; from 1701        | p(years above) - p(others)    |
+
+The induction task needs no tokenizer. IOI after Wang et al. 2022, greater-than after Hanna et al. 2023 (for
+tokenizers that split years into digits, the tens digit is asked for).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.circuits.metrics import LogitDiff, ProbDiff
+from interp.circuits.task import Task
+from interp.errors import ConfigError, UnknownNameError
+from interp.runtime import make_generator
+
+_NAMES = (
+    "Mary John Tom James Dan Sarah Anna Kate Jack Paul David Michael Robert Richard Thomas Mark George Simon Laura "
+    "Alice Peter Martin Adam Jason Susan Daniel Emma Lisa Steven Kevin Brian Rachel Emily Henry Charles William Jane "
+    "Helen Lucy Sam Max"
+)
+NAMES = tuple(_NAMES.split())
+PLACES = ["store", "school", "park", "house", "office", "garden", "market", "beach", "hospital", "station"]
+OBJECTS = ["book", "drink", "ring", "bag", "letter", "key", "ball", "card", "gift", "picture"]
+TEMPLATES = (
+    "When {first} and {second} went to the {place}, {subject} gave a {thing} to",
+    "Then {first} and {second} met at the {place}. {subject} handed a {thing} to",
+    "After {first} and {second} came back from the {place}, {subject} passed a {thing} to",
+)
+NOUNS = ["war", "siege", "campaign", "trial", "reign", "project", "strike", "drought", "voyage", "famine"]
+
+
+def make_task(kind: str, model: Any, *, n_prompts: int = 64, seed: int = 0, **settings: Any) -> Task:
+    """A task by name: `induction`, `ioi`, `greater-than`. Raises `UnknownNameError`."""
+    if kind not in TASKS:
+        raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")
+    return TASKS[kind](model, n_prompts=n_prompts, seed=seed, **settings)
+
+
+def induction_task(model: Any, *, n_prompts: int = 64, seed: int = 0, block: int = 32, check_gap: bool = True) -> Task:
+    """Random tokens that repeat once; read wherever the next token is known from the first half.
+
+    `[BOS] r_0 .. r_(block-1) r_0 .. r_(block-2)`: the positions of the second half but the last token, `block - 1`
+    reads, whose right answers are `r_1 ..`. The corrupted prompt has other random tokens in its first half: what
+    was to be found there is gone, what asks for it stays. Raises `ConfigError` when the vocabulary or the context is
+    too small.
+    """
+    from interp.models.adapter import bos_token_id, ordinary_tokens
+    from interp.text.tokens import repeated_random_tokens
+
+    ids, bos = ordinary_tokens(model), bos_token_id(model)
+    start = int(bos is not None)
+    length = 2 * block + start
+    if length > model.cfg.n_ctx:
+        raise ConfigError(
+            f"two blocks of {block} tokens do not fit a context of {model.cfg.n_ctx}; use block <= "
+            f"{(model.cfg.n_ctx - start) // 2}"
+        )
+    generator = make_generator(seed, "induction task")
+    clean = repeated_random_tokens(
+        n_prompts=n_prompts,
+        context_length=length,
+        d_vocab_ids=ids,
+        min_lag=block,
+        max_lag=block,
+        bos=bos,
+        generator=generator,
+    ).tokens
+    corrupt = clean.clone()
+    corrupt[:, start : start + block] = ids[torch.randint(len(ids), (n_prompts, block), generator=generator)]
+    at = torch.arange(start + block, length - 1).expand(n_prompts, -1)
+    correct = clean.gather(1, at + 1)
+    return Task.of(
+        model,
+        clean,
+        corrupt,
+        LogitDiff(correct=correct[:, :, None]),
+        name="induction",
+        at=at,
+        check_gap=check_gap,
+        settings={"seed": seed, "block": block},
+    )
+
+
+def ioi_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
+    """Two names, one of them twice: the other one comes next (indirect object identification).
+
+    Half the prompts have the subject first (BABA), half second (ABBA). The corrupted prompt names a third person in the
+    subject's second place, so that neither answer is favoured. Raises `ConfigError` when fewer than three names are
+    single tokens.
+    """
+    encode = _encoder(model)
+    names = [name for name in NAMES if len(encode(f" {name}")) == 1]
+    places = [word for word in PLACES if len(encode(f" {word}")) == 1]
+    things = [word for word in OBJECTS if len(encode(f" {word}")) == 1]
+    if len(names) < 3 or not places or not things:
+        raise ConfigError(
+            f"the tokenizer has {len(names)} of our names as single tokens, 3 are needed; use a file of prompts"
+        )
+    generator = make_generator(seed, "ioi task")
+    clean, corrupt, correct, wrong = [], [], [], []
+    for i in range(n_prompts):
+        io, subject, third = _draw(names, 3, generator)
+        words = {"place": _draw(places, 1, generator)[0], "thing": _draw(things, 1, generator)[0]}
+        first, second = (subject, io) if i % 2 else (io, subject)
+        template = TEMPLATES[i // 2 % len(TEMPLATES)]
+        for rows, who in ((clean, subject), (corrupt, third)):
+            rows.append(_with_bos(model, encode(template.format(first=first, second=second, subject=who, **words))))
+        correct += encode(f" {io}")
+        wrong += encode(f" {subject}")
+    return Task.of(
+        model,
+        clean,
+        corrupt,
+        LogitDiff(correct=correct, wrong=wrong),
+        name="ioi",
+        check_gap=check_gap,
+        settings={"seed": seed, "names": len(names)},
+    )
+
+
+def greater_than_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
+    """A span of years must end after it began; the corrupted prompt begins in year 01, which any end follows.
+
+    Where two digits are one token the answer is the year (`correct`: all above, `wrong`: all others); where every
+    digit is a token it is the tens digit (those above against those below). Raises `ConfigError` for other tokenizers.
+    """
+    encode = _encoder(model)
+    whole = all(
+        len(encode(f"17{year:02d}")) == 2 and encode(f"17{year:02d}")[0] == encode("17")[-1] for year in (1, 32, 98)
+    )
+    single = len(encode("1701")) == len(encode("17")) + 2
+    if not whole and not single:
+        raise ConfigError("the tokenizer splits years neither after the century nor into digits; use a file of prompts")
+    nouns = [noun for noun in NOUNS if len(encode(f" {noun}")) == 1]
+    answers = _year_answers(encode) if whole else _digit_answers(encode)
+    generator = make_generator(seed, "greater-than task")
+    clean, corrupt, correct, wrong = [], [], [], []
+    for _ in range(n_prompts):
+        noun = _draw(nouns, 1, generator)[0]
+        century = int(torch.randint(11, 18, (1,), generator=generator))
+        year = int(torch.randint(11, 89, (1,), generator=generator))
+        for rows, start in ((clean, year), (corrupt, 1)):
+            text = f"The {noun} lasted from the year {century}{start:02d} to the year {century}"
+            rows.append(_with_bos(model, encode(text)))
+        above, not_above = answers(year)
+        correct.append(above)
+        wrong.append(not_above)
+    return Task.of(
+        model,
+        clean,
+        corrupt,
+        ProbDiff(correct=correct, wrong=wrong),
+        name="greater-than",
+        check_gap=check_gap,
+        settings={"seed": seed, "years": "two digits" if whole else "tens digit"},
+    )
+
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "induction": induction_task,
+    "ioi": ioi_task,
+    "greater-than": greater_than_task,
+}
+
+
+def _year_answers(encode: Callable[[str], list[int]]) -> Callable[[int], tuple[list[int], list[int]]]:
+    token = [encode(f"17{year:02d}")[-1] for year in range(100)]
+    return lambda year: (token[year + 1 :], token[: year + 1])
+
+
+def _digit_answers(encode: Callable[[str], list[int]]) -> Callable[[int], tuple[list[int], list[int]]]:
+    """Tens digits above and below the year's own, which is left out: whether it fits depends on the ones digit."""
+    token = [encode(f"17{digit}")[-1] for digit in range(10)]
+    return lambda year: (token[year // 10 + 1 :] or token[9:], token[: year // 10])
+
+
+def _encoder(model: Any) -> Callable[[str], list[int]]:
+    from interp.models.tokenizers import tokenizer_of
+
+    tokenizer = tokenizer_of(model)
+    return lambda text: list(tokenizer.encode_batch([text])[0])
+
+
+def _with_bos(model: Any, ids: list[int]) -> list[int]:
+    from interp.models.adapter import bos_token_id
+
+    bos = bos_token_id(model)
+    return ids if bos is None else [bos, *ids]
+
+
+def _draw(options: list[str], n: int, generator: torch.Generator) -> list[str]:
+    order: Tensor = torch.randperm(len(options), generator=generator)[:n]
+    return [options[i] for i in order.tolist()]
