@@ -42,12 +42,11 @@ def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None
         if row.get("wrong"):
             wrong.append([_one_token(model, encode, text, where) for text in _as_list(row["wrong"])])
     if wrong and len(wrong) != len(rows):
-        raise CorruptError(f"{path}: {len(wrong)} of {len(rows)} lines have a wrong answer; give one everywhere or
-        nowhere")
+        raise CorruptError(
+            f"{path}: {len(wrong)} of {len(rows)} lines have a wrong answer; give one everywhere or nowhere"
+        )
     metric: Metric = LogitDiff(correct=correct, wrong=wrong) if wrong else LogProb(correct=correct)
-    return Task.of(
-        model, clean, corrupt, metric, name=path.stem, check_gap=check_gap, settings={"file": path.name}
-    )
+    return Task.of(model, clean, corrupt, metric, name=path.stem, check_gap=check_gap, settings={"file": path.name})
 
 
 def _read(path: Path) -> list[tuple[int, dict[str, Any]]]:
