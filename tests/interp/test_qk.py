@@ -1,0 +1,218 @@
+"""QK attribution: pairs that sum to the model's own score; the previous-token head as the reason for induction."""
+
+import pytest
+import torch
+from architectures import NAMES, tiny
+
+from interp.circuits.parts import hook_points_of_parts, parts_of_input
+from interp.circuits.qk import explain_score, mean_explanation
+from interp.dictionary import SparseActs
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.models.adapter import run_with_cache, untrained_twin
+from interp.models.planted import planted_induction
+from interp.models.residual import ResidualStream
+from interp.models.rotary import read_rotation, rotary_hook_points
+from interp.models.toys import repeating_rows
+from interp.names import HeadName
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return torch.randint(50, (1, 9), generator=torch.Generator().manual_seed(1))
+
+
+class Planes:
+    """A dictionary of random directions that reconstructs part of what it is given."""
+
+    d_in, d_sae = 32, 40
+
+    def __init__(self, hook_point):
+        self.hook_point = hook_point
+        self.decoder_directions = torch.randn(40, 32, generator=torch.Generator().manual_seed(2))
+        self.bias = torch.randn(32, generator=torch.Generator().manual_seed(3))
+
+    def encode(self, x):
+        return (x @ self.decoder_directions.T - 4).relu()
+
+    def encode_sparse(self, x):
+        return SparseActs(*self.encode(x).topk(40))
+
+    def decode(self, feature_acts):
+        return feature_acts @ self.decoder_directions + self.bias
+
+
+def own_scores(name, tokens, layer):
+    """`[n_heads, dest, src]` before the softmax: the hook's where it holds them, else the product of q and k."""
+    if not name.startswith("native"):
+        hook_point = f"blocks.{layer}.attn.hook_attn_scores"
+        return run_with_cache(tiny(name), tokens, [hook_point])[1][hook_point][0].double()
+    _, cache = run_with_cache(tiny(name), tokens, [f"blocks.{layer}.attn.hook_{side}" for side in "qk"])
+    q, k = (value[0].transpose(0, 1) for value in cache.values())  # [heads, pos, d_head]
+    if name == "native-rms":
+        q, k = (complex_rotation(x, torch.arange(x.shape[1])) for x in (q, k))
+    return (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).double()
+
+
+def complex_rotation(x, positions):
+    """Rotary positions of neighbouring dimensions (0, 1), (2, 3), ... as complex numbers, base 10,000."""
+    width = x.shape[-1]
+    angle = positions[:, None] * 10000.0 ** (-torch.arange(0, width, 2) / width)
+    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * torch.polar(torch.ones_like(angle), angle)
+    return torch.view_as_real(turned).flatten(-2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "hook_point", [None, "blocks.1.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"]
+)
+def test_pairs_sum_to_the_models_own_score(name, hook_point, tokens):
+    model = tiny(name)
+    scores = own_scores(name, tokens, 1)
+    dictionary = None if hook_point is None else Planes(hook_point)
+    for head in (0, 3):
+        found = explain_score(model, tokens, HeadName(1, head), query=7, key=2, dictionary=dictionary)
+        row = scores[head, 7, :8]
+        others = torch.tensor([0, 1, 3, 4, 5, 6, 7])
+        assert found.score == pytest.approx(float(row[2]), rel=1e-4, abs=1e-4)
+        assert found.relative_score == pytest.approx(float(row[2] - row[others].mean()), rel=1e-4, abs=1e-4)
+        assert float(found.matrix.sum()) == pytest.approx(found.score, abs=1e-9)
+        assert found.attention == pytest.approx(float(row.softmax(0)[2]), rel=1e-3)
+    if hook_point is not None:
+        assert any(part.startswith("F") for part in found.key_parts)
+        assert {"error", "dictionary_bias"} <= set(found.query_parts)
+        assert ("L0H1" in found.key_parts) == (hook_point == "blocks.0.hook_resid_pre")
+
+
+def test_rotated_parts_sum_to_the_models_rotated_query(tokens):
+    model, head, positions = tiny("llama-gqa"), HeadName(1, 1), torch.arange(9)
+    residual = ResidualStream(model)
+    points = [*hook_points_of_parts(residual, 1), *rotary_hook_points(model, 1), "blocks.1.attn.hook_rot_q"]
+    _, cache = run_with_cache(model, tokens, points)
+    parts = parts_of_input(residual, cache, head, "q", positions)
+    ours = read_rotation(model, 1, cache)(parts.values, positions).sum(0)
+    torch.testing.assert_close(ours.float(), cache["blocks.1.attn.hook_rot_q"][0, :, 1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["native-ln", "llama-gqa"])
+def test_one_pair_equals_the_product_of_its_two_parts(name, tokens):
+    """One cell of the table, written out: head L0H2 at the key, the embedding at the query."""
+    model = tiny(name)
+    found = explain_score(model, tokens, "L1H3", query=6, key=4)
+    points = ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.0.attn.hook_z"]
+    _, cache = run_with_cache(model, tokens, points)
+    attn, kv = model.blocks[1].attn, 1 if name == "llama-gqa" else 3
+    with torch.no_grad():
+        head = cache[points[2]][0, 4, 2] @ model.blocks[0].attn.W_O[2]
+        embed = cache[points[0]][0, 6]
+        if name == "native-ln":
+            _, positions = run_with_cache(model, tokens, ["hook_pos_embed"])
+            embed = embed - positions["hook_pos_embed"][0, 6]
+
+        def share(part, position, weight):
+            x = cache[points[1]][0, position]
+            x = x - x.mean() if name == "native-ln" else x
+            scale = (x.pow(2).mean() + (1e-5 if name == "native-ln" else 1e-6)).sqrt()
+            part = part - part.mean() if name == "native-ln" else part
+            return part / scale * model.blocks[1].ln1.original_component.weight @ weight
+
+        q, k = share(embed, 6, attn.W_Q[3]), share(head, 4, attn.W_K[kv])
+        if name == "llama-gqa":  # rotary by complex numbers
+            _, tables = run_with_cache(model, tokens, rotary_hook_points(model, 1))
+            cos, sin = (table[0].double() for table in tables.values())
+            angle = torch.atan2(sin, cos)[:, :4]
+
+            def turn(x, position):
+                pairs = torch.complex(x[:4].double(), x[4:].double()) * torch.polar(
+                    torch.ones(4).double(), angle[position]
+                )
+                return torch.cat([pairs.real, pairs.imag])
+
+            q, k = turn(q, 6), turn(k, 4)
+    assert found.pair("embed", "L0H2", relative=False) == pytest.approx(float(q @ k) / 8**0.5, rel=1e-3, abs=1e-4)
+
+
+def induction_pairs(rows, period):
+    """(row, query, key): every query of the repeat, and the token after its earlier copy."""
+    return [(row, q, q - period + 1) for row in range(len(rows)) for q in range(period + 2, 2 * period - 1, 3)]
+
+
+def explain_induction(model, head, period=16, n_rows=4, bos=None):
+    d_vocab = model.cfg.d_vocab if bos is None else bos
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.stack([torch.randperm(d_vocab, generator=generator)[:period] for _ in range(n_rows)])
+    rows = blocks.repeat(1, 2)
+    pairs = induction_pairs(rows, period)
+    return mean_explanation([explain_score(model, rows[r : r + 1], head, query=q, key=k) for r, q, k in pairs])
+
+
+def test_the_previous_token_head_is_the_reason_in_the_planted_model():
+    found = explain_induction(planted_induction(), "L1H0", period=14)
+    best = found.top(1)[0]
+    assert (best["query_part"], best["key_part"]) == ("embed", "L0H0")
+    assert best["share"] == pytest.approx(1, abs=1e-4)
+    assert found.relative_score == pytest.approx(100, rel=0.01)
+    assert float(found.relative.abs().sum()) == pytest.approx(found.relative_score, rel=1e-4)  # and nothing else
+    previous = explain_score(planted_induction(), torch.arange(12)[None], "L0H0", query=9, key=8)
+    assert previous.pair("pos_embed", "pos_embed") == pytest.approx(previous.relative_score, rel=1e-4)
+
+
+def test_the_previous_token_head_is_the_reason_in_the_trained_toy(induction_toy):
+    generator = torch.Generator().manual_seed(0)
+    rows = repeating_rows(64, 64, 64, 32, 32, generator)
+    _, cache = run_with_cache(induction_toy, rows, [f"blocks.{i}.attn.hook_pattern" for i in (0, 1)])
+    previous = int(cache["blocks.0.attn.hook_pattern"].diagonal(-1, -2, -1).mean((0, 2)).argmax())
+    stripe = cache["blocks.1.attn.hook_pattern"][:, :, 33:].diagonal(2, -2, -1).mean((0, 2))  # key = query - 31
+    head = f"L1H{int(stripe.argmax())}"
+    found = explain_induction(induction_toy, head, period=32)
+    key_side = [record["part"] for record in found.by_part("key", 2)]
+    best = found.top(1)[0]
+    assert best["query_part"] == "embed"
+    assert best["key_part"] == f"L0H{previous}" == key_side[0]
+    assert found.pair("embed", f"L0H{previous}") > 3
+    untrained = explain_induction(untrained_twin(induction_toy, 0), head, period=32)
+    assert abs(untrained.relative_score) < 0.05 * found.relative_score
+    of_heads = [abs(untrained.pair("embed", f"L0H{head}")) for head in range(4)]
+    assert max(of_heads) < 0.01 * found.pair("embed", f"L0H{previous}")
+
+
+def test_features_that_matter_are_listed_first(tokens):
+    found = explain_score(
+        tiny("llama-gqa"), tokens, "L1H0", query=7, key=2, dictionary=Planes("blocks.1.hook_resid_pre")
+    )
+    top = found.top(5)
+    assert [abs(r["value"]) for r in top] == sorted((abs(r["value"]) for r in top), reverse=True)
+    assert top[0]["value"] == found.pair(top[0]["query_part"], top[0]["key_part"])
+    assert sum(r["value"] for r in found.by_part("key", 10**6)) == pytest.approx(found.relative_score)
+    with pytest.raises(KeyError):
+        found.pair("L7H7", "embed")
+
+
+def test_requests_that_mean_nothing_are_refused(tokens):
+    model = tiny("llama-gqa")
+    with pytest.raises(PromptError, match="no head looks ahead"):
+        explain_score(model, tokens, "L1H0", query=2, key=3)
+    with pytest.raises(PromptError, match="one prompt"):
+        explain_score(model, tokens.repeat(2, 1), "L1H0", query=3, key=2)
+    with pytest.raises(UnknownNameError, match="L9H0"):
+        explain_score(model, tokens, "L9H0", query=3, key=2)
+    with pytest.raises(ConfigError, match="residual stream before layer 0"):
+        explain_score(model, tokens, "L0H0", query=3, key=2, dictionary=Planes("blocks.0.hook_resid_post"))
+    with pytest.raises(ConfigError, match="at least one"):
+        mean_explanation([])
+
+
+def test_attention_that_is_no_plain_product_is_refused(tokens):
+    import transformers
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+    config = transformers.Qwen3Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        intermediate_size=64, vocab_size=50, attn_implementation="eager", tie_word_embeddings=False,
+    )  # fmt: skip
+    plain = transformers.Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    model = build_bridge_from_module(plain, "Qwen3ForCausalLM", hf_config=plain.config).eval()
+    with pytest.raises(ConfigError, match="norms queries and keys"):
+        explain_score(model, tokens, "L1H0", query=7, key=2)
