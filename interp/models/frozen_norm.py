@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.models.norms import read_norm
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,10 @@ def freeze(norm: Any, x: Tensor) -> FrozenNorm:
 
     Raises `ConfigError` for a norm that is neither LayerNorm nor an RMS norm with a gain.
     """
-    ones, zeros = torch.ones_like(x[..., :1]), x.new_zeros(x.shape[-1])
-    module = getattr(norm, "original_component", None)
-    if module is None or isinstance(module, torch.nn.Identity):
-        return FrozenNorm(torch.ones_like(zeros), zeros, False, ones)
-    eps = next((float(value) for name in _EPS if (value := getattr(module, name, None)) is not None), 0.0)
-    weight = getattr(module, "weight", None)
-    gain = torch.ones_like(zeros) if weight is None else weight.detach()
-    bias = getattr(module, "bias", None)
-    bias = zeros if bias is None else bias.detach()
-    wanted, size = module(x), x.pow(2).mean(-1, keepdim=True).sqrt()
-    centres = _close(module(x + size), wanted)  # a shift along all ones changes an RMS norm, not a LayerNorm
-    moved = x - x.mean(-1, keepdim=True) if centres else x
-    scale = (moved.float().pow(2).mean(-1, keepdim=True) + eps).sqrt().to(x.dtype)
-    for each in (gain, 1 + gain):  # Gemma keeps its gain as the difference from one
-        frozen = FrozenNorm(each, bias, centres, scale)
-        if _close(frozen(x) + bias, wanted):
-            return frozen
-    raise ConfigError(
-        f"{type(module).__name__} is neither LayerNorm nor an RMS norm with a gain, so its output does not split into "
-        "shares; direct attribution is not defined for this model"
-    )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max() + 1e-12))
-
-
-_EPS = ("eps", "variance_epsilon", "epsilon")
+    zeros, module = x.new_zeros(x.shape[-1]), getattr(norm, "original_component", None)
+    parts = read_norm(module, x.shape[-1])
+    if parts is None:
+        return FrozenNorm(torch.ones_like(zeros), zeros, False, torch.ones_like(x[..., :1]))
+    gain = torch.ones_like(zeros) if parts.gain is None else parts.gain
+    bias = zeros if parts.bias is None else parts.bias
+    return FrozenNorm(gain, bias, parts.centred, parts.unit_and_scale(x)[1])
