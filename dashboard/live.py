@@ -3,6 +3,7 @@
 One prompt at a time: a lock keeps two visitors from loading twice or from sharing hooks.
 """
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -211,33 +212,27 @@ def _check_head(loaded: Any, layer: int, head: int) -> None:
 
 def _answers(loaded: Any, tokens: "Tensor", answer: str, contrast: str) -> tuple[int, int | None]:
     """Ids of the answer and the contrast; what was left empty comes from the model's own ranking after `tokens`."""
-    likeliest: list[int] = []
-    if not answer:
-        from interp.models.adapter import run_with_cache
+    from interp.models.adapter import run_with_cache
 
-        logits, _ = run_with_cache(loaded, tokens, [])
-        likeliest = logits[0, -1].float().topk(2).indices.tolist()
-    right = _single_token(loaded, answer) if answer else likeliest[0]
+    logits = run_with_cache(loaded, tokens, [])[0][0, -1].float()
+    likeliest = logits.topk(2).indices.tolist()
+    right = _single_token(loaded, answer, logits) if answer else likeliest[0]
     if contrast:
-        return right, _single_token(loaded, contrast)
-    return right, likeliest[1] if likeliest else None
+        return right, _single_token(loaded, contrast, logits)
+    return right, None if answer else likeliest[1]
 
 
-def _single_token(loaded: Any, text: str) -> int:
-    """The id of a word as it is typed, or as it stands inside a sentence: with a leading space."""
+def _single_token(loaded: Any, text: str, logits: "Tensor") -> int:
+    """The id of a word as it is typed or with a leading space, as in a sentence: the likelier of the two here."""
     from interp.direct_attribution import token_ids
 
-    try:
-        return int(token_ids(loaded, text, 1)[0])
-    except PromptError:
-        if text.startswith(" "):
-            raise
-    try:
-        return int(token_ids(loaded, f" {text}", 1)[0])
-    except PromptError:
-        raise PromptError(
-            f"{text!r} is several tokens, with and without a leading space; choose a word that is one"
-        ) from None
+    found = []
+    for form in (text,) if text.startswith(" ") else (text, f" {text}"):
+        with contextlib.suppress(PromptError):
+            found.append(int(token_ids(loaded, form, 1)[0]))
+    if not found:
+        raise PromptError(f"{text!r} is several tokens, with and without a leading space; choose a word that is one")
+    return max(found, key=lambda token: float(logits[token]))
 
 
 def _losses(logits: "Tensor", tokens: "Tensor") -> list[float | None]:

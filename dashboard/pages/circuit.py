@@ -60,7 +60,7 @@ def layout(
         html.Div(id="circuit-address", hidden=True),
         html.Div(
             [
-                _graph_panel(scored, shown, paths == "1", _has_ends(scored)),
+                _graph_panel(scored, shown, paths == "1"),
                 html.Aside([_curve_panel(has_curve), html.Div(id="circuit-side")], className="wb-circuit-side"),
                 _table_panel(),
             ],
@@ -167,12 +167,7 @@ def _register_browser(app: Dash) -> None:
     )
 
 
-def _has_ends(scored: view.Scored) -> bool:
-    ends = {row[end] for row in scored.rows for end in ("source", "target")}
-    return {"embed", "logits"} <= ends
-
-
-def _graph_panel(scored: view.Scored, shown: int | None, paths: bool, has_ends: bool) -> html.Section:
+def _graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Section:
     position = to_position(shown if shown is not None else min(scored.found, scored.limit), scored.limit)
     slider = dmc.Slider(
         id="circuit-slider", min=0, max=_STEPS, step=1, value=position, label=None, size="sm", flex=1, miw=140,
@@ -186,7 +181,7 @@ def _graph_panel(scored: view.Scored, shown: int | None, paths: bool, has_ends: 
             dmc.Button("As found", id="circuit-found", size="compact-xs", variant="default"),
             dmc.Switch(
                 id="circuit-paths", label="only paths to the logits", checked=paths, size="xs",
-                className="" if has_ends else "wb-hidden",
+                className="" if scored.has_ends else "wb-hidden",
             ),
         ],
         className="wb-circuit-thin",

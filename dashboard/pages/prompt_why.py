@@ -3,7 +3,7 @@
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, ctx, html, no_update
+from dash import Dash, Input, Output, State, html, no_update
 
 from dashboard.addresses import whole_number
 from dashboard.components.attributes import attrs
@@ -71,14 +71,14 @@ def _attribute(
 ) -> Any:  # fmt: skip
     if not run:
         return no_update, no_update
-    asked = {"answer": answer or "", "contrast": contrast or ""} | ({"after": after} if clicks else {})
     try:
         found = current().live.shares(
             run["text"], model=run["model"], answer=answer or "", contrast=contrast or "", after=whole_number(after)
         )
     except Exception as error:
         return notice(explain(error), tone="error"), no_update
-    return _shares(found, theme(scheme)), asked if any((answer, contrast, clicks)) else no_update
+    asked = {"answer": answer or "", "contrast": contrast or "", "after": after}
+    return _shares(found, theme(scheme)), asked if clicks else no_update
 
 
 def _shares(found: LogitShares, colours: Theme) -> html.Div:
@@ -111,8 +111,6 @@ def _cell(click: dict[str, Any] | None) -> Any:
 def _reasons(cell: dict[str, int] | None, place: dict[str, int], run: dict[str, Any] | None, scheme: str | None) -> Any:
     if not run or not cell:
         return html.P("Click a cell of the pattern to see why the head looks there.", className="wb-none")
-    if ctx.triggered_id == "prompt-place" and "query" in place:
-        return no_update
     try:
         found = current().live.reasons(
             run["text"], model=run["model"], layer=place["layer"], head=place["head"], **cell
@@ -136,7 +134,7 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
     where = f"{spaced(found.query_token)} ({found.query}) looks at {spaced(found.key_token)} ({found.key})"
     return html.Div(
         [
-            html.H3(["Why ", html.Span(where, dir="auto", className="wb-token")]),
+            html.H3(html.Span(where, dir="auto", className="wb-token")),
             html.P(
                 "The score is a sum over pairs: what a part wrote at the query with what a part wrote at the key.",
                 className="wb-note",

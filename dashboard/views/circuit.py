@@ -34,14 +34,19 @@ class Scored:
     def strongest(self, n: int | None, *, paths: bool = False) -> list[Row]:
         """The `n` strongest by absolute score; None gives the circuit as it was found.
 
-        `paths` leaves out edges on no path from `embed` to `logits`.
+        `paths` leaves out edges on no path from `embed` to `logits`, where the circuit reaches from one to the other.
         """
         rows = [row for row in self.rows if row["member"]] if n is None else self._ranked[: max(1, n)]
-        return on_paths(rows) if paths else rows
+        return on_paths(rows) if paths and self.has_ends else rows
 
     def at_least(self, score: float) -> int:
         """How many edges have an absolute score of `score` or more."""
         return sum(abs(row["score"] or 0.0) >= score for row in self._ranked)
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether the embedding and the logits are among its nodes; an induction circuit stops at its heads."""
+        return {"embed", "logits"} <= {row[end] for row in self.rows for end in ("source", "target")}
 
     @property
     def limit(self) -> int:

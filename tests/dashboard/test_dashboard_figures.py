@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_workspace import HOSTILE, KINDS
 
+from dashboard.figures.ablation import ablation_bars
 from dashboard.figures.atlas import MAX_LABELS, Points, atlas_map, highlight
+from dashboard.figures.attribution import SHOWN, pair_map, share_map, strongest
+from dashboard.figures.composition import MAX_SENDERS, composition_map, senders
+from dashboard.figures.curve import agreement, faithfulness_at, faithfulness_curve
 from dashboard.figures.heads import head_scores
 from dashboard.figures.histogram import activation_histogram
 from dashboard.figures.lens import LABELLED, logit_lens
@@ -135,6 +139,103 @@ def test_head_map_puts_scores_where_the_heads_are_and_marks_what_was_found():
     assert np.asarray(figure.data[0].z)[2, 1] == pytest.approx(0.21)
     assert list(figure.data[1].y) == [2, 2]
     assert "0.200 to 0.220" in figure.data[0].hovertext[2][1]
+
+
+CURVE = [
+    {
+        "fraction": f,
+        "n_edges": round(900 * f),
+        "faithfulness": y,
+        "random": 0.1 * y,
+        "random_low": 0.0,
+        "random_high": 0.2,
+    }
+    for f, y in ((0.01, 0.2), (0.1, 0.8), (1.0, 1.0))
+]
+
+
+def test_curve_marks_the_current_size_between_the_measured_ones():
+    figure = faithfulness_curve(CURVE, 1000, LIGHT, current=100)
+    mark = trace(figure, len(figure.data) - 1)
+    assert (mark["x"], mark["y"]) == ([100], [pytest.approx(0.8)])
+    assert faithfulness_at(CURVE, 10**-1.5) == pytest.approx(0.5)
+    assert faithfulness_at(CURVE, 0.001) is None
+
+
+def test_curve_without_measurements_says_so():
+    assert "no curve" in faithfulness_curve([], 10, DARK).layout.annotations[0].text
+
+
+def test_agreement_puts_exact_over_estimated():
+    rows = [{"source": "L0H0", "target": "logits", "via": None, "score": 1.0, "exact": 0.9}]
+    shown = trace(agreement(rows, LIGHT), 1)
+    assert (shown["x"], shown["y"]) == ([1.0], [0.9])
+
+
+def composed(source: str, score: float, argmax: bool = False) -> dict:
+    row = {"source": source, "target": "L9H0", "via": "k", "score": score, "null_mean": 0.1, "null_high": 0.15}
+    return row | {"is_argmax": argmax}
+
+
+def test_composition_rings_the_strongest_sender_and_dots_what_beats_the_null():
+    rows = [composed("L0H0", 0.12), composed("L0H1", 0.2), composed("L1H0", 0.31, argmax=True)]
+    figure = composition_map(rows, "k", LIGHT)
+    assert list(figure.data[1].y) == [1, 2]
+    assert list(figure.data[2].y) == [2]
+    assert np.asarray(figure.data[0].z)[:, 0].tolist() == pytest.approx([0.12, 0.2, 0.31])
+    assert "no query" in composition_map(rows, "q", LIGHT).layout.annotations[0].text
+
+
+def test_of_many_senders_the_strongest_and_the_ringed_stay():
+    rows = [composed(f"L{i // 9}H{i % 9}", 0.5 - i / 1000) for i in range(80)] + [composed("L8H8", 0.01, argmax=True)]
+    kept, total = senders(rows, "k")
+    assert (len(kept), total) == (MAX_SENDERS, 81)
+    assert {"L0H0", "L8H8"} <= set(kept)
+
+
+def test_ablation_bars_hold_both_halves_and_the_interval_of_the_second():
+    rows = [
+        {
+            "group": "<b>all</b>",
+            "kind": "mean",
+            "loss_first_half": 0.1,
+            "loss_second_half": 2.0,
+            "low": 1.5,
+            "high": 2.2,
+        }
+        | {"n_heads": 3}
+    ]
+    first, second = (trace(ablation_bars(rows, LIGHT), i) for i in (0, 1))
+    assert (first["x"], second["x"]) == ([0.1], [2.0])
+    assert second["error_x"]["array"] == pytest.approx([0.2])
+    assert second["error_x"]["arrayminus"] == pytest.approx([0.5])
+    assert "<b>all" not in second["y"][0]
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=60))
+def test_shares_shown_sum_to_the_whole_and_lead_with_the_largest(values):
+    parts = [(f"L0H{i}", value) for i, value in enumerate(values)]
+    shown = strongest(parts)
+    assert sum(v for _, v in shown) == pytest.approx(sum(values), abs=1e-9)
+    sizes = [abs(v) for _, v in shown[: min(len(values), SHOWN)]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_share_map_has_heads_then_mlp_centred_on_zero():
+    figure = share_map([[1.0, -2.0], [0.5, 0.0]], [3.0, -0.1], LIGHT)
+    z = np.asarray(figure.data[0].z)
+    assert z[0, 1] == -2
+    assert z[0, -1] == 3
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (-3, 3)
+
+
+def test_pair_map_keeps_the_largest_parts_in_their_order():
+    matrix = np.zeros((30, 30))
+    matrix[20, 7] = 5.0
+    figure = pair_map(matrix, [f"q{i}" for i in range(30)], [f"k{i}" for i in range(30)], DARK)
+    row, column = list(figure.data[0].y).index("q20"), list(figure.data[0].x).index("k7")
+    assert np.asarray(figure.data[0].z)[row, column] == 5
+    assert len(figure.data[0].y) == SHOWN
 
 
 def points(n: int) -> Points:

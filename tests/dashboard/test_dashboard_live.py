@@ -80,6 +80,45 @@ def test_attention_rows_sum_to_one_and_never_look_ahead(real):
 
 
 @pytest.mark.real
+def test_shares_sum_to_the_logit_difference_of_the_model(real):
+    found = real.shares(TEXT, model=MODEL, answer="Paris", contrast="Rome", after=None)
+    assert (found.answer, found.contrast, found.token) == (" Paris", " Rome", " is")
+    assert sum(value for _, value in found.parts) == pytest.approx(found.total, abs=1e-3)
+    from interp.models.adapter import run_with_cache, to_tokens
+
+    model = real._models[MODEL]
+    logits, _ = run_with_cache(model, to_tokens(model, TEXT), [])
+    right, wrong = (int(to_tokens(model, word, prepend_bos=False)[0, 0]) for word in (" Paris", " Rome"))
+    assert found.total == pytest.approx(float(logits[0, -1, right] - logits[0, -1, wrong]), abs=1e-3)
+
+
+@pytest.mark.real
+def test_an_empty_answer_is_the_likeliest_continuation_there(real):
+    assert real.shares(TEXT, model=MODEL, answer="", contrast="", after=None).answer == " Paris"
+    earlier = real.shares(TEXT, model=MODEL, answer="", contrast="", after=3)
+    assert (earlier.after, earlier.token) == (3, " of")
+    assert earlier.contrast is not None
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("answer", "after", "says"), [("Constantinople-upon", None, "several tokens"), ("a", 99, "0 to 5")]
+)
+def test_an_answer_or_a_place_that_cannot_be_says_so(real, answer, after, says):
+    with pytest.raises(PromptError, match=says):
+        real.shares(TEXT, model=MODEL, answer=answer, contrast="", after=after)
+
+
+@pytest.mark.real
+def test_reasons_sum_to_the_score_and_give_the_attention_of_the_pattern(real):
+    found = real.reasons(TEXT, model=MODEL, layer=3, head=2, query=4, key=2)
+    pattern = real.pattern(TEXT, model=MODEL, layer=3, head=2)
+    assert found.matrix.sum() == pytest.approx(found.relative, abs=1e-6)
+    assert found.attention == pytest.approx(pattern.weights[4, 2], abs=1e-4)
+    assert found.matrix.shape == (len(found.query_parts), len(found.key_parts))
+
+
+@pytest.mark.real
 def test_a_head_that_is_not_there_is_refused(real):
     with pytest.raises(UnknownNameError, match="L29H8"):
         real.pattern(TEXT, model=MODEL, layer=30, head=0)

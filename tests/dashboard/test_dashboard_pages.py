@@ -13,7 +13,7 @@ from dashboard.components.frame import explain
 from dashboard.components.token_strip import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.context import Context
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import atlas, feature, feature_detail, heads, overview, prompt
+from dashboard.pages import atlas, circuit, feature, feature_detail, heads, overview, prompt, prompt_why
 from dashboard.pages.prompt_result import reading
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
@@ -21,7 +21,9 @@ from interp.workspace import Workspace
 
 def text_of(component) -> str:
     """Everything a component shows, as JSON."""
-    return json.dumps(component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c))
+    return json.dumps(
+        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
+    )
 
 
 @pytest.fixture
@@ -39,6 +41,9 @@ def context(workspace, live) -> Context:
         (feature.layout, {"features": "neurons", "index": "3", "q": "prose", "d": "-4,-1"}),
         (prompt.layout, {"text": "hello world"}),
         (heads.layout, {"kind": "previous_token", "head": "L3H1"}),
+        (prompt.layout, {"text": "a b", "answer": "x", "contrast": "y", "after": "1", "query": "2", "key": "1"}),
+        (circuit.layout, {}),
+        (circuit.layout, {"name": "ioi", "n": "70", "paths": "1", "at": "L1H3", "groups": "-a:L0H0,L0H1"}),
     ],
 )
 def test_every_page_answers_and_ignores_what_it_does_not_know(context, layout, address):
@@ -137,8 +142,26 @@ def test_reading_shows_every_token_and_its_features(live):
 @pytest.mark.parametrize("text", ["", "   \n"])
 def test_empty_prompt_is_explained_in_the_page(server, live, text):
     with server.app_context():
-        shown = prompt._read({"text": text, "model": "m", "features": ""}, {"layer": 0, "head": 0}, "light")
+        shown = prompt._read({"text": text, "model": "m", "features": ""}, {"layer": 0, "head": 0}, {}, "light")
     assert "the prompt is empty" in text_of(shown)
+
+
+def test_attribution_sums_and_names_what_was_compared(server, live):
+    shares, asked = prompt_why._attribute(1, "Paris", "", "2", {"text": "one two", "model": "m"}, "light")
+    assert "logit(Paris)" in text_of(shares)
+    assert "mean over the vocabulary" in text_of(shares)
+    assert asked == {"answer": "Paris", "contrast": "", "after": "2"}
+    shares, _ = prompt_why._attribute(None, "", "", "9", {"text": "one two", "model": "m"}, "light")
+    assert "positions 0 to 2, got 9" in text_of(shares)
+
+
+def test_reasons_follow_the_cell_and_the_head(server, live):
+    run, place = {"text": "one two three", "model": "m"}, {"layer": 3, "head": 1}
+    shown = text_of(prompt_why._reasons({"query": 2, "key": 1}, place, run, "dark"))
+    assert ("reasons", "L3H1 2 1") in live.calls
+    assert "embed · L2H3" in shown
+    assert "looks ahead" in text_of(prompt_why._reasons({"query": 1, "key": 2}, place, run, "dark"))
+    assert "Click a cell" in text_of(prompt_why._reasons(None, place, run, "dark"))
 
 
 def test_token_alpha_is_monotone_and_bounded():
@@ -203,9 +226,14 @@ with server.app.app_context():
     atlas._chosen(3, {"name": "embeddings", "features": None})
     feature._show({"features": "demo", "index": 12}, "light")
     heads._draw("induction", {"name": "smollm2-135m"}, "light")
+    from dashboard.pages import circuit, heads_evidence
+    view = {"n": None, "paths": False, "groups": ""}
+    circuit._draw(view, {"name": "ioi", "limit": 1000, "found": 24}, "light")
+    circuit._choose("L1H2-k-L4H1", view, {"name": "induction"}, "light")
+    heads_evidence._composition("k", {"composition": "induction"}, "light")
 client = Client(server.app)
 assert client.get("/", headers={"Host": "127.0.0.1"}).status_code == 200
-print(json.dumps([m for m in ("torch", "transformers", "transformer_lens", "sklearn") if m in sys.modules]))
+print(json.dumps([m for m in ("torch", "transformers", "transformer_lens", "sklearn", "networkx") if m in sys.modules]))
 """
 
 

@@ -1,0 +1,393 @@
+"""The circuit page without a browser: which edges, which groups, where they are drawn, what is said of them."""
+
+import json
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_circuits import discovered
+from make_workspace import HOSTILE, build
+
+from dashboard.components.evidence import evidence_table, number
+from dashboard.context import Context
+from dashboard.figures.circuit import draw
+from dashboard.figures.circuit_style import role_colours, stylesheet, via_colours
+from dashboard.figures.theme import DARK, LIGHT
+from dashboard.pages import circuit as page
+from dashboard.pages.circuit_side import details, summary
+from dashboard.views import circuit as view
+from dashboard.views import circuit_groups as grouping
+from interp.circuits.circuit import Circuit
+from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError, WorkbenchError
+from interp.names import parse_node
+from interp.workspace import Workspace
+
+
+def text_of(component) -> str:
+    return json.dumps(
+        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
+    )
+
+
+def edge(source: str, target: str, via: str | None = None, score: float = 1.0, position: int | None = None) -> dict:
+    return {
+        "id": view.edge_id(source, target, via, position),
+        **{"source": source, "target": target, "via": via, "position": position, "score": score},
+        **{"exact": None, "low": None, "high": None, "rank": None, "member": True, "evidence": {}},
+    }
+
+
+@pytest.fixture(scope="module")
+def ioi(workspace) -> tuple[Circuit, view.Scored]:
+    found = view.circuit(workspace, "ioi")
+    return found, view.scored(workspace, "ioi", found)
+
+
+# --- which edges ---
+
+
+def test_strongest_edges_come_first_and_as_many_as_asked(ioi):
+    _, scored = ioi
+    sizes = [abs(row["score"]) for row in scored.strongest(50)]
+    assert len(sizes) == 50
+    assert sizes == sorted(sizes, reverse=True)
+    assert scored.at_least(sizes[-1]) == 50
+
+
+def test_without_a_number_the_circuit_is_shown_as_it_was_found(ioi):
+    found, scored = ioi
+    assert {row["id"] for row in scored.strongest(None)} == {
+        view.edge_id(e.source, e.target, e.via, e.position) for e in found.edges
+    }
+
+
+def test_a_circuit_without_a_scored_graph_is_thinned_by_its_own_scores(workspace):
+    found = view.circuit(workspace, "induction")
+    scored = view.scored(workspace, "induction", found)
+    assert scored.total == len(scored.strongest(None)) == len(found.edges) == 4
+    assert [row["score"] for row in scored.strongest(2)] == [0.81, 0.55]
+
+
+def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"])
+    scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
+    assert scored.total > 5000
+    assert scored.limit == view.MAX_EDGES == len(scored.strongest(10**6))
+    assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(scored.strongest(10**6), scored, {"n": 10**6}, [])
+
+
+def test_a_weak_edge_of_the_circuit_is_shown_though_thousands_are_stronger(tmp_path):
+    workspace = Workspace(tmp_path, create=True)
+    discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"])
+    path = workspace.path("circuit", "wide") / "circuit.json"
+    document = json.loads(path.read_text())
+    weak = {"source": "L0H0", "target": "L9MLP", "via": None, "score": 1e-12, "evidence": {"note": "kept"}}
+    known = {(e["source"], e["target"]) for e in document["edges"]}
+    assert ("L0H0", "L9MLP") not in known
+    path.write_text(json.dumps(document | {"edges": [*document["edges"], weak]}))
+    scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
+    assert "L0H0--L9MLP" in {row["id"] for row in scored.strongest(None)}
+
+
+def reach(rows: list[dict], start: str, forwards: bool) -> set[str]:
+    seen, waiting = {start}, [start]
+    while waiting:
+        here = waiting.pop()
+        for row in rows:
+            a, b = (row["source"], row["target"]) if forwards else (row["target"], row["source"])
+            if a == here and b not in seen:
+                seen.add(b)
+                waiting.append(b)
+    return seen
+
+
+@pytest.mark.parametrize("n", [5, 40, 200])
+def test_only_paths_keeps_exactly_the_edges_between_embedding_and_logits(ioi, n):
+    rows = ioi[1].strongest(n)
+    alive = reach(rows, "embed", True) & reach(rows, "logits", False)
+    expected = {r["id"] for r in rows if r["source"] in alive and r["target"] in alive}
+    assert {r["id"] for r in ioi[1].strongest(n, paths=True)} == expected
+
+
+def test_no_circuit_says_the_commands(tmp_path):
+    with pytest.raises(MissingError, match="workbench circuit induction"):
+        view.choose(Workspace(tmp_path, create=True), None)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ({"name": "inducton"}, "did you mean 'induction'"),
+        ({"name": "../demo"}, "not a usable name"),
+        ({"name": "induction", "at": "L1H2-k-L4H2"}, "did you mean 'L1H2-k-L4H1'"),
+        ({"name": "induction", "at": "L77H0"}, "unknown node or edge"),
+        ({"name": "induction", "groups": "early"}, "expected name:L4H1,L5H3"),
+        ({"name": "induction", "groups": "early:L1H2,head five"}, "unknown node"),
+    ],
+)
+def test_a_wrong_address_says_what_is_there(workspace, live, address, message):
+    with pytest.raises(WorkbenchError) as caught:
+        page.layout(Context(workspace, live), **address)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["patterns.safetensors", "prompts.json", "circuit.json", "edges.parquet"])
+def test_a_damaged_file_is_named(tmp_path, file):
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    name = "induction" if file == "patterns.safetensors" else "ioi"
+    (workspace.path("circuit", name) / file).write_bytes(b"cut")
+
+    def read_all():
+        view.scored(workspace, name, view.circuit(workspace, name))
+        view.prompt(workspace, name)
+        view.pattern(workspace, name, "L4H1")
+
+    with pytest.raises(CorruptError, match=file.replace(".", r"\.")):
+        read_all()
+
+
+def test_export_reads_back_as_the_circuit_that_was_shown(ioi):
+    found, scored = ioi
+    whole = Circuit.from_json(view.as_shown(found, scored.strongest(None), {"n": None}))
+    assert {e.key for e in whole.edges} == {e.key for e in found.edges}
+    assert whole.evaluation == found.evaluation
+    part = Circuit.from_json(view.as_shown(found, scored.strongest(7), {"n": 7}))
+    assert len(part.edges) == 7
+    assert part.evaluation == {}  # it judged another set of edges
+    assert part.settings["shown"] == {"n": 7}
+    part.check_model(found.weight_hash)
+
+
+# --- groups ---
+
+NAMES = st.text(min_size=1, max_size=60)
+MEMBERS = st.lists(
+    st.sampled_from([f"L{i}H{h}" for i in range(4) for h in range(4)] + ["L0MLP", "embed", "L2H1@7"]), min_size=2
+)
+
+
+@given(st.lists(st.tuples(NAMES, MEMBERS, st.booleans()), max_size=5))
+@settings(max_examples=60)
+def test_groups_survive_the_address_and_no_node_is_in_two(parts):
+    groups: tuple[grouping.Group, ...] = ()
+    for name, members, folded in parts:
+        if len(set(members)) > 1:
+            groups = grouping.add(groups, name, members)
+        if folded and groups:
+            groups = grouping.toggle(groups, len(groups) - 1)
+    assert grouping.parse_groups(grouping.format_groups(groups)) == groups
+    members = [m for g in groups for m in g.members]
+    assert len(members) == len(set(members))
+    assert len({g.name for g in groups}) == len(groups)
+
+
+def test_a_group_needs_two_nodes():
+    with pytest.raises(UsageError, match="at least two"):
+        grouping.add((), "alone", ["L1H2", "L1H2"])
+
+
+def test_proposal_by_role_finds_the_induction_heads(workspace):
+    found = view.circuit(workspace, "induction")
+    groups = grouping.propose("role", found, view.scored(workspace, "induction", found).rows)
+    assert groups == (grouping.Group("induction", ("L4H1", "L5H3"), folded=True),)
+
+
+def test_proposal_by_readers_joins_senders_that_are_read_alike():
+    rows = [edge(s, t, "k") for s in ("L0H0", "L0H1") for t in ("L2H0", "L2H1", "L3H0")] + [edge("L1H0", "L3H3", "q")]
+    groups = grouping.propose("readers", Circuit("m", "h"), rows)
+    assert [g.members for g in groups] == [("L0H0", "L0H1")]
+
+
+def test_bands_hold_neighbouring_layers_and_leave_the_ends_out(ioi):
+    found, scored = ioi
+    groups = grouping.propose("band", found, scored.strongest(100))
+    layers = [{parse_node(m).layer for m in g.members} for g in groups]
+    assert layers == [{0, 1}, {2, 3}, {4, 5}]
+
+
+def test_an_unknown_proposal_names_the_known_ones():
+    with pytest.raises(UnknownNameError, match="readers"):
+        grouping.propose("reader", Circuit("m", "h"), [])
+
+
+# --- where things are drawn ---
+
+
+def nodes_of(drawing) -> dict[str, dict]:
+    return {e["data"]["id"]: e for e in drawing.elements if "position" in e and e["classes"] != "axis"}
+
+
+def edges_of(drawing) -> dict[str, dict]:
+    return {e["data"]["id"]: e for e in drawing.elements if "source" in e["data"]}
+
+
+@pytest.mark.parametrize("n", [1, 30, 400])
+@pytest.mark.parametrize("groups", ["", "a:L0H0,L0H1;-b:L3H0,L4H1,L5H2"])
+def test_a_drawing_is_whole_and_no_two_nodes_lie_on_each_other(ioi, n, groups):
+    drawing = draw(ioi[1].strongest(n), LIGHT, groups=grouping.parse_groups(groups))
+    nodes, edges = nodes_of(drawing), edges_of(drawing)
+    ids = [e["data"]["id"] for e in drawing.elements]
+    assert len(ids) == len(set(ids))
+    assert {e["data"][end] for e in edges.values() for end in ("source", "target")} <= set(nodes)
+    places = [(e["position"]["x"], e["position"]["y"]) for e in nodes.values()]
+    assert len(set(places)) == len(places)
+    inside = sum(r["source"] in "L3H0 L4H1 L5H2" and r["target"] in "L3H0 L4H1 L5H2" for r in ioi[1].strongest(n))
+    assert sum(len(rows) for rows in drawing.edges.values()) == n - (inside if groups else 0)
+
+
+def test_layers_are_rows_from_below_and_heads_are_columns(ioi):
+    nodes = nodes_of(draw(ioi[1].strongest(300), LIGHT))
+    y = {name: e["position"]["y"] for name, e in nodes.items()}
+    x = {name: e["position"]["x"] for name, e in nodes.items()}
+    assert y["embed"] > y["L0H1"] > y["L3H1"] > y["L5MLP"] > y["logits"]
+    assert len({y[f"L2H{h}"] for h in range(4)}) == 1
+    assert len({x[f"L{i}H1"] for i in range(6)}) == 1
+    assert x["L2H0"] < x["L2H1"] < x["L2H3"] < x["L2MLP"]
+
+
+def test_positions_become_columns_named_by_their_tokens():
+    rows = [
+        edge("embed", "L0H0", "k", position=1),
+        edge("L0H0", "L1H0", "k", position=2),
+        edge("L0H0", "logits", position=2),
+    ]
+    drawing = draw(rows, LIGHT, tokens=["a", "b", "<script>"])
+    nodes = nodes_of(drawing)
+    assert nodes["L0H0@1"]["position"]["x"] < nodes["L0H0@2"]["position"]["x"] == nodes["logits@2"]["position"]["x"]
+    assert "2 <script>" in [e["data"]["label"] for e in drawing.elements if e["classes"] == "axis"]
+
+
+def test_a_folded_group_takes_over_the_edges_of_its_members():
+    rows = [
+        edge("L0H0", "L2H0", "k", 0.5),
+        edge("L0H1", "L2H0", "k", -0.9),
+        edge("L0H0", "L0MLP"),
+        edge("L0H1", "L2H0", "q", 0.1),
+    ]
+    drawing = draw(rows, LIGHT, groups=grouping.parse_groups("-early:L0H0,L0H1"))
+    assert set(nodes_of(drawing)) == {"group:early", "L2H0", "L0MLP"}
+    merged = edges_of(drawing)["group:early|k|L2H0"]
+    assert merged["classes"] == "negative"  # as its strongest
+    assert len(drawing.edges["group:early|k|L2H0"]) == 2
+
+
+def test_a_line_bends_round_a_node_in_its_way_and_only_then():
+    straight = edges_of(draw([edge("L0H0", "L1H0", "q")], LIGHT))["L0H0-q-L1H0"]
+    assert straight["data"]["bend"] == 0
+    rows = [edge("L0H0", "L2H0", "q"), edge("L1H0", "L2H0", "k", 0.1)]
+    assert abs(edges_of(draw(rows, LIGHT))["L0H0-q-L2H0"]["data"]["bend"]) > 30
+
+
+def test_width_follows_the_size_of_the_score():
+    rows = [edge("L0H0", "L1H0", "q", 2.0), edge("L0H1", "L1H0", "q", -1.0), edge("L0H2", "L1H0", "q", 0.0)]
+    edges = edges_of(draw(rows, DARK))
+    widths = [edges[r["id"]]["data"]["width"] for r in rows]
+    assert widths == sorted(widths, reverse=True)
+    assert [edges[r["id"]]["classes"] for r in rows] == ["", "negative", ""]
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_inputs_and_roles_never_share_a_colour(colours):
+    vias = via_colours(colours)
+    roles = role_colours(colours, ["induction", "previous_token", "something", "else"])
+    assert len({*vias.values(), *roles.values()}) == len(vias) + len(roles)
+
+
+def test_names_cannot_leave_their_selector():
+    for name in HOSTILE:
+        for rule in stylesheet(LIGHT, [name], f"group:{name}"):
+            assert rule["selector"].count('"') % 2 == 0
+            assert "\n" not in rule["selector"]
+
+
+# --- what is said ---
+
+
+def shown(**changes) -> dict:
+    return {"n": None, "paths": False, "groups": ""} | changes
+
+
+@pytest.mark.parametrize("name", ["induction", "ioi"])
+@pytest.mark.parametrize("changes", [{}, {"n": 3}, {"n": 400, "paths": True}, {"groups": "-a:L0H0,L1H2,L4H1"}])
+def test_every_view_draws(server, name, changes):
+    state = {"name": name, "limit": 1000, "found": 4}
+    elements, rows, count, *_ = page._draw(shown(**changes), state, "dark")
+    assert elements
+    assert len({row["id"] for row in rows}) == len(rows) > 0
+    assert count.startswith(f"{len(rows):,} of ")
+
+
+def test_an_edge_shows_its_evidence_and_the_pattern_of_its_reader(server):
+    _, side = page._choose("L1H2-k-L4H1", shown(), {"name": "induction"}, "light")
+    said = text_of(side)
+    for part in ("effect on the metric", "+0.81", "0.76 to 0.85", "composition of the weights", "Where L4H1 looks"):
+        assert part in said, part
+    assert "circuit-pattern" in said
+
+
+def test_an_edge_with_both_scores_shows_exact_beside_estimated(server):
+    row = next(r for r in view.checked(server.config["workbench"].workspace, "ioi"))
+    chosen = view.edge_id(row["source"], row["target"], row["via"])
+    said = text_of(page._choose(chosen, shown(), {"name": "ioi"}, "light")[1])
+    assert "estimated effect" in said
+    assert number(row["exact"], signed=True) in said
+
+
+def test_a_head_leads_to_the_heads_page_and_lists_its_edges(server):
+    said = text_of(page._choose("L1H2", shown(), {"name": "induction"}, "light")[1])
+    assert "/heads/smollm2-135m?head=L1H2" in said
+    assert "previous token" in said
+    assert '"data-circuit-at": "L1H2-k-L4H1"' in said
+
+
+def test_groups_and_their_lines_open_too(workspace):
+    groups = grouping.parse_groups("-<b>early</b>:L1H2,L3H0")
+    found = view.circuit(workspace, "induction")
+    rows = view.scored(workspace, "induction", found).strongest(None)
+    name = groups[0].id
+    assert "A group of 2 nodes" in text_of(details(workspace, "induction", found, rows, name, groups, LIGHT))
+    line = text_of(details(workspace, "induction", found, rows, f"{name}|k|L4H1", groups, LIGHT))
+    assert "1 edges" in line
+    assert "L1H2-k-L4H1" in line
+
+
+def test_summary_says_verdict_rule_and_scores(workspace):
+    said = text_of(summary(workspace, "induction", view.circuit(workspace, "induction"), LIGHT))
+    assert "Found. " in said
+    assert "Holm over all heads" in said
+    said = text_of(summary(workspace, "ioi", view.circuit(workspace, "ioi"), DARK))
+    assert '"0.87"' in said
+    assert "random circuits" in said
+
+
+def test_evidence_flattens_cuts_and_keeps_text_inert():
+    table = evidence_table(
+        {"p_holm": 1e-5, "controls": {"q": 0.1}, "note": HOSTILE[0], "low": None, "many": list(range(99))}
+    )
+    said = text_of(table)
+    assert "controls · q" in said
+    assert "1.00e-05" in said
+    assert "and 93 more" in said
+    assert "dangerously" not in said
+
+
+def test_slider_positions_and_numbers_agree():
+    for limit in (1, 4, 60, 1000):
+        numbers = [page.to_number(p, limit) for p in range(101)]
+        assert numbers == sorted(numbers)
+        assert numbers[0] == 1
+        assert numbers[-1] == limit
+        assert page.to_number(page.to_position(limit, limit), limit) == limit
+
+
+def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live):
+    from dashboard.pages import heads
+
+    said = text_of(heads.layout(Context(workspace, live)))
+    assert "/circuit/induction" in said
+    assert '"best_sender": "L1H2"' in said
+    bare = build(tmp_path / "ws", n_features=40, n_points=40)
+    shutil.rmtree(bare.root / "circuits")
+    assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(Context(bare, live)))
