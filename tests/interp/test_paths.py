@@ -134,6 +134,7 @@ def test_embed_into_everything_with_readers_recomputed_is_the_corrupt_run():
     found = path_patch(
         model, CLEAN, CORRUPT, metric, sender="embed", receivers=everyone, between="receivers", normalise=True
     )
+    assert found.other is not None
     np.testing.assert_allclose(found.base + found.effect, found.other, atol=1e-4)
     assert found.share == pytest.approx(1, abs=1e-4)
 
