@@ -66,6 +66,8 @@ class Task:
         corrupt, corrupt_lengths = _padded(corrupt, "corrupt")
         _check_pairs(lengths, corrupt_lengths)
         _check_tokens(model, clean, corrupt)
+        if getattr(model.cfg, "attention_dir", "causal") != "causal" and len(set(lengths.tolist())) > 1:
+            raise ConfigError("this model looks ahead, so padding would change it; give prompts of one length")
         at = lengths[:, None] - 1 if at is None else at.cpu()
         if at.shape[0] != len(clean) or bool((at < 0).any() | (at >= lengths[:, None]).any()):
             raise ConfigError(f"at must be [n, n_read] positions within the {len(clean)} prompts")
