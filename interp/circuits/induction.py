@@ -1,0 +1,357 @@
+"""The induction circuit: found by its pattern, proved by its parts (Olsson et al. 2022; Elhage et al. 2021).
+
+An induction head attends to what followed the current token before; it can, because a head in an earlier layer wrote
+the token before into each position, and the induction head's keys read that. So the proof has more than the pattern:
+
+1. scores     every head's induction score, strict and by TransformerLens' stripe, against unrepeated prompts
+2. senders    every earlier head's direct edge into the candidate's keys, exactly; the strongest one is the sender
+3. controls   on other prompts: the same sender into queries and values, random senders of the same size into the keys
+4. ablation   of single heads and of the group: the loss after the repeat begins, and before
+5. weights    composition of the pairs, OV copying of the candidates (reported; no verdict rests on them)
+
+    circuit = find_induction_circuit(model)
+    circuit.verdict["found"], [node.name for node in circuit.nodes if node.role == "induction"]
+
+The rule of the verdict is the docstring of `interp.circuits.induction_verdict`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.circuit import Circuit
+from interp.circuits.composition import Composition, composition
+from interp.circuits.copying import Copying, copying
+from interp.circuits.head_weights import HeadWeights
+from interp.circuits.heads import twin_bounds
+from interp.circuits.induction_evidence import (
+    DirectEdges,
+    GroupEffect,
+    clean_run,
+    collect_effects,
+    hold,
+    into_candidates,
+    measure_patterns,
+)
+from interp.circuits.induction_prompts import InductionConfig, InductionPrompts, draw_induction_prompts
+from interp.circuits.induction_verdict import (
+    SMALLEST_SCORE,
+    HeadVerdicts,
+    SenderTest,
+    judge_heads,
+    proved_senders,
+    score_p_values,
+    to_circuit,
+)
+from interp.errors import ConfigError
+from interp.models.residual import SIDES, ResidualStream, Side
+from interp.names import HeadName
+from interp.patching.ablation import Ablations, ablate
+from interp.runtime import make_generator
+
+Progress = Callable[[int, int, dict], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InductionEvidence:
+    """Everything that was measured, and what follows from it."""
+
+    circuit: Circuit
+    scores: np.ndarray
+    """`[n_layers, n_heads, 3, n_prompts]`: strict, tl, previous token; all seeds"""
+    verdicts: HeadVerdicts
+    candidates: tuple[HeadName, ...]
+    tests: dict[HeadName, SenderTest]
+    """per candidate: its best sender and that sender's controls, on the test prompts"""
+    group_effects: dict[tuple[HeadName, Side], GroupEffect]
+    """(sender, side) -> its value sent into all candidates"""
+    ablations: list[Ablations]
+    compositions: dict[Side, Composition]
+    copying: Copying | None
+    copying_deep: Copying | None
+    """the same with embeddings passed through block 0; None in models of two layers or fewer"""
+    prompts: InductionPrompts
+    """of the first seed"""
+    config: InductionConfig = field(default_factory=InductionConfig)
+
+
+def find_induction_circuit(
+    model: Any, *, seeds: tuple[int, ...] = (0, 1, 2), progress: Progress | None = None, name: str | None = None,
+    **settings: Any,
+) -> Circuit:  # fmt: skip
+    """The induction circuit of a model with its evidence, or a circuit without nodes and the reason why.
+
+    `circuit.verdict`: `found`, `rule`, `reason`, `redundancy`. `settings` are those of `InductionConfig`; `name` is
+    the model's name in the circuit. Raises `ConfigError` when the model gives no patterns or its residual is no sum.
+    """
+    config = InductionConfig(seeds=tuple(seeds), **settings)
+    return gather_induction_evidence(model, config, progress=progress, name=name).circuit
+
+
+@torch.no_grad()
+def gather_induction_evidence(
+    model: Any, config: InductionConfig | None = None, *, progress: Progress | None = None, name: str | None = None
+) -> InductionEvidence:
+    """Measure, test, judge. See the module's steps; progress counts them out of 100."""
+    from interp.models.adapter import weight_hash
+
+    config = config or InductionConfig()
+    residual = ResidualStream(model)
+    steps = _Steps(progress)
+    drawn = [draw_induction_prompts(model, config, seed) for seed in config.seeds]
+    scores, p_score, previous_high = _score(model, drawn, config, steps)
+    candidates = _choose_candidates(scores, p_score, config)
+    senders = _screen(model, drawn[0], candidates, config, steps)
+    tests, effects = _test(model, drawn[1:], senders, config, steps)
+    verdicts = judge_heads(scores, p_score, tests, previous_high)
+    ablations = _ablate(model, drawn[1:], verdicts, config, steps)
+    weights = HeadWeights(model)
+    compositions = _compose(model, weights, verdicts, candidates, config)
+    chosen = residual.all_heads() if len(residual.all_heads()) <= config.max_singles else list(candidates)
+    copies = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights) if chosen else None
+    deep = None
+    if chosen and residual.shape.n_layers > 2:
+        deep = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
+    steps.at(100, "judged")
+    circuit = to_circuit(
+        model_name=name or str(getattr(model.cfg, "model_name", "")),
+        weight_hash=weight_hash(model),
+        verdicts=verdicts,
+        tests=tests,
+        effects=effects,
+        ablations=ablations,
+        compositions=compositions,
+        copies=(copies, deep),
+        settings=_settings(config, drawn[0]),
+    )
+    return InductionEvidence(
+        circuit=circuit, scores=scores, verdicts=verdicts, candidates=candidates, tests=tests, group_effects=effects,
+        ablations=ablations, compositions=compositions, copying=copies, copying_deep=deep, prompts=drawn[0],
+        config=config,
+    )  # fmt: skip
+
+
+def _score(
+    model: Any, drawn: Sequence[InductionPrompts], config: InductionConfig, steps: "_Steps"
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Scores `[n_layers, n_heads, 3, n]`, p-values of the strict ones, the bound of previous-token scores untrained."""
+    from interp.models.adapter import untrained_twin
+
+    found, null = [], []
+    for i, prompts in enumerate(drawn):
+        found.append(measure_patterns(model, prompts.tokens, prompts.weights, batch_size=config.batch_size))
+        null.append(measure_patterns(model, prompts.unrepeated, prompts.weights, batch_size=config.batch_size))
+        steps.at(2 + 12 * (i + 1) // len(drawn), "scores")
+    twin = untrained_twin(model, config.seeds[0])
+    twin_scores = measure_patterns(twin, drawn[0].tokens, drawn[0].weights, batch_size=config.batch_size)
+    del twin
+    scores, unrepeated = (torch.cat(each, 3).double().numpy() for each in (found, null))
+    length = drawn[0].tokens.shape[1]
+    even = float((1 / torch.arange(2, length + 1)).mean())
+    _, previous_high = twin_bounds(twin_scores[:, :, 2].double().numpy(), even, scores.shape[0] * scores.shape[1])
+    steps.at(18, "scores")
+    return scores, score_p_values(scores[:, :, 0], unrepeated[:, :, 0]), previous_high
+
+
+def _choose_candidates(scores: np.ndarray, p_score: np.ndarray, config: InductionConfig) -> tuple[HeadName, ...]:
+    """Heads whose induction score stands above its null (Holm over all heads), strongest first."""
+    from interp.intervals import holm
+
+    strict = scores[:, :, 0].mean(-1)
+    passed = (holm(p_score) < 0.05) & (strict >= SMALLEST_SCORE)
+    order = np.argsort(-strict, axis=None, kind="stable")
+    heads = [HeadName(int(i), int(j)) for i, j in zip(*np.unravel_index(order, strict.shape), strict=True)]
+    return tuple([head for head in heads if passed[head.layer, head.head]][: config.max_candidates])
+
+
+def _screen(
+    model: Any, prompts: InductionPrompts, candidates: Sequence[HeadName], config: InductionConfig, steps: "_Steps"
+) -> dict[HeadName, HeadName]:
+    """Per candidate the earlier head whose direct edge into its keys matters most, on the first seed's prompts."""
+    layers = sorted({head.layer for head in candidates if head.layer > 0})
+    if not layers:
+        return {}
+    part = prompts.rows(slice(0, config.batch_size))
+    edges = DirectEdges(model, hold(model, part, layers))
+    n_heads = ResidualStream(model).shape.n_heads
+    best: dict[HeadName, HeadName] = {}
+    work, done = sum(layers), 0
+    for layer in layers:
+        clean, drops, senders = edges.clean(layer), [], []
+        for earlier in range(layer):
+            of_layer = [HeadName(earlier, head) for head in range(n_heads)]
+            senders += of_layer
+            changed = edges.scores(layer, "k", [edges.difference(sender) for sender in of_layer])
+            drops.append((clean - changed).mean(-1))
+            done += 1
+            steps.at(18 + 27 * done // work, "senders")
+        drop = torch.cat(drops)  # [n_senders, n_heads]
+        for head in candidates:
+            if head.layer == layer:
+                best[head] = senders[int(drop[:, head.head].argmax())]
+    return best
+
+
+def _test(
+    model: Any, drawn: Sequence[InductionPrompts], senders: dict[HeadName, HeadName], config: InductionConfig,
+    steps: "_Steps",
+) -> tuple[dict[HeadName, SenderTest], dict[tuple[HeadName, Side], GroupEffect]]:  # fmt: skip
+    """The chosen senders and their controls, on prompts that did not choose them."""
+    if not senders:
+        return {}, {}
+    candidates, chosen = list(senders), sorted(set(senders.values()))
+    layers = sorted({head.layer for head in candidates})
+    controls = {head: _matched(model, senders[head], chosen, config) for head in candidates}
+    per_batch: dict[HeadName, list[dict[str, Tensor]]] = {head: [] for head in candidates}
+    group: dict[tuple[HeadName, Side], list[GroupEffect]] = {(s, side): [] for s in chosen for side in SIDES}
+    parts = [
+        prompts.rows(slice(first, first + config.batch_size))
+        for prompts in drawn
+        for first in range(0, len(prompts.tokens), config.batch_size)
+    ]
+    for i, part in enumerate(parts):
+        held = hold(model, part, layers)
+        edges = DirectEdges(model, held)
+        clean = clean_run(model, part, candidates)
+        for head in candidates:
+            per_batch[head].append(_direct_test(edges, head, senders[head], controls[head]))
+        for j, (sender, side) in enumerate(group):
+            group[sender, side].append(into_candidates(model, part, held, sender, side, candidates, clean))
+            steps.at(45 + 30 * (i * len(group) + j + 1) // (len(parts) * len(group)), "path patching")
+    effects = {key: collect_effects(found) for key, found in group.items()}
+    tests = {}
+    for head, batches in per_batch.items():
+        joined = {key: torch.cat([batch[key] for batch in batches], -1).double().numpy() for key in batches[0]}
+        v = -effects[senders[head], "v"].strict[head].double().numpy()
+        tests[head] = SenderTest(
+            sender=senders[head], clean=joined["clean"], k=joined["k"], q=joined["q"], v=v, controls=joined["controls"]
+        )
+    return tests, effects
+
+
+def _direct_test(
+    edges: DirectEdges, head: HeadName, sender: HeadName, controls: Sequence[HeadName | int]
+) -> dict[str, Tensor]:
+    """Drops of one candidate's strict score by prompt: keys, queries, and controls into the keys."""
+    own = edges.difference(sender)
+    random = [
+        edges.control(sender, other if isinstance(other, HeadName) else None, other if isinstance(other, int) else 0)
+        for other in controls
+    ]
+    clean = edges.clean(head.layer)[head.head]
+    keys = edges.scores(head.layer, "k", [own, *random])[:, head.head]
+    query = edges.scores(head.layer, "q", [own])[0, head.head]
+    return {"clean": clean, "k": clean - keys[0], "q": clean - query, "controls": clean - keys[1:]}
+
+
+def _matched(model: Any, sender: HeadName, chosen: Sequence[HeadName], config: InductionConfig) -> list[HeadName | int]:
+    """Random senders to compare with: other heads of the sender's layer and its neighbours that chose nobody.
+
+    Their write is scaled to the sender's. Where there are too few, seeds of random turns of the sender's own write.
+    """
+    shape = ResidualStream(model).shape
+    pool = [
+        HeadName(layer, head)
+        for layer in range(max(sender.layer - 1, 0), sender.layer + 1)
+        for head in range(shape.n_heads)
+        if HeadName(layer, head) not in chosen
+    ]
+    generator = make_generator(config.seeds[0], "control senders", str(sender))
+    order = torch.randperm(len(pool), generator=generator).tolist()
+    picked: list[HeadName | int] = [pool[i] for i in order[: config.n_controls]]
+    return picked + list(range(config.n_controls - len(picked)))
+
+
+def _ablate(
+    model: Any, drawn: Sequence[InductionPrompts], verdicts: HeadVerdicts, config: InductionConfig, steps: "_Steps"
+) -> list[Ablations]:
+    """Mean ablation of single heads, the induction heads together, their senders, and random heads as many."""
+    residual = ResidualStream(model)
+    every = residual.all_heads()
+    heads, senders = sorted(verdicts.induction), sorted(proved_senders(verdicts))
+    singles = every if len(every) <= config.max_singles else sorted({*heads, *senders})
+    groups = {str(head): [str(head)] for head in singles}
+    if heads:
+        groups["induction heads"] = [str(head) for head in heads]
+        groups["senders"] = [str(head) for head in senders]
+        groups |= _random_groups(every, heads, senders, config)
+    if not groups:
+        return []
+    tokens = torch.cat([prompts.tokens for prompts in drawn])
+    return [
+        ablate(
+            model, tokens, groups, kind="mean", lags=torch.cat([prompts.lags for prompts in drawn]),
+            start=drawn[0].start, batch_size=config.batch_size,
+            progress=lambda done, total, _: steps.at(75 + 20 * done // total, "ablation"),
+        )
+    ]  # fmt: skip
+
+
+def _random_groups(
+    every: Sequence[HeadName], heads: Sequence[HeadName], senders: Sequence[HeadName], config: InductionConfig
+) -> dict[str, list[str]]:
+    """Groups of other heads, as many as the induction heads and layer by layer where the layer has others."""
+    taken = {*heads, *senders}
+    groups = {}
+    for i in range(3):
+        generator = make_generator(config.seeds[0], "random heads", i)
+        left = [head for head in every if head not in taken]
+        picked = []
+        for head in heads:
+            pool = [each for each in left if each.layer == head.layer and each not in picked]
+            pool = pool or [each for each in left if each not in picked]
+            if pool:
+                picked.append(pool[int(torch.randint(len(pool), (1,), generator=generator))])
+        if picked:
+            groups[f"random heads {i + 1}"] = [str(head) for head in picked]
+    return groups
+
+
+def _compose(
+    model: Any, weights: HeadWeights, verdicts: HeadVerdicts, candidates: Sequence[HeadName], config: InductionConfig
+) -> dict[Side, Composition]:
+    """All pairs of a small model; of a large one all heads before the candidates with the candidates."""
+    every = weights.residual.all_heads()
+    if len(every) <= config.max_singles:
+        senders, readers = every, every
+    else:
+        strong = np.argsort(-verdicts.previous_token, axis=None)[:16]
+        places = zip(*np.unravel_index(strong, verdicts.previous_token.shape), strict=True)
+        senders = sorted({*proved_senders(verdicts), *(HeadName(int(i), int(j)) for i, j in places)})
+        readers = sorted(candidates)
+    try:
+        return composition(model, senders=senders, readers=readers, weights=weights, seed=config.seeds[0])
+    except ConfigError:  # one layer, or no candidate after a sender
+        return {}
+
+
+def _settings(config: InductionConfig, prompts: InductionPrompts) -> dict[str, Any]:
+    return {
+        "kind": "induction",
+        "task": "repeated random tokens",
+        "metric": "strict induction score; loss after the repeat begins",
+        "method": "direct-edge path patching into keys, queries, values",
+        "ablation": "resample (path patching), mean (ablation)",
+        "direction": "noise",
+        "between": "frozen (heads' effects), receivers (losses)",
+        "seeds": list(config.seeds),
+        "prompts_per_seed": config.prompts_per_seed,
+        "context_length": prompts.tokens.shape[1],
+        "lags": [int(prompts.lags.min()), int(prompts.lags.max())],
+        "n_controls": config.n_controls,
+    }
+
+
+class _Steps:
+    """Progress out of 100."""
+
+    def __init__(self, progress: Progress | None):
+        self.progress = progress
+
+    def at(self, percent: int, what: str) -> None:
+        if self.progress is not None:
+            self.progress(percent, 100, {"stage": what})

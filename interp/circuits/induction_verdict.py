@@ -1,0 +1,237 @@
+"""The rule by which a head is called an induction head, and the circuit that it makes.
+
+RULE. A head is an induction head when all of these hold, each by a one-sided Student t test over prompts; its p-value
+is the largest of theirs, corrected by Holm over *all* heads of the model, and lies below 0.05:
+
+1. its strict induction score exceeds what the same targets get on prompts without repeats (all seeds), and is >= 0.1
+2. one earlier head, its sender, matters through its keys: patching that direct edge lowers the strict score more than
+   the same sender into its queries (direct edge)
+3. ... more than the same sender into the values of all candidates, which later candidates see
+4. ... more than the most effective of several random senders of the same size into its keys
+   (2 to 4 on prompts other than those that chose the sender; the drop is at least 10 % of the score)
+
+The circuit is found when there is such a head and ablating all of them together raises the loss after the repeat begins
+(95 % interval above 0), by more than before it, and by more than every random group of as many heads.
+A sender is called a previous-token head when its previous-token score exceeds that of untrained heads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from interp.circuits.circuit import Circuit, Edge, Node
+from interp.circuits.composition import Composition
+from interp.circuits.copying import Copying
+from interp.circuits.induction_evidence import GroupEffect
+from interp.intervals import holm, p_above, t_interval
+from interp.models.residual import Side
+from interp.names import HeadName
+from interp.patching.ablation import Ablations
+
+ALPHA, SMALLEST_SCORE, SMALLEST_SHARE = 0.05, 0.1, 0.1
+RULE = " ".join((__doc__ or "").split("RULE. ")[1].split())
+
+
+@dataclass(frozen=True)
+class SenderTest:
+    """One candidate and its sender: drops of the strict score per prompt `[n]`."""
+
+    sender: HeadName
+    clean: np.ndarray
+    """the score itself"""
+    k: np.ndarray
+    q: np.ndarray
+    v: np.ndarray
+    """into the values of all candidates; a head's own values do not enter its pattern"""
+    controls: np.ndarray
+    """`[n_controls, n]` random senders into the keys"""
+
+    @property
+    def strongest_control(self) -> np.ndarray:
+        return self.controls[int(self.controls.mean(-1).argmax())]
+
+    @property
+    def p(self) -> float:
+        """The largest p-value of the three comparisons."""
+        rivals = (self.q, self.v, self.strongest_control)
+        if self.k.mean() < SMALLEST_SHARE * self.clean.mean():
+            return 1.0
+        return max(float(p_above(self.k - rival)) for rival in rivals)
+
+
+@dataclass(frozen=True)
+class HeadVerdicts:
+    """Per head, all `[n_layers, n_heads]`."""
+
+    strict: np.ndarray
+    tl: np.ndarray
+    previous_token: np.ndarray
+    p_holm: np.ndarray
+    previous_high: float
+    """what the best untrained head reaches, corrected for all heads"""
+    induction: dict[HeadName, HeadName] = field(default_factory=dict)
+    """induction head -> its sender"""
+
+    def is_previous_token(self, head: HeadName) -> bool:
+        """Whether a head's previous-token score exceeds that of untrained heads."""
+        return bool(self.previous_token[head.layer, head.head] > self.previous_high)
+
+
+def score_p_values(strict: np.ndarray, unrepeated: np.ndarray) -> np.ndarray:
+    """`[n_layers, n_heads]`: that a head's strict score is no higher than on prompts without repeats (paired)."""
+    return p_above(strict - unrepeated)
+
+
+def judge_heads(
+    scores: np.ndarray, p_score: np.ndarray, tests: Mapping[HeadName, SenderTest], previous_high: float
+) -> HeadVerdicts:
+    """Apply the rule to every head; heads without a sender have p = 1."""
+    p = np.ones_like(p_score)
+    for head, test in tests.items():
+        p[head.layer, head.head] = max(p_score[head.layer, head.head], test.p)
+    strict, tl, previous = (scores[:, :, i].mean(-1) for i in range(3))
+    adjusted = holm(p)
+    proved = {
+        head: test.sender
+        for head, test in tests.items()
+        if adjusted[head.layer, head.head] < ALPHA and strict[head.layer, head.head] >= SMALLEST_SCORE
+    }
+    return HeadVerdicts(strict, tl, previous, adjusted, previous_high, proved)
+
+
+def proved_senders(verdicts: HeadVerdicts) -> set[HeadName]:
+    """The heads that some induction head reads."""
+    return set(verdicts.induction.values())
+
+
+def to_circuit(
+    *, model_name: str, weight_hash: str, verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest],
+    effects: Mapping[tuple[HeadName, Side], GroupEffect], ablations: Sequence[Ablations],
+    compositions: Mapping[Side, Composition], copies: tuple[Copying | None, Copying | None], settings: dict[str, Any],
+) -> Circuit:  # fmt: skip
+    """Nodes and edges with their evidence, and the verdict; without nodes when nothing was proved."""
+    losses = {record["group"]: record for each in ablations for record in each.to_records()}
+    verdict = circuit_verdict(verdicts, tests, ablations)
+    nodes, edges = [], []
+    if verdict["found"]:
+        for head, sender in sorted(verdicts.induction.items()):
+            nodes.append(_node(head, "induction", verdicts, losses, copies))
+            edges.append(_edge(sender, head, tests[head], effects, compositions))
+        for sender in sorted(proved_senders(verdicts) - set(verdicts.induction)):
+            role = "previous_token" if verdicts.is_previous_token(sender) else None
+            nodes.append(_node(sender, role, verdicts, losses, copies))
+        edges += [_to_logits(head, copies) for head in sorted(verdicts.induction)]
+    evaluation = {"path_patching": _loss_table(effects), "ablation": list(losses.values())}
+    return Circuit.of(model_name, weight_hash, edges, nodes, settings=settings, evaluation=evaluation, verdict=verdict)
+
+
+def circuit_verdict(
+    verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest], ablations: Sequence[Ablations]
+) -> dict[str, Any]:
+    """`found`, `rule`, `reason`, `redundancy`."""
+    if not verdicts.induction:
+        reason = _why_nothing(verdicts, tests)
+        return {"found": False, "rule": RULE, "reason": reason, "redundancy": None}
+    result = ablations[0]
+    rows = list(result.groups)
+    group = rows.index("induction heads")
+    mean, low, _ = t_interval(result.second[group])
+    first = float(result.first[group].mean())
+    random = {name: float(result.second[i].mean()) for i, name in enumerate(rows) if name.startswith("random")}
+    singles = [float(result.second[rows.index(str(head))].mean()) for head in verdicts.induction]
+    excess = p_above(result.second[group] - result.first[group])
+    found = bool(low > 0 and excess < ALPHA and all(float(mean) > value for value in random.values()))
+    heads = ", ".join(map(str, sorted(verdicts.induction)))
+    senders = ", ".join(map(str, sorted(proved_senders(verdicts))))
+    reason = (
+        f"{len(verdicts.induction)} heads ({heads}) attend by induction and read {senders} by their keys; without "
+        f"them the loss after the repeat begins changes by {float(mean):+.2f} nats (before it by {first:+.2f}, random "
+        f"heads at most {max(random.values(), default=0.0):+.2f})"
+    )
+    redundancy = {
+        "group": float(mean),
+        "sum_of_singles": float(np.sum(singles)),
+        "largest_single": float(np.max(singles)),
+        "reading": "heads stand in for each other" if float(mean) > 1.5 * np.sum(singles) else "effects add up",
+    }
+    return {"found": found, "rule": RULE, "reason": reason, "redundancy": redundancy}
+
+
+def _why_nothing(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest]) -> str:
+    best = HeadName(*map(int, np.unravel_index(verdicts.strict.argmax(), verdicts.strict.shape)))
+    score = f"the highest strict induction score is {verdicts.strict.max():.2f} ({best})"
+    if verdicts.strict.max() < SMALLEST_SCORE:
+        return f"no head attends by induction: {score}"
+    if not tests:
+        return f"{score}, and no head that passes the score has an earlier layer to read"
+    return f"{score}, and of {len(tests)} candidates none reads a sender by its keys beyond the controls"
+
+
+def _node(
+    head: HeadName, role: str | None, verdicts: HeadVerdicts, losses: Mapping[str, dict[str, Any]],
+    copies: tuple[Copying | None, Copying | None],
+) -> Node:  # fmt: skip
+    at = head.layer, head.head
+    evidence: dict[str, Any] = {
+        "induction_score": float(verdicts.strict[at]),
+        "induction_score_tl": float(verdicts.tl[at]),
+        "previous_token_score": float(verdicts.previous_token[at]),
+        "p_holm": float(verdicts.p_holm[at]) if role == "induction" else None,
+    }
+    if record := losses.get(str(head)):
+        evidence |= {key: record[key] for key in ("loss_first_half", "loss_second_half", "low", "high")}
+    for key, copied in zip(("ov_copying", "ov_copying_through_block_0"), copies, strict=True):
+        if copied is not None and head in copied.eigenvalue:
+            evidence[key] = copied.eigenvalue[head]
+            evidence[key.replace("copying", "top1")] = copied.top1[head]
+    return Node(str(head), role, evidence=evidence)
+
+
+def _edge(
+    sender: HeadName, head: HeadName, test: SenderTest, effects: Mapping[tuple[HeadName, Side], GroupEffect],
+    compositions: Mapping[Side, Composition],
+) -> Edge:  # fmt: skip
+    mean, low, high = t_interval(test.k)
+    evidence = {
+        "effect": -float(mean),
+        "low": -float(high),
+        "high": -float(low),
+        "share_of_score": float(mean / test.clean.mean()),
+        "q_effect": -float(test.q.mean()),
+        "v_effect": -float(test.v.mean()),
+        "null_high": float(t_interval(test.strongest_control)[2]),
+    }
+    for side in ("k", "q", "v"):
+        if (sender, side) in effects:
+            evidence[f"loss_second_half_{side}"] = float(effects[sender, side].second.mean())
+    found = compositions.get("k")
+    if found is not None and sender in found.senders and head in found.readers:
+        at = found.senders.index(sender), found.readers.index(head)
+        evidence |= {"composition": float(found.score[at]), "composition_null_high": float(found.null_high[at])}
+        evidence["composition_is_argmax"] = found.argmax().get(head) == sender
+    return Edge(str(sender), str(head), "k", score=float(mean), evidence=evidence)
+
+
+def _to_logits(head: HeadName, copies: tuple[Copying | None, Copying | None]) -> Edge:
+    """What the head's weights write to the logits directly: the token that it attends to."""
+    evidence = {}
+    for key, copied in zip(("", "_through_block_0"), copies, strict=True):
+        if copied is not None and head in copied.eigenvalue:
+            evidence |= {f"ov_copying{key}": copied.eigenvalue[head], f"ov_top1{key}": copied.top1[head]}
+    return Edge(str(head), "logits", evidence=evidence)
+
+
+def _loss_table(effects: Mapping[tuple[HeadName, Side], GroupEffect]) -> list[dict[str, Any]]:
+    """Per sender and side: the change of both losses when it reaches all candidates; the interval is of the second."""
+    rows = []
+    for (sender, side), effect in effects.items():
+        mean, low, high = t_interval(effect.second.double().numpy())
+        rows.append(
+            {
+                "sender": str(sender), "via": side, "loss_first_half": float(effect.first.mean()),
+                "loss_second_half": float(mean), "low": float(low), "high": float(high),
+            }
+        )  # fmt: skip
+    return rows
