@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.circuits.graph import Graph
 from interp.circuits.metrics import Metric
-from interp.circuits.task import final_point, gather_positions
+from interp.circuits.task import final_point, gather_positions, read_hook
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.norms import Norm, read_norm
 from interp.models.residual import SIDES, ResidualStream
@@ -84,18 +84,15 @@ class GradientReader:
 
         def keep(name: str) -> Hook:
             def hook(value: Tensor, hook: Any) -> Tensor:
-                values[name] = value
-                return value
+                values[name] = value.view_as(value)  # without a norm this is the stream itself, which others read too
+                return values[name]
 
             return hook
 
-        def final(value: Tensor, hook: Any) -> Tensor:
+        def final(value: Tensor, hook: Any) -> None:
             streams["final"] = value.detach()
-            return gather_positions(value, at)
 
-        hooks: list[tuple[str, Hook]] = [
-            (final_point(self.residual.model), final)
-        ]  # before what reads at the same place
+        hooks: list[tuple[str, Hook]] = [(final_point(self.residual.model), final), read_hook(at)]
         hooks += [(name, keep(name)) for name in self.points]
         hooks += self._stream_hooks(streams, leaf)
         with torch.enable_grad():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.circuits.bench import Batch, Bench
 from interp.circuits.sources import SourceValues
-from interp.circuits.task import final_point, gather_positions
+from interp.circuits.task import read_hook
 from interp.models.adapter import Hook, run_with_hooks
 
 
@@ -47,7 +47,7 @@ def _gradients(bench: Bench, batch: Batch, embed: Tensor) -> SourceValues:
         hooks.append((f"blocks.{layer}.attn.hook_z", keep))
         if bench.graph.has_mlp:
             hooks.append((f"blocks.{layer}.hook_mlp_out", keep))
-    hooks.append((final_point(bench.model), lambda value, hook: gather_positions(value, batch.at)))
+    hooks.append(read_hook(batch.at))
     with torch.enable_grad():
         logits = run_with_hooks(bench.model, batch.clean.to(bench.residual.device), hooks)
         found = torch.autograd.grad(batch.metric(logits).sum(), values)
@@ -72,8 +72,7 @@ def exact_node_scores(
     scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
 
     def metric(hooks: list[tuple[str, Hook]]) -> Tensor:
-        final = (final_point(bench.model), lambda value, hook: gather_positions(value, batch.at))
-        return batch.metric(run_with_hooks(bench.model, tokens, [*hooks, final]))
+        return batch.metric(run_with_hooks(bench.model, tokens, [*hooks, read_hook(batch.at)]))
 
     before = metric([])
     for source in range(bench.graph.n_sources) if only is None else only:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.circuits.graph import Graph
 from interp.circuits.sources import SourceValues, write_heads
-from interp.circuits.task import final_point, gather_positions
+from interp.circuits.task import final_point, read_hook
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.residual import SIDES, ResidualStream, Side
 
@@ -51,7 +51,9 @@ class _EdgeRun:
         hooks: list[tuple[str, Hook]] = []
         for layer in range(self.graph.n_layers):
             hooks += self._block_hooks(layer)
-        return [*hooks, (final_point(self.residual.model), lambda value, hook: self._final(value, at))]
+        if self.any_dropped[self.graph.logits_slot]:
+            hooks.append((final_point(self.residual.model), self._logits_read))
+        return [*hooks, read_hook(at)]
 
     def _block_hooks(self, layer: int) -> list[tuple[str, Hook]]:
         block = f"blocks.{layer}"
@@ -103,11 +105,8 @@ class _EdgeRun:
     def _mlp_wrote(self, layer: int, value: Tensor) -> None:
         self.diff[:, self.graph.mlp_source(layer)] = value if self.other is None else value - self.other.mlp[layer]
 
-    def _final(self, value: Tensor, at: Tensor) -> Tensor:
-        slot = self.graph.logits_slot
-        if self.any_dropped[slot]:
-            value = value - self._dropped_sum([slot], self.graph.n_sources)[:, 0]
-        return gather_positions(value, at)
+    def _logits_read(self, value: Tensor, hook: Any) -> Tensor:
+        return value - self._dropped_sum([self.graph.logits_slot], self.graph.n_sources)[:, 0]
 
     def _dropped_sum(self, slots: list[int], n_seen: int) -> Tensor:
         """`[batch, len(slots), pos, d_model]`: what the replaced sources of some slots wrote here but not there."""
@@ -157,9 +156,9 @@ def run_with_single_edges(
         value = value.clone()
         for row, _, source, where in by_layer.get(graph.n_layers, []):
             _subtract(value[row * batch : (row + 1) * batch], diff[:, source], where)
-        return gather_positions(value, at.repeat(len(edges), 1))
+        return value
 
-    hooks.append((final_point(residual.model), final))
+    hooks += [(final_point(residual.model), final), read_hook(at.repeat(len(edges), 1))]
     logits = run_with_hooks(residual.model, tokens.to(residual.device).repeat(len(edges), 1), hooks)
     return logits.unflatten(0, (len(edges), batch))
 

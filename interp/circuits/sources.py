@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits.graph import Graph
-from interp.circuits.task import final_point, gather_positions
+from interp.circuits.task import read_hook
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.residual import ResidualStream
 
@@ -59,7 +59,7 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
     if residual.has_mlp:
         names += [f"blocks.{layer}.hook_mlp_out" for layer in range(n_layers)]
     hooks: list[tuple[str, Hook]] = [(name, keep(name)) for name in names]
-    hooks.append((final_point(residual.model), lambda value, hook: gather_positions(value, at)))
+    hooks.append(read_hook(at))
     logits = run_with_hooks(residual.model, tokens.to(residual.device), hooks)
     values = [store[name] for name in names]
     return SourceValues(values[0], values[1 : 1 + n_layers], values[1 + n_layers :]), logits

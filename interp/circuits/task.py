@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.circuits.metrics import Metric
 from interp.errors import ConfigError
+from interp.models.adapter import Hook, run_with_hooks
 
 Prompts = Tensor | Sequence[Sequence[int]]
 
@@ -163,13 +164,18 @@ def gather_positions(values: Tensor, at: Tensor) -> Tensor:
     return values[torch.arange(len(values), device=values.device)[:, None], at.to(values.device)]
 
 
+def read_hook(at: Tensor) -> tuple[str, Hook]:
+    """The hook that leaves only the positions `at [batch, n_read]` to the unembedding: the others are not computed.
+
+    It sits after the final norm, since models reshape the stream before that.
+    """
+    return "unembed.hook_in", lambda value, hook: gather_positions(value, at)
+
+
 @torch.no_grad()
 def read_logits(model: Any, tokens: Tensor, at: Tensor) -> Tensor:
     """`[batch, n_read, d_vocab]` logits at the positions asked for; the others are not computed."""
-    from interp.models.adapter import run_with_hooks
-
-    hooks = [(final_point(model), lambda value, hook: gather_positions(value, at))]
-    return run_with_hooks(model, tokens.to(model.cfg.device), hooks)
+    return run_with_hooks(model, tokens.to(model.cfg.device), [read_hook(at)])
 
 
 def _padded(prompts: Prompts, what: str) -> tuple[Tensor, Tensor]:
