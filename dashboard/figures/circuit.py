@@ -11,7 +11,7 @@ import numpy as np
 
 from dashboard.figures.theme import Theme, visible
 from dashboard.views.circuit import Row, node_id
-from dashboard.views.circuit_groups import Group
+from dashboard.views.circuit_groups import PREFIX, Group
 from interp.names import NodeName, parse_node
 
 COLUMN, ROW = 96.0, 62.0
@@ -203,7 +203,9 @@ def _edges(
     for (source, target, via), inside in bundles.items():
         strongest = max(inside, key=lambda r: abs(r["score"] or 0.0))
         score = strongest["score"]
-        identity = inside[0]["id"] if len(inside) == 1 else f"{source}|{via}|{target}"
+        # the browser cannot move the ends of a line it knows: one that a group has taken over is another line
+        folded = any(end.startswith(PREFIX) for end in (source, target))
+        identity = f"{source}|{via}|{target}" if folded else inside[0]["id"]
         meaning[identity] = inside
         pair = frozenset((source, target))
         data = {

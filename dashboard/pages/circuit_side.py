@@ -163,7 +163,7 @@ def _bundle(chosen: str, rows: list[view.Row], groups: tuple[Group, ...], close:
     return panel(
         html.Span(visible(title, 80), dir="auto"),
         html.P(
-            f"{len(inside)} edges {THROUGH.get(via, '')}; the line is as wide as the strongest.", className="wb-note"
+            f"{_edges(len(inside))} {THROUGH.get(via, '')}; the line is as wide as the strongest.", className="wb-note"
         ),
         *_edge_list("Edges", inside, None),
         actions=close,
@@ -222,6 +222,10 @@ def _at(name: str) -> html.Button:
 def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
     scores = next((m for m in workspace.artifacts("heads") if m.config.get("model") == model), None)
     return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
+
+
+def _edges(n: int) -> str:
+    return f"{n} edge" if n == 1 else f"{n} edges"
 
 
 def _title(name: str) -> str:
