@@ -10,6 +10,7 @@ import tyro
 
 from interp.errors import WorkbenchError
 from workbench.verbs.atlas import Atlas
+from workbench.verbs.circuit import Circuit
 from workbench.verbs.demo import Demo
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
@@ -20,7 +21,7 @@ from workbench.verbs.serve import Serve
 from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
-VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Atlas, Verify)
+VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Circuit, Atlas, Verify)
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.
 

@@ -49,8 +49,9 @@ from interp.circuits.induction_verdict import (
 )
 from interp.errors import ConfigError
 from interp.models.residual import SIDES, ResidualStream, Side
-from interp.names import HeadName
+from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
+from interp.patching.partial import capture
 from interp.runtime import make_generator
 
 Progress = Callable[[int, int, dict], None]
@@ -76,6 +77,10 @@ class InductionEvidence:
     """the same with embeddings passed through block 0; None in models of two layers or fewer"""
     prompts: InductionPrompts
     """of the first seed"""
+    texts: list[dict[str, list[str]]]
+    """`tokens` and `corrupt_tokens` of its first prompts"""
+    patterns: dict[str, Tensor]
+    """head -> `[dest, src]`: attention on the first prompt; the circuit's heads, or without one the strongest"""
     config: InductionConfig = field(default_factory=InductionConfig)
 
 
@@ -86,7 +91,7 @@ def find_induction_circuit(
     """The induction circuit of a model with its evidence, or a circuit without nodes and the reason why.
 
     `circuit.verdict`: `found`, `rule`, `reason`, `redundancy`. `settings` are those of `InductionConfig`; `name` is
-    the model's name in the circuit. Raises `ConfigError` when the model gives no patterns or its residual is no sum.
+    the model's name in the circuit. Raises `ConfigError` when the model gives no patterns, or its stream is no sum.
     """
     config = InductionConfig(seeds=tuple(seeds), **settings)
     return gather_induction_evidence(model, config, progress=progress, name=name).circuit
@@ -129,10 +134,21 @@ def gather_induction_evidence(
         settings=_settings(config, drawn[0]),
     )
     return InductionEvidence(
-        circuit=circuit, scores=scores, verdicts=verdicts, candidates=candidates, tests=tests, group_effects=effects,
-        ablations=ablations, compositions=compositions, copying=copies, copying_deep=deep, prompts=drawn[0],
+        circuit=circuit,
+        scores=scores,
+        verdicts=verdicts,
+        candidates=candidates,
+        tests=tests,
+        group_effects=effects,
+        ablations=ablations,
+        compositions=compositions,
+        copying=copies,
+        copying_deep=deep,
+        prompts=drawn[0],
+        texts=_texts(model, drawn[0]),
+        patterns=_patterns(model, drawn[0], verdicts, circuit),
         config=config,
-    )  # fmt: skip
+    )
 
 
 def _score(
@@ -238,10 +254,7 @@ def _direct_test(
 ) -> dict[str, Tensor]:
     """Drops of one candidate's strict score by prompt: keys, queries, and controls into the keys."""
     own = edges.difference(sender)
-    random = [
-        edges.control(sender, other if isinstance(other, HeadName) else None, other if isinstance(other, int) else 0)
-        for other in controls
-    ]
+    random = [edges.turned(sender, other) if isinstance(other, int) else edges.difference(other) for other in controls]
     clean = edges.clean(head.layer)[head.head]
     keys = edges.scores(head.layer, "k", [own, *random])[:, head.head]
     query = edges.scores(head.layer, "q", [own])[0, head.head]
@@ -249,9 +262,10 @@ def _direct_test(
 
 
 def _matched(model: Any, sender: HeadName, chosen: Sequence[HeadName], config: InductionConfig) -> list[HeadName | int]:
-    """Random senders to compare with: other heads of the sender's layer and its neighbours that chose nobody.
+    """Random senders to compare with, matched in depth and in size.
 
-    Their write is scaled to the sender's. Where there are too few, seeds of random turns of the sender's own write.
+    Heads of the sender's layer and the one before that were chosen for nobody, with what they write themselves; and
+    seeds of random turns of the sender's own write.
     """
     shape = ResidualStream(model).shape
     pool = [
@@ -262,8 +276,8 @@ def _matched(model: Any, sender: HeadName, chosen: Sequence[HeadName], config: I
     ]
     generator = make_generator(config.seeds[0], "control senders", str(sender))
     order = torch.randperm(len(pool), generator=generator).tolist()
-    picked: list[HeadName | int] = [pool[i] for i in order[: config.n_controls]]
-    return picked + list(range(config.n_controls - len(picked)))
+    n_turns = config.n_controls - len(order[: config.n_controls // 2])
+    return [pool[i] for i in order[: config.n_controls // 2]] + list(range(n_turns))
 
 
 def _ablate(
@@ -327,6 +341,26 @@ def _compose(
         return composition(model, senders=senders, readers=readers, weights=weights, seed=config.seeds[0])
     except ConfigError:  # one layer, or no candidate after a sender
         return {}
+
+
+def _texts(model: Any, prompts: InductionPrompts, n: int = 3) -> list[dict[str, list[str]]]:
+    from interp.models.adapter import token_strings
+
+    return [
+        {"tokens": token_strings(model, clean), "corrupt_tokens": token_strings(model, corrupt)}
+        for clean, corrupt in zip(prompts.tokens[:n], prompts.twins[0][:n], strict=True)
+    ]
+
+
+def _patterns(model: Any, prompts: InductionPrompts, verdicts: HeadVerdicts, circuit: Circuit) -> dict[str, Tensor]:
+    names = [parse_node(node.name) for node in circuit.nodes]
+    heads = [HeadName(node.layer or 0, node.head or 0) for node in names if node.kind == "head"]
+    if not heads:
+        order = np.argsort(-verdicts.strict, axis=None)[:4]
+        heads = [HeadName(int(i), int(j)) for i, j in zip(*np.unravel_index(order, verdicts.strict.shape), strict=True)]
+    points = {head.layer: f"blocks.{head.layer}.attn.hook_pattern" for head in heads}
+    seen = capture(model, prompts.tokens[:1], sorted(points.values()))
+    return {str(head): seen[points[head.layer]][0, head.head].float().cpu().contiguous() for head in heads}
 
 
 def _settings(config: InductionConfig, prompts: InductionPrompts) -> dict[str, Any]:

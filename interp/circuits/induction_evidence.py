@@ -1,8 +1,8 @@
 """The measurements behind the induction verdict: scores, direct edges, edges into all candidates at once.
 
 Direct edges are exact and need no pass through the model: with everything between sender and reader frozen, the
-reader's input is the clean stream plus what the sender alone would have written differently. So one block, from its input to its
-attention pattern, is run per sender.
+reader's input is the clean stream plus what the sender alone would have written differently. So one block, from its
+input to its attention pattern, is run per sender.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.partial import capture, run_from
 from interp.patching.paths import PathPatcher
+from interp.runtime import make_generator
 
 
 @torch.no_grad()
@@ -71,16 +72,11 @@ class DirectEdges:
         z = held.corrupt_z[sender.layer][:, :, sender.head] - held.clean_z[sender.layer][:, :, sender.head]
         return z @ self.residual.W(sender.layer, "o")[sender.head]
 
-    def control(self, sender: HeadName, other: HeadName | None, seed: int) -> Tensor:
-        """A difference of the sender's size at every position, from another head; a random direction without one."""
+    def turned(self, sender: HeadName, seed: int) -> Tensor:
+        """The sender's difference turned by a random rotation: its size at every position, another direction."""
         own = self.difference(sender)
-        if other is None:
-            generator = torch.Generator().manual_seed(seed)
-            turned = torch.randn(own.shape[-1], own.shape[-1], generator=generator).to(own)
-            new = own @ torch.linalg.qr(turned).Q
-        else:
-            new = self.difference(other)
-        return new * (own.norm(dim=-1, keepdim=True) / new.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+        gaussian = torch.randn(own.shape[-1], own.shape[-1], generator=make_generator(seed, "turned writes"))
+        return own @ torch.linalg.qr(gaussian).Q.to(own)
 
     def scores(self, layer: int, side: Side, differences: Sequence[Tensor]) -> Tensor:
         """`[n_differences, n_heads, batch]`: strict scores of a layer's heads, each difference by itself."""

@@ -1,9 +1,9 @@
 """Prompts that ask for induction, their corrupted twins, and what is measured on them.
 
-A prompt repeats a block of random tokens. Its two corrupted twins replace every second token by others: at the
-positions that one of them keeps, *the token is the same and the token before it is another*. A head's corrupted value
-at a position is taken from the twin that keeps it, so the difference from the clean value is what the head knows of the token
-before (and of others at odd distance), not of the token itself.
+A prompt repeats a block of random tokens. Its two corrupted twins replace every second token by others: where one of
+them keeps a token, *the token is the same and the token before it is another*. A head's corrupted value at a position
+is taken from the twin that keeps it, so the difference from the clean value is what the head knows of the token before
+(and of others at odd distance), not of the token itself.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class InductionConfig:
     batch_size: int = 8
     """prompts in the model at once"""
     n_controls: int = 6
-    """random senders that each chosen sender is compared with"""
+    """random senders that each chosen sender is compared with: half other heads, half its own write turned at random"""
     max_candidates: int = 24
     """heads that are tested for a sender, strongest induction scores first"""
     max_singles: int = 48

@@ -7,7 +7,8 @@ is the largest of theirs, corrected by Holm over *all* heads of the model, and l
 2. one earlier head, its sender, matters through its keys: patching that direct edge lowers the strict score more than
    the same sender into its queries (direct edge)
 3. ... more than the same sender into the values of all candidates, which later candidates see
-4. ... more than the most effective of several random senders of the same size into its keys
+4. ... more than the most effective of several random senders into its keys: other heads of about its depth, and its
+   own write turned at random (the same size, another direction)
    (2 to 4 on prompts other than those that chose the sender; the drop is at least 10 % of the score)
 
 The circuit is found when there is such a head and ablating all of them together raises the loss after the repeat begins
