@@ -33,7 +33,7 @@ def toy_exact(induction_toy, toy_task):
 
 
 def patched_by_hand(model, task, edge, graph):
-    """Plain re-implementation: the reader's input is rebuilt from cached parts, and its q, k, v or MLP input replaced."""
+    """Plain re-implementation: the reader's input is rebuilt from cached parts and put in place of its own."""
     stream = ResidualStream(model)
     clean, _ = collect(stream, task.clean, task.at)
     corrupt, _ = collect(stream, task.corrupt, task.at)
@@ -76,7 +76,7 @@ def patched_by_hand(model, task, edge, graph):
 def test_exact_scores_equal_patching_by_hand(name):
     model = tiny(name)
     task, graph = random_task(model), Graph.from_model(model)
-    only = torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(1))[:10].tolist() + [graph.n_edges - 1]
+    only = [*torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(1))[:10].tolist(), graph.n_edges - 1]
     scores = attribute(model, task, graph, method="exact", only=only)
     with torch.no_grad():
         for i in only:

@@ -162,9 +162,9 @@ def test_bad_files_name_the_line(tmp_path, tiny_model):
         task_from_file(tiny_model, write(tmp_path / "a.jsonl", [{**GOOD, "corrupt": "abcd e"}]))
     with pytest.raises(CorruptError, match="line 1: lacks corrupt"):
         task_from_file(tiny_model, write(tmp_path / "b.jsonl", [{"clean": "a", "correct": "b"}]))
+    uneven = write(tmp_path / "c.jsonl", [GOOD, {k: v for k, v in GOOD.items() if k != "wrong"}])
     with pytest.raises(CorruptError, match="1 of 2"):
-        lines = [GOOD, {k: v for k, v in GOOD.items() if k != "wrong"}]
-        task_from_file(tiny_model, write(tmp_path / "c.jsonl", lines))
+        task_from_file(tiny_model, uneven)
     with pytest.raises(MissingError):
         task_from_file(tiny_model, tmp_path / "none.jsonl")
     (tmp_path / "d.jsonl").write_text("not json", encoding="utf-8")

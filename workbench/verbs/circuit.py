@@ -7,6 +7,7 @@ import tyro
 
 from workbench.options import Options
 from workbench.terminal import say
+from workbench.verbs.circuit_find import Find
 from workbench.verbs.circuit_induction import Induction
 
 
@@ -35,7 +36,11 @@ class Show(Options):
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
 
 
-Command = Annotated[Induction, tyro.conf.subcommand("induction")] | Annotated[Show, tyro.conf.subcommand("show")]
+Command = (
+    Annotated[Induction, tyro.conf.subcommand("induction")]
+    | Annotated[Find, tyro.conf.subcommand("find")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
+)
 
 
 @dataclass(frozen=True)
