@@ -10,8 +10,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import Result, interleaved, main, median_ratio
+from saes.config import BatchTopKConfig, TopKConfig
+from saes.kernels.rule import Rule
 from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
+from saes.kinds.batchtopk import BatchTopKRecipe
+from saes.kinds.topk import TopKRecipe
 
 N, D_IN, D_SAE, K, N_DEAD = 4096, 512, 4096, 32, 410
 WINDOW = 1 << 40
@@ -56,9 +60,9 @@ def result(question: str, ratio: float, target: float, detail: str) -> Result:
     return Result(question=question, ratio=ratio, target=target, against=AGAINST, lower_is_better=True, detail=detail)
 
 
-def make_stepper(d_in: int, select, encoder: torch.dtype) -> Stepper:
+def make_stepper(d_in: int, rule: Rule, encoder: torch.dtype) -> Stepper:
     settings = StepSettings(variance=float(d_in), k_aux=d_in // 2, dead_window=WINDOW, encoder_dtype=encoder)
-    return Stepper(settings, select, choose_ops("cpu"))
+    return Stepper(settings, rule, choose_ops("cpu"))
 
 
 def fresh(d_in: int, d_sae: int) -> TrainState:
@@ -66,7 +70,7 @@ def fresh(d_in: int, d_sae: int) -> TrainState:
 
 
 def sparse_step(x: Tensor, *, encoder: torch.dtype = torch.float32, n_dead: int = 0):
-    state, stepper = fresh(D_IN, D_SAE), make_stepper(D_IN, lambda ops, pre: ops.select_topk(pre, K), encoder)
+    state, stepper = fresh(D_IN, D_SAE), make_stepper(D_IN, TopKRecipe(TopKConfig(d_sae=D_SAE, k=K)), encoder)
 
     def step() -> None:
         state.silent[: n_dead * 9 : 9] = WINDOW  # declared dead before every step, so that AuxK fires each time
@@ -77,7 +81,7 @@ def sparse_step(x: Tensor, *, encoder: torch.dtype = torch.float32, n_dead: int 
 
 def batch_step(x: Tensor):
     state = fresh(D_IN, D_SAE)
-    stepper = make_stepper(D_IN, lambda ops, pre: ops.select_batch(pre, K * len(pre)), torch.float32)
+    stepper = make_stepper(D_IN, BatchTopKRecipe(BatchTopKConfig(d_sae=D_SAE, k=K)), torch.float32)
     return lambda: stepper.step(state, x, 1e-4)
 
 
@@ -110,7 +114,7 @@ def quality_ratio() -> float:
     for encoder in (torch.bfloat16, torch.float32):
         d_in, d_sae, generator = 128, 1024, torch.Generator().manual_seed(2)
         directions = torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=generator), dim=1)
-        state, stepper = fresh(d_in, d_sae), make_stepper(d_in, lambda ops, pre: ops.select_topk(pre, 16), encoder)
+        state, stepper = fresh(d_in, d_sae), make_stepper(d_in, TopKRecipe(TopKConfig(d_sae=d_sae, k=16)), encoder)
         seen = []
         for _ in range(QUALITY_STEPS):
             on = torch.rand(1024, d_sae, generator=generator) < 16 / d_sae

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.recording.store import Recording
+from saes.source import Source
 
 
 class Position(NamedTuple):
@@ -24,14 +25,15 @@ class Position(NamedTuple):
 class TrainingBatch(NamedTuple):
     """One batch and where the next one is."""
 
-    activations: Tensor
+    x: Tensor
     """`[batch_size, d_in]` float32, as recorded"""
+    target: Tensor | None
+    """`[batch_size, d_out]`; None: `x` itself"""
     next: Position
 
 
 def training_batches(
-    recording: Recording,
-    hook_point: str,
+    source: Source,
     *,
     batch_size: int,
     heldout_fraction: float,
@@ -43,29 +45,23 @@ def training_batches(
     Raises `ConfigError` when the recording has less than one batch, `NonFiniteError` (naming row and hook point) on NaN
     or infinity.
     """
-    name = recording.check_hook_point(hook_point)
     epoch, first = start
     while True:
         read = 0
-        batches = recording.shuffled(
-            [name],
-            batch_size=batch_size,
-            seed=seed,
-            epoch=epoch,
-            skip=first,
-            split="train",
-            heldout_fraction=heldout_fraction,
+        batches = source.shuffled(
+            batch_size=batch_size, seed=seed, epoch=epoch, skip=first, heldout_fraction=heldout_fraction
         )
         for batch in batches:
-            x = batch.activations[name]
-            if len(x) < batch_size:
+            if len(batch.x) < batch_size:
                 break
-            check_finite(x, batch.rows, name)
+            check_finite(batch.x, batch.rows, ", ".join(place.hook_point for place in source.inputs))
+            if batch.target is not None:
+                check_finite(batch.target, batch.rows, source.outputs[0].hook_point)
             read += 1
-            yield TrainingBatch(x, Position(epoch, first + read))
+            yield TrainingBatch(batch.x, batch.target, Position(epoch, first + read))
         if first + read == 0:
             raise ConfigError(
-                f"{recording.folder} has fewer than {batch_size:,} training tokens, which is one batch; "
+                f"{source.recording.folder} has fewer than {batch_size:,} training tokens, which is one batch; "
                 "record more tokens or lower batch_size"
             )
         epoch, first = epoch + 1, 0

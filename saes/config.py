@@ -4,8 +4,9 @@
 """
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
 
 from interp.errors import ConfigError, UnknownNameError
 
@@ -22,38 +23,125 @@ class SAEConfig:
     d_sae: int = 4608
     """Number of latents (features)."""
 
-    k: int = 32
-    """Latents active per token: exactly (TopK) or on average over a batch (BatchTopK)."""
-
     def __post_init__(self) -> None:
         if self.d_sae < 1:
             raise ConfigError(f"d_sae must be at least 1, got {self.d_sae}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KConfig(SAEConfig):
+    """A kind whose sparsity is a number of latents per token."""
+
+    k: int = 32
+    """Latents active per token: exactly (TopK), on average over a batch (BatchTopK), or as an aim (JumpReLU)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.k <= self.d_sae:
             raise ConfigError(f"k must lie between 1 and d_sae = {self.d_sae}, got {self.k}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopKConfig(SAEConfig):
+class TopKConfig(KConfig):
     """The k largest latents of every token (Gao et al. 2024, arXiv 2406.04093)."""
 
     kind: ClassVar[str] = "topk"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchTopKConfig(SAEConfig):
+class BatchTopKConfig(KConfig):
     """The `k * n` largest latents of a batch: hard tokens get more (Bussmann et al. 2024, arXiv 2412.06410)."""
 
     kind: ClassVar[str] = "batchtopk"
 
 
-CONFIGS: dict[str, type[SAEConfig]] = {c.kind: c for c in (TopKConfig, BatchTopKConfig)}
+@dataclass(frozen=True, kw_only=True)
+class MatryoshkaConfig(KConfig):
+    """BatchTopK whose prefixes reconstruct too, general features first (Bussmann et al. 2025, arXiv 2503.17547)."""
+
+    kind: ClassVar[str] = "matryoshka"
+
+    prefixes: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+    """Nested prefixes, as rising shares of `d_sae`; the whole is always one of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rising = all(a < b for a, b in pairwise(self.prefixes))
+        _check(
+            bool(self.prefixes) and rising and self.prefixes[0] > 0 and self.prefixes[-1] <= 1,
+            "prefixes",
+            "rising shares of d_sae above 0 and at most 1",
+            self.prefixes,
+        )
 
 
-def make_config(kind: str, *, d_sae: int, k: int) -> SAEConfig:
-    """The config of a kind by name. Raises `UnknownNameError` with the known kinds."""
+@dataclass(frozen=True, kw_only=True)
+class JumpReLUConfig(KConfig):
+    """One learned threshold per latent (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
+
+    kind: ClassVar[str] = "jumprelu"
+
+    sparsity: Literal["quadratic", "tanh"] = "quadratic"
+    """The penalty: quadratic holds L0 at `k`; tanh lowers it as long as the reconstruction can pay for it."""
+
+    sparsity_coefficient: float = 1.0
+    """Weight of the penalty in the loss."""
+
+    bandwidth: float = 0.05
+    """Width of the window around a threshold in which pre-activations teach it, in training units (rows have a mean
+    norm of `sqrt(d)`)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sparsity not in ("quadratic", "tanh"):
+            raise UnknownNameError("sparsity penalty", self.sparsity, ["quadratic", "tanh"])
+        _check(self.sparsity_coefficient >= 0, "sparsity_coefficient", "at least 0", self.sparsity_coefficient)
+        _check(self.bandwidth > 0, "bandwidth", "above 0", self.bandwidth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1Config(SAEConfig):
+    """A kind whose sparsity is bought with an L1 penalty."""
+
+    l1_coefficient: float = 0.1
+    """Weight of the L1 norm of the activations, in units of the root of the data's variance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.l1_coefficient >= 0, "l1_coefficient", "at least 0", self.l1_coefficient)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReLUConfig(L1Config):
+    """ReLU and L1: the baseline (Bricken et al. 2023; Cunningham et al. 2023, arXiv 2309.08600)."""
+
+    kind: ClassVar[str] = "relu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedConfig(L1Config):
+    """A gate decides, a second path measures (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
+
+    kind: ClassVar[str] = "gated"
+
+
+CONFIGS: dict[str, type[SAEConfig]] = {
+    c.kind: c for c in (TopKConfig, BatchTopKConfig, MatryoshkaConfig, JumpReLUConfig, ReLUConfig, GatedConfig)
+}
+
+
+def make_config(kind: str, **settings: Any) -> SAEConfig:
+    """The config of a kind by name.
+
+    Raises `UnknownNameError` with the known kinds, `ConfigError` for a setting that this kind does not have.
+    """
     if kind not in CONFIGS:
         raise UnknownNameError("SAE kind", kind, CONFIGS)
-    return CONFIGS[kind](d_sae=d_sae, k=k)
+    own = [field.name for field in fields(CONFIGS[kind])]
+    foreign = [name for name in settings if name not in own]
+    if foreign:
+        raise ConfigError(f"a {kind} SAE has no {', '.join(foreign)}; its settings are {', '.join(own)}")
+    return CONFIGS[kind](**settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +172,9 @@ class TrainConfig:
     dead_window: int | None = None
     """A latent is dead when it has not fired for this many tokens. None: a tenth of the run, at most 10 million."""
 
+    sparsity_warmup: float = 0.05
+    """Share of the run, at its start, over which a sparsity penalty (JumpReLU, ReLU, Gated) rises to its weight."""
+
     clip_norm: float = 1.0
     """Gradients longer than this (all parameters together) are shortened to it."""
 
@@ -110,6 +201,7 @@ class TrainConfig:
         _check(0 <= self.decay_fraction <= 1, "decay_fraction", "between 0 and 1", self.decay_fraction)
         _check(self.aux_coefficient >= 0, "aux_coefficient", "at least 0", self.aux_coefficient)
         _check(self.k_aux is None or self.k_aux >= 1, "k_aux", "at least 1", self.k_aux)
+        _check(0 <= self.sparsity_warmup <= 1, "sparsity_warmup", "between 0 and 1", self.sparsity_warmup)
         _check(self.clip_norm > 0, "clip_norm", "above 0", self.clip_norm)
         _check(0 < self.heldout_fraction < 1, "heldout_fraction", "between 0 and 1", self.heldout_fraction)
         _check(self.checkpoint_every >= 1, "checkpoint_every", "at least 1", self.checkpoint_every)
@@ -135,6 +227,7 @@ class Plan:
     """First step of the decay."""
     k_aux: int
     dead_window: int
+    sparsity_warmup_steps: int
 
     def lr_at(self, step: int) -> float:
         """Learning rate of step `step` (from 0): linear up, flat, linear down to (almost) 0."""
@@ -168,6 +261,7 @@ def plan(train: TrainConfig, *, d_in: int, d_sae: int) -> Plan:
         decay_start=n_steps - round(train.decay_fraction * n_steps),
         k_aux=min(train.k_aux or 2 ** round(math.log2(max(2, d_in / 2))), d_sae),
         dead_window=train.dead_window or max(1, min(10_000_000, train.tokens // 10)),
+        sparsity_warmup_steps=round(train.sparsity_warmup * n_steps),
     )
 
 

@@ -3,7 +3,7 @@
 All sums are streamed in float64, so the numbers do not depend on the batch size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from interp.recording.store import Recording, Split
 from saes.intervene import Hook, keep_positions, replace_with, splice
 from saes.kinds.base import SAE
 from saes.schema import DENSE
+from saes.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,27 +61,29 @@ class ModelEvaluation:
 @torch.no_grad()
 def evaluate_on_recording(
     sae: SAE,
-    recording: Recording,
+    recording: Recording | Sequence[Recording],
     split: Split = "heldout",
     *,
     heldout_fraction: float = 0.1,
     batch_size: int = 4096,
     progress: Callable[[int, int, dict], None] | None = None,
 ) -> Evaluation:
-    """Measure on the recording's rows at the SAE's hook point. Raises `ConfigError` when the split is empty."""
-    name = recording.check_hook_point(sae.hook_point)
-    if recording.d(name) != sae.d_in:
-        raise MismatchError(f"{recording.folder} has width {recording.d(name)} at {name}, the SAE expects {sae.d_in}")
+    """Measure on recorded rows at the places that the SAE reads and reconstructs; a crosscoder of several models takes
+    as many recordings. Raises `ConfigError` when the split is empty."""
+    source = Source(recording, sae.hook_points, target=sae.hook_point_out)
+    first = source.recording
+    if source.d_in != sae.d_in:
+        places = ", ".join(sae.hook_points)
+        raise MismatchError(f"{first.folder} has width {source.d_in} at {places}, the SAE expects {sae.d_in}")
     sums = _Sums(sae)
-    batches = recording.sequential([name], batch_size=batch_size, split=split, heldout_fraction=heldout_fraction)
-    for batch in batches:
+    for batch in source.sequential(batch_size=batch_size, split=split, heldout_fraction=heldout_fraction):
         if not len(batch.rows):  # a shard without documents of this split
             continue
-        sums.add(batch.activations[name])
+        sums.add(batch.x, batch.x if batch.target is None else batch.target)
         if progress:
-            progress(int(batch.rows[-1]) + 1, recording.n_rows, {})
+            progress(int(batch.rows[-1]) + 1, first.n_rows, {})
     if not sums.n:
-        raise ConfigError(f"{recording.folder} has no tokens in its {split!r} split; record more documents")
+        raise ConfigError(f"{first.folder} has no tokens in its {split!r} split; record more documents")
     return sums.result()
 
 
@@ -90,13 +93,13 @@ class _Sums:
     def __init__(self, sae: SAE):
         self.sae, self.n, self.active = sae, 0, 0
         self.fired = torch.zeros(sae.d_sae, dtype=torch.int64)
-        self.mean = torch.zeros(sae.d_in, dtype=torch.float64)
+        self.mean = torch.zeros(sae.d_out, dtype=torch.float64)
         self.totals = torch.zeros(6, dtype=torch.float64)
 
-    def add(self, x: Tensor) -> None:
+    def add(self, x: Tensor, target: Tensor) -> None:
         acts = self.sae.encode_sparse(x)
-        recons = self.sae.decode_sparse(acts).double()
-        x, on = x.double(), acts.values > 0
+        recons = self.sae.complete(self.sae.decode_sparse(acts), x).double()
+        x, on = target.double(), acts.values > 0
         self.n += len(x)
         self.active += int(on.sum())
         self.fired += torch.bincount(acts.indices[on].long(), minlength=self.sae.d_sae)

@@ -43,11 +43,11 @@ def add_auxk(
 ) -> float:
     """Add the gradients of `weight * L_aux` to `out`; returns `L_aux`.
 
-    `x [n, d_in]` is the input with `b_dec` subtracted, `error [n, d_in]` is `recons - x`, `pre [n, d_sae]` the
-    pre-activations that the step has computed already.
+    `x [n, d_in]` is what the encoder saw, `error [n, d_out]` is `recons - target`, `pre [n, d_sae]` the pre-activations
+    that the step has computed already.
     """
     W_dec = state.W_dec[dead]
-    acts = pre[:, dead].to(x.dtype).relu_()
+    acts = pre[:, dead].to(error.dtype).relu_()
     _keep_largest(ops, acts, settings.k)
     residual_error = torch.addmm(error, acts, W_dec)  # e_hat - e, since error = -e
     power = (error.norm() ** 2 - error.mean(0).norm() ** 2 * len(error)).clamp_min(1e-30)

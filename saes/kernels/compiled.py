@@ -22,70 +22,118 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}  # lets sums use vector lanes; NaN
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
-def _decode(x, W_dec, starts, latents, values, scale, grad, grad_values, squared):
-    """Per row: error `r - x`, its square, the gradient `scale * error`, and the gradient of every active value."""
-    d = x.shape[1]
-    for row in prange(x.shape[0]):
+def _decode(target, W_dec, starts, latents, values, scale, grad, grad_values, squared):
+    """Per row: error `r - target`, its square, the gradient `scale * error`, and the gradient of every value."""
+    d = target.shape[1]
+    for row in prange(target.shape[0]):
         error = grad[row]
         for c in range(d):
-            error[c] = -x[row, c]
+            error[c] = -target[row, c]
         for a in range(starts[row], starts[row + 1]):
             direction, value = W_dec[latents[a]], values[a]
-            for c in range(d):
-                error[c] += value * direction[c]
-        total = x[0, 0] * 0
+            if value > 0:
+                for c in range(d):
+                    error[c] += value * direction[c]
+        total = target[0, 0] * 0
         for c in range(d):
             total += error[c] * error[c]
             error[c] *= scale
         squared[row] = total
         for a in range(starts[row], starts[row + 1]):
-            direction, dot = W_dec[latents[a]], x[0, 0] * 0
+            direction, dot = W_dec[latents[a]], target[0, 0] * 0
             for c in range(d):
                 dot += error[c] * direction[c]
-            grad_values[a] = dot if values[a] > 0 else 0
+            grad_values[a] = dot
+
+
+@njit(cache=True, parallel=True, fastmath=FAST)
+def _decode_nested(target, W_dec, starts, latents, values, ends, scale, grad, grad_values, squared):
+    """`_decode` for every prefix at once: `grad [G, n, d]`, where `g` sums over the prefixes that hold group `g`."""
+    d, groups = target.shape[1], len(ends)
+    for row in prange(target.shape[0]):
+        a = starts[row]
+        for g in range(groups):  # errors: each prefix goes on from the one before
+            error = grad[g, row]
+            for c in range(d):
+                error[c] = -target[row, c] if g == 0 else grad[g - 1, row, c]
+            while a < starts[row + 1] and latents[a] < ends[g]:
+                direction, value = W_dec[latents[a]], values[a]
+                if value > 0:
+                    for c in range(d):
+                        error[c] += value * direction[c]
+                a += 1
+            total = target[0, 0] * 0
+            for c in range(d):
+                total += error[c] * error[c]
+            squared[g, row] = total
+        for g in range(groups - 1, -1, -1):  # gradients: each group adds up the prefixes from its own on
+            for c in range(d):
+                grad[g, row, c] *= scale
+                if g < groups - 1:
+                    grad[g, row, c] += grad[g + 1, row, c]
+        g = 0
+        for a in range(starts[row], starts[row + 1]):
+            while latents[a] >= ends[g]:
+                g += 1
+            direction, dot = W_dec[latents[a]], target[0, 0] * 0
+            for c in range(d):
+                dot += grad[g, row, c] * direction[c]
+            grad_values[a] = dot
 
 
 @njit(cache=True)
-def _by_latent(starts, latents, values, d_sae):
-    """The transpose of the CSR matrix: entries grouped by latent, rows rising. Zeros (padding) are left out."""
-    counts = np.zeros(d_sae + 1, np.int64)
+def _by_latent(starts, latents, values, slopes, d_sae):
+    """The transpose of the CSR matrix: entries grouped by latent, rows rising, and how many fired per latent.
+
+    Entries without value and slope (padding) are left out.
+    """
+    counts, fired = np.zeros(d_sae + 1, np.int64), np.zeros(d_sae, np.int64)
     for a in range(len(latents)):
-        if values[a] > 0:
+        fires = values[a] > 0
+        fired[latents[a]] += fires
+        if fires or slopes[a] != 0:
             counts[latents[a] + 1] += 1
     first = np.cumsum(counts)
     at = first[:-1].copy()
     entries, rows = np.empty(first[-1], np.int64), np.empty(first[-1], np.int64)
     for row in range(len(starts) - 1):
         for a in range(starts[row], starts[row + 1]):
-            if values[a] > 0:
+            if values[a] > 0 or slopes[a] != 0:
                 slot = at[latents[a]]
                 entries[slot], rows[slot] = a, row
                 at[latents[a]] = slot + 1
-    return first, entries, rows
+    return first, entries, rows, fired
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
-def _weight_gradients(x, grad, values, grad_values, first, entries, rows, g_enc, g_b, g_dec):
-    """`g_enc[i] = sum dv * x`, `g_b[i] = sum dv`, `g_dec[i] = sum v * grad`, over the tokens where latent i fired."""
-    d = x.shape[1]
+def _weight_gradients(x, grad, values, slopes, first, entries, rows, g_enc, g_b, g_dec):
+    """`g_enc[i] = sum slope * x`, `g_b[i] = sum slope`, `g_dec[i] = sum value * grad`, over the entries of latent i."""
+    d, d_out = x.shape[1], grad.shape[1]
     for i in prange(len(first) - 1):
         enc, dec, bias = g_enc[i], g_dec[i], x[0, 0] * 0
         for c in range(d):
             enc[c] = 0
+        for c in range(d_out):
             dec[c] = 0
         for e in range(first[i], first[i + 1]):
-            row, value, slope = rows[e], values[entries[e]], grad_values[entries[e]]
+            row, value, slope = rows[e], values[entries[e]], slopes[entries[e]]
             bias += slope
-            for c in range(d):
-                enc[c] += slope * x[row, c]
-                dec[c] += value * grad[row, c]
+            if d == d_out:
+                for c in range(d):
+                    enc[c] += slope * x[row, c]
+                    dec[c] += value * grad[row, c]
+            else:
+                for c in range(d):
+                    enc[c] += slope * x[row, c]
+                for c in range(d_out):
+                    dec[c] += value * grad[row, c]
         g_b[i] = bias
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
 def _project(g_dec, W_dec, g_enc, g_b, squared):
     """Remove from each decoder gradient the part along its (unit) row; squared length of all gradients per latent."""
-    d = W_dec.shape[1]
+    d, d_in = W_dec.shape[1], g_enc.shape[1]
     for i in prange(W_dec.shape[0]):
         along = W_dec[0, 0] * 0
         for c in range(d):
@@ -93,7 +141,9 @@ def _project(g_dec, W_dec, g_enc, g_b, squared):
         total = g_b[i] * g_b[i]
         for c in range(d):
             g_dec[i, c] -= along * W_dec[i, c]
-            total += g_dec[i, c] * g_dec[i, c] + g_enc[i, c] * g_enc[i, c]
+            total += g_dec[i, c] * g_dec[i, c]
+        for c in range(d_in):
+            total += g_enc[i, c] * g_enc[i, c]
         squared[i] = total
 
 
@@ -147,28 +197,42 @@ class CompiledOps:
             return self._plain.select_above(pre, threshold)
         return _active(_run(select.above, _bits(pre), _bits(threshold.detach().to(pre.dtype))), pre.dtype)
 
-    def decode(self, x: Tensor, W_dec: Tensor, active: Active, scale: float) -> Decoded:
+    def decode(
+        self, target: Tensor, W_dec: Tensor, active: Active, scale: float, ends: tuple[int, ...] = ()
+    ) -> Decoded:
         """See `PlainOps.decode`."""
+        groups = len(ends) or 1
         out = Decoded(
-            self.buffer("grad", x.shape, x.dtype),
-            self.buffer("grad_values", active.values.shape, x.dtype),
-            self.buffer("squared", (len(x),), x.dtype),
+            self.buffer("grad", (groups, *target.shape), target.dtype),
+            self.buffer("grad_values", active.values.shape, target.dtype),
+            self.buffer("squared", (groups, len(target)), target.dtype),
         )
-        _run(_decode, x, W_dec, *active, _scalar(scale, x), *out)
+        number = _scalar(scale / groups, target)
+        if groups == 1:
+            _run(_decode, target, W_dec, *active, number, out.grad[0], out.grad_values, out.squared[0])
+        else:
+            _run(_decode_nested, target, W_dec, *active, np.array(ends), number, *out)
         return out
 
-    def weight_gradients(self, x: Tensor, decoded: Decoded, active: Active, out: Gradients) -> Tensor:
+    def weight_gradients(
+        self, x: Tensor, decoded: Decoded, active: Active, slopes: Tensor, out: Gradients, ends: tuple[int, ...] = ()
+    ) -> Tensor:
         """See `PlainOps.weight_gradients`."""
-        grouped = _run(_by_latent, *active, len(out.b_enc))
-        gradients = (active.values, decoded.grad_values)
-        _run(_weight_gradients, x, decoded.grad, *gradients, *grouped, out.W_enc, out.b_enc, out.W_dec)
-        return torch.from_numpy(np.diff(grouped[0]))
+        first, entries, rows, fired = _run(_by_latent, *active, slopes, len(out.b_enc))
+        start = 0
+        for grad, end in zip(decoded.grad, ends or (len(out.b_enc),), strict=True):
+            mine = slice(start, end)
+            gradients = (out.W_enc[mine], out.b_enc[mine], out.W_dec[mine])
+            _run(_weight_gradients, x, grad, active.values, slopes, first[start : end + 1], entries, rows, *gradients)
+            start = end
+        return torch.from_numpy(fired)
 
     def project(self, out: Gradients, W_dec: Tensor) -> float:
         """See `PlainOps.project`."""
         squared = self.buffer("norms", out.b_enc.shape, out.b_enc.dtype)
         _run(_project, out.W_dec, W_dec, out.W_enc, out.b_enc, squared)
-        return float(squared.double().sum() + out.b_dec.double().square().sum())
+        rest = (out.b_dec, *out.extra.values())
+        return float(squared.double().sum() + sum(g.double().square().sum() for g in rest))
 
     def adam(self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool) -> None:
         """See `PlainOps.adam`."""

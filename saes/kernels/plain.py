@@ -28,36 +28,60 @@ class PlainOps:
         rows, latents = (pre > threshold).nonzero(as_tuple=True)
         return _csr(rows, latents, pre[rows, latents], len(pre))
 
-    def decode(self, x: Tensor, W_dec: Tensor, active: Active, scale: float) -> Decoded:
-        """Error of the reconstruction of `x` (`b_dec` already subtracted), and its gradients."""
-        recons = torch.nn.functional.embedding_bag(
-            active.latents, W_dec, active.starts[:-1], mode="sum", per_sample_weights=active.values.to(W_dec.dtype)
-        )
-        error = recons - x
-        grad = error * scale
-        rows = _rows(active)
-        slopes = torch.empty_like(active.values)
-        for part in torch.arange(len(rows), device=x.device).split(1 << 18):  # bounds the gathered [part, d_in] copies
-            slopes[part] = (grad[rows[part]] * W_dec[active.latents[part]]).sum(1)
-        return Decoded(grad, slopes * (active.values > 0), error.square().sum(1))
+    def decode(
+        self, target: Tensor, W_dec: Tensor, active: Active, scale: float, ends: tuple[int, ...] = ()
+    ) -> Decoded:
+        """Error of `values @ W_dec` against `target [n, d_out]`, and its gradients.
 
-    def weight_gradients(self, x: Tensor, decoded: Decoded, active: Active, out: Gradients) -> Tensor:
-        """Fill `out` (all but `b_dec`) with sums over the active tokens; returns `[d_sae]` firing counts."""
-        d_sae = len(out.b_enc)
-        shape = (len(x), d_sae)
+        The loss is `scale / 2` times the mean over prefixes (`latents < end`, the last of `ends` is `d_sae`) of the
+        squared error. Entries lie by rising latent in every row.
+        """
+        bounds, values = ends or (len(W_dec),), active.values.to(W_dec.dtype)
+        errors = torch.stack(
+            [
+                torch.nn.functional.embedding_bag(
+                    active.latents,
+                    W_dec,
+                    active.starts[:-1],
+                    mode="sum",
+                    per_sample_weights=values if end == len(W_dec) else values * (active.latents < end),
+                )
+                - target
+                for end in bounds
+            ]
+        )
+        grad = (errors * (scale / len(bounds))).flip(0).cumsum(0).flip(0)
+        rows, groups = _rows(active), group_of(active.latents, bounds)
+        slopes = torch.empty_like(values)
+        for part in torch.arange(len(rows), device=rows.device).split(1 << 18):  # bounds the gathered [part, d] copies
+            slopes[part] = (grad[groups[part], rows[part]] * W_dec[active.latents[part]]).sum(1)
+        return Decoded(grad, slopes, errors.square().sum(2))
+
+    def weight_gradients(
+        self, x: Tensor, decoded: Decoded, active: Active, slopes: Tensor, out: Gradients, ends: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Fill `out` (all but `b_dec`) with sums over the entries; returns `[d_sae]` firing counts.
+
+        `x [n, d_in]` is what the encoder saw, `slopes [nnz]` the gradient of the pre-activations.
+        """
+        d_sae, values = len(out.b_enc), active.values.to(x.dtype)
         rows = _rows(active)
         where = torch.stack([rows, active.latents])
-        slopes = torch.sparse_coo_tensor(where, decoded.grad_values, shape, check_invariants=False).t()
-        values = torch.sparse_coo_tensor(where, active.values, shape, check_invariants=False).t()
-        out.W_enc.copy_(torch.sparse.mm(slopes, x))
-        out.W_dec.copy_(torch.sparse.mm(values, decoded.grad))
-        out.b_enc.zero_().index_add_(0, active.latents, decoded.grad_values)
+
+        def transposed(entries: Tensor) -> Tensor:
+            return torch.sparse_coo_tensor(where, entries, (len(x), d_sae), check_invariants=False).t()
+
+        out.W_enc.copy_(torch.sparse.mm(transposed(slopes), x))
+        groups = group_of(active.latents, ends or (d_sae,))
+        parts = [torch.sparse.mm(transposed(values * (groups == g)), grad) for g, grad in enumerate(decoded.grad)]
+        out.W_dec.copy_(sum(parts[1:], start=parts[0]))
+        out.b_enc.zero_().index_add_(0, active.latents, slopes)
         return torch.bincount(active.latents[active.values > 0], minlength=d_sae)
 
     def project(self, out: Gradients, W_dec: Tensor) -> float:
         """Remove from each decoder gradient the part along its (unit) row; the squared length of all gradients."""
         out.W_dec.sub_((out.W_dec * W_dec).sum(1, keepdim=True) * W_dec)
-        return sum(float(g.square().sum()) for g in out)
+        return sum(float(g.square().sum()) for g in out.by_name().values())
 
     def adam(self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool) -> None:
         """One Adam step in place; with `unit` the rows are then divided by their length."""
@@ -74,6 +98,11 @@ def _csr(rows: Tensor, latents: Tensor, values: Tensor, n: int) -> Active:
     starts = torch.zeros(n + 1, dtype=torch.int64, device=rows.device)
     starts[1:] = torch.bincount(rows, minlength=n).cumsum(0)
     return Active(starts, latents, values)
+
+
+def group_of(latents: Tensor, ends: tuple[int, ...]) -> Tensor:
+    """The first prefix that holds each latent."""
+    return torch.bucketize(latents, torch.tensor(ends, device=latents.device), right=True)
 
 
 def _rows(active: Active) -> Tensor:

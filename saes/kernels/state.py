@@ -1,6 +1,6 @@
 """The parameters and Adam moments of a run, one latent per row, and the small values that pass between the steps."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
@@ -18,26 +18,34 @@ class Active(NamedTuple):
     """`[nnz]` >= 0; 0 is padding"""
 
 
-class Gradients(NamedTuple):
+@dataclass
+class Gradients:
     """Of the loss with respect to the parameters, one latent per row."""
 
     W_enc: Tensor
     """`[d_sae, d_in]`"""
     b_enc: Tensor
     W_dec: Tensor
-    """`[d_sae, d_in]`"""
+    """`[d_sae, d_out]`"""
     b_dec: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """parameters that only some kinds have"""
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Every gradient, in the order of `TrainState.parameters`."""
+        return {**{name: getattr(self, name) for name in NAMES}, **self.extra}
 
 
 class Decoded(NamedTuple):
-    """What the decoder pass gives."""
+    """What the decoder pass gives. `G` is the number of nested prefixes: 1 where only the whole dictionary counts."""
 
     grad: Tensor
-    """`[n, d_in]`: gradient of the loss with respect to the reconstruction"""
+    """`[G, n, d_out]`: gradient of the loss with respect to the output of the latents of group `g`: the sum over all
+    prefixes that hold the group. `grad[0]` is the gradient of an output bias, `G * grad[-1] / scale` the error"""
     grad_values: Tensor
-    """`[nnz]`: gradient with respect to every active value"""
+    """`[nnz]`: gradient with respect to the value of every entry (padding has one too: it means nothing)"""
     squared: Tensor
-    """`[n]`: squared error of every token"""
+    """`[G, n]`: squared error of every token, for every prefix"""
 
 
 class AdamStep(NamedTuple):
@@ -57,8 +65,12 @@ class Ops(Protocol):
     def select_topk(self, pre: Tensor, k: int) -> Active: ...
     def select_batch(self, pre: Tensor, n: int) -> Active: ...
     def select_above(self, pre: Tensor, threshold: Tensor) -> Active: ...
-    def decode(self, x: Tensor, W_dec: Tensor, active: Active, scale: float) -> Decoded: ...
-    def weight_gradients(self, x: Tensor, decoded: Decoded, active: Active, out: Gradients) -> Tensor: ...
+    def decode(
+        self, target: Tensor, W_dec: Tensor, active: Active, scale: float, ends: tuple[int, ...] = ()
+    ) -> Decoded: ...
+    def weight_gradients(
+        self, x: Tensor, decoded: Decoded, active: Active, slopes: Tensor, out: Gradients, ends: tuple[int, ...] = ()
+    ) -> Tensor: ...
     def project(self, out: Gradients, W_dec: Tensor) -> float: ...
     def adam(
         self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool
@@ -77,9 +89,9 @@ class TrainState:
     b_enc: Tensor
     """`[d_sae]`"""
     W_dec: Tensor
-    """`[d_sae, d_in]`, rows of length 1"""
+    """`[d_sae, d_out]`, rows of length 1"""
     b_dec: Tensor
-    """`[d_in]`, subtracted from the input and added to the reconstruction"""
+    """`[d_out]`, added to the reconstruction; where an SAE reconstructs its own input, subtracted from it too"""
     silent: Tensor
     """`[d_sae]` int64: tokens since the latent last fired"""
     density: Tensor
@@ -88,6 +100,8 @@ class TrainState:
     """parameter name -> Adam's running mean and mean square of its gradient"""
     step: int = 0
     """Steps taken."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """parameters that only some kinds have (a threshold, a skip connection), by name"""
 
     @classmethod
     def initial(cls, b_dec: Tensor, d_sae: int, *, generator: torch.Generator) -> "TrainState":
@@ -98,8 +112,12 @@ class TrainState:
         b_enc = torch.zeros(d_sae, dtype=b_dec.dtype, device=b_dec.device)
         silent, density = torch.zeros_like(b_enc, dtype=torch.int64), torch.zeros_like(b_enc, dtype=torch.float32)
         state = cls(W_dec.clone(), b_enc, W_dec, b_dec.clone(), silent, density)
-        state.moments = {n: (torch.zeros_like(w), torch.zeros_like(w)) for n, w in state.parameters().items()}
+        state.zero_moments()
         return state
+
+    def zero_moments(self) -> None:
+        """Start Adam anew, for every parameter there is."""
+        self.moments = {n: (torch.zeros_like(w), torch.zeros_like(w)) for n, w in self.parameters().items()}
 
     @property
     def d_sae(self) -> int:
@@ -110,11 +128,11 @@ class TrainState:
         return TrainState.from_tensors({name: t.to(device) for name, t in self.tensors().items()}, self.step)
 
     def parameters(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in NAMES}
+        return {**{name: getattr(self, name) for name in NAMES}, **self.extra}
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, for a checkpoint."""
-        flat = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        flat = {**self.parameters(), "silent": self.silent, "density": self.density}
         for name, (mean, square) in self.moments.items():
             flat[f"{name}.mean"], flat[f"{name}.square"] = mean, square
         return flat
@@ -122,5 +140,7 @@ class TrainState:
     @classmethod
     def from_tensors(cls, flat: dict[str, Tensor], step: int) -> "TrainState":
         """The inverse of `tensors`."""
-        moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in NAMES}
-        return cls(**{n: flat[n] for n in (*NAMES, "silent", "density")}, moments=moments, step=step)
+        own = [name.removesuffix(".mean") for name in flat if name.endswith(".mean")]
+        extra = {name: flat[name] for name in sorted(own) if name not in NAMES}
+        moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in (*NAMES, *extra)}
+        return cls(**{n: flat[n] for n in (*NAMES, "silent", "density")}, moments=moments, step=step, extra=extra)

@@ -1,14 +1,14 @@
-"""One training step of a sparse autoencoder.
+"""One training step of a sparse dictionary.
 
-1. encode: `pre = (x - b_dec) @ W_enc + b_enc`, the only dense product;
-2. select the active latents (the kind says how) and decode them: `recons = values @ W_dec + b_dec`;
-3. loss `= FVU + aux_coefficient * L_aux`, where FVU is the squared error over the variance of the data;
+1. encode: `pre = x @ W_enc + b_enc`, the only dense product (`x` less `b_dec` where the dictionary reconstructs `x`);
+2. the rule of the kind selects the active latents; decode them: `recons = values @ W_dec + b_dec [+ x @ W_skip]`;
+3. loss `= FVU + penalty of the rule + aux_coefficient * L_aux`, where FVU is the squared error over the variance of
+   the target (the mean of it over nested prefixes, where the rule has them);
 4. gradients of the weights from the active latents alone, AuxK's added;
 5. clip, Adam (dense: silent latents coast on their momentum as in any Adam), decoder rows back to length 1.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from saes.kernels.auxk import EVERY, AuxK, add_auxk, dead_latents
 from saes.kernels.plain import PlainOps
-from saes.kernels.state import NAMES, Active, AdamStep, Gradients, Ops, TrainState
+from saes.kernels.rule import Pass, Rule
+from saes.kernels.state import Active, AdamStep, Gradients, Ops, TrainState
 
-Select = Callable[[Ops, Tensor], Active]
+SKIP = "W_skip"
+"""`[d_out, d_in]`: a linear path past the latents, learned with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class StepSettings:
     dead_window: int = 10_000_000
     clip_norm: float = 1.0
     encoder_dtype: torch.dtype = torch.float32
+    sparsity_warmup_steps: int = 0
+    """Steps over which the rule's penalty rises to its full weight."""
 
 
 class StepResult(NamedTuple):
@@ -44,45 +48,83 @@ class StepResult(NamedTuple):
     """L_aux; 0 when no latent is dead"""
     l0: float
     n_dead: int
+    penalty: float
+    """what the rule added to the loss; 0 for kinds without a sparsity penalty"""
+    threshold: float | None
+    """what separates active from silent latents (mean over latents); None for kinds without"""
+
+
+class Derivatives(NamedTuple):
+    """The loss of a batch and everything that follows from it."""
+
+    loss: float
+    fvu: float
+    aux: float
+    penalty: float
+    n_dead: int
+    counts: Tensor
+    """`[d_sae]` tokens on which each latent fired"""
+    active: Active
+    gradients: Gradients
+    """their memory is reused by the next call"""
 
 
 class Stepper:
     """Takes steps on a `TrainState`; holds the backend and the gradient buffers, nothing that a resume would need."""
 
-    def __init__(self, settings: StepSettings, select: Select, ops: Ops):
-        self.settings, self.select, self.ops = settings, select, ops
+    def __init__(self, settings: StepSettings, rule: Rule, ops: Ops):
+        self.settings, self.rule, self.ops = settings, rule, ops
         self._gradients: Gradients | None = None
         self._pre: Tensor | None = None
 
-    def step(self, state: TrainState, x: Tensor, lr: float) -> StepResult:
-        """One step on `x [n, d_in]`, changing `state` in place."""
-        n_dead, loss, fvu, aux, counts, gradients = self.gradients(state, x)
-        self._apply(state, gradients, lr)
-        _count(state, counts, len(x))
-        return StepResult(loss, fvu, aux, float(counts.sum()) / len(x), n_dead)
+    def step(self, state: TrainState, x: Tensor, lr: float, target: Tensor | None = None) -> StepResult:
+        """One step on `x [n, d_in]`, changing `state` in place. `target [n, d_out]` None: `x` is its own target."""
+        found = self.gradients(state, x, target)
+        threshold = self.rule.threshold(state, found.active)
+        self._apply(state, found.gradients, lr)
+        self.rule.constrain(state)
+        _count(state, found.counts, len(x))
+        l0 = float(found.counts.sum()) / len(x)
+        return StepResult(found.loss, found.fvu, found.aux, l0, found.n_dead, found.penalty, threshold)
 
-    def gradients(self, state: TrainState, x: Tensor) -> tuple[int, float, float, float, Tensor, Gradients]:
-        """`(n_dead, loss, fvu, aux, firing counts, gradients)`; the gradients' memory is reused by the next call."""
-        s, centred = self.settings, x - state.b_dec
+    def gradients(self, state: TrainState, x: Tensor, target: Tensor | None = None) -> Derivatives:
+        """The loss on a batch and its gradients."""
+        s, rule, ops = self.settings, self.rule, self.ops
+        tied = target is None
+        centred = x - state.b_dec if tied else x
+        goal = centred if target is None else _without_skip(state, x, target - state.b_dec)
         pre = self._encode(state, centred)
-        active = self.select(self.ops, pre)
+        selected = rule.select(ops, state, pre)
         scale = 2 / (len(x) * s.variance)
-        decoded = self.ops.decode(centred, state.W_dec, active, scale)
+        decoded = ops.decode(goal, state.W_dec, selected.active, scale, rule.ends)
+        back = rule.backward(ops, Pass(state, goal, selected, decoded, scale, s.variance, self._warmth(state)))
         out = self._gradients = self._gradients or Gradients(
-            *(torch.empty_like(w) for w in state.parameters().values())
+            torch.empty_like(state.W_enc),
+            torch.empty_like(state.b_enc),
+            torch.empty_like(state.W_dec),
+            torch.empty_like(state.b_dec),
         )
-        counts = self.ops.weight_gradients(centred, decoded, active, out)
-        fvu = float(decoded.squared.double().sum()) / (len(x) * s.variance)
+        counts = ops.weight_gradients(centred, decoded, selected.active, back.slopes, out, rule.ends)
+        fvus = decoded.squared.double().sum(1) / (len(x) * s.variance)
         aux, n_dead = 0.0, 0
-        if s.aux_coefficient:
+        if s.aux_coefficient and rule.revives:
             n_dead, dead = dead_latents(state, s.dead_window, s.k_aux)
             if n_dead:
                 part, aux_settings = slice(None, None, EVERY), AuxK(s.k_aux, s.aux_coefficient)
-                error = decoded.grad[part] / scale
-                aux = add_auxk(self.ops, state, centred[part], error, pre[part], dead, aux_settings, out)
-        # b_dec enters twice: added to the reconstruction, subtracted from the encoder's input
-        torch.sub(decoded.grad.sum(0), out.b_enc @ state.W_enc, out=out.b_dec)
-        return n_dead, fvu + s.aux_coefficient * aux, fvu, aux, counts, out
+                error = decoded.grad[-1, part] * (len(decoded.grad) / scale)
+                aux = add_auxk(ops, state, centred[part], error, pre[part], dead, aux_settings, out)
+        output = decoded.grad[0]  # the gradient of everything that is added to the reconstruction
+        # b_dec may enter twice: added to the reconstruction, subtracted from the encoder's input
+        torch.sub(output.sum(0), out.b_enc @ state.W_enc if tied else 0, out=out.b_dec)
+        out.extra = dict(back.extra or {})
+        out.b_enc.copy_(out.extra.pop("b_enc", out.b_enc))
+        if SKIP in state.extra:
+            out.extra[SKIP] = output.T @ x
+        loss = float(fvus.mean()) + back.penalty + s.aux_coefficient * aux
+        return Derivatives(loss, float(fvus[-1]), aux, back.penalty, n_dead, counts, selected.active, out)
+
+    def _warmth(self, state: TrainState) -> float:
+        return min(1.0, (state.step + 1) / (self.settings.sparsity_warmup_steps + 1))
 
     def _encode(self, state: TrainState, centred: Tensor) -> Tensor:
         dtype = torch.float32 if centred.dtype == torch.float32 else centred.dtype
@@ -101,8 +143,9 @@ class Stepper:
             root_scale=1 / math.sqrt(1 - AdamStep._field_defaults["beta2"] ** state.step),
             shrink=min(1.0, self.settings.clip_norm / max(norm, 1e-30)),
         )
-        for name, grad in zip(NAMES, gradients, strict=True):
-            self.ops.adam(getattr(state, name), grad, state.moments[name], adam, unit=name == "W_dec")
+        found = gradients.by_name()
+        for name, weight in state.parameters().items():
+            self.ops.adam(weight, found[name], state.moments[name], adam, unit=name == "W_dec")
 
 
 def choose_ops(x: Tensor | torch.device | str) -> Ops:
@@ -113,6 +156,11 @@ def choose_ops(x: Tensor | torch.device | str) -> Ops:
     from saes.kernels.compiled import CompiledOps
 
     return CompiledOps()
+
+
+def _without_skip(state: TrainState, x: Tensor, target: Tensor) -> Tensor:
+    """What is left for the latents once the linear path has written its part."""
+    return torch.addmm(target, x, state.extra[SKIP].T, alpha=-1) if SKIP in state.extra else target
 
 
 def _count(state: TrainState, counts: Tensor, n: int) -> None:

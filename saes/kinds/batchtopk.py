@@ -7,56 +7,48 @@ over the course of training, while the weights still move).
 """
 
 from collections.abc import Iterable
-from typing import ClassVar, Self, final
+from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interp.errors import ConfigError
-from saes.config import SAEConfig
-from saes.kernels.state import Active, Ops
-from saes.kernels.step import Select, choose_ops
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.config import KConfig
+from saes.kernels.rule import Selected, whole
+from saes.kernels.state import Active, Ops, TrainState
+from saes.kernels.step import choose_ops
+from saes.kinds.base import SAE
+from saes.kinds.jumprelu import JumpReLUSAE
+from saes.kinds.recipe import Recipe, Trained
+
+BatchTopKSAE = JumpReLUSAE
 
 
 @final
-class BatchTopKSAE(SAE):
-    """Features above their threshold, as many as the token needs."""
+class BatchTopKRecipe(Recipe):
+    """`k` latents per token on average; `ends`, where given, are nested prefixes (see `matryoshka.py`)."""
 
-    architecture: ClassVar[str] = "jumprelu"
+    def __init__(self, config: KConfig, *, ends: tuple[int, ...] = ()):
+        self.k, self.ends = config.k, ends
 
-    def __init__(self, weights: Weights, *, threshold: Tensor, metadata: SAEMetadata | None = None):
-        super().__init__(weights, metadata=metadata)
-        if bool((threshold < 0).any()):
-            raise ConfigError(f"thresholds must be >= 0, got {float(threshold.min()):g}; activations would be negative")
-        self.threshold = nn.Parameter(threshold, requires_grad=False)
+    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+        return whole(ops.select_batch(pre, self.k * len(pre)))
 
-    def activate(self, pre: Tensor) -> Tensor:
-        return pre.relu() * (pre > self.threshold)
+    def threshold(self, state: TrainState, active: Active) -> float:
+        return smallest(active)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
-        return ops.select_above(pre, self.threshold)
-
-    @staticmethod
-    def training_select(config: SAEConfig) -> Select:
-        return lambda ops, pre: ops.select_batch(pre, config.k * len(pre))
-
-    @classmethod
-    def from_training(
-        cls, config: SAEConfig, weights: Weights, *, metadata: SAEMetadata, batches: Iterable[Tensor]
-    ) -> Self:
-        sae = cls(weights, threshold=torch.zeros_like(weights.b_enc), metadata=metadata)
-        sae.threshold.fill_(sae.estimate_threshold(batches, config.k))
+    def finish(self, trained: Trained) -> JumpReLUSAE:
+        sae = JumpReLUSAE(trained.weights, threshold=torch.zeros_like(trained.weights.b_enc), metadata=trained.metadata)
+        sae.threshold.fill_(estimate_threshold(sae, trained.batches, self.k))
         return sae
 
-    @torch.no_grad()
-    def estimate_threshold(self, batches: Iterable[Tensor], k: int) -> float:
-        """Mean over `batches [n, d_in]` of the value that lets `k * n` latents through; 0 without batches."""
-        found = []
-        for x in batches:
-            active = choose_ops(x).select_batch(self.pre_activations(x), k * len(x))
-            found.append(float(active.values.min()) if len(active.values) else 0.0)
-        return sum(found) / max(1, len(found))
 
-    def extra_tensors(self) -> dict[str, Tensor]:
-        return {"threshold": self.threshold}
+@torch.no_grad()
+def estimate_threshold(sae: SAE, batches: Iterable[Tensor], k: int) -> float:
+    """Mean over `batches [n, d_in]` of the value that lets `k * n` latents through; 0 without batches."""
+    found = [smallest(choose_ops(x).select_batch(sae.pre_activations(x), k * len(x))) for x in batches]
+    return sum(found) / max(1, len(found))
+
+
+def smallest(active: Active) -> float:
+    """The smallest active value; 0 when nothing is active."""
+    return float(active.values.min()) if len(active.values) else 0.0

@@ -1,13 +1,35 @@
-"""Which class belongs to a config, and to an architecture on disk. A new kind adds itself here."""
+"""Which recipe trains a config. A new kind adds itself here."""
 
-from saes.config import BatchTopKConfig, SAEConfig, TopKConfig
-from saes.kinds.base import SAE
-from saes.kinds.batchtopk import BatchTopKSAE
-from saes.kinds.topk import TopKSAE
+from collections.abc import Callable
+from typing import Any
 
-BY_CONFIG: dict[type[SAEConfig], type[SAE]] = {TopKConfig: TopKSAE, BatchTopKConfig: BatchTopKSAE}
+from saes.config import (
+    BatchTopKConfig,
+    GatedConfig,
+    JumpReLUConfig,
+    MatryoshkaConfig,
+    ReLUConfig,
+    SAEConfig,
+    TopKConfig,
+)
+from saes.kinds.batchtopk import BatchTopKRecipe
+from saes.kinds.gated import GatedRecipe
+from saes.kinds.jumprelu import JumpReLURecipe
+from saes.kinds.matryoshka import matryoshka_recipe
+from saes.kinds.recipe import Recipe
+from saes.kinds.relu import ReLURecipe
+from saes.kinds.topk import TopKRecipe
+
+RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
+    TopKConfig: TopKRecipe,
+    BatchTopKConfig: BatchTopKRecipe,
+    MatryoshkaConfig: matryoshka_recipe,
+    JumpReLUConfig: JumpReLURecipe,
+    ReLUConfig: ReLURecipe,
+    GatedConfig: GatedRecipe,
+}
 
 
-def kind_of(config: SAEConfig) -> type[SAE]:
-    """The class that a config trains."""
-    return BY_CONFIG[type(config)]
+def recipe_of(config: SAEConfig) -> Recipe:
+    """How a config is trained."""
+    return RECIPES[type(config)](config)

@@ -1,23 +1,23 @@
 """TopK: each token keeps its `k` largest latents (Gao et al. 2024, 2406.04093, equation 3; then ReLU)."""
 
-from collections.abc import Iterable
-from typing import Any, ClassVar, Self, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
-from saes.config import SAEConfig
-from saes.kernels.state import Active, Ops
-from saes.kernels.step import Select
+from saes.config import KConfig
+from saes.kernels.rule import Selected, whole
+from saes.kernels.state import Active, Ops, TrainState
 from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.recipe import Recipe, Trained
 
 
 @final
 class TopKSAE(SAE):
     """At most `k` features per token (fewer where fewer pre-activations are positive)."""
 
-    architecture: ClassVar[str] = "topk"
+    architecture = "topk"
 
     def __init__(self, weights: Weights, *, k: int, metadata: SAEMetadata | None = None):
         super().__init__(weights, metadata=metadata)
@@ -32,15 +32,19 @@ class TopKSAE(SAE):
     def select(self, ops: Ops, pre: Tensor) -> Active:
         return ops.select_topk(pre, self.k)
 
-    @staticmethod
-    def training_select(config: SAEConfig) -> Select:
-        return lambda ops, pre: ops.select_topk(pre, config.k)
-
-    @classmethod
-    def from_training(
-        cls, config: SAEConfig, weights: Weights, *, metadata: SAEMetadata, batches: Iterable[Tensor]
-    ) -> Self:
-        return cls(weights, k=config.k, metadata=metadata)
-
     def extra_config(self) -> dict[str, Any]:
         return {"k": self.k, "rescale_acts_by_decoder_norm": False}
+
+
+@final
+class TopKRecipe(Recipe):
+    """Exactly `k` latents per token."""
+
+    def __init__(self, config: KConfig):
+        self.k = config.k
+
+    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+        return whole(ops.select_topk(pre, self.k))
+
+    def finish(self, trained: Trained) -> TopKSAE:
+        return TopKSAE(trained.weights, k=self.k, metadata=trained.metadata)

@@ -9,17 +9,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saes.config import BatchTopKConfig, TopKConfig
 from saes.kernels.auxk import CAP, EVERY, dead_latents
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
+from saes.kinds.batchtopk import BatchTopKRecipe
+from saes.kinds.topk import TopKRecipe
 
 D_IN, D_SAE, N, K = 24, 96, 80, 5
 BACKENDS = [PlainOps, CompiledOps]
-SELECTS = {
-    "topk": lambda ops, pre: ops.select_topk(pre, K),
-    "batchtopk": lambda ops, pre: ops.select_batch(pre, K * len(pre)),
+RULES = {
+    "topk": TopKRecipe(TopKConfig(d_sae=D_SAE, k=K)),
+    "batchtopk": BatchTopKRecipe(BatchTopKConfig(d_sae=D_SAE, k=K)),
 }
 
 
@@ -55,7 +58,7 @@ def reference_loss(weights, x, kind, dead, k_aux, coefficient, variance):
 
 
 @pytest.mark.parametrize("ops", BACKENDS)
-@pytest.mark.parametrize("kind", SELECTS)
+@pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("n_dead", [0, 5, 20])
 def test_hand_written_gradients_equal_autograd(ops, kind, n_dead):
     state, x, k_aux = make_state(), make_data(), 8
@@ -64,15 +67,15 @@ def test_hand_written_gradients_equal_autograd(ops, kind, n_dead):
     ]  # more than CAP * k_aux are silent equally long: the first take part
     state.silent[torch.arange(0, 3 * n_dead, 3)] = 1000
     stepper = Stepper(
-        StepSettings(variance=50.0, k_aux=k_aux, aux_coefficient=0.5, dead_window=900), SELECTS[kind], ops()
+        StepSettings(variance=50.0, k_aux=k_aux, aux_coefficient=0.5, dead_window=900), RULES[kind], ops()
     )
-    found_dead, loss, *_, gradients = stepper.gradients(state, x)
+    found = stepper.gradients(state, x)
     leaves = [w.clone().requires_grad_() for w in state.parameters().values()]
     expected = reference_loss(leaves, x, kind, dead, k_aux, 0.5, 50.0)
     expected.backward()
-    assert found_dead == n_dead
-    assert loss == pytest.approx(expected.item(), abs=1e-12)
-    for mine, leaf in zip(gradients, leaves, strict=True):
+    assert found.n_dead == n_dead
+    assert found.loss == pytest.approx(expected.item(), abs=1e-12)
+    for mine, leaf in zip(found.gradients.by_name().values(), leaves, strict=True):
         assert (mine - leaf.grad).abs().max() < 1e-10
 
 
@@ -135,11 +138,10 @@ def test_the_update_is_adam_with_clipping_on_unit_decoder_rows(ops, dtype):
     state, lr = make_state(dtype), 3e-3
     peers = [w.clone() for w in state.parameters().values()]
     adam = torch.optim.Adam(peers, lr=lr)
-    stepper = Stepper(StepSettings(variance=50.0, k_aux=8, dead_window=10**9, clip_norm=0.05), SELECTS["topk"], ops())
+    stepper = Stepper(StepSettings(variance=50.0, k_aux=8, dead_window=10**9, clip_norm=0.05), RULES["topk"], ops())
     for seed in range(4):
         x = make_data(dtype, seed)
-        *_, gradients = stepper.gradients(state, x)
-        raw = [g.clone() for g in gradients]
+        raw = [g.clone() for g in stepper.gradients(state, x).gradients.by_name().values()]
         raw[2] -= (raw[2] * state.W_dec).sum(1, keepdim=True) * state.W_dec
         for peer, grad in zip(peers, raw, strict=True):
             peer.grad = grad
@@ -156,7 +158,7 @@ def run_steps(ops, n_steps=12, encoder=torch.float32):
     state = make_state(torch.float32)
     state.silent[:20] = 10**6
     stepper = Stepper(
-        StepSettings(variance=100.0, k_aux=8, dead_window=1000, encoder_dtype=encoder), SELECTS["batchtopk"], ops
+        StepSettings(variance=100.0, k_aux=8, dead_window=1000, encoder_dtype=encoder), RULES["batchtopk"], ops
     )
     results = [stepper.step(state, make_data(torch.float32, seed), 1e-3) for seed in range(n_steps)]
     return state, results
@@ -223,7 +225,7 @@ def test_auxk_revives_latents_that_point_away_from_the_data():
         state = make_state(torch.float32)
         state.b_enc[:30] -= 6
         settings_ = StepSettings(variance=100.0, k_aux=16, aux_coefficient=coefficient, dead_window=500)
-        stepper = Stepper(settings_, SELECTS["topk"], CompiledOps())
+        stepper = Stepper(settings_, RULES["topk"], CompiledOps())
         for seed in range(400):
             stepper.step(state, make_data(torch.float32, seed), 1e-2)
         alive[coefficient] = int((state.silent[:30] < 500).sum())

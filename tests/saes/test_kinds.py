@@ -9,11 +9,13 @@ from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError
 from interp.recording.store import Stats
 from saes.config import BatchTopKConfig, TopKConfig
-from saes.folding import fold, input_scale
+from saes.folding import fold, input_scale, same_scale
 from saes.kernels.state import TrainState
 from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.batchtopk import BatchTopKSAE
-from saes.kinds.registry import kind_of
+from saes.kinds.batchtopk import estimate_threshold
+from saes.kinds.jumprelu import JumpReLUSAE
+from saes.kinds.recipe import Trained
+from saes.kinds.registry import recipe_of
 from saes.kinds.topk import TopKSAE
 
 D_IN, D_SAE, K = 16, 64, 5
@@ -30,7 +32,7 @@ def random_weights(seed=0):
 def make_saes(seed=0):
     threshold = torch.rand(D_SAE, generator=torch.Generator().manual_seed(seed + 1)) * 2
     weights = random_weights(seed)
-    return [TopKSAE(weights, k=K, metadata=METADATA), BatchTopKSAE(weights, threshold=threshold, metadata=METADATA)]
+    return [TopKSAE(weights, k=K, metadata=METADATA), JumpReLUSAE(weights, threshold=threshold, metadata=METADATA)]
 
 
 def dense(acts: SparseActs) -> torch.Tensor:
@@ -84,9 +86,8 @@ def test_jumprelu_passes_values_above_the_threshold_unchanged():
 def test_the_estimated_threshold_lets_k_latents_through_on_new_data():
     generator = torch.Generator().manual_seed(3)
     batches = [torch.randn(512, D_IN, generator=generator) * 2 for _ in range(8)]
-    sae = BatchTopKSAE.from_training(
-        BatchTopKConfig(d_sae=D_SAE, k=K), random_weights(), metadata=METADATA, batches=batches
-    )
+    sae = JumpReLUSAE(random_weights(), threshold=torch.zeros(D_SAE), metadata=METADATA)
+    sae.threshold.fill_(estimate_threshold(sae, batches, K))
     l0 = float((sae.encode(torch.randn(4096, D_IN, generator=generator) * 2) > 0).sum(1).float().mean())
     assert l0 == pytest.approx(K, rel=0.03)
 
@@ -100,9 +101,13 @@ def test_folding_the_scale_changes_units_and_nothing_else(config):
     state = TrainState.initial(torch.randn(D_IN, generator=generator), D_SAE, generator=generator)
     state.b_enc.copy_(torch.randn(D_SAE, generator=generator) * 0.3)
     x, scale = torch.randn(300, D_IN, generator=generator) * 40 + 9, 0.037
-    make = kind_of(config).from_training
-    scaled = make(config, fold(state, 1.0), metadata=METADATA, batches=[x * scale])
-    folded = make(config, fold(state, scale), metadata=METADATA, batches=[x])
+
+    def make(by: float, batches: list[torch.Tensor]):
+        scales = same_scale(by, D_IN)
+        trained = Trained(weights=fold(state, scales), own={}, scales=scales, metadata=METADATA, batches=batches)
+        return recipe_of(config).finish(trained)
+
+    scaled, folded = make(1.0, [x * scale]), make(scale, [x])
     torch.testing.assert_close(folded.encode(x) * scale, scaled.encode(x * scale), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(folded(x) * scale, scaled(x * scale), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(folded.W_dec.norm(dim=1), torch.ones(D_SAE))
@@ -125,4 +130,4 @@ def test_impossible_kinds_are_refused():
     with pytest.raises(ConfigError, match="k must lie"):
         TopKSAE(random_weights(), k=D_SAE + 1)
     with pytest.raises(ConfigError, match="thresholds"):
-        BatchTopKSAE(random_weights(), threshold=torch.full((D_SAE,), -0.1))
+        JumpReLUSAE(random_weights(), threshold=torch.full((D_SAE,), -0.1))

@@ -19,6 +19,7 @@ from interp.recording.store import Recording
 from saes.batches import Position, training_batches
 from saes.config import BatchTopKConfig, SAEConfig, TopKConfig, TrainConfig
 from saes.kernels.state import TrainState
+from saes.source import Source
 from saes.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 
@@ -118,6 +119,7 @@ def test_the_log_holds_the_documented_fields_at_every_tenth_step(whole):
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [*range(5, 78, 5), 78]
     keys = {"step", "tokens", "loss", "fvu", "l0", "dead", "dense", "aux", "lr", "tokens_per_second"}
+    keys |= {"penalty", "threshold"}
     assert all(line.keys() == keys for line in lines)
     assert lines[-1]["tokens"] == 78 * 256
     assert lines[-1]["fvu"] < lines[0]["fvu"]
@@ -224,8 +226,8 @@ def test_a_run_that_diverges_says_so_and_keeps_the_last_good_checkpoint(recordin
 
     healthy = Stepper.step
 
-    def sick(self, state, x, lr):
-        result = healthy(self, state, x, lr)
+    def sick(self, state, x, lr, target=None):
+        result = healthy(self, state, x, lr, target)
         if state.step == 25:
             state.W_dec.fill_(float("nan"))
             return result._replace(loss=float("nan"))
@@ -251,19 +253,19 @@ def test_a_recording_smaller_than_a_batch_is_refused(recording, tmp_path):
 
 def test_batches_from_a_position_are_the_batches_after_it(recording):
     read = {"batch_size": 512, "heldout_fraction": 0.1, "seed": 3}
-    stream = training_batches(recording, HOOK, **read)
+    stream = training_batches(Source(recording, HOOK), **read)
     seen = [next(stream) for _ in range(100)]
     epochs = {batch.next.epoch for batch in seen}
     assert len(epochs) > 1
     for at in (0, 17, 60):
-        again = next(training_batches(recording, HOOK, start=seen[at].next, **read))
-        assert torch.equal(again.activations, seen[at + 1].activations)
+        again = next(training_batches(Source(recording, HOOK), start=seen[at].next, **read))
+        assert torch.equal(again.x, seen[at + 1].x)
     assert seen[0].next == Position(0, 1)
 
 
 def test_training_never_sees_a_heldout_document(recording):
     heldout = torch.cat([b.activations[HOOK] for b in recording.sequential(split="heldout")])
-    stream = training_batches(recording, HOOK, batch_size=1024, heldout_fraction=0.1, seed=0)
-    trained = torch.cat([next(stream).activations for _ in range(21)])
+    stream = training_batches(Source(recording, HOOK), batch_size=1024, heldout_fraction=0.1, seed=0)
+    trained = torch.cat([next(stream).x for _ in range(21)])
     marks = {tuple(row) for row in heldout[:, :3].tolist()}
     assert not any(tuple(row) in marks for row in trained[:, :3].tolist())

@@ -1,0 +1,95 @@
+"""Gated: one path decides whether a latent fires, another how strongly (Rajamanoharan et al. 2024, arXiv 2404.16014).
+
+    z = (x - b_dec) @ W_enc          gate = z + b_gate          magnitude = relu(z * exp(r_mag) + b_mag)
+    f = 1[gate > 0] * magnitude
+
+    loss = FVU + l1_coefficient * mean sum relu(gate) / sqrt(variance) + FVU of relu(gate) through the frozen decoder
+
+L1 acts on the gate alone, so strengths are not shrunk. The gate is a step without slope; the last term gives it one:
+its own ReLU must reconstruct too, with `W_dec` and the added `b_dec` held fixed (equation 8). Decoder rows have
+length 1.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from saes.config import L1Config
+from saes.kernels.rule import Backward, Pass, Selected, sum_by_latent
+from saes.kernels.state import Active, Ops, TrainState
+from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.recipe import Recipe, Trained
+from saes.kinds.relu import l1_weight, select_positive
+
+
+@final
+class GatedSAE(SAE):
+    """`b_enc` is the gate's bias (`b_gate` on disk)."""
+
+    architecture = "gated"
+
+    def __init__(self, weights: Weights, *, r_mag: Tensor, b_mag: Tensor, metadata: SAEMetadata | None = None):
+        super().__init__(weights, metadata=metadata)
+        self.r_mag = nn.Parameter(r_mag, requires_grad=False)
+        self.b_mag = nn.Parameter(b_mag, requires_grad=False)
+
+    def activate(self, pre: Tensor) -> Tensor:
+        return (pre > 0) * _magnitude(pre, self.b_enc, self.r_mag, self.b_mag)
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        gate = select_positive(ops, pre)
+        own = (self.b_enc[gate.latents], self.r_mag[gate.latents], self.b_mag[gate.latents])
+        return gate._replace(values=_magnitude(gate.values, *own))
+
+    def saved_tensors(self) -> dict[str, Tensor]:
+        named = super().saved_tensors()
+        return {"b_gate": named.pop("b_enc"), **named}
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        return {"r_mag": self.r_mag, "b_mag": self.b_mag}
+
+
+@final
+class GatedRecipe(Recipe):
+    """The state's `b_enc` is `b_gate`; `r_mag` and `b_mag` are its own."""
+
+    revives = False
+
+    starts_from_data = True
+
+    def __init__(self, config: L1Config):
+        self.config = config
+
+    def own_parameters(self, pre: Tensor) -> dict[str, Tensor]:
+        return {name: torch.zeros(pre.shape[1], dtype=pre.dtype, device=pre.device) for name in ("r_mag", "b_mag")}
+
+    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+        gate, own = select_positive(ops, pre), (state.b_enc, state.extra["r_mag"], state.extra["b_mag"])
+        return Selected(gate._replace(values=_magnitude(gate.values, *(t[gate.latents] for t in own))), gate.values)
+
+    def backward(self, ops: Ops, step: Pass) -> Backward:
+        (active, gate), state = step.selected, step.state
+        b_gate, weight = state.b_enc, l1_weight(self.config, step)
+        to_magnitude = step.decoded.grad_values * (active.values > 0)  # a copy: `decode` below reuses its buffers
+        to_raw = to_magnitude * state.extra["r_mag"].exp()[active.latents]
+        kept = step.decoded.grad.clone(), step.decoded.squared.clone()
+        frozen = ops.decode(step.target, state.W_dec, active._replace(values=gate), step.scale)
+        to_gate = frozen.grad_values + weight
+        auxiliary = float(frozen.squared.double().sum()) * step.scale / 2
+        step.decoded.grad.copy_(kept[0])
+        step.decoded.squared.copy_(kept[1])
+        extra = {
+            "r_mag": sum_by_latent(active, to_raw * (gate - b_gate[active.latents]), b_gate),
+            "b_mag": sum_by_latent(active, to_magnitude, b_gate),
+            "b_enc": sum_by_latent(active, to_gate, b_gate),
+        }
+        return Backward(to_raw + to_gate, auxiliary + weight * float(gate.double().sum()), extra)
+
+    def finish(self, trained: Trained) -> GatedSAE:
+        own = {"r_mag": trained.own["r_mag"], "b_mag": trained.own["b_mag"] / trained.scales.unit}
+        return GatedSAE(trained.weights, **own, metadata=trained.metadata)
+
+
+def _magnitude(gate: Tensor, b_gate: Tensor, r_mag: Tensor, b_mag: Tensor) -> Tensor:
+    return ((gate - b_gate) * r_mag.exp() + b_mag).relu()

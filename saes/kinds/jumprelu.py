@@ -1,0 +1,110 @@
+"""JumpReLU: `f = pre * 1[pre > threshold]`, one learned threshold per latent (Rajamanoharan et al. 2024, 2407.14435).
+
+The step has no slope, so the threshold learns from those pre-activations that lie within half a bandwidth of it
+(straight-through estimators with a rectangular kernel, equations 11 and 12), judged before the step is applied:
+
+    df/dthreshold      = -(threshold / bandwidth) * 1[|pre - threshold| < bandwidth / 2]
+    dL0/dthreshold     = -(1 / bandwidth)         * 1[|pre - threshold| < bandwidth / 2]
+
+It is kept as it is, not as its logarithm (Adam would move a small one by `threshold * lr` a step, which is nothing),
+in float32 whatever the encoder's type, and at 0 or above after every step. Pre-activations at or below 0 never fire
+and teach it nothing. Thresholds start where the first batch lets `k` latents per token through.
+
+Two penalties, `k` being the L0 that is aimed at:
+
+    quadratic   coefficient * (L0 / k - 1)^2            0 at the target, 1 when nothing fires; moves thresholds only
+    tanh        coefficient * mean sum tanh(4 f) / k    about L0 / k; pulls small activations to 0 as well
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from interp.errors import ConfigError
+from saes.config import JumpReLUConfig
+from saes.kernels.rule import Backward, Pass, Selected, sum_by_latent
+from saes.kernels.state import Active, Ops, TrainState
+from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.recipe import Recipe, Trained
+
+TANH_SCALE = 4.0
+THRESHOLD = "threshold"
+
+
+@final
+class JumpReLUSAE(SAE):
+    """Features above their threshold, as many as the token needs."""
+
+    architecture = "jumprelu"
+
+    def __init__(self, weights: Weights, *, threshold: Tensor, metadata: SAEMetadata | None = None):
+        super().__init__(weights, metadata=metadata)
+        if bool((threshold < 0).any()):
+            raise ConfigError(f"thresholds must be >= 0, got {float(threshold.min()):g}; activations would be negative")
+        self.threshold = nn.Parameter(threshold, requires_grad=False)
+
+    def activate(self, pre: Tensor) -> Tensor:
+        return pre.relu() * (pre > self.threshold)
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        return ops.select_above(pre, self.threshold)
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        return {THRESHOLD: self.threshold}
+
+
+@final
+class JumpReLURecipe(Recipe):
+    """Learns thresholds by straight-through estimators."""
+
+    starts_from_data = True
+
+    def __init__(self, config: JumpReLUConfig):
+        self.config = config
+
+    def own_parameters(self, pre: Tensor) -> dict[str, Tensor]:
+        start = batch_threshold(pre, self.config.k)
+        return {THRESHOLD: torch.full((pre.shape[1],), start, dtype=pre.dtype, device=pre.device)}
+
+    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+        threshold = state.extra[THRESHOLD]
+        near = ops.select_above(pre, (threshold - self.config.bandwidth / 2).clamp_min(0))
+        fires = near.values > threshold[near.latents]
+        return Selected(near._replace(values=near.values * fires), near.values)
+
+    def backward(self, ops: Ops, step: Pass) -> Backward:
+        (active, raw), config = step.selected, self.config
+        fires, weight = active.values > 0, config.sparsity_coefficient * step.warmth
+        threshold, along = step.state.extra[THRESHOLD], step.decoded.grad_values  # along: dloss/df
+        at = threshold[active.latents]
+        band = ((raw - at).abs() < config.bandwidth / 2).to(raw.dtype)
+        l0 = float(fires.sum()) / step.n
+        if config.sparsity == "tanh":
+            bounded = torch.tanh(TANH_SCALE * active.values)
+            penalty = weight * float(bounded.double().sum()) / (step.n * config.k)
+            along = along + weight * TANH_SCALE * (1 - bounded.square()) / (step.n * config.k)
+            to_l0 = 0.0
+        else:
+            penalty = weight * (l0 / config.k - 1) ** 2
+            to_l0 = weight * 2 * (l0 / config.k - 1) / config.k / step.n
+        to_threshold = -band * (at * along + to_l0) / config.bandwidth
+        return Backward(along * fires, penalty, {THRESHOLD: sum_by_latent(active, to_threshold, threshold)})
+
+    def constrain(self, state: TrainState) -> None:
+        state.extra[THRESHOLD].clamp_min_(0)
+
+    def threshold(self, state: TrainState, active: Active) -> float:
+        return float(state.extra[THRESHOLD].mean())
+
+    def finish(self, trained: Trained) -> JumpReLUSAE:
+        threshold = trained.own[THRESHOLD] / trained.scales.unit
+        return JumpReLUSAE(trained.weights, threshold=threshold, metadata=trained.metadata)
+
+
+def batch_threshold(pre: Tensor, k: int) -> float:
+    """The value that lets `k * n` positive pre-activations of `pre [n, d_sae]` through; 0 when there are fewer."""
+    from saes.kernels.step import choose_ops
+
+    values = choose_ops(pre).select_batch(pre, k * len(pre)).values
+    return float(values.min()) if len(values) == k * len(pre) else 0.0

@@ -1,0 +1,64 @@
+"""ReLU with an L1 penalty: the first kind and the baseline (Bricken et al. 2023; Cunningham et al. 2023, 2309.08600).
+
+    loss = FVU + l1_coefficient * mean over tokens of sum_i f_i |W_dec_i| / sqrt(variance)
+
+Decoder rows have length 1 after every step, so `|W_dec_i|` is 1 and the penalty cannot be dodged by small activations
+on long rows. Dividing by the root of the data's variance makes the coefficient free of units. The weight rises from 0
+over the first steps (`TrainConfig.sparsity_warmup`). The price of L1 is shrinkage: every activation is pulled to 0, the
+large ones too. Dead latents are not revived (the recipe knows no AuxK).
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from saes.config import L1Config
+from saes.kernels.rule import Backward, Pass, Selected, whole
+from saes.kernels.state import Active, Ops, TrainState
+from saes.kinds.base import SAE
+from saes.kinds.recipe import Recipe, Trained
+
+
+@final
+class ReLUSAE(SAE):
+    """Every positive pre-activation is active."""
+
+    architecture = "standard"
+
+    def activate(self, pre: Tensor) -> Tensor:
+        return pre.relu()
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        return select_positive(ops, pre)
+
+
+@final
+class ReLURecipe(Recipe):
+    """L1 on activations."""
+
+    revives = False
+
+    def __init__(self, config: L1Config):
+        self.config = config
+
+    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+        return whole(select_positive(ops, pre))
+
+    def backward(self, ops: Ops, step: Pass) -> Backward:
+        values = step.selected.active.values
+        weight = l1_weight(self.config, step)
+        return Backward((step.decoded.grad_values + weight) * (values > 0), weight * float(values.double().sum()))
+
+    def finish(self, trained: Trained) -> ReLUSAE:
+        return ReLUSAE(trained.weights, metadata=trained.metadata)
+
+
+def select_positive(ops: Ops, pre: Tensor) -> Active:
+    """Every positive entry of `pre [n, d_sae]`."""
+    return ops.select_above(pre, torch.zeros(pre.shape[1], dtype=pre.dtype, device=pre.device))
+
+
+def l1_weight(config: L1Config, step: Pass) -> float:
+    """What one unit of one activation of one token costs."""
+    return config.l1_coefficient * step.warmth / (step.n * step.variance**0.5)

@@ -1,0 +1,198 @@
+"""One dictionary in training: opened or resumed, advanced by a batch at a time, finished.
+
+Who reads the batches is no business of a run (`saes.train` does, for one run or for many at once).
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.artifacts import Draft
+from interp.errors import NonFiniteError
+from interp.runtime import make_generator, parse_dtype, pick_device
+from saes.batches import Position, TrainingBatch, check_stats, training_batches
+from saes.checkpoint import FILE, Checkpoint, read_checkpoint, write_checkpoint
+from saes.config import SAEConfig, TrainConfig, plan
+from saes.evaluate import evaluate_on_recording
+from saes.folding import fold
+from saes.health import Metrics, append_line, measure, truncate_log
+from saes.initial import initial_state
+from saes.kernels.step import Stepper, StepResult, StepSettings, choose_ops
+from saes.kinds.base import SAE, SAEMetadata
+from saes.kinds.recipe import Trained
+from saes.kinds.registry import recipe_of
+from saes.source import Source
+from saes.weights.folder import save_sae
+
+THRESHOLD_BATCHES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train, how, and where to put it."""
+
+    sae: SAEConfig
+    train: TrainConfig
+    folder: Path
+
+
+class Run:
+    """One training run."""
+
+    def __init__(self, source: Source, job: Job, *, overwrite: bool = False, device: str | None = None):
+        self.source, self.config, self.train_config, self.folder = source, job.sae, job.train, job.folder
+        for place in source.places:
+            check_stats(place.recording, place.hook_point)
+        self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
+        self.recipe = recipe_of(job.sae)
+        identity = run_identity(source, job.sae, job.train)
+        self.draft = Draft.open(job.folder, kind="sae", config=identity, seed=job.train.seed, overwrite=overwrite)
+        self.device = pick_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        saved = read_checkpoint(self.draft.path) or self._start()
+        self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
+        self.diverged = False
+        truncate_log(self.draft.path, self.state.step)
+        self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device))
+        self._input, self._output = (s.float().to(self.device) for s in source.scales[:2])
+        self._window: list[tuple[StepResult, float]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether every step has been taken."""
+        return self.state.step >= self.plan.n_steps
+
+    def step(self, batch: TrainingBatch) -> Metrics | None:
+        """One step; metrics when a health line is due."""
+        started = time.perf_counter()
+        lr = self.plan.lr_at(self.state.step)
+        x = batch.x.to(self.device) * self._input
+        target = None if batch.target is None else batch.target.to(self.device) * self._output
+        result = self._stepper.step(self.state, x, lr, target)
+        self.position = batch.next
+        if not isfinite(result.loss):
+            self.diverged = True
+            raise NonFiniteError(
+                f"the loss is {result.loss} at step {self.state.step}; lower lr (it was {self.plan.lr:.1e})"
+            )
+        spent = time.perf_counter() - started
+        self.seconds += spent
+        self._window.append((result, spent))
+        if self.state.step % self.train_config.checkpoint_every == 0:
+            self.checkpoint()
+        if self.state.step % self.train_config.log_every and not self.done:
+            return None
+        return self._report(lr)
+
+    def checkpoint(self) -> None:
+        """Write where the run stands (not after a step that diverged)."""
+        if not self.diverged:
+            write_checkpoint(self.draft.path, Checkpoint(self.state, self.position, self.seconds))
+
+    def finish(self) -> SAE:
+        """Fold, finish the kind, evaluate on held-out documents, write the folder."""
+        state, recording = self.state.to("cpu"), self.source.recording
+        metadata = SAEMetadata(
+            model=recording.model,
+            weight_hash=recording.weight_hash,
+            hook_point=self.source.inputs[0].hook_point,
+            hook_point_out=self.source.target.hook_point if self.source.target else "",
+            context_size=recording.context_length,
+            bos=str(recording.manifest.config.get("bos", "")),
+        )
+        sae = self.recipe.finish(
+            Trained(
+                weights=fold(state, self.source.scales),
+                own=state.extra,
+                scales=self.source.scales,
+                metadata=metadata,
+                batches=(b.x for b in islice(self.read(Position()), THRESHOLD_BATCHES)),
+            )
+        )
+        fraction = self.train_config.heldout_fraction
+        heldout = evaluate_on_recording(sae, self.source.recordings, heldout_fraction=fraction)
+        save_sae(sae, self.draft.path)
+        (self.draft.path / FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.draft.path / FILE).parent.rmdir()
+        self.draft.finish(
+            summary=self._summary(sae, asdict(heldout)), parents=self._parents(), threads=torch.get_num_threads()
+        )
+        return sae
+
+    def read(self, start: Position):
+        """The batches that this run trains on."""
+        return training_batches(
+            self.source,
+            batch_size=self.plan.batch_size,
+            heldout_fraction=self.train_config.heldout_fraction,
+            seed=self.train_config.seed,
+            start=start,
+        )
+
+    def _settings(self) -> StepSettings:
+        return StepSettings(
+            variance=self.source.variance,
+            k_aux=self.plan.k_aux,
+            aux_coefficient=self.train_config.aux_coefficient,
+            dead_window=self.plan.dead_window,
+            clip_norm=self.train_config.clip_norm,
+            encoder_dtype=parse_dtype(self.train_config.encoder_dtype),
+            sparsity_warmup_steps=self.plan.sparsity_warmup_steps,
+        )
+
+    def _start(self) -> Checkpoint:
+        generator = make_generator(self.train_config.seed, "sae", "initial weights")
+        first: Callable[[], TrainingBatch] = lambda: next(self.read(Position()))  # noqa: E731
+        return Checkpoint(initial_state(self.recipe, self.source, self.config.d_sae, first, generator), Position(), 0.0)
+
+    def _parents(self) -> dict[str, str]:
+        recordings = self.source.recordings
+        return {
+            **{recording.key: recording.manifest.content_hash for recording in recordings},
+            **{f"model:{recording.model}": recording.weight_hash for recording in recordings},
+        }
+
+    def _summary(self, sae: SAE, heldout: dict) -> dict:
+        return {
+            "d_in": sae.d_in,
+            "d_sae": sae.d_sae,
+            "hook_point": self.source.inputs[0].hook_point,
+            "model": self.source.recording.model,
+            "architecture": sae.architecture,
+            "tokens_seen": self.plan.n_steps * self.plan.batch_size,
+            "tokens_per_second": round(self.plan.n_steps * self.plan.batch_size / max(self.seconds, 1e-9)),
+            "plan": str(self.plan),
+            "heldout": heldout,
+        }
+
+    def _report(self, lr: float) -> Metrics:
+        results, times = zip(*self._window, strict=True)
+        self._window.clear()
+        size = self.plan.batch_size
+        metrics = measure(self.state, list(results), self.plan.dead_window, batch_size=size, seconds=sum(times), lr=lr)
+        append_line(self.draft.path, metrics)
+        self.draft.update(**asdict(metrics), total_tokens=self.plan.n_steps * size, plan=str(self.plan))
+        return metrics
+
+
+def run_identity(source: Source, sae: SAEConfig, train: TrainConfig) -> dict:
+    """The settings that determine a run: the `config` of its manifest."""
+    first = source.inputs[0]
+    place: dict[str, Any] = {"recording": source.recording.folder.name, "hook_point": first.hook_point}
+    if len(source.inputs) > 1:
+        place["places"] = [str(each) for each in source.inputs]
+    hashes = [recording.manifest.content_hash for recording in source.recordings]
+    place["recording_hash"] = hashes[0] if len(hashes) == 1 else hashes
+    return {"kind": sae.kind, **_plain(asdict(sae)), **asdict(train), **place}
+
+
+def _plain(settings: dict) -> dict:
+    """Tuples as lists, as JSON gives them back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
