@@ -15,9 +15,10 @@ KEYS = [
     ("j  k", "next, previous feature (arrows do the same)"),
     ("r", "a random feature"),
     ("Ctrl Enter", "run the prompt"),
+    ("+  -  0", "circuit: closer, farther, all of it"),
     ("t", "light or dark"),
     ("?", "this list"),
-    ("Esc", "leave a field, close this list"),
+    ("Esc", "leave a field, let go of an edge, close this list"),
 ]
 
 THEME: Any = {

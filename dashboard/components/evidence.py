@@ -54,6 +54,28 @@ def evidence_table(values: dict[str, Any], *, skip: tuple[str, ...] = ()) -> htm
     return html.Table(html.Tbody(rows), className="wb-evidence")
 
 
+def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div:
+    """Rows that share their names, as a small table; `low` and `high` become one column."""
+    names = [n for n in dict.fromkeys(key for record in records for key in record) if n not in ("low", "high")]
+    interval = any("low" in record and "high" in record for record in records)
+    head = [html.Th(n.replace("_", " "), scope="col") for n in names] + ([html.Th("95 %")] if interval else [])
+    body = [html.Tr([*(_cell(record.get(n), n) for n in names), *_interval(record, interval)]) for record in records]
+    more = html.P(f"and {len(records) - limit} more", className="wb-note") if len(records) > limit else None
+    table = html.Table([html.Thead(html.Tr(head)), html.Tbody(body[:limit])], className="wb-evidence wb-records")
+    return html.Div([table, more], className="wb-scroll")
+
+
+def _cell(value: Any, name: str) -> html.Td:
+    return html.Td("" if value is None else number(value, signed=name in _CHANGES), dir="auto")
+
+
+def _interval(record: dict[str, Any], wanted: bool) -> list[html.Td]:
+    if not wanted:
+        return []
+    low, high = record.get("low"), record.get("high")
+    return [html.Td(f"{number(low)} to {number(high)}" if low is not None and high is not None else "")]
+
+
 def words(name: str) -> str:
     """`p_holm` -> what it means; other names without their underscores."""
     return WORDS.get(name) or visible(name.replace("_", " "), 60)

@@ -5,6 +5,7 @@ Positions are computed here and never move with the browser: the same circuit lo
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,9 @@ def draw(
     elements = _axes(places, tokens or [])
     elements += _nodes(ordered, places, stands_for, roles or {}, groups, colours)
     drawn, edges = _edges(rows, stands_for, {i: (p.x, p.y) for i, p in places.items()})
-    return Drawing(elements + drawn, edges, ordered, len({p.row for p in places.values()}))
+    return Drawing(
+        elements + _moves(ordered, stands_for) + drawn, edges, ordered, len({p.row for p in places.values()})
+    )
 
 
 def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]:
@@ -219,6 +222,19 @@ def _edges(
         elements.append({"data": data, "classes": "negative" if (score or 0.0) < 0 else ""})
     elements.sort(key=lambda e: e["data"]["strength"])
     return elements, meaning
+
+
+def _moves(ordered: list[str], stands_for: dict[str, str]) -> list[dict[str, Any]]:
+    """Quiet lines between the positions of one head: what it reads at one, it writes at a later one."""
+    at: dict[str, list[str]] = defaultdict(list)
+    for i in ordered:
+        if stands_for[i] == i and _position(i) >= 0 and _name(i).kind == "head":
+            at[i.partition("@")[0]].append(i)
+    pairs = [pair for places in at.values() for pair in pairwise(places)]
+    return [
+        {"data": {"id": f"moves:{a}:{b}", "source": a, "target": b}, "classes": "moves", "selectable": False}
+        for a, b in pairs
+    ]
 
 
 def _bend(where: dict[str, tuple[float, float]], source: str, target: str, nth: int) -> float:

@@ -94,9 +94,10 @@ def _edge_rules(colours: Theme, many: bool) -> list[dict[str, Any]]:
             "control-point-weights": 0.5,
         }
     )
+    quiet = {"curve-style": "straight", "line-style": "dotted", "width": 1.2, "line-color": colours.muted}
     return [
         {
-            "selector": "edge",
+            "selector": "edge[width]",
             "style": {
                 **{"width": "data(width)", "opacity": 0.55 if many else 0.9, "target-arrow-shape": "triangle"},
                 **{"arrow-scale": 0.8, "target-label": "data(letter)", "target-text-offset": 22, "font-size": 11},
@@ -104,6 +105,7 @@ def _edge_rules(colours: Theme, many: bool) -> list[dict[str, Any]]:
                 **{"text-background-opacity": 1, "text-background-padding": 2, "overlay-padding": 5, **curve},
             },
         },
+        {"selector": "edge.moves", "style": {**quiet, "target-arrow-shape": "none", "events": "no"}},
         {"selector": "edge.negative", "style": {"line-style": "dashed", "line-dash-pattern": [6, 4]}},
     ]
 

@@ -3,27 +3,31 @@
 import json
 from typing import Any
 
-import dash_ag_grid as dag
-import dash_cytoscape as cyto
 import dash_mantine_components as dmc
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.addresses import circuit_href, whole_number
 from dashboard.components.attributes import attrs
-from dashboard.components.frame import graph, page, panel, select
+from dashboard.components.frame import page, select
 from dashboard.context import Context, current
-from dashboard.figures.circuit import LETTERED, Drawing, draw, group_colour
-from dashboard.figures.circuit_style import role_colours, stylesheet, via_colours
+from dashboard.figures.circuit import LETTERED, Drawing, draw
+from dashboard.figures.circuit_style import stylesheet
 from dashboard.figures.curve import faithfulness_at, faithfulness_curve
-from dashboard.figures.theme import Theme, theme, visible
+from dashboard.figures.theme import theme, visible
+from dashboard.pages.circuit_panels import (
+    chips,
+    curve_panel,
+    graph_panel,
+    legend,
+    table_panel,
+    table_row,
+    to_number,
+    to_position,
+)
 from dashboard.pages.circuit_side import details, summary
 from dashboard.views import circuit as view
 from dashboard.views import circuit_groups as grouping
 from interp.circuits.circuit import Circuit
-
-_STEPS = 100
-"""the slider runs over the logarithm of the number of edges"""
-VIA_WORDS = {"q": "query", "k": "key", "v": "value", "other": "MLP or logits"}
 
 
 def layout(
@@ -60,9 +64,9 @@ def layout(
         html.Div(id="circuit-address", hidden=True),
         html.Div(
             [
-                _graph_panel(scored, shown, paths == "1"),
-                html.Aside([_curve_panel(has_curve), html.Div(id="circuit-side")], className="wb-circuit-side"),
-                _table_panel(),
+                graph_panel(scored, shown, paths == "1"),
+                html.Aside([curve_panel(has_curve), html.Div(id="circuit-side")], className="wb-circuit-side"),
+                table_panel(),
             ],
             className="wb-circuit",
         ),
@@ -78,6 +82,7 @@ def register(app: Dash) -> None:
         Output("circuit-slider", "value"),
         Output("circuit-group-name", "value"),
         Input("circuit-slider", "value"),
+        Input("circuit-score", "value"),
         Input("circuit-found", "n_clicks"),
         Input("circuit-paths", "checked"),
         Input("circuit-group", "n_clicks"),
@@ -167,111 +172,6 @@ def _register_browser(app: Dash) -> None:
     )
 
 
-def _graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Section:
-    position = to_position(shown if shown is not None else min(scored.found, scored.limit), scored.limit)
-    slider = dmc.Slider(
-        id="circuit-slider", min=0, max=_STEPS, step=1, value=position, label=None, size="sm", flex=1, miw=140,
-        className="wb-circuit-slider", thumbLabel="Number of edges",
-    )  # fmt: skip
-    thin = html.Div(
-        [
-            html.Span("Edges", className="wb-quiet"),
-            slider,
-            html.Span(id="circuit-count", className="wb-circuit-count", **attrs({"aria-live": "polite"})),
-            dmc.Button("As found", id="circuit-found", size="compact-xs", variant="default"),
-            dmc.Switch(
-                id="circuit-paths", label="only paths to the logits", checked=paths, size="xs",
-                className="" if scored.has_ends else "wb-hidden",
-            ),
-        ],
-        className="wb-circuit-thin",
-    )  # fmt: skip
-    picture = cyto.Cytoscape(
-        id="circuit-graph", elements=[], layout={"name": "preset", "fit": False}, responsive=False,
-        boxSelectionEnabled=True, autoungrabify=True, userZoomingEnabled=False, minZoom=0.15, maxZoom=1.6,
-        style={"width": "100%", "height": "100%"},
-    )  # fmt: skip
-    zoom = [
-        html.Button(sign, id=f"circuit-zoom-{key}", className="wb-icon", type="button", title=title,
-                    **attrs({"data-circuit-zoom": key, "aria-label": title}))
-        for sign, key, title in (("+", "in", "Closer (+)"), ("−", "out", "Farther (-)"), ("⤢", "fit", "All of it (0)"))
-    ]  # fmt: skip
-    return panel(
-        "Graph",
-        thin,
-        html.Div(
-            picture,
-            id="circuit-canvas",
-            className="wb-circuit-canvas",
-            role="figure",
-            **attrs({"aria-label": "Graph of the circuit; the table below holds the same edges"}),
-        ),
-        html.Div(id="circuit-legend", className="wb-legend"),
-        _group_controls(),
-        actions=zoom,
-        note="input below, output above; a click shows the evidence, Shift selects several",
-    )
-
-
-def _group_controls() -> html.Div:
-    proposals = [{"value": k, "label": words} for k, words in grouping.PROPOSALS.items()]
-    return html.Div(
-        [
-            dmc.MultiSelect(id="circuit-members", data=[], value=[], placeholder="nodes to group", size="xs",
-                            searchable=True, clearable=True, flex=1, miw=200,
-                            **attrs({"aria-label": "Nodes to group"})),
-            dmc.TextInput(id="circuit-group-name", placeholder="name", size="xs", w=130,
-                          **attrs({"aria-label": "Name of the group"})),
-            dmc.Button("Group", id="circuit-group", size="xs", variant="default"),
-            dmc.Select(id="circuit-propose", data=proposals, placeholder="group automatically", size="xs", w=170,
-                       clearable=True, **attrs({"aria-label": "Group automatically"})),
-            html.Div(id="circuit-groups", className="wb-groups"),
-        ],
-        className="wb-controls wb-group-controls",
-    )  # fmt: skip
-
-
-def _curve_panel(present: bool) -> html.Section:
-    return panel(
-        "Faithfulness",
-        graph("circuit-curve", label="Faithfulness over number of edges", height=200),
-        note="1 is the whole model; grey: random circuits of that size",
-        className="" if present else "wb-hidden",
-    )
-
-
-def _table_panel() -> html.Section:
-    score = {"valueFormatter": {"function": "d3.format('+.4~g')(params.value)"}, "type": "rightAligned"}
-    exact = {"valueFormatter": {"function": "params.value == null ? '' : d3.format('+.4~g')(params.value)"}}
-    columns = [
-        {"field": "source", "headerName": "from", "flex": 1, "minWidth": 80},
-        {"field": "target", "headerName": "to", "flex": 1, "minWidth": 80},
-        {"field": "via", "headerName": "through", "width": 92},
-        {"field": "position", "headerName": "position", "width": 92, "hide": True},
-        {"field": "score", "headerName": "score", "width": 96, **score},
-        {"field": "exact", "headerName": "exact", "width": 96, "type": "rightAligned", **exact},
-        {"field": "interval", "headerName": "95 % interval", "flex": 1.3, "minWidth": 120, "sortable": False},
-        {"field": "member", "headerName": "in circuit", "width": 92},
-    ]
-    grid = dag.AgGrid(
-        id="circuit-grid", columnDefs=columns, getRowId="params.data.id", className="wb-grid", columnSize=None,
-        dashGridOptions={"rowHeight": 30, "headerHeight": 32, "animateRows": False},
-    )  # fmt: skip
-    return panel("Edges", grid, note="the same edges as a table, strongest first", className="wb-circuit-table")
-
-
-def to_position(n: int, limit: int) -> int:
-    """The slider's position, 0 to 100, for `n` of at most `limit` edges."""
-    import math
-
-    return round(_STEPS * math.log(max(1, n)) / math.log(limit)) if limit > 1 else _STEPS
-
-
-def to_number(position: float, limit: int) -> int:
-    """The number of edges at a position of the slider."""
-    return max(1, min(limit, round(limit ** (position / _STEPS))))
-
-
 def _lead(found: Circuit) -> str:
     s = found.settings
     kind = {"induction": "The induction circuit", "discovered": "A circuit"}.get(str(s.get("kind")), "A circuit")
@@ -281,8 +181,9 @@ def _lead(found: Circuit) -> str:
 
 
 def _change(
-    position: float, _found: Any, paths: bool, _group: Any, proposal: str | None, _fold: Any, _ungroup: Any,
-    members: list[str] | None, name: str | None, shown: dict[str, Any], state: dict[str, Any],
+    position: float, score: float | str | None, _found: Any, paths: bool, _group: Any, proposal: str | None,
+    _fold: Any, _ungroup: Any, members: list[str] | None, name: str | None, shown: dict[str, Any],
+    state: dict[str, Any],
 ) -> Any:  # fmt: skip
     """The next view, and where the slider and the name of the next group then stand."""
     trigger, groups = ctx.triggered_id, grouping.parse_groups(shown["groups"])
@@ -294,6 +195,12 @@ def _change(
         if position == to_position(min(before, state["limit"]), state["limit"]):
             return no_update, slider, title
         shown = shown | {"n": to_number(position, state["limit"])}
+    elif trigger == "circuit-score":
+        if not isinstance(score, int | float):
+            return no_update, slider, title
+        found = view.circuit(current().workspace, state["name"])
+        number = max(1, view.scored(current().workspace, state["name"], found).at_least(score))
+        shown, slider = shown | {"n": number}, to_position(number, state["limit"])
     elif trigger == "circuit-found":
         shown, slider = shown | {"n": None}, to_position(min(state["found"], state["limit"]), state["limit"])
     elif trigger == "circuit-paths":
@@ -326,16 +233,16 @@ def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> A
     roles = {n.name: n.role for n in found.nodes if n.role}
     drawing = draw(rows, colours, roles=roles, groups=groups, alone=alone, tokens=view.prompt(workspace, name).tokens)
     curve = view.table(workspace, name, "curve")
-    figure = faithfulness_curve(curve, scored.total, colours, current=shown["n"] or scored.found, height=200)
-    legend = _legend(rows, [roles[n] for n in _bare(drawing) if n in roles], colours)
+    figure = faithfulness_curve(curve, scored.total, colours, current=shown["n"] or _asked(found), height=200)
+    lines = legend(rows, [roles[n] for n in _bare(drawing) if n in roles], colours)
     return (
         drawing.elements,
-        [_table_row(row) for row in rows],
+        [table_row(row) for row in rows],
         _count(rows, scored, shown, curve),
-        _chips(groups, colours),
+        chips(groups, colours),
         drawing.nodes,
         figure,
-        legend,
+        lines,
         {"height": f"{max(420, min(1200, 100 + 56 * drawing.n_rows))}px"},
         {"height": f"{min(360, 36 + 30 * max(1, len(rows)))}px"},
     )
@@ -351,7 +258,8 @@ def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], sc
     if not chosen:
         return rules, summary(workspace, name, found, colours)
     here = rows if any(row["id"] == chosen for row in rows) else scored.rows if "-" in chosen else rows
-    return rules, details(workspace, name, found, here, chosen, grouping.parse_groups(shown["groups"]), colours)
+    groups = grouping.parse_groups(shown["groups"])
+    return rules, details(workspace, name, found, here, chosen, groups, colours, group=scored.group)
 
 
 def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
@@ -364,6 +272,12 @@ def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) ->
     return {"content": text, "filename": f"{state['name']}{size}.json", "type": "application/json"}
 
 
+def _asked(found: Circuit) -> int:
+    """How many of the best edges the circuit was cut from: those on no path were left out of it."""
+    asked = found.settings.get("asked")
+    return asked if isinstance(asked, int) else len(found.edges)
+
+
 def _whole(shown: dict[str, Any]) -> bool:
     return shown["n"] is None and not shown["paths"]
 
@@ -372,61 +286,13 @@ def _bare(drawing: Drawing) -> list[str]:
     return [i.partition("@")[0] for i in drawing.nodes]
 
 
-def _table_row(row: view.Row) -> dict[str, Any]:
-    known = row["low"] is not None and row["high"] is not None
-    return {
-        **{k: row[k] for k in ("id", "source", "target", "position", "exact")},
-        **{"via": VIA_WORDS[row["via"]] if row["via"] else "", "score": row["score"] or 0.0},
-        **{"interval": f"{row['low']:.4g} to {row['high']:.4g}".replace("-", "−") if known else ""},
-        "member": "yes" if row["member"] else "",
-    }
-
-
 def _count(rows: list[view.Row], scored: view.Scored, shown: dict[str, Any], curve: list[view.Row]) -> str:
     weakest = min((abs(r["score"]) for r in rows if r["score"] is not None), default=None)
     words = f"{len(rows):,} of {scored.total:,}"
     if weakest is not None:
         words += f", |score| ≥ {weakest:.3g}"
-    at = faithfulness_at(curve, (shown["n"] or scored.found) / scored.total) if scored.total else None
-    if at is not None and shown["n"] is not None:
+    at = faithfulness_at(curve, shown["n"] / scored.total) if shown["n"] and scored.total else None
+    if at is not None:
         words += f", faithfulness about {at:.2f}"
     capped = scored.total > view.MAX_EDGES and len(rows) >= scored.limit
     return words + (f" (at most {view.MAX_EDGES:,} are drawn)" if capped else "")
-
-
-def _legend(rows: list[view.Row], roles: list[str], colours: Theme) -> list[Any]:
-    vias = {row["via"] or "other" for row in rows}
-    lines = [
-        html.Span([html.I(className="wb-line", style={"background": colour}), _via_words(via)])
-        for via, colour in via_colours(colours).items()
-        if via in vias
-    ]
-    if any((row["score"] or 0.0) < 0 for row in rows):
-        lines.append(html.Span([html.I(className="wb-line wb-line-dashed"), "negative score"]))
-    boxes = [
-        html.Span([html.I(className="wb-box", style={"borderColor": colour}), role.replace("_", " ")])
-        for role, colour in role_colours(colours, roles).items()
-    ]
-    return lines + boxes
-
-
-def _via_words(via: str) -> str:
-    return "into an MLP or the logits" if via == "other" else f"{via}: {VIA_WORDS[via]}"
-
-
-def _chips(groups: tuple[grouping.Group, ...], colours: Theme) -> list[Any]:
-    return [
-        html.Span(
-            [
-                html.I(className="wb-box wb-box-full", style={"background": group_colour(i, colours)}),
-                html.Span(visible(group.name, 32), dir="auto"),
-                html.Span(f"{len(group.members)}", className="wb-quiet"),
-                html.Button("unfold" if group.folded else "fold", id={"type": "circuit-fold", "index": i},
-                            className="wb-link", type="button"),
-                html.Button("×", id={"type": "circuit-ungroup", "index": i}, className="wb-link", type="button",
-                            title="Ungroup", **attrs({"aria-label": f"Ungroup {visible(group.name, 32)}"})),
-            ],
-            className="wb-group",
-        )
-        for i, group in enumerate(groups)
-    ]  # fmt: skip

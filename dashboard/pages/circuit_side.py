@@ -6,7 +6,7 @@ from dash import html
 
 from dashboard.addresses import heads_href, prompt_href
 from dashboard.components.attributes import attrs
-from dashboard.components.evidence import evidence_table, number
+from dashboard.components.evidence import evidence_table, number, records_table, words
 from dashboard.components.frame import graph, notice, panel, quiet_link, stat
 from dashboard.figures.circuit_style import via_colours
 from dashboard.figures.curve import agreement
@@ -28,7 +28,9 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
     """Verdict, how it was judged, and the settings that find it again."""
     evaluation = found.evaluation
     scores = [(k, evaluation[k]) for k in ("faithfulness", "completeness", "cpr", "cmd") if _is_number(evaluation, k)]
-    rest = {k: v for k, v in evaluation.items() if k not in dict(scores)}
+    records = {k: v for k, v in evaluation.items() if _is_records(v)}
+    rest = {k: v for k, v in evaluation.items() if k not in dict(scores) | records}
+    redundancy = found.verdict.get("redundancy")
     checked = view.checked(workspace, name)
     order = {k: found.settings[k] for k in _PLAIN if k in found.settings}
     settings = order | {k: v for k, v in found.settings.items() if k not in order}
@@ -37,7 +39,9 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
         "What was found",
         _verdict(found),
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
+        *([html.H3("Redundancy"), evidence_table(redundancy)] if isinstance(redundancy, dict) else []),
         *([html.H3("Judged by"), evidence_table(rest)] if rest else []),
+        *[part for k, v in records.items() for part in (html.H3(words(k).capitalize()), records_table(v))],
         *(
             [
                 html.H3(["Exact against estimated", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
@@ -53,16 +57,16 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
 
 def details(
     workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, groups: tuple[Group, ...],
-    colours: Theme,
+    colours: Theme, *, group: int = 1,
 ) -> html.Section:  # fmt: skip
     """The panel of an edge, a node, a group, or of a line between groups that stands for several edges."""
     close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
     edge = next((row for row in rows if row["id"] == chosen), None)
     if edge:
-        return _edge(workspace, name, found, edge, colours, close)
-    group = next((g for g in groups if g.id == chosen), None)
-    if group:
-        return _group(group, rows, close)
+        return _edge(workspace, name, found, edge, colours, close, group)
+    supernode = next((g for g in groups if g.id == chosen), None)
+    if supernode:
+        return _group(supernode, rows, close)
     if "|" in chosen:
         return _bundle(chosen, rows, groups, close)
     return _node(workspace, name, found, rows, chosen, colours, close)
@@ -70,21 +74,30 @@ def details(
 
 def _verdict(found: Circuit) -> Any:
     verdict = found.verdict
-    if "found" not in verdict:
+    if not {"found", "reason"} & set(verdict):
         return None
-    word = "Found. " if verdict["found"] else "Not found. "
+    word = {True: "Found. ", False: "Not found. "}.get(verdict.get("found"), "")  # type: ignore[arg-type]
     rule = verdict.get("rule")
     return notice(
         html.P([html.Strong(word), html.Span(visible(str(verdict.get("reason") or ""), 600))]),
         html.P(["By the rule: ", visible(str(rule), 900)], className="wb-note") if rule else None,
-        tone="info" if verdict["found"] else "warning",
+        tone="warning" if verdict.get("found") is False else "info",
     )
 
 
-def _edge(workspace: Workspace, name: str, found: Circuit, row: view.Row, colours: Theme, close: Any) -> html.Section:
+def _shared(row: view.Row, group: int) -> str:
+    heads = view.readers(row, group)
+    what = {"k": "key", "v": "value"}.get(row["via"] or "")
+    return f"Heads {heads[0]} to {heads[-1]} share this {what}. " if len(heads) > 1 else ""
+
+
+def _edge(
+    workspace: Workspace, name: str, found: Circuit, row: view.Row, colours: Theme, close: Any, group: int
+) -> html.Section:
     measured = {k: row[k] for k in ("score", "exact", "low", "high") if row[k] is not None}
-    if "effect" in row["evidence"] and row["evidence"]["effect"] == row["score"]:
-        measured.pop("score", None)
+    effect = row["evidence"].get("effect")
+    if isinstance(effect, float) and row["score"] is not None and abs(effect) == abs(row["score"]):
+        measured.pop("score", None)  # the same number, maybe as a drop
     place = "" if row["position"] is None else f" at position {row['position']}"
     via = THROUGH.get(row["via"] or "", "")
     colour = via_colours(colours)[row["via"] or "other"]
@@ -94,6 +107,7 @@ def _edge(workspace: Workspace, name: str, found: Circuit, row: view.Row, colour
             [
                 html.Span(className="wb-swatch", style={"background": colour}),
                 f"What {row['source']} writes, as {row['target']} reads it {via}{place}".rstrip() + ". ",
+                _shared(row, group),
                 "" if row["member"] else "Not in the circuit as found.",
             ],
             className="wb-note",
@@ -230,6 +244,10 @@ def _edges(n: int) -> str:
 
 def _title(name: str) -> str:
     return name.upper() if name in ("cpr", "cmd") else name.replace("_", " ")
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 
 def _is_number(values: dict[str, Any], name: str) -> bool:

@@ -1,7 +1,9 @@
 """A circuit and what lies beside it: scored edges, the curve, evidence of heads, prompts, stored patterns."""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from interp.artifacts import Manifest
 from interp.circuits.circuit import Circuit, Edge
 from interp.errors import CorruptError, MissingError, UnknownNameError
+from interp.names import parse_node
 from interp.workspace import Workspace
 
 MAX_EDGES = 1000
@@ -30,6 +33,8 @@ class Scored:
     """edges of the circuit itself"""
     everything: bool
     """whether the whole graph was scored (`edges.parquet`), or only the circuit is known"""
+    group: int = 1
+    """query heads that share one key and value: an edge into the first of them is an edge into all"""
 
     def strongest(self, n: int | None, *, paths: bool = False) -> list[Row]:
         """The `n` strongest by absolute score; None gives the circuit as it was found.
@@ -37,7 +42,7 @@ class Scored:
         `paths` leaves out edges on no path from `embed` to `logits`, where the circuit reaches from one to the other.
         """
         rows = [row for row in self.rows if row["member"]] if n is None else self._ranked[: max(1, n)]
-        return on_paths(rows) if paths and self.has_ends else rows
+        return on_paths(rows, self.group) if paths and self.has_ends else rows
 
     def at_least(self, score: float) -> int:
         """How many edges have an absolute score of `score` or more."""
@@ -106,7 +111,8 @@ def scored(workspace: Workspace, name: str, found: Circuit) -> Scored:
         row |= {"rank": rank, "member": known is not None, "evidence": dict(known.evidence) if known else {}}
     left = sorted((_row_of(edge) for edge in members.values()), key=_strength)
     total = int(workspace.query("select count(*) as n from e", e=path)["n"][0].as_py())
-    return Scored(sorted(rows + left, key=_strength), total, len(found.edges), everything=True)
+    ranked = sorted(rows + left, key=_strength)
+    return Scored(ranked, total, len(found.edges), everything=True, group=_group_size(workspace, path))
 
 
 def edge_id(source: str, target: str, via: str | None, position: int | None = None) -> str:
@@ -119,11 +125,45 @@ def node_id(name: str, position: int | None = None) -> str:
     return name if position is None else f"{name}@{position}"
 
 
-def on_paths(rows: list[Row]) -> list[Row]:
-    """The rows on a path from `embed` to `logits`; positions count as one."""
-    edges = [Edge(row["source"], row["target"], row["via"], row["position"]) for row in rows]
-    kept = {e.key for e in Circuit("", "", edges=tuple(edges)).prune().edges}
-    return [row for row, edge in zip(rows, edges, strict=True) if edge.key in kept]
+def on_paths(rows: list[Row], group: int = 1) -> list[Row]:
+    """The rows on a path from `embed` to `logits`. A group reads a key or value together; positions count as one."""
+    edges = [(row["source"], reader) for row in rows for reader in readers(row, group)]
+    ahead, behind = _reach(edges, "embed"), _reach([(b, a) for a, b in edges], "logits")
+    return [row for row in rows if row["source"] in ahead and behind.intersection(readers(row, group))]
+
+
+def readers(row: Row, group: int) -> list[str]:
+    """The nodes that read an edge: its target, or every head of the target's group.
+
+    >>> readers({"target": "L5H3", "via": "k"}, 3)
+    ['L5H3', 'L5H4', 'L5H5']
+    """
+    if row["via"] not in ("k", "v") or group == 1:
+        return [row["target"]]
+    name = parse_node(row["target"])
+    first = (name.head or 0) // group * group
+    return [f"L{name.layer}H{first + i}" for i in range(group)]
+
+
+def _reach(edges: list[tuple[str, str]], start: str) -> set[str]:
+    steps: dict[str, list[str]] = defaultdict(list)
+    for a, b in edges:
+        steps[a].append(b)
+    seen, waiting = {start}, [start]
+    while waiting:
+        for name in steps[waiting.pop()]:
+            if name not in seen:
+                seen.add(name)
+                waiting.append(name)
+    return seen
+
+
+def _group_size(workspace: Workspace, path: Path) -> int:
+    """Query heads per key head, from the readers of a whole graph: the keys of a group bear its first head's name."""
+    sql = """select max(h) + 1 as heads, count(distinct case when via = 'k' then h end) as keys
+             from (select via, cast(nullif(regexp_extract(target, 'H([0-9]+)$', 1), '') as int) as h from e)"""
+    found = workspace.query(sql, e=path).to_pylist()[0]
+    return max(1, (found["heads"] or 1) // found["keys"]) if found["keys"] else 1
 
 
 def table(workspace: Workspace, name: str, which: str) -> list[Row]:

@@ -15,6 +15,7 @@ from dashboard.figures.circuit import draw
 from dashboard.figures.circuit_style import role_colours, stylesheet, via_colours
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.pages import circuit as page
+from dashboard.pages.circuit_panels import table_row, to_number, to_position
 from dashboard.pages.circuit_side import details, summary
 from dashboard.views import circuit as view
 from dashboard.views import circuit_groups as grouping
@@ -376,11 +377,11 @@ def test_evidence_flattens_cuts_and_keeps_text_inert():
 
 def test_slider_positions_and_numbers_agree():
     for limit in (1, 4, 60, 1000):
-        numbers = [page.to_number(p, limit) for p in range(101)]
+        numbers = [to_number(p, limit) for p in range(101)]
         assert numbers == sorted(numbers)
         assert numbers[0] == 1
         assert numbers[-1] == limit
-        assert page.to_number(page.to_position(limit, limit), limit) == limit
+        assert to_number(to_position(limit, limit), limit) == limit
 
 
 def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live):
@@ -392,3 +393,49 @@ def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live)
     bare = build(tmp_path / "ws", n_features=40, n_points=40)
     shutil.rmtree(bare.root / "circuits")
     assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(Context(bare, live)))
+
+
+# --- keys and values that several heads share ---
+
+
+def test_a_shared_key_puts_every_head_of_its_group_on_the_path():
+    rows = [edge("embed", "L0H0", "k"), edge("L0H1", "logits"), edge("L0H3", "logits")]
+    assert [r["id"] for r in view.on_paths(rows, 3)] == ["embed-k-L0H0", "L0H1--logits"]
+    assert view.on_paths(rows, 1) == []
+
+
+def test_the_size_of_a_group_is_read_off_the_scored_graph(tmp_path, ioi):
+    import pyarrow as pa
+
+    from interp.artifacts import write_table
+
+    assert ioi[1].group == 1
+    workspace = Workspace(tmp_path, create=True)
+    discovered(workspace, "grouped", "smollm2-135m", 2, 6, ["a"])
+    path = workspace.path("circuit", "grouped") / "edges.parquet"
+    rows = workspace.query("select * from e", e=path).to_pylist()
+    kept = [r for r in rows if r["via"] not in ("k", "v") or int(r["target"].split("H")[1]) % 3 == 0]
+    write_table(path, pa.Table.from_pylist(kept))
+    assert view.scored(workspace, "grouped", view.circuit(workspace, "grouped")).group == 3
+
+
+def test_an_edge_without_a_score_is_drawn_and_left_blank(server):
+    row = edge("L1H2", "logits") | {"score": None}
+    assert table_row(row)["score"] is None
+    assert edges_of(draw([row, edge("L1H2", "L2H0", "k")], LIGHT))["L1H2--logits"]["data"]["width"] < 2
+
+
+def test_heads_at_several_positions_are_joined():
+    rows = [edge("embed", "L0H0", "k", position=1), edge("L0H0", "logits", position=4)]
+    joined = [e for e in draw(rows, LIGHT).elements if e["classes"] == "moves"]
+    assert [(e["data"]["source"], e["data"]["target"]) for e in joined] == [("L0H0@1", "L0H0@4")]
+
+
+def test_lists_of_records_become_tables():
+    from dashboard.components.evidence import records_table
+
+    rows = [{"sender": HOSTILE[0], "via": "k", "loss_second_half": 0.5, "low": 0.4, "high": 0.6}] * 20
+    said = text_of(records_table(rows))
+    assert "0.4 to 0.6" in said
+    assert "and 6 more" in said
+    assert "+0.5" in said
