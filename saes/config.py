@@ -125,9 +125,59 @@ class GatedConfig(L1Config):
     kind: ClassVar[str] = "gated"
 
 
-CONFIGS: dict[str, type[SAEConfig]] = {
-    c.kind: c for c in (TopKConfig, BatchTopKConfig, MatryoshkaConfig, JumpReLUConfig, ReLUConfig, GatedConfig)
-}
+@dataclass(frozen=True, kw_only=True)
+class TranscoderConfig(KConfig):
+    """Latents of one place that reconstruct another (Dunefsky et al. 2024, arXiv 2406.11944)."""
+
+    kind: ClassVar[str] = "transcoder"
+
+    target: str = ""
+    """Hook point to reconstruct, of the same recording; for an MLP its output."""
+
+    skip: bool = False
+    """Learn a linear path past the latents too (Paulo et al. 2025, arXiv 2501.18823)."""
+
+    selection: Literal["topk", "batchtopk"] = "batchtopk"
+    """How latents are selected."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.target:
+            raise ConfigError("a transcoder needs a target: the hook point whose activations it is to reconstruct")
+        if self.selection not in ("topk", "batchtopk"):
+            raise UnknownNameError("selection", self.selection, ["topk", "batchtopk"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrosscoderConfig(KConfig):
+    """One set of latents for several places (Lindsey et al. 2024, "Sparse crosscoders")."""
+
+    kind: ClassVar[str] = "crosscoder"
+
+    sparsity: Literal["batchtopk", "l1"] = "batchtopk"
+    """`k` latents per token on average, or an L1 penalty of weight `l1_coefficient` (then `k` means nothing)."""
+
+    l1_coefficient: float = 0.1
+    """Weight of the L1 norm of the activations times their decoder lengths, in units of the root of the variance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sparsity not in ("batchtopk", "l1"):
+            raise UnknownNameError("sparsity of a crosscoder", self.sparsity, ["batchtopk", "l1"])
+        _check(self.l1_coefficient >= 0, "l1_coefficient", "at least 0", self.l1_coefficient)
+
+
+_KINDS: tuple[type[SAEConfig], ...] = (
+    TopKConfig,
+    BatchTopKConfig,
+    MatryoshkaConfig,
+    JumpReLUConfig,
+    ReLUConfig,
+    GatedConfig,
+    TranscoderConfig,
+    CrosscoderConfig,
+)
+CONFIGS: dict[str, type[SAEConfig]] = {c.kind: c for c in _KINDS}
 
 
 def make_config(kind: str, **settings: Any) -> SAEConfig:

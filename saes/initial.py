@@ -6,6 +6,7 @@ import torch
 
 from saes.batches import TrainingBatch
 from saes.kernels.state import TrainState
+from saes.kernels.step import choose_ops
 from saes.kinds.recipe import Recipe
 from saes.source import Source
 
@@ -14,11 +15,14 @@ def initial_state(
     recipe: Recipe, source: Source, d_sae: int, first_batch: Callable[[], TrainingBatch], generator: torch.Generator
 ) -> TrainState:
     """The state before the first step. `first_batch` is only called by kinds that start from data."""
-    mean = (source.mean_out * source.scales.output).float()
-    state = TrainState.initial(mean, d_sae, generator=generator)
+    scales, mean = source.scales, (source.mean_out * source.scales.output).float()
+    d_in = source.d_in if source.target else None
+    state = TrainState.initial(mean, d_sae, generator=generator, d_in=d_in)
+    if source.target:  # nothing is subtracted from the input, so the bias does it
+        state.b_enc = -state.W_enc @ (source.mean * scales.input).float()
     if recipe.starts_from_data:
-        x = first_batch().x * source.scales.input.float()
-        centred = x - state.b_dec
-        state.extra = recipe.own_parameters(torch.addmm(state.b_enc, centred, state.W_enc.T))
+        x, target, _ = first_batch()
+        target = None if target is None else target * scales.output.float()
+        recipe.start(choose_ops("cpu"), state, x * scales.input.float(), target)
         state.zero_moments()
     return state

@@ -51,7 +51,7 @@ class Run:
         for place in source.places:
             check_stats(place.recording, place.hook_point)
         self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
-        self.recipe = recipe_of(job.sae)
+        self.recipe = recipe_of(job.sae, source.widths)
         identity = run_identity(source, job.sae, job.train)
         self.draft = Draft.open(job.folder, kind="sae", config=identity, seed=job.train.seed, overwrite=overwrite)
         self.device = pick_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -112,6 +112,7 @@ class Run:
                 own=state.extra,
                 scales=self.source.scales,
                 metadata=metadata,
+                places=tuple(self.source.inputs),
                 batches=(b.x for b in islice(self.read(Position()), THRESHOLD_BATCHES)),
             )
         )

@@ -61,7 +61,11 @@ class Rule(ABC):
     """Whether dead latents are taught by AuxK."""
 
     starts_from_data = False
-    """Whether `own_parameters` are to be made before the first step."""
+    """Whether `start` is to be called before the first step."""
+
+    blocks: tuple[int, ...] = ()
+    """Widths of the places whose decoders lie side by side in a row; the sum of their lengths is held at 1. Empty: one
+    place, and the row has length 1."""
 
     ends: tuple[int, ...] = ()
     """Ends of nested prefixes of the dictionary, each of which must reconstruct; empty: only the whole does."""
@@ -74,9 +78,9 @@ class Rule(ABC):
         """Default: no penalty; a value that is not 0 follows its pre-activation one to one."""
         return Backward(step.decoded.grad_values * (step.selected.active.values > 0))
 
-    def own_parameters(self, pre: Tensor) -> dict[str, Tensor]:
-        """What this kind learns besides the four arrays, before the first step; `pre [n, d_sae]` of a first batch."""
-        return {}
+    def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
+        """Set what this kind takes from a first batch `x [n, d_in]` (and `target`), and add its own parameters."""
+        return
 
     def constrain(self, state: TrainState) -> None:
         """Put the rule's own parameters back where they may be, in place, after an update."""

@@ -104,14 +104,19 @@ class TrainState:
     """parameters that only some kinds have (a threshold, a skip connection), by name"""
 
     @classmethod
-    def initial(cls, b_dec: Tensor, d_sae: int, *, generator: torch.Generator) -> "TrainState":
-        """Random unit decoder rows, the encoder their copy, `b_dec` as given (the mean of the data)."""
-        d_in = len(b_dec)
-        W_dec = torch.randn(d_sae, d_in, generator=generator, dtype=b_dec.dtype)
-        W_dec = (W_dec / W_dec.norm(dim=1, keepdim=True)).to(b_dec.device)
+    def initial(cls, b_dec: Tensor, d_sae: int, *, generator: torch.Generator, d_in: int | None = None) -> "TrainState":
+        """Random unit decoder rows, `b_dec` as given (the mean of the data); the encoder is a copy of the decoder, or
+        unit rows of its own where `d_in` says that it reads another place."""
+
+        def unit_rows(d: int) -> Tensor:
+            rows = torch.randn(d_sae, d, generator=generator, dtype=b_dec.dtype)
+            return (rows / rows.norm(dim=1, keepdim=True)).to(b_dec.device)
+
+        W_dec = unit_rows(len(b_dec))
+        W_enc = W_dec.clone() if d_in is None else unit_rows(d_in)
         b_enc = torch.zeros(d_sae, dtype=b_dec.dtype, device=b_dec.device)
         silent, density = torch.zeros_like(b_enc, dtype=torch.int64), torch.zeros_like(b_enc, dtype=torch.float32)
-        state = cls(W_dec.clone(), b_enc, W_dec, b_dec.clone(), silent, density)
+        state = cls(W_enc, b_enc, W_dec, b_dec.clone(), silent, density)
         state.zero_moments()
         return state
 

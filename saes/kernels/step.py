@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saes.kernels.auxk import EVERY, AuxK, add_auxk, dead_latents
 from saes.kernels.plain import PlainOps
+from saes.kernels.rows import block_norms, project_blocks
 from saes.kernels.rule import Pass, Rule
 from saes.kernels.state import Active, AdamStep, Gradients, Ops, TrainState
 
@@ -136,7 +137,11 @@ class Stepper:
         return torch.addmm(state.b_enc.to(dtype), centred.to(dtype), state.W_enc.to(dtype).T, out=self._pre)
 
     def _apply(self, state: TrainState, gradients: Gradients, lr: float) -> None:
-        norm = math.sqrt(self.ops.project(gradients, state.W_dec))
+        blocks = self.rule.blocks
+        if blocks:
+            norm = math.sqrt(project_blocks(gradients, state.W_dec, blocks))
+        else:
+            norm = math.sqrt(self.ops.project(gradients, state.W_dec))
         state.step += 1
         adam = AdamStep(
             rate=lr / (1 - AdamStep._field_defaults["beta1"] ** state.step),
@@ -145,7 +150,9 @@ class Stepper:
         )
         found = gradients.by_name()
         for name, weight in state.parameters().items():
-            self.ops.adam(weight, found[name], state.moments[name], adam, unit=name == "W_dec")
+            self.ops.adam(weight, found[name], state.moments[name], adam, unit=name == "W_dec" and not blocks)
+        if blocks:
+            state.W_dec.div_(block_norms(state.W_dec, blocks).sum(1, keepdim=True))
 
 
 def choose_ops(x: Tensor | torch.device | str) -> Ops:

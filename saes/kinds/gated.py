@@ -61,8 +61,8 @@ class GatedRecipe(Recipe):
     def __init__(self, config: L1Config):
         self.config = config
 
-    def own_parameters(self, pre: Tensor) -> dict[str, Tensor]:
-        return {name: torch.zeros(pre.shape[1], dtype=pre.dtype, device=pre.device) for name in ("r_mag", "b_mag")}
+    def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
+        state.extra = {name: torch.zeros_like(state.b_enc) for name in ("r_mag", "b_mag")}
 
     def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
         gate, own = select_positive(ops, pre), (state.b_enc, state.extra["r_mag"], state.extra["b_mag"])
@@ -70,7 +70,7 @@ class GatedRecipe(Recipe):
 
     def backward(self, ops: Ops, step: Pass) -> Backward:
         (active, gate), state = step.selected, step.state
-        b_gate, weight = state.b_enc, l1_weight(self.config, step)
+        b_gate, weight = state.b_enc, l1_weight(self.config.l1_coefficient, step)
         to_magnitude = step.decoded.grad_values * (active.values > 0)  # a copy: `decode` below reuses its buffers
         to_raw = to_magnitude * state.extra["r_mag"].exp()[active.latents]
         kept = step.decoded.grad.clone(), step.decoded.squared.clone()

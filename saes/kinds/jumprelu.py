@@ -63,9 +63,10 @@ class JumpReLURecipe(Recipe):
     def __init__(self, config: JumpReLUConfig):
         self.config = config
 
-    def own_parameters(self, pre: Tensor) -> dict[str, Tensor]:
-        start = batch_threshold(pre, self.config.k)
-        return {THRESHOLD: torch.full((pre.shape[1],), start, dtype=pre.dtype, device=pre.device)}
+    def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
+        pre = torch.addmm(state.b_enc, x - state.b_dec, state.W_enc.T)
+        values, wanted = ops.select_batch(pre, self.config.k * len(x)).values, self.config.k * len(x)
+        state.extra[THRESHOLD] = torch.full_like(state.b_enc, float(values.min()) if len(values) == wanted else 0.0)
 
     def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
         threshold = state.extra[THRESHOLD]
@@ -100,11 +101,3 @@ class JumpReLURecipe(Recipe):
     def finish(self, trained: Trained) -> JumpReLUSAE:
         threshold = trained.own[THRESHOLD] / trained.scales.unit
         return JumpReLUSAE(trained.weights, threshold=threshold, metadata=trained.metadata)
-
-
-def batch_threshold(pre: Tensor, k: int) -> float:
-    """The value that lets `k * n` positive pre-activations of `pre [n, d_sae]` through; 0 when there are fewer."""
-    from saes.kernels.step import choose_ops
-
-    values = choose_ops(pre).select_batch(pre, k * len(pre)).values
-    return float(values.min()) if len(values) == k * len(pre) else 0.0

@@ -9,6 +9,7 @@ from torch import Tensor
 from saes.folding import Scales
 from saes.kernels.rule import Rule
 from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.source import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class Trained:
     metadata: SAEMetadata
     batches: Iterable[Tensor]
     """a few batches of training input `[n, d_in]`, for what must be estimated"""
+    places: tuple[Place, ...] = ()
+    """what it reads"""
 
 
 class Recipe(Rule):

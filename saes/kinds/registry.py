@@ -5,20 +5,24 @@ from typing import Any
 
 from saes.config import (
     BatchTopKConfig,
+    CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
     MatryoshkaConfig,
     ReLUConfig,
     SAEConfig,
     TopKConfig,
+    TranscoderConfig,
 )
 from saes.kinds.batchtopk import BatchTopKRecipe
+from saes.kinds.crosscoder import CrosscoderRecipe
 from saes.kinds.gated import GatedRecipe
 from saes.kinds.jumprelu import JumpReLURecipe
 from saes.kinds.matryoshka import matryoshka_recipe
 from saes.kinds.recipe import Recipe
 from saes.kinds.relu import ReLURecipe
 from saes.kinds.topk import TopKRecipe
+from saes.kinds.transcoder_recipe import TranscoderRecipe
 
 RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
     TopKConfig: TopKRecipe,
@@ -27,9 +31,12 @@ RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
     JumpReLUConfig: JumpReLURecipe,
     ReLUConfig: ReLURecipe,
     GatedConfig: GatedRecipe,
+    TranscoderConfig: TranscoderRecipe,
 }
 
 
-def recipe_of(config: SAEConfig) -> Recipe:
-    """How a config is trained."""
+def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> Recipe:
+    """How a config is trained; `widths` are those of the places that it reads."""
+    if isinstance(config, CrosscoderConfig):
+        return CrosscoderRecipe(config, widths)
     return RECIPES[type(config)](config)

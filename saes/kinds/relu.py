@@ -46,9 +46,7 @@ class ReLURecipe(Recipe):
         return whole(select_positive(ops, pre))
 
     def backward(self, ops: Ops, step: Pass) -> Backward:
-        values = step.selected.active.values
-        weight = l1_weight(self.config, step)
-        return Backward((step.decoded.grad_values + weight) * (values > 0), weight * float(values.double().sum()))
+        return l1_backward(self.config.l1_coefficient, step)
 
     def finish(self, trained: Trained) -> ReLUSAE:
         return ReLUSAE(trained.weights, metadata=trained.metadata)
@@ -59,6 +57,12 @@ def select_positive(ops: Ops, pre: Tensor) -> Active:
     return ops.select_above(pre, torch.zeros(pre.shape[1], dtype=pre.dtype, device=pre.device))
 
 
-def l1_weight(config: L1Config, step: Pass) -> float:
+def l1_backward(coefficient: float, step: Pass) -> Backward:
+    """L1 on the activations."""
+    values, weight = step.selected.active.values, l1_weight(coefficient, step)
+    return Backward((step.decoded.grad_values + weight) * (values > 0), weight * float(values.double().sum()))
+
+
+def l1_weight(coefficient: float, step: Pass) -> float:
     """What one unit of one activation of one token costs."""
-    return config.l1_coefficient * step.warmth / (step.n * step.variance**0.5)
+    return coefficient * step.warmth / (step.n * step.variance**0.5)
