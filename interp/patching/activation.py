@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from interp.circuits.task import read_hook
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import available_hook_points, head_shape, run_with_hooks, token_strings
 from interp.models.residual import ResidualStream
@@ -34,7 +35,7 @@ _WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 
 
 class PatchingTask(Protocol):
-    """Prompts in pairs and what is measured on them."""
+    """Prompts in pairs and what is measured on them (`interp.circuits.task.Task` is one)."""
 
     @property
     def clean(self) -> Tensor: ...
@@ -42,6 +43,10 @@ class PatchingTask(Protocol):
     def corrupt(self) -> Tensor: ...
     @property
     def metric(self) -> Metric: ...
+    @property
+    def at(self) -> Tensor:
+        """`[batch, n_read]` positions whose logits the metric is given, instead of all"""
+        ...
 
 
 @dataclass(frozen=True)
@@ -103,15 +108,17 @@ def activation_patching(
     `[n_layers, heads]`, with `by_position` one more axis `pos`.
 
     Several patches share a forward pass of at most `batch_size` sequences. The metric needs all prompts together, so
-    the logits of `max(batch_size, n_prompts)` sequences exist at once, and the activations of one layer.
+    the logits of `max(batch_size, n_prompts)` sequences exist at once (of a task, at the positions that it reads), and
+    the activations of one layer.
 
     Raises `PromptError` when clean and corrupt differ in shape; `ConfigError` when the metric has no gap between them,
     or heads are asked of a model whose blocks norm their outputs (patch `resid_pre` there).
     """
-    clean, corrupt, metric = _unpack(task, metric)
+    clean, corrupt, at, metric = _unpack(task, metric)
     _check_names(model, what, direction)
     check_pairs(model, clean, corrupt)
-    run = _Run(model, metric, "z" if what == "heads" else what, by_position, batch_size)
+    clean, corrupt = (tokens.to(model.cfg.device) for tokens in (clean, corrupt))
+    run = _Run(model, metric, at, "z" if what == "heads" else what, by_position, batch_size)
     base, other = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     start, target = run.plain(base), run.plain(other)
     gap = _check_gap(start, target, direction)
@@ -138,12 +145,11 @@ def activation_patching(
 class _Run:
     """How one kind of patch is made."""
 
-    def __init__(self, model: Any, metric: Metric, what: str, by_position: bool, batch_size: int):
+    def __init__(self, model: Any, metric: Metric, at: Tensor | None, what: str, by_position: bool, batch_size: int):
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        self.model, self.metric, self.what, self.by_position, self.batch_size = (
-            model, metric, what, by_position, batch_size,
-        )  # fmt: skip
+        self.model, self.metric, self.at = model, metric, at
+        self.what, self.by_position, self.batch_size = what, by_position, batch_size
         self.n_heads, kind, group = 0, None, 1
         if what not in _WHOLE:
             shape = ResidualStream(model).shape
@@ -163,7 +169,8 @@ class _Run:
 
     def plain(self, tokens: Tensor) -> Tensor:
         """`[n_prompts]` float64: the metric without a patch."""
-        return self._measure(torch.cat([self.model(rows) for rows in tokens.split(self.batch_size)]), len(tokens))
+        rows = torch.arange(len(tokens)).split(self.batch_size)
+        return self._measure(torch.cat([self._logits(tokens[r], r, []) for r in rows]), len(tokens))
 
     def layer(self, layer: int, base: Tensor, other: Tensor) -> Tensor:
         """`[heads?, pos?, n_prompts]` float64: the metric with each patch of a layer."""
@@ -177,11 +184,8 @@ class _Run:
         found = []
         for first in range(0, len(places), at_once):
             chunk = places[first : first + at_once]
-            if n <= self.batch_size:
-                logits = self._patched(name, base.repeat(len(chunk), 1), source, chunk)
-            else:
-                pairs = zip(base.split(self.batch_size), source.split(self.batch_size), strict=True)
-                logits = torch.cat([self._patched(name, rows, values, chunk) for rows, values in pairs])
+            parts = [torch.arange(n)] if n <= self.batch_size else torch.arange(n).split(self.batch_size)
+            logits = torch.cat([self._patched(name, base, source, rows, chunk) for rows in parts])
             found += [self._measure(each, n) for each in logits.split(n)]
         lengths = [size for size in (self.n_heads, base.shape[1] if self.by_position else 0) if size]
         return torch.stack(found).reshape(*lengths, n)
@@ -197,8 +201,9 @@ class _Run:
                 else:
                     yield (everything, head, position) if self.what == "pattern" else (everything, position, head)
 
-    def _patched(self, name: str, tokens: Tensor, source: Tensor, places: list[tuple[Any, ...]]) -> Tensor:
-        """Logits of `tokens [len(places) * rows, pos]`, each repeat with its own patch from `source [rows, ...]`."""
+    def _patched(self, name: str, base: Tensor, source: Tensor, rows: Tensor, places: list[tuple[Any, ...]]) -> Tensor:
+        """Logits `[len(places) * rows, ...]` of some prompts, repeated, each time with another patch from `source`."""
+        source = source[rows]
 
         def patch(value: Tensor, hook: Any) -> Tensor:
             value = value.clone()
@@ -206,7 +211,13 @@ class _Run:
                 part[place] = source[place]
             return value
 
-        return run_with_hooks(self.model, tokens, [(name, patch)])
+        repeated = rows.repeat(len(places))
+        return self._logits(base[repeated], repeated, [(name, patch)])
+
+    def _logits(self, tokens: Tensor, rows: Tensor, hooks: list[tuple[str, Any]]) -> Tensor:
+        """Logits of prompts `rows`, at every position or those that the task reads."""
+        reads = [] if self.at is None else [read_hook(self.at[rows])]
+        return run_with_hooks(self.model, tokens, [*hooks, *reads])
 
     def _measure(self, logits: Tensor, n_prompts: int) -> Tensor:
         values = torch.as_tensor(self.metric(logits))
@@ -223,14 +234,14 @@ def _standard_error(values: Tensor) -> Tensor:
     return values.std(-1) / n**0.5 if n > 1 else torch.full_like(values[..., 0], torch.nan)
 
 
-def _unpack(task: Any, metric: Metric | None) -> tuple[Tensor, Tensor, Metric]:
-    clean, corrupt = task if isinstance(task, tuple) else (task.clean, task.corrupt)
-    metric = metric if isinstance(task, tuple) or metric is not None else task.metric
+def _unpack(task: Any, metric: Metric | None) -> tuple[Tensor, Tensor, Tensor | None, Metric]:
+    if not isinstance(task, tuple):
+        return task.clean, task.corrupt, task.at, task.metric if metric is None else metric
     if metric is None:
         raise ConfigError(
             "tokens without a metric were given; pass metric=, a function of logits [batch, pos, d_vocab]"
         )
-    return clean, corrupt, metric
+    return *task, None, metric
 
 
 def _check_names(model: Any, what: str, direction: str) -> None:

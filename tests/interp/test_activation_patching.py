@@ -4,6 +4,8 @@ import pytest
 import torch
 from architectures import NAMES, tiny
 
+from interp.circuits.metrics import LogitDiff
+from interp.circuits.task import Task
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache
 from interp.models.planted import planted_induction
@@ -107,13 +109,17 @@ def test_records_are_plain_and_hooks_are_gone(pairs):
     assert not any(point.has_hooks() for point in model.hook_dict.values())
 
 
-def test_a_task_brings_its_own_prompts_and_metric(pairs):
-    class Task:
-        clean, corrupt = pairs
-        metric = staticmethod(last_logit)
-
-    found = activation_patching(tiny("gpt2"), Task(), what="attn_out")
-    assert torch.equal(found.effect, activation_patching(tiny("gpt2"), pairs, last_logit, what="attn_out").effect)
+@pytest.mark.parametrize("batch_size", [2, 32])
+def test_a_task_brings_its_own_prompts_metric_and_positions(pairs, batch_size):
+    clean, corrupt = pairs
+    task = Task.of(
+        tiny("gpt2"), clean, corrupt, LogitDiff(correct=[3, 3, 3], wrong=[9, 9, 9]), check_gap=False,
+        at=torch.tensor([[5], [5], [5]]),
+    )  # fmt: skip
+    found = activation_patching(tiny("gpt2"), task, what="attn_out", batch_size=batch_size)
+    expected = activation_patching(tiny("gpt2"), pairs, last_logit, what="attn_out")
+    torch.testing.assert_close(found.effect, expected.effect, rtol=1e-4, atol=1e-5)
+    assert found.clean_metric == pytest.approx(float(task.clean_value.mean()), rel=1e-4)
 
 
 def test_lengths_that_differ_are_named_with_their_tokens():
