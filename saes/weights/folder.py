@@ -18,14 +18,30 @@ from torch import Tensor
 from interp.artifacts import atomic_file, code_version, read_json, write_json
 from interp.errors import CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
 from interp.recording.store import load_tensors
+from saes.kinds.activations import JumpReLU, TopK
 from saes.kinds.base import SAE, SAEMetadata, Weights
-from saes.kinds.batchtopk import BatchTopKSAE
+from saes.kinds.crosscoder import CrosscoderSAE
+from saes.kinds.gated import GatedSAE
+from saes.kinds.jumprelu import JumpReLUSAE
+from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
+from saes.kinds.transcoder import Transcoder
 
 CONFIG = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
-SHAPES = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_in"), "b_dec": ("d_in",)}
-EXTRA_SHAPES = {"topk": {}, "jumprelu": {"threshold": ("d_sae",)}}
+SHAPES = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",), "W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
+_THRESHOLD, _SKIP = {"threshold": ("d_sae",)}, {"W_skip": ("d_out", "d_in")}
+EXTRA_SHAPES = {
+    "topk": {},
+    "standard": {},
+    "jumprelu": _THRESHOLD,
+    "gated": {"b_gate": ("d_sae",), "r_mag": ("d_sae",), "b_mag": ("d_sae",)},
+    "topk_transcoder": {},
+    "topk_skip_transcoder": _SKIP,
+    "jumprelu_transcoder": _THRESHOLD,
+    "jumprelu_skip_transcoder": {**_THRESHOLD, **_SKIP},
+    "crosscoder": {**_THRESHOLD, "scales": ("n_places",)},
+}
 
 # Settings of other tools that change what the numbers mean. We know one value of each.
 FIXED = {
@@ -36,7 +52,7 @@ FIXED = {
 
 def save_sae(sae: SAE, folder: Path) -> None:
     """Write `cfg.json` and `sae_weights.safetensors` into `folder`, each atomically. Weights must be finite."""
-    tensors = {**sae.weights._asdict(), **sae.extra_tensors()}
+    tensors = sae.saved_tensors()
     plain = {name: t.detach().cpu().float().contiguous() for name, t in tensors.items()}
     _check_finite(plain, folder)
     with atomic_file(folder / WEIGHTS) as temporary:
@@ -59,8 +75,13 @@ def load_sae(folder: Path) -> SAE:
     _check_shapes(tensors, config, folder / WEIGHTS)
     _check_finite(tensors, folder / WEIGHTS)
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    if config["architecture"] == "gated":
+        tensors["b_enc"] = tensors["b_gate"]
     weights = Weights(*(tensors[name] for name in SHAPES))
-    if config.get("apply_b_dec_to_input") is False:  # x @ W_enc = (x - b_dec) @ W_enc + b_dec @ W_enc
+    transcodes = config["architecture"].endswith("transcoder")
+    if (
+        config.get("apply_b_dec_to_input") is False and not transcodes
+    ):  # x @ W_enc = (x - b_dec) @ W_enc + b_dec @ W_enc
         weights = weights._replace(b_enc=weights.b_enc + weights.b_dec @ weights.W_enc)
     return _MAKERS[config["architecture"]](weights, tensors, config, _metadata(config))
 
@@ -88,13 +109,14 @@ def sae_config(sae: SAE) -> dict[str, Any]:
         "d_sae": sae.d_sae,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": sae.subtracts_b_dec,
         "normalize_activations": "none",
         "reshape_activations": "none",
         **sae.extra_config(),
         "metadata": {
             "model_name": about.model,
             "hook_name": about.hook_point,
+            **({"hook_name_out": about.hook_point_out} if about.hook_point_out else {}),
             "hook_head_index": None,
             "context_size": about.context_size,
             "prepend_bos": about.bos not in ("", "none"),
@@ -118,12 +140,38 @@ def _topk(weights: Weights, tensors: dict[str, Tensor], config: dict, metadata: 
 
 
 def _jumprelu(weights: Weights, tensors: dict[str, Tensor], config: dict, metadata: SAEMetadata) -> SAE:
-    return BatchTopKSAE(weights, threshold=tensors["threshold"], metadata=metadata)
+    return JumpReLUSAE(weights, threshold=tensors["threshold"], metadata=metadata)
+
+
+def _standard(weights: Weights, tensors: dict[str, Tensor], config: dict, metadata: SAEMetadata) -> SAE:
+    return ReLUSAE(weights, metadata=metadata)
+
+
+def _gated(weights: Weights, tensors: dict[str, Tensor], config: dict, metadata: SAEMetadata) -> SAE:
+    return GatedSAE(weights, r_mag=tensors["r_mag"], b_mag=tensors["b_mag"], metadata=metadata)
+
+
+def _transcoder(weights: Weights, tensors: dict[str, Tensor], config: dict, metadata: SAEMetadata) -> SAE:
+    topk = config["architecture"].startswith("topk")
+    activation = TopK(config["k"]) if topk else JumpReLU(tensors["threshold"])
+    return Transcoder(weights, activation=activation, W_skip=tensors.get("W_skip"), metadata=metadata)
+
+
+def _crosscoder(weights: Weights, tensors: dict[str, Tensor], config: dict, metadata: SAEMetadata) -> SAE:
+    own = {"threshold": tensors["threshold"], "scales": tensors["scales"], "places": config["places"]}
+    return CrosscoderSAE(weights, **own, metadata=metadata)
 
 
 _MAKERS: dict[str, Callable[[Weights, dict[str, Tensor], dict, SAEMetadata], SAE]] = {
     "topk": _topk,
     "jumprelu": _jumprelu,
+    "standard": _standard,
+    "gated": _gated,
+    "topk_transcoder": _transcoder,
+    "topk_skip_transcoder": _transcoder,
+    "jumprelu_transcoder": _transcoder,
+    "jumprelu_skip_transcoder": _transcoder,
+    "crosscoder": _crosscoder,
 }
 
 
@@ -133,6 +181,7 @@ def _metadata(config: dict) -> SAEMetadata:
         model=about.get("model_name") or "",
         weight_hash=about.get("weight_hash") or "",
         hook_point=about.get("hook_name") or "",
+        hook_point_out=about.get("hook_name_out") or "",
         context_size=about.get("context_size"),
         bos=about.get("bos") or "",
     )
@@ -147,7 +196,7 @@ def _check_config(config: dict, path: Path) -> None:
     architecture = config["architecture"]
     if architecture not in _MAKERS:
         raise UnknownNameError("SAE architecture", str(architecture), _MAKERS, f"({path})")
-    for key in ("d_in", "d_sae", *(("k",) if architecture == "topk" else ())):
+    for key in ("d_in", "d_sae", *(("k",) if architecture.startswith("topk") else ())):
         if not isinstance(config.get(key), int) or config[key] < 1:
             raise CorruptError(f"{path}: {key} must be a whole number above 0, found {config.get(key)!r}")
     if not isinstance(config["metadata"], dict):
@@ -161,13 +210,16 @@ def _check_config(config: dict, path: Path) -> None:
 
 def _check_shapes(tensors: dict[str, Tensor], config: dict, path: Path) -> None:
     expected = {**SHAPES, **EXTRA_SHAPES[config["architecture"]]}
+    if "b_gate" in expected:
+        del expected["b_enc"]
+    sizes = {"d_out": config["d_in"], "n_places": len(config.get("places", [])), **config}
     missing = [name for name in expected if name not in tensors]
     unknown = [name for name in tensors if name not in expected]
     if missing or unknown:
         problem = f"lacks {', '.join(missing)}" if missing else f"holds {', '.join(unknown)} as well"
         raise CorruptError(f"{path} {problem}; a {config['architecture']} SAE has {', '.join(expected)}")
     for name, axes in expected.items():
-        shape = tuple(config[axis] for axis in axes)
+        shape = tuple(sizes[axis] for axis in axes)
         if tuple(tensors[name].shape) != shape:
             raise CorruptError(
                 f"{path}: {name} should be {list(shape)} ({' x '.join(axes)}, from {CONFIG}), "
