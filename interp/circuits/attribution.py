@@ -163,7 +163,7 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
             else:
                 yield node_scores(bench, batch, clean, other, plan.alphas)
             continue
-        if buffer is None or len(batch.rows) != len(buffer):
+        if buffer is not None and len(batch.rows) != buffer.shape[1]:
             buffer = None
         buffer = outputs(bench.residual, bench.graph, clean - other, out=buffer)
         if reader is None:
@@ -182,7 +182,7 @@ def _approximate(
     alphas: list[float],
 ) -> Tensor:
     """`[batch, n_edges]`: <clean minus other, mean gradient over the points>."""
-    n = len(diff)
+    n = diff.shape[1]
     places = None if graph.positions is None else torch.tensor(graph.positions, device=diff.device)
     scores = diff.new_zeros(n, graph.n_positions, graph.n_slots, graph.n_sources)
     start = torch.zeros_like(clean.embed) if other is None else other.embed
@@ -190,10 +190,10 @@ def _approximate(
         embed = torch.lerp(start, clean.embed, alpha)
         for slots, n_seen, gradient in reader.gradients(batch.clean, embed, batch.metric, batch.at):
             if places is None:
-                seen = diff[:, :n_seen].flatten(2).transpose(1, 2)
+                seen = diff[:n_seen].flatten(2).permute(1, 2, 0)
                 scores[:, 0, slots, :n_seen] += torch.bmm(gradient.flatten(2).transpose(0, 1), seen)
             else:
-                part = torch.einsum("rbpd,bspd->bprs", gradient[:, :, places], diff[:, :n_seen, places])
+                part = torch.einsum("rbpd,sbpd->bprs", gradient[:, :, places], diff[:n_seen, :, places])
                 scores[:, :, slots, :n_seen] += part
     return graph.edge_values(scores).cpu() / len(alphas)
 

@@ -3,7 +3,7 @@
 A reader's input is the stream as it is in this run, minus what its replaced sources wrote here, plus what they wrote
 in the other run. Sources are recomputed from the inputs that they get, so a replacement early on reaches everything
 after it: effects are total, along all kept edges. Per layer that takes one product of the mask with the differences
-so far (`[n_slots, n_sources] @ [n_sources, pos * d_model]` per prompt) and one norm per reader; no copies of the
+so far (`[n_slots, n_sources] @ [n_sources, batch * pos * d_model]`) and one norm per reader; no copies of the
 model's attention.
 
 Memory: `n_sources * batch * pos * d_model` numbers for the differences, and one layer of reader inputs.
@@ -45,7 +45,8 @@ class _EdgeRun:
         self.dropped = dropped & seen
         self.any_dropped = self.dropped.any(2).any(0).tolist()
         self.diff = torch.zeros(0)
-        self.resid = torch.zeros(0)
+        self.resid = self.inputs = torch.zeros(0)
+        self.changed: list[int] = []
 
     def hooks(self, at: Tensor) -> list[tuple[str, Hook]]:
         hooks: list[tuple[str, Hook]] = []
@@ -70,27 +71,29 @@ class _EdgeRun:
     def _enter(self, layer: int, resid: Tensor) -> None:
         self.resid = resid
         if layer == 0:
-            batch, pos, d_model = resid.shape
-            self.diff = resid.new_empty(batch, self.graph.n_sources, pos, d_model)
-            self.diff[:, 0] = resid if self.other is None else resid - self.other.embed
+            self.diff = resid.new_empty(self.graph.n_sources, *resid.shape)
+            self.diff[0] = resid if self.other is None else resid - self.other.embed
+        slots = self.graph.attention_slots(layer)
+        self.changed = [slot for slot in range(slots.start, slots.stop) if self.any_dropped[slot]]
+        self.inputs = self._reads(resid, self.changed, self.graph.before(layer))
 
     def _side_hook(self, layer: int, side: Side) -> Hook:
         return lambda value, hook: self._side(layer, side, value)
 
     def _side(self, layer: int, side: Side, value: Tensor) -> Tensor | None:
         slots = self.graph.side_slots(layer, side)
-        changed = [i for i in range(slots.stop - slots.start) if self.any_dropped[slots.start + i]]
-        if not changed:
+        rows = [row for row, slot in enumerate(self.changed) if slots.start <= slot < slots.stop]
+        if not rows:
             return None
-        inputs = self.resid[:, None] - self._dropped_sum([slots.start + i for i in changed], self.graph.before(layer))
-        new = project_heads(self.residual, layer, side, inputs, changed)
+        heads = [self.changed[row] - slots.start for row in rows]
+        new = project_heads(self.residual, layer, side, self.inputs[rows[0] : rows[-1] + 1], heads)
         out = value.clone()
-        out[:, :, changed] = new.transpose(1, 2).to(value.dtype)
+        out[:, :, heads] = new.permute(1, 2, 0, 3).to(value.dtype)
         return out
 
     def _heads_wrote(self, layer: int, z: Tensor) -> None:
         delta = z if self.other is None else z - self.other.z[layer]
-        write_heads(self.residual, layer, delta, self.diff[:, self.graph.head_sources(layer)])
+        write_heads(self.residual, layer, delta, self.diff[self.graph.head_sources(layer)])
 
     def _attention_wrote(self, value: Tensor, hook: Any) -> None:
         self.resid = self.resid + value
@@ -99,36 +102,36 @@ class _EdgeRun:
         slot = self.graph.mlp_slot(layer)
         if not self.any_dropped[slot]:
             return None
-        replaced = self._dropped_sum([slot], self.graph.before_mlp(layer))[:, 0]
-        return self.residual.norm2(layer, self.resid - replaced).to(value.dtype)
+        inputs = self._reads(self.resid, [slot], self.graph.before_mlp(layer))[0]
+        return self.residual.norm2(layer, inputs).to(value.dtype)
 
     def _mlp_wrote(self, layer: int, value: Tensor) -> None:
-        self.diff[:, self.graph.mlp_source(layer)] = value if self.other is None else value - self.other.mlp[layer]
+        self.diff[self.graph.mlp_source(layer)] = value if self.other is None else value - self.other.mlp[layer]
 
     def _logits_read(self, value: Tensor, hook: Any) -> Tensor:
-        return value - self._dropped_sum([self.graph.logits_slot], self.graph.n_sources)[:, 0]
+        return self._reads(value, [self.graph.logits_slot], self.graph.n_sources)[0]
 
-    def _dropped_sum(self, slots: list[int], n_seen: int) -> Tensor:
-        """`[batch, len(slots), pos, d_model]`: what the replaced sources of some slots wrote here but not there."""
+    def _reads(self, resid: Tensor, slots: list[int], n_seen: int) -> Tensor:
+        """`[len(slots), batch, pos, d_model]`: the stream as some slots see it, their replaced sources taken out."""
         weights = self.dropped[:, slots, :n_seen].to(self.diff.dtype)
-        diff = self.diff[:, :n_seen]
-        batch, _, pos, d_model = diff.shape
+        diff = self.diff[:n_seen]
         if self.graph.positions is None:
-            return (weights[0] @ diff.flatten(2)).unflatten(2, (pos, d_model))
+            seen = torch.addmm(resid.reshape(1, -1), weights[0], diff.flatten(1), alpha=-1)
+            return seen.unflatten(1, resid.shape)
         places = torch.tensor(self.graph.positions, device=diff.device)
-        out = diff.new_zeros(batch, len(slots), pos, d_model)
-        out[:, :, places] = torch.einsum("prs,bspd->brpd", weights, diff[:, :, places])
-        return out
+        inputs = resid.expand(len(slots), *resid.shape).clone()
+        inputs[:, :, places] -= torch.einsum("prs,sbpd->rbpd", weights, diff[:, :, places])
+        return inputs
 
 
 def project_heads(residual: ResidualStream, layer: int, side: Side, inputs: Tensor, heads: list[int]) -> Tensor:
-    """`[batch, len(heads), pos, d_head]`: the q, k or v of some heads, each from a stream of its own.
+    """`[len(heads), batch, pos, d_head]`: the q, k or v of some heads, each from a stream of its own.
 
-    `inputs [batch, len(heads), pos, d_model]`, before the norm, whose scale is recomputed.
+    `inputs [len(heads), batch, pos, d_model]`, before the norm, whose scale is recomputed.
     """
     weight, bias = residual.W(layer, side)[heads], residual.b(layer, side)
-    out = residual.norm1(layer, inputs) @ weight
-    return out if bias is None else out + bias[heads][:, None]
+    out = torch.bmm(residual.norm1(layer, inputs).flatten(1, 2), weight).unflatten(1, inputs.shape[1:3])
+    return out if bias is None else out + bias[heads][:, None, None]
 
 
 @torch.no_grad()
@@ -137,7 +140,7 @@ def run_with_single_edges(
 ) -> Tensor:
     """Logits `[n_edges, batch, n_read, d_vocab]`, each with one edge replaced in an otherwise plain run on `tokens`.
 
-    `diff [batch, n_sources, pos, d_model]`: what each source writes in this plain run minus what it shall carry
+    `diff [n_sources, batch, pos, d_model]`: what each source writes in this plain run minus what it shall carry
     instead. All the edges run as one batch of `len(edges) * batch` rows.
     """
     batch = len(tokens)
@@ -155,7 +158,7 @@ def run_with_single_edges(
     def final(value: Tensor, hook: Any) -> Tensor:
         value = value.clone()
         for row, _, source, where in by_layer.get(graph.n_layers, []):
-            _subtract(value[row * batch : (row + 1) * batch], diff[:, source], where)
+            _subtract(value[row * batch : (row + 1) * batch], diff[source], where)
         return value
 
     hooks += [(final_point(residual.model), final), read_hook(at.repeat(len(edges), 1))]
@@ -171,7 +174,7 @@ def _single_hooks(
     diff: Tensor,
 ) -> list[tuple[str, Hook]]:
     """Hooks that replace one input of one layer in each of some blocks of rows."""
-    batch, block = len(diff), f"blocks.{layer}"
+    batch, block = diff.shape[1], f"blocks.{layer}"
     stream: dict[str, Tensor] = {}
 
     def enter(value: Tensor, hook: Any) -> None:
@@ -182,7 +185,7 @@ def _single_hooks(
 
     def patched_stream(reader: str, row: int, source: int, where: int | None) -> Tensor:
         rows = stream[reader][row * batch : (row + 1) * batch].clone()
-        _subtract(rows, diff[:, source], where)
+        _subtract(rows, diff[source], where)
         return rows
 
     def side_hook(side: Side) -> Hook:
@@ -193,8 +196,8 @@ def _single_hooks(
             for row, slot, source, where in patches:
                 if slots.start <= slot < slots.stop:
                     head = slot - slots.start
-                    inputs = patched_stream("attention", row, source, where)[:, None]
-                    new = project_heads(residual, layer, side, inputs, [head])[:, 0]
+                    inputs = patched_stream("attention", row, source, where)[None]
+                    new = project_heads(residual, layer, side, inputs, [head])[0]
                     value[row * batch : (row + 1) * batch, :, head] = new.to(value.dtype)
             return value
 

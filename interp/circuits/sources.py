@@ -67,21 +67,20 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
 
 @torch.no_grad()
 def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: Tensor | None = None) -> Tensor:
-    """`[batch, n_sources, pos, d_model]`: what each source adds to the stream. The one large buffer of an analysis."""
-    batch, pos, d_model = values.embed.shape
+    """`[n_sources, batch, pos, d_model]`: what each source adds to the stream. The one large buffer of an analysis."""
     if out is None:
-        out = values.embed.new_empty(batch, graph.n_sources, pos, d_model)
-    out[:, 0] = values.embed
+        out = values.embed.new_empty(graph.n_sources, *values.embed.shape)
+    out[0] = values.embed
     for layer, z in enumerate(values.z):
-        write_heads(residual, layer, z, out[:, graph.head_sources(layer)])
+        write_heads(residual, layer, z, out[graph.head_sources(layer)])
         if values.mlp:
-            out[:, graph.mlp_source(layer)] = values.mlp[layer]
+            out[graph.mlp_source(layer)] = values.mlp[layer]
     return out
 
 
 def write_heads(residual: ResidualStream, layer: int, z: Tensor, out: Tensor) -> None:
-    """`out [batch, n_heads, pos, d_model]` becomes what a layer's heads add, of `z [batch, pos, n_heads, d_head]`."""
-    torch.matmul(z.transpose(1, 2), residual.W(layer, "o"), out=out)
+    """`out [n_heads, batch, pos, d_model]` becomes what a layer's heads add, of `z [batch, pos, n_heads, d_head]`."""
+    torch.bmm(z.flatten(0, 1).transpose(0, 1), residual.W(layer, "o"), out=out.flatten(1, 2))
 
 
 @torch.no_grad()

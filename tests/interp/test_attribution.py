@@ -38,7 +38,7 @@ def patched_by_hand(model, task, edge, graph):
     clean, _ = collect(stream, task.clean, task.at)
     corrupt, _ = collect(stream, task.corrupt, task.at)
     source = graph.sources.index(edge.source)
-    change = outputs(stream, graph, corrupt)[:, source] - outputs(stream, graph, clean)[:, source]
+    change = outputs(stream, graph, corrupt)[source] - outputs(stream, graph, clean)[source]
     store = {}
 
     def keep(value, hook):
