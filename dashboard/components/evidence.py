@@ -25,10 +25,21 @@ WORDS = {
     "cpr": "CPR (area under faithfulness)",
     "cmd": "CMD (distance from 1; 0 is best)",
     "auroc": "AUROC against known edges",
+    "loss_second_half_k": "loss, second half, patched into keys (nats)",
+    "loss_second_half_q": "loss, second half, patched into queries (nats)",
+    "loss_second_half_v": "loss, second half, patched into values (nats)",
+    "share_of_score": "share of the reader's score",
+    "composition_null_high": "composition by chance, at most",
+    "composition_is_argmax": "strongest sender of this reader",
+    "induction_score_tl": "induction score by stripe",
+    "ov_top1": "OV top-1 copying (share of tokens)",
+    "ov_copying_through_block_0": "OV copying after block 0 (eigenvalues)",
+    "ov_top1_through_block_0": "OV top-1 copying after block 0",
     "low": "lower end, 95 %",
     "high": "upper end, 95 %",
 }
 _CHANGES = {"effect", "loss_first_half", "loss_second_half", "k_effect", "q_effect", "v_effect", "score", "exact"}
+_CHANGES |= {f"loss_second_half_{side}" for side in "qkv"}
 MAX_ROWS = 60
 
 
@@ -56,9 +67,12 @@ def evidence_table(values: dict[str, Any], *, skip: tuple[str, ...] = ()) -> htm
 
 def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div:
     """Rows that share their names, as a small table; `low` and `high` become one column."""
-    names = [n for n in dict.fromkeys(key for record in records for key in record) if n not in ("low", "high")]
+    hidden = ("low", "high", "n_heads")
+    names = [n for n in dict.fromkeys(key for record in records for key in record) if n not in hidden]
     interval = any("low" in record and "high" in record for record in records)
-    head = [html.Th(n.replace("_", " "), scope="col") for n in names] + ([html.Th("95 %")] if interval else [])
+    head = [html.Th(n.removeprefix("loss_").replace("_", " "), scope="col") for n in names] + (
+        [html.Th("95 %")] if interval else []
+    )
     body = [html.Tr([*(_cell(record.get(n), n) for n in names), *_interval(record, interval)]) for record in records]
     more = html.P(f"and {len(records) - limit} more", className="wb-note") if len(records) > limit else None
     table = html.Table([html.Thead(html.Tr(head)), html.Tbody(body[:limit])], className="wb-evidence wb-records")
@@ -90,7 +104,9 @@ def number(value: Any, *, signed: bool = False) -> str:
     if isinstance(value, float):
         if value != value:
             return "not a number"
-        small = value != 0 and abs(value) < 1e-3
+        if value == 0:
+            return "0"  # no minus before it
+        small = abs(value) < 1e-3
         text = f"{value:.2e}" if small else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
         return f"+{text}" if signed and value > 0 else text.replace("-", "−", 1) if value < 0 else text
     if isinstance(value, list | tuple):

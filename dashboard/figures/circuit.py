@@ -16,6 +16,8 @@ from dashboard.views.circuit_groups import PREFIX, Group
 from interp.names import NodeName, parse_node
 
 COLUMN, ROW = 96.0, 62.0
+_TALLEST, _HEIGHT = 116.0, 430.0
+"""rows move apart, up to the first, until the drawing is as high as the second"""
 _WIDEST = 190.0
 """columns move apart, up to this, until the drawing is as wide as a page likes it"""
 LETTERED = 60
@@ -101,14 +103,15 @@ def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]
     widest = [max([1, *(len(v) for (_, c), v in cells.items() if c == column)]) for column in range(len(columns))]
     left = np.concatenate([[0], np.cumsum(widest)])
     step = float(np.clip(1.55 * ROW * len(rows) / max(1, left[-1]), COLUMN, _WIDEST))
+    rise = float(np.clip(_HEIGHT / len(rows), ROW, _TALLEST))
     for (row, column), members in cells.items():
         for k, i in enumerate(members):
             centre = left[column] + (widest[column] - len(members)) / 2 + k
-            places[i].x, places[i].y = step * float(centre), -ROW * row
+            places[i].x, places[i].y = step * float(centre), -rise * row
     for place in places.values():
         if place.column is None:
-            taken = [p.x for p in places.values() if p is not place and p.row == place.row and p.y == -ROW * place.row]
-            place.x, place.y = _free(step * float(left[-1] - 1) / 2, taken), -ROW * place.row
+            taken = [p.x for p in places.values() if p is not place and p.row == place.row and p.y == -rise * place.row]
+            place.x, place.y = _free(step * float(left[-1] - 1) / 2, taken), -rise * place.row
     return places
 
 

@@ -33,12 +33,12 @@ def graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Sec
             slider,
             html.Span(id="circuit-count", className="wb-circuit-count", **attrs({"aria-live": "polite"})),
             dmc.NumberInput(
-                id="circuit-score", placeholder="|score| ≥", size="xs", w=104, min=0, debounce=400, hideControls=True,
+                id="circuit-score", placeholder="|score| ≥", size="xs", w=88, min=0, debounce=400, hideControls=True,
                 decimalScale=6, **attrs({"aria-label": "Smallest score, by size"}),
             ),
             dmc.Button("As found", id="circuit-found", size="compact-xs", variant="default"),
             dmc.Switch(
-                id="circuit-paths", label="only paths to the logits", checked=paths, size="xs",
+                id="circuit-paths", label="only whole paths", checked=paths, size="xs",
                 className="" if scored.has_ends else "wb-hidden",
             ),
         ],

@@ -19,6 +19,7 @@ from interp.names import parse_node
 from interp.workspace import Workspace
 
 THROUGH = {"q": "through its query", "k": "through its key", "v": "through its value"}
+_NULLS = ("random_circuits", "untrained", "verified")
 _LISTED = 12
 """edges of a node that the side lists"""
 _PLAIN = ("kind", "task", "metric", "method", "steps", "ablation", "direction", "seeds", "prompts")
@@ -29,7 +30,8 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
     evaluation = found.evaluation
     scores = [(k, evaluation[k]) for k in ("faithfulness", "completeness", "cpr", "cmd") if _is_number(evaluation, k)]
     records = {k: v for k, v in evaluation.items() if _is_records(v)}
-    rest = {k: v for k, v in evaluation.items() if k not in dict(scores) | records}
+    nulls = {k: evaluation[k] for k in _NULLS if k in evaluation}
+    rest = {k: v for k, v in evaluation.items() if k not in dict(scores) | records | nulls}
     redundancy = found.verdict.get("redundancy")
     checked = view.checked(workspace, name)
     order = {k: found.settings[k] for k in _PLAIN if k in found.settings}
@@ -40,8 +42,8 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
         _verdict(found),
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
         *([html.H3("Redundancy"), evidence_table(redundancy)] if isinstance(redundancy, dict) else []),
-        *([html.H3("Judged by"), evidence_table(rest)] if rest else []),
-        *[part for k, v in records.items() for part in (html.H3(words(k).capitalize()), records_table(v))],
+        *([html.H3("Against chance"), evidence_table(nulls)] if nulls else []),
+        *[part for k, v in records.items() for part in (_records_title(k, v), records_table(v))],
         *(
             [
                 html.H3(["Exact against estimated", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
@@ -50,8 +52,8 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
             if checked
             else []
         ),
-        html.H3("Settings"),
-        evidence_table(settings),
+        *([_folded("All numbers of the evaluation", evidence_table(rest))] if rest else []),
+        _folded("Settings", evidence_table(settings)),
     )
 
 
@@ -80,7 +82,7 @@ def _verdict(found: Circuit) -> Any:
     rule = verdict.get("rule")
     return notice(
         html.P([html.Strong(word), html.Span(visible(str(verdict.get("reason") or ""), 600))]),
-        html.P(["By the rule: ", visible(str(rule), 900)], className="wb-note") if rule else None,
+        _folded("The rule", html.P(visible(str(rule), 4000), className="wb-note")) if rule else None,
         tone="warning" if verdict.get("found") is False else "info",
     )
 
@@ -199,9 +201,10 @@ def _pattern(
         place = parse_node(head)
         words = quiet_link("look on a prompt", prompt_href(model=found.model, layer=place.layer, head=place.head))
         return [title, html.P(["Its pattern was not stored; ", words, "."], className="wb-none")]
-    figure = attention_pattern(weights, prompt.tokens, colours, height=330)
+    height = max(320, min(660, 14 * len(prompt.tokens) + 100))
+    figure = attention_pattern(weights, prompt.tokens, colours, height=height)
     figure.update_traces(showscale=False)
-    return [title, graph("circuit-pattern", figure=figure, height=330, label=f"Attention of {head}")]
+    return [title, graph("circuit-pattern", figure=figure, height=height, label=f"Attention of {head}")]
 
 
 def _edge_list(title: str, rows: list[view.Row], end: str | None) -> list[Any]:
@@ -244,6 +247,15 @@ def _edges(n: int) -> str:
 
 def _title(name: str) -> str:
     return name.upper() if name in ("cpr", "cmd") else name.replace("_", " ")
+
+
+def _folded(title: str, body: Any) -> html.Details:
+    return html.Details([html.Summary(title), body], className="wb-folded")
+
+
+def _records_title(name: str, records: list[dict[str, Any]]) -> html.H3:
+    unit = "change of loss, nats" if any(key.startswith("loss_") for key in records[0]) else ""
+    return html.H3([words(name).capitalize(), html.Span(unit, className="wb-quiet")])
 
 
 def _is_records(value: Any) -> bool:

@@ -243,11 +243,20 @@ def _with_numbers(row: Row) -> dict[str, Any]:
 
 def _row_of(edge: Edge) -> Row:
     evidence = dict(edge.evidence)
+    score = edge.score if edge.score is not None else _number(evidence.get("effect"))
+    low, high = _number(evidence.get("low")), _number(evidence.get("high"))
+    if (
+        score is not None
+        and low is not None
+        and high is not None
+        and not low <= score <= high
+        and low <= -score <= high
+    ):
+        low, high = -high, -low  # the interval of a change, where the score is a drop
     return {
         "id": edge_id(edge.source, edge.target, edge.via, edge.position),
         **{"source": edge.source, "target": edge.target, "via": edge.via, "position": edge.position},
-        "score": edge.score if edge.score is not None else _number(evidence.get("effect")),
-        **{name: _number(evidence.get(name)) for name in ("exact", "low", "high")},
+        **{"score": score, "exact": _number(evidence.get("exact")), "low": low, "high": high},
         **{"rank": None, "member": True, "evidence": evidence},
     }
 
