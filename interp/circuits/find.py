@@ -138,10 +138,10 @@ def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
         return {"found": None, "rule": RULE, "reason": "nulls were not run"}
     beats = evaluation["faithfulness_low"] > null["high"]
     learned = abs(untrained["gap"]) < 0.1 * untrained["gap_of_model"]
+    f, size = evaluation["faithfulness"], f"{evaluation['n_edges']} of {evaluation['n_edges_of_graph']} edges"
     reason = (
-        f"faithfulness {evaluation['faithfulness']:.2f} ({evaluation['faithfulness_low']:.2f} to "
-        f"{evaluation['faithfulness_high']:.2f}) with {evaluation['n_edges']} of {evaluation['n_edges_of_graph']} "
-        f"edges, random circuits {null['mean']:.2f} ({null['low']:.2f} to {null['high']:.2f}); gap of an untrained model "
-        f"{untrained['gap']:.3g}, of this one {untrained['gap_of_model']:.3g}"
+        f"faithfulness {f:.2f} ({evaluation['faithfulness_low']:.2f} to {evaluation['faithfulness_high']:.2f}) with "
+        f"{size}, random circuits {null['mean']:.2f} ({null['low']:.2f} to {null['high']:.2f}); gap of an untrained "
+        f"model {untrained['gap']:.3g}, of this one {untrained['gap_of_model']:.3g}"
     )
     return {"found": bool(beats and learned), "rule": RULE, "reason": reason}
