@@ -120,7 +120,8 @@ class LiveModel:
         started = time.perf_counter()
         places = [dictionary.hook_point] if dictionary is not None else []
         logits, values = run_with_cache(loaded, tokens, places)
-        lens = logit_lens(loaded, tokens, top=TOP_TOKENS)
+        lens, translators = logit_lens(loaded, tokens, top=TOP_TOKENS), self._tuned_lens(spec)
+        tuned = logit_lens(loaded, tokens, top=TOP_TOKENS, lens=translators) if translators is not None else None
         shape = head_shape(loaded)
         return PromptResult(
             model=spec,
@@ -132,6 +133,7 @@ class LiveModel:
             n_layers=shape.n_layers,
             n_heads=shape.n_heads,
             features=_strongest(loaded, dictionary, values, tokens[0]) if dictionary is not None else [],
+            tuned=_lens_cells(tuned) if tuned is not None else [],
             seconds=time.perf_counter() - started,
         )
 
@@ -165,6 +167,24 @@ class LiveModel:
             finally:
                 self._state = "ready" if self._models else "cold"
         return self._models[spec]
+
+    def _tuned_lens(self, spec: str) -> Any:
+        """The newest tuned lens of these weights in the workspace, or None."""
+        lenses = [m for m in self._workspace.artifacts("lens") if m.config.get("model") == spec]
+        if not lenses:
+            return None
+        from interp.models.adapter import weight_hash
+        from interp.tuned_lens import TunedLens
+
+        own = weight_hash(self._model(spec))
+        fitting = [m for m in lenses if m.config.get("weight_hash") == own]
+        if not fitting:
+            return None
+        newest = max(fitting, key=lambda m: m.created)
+        key = (spec, newest.content_hash)
+        if key not in self._dictionaries:
+            self._dictionaries[key] = TunedLens.load(self._workspace.path("lens", newest.name), self._model(spec))
+        return self._dictionaries[key]
 
     def _dictionary(self, spec: str, features: str) -> Any:
         """The SAE or the neurons that a features artefact is about."""
