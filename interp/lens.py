@@ -4,6 +4,7 @@ Each layer's residual goes through the model's own final norm and unembedding. E
 layer's language, so an early reading is a hint; the last is the model's prediction itself.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import PromptError
+from interp.tuned_lens import TunedLens
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,13 @@ class LogitLens:
     """`[n_layers + 1, pos, top]` float32, 0 to 1"""
     entropy: Tensor
     """`[n_layers + 1, pos]` float32, nats: 0 certain, `log(d_vocab)` no idea"""
+    kl: Tensor
+    """`[n_layers + 1, pos]` float32, nats: KL(model's output || reading); 0 at the last layer"""
+    lens: str = "logit"
+    """`logit`, or `tuned` when translators were applied"""
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One plain dict per layer and position: `layer, hook_point, position, token, top, entropy`.
+        """One plain dict per layer and position: `layer, hook_point, position, token, top, entropy, kl`.
 
         `top` is a list of `{"token", "token_id", "probability"}`.
         """
@@ -42,6 +48,7 @@ class LogitLens:
                 "position": position,
                 "token": token,
                 "entropy": float(self.entropy[layer, position]),
+                "kl": float(self.kl[layer, position]),
                 "top": self._top(layer, position),
             }
             for layer, name in enumerate(self.layers)
@@ -57,36 +64,87 @@ class LogitLens:
         return [{"token": t, "token_id": i, "probability": p} for t, i, p in zip(*columns, strict=True)]
 
 
+@dataclass(frozen=True)
+class TokenTrajectory:
+    """How one token rises through the layers of one prompt."""
+
+    layers: tuple[str, ...]
+    """`[n_layers + 1]` hook points"""
+    token_id: int
+    rank: Tensor
+    """`[n_layers + 1, pos]` int64: how many tokens are more probable; 0 is the top"""
+    probability: Tensor
+    """`[n_layers + 1, pos]` float32, 0 to 1"""
+    lens: str = "logit"
+
+
 @torch.no_grad()
-def logit_lens(model: Any, tokens: Tensor, *, top: int = 5) -> LogitLens:
-    """Read every layer of `tokens [1, pos]`; logits of one layer exist at a time.
+def logit_lens(model: Any, tokens: Tensor, *, top: int = 5, lens: TunedLens | None = None) -> LogitLens:
+    """Read every layer of `tokens [1, pos]`; the logits of one layer and of the last exist at a time.
 
-    Raises `PromptError` on anything but one prompt of at least one token that fits the context.
+    With a tuned `lens` each residual is translated first. Raises `PromptError` on anything but one prompt of at least
+    one token that fits the context, `MismatchError` for a lens of other weights.
     """
-    from interp.models.adapter import final_norm_and_unembed, token_strings
-    from interp.models.capture import Capture
+    from interp.models.adapter import token_strings
 
-    if tokens.ndim != 2 or len(tokens) != 1 or tokens.shape[1] == 0:
-        raise PromptError(f"the lens reads one prompt as [1, pos] with at least one token, got {list(tokens.shape)}")
-    if tokens.shape[1] > model.cfg.n_ctx:
-        raise PromptError(f"the prompt has {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten it")
-    layers = ("blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers)))
-    with Capture(model, list(layers)) as capture:
-        residuals = capture(tokens)
-    readings = [_read_layer(final_norm_and_unembed(model, residuals[name])[0].float(), top) for name in layers]
-    ids, probabilities, entropy = (torch.stack(column) for column in zip(*readings, strict=True))
+    layers, target, readings = lens_hook_points(model.cfg.n_layers), None, []
+    for logits in reversed_readings(model, tokens, lens):  # the last layer first: all are compared with it
+        log_p = logits.log_softmax(-1)
+        target = log_p if target is None else target
+        readings.append((*_read_layer(log_p, top), (target.exp() * (target - log_p)).sum(-1).cpu()))
+    ids, probabilities, entropy, kl = (torch.stack(column[::-1]) for column in zip(*readings, strict=True))
     strings = token_strings(model, ids)
     pos, k = ids.shape[1:]
     nested = tuple(
         tuple(tuple(strings[(layer * pos + p) * k : (layer * pos + p + 1) * k]) for p in range(pos))
         for layer in range(len(layers))
     )
-    return LogitLens(layers, tuple(token_strings(model, tokens[0])), nested, ids, probabilities, entropy)
+    prompt, kind = tuple(token_strings(model, tokens[0])), "logit" if lens is None else "tuned"
+    return LogitLens(layers, prompt, nested, ids, probabilities, entropy, kl.clamp_min(0), kind)
 
 
-def _read_layer(logits: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids and probabilities of the `top` tokens `[pos, top]`, and the entropy `[pos]`, of `logits [pos, d_vocab]`."""
-    log_p = logits.log_softmax(-1)
+@torch.no_grad()
+def follow_token(model: Any, tokens: Tensor, token_id: int, *, lens: TunedLens | None = None) -> TokenTrajectory:
+    """Rank and probability of one token at every layer and position of `tokens [1, pos]`.
+
+    Raises `PromptError` as `logit_lens` does, and for a token outside the vocabulary.
+    """
+    if not 0 <= token_id < model.cfg.d_vocab:
+        raise PromptError(f"a token id below {model.cfg.d_vocab} was expected, got {token_id}")
+    ranks, probabilities = [], []
+    for logits in reversed_readings(model, tokens, lens):
+        ranks.append((logits > logits[:, token_id, None]).sum(-1).cpu())
+        probabilities.append(logits.log_softmax(-1)[:, token_id].exp().cpu())
+    layers, kind = lens_hook_points(model.cfg.n_layers), "logit" if lens is None else "tuned"
+    return TokenTrajectory(layers, token_id, torch.stack(ranks[::-1]), torch.stack(probabilities[::-1]), kind)
+
+
+def lens_hook_points(n_layers: int) -> tuple[str, ...]:
+    """What a lens reads: the embedding, then the residual after every block; `[n_layers + 1]`."""
+    return ("blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in range(n_layers)))
+
+
+def reversed_readings(model: Any, tokens: Tensor, lens: TunedLens | None = None) -> Iterator[Tensor]:
+    """Logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
+    from interp.models.adapter import final_norm_and_unembed
+    from interp.models.capture import Capture
+
+    if tokens.ndim != 2 or len(tokens) != 1 or tokens.shape[1] == 0:
+        raise PromptError(f"the lens reads one prompt as [1, pos] with at least one token, got {list(tokens.shape)}")
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise PromptError(f"the prompt has {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten it")
+    if lens is not None:
+        lens.check_model(model)
+    layers = lens_hook_points(model.cfg.n_layers)
+    with Capture(model, list(layers)) as capture:
+        residuals = capture(tokens)
+    for name in reversed(layers):
+        resid = residuals.pop(name)
+        yield final_norm_and_unembed(model, resid if lens is None else lens.translate(name, resid))[0].float()
+
+
+def _read_layer(log_p: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids and probabilities of the `top` tokens `[pos, top]`, and the entropy `[pos]`, of `log_p [pos, d_vocab]`."""
     entropy = -(log_p.exp() * log_p).sum(-1)
-    values, ids = log_p.topk(min(top, logits.shape[-1]), dim=-1)
+    values, ids = log_p.topk(min(top, log_p.shape[-1]), dim=-1)
     return ids.cpu(), values.exp().cpu(), entropy.cpu()

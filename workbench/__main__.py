@@ -15,13 +15,14 @@ from workbench.verbs.demo import Demo
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
+from workbench.verbs.lens import Lens
 from workbench.verbs.models import Models
 from workbench.verbs.record import Record
 from workbench.verbs.serve import Serve
 from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
-VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Circuit, Atlas, Verify)
+VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Circuit, Lens, Atlas, Verify)
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.
 

@@ -1,0 +1,133 @@
+"""The tuned lens: starts as the logit lens, ends closer to the model, resumes exactly, and knows its model."""
+
+import pytest
+import torch
+from torch.nn.functional import kl_div
+
+from interp.artifacts import read_manifest, verify
+from interp.errors import ConfigError, CorruptError, MismatchError
+from interp.lens import lens_hook_points, logit_lens
+from interp.models.adapter import run_with_cache, weight_hash
+from interp.models.loading import load_model
+from interp.tuned_lens import FILE, TunedLens, identity_lens, kl_divergence
+from interp.tuned_lens_training import TunedLensConfig, train_tuned_lens
+
+CONFIG = TunedLensConfig(steps=60, positions=64, lr=3e-3, heldout_positions=200, checkpoint_every=7)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Large random MLPs, so that early layers say something else than the last."""
+    model = load_model("small:mlp-2l", seed=1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "mlp" in name:
+                parameter.mul_(8)
+    return model
+
+
+@pytest.fixture(scope="module")
+def texts():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(97, 123, (40, 16), generator=generator), torch.randint(97, 123, (8, 16), generator=generator)
+
+
+def trained(model, texts, folder, config=CONFIG, **options):
+    steps = train_tuned_lens(model, *texts, folder, config=config, model_name="small", source="random", **options)
+    return list(steps)
+
+
+@pytest.fixture(scope="module")
+def folder(model, texts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lenses") / "small"
+    trained(model, texts, folder)
+    return folder
+
+
+def test_zero_translators_are_the_logit_lens(model):
+    lens = identity_lens(list(lens_hook_points(2)), 64, weight_hash(model))
+    tokens = torch.arange(97, 105)[None]
+    plain, same = logit_lens(model, tokens), logit_lens(model, tokens, lens=lens)
+    assert torch.equal(plain.probabilities, same.probabilities)
+    assert (plain.lens, same.lens) == ("logit", "tuned")
+
+
+def test_every_layer_comes_closer_to_the_model_on_held_out_tokens(folder):
+    manifest = read_manifest(folder)
+    assert verify(folder) == []
+    kl = manifest.summary["kl"]
+    assert list(kl) == ["blocks.0.hook_resid_pre", "blocks.0.hook_resid_post"]
+    for entry in kl.values():
+        assert entry["kept"]
+        assert entry["kl_tuned"] < 0.7 * entry["kl_logit"]
+
+
+def test_the_measured_kl_is_that_of_the_saved_lens(model, texts, folder):
+    """The manifest's numbers, again, by torch's own divergence over all held-out positions."""
+    lens = TunedLens.load(folder, model)
+    names = [*lens.summary["kl"], "blocks.1.hook_resid_post"]
+    _, cache = run_with_cache(model, texts[1], names)
+    with torch.no_grad():
+        target = model(texts[1])[:, 1:].log_softmax(-1)
+        for name, entry in lens.summary["kl"].items():
+            for key, resid in (("kl_logit", cache[name]), ("kl_tuned", lens.translate(name, cache[name]))):
+                reading = model.unembed(model.ln_final(resid))[:, 1:].log_softmax(-1)
+                expected = float(kl_div(reading, target, log_target=True, reduction="none").sum(-1).mean())
+                assert entry[key] == pytest.approx(expected, rel=0.15)  # 200 tokens against all 120 of them
+
+
+def test_a_stopped_run_resumes_to_the_same_lens(model, texts, folder, tmp_path):
+    again = tmp_path / "small"
+    steps = train_tuned_lens(model, *texts, again, config=CONFIG, model_name="small", source="random")
+    for step in steps:
+        if step.step == 10:
+            steps.close()  # as Ctrl-C does
+    with pytest.raises(MismatchError, match="other settings"):
+        trained(model, texts, again, TunedLensConfig(steps=5))
+    assert trained(model, texts, again)[0].step == 11
+    one, two = TunedLens.load(folder), TunedLens.load(again)
+    for name in one.weights:
+        assert torch.equal(one.weights[name], two.weights[name])
+        assert torch.equal(one.biases[name], two.biases[name])
+    assert sorted(path.name for path in again.iterdir()) == sorted(path.name for path in folder.iterdir())
+
+
+def test_a_translator_that_is_no_better_is_not_kept(texts, tmp_path):
+    """A learning rate that ruins everything ends as the plain lens, and says so."""
+    untouched = load_model("small:mlp-2l", seed=1)  # its layers hardly differ: nothing to gain
+    trained(untouched, texts, tmp_path / "ruined", TunedLensConfig(steps=3, positions=32, lr=30.0, warmup=0))
+    for entry in read_manifest(tmp_path / "ruined").summary["kl"].values():
+        assert not entry["kept"]
+        assert entry["kl_tuned"] == pytest.approx(entry["kl_logit"])
+
+
+def test_a_lens_is_refused_by_other_weights(model, folder):
+    other = load_model("small:mlp-2l", seed=2)
+    with pytest.raises(MismatchError, match="trained on weights"):
+        TunedLens.load(folder, other)
+    with pytest.raises(MismatchError, match="workbench lens"):
+        logit_lens(other, torch.arange(97, 100)[None], lens=TunedLens.load(folder, model))
+
+
+def test_damaged_lenses_and_bad_settings_are_refused(model, texts, folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / FILE).write_bytes(b"nothing")
+    with pytest.raises(CorruptError, match=FILE):
+        TunedLens.load(copy)
+    with pytest.raises(ConfigError, match="above 0"):
+        TunedLensConfig(steps=0)
+    with pytest.raises(ConfigError, match="speaks for itself"):
+        trained(model, texts, tmp_path / "x", TunedLensConfig(layers=(2,)))
+    with pytest.raises(ConfigError, match="at least 10 contexts"):
+        trained(model, (texts[0][:3], texts[1]), tmp_path / "y")
+
+
+def test_the_divergence_is_torchs_and_zero_of_itself():
+    logits = torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(0))
+    p, q = logits[0].log_softmax(-1), logits[1]
+    expected = kl_div(q.log_softmax(-1), p, log_target=True, reduction="none").sum(-1)
+    torch.testing.assert_close(kl_divergence(p, q), expected)
+    assert float(kl_divergence(p, logits[0]).abs().max()) < 1e-6
