@@ -18,11 +18,9 @@ def initial_state(
     scales, mean = source.scales, (source.mean_out * source.scales.output).float()
     d_in = source.d_in if source.target else None
     state = TrainState.initial(mean, d_sae, generator=generator, d_in=d_in)
-    if source.target:  # nothing is subtracted from the input, so the bias does it
-        state.b_enc = -state.W_enc @ (source.mean * scales.input).float()
     if recipe.starts_from_data:
         x, target, _ = first_batch()
         target = None if target is None else target * scales.output.float()
-        recipe.start(choose_ops("cpu"), state, x * scales.input.float(), target)
+        recipe.start(choose_ops("cpu"), state, source.scaled(x), target)
         state.zero_moments()
     return state

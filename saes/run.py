@@ -60,7 +60,7 @@ class Run:
         self.diverged = False
         truncate_log(self.draft.path, self.state.step)
         self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device))
-        self._input, self._output = (s.float().to(self.device) for s in source.scales[:2])
+        self._output = source.scales.output.float().to(self.device)
         self._window: list[tuple[StepResult, float]] = []
 
     @property
@@ -72,7 +72,7 @@ class Run:
         """One step; metrics when a health line is due."""
         started = time.perf_counter()
         lr = self.plan.lr_at(self.state.step)
-        x = batch.x.to(self.device) * self._input
+        x = self.source.scaled(batch.x.to(self.device))
         target = None if batch.target is None else batch.target.to(self.device) * self._output
         result = self._stepper.step(self.state, x, lr, target)
         self.position = batch.next

@@ -105,14 +105,15 @@ class Source:
         """Every place is brought to a mean norm of `sqrt(d)` of its own.
 
         Activations are saved in the units of what they add up to; where several places are read there is no such unit,
-        and they stay as trained.
+        and they stay as trained. The input of a transcoder is centred: along an uncentred mean every latent's encoder
+        would be pushed at once.
         """
         each = [input_scale(place.stats) for place in self.places]
         if len(self.inputs) == 1 and not self.target:
             return same_scale(each[0], self.d_in)
         columns = [same_scale(s, place.d).input for s, place in zip(each, self.places, strict=True)]
         if self.target:
-            return Scales(torch.cat(columns[:-1]), columns[-1], each[-1])
+            return Scales(torch.cat(columns[:-1]), columns[-1], each[-1], torch.cat(columns[:-1]) * self.mean)
         return Scales(torch.cat(columns), torch.cat(columns), 1.0)
 
     @cached_property
@@ -130,6 +131,11 @@ class Source:
         """Of the scaled target, summed over its coordinates: the loss of a dictionary that outputs the mean is 1."""
         variance = torch.cat([place.stats.variance for place in self.outputs])
         return float((variance * self.scales.output**2).sum())
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """What training sees of `x [n, d_in]`."""
+        x = x * self.scales.input.to(x)
+        return x if self.scales.shift is None else x - self.scales.shift.to(x)
 
     def shuffled(self, *, batch_size: int, seed: int, epoch: int, skip: int, heldout_fraction: float) -> Iterator[Rows]:
         """One epoch of training rows; see `Recording.shuffled`."""

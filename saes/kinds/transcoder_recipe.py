@@ -1,9 +1,10 @@
 """Training a transcoder: latents of one place reconstruct another (the class that is used is in `transcoder.py`).
 
-Nothing is subtracted from the input: `b_enc` starts at minus what the encoder makes of the mean input, which is the
-same thing. The encoder starts from random rows; each decoder row starts as the mean target (less its mean) over the
-tokens of a first batch on which its latent fires, so that the first steps need not turn a random decoder round. A skip
-connection `W_skip [d_out, d_in]` starts at 0 and learns whatever is linear (Paulo et al. 2025, 2501.18823).
+Training sees the input less its mean, which `b_enc` makes up for afterwards. The encoder starts from random rows; each
+decoder row starts as the mean target (less its mean) over the tokens of a first batch on which its latent fires, so
+that the first steps need not turn a random decoder round. A skip connection `W_skip [d_out, d_in]` starts at 0 and
+learns whatever is linear (Paulo et al. 2025, 2501.18823): where the places are almost linear in each other, it leaves
+little for latents to name.
 """
 
 from typing import final
@@ -51,13 +52,14 @@ class TranscoderRecipe(Recipe):
         return self.selection.threshold(state, active)
 
     def finish(self, trained: Trained) -> Transcoder:
-        skip = None
+        weights, skip, scales = trained.weights, None, trained.scales
         if SKIP in trained.own:
-            scales = trained.scales
             skip = trained.own[SKIP] * (scales.input[None] / scales.output[:, None]).float()
+            if scales.shift is not None:
+                weights = weights._replace(b_dec=weights.b_dec - skip @ (scales.shift / scales.input).float())
         made = {"W_skip": skip, "metadata": trained.metadata}
         if self.config.selection == "topk":
-            return Transcoder(trained.weights, activation=TopK(self.config.k), **made)
-        zero = JumpReLU(torch.zeros_like(trained.weights.b_enc))
-        found = estimate_threshold(Transcoder(trained.weights, activation=zero), trained.batches, self.config.k)
-        return Transcoder(trained.weights, activation=JumpReLU(torch.full_like(zero.threshold, found)), **made)
+            return Transcoder(weights, activation=TopK(self.config.k), **made)
+        zero = JumpReLU(torch.zeros_like(weights.b_enc))
+        found = estimate_threshold(Transcoder(weights, activation=zero), trained.batches, self.config.k)
+        return Transcoder(weights, activation=JumpReLU(torch.full_like(zero.threshold, found)), **made)

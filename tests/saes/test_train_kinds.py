@@ -1,0 +1,238 @@
+"""Every kind, from its config to a loaded folder: it finds planted features and resumes bit for bit."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from planted import HOOK, write_recording
+from safetensors.torch import load_file, save_file
+from scipy.optimize import linear_sum_assignment
+
+from interp.artifacts import partial_path, read_json, read_manifest, write_json
+from interp.errors import ConfigError, MismatchError
+from interp.recording.store import Recording
+from saes.config import (
+    CrosscoderConfig,
+    GatedConfig,
+    JumpReLUConfig,
+    MatryoshkaConfig,
+    ReLUConfig,
+    SAEConfig,
+    TrainConfig,
+    TranscoderConfig,
+)
+from saes.evaluate import evaluate_on_recording
+from saes.health import LOG
+from saes.train import train, train_sae
+from saes.weights.folder import WEIGHTS, load_sae
+
+D, N_FEATURES, K = 32, 48, 3
+OUT = "blocks.1.hook_mlp_out"
+SIZES = {"d_sae": N_FEATURES}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def directions(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(N_FEATURES, D, generator=generator), dim=1)
+
+
+def add_hook_point(recording: Recording, name: str, activations: torch.Tensor) -> Recording:
+    """The same recording with one more place."""
+    folder = recording.folder
+    (folder / name).mkdir()
+    starts = recording.shard_starts
+    for shard, (start, stop) in enumerate(itertools.pairwise(starts)):
+        save_file(
+            {"activations": activations[int(start) : int(stop)].contiguous()},
+            folder / name / f"{shard:05d}.safetensors",
+        )
+    real = torch.cat([recording.real_rows(s) + int(starts[s]) for s in range(recording.n_shards)])
+    rows = activations[real].double()
+    stats = {"mean": rows.mean(0), "variance": rows.var(0, unbiased=False)}
+    stats |= {"mean_norm": rows.norm(dim=1).mean(), "n": torch.tensor(len(rows))}
+    save_file(stats, folder / name / "stats.safetensors")
+    manifest = read_json(folder / "manifest.json")
+    manifest["config"]["hook_points"].append(name)
+    manifest["summary"]["widths"][name] = activations.shape[1]
+    write_json(folder / "manifest.json", manifest)
+    return Recording(folder)
+
+
+def planted(folder: Path, *, seed: int = 0, n: int = 16_000, only_second: int = 0) -> Recording:
+    """About 3 of 48 directions a row around a large mean, at `HOOK`; at `OUT` the same strengths along other directions
+    (and a linear map of the rest). The first `only_second` features are missing at `HOOK`."""
+    generator = torch.Generator().manual_seed(seed + 100)
+    on = torch.rand(n, N_FEATURES, generator=generator) < K / N_FEATURES
+    strength = on * (1 + torch.rand(n, N_FEATURES, generator=generator))
+    here = strength.clone()
+    here[:, :only_second] = 0
+    mean = 2 * torch.randn(D, generator=generator)
+    noise = 0.02 * torch.randn(n, D, generator=generator)
+    x = (here @ directions(seed) + noise + mean) * 7
+    y = (strength @ directions(seed + 1) + 0.02 * torch.randn(n, D, generator=generator) - mean) * 3
+    document = torch.arange(n) // 200
+    document[torch.arange(n) % 40 == 0] = -1
+    recording = write_recording(folder, x, torch.ones(n), document, context_length=40, shard_contexts=100)
+    return add_hook_point(recording, OUT, y)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return planted(tmp_path_factory.mktemp("recordings") / "planted")
+
+
+def mcc(found: torch.Tensor, true: torch.Tensor) -> float:
+    cosines = torch.nn.functional.normalize(found, dim=1) @ true.T
+    rows, columns = linear_sum_assignment(-cosines.numpy())
+    return float(cosines[rows, columns].mean())
+
+
+KINDS: dict[str, SAEConfig] = {
+    "matryoshka": MatryoshkaConfig(**SIZES, k=K, prefixes=(0.5,)),
+    "jumprelu": JumpReLUConfig(**SIZES, k=K),
+    "jumprelu tanh": JumpReLUConfig(**SIZES, k=K, sparsity="tanh", sparsity_coefficient=0.1),
+    "relu": ReLUConfig(**SIZES, l1_coefficient=0.1),
+    "gated": GatedConfig(**SIZES, l1_coefficient=0.3),
+    "transcoder": TranscoderConfig(**SIZES, k=K, target=OUT),
+    "skip transcoder": TranscoderConfig(**SIZES, k=K, target=OUT, skip=True, selection="topk"),
+    "crosscoder": CrosscoderConfig(**SIZES, k=K),
+    "crosscoder l1": CrosscoderConfig(**SIZES, sparsity="l1", l1_coefficient=0.1),
+}
+LONG = TrainConfig(tokens=220_000, batch_size=256, lr=1e-2, log_every=100)
+SHORT = TrainConfig(tokens=8_000, batch_size=256, checkpoint_every=7, log_every=3)
+
+
+def places(config: SAEConfig):
+    return (HOOK, OUT) if isinstance(config, CrosscoderConfig) else HOOK
+
+
+@pytest.fixture(scope="module")
+def trained(recording, tmp_path_factory):
+    """kind -> its trained folder, made when first asked for."""
+    root, done = tmp_path_factory.mktemp("trained"), {}
+
+    def get(name: str) -> Path:
+        if name not in done:
+            done[name] = root / name
+            train_sae(recording, places(KINDS[name]), KINDS[name], LONG, done[name])
+        return done[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "skip transcoder"])
+def test_planted_features_are_recovered(trained, name):
+    folder = trained(name)
+    sae, heldout = load_sae(folder), read_manifest(folder).summary["heldout"]
+    first = 1 if name == "transcoder" else 0
+    for number, found in enumerate(sae.W_dec.split(D, dim=1), start=first):
+        assert mcc(found, directions(number)) > 0.87
+        assert mcc(directions(900), directions(number)) < 0.6  # directions that learned nothing
+    assert heldout["fvu"] < 0.16
+    aims_at_k = not isinstance(KINDS[name], ReLUConfig | GatedConfig) and getattr(KINDS[name], "sparsity", "") != "l1"
+    if aims_at_k:
+        assert heldout["l0"] == pytest.approx(K, rel=0.15)
+    else:
+        assert heldout["l0"] < 3 * K
+
+
+def test_a_skip_connection_takes_what_is_linear(trained):
+    """The second place is nearly linear in the first: with a skip fewer errors are left for the same L0."""
+    found = {name: read_manifest(trained(name)).summary["heldout"] for name in ("transcoder", "skip transcoder")}
+    assert found["skip transcoder"]["fvu"] < 0.75 * found["transcoder"]["fvu"]
+    assert found["skip transcoder"]["l0"] <= K + 1e-6
+    assert load_sae(trained("skip transcoder")).W_skip.abs().max() > 0.01
+
+
+def test_folders_say_what_they_are(trained):
+    names = {"matryoshka": "jumprelu", "jumprelu": "jumprelu", "relu": "standard", "gated": "gated"}
+    names |= {"transcoder": "jumprelu_transcoder", "skip transcoder": "topk_skip_transcoder"}
+    names |= {"crosscoder": "crosscoder"}
+    for name, architecture in names.items():
+        manifest, cfg = read_manifest(trained(name)), read_json(trained(name) / "cfg.json")
+        assert cfg["architecture"] == manifest.summary["architecture"] == architecture
+        assert manifest.config["kind"] == KINDS[name].kind
+        assert cfg["metadata"].get("hook_name_out", "") == (OUT if "transcoder" in name else "")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_loaded_folder_gives_the_numbers_of_its_training(recording, trained, name):
+    """The scale is folded out: on raw held-out rows the folder has the FVU that its last training batches had."""
+    folder = trained(name)
+    found = evaluate_on_recording(load_sae(folder), recording)
+    assert found.fvu == pytest.approx(read_manifest(folder).summary["heldout"]["fvu"], rel=1e-9)
+    last = json.loads((folder / LOG).read_text().splitlines()[-1])
+    assert found.fvu == pytest.approx(last["fvu"], abs=0.04)
+    assert found.l0 == pytest.approx(last["l0"], rel=0.2)
+
+
+def test_health_lines_show_thresholds_and_penalties_where_there_are_any(trained):
+    def lines(name):
+        return [json.loads(line) for line in (trained(name) / LOG).read_text().splitlines()]
+
+    for name in ("matryoshka", "jumprelu", "transcoder", "crosscoder"):
+        assert all(line["threshold"] > 0 for line in lines(name))
+    for name in ("relu", "gated", "crosscoder l1"):
+        assert all(line["threshold"] is None and line["penalty"] > 0 for line in lines(name))
+    assert all(line["penalty"] == 0 for line in lines("matryoshka"))
+    drift = [abs(b["threshold"] - a["threshold"]) for a, b in itertools.pairwise(lines("jumprelu"))]
+    assert drift[-1] < drift[0]  # thresholds come to rest
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_resumes_bit_for_bit(recording, tmp_path, name):
+    config = KINDS[name]
+    train_sae(recording, places(config), config, SHORT, tmp_path / "whole")
+    run = train(recording, places(config), config, SHORT, tmp_path / "sae")
+    for _ in range(4):
+        next(run)
+    run.close()
+    assert partial_path(tmp_path / "sae").exists()
+    train_sae(recording, places(config), config, SHORT, tmp_path / "sae")
+    mine, theirs = load_file(tmp_path / "sae" / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
+    assert mine.keys() == theirs.keys()
+    for tensor in mine:
+        assert torch.equal(mine[tensor], theirs[tensor]), tensor
+
+
+def test_a_crosscoder_tells_shared_latents_from_those_of_one_place(tmp_path):
+    """12 of 48 features are missing at the first place: as many latents write to the second place alone."""
+    recording = planted(tmp_path / "recording", only_second=12)
+    sae = train_sae(recording, (HOOK, OUT), KINDS["crosscoder l1"], LONG, tmp_path / "sae")
+    norms, true = sae.decoder_norms(), directions(1)
+    torch.testing.assert_close(norms.sum(1), torch.ones(N_FEATURES), atol=1e-4, rtol=0)
+    cosines = torch.nn.functional.normalize(sae.W_dec[:, D:], dim=1) @ true.T
+    best, feature = cosines.max(1)
+    sure = best > 0.95
+    assert sure.sum() > 0.9 * N_FEATURES
+    alone, shared = norms[sure & (feature < 12)], norms[sure & (feature >= 12)]
+    assert (alone[:, 1] > 0.9).all()
+    assert ((shared[:, 1] > 0.2) & (shared[:, 1] < 0.8)).all()
+
+
+def test_a_crosscoder_reads_several_recordings_of_the_same_tokens(recording, tmp_path):
+    other = planted(tmp_path / "other")
+    sae = train_sae([recording, other], HOOK, KINDS["crosscoder"], SHORT, tmp_path / "sae")
+    assert [place["recording"] for place in sae.places] == ["planted", "other"]
+    assert set(read_manifest(tmp_path / "sae").parents) == {recording.key, other.key, "model:tiny"}
+    assert evaluate_on_recording(sae, [recording, other]).n_tokens > 0
+    with pytest.raises(MismatchError, match="the SAE expects 64"):
+        evaluate_on_recording(sae, recording)
+    longer = planted(tmp_path / "longer", n=16_400)
+    with pytest.raises(MismatchError, match="different tokens"):
+        train_sae([recording, longer], HOOK, KINDS["crosscoder"], SHORT, tmp_path / "no")
+
+
+def test_a_transcoder_without_a_target_is_refused():
+    with pytest.raises(ConfigError, match="needs a target"):
+        TranscoderConfig(**SIZES, k=K)
