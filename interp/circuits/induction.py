@@ -191,25 +191,24 @@ def _screen(
     layers = sorted({head.layer for head in candidates if head.layer > 0})
     if not layers:
         return {}
-    part = prompts.rows(slice(0, config.batch_size))
-    edges = DirectEdges(model, hold(model, part, layers))
-    n_heads = ResidualStream(model).shape.n_heads
-    best: dict[HeadName, HeadName] = {}
-    work, done = sum(layers), 0
-    for layer in layers:
-        clean, drops, senders = edges.clean(layer), [], []
-        for earlier in range(layer):
-            of_layer = [HeadName(earlier, head) for head in range(n_heads)]
-            senders += of_layer
-            changed = edges.scores(layer, "k", [edges.difference(sender) for sender in of_layer])
-            drops.append((clean - changed).mean(-1))
-            done += 1
-            steps.at(18 + 27 * done // work, "senders")
-        drop = torch.cat(drops)  # [n_senders, n_heads]
-        for head in candidates:
-            if head.layer == layer:
-                best[head] = senders[int(drop[:, head.head].argmax())]
-    return best
+    residual = ResidualStream(model)
+    parts = prompts.first(config.screening_prompts).batches(config.batch_size)
+    drops: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    work, done = sum(layers) * len(parts), 0
+    for part in parts:
+        edges = DirectEdges(model, hold(model, part, layers))
+        for layer in layers:
+            clean, of_layers = edges.clean(layer), []
+            for earlier in range(layer):
+                senders = [HeadName(earlier, head) for head in range(residual.shape.n_heads)]
+                changed = edges.scores(layer, "k", [edges.difference(sender) for sender in senders])
+                of_layers.append(clean - changed)
+                done += 1
+                steps.at(18 + 27 * done // work, "senders")
+            drops[layer].append(torch.cat(of_layers))  # [n_senders, n_heads, batch]
+    mean = {layer: torch.cat(found, -1).mean(-1) for layer, found in drops.items()}
+    before = residual.all_heads()
+    return {head: before[int(mean[head.layer][:, head.head].argmax())] for head in candidates if head.layer in mean}
 
 
 def _test(
@@ -223,12 +222,11 @@ def _test(
     layers = sorted({head.layer for head in candidates})
     controls = {head: _matched(model, senders[head], chosen, config) for head in candidates}
     per_batch: dict[HeadName, list[dict[str, Tensor]]] = {head: [] for head in candidates}
-    group: dict[tuple[HeadName, Side], list[GroupEffect]] = {(s, side): [] for s in chosen for side in SIDES}
-    parts = [
-        prompts.rows(slice(first, first + config.batch_size))
-        for prompts in drawn
-        for first in range(0, len(prompts.tokens), config.batch_size)
-    ]
+    popular = sorted(chosen, key=lambda sender: -list(senders.values()).count(sender))[: config.max_loss_senders]
+    group: dict[tuple[HeadName, Side], list[GroupEffect]] = {
+        (s, side): [] for s in chosen for side in SIDES if s in popular or side == "v"
+    }
+    parts = [part for prompts in drawn for part in prompts.batches(config.batch_size)]
     for i, part in enumerate(parts):
         held = hold(model, part, layers)
         edges = DirectEdges(model, held)
@@ -236,7 +234,9 @@ def _test(
         for head in candidates:
             per_batch[head].append(_direct_test(edges, head, senders[head], controls[head]))
         for j, (sender, side) in enumerate(group):
-            group[sender, side].append(into_candidates(model, part, held, sender, side, candidates, clean))
+            group[sender, side].append(
+                into_candidates(model, part, held, sender, side, candidates, clean, with_loss=sender in popular)
+            )
             steps.at(45 + 30 * (i * len(group) + j + 1) // (len(parts) * len(group)), "path patching")
     effects = {key: collect_effects(found) for key, found in group.items()}
     tests = {}

@@ -118,9 +118,9 @@ class GroupEffect:
 
     strict: dict[HeadName, Tensor]
     """candidate -> `[n]` change of its strict score"""
-    first: Tensor
-    """`[n]` change of the first block's loss, nats"""
-    second: Tensor
+    first: Tensor | None
+    """`[n]` change of the first block's loss, nats; None where the pass ended before the logits"""
+    second: Tensor | None
     """`[n]` change of the loss after the repeat began"""
 
 
@@ -146,26 +146,33 @@ def clean_run(model: Any, prompts: InductionPrompts, candidates: Sequence[HeadNa
 @torch.no_grad()
 def into_candidates(
     model: Any, prompts: InductionPrompts, held: Held, sender: HeadName, side: Side, candidates: Sequence[HeadName],
-    clean: CleanRun,
+    clean: CleanRun, *, with_loss: bool = True,
 ) -> GroupEffect:  # fmt: skip
-    """Path-patch a sender into the queries, keys or values of every candidate in a later layer."""
+    """Path-patch a sender into the queries, keys or values of every candidate in a later layer.
+
+    Without the loss the pass ends at the last candidate's pattern.
+    """
     after = [head for head in candidates if head.layer > sender.layer]
     patcher = PathPatcher(model, [str(sender)], [(str(head), side) for head in after], "receivers")
     values = {parse_node(str(sender)): held.corrupt_z[sender.layer][:, :, sender.head]}
     watch = _Watch(after, prompts.weights[..., :1])
-    logits = patcher.run(prompts.tokens, values, hooks=watch.hooks())
-    assert logits is not None
-    first, second = _halves(logits, prompts)
+    last = f"blocks.{max(head.layer for head in after)}.attn.hook_pattern"
+    logits = patcher.run(prompts.tokens, values, hooks=watch.hooks(), until=None if with_loss else last)
     strict = {head: score - clean.strict[head] for head, score in watch.strict().items()}
+    if logits is None:
+        return GroupEffect(strict, None, None)
+    first, second = _halves(logits, prompts)
     return GroupEffect(strict, first - clean.first, second - clean.second)
 
 
 def collect_effects(effects: Sequence[GroupEffect]) -> GroupEffect:
     """Batches put together."""
+    first = [effect.first for effect in effects if effect.first is not None]
+    second = [effect.second for effect in effects if effect.second is not None]
     return GroupEffect(
         {head: torch.cat([effect.strict[head] for effect in effects]) for head in effects[0].strict},
-        torch.cat([effect.first for effect in effects]),
-        torch.cat([effect.second for effect in effects]),
+        torch.cat(first) if first else None,
+        torch.cat(second) if second else None,
     )
 
 

@@ -39,6 +39,10 @@ class InductionConfig:
     """random senders that each chosen sender is compared with: half other heads, half its own write turned at random"""
     max_candidates: int = 24
     """heads that are tested for a sender, strongest induction scores first"""
+    max_loss_senders: int = 2
+    """senders, the most read first, whose paths into keys, queries and values are measured in loss too"""
+    screening_prompts: int = 4
+    """of the first seed's, on which every earlier head is tried as a sender"""
     max_singles: int = 48
     """models with no more heads than this have every head ablated by itself"""
     copying_tokens: int = 2048
@@ -76,13 +80,19 @@ class InductionPrompts:
         )
         return torch.where(even, odd_replaced, even_replaced)
 
-    def rows(self, rows: slice) -> "InductionPrompts":
-        """Some of the prompts."""
-        even, odd = self.twins
-        return InductionPrompts(
-            self.tokens[rows], self.unrepeated[rows], (even[rows], odd[rows]), self.lags[rows], self.start,
-            self.weights[rows],
-        )  # fmt: skip
+    def first(self, n: int) -> "InductionPrompts":
+        """The first prompts."""
+        return self.batches(n)[0]
+
+    def batches(self, size: int) -> list["InductionPrompts"]:
+        """The prompts in order, `size` at a time."""
+        tokens, unrepeated, even, odd, lags, weights = (
+            value.split(size) for value in (self.tokens, self.unrepeated, *self.twins, self.lags, self.weights)
+        )
+        return [
+            InductionPrompts(tokens[i], unrepeated[i], (even[i], odd[i]), lags[i], self.start, weights[i])
+            for i in range(len(tokens))
+        ]
 
 
 def draw_induction_prompts(model: Any, config: InductionConfig, seed: int) -> InductionPrompts:

@@ -205,8 +205,9 @@ def _edge(
         "null_high": float(t_interval(test.strongest_control)[2]),
     }
     for side in ("k", "q", "v"):
-        if (sender, side) in effects:
-            evidence[f"loss_second_half_{side}"] = float(effects[sender, side].second.mean())
+        effect = effects.get((sender, side))
+        if effect is not None and effect.second is not None:
+            evidence[f"loss_second_half_{side}"] = float(effect.second.mean())
     found = compositions.get("k")
     if found is not None and sender in found.senders and head in found.readers:
         at = found.senders.index(sender), found.readers.index(head)
@@ -228,6 +229,8 @@ def _loss_table(effects: Mapping[tuple[HeadName, Side], GroupEffect]) -> list[di
     """Per sender and side: the change of both losses when it reaches all candidates; the interval is of the second."""
     rows = []
     for (sender, side), effect in effects.items():
+        if effect.first is None or effect.second is None:
+            continue
         mean, low, high = t_interval(effect.second.double().numpy())
         rows.append(
             {

@@ -1,12 +1,16 @@
 """Passes through a part of the model: from a residual onwards, and no further than needed."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from interp.models.adapter import Hook
+
+_EXTRAS: "WeakKeyDictionary[Any, tuple[int | None]]" = WeakKeyDictionary()
 
 
 class _Seen(Exception):
@@ -17,7 +21,7 @@ class _Seen(Exception):
 def run_from(
     model: Any, value: Tensor, hooks: Sequence[tuple[str, Hook]] = (), *, layer: int = 0, until: str | None = None
 ) -> Tensor | None:
-    """Logits of a pass with hooks, from block `layer` on.
+    """Logits of a pass with hooks, from block `layer` on; the blocks before it do not run.
 
     `value` is tokens `[batch, pos]` when `layer` is 0 and it holds integers, else the residual before that block
     `[batch, pos, d_model]`. With `until`, the name of a hook point, the pass ends there and the result is None.
@@ -26,11 +30,57 @@ def run_from(
     hooks = list(hooks)
     if until is not None:
         hooks.append((until, _stop))
-    start = {} if not value.is_floating_point() else {"start_at_layer": layer}
+    options: dict[str, Any] = {}
+    if hasattr(getattr(model.original_model, "config", None), "use_cache"):
+        options["use_cache"] = False  # a plain forward of a Hugging Face model fills a key-value cache
+    if value.is_floating_point():
+        options["start_at_layer"] = layer
+    with _skipping(model, layer) if value.is_floating_point() else contextlib.nullcontext():
+        try:
+            return model.run_with_hooks(value, fwd_hooks=hooks, **options)
+        except _Seen:
+            return None
+
+
+@contextlib.contextmanager
+def _skipping(model: Any, layer: int) -> Iterator[None]:
+    """Blocks before `layer` hand their input on; TransformerLens would run them on a dummy before the swap."""
+    extras = _block_extras(model) if layer else 0
+    skipped = list(model.blocks)[:layer]
+
+    def hand_on(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return hidden if extras is None else (hidden, *[None] * extras)
+
+    for block in skipped:
+        object.__setattr__(block, "forward", hand_on)
     try:
-        return model.run_with_hooks(value, fwd_hooks=hooks, **start)
-    except _Seen:
-        return None
+        yield
+    finally:
+        for block in skipped:
+            object.__delattr__(block, "forward")
+
+
+def _block_extras(model: Any) -> int | None:
+    """How many values a block returns beside its output; None when it returns a plain tensor. Found by a short pass."""
+    known = _EXTRAS.get(model)
+    if known is None:
+        block, seen = model.blocks[0], []
+        plain = block.forward
+
+        def watch(*args: Any, **kwargs: Any) -> Any:
+            out = plain(*args, **kwargs)
+            seen.append(len(out) - 1 if isinstance(out, tuple) else None)
+            raise _Seen
+
+        object.__setattr__(block, "forward", watch)
+        try:
+            with contextlib.suppress(_Seen):
+                model(torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device))
+        finally:
+            object.__delattr__(block, "forward")
+        known = _EXTRAS[model] = (seen[0],)
+    return known[0]
 
 
 def capture(

@@ -1,0 +1,220 @@
+"""The induction circuit: found where it is known to be, exactly; not found where it is known not to be."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from interp.artifacts import verify
+from interp.circuits.circuit import Circuit
+from interp.circuits.induction import InductionConfig, find_induction_circuit, gather_induction_evidence
+from interp.circuits.induction_evidence import DirectEdges, hold
+from interp.circuits.induction_prompts import draw_induction_prompts
+from interp.circuits.induction_table import describe_induction, save_induction
+from interp.errors import ConfigError
+from interp.models.adapter import run_with_cache, untrained_twin
+from interp.models.planted import planted_copying, planted_induction
+from interp.names import HeadName, parse_node
+from interp.patching.partial import reader
+from interp.patching.paths import PathPatcher
+from tests.interp.architectures import tiny
+
+QUICK = InductionConfig(prompts_per_seed=6)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    config = InductionConfig(min_lag=16, max_lag=16, prompts_per_seed=4)
+    return gather_induction_evidence(planted_induction(), config, name="planted:induction")
+
+
+@pytest.fixture(scope="module")
+def trained(induction_toy):
+    return gather_induction_evidence(induction_toy, QUICK, name="toy:induction-2l")
+
+
+def test_planted_circuit_has_the_exact_numbers(planted):
+    strict, tl, previous = planted.scores.mean(-1).transpose(2, 0, 1)
+    assert strict[1, 0] == pytest.approx(31 / 32, abs=1e-6)  # without BOS one query's attention is split in two
+    assert previous[0, 0] == pytest.approx(1, abs=1e-5)
+    assert tl[1, 0] < strict[1, 0]  # the stripe counts a query that has no match yet
+    assert planted.compositions["k"].score[0, 1] == pytest.approx(0.25, abs=1e-12)
+    assert max(planted.compositions[side].score[0, 1] for side in ("q", "v")) < 2e-8
+    test = planted.tests[HeadName(1, 0)]
+    assert test.k.mean() > 0.9
+    assert max(np.abs(test.q).max(), np.abs(test.v).max()) < 1e-6
+    assert planted.copying.eigenvalue[HeadName(1, 0)] == pytest.approx(1)
+
+
+def test_planted_circuit_is_the_known_one(planted):
+    circuit = planted.circuit
+    assert circuit.verdict["found"]
+    assert {node.name: node.role for node in circuit.nodes} == {
+        "L0H0": "previous_token", "L1H0": "induction", "logits": None,
+    }  # fmt: skip
+    assert [(e.source, e.target, e.via) for e in circuit.edges] == [("L0H0", "L1H0", "k"), ("L1H0", "logits", None)]
+    assert "Holm" in circuit.verdict["rule"]
+
+
+def test_trained_toy_shows_all_lines_of_evidence(trained):
+    circuit, verdicts = trained.circuit, trained.verdicts
+    assert circuit.verdict["found"]
+    assert len(verdicts.induction) >= 2
+    senders = set(verdicts.induction.values())
+    assert len(senders) == 1
+    sender = senders.pop()
+    assert sender.layer == 0
+    assert verdicts.previous_token[0].argmax() == sender.head
+    for head in verdicts.induction:
+        test = trained.tests[head]
+        assert test.k.mean() > 0.4 * test.clean.mean()
+        assert np.abs([test.q.mean(), test.v.mean()]).max() < 0.05
+        assert trained.compositions["k"].argmax()[head] == sender
+        assert trained.copying.eigenvalue[head] > 0.9
+        assert trained.copying.top1[head] > 0.7
+    by_keys, by_queries, by_values = (trained.group_effects[sender, side].second.mean() for side in "kqv")
+    assert by_keys > 1.5
+    assert max(by_queries, by_values) < 0.2
+
+
+def test_trained_toy_is_redundant_and_its_first_half_does_not_care(trained):
+    redundancy = trained.circuit.verdict["redundancy"]
+    assert redundancy["group"] > 2 * redundancy["sum_of_singles"]
+    row = next(r for r in trained.circuit.evaluation["ablation"] if r["group"] == "induction heads")
+    assert row["low"] > 2
+    assert abs(row["loss_first_half"]) < 0.2
+
+
+def nothing(model, **settings):
+    config = InductionConfig(**{"prompts_per_seed": 6, **settings})
+    circuit = gather_induction_evidence(model, config).circuit
+    assert not circuit.verdict["found"], circuit.verdict["reason"]
+    assert circuit.nodes == ()
+    assert circuit.edges == ()
+    assert circuit.verdict["reason"]
+
+
+def test_one_layer_twin_has_none(one_layer_toy):
+    nothing(one_layer_toy)
+
+
+@pytest.mark.parametrize("lags", [{}, {"min_lag": 16, "max_lag": 16}])
+def test_copying_by_position_is_no_induction_at_any_lag(fixed_period_toy, lags):
+    nothing(fixed_period_toy, **lags)
+
+
+def test_copying_by_another_route_is_no_induction():
+    nothing(planted_copying())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_untrained_models_have_none(induction_toy, seed):
+    nothing(untrained_twin(induction_toy, seed))
+
+
+@pytest.mark.parametrize("name", ["native-rms", "gpt2", "llama-gqa", "neox"])
+def test_random_models_of_every_architecture_have_none(name, monkeypatch):
+    # models built in a test have no name to be made anew from; they are untrained themselves
+    monkeypatch.setattr("interp.models.adapter.untrained_twin", lambda model, seed: model)
+    nothing(tiny(name), context_length=16)
+
+
+@pytest.mark.parametrize("name", ["native-ln", "llama-gqa", "neox"])
+@torch.no_grad()
+def test_direct_edges_are_those_of_path_patching(name):
+    model = tiny(name)
+    prompts = draw_induction_prompts(model, InductionConfig(prompts_per_seed=3), 0)
+    held = hold(model, prompts, [1])
+    edges, sender = DirectEdges(model, held), HeadName(0, 2)
+    for side in ("k", "q"):
+        found = edges.scores(1, side, [edges.difference(sender)])[0]
+        patcher = PathPatcher(model, [str(sender)], [(1, None, side)], "frozen")
+        seen: dict = {}
+        patcher.run(
+            prompts.tokens, {parse_node(str(sender)): held.corrupt_z[0][:, :, 2]},
+            hooks=[("blocks.1.attn.hook_pattern", reader(seen, "pattern"))],
+        )  # fmt: skip
+        expected = torch.einsum("bhx,bx->hb", seen["pattern"].flatten(2), prompts.weights[..., 0])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        assert float((found - edges.clean(1)).abs().max()) > 1e-5
+
+
+def test_twins_keep_a_token_and_change_the_one_before():
+    prompts = draw_induction_prompts(planted_induction(), QUICK, 3)
+    tokens, (even, odd) = prompts.tokens, prompts.twins
+    own = prompts.merge_twins(even, odd)
+    assert (own == tokens).all()
+    before = prompts.merge_twins(even.roll(1, 1), odd.roll(1, 1))[:, 1:]
+    assert (before != tokens[:, :-1]).all()
+
+
+@torch.no_grad()
+def test_scores_are_the_textbook_ones(induction_toy, trained):
+    prompts = trained.prompts
+    _, cache = run_with_cache(induction_toy, prompts.tokens, ["blocks.1.attn.hook_pattern"])
+    pattern = cache["blocks.1.attn.hook_pattern"]
+    for row, lag in enumerate(prompts.lags.tolist()):
+        tokens = prompts.tokens[row].tolist()
+        per_query = []
+        for q in range(len(tokens)):
+            matches = [k for k in range(1, q + 1) if tokens[k - 1] == tokens[q]]
+            if matches:
+                per_query.append(sum(float(pattern[row, 2, q, k]) for k in matches))
+        assert trained.scores[1, 2, 0, row] == pytest.approx(np.mean(per_query), abs=1e-5)
+        stripe = pattern[row, 2].diagonal(1 - lag).mean()
+        assert trained.scores[1, 2, 1, row] == pytest.approx(float(stripe), abs=1e-5)
+
+
+def test_result_does_not_depend_on_the_batches():
+    runs = [
+        gather_induction_evidence(planted_induction(), InductionConfig(prompts_per_seed=5, batch_size=size))
+        for size in (2, 5)
+    ]
+    assert runs[0].circuit == runs[1].circuit
+    for one, other in zip(*(run.tests.values() for run in runs), strict=True):
+        np.testing.assert_allclose(one.k, other.k, atol=1e-5)
+        np.testing.assert_allclose(one.controls, other.controls, atol=1e-5)
+
+
+def test_seeds_are_all_that_is_random():
+    a, b = (find_induction_circuit(planted_induction(), seeds=(4, 5), prompts_per_seed=4).to_json() for _ in range(2))
+    assert a == b
+
+
+def test_saved_folder_holds_what_the_pages_read(trained, tmp_path):
+    manifest = save_induction(trained, tmp_path / "toy", model_name="toy:induction-2l", weight_hash="x", seed=0)
+    assert verify(tmp_path / "toy") == []
+    assert Circuit.load(tmp_path / "toy") == trained.circuit
+    heads = pq.read_table(tmp_path / "toy" / "heads.parquet")
+    assert heads.column_names == [
+        "layer", "head", "strict", "tl", "previous_token", "k_effect", "q_effect", "v_effect", "best_sender",
+        "loss_first_half", "loss_second_half", "ov_eigenvalue", "ov_top1", "p_holm", "verdict",
+    ]  # fmt: skip
+    assert heads.num_rows == 8
+    assert heads["verdict"].to_pylist().count("induction") == len(trained.verdicts.induction)
+    composition = pq.read_table(tmp_path / "toy" / "composition.parquet")
+    assert composition.column_names == ["source", "target", "via", "score", "null_mean", "null_high", "is_argmax"]
+    ablations = pq.read_table(tmp_path / "toy" / "ablations.parquet")
+    assert {"L0H0", "induction heads", "senders"} <= set(ablations["group"].to_pylist())
+    assert manifest.summary["found"]
+    assert any("-k->" in line for line in describe_induction(trained))
+
+
+def test_progress_goes_up_to_the_end():
+    seen = []
+    find_induction_circuit(
+        planted_induction(), prompts_per_seed=4, progress=lambda done, total, info: seen.append(done / total)
+    )
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
+@pytest.mark.parametrize("settings", [{"seeds": (0,)}, {"seeds": (1, 1)}, {"prompts_per_seed": 1}])
+def test_settings_that_prove_nothing_are_refused(settings):
+    with pytest.raises(ConfigError):
+        InductionConfig(**settings)
+
+
+def test_prompts_longer_than_the_context_are_refused():
+    with pytest.raises(ConfigError, match="context"):
+        find_induction_circuit(planted_induction(), context_length=40)
