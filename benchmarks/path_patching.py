@@ -1,0 +1,58 @@
+"""What does a patched path cost, in plain forward passes?
+
+One head of SmolLM2 into the key inputs of all later layers, against two plain forward passes (clean and corrupt) on the
+same batch. The head's difference is added to the stream that each reader sees, so a patch is one clean pass, the
+corrupt pass up to the head, and one patched pass from the first reader on. Heads of an early, middle and late layer;
+rounds alternate, the ratio is the median over rounds.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.report import Result, interleaved, main, median_ratio
+
+BATCH, LENGTH, REPEATS, SENDERS = 4, 64, 3, ("L2H0", "L14H0", "L26H0")
+
+
+def run() -> list[Result]:
+    """Path patching of one head into the keys of all later layers / two plain forward passes."""
+    import torch
+
+    from interp.models.loading import load_model
+
+    model = load_model("smollm2-135m", attention="eager")
+    generator = torch.Generator().manual_seed(0)
+    clean, corrupt = (torch.randint(1000, 40000, (BATCH, LENGTH), generator=generator) for _ in range(2))
+
+    @torch.no_grad()
+    def plain() -> None:
+        for tokens in (clean, corrupt):
+            model(tokens, use_cache=False)
+
+    names = [(sender, between) for sender in SENDERS for between in ("receivers", "recomputed")]
+    patches = [_patch(model, clean, corrupt, sender, between) for sender, between in names]
+    times = interleaved(plain, *patches, repeats=REPEATS)
+    return [
+        Result(
+            question=f"{sender} into all later keys, {between}",
+            ratio=median_ratio(seconds, times[0]),
+            target=1.5,
+            against="two plain forward passes",
+            lower_is_better=True,
+            detail=f"{BATCH} prompts of {LENGTH} tokens, {min(seconds):.2f} s against {min(times[0]):.2f} s",
+        )
+        for (sender, between), seconds in zip(names, times[1:], strict=True)
+    ]
+
+
+def _patch(model: Any, clean: Any, corrupt: Any, sender: str, between: Any) -> Callable[[], Any]:
+    from interp.patching.paths import into_all, path_patch
+
+    receivers = into_all(model, "k", after=sender)
+    return lambda: path_patch(
+        model, clean, corrupt, lambda logits: logits[:, -1, 0], sender=sender, receivers=receivers, between=between
+    )
+
+
+if __name__ == "__main__":
+    main(run)
