@@ -47,19 +47,22 @@ def make_task(kind: str, model: Any, *, n_prompts: int = 64, seed: int = 0, **se
     return TASKS[kind](model, n_prompts=n_prompts, seed=seed, **settings)
 
 
-def induction_task(model: Any, *, n_prompts: int = 64, seed: int = 0, block: int = 32, check_gap: bool = True) -> Task:
+def induction_task(
+    model: Any, *, n_prompts: int = 64, seed: int = 0, block: int | None = None, check_gap: bool = True
+) -> Task:
     """Random tokens that repeat once; read wherever the next token is known from the first half.
 
     `[BOS] r_0 .. r_(block-1) r_0 .. r_(block-2)`: the positions of the second half but the last token, `block - 1`
     reads, whose right answers are `r_1 ..`. The corrupted prompt has other random tokens in its first half: what
-    was to be found there is gone, what asks for it stays. Raises `ConfigError` when the vocabulary or the context is
-    too small.
+    was to be found there is gone, what asks for it stays. `block` is 32 by default, or as many as context and
+    vocabulary allow. Raises `ConfigError` when they are too small for the block asked for.
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens
     from interp.text.tokens import repeated_random_tokens
 
     ids, bos = ordinary_tokens(model), bos_token_id(model)
     start = int(bos is not None)
+    block = block or min(32, (model.cfg.n_ctx - start) // 2, len(ids))
     length = 2 * block + start
     if length > model.cfg.n_ctx:
         raise ConfigError(

@@ -129,6 +129,24 @@ def test_a_mask_without_one_edge_equals_patching_that_edge(positions):
         torch.testing.assert_close(run_with_edges(stream, graph, task.clean, kept, corrupt, task.at), logits)
 
 
+def test_an_unsplit_edge_replaces_query_key_and_value_together():
+    model = tiny("gpt2")
+    task, graph = random_task(model), Graph.from_model(model, split_qkv=False)
+    only = [graph.index(Edge("embed", "L0H1")), graph.index(Edge("L0MLP", "L1H2")), graph.index(Edge("L0H0", "logits"))]
+    scores = attribute(model, task, graph, method="exact", only=only)
+    bench, split = Bench(model, graph, task), Graph.from_model(model)
+    whole = Bench(model, split, task)
+    for i in only:
+        kept, kept_split = bench.everything(True), whole.everything(True)
+        kept[i] = False
+        edge = graph.edge(i)
+        for via in (None,) if edge.target == "logits" else ("q", "k", "v"):
+            kept_split[split.index(Edge(edge.source, edge.target, via))] = False
+        expected = float((task.clean_value - whole.values([kept_split])[0]).mean())
+        assert float((task.clean_value - bench.values([kept])[0]).mean()) == pytest.approx(expected, abs=2e-5)
+        assert float(scores.values[i]) == pytest.approx(expected, abs=2e-5)
+
+
 def linear_model():
     """No norms, even attention (zero W_Q): everything after the embedding is linear."""
     from interp.models.small import SmallConfig, build_small
@@ -184,6 +202,15 @@ def test_node_scores_match_patching_in_a_linear_model():
     approximate = attribute(model, task, level="node")
     torch.testing.assert_close(exact.values, approximate.values, atol=1e-4, rtol=1e-3)
     assert float(exact.values[0]) == pytest.approx(task.gap, rel=1e-4), "replacing the embedding replaces everything"
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero"])
+def test_other_ablations_are_exact_in_a_linear_model_too(ablation):
+    model = linear_model()
+    task = random_task(model)
+    exact, eap = (attribute(model, task, method=m, ablation=ablation).values for m in ("exact", "eap"))
+    torch.testing.assert_close(exact, eap, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(exact, attribute(model, task, method="exact").values, atol=1e-3)
 
 
 def test_denoising_restores_what_noising_takes():
