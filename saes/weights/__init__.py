@@ -1,4 +1,9 @@
-"""SAE weights on disk.
+"""Dictionaries on disk: ours, and every peer's.
 
-folder.py   our folder, which is SAELens' inference format: `cfg.json` and `sae_weights.safetensors`
+folder.py      `save_sae`, `load_sae`: our folder, which SAELens reads as it stands
+read.py        `load_dictionary`: any format, recognised by its files
+selfcheck.py   the comparison with the source format's own arithmetic, stored and repeated
+source.py      reading and checking arrays from elsewhere; nothing is ever unpickled as code
+saelens.py, saelens_flat.py, dictionary_learning.py, sparsify.py, gemma_scope.py, gemma_scope_2.py, openai.py,
+llama_scope.py, qwen_scope.py, circuit_tracer.py: one layout each, written out in its docstring
 """

@@ -1,11 +1,32 @@
 #!/usr/bin/env bash
 # Compare with peers that cannot be installed beside us: each gets an environment of its own, in .oracles/.
+#   run.sh            our folders in SAELens, and every peer's fresh checkpoints in ours
+#   run.sh --freeze   the same, and rewrite the checkpoints and numbers kept in tests/fixtures/
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-if [ ! -x .oracles/saelens/bin/python ]; then
-    python3 -m venv .oracles/saelens
-    .oracles/saelens/bin/python -m pip install --quiet --upgrade pip
-    .oracles/saelens/bin/python -m pip install --quiet sae-lens==6.54.12 numba
-fi
+home=${ORACLES:-.oracles}
+freeze=${1:-}
+environment() { # name, requirements ...
+    local name=$1 && shift
+    if [ ! -x "$home/$name/bin/python" ]; then
+        python3 -m venv "$home/$name"
+        "$home/$name/bin/python" -m pip install --quiet --upgrade pip
+        "$home/$name/bin/python" -m pip install --quiet "$@"
+    fi
+}
+environment saelens sae-lens==6.54.12 numba
+environment sparsify eai-sparsify==1.3.3
+environment dictionary_learning dictionary-learning==0.1.0
+
 shopt -s nullglob
-PYTHONPATH=. .oracles/saelens/bin/python tests/oracles/saelens_loads_our_folder.py workspace/saes/*/
+PYTHONPATH=. "$home/saelens/bin/python" tests/oracles/saelens_loads_our_folder.py $freeze workspace/saes/*/
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
+"$home/saelens/bin/python" tests/oracles/saelens_releases.py "$fresh"
+"$home/sparsify/bin/python" tests/oracles/sparsify_checkpoints.py "$fresh"
+"$home/dictionary_learning/bin/python" tests/oracles/dictionary_learning_checkpoints.py "$fresh"
+.venv/bin/python tests/oracles/documented_layouts.py "$fresh"
+.venv/bin/python tests/oracles/compare.py "$fresh"
+if [ "$freeze" = --freeze ]; then
+    cp -r "$fresh"/. tests/fixtures/
+fi

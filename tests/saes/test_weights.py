@@ -58,7 +58,11 @@ def edit_config(folder, **changes):
         ({"d_sae": "many"}, CorruptError, "d_sae must be a whole number"),
         ({"d_in": 17}, CorruptError, r"W_enc should be \[17, 64\]"),
         ({"d_sae": 65}, CorruptError, r"W_enc should be \[16, 65\]"),
-        ({"normalize_activations": "layer_norm"}, MismatchError, "normalize_activations = 'layer_norm'"),
+        (
+            {"normalize_activations": "expected_average_only_in"},
+            MismatchError,
+            "'expected_average_only_in' is not supp",
+        ),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(saved, changes, error, words):
@@ -134,3 +138,13 @@ def test_another_models_weights_are_refused_unless_allowed(saved):
     edit_config(folder, metadata={"hook_name": "blocks.1.hook_resid_post"})
     with pytest.raises(MismatchError, match="not recorded"):
         check_model(load_sae(folder), "1" * 64)
+
+
+def test_heads_side_by_side_are_read_as_recordings_keep_them(saved):
+    sae, folder = saved
+    place = {"hook_name": "blocks.1.attn.hook_z"}
+    edit_config(folder, reshape_activations="hook_z", metadata=place)
+    loaded, x = load_sae(folder), torch.randn(4, sae.d_in)
+    assert torch.equal(loaded(x), sae(x))
+    save_sae(loaded, folder)
+    assert json.loads((folder / CONFIG).read_text())["reshape_activations"] == "hook_z"

@@ -1,0 +1,77 @@
+"""Cross-layer transcoder: features read from one layer and write to that layer's MLP output and to all later ones
+(Ameisen et al. 2025, Circuit Tracing). For reading: it is not trained here.
+
+    acts_i = act(x_i @ W_enc_i + b_enc_i)                       for layer i = 0 .. L - 1
+    y_j = b_dec_j + sum over i <= j of acts_i @ W_dec_i[:, j - i]  [+ x_j @ W_skip_j]
+
+`W_dec_i` is `[d_sae, L - i, d_model]`: the last layer writes once, to itself. `W_skip_j` is `[d_in, d_out]`, the
+other way round than a transcoder's.
+"""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from saes.kinds.base import SAEMetadata
+
+
+@final
+class CrossLayerTranscoder(nn.Module):
+    """All layers of one dictionary, without gradients for its weights."""
+
+    def __init__(
+        self,
+        W_enc: list[Tensor],
+        b_enc: list[Tensor],
+        W_dec: list[Tensor],
+        b_dec: list[Tensor],
+        *,
+        threshold: list[Tensor] | None = None,
+        W_skip: list[Tensor] | None = None,
+        metadata: SAEMetadata | None = None,
+    ):
+        """One entry per layer: `W_enc [d_in, d_sae]`, `W_dec [d_sae, L - i, d_out]`; ReLU without thresholds."""
+        super().__init__()
+        self.W_enc, self.b_enc, self.W_dec, self.b_dec = (_fixed(group) for group in (W_enc, b_enc, W_dec, b_dec))
+        self.threshold = _fixed(threshold or [])
+        self.W_skip = _fixed(W_skip or [])
+        self.metadata = metadata or SAEMetadata()
+        self.n_layers = len(W_enc)
+        self.d_in, self.d_sae = W_enc[0].shape
+        self.d_out = W_dec[0].shape[2]
+
+    def __repr__(self) -> str:
+        return f"CrossLayerTranscoder({self.n_layers} layers of {self.d_sae} features, d_in={self.d_in})"
+
+    def encode_layer(self, layer: int, x: Tensor) -> Tensor:
+        """`[..., d_in] -> [..., d_sae]`: activations of the features that read from `layer`."""
+        pre = x @ self.W_enc[layer] + self.b_enc[layer]
+        return pre.relu() * (pre > self.threshold[layer]) if len(self.threshold) else pre.relu()
+
+    def encode(self, x: Tensor) -> Tensor:
+        """`[n_layers, ..., d_in] -> [n_layers, ..., d_sae]`."""
+        return torch.stack([self.encode_layer(layer, x[layer]) for layer in range(self.n_layers)])
+
+    def directions(self, source: int, target: int) -> Tensor:
+        """`[d_sae, d_out]`: what one unit of each feature of layer `source` adds at layer `target >= source`."""
+        return self.W_dec[source][:, target - source]
+
+    def decode(self, feature_acts: Tensor) -> Tensor:
+        """`[n_layers, ..., d_sae] -> [n_layers, ..., d_out]`, biases included, skip connections not."""
+        out = []
+        for target in range(self.n_layers):
+            total = sum(feature_acts[source] @ self.directions(source, target) for source in range(target + 1))
+            out.append(total + self.b_dec[target])
+        return torch.stack(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[n_layers, ..., d_in] -> [n_layers, ..., d_out]`: MLP outputs predicted from what each layer reads."""
+        recons = self.decode(self.encode(x))
+        if not len(self.W_skip):
+            return recons
+        return recons + torch.stack([x[layer] @ self.W_skip[layer] for layer in range(self.n_layers)])
+
+
+def _fixed(tensors: list[Tensor]) -> nn.ParameterList:
+    return nn.ParameterList([nn.Parameter(t, requires_grad=False) for t in tensors])

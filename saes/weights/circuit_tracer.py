@@ -1,0 +1,182 @@
+"""circuit-tracer: per-layer transcoders (`layer_N.safetensors`) and cross-layer ones (`W_enc_N`,
+`W_dec_N.safetensors`).
+
+    layer_N.safetensors     W_enc [d_sae, d_in] (transposed here), b_enc, W_dec [d_sae, d_out], b_dec,
+                            activation_function.threshold (optional), W_skip [d_out, d_in] (optional)
+    W_enc_N.safetensors     W_enc_N [d_sae, d_in], b_enc_N, b_dec_N, optional: threshold_N, W_skip_N [d_in, d_out]
+    W_dec_N.safetensors     W_dec_N [d_sae, n_layers - N, d_out]
+    config.yaml             model_name, feature_input_hook, feature_output_hook
+
+Layers count from 0 to `n_layers - 1` and none may be missing; the last one's decoder has one slice. The two kinds keep
+`W_skip` the other way round from each other: `x @ W_skip.T` per layer, `x @ W_skip` across. JumpReLU here is
+`x * 1[x > threshold]` without ReLU, so that a threshold below 0 would let negative activations through: refused.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.errors import CorruptError, MismatchError, MissingError
+from saes.kinds.activations import Activation, JumpReLU, ReLU
+from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.clt import CrossLayerTranscoder
+from saes.kinds.transcoder import Transcoder
+from saes.weights.source import (
+    Arrays,
+    Axes,
+    Conversion,
+    Format,
+    check_arrays,
+    first_line,
+    one_file,
+    read_safetensors,
+    text,
+)
+
+LAYOUT: dict[str, Axes] = {
+    "W_enc": ("d_sae", "d_in"),
+    "b_enc": ("d_sae",),
+    "W_dec": ("d_sae", "d_out"),
+    "b_dec": ("d_out",),
+}
+THRESHOLD = "activation_function.threshold"
+OPTIONAL: dict[str, Axes] = {THRESHOLD: ("d_sae",), "W_skip": ("d_out", "d_in")}
+FILES = "layer_*.safetensors"
+ENCODERS = "W_enc_*.safetensors"
+
+
+def read(path: Path) -> Conversion:
+    """The transcoder of one layer's file."""
+    file = one_file(path, FILES)
+    w = check_arrays(read_safetensors(file), LAYOUT, file, optional=OPTIONAL, what="a circuit-tracer transcoder")
+    activation: Activation = JumpReLU(_threshold(w[THRESHOLD], file)) if THRESHOLD in w else ReLU()
+    layer = re.search(r"layer_(\d+)", file.name)
+    weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"], w["b_dec"])
+    skip = w["W_skip"] if "W_skip" in w else None  # noqa: SIM401 (not a dict)
+    about = place(file.parent, int(layer[1]) if layer else None)
+    return Conversion(sae=Transcoder(weights, activation=activation, W_skip=skip, metadata=about), forward=_forward(w))
+
+
+def load_cross_layer_transcoder(folder: Path | str) -> CrossLayerTranscoder:
+    """All layers of a cross-layer transcoder's folder, in memory.
+
+    Raises `MissingError` (no such files, or a layer missing), `CorruptError`, `MismatchError`, `NonFiniteError`.
+    """
+    folder = Path(folder)
+    n_layers = len(list(folder.glob(ENCODERS)))
+    if not n_layers:
+        raise MissingError(f"no {ENCODERS} in {folder}; a cross-layer transcoder has one per layer, counted from 0")
+    sizes: dict[str, int] = {}
+    layers = [_read_layer(folder, layer, n_layers, sizes) for layer in range(n_layers)]
+    columns = {name: [each[name] for each in layers if name in each] for name in layers[0]}
+    for name, found in columns.items():
+        if len(found) != n_layers or any(each.keys() != layers[0].keys() for each in layers):
+            raise CorruptError(
+                f"{folder}: {name} is there for {len(found)} of {n_layers} layers; all or none must have it"
+            )
+    return CrossLayerTranscoder(
+        [W_enc.T.contiguous() for W_enc in columns["W_enc"]],
+        columns["b_enc"],
+        columns["W_dec"],
+        columns["b_dec"],
+        threshold=columns.get("threshold"),
+        W_skip=columns.get("W_skip"),
+        metadata=place(folder, None),
+    )
+
+
+def _read_layer(folder: Path, layer: int, n_layers: int, sizes: dict[str, int]) -> dict[str, Tensor]:
+    """The arrays of one layer by their bare names; `sizes` holds what the layers before agreed on."""
+    encoder, decoder = folder / f"W_enc_{layer}.safetensors", folder / f"W_dec_{layer}.safetensors"
+    expected: dict[str, Axes] = {"W_enc": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_out",)}
+    optional: dict[str, Axes] = {"threshold": ("d_sae",), "W_skip": ("d_in", "d_out")}
+    own = check_arrays(
+        read_safetensors(encoder),
+        {f"{name}_{layer}": axes for name, axes in expected.items()},
+        encoder,
+        optional={f"{name}_{layer}": axes for name, axes in optional.items()},
+        sizes=sizes,
+        what=f"layer {layer}",
+    )
+    sizes.update(own.sizes)
+    write = check_arrays(
+        read_safetensors(decoder),
+        {f"W_dec_{layer}": ("d_sae", "layers written", "d_out")},
+        decoder,
+        sizes={**sizes, "layers written": n_layers - layer},
+        what=f"layer {layer}",
+    )
+    found = {name.rsplit("_", 1)[0]: own[name] for name in own.tensors}
+    if "threshold" in found:
+        _threshold(found["threshold"], encoder)
+    return {**found, "W_dec": write[f"W_dec_{layer}"]}
+
+
+def _threshold(threshold: Tensor, path: Path) -> Tensor:
+    if bool((threshold < 0).any()):
+        raise MismatchError(f"{path}: thresholds below 0 let negative activations through, which is not supported")
+    return threshold
+
+
+def place(folder: Path, layer: int | None) -> SAEMetadata:
+    """From `config.yaml`, where there is one."""
+    config = _yaml(folder / "config.yaml")
+    source, target = (text(config.get(f"feature_{side}_hook")) for side in ("input", "output"))
+    before = "" if layer is None else f"blocks.{layer}."
+    return SAEMetadata(
+        model=text(config.get("model_name")),
+        hook_point=before + source if source else "",
+        hook_point_out=before + target if target else "",
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{path} is not valid YAML ({first_line(error)})") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _forward(arrays: Arrays):
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        w = arrays.double()
+        pre = torch.nn.functional.linear(x, w["W_enc"], w["b_enc"])
+        acts = pre * (pre > w[THRESHOLD]) if THRESHOLD in w else pre.clamp_min(0)
+        recons = acts @ w["W_dec"] + w["b_dec"]
+        return acts, recons + x @ w["W_skip"].T if "W_skip" in w else recons
+
+    return forward
+
+
+def recognises(path: Path) -> bool:
+    """A file or a folder of files named after layers."""
+    if path.is_file():
+        return re.fullmatch(r"layer_\d+\.safetensors", path.name) is not None
+    return any(path.glob(FILES))
+
+
+def recognises_cross_layer(path: Path) -> bool:
+    """A folder of encoders named after layers."""
+    return path.is_dir() and any(path.glob(ENCODERS))
+
+
+def read_cross_layer(path: Path) -> Conversion:
+    """Never: says how."""
+    raise MismatchError(
+        f"{path} is a cross-layer transcoder, whose features write to many layers; it can be read with "
+        "saes.weights.circuit_tracer.load_cross_layer_transcoder, but not imported as one dictionary"
+    )
+
+
+CROSS_LAYER = Format(
+    name="circuit_tracer_clt", files=f"{ENCODERS}", recognises=recognises_cross_layer, read=read_cross_layer
+)
+FORMAT = Format(name="circuit_tracer", files=FILES, recognises=recognises, read=read)

@@ -1,0 +1,58 @@
+"""Crosscoders in our folder: `architecture` is `crosscoder`, which no other tool has for any number of places.
+
+Arrays as for jumprelu, over the activations of all places side by side, and `scales [n_places]`; `cfg.json` lists the
+`places` with their widths `d` (see `saes.kinds.crosscoder`).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from interp.errors import CorruptError
+from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.crosscoder import CrosscoderSAE
+from saes.weights.source import Axes, Conversion, check_arrays, check_size, text
+
+NAME = "crosscoder"
+LAYOUT: dict[str, Axes] = {
+    "W_enc": ("d_in", "d_sae"),
+    "b_enc": ("d_sae",),
+    "W_dec": ("d_sae", "d_in"),
+    "b_dec": ("d_in",),
+    "threshold": ("d_sae",),
+    "scales": ("n_places",),
+}
+
+
+def convert(
+    config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetadata, config_path: Path, path: Path
+) -> Conversion:
+    """The crosscoder of a config and arrays. Raises `CorruptError`, `NonFiniteError`."""
+    places = check_places(config.get("places"), config["d_in"], config_path)
+    sizes = {"d_in": config["d_in"], "d_sae": config["d_sae"], "n_places": len(places)}
+    w = check_arrays(tensors, LAYOUT, path, sizes=sizes, what="a crosscoder")
+    weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
+    sae = CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], places=places, metadata=about)
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        a = w.double()
+        pre = (x - a["b_dec"]) @ a["W_enc"] + a["b_enc"]
+        acts = pre.clamp_min(0) * (pre > a["threshold"])
+        return acts, acts @ a["W_dec"] + a["b_dec"]
+
+    return Conversion(sae=sae, forward=forward)
+
+
+def check_places(places: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
+    """Places whose widths add up to `d_in`."""
+    if not isinstance(places, list) or not places or not all(isinstance(place, dict) for place in places):
+        raise CorruptError(f"{path}: places must be a list of objects, found {type(places).__name__}")
+    for place in places:
+        if not text(place.get("hook_point")):
+            raise CorruptError(f"{path}: every place needs a hook_point, found {place!r}")
+    widths = [check_size(place.get("d"), "d", path) for place in places]
+    if sum(widths) != d_in:
+        raise CorruptError(f"{path}: the places' widths {widths} do not add up to d_in = {d_in}")
+    return places

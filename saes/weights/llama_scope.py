@@ -1,0 +1,210 @@
+"""Llama Scope and what OpenMOSS trains since (Llamascopium): `config.json` and `sae_weights.safetensors`.
+
+    W_E [d_model, d_sae]  b_E [d_sae]  W_D [d_sae, d_model]  b_D [d_model]
+    activation_function.log_jumprelu_threshold [d_sae]       for act_fn jumprelu
+    dataset_average_activation_norm.<hook point>             one number for input and target
+
+    z = x * s_in                          s = sqrt(d_model) / average norm (norm_activation dataset-wise); 1 (inference)
+    g = act((z @ W_E + b_E) * n) / n      n = |W_D| per row where sparsity_include_decoder_norm, else 1
+    recons = (g @ W_D + b_D) / s_out
+
+act: relu, topk (`top_k`), jumprelu. Nothing is subtracted from the input. Read with rows of length 1 and the scale
+taken out, so that activations are `g * n / s_in`, in the units of the model. Two hook points make it a transcoder.
+`norm_activation` token-wise and batch-wise, and `use_glu_encoder`, are not maps of this form and are refused, and so
+are batchtopk weights, which have no threshold yet (the peer turns them into jumprelu to ship them). The older release
+(`hyperparams.json`, `checkpoints/final.safetensors`) is read by the same arithmetic: see `older`.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.artifacts import read_json
+from interp.errors import CorruptError, MismatchError
+from saes.kinds.activations import Activation, JumpReLU, ReLU, TopK
+from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.transcoder import Transcoder
+from saes.weights.saelens import plain_sae, subtract_b_dec
+from saes.weights.source import (
+    Arrays,
+    Axes,
+    Conversion,
+    Format,
+    as_relu_topk,
+    check_arrays,
+    check_k,
+    check_size,
+    read_safetensors,
+    require,
+    section,
+    text,
+)
+
+CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
+OLD_CONFIG, OLD_WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
+LAYOUT: dict[str, Axes] = {
+    "W_E": ("d_model", "d_sae"),
+    "b_E": ("d_sae",),
+    "W_D": ("d_sae", "d_model"),
+    "b_D": ("d_model",),
+}
+LINEAR: dict[str, Axes] = {
+    "encoder.weight": ("d_sae", "d_model"),
+    "encoder.bias": ("d_sae",),
+    "decoder.weight": ("d_model", "d_sae"),
+    "decoder.bias": ("d_model",),
+}
+LOG_THRESHOLD = "activation_function.log_jumprelu_threshold"
+NORM = "dataset_average_activation_norm."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the arithmetic above needs besides the arrays."""
+
+    act: str
+    k: int
+    s_in: float
+    s_out: float
+    by_row_norm: bool
+
+
+def read(path: Path) -> Conversion:
+    """The dictionary of a folder."""
+    if (path / OLD_CONFIG).is_file():
+        return older(path)
+    config, file = read_json(path / CONFIG), path / WEIGHTS
+    require(path / CONFIG, config, "d_model", "expansion_factor")
+    tensors = read_safetensors(file)
+    norms: dict[str, Axes] = {name: () for name in tensors if name.startswith(NORM)}
+    act = text(config.get("act_fn")) or "relu"
+    _check(config, act, path / CONFIG)
+    d_model = check_size(config["d_model"], "d_model", path / CONFIG)
+    sizes = {"d_model": d_model, "d_sae": _d_sae(config, d_model, path / CONFIG)}
+    threshold: dict[str, Axes] = {LOG_THRESHOLD: ("d_sae",)} if act == "jumprelu" else {}
+    layout = {**LAYOUT, **threshold}
+    w = check_arrays(tensors, layout, file, optional=norms, sizes=sizes, what=f"a Llama Scope {act} dictionary")
+    source, target = text(config.get("hook_point_in")), text(config.get("hook_point_out"))
+    s_in, s_out = (_scale(config, w, place or source, d_model, path / CONFIG) for place in (source, target))
+    settings = Settings(
+        act=act,
+        k=check_k(config.get("top_k"), sizes["d_sae"], path / CONFIG) if act == "topk" else 0,
+        s_in=s_in,
+        s_out=s_out,
+        by_row_norm=bool(config.get("sparsity_include_decoder_norm", True)),
+    )
+    about = SAEMetadata(
+        model=text(config.get("model_name")), hook_point=source, hook_point_out=target if target != source else ""
+    )
+    return _convert(w, w[LOG_THRESHOLD].exp() if threshold else None, settings, about)
+
+
+def older(path: Path) -> Conversion:
+    """The first release: `nn.Linear` arrays, one `jump_relu_threshold` for all latents, in the units of the model.
+
+    The threshold is compared in the units of training after multiplication by the input scale, as SAELens reads it.
+    """
+    config, config_path, file = read_json(path / OLD_CONFIG), path / OLD_CONFIG, path / OLD_WEIGHTS
+    require(config_path, config, "d_model", "d_sae", "jump_relu_threshold", "dataset_average_activation_norm")
+    norms = section(config, "dataset_average_activation_norm", config_path)
+    d_model, d_sae = (check_size(config[key], key, config_path) for key in ("d_model", "d_sae"))
+    sizes = {"d_model": d_model, "d_sae": d_sae}
+    s_in, s_out = (sqrt(d_model) / _positive(norms.get(side), side, config_path) for side in ("in", "out"))
+    w = _transposed(check_arrays(read_safetensors(file), LINEAR, file, sizes=sizes, what="a Llama Scope dictionary"))
+    threshold = torch.full(
+        (d_sae,), _positive(config["jump_relu_threshold"], "jump_relu_threshold", config_path) * s_in
+    )
+    source, target = text(config.get("hook_point_in")), text(config.get("hook_point_out"))
+    about = SAEMetadata(hook_point=source, hook_point_out=target if target != source else "")
+    settings = Settings(act="jumprelu", k=0, s_in=s_in, s_out=s_out, by_row_norm=False)
+    return _convert(w, threshold, settings, about)
+
+
+def _transposed(linear: Arrays) -> Arrays:
+    """`nn.Linear` arrays by today's names."""
+    t = linear.tensors
+    W_E, W_D = (t[f"{side}.weight"].T.contiguous() for side in ("encoder", "decoder"))
+    return Arrays({"W_E": W_E, "b_E": t["encoder.bias"], "W_D": W_D, "b_D": t["decoder.bias"]}, linear.sizes)
+
+
+def _check(config: dict[str, Any], act: str, path: Path) -> None:
+    if act not in ("relu", "topk", "jumprelu"):
+        raise MismatchError(
+            f"{path}: act_fn {act!r} is not supported, only relu, topk and jumprelu; convert it to jumprelu"
+        )
+    if config.get("use_glu_encoder"):
+        raise MismatchError(f"{path}: use_glu_encoder is not supported; its encoder is no affine map")
+    if (kind := config.get("sae_type", "sae")) != "sae":
+        raise MismatchError(f"{path}: sae_type {kind!r} is not supported, only 'sae'")
+
+
+def _d_sae(config: dict[str, Any], d_model: int, path: Path) -> int:
+    factor = _positive(config["expansion_factor"], "expansion_factor", path)
+    return check_size(round(d_model * factor), "d_model * expansion_factor", path)
+
+
+def _scale(config: dict[str, Any], w: Arrays, place: str, d_model: int, path: Path) -> float:
+    kind = config.get("norm_activation", "dataset-wise")
+    if kind == "inference":
+        return 1.0
+    if kind != "dataset-wise":
+        raise MismatchError(f"{path}: norm_activation {kind!r} is not supported, only dataset-wise and inference")
+    if NORM + place not in w:
+        raise CorruptError(f"{path.parent / WEIGHTS} lacks {NORM}{place}; the scale is not known")
+    return sqrt(d_model) / _positive(float(w[NORM + place]), NORM + place, path)
+
+
+def _positive(value: Any, name: str, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise CorruptError(f"{path}: {name} must be a number above 0, found {value!r}")
+    return float(value)
+
+
+def _convert(w: Arrays, threshold: Tensor | None, settings: Settings, about: SAEMetadata) -> Conversion:
+    weights = {name: tensor for name, tensor in w.double().items() if name in LAYOUT}
+    norm = weights["W_D"].norm(dim=1)
+    length = norm if settings.by_row_norm else torch.ones_like(norm)
+    unit = Weights(
+        (weights["W_E"] * length).float(),
+        (weights["b_E"] * length / settings.s_in).float(),
+        (weights["W_D"] / length.clamp_min(1e-300)[:, None] * (settings.s_in / settings.s_out)).float(),
+        (weights["b_D"] / settings.s_out).float(),
+    )
+    activation: Activation = TopK(settings.k) if settings.act == "topk" else ReLU()
+    if threshold is not None:
+        activation = JumpReLU((threshold.double() / settings.s_in).float())
+    sae: SAE
+    if about.hook_point_out:
+        sae = Transcoder(unit, activation=activation, metadata=about)
+    else:
+        sae = plain_sae(subtract_b_dec(unit), activation, about)
+    return Conversion(sae=sae, forward=_forward(w, threshold, settings))
+
+
+def _forward(arrays: Arrays, threshold: Tensor | None, settings: Settings):
+    """Their steps, then the change of units that is stated above."""
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        w = arrays.double()
+        norm = w["W_D"].square().sum(1).sqrt() if settings.by_row_norm else torch.ones((), dtype=x.dtype)
+        scored = ((x * settings.s_in) @ w["W_E"] + w["b_E"]) * norm
+        if threshold is not None:
+            kept = scored * (scored > threshold.double())
+        else:
+            kept = as_relu_topk(scored, settings.k) if settings.act == "topk" else scored.clamp_min(0)
+        recons = ((kept / norm.clamp_min(1e-300)) @ w["W_D"] + w["b_D"]) / settings.s_out
+        return kept / settings.s_in, recons
+
+    return forward
+
+
+def recognises(path: Path) -> bool:
+    """Either release's pair of files."""
+    return ((path / CONFIG).is_file() and (path / WEIGHTS).is_file()) or (path / OLD_CONFIG).is_file()
+
+
+FORMAT = Format(name="llama_scope", files=f"{CONFIG}, {WEIGHTS}", recognises=recognises, read=read)

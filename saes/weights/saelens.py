@@ -1,0 +1,256 @@
+"""SAELens 6: a folder with `cfg.json` and `sae_weights.safetensors`; ours are the same.
+
+    cfg.json                 architecture, d_in, d_sae (d_out), k, apply_b_dec_to_input, normalize_activations, metadata
+    sae_weights.safetensors  W_enc [d_in, d_sae], b_enc [d_sae], W_dec [d_sae, d_out], b_dec [d_out], and more:
+
+| architecture | its own arrays | what it computes from `pre = (x - b_dec) @ W_enc + b_enc` |
+|---|---|---|
+| standard | | `relu(pre)` |
+| topk | | the k largest, then relu; compared as `pre * norm(W_dec)` where `rescale_acts_by_decoder_norm` |
+| abstopk | | the k largest by size, signed; read as TopK over both signs: latent `i + d_sae` is the negative of `i` |
+| jumprelu | threshold | `relu(pre) * 1[pre > threshold]` |
+| gated | b_gate, b_mag, r_mag, no b_enc | `1[p + b_gate > 0] * relu(p * exp(r_mag) + b_mag)` with `p = pre - b_enc` |
+| transcoder, jumprelu_transcoder | (threshold) | from `x`: nothing is subtracted |
+| skip_transcoder, jumprelu_skip_transcoder | W_skip [d_out, d_in] (threshold) | `+ x @ W_skip.T` |
+
+`apply_b_dec_to_input = false` is folded into the bias: `x @ W = (x - b_dec) @ W + b_dec @ W`. `layer_norm` and
+`constant_norm_rescale` are applied token by token. `expected_average_only_in` and `covariance_whitening` need numbers
+that the folder does not hold, and are refused, as are `matching_pursuit` and `temporal`, whose encoders are no
+one-layer maps. Transcoders with TopK, which SAELens has no name for, are written as `topk_transcoder` and
+`topk_skip_transcoder`, and crosscoders as `crosscoder`. `hook_z` (heads side by side) is how recordings keep them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from interp.artifacts import read_json
+from interp.errors import CorruptError, MismatchError, UnknownNameError
+from saes.kinds.activations import Activation, JumpReLU, ReLU, TopK
+from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.gated import GatedSAE
+from saes.kinds.jumprelu import JumpReLUSAE
+from saes.kinds.relu import ReLUSAE
+from saes.kinds.token_norm import TOKEN_NORMS, TokenNorm, TokenNormSAE
+from saes.kinds.topk import TopKSAE
+from saes.kinds.transcoder import Transcoder
+from saes.weights import crosscoder
+from saes.weights.source import (
+    Arrays,
+    Axes,
+    Conversion,
+    Format,
+    Forward,
+    as_relu_topk,
+    check_arrays,
+    check_k,
+    check_size,
+    read_safetensors,
+    require,
+    section,
+    text,
+)
+
+CONFIG = "cfg.json"
+WEIGHTS = "sae_weights.safetensors"
+
+ENCODER: dict[str, Axes] = {"W_enc": ("d_in", "d_sae"), "b_enc": ("d_sae",)}
+DECODER: dict[str, Axes] = {"W_dec": ("d_sae", "d_out"), "b_dec": ("d_out",)}
+GATE: dict[str, Axes] = {"W_enc": ("d_in", "d_sae"), "b_gate": ("d_sae",), "b_mag": ("d_sae",), "r_mag": ("d_sae",)}
+THRESHOLD: dict[str, Axes] = {"threshold": ("d_sae",)}
+SKIP: dict[str, Axes] = {"W_skip": ("d_out", "d_in")}
+
+LAYOUTS: dict[str, dict[str, Axes]] = {
+    "standard": {**ENCODER, **DECODER},
+    "topk": {**ENCODER, **DECODER},
+    "abstopk": {**ENCODER, **DECODER},
+    "jumprelu": {**ENCODER, **DECODER, **THRESHOLD},
+    "gated": {**GATE, **DECODER},
+    "transcoder": {**ENCODER, **DECODER},
+    "skip_transcoder": {**ENCODER, **DECODER, **SKIP},
+    "jumprelu_transcoder": {**ENCODER, **DECODER, **THRESHOLD},
+    "jumprelu_skip_transcoder": {**ENCODER, **DECODER, **THRESHOLD, **SKIP},
+    "topk_transcoder": {**ENCODER, **DECODER},
+    "topk_skip_transcoder": {**ENCODER, **DECODER, **SKIP},
+}
+
+
+def read(path: Path) -> Conversion:
+    """The dictionary of a folder. Raises `CorruptError`, `UnknownNameError`, `MismatchError`, `NonFiniteError`."""
+    return convert(read_json(path / CONFIG), read_safetensors(path / WEIGHTS), path / CONFIG, path / WEIGHTS)
+
+
+def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: Path, path: Path) -> Conversion:
+    """The same from a config and arrays that were read already."""
+    require(config_path, config, "architecture", "d_in", "d_sae", "metadata")
+    architecture = config["architecture"]
+    if not isinstance(architecture, str) or architecture not in (*LAYOUTS, crosscoder.NAME):
+        raise UnknownNameError("SAE architecture", str(architecture), (*LAYOUTS, crosscoder.NAME), f"({config_path})")
+    sizes = {axis: check_size(config[axis], axis, config_path) for axis in ("d_in", "d_sae")}
+    is_transcoder = architecture.endswith("transcoder")
+    sizes["d_out"] = check_size(config.get("d_out"), "d_out", config_path) if is_transcoder else sizes["d_in"]
+    if "topk" in architecture:
+        check_k(config.get("k"), sizes["d_sae"], config_path)
+    about = metadata(section(config, "metadata", config_path))
+    _check_settings(config, architecture, config_path)
+    if architecture == crosscoder.NAME:
+        return crosscoder.convert(config, tensors, about, config_path, path)
+    arrays = check_arrays(tensors, LAYOUTS[architecture], path, sizes=sizes, what=f"a {architecture} SAE")
+    return Conversion(sae=_build(config, arrays, about, path), forward=_forward(config, arrays))
+
+
+def metadata(about: Mapping[str, Any]) -> SAEMetadata:
+    """What SAELens' keys say, and ours beside them."""
+    size = about.get("context_size")
+    return SAEMetadata(
+        model=text(about.get("model_name")),
+        weight_hash=text(about.get("weight_hash")),
+        hook_point=text(about.get("hook_name")),
+        hook_point_out=text(about.get("hook_name_out")),
+        context_size=size if isinstance(size, int) else None,
+        bos=text(about.get("bos")),
+    )
+
+
+def _check_settings(config: dict[str, Any], architecture: str, path: Path) -> None:
+    transcoder = architecture.endswith("transcoder")
+    known: dict[str, tuple[Any, ...]] = {
+        "normalize_activations": ("none", None)
+        if transcoder or architecture in ("gated", crosscoder.NAME)
+        else ("none", None, *TOKEN_NORMS),
+        "reshape_activations": ("none", "hook_z", None),
+        "apply_b_dec_to_input": (False, None) if transcoder else (True, False, None),
+        "rescale_acts_by_decoder_norm": (True, False, None),
+    }
+    for key, values in known.items():
+        if key in config and not any(config[key] is value or config[key] == value for value in values):
+            raise MismatchError(
+                f"{path}: {key} = {config[key]!r} is not supported, only "
+                f"{', '.join(repr(value) for value in values if value is not None)}; fold it into the weights"
+            )
+
+
+def _build(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Path) -> SAE:
+    architecture = config["architecture"]
+    weights = Weights(
+        arrays["W_enc"], arrays["b_gate" if architecture == "gated" else "b_enc"], arrays["W_dec"], arrays["b_dec"]
+    )
+    if architecture.endswith("transcoder"):
+        skip = arrays["W_skip"] if "W_skip" in arrays else None  # noqa: SIM401 (not a dict)
+        return Transcoder(weights, activation=_activation(config, arrays, path), W_skip=skip, metadata=about)
+    unbiased = config.get("apply_b_dec_to_input") is False
+    if architecture == "gated":
+        return _gated(weights, arrays, about, unbiased=unbiased)
+    if unbiased:
+        weights = subtract_b_dec(weights)
+    if "topk" in architecture and config.get("rescale_acts_by_decoder_norm"):
+        weights = with_unit_rows(weights)
+    if architecture == "abstopk":
+        weights = both_signs(weights)
+    activation = _activation(config, arrays, path)
+    norm = config.get("normalize_activations")
+    if norm in TOKEN_NORMS:
+        return TokenNormSAE(weights, activation=activation, norm=cast("TokenNorm", norm), metadata=about)
+    return plain_sae(weights, activation, about)
+
+
+def plain_sae(weights: Weights, activation: Activation, about: SAEMetadata) -> SAE:
+    """The SAE kind of an activation function."""
+    if isinstance(activation, TopK):
+        return TopKSAE(weights, k=activation.k, metadata=about)
+    if isinstance(activation, JumpReLU):
+        return JumpReLUSAE(weights, threshold=activation.threshold.data, metadata=about)
+    return ReLUSAE(weights, metadata=about)
+
+
+def _activation(config: dict[str, Any], arrays: Arrays, path: Path) -> Activation:
+    if "topk" in config["architecture"]:
+        return TopK(config["k"])
+    return JumpReLU(arrays["threshold"].clamp_min(0)) if "threshold" in arrays else ReLU()
+
+
+def _gated(weights: Weights, arrays: Arrays, about: SAEMetadata, *, unbiased: bool) -> SAE:
+    b_mag, r_mag = arrays["b_mag"], arrays["r_mag"]
+    if unbiased:
+        shift = weights.b_dec.double() @ weights.W_enc.double()
+        b_mag = (b_mag.double() + shift * r_mag.double().exp()).float()
+        weights = subtract_b_dec(weights)
+    return GatedSAE(weights, r_mag=r_mag, b_mag=b_mag, metadata=about)
+
+
+def subtract_b_dec(weights: Weights) -> Weights:
+    """The same SAE with its input centred: `x @ W_enc + b = (x - b_dec) @ W_enc + (b + b_dec @ W_enc)`."""
+    shifted = weights.b_enc.double() + weights.b_dec.double() @ weights.W_enc.double()
+    return weights._replace(b_enc=shifted.to(weights.b_enc.dtype))
+
+
+def with_unit_rows(weights: Weights) -> Weights:
+    """The same reconstruction from decoder rows of length 1; activations grow by the rows' former lengths."""
+    norm = weights.W_dec.double().norm(dim=1)
+    W_enc, b_enc, W_dec, b_dec = weights
+    unit = W_dec.double() / norm.clamp_min(1e-300)[:, None]
+    return Weights((W_enc * norm).float(), (b_enc * norm).float(), unit.float(), b_dec)
+
+
+def both_signs(weights: Weights) -> Weights:
+    """Twice the latents, the second half the negatives of the first."""
+    W_enc, b_enc, W_dec, b_dec = weights
+    return Weights(torch.cat([W_enc, -W_enc], 1), torch.cat([b_enc, -b_enc]), torch.cat([W_dec, -W_dec]), b_dec)
+
+
+def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
+    """SAELens' own arithmetic, step by step, in float64."""
+    architecture, centred = config["architecture"], config.get("apply_b_dec_to_input") is not False
+    transcoder, norm = architecture.endswith("transcoder"), config.get("normalize_activations")
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        w = arrays.double()
+        size, centre = _token_scale(x, norm)
+        seen = (x - centre) / (size + (1e-5 if norm == "layer_norm" else 0.0))
+        if centred and not transcoder:
+            seen = seen - w["b_dec"]
+        rows = w["W_dec"]
+        if architecture == "gated":
+            gate = (seen @ w["W_enc"] + w["b_gate"] > 0).double()
+            acts = gate * (seen @ (w["W_enc"] * w["r_mag"].exp()) + w["b_mag"]).clamp_min(0)
+        else:
+            pre = seen @ w["W_enc"] + w["b_enc"]
+            if config.get("rescale_acts_by_decoder_norm"):
+                pre, rows = pre * rows.norm(dim=1), rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-300)
+            if architecture == "abstopk":
+                pre, rows = torch.cat([pre, -pre], 1), torch.cat([rows, -rows])
+            if "topk" in architecture:
+                acts = as_relu_topk(pre, config["k"])
+            else:
+                acts = pre.clamp_min(0) * (pre > w.get("threshold", torch.zeros(())))
+        recons = (acts @ rows + w["b_dec"]) * (1 if transcoder else size) + (0 if transcoder else centre)
+        if "W_skip" in w:
+            recons = recons + x @ w["W_skip"].T
+        return acts, recons
+
+    return forward
+
+
+def _token_scale(x: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+    zero, one = torch.zeros(len(x), 1, dtype=x.dtype), torch.ones(len(x), 1, dtype=x.dtype)
+    if norm == "layer_norm":
+        return x.std(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)
+    if norm == "constant_norm_rescale":
+        return x.square().sum(1, keepdim=True).sqrt() / x.shape[1] ** 0.5, zero
+    return one, zero
+
+
+def recognises(path: Path) -> bool:
+    """`cfg.json` with SAELens 6's `metadata`, or anything that has both files and cannot be older."""
+    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+        return False
+    try:
+        return "metadata" in read_json(path / CONFIG)
+    except CorruptError:
+        return True
+
+
+FORMAT = Format(name="saelens", files=f"{CONFIG} with metadata, {WEIGHTS}", recognises=recognises, read=read)

@@ -1,0 +1,90 @@
+"""SAELens before version 6: the same two files, with a flat `cfg.json` that holds training settings as well.
+
+| key then | meaning |
+|---|---|
+| hook_point, hook_name | the hook point |
+| activation_fn_str, activation_fn | `relu`; `topk` with `activation_fn_kwargs.k` is the architecture topk |
+| architecture | missing: standard |
+| apply_b_dec_to_input | missing: true |
+| normalize_activations | false and missing: none; true: `expected_average_only_in` (refused: no scale in the folder) |
+| reshape_activations | missing: hook_z where the hook point is one |
+
+The weights may hold `scaling_factor [d_sae]`, with which activations were multiplied before decoding where
+`finetuning_scaling_factor` is true: it goes into the decoder rows. All ones are ignored, as SAELens does.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.artifacts import read_json
+from interp.errors import CorruptError, MismatchError
+from saes.weights import saelens
+from saes.weights.saelens import CONFIG, WEIGHTS
+from saes.weights.source import Conversion, Format, check_size, read_safetensors, require, text
+
+ACTIVATIONS = ("relu", "topk")
+SCALE = "scaling_factor"
+
+
+def read(path: Path) -> Conversion:
+    """The dictionary of a folder."""
+    config, tensors = read_json(path / CONFIG), read_safetensors(path / WEIGHTS)
+    require(path / CONFIG, config, "d_in", "d_sae")
+    new = modern(config, path / CONFIG)
+    if SCALE not in tensors:
+        return saelens.convert(new, tensors, path / CONFIG, path / WEIGHTS)
+    scale = tensors.pop(SCALE)
+    if scale.shape != (check_size(new["d_sae"], "d_sae", path / CONFIG),) or not torch.isfinite(scale).all():
+        raise CorruptError(f"{path / WEIGHTS}: {SCALE} should be {new['d_sae']} finite numbers")
+    if bool((scale == 1).all()):
+        return saelens.convert(new, tensors, path / CONFIG, path / WEIGHTS)
+    if not config.get("finetuning_scaling_factor"):
+        raise MismatchError(f"{path}: {SCALE} is not 1, but finetuning_scaling_factor is not set; was it to be used?")
+    if "W_dec" in tensors and tensors["W_dec"].ndim == 2 and len(tensors["W_dec"]) == len(scale):
+        tensors["W_dec"] = tensors["W_dec"].float() * scale.float()[:, None]
+    return saelens.convert(new, tensors, path / CONFIG, path / WEIGHTS)
+
+
+def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The same settings by the keys of version 6."""
+    hook_point = text(config.get("hook_name")) or text(config.get("hook_point"))
+    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
+    if activation not in ACTIVATIONS:
+        raise MismatchError(f"{path}: activation {activation!r} is not supported, only {', '.join(ACTIVATIONS)}")
+    arguments = config.get("activation_fn_kwargs")
+    norm = config.get("normalize_activations")
+    new = {
+        "architecture": config.get("architecture") or "standard",
+        "d_in": config["d_in"],
+        "d_sae": config["d_sae"],
+        "apply_b_dec_to_input": config.get("apply_b_dec_to_input") is not False,
+        "normalize_activations": {None: "none", False: "none", True: "expected_average_only_in"}.get(norm, norm)
+        if norm is None or isinstance(norm, bool | str)
+        else norm,
+        "reshape_activations": config.get("reshape_activations") or ("hook_z" if "hook_z" in hook_point else "none"),
+        "metadata": {
+            "model_name": config.get("model_name"),
+            "hook_name": hook_point,
+            "context_size": config.get("context_size"),
+        },
+    }
+    if activation == "topk":
+        new["architecture"] = "topk"
+        new["k"] = arguments.get("k") if isinstance(arguments, dict) else config.get("k")
+    return new
+
+
+def recognises(path: Path) -> bool:
+    """`cfg.json` without `metadata`, but with a hook point and sizes of its own."""
+    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+        return False
+    try:
+        config = read_json(path / CONFIG)
+    except CorruptError:
+        return False
+    return "metadata" not in config and "d_sae" in config and bool({"hook_point", "hook_name"} & config.keys())
+
+
+FORMAT = Format(name="saelens_flat", files=f"flat {CONFIG}, {WEIGHTS}", recognises=recognises, read=read)

@@ -1,0 +1,239 @@
+"""What every format of a dictionary on disk has in common: reading arrays without running code, and checking them.
+
+A format is a `Format`: how to recognise it, and how to read it into a `Conversion`. A conversion holds the SAE and,
+next to it, the source's own forward pass on the source's own arrays, written out in float64: `selfcheck.py` compares
+the two, so that a transposed matrix or a forgotten bias cannot pass.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError
+from saes.kinds.base import SAE
+
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""`x [n, d_in]` in float64 -> (feature activations `[n, d_sae]`, reconstruction `[n, d_out]`)."""
+
+Axes = tuple[str, ...]
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A dictionary read from a foreign layout."""
+
+    sae: SAE
+    forward: Forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One layout on disk."""
+
+    name: str
+    files: str
+    """what it looks like, for a message"""
+    recognises: Callable[[Path], bool]
+    """by the names of its files and the keys of its config; never by the values of its arrays"""
+    read: Callable[[Path], Conversion]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Named arrays of one file, and the sizes that their shapes agree on."""
+
+    tensors: dict[str, Tensor]
+    sizes: dict[str, int]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """In float32, as the SAE keeps it."""
+        return self.tensors[name].float()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def double(self) -> dict[str, Tensor]:
+        """All in float64, as the self-check computes."""
+        return {name: tensor.double() for name, tensor in self.tensors.items()}
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All arrays of a file. Raises `CorruptError` naming the file when it is missing or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise CorruptError(f"{path} is missing, though the rest of its folder is there; copy it again") from None
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
+        raise CorruptError(f"{path} cannot be read ({first_line(error)}); it was cut short: copy it again") from None
+
+
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """Arrays of a numpy archive; objects (which can hold code) are refused."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    except FileNotFoundError:
+        raise MissingError(f"no file at {path}") from None
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, AttributeError, KeyError) as error:
+        raise CorruptError(
+            f"{path} is not an archive of plain arrays ({first_line(error)}); download it again"
+        ) from None
+
+
+def read_pt(path: Path) -> dict[str, Any]:
+    """The state dict of a `.pt` file, read as plain tensors: code that a pickle may hold is never run.
+
+    Raises `CorruptError` when the file holds anything else.
+    """
+    if not path.exists():
+        raise MissingError(f"no file at {path}")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler meets in a file from elsewhere
+        raise CorruptError(
+            f"{path} does not hold plain tensors alone ({first_line(error)}); a .pt file can carry code, which is "
+            "never run here: ask its maker for safetensors, or convert it where you trust it"
+        ) from None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise CorruptError(f"{path} should hold named tensors, found {type(found).__name__}; is it a whole state dict?")
+    return found
+
+
+def check_arrays(
+    tensors: Mapping[str, Any],
+    expected: Mapping[str, Axes],
+    path: Path,
+    *,
+    optional: Mapping[str, Axes] | None = None,
+    sizes: Mapping[str, Any] | None = None,
+    what: str = "this format",
+    ignore: tuple[str, ...] = (),
+) -> Arrays:
+    """The arrays by name, with their shapes, types and values checked.
+
+    `expected` and `optional` give each array's axes by name. A size is what the config says (`sizes`), else what the
+    first array says; all others must agree. Raises `CorruptError` (missing, unknown, wrong shape, not floats),
+    `NonFiniteError`.
+    """
+    optional = optional or {}
+    missing = [name for name in expected if name not in tensors]
+    unknown = [name for name in tensors if name not in expected and name not in optional and name not in ignore]
+    if missing or unknown:
+        problem = f"lacks {', '.join(missing)}" if missing else f"holds {', '.join(unknown)} as well"
+        raise CorruptError(f"{path} {problem}; {what} has {', '.join(expected)}")
+    found: dict[str, Tensor] = {}
+    bound = {axis: check_size(size, axis, path) for axis, size in (sizes or {}).items()}
+    stated = set(bound)
+    for name, axes in {**expected, **optional}.items():
+        if name in tensors:
+            found[name] = _check_array(name, tensors[name], axes, bound, stated, path)
+    return Arrays(found, bound)
+
+
+def _check_array(name: str, tensor: Any, axes: Axes, bound: dict[str, int], stated: set[str], path: Path) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise CorruptError(f"{path}: {name} should be an array, found {type(tensor).__name__}")
+    if tensor.dtype not in FLOATS:
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
+        raise CorruptError(f"{path}: {name} should be one of {kinds}, found {str(tensor.dtype).removeprefix('torch.')}")
+    if tensor.layout != torch.strided:
+        raise CorruptError(f"{path}: {name} should be a dense array, found {tensor.layout}")
+    if len(tensor.shape) == len(axes):
+        for axis, size in zip(axes, tensor.shape, strict=True):
+            bound.setdefault(axis, size)
+    shape = [bound.get(axis, axis) for axis in axes]
+    if list(tensor.shape) != shape or 0 in tensor.shape:
+        where = "from the config" if stated & set(axes) else "as its other arrays have it"
+        raise CorruptError(
+            f"{path}: {name} should be {shape} ({' x '.join(axes) or 'one number'}, {where}), "
+            f"found {list(tensor.shape)}"
+        )
+    check_finite(name, tensor, path)
+    return tensor
+
+
+def check_finite(name: str, tensor: Tensor, path: Path) -> None:
+    """Raise `NonFiniteError` on NaN or infinity, or on numbers that float32 cannot hold."""
+    finite = torch.isfinite(tensor.float())
+    if not finite.all():
+        raise NonFiniteError(
+            f"{path}: {name} must be finite, {int((~finite).sum()):,} of its {tensor.numel():,} numbers are not; "
+            "train it again, or download it again"
+        )
+
+
+def check_size(value: Any, name: str, path: Path) -> int:
+    """A whole number above 0 from a config. Raises `CorruptError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise CorruptError(f"{path}: {name} must be a whole number above 0, found {value!r}")
+    return value
+
+
+def check_k(value: Any, d_sae: int, path: Path) -> int:
+    """`k` from a config or a tensor, at most `d_sae`. Raises `CorruptError`."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        number = float(value)
+        value = int(number) if number == number and number in range(-1, 1 << 40) else number
+    k = check_size(value, "k", path)
+    if k > d_sae:
+        raise CorruptError(f"{path}: k = {k} active features do not fit {d_sae} features")
+    return k
+
+
+def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """A part of a config that must be an object. Raises `CorruptError`."""
+    value = config.get(key)
+    if not isinstance(value, dict):
+        found = "nothing" if value is None else type(value).__name__
+        raise CorruptError(f"{path}: {key} must be an object, found {found}")
+    return value
+
+
+def text(value: Any) -> str:
+    """A string from a config, or "" where there is something else."""
+    return value if isinstance(value, str) else ""
+
+
+def require(path: Path, names: Mapping[str, Any] | set[str], *wanted: str) -> None:
+    """Raise `CorruptError` when a config lacks keys."""
+    missing = [key for key in wanted if key not in names]
+    if missing:
+        raise CorruptError(f"{path} lacks {', '.join(missing)}; it was edited, or is in another format")
+
+
+def one_file(path: Path, pattern: str) -> Path:
+    """The file itself, or the only one of that pattern in the folder. Raises `MissingError`, `ConfigError`."""
+    if path.is_file():
+        return path
+    found = sorted(path.glob(pattern))
+    if not found:
+        raise MissingError(f"no {pattern} in {path}")
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found[:4])
+        raise ConfigError(f"{path} holds {len(found)} dictionaries ({names} ...); give the path of one")
+    return found[0]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error, short enough for a message."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]
+
+
+def as_relu_topk(pre: Tensor, k: int) -> Tensor:
+    """Reference of TopK, by sorting: the `k` largest of each row where positive, else 0."""
+    kept = torch.zeros_like(pre, dtype=torch.bool)
+    kept.scatter_(-1, pre.argsort(dim=-1, descending=True)[..., :k], True)
+    return torch.where(kept & (pre > 0), pre, torch.zeros_like(pre))
