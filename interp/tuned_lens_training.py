@@ -42,8 +42,8 @@ class TunedLensConfig:
     steps: int = 250
     positions: int = 256
     """tokens per step"""
-    contexts: int = 8
-    """contexts per step that the positions are drawn from"""
+    contexts: int = 4
+    """contexts per step that the positions are drawn from; the model runs over all of them"""
     lr: float = 1e-3
     """largest learning rate; rises over `warmup` steps, then falls linearly to 0"""
     warmup: int = 10

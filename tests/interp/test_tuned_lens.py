@@ -137,3 +137,16 @@ def test_the_divergence_is_torchs_and_zero_of_itself():
     expected = kl_div(q.log_softmax(-1), p, log_target=True, reduction="none").sum(-1)
     torch.testing.assert_close(kl_divergence(p, q), expected)
     assert float(kl_divergence(p, logits[0]).abs().max()) < 1e-6
+
+
+def test_the_verb_trains_from_text_and_says_what_it_gained(tmp_path, capsys):
+    from workbench.__main__ import main
+
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"{n}: the quick brown fox jumps over the lazy dog number {n * n}." for n in range(99)))
+    options = ["--corpus", str(text), "--context-length", "24", "--n-contexts", "60", "--steps", "5", "--threads", "1"]
+    small = ["--positions", "16", "--heldout-positions", "32", "--workspace", str(tmp_path / "workspace")]
+    assert main(["lens", "small:mlp-1l", *options, *small]) == 0
+    assert "blocks.0.hook_resid_pre: logit lens" in capsys.readouterr().out
+    assert TunedLens.load(tmp_path / "workspace" / "lenses" / "small-mlp-1l", load_model("small:mlp-1l"))
+    assert main(["lens", "small:mlp-1l", *options, *small]) == 2  # it is already there

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Lens(Options):
     """Train a tuned lens: one affine translator per layer, distilled from the model's own output.
 
-    Example: workbench lens smollm2-135m --steps 100 --positions 64
+    Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29
 
     Interrupted? The same command resumes, to the same numbers.
     """
@@ -35,6 +35,10 @@ class Lens(Options):
     """Steps of training."""
     positions: int = 256
     """Tokens per step; time is proportional to steps x positions x layers x vocabulary."""
+    contexts: int = 4
+    """Contexts per step that these are drawn from; the model runs over all of them."""
+    heldout_positions: int = 1024
+    """Held-out tokens that measure, and as many that decide whether a translator is kept."""
     lr: float = 1e-3
     """Largest learning rate."""
     layers: tuple[int, ...] = ()
@@ -49,7 +53,13 @@ class Lens(Options):
         workspace = self.open_workspace()
         self.use_threads()
         config = TunedLensConfig(
-            steps=self.steps, positions=self.positions, lr=self.lr, layers=self.layers or None, seed=self.seed
+            steps=self.steps,
+            positions=self.positions,
+            contexts=self.contexts,
+            lr=self.lr,
+            layers=self.layers or None,
+            heldout_positions=self.heldout_positions,
+            seed=self.seed,
         )
         folder = workspace.path("lens", self.name or slug(self.model))
         model = load_model(self.model, device=self.device)
