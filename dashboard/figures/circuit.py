@@ -22,6 +22,8 @@ _WIDEST = 190.0
 """columns move apart, up to this, until the drawing is as wide as a page likes it"""
 LETTERED = 60
 """up to this many edges carry the letter of their input, and bend around nodes in their way"""
+_FAN = (0, 26, -26)
+"""how far lines between the same two nodes keep apart"""
 _CLEAR = 30.0
 """distance, in the graph's units, at which a line passes a node without touching it"""
 
@@ -103,7 +105,7 @@ def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]
     widest = [max([1, *(len(v) for (_, c), v in cells.items() if c == column)]) for column in range(len(columns))]
     left = np.concatenate([[0], np.cumsum(widest)])
     step = float(np.clip(1.55 * ROW * len(rows) / max(1, left[-1]), COLUMN, _WIDEST))
-    rise = float(np.clip(_HEIGHT / len(rows), ROW, _TALLEST))
+    rise = float(np.clip(_HEIGHT / max(1, len(rows)), ROW, _TALLEST))
     for (row, column), members in cells.items():
         for k, i in enumerate(members):
             centre = left[column] + (widest[column] - len(members)) / 2 + k
@@ -219,7 +221,7 @@ def _edges(
             "width": round(1.2 + 5.3 * abs(score or 0.0) / top, 2),
             "strength": abs(score or 0.0),
             "letter": via if few and via != "other" else "",
-            "bend": _bend(where, source, target, parallel[pair]) if few else 0,
+            "bend": _bend(where, source, target, parallel[pair]) if few else _FAN[parallel[pair] % 3],
         }
         parallel[pair] += 1
         elements.append({"data": data, "classes": "negative" if (score or 0.0) < 0 else ""})
@@ -246,7 +248,7 @@ def _bend(where: dict[str, tuple[float, float]], source: str, target: str, nth: 
     along = b - a
     length = float(np.hypot(*along)) or 1.0
     normal = np.array([-along[1], along[0]]) / length
-    fan = (0, 26, -26)[nth % 3]
+    fan = _FAN[nth % 3]
     others = np.array([at for name, at in where.items() if name not in (source, target)] or [(1e9, 1e9)])
     weight = ((others - a) @ along / length**2)[:, None]
     near = (weight[:, 0] > 0.02) & (weight[:, 0] < 0.98)

@@ -99,10 +99,12 @@ def register(app: Dash) -> None:
         Output("circuit-graph", "elements"),
         Output("circuit-grid", "rowData"),
         Output("circuit-count", "children"),
+        Output("circuit-faithful", "children"),
         Output("circuit-groups", "children"),
         Output("circuit-members", "data"),
         Output("circuit-curve", "figure"),
         Output("circuit-legend", "children"),
+        Output("circuit-empty", "children"),
         Output("circuit-canvas", "style"),
         Output("circuit-grid", "style"),
         Input("circuit-view", "data"),
@@ -238,11 +240,13 @@ def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> A
     return (
         drawing.elements,
         [table_row(row) for row in rows],
-        _count(rows, scored, shown, curve),
+        _count(rows, scored),
+        _faithful(curve, shown["n"] or _asked(found), scored.total),
         chips(groups, colours),
         drawing.nodes,
         figure,
         lines,
+        "" if drawing.elements else _nothing(scored),
         {"height": f"{max(420, min(1200, 100 + 56 * drawing.n_rows))}px"},
         {"height": f"{min(360, 36 + 30 * max(1, len(rows)))}px"},
     )
@@ -286,13 +290,22 @@ def _bare(drawing: Drawing) -> list[str]:
     return [i.partition("@")[0] for i in drawing.nodes]
 
 
-def _count(rows: list[view.Row], scored: view.Scored, shown: dict[str, Any], curve: list[view.Row]) -> str:
+def _nothing(scored: view.Scored) -> str:
+    if scored.limit:
+        return "No edge is on a path from the embedding to the logits: show more edges."
+    return "Nothing was found, so there is nothing to draw. The verdict says what was missing."
+
+
+def _faithful(curve: list[view.Row], n: int, total: int) -> str:
+    """Between the measured sizes: what the slider would give, pruned or not."""
+    at = faithfulness_at(curve, n / total) if total else None
+    return "" if at is None else f"about {at:.2f} with the best {n:,}"
+
+
+def _count(rows: list[view.Row], scored: view.Scored) -> str:
     weakest = min((abs(r["score"]) for r in rows if r["score"] is not None), default=None)
     words = f"{len(rows):,} of {scored.total:,}"
     if weakest is not None:
         words += f", |score| ≥ {weakest:.3g}"
-    at = faithfulness_at(curve, shown["n"] / scored.total) if shown["n"] and scored.total else None
-    if at is not None:
-        words += f", faithfulness about {at:.2f}"
     capped = scored.total > view.MAX_EDGES and len(rows) >= scored.limit
     return words + (f" (at most {view.MAX_EDGES:,} are drawn)" if capped else "")

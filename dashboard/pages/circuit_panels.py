@@ -58,7 +58,7 @@ def graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Sec
         "Graph",
         thin,
         html.Div(
-            picture,
+            [picture, html.P(id="circuit-empty", className="wb-circuit-empty")],
             id="circuit-canvas",
             className="wb-circuit-canvas",
             role="figure",
@@ -94,6 +94,7 @@ def curve_panel(present: bool) -> html.Section:
         "Faithfulness",
         graph("circuit-curve", label="Faithfulness over number of edges", height=200),
         note="1 is the whole model; grey: random circuits of that size",
+        actions=[html.Span(id="circuit-faithful", className="wb-quiet", **attrs({"aria-live": "polite"}))],
         className="" if present else "wb-hidden",
     )
 

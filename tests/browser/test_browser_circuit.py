@@ -83,7 +83,7 @@ def test_the_slider_thins_the_graph_and_moves_the_mark_on_the_curve(visit):
     n = int(re.search(r"n=(\d+)", page.url)[1])
     graph_is_drawn(page, n)
     assert page.locator("#circuit-count").inner_text().startswith(f"{n} of 1,108")
-    assert "faithfulness about" in page.locator("#circuit-count").inner_text()
+    assert f"with the best {n}" in page.locator("#circuit-faithful").inner_text()
     marks = "document.querySelector('#circuit-curve .js-plotly-plot').data.at(-1).x[0]"
     page.wait_for_function(f"{marks} === {n}")
     assert page.locator(".wb-circuit-table .ag-center-cols-container .ag-row").count() <= n

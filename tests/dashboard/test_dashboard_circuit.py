@@ -76,7 +76,7 @@ def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
     scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
     assert scored.total > 5000
     assert scored.limit == view.MAX_EDGES == len(scored.strongest(10**6))
-    assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(scored.strongest(10**6), scored, {"n": 10**6}, [])
+    assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(scored.strongest(10**6), scored)
 
 
 def test_a_weak_edge_of_the_circuit_is_shown_though_thousands_are_stronger(tmp_path):
@@ -439,3 +439,21 @@ def test_lists_of_records_become_tables():
     assert "0.4 to 0.6" in said
     assert "and 6 more" in said
     assert "+0.5" in said
+
+
+def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
+    from dashboard.app import create_app
+
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    path = workspace.path("circuit", "induction") / "circuit.json"
+    verdict = {"found": False, "rule": "R", "reason": "no head attends by induction"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"nodes": [], "edges": [], "verdict": verdict}))
+    app = create_app(workspace, live=live)
+    with app.server.app_context():
+        assert text_of(page.layout(Context(workspace, live), name="induction"))
+        drawn = page._draw(shown(), {"name": "induction", "limit": 0, "found": 0}, "light")
+        said = text_of(page._choose(None, shown(), {"name": "induction"}, "light")[1])
+    assert drawn[0] == []
+    assert "nothing to draw" in text_of(drawn)
+    assert "Not found. " in said
+    assert "no head attends by induction" in said

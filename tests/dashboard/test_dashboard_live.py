@@ -144,3 +144,42 @@ def test_two_visitors_share_one_model(real):
     assert len(found) == 3
     assert found[0] is found[1] is found[2]
     assert real.state == "ready"
+
+
+@pytest.mark.real
+def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens(tmp_path, smollm2, monkeypatch):
+    from make_workspace import build
+
+    from interp.artifacts import Draft
+    from interp.models.adapter import weight_hash
+    from interp.tuned_lens import identity_lens
+
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    live = LiveModel(workspace)
+    assert live.read(TEXT, model=MODEL, features=None).tuned == []
+    config = {"model": MODEL, "weight_hash": weight_hash(smollm2)}
+    draft = Draft.open(workspace.path("lens", "tuned"), kind="lens", config=config, seed=0)
+    identity_lens(["blocks.3.hook_resid_post"], smollm2.cfg.d_model, config["weight_hash"]).save(draft.path)
+    draft.finish(summary={})
+    result = LiveModel(workspace).read(TEXT, model=MODEL, features=None)
+    assert [[cell[0][0] for cell in row] for row in result.tuned] == [
+        [cell[0][0] for cell in row] for row in result.lens
+    ]
+
+
+@pytest.mark.real
+def test_a_tuned_lens_of_other_weights_is_left_alone(tmp_path, smollm2, monkeypatch):
+    from make_workspace import build
+
+    from interp.artifacts import Draft
+    from interp.tuned_lens import identity_lens
+
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    draft = Draft.open(
+        workspace.path("lens", "tuned"), kind="lens", config={"model": MODEL, "weight_hash": "00" * 32}, seed=0
+    )
+    identity_lens(["blocks.3.hook_resid_post"], 8, "00" * 32).save(draft.path)
+    draft.finish(summary={})
+    assert LiveModel(workspace).read(TEXT, model=MODEL, features=None).tuned == []
