@@ -22,7 +22,7 @@ from pathlib import Path
 from interp.artifacts import partial_path, read_manifest
 from interp.errors import ConfigError
 from interp.recording.store import Recording
-from saes.config import SAEConfig, TrainConfig, plan
+from saes.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
 from saes.health import Metrics
 from saes.kinds.base import SAE
 from saes.run import Job, Run, run_identity
@@ -81,12 +81,14 @@ def train_many(
     jobs: Sequence[Job],
     *,
     overwrite: bool = False,
+    resume_sweep: bool = True,
     device: str | None = None,
 ) -> Iterator[tuple[Job, Metrics]]:
     """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
 
-    Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. Finished folders
-    of a sweep that was interrupted are left as they are. What the stream is made of must be the same in all: places,
+    Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
+    `resume_sweep` folders that hold one of these very runs, finished, are left as they are, so that an interrupted
+    sweep goes on; without, they are in the way, as for `train`. What the stream is made of must be the same: places,
     `tokens`, `batch_size`, `seed`, `heldout_fraction`; `ConfigError` names what differs. Memory: one state per
     dictionary (three times its weights), one batch.
     """
@@ -95,7 +97,7 @@ def train_many(
     places = [source_of(recording, hook_point, job.sae) for job in jobs]
     _check_one_stream(places, jobs)
     source = places[0]
-    whole = [job for job in jobs if not overwrite and _finished(source, job)]
+    whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
     runs = [Run(source, job, overwrite=overwrite, device=device) for job in jobs if job not in whole]
     by_folder = {job.folder: job for job in jobs}
     with contextlib.closing(_advance(runs)) as steps:
@@ -104,8 +106,19 @@ def train_many(
 
 
 def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SAEConfig) -> Source:
-    """The places that a config reads and reconstructs."""
-    return Source(recording, hook_point, target=getattr(config, "target", ""))
+    """The places that a config reads and reconstructs.
+
+    Raises `ConfigError` when it cannot read as many as were given.
+    """
+    source = Source(recording, hook_point, target=getattr(config, "target", ""))
+    n, compares = len(source.inputs), isinstance(config, CrosscoderConfig)
+    if compares and n < 2:
+        raise ConfigError(
+            f"a crosscoder needs at least two places, got {source.inputs[0]}; add a hook point or recording"
+        )
+    if n > 1 and not compares:
+        raise ConfigError(f"a {config.kind} dictionary reads one place, got {n}; name one, or train a crosscoder")
+    return source
 
 
 def _advance(runs: list[Run]) -> Generator[tuple[Run, Metrics], None, None]:

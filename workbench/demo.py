@@ -74,10 +74,10 @@ def steps(options: "Demo") -> list[Step]:
             Train(
                 recording="demo",
                 name="demo",
-                hook_point=resid,
+                hook_point=(resid,),
                 kind="batchtopk",
-                d_sae=size.d_sae,
-                k=size.k,
+                d_sae=(size.d_sae,),
+                k=(size.k,),
                 tokens=size.tokens_seen,
                 **shared,
             ),

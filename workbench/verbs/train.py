@@ -1,13 +1,20 @@
-"""`workbench train RECORDING`: a sparse autoencoder of recorded activations."""
+"""`workbench train RECORDING`: sparse dictionaries of recorded activations, one or several at once."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from saes.config import TrainConfig
+from saes.config import SAEConfig, TrainConfig, make_config
 from workbench.options import Options
 from workbench.terminal import bar, wrote
+
+if TYPE_CHECKING:
+    from interp.recording.store import Recording
+
+Kind = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated", "transcoder", "crosscoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,43 +23,102 @@ class Train(TrainConfig, Options):
 
     Example: workbench train demo --kind batchtopk --d-sae 4608 --k 32
 
-    The result is in SAELens' format. Interrupted? The same command resumes, to the same weights.
+    Several values of --d-sae, --k or --l1-coefficient train one dictionary for each combination on a single reading
+    of the data. Kinds that SAELens knows are saved in its format. Interrupted? The same command resumes, to the same
+    weights.
     """
 
     recording: tyro.conf.Positional[str]
     """Name of a recording in the workspace."""
-    hook_point: str | None = None
-    """Which of its hook points. Default: its first."""
-    kind: Literal["topk", "batchtopk"] = "batchtopk"
-    """topk: exactly k features per token; batchtopk: k on average, hard tokens get more."""
-    d_sae: int = 4608
-    """Number of features to learn."""
-    k: int = 32
-    """Features active per token."""
+    others: tuple[str, ...] = ()
+    """Further recordings of the same tokens, of other models say, for a crosscoder."""
+    hook_point: tuple[str, ...] = ()
+    """Which of its hook points; a crosscoder takes several. Default: its first, or all of them for a crosscoder."""
+    kind: Kind = "batchtopk"
+    """topk: exactly k features per token; batchtopk: k on average, hard tokens get more; matryoshka: the same, general
+    features first; jumprelu: a threshold per feature; relu, gated: sparse by an L1 penalty; transcoder: from one hook
+    point to another; crosscoder: one set of features for several places."""
+    d_sae: tuple[int, ...] = ()
+    """Number of features to learn. Default: 4,608."""
+    k: tuple[int, ...] = ()
+    """Features active per token (all kinds but relu and gated). Default: 32."""
+    l1_coefficient: tuple[float, ...] = ()
+    """Weight of the L1 penalty (relu, gated, crosscoder with --sparsity l1). Default: 0.1."""
+    target: str | None = None
+    """Hook point that a transcoder reconstructs."""
+    skip: bool = False
+    """Give a transcoder a linear path beside its features."""
+    sparsity: Literal["quadratic", "tanh", "batchtopk", "l1"] | None = None
+    """Of jumprelu: quadratic (default) or tanh; of a crosscoder: batchtopk (default) or l1."""
+    prefixes: tuple[float, ...] = ()
+    """Nested prefixes of a matryoshka dictionary, as shares of its size. Default: 1/16, 1/8, 1/4, 1/2."""
+    tracker: str | None = None
+    """Send health lines to tensorboard:FOLDER or wandb:PROJECT as well."""
 
     def run(self) -> None:
-        from interp.recording.store import Recording
-        from saes.config import make_config
-        from saes.train import train
+        from saes.run import Job
+        from saes.trackers import open_tracker
+        from saes.train import train_many
 
         workspace = self.open_workspace()
         self.use_threads()
-        sae_config = make_config(self.kind, d_sae=self.d_sae, k=self.k)
-        workspace.manifest("recording", self.recording)
-        recording = Recording(workspace.path("recording", self.recording))
-        hook_point = recording.check_hook_point(self.hook_point or recording.hook_points[0])
-        folder = workspace.path("sae", self.name or self.recording)
-        with bar("training", "tokens") as progress:
-            for metrics in train(
-                recording, hook_point, sae_config, self.train_config(), folder, overwrite=self.overwrite
+        configs = self.sae_configs()
+        recordings = [self._open(name) for name in (self.recording, *self.others)]
+        folders = [workspace.path("sae", name) for name in self.folder_names(configs)]
+        jobs = [Job(sae=c, train=self.train_config(), folder=f) for c, f in zip(configs, folders, strict=True)]
+        tracker = open_tracker(self.tracker) if self.tracker else None
+        reached: dict[Path, int] = {}
+        with bar("training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries", "tokens") as progress:
+            for job, metrics in train_many(
+                recordings, self.places(recordings[0]), jobs, overwrite=self.overwrite, resume_sweep=len(jobs) > 1
             ):
+                reached[job.folder] = metrics.tokens
                 health = {"fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead, "dense": metrics.dense}
-                progress(metrics.tokens, self.tokens, health)
-        wrote(folder, describe_sae(workspace.manifest("sae", folder.name).summary))
+                progress(min(reached.values()), self.tokens, health)
+                if tracker:
+                    tracker.log(job.folder.name, metrics)
+        if tracker:
+            tracker.close()
+        for folder in folders:
+            wrote(folder, describe_sae(workspace.manifest("sae", folder.name).summary))
 
     def train_config(self) -> TrainConfig:
         """The training settings among the options."""
         return TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})
+
+    def sae_configs(self) -> list[SAEConfig]:
+        """One config per combination of the values given. Raises `ConfigError` for what the kind does not have."""
+        same: dict[str, Any] = {"target": self.target, "skip": self.skip or None, "sparsity": self.sparsity}
+        same["prefixes"] = self.prefixes or None
+        given = {name: value for name, value in same.items() if value is not None}
+        several = {name: values for name in SWEPT if (values := getattr(self, name))}
+        return [
+            make_config(self.kind, **given, **dict(zip(several, values, strict=True)))
+            for values in product(*several.values())
+        ]
+
+    def folder_names(self, configs: list[SAEConfig]) -> list[str]:
+        """The name, with the values that tell the dictionaries of a sweep apart: `demo-d4608-k16`."""
+        base = self.name or self.recording
+        varied = {name: short for name, short in SWEPT.items() if len(getattr(self, name)) > 1}
+        return ["-".join([base, *(f"{s}{getattr(config, n):g}" for n, s in varied.items())]) for config in configs]
+
+    def places(self, recording: "Recording") -> list[str]:
+        """The hook points to read."""
+        if self.kind == "crosscoder":
+            return list(self.hook_point or recording.hook_points)
+        return list(self.hook_point or recording.hook_points[:1])
+
+    def _open(self, name: str) -> "Recording":
+        from interp.recording.store import Recording
+
+        workspace = self.open_workspace()
+        workspace.manifest("recording", name)
+        return Recording(workspace.path("recording", name))
+
+
+SWEPT = {"d_sae": "d", "k": "k", "l1_coefficient": "l1-"}
+"""Options that may have several values, and how they are written in a folder's name."""
 
 
 def describe_sae(summary: dict) -> str:
