@@ -21,15 +21,18 @@ def splice(sae: SAE, *, keep_error: bool = False, edit: Edit | None = None) -> H
     """A hook that replaces the activation by the SAE's reconstruction, after an optional `edit` of its features.
 
     With `keep_error` the part that the SAE cannot reconstruct is added back, so that only the edit changes anything:
-    without an edit the value then passes through unchanged.
+    without an edit the value then passes through unchanged. Raises `ConfigError` for a transcoder, whose output belongs
+    at another hook point.
     """
+    if sae.hook_point_out not in ("", sae.hook_point):
+        raise ConfigError(f"{sae} predicts {sae.hook_point_out}; it cannot take the place of what it reads")
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
         x = value.to(sae.W_enc.dtype)
         acts = sae.encode(x)
-        recons = sae.decode(edit(acts) if edit else acts)
+        recons = sae.complete(sae.decode(edit(acts) if edit else acts), x)
         if keep_error:
-            recons = x + (recons - sae.decode(acts)) if edit else x
+            recons = x + (recons - sae.complete(sae.decode(acts), x)) if edit else x
         return recons.to(value.dtype)
 
     return hook

@@ -15,6 +15,7 @@ from workbench.verbs.demo import Demo
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
+from workbench.verbs.import_ import Import
 from workbench.verbs.lens import Lens
 from workbench.verbs.models import Models
 from workbench.verbs.record import Record
@@ -22,7 +23,7 @@ from workbench.verbs.serve import Serve
 from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
-VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Circuit, Lens, Atlas, Verify)
+VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Circuit, Lens, Atlas, Import, Verify)
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.
 

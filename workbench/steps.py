@@ -67,8 +67,9 @@ def open_dictionary(workspace: "Workspace", source: str, recording: str | None) 
         if recording is None:
             raise ConfigError(f"{source} needs a recording to pass over; add --recording NAME")
     else:
-        trained_on: str = workspace.manifest("sae", source).config["recording"]
-        recording = recording or trained_on
+        recording = recording or workspace.manifest("sae", source).config.get("recording")
+        if recording is None:
+            raise ConfigError(f"{source} was imported, so no recording is its own; add --recording NAME")
     workspace.manifest("recording", recording)  # the clearer error when it is not there
     return ChosenDictionary(
         workspace=workspace, source=source, recording=Recording(workspace.path("recording", recording))

@@ -37,7 +37,7 @@ class Evaluate(Options):
         with bar("held-out tokens", "tokens") as progress:
             found = asdict(evaluate_on_recording(sae, chosen.recording, progress=progress))
         tokens = chosen.recording.contexts(split="heldout", limit=self.contexts)
-        if len(tokens):
+        if len(tokens) and sae.hook_point_out in ("", sae.hook_point):  # a transcoder replaces nothing that it reads
             model = open_recording_model(chosen.recording)
             with bar("inside the model", "contexts") as progress:
                 found["model"] = asdict(evaluate_in_model(sae, model, tokens, progress=progress))

@@ -7,6 +7,8 @@ import tyro
 
 from workbench.terminal import say
 
+PROBE = "selfcheck.safetensors"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
@@ -33,12 +35,26 @@ class Verify:
         damaged = 0
         for key in sorted(chosen):
             problems = [broken[key]] if key in broken else verify(workspace.root / key)
+            if not problems and (workspace.root / key / PROBE).exists():
+                problems = _recheck(workspace.root / key)
             damaged += bool(problems)
             say(f"{'DAMAGED' if problems else 'ok':<8} {key}")
             for problem in problems:
                 say(f"         {problem}")
         say(f"{len(chosen)} artefacts checked, {damaged} damaged")
         return 1 if damaged else 0
+
+
+def _recheck(folder: Path) -> list[str]:
+    """An imported dictionary also has to give the reconstructions stored with it."""
+    from interp.errors import WorkbenchError
+    from saes.weights.folder import load_sae
+
+    try:
+        load_sae(folder)
+    except WorkbenchError as error:
+        return [str(error)]
+    return []
 
 
 def _matches(key: str, name: str) -> bool:

@@ -1,0 +1,141 @@
+"""From a peer's checkpoint to `saes/<name>/`: read, check, say where it belongs, write in our format.
+
+The model and the hook points that the files name have to be those that the caller names, and the widths those of the
+model: a dictionary read at another place looks plausible and means nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from interp.artifacts import Draft, Manifest, file_entry
+from interp.errors import ConfigError, MismatchError
+from interp.names import canonical_hook_point
+from saes.kinds.base import SAE, SAEMetadata
+from saes.weights import selfcheck
+from saes.weights.folder import save_sae
+from saes.weights.read import Loaded, load_checked
+
+SAME_MODEL = {"gpt2-small": "gpt2"}
+"""Names that TransformerLens and the hub give to one model."""
+MAX_FILES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a dictionary is to be used. Empty hook points: those that its files name."""
+
+    model: str
+    weight_hash: str
+    hook_point: str = ""
+    hook_point_out: str = ""
+    """of a transcoder: what it predicts"""
+
+
+def import_dictionary(
+    path: Path | str,
+    folder: Path,
+    place: Place,
+    *,
+    measure_widths: Callable[[list[str]], dict[str, int]] | None = None,
+    format: str | None = None,
+    allow_other_place: bool = False,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write the dictionary at `path` into `folder` with its self-check; returns the manifest.
+
+    `measure_widths` gives the model's numbers per token at hook points; without it they are not compared. Raises what
+    `load_dictionary` does, `ConfigError` when no hook point is known, `MismatchError` when the files name another
+    model, weights or place (unless allowed) or when widths differ.
+    """
+    path = Path(path).expanduser()
+    loaded = load_checked(path, format)
+    about = agree_on_place(loaded.sae, place, allow_other_place=allow_other_place)
+    if measure_widths:
+        check_widths(loaded.sae, about, measure_widths([n for n in (about.hook_point, about.hook_point_out) if n]))
+    config = {
+        "kind": "imported",
+        "format": loaded.format,
+        "source": path.name,
+        "source_files": source_files(path),
+        "model": about.model,
+        "weight_hash": about.weight_hash,
+        "hook_point": about.hook_point,
+        "hook_point_out": about.hook_point_out,
+    }
+    draft = Draft.open(folder, kind="sae", config=config, overwrite=overwrite)
+    loaded.sae.metadata = about
+    loaded.sae.hook_point = about.hook_point
+    save_sae(loaded.sae, draft.path)
+    selfcheck.write_probe(draft.path, loaded.probe)
+    return draft.finish(summary=_summary(loaded), parents={f"model:{about.model}": about.weight_hash})
+
+
+def agree_on_place(sae: SAE, place: Place, *, allow_other_place: bool = False) -> SAEMetadata:
+    """The dictionary's metadata at the caller's place.
+
+    Raises `MismatchError` where the files name another, `ConfigError` where nobody names one.
+    """
+    found = sae.metadata
+    own = (canonical_hook_point(name) if name else "" for name in (found.hook_point, found.hook_point_out))
+    wanted = (canonical_hook_point(name) if name else "" for name in (place.hook_point, place.hook_point_out))
+    named, chosen = (*own, found.weight_hash), (*wanted, place.weight_hash)
+    for what, theirs, ours in zip(("hook point", "target hook point", "model weights"), named, chosen, strict=True):
+        if theirs and ours and theirs != ours and not allow_other_place:
+            raise MismatchError(
+                f"the dictionary's files say {what} {theirs}, but {ours} was given; give the place it was trained on, "
+                "or allow another on purpose"
+            )
+    if found.model and not allow_other_place and not same_model(found.model, place.model):
+        raise MismatchError(
+            f"the dictionary's files say it belongs to {found.model}, but the model given is {place.model}; "
+            "give that model, or allow another on purpose"
+        )
+    hook_point, target = chosen[0] or named[0], chosen[1] or named[1]
+    if not hook_point:
+        raise ConfigError("the dictionary's files do not say which hook point it reads; add --hook-point")
+    if not sae.subtracts_b_dec and sae.d_in != sae.d_out and not target:
+        raise ConfigError("the dictionary's files do not say which hook point it predicts; add --hook-point-out")
+    return replace(
+        found, model=place.model, weight_hash=place.weight_hash, hook_point=hook_point, hook_point_out=target
+    )
+
+
+def same_model(theirs: str, ours: str) -> bool:
+    """Whether two names end alike, case and owner aside.
+
+    >>> same_model("HuggingFaceTB/SmolLM2-135M", "smollm2-135m")
+    True
+    """
+    a, b = (name.rstrip("/").rsplit("/", 1)[-1].lower() for name in (theirs, ours))
+    return SAME_MODEL.get(a, a) == SAME_MODEL.get(b, b)
+
+
+def check_widths(sae: SAE, about: SAEMetadata, widths: dict[str, int]) -> None:
+    """Raise `MismatchError` where the model's vectors have another width than the dictionary's."""
+    for name, width in ((about.hook_point, sae.d_in), (about.hook_point_out or about.hook_point, sae.d_out)):
+        if widths[name] != width:
+            raise MismatchError(
+                f"the dictionary takes vectors of {width}, {name} of {about.model} has {widths[name]}; "
+                "is it another model's, or another hook point's?"
+            )
+
+
+def source_files(path: Path) -> dict[str, dict[str, Any]]:
+    """Hash and size of what was read: the file, or the files directly in the folder."""
+    files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
+    return {each.name: file_entry(each) for each in files[:MAX_FILES]}
+
+
+def _summary(loaded: Loaded) -> dict[str, Any]:
+    sae = loaded.sae
+    return {
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "hook_point": sae.hook_point,
+        "model": sae.metadata.model,
+        "architecture": sae.architecture,
+        "format": loaded.format,
+        "self_check": selfcheck.summary(loaded.check),
+    }
