@@ -147,8 +147,9 @@ def circuit_verdict(
     heads = ", ".join(map(str, sorted(verdicts.induction)))
     senders = ", ".join(map(str, sorted(proved_senders(verdicts))))
     reason = (
-        f"attending by induction: {heads}, which read {senders} through their keys; with all of them ablated the loss after the repeat begins changes by {float(mean):+.2f} nats (before it by {first:+.2f}, random "
-        f"heads at most {max(random.values(), default=0.0):+.2f})"
+        f"attending by induction: {heads}, which read {senders} through their keys; with all of them ablated the loss "
+        f"after the repeat begins changes by {float(mean):+.2f} nats (before it by {first:+.2f}, random heads at most "
+        f"{max(random.values(), default=0.0):+.2f})"
     )
     redundancy = {
         "group": float(mean),
