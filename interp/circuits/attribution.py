@@ -184,7 +184,8 @@ def _approximate(
     """`[batch, n_edges]`: <clean minus other, mean gradient over the points>."""
     n = diff.shape[1]
     places = None if graph.positions is None else torch.tensor(graph.positions, device=diff.device)
-    scores = diff.new_zeros(n, graph.n_positions, graph.n_slots, graph.n_sources)
+    shape = n, graph.n_positions, graph.n_slots, graph.n_sources
+    scores = diff.new_zeros(shape, dtype=torch.promote_types(diff.dtype, torch.float32))
     start = torch.zeros_like(clean.embed) if other is None else other.embed
     for alpha in alphas:
         embed = torch.lerp(start, clean.embed, alpha)

@@ -141,6 +141,8 @@ def evaluate(
     else:
         numbers, curve = _evaluate_scores(bench, what, config, progress)
         if truth is not None:
+            if what.level != "edge":
+                raise ConfigError("AUROC compares edges with a known circuit; score with level='edge'")
             numbers["auroc"] = auroc(what.values.abs().numpy(), graph.members(truth).numpy())
     if config.untrained:
         numbers["untrained"] = untrained_gap(model, task, config.seed)

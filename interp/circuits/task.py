@@ -100,7 +100,7 @@ class Task:
             self,
             metric=metric,
             clean_value=metric(clean).cpu().double(),
-            corrupt_value=torch.cat(corrupt_value).double(),
+            corrupt_value=torch.cat(corrupt_value).cpu().double(),
         )
         if check_gap:
             task.check_gap()
