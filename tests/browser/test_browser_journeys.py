@@ -198,7 +198,7 @@ def test_click_on_a_head_shows_it_on_a_prompt(visit, live):
     assert live.calls == [("pattern", "L3H2")]
     assert page.locator("#heads-pattern-title").inner_text() == "L3H2 on a prompt"
     assert "head=L3H2" in page.url
-    page.locator(".ag-row[row-index='0'] [col-id=name]").click()
+    page.locator("#heads-grid .ag-row[row-index='0'] [col-id=name]").click()
     page.wait_for_function("!document.querySelector('#heads-pattern-title').innerText.includes('L3H2')")
 
 
