@@ -1,4 +1,4 @@
-"""How much does a sparse TopK training step cost beyond the one dense product it cannot avoid?
+"""How much does a sparse training step cost beyond the one dense product it cannot avoid?
 
 Everything at d_in 512, d_sae 4096, k 32, batch 4096, 2 threads, over one float32 4096x512x4096 product. Steps include
 the loss, firing statistics, clipping, Adam and the unit decoder rows; no latent is dead unless said.
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import Result, interleaved, main, median_ratio
-from saes.config import BatchTopKConfig, TopKConfig
+from saes.config import BatchTopKConfig, JumpReLUConfig, MatryoshkaConfig, SAEConfig, TopKConfig
 from saes.kernels.rule import Rule
 from saes.kernels.state import TrainState
 from saes.kernels.step import Stepper, StepSettings, choose_ops
-from saes.kinds.batchtopk import BatchTopKRecipe
+from saes.kinds.registry import recipe_of
 from saes.kinds.topk import TopKRecipe
 
 N, D_IN, D_SAE, K, N_DEAD = 4096, 512, 4096, 32, 410
@@ -33,18 +33,22 @@ def run() -> list[Result]:
         sparse_step(x),
         sparse_step(x, encoder=torch.bfloat16),
         sparse_step(x, n_dead=N_DEAD),
-        batch_step(x),
+        rule_step(x, BatchTopKConfig(d_sae=D_SAE, k=K)),
+        rule_step(x, MatryoshkaConfig(d_sae=D_SAE, k=K)),
+        rule_step(x, JumpReLUConfig(d_sae=D_SAE, k=K)),
         autograd_step(x),
     ]
     product, *seconds = interleaved(*steps, repeats=9, warm_up=2)
-    fp32, bf16, aux, batch, autograd = (median_ratio(s, product) for s in seconds)
+    fp32, bf16, aux, batch, nested, jump, autograd = (median_ratio(s, product) for s in seconds)
     detail = f"product {statistics.median(product) * 1e3:.0f} ms"
     loss = quality_ratio()
     return [
         result("TopK step, float32 encoder", fp32, 2.6, f"{detail}; a plain autograd step takes {autograd:.1f}"),
         result("TopK step, bfloat16 encoder", bf16, 2.0, detail),
         result("added by AuxK with 10 % of latents dead", aux - fp32, 0.6, f"{N_DEAD} dead, k_aux 256"),
-        result("BatchTopK step, float32 encoder", batch, 2.6, detail),
+        result("BatchTopK step, float32 encoder", batch, 2.5, detail),
+        result("Matryoshka step, five prefixes, float32 encoder", nested, 2.5, detail),
+        result("JumpReLU step at its target L0, float32 encoder", jump, 4.0, detail),
         Result(
             question=f"loss after {QUALITY_STEPS} steps, bfloat16 encoder",
             ratio=loss,
@@ -79,9 +83,12 @@ def sparse_step(x: Tensor, *, encoder: torch.dtype = torch.float32, n_dead: int 
     return step
 
 
-def batch_step(x: Tensor):
-    state = fresh(D_IN, D_SAE)
-    stepper = make_stepper(D_IN, BatchTopKRecipe(BatchTopKConfig(d_sae=D_SAE, k=K)), torch.float32)
+def rule_step(x: Tensor, config: SAEConfig):
+    """Thresholds, where a kind has them, start at its target L0."""
+    state, rule = fresh(D_IN, D_SAE), recipe_of(config)
+    stepper = make_stepper(D_IN, rule, torch.float32)
+    rule.start(stepper.ops, state, x, None)
+    state.zero_moments()
     return lambda: stepper.step(state, x, 1e-4)
 
 
