@@ -66,7 +66,8 @@ def evidence_table(values: dict[str, Any], *, skip: tuple[str, ...] = ()) -> htm
 
 
 def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div:
-    """Rows that share their names, as a small table; `low` and `high` become one column."""
+    """Rows that share their names, as a small table; `low` and `high` become one column, groups of heads come first."""
+    records = sorted(records, key=lambda record: -(record.get("n_heads") or 0))
     hidden = ("low", "high", "n_heads")
     names = [n for n in dict.fromkeys(key for record in records for key in record) if n not in hidden]
     interval = any("low" in record and "high" in record for record in records)

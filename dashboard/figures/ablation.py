@@ -6,6 +6,9 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, escape, message_figure, styled
 
+_FEW = 10
+"""groups beyond which bars get thinner"""
+
 
 def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
     """Change of loss in nats per ablated group, first half and second half of repeated text; 0 is no change.
@@ -46,7 +49,7 @@ def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
         hovertext=[_hover(r) for r in rows],
         hoverinfo="text",
     )
-    styled(figure, colours, height=44 * len(rows) + 80)
+    styled(figure, colours, height=(44 if len(rows) <= _FEW else 27) * len(rows) + 80)
     figure.update_layout(barmode="group", bargap=0.36, bargroupgap=0.08, showlegend=True)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
     figure.add_vline(x=0, line={"color": colours.muted, "width": 1})

@@ -224,7 +224,8 @@ def _edges(
             "bend": _bend(where, source, target, parallel[pair]) if few else _FAN[parallel[pair] % 3],
         }
         parallel[pair] += 1
-        elements.append({"data": data, "classes": "negative" if (score or 0.0) < 0 else ""})
+        kind = "unscored" if score is None else "negative" if score < 0 else ""
+        elements.append({"data": data, "classes": kind})
     elements.sort(key=lambda e: e["data"]["strength"])
     return elements, meaning
 

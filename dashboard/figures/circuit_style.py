@@ -105,6 +105,7 @@ def _edge_rules(colours: Theme, many: bool) -> list[dict[str, Any]]:
                 **{"text-background-opacity": 1, "text-background-padding": 2, "overlay-padding": 5, **curve},
             },
         },
+        {"selector": "edge.unscored", "style": {"opacity": 0.4}},
         {"selector": "edge.moves", "style": {**quiet, "target-arrow-shape": "none", "events": "no"}},
         {"selector": "edge.negative", "style": {"line-style": "dashed", "line-dash-pattern": [6, 4]}},
     ]

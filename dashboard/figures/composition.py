@@ -10,6 +10,8 @@ from interp.names import parse_node
 
 MAX_SENDERS = 40
 """rows of the map; more cannot be read"""
+_CROWDED = 150
+"""cells beyond which the marks get smaller"""
 VIAS = {"q": "query", "k": "key", "v": "value"}
 
 
@@ -54,9 +56,11 @@ def composition_map(rows: list[dict[str, Any]], via: str, colours: Theme) -> go.
         )
     )
     above = [r for r in shown if r["null_high"] is not None and r["score"] > r["null_high"]]
-    _marks(figure, above, names, readers, {"symbol": "circle", "size": 6, "color": colours.opposite}, colours)
+    crowded = score.size > _CROWDED
+    dot = {"symbol": "circle", "size": 3 if crowded else 6, "color": colours.opposite, "line": {"width": 0}}
+    _marks(figure, above, names, readers, dot, colours)
     strongest = [r for r in shown if r["is_argmax"]]
-    ring = {"symbol": "circle-open", "size": 14, "color": colours.opposite, "line": {"width": 2}}
+    ring = {"symbol": "circle-open", "size": 10 if crowded else 14, "color": colours.opposite, "line": {"width": 2}}
     _marks(figure, strongest, names, readers, ring, colours)
     styled(figure, colours, height=max(200, 18 * len(names) + 90))
     figure.update_xaxes(tickvals=list(range(len(readers))), ticktext=readers, side="top", showgrid=False,
