@@ -4,6 +4,7 @@ Start here:
 
 - `saes.train.train(recording, hook_point, sae_config, train_config, folder)`: the one training loop, a generator
 - `saes.weights.folder.load_sae(folder)`: an SAE in SAELens' format
+- `saes.weights.read.load_dictionary(path)`: a dictionary of any tool, checked against its own arithmetic
 - `saes.evaluate`: what a reconstruction keeps, on recorded text and inside the model
 - `saes.features.build_features(...)`: what every feature responds to, as tables
 - `saes.intervene`: splice, ablate, clamp and steer features inside the model

@@ -9,7 +9,7 @@
 
 A misread layout (a transposed matrix, a bias subtracted or not, a scale left out) changes every row. Rounding can
 move a single pre-activation over its threshold and change one row by much, so a check passes when at most a quarter
-of the rows differ, by the median of the rest: see `TOLERANCE`.
+of the rows differ by more than `TOLERANCE`. It holds the weights twice in float64 (16,384 x 2,304: 2.1 GB in all, 5 s).
 """
 
 from dataclasses import asdict, dataclass

@@ -7,6 +7,7 @@ the two, so that a transposed matrix or a forgotten bias cannot pass.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ class Arrays:
         return name in self.tensors
 
     def double(self) -> dict[str, Tensor]:
-        """All in float64, as the self-check computes."""
+        """All in float64, as the self-check computes; made once."""
+        return self._double
+
+    @cached_property
+    def _double(self) -> dict[str, Tensor]:
         return {name: tensor.double() for name, tensor in self.tensors.items()}
 
 

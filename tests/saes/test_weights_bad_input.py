@@ -145,7 +145,7 @@ def test_objects_in_a_numpy_archive_are_refused_and_not_run(tmp_path):
     assert not marker.exists()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_give_an_error_of_ours_or_a_dictionary(data, tmp_path):
     """Any file of any format, cut short or with bytes changed: read, or refused as ours; never another exception."""
@@ -169,7 +169,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_value_in_a_config_gives_an_error_of_ours_or_a_dictionary(data, tmp_path):
     with_config = [folder for folder in FOLDERS if any(folder.glob("*.json"))]
