@@ -11,12 +11,18 @@ from interp.recording.store import Stats
 from saes.config import BatchTopKConfig, TopKConfig
 from saes.folding import fold, input_scale, same_scale
 from saes.kernels.state import TrainState
+from saes.kinds.activations import TopK
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.batchtopk import estimate_threshold
+from saes.kinds.crosscoder import CrosscoderSAE
+from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.recipe import Trained
 from saes.kinds.registry import recipe_of
+from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
+from saes.kinds.transcoder import Transcoder
+from saes.weights.folder import load_sae, save_sae
 
 D_IN, D_SAE, K = 16, 64, 5
 METADATA = SAEMetadata(model="tiny", weight_hash="0" * 64, hook_point="blocks.1.hook_resid_post")
@@ -35,6 +41,23 @@ def make_saes(seed=0):
     return [TopKSAE(weights, k=K, metadata=METADATA), JumpReLUSAE(weights, threshold=threshold, metadata=METADATA)]
 
 
+def make_others(seed=0):
+    """The kinds beyond the two that every test takes."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    weights = random_weights(seed)
+    own = {name: 0.3 * torch.randn(D_SAE, generator=generator) for name in ("r_mag", "b_mag")}
+    places = [
+        {"recording": "r", "model": "m", "weight_hash": "", "hook_point": f"p{i}", "d": d} for i, d in ((0, 6), (1, 10))
+    ]
+    crosscoder = {"threshold": torch.rand(D_SAE, generator=generator), "scales": torch.tensor([0.5, 2.0])}
+    return [
+        ReLUSAE(weights, metadata=METADATA),
+        GatedSAE(weights, **own, metadata=METADATA),
+        Transcoder(weights, activation=TopK(K), W_skip=torch.eye(D_IN), metadata=METADATA),
+        CrosscoderSAE(weights, **crosscoder, places=places, metadata=METADATA),
+    ]
+
+
 def dense(acts: SparseActs) -> torch.Tensor:
     return torch.zeros(len(acts.values), D_SAE).scatter_add_(1, acts.indices.long(), acts.values)
 
@@ -51,10 +74,10 @@ def test_an_sae_is_a_dictionary(sae):
 @given(n=st.integers(0, 40), seed=st.integers(0, 10**6), spread=st.sampled_from([0.01, 1.0, 10.0]))
 def test_dense_and_sparse_paths_agree(n, seed, spread):
     x = torch.randn(n, D_IN, generator=torch.Generator().manual_seed(seed)) * spread
-    for sae in make_saes():
+    for sae in [*make_saes(), *make_others()]:
         acts = sae.encode_sparse(x)
         torch.testing.assert_close(dense(acts), sae.encode(x))
-        torch.testing.assert_close(sae.decode_sparse(acts), sae(x))
+        torch.testing.assert_close(sae.complete(sae.decode_sparse(acts), x), sae(x), atol=1e-4, rtol=1e-4)
         assert (acts.values >= 0).all()
 
 
@@ -81,6 +104,26 @@ def test_jumprelu_passes_values_above_the_threshold_unchanged():
     above = pre > jump.threshold
     assert torch.equal(acts[above], pre[above])
     assert not acts[~above].any()
+
+
+def test_a_gated_sae_measures_apart_from_its_gate():
+    """Its paper's two paths: `1[x W + b_gate > 0] * relu(x W exp(r_mag) + b_mag)`."""
+    gated = make_others()[1]
+    x = torch.randn(30, D_IN, generator=torch.Generator().manual_seed(5)) * 2
+    z = (x - gated.b_dec) @ gated.W_enc
+    expected = (z + gated.b_enc > 0) * (z * gated.r_mag.exp() + gated.b_mag).relu()
+    torch.testing.assert_close(gated.encode(x), expected, atol=1e-4, rtol=1e-4)
+    assert "b_gate" in gated.saved_tensors()
+    assert "b_enc" not in gated.saved_tensors()
+
+
+@pytest.mark.parametrize("sae", [*make_saes(), *make_others()], ids=lambda s: s.architecture)
+def test_every_kind_is_saved_and_loaded_bit_for_bit(sae, tmp_path):
+    save_sae(sae, tmp_path)
+    loaded, x = load_sae(tmp_path), torch.randn(20, D_IN, generator=torch.Generator().manual_seed(6))
+    assert type(loaded) is type(sae)
+    assert loaded.hook_points == sae.hook_points
+    assert torch.equal(loaded(x), sae(x))
 
 
 def test_the_estimated_threshold_lets_k_latents_through_on_new_data():
