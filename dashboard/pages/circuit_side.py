@@ -78,7 +78,7 @@ def _verdict(found: Circuit) -> Any:
     verdict = found.verdict
     if not {"found", "reason"} & set(verdict):
         return None
-    word = {True: "Found. ", False: "Not found. "}.get(verdict.get("found"), "")  # type: ignore[arg-type]
+    word = {True: "Found. ", False: "Not found. "}.get(bool(verdict["found"]), "") if "found" in verdict else ""
     rule = verdict.get("rule")
     return notice(
         html.P([html.Strong(word), html.Span(visible(str(verdict.get("reason") or ""), 600))]),
