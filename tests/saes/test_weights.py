@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from test_kinds import make_saes
 
 from interp.errors import CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
+from saes.kinds.base import Weights
+from saes.kinds.crosscoder import CrosscoderSAE
 from saes.weights.folder import CONFIG, WEIGHTS, check_model, load_sae, save_sae
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -148,3 +150,38 @@ def test_heads_side_by_side_are_read_as_recordings_keep_them(saved):
     assert torch.equal(loaded(x), sae(x))
     save_sae(loaded, folder)
     assert json.loads((folder / CONFIG).read_text())["reshape_activations"] == "hook_z"
+
+
+def crosscoder():
+    g = torch.Generator().manual_seed(5)
+    weights = Weights(*(torch.randn(*shape, generator=g) for shape in ((10, 24), (24,), (24, 10), (10,))))
+    places = [{"hook_point": f"blocks.{n}.hook_resid_post", "d": d} for n, d in ((1, 6), (2, 4))]
+    scales = torch.tensor([0.5, 2.0])
+    return CrosscoderSAE(weights, threshold=torch.rand(24, generator=g), scales=scales, places=places)
+
+
+def test_a_crosscoder_comes_back_bit_for_bit(tmp_path):
+    sae, x = crosscoder(), torch.randn(5, 10)
+    save_sae(sae, tmp_path)
+    loaded = load_sae(tmp_path)
+    assert isinstance(loaded, CrosscoderSAE)
+    assert torch.equal(loaded(x), sae(x))
+    assert torch.equal(loaded.decoder_norms(), sae.decoder_norms())
+    assert (loaded.hook_points, loaded.widths) == (sae.hook_points, (6, 4))
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (..., "places must be a list"),
+        ([{"hook_point": "a", "d": 10}], r"scales should be \[1\]"),
+        ([{"hook_point": "a", "d": 6}, {"hook_point": "b", "d": 5}], "do not add up to d_in = 10"),
+        ([{"hook_point": "a", "d": 6}, {"d": 4}], "every place needs a hook_point"),
+        ([{"hook_point": "a", "d": 6}, {"hook_point": "b"}], "d must be a whole number"),
+    ],
+)
+def test_places_that_do_not_fit_a_crosscoder_are_refused(places, words, tmp_path):
+    save_sae(crosscoder(), tmp_path)
+    edit_config(tmp_path, places=places)
+    with pytest.raises(CorruptError, match=words):
+        load_sae(tmp_path)
