@@ -77,6 +77,14 @@ LAYOUTS: dict[str, dict[str, Axes]] = {
     "topk_skip_transcoder": {**ENCODER, **DECODER, **SKIP},
 }
 
+TRAINING = "a training checkpoint, whose scale is not folded yet; save it with SAELens' save_inference_model"
+NOT_READ = {
+    "batchtopk": TRAINING,
+    "matryoshka_batchtopk": TRAINING,
+    "matching_pursuit": "encoded by a search, not by one layer",
+    "temporal": "encoded from the tokens before, not from one vector",
+}
+
 
 def read(path: Path) -> Conversion:
     """The dictionary of a folder. Raises `CorruptError`, `UnknownNameError`, `MismatchError`, `NonFiniteError`."""
@@ -87,6 +95,8 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
     """The same from a config and arrays that were read already."""
     require(config_path, config, "architecture", "d_in", "d_sae", "metadata")
     architecture = config["architecture"]
+    if isinstance(architecture, str) and architecture in NOT_READ:
+        raise MismatchError(f"{config_path}: architecture {architecture!r} is not supported: {NOT_READ[architecture]}")
     if not isinstance(architecture, str) or architecture not in (*LAYOUTS, crosscoder.NAME):
         raise UnknownNameError("SAE architecture", str(architecture), (*LAYOUTS, crosscoder.NAME), f"({config_path})")
     sizes = {axis: check_size(config[axis], axis, config_path) for axis in ("d_in", "d_sae")}

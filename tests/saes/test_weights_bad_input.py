@@ -201,7 +201,9 @@ def edited(name: str, tmp_path: Path, config_name: str, **changes) -> Path:
     [
         ("saelens_topk", "cfg.json", {"k": 25}, CorruptError, "k = 25 active features do not fit 24"),
         ("saelens_topk", "cfg.json", {"k": True}, CorruptError, "k must be a whole number"),
-        ("saelens_gated", "cfg.json", {"architecture": "temporal"}, UnknownNameError, "SAE architecture 'temporal'"),
+        ("saelens_gated", "cfg.json", {"architecture": "temporal"}, MismatchError, "not from one vector"),
+        ("saelens_gated", "cfg.json", {"architecture": "batchtopk"}, MismatchError, "save_inference_model"),
+        ("saelens_gated", "cfg.json", {"architecture": "gate"}, UnknownNameError, "did you mean 'gated'"),
         (
             "saelens_gated",
             "cfg.json",
