@@ -9,7 +9,7 @@ float32.
 |---|---|---|
 | gemma_scope | params.npz | an SAE |
 | gemma_scope_embedding | a folder `embedding` above it | of `x / s`, `s = sqrt(d_in)`: `W_enc / s`, `W_dec * s` |
-| gemma_scope_transcoder | a folder with `transcoder` in its name | from the MLP's normalised input to its output |
+| gemma_scope_transcoder | a folder `gemma-scope...transcoders` above it | from an MLP's input to its output |
 
 Embedding SAEs follow SAELens' reading: `b_dec` is left as it is.
 """
@@ -38,6 +38,7 @@ LAYOUT: dict[str, Axes] = {
     "threshold": ("d_sae",),
 }
 _RELEASE = re.compile(r"gemma-scope-(\d+b)-(?:pt|it)-(res|mlp|att)\b")
+_TRANSCODERS = re.compile(r"gemma[-_]scope.*transcoder")
 _SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
@@ -101,15 +102,18 @@ def _is_here(path: Path) -> bool:
 
 
 def _is_embedding(path: Path) -> bool:
-    return _is_here(path) and "embedding" in path.resolve().parts
+    return _is_here(path) and "embedding" in path.absolute().parts[-5:]  # not resolved: the hub's cache is links
 
 
 def _is_transcoder(path: Path) -> bool:
-    return _is_here(path) and any("transcoder" in part for part in path.resolve().parts)
+    return _is_here(path) and any(_TRANSCODERS.search(part) for part in path.absolute().parts)
 
 
 TRANSCODER = Format(
-    name="gemma_scope_transcoder", files=f"*transcoder*/{WEIGHTS}", recognises=_is_transcoder, read=read_transcoder
+    name="gemma_scope_transcoder",
+    files=f"gemma-scope*transcoders/.../{WEIGHTS}",
+    recognises=_is_transcoder,
+    read=read_transcoder,
 )
 EMBEDDING = Format(
     name="gemma_scope_embedding", files=f"embedding/.../{WEIGHTS}", recognises=_is_embedding, read=read_embedding

@@ -49,7 +49,7 @@ def import_dictionary(
     `load_dictionary` does, `ConfigError` when no hook point is known, `MismatchError` when the files name another
     model, weights or place (unless allowed) or when widths differ.
     """
-    path = Path(path).expanduser()
+    path = Path(path).expanduser().absolute()
     loaded = load_checked(path, format)
     about = agree_on_place(loaded.sae, place, allow_other_place=allow_other_place)
     if measure_widths:

@@ -66,7 +66,7 @@ def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
 
 def load_checked(path: Path | str, format: str | None = None) -> Loaded:
     """The same, with the format that was recognised and the self-check."""
-    path = Path(path).expanduser()
+    path = Path(path).expanduser().absolute()  # formats go by folder names; links are not followed
     chosen = find_format(path, format)
     folder = path if chosen.recognises(path) or not path.is_file() else path.parent
     conversion = chosen.read(folder)

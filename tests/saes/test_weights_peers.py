@@ -90,6 +90,22 @@ def test_gemma_scope_1_is_placed_by_the_names_of_its_release(tmp_path):
     assert (about.model, about.hook_point) == ("google/gemma-2-2b", "blocks.20.hook_mlp_out")
 
 
+def test_the_hubs_cache_of_links_is_read_by_the_names_of_its_links(tmp_path):
+    blob = tmp_path / "models--google--gemma-scope-2b-pt-res" / "blobs" / "0123"
+    link = blob.parent.parent / "snapshots" / "rev" / "embedding" / "width_24" / "params.npz"
+    for folder in (blob.parent, link.parent):
+        folder.mkdir(parents=True)
+    shutil.copy(FIXTURES / "gemma_scope_embedding/embedding/width_24/average_l0_4/params.npz", blob)
+    link.symlink_to(blob)
+    assert find_format(link).name == "gemma_scope_embedding"
+    assert load_dictionary(link).hook_point == "hook_embed"
+
+
+def test_a_folder_is_read_from_inside(monkeypatch):
+    monkeypatch.chdir(FIXTURES / "sparsify_sae" / "layers.5")
+    assert load_dictionary(".").hook_point == "blocks.5.hook_resid_post"
+
+
 def test_a_file_is_as_good_as_its_folder():
     for file in (
         "dictionary_learning_topk/ae.pt",

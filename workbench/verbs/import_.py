@@ -42,12 +42,13 @@ class Import(Options):
 
         workspace = self.open_workspace()
         self.use_threads()
-        find_format(self.path.expanduser(), self.format)  # the clearer error before a model is loaded
-        folder = workspace.path("sae", self.name or slug(self.path.stem if self.path.is_file() else self.path.name))
+        path = self.path.expanduser().absolute()
+        find_format(path, self.format)  # the clearer error before a model is loaded
+        folder = workspace.path("sae", self.name or slug(path.stem if path.is_file() else path.name))
         model = load_model(self.model)
         available = available_hook_points(model)
         manifest = import_dictionary(
-            self.path,
+            path,
             folder,
             Place(
                 model=self.model,
