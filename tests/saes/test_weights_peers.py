@@ -176,3 +176,20 @@ def test_the_self_check_says_what_it_compared():
     assert check.active >= 1
     assert max(check.encode_error, check.encode_sparse_error, check.recons_error) < 1e-6
     assert check.rows_differing == 0
+
+
+def test_openais_tied_decoder_is_its_encoder(tmp_path):
+    state = torch.load(FIXTURES / "openai_relu" / "autoencoder.pt", weights_only=True)
+    state["decoder.linear.weight"] = state["encoder.weight"]
+    del state["decoder.weight"]
+    torch.save(state, tmp_path / "tied.pt")
+    sae = load_dictionary(tmp_path)
+    assert torch.equal(sae.W_dec, sae.W_enc.T)
+
+
+def test_a_threshold_that_was_never_set_lets_every_positive_activation_through(tmp_path):
+    shutil.copytree(FIXTURES / "dictionary_learning_batchtopk", tmp_path / "sae")
+    state = torch.load(tmp_path / "sae" / "ae.pt", weights_only=True)
+    torch.save({**state, "threshold": torch.tensor(-1.0)}, tmp_path / "sae" / "ae.pt")
+    sae, x = load_dictionary(tmp_path / "sae"), torch.randn(6, 8)
+    assert torch.equal(sae.encode(x), sae.pre_activations(x).relu())
