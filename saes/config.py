@@ -87,7 +87,7 @@ class JumpReLUConfig(KConfig):
     sparsity_coefficient: float = 1.0
     """Weight of the penalty in the loss."""
 
-    bandwidth: float = 0.05
+    bandwidth: float = 0.5
     """Width of the window around a threshold in which pre-activations teach it, in training units (rows have a mean
     norm of `sqrt(d)`)."""
 

@@ -6,6 +6,8 @@ part (`select`); once they are decoded it turns `dloss/dvalue` of every entry in
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -62,6 +64,9 @@ class Rule(ABC):
 
     starts_from_data = False
     """Whether `start` is to be called before the first step."""
+
+    quicker: Mapping[str, float] = MappingProxyType({})
+    """How many times the learning rate one of the rule's own parameters moves at."""
 
     blocks: tuple[int, ...] = ()
     """Widths of the places whose decoders lie side by side in a row; the sum of their lengths is held at 1. Empty: one

@@ -150,7 +150,8 @@ class Stepper:
         )
         found = gradients.by_name()
         for name, weight in state.parameters().items():
-            self.ops.adam(weight, found[name], state.moments[name], adam, unit=name == "W_dec" and not blocks)
+            mine = adam._replace(rate=adam.rate * self.rule.quicker.get(name, 1.0))
+            self.ops.adam(weight, found[name], state.moments[name], mine, unit=name == "W_dec" and not blocks)
         if blocks:
             state.W_dec.div_(block_norms(state.W_dec, blocks).sum(1, keepdim=True))
 

@@ -246,6 +246,18 @@ def test_one_prefix_more_or_less_leaves_the_fvu_of_the_whole_alone(seed, shares)
     assert steps[1].loss == pytest.approx(steps[1].fvu, abs=1e-12)
 
 
+def test_thresholds_move_at_five_times_the_rate_of_the_weights():
+    """Adam's first step is the learning rate, whatever the gradient."""
+    config, lr = CONFIGS["jumprelu quadratic"], 1e-3
+    state = make_state(config)
+    before = {name: tensor.clone() for name, tensor in state.parameters().items()}
+    stepper = Stepper(StepSettings(variance=VARIANCE, k_aux=4), recipe_of(config), CompiledOps())
+    stepper.step(state, make_batch(config)[0], lr)
+    moved = {name: float((tensor - before[name]).abs().max()) for name, tensor in state.parameters().items()}
+    assert moved["b_enc"] == pytest.approx(lr, rel=1e-3)
+    assert moved["threshold"] == pytest.approx(5 * lr, rel=1e-3)
+
+
 def test_thresholds_stay_at_or_above_zero_and_teach_in_float32_under_a_bfloat16_encoder():
     config = JumpReLUConfig(**SIZES, k=1, bandwidth=1.0)
     state = make_state(config)
