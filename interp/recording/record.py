@@ -9,12 +9,12 @@ ends with the same bytes. Memory holds three shards at most, whatever the number
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.artifacts import Draft, Manifest, atomic_file, partial_path
+from interp.artifacts import Draft, Manifest, partial_path
 from interp.errors import ConfigError
 from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
 from interp.models.capture import Capture
@@ -23,9 +23,8 @@ from interp.models.tokenizers import tokenizer_of
 from interp.names import check_hook_points
 from interp.recording.contexts import ShardText, shard_texts
 from interp.recording.preflight import bytes_needed, check_space, folder_bytes, probe_widths
-from interp.recording.shards import Moments, Shard, merge_moments, shard_name, store
-from interp.recording.store import load_tensors
-from interp.recording.writer import ShardLog, ShardWriter
+from interp.recording.shards import Shard, store
+from interp.recording.writer import ShardLog, ShardWriter, write_stats
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus
 from interp.text.documents import Document
@@ -77,7 +76,7 @@ def record(
     draft = Draft.open(folder, kind="recording", config=config, seed=seed, overwrite=overwrite)
     log = ShardLog(draft)
     speed = _run(model, documents, settings, draft, log, progress)
-    _write_stats(draft, log, settings.hook_points)
+    write_stats(draft, log, settings.hook_points)
     n_real = sum(entry["real"] for entry in log.entries)
     return draft.finish(
         summary={
@@ -245,31 +244,3 @@ class _Meter:
         if self._progress is not None:
             info = {"tokens_per_second": self.speed, "shard": shard}
             self._progress(min(self._done, self._total), self._total, info)
-
-
-def _write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
-    """Merge the shards' moments, in shard order, into `<hook point>/stats.safetensors`."""
-    import torch
-    from safetensors.torch import save_file
-
-    for name in hook_points:
-        total: Moments | None = None
-        for part in _shard_moments(draft, log, name):
-            total = part if total is None else merge_moments(total, part)
-        assert total is not None, "a corpus without text raises before this"
-        n = max(total.n, 1)
-        tensors = {
-            "mean": torch.from_numpy(total.mean),
-            "variance": torch.from_numpy(total.m2 / n),
-            "mean_norm": torch.tensor(total.norm_sum / n, dtype=torch.float64),
-            "n": torch.tensor(total.n, dtype=torch.int64),
-        }
-        with atomic_file(draft.path / name / "stats.safetensors") as temporary:
-            save_file(tensors, temporary)
-
-
-def _shard_moments(draft: Draft, log: ShardLog, hook_point: str) -> Iterator[Moments]:
-    for entry in log.entries:
-        path = draft.path / hook_point / f"{shard_name(entry['shard'])}.safetensors"
-        part = load_tensors(path, ["mean", "m2", "norm_sum"])
-        yield Moments(entry["real"], part["mean"].numpy(), part["m2"].numpy(), float(part["norm_sum"]))

@@ -9,13 +9,15 @@ import json
 import os
 import queue
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from interp.artifacts import Draft, atomic_file, disk_errors
 from interp.errors import MismatchError
 from interp.recording.contexts import ShardText
-from interp.recording.shards import Shard, activation_file, text_files
+from interp.recording.shards import Moments, Shard, activation_file, merge_moments, shard_name, text_files
+from interp.recording.store import load_tensors
 
 LOG = "shards.jsonl"
 
@@ -105,6 +107,34 @@ def _write(path: Path, content: bytes) -> dict[str, Any]:
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)
     return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
+    """Merge the shards' moments, in shard order, into `<hook point>/stats.safetensors`."""
+    import torch
+    from safetensors.torch import save_file
+
+    for name in hook_points:
+        total: Moments | None = None
+        for part in _shard_moments(draft, log, name):
+            total = part if total is None else merge_moments(total, part)
+        assert total is not None, "a corpus without text raises before this"
+        n = max(total.n, 1)
+        tensors = {
+            "mean": torch.from_numpy(total.mean),
+            "variance": torch.from_numpy(total.m2 / n),
+            "mean_norm": torch.tensor(total.norm_sum / n, dtype=torch.float64),
+            "n": torch.tensor(total.n, dtype=torch.int64),
+        }
+        with atomic_file(draft.path / name / "stats.safetensors") as temporary:
+            save_file(tensors, temporary)
+
+
+def _shard_moments(draft: Draft, log: ShardLog, hook_point: str) -> Iterator[Moments]:
+    for entry in log.entries:
+        path = draft.path / hook_point / f"{shard_name(entry['shard'])}.safetensors"
+        part = load_tensors(path, ["mean", "m2", "norm_sum"])
+        yield Moments(entry["real"], part["mean"].numpy(), part["m2"].numpy(), float(part["norm_sum"]))
 
 
 class ShardWriter:
