@@ -5,7 +5,7 @@ Who reads the batches is no business of a run (`saes.train` does, for one run or
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from math import isfinite
@@ -127,7 +127,7 @@ class Run:
         )
         return sae
 
-    def read(self, start: Position):
+    def read(self, start: Position) -> Iterator[TrainingBatch]:
         """The batches that this run trains on."""
         return training_batches(
             self.source,

@@ -20,8 +20,6 @@ from saes.kinds.base import SAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.recipe import Recipe, Trained
 
-BatchTopKSAE = JumpReLUSAE
-
 
 @final
 class BatchTopKRecipe(Recipe):

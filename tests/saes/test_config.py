@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import ConfigError, UnknownNameError
-from saes.config import MIN_STEPS, BatchTopKConfig, TopKConfig, TrainConfig, choose_batch, choose_lr, make_config, plan
+from saes.config import (
+    MIN_STEPS,
+    BatchTopKConfig,
+    MatryoshkaConfig,
+    TopKConfig,
+    TrainConfig,
+    choose_batch,
+    choose_lr,
+    make_config,
+    plan,
+)
+from saes.kinds.matryoshka import prefix_ends
 
 
 def test_the_measured_short_run_gets_the_measured_rate():
@@ -78,3 +89,31 @@ def test_kinds_are_made_by_name():
     assert make_config("batchtopk", d_sae=64, k=4) == BatchTopKConfig(d_sae=64, k=4)
     with pytest.raises(UnknownNameError, match="did you mean 'topk'"):
         make_config("topkk", d_sae=64, k=4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "word"),
+    [
+        ("matryoshka", {"prefixes": (0.5, 0.25)}, "rising shares"),
+        ("matryoshka", {"prefixes": (0.5, 1.5)}, "rising shares"),
+        ("matryoshka", {"prefixes": ()}, "rising shares"),
+        ("jumprelu", {"sparsity": "quadradic"}, "did you mean 'quadratic'"),
+        ("jumprelu", {"bandwidth": 0.0}, "bandwidth must be above 0"),
+        ("relu", {"l1_coefficient": -1.0}, "l1_coefficient must be at least 0"),
+        ("relu", {"k": 4}, "a relu SAE has no k; its settings are d_sae, l1_coefficient"),
+        ("transcoder", {"k": 4}, "needs a target"),
+        ("transcoder", {"target": "x", "selection": "top"}, "did you mean 'topk'"),
+        ("crosscoder", {"sparsity": "l2"}, "did you mean 'l1'"),
+    ],
+)
+def test_settings_that_a_kind_cannot_have_are_refused_by_name(kind, settings, word):
+    with pytest.raises((ConfigError, UnknownNameError), match=word):
+        make_config(kind, d_sae=64, **settings)
+
+
+@given(shares=st.lists(st.floats(0.001, 1.0), min_size=1, max_size=6, unique=True), d_sae=st.integers(1, 10**5))
+def test_nested_prefixes_rise_and_end_with_the_whole(shares, d_sae):
+    ends = prefix_ends(MatryoshkaConfig(d_sae=d_sae, k=1, prefixes=tuple(sorted(shares))))
+    assert list(ends) == sorted(set(ends))
+    assert ends[0] >= 1
+    assert ends[-1] == d_sae
