@@ -19,7 +19,7 @@ from interp.models.adapter import Hook
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.partial import capture, run_from
-from interp.patching.paths import PathPatcher
+from interp.patching.paths import KnownClean, PathPatcher
 from interp.runtime import make_generator
 
 
@@ -154,10 +154,14 @@ def into_candidates(
     """
     after = [head for head in candidates if head.layer > sender.layer]
     patcher = PathPatcher(model, [str(sender)], [(str(head), side) for head in after], "receivers")
-    values = {parse_node(str(sender)): held.corrupt_z[sender.layer][:, :, sender.head]}
+    corrupt, clean_z = (z[sender.layer][:, :, sender.head] for z in (held.corrupt_z, held.clean_z))
+    node = parse_node(str(sender))
+    known = KnownClean(held.resid[min(head.layer for head in after)], {node: clean_z})
     watch = _Watch(after, prompts.weights[..., :1])
     last = f"blocks.{max(head.layer for head in after)}.attn.hook_pattern"
-    logits = patcher.run(prompts.tokens, values, hooks=watch.hooks(), until=None if with_loss else last)
+    logits = patcher.run(
+        prompts.tokens, {node: corrupt}, hooks=watch.hooks(), until=None if with_loss else last, known=known
+    )
     strict = {head: score - clean.strict[head] for head, score in watch.strict().items()}
     if logits is None:
         return GroupEffect(strict, None, None)

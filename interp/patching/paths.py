@@ -96,19 +96,23 @@ class PathPatcher:
         hooks: Sequence[tuple[str, Hook]] = (),
         until: str | None = None,
         clean_logits: Callable[[Tensor], None] | None = None,
+        known: "KnownClean | None" = None,
     ) -> Tensor | None:
         """Logits `[batch, pos, d_vocab]` of the run on `clean [batch, pos]` with `values` sent along the chosen paths.
 
         `values` replace what the senders hold (`sender_values` of another prompt). `hooks` are added to the patched
         pass, which begins at the first receiver's layer and ends at `until`; `clean_logits` is given those of the
-        clean pass, which otherwise ends as soon as nothing more is needed of it.
+        clean pass, which otherwise ends as soon as nothing more is needed of it; with `known` and `between="receivers"`
+        there is no clean pass at all.
         """
         state = _Pass(self, values)
-        clean_hooks = state.clean_hooks()
-        last = None if clean_logits is not None else self._last_clean_point()
-        logits = run_from(self.model, clean, clean_hooks, until=last)
-        if clean_logits is not None and logits is not None:
-            clean_logits(logits)
+        if known is not None and self.between == "receivers":
+            state.take(known)
+        else:
+            last = None if clean_logits is not None else self._last_clean_point()
+            logits = run_from(self.model, clean, state.clean_hooks(), until=last)
+            if clean_logits is not None and logits is not None:
+                clean_logits(logits)
         if self.between == "recomputed":
             run_from(
                 self.model,
@@ -137,6 +141,16 @@ class PathPatcher:
         points = [f"blocks.{layer}.attn.hook_z" for layer, _ in self.readers.heads]
         points += [f"blocks.{layer}.hook_resid_post" for layer in self.readers.mlps]
         return max(points, key=_depth)
+
+
+@dataclass(frozen=True)
+class KnownClean:
+    """What a clean pass on the same prompts gave earlier, so that it need not be made again."""
+
+    resid: Tensor
+    """`[batch, pos, d_model]`: the input of the first receiver's layer"""
+    values: Mapping[NodeName, Tensor]
+    """what the senders held: see `PathPatcher.sender_values`"""
 
 
 class _Pass:
@@ -216,14 +230,21 @@ class _Pass:
 
         return keep
 
+    def take(self, known: KnownClean) -> None:
+        """The starts and the senders' differences, from an earlier clean pass."""
+        self.resids[min(self.patcher.first_reader, self.residual.shape.n_layers - 1)] = known.resid
+        for node in self.patcher.senders:
+            self._write(node, known.values[node])
+
+    def _write(self, node: NodeName, clean: Tensor) -> None:
+        difference = self.values[node].to(clean) - clean
+        head = node.kind == "head"
+        self.writes[node] = difference @ self.residual.W(node.layer or 0, "o")[node.head] if head else difference
+
     def _keep_write(self, node: NodeName) -> Hook:
         def keep(value: Tensor, hook: Any) -> None:
             if node not in self.writes:
-                difference = self.values[node].to(value) - _slice(node, value)
-                head = node.kind == "head"
-                self.writes[node] = (
-                    difference @ self.residual.W(node.layer or 0, "o")[node.head] if head else difference
-                )
+                self._write(node, _slice(node, value))
 
         return keep
 
