@@ -107,7 +107,8 @@ def describe_induction(evidence: InductionEvidence) -> list[str]:
     """What was found, in a few lines for a terminal."""
     verdict = evidence.circuit.verdict
     lines = [("found: " if verdict["found"] else "not found: ") + verdict["reason"]]
-    for head, sender in sorted(evidence.verdicts.induction.items())[:8]:
+    strongest = sorted(evidence.verdicts.induction.items(), key=lambda pair: -evidence.tests[pair[0]].k.mean())
+    for head, sender in strongest[:8]:
         test = evidence.tests[head]
         mean, low, high = t_interval(test.k)
         lines.append(

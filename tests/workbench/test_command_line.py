@@ -43,12 +43,23 @@ def test_help_names_every_verb_and_loads_no_torch():
         assert verb.__name__.lower() in out
 
 
-@pytest.mark.parametrize("verb", [v.__name__.lower() for v in VERBS])
+ONE_WORD = [v.__name__.lower() for v in VERBS if v.__name__ not in ("Models", "Circuit")]
+
+
+@pytest.mark.parametrize("verb", [*ONE_WORD, "circuit induction", "circuit find", "circuit show"])
 def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*verb.split(), "--help"])
+    assert stop.value.code == 0
+    assert "--workspace" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("verb", "expected"), [("models", "Hugging Face"), ("circuit", "{induction,find,show}")])
+def test_verbs_without_a_workspace_have_help_too(verb, expected, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])
     assert stop.value.code == 0
-    assert "--workspace" in capsys.readouterr().out or verb == "models"
+    assert expected in capsys.readouterr().out
 
 
 def test_unknown_verb_exits_with_two():
