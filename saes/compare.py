@@ -123,15 +123,17 @@ def compare(
     With `model` and `tokens [n, n_ctx]` what the model loses is measured too. `truth` is what the recording was drawn
     from (`read_synthetic`). Baselines stand where one place is read and reconstructed; they get `k` = the common L0.
 
-    Raises `ConfigError` (nothing to compare), `MismatchError` (dictionaries of other places).
+    Raises `ConfigError` (nothing to compare, an L0 not above 0), `MismatchError` (dictionaries of other places).
     """
     _check_places(saes)
+    if l0 is not None and l0 <= 0:
+        raise ConfigError(f"l0 must be above 0, got {l0}")
 
     def heldout(sae: SAE) -> Evaluation:
         return evaluate_on_recording(sae, recording, heldout_fraction=heldout_fraction)
 
     own = {name: heldout(sae) for name, sae in saes.items()}
-    target = l0 or min(found.l0 for found in own.values())
+    target = min(found.l0 for found in own.values()) if l0 is None else l0
     others = _baselines(next(iter(saes.values())), recording, target, heldout_fraction, seed) if baselines else {}
     everyone = {**saes, **{name: sae for name, sae in others.items() if name not in saes}}
     rows = []

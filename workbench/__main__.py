@@ -11,6 +11,7 @@ import tyro
 from interp.errors import WorkbenchError
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Circuit
+from workbench.verbs.compare import Compare
 from workbench.verbs.demo import Demo
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
@@ -23,7 +24,7 @@ from workbench.verbs.serve import Serve
 from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
-VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Features, Heads, Circuit, Lens, Atlas, Import, Verify)
+VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Compare, Features, Heads, Circuit, Lens, Atlas, Import, Verify)
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.
 

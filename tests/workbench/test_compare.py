@@ -1,0 +1,71 @@
+"""`workbench compare`: planted features from a recording on disk to the table and its artefact."""
+
+import pytest
+import torch
+
+from interp.artifacts import read_json, read_manifest, verify
+from interp.workspace import Workspace
+from saes.config import BatchTopKConfig, TopKConfig, TrainConfig
+from saes.run import Job
+from saes.synthetic import SyntheticConfig, SyntheticData
+from saes.synthetic_recording import HOOK_POINT, write_synthetic
+from saes.train import train_many
+from workbench.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"), create=True)
+    data = SyntheticData(SyntheticConfig(n_features=24, d=16))
+    recording = write_synthetic(data, workspace.path("recording", "planted"), n_rows=8_000)
+    settings = TrainConfig(tokens=40_000, batch_size=256, lr=1e-2, log_every=1000)
+    configs = {"one": TopKConfig(d_sae=24, k=2), "two": BatchTopKConfig(d_sae=24, k=6)}
+    jobs = [Job(sae=c, train=settings, folder=workspace.path("sae", name)) for name, c in configs.items()]
+    for _ in train_many(recording, HOOK_POINT, jobs):
+        pass
+    yield workspace.root
+    torch.set_num_threads(before)
+
+
+def compare(root, *arguments: str) -> int:
+    return main(["compare", *arguments, "--workspace", str(root), "--threads", "1"])
+
+
+def test_the_table_and_the_artefact_say_the_same(root, capsys):
+    assert compare(root, "one", "two") == 0
+    out = capsys.readouterr().out
+    folder = root / "evaluations" / "compare-one-two"
+    found, manifest = read_json(folder / "comparison.json"), read_manifest(folder)
+    assert verify(folder) == []
+    assert [row["name"] for row in found["rows"]] == ["one", "two", "pca", "coordinates", "untrained"]
+    for row in found["rows"]:
+        line = next(line for line in out.splitlines() if line.startswith(row["name"]))
+        assert f"{row['matched']['fvu']:.4f}" in line
+        assert f"{row['recovery']['mcc']:.3f}" in line
+        assert manifest.summary[f"fvu_{row['name']}"] == row["matched"]["fvu"]
+    assert found["l0"] == pytest.approx(2, abs=0.01)
+    assert {"saes/one", "saes/two", "recordings/planted"} == set(manifest.parents)
+
+
+def test_l0_and_baselines_can_be_chosen(root):
+    assert compare(root, "two", "--l0", "3", "--no-baselines", "--name", "three") == 0
+    (row,) = read_json(root / "evaluations" / "three" / "comparison.json")["rows"]
+    assert row["matched"]["l0"] == pytest.approx(3, rel=0.1)
+    assert row["own"]["l0"] > 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "name the SAEs"),
+        (["one", "tow"], "did you mean 'two'"),
+        (["one", "neurons:blocks.0.mlp.hook_post"], "coordinates"),
+        (["one", "--l0", "-1"], "l0 must be above 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(root, arguments, expected, capsys):
+    assert compare(root, *arguments, "--name", "refused") == 2
+    assert expected in capsys.readouterr().err
+    assert not (root / "evaluations" / "refused.partial").exists()

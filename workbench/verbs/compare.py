@@ -1,0 +1,93 @@
+"""`workbench compare SAE SAE ...`: dictionaries side by side at one sparsity, with baselines that learned nothing."""
+
+from dataclasses import asdict, dataclass
+
+import tyro
+
+from interp.errors import ConfigError, WorkbenchError
+from workbench.options import Options, slug
+from workbench.terminal import bar, say, wrote
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Options):
+    """Compare SAEs of one hook point: each at its own L0, and all cut to the smallest among them.
+
+    Example: workbench compare demo demo-topk
+
+    Principal components, the hook point's own coordinates and an untrained SAE stand beside them. A lower FVU at
+    another L0 says little; nor does one at the same L0 prove better features. For a recording of planted features the
+    table says how many of them were found.
+    """
+
+    saes: tyro.conf.Positional[tuple[str, ...]]
+    """Names of SAEs in the workspace."""
+    recording: str | None = None
+    """Default: the one that the first was trained on."""
+    l0: float | None = None
+    """The common sparsity. Default: the smallest L0 among the SAEs."""
+    baselines: bool = True
+    """Put principal components, coordinates and an untrained SAE into the table."""
+    contexts: int = 0
+    """Held-out contexts for the loss inside the model; 0 leaves that part out."""
+    allow_other_weights: bool = False
+    """Compare SAEs trained on other weights than the recording's."""
+
+    def run(self) -> None:
+        from interp.artifacts import Draft, write_json
+        from saes.compare import compare
+        from saes.synthetic_recording import read_synthetic
+        from workbench.steps import open_dictionary, open_recording_model
+
+        workspace = self.open_workspace()
+        threads = self.use_threads()
+        if not self.saes:
+            raise ConfigError("name the SAEs to compare: workbench compare SAE SAE")
+        first = open_dictionary(workspace, self.saes[0], self.recording)
+        recording = first.recording
+        chosen = [open_dictionary(workspace, name, recording.folder.name) for name in self.saes]
+        if any(each.is_neurons for each in chosen):
+            raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
+        fractions = [workspace.manifest("sae", each.name).config.get("heldout_fraction", 0.1) for each in chosen]
+        saes = {each.name: each.load_sae(allow_other_weights=self.allow_other_weights) for each in chosen}
+        parents = {recording.key: recording.manifest.content_hash}
+        for each in chosen:
+            parents |= each.parents
+        config = {
+            "saes": list(saes),
+            "recording": recording.folder.name,
+            "l0": self.l0,
+            "baselines": self.baselines,
+            "contexts": self.contexts,
+        }
+        folder = workspace.path("evaluation", self.name or slug("compare-" + "-".join(saes)))
+        draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
+        planted = "synthetic" in recording.manifest.config
+        held = min(fractions)  # held-out splits are nested: documents that none of them was trained on
+        tokens = None
+        if self.contexts and not planted:
+            tokens = recording.contexts(split="heldout", limit=self.contexts, heldout_fraction=held)
+        try:
+            with bar("comparing", "dictionaries") as progress:
+                found = compare(
+                    saes,
+                    recording,
+                    l0=self.l0,
+                    baselines=self.baselines,
+                    model=open_recording_model(recording) if tokens is not None and len(tokens) else None,
+                    tokens=tokens,
+                    truth=read_synthetic(recording) if planted else None,
+                    heldout_fraction=held,
+                    seed=self.seed,
+                    progress=progress,
+                )
+        except WorkbenchError:
+            draft.discard()  # nothing in it to resume
+            raise
+        reversals = [str(each) for each in found.reversals]
+        write_json(draft.path / "comparison.json", {**asdict(found), "reversals": reversals})
+        summary = {"l0": found.l0, **{f"fvu_{row.name}": row.matched.fvu for row in found.rows}}
+        draft.finish(summary=summary, parents=parents, threads=threads)
+        say(found.table())
+        best = min(found.rows, key=lambda row: row.matched.fvu)
+        wrote(folder, f"at L0 {found.l0:.1f} {best.name} reconstructs best (FVU {best.matched.fvu:.4f})")
