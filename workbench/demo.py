@@ -13,6 +13,7 @@ from interp.workspace import Workspace
 from workbench.options import Options
 from workbench.terminal import say
 from workbench.verbs.atlas import Atlas
+from workbench.verbs.circuit_induction import Induction
 from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
@@ -102,6 +103,21 @@ def steps(options: "Demo") -> list[Step]:
             Heads(model=MODEL, name=MODEL, prompts=size.prompts, n_seeds=size.n_seeds, **shared),
         ),
         Step(
+            "circuit",
+            "Prove the induction circuit",
+            "A head that looks at what came after the same token before must have been told what came before each "
+            "token. By whom? We cut that one edge and see the attention collapse.",
+            Induction(
+                model=MODEL,
+                name=f"induction-{MODEL}",
+                prompts=6,
+                n_seeds=2,
+                context_length=41,
+                candidates=8,
+                **shared,
+            ),
+        ),
+        Step(
             "atlas",
             "Map the features",
             "Features whose directions are alike lie close together.",
@@ -154,7 +170,7 @@ def command_line(verb: object) -> str:
     >>> command_line(Atlas(source="sae:demo", name="map"))
     'workbench atlas sae:demo --name map'
     """
-    words = ["workbench", type(verb).__name__.lower()]
+    words = ["workbench", *(getattr(verb, "words", ()) or (type(verb).__name__.lower(),))]
     positional = next((f for f in fields(verb) if f.name in ("model", "recording", "dictionary", "source")), None)  # type: ignore[arg-type]
     if positional is not None:
         words.append(str(getattr(verb, positional.name)))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Options(ABC):
     """Shared by all verbs."""
+
+    words: ClassVar[tuple[str, ...]] = ()
+    """what is typed for the verb; empty: the name of the class"""
 
     workspace: Path = Path("workspace")
     """The folder that holds all artefacts."""

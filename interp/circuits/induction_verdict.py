@@ -9,7 +9,7 @@ is the largest of theirs, corrected by Holm over *all* heads of the model, and l
 3. ... more than the same sender into the values of all candidates, which later candidates see
 4. ... more than the most effective of several random senders into its keys: other heads of about its depth, and its
    own write turned at random (the same size, another direction)
-   (2 to 4 on prompts other than those that chose the sender; the drop is at least 10 % of the score)
+   (2 to 4 on prompts other than those that chose the sender; the drop is at least a quarter of the score)
 
 The circuit is found when there is such a head and ablating all of them together raises the loss after the repeat begins
 (95 % interval above 0), by more than before it, and by more than every random group of as many heads.
@@ -31,7 +31,7 @@ from interp.models.residual import Side
 from interp.names import HeadName
 from interp.patching.ablation import Ablations
 
-ALPHA, SMALLEST_SCORE, SMALLEST_SHARE = 0.05, 0.1, 0.1
+ALPHA, SMALLEST_SCORE, SMALLEST_SHARE = 0.05, 0.1, 0.25
 RULE = " ".join((__doc__ or "").split("RULE. ")[1].split())
 
 

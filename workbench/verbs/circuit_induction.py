@@ -1,6 +1,7 @@
 """`workbench circuit induction MODEL`: the induction circuit, with its evidence, or why there is none."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import tyro
 
@@ -16,6 +17,8 @@ class Induction(Options):
     circuit.json, beside the evidence for and against every head.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("circuit", "induction")
+
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
     prompts: int = 8
@@ -24,6 +27,8 @@ class Induction(Options):
     """Independent draws of prompts: the first chooses senders, the others test them."""
     context_length: int | None = None
     """Tokens per prompt, BOS included. Default: 65, or the model's context when that is shorter."""
+    candidates: int = 24
+    """At most so many heads are tested for a sender, strongest induction scores first."""
     device: str | None = None
     """cpu, cuda, mps. Default: the best there is."""
 
@@ -39,6 +44,7 @@ class Induction(Options):
             seeds=tuple(range(self.seed, self.seed + self.n_seeds)),
             prompts_per_seed=self.prompts,
             context_length=self.context_length,
+            max_candidates=self.candidates,
         )
         folder = workspace.path("circuit", self.name or f"induction-{slug(self.model)}")
         model = load_model(self.model, device=self.device)
