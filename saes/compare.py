@@ -34,8 +34,8 @@ REVERSAL = 0.1
 """By how much F1 must be lower for a better reconstruction to be called misleading: three times what the difference
 between two seeds of one kind varies by (standard deviation .03)."""
 
-CUT_ROWS = 8192
-"""Training rows on which cutoffs are set."""
+CUT_ROWS = 65_536
+"""Held-out rows at most on which cutoffs are set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def compare(
     rows = []
     for number, (name, sae) in enumerate(everyone.items()):
         before = own.get(name) or heldout(sae)
-        cut = truncate(sae, _training_rows(sae, recording, heldout_fraction), target) if name in saes else sae
+        cut = truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
         inside = model is not None and tokens is not None and sae.hook_point_out in ("", sae.hook_point)
         nearest = nearest_cosines(sae.decoder_directions)
         rows.append(
@@ -199,9 +199,9 @@ def _baselines(sae: SAE, recording: Recording, l0: float, heldout_fraction: floa
     }
 
 
-def _training_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> Iterator[Tensor]:
+def _heldout_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> Iterator[Tensor]:
     source, n = Source(recording, sae.hook_points, target=sae.hook_point_out), 0
-    for batch in source.shuffled(batch_size=1024, seed=0, epoch=0, skip=0, heldout_fraction=heldout_fraction):
+    for batch in source.sequential(batch_size=4096, split="heldout", heldout_fraction=heldout_fraction):
         yield batch.x
         n += len(batch.x)
         if n >= CUT_ROWS:

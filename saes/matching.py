@@ -44,6 +44,12 @@ class SharedFeatures:
     mean_cosine: float
     mean_cosine_random: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.shared:.1%} of features have a partner above {SHARED} (mean cosine {self.mean_cosine:.2f}); "
+            f"by chance {self.shared_random:.1%} ({self.mean_cosine_random:.2f})"
+        )
+
 
 def best_match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Match:
     """The one-to-one match of rows with the largest sum of cosines (the Hungarian method; of `|cos|` when `absolute`).
@@ -69,6 +75,7 @@ def best_match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Matc
 def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> SharedFeatures:
     """Match the decoder directions of two dictionaries of the same space, and of the first with a null.
 
+    Dictionaries trained from one seed start at the same weights and share more for that alone: compare over seeds.
     Raises as `best_match` does.
     """
     one, two = first.decoder_directions.detach().float(), second.decoder_directions.detach().float()

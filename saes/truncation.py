@@ -1,8 +1,9 @@
 """A dictionary held to fewer active features than it has by itself, so that dictionaries compare at one sparsity.
 
-One cutoff for all features: an activation is kept where what it adds, `activation * |decoder row|`, reaches it. The
-cutoff is set on training rows, so the L0 on held-out ones is only near the target. Nothing is trained again:
-a dictionary trained at that sparsity would do better, which is why its own L0 belongs beside every cut score.
+One cutoff for all features: an activation is kept where what it adds, `activation * |decoder row|`, reaches it. It is
+set on the rows that are then measured, since features fire more or less often on other text: all that is learned from
+them is one number, the sparsity. Nothing is trained again; a dictionary trained at that sparsity would do better,
+which is why its own L0 belongs beside every cut score.
 """
 
 from collections.abc import Iterator

@@ -52,8 +52,17 @@ def test_the_table_and_the_artefact_say_the_same(root, capsys):
 def test_l0_and_baselines_can_be_chosen(root):
     assert compare(root, "two", "--l0", "3", "--no-baselines", "--name", "three") == 0
     (row,) = read_json(root / "evaluations" / "three" / "comparison.json")["rows"]
-    assert row["matched"]["l0"] == pytest.approx(3, rel=0.1)
+    assert row["matched"]["l0"] == pytest.approx(3, abs=0.01)
     assert row["own"]["l0"] > 5
+
+
+def test_shared_features_are_said_with_their_null(root, capsys):
+    assert compare(root, "one", "two", "--match", "--name", "matched") == 0
+    shared = read_json(root / "evaluations" / "matched" / "comparison.json")["shared"]
+    assert shared.keys() == {"one, two"}
+    each = shared["one, two"]
+    assert -1 <= each["mean_cosine_random"] < each["mean_cosine"] <= 1
+    assert f"one, two: {each['finding']}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

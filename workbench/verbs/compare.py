@@ -1,12 +1,17 @@
 """`workbench compare SAE SAE ...`: dictionaries side by side at one sparsity, with baselines that learned nothing."""
 
 from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from interp.errors import ConfigError, WorkbenchError
 from workbench.options import Options, slug
 from workbench.terminal import bar, say, wrote
+
+if TYPE_CHECKING:
+    from saes.kinds.base import SAE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class Compare(Options):
     """Put principal components, coordinates and an untrained SAE into the table."""
     contexts: int = 0
     """Held-out contexts for the loss inside the model; 0 leaves that part out."""
+    match: bool = False
+    """Say how many features every two of the SAEs share (minutes for dictionaries of 16,384)."""
     allow_other_weights: bool = False
     """Compare SAEs trained on other weights than the recording's."""
 
@@ -84,10 +91,25 @@ class Compare(Options):
         except WorkbenchError:
             draft.discard()  # nothing in it to resume
             raise
+        shared = _shared(saes, self.seed) if self.match else {}
         reversals = [str(each) for each in found.reversals]
-        write_json(draft.path / "comparison.json", {**asdict(found), "reversals": reversals})
+        write_json(draft.path / "comparison.json", {**asdict(found), "reversals": reversals, "shared": shared})
         summary = {"l0": found.l0, **{f"fvu_{row.name}": row.matched.fvu for row in found.rows}}
         draft.finish(summary=summary, parents=parents, threads=threads)
-        say(found.table())
+        say("\n".join([found.table(), *(f"{pair}: {each['finding']}" for pair, each in shared.items())]))
         best = min(found.rows, key=lambda row: row.matched.fvu)
         wrote(folder, f"at L0 {found.l0:.1f} {best.name} reconstructs best (FVU {best.matched.fvu:.4f})")
+
+
+def _shared(saes: dict[str, "SAE"], seed: int) -> dict[str, dict[str, Any]]:
+    """`"one, two"` -> what the two share, in numbers and in words."""
+    from saes.matching import match_features
+
+    found = {}
+    for one, two in combinations(saes, 2):
+        each = match_features(saes[one], saes[two], seed=seed)
+        numbers = {
+            f"{name}{end}": getattr(each, name + end) for name in ("shared", "mean_cosine") for end in ("", "_random")
+        }
+        found[f"{one}, {two}"] = {**numbers, "finding": str(each)}
+    return found
