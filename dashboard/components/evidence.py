@@ -68,16 +68,29 @@ def evidence_table(values: dict[str, Any], *, skip: tuple[str, ...] = ()) -> htm
 def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div:
     """Rows that share their names, as a small table; `low` and `high` become one column, groups of heads come first."""
     records = sorted(records, key=lambda record: -(record.get("n_heads") or 0))
-    hidden = ("low", "high", "n_heads")
+    same = _same_text(records)
+    hidden = ("low", "high", "n_heads", *same)
     names = [n for n in dict.fromkeys(key for record in records for key in record) if n not in hidden]
     interval = any("low" in record and "high" in record for record in records)
     head = [html.Th(n.removeprefix("loss_").replace("_", " "), scope="col") for n in names] + (
         [html.Th("95 %")] if interval else []
     )
     body = [html.Tr([*(_cell(record.get(n), n) for n in names), *_interval(record, interval)]) for record in records]
-    more = html.P(f"and {len(records) - limit} more", className="wb-note") if len(records) > limit else None
+    notes = [f"{words(name)}: {value}" for name, value in same.items()]
+    notes += [f"and {len(records) - limit} more"] if len(records) > limit else []
+    more = html.P("; ".join(notes), className="wb-note") if notes else None
     table = html.Table([html.Thead(html.Tr(head)), html.Tbody(body[:limit])], className="wb-evidence wb-records")
     return html.Div([table, more], className="wb-scroll")
+
+
+def _same_text(records: list[dict[str, Any]]) -> dict[str, str]:
+    """Columns in which several rows all hold one text: a note says it once, a column would say it on each row."""
+    first = records[0] if len(records) > 1 else {}
+    return {
+        name: value
+        for name, value in first.items()
+        if isinstance(value, str) and all(record.get(name) == value for record in records)
+    }
 
 
 def _cell(value: Any, name: str) -> html.Td:

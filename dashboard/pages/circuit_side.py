@@ -79,9 +79,9 @@ def _verdict(found: Circuit) -> Any:
     if not {"found", "reason"} & set(verdict):
         return None
     word = {True: "Found. ", False: "Not found. "}.get(bool(verdict["found"]), "") if "found" in verdict else ""
-    rule = verdict.get("rule")
+    rule, reason = verdict.get("rule"), visible(str(verdict.get("reason") or ""), 600)
     return notice(
-        html.P([html.Strong(word), html.Span(visible(str(verdict.get("reason") or ""), 600))]),
+        html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
         _folded("The rule", html.P(visible(str(rule), 4000), className="wb-note")) if rule else None,
         tone="warning" if verdict.get("found") is False else "info",
     )

@@ -456,4 +456,4 @@ def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
     assert drawn[0] == []
     assert "nothing to draw" in text_of(drawn)
     assert "Not found. " in said
-    assert "no head attends by induction" in said
+    assert "No head attends by induction" in said
