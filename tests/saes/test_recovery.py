@@ -1,6 +1,7 @@
 """What is found of a known dictionary: exact on dictionaries made by hand, and what training finds against the null."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -172,6 +173,13 @@ def test_a_better_reconstruction_with_fewer_true_features_is_reported(trained):
         rows = {row.name: row for row in comparison.rows}
         assert rows["dense"].own.fvu < 0.5 * rows["topk"].own.fvu
         assert rows["dense"].matched.fvu > 1.2 * rows["topk"].matched.fvu  # at the same L0 the order is the right one
+
+
+def test_worse_in_both_is_no_reversal(trained):
+    rows = {row.name: row for row in trained[0].rows}
+    untrained = replace(rows["untrained"], baseline=False)
+    assert untrained.recovery.f1 < rows["topk"].recovery.f1 - 0.3
+    assert Comparison(l0=4, rows=[rows["topk"], untrained]).reversals == []
 
 
 def test_the_table_has_every_dictionary_at_the_same_l0(trained):
