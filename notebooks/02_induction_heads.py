@@ -24,6 +24,7 @@
 import numpy as np
 
 from dashboard.figures.ablation import ablation_bars
+from dashboard.figures.circuit_plot import circuit_plot
 from dashboard.figures.composition import composition_map
 from dashboard.figures.pattern import attention_pattern
 from dashboard.figures.theme import theme
@@ -100,6 +101,9 @@ print(fake.verdict["reason"])
 
 # %%
 circuit = evidence.circuit
+circuit_plot(circuit, light)
+
+# %%
 assert circuit.verdict["found"], circuit.verdict["reason"]
 assert not fake.verdict["found"]
 drops = [evidence.tests[head].k.mean() / evidence.tests[head].clean.mean() for head in evidence.verdicts.induction]

@@ -22,6 +22,7 @@
 import torch
 from scipy.stats import pearsonr
 
+from dashboard.figures.circuit_plot import circuit_plot
 from dashboard.figures.curve import faithfulness_curve
 from dashboard.figures.theme import theme
 from interp.circuits.attribution import attribute
@@ -73,6 +74,9 @@ for name, scores in (("eap", eap), ("eap-ig", ig)):
 # %%
 found = find_circuit(model, task, FindConfig(verify=20, evaluation=EvaluationConfig(n_random=10, n_minimality=5)))
 print(found.circuit.verdict["reason"])
+circuit_plot(found.circuit, light)
+
+# %%
 faithfulness_curve(curve_table(found.curve).to_pylist(), graph.n_edges, light)
 
 # %%

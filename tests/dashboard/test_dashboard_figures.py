@@ -285,3 +285,33 @@ def test_highlight_marks_the_matches_and_rings_the_chosen():
 def test_unknown_scheme_is_light():
     assert theme(None) is LIGHT
     assert theme("dark") is DARK
+
+
+def test_patching_map_centres_colour_on_zero_and_keeps_the_strongest_position_of_a_head():
+    from dashboard.figures.patching import patching_map
+
+    def record(layer, head, position, effect):
+        return {"layer": layer, "head": head, "position": position, "token": "<b>", "effect": effect, "stderr": None}
+
+    records = [record(0, 0, 0, 0.1), record(1, 1, 0, -0.8), record(1, 1, 1, 0.3)]
+    heat = patching_map(records, theme("light")).data[0]
+    assert (heat.zmin, heat.zmax) == (pytest.approx(-0.8), pytest.approx(0.8))
+    assert heat.z[1][1] == pytest.approx(-0.8)
+    assert "<b>layer 1" in heat.hovertext[1][1]
+    assert "&lt;b&gt;" in heat.hovertext[1][1], "token text must not become markup"
+
+
+def test_circuit_plot_draws_every_node_and_the_strongest_edges():
+    from dashboard.figures.circuit_plot import circuit_plot
+    from interp.models.planted import planted_circuit
+
+    circuit = planted_circuit()
+    figure = circuit_plot(circuit, theme("dark"))
+    assert set(figure.data[0].text) == {"embed", "L0H0", "L1H0", "logits"}
+    assert len(figure.layout.annotations) == len(circuit.edges)
+    heights = dict(zip(figure.data[0].text, figure.data[0].y, strict=True))
+    assert heights["embed"] < heights["L0H0"] < heights["L1H0"] < heights["logits"]
+    few = circuit_plot(circuit, theme("dark"), max_edges=2)
+    assert len(few.layout.annotations) == 2
+    assert "2 strongest of 7" in few.layout.title.text
+    assert "no edges" in str(circuit_plot(circuit - circuit, theme("light")).layout)
