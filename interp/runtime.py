@@ -3,8 +3,10 @@
 A seed enters at the command line, becomes `torch.Generator`s here, and leaves in the manifest.
 """
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from interp.errors import ConfigError, UnknownNameError
@@ -25,6 +27,23 @@ def set_threads(threads: int | None) -> int:
         torch.set_num_threads(threads)
         os.environ["NUMBA_NUM_THREADS"] = str(threads)  # read when numba is first imported
     return torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread in torch for the length of the block: small products only wait for each other's threads.
+
+    On a busy machine a step of a toy model takes ten times as long with two threads as with one. The numbers do not
+    depend on the machine's number of cores then, either.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_device(device: str | None = None) -> str:

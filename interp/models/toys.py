@@ -18,6 +18,7 @@ from interp.errors import UnknownNameError
 from interp.models.checkpoint import is_small_folder, load_small, save_small
 from interp.models.small import SmallConfig, build_small
 from interp.models.training import TrainingConfig, TrainingStep, train_small
+from interp.runtime import one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +75,10 @@ def train_toy(
     toy = find_toy(spec) if isinstance(spec, str) else spec
     model = build_small(toy.model, seed=seed, device="cpu", dtype=torch.float32)
     training = replace(toy.training, seed=seed)
-    for step in train_small(model, toy.batches, training):
-        if progress is not None:
-            progress(step, training.steps)
+    with one_thread():
+        for step in train_small(model, toy.batches, training):
+            if progress is not None:
+                progress(step, training.steps)
     return model
 
 
