@@ -6,6 +6,7 @@ A seed enters at the command line, becomes `torch.Generator`s here, and leaves i
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,11 @@ def set_threads(threads: int | None) -> int:
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}; leave it out to use every core")
         torch.set_num_threads(threads)
-        os.environ["NUMBA_NUM_THREADS"] = str(threads)  # read when numba is first imported
+        numba = sys.modules.get("numba")
+        if numba is None:
+            os.environ["NUMBA_NUM_THREADS"] = str(threads)  # read when numba is first imported
+        else:  # numba compares the variable with its running threads at every compilation, and fails when they differ
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     return torch.get_num_threads()
 
 
