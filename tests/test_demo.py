@@ -40,6 +40,7 @@ def test_the_demo_makes_every_artefact_and_all_verify(quick_workspace):
         ("features", "demo"),
         ("features", "demo-neurons"),
         ("heads", "smollm2-135m"),
+        ("circuit", "induction-smollm2-135m"),
         ("atlas", "demo-features"),
         ("atlas", "demo-tokens"),
     }
@@ -47,6 +48,15 @@ def test_the_demo_makes_every_artefact_and_all_verify(quick_workspace):
     assert not workspace.partials()
     for manifest in workspace.artifacts():
         assert verify(workspace.path(manifest.kind, manifest.name)) == []
+
+
+def test_the_demo_proves_the_induction_circuit_of_the_real_model(quick_workspace):
+    from interp.circuits.circuit import Circuit
+
+    circuit = Circuit.load(Workspace(quick_workspace).path("circuit", "induction-smollm2-135m"))
+    assert circuit.verdict["found"], circuit.verdict["reason"]
+    edge = next(e for e in circuit.edges if (e.source, e.target, e.via) == ("L16H0", "L18H6", "k"))
+    assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"
 
 
 def test_every_artefact_can_be_traced_to_the_model(quick_workspace):
