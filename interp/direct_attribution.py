@@ -201,7 +201,7 @@ def _attribute(
     rows = torch.arange(len(tokens))
     cache = {name: value[rows, at] for name, value in cache.items()}
     final = cache[f"blocks.{layers[-1]}.hook_resid_post"]
-    norm = freeze(getattr(model, "ln_final", None), final)
+    norm = freeze(model, "ln_final", final)
     direction, unembed_bias, total = _targets(model, logits[rows, at], answers, wrongs, centre)
     share = _Share(norm, direction)
     parts = {"embed": share(cache["blocks.0.hook_resid_pre"])}

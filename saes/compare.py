@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
@@ -20,7 +19,6 @@ from interp.recording.store import Recording
 from saes.baselines import coordinates_of, untrained_sae
 from saes.evaluate import Evaluation, ModelEvaluation, evaluate_in_model, evaluate_on_recording
 from saes.kinds.base import SAE
-from saes.matching import unit
 from saes.pca import pca_of
 from saes.recovery import Recovery, measure_recovery
 from saes.source import Source
@@ -161,16 +159,11 @@ def compare(
     return Comparison(l0=target, rows=rows)
 
 
-def nearest_cosines(directions: Tensor, *, rows_at_once: int = 1024) -> Tensor:
+def nearest_cosines(directions: Tensor) -> Tensor:
     """`[n]`: the largest cosine of every row of `directions [n, d]` with another row."""
-    rows = unit(directions.detach().float())
-    found = []
-    for first in range(0, len(rows), rows_at_once):
-        cosines = rows[first : first + rows_at_once] @ rows.T
-        own = torch.arange(len(cosines))
-        cosines[own, first + own] = -1
-        found.append(cosines.amax(1))
-    return torch.cat(found)
+    from interp.atlas.neighbours import nearest_neighbours
+
+    return 1 - nearest_neighbours(directions.detach().cpu(), 1).distances[:, 0]
 
 
 def _misleads(a: Compared, b: Compared) -> bool:

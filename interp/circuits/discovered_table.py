@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from interp.artifacts import Draft, Manifest, atomic_file, write_json, write_table
+from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.circuits.circuit import FILE, Circuit
 from interp.circuits.evaluation import Curve
+from interp.circuits.head_patterns import head_patterns, save_patterns
 from interp.circuits.scores import Scores, Verified
 from interp.circuits.task import Task
-from interp.names import parse_node
+from interp.names import parse_head, parse_node
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,12 +49,8 @@ def save_discovered(
     if curve is not None:
         write_table(draft.path / "curve.parquet", curve_table(curve))
     write_json(draft.path / "prompts.json", prompt_texts(model, task))
-    patterns = head_patterns(model, task, [node.name for node in circuit.nodes])
-    if patterns:
-        from safetensors.torch import save_file
-
-        with atomic_file(draft.path / "patterns.safetensors") as temporary:
-            save_file(patterns, temporary)
+    heads = [parse_head(node.name) for node in circuit.nodes if parse_node(node.name).kind == "head"]
+    save_patterns(head_patterns(model, task.clean[:1, : int(task.lengths[0])], heads), draft.path)
     parents = {f"model:{circuit.model}": circuit.weight_hash}
     return draft.finish(summary=summarise(circuit, curve), parents=parents)
 
@@ -119,24 +115,6 @@ def prompt_texts(model: Any, task: Task) -> list[dict[str, Any]]:
             entry |= {name: token_strings(model, ids) for name, ids in answers[i].items()}
         shown.append(entry)
     return shown
-
-
-def head_patterns(model: Any, task: Task, nodes: list[str]) -> dict[str, torch.Tensor]:
-    """Head -> `[dest, src]` float32 on the first clean prompt; empty when the model's attention has no patterns."""
-    from interp.models.adapter import available_hook_points, run_with_cache
-
-    heads = [name for name in map(parse_node, nodes) if name.kind == "head"]
-    points = sorted({f"blocks.{head.layer}.attn.hook_pattern" for head in heads})
-    if not points or not set(points) <= available_hook_points(model):
-        return {}
-    tokens = task.clean[:1, : int(task.lengths[0])].to(model.cfg.device)
-    _, cache = run_with_cache(model, tokens, points)
-    patterns = {}
-    for head in heads:
-        assert head.head is not None
-        pattern = cache[f"blocks.{head.layer}.attn.hook_pattern"][0, head.head]
-        patterns[str(head)] = pattern.float().cpu().contiguous()
-    return patterns
 
 
 def summarise(circuit: Circuit, curve: Curve | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from interp.circuits.graph import Graph
 from interp.circuits.metrics import Metric
 from interp.circuits.task import final_point, gather_positions, read_hook
 from interp.models.adapter import Hook, run_with_hooks
-from interp.models.norms import Norm, read_norm
+from interp.models.norms import Norm, norm_of
 from interp.models.residual import SIDES, ResidualStream
 
 
@@ -28,9 +28,9 @@ class GradientReader:
     def __init__(self, residual: ResidualStream, graph: Graph):
         self.residual, self.graph = residual, graph
         model, d_model = residual.model, residual.shape.d_model
-        self.norm1 = [_norm_of(block, "ln1", d_model) for block in model.blocks]
-        self.norm2 = [_norm_of(block, "ln2", d_model) for block in model.blocks] if graph.has_mlp else []
-        self.norm_final = _norm_of(model, "ln_final", d_model)
+        self.norm1 = [norm_of(block, "ln1", d_model) for block in model.blocks]
+        self.norm2 = [norm_of(block, "ln2", d_model) for block in model.blocks] if graph.has_mlp else []
+        self.norm_final = norm_of(model, "ln_final", d_model)
         self.points = self._points()
 
     def _points(self) -> list[str]:
@@ -141,8 +141,3 @@ def pull_back(norm: Norm | None, gradient: Tensor, resid: Tensor) -> Tensor:
     folded = norm.fold_vector(gradient)
     along = torch.linalg.vecdot(folded, unit)[..., None] / unit.shape[-1]
     return (folded - along * unit) / scale
-
-
-def _norm_of(owner: Any, name: str, d_model: int) -> Norm | None:
-    module = getattr(owner, name, None)
-    return read_norm(None if module is None else module.original_component, d_model)

@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.models.residual import ResidualStream
+from interp.models.adapter import run_with_cache
+from interp.models.norms import norm_of
+from interp.models.residual import ResidualStream, Side
+from interp.models.rotary import read_rotation, rotary_hook_points
 from interp.names import HeadName
-from interp.patching.partial import reader, run_from
 
 
 @dataclass(frozen=True)
@@ -98,77 +100,47 @@ class HeadWeights:
     def rotation(self, layer: int, offset: int) -> Tensor:
         """`[d_head, d_head]`: what rotary position `offset` does to a query (row vector); the identity without rotary.
 
-        Read off the model itself by sending unit queries through it, so it is right for every rotary variant.
+        Raises `ConfigError` for an offset beyond the model's context.
         """
         if (layer, offset) not in self._rotations:
-            self._rotations[layer, offset] = _rotation(self.model, self.shape, layer, offset)
+            self._rotations[layer, offset] = self._rotation(layer, offset)
         return self._rotations[layer, offset]
 
     @property
     def is_rotary(self) -> bool:
-        return _has_rotation(self.model)
+        return getattr(self.model.cfg, "positional_embedding_type", "") == "rotary"
+
+    @torch.no_grad()
+    def _rotation(self, layer: int, offset: int) -> Tensor:
+        if not 0 <= offset < self.shape.n_ctx:
+            raise ConfigError(f"the offset must lie within the context of {self.shape.n_ctx}, got {offset}")
+        tokens = torch.zeros(1, offset + 1, dtype=torch.long, device=self.residual.device)
+        points, cache = rotary_hook_points(self.model, layer), {}
+        if points:
+            cache = run_with_cache(self.model, tokens, points, stop_at_layer=layer + 1)[1]
+        rotation, unit = read_rotation(self.model, layer, cache), torch.eye(self.shape.d_head, dtype=torch.float64)
+        if rotation is None:
+            return unit
+        here, there = (rotation(unit, torch.full((len(unit),), place)) for place in (0, offset))
+        return there @ torch.linalg.inv(here)  # some models scale what they rotate
 
     @torch.no_grad()
     def unembedding(self) -> Tensor:
         """`[d_model, d_vocab]` float64: gain of the final norm folded in, centred over the vocabulary."""
-        from interp.models.norms import read_norm
-
         W_U = self.model.unembed.original_component.weight.T.detach().double()
-        final = getattr(self.model, "ln_final", None)
-        norm = read_norm(getattr(final, "original_component", None), self.shape.d_model)
+        norm = norm_of(self.model, "ln_final", self.shape.d_model)
         W_U = W_U if norm is None else norm.fold(W_U)
         return W_U - W_U.mean(1, keepdim=True)
 
     @torch.no_grad()
-    def _read(self, layer: int, side: str) -> Tensor:
+    def _read(self, layer: int, side: Side) -> Tensor:
         """`[heads, d_model, d_head]` float64, the block's first norm folded in."""
         if (layer, side) not in self._folded:
-            from interp.models.norms import read_norm
-
-            W = getattr(self.model.blocks[layer].attn, f"W_{side.upper()}").detach().double()
-            module = getattr(self.model.blocks[layer], "ln1", None)
-            norm = read_norm(getattr(module, "original_component", None), self.shape.d_model)
+            W = self.residual.W(layer, side).detach().double()
+            norm = norm_of(self.model.blocks[layer], "ln1", self.shape.d_model)
             self._folded[layer, side] = W if norm is None else norm.fold(W)
         return self._folded[layer, side]
 
     @torch.no_grad()
     def _write(self, layer: int) -> Tensor:
         return self.residual.W(layer, "o").detach().double()
-
-
-def _has_rotation(model: Any) -> bool:
-    return getattr(model.cfg, "positional_embedding_type", "") == "rotary"
-
-
-@torch.no_grad()
-def _rotation(model: Any, shape: Any, layer: int, offset: int) -> Tensor:
-    if not _has_rotation(model):
-        return torch.eye(shape.d_head, dtype=torch.float64)
-    if not 0 <= offset < shape.n_ctx:
-        raise ConfigError(f"the offset must lie within the context of {shape.n_ctx}, got {offset}")
-    unit = torch.eye(shape.d_head, dtype=next(model.parameters()).dtype)[:, None, None].to(model.cfg.device)
-    unit = unit.expand(-1, offset + 1, shape.n_heads, -1)  # every unit query at every position, in every head
-    native = getattr(getattr(model.blocks[layer].attn, "original_component", None), "rotary", None)
-    if native is not None:  # our own small models rotate without a hook point
-        rotated = native.apply_rope(unit.transpose(1, 2), unit.transpose(1, 2))[0].transpose(1, 2)
-    else:
-        rotated = _hooked_rotation(model, layer, unit)
-    rotated = rotated[:, :, 0].double().cpu()
-    return rotated[:, offset] @ torch.linalg.inv(rotated[:, 0])
-
-
-def _hooked_rotation(model: Any, layer: int, queries: Tensor) -> Tensor:
-    """Rotated queries `[d_head, pos, n_heads, d_head]` of queries of the same shape."""
-    prefix, seen = f"blocks.{layer}.attn.hook_", {}
-    resid = torch.zeros(*queries.shape[:2], model.cfg.d_model, dtype=queries.dtype, device=queries.device)
-    hooks: list[Any] = [(prefix + "q", lambda value, hook: queries.reshape(value.shape))]
-    hooks += [(prefix + name, reader(seen, name)) for name in ("rot_q", "cos", "sin")]
-    run_from(model, resid, hooks, layer=layer, until=prefix + "z")
-    if "rot_q" in seen:
-        return seen["rot_q"]
-    if "cos" not in seen:
-        raise ConfigError("rotated queries are not computed by this kernel; load the model with attention='eager'")
-    # joint query-key-value layers (GPT-NeoX) hook the angles only
-    heads_first = queries.transpose(1, 2)
-    rotate = model.blocks[layer].attn._apply_rotary_pos_emb
-    return rotate(heads_first, heads_first, seen["cos"], seen["sin"])[0].transpose(1, 2)

@@ -10,7 +10,6 @@
 One prompt is one observation: the intervals are Student t over all prompts of all seeds.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from interp.circuits.patterns import KINDS, score_pattern, target_masks, target_weights, uniform_scores
 from interp.errors import ConfigError
+from interp.intervals import t_interval
 from interp.names import HeadName
 from interp.runtime import make_generator
 
@@ -140,18 +140,17 @@ def pattern_scores(model: Any, tokens: Tensor, weights: Tensor, batch_size: int)
 
 def _layer_scores(model: Any, tokens: Tensor, weights: Tensor) -> Iterator[Tensor]:
     """Per layer `[batch, n_heads, n_kinds]` on the CPU."""
+    from interp.patching.partial import run_from
+
     n_layers = model.cfg.n_layers
     reduced: list[Tensor] = []
     weights = weights.to(model.cfg.device)
 
     def reduce(pattern: Tensor, hook: Any) -> None:
         reduced.append(score_pattern(pattern.float(), weights).cpu())
-        if len(reduced) == n_layers:
-            raise _LastLayerSeen
 
-    hooks = [(f"blocks.{layer}.attn.hook_pattern", reduce) for layer in range(n_layers)]
-    with contextlib.suppress(_LastLayerSeen):
-        model.run_with_hooks(tokens.to(model.cfg.device), fwd_hooks=hooks, return_type=None)
+    points = [f"blocks.{layer}.attn.hook_pattern" for layer in range(n_layers)]
+    run_from(model, tokens.to(model.cfg.device), [(point, reduce) for point in points], until=points[-1])
     if len(reduced) != n_layers:
         raise ConfigError(
             f"{len(reduced)} of {n_layers} layers gave attention patterns; load the model with attention='eager'"
@@ -185,13 +184,9 @@ def summarise_scores(
 
 
 def interval(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and two-sided Student t interval over the last axis, cut to 0 and 1; NaN prompts are left out."""
-    from scipy.stats import t
-
-    n = np.isfinite(values).sum(-1)
-    mean = np.nanmean(values, axis=-1)
-    half = t.ppf((1 + confidence) / 2, n - 1) * np.nanstd(values, axis=-1, ddof=1) / np.sqrt(n)
-    return mean, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1)
+    """Mean and Student t interval of shares over the last axis, cut to 0 and 1; NaN prompts are left out."""
+    mean, low, high = t_interval(values, confidence)
+    return mean, np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 
 def repeat_bounds(null_values: np.ndarray, n_all_heads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -213,10 +208,6 @@ def twin_bounds(twin_values: np.ndarray, even: float, n_all_heads: int) -> tuple
     spread = heads.std(ddof=1) if len(heads) > 1 else 0.0
     bound = heads.mean() + quantile * spread * np.sqrt(1 + 1 / len(heads))
     return max(even, float(heads.mean())), float(min(max(even, bound, heads.max()), 1.0))
-
-
-class _LastLayerSeen(Exception):
-    """Ends a pass early: logits are not needed."""
 
 
 class _Steps:

@@ -26,8 +26,9 @@ from torch import Tensor
 from interp.circuits.circuit import Circuit
 from interp.circuits.composition import Composition, composition
 from interp.circuits.copying import Copying, copying
+from interp.circuits.head_patterns import head_patterns
 from interp.circuits.head_weights import HeadWeights
-from interp.circuits.heads import twin_bounds
+from interp.circuits.heads import pattern_scores, twin_bounds
 from interp.circuits.induction_evidence import (
     DirectEdges,
     GroupEffect,
@@ -35,7 +36,6 @@ from interp.circuits.induction_evidence import (
     collect_effects,
     hold,
     into_candidates,
-    measure_patterns,
 )
 from interp.circuits.induction_prompts import InductionConfig, InductionPrompts, draw_induction_prompts
 from interp.circuits.induction_verdict import (
@@ -51,7 +51,6 @@ from interp.errors import ConfigError
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
-from interp.patching.partial import capture
 from interp.runtime import make_generator
 
 Progress = Callable[[int, int, dict], None]
@@ -146,7 +145,7 @@ def gather_induction_evidence(
         copying_deep=deep,
         prompts=drawn[0],
         texts=_texts(model, drawn[0]),
-        patterns=_patterns(model, drawn[0], verdicts, circuit),
+        patterns=head_patterns(model, drawn[0].tokens[:1], _heads_to_show(verdicts, circuit)),
         config=config,
     )
 
@@ -159,11 +158,11 @@ def _score(
 
     found, null = [], []
     for i, prompts in enumerate(drawn):
-        found.append(measure_patterns(model, prompts.tokens, prompts.weights, batch_size=config.batch_size))
-        null.append(measure_patterns(model, prompts.unrepeated, prompts.weights, batch_size=config.batch_size))
+        found.append(pattern_scores(model, prompts.tokens, prompts.weights, config.batch_size))
+        null.append(pattern_scores(model, prompts.unrepeated, prompts.weights, config.batch_size))
         steps.at(2 + 12 * (i + 1) // len(drawn), "scores")
     twin = untrained_twin(model, config.seeds[0])
-    twin_scores = measure_patterns(twin, drawn[0].tokens, drawn[0].weights, batch_size=config.batch_size)
+    twin_scores = pattern_scores(twin, drawn[0].tokens, drawn[0].weights, config.batch_size)
     del twin
     scores, unrepeated = (torch.cat(each, 3).double().numpy() for each in (found, null))
     length = drawn[0].tokens.shape[1]
@@ -352,15 +351,14 @@ def _texts(model: Any, prompts: InductionPrompts, n: int = 3) -> list[dict[str, 
     ]
 
 
-def _patterns(model: Any, prompts: InductionPrompts, verdicts: HeadVerdicts, circuit: Circuit) -> dict[str, Tensor]:
+def _heads_to_show(verdicts: HeadVerdicts, circuit: Circuit) -> list[HeadName]:
+    """Those of the circuit; of an empty one the four with the strongest scores."""
     names = [parse_node(node.name) for node in circuit.nodes]
     heads = [HeadName(node.layer or 0, node.head or 0) for node in names if node.kind == "head"]
-    if not heads:
-        order = np.argsort(-verdicts.strict, axis=None)[:4]
-        heads = [HeadName(int(i), int(j)) for i, j in zip(*np.unravel_index(order, verdicts.strict.shape), strict=True)]
-    points = {head.layer: f"blocks.{head.layer}.attn.hook_pattern" for head in heads}
-    seen = capture(model, prompts.tokens[:1], sorted(points.values()))
-    return {str(head): seen[points[head.layer]][0, head.head].float().cpu().contiguous() for head in heads}
+    if heads:
+        return heads
+    order = np.argsort(-verdicts.strict, axis=None)[:4]
+    return [HeadName(int(i), int(j)) for i, j in zip(*np.unravel_index(order, verdicts.strict.shape), strict=True)]
 
 
 def _settings(config: InductionConfig, prompts: InductionPrompts) -> dict[str, Any]:

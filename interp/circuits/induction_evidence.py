@@ -23,14 +23,6 @@ from interp.patching.paths import KnownClean, PathPatcher
 from interp.runtime import make_generator
 
 
-@torch.no_grad()
-def measure_patterns(model: Any, tokens: Tensor, weights: Tensor, *, batch_size: int) -> Tensor:
-    """`[n_layers, n_heads, n_measures, n]` float32: the scores of every head."""
-    from interp.circuits.heads import pattern_scores
-
-    return pattern_scores(model, tokens, weights, batch_size)
-
-
 @dataclass
 class Held:
     """What one batch of prompts makes the model hold, for exact direct edges."""

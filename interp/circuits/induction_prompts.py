@@ -18,8 +18,6 @@ from interp.errors import ConfigError
 from interp.runtime import make_generator
 from interp.text.tokens import repeated_random_tokens
 
-MEASURES = ("strict", "tl", "previous_token")
-
 
 @dataclass(frozen=True, kw_only=True)
 class InductionConfig:
@@ -71,7 +69,7 @@ class InductionPrompts:
     start: int
     """1 after a BOS, else 0"""
     weights: Tensor
-    """`[n, pos * pos, 3]`: attention times these, summed, are the scores of `MEASURES`"""
+    """`[n, pos * pos, 3]`: attention times these, summed, are the scores of `measure_weights`"""
 
     def merge_twins(self, even_replaced: Tensor, odd_replaced: Tensor) -> Tensor:
         """Values `[n, pos, ...]`, each position from the twin that keeps its token."""

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, atomic_file, write_json, write_table
+from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.circuits.circuit import FILE
+from interp.circuits.head_patterns import save_patterns
 from interp.circuits.induction import InductionEvidence
 from interp.intervals import t_interval
 from interp.names import HeadName
@@ -32,9 +33,8 @@ def save_induction(
     write_table(draft.path / "ablations.parquet", ablations_table(evidence))
     if evidence.compositions:
         write_table(draft.path / "composition.parquet", composition_table(evidence))
-    with atomic_file(draft.path / "prompts.json") as temporary:
-        temporary.write_text(_json(evidence.texts), encoding="utf-8")
-    _save_patterns(evidence, draft.path / "patterns.safetensors")
+    write_json(draft.path / "prompts.json", evidence.texts)
+    save_patterns(evidence.patterns, draft.path)
     return draft.finish(summary=summarise(evidence), parents={f"model:{model_name}": weight_hash})
 
 
@@ -124,22 +124,9 @@ def describe_induction(evidence: InductionEvidence) -> list[str]:
     return lines
 
 
-def _save_patterns(evidence: InductionEvidence, path: Path) -> None:
-    from safetensors.torch import save
-
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(save(evidence.patterns))
-
-
 def _floats(values: Any) -> Any:
     import pyarrow as pa
 
     return pa.array(
         [None if value is None or not np.isfinite(value) else float(value) for value in values], pa.float64()
     )
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False, indent=1)

@@ -9,7 +9,6 @@ sequences. A metric averages over them. Answers may be sets of tokens (years abo
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -17,8 +16,6 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
-
-Answers = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class _Reader:
     def __init__(self, residual: ResidualStream, resid: Tensor, head: HeadName, side: Side):
         index = head.head if side == "q" else residual.kv_head(head.head)
         weight = residual.W(head.layer, side)[index].double()  # [d_model, d_head]
-        norm = freeze(getattr(residual.model.blocks[head.layer], "ln1", None), resid)
+        norm = freeze(residual.model.blocks[head.layer], "ln1", resid)
         self.weight = norm.fold(weight.T).T
         """`[d_model, d_head]`, the norm's gain and centring folded in"""
         self.scale = norm.scale.double()

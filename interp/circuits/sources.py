@@ -15,6 +15,7 @@ from interp.circuits.graph import Graph
 from interp.circuits.task import read_hook
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.residual import ResidualStream
+from interp.patching.partial import reader
 
 
 @dataclass
@@ -49,16 +50,10 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
     store: dict[str, Tensor] = {}
     n_layers = residual.shape.n_layers
 
-    def keep(name: str) -> Hook:
-        def hook(value: Tensor, hook: Any) -> None:
-            store[name] = value.detach()
-
-        return hook
-
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.attn.hook_z" for layer in range(n_layers))]
     if residual.has_mlp:
         names += [f"blocks.{layer}.hook_mlp_out" for layer in range(n_layers)]
-    hooks: list[tuple[str, Hook]] = [(name, keep(name)) for name in names]
+    hooks: list[tuple[str, Hook]] = [(name, reader(store, name)) for name in names]
     hooks.append(read_hook(at))
     logits = run_with_hooks(residual.model, tokens.to(residual.device), hooks)
     values = [store[name] for name in names]

@@ -11,44 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.models.norms import read_norm
+from interp.models.norms import Norm, norm_of
 
 
 @dataclass(frozen=True)
 class FrozenNorm:
     """One norm at one set of inputs; without a norm the identity."""
 
-    gain: Tensor
-    """`[d_model]`"""
-    bias: Tensor
-    """`[d_model]`, zero for RMS norms"""
-    centres: bool
-    """whether the mean over `d_model` is taken off (LayerNorm)"""
+    norm: Norm | None
     scale: Tensor
     """`[..., 1]`: standard deviation or root mean square of each full input"""
-
-    def __call__(self, part: Tensor) -> Tensor:
-        """The share of `part [..., d_model]`, one part of the input; without the bias."""
-        if self.centres:
-            part = part - part.mean(-1, keepdim=True)
-        return part / self.scale * self.gain
+    bias: Tensor
+    """`[d_model]`, zero for RMS norms"""
 
     def fold(self, direction: Tensor) -> Tensor:
-        """`u [..., d_model]` with `norm_share(part) @ direction == (part @ u) / scale`: gain and centring folded in."""
-        folded = direction * self.gain
-        return folded - folded.mean(-1, keepdim=True) if self.centres else folded
+        """`u [..., d_model]`, gain and centring folded in: a part's share along `direction` is `part @ u / scale`."""
+        return direction if self.norm is None else self.norm.fold_vector(direction)
 
 
 @torch.no_grad()
-def freeze(norm: Any, x: Tensor) -> FrozenNorm:
-    """The bridge's norm (`block.ln1`, `model.ln_final`; None for none) at inputs `x [..., d_model]`.
+def freeze(owner: Any, name: str, x: Tensor) -> FrozenNorm:
+    """The bridge's norm `owner.name` (`block.ln1`, `model.ln_final`) at inputs `x [..., d_model]`.
 
     Raises `ConfigError` for a norm that is neither LayerNorm nor an RMS norm with a gain.
     """
-    zeros, module = x.new_zeros(x.shape[-1]), getattr(norm, "original_component", None)
-    parts = read_norm(module, x.shape[-1])
-    if parts is None:
-        return FrozenNorm(torch.ones_like(zeros), zeros, False, torch.ones_like(x[..., :1]))
-    gain = torch.ones_like(zeros) if parts.gain is None else parts.gain
-    bias = zeros if parts.bias is None else parts.bias
-    return FrozenNorm(gain, bias, parts.centred, parts.unit_and_scale(x)[1])
+    norm, zeros = norm_of(owner, name, x.shape[-1]), x.new_zeros(x.shape[-1])
+    if norm is None:
+        return FrozenNorm(None, torch.ones_like(x[..., :1]), zeros)
+    return FrozenNorm(norm, norm.unit_and_scale(x)[1], zeros if norm.bias is None else norm.bias)

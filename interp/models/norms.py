@@ -43,6 +43,11 @@ class Norm:
         return folded - folded.mean(-1, keepdim=True) if self.centred else folded
 
 
+def norm_of(owner: Any, name: str, d_model: int) -> Norm | None:
+    """The parts of the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`); None where there is no norm."""
+    return read_norm(getattr(getattr(owner, name, None), "original_component", None), d_model)
+
+
 def read_norm(module: Any, d_model: int) -> Norm | None:
     """The parts of a norm module of torch or transformers; None for the identity.
 

@@ -50,7 +50,7 @@ def read_rotation(model: Any, layer: int, cache: dict[str, Tensor]) -> Rotation 
     names = rotary_hook_points(model, layer)
     if names:
         cos, sin = (cache[name].reshape(-1, cache[name].shape[-1]) for name in names)
-        return Rotation(cos, sin, adjacent=False)
+        return Rotation(cos, sin, adjacent=bool(getattr(model.cfg, "rotary_adjacent_pairs", False)))
     native = getattr(model.blocks[layer].attn.original_component, "rotary", None)
     if native is None:
         return None

@@ -104,16 +104,3 @@ def repeating_rows(
     tokens = torch.randint(d_vocab, (n, max_period), generator=generator)
     periods = torch.randint(min_period, max_period + 1, (n, 1), generator=generator)
     return tokens.gather(1, torch.arange(length)[None] % periods)
-
-
-def second_half(model: Any, rows: "Tensor") -> dict[str, float]:
-    """Mean next-token loss (nats) and accuracy over the second half of rows that repeat once: the copying itself."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    half = rows.shape[1] // 2
-    with torch.no_grad():
-        logits = model(rows)[:, half - 1 : -1]
-    targets = rows[:, half:]
-    loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
-    return {"loss": float(loss), "accuracy": float((logits.argmax(-1) == targets).float().mean())}

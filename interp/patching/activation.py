@@ -23,12 +23,11 @@ import torch
 from torch import Tensor
 
 from interp.circuits.task import read_hook
-from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import available_hook_points, head_shape, run_with_hooks, token_strings
 from interp.models.residual import ResidualStream
+from interp.patching.pairs import Metric, check_pairs, measure
 
-Metric = Callable[[Tensor], Tensor]
-"""`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger = more correct."""
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
 Direction = Literal["denoise", "noise"]
 _WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
@@ -170,7 +169,7 @@ class _Run:
     def plain(self, tokens: Tensor) -> Tensor:
         """`[n_prompts]` float64: the metric without a patch."""
         rows = torch.arange(len(tokens)).split(self.batch_size)
-        return self._measure(torch.cat([self._logits(tokens[r], r, []) for r in rows]), len(tokens))
+        return measure(self.metric, torch.cat([self._logits(tokens[r], r, []) for r in rows]), len(tokens))
 
     def layer(self, layer: int, base: Tensor, other: Tensor) -> Tensor:
         """`[heads?, pos?, n_prompts]` float64: the metric with each patch of a layer."""
@@ -186,7 +185,7 @@ class _Run:
             chunk = places[first : first + at_once]
             parts = [torch.arange(n)] if n <= self.batch_size else torch.arange(n).split(self.batch_size)
             logits = torch.cat([self._patched(name, base, source, rows, chunk) for rows in parts])
-            found += [self._measure(each, n) for each in logits.split(n)]
+            found += [measure(self.metric, each, n) for each in logits.split(n)]
         lengths = [size for size in (self.n_heads, base.shape[1] if self.by_position else 0) if size]
         return torch.stack(found).reshape(*lengths, n)
 
@@ -219,14 +218,6 @@ class _Run:
         reads = [] if self.at is None else [read_hook(self.at[rows])]
         return run_with_hooks(self.model, tokens, [*hooks, *reads])
 
-    def _measure(self, logits: Tensor, n_prompts: int) -> Tensor:
-        values = torch.as_tensor(self.metric(logits))
-        if values.shape != (n_prompts,):
-            raise ConfigError(
-                f"a metric gives one number per prompt, shape [{n_prompts}]; this one gave {list(values.shape)}"
-            )
-        return values.double().cpu()
-
 
 def _standard_error(values: Tensor) -> Tensor:
     """Over the last axis; NaN of one value."""
@@ -253,24 +244,6 @@ def _check_names(model: Any, what: str, direction: str) -> None:
         raise ConfigError("this model has no MLPs to patch; choose heads, resid_pre or attn_out")
     if what == "pattern" and "blocks.0.attn.hook_pattern" not in available_hook_points(model):
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
-
-
-def check_pairs(model: Any, clean: Tensor, corrupt: Tensor) -> None:
-    """Raises `PromptError` unless both are `[batch, pos]` of the same shape; names both lengths and the tokens."""
-    if clean.ndim == 2 and clean.shape == corrupt.shape and clean.shape[1] > 0 and len(clean) > 0:
-        return
-    if clean.ndim != 2 or corrupt.ndim != 2 or 0 in (*clean.shape, *corrupt.shape):
-        raise PromptError(
-            f"clean and corrupt prompts were expected as tokens [batch, pos], got {list(clean.shape)} and "
-            f"{list(corrupt.shape)}"
-        )
-    if len(clean) != len(corrupt):
-        raise PromptError(f"prompts come in pairs, got {len(clean)} clean and {len(corrupt)} corrupt ones")
-    texts = ["|".join(token_strings(model, tokens[0])) for tokens in (clean, corrupt)]
-    raise PromptError(
-        f"clean and corrupt prompts need the same number of tokens, got {clean.shape[1]} ({texts[0]}) and "
-        f"{corrupt.shape[1]} ({texts[1]}); reword one of them"
-    )
 
 
 def _check_gap(start: Tensor, target: Tensor, direction: str) -> float:

@@ -28,10 +28,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import Hook
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import NodeName, parse_head, parse_node
+from interp.patching.pairs import check_pairs, measure
 from interp.patching.partial import capture, run_from
 from interp.patching.readers import Readers, read_receivers, writes_before
 
@@ -318,10 +319,7 @@ def path_patch(
     Raises `PromptError` when the prompts differ in shape, `UnknownNameError` for parts that are not there,
     `ConfigError` when a receiver comes before the sender or the model's residual is no plain sum.
     """
-    if clean.ndim != 2 or clean.shape != corrupt.shape or not clean.numel():
-        raise PromptError(
-            f"clean and corrupt prompts need one shape [batch, pos], got {list(clean.shape)} and {list(corrupt.shape)}"
-        )
+    check_pairs(model, clean, corrupt)
     if direction not in ("noise", "denoise"):
         raise UnknownNameError("direction", direction, ("noise", "denoise"))
     senders = [sender] if isinstance(sender, str) else list(sender)
@@ -367,15 +365,7 @@ def into_all(model: Any, side: Side, *, after: str) -> list[Receiver]:
 def _measure(metric: Callable[[Tensor], Tensor], rows: Tensor, n: int) -> Callable[[Any], np.ndarray]:
     taken = metric.take(rows) if hasattr(metric, "take") and len(rows) < n else metric  # pyright: ignore
 
-    def measure(logits: Tensor) -> np.ndarray:
-        values = torch.as_tensor(taken(logits))
-        if values.shape != (len(rows),):
-            raise ConfigError(
-                f"a metric gives one number per prompt, [{len(rows)}]; this one gave {list(values.shape)}"
-            )
-        return values.double().cpu().numpy()
-
-    return measure
+    return lambda logits: measure(taken, logits, len(rows)).numpy()
 
 
 def _check_sender(residual: ResidualStream, name: str) -> NodeName:

@@ -24,7 +24,7 @@ from saes.kinds.activations import Activation, JumpReLU, ReLU
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
-from saes.weights.source import (
+from saes.weights.layout import (
     Arrays,
     Axes,
     Conversion,

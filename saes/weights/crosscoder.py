@@ -13,7 +13,7 @@ from torch import Tensor
 from interp.errors import CorruptError
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
-from saes.weights.source import Axes, Conversion, check_arrays, check_size, text
+from saes.weights.layout import Axes, Conversion, check_arrays, check_size, text
 
 NAME = "crosscoder"
 LAYOUT: dict[str, Axes] = {

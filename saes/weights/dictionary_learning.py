@@ -29,8 +29,7 @@ from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
-from saes.weights.saelens import subtract_b_dec, with_unit_rows
-from saes.weights.source import (
+from saes.weights.layout import (
     Arrays,
     Axes,
     Conversion,
@@ -43,6 +42,7 @@ from saes.weights.source import (
     section,
     text,
 )
+from saes.weights.saelens import subtract_b_dec, with_unit_rows
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 LINEAR: dict[str, Axes] = {

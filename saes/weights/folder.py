@@ -14,9 +14,9 @@ from interp.artifacts import atomic_file, code_version, write_json
 from interp.errors import MismatchError, MissingError
 from saes.kinds.base import SAE
 from saes.weights import saelens
+from saes.weights.layout import check_finite
 from saes.weights.saelens import CONFIG, WEIGHTS
 from saes.weights.selfcheck import recheck
-from saes.weights.source import check_finite
 
 
 def save_sae(sae: SAE, folder: Path) -> None:

@@ -26,8 +26,8 @@ from saes.kinds.activations import JumpReLU
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.transcoder import Transcoder
+from saes.weights.layout import Arrays, Axes, Conversion, Format, check_arrays, one_file, read_npz
 from saes.weights.saelens import subtract_b_dec
-from saes.weights.source import Arrays, Axes, Conversion, Format, check_arrays, one_file, read_npz
 
 WEIGHTS = "params.npz"
 LAYOUT: dict[str, Axes] = {

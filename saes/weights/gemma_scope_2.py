@@ -22,8 +22,8 @@ from saes.kinds.activations import JumpReLU
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.transcoder import Transcoder
+from saes.weights.layout import Arrays, Axes, Conversion, Format, check_arrays, read_safetensors, text
 from saes.weights.saelens import subtract_b_dec
-from saes.weights.source import Arrays, Axes, Conversion, Format, check_arrays, read_safetensors, text
 
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
 LAYOUT: dict[str, Axes] = {

@@ -28,8 +28,7 @@ from interp.errors import CorruptError, MismatchError
 from saes.kinds.activations import Activation, JumpReLU, ReLU, TopK
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.transcoder import Transcoder
-from saes.weights.saelens import plain_sae, subtract_b_dec
-from saes.weights.source import (
+from saes.weights.layout import (
     Arrays,
     Axes,
     Conversion,
@@ -43,6 +42,7 @@ from saes.weights.source import (
     section,
     text,
 )
+from saes.weights.saelens import plain_sae, subtract_b_dec
 
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
 OLD_CONFIG, OLD_WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"

@@ -22,7 +22,7 @@ from saes.kinds.activations import TopK
 from saes.kinds.base import SAE, Weights
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.token_norm import TokenNormSAE
-from saes.weights.source import (
+from saes.weights.layout import (
     Arrays,
     Axes,
     Conversion,

@@ -12,8 +12,8 @@ from torch import Tensor
 from interp.errors import ConfigError
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
+from saes.weights.layout import Arrays, Axes, Conversion, Format, as_relu_topk, check_arrays, check_k, one_file, read_pt
 from saes.weights.saelens import subtract_b_dec
-from saes.weights.source import Arrays, Axes, Conversion, Format, as_relu_topk, check_arrays, check_k, one_file, read_pt
 
 LAYOUT: dict[str, Axes] = {
     "W_enc": ("d_sae", "d_in"),

@@ -21,8 +21,8 @@ from saes.weights import (
     saelens_flat,
     sparsify,
 )
+from saes.weights.layout import Format
 from saes.weights.selfcheck import Probe, SelfCheck, recheck, self_check
-from saes.weights.source import Format
 
 FORMATS: tuple[Format, ...] = (
     saelens_flat.FORMAT,

@@ -38,7 +38,7 @@ from saes.kinds.token_norm import TOKEN_NORMS, TokenNorm, TokenNormSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights import crosscoder
-from saes.weights.source import (
+from saes.weights.layout import (
     Arrays,
     Axes,
     Conversion,

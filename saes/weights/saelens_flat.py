@@ -21,8 +21,8 @@ import torch
 from interp.artifacts import read_json
 from interp.errors import CorruptError, MismatchError
 from saes.weights import saelens
+from saes.weights.layout import Conversion, Format, check_size, read_safetensors, require, text
 from saes.weights.saelens import CONFIG, WEIGHTS
-from saes.weights.source import Conversion, Format, check_size, read_safetensors, require, text
 
 ACTIVATIONS = ("relu", "topk")
 SCALE = "scaling_factor"

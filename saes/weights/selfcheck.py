@@ -25,7 +25,7 @@ from interp.dictionary import SparseActs
 from interp.errors import CorruptError
 from interp.runtime import make_generator
 from saes.kinds.base import SAE
-from saes.weights.source import Axes, Conversion, check_arrays, read_safetensors
+from saes.weights.layout import Axes, Conversion, check_arrays, read_safetensors
 
 FILE = "selfcheck.safetensors"
 ROWS = 8

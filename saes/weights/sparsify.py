@@ -22,7 +22,7 @@ from saes.kinds.activations import TopK
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
-from saes.weights.source import (
+from saes.weights.layout import (
     Arrays,
     Axes,
     Conversion,

@@ -9,6 +9,7 @@ from interp.errors import ConfigError, PromptError
 from interp.models.adapter import run_with_cache
 from interp.models.frozen_norm import freeze
 from interp.models.loading import load_model
+from interp.models.norms import norm_of
 from interp.models.planted import planted_induction
 
 ANSWERS, WRONGS = torch.tensor([3, 7, 7]), torch.tensor([9, 1, 4])
@@ -70,9 +71,10 @@ def test_neurons_and_their_bias_are_the_mlp(name, tokens):
     found = direct_logit_attribution(model, tokens, 3, 9, neurons_of=1)
     bias = getattr(model.blocks[1].mlp, "b_out", None)
     _, cache = run_with_cache(model, tokens, ["blocks.1.hook_resid_post"])
-    norm = freeze(model.ln_final, cache["blocks.1.hook_resid_post"][:, -1])
+    norm = freeze(model, "ln_final", cache["blocks.1.hook_resid_post"][:, -1])
     with torch.no_grad():
-        share = 0.0 if bias is None else (norm(bias.expand(3, -1)) @ (model.W_U[:, 3] - model.W_U[:, 9])).double()
+        folded = norm.fold(model.W_U[:, 3] - model.W_U[:, 9])
+        share = 0.0 if bias is None else (bias @ folded / norm.scale[:, 0]).double()
     torch.testing.assert_close(found.neurons.sum(1) + share, found["L1MLP"], rtol=1e-4, atol=1e-4)
     best = found.top_neurons(1)[0]
     assert best["value"] == pytest.approx(float(found.neurons.mean(0)[best["neuron"]]))
@@ -102,8 +104,8 @@ def test_the_planted_induction_head_writes_the_whole_logit():
 def test_rms_norms_on_centred_inputs_are_not_taken_for_layer_norms():
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
     x = 100 * (x - x.mean(-1, keepdim=True))
-    assert not freeze(tiny("llama-gqa").ln_final, x).centres
-    assert freeze(tiny("neox").ln_final, x).centres
+    assert not norm_of(tiny("llama-gqa"), "ln_final", 32).centred
+    assert norm_of(tiny("neox"), "ln_final", 32).centred
 
 
 def test_what_cannot_be_attributed_is_refused(tokens):

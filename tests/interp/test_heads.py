@@ -26,8 +26,9 @@ class PlantedHeads:
     def __init__(self, share: float):
         self.share = share
         self.cfg = SimpleNamespace(n_layers=1, n_ctx=64, device="cpu")
+        self.original_model = SimpleNamespace()
 
-    def run_with_hooks(self, tokens, fwd_hooks, return_type):
+    def run_with_hooks(self, tokens, fwd_hooks):
         masks = target_masks(tokens, BOS)
         n = tokens.shape[1]
         even = torch.ones(n, n).tril() / torch.arange(1, n + 1)[:, None]

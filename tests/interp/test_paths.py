@@ -184,5 +184,5 @@ def test_paths_that_do_not_exist_are_refused(sender, receivers, error):
 
 
 def test_prompts_of_different_length_are_refused():
-    with pytest.raises(PromptError, match="one shape"):
+    with pytest.raises(PromptError, match="same number of tokens, got"):
         path_patch(tiny("native-ln"), CLEAN, CORRUPT[:, :-1], metric, sender="L0H0", receivers=["logits"])

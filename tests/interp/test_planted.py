@@ -5,13 +5,14 @@ import torch
 
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, CorruptError, UnknownNameError
+from interp.loss import loss_per_token
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.checkpoint import load_small, save_small
 from interp.models.loading import load_model
 from interp.models.planted import planted_circuit, planted_copying, planted_induction
 from interp.models.residual import ResidualStream
 from interp.models.small import SmallConfig, build_small
-from interp.models.toys import repeating_rows, second_half
+from interp.models.toys import repeating_rows
 from interp.models.training import TrainingConfig, train_small
 
 
@@ -24,6 +25,13 @@ def patterns(model, tokens: torch.Tensor) -> list[torch.Tensor]:
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(2)]
     _, cache = run_with_cache(model, tokens, names)
     return [cache[name][0] for name in names]
+
+
+def second_half(model, rows: torch.Tensor) -> dict[str, float]:
+    """Mean loss (nats) and accuracy over the second half of rows that repeat once: the copying itself."""
+    half = rows.shape[1] // 2
+    right = model(rows)[:, half - 1 : -1].argmax(-1) == rows[:, half:]
+    return {"loss": float(loss_per_token(model, rows)[:, half - 1 :].mean()), "accuracy": float(right.float().mean())}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -59,6 +67,19 @@ def test_planted_copying_behaves_alike_without_induction_attention() -> None:
 def test_planted_residuals_are_plain_sums() -> None:
     for model in (planted_induction(), planted_copying()):
         assert ResidualStream(model).check_additive() < 1e-6
+
+
+def test_a_residual_multiplier_is_refused() -> None:
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    config = GraniteConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=50,
+        intermediate_size=64, residual_multiplier=0.2, attn_implementation="eager",
+    )  # fmt: skip
+    plain = GraniteForCausalLM(config).eval()
+    with pytest.raises(ConfigError, match="not the plain sum"):
+        ResidualStream(build_bridge_from_module(plain, "GraniteForCausalLM", hf_config=config))
 
 
 def test_planted_circuit_names_the_seven_edges() -> None:

@@ -272,7 +272,7 @@ def test_the_null_has_the_second_moments_of_the_dictionary():
 
 def test_nearest_cosines_leave_a_row_itself_out():
     rows = torch.tensor([[1.0, 0], [2, 0], [0, 1], [-1, 0]])
-    torch.testing.assert_close(nearest_cosines(rows, rows_at_once=3), torch.tensor([1.0, 1, 0, 0]))
+    torch.testing.assert_close(nearest_cosines(rows), torch.tensor([1.0, 1, 0, 0]))
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

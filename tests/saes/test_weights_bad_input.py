@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from interp.errors import CorruptError, MismatchError, NonFiniteError, UnknownNameError, WorkbenchError
 from saes.weights.circuit_tracer import load_cross_layer_transcoder
+from saes.weights.layout import read_npz, read_pt
 from saes.weights.read import load_dictionary
-from saes.weights.source import read_npz, read_pt
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 PROBE = "probe.safetensors"

@@ -13,8 +13,8 @@ from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights import saelens, selfcheck
 from saes.weights.folder import WEIGHTS, load_sae, save_sae
+from saes.weights.layout import Conversion
 from saes.weights.read import FORMATS, load_checked
-from saes.weights.source import Conversion
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
