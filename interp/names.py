@@ -49,6 +49,18 @@ _KNOWN_SUFFIXES = (
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _HEAD = re.compile(r"^L(\d+)H(\d+)$")
 _MLP = re.compile(r"^L(\d+)MLP$")
+_FEATURE = re.compile(r"^L(\d+)([a-z]+)\.(\d+|error)$")
+
+# Where dictionaries sit in a block, in the order of computation: short name, hook point, place among the block's nodes.
+_FEATURE_PLACES = {
+    "pre": ("hook_resid_pre", -0.1),
+    "z": ("attn.hook_z", 0.1),
+    "attn": ("hook_attn_out", 0.2),
+    "mid": ("hook_resid_mid", 0.3),
+    "neurons": ("mlp.hook_post", 0.4),
+    "mlp": ("hook_mlp_out", 0.5),
+    "resid": ("hook_resid_post", 0.6),
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -83,16 +95,22 @@ def parse_head(text: str) -> HeadName:
 
 @dataclass(frozen=True)
 class NodeName:
-    """One node of a circuit: `embed`, a head `L5H1`, an MLP `L5MLP`, or `logits`."""
+    """One node of a circuit: `embed`, a head `L5H1`, an MLP `L5MLP`, `logits`; in circuits of sparse features a feature
+    `L5resid.123` of the dictionary at a place, or what that dictionary leaves out, `L5resid.error`."""
 
     kind: str
-    """`embed`, `head`, `mlp` or `logits`"""
+    """`embed`, `head`, `mlp`, `logits`, `feature` or `error`"""
     layer: int | None = None
     head: int | None = None
+    place: str = ""
+    """of a feature or error: `pre z attn mid neurons mlp resid`"""
+    feature: int | None = None
 
     def __str__(self) -> str:
         if self.kind == "head":
             return f"L{self.layer}H{self.head}"
+        if self.place:
+            return f"L{self.layer}{self.place}.{'error' if self.feature is None else self.feature}"
         return f"L{self.layer}MLP" if self.kind == "mlp" else self.kind
 
     @property
@@ -100,6 +118,8 @@ class NodeName:
         """Sorts nodes as the model computes them: embed, then per layer heads and MLP, then logits."""
         if self.layer is None:
             return (-1.0 if self.kind == "embed" else float("inf"), 0, 0)
+        if self.place:
+            return (self.layer + _FEATURE_PLACES[self.place][1], int(self.kind == "error"), self.feature or 0)
         return (float(self.layer), int(self.kind == "mlp"), self.head or 0)
 
 
@@ -111,7 +131,26 @@ def parse_node(text: str) -> NodeName:
         return NodeName("head", int(match[1]), int(match[2]))
     if match := _MLP.match(text):
         return NodeName("mlp", int(match[1]))
-    raise UnknownNameError("node", text, ["embed", "L5H1", "L5MLP", "logits"])
+    if (match := _FEATURE.match(text)) and match[2] in _FEATURE_PLACES:
+        if match[3] == "error":
+            return NodeName("error", int(match[1]), place=match[2])
+        return NodeName("feature", int(match[1]), place=match[2], feature=int(match[3]))
+    raise UnknownNameError("node", text, ["embed", "L5H1", "L5MLP", "logits", "L5resid.123", "L5resid.error"])
+
+
+def feature_node(hook_point: str, feature: int | None) -> NodeName:
+    """The node of a feature of the dictionary at a hook point; None: of its error.
+
+    Raises `UnknownNameError` for a place that features in circuits cannot have.
+
+    >>> str(feature_node("blocks.9.hook_resid_post", 123))
+    'L9resid.123'
+    """
+    place = parse_hook_point(hook_point)
+    short = next((name for name, (suffix, _) in _FEATURE_PLACES.items() if suffix == place.suffix), None)
+    if place.layer is None or short is None:
+        raise UnknownNameError("place of features", hook_point, [f"blocks.N.{s}" for s, _ in _FEATURE_PLACES.values()])
+    return NodeName("error" if feature is None else "feature", place.layer, place=short, feature=feature)
 
 
 def parse_hook_point(text: str) -> HookPoint:
