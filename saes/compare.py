@@ -4,12 +4,11 @@ A reconstruction is bought with active features, so errors compare only at the s
 the smallest L0 among them (`truncation.py`). Dictionaries that learned nothing stand in the table: principal
 components, the place's own coordinates (at `mlp.hook_post` its neurons), an untrained SAE. And a better reconstruction
 is no proof of better features: where the data come from a known dictionary, the table also says how much of it was
-found, and `reversals` names the pairs that the reconstruction error ranks the wrong way round.
+found, and `reversals` names the pairs that the reconstruction error ranks the wrong way round. Runs that differ only in
+their seed are also shown as one, with the interval over seeds: a difference within it is noise.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
 from torch import Tensor
@@ -17,90 +16,21 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.recording.store import Recording
 from saes.baselines import coordinates_of, untrained_sae
-from saes.evaluate import Evaluation, ModelEvaluation, evaluate_in_model, evaluate_on_recording
+from saes.comparison import Compared, Comparison, ProbedRow, group_rows
+from saes.decoder_cosines import near_copies, nearest_cosines
+from saes.evaluate import Evaluation, evaluate_on_recording
+from saes.evaluate_model import ModelEvaluation, can_splice, evaluate_all_in_model
 from saes.kinds.base import SAE
 from saes.pca import pca_of
-from saes.recovery import Recovery, measure_recovery
+from saes.recovery import measure_recovery
 from saes.source import Source
 from saes.synthetic import SyntheticData
 from saes.truncation import truncate
 
-NEAR_COPY = 0.9
-"""Cosine above which a decoder row has a near copy."""
-
-REVERSAL = 0.1
-"""By how much F1 must be lower for a better reconstruction to be called misleading: three times what the difference
-between two seeds of one kind varies by (standard deviation .03)."""
-
 CUT_ROWS = 65_536
 """Held-out rows at most on which cutoffs are set."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Compared:
-    """One dictionary of a comparison. `own` and `matched` are on held-out rows."""
-
-    name: str
-    architecture: str
-    d_sae: int
-    baseline: bool
-    own: Evaluation
-    """at the L0 that it has by itself"""
-    matched: Evaluation
-    """cut to the common L0; the same numbers where it has no more than that"""
-    nearest_cosine: float
-    """Mean over features of the largest cosine with another decoder row; random rows have more than 0."""
-    near_copies: float
-    """Share of features with another decoder row above `NEAR_COPY`."""
-    model: ModelEvaluation | None = None
-    """inside the model, at the common L0"""
-    recovery: Recovery | None = None
-    """against the truth, where there is one, at its own L0"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reversal:
-    """`lower_error` reconstructs better than `more_found` and has found less of the true dictionary."""
-
-    lower_error: Compared
-    more_found: Compared
-
-    def __str__(self) -> str:
-        a, b = self.lower_error, self.more_found
-        assert a.recovery is not None
-        assert b.recovery is not None
-        return (
-            f"{a.name} reconstructs better than {b.name} (FVU {a.own.fvu:.3f} against {b.own.fvu:.3f}, at L0 "
-            f"{a.own.l0:.1f} and {b.own.l0:.1f}) but found less of the true dictionary "
-            f"(F1 {a.recovery.f1:.2f} against {b.recovery.f1:.2f})"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What `compare` found."""
-
-    l0: float
-    """the common L0 that was aimed at"""
-    rows: list[Compared]
-
-    @property
-    def reversals(self) -> list[Reversal]:
-        """Pairs, baselines left out, whose order by reconstruction error is that of the true features turned round."""
-        trained = [row for row in self.rows if row.recovery and not row.baseline]
-        return [Reversal(lower_error=a, more_found=b) for a, b in permutations(trained, 2) if _misleads(a, b)]
-
-    def table(self) -> str:
-        """Plain text, one dictionary a line, best matched FVU first, and the reversals below."""
-        columns = _columns(self)
-        rows = sorted(self.rows, key=lambda row: row.matched.fvu)
-        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-            for line in cells
-        ]
-        return "\n".join([*lines, *map(str, self.reversals)])
+Progress = Callable[[int, int, dict], None]
 
 
 def compare(
@@ -111,15 +41,20 @@ def compare(
     baselines: bool = True,
     model: Any = None,
     tokens: Tensor | None = None,
+    documents: Tensor | None = None,
     truth: SyntheticData | None = None,
+    probing: Mapping[str, ProbedRow] | None = None,
+    groups: Mapping[str, str] | None = None,
     heldout_fraction: float = 0.1,
     seed: int = 0,
-    progress: Callable[[int, int, dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Compare dictionaries that read and reconstruct the same place; `l0` None takes the smallest L0 among them.
 
-    With `model` and `tokens [n, n_ctx]` what the model loses is measured too. `truth` is what the recording was drawn
-    from (`read_synthetic`). Baselines stand where one place is read and reconstructed; they get `k` = the common L0.
+    With `model` and `tokens [n, n_ctx]` (and their `documents`) what the model loses is measured too. `truth` is what
+    the recording was drawn from (`read_synthetic`). `probing` says what sparse probes found, by name; `groups` which
+    dictionaries are runs of one recipe. Baselines stand where one place is read and reconstructed; they get `k` = the
+    common L0.
 
     Raises `ConfigError` (nothing to compare, an L0 not above 0), `MismatchError` (dictionaries of other places).
     """
@@ -128,17 +63,22 @@ def compare(
         raise ConfigError(f"l0 must be above 0, got {l0}")
 
     def heldout(sae: SAE) -> Evaluation:
-        return evaluate_on_recording(sae, recording, heldout_fraction=heldout_fraction)
+        return evaluate_on_recording(sae, recording, heldout_fraction=heldout_fraction, seed=seed)
 
     own = {name: heldout(sae) for name, sae in saes.items()}
     target = min(found.l0 for found in own.values()) if l0 is None else l0
     others = _baselines(next(iter(saes.values())), recording, target, heldout_fraction, seed) if baselines else {}
     everyone = {**saes, **{name: sae for name, sae in others.items() if name not in saes}}
+    cuts = {
+        name: truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
+        for name, sae in everyone.items()
+    }
+    inside: dict[str, ModelEvaluation] = {}
+    if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
+        inside = evaluate_all_in_model(cuts, model, tokens, documents=documents, seed=seed, progress=progress)
     rows = []
     for number, (name, sae) in enumerate(everyone.items()):
         before = own.get(name) or heldout(sae)
-        cut = truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
-        inside = model is not None and tokens is not None and sae.hook_point_out in ("", sae.hook_point)
         nearest = nearest_cosines(sae.decoder_directions)
         rows.append(
             Compared(
@@ -147,29 +87,17 @@ def compare(
                 d_sae=sae.d_sae,
                 baseline=name not in saes,
                 own=before,
-                matched=before if cut is sae else heldout(cut),
+                matched=before if cuts[name] is sae else heldout(cuts[name]),
                 nearest_cosine=float(nearest.mean()),
-                near_copies=float((nearest > NEAR_COPY).float().mean()),
-                model=evaluate_in_model(cut, model, tokens) if inside and tokens is not None else None,
+                near_copies=near_copies(nearest),
+                model=inside.get(name),
                 recovery=measure_recovery(sae, truth, seed=seed) if truth else None,
+                probing=(probing or {}).get(name),
             )
         )
         if progress:
             progress(number + 1, len(everyone), {"dictionary": name})
-    return Comparison(l0=target, rows=rows)
-
-
-def nearest_cosines(directions: Tensor) -> Tensor:
-    """`[n]`: the largest cosine of every row of `directions [n, d]` with another row."""
-    from interp.atlas.neighbours import nearest_neighbours
-
-    return 1 - nearest_neighbours(directions.detach().cpu(), 1).distances[:, 0]
-
-
-def _misleads(a: Compared, b: Compared) -> bool:
-    if not (a.recovery and b.recovery):
-        return False
-    return a.own.fvu < b.own.fvu and a.recovery.f1 < b.recovery.f1 - REVERSAL
+    return Comparison(l0=target, rows=rows, groups=group_rows(rows, groups or {}))
 
 
 def _check_places(saes: Mapping[str, SAE]) -> None:
@@ -199,27 +127,3 @@ def _heldout_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> It
         n += len(batch.x)
         if n >= CUT_ROWS:
             return
-
-
-def _columns(comparison: Comparison) -> list[tuple[str, Callable[[Compared], str]]]:
-    columns: list[tuple[str, Callable[[Compared], str]]] = [
-        ("dictionary", lambda row: row.name),
-        ("features", lambda row: f"{row.d_sae:,}"),
-        ("L0", lambda row: f"{row.own.l0:.1f}"),
-        ("FVU", lambda row: f"{row.own.fvu:.4f}"),
-        ("L0 cut", lambda row: f"{row.matched.l0:.1f}"),
-        (f"FVU at L0 {comparison.l0:.1f}", lambda row: f"{row.matched.fvu:.4f}"),
-        ("dead", lambda row: f"{row.own.dead_fraction:.1%}"),
-        ("dense", lambda row: f"{row.own.dense_fraction:.1%}"),
-        ("nearest cos", lambda row: f"{row.nearest_cosine:.2f}"),
-        (f"cos > {NEAR_COPY}", lambda row: f"{row.near_copies:.1%}"),
-        ("rel. bias", lambda row: f"{row.own.relative_bias:.3f}"),
-        ("l2 ratio", lambda row: f"{row.own.l2_ratio:.3f}"),
-    ]
-    if any(row.model for row in comparison.rows):
-        columns.append(("CE recovered", lambda row: f"{row.model.ce_recovered:.3f}" if row.model else ""))
-        columns.append(("from mean", lambda row: f"{row.model.ce_recovered_from_mean:.3f}" if row.model else ""))
-    if any(row.recovery for row in comparison.rows):
-        columns.append(("MCC", lambda row: f"{row.recovery.mcc:.3f}" if row.recovery else ""))
-        columns.append(("F1", lambda row: f"{row.recovery.f1:.3f}" if row.recovery else ""))
-    return columns

@@ -1,22 +1,25 @@
-"""How good an SAE is: on recorded activations, and inside the model.
+"""How good an SAE is on recorded activations: reconstruction, sparsity, and which latents are in use.
 
-All sums are streamed in float64, so the numbers do not depend on the batch size.
+All sums are streamed in float64, so the numbers do not depend on the batch size; intervals are over documents
+(`bootstrap.py`), since tokens of one document are alike. What the model loses is in `evaluate_model.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
-from interp.names import canonical_hook_point, parse_hook_point
 from interp.recording.store import Recording, Split
-from saes.intervene import Hook, keep_positions, replace_with, splice
+from saes.bootstrap import DocumentBootstrap, Ends
 from saes.kinds.base import SAE
 from saes.schema import DENSE
 from saes.source import Source
+
+DENSITY_EDGES = tuple(float(edge) for edge in np.linspace(-6, 0, 25))
+"""`log10` of the share of tokens on which a latent fires: bins of the density histogram."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +41,15 @@ class Evaluation:
     """`E|x_hat|^2 / E[x . x_hat]`: 1 is unbiased, below 1 is shrinkage (2404.16014, equation 10)."""
     cosine: float
     """Mean cosine between `x` and `x_hat`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelEvaluation:
-    """What the model loses when the reconstruction takes the place of the activation. CE and KL in nats per token."""
-
-    n_tokens: int
-    """Predicted tokens; what the first position of a sequence predicts is left out."""
-    ce_clean: float
-    ce_spliced: float
-    ce_zero: float
-    ce_mean: float
-    ce_recovered: float
-    """`(ce_zero - ce_spliced) / (ce_zero - ce_clean)`: 1 loses nothing, 0 is as bad as zeros."""
-    ce_recovered_from_mean: float
-    """The same against the mean activation instead of zeros, which is the harder baseline."""
-    kl_spliced: float
-    """`KL(clean || spliced)`."""
+    n_documents: int = 0
+    """Documents that these tokens come from: what the intervals count as observations."""
+    intervals: dict[str, Ends] = field(default_factory=dict)
+    """`score -> (low, high)`, 95 %, over documents; empty with fewer than `bootstrap.MIN_DOCUMENTS`. Shares of dead and
+    dense features have none: a resampled text always lacks documents on which rare features fire."""
+    density_edges: tuple[float, ...] = DENSITY_EDGES
+    density_counts: tuple[int, ...] = ()
+    """Features per bin of `log10(share of tokens)`, those rarer than the first edge in the first bin. Dead ones are in
+    none, so the counts add up to `d_sae * (1 - dead_fraction)`."""
 
 
 @torch.no_grad()
@@ -66,20 +60,21 @@ def evaluate_on_recording(
     *,
     heldout_fraction: float = 0.1,
     batch_size: int = 4096,
+    seed: int = 0,
     progress: Callable[[int, int, dict], None] | None = None,
 ) -> Evaluation:
     """Measure on recorded rows at the places that the SAE reads and reconstructs; a crosscoder of several models takes
-    as many recordings. Raises `ConfigError` when the split is empty."""
+    as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the split is empty."""
     source = Source(recording, sae.hook_points, target=sae.hook_point_out)
     first = source.recording
     if source.d_in != sae.d_in:
         places = ", ".join(sae.hook_points)
         raise MismatchError(f"{first.folder} has width {source.d_in} at {places}, the SAE expects {sae.d_in}")
-    sums = _Sums(sae)
+    sums, documents = _Sums(sae, seed), DocumentsOfRows(first)
     for batch in source.sequential(batch_size=batch_size, split=split, heldout_fraction=heldout_fraction):
         if not len(batch.rows):  # a shard without documents of this split
             continue
-        sums.add(batch.x, batch.x if batch.target is None else batch.target)
+        sums.add(batch.x, batch.x if batch.target is None else batch.target, documents(batch.rows))
         if progress:
             progress(int(batch.rows[-1]) + 1, first.n_rows, {})
     if not sums.n:
@@ -87,112 +82,85 @@ def evaluate_on_recording(
     return sums.result()
 
 
+class DocumentsOfRows:
+    """Looks up which document each row of one shard belongs to; the last shard is kept."""
+
+    def __init__(self, recording: Recording):
+        self.recording, self.shard = recording, -1
+        self.document = torch.empty(0, dtype=torch.int32)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """`rows [n]`: global numbers, all of one shard (as `Recording.sequential` gives them)."""
+        starts = self.recording.shard_starts
+        shard = int(np.searchsorted(starts, int(rows[0]), side="right") - 1)
+        if shard != self.shard:
+            self.shard, self.document = shard, self.recording.token_shard(shard).document
+        return self.document[rows - int(starts[shard])].long()
+
+
 class _Sums:
-    """Running sums over tokens."""
+    """Running sums over tokens. Per token: `TERMS`, then the target itself, for its mean."""
 
-    def __init__(self, sae: SAE):
-        self.sae, self.n, self.active = sae, 0, 0
+    TERMS = ("n", "active", "error", "square", "made", "dot", "ratio", "cosine")
+
+    def __init__(self, sae: SAE, seed: int):
+        self.sae, self.n = sae, 0
         self.fired = torch.zeros(sae.d_sae, dtype=torch.int64)
-        self.mean = torch.zeros(sae.d_out, dtype=torch.float64)
-        self.totals = torch.zeros(6, dtype=torch.float64)
+        self.bootstrap = DocumentBootstrap(seed=seed)
 
-    def add(self, x: Tensor, target: Tensor) -> None:
+    def add(self, x: Tensor, target: Tensor, document: Tensor) -> None:
         acts = self.sae.encode_sparse(x)
         recons = self.sae.complete(self.sae.decode_sparse(acts), x).double()
         x, on = target.double(), acts.values > 0
         self.n += len(x)
-        self.active += int(on.sum())
         self.fired += torch.bincount(acts.indices[on].long(), minlength=self.sae.d_sae)
-        self.mean += x.sum(0)
         length, made = x.norm(dim=1), recons.norm(dim=1)
         dot = (x * recons).sum(1)
-        per_token = [(x - recons).square().sum(1), length**2, made**2, dot]
-        ratios = [made / length.clamp_min(1e-30), dot / (length * made).clamp_min(1e-30)]
-        self.totals += torch.stack([part.sum() for part in (*per_token, *ratios)])
+        terms = [
+            torch.ones_like(length),
+            on.sum(1).double(),
+            (x - recons).square().sum(1),
+            length**2,
+            made**2,
+            dot,
+            made / length.clamp_min(1e-30),
+            dot / (length * made).clamp_min(1e-30),
+        ]
+        self.bootstrap.add(torch.cat([torch.stack(terms, 1), x], dim=1), document)
 
     def result(self) -> Evaluation:
-        error, square, made_square, dot, ratio, cosine = (self.totals / self.n).tolist()
-        variance = square - float((self.mean / self.n).square().sum())
+        scores = {
+            "l0": lambda s: _mean(s, "active"),
+            "fvu": self._fvu,
+            "l2_ratio": lambda s: _mean(s, "ratio"),
+            "relative_bias": lambda s: _mean(s, "made") / _mean(s, "dot"),
+            "cosine": lambda s: _mean(s, "cosine"),
+        }
+        whole = {name: float(score(self.bootstrap.sums[:1])) for name, score in scores.items()}
+        share = self.fired[self.fired > 0].double() / self.n
+        logs = share.log10().clamp(DENSITY_EDGES[0], DENSITY_EDGES[-1])
         return Evaluation(
             n_tokens=self.n,
-            l0=self.active / self.n,
-            fvu=error / max(variance, 1e-30),
+            l0=whole["l0"],
+            fvu=whole["fvu"],
+            l2_ratio=whole["l2_ratio"],
+            relative_bias=whole["relative_bias"],
+            cosine=whole["cosine"],
             dead_fraction=float((self.fired == 0).float().mean()),
             dense_fraction=float((self.fired > DENSE * self.n).float().mean()),
-            l2_ratio=ratio,
-            relative_bias=made_square / dot if dot else float("nan"),
-            cosine=cosine,
+            n_documents=self.bootstrap.n_documents,
+            intervals=self.bootstrap.intervals(scores),
+            density_counts=tuple(map(int, np.histogram(logs.numpy(), bins=DENSITY_EDGES)[0])),
         )
 
-
-@torch.no_grad()
-def evaluate_in_model(
-    sae: SAE,
-    model: Any,
-    tokens: Tensor,
-    *,
-    batch_size: int = 8,
-    progress: Callable[[int, int, dict], None] | None = None,
-) -> ModelEvaluation:
-    """Cross-entropy of `model` on `tokens [n, n_ctx]` with the activation clean, spliced, zeroed, set to its mean.
-
-    The first position (BOS in our recordings, whose residual is like no other) is never touched and not scored.
-    `model` needs `run_with_hooks(tokens, return_type=, fwd_hooks=, stop_at_layer=)`, as TransformerBridge has it.
-    """
-    if tokens.ndim != 2 or tokens.shape[1] < 3:
-        raise ConfigError(f"tokens must be [n, n_ctx] with n_ctx >= 3, got {list(tokens.shape)}")
-    mean = _mean_activation(sae, model, tokens, batch_size)
-    hooks: dict[str, Hook | None] = {
-        "clean": None,
-        "spliced": splice(sae),
-        "zero": replace_with(torch.zeros_like(mean)),
-        "mean": replace_with(mean),
-    }
-    ce, kl, done = dict.fromkeys(hooks, 0.0), 0.0, 0
-    for batch in tokens.split(batch_size):
-        clean = None
-        for name, hook in hooks.items():
-            logp = _log_probabilities(model, batch, sae.hook_point, hook)
-            ce[name] -= float(logp.gather(-1, batch[:, 2:, None].to(logp.device)).double().sum())
-            clean = logp if clean is None else clean
-            if name == "spliced":
-                kl += float((clean.exp() * (clean - logp)).double().sum())
-        done += len(batch)
-        if progress:
-            progress(done, len(tokens), {})
-    n = tokens.shape[0] * (tokens.shape[1] - 2)
-    return _model_evaluation({name: total / n for name, total in ce.items()}, kl / n, n)
+    def _fvu(self, sums: Tensor) -> Tensor:
+        """The variance is about the mean of all tokens in every replicate: a mean fitted anew to a replicate's few
+        documents takes up part of what they differ by, and would push the interval up."""
+        whole = self.bootstrap.sums[0, len(self.TERMS) :] / self.n
+        about = sums[:, len(self.TERMS) :] @ whole / sums[:, 0]
+        variance = _mean(sums, "square") - 2 * about + whole.square().sum()
+        return _mean(sums, "error") / variance.clamp_min(1e-30)
 
 
-def _model_evaluation(ce: dict[str, float], kl: float, n: int) -> ModelEvaluation:
-    return ModelEvaluation(
-        n_tokens=n,
-        ce_clean=ce["clean"],
-        ce_spliced=ce["spliced"],
-        ce_zero=ce["zero"],
-        ce_mean=ce["mean"],
-        ce_recovered=(ce["zero"] - ce["spliced"]) / (ce["zero"] - ce["clean"]),
-        ce_recovered_from_mean=(ce["mean"] - ce["spliced"]) / (ce["mean"] - ce["clean"]),
-        kl_spliced=kl,
-    )
-
-
-def _log_probabilities(model: Any, tokens: Tensor, hook_point: str, hook: Hook | None) -> Tensor:
-    """`[n, n_ctx - 2, d_vocab]`: predictions made at positions 1 to n_ctx - 2."""
-    hooks = [(hook_point, keep_positions(hook, 1))] if hook else []
-    logits = model.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks)
-    return logits[:, 1:-1].float().log_softmax(-1)
-
-
-def _mean_activation(sae: SAE, model: Any, tokens: Tensor, batch_size: int) -> Tensor:
-    """`[d_in]`: mean over all but the first position."""
-    total = torch.zeros(sae.d_in, dtype=torch.float64)
-
-    def add(value: Tensor, hook: object = None) -> None:
-        total.add_(value[:, 1:].double().sum((0, 1)).cpu())
-
-    layer = parse_hook_point(canonical_hook_point(sae.hook_point)).layer
-    stop = {} if layer is None else {"stop_at_layer": layer + 1}
-    for batch in tokens.split(batch_size):
-        model.run_with_hooks(batch, return_type=None, fwd_hooks=[(sae.hook_point, add)], **stop)
-    return (total / (tokens.shape[0] * (tokens.shape[1] - 1))).float()
+def _mean(sums: Tensor, term: str) -> Tensor:
+    return sums[:, _Sums.TERMS.index(term)] / sums[:, 0]

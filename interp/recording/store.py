@@ -240,17 +240,24 @@ class Recording:
 
         Contexts with padding are left out; BOS stays where it was. At most `limit` of them.
         """
-        found = [torch.empty(0, self.context_length, dtype=torch.int64)]
+        return self.contexts_and_documents(split=split, limit=limit, heldout_fraction=heldout_fraction)[0]
+
+    def contexts_and_documents(
+        self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1
+    ) -> tuple[Tensor, Tensor]:
+        """The same contexts, and the document of each of their tokens, `[n, context_length]` int64 both; -1 is BOS."""
+        found = [torch.empty(2, 0, self.context_length, dtype=torch.int64)]
         for shard in range(self.n_shards):
-            if limit is not None and sum(map(len, found)) >= limit:
+            if limit is not None and sum(part.shape[1] for part in found) >= limit:
                 break
             tokens, document, _ = (t.reshape(-1, self.context_length) for t in self.token_shard(shard))
             chosen = torch.zeros(document.numel(), dtype=torch.bool)
             chosen[self.real_rows(shard, split, heldout_fraction)] = True
             real = document >= 0
             whole = (chosen.reshape(document.shape) == real).all(1) & real[:, -1]
-            found.append(tokens[whole].long())
-        return torch.cat(found)[:limit]
+            found.append(torch.stack([tokens[whole], document[whole]]).long())
+        tokens, documents = torch.cat(found, dim=1)[:, :limit]
+        return tokens, documents
 
     def verify(self) -> list[str]:
         """Problems found by checksum, one line each, naming the file; empty when all is well."""

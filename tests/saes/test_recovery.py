@@ -9,8 +9,10 @@ from planted import ReluDictionary
 
 from interp.errors import ConfigError, MismatchError
 from saes.baselines import coordinates_of, untrained_sae
-from saes.compare import Comparison, compare, nearest_cosines
+from saes.compare import compare
+from saes.comparison import Comparison
 from saes.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig
+from saes.decoder_cosines import nearest_cosines
 from saes.evaluate import evaluate_on_recording
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE

@@ -9,7 +9,7 @@ from saes.config import BatchTopKConfig, TopKConfig, TrainConfig
 from saes.run import Job
 from saes.synthetic import SyntheticConfig, SyntheticData
 from saes.synthetic_recording import HOOK_POINT, write_synthetic
-from saes.train import train_many
+from saes.train import train_many, train_sae
 from workbench.__main__ import main
 
 
@@ -25,6 +25,8 @@ def root(tmp_path_factory):
     jobs = [Job(sae=c, train=settings, folder=workspace.path("sae", name)) for name, c in configs.items()]
     for _ in train_many(recording, HOOK_POINT, jobs):
         pass
+    again = TrainConfig(tokens=40_000, batch_size=256, lr=1e-2, log_every=1000, seed=1)
+    train_sae(recording, HOOK_POINT, configs["one"], again, workspace.path("sae", "one-again"))
     yield workspace.root
     torch.set_num_threads(before)
 
@@ -63,6 +65,19 @@ def test_shared_features_are_said_with_their_null(root, capsys):
     each = shared["one, two"]
     assert -1 <= each["mean_cosine_random"] < each["mean_cosine"] <= 1
     assert f"one, two: {each['finding']}" in capsys.readouterr().out
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):
+    assert compare(root, "one", "two", "one-again", "--no-baselines", "--name", "seeds") == 0
+    found = read_json(root / "evaluations" / "seeds" / "comparison.json")
+    (group,) = found["groups"]
+    assert (group["name"], group["members"]) == ("one", ["one", "one-again"])
+    scores = {row["name"]: row["recovery"]["f1"] for row in found["rows"]}
+    mean, low, high = group["scores"]["F1"]
+    assert mean == pytest.approx((scores["one"] + scores["one-again"]) / 2)
+    assert low < min(scores["one"], scores["one-again"]) <= max(scores["one"], scores["one-again"]) < high
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("one, 2 seeds: L0 ")]
+    assert f"F1 {mean:.3f} [{low:.3f}, {high:.3f}]" in line
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from interp.artifacts import hash_json
 from interp.errors import ConfigError, WorkbenchError
 from workbench.options import Options, slug
 from workbench.terminal import bar, say, wrote
 
 if TYPE_CHECKING:
+    from interp.workspace import Workspace
     from saes.kinds.base import SAE
 
 
@@ -71,9 +73,11 @@ class Compare(Options):
         draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
         planted = "synthetic" in recording.manifest.config
         held = min(fractions)  # held-out splits are nested: documents that none of them was trained on
-        tokens = None
+        tokens = documents = None
         if self.contexts and not planted:
-            tokens = recording.contexts(split="heldout", limit=self.contexts, heldout_fraction=held)
+            tokens, documents = recording.contexts_and_documents(
+                split="heldout", limit=self.contexts, heldout_fraction=held
+            )
         try:
             with bar("comparing", "dictionaries") as progress:
                 found = compare(
@@ -83,6 +87,8 @@ class Compare(Options):
                     baselines=self.baselines,
                     model=open_recording_model(recording) if tokens is not None and len(tokens) else None,
                     tokens=tokens,
+                    documents=documents,
+                    groups=self.groups(workspace),
                     truth=read_synthetic(recording) if planted else None,
                     heldout_fraction=held,
                     seed=self.seed,
@@ -99,6 +105,16 @@ class Compare(Options):
         say("\n".join([found.table(), *(f"{pair}: {each['finding']}" for pair, each in shared.items())]))
         best = min(found.rows, key=lambda row: row.matched.fvu)
         wrote(folder, f"at L0 {found.l0:.1f} {best.name} reconstructs best (FVU {best.matched.fvu:.4f})")
+
+    def groups(self, workspace: "Workspace") -> dict[str, str]:
+        """SAE -> the first SAE with the same settings but the seed."""
+        firsts: dict[str, str] = {}
+        found = {}
+        for name in self.saes:
+            config = workspace.manifest("sae", name).config
+            if config.get("kind") != "imported":
+                found[name] = firsts.setdefault(hash_json({**config, "seed": None}), name)
+        return found
 
 
 def _shared(saes: dict[str, "SAE"], seed: int) -> dict[str, dict[str, Any]]:

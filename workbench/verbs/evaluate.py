@@ -1,11 +1,19 @@
 """`workbench evaluate SAE`: what the reconstruction keeps, on held-out text and inside the model."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from workbench.options import Options
 from workbench.terminal import bar, wrote
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.recording.store import Recording
+    from saes.kinds.base import SAE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,38 +30,91 @@ class Evaluate(Options):
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def run(self) -> None:
-        from interp.artifacts import Draft, write_json
-        from saes.evaluate import evaluate_in_model, evaluate_on_recording
-        from workbench.steps import open_dictionary, open_recording_model
+        from interp.artifacts import Draft, read_json, write_json
+        from saes.evaluate import evaluate_on_recording
+        from workbench.steps import open_dictionary
 
         workspace = self.open_workspace()
         threads = self.use_threads()
         chosen = open_dictionary(workspace, self.sae, self.recording)
         sae = chosen.load_sae(allow_other_weights=self.allow_other_weights)
+        fraction = workspace.manifest("sae", self.sae).config.get("heldout_fraction", 0.1)
         folder = workspace.path("evaluation", self.name or self.sae)
         config = {"sae": self.sae, "recording": chosen.recording.folder.name, "contexts": self.contexts}
         parents = {**chosen.parents, chosen.recording.key: chosen.recording.manifest.content_hash}
         draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
-        with bar("held-out tokens", "tokens") as progress:
-            found = asdict(evaluate_on_recording(sae, chosen.recording, progress=progress))
-        tokens = chosen.recording.contexts(split="heldout", limit=self.contexts)
-        if len(tokens) and sae.hook_point_out in ("", sae.hook_point):  # a transcoder replaces nothing that it reads
-            model = open_recording_model(chosen.recording)
-            with bar("inside the model", "contexts") as progress:
-                found["model"] = asdict(evaluate_in_model(sae, model, tokens, progress=progress))
-        write_json(draft.path / "evaluation.json", found)
-        draft.finish(summary=found, parents=parents, threads=threads)
+        path = draft.path / "evaluation.json"
+        found = read_json(path) if path.exists() else {}
+        if not found:
+            with bar("held-out tokens", "tokens") as progress:
+                scores = evaluate_on_recording(
+                    sae, chosen.recording, heldout_fraction=fraction, seed=self.seed, progress=progress
+                )
+            found = asdict(scores)
+            write_json(path, found)
+        for part, measure in self.parts(sae, chosen.recording, fraction).items():
+            if part in found:
+                continue
+            found[part] = measure()
+            write_json(path, found)
+        draft.finish(summary=summary_of(found), parents=parents, threads=threads)
         wrote(folder, describe_evaluation(found))
+
+    def parts(self, sae: "SAE", recording: "Recording", fraction: float) -> dict[str, Callable[[], Any]]:
+        """What is measured besides the held-out rows, by its key in `evaluation.json`; kept once measured."""
+        from saes.decoder_cosines import decoder_cosines
+        from saes.evaluate_model import can_splice
+
+        parts: dict[str, Callable[[], Any]] = {
+            "decoder": lambda: asdict(decoder_cosines(sae.decoder_directions, seed=self.seed))
+        }
+        planted = "synthetic" in recording.manifest.config
+        if self.contexts and can_splice(sae) and not planted:
+            tokens, documents = recording.contexts_and_documents(
+                split="heldout", limit=self.contexts, heldout_fraction=fraction
+            )
+            if len(tokens):
+                parts["model"] = lambda: self.inside(sae, recording, tokens, documents)
+        return parts
+
+    def inside(self, sae: "SAE", recording: "Recording", tokens: "Tensor", documents: "Tensor") -> dict[str, Any]:
+        """The model's loss with the SAE in place."""
+        from saes.evaluate_model import evaluate_in_model
+        from workbench.steps import open_recording_model
+
+        model = open_recording_model(recording)
+        with bar("inside the model", "contexts") as progress:
+            found = evaluate_in_model(sae, model, tokens, documents=documents, seed=self.seed, progress=progress)
+        return asdict(found)
+
+
+def summary_of(found: dict) -> dict:
+    """The numbers a person would ask for first: those of `evaluation.json` that are single numbers, part by part."""
+    return {
+        key: summary_of(value) if isinstance(value, dict) else value
+        for key, value in found.items()
+        if isinstance(value, int | float | dict) and key != "intervals"
+    }
 
 
 def describe_evaluation(found: dict) -> str:
     """One line: reconstruction, sparsity, and what the model loses."""
-    line = f"FVU {found['fvu']:.3f} at L0 {found['l0']:.1f} on {found['n_tokens']:,} held-out tokens"
-    if "model" not in found:
+    line = f"FVU {_with_ends(found, 'fvu')} at L0 {found['l0']:.1f} on {found['n_tokens']:,} held-out tokens"
+    inside = found.get("model")
+    if inside is None:
         return line
-    inside = found["model"]
+    line += f"; in the model the loss goes from {inside['ce_clean']:.2f} to {inside['ce_spliced']:.2f} nats"
+    if inside["ce_recovered"] is None:
+        return f"{line}, where zeros cost nothing"
     return (
-        f"{line}; in the model the loss goes from {inside['ce_clean']:.2f} to {inside['ce_spliced']:.2f} nats "
-        f"({inside['ce_recovered']:.1%} recovered against zeros, "
-        f"{inside['ce_recovered_from_mean']:.1%} against the mean)"
+        f"{line} ({_with_ends(inside, 'ce_recovered')} recovered against zeros, "
+        f"{_with_ends(inside, 'ce_recovered_from_mean')} against the mean)"
     )
+
+
+def _with_ends(found: dict, score: str) -> str:
+    """`0.123 [0.119, 0.128]`; without an interval the number alone."""
+    if found[score] is None:
+        return "nothing to be"
+    ends = found.get("intervals", {}).get(score)
+    return f"{found[score]:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")

@@ -1,0 +1,88 @@
+"""`workbench evaluate`: from an SAE and its recording to the artefact, part by part."""
+
+import pytest
+import torch
+
+from interp.artifacts import partial_path, read_json, read_manifest, verify
+from interp.recording.store import Recording
+from interp.workspace import Workspace
+from saes.config import TopKConfig, TrainConfig, TranscoderConfig
+from saes.evaluate import evaluate_on_recording
+from saes.train import train_sae
+from saes.weights.folder import load_sae
+from workbench.__main__ import main
+from workbench.verbs import evaluate as verb
+
+HOOK, OUT = "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, tiny_model, text_documents):
+    """A recording of a small model of bytes, an SAE and a transcoder of it, hardly trained."""
+    from interp.recording.record import record
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"), create=True)
+    folder = workspace.path("recording", "bytes")
+    record(tiny_model, text_documents, folder, hook_points=[HOOK, OUT], n_tokens=8_000, context_length=24)
+    settings = TrainConfig(tokens=6_000, batch_size=256, lr=1e-2, log_every=1000, heldout_fraction=0.4)
+    configs = {"one": TopKConfig(d_sae=48, k=4), "across": TranscoderConfig(d_sae=48, k=4, target=OUT)}
+    for name, config in configs.items():
+        train_sae(Recording(folder), HOOK, config, settings, workspace.path("sae", name))
+    yield workspace.root
+    torch.set_num_threads(before)
+
+
+def evaluate(root, *arguments: str) -> int:
+    return main(["evaluate", *arguments, "--workspace", str(root), "--threads", "1"])
+
+
+def test_the_artefact_holds_every_score_with_its_interval(root, capsys):
+    assert evaluate(root, "one", "--contexts", "20") == 0
+    folder = root / "evaluations" / "one"
+    found, manifest = read_json(folder / "evaluation.json"), read_manifest(folder)
+    assert verify(folder) == []
+    sae, recording = load_sae(root / "saes" / "one"), Recording(root / "recordings" / "bytes")
+    expected = evaluate_on_recording(sae, recording, heldout_fraction=0.4)  # the split that the SAE was trained with
+    assert found["fvu"] == pytest.approx(expected.fvu)
+    low, high = found["intervals"]["fvu"]
+    assert low < found["fvu"] < high
+    assert found["n_documents"] >= 8
+    assert sum(found["density_counts"]) == round(48 * (1 - found["dead_fraction"]))
+    assert sum(found["decoder"]["counts"]) == 48
+    inside = found["model"]
+    assert inside["n_tokens"] <= 20 * 22
+    assert inside["kl_spliced"] > 0
+    assert manifest.summary["fvu"] == found["fvu"]
+    assert manifest.summary["model"]["ce_clean"] == inside["ce_clean"]
+    assert f"FVU {found['fvu']:.3f} [{low:.3f}, {high:.3f}]" in capsys.readouterr().out
+
+
+def test_a_transcoder_is_measured_at_its_target_inside_the_model(root):
+    assert evaluate(root, "across", "--contexts", "20") == 0
+    found = read_json(root / "evaluations" / "across" / "evaluation.json")
+    assert found["model"]["n_documents"] > 1
+    assert found["model"]["kl_spliced"] < found["model"]["kl_zero"]
+
+
+def test_a_part_that_was_measured_is_not_measured_again(root, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verb.Evaluate, "inside", stop)
+        with pytest.raises(KeyboardInterrupt):
+            verb.Evaluate(sae="one", name="stopped", workspace=root, contexts=8).run()
+    left = partial_path(root / "evaluations" / "stopped") / "evaluation.json"
+    assert {"fvu", "decoder"} <= read_json(left).keys()
+    with monkeypatch.context() as patch:
+        patch.setattr("saes.evaluate.evaluate_on_recording", stop)
+        assert evaluate(root, "one", "--name", "stopped", "--contexts", "8") == 0
+    found = read_json(root / "evaluations" / "stopped" / "evaluation.json")
+    assert found["model"]["n_tokens"] <= 8 * 22
+
+
+def test_without_contexts_the_model_is_left_alone(root):
+    assert evaluate(root, "one", "--name", "rows", "--contexts", "0") == 0
+    assert "model" not in read_json(root / "evaluations" / "rows" / "evaluation.json")
