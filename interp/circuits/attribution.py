@@ -44,6 +44,8 @@ KEEP_PER_PROMPT = 50_000_000
 """numbers: per-prompt scores beyond this are not kept"""
 ROWS_AT_ONCE = 256
 """rows of an exact run: edges times prompts"""
+POINTS_AT_ONCE = 8
+"""points whose gradients are summed before they meet the sources; each keeps one stream per layer"""
 
 
 def attribute(
@@ -187,9 +189,9 @@ def _approximate(
     shape = n, graph.n_positions, graph.n_slots, graph.n_sources
     scores = diff.new_zeros(shape, dtype=torch.promote_types(diff.dtype, torch.float32))
     start = torch.zeros_like(clean.embed) if other is None else other.embed
-    for alpha in alphas:
-        embed = torch.lerp(start, clean.embed, alpha)
-        for slots, n_seen, gradient in reader.gradients(batch.clean, embed, batch.metric, batch.at):
+    for some in (alphas[i : i + POINTS_AT_ONCE] for i in range(0, len(alphas), POINTS_AT_ONCE)):
+        embeds = (torch.lerp(start, clean.embed, alpha) for alpha in some)
+        for slots, n_seen, gradient in reader.summed(batch.clean, embeds, batch.metric, batch.at):
             if places is None:
                 seen = diff[:n_seen].flatten(2).permute(1, 2, 0)
                 scores[:, 0, slots, :n_seen] += torch.bmm(gradient.flatten(2).transpose(0, 1), seen)

@@ -1,15 +1,23 @@
 """How the metric answers to a small change of what each reader reads: gradients per reader, mapped back to the stream.
 
 One backward pass gives the gradients at every head's q, k and v and at every MLP's input. They are mapped to the
-stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.norms`), one layer at a
-time, so memory holds the gradients of one layer in stream space and those of all layers only where they are small.
-The effect of a source's change on a reader is then an inner product: `score(source, reader) = <change, gradient>`,
-summed over positions.
+stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.norms`). The effect of a
+source's change on a reader is then an inner product summed over positions, `score = <change, gradient>`.
+
+Integrated gradients need only the sum over several runs, and most of it can be taken before the map: with `g` the
+gradient at a query of value `W u + b`, where `u` is the normed stream and `s` the norm's scale,
+
+    sum over runs of (W^T g / s - u <W^T g / s, u> / d)  =  W^T (sum of g / s)  -  sum of u <g / s, W u> / d
+
+the first term is `d_head` wide until it is mapped once, and `W u` is the query itself without its constant. So the map,
+and the product with all sources after it, happen once for all runs. Memory: one layer of gradients in stream space,
+and per run and layer one stream.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +28,22 @@ from interp.circuits.task import final_point, gather_positions, read_hook
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.norms import Norm, norm_of
 from interp.models.residual import SIDES, ResidualStream
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass
+class _Sums:
+    """Gradients summed over runs, by layer, still where they were read; `n = batch * pos`."""
+
+    heads: dict[int, Tensor] = field(default_factory=dict)
+    """`[n, n_slots, d_head]` at q, k and v, over the scale of the norm"""
+    along: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """per run `u [n, d_model]` and what of the gradient lies along it, `[n_slots, n, 1]`: the norm takes that away"""
+    mlp: dict[int, Tensor] = field(default_factory=dict)
+    """`[batch, pos, d_model]` at the stream that the MLP reads"""
+    final: dict[None, Tensor] = field(default_factory=dict)
+    """`[batch, n_read, d_model]` at the stream that the logits read"""
 
 
 class GradientReader:
@@ -51,33 +75,71 @@ class GradientReader:
                 folded.append((weight if norm is None else norm.fold(weight)).transpose(1, 2).contiguous())
         return folded
 
-    def gradients(
-        self, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor
+    @cached_property
+    def constants(self) -> list[Tensor]:
+        """Per layer `[n_slots of attention, d_head]`: what is in q, k and v whatever the stream holds."""
+        constants = []
+        with torch.no_grad():
+            for layer, norm in enumerate(self.norm1):
+                sides = []
+                for side in SIDES:
+                    weight, bias = self.residual.W(layer, side), self.residual.b(layer, side)
+                    constant = weight.new_zeros(weight.shape[0], weight.shape[2]) if bias is None else bias
+                    read = None if norm is None else norm.bias
+                    sides.append(constant if read is None else constant + read @ weight)
+                constants.append(torch.cat(sides))
+        return constants
+
+    def summed(
+        self, tokens: Tensor, embeds: Iterable[Tensor], metric: Metric, at: Tensor
     ) -> Iterator[tuple[slice, int, Tensor]]:
         """`(slots, n_seen, gradient [n_slots, batch, pos, d_model])` layer by layer, of the metric summed over prompts.
 
-        `embed [batch, pos, d_model]` is the input of the first block; the slots see the sources `0 .. n_seen - 1`.
+        Summed over one run per `embeds`, each `[batch, pos, d_model]` the input of the first block; the slots see the
+        sources `0 .. n_seen - 1`.
         """
-        streams, read = self._backward(tokens, embed, metric, at)
+        sums = _Sums()
+        for embed in embeds:
+            self._add_run(sums, tokens, embed, metric, at)
+        batch_pos = tokens.shape
         for layer in range(self.graph.n_layers):
-            block = f"blocks.{layer}"
-            at_heads = torch.cat([read.pop(f"{block}.attn.hook_{side}") for side in SIDES], dim=2)
-            gradient = self._attention(layer, at_heads, streams.pop(f"{block}.hook_resid_pre"))
+            gradient = self._attention(layer, sums).unflatten(1, batch_pos)
             yield self.graph.attention_slots(layer), self.graph.before(layer), gradient
             if self.graph.has_mlp:
                 slot = self.graph.mlp_slot(layer)
-                gradient = pull_back(self.norm2[layer], read.pop(f"{block}.mlp.hook_in"), streams.pop(f"{block}.mlp"))
-                yield slice(slot, slot + 1), self.graph.before_mlp(layer), gradient[None]
-        at_read = pull_back(self.norm_final, read.pop("unembed.hook_in"), gather_positions(streams.pop("final"), at))
-        full = at_read.new_zeros(embed.shape)
+                yield slice(slot, slot + 1), self.graph.before_mlp(layer), sums.mlp.pop(layer)[None]
+        at_read = sums.final.pop(None)
+        full = at_read.new_zeros(*batch_pos, at_read.shape[-1])
         index = at.to(full.device)[:, :, None].expand_as(at_read)
         slot = self.graph.logits_slot
         yield slice(slot, slot + 1), self.graph.n_sources, full.scatter_add_(1, index, at_read)[None]
 
+    @torch.no_grad()
+    def _add_run(self, sums: _Sums, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor) -> None:
+        """One run forward and back, added to the sums."""
+        streams, values, read = self._backward(tokens, embed, metric, at)
+        for layer in range(self.graph.n_layers):
+            block = f"blocks.{layer}"
+            names = [f"{block}.attn.hook_{side}" for side in SIDES]
+            at_heads = torch.cat([read.pop(name) for name in names], dim=2).flatten(0, 1)
+            norm, resid = self.norm1[layer], streams.pop(f"{block}.hook_resid_pre")
+            if norm is not None:
+                unit, scale = norm.unit_and_scale(resid.flatten(0, 1))
+                at_heads = at_heads / scale[..., None]
+                moving = torch.cat([values.pop(name) for name in names], dim=2).flatten(0, 1) - self.constants[layer]
+                along = torch.linalg.vecdot(at_heads, moving).T[..., None] / unit.shape[-1]
+                sums.along.setdefault(layer, []).append((unit, along))
+            _add(sums.heads, layer, at_heads)
+            if self.graph.has_mlp:
+                gradient = pull_back(self.norm2[layer], read.pop(f"{block}.mlp.hook_in"), streams.pop(f"{block}.mlp"))
+                _add(sums.mlp, layer, gradient)
+        final = gather_positions(streams.pop("final"), at)
+        _add(sums.final, None, pull_back(self.norm_final, read.pop("unembed.hook_in"), final))
+
     def _backward(
         self, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The stream at every norm, and the gradient at every point, of one pass forward and back."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """The stream at every norm, the value at every point and its gradient, of one pass forward and back."""
         streams: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
         leaf = embed.detach().requires_grad_()
@@ -99,7 +161,8 @@ class GradientReader:
             logits = run_with_hooks(self.residual.model, tokens.to(self.residual.device), hooks)
             total = metric(logits).sum()
             gradients = torch.autograd.grad(total, list(values.values()))
-        return streams, dict(zip(values, gradients, strict=True))
+        read = dict(zip(values, gradients, strict=True))
+        return streams, {name: value.detach() for name, value in values.items()}, read
 
     def _stream_hooks(self, streams: dict[str, Tensor], leaf: Tensor) -> list[tuple[str, Hook]]:
         """Hooks that note the stream before each norm, and start the run from `leaf`."""
@@ -120,17 +183,17 @@ class GradientReader:
                 hooks.append((f"{block}.hook_attn_out", attention_wrote))
         return hooks
 
-    def _attention(self, layer: int, at_heads: Tensor, resid: Tensor) -> Tensor:
-        """`[n_slots, batch, pos, d_model]` from the gradients `[batch, pos, n_slots, d_head]` at q, k and v."""
-        norm, weight = self.norm1[layer], self.weights[layer]
-        batch, pos = at_heads.shape[:2]
-        if norm is None:
-            return torch.bmm(at_heads.flatten(0, 1).transpose(0, 1), weight).unflatten(1, (batch, pos))
-        unit, scale = norm.unit_and_scale(resid)
-        scaled = (at_heads / scale[..., None]).flatten(0, 1).transpose(0, 1)
-        gradient = torch.bmm(scaled, weight).unflatten(1, (batch, pos))
-        along = torch.linalg.vecdot(gradient, unit[None]) / unit.shape[-1]
-        return gradient.addcmul_(along[..., None], unit[None], value=-1)
+    def _attention(self, layer: int, sums: _Sums) -> Tensor:
+        """`[n_slots, n, d_model]`: the gradients at the stream that a layer's attention reads."""
+        gradient = torch.bmm(sums.heads.pop(layer).transpose(0, 1), self.weights[layer])
+        for unit, along in sums.along.pop(layer, []):
+            gradient.addcmul_(along, unit[None], value=-1)
+        return gradient
+
+
+def _add(sums: dict[Key, Tensor], key: Key, value: Tensor) -> None:
+    """Not in place: autograd may hand out one tensor as several gradients."""
+    sums[key] = sums[key] + value if key in sums else value
 
 
 def pull_back(norm: Norm | None, gradient: Tensor, resid: Tensor) -> Tensor:

@@ -110,9 +110,8 @@ def run_with_cache(
 
 def run_with_hooks(model: "TransformerBridge", tokens: "Tensor", hooks: list[tuple[str, Hook]]) -> "Tensor":
     """Logits `[batch, pos, d_vocab]` with values read or replaced on the way; gradients flow when they are on."""
-    names = check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
-    hooks = [(name, hook) for name in names for given, hook in hooks if canonical_hook_point(given) == name]
-    return model.run_with_hooks(tokens, fwd_hooks=[*hooks])
+    check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
+    return model.run_with_hooks(tokens, fwd_hooks=[(canonical_hook_point(name), hook) for name, hook in hooks])
 
 
 def final_norm_and_unembed(model: "TransformerBridge", resid: "Tensor") -> "Tensor":

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import pearsonr
 
+from interp.circuits import attribution
 from interp.circuits.attribution import attribute
 from interp.circuits.bench import Bench
 from interp.circuits.circuit import Edge
@@ -145,6 +146,21 @@ def test_an_unsplit_edge_replaces_query_key_and_value_together():
         expected = float((task.clean_value - whole.values([kept_split])[0]).mean())
         assert float((task.clean_value - bench.values([kept])[0]).mean()) == pytest.approx(expected, abs=2e-5)
         assert float(scores.values[i]) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_summing_gradients_before_the_sources_changes_nothing(name, monkeypatch):
+    """Points one by one, each met by the sources alone, against sums of several points: every norm, bias and group."""
+    model = tiny(name)
+    task = random_task(model)
+    for graph in (Graph.from_model(model), Graph.from_model(model, positions=[1, 3])):
+        values = []
+        for at_once in (1, 4, 8):
+            monkeypatch.setattr(attribution, "POINTS_AT_ONCE", at_once)
+            values.append(attribute(model, task, graph, steps=6).values)
+        scale = float(values[0].abs().max())
+        for summed in values[1:]:
+            torch.testing.assert_close(summed, values[0], atol=2e-6 * scale, rtol=1e-4)
 
 
 def linear_model():
