@@ -15,21 +15,27 @@ from interp.circuits.graph import Graph
 def prune(graph: Graph, kept: Tensor, length: int | None = None) -> Tensor:
     """`kept [n_edges]` bool without the edges on no path from `embed` to `logits`.
 
-    A graph over some of the `length` positions is returned as it is: the stream at the other positions is whole, so
-    every part has a path through them.
+    A graph over some of the `length` positions: at the others the stream is whole, as if all their edges were kept, so
+    a part is also reached, or read, by way of them. Without a length there may be positions after the last.
     """
-    if graph.positions is not None and graph.positions != tuple(range(length or 0)):
-        return kept.cpu()
     mask = graph.slot_mask(kept)
+    if graph.positions is not None:
+        chosen = list(graph.positions)
+        whole = mask.new_ones(length or chosen[-1] + 2, *mask.shape[1:])
+        whole &= torch.arange(graph.n_sources) < graph.sources_of_slot[:, None]
+        whole[chosen] = mask
+        mask = whole
     alive = _reached(graph, mask)
     mask = mask & alive[:, None, :]
-    needed = _needed(graph, mask)
-    return kept.cpu() & graph.edge_values((mask & needed[:, :, None]).float()).bool()
+    mask &= _needed(graph, mask)[:, :, None]
+    if graph.positions is not None:
+        mask = mask[chosen]
+    return kept.cpu() & graph.edge_values(mask.float()).bool()
 
 
 def _reached(graph: Graph, mask: Tensor) -> Tensor:
     """`[n_positions, n_sources]` bool: the sources whose output depends on `embed`."""
-    alive = torch.zeros(graph.n_positions, graph.n_sources, dtype=torch.bool)
+    alive = torch.zeros(len(mask), graph.n_sources, dtype=torch.bool)
     alive[:, 0] = True
     for layer in range(graph.n_layers):
         reads = (mask[:, graph.attention_slots(layer)] & alive[:, None, :]).any(2)
@@ -44,7 +50,7 @@ def _reached(graph: Graph, mask: Tensor) -> Tensor:
 
 def _needed(graph: Graph, mask: Tensor) -> Tensor:
     """`[n_positions, n_slots]` bool: the inputs that the logits depend on."""
-    needed = torch.zeros(graph.n_positions, graph.n_slots, dtype=torch.bool)
+    needed = torch.zeros(mask.shape[:2], dtype=torch.bool)
     needed[:, graph.logits_slot] = True
     for layer in reversed(range(graph.n_layers)):
         if graph.has_mlp:

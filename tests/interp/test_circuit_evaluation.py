@@ -10,6 +10,7 @@ from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.evaluation import EvaluationConfig, evaluate, untrained_gap
 from interp.circuits.graph import Graph
 from interp.circuits.measures import area, auroc, cmd, cpr, faithfulness, faithfulness_interval
+from interp.circuits.pruning import prune
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError
 from interp.models.planted import planted_circuit, planted_induction
@@ -143,6 +144,21 @@ def test_pruned_circuits_are_as_faithful_as_unpruned_ones():
     assert any(int(a.sum()) < int(b.sum()) for a, b in pairs)
     for a, b in pairs:
         torch.testing.assert_close(*bench.values([a, b]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["native-ln", "llama-gqa", "neox"])
+@pytest.mark.parametrize("positions", [[0, 2, 5], [3, 6], [6], range(7)])
+def test_pruning_over_some_positions_takes_away_only_what_does_nothing(name, positions):
+    """Sparse random circuits: pruning shrinks them, the metric stays; at most positions there is a way round."""
+    model = tiny(name)
+    task, graph = random_task(model), Graph.from_model(model, positions=positions)
+    bench, length = Bench(model, graph, task), task.clean.shape[1]
+    kept = [torch.rand(graph.n_edges, generator=torch.Generator().manual_seed(seed)) < 0.1 for seed in range(6)]
+    pruned = [prune(graph, mask, length) for mask in kept]
+    assert sum(int(mask.sum()) for mask in pruned) < sum(int(mask.sum()) for mask in kept)
+    torch.testing.assert_close(bench.values(pruned), bench.values(kept), atol=1e-5, rtol=1e-5)
+    for mask, less in zip(kept, pruned, strict=True):
+        assert (prune(graph, mask) | ~less).all(), "without a length no more is taken"
 
 
 def test_circuits_of_other_weights_are_refused():
