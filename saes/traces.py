@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.circuits.task import read_hook
+from interp.dictionary import SparseActs
 from saes.prompts import Prompts
 from saes.sites import Entries, Parts, Replace, Site, keep, run_sites
 
@@ -30,6 +31,8 @@ class Trace:
     """`[batch, pos, d_out]`: the value in the baseline"""
     base: tuple[Tensor, Parts] | None
     """what the site reads on the corrupted prompts, and the parts of its value there"""
+    kept: Tensor
+    """`[batch, pos]` bool: where it was taken apart"""
     metric: Tensor
     """`[batch]` on the prompts"""
 
@@ -77,8 +80,7 @@ class Trace:
         return gained if self.base is None else gained + self._written(self.base[1], feature, self.base[0])
 
     def _written(self, parts: Parts, feature: int, x: Tensor) -> Tensor:
-        strength = (parts.acts.values * (parts.acts.indices == feature)).sum(1)
-        direction = strength[:, None] * self.site.sae.W_dec[feature]
+        direction = strength(parts.acts, feature)[:, None] * self.site.sae.W_dec[feature]
         return self.site.add(direction.view(*x.shape[:2], -1), x)
 
     def _effects(self, entries: Entries, gradient: Tensor, x: Tensor) -> Tensor:
@@ -105,7 +107,7 @@ def trace_sites(model: Any, sites: Sequence[Site], prompts: Prompts, *, first: i
             x_base, value_base = corrupt[site.writes]
             base = (x_base, site.take_apart(x_base, value_base, kept))
             start = torch.where(kept[..., None], value_base, value)
-        traces.append(Trace(site=site, x=x, value=value, parts=parts, start=start, base=base, metric=metric))
+        traces.append(Trace(site=site, x=x, value=value, parts=parts, start=start, base=base, kept=kept, metric=metric))
     return traces
 
 
@@ -118,6 +120,11 @@ def metric_with(model: Any, sites: Sequence[Site], prompts: Prompts, change: Seq
 def put(value: Tensor) -> Replace:
     """A replacement by a value known before."""
     return lambda x, given: value
+
+
+def strength(acts: SparseActs, feature: int) -> Tensor:
+    """`[n]`: one feature's activation on each token."""
+    return (acts.values * (acts.indices == feature)).sum(1)
 
 
 def sum_by(index: Tensor, values: Tensor, n: int) -> Tensor:

@@ -1,0 +1,184 @@
+"""Circuits of features: the planted one is found, judged and saved; nothing is claimed where nothing is."""
+
+import json
+
+import pytest
+import torch
+from placed import random_sae, random_task, tiny
+from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, planted_task
+
+from interp.circuits.circuit import Circuit
+from interp.errors import ConfigError, MissingError, UnknownNameError
+from saes.agreement import rank_agreement
+from saes.attribution import AttributionConfig
+from saes.feature_circuits.bench import FeatureBench
+from saes.feature_circuits.find import FeatureCircuitConfig, find_feature_circuit
+from saes.feature_circuits.network import FeatureNode, measure
+from saes.feature_circuits.table import save_feature_circuit
+from saes.feature_circuits.untrained import untrained_like
+from saes.intervene import ablate, splice
+from saes.prompts import Prompts
+
+CONFIG = FeatureCircuitConfig(attribution=AttributionConfig(steps=3), n_features=4, verify=3, n_random=10)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    model = planted_pair()
+    task = planted_task(model)
+    return task, find_feature_circuit(model, perfect_dictionaries(), task, CONFIG)
+
+
+def test_the_planted_circuit_is_two_features_and_two_edges(planted):
+    circuit = planted[1].circuit
+    strong = {node.name for node in circuit.nodes if abs(node.evidence.get("effect", 0)) > 1e-6}
+    assert strong == {f"L0resid.{A}", f"L1resid.{B}"}
+    edges = {(edge.source, edge.target): edge.score for edge in circuit.edges if abs(edge.score) > 1e-6}
+    assert edges == pytest.approx(
+        {(f"L0resid.{A}", f"L1resid.{B}"): SCORE, (f"L1resid.{B}", "logits"): SCORE}, rel=1e-5
+    )
+
+
+def test_the_planted_circuit_does_all_of_the_task_and_nothing_else_any_of_it(planted):
+    evaluation = planted[1].circuit.evaluation
+    assert evaluation["faithfulness"] == pytest.approx(1)
+    assert evaluation["without_errors"]["faithfulness"] == pytest.approx(1)
+    assert evaluation["completeness"] == pytest.approx(0, abs=1e-6)
+    assert evaluation["errors_alone"] == pytest.approx(0, abs=1e-6)
+    assert evaluation["all_features"] == pytest.approx(1)
+    assert evaluation["random_circuits"]["mean"] < 0.5
+    assert planted[1].circuit.verdict["found"], planted[1].circuit.verdict["reason"]
+
+
+@pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
+def test_everything_left_is_the_model_and_nothing_left_is_the_replacement(ablation):
+    model = tiny("llama-gqa")
+    saes = [random_sae("jumprelu", 0), random_sae("skip_transcoder", 1, 1), random_sae("layer_norm", 1, 2)]
+    task = random_task(model, n=5)
+    network = measure(model, saes, Prompts.of_task(task), AttributionConfig(method="gradient", batch_size=2))
+    bench = FeatureBench(network, ablation)
+    torch.testing.assert_close(bench.values(bench.all_features(errors=True)), task.clean_value, atol=1e-4, rtol=1e-4)
+    empty = bench.values(bench.nodes([]))
+    if ablation == "resample":  # the last place is all of the stream: its value is then the corrupted one
+        torch.testing.assert_close(empty, task.corrupt_value, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(empty, task.clean_value, atol=1e-2)
+
+
+def test_one_feature_taken_out_is_its_ablation():
+    """Against the hooks of `saes.intervene`."""
+    model, sae = tiny("native-ln"), random_sae("topk", 0)
+    task = random_task(model)
+    network = measure(model, [sae], Prompts.of_task(task), AttributionConfig(method="gradient"))
+    feature = next(node.feature for node in network.strongest(1) if node.feature is not None)
+    left = FeatureBench(network, "zero")
+    kept = left.all_features(errors=True)
+    kept.features[0][feature] = False
+    hook = splice(sae, keep_error=True, edit=ablate(sae, feature))
+    with torch.no_grad():
+        logits = model.run_with_hooks(task.clean, fwd_hooks=[(sae.hook_point, hook)])[:, -1:]
+    torch.testing.assert_close(left.values(kept), task.metric(logits).double(), atol=1e-5, rtol=1e-4)
+
+
+def test_the_mean_is_that_of_the_corrupted_prompts_at_each_position():
+    model, sae = tiny("native-raw"), random_sae("relu", 1)
+    task = random_task(model, n=4)
+    network = measure(model, [sae], Prompts.of_task(task), AttributionConfig(method="gradient", batch_size=3))
+    bench = FeatureBench(network, "mean")
+    with torch.no_grad():
+        _, cache = model.run_with_cache(task.corrupt)
+        mean = cache[sae.hook_point].mean(0, keepdim=True)
+        logits = model.run_with_hooks(task.clean, fwd_hooks=[(sae.hook_point, lambda v, hook: mean.expand_as(v))])
+    torch.testing.assert_close(
+        bench.values(bench.nodes([])), task.metric(logits[:, -1:]).double(), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_an_untrained_model_has_no_circuit():
+    """Random weights, random dictionaries, random prompts: nodes and edges get scores, and none is believed."""
+    model = tiny("native-ln")
+    saes = [random_sae("topk", 0), random_sae("topk", 1, 1)]
+    found = find_feature_circuit(model, saes, random_task(model, n=4), CONFIG)
+    assert found.circuit.edges
+    assert found.circuit.verdict["found"] is False
+    assert "gap of an untrained model" in found.circuit.verdict["reason"]
+
+
+def test_an_untrained_dictionary_explains_less_and_leaves_more_to_its_error():
+    model, task = planted_pair(), planted_task(planted_pair())
+    found = find_feature_circuit(model, perfect_dictionaries(), task, CONFIG).circuit.evaluation
+    null = found["untrained_saes"]
+    assert null["all_features"] < 0.7 < found["all_features"]
+    assert null["without_errors"] < 0.5 < found["without_errors"]["faithfulness"]
+    for kind in ("topk", "skip_transcoder"):
+        sae = random_sae(kind, 0)
+        twin = untrained_like(sae, k=6)
+        assert (twin.d_in, twin.d_sae, twin.hook_point_out) == (sae.d_in, sae.d_sae, sae.hook_point_out)
+        assert not torch.allclose(twin.W_dec, sae.W_dec)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_strong_edges_rank_as_patching_them_does_and_random_ones_are_weak(seed):
+    model = tiny("llama-gqa")
+    saes = [random_sae("jumprelu", 0, seed), random_sae("jumprelu", 1, seed + 10)]
+    config = FeatureCircuitConfig(n_features=10, verify=30, n_random=2, nulls=False, seed=seed)
+    edges = find_feature_circuit(model, saes, random_task(model, seed=seed), config).circuit.evaluation["edges"]
+    assert edges["spearman"] > 0.5, edges
+    assert edges["low"] > 0, edges
+    assert edges["random_mean_abs_exact"] < edges["mean_abs_exact"] / 3, edges
+
+
+def test_rank_agreement_of_nothing_is_nothing():
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.randn(200, generator=generator), torch.randn(200, generator=generator)
+    found = rank_agreement(one, two)
+    assert found.low < 0 < found.high
+    same = rank_agreement(one, 3 * one)
+    assert (same.spearman, same.low, same.high) == pytest.approx((1, 1, 1))
+    assert rank_agreement(one, -one).spearman_abs == pytest.approx(1)
+    with pytest.raises(ConfigError, match="three pairs"):
+        rank_agreement(one[:2], two[:2])
+
+
+def test_a_folder_holds_all_of_it(planted, tmp_path):
+    import pyarrow.parquet as pq
+
+    task, found = planted
+    manifest = save_feature_circuit(tmp_path / "c", found, task=task, parents={"saes/one": "f" * 64})
+    assert Circuit.load(tmp_path / "c") == found.circuit
+    assert Circuit.load(tmp_path / "c").evaluation == json.loads(json.dumps(found.circuit.evaluation))
+    edges = pq.read_table(tmp_path / "c" / "edges.parquet").to_pylist()
+    assert (edges[0]["source"], edges[0]["target"]) in {(f"L0resid.{A}", f"L1resid.{B}"), (f"L1resid.{B}", "logits")}
+    assert edges[0]["exact"] == pytest.approx(SCORE, rel=1e-5)
+    nodes = pq.read_table(tmp_path / "c" / "nodes.parquet").to_pylist()
+    assert {row["node"] for row in nodes[:2]} == {f"L0resid.{A}", f"L1resid.{B}"}
+    assert manifest.parents["saes/one"] == "f" * 64
+    assert manifest.summary["found"] is True
+    with pytest.raises(ConfigError, match="already there"):
+        save_feature_circuit(tmp_path / "c", found, task=task)
+    with pytest.raises(MissingError):
+        Circuit.load(tmp_path / "d")
+
+
+def test_labels_travel_with_their_features():
+    model = planted_pair()
+    labels = [[f"coordinate {i}" for i in range(32)], ["later"] * 32]
+    found = find_feature_circuit(model, perfect_dictionaries(), planted_task(model), CONFIG, labels=labels)
+    evidence = {node.name: node.evidence.get("label") for node in found.circuit.nodes}
+    assert evidence[f"L0resid.{A}"] == f"coordinate {A}"
+    assert evidence[f"L1resid.{B}"] == "later"
+    assert evidence["L0resid.error"] is None
+
+
+def test_bad_settings_are_refused():
+    model, sae = tiny("native-raw"), random_sae("topk", 0)
+    prompts = Prompts.of_task(random_task(model))
+    alone = Prompts(name="p", tokens=prompts.tokens, lengths=prompts.lengths, at=prompts.at, metric=prompts.metric)
+    network = measure(model, [sae], alone, AttributionConfig(method="gradient"))
+    with pytest.raises(ConfigError, match="needs corrupted prompts"):
+        FeatureBench(network, "resample")
+    with pytest.raises(UnknownNameError, match="resample"):
+        FeatureBench(network, "resampel")  # pyright: ignore[reportArgumentType]
+    for wrong in ({"n_features": 0}, {"verify": -1}, {"n_random": 0}):
+        with pytest.raises(ConfigError, match="at least"):
+            FeatureCircuitConfig(**wrong)
+    assert network.name(FeatureNode(0, None)) == "L0resid.error"
