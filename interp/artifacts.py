@@ -48,6 +48,7 @@ KINDS = {
     "evaluation": "evaluations",
     "circuit": "circuits",
     "lens": "lenses",
+    "labels": "labels",
 }
 
 

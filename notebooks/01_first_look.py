@@ -79,7 +79,7 @@ activation_histogram(sharp["histogram"][0].as_py(), edges, light)
 # %% [markdown]
 # ## Are features more specific than neurons?
 #
-# The same layer's MLP neurons went through the same tables. A label is given by one stated rule (`saes/explain.py`): it names
+# The same layer's MLP neurons went through the same tables. A label is given by one stated rule (`saes/explain/tokens.py`): it names
 # a token, a context or a kind of document only where at least half of the stronger firings agree, and calls the rest *mixed*
 # or *dense*. For how many features, and how many neurons, does such a plain reading hold?
 

@@ -2,7 +2,7 @@
 
 1. one streaming pass: statistics, strongest firings, a sample of firings (`saes/statistics.py`)
 2. from the decoder alone: promoted and suppressed tokens (`saes/effects.py`), neighbours
-3. labels (`saes/explain.py`) and example texts (`saes/examples.py`)
+3. labels (`saes/explain/tokens.py`) and example texts (`saes/examples.py`)
 4. two tables and a manifest
 
 The pass is short, so an interrupted run starts again; until the last step there is only a `.partial` folder.
@@ -24,7 +24,7 @@ from interp.recording.store import Recording
 from interp.runtime import derive_seed
 from saes.effects import Effects, logit_effects, writes_to_residual
 from saes.examples import choose_examples, examples_table
-from saes.explain import LABEL_SOURCE, label_features
+from saes.explain.tokens import LABEL_SOURCE, label_features
 from saes.schema import DENSE, N_EFFECTS, N_NEIGHBOURS, features_schema
 from saes.statistics import FeatureStatistics, Progress, collect_statistics
 

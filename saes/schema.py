@@ -20,6 +20,8 @@ N_NEIGHBOURS = 10
 """Nearest features kept per feature."""
 DENSE = 0.1
 """A feature that fires on more than this share of tokens counts as dense."""
+SCORES = ("detection", "detection_hard", "fuzzing")
+"""Scores of a label: balanced accuracies, 0.5 by chance."""
 
 
 def features_schema() -> "pa.Schema":
@@ -67,5 +69,43 @@ def examples_schema() -> "pa.Schema":
             ("token_ids", pa.list_(pa.int32())),
             ("activations", pa.list_(pa.float32())),
             ("peak", pa.int16()),
+        ]
+    )
+
+
+def labels_schema() -> "pa.Schema":
+    """One row per explained feature, sorted by `feature`."""
+    import pyarrow as pa
+
+    parts = (("", pa.float64()), ("_low", pa.float64()), ("_high", pa.float64()), ("_null", pa.float64()),
+             ("_f1", pa.float64()), ("_n", pa.int32()))  # fmt: skip
+    return pa.schema(
+        [
+            ("feature", pa.int32()),
+            ("label", pa.string()),
+            ("label_source", pa.string()),
+            ("statistics_label", pa.string()),
+            ("null_feature", pa.int32()),
+            *((score + part, kind) for score in SCORES for part, kind in parts),
+            ("unanswered", pa.float64()),
+            ("shown_rows", pa.list_(pa.int64())),
+            ("heldout_rows", pa.list_(pa.int64())),
+        ]
+    )
+
+
+def trials_schema() -> "pa.Schema":
+    """One row per judged context, in the order asked."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("feature", pa.int32()),
+            ("scorer", pa.string()),
+            ("label_of", pa.int32()),
+            ("row", pa.int64()),
+            ("group", pa.string()),
+            ("truth", pa.bool_()),
+            ("answer", pa.bool_()),
         ]
     )

@@ -14,6 +14,7 @@ from workbench.verbs.circuit import Circuit
 from workbench.verbs.compare import Compare
 from workbench.verbs.demo import Demo
 from workbench.verbs.evaluate import Evaluate
+from workbench.verbs.explain import Explain
 from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
 from workbench.verbs.import_ import Import
@@ -24,7 +25,10 @@ from workbench.verbs.serve import Serve
 from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
-VERBS = (Demo, Serve, Models, Record, Train, Evaluate, Compare, Features, Heads, Circuit, Lens, Atlas, Import, Verify)
+VERBS = (
+    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Features, Explain),
+    *(Heads, Circuit, Lens, Atlas, Import, Verify),
+)
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.
 

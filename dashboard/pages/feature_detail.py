@@ -12,6 +12,7 @@ from dashboard.components.frame import graph, notice, panel, stat
 from dashboard.components.token_strip import token_strip
 from dashboard.figures.histogram import activation_histogram
 from dashboard.figures.theme import theme, visible
+from dashboard.pages.feature_labels import labels_panel
 from dashboard.views import features as view
 from interp.workspace import Workspace
 
@@ -29,7 +30,7 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
     """The right side of the page. Raises `UsageError` when there is no such feature."""
     row = view.one(workspace, name, index)
     near = view.labels(workspace, name, row["neighbours"])
-    parts = [_heading(row), _numbers(row)]
+    parts: list[Any] = [_heading(row), _numbers(row)]
     if row["n_fired"] == 0:
         parts.append(
             notice(
@@ -42,6 +43,9 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
         parts.append(
             notice(html.Strong("A dense feature. "), f"It fires on {row['density']:.0%} of all tokens.", tone="warning")
         )
+    explained = view.explanations(workspace, name, index)
+    if explained:
+        parts.append(labels_panel(row, explained))
     parts.append(html.Div([_histogram(row, scheme), *_effects(row)], className="wb-facets"))
     fired = [_examples(workspace, name, row)] if row["n_fired"] else []
     parts.append(html.Div([*fired, _neighbours(name, row, near)], className="wb-lower"))

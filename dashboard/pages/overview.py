@@ -19,13 +19,14 @@ _MORE = {
     "heads": ("Heads", "what attention looks at"),
     "circuit": ("Circuits", "which parts do it together"),
     "lens": ("Lenses", "what each layer would say"),
+    "labels": ("Labels", "features in a model's words, scored"),
     "evaluation": ("Evaluations", "how true a dictionary is"),
 }
 _WIDE = 13
 """characters beyond which a fact takes a line of its own"""
 _PLACES = {
     **{"recordings": "recording", "saes": "SAE", "features": "features", "atlases": "atlas", "heads": "heads"},
-    **{"circuits": "circuit", "lenses": "lens"},
+    **{"circuits": "circuit", "lenses": "lens", "labels": "labels"},
 }
 
 

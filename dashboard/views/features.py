@@ -10,6 +10,8 @@ MAX_ROWS = 200
 """rows of the list per request"""
 MAX_EXAMPLES = 12
 """examples per group"""
+MAX_EXPLANATIONS = 12
+"""labels artefacts shown beside one feature"""
 _LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activation", "n_fired")
 
 
@@ -81,6 +83,23 @@ def examples(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]
     path = workspace.table_path("features", name, "examples")
     sql = "select * from e where feature = ? and rank < ? order by group_order, rank"
     return workspace.query(sql, index, MAX_EXAMPLES, e=path).to_pylist()
+
+
+def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
+    """What labels artefacts say of a feature: rows of `labels.parquet` with the artefact's name as `artefact`.
+
+    Only those that were made for these features as they are now, or that these features took their labels from.
+    """
+    features = workspace.manifest("features", name)
+    found = []
+    for made in workspace.artifacts("labels"):
+        for_these = made.parents.get(f"features/{name}") == features.content_hash
+        taken_in = features.parents.get(f"labels/{made.name}") == made.content_hash
+        if (for_these or taken_in) and len(found) < MAX_EXPLANATIONS:
+            path = workspace.table_path("labels", made.name, "labels")
+            rows = workspace.query("select * from l where feature = ?", index, l=path).to_pylist()
+            found += [row | {"artefact": made.name, "scorer": made.summary.get("judge", "")} for row in rows]
+    return found
 
 
 def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str]:

@@ -168,6 +168,17 @@ def _lens(m: Manifest) -> Described:
     )
 
 
+def _labels(m: Manifest) -> Described:
+    s, features = m.summary, str(m.config.get("features", ""))
+    sentence = f"{_count(s.get('n_labelled'))} features of {features} labelled from {s.get('label_source', 'contexts')}"
+    gain = (s.get("detection_gain") or {}).get("mean")
+    if gain is not None:
+        sentence += f"; told the label, {s.get('judge')} finds their contexts {gain:+.2f} better than told another's"
+    facts = [(name, _number((s.get(name) or {}).get("mean"))) for name in ("detection", "detection_null", "fuzzing")]
+    facts = [(name.replace("_", " "), value) for name, value in facts]
+    return sentence + ".", [*facts, ("requests", _count(s.get("requests")))], f"/feature/{features}"
+
+
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "recording": _recording,
     "sae": _sae,
@@ -177,6 +188,7 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "evaluation": _evaluation,
     "circuit": _circuit,
     "lens": _lens,
+    "labels": _labels,
 }
 
 

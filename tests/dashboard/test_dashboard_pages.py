@@ -115,6 +115,21 @@ def test_dead_feature_says_so(workspace):
     assert "Where it fires" not in shown
 
 
+def test_labels_stand_side_by_side_with_their_scores_and_nulls(workspace):
+    shown = text_of(feature_detail.detail(workspace, "demo", 10, "light"))
+    for part in ("names of rivers", "statistics 10", "token statistics", "judge", "0.81", "0.70 to 0.90 [0.52]"):
+        assert part in shown
+    assert "no label could be read" in text_of(feature_detail.detail(workspace, "demo", 11, "light"))
+    assert "wb-labels" not in text_of(feature_detail.detail(workspace, "demo", 12, "light"))
+
+
+@pytest.mark.parametrize("index", range(len(HOSTILE)))
+def test_labels_of_a_model_are_text_not_markup(workspace, index):
+    shown = text_of(feature_detail.detail(workspace, "demo", index, "light"))
+    assert "dangerously" not in shown.lower()
+    assert "not scored" in shown
+
+
 def test_dense_feature_says_so(workspace):
     from dashboard.views.features import Query, listing
 

@@ -1,5 +1,6 @@
 """What pages ask of a workspace: right rows, small answers, plain words, and names that cannot leave the workspace."""
 
+import json
 import shutil
 
 import pytest
@@ -44,6 +45,23 @@ def test_one_feature_has_its_row_and_the_shared_edges(workspace):
 def test_feature_out_of_range_says_the_range(workspace, index):
     with pytest.raises(UsageError, match="0 to 239"):
         features.one(workspace, "demo", index)
+
+
+def test_a_feature_knows_what_labels_artefacts_say_of_it(workspace):
+    (found,) = features.explanations(workspace, "demo", 10)
+    assert (found["label"], found["artefact"], found["scorer"]) == ("names of rivers", "demo-judge", "judge")
+    assert features.explanations(workspace, "demo", 12) == []
+    assert features.explanations(workspace, "neurons", 10) == [], "they are labels of other features"
+
+
+def test_labels_of_features_that_were_built_anew_are_not_shown(tmp_path):
+    from make_workspace import build
+
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    path = workspace.root / "features" / "demo" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "content_hash": "0" * 64}))
+    assert features.explanations(workspace, "demo", 10) == []
 
 
 def test_examples_come_group_by_group_and_strongest_first(workspace):
@@ -168,6 +186,7 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     found = overview.overview(workspace)
     assert {kind: len(cards) for kind, cards in found.cards.items()} == {
         "recording": 1, "sae": 0, "features": 2, "atlas": 2, "heads": 1, "evaluation": 0, "circuit": 2, "lens": 0,
+        "labels": 1,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
     assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from saes.schema import GROUPS, examples_schema, features_schema
+from saes.schema import GROUPS, examples_schema, features_schema, labels_schema, trials_schema
 
 FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
 
@@ -13,7 +13,7 @@ FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
 def documented_columns(section: str, until: str) -> list[str]:
     text = FORMATS.read_text(encoding="utf-8")
     part = text[text.index(section) : text.index(until)]
-    names = re.findall(r"^\| ([a-z_, ]+) \|", part, flags=re.MULTILINE)
+    names = re.findall(r"^\| ([a-z0-9_, ]+) \|", part, flags=re.MULTILINE)
     return [name.strip() for row in names if row != "column" for name in row.split(",")]
 
 
@@ -23,6 +23,15 @@ def test_feature_columns_are_those_of_the_document():
 
 def test_example_columns_are_those_of_the_document():
     assert documented_columns("`examples.parquet`, sorted", "## heads") == examples_schema().names
+
+
+def test_label_columns_are_those_of_the_document():
+    assert documented_columns("in `labels.parquet`", "`trials.parquet`, every") == labels_schema().names
+    text = FORMATS.read_text(encoding="utf-8")
+    trials = text[text.index("`trials.parquet`, every") : text.index("`replies.jsonl`")]
+    assert [trials.index(f"`{name}`") for name in trials_schema().names] == sorted(
+        trials.index(f"`{name}`") for name in trials_schema().names
+    )
 
 
 def test_groups_are_stored_in_the_order_shown():

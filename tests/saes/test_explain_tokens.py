@@ -7,7 +7,7 @@ import pytest
 import torch
 from planted import HOOK, TableDictionary, write_recording
 
-from saes.explain import (
+from saes.explain.tokens import (
     Reading,
     choose_label,
     label_features,

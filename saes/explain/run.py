@@ -1,0 +1,193 @@
+"""Labels by a language model, and how much they are worth, as an artefact.
+
+1. *explain*: the model reads contexts on which a feature fires and writes one phrase (Bills et al. 2023);
+2. *detect* and *fuzz*: told the phrase, it says which held-out contexts the feature fires in, and which marked tokens
+   are right (Paulo et al. 2024, arXiv 2410.13928);
+3. *null*: the same contexts with another feature's phrase. A score is worth what it exceeds this by: a scorer can be
+   right because some texts are simply likelier to contain something.
+
+Before anything is sent the plan is counted and shown. Left out: simulation of activation values (Bills et al.), whose
+cost is a request per token.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.artifacts import Draft, Manifest, partial_path, write_table
+from interp.errors import ConfigError
+from interp.runtime import derive_seed
+from saes.explain.asking import REPLIES, Asker, Budget, Lines, Request, Transcript, read_lines, reply_of
+from saes.explain.config import ExplainConfig
+from saes.explain.parsing import read_answers, read_explanation
+from saes.explain.plan import UNKNOWN_LABEL, Plan, count
+from saes.explain.prompts import explanation_prompt, scoring_prompt
+from saes.explain.providers import Provider
+from saes.explain.scores import other_features
+from saes.explain.tables import Answered, labels_rows, labels_table, summarise, trials_table
+from saes.explain.tokens import LABEL_SOURCE
+from saes.explain.trials import Case, Scorer, Trial
+
+SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
+Progress = Callable[[int, int, dict], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One scoring request and what it is about."""
+
+    case: Case
+    scorer: Scorer
+    label_of: int
+    trials: list[Trial]
+    request: Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """One run: which cases, who is asked, how, and what is known already."""
+
+    cases: list[Case]
+    skipped: dict[int, str]
+    provider: Provider
+    config: ExplainConfig
+    seed: int
+    known: Lines
+    """replies of earlier runs"""
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            reasons = "; ".join(f"{feature} {why}" for feature, why in list(self.skipped.items())[:5])
+            raise ConfigError(f"none of these features can be explained ({reasons}); choose others")
+
+    @property
+    def partner(self) -> dict[int, int]:
+        """Feature -> the feature whose label is its null; empty without a null, or with a single feature."""
+        features = [case.feature for case in self.cases]
+        generator = np.random.default_rng(derive_seed(self.seed, "null labels"))
+        order = other_features(len(features), generator=generator) if self.config.null else None
+        return {features[i]: features[j] for i, j in enumerate(order)} if order else {}
+
+    def plan(self) -> Plan:
+        """What is still to be sent. Labels not yet written are counted as a phrase of average length."""
+        identity = self.provider.identity
+
+        def known(request: Request):
+            return reply_of(self.known.get(request.key(identity)))
+
+        wanted: list[tuple[str, Request]] = []
+        labels: dict[int, str | None] = {}
+        for case in self.cases:
+            if self.config.label_from != "provider":
+                labels[case.feature] = case.statistics_label
+                continue
+            request = self.explanation_request(case)
+            wanted.append(("explanation", request))
+            reply = known(request)
+            # the number in the stand-in keeps prompts of two unwritten labels apart, or they would count as one
+            labels[case.feature] = read_explanation(reply.text) if reply else f"{UNKNOWN_LABEL} {case.feature}"
+        wanted += [(question.scorer, question.request) for question in self.questions(labels)]
+        return count(self.provider, wanted, known)
+
+    def explanation_request(self, case: Case) -> Request:
+        """Ask for a label."""
+        return self._request(explanation_prompt(case.shown, case.maximum))
+
+    def questions(self, labels: dict[int, str | None]) -> list[Question]:
+        """Ask for every score, with each feature's own label and with its partner's. No label, no question."""
+        partner = self.partner
+        found = []
+        for case in self.cases:
+            for label_of in (case.feature, partner.get(case.feature)):
+                label = None if label_of is None else labels[label_of]
+                if label is None or label_of is None or labels[case.feature] is None:
+                    continue
+                for scorer in SCORERS:
+                    for trials in case.requests(scorer):
+                        request = self._request(scoring_prompt(scorer, label, trials))
+                        found.append(Question(case, scorer, label_of, trials, request))
+        return found
+
+    def _request(self, content: str) -> Request:
+        return Request(content, self.config.max_tokens, self.config.temperature)
+
+
+def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
+    """Replies of an unfinished run of `folder`, of the one that it replaces, and of other labels artefacts."""
+    return read_lines([*(other / REPLIES for other in others), folder / REPLIES, partial_path(folder) / REPLIES])
+
+
+def explain(
+    run: Explanation,
+    folder: Path,
+    *,
+    about: dict[str, Any],
+    parents: dict[str, str],
+    max_requests: int = 1000,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Ask, score and write `labels.parquet`, `trials.parquet` and `replies.jsonl`; resumes an interrupted run.
+
+    `about` says which features of what are explained and goes into the manifest's config. Raises `ConfigError` when the
+    plan is over `max_requests`, `ResourceError` when retries use the budget up; what was answered is kept.
+    """
+    plan = run.plan()
+    plan.check(max_requests)
+    config = {**about, "provider": run.provider.identity, **asdict(run.config)}
+    draft = Draft.open(folder, kind="labels", config=config, seed=run.seed, overwrite=overwrite)
+    transcript = Transcript(draft.path / REPLIES, run.known)
+    done, total = [0], plan.total + plan.cached
+
+    def one_more() -> None:
+        done[0] += 1
+        if progress is not None:
+            progress(done[0], max(total, done[0]), {"sent": asker.budget.sent})
+
+    asker = Asker(run.provider, transcript, Budget(max_requests), one_more)
+    draft.update(done=plan.cached, total=total, stage="explaining")
+    labels = _labels(run, asker)
+    draft.update(done=done[0], total=total, stage="scoring")
+    answered = _answers(run.questions(labels), asker)
+    transcript.finish(asker.asked)
+    generator = np.random.default_rng(derive_seed(run.seed, "bootstrap"))
+    rows = labels_rows(run.cases, labels, run.partner, answered, _source(run), generator=generator)
+    write_table(draft.path / "labels.parquet", labels_table(rows))
+    write_table(draft.path / "trials.parquet", trials_table(answered))
+    replies = [transcript.reply(key) for key in dict.fromkeys(asker.asked)]
+    summary = {
+        "judge": run.provider.model,
+        "label_source": _source(run),
+        "where": run.provider.where,
+        **summarise(rows, generator=generator),
+        "skipped": {str(feature): why for feature, why in run.skipped.items()},
+        "requests": len(replies),
+        "tokens_in": sum(reply.tokens_in for reply in replies if reply),
+        "tokens_out": sum(reply.tokens_out for reply in replies if reply),
+    }
+    return draft.finish(summary=summary, parents=parents)
+
+
+def _labels(run: Explanation, asker: Asker) -> dict[int, str | None]:
+    if run.config.label_from != "provider":
+        return {case.feature: case.statistics_label for case in run.cases}
+    replies = asker.ask([run.explanation_request(case) for case in run.cases])
+    return {case.feature: read_explanation(reply.text) for case, reply in zip(run.cases, replies, strict=True)}
+
+
+def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
+    answered = []
+    for question, reply in zip(questions, asker.ask([q.request for q in questions]), strict=True):
+        said = read_answers(reply.text, len(question.trials)) or [None] * len(question.trials)
+        answered += [
+            Answered(question.case.feature, question.scorer, question.label_of, trial, answer)
+            for trial, answer in zip(question.trials, said, strict=True)
+        ]
+    return answered
+
+
+def _source(run: Explanation) -> str:
+    return run.provider.model if run.config.label_from == "provider" else LABEL_SOURCE

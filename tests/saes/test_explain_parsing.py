@@ -1,0 +1,131 @@
+"""Replies are read strictly, and scores give nothing to those who know nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saes.explain.parsing import LONGEST_LABEL, read_answers, read_explanation
+from saes.explain.scores import mean_over_features, other_features, score_answers
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Explanation: names of animals", "names of animals"),
+        ("All of them bark.\n\n**Explanation:** names of animals", "names of animals"),
+        ("[EXPLANATION]: names of animals", "names of animals"),
+        ('explanation: "names of animals"\nmore talk', "names of animals"),
+        ("<think>Explanation: wrong</think>\nExplanation: right", "right"),
+        ("Explanation: first guess\nExplanation: second guess", "second guess"),
+        ("just one line", "just one line"),
+        ('Explanation: the word "the" before "a"', 'the word "the" before "a"'),
+        ("Explanation: tab\there \x1b[31mred", "tab here [31mred"),
+        ("Explanation: (often) brackets", "(often) brackets"),
+        ("", None),
+        ("Explanation:", None),
+        ("Explanation: ...", None),
+        ("two lines\nwithout a mark", None),
+        ("<think>never ends", "<think>never ends"),
+    ],
+)
+def test_explanations_are_read_or_refused(text, expected):
+    assert read_explanation(text) == expected
+
+
+def test_long_explanations_are_cut():
+    found = read_explanation("Explanation: " + "word " * 500)
+    assert found is not None
+    assert len(found) == LONGEST_LABEL
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "expected"),
+    [
+        ("[1, 0, 1]", 3, [True, False, True]),
+        ("[true,false]", 2, [True, False]),
+        ("At first [0, 0], in the end [1, 0].", 2, [True, False]),
+        ("[1, 0] and a note [see above]", 2, [True, False]),
+        ("<think>[1, 1]</think> [0, 0]", 2, [False, False]),
+        ("```json\n[1]\n```", 1, [True]),
+        ("[1, 0]", 3, None),
+        ("[1, 2]", 2, None),
+        ("[0.5, 1]", 2, None),
+        ('["1", "0"]', 2, None),
+        ("[[], 1]", 2, None),
+        ("1 0", 2, None),
+        ("yes", 1, None),
+        ("", 1, None),
+    ],
+)
+def test_answers_are_read_or_refused(text, n, expected):
+    assert read_answers(text, n) == expected
+
+
+@given(st.text(), st.integers(1, 5))
+def test_no_reply_breaks_the_reading(text, n):
+    answers = read_answers(text, n)
+    assert answers is None or len(answers) == n
+    label = read_explanation(text)
+    assert label is None or (label and "\n" not in label and label.isprintable())
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_who_is_always_right_scores_one_and_who_is_always_wrong_zero():
+    truth = [True] * 4 + [False] * 8
+    assert score_answers(truth, truth, generator=rng())[:2] == (1.0, 1.0)
+    assert score_answers(truth, [not t for t in truth], generator=rng()).value == 0.0
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_constant_answer_scores_a_half_whatever_the_mixture(answer):
+    for n_yes, n_no in ((1, 20), (20, 1), (5, 5)):
+        found = score_answers([True] * n_yes + [False] * n_no, [answer] * (n_yes + n_no), generator=rng())
+        assert found.value == 0.5
+
+
+def test_f1_and_balanced_accuracy_by_hand():
+    truth, answers = [True, True, True, False, False], [True, True, False, True, False]
+    found = score_answers(truth, answers, generator=rng())
+    assert found.value == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert found.f1 == pytest.approx(2 * 2 / (3 + 3))
+    assert score_answers([True], [True], generator=rng()) is None
+
+
+def test_a_coin_s_interval_holds_a_half_about_as_often_as_it_says():
+    inside = 0
+    for seed in range(300):
+        draw = rng(seed)
+        found = score_answers([True] * 15 + [False] * 15, draw.random(30) < 0.5, generator=draw)
+        inside += found.low <= 0.5 <= found.high
+    assert 0.90 < inside / 300 < 0.99
+
+
+def test_an_interval_of_more_trials_is_narrower():
+    few, many = (
+        score_answers([True] * n + [False] * n, ([True] * 3 + [False]) * (n // 4) + ([False] * 3 + [True]) * (n // 4),
+                      generator=rng())
+        for n in (8, 200)
+    )  # fmt: skip
+    assert many.high - many.low < (few.high - few.low) / 3
+
+
+def test_the_mean_over_features_comes_with_the_spread_between_them():
+    found = mean_over_features([0.5, 0.7, 0.9], generator=rng())
+    assert found["mean"] == pytest.approx(0.7)
+    assert 0.5 <= found["low"] < 0.7 < found["high"] <= 0.9
+    assert mean_over_features([], generator=rng()) is None
+
+
+@given(st.integers(2, 50), st.integers(0, 100))
+def test_every_feature_gets_another_one_s_label_and_lends_its_own_once(n, seed):
+    partner = other_features(n, generator=rng(seed))
+    assert sorted(partner) == list(range(n))
+    assert all(partner[i] != i for i in range(n))
+
+
+def test_a_single_feature_has_no_null():
+    assert other_features(1, generator=rng()) is None

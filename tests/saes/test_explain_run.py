@@ -1,0 +1,390 @@
+"""`workbench explain` on planted features: good judges score 1, wrong labels and coins a half."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from explain_planted import TRIGGERS, planted_workspace
+from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
+
+from dashboard.views import features as view
+from interp.artifacts import partial_path, read_manifest, verify
+from interp.errors import MismatchError
+from interp.workspace import Workspace
+from saes.explain.adopt import adopt_labels
+from saes.explain.negatives import RANDOM
+from saes.schema import SCORES, features_schema, labels_schema, trials_schema
+from workbench.__main__ import main
+
+KEY = "sk-secret-of-the-test-456"
+ALL = [str(feature) for feature in range(len(TRIGGERS))]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield planted_workspace(tmp_path_factory.mktemp("explain") / "workspace")
+    torch.set_num_threads(before)
+
+
+def command(workspace: Workspace, fake: FakeEndpoint, name: str, *more: str, features=("0", "1", "3")) -> list[str]:
+    words = ["explain", "planted", "--workspace", str(workspace.root), "--threads", "1", "--name", name, "--yes"]
+    # the model's name is the run's, so that no run of one test finds the replies of another
+    return [*words, "--provider", fake.url, "--model", name, "--features", *features, *more]
+
+
+def run(*arguments, **settings) -> int:
+    return main(command(*arguments, **settings))
+
+
+def rows_of(workspace: Workspace, name: str, table: str = "labels") -> list[dict]:
+    return pq.read_table(workspace.path("labels", name) / f"{table}.parquet").to_pylist()
+
+
+def replies_of(workspace: Workspace, name: str) -> bytes:
+    return (workspace.path("labels", name) / "replies.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def explained(workspace):
+    """All planted features, explained and judged by one who reads perfectly; with a key that must not be found."""
+    os.environ["WORKBENCH_API_KEY"] = KEY
+    try:
+        with FakeEndpoint() as fake:
+            assert run(workspace, fake, "perfect", "--into", "labelled", features=ALL) == 0
+    finally:
+        del os.environ["WORKBENCH_API_KEY"]
+    return fake
+
+
+def test_planted_features_are_explained_and_recognised(workspace, explained):
+    rows = rows_of(workspace, "perfect")
+    for row, characters in zip(rows, TRIGGERS, strict=True):
+        named = {chr(int(number)) for number in row["label"].split()[1:]}
+        assert named <= set(characters)
+        assert len(named) >= 2
+        for score in SCORES:
+            assert row[score] >= 0.85, (row["feature"], score)
+    summary = workspace.manifest("labels", "perfect").summary
+    assert summary["detection"]["mean"] > 0.97
+    assert summary["fuzzing"]["mean"] > 0.99
+    assert summary["unanswered"] == 0
+
+
+def test_another_feature_s_label_is_worth_a_half(workspace, explained):
+    summary = workspace.manifest("labels", "perfect").summary
+    for score in SCORES:
+        null, gain = summary[f"{score}_null"], summary[f"{score}_gain"]
+        assert null["mean"] == pytest.approx(0.5, abs=0.1)
+        assert gain["low"] > 0.3
+    for row in rows_of(workspace, "perfect"):
+        assert row["null_feature"] != row["feature"]
+
+
+def test_negatives_are_silent_and_positives_fire(workspace, explained):
+    tokens = np.concatenate([
+        part.tokens.numpy() for part in map(recording(workspace).token_shard, range(recording(workspace).n_shards))
+    ])  # fmt: skip
+    hard = 0
+    for row in rows_of(workspace, "perfect", "trials"):
+        if row["scorer"] == "fuzzing":
+            continue
+        start = row["row"] // 40 * 40
+        low, high = max(start + 1, row["row"] - 8), min(start + 40, row["row"] + 9)
+        fires = np.isin(tokens[low:high], [ord(c) for c in TRIGGERS[row["feature"]]]).any()
+        assert fires == row["truth"]
+        hard += row["group"] not in (RANDOM, "top", "q1", "q2", "q3", "q4")
+    assert hard > 0
+
+
+def recording(workspace):
+    from interp.recording.store import Recording
+
+    return Recording(workspace.path("recording", "planted"))
+
+
+def test_what_is_judged_was_not_shown(workspace, explained):
+    for row in rows_of(workspace, "perfect"):
+        assert len(row["heldout_rows"]) >= 8
+        nearest = np.abs(np.subtract.outer(row["shown_rows"], row["heldout_rows"])).min()
+        assert nearest >= 9, "windows of 17 tokens may be cut to 9 by the start of a context, and not overlap"
+
+
+def test_the_scores_can_be_computed_again_from_the_trials(workspace, explained):
+    trials = rows_of(workspace, "perfect", "trials")
+    for row in rows_of(workspace, "perfect"):
+        own = [t for t in trials if t["feature"] == row["feature"] == t["label_of"] and t["scorer"] == "fuzzing"]
+        right = [np.mean([t["answer"] == t["truth"] for t in own if t["truth"] == side]) for side in (True, False)]
+        assert row["fuzzing"] == pytest.approx(np.mean(right))
+        assert row["fuzzing_n"] == len(own)
+
+
+def test_the_artefact_is_whole_documented_and_without_the_key(workspace, explained):
+    folder = workspace.path("labels", "perfect")
+    assert verify(folder) == []
+    assert pq.read_schema(folder / "labels.parquet").equals(labels_schema())
+    assert pq.read_schema(folder / "trials.parquet").equals(trials_schema())
+    features = workspace.manifest("features", "planted")
+    assert read_manifest(folder).parents["features/planted"] == features.content_hash
+    assert {"saes/planted", "recordings/planted"} <= read_manifest(folder).parents.keys()
+    assert explained.headers[0]["Authorization"] == f"Bearer {KEY}"
+    for path in folder.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, explained):
+    old, new = (pq.read_table(workspace.path("features", n) / "features.parquet") for n in ("planted", "labelled"))
+    assert new.schema.equals(features_schema())
+    assert new.drop_columns(["label", "label_source"]).equals(old.drop_columns(["label", "label_source"]))
+    assert new["label"][0].as_py() == rows_of(workspace, "perfect")[0]["label"]
+    assert new["label_source"].to_pylist()[: len(ALL) + 1] == ["perfect"] * len(ALL) + ["token statistics"]
+    assert verify(workspace.path("features", "labelled")) == []
+    for name in ("planted", "labelled"):
+        (found,) = [f for f in view.explanations(workspace, name, 0) if f["artefact"] == "perfect"]
+        assert found["statistics_label"] == old["label"][0].as_py()
+        assert found["detection"] > 0.85
+    assert view.explanations(workspace, "labelled", 60) == []
+
+
+def test_labels_of_other_features_are_not_taken_in(workspace, explained, tmp_path):
+    with pytest.raises(MismatchError, match="was not made for"):
+        adopt_labels(workspace.path("labels", "perfect"), workspace.path("features", "labelled"), tmp_path / "x")
+
+
+def test_a_judge_who_does_not_read_scores_a_half(workspace):
+    with FakeEndpoint(lambda prompt, number: coin(prompt)) as fake:
+        assert run(workspace, fake, "coin", features=ALL) == 0
+    summary = workspace.manifest("labels", "coin").summary
+    for score in SCORES:
+        assert summary[score]["mean"] == pytest.approx(0.5, abs=0.1)
+        assert summary[f"{score}_gain"]["low"] < 0 < summary[f"{score}_gain"]["high"]
+
+
+def test_replies_that_cannot_be_read_are_worth_a_half_and_counted(workspace, capsys):
+    def answer(prompt, number):
+        return perfect(prompt) if "Explanation:" in prompt else "I would say yes, mostly."
+
+    with FakeEndpoint(answer) as fake:
+        assert run(workspace, fake, "mute") == 0
+    summary = workspace.manifest("labels", "mute").summary
+    assert summary["unanswered"] == 1.0
+    for score in SCORES:
+        assert summary[score]["mean"] == 0.5
+    assert {row["answer"] for row in rows_of(workspace, "mute", "trials")} == {None}
+    assert "100% of the judgements could not be read" in capsys.readouterr().out
+
+
+def test_a_label_that_cannot_be_read_is_none_and_is_not_scored(workspace):
+    def answer(prompt, number):
+        return "\n\n" if "Explanation:" in prompt and number % 2 else perfect(prompt)
+
+    with FakeEndpoint(answer) as fake:
+        assert run(workspace, fake, "unlabelled", "--concurrency", "1", features=ALL[:4]) == 0
+    rows = rows_of(workspace, "unlabelled")
+    assert [row["label"] is None for row in rows] == [False, True, False, True]
+    assert [row["detection"] is None for row in rows] == [False, True, False, True]
+    assert workspace.manifest("labels", "unlabelled").summary["n_labelled"] == 2
+
+
+def test_the_token_statistics_can_be_scored_too(workspace):
+    def answer(prompt, number):
+        """A judge who reads labels such as `"A", "B" (100 %)`."""
+        label = json.loads(re.search(r'fires on: (".*")$', prompt, flags=re.MULTILINE).group(1))
+        known = {json.loads(text) for text in re.findall(r'"(?:[^"\\]|\\.)*"', label)}
+        assert "Explanation:" not in prompt
+        return json.dumps([int(bool(known & set(text))) for text in excerpts(prompt)])
+
+    with FakeEndpoint(answer) as fake:
+        more = ("--label-from", "token-statistics")
+        assert run(workspace, fake, "statistics", *more, features=("3", "4", "5")) == 0
+    rows = rows_of(workspace, "statistics")
+    assert all(row["label"] == row["statistics_label"] for row in rows)
+    assert all(row["label_source"] == "token statistics" for row in rows)
+    assert all(row["detection"] == 1.0 for row in rows)
+
+
+def test_the_plan_is_what_is_sent(workspace, capsys):
+    with FakeEndpoint() as fake:
+        assert run(workspace, fake, "plan", "--dry-run", "--price-in", "1000", "--price-out", "0") == 0
+        out = capsys.readouterr().out
+        assert fake.prompts == [], "a dry run sends nothing"
+        assert not partial_path(workspace.path("labels", "plan")).exists()
+        planned, tokens = (int(re.search(p, out).group(1).replace(",", "")) for p in
+                           (r"([\d,]+) requests to send", r"about ([\d,]+) tokens in"))  # fmt: skip
+        assert f"at most {tokens / 1000:,.2f} at the prices given" in out
+        assert run(workspace, fake, "plan") == 0
+        assert len(fake.prompts) == len(set(fake.prompts)) == planned
+        sent = sum(len(prompt.encode()) for prompt in fake.prompts) / 3.5
+        assert tokens == pytest.approx(sent, rel=0.15), "labels were not known when it was counted"
+        assert fake.url in out
+
+
+def test_a_plan_over_the_budget_sends_nothing(workspace, capsys):
+    with FakeEndpoint() as fake:
+        assert run(workspace, fake, "budget", "--max-requests", "5") == 2
+        assert fake.prompts == []
+    assert "the budget is 5" in capsys.readouterr().err
+
+
+def test_nothing_is_sent_unasked(workspace, capsys):
+    with FakeEndpoint() as fake:
+        words = [word for word in command(workspace, fake, "unasked") if word != "--yes"]
+        assert main(words) == 2
+        assert fake.prompts == []
+    assert "add --yes to agree" in capsys.readouterr().err
+
+
+def test_a_run_that_dies_goes_on_and_sends_nothing_twice(workspace, capsys):
+    good: list[str] = []
+
+    def answer(prompt, number):
+        if number >= 20 and not good:
+            return 500, {}, b"out of memory"
+        return perfect(prompt)
+
+    with FakeEndpoint(answer) as fake:
+        assert run(workspace, fake, "dies", "--retries", "0") == 2
+        assert "what was answered is kept" in capsys.readouterr().err
+        answered = fake.prompts[:20]
+        assert partial_path(workspace.path("labels", "dies")).exists()
+        good.append("now")
+        before = len(fake.prompts)
+        assert run(workspace, fake, "dies", "--retries", "0") == 0
+        assert not set(answered) & set(fake.prompts[before:])
+    assert run(workspace, fake, "dies", "--overwrite") == 0, "all replies are here, and the endpoint is gone"
+    assert "nothing to send" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_middle_goes_on_to_the_same_bytes(workspace):
+    reached: list[float] = []
+
+    def answer(prompt, number):
+        if number == 25 and not reached:
+            reached.append(time.monotonic())
+            time.sleep(60)
+        return perfect(prompt)
+
+    with FakeEndpoint(answer) as fake:
+        words = [sys.executable, "-m", "workbench", *command(workspace, fake, "killed", "--concurrency", "1")]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not reached and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        assert reached, "the run ended before it was killed"
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        partial = partial_path(workspace.path("labels", "killed"))
+        with open(partial / "replies.jsonl", "ab") as handle:
+            handle.write(b'{"key": "half a li')  # what a kill while writing leaves
+        assert run(workspace, fake, "killed") == 0
+        counts = Counter(fake.prompts)
+        waiting = fake.prompts[25]
+        assert counts.pop(waiting) == 2, "the request in flight is asked again"
+        assert set(counts.values()) == {1}, "what was answered is not"
+        first = replies_of(workspace, "killed")
+        assert run(workspace, fake, "killed", "--overwrite") == 0
+        assert replies_of(workspace, "killed") == first
+        assert len(first.splitlines()) == len(set(fake.prompts))
+
+
+def test_another_selection_asks_only_what_is_new(workspace):
+    with FakeEndpoint() as fake:
+        words = ("--no-null",)
+        name = "selection"
+        assert run(workspace, fake, name, *words, features=("4", "5")) == 0
+        before = len(fake.prompts)
+        more = command(workspace, fake, name, *words, features=("4", "5", "6"))
+        more[more.index("--name") + 1] = "selection-2"
+        assert main(more) == 0
+        assert 0 < len(fake.prompts) - before < before
+        assert len(set(fake.prompts)) == len(fake.prompts)
+    rows = rows_of(workspace, "selection-2")
+    assert [row["detection_null"] for row in rows] == [None] * 3
+    assert rows[:2] == rows_of(workspace, name)[:2]
+
+
+def test_busy_endpoints_are_waited_for(workspace):
+    with FakeEndpoint(lambda p, n: (429, {"Retry-After": "0"}, b"") if n % 3 == 0 else perfect(p)) as fake:
+        assert run(workspace, fake, "busy", features=("1", "3")) == 0
+    assert workspace.manifest("labels", "busy").summary["detection"]["mean"] == 1.0
+
+
+def test_a_dead_feature_is_left_out_with_the_reason(workspace, capsys):
+    with FakeEndpoint() as fake:
+        assert run(workspace, fake, "dead", features=("0", "1", "40")) == 0
+        assert "feature 40 is left out: it fires in only 0 different contexts" in capsys.readouterr().out
+        assert run(workspace, fake, "dead-alone", features=("40",)) == 2
+    assert "none of these features can be explained" in capsys.readouterr().err
+    assert workspace.manifest("labels", "dead").summary["skipped"].keys() == {"40"}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--features", "99"], "its features are 0 to 63"),
+        (["--top", "3", "--sample", "3"], "choose features in one way"),
+        ([], "choose features in one way"),
+        (["--top", "0"], "choose features in one way"),
+        (["--top", "3", "--shown", "1"], "shown must lie between 2 and 100"),
+        (["--top", "3", "--max-tokens", "1"], "max_tokens must be at least 16"),
+        (["--top", "3", "--temperature", "9"], "temperature must lie between 0 and 2"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_sent(workspace, more, expected, capsys):
+    with FakeEndpoint() as fake:
+        words = [
+            "explain",
+            "planted",
+            "--workspace",
+            str(workspace.root),
+            "--provider",
+            fake.url,
+            "--model",
+            "m",
+            *more,
+        ]
+        assert main(words) == 2
+        assert fake.prompts == []
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("way", "n"), [("--top", 3), ("--sample", 3)])
+def test_features_are_chosen_by_frequency_or_by_chance(workspace, way, n):
+    with FakeEndpoint() as fake:
+        words = ["explain", "planted", "--workspace", str(workspace.root), "--provider", fake.url, "--model", way[2:]]
+        assert main([*words, way, str(n), "--yes", "--no-null"]) == 0
+    found = [row["feature"] for row in rows_of(workspace, f"planted-{way[2:]}")]
+    assert len(found) == n
+    table = pq.read_table(workspace.path("features", "planted") / "features.parquet").to_pydict()
+    fired = np.array(table["n_fired"])
+    assert all(fired[found] > 0)
+    if way == "--top":
+        assert sorted(fired[found]) == sorted(fired)[-n:]
+
+
+def test_a_null_needs_a_second_feature(workspace):
+    with FakeEndpoint() as fake:
+        assert run(workspace, fake, "single", features=("3",)) == 0
+    (row,) = rows_of(workspace, "single")
+    assert row["detection"] == 1.0
+    assert row["detection_null"] is None
+    assert workspace.manifest("labels", "single").summary["detection_gain"] is None
+
+
+def test_a_null_body_is_an_empty_reply(workspace):
+    with FakeEndpoint(lambda *_: (200, {}, completion(None))) as fake:
+        assert run(workspace, fake, "empty", features=("3",)) == 0
+    assert rows_of(workspace, "empty")[0]["label"] is None
+    assert Path(workspace.path("labels", "empty") / "trials.parquet").is_file()
