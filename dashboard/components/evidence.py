@@ -35,11 +35,13 @@ WORDS = {
     "ov_top1": "OV top-1 copying (share of tokens)",
     "ov_copying_through_block_0": "OV copying after block 0 (eigenvalues)",
     "ov_top1_through_block_0": "OV top-1 copying after block 0",
+    "logit_effect": "next token's logit above the mean, direct path patched",
+    "logit_effect_of_other_head": "the same, strongest other head of the layer",
     "low": "lower end, 95 %",
     "high": "upper end, 95 %",
 }
 _CHANGES = {"effect", "loss_first_half", "loss_second_half", "k_effect", "q_effect", "v_effect", "score", "exact"}
-_CHANGES |= {f"loss_second_half_{side}" for side in "qkv"}
+_CHANGES |= {f"loss_second_half_{side}" for side in "qkv"} | {"logit_effect", "logit_effect_of_other_head"}
 MAX_ROWS = 60
 
 

@@ -7,7 +7,8 @@ the token before into each position, and the induction head's keys read that. So
 2. senders    every earlier head's direct edge into the candidate's keys, exactly; the strongest one is the sender
 3. controls   on other prompts: the same sender into queries and values, random senders of the same size into the keys
 4. ablation   of single heads and of the group: the loss after the repeat begins, and before
-5. weights    composition of the pairs, OV copying of the candidates (reported; no verdict rests on them)
+5. outputs    each head's direct path to the logits replaced: the logit of the repeated token (reported)
+6. weights    composition of the pairs, OV copying of the candidates (reported; no verdict rests on them)
 
     circuit = find_induction_circuit(model)
     circuit.verdict["found"], [node.name for node in circuit.nodes if node.role == "induction"]
@@ -37,6 +38,7 @@ from interp.circuits.induction_evidence import (
     hold,
     into_candidates,
 )
+from interp.circuits.induction_outputs import direct_outputs
 from interp.circuits.induction_prompts import InductionConfig, InductionPrompts, draw_induction_prompts
 from interp.circuits.induction_verdict import (
     SMALLEST_SCORE,
@@ -113,6 +115,7 @@ def gather_induction_evidence(
     tests, effects = _test(model, drawn[1:], senders, config, steps)
     verdicts = judge_heads(scores, p_score, tests, previous_high)
     ablations = _ablate(model, drawn[1:], verdicts, config, steps)
+    outputs = direct_outputs(model, drawn[1:], sorted(verdicts.induction), config.batch_size)
     weights = HeadWeights(model)
     compositions = _compose(model, weights, verdicts, candidates, config)
     chosen = residual.all_heads() if len(residual.all_heads()) <= config.max_singles else list(candidates)
@@ -128,6 +131,7 @@ def gather_induction_evidence(
         tests=tests,
         effects=effects,
         ablations=ablations,
+        outputs=outputs,
         compositions=compositions,
         copies=(copies, deep),
         settings=_settings(config, drawn[0]),

@@ -26,6 +26,7 @@ from interp.circuits.circuit import Circuit, Edge, Node
 from interp.circuits.composition import Composition
 from interp.circuits.copying import Copying
 from interp.circuits.induction_evidence import GroupEffect
+from interp.circuits.induction_outputs import DirectOutput
 from interp.intervals import holm, p_above, t_interval
 from interp.models.residual import Side
 from interp.names import HeadName
@@ -110,7 +111,8 @@ def proved_senders(verdicts: HeadVerdicts) -> set[HeadName]:
 def to_circuit(
     *, model_name: str, weight_hash: str, verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest],
     effects: Mapping[tuple[HeadName, Side], GroupEffect], ablations: Sequence[Ablations],
-    compositions: Mapping[Side, Composition], copies: tuple[Copying | None, Copying | None], settings: dict[str, Any],
+    outputs: Mapping[HeadName, DirectOutput], compositions: Mapping[Side, Composition],
+    copies: tuple[Copying | None, Copying | None], settings: dict[str, Any],
 ) -> Circuit:  # fmt: skip
     """Nodes and edges with their evidence, and the verdict; without nodes when nothing was proved."""
     losses = {record["group"]: record for each in ablations for record in each.to_records()}
@@ -123,7 +125,7 @@ def to_circuit(
         for sender in sorted(proved_senders(verdicts) - set(verdicts.induction)):
             role = "previous_token" if verdicts.is_previous_token(sender) else None
             nodes.append(_node(sender, role, verdicts, losses, copies))
-        edges += [_to_logits(head, copies) for head in sorted(verdicts.induction)]
+        edges += [_to_logits(head, outputs.get(head), copies) for head in sorted(verdicts.induction)]
     evaluation = {"path_patching": _loss_table(effects), "ablation": list(losses.values())}
     return Circuit.of(model_name, weight_hash, edges, nodes, settings=settings, evaluation=evaluation, verdict=verdict)
 
@@ -216,9 +218,12 @@ def _edge(
     return Edge(str(sender), str(head), "k", score=float(mean), evidence=evidence)
 
 
-def _to_logits(head: HeadName, copies: tuple[Copying | None, Copying | None]) -> Edge:
-    """What the head's weights write to the logits directly: the token that it attends to."""
-    evidence = {}
+def _to_logits(head: HeadName, output: DirectOutput | None, copies: tuple[Copying | None, Copying | None]) -> Edge:
+    """What the head writes to the logits directly, by patching and by its weights: the token that it attends to.
+
+    No score: the other edges' are changes of the induction score, this one's effect is in logits.
+    """
+    evidence: dict[str, Any] = {} if output is None else dict(output.evidence())
     for key, copied in zip(("", "_through_block_0"), copies, strict=True):
         if copied is not None and head in copied.eigenvalue:
             evidence |= {f"ov_copying{key}": copied.eigenvalue[head], f"ov_top1{key}": copied.top1[head]}

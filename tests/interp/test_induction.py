@@ -9,6 +9,7 @@ from interp.artifacts import verify
 from interp.circuits.circuit import Circuit
 from interp.circuits.induction import InductionConfig, find_induction_circuit, gather_induction_evidence
 from interp.circuits.induction_evidence import DirectEdges, hold
+from interp.circuits.induction_outputs import direct_logit_changes
 from interp.circuits.induction_prompts import draw_induction_prompts
 from interp.circuits.induction_table import describe_induction, save_induction
 from interp.errors import ConfigError
@@ -137,6 +138,54 @@ def test_direct_edges_are_those_of_path_patching(name):
         expected = torch.einsum("bhx,bx->hb", seen["pattern"].flatten(2), prompts.weights[..., 0])
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
         assert float((found - edges.clean(1)).abs().max()) > 1e-5
+
+
+@pytest.mark.parametrize("name", ["native-ln", "native-raw", "llama-gqa", "neox"])
+@torch.no_grad()
+def test_direct_outputs_are_those_of_path_patching(name):
+    model = tiny(name)
+    prompts = draw_induction_prompts(model, InductionConfig(prompts_per_seed=3), 0)
+    found = direct_logit_changes(model, prompts, [0, 1])
+    clean = model(prompts.tokens)
+    for head in (HeadName(0, 2), HeadName(1, 1)):
+        _, cache = run_with_cache(model, prompts.unrepeated, [f"blocks.{head.layer}.attn.hook_z"])
+        other = cache[f"blocks.{head.layer}.attn.hook_z"][:, :, head.head]
+        patched = PathPatcher(model, [str(head)], ["logits"], "frozen").run(
+            prompts.tokens, {parse_node(str(head)): other}
+        )
+        for row, (lag, tokens) in enumerate(zip(prompts.lags.tolist(), prompts.tokens, strict=True)):
+            reads = range(prompts.start + lag, len(tokens) - 1)
+            assert all(tokens[q + 1] == tokens[q + 1 - lag] for q in reads), "the next token is known there"
+            change = (patched - clean)[row]
+            expected = np.mean([float(change[q, tokens[q + 1]] - change[q].mean()) for q in reads])
+            assert float(found[head.layer, head.head, row]) == pytest.approx(expected, abs=2e-5)
+
+
+@torch.no_grad()
+def test_all_that_the_planted_model_says_is_what_its_head_writes():
+    """Nothing else writes to the logits: with its direct path replaced the model says what it says of that prompt."""
+    model, config = planted_induction(), InductionConfig(min_lag=16, max_lag=16, prompts_per_seed=4)
+    prompts = draw_induction_prompts(model, config, 1)
+    found = direct_logit_changes(model, prompts, [1])[0, 0]
+    for row, tokens in enumerate(prompts.tokens):
+        reads = torch.arange(16, 31)
+        clean, other = (model(which[row : row + 1])[0, reads] for which in (prompts.tokens, prompts.unrepeated))
+        change = (other - clean).gather(1, tokens[reads + 1, None])[:, 0] - (other - clean).mean(1)
+        assert float(found[row]) == pytest.approx(float(change.mean()), rel=1e-5)
+
+
+def test_edges_into_the_logits_tell_their_effect_in_logits(planted):
+    edge = next(edge for edge in planted.circuit.edges if edge.target == "logits")
+    assert edge.score is None, "the other edges' scores are changes of the induction score"
+    assert edge.evidence["logit_effect"] < -80, "100 for the right one of 16 tokens, less what chance finds"
+
+
+def test_induction_heads_of_the_trained_toy_argue_for_the_next_token(trained):
+    edges = [edge for edge in trained.circuit.edges if edge.target == "logits"]
+    assert len(edges) == len(trained.verdicts.induction)
+    for edge in edges:
+        assert edge.evidence["high"] < 0, "taken away, the logit falls"
+        assert edge.evidence["low"] <= edge.evidence["logit_effect"] <= edge.evidence["high"]
 
 
 def test_twins_keep_a_token_and_change_the_one_before():
