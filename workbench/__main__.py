@@ -21,12 +21,13 @@ from workbench.verbs.import_ import Import
 from workbench.verbs.lens import Lens
 from workbench.verbs.models import Models
 from workbench.verbs.record import Record
+from workbench.verbs.scaling import Scaling
 from workbench.verbs.serve import Serve
 from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
 VERBS = (
-    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Features, Explain),
+    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain),
     *(Heads, Circuit, Lens, Atlas, Import, Verify),
 )
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,

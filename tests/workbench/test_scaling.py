@@ -1,0 +1,77 @@
+"""`workbench scaling`: from the finished runs of a sweep to the fit and its artefact, and what is refused."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+
+from make_saes import final_fvu, finished, imported
+
+from interp.artifacts import read_json, read_manifest, verify
+from interp.errors import ConfigError
+from interp.workspace import Workspace
+from saes.scaling_runs import runs_of
+from workbench.__main__ import main
+
+GRID = [(n, k) for n in (512, 1024, 2048) for k in (16, 32)]
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    workspace = Workspace(tmp_path / "workspace", create=True)
+    for n, k in GRID:
+        finished(workspace, f"sweep-d{n}-k{k}", n, k)
+    finished(workspace, "flat", 512, 40, kind="relu")
+    imported(workspace, "peer")
+    return workspace
+
+
+def scaling(workspace: Workspace, *arguments: str) -> int:
+    return main(["scaling", *arguments, "--workspace", str(workspace.root), "--n-bootstrap", "20"])
+
+
+def test_the_sweep_is_found_fitted_and_written(workspace, capsys):
+    assert scaling(workspace) == 0
+    folder = workspace.path("evaluation", "scaling-demo-topk")
+    found, manifest = read_json(folder / "scaling.json"), read_manifest(folder)
+    assert verify(folder) == []
+    assert {(run["n"], run["k"]) for run in found["runs"]} == set(GRID)
+    assert set(manifest.parents) == {f"saes/sweep-d{n}-k{k}" for n, k in GRID}
+    for each in found["exponents"]:  # the planted law of the fixture
+        assert each["value"] == pytest.approx(-0.2 - 0.01 * math.log(each["k"]), abs=1e-6)
+        assert manifest.summary[f"exponent_k{each['k']}"] == each["value"]
+    out = capsys.readouterr().out
+    assert all(sentence in out for sentence in found["findings"])
+
+
+def test_the_loss_of_a_run_is_its_heldout_fvu(workspace):
+    assert {(run.name, run.loss) for run in runs_of(workspace)} == {
+        (f"sweep-d{n}-k{k}", final_fvu(n, k)) for n, k in GRID
+    }
+
+
+def test_runs_trained_otherwise_are_not_mixed_in(workspace):
+    finished(workspace, "longer", 4096, 16, tokens=2_000_000)
+    with pytest.raises(ConfigError, match=r"tokens \(1000000 and 2000000\)"):
+        runs_of(workspace)
+    assert len(runs_of(workspace, tokens=1_000_000)) == len(GRID)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sweep-d512-k16", "sweep-d1024-k16"], "at least 3 sizes"),
+        (["sweep-d512-k61"], "did you mean 'sweep-d512-k16'"),
+        (["peer", "sweep-d512-k16"], "peer cannot be part"),
+        (["--kind", "gated"], "no finished gated"),
+        (["--recording", "other"], "train a sweep"),
+        (["--n-bootstrap", "3"], "at least 20"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(workspace, arguments, says, capsys):
+    assert main(["scaling", "--workspace", str(workspace.root), *arguments]) == 2
+    assert says in capsys.readouterr().err
+    assert not (workspace.root / "evaluations").exists()
