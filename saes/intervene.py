@@ -1,7 +1,11 @@
-"""Hooks that put an SAE into a model: splice its reconstruction in, ablate or steer a feature.
+"""Hooks that put an SAE into a model: splice its reconstruction in, ablate, clamp or steer a feature.
 
-A hook is `fn(value, hook) -> value` for `model.run_with_hooks(tokens, fwd_hooks=[(sae.hook_point, fn)])`; values are
-`[batch, pos, d_in]`. An edit is a function of feature activations, `[batch, pos, d_sae] -> [batch, pos, d_sae]`.
+    model.run_with_hooks(tokens, fwd_hooks=splice_hooks(sae, keep_error=True, edit=ablate(sae, 12)))
+    model.run_with_hooks(tokens, fwd_hooks=steer_hooks(sae, 12, 8.0))
+
+A transcoder takes two hooks: one notes what it reads, one replaces what it predicts. A single hook is
+`fn(value, hook) -> value`, values are `[batch, pos, d]`. An edit is a function of feature activations,
+`[batch, pos, d_sae] -> [batch, pos, d_sae]`.
 """
 
 from collections.abc import Callable
@@ -12,8 +16,9 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from saes.kinds.base import SAE
+from saes.kinds.crosscoder import CrosscoderSAE
 
-Hook = Callable[..., Tensor]
+Hook = Callable[..., Any]
 Edit = Callable[[Tensor], Tensor]
 
 
@@ -22,20 +27,49 @@ def splice(sae: SAE, *, keep_error: bool = False, edit: Edit | None = None) -> H
 
     With `keep_error` the part that the SAE cannot reconstruct is added back, so that only the edit changes anything:
     without an edit the value then passes through unchanged. Raises `ConfigError` for a transcoder, whose output belongs
-    at another hook point.
+    at another hook point (`splice_hooks` has both hooks), and for a crosscoder.
     """
-    if sae.hook_point_out not in ("", sae.hook_point):
+    if _writes_elsewhere(sae):
         raise ConfigError(f"{sae} predicts {sae.hook_point_out}; it cannot take the place of what it reads")
+    _check_place(sae)
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
-        x = value.to(sae.W_enc.dtype)
-        acts = sae.encode(x)
-        recons = sae.complete(sae.decode(edit(acts) if edit else acts), x)
-        if keep_error:
-            recons = x + (recons - sae.complete(sae.decode(acts), x)) if edit else x
-        return recons.to(value.dtype)
+        return _spliced(sae, value, value, keep_error, edit)
 
     return hook
+
+
+def splice_hooks(
+    sae: SAE, *, keep_error: bool = False, edit: Edit | None = None, first: int = 0
+) -> list[tuple[str, Hook]]:
+    """The hooks that put an SAE or a transcoder into a model, with the places where they belong.
+
+    The `first` positions keep their values. `keep_error` as in `splice`: the error of a transcoder is what its
+    prediction lacks of the value at the place that it writes.
+    """
+    if not _writes_elsewhere(sae):
+        return [(sae.hook_point, keep_positions(splice(sae, keep_error=keep_error, edit=edit), first))]
+    read: dict[str, Tensor] = {}
+
+    def reads(value: Tensor, hook: Any = None) -> None:
+        read["x"] = value
+
+    def writes(value: Tensor, hook: Any = None) -> Tensor:
+        return _spliced(sae, read["x"], value, keep_error, edit)
+
+    return [(sae.hook_point, reads), (sae.hook_point_out, keep_positions(writes, first))]
+
+
+def _spliced(sae: SAE, x: Tensor, value: Tensor, keep_error: bool, edit: Edit | None) -> Tensor:
+    """The value that takes the place of `value`, where `x` was read."""
+    if keep_error and edit is None:
+        return value
+    x = x.to(sae.W_enc.dtype)
+    acts = sae.encode(x)
+    recons = sae.complete(sae.decode(edit(acts) if edit else acts), x)
+    if keep_error:
+        recons = value.to(recons.dtype) + (recons - sae.complete(sae.decode(acts), x))
+    return recons.to(value.dtype)
 
 
 def ablate(sae: SAE, *features: int) -> Edit:
@@ -63,14 +97,28 @@ def clamp(sae: SAE, feature: int, value: float) -> Edit:
 
 
 def steer(sae: SAE, feature: int, amount: float) -> Hook:
-    """A hook that adds `amount` units of a feature's decoder direction to every token, without encoding anything."""
+    """A hook for the place that the SAE writes: `amount` units of a feature are added on every token.
+
+    That is its decoder direction times `amount`, and nothing is encoded; where tokens are normalised, times the token's
+    own scale too.
+    """
     _check(sae, (feature,))
+    _check_place(sae)
     direction = sae.decoder_directions[feature] * amount
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
-        return value + direction.to(value.device, value.dtype)
+        added = direction.to(value.device)
+        if not _writes_elsewhere(sae):
+            x = value.to(added.dtype)
+            added = sae.complete(sae.b_dec + added, x) - sae.complete(sae.b_dec.expand_as(added), x)
+        return value + added.to(value.dtype)
 
     return hook
+
+
+def steer_hooks(sae: SAE, feature: int, amount: float, *, first: int = 0) -> list[tuple[str, Hook]]:
+    """The same with its place; the `first` positions keep their values."""
+    return [(sae.hook_point_out or sae.hook_point, keep_positions(steer(sae, feature, amount), first))]
 
 
 def replace_with(vector: Tensor) -> Hook:
@@ -89,6 +137,15 @@ def keep_positions(inner: Hook, n: int) -> Hook:
         return torch.cat([value[:, :n], inner(value, hook=hook)[:, n:]], dim=1)
 
     return hook
+
+
+def _writes_elsewhere(sae: SAE) -> bool:
+    return sae.hook_point_out not in ("", sae.hook_point)
+
+
+def _check_place(sae: SAE) -> None:
+    if isinstance(sae, CrosscoderSAE):
+        raise ConfigError(f"{sae} reads several places at once; splice an SAE or a transcoder of one of them")
 
 
 def _check(sae: SAE, features: tuple[int, ...]) -> None:

@@ -47,16 +47,28 @@ class Prompts:
         )
 
     @classmethod
-    def of_text(cls, model: Any, text: str, target: str, wrong: str | None = None) -> "Prompts":
+    def of_text(
+        cls, model: Any, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None
+    ) -> "Prompts":
         """One prompt, BOS first, and the log-probability of `target` after it (nats), or with `wrong` the difference of
-        the two logits. Raises `PromptError` when an answer is not one token."""
-        from interp.models.adapter import to_tokens
+        the two logits. `corrupt` is a prompt to compare with.
+
+        Raises `PromptError` when an answer is not one token, or the two prompts differ in length.
+        """
+        from interp.models.adapter import to_tokens, token_strings
 
         tokens = to_tokens(model, text).cpu()
+        other = None if corrupt is None else to_tokens(model, corrupt).cpu()
+        if other is not None and other.shape != tokens.shape:
+            pair = [" ".join(map(repr, token_strings(model, each))) for each in (tokens, other)]
+            raise PromptError(
+                f"{tokens.shape[1]} tokens and {other.shape[1]} in the corrupted prompt, positions must match: "
+                f"{pair[0]} against {pair[1]}; reword one of the two"
+            )
         right = _one_token(model, target)
         metric = LogProb([right]) if wrong is None else LogitDiff([right], [_one_token(model, wrong)])
         lengths = torch.tensor([tokens.shape[1]])
-        return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric)
+        return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric, corrupt=other)
 
     @classmethod
     def of_loss(cls, tokens: Tensor) -> "Prompts":

@@ -10,6 +10,7 @@ import tyro
 
 from interp.errors import WorkbenchError
 from workbench.verbs.atlas import Atlas
+from workbench.verbs.attribute import Attribute
 from workbench.verbs.circuit import Circuit
 from workbench.verbs.compare import Compare
 from workbench.verbs.demo import Demo
@@ -23,11 +24,12 @@ from workbench.verbs.models import Models
 from workbench.verbs.record import Record
 from workbench.verbs.scaling import Scaling
 from workbench.verbs.serve import Serve
+from workbench.verbs.steer import Steer
 from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
 VERBS = (
-    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain),
+    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer),
     *(Heads, Circuit, Lens, Atlas, Import, Verify),
 )
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,

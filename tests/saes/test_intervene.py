@@ -2,10 +2,21 @@
 
 import pytest
 import torch
-from test_kinds import make_saes
+from placed import KINDS as PLACED
+from placed import random_sae, random_task, tiny
+from test_kinds import make_others, make_saes
 
 from interp.errors import ConfigError
-from saes.intervene import ablate, clamp, keep_positions, replace_with, splice, steer
+from saes.intervene import (
+    ablate,
+    clamp,
+    keep_positions,
+    replace_with,
+    splice,
+    splice_hooks,
+    steer,
+    steer_hooks,
+)
 
 
 @pytest.fixture(params=[0, 1], ids=["topk", "jumprelu"])
@@ -66,4 +77,72 @@ def test_kept_positions_pass_through(value):
 def test_a_feature_that_is_not_there_is_refused(sae):
     for make in (lambda: ablate(sae, 64), lambda: clamp(sae, -1, 0.0), lambda: steer(sae, 999, 1.0)):
         with pytest.raises(ConfigError, match="features 0 to 63"):
+            make()
+
+
+EDITS = {"none": lambda sae: None, "ablate": lambda sae: ablate(sae, 3, 5), "clamp": lambda sae: clamp(sae, 3, 2.5)}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("keep_error", [True, False], ids=["error kept", "error dropped"])
+@pytest.mark.parametrize("kind", PLACED)
+def test_every_combination_puts_its_formula_into_the_model(kind, keep_error, edit):
+    """For transcoders too: read at the MLP's input, replaced at its output; the BOS position keeps its value."""
+    model, sae, tokens = tiny("llama-gqa"), random_sae(kind, 0), random_task(tiny("llama-gqa")).clean
+    place = sae.hook_point_out or sae.hook_point
+    change = EDITS[edit](sae)
+    seen = {}
+
+    def note(name):
+        def hook(value, hook):
+            seen[name] = value
+
+        return hook
+
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=[(name, note(name)) for name in {sae.hook_point, place}])
+        x, value = seen[sae.hook_point], seen[place]
+        acts = sae.encode(x)
+        edited = change(acts) if change else acts
+        expected = sae.complete(sae.decode(edited), x)
+        if keep_error:
+            expected = expected + value - sae.complete(sae.decode(acts), x)
+        expected[:, :1] = value[:, :1]
+        logits = model.run_with_hooks(tokens, fwd_hooks=[(place, lambda v, hook: expected)])
+        hooks = splice_hooks(sae, keep_error=keep_error, edit=change, first=1)
+        assert [name for name, _ in hooks] == list(dict.fromkeys([sae.hook_point, place]))
+        ours = model.run_with_hooks(tokens, fwd_hooks=hooks)
+        clean = model(tokens)
+    torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
+    if keep_error and edit == "none":
+        assert torch.equal(ours, clean)
+    else:
+        assert not torch.allclose(ours, clean, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", PLACED)
+def test_steering_adds_what_a_unit_of_the_feature_writes(kind):
+    model, sae, tokens = tiny("llama-gqa"), random_sae(kind, 0), random_task(tiny("llama-gqa")).clean
+    seen = {}
+
+    def note(value, hook):
+        seen[hook.name] = value
+
+    [(place, hook)] = steer_hooks(sae, 7, 3.0, first=2)
+    assert place == (sae.hook_point_out or sae.hook_point)
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=[(place, note)])
+        [before] = seen.values()
+        model.run_with_hooks(tokens, fwd_hooks=[(place, hook), (place, note)])
+        [after] = seen.values()
+    scale = sae.scale(before).size if kind in ("layer_norm", "constant_norm_rescale") else torch.ones(1)
+    added = (3 * scale * sae.W_dec[7]).expand_as(before).clone()
+    added[:, :2] = 0
+    torch.testing.assert_close(after - before, added, atol=1e-4, rtol=1e-3)
+
+
+def test_a_crosscoder_is_spliced_nowhere():
+    crosscoder = make_others()[-1]
+    for make in (lambda: splice(crosscoder), lambda: splice_hooks(crosscoder), lambda: steer(crosscoder, 0, 1.0)):
+        with pytest.raises(ConfigError, match="reads several places"):
             make()

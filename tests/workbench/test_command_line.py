@@ -46,7 +46,7 @@ def test_help_names_every_verb_and_loads_no_torch():
 ONE_WORD = [v.__name__.lower() for v in VERBS if v.__name__ not in ("Models", "Circuit")]
 
 
-@pytest.mark.parametrize("verb", [*ONE_WORD, "circuit induction", "circuit find", "circuit show"])
+@pytest.mark.parametrize("verb", [*ONE_WORD, "circuit induction", "circuit find", "circuit features", "circuit show"])
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*verb.split(), "--help"])
@@ -54,7 +54,9 @@ def test_every_verb_has_help(verb, capsys):
     assert "--workspace" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("verb", "expected"), [("models", "Hugging Face"), ("circuit", "{induction,find,show}")])
+@pytest.mark.parametrize(
+    ("verb", "expected"), [("models", "Hugging Face"), ("circuit", "{induction,find,features,show}")]
+)
 def test_verbs_without_a_workspace_have_help_too(verb, expected, capsys):
     with pytest.raises(SystemExit) as stop:
         main([verb, "--help"])

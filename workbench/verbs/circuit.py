@@ -7,6 +7,7 @@ import tyro
 
 from workbench.options import Options
 from workbench.terminal import say
+from workbench.verbs.circuit_features import FeatureCircuit
 from workbench.verbs.circuit_find import Find
 from workbench.verbs.circuit_induction import Induction
 
@@ -31,7 +32,10 @@ class Show(Options):
         if found.verdict:
             say(f"{'found' if found.verdict.get('found') else 'not found'}: {found.verdict.get('reason', '')}")
         for node in found.nodes:
-            say(f"  {node.name:8} {node.role or ''}")
+            label = node.evidence.get("label")
+            effect = node.evidence.get("effect") if node.role in (None, "error") else None
+            shown = [node.role, None if effect is None else f"{effect:+.3f}", label]
+            say(f"  {node.name:8} " + "  ".join(str(part) for part in shown if part))
         for edge in found.edges:
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
 
@@ -39,6 +43,7 @@ class Show(Options):
 Command = (
     Annotated[Induction, tyro.conf.subcommand("induction")]
     | Annotated[Find, tyro.conf.subcommand("find")]
+    | Annotated[FeatureCircuit, tyro.conf.subcommand("features")]
     | Annotated[Show, tyro.conf.subcommand("show")]
 )
 

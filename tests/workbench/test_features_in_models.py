@@ -1,0 +1,129 @@
+"""`attribute`, `steer` and `circuit features`: what features do inside a model, from the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from interp.artifacts import Draft
+from interp.circuits.circuit import Circuit
+from interp.models.adapter import weight_hash
+from interp.workspace import Workspace
+from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.topk import TopKSAE
+from saes.kinds.transcoder import Transcoder
+from saes.weights.folder import save_sae
+from workbench.__main__ import main
+
+MODEL = "small:mlp-2l"
+D, D_SAE = 64, 100
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_model) -> Path:
+    """A workspace with two SAEs and a transcoder of a tiny model."""
+    root = tmp_path_factory.mktemp("workspace")
+    workspace, generator = Workspace(root), torch.Generator().manual_seed(0)
+    places = {
+        "early": ("blocks.0.hook_resid_post", ""),
+        "late": ("blocks.1.hook_resid_post", ""),
+        "mlp": ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out"),
+    }
+    for name, (reads, writes) in places.items():
+        rows = torch.nn.functional.normalize(torch.randn(D_SAE, D, generator=generator), dim=1)
+        weights = Weights(rows.T.contiguous(), torch.zeros(D_SAE), rows, torch.zeros(D))
+        about = SAEMetadata(
+            model=MODEL, weight_hash=weight_hash(tiny_model), hook_point=reads, hook_point_out=writes, bos="context"
+        )
+        sae = Transcoder(weights, metadata=about) if writes else TopKSAE(weights, k=8, metadata=about)
+        draft = Draft.open(workspace.path("sae", name), kind="sae", config={"kind": "topk"}, seed=0)
+        save_sae(sae, draft.path)
+        draft.finish()
+    return root
+
+
+def run(folder: Path, *words: str) -> int:
+    return main([*words, "--workspace", str(folder), "--threads", "1"])
+
+
+def test_attribution_prints_features_the_error_and_what_adds_up(folder, capsys):
+    assert run(folder, "attribute", "early", "mlp", "--prompt", "one two", "--target", "t", "--top", "3") == 0
+    out = capsys.readouterr().out
+    assert "log-probability of 't' after 'one two'" in out
+    early = out[out.index("early at blocks.0.hook_resid_post") : out.index("mlp at blocks.1.hook_mlp_out")]
+    total = float(early.splitlines()[0].rsplit(":", 1)[1])
+    parts = [float(line.split()[0]) for line in early.splitlines()[1:] if line.strip()]
+    assert sum(parts) == pytest.approx(total, abs=0.005)
+    assert early.count("feature ") == 3
+    assert "error: what the SAE does not reconstruct" in early
+
+
+def test_attribution_against_another_prompt_and_answer(folder, capsys):
+    words = ("attribute", "late", "--prompt", "one two", "--corrupt", "one six", "--target", "t", "--wrong", "s")
+    assert run(folder, *words) == 0
+    assert "with corrupted prompts" in capsys.readouterr().out
+    assert run(folder, *words[:-5], "longer than that", "--target", "t") == 2
+    assert "positions must match" in capsys.readouterr().err
+
+
+def test_steering_changes_what_is_written_and_ablating_nothing_does_not(folder, capsys):
+    words = ("steer", "late", "--prompt", "one two", "--new-tokens", "6", "--samples", "1", "--feature", "3")
+    assert run(folder, *words, "--amount", "40") == 0
+    out = capsys.readouterr().out
+    assert "+40 on every token" in out
+    assert "KL of the distributions 0.000" not in out
+    pairs = [line.split("|", 1)[1] for line in out.splitlines() if line.startswith("  with")]
+    assert len(pairs) == 4
+    assert pairs[0] != pairs[1]
+    assert run(folder, *words, "--amount", "40") == 0
+    assert capsys.readouterr().out == out, "one seed, one text"
+    assert run(folder, *words, "--amount", "0") == 0
+    pairs = [line.split("|", 1)[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  with")]
+    assert pairs[0::2] == pairs[1::2], "samples of a pair share their seed"
+    for more in (("--action", "ablate"), ("--action", "clamp", "--amount", "2", "--no-keep-error")):
+        assert run(folder, *words, *more) == 0
+
+
+def test_a_transcoder_is_steered_where_it_writes(folder, capsys):
+    words = ("steer", "mlp", "--prompt", "one", "--new-tokens", "2", "--samples", "0", "--feature", "1")
+    assert run(folder, *words, "--action", "clamp", "--amount", "30") == 0
+    assert "held at 30" in capsys.readouterr().out
+
+
+def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys):
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [{"clean": f"a{x}", "corrupt": f"b{x}", "correct": "a", "wrong": "b"} for x in "cdefgh"]
+    pairs.write_text("\n".join(map(json.dumps, lines)))
+    options = ("--features", "4", "--edges", "9", "--steps", "2", "--verify", "4", "--random-circuits", "3")
+    assert run(folder, "circuit", "features", "late", "early", "--task", str(pairs), *options, "--name", "pairs") == 0
+    circuit = Circuit.load(folder / "circuits" / "pairs")
+    assert circuit.settings["places"] == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
+    assert {node.name for node in circuit.nodes} >= {"L0resid.error", "L1resid.error"}
+    assert "rank agreement" in capsys.readouterr().out
+    assert set(Workspace(folder).manifest("circuit", "pairs").parents) >= {"saes/early", "saes/late"}
+    assert run(folder, "circuit", "show", "pairs") == 0
+    assert "L0resid.error" in capsys.readouterr().out
+    assert run(folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs") == 2
+    assert "already there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("attribute", "nothing", "--prompt", "x"), "unknown sae 'nothing'"),
+        (("attribute", "--prompt", "x"), "name an SAE"),
+        (("attribute", "early", "--prompt", ""), "the prompt is empty"),
+        (("attribute", "early", "early", "--prompt", "x", "--target", "t"), "two SAEs write at one place"),
+        (("attribute", "early", "--prompt", "x", "--target", "th"), "2 tokens"),
+        (("attribute", "early", "--prompt", "x", "--model", "small:attn-only-2l"), "trained on small:mlp-2l"),
+        (("steer", "early", "--prompt", "x", "--feature", "3"), "add --amount"),
+        (("steer", "early", "--prompt", "x", "--feature", "100", "--amount", "1"), "features 0 to 99"),
+        (("steer", "early", "--prompt", "x", "--feature", "1", "--amount", "1", "--new-tokens", "999"), "context"),
+        (("steer", "early", "--prompt", "x", "--feature", "1", "--temperature", "0"), "temperature above 0"),
+        (("circuit", "features", "early", "--task", "iio"), "did you mean 'ioi'"),
+    ],
+)
+def test_mistakes_are_one_line(folder, words, expected, capsys):
+    assert run(folder, *words) == 2
+    assert expected in capsys.readouterr().err
