@@ -10,6 +10,8 @@ Before anything is sent the plan is counted and shown. Left out: simulation of a
 cost is a request per token.
 """
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,17 +142,9 @@ def explain(
     config = {**about, "provider": run.provider.identity, **asdict(run.config)}
     draft = Draft.open(folder, kind="labels", config=config, seed=run.seed, overwrite=overwrite)
     transcript = Transcript(draft.path / REPLIES, run.known)
-    done, total = [0], plan.total + plan.cached
-
-    def one_more() -> None:
-        done[0] += 1
-        if progress is not None:
-            progress(done[0], max(total, done[0]), {"sent": asker.budget.sent})
-
-    asker = Asker(run.provider, transcript, Budget(max_requests), one_more)
-    draft.update(done=plan.cached, total=total, stage="explaining")
+    budget = Budget(max_requests)
+    asker = Asker(run.provider, transcript, budget, _Visible(draft, plan.total + plan.cached, budget, progress))
     labels = _labels(run, asker)
-    draft.update(done=done[0], total=total, stage="scoring")
     answered = _answers(run.questions(labels), asker)
     transcript.finish(asker.asked)
     generator = np.random.default_rng(derive_seed(run.seed, "bootstrap"))
@@ -169,6 +163,24 @@ def explain(
         "tokens_out": sum(reply.tokens_out for reply in replies if reply),
     }
     return draft.finish(summary=summary, parents=parents)
+
+
+class _Visible:
+    """Counts replies, for the caller and about every second for other processes; called by several threads."""
+
+    def __init__(self, draft: Draft, total: int, budget: Budget, progress: Progress | None):
+        self._draft, self._total, self._budget, self._progress = draft, total, budget, progress
+        self._done, self._last, self._lock = 0, 0.0, threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._done += 1
+            total = max(self._total, self._done)
+            if time.monotonic() - self._last > 1 or self._done == total:
+                self._last = time.monotonic()
+                self._draft.update(done=self._done, total=total, sent=self._budget.sent)
+            if self._progress is not None:
+                self._progress(self._done, total, {"sent": self._budget.sent})
 
 
 def _labels(run: Explanation, asker: Asker) -> dict[int, str | None]:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from explain_planted import TRIGGERS, planted_workspace
+from explain_planted import EVEN_ONLY, TRIGGERS, planted_workspace
 from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
 
 from dashboard.views import features as view
@@ -169,6 +169,21 @@ def test_a_judge_who_does_not_read_scores_a_half(workspace):
     for score in SCORES:
         assert summary[score]["mean"] == pytest.approx(0.5, abs=0.1)
         assert summary[f"{score}_gain"]["low"] < 0 < summary[f"{score}_gain"]["high"]
+
+
+def test_look_alikes_find_out_a_label_that_says_too_little(workspace):
+    with FakeEndpoint() as fake:
+        assert run(workspace, fake, "half-true", features=("3", str(EVEN_ONLY))) == 0
+    whole, half = rows_of(workspace, "half-true")
+    assert whole["detection_hard"] == 1.0
+    assert half["detection_hard"] < half["detection"] - 0.05 < 1
+    same = [
+        t
+        for t in rows_of(workspace, "half-true", "trials")
+        if t["group"] == "same token" and t["label_of"] == EVEN_ONLY
+    ]
+    assert len(same) >= 4
+    assert all(t["answer"] and not t["truth"] for t in same if t["feature"] == EVEN_ONLY)
 
 
 def test_replies_that_cannot_be_read_are_worth_a_half_and_counted(workspace, capsys):
