@@ -44,7 +44,7 @@ def layout(
     asked = whole_number(n)
     shown = None if asked is None else max(1, min(asked, scored.limit))
     if at and not at.startswith(grouping.PREFIX) and "|" not in at:
-        view.check_chosen(at, scored, found)
+        view.check_chosen(at, scored, found, context.workspace, manifest.name)
     state = {"name": manifest.name, "limit": scored.limit, "found": scored.found}
     names = [m.name for m in context.workspace.artifacts("circuit")]
     controls = [

@@ -22,6 +22,14 @@ THROUGH = {"q": "through its query", "k": "through its key", "v": "through its v
 _NULLS = ("random_circuits", "untrained", "verified")
 _LISTED = 12
 """edges of a node that the side lists"""
+_KINDS = {
+    "head": "an attention head",
+    "mlp": "an MLP",
+    "embed": "the embedding",
+    "logits": "the output",
+    "feature": "a feature of a sparse dictionary",
+    "error": "what a sparse dictionary leaves out",
+}
 _PLAIN = ("kind", "task", "metric", "method", "steps", "ablation", "direction", "seeds", "prompts")
 
 
@@ -43,6 +51,7 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
         *([html.H3("Redundancy"), evidence_table(redundancy)] if isinstance(redundancy, dict) else []),
         *([html.H3("Against chance"), evidence_table(nulls)] if nulls else []),
+        *_strongest_nodes(*view.strongest_nodes(workspace, name, _LISTED)),
         *[part for k, v in records.items() for part in (_records_title(k, v), records_table(v))],
         *(
             [
@@ -127,10 +136,13 @@ def _node(
     bare, _, position = chosen.partition("@")
     nodes = [n for n in found.nodes if n.name == bare and (not position or n.position in (None, int(position)))]
     evidence = dict(nodes[0].evidence) if nodes else {}
+    stored = view.node_score(workspace, name, bare, int(position) if position else None)
+    if "effect" in evidence:  # the same number, from the circuit itself
+        stored = {key: value for key, value in stored.items() if key == "exact"}
     role = nodes[0].role if nodes else None
     touching = [r for r in rows if not position or str(r["position"]) == position]
     kind = parse_node(bare).kind
-    what = {"head": "an attention head", "mlp": "an MLP", "embed": "the embedding", "logits": "the output"}[kind]
+    what = _KINDS[kind]
     links = []
     if kind == "head":
         link = _heads_link(workspace, found.model, bare)
@@ -141,7 +153,7 @@ def _node(
         html.Span(chosen, className="wb-circuit-title"),
         html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
         *links,
-        *([evidence_table(evidence)] if evidence else []),
+        *([evidence_table(stored | evidence)] if stored or evidence else []),
         *_edge_list("Reads from", [r for r in touching if r["target"] == bare], "source"),
         *_edge_list("Is read by", [r for r in touching if r["source"] == bare], "target"),
         *(_pattern(workspace, name, found, bare, None, colours) if kind == "head" else []),
@@ -225,6 +237,23 @@ def _edge_list(title: str, rows: list[view.Row], end: str | None) -> list[Any]:
     more = html.Span(f"the strongest {_LISTED} of {len(rows)}" if len(rows) > _LISTED else f"{len(rows)}",
                      className="wb-quiet")  # fmt: skip
     return [html.H3([title, more]), html.Ol(lines, className="wb-lines")]
+
+
+def _strongest_nodes(rows: list[view.Row], total: int) -> list[Any]:
+    """Whole parts, a click away from their panels; they need not be in the graph as it is drawn."""
+    if not rows:
+        return []
+    lines = [
+        html.Li(
+            [
+                _at(view.node_id(row["node"], row.get("position"))),
+                html.Span(number(row["score"], signed=True), className="wb-value"),
+            ]
+        )
+        for row in rows
+    ]
+    note = html.Span(f"by all that each writes, {len(rows)} of {total:,}", className="wb-quiet")
+    return [html.H3(["Strongest parts", note]), html.Ol(lines, className="wb-lines")]
 
 
 def _line(row: view.Row, end: str | None) -> str:

@@ -181,6 +181,26 @@ def checked(workspace: Workspace, name: str) -> list[Row]:
     return workspace.query(sql, e=path).to_pylist()
 
 
+def strongest_nodes(workspace: Workspace, name: str, n: int) -> tuple[list[Row], int]:
+    """The `n` nodes with the strongest scores of all that they write, and how many were scored."""
+    path = workspace.path("circuit", name) / "nodes.parquet"
+    if not path.is_file():
+        return [], 0
+    sql = "select * from t where score is not null order by abs(score) desc, node limit ?"
+    total = workspace.query("select count(*) as n from t where score is not null", t=path)["n"][0].as_py()
+    return workspace.query(sql, n, t=path).to_pylist(), int(total)
+
+
+def node_score(workspace: Workspace, name: str, node: str, position: int | None = None) -> dict[str, float]:
+    """The score of all that a node writes, with `exact`, `low` and `high` where they are known; empty without."""
+    path = workspace.path("circuit", name) / "nodes.parquet"
+    if not path.is_file():
+        return {}
+    sql = "select * from t where node = ? and (position is null or position = ?) limit 1"
+    found = workspace.query(sql, node, position, t=path).to_pylist()
+    return {k: found[0][k] for k in ("score", "exact", "low", "high") if found and found[0].get(k) is not None}
+
+
 def prompt(workspace: Workspace, name: str) -> Prompt:
     """The first stored prompt; an empty one when none is."""
     path = workspace.path("circuit", name) / "prompts.json"
@@ -207,13 +227,14 @@ def pattern(workspace: Workspace, name: str, head: str) -> np.ndarray | None:
         raise CorruptError(f"{path} cannot be read: {error}; `workbench verify` checks it") from error
 
 
-def check_chosen(chosen: str, scored_edges: Scored, found: Circuit) -> str:
+def check_chosen(chosen: str, scored_edges: Scored, found: Circuit, workspace: Workspace, name: str) -> str:
     """`chosen` when it names a node or an edge that is known here. Raises `UnknownNameError`."""
     edges = {row["id"] for row in scored_edges.rows}
     nodes = {node_id(n.name, n.position) for n in found.nodes} | {n.name for n in found.nodes}
     nodes |= {row[end] for row in scored_edges.rows for end in ("source", "target")}
     nodes |= {node_id(row[end], row["position"]) for row in scored_edges.rows for end in ("source", "target")}
-    if chosen not in edges | nodes:
+    bare, _, at = chosen.partition("@")
+    if chosen not in edges | nodes and not node_score(workspace, name, bare, int(at) if at.isdecimal() else None):
         raise UnknownNameError("node or edge of this circuit", chosen, sorted(edges | nodes))
     return chosen
 
@@ -244,7 +265,7 @@ def _with_numbers(row: Row) -> dict[str, Any]:
 def _row_of(edge: Edge) -> Row:
     evidence = dict(edge.evidence)
     score = edge.score if edge.score is not None else _number(evidence.get("effect"))
-    low, high = _number(evidence.get("low")), _number(evidence.get("high"))
+    low, high = (None if score is None else _number(evidence.get(end)) for end in ("low", "high"))
     if (
         score is not None
         and low is not None

@@ -36,15 +36,16 @@ def save_discovered(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write a circuit folder; `circuit` carries its evaluation. `nodes` are scores with `level="node"`.
+    """Write a circuit folder; `circuit` carries its evaluation. `nodes` are scores with `level="node"`; where `scores`
+    themselves are of nodes, edges have none and `edges.parquet` is left out.
 
     Raises `ConfigError` when the folder exists and `overwrite` is off.
     """
     config = config or {"model": circuit.model, "weight_hash": circuit.weight_hash, **circuit.settings}
     draft = Draft.open(folder, kind="circuit", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / FILE, circuit.to_json())
-    write_table(draft.path / "edges.parquet", score_table(scores, verified))
-    if nodes is not None:
+    write_table(draft.path / f"{scores.level}s.parquet", score_table(scores, verified))
+    if nodes is not None and scores.level == "edge":
         write_table(draft.path / "nodes.parquet", score_table(nodes, None))
     if curve is not None:
         write_table(draft.path / "curve.parquet", curve_table(curve))

@@ -1,12 +1,14 @@
 """From a task to a judged circuit, in order: score, verify, cut, judge.
 
-    found = find_circuit(model, task, FindConfig(n_edges=200))
+    task, held_out = make_task("ioi", model, n_prompts=80).split(40)
+    found = find_circuit(model, task, FindConfig(n_edges=200), held_out=held_out)
     found.circuit.evaluation["faithfulness"], found.circuit.verdict["found"]
 
-1. every edge is scored (`attribution`), and the best are patched one by one to check the scores
+1. every edge (or node) is scored (`attribution`), and the best are patched one by one to check the scores
 2. the curve of faithfulness over sizes is measured beside random circuits
 3. the circuit is the best `n_edges`, or the smallest on the curve that reaches the faithfulness asked for
-4. it is judged: faithfulness, completeness, minimality, random circuits of its size, an untrained model
+4. it is judged: faithfulness, completeness, minimality, random circuits of its size, an untrained model; on prompts
+   that had no part in steps 1 to 3 when `held_out` gives some
 """
 
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from interp.circuits.circuit import Circuit
 from interp.circuits.evaluation import Curve, EvaluationConfig, evaluate
 from interp.circuits.graph import Graph
 from interp.circuits.measures import faithfulness
-from interp.circuits.scores import By, Scores, Verified
+from interp.circuits.scores import By, Level, Scores, Verified
 from interp.circuits.task import Task
 from interp.errors import ConfigError
 
@@ -40,8 +42,11 @@ class FindConfig:
     steps: int = 5
     ablation: Ablation = "resample"
     by: By = "abs"
+    level: Level = "edge"
+    """`node`: rank what whole parts write, and keep all edges among the best parts"""
     n_edges: int | None = None
-    """edges of the circuit before pruning; None: the smallest size on the curve that reaches `faithfulness`"""
+    """edges (nodes, at that level) of the circuit before pruning; None: the smallest size on the curve that reaches
+    `faithfulness`"""
     faithfulness: float = 0.8
     verify: int = 20
     """edges patched one by one to check the scores; 0 for none"""
@@ -62,6 +67,7 @@ class Found:
     circuit: Circuit
     scores: Scores
     nodes: Scores | None
+    """`scores` again with `level="node"`"""
     curve: Curve
     verified: Verified | None
 
@@ -72,40 +78,86 @@ def find_circuit(
     config: FindConfig | None = None,
     graph: Graph | None = None,
     *,
+    held_out: Task | None = None,
     progress: Callable[[str], Any] | None = None,
 ) -> Found:
-    """Find and judge the circuit of a task.
+    """Find the circuit of a task and judge it on `held_out`; without, on the prompts that found it.
 
-    `progress(step name)` gives the callback of each step. Raises what its steps raise.
+    `progress(step name)` gives the callback of each step. Raises `ConfigError` when the two tasks share a prompt or
+    measure different things, and what its steps raise.
     """
     config = config or FindConfig()
+    if held_out is not None:
+        _check_apart(task, held_out)
     step = progress or (lambda name: None)
-    size = config.evaluation.batch_size
-    shared: dict[str, Any] = {"ablation": config.ablation, "batch_size": size}
-    scores = attribute(
-        model, task, graph, method=config.method, steps=config.steps, **shared, progress=step("scoring edges")
-    )
-    nodes = None
-    if config.node_scores:
-        gradient = "eap-ig" if config.method == "acdc" else config.method
-        nodes = attribute(model, task, method=gradient, steps=config.steps, level="node", **shared)
-    verified = None
-    if config.verify:
-        verified = scores.verify_top_k(model, task, min(config.verify, len(scores)), by=config.by, batch_size=size)
+    scores, nodes, verified = _score(model, task, config, graph, step)
     ranking = evaluate(model, task, scores, config=replace(config.evaluation, untrained=False), progress=step("curve"))
     assert ranking.curve is not None
     asked = config.n_edges or _smallest(model, task, scores, ranking.curve, config)
-    circuit = scores.top(asked, by=config.by)
-    judged = evaluate(model, task, circuit, scores.graph, config.evaluation, progress=step("judging"))
+    circuit = _with_effects(scores.top(asked, by=config.by), nodes)
+    judge = held_out or task
+    judged = evaluate(model, judge, circuit, scores.graph, config.evaluation, progress=step("judging"))
     evaluation = {
         **ranking.to_json(),
         **judged.to_json(),
         "ranking_random_circuits": ranking.numbers.get("random_circuits"),
+        "judged_on": "the prompts that found it" if held_out is None else "other prompts than those that found it",
+        "n_prompts_found_on": task.n_prompts,
     }
     if verified is not None:
         evaluation["verified"] = verified.to_json()
     circuit = replace(circuit, evaluation=evaluation, verdict=_verdict(evaluation))
     return Found(circuit=circuit, scores=scores, nodes=nodes, curve=ranking.curve, verified=verified)
+
+
+def _check_apart(task: Task, held_out: Task) -> None:
+    if task.metric.name != held_out.metric.name:
+        raise ConfigError(f"held-out prompts are measured by {held_out.metric.name}, the task by {task.metric.name}")
+    seen = {tuple(row) for row in task.clean.tolist()}
+    shared = sum(tuple(row) in seen for row in held_out.clean.tolist())
+    if shared:
+        raise ConfigError(f"{shared} held-out prompts are among the task's own; `task.split(n)` takes them apart")
+
+
+def _score(
+    model: Any, task: Task, config: FindConfig, graph: Graph | None, step: Callable[[str], Any]
+) -> tuple[Scores, Scores | None, Verified | None]:
+    """Scores at the level asked for, those of nodes, and the best ones patched one by one."""
+    size = config.evaluation.batch_size
+    shared: dict[str, Any] = {"ablation": config.ablation, "batch_size": size, "steps": config.steps}
+    scores = attribute(
+        model,
+        task,
+        graph,
+        method=config.method,
+        level=config.level,
+        **shared,
+        progress=step(f"scoring {config.level}s"),
+    )
+    nodes = scores if config.level == "node" else None
+    if config.node_scores and nodes is None:
+        gradient = "eap-ig" if config.method == "acdc" else config.method
+        nodes = attribute(model, task, method=gradient, level="node", **shared)
+    verified = None
+    if config.verify:
+        verified = scores.verify_top_k(model, task, min(config.verify, len(scores)), by=config.by, batch_size=size)
+    return scores, nodes, verified
+
+
+def _with_effects(circuit: Circuit, nodes: Scores | None) -> Circuit:
+    """The circuit's nodes with the score of all that each writes, and its interval over prompts."""
+    if nodes is None:
+        return circuit
+    columns = {"effect": nodes.values}
+    interval = nodes.interval()
+    if interval is not None:
+        columns |= dict(zip(("low", "high"), interval, strict=True))
+    number = {name: i for i, name in enumerate(nodes.graph.sources)}
+
+    def evidence(name: str) -> dict[str, Any]:
+        return {key: float(values[number[name]]) for key, values in columns.items()} if name in number else {}
+
+    return replace(circuit, nodes=tuple(replace(n, evidence=n.evidence | evidence(n.name)) for n in circuit.nodes))
 
 
 def _smallest(model: Any, task: Task, scores: Scores, curve: Curve, config: FindConfig) -> int:
@@ -142,6 +194,7 @@ def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
     reason = (
         f"faithfulness {f:.2f} ({evaluation['faithfulness_low']:.2f} to {evaluation['faithfulness_high']:.2f}) with "
         f"{size}, random circuits {null['mean']:.2f} ({null['low']:.2f} to {null['high']:.2f}); gap of an untrained "
-        f"model {untrained['gap']:.3g}, of this one {untrained['gap_of_model']:.3g}"
+        f"model {untrained['gap']:.3g}, of this one {untrained['gap_of_model']:.3g}; judged on "
+        f"{evaluation['n_prompts']} prompts: {evaluation['judged_on']}"
     )
     return {"found": bool(beats and learned), "rule": RULE, "reason": reason}

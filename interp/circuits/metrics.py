@@ -9,13 +9,14 @@ sequences. A metric averages over them. Answers may be sets of tokens (years abo
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,30 @@ class L2ToClean(_Distance):
 
     def __call__(self, logits: Tensor) -> Tensor:
         return -(logits - self._reference(logits)).pow(2).sum(-1).mean(1)
+
+
+METRICS: dict[str, Callable[..., Metric]] = {
+    "logit-diff": LogitDiff,
+    "prob-diff": ProbDiff,
+    "log-prob": LogProb,
+    "kl": KLToClean,
+    "l2": L2ToClean,
+}
+
+
+def metric_by_name(name: str, answers: Metric) -> Metric:
+    """A metric of `METRICS` with the answers of another, where it needs them.
+
+    Raises `UnknownNameError`, and `ConfigError` when there are no answers to take.
+    """
+    if name not in METRICS:
+        raise UnknownNameError("metric", name, METRICS)
+    made = METRICS[name]
+    if name in ("kl", "l2"):
+        return made()
+    if not isinstance(answers, _Answers):
+        raise ConfigError(f"{name} needs right answers, and {answers.name} has none to take over")
+    return made(correct=answers.correct, wrong=answers.wrong)
 
 
 def _token_sets(answers: Any, what: str) -> Tensor:

@@ -106,6 +106,11 @@ class Task:
             task.check_gap()
         return task
 
+    def measured_by(self, model: Any, metric: Metric, *, batch_size: int = 32, check_gap: bool = True) -> "Task":
+        """The same prompts with another metric. Raises `ConfigError` when it does not fit, or shows no gap."""
+        metric.check(self.n_prompts, self.at.shape[1], model.cfg.d_vocab)
+        return replace(self, metric=metric).on(model, batch_size=batch_size, check_gap=check_gap)
+
     @property
     def n_prompts(self) -> int:
         return len(self.clean)
@@ -138,6 +143,21 @@ class Task:
         rows = torch.as_tensor(rows)
         tensors = ("clean", "corrupt", "lengths", "at", "clean_value", "corrupt_value")
         return replace(self, metric=self.metric.take(rows), **{name: getattr(self, name)[rows] for name in tensors})
+
+    def split(self, n: int) -> "tuple[Task, Task]":
+        """The first `n` prompts, and those of the others whose clean prompt is not among them: a circuit found on the
+        first is judged fairly on the second.
+
+        Raises `ConfigError` when nothing is left on one side.
+        """
+        first = self.take(torch.arange(min(n, self.n_prompts)))
+        seen = {tuple(row) for row in first.clean.tolist()}
+        rest = [row for row in range(n, self.n_prompts) if tuple(self.clean[row].tolist()) not in seen]
+        if n < 1 or not rest:
+            raise ConfigError(
+                f"{self.n_prompts} prompts cannot be split into {n} and others that differ from them; give more prompts"
+            )
+        return first, self.take(rest)
 
     def describe(self) -> dict[str, Any]:
         """Settings that travel with results."""

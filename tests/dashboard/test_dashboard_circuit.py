@@ -344,6 +344,24 @@ def test_a_head_leads_to_the_heads_page_and_lists_its_edges(server):
     assert '"data-circuit-at": "L1H2-k-L4H1"' in said
 
 
+def test_a_part_shows_the_score_of_all_that_it_writes(server, workspace):
+    strongest, total = view.strongest_nodes(workspace, "ioi", 3)
+    assert len(strongest) == 3 < total
+    sizes = [abs(row["score"]) for row in strongest]
+    assert sizes == sorted(sizes, reverse=True)
+    said = text_of(summary(workspace, "ioi", view.circuit(workspace, "ioi"), LIGHT))
+    assert "Strongest parts" in said
+    row = strongest[0]
+    assert f'"data-circuit-at": "{row["node"]}"' in said
+    side = text_of(page._choose(row["node"], shown(), {"name": "ioi"}, "light")[1])
+    for value in (number(row["score"], signed=True), number(row["exact"], signed=True), "95 % interval"):
+        assert value in side, value
+    assert view.node_score(workspace, "ioi", "L99H9") == {}
+    assert "Strongest parts" not in text_of(
+        summary(workspace, "induction", view.circuit(workspace, "induction"), LIGHT)
+    )
+
+
 def test_groups_and_their_lines_open_too(workspace):
     groups = grouping.parse_groups("-<b>early</b>:L1H2,L3H0")
     found = view.circuit(workspace, "induction")

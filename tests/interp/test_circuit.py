@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from interp.artifacts import verify
 from interp.circuits.circuit import Circuit, Edge, Node, edge_text
 from interp.circuits.discovered_table import save_discovered
-from interp.circuits.evaluation import EvaluationConfig
+from interp.circuits.evaluation import EvaluationConfig, evaluate
 from interp.circuits.find import FindConfig, find_circuit
 from interp.circuits.graph import Graph
+from interp.circuits.metrics import KLToClean
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
 
@@ -145,6 +146,47 @@ def test_a_folder_is_not_overwritten_unasked(found_folder, induction_toy):
     task = induction_task(induction_toy, n_prompts=8)
     with pytest.raises(ConfigError, match="already"):
         save_discovered(folder, model=induction_toy, task=task, circuit=found.circuit, scores=found.scores)
+
+
+def test_a_circuit_is_judged_on_prompts_that_did_not_find_it(induction_toy):
+    task, held_out = induction_task(induction_toy, n_prompts=14).split(8)
+    quiet = EvaluationConfig(n_random=2, n_minimality=0, n_knockouts=0, untrained=False)
+    config = FindConfig(n_edges=30, verify=0, node_scores=False, evaluation=quiet)
+    fair = find_circuit(induction_toy, task, config, held_out=held_out).circuit
+    own = find_circuit(induction_toy, task, config).circuit
+    assert fair == own, "the circuit is found on the same prompts"
+    assert (fair.evaluation["n_prompts"], own.evaluation["n_prompts"]) == (6, 8)
+    assert fair.evaluation["n_prompts_found_on"] == 8
+    expected = evaluate(induction_toy, held_out, own, config=quiet)["faithfulness"]
+    assert fair.evaluation["faithfulness"] == pytest.approx(expected)
+    assert fair.evaluation["faithfulness"] != pytest.approx(own.evaluation["faithfulness"], rel=1e-4)
+    assert "other prompts" in fair.evaluation["judged_on"]
+    with pytest.raises(ConfigError, match="6 held-out prompts are among"):
+        find_circuit(induction_toy, task, config, held_out=task.take(range(6)))
+    with pytest.raises(ConfigError, match="KL"):
+        find_circuit(induction_toy, task, config, held_out=held_out.measured_by(induction_toy, KLToClean()))
+
+
+def test_whole_parts_can_be_ranked_and_cut(induction_toy, tmp_path):
+    task = induction_task(induction_toy, n_prompts=8)
+    quiet = EvaluationConfig(n_random=2, n_minimality=0, n_knockouts=0)
+    found = find_circuit(induction_toy, task, FindConfig(level="node", verify=4, evaluation=quiet))
+    circuit = found.circuit
+    assert circuit.verdict["found"] is True, circuit.verdict["reason"]
+    assert {"embed", "L0H3"} <= {node.name for node in circuit.nodes}, "the previous-token head is among the best parts"
+    assert found.nodes is found.scores
+    for node in circuit.nodes:
+        if node.name != "logits":
+            assert node.evidence["low"] <= node.evidence["effect"] <= node.evidence["high"]
+    folder = tmp_path / "nodes"
+    save_discovered(
+        folder, model=induction_toy, task=task, circuit=circuit, scores=found.scores, nodes=found.nodes,
+        curve=found.curve, verified=found.verified,
+    )  # fmt: skip
+    assert not (folder / "edges.parquet").exists()
+    nodes = pq.read_table(folder / "nodes.parquet")
+    assert nodes["exact"].null_count == 9 - 4
+    assert verify(folder) == []
 
 
 def test_settings_of_a_search_are_checked():

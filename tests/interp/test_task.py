@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from interp.circuits.metrics import KLToClean, L2ToClean, LogitDiff, LogProb, ProbDiff
+from interp.circuits.metrics import METRICS, KLToClean, L2ToClean, LogitDiff, LogProb, ProbDiff, metric_by_name
 from interp.circuits.task import Task
 from interp.circuits.task_files import task_from_file
 from interp.circuits.tasks import TASKS, greater_than_task, induction_task, ioi_task, make_task
@@ -110,6 +110,36 @@ def test_the_induction_task_reads_what_follows_in_the_first_half(induction_toy):
     assert task.gap > 5
     with pytest.raises(ConfigError, match="context"):
         induction_task(induction_toy, block=33)
+
+
+def test_no_prompt_is_on_both_sides_of_a_split(tiny_model):
+    task = random_task(tiny_model, n=6)
+    doubled = task.take([0, 1, 2, 1, 3, 4, 0, 5])
+    first, rest = doubled.split(3)
+    assert torch.equal(first.clean, task.clean[:3])
+    assert torch.equal(rest.clean, task.clean[[3, 4, 5]])
+    assert torch.equal(rest.clean_value, task.clean_value[[3, 4, 5]])
+    for n, which in ((0, task), (6, task), (9, task), (1, task.take([2, 2, 2]))):
+        with pytest.raises(ConfigError, match="cannot be split"):
+            which.split(n)
+
+
+def test_a_metric_by_name_takes_over_the_answers(tiny_model):
+    task = random_task(tiny_model, n=6)
+    for name in METRICS:
+        changed = task.measured_by(tiny_model, metric_by_name(name, task.metric), check_gap=False)
+        assert torch.equal(changed.clean, task.clean)
+        if name in ("kl", "l2"):
+            assert changed.clean_value.abs().max() < 1e-5, "no distance from itself"
+            assert changed.gap > 0
+        else:
+            assert torch.equal(changed.metric.correct, task.metric.correct)
+    again = task.measured_by(tiny_model, metric_by_name("logit-diff", task.metric), check_gap=False)
+    torch.testing.assert_close(again.clean_value, task.clean_value)
+    with pytest.raises(ConfigError, match="needs right answers"):
+        metric_by_name("log-prob", KLToClean())
+    with pytest.raises(UnknownNameError, match="did you mean 'kl'"):
+        metric_by_name("k", task.metric)
 
 
 def test_an_unknown_task_lists_the_known_ones():

@@ -2,9 +2,15 @@
 
 import json
 
+import pytest
+
 from interp.circuits.circuit import Circuit
+from interp.errors import ConfigError
 from interp.models.planted import planted_circuit
+from tests.interp.architectures import tiny
+from tests.interp.circuit_tasks import random_task
 from workbench.__main__ import main
+from workbench.verbs.circuit_find import Find
 
 
 def find(folder, *more: str) -> int:
@@ -22,6 +28,36 @@ def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["summary"]["n_edges"] == len(circuit.edges)
     assert "strongest" in capsys.readouterr().out
+
+
+def test_parts_are_ranked_by_the_distance_of_the_output(workspace_folder, capsys):
+    options = ("planted:induction", "--task", "induction", "--prompts", "6", "--held-out", "5", "--name", "parts")
+    assert find(workspace_folder, *options, "--metric", "kl", "--level", "node") == 0
+    circuit = Circuit.load(workspace_folder / "circuits" / "parts")
+    assert circuit.settings["metric"] == "minus KL to clean (nats)"
+    assert (circuit.evaluation["n_prompts_found_on"], circuit.evaluation["n_prompts"]) == (6, 5)
+    assert {edge.key for edge in circuit.edges} >= {edge.key for edge in planted_circuit().edges}
+    assert all(node.evidence["effect"] > 0 for node in circuit.nodes if node.name != "logits")
+    assert "judged on 5 prompts: other prompts than those that found it" in capsys.readouterr().out
+
+
+def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypatch):
+    model = tiny("native-ln")
+    whole = random_task(model, n=20)
+    monkeypatch.setattr(
+        "interp.circuits.task_files.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
+    )
+
+    def sizes(**options):
+        task, held_out = Find(model="m", task="mine.jsonl", **options)._make_tasks(model)
+        return task.n_prompts, held_out and held_out.n_prompts
+
+    assert sizes(prompts=6) == (6, 14), "all that the file holds"
+    assert sizes(prompts=6, held_out=5) == (6, 5)
+    assert sizes(prompts=6, held_out=0) == (6, None)
+    assert sizes(prompts=32) == (20, None)
+    with pytest.raises(ConfigError, match="leaves 14 prompts that differ from the first 6, 30 were asked for"):
+        sizes(prompts=6, held_out=30)
 
 
 def test_a_task_that_the_model_does_not_do_is_one_line(workspace_folder, capsys):
