@@ -14,6 +14,7 @@ from workbench.verbs.attribute import Attribute
 from workbench.verbs.circuit import Circuit
 from workbench.verbs.compare import Compare
 from workbench.verbs.demo import Demo
+from workbench.verbs.difference import Difference
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
 from workbench.verbs.features import Features
@@ -29,7 +30,7 @@ from workbench.verbs.train import Train
 from workbench.verbs.verify import Verify
 
 VERBS = (
-    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer),
+    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer, Difference),
     *(Heads, Circuit, Lens, Atlas, Import, Verify),
 )
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,

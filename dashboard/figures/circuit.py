@@ -124,7 +124,8 @@ def _free(middle: float, taken: list[float]) -> float:
 
 
 def _head_column(name: NodeName) -> float:
-    return float("inf") if name.kind == "mlp" else float(name.head or 0)
+    """Features share a column, wide as they are many; MLPs and errors stand at the right."""
+    return float("inf") if name.kind in ("mlp", "error") else float(name.head or 0)
 
 
 def _axes(places: dict[str, _Place], tokens: list[str]) -> list[dict[str, Any]]:
@@ -158,7 +159,7 @@ def _column_title(member: str, tokens: list[str]) -> str:
     position = _position(member)
     if position < 0:
         name = _name(member)
-        return "MLP" if name.kind == "mlp" else f"head {name.head}"
+        return {"mlp": "MLP", "feature": "features", "error": "errors"}.get(name.kind, f"head {name.head}")
     return f"{position} {visible(tokens[position], 12)}" if position < len(tokens) else f"position {position}"
 
 

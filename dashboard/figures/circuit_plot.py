@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 from dashboard.figures.circuit_style import role_colours, via_colours
 from dashboard.figures.theme import Theme, message_figure, styled
 from interp.circuits.circuit import Circuit, Edge, edge_text
-from interp.names import parse_node
+from interp.names import NodeName, parse_node
 
 _ENDS = {"embed": -1.0, "logits": float("inf")}
 
@@ -50,12 +50,21 @@ def _places(names: list[str]) -> dict[str, tuple[float, float]]:
     columns = {head: float(i) for i, head in enumerate(sorted(set(heads)))}
     right = float(len(columns))
     middle = (right if any(node.kind == "mlp" for node in nodes.values()) else right - 1) / 2
-    levels = sorted({_ENDS.get(name, float(nodes[name].layer or 0)) for name in names})
+    levels = sorted({_ENDS.get(name, _level(nodes[name])) for name in names})
     places = {}
     for name, node in nodes.items():
         x = middle if name in _ENDS else right if node.head is None else columns[node.head]
-        places[name] = (x, float(levels.index(_ENDS.get(name, float(node.layer or 0)))))
+        places[name] = (x, float(levels.index(_ENDS.get(name, _level(node)))))
+    for level in range(len(levels)):  # features have no column of their own: side by side, errors last
+        beside = [name for name, (_, y) in places.items() if nodes[name].place and y == level]
+        for x, name in enumerate(sorted(beside, key=lambda n: (nodes[n].kind == "error", nodes[n].order))):
+            places[name] = (float(x), float(level))
     return places
+
+
+def _level(node: NodeName) -> float:
+    """One row per layer; where a layer has several dictionaries, one for each."""
+    return node.order[0] if node.place else float(node.layer or 0)
 
 
 def _right(places: dict[str, tuple[float, float]]) -> float:

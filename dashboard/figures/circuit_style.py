@@ -60,6 +60,8 @@ def _node_rules(colours: Theme) -> list[dict[str, Any]]:
             "style": {"shape": "round-rectangle", "background-color": colours.grid},
         },
         {"selector": "node[label *= '@']", "style": {"width": 84}},
+        {"selector": "node.feature, node.error", "style": {"width": 92, "font-size": 11}},
+        {"selector": "node.error", "style": {"border-style": "dashed", "background-color": colours.grid}},
         {
             "selector": "node.group",
             "style": {

@@ -116,7 +116,7 @@ def test_an_untrained_dictionary_explains_less_and_leaves_more_to_its_error():
         assert not torch.allclose(twin.W_dec, sae.W_dec)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_strong_edges_rank_as_patching_them_does_and_random_ones_are_weak(seed):
     model = tiny("llama-gqa")
     saes = [random_sae("jumprelu", 0, seed), random_sae("jumprelu", 1, seed + 10)]

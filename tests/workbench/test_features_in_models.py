@@ -1,6 +1,7 @@
 """`attribute`, `steer` and `circuit features`: what features do inside a model, from the command line."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights.folder import save_sae
 from workbench.__main__ import main
+
+sys.path.append(str(Path(__file__).parents[1] / "saes"))  # where recordings are written by hand
+from planted import HOOK, write_recording
 
 MODEL = "small:mlp-2l"
 D, D_SAE = 64, 100
@@ -108,6 +112,40 @@ def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys
     assert "already there" in capsys.readouterr().err
 
 
+def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
+    """Base and tuned: recordings of the same tokens, a crosscoder of both, and a folder of its latents."""
+    generator, d, n = torch.Generator().manual_seed(1), 12, 4000
+    strength = (torch.rand(n, 10, generator=generator) < 0.2) * (1 + torch.rand(n, 10, generator=generator))
+    base = strength.clone()
+    base[:, 0] = 0
+    document = torch.arange(n) // 200
+    for name, strengths, letter in (("base", base, "a"), ("tuned", strength, "b")):
+        x = torch.nn.functional.pad(strengths, (0, d - 10))
+        made = {"context_length": 40, "shard_contexts": 100, "weight_hash": letter * 64}
+        write_recording(tmp_path / "recordings" / name, x, torch.ones(n), document, **made)
+    train = (
+        "--others",
+        "tuned",
+        "--kind",
+        "crosscoder",
+        "--hook-point",
+        HOOK,
+        "--d-sae",
+        "16",
+        "--k",
+        "2",
+        "--tokens",
+        "60000",
+    )
+    assert run(tmp_path, "train", "base", *train, "--lr", "0.01", "--batch-size", "256", "--name", "pair") == 0
+    assert run(tmp_path, "difference", "pair") == 0
+    assert "1 of tuned only (of 1)" in capsys.readouterr().out
+    found = Workspace(tmp_path).manifest("evaluation", "difference-pair")
+    assert found.summary["second_only_confirmed"] == 1
+    assert found.summary["first_only"] == 0
+    assert set(found.parents) == {"saes/pair", "recordings/base", "recordings/tuned"}
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -122,6 +160,8 @@ def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys
         (("steer", "early", "--prompt", "x", "--feature", "1", "--amount", "1", "--new-tokens", "999"), "context"),
         (("steer", "early", "--prompt", "x", "--feature", "1", "--temperature", "0"), "temperature above 0"),
         (("circuit", "features", "early", "--task", "iio"), "did you mean 'ioi'"),
+        (("difference", "early"), "early is no crosscoder"),
+        (("difference", "nothing"), "unknown sae 'nothing'"),
     ],
 )
 def test_mistakes_are_one_line(folder, words, expected, capsys):
