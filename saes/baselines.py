@@ -4,11 +4,12 @@ The principal components are in `pca.py`; the neurons of an MLP with what they w
 """
 
 import torch
+from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.recording.store import Recording
 from interp.runtime import make_generator
-from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 
 
@@ -37,6 +38,13 @@ def untrained_sae(recording: Recording, hook_point: str, *, d_sae: int, k: int, 
     mean = recording.stats(name).mean.float()
     weights = Weights(rows.T.contiguous(), torch.zeros(d_sae), rows, mean)
     return TopKSAE(weights, k=k, metadata=_at(recording, name))
+
+
+def untrained_like(sae: SAE, recording: Recording, x: Tensor, *, seed: int = 0) -> TopKSAE:
+    """An untrained SAE of the size of `sae`, and as sparse as it is on `x [n, d_in]`."""
+    active = sum(int((sae.encode_sparse(part).values > 0).sum()) for part in x.split(4096))
+    k = max(1, min(round(active / max(len(x), 1)), sae.d_sae))
+    return untrained_sae(recording, sae.hook_point, d_sae=sae.d_sae, k=k, seed=seed)
 
 
 def _check_k(k: int, most: int, name: str) -> None:

@@ -80,6 +80,21 @@ def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):
     assert f"F1 {mean:.3f} [{low:.3f}, {high:.3f}]" in line
 
 
+def test_probes_add_columns_and_the_planted_features_are_the_questions(root, capsys):
+    assert compare(root, "one", "two", "--probing", "--probe-seeds", "1", "--name", "probed") == 0
+    found = read_json(root / "evaluations" / "probed" / "comparison.json")
+    out = capsys.readouterr().out
+    head = next(line for line in out.splitlines() if line.startswith("dictionary"))
+    assert "probe k=1" in head
+    means = {(m["dictionary"], m["k"]): m["accuracy"] for m in found["probing"]["means"]}
+    for row in found["rows"]:
+        assert row["probing"]["accuracy"]["1"] == means[row["name"], 1]
+        line = next(line for line in out.splitlines() if line.startswith(row["name"]))
+        assert f"{means[row['name'], 1]:.3f}" in line
+    assert max(means["one", 1], means["two", 1]) > means["untrained", 1] + 0.1
+    assert all(task["name"].startswith("feature") for task in found["probing"]["tasks"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

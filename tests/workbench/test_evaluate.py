@@ -8,6 +8,7 @@ from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.config import TopKConfig, TrainConfig, TranscoderConfig
 from saes.evaluate import evaluate_on_recording
+from saes.probing import ALL
 from saes.train import train_sae
 from saes.weights.folder import load_sae
 from workbench.__main__ import main
@@ -86,3 +87,33 @@ def test_a_part_that_was_measured_is_not_measured_again(root, monkeypatch):
 def test_without_contexts_the_model_is_left_alone(root):
     assert evaluate(root, "one", "--name", "rows", "--contexts", "0") == 0
     assert "model" not in read_json(root / "evaluations" / "rows" / "evaluation.json")
+
+
+def test_probing_and_absorption_say_what_they_found_or_why_not(root, tmp_path, capsys):
+    labels = tmp_path / "mine.csv"
+    labels.write_text("token,label\nt,often\na,often\nz,rare\nq,rare\nx,rare\n")
+    options = ("--contexts", "0", "--probing", "--labels", str(labels), "--probe-seeds", "1", "--absorption")
+    assert evaluate(root, "one", "--name", "probed", *options) == 0
+    found, out = read_json(root / "evaluations" / "probed" / "evaluation.json"), capsys.readouterr().out
+    probing = found["probing"]
+    asked = {task["name"] for task in probing["tasks"]} | probing["skipped"].keys()
+    assert {"capital", "next punctuation", "late", "mine: rare"} <= asked
+    assert {mean["dictionary"] for mean in probing["means"]} == {"one", "pca", "coordinates", "untrained", ALL}
+    assert probing["table"] in out
+    assert "holds no words" in found["absorption"]["refused"]  # its tokens are bytes
+    assert "absorption was not measured" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--labels", "x.csv"], "add --probing"),
+        (["--labels", "x.csv", "--probing"], "no file at x.csv"),
+        (["--probing", "--probe-seeds", "0"], "probe_seeds must be at least 1"),
+    ],
+)
+def test_what_no_probe_can_read_is_refused_before_anything_is_measured(root, arguments, expected, capsys):
+    code = evaluate(root, "one", "--name", "refused", "--contexts", "0", *arguments)
+    assert code == 2
+    assert expected in capsys.readouterr().err
+    assert not partial_path(root / "evaluations" / "refused").exists()

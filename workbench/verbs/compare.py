@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -9,6 +10,7 @@ import tyro
 from interp.artifacts import hash_json
 from interp.errors import ConfigError, WorkbenchError
 from workbench.options import Options, slug
+from workbench.probes import as_dict, probe_settings, run_probes
 from workbench.terminal import bar, say, wrote
 
 if TYPE_CHECKING:
@@ -39,6 +41,13 @@ class Compare(Options):
     """Held-out contexts for the loss inside the model; 0 leaves that part out."""
     match: bool = False
     """Say how many features every two of the SAEs share (minutes for dictionaries of 16,384)."""
+    probing: bool = False
+    """Add columns of sparse probing: how well one, two and five features tell what a token is, and by how much better
+    than random labels (see `workbench evaluate --probing`)."""
+    labels: Path | None = None
+    """Questions of yours for the probes: a .csv, .jsonl or .parquet with `label` and one of `document`, `token`."""
+    probe_seeds: int = 3
+    """How often the probes are repeated."""
     allow_other_weights: bool = False
     """Compare SAEs trained on other weights than the recording's."""
 
@@ -68,6 +77,7 @@ class Compare(Options):
             "l0": self.l0,
             "baselines": self.baselines,
             "contexts": self.contexts,
+            **probe_settings(recording, probing=self.probing, labels=self.labels, probe_seeds=self.probe_seeds),
         }
         folder = workspace.path("evaluation", self.name or slug("compare-" + "-".join(saes)))
         draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
@@ -78,7 +88,11 @@ class Compare(Options):
             tokens, documents = recording.contexts_and_documents(
                 split="heldout", limit=self.contexts, heldout_fraction=held
             )
+        probing = None
         try:
+            if self.probing:
+                seeds = tuple(range(self.seed, self.seed + self.probe_seeds))
+                probing = run_probes(saes, recording, self.labels, held, seeds)
             with bar("comparing", "dictionaries") as progress:
                 found = compare(
                     saes,
@@ -88,6 +102,7 @@ class Compare(Options):
                     model=open_recording_model(recording) if tokens is not None and len(tokens) else None,
                     tokens=tokens,
                     documents=documents,
+                    probing=probing.rows() if probing else None,
                     groups=self.groups(workspace),
                     truth=read_synthetic(recording) if planted else None,
                     heldout_fraction=held,
@@ -99,10 +114,13 @@ class Compare(Options):
             raise
         shared = _shared(saes, self.seed) if self.match else {}
         reversals = [str(each) for each in found.reversals]
-        write_json(draft.path / "comparison.json", {**asdict(found), "reversals": reversals, "shared": shared})
+        whole = {**asdict(found), "reversals": reversals, "shared": shared, "probing": probing and as_dict(probing)}
+        write_json(draft.path / "comparison.json", whole)
         summary = {"l0": found.l0, **{f"fvu_{row.name}": row.matched.fvu for row in found.rows}}
         draft.finish(summary=summary, parents=parents, threads=threads)
         say("\n".join([found.table(), *(f"{pair}: {each['finding']}" for pair, each in shared.items())]))
+        if probing:
+            say(f"\nprobing, balanced accuracy on {probing.n_documents} held-out documents:\n{probing.table()}")
         best = min(found.rows, key=lambda row: row.matched.fvu)
         wrote(folder, f"at L0 {found.l0:.1f} {best.name} reconstructs best (FVU {best.matched.fvu:.4f})")
 
