@@ -10,6 +10,7 @@ PAGES = {
     "Prompt": "/prompt",
     "Heads": "/heads",
     "Circuit": "/circuit",
+    "SAE": "/sae",
 }
 
 
@@ -31,6 +32,11 @@ def heads_href(name: str, **query: Any) -> str:
 def circuit_href(name: str, **query: Any) -> str:
     """Where a circuit is shown."""
     return f"/circuit/{quote(name)}" + _query(query)
+
+
+def sae_href(name: str, **query: Any) -> str:
+    """Where a dictionary is shown, in training or finished."""
+    return "/sae" + _query({"name": name, **query})
 
 
 def prompt_href(**query: Any) -> str:

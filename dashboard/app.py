@@ -18,7 +18,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, html, set_props
 from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, failure
 from dashboard.context import Context, attach, current
-from dashboard.pages import atlas, circuit, feature, heads, overview, prompt
+from dashboard.pages import atlas, circuit, feature, heads, overview, prompt, sae
 from dashboard.results import Live
 from dashboard.security import Guard, content_security_policy
 from dashboard.shell import shell
@@ -42,6 +42,7 @@ _ROUTES: list[tuple[str, Layout, str, str]] = [
     ("heads_named", heads.layout, "/heads/<name>", "Heads"),
     ("circuit", circuit.layout, "/circuit", "Circuit"),
     ("circuit_named", circuit.layout, "/circuit/<name>", "Circuit"),
+    ("sae", sae.layout, "/sae", "SAE"),
 ]
 
 
@@ -72,7 +73,7 @@ def create_app(
     _register_pages()
     app.layout = shell(workspace)
     _register_shell(app)
-    for module in (atlas, feature, prompt, heads, circuit):
+    for module in (atlas, feature, prompt, heads, circuit, sae):
         module.register(app)
     app.server.wsgi_app = Guard(
         app.server.wsgi_app, policy=lambda: content_security_policy(app.csp_hashes()), hosts=hosts, token=token

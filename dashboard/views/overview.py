@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dashboard.addresses import sae_href
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
@@ -104,7 +105,7 @@ def _sae(m: Manifest) -> Described:
         ("kind", str(s.get("architecture", ""))),
         ("at", str(s.get("hook_point", ""))),
     ]
-    return sentence + ".", facts, None
+    return sentence + ".", facts, sae_href(m.name)
 
 
 def _features(m: Manifest) -> Described:
@@ -139,6 +140,10 @@ def _atlas(m: Manifest) -> Described:
 
 def _evaluation(m: Manifest) -> Described:
     numbers = [(k.replace("_", " "), _number(v)) for k, v in m.summary.items() if isinstance(v, int | float)]
+    if "scaling.json" in m.files:
+        runs = list(m.config.get("saes") or [])
+        sentence = f"How the error of {len(runs)} {m.config.get('kind', '')} dictionaries falls with their size."
+        return sentence, numbers[:6], sae_href(runs[0]) if runs else None
     return "How faithful the reconstruction is, and what the model loses with it in place.", numbers[:6], None
 
 

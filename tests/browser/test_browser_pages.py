@@ -10,6 +10,7 @@ ADDRESSES = {
     "feature": "/feature/demo/1",
     "prompt": "/prompt?text=%3Cscript%3Ewindow.pwned%3D1%3C%2Fscript%3E+hello+world",
     "heads": "/heads/smollm2-135m?kind=previous_token&head=L3H1",
+    "sae": "/sae?name=demo",
     "circuit": "/circuit/induction?at=L1H2-k-L4H1&groups=%3Cimg+src%3Dx+onerror%3Dwindow.pwned%3D1%3E:L4H1,L5H3",
 }
 

@@ -13,7 +13,7 @@ from dashboard.components.frame import explain
 from dashboard.components.token_strip import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.context import Context
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import atlas, circuit, feature, feature_detail, heads, overview, prompt, prompt_why
+from dashboard.pages import atlas, circuit, feature, feature_detail, heads, overview, prompt, prompt_why, sae
 from dashboard.pages.prompt_result import reading
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
@@ -42,6 +42,7 @@ def context(workspace, live) -> Context:
         (prompt.layout, {"text": "hello world"}),
         (heads.layout, {"kind": "previous_token", "head": "L3H1"}),
         (prompt.layout, {"text": "a b", "answer": "x", "contrast": "y", "after": "1", "query": "2", "key": "1"}),
+        (sae.layout, {"name": "demo", "alone": "1"}),
         (circuit.layout, {}),
         (circuit.layout, {"name": "ioi", "n": "70", "paths": "1", "at": "L1H3", "groups": "-a:L0H0,L0H1"}),
     ],
@@ -62,6 +63,7 @@ def test_every_page_answers_and_ignores_what_it_does_not_know(context, layout, a
         (heads.layout, {"name": "smolm2-135m"}, "did you mean 'smollm2-135m'"),
         (heads.layout, {"kind": "inductoin"}, "did you mean 'induction'"),
         (heads.layout, {"head": "L99H0"}, "unknown head"),
+        (sae.layout, {"name": "demi"}, "did you mean 'demo'"),
         (heads.layout, {"head": "five"}, "L<layer>H<head>"),
     ],
 )
