@@ -9,7 +9,15 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from dashboard.results import ActiveFeature, LogitShares, Pattern, PromptResult, ScoreReasons
+from dashboard.results import (
+    ActiveFeature,
+    FeatureShare,
+    FeatureShares,
+    LogitShares,
+    Pattern,
+    PromptResult,
+    ScoreReasons,
+)
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -19,6 +27,8 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256
 """what a page can show; the model's own context may be longer"""
 TOP_TOKENS, TOP_FEATURES = 5, 5
+TOP_SHARES, SHARE_STEPS = 16, 8
+"""features shown behind an answer, and gradients that their effects are means of"""
 _REMEMBERED = 16
 """readings kept, so that going back to a prompt costs nothing"""
 
@@ -71,9 +81,7 @@ class LiveModel:
 
         with self._lock:
             loaded, tokens = self._tokens(text, model)
-            at = tokens.shape[1] - 1 if after is None else after
-            if not 0 <= at < tokens.shape[1]:
-                raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")
+            at = _position(tokens, after)
             right, wrong = _answers(loaded, tokens[:, : at + 1], answer, contrast)
             found = direct_logit_attribution(loaded, tokens, right, wrong, position=at)
             names = token_strings(loaded, tokens.new_tensor([right] if wrong is None else [right, wrong]))
@@ -87,6 +95,19 @@ class LiveModel:
                 heads=found.heads[:, :, 0].tolist(),
                 mlps=found.mlps[:, 0].tolist() if "L0MLP" in found.parts else [],
             )
+
+    def feature_shares(
+        self, text: str, *, model: str, features: str, answer: str, contrast: str, after: int | None
+    ) -> FeatureShares:
+        """Attribution to the features of an SAE. Raises as `shares` does, and `ConfigError` for neurons."""
+        with self._lock:
+            loaded, tokens = self._tokens(text, model)
+            tokens = tokens[:, : _position(tokens, after) + 1]
+            dictionary = self._dictionary(model, features)
+            if not isinstance(dictionary, HookedSAE):
+                raise ConfigError("neurons leave no error to show; choose the features of an SAE")
+            right, wrong = _answers(loaded, tokens, answer, contrast)
+            return _feature_shares(loaded, dictionary.sae, tokens, right, wrong)
 
     def reasons(self, text: str, *, model: str, layer: int, head: int, query: int, key: int) -> ScoreReasons:
         """QK attribution of one cell of a pattern. Raises `PromptError`, `UnknownNameError`."""
@@ -240,6 +261,48 @@ def _answers(loaded: Any, tokens: "Tensor", answer: str, contrast: str) -> tuple
     if contrast:
         return right, _single_token(loaded, contrast, logits)
     return right, None if answer else likeliest[1]
+
+
+def _position(tokens: "Tensor", after: int | None) -> int:
+    """The position asked for in `tokens [1, n]`, by default the last. Raises `PromptError`."""
+    at = tokens.shape[1] - 1 if after is None else after
+    if not 0 <= at < tokens.shape[1]:
+        raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")
+    return at
+
+
+def _feature_shares(loaded: Any, sae: Any, tokens: "Tensor", right: int, wrong: int | None) -> FeatureShares:
+    """The strongest features behind `logit(right) - logit(wrong)` after the last of `tokens [1, n]`."""
+    from interp.circuits.metrics import LogitDiff
+    from interp.models.adapter import bos_token_id, token_strings
+    from saes.attribution import AttributionConfig, attribute
+    from saes.prompts import Prompts
+
+    metric, n = LogitDiff([right], None if wrong is None else [wrong]), tokens.shape[1]
+    lengths = tokens.new_tensor([n]).cpu()
+    prompts = Prompts(name="", tokens=tokens.cpu(), lengths=lengths, at=lengths[:, None] - 1, metric=metric)
+    config = AttributionConfig(steps=SHARE_STEPS, first=int(bos_token_id(loaded) is not None))
+    [found] = attribute(loaded, sae, prompts, config)
+    texts = token_strings(loaded, tokens[0])
+    shares = []
+    for feature, effect in found.top(TOP_SHARES):
+        mine = found.feature == feature
+        place = int(found.position[mine][found.effect[mine].abs().argmax()])
+        shares.append(FeatureShare(feature, effect, place, texts[place]))
+    names = token_strings(loaded, [right] if wrong is None else [right, wrong])
+    return FeatureShares(
+        answer=names[0],
+        contrast=None if wrong is None else names[1],
+        after=n - 1,
+        token=texts[-1],
+        place=found.site.writes,
+        total=found.total,
+        explained=found.explained,
+        error=found.error_effect,
+        gap=found.gap,
+        n_active=int((found.by_feature != 0).sum()),
+        features=shares,
+    )
 
 
 def _single_token(loaded: Any, text: str, logits: "Tensor") -> int:

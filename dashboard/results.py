@@ -69,6 +69,41 @@ class LogitShares:
 
 
 @dataclass(frozen=True)
+class FeatureShare:
+    """One feature behind an answer."""
+
+    feature: int
+    effect: float
+    """logits; above 0 it speaks for the answer"""
+    position: int
+    """of the token where its effect is largest"""
+    token: str
+
+
+@dataclass(frozen=True)
+class FeatureShares:
+    """What a logit difference rests on at one place: features and the error add up to `total`, up to `gap`."""
+
+    answer: str
+    contrast: str | None
+    after: int
+    token: str
+    place: str
+    """the hook point that the dictionary writes"""
+    total: float
+    """the logit difference, less what it is with all features and the error off"""
+    explained: float
+    """by all features together"""
+    error: float
+    """by what the dictionary does not reconstruct"""
+    gap: float
+    """what the gradients miss"""
+    n_active: int
+    features: list[FeatureShare]
+    """the strongest, strongest first"""
+
+
+@dataclass(frozen=True)
 class ScoreReasons:
     """One attention score as a sum over pairs of parts, less the mean over the other keys."""
 
@@ -111,6 +146,14 @@ class Live(Protocol):
 
         An empty answer is the likeliest continuation, and an empty contrast with it the next likeliest. Raises
         `PromptError` when one of them is not a single token, or the position lies outside the prompt.
+        """
+        ...
+
+    def feature_shares(
+        self, text: str, *, model: str, features: str, answer: str, contrast: str, after: int | None
+    ) -> FeatureShares:
+        """Which features of a dictionary that logit rests on; answers as in `shares`. Raises what it raises, and
+        `ConfigError` for neurons.
         """
         ...
 

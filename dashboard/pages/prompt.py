@@ -11,6 +11,7 @@ from dashboard.components.frame import explain, graph, loading, notice, page, se
 from dashboard.context import Context, current
 from dashboard.figures.pattern import attention_pattern
 from dashboard.figures.theme import theme
+from dashboard.pages.prompt_features import register_features
 from dashboard.pages.prompt_result import lens_figure, reading
 from dashboard.pages.prompt_why import register_why
 from dashboard.views import features as feature_view
@@ -102,6 +103,7 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )(_lens)
     register_why(app)
+    register_features(app)
     app.clientside_callback(
         ClientsideFunction("workbench", "promptAddress"),
         Output("prompt-address", "children"),

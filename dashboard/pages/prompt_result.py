@@ -11,6 +11,7 @@ from dashboard.components.frame import graph, panel, select, stat
 from dashboard.components.token_strip import token_strip, token_text
 from dashboard.figures.lens import logit_lens
 from dashboard.figures.theme import Theme
+from dashboard.pages.prompt_features import rests_panel
 from dashboard.pages.prompt_why import logit_panel
 from dashboard.results import ActiveFeature, PromptResult
 
@@ -34,6 +35,7 @@ def reading(
             html.Div([_surprise(result), _continuations(result)], className="wb-two"),
             _lens(result, colours),
             html.Div(logit_panel(result, asked or {}), className="wb-row"),
+            *([html.Div(rests_panel(), className="wb-row")] if features else []),
             html.Div([_attention(result, layer, head), _why()], className="wb-two wb-even"),
             _features(result, features, names),
         ]

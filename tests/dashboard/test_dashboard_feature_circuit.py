@@ -1,12 +1,26 @@
-"""Circuits of features are drawn as any other; the difference of two models says whose latents they are."""
+"""What features do: circuits of them are drawn as any other, the prompt page says which ones an answer rests on, and a
+figure says whose the latents of two models are."""
 
 import numpy as np
+import pytest
+import torch
+from dash import no_update
+from test_dashboard_pages import text_of
 
 from dashboard.figures.circuit import draw
 from dashboard.figures.circuit_plot import circuit_plot
 from dashboard.figures.model_difference import difference_histogram
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.live import LiveModel
+from dashboard.pages import prompt_features
+from dashboard.pages.prompt_result import reading
+from interp.artifacts import Draft
 from interp.circuits.circuit import Circuit, Edge
+from interp.errors import PromptError
+from interp.workspace import Workspace
+from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.topk import TopKSAE
+from saes.weights.folder import save_sae
 
 EDGES = (
     Edge("L9resid.12", "L15resid.3", score=0.8),
@@ -60,3 +74,59 @@ def test_unconfirmed_latents_of_one_model_are_drawn_apart():
     assert "<b>" not in figure.layout.xaxis.ticktext[0].replace("<br>", "")
     empty = difference_histogram([0.5], ["rare"], [False], LIGHT, first="a", second="b")
     assert "fired often enough" in empty.layout.annotations[0].text
+
+
+def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, live):
+    run = {"text": "one two", "model": "m", "features": "demo"}
+    shown = text_of(prompt_features._attribute(1, "Paris", "", "2", run))
+    assert live.calls[0] == ("feature_shares", "demo: Paris-")
+    for word in ("logit(Paris) above the mean", "+0.375", "what the dictionary does not reconstruct", "35 active"):
+        assert word in shown
+    assert '"href": "/feature/demo/7"' in shown
+    assert "positions 0 to 2, got 9" in text_of(prompt_features._attribute(1, "", "", "9", run))
+    assert prompt_features._attribute(None, "", "", "2", run) is no_update
+
+
+def test_the_panel_is_there_only_with_features(live):
+    result = live.read("one two", model="m", features="demo")
+    assert "Which features it rests on" in text_of(reading(result, "demo", {}, DARK, layer=0, head=0))
+    assert "Which features it rests on" not in text_of(reading(result, "", {}, DARK, layer=0, head=0))
+
+
+def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monkeypatch):
+    """In a workspace of its own: an SAE of a tiny model and its features."""
+    from saes.attribution import AttributionConfig, attribute
+    from saes.prompts import Prompts
+
+    spec = "small:mlp-2l"
+    workspace, sae = Workspace(tmp_path, create=True), save_tiny_sae(tmp_path, spec, tiny_model)
+    monkeypatch.setattr("dashboard.views.overview.models", lambda workspace: [spec])
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
+    live = LiveModel(workspace)
+    found = live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="s", after=None)
+    prompts = Prompts.of_text(tiny_model, "one two", "t", "s")
+    [expected] = attribute(tiny_model, sae, prompts, AttributionConfig(steps=8, first=1))
+    assert found.total == pytest.approx(expected.total, abs=1e-5)
+    assert [(s.feature, s.effect) for s in found.features] == [
+        (feature, pytest.approx(effect, abs=1e-6)) for feature, effect in expected.top(16)
+    ]
+    assert found.explained + found.error + found.gap == pytest.approx(found.total, abs=1e-6)
+    assert (found.answer, found.contrast, found.place) == ("t", "s", "blocks.0.hook_resid_post")
+    with pytest.raises(PromptError, match="positions 0 to"):
+        live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="", after=99)
+
+
+def save_tiny_sae(folder, spec, model):
+    from interp.models.adapter import weight_hash
+
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(80, 64, generator=generator), dim=1)
+    weights = Weights(rows.T.contiguous(), torch.zeros(80), rows, torch.zeros(64))
+    about = SAEMetadata(model=spec, weight_hash=weight_hash(model), hook_point="blocks.0.hook_resid_post")
+    sae = TopKSAE(weights, k=6, metadata=about)
+    for kind, config in (("sae", {}), ("features", {"dictionary": "sae:tiny"})):
+        draft = Draft.open(Workspace(folder).path(kind, "tiny"), kind=kind, config=config, seed=0)
+        if kind == "sae":
+            save_sae(sae, draft.path)
+        draft.finish()
+    return sae
