@@ -220,9 +220,10 @@ def _change(
 
 
 def _rows(name: str, shown: dict[str, Any]) -> tuple[Circuit, list[view.Row]]:
+    """What an export holds: all of a circuit as it was found, also where a drawing stops."""
     workspace = current().workspace
     found = view.circuit(workspace, name)
-    return found, view.scored(workspace, name, found).strongest(shown["n"], paths=shown["paths"])
+    return found, view.scored(workspace, name, found).strongest(shown["n"], paths=shown["paths"], limit=None)
 
 
 def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
@@ -307,5 +308,5 @@ def _count(rows: list[view.Row], scored: view.Scored) -> str:
     words = f"{len(rows):,} of {scored.total:,}"
     if weakest is not None:
         words += f", |score| ≥ {weakest:.3g}"
-    capped = scored.total > view.MAX_EDGES and len(rows) >= scored.limit
+    capped = scored.total > view.MAX_EDGES and len(rows) >= min(scored.limit, view.MAX_EDGES)
     return words + (f" (at most {view.MAX_EDGES:,} are drawn)" if capped else "")

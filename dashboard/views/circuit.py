@@ -36,12 +36,13 @@ class Scored:
     group: int = 1
     """query heads that share one key and value: an edge into the first of them is an edge into all"""
 
-    def strongest(self, n: int | None, *, paths: bool = False) -> list[Row]:
-        """The `n` strongest by absolute score; None gives the circuit as it was found.
+    def strongest(self, n: int | None, *, paths: bool = False, limit: int | None = MAX_EDGES) -> list[Row]:
+        """The `n` strongest by absolute score; None gives the circuit as it was found, up to `limit` edges.
 
         `paths` leaves out edges on no path from `embed` to `logits`, where the circuit reaches from one to the other.
         """
-        rows = [row for row in self.rows if row["member"]] if n is None else self._ranked[: max(1, n)]
+        members = [row for row in self.rows if row["member"]]
+        rows = members[:limit] if n is None else self._ranked[: max(1, n)]
         return on_paths(rows, self.group) if paths and self.has_ends else rows
 
     def at_least(self, score: float) -> int:
@@ -60,7 +61,8 @@ class Scored:
 
     @property
     def _ranked(self) -> list[Row]:
-        return self.rows if not self.everything else [row for row in self.rows if row["rank"] is not None][:MAX_EDGES]
+        rows = self.rows if not self.everything else [row for row in self.rows if row["rank"] is not None]
+        return rows[:MAX_EDGES]
 
 
 @dataclass(frozen=True)

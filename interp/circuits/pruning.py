@@ -18,19 +18,15 @@ def prune(graph: Graph, kept: Tensor, length: int | None = None) -> Tensor:
     A graph over some of the `length` positions: at the others the stream is whole, as if all their edges were kept, so
     a part is also reached, or read, by way of them. Without a length there may be positions after the last.
     """
-    mask = graph.slot_mask(kept)
-    if graph.positions is not None:
-        chosen = list(graph.positions)
+    mask, chosen = graph.slot_mask(kept), list(graph.positions or ())
+    if chosen:
         whole = mask.new_ones(length or chosen[-1] + 2, *mask.shape[1:])
         whole &= torch.arange(graph.n_sources) < graph.sources_of_slot[:, None]
         whole[chosen] = mask
         mask = whole
-    alive = _reached(graph, mask)
-    mask = mask & alive[:, None, :]
+    mask = mask & _reached(graph, mask)[:, None, :]
     mask &= _needed(graph, mask)[:, :, None]
-    if graph.positions is not None:
-        mask = mask[chosen]
-    return kept.cpu() & graph.edge_values(mask.float()).bool()
+    return kept.cpu() & graph.edge_values((mask[chosen] if chosen else mask).float()).bool()
 
 
 def _reached(graph: Graph, mask: Tensor) -> Tensor:

@@ -79,6 +79,22 @@ def test_a_graph_of_thousands_is_cut_and_counted(tmp_path):
     assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(scored.strongest(10**6), scored)
 
 
+@pytest.mark.parametrize("scored_graph", [True, False])
+def test_a_circuit_of_thousands_is_cut_as_it_was_found_too(tmp_path, scored_graph):
+    workspace = Workspace(tmp_path, create=True)
+    discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"], n_kept=3000)
+    if not scored_graph:
+        (workspace.path("circuit", "wide") / "edges.parquet").unlink()
+    scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
+    shown = scored.strongest(None)
+    assert len(shown) == scored.limit == view.MAX_EDGES < scored.found == 3000
+    assert [row["id"] for row in shown] == [row["id"] for row in scored.strongest(view.MAX_EDGES)]
+    assert f"at most {view.MAX_EDGES:,} are drawn" in page._count(shown, scored)
+    found = view.circuit(workspace, "wide")
+    exported = Circuit.from_json(view.as_shown(found, scored.strongest(None, limit=None), {"n": None}))
+    assert {e.key for e in exported.edges} == {e.key for e in found.edges}, "an export is whole"
+
+
 def test_a_weak_edge_of_the_circuit_is_shown_though_thousands_are_stronger(tmp_path):
     workspace = Workspace(tmp_path, create=True)
     discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"])
