@@ -159,6 +159,10 @@ def test_training_finds_the_dictionary_and_an_untrained_sae_does_not(trained, na
     assert found["found"].low > 0.6
     assert null["found"].high < 0.1
     assert found["fvu"].high < 0.25 < 0.5 < null["fvu"].low
+    assert found["uniqueness"].low > null["uniqueness"].high
+    assert (
+        0.75 < found["shrinkage"].low < found["shrinkage"].high < 1
+    )  # strengths come back too weak, the error hides it
 
 
 def test_an_untrained_sae_matches_no_better_than_random_rows(trained):
@@ -192,7 +196,7 @@ def test_the_table_has_every_dictionary_at_the_same_l0(trained):
             assert row.matched.l0 == pytest.approx(aim, abs=0.01), row.name
         lines = comparison.table().splitlines()
         assert all(any(line.startswith(row.name) for line in lines) for row in comparison.rows)
-        assert "MCC" in lines[0]
+        assert all(title in lines[0] for title in ("MCC", "F1", "unique", "strength"))
         best = min(comparison.rows, key=lambda row: row.matched.fvu)
         assert lines[1].startswith(best.name)
 
