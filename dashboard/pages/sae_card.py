@@ -29,6 +29,7 @@ HINTS = {
     "tokens": "Tokens seen in training; a token of the recording counts once per epoch.",
     "tokens/s": "Of its own steps; dictionaries trained together take turns.",
 }
+MAX_LISTED = 200
 _SETTINGS = ("k", "l1_coefficient", "sparsity", "prefixes", "target", "batch_size", "lr", "aux_coefficient", "seed")
 _STATES = {
     "training": "in training",
@@ -40,9 +41,11 @@ _STATES = {
 
 
 def listing(found: list[Entry], chosen: str) -> html.Ul:
-    """Every dictionary as a link, those in training with their progress."""
+    """Every dictionary (at most `MAX_LISTED`) as a link, those in training with their progress."""
     here = attrs({"aria-current": "true"})
-    return html.Ul([html.Li(_link(entry), **(here if entry.name == chosen else {})) for entry in found])
+    rows = [html.Li(_link(entry), **(here if entry.name == chosen else {})) for entry in found[:MAX_LISTED]]
+    more = len(found) - len(rows)
+    return html.Ul([*rows, *[html.Li(f"and {more:,} older", className="wb-none")] * bool(more)])
 
 
 def _link(entry: Entry) -> dcc.Link:

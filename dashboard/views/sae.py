@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dashboard.views.sae_log import LOG, number
-from interp.artifacts import Manifest, partial_path
-from interp.errors import MissingError, UnknownNameError
-from interp.workspace import Broken, Partial, Workspace
+from interp.artifacts import partial_path
+from interp.errors import MissingError, UnknownNameError, WorkbenchError
+from interp.workspace import Partial, Workspace
 
 State = Literal["training", "finishing", "silent", "finished", "broken"]
-MAX_LISTED = 200
+_ORDER: tuple[State, ...] = ("training", "finishing", "silent", "broken", "finished")
 MAX_OVERLAID = 8
 """runs in one health figure"""
 SILENT_AFTER = 120.0
@@ -89,16 +89,15 @@ class Entry:
 
 
 def entries(workspace: Workspace, *, now: float | None = None) -> list[Entry]:
-    """Every dictionary, those in training first, then the newest; at most `MAX_LISTED`."""
+    """Every dictionary: those in training first, then what cannot be read, then the newest."""
     now = time.time() if now is None else now
     partials = {p.name: p for p in workspace.partials() if p.kind == "sae"}
-    finished = {m.name: m for m in workspace.artifacts("sae")}
-    running = [_unfinished(p, p.name in finished, now) for p in partials.values()]
+    names = workspace.names("sae")
+    running = [_unfinished(p, p.name in names, now) for p in partials.values()]
     found = [_with_time_left(entry, running) for entry in running]
-    found.sort(key=lambda entry: (entry.state == "silent", entry.name))
-    found += [_broken(b) for b in workspace.broken() if b.kind == "sae" and b.name not in partials]
-    whole = [_finished(m) for m in finished.values() if m.name not in partials]
-    return (found + sorted(whole, key=lambda entry: entry.when, reverse=True))[:MAX_LISTED]
+    found += [_whole(workspace, name) for name in names if name not in partials]
+    found.sort(key=lambda entry: entry.when, reverse=True)
+    return sorted(found, key=lambda entry: _ORDER.index(entry.state))
 
 
 def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
@@ -150,14 +149,12 @@ def sweep(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[En
     return [entry, *others[: MAX_OVERLAID - 1]]
 
 
-def _finished(manifest: Manifest) -> Entry:
-    return Entry(
-        manifest.name, "finished", manifest.config, manifest.summary, parents=manifest.parents, when=manifest.created
-    )
-
-
-def _broken(broken: Broken) -> Entry:
-    return Entry(broken.name, "broken", problem=broken.problem)
+def _whole(workspace: Workspace, name: str) -> Entry:
+    try:
+        found = workspace.manifest("sae", name)
+    except WorkbenchError as error:
+        return Entry(name, "broken", problem=str(error))
+    return Entry(name, "finished", found.config, found.summary, parents=found.parents, when=found.created)
 
 
 def _unfinished(partial: Partial, replaces: bool, now: float) -> Entry:
