@@ -11,7 +11,9 @@
     │   ├── SchemaError          written by a newer version
     │   └── MismatchError        right format, wrong parent: other model, other hook point, other config
     ├── NonFiniteError           NaN or infinity where numbers must be finite
-    └── ResourceError            the machine cannot: disk full, port in use, out of budget
+    ├── ResourceError            the machine cannot: disk full, port in use, out of budget
+    │   └── LostRankError        another of the ranks of a run is gone
+    └── OtherRankError           another rank failed, and told why: that rank reports it
 
 A message has three parts: what was expected, what came, the next move. The command line prints it on one
 line and exits with 2. Exit code 1 is left for findings (`verify` found damage), 130 for Ctrl-C.
@@ -73,6 +75,14 @@ class NonFiniteError(WorkbenchError):
 
 class ResourceError(WorkbenchError):
     """The machine cannot: disk full, port in use, out of budget."""
+
+
+class LostRankError(ResourceError):
+    """Another rank of the same run is gone, or has not answered in time."""
+
+
+class OtherRankError(WorkbenchError):
+    """Another rank of the same run failed and reports why; this one ends with it."""
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -2,25 +2,30 @@
 
 Steps: check what is asked (`preflight`), cut the text into shards (`contexts`), run the model up to the last hook point
 (`interp.models.capture`), check and serialise (`shards`), write beside the computation (`writer`), merge the moments,
-finish the artefact. An interrupted run keeps every finished shard; the same call goes on after the last of them and
-ends with the same bytes. Memory holds three shards at most, whatever the number of tokens.
+finish the artefact. An interrupted run keeps every finished shard; the same call computes the others and ends with the
+same bytes. Memory holds three shards at most, whatever the number of tokens.
+
+Several ranks (`interp.ranks`) cut the same text and take turns at its shards, all writing into one folder. The bytes
+are those of one process, and a run may be resumed by another number of ranks than began it.
 """
 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.artifacts import Draft, Manifest, partial_path
+from interp.artifacts import Manifest, partial_path, read_manifest
 from interp.errors import ConfigError
 from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
 from interp.models.capture import Capture
 from interp.models.identity import attention_kernel, model_spec
 from interp.models.tokenizers import tokenizer_of
 from interp.names import check_hook_points
+from interp.ranks import ALONE, Ranks, open_draft
 from interp.recording.contexts import ShardText, shard_texts
 from interp.recording.preflight import bytes_needed, check_space, folder_bytes, probe_widths
 from interp.recording.shards import Shard, store
@@ -54,6 +59,7 @@ def record(
     budget_bytes: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Manifest:
     """Record at least `n_tokens` real tokens (BOS and padding not counted; fewer when the text ends) into `folder`.
 
@@ -62,35 +68,53 @@ def record(
     what `load_model` was given); `seed` is the corpus' seed. `progress(done, total, info)` is called after every batch
     with real tokens and `info["tokens_per_second"]`.
 
+    `ranks`: several processes that share the work, each called with the same arguments on the same file system; the
+    first of them reports progress and finishes.
+
     Raises `UnknownNameError` (hook point), `ConfigError`, `ResourceError` (no room), `NonFiniteError` (NaN, overflow),
-    `MismatchError` (an unfinished run with other settings or other text is in the way).
+    `MismatchError` (an unfinished run with other settings or other text is in the way), `OtherRankError` and
+    `LostRankError` (another rank failed, or is gone).
     """
     import torch
 
     folder = Path(folder)
-    settings = _settings(model, hook_points, n_tokens, context_length, bos, dtype, batch_size, shard_contexts)
-    widths = probe_widths(model, settings.hook_points)
-    needed = bytes_needed(widths, settings.expected_rows, settings.dtype)
-    check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
-    config = _manifest_config(model, documents, settings, model_name, seed)
-    draft = Draft.open(folder, kind="recording", config=config, seed=seed, overwrite=overwrite)
-    log = ShardLog(draft)
-    speed = _run(model, documents, settings, draft, log, progress)
-    write_stats(draft, log, settings.hook_points)
-    n_real = sum(entry["real"] for entry in log.entries)
-    return draft.finish(
-        summary={
-            "n_rows": sum(entry["rows"] for entry in log.entries),
-            "n_real": n_real,
-            "n_documents": sum(entry["documents"] for entry in log.entries),
-            "shard_rows": [entry["rows"] for entry in log.entries],
-            "widths": widths,
-            "tokens_per_second": round(speed, 1),
-            "corpus_ended_early": n_real < n_tokens,
-        },
-        parents={f"model:{config['model']}": config["weight_hash"]},
-        threads=torch.get_num_threads(),
-    )
+    with ranks.checked():
+        settings = _settings(model, hook_points, n_tokens, context_length, bos, dtype, batch_size, shard_contexts)
+        widths = probe_widths(model, settings.hook_points)
+        config = _manifest_config(model, documents, settings, model_name, seed)
+        if ranks.first:
+            needed = bytes_needed(widths, settings.expected_rows, settings.dtype)
+            check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
+    draft = open_draft(ranks, folder, kind="recording", config=config, seed=seed, overwrite=overwrite)
+    log = ShardLog(draft, ranks)
+    meter = _Meter(settings.n_tokens, progress if ranks.first else None, ranks.world)
+    _run(model, documents, settings, log, meter)
+    log.join()
+    speed = ranks.total(meter.speed)
+    with ranks.checked(patient=True):
+        if ranks.first:
+            write_stats(draft, log, settings.hook_points)
+            draft.finish(
+                summary=_summary(log, widths, speed, n_tokens, ranks.world),
+                parents={f"model:{config['model']}": config["weight_hash"]},
+                threads=torch.get_num_threads(),
+            )
+    return read_manifest(folder)
+
+
+def _summary(log: ShardLog, widths: dict[str, int], speed: float, n_tokens: int, n_ranks: int) -> dict[str, Any]:
+    entries = log.entries
+    n_real = sum(entry["real"] for entry in entries)
+    return {
+        "n_rows": sum(entry["rows"] for entry in entries),
+        "n_real": n_real,
+        "n_documents": sum(entry["documents"] for entry in entries),
+        "shard_rows": [entry["rows"] for entry in entries],
+        "widths": widths,
+        "tokens_per_second": round(speed, 1),
+        "ranks": n_ranks,
+        "corpus_ended_early": n_real < n_tokens,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +203,10 @@ def _run(
     model: "TransformerBridge",
     documents: Corpus | Sequence[Document],
     settings: _Settings,
-    draft: Draft,
     log: ShardLog,
-    progress: Progress | None,
-) -> float:
-    """Compute and write every shard that is not there yet. Returns real tokens per second of this run."""
+    meter: "_Meter",
+) -> None:
+    """Compute and write every shard that is not there yet, one turn of all ranks after the other."""
     texts = shard_texts(
         documents,
         tokenizer_of(model),
@@ -192,15 +215,29 @@ def _run(
         n_tokens=settings.n_tokens,
         shard_contexts=settings.shard_contexts,
     )
-    meter = _Meter(settings.n_tokens, progress)
-    with Capture(model, settings.hook_points) as capture, ShardWriter(draft, log) as writer:
-        for text in texts:
-            if text.number in log:
-                log.check_text(text)
-                meter.skip(text.n_real)
-            else:
-                writer.put(_compute(capture, text, settings, meter))
-    return meter.speed
+    ranks, missing, more = log.ranks, _missing(texts, log, meter), True
+    with ranks.checked(), Capture(model, settings.hook_points) as capture, ShardWriter(log.draft, log) as writer:
+        while more:
+            with ranks.checked():
+                turn = list(islice(missing, ranks.world))
+                for rank, text in enumerate(turn):
+                    if rank == ranks.rank:
+                        writer.put(_compute(capture, text, settings, meter))
+                    else:
+                        meter.elsewhere(text.n_real)
+                more = len(turn) == ranks.world
+            log.tell()
+
+
+def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iterator[ShardText]:
+    """The shards that no earlier run has finished; the text of the others is checked."""
+    before = {entry["shard"] for entry in log.entries}
+    for text in texts:
+        if text.number in before:
+            log.check_text(text)
+            meter.skip(text.n_real)
+        else:
+            yield text
 
 
 def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Meter") -> Shard:
@@ -222,25 +259,29 @@ def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Me
 
 
 class _Meter:
-    """Counts tokens and tells `progress`."""
+    """Counts tokens, those of other ranks too, and tells `progress`."""
 
-    def __init__(self, total: int, progress: Progress | None):
-        self._total, self._progress = total, progress
+    def __init__(self, total: int, progress: Progress | None, world: int = 1):
+        self._total, self._progress, self._world = total, progress, world
         self._done = self._computed = 0
         self._started = time.perf_counter()
 
     @property
     def speed(self) -> float:
-        """Real tokens per second of computation; 0 when every shard was there already."""
+        """Real tokens per second that this rank computes; 0 when every shard was there already."""
         return self._computed / max(time.perf_counter() - self._started, 1e-9)
 
     def skip(self, n: int) -> None:
         self._done += n
-        self._started = time.perf_counter()  # what was there already says nothing about speed
+        if not self._computed:
+            self._started = time.perf_counter()  # what was there already says nothing about speed
+
+    def elsewhere(self, n: int) -> None:
+        self._done += n
 
     def add(self, n: int, shard: int) -> None:
         self._done += n
         self._computed += n
         if self._progress is not None:
-            info = {"tokens_per_second": self.speed, "shard": shard}
+            info = {"tokens_per_second": self.speed * self._world, "shard": shard}
             self._progress(min(self._done, self._total), self._total, info)

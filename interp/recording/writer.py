@@ -1,9 +1,10 @@
-"""Shards to disk, on a thread beside the computation, and the log that a resumed run reads.
+"""Shards to disk, on a thread beside the computation, and the log that a resumed run reads, whoever computed them.
 
 A shard counts as done when all its files are in place and its line is in `shards.jsonl`. What an interruption leaves
 behind of an unfinished shard is overwritten by the same bytes later.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,28 +16,66 @@ from typing import Any
 
 from interp.artifacts import Draft, atomic_file, disk_errors
 from interp.errors import MismatchError
+from interp.ranks import ALONE, Ranks
 from interp.recording.contexts import ShardText
 from interp.recording.shards import Moments, Shard, activation_file, merge_moments, shard_name, text_files
 from interp.recording.store import load_tensors
 
 LOG = "shards.jsonl"
+_RANK_LOGS = "shards-*.jsonl"
 
 
 class ShardLog:
-    """Finished shards, one JSON object a line: `{shard, rows, real, documents, files: {path: {sha256, bytes}}}`."""
+    """Finished shards, one JSON object a line: `{shard, rows, real, documents, files: {path: {sha256, bytes}}}`.
 
-    def __init__(self, draft: Draft):
-        self.draft = draft
-        self.path = draft.path / LOG
-        self.entries: list[dict[str, Any]] = []
-        if draft.resumed and self.path.exists():
-            self.entries = _whole_entries(self.path)
-        self._rewrite()
-        for entry in self.entries:
-            self._register(entry)
+    Every rank adds to a log of its own, and the first rank joins them: when a run starts, so that each shard is done
+    once however many ranks there were before, and when it ends.
+    """
+
+    def __init__(self, draft: Draft, ranks: Ranks = ALONE):
+        self.draft, self.ranks = draft, ranks
+        self.path = draft.path / (LOG if ranks.first else _RANK_LOGS.replace("*", str(ranks.rank)))
+        self._elsewhere = (0, 0)
+        if ranks.first and not draft.resumed:
+            for stale in draft.path.glob("shards*.jsonl"):
+                stale.unlink()
+        self.join()
+        self._before = set(self._entries)
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What this rank knows to be finished, in shard order."""
+        return [self._entries[number] for number in sorted(self._entries)]
 
     def __contains__(self, number: int) -> bool:
-        return number < len(self.entries)
+        return number in self._entries
+
+    @property
+    def done(self) -> tuple[int, int]:
+        """(real tokens, shards) that are finished on all ranks, as far as was last told."""
+        tokens, shards = self._elsewhere
+        return tokens + sum(entry["real"] for entry in self._entries.values()), shards + len(self._entries)
+
+    def tell(self) -> None:
+        """Tell the other ranks how far this one is."""
+        if self.ranks.world > 1:
+            mine = [entry for number, entry in list(self._entries.items()) if number not in self._before]
+            tokens, shards = sum(entry["real"] for entry in mine), len(mine)
+            total = self.ranks.total(tokens), self.ranks.total(shards)
+            self._elsewhere = int(total[0]) - tokens, int(total[1]) - shards
+
+    def join(self) -> None:
+        """Make one log, in shard order, of what all ranks have finished, and know its entries on every rank."""
+        with self.ranks.checked():
+            if self.ranks.first:
+                join_logs(self.draft.path)
+        whole = self.draft.path / LOG
+        self._entries = {entry["shard"]: entry for entry in _whole_entries(whole)}
+        self._elsewhere = (0, 0)
+        for entry in self._entries.values():
+            self._register(entry)
+        with self.ranks.checked():
+            pass  # no rank writes before all have read
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add the line of a shard whose files are all in place."""
@@ -44,12 +83,12 @@ class ShardLog:
             handle.write(json.dumps(entry) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
-        self.entries.append(entry)
+        self._entries[entry["shard"]] = entry
         self._register(entry)
 
     def check_text(self, text: ShardText) -> None:
         """Raises `MismatchError` when a finished shard was made from other text than the corpus holds now."""
-        recorded = self.entries[text.number]["files"]
+        recorded = self._entries[text.number]["files"]
         for relative, content in text_files(text).items():
             if recorded[relative]["sha256"] != hashlib.sha256(content).hexdigest():
                 raise MismatchError(
@@ -61,25 +100,28 @@ class ShardLog:
         for relative, known in entry["files"].items():
             self.draft.add_known(relative, known["sha256"], known["bytes"])
 
-    def _rewrite(self) -> None:
-        with atomic_file(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries), encoding="utf-8")
+
+def join_logs(folder: Path) -> None:
+    """Write the whole entries of every rank's log into one, in shard order, and remove the ranks' own."""
+    logs = [folder / LOG, *sorted(folder.glob(_RANK_LOGS))]
+    found = {entry["shard"]: entry for log in logs if log.exists() for entry in _whole_entries(log)}
+    with atomic_file(folder / LOG) as temporary:
+        temporary.write_text("".join(json.dumps(found[n]) + "\n" for n in sorted(found)), encoding="utf-8")
+    for log in logs[1:]:
+        log.unlink()
 
 
 def _whole_entries(path: Path) -> list[dict[str, Any]]:
-    """Entries up to the first that is cut short, out of order, or whose files are not all there in full size."""
+    """Entries that are not cut short and whose files are all there in full size."""
     entries: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError, AttributeError, OSError):
             entry = json.loads(line)
-            whole = entry["shard"] == len(entries) and all(
-                (path.parent / relative).stat().st_size == known["bytes"] for relative, known in entry["files"].items()
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, OSError):
-            break
-        if not whole:
-            break
-        entries.append(entry)
+            sizes = {relative: known["bytes"] for relative, known in entry["files"].items()}
+            if isinstance(entry["shard"], int) and all(
+                (path.parent / relative).stat().st_size == size for relative, size in sizes.items()
+            ):
+                entries.append(entry)
     return entries
 
 
@@ -170,8 +212,9 @@ class ShardWriter:
                 continue  # take what comes, or the other side would wait for ever
             try:
                 write_shard(self._draft, self._log, shard)
-                done = sum(entry["real"] for entry in self._log.entries)
-                self._draft.update(tokens=done, shards=len(self._log.entries))
+                if self._log.ranks.first:
+                    tokens, shards = self._log.done
+                    self._draft.update(tokens=tokens, shards=shards)
             except BaseException as error:
                 self._error = error
 

@@ -1,12 +1,14 @@
 """`workbench record MODEL`: activations of real text, on disk."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from workbench.options import Options, slug
-from workbench.terminal import bar, say, wrote
+from workbench.ranks import first_bar, together
+from workbench.terminal import say, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +17,8 @@ class Record(Options):
 
     Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
 
-    Interrupted? The same command resumes, and gives the same bytes.
+    Interrupted? The same command resumes, and gives the same bytes. Several processes or GPUs share the work under
+    `torchrun --nproc-per-node 2 -m workbench record ...`: the bytes are the same.
     """
 
     model: tyro.conf.Positional[str]
@@ -46,30 +49,38 @@ class Record(Options):
         from interp.recording.record import record
         from interp.text.corpora import open_corpus
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        model = load_model(self.model, dtype=self.compute, device=self.device)
-        hook_points = list(self.hook_points) or [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
-        corpus = open_corpus(self.corpus, seed=self.seed)
-        folder = workspace.path("recording", self.name or slug(self.model))
-        with bar("recording", "tokens") as progress:
-            manifest = record(
-                model,
-                corpus,
-                folder,
-                hook_points=hook_points,
-                n_tokens=self.tokens,
-                context_length=self.context_length,
-                bos=self.bos,
-                dtype=self.dtype,
-                batch_size=self.batch_size,
-                model_name=self.model,
-                seed=self.seed,
-                budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
-                overwrite=self.overwrite,
-                progress=progress,
-            )
-        found = manifest.summary
+        with together() as ranks:
+            with ranks.checked():
+                workspace = self.open_workspace()
+                self.use_threads()
+                model = load_model(self.model, dtype=self.compute, device=ranks.device(self.device))
+                hook_points = list(self.hook_points) or [
+                    f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"
+                ]
+                corpus = open_corpus(self.corpus, seed=self.seed)
+                folder = workspace.path("recording", self.name or slug(self.model))
+            with first_bar(ranks, "recording", "tokens") as progress:
+                manifest = record(
+                    model,
+                    corpus,
+                    folder,
+                    hook_points=hook_points,
+                    n_tokens=self.tokens,
+                    context_length=self.context_length,
+                    bos=self.bos,
+                    dtype=self.dtype,
+                    batch_size=self.batch_size,
+                    model_name=self.model,
+                    seed=self.seed,
+                    budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
+                    overwrite=self.overwrite,
+                    progress=progress,
+                    ranks=ranks,
+                )
+            if ranks.first:
+                self._tell(folder, manifest.summary, hook_points)
+
+    def _tell(self, folder: Path, found: dict, hook_points: list[str]) -> None:
         wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {', '.join(hook_points)}")
         if found["corpus_ended_early"]:
             say(f"      the corpus ended before {self.tokens:,} tokens")

@@ -1,0 +1,257 @@
+"""Several processes that do one piece of work, as `torchrun` starts them. Torch-free until there is more than one.
+
+A process that is alone is the same value with a world of one, and every operation gives back what it was given: there
+is one code path. Two rules keep ranks together:
+
+- what may fail on one rank alone (reading, checking, opening a folder) happens inside `checked`: the failure of one
+  ends all, with one message;
+- a rank that is gone (killed, out of memory) is noticed by the next exchange of numbers, which raises `LostRankError`:
+  at once where its connection closed, after `TIMEOUT` where it hangs.
+
+What `torchrun` puts into the environment is read in `join` and nowhere else.
+"""
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.artifacts import Draft
+from interp.errors import ConfigError, LostRankError, OtherRankError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+TIMEOUT = timedelta(minutes=10)
+"""How long one rank waits for another inside an exchange: longer than a checkpoint takes to write."""
+
+PATIENCE = timedelta(days=7)
+"""How long the others wait while the first rank finishes an artefact."""
+
+_MESSAGE_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of how many processes this one is, and what they can tell each other."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+    """rank within this machine: the number of its GPU"""
+    group: "ProcessGroup | None" = field(default=None, repr=False, compare=False)
+    """carries what lies on the CPU where the usual group carries GPU memory; None: the usual one does both"""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes what is written once."""
+        return self.rank == 0
+
+    def device(self, asked: str | None = None) -> str | None:
+        """The device asked for; on a machine with GPUs, where none or just `cuda` was asked for, this rank's own."""
+        import torch
+
+        if self.world == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
+            return asked
+        return f"cuda:{self.local}"
+
+    def share(self, n: int, what: str) -> slice:
+        """This rank's equal run of `n` things. Raises `ConfigError` when they cannot be dealt evenly."""
+        each, left = divmod(n, self.world)
+        if left:
+            near = each * self.world or self.world
+            raise ConfigError(f"{what} must divide over {self.world} ranks, got {n:,}; {near:,} would, for example")
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def add(self, *tensors: "Tensor") -> "Tensor":
+        """Replace each tensor, in place, by its sum over ranks, the same bits on all; returns the first."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            with self._in_touch():
+                sums = [dist.all_reduce(t, group=self._group(t), async_op=True) for t in tensors]
+                for each in sums:
+                    each.wait()  # type: ignore[union-attr]
+        return tensors[0]
+
+    def total(self, number: float) -> float:
+        """The sum of every rank's number."""
+        return sum(self._numbers(number))
+
+    def least(self, number: float) -> float:
+        """The smallest of the ranks' numbers."""
+        return min(self._numbers(number))
+
+    def gather(self, tensor: "Tensor") -> "list[Tensor]":
+        """Every rank's tensor, in order of rank; all have the same shape."""
+        if self.world == 1:
+            return [tensor]
+        import torch
+        import torch.distributed as dist
+
+        found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(self.world)]
+        with self._in_touch():
+            dist.all_gather(found, tensor.contiguous(), group=self._group(tensor))
+        return found
+
+    def collect(self, tensor: "Tensor") -> "Tensor":
+        """The ranks' rows one below the other, on the CPU of the first rank. Every rank has as many; the others get
+        their own back."""
+        if self.world == 1:
+            return tensor
+        import torch
+        import torch.distributed as dist
+
+        own = tensor.cpu().contiguous()
+        if not self.first:
+            with self._in_touch():
+                dist.send(own, 0, group=self.group)
+            return tensor
+        whole = torch.empty(self.world * len(own), *own.shape[1:], dtype=own.dtype)
+        parts = whole.split(len(own))
+        parts[0].copy_(own)
+        with self._in_touch():
+            for rank in range(1, self.world):
+                dist.recv(parts[rank], rank, group=self.group)
+        return whole
+
+    def wait(self) -> None:
+        """Until every rank is here, however long that takes."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            with self._in_touch():
+                dist.monitored_barrier(group=self.group, timeout=PATIENCE)
+
+    @contextlib.contextmanager
+    def checked(self, *, patient: bool = False) -> Iterator[None]:
+        """A block that all ranks leave together: well, or by an exception.
+
+        The lowest rank that failed raises its own exception, the others `OtherRankError`. Blocks may lie inside each
+        other; a failure is told once. `patient`: wait for the others without limit.
+        """
+        if self.world == 1:
+            yield
+            return
+        try:
+            yield
+        except (LostRankError, OtherRankError):
+            raise  # the others know, or cannot be reached
+        except BaseException as error:
+            if getattr(error, "told", False):
+                raise
+            self._tell(error, patient=patient)
+        else:
+            self._tell(None, patient=patient)
+
+    def common(self, error: Exception) -> Exception:
+        """What to raise where every rank has found the same error: it is reported once."""
+        if self.first:
+            error.told = True  # type: ignore[attr-defined]
+            return error
+        return OtherRankError(f"rank 0 stopped: {error}")
+
+    def _tell(self, error: BaseException | None, *, patient: bool) -> None:
+        """Tell the others how a checked block ended; raises when any of them failed."""
+        if patient:
+            self.wait()
+        failed = self._numbers(float(error is not None))
+        if not any(failed):
+            return
+        first = failed.index(1.0)
+        messages = self._messages("" if error is None else f"{type(error).__name__}: {error}")
+        if error is not None and self.rank == first:
+            error.told = True  # type: ignore[attr-defined]
+            raise error
+        raise OtherRankError(f"rank {first} stopped: {messages[first]}") from error
+
+    def _group(self, tensor: "Tensor") -> "ProcessGroup | None":
+        return None if tensor.is_cuda else self.group
+
+    def _numbers(self, number: float) -> list[float]:
+        """Every rank's number."""
+        if self.world == 1:
+            return [number]
+        import torch
+
+        return [float(each) for each in self.gather(torch.tensor([number], dtype=torch.float64))]
+
+    def _messages(self, text: str) -> list[str]:
+        import torch
+
+        content = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+        found = self.gather(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        return [bytes(each.numpy()).rstrip(b"\0").decode(errors="replace") for each in found]
+
+    @contextlib.contextmanager
+    def _in_touch(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # torch has no narrower class for a closed connection
+            raise LostRankError(
+                f"rank {self.rank} of {self.world} lost another rank ({_reason(error)}); what was written is kept, and "
+                "the same torchrun command resumes it"
+            ) from error
+
+
+ALONE = Ranks()
+
+
+@contextlib.contextmanager
+def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
+    """The ranks that `torchrun` started; `ALONE` without it.
+
+    Numbers on the CPU travel over gloo, those on a GPU over NCCL. Blocks may lie inside each other. `torchrun` ends the
+    ranks that are left by SIGTERM when it has lost one: inside the block that is a `KeyboardInterrupt`, so that what
+    stands is written.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or "RANK" not in os.environ:
+        yield ALONE
+        return
+    import torch
+    import torch.distributed as dist
+
+    ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
+    cuda, outer = torch.cuda.is_available(), dist.is_initialized()
+    if cuda:
+        torch.cuda.set_device(ranks.local)
+    with ranks._in_touch():
+        if not outer:
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=timeout)
+        if cuda:
+            ranks = replace(ranks, group=dist.new_group(backend="gloo", timeout=timeout))
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield ranks
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if not outer:
+            dist.destroy_process_group()
+
+
+def open_draft(ranks: Ranks, folder: Path, *, kind: str, config: dict[str, Any], seed: int, overwrite: bool) -> Draft:
+    """`Draft.open` by the first rank; the others get a view of it that leaves the disk alone.
+
+    Every rank must see the same file system.
+    """
+    with ranks.checked():
+        if ranks.first:
+            return Draft.open(folder, kind=kind, config=config, seed=seed, overwrite=overwrite)
+    return Draft(folder, kind, config, seed, None)
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence of torch's message, without the place in its source."""
+    text = re.sub(r"^\[[^]]*\]\s*", "", str(error).strip())
+    return text.split(". ")[0].splitlines()[0] if text else type(error).__name__
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
