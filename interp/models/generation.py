@@ -1,6 +1,7 @@
 """A chat with a model of ours: one user message in, its reply out."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
 
@@ -19,8 +20,8 @@ class Completion(NamedTuple):
     """it ran into the limit"""
 
 
-def chat_tokens(model: "TransformerBridge", content: str) -> "Tensor":
-    """`[1, pos]` int64: one user message in the model's chat template, ready for its answer.
+def chat_tokens(model: "TransformerBridge", content: str, start: str = "") -> "Tensor":
+    """`[1, pos]` int64: one user message in the model's chat template, ready for its answer, which begins with `start`.
 
     A tokenizer without a template gets the text as it is. Raises `ConfigError` for a model that cannot generate text.
     """
@@ -29,37 +30,60 @@ def chat_tokens(model: "TransformerBridge", content: str) -> "Tensor":
             f"{model.cfg.model_name} cannot hold a chat; choose a Hugging Face model such as smollm2-135m"
         )
     if not model.tokenizer.chat_template:
-        return model.tokenizer(content, return_tensors="pt")["input_ids"]
+        return model.tokenizer(content + start, return_tensors="pt")["input_ids"]
     message = [{"role": "user", "content": content}]
-    return model.tokenizer.apply_chat_template(
-        message, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )["input_ids"]
+    text = model.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    return model.tokenizer(text + start, add_special_tokens=False, return_tensors="pt")["input_ids"]
 
 
 def complete_chat(
-    model: "TransformerBridge", content: str, *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    model: "TransformerBridge",
+    content: str,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    start: str = "",
+    bits: int = 0,
 ) -> Completion:
     """The model's reply to one message: its likeliest continuation, or one drawn by `seed` at a temperature above 0.
+
+    It begins with `start`, which is put into the model's mouth. With `bits` the rest is so many zeros and ones between
+    commas and a closing bracket: the model decides each of them, not the form.
 
     Raises `PromptError` when message and reply do not fit its context.
     """
     import torch
 
-    tokens = chat_tokens(model, content).to(model.cfg.device)
-    n = tokens.shape[1]
-    if n + max_tokens > model.cfg.n_ctx:
+    tokens = chat_tokens(model, content, start).to(model.cfg.device)
+    n, most = tokens.shape[1], 2 * bits or max_tokens
+    if n + most > model.cfg.n_ctx:
         raise PromptError(
-            f"a message of {n} tokens and a reply of up to {max_tokens} do not fit the {model.cfg.n_ctx} tokens of "
+            f"a message of {n} tokens and a reply of up to {most} do not fit the {model.cfg.n_ctx} tokens of "
             f"{model.cfg.model_name}; send fewer or shorter contexts in one request"
         )
-    settings = {"do_sample": temperature > 0, **({"temperature": temperature} if temperature > 0 else {})}
+    settings: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": most}
+    if temperature > 0:
+        settings["temperature"] = temperature
+    if bits:
+        settings["prefix_allowed_tokens_fn"] = _only_bits(model.tokenizer, bits, n)
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        out = model.original_model.generate(  # pyright: ignore[reportCallIssue]
-            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=max_tokens, **settings
-        )
-    reply = out[0, n:]
-    ended = model.tokenizer.eos_token_id in reply.tolist()
-    return Completion(
-        model.tokenizer.decode(reply, skip_special_tokens=True), n, len(reply), not ended and len(reply) == max_tokens
-    )
+        generate: Any = model.original_model.generate
+        reply = generate(tokens, attention_mask=torch.ones_like(tokens), **settings)[0, n:]
+    text = model.tokenizer.decode(reply, skip_special_tokens=True)
+    ended = bits or model.tokenizer.eos_token_id in reply.tolist()
+    return Completion(start + text, n, len(reply), not ended and len(reply) == most)
+
+
+def _only_bits(tokenizer: Any, bits: int, n: int) -> "Callable[[int, Tensor], list[int]]":
+    """What may follow `n` prompt tokens: `0` or `1`, then a comma or, after the last, `]`."""
+    zero, one, comma, close = (tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01,]")
+
+    def allowed(_: int, tokens: "Tensor") -> list[int]:
+        place = len(tokens) - n
+        if place % 2 == 0:
+            return [zero, one]
+        return [close if place == 2 * bits - 1 else comma]
+
+    return allowed

@@ -10,30 +10,17 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from interp.artifacts import atomic_file, disk_errors, hash_json
+from interp.artifacts import atomic_file, disk_errors
 from interp.errors import ResourceError
-from saes.explain.providers import Provider, Reply
+from saes.explain.providers import Provider, Reply, Request
 
 REPLIES = "replies.jsonl"
 Lines = dict[str, dict[str, Any]]
 """key -> line of a file of replies"""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt with what decides its reply."""
-
-    content: str
-    max_tokens: int
-    temperature: float
-
-    def key(self, identity: dict[str, str]) -> str:
-        """sha256 over prompt, settings and provider."""
-        return hash_json({**identity, **asdict(self)})
 
 
 class Budget:
@@ -133,12 +120,7 @@ class Asker:
         return [reply for key in keys if (reply := self.transcript.reply(key)) is not None]
 
     def _one(self, key: str, request: Request) -> None:
-        reply = self.provider.complete(
-            request.content,
-            max_tokens=request.max_tokens,
-            temperature=request.temperature,
-            before_send=self._before_send,
-        )
+        reply = self.provider.complete(request, before_send=self._before_send)
         self.transcript.add(key, request, reply)
         self._progress()
 

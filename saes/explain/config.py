@@ -14,7 +14,7 @@ class ExplainConfig:
 
     label_from: LabelFrom = "provider"
     """`provider`: a language model reads contexts and writes the label. `token-statistics`: the label that the features
-    folder holds is scored as it stands."""
+    folder holds is scored as it stands (it was made from all strong firings, those held out here among them)."""
     shown: int = 10
     """Contexts shown to the explainer: half of them the strongest, the rest from the quarters of its values."""
     heldout: int = 12

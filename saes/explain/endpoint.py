@@ -10,16 +10,16 @@ import ipaddress
 import json
 import re
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
+from urllib.request import Request as HTTPRequest
 
 from interp.errors import ConfigError, MissingError, ResourceError
-from saes.explain.providers import Reply
+from saes.explain.providers import Reply, Request
 
 CHARACTERS_PER_TOKEN = 3.5
 """English and code have about 4; a little too many tokens is the better error in an estimate of cost"""
@@ -33,6 +33,8 @@ class Endpoint:
     """One model at one address."""
 
     remote = True
+    starts = False
+    """The protocol has no such field, and servers differ in what they make of an unfinished answer."""
 
     def __init__(
         self,
@@ -66,7 +68,6 @@ class Endpoint:
         self._opener = build_opener(ProxyHandler({}) if local else ProxyHandler(), _NoRedirect())
         self._answered = False
         self._limit_name, self._has_temperature = "max_tokens", True
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Endpoint({self.where!r}, {self.model!r})"
@@ -79,55 +80,55 @@ class Endpoint:
         """An estimate: the tokenizer is not known."""
         return -int(-len(text.encode("utf-8", "replace")) // CHARACTERS_PER_TOKEN)
 
-    def complete(self, content: str, *, max_tokens: int, temperature: float, before_send: Callable[[], None]) -> Reply:
-        pause, problem = FIRST_PAUSE, ""
-        for attempt in range(self.retries + 1):
+    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+        failures = 0
+        while True:
             before_send()
             try:
-                reply = self._send(self._body(content, max_tokens, temperature))
+                reply = self._send(self._body(request))
+            except _Adapted:
+                continue
             except _Again as again:
-                problem = str(again)
-                if attempt < self.retries and again.wait is None:
-                    self._sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
-                elif attempt < self.retries and again.wait:
-                    self._sleep(min(again.wait, LONGEST_PAUSE))
+                failures += 1
+                if failures > self.retries:
+                    raise ResourceError(
+                        f"{self.where} did not answer in {failures} attempts ({again}); what was answered is kept: run "
+                        "the same command again later, with a smaller --concurrency or a longer --timeout"
+                    ) from None
+                wait = FIRST_PAUSE * 2 ** (failures - 1) if again.wait is None else again.wait
+                self._sleep(min(wait, LONGEST_PAUSE))
             else:
                 self._answered = True
                 return reply
-        raise ResourceError(
-            f"{self.where} did not answer in {self.retries + 1} attempts ({problem}); what was answered is kept: run "
-            "the same command again later, with a smaller --concurrency or a longer --timeout"
-        )
 
-    def _body(self, content: str, max_tokens: int, temperature: float) -> bytes:
-        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": content}]}
-        body[self._limit_name] = max_tokens
+    def _body(self, request: Request) -> bytes:
+        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
+        body[self._limit_name] = request.max_tokens
         if self._has_temperature:
-            body["temperature"] = temperature
+            body["temperature"] = request.temperature
         return json.dumps(body).encode()
 
     def _send(self, body: bytes) -> Reply:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "interp-workbench"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        request = Request(f"{self.where}/chat/completions", body, headers, method="POST")
+        request = HTTPRequest(f"{self.where}/chat/completions", body, headers, method="POST")
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
                 return read_completion(response.read(LARGEST_REPLY))
         except HTTPError as error:
             with error:
-                raise self._refusal(error.code, error.headers.get("Retry-After"), _body_of(error)) from None
+                said = self._said(_body_of(error))
+                if error.code == 400 and self._adapt(said, body):
+                    raise _Adapted from None
+                raise self._refusal(error.code, error.headers.get("Retry-After"), said) from None
         except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from None
 
-    def _refusal(self, status: int, retry_after: str | None, body: bytes) -> Exception:
+    def _refusal(self, status: int, retry_after: str | None, said: str) -> Exception:
         """The exception that an HTTP status becomes."""
-        said = self._said(body)
         if status in _TRANSIENT:
             return _Again(f"status {status}{said}", _seconds(retry_after))
-        if status == 400 and self._adapt(said):
-            return _Again(f"status 400{said}", 0.0)
         if status in (401, 403):
             what = f"refused the key in ${self._key_variable}" if self._key else "wants a key"
             return ConfigError(f"{self.where} {what} (status {status}{said}); set ${self._key_variable or 'KEY'} to a "
@@ -141,16 +142,18 @@ class Endpoint:
             )
         return ConfigError(f"{self.where} refused the request (status {status}{said})")
 
-    def _adapt(self, said: str) -> bool:
-        """Newer models renamed the limit and fix the temperature; they say so, once."""
-        with self._lock:
-            if self._limit_name == "max_tokens" and "max_completion_tokens" in said:
-                self._limit_name = "max_completion_tokens"
-                return True
-            if self._has_temperature and "temperature" in said and "upport" in said:
-                self._has_temperature = False
-                return True
-        return False
+    def _adapt(self, said: str, sent: bytes) -> bool:
+        """Newer models renamed the limit and fix the temperature, and refuse what was `sent` in the old way.
+
+        Quotes in a prompt are escaped, so an unescaped name in the body is that of a field.
+        """
+        if "max_completion_tokens" in said and b'"max_tokens":' in sent:
+            self._limit_name = "max_completion_tokens"
+        elif "temperature" in said and "upport" in said and b'"temperature":' in sent:
+            self._has_temperature = False
+        else:
+            return False
+        return True
 
     def _broken(self, error: Exception) -> Exception:
         """The exception that a failed connection becomes."""
@@ -189,6 +192,10 @@ class _Again(Exception):
         super().__init__(problem)
 
 
+class _Adapted(Exception):
+    """Refused for a field that is now sent differently."""
+
+
 class _NoRedirect(HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl) -> None:
         return None
@@ -223,7 +230,7 @@ def read_completion(raw: bytes) -> Reply:
         counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         if not isinstance(text, str):
             raise TypeError(f"content is a {type(text).__name__}")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         shown = raw[:80].decode("utf-8", "replace")
         raise _Again(f"no chat completion: {shown!r} ({type(error).__name__})") from None
     return Reply(text, counts[0], counts[1], choice.get("finish_reason") == "length")

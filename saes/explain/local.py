@@ -4,13 +4,14 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from saes.explain.providers import Reply
+from saes.explain.providers import Reply, Request
 
 
 class LocalModel:
     """A chat model by its name, loaded when it is first asked."""
 
     remote = False
+    starts = True
     where = "this machine"
     concurrency = 1
     """one after the other: two would share the same cores"""
@@ -36,9 +37,16 @@ class LocalModel:
 
         return chat_tokens(self._loaded, text).shape[1]
 
-    def complete(self, content: str, *, max_tokens: int, temperature: float, before_send: Callable[[], None]) -> Reply:
+    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
         from interp.models.generation import complete_chat
 
         before_send()
-        found = complete_chat(self._loaded, content, max_tokens=max_tokens, temperature=temperature)
+        found = complete_chat(
+            self._loaded,
+            request.content,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            start=request.start,
+            bits=request.bits,
+        )
         return Reply(*found)

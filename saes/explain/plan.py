@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from interp.errors import ConfigError
-from saes.explain.asking import Request
-from saes.explain.providers import Provider, Reply
+from saes.explain.providers import Provider, Reply, Request
 
 UNKNOWN_LABEL = "words that name a place, a person or a thing, right after a preposition or an article"
 """stands in prompts for a label that is not written yet, when their tokens are counted"""

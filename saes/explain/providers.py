@@ -1,19 +1,38 @@
 """Who answers: any OpenAI-compatible endpoint, or a model on this machine. Torch-free.
 
-provider = open_provider("http://localhost:8000/v1", "my-model")
-provider = open_provider("local:smollm2-135m")
-provider.complete("What is 1 + 1?", max_tokens=20, temperature=0, before_send=budget.take)
+Ask one thing:
+
+    provider = open_provider("http://localhost:8000/v1", "my-model")  # or open_provider("local:smollm2-135m")
+    provider.complete(Request("What is 1 + 1?", max_tokens=20), before_send=budget.take)
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from interp.artifacts import hash_json
 from interp.errors import ConfigError, UnknownNameError
 
 LOCAL = "local:"
 KEY_VARIABLE = "WORKBENCH_API_KEY"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user message with what decides its reply."""
+
+    content: str
+    max_tokens: int
+    temperature: float = 0.0
+    start: str = ""
+    """words that the reply is made to begin with; only for providers that can (`starts`)"""
+    bits: int = 0
+    """with a `start`: what follows is so many zeros and ones, at each place the likelier one"""
+
+    def key(self, identity: dict[str, str]) -> str:
+        """sha256 over message, settings and provider."""
+        return hash_json({**identity, **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -38,14 +57,16 @@ class Provider(Protocol):
     """whether text leaves this process"""
     concurrency: int
     """requests that it takes at a time"""
+    starts: bool
+    """whether it can be made to begin a reply with given words, which keeps a small model to the form asked for"""
 
     @property
     def identity(self) -> dict[str, str]:
         """What decides a reply besides the prompt and its settings; a part of the key of the cache. No secrets."""
         ...
 
-    def complete(self, content: str, *, max_tokens: int, temperature: float, before_send: Callable[[], None]) -> Reply:
-        """The reply to one user message. `before_send` is called before every attempt and may raise.
+    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+        """The reply to a request. `before_send` is called before every attempt and may raise.
 
         Raises `ConfigError` (refused for good), `MissingError` (nothing there), `ResourceError` (tried in vain).
         """

@@ -13,7 +13,7 @@ cost is a request per token.
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ import numpy as np
 from interp.artifacts import Draft, Manifest, partial_path, write_table
 from interp.errors import ConfigError
 from interp.runtime import derive_seed
-from saes.explain.asking import REPLIES, Asker, Budget, Lines, Request, Transcript, read_lines, reply_of
+from saes.explain.asking import REPLIES, Asker, Budget, Lines, Transcript, read_lines, reply_of
 from saes.explain.config import ExplainConfig
 from saes.explain.parsing import read_answers, read_explanation
 from saes.explain.plan import UNKNOWN_LABEL, Plan, count
 from saes.explain.prompts import explanation_prompt, scoring_prompt
-from saes.explain.providers import Provider
+from saes.explain.providers import Provider, Request
 from saes.explain.scores import other_features
 from saes.explain.tables import Answered, labels_rows, labels_table, summarise, trials_table
 from saes.explain.tokens import LABEL_SOURCE
@@ -96,7 +96,7 @@ class Explanation:
 
     def explanation_request(self, case: Case) -> Request:
         """Ask for a label."""
-        return self._request(explanation_prompt(case.shown, case.maximum))
+        return self._request(explanation_prompt(case.shown, case.maximum), start="Explanation:")
 
     def questions(self, labels: dict[int, str | None]) -> list[Question]:
         """Ask for every score, with each feature's own label and with its partner's. No label, no question."""
@@ -109,12 +109,13 @@ class Explanation:
                     continue
                 for scorer in SCORERS:
                     for trials in case.requests(scorer):
-                        request = self._request(scoring_prompt(scorer, label, trials))
+                        request = self._request(scoring_prompt(scorer, label, trials), start="[", bits=len(trials))
                         found.append(Question(case, scorer, label_of, trials, request))
         return found
 
-    def _request(self, content: str) -> Request:
-        return Request(content, self.config.max_tokens, self.config.temperature)
+    def _request(self, content: str, *, start: str, bits: int = 0) -> Request:
+        request = Request(content, self.config.max_tokens, self.config.temperature)
+        return replace(request, start=start, bits=bits) if self.provider.starts else request
 
 
 def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
@@ -161,6 +162,7 @@ def explain(
         "requests": len(replies),
         "tokens_in": sum(reply.tokens_in for reply in replies if reply),
         "tokens_out": sum(reply.tokens_out for reply in replies if reply),
+        "cut": sum(reply.cut for reply in replies if reply),
     }
     return draft.finish(summary=summary, parents=parents)
 

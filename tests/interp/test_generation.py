@@ -27,7 +27,7 @@ def test_the_reply_is_the_likeliest_continuation_token_by_token(smollm2):
 def test_a_drawn_reply_follows_from_its_seed(smollm2):
     before = torch.random.get_rng_state()
     one, again, other = (
-        complete_chat(smollm2, "Name a colour.", max_tokens=8, temperature=2.0, seed=seed).text for seed in (1, 1, 2)
+        complete_chat(smollm2, "Name a colour.", max_tokens=5, temperature=2.0, seed=seed).text for seed in (1, 1, 2)
     )
     assert one == again != other
     assert torch.equal(torch.random.get_rng_state(), before), "nobody else's numbers move"

@@ -9,7 +9,7 @@ from fake_endpoint import FakeEndpoint, completion
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
 from saes.explain.asking import Budget
 from saes.explain.endpoint import Endpoint, base_url
-from saes.explain.providers import open_provider
+from saes.explain.providers import Request, open_provider
 
 KEY = "sk-secret-of-the-test-123"
 
@@ -18,7 +18,7 @@ def ask(fake: FakeEndpoint, *, budget: int = 100, **settings):
     """(reply, pauses) of one question."""
     pauses: list[float] = []
     endpoint = Endpoint(fake.url, "m", sleep=pauses.append, **{"retries": 3, "timeout": 5.0, **settings})
-    reply = endpoint.complete("hello", max_tokens=20, temperature=0.0, before_send=Budget(budget).take)
+    reply = endpoint.complete(Request("hello", max_tokens=20), before_send=Budget(budget).take)
     return reply, pauses
 
 
@@ -51,6 +51,8 @@ def test_no_key_no_header():
         (200, {}, b'{"choices": []}'),
         (200, {}, b'["a list"]'),
         (200, {}, b'{"choices": [{"message": {"content": 7}}]}'),
+        (200, {}, b"[" * 100_000),
+        (200, {}, b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": Infinity}}'),
         (200, {"Content-Length": "500"}, b'{"choices": [{"mess'),
     ],
 )
@@ -111,7 +113,7 @@ def test_where_nobody_listens_there_is_no_waiting():
     pauses: list[float] = []
     endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", "m", sleep=pauses.append)
     with pytest.raises(MissingError, match=r"nothing answers at .*start the server"):
-        endpoint.complete("x", max_tokens=20, temperature=0, before_send=lambda: None)
+        endpoint.complete(Request("x", max_tokens=20), before_send=lambda: None)
     assert pauses == []
 
 
@@ -127,7 +129,7 @@ def test_newer_models_get_the_limit_under_its_new_name():
         return "fine"
 
     with FakeEndpoint(answer) as fake:
-        reply, pauses = ask(fake)
+        reply, pauses = ask(fake, retries=0)
     assert reply.text == "fine"
     assert pauses == []
     assert fake.bodies[-1].keys() == {"model", "messages", "max_completion_tokens"}
@@ -155,7 +157,7 @@ def test_a_silent_server_is_not_waited_for():
             f"http://127.0.0.1:{silent.getsockname()[1]}", "m", timeout=0.2, retries=1, sleep=lambda _: None
         )
         with pytest.raises(ResourceError, match=r"2 attempts.*timed out"):
-            endpoint.complete("x", max_tokens=20, temperature=0, before_send=lambda: None)
+            endpoint.complete(Request("x", max_tokens=20), before_send=lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +200,6 @@ def test_the_key_comes_from_the_environment_alone(monkeypatch):
     monkeypatch.setenv("SOME_KEY", KEY)
     with FakeEndpoint(lambda *_: "x") as fake:
         provider = open_provider(fake.url, "m", key_variable="SOME_KEY")
-        provider.complete("x", max_tokens=20, temperature=0, before_send=lambda: None)
+        provider.complete(Request("x", max_tokens=20), before_send=lambda: None)
     assert fake.headers[0]["Authorization"] == f"Bearer {KEY}"
     assert KEY not in json.dumps(provider.identity)

@@ -1,10 +1,13 @@
 """A model of this machine as explainer and judge: exact counts, and text that stays text in its chat template."""
 
 import pytest
+import torch
 
-from interp.models.generation import chat_tokens
+from interp.models.generation import chat_tokens, complete_chat
 from saes.explain.local import LocalModel
+from saes.explain.parsing import read_answers
 from saes.explain.prompts import quote
+from saes.explain.providers import Request
 
 pytestmark = pytest.mark.real
 
@@ -22,7 +25,27 @@ def test_text_in_a_prompt_cannot_end_the_turn(smollm2):
 def test_a_local_provider_counts_exactly_and_spends_its_budget(smollm2):
     provider, sent = LocalModel("smollm2-135m"), []
     provider.__dict__["_loaded"] = smollm2
-    reply = provider.complete("Say yes.", max_tokens=4, temperature=0.0, before_send=lambda: sent.append(1))
+    reply = provider.complete(Request("Say yes.", max_tokens=4), before_send=lambda: sent.append(1))
     assert provider.count_tokens("Say yes.") == reply.tokens_in
     assert sent == [1]
     assert provider.identity.keys() == {"local", "weight_hash"}
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_small_model_is_kept_to_the_form_asked_for(smollm2, n):
+    provider = LocalModel("smollm2-135m")
+    provider.__dict__["_loaded"] = smollm2
+    content = f"Judge {n} things. Answer with a JSON list of {n} numbers, each 1 or 0."
+    reply = provider.complete(Request(content, 16, start="[", bits=n), before_send=lambda: None)
+    answers = read_answers(reply.text, n)
+    assert answers is not None
+    zero, one = (smollm2.tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01")
+    with torch.no_grad():
+        logits = smollm2(chat_tokens(smollm2, content, "["))[0, -1]
+    assert answers[0] == bool(logits[one] > logits[zero]), "the model decides, not the form"
+
+
+def test_a_reply_begins_as_told(smollm2):
+    found = complete_chat(smollm2, "What is the capital of France?", max_tokens=6, start="In one word:")
+    assert found.text.startswith("In one word:")
+    assert found.tokens_out <= 6

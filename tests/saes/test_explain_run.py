@@ -252,6 +252,22 @@ def test_a_plan_over_the_budget_sends_nothing(workspace, capsys):
     assert "the budget is 5" in capsys.readouterr().err
 
 
+def test_a_name_that_is_taken_is_refused_before_anything_is_sent(workspace, explained, capsys):
+    with FakeEndpoint() as fake:
+        assert run(workspace, fake, "perfect") == 2
+        assert run(workspace, fake, "fresh", "--into", "planted") == 2
+        assert fake.prompts == []
+    assert capsys.readouterr().err.count("is already there") == 2
+
+
+def test_replies_that_were_cut_off_are_counted(workspace, capsys):
+    cut = json.dumps({"choices": [{"message": {"content": "[1,"}, "finish_reason": "length"}]}).encode()
+    with FakeEndpoint(lambda p, n: perfect(p) if "Explanation:" in p else (200, {}, cut)) as fake:
+        assert run(workspace, fake, "cut", features=("3",)) == 0
+    assert "replies were cut off at --max-tokens" in capsys.readouterr().out
+    assert workspace.manifest("labels", "cut").summary["cut"] == len(fake.prompts) - 1
+
+
 def test_nothing_is_sent_unasked(workspace, capsys):
     with FakeEndpoint() as fake:
         words = [word for word in command(workspace, fake, "unasked") if word != "--yes"]

@@ -85,6 +85,9 @@ class Explain(Options):
         )
         folder = workspace.path("labels", self.name or slug(f"{self.source}-{provider.model}"))
         target = workspace.path("features", self.into) if self.into else None
+        if not self.dry_run:
+            for path in (folder, target):
+                self._check_free(path)
         run, parents = self._prepare(workspace, provider, folder)
         for feature, why in run.skipped.items():
             say(f"feature {feature} is left out: it {why}")
@@ -117,6 +120,11 @@ class Explain(Options):
 
             adopt_labels(folder, workspace.path("features", self.source), target, overwrite=self.overwrite)
             wrote(target, f"the features of {self.source} with these labels")
+
+    def _check_free(self, path: "Path | None") -> None:
+        """Fail before anything is paid for, not after."""
+        if path is not None and path.exists() and not self.overwrite:
+            raise ConfigError(f"{path} is already there; choose another name, or --overwrite to replace it")
 
     def _prepare(
         self, workspace: "Workspace", provider: "Provider", folder: "Path"
@@ -182,8 +190,11 @@ def describe_scores(summary: dict[str, Any]) -> str:
             line += f", with another feature's label {null['mean']:.2f}"
             line += f", gain {gain['mean']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})"
         lines.append(line)
-    unread = f"{summary['unanswered']:.0%} of the judgements could not be read and count as no"
-    return "\n".join([*lines, *([unread] if summary["unanswered"] else [])]) or "nothing could be scored"
+    if summary["unanswered"]:
+        lines.append(f"{summary['unanswered']:.0%} of the judgements could not be read and count as no")
+    if summary["cut"]:
+        lines.append(f"{summary['cut']:,} of {summary['requests']:,} replies were cut off at --max-tokens; allow more")
+    return "\n".join(lines) or "nothing could be scored"
 
 
 def ask_first(where: str) -> None:
