@@ -26,7 +26,7 @@ from interp.errors import ConfigError
 from interp.recording.store import Recording, Split
 from interp.runtime import derive_seed, make_generator
 from saes.baselines import untrained_like
-from saes.bootstrap import poisson_weights, quantile_ends
+from saes.bootstrap import Ends, poisson_weights, quantile_ends
 from saes.comparison import ProbedRow, align
 from saes.kinds.base import SAE
 from saes.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
@@ -36,6 +36,8 @@ ALL = "all coordinates"
 MIN_ROWS = 20
 """Rows of each answer that a task needs on either side, of at least `MIN_KEYS` documents where it asks of documents."""
 MIN_KEYS = 3
+MIN_WHOLE = 0.8
+"""Share of bootstrap replicates that must hold both answers for an interval."""
 MEAN = "mean of tasks"
 STRENGTH = {"few": 1.0, "all": 0.1}
 """Inverse L2 penalty of the regressions, on standardised inputs: of `k` features, and of all coordinates."""
@@ -72,7 +74,7 @@ class ProbeScore:
     accuracy: float
     low: float | None
     high: float | None
-    """95 % interval of the accuracy over held-out documents; None where a resampled text may lack an answer"""
+    """95 % interval of the accuracy over held-out documents; None where too many resampled texts lack an answer"""
     control: float
     """accuracy on control labels"""
     selectivity: float
@@ -344,7 +346,7 @@ class _Tally:
     def _score(self, name: str, k: int, tasks: list[str], title: str) -> ProbeScore:
         by_seed = np.mean([self.accuracies[name, k, task, "labels"] for task in tasks], axis=0)  # [seeds, replicates]
         control = float(np.mean([self.accuracies[name, k, task, "control"] for task in tasks], axis=0)[:, 0].mean())
-        ends = quantile_ends(by_seed.mean(0)[1:])
+        ends = _ends(by_seed.mean(0)[1:])
         accuracy = float(by_seed[:, 0].mean())
         return ProbeScore(
             dictionary=name,
@@ -365,6 +367,12 @@ class _Tally:
         for table in (self.accuracies, self.areas):
             for what in [what for what in table if what[2] == task]:
                 del table[what]
+
+
+def _ends(replicates: np.ndarray) -> Ends | None:
+    """Over the replicates that hold both answers of every task, where enough of them do."""
+    whole = replicates[np.isfinite(replicates)]
+    return quantile_ends(whole) if len(whole) >= MIN_WHOLE * len(replicates) else None
 
 
 def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[Tokens, Tokens]) -> str:

@@ -209,6 +209,20 @@ def test_counts_by_document_give_balanced_accuracy():
     assert area_under_curve(label[used] == 1, rounded) == pytest.approx(roc_auc_score(label[used], rounded))
 
 
+@pytest.mark.parametrize(("n_yes", "given"), [(5, True), (1, False)])
+def test_an_interval_is_given_where_resampled_texts_rarely_lack_an_answer(n_yes, given):
+    rng = np.random.default_rng(0)
+    document, nothing = np.repeat(np.arange(30), 20), np.zeros(600, np.int64)
+    label = (document < n_yes).astype(np.int8)  # of n documents none is drawn with probability e^-n
+    tally = _Tally(Tokens(nothing, nothing, nothing, document, nothing), SMALL)
+    for kind in ("labels", "control"):
+        tally.add(("a", 1, "t", kind), rng.normal(size=600) + label - 0.5, label)
+    score = tally._score("a", 1, ["t"], "t")
+    assert (score.low is not None) == given
+    if score.low is not None:
+        assert score.low < score.accuracy < score.high
+
+
 def test_features_are_chosen_by_the_difference_of_their_means():
     sae = coordinates_as_sae(6)
     x = torch.rand(200, 6)
