@@ -131,7 +131,8 @@ for each in fit.left_out:
 described = workspace.path("features", "batchtopk")
 if not described.exists():
     model = load_model("smollm2-135m")
-    build_features(pair["batchtopk"], recording, model, described, dictionary_name="sae:batchtopk")
+    parents = {"saes/batchtopk": workspace.manifest("sae", "batchtopk").content_hash}
+    build_features(pair["batchtopk"], recording, model, described, dictionary_name="sae:batchtopk", parents=parents)
 feature = workspace.query(
     """select feature, label, density, max_activation, histogram, promoted_tokens[1:5] as promotes
        from f where n_fired >= 20 and density < 0.01 order by max_activation desc limit 1""",

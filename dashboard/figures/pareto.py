@@ -7,6 +7,9 @@ import plotly.graph_objects as go
 from dashboard.figures.theme import Theme, escape, message_figure, styled
 from dashboard.views.sae_scores import Densities, Point
 
+SAME_L0 = 0.01
+"""by how much two L0 may differ and count as one: held-out L0 of TopK differ in the third digit"""
+
 
 def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height: int = 320) -> go.Figure:
     """FVU against L0 on held-out tokens, both logarithmic: lower left is better, and the line joins those that no other
@@ -60,11 +63,14 @@ def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Those that no other reconstructs better with as few features or fewer, by L0."""
+    """Those that no other reconstructs better with as few features or fewer, by L0; a hundredth more is as few."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.l0, p.fvu)):
-        if not best or point.fvu < best[-1].fvu:
-            best.append(point)
+        if best and point.fvu >= best[-1].fvu:
+            continue
+        if best and point.l0 <= best[-1].l0 * (1 + SAME_L0):
+            best.pop()
+        best.append(point)
     return best
 
 
@@ -95,7 +101,8 @@ def density_histogram(found: Densities, colours: Theme, *, height: int = 320) ->
 
 
 def _log_axis(figure: go.Figure, letter: str, values: list[float], title: str) -> None:
-    ticks = [m * 10.0**e for e in range(-7, 6) for m in (1, 2, 5)]
+    steps = (1, 2, 5) if max(values) > 6 * min(values) else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    ticks = [m * 10.0**e for e in range(-7, 6) for m in steps]
     shown = [t for t in ticks if min(values) / 1.6 <= t <= max(values) * 1.6]
     update = figure.update_xaxes if letter == "x" else figure.update_yaxes
     update(type="log", title_text=title, tickvals=shown, ticktext=[f"{t:g}" for t in shown])

@@ -66,7 +66,13 @@ def in_the_model(workspace: Workspace, name: str) -> dict[str, Any]:
 
 def described(workspace: Workspace, name: str) -> list[Manifest]:
     """Feature tables and maps made from this dictionary."""
-    return [m for m in workspace.children("sae", name) if m.kind in ("features", "atlas")]
+    key = f"sae:{name}"
+    return [
+        m
+        for kind in ("features", "atlas")
+        for m in workspace.artifacts(kind)
+        if f"saes/{name}" in m.parents or key in (m.config.get("dictionary"), m.config.get("source"))
+    ]
 
 
 def densities(workspace: Workspace, features: str) -> Densities:
