@@ -26,9 +26,9 @@ class TrainingBatch(NamedTuple):
     """One batch and where the next one is."""
 
     x: Tensor
-    """`[batch_size, d_in]` float32, as recorded"""
+    """`[n, d_in]` float32, as recorded"""
     target: Tensor | None
-    """`[batch_size, d_out]`; None: `x` itself"""
+    """`[n, d_out]`; None: `x` itself"""
     next: Position
 
 
@@ -39,8 +39,9 @@ def training_batches(
     heldout_fraction: float,
     seed: int,
     start: Position = Position(),  # noqa: B008 (immutable)
+    part: slice = slice(None),
 ) -> Iterator[TrainingBatch]:
-    """Full batches of training rows, without end.
+    """Full batches of training rows, without end; of each batch the rows `part`, where ranks share it.
 
     Raises `ConfigError` when the recording has less than one batch, `NonFiniteError` (naming row and hook point) on NaN
     or infinity.
@@ -54,11 +55,13 @@ def training_batches(
         for batch in batches:
             if len(batch.x) < batch_size:
                 break
-            check_finite(batch.x, batch.rows, ", ".join(place.hook_point for place in source.inputs))
-            if batch.target is not None:
-                check_finite(batch.target, batch.rows, source.outputs[0].hook_point)
+            x, rows, target = batch.x[part], batch.rows[part], batch.target
+            check_finite(x, rows, ", ".join(place.hook_point for place in source.inputs))
+            if target is not None:
+                target = target[part]
+                check_finite(target, rows, source.outputs[0].hook_point)
             read += 1
-            yield TrainingBatch(batch.x, batch.target, Position(epoch, first + read))
+            yield TrainingBatch(x, target, Position(epoch, first + read))
         if first + read == 0:
             raise ConfigError(
                 f"{source.recording.folder} has fewer than {batch_size:,} training tokens, which is one batch; "

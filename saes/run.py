@@ -1,12 +1,12 @@
 """One dictionary in training: opened or resumed, advanced by a batch at a time, finished.
 
-Who reads the batches is no business of a run (`saes.train` does, for one run or for many at once).
+Who reads the batches is no business of a run (`saes.train` does, for one run or for many at once). A run may be spread
+over ranks (`saes.kernels.spread`): each has its own `Run`, all take the same steps, and the first of them writes.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -14,19 +14,21 @@ from typing import Any
 
 import torch
 
-from interp.artifacts import Draft
-from interp.errors import NonFiniteError
+from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.ranks import open_draft
 from interp.runtime import make_generator, parse_dtype, pick_device
 from saes.batches import Position, TrainingBatch, check_stats, training_batches
-from saes.checkpoint import FILE, Checkpoint, read_checkpoint, write_checkpoint
-from saes.config import SAEConfig, TrainConfig, plan
+from saes.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from saes.config import Plan, SAEConfig, TrainConfig, plan
 from saes.evaluate import evaluate_on_recording
 from saes.folding import fold
 from saes.health import Metrics, append_line, measure, truncate_log
 from saes.initial import initial_state
+from saes.kernels.spread import UNSHARED, Spread
+from saes.kernels.state import BY_LATENT, TrainState
 from saes.kernels.step import Stepper, StepResult, StepSettings, choose_ops
 from saes.kinds.base import SAE, SAEMetadata
-from saes.kinds.recipe import Trained
+from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.registry import recipe_of
 from saes.source import Source
 from saes.weights.folder import save_sae
@@ -46,20 +48,34 @@ class Job:
 class Run:
     """One training run."""
 
-    def __init__(self, source: Source, job: Job, *, overwrite: bool = False, device: str | None = None):
+    def __init__(
+        self,
+        source: Source,
+        job: Job,
+        *,
+        overwrite: bool = False,
+        device: str | None = None,
+        spread: Spread = UNSHARED,
+    ):
         self.source, self.config, self.train_config, self.folder = source, job.sae, job.train, job.folder
-        for place in source.places:
-            check_stats(place.recording, place.hook_point)
-        self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
-        self.recipe = recipe_of(job.sae, source.widths)
-        identity = run_identity(source, job.sae, job.train)
-        self.draft = Draft.open(job.folder, kind="sae", config=identity, seed=job.train.seed, overwrite=overwrite)
-        self.device = pick_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        saved = read_checkpoint(self.draft.path) or self._start()
+        self.spread, self.ranks = spread, spread.ranks
+        with self.ranks.checked():
+            for place in source.places:
+                check_stats(place.recording, place.hook_point)
+            self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
+            self.recipe = recipe_of(job.sae, source.widths)
+            self._rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
+        identity, seed = run_identity(source, job.sae, job.train), job.train.seed
+        self.draft = open_draft(self.ranks, job.folder, kind="sae", config=identity, seed=seed, overwrite=overwrite)
+        with self.ranks.checked():
+            self.device = pick_device(self.ranks.device(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
+            saved = read_checkpoint(self.draft.path, spread) or self._start()
         self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
+        self._check_one_step()
         self.diverged = False
-        truncate_log(self.draft.path, self.state.step)
-        self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device))
+        if self.ranks.first:
+            truncate_log(self.draft.path, self.state.step)
+        self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device), spread)
         self._output = source.scales.output.float().to(self.device)
         self._window: list[tuple[StepResult, float]] = []
 
@@ -69,7 +85,7 @@ class Run:
         return self.state.step >= self.plan.n_steps
 
     def step(self, batch: TrainingBatch) -> Metrics | None:
-        """One step; metrics when a health line is due."""
+        """One step on this rank's rows of a batch; metrics when a health line is due."""
         started = time.perf_counter()
         lr = self.plan.lr_at(self.state.step)
         x = self.source.scaled(batch.x.to(self.device))
@@ -78,26 +94,37 @@ class Run:
         self.position = batch.next
         if not isfinite(result.loss):
             self.diverged = True
-            raise NonFiniteError(
-                f"the loss is {result.loss} at step {self.state.step}; lower lr (it was {self.plan.lr:.1e})"
+            raise self.ranks.common(
+                NonFiniteError(
+                    f"the loss is {result.loss} at step {self.state.step}; lower lr (it was {self.plan.lr:.1e})"
+                )
             )
         spent = time.perf_counter() - started
         self.seconds += spent
         self._window.append((result, spent))
         if self.state.step % self.train_config.checkpoint_every == 0:
-            self.checkpoint()
+            with self.ranks.checked(patient=True):
+                self.checkpoint()
         if self.state.step % self.train_config.log_every and not self.done:
             return None
         return self._report(lr)
 
-    def checkpoint(self) -> None:
-        """Write where the run stands (not after a step that diverged)."""
+    def checkpoint(self, *, alone: bool = False) -> None:
+        """Write where the run stands (not after a step that diverged); `alone`: another rank was lost."""
         if not self.diverged:
-            write_checkpoint(self.draft.path, Checkpoint(self.state, self.position, self.seconds))
+            now = Checkpoint(self.state, self.position, self.seconds)
+            write_checkpoint(self.draft.path, now, self.spread, alone=alone)
 
-    def finish(self) -> SAE:
-        """Fold, finish the kind, evaluate on held-out documents, write the folder."""
-        state, recording = self.state.to("cpu"), self.source.recording
+    def finish(self) -> None:
+        """Fold, finish the kind, evaluate on held-out documents, write the folder: the first rank, with everybody's
+        latents."""
+        state = self._whole_state()
+        with self.ranks.checked(patient=True):
+            if self.ranks.first:
+                self._finish(state)
+
+    def _finish(self, state: TrainState) -> None:
+        recording = self.source.recording
         metadata = SAEMetadata(
             model=recording.model,
             weight_hash=recording.weight_hash,
@@ -113,28 +140,26 @@ class Run:
                 scales=self.source.scales,
                 metadata=metadata,
                 places=tuple(self.source.inputs),
-                batches=(b.x for b in islice(self.read(Position()), THRESHOLD_BATCHES)),
+                batches=(b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)),
             )
         )
         fraction = self.train_config.heldout_fraction
         heldout = evaluate_on_recording(sae, self.source.recordings, heldout_fraction=fraction)
         save_sae(sae, self.draft.path)
-        (self.draft.path / FILE).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            (self.draft.path / FILE).parent.rmdir()
+        remove_checkpoint(self.draft.path)
         self.draft.finish(
             summary=self._summary(sae, asdict(heldout)), parents=self._parents(), threads=torch.get_num_threads()
         )
-        return sae
 
-    def read(self, start: Position) -> Iterator[TrainingBatch]:
-        """The batches that this run trains on."""
+    def read(self, start: Position, *, whole: bool = False) -> Iterator[TrainingBatch]:
+        """The batches that this run trains on: this rank's rows of them, or all."""
         return training_batches(
             self.source,
             batch_size=self.plan.batch_size,
             heldout_fraction=self.train_config.heldout_fraction,
             seed=self.train_config.seed,
             start=start,
+            part=slice(None) if whole else self._rows,
         )
 
     def _settings(self) -> StepSettings:
@@ -150,8 +175,29 @@ class Run:
 
     def _start(self) -> Checkpoint:
         generator = make_generator(self.train_config.seed, "sae", "initial weights")
-        first: Callable[[], TrainingBatch] = lambda: next(self.read(Position()))  # noqa: E731
-        return Checkpoint(initial_state(self.recipe, self.source, self.config.d_sae, first, generator), Position(), 0.0)
+        first: Callable[[], TrainingBatch] = lambda: next(self.read(Position(), whole=True))  # noqa: E731
+        state = initial_state(self.recipe, self.source, self.config.d_sae, first, generator, self._latents)
+        return Checkpoint(state, Position(), 0.0)
+
+    def _check_one_step(self) -> None:
+        """Raise `MismatchError` when the ranks do not stand at the same step."""
+        steps = [int(each) for each in self.ranks.gather(torch.tensor([self.state.step]))]
+        if len(set(steps)) > 1:
+            raise self.ranks.common(
+                MismatchError(
+                    f"the ranks stand at steps {', '.join(map(str, steps))}; all of them must see the same files: put "
+                    "the --workspace on a file system that they share"
+                )
+            )
+
+    def _whole_state(self) -> TrainState:
+        """On the CPU; the first rank's holds everybody's latents."""
+        state, latents = self.state.to("cpu"), self.spread.latents
+        if latents.world == 1:
+            return state
+        return replace(
+            state, **{name: latents.collect(t) for name, t in state.parameters().items() if name in BY_LATENT}
+        )
 
     def _parents(self) -> dict[str, str]:
         recordings = self.source.recordings
@@ -170,6 +216,7 @@ class Run:
             "tokens_seen": self.plan.n_steps * self.plan.batch_size,
             "tokens_per_second": round(self.plan.n_steps * self.plan.batch_size / max(self.seconds, 1e-9)),
             "plan": str(self.plan),
+            "ranks": {"tokens": self.spread.tokens.world, "latents": self.spread.latents.world},
             "heldout": heldout,
         }
 
@@ -178,9 +225,28 @@ class Run:
         self._window.clear()
         size = self.plan.batch_size
         metrics = measure(self.state, list(results), self.plan.dead_window, batch_size=size, seconds=sum(times), lr=lr)
-        append_line(self.draft.path, metrics)
-        self.draft.update(**asdict(metrics), total_tokens=self.plan.n_steps * size, plan=str(self.plan))
+        latents = self.spread.latents
+        dead, dense = (latents.total(share) / latents.world for share in (metrics.dead, metrics.dense))
+        metrics = replace(metrics, dead=dead, dense=dense)
+        with self.ranks.checked():
+            if self.ranks.first:
+                append_line(self.draft.path, metrics)
+                self.draft.update(**asdict(metrics), total_tokens=self.plan.n_steps * size, plan=str(self.plan))
         return metrics
+
+
+def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:
+    """This rank's rows of a batch, and its latents.
+
+    Raises `ConfigError` where they cannot be dealt evenly, or the latents of this kind must stay together.
+    """
+    if spread.latents.world > 1 and not recipe.shares_latents:
+        raise ConfigError(
+            f"the latents of a {sae.kind} dictionary cannot be shared by ranks, only those of topk and batchtopk; "
+            "leave --share latents out to share the tokens"
+        )
+    rows = spread.tokens.share(plan.batch_size, "batch_size")
+    return rows, spread.latents.share(sae.d_sae, "d_sae")
 
 
 def run_identity(source: Source, sae: SAEConfig, train: TrainConfig) -> dict:

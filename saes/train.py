@@ -10,6 +10,9 @@ Many dictionaries can share one reading of the data (`train_many`): every batch 
 Interrupted (Ctrl-C, a full disk, bad data), a run writes a checkpoint after its last whole step. Killed outright, it
 goes back to the checkpoint before. Either way the same call resumes it, and ends at bit-identical weights. Runs of a
 sweep that were killed at different steps catch up first: batches are read from where the last of them stands.
+
+Several ranks (`interp.ranks`) take the same steps together: `spread` says whether they share the tokens of a batch or
+the latents of the dictionary. Every rank calls with the same arguments and gets the same health lines.
 """
 
 import contextlib
@@ -18,12 +21,15 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from interp.artifacts import partial_path, read_manifest
-from interp.errors import ConfigError
+from interp.errors import ConfigError, LostRankError
 from interp.recording.store import Recording
 from saes.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
 from saes.health import Metrics
+from saes.kernels.spread import UNSHARED, Spread
 from saes.kinds.base import SAE
 from saes.run import Job, Run, run_identity
 from saes.source import Source
@@ -42,10 +48,12 @@ def train_sae(
     *,
     overwrite: bool = False,
     device: str | None = None,
+    spread: Spread = UNSHARED,
     progress: Callable[[int, int, dict], None] | None = None,
 ) -> SAE:
     """Train to the end and return the saved SAE. `progress(tokens, total, metrics)` is called at every health line."""
-    for metrics in train(recording, hook_point, sae_config, train_config, folder, overwrite=overwrite, device=device):
+    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    for metrics in train(recording, hook_point, sae_config, train_config, folder, **how):
         if progress:
             progress(metrics.tokens, train_config.tokens, asdict(metrics))
     return load_sae(Path(folder))
@@ -60,17 +68,21 @@ def train(
     *,
     overwrite: bool = False,
     device: str | None = None,
+    spread: Spread = UNSHARED,
 ) -> Iterator[Metrics]:
     """Train one dictionary into `folder`, yielding a `Metrics` at every health line; the folder is whole when it ends.
 
     `device` None takes a CUDA GPU where there is one, else the CPU with its compiled loops.
 
     Raises `UnknownNameError` (hook point not recorded), `ConfigError` (too few tokens), `NonFiniteError` (NaN in the
-    activations, or the loss diverged), `MismatchError` (an unfinished run with other settings is in the way).
+    activations, or the loss diverged), `MismatchError` (an unfinished run with other settings is in the way),
+    `OtherRankError` and `LostRankError` (another rank failed, or is gone).
     """
-    source = source_of(recording, hook_point, sae_config)
-    run = Run(source, Job(sae=sae_config, train=train_config, folder=Path(folder)), overwrite=overwrite, device=device)
-    with contextlib.closing(_advance([run])) as steps:
+    with spread.ranks.checked():
+        source = source_of(recording, hook_point, sae_config)
+    job = Job(sae=sae_config, train=train_config, folder=Path(folder))
+    run = Run(source, job, overwrite=overwrite, device=device, spread=spread)
+    with contextlib.closing(_advance([run], spread)) as steps:
         for _, metrics in steps:
             yield metrics
 
@@ -83,6 +95,7 @@ def train_many(
     overwrite: bool = False,
     resume_sweep: bool = True,
     device: str | None = None,
+    spread: Spread = UNSHARED,
 ) -> Iterator[tuple[Job, Metrics]]:
     """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
 
@@ -92,15 +105,17 @@ def train_many(
     `tokens`, `batch_size`, `seed`, `heldout_fraction`; `ConfigError` names what differs. Memory: one state per
     dictionary (three times its weights), one batch.
     """
-    if not jobs:
-        raise ConfigError("train_many needs at least one job")
-    places = [source_of(recording, hook_point, job.sae) for job in jobs]
-    _check_one_stream(places, jobs)
-    source = places[0]
-    whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
-    runs = [Run(source, job, overwrite=overwrite, device=device) for job in jobs if job not in whole]
+    with spread.ranks.checked():
+        if not jobs:
+            raise ConfigError("train_many needs at least one job")
+        places = [source_of(recording, hook_point, job.sae) for job in jobs]
+        _check_one_stream(places, jobs)
+        source = places[0]
+        whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
+    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    runs = [Run(source, job, **how) for job in jobs if job not in whole]
     by_folder = {job.folder: job for job in jobs}
-    with contextlib.closing(_advance(runs)) as steps:
+    with contextlib.closing(_advance(runs, spread)) as steps:
         for run, metrics in steps:
             yield by_folder[run.folder], metrics
 
@@ -121,25 +136,32 @@ def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SA
     return source
 
 
-def _advance(runs: list[Run]) -> Generator[tuple[Run, Metrics], None, None]:
+def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
     """Take every run to its end on one stream of batches, starting with the one that is furthest behind."""
+    stop = _Stop()
     try:
         behind = min(runs, key=lambda run: run.state.step, default=None)
         step = behind.state.step if behind else 0
         batches = behind.read(behind.position) if behind else iter(())
         while not all(run.done for run in runs):
-            batch = next(batches)
+            with stop.held(), spread.ranks.checked():
+                stop.raise_if_asked()
+                batch = next(batches)
             for run in runs:
                 if run.state.step != step or run.done:
                     continue
-                with _whole_step():
+                with stop.held():
                     metrics = run.step(batch)
+                if spread.alone:
+                    stop.raise_if_asked()
                 if metrics:
                     yield run, metrics
             step += 1
-    except BaseException:  # Ctrl-C and a closed generator too: whatever ends the loop, the last whole step is kept
+        with stop.held(), spread.ranks.checked():
+            stop.raise_if_asked()
+    except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is kept
         for run in runs:
-            run.checkpoint()
+            run.checkpoint(alone=isinstance(error, LostRankError))
         raise
     for run in runs:
         run.checkpoint()
@@ -178,17 +200,30 @@ def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:
         raise ConfigError("two jobs would write the same folder; give each its own")
 
 
-@contextlib.contextmanager
-def _whole_step() -> Iterator[None]:
-    """Hold Ctrl-C back until the step is whole: half a step in a checkpoint could not be resumed exactly."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
+class _Stop:
+    """Holds Ctrl-C and SIGTERM back until a step is whole: half a step in a checkpoint could not be resumed exactly.
+
+    Where ranks work together the request waits for the next batch, where all of them learn of it and stop at one step.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def raise_if_asked(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from interp.ranks import ALONE, Ranks
+from saes.kernels.spread import Spread, kth_largest
 from saes.kernels.state import Gradients, Ops, TrainState
 
 EVERY = 2
@@ -21,36 +23,45 @@ CAP = 2
 
 
 class AuxK(NamedTuple):
-    """The two numbers of the loss."""
+    """The two numbers of the loss, and who shares tokens or latents."""
 
     k: int
     """dead latents per token"""
     weight: float
     """of L_aux in the loss"""
+    spread: Spread
 
 
-def dead_latents(state: TrainState, window: int, k_aux: int) -> tuple[int, Tensor]:
-    """How many latents have been silent for `window` tokens, and the numbers of those that take part."""
+def every(first: int) -> slice:
+    """Which rows of a run that begins at row `first` of the batch L_aux looks at."""
+    return slice(-first % EVERY, None, EVERY)
+
+
+def dead_latents(state: TrainState, window: int, k_aux: int, latents: Ranks = ALONE) -> tuple[int, Tensor]:
+    """How many latents of all ranks have been silent for `window` tokens, and the numbers of those of this rank's that
+    take part."""
     dead = (state.silent >= window).nonzero().squeeze(1)
-    if len(dead) <= CAP * k_aux:
-        return len(dead), dead
-    longest = state.silent[dead].argsort(descending=True, stable=True)[: CAP * k_aux]
-    return len(dead), dead[longest].sort().values
+    n = int(latents.total(len(dead)))
+    if n <= CAP * k_aux:
+        return n, dead
+    places = dead + latents.rank * state.d_sae
+    return n, dead[Spread(latents=latents).largest(state.silent[dead], places, CAP * k_aux)]
 
 
 def add_auxk(
     ops: Ops, state: TrainState, x: Tensor, error: Tensor, pre: Tensor, dead: Tensor, settings: AuxK, out: Gradients
 ) -> float:
-    """Add the gradients of `weight * L_aux` to `out`; returns `L_aux`.
+    """Add the gradients of `weight * L_aux` to `out`; returns what this rank's tokens add to `L_aux`.
 
     `x [n, d_in]` is what the encoder saw, `error [n, d_out]` is `recons - target`, `pre [n, d_sae]` the pre-activations
     that the step has computed already.
     """
-    W_dec = state.W_dec[dead]
+    W_dec, latents = state.W_dec[dead], settings.spread.latents
     acts = pre[:, dead].to(error.dtype).relu_()
-    _keep_largest(ops, acts, settings.k)
-    residual_error = torch.addmm(error, acts, W_dec)  # e_hat - e, since error = -e
-    power = (error.norm() ** 2 - error.mean(0).norm() ** 2 * len(error)).clamp_min(1e-30)
+    _keep_largest(ops, acts, settings.k, latents)
+    # e_hat - e, since error = -e: it is added once however many ranks share the latents
+    residual_error = latents.add(torch.addmm(error, acts, W_dec, beta=int(latents.first)))
+    power = _power(error, settings.spread.tokens)
     grad = residual_error * (2 * settings.weight / power)
     slopes = (grad @ W_dec.T).mul_(acts > 0)
     out.W_dec[dead] += acts.T @ grad  # each dead latent occurs once, so plain indexing adds all
@@ -59,10 +70,17 @@ def add_auxk(
     return float(residual_error.norm() ** 2 / power)
 
 
-def _keep_largest(ops: Ops, acts: Tensor, k: int) -> None:
-    """Zero all but the `k` largest of each row, in place; rows with at most `k` positive values are left alone."""
-    crowded = ((acts > 0).sum(1) > k).nonzero().squeeze(1)
+def _power(error: Tensor, tokens: Ranks) -> Tensor:
+    """`[]`: squared distance of all ranks' errors from their mean."""
+    sums = torch.cat([error.sum(0), error.norm()[None] ** 2, error.new_full((1,), len(error))])
+    tokens.add(sums)
+    return (sums[-2] - sums[:-2].norm() ** 2 / sums[-1]).clamp_min(1e-30)
+
+
+def _keep_largest(ops: Ops, acts: Tensor, k: int, latents: Ranks) -> None:
+    """Zero all but the `k` largest of each row, of all ranks' columns, in place; rows with at most `k` positive values
+    are left alone."""
+    crowded = (latents.add((acts > 0).sum(1)) > k).nonzero().squeeze(1)
     if len(crowded):
         rows = acts[crowded]
-        floor = ops.select_topk(rows, k).values.view(-1, k).amin(1, keepdim=True)
-        acts[crowded] = rows.where(rows >= floor, 0)
+        acts[crowded] = rows.where(rows >= kth_largest(ops, rows, k, latents), 0)

@@ -3,6 +3,11 @@
 The step itself (`step.py`) is the same for every kind. A rule sees pre-activations and gives the entries that take
 part (`select`); once they are decoded it turns `dloss/dvalue` of every entry into `dloss/dpre` and adds its penalty
 (`backward`). All of it is linear in the number of entries.
+
+A batch may be shared by ranks. Then `pre` and the entries are those of this rank's tokens, and what a rule returns must
+be sums over them, which the step adds up: divide by `Pass.n`, the tokens of the whole batch, and never by their number
+here. A rule that needs a sum over the whole batch on its way takes it with `Pass.tokens.total`; `select_batch` chooses
+among all ranks' values by itself. Latents may be shared where `shares_latents` says so.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from interp.ranks import ALONE, Ranks
 from saes.kernels.state import Active, Decoded, Ops, TrainState
 
 
@@ -39,10 +45,13 @@ class Pass(NamedTuple):
     """of the target, summed over its coordinates"""
     warmth: float
     """share of its full weight that a sparsity penalty has now, 0 to 1"""
+    tokens: Ranks = ALONE
+    """who shares the batch"""
 
     @property
     def n(self) -> int:
-        return len(self.target)
+        """Tokens of the whole batch, on all ranks."""
+        return len(self.target) * self.tokens.world
 
 
 class Backward(NamedTuple):
@@ -51,9 +60,10 @@ class Backward(NamedTuple):
     slopes: Tensor
     """`[nnz]`: gradient of the whole loss with respect to the pre-activation of every entry"""
     penalty: float = 0.0
-    """what the rule adds to the loss"""
+    """what this rank's tokens add to the loss by the rule"""
     extra: dict[str, Tensor] | None = None
-    """gradients of the rule's own parameters (a `b_enc` among them replaces the sum of the slopes)"""
+    """gradients of the rule's own parameters, by this rank's tokens (a `b_enc` among them replaces the sum of the
+    slopes)"""
 
 
 class Rule(ABC):
@@ -67,6 +77,10 @@ class Rule(ABC):
 
     quicker: Mapping[str, float] = MappingProxyType({})
     """How many times the learning rate one of the rule's own parameters moves at."""
+
+    shares_latents = False
+    """Whether its latents may lie on different ranks: selection is by `select_topk` or `select_batch`, and there are no
+    parameters of its own."""
 
     blocks: tuple[int, ...] = ()
     """Widths of the places whose decoders lie side by side in a row; the sum of their lengths is held at 1. Empty: one

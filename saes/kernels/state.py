@@ -78,6 +78,8 @@ class Ops(Protocol):
 
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+BY_LATENT = ("W_enc", "b_enc", "W_dec", "silent", "density")
+"""Tensors with one row per latent, and their moments with them."""
 
 
 @dataclass
@@ -104,17 +106,26 @@ class TrainState:
     """parameters that only some kinds have (a threshold, a skip connection), by name"""
 
     @classmethod
-    def initial(cls, b_dec: Tensor, d_sae: int, *, generator: torch.Generator, d_in: int | None = None) -> "TrainState":
+    def initial(
+        cls,
+        b_dec: Tensor,
+        d_sae: int,
+        *,
+        generator: torch.Generator,
+        d_in: int | None = None,
+        latents: slice = slice(None),
+    ) -> "TrainState":
         """Random unit decoder rows, `b_dec` as given (the mean of the data); the encoder is a copy of the decoder, or
-        unit rows of its own where `d_in` says that it reads another place."""
+        unit rows of its own where `d_in` says that it reads another place. With `latents` only those are kept, the same
+        as in the whole."""
 
         def unit_rows(d: int) -> Tensor:
-            rows = torch.randn(d_sae, d, generator=generator, dtype=b_dec.dtype)
+            rows = _random_rows(d_sae, d, latents, generator, b_dec.dtype)
             return (rows / rows.norm(dim=1, keepdim=True)).to(b_dec.device)
 
         W_dec = unit_rows(len(b_dec))
         W_enc = W_dec.clone() if d_in is None else unit_rows(d_in)
-        b_enc = torch.zeros(d_sae, dtype=b_dec.dtype, device=b_dec.device)
+        b_enc = torch.zeros(len(W_dec), dtype=b_dec.dtype, device=b_dec.device)
         silent, density = torch.zeros_like(b_enc, dtype=torch.int64), torch.zeros_like(b_enc, dtype=torch.float32)
         state = cls(W_enc, b_enc, W_dec, b_dec.clone(), silent, density)
         state.zero_moments()
@@ -149,3 +160,23 @@ class TrainState:
         extra = {name: flat[name] for name in sorted(own) if name not in NAMES}
         moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in (*NAMES, *extra)}
         return cls(**{n: flat[n] for n in (*NAMES, "silent", "density")}, moments=moments, step=step, extra=extra)
+
+
+def _random_rows(n: int, d: int, kept: slice, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """Rows `kept` of `randn(n, d)`, drawn a block at a time where that is not all of them: the rest is never held."""
+    start, stop, _ = kept.indices(n)
+    if stop - start == n:
+        return torch.randn(n, d, generator=generator, dtype=dtype)
+    blocks = [_BLOCK] * (n // _BLOCK) or [0]
+    blocks[-1] += n - sum(blocks)  # torch draws 16 numbers at a time: a short last block would come out otherwise
+    out, first = torch.empty(stop - start, d, dtype=dtype), 0
+    for rows in blocks:
+        drawn = torch.randn(rows, d, generator=generator, dtype=dtype)
+        low, high = max(first, start), min(first + rows, stop)
+        if low < high:
+            out[low - start : high - start] = drawn[low - first : high - first]
+        first += rows
+    return out
+
+
+_BLOCK = 4096

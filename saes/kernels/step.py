@@ -6,6 +6,9 @@
    the target (the mean of it over nested prefixes, where the rule has them);
 4. gradients of the weights from the active latents alone, AuxK's added;
 5. clip, Adam (dense: silent latents coast on their momentum as in any Adam), decoder rows back to length 1.
+
+Tokens or latents may be spread over ranks (`spread.py`): every sum over what is shared crosses ranks, nothing else
+does. All that crosses comes before the update, so that a rank that is lost in between leaves the others' state whole.
 """
 
 import math
@@ -15,10 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saes.kernels.auxk import EVERY, AuxK, add_auxk, dead_latents
+from saes.kernels.auxk import AuxK, add_auxk, dead_latents, every
 from saes.kernels.plain import PlainOps
 from saes.kernels.rows import block_norms, project_blocks
 from saes.kernels.rule import Pass, Rule
+from saes.kernels.spread import UNSHARED, Spread, SpreadOps
 from saes.kernels.state import Active, AdamStep, Gradients, Ops, TrainState
 
 SKIP = "W_skip"
@@ -41,7 +45,7 @@ class StepSettings:
 
 
 class StepResult(NamedTuple):
-    """What a step saw, before its update."""
+    """What a step saw, before its update: of all ranks' tokens and latents."""
 
     loss: float
     fvu: float
@@ -66,6 +70,7 @@ class Derivatives(NamedTuple):
     counts: Tensor
     """`[d_sae]` tokens on which each latent fired"""
     active: Active
+    """this rank's entries"""
     gradients: Gradients
     """their memory is reused by the next call"""
 
@@ -73,32 +78,36 @@ class Derivatives(NamedTuple):
 class Stepper:
     """Takes steps on a `TrainState`; holds the backend and the gradient buffers, nothing that a resume would need."""
 
-    def __init__(self, settings: StepSettings, rule: Rule, ops: Ops):
-        self.settings, self.rule, self.ops = settings, rule, ops
+    def __init__(self, settings: StepSettings, rule: Rule, ops: Ops, spread: Spread = UNSHARED):
+        self.settings, self.rule, self.spread = settings, rule, spread
+        self.ops: Ops = ops if spread.alone else SpreadOps(ops, spread)
+        self._own_ops = ops
         self._gradients: Gradients | None = None
         self._pre: Tensor | None = None
 
     def step(self, state: TrainState, x: Tensor, lr: float, target: Tensor | None = None) -> StepResult:
-        """One step on `x [n, d_in]`, changing `state` in place. `target [n, d_out]` None: `x` is its own target."""
-        found = self.gradients(state, x, target)
-        threshold = self.rule.threshold(state, found.active)
+        """One step on `x [n, d_in]`, changing `state` in place. `target [n, d_out]` None: `x` is its own target.
+
+        Ranks that share a batch each give their rows of it, as many as the others."""
+        found, n = self.gradients(state, x, target), self._n(x)
+        threshold = self._threshold(state, found.active)
+        l0 = self.spread.latents.total(float(found.counts.sum())) / n
         self._apply(state, found.gradients, lr)
         self.rule.constrain(state)
-        _count(state, found.counts, len(x))
-        l0 = float(found.counts.sum()) / len(x)
+        _count(state, found.counts, n)
         return StepResult(found.loss, found.fvu, found.aux, l0, found.n_dead, found.penalty, threshold)
 
     def gradients(self, state: TrainState, x: Tensor, target: Tensor | None = None) -> Derivatives:
         """The loss on a batch and its gradients."""
-        s, rule, ops = self.settings, self.rule, self.ops
-        tied = target is None
+        s, rule, ops, tokens, latents = self.settings, self.rule, self.ops, self.spread.tokens, self.spread.latents
+        tied, n = target is None, self._n(x)
         centred = x - state.b_dec if tied else x
         goal = centred if target is None else _without_skip(state, x, target - state.b_dec)
         pre = self._encode(state, centred)
         selected = rule.select(ops, state, pre)
-        scale = 2 / (len(x) * s.variance)
+        scale = 2 / (n * s.variance)
         decoded = ops.decode(goal, state.W_dec, selected.active, scale, rule.ends)
-        back = rule.backward(ops, Pass(state, goal, selected, decoded, scale, s.variance, self._warmth(state)))
+        back = rule.backward(ops, Pass(state, goal, selected, decoded, scale, s.variance, self._warmth(state), tokens))
         out = self._gradients = self._gradients or Gradients(
             torch.empty_like(state.W_enc),
             torch.empty_like(state.b_enc),
@@ -106,23 +115,38 @@ class Stepper:
             torch.empty_like(state.b_dec),
         )
         counts = ops.weight_gradients(centred, decoded, selected.active, back.slopes, out, rule.ends)
-        fvus = decoded.squared.double().sum(1) / (len(x) * s.variance)
         aux, n_dead = 0.0, 0
         if s.aux_coefficient and rule.revives:
-            n_dead, dead = dead_latents(state, s.dead_window, s.k_aux)
+            n_dead, dead = dead_latents(state, s.dead_window, s.k_aux, latents)
             if n_dead:
-                part, aux_settings = slice(None, None, EVERY), AuxK(s.k_aux, s.aux_coefficient)
+                part, aux_settings = every(len(x) * tokens.rank), AuxK(s.k_aux, s.aux_coefficient, self.spread)
                 error = decoded.grad[-1, part] * (len(decoded.grad) / scale)
-                aux = add_auxk(ops, state, centred[part], error, pre[part], dead, aux_settings, out)
+                aux = add_auxk(self._own_ops, state, centred[part], error, pre[part], dead, aux_settings, out)
         output = decoded.grad[0]  # the gradient of everything that is added to the reconstruction
         # b_dec may enter twice: added to the reconstruction, subtracted from the encoder's input
-        torch.sub(output.sum(0), out.b_enc @ state.W_enc if tied else 0, out=out.b_dec)
+        torch.sub(output.sum(0), latents.add(out.b_enc @ state.W_enc) if tied else 0, out=out.b_dec)
         out.extra = dict(back.extra or {})
         out.b_enc.copy_(out.extra.pop("b_enc", out.b_enc))
         if SKIP in state.extra:
             out.extra[SKIP] = output.T @ x
-        loss = float(fvus.mean()) + back.penalty + s.aux_coefficient * aux
-        return Derivatives(loss, float(fvus[-1]), aux, back.penalty, n_dead, counts, selected.active, out)
+        numbers = torch.tensor([back.penalty, aux, *decoded.squared.double().sum(1).tolist()], dtype=torch.float64)
+        tokens.add(*out.by_name().values(), counts, numbers)
+        penalty, aux, *squared = numbers.tolist()
+        fvus = [each / (n * s.variance) for each in squared]
+        loss = sum(fvus) / len(fvus) + penalty + s.aux_coefficient * aux
+        return Derivatives(loss, fvus[-1], aux, penalty, n_dead, counts, selected.active, out)
+
+    def _n(self, x: Tensor) -> int:
+        """Tokens of the whole batch."""
+        return len(x) * self.spread.tokens.world
+
+    def _threshold(self, state: TrainState, active: Active) -> float | None:
+        """The rule's threshold; where it is the smallest active value, the smallest of all ranks."""
+        found = self.rule.threshold(state, active)
+        if found is None or self.spread.alone:
+            return found
+        least = self.spread.ranks.least(found if len(active.values) else math.inf)
+        return least if math.isfinite(least) else found
 
     def _warmth(self, state: TrainState) -> float:
         return min(1.0, (state.step + 1) / (self.settings.sparsity_warmup_steps + 1))

@@ -26,7 +26,7 @@ class BatchTopKRecipe(Recipe):
     """`k` latents per token on average; `ends`, where given, are nested prefixes (see `matryoshka.py`)."""
 
     def __init__(self, config: KConfig, *, ends: tuple[int, ...] = ()):
-        self.k, self.ends = config.k, ends
+        self.k, self.ends, self.shares_latents = config.k, ends, not ends
 
     def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
         return whole(ops.select_batch(pre, self.k * len(pre)))

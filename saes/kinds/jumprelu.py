@@ -84,14 +84,14 @@ class JumpReLURecipe(Recipe):
         threshold, along = step.state.extra[THRESHOLD], step.decoded.grad_values  # along: dloss/df
         at = threshold[active.latents]
         band = ((raw - at).abs() < config.bandwidth / 2).to(raw.dtype)
-        l0 = float(fires.sum()) / step.n
+        l0 = step.tokens.total(float(fires.sum())) / step.n
         if config.sparsity == "tanh":
             bounded = torch.tanh(TANH_SCALE * active.values)
             penalty = weight * float(bounded.double().sum()) / (step.n * config.k)
             along = along + weight * TANH_SCALE * (1 - bounded.square()) / (step.n * config.k)
             to_l0 = 0.0
         else:
-            penalty = weight * (l0 / config.k - 1) ** 2
+            penalty = weight * (l0 / config.k - 1) ** 2 / step.tokens.world  # of the whole batch: each rank's share
             to_l0 = weight * 2 * (l0 / config.k - 1) / config.k / step.n
         to_threshold = -band * (at * along + to_l0) / config.bandwidth
         return Backward(along * fires, penalty, {THRESHOLD: sum_by_latent(active, to_threshold, threshold)})

@@ -40,6 +40,8 @@ class TopKSAE(SAE):
 class TopKRecipe(Recipe):
     """Exactly `k` latents per token."""
 
+    shares_latents = True
+
     def __init__(self, config: KConfig):
         self.k = config.k
 

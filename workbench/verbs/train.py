@@ -9,10 +9,13 @@ import tyro
 
 from saes.config import SAEConfig, TrainConfig, make_config
 from workbench.options import Options
-from workbench.terminal import bar, wrote
+from workbench.ranks import first_bar, together
+from workbench.terminal import wrote
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
+    from saes.kernels.spread import Spread
+    from saes.trackers import Tracker
 
 Kind = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated", "transcoder", "crosscoder"]
 
@@ -25,7 +28,7 @@ class Train(TrainConfig, Options):
 
     Several values of --d-sae, --k or --l1-coefficient train one dictionary for each combination on a single reading
     of the data. Kinds that SAELens knows are saved in its format. Interrupted? The same command resumes, to the same
-    weights.
+    weights. Several processes or GPUs train together under `torchrun --nproc-per-node 2 -m workbench train ...`.
     """
 
     recording: tyro.conf.Positional[str]
@@ -52,35 +55,54 @@ class Train(TrainConfig, Options):
     """Of jumprelu: quadratic (default) or tanh; of a crosscoder: batchtopk (default) or l1."""
     prefixes: tuple[float, ...] = ()
     """Nested prefixes of a matryoshka dictionary, as shares of its size. Default: 1/16, 1/8, 1/4, 1/2."""
+    share: Literal["tokens", "latents"] = "tokens"
+    """What processes under torchrun share: tokens (each takes its part of every batch), or latents, for a dictionary
+    too large for one device (topk, batchtopk)."""
     tracker: str | None = None
     """Send health lines to tensorboard:FOLDER or wandb:PROJECT as well."""
 
     def run(self) -> None:
-        from saes.run import Job
+        from saes.kernels.spread import Spread
         from saes.trackers import open_tracker
+
+        with together() as ranks:
+            with ranks.checked():
+                workspace = self.open_workspace()
+                self.use_threads()
+                configs = self.sae_configs()
+                recordings = [self._open(name) for name in (self.recording, *self.others)]
+                folders = [workspace.path("sae", name) for name in self.folder_names(configs)]
+                tracker = open_tracker(self.tracker) if self.tracker and ranks.first else None
+            spread = Spread(latents=ranks) if self.share == "latents" else Spread(tokens=ranks)
+            self._train(recordings, configs, folders, tracker, spread)
+            if tracker:
+                tracker.close()
+            if ranks.first:
+                for folder in folders:
+                    wrote(folder, describe_sae(workspace.manifest("sae", folder.name).summary))
+
+    def _train(
+        self,
+        recordings: list["Recording"],
+        configs: list[SAEConfig],
+        folders: list[Path],
+        tracker: "Tracker | None",
+        spread: "Spread",
+    ) -> None:
+        from saes.run import Job
         from saes.train import train_many
 
-        workspace = self.open_workspace()
-        self.use_threads()
-        configs = self.sae_configs()
-        recordings = [self._open(name) for name in (self.recording, *self.others)]
-        folders = [workspace.path("sae", name) for name in self.folder_names(configs)]
         jobs = [Job(sae=c, train=self.train_config(), folder=f) for c, f in zip(configs, folders, strict=True)]
-        tracker = open_tracker(self.tracker) if self.tracker else None
+        title = "training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries"
+        how: dict[str, Any] = {"overwrite": self.overwrite, "resume_sweep": len(jobs) > 1, "spread": spread}
         reached: dict[Path, int] = {}
-        with bar("training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries", "tokens") as progress:
-            for job, metrics in train_many(
-                recordings, self.places(recordings[0]), jobs, overwrite=self.overwrite, resume_sweep=len(jobs) > 1
-            ):
+        with first_bar(spread.ranks, title, "tokens") as progress:
+            for job, metrics in train_many(recordings, self.places(recordings[0]), jobs, **how):
                 reached[job.folder] = metrics.tokens
                 health = {"fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead, "dense": metrics.dense}
                 progress(min(reached.values()), self.tokens, health)
                 if tracker:
                     tracker.log(job.folder.name, metrics)
-        if tracker:
-            tracker.close()
-        for folder in folders:
-            wrote(folder, describe_sae(workspace.manifest("sae", folder.name).summary))
 
     def train_config(self) -> TrainConfig:
         """The training settings among the options."""
@@ -110,11 +132,11 @@ class Train(TrainConfig, Options):
         return list(self.hook_point or recording.hook_points[:1])
 
     def _open(self, name: str) -> "Recording":
-        from interp.recording.store import Recording
+        from interp.recording.live import open_recording
 
         workspace = self.open_workspace()
         workspace.manifest("recording", name)
-        return Recording(workspace.path("recording", name))
+        return open_recording(workspace.path("recording", name))
 
 
 SWEPT = {"d_sae": "d", "k": "k", "l1_coefficient": "l1-"}
