@@ -99,13 +99,16 @@ class Explanation:
         return self._request(explanation_prompt(case.shown, case.maximum), start="Explanation:")
 
     def questions(self, labels: dict[int, str | None]) -> list[Question]:
-        """Ask for every score, with each feature's own label and with its partner's. No label, no question."""
+        """Ask for every score, with each feature's own label and with its partner's.
+
+        No label, no question; and a partner that got the very same label is no null.
+        """
         partner = self.partner
         found = []
         for case in self.cases:
             for label_of in (case.feature, partner.get(case.feature)):
-                label = None if label_of is None else labels[label_of]
-                if label is None or label_of is None or labels[case.feature] is None:
+                own, label = labels[case.feature], None if label_of is None else labels[label_of]
+                if own is None or label is None or label_of is None or (label_of != case.feature and label == own):
                     continue
                 for scorer in SCORERS:
                     for trials in case.requests(scorer):

@@ -405,6 +405,13 @@ def test_features_are_chosen_by_frequency_or_by_chance(workspace, way, n):
         assert sorted(fired[found]) == sorted(fired)[-n:]
 
 
+def test_the_same_label_is_no_null(workspace):
+    with FakeEndpoint(lambda p, n: "Explanation: characters 65 66" if "Explanation:" in p else perfect(p)) as fake:
+        assert run(workspace, fake, "same", features=("3", "4")) == 0
+    assert [row["detection_null"] for row in rows_of(workspace, "same")] == [None, None]
+    assert len(set(fake.prompts)) == len(fake.prompts)
+
+
 def test_a_null_needs_a_second_feature(workspace):
     with FakeEndpoint() as fake:
         assert run(workspace, fake, "single", features=("3",)) == 0
