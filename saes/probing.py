@@ -27,18 +27,15 @@ from interp.recording.store import Recording, Split
 from interp.runtime import derive_seed, make_generator
 from saes.baselines import untrained_like
 from saes.bootstrap import Ends, poisson_weights, quantile_ends
-from saes.comparison import ProbedRow, align
 from saes.kinds.base import SAE
+from saes.probing_scores import ALL, MEAN, ProbeScore, Probing, TaskFacts
 from saes.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
 
-ALL = "all coordinates"
-"""the row that reads the whole activation"""
 MIN_ROWS = 20
 """Rows of each answer that a task needs on either side, of at least `MIN_KEYS` documents where it asks of documents."""
 MIN_KEYS = 3
 MIN_WHOLE = 0.8
 """Share of bootstrap replicates that must hold both answers for an interval."""
-MEAN = "mean of tasks"
 STRENGTH = {"few": 1.0, "all": 0.1}
 """Inverse L2 penalty of the regressions, on standardised inputs: of `k` features, and of all coordinates."""
 
@@ -62,86 +59,6 @@ class ProbingConfig:
             raise ConfigError(
                 f"probing needs k of 1 or more, {2 * MIN_ROWS} tokens or more on either side and a seed, got {self}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeScore:
-    """One dictionary, one `k`, one task or the mean over tasks. Accuracies are balanced: .5 is guessing, 1 is right."""
-
-    dictionary: str
-    k: int
-    task: str
-    accuracy: float
-    low: float | None
-    high: float | None
-    """95 % interval of the accuracy over held-out documents; None where too many resampled texts lack an answer"""
-    control: float
-    """accuracy on control labels"""
-    selectivity: float
-    """`accuracy - control`"""
-    auroc: float
-    """area under the ROC curve: .5 is guessing"""
-    by_seed: tuple[float, ...]
-    """accuracy for each seed"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskFacts:
-    """A question as it was asked."""
-
-    name: str
-    yes: str
-    key: str
-    base_rate: float
-    """share of yes among the test tokens that it applies to"""
-    n_train: int
-    n_test: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probing:
-    """What the probes found."""
-
-    tasks: list[TaskFacts]
-    skipped: dict[str, str]
-    """task -> why it could not be asked"""
-    scores: list[ProbeScore]
-    means: list[ProbeScore]
-    """over tasks, one for every dictionary and `k`"""
-    n_test: int
-    n_documents: int
-    """held-out documents that the test tokens come from"""
-    seeds: tuple[int, ...]
-
-    def rows(self) -> dict[str, ProbedRow]:
-        """By dictionary, for `compare`."""
-        names = dict.fromkeys(score.dictionary for score in self.means)
-        return {
-            name: ProbedRow(
-                accuracy={s.k: s.accuracy for s in self.means if s.dictionary == name},
-                selectivity={s.k: s.selectivity for s in self.means if s.dictionary == name},
-            )
-            for name in names
-            if name != ALL
-        }
-
-    def table(self) -> str:
-        """Plain text: the means, then every task at the smallest `k`."""
-        lines = align([["", "k", "accuracy", "95 %", "control", "selectivity", "AUROC"], *map(_cells, self.means)])
-        names = list(dict.fromkeys(score.dictionary for score in self.scores))
-        smallest = min((score.k for score in self.scores), default=0)
-        of = {(s.task, s.dictionary): s for s in self.scores if s.k == smallest or s.dictionary == ALL}
-        head = [f"accuracy at k={smallest} (control)", "yes", *names]
-        tasks = [
-            [
-                t.name,
-                f"{t.base_rate:.1%}",
-                *(f"{of[t.name, n].accuracy:.2f} ({of[t.name, n].control:.2f})" for n in names),
-            ]
-            for t in self.tasks
-        ]
-        skipped = [f"not asked: {name} ({why})" for name, why in self.skipped.items()]
-        return "\n".join([*lines, "", *align([head, *tasks]), *skipped])
 
 
 class _Basis(NamedTuple):
@@ -412,9 +329,3 @@ def _one_place(saes: Mapping[str, SAE], recording: Recording) -> str:
             f"{recording.folder} has width {recording.d(place)} at {place}, the dictionaries read {widths}"
         )
     return place
-
-
-def _cells(score: ProbeScore) -> list[str]:
-    ends = "" if score.low is None or score.high is None else f"{score.low:.3f}-{score.high:.3f}"
-    numbers = [f"{value:.3f}" for value in (score.control, score.selectivity, score.auroc)]
-    return [score.dictionary, str(score.k), f"{score.accuracy:.3f}", ends, *numbers]

@@ -10,7 +10,7 @@ from workbench.terminal import bar
 if TYPE_CHECKING:
     from interp.recording.store import Recording
     from saes.kinds.base import SAE
-    from saes.probing import Probing
+    from saes.probing_scores import Probing
 
 
 def vocabulary_of(recording: "Recording") -> list[str] | None:

@@ -15,17 +15,8 @@ from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
 from saes.bootstrap import MIN_DOCUMENTS
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
-from saes.probing import (
-    ALL,
-    MEAN,
-    ProbingConfig,
-    _Tally,
-    area_under_curve,
-    fit_probe,
-    mean_difference,
-    probe,
-    sparse_columns,
-)
+from saes.probing import ProbingConfig, _Tally, area_under_curve, fit_probe, mean_difference, probe, sparse_columns
+from saes.probing_scores import ALL, MEAN
 from saes.probing_tasks import (
     LEFT_OUT,
     Tokens,

@@ -8,7 +8,7 @@ from interp.recording.store import Recording
 from interp.workspace import Workspace
 from saes.config import TopKConfig, TrainConfig, TranscoderConfig
 from saes.evaluate import evaluate_on_recording
-from saes.probing import ALL
+from saes.probing_scores import ALL
 from saes.train import train_sae
 from saes.weights.folder import load_sae
 from workbench.__main__ import main
