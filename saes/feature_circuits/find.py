@@ -37,7 +37,9 @@ from saes.prompts import Prompts
 
 RULE = (
     "the low end of the 95 % interval of its faithfulness, errors left, lies above the 97.5 % quantile of as many "
-    "random active features with the same errors, and the gap of an untrained model is below a tenth of this model's"
+    "random active features with the same errors; what its features add to the errors is by that low end still more "
+    "than as many features of untrained dictionaries add to theirs; and the gap of an untrained model is below a tenth "
+    "of this model's"
 )
 Step = Callable[[str], Any]
 
@@ -276,12 +278,18 @@ def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
         f"alone {evaluation['errors_alone']:.2f}, random features with them {null['mean']:.2f} ({null['low']:.2f} to "
         f"{null['high']:.2f})"
     )
-    gap = evaluation.get("untrained")
-    if gap is None:
-        return {"found": None, "rule": RULE, "reason": f"{reason}; untrained models were not run"}
+    gap, other = evaluation.get("untrained"), evaluation.get("untrained_saes")
+    if gap is None or other is None:
+        return {"found": None, "rule": RULE, "reason": f"{reason}; untrained ones were not run"}
+    low = evaluation["faithfulness_low"]
+    added, others = low - evaluation["errors_alone"], other["faithfulness"] - other["errors_alone"]
+    beats = low > null["high"] and added > others
     learned = abs(gap["gap"]) < 0.1 * gap["gap_of_model"]
-    reason += f"; gap of an untrained model {gap['gap']:.3g}, of this one {gap['gap_of_model']:.3g}"
-    return {"found": bool(evaluation["faithfulness_low"] > null["high"] and learned), "rule": RULE, "reason": reason}
+    reason += (
+        f"; untrained dictionaries {other['faithfulness']:.2f}, their errors alone {other['errors_alone']:.2f}; gap of "
+        f"an untrained model {gap['gap']:.3g}, of this one {gap['gap_of_model']:.3g}"
+    )
+    return {"found": bool(beats and learned), "rule": RULE, "reason": reason}
 
 
 def _pick(n: int, generator: torch.Generator) -> int:
