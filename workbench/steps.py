@@ -61,7 +61,7 @@ class ChosenDictionary:
 
 def open_dictionary(workspace: "Workspace", source: str, recording: str | None) -> ChosenDictionary:
     """What `source` (an SAE's name, or `neurons:HOOK_POINT`) and an optional recording name stand for."""
-    from interp.recording.store import Recording
+    from interp.recording.live import open_recording
 
     if source.startswith(NEURONS):
         if recording is None:
@@ -72,7 +72,7 @@ def open_dictionary(workspace: "Workspace", source: str, recording: str | None) 
             raise ConfigError(f"{source} was imported, so no recording is its own; add --recording NAME")
     workspace.manifest("recording", recording)  # the clearer error when it is not there
     return ChosenDictionary(
-        workspace=workspace, source=source, recording=Recording(workspace.path("recording", recording))
+        workspace=workspace, source=source, recording=open_recording(workspace.path("recording", recording))
     )
 
 
@@ -132,10 +132,10 @@ def _recorded(
     workspace: "Workspace", name: str, hook_point: str | None, max_points: int | None, seed: int
 ) -> "AtlasSource":
     from interp.atlas.sources import recording_source
-    from interp.recording.store import Recording
+    from interp.recording.live import open_recording
 
     workspace.manifest("recording", name)
-    recording = Recording(workspace.path("recording", name))
+    recording = open_recording(workspace.path("recording", name))
     model = open_recording_model(recording)
     return recording_source(recording, model, hook_point=hook_point, max_points=max_points or 20_000, seed=seed)
 

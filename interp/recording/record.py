@@ -26,10 +26,12 @@ from interp.models.identity import attention_kernel, model_spec
 from interp.models.tokenizers import tokenizer_of
 from interp.names import check_hook_points
 from interp.ranks import ALONE, Ranks, open_draft
+from interp.recording.compute import compute_activations
 from interp.recording.contexts import ShardText, shard_texts
 from interp.recording.preflight import bytes_needed, check_space, folder_bytes, probe_widths
-from interp.recording.shards import Shard, store
-from interp.recording.writer import ShardLog, ShardWriter, write_stats
+from interp.recording.shards import Moments, Shard, merge_moments, moments, shard_name
+from interp.recording.store import load_tensors
+from interp.recording.writer import ShardLog, ShardWriter, save_stats, write_stats
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus
 from interp.text.documents import Document
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 DEFAULT_SHARD_ROWS = 32_768
+LIVE_STATS_TOKENS = 65_536
 Progress = Callable[[int, int, dict[str, Any]], None]
 
 
@@ -58,6 +61,7 @@ def record(
     seed: int = 0,
     budget_bytes: int | None = None,
     overwrite: bool = False,
+    live: bool = False,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
 ) -> Manifest:
@@ -67,6 +71,9 @@ def record(
     batches, so that a resumed run meets the same batches. `model_name` is the spec written to the manifest (default:
     what `load_model` was given); `seed` is the corpus' seed. `progress(done, total, info)` is called after every batch
     with real tokens and `info["tokens_per_second"]`.
+
+    `live`: write the text and the moments of its first tokens, and leave the activations to be computed whenever they
+    are read (`interp.recording.live`).
 
     `ranks`: several processes that share the work, each called with the same arguments on the same file system; the
     first of them reports progress and finishes.
@@ -81,19 +88,22 @@ def record(
     with ranks.checked():
         settings = _settings(model, hook_points, n_tokens, context_length, bos, dtype, batch_size, shard_contexts)
         widths = probe_widths(model, settings.hook_points)
-        config = _manifest_config(model, documents, settings, model_name, seed)
+        config = _manifest_config(model, documents, settings, model_name, seed) | ({"live": True} if live else {})
         if ranks.first:
-            needed = bytes_needed(widths, settings.expected_rows, settings.dtype)
+            needed = bytes_needed({} if live else widths, settings.expected_rows, settings.dtype)
             check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
     draft = open_draft(ranks, folder, kind="recording", config=config, seed=seed, overwrite=overwrite)
     log = ShardLog(draft, ranks)
     meter = _Meter(settings.n_tokens, progress if ranks.first else None, ranks.world)
-    _run(model, documents, settings, log, meter)
+    _run(model, documents, settings, log, meter, live=live)
     log.join()
     speed = ranks.total(meter.speed)
     with ranks.checked(patient=True):
         if ranks.first:
-            write_stats(draft, log, settings.hook_points)
+            if live:
+                write_first_stats(model, draft.path, log, settings)
+            else:
+                write_stats(draft, log, settings.hook_points)
             draft.finish(
                 summary=_summary(log, widths, speed, n_tokens, ranks.world),
                 parents={f"model:{config['model']}": config["weight_hash"]},
@@ -205,6 +215,8 @@ def _run(
     settings: _Settings,
     log: ShardLog,
     meter: "_Meter",
+    *,
+    live: bool,
 ) -> None:
     """Compute and write every shard that is not there yet, one turn of all ranks after the other."""
     texts = shard_texts(
@@ -222,11 +234,33 @@ def _run(
                 turn = list(islice(missing, ranks.world))
                 for rank, text in enumerate(turn):
                     if rank == ranks.rank:
-                        writer.put(_compute(capture, text, settings, meter))
+                        writer.put(_text_only(text, meter) if live else _compute(capture, text, settings, meter))
                     else:
                         meter.elsewhere(text.n_real)
                 more = len(turn) == ranks.world
             log.tell()
+
+
+def write_first_stats(model: "TransformerBridge", folder: Path, log: ShardLog, settings: _Settings) -> None:
+    """The moments of the first `LIVE_STATS_TOKENS` real tokens, of whole shards: what training starts from."""
+    totals: dict[str, Moments] = {}
+    n, shape = 0, (-1, settings.context_length)
+    with Capture(model, settings.hook_points) as capture:
+        for entry in log.entries:
+            columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
+            parts = {name: column.view(shape).numpy() for name, column in columns.items()}
+            text = ShardText(entry["shard"], **parts, begins=[], last=False)
+            values = compute_activations(
+                capture, text, batch_size=settings.batch_size, dtype=parse_dtype(settings.dtype)
+            )
+            for name, rows in values.items():
+                found = moments(rows, text.document.reshape(-1) >= 0)
+                totals[name] = merge_moments(totals[name], found) if name in totals else found
+            n += entry["real"]
+            if n >= LIVE_STATS_TOKENS:
+                break
+    for name, total in totals.items():
+        save_stats(folder, name, total)
 
 
 def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iterator[ShardText]:
@@ -242,20 +276,19 @@ def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iter
 
 def _compute(capture: Capture, text: ShardText, settings: _Settings, meter: "_Meter") -> Shard:
     """Run the model on the contexts of one shard."""
-    import torch
+    activations = compute_activations(
+        capture,
+        text,
+        batch_size=settings.batch_size,
+        dtype=parse_dtype(settings.dtype),
+        each=lambda n_real: meter.add(n_real, text.number),
+    )
+    return Shard(text, activations)
 
-    dtype = parse_dtype(settings.dtype)
-    stored: dict[str, torch.Tensor] = {}
-    for first in range(0, len(text.tokens), settings.batch_size):
-        contexts = slice(first, first + settings.batch_size)
-        tokens = torch.from_numpy(text.tokens[contexts]).long().to(capture.model.cfg.device)
-        for name, values in capture(tokens).items():
-            if name not in stored:
-                stored[name] = torch.empty(text.n_rows, values[0, 0].numel(), dtype=dtype)
-            start = first * settings.context_length
-            store(values, stored[name][start : start + tokens.numel()], name, text, first)
-        meter.add(int((text.document[contexts] >= 0).sum()), text.number)
-    return Shard(text, {name: stored[name] for name in settings.hook_points})
+
+def _text_only(text: ShardText, meter: "_Meter") -> Shard:
+    meter.add(text.n_real, text.number)
+    return Shard(text, {})
 
 
 class _Meter:

@@ -70,13 +70,10 @@ def _read_group(recording: "Recording", group: Group, names: list[str], skip: in
     from interp.recording.store import Batch
 
     order = group.order[skip:]
-    acts = {}
-    for name in names:
-        parts = [
-            recording.activation_shard(name, shard)[local]
-            for shard, local in zip(group.shards, group.local_rows, strict=True)
-        ]
-        acts[name] = torch.cat(parts)[order].to(dtype)
+    parts = [
+        recording.read_local(names, shard, local) for shard, local in zip(group.shards, group.local_rows, strict=True)
+    ]
+    acts = {name: torch.cat([part[name] for part in parts])[order].to(dtype) for name in names}
     starts = recording.shard_starts
     rows = torch.cat([local + int(starts[s]) for s, local in zip(group.shards, group.local_rows, strict=True)])
     return Batch(acts, rows[order])

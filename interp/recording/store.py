@@ -97,6 +97,11 @@ class Recording:
         return f"recordings/{self.folder.name}"
 
     @property
+    def live(self) -> bool:
+        """Whether the folder holds text only, and activations are computed when they are read (`live.py`)."""
+        return bool(self.manifest.config.get("live", False))
+
+    @property
     def n_shards(self) -> int:
         return len(self.shard_rows)
 
@@ -134,6 +139,10 @@ class Recording:
                 return handle.get_tensor("activations")
             return handle.get_slice("activations")[rows]
 
+    def read_local(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
+        """Hook point -> `[len(local), d]`: chosen rows of one shard, as stored."""
+        return {name: self.activation_shard(name, shard)[local] for name in self._names(hook_points)}
+
     def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Tensor:
         """`[n]` int64 local row numbers of real tokens of a split.
 
@@ -162,9 +171,9 @@ class Recording:
             local = self.real_rows(shard, split, heldout_fraction)
             if not len(local):
                 continue
-            acts = {name: self.activation_shard(name, shard) for name in names}
-            for chosen in local.split(batch_size):
-                yield self._batch(acts, chosen, int(self.shard_starts[shard]), dtype)
+            acts, start = self.read_local(names, shard, local), int(self.shard_starts[shard])
+            for part in torch.arange(len(local)).split(batch_size):
+                yield Batch({name: a[part].to(dtype) for name, a in acts.items()}, local[part] + start)
 
     def shuffled(
         self,
@@ -265,9 +274,6 @@ class Recording:
 
     def _names(self, hook_points: list[str] | None) -> list[str]:
         return [self.check_hook_point(name) for name in (hook_points or self.hook_points)]
-
-    def _batch(self, acts: dict[str, Tensor], local: Tensor, start: int, dtype: torch.dtype) -> Batch:
-        return Batch({name: a[local].to(dtype) for name, a in acts.items()}, local + start)
 
 
 def heldout_mask(document: Tensor, fraction: float) -> Tensor:

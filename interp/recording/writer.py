@@ -153,23 +153,28 @@ def _write(path: Path, content: bytes) -> dict[str, Any]:
 
 def write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
     """Merge the shards' moments, in shard order, into `<hook point>/stats.safetensors`."""
-    import torch
-    from safetensors.torch import save_file
-
     for name in hook_points:
         total: Moments | None = None
         for part in _shard_moments(draft, log, name):
             total = part if total is None else merge_moments(total, part)
         assert total is not None, "a corpus without text raises before this"
-        n = max(total.n, 1)
-        tensors = {
-            "mean": torch.from_numpy(total.mean),
-            "variance": torch.from_numpy(total.m2 / n),
-            "mean_norm": torch.tensor(total.norm_sum / n, dtype=torch.float64),
-            "n": torch.tensor(total.n, dtype=torch.int64),
-        }
-        with atomic_file(draft.path / name / "stats.safetensors") as temporary:
-            save_file(tensors, temporary)
+        save_stats(draft.path, name, total)
+
+
+def save_stats(folder: Path, hook_point: str, total: Moments) -> None:
+    """`<hook point>/stats.safetensors`."""
+    import torch
+    from safetensors.torch import save_file
+
+    n = max(total.n, 1)
+    tensors = {
+        "mean": torch.from_numpy(total.mean),
+        "variance": torch.from_numpy(total.m2 / n),
+        "mean_norm": torch.tensor(total.norm_sum / n, dtype=torch.float64),
+        "n": torch.tensor(total.n, dtype=torch.int64),
+    }
+    with atomic_file(folder / hook_point / "stats.safetensors") as temporary:
+        save_file(tensors, temporary)
 
 
 def _shard_moments(draft: Draft, log: ShardLog, hook_point: str) -> Iterator[Moments]:

@@ -26,7 +26,7 @@ class Difference(Options):
 
     def run(self) -> None:
         from interp.artifacts import Draft, write_json, write_table
-        from interp.recording.store import Recording
+        from interp.recording.live import open_recording
         from saes.kinds.crosscoder import CrosscoderSAE
         from saes.model_difference import compare_models, latent_table
         from saes.weights.folder import load_sae
@@ -50,7 +50,7 @@ class Difference(Options):
         draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
         fraction = trained.config.get("heldout_fraction", 0.1)
         with bar("held-out tokens", "tokens") as progress:
-            recordings = [Recording(workspace.path("recording", name)) for name in names]
+            recordings = [open_recording(workspace.path("recording", name)) for name in names]
             found = compare_models(sae, recordings, heldout_fraction=fraction, progress=progress)
         write_json(draft.path / "difference.json", found.summary())
         write_table(draft.path / "latents.parquet", latent_table(found))

@@ -82,9 +82,9 @@ class Lens(Options):
             return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
         from interp.errors import MismatchError
         from interp.models.adapter import weight_hash
-        from interp.recording.store import Recording
+        from interp.recording.live import open_recording
 
-        recording = Recording(self.open_workspace().path("recording", self.recording))
+        recording = open_recording(self.open_workspace().path("recording", self.recording))
         if recording.weight_hash != weight_hash(model):  # pyright: ignore[reportArgumentType]
             raise MismatchError(
                 f"recording {self.recording} was made with {recording.model}, other weights than {self.model}; "

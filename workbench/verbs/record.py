@@ -39,6 +39,8 @@ class Record(Options):
     """What the model computes in."""
     batch_size: int = 16
     """Contexts per forward pass."""
+    live: bool = False
+    """Keep the text only, a hundredth of the bytes: activations are computed when read, anew in every epoch."""
     budget_gb: float | None = None
     """Refuse to write more than this."""
     device: str | None = None
@@ -74,6 +76,7 @@ class Record(Options):
                     seed=self.seed,
                     budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
                     overwrite=self.overwrite,
+                    live=self.live,
                     progress=progress,
                     ranks=ranks,
                 )
