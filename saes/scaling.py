@@ -7,7 +7,8 @@ The exponent of `n` is `beta_n + gamma log k`: one for every `k`.
 
 1. runs of one `(n, k)` with other seeds are averaged: one combination is one observation;
 2. both laws, with the second term and without, are fitted to log losses (Huber, several starts); the term stays when an
-   F test tells it from zero (`FLOOR_P`), else exponents are those of the whole loss;
+   F test tells it from zero (`FLOOR_P`), else exponents are those of the whole loss, and what they would be with the term
+   is said beside them;
 3. intervals: residuals of the observations, widened for the fitted coefficients, are drawn anew around the law, their
    scale drawn too from what so few residuals say of it; the law is fitted again each time;
 4. the check: the largest `n` is left out and predicted, beside the guess that size changes nothing any more.
@@ -29,7 +30,8 @@ MIN_SIZES, MIN_KS, MIN_FOLD = 3, 2, 2.0
 """A fit needs so many sizes and values of k, in every combination, and sizes that span at least this factor."""
 FLOOR_MIN = 8
 """Observations below which the irreducible term is not asked for: fewer leave nothing to judge it by."""
-FLOOR_P = 0.05
+FLOOR_P = 0.01
+"""Below this p-value the irreducible term is kept. A false one changes what the exponents mean, so it is strict."""
 CONFIDENCE = 0.95
 _STARTS = (0.02, 0.3, 0.6, 0.9)
 _HUBER = 0.01
@@ -127,6 +129,8 @@ class ScalingFit:
     """p-value that there is no irreducible term; None with too few runs to ask"""
     floors: list[Bounded]
     """the irreducible loss for every `k`, from the law that has the term, whether it was told from zero or not"""
+    exponents_above_floor: list[Bounded]
+    """of `n`, for every `k`, from that law: what they would be if the term is there"""
     scatter: float
     """typical distance of a run from the law, as a share of its loss"""
     left_out: list[Prediction]
@@ -164,9 +168,11 @@ def fit_scaling(
     best = whole if whole is not None and p is not None and p < FLOOR_P else plain
     laws = _bootstrap(best, n_bootstrap, generator)
     floors: list[Bounded] = []
+    above: list[Bounded] = []
     if whole is not None:
         with_floor = laws if best is whole else _bootstrap(whole, n_bootstrap, generator)
         floors = [_bounded(lambda law, k=k: law.floor(k), whole.law, with_floor, k) for k in ks]
+        above = [_bounded(lambda law, k=k: law.exponent(k), whole.law, with_floor, k) for k in ks]
     law = best.law
     names = ["alpha", "beta_k", "beta_n", "gamma", *(["zeta", "eta"] if best is whole else [])]
     return ScalingFit(
@@ -176,6 +182,7 @@ def fit_scaling(
         exponents=[_bounded(lambda each, k=k: each.exponent(k), law, laws, k) for k in ks],
         floor_p=p,
         floors=floors,
+        exponents_above_floor=above,
         scatter=float(np.expm1(best.sigma)),
         left_out=_leave_out(runs, sizes),
         curves=_curves(law, laws, sizes, ks),
@@ -429,7 +436,11 @@ def _floor_said(fit: ScalingFit) -> str:
     if fit.has_floor:
         return f"What no size removes is {sizes} (p {fit.floor_p:.2g} that there is nothing)."
     most = ", ".join(f"{f.high:.3g} at k {f.k}" for f in fit.floors)
-    return f"The irreducible term cannot be told from zero (p {fit.floor_p:.2g}); it may be as large as {most}."
+    above = ", ".join(f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f}) at k {e.k}" for e in fit.exponents_above_floor)
+    return (
+        f"An irreducible term cannot be told from zero (p {fit.floor_p:.2g}); it may be as large as {most}. "
+        f"If there is one, the loss above it goes with the power {above}."
+    )
 
 
 def _check_said(fit: ScalingFit) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -133,8 +134,13 @@ def _titles(figure: go.Figure, chosen: HealthRun, colours: Theme) -> None:
                 type="rect", layer="below", fillcolor=colours.accent, opacity=0.08, line_width=0,
             )  # fmt: skip
         title = panel.title + (f" · drift {moved:+.1%}" if moved is not None else "")
-        figure.add_annotation(axes, text=title, hovertext=panel.means, font={"size": 12, "color": colours.text},
-                              showarrow=False, x=0, y=1, xanchor="left", yanchor="bottom", yshift=2)  # fmt: skip
+        figure.add_annotation(
+            {**axes, "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 2},
+            text=title,
+            hovertext="<br>".join(wrap(panel.means, 48)),
+            font={"size": 12, "color": colours.text},
+            showarrow=False,
+        )
 
 
 def _inside(place: int) -> dict[str, str]:

@@ -66,6 +66,15 @@ def test_a_planted_floor_is_told_from_zero_and_measured():
         assert sum(f.low <= FLOORED.floor(k) <= f.high for f in floors) >= 5
 
 
+def test_a_floor_too_small_to_be_told_is_allowed_for():
+    found = fits(FLOORED, WIDE, 4, 40, noise=0.01)
+    assert not all(f.has_floor for f in found)
+    for place, k in enumerate(WIDE[1]):
+        above = [f.exponents_above_floor[place] for f in found]
+        assert sum(e.low <= FLOORED.exponent(k) <= e.high for e in above) >= 3
+    assert all("If there is one, the loss above it" in f.findings[1] for f in found if not f.has_floor)
+
+
 def test_no_floor_is_claimed_where_there_is_none():
     found = fits(POWER, ((256, 512, 1024, 2048), (16, 32)), 6, 5, noise=0.01)
     assert sum(f.has_floor for f in found) <= 1
