@@ -56,6 +56,8 @@ RECORD = ["record", "small:attn-only-2l", "--hook-points", "blocks.0.hook_resid_
 RECORD += ["--context-length", "32", "--batch-size", "4"]
 TRAIN = ["train", "planted", "--d-sae", "64", "--k", "3", "--tokens", "10240", "--batch-size", "256"]
 TRAIN += ["--checkpoint-every", "10", "--log-every", "4"]
+SWEEP = ["train", "planted", "--kind", "jumprelu", "--d-sae", "32", "64", "--k", "3", "--tokens", "5120"]
+SWEEP += ["--batch-size", "256"]
 
 
 def make_state(config: SAEConfig) -> TrainState:
@@ -231,6 +233,7 @@ def whole(folder: Path) -> None:
         selections(folder, ranks)
         assert command(folder, *TRAIN, "--name", "two") == 0
         assert command(folder, *TRAIN, "--name", "shared", "--share", "latents") == 0
+        assert command(folder, *SWEEP, "--name", "sweep-two") == 0
         left_behind(folder, ranks)
         small_shards()
         assert command(folder, *RECORD, "--corpus", str(folder / "text.jsonl"), "--name", "two") == 0
@@ -268,21 +271,22 @@ def train_until(folder: Path, how: str, rank: int, step: int, options: list[str]
 
 
 def record_until(folder: Path, name: str, how: str, rank: int, shard: int) -> int:
-    from interp.recording import record
+    """Record; RANK ends when it has computed its first shard from number SHARD on, before it is written."""
+    from interp.recording.writer import ShardWriter
 
     small_shards()
-    compute = record._compute
+    put = ShardWriter.put
 
-    def fatal(capture, text, settings, meter):
-        if text.number >= shard and int(os.environ["RANK"]) == rank:
+    def fatal(self: ShardWriter, computed) -> None:
+        if computed.text.number >= shard and int(os.environ["RANK"]) == rank:
             end(how)
-        return compute(capture, text, settings, meter)
+        put(self, computed)
 
-    record._compute = fatal
+    ShardWriter.put = fatal  # type: ignore[method-assign]
     try:
         return command(folder, *RECORD, "--corpus", str(folder / "text.jsonl"), "--name", name)
     finally:
-        record._compute = compute
+        ShardWriter.put = put  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

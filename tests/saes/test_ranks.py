@@ -237,6 +237,14 @@ def test_the_command_line_on_two_ranks_trains_what_one_process_does(done, alone,
     assert load_sae(folder).d_sae == 64
 
 
+def test_a_sweep_whose_thresholds_start_from_data_is_that_of_one_process(done):
+    assert worker.command(done, *worker.SWEEP, "--name", "sweep-one") == 0
+    for size in ("d32", "d64"):
+        two, one = (done / "saes" / f"sweep-{name}-{size}" for name in ("two", "one"))
+        assert read_manifest(two).summary["ranks"]["tokens"] == 2
+        assert weights_apart(two, one) < 2e-3
+
+
 def test_a_run_of_shared_latents_resumes_bit_for_bit(done):
     assert weights_apart(done / "saes" / "resumed", done / "saes" / "shared") == 0
 
