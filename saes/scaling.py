@@ -7,8 +7,8 @@ The exponent of `n` is `beta_n + gamma log k`: one for every `k`.
 
 1. runs of one `(n, k)` with other seeds are averaged: one combination is one observation;
 2. both laws, with the second term and without, are fitted to log losses (Huber, several starts); the term stays when an
-   F test tells it from zero (`FLOOR_P`), else exponents are those of the whole loss, and what they would be with the term
-   is said beside them;
+   F test tells it from zero (`FLOOR_P`), else exponents are those of the whole loss, with what they would be above the
+   term beside them;
 3. intervals: residuals of the observations, widened for the fitted coefficients, are drawn anew around the law, their
    scale drawn too from what so few residuals say of it; the law is fitted again each time;
 4. the check: the largest `n` is left out and predicted, beside the guess that size changes nothing any more.
