@@ -11,6 +11,9 @@ that edge scores have here (the paper's indirect effect is minus that). What the
 feature, the *error*. Features, error and rest add up to `m(prompt) - m(baseline)`: exactly where the metric is linear
 in the value, with `ig` up to the number of steps; `gap` says by how much not.
 
+The two answer different questions. Where a model is sure of its answer, switching one feature off changes little and
+`gradient` ranks such ablations well; `ig` shares out the whole fall to the baseline, and its ranking is another.
+
 One pass forward and back serves all positions and, with `gradient`, all SAEs; `ig` takes `steps` for each SAE. Only
 active features are held.
 """

@@ -23,7 +23,8 @@ def rests_panel() -> html.Section:
             className="wb-controls",
         ),
         html.Div(id="prompt-feature-shares"),
-        note="what the answer above would lose without each feature, estimated from gradients; later layers included",
+        note="each feature's share of what the answer loses when all of them are off; without one alone the answer may "
+        "lose less, as others stand in",
     )
 
 

@@ -20,8 +20,10 @@ class Attribute(Options):
 
     Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
 
-    Above 0 a feature helps. Effects of features and error add up to what the prediction loses when all of them are
+    Above 0 a feature helps. Shares of features and error add up to what the prediction loses when all of them are
     switched off at the SAE's place (or, with --corrupt, when they become those of another prompt), up to the remainder.
+    The second number is what switching off that feature alone takes, measured: where the model is sure, it can be far
+    from the share, since others stand in. --method gradient ranks by an estimate of that.
     """
 
     saes: tyro.conf.Positional[tuple[str, ...]]
@@ -35,7 +37,7 @@ class Attribute(Options):
     corrupt: str | None = None
     """A prompt of as many tokens to compare with. Default: all features and the error off."""
     method: Literal["ig", "gradient"] = "ig"
-    """Integrated gradients, or the gradient on the prompt alone."""
+    """Integrated gradients, whose shares add up, or the gradient on the prompt, which ranks as single ablations do."""
     steps: int = 16
     """Gradients for ig."""
     top: int = 15
@@ -48,7 +50,7 @@ class Attribute(Options):
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def run(self) -> None:
-        from saes.attribution import AttributionConfig, attribute
+        from saes.attribution import AttributionConfig, attribute, exact_effects
         from workbench.sae_model import feature_table, open_saes, unseen_positions
 
         workspace = self.open_workspace()
@@ -62,7 +64,10 @@ class Attribute(Options):
         for each in found:
             name = names[id(each.site.sae)]
             labels = {feature: row["label"] for feature, row in feature_table(workspace, name).items()}
-            say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, self.top)))
+            features = [feature for feature, _ in each.top(self.top)]
+            alone = exact_effects(model, each.site.sae, prompts, features, config).tolist()
+            measured = dict(zip(features, alone, strict=True))
+            say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, measured)))
 
     def _prompts(self, model: Any) -> "Prompts":
         """The prompt with its answer, said before the long work."""
@@ -93,25 +98,27 @@ def token_texts(model: Any, prompts: "Prompts") -> list[str]:
 
 
 def describe_attribution(
-    found: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], top: int
+    found: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], alone: dict[int, float]
 ) -> list[str]:
-    """A heading, the strongest features, and the sum that they are part of."""
+    """A heading, the features in `alone` (with what ablating each takes), and the sum that they are part of."""
     settings = found.settings
     head = f"{name} at {found.site.writes}: {float(found.metric.mean()):+.3f}, with {settings['baseline']} "
     lines = ["", head + f"{float(found.baseline.mean()):+.3f}; to explain: {found.total:+.3f}"]
-    for feature, effect in found.top(top):
+    shown = found.top(len(alone))
+    for feature, effect in shown:
         mine = found.feature == feature
         place = int(found.position[mine][found.effect[mine].abs().argmax()])
         where = f"at {tokens[place]!r}" if place < len(tokens) else f"at position {place}"
-        lines.append(f"  {effect:+8.3f}  feature {feature:<6}  {where:<18} {labels.get(feature, '')}".rstrip())
-    shown = sum(effect for _, effect in found.top(top))
-    n_rest = int((found.by_feature != 0).sum()) - len(found.top(top))
+        line = f"  {effect:+8.3f}  (alone {alone[feature]:+7.3f})  feature {feature:<6}  {where:<18} "
+        lines.append((line + labels.get(feature, "")).rstrip())
+    rest = found.explained - sum(effect for _, effect in shown)
+    n_rest = int((found.by_feature != 0).sum()) - len(shown)
     lines += [
-        f"  {found.explained - shown:+8.3f}  the other {n_rest} active features",
+        f"  {rest:+8.3f}  the other {n_rest} active features",
         f"  {found.error_effect:+8.3f}  error: what the SAE does not reconstruct",
         f"  {found.gap:+8.3f}  remainder: what the gradients miss",
     ]
-    rest = found.total - found.explained - found.error_effect - found.gap
-    if abs(rest) > 5e-4:
-        lines.insert(-1, f"  {rest:+8.3f}  what the SAE passes by its features (skip connection, scale of a token)")
+    past = found.total - found.explained - found.error_effect - found.gap
+    if abs(past) > 5e-4:
+        lines.insert(-1, f"  {past:+8.3f}  what the SAE passes by its features (skip connection, scale of a token)")
     return lines
