@@ -38,7 +38,7 @@ def saes(visit, workspace, live) -> Iterator[Any]:
 
 
 def open_sae(visit: Any, address: str) -> Any:
-    """Open an address; a page that looks every two seconds is never quiet for long."""
+    """Open an address and wait for the card."""
     visit.page.goto(visit.base + address)
     visit.page.wait_for_selector("#sae-card .wb-panel")
     return visit.page
@@ -92,6 +92,7 @@ def test_its_sweep_can_be_left_out(saes):
 def test_no_width_scrolls_sideways(saes):
     for name in ("going", "sweep-d512-k16", "old", "peer"):
         page = open_sae(saes, f"/sae?name={name}")
+        page.wait_for_load_state("networkidle")  # a figure that is being drawn does not hear of a new width
         for width in (1280, 420):
             page.set_viewport_size({"width": width, "height": 800})
-            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth + 1", timeout=8000)
+            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth + 1")
