@@ -4,6 +4,8 @@
     rank_worker.py train FOLDER END RANK STEP ...    the command line's `train ...`; RANK ends in the middle of STEP
     rank_worker.py record FOLDER END RANK SHARD      the command line's `record`; RANK ends in the middle of SHARD
 
+    rank_worker.py hang SECONDS                      one rank stays away from an exchange that may take SECONDS
+
 END: `killed` (kill -9 of the rank), `interrupted` (Ctrl-C in the terminal, which torchrun hands on to all), `never`.
 """
 
@@ -12,6 +14,8 @@ import json
 import os
 import signal
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -254,6 +258,7 @@ def end(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "interrupted":
         os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(2)  # torchrun hands it on
     elif how == "stops":
         raise KeyboardInterrupt
 
@@ -289,8 +294,18 @@ def record_until(folder: Path, name: str, how: str, rank: int, shard: int) -> in
         ShardWriter.put = put  # type: ignore[method-assign]
 
 
+def hang(seconds: float) -> None:
+    with join(timeout=timedelta(seconds=seconds)) as ranks:
+        if ranks.first:
+            ranks.total(1.0)
+        time.sleep(10 * seconds)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[1] == "hang":
+        hang(float(sys.argv[2]))
+        sys.exit()
     what, place = sys.argv[1], Path(sys.argv[2])
     if what == "whole":
         whole(place)
