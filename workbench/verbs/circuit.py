@@ -35,7 +35,7 @@ class Show(Options):
             label = node.evidence.get("label")
             effect = node.evidence.get("effect") if node.role in (None, "error") else None
             shown = [node.role, None if effect is None else f"{effect:+.3f}", label]
-            say(f"  {node.name:8} " + "  ".join(str(part) for part in shown if part))
+            say(f"  {node.name:8} {'  '.join(str(part) for part in shown if part)}".rstrip())
         for edge in found.edges:
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
 

@@ -56,8 +56,10 @@ class Difference(Options):
         write_table(draft.path / "latents.parquet", latent_table(found))
         draft.finish(summary=found.summary(), parents=parents, threads=threads)
         wrote(folder, str(found))
-        for kind, whose in (("second only", found.second), ("first only", found.first)):
-            for latent in found.latents(kind, confirmed=True)[: self.top]:
+        of_second = found.latents("second only", confirmed=True)
+        of_first = found.latents("first only", confirmed=True)
+        for latents, whose in ((of_second, found.second), (of_first, found.first)):
+            for latent in latents[: self.top]:
                 ratios = f"{float(found.error_ratio[latent]):.2f} and {float(found.recons_ratio[latent]):.2f}"
                 say(
                     f"      latent {latent:<6} of {whose} only: active on {int(found.n_fired[latent]):,} tokens, "
