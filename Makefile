@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help demo serve test test-full check bench notebooks oracles clean
+.PHONY: help demo serve test test-full check bench bench-peers notebooks oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -30,6 +30,9 @@ check: $(VENV)/.dev  ## format, lint, types, the arrows between packages: second
 
 bench: $(VENV)/.dev  ## speed, as ratios against a rival in the same run
 	@for file in benchmarks/[a-z]*.py; do case $$file in */report.py) ;; *) $(BIN)/python -m $$(echo $${file%.py} | tr / .) $(ARGS) || exit 1;; esac; done
+
+bench-peers: $(VENV)/.dev  ## training against SAELens, in the environment that `make oracles` makes
+	$(BIN)/python -m benchmarks.peers.against_saelens $(ARGS)
 
 notebooks: $(VENV)/.dev  ## executed .ipynb of every notebook in notebooks/built/
 	$(BIN)/python -m notebooks.build $(ARGS)

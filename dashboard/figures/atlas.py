@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import Theme, colour_bar, escape, styled
 
-COLOUR_BY = ("cluster", "density", "value")
+COLOUR_BY = ("cluster", "density", "value", "kept")
 MAX_LABELS = 24
 
 
@@ -25,6 +25,8 @@ class Points:
     cluster: np.ndarray
     density: np.ndarray
     value: np.ndarray
+    kept: np.ndarray
+    """share of its true neighbours that are near it on the map; NaN in maps made before it was measured"""
     item: np.ndarray
     labels: list[str]
 
@@ -32,7 +34,7 @@ class Points:
 def atlas_map(
     points: Points, clusters: list[dict[str, Any]], colours: Theme, *, colour_by: str, value_name: str
 ) -> go.Figure:
-    """The map, coloured by cluster, local density or value, with the names of the largest clusters over it."""
+    """The map, coloured by cluster, local density, value or truth, with the names of the largest clusters over it."""
     figure = go.Figure()
     figure.add_scattergl(
         x=points.x,
@@ -102,9 +104,9 @@ def _colouring(points: Points, colours: Theme, colour_by: str, value_name: str) 
             "cmax": last,
             "colorscale": [(i / last, colour) for i, colour in enumerate(palette)],
         }
-    shown = points.density if colour_by == "density" else points.value
-    title = "local density (rank)" if colour_by == "density" else value_name
-    low, high = np.nanpercentile(shown, [1, 99]) if len(shown) else (0.0, 1.0)
+    titles = {"density": "local density (rank)", "kept": "true neighbours kept", "value": value_name}
+    shown, title = getattr(points, colour_by), titles[colour_by]
+    low, high = np.nanpercentile(shown, [1, 99]) if np.isfinite(shown).any() else (0.0, 1.0)
     return {
         "color": shown,
         "cmin": float(low),

@@ -20,7 +20,7 @@ _DIMMED, _FULL = 0.1, 0.85
 def layout(
     context: Context, name: str | None = None, colour: str = "cluster", q: str = "", point: str = "", **_: Any
 ) -> html.Div:
-    """`/atlas/<name>?colour=cluster|density|value&q=<search>&point=<index>`."""
+    """`/atlas/<name>?colour=cluster|density|value|kept&q=<search>&point=<index>`."""
     manifest = view.choose(context.workspace, name)
     view.check_colour(colour, COLOUR_BY)
     chosen = whole_number(point)

@@ -13,15 +13,26 @@ from interp.artifacts import Manifest
 
 
 def quality_panel(manifest: Manifest) -> html.Section:
-    """Trustworthiness and recall, each with what it means."""
+    """How much of the full space the map keeps, each number with what it means."""
     s = manifest.summary
     trust, recall = s.get("trustworthiness"), s.get("recall_at_15")
+    continuity, triplets = s.get("continuity"), s.get("triplet_accuracy")
     lines = []
     if recall is not None:
         lines.append(f"Of each point's 15 true neighbours the map keeps {recall:.0%} among the 15 nearest.")
     if trust is not None:
         lines.append(f"Neighbours on the map are true ones to {trust:.2f} (1: all of them, 0.5: as good as chance).")
-    lines.append("So read regions, not distances.")
+    if continuity is not None:
+        lines.append(f"True neighbours lie together on the map to {continuity:.2f} (by the same measure).")
+    if triplets is not None:
+        lines.append(
+            f"Which of two points is nearer to a third, the map says rightly in {triplets:.0%} (chance: 50 %)."
+        )
+    lines.append("So read regions, not distances; colour by “kept” to see where the map is true.")
+    if s.get("neighbours") == "approximate":
+        lines.append(
+            f"Neighbour lists were searched, not counted out: they hold {s['neighbours_recall']:.0%} of the true ones."
+        )
     numbers = [
         stat("points", f"{s.get('n_points', 0):,}"),
         stat("from dimensions", f"{s.get('d', 0):,}"),

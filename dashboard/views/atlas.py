@@ -104,7 +104,9 @@ def _points(path: Path, content_hash: str) -> Points:
     """`content_hash` is in the key so that a rebuilt map is read anew."""
     table = Workspace(path.parent).query("select * from p order by point", p=path)
     column = {name: table[name].to_numpy() for name in ("x", "y", "cluster", "density", "value", "item")}
-    floats = {name: column[name].astype(np.float32) for name in ("x", "y", "density", "value")}
+    unknown = np.full(len(table), np.nan, np.float32)
+    column["kept"] = table["kept"].to_numpy() if "kept" in table.column_names else unknown
+    floats = {name: column[name].astype(np.float32) for name in ("x", "y", "density", "value", "kept")}
     labels = [label or "" for label in table["label"].to_pylist()]
     return Points(**floats, cluster=column["cluster"], item=column["item"], labels=labels)
 

@@ -1,6 +1,6 @@
 """The atlas folder: a map of vectors, its regions, the true neighbours, and how much the map keeps.
 
-1. exact nearest neighbours in the full space (`neighbours`)
+1. nearest neighbours in the full space, exact (`neighbours`) or for many vectors nearly so (`approximate`)
 2. positions (`layout`)
 3. quality against the full space (`quality`)
 4. clusters, their words, local density (`regions`)
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, write_table
+from interp.atlas.approximate import Found, find_neighbours
 from interp.atlas.layout import METHODS, Layout, lay_out
-from interp.atlas.neighbours import METRICS, Neighbours, check_vectors, nearest_neighbours
-from interp.atlas.quality import K, Quality, measure_quality
+from interp.atlas.neighbours import METRICS, Neighbours, check_vectors
+from interp.atlas.quality import K, Quality, kept_neighbours, measure_quality
 from interp.atlas.regions import NOISE, Region, describe_regions, find_clusters, local_density
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError, UnknownNameError
@@ -38,7 +39,7 @@ def build_atlas(
     value_name: str,
     item_kind: str,
     metric: str = "cosine",
-    method: str = "umap-learn",
+    method: str = "umap",
     n_neighbors: int = 15,
     min_dist: float = 0.1,
     seed: int = 0,
@@ -51,8 +52,8 @@ def build_atlas(
     """Write `points`, `clusters` and `neighbours` tables for `vectors [n, d]`; returns the manifest.
 
     `labels`, `items` and `values` describe the vectors one by one; `max_points` keeps a seeded uniform sample of them.
-    The same seed and thread count give the same map. Raises `ConfigError` (no vectors, lengths or settings that do not
-    fit), `UnknownNameError` (method, metric), `NonFiniteError` naming the row with NaN.
+    The same seed gives the same map, with `umap` and `pca` for any number of threads. Raises `ConfigError` (no vectors,
+    lengths or settings that do not fit), `UnknownNameError` (method, metric), `NonFiniteError` naming the row with NaN.
     """
     config = {
         "source": source,
@@ -68,19 +69,33 @@ def build_atlas(
     chosen = choose_points(len(vectors), max_points, seed)
     vectors = vectors[chosen].float()
     labels = [labels[i] for i in chosen.tolist()]
-    neighbours = nearest_neighbours(vectors, max(n_neighbors, K), metric=metric, progress=progress)
-    near = Neighbours(neighbours.indices[:, :n_neighbors], neighbours.distances[:, :n_neighbors])
-    layout = lay_out(vectors, near, method=method, min_dist=min_dist, seed=derive_seed(seed, "layout"))
-    quality = measure_quality(
-        vectors, layout.positions, neighbours, metric=metric, generator=make_generator(seed, "quality")
+    found = find_neighbours(
+        vectors,
+        n_neighbors,
+        metric=metric,
+        generator=make_generator(seed, "neighbours"),
+        progress=stage(progress, "neighbours"),
     )
+    near = found.neighbours
+    layout = lay_out(
+        vectors,
+        near,
+        method=method,
+        metric=metric,
+        min_dist=min_dist,
+        seed=derive_seed(seed, "layout"),
+        progress=stage(progress, "layout"),
+    )
+    quality = measure_quality(vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
     clusters = find_clusters(layout.positions, generator=make_generator(seed, "clusters"))
     regions = describe_regions(layout.positions, clusters, labels)
     index = chosen.numpy()
-    write_points(draft.path, layout.positions, clusters, labels, np.asarray(items)[index], np.asarray(values)[index])
+    kept = kept_neighbours(near.indices, layout.positions)
+    described = (labels, np.asarray(items)[index], np.asarray(values)[index], kept)
+    write_points(draft.path, layout.positions, clusters, *described)
     write_regions(draft.path, regions)
     write_neighbours(draft.path, near, cosines_of(near, vectors, metric))
-    summary = summarise(layout, quality, clusters, vectors, n_given=len(items))
+    summary = summarise(layout, found, quality, clusters, vectors, n_given=len(items))
     summary |= {"n_clusters": len(regions), "value_name": value_name, "item_kind": item_kind, "features": features}
     return draft.finish(summary=summary, parents=parents or {}, threads=torch.get_num_threads())
 
@@ -100,6 +115,13 @@ def build_from_source(given: AtlasSource, folder: Path, **settings: Any) -> Mani
         features=given.features,
         **settings,
     )
+
+
+def stage(progress: Progress | None, name: str) -> Progress | None:
+    """The same progress, saying which part of the work it is."""
+    if progress is None:
+        return None
+    return lambda done, total, info: progress(done, total, {"step": name, **info})
 
 
 def check_settings(vectors: Tensor, labels: list[str], items, values, config: dict[str, Any]) -> None:
@@ -127,7 +149,7 @@ def choose_points(n: int, max_points: int | None, seed: int) -> Tensor:
 
 
 def summarise(
-    layout: Layout, quality: Quality | None, clusters: np.ndarray, vectors: Tensor, *, n_given: int
+    layout: Layout, found: Found, quality: Quality | None, clusters: np.ndarray, vectors: Tensor, *, n_given: int
 ) -> dict[str, Any]:
     """What a person would ask first; `notes` says whatever is not as asked for."""
     notes = [layout.note] if layout.note else []
@@ -141,15 +163,25 @@ def summarise(
         "d": vectors.shape[1],
         "layout": layout.method,
         "trustworthiness": quality and round(quality.trustworthiness, 4),
+        "continuity": quality and round(quality.continuity, 4),
         "recall_at_15": quality and round(quality.recall, 4),
+        "triplet_accuracy": quality and round(quality.triplets, 4),
         "quality_sample": quality and quality.sample,
+        "neighbours": found.how,
+        "neighbours_recall": round(found.recall, 4),
         "noise_share": round(float((clusters == NOISE).mean()), 4),
         "notes": notes,
     }
 
 
 def write_points(
-    folder: Path, positions: np.ndarray, clusters: np.ndarray, labels: list[str], items: np.ndarray, values: np.ndarray
+    folder: Path,
+    positions: np.ndarray,
+    clusters: np.ndarray,
+    labels: list[str],
+    items: np.ndarray,
+    values: np.ndarray,
+    kept: np.ndarray,
 ) -> None:
     import pyarrow as pa
 
@@ -162,6 +194,7 @@ def write_points(
         "density": pa.array(local_density(positions), pa.float32()),
         "item": pa.array(items, pa.int32()),
         "value": pa.array(values, pa.float32()),
+        "kept": pa.array(kept, pa.float32()),
     }
     write_table(folder / "points.parquet", pa.table(columns))
 

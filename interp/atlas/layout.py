@@ -1,21 +1,32 @@
 """Two dimensions for each vector.
 
-`umap-learn` (McInnes, Healy & Melville 2018) lays out our exact neighbours from a principal-component start: no
-approximate neighbour search, no spectral start that fails on disconnected graphs. With a seed it runs on one thread,
-and the same seed gives the same map on the same machine.
+| method | |
+|---|---|
+| `umap` | our own engine (`engine`): parallel, and the same map to the bit for any number of threads |
+| `umap-learn` | the reference (McInnes, Healy & Melville 2018), on one thread since it is seeded |
+| `tsne` | scikit-learn's t-SNE (van der Maaten & Hinton 2008): keeps more near neighbours, takes far longer |
+| `pca` | the first two principal components: no structure that is not linear, nothing random |
+
+All start at the principal components: no spectral start that fails on graphs of several parts.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from interp.atlas.engine import move_points
+from interp.atlas.fuzzy import fuzzy_graph
 from interp.atlas.neighbours import Neighbours
 from interp.errors import ConfigError, UnknownNameError
+from interp.runtime import make_generator
 
-METHODS = ("umap-learn", "pca")
+METHODS = ("umap", "umap-learn", "tsne", "pca")
 FEWEST_FOR_UMAP = 10
+
+Progress = Callable[[int, int, dict], None]
 
 
 class Layout(NamedTuple):
@@ -30,7 +41,14 @@ class Layout(NamedTuple):
 
 
 def lay_out(
-    vectors: Tensor, neighbours: Neighbours, *, method: str = "umap-learn", min_dist: float = 0.1, seed: int = 0
+    vectors: Tensor,
+    neighbours: Neighbours,
+    *,
+    method: str = "umap",
+    metric: str = "cosine",
+    min_dist: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Layout:
     """Positions for `vectors [n, d]`, given their neighbours in the full space.
 
@@ -47,8 +65,17 @@ def lay_out(
     if method == "pca":
         return Layout(start, "pca", "")
     if len(vectors) < FEWEST_FOR_UMAP:
-        return Layout(start, "pca", f"{len(vectors)} points are too few for UMAP; principal components instead")
-    return Layout(_umap(start, neighbours, min_dist, seed), "umap-learn", "")
+        return Layout(start, "pca", f"{len(vectors)} points are too few for {method}; principal components instead")
+    if method == "umap":
+        generator = make_generator(seed, "start")
+        positions = move_points(
+            fuzzy_graph(neighbours), spread(start, generator), min_dist=min_dist, seed=seed, progress=progress
+        )
+    elif method == "tsne":
+        positions = _tsne(vectors, start, metric, seed)
+    else:
+        positions = _umap_learn(start, neighbours, min_dist, seed)
+    return Layout(positions, method, "")
 
 
 def principal_components(vectors: Tensor, k: int) -> np.ndarray:
@@ -67,7 +94,7 @@ def principal_components(vectors: Tensor, k: int) -> np.ndarray:
     return np.pad(scores, ((0, 0), (0, k - scores.shape[1])))
 
 
-def _umap(start: np.ndarray, neighbours: Neighbours, min_dist: float, seed: int) -> np.ndarray:
+def _umap_learn(start: np.ndarray, neighbours: Neighbours, min_dist: float, seed: int) -> np.ndarray:
     from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
 
     n = len(start)
@@ -81,13 +108,26 @@ def _umap(start: np.ndarray, neighbours: Neighbours, min_dist: float, seed: int)
     a, b = find_ab_params(1.0, min_dist)
     positions, _ = simplicial_set_embedding(
         start, graph, n_components=2, initial_alpha=1.0, a=a, b=b, gamma=1.0, negative_sample_rate=5, n_epochs=None,
-        init=_spread(start, random), random_state=random, metric="euclidean", metric_kwds={}, densmap=False,
-        densmap_kwds={}, output_dens=False, parallel=False,
+        init=spread(start, make_generator(seed, "start")), random_state=random, metric="euclidean", metric_kwds={},
+        densmap=False, densmap_kwds={}, output_dens=False, parallel=False,
     )  # fmt: skip
     return np.asarray(positions, dtype=np.float32)
 
 
-def _spread(start: np.ndarray, random: "np.random.RandomState") -> np.ndarray:
-    """The start scaled to 10 units, with a little noise so that equal points can part."""
-    scaled = start * (10.0 / max(float(np.abs(start).max()), 1e-30))
-    return (scaled + random.normal(scale=1e-4, size=start.shape)).astype(np.float32)
+def _tsne(vectors: Tensor, start: np.ndarray, metric: str, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    found = TSNE(
+        perplexity=min(30, (len(vectors) - 1) / 3),
+        init=start * (1e-4 / max(float(start[:, 0].std()), 1e-30)),  # type: ignore[arg-type]  # Kobak & Berens 2019
+        metric=metric,
+        random_state=seed % 2**32,
+    ).fit_transform(vectors.numpy())
+    return np.asarray(found, dtype=np.float32)
+
+
+def spread(start: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    """The start, each axis scaled to 0 to 10 as umap-learn does, with a little noise so that equal points can part."""
+    low, wide = start.min(0), np.ptp(start, axis=0)
+    scaled = (start - low) * (10.0 / np.where(wide > 0, wide, 1))
+    return (scaled + 1e-4 * torch.randn(start.shape, generator=generator).numpy()).astype(np.float32)

@@ -88,7 +88,9 @@ def record(
     with ranks.checked():
         settings = _settings(model, hook_points, n_tokens, context_length, bos, dtype, batch_size, shard_contexts)
         widths = probe_widths(model, settings.hook_points)
-        config = _manifest_config(model, documents, settings, model_name, seed) | ({"live": True} if live else {})
+        config = _manifest_config(model, documents, settings, model_name, seed)
+        if live:
+            config["live"] = True
         if ranks.first:
             needed = bytes_needed({} if live else widths, settings.expected_rows, settings.dtype)
             check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))

@@ -240,7 +240,7 @@ def test_pair_map_keeps_the_largest_parts_in_their_order():
 
 def points(n: int) -> Points:
     rng = np.random.default_rng(0)
-    xy, floats = rng.normal(size=(2, n)).astype(np.float32), rng.random((2, n)).astype(np.float32)
+    xy, floats = rng.normal(size=(2, n)).astype(np.float32), rng.random((3, n)).astype(np.float32)
     cluster = rng.integers(-1, 30, n).astype(np.int32)
     labels = [HOSTILE[i % len(HOSTILE)] for i in range(n)]
     return Points(*xy, cluster, *floats, np.arange(n), labels)

@@ -95,15 +95,16 @@ def test_neighbours_by_distance_still_show_their_cosines(planted, tmp_path: Path
 def test_the_tables_have_the_documented_columns(planted):
     folder, *_, manifest = planted
     columns = {name: pq.read_schema(folder / f"{name}.parquet").names for name in ("points", "clusters", "neighbours")}
-    assert columns["points"] == ["point", "x", "y", "label", "cluster", "density", "item", "value"]
+    assert columns["points"] == ["point", "x", "y", "label", "cluster", "density", "item", "value", "kept"]
     assert columns["clusters"] == ["cluster", "label", "size", "x", "y", "x_min", "x_max", "y_min", "y_max"]
     assert columns["neighbours"] == ["point", "neighbours", "cosines"]
     documented = {
-        "n_points", "d", "trustworthiness", "recall_at_15", "quality_sample", "n_clusters", "value_name", "item_kind",
+        "n_points", "d", "trustworthiness", "continuity", "recall_at_15", "triplet_accuracy", "quality_sample",
+        "neighbours", "neighbours_recall", "n_clusters", "value_name", "item_kind",
         "features",
     }  # fmt: skip
     assert documented <= manifest.summary.keys()
-    assert read_manifest(folder).config["method"] == "umap-learn"
+    assert read_manifest(folder).config["method"] == "umap"
 
 
 def test_the_same_seed_gives_the_same_map_and_another_seed_another(planted, tmp_path: Path):
@@ -162,7 +163,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path):
     with pytest.raises(ConfigError, match="as many labels"):
         build(good, tmp_path / "a", ["only one"])
     with pytest.raises(UnknownNameError, match="method"):
-        build(good, tmp_path / "a", method="tsne")
+        build(good, tmp_path / "a", method="isomap")
     with pytest.raises(UnknownNameError, match="metric"):
         build(good, tmp_path / "a", metric="manhattan")
     for wrong in ({"n_neighbors": 1}, {"max_points": 0}):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from interp.atlas.layout import lay_out, principal_components
 from interp.atlas.neighbours import nearest_neighbours
-from interp.atlas.quality import measure_quality
+from interp.atlas.quality import kept_neighbours, measure_quality
 from interp.atlas.regions import NOISE, cluster_words, describe_regions, find_clusters, local_density, words_of
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 
@@ -70,31 +70,33 @@ def test_trustworthiness_equals_scikit_learn(metric: str):
 
     x = torch.randn(200, 10, generator=generator())
     positions = (x[:, :2] + 0.5 * torch.randn(200, 2, generator=generator(1))).numpy()
-    neighbours = nearest_neighbours(x, 15, metric=metric)
-    found = measure_quality(x, positions, neighbours, metric=metric, generator=generator(), sample=200)
+    found = measure_quality(x, positions, metric=metric, generator=generator(), sample=200)
     assert found is not None
     assert found.trustworthiness == pytest.approx(trustworthiness(x.numpy(), positions, n_neighbors=15, metric=metric))
+    if metric == "euclidean":  # continuity is the same measure with the spaces exchanged
+        exchanged = trustworthiness(positions, x.numpy(), n_neighbors=15, metric=metric)
+        assert found.continuity == pytest.approx(exchanged)
 
 
 def test_a_map_that_is_the_space_is_perfect_and_a_shuffled_one_is_chance():
     x = torch.randn(400, 2, generator=generator())
-    neighbours = nearest_neighbours(x, 15, metric="euclidean")
-    perfect = measure_quality(x, x.numpy(), neighbours, metric="euclidean", generator=generator())
+    perfect = measure_quality(x, x.numpy(), metric="euclidean", generator=generator())
     assert perfect is not None
-    assert perfect.trustworthiness == 1
-    assert perfect.recall == 1
+    assert perfect[:4] == (1, 1, 1, 1)
     shuffled = x[torch.randperm(400, generator=generator(1))].numpy()
-    chance = measure_quality(x, shuffled, neighbours, metric="euclidean", generator=generator())
+    chance = measure_quality(x, shuffled, metric="euclidean", generator=generator())
     assert chance is not None
     assert chance.trustworthiness == pytest.approx(0.5, abs=0.06)
+    assert chance.continuity == pytest.approx(0.5, abs=0.06)
     assert chance.recall == pytest.approx(15 / 399, abs=0.02)
+    assert chance.triplets == pytest.approx(0.5, abs=0.06)
+    kept = kept_neighbours(nearest_neighbours(x, 15, metric="euclidean").indices, x.numpy())
+    assert (kept == 1).all()
 
 
 def test_quality_of_a_handful_of_points_is_not_claimed():
     x = torch.randn(20, 3)
-    assert (
-        measure_quality(x, x[:, :2].numpy(), nearest_neighbours(x, 15), metric="cosine", generator=generator()) is None
-    )
+    assert measure_quality(x, x[:, :2].numpy(), metric="cosine", generator=generator()) is None
 
 
 def planted_map(n_clusters: int = 6, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +184,7 @@ def test_settings_that_do_not_exist_are_refused():
     x = torch.randn(30, 4)
     near = nearest_neighbours(x, 5)
     with pytest.raises(UnknownNameError, match="layout method"):
-        lay_out(x, near, method="tsne")
+        lay_out(x, near, method="isomap")
     with pytest.raises(ConfigError, match="min_dist"):
         lay_out(x, near, min_dist=2)
     with pytest.raises(UnknownNameError, match="metric"):

@@ -21,8 +21,9 @@ class Atlas(Options):
     """embeddings:MODEL, sae:NAME, recording:NAME or file:PATH."""
     metric: Literal["cosine", "euclidean"] = "cosine"
     """How alike is measured."""
-    method: Literal["umap-learn"] = "umap-learn"
-    """The layout."""
+    method: Literal["umap", "umap-learn", "tsne", "pca"] = "umap"
+    """umap: ours, on all cores and the same for any number of them; umap-learn: the reference, on one; tsne: keeps more
+    near neighbours, takes far longer; pca: two principal components."""
     n_neighbors: int = 15
     """Neighbours that shape the map: fewer shows detail, more shows the large view."""
     min_dist: float = 0.1

@@ -1,0 +1,42 @@
+"""Trains the same TopK SAE with ours, in a process of its own, and prints what `saelens_training.py` prints.
+
+python -m benchmarks.peers.our_training RECORDING FOLDER SETTINGS_JSON
+"""
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from interp.recording.store import Recording
+from saes.config import TopKConfig, TrainConfig
+from saes.evaluate import evaluate_on_recording
+from saes.kernels.compiled import CompiledOps
+from saes.train import train_sae
+
+
+def main(recording_folder: str, folder: str, settings: dict) -> None:
+    torch.set_num_threads(settings["threads"])
+    assert CompiledOps  # imported before memory is first read, as the other side's libraries are
+    recording = Recording(recording_folder)
+    train = TrainConfig(tokens=settings["tokens"], batch_size=settings["batch_size"], seed=settings["seed"])
+    before = peak_mb()
+    wall, cpu = time.perf_counter(), time.process_time()
+    config = TopKConfig(d_sae=settings["d_sae"], k=settings["k"])
+    sae = train_sae(recording, settings["hook_point"], config, train, Path(folder))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    memory = peak_mb() - before
+    found = evaluate_on_recording(sae, recording, heldout_fraction=train.heldout_fraction)
+    print(json.dumps({"tokens": settings["tokens"], "wall": wall, "cpu": cpu, "memory_mb": memory,
+                      "fvu": found.fvu, "l0": found.l0}))  # fmt: skip
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

@@ -1,0 +1,110 @@
+"""Our own layout of UMAP's fuzzy graph: parallel, and the same to the bit for any number of threads.
+
+UMAP (McInnes, Healy & Melville 2018) walks over edges and moves both ends, so threads race or one thread must do it
+all. Here each point moves itself, by the same forces, on the same schedule:
+
+    attraction   2 a b d^(2b - 2) / (1 + a d^2b)        towards the other end of a tie
+    repulsion    2 b / ((.001 + d^2) (1 + a d^2b))      from five random points for every tie used
+
+An epoch moves the points in `TURNS` turns. Within one turn all see where the others were, across turns they see where
+the others are: with a single turn (everyone moves at once) maps keep fewer of their true neighbours. Points take their
+turns in an order drawn at random: vocabularies are sorted by frequency, and in that order a map of one keeps a tenth
+fewer.
+Forces are read from a table over the bits of the squared distance, 128 entries per octave, instead of two powers.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from interp.atlas.fuzzy import FuzzyGraph
+
+TURNS = 16
+FEW_POINTS = 10_000
+"""Up to so many, 500 epochs instead of 200, as in umap-learn."""
+AT_ONCE = 10
+"""Epochs between two reports of progress."""
+
+Progress = Callable[[int, int, dict], None]
+
+
+def epochs_for(n: int) -> int:
+    """How long a map of `n` points is laid out."""
+    return 500 if n <= FEW_POINTS else 200
+
+
+def move_points(
+    graph: FuzzyGraph,
+    start: np.ndarray,
+    *,
+    min_dist: float,
+    seed: int,
+    n_epochs: int | None = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Positions `[n, 2]` float32 of `graph`'s points, from `start`, which stays as it is.
+
+    Ties too weak to be used once are left out. `progress(epoch, n_epochs, {})` may raise to stop.
+    """
+    from interp.atlas.kernels import run_epochs
+    from interp.compiled import run_compiled
+
+    total = n_epochs or epochs_for(graph.n)
+    attraction, repulsion = force_tables(*curve(min_dist))
+    order = np.random.default_rng(seed).permutation(graph.n)
+    graph = reordered(graph, order)
+    rates = graph.weights / max(float(graph.weights.max(initial=0)), 1e-30)
+    used = rates * total >= 1
+    starts = np.concatenate([[0], np.cumsum(used)])[graph.starts]
+    ties = (starts, graph.others[used], rates[used])
+    positions = np.ascontiguousarray(start[order], dtype=np.float32)
+    moved = np.empty_like(positions)
+    for first in range(0, total, AT_ONCE):
+        last = min(first + AT_ONCE, total)
+        run_compiled(
+            run_epochs, positions, moved, *ties, attraction, repulsion, first, last, total, seed % 2**63, TURNS
+        )
+        if progress is not None:
+            progress(last, total, {})
+    found = np.empty_like(positions)
+    found[order] = positions
+    return found
+
+
+def reordered(graph: FuzzyGraph, order: np.ndarray) -> FuzzyGraph:
+    """The same graph with point `order[i]` as its point `i`."""
+    import scipy.sparse as sparse
+
+    rows = sparse.csr_matrix((graph.weights, graph.others, graph.starts), shape=(graph.n, graph.n))[order]
+    place = np.empty(graph.n, np.int32)
+    place[order] = np.arange(graph.n, dtype=np.int32)
+    rows.indices = place[rows.indices]
+    rows.sort_indices()
+    return FuzzyGraph(rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data.astype(np.float32))
+
+
+def curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
+    """`a` and `b` for which `1 / (1 + a d^2b)` is nearest to 1 up to `min_dist` and `exp(-(d - min_dist) / spread)`
+    beyond (section 3.2; the same least squares as umap-learn's)."""
+    from scipy.optimize import curve_fit
+
+    d = np.linspace(0, spread * 3, 300)
+    wanted = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
+    (a, b), _ = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), d, wanted)
+    return float(a), float(b)
+
+
+def force_tables(a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
+    """Attraction and repulsion, `[2^15]` float32 each, by the upper 15 bits of a squared distance (a positive float32).
+
+    Both are 0 at distance 0, and at what is no number.
+    """
+    bits = (np.arange(1 << 15, dtype=np.int64) << 16) + (1 << 15)
+    with np.errstate(all="ignore"):
+        squared = bits.astype(np.int32).view(np.float32).astype(np.float64)
+        attraction = 2 * a * b * squared ** (b - 1) / (1 + a * squared**b)
+        repulsion = 2 * b / ((0.001 + squared) * (1 + a * squared**b))
+    for table in (attraction, repulsion):
+        table[~np.isfinite(squared) | ~np.isfinite(table)] = 0
+        table[0] = 0
+    return attraction.astype(np.float32), repulsion.astype(np.float32)

@@ -1,0 +1,147 @@
+"""Compiled loops of the map: memberships of the fuzzy graph, epochs of the layout. Imports numba: import it lazily.
+
+Every loop gives each point to one thread, which writes that point only and draws its random numbers from a counter
+`(seed, epoch, point)`. So the numbers do not depend on how many threads there are.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+FAST = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
+SMALLEST_SCALE = 1e-3
+"""of sigma, as a share of the mean distance"""
+
+
+@njit(cache=True, parallel=True, fastmath=FAST)
+def memberships(distances, overall_mean, out):
+    """`out[i, j] = exp(-(d - rho) / sigma)` with sigma by bisection; `distances [n, k]` rise along a row."""
+    n, k = distances.shape
+    target = np.log2(k + 1.0)
+    for i in prange(n):
+        rho, total = 0.0, 0.0
+        for j in range(k):
+            total += distances[i, j]
+            if rho == 0.0 and distances[i, j] > 0.0:
+                rho = float(distances[i, j])
+        low, high, sigma = 0.0, np.inf, 1.0
+        for _ in range(64):
+            reached = 0.0
+            for j in range(k):
+                beyond = distances[i, j] - rho
+                reached += np.exp(-beyond / sigma) if beyond > 0.0 else 1.0
+            if abs(reached - target) < 1e-5:
+                break
+            if reached > target:
+                high = sigma
+                sigma = (low + high) / 2
+            else:
+                low = sigma
+                sigma = sigma * 2 if high == np.inf else (low + high) / 2
+        sigma = max(sigma, SMALLEST_SCALE * (total / k if rho > 0.0 else overall_mean), 1e-30)
+        for j in range(k):
+            beyond = distances[i, j] - rho
+            out[i, j] = np.exp(-beyond / sigma) if beyond > 0.0 else 1.0
+
+
+@njit(inline="always")
+def _mixed(x):
+    """splitmix64's finaliser (Steele, Lea & Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(inline="always")
+def _clipped(x):
+    return min(max(x, np.float32(-4.0)), np.float32(4.0))
+
+
+@njit(inline="always")
+def _entry(squared):
+    """Where a squared distance lies in the tables of forces: its exponent and the first seven bits of its mantissa."""
+    return np.float32(squared).view(np.int32) >> 16
+
+
+@njit(cache=True, parallel=True, fastmath=FAST)
+def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, first, last, total, seed, turns):
+    """Epochs `first` to `last` of `total`, in place on `positions [n, 2]`; `moved` is room of the same shape.
+
+    An epoch has `turns` turns: in turn `t` the points `t, t + turns, ...` move, seeing the others where they are and
+    each other where they were when the turn began. A tie is used in a share `rates` of the epochs; it draws its point
+    twice (once for each of its ends, as the edge of UMAP does) and pushes it from five random points.
+    """
+    n = positions.shape[0]
+    for epoch in range(first, last):
+        alpha = np.float32(1.0 - epoch / total)
+        for turn in range(turns):
+            members = (n - turn + turns - 1) // turns
+            for member in prange(members):
+                i = turn + member * turns
+                key = np.uint64(seed) + np.uint64(epoch) * np.uint64(0x9E3779B97F4A7C15)
+                state = _mixed(key + np.uint64(i) * np.uint64(0xD1B54A32D192ED03))
+                x, y = positions[i, 0], positions[i, 1]
+                for tie in range(starts[i], starts[i + 1]):
+                    if int((epoch + 1) * rates[tie]) <= int(epoch * rates[tie]):
+                        continue
+                    other_x, other_y = positions[others[tie], 0], positions[others[tie], 1]
+                    dx, dy = x - other_x, y - other_y
+                    force = attraction[_entry(dx * dx + dy * dy)]
+                    x -= np.float32(2.0) * alpha * _clipped(force * dx)
+                    y -= np.float32(2.0) * alpha * _clipped(force * dy)
+                    for _ in range(5):
+                        state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+                        j = np.int64(((state >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+                        dx, dy = x - positions[j, 0], y - positions[j, 1]
+                        force = repulsion[_entry(dx * dx + dy * dy)]  # 0 at distance 0: a point does not push itself
+                        x += alpha * _clipped(force * dx)
+                        y += alpha * _clipped(force * dy)
+                moved[i, 0], moved[i, 1] = x, y
+            for member in prange(members):
+                i = turn + member * turns
+                positions[i, 0], positions[i, 1] = moved[i, 0], moved[i, 1]
+
+
+@njit(cache=True, parallel=True, fastmath=FAST)
+def neighbours_of_neighbours(points, squares, factor, indices, values, found, closest):
+    """For every point the `k` closest of its neighbours and theirs: `found`, `closest [n, k]`, closest first.
+
+    Closeness is `factor * x . y - squares[y]`. Equally close: the lower number first. Reads the lists as they were.
+    """
+    n, k = indices.shape
+    d = points.shape[1]
+    for i in prange(n):
+        pool = np.empty(k * k, np.int64)
+        size = 0
+        for a in range(k):
+            for b in range(k):
+                other = indices[indices[i, a], b]
+                if other != i:
+                    pool[size] = other
+                    size += 1
+        pool = np.sort(pool[:size])
+        best, near = found[i], closest[i]
+        for a in range(k):
+            best[a], near[a] = indices[i, a], values[i, a]
+        before = -1
+        for place in range(size):
+            other = pool[place]
+            if other == before:
+                continue
+            before = other
+            dot = np.float32(0)
+            for c in range(d):
+                dot += points[i, c] * points[other, c]
+            close = factor * dot - squares[other]
+            last = k - 1
+            if close < near[last] or (close == near[last] and other >= best[last]):
+                continue
+            known = False
+            for a in range(k):
+                known = known or best[a] == other
+            if known:
+                continue
+            at = last
+            while at > 0 and (near[at - 1] < close or (near[at - 1] == close and best[at - 1] > other)):
+                near[at], best[at] = near[at - 1], best[at - 1]
+                at -= 1
+            near[at], best[at] = close, other
