@@ -152,3 +152,8 @@ def test_light_modules_load_nothing_heavy(module):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120, check=True
     )
     assert out.stdout.strip() == "", f"{module} loads {out.stdout.strip()}"
+
+
+def test_no_two_test_modules_share_a_name():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names)), "pytest imports them by name alone"

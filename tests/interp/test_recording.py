@@ -197,6 +197,7 @@ def test_documents_without_tokens_are_skipped_but_counted_in_the_numbering(tiny_
     assert [(d.document, d.id) for d in Recording(tmp_path / "r").documents()] == [(0, "a"), (2, "c")]
 
 
+@pytest.mark.slow
 def test_peak_memory_does_not_grow_with_the_number_of_tokens(tmp_path: Path) -> None:
     few, many = (_peak_megabytes(tmp_path / str(n), n) for n in (60_000, 240_000))
     # 240k tokens are 61 MB of activations a hook point; holding them would show

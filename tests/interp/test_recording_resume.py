@@ -61,6 +61,7 @@ def kill_after_shards(folder: Path, n_shards: int, delay: float) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_ends_with_the_same_bytes(whole: Manifest, tmp_path: Path, one_thread: None) -> None:
     folder = tmp_path / "recording"
     moments = random.Random(20)

@@ -328,6 +328,7 @@ def end_and_resume(done: Path, name: str, ends: list[tuple[str, int, int, int]],
     return folder
 
 
+@pytest.mark.slow
 def test_a_rank_killed_in_a_step_leaves_the_step_before_and_the_run_resumes_bit_for_bit(done):
     folder = end_and_resume(done, "killed", [("killed", 1, 13, 13)])
     assert weights_apart(folder, done / "saes" / "two") == 0

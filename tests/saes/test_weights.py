@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from test_kinds import make_saes
 
 from interp.errors import CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
-from saes.kinds.base import Weights
+from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
+from saes.kinds.jumprelu import JumpReLUSAE
 from saes.weights.folder import CONFIG, WEIGHTS, check_model, load_sae, save_sae
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -185,3 +186,18 @@ def test_places_that_do_not_fit_a_crosscoder_are_refused(places, words, tmp_path
     edit_config(tmp_path, places=places)
     with pytest.raises(CorruptError, match=words):
         load_sae(tmp_path)
+
+
+def test_a_dictionary_stored_in_bfloat16_is_half_the_size_and_reads_back_rounded(tmp_path):
+    drawn = torch.Generator().manual_seed(0)
+    weights = Weights(*(torch.randn(shape, generator=drawn) for shape in ((32, 256), (256,), (256, 32), (32,))))
+    sae = JumpReLUSAE(weights, threshold=torch.full((256,), 0.3), metadata=SAEMetadata(model="m", hook_point="h"))
+    for dtype in ("float32", "bfloat16"):
+        save_sae(sae, tmp_path / dtype, dtype=dtype)
+    sizes = [(tmp_path / dtype / "sae_weights.safetensors").stat().st_size for dtype in ("float32", "bfloat16")]
+    assert sizes[1] < 0.6 * sizes[0]
+    found = load_sae(tmp_path / "bfloat16")
+    assert found.W_dec.dtype == torch.float32
+    torch.testing.assert_close(found.W_dec, sae.W_dec, rtol=2**-8, atol=0)
+    assert torch.equal(found.b_enc, sae.b_enc)
+    assert torch.equal(found.threshold, sae.threshold)
