@@ -4,15 +4,12 @@ Each row (a token) or latent is the work of one thread, in a fixed order, so the
 of threads. Active latents are in CSR form: those of row `r` are `latents[starts[r] : starts[r + 1]]`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
+from interp.compiled import run_compiled
 from saes.kernels import select
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import Active, AdamStep, Decoded, Gradients
@@ -181,7 +178,7 @@ class CompiledOps:
             return self._plain.select_topk(pre, k)
         shape, bits = (len(pre), k), _bits(pre)
         latents, out = np.empty(shape, np.int64), np.empty(shape, bits.dtype)
-        _run(select.topk_rows, bits, k, out, latents)
+        run_compiled(select.topk_rows, bits, k, out, latents)
         starts = np.arange(len(pre) + 1) * k
         return _active((starts, latents.ravel(), out.ravel()), pre.dtype)
 
@@ -189,13 +186,13 @@ class CompiledOps:
         """See `PlainOps.select_batch`."""
         if pre.dtype not in _BITS:
             return self._plain.select_batch(pre, n)
-        return _active(_run(select.topk_batch, _bits(pre), n), pre.dtype)
+        return _active(run_compiled(select.topk_batch, _bits(pre), n), pre.dtype)
 
     def select_above(self, pre: Tensor, threshold: Tensor) -> Active:
         """See `PlainOps.select_above`."""
         if pre.dtype not in _BITS:
             return self._plain.select_above(pre, threshold)
-        return _active(_run(select.above, _bits(pre), _bits(threshold.detach().to(pre.dtype))), pre.dtype)
+        return _active(run_compiled(select.above, _bits(pre), _bits(threshold.detach().to(pre.dtype))), pre.dtype)
 
     def decode(
         self, target: Tensor, W_dec: Tensor, active: Active, scale: float, ends: tuple[int, ...] = ()
@@ -209,28 +206,30 @@ class CompiledOps:
         )
         number = _scalar(scale / groups, target)
         if groups == 1:
-            _run(_decode, target, W_dec, *active, number, out.grad[0], out.grad_values, out.squared[0])
+            run_compiled(_decode, target, W_dec, *active, number, out.grad[0], out.grad_values, out.squared[0])
         else:
-            _run(_decode_nested, target, W_dec, *active, np.array(ends), number, *out)
+            run_compiled(_decode_nested, target, W_dec, *active, np.array(ends), number, *out)
         return out
 
     def weight_gradients(
         self, x: Tensor, decoded: Decoded, active: Active, slopes: Tensor, out: Gradients, ends: tuple[int, ...] = ()
     ) -> Tensor:
         """See `PlainOps.weight_gradients`."""
-        first, entries, rows, fired = _run(_by_latent, *active, slopes, len(out.b_enc))
+        first, entries, rows, fired = run_compiled(_by_latent, *active, slopes, len(out.b_enc))
         start = 0
         for grad, end in zip(decoded.grad, ends or (len(out.b_enc),), strict=True):
             mine = slice(start, end)
             gradients = (out.W_enc[mine], out.b_enc[mine], out.W_dec[mine])
-            _run(_weight_gradients, x, grad, active.values, slopes, first[start : end + 1], entries, rows, *gradients)
+            run_compiled(
+                _weight_gradients, x, grad, active.values, slopes, first[start : end + 1], entries, rows, *gradients
+            )
             start = end
         return torch.from_numpy(fired)
 
     def project(self, out: Gradients, W_dec: Tensor) -> float:
         """See `PlainOps.project`."""
         squared = self.buffer("norms", out.b_enc.shape, out.b_enc.dtype)
-        _run(_project, out.W_dec, W_dec, out.W_enc, out.b_enc, squared)
+        run_compiled(_project, out.W_dec, W_dec, out.W_enc, out.b_enc, squared)
         rest = (out.b_dec, *out.extra.values())
         return float(squared.double().sum() + sum(g.double().square().sum() for g in rest))
 
@@ -238,7 +237,7 @@ class CompiledOps:
         """See `PlainOps.adam`."""
         tensors = [t.view(-1, t.shape[-1]) for t in (weight, grad, *moments)]
         numbers = (step.shrink, step.rate, step.beta1, step.beta2, step.root_scale, step.eps)
-        _run(_adam, *tensors, *(_scalar(number, weight) for number in numbers), unit)
+        run_compiled(_adam, *tensors, *(_scalar(number, weight) for number in numbers), unit)
 
     def buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor that is reused from step to step: fresh memory costs more than filling it."""
@@ -246,18 +245,6 @@ class CompiledOps:
         if found is None or found.shape != torch.Size(shape) or found.dtype != dtype:
             found = self._buffers[name] = torch.empty(shape, dtype=dtype)
         return found
-
-
-def _run(kernel: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a kernel with tensors as arrays, on as many threads as torch uses."""
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, most))
-    if (
-        torch.get_num_threads() != threads
-    ):  # numba starts its threads at first use and resets OpenMP's number, torch's too
-        torch.set_num_threads(threads)
-    return kernel(*(a.numpy() if isinstance(a, Tensor) else a for a in arguments))
 
 
 def _scalar(number: float, like: Tensor) -> np.generic:
