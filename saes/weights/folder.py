@@ -6,7 +6,7 @@ that SAELens wrote load as well, where the settings are ones we know; others are
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors.torch import save_file
 
@@ -19,9 +19,15 @@ from saes.weights.saelens import CONFIG, WEIGHTS
 from saes.weights.selfcheck import recheck
 
 
-def save_sae(sae: SAE, folder: Path) -> None:
-    """Write `cfg.json` and `sae_weights.safetensors` into `folder`, each atomically. Weights must be finite."""
+def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+    """Write `cfg.json` and `sae_weights.safetensors` into `folder`, each atomically. Weights must be finite.
+
+    `bfloat16` halves the matrices for shipping, and rounds them (8 bits); vectors (biases, thresholds) stay float32. It
+    is read back as float32.
+    """
     plain = {name: t.detach().cpu().float().contiguous() for name, t in sae.saved_tensors().items()}
+    if dtype == "bfloat16":
+        plain = {name: t.bfloat16() if t.ndim == 2 else t for name, t in plain.items()}
     for name, tensor in plain.items():
         check_finite(name, tensor, folder)
     with atomic_file(folder / WEIGHTS) as temporary:

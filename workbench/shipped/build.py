@@ -1,0 +1,150 @@
+"""The recipe of the dictionary that ships, from text to folders: `python -m workbench.shipped.build`.
+
+1. text (`texts.py`), about eleven million tokens;
+2. SmolLM2-135M reads it up to block 9; features are described on a smaller recording, which has the MLP's neurons too;
+3. a dictionary sees every token once; rounded to bfloat16 it is half the size, and everything after is measured on the
+   rounded one;
+4. scores, feature tables, neurons beside them, maps, heads; the card.
+
+On two cores without AVX-512 some three hours, most of it the model. Interrupted, the same command goes on.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from interp.workspace import Workspace
+from workbench.demo import Step, run_step
+from workbench.options import Options
+from workbench.terminal import say, wrote
+from workbench.verbs.atlas import Atlas
+from workbench.verbs.evaluate import Evaluate
+from workbench.verbs.features import Features
+from workbench.verbs.heads import Heads
+from workbench.verbs.record import Record
+from workbench.verbs.train import Train
+
+if TYPE_CHECKING:
+    from interp.artifacts import Manifest
+
+MODEL = "smollm2-135m"
+LAYER = 9
+RESID, NEURONS = f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post"
+NAME, EXACT, TEXT, LOOK = "shipped", "shipped-exact", "shipped-text", "shipped-look"
+CORPUS, CARD = "shipped-corpus.jsonl", "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build(Options):
+    """Train the dictionary that ships with the package."""
+
+    tokens: int = 10_500_000
+    """Distinct tokens to record and to see, each once."""
+    look_tokens: int = 400_000
+    """Tokens that features and neurons are described on."""
+    d_sae: int = 9_216
+    k: int = 32
+    reference_chars: int = 11_000_000
+    code_chars: int = 9_000_000
+
+    def run(self) -> None:
+        workspace = self.open_workspace()
+        corpus = self._corpus(workspace)
+        plan = self._steps(corpus)
+        for number, step in enumerate(plan, 1):
+            run_step(workspace, step, f"{number}/{len(plan)}")
+            if step.verb.name == EXACT and NAME not in workspace.names("sae"):
+                round_dictionary(workspace, self.seed)
+        write_card(workspace, corpus)
+
+    def _corpus(self, workspace: Workspace) -> Path:
+        from workbench.shipped.texts import write_corpus
+
+        path = workspace.root / CORPUS
+        if not path.exists():
+            say("Gathering text")
+            chars = write_corpus(path, reference_chars=self.reference_chars, code_chars=self.code_chars, seed=self.seed)
+            path.with_suffix(".chars.json").write_text(json.dumps(chars))
+            wrote(path, ", ".join(f"{n / 1e6:.1f} million characters of {kind}" for kind, n in chars.items()))
+        return path
+
+    def _steps(self, corpus: Path) -> list[Step]:
+        shared = {"workspace": self.workspace, "seed": self.seed, "threads": self.threads}
+        text = {"model": MODEL, "corpus": str(corpus), **shared}
+        looked_at = {"recording": LOOK, "window": 10, **shared}
+        return [
+            Step("recording", "Record", "What is learned from.",
+                 Record(name=TEXT, hook_points=(RESID,), tokens=self.tokens, **text)),
+            Step("sae", "Train", "Every token once.",
+                 Train(recording=TEXT, name=EXACT, hook_point=(RESID,), kind="batchtopk", d_sae=(self.d_sae,),
+                       k=(self.k,), tokens=int(self.tokens * 0.89), heldout_fraction=0.1, **shared)),
+            Step("evaluation", "Score", "On documents that it never saw, and inside the model.",
+                 Evaluate(sae=NAME, name=NAME, contexts=128, **shared)),
+            Step("recording", "Record the neurons too", "What features are described on.",
+                 Record(name=LOOK, hook_points=(RESID, NEURONS), tokens=self.look_tokens, **text)),
+            Step("features", "Describe every feature", "Examples, labels, effects.",
+                 Features(dictionary=NAME, name=NAME, **looked_at)),
+            Step("features", "Describe every neuron", "The baseline.",
+                 Features(dictionary=f"neurons:{NEURONS}", name=f"{NAME}-neurons", **looked_at)),
+            Step("atlas", "Map the features", "", Atlas(source=f"sae:{NAME}", name=f"{NAME}-features", **shared)),
+            Step("atlas", "Map the vocabulary", "",
+                 Atlas(source=f"embeddings:{MODEL}", name=f"{NAME}-tokens", **shared)),
+            Step("heads", "Score every head", "", Heads(model=MODEL, name=MODEL, **shared)),
+        ]  # fmt: skip
+
+
+def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
+    """`shipped` from `shipped-exact`: weights in bfloat16, biases and thresholds as they are, scored anew."""
+    from interp.artifacts import Draft
+    from interp.recording.store import Recording
+    from saes.evaluate import evaluate_on_recording
+    from saes.weights.folder import load_sae, save_sae
+
+    exact = workspace.manifest("sae", EXACT)
+    recording = Recording(workspace.path("recording", exact.config["recording"]))
+    draft = Draft.open(
+        workspace.path("sae", NAME), kind="sae", config={**exact.config, "stored": "bfloat16"}, seed=seed
+    )
+    save_sae(load_sae(workspace.path("sae", EXACT)), draft.path, dtype="bfloat16")
+    rounded = load_sae(draft.path)
+    heldout = evaluate_on_recording(rounded, recording, heldout_fraction=exact.config["heldout_fraction"], seed=seed)
+    log = (workspace.path("sae", EXACT) / "log.jsonl").read_bytes()
+    (draft.path / "log.jsonl").write_bytes(log)
+    return draft.finish(
+        summary={**exact.summary, "heldout": asdict(heldout), "heldout_before_rounding": exact.summary["heldout"]},
+        parents={**exact.parents, f"saes/{EXACT}": exact.content_hash},
+        threads=exact.threads,
+    )
+
+
+def write_card(workspace: Workspace, corpus: Path) -> None:
+    """What it is, what it was made from, and how good it is, in one file."""
+    sae, text = workspace.manifest("sae", NAME), workspace.manifest("recording", TEXT)
+    scores = json.loads((workspace.path("evaluation", NAME) / "evaluation.json").read_text())
+    card = {
+        "dictionary": sae.summary,
+        "config": sae.config,
+        "text": {
+            "characters": json.loads(corpus.with_suffix(".chars.json").read_text()),
+            "tokens": text.summary["n_real"],
+            "documents": text.summary["n_documents"],
+            "hash": text.config["corpus_hash"],
+        },
+        "inside_the_model": scores.get("model"),
+        "bytes": sum(entry["bytes"] for entry in sae.files.values()),
+        "limits": [
+            "no web text: speeches, a novel, a Bible, docstrings and code; on other text more is left unexplained",
+            "one seed, one layer, one size",
+            "labels are readings of where a feature fires, made by a rule",
+        ],
+    }
+    path = workspace.root / CARD
+    path.write_text(json.dumps(card, indent=1))
+    wrote(path, f"FVU {sae.summary['heldout']['fvu']:.3f} on held-out documents, {card['bytes'] / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    tyro.cli(Build, config=(tyro.conf.OmitArgPrefixes,)).run()
