@@ -15,7 +15,8 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -194,6 +195,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # torch has no narrower class for a closed connection
+            stay_for_the_end()
             raise LostRankError(
                 f"rank {self.rank} of {self.world} lost another rank ({_reason(error)}); what was written is kept, and "
                 "the same torchrun command resumes it"
@@ -231,9 +233,23 @@ def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
     try:
         yield ranks
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore({signal.SIGTERM: before})
         if not outer:
             dist.destroy_process_group()
+
+
+def stay_for_the_end() -> None:
+    """Ignore SIGTERM from now on: `torchrun` sends it to those who are left, and this rank is ending already. It would
+    come in the middle of the last checkpoint, or take the place of the message."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def restore(handlers: Mapping[int, Any]) -> None:
+    """Put signal handlers back, but for a SIGTERM that is ignored since another rank was lost."""
+    for number, handler in handlers.items():
+        if number != signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def open_draft(ranks: Ranks, folder: Path, *, kind: str, config: dict[str, Any], seed: int, overwrite: bool) -> Draft:

@@ -26,6 +26,7 @@ from typing import Any
 
 from interp.artifacts import partial_path, read_manifest
 from interp.errors import ConfigError, LostRankError
+from interp.ranks import restore
 from interp.recording.store import Recording
 from saes.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
 from saes.health import Metrics
@@ -160,8 +161,9 @@ def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], 
         with stop.held(), spread.ranks.checked():
             stop.raise_if_asked()
     except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is kept
-        for run in runs:
-            run.checkpoint(alone=isinstance(error, LostRankError))
+        with stop.held():
+            for run in runs:
+                run.checkpoint(alone=isinstance(error, LostRankError))
         raise
     for run in runs:
         run.checkpoint()
@@ -218,8 +220,7 @@ class _Stop:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            restore(before)
 
     def raise_if_asked(self) -> None:
         if self._asked:
