@@ -24,6 +24,7 @@ from interp.atlas.neighbours import (
     nearest_neighbours,
     prepare,
 )
+from interp.runtime import one_thread
 
 POOL = 6144
 ROUNDS = 2
@@ -89,7 +90,8 @@ def approximate_neighbours(
     n = len(points)
     cells = find_cells(points, round(n**0.5), metric, generator)
     indices, values = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
-    near = closeness(cells.centres, slice(None), metric).argsort(dim=1, descending=True, stable=True)
+    with one_thread():
+        near = closeness(cells.centres, slice(None), metric).argsort(dim=1, descending=True, stable=True)
     done = [0]
 
     def search(cell: int) -> None:

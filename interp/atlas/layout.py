@@ -21,7 +21,7 @@ from interp.atlas.engine import move_points
 from interp.atlas.fuzzy import fuzzy_graph
 from interp.atlas.neighbours import Neighbours
 from interp.errors import ConfigError, UnknownNameError
-from interp.runtime import make_generator
+from interp.runtime import make_generator, one_thread
 
 METHODS = ("umap", "umap-learn", "tsne", "pca")
 FEWEST_FOR_UMAP = 10
@@ -81,14 +81,16 @@ def lay_out(
 def principal_components(vectors: Tensor, k: int) -> np.ndarray:
     """`[n, k]` float32 scores on the first `k` components, each with its largest loading positive.
 
-    From the `d x d` covariance in float64. Missing components (k > d) are zeros.
+    From the `d x d` covariance in float64, on one thread: products on several may round differently. Missing components
+    (k > d) are zeros.
     """
-    x = vectors.double()
-    x = x - x.mean(0)
-    _, axes = torch.linalg.eigh(x.T @ x / len(x))
-    axes = axes.flip(1)[:, :k]
-    sign = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    scores = (x @ (axes * sign)).float().numpy()
+    with one_thread():
+        x = vectors.double()
+        x = x - x.mean(0)
+        _, axes = torch.linalg.eigh(x.T @ x / len(x))
+        axes = axes.flip(1)[:, :k]
+        sign = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+        scores = (x @ (axes * sign)).float().numpy()
     # Equal vectors leave rounding noise; it must not be scaled up into a map.
     scores[:, np.ptp(scores, axis=0) < 1e-6 * max(float(vectors.abs().max()), 1e-30)] = 0
     return np.pad(scores, ((0, 0), (0, k - scores.shape[1])))
