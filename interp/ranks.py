@@ -245,7 +245,7 @@ def stay_for_the_end() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def restore(handlers: Mapping[int, Any]) -> None:
+def restore(handlers: Mapping[signal.Signals, Any]) -> None:
     """Put signal handlers back, but for a SIGTERM that is ignored since another rank was lost."""
     for number, handler in handlers.items():
         if number != signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:

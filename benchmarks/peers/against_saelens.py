@@ -21,8 +21,8 @@ from interp.errors import MissingError
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / os.environ.get("ORACLES", ".oracles") / "saelens" / "bin" / "python"
 HOOK_POINT = "blocks.9.hook_resid_post"
-RECORDED, TOKENS, BATCH, D_SAE, K = 150_000, 600_000, 2048, 4608, 32
-RATES = (3e-4, 1e-3, 3e-3)
+RECORDED, TOKENS, BATCH, D_SAE, K = 120_000, 400_000, 2048, 4608, 32
+RATES = (3e-4, 3e-3)
 
 
 def run() -> list[Result]:

@@ -44,6 +44,7 @@ def main(train_path: str, heldout_path: str, settings: dict) -> None:
             total_training_samples=tokens,
             train_batch_size_samples=batch,
             lr=settings["lr"],
+            lr_end=settings["lr"] / 10,
             lr_warm_up_steps=settings["warmup_steps"],
             lr_decay_steps=settings["decay_steps"],
             dead_feature_window=settings["dead_steps"],
