@@ -104,7 +104,9 @@ def _process(command: list[str], settings: dict) -> dict:
     done = subprocess.run([*command, json.dumps(settings)], capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"{command[1]} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{found}", file=sys.stderr, flush=True)  # minutes of work: told at once
+    return found
 
 
 if __name__ == "__main__":

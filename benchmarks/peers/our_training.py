@@ -4,7 +4,6 @@ python -m benchmarks.peers.our_training RECORDING FOLDER SETTINGS_JSON
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ def main(recording_folder: str, folder: str, settings: dict) -> None:
     assert CompiledOps  # imported before memory is first read, as the other side's libraries are
     recording = Recording(recording_folder)
     train = TrainConfig(tokens=settings["tokens"], batch_size=settings["batch_size"], seed=settings["seed"])
-    before = peak_mb()
+    before = start_peak()
     wall, cpu = time.perf_counter(), time.process_time()
     config = TopKConfig(d_sae=settings["d_sae"], k=settings["k"])
     sae = train_sae(recording, settings["hook_point"], config, train, Path(folder))
@@ -34,8 +33,20 @@ def main(recording_folder: str, folder: str, settings: dict) -> None:
                       "fvu": found.fvu, "l0": found.l0}))  # fmt: skip
 
 
+def start_peak() -> float:
+    """Forget the peak so far (importing may have been higher than training); what the process holds now, in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most that the process has held since `start_peak`."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

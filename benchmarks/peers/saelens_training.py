@@ -7,9 +7,9 @@ wall seconds of the training loop, peak memory above what the process held befor
 """
 
 import json
-import resource
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ def main(train_path: str, heldout_path: str, settings: dict) -> None:
                 yield torch.from_numpy(np.array(rows[start : start + batch]))
 
     tokens = len(rows) // batch * batch
-    before = peak_mb()
+    before = start_peak()
     sae = TopKTrainingSAE(
         TopKTrainingSAEConfig(
             d_in=rows.shape[1],
@@ -74,8 +74,20 @@ def heldout(sae: TopKTrainingSAE, rows: np.ndarray) -> dict[str, float]:
     return {"fvu": error / variance, "l0": active / len(x)}
 
 
+def start_peak() -> float:
+    """Forget the peak so far (importing may have been higher than training); what the process holds now, in MB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most that the process has held since `start_peak`."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -25,9 +25,7 @@ def quality_panel(manifest: Manifest) -> html.Section:
     if continuity is not None:
         lines.append(f"True neighbours lie together on the map to {continuity:.2f} (by the same measure).")
     if triplets is not None:
-        lines.append(
-            f"Which of two points is nearer to a third, the map says rightly in {triplets:.0%} (chance: 50%)."
-        )
+        lines.append(f"Which of two points is nearer to a third, the map says rightly in {triplets:.0%} (chance: 50%).")
     lines.append("So read regions, not distances; colour by “kept” to see where the map is true.")
     if s.get("neighbours") == "approximate":
         lines.append(
