@@ -33,11 +33,10 @@ ITERATIONS = 6
 CHECKED = 500
 """points whose true neighbours are found, to say how many of them are there"""
 
-Progress = Callable[[int, int, dict], None]
-
-
 EXACT_COST = 6e12
 """Operations up to which all pairs are compared: 72,000 vectors of 576, a minute on two cores."""
+
+Progress = Callable[[int, int, dict], None]
 
 
 class Found(NamedTuple):
@@ -91,7 +90,7 @@ def approximate_neighbours(
     cells = find_cells(points, round(n**0.5), metric, generator)
     indices, values = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
     with one_thread():
-        near = closeness(cells.centres, slice(None), metric).argsort(dim=1, descending=True, stable=True)
+        near = closeness(cells.centres, cells.centres, metric).argsort(dim=1, descending=True, stable=True)
     done = [0]
 
     def search(cell: int) -> None:
@@ -132,7 +131,7 @@ def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Gener
 def assign(points: Tensor, centres: Tensor, metric: str) -> Tensor:
     """`[n]` int64: the nearest centre of every point."""
     blocks = torch.arange(len(points)).split(2048)
-    return torch.cat(in_blocks(blocks, lambda rows: _closeness(points[rows], centres, metric).argmax(1)))
+    return torch.cat(in_blocks(blocks, lambda rows: closeness(points[rows], centres, metric).argmax(1)))
 
 
 def look_further(points: Tensor, indices: Tensor, values: Tensor, metric: str) -> tuple[Tensor, Tensor]:
@@ -152,7 +151,7 @@ def true_share(points: Tensor, indices: Tensor, rows: Tensor, metric: str) -> fl
     k = indices.shape[1]
 
     def hits(mine: Tensor) -> int:
-        near = closeness(points, mine, metric)
+        near = closeness(points[mine], points, metric)
         near[torch.arange(len(mine)), mine] = -torch.inf
         _, true = largest(near, k)
         return int((true[:, :, None] == indices[mine][:, None, :]).any(2).sum())
@@ -161,13 +160,7 @@ def true_share(points: Tensor, indices: Tensor, rows: Tensor, metric: str) -> fl
 
 
 def _best(rows: Tensor, mine: Tensor, others: Tensor, pool: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    near = _closeness(rows, others, metric)
+    near = closeness(rows, others, metric)
     near[pool[None, :] == mine[:, None]] = -torch.inf
     values, columns = largest(near, k)
     return values, pool[columns]
-
-
-def _closeness(some: Tensor, others: Tensor, metric: str) -> Tensor:
-    if metric == "cosine":
-        return some @ others.T
-    return torch.addmm(others.square().sum(1)[None, :], some, others.T, beta=-1, alpha=2)

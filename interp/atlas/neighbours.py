@@ -65,7 +65,7 @@ def nearest_neighbours(
 
     def search(rows: slice) -> None:
         if k > 0:
-            near = closeness(points, rows, metric)
+            near = closeness(points[rows], points, metric)
             near[torch.arange(rows.stop - rows.start), torch.arange(rows.start, rows.stop)] = -torch.inf  # not its own
             values, indices[rows] = largest(near, k)
             distances[rows] = as_distance(values, points, rows, metric)
@@ -78,15 +78,14 @@ def nearest_neighbours(
     return Neighbours(indices, distances)
 
 
-def closeness(points: Tensor, rows: slice | Tensor, metric: str) -> Tensor:
-    """`[len(rows), n]`: larger is nearer, from some prepared points to all, in one matrix product.
+def closeness(some: Tensor, others: Tensor, metric: str) -> Tensor:
+    """`[m, n]`: larger is nearer, from prepared points `some [m, d]` to `others [n, d]`, in one matrix product.
 
     The cosine, or `2 x.y - |y|^2`, which orders as the Euclidean distance from `x` does.
     """
-    chosen = points[rows]
     if metric == "cosine":
-        return chosen @ points.T
-    return torch.addmm(points.square().sum(1)[None, :], chosen, points.T, beta=-1, alpha=2)
+        return some @ others.T
+    return torch.addmm(others.square().sum(1)[None, :], some, others.T, beta=-1, alpha=2)
 
 
 def as_distance(values: Tensor, points: Tensor, rows: slice | Tensor, metric: str) -> Tensor:

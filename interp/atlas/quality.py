@@ -57,10 +57,10 @@ def measure_quality(
 
     def compare(part: slice) -> tuple[float, float, int]:
         rows, near = chosen[part], on_map[part]
-        value = closeness(points, rows, metric)
+        value = closeness(points[rows], points, metric)
         true = _nearest(value, rows, k)
         excess = float((_places(value, rows, near) - k).clamp(min=0).sum())
-        missed = float((_places(closeness(places, rows, "euclidean"), rows, true) - k).clamp(min=0).sum())
+        missed = float((_places(closeness(places[rows], places, "euclidean"), rows, true) - k).clamp(min=0).sum())
         return excess, missed, int((near[:, :, None] == true[:, None, :]).any(2).sum())
 
     parts = [slice(start, start + block) for start in range(0, len(chosen), block)]
