@@ -121,15 +121,6 @@ def steer_hooks(sae: SAE, feature: int, amount: float, *, first: int = 0) -> lis
     return [(sae.hook_point_out or sae.hook_point, keep_positions(steer(sae, feature, amount), first))]
 
 
-def replace_with(vector: Tensor) -> Hook:
-    """A hook that puts the same vector at every position: zeros or the mean are the usual baselines."""
-
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
-        return vector.to(value.device, value.dtype).expand_as(value)
-
-    return hook
-
-
 def keep_positions(inner: Hook, n: int) -> Hook:
     """The hook applied to all but the first `n` positions (BOS was not in the training data)."""
 

@@ -43,9 +43,13 @@ def _race(scratch: Path) -> list[Result]:
         {**settings, "hook_point": HOOK_POINT},
     )
     schedule = {"warmup_steps": 20, "decay_steps": steps // 5, "dead_steps": max(steps // 10, 10)}
-    script = str(Path(__file__).with_name("saelens_training.py"))
     paths = [str(scratch / "train.npy"), str(scratch / "heldout.npy")]
-    theirs = {rate: _process([str(PYTHON), script, *paths], {**settings, **schedule, "lr": rate}) for rate in RATES}
+    theirs = {
+        rate: _process(
+            [str(PYTHON), "-m", "benchmarks.peers.saelens_training", *paths], {**settings, **schedule, "lr": rate}
+        )
+        for rate in RATES
+    }
     best = min(theirs, key=lambda rate: theirs[rate]["fvu"])
     peer = theirs[best]
     tried = ", ".join(f"{rate:g}: FVU {found['fvu']:.4f}" for rate, found in theirs.items())
@@ -103,7 +107,7 @@ def _save_rows(recording: Path, scratch: Path, steps: int) -> None:
 def _process(command: list[str], settings: dict) -> dict:
     done = subprocess.run([*command, json.dumps(settings)], capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
-        raise RuntimeError(f"{command[1]} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{command[2]} failed:\n{done.stderr[-2000:]}")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     print(f"{found}", file=sys.stderr, flush=True)  # minutes of work: told at once
     return found

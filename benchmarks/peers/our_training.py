@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.peers.memory import peak_mb, start_peak
 from interp.recording.store import Recording
 from saes.config import TopKConfig, TrainConfig
 from saes.evaluate import evaluate_on_recording
@@ -31,22 +32,6 @@ def main(recording_folder: str, folder: str, settings: dict) -> None:
     found = evaluate_on_recording(sae, recording, heldout_fraction=train.heldout_fraction)
     print(json.dumps({"tokens": settings["tokens"], "wall": wall, "cpu": cpu, "memory_mb": memory,
                       "fvu": found.fvu, "l0": found.l0}))  # fmt: skip
-
-
-def start_peak() -> float:
-    """Forget the peak so far (importing may have been higher than training); what the process holds now, in MB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak_mb() -> float:
-    """The most that the process has held since `start_peak`."""
-    return _status("VmHWM")
-
-
-def _status(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

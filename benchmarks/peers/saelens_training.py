@@ -1,6 +1,6 @@
 """Trains a TopK SAE with SAELens on rows saved by `against_saelens.py`. Runs in SAELens' own environment.
 
-    python saelens_training.py TRAIN.npy HELDOUT.npy SETTINGS_JSON
+    python -m benchmarks.peers.saelens_training TRAIN.npy HELDOUT.npy SETTINGS_JSON
 
 `TRAIN.npy [n, d]` float32 holds the training rows in the order in which ours saw them. Prints one JSON object: CPU and
 wall seconds of the training loop, peak memory above what the process held before it, held-out FVU and L0.
@@ -9,13 +9,14 @@ wall seconds of the training loop, peak memory above what the process held befor
 import json
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
+
+from benchmarks.peers.memory import peak_mb, start_peak
 
 
 def main(train_path: str, heldout_path: str, settings: dict) -> None:
@@ -72,22 +73,6 @@ def heldout(sae: TopKTrainingSAE, rows: np.ndarray) -> dict[str, float]:
         active += float((acts != 0).sum())
     variance = float((x.double() - x.double().mean(0)).square().sum())
     return {"fvu": error / variance, "l0": active / len(x)}
-
-
-def start_peak() -> float:
-    """Forget the peak so far (importing may have been higher than training); what the process holds now, in MB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak_mb() -> float:
-    """The most that the process has held since `start_peak`."""
-    return _status("VmHWM")
-
-
-def _status(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":
