@@ -68,7 +68,8 @@ def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, f
 
     An epoch has `turns` turns: in turn `t` the points `t, t + turns, ...` move, seeing the others where they are and
     each other where they were when the turn began. A tie is used in a share `rates` of the epochs; it draws its point
-    twice (once for each of its ends, as the edge of UMAP does) and pushes it from five random points.
+    twice, one move after the other (an edge of UMAP moves both ends, and each end has one; a single move of twice the
+    length overshoots, and throws some points far out), and pushes it from five random points.
     """
     n = positions.shape[0]
     for epoch in range(first, last):
@@ -84,10 +85,11 @@ def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, f
                     if int((epoch + 1) * rates[tie]) <= int(epoch * rates[tie]):
                         continue
                     other_x, other_y = positions[others[tie], 0], positions[others[tie], 1]
-                    dx, dy = x - other_x, y - other_y
-                    force = attraction[_entry(dx * dx + dy * dy)]
-                    x -= np.float32(2.0) * alpha * _clipped(force * dx)
-                    y -= np.float32(2.0) * alpha * _clipped(force * dy)
+                    for _ in range(2):
+                        dx, dy = x - other_x, y - other_y
+                        force = attraction[_entry(dx * dx + dy * dy)]
+                        x -= alpha * _clipped(force * dx)
+                        y -= alpha * _clipped(force * dy)
                     for _ in range(5):
                         state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
                         j = np.int64(((state >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
