@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import MismatchError
-from interp.recording.contexts import ShardText
-from interp.recording.store import Recording
+from interp.recording.store import Recording, text_of
 from interp.runtime import parse_dtype
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class LiveRecording(Recording):
         with Capture(self._model, self._names(hook_points)) as capture:
             values = compute_activations(
                 capture,
-                self._text(shard, contexts),
+                text_of(shard, self.token_shard(shard), length, contexts),
                 batch_size=config["batch_size"],
                 dtype=parse_dtype(config["dtype"]),
             )
@@ -79,10 +78,6 @@ class LiveRecording(Recording):
             return values
         places = torch.searchsorted(contexts, torch.div(local, length, rounding_mode="floor")) * length + local % length
         return {name: value[places] for name, value in values.items()}
-
-    def _text(self, shard: int, contexts: Tensor) -> ShardText:
-        columns = (column.view(-1, self.context_length)[contexts].numpy() for column in self.token_shard(shard))
-        return ShardText(shard, *columns, begins=[], last=False)
 
     def _checked(self, model: "TransformerBridge") -> "TransformerBridge":
         from interp.models.adapter import weight_hash

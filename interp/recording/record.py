@@ -30,7 +30,7 @@ from interp.recording.compute import compute_activations
 from interp.recording.contexts import ShardText, shard_texts
 from interp.recording.preflight import bytes_needed, check_space, folder_bytes, probe_widths
 from interp.recording.shards import Moments, Shard, merge_moments, moments, shard_name
-from interp.recording.store import load_tensors
+from interp.recording.store import TokenShard, load_tensors, text_of
 from interp.recording.writer import ShardLog, ShardWriter, save_stats, write_stats
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus
@@ -246,12 +246,11 @@ def _run(
 def write_first_stats(model: "TransformerBridge", folder: Path, log: ShardLog, settings: _Settings) -> None:
     """The moments of the first `LIVE_STATS_TOKENS` real tokens, of whole shards: what training starts from."""
     totals: dict[str, Moments] = {}
-    n, shape = 0, (-1, settings.context_length)
+    n = 0
     with Capture(model, settings.hook_points) as capture:
         for entry in log.entries:
             columns = load_tensors(folder / "tokens" / f"{shard_name(entry['shard'])}.safetensors")
-            parts = {name: column.view(shape).numpy() for name, column in columns.items()}
-            text = ShardText(entry["shard"], **parts, begins=[], last=False)
+            text = text_of(entry["shard"], TokenShard(**columns), settings.context_length)
             values = compute_activations(
                 capture, text, batch_size=settings.batch_size, dtype=parse_dtype(settings.dtype)
             )

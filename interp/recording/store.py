@@ -29,6 +29,7 @@ from torch import Tensor
 from interp.artifacts import Manifest, read_manifest, verify
 from interp.errors import CorruptError, MismatchError, UnknownNameError
 from interp.names import canonical_hook_point
+from interp.recording.contexts import ShardText
 from interp.runtime import derive_seed
 
 Split = str  # "all", "train" or "heldout"
@@ -274,6 +275,12 @@ class Recording:
 
     def _names(self, hook_points: list[str] | None) -> list[str]:
         return [self.check_hook_point(name) for name in (hook_points or self.hook_points)]
+
+
+def text_of(number: int, columns: TokenShard, context_length: int, contexts: Tensor | None = None) -> ShardText:
+    """What is on disk of a shard's text as the model is given it: all of its contexts, or those chosen."""
+    whole = (column.view(-1, context_length) for column in columns)
+    return ShardText(number, *((c if contexts is None else c[contexts]).numpy() for c in whole), begins=[], last=False)
 
 
 def heldout_mask(document: Tensor, fraction: float) -> Tensor:
