@@ -22,6 +22,8 @@ from interp.atlas.fuzzy import FuzzyGraph
 TURNS = 16
 FEW_POINTS = 10_000
 """Up to so many, 500 epochs instead of 200, as in umap-learn."""
+FEWEST_PER_THREAD = 1000
+"""Points of a turn that are worth a thread: fewer take less time than threads take to meet."""
 AT_ONCE = 10
 """Epochs between two reports of progress."""
 
@@ -59,11 +61,11 @@ def move_points(
     ties = (starts, graph.others[used], rates[used])
     positions = np.ascontiguousarray(start[order], dtype=np.float32)
     moved = np.empty_like(positions)
+    useful = max(1, graph.n // (TURNS * FEWEST_PER_THREAD))
     for first in range(0, total, AT_ONCE):
         last = min(first + AT_ONCE, total)
-        run_compiled(
-            run_epochs, positions, moved, *ties, attraction, repulsion, first, last, total, seed % 2**63, TURNS
-        )
+        steps = (first, last, total, seed % 2**63, TURNS)
+        run_compiled(run_epochs, positions, moved, *ties, attraction, repulsion, *steps, at_most=useful)
         if progress is not None:
             progress(last, total, {})
     found = np.empty_like(positions)
@@ -85,13 +87,23 @@ def reordered(graph: FuzzyGraph, order: np.ndarray) -> FuzzyGraph:
 
 def curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
     """`a` and `b` for which `1 / (1 + a d^2b)` is nearest to 1 up to `min_dist` and `exp(-(d - min_dist) / spread)`
-    beyond (section 3.2; the same least squares as umap-learn's)."""
-    from scipy.optimize import curve_fit
-
-    d = np.linspace(0, spread * 3, 300)
+    beyond, in least squares (section 3.2; as umap-learn does), by Levenberg's damped Gauss-Newton steps."""
+    d = np.linspace(0, spread * 3, 300)[1:]  # at 0 every curve is 1
     wanted = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
-    (a, b), _ = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), d, wanted)
-    return float(a), float(b)
+    found, damping = np.ones(2), 1e-3
+
+    def value(ab: np.ndarray) -> np.ndarray:
+        return 1 / (1 + ab[0] * d ** (2 * ab[1]))
+
+    for _ in range(200):
+        now = value(found)
+        slope = np.stack([-(now**2) * d ** (2 * found[1]), -(now**2) * found[0] * d ** (2 * found[1]) * 2 * np.log(d)])
+        step = np.linalg.solve(slope @ slope.T + damping * np.eye(2), slope @ (wanted - now))
+        better = np.square(wanted - value(found + step)).sum() < np.square(wanted - now).sum()
+        found, damping = (found + step, damping / 10) if better else (found, damping * 10)
+        if np.abs(step).max() < 1e-10:
+            break
+    return float(found[0]), float(found[1])
 
 
 def force_tables(a: float, b: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
-"""Compiled loops of the map: memberships of the fuzzy graph, epochs of the layout. Imports numba: import it lazily.
+"""Compiled loops of the map: lists of neighbours, the fuzzy graph, epochs of the layout. Imports numba: import lazily.
 
-Every loop gives each point to one thread, which writes that point only and draws its random numbers from a counter
-`(seed, epoch, point)`. So the numbers do not depend on how many threads there are.
+Every parallel loop gives each point to one thread, which writes that point only and draws its random numbers from a
+counter `(seed, epoch, point)`. So the numbers do not depend on how many threads there are.
 """
 
 import numpy as np
@@ -10,6 +10,59 @@ from numba import njit, prange
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
 SMALLEST_SCALE = 1e-3
 """of sigma, as a share of the mean distance"""
+
+
+NOBODY = np.iinfo(np.int32).max
+"""stands in a list of neighbours where none is known yet"""
+STRETCH = 64
+
+
+@njit(inline="always")
+def _insert(closest, indices, row, value, other):
+    """Put `other` where it belongs in the list of `row`; the last one leaves."""
+    at = closest.shape[1] - 1
+    while at > 0 and (closest[row, at - 1] < value or (closest[row, at - 1] == value and indices[row, at - 1] > other)):
+        closest[row, at], indices[row, at] = closest[row, at - 1], indices[row, at - 1]
+        at -= 1
+    closest[row, at], indices[row, at] = value, other
+
+
+@njit(inline="always")
+def _belongs(closest, indices, row, value, other):
+    last = closest.shape[1] - 1
+    return value > closest[row, last] or (value == closest[row, last] and other < indices[row, last])
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def take_in(near, first, other, closest, indices):
+    """Put what is close enough in the block `near [a, b]` of points `first ...` and `other ...` into both their lists.
+
+    `closest, indices [n, k]`: of every point the closest seen so far, closest first, of equally close ones the lower
+    number. Nearly all pairs are passed over, in stretches that are compared as vectors.
+    """
+    a, b = near.shape
+    last = closest.shape[1] - 1
+    itself = first == other
+    least = closest[other : other + b, last].copy()
+    for i in range(a):
+        mine = closest[first + i, last]
+        for start in range(0, b, STRETCH):
+            row, theirs = near[i, start : start + STRETCH], least[start : start + STRETCH]
+            some = False
+            for j in range(len(row)):
+                some |= (row[j] >= mine) | (row[j] >= theirs[j])
+            if not some:
+                continue
+            for j in range(len(row)):
+                one, two = first + i, other + start + j
+                if one == two:
+                    continue
+                if row[j] >= mine and _belongs(closest, indices, one, row[j], two):
+                    _insert(closest, indices, one, row[j], two)
+                    mine = closest[one, last]
+                if not itself and row[j] >= theirs[j] and _belongs(closest, indices, two, row[j], one):
+                    _insert(closest, indices, two, row[j], one)
+                    theirs[j] = closest[two, last]
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
