@@ -112,10 +112,11 @@ def kept_neighbours(indices: Tensor, positions: np.ndarray) -> np.ndarray:
 
 def map_neighbours(positions: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
     """`[len(rows), k]` int64: the nearest other points on the map."""
-    from scipy.spatial import cKDTree  # a tenth of what scikit-learn takes to import
+    from scipy.spatial import KDTree  # a tenth of what scikit-learn takes to import
 
     # k + 1 because the point finds itself; among equal positions it need not come first, so it is removed by number.
-    _, found = cKDTree(positions).query(positions[rows], k + 1, workers=torch.get_num_threads())
+    _, near = KDTree(positions).query(positions[rows], k + 1, workers=torch.get_num_threads())
+    found = np.asarray(near)
     itself = found == rows[:, None]
     itself[~itself.any(1), -1] = True
     return found[~itself].reshape(len(rows), k)

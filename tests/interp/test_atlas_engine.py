@@ -164,3 +164,18 @@ def test_tsne_is_there_for_comparison():
     assert layout.method == "tsne"
     assert quality is not None
     assert quality.trustworthiness > 0.8
+
+
+def test_a_sent_stop_ends_the_search_within_a_block():
+    class Stop(Exception):
+        pass
+
+    blocks = []
+
+    def stop(done: int, total: int, info: dict) -> None:
+        blocks.append(done)
+        raise Stop
+
+    with pytest.raises(Stop):
+        nearest_neighbours(clustered(4000), 5, block=20, progress=stop)
+    assert len(blocks) == 1
