@@ -1,0 +1,229 @@
+"""The toy: sparse features squeezed through fewer dimensions and read back through a ReLU (Elhage et al. 2022).
+
+    hidden = x @ W            x [n_features] sparse, hidden [d_hidden]
+    x_hat  = relu(hidden @ W.T + b)
+    loss   = sum_i importance_i (x_i - x_hat_i)^2, mean over the batch
+
+Row `W[i]` is the direction of feature `i` (the paper's column `W_i`). A feature is on with probability `density`
+(the paper's 1 - S), and then even in [0, 1].
+
+Every toy of a study (densities x importances x seeds) is trained in one batched product, with the gradient written
+out: 3,000 steps of 100 toys are seconds on one core. Each has its own first weights and its own data.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+from interp.runtime import make_generator, one_thread
+from interp.superposition.geometry import Geometry, measure_geometry
+from interp.values import as_json, save_json
+
+Activation = Literal["relu", "linear"]
+BETAS = (0.9, 0.999)
+HELD_OUT, HELD_OUT_BATCH = 32_768, 2048
+"""fresh rows that the final loss is measured on, and how many of them at once"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """Sizes and training of a toy; the defaults are those that settle in a pentagon when features are rare."""
+
+    n_features: int = 5
+    d_hidden: int = 2
+    activation: Activation = "relu"
+    """`linear` is the control: it keeps the most important directions, as principal components do, and no others"""
+    steps: int = 3000
+    batch_size: int = 512
+    """rows per step and toy"""
+    lr: float = 1e-2
+    """of Adam; falls to 0 along a cosine"""
+
+    def __post_init__(self) -> None:
+        for name in ("n_features", "d_hidden", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.lr <= 0:
+            raise ConfigError(f"lr must be above 0, got {self.lr}")
+        if self.activation not in ("relu", "linear"):
+            raise UnknownNameError("activation", self.activation, ["relu", "linear"])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Toys:
+    """Trained toys, one per entry of the first axis; seeds vary fastest."""
+
+    W: Tensor
+    """`[n_toys, n_features, d_hidden]`"""
+    b: Tensor
+    """`[n_toys, n_features]`"""
+    density: Tensor
+    """`[n_toys]`: probability that a feature is on"""
+    importance: Tensor
+    """`[n_toys, n_features]`: weight of each feature in the loss"""
+    seed: tuple[int, ...]
+    """`[n_toys]`: number of the toy among those that differ in nothing else"""
+    loss: Tensor
+    """`[n_toys]`: on fresh rows; in units of importance times squared feature"""
+    null_loss: Tensor
+    """`[n_toys]`: of the best constant, which represents nothing"""
+    settings: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.W)
+
+    @property
+    def unexplained(self) -> Tensor:
+        """`[n_toys]`: loss over null loss. 0: every feature is read back exactly; 1: no better than a constant."""
+        return self.loss / self.null_loss
+
+    def at(self, density: float) -> "Toys":
+        """The toys of one density. Raises `ConfigError` when there are none."""
+        chosen = (self.density - density).abs() < 1e-9
+        if not chosen.any():
+            have = ", ".join(f"{d:g}" for d in self.density.unique().tolist())
+            raise ConfigError(f"no toy was trained at density {density:g}; there are {have}")
+        return self.select(chosen)
+
+    def select(self, chosen: Tensor) -> "Toys":
+        """Those of a mask `[n_toys]` bool."""
+        kept = {n: getattr(self, n)[chosen] for n in ("W", "b", "density", "importance", "loss", "null_loss")}
+        seed = tuple(s for s, keep in zip(self.seed, chosen.tolist(), strict=True) if keep)
+        return Toys(**kept, seed=seed, settings=self.settings)
+
+    def best(self) -> int:
+        """The toy with the lowest loss (compare only toys of one density and importance)."""
+        return int(self.loss.argmin())
+
+    def geometry(self, toy: int) -> Geometry:
+        """The geometry of one toy's directions."""
+        return measure_geometry(self.W[toy])
+
+    def to_json(self) -> dict[str, Any]:
+        return as_json(self)
+
+    def save(self, path: Path | str) -> None:
+        """Write everything, weights included, as one JSON file."""
+        save_json(self, path)
+
+
+def train_toys(
+    config: ToyConfig | None = None,
+    *,
+    densities: tuple[float, ...] = (0.05,),
+    importance: Tensor | None = None,
+    n_seeds: int = 8,
+    seed: int = 0,
+) -> Toys:
+    """Train `n_seeds` toys at every density, all at once.
+
+    `importance [n_features]` weighs the features (default: all 1). Raises `ConfigError` on a density outside (0, 1], a
+    negative or missing importance; `NonFiniteError` when training diverges.
+    """
+    config = config or ToyConfig()
+    weights = torch.ones(config.n_features) if importance is None else importance.float()
+    if n_seeds < 1 or not densities:
+        raise ConfigError(f"at least one density and one seed are needed, got {len(densities)} and {n_seeds}")
+    density = torch.tensor(densities, dtype=torch.float64).repeat_interleave(n_seeds)
+    return train_grid(config, density, weights.expand(len(density), -1), n_seeds=n_seeds, seed=seed)
+
+
+def train_grid(config: ToyConfig, density: Tensor, importance: Tensor, *, n_seeds: int, seed: int = 0) -> Toys:
+    """Train one toy per entry of `density [n_toys]` and row of `importance [n_toys, n_features]`, all at once.
+
+    Entries come in runs of `n_seeds` that differ in their random numbers only.
+    """
+    _check_grid(config, density, importance, n_seeds)
+    generator = make_generator(seed, "superposition toy")
+    with one_thread(), torch.no_grad():
+        W, b = _train(config, density.float(), importance.float(), generator)
+        loss = _held_out_loss(config, W, b, density.float(), importance.float(), generator)
+    if not (torch.isfinite(W).all() and torch.isfinite(loss).all()):
+        raise NonFiniteError(f"a toy diverged; use a lower lr (it is {config.lr})")
+    settings = {**as_json(config), "n_seeds": n_seeds, "seed": seed, "held_out": HELD_OUT}
+    return Toys(
+        W=W,
+        b=b,
+        density=density.double(),
+        importance=importance.double(),
+        seed=tuple(i % n_seeds for i in range(len(density))),
+        loss=loss,
+        null_loss=(importance * constant_loss(density)[:, None]).sum(1).double(),
+        settings=settings,
+    )
+
+
+def constant_loss(density: Tensor) -> Tensor:
+    """Variance of a feature that is even in [0, 1] with probability `density`, else 0: what no constant can remove."""
+    return density / 3 - density**2 / 4
+
+
+def draw_features(density: Tensor, n: int, n_features: int, generator: torch.Generator) -> Tensor:
+    """`[n_toys, n_features, n]` columns of every toy; one draw says both whether a feature is on and how strong."""
+    drawn = torch.rand(len(density), n_features, n, generator=generator).div_(density[:, None, None])
+    return drawn.mul_(drawn < 1)
+
+
+def loss_and_gradients(
+    x: Tensor, W: Tensor, b: Tensor, importance: Tensor, activation: Activation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss `[n_toys]` and its gradients by `W` and by `b`, of columns `x [n_toys, n_features, n]`.
+
+    Written out rather than traced, and with the rows of the batch last, where products this thin are fastest.
+    """
+    hidden = W.mT @ x
+    pre = torch.baddbmm(b[..., None], W, hidden)
+    error = (pre.relu() if activation == "relu" else pre) - x
+    weighted = error * importance[..., None]
+    loss = (weighted * error).sum(1).mean(1)
+    upstream = weighted.mul_(2 / x.shape[-1])
+    if activation == "relu":
+        upstream.mul_(pre > 0)
+    return loss, x @ (W.mT @ upstream).mT + upstream @ hidden.mT, upstream.sum(2)
+
+
+def _train(config: ToyConfig, density: Tensor, importance: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    n, d = config.n_features, config.d_hidden
+    W = torch.randn(len(density), n, d, generator=generator) * (2 / (n + d)) ** 0.5  # Xavier
+    b = torch.zeros(len(density), n)
+    optimizer = torch.optim.Adam([W, b], lr=config.lr, betas=BETAS)
+    for step in range(config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        x = draw_features(density, config.batch_size, n, generator)
+        _, W.grad, b.grad = loss_and_gradients(x, W, b, importance, config.activation)
+        optimizer.step()
+    return W, b
+
+
+def _held_out_loss(
+    config: ToyConfig, W: Tensor, b: Tensor, density: Tensor, importance: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mean over rows that all toys of one density share, so that their differences are not the draw's."""
+    levels, which = density.unique(return_inverse=True)
+    total = torch.zeros(len(density), dtype=torch.float64)
+    for _ in range(HELD_OUT // HELD_OUT_BATCH):
+        x = draw_features(levels, HELD_OUT_BATCH, config.n_features, generator)
+        for level in range(len(levels)):
+            mine = which == level
+            same = x[level].expand(int(mine.sum()), -1, -1)
+            total[mine] += loss_and_gradients(same, W[mine], b[mine], importance[mine], config.activation)[0].double()
+    return total / (HELD_OUT // HELD_OUT_BATCH)
+
+
+def _check_grid(config: ToyConfig, density: Tensor, importance: Tensor, n_seeds: int) -> None:
+    if not bool(((density > 0) & (density <= 1)).all()):
+        raise ConfigError(f"a density is the probability that a feature is on, in (0, 1]; got {density.tolist()}")
+    if importance.shape != (len(density), config.n_features):
+        raise ConfigError(
+            f"importance must hold one weight for each of {config.n_features} features, got {list(importance.shape)}"
+        )
+    if not bool((importance >= 0).all()) or not bool((importance.sum(1) > 0).all()):
+        raise ConfigError("importances must be at least 0, and one of them above 0")
+    if len(density) % n_seeds:
+        raise ConfigError(f"{len(density)} toys do not come in runs of {n_seeds} seeds")
