@@ -34,14 +34,14 @@ def choices(workspace: Workspace) -> list[dict[str, str]]:
 
 def points(workspace: Workspace, name: str) -> Points:
     """Every point of the map."""
-    return _points(workspace.table_path("atlas", name, "points"), workspace.manifest("atlas", name).content_hash)
+    return _points(*_key(workspace, name))
 
 
 def clusters(workspace: Workspace, name: str, limit: int = 60) -> list[dict[str, Any]]:
-    """The largest clusters with their label, size, centre and bounds; noise (-1) is left out."""
-    path = workspace.table_path("atlas", name, "clusters")
-    sql = "select * from c where cluster >= 0 order by size desc, cluster limit ?"
-    return workspace.query(sql, limit, c=path).to_pylist()
+    """The largest regions of the level that suits the whole map, with their label, size, place and bounds."""
+    path = workspace.table_path("atlas", name, "regions")
+    sql = "select region as cluster, * from r where level = ? order by size desc, region limit ?"
+    return workspace.query(sql, _level(workspace.manifest("atlas", name)), limit, r=path).to_pylist()
 
 
 def search(workspace: Workspace, name: str, text: str) -> tuple[list[int], int]:
@@ -90,27 +90,35 @@ def check_colour(colour_by: str, known: tuple[str, ...]) -> str:
 def _cluster_label(workspace: Workspace, name: str, cluster: int) -> str:
     if cluster < 0:
         return "between clusters"
-    path = workspace.table_path("atlas", name, "clusters")
-    found = workspace.query("select label from c where cluster = ?", cluster, c=path)["label"].to_pylist()
+    path = workspace.table_path("atlas", name, "regions")
+    found = workspace.query("select label from r where region = ?", cluster, r=path)["label"].to_pylist()
     return found[0] if found else f"cluster {cluster}"
 
 
-def _key(workspace: Workspace, name: str) -> tuple[Path, str]:
-    return workspace.table_path("atlas", name, "points"), workspace.manifest("atlas", name).content_hash
+def _level(manifest: Manifest) -> int:
+    """The zoom level that suits the whole map; without regions, none: -1."""
+    level = manifest.summary.get("whole_map_level")
+    return -1 if level is None else int(level)
+
+
+def _key(workspace: Workspace, name: str) -> tuple[Path, str, int]:
+    manifest = workspace.manifest("atlas", name)
+    return workspace.table_path("atlas", name, "points"), manifest.content_hash, _level(manifest)
 
 
 @lru_cache(maxsize=4)
-def _points(path: Path, content_hash: str) -> Points:
+def _points(path: Path, content_hash: str, level: int) -> Points:
     """`content_hash` is in the key so that a rebuilt map is read anew."""
     table = Workspace(path.parent).query("select * from p order by point", p=path)
-    column = {name: table[name].to_numpy() for name in ("x", "y", "cluster", "density", "value", "item")}
+    column = {name: table[name].to_numpy() for name in ("x", "y", "density", "value", "item")}
+    cluster = table[f"level_{level}"].to_numpy() if level >= 0 else np.full(len(table), -1, np.int32)
     unknown = np.full(len(table), np.nan, np.float32)
     column["kept"] = table["kept"].to_numpy() if "kept" in table.column_names else unknown
     floats = {name: column[name].astype(np.float32) for name in ("x", "y", "density", "value", "kept")}
     labels = [label or "" for label in table["label"].to_pylist()]
-    return Points(**floats, cluster=column["cluster"], item=column["item"], labels=labels)
+    return Points(**floats, cluster=cluster, item=column["item"], labels=labels)
 
 
 @lru_cache(maxsize=4)
-def _folded(path: Path, content_hash: str) -> list[str]:
-    return [label.casefold() for label in _points(path, content_hash).labels]
+def _folded(path: Path, content_hash: str, level: int) -> list[str]:
+    return [label.casefold() for label in _points(path, content_hash, level).labels]

@@ -3,7 +3,7 @@
 1. nearest neighbours in the full space, exact (`neighbours`) or for many vectors nearly so (`approximate`)
 2. positions (`layout`)
 3. quality against the full space (`quality`)
-4. clusters, their words, local density (`regions`)
+4. regions at several zoom levels, their names, local density (`regions`)
 5. three tables and a manifest
 """
 
@@ -20,7 +20,14 @@ from interp.atlas.approximate import Found, find_neighbours
 from interp.atlas.layout import METHODS, Layout, lay_out
 from interp.atlas.neighbours import METRICS, Neighbours, check_vectors
 from interp.atlas.quality import K, Quality, kept_neighbours, measure_quality
-from interp.atlas.regions import NOISE, Region, describe_regions, find_clusters, local_density
+from interp.atlas.regions import (
+    Regions,
+    find_regions,
+    local_density,
+    region_columns,
+    summarise_regions,
+    write_regions,
+)
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError, UnknownNameError
 from interp.runtime import derive_seed, make_generator
@@ -49,7 +56,7 @@ def build_atlas(
     features: str | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write `points`, `clusters` and `neighbours` tables for `vectors [n, d]`; returns the manifest.
+    """Write `points`, `regions` and `neighbours` tables for `vectors [n, d]`; returns the manifest.
 
     `labels`, `items` and `values` describe the vectors one by one; `max_points` keeps a seeded uniform sample of them.
     The same seed gives the same map, with `umap` and `pca` for any number of threads. Raises `ConfigError` (no vectors,
@@ -87,16 +94,15 @@ def build_atlas(
         progress=stage(progress, "layout"),
     )
     quality = measure_quality(vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
-    clusters = find_clusters(layout.positions, generator=make_generator(seed, "clusters"))
-    regions = describe_regions(layout.positions, clusters, labels)
+    regions = find_regions(layout.positions, labels)
     index = chosen.numpy()
     kept = kept_neighbours(near.indices, layout.positions)
     described = (labels, np.asarray(items)[index], np.asarray(values)[index], kept)
-    write_points(draft.path, layout.positions, clusters, *described)
+    write_points(draft.path, layout.positions, regions, *described)
     write_regions(draft.path, regions)
     write_neighbours(draft.path, near, cosines_of(near, vectors, metric))
-    summary = summarise(layout, found, quality, clusters, vectors, n_given=len(items))
-    summary |= {"n_clusters": len(regions), "value_name": value_name, "item_kind": item_kind, "features": features}
+    summary = summarise(layout, found, quality, vectors, n_given=len(items)) | summarise_regions(regions)
+    summary |= {"value_name": value_name, "item_kind": item_kind, "features": features}
     return draft.finish(summary=summary, parents=parents or {}, threads=torch.get_num_threads())
 
 
@@ -149,7 +155,7 @@ def choose_points(n: int, max_points: int | None, seed: int) -> Tensor:
 
 
 def summarise(
-    layout: Layout, found: Found, quality: Quality | None, clusters: np.ndarray, vectors: Tensor, *, n_given: int
+    layout: Layout, found: Found, quality: Quality | None, vectors: Tensor, *, n_given: int
 ) -> dict[str, Any]:
     """What a person would ask first; `notes` says whatever is not as asked for."""
     notes = [layout.note] if layout.note else []
@@ -169,7 +175,6 @@ def summarise(
         "quality_sample": quality and quality.sample,
         "neighbours": found.how,
         "neighbours_recall": round(found.recall, 4),
-        "noise_share": round(float((clusters == NOISE).mean()), 4),
         "notes": notes,
     }
 
@@ -177,7 +182,7 @@ def summarise(
 def write_points(
     folder: Path,
     positions: np.ndarray,
-    clusters: np.ndarray,
+    regions: Regions,
     labels: list[str],
     items: np.ndarray,
     values: np.ndarray,
@@ -190,22 +195,13 @@ def write_points(
         "x": pa.array(positions[:, 0], pa.float32()),
         "y": pa.array(positions[:, 1], pa.float32()),
         "label": pa.array(labels, pa.string()),
-        "cluster": pa.array(clusters, pa.int32()),
         "density": pa.array(local_density(positions), pa.float32()),
         "item": pa.array(items, pa.int32()),
         "value": pa.array(values, pa.float32()),
         "kept": pa.array(kept, pa.float32()),
+        **{name: pa.array(column, pa.int32()) for name, column in region_columns(regions).items()},
     }
     write_table(folder / "points.parquet", pa.table(columns))
-
-
-def write_regions(folder: Path, regions: list[Region]) -> None:
-    import pyarrow as pa
-
-    kinds = {"cluster": pa.int32(), "label": pa.string(), "size": pa.int64()}
-    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in Region._fields])
-    rows = [region._asdict() for region in regions]
-    write_table(folder / "clusters.parquet", pa.Table.from_pylist(rows, schema=schema))
 
 
 def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:

@@ -1,62 +1,138 @@
-"""Clusters of a map, a few words for each, and how crowded each point's place is.
+"""The regions of a map at several zoom levels: numbers for the points, and one row for every region.
 
-Clusters are density clusters of the map (HDBSCAN: Campello, Moulavi & Sander 2013), so they describe the picture; what
-belongs together in the full space is in the neighbour lists.
+Regions are dense parts of the map (`hierarchy`), so they describe the picture; what belongs together in the full space
+is in the neighbour lists. Each has a name (`labels`), an outline (`contours`) and an anchor for its name.
 """
 
-import re
-from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-LARGEST_FIT = 10_000
-"""Points clustered directly; beyond, a seeded sample is clustered and the others join their nearest sampled point."""
-N_WORDS = 3
-NOISE = -1
-_WORD = re.compile(r"[^\W\d_]+")
-_LABEL_GRAMMAR = frozenset(
-    {"in", "any", "form", "before", "after", "docs", "promotes", "mixed", "rare", "dense", "often"}
-)
+from interp.artifacts import write_table
+from interp.atlas.contours import outline
+from interp.atlas.hierarchy import NONE, Hierarchy, find_hierarchy
+from interp.atlas.labels import name_regions, terms_of
+
+SUITS_THE_MAP = 20
+"""The level whose number of regions is nearest to this suits a view of the whole map."""
 
 
 class Region(NamedTuple):
-    """One cluster."""
+    """One region."""
 
-    cluster: int
+    region: int
+    """number over all levels: by level, then by falling size"""
+    level: int
+    """0 is the coarsest"""
+    parent: int
+    """the region of the level before that holds it; -1 for none"""
     label: str
     size: int
+    """points"""
     x: float
-    """median position"""
+    """where its name goes: the densest point"""
     y: float
     x_min: float
     x_max: float
     y_min: float
     y_max: float
+    contour: list[float]
+    """x, y, x, y, ... of its largest outline, closed"""
+    priority: float
+    """which name comes first where two overlap: the coarser level's, then the larger region's"""
 
 
-def find_clusters(
-    positions: np.ndarray, *, generator: torch.Generator, min_cluster_size: int | None = None
-) -> np.ndarray:
-    """`[n]` int32 cluster numbers, the largest first; `NOISE` (-1) for points in no cluster.
+class Regions(NamedTuple):
+    """All regions of a map."""
 
-    The smallest cluster is half a percent of the points clustered, and at least 5 of them. Clusters are the most
-    persistent ones; when one of these holds more than half of the map, which then has no gaps, they are its densest
-    parts instead (the leaves of the cluster tree). A map of fewer than 15 points, or of one place, has no clusters.
-    """
+    levels: np.ndarray
+    """`[n_levels, n]` int32 region of each point on each level, -1 for none"""
+    table: list[Region]
+
+    @property
+    def per_level(self) -> list[int]:
+        """How many regions each level has."""
+        counts = np.bincount([region.level for region in self.table], minlength=len(self.levels))
+        return counts.tolist()
+
+    @property
+    def whole_map_level(self) -> int | None:
+        """The level that suits a view of the whole map; None without regions."""
+        if not len(self.levels):
+            return None
+        return int(np.abs(np.log(np.array(self.per_level) / SUITS_THE_MAP)).argmin())
+
+
+def find_regions(positions: np.ndarray, labels: list[str]) -> Regions:
+    """The regions of a map `positions [n, 2]` whose points carry `labels`. A map with one peak has none."""
     n = len(positions)
-    if n < 15 or not np.ptp(positions, axis=0).any():
-        return np.full(n, NOISE, np.int32)
-    chosen = np.arange(n)
-    if n > LARGEST_FIT:
-        chosen = np.sort(torch.randperm(n, generator=generator)[:LARGEST_FIT].numpy())
-    found = _hdbscan(positions[chosen], min_cluster_size or max(5, len(chosen) // 200))
-    if n > len(chosen):
-        found = found[_nearest(positions[chosen], positions)]
-    sizes = Counter(found[found != NOISE].tolist())
-    number = {old: new for new, (old, _) in enumerate(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))}
-    return np.array([number.get(old, NOISE) for old in found.tolist()], np.int32)
+    hierarchy = find_hierarchy(positions)
+    within = hierarchy.regions(n)
+    if not len(within):
+        return Regions(np.zeros((0, n), np.int32), [])
+    sizes = [np.bincount(row[row >= 0], minlength=int(row.max()) + 1) for row in within]
+    starts = np.concatenate([[0], np.cumsum([len(size) for size in sizes])])
+    anchors = [_densest(hierarchy, level, row, len(sizes[level])) for level, row in enumerate(within)]
+    parents = [_parents(within, level, len(size)) for level, size in enumerate(sizes)]
+    places = [positions[rows].astype(np.float64) for rows in anchors]
+    names = name_regions(within, parents, terms_of(labels), positions, places)
+    table = []
+    for level, size in enumerate(sizes):
+        boxes = _boxes(positions, within[level], len(size))
+        contours = _contours(hierarchy, level, len(size))
+        for r in range(len(size)):
+            parent = int(parents[level][r])
+            table.append(
+                Region(
+                    region=int(starts[level]) + r,
+                    level=level,
+                    parent=parent if parent == NONE else int(starts[level - 1]) + parent,
+                    label=names[level][r],
+                    size=int(size[r]),
+                    x=float(places[level][r, 0]),
+                    y=float(places[level][r, 1]),
+                    x_min=float(boxes[0][r, 0]),
+                    x_max=float(boxes[1][r, 0]),
+                    y_min=float(boxes[0][r, 1]),
+                    y_max=float(boxes[1][r, 1]),
+                    contour=contours[r],
+                    priority=len(sizes) - level + float(size[r]) / (n + 1),
+                )
+            )
+    numbered = np.where(within == NONE, NONE, within + starts[:-1, None])
+    return Regions(numbered.astype(np.int32), table)
+
+
+def write_regions(folder: Path, regions: Regions) -> None:
+    """`regions.parquet`."""
+    import pyarrow as pa
+
+    kinds = {
+        **dict.fromkeys(("region", "level", "parent"), pa.int32()),
+        "label": pa.string(),
+        "size": pa.int64(),
+        "contour": pa.list_(pa.float32()),
+    }
+    schema = pa.schema([(name, kinds.get(name, pa.float32())) for name in Region._fields])
+    write_table(folder / "regions.parquet", pa.Table.from_pylist([r._asdict() for r in regions.table], schema=schema))
+
+
+def region_columns(regions: Regions) -> dict[str, np.ndarray]:
+    """`level_0`, `level_1` ... for the table of points."""
+    return {f"level_{level}": row for level, row in enumerate(regions.levels)}
+
+
+def summarise_regions(regions: Regions) -> dict[str, object]:
+    """What the manifest says of them."""
+    level = regions.whole_map_level
+    return {
+        "n_levels": len(regions.levels),
+        "regions_per_level": regions.per_level,
+        "whole_map_level": level,
+        "n_clusters": 0 if level is None else regions.per_level[level],
+        "noise_share": 1.0 if level is None else round(float((regions.levels[level] == NONE).mean()), 4),
+    }
 
 
 def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:
@@ -72,64 +148,33 @@ def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:
     return ((rankdata(-distance[:, -1], method="average") - 0.5) / n).astype(np.float32)
 
 
-def describe_regions(positions: np.ndarray, clusters: np.ndarray, labels: list[str]) -> list[Region]:
-    """Bounds, size and words of every cluster, by number."""
-    words = cluster_words(positions, clusters, labels)
-    regions = []
-    for cluster in range(int(clusters.max(initial=NOISE)) + 1):
-        mine = positions[clusters == cluster]
-        middle, low, high = np.median(mine, axis=0), mine.min(0), mine.max(0)
-        bounds = (low[0], high[0], low[1], high[1])
-        text = ", ".join(words[cluster])
-        regions.append(Region(cluster, text, len(mine), float(middle[0]), float(middle[1]), *map(float, bounds)))
-    return regions
+def _densest(hierarchy: Hierarchy, level: int, region: np.ndarray, n_regions: int) -> np.ndarray:
+    """`[n_regions]`: the point of each region in its densest cell, the first of several."""
+    assert hierarchy.grid is not None
+    seen = np.append(hierarchy.levels[level].seen.ravel(), 0.0)[hierarchy.grid.cell]
+    order = np.lexsort((np.arange(len(region)), -seen, region))
+    return order[np.searchsorted(region[order], np.arange(n_regions))]
 
 
-def cluster_words(positions: np.ndarray, clusters: np.ndarray, labels: list[str]) -> list[list[str]]:
-    """The words that set each cluster apart, by class-based TF-IDF (Grootendorst 2022, BERTopic eq. 2).
-
-    `weight = tf(word, cluster) * log(1 + A / f(word))` with `A` the mean number of words per cluster and `f` the count
-    over the whole map, noise included. Words of equal weight: the one nearest to the cluster's middle.
-    """
-    terms = [words_of(label) for label in labels]
-    overall = Counter(term for point in terms for term in point)
-    n_clusters = int(clusters.max(initial=NOISE)) + 1
-    mean_words = sum(overall.values()) / max(n_clusters, 1)
-    chosen = []
-    for cluster in range(n_clusters):
-        mine = np.flatnonzero(clusters == cluster)
-        middle = np.median(positions[mine], axis=0)
-        by_distance = mine[np.argsort(np.square(positions[mine] - middle).sum(1), kind="stable")]
-        counts = Counter(term for point in by_distance.tolist() for term in terms[point])  # nearest first
-        weight = {term: n * np.log1p(mean_words / overall[term]) for term, n in counts.items()}
-        chosen.append(sorted(weight, key=lambda term: -weight[term])[:N_WORDS])
-    return chosen
+def _parents(within: np.ndarray, level: int, n_regions: int) -> np.ndarray:
+    parents = np.full(n_regions, NONE, np.int64)
+    if level > 0:
+        inside = within[level] >= 0
+        parents[within[level][inside]] = within[level - 1][inside]
+    return parents
 
 
-def words_of(label: str) -> list[str]:
-    """The words of a point's label, in lower case; a label without letters counts as one word.
-
-    >>> words_of('" The" (84 %)')
-    ['the']
-    >>> words_of(" ==")
-    ['==']
-    """
-    words = [word for word in _WORD.findall(label.lower()) if word not in _LABEL_GRAMMAR]
-    return words or ([label.strip()] if label.strip() else [])
+def _boxes(positions: np.ndarray, region: np.ndarray, n_regions: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and the upper corner `[n_regions, 2]` of each region's points."""
+    low, high = np.full((n_regions, 2), np.inf), np.full((n_regions, 2), -np.inf)
+    inside = region >= 0
+    np.minimum.at(low, region[inside], positions[inside])
+    np.maximum.at(high, region[inside], positions[inside])
+    return low, high
 
 
-def _hdbscan(positions: np.ndarray, min_cluster_size: int) -> np.ndarray:
-    from sklearn.cluster import HDBSCAN
-
-    settings = {"min_cluster_size": min_cluster_size, "min_samples": 5, "copy": True}
-    found = HDBSCAN(**settings).fit_predict(positions)
-    sizes = np.bincount(found + 1, minlength=2)[1:]
-    if sizes.max() <= len(positions) / 2:
-        return found
-    return HDBSCAN(**settings, cluster_selection_method="leaf").fit_predict(positions)
-
-
-def _nearest(reference: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    from sklearn.neighbors import NearestNeighbors
-
-    return NearestNeighbors(n_neighbors=1).fit(reference).kneighbors(positions, return_distance=False)[:, 0]
+def _contours(hierarchy: Hierarchy, level: int, n_regions: int) -> list[list[float]]:
+    grid, cells = hierarchy.grid, hierarchy.levels[level].cells
+    assert grid is not None
+    corner = (grid.x, grid.y)
+    return [outline(cells == r, corner=corner, step=grid.step).ravel().tolist() for r in range(n_regions)]

@@ -50,10 +50,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory):
 def test_planted_clusters_are_kept_apart_and_named(planted):
     folder, _, labels, manifest = planted
     points = pq.read_table(folder / "points.parquet").to_pydict()
-    regions = pq.read_table(folder / "clusters.parquet").to_pylist()
+    regions = pq.read_table(folder / "regions.parquet").to_pylist()
+    assert manifest.summary["n_levels"] == 1
     assert len(regions) == manifest.summary["n_clusters"] == N_CLUSTERS
     for region in regions:
-        words = {labels[i].split()[0] for i, c in enumerate(points["cluster"]) if c == region["cluster"]}
+        words = {labels[i].split()[0] for i, r in enumerate(points["level_0"]) if r == region["region"]}
         assert len(words) == 1, "one planted cluster each"
         assert region["label"].startswith(words.pop().strip("<>"))
     assert manifest.summary["trustworthiness"] > 0.85
@@ -94,14 +95,17 @@ def test_neighbours_by_distance_still_show_their_cosines(planted, tmp_path: Path
 
 def test_the_tables_have_the_documented_columns(planted):
     folder, *_, manifest = planted
-    columns = {name: pq.read_schema(folder / f"{name}.parquet").names for name in ("points", "clusters", "neighbours")}
-    assert columns["points"] == ["point", "x", "y", "label", "cluster", "density", "item", "value", "kept"]
-    assert columns["clusters"] == ["cluster", "label", "size", "x", "y", "x_min", "x_max", "y_min", "y_max"]
+    columns = {name: pq.read_schema(folder / f"{name}.parquet").names for name in ("points", "regions", "neighbours")}
+    assert columns["points"] == ["point", "x", "y", "label", "density", "item", "value", "kept", "level_0"]
+    assert columns["regions"] == [
+        "region", "level", "parent", "label", "size", "x", "y", "x_min", "x_max", "y_min", "y_max",
+        "contour", "priority",
+    ]  # fmt: skip
     assert columns["neighbours"] == ["point", "neighbours", "cosines"]
     documented = {
         "n_points", "d", "trustworthiness", "continuity", "recall_at_15", "triplet_accuracy", "quality_sample",
-        "neighbours", "neighbours_recall", "n_clusters", "value_name", "item_kind",
-        "features",
+        "neighbours", "neighbours_recall", "n_levels", "regions_per_level", "n_clusters", "noise_share",
+        "value_name", "item_kind", "features",
     }  # fmt: skip
     assert documented <= manifest.summary.keys()
     assert read_manifest(folder).config["method"] == "umap"

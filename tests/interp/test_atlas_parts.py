@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interp.atlas.layout import lay_out, principal_components
 from interp.atlas.neighbours import nearest_neighbours
 from interp.atlas.quality import kept_neighbours, measure_quality
-from interp.atlas.regions import NOISE, cluster_words, describe_regions, find_clusters, local_density, words_of
+from interp.atlas.regions import local_density
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 
 
@@ -97,78 +97,6 @@ def test_a_map_that_is_the_space_is_perfect_and_a_shuffled_one_is_chance():
 def test_quality_of_a_handful_of_points_is_not_claimed():
     x = torch.randn(20, 3)
     assert measure_quality(x, x[:, :2].numpy(), metric="cosine", generator=generator()) is None
-
-
-def planted_map(n_clusters: int = 6, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    centres = np.array(
-        [[10 * np.cos(a), 10 * np.sin(a)] for a in np.linspace(0, 2 * np.pi, n_clusters, endpoint=False)]
-    )
-    truth = np.repeat(np.arange(n_clusters), size)
-    return (centres[truth] + rng.normal(0, 0.4, (len(truth), 2))).astype(np.float32), truth
-
-
-def test_planted_clusters_are_found():
-    from sklearn.metrics import adjusted_rand_score
-
-    positions, truth = planted_map()
-    found = find_clusters(positions, generator=generator())
-    assert adjusted_rand_score(truth, found) > 0.95
-    sizes = np.bincount(found[found != NOISE])
-    assert (np.diff(sizes) <= 0).all(), "the largest cluster has the lowest number"
-
-
-def test_a_sampled_fit_gives_the_other_points_to_the_nearest_cluster(monkeypatch: pytest.MonkeyPatch):
-    from sklearn.metrics import adjusted_rand_score
-
-    from interp.atlas import regions
-
-    positions, truth = planted_map(size=200)
-    monkeypatch.setattr(regions, "LARGEST_FIT", 300)
-    assert adjusted_rand_score(truth, find_clusters(positions, generator=generator())) > 0.95
-
-
-def test_one_crowded_mass_is_split_into_its_dense_parts():
-    rng = np.random.default_rng(0)
-    mass = rng.normal(0, 3, (1500, 2))
-    bumps = [rng.normal(centre, 0.1, (120, 2)) for centre in ((-2, 0), (2, 0), (0, 2))]
-    found = find_clusters(np.concatenate([mass, *bumps]).astype(np.float32), generator=generator())
-    bump_labels = [np.bincount(found[1500 + 120 * i : 1620 + 120 * i] + 1).argmax() - 1 for i in range(3)]
-    assert len(set(bump_labels) - {NOISE}) == 3
-    assert np.bincount(found + 1)[1:].max() < len(found) / 2
-
-
-def test_a_map_of_one_place_has_no_clusters():
-    assert (find_clusters(np.zeros((50, 2), np.float32), generator=generator()) == NOISE).all()
-    assert (find_clusters(np.random.default_rng(0).normal(size=(9, 2)), generator=generator()) == NOISE).all()
-
-
-def test_regions_are_named_by_the_words_that_set_them_apart():
-    positions, truth = planted_map(3, 40)
-    names = ["river", "engine", "violin"]
-    labels = [f"thing {names[t]}" for t in truth]
-    words = cluster_words(positions, truth, labels)
-    assert [w[0] for w in words] == names, "'thing' is everywhere, so it names nothing"
-    for region, name in zip(describe_regions(positions, truth, labels), names, strict=True):
-        assert region.label.startswith(name)
-        mine = positions[truth == region.cluster]
-        assert region.size == len(mine)
-        assert region.x_min <= region.x <= region.x_max
-        assert (region.y_min, region.y_max) == (mine[:, 1].min(), mine[:, 1].max())
-
-
-@pytest.mark.parametrize(
-    ("label", "words"),
-    [
-        (" The", ["the"]),
-        ('before " Of"', ["of"]),
-        ("x<b>y</b>", ["x", "b", "y", "b"]),
-        ("", []),
-        (" ==", ["=="]),
-    ],
-)
-def test_words_of_labels(label: str, words: list[str]):
-    assert words_of(label) == words
 
 
 def test_density_ranks_crowded_places_higher():

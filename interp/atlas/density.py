@@ -1,0 +1,178 @@
+"""How crowded each place of a map is, and its peaks: what the regions of a map are cut from.
+
+1. points are counted on a grid of square cells
+2. the counts are blurred with a Gaussian of one bandwidth (by FFT, on one thread: the same for any number of cores)
+3. every cell climbs to its steepest neighbour until it stands on a peak; cells of one peak are its basin
+4. a peak that does not rise far enough above the saddle to a higher one joins it (ToMATo: Chazal, Guibas, Oudot &
+   Skraba 2013)
+
+How far is far enough is said in standard errors. A Gaussian kernel of bandwidth `h` sees `c = 4 pi h^2 n f` points at
+density `f`, with variance `c` where they fall at random, so that `2 sqrt(c + 3/8)` (Anscombe 1948) has variance 1 in
+crowded and in empty places alike, and one threshold holds for all of the map.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+PROMINENCE = 5.5
+"""Standard errors by which a peak must rise above its saddle. The highest of thousands that chance makes rises by 5."""
+FEWEST_SEEN = 0.01
+"""Points that a kernel must see for a cell to count as part of the map."""
+_MARGIN = 2.0
+"""Empty border of the grid, in the largest bandwidth, so that a blur does not reach around."""
+
+
+class Grid(NamedTuple):
+    """Square cells over a map."""
+
+    x: float
+    y: float
+    """the corner of cell 0"""
+    step: float
+    """side of a cell in map units"""
+    counts: np.ndarray
+    """`[n_y, n_x]` float64 points per cell"""
+    cell: np.ndarray
+    """`[n]` int64 cell of every point, row after row; -1 for one far outside"""
+
+
+class Peaks(NamedTuple):
+    """The peaks of a map at one bandwidth."""
+
+    bandwidth: float
+    """in cells"""
+    seen: np.ndarray
+    """`[n_y, n_x]` float64: the points that a kernel sees at each cell"""
+    basin: np.ndarray
+    """`[n_y, n_x]` int64: the peak that each cell belongs to, -1 for none"""
+    n: int
+    """how many peaks stand out"""
+
+
+def lay_grid(positions: np.ndarray) -> Grid | None:
+    """128 to 512 cells along the longer side, more for more points; None when all points share one place.
+
+    A few points far away must not coarsen the rest: what lies further out than twice the width of the middle 99 % is
+    left out.
+    """
+    positions = np.asarray(positions, np.float64)
+    low, middle, high = np.percentile(positions, [0.5, 50, 99.5], axis=0)
+    reach = 2 * (high - low).max()
+    if reach == 0:
+        low, high = positions.min(0), positions.max(0)
+    else:
+        low, high = np.maximum(positions.min(0), middle - reach), np.minimum(positions.max(0), middle + reach)
+    extent = float((high - low).max())
+    if extent == 0:
+        return None
+    side = int(np.clip(2 ** np.ceil(np.log2(2 * np.sqrt(len(positions)))), 128, 512))
+    step = extent / (side - 1)
+    where = np.floor((positions - low) / step + 0.5).astype(np.int64)
+    shape = np.floor((high - low) / step + 0.5).astype(np.int64)[::-1] + 1
+    inside = ((where >= 0) & (where < shape[::-1])).all(1)
+    cell = np.where(inside, where[:, 1] * shape[1] + where[:, 0], -1)
+    counts = np.bincount(cell[inside], minlength=int(shape.prod())).reshape(shape).astype(np.float64)
+    return Grid(float(low[0]) - step / 2, float(low[1]) - step / 2, step, counts, cell)
+
+
+class Blur:
+    """The counts of one grid, ready to be blurred with any bandwidth."""
+
+    def __init__(self, counts: np.ndarray, largest: float) -> None:
+        from scipy.fft import next_fast_len, rfft2
+
+        self.shape = counts.shape
+        margin = int(np.ceil(_MARGIN * 2 * largest))
+        self.padded = [int(next_fast_len(side + margin, real=True) or 1) for side in counts.shape]
+        self.spectrum: np.ndarray = np.asarray(rfft2(counts, self.padded, workers=1))
+
+    def seen(self, bandwidth: float) -> np.ndarray:
+        """`[n_y, n_x]`: the points that a Gaussian kernel of this bandwidth (in cells) sees at every cell."""
+        from scipy.fft import irfft2
+
+        down = np.exp(-2 * (np.pi * bandwidth * np.fft.fftfreq(self.padded[0])) ** 2)
+        across = np.exp(-2 * (np.pi * bandwidth * np.fft.rfftfreq(self.padded[1])) ** 2)
+        density = np.asarray(irfft2(self.spectrum * down[:, None] * across, self.padded, workers=1))
+        return 4 * np.pi * bandwidth**2 * density[: self.shape[0], : self.shape[1]].clip(min=0)
+
+
+def find_peaks(blur: Blur, bandwidth: float, prominence: float = PROMINENCE) -> Peaks:
+    """The peaks that rise `prominence` standard errors above their saddles, and the cells that climb to them."""
+    seen = blur.seen(bandwidth)
+    basin = climb(seen)
+    tops, basin = np.unique(basin, return_inverse=True)
+    basin = basin.reshape(seen.shape) - (1 if tops[0] < 0 else 0)
+    tops = tops[tops >= 0]
+    joined = join(stable(seen.ravel()[tops]), *saddles(stable(seen), basin), prominence)
+    kept = np.unique(joined[joined >= 0])
+    number = np.searchsorted(kept, joined)
+    number[joined < 0] = -1
+    return Peaks(bandwidth, seen, np.append(number, -1)[basin], len(kept))
+
+
+def stable(seen: np.ndarray) -> np.ndarray:
+    """Numbers of points in units of their standard error (Anscombe 1948)."""
+    return 2 * np.sqrt(seen + 0.375)
+
+
+def climb(seen: np.ndarray) -> np.ndarray:
+    """`[n_y, n_x]` int64: the cell (row after row) on which every cell's steepest way up ends, -1 off the map."""
+    n_y, n_x = seen.shape
+    padded = np.pad(seen, 1, constant_values=-1.0)
+    itself = np.arange(seen.size).reshape(seen.shape)
+    best, up = seen, itself
+    for number, (dy, dx) in enumerate(_AROUND):
+        beside = padded[1 + dy : 1 + dy + n_y, 1 + dx : 1 + dx + n_x]
+        # of equal cells the first is the higher one, so that a plateau has one peak
+        higher = (beside > best) | ((beside == best) & (up == itself) if number < 4 else False)
+        best, up = np.where(higher, beside, best), np.where(higher, itself + dy * n_x + dx, up)
+    top = up.ravel()
+    while not np.array_equal(further := top[top], top):
+        top = further
+    return np.where(seen >= FEWEST_SEEN, top.reshape(seen.shape), -1)
+
+
+def saddles(height: np.ndarray, basin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[m, 2]` neighbouring basins and `[m]` the height of the highest pass between them, the highest first."""
+    pairs, passes = [], []
+    n_y, n_x = height.shape
+    for dy, dx in _AROUND[4:]:
+        here = (slice(0, n_y - dy), slice(max(0, -dx), n_x - max(0, dx)))
+        there = (slice(dy, n_y), slice(max(0, dx), n_x - max(0, -dx)))
+        one, two = basin[here], basin[there]
+        border = (one != two) & (one >= 0) & (two >= 0)
+        pairs.append(np.sort(np.column_stack([one[border], two[border]]), axis=1))
+        passes.append(np.minimum(height[here], height[there])[border])
+    pair, height_of = np.concatenate(pairs), np.concatenate(passes)
+    order = np.lexsort((pair[:, 1], pair[:, 0], -height_of))
+    pair, height_of = pair[order], height_of[order]
+    _, first = np.unique(pair, axis=0, return_index=True)
+    first.sort()
+    return pair[first], height_of[first]
+
+
+def join(tops: np.ndarray, pairs: np.ndarray, passes: np.ndarray, prominence: float) -> np.ndarray:
+    """`[m]`: the peak that each of `m` peaks ends in, -1 for those that neither stand out nor touch one that does.
+
+    Of two basins that meet, the one with the lower peak joins the other unless it rises `prominence` above the pass.
+    """
+    root = np.arange(len(tops))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = int(root[i])
+        return i
+
+    for (one, two), height in zip(pairs.tolist(), passes.tolist(), strict=True):
+        high, low = find(one), find(two)
+        if (tops[low], -low) > (tops[high], -high):
+            high, low = low, high
+        if high != low and tops[low] - height < prominence:
+            root[low] = high
+    ends = np.array([find(i) for i in range(len(tops))], np.int64)
+    return np.where(tops[ends] - stable(np.zeros(1))[0] >= prominence, ends, -1)
+
+
+_AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
