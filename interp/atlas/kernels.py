@@ -200,3 +200,77 @@ def neighbours_of_neighbours(points, squares, factor, indices, values, found, cl
                 near[at], best[at] = near[at - 1], best[at - 1]
                 at -= 1
             near[at], best[at] = close, other
+
+
+@njit(cache=True, nogil=True)
+def measure_again(new, reference, candidates, cosine, indices, distances):
+    """The nearest of `candidates [m, c]` for every row of `new [m, d]`, into `indices, distances [m, k]`.
+
+    `1 - cosine` (1 where a vector is zero) or the Euclidean distance; equally near: the lower number first.
+    """
+    m, wide = candidates.shape
+    k = indices.shape[1]
+    d = new.shape[1]
+    for i in range(m):
+        measured = np.empty(wide, np.float64)
+        for c in range(wide):
+            other = candidates[i, c]
+            dot, mine, theirs, apart = 0.0, 0.0, 0.0, 0.0
+            for at in range(d):
+                x, y = np.float64(new[i, at]), np.float64(reference[other, at])
+                dot += x * y
+                mine += x * x
+                theirs += y * y
+                apart += (x - y) * (x - y)
+            if not cosine:
+                measured[c] = np.sqrt(apart)
+            else:
+                measured[c] = 1.0 - dot / np.sqrt(mine * theirs) if mine * theirs > 0.0 else 1.0
+                if apart == 0.0:
+                    measured[c] = 0.0
+        for place in range(k):
+            best = 0
+            for c in range(1, wide):
+                if measured[c] < measured[best] or (
+                    measured[c] == measured[best] and candidates[i, c] < candidates[i, best]
+                ):
+                    best = c
+            indices[i, place], distances[i, place] = candidates[i, best], max(measured[best], 0.0)
+            measured[best] = np.inf
+
+
+@njit(cache=True, nogil=True)
+def climb(positions, indices, distances, weights, a, b, places):
+    """`places [m, 2]`: where the attraction to the neighbours `indices [m, k]` is strongest (`place.py`).
+
+    Steps are means of the neighbours weighted by the force of each (iteratively reweighted least squares).
+    """
+    m, k = indices.shape
+    for i in range(m):
+        best, x, y = -np.inf, 0.0, 0.0
+        for c in range(k):
+            at_x, at_y = positions[indices[i, c], 0], positions[indices[i, c], 1]
+            total = 0.0
+            for j in range(k):
+                dx, dy = at_x - positions[indices[i, j], 0], at_y - positions[indices[i, j], 1]
+                total -= weights[i, j] * np.log(1.0 + a * (dx * dx + dy * dy) ** b)
+            if total > best:
+                best, x, y = total, at_x, at_y
+        if distances[i, 0] <= 1e-9:
+            places[i, 0], places[i, 1] = positions[indices[i, 0], 0], positions[indices[i, 0], 1]
+            continue
+        for _ in range(60):
+            sum_x, sum_y, mass = 0.0, 0.0, 0.0
+            for j in range(k):
+                other_x, other_y = positions[indices[i, j], 0], positions[indices[i, j], 1]
+                squared = max((x - other_x) ** 2 + (y - other_y) ** 2, 1e-6)
+                force = weights[i, j] * squared ** (b - 1.0) / (1.0 + a * squared**b)
+                sum_x += force * other_x
+                sum_y += force * other_y
+                mass += force
+            new_x, new_y = sum_x / mass, sum_y / mass
+            moved = abs(new_x - x) + abs(new_y - y)
+            x, y = new_x, new_y
+            if moved < 1e-7:
+                break
+        places[i, 0], places[i, 1] = x, y
