@@ -35,6 +35,45 @@ def epochs_for(n: int) -> int:
     return 500 if n <= FEW_POINTS else 200
 
 
+class Mover:
+    """A map on its way: epochs as many at a time as one likes, `positions` in between."""
+
+    def __init__(
+        self, graph: FuzzyGraph, start: np.ndarray, *, min_dist: float, seed: int, n_epochs: int | None = None
+    ) -> None:
+        """From `start [n, 2]`, which stays as it is. Ties too weak to be used once are left out."""
+        self.n_epochs = n_epochs or epochs_for(graph.n)
+        self._order = np.random.default_rng(seed).permutation(graph.n)
+        graph = reordered(graph, self._order)
+        rates = graph.weights / max(float(graph.weights.max(initial=0)), 1e-30)
+        used = rates * self.n_epochs >= 1
+        starts = np.concatenate([[0], np.cumsum(used)])[graph.starts]
+        self._fixed = (starts, graph.others[used], rates[used], *force_tables(*curve(min_dist)))
+        self._seed = seed % 2**63
+        self._places = np.ascontiguousarray(start[self._order], dtype=np.float32)
+        self._room = np.empty_like(self._places)
+        self._threads = max(1, graph.n // (TURNS * FEWEST_PER_THREAD))
+
+    def run(self, first: int, last: int) -> None:
+        """Epochs `first` to `last`, the second not included."""
+        from interp.atlas.kernels import run_epochs
+        from interp.compiled import run_compiled
+
+        steps = (first, last, self.n_epochs, self._seed, TURNS)
+        run_compiled(run_epochs, self._places, self._room, *self._fixed, *steps, at_most=self._threads)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """`[n, 2]` float32, a copy."""
+        found = np.empty_like(self._places)
+        found[self._order] = self._places
+        return found
+
+    def shift(self, by: np.ndarray) -> None:
+        """Add `by [n, 2]` to every position."""
+        self._places += by[self._order]
+
+
 def move_points(
     graph: FuzzyGraph,
     start: np.ndarray,
@@ -44,33 +83,14 @@ def move_points(
     n_epochs: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Positions `[n, 2]` float32 of `graph`'s points, from `start`, which stays as it is.
-
-    Ties too weak to be used once are left out. `progress(epoch, n_epochs, {})` may raise to stop.
-    """
-    from interp.atlas.kernels import run_epochs
-    from interp.compiled import run_compiled
-
-    total = n_epochs or epochs_for(graph.n)
-    attraction, repulsion = force_tables(*curve(min_dist))
-    order = np.random.default_rng(seed).permutation(graph.n)
-    graph = reordered(graph, order)
-    rates = graph.weights / max(float(graph.weights.max(initial=0)), 1e-30)
-    used = rates * total >= 1
-    starts = np.concatenate([[0], np.cumsum(used)])[graph.starts]
-    ties = (starts, graph.others[used], rates[used])
-    positions = np.ascontiguousarray(start[order], dtype=np.float32)
-    moved = np.empty_like(positions)
-    useful = max(1, graph.n // (TURNS * FEWEST_PER_THREAD))
-    for first in range(0, total, AT_ONCE):
-        last = min(first + AT_ONCE, total)
-        steps = (first, last, total, seed % 2**63, TURNS)
-        run_compiled(run_epochs, positions, moved, *ties, attraction, repulsion, *steps, at_most=useful)
+    """Positions `[n, 2]` float32 of `graph`'s points. `progress(epoch, n_epochs, {})` may raise to stop."""
+    mover = Mover(graph, start, min_dist=min_dist, seed=seed, n_epochs=n_epochs)
+    for first in range(0, mover.n_epochs, AT_ONCE):
+        last = min(first + AT_ONCE, mover.n_epochs)
+        mover.run(first, last)
         if progress is not None:
-            progress(last, total, {})
-    found = np.empty_like(positions)
-    found[order] = positions
-    return found
+            progress(last, mover.n_epochs, {})
+    return mover.positions
 
 
 def reordered(graph: FuzzyGraph, order: np.ndarray) -> FuzzyGraph:
