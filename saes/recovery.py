@@ -3,6 +3,7 @@
 Latents and true features are matched one to one so that the sum of `|cos|` between decoder rows and true directions is
 largest (the Hungarian method). A latent is then judged as a detector of the feature it was matched with: it says "on"
 where it is active. Features left without a latent count as 0, so that a small dictionary cannot score well on a few.
+Where features may lie opposite each other (`SyntheticData.signed`) the cosine itself stands for `|cos|` throughout.
 """
 
 from collections.abc import Sequence
@@ -80,19 +81,20 @@ def measure_recovery(
             f"the data have width {data.config.d}, the dictionary reads {dictionary.d_in} and writes "
             f"{directions.shape[1]}; measure it on the data that it was trained on"
         )
-    match = best_match(directions, data.directions, absolute=True)
+    match = best_match(directions, data.directions, absolute=not data.signed)
     counts = _Counts(dictionary, data, directions, match)
     batches, left = data.batches(batch_size, seed=-1 - seed), n_rows  # recordings take seeds from 0 up
     while left > 0:
         rows = next(batches)
         counts.add(rows.x[:left], rows.strengths[:left])
         left -= batch_size
-    cosines = (unit(directions) @ data.directions.T).abs()
+    cosines = unit(directions) @ data.directions.T
+    cosines = cosines if data.signed else cosines.abs()
     random = torch.randn(directions.shape, generator=make_generator(seed, "recovery", "random dictionary"))
     return Recovery(
         n_rows=n_rows,
         mcc=float(match.cosines.mean()),
-        mcc_random=float(best_match(random, data.directions, absolute=True).cosines.mean()),
+        mcc_random=float(best_match(random, data.directions, absolute=not data.signed).cosines.mean()),
         mmcs=float(cosines.amax(0).mean()),
         uniqueness=len(cosines.argmax(1).unique()) / min(cosines.shape),
         **counts.result(),

@@ -15,7 +15,7 @@ between roots; descendants inherit them from their roots.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,6 +115,9 @@ class Rows(NamedTuple):
 
 class SyntheticData:
     """A known dictionary and the law by which its features are on. Everything follows from `(config, seed)`."""
+
+    signed: ClassVar[bool] = False
+    """Whether features may lie opposite each other, so that a direction and its negative are not the same feature."""
 
     def __init__(self, config: SyntheticConfig, *, seed: int = 0):
         self.config, self.seed = config, seed

@@ -7,6 +7,7 @@ settings and the seed, from which the truth follows. `truth.safetensors` holds t
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def read_synthetic(recording: Recording) -> SyntheticData:
             f"{recording.folder} holds activations of {recording.model}, whose true features nobody knows; "
             "recovery can be measured on recordings that `saes.synthetic_recording.write_synthetic` wrote"
         )
-    data = SyntheticData(SyntheticConfig(**settings), seed=recording.manifest.config["seed"])
+    data = _data_of(settings, recording.manifest.config["seed"])
     directions = load_tensors(recording.folder / TRUTH)["directions"]
     if directions.shape != data.directions.shape or not torch.allclose(directions, data.directions, atol=1e-4):
         raise MismatchError(
@@ -95,6 +96,16 @@ def read_synthetic(recording: Recording) -> SyntheticData:
             "write it again with `write_synthetic`"
         )
     return data
+
+
+def _data_of(settings: dict[str, Any], seed: int) -> SyntheticData:
+    """Drawn by the settings of `SyntheticConfig`, or the hidden layer of a toy of superposition."""
+    if "W" in settings:
+        from saes.toy_recovery import ToyData, ToyDataConfig
+
+        rows = tuple(tuple(row) for row in settings["W"])
+        return ToyData(ToyDataConfig(W=rows, density=settings["density"]), seed=seed)
+    return SyntheticData(SyntheticConfig(**settings), seed=seed)
 
 
 def _no_text(number: int, first: int, n_contexts: int, *, last: bool) -> ShardText:
