@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from interp.dictionary import Dictionary
+from interp.recording.passages import NO_TOKEN, read_passages
 from interp.recording.store import Recording
-from saes.examples import NO_TOKEN, read_passages
 from saes.explain.contexts import Context, distinct, in_turn
 
 RANDOM, SAME_TOKEN, NEIGHBOUR = "random", "same token", "neighbour"

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from interp.recording.passages import NO_TOKEN, document_names, read_passages
 from interp.recording.store import Recording
-from saes.examples import NO_TOKEN, document_names, read_passages
 from saes.statistics import FeatureStatistics
 
 LABEL_SOURCE = "token statistics"
