@@ -19,9 +19,7 @@ def outline(inside: np.ndarray, *, corner: tuple[float, float], step: float, tol
     field = np.pad(part.astype(np.float64), 3)
     for axis in (0, 1):
         field = (np.roll(field, 1, axis) + 2 * field + np.roll(field, -1, axis)) / 4
-    found = rings(field, 0.4)
-    if not found:
-        return np.zeros((0, 2), np.float32)
+    found = rings(field, 0.4) or rings(np.pad(part.astype(np.float64), 3), 0.4)  # single cells are blurred away
     ring = simplify(max(found, key=area), tolerance)
     first = np.array([columns[0], rows[0]]) - 3 + 0.5  # padding, and the middle of a cell
     return ((ring + first) * step + np.array(corner)).astype(np.float32)

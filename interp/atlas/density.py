@@ -137,19 +137,21 @@ def saddles(height: np.ndarray, basin: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """`[m, 2]` neighbouring basins and `[m]` the height of the highest pass between them, the highest first."""
     pairs, passes = [], []
     n_y, n_x = height.shape
+    n = int(basin.max(initial=0)) + 1
     for dy, dx in _AROUND[4:]:
         here = (slice(0, n_y - dy), slice(max(0, -dx), n_x - max(0, dx)))
         there = (slice(dy, n_y), slice(max(0, dx), n_x - max(0, -dx)))
         one, two = basin[here], basin[there]
-        border = (one != two) & (one >= 0) & (two >= 0)
-        pairs.append(np.sort(np.column_stack([one[border], two[border]]), axis=1))
-        passes.append(np.minimum(height[here], height[there])[border])
-    pair, height_of = np.concatenate(pairs), np.concatenate(passes)
-    order = np.lexsort((pair[:, 1], pair[:, 0], -height_of))
-    pair, height_of = pair[order], height_of[order]
-    _, first = np.unique(pair, axis=0, return_index=True)
-    first.sort()
-    return pair[first], height_of[first]
+        border = np.nonzero((one != two) & (one >= 0) & (two >= 0))
+        one, two = one[border], two[border]
+        pairs.append(np.minimum(one, two) * n + np.maximum(one, two))
+        passes.append(np.minimum(height[here][border], height[there][border]))
+    pair, over = np.concatenate(pairs), np.concatenate(passes)
+    order = np.argsort(pair, kind="stable")
+    pair, first = np.unique(pair[order], return_index=True)
+    over = np.maximum.reduceat(over[order], first) if len(first) else over
+    order = np.argsort(-over, kind="stable")
+    return np.column_stack([pair // n, pair % n])[order], over[order]
 
 
 def join(tops: np.ndarray, pairs: np.ndarray, passes: np.ndarray, prominence: float) -> np.ndarray:

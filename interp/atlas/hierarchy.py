@@ -30,7 +30,7 @@ EMPTY = 0.1
 """Cells below this share of the density at their region's median point belong to no region."""
 MORE = 1.5
 """A level has at least so many times the regions of the coarser one."""
-_STEPS_PER_OCTAVE = 2
+_STEPS_PER_OCTAVE = 3
 _NARROWEST = 1.5
 """Cells in the narrowest bandwidth; the widest is an eighth of the map."""
 
@@ -71,17 +71,23 @@ def find_hierarchy(positions: np.ndarray) -> Hierarchy:
 
 
 def choose_levels(ladder: list[Peaks], n: int) -> list[Peaks]:
-    """For each wanted number the step of the ladder that comes nearest; of several the middle one."""
+    """For each wanted number the step of the ladder that comes nearest, each level at a narrower bandwidth.
+
+    Where a number of peaks lasts over several steps, the middle one: there the peaks are most their own.
+    """
     counts = np.array([peaks.n for peaks in ladder], np.float64)
     chosen: list[Peaks] = []
+    start = 0
     for wanted in WANTED:
-        if chosen and wanted * MEAN_SIZE > n:
+        if (chosen and wanted * MEAN_SIZE > n) or start == len(ladder):
             break
-        off = np.abs(np.log(counts.clip(0.5) / wanted))
-        best = np.flatnonzero(off == off.min())
-        peaks = ladder[best[(len(best) - 1) // 2]]
-        if peaks.n >= 2 and (not chosen or peaks.n >= MORE * chosen[-1].n):
-            chosen.append(peaks)
+        off = np.abs(np.log(counts[start:].clip(0.5) / wanted))
+        best = int(off.argmin())
+        lasts = int((off[best:] == off[best]).cumprod().sum())
+        at = start + best + (lasts - 1) // 2
+        if ladder[at].n >= 2 and (not chosen or ladder[at].n >= MORE * chosen[-1].n):
+            chosen.append(ladder[at])
+            start = at + 1
     return chosen
 
 
@@ -97,8 +103,7 @@ def nest(grid: Grid, chosen: list[Peaks]) -> list[Level]:
         cells = by_size(grid, cells)
         levels.append(Level(cells, peaks.seen, peaks.bandwidth * grid.step))
         finer = cells
-    found = [level for level in reversed(levels) if level.cells.max() > 0]
-    return found
+    return [level for level in reversed(levels) if level.cells.max() > 0]
 
 
 def cut_empty(grid: Grid, peaks: Peaks) -> np.ndarray:

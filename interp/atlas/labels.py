@@ -5,171 +5,176 @@ classes:
 
     weight(term, region) = n(term, region) * log(1 + A / n(term, parent))
 
-`n` counts occurrences, `A` is the mean number of terms per region within the parent. The parent's points that lie in
-none of its regions count too. A region that is more than half of its parent is held against the parent's parent, and in
-the end against the map: against itself nothing stands out. Words that a region above already carries are left to it.
+`n(term, region)` counts occurrences, each by how crowded its place is (1 at the region's densest point): the outskirts
+of a region do not name it. `A` is the mean number of terms per region within the parent. The parent's points that lie
+in none of its regions count too. A region that is more than half of its parent is held against the parent's parent, and
+in the end against the map: against itself nothing stands out. What a region above already says is left to it; a region
+that is nearly all of its parent has its name.
+
+Of tokens a form (`-ing`, `Capitalised`, `Greek`) is said first where most of a region has it and the region's
+surroundings have it far less; the words follow as examples.
 """
 
-import re
-import unicodedata
-from collections.abc import Sequence
-from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from interp.atlas.terms import UNNAMED, Terms, family_of
+
 N_WORDS = 3
+N_FORMS = 2
+MOST = 0.6
+"""Share of a region that must have a form for the region to be called by it."""
+LIFT = 1.5
+"""So many times the share in what the region is held against."""
+THE_SAME = 0.9
+"""A region with this share of its parent's points is the same to a reader."""
 LONGEST_WORD = 24
 """Characters of one word in a label; the rest becomes an ellipsis."""
-UNNAMED = "no label"
-_GRAMMAR = frozenset({"in", "any", "form", "before", "after", "docs", "promotes", "mixed", "rare", "dense", "often"})
-"""Words of `saes.explain`'s sentences that say how, not what."""
 
 
-class Terms(NamedTuple):
-    """The terms of every point, point after point."""
+class Tree(NamedTuple):
+    """The regions of a map, the coarsest level first, and what each is held against."""
 
-    names: list[str]
-    """each term once"""
-    ids: np.ndarray
-    """`[n_occurrences]` int64: which"""
-    points: np.ndarray
-    """`[n_occurrences]` int64: whose"""
+    levels: np.ndarray
+    """`[n_levels, n]` the region of each point on each level, -1 for none"""
+    parents: list[np.ndarray]
+    """per level `[n_regions]`: the region of the level before that holds it, -1 for none"""
+    crowded: np.ndarray
+    """`[n_levels, n]` the density at each point, as a share of its region's highest"""
 
+    def sizes(self, level: int) -> np.ndarray:
+        """`[n_regions]` points of each region."""
+        row = self.levels[level]
+        return np.bincount(row[row >= 0], minlength=len(self.parents[level]))
 
-def terms_of(labels: Sequence[str]) -> Terms:
-    """The words of each label; every label has at least one."""
-    known: dict[str, int] = {}
-    ids: list[int] = []
-    lengths = np.empty(len(labels), np.int64)
-    for i, label in enumerate(labels):
-        words = words_of(label)
-        lengths[i] = len(words)
-        ids.extend(known.setdefault(word, len(known)) for word in words)
-    return Terms(list(known), np.array(ids, np.int64), np.repeat(np.arange(len(labels)), lengths))
-
-
-def words_of(label: str) -> list[str]:
-    """The words of a label, in lower case; a label without letters counts as one word.
-
-    >>> words_of('" The" (84 %)')
-    ['the']
-    >>> words_of(" ==")
-    ['==']
-    """
-    words = [word for word in _word_pattern().findall(label.lower()) if word not in _GRAMMAR]
-    return words or [plain(label) or UNNAMED]
+    def reference(self, level: int) -> np.ndarray:
+        """`[n_regions, 2]`: the level and region that each region is held against; (-1, -1) is the whole map."""
+        sizes = [self.sizes(each) for each in range(level + 1)]
+        reference = np.full((len(self.parents[level]), 2), -1, np.int64)
+        for r in range(len(reference)):
+            up, around = level - 1, int(self.parents[level][r])
+            while around >= 0 and sizes[level][r] > sizes[up][around] / 2:
+                up, around = up - 1, int(self.parents[up][around])
+            if around >= 0:
+                reference[r] = up, around
+        return reference
 
 
-def plain(text: str) -> str:
-    """Text on one line: control and direction marks go, white space becomes one space.
+class Ranked(NamedTuple):
+    """The terms of one region, the heaviest first."""
 
-    Marks that turn the direction of text (such as U+202E) would otherwise turn what stands around a label too.
-    """
-    kept = "".join(
-        " " if c.isspace() else c for c in text if unicodedata.category(c) not in ("Cc", "Cf") or c.isspace()
-    )
-    return " ".join(kept.split())
+    terms: list[str]
+    share: np.ndarray
+    """of the region's occurrences"""
+    lift: np.ndarray
+    """share here over share in what the region is held against"""
 
 
-def name_regions(
-    levels: np.ndarray,
-    parents: Sequence[np.ndarray],
-    terms: Terms,
-    positions: np.ndarray,
-    anchors: Sequence[np.ndarray],
-) -> list[list[str]]:
-    """The label of every region of every level, the coarsest level first.
-
-    `levels [n_levels, n]` holds the region of each point (-1 for none), `parents[l]` the region of level `l - 1` around
-    each region of level `l` (-1 for none), `anchors[l] [n_regions, 2]` the place whose nearest words come first where
-    weights are equal.
-    """
-    n_terms = max(len(terms.names), 1)
-    everywhere = np.bincount(terms.ids, minlength=n_terms)
-    above: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # per level: keys, counts, terms per region
-    said: list[list[frozenset[str]]] = []
+def name_regions(tree: Tree, words: Terms, forms: Terms | None = None) -> list[list[str]]:
+    """The label of every region of every level; none is empty."""
     found: list[list[str]] = []
-    for level, region in enumerate(levels):
-        n_regions = len(parents[level])
-        keys, counts, order = _count(region, terms, n_terms, positions, anchors[level])
-        totals = np.bincount(keys // n_terms, counts, n_regions)
-        reference = _reference(level, parents, above, totals)
-        around, size = _counts_around(keys, reference, above, everywhere, n_terms)
-        classes = _siblings(reference, totals)
-        weight = counts * np.log1p(size / classes[keys // n_terms] / around)
-        starts = np.searchsorted(keys // n_terms, np.arange(n_regions + 1))
+    above: list[frozenset[str]] = []
+    by_words = rank(tree, words)
+    by_forms = None if forms is None else rank(tree, forms)
+    for level, parents in enumerate(tree.parents):
         names: list[str] = []
-        carried: list[frozenset[str]] = []
-        for r in range(n_regions):
-            mine = slice(starts[r], starts[r + 1])
-            best = np.lexsort((order[mine], -weight[mine]))
-            parent = int(parents[level][r])
-            taken = said[-1][parent] if parent >= 0 else frozenset[str]()
-            words = [terms.names[t] for t in (keys[mine][best[: N_WORDS + len(taken)]] % n_terms).tolist()]
-            new = [word for word in words if word not in taken][:N_WORDS] or words[:N_WORDS]
-            names.append(", ".join(shortened(word) for word in new) or UNNAMED)
-            carried.append(taken | frozenset(new))
-        above.append((keys, counts, totals))
-        said.append(carried)
+        said: list[frozenset[str]] = []
+        sizes = tree.sizes(level)
+        for r, parent in enumerate(parents.tolist()):
+            if parent >= 0 and sizes[r] >= THE_SAME * tree.sizes(level - 1)[parent]:
+                names.append(found[-1][parent])
+                said.append(above[parent])
+                continue
+            taken = above[parent] if parent >= 0 else frozenset[str]()
+            shape = [] if by_forms is None else choose_forms(by_forms[level][r], taken)
+            ranked = by_words[level][r].terms
+            new = [word for word in ranked if word not in taken and word not in shape][:N_WORDS] or ranked[:1]
+            names.append(say(shape, new))
+            said.append(taken | frozenset(new) | frozenset(shape))
+        above = said
         found.append(names)
     return found
 
 
-def shortened(word: str) -> str:
-    """At most `LONGEST_WORD` characters."""
-    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
+def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
+    """The forms that most of a region has and its surroundings have far less, at most one per family."""
+    chosen: dict[str, str] = {}
+    shares: dict[str, float] = {}
+    for form, share, lift in zip(ranked.terms, ranked.share.tolist(), ranked.lift.tolist(), strict=True):
+        if share >= MOST and lift >= LIFT and form not in taken:
+            family = family_of(form)
+            same = family == "ending" and family in chosen and form.endswith(chosen[family][1:])
+            if family not in chosen or (same and share >= THE_SAME * shares[chosen[family]]):
+                chosen[family] = form  # of two endings as common as each other the longer one
+                shares[form] = share
+    return list(chosen.values())[:N_FORMS]
 
 
-def _count(
-    region: np.ndarray, terms: Terms, n_terms: int, positions: np.ndarray, anchors: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted keys `region * n_terms + term`, their counts, and the distance of their nearest point to the anchor."""
-    of = region[terms.points]
-    inside = of >= 0
-    keys = of[inside] * n_terms + terms.ids[inside]
-    points = terms.points[inside]
-    distance = np.square(positions[points] - anchors[of[inside]]).sum(1) if len(keys) else np.zeros(0)
-    order = np.lexsort((distance, keys))
-    unique, first, counts = np.unique(keys[order], return_index=True, return_counts=True)
-    return unique, counts, distance[order][first]
+def say(forms: list[str], words: list[str]) -> str:
+    """`form, form: word, word`."""
+    after = ", ".join(word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…" for word in words)
+    return ": ".join(part for part in (", ".join(forms), after) if part) or UNNAMED
 
 
-def _reference(level: int, parents: Sequence[np.ndarray], above: list, totals: np.ndarray) -> np.ndarray:
-    """`[n_regions, 2]`: the level and region that each region is held against; (-1, -1) is the whole map."""
-    reference = np.full((len(totals), 2), -1, np.int64)
-    for r in range(len(totals)):
-        up, around = level - 1, int(parents[level][r])
-        while around >= 0 and totals[r] > above[up][2][around] / 2:
-            up, around = up - 1, int(parents[up][around])
-        if around >= 0:
-            reference[r] = up, around
-    return reference
+def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
+    """For every region of every level its heaviest terms, by the class-based TF-IDF above, at most `most`."""
+    n_terms = max(len(terms.names), 1)
+    everywhere = np.bincount(terms.ids, minlength=n_terms)
+    counted: list[_Counts] = []
+    found = []
+    for level in range(len(tree.levels)):
+        here = _count(tree, level, terms, n_terms)
+        region, term = here.keys // n_terms, here.keys % n_terms
+        reference = tree.reference(level)
+        around = everywhere[term].astype(np.float64)
+        points = np.full(len(reference), tree.levels.shape[1], np.float64)
+        occurrences = np.full(len(reference), everywhere.sum(), np.float64)
+        for up, outer in enumerate(counted):
+            mine = reference[:, 0] == up
+            points[mine], occurrences[mine] = tree.sizes(up)[reference[mine, 1]], outer.totals[reference[mine, 1]]
+            held = mine[region]
+            around[held] = outer.of(reference[region[held], 1] * n_terms + term[held])
+        weight = here.weights * np.log1p((occurrences / _siblings(reference))[region] / around)
+        share = here.counts / tree.sizes(level)[region]
+        order = np.lexsort((-weight, region))
+        starts = np.searchsorted(region[order], np.arange(len(reference) + 1))
+        best = [order[first : min(last, first + most)] for first, last in pairwise(starts.tolist())]
+        lift = share * points[region] / around
+        found.append([Ranked([terms.names[t] for t in term[b].tolist()], share[b], lift[b]) for b in best])
+        counted.append(here)
+    return found
 
 
-def _counts_around(
-    keys: np.ndarray, reference: np.ndarray, above: list, everywhere: np.ndarray, n_terms: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """For every key: how often its term occurs in what its region is held against, and how many terms that has."""
-    region, term = keys // n_terms, keys % n_terms
-    around = everywhere[term].astype(np.float64)
-    size = np.full(len(keys), everywhere.sum(), np.float64)
-    for up, (known, counts, totals) in enumerate(above):
-        mine = reference[region, 0] == up
-        outer = reference[region[mine], 1]
-        around[mine] = counts[np.searchsorted(known, outer * n_terms + term[mine])]
-        size[mine] = totals[outer]
-    return around, size
+class _Counts(NamedTuple):
+    """How often each term occurs in each region of one level."""
+
+    keys: np.ndarray
+    """`[m]` int64, rising: region * n_terms + term"""
+    counts: np.ndarray
+    """`[m]` occurrences"""
+    weights: np.ndarray
+    """`[m]` the same, each by how crowded its place is"""
+    totals: np.ndarray
+    """`[n_regions]` occurrences of all terms"""
+
+    def of(self, keys: np.ndarray) -> np.ndarray:
+        """The counts of some keys, all of which exist."""
+        return self.counts[np.searchsorted(self.keys, keys)]
 
 
-def _siblings(reference: np.ndarray, totals: np.ndarray) -> np.ndarray:
+def _count(tree: Tree, level: int, terms: Terms, n_terms: int) -> _Counts:
+    region = tree.levels[level][terms.points]
+    inside = region >= 0
+    keys = region[inside].astype(np.int64) * n_terms + terms.ids[inside]
+    unique, which, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    weights = np.bincount(which, tree.crowded[level][terms.points[inside]], len(unique))
+    totals = np.bincount(unique // n_terms, counts, len(tree.parents[level]))
+    return _Counts(unique, counts, weights, totals)
+
+
+def _siblings(reference: np.ndarray) -> np.ndarray:
     """`[n_regions]`: how many regions are held against the same."""
     _, which, counts = np.unique(reference, axis=0, return_inverse=True, return_counts=True)
-    return counts[which.ravel()] if len(totals) else np.ones(0)
-
-
-@cache
-def _word_pattern() -> re.Pattern[str]:
-    """Letters with the marks written on them (vowel signs of Indic scripts, accents) and joiners."""
-    marks = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)).startswith("M"))
-    return re.compile(rf"[^\W\d_](?:[^\W\d_]|[{marks}\u200c\u200d])*")
+    return counts[which.ravel()]

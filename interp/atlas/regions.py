@@ -12,7 +12,8 @@ import numpy as np
 from interp.artifacts import write_table
 from interp.atlas.contours import outline
 from interp.atlas.hierarchy import NONE, Hierarchy, find_hierarchy
-from interp.atlas.labels import name_regions, terms_of
+from interp.atlas.labels import Tree, name_regions
+from interp.atlas.terms import forms_of_tokens, words_of_labels
 
 SUITS_THE_MAP = 20
 """The level whose number of regions is nearest to this suits a view of the whole map."""
@@ -64,8 +65,11 @@ class Regions(NamedTuple):
         return int(np.abs(np.log(np.array(self.per_level) / SUITS_THE_MAP)).argmin())
 
 
-def find_regions(positions: np.ndarray, labels: list[str]) -> Regions:
-    """The regions of a map `positions [n, 2]` whose points carry `labels`. A map with one peak has none."""
+def find_regions(positions: np.ndarray, labels: list[str], *, tokens: bool = False) -> Regions:
+    """The regions of a map `positions [n, 2]` whose points carry `labels`, each one token or any text.
+
+    A map with one peak has none.
+    """
     n = len(positions)
     hierarchy = find_hierarchy(positions)
     within = hierarchy.regions(n)
@@ -73,10 +77,13 @@ def find_regions(positions: np.ndarray, labels: list[str]) -> Regions:
         return Regions(np.zeros((0, n), np.int32), [])
     sizes = [np.bincount(row[row >= 0], minlength=int(row.max()) + 1) for row in within]
     starts = np.concatenate([[0], np.cumsum([len(size) for size in sizes])])
-    anchors = [_densest(hierarchy, level, row, len(sizes[level])) for level, row in enumerate(within)]
+    crowded = _crowded(hierarchy, within)
+    anchors = [_densest(*each) for each in zip(crowded, within, map(len, sizes), strict=True)]
     parents = [_parents(within, level, len(size)) for level, size in enumerate(sizes)]
     places = [positions[rows].astype(np.float64) for rows in anchors]
-    names = name_regions(within, parents, terms_of(labels), positions, places)
+    tree = Tree(within, parents, crowded)
+    forms = forms_of_tokens(labels) if tokens else None
+    names = name_regions(tree, words_of_labels(labels, tokens=tokens), forms)
     table = []
     for level, size in enumerate(sizes):
         boxes = _boxes(positions, within[level], len(size))
@@ -137,22 +144,33 @@ def summarise_regions(regions: Regions) -> dict[str, object]:
 
 def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:
     """`[n]` float32 in 0 to 1: rank of the inverse distance to the k-th map neighbour; 1 is the most crowded place."""
-    from scipy.stats import rankdata
-    from sklearn.neighbors import NearestNeighbors
+    from scipy.spatial import KDTree
 
     n = len(positions)
     k = min(k, n - 1)
     if k < 1:
         return np.ones(n, np.float32)
-    distance, _ = NearestNeighbors(n_neighbors=k + 1).fit(positions).kneighbors(positions)
-    return ((rankdata(-distance[:, -1], method="average") - 0.5) / n).astype(np.float32)
+    distance, _ = KDTree(positions).query(positions, k + 1)
+    _, place, counts = np.unique(-np.asarray(distance)[:, -1], return_inverse=True, return_counts=True)
+    return ((np.cumsum(counts) - counts / 2)[place] / n).astype(np.float32)  # equal ones share their mean rank
 
 
-def _densest(hierarchy: Hierarchy, level: int, region: np.ndarray, n_regions: int) -> np.ndarray:
-    """`[n_regions]`: the point of each region in its densest cell, the first of several."""
+def _crowded(hierarchy: Hierarchy, within: np.ndarray) -> np.ndarray:
+    """`[n_levels, n]` float32: the density at each point on each level, as a share of its region's highest."""
     assert hierarchy.grid is not None
-    seen = np.append(hierarchy.levels[level].seen.ravel(), 0.0)[hierarchy.grid.cell]
-    order = np.lexsort((np.arange(len(region)), -seen, region))
+    crowded = np.zeros(within.shape, np.float32)
+    for level, region in enumerate(within):
+        inside = region >= 0
+        seen = hierarchy.levels[level].seen.ravel()[hierarchy.grid.cell[inside]]
+        highest = np.zeros(int(region.max()) + 1)
+        np.maximum.at(highest, region[inside], seen)
+        crowded[level, inside] = seen / highest[region[inside]]
+    return crowded
+
+
+def _densest(crowded: np.ndarray, region: np.ndarray, n_regions: int) -> np.ndarray:
+    """`[n_regions]`: the point of each region in its densest cell, the first of several."""
+    order = np.lexsort((-crowded, region))
     return order[np.searchsorted(region[order], np.arange(n_regions))]
 
 
