@@ -67,7 +67,7 @@ def test_the_outskirts_do_not_name_a_region():
 
 def test_tokens_are_named_by_a_form_that_most_of_a_region_has():
     tokens = [" going", " making", " taking", " asking", " doing"] * 4
-    tokens += [" Paris", " London", " Rome", " Oslo", " Bonn"] * 4 + [" the", "ab", "c", " old", "x1"] * 4
+    tokens += [" Paris", " London", " Rome", " Oslo", " Bonn"] * 4 + [" the", "ab", " c", "old", " x1"] * 4
     region = np.repeat([0, 1, 2], 20).tolist()
     names = name_regions(tree(region), words_of_labels(tokens, tokens=True), forms_of_tokens(tokens))[0]
     assert names[0].startswith("-ing")
