@@ -1,24 +1,33 @@
-"""An SAE's decoder as the source of an atlas: one point per feature, placed by its direction."""
+"""An SAE's features as the source of an atlas: one point each, placed by what it writes or by what it reads."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from interp.artifacts import read_manifest
 from interp.atlas.sources import AtlasSource
-from interp.dictionary import Dictionary
 from interp.errors import MismatchError
+
+if TYPE_CHECKING:
+    from saes.kinds.base import SAE
 
 
 def sae_source(
-    dictionary: Dictionary, name: str, *, features_folder: Path | None = None, parents: dict[str, str] | None = None
+    sae: "SAE",
+    name: str,
+    *,
+    side: Literal["decoder", "encoder"] = "decoder",
+    features_folder: Path | None = None,
+    parents: dict[str, str] | None = None,
 ) -> AtlasSource:
-    """Decoder directions of the SAE `name`; with its features folder, labels and `log10 firing density` as the value.
+    """Directions of the SAE `name`, the rows of `W_dec` or of `W_enc^T`; with its features folder, labels and `log10
+    firing density` as the value.
 
     Without one, labels are feature numbers and the value is the length of the direction. Features that never fired get
     the density of half a token, so that the logarithm exists. Raises `MismatchError` when the folder is another SAE's.
     """
-    directions = dictionary.decoder_directions.detach().float().cpu()
+    directions = (sae.decoder_directions if side == "decoder" else sae.W_enc.T).detach().float().cpu().contiguous()
     labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
     found = dict(parents or {})
     if features_folder is not None:
@@ -27,7 +36,7 @@ def sae_source(
         found[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
         vectors=directions,
-        source=f"sae:{name}",
+        source=f"{'sae' if side == 'decoder' else 'encoder'}:{name}",
         labels=labels,
         items=np.arange(len(directions), dtype=np.int32),
         values=values,

@@ -1,7 +1,7 @@
 """What several verbs need: the dictionary that a name stands for, and the model that a recording came from."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 
@@ -95,12 +95,17 @@ def open_recording_model(recording: "Recording", *, device: str | None = None) -
 def open_atlas_source(
     workspace: "Workspace", source: str, hook_point: str | None, max_points: int | None, seed: int
 ) -> "AtlasSource":
-    """The vectors that `embeddings:MODEL`, `sae:NAME`, `recording:NAME` or `file:PATH` stands for."""
+    """The vectors that `KIND:NAME` stands for (`workbench atlas --help` lists the kinds)."""
     kind, _, name = source.partition(":")
     openers = {
-        "embeddings": lambda: _embeddings(name),
-        "sae": lambda: _sae_directions(workspace, name),
+        "embeddings": lambda: _of_model(name, kind),
+        "unembeddings": lambda: _of_model(name, kind),
         "recording": lambda: _recorded(workspace, name, hook_point, max_points, seed),
+        "sae": lambda: _sae_directions(workspace, name, "decoder"),
+        "encoder": lambda: _sae_directions(workspace, name, "encoder"),
+        "heads": lambda: _heads(workspace, name),
+        "heads-ov": lambda: _of_model(name, kind),
+        "heads-qk": lambda: _of_model(name, kind),
         "file": lambda: _file(name),
     }
     if kind not in openers or not name:
@@ -108,16 +113,38 @@ def open_atlas_source(
     return openers[kind]()
 
 
-def _embeddings(name: str) -> "AtlasSource":
+def open_mapped_source(workspace: "Workspace", atlas: str) -> "AtlasSource":
+    """The vectors that an atlas of this workspace was made of, opened again."""
+    config = workspace.manifest("atlas", atlas).config
+    if config.get("onto") or config.get("frames"):
+        raise ConfigError(f"{atlas} was itself made from other maps; place points on a map of one source")
+    seed = workspace.manifest("atlas", atlas).seed or 0
+    return open_atlas_source(workspace, config["source"], config.get("hook_point"), config["max_points"], seed)
+
+
+def _of_model(name: str, kind: str) -> "AtlasSource":
     from interp.atlas.sources import embedding_source
+    from interp.atlas.weight_sources import head_circuit_source, unembedding_source
     from interp.models.adapter import weight_hash
     from interp.models.loading import load_model
 
     model = load_model(name)
-    return embedding_source(model, name, weight_hash=weight_hash(model))
+    digest = weight_hash(model)
+    if kind == "embeddings":
+        return embedding_source(model, name, weight_hash=digest)
+    if kind == "unembeddings":
+        return unembedding_source(model, name, weight_hash=digest)
+    return head_circuit_source(model, name, "ov" if kind == "heads-ov" else "qk", weight_hash=digest)
 
 
-def _sae_directions(workspace: "Workspace", name: str) -> "AtlasSource":
+def _heads(workspace: "Workspace", name: str) -> "AtlasSource":
+    from interp.atlas.weight_sources import head_score_source
+
+    workspace.manifest("heads", name)  # the clearer error when it is not there
+    return head_score_source(workspace.path("heads", name))
+
+
+def _sae_directions(workspace: "Workspace", name: str, side: Literal["decoder", "encoder"]) -> "AtlasSource":
     from saes.atlas import sae_source
     from saes.weights.folder import load_sae
 
@@ -125,7 +152,7 @@ def _sae_directions(workspace: "Workspace", name: str) -> "AtlasSource":
     sae = load_sae(workspace.path("sae", name))
     described = [m.name for m in workspace.children("sae", name) if m.kind == "features"]
     folder = workspace.path("features", name if name in described else described[0]) if described else None
-    return sae_source(sae, name, features_folder=folder, parents=parents)
+    return sae_source(sae, name, side=side, features_folder=folder, parents=parents)
 
 
 def _recorded(

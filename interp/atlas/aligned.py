@@ -14,7 +14,7 @@ involved: the share of a point's neighbours that it keeps.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,9 +97,12 @@ def stage(progress: Progress | None, at: int, n_maps: int) -> Progress | None:
     return lambda done, total, info: progress(at * total + done, n_maps * total, {"map": at + 1, **info})
 
 
-def check_spaces(spaces: Sequence[Tensor], neighbours: Sequence[Neighbours], strength: float) -> None:
-    if len(spaces) < 2 or len(spaces) != len(neighbours):
-        raise ConfigError(f"maps to align need two spaces or more and neighbours for each, got {len(spaces)}")
+def check_spaces(spaces: Sequence[Tensor], each: Sequence[Any], strength: float) -> None:
+    """Raise `ConfigError` unless there are several spaces of equally many points, and `each` has one thing for each."""
+    if len(spaces) < 2 or len(spaces) != len(each):
+        raise ConfigError(
+            f"maps to align need two spaces or more, got {len(spaces)} (and {len(each)} of what goes along)"
+        )
     sizes = sorted({len(space) for space in spaces})
     if len(sizes) > 1:
         raise ConfigError(f"aligned maps show the same points in every space; these have {sizes}")

@@ -1,13 +1,14 @@
 """The atlas folder: a map of vectors, its regions, the true neighbours, and how much the map keeps.
 
-1. nearest neighbours in the full space, exact (`neighbours`) or for many vectors nearly so (`approximate`)
-2. positions (`layout`)
+1. nearest neighbours in the full space, exact (`neighbours`) or for very many vectors nearly so (`approximate`)
+2. positions (`layout`); or, onto a map that stays, places for what is new (`place`)
 3. quality against the full space (`quality`)
 4. regions at several zoom levels, their names, local density (`regions`)
-5. three tables and a manifest
+5. tables (`tables`) and a manifest
 """
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,111 +16,162 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest, write_table
+from interp.artifacts import Draft, Manifest, read_manifest
 from interp.atlas.approximate import Found, find_neighbours
 from interp.atlas.layout import METHODS, Layout, lay_out
-from interp.atlas.neighbours import METRICS, Neighbours, check_vectors
-from interp.atlas.quality import K, Quality, kept_neighbours, measure_quality
-from interp.atlas.regions import (
-    Regions,
-    find_regions,
-    local_density,
-    region_columns,
-    summarise_regions,
-    write_regions,
-)
-from interp.atlas.sources import AtlasSource
-from interp.errors import ConfigError, UnknownNameError
+from interp.atlas.neighbours import METRICS, check_vectors
+from interp.atlas.place import place_points
+from interp.atlas.quality import kept_neighbours, measure_quality
+from interp.atlas.regions import find_regions, summarise_regions, write_regions
+from interp.atlas.sources import AtlasSource, joined
+from interp.atlas.tables import read_positions, summarise, write_neighbours, write_points
+from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.runtime import derive_seed, make_generator
 
 Progress = Callable[[int, int, dict], None]
+OLD, NEW = "on the map", "new"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSettings:
+    """How a map is made."""
+
+    metric: str = "cosine"
+    """`cosine` or `euclidean`"""
+    method: str = "umap"
+    """`umap` (ours), `umap-learn`, `tsne`, `pca`"""
+    n_neighbors: int = 15
+    """neighbours that shape the map"""
+    min_dist: float = 0.1
+    """how tightly points may lie, in map units"""
+    max_points: int | None = None
+    """map a seeded uniform sample of at most so many"""
+
+    def __post_init__(self) -> None:
+        for what, known in (("method", METHODS), ("metric", METRICS)):
+            if getattr(self, what) not in known:
+                raise UnknownNameError(what, getattr(self, what), known)
+        if self.n_neighbors < 2:
+            raise ConfigError(f"n_neighbors must be at least 2, got {self.n_neighbors}")
+        if self.max_points is not None and self.max_points < 1:
+            raise ConfigError(f"max_points must be at least 1, got {self.max_points}; leave it out to map all")
 
 
 def build_atlas(
-    vectors: Tensor,
+    source: AtlasSource,
     folder: Path,
+    settings: MapSettings | None = None,
     *,
-    source: str,
-    labels: list[str],
-    items: np.ndarray,
-    values: np.ndarray,
-    value_name: str,
-    item_kind: str,
-    metric: str = "cosine",
-    method: str = "umap",
-    n_neighbors: int = 15,
-    min_dist: float = 0.1,
     seed: int = 0,
-    max_points: int | None = None,
     overwrite: bool = False,
-    parents: dict[str, str] | None = None,
-    features: str | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write `points`, `regions` and `neighbours` tables for `vectors [n, d]`; returns the manifest.
+    """Write `points`, `regions` and `neighbours` tables for a source; returns the manifest.
 
-    `labels`, `items` and `values` describe the vectors one by one; `max_points` keeps a seeded uniform sample of them.
-    The same seed gives the same map, with `umap` and `pca` for any number of threads. Raises `ConfigError` (no vectors,
-    lengths or settings that do not fit), `UnknownNameError` (method, metric), `NonFiniteError` naming the row with NaN.
+    The same seed gives the same map, with `umap` and `pca` for any number of threads. `progress` may raise to stop.
+    Raises `ConfigError` (no vectors, lengths that do not fit), `NonFiniteError` naming the row with NaN.
     """
-    config = {
-        "source": source,
-        "method": method,
-        "metric": metric,
-        "n_neighbors": n_neighbors,
-        "min_dist": min_dist,
-        "max_points": max_points,
-    }
-    check_settings(vectors, labels, items, values, config)
-    check_vectors(vectors, f"vectors of {source}")
+    settings = settings or MapSettings()
+    check_source(source)
+    config = {"source": source.source, "hook_point": source.hook_point, **asdict(settings)}
     draft = Draft.open(folder, kind="atlas", config=config, seed=seed, overwrite=overwrite)
-    chosen = choose_points(len(vectors), max_points, seed)
-    vectors = vectors[chosen].float()
-    labels = [labels[i] for i in chosen.tolist()]
-    found = find_neighbours(
-        vectors,
-        n_neighbors,
-        metric=metric,
-        generator=make_generator(seed, "neighbours"),
-        progress=stage(progress, "neighbours"),
-    )
-    near = found.neighbours
+    given = source.chosen(choose_points(len(source.vectors), settings.max_points, seed))
+    found = search(given.vectors, settings, seed, progress)
     layout = lay_out(
-        vectors,
-        near,
-        method=method,
-        metric=metric,
-        min_dist=min_dist,
+        given.vectors,
+        found.neighbours,
+        method=settings.method,
+        metric=settings.metric,
+        min_dist=settings.min_dist,
         seed=derive_seed(seed, "layout"),
         progress=stage(progress, "layout"),
     )
-    quality = measure_quality(vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
-    regions = find_regions(layout.positions, labels)
-    index = chosen.numpy()
-    kept = kept_neighbours(near.indices, layout.positions)
-    described = (labels, np.asarray(items)[index], np.asarray(values)[index], kept)
-    write_points(draft.path, layout.positions, regions, *described)
-    write_regions(draft.path, regions)
-    write_neighbours(draft.path, near, cosines_of(near, vectors, metric))
-    summary = summarise(layout, found, quality, vectors, n_given=len(items)) | summarise_regions(regions)
-    summary |= {"value_name": value_name, "item_kind": item_kind, "features": features}
-    return draft.finish(summary=summary, parents=parents or {}, threads=torch.get_num_threads())
+    return finish(draft, given, found, layout, settings, seed, n_given=len(source.vectors))
 
 
-def build_from_source(given: AtlasSource, folder: Path, **settings: Any) -> Manifest:
-    """`build_atlas` of an `AtlasSource`; `settings` are its other keywords (metric, seed, max_points ...)."""
-    return build_atlas(
+def extend_atlas(
+    new: AtlasSource,
+    old: AtlasSource,
+    old_folder: Path,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Manifest:
+    """The map `old_folder` of the source `old` with the points of `new` placed on it; no old point moves.
+
+    The new map holds both, old points first under their numbers, and says of each in `group` which it is. Neighbours,
+    quality and regions are those of all points together. Raises `MismatchError` when `old` is not what the map was made
+    of, or the vectors are not as wide.
+    """
+    for source in (new, old):
+        check_source(source)
+    manifest = read_manifest(old_folder)
+    made = {name: manifest.config[name] for name in ("metric", "method", "n_neighbors", "min_dist", "max_points")}
+    settings, seed = MapSettings(**made), manifest.seed or 0
+    if old.parents != manifest.parents or new.vectors.shape[1] != old.vectors.shape[1]:
+        raise MismatchError(
+            f"points can join a map of the same kind of vectors: {old_folder.name} was made of {manifest.parents} "
+            f"({manifest.summary['d']} wide), found {old.parents} and {new.vectors.shape[1]} wide new ones"
+        )
+    given = old.chosen(choose_points(len(old.vectors), settings.max_points, seed))
+    positions = read_positions(old_folder)
+    config = {**asdict(settings), "source": new.source, "onto": old_folder.name}
+    draft = Draft.open(folder, kind="atlas", config=config, seed=seed, overwrite=overwrite)
+    nearest = search(given.vectors, settings, seed, progress).neighbours.distances[:, 0].numpy()
+    placed = place_points(
+        new.vectors,
         given.vectors,
-        folder,
-        source=given.source,
-        labels=given.labels,
-        items=given.items,
-        values=given.values,
-        value_name=given.value_name,
-        item_kind=given.item_kind,
-        parents=given.parents,
-        features=given.features,
-        **settings,
+        positions,
+        nearest,
+        k=settings.n_neighbors,
+        metric=settings.metric,
+        min_dist=settings.min_dist,
+    )
+    both = joined(given, new, groups=(OLD, NEW))
+    note = (
+        f"{len(new.vectors):,} new points; {np.mean(placed.ordinary == 0):.0%} of them are farther from the map than "
+    )
+    note += "any of its points is from the next: their place says little"
+    layout = Layout(np.concatenate([positions, placed.positions]), manifest.summary["layout"], note)
+    found = search(both.vectors, settings, seed, progress)
+    parents = {f"atlases/{old_folder.name}": manifest.content_hash}
+    return finish(draft, both, found, layout, settings, seed, n_given=len(both.vectors), parents=parents)
+
+
+def finish(
+    draft: Draft,
+    given: AtlasSource,
+    found: Found,
+    layout: Layout,
+    settings: MapSettings,
+    seed: int,
+    *,
+    n_given: int,
+    parents: dict[str, str] | None = None,
+    more: dict[str, Any] | None = None,
+) -> Manifest:
+    """Measure, name the regions, and write what is known of a map; `more` goes into the summary."""
+    metric, near = settings.metric, found.neighbours
+    quality = measure_quality(given.vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
+    regions = find_regions(layout.positions, given.labels, tokens=given.item_kind in ("token", "row"))
+    kept = kept_neighbours(near.indices, layout.positions)
+    write_points(draft.path, given, layout.positions, regions, kept)
+    write_regions(draft.path, regions)
+    write_neighbours(draft.path, near, given.vectors, metric)
+    summary = summarise(given, layout, found, quality, settings.n_neighbors, n_given=n_given)
+    summary |= summarise_regions(regions) | (more or {})
+    return draft.finish(summary=summary, parents=given.parents | (parents or {}), threads=torch.get_num_threads())
+
+
+def search(vectors: Tensor, settings: MapSettings, seed: int, progress: Progress | None) -> Found:
+    """The nearest neighbours that a map is made from."""
+    return find_neighbours(
+        vectors,
+        settings.n_neighbors,
+        metric=settings.metric,
+        generator=make_generator(seed, "neighbours"),
+        progress=stage(progress, "neighbours"),
     )
 
 
@@ -130,21 +182,17 @@ def stage(progress: Progress | None, name: str) -> Progress | None:
     return lambda done, total, info: progress(done, total, {"step": name, **info})
 
 
-def check_settings(vectors: Tensor, labels: list[str], items, values, config: dict[str, Any]) -> None:
-    """Raise `ConfigError` or `UnknownNameError` before any work is done."""
+def check_source(source: AtlasSource) -> None:
+    """Raise `ConfigError` or `NonFiniteError` before any work is done."""
+    vectors = source.vectors
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise ConfigError(f"an atlas needs vectors as [n, d] with at least one, got shape {list(vectors.shape)}")
-    lengths = {"labels": len(labels), "items": len(items), "values": len(values)}
-    wrong = {name: n for name, n in lengths.items() if n != len(vectors)}
+    lengths = {"labels": source.labels, "items": source.items, "values": source.values}
+    lengths |= {"contexts": source.contexts, "groups": source.groups}
+    wrong = {name: len(given) for name, given in lengths.items() if given is not None and len(given) != len(vectors)}
     if wrong:
         raise ConfigError(f"{len(vectors)} vectors need as many labels, items and values, got {wrong}")
-    for what, known in (("method", METHODS), ("metric", METRICS)):
-        if config[what] not in known:
-            raise UnknownNameError(what, config[what], known)
-    if config["n_neighbors"] < 2:
-        raise ConfigError(f"n_neighbors must be at least 2, got {config['n_neighbors']}")
-    if config["max_points"] is not None and config["max_points"] < 1:
-        raise ConfigError(f"max_points must be at least 1, got {config['max_points']}; leave it out to map all")
+    check_vectors(vectors, f"vectors of {source.source}")
 
 
 def choose_points(n: int, max_points: int | None, seed: int) -> Tensor:
@@ -152,77 +200,3 @@ def choose_points(n: int, max_points: int | None, seed: int) -> Tensor:
     if max_points is None or n <= max_points:
         return torch.arange(n)
     return torch.randperm(n, generator=make_generator(seed, "points"))[:max_points].sort().values
-
-
-def summarise(
-    layout: Layout, found: Found, quality: Quality | None, vectors: Tensor, *, n_given: int
-) -> dict[str, Any]:
-    """What a person would ask first; `notes` says whatever is not as asked for."""
-    notes = [layout.note] if layout.note else []
-    if len(vectors) < n_given:
-        notes.append(f"{len(vectors)} of {n_given} points, a seeded uniform sample")
-    if quality is None:
-        notes.append(f"too few points for a quality measure over {K} neighbours")
-    return {
-        "n_points": len(vectors),
-        "n_given": n_given,
-        "d": vectors.shape[1],
-        "layout": layout.method,
-        "trustworthiness": quality and round(quality.trustworthiness, 4),
-        "continuity": quality and round(quality.continuity, 4),
-        "recall_at_15": quality and round(quality.recall, 4),
-        "triplet_accuracy": quality and round(quality.triplets, 4),
-        "quality_sample": quality and quality.sample,
-        "neighbours": found.how,
-        "neighbours_recall": round(found.recall, 4),
-        "notes": notes,
-    }
-
-
-def write_points(
-    folder: Path,
-    positions: np.ndarray,
-    regions: Regions,
-    labels: list[str],
-    items: np.ndarray,
-    values: np.ndarray,
-    kept: np.ndarray,
-) -> None:
-    import pyarrow as pa
-
-    columns = {
-        "point": pa.array(np.arange(len(positions)), pa.int32()),
-        "x": pa.array(positions[:, 0], pa.float32()),
-        "y": pa.array(positions[:, 1], pa.float32()),
-        "label": pa.array(labels, pa.string()),
-        "density": pa.array(local_density(positions), pa.float32()),
-        "item": pa.array(items, pa.int32()),
-        "value": pa.array(values, pa.float32()),
-        "kept": pa.array(kept, pa.float32()),
-        **{name: pa.array(column, pa.int32()) for name, column in region_columns(regions).items()},
-    }
-    write_table(folder / "points.parquet", pa.table(columns))
-
-
-def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
-    """`[n, k]` cosines of the neighbours, whatever metric found them."""
-    if metric == "cosine":
-        return 1 - near.distances
-    unit = torch.nn.functional.normalize(vectors, dim=1)
-    cosines = torch.empty(near.indices.shape)
-    for column, others in enumerate(near.indices.T):
-        cosines[:, column] = (unit * unit[others]).sum(1)
-    return cosines
-
-
-def write_neighbours(folder: Path, near: Neighbours, cosines: Tensor) -> None:
-    import pyarrow as pa
-
-    n, k = near.indices.shape
-    bounds = pa.array(np.arange(n + 1) * k, pa.int32())
-    columns = {
-        "point": pa.array(np.arange(n), pa.int32()),
-        "neighbours": pa.ListArray.from_arrays(bounds, pa.array(near.indices.flatten().numpy(), pa.int32())),
-        "cosines": pa.ListArray.from_arrays(bounds, pa.array(cosines.flatten().numpy(), pa.float32())),
-    }
-    write_table(folder / "neighbours.parquet", pa.table(columns))

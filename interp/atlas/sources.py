@@ -1,6 +1,9 @@
-"""Where an atlas gets its vectors: a model's embeddings, a recording, a file. (`saes.atlas` adds SAE decoders.)"""
+"""Where an atlas gets its vectors: a model's token embeddings, a recording, a file.
 
-from dataclasses import dataclass, field
+Unembeddings and heads are in `weight_sources`; `saes.atlas` adds the directions of SAEs.
+"""
+
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,12 @@ from torch import Tensor
 
 from interp.artifacts import sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError
+from interp.recording.passages import NO_TOKEN, document_names, read_passages
 from interp.recording.store import Recording
 from interp.runtime import make_generator
+
+BEFORE, AFTER = 12, 4
+"""tokens of context shown before and after an activation's own"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,35 +28,85 @@ class AtlasSource:
     vectors: Tensor
     """`[n, d]`"""
     source: str
-    """`embeddings:MODEL`, `recording:NAME`, `sae:NAME` or `file:PATH`"""
+    """`embeddings:MODEL`, `recording:NAME`, `sae:NAME`, `file:PATH` ..."""
     labels: list[str]
     """plain text, one per vector"""
     items: np.ndarray
-    """`[n]` int32: token id, feature number, recording row or index"""
+    """`[n]` int32: token id, feature number, recording row, head number or index"""
     values: np.ndarray
     """`[n]` float32: a quantity worth colouring by"""
     value_name: str
     item_kind: str
-    """`token`, `feature`, `row` or `index`"""
+    """`token`, `feature`, `row`, `head` or `index`"""
     parents: dict[str, str] = field(default_factory=dict)
     features: str | None = None
     """the features artefact that a click leads to"""
+    hook_point: str | None = None
+    """where the vectors were recorded"""
+    contexts: list[str] | None = None
+    """the text that each vector comes from, where it comes from one"""
+    groups: list[str] | None = None
+    """what else it belongs to: the label of its document"""
+    notes: tuple[str, ...] = ()
+    """what a reader of the map should know about the vectors"""
+
+    def chosen(self, points: Tensor) -> "AtlasSource":
+        """The same, of some `points` only."""
+        which = points.tolist()
+
+        def pick(texts: list[str] | None) -> list[str] | None:
+            return None if texts is None else [texts[i] for i in which]
+
+        return replace(
+            self,
+            vectors=self.vectors[points],
+            labels=[self.labels[i] for i in which],
+            items=np.asarray(self.items)[points.numpy()],
+            values=np.asarray(self.values)[points.numpy()],
+            contexts=pick(self.contexts),
+            groups=pick(self.groups),
+        )
+
+
+def joined(one: AtlasSource, two: AtlasSource, *, groups: tuple[str, str]) -> AtlasSource:
+    """Both, `one` first; `groups` says which is which. What only one of them has is left out."""
+    contexts = None if one.contexts is None or two.contexts is None else one.contexts + two.contexts
+    return replace(
+        one,
+        vectors=torch.cat([one.vectors.float(), two.vectors.float()]),
+        source=two.source,
+        labels=one.labels + two.labels,
+        items=np.concatenate([one.items, two.items]),
+        values=np.concatenate([one.values, two.values]),
+        parents=one.parents | two.parents,
+        contexts=contexts,
+        groups=[groups[0]] * len(one.labels) + [groups[1]] * len(two.labels),
+        notes=one.notes + two.notes,
+    )
 
 
 def embedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSource:
     """The token embeddings of a loaded model; the value is the norm of each."""
+    return token_source(model, model.W_E, f"embeddings:{name}", {f"model:{name}": weight_hash}, ())
+
+
+def token_source(
+    model: Any, vectors: Tensor, source: str, parents: dict[str, str], notes: tuple[str, ...]
+) -> AtlasSource:
+    """One vector per token of the vocabulary."""
     from interp.models.adapter import token_strings
 
-    vectors = model.W_E.detach().float().cpu()
+    vectors = vectors.detach().float().cpu()
     return AtlasSource(
         vectors=vectors,
-        source=f"embeddings:{name}",
+        source=source,
         labels=token_strings(model, torch.arange(len(vectors))),
         items=np.arange(len(vectors), dtype=np.int32),
         values=vectors.norm(dim=1).numpy(),
         value_name="norm",
         item_kind="token",
-        parents={f"model:{name}": weight_hash},
+        parents=parents,
+        notes=notes,
     )
 
 
@@ -58,7 +115,8 @@ def recording_source(
 ) -> AtlasSource:
     """Recorded activations of `max_points` real rows, drawn uniformly without replacement, in recording order.
 
-    Labels are the tokens, the value is the norm. The model only spells the tokens.
+    Labels are the tokens, contexts the text around them, groups the labels of their documents; the value is the norm.
+    The model only spells the tokens.
     """
     from interp.models.adapter import token_strings
 
@@ -66,18 +124,25 @@ def recording_source(
     shards = range(recording.n_shards)
     rows = torch.cat([recording.real_rows(shard) + int(recording.shard_starts[shard]) for shard in shards])
     drawn = torch.randperm(len(rows), generator=make_generator(seed, "atlas rows"))[:max_points]
-    rows = rows[drawn.sort().values]
+    total, rows = len(rows), rows[drawn.sort().values]
     vectors = recording.read_rows(place, rows)
-    tokens = torch.cat([_tokens_of(recording, rows, shard) for shard in shards])
+    passages = read_passages(recording, rows.numpy(), before=BEFORE, after=AFTER)
+    ids = np.unique(passages.token_ids[passages.token_ids != NO_TOKEN])
+    spelled = {NO_TOKEN: "", **dict(zip(ids.tolist(), token_strings(model, torch.from_numpy(ids)), strict=True))}
+    _, document_labels = document_names(recording)
     return AtlasSource(
         vectors=vectors,
         source=f"recording:{recording.folder.name}",
-        labels=token_strings(model, tokens),
+        labels=[spelled[token] for token in passages.token_ids[:, BEFORE].tolist()],
         items=rows.numpy().astype(np.int32),
         values=vectors.norm(dim=1).numpy(),
         value_name="norm",
         item_kind="row",
         parents={recording.key: recording.manifest.content_hash},
+        hook_point=place,
+        contexts=["".join(spelled[token] for token in passage) for passage in passages.token_ids.tolist()],
+        groups=[document_labels[document] for document in passages.document.tolist()],
+        notes=(f"activations at {place} of {len(rows):,} of {total:,} recorded tokens, drawn uniformly",),
     )
 
 
@@ -106,11 +171,6 @@ def file_source(path: str | Path) -> AtlasSource:
         item_kind="index",
         parents={f"file:{path.name}": sha256_file(path)},
     )
-
-
-def _tokens_of(recording: Recording, rows: Tensor, shard: int) -> Tensor:
-    low, high = int(recording.shard_starts[shard]), int(recording.shard_starts[shard + 1])
-    return recording.token_shard(shard).tokens[rows[(rows >= low) & (rows < high)] - low].long()
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, list[str] | None]:

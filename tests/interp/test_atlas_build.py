@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from interp.artifacts import read_manifest, verify
-from interp.atlas.build import build_atlas, build_from_source
-from interp.atlas.sources import embedding_source, file_source
+from interp.atlas.build import MapSettings, build_atlas
+from interp.atlas.sources import AtlasSource, embedding_source, file_source
 from interp.errors import ConfigError, CorruptError, MissingError, NonFiniteError, UnknownNameError
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
@@ -27,17 +27,21 @@ def planted_vectors() -> tuple[torch.Tensor, list[str]]:
     return vectors, [f"{names[t]} {i}" for i, t in enumerate(truth.tolist())]
 
 
-def build(vectors: torch.Tensor, folder: Path, labels: list[str] | None = None, **settings):
+def planted_source(vectors: torch.Tensor, labels: list[str] | None = None) -> AtlasSource:
     n = len(vectors)
-    given = {
-        "source": "file:planted",
-        "labels": labels or [f"p{i}" for i in range(n)],
-        "items": np.arange(n) + 100,
-        "values": np.linspace(0, 1, n),
-        "value_name": "norm",
-        "item_kind": "index",
-    }
-    return build_atlas(vectors, folder, **{**given, **settings})
+    return AtlasSource(
+        vectors=vectors,
+        source="file:planted",
+        labels=labels or [f"p{i}" for i in range(n)],
+        items=np.arange(n) + 100,
+        values=np.linspace(0, 1, n),
+        value_name="norm",
+        item_kind="index",
+    )
+
+
+def build(vectors: torch.Tensor, folder: Path, labels: list[str] | None = None, *, seed: int = 0, **settings):
+    return build_atlas(planted_source(vectors, labels), folder, MapSettings(**settings), seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +183,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path):
 def test_a_model_s_embeddings_are_a_source(tmp_path: Path):
     model = load_model("small:attn-only-2l")
     source = embedding_source(model, "small:attn-only-2l", weight_hash=weight_hash(model))
-    manifest = build_from_source(source, tmp_path / "emb", method="pca")
+    manifest = build_atlas(source, tmp_path / "emb", MapSettings(method="pca"))
     assert manifest.config["source"] == "embeddings:small:attn-only-2l"
     assert manifest.parents == {"model:small:attn-only-2l": weight_hash(model)}
     points = pq.read_table(tmp_path / "emb" / "points.parquet")

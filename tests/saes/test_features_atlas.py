@@ -6,7 +6,7 @@ import pytest
 import torch
 from planted import HOOK, ReluDictionary, random_recording
 
-from interp.atlas.build import build_from_source
+from interp.atlas.build import MapSettings, build_atlas
 from interp.atlas.sources import recording_source
 from interp.errors import MismatchError
 from interp.models.adapter import token_strings, weight_hash
@@ -33,7 +33,7 @@ def made(model, tmp_path_factory: pytest.TempPathFactory):
 def test_a_decoder_atlas_shows_labels_and_densities_of_its_features(made):
     folder, _, dictionary = made
     source = sae_source(dictionary, "toy", features_folder=folder / "feat", parents={"saes/toy": "hash"})
-    manifest = build_from_source(source, folder / "map", method="pca")
+    manifest = build_atlas(source, folder / "map", MapSettings(method="pca"))
     points = pq.read_table(folder / "map" / "points.parquet").to_pydict()
     features = pq.read_table(folder / "feat" / "features.parquet").to_pydict()
     assert points["item"] == features["feature"]

@@ -1,24 +1,36 @@
 """`workbench atlas SOURCE`: a map of vectors that says how much it keeps."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from interp.errors import ConfigError
 from workbench.options import Options, slug
-from workbench.terminal import bar, wrote
+from workbench.terminal import bar, say, wrote
+
+if TYPE_CHECKING:
+    from interp.artifacts import Manifest
+    from interp.atlas.sources import AtlasSource
+    from interp.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas(Options):
     """Lay out vectors in the plane: near each other there means alike here, as far as two dimensions allow.
 
-    SOURCE is embeddings:MODEL, sae:NAME (decoder directions), recording:NAME (activations) or file:PATH (.npy,
-    .parquet).
+    SOURCE is one of
+      embeddings:MODEL, unembeddings:MODEL   tokens
+      recording:NAME                         activations, with the text they come from
+      sae:NAME, encoder:NAME                 features, by what they write or what they read
+      heads:NAME                             heads of a heads artefact, by their scores
+      heads-ov:MODEL, heads-qk:MODEL         heads, by what they move or what they look for
+      file:PATH                              your own vectors (.npy, .parquet)
     """
 
     source: tyro.conf.Positional[str]
-    """embeddings:MODEL, sae:NAME, recording:NAME or file:PATH."""
+    """KIND:NAME, as above."""
     metric: Literal["cosine", "euclidean"] = "cosine"
     """How alike is measured."""
     method: Literal["umap", "umap-learn", "tsne", "pca"] = "umap"
@@ -30,31 +42,64 @@ class Atlas(Options):
     """How tightly points may lie."""
     max_points: int | None = None
     """Map a seeded sample of at most so many."""
-    hook_point: str | None = None
-    """For recording: which of its hook points. Default: its first."""
+    hook_point: tuple[str, ...] = ()
+    """For recording: which of its hook points; several make one map each, in one frame. Default: its first."""
+    then: tuple[str, ...] = ()
+    """Further sources of the same points (checkpoints, models): one map each, in one frame."""
+    onto: str | None = None
+    """Place the points on this atlas instead, which keeps its places."""
 
     def run(self) -> None:
-        from interp.atlas.build import build_from_source
         from workbench.steps import open_atlas_source
 
         workspace = self.open_workspace()
         self.use_threads()
-        folder = workspace.path("atlas", self.name or slug(self.source))
-        source = open_atlas_source(workspace, self.source, self.hook_point, self.max_points, self.seed)
+        name = f"{slug(self.source)}-on-{self.onto}" if self.onto else slug(self.source)
+        folder = workspace.path("atlas", self.name or name)
+        wanted = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
+        sources = [open_atlas_source(workspace, source, at, self.max_points, self.seed) for source, at in wanted]
+        names = [point or source for source, point in wanted]
         with bar("atlas", "") as progress:
-            manifest = build_from_source(
-                source,
-                folder,
-                metric=self.metric,
-                method=self.method,
-                n_neighbors=self.n_neighbors,
-                min_dist=self.min_dist,
-                max_points=self.max_points,
-                seed=self.seed,
-                overwrite=self.overwrite,
-                progress=progress,
-            )
+            manifest = self._build(workspace, sources, names, folder, progress)
         wrote(folder, describe_map(manifest.summary))
+        for frame in manifest.summary.get("frames", []):
+            say(f"      {describe_frame(frame, manifest.summary['moved_null'])}")
+
+    def _build(
+        self, workspace: "Workspace", sources: list["AtlasSource"], names: list[str], folder: Path, progress: Any
+    ) -> "Manifest":
+        from interp.atlas.build import MapSettings, build_atlas, extend_atlas
+        from interp.atlas.series import build_series
+        from workbench.steps import open_mapped_source
+
+        told = {"seed": self.seed, "overwrite": self.overwrite, "progress": progress}
+        if self.onto:
+            if len(sources) > 1:
+                raise ConfigError("--onto places one source; leave out --then and further hook points")
+            told.pop("seed")
+            old = open_mapped_source(workspace, self.onto)
+            return extend_atlas(sources[0], old, workspace.path("atlas", self.onto), folder, **told)
+        settings = MapSettings(
+            metric=self.metric,
+            method=self.method,
+            n_neighbors=self.n_neighbors,
+            min_dist=self.min_dist,
+            max_points=self.max_points,
+        )
+        if len(sources) > 1:
+            return build_series(sources, names, folder, settings, **told)
+        return build_atlas(sources[0], folder, settings, **told)
+
+
+def describe_frame(frame: dict[str, Any], null: dict[str, float]) -> str:
+    """One map of several: what it keeps and how much moved, beside what moves when nothing changes."""
+    kept = "" if frame["recall_at_15"] is None else f", keeps {frame['recall_at_15']:.0%} of true neighbours"
+    if "moved" not in frame:
+        return f"{frame['name']}{kept}"
+    return (
+        f"{frame['name']}{kept}; moved {frame['moved']:.2f} radii (nothing changed: {null['median']:.2f}), "
+        f"{frame['stayed']:.0%} of neighbours stayed"
+    )
 
 
 def describe_map(summary: dict) -> str:

@@ -1,0 +1,125 @@
+"""Atlases made from atlases: new points on an old map, maps of several spaces; and what the notes say of odd points."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from interp.artifacts import read_manifest, verify
+from interp.atlas.build import NEW, OLD, MapSettings, build_atlas, extend_atlas
+from interp.atlas.neighbours import nearest_neighbours
+from interp.atlas.series import build_series
+from interp.atlas.sources import AtlasSource
+from interp.atlas.tables import oddities
+from interp.errors import ConfigError, MismatchError
+
+N = 240
+
+
+def source(vectors: torch.Tensor, name: str = "file:a", first: int = 0) -> AtlasSource:
+    n = len(vectors)
+    return AtlasSource(
+        vectors=vectors,
+        source=name,
+        labels=[f"w{i % 6} {first + i}" for i in range(n)],
+        items=np.arange(first, first + n, dtype=np.int32),
+        values=np.ones(n, np.float32),
+        value_name="norm",
+        item_kind="index",
+        parents={name: "hash"},
+    )
+
+
+def clusters(n: int = N, seed: int = 0, d: int = 12) -> torch.Tensor:
+    centres = 2 * torch.randn(6, d, generator=torch.Generator().manual_seed(5))
+    noise = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    return centres[torch.arange(n) % 6] + 0.4 * noise
+
+
+@pytest.mark.parametrize("max_points", [None, 150])
+def test_new_points_join_a_map_that_keeps_its_places(tmp_path: Path, max_points: int | None):
+    old = source(clusters())
+    build_atlas(old, tmp_path / "old", MapSettings(n_neighbors=8, max_points=max_points), seed=3)
+    before = pq.read_table(tmp_path / "old" / "points.parquet")
+    new = source(clusters(30, seed=9), "file:b", first=1000)
+    manifest = extend_atlas(new, old, tmp_path / "old", tmp_path / "both")
+    points = pq.read_table(tmp_path / "both" / "points.parquet").to_pydict()
+    n_old = len(before)
+    assert points["group"] == [OLD] * n_old + [NEW] * 30
+    for axis in ("x", "y"):
+        assert points[axis][:n_old] == before[axis].to_pylist()
+    places = np.column_stack([points["x"], points["y"]])
+    nearest = np.linalg.norm(places[n_old:, None] - places[None, :n_old], axis=2).argmin(1)
+    kinds = [points["label"][i].split()[0] for i in nearest]
+    assert np.mean([kind == f"w{i % 6}" for i, kind in enumerate(kinds)]) > 0.9
+    assert manifest.parents == {
+        "file:a": "hash",
+        "file:b": "hash",
+        "atlases/old": read_manifest(tmp_path / "old").content_hash,
+    }
+    assert verify(tmp_path / "both") == []
+    few = source(clusters(30, seed=9)[:4], "file:b", first=1000)
+    extend_atlas(few, old, tmp_path / "old", tmp_path / "few")
+    some = pq.read_table(tmp_path / "few" / "points.parquet")
+    assert some["x"].to_pylist() == points["x"][: n_old + 4], "a part gives what the whole gives"
+
+
+def test_points_join_only_the_map_they_can(tmp_path: Path):
+    old = source(clusters())
+    build_atlas(old, tmp_path / "old", MapSettings(method="pca"))
+    with pytest.raises(MismatchError, match="wide"):
+        extend_atlas(source(torch.ones(3, 5)), old, tmp_path / "old", tmp_path / "x")
+    with pytest.raises(MismatchError, match="made of"):
+        extend_atlas(old, source(clusters(), "file:other"), tmp_path / "old", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_series_follows_points_through_spaces(tmp_path: Path):
+    spaces = [
+        clusters(),
+        clusters() @ torch.linalg.qr(torch.randn(12, 12, generator=torch.Generator().manual_seed(1)))[0],
+    ]
+    spaces.append(torch.where(torch.arange(N)[:, None] % 6 == 0, clusters(seed=2)[torch.arange(N) - 1], spaces[0]))
+    manifest = build_series(
+        [source(x) for x in spaces], ["first", "turned", "joined"], tmp_path / "s", MapSettings(n_neighbors=8), seed=1
+    )
+    frames = pq.read_table(tmp_path / "s" / "frames.parquet").to_pandas()
+    points = pq.read_table(tmp_path / "s" / "points.parquet").to_pandas()
+    assert len(frames) == 3 * N
+    last = frames[frames.frame == 2]
+    assert last.x.to_list() == points.x.to_list(), "the atlas itself is the last map"
+    assert frames[frames.frame == 0].moved.isna().all()
+    joined = (last.point % 6 == 0).to_numpy()
+    assert last.moved[joined].median() > 3 * last.moved[~joined].median()
+    summary = manifest.summary
+    assert [frame["name"] for frame in summary["frames"]] == ["first", "turned", "joined"]
+    assert summary["frames"][1]["stayed"] > 0.9 > summary["frames"][2]["stayed"]
+    assert all(frame["recall_at_15"] > 0.2 for frame in summary["frames"])
+    assert summary["moved_null"]["median"] <= summary["moved_null"]["high"]
+
+
+def test_a_series_of_other_points_or_by_another_method_is_refused(tmp_path: Path):
+    one, two = source(clusters()), source(clusters(), first=7)
+    with pytest.raises(ConfigError, match="same points"):
+        build_series([one, two], ["a", "b"], tmp_path / "s")
+    with pytest.raises(ConfigError, match="umap"):
+        build_series([one, one], ["a", "b"], tmp_path / "s", MapSettings(method="pca"))
+    with pytest.raises(ConfigError, match="two spaces"):
+        build_series([one], ["a"], tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_odd_points_are_said():
+    def said(x: torch.Tensor, k: int = 5) -> str:
+        return "; ".join(oddities(x, nearest_neighbours(x, k, metric="euclidean"), k))
+
+    x = clusters(60)
+    assert said(torch.randn(200, 3, generator=torch.Generator().manual_seed(0)), 8) == "", "nothing odd, nothing said"
+    assert "2 of 61 vectors equal" in said(torch.cat([x, x[3:4]]))
+    assert "1 vectors are zero" in said(torch.cat([x, torch.zeros(1, 12)]))
+    apart = torch.cat([x, x + 1000])
+    assert "parts with no tie" in said(apart)
+    assert "at most 3 neighbours each, 5 were asked for" in said(x[:4])
+    assert said(x[:1]) == "1 points have at most 0 neighbours each, 5 were asked for"

@@ -1,0 +1,117 @@
+"""What can be mapped: every source is what it says, to the number."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from interp.artifacts import Draft, write_table
+from interp.atlas.neighbours import nearest_neighbours
+from interp.atlas.sources import recording_source
+from interp.atlas.weight_sources import (
+    head_circuit_source,
+    head_score_source,
+    inner_products,
+    square_root_of,
+    unembedding_source,
+)
+from interp.circuits.head_weights import Factored, HeadWeights
+from interp.circuits.patterns import KINDS
+from interp.models.adapter import token_strings
+from interp.models.loading import load_model
+from interp.recording.store import Recording
+from tests.interp.recorder import record_all
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("small:attn-only-2l")
+
+
+def test_unembeddings_are_what_moves_the_logits(model):
+    source = unembedding_source(model, "m", weight_hash="h")
+    assert source.vectors.shape == (model.cfg.d_vocab, model.cfg.d_model)
+    torch.testing.assert_close(source.vectors.mean(0), torch.zeros(model.cfg.d_model), atol=1e-6, rtol=0)
+    # Along a row the token's own logit rises more than the mean of all does.
+    rows = source.vectors @ HeadWeights(model).unembedding().float()
+    assert (rows.diagonal() > 0).all()
+
+
+@pytest.mark.parametrize("circuit", ["ov", "qk"])
+def test_heads_are_as_alike_as_their_matrices(model, circuit):
+    source = head_circuit_source(model, "m", circuit, weight_hash="h")
+    weights = HeadWeights(model)
+    heads = weights.residual.all_heads()
+    dense = torch.stack([getattr(weights, circuit)(head).dense().flatten() for head in heads])
+    torch.testing.assert_close(
+        source.vectors.double() @ source.vectors.double().T, dense @ dense.T, atol=1e-3, rtol=1e-4
+    )
+    truth = nearest_neighbours(dense.float(), 3)
+    assert torch.equal(nearest_neighbours(source.vectors, 3).indices, truth.indices)
+    assert source.labels == [str(head) for head in heads]
+
+
+def test_a_head_and_its_copy_are_neighbours():
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn() -> Factored:
+        left, right = (torch.randn(*shape, generator=generator).double() for shape in ((12, 3), (3, 12)))
+        return Factored(left, right)
+
+    circuits = [drawn() for _ in range(6)]
+    mixed = torch.randn(3, 3, generator=generator).double()
+    circuits.append(Factored(circuits[2].left @ mixed, torch.linalg.inv(mixed) @ circuits[2].right))  # the same product
+    near = nearest_neighbours(square_root_of(inner_products(circuits)), 1)
+    assert int(near.indices[6]) == 2
+    assert float(near.distances[6]) < 1e-5
+
+
+def test_heads_by_their_scores_carry_their_verdicts(tmp_path: Path):
+    n = 6
+    columns = {"layer": pa.array([0, 0, 0, 1, 1, 1], pa.int32()), "head": pa.array([0, 1, 2, 0, 1, 2], pa.int32())}
+    for kind in KINDS:
+        columns[kind] = pa.array(np.linspace(0, 0.2, n), pa.float32())
+        columns[f"{kind}_found"] = pa.array([kind == "induction" and i == 4 for i in range(n)])
+    draft = Draft.open(tmp_path / "h", kind="heads", config={})
+    write_table(draft.path / "heads.parquet", pa.table(columns))
+    draft.finish(summary={}, parents={})
+    source = head_score_source(tmp_path / "h")
+    assert source.labels == ["L0H0", "L0H1", "L0H2", "L1H0", "L1H1 induction", "L1H2"]
+    assert source.groups is not None
+    assert source.groups[4] == "induction"
+    torch.testing.assert_close(source.vectors.mean(0), torch.zeros(len(KINDS)), atol=1e-6, rtol=0)
+
+
+def test_activations_come_with_their_text(model, tmp_path: Path):
+    place = "blocks.1.attn.hook_z"
+    record_all(tmp_path / "rec", n_tokens=600)
+    recording = Recording(tmp_path / "rec")
+    source = recording_source(recording, model, hook_point=place, max_points=40, seed=3)
+    assert source.contexts is not None
+    assert source.groups is not None
+    assert len(source.labels) == len(source.contexts) == len(source.groups) == 40
+    assert source.hook_point == place
+    labels = {document.document: document.label for document in recording.documents()}
+    for row, label, context, group in zip(
+        source.items.tolist(), source.labels, source.contexts, source.groups, strict=True
+    ):
+        columns, at = recording.context_tokens(row)
+        assert label == token_strings(model, columns.tokens[at : at + 1].long())[0]
+        assert label in context
+        assert group == labels[int(columns.document[at])]
+    torch.testing.assert_close(source.vectors, recording.read_rows(place, torch.from_numpy(source.items).long()))
+    some = source.chosen(torch.tensor([5, 7]))
+    assert (some.contexts, some.groups) == ([source.contexts[i] for i in (5, 7)], [source.groups[i] for i in (5, 7)])
+
+
+def test_an_sae_s_encoder_is_another_map_than_its_decoder():
+    from saes.atlas import sae_source
+    from tests.saes.placed import random_sae
+
+    sae = random_sae("topk", 0)
+    reads, writes = (sae_source(sae, "s", side=side) for side in ("encoder", "decoder"))
+    assert (reads.source, writes.source) == ("encoder:s", "sae:s")
+    torch.testing.assert_close(reads.vectors, sae.W_enc.T.float())
+    torch.testing.assert_close(writes.vectors, sae.W_dec.float())
