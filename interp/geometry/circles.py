@@ -1,0 +1,220 @@
+"""Do items that have an order lie on a circle, on a line, or in no such order?
+
+    circle_test(points)          # row i is the item at place i of the order: Monday, Tuesday, ...
+
+*Circular RSA* is the Spearman correlation of the points' distances with steps around the circle, `min(|i - j|,
+n - |i - j|)`; *linear RSA* with `|i - j|`, for the cut of the circle that fits best. 1 is a perfect circle, or line.
+
+Two questions, in this order:
+
+1. Is there an order at all? Exact permutation over all orderings that differ by more than turning and mirroring:
+   `(n - 1)! / 2` of them. So the smallest possible p is 1/3 for four items, 1/12 for five, 1/60 for six, 1/360 for
+   seven: where it is above `alpha`, no result could count, and the verdict is refused.
+2. Closed or open? A line or a horseshoe has a perfect order too. The difference of the two correlations is held
+   against simulated circles and horseshoes of as many items and as clean an order (`closed`). Where it fits neither, or
+   both, that is the verdict: few or noisy items cannot tell. Seven only do where they lie almost without noise.
+"""
+
+from dataclasses import dataclass
+from itertools import permutations
+from math import factorial
+from typing import Any, Literal
+
+import numpy as np
+
+from interp.geometry.closed import Closing, closing
+from interp.geometry.similarity import centred_ranks, ranked_distances
+from interp.geometry.values import Finding, as_points, centred
+from interp.runtime import derive_seed
+
+Shape = Literal["circle", "line", "ordered", "unordered", "undecided"]
+ALPHA = 0.05
+EXACT_BELOW = 10
+"""all orderings are counted for cycles of up to ten items and orders with ends of up to nine; beyond, they are drawn"""
+
+
+SURE_FROM = 8
+"""items below which a verdict of `circle` says its doubt"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CircleTest(Finding):
+    """One set of points in one order."""
+
+    shape: Shape
+    """`circle`, `line` (any open curve); `ordered`: closed or open cannot be told; `unordered`; `undecided`: too few"""
+    reason: str
+    circular: float
+    linear: float
+    """for the best cut; for an order with ends, the cut is where it has them"""
+    p_circular: float
+    p_linear: float
+    p_open: float
+    """share of simulated horseshoes, as many items in as clean an order, that look at least as closed"""
+    p_closed: float
+    """share of simulated circles that look at least as open"""
+    gap: float
+    """distance of the last item from the first, over the mean distance of neighbours: 1 on a circle"""
+    smallest_p: float
+    """the smallest that `p_circular` could be"""
+    n: int
+    n_orderings: int
+    exact: bool
+    """all orderings counted, not drawn"""
+    cyclic: bool
+    alpha: float
+    seed: int
+
+    def sentence(self) -> str:
+        return (
+            f"{self.shape}: {self.reason} (circular RSA {self.circular:.3f}, p {self.p_circular:.4f}; linear RSA "
+            f"{self.linear:.3f}, p {self.p_linear:.4f}; as closed are {self.p_open:.3f} of "
+            f"horseshoes, as open {self.p_closed:.3f} of circles; "
+            f"{self.n_orderings} orderings {'counted' if self.exact else 'drawn'}, smallest possible p "
+            f"{self.smallest_p:.2g})"
+        )
+
+
+def circle_test(
+    x: Any, *, cyclic: bool = True, alpha: float = ALPHA, n_draws: int = 20_000, seed: int = 0
+) -> CircleTest:
+    """Test `x [n, d]`, one row per item in its order, `n >= 4`.
+
+    `cyclic`: the order has no ends (weekdays), so a line may be cut anywhere; without, it has (digits). Raises
+    `ConfigError` with fewer items, or when all are the same point.
+    """
+    points = centred(as_points(x, what="the items", at_least=4), what="the items")
+    return judge_layer(ranked_distances(points)[None], points, cyclic=cyclic, alpha=alpha, n_draws=n_draws, seed=seed)
+
+
+def judge_layer(
+    ranks: np.ndarray, points: np.ndarray, *, cyclic: bool, alpha: float, n_draws: int, seed: int
+) -> CircleTest:
+    """The test where `points [n, d]` are one of several layers, `ranks [n_layers, n, n]` (`ranked_distances` of each).
+
+    The p-values are of the largest correlation over the layers, against the largest over the layers under each
+    ordering: the search for a layer is paid for.
+    """
+    n = len(points)
+    orders, exact = orderings(n, cyclic=cyclic, n_draws=n_draws, seed=seed)
+    models = order_models(n, cyclic)
+    null = order_correlations(ranks, models, orders).max(2)  # [2, n_orders]
+    observed = order_correlations(ranks, models, np.arange(n)[None]).max(2)[:, 0]
+    p_circular, p_linear = (share_above(value, row, exact) for value, row in zip(observed, null, strict=True))
+    circular, linear = order_correlations(ranked_distances(points)[None], models, np.arange(n)[None])[:, 0, 0]
+    closed = closing(float(circular), float(linear), n, cyclic)
+    smallest = smallest_p(n) if exact else 1 / (1 + len(orders))
+    shape, reason = judge(p_circular, p_linear, closed, n, smallest, alpha)
+    return CircleTest(
+        shape=shape,
+        reason=reason,
+        circular=float(circular),
+        linear=float(linear),
+        p_circular=p_circular,
+        p_linear=p_linear,
+        p_open=closed.p_open,
+        p_closed=closed.p_closed,
+        gap=closing_gap(points),
+        smallest_p=smallest,
+        n=n,
+        n_orderings=len(orders),
+        exact=exact,
+        cyclic=cyclic,
+        alpha=alpha,
+        seed=seed,
+    )
+
+
+def judge(
+    p_circular: float, p_linear: float, closed: Closing, n: int, smallest: float, alpha: float
+) -> tuple[Shape, str]:
+    """The verdict, and why."""
+    if smallest > alpha:
+        return "undecided", f"{n} items have so few orderings that p cannot fall below {smallest:.2g}"
+    if min(p_circular, p_linear) > alpha:
+        return "unordered", f"the distances do not follow the order (p above {alpha:g})"
+    is_closed = closed.p_open <= alpha and closed.p_closed > alpha / 10
+    is_open = closed.p_closed <= alpha and closed.p_open > alpha / 10
+    if is_closed and p_circular <= alpha:
+        doubt = f"; yet {n} items cannot tell it from an arc of 300 degrees" if n < SURE_FROM else ""
+        return "circle", "closer around a circle than horseshoes in as clean an order are" + doubt
+    if is_open and p_linear <= alpha:
+        return "line", "an open curve: closer along a line than circles in as clean an order are"
+    if closed.p_open <= alpha:
+        return "ordered", "an order, neither as closed as circles nor as open as horseshoes are"
+    return "ordered", f"an order, but {n} items this noisy cannot tell a circle from a horseshoe"
+
+
+def circular_steps(n: int) -> np.ndarray:
+    """`[n, n]`: steps around a circle of `n` places, the shorter way."""
+    apart = linear_steps(n)
+    return np.minimum(apart, n - apart)
+
+
+def linear_steps(n: int) -> np.ndarray:
+    """`[n, n]`: steps along a line of `n` places."""
+    return np.abs(np.arange(n)[:, None] - np.arange(n)[None])
+
+
+def order_models(n: int, cyclic: bool) -> list[np.ndarray]:
+    """Steps around the circle, then steps along a line for every cut (of an order with ends, for its own only)."""
+    line = linear_steps(n)
+    cuts = range(n) if cyclic else range(1)
+    return [circular_steps(n), *(np.roll(line, (cut, cut), (0, 1)) for cut in cuts)]
+
+
+def orderings(n: int, *, cyclic: bool, n_draws: int, seed: int) -> tuple[np.ndarray, bool]:
+    """`[m, n]`: the place of every item, and whether these are all orderings.
+
+    All that differ by more than mirroring, and for a cycle by more than turning; or `n_draws` at random.
+    """
+    if n - cyclic < EXACT_BELOW:
+        first = np.zeros((factorial(n - cyclic), int(cyclic)), np.int64)
+        rest = np.array(list(permutations(range(int(cyclic), n))))
+        places = np.hstack([first, rest])
+        return places[places[:, int(cyclic)] < places[:, -1]], True
+    rng = np.random.default_rng(derive_seed(seed, "orderings"))
+    return rng.permuted(np.tile(np.arange(n), (n_draws, 1)), axis=1), False
+
+
+def smallest_p(n: int) -> float:
+    """The smallest exact p-value of a circle of `n` items: one in `(n - 1)! / 2`."""
+    return 2 / factorial(n - 1)
+
+
+def order_correlations(
+    ranks: np.ndarray, models: list[np.ndarray], orders: np.ndarray, block: int = 2048
+) -> np.ndarray:
+    """`[2, n_orders, n_layers]`: Spearman correlations with the circle, and with the best of the lines.
+
+    `ranks [n_layers, n, n]`, `orders [n_orders, n]` the place of every item.
+    """
+    flat = ranks.reshape(len(ranks), -1)
+    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(min=1e-300)
+    ranked = [_model_ranks(model) for model in models]
+    parts = []
+    for start in range(0, len(orders), block):
+        rows, columns = orders[start : start + block, :, None], orders[start : start + block, None, :]
+        found = [model[rows, columns].reshape(len(rows), -1) @ flat.T for model in ranked]
+        parts.append(np.stack([found[0], np.max(found[1:], axis=0)]))
+    return np.concatenate(parts, axis=1)
+
+
+def share_above(value: float, null: np.ndarray, exact: bool) -> float:
+    """Share of orderings that reach `value`; of drawn ones, with the right one counted among them."""
+    reached = int((null >= value - 1e-9).sum())
+    return reached / len(null) if exact else (1 + reached) / (1 + len(null))
+
+
+def closing_gap(points: np.ndarray) -> float:
+    """Distance of the last item from the first over the mean distance of neighbours: 1 on a circle, n - 1 on a line."""
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    return float(np.linalg.norm(points[-1] - points[0]) / steps.mean())
+
+
+def _model_ranks(model: np.ndarray) -> np.ndarray:
+    """Centred ranks of a symmetric matrix of steps, of unit length, zeros on the diagonal."""
+    from scipy.spatial.distance import squareform
+
+    ranks = squareform(centred_ranks(squareform(model.astype(float), checks=False)))
+    return ranks / max(np.linalg.norm(ranks), 1e-300)

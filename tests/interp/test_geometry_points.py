@@ -1,0 +1,221 @@
+"""Geometry of points: known answers of clouds that were made to have them, over several seeds, beside their nulls."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.errors import ConfigError, NonFiniteError
+from interp.geometry.dimension import intrinsic_dimension, maximum_likelihood, two_nn
+from interp.geometry.similarity import cka, hsic, procrustes, rsa
+from interp.geometry.spectrum import mean_cosine, participation_ratio, spectrum
+from interp.geometry.streaming import batched_cka
+from interp.geometry.transport import barycentre, compare_clouds, wasserstein
+
+SEEDS = (0, 1, 2)
+
+
+def gaussian(n, d, seed, ambient=None):
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((n, d))
+    if ambient is None:
+        return z
+    frame, _ = np.linalg.qr(rng.standard_normal((ambient, d)))
+    return z @ frame.T
+
+
+def rotation(d, seed):
+    return np.linalg.qr(np.random.default_rng(seed).standard_normal((d, d)))[0]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_isotropic_points_fill_their_dimensions_and_have_no_common_direction(seed):
+    found = spectrum(gaussian(4000, 32, seed), seed=seed + 10)
+    assert found.participation_ratio == pytest.approx(32 * 3999 / (32 + 4000), rel=0.01)
+    assert found.participation_ratio == pytest.approx(found.isotropic["participation_ratio"], rel=0.01)
+    assert abs(found.cosine_raw) < 3e-3
+    assert found.dims["99"] == 32
+    assert found.note == ""
+
+
+def test_a_shared_mean_is_anisotropy_that_centring_removes():
+    found = spectrum(gaussian(500, 32, 0) + 3)
+    assert found.cosine_raw == pytest.approx(0.9, abs=0.02)
+    assert abs(found.cosine_centred) < 0.01
+    assert found.mean_share == pytest.approx(3 / np.sqrt(10), abs=0.02)
+
+
+def test_mean_cosine_is_that_of_all_pairs():
+    points = gaussian(40, 5, 1) + 0.5
+    units = points / np.linalg.norm(points, axis=1, keepdims=True)
+    cosines = (units @ units.T)[~np.eye(40, dtype=bool)]
+    assert mean_cosine(points) == pytest.approx(cosines.mean(), abs=1e-12)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=30), st.floats(0.1, 10))
+@settings(max_examples=50, deadline=None)
+def test_participation_ratio_lies_between_one_and_the_number_of_directions_whatever_the_scale(variances, scale):
+    eigenvalues = np.array(variances)
+    ratio = participation_ratio(eigenvalues)
+    assert 1 - 1e-9 <= ratio <= len(eigenvalues) + 1e-9
+    assert participation_ratio(eigenvalues * scale) == pytest.approx(ratio)
+
+
+def test_few_points_say_that_they_cannot_show_many_dimensions():
+    found = spectrum(gaussian(20, 64, 0))
+    assert found.participation_ratio == pytest.approx(found.isotropic["participation_ratio"], rel=0.15)
+    assert "at most 19 of 64" in found.note
+
+
+def test_degenerate_points_are_refused_with_the_reason():
+    with pytest.raises(ConfigError, match="the same point"):
+        spectrum(np.ones((5, 3)))
+    with pytest.raises(NonFiniteError, match="row 2"):
+        spectrum(np.array([[1.0, 2], [3, 4], [np.nan, 0]]))
+    with pytest.raises(ConfigError, match=r"\[n, d\]"):
+        spectrum(np.ones(4))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_eight_dimensions_inside_576_are_found_by_two_estimators(seed):
+    points = gaussian(2000, 8, seed, ambient=576) @ rotation(576, seed)[:, :64]  # any 64 coordinates hold them all
+    assert two_nn(points) == pytest.approx(8.0, abs=0.5)
+    assert maximum_likelihood(points, 20) == pytest.approx(7.65, abs=0.25)
+
+
+def test_estimates_come_together_with_intervals_and_the_gaussian_beside_them():
+    rng = np.random.default_rng(0)
+    sphere = rng.standard_normal((600, 3))
+    sphere = sphere / np.linalg.norm(sphere, axis=1, keepdims=True) @ rng.standard_normal((3, 20))
+    found = intrinsic_dimension(sphere, k_pca=25)
+    assert [each.estimator for each in found.estimates] == ["TwoNN", "MLE", "local PCA"]
+    for each in found.estimates:
+        assert each.low <= each.dimension <= each.high
+        assert each.dimension == pytest.approx(2, abs=0.25), "a sphere has two"
+        assert each.gaussian > 2.4, "and its covariance three"
+    assert found["MLE"].low > 1.7
+    assert "factor" in str(found)
+
+
+def test_repeated_points_are_left_out_and_counted():
+    points = gaussian(200, 3, 0)
+    found = intrinsic_dimension(np.concatenate([points, points[:50]]))
+    assert found.n == 200
+    assert found.n_repeated == 50
+    with pytest.raises(ConfigError, match="different points"):
+        intrinsic_dimension(np.repeat(gaussian(4, 3, 0), 10, axis=0))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_cka_of_a_rotation_is_one_and_of_independent_rows_zero(seed):
+    x, y = gaussian(500, 576, seed), gaussian(500, 576, seed + 100)
+    same = cka(x[:, :64], 3 * x[:, :64] @ rotation(64, seed) + 5, n_shuffles=9)
+    assert same.value == pytest.approx(1, abs=1e-9)
+    assert same.p == 0.1, "the smallest of nine shuffles"
+    unrelated = cka(x, y, n_shuffles=9)
+    assert abs(unrelated.value) < 0.02
+    k, other = x @ x.T, y @ y.T
+    centre = np.eye(500) - 1 / 500
+    biased = np.sum((centre @ k @ centre) * (centre @ other @ centre))
+    biased /= np.linalg.norm(centre @ k @ centre) * np.linalg.norm(centre @ other @ centre)
+    assert biased == pytest.approx(0.535, abs=0.02), "the form that we do not offer"
+
+
+def test_unbiased_hsic_is_the_mean_over_quadruples():
+    """Song et al. 2012: a U-statistic over four different items."""
+    from itertools import permutations
+
+    rng = np.random.default_rng(0)
+    k, m = (g @ g.T for g in (rng.standard_normal((6, 3)), rng.standard_normal((6, 2))))
+    terms = [k[i, j] * m[i, j] + k[i, j] * m[q, r] - 2 * k[i, j] * m[i, q] for i, j, q, r in permutations(range(6), 4)]
+    assert hsic(k, m) == pytest.approx(np.mean(terms), abs=1e-10)
+
+
+def test_batched_cka_goes_to_that_of_all_rows():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4096, 40)) * np.linspace(0.1, 3, 40) + 7
+    y = np.tanh(x @ rng.standard_normal((40, 60)) * 0.2)
+    z = rng.standard_normal((4096, 10))
+    batches = [[torch.tensor(v[i : i + 256]) for v in (x, y, z)] for i in range(0, 4096, 256)]
+    found = batched_cka([*batches, [v[:50] for v in batches[0]]], ["x", "y", "z"])
+    whole = cka(x[:2000], y[:2000], n_shuffles=1).value
+    assert found.cka[0, 1] == pytest.approx(whole, abs=4 * found.error[0, 1] + 0.02)
+    assert abs(found.cka[0, 2]) < 0.01
+    assert abs(found.shuffled[0, 1]) < 0.02
+    assert found.n_rows == 4096
+    assert np.allclose(np.diag(found.cka), 1)
+
+
+def test_one_batch_is_not_enough_for_an_error():
+    with pytest.raises(ConfigError, match="two are needed"):
+        batched_cka([[torch.randn(8, 2), torch.randn(8, 2)]], ["a", "b"])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_procrustes_and_rsa_see_through_a_rotation(seed):
+    x = gaussian(100, 16, seed)
+    turned = 2 * x @ rotation(16, seed) + 1
+    assert procrustes(x, turned, n_shuffles=9).value == pytest.approx(0, abs=4e-15)
+    assert rsa(x, turned, n_shuffles=9).value == pytest.approx(1, abs=1e-9)
+    other = procrustes(x, gaussian(100, 16, seed + 50), n_shuffles=19)
+    assert other.p > 0.04
+    assert other.null_range[0] < other.value < other.null_range[1] + 0.05
+
+
+def test_procrustes_of_few_items_in_many_dimensions_fits_anything_and_its_null_says_so():
+    found = procrustes(gaussian(8, 200, 0), gaussian(8, 200, 1), n_shuffles=19)
+    assert found.value < 0.2
+    assert found.null < 0.2
+    assert found.p > 0.05
+
+
+def test_rows_must_be_the_same_items():
+    with pytest.raises(ConfigError, match="3 rows"):
+        cka(gaussian(3, 2, 0), gaussian(3, 2, 0))
+    with pytest.raises(ConfigError, match="same item"):
+        rsa(gaussian(5, 2, 0), gaussian(6, 2, 0))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_shift_by_three_has_squared_distance_nine(seed):
+    x = gaussian(100, 10, seed)
+    shift = np.zeros(10)
+    shift[seed] = 3
+    found = wasserstein(x, x + shift)
+    assert found.w2_squared == pytest.approx(9.0, abs=1e-9)
+    assert np.allclose(found.plan, np.eye(100) / 100)
+    middle = barycentre([x[:30], x[:30] + shift], [0.75, 0.25])
+    assert np.allclose(middle, x[:30] + shift / 4, atol=1e-8)
+
+
+def test_in_one_dimension_the_plan_sorts():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 50, 1))
+    y = y * 2 + 1
+    assert wasserstein(x, y).w2_squared == pytest.approx(((np.sort(x[:, 0]) - np.sort(y[:, 0])) ** 2).mean())
+
+
+def test_two_samples_of_one_cloud_are_not_above_the_split_half_floor():
+    excesses = []
+    for seed in SEEDS:
+        x, y = gaussian(160, 10, seed), gaussian(160, 10, seed + 70)
+        same = compare_clouds(x, y, n_splits=5, seed=seed)
+        assert same.floor > 3, "samples of one cloud are far apart in ten dimensions"
+        assert same.p > 0.15
+        excesses.append(same.excess)
+        shift = np.eye(10)[0] * 3
+        assert compare_clouds(x, y + shift, n_splits=5, seed=seed).excess == pytest.approx(9, abs=1.5)
+    assert abs(np.mean(excesses)) < 0.4
+
+
+def test_findings_print_and_become_json(tmp_path):
+    found = spectrum(gaussian(30, 4, 0))
+    found.save(tmp_path / "spectrum.json")
+    read = json.loads((tmp_path / "spectrum.json").read_text())
+    assert read["n"] == 30
+    assert len(read["eigenvalues"]) == 4
+    assert read["seed"] == 0
+    assert "participation ratio" in str(found)
