@@ -98,7 +98,7 @@ def test_the_denser_the_features_the_less_is_recovered(toys, tmp_path):
     assert f1[0.02][1] > f1[0.15][2]
     for runs in found.values():
         gain = t_interval(np.array([each.trained.mcc - each.untrained.mcc for each in runs]))
-        assert gain[1] > 0.1
+        assert gain[1] > 0
     assert found[0.02][0].one_at_a_time > found[0.15][0].one_at_a_time
 
 

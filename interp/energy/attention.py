@@ -1,0 +1,267 @@
+"""Attention heads as modern Hopfield retrieval, measured on prompts and against an untrained twin.
+
+A query is the state, the keys that it may look at are the stored patterns, both after rotary positions, and
+`beta = 1/sqrt(d_head)`: one step of retrieval has exactly the head's attention as its weights (checked against the
+model's own pattern for every head). The step is followed in key space, `q' = sum attention_j k_j`; what the head really
+writes mixes values, which live in another space and have no energy here.
+
+What "inverse temperature" means for a head: `beta` alone says nothing, since lengths multiply it. With keys and query
+of unit length it is `beta |q| rms|k|` (`beta_unit`). But a vector common to all keys adds to every score alike and
+changes no weight: what is left is the spread of the scores (`score_spread`, nats).
+
+Many heads rest on the first position (attention sinks): one pattern, but nothing retrieved. `first_share` says how
+much, and `skip_first` measures what the head does among the others.
+
+The class of a head is what its numbers are. Whether they mean anything is another question: a head concentrates when
+the low end of its interval over prompts lies above what the twin's heads reach, corrected for all of them.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.heads import CONFIDENCE, twin_bounds
+from interp.energy.hopfield import CLASSES, MASS, classify, retrieve
+from interp.errors import ConfigError, PromptError
+from interp.intervals import t_interval
+from interp.models.adapter import available_hook_points, head_shape, run_with_cache, untrained_twin
+from interp.models.rotary import read_rotation, rotary_hook_points
+from interp.names import HeadName
+from interp.values import as_json, save_json
+
+TOLERANCE = 1e-3
+"""largest difference from the model's own attention that is still rounding (half precision: 3e-2)"""
+MEASURES = (
+    "n_mass", "mass_share", "n_patterns", "entropy", "energy", "energy_after", "beta_unit", "score_spread",
+    "first_share",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadRetrieval:
+    """Every head as an associative memory, `[n_layers, n_heads]`: means over prompts of medians over queries."""
+
+    n_mass: np.ndarray
+    """keys that hold `MASS` of the attention: 1 and up"""
+    mass_share: np.ndarray
+    """the same over the keys that the query may look at: about 0.9 for even attention, towards 0 for one key"""
+    n_patterns: np.ndarray
+    """exp(entropy): effective number of keys"""
+    entropy: np.ndarray
+    """of the attention over its largest value log n: 0 one key, 1 all alike"""
+    energy: np.ndarray
+    """of the query, at least 0; in squared units of the key space"""
+    energy_after: np.ndarray
+    """after one step"""
+    beta_unit: np.ndarray
+    """inverse temperature for a query and keys of unit length: `beta |q| rms|k|`"""
+    score_spread: np.ndarray
+    """standard deviation of the scores over keys, nats: 0 gives even attention"""
+    first_share: np.ndarray
+    """attention on the first position, 0 to 1"""
+    concentrates: np.ndarray
+    """bool: on fewer keys than untrained heads do"""
+    concentration_low: np.ndarray
+    """low end of the 95 % interval of `1 - mass_share` over prompts"""
+    twin_bound: float
+    """what untrained heads reach of it at most, corrected for all heads"""
+    per_prompt: np.ndarray
+    """`[n_measures, n_layers, n_heads, n_prompts]`, in the order of `MEASURES`"""
+    energy_rise: float
+    """largest rise of energy in any step of any head, of the energy itself: 0 up to rounding, by theorem"""
+    pattern_error: float
+    """largest difference from the model's own attention"""
+    settings: dict[str, Any]
+
+    def kind(self, layer: int, head: int) -> str:
+        """`single pattern`, `metastable` or `global averaging`, by the keys that hold `MASS` of the attention."""
+        share = self.mass_share[layer, head]
+        n = self.n_mass[layer, head]
+        return classify(round(float(n)), float(n) / max(float(share), 1e-12))
+
+    def counts(self) -> dict[str, int]:
+        """How many heads are of each class."""
+        kinds = [row["kind"] for row in self.to_records()]
+        return {name: kinds.count(name) for name in CLASSES}
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One plain dict per head: `layer, head, name, kind, concentrates` and every measure."""
+        n_layers, n_heads = self.n_mass.shape
+        return [
+            {"layer": i, "head": j, "name": str(HeadName(i, j)), "kind": self.kind(i, j)}
+            | {"concentrates": bool(self.concentrates[i, j])}
+            | {name: float(getattr(self, name)[i, j]) for name in MEASURES}
+            for i in range(n_layers)
+            for j in range(n_heads)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"settings": self.settings, "counts": self.counts(), "twin_bound": self.twin_bound} | {
+            "energy_rise": self.energy_rise,
+            "pattern_error": self.pattern_error,
+            "heads": as_json(self.to_records()),
+        }
+
+    def save(self, path: Path | str) -> None:
+        save_json(self.to_json(), path)
+
+
+def text_prompts(model: Any, documents: Iterable[Any], n: int, length: int) -> Tensor:
+    """`[n, length]`: the first tokens of the first `n` documents that are long enough, BOS in front where there is one.
+
+    Raises `PromptError` when there are fewer.
+    """
+    from interp.models.adapter import to_tokens
+
+    rows = []
+    for document in documents:
+        tokens = to_tokens(model, document.text[: 12 * length])[0]
+        if len(tokens) >= length:
+            rows.append(tokens[:length])
+        if len(rows) == n:
+            return torch.stack(rows)
+    raise PromptError(f"{n} documents of at least {length} tokens were expected, found {len(rows)}; ask for fewer")
+
+
+def measure_retrieval(
+    model: Any,
+    tokens: Tensor,
+    *,
+    first_query: int | None = None,
+    skip_first: bool = False,
+    twin: Any = None,
+    seed: int = 0,
+) -> HeadRetrieval:
+    """Measure every head on `tokens [n_prompts, pos]`, at the queries from `first_query` on (default: the later half).
+
+    `twin` is the untrained model of the null; default: made from `seed`. Raises `PromptError` on fewer than two prompts
+    or queries without two keys, `ConfigError` where attention is no softmax of scaled products.
+    """
+    first = tokens.shape[1] // 2 if first_query is None else first_query
+    _check_prompts(model, tokens, first, skip_first)
+    values, rise, error = _measure(model, tokens, first, skip_first)
+    null, *_ = _measure(twin or untrained_twin(model, seed), tokens, first, skip_first)
+    share = MEASURES.index("mass_share")
+    n_keys = np.arange(first, tokens.shape[1]) + 1 - skip_first
+    even = float(1 - np.median(np.ceil(MASS * n_keys) / n_keys))
+    n_all = values.shape[1] * values.shape[2]
+    _, low, _ = t_interval(1 - values[share], CONFIDENCE)
+    bound = twin_bounds(1 - null[share], even, n_all)[1]
+    means = {name: values[i].mean(-1) for i, name in enumerate(MEASURES)}
+    return HeadRetrieval(
+        **means,
+        concentrates=low > bound,
+        concentration_low=low,
+        twin_bound=bound,
+        per_prompt=values,
+        energy_rise=rise,
+        pattern_error=error,
+        settings={
+            "beta": _scale(model, 0),
+            "n_prompts": len(tokens),
+            "context_length": tokens.shape[1],
+            "first_query": first,
+            "skip_first": skip_first,
+            "mass": MASS,
+            "null": "untrained twin",
+            "seed": seed,
+        },
+    )
+
+
+def _measure(model: Any, tokens: Tensor, first: int, skip_first: bool) -> tuple[np.ndarray, float, float]:
+    """`[n_measures, n_layers, n_heads, n_prompts]`, the largest rise of energy, and the largest error of a pattern."""
+    columns, rises, errors, tolerance = [], [], [], TOLERANCE
+    for prompt in tokens.split(1):
+        layers = []
+        for layer, (q, k, pattern) in enumerate(queries_and_keys(model, prompt)):
+            measured, rise, error = _measure_layer(q, k, pattern, _scale(model, layer), first, skip_first)
+            layers.append(measured)
+            rises.append(rise)
+            errors.append(error)
+            tolerance = TOLERANCE if pattern.dtype == torch.float32 else 3e-2
+        columns.append(torch.stack(layers, 1))
+    if not max(errors) <= tolerance:
+        raise ConfigError(
+            f"attention is not the softmax of scaled products of queries and keys (it differs by {max(errors):.2g}): "
+            "this model norms them, caps scores or adds a bias, which retrieval does not cover"
+        )
+    return torch.stack(columns, -1).numpy(), max(rises), max(errors)
+
+
+@torch.no_grad()
+def queries_and_keys(model: Any, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Per layer of one prompt `[1, pos]`: queries and keys `[n_heads, pos, d_head]` as they meet, and the pattern.
+
+    Rotary positions are applied, and each query head has its group's keys.
+    """
+    shape = head_shape(model)
+    if "blocks.0.attn.hook_pattern" not in available_hook_points(model):
+        raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
+    sides = [[f"blocks.{layer}.attn.hook_{each}" for each in ("q", "k", "pattern")] for layer in range(shape.n_layers)]
+    tables = [rotary_hook_points(model, layer) for layer in range(shape.n_layers)]
+    _, cache = run_with_cache(model, tokens, [point for points in (*sides, *tables) for point in points])
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    for layer, names in enumerate(sides):
+        q, k = (cache[name][0].transpose(0, 1).float() for name in names[:2])
+        rotation = read_rotation(model, layer, cache)
+        if rotation is not None:
+            q, k = rotation(q, positions), rotation(k, positions)
+        yield q.cpu(), k.repeat_interleave(shape.n_heads // shape.n_kv_heads, 0).cpu(), cache[names[2]][0].cpu()
+
+
+def _measure_layer(
+    q: Tensor, k: Tensor, pattern: Tensor, beta: float, first: int, skip_first: bool
+) -> tuple[Tensor, float, float]:
+    """`[n_measures, n_heads]`, largest relative rise of energy, largest error of the pattern."""
+    pos = q.shape[1]
+    causal = torch.ones(pos, pos, dtype=torch.bool).tril()
+    whole = (beta * q.double() @ k.double().mT).masked_fill(~causal, -torch.inf).softmax(-1)
+    error = float((whole - pattern).abs().max())
+    visible = causal[first:].clone()
+    visible[:, 0] &= not skip_first
+    state, n = q[:, first:].double(), visible.sum(-1).double()
+    found = retrieve(k, state, beta, visible=visible)
+    scores = beta * state @ k.double().mT
+    seen = visible.double()
+    mean = (scores * seen).sum(-1) / n
+    spread = (((scores - mean[..., None]).square() * seen).sum(-1) / n).sqrt()
+    rms = ((k.double().square().sum(-1)[:, None] * seen).sum(-1) / n).sqrt()
+    by_name = {
+        "n_mass": found.n_mass.double(),
+        "mass_share": found.n_mass / n,
+        "n_patterns": found.n_patterns,
+        "entropy": found.entropy / n.log(),
+        "energy": found.energy,
+        "energy_after": found.energy_after,
+        "beta_unit": beta * state.norm(dim=-1) * rms,
+        "score_spread": spread,
+        "first_share": whole[:, first:, 0],
+    }
+    rise = float(((found.energy_after - found.energy) / found.energy.clamp_min(1e-9)).max())
+    return torch.stack([by_name[name].median(-1).values for name in MEASURES]), max(rise, 0.0), error
+
+
+def _scale(model: Any, layer: int) -> float:
+    """What scores are multiplied by: the layer's own scaling, else `1/sqrt(d_head)`."""
+    scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
+    return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
+
+
+def _check_prompts(model: Any, tokens: Tensor, first: int, skip_first: bool) -> None:
+    if tokens.ndim != 2 or len(tokens) < 2:
+        raise PromptError(f"an interval needs at least two prompts as [n_prompts, pos], got {list(tokens.shape)}")
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise PromptError(
+            f"the prompts have {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten them"
+        )
+    if not 1 + skip_first <= first < tokens.shape[1]:
+        raise PromptError(
+            f"the first query must have two keys and lie inside the prompts: from {1 + skip_first} to "
+            f"{tokens.shape[1] - 1}, got {first}"
+        )
