@@ -3,6 +3,7 @@
 assets/theme.js      light or dark, before anything is drawn
 assets/workbench.js  addresses and keys
 assets/circuit.js    the graph of a circuit: clicks, zoom, picture
+assets/atlas/        the map: a WebGL2 view of our own, loaded by assets/atlas_component.js; atlas_routes.py feeds it
 pages/               one file per page; the router calls its `layout` with what the address says
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, html, set_props
 
+from dashboard import atlas_routes
 from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, failure
 from dashboard.context import Context, attach, current
@@ -65,11 +67,13 @@ def create_app(
         update_title="",
         suppress_callback_exceptions=True,
         serve_locally=True,
+        assets_ignore=r"\.mjs$",  # modules import each other: a script tag each would run them twice
         compress=False,
         on_error=_show_error,
         routing_callback_inputs={"scheme": Input("scheme", "data")},
     )
     attach(app.server, Context(workspace, live))
+    atlas_routes.register(app.server)
     _register_pages()
     app.layout = shell(workspace)
     _register_shell(app)

@@ -38,12 +38,12 @@ def check_binding(host: str, token: str | None) -> None:
 def content_security_policy(script_hashes: Iterable[str]) -> str:
     """Everything from this server, nothing else.
 
-    Styles may be inline: figures, tables and layout set them on elements. `unsafe-eval` is there because Plotly's
-    WebGL traces compile their draw calls; scripts still load from this server alone.
+    Styles may be inline: figures, tables and layout set them on elements. Nothing is compiled from text: no figure uses
+    Plotly's WebGL traces, which would need `unsafe-eval`.
     """
     rules = {
         "default-src": "'self'",
-        "script-src": " ".join(["'self'", "'unsafe-eval'", *script_hashes]),
+        "script-src": " ".join(["'self'", *script_hashes]),
         "style-src": "'self' 'unsafe-inline'",
         "img-src": "'self' data: blob:",
         "font-src": "'self' data:",

@@ -50,12 +50,6 @@
     return none();
   }
 
-  function atlasAddress(colour, text, point, state) {
-    if (!state || !onPage("atlas")) return none();
-    const path = `/atlas/${encodeURIComponent(state.name)}`;
-    return show(path, { colour: colour === "cluster" ? "" : colour, q: text, point });
-  }
-
   function promptAddress(run, place, asked, cell) {
     if (!run || !onPage("prompt")) return none();
     return show("/prompt", { ...run, ...place, ...asked, ...cell });
@@ -70,7 +64,7 @@
   window.workbenchAddress = { show };
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     workbench: {
-      scheme, navigation, featureAddress, filterFeatures, atlasAddress, promptAddress, headsAddress,
+      scheme, navigation, featureAddress, filterFeatures, promptAddress, headsAddress,
     },
   });
 
@@ -80,12 +74,6 @@
     if (!match || !document.getElementById("feature-detail")) return;
     const state = { features: decodeURIComponent(match[1]), index: Number(match[2]) };
     window.dash_clientside.set_props("feature-state", { data: state });
-  });
-
-  // A neighbour in the side panel of the atlas becomes the chosen point.
-  document.addEventListener("click", (event) => {
-    const neighbour = event.target.closest("[data-atlas-point]");
-    if (neighbour) window.dash_clientside.set_props("atlas-point", { data: Number(neighbour.dataset.atlasPoint) });
   });
 
   const click = (id) => () => document.getElementById(id)?.click();

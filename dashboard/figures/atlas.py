@@ -1,145 +1,115 @@
-"""The map: one point per token, feature or row, as a single WebGL trace.
+"""The map as a picture: numbers in, PNG bytes out, for browsers without WebGL2 and for pages without a server.
 
-One trace with a colour array stays quick where a trace per cluster does not, and float32 arrays travel as bytes. Points
-are known by their index (`pointIndex` in click events), so that no per-point data needs to be sent but the label.
+Each point adds its colour, weighted by -ln(1 - alpha), to the pixels that it covers; a pixel shows the mean colour
+under 1 - exp(-weight), whatever the order of the points: as dashboard/assets/atlas/pixels.mjs does in the browser.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import struct
+import zlib
 
 import numpy as np
-import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, colour_bar, escape, styled
+from dashboard.figures.theme import Scale, Theme
 
-COLOUR_BY = ("cluster", "density", "value", "kept")
-MAX_LABELS = 24
+BRIGHT, DIMMED, HIDDEN = 2, 1, 0
 
 
-@dataclass(frozen=True)
-class Points:
-    """Columns of `points.parquet`, each `[n]`."""
-
-    x: np.ndarray
-    y: np.ndarray
-    cluster: np.ndarray
-    density: np.ndarray
-    value: np.ndarray
-    kept: np.ndarray
-    """share of its true neighbours that are near it on the map; NaN in maps made before it was measured"""
-    item: np.ndarray
-    labels: list[str]
+def rgb(colour: str) -> np.ndarray:
+    """`"#2f74d0"` -> `[47, 116, 208]`"""
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float64)
 
 
-def atlas_map(
-    points: Points, clusters: list[dict[str, Any]], colours: Theme, *, colour_by: str, value_name: str
-) -> go.Figure:
-    """The map, coloured by cluster, local density, value or truth, with the names of the largest clusters over it."""
-    figure = go.Figure()
-    figure.add_scattergl(
-        x=points.x,
-        y=points.y,
-        mode="markers",
-        text=[escape(label, 40) for label in points.labels],
-        hoverinfo="text",
-        marker={
-            "size": _point_size(len(points.x)),
-            "opacity": 0.85,
-            **_colouring(points, colours, colour_by, value_name),
-        },
+def scale_colours(values: np.ndarray, scale: Scale, noise: str) -> np.ndarray:
+    """`[n, 3]`: colours of numbers between their 1st and 99th hundredth; NaN takes the colour of noise."""
+    known = np.isfinite(values)
+    low, high = np.percentile(values[known], [1, 99]) if known.any() else (0.0, 1.0)
+    t = np.clip((np.where(known, values, low) - low) / ((high - low) or 1.0), 0, 1)
+    stops = np.array([at for at, _ in scale])
+    colours = np.stack([rgb(colour) for _, colour in scale])
+    mixed = np.stack([np.interp(t, stops, colours[:, channel]) for channel in range(3)], axis=1)
+    return np.where(known[:, None], mixed, rgb(noise))
+
+
+def category_colours(slots: np.ndarray, theme: Theme) -> np.ndarray:
+    """`[n, 3]`: slot 0 is noise, slot k the k-th colour of points."""
+    return np.stack([rgb(theme.noise), *map(rgb, theme.points)])[slots]
+
+
+def dot_size(n: int, nearer: float) -> tuple[float, float]:
+    """Radius in pixels and opacity of `n` points at `nearer` times the zoom that shows all; as in looks.mjs."""
+    start = float(np.clip(420 / np.sqrt(max(n, 1)), 1.1, 7)) / 2
+    opacity = 0.5 if n > 300_000 else 0.66 if n > 60_000 else 0.82
+    return min(start * nearer**0.42, 8.0), min(0.92, opacity * nearer**0.2)
+
+
+def picture(
+    xy: np.ndarray,
+    colours: np.ndarray,
+    shown: np.ndarray,
+    theme: Theme,
+    *,
+    box: tuple[float, float, float, float],
+    width: int,
+    height: int,
+    radius: float,
+    opacity: float,
+) -> bytes:
+    """PNG of the points `xy [n, 2]` that lie in `box` (x0, y0, x1, y1), on a transparent ground.
+
+    `colours [n, 3]` 0 to 255; `shown [n]`: 2 bright, 1 dimmed, 0 not drawn.
+    """  # fmt: skip
+    x0, y0, x1, y1 = box
+    column = np.floor((xy[:, 0] - x0) * (width / (x1 - x0))).astype(np.int64)
+    row = np.floor((y1 - xy[:, 1]) * (height / (y1 - y0))).astype(np.int64)
+    reach = int(np.ceil(radius + 0.5)) - 1
+    seen = (column >= -reach) & (column < width + reach) & (row >= -reach) & (row < height + reach) & (shown > 0)
+    column, row, colours, shown = column[seen], row[seen], colours[seen], shown[seen]
+    selecting = bool((shown == DIMMED).any())
+    weight = -np.log(1 - np.where(shown == BRIGHT, opacity, 0.3 * opacity)) * np.where(
+        (shown == BRIGHT) & selecting, 8.0, 1.0
     )
-    figure.add_scattergl(**_overlay(colours, 8), hoverinfo="text")  # search matches, filled in later
-    figure.add_scattergl(**_overlay(colours, 15), hoverinfo="skip")  # the chosen point
-    styled(figure, colours)
-    _label_clusters(figure, clusters, colours)
-    hidden = {"showgrid": False, "showticklabels": False, "title": None}
-    figure.update_xaxes(**hidden)
-    figure.update_yaxes(**hidden, scaleanchor="x")
-    figure.update_layout(dragmode="pan", hovermode="closest", margin={"l": 0, "r": 0, "t": 0, "b": 0})
-    return figure
+    ink = np.where((shown == BRIGHT)[:, None], colours, 0.18 * colours + 0.82 * rgb(theme.noise))
+    sums = np.zeros((height * width, 4))
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            cover = min(1.0, radius + 0.5 - float(np.hypot(dx, dy)))
+            if cover > 0.08:
+                _add(sums, row + dy, column + dx, ink, weight * cover, width, height)
+    return png(_developed(sums).reshape(height, width, 4))
 
 
-def highlight(points: Points, matches: list[int], chosen: int | None, colours: Theme) -> list[dict[str, Any]]:
-    """Properties of the overlay traces: the matches, and a ring around the chosen point."""
-    at = np.asarray(matches, np.int64)
-    ring = [] if chosen is None else [chosen]
-    return [
-        {
-            "x": points.x[at],
-            "y": points.y[at],
-            "text": [escape(points.labels[i], 40) for i in matches],
-            "marker": {"size": 1.4 * _point_size(len(points.x)) + 1, "color": colours.opposite, "opacity": 0.9},
-        },
-        {
-            "x": points.x[ring],
-            "y": points.y[ring],
-            "marker": {
-                "size": 15,
-                "color": "rgba(0,0,0,0)",
-                "line": {"color": colours.opposite, "width": 2},
-                "opacity": 1.0,
-            },
-        },
-    ]
+def _add(
+    sums: np.ndarray, row: np.ndarray, column: np.ndarray, ink: np.ndarray, weight: np.ndarray, width: int, height: int
+) -> None:
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    at, heavy = row[inside] * width + column[inside], weight[inside]
+    for channel in range(3):
+        sums[:, channel] += np.bincount(at, heavy * ink[inside, channel], len(sums))
+    sums[:, 3] += np.bincount(at, heavy, len(sums))
 
 
-def _overlay(colours: Theme, size: int) -> dict[str, Any]:
-    empty = np.zeros(0, np.float32)
-    return {"x": empty, "y": empty, "mode": "markers", "marker": {"size": size, "color": colours.opposite}}
+def _developed(sums: np.ndarray) -> np.ndarray:
+    """`[pixels, 4]` uint8, straight alpha."""
+    weight = sums[:, 3:]
+    mean = sums[:, :3] / np.where(weight > 0, weight, 1)
+    return np.concatenate([mean, 255 * (1 - np.exp(-weight))], axis=1).round().astype(np.uint8)
 
 
-def _point_size(n: int) -> float:
-    """Pixels: small enough not to clump, large enough to hit."""
-    return float(np.clip(260 / np.sqrt(max(n, 1)), 2.4, 8))
+def png(image: np.ndarray) -> bytes:
+    """A PNG file of `image [height, width, 4]` uint8 RGBA, straight alpha."""
+    height, width, _ = image.shape
+    lines = np.zeros((height, 1 + 4 * width), np.uint8)  # the first byte of a line says: not filtered
+    lines[:, 1:] = image.reshape(height, -1)
+    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            _chunk(b"IHDR", head),
+            _chunk(b"IDAT", zlib.compress(lines.tobytes(), 1)),
+            _chunk(b"IEND", b""),
+        ]
+    )
 
 
-def _colouring(points: Points, colours: Theme, colour_by: str, value_name: str) -> dict[str, Any]:
-    if colour_by == "cluster":
-        palette = [colours.noise, *colours.categories]
-        index = np.where(points.cluster < 0, 0, 1 + points.cluster % len(colours.categories)).astype(np.float32)
-        last = len(palette) - 1
-        return {
-            "color": index,
-            "cmin": 0,
-            "cmax": last,
-            "colorscale": [(i / last, colour) for i, colour in enumerate(palette)],
-        }
-    titles = {"density": "local density (rank)", "kept": "true neighbours kept", "value": value_name}
-    shown, title = getattr(points, colour_by), titles[colour_by]
-    low, high = np.nanpercentile(shown, [1, 99]) if np.isfinite(shown).any() else (0.0, 1.0)
-    return {
-        "color": shown,
-        "cmin": float(low),
-        "cmax": float(high),
-        "colorscale": colours.density,
-        "colorbar": colour_bar(colours, title)
-        | {"x": 0.99, "xanchor": "right", "len": 0.4, "y": 0.02, "yanchor": "bottom"},
-    }
-
-
-def _label_clusters(figure: go.Figure, clusters: list[dict[str, Any]], colours: Theme) -> None:
-    largest = sorted(clusters, key=lambda c: -c["size"])[:MAX_LABELS]
-    for cluster in _spread(largest):
-        figure.add_annotation(
-            x=cluster["x"],
-            y=cluster["y"],
-            text=escape(cluster["label"], 28),
-            showarrow=False,
-            font={"size": 11, "color": colours.text},
-            bgcolor=colours.veil,
-            borderpad=2,
-            captureevents=False,
-        )
-
-
-def _spread(clusters: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The labels that keep clear of a larger cluster's label."""
-    if not clusters:
-        return []
-    width = max(c["x_max"] for c in clusters) - min(c["x_min"] for c in clusters) or 1.0
-    height = max(c["y_max"] for c in clusters) - min(c["y_min"] for c in clusters) or 1.0
-    kept: list[dict[str, Any]] = []
-    for cluster in clusters:
-        if all(abs(cluster["x"] - k["x"]) > 0.16 * width or abs(cluster["y"] - k["y"]) > 0.035 * height for k in kept):
-            kept.append(cluster)
-    return kept
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

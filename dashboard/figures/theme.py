@@ -1,7 +1,8 @@
 """One look for every figure, in a light and a dark scheme.
 
 The colours are those of `assets/style.css`. Scales: `sequential` runs from the page's own background to the accent, so
-zero is quiet in both schemes; `categories` are ten hues of similar lightness, told apart by colour-blind readers too.
+zero is quiet in both schemes; `categories` are ten hues of similar lightness; `points` are eight that
+colour-blind readers tell apart too.
 """
 
 from dataclasses import dataclass
@@ -36,6 +37,10 @@ class Theme:
     density: Scale
     """for points: every step stays visible on the background"""
     categories: tuple[str, ...]
+    points: tuple[str, ...]
+    """eight colours of small points: Okabe and Ito's, moved until two differ by 18 (CIE 1976) in all colour vision"""
+    points_scale: Scale
+    """viridis from the end that is near the background"""
 
 
 LIGHT = Theme(
@@ -55,6 +60,11 @@ LIGHT = Theme(
         "#2f74d0", "#d9730d", "#2a9470", "#b4459a", "#8a6fd1",
         "#b58900", "#15919b", "#cf4b4b", "#6b8e23", "#7a6a5d",
     ),
+    points=("#0b69ab", "#f09c00", "#009b6c", "#dc3d14", "#c27bae", "#5fb8f5", "#2b2391", "#8f9c45"),
+    points_scale=[
+        (0.0, "#c2df23"), (0.15, "#86d549"), (0.3, "#52c569"), (0.45, "#2ab07f"), (0.6, "#1e9b8a"),
+        (0.7, "#25858e"), (0.8, "#31668e"), (0.9, "#433d84"), (1.0, "#440154"),
+    ],
 )  # fmt: skip
 DARK = Theme(
     name="dark",
@@ -73,6 +83,11 @@ DARK = Theme(
         "#6aa7ff", "#f0954a", "#4cc39a", "#e07cc6", "#ad94f5",
         "#dcb63c", "#42c0ca", "#f07a7a", "#a3c65a", "#b8a394",
     ),
+    points=("#4cc3f2", "#f5a300", "#0aa27c", "#efe07e", "#5f66f2", "#d9502a", "#b365b3", "#c5f2cf"),
+    points_scale=[
+        (0.0, "#46327e"), (0.15, "#3b528b"), (0.3, "#2c728e"), (0.45, "#21918c"), (0.6, "#28ae80"),
+        (0.75, "#5ec962"), (0.9, "#addc30"), (1.0, "#fde725"),
+    ],
 )  # fmt: skip
 
 

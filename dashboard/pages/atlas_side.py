@@ -34,19 +34,29 @@ def quality_panel(manifest: Manifest) -> html.Section:
     numbers = [
         stat("points", f"{s.get('n_points', 0):,}"),
         stat("from dimensions", f"{s.get('d', 0):,}"),
-        stat("clusters", f"{s.get('n_clusters', 0):,}"),
+        stat("regions", " · ".join(f"{n:,}" for n in s.get("regions_per_level") or [0]), "on each zoom level"),
     ]
     return panel("How true is this map", html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines])
 
 
-def regions_panel(clusters: list[dict[str, Any]]) -> html.Section:
-    """The largest clusters by size."""
+def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
+    """The largest regions by size; each selects its points."""
     rows = [
-        html.Li([html.Span(visible(c["label"], 60), dir="auto"), html.Span(f"{c['size']:,}", className="wb-value")])
-        for c in clusters[:30]
+        html.Li(
+            [
+                html.Button(
+                    visible(region["label"], 60) or "no label",
+                    **attrs({"data-atlas-region": region["region"], "dir": "auto"}),
+                    className="wb-link",
+                    type="button",
+                ),
+                html.Span(f"{region['size']:,}", className="wb-value"),
+            ]
+        )
+        for region in regions
     ]
     body = html.Ol(rows, className="wb-lines") if rows else html.P("None found.", className="wb-none")
-    return panel("Regions", body, note="dense clusters, by number of points")
+    return panel("Regions", body, note="dense places, by number of points; press one to select it")
 
 
 def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
@@ -68,7 +78,12 @@ def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
     link = quiet_link("Open the feature", feature_href(features, found["item"])) if features else None
     return panel(
         token_text(found["label"] or "no label", 60),
-        html.P(f"{visible(found['cluster_label'], 60)} · number {found['item']:,}", className="wb-note", dir="auto"),
+        html.P(
+            f"{visible(found['region'], 60) or 'between regions'} · number {found['item']:,}",
+            className="wb-note",
+            dir="auto",
+        ),
+        html.P(visible(found["context"], 400), className="wb-tokens", dir="auto") if found["context"] else None,
         link,
         html.H3("True neighbours"),
         html.Ol(lines, className="wb-lines"),

@@ -1,18 +1,22 @@
-"""Points of a map, search in their labels, and the true neighbours of one. Tables are kept for the last few maps."""
+"""A map's points as people read them: which map, texts of points, rows of the table, neighbours of one point."""
 
-from functools import lru_cache
-from pathlib import Path
+import csv
+import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from dashboard.figures.atlas import Points
+from dashboard.views.atlas_columns import Column, columns, regions, table
+from dashboard.views.atlas_selection import Choice, chosen
 from interp.artifacts import Manifest
 from interp.errors import MissingError, UnknownNameError, UsageError
 from interp.workspace import Workspace
 
-MAX_MATCHES = 2000
 MAX_NEIGHBOURS = 15
+MAX_TEXTS = 512
+MAX_CONTEXT = 400
+_CHUNK = 20_000
 
 
 def choose(workspace: Workspace, name: str | None) -> Manifest:
@@ -32,93 +36,142 @@ def choices(workspace: Workspace) -> list[dict[str, str]]:
     ]
 
 
-def points(workspace: Workspace, name: str) -> Points:
-    """Every point of the map."""
-    return _points(*_key(workspace, name))
+def colourings(workspace: Workspace, name: str) -> list[str]:
+    """What the map can be coloured by: `regions` (the level that fits the zoom), columns, `none`."""
+    found = columns(workspace, name)
+    by_zoom = ["regions"] if any(c.kind == "region" for c in found) else []
+    return [*by_zoom, *(c.name for c in found), "none"]
 
 
-def clusters(workspace: Workspace, name: str, limit: int = 60) -> list[dict[str, Any]]:
-    """The largest regions of the level that suits the whole map, with their label, size, place and bounds."""
-    path = workspace.table_path("atlas", name, "regions")
-    sql = "select region as cluster, * from r where level = ? order by size desc, region limit ?"
-    return workspace.query(sql, _level(workspace.manifest("atlas", name)), limit, r=path).to_pylist()
-
-
-def search(workspace: Workspace, name: str, text: str) -> tuple[list[int], int]:
-    """Indices of points whose label contains `text` (at most `MAX_MATCHES`), and how many there are."""
-    needle = text.strip().casefold()
-    if not needle:
-        return [], 0
-    found = [i for i, label in enumerate(_folded(*_key(workspace, name))) if needle in label]
-    return found[:MAX_MATCHES], len(found)
-
-
-def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
-    """One point: label, cluster label, value, item, and its nearest neighbours in the full space.
-
-    Raises `UsageError` when the map has no such point.
-    """
-    all_points = points(workspace, name)
-    if not 0 <= index < len(all_points.labels):
-        raise UsageError(f"point {index} is not on the map {name!r}: its points are 0 to {len(all_points.labels) - 1}")
-    table = workspace.query(
-        "select neighbours, cosines from n where point = ?",
-        index,
-        n=workspace.table_path("atlas", name, "neighbours"),
-    ).to_pylist()
-    row = table[0] if table else {"neighbours": [], "cosines": []}
-    near = list(zip(row["neighbours"], row["cosines"], strict=True))[:MAX_NEIGHBOURS]
-    cluster = int(all_points.cluster[index])
-    return {
-        "point": index,
-        "label": all_points.labels[index],
-        "item": int(all_points.item[index]),
-        "value": float(all_points.value[index]),
-        "cluster": cluster,
-        "cluster_label": _cluster_label(workspace, name, cluster),
-        "neighbours": [(n, all_points.labels[n], int(all_points.item[n]), cosine) for n, cosine in near],
-    }
-
-
-def check_colour(colour_by: str, known: tuple[str, ...]) -> str:
-    """`colour_by` when it is a way to colour. Raises `UnknownNameError`."""
-    if colour_by not in known:
+def check_colour(workspace: Workspace, name: str, colour_by: str) -> str:
+    """`colour_by` when it is a way to colour, or empty. Raises `UnknownNameError`."""
+    known = colourings(workspace, name)
+    if colour_by and colour_by not in known:
         raise UnknownNameError("colouring", colour_by, known)
     return colour_by
 
 
-def _cluster_label(workspace: Workspace, name: str, cluster: int) -> str:
-    if cluster < 0:
-        return "between clusters"
-    path = workspace.table_path("atlas", name, "regions")
-    found = workspace.query("select label from r where region = ?", cluster, r=path)["label"].to_pylist()
-    return found[0] if found else f"cluster {cluster}"
+def texts(workspace: Workspace, name: str, ids: list[int]) -> list[dict[str, Any]]:
+    """Label, finest region, context and values of some points, in the order asked; unknown numbers are left out."""
+    points, found = table(workspace, name), columns(workspace, name)
+    at = np.array([i for i in ids[:MAX_TEXTS] if 0 <= i < points.n], np.int64)
+    shown = [c for c in found if c.kind != "region"]
+    names = ["label", *(c.name for c in shown)] + (["context"] if "context" in points.schema.names else [])
+    taken = {each: points.column(each).take(at).to_pylist() for each in names}
+    places = _region_names(workspace, name, found, at)
+    return [
+        {
+            "point": int(i),
+            "label": taken["label"][k] or "",
+            "region": places[k],
+            "context": (taken.get("context", [None] * len(at))[k] or "")[:MAX_CONTEXT],
+            "values": [[c.title, _plain(taken[c.name][k])] for c in shown],
+        }
+        for k, i in enumerate(at)
+    ]
 
 
-def _level(manifest: Manifest) -> int:
-    """The zoom level that suits the whole map; without regions, none: -1."""
-    level = manifest.summary.get("whole_map_level")
-    return -1 if level is None else int(level)
+def rows(
+    workspace: Workspace,
+    name: str,
+    choice: Choice,
+    *,
+    sort: str = "",
+    descending: bool = False,
+    start: int = 0,
+    end: int = 100,
+) -> tuple[list[dict[str, Any]], int]:
+    """A slice of the table of the chosen points, sorted by a column, and how many there are."""
+    at = ordered(workspace, name, chosen(workspace, name, choice), sort, descending)
+    part = at[max(start, 0) : max(start, 0) + max(0, min(end - start, MAX_TEXTS))]
+    found = texts(workspace, name, part.tolist())
+    item = table(workspace, name).numbers("item")
+    names = [c.name for c in columns(workspace, name) if c.kind != "region"]
+    lines = [
+        {"point": row["point"], "item": int(item[row["point"]]), "label": row["label"], "region": row["region"]}
+        | {column: value for column, (_, value) in zip(names, row["values"], strict=True)}
+        for row in found
+    ]
+    return lines, len(at)
 
 
-def _key(workspace: Workspace, name: str) -> tuple[Path, str, int]:
-    manifest = workspace.manifest("atlas", name)
-    return workspace.table_path("atlas", name, "points"), manifest.content_hash, _level(manifest)
+def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descending: bool) -> np.ndarray:
+    """`at` by a column, equal ones by number; by number when `sort` is none."""
+    points = table(workspace, name)
+    if sort not in points.schema.names or sort == "point":
+        return at[::-1] if descending and sort == "point" else at
+    import pyarrow as pa
+
+    keys = pa.table({"key": points.column(sort).take(at), "point": at})
+    by = [("key", "descending" if descending else "ascending"), ("point", "ascending")]
+    return keys.sort_by(by)["point"].to_numpy()
 
 
-@lru_cache(maxsize=4)
-def _points(path: Path, content_hash: str, level: int) -> Points:
-    """`content_hash` is in the key so that a rebuilt map is read anew."""
-    table = Workspace(path.parent).query("select * from p order by point", p=path)
-    column = {name: table[name].to_numpy() for name in ("x", "y", "density", "value", "item")}
-    cluster = table[f"level_{level}"].to_numpy() if level >= 0 else np.full(len(table), -1, np.int32)
-    unknown = np.full(len(table), np.nan, np.float32)
-    column["kept"] = table["kept"].to_numpy() if "kept" in table.column_names else unknown
-    floats = {name: column[name].astype(np.float32) for name in ("x", "y", "density", "value", "kept")}
-    labels = [label or "" for label in table["label"].to_pylist()]
-    return Points(**floats, cluster=cluster, item=column["item"], labels=labels)
+def csv_lines(workspace: Workspace, name: str, choice: Choice) -> Iterator[str]:
+    """The chosen points as CSV, some thousand rows at a time: every column of `points.parquet` but the neighbours."""
+    points = table(workspace, name)
+    names = points.schema.names
+    at = chosen(workspace, name, choice)
+    yield _csv([names])
+    for start in range(0, len(at), _CHUNK):
+        part = at[start : start + _CHUNK]
+        yield _csv(zip(*(points.column(each).take(part).to_pylist() for each in names), strict=True))
 
 
-@lru_cache(maxsize=4)
-def _folded(path: Path, content_hash: str, level: int) -> list[str]:
-    return [label.casefold() for label in _points(path, content_hash, level).labels]
+def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
+    """One point: label, region, value, item, and its nearest neighbours in the full space.
+
+    Raises `UsageError` when the map has no such point.
+    """
+    points = table(workspace, name)
+    if not 0 <= index < points.n:
+        raise UsageError(f"point {index} is not on the map {name!r}: its points are 0 to {points.n - 1}")
+    found = workspace.query(
+        "select neighbours, cosines from n where point = ?",
+        index,
+        n=workspace.table_path("atlas", name, "neighbours"),
+    ).to_pylist()
+    row = found[0] if found else {"neighbours": [], "cosines": []}
+    near = list(zip(row["neighbours"], row["cosines"], strict=True))[:MAX_NEIGHBOURS]
+    words = {t["point"]: t for t in texts(workspace, name, [index, *(n for n, _ in near)])}
+    items = points.numbers("item")
+    return words[index] | {
+        "item": int(items[index]),
+        "neighbours": [(n, words[n]["label"], int(items[n]), cosine) for n, cosine in near],
+    }
+
+
+def largest_regions(workspace: Workspace, name: str, limit: int = 30) -> list[dict[str, Any]]:
+    """The largest regions of the level that suits a view of the whole map."""
+    level = workspace.manifest("atlas", name).summary.get("whole_map_level") or 0
+    found = [region for region in regions(workspace, name) if region["level"] == level]
+    return sorted(found, key=lambda region: (-region["size"], region["region"]))[:limit]
+
+
+def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """Cells of the finest grid of an activation atlas with their side in units of the map; none without one."""
+    if not (workspace.path("atlas", name) / "cells.parquet").is_file():
+        return []
+    path = workspace.table_path("atlas", name, "cells")
+    return workspace.query('select * from c order by grid, "row", "column"', c=path).to_pylist()
+
+
+def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.ndarray) -> list[str]:
+    """The label of the finest region that each point is in, "" for none."""
+    points, known = table(workspace, name), regions(workspace, name)
+    number = np.full(len(at), -1)
+    for column in (c for c in found if c.kind == "region"):
+        here = points.numbers(column.name)[at]
+        number = np.where(here >= 0, here, number)
+    return [known[i]["label"] if i >= 0 else "" for i in number]
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _csv(lines: Any) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerows(lines)
+    return out.getvalue()

@@ -1,4 +1,4 @@
-"""What a person does: from the map to a feature, along the features, a prompt, a head on a prompt."""
+"""What a person does: along the features, a prompt, a head on a prompt."""
 
 import re
 
@@ -16,68 +16,6 @@ def number(page) -> int:
 
 def wait_for_feature(page, index: int) -> None:
     page.wait_for_function(f"document.querySelector('#feature-number')?.innerText === '#{index}'")
-
-
-def pixel_of_point(page, index: int) -> tuple[float, float]:
-    """Where a point of the map is on the screen."""
-    page.wait_for_function("document.querySelector('#atlas-map .js-plotly-plot')?._fullLayout?._size?.w > 0")
-    return tuple(
-        page.evaluate(
-            """(i) => {
-                const plot = document.querySelector('#atlas-map .js-plotly-plot') , layout = plot._fullLayout;
-                const box = plot.getBoundingClientRect(), data = plot._fullData[0];
-                return [box.left + layout.xaxis._offset + layout.xaxis.d2p(data.x[i]),
-                        box.top + layout.yaxis._offset + layout.yaxis.d2p(data.y[i])];
-            }""",
-            index,
-        )
-    )
-
-
-def click_point(page, index: int) -> None:
-    x, y = pixel_of_point(page, index)
-    page.mouse.move(x - 2, y)
-    page.mouse.move(x, y, steps=4)
-    page.wait_for_selector("#atlas-map .hovertext")
-    page.mouse.click(x, y)
-
-
-def test_click_on_the_map_opens_the_feature(visit):
-    page = visit.open("/atlas/demo-features")
-    click_point(page, 57)
-    page.wait_for_url(re.compile(r"/feature/demo/\d+"))
-    page.wait_for_selector("#feature-number")
-    assert page.url.endswith(f"/feature/demo/{number(page)}")
-    page.go_back()
-    page.wait_for_selector("#atlas-map")
-    assert visit.errors == []
-
-
-def test_click_on_a_token_shows_its_true_neighbours_and_one_leads_on(visit):
-    page = visit.open("/atlas/embeddings")
-    click_point(page, 57)
-    page.wait_for_selector(".wb-chosen")
-    assert page.locator(".wb-chosen li").count() == 15
-    first = page.locator(".wb-chosen li button").first
-    label = first.inner_text().strip()
-    first.click()
-    page.wait_for_function("(l) => document.querySelector('.wb-chosen h2').innerText.trim() === l", arg=label)
-    assert re.search(r"point=\d+", page.url)
-
-
-def test_search_marks_matches_and_dims_the_rest(visit):
-    page = visit.open("/atlas/embeddings")
-    page.wait_for_selector("#atlas-map .main-svg")
-    page.keyboard.press("/")
-    page.keyboard.type("river")
-    page.wait_for_function("document.querySelector('#atlas-count').innerText.includes('found')")
-    found = int(page.locator("#atlas-count").inner_text().split()[0])
-    page.wait_for_function(
-        "(n) => document.querySelector('#atlas-map .js-plotly-plot')._fullData[1].x.length === n", arg=found
-    )
-    assert found > 0
-    assert page.evaluate("document.querySelector('#atlas-map .js-plotly-plot')._fullData[0].marker.opacity") < 0.3
-    assert "q=river" in page.url
 
 
 def test_keys_and_buttons_walk_along_the_features_and_back_returns(visit):
@@ -143,14 +81,6 @@ def test_address_restores_search_and_range(visit):
     assert all("about the" in label for label in labels if label)
     wait_for_feature(page, 12)
     assert "d=-3%2C-1" in page.url
-
-
-def test_address_restores_a_coloured_map(visit):
-    page = visit.open("/atlas/embeddings?colour=density")
-    page.wait_for_function(
-        "document.querySelector('#atlas-map .js-plotly-plot')?._fullData?.[0]?.marker?.showscale === true"
-    )
-    assert page.locator("input[value=density]").is_checked()
 
 
 def test_a_prompt_is_read_and_its_features_lead_on(visit, live):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from make_workspace import HOSTILE, KINDS
 
 from dashboard.figures.ablation import ablation_bars
-from dashboard.figures.atlas import MAX_LABELS, Points, atlas_map, highlight
 from dashboard.figures.attribution import SHOWN, pair_map, share_map, strongest
 from dashboard.figures.composition import MAX_SENDERS, composition_map, senders
 from dashboard.figures.curve import agreement, faithfulness_at, faithfulness_curve
@@ -236,50 +235,6 @@ def test_pair_map_keeps_the_largest_parts_in_their_order():
     row, column = list(figure.data[0].y).index("q20"), list(figure.data[0].x).index("k7")
     assert np.asarray(figure.data[0].z)[row, column] == 5
     assert len(figure.data[0].y) == SHOWN
-
-
-def points(n: int) -> Points:
-    rng = np.random.default_rng(0)
-    xy, floats = rng.normal(size=(2, n)).astype(np.float32), rng.random((3, n)).astype(np.float32)
-    cluster = rng.integers(-1, 30, n).astype(np.int32)
-    labels = [HOSTILE[i % len(HOSTILE)] for i in range(n)]
-    return Points(*xy, cluster, *floats, np.arange(n), labels)
-
-
-def regions(n: int) -> list[dict]:
-    one = {"x_min": 0.0, "x_max": 9.0, "y_min": 0.0, "y_max": 9.0, "label": "<b>x</b>"}
-    return [one | {"cluster": i, "size": 100 - i, "x": i % 6, "y": float(i // 6)} for i in range(n)]
-
-
-@pytest.mark.parametrize("colour_by", ["cluster", "density", "value"])
-def test_map_is_one_trace_of_float32_bytes(colour_by):
-    figure = atlas_map(points(500), [], LIGHT, colour_by=colour_by, value_name="norm")
-    base = figure.to_plotly_json()["data"][0]
-    assert base["type"] == "scattergl"
-    assert base["x"]["dtype"] == "f4"
-    assert len(figure.data) == 3
-    assert [len(t["x"]) for t in figure.data[1:]] == [0, 0]
-
-
-def test_noise_is_grey_and_neighbouring_clusters_differ():
-    some = points(300)
-    figure = atlas_map(some, [], LIGHT, colour_by="cluster", value_name="norm")
-    colour = np.asarray(figure.data[0].marker.color)
-    assert (colour[some.cluster < 0] == 0).all()
-    assert (colour[some.cluster >= 0] > 0).all()
-
-
-def test_map_names_few_regions_and_none_as_markup():
-    figure = atlas_map(points(50), regions(60), LIGHT, colour_by="cluster", value_name="norm")
-    assert 1 <= len(figure.layout.annotations) <= MAX_LABELS
-    assert all("<" not in a.text for a in figure.layout.annotations)
-
-
-def test_highlight_marks_the_matches_and_rings_the_chosen():
-    some = points(20)
-    matches, ring = highlight(some, [3, 7], 5, LIGHT)
-    assert np.array_equal(matches["x"], some.x[[3, 7]])
-    assert list(ring["y"]) == [some.y[5]]
 
 
 def test_unknown_scheme_is_light():

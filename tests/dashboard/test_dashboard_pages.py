@@ -58,8 +58,10 @@ def test_every_page_answers_and_ignores_what_it_does_not_know(context, layout, a
         (feature.layout, {"features": "demo", "index": "9999"}, "0 to 239"),
         (feature.layout, {"features": "../demo", "index": "1"}, "not a usable name"),
         (atlas.layout, {"name": "embedings"}, "did you mean 'embeddings'"),
-        (atlas.layout, {"name": "embeddings", "colour": "klusters"}, "did you mean 'cluster'"),
+        (atlas.layout, {"name": "embeddings", "colour": "densty"}, "did you mean 'density'"),
         (atlas.layout, {"name": "embeddings", "point": "-3"}, "0 to 399"),
+        (atlas.layout, {"name": "embeddings", "selection": "lasso:1,2"}, "x and y of its corners"),
+        (atlas.layout, {"name": "embeddings", "filter": "kept:0.5"}, "low and high"),
         (heads.layout, {"name": "smolm2-135m"}, "did you mean 'smollm2-135m'"),
         (heads.layout, {"kind": "inductoin"}, "did you mean 'induction'"),
         (heads.layout, {"head": "L99H0"}, "unknown head"),
@@ -239,7 +241,6 @@ with server.app.app_context():
         page = _safe(layout, "/")(scheme="light")
         assert "That did not work" not in str(page), page
     from dashboard.pages import atlas, feature, heads
-    atlas._draw({"name": "embeddings", "features": None}, "cluster", "the", None, "dark")
     atlas._chosen(3, {"name": "embeddings", "features": None})
     feature._show({"features": "demo", "index": 12}, "light")
     heads._draw("induction", {"name": "smollm2-135m"}, "light")

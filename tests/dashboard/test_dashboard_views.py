@@ -1,7 +1,6 @@
 """What pages ask of a workspace: right rows, small answers, plain words, and names that cannot leave the workspace."""
 
 import json
-import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -115,47 +114,6 @@ def test_random_feature_is_alive_and_repeatable(workspace):
     assert drawn == [features.random_live(workspace, "demo", seed=s) for s in range(40)]
     assert all(features.one(workspace, "demo", i)["n_fired"] > 0 for i in set(drawn))
     assert len(set(drawn)) > 20
-
-
-def test_map_search_finds_labels_and_only_those(workspace):
-    points = atlas.points(workspace, "embeddings")
-    matches, total = atlas.search(workspace, "embeddings", " River")
-    expected = [i for i, label in enumerate(points.labels) if "river" in label.casefold()]
-    assert matches == expected
-    assert total == len(expected) > 0
-
-
-def test_empty_search_matches_nothing(workspace):
-    assert atlas.search(workspace, "embeddings", "   ") == ([], 0)
-
-
-def test_a_point_knows_its_true_neighbours(workspace):
-    found = atlas.point(workspace, "embeddings", 14)
-    assert len(found["neighbours"]) == atlas.MAX_NEIGHBOURS
-    cosines = [cosine for *_, cosine in found["neighbours"]]
-    assert cosines == sorted(cosines, reverse=True)
-    assert 14 not in [n for n, *_ in found["neighbours"]]
-
-
-def test_a_point_off_the_map_says_the_range(workspace):
-    with pytest.raises(UsageError, match="0 to 399"):
-        atlas.point(workspace, "embeddings", 400)
-
-
-def test_a_rebuilt_map_is_read_anew(tmp_path, workspace):
-    from make_workspace import build
-
-    root = tmp_path / "ws"
-    first = build(root, n_points=30, n_features=40)
-    assert len(atlas.points(first, "embeddings").labels) == 30
-    shutil.rmtree(root)
-    assert len(atlas.points(build(root, n_points=31, n_features=40), "embeddings").labels) == 31
-
-
-def test_regions_come_largest_first_without_noise(workspace):
-    sizes = [c["size"] for c in atlas.clusters(workspace, "embeddings")]
-    assert sizes == sorted(sizes, reverse=True)
-    assert all(c["cluster"] >= 0 for c in atlas.clusters(workspace, "embeddings"))
 
 
 def test_heads_found_are_the_flagged_ones_strongest_first(workspace):

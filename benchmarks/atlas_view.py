@@ -1,0 +1,288 @@
+"""How quick is the map in the browser, against Plotly's WebGL scatter? One Chromium, one run, the same points.
+
+`python -m benchmarks.atlas_view [--points 10000 100000 1000000] [--json]`. Headless and without a graphics card, so
+WebGL is computed by the processor: a ranking and a floor, not what a laptop shows. The canvas is 1000 x 700.
+
+ready   from navigation until everything is drawn: of the view in a page of its own, and of the dashboard
+drag    the longest frame of a drag of 30 steps by real mouse events
+full    from letting go until every point is drawn again
+hover   from a mouse event until the ring is on the point that it means, the median of twenty
+heap    of JavaScript, after all this
+Plotly is asked for fewer things: ready, the longest frame of the same drag, hover, heap.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import Result, print_table
+from interp.workspace import Workspace
+
+SIZES = (10_000, 100_000, 1_000_000)
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--js-flags=--expose-gc"]
+WIDTH, HEIGHT = 1000, 700
+LIMITS = {
+    100_000: {"ready": 1200.0},
+    1_000_000: {"ready": 3000.0, "drag": 300.0, "full": 500.0, "hover": 50.0, "heap": 120.0},
+}
+_UNITS = {"heap": "MB"}
+
+# frames are timed by what asks for one as soon as the last came; `heap` counts what a collection leaves
+WATCH = """() => { const w = window.watch = {last: performance.now(), longest: 0};
+  const step = (t) => { w.longest = Math.max(w.longest, t - w.last); w.last = t; w.id = requestAnimationFrame(step); };
+  requestAnimationFrame((t) => { w.last = t; step(t); }); }"""
+LONGEST = "() => { cancelAnimationFrame(window.watch.id); return window.watch.longest; }"
+HEAP = """() => { if (window.gc) gc(); const sum = performance.memory.usedJSHeapSize;
+  return (sum + (window.arrayBytes ? arrayBytes() : 0)) / 1e6; }"""
+TWO_FRAMES = (
+    "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))))"
+)
+
+
+def measure(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+    """One record per size and viewer: milliseconds, and megabytes of heap."""
+    from playwright.sync_api import sync_playwright
+
+    records = []
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        workspace = Workspace(Path(folder) / "workspace", create=True)
+        for n in sizes:
+            write_map(workspace, f"points-{n}", n)
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        with _serving(workspace) as base:
+            for n in sizes:
+                name = f"points-{n}"
+                for viewer, address, measured in (
+                    ("view", f"{base}/bare/{name}", _ours),
+                    ("dashboard", f"{base}/atlas/{name}", _dashboard),
+                    ("plotly", f"{base}/plotly/{name}", _plotly),
+                ):
+                    records.append({"n": n, "viewer": viewer, **_visit(browser, address, measured)})
+                    print(records[-1], flush=True)
+        browser.close()
+    return records
+
+
+def _visit(browser: Any, address: str, measured: Callable[[Any], dict[str, float]]) -> dict[str, float]:
+    context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+    context.set_default_timeout(240_000)
+    page = context.new_page()
+    page.goto(address, wait_until="commit")
+    try:
+        return {key: round(value, 1) for key, value in measured(page).items()}
+    finally:
+        context.close()
+
+
+def _ours(page: Any) -> dict[str, float]:
+    page.wait_for_selector(".atlas[data-ready]")
+    ready = page.evaluate(
+        "async () => [Number(document.querySelector('.atlas').dataset.ready)," + f"await ({TWO_FRAMES})()]"
+    )
+    page.wait_for_selector(".atlas[data-prepared]")
+    page.wait_for_timeout(400)
+    drag = _dragged(page)
+    full = page.evaluate(
+        """() => new Promise(done => { const t = performance.now();
+             const {dataset, atlasView} = document.querySelector('.atlas');
+             const whole = () => dataset.detail === 'full' && !atlasView.moving;
+             const look = () => whole() ? done(performance.now() - t) : setTimeout(look, 2);
+             look(); })"""
+    )
+    return {
+        "ready": max(ready[0], 0.0),
+        "drag": drag,
+        "full": full,
+        "hover": _hovered(page),
+        "heap": page.evaluate(HEAP),
+    }
+
+
+def _dashboard(page: Any) -> dict[str, float]:
+    page.wait_for_selector(".atlas[data-ready]")
+    return {"ready": float(page.locator(".atlas").get_attribute("data-ready"))}
+
+
+def _plotly(page: Any) -> dict[str, float]:
+    page.wait_for_function("window.drawn")
+    ready = page.evaluate(TWO_FRAMES)
+    drag = _dragged(page)
+    page.mouse.move(500, 350)
+    return {"ready": ready, "drag": drag, "heap": page.evaluate(HEAP)}
+
+
+def _dragged(page: Any) -> float:
+    """The longest frame, in milliseconds, while the mouse moves the map; the last frame included."""
+    page.mouse.move(500, 400)
+    page.evaluate(WATCH)
+    page.mouse.down()
+    for i in range(30):
+        page.mouse.move(500 + 6 * i, 400 + 3 * i)
+    page.mouse.up()
+    page.evaluate("() => new Promise(done => requestAnimationFrame(done))")
+    return page.evaluate(LONGEST)
+
+
+def _hovered(page: Any) -> float:
+    """Median milliseconds from a mouse event to the frame in which the ring and the point's number are shown."""
+    page.evaluate(
+        """() => { const view = document.querySelector('.atlas').atlasView; window.hovers = [];
+             const shown = (event) => () => view.hover.id >= 0 && hovers.push(performance.now() - event.timeStamp);
+             const wait = (event) => requestAnimationFrame(() => setTimeout(shown(event)));
+             view.sheets.live.addEventListener('pointermove', wait); }"""
+    )
+    for i in range(20):
+        page.mouse.move(380 + 12 * i, 300 + 5 * i)
+        page.wait_for_timeout(60)
+    times = page.evaluate("hovers")
+    return statistics.median(times) if times else float("nan")
+
+
+def as_results(records: list[dict[str, Any]]) -> list[Result]:
+    """Each limit as a ratio: measured / allowed, so 1 is the limit and lower is better."""
+    by = {(r["n"], r["viewer"]): r for r in records}
+    results = []
+    for n, limits in LIMITS.items():
+        for key, allowed in limits.items():
+            ours, theirs = by.get((n, "view")), by.get((n, "plotly"), {})
+            if ours is None:
+                continue
+            unit = _UNITS.get(key, "ms")
+            beside = f"; plotly {theirs[key]:,.0f} {unit}" if key in theirs else ""
+            results.append(
+                Result(
+                    question=f"atlas {key}, {n:,} points",
+                    ratio=ours[key] / allowed,
+                    target=1.0,
+                    against=f"{allowed:g} {unit}",
+                    lower_is_better=True,
+                    detail=f"{ours[key]:,.0f} {unit}{beside}",
+                )
+            )
+    return results
+
+
+def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
+    """A synthetic map: 60 Gaussian blots in 12 groups, labels, values, two levels of regions; no neighbours."""
+    import pyarrow as pa
+
+    from interp.artifacts import Draft, write_table
+
+    rng = np.random.default_rng(seed)
+    blot = rng.choice(60, n, p=rng.dirichlet(np.full(60, 3.0)))
+    angle = np.arange(60) * 2.399963
+    groups = 9 * np.sqrt((np.arange(60) % 12 + 0.5) / 12)
+    centres = groups[:, None] * np.stack([np.cos(angle % 12), np.sin(angle % 12)], 1) + rng.normal(0, 1.1, (60, 2))
+    xy = (centres[blot] + rng.normal(0, 1, (n, 2)) * rng.uniform(0.15, 0.6, 60)[blot, None]).astype(np.float32)
+    fine = np.where(rng.random(n) < 0.04, -1, blot)
+    coarse = np.where(fine < 0, -1, fine % 12)
+    points = {
+        "point": np.arange(n, dtype=np.int32), "x": xy[:, 0], "y": xy[:, 1], "label": [f" token {i}" for i in range(n)],
+        "density": rng.random(n).astype(np.float32), "item": np.arange(n, dtype=np.int32),
+        "value": rng.normal(0, 1, n).astype(np.float32), "kept": rng.random(n).astype(np.float32),
+        "level_0": coarse.astype(np.int32), "level_1": np.where(fine < 0, -1, fine + 12).astype(np.int32),
+    }  # fmt: skip
+    rows = [_region(coarse == r, r, 0, -1, xy) for r in range(12)]
+    rows += [_region(fine == r, r + 12, 1, r % 12, xy) for r in range(60)]
+    draft = Draft.open(workspace.path("atlas", name), kind="atlas", config={"source": "synthetic"}, seed=seed)
+    write_table(draft.path / "points.parquet", pa.table(points))
+    write_table(draft.path / "regions.parquet", pa.Table.from_pylist(rows))
+    none = {"point": pa.array([], pa.int32()), "neighbours": pa.array([], pa.list_(pa.int32())),
+            "cosines": pa.array([], pa.list_(pa.float32()))}  # fmt: skip
+    write_table(draft.path / "neighbours.parquet", pa.table(none))
+    draft.finish(summary={"n_points": n, "d": 2, "n_levels": 2, "regions_per_level": [12, 60], "whole_map_level": 0})
+
+
+def _region(inside: np.ndarray, region: int, level: int, parent: int, xy: np.ndarray) -> dict[str, Any]:
+    mine = xy[inside] if inside.any() else np.zeros((1, 2), np.float32)
+    low, high, middle = mine.min(0), mine.max(0), np.median(mine, axis=0)
+    words = f"{'group' if level == 0 else 'blot'} {region}"
+    return {
+        "region": region, "level": level, "parent": parent, "label": words, "size": int(inside.sum()),
+        "x": float(middle[0]), "y": float(middle[1]), "x_min": float(low[0]), "x_max": float(high[0]),
+        "y_min": float(low[1]), "y_max": float(high[1]), "contour": [], "priority": float(inside.sum()),
+    }  # fmt: skip
+
+
+@contextmanager
+def _serving(workspace: Workspace) -> Iterator[str]:
+    """The dashboard, with two pages more: our view alone, and Plotly's."""
+    from dashboard.serve import make_server
+
+    server = make_server(workspace)
+    _add_pages(server.app, workspace)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+BARE = """<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/assets/atlas.css">
+<style>html, body { margin: 0; height: 100%; }</style><div id="map"></div>
+<script type="module">import { AtlasView, sourceAt } from "/assets/atlas/view.mjs";
+new AtlasView(document.getElementById("map"), sourceAt("/atlas-data/NAME"));</script>"""
+PLOTLY = """<!doctype html><meta charset="utf-8"><style>html, body { margin: 0; }</style>
+<div id="map" style="width: 1000px; height: 700px"></div><script src="/bench/plotly.js"></script><script type="module">
+const get = async (what, kind) => new kind(await (await fetch(`/atlas-data/NAME/${what}.bin`)).arrayBuffer());
+const [xy, colour] = await Promise.all([get("xy", Float32Array), get("level_0", Uint16Array)]);
+const x = xy.filter((_, i) => i % 2 === 0), y = xy.filter((_, i) => i % 2);
+const marker = {size: 3, color: Array.from(colour)};
+await Plotly.newPlot("map", [{type: "scattergl", mode: "markers", x, y, marker, hoverinfo: "x+y"}],
+  {dragmode: "pan", margin: {l: 0, r: 0, t: 0, b: 0}, hovermode: "closest"}, {scrollZoom: true, displayModeBar: false});
+window.drawn = true;</script>"""
+
+
+def _add_pages(app: Any, workspace: Workspace) -> None:
+    """Pages beside the dashboard's, past its policy: Plotly's WebGL compiles its draw calls, which that forbids."""
+    import plotly
+    from werkzeug.wrappers import Request, Response
+
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    inner = app.wsgi_app
+
+    def outer(environ: dict[str, Any], start: Any) -> Any:
+        first, _, name = Request(environ).path.strip("/").partition("/")
+        if first == "bench":
+            return Response(script.read_bytes(), mimetype="text/javascript")(environ, start)
+        if first in ("bare", "plotly"):
+            page = (BARE if first == "bare" else PLOTLY).replace("NAME", name)
+            return Response(page, mimetype="text/html")(environ, start)
+        return inner(environ, start)
+
+    app.wsgi_app = outer
+
+
+def _chromium() -> str:
+    import shutil
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise SystemExit("this benchmark drives the Chromium of the system; none was found")
+    return found
+
+
+def run() -> list[Result]:
+    """Milliseconds over what is allowed, for 100,000 and a million points."""
+    return as_results(measure(SIZES))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--points", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+    given = parser.parse_args()
+    found = measure(tuple(given.points))
+    if given.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print_table(as_results(found))

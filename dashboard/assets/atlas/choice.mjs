@@ -1,0 +1,90 @@
+// Which points are meant: a selection, a search and a filter, each a short text that fits in an address and that the
+// server reads the same way (dashboard/views/atlas_selection.py).
+//
+//   selection   lasso:x0,y0,x1,y1,...   box:x0,y0,x1,y1   region:12   points:3,14,15
+//   filter      density:0.2,0.8   group=1,4
+// What is selected and found stays bright and the rest is dimmed; what a filter leaves out is not drawn.
+
+import { DIMMED, HIDDEN } from "./looks.mjs";
+
+/** Corners of the polygon that a selection draws, or null. */
+export function cornersOf(selection) {
+  const [kind, rest] = [selection.split(":")[0], selection.slice(selection.indexOf(":") + 1)];
+  const v = rest.split(",").map(Number);
+  if (v.some((each) => !Number.isFinite(each))) return null;
+  if (kind === "lasso" && v.length >= 6 && v.length % 2 === 0) return v;
+  if (kind === "box" && v.length === 4) return [v[0], v[1], v[2], v[1], v[2], v[3], v[0], v[3]];
+  return null;
+}
+
+/** Numbers of `kind:1,2,3`, or null when the selection is of another kind. */
+export function numbersOf(selection, kind) {
+  if (!selection.startsWith(`${kind}:`)) return null;
+  return selection.slice(kind.length + 1).split(",").filter(Boolean).map(Number).filter(Number.isInteger);
+}
+
+/** A byte per point, 1 = selected; null when nothing is. `data` gives the grid, regions and columns. */
+export async function selected(selection, data) {
+  if (!selection) return null;
+  const corners = cornersOf(selection);
+  if (corners) return data.grid().within(corners);
+  const found = new Uint8Array(data.n);
+  const points = numbersOf(selection, "points");
+  for (const id of points ?? []) if (id >= 0 && id < data.n) found[id] = 1;
+  const regions = numbersOf(selection, "region");
+  if (!regions) return points ? found : null;
+  for (const number of regions) {
+    const region = (await data.regions())[number];
+    if (!region) continue;
+    const levels = await data.column(`level_${region.level}`);
+    for (let i = 0; i < levels.length; i++) if (levels[i] === number + 1) found[i] = 1;
+  }
+  return found;
+}
+
+/** A byte per point, 1 = found by a search; null without one. */
+export function unpacked(bits, n) {
+  const found = new Uint8Array(n);
+  for (let i = 0; i < n; i++) found[i] = (bits[i >> 3] >> (i & 7)) & 1;
+  return found;
+}
+
+/** A byte per point, 1 = kept by the filter; null without one that can be read. */
+export async function filtered(filter, data) {
+  const match = /^(.+)(:|=)([^:=]+)$/.exec(filter || "");
+  if (!match) return null;
+  const values = await data.column(match[1]);
+  const numbers = match[3].split(",").map(Number);
+  if (!values || numbers.some((v) => !Number.isFinite(v))) return null;
+  const kept = new Uint8Array(values.length);
+  if (match[2] === ":") {
+    const [low, high] = numbers;
+    for (let i = 0; i < values.length; i++) kept[i] = values[i] >= low && values[i] <= high ? 1 : 0;
+  } else {
+    const wanted = new Set(numbers);
+    for (let i = 0; i < values.length; i++) kept[i] = wanted.has(values[i]) ? 1 : 0;
+  }
+  return kept;
+}
+
+/** Both of two conditions, either of which may be null. */
+export function both(a, b) {
+  if (!a || !b) return a ?? b;
+  const out = new Uint8Array(a.length);
+  for (let i = 0; i < a.length; i++) out[i] = a[i] & b[i];
+  return out;
+}
+
+/** Final codes from the plain ones: dimmed where not marked, hidden where not kept. Gives how many are bright. */
+export function applied(plain, codes, marked, kept) {
+  let bright = 0;
+  for (let i = 0; i < plain.length; i++) {
+    if (kept && !kept[i]) codes[i] = HIDDEN;
+    else if (marked && !marked[i]) codes[i] = plain[i] + DIMMED;
+    else {
+      codes[i] = plain[i];
+      bright++;
+    }
+  }
+  return bright;
+}

@@ -1,0 +1,48 @@
+// From the name of a colouring or a size to one byte per point.
+
+import { categoryCodes, ends, scaleCodes, sizeSteps } from "./looks.mjs";
+
+const OUTGROWN = 620; // pixels of a level's typical region from which the next finer level colours the map
+
+/** Zooms at which each finer level takes over: one per level but the first. */
+export function thresholds(regions, levels) {
+  const at = [];
+  for (let level = 0; level + 1 < levels; level++) {
+    const here = regions.filter((region) => region.level === level);
+    const extents = here.map((r) => [Math.max(r.x_max - r.x_min, r.y_max - r.y_min), r.size]).sort((a, b) => a[0] - b[0]);
+    let left = extents.reduce((sum, [, size]) => sum + size, 0) / 2;
+    const middle = extents.find(([, size]) => (left -= size) <= 0)?.[0] || 1;
+    at.push(Math.max(OUTGROWN / middle, (at[level - 1] ?? 0) * 1.2));
+  }
+  return at;
+}
+
+/** The level whose regions suit a zoom; none coarser than the one that suits the whole map. */
+export const levelAt = (zoom, at, coarsest = 0) => Math.max(coarsest, at.filter((z) => zoom >= z).length);
+
+/** `{codes, column, ends | slots}` of a colouring; `column` is null for one colour. */
+export async function coloured(name, data) {
+  const column = data.about.columns.find((each) => each.name === name);
+  if (!column) return { codes: new Uint8Array(data.n).fill(5), column: null };
+  const values = await data.column(name);
+  if (column.kind === "number") {
+    const range = ends(values);
+    return { codes: scaleCodes(values, range), column, ends: range };
+  }
+  const slots = column.kind === "region" ? await regionSlots(data) : [0, ...column.names.map((_, i) => (i < data.palette ? i + 1 : 0))];
+  return { codes: categoryCodes(values, slots), column, slots };
+}
+
+async function regionSlots(data) {
+  const slots = [0];
+  for (const region of await data.regions()) slots[region.region + 1] = region.colour + 1;
+  return slots;
+}
+
+/** Size steps of a column, or null when all points are alike. */
+export async function sized(name, data) {
+  const column = data.about.columns.find((each) => each.name === name);
+  if (!column || column.kind !== "number") return null;
+  const values = await data.column(name);
+  return sizeSteps(values, ends(values));
+}

@@ -1,0 +1,108 @@
+// Names of regions that never overlap and never flicker. Each label is given, once, one interval of zoom in which it is
+// shown: it starts where it is clear of every label that comes before it (coarser regions first, then by priority), and
+// ends where its region outgrows the screen and finer ones take over. Panning changes nothing.
+
+const FONTS = ["600 14px", "500 12px", "400 11px"];
+const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif';
+const LINE = 1.25, WIDEST = 170, GAP = 6;
+const SMALLEST = 46, LARGEST = 1500; // pixels of a region between which its name is shown
+const MOST = 1200;
+
+export const fontOf = (level) => `${FONTS[Math.min(level, FONTS.length - 1)]} ${FAMILY}`;
+const sizeOf = (level) => [14, 12, 11][Math.min(level, 2)];
+
+/** Labels with their lines, size and interval of zoom `[from, to)` in pixels per unit; hopeless ones are left out. */
+export function placed(regions, context) {
+  const parents = new Set(regions.map((region) => region.parent));
+  const ordered = regions
+    .filter((region) => region.label)
+    .sort((a, b) => a.level - b.level || b.priority - a.priority || a.region - b.region)
+    .slice(0, MOST);
+  const labels = [];
+  for (const region of ordered) {
+    const label = { region, ...box(region, context), x: region.x, y: region.y };
+    const extent = Math.max(region.x_max - region.x_min, region.y_max - region.y_min) || 1e-9;
+    label.to = parents.has(region.region) ? LARGEST / extent : Infinity;
+    label.from = clearOf(labels, label, region.level === 0 ? 0 : SMALLEST / extent);
+    if (label.from < label.to) labels.push(label);
+  }
+  return labels;
+}
+
+/** The least zoom from which on `label` overlaps none of `others` while they are shown. */
+export function clearOf(others, label, least) {
+  let from = least;
+  for (const other of others) {
+    const wide = ((label.width + other.width) / 2 + GAP) / Math.abs(label.x - other.x);
+    const high = ((label.height + other.height) / 2 + GAP / 2) / Math.abs(label.y - other.y);
+    const end = Math.min(wide, high, other.to); // Infinity / 0 is Infinity: two labels at one place never part
+    if (end > other.from && end > from) from = end;
+  }
+  return from;
+}
+
+function box(region, context) {
+  context.font = fontOf(region.level);
+  const lines = wrap(region.label, context);
+  const width = Math.max(...lines.map((line) => context.measureText(line).width));
+  return { lines, width, height: lines.length * sizeOf(region.level) * LINE };
+}
+
+/** At most two lines of at most `WIDEST` pixels, cut between characters as people see them. */
+export function wrap(text, context) {
+  const clean = text.replace(/\r\n|\r|\n/g, "↵").replace(/\t/g, "⇥");
+  const fits = (line) => context.measureText(line).width <= WIDEST;
+  if (fits(clean)) return [clean];
+  const words = clean.split(/(?<=[\s·,/])/);
+  let first = "";
+  while (words.length && fits(first + words[0])) first += words.shift();
+  if (!first.trim()) return [cut(clean, context, fits)];
+  const rest = words.join("").trim();
+  return [first.trim(), fits(rest) ? rest : cut(rest, context, fits)];
+}
+
+function cut(text, context, fits) {
+  const characters = Intl.Segmenter
+    ? Array.from(new Intl.Segmenter().segment(text.slice(0, 400)), (part) => part.segment)
+    : Array.from(text.slice(0, 400));
+  let low = 0, high = characters.length;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (fits(characters.slice(0, middle).join("") + "…")) low = middle;
+    else high = middle - 1;
+  }
+  return characters.slice(0, low).join("") + "…";
+}
+
+/** Labels shown at this view, with where they are on the screen. */
+export function shownLabels(labels, camera) {
+  const shown = [];
+  for (const label of labels) {
+    if (camera.zoom < label.from || camera.zoom >= label.to) continue;
+    const x = camera.screenX(label.x), y = camera.screenY(label.y);
+    if (x < -label.width / 2 || x > camera.width + label.width / 2 || y < -20 || y > camera.height + 20) continue;
+    shown.push({ label, x, y });
+  }
+  return shown;
+}
+
+/** Text with a halo of the background; direction is that of each label's own letters. */
+export function drawLabels(context, shown, theme) {
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  context.lineWidth = 3.5;
+  context.strokeStyle = theme.halo;
+  context.fillStyle = theme.text;
+  for (const { label, x, y } of shown) {
+    const { level } = label.region;
+    context.font = fontOf(level);
+    const step = sizeOf(level) * LINE;
+    label.lines.forEach((line, i) => {
+      const at = y + (i - (label.lines.length - 1) / 2) * step;
+      const isolated = `\u2068${line}\u2069`;
+      context.strokeText(isolated, x, at);
+      context.fillText(isolated, x, at);
+    });
+  }
+}

@@ -1,0 +1,88 @@
+// What colours mean, and a filter at the same place: drag over a scale to keep a range, click a category to keep it.
+
+import { count, element, short, visible } from "./dom.mjs";
+import { along } from "./looks.mjs";
+
+const WIDTH = 168;
+
+export class Legend {
+  /** @param {(filter: string) => void} filtered called with "column:low,high", "column=1,4" or "" */
+  constructor(root, filtered) {
+    this.filtered = filtered;
+    this.box = element("div", { class: "atlas-legend" });
+    root.append(this.box);
+  }
+
+  /** `colouring`: {column, ends} of numbers, {column, slots} of categories, or null. */
+  show(colouring, theme, filter) {
+    this.box.replaceChildren();
+    this.box.hidden = !colouring;
+    if (!colouring) return;
+    const { column } = colouring;
+    this.box.append(element("div", { class: "atlas-legend-title", title: column.about || null }, column.title));
+    if (column.kind === "number") this.scale(colouring, theme, filter);
+    else this.categories(colouring, theme, filter);
+    if (filter) this.box.append(element("button", { type: "button", class: "atlas-clear", onclick: () => this.filtered("") }, "show all"));
+  }
+
+  scale({ column, ends: [low, high] }, theme, filter) {
+    const bar = element("canvas", {
+      class: "atlas-scale", width: WIDTH, height: 12, tabindex: "0", role: "slider", "aria-label": `Range of ${column.title}`,
+      "aria-valuetext": filter || "all", "aria-valuenow": 0,
+    });
+    const range = filter.startsWith(`${column.name}:`) ? filter.split(":").pop().split(",").map(Number) : [low, high];
+    const at = (value) => ((value - low) / (high - low || 1)) * WIDTH;
+    const draw = (from, to) => {
+      const context = bar.getContext("2d");
+      context.clearRect(0, 0, WIDTH, 12);
+      for (let x = 0; x < WIDTH; x++) {
+        context.globalAlpha = x >= from - 0.5 && x <= to + 0.5 ? 1 : 0.2;
+        context.fillStyle = `rgb(${along(theme.scale, x / (WIDTH - 1)).map(Math.round).join(",")})`;
+        context.fillRect(x, 0, 1, 12);
+      }
+    };
+    draw(at(range[0]), at(range[1]));
+    this.brush(bar, draw, (from, to) => {
+      const value = (x) => Number((low + (x / WIDTH) * (high - low)).toPrecision(4));
+      this.filtered(to - from < 3 ? "" : `${column.name}:${value(from)},${value(to)}`);
+    });
+    this.box.append(bar, element("div", { class: "atlas-ends" }, element("span", {}, short(low)), element("span", {}, short(high))));
+  }
+
+  brush(bar, draw, done) {
+    let start = null;
+    const at = (event) => Math.min(WIDTH, Math.max(0, ((event.clientX - bar.getBoundingClientRect().left) / bar.clientWidth) * WIDTH));
+    const span = (event) => [Math.min(start, at(event)), Math.max(start, at(event))];
+    bar.addEventListener("pointerdown", (event) => {
+      start = at(event);
+      bar.setPointerCapture(event.pointerId);
+    });
+    bar.addEventListener("pointermove", (event) => start !== null && draw(...span(event)));
+    bar.addEventListener("pointerup", (event) => {
+      if (start !== null) done(...span(event));
+      start = null;
+    });
+  }
+
+  categories({ column, slots }, theme, filter) {
+    const kept = filter.startsWith(`${column.name}=`) ? filter.split("=").pop().split(",").map(Number) : null;
+    const list = element("div", { class: "atlas-categories" });
+    const colour = (slot) => (slot ? theme.categories[slot - 1] : theme.noise);
+    column.names.slice(0, 12).forEach((name, i) => {
+      const number = i + 1, on = !kept || kept.includes(number);
+      const swatch = element("span", { class: "atlas-swatch" });
+      swatch.style.background = colour(slots[number]);
+      const toggle = () => {
+        const next = kept ? (on ? kept.filter((k) => k !== number) : [...kept, number]) : [number];
+        this.filtered(next.length ? `${column.name}=${next.join(",")}` : "");
+      };
+      list.append(element(
+        "button", { type: "button", "aria-pressed": String(Boolean(kept && on)), class: on ? "" : "atlas-off", onclick: toggle },
+        swatch, element("span", { class: "atlas-name", dir: "auto" }, visible(name, 30)),
+        element("span", { class: "atlas-count" }, count(column.counts[i])),
+      ));
+    });
+    if (column.names.length > 12) list.append(element("span", { class: "atlas-more" }, `and ${count(column.names.length - 12)} more`));
+    this.box.append(list);
+  }
+}

@@ -1,0 +1,89 @@
+// How points look: every point has one byte, and a table of 256 colours says what it means.
+//
+//   0         no value, no region        1..12     categories
+//   16..126   a scale, low to high       +128      the same, dimmed        255   not drawn
+
+export const NONE = 0, SCALE = 16, SCALE_STEPS = 111, DIMMED = 128, HIDDEN = 255;
+export const CATEGORIES = 12, SIZE_STEPS = 8, PLAIN_SIZE = 3;
+
+/** "#2f74d0" -> [47, 116, 208] */
+export function rgb(hex) {
+  const v = parseInt(hex.slice(1), 16);
+  return [v >> 16, (v >> 8) & 255, v & 255];
+}
+
+const mix = (a, b, t) => a.map((v, i) => v + (b[i] - v) * t);
+
+/** Colour at `t` in 0..1 of stops [[t, "#rrggbb"], ...]. */
+export function along(stops, t) {
+  const next = stops.findIndex(([at]) => at >= t);
+  if (next < 0) return rgb(stops[stops.length - 1][1]);
+  if (next === 0) return rgb(stops[0][1]);
+  const [t0, c0] = stops[next - 1], [t1, c1] = stops[next];
+  return mix(rgb(c0), rgb(c1), (t - t0) / (t1 - t0 || 1));
+}
+
+/** The table: 256 x (red, green, blue 0..255, alpha 0..1) for a theme and the opacity of a plain point. */
+export function table(theme, opacity) {
+  const colours = new Float32Array(256 * 4);
+  const set = (code, colour, alpha) => {
+    colours.set([...colour, alpha], 4 * code);
+    colours.set([...mix(colour, rgb(theme.noise), 0.82), Math.min(0.3, 0.3 * alpha + 0.03)], 4 * (code + DIMMED));
+  };
+  set(NONE, rgb(theme.noise), 0.6 * opacity);
+  theme.categories.slice(0, CATEGORIES).forEach((colour, i) => set(1 + i, rgb(colour), opacity));
+  for (let i = 0; i < SCALE_STEPS; i++) set(SCALE + i, along(theme.scale, i / (SCALE_STEPS - 1)), opacity);
+  colours.fill(0, 4 * HIDDEN);
+  return colours;
+}
+
+/** Plain points: radius in CSS pixels and opacity. Fewer or nearer points are larger and denser; both grow steadily. */
+export function plain(n, nearer) {
+  const start = Math.min(Math.max(420 / Math.sqrt(Math.max(n, 1)), 1.1), 7) / 2;
+  const radius = Math.min(start * nearer ** 0.42, 8);
+  const opacity = Math.min(0.92, (n > 300000 ? 0.5 : n > 60000 ? 0.66 : 0.82) * nearer ** 0.2);
+  return { radius, opacity };
+}
+
+/** Low and high ends of a scale: the 1st and 99th hundredth of a sample, so that one outlier does not set them. */
+export function ends(values) {
+  const step = Math.max(1, Math.floor(values.length / 20000));
+  const sample = [];
+  for (let i = 0; i < values.length; i += step) if (Number.isFinite(values[i])) sample.push(values[i]);
+  if (!sample.length) return [0, 1];
+  const sorted = Float64Array.from(sample).sort();
+  const at = (q) => sorted[Math.round(q * (sorted.length - 1))];
+  return at(0.01) < at(0.99) ? [at(0.01), at(0.99)] : [sorted[0], sorted[sorted.length - 1]];
+}
+
+/** Codes of numbers on a scale. */
+export function scaleCodes(values, [low, high]) {
+  const codes = new Uint8Array(values.length);
+  const per = (SCALE_STEPS - 1) / (high - low || 1);
+  for (let i = 0; i < values.length; i++) {
+    const t = (values[i] - low) * per;
+    codes[i] = t !== t ? NONE : SCALE + (t < 0 ? 0 : t > SCALE_STEPS - 1 ? SCALE_STEPS - 1 : t + 0.5);
+  }
+  return codes;
+}
+
+/** Codes of categories: number 0 is "none", number k has colour `slots[k]` (0 = the colour of none). */
+export function categoryCodes(numbers, slots) {
+  const codes = new Uint8Array(numbers.length);
+  for (let i = 0; i < numbers.length; i++) codes[i] = slots[numbers[i]];
+  return codes;
+}
+
+/** Size steps 0..7 of numbers; a point without a number is the smallest. */
+export function sizeSteps(values, [low, high]) {
+  const steps = new Uint8Array(values.length);
+  const per = 1 / (high - low || 1);
+  for (let i = 0; i < values.length; i++) {
+    const t = (values[i] - low) * per;
+    steps[i] = t > 0 ? Math.min(SIZE_STEPS - 1, Math.floor(t * SIZE_STEPS)) : 0;
+  }
+  return steps;
+}
+
+/** Factor of the radius at a size step; step 3 is plain. */
+export const sizeFactor = (step) => 0.55 + 0.15 * step;

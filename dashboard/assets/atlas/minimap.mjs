@@ -1,0 +1,60 @@
+// The whole map in a corner, with the box that is seen. Press or drag there to go there.
+
+import { element } from "./dom.mjs";
+import { rgb } from "./looks.mjs";
+
+const WIDTH = 148, HEIGHT = 104;
+
+export class Minimap {
+  constructor(root, camera, moved) {
+    this.camera = camera;
+    this.canvas = element("canvas", { class: "atlas-minimap", "aria-hidden": "true", width: 2 * WIDTH, height: 2 * HEIGHT });
+    root.append(this.canvas);
+    const go = (event) => {
+      if (!this.density || !(event.buttons & 1)) return;
+      const box = this.canvas.getBoundingClientRect();
+      const { scale, x, y } = this.frame();
+      const [x0, , , y1] = this.density.bounds;
+      camera.x = x0 + (event.clientX - box.left - x) / scale;
+      camera.y = y1 - (event.clientY - box.top - y) / scale;
+      camera.pan(0, 0);
+      moved();
+    };
+    this.canvas.addEventListener("pointerdown", (event) => {
+      this.canvas.setPointerCapture(event.pointerId);
+      go(event);
+    });
+    this.canvas.addEventListener("pointermove", go);
+  }
+
+  show(density, theme) {
+    this.density = density;
+    this.theme = theme;
+    const image = density.picture(rgb(theme.muted));
+    this.picture = new OffscreenCanvas(image.width, image.height);
+    this.picture.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  frame() {
+    const [x0, y0, x1, y1] = this.density.bounds;
+    const scale = Math.min((WIDTH - 8) / (x1 - x0), (HEIGHT - 8) / (y1 - y0));
+    return { scale, x: (WIDTH - scale * (x1 - x0)) / 2, y: (HEIGHT - scale * (y1 - y0)) / 2, wide: scale * (x1 - x0), high: scale * (y1 - y0) };
+  }
+
+  draw(on) {
+    this.canvas.hidden = !on || this.camera.width < 520;
+    if (!this.picture || this.canvas.hidden) return;
+    const { scale, x, y, wide, high } = this.frame();
+    const [x0, , , y1] = this.density.bounds;
+    const context = this.canvas.getContext("2d");
+    context.setTransform(2, 0, 0, 2, 0, 0);
+    context.clearRect(0, 0, WIDTH, HEIGHT);
+    context.drawImage(this.picture, x, y, wide, high);
+    const [bx0, by0, bx1, by1] = this.camera.box;
+    const left = Math.max(x + (bx0 - x0) * scale, 0.75), top = Math.max(y + (y1 - by1) * scale, 0.75);
+    const right = Math.min(x + (bx1 - x0) * scale, WIDTH - 0.75), bottom = Math.min(y + (y1 - by0) * scale, HEIGHT - 0.75);
+    context.strokeStyle = this.theme.accent;
+    context.lineWidth = 1.5;
+    context.strokeRect(left, top, Math.max(right - left, 3), Math.max(bottom - top, 3));
+  }
+}

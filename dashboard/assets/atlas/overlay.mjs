@@ -1,0 +1,134 @@
+// Two sheets over the points. Marks change with the view: contours, names, the selection's outline, the chosen point and
+// its true neighbours. The live sheet changes with the pointer: a ring, the region under it, a lasso being drawn.
+
+import { drawContours } from "./density.mjs";
+import { drawLabels, shownLabels } from "./labels.mjs";
+
+export class Overlay {
+  constructor(marks, live, camera) {
+    this.marks = marks.getContext("2d");
+    this.live = live.getContext("2d");
+    this.camera = camera;
+    this.shown = [];
+  }
+
+  resize(ratio) {
+    for (const context of [this.marks, this.live]) {
+      context.canvas.width = Math.round(this.camera.width * ratio);
+      context.canvas.height = Math.round(this.camera.height * ratio);
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    }
+  }
+
+  clear(context) {
+    context.clearRect(0, 0, this.camera.width, this.camera.height);
+  }
+
+  /** `scene`: theme, labels, contours, outline (world corners), chosen and near (points as [x, y]). */
+  drawMarks(scene) {
+    const { marks, camera } = this;
+    this.clear(marks);
+    if (scene.contours) drawContours(marks, scene.contours, camera, scene.theme);
+    if (scene.outline) this.outline(marks, scene.outline, scene.theme);
+    if (scene.chosen) this.neighbours(scene);
+    if (scene.cells) this.cells(scene);
+    this.shown = scene.labels ? shownLabels(scene.labels, camera) : [];
+    drawLabels(marks, this.shown, scene.theme);
+  }
+
+  outline(context, corners, theme) {
+    this.trace(context, corners);
+    context.setLineDash([5, 4]);
+    context.lineWidth = 1.5;
+    context.strokeStyle = theme.accent;
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  trace(context, corners) {
+    context.beginPath();
+    for (let i = 0; i < corners.length; i += 2) {
+      context.lineTo(this.camera.screenX(corners[i]), this.camera.screenY(corners[i + 1]));
+    }
+    context.closePath();
+  }
+
+  neighbours({ chosen, near, theme }) {
+    const { marks, camera } = this;
+    const [cx, cy] = [camera.screenX(chosen[0]), camera.screenY(chosen[1])];
+    marks.strokeStyle = marks.fillStyle = theme.opposite;
+    marks.globalAlpha = 0.55;
+    marks.lineWidth = 1;
+    for (const [x, y] of near) {
+      marks.beginPath();
+      marks.moveTo(cx, cy);
+      marks.lineTo(camera.screenX(x), camera.screenY(y));
+      marks.stroke();
+    }
+    marks.globalAlpha = 1;
+    for (const [x, y] of near) this.ring(marks, x, y, 3, theme.opposite, theme.surface);
+    this.ring(marks, ...chosen, 7, theme.opposite, null);
+  }
+
+  ring(context, x, y, radius, colour, inside) {
+    context.beginPath();
+    context.arc(this.camera.screenX(x), this.camera.screenY(y), radius, 0, 2 * Math.PI);
+    if (inside) {
+      context.fillStyle = colour;
+      context.fill();
+    }
+    context.lineWidth = inside ? 1 : 2;
+    context.strokeStyle = inside ?? colour;
+    context.stroke();
+  }
+
+  /** Cells of an activation atlas as boxes with the words that their mean activation writes. */
+  cells({ cells, theme }) {
+    const { marks, camera } = this;
+    marks.textAlign = "center";
+    marks.textBaseline = "middle";
+    for (const cell of cells) {
+      const side = cell.size * camera.zoom, x = camera.screenX(cell.x), y = camera.screenY(cell.y);
+      if (side < 4 || x < -side || y < -side || x > camera.width + side || y > camera.height + side) continue;
+      marks.fillStyle = theme.veil;
+      marks.fillRect(x - side / 2, y - side / 2, side, side);
+      marks.strokeStyle = theme.contour;
+      marks.strokeRect(x - side / 2, y - side / 2, side, side);
+      const lines = Math.min(cell.texts.length, Math.floor(side / 13));
+      marks.font = "11px ui-monospace, Menlo, Consolas, monospace";
+      marks.fillStyle = theme.text;
+      for (let i = 0; i < lines; i++) marks.fillText(`\u2068${cell.texts[i].trim().slice(0, 24)}\u2069`, x, y + (i - (lines - 1) / 2) * 13, side - 4);
+    }
+  }
+
+  /** The name under a place on the screen, if any. */
+  labelAt(x, y) {
+    return this.shown.find((s) => Math.abs(s.x - x) < s.label.width / 2 && Math.abs(s.y - y) < s.label.height / 2)?.label ?? null;
+  }
+
+  /** `hovered`: [x, y] in the world or null; `region`: corners of its outline; `path`: screen corners being drawn. */
+  drawLive({ hovered, region, path, closed, theme }) {
+    const { live } = this;
+    this.clear(live);
+    if (region?.length) {
+      this.trace(live, region);
+      live.fillStyle = theme.tint;
+      live.fill();
+      live.lineWidth = 1.2;
+      live.strokeStyle = theme.text;
+      live.globalAlpha = 0.7;
+      live.stroke();
+      live.globalAlpha = 1;
+    }
+    if (hovered) this.ring(live, ...hovered, 6, theme.text, null);
+    if (!path) return;
+    live.beginPath();
+    for (let i = 0; i < path.length; i += 2) live.lineTo(path[i], path[i + 1]);
+    if (closed) live.closePath();
+    live.fillStyle = theme.tint;
+    live.fill();
+    live.lineWidth = 1.5;
+    live.strokeStyle = theme.accent;
+    live.stroke();
+  }
+}

@@ -1,0 +1,191 @@
+// Where the numbers come from: routes of the server (arrays as bytes, text only of points that are looked at), or a page
+// that carries everything in itself (a notebook). Both answer the same questions.
+
+const ARRAYS = { float32: Float32Array, uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array };
+const query = (given) => new URLSearchParams(Object.entries(given).filter(([, v]) => v !== "" && v != null)).toString();
+
+export class RouteSource {
+  /** @param {string} base such as /atlas-data/tokens */
+  constructor(base) {
+    this.base = base;
+    this.asked = new Map();
+  }
+
+  /** Ask once, keep the promise; a failure is forgotten, so that it can be asked again. */
+  once(path, read) {
+    if (!this.asked.has(path)) {
+      const answer = this.get(path).then(read);
+      answer.catch(() => this.asked.delete(path));
+      this.asked.set(path, answer);
+    }
+    return this.asked.get(path);
+  }
+
+  async get(path) {
+    const answer = await fetch(`${this.base}/${path}`);
+    if (!answer.ok) throw new Error((await answer.text()).trim() || `${answer.status} for ${path}`);
+    return answer;
+  }
+
+  about() {
+    return this.once("about.json", (answer) => answer.json());
+  }
+
+  regions() {
+    return this.once("regions.json", (answer) => answer.json());
+  }
+
+  xy() {
+    return this.once("xy.bin", async (answer) => new Float32Array(await answer.arrayBuffer()));
+  }
+
+  column({ name, dtype }) {
+    return this.once(`${encodeURIComponent(name)}.bin`, async (answer) => new ARRAYS[dtype](await answer.arrayBuffer()));
+  }
+
+  async texts(ids) {
+    return (await this.get(`texts.json?${query({ ids: ids.join(",") })}`)).json();
+  }
+
+  /** A bit per point, the first point in the lowest bit, and how many there are. */
+  async search(text) {
+    const answer = await this.get(`search.bin?${query({ q: text })}`);
+    return { bits: new Uint8Array(await answer.arrayBuffer()), found: Number(answer.headers.get("X-Found")) };
+  }
+
+  picture(given) {
+    return `${this.base}/picture.png?${query(given)}`;
+  }
+
+  csv(given) {
+    return `${this.base}/points.csv?${query(given)}`;
+  }
+
+  cells() {
+    return this.once("cells.json", (answer) => answer.json());
+  }
+}
+
+export class EmbeddedSource {
+  /** @param {object} page what `atlas_view(...).to_html()` wrote: about, regions, arrays in base64, texts */
+  constructor(page) {
+    this.page = page;
+    this.asked = new Map();
+  }
+
+  async about() {
+    return this.page.about;
+  }
+
+  async regions() {
+    return this.page.regions;
+  }
+
+  async xy() {
+    return this.array("xy", "float32");
+  }
+
+  async column({ name, dtype }) {
+    return this.array(name, dtype);
+  }
+
+  array(name, dtype) {
+    if (!this.asked.has(name)) {
+      const text = atob(this.page.arrays[name]);
+      const bytes = new Uint8Array(text.length);
+      for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+      this.asked.set(name, new ARRAYS[dtype](bytes.buffer));
+    }
+    return this.asked.get(name);
+  }
+
+  async texts(ids) {
+    const numbers = this.page.about.columns.filter((c) => c.kind === "number");
+    return ids.map((id) => ({
+      point: id, label: this.page.labels[id] ?? "",
+      values: numbers.map((c) => [c.title, this.array(c.name, c.dtype)[id]]),
+    }));
+  }
+
+  async search(text) {
+    const needle = text.trim().toLowerCase();
+    const bits = new Uint8Array(Math.ceil(this.page.about.n / 8));
+    let found = 0;
+    this.page.labels.forEach((label, i) => {
+      if (!label.toLowerCase().includes(needle)) return;
+      bits[i >> 3] |= 1 << (i & 7);
+      found++;
+    });
+    return { bits, found };
+  }
+
+  picture() {
+    return this.page.picture.image;
+  }
+
+  /** Where the one picture lies, shown as large as fits: it was drawn for all points. */
+  still({ width, height }) {
+    const { x, y, zoom, width: wide, height: high } = this.page.picture;
+    return { x, y, zoom: zoom * Math.min(width / wide, height / high) };
+  }
+
+  csv() {
+    return null; // the view writes it itself
+  }
+
+  async cells() {
+    return this.page.cells ?? [];
+  }
+}
+
+let latest = null;
+
+/** The source at an address; the last one is kept, so that what was fetched ahead of the page is used by it. */
+export function sourceAt(base) {
+  if (latest?.base !== base) latest = new RouteSource(base);
+  return latest;
+}
+
+/** Texts of points by number: the last few thousand are kept, one request runs at a time and takes what was asked last. */
+export class Texts {
+  constructor(source, most = 4000) {
+    this.source = source;
+    this.most = most;
+    this.kept = new Map();
+    this.wanted = null;
+    this.busy = false;
+  }
+
+  /** The text if it is here. */
+  get(id) {
+    const text = this.kept.get(id);
+    if (text) {
+      this.kept.delete(id);
+      this.kept.set(id, text);
+    }
+    return text;
+  }
+
+  /** Fetch it; `arrived(text)` is called unless another was asked for in the meantime. */
+  async ask(id, arrived) {
+    this.wanted = { id, arrived };
+    if (this.busy) return;
+    this.busy = true;
+    try {
+      while (this.wanted) {
+        const { id: next, arrived: tell } = this.wanted;
+        this.wanted = null;
+        const [text] = await this.source.texts([next]);
+        this.keep(next, text);
+        if (!this.wanted) tell(text);
+      }
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  keep(id, text) {
+    this.kept.set(id, text);
+    if (this.kept.size > this.most) this.kept.delete(this.kept.keys().next().value);
+  }
+}

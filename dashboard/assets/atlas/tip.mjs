@@ -1,0 +1,34 @@
+// What is under the pointer, in words. Text is set as text.
+
+import { element, short, visible } from "./dom.mjs";
+
+export class Tip {
+  constructor(root) {
+    this.box = element("div", { class: "atlas-tip", hidden: true, "aria-hidden": "true" });
+    root.append(this.box);
+  }
+
+  show(text, x, y, camera) {
+    const lines = [element("div", { class: "atlas-tip-label", dir: "auto" }, visible(text.label, 120) || "no label")];
+    if (text.context) lines.push(element("div", { class: "atlas-tip-context", dir: "auto" }, visible(text.context, 240)));
+    if (text.region) lines.push(element("div", { class: "atlas-tip-region", dir: "auto" }, visible(text.region, 90)));
+    const values = text.values.map(([name, value]) => `${name} ${typeof value === "number" ? short(value) : visible(value, 40)}`);
+    lines.push(element("div", { class: "atlas-tip-values" }, values.join(" · ")));
+    this.box.replaceChildren(...lines);
+    this.box.hidden = false;
+    this.box.dataset.point = text.point;
+    this.follow(x, y, camera);
+  }
+
+  follow(x, y, { width, height }) {
+    if (this.box.hidden) return;
+    const { offsetWidth: wide, offsetHeight: high } = this.box;
+    const left = x + 16 + wide > width ? x - wide - 14 : x + 16;
+    const top = y + 14 + high > height ? y - high - 10 : y + 14;
+    this.box.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
+  }
+
+  hide() {
+    this.box.hidden = true;
+  }
+}

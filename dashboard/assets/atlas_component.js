@@ -1,0 +1,70 @@
+// The Dash component `workbench_atlas.AtlasMap`, and what the atlas page does in the browser alone. The view itself is in
+// assets/atlas/*.mjs, fetched as soon as the address says that a map will be shown.
+(function () {
+  const { createElement, useEffect, useRef } = window.React;
+  const none = () => window.dash_clientside.no_update;
+  const KEYS = ["colour", "size", "search", "filter", "selection", "point", "at", "overlays", "neighbours"];
+  let loading = null;
+  const load = () => (loading ??= import(new URL("atlas/view.mjs", ASSETS).href));
+  const ASSETS = document.currentScript.src;
+
+  const named = location.pathname.match(/^\/atlas\/([^/]+)\/?$/);
+  if (named) load().then((view) => view.prefetch(`/atlas-data/${named[1]}`));
+
+  function AtlasMap(props) {
+    const place = useRef(null), view = useRef(null), latest = useRef(props);
+    latest.current = props;
+    const given = () => Object.fromEntries(KEYS.map((key) => [key, latest.current[key] ?? undefined]).filter(([k, v]) => v !== undefined || k === "point"));
+    useEffect(() => {
+      let gone = false;
+      load().then(({ AtlasView, sourceAt }) => {
+        if (gone) return;
+        view.current = new AtlasView(place.current, sourceAt(props.source), given(), (part) => latest.current.setProps(part));
+      });
+      return () => {
+        gone = true;
+        view.current?.close();
+        view.current = null;
+      };
+    }, [props.source]);
+    useEffect(() => view.current?.set(given()));
+    return createElement("div", { id: props.id, ref: place, className: "atlas" });
+  }
+
+  // The address follows the view; what is as at first is left out.
+  function address(colour, size, search, filter, selection, point, at, overlays, state) {
+    if (!state || location.pathname.split("/")[1] !== "atlas") return none();
+    const plain = (overlays || []).join(",") === "labels,contours,minimap";
+    const query = {
+      colour: colour === state.colour ? "" : colour, size, q: search, filter, selection, point, at,
+      overlays: !overlays || plain ? "" : overlays.join(",") || "none",
+    };
+    return window.workbenchAddress.show(`/atlas/${encodeURIComponent(state.name)}`, query);
+  }
+
+  // What narrows the table, as one value; a row that is pressed becomes the chosen point.
+  const narrowing = (search, filter, selection) => ({ search: search || "", filter: filter || "", selection: selection || "" });
+
+  function refresh() {
+    window.dash_ag_grid?.getApiAsync("atlas-grid").then((grid) => {
+      grid.purgeInfiniteCache();
+    }).catch(() => {});
+    return none();
+  }
+
+  function pressed(cell) {
+    const point = Number(cell?.rowId);
+    return Number.isInteger(point) && cell ? point : none();
+  }
+
+  // A neighbour or region in the side panel.
+  document.addEventListener("click", (event) => {
+    const set = (part) => window.dash_clientside.set_props("atlas-map", part);
+    const neighbour = event.target.closest("[data-atlas-point]"), region = event.target.closest("[data-atlas-region]");
+    if (neighbour) set({ point: Number(neighbour.dataset.atlasPoint), neighbours: [] });
+    if (region) set({ selection: `region:${region.dataset.atlasRegion}` });
+  });
+
+  window.workbench_atlas = { AtlasMap };
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { atlas: { address, narrowing, refresh, pressed } });
+})();

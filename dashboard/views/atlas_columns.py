@@ -1,0 +1,263 @@
+"""Columns of a map as the browser takes them: arrays of bytes, what each means, and the regions with their colours.
+
+Arrays are read once and kept for the last few maps, by content hash: a map that was built anew is read anew. Columns:
+
+    region     `level_0` ...: 0 for none, else 1 + the region's number
+    category   text such as `group`: 0 for none, else 1 + the rank of its text by frequency
+    number     `density`, `value`, `kept` and whatever else is there, NaN for none
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from dashboard.figures.theme import DARK, LIGHT, Theme
+from interp.artifacts import Manifest
+from interp.errors import CorruptError, UnknownNameError
+from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_CATEGORIES = 4096
+_NO_COLOURING = {"point", "x", "y", "item", "label", "context"}
+_ABOUT = {
+    "density": "share of points with fewer others around them",
+    "kept": "share of its true neighbours that are near it on the map",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to colour points."""
+
+    name: str
+    kind: str
+    """`region`, `category` or `number`"""
+    title: str
+    dtype: str
+    """of the array on its way: `uint16`, `int32` or `float32`"""
+    about: str = ""
+    names: list[str] = field(default_factory=list)
+    """of categories, most frequent first"""
+    counts: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Table:
+    """`points.parquet` of one map, a column at a time."""
+
+    path: Path
+    content_hash: str
+
+    @property
+    def n(self) -> int:
+        """Number of points."""
+        return _read(self.path, lambda parquet: parquet.ParquetFile(self.path).metadata.num_rows)
+
+    @property
+    def schema(self) -> "pa.Schema":
+        """Names and types of the columns."""
+        return _read(self.path, lambda parquet: parquet.read_schema(self.path))
+
+    def column(self, name: str) -> "pa.ChunkedArray":
+        """One column by point number. Raises `UnknownNameError`."""
+        if name not in self.schema.names:
+            raise UnknownNameError("column", name, self.schema.names)
+        return _column(self.path, self.content_hash, name)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """One column of numbers, float32 or int32, `[n]`."""
+        return _numbers(self.path, self.content_hash, name)
+
+
+def table(workspace: Workspace, name: str) -> Table:
+    """The points of the map `name`. Raises `UnknownNameError`."""
+    return Table(workspace.table_path("atlas", name, "points"), workspace.manifest("atlas", name).content_hash)
+
+
+def columns(workspace: Workspace, name: str) -> list[Column]:
+    """What points can be coloured by, regions first."""
+    manifest, points = workspace.manifest("atlas", name), table(workspace, name)
+    return list(_columns(points, int(manifest.summary.get("n_levels") or 0), _value_name(manifest)))
+
+
+def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
+    """What the browser gets for `xy` (float32 `[n, 2]`) or a column, `[n]`. Raises `UnknownNameError`."""
+    points = table(workspace, name)
+    if column == "xy":
+        return np.stack([points.numbers("x"), points.numbers("y")], axis=1).astype(np.float32)
+    known = {each.name: each for each in columns(workspace, name)}
+    if column not in known:
+        raise UnknownNameError("colouring", column, list(known))
+    one = known[column]
+    if one.kind == "number":
+        return points.numbers(column).astype(np.float32)
+    if one.kind == "region":
+        return (points.numbers(column) + 1).astype(one.dtype)
+    return _codes(points, column, tuple(one.names))
+
+
+def about(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Everything about the map but its arrays and regions, as JSON."""
+    manifest, found = workspace.manifest("atlas", name), columns(workspace, name)
+    levels = sum(column.kind == "region" for column in found)
+    return {
+        "name": name,
+        "n": table(workspace, name).n,
+        "hash": manifest.content_hash,
+        "levels": levels,
+        "whole_map_level": manifest.summary.get("whole_map_level") or 0,
+        "colour": default_colour(found),
+        "columns": [asdict(column) for column in found],
+        "cells": (workspace.path("atlas", name) / "cells.parquet").is_file(),
+        "features": manifest.summary.get("features"),
+        "themes": {theme.name: colours_of(theme) for theme in (LIGHT, DARK)},
+    }
+
+
+def default_colour(found: list[Column]) -> str:
+    """Regions where there are some, else the first number."""
+    return "regions" if any(c.kind == "region" for c in found) else next((c.name for c in found), "none")
+
+
+def colours_of(theme: Theme) -> dict[str, Any]:
+    """A theme as the view needs it."""
+    dark = theme.name == "dark"
+    return {
+        "categories": theme.points,
+        "scale": theme.points_scale,
+        "noise": theme.noise,
+        "surface": theme.surface,
+        "text": theme.text,
+        "muted": theme.muted,
+        "accent": theme.accent,
+        "opposite": theme.opposite,
+        "veil": theme.veil,
+        "halo": "rgba(23, 26, 31, 0.86)" if dark else "rgba(255, 255, 255, 0.88)",
+        "tint": "rgba(106, 167, 255, 0.12)" if dark else "rgba(26, 102, 214, 0.08)",
+        "contour": "#8b97a6" if dark else "#7c8794",
+    }
+
+
+def regions(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """Regions by number, each with `colour` (an index into the eight) so that neighbours differ."""
+    manifest = workspace.manifest("atlas", name)
+    if not manifest.summary.get("n_levels"):
+        return []
+    return _regions(workspace.table_path("atlas", name, "regions"), manifest.content_hash)
+
+
+def _value_name(manifest: Manifest) -> str:
+    return str(manifest.summary.get("value_name") or "value")
+
+
+@lru_cache(maxsize=16)
+def _columns(points: Table, n_levels: int, value_name: str) -> tuple[Column, ...]:
+    import pyarrow.types as types
+
+    found = [Column(f"level_{k}", "region", f"regions, level {k + 1}", _width(points, k)) for k in range(n_levels)]
+    titles: dict[str, str] = {"density": "local density (rank)", "kept": "true neighbours kept", "value": value_name}
+    for column in points.schema:
+        if column.name in _NO_COLOURING or column.name.startswith("level_"):
+            continue
+        key = str(column.name)
+        title, words = titles.get(key, key), _ABOUT.get(key, "")
+        if types.is_floating(column.type) or types.is_integer(column.type):
+            found.append(Column(column.name, "number", title, "float32", words))
+        elif types.is_string(column.type) or types.is_large_string(column.type):
+            names, counts = _categories(points.column(column.name))
+            if 0 < len(names) <= MAX_CATEGORIES:
+                found.append(Column(column.name, "category", title, "uint16", words, names, counts))
+    return tuple(found)
+
+
+def _width(points: Table, level: int) -> str:
+    return "uint16" if points.numbers(f"level_{level}").max(initial=0) < 65_534 else "int32"
+
+
+def _categories(texts: "pa.ChunkedArray") -> tuple[list[str], list[int]]:
+    """Distinct texts, the most frequent first, and how often each occurs."""
+    found = [(row["values"], row["counts"]) for row in texts.value_counts().to_pylist() if row["values"]]
+    found.sort(key=lambda row: (-row[1], row[0]))
+    return [name for name, _ in found], [count for _, count in found]
+
+
+@lru_cache(maxsize=8)
+def _codes(points: Table, column: str, names: tuple[str, ...]) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
+    index = compute.call_function(
+        "index_in", [points.column(column)], compute.SetLookupOptions(pa.array(names, pa.string()))
+    )
+    return (compute.fill_null(index, -1).to_numpy() + 1).astype(np.uint16)
+
+
+@lru_cache(maxsize=48)
+def _column(path: Path, content_hash: str, name: str) -> "pa.ChunkedArray":
+    """`content_hash` is in the key so that a rebuilt map is read anew."""
+    read = _read(path, lambda parquet: parquet.read_table(path, columns=["point", name] if name != "point" else [name]))
+    order = read["point"].to_numpy()
+    if not np.array_equal(order, np.arange(len(order))):
+        read = read.sort_by("point")
+    return read[name]
+
+
+@lru_cache(maxsize=48)
+def _numbers(path: Path, content_hash: str, name: str) -> np.ndarray:
+    values = _column(path, content_hash, name).to_numpy()
+    return values.astype(np.float32) if values.dtype.kind == "f" else values.astype(np.int32)
+
+
+def _read(path: Path, read: Callable[[Any], T]) -> T:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        return read(parquet)
+    except (pa.ArrowException, KeyError) as error:
+        raise CorruptError(f"cannot read {path}: {str(error).splitlines()[0]}; `workbench verify` checks it") from error
+
+
+@lru_cache(maxsize=4)
+def _regions(path: Path, content_hash: str) -> list[dict[str, Any]]:
+    rows = Workspace(path.parent).query("select * from r order by region", r=path).to_pylist()
+    for row, colour in zip(rows, region_colours(rows), strict=True):
+        row["label"] = (row["label"] or "")[:300]
+        row["contour"] = [float(f"{v:.5g}") for v in row.get("contour") or []]
+        row["colour"] = colour
+    return rows
+
+
+def region_colours(rows: list[dict[str, Any]], n_colours: int = len(LIGHT.points), near: int = 6) -> list[int]:
+    """A colour for each region, unlike those of its nearest ones on the same level.
+
+    The largest region within a parent keeps the parent's colour where it can, so that zooming in does not repaint all.
+    """
+    colours = [0] * len(rows)
+    at = np.array([[row["x"], row["y"]] for row in rows]).reshape(-1, 2)
+    level = np.array([row["level"] for row in rows], int)
+    inherited: set[int] = set()
+    place = {row["region"]: i for i, row in enumerate(rows)}
+    for i, row in enumerate(rows):
+        earlier = np.flatnonzero(level[:i] == level[i])
+        apart = ((at[earlier] - at[i]) ** 2).sum(1)
+        around = [colours[j] for j in earlier[np.argsort(apart, kind="stable")[:near]]]
+        parent = place.get(row["parent"])
+        if parent is not None and parent not in inherited and colours[parent] not in around[:3]:
+            colours[i] = colours[parent]
+            inherited.add(parent)
+        else:
+            used = (
+                np.bincount([colours[j] for j in earlier], minlength=n_colours) if len(earlier) else np.zeros(n_colours)
+            )
+            free = [c for c in range(n_colours) if c not in around] or list(range(n_colours))
+            colours[i] = min(free, key=lambda c: (used[c], c))
+    return colours

@@ -1,0 +1,327 @@
+"""The map by real mouse and key events: pan, zoom, hover, click, lasso, search, links, exports, and without WebGL2."""
+
+import csv
+import re
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+DRAWN = ".atlas[data-prepared]"
+STATE = "JSON.parse(JSON.stringify(document.querySelector('.atlas').atlasView.state))"
+VIEW = "document.querySelector('.atlas').atlasView"
+POINT = f"""(id) => {{ const v = {VIEW}, box = v.root.getBoundingClientRect(), {{xy}} = v.points;
+    return [box.left + v.camera.screenX(xy[2 * id]), box.top + v.camera.screenY(xy[2 * id + 1])]; }}"""
+CAMERA = f"(({{x, y, zoom, whole}}) => ({{x, y, zoom, whole}}))({VIEW}.camera)"
+BRIGHT = f"{VIEW}.points.codes.reduce((n, code) => n + (code < 128), 0)"
+SETTLED = f"!{VIEW}.moving && {VIEW}.root.dataset.detail === 'full'"
+INKED = """(canvas) => { const c = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d');
+    c.drawImage(canvas, 0, 0);
+    const {data} = c.getImageData(0, 0, canvas.width, canvas.height);
+    return data.reduce((n, v, i) => n + (i % 4 === 3 && v > 0), 0); }"""
+LONELY = f"""() => {{ const v = {VIEW}, {{xy}} = v.points;
+    const at = (i) => [v.camera.screenX(xy[2 * i]), v.camera.screenY(xy[2 * i + 1])];
+    let best = -1, most = 0;
+    for (let i = 0; i < v.n; i++) {{
+        const [x, y] = at(i), {{width, height}} = v.camera;
+        if (x < 60 || y < 120 || x > width - 200 || y > height - 140 || v.overlay.labelAt(x, y)) continue;
+        let near = 1e9;
+        for (let j = 0; j < v.n; j++) if (j !== i) near = Math.min(near, Math.hypot(at(j)[0] - x, at(j)[1] - y));
+        if (near > most) [best, most] = [i, near];
+    }}
+    return best; }}"""
+ZOOMED = f"""() => {{ const v = {VIEW}, {{camera, labels}} = v, found = []; let overlaps = 0;
+    const clash = (a, b) => Math.abs(a.x - b.x) * camera.zoom < (a.width + b.width) / 2
+        && Math.abs(a.y - b.y) * camera.zoom < (a.height + b.height) / 2;
+    for (let step = 0; step < 160; step++) {{
+        camera.zoom = camera.whole * 1.04 ** step;
+        const shown = labels.filter((l) => camera.zoom >= l.from && camera.zoom < l.to);
+        for (const a of shown) for (const b of shown) if (a !== b && clash(a, b)) overlaps++;
+        found.push(shown.map((l) => labels.indexOf(l)));
+    }}
+    return {{found, overlaps, n: labels.length}}; }}"""
+
+
+def open_map(visit, address="/atlas/embeddings"):
+    page = visit.open(address)
+    page.wait_for_selector(DRAWN)
+    return page
+
+
+def ink(page) -> int:
+    """How many pixels of the points' canvas are not background."""
+    page.wait_for_function(SETTLED)
+    return page.evaluate(f"() => {{ {VIEW}.drawPoints(false); return ({INKED})({VIEW}.sheets.points); }}")
+
+
+def lonely(page) -> int:
+    """A point with nobody and no name near it, so that a click means it."""
+    return page.evaluate(LONELY)
+
+
+def test_a_click_shows_a_points_true_neighbours_and_one_leads_on(visit):
+    page = open_map(visit)
+    point = lonely(page)
+    x, y = page.evaluate(POINT, point)
+    page.mouse.move(x - 3, y)
+    page.mouse.move(x, y, steps=3)
+    page.wait_for_selector(f".atlas-tip[data-point='{point}']")
+    page.mouse.click(x, y)
+    page.wait_for_selector(".wb-chosen")
+    assert page.locator(".wb-chosen li").count() == 15
+    page.wait_for_function("document.querySelector('.atlas').atlasView.state.neighbours.length === 15")
+    first = page.locator(".wb-chosen li button").first
+    label = first.inner_text().strip()
+    first.click()
+    page.wait_for_function("(l) => document.querySelector('.wb-chosen h2').innerText.trim() === l", arg=label)
+    assert re.search(r"point=\d+", page.url)
+    assert visit.errors == []
+
+
+@pytest.mark.slow
+def test_the_feature_of_a_point_opens_by_its_link_and_by_enter(visit):
+    page = open_map(visit, "/atlas/demo-features?point=57")
+    page.get_by_text("Open the feature").click()
+    page.wait_for_url(re.compile(r"/feature/demo/57"))
+    page = open_map(visit, "/atlas/demo-features")
+    page.locator(".atlas-live").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".wb-chosen")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/feature/demo/\d+"))
+
+
+def test_wheel_zooms_about_the_pointer_and_a_drag_moves_the_map_with_it(visit):
+    page = open_map(visit)
+    x, y = page.evaluate(POINT, 33)
+    before = page.evaluate(CAMERA)
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -300)
+    page.wait_for_function(f"document.querySelector('.atlas').atlasView.camera.zoom > {before['zoom'] * 1.4}")
+    assert page.evaluate(POINT, 33) == pytest.approx([x, y], abs=0.6)
+    page.mouse.down()
+    page.mouse.move(x + 90, y + 40, steps=6)
+    page.mouse.up()
+    assert page.evaluate(POINT, 33) == pytest.approx([x + 90, y + 40], abs=0.6)
+    page.wait_for_function("location.search.includes('at=')")
+    page.locator("[data-atlas=all]").click()
+    page.wait_for_function("!location.search.includes('at=')")
+
+
+def test_keys_move_and_zoom_and_escape_clears(visit):
+    page = open_map(visit, "/atlas/embeddings?selection=region%3A4")
+    page.locator(".atlas-live").focus()
+    before = page.evaluate(CAMERA)
+    for key in ("+", "ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    after = page.evaluate(CAMERA)
+    assert after["zoom"] == pytest.approx(1.4 * before["zoom"])
+    assert after["x"] > before["x"]
+    page.keyboard.press("0")
+    assert page.evaluate(CAMERA)["zoom"] == pytest.approx(before["whole"])
+    page.keyboard.press("Escape")
+    page.wait_for_function("!location.search.includes('selection=')")
+    assert page.evaluate(BRIGHT) == 400
+
+
+def test_shift_drag_selects_what_the_table_then_lists(visit):
+    page = open_map(visit)
+    box = page.locator(".atlas").bounding_box()
+    left, top, right, low = box["x"] + 60, box["y"] + 120, box["x"] + 420, box["y"] + 420
+    page.keyboard.down("Shift")
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, low), (left, low), (left, top + 10)):
+        page.mouse.move(x, y, steps=8)
+    page.mouse.up()
+    page.keyboard.up("Shift")
+    page.wait_for_function("location.search.includes('selection=lasso')")
+    page.wait_for_function("document.querySelector('#atlas-table-title').innerText.startsWith('Chosen points')")
+    bright = page.evaluate(BRIGHT)
+    assert 0 < bright < 400
+    assert page.locator("#atlas-table-title").inner_text() == f"Chosen points: {bright}"
+    assert page.locator(".atlas-found").inner_text() == f"{bright} selected"
+    with page.expect_download() as saved:
+        page.locator("[data-atlas=table]").click()
+    with open(saved.value.path(), encoding="utf-8", newline="") as lines:
+        listed = {int(row["point"]) for row in csv.DictReader(lines)}
+    expected = page.evaluate(
+        "Array.from(document.querySelector('.atlas').atlasView.chosenPoints, (v, i) => v ? i : -1).filter(i => i >= 0)"
+    )
+    assert listed == set(expected)
+    again = open_map(visit, page.url.removeprefix(visit.base))  # the address alone brings the selection back
+    again.wait_for_function(f"{BRIGHT} === {bright}")
+
+
+@pytest.mark.slow
+def test_alt_drag_selects_a_rectangle_and_the_box_mode_zooms(visit):
+    page = open_map(visit)
+    box = page.locator(".atlas").bounding_box()
+    page.keyboard.down("Alt")
+    page.mouse.move(box["x"] + 80, box["y"] + 130)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + 400, steps=5)
+    page.mouse.up()
+    page.keyboard.up("Alt")
+    page.wait_for_function("location.search.includes('selection=box')")
+    zoom = page.evaluate(CAMERA)["zoom"]
+    page.locator("[data-atlas=box]").click()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 280, steps=4)
+    page.mouse.up()
+    page.wait_for_function(f"document.querySelector('.atlas').atlasView.camera.zoom > {3 * zoom}")
+    assert page.locator("[data-atlas=pan]").get_attribute("aria-pressed") == "true"
+
+
+def test_search_keeps_matches_bright_and_the_rest_in_sight(visit):
+    page = open_map(visit)
+    whole = ink(page)
+    page.keyboard.press("/")
+    page.keyboard.type("river")
+    page.wait_for_function("document.querySelector('.atlas-found').innerText.includes('found')")
+    found = int(page.locator(".atlas-found").inner_text().split()[0])
+    assert page.evaluate(BRIGHT) == found > 0
+    assert ink(page) == pytest.approx(whole, rel=0.1)  # dimmed, not hidden
+    page.wait_for_function("location.search.includes('q=river')")
+    page.wait_for_function(f"document.querySelector('#atlas-table-title').innerText.endsWith(': {found}')")
+
+
+def test_an_address_restores_colour_size_place_and_filter(visit):
+    page = open_map(
+        visit, "/atlas/embeddings?colour=kept&size=density&at=1%2C2%2C9&filter=kept%3A0.5%2C1&overlays=none"
+    )
+    page.wait_for_function(f"{BRIGHT} === 200")
+    assert page.locator(".atlas-choice select").first.input_value() == "kept"
+    camera = page.evaluate(CAMERA)
+    assert (camera["x"], camera["y"]) == (1, 2)
+    state = page.evaluate(STATE)
+    assert (state["size"], state["overlays"]) == ("density", [])
+    page.get_by_text("show all").click()
+    page.wait_for_function(f"{BRIGHT} === 400")
+    assert "filter" not in page.url
+    bar = page.locator(".atlas-scale").bounding_box()  # and a drag over the scale makes a filter
+    page.mouse.move(bar["x"] + bar["width"] / 2, bar["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(bar["x"] + bar["width"], bar["y"] + 5, steps=4)
+    page.mouse.up()
+    page.wait_for_function("location.search.includes('filter=kept')")
+    assert page.evaluate(BRIGHT) == pytest.approx(200, abs=8)
+
+
+def test_names_never_overlap_and_never_blink_while_zooming(visit):
+    page = open_map(visit)
+    seen = page.evaluate(ZOOMED)
+    assert seen["overlaps"] == 0
+    assert len({label for shown in seen["found"] for label in shown}) == seen["n"] > 8
+    for label in range(seen["n"]):
+        steps = [i for i, shown in enumerate(seen["found"]) if label in shown]
+        assert steps == list(range(steps[0], steps[-1] + 1))
+
+
+def test_hostile_labels_are_words_in_the_tip_and_the_table(visit):
+    page = open_map(visit)
+    for point, shows in ((0, "<script>window.pwned=1</script>"), (1, "<img src=x"), (3, "שלום"), (8, "LLLL")):
+        page.evaluate(
+            f"async (i) => {{ const v = {VIEW}, [t] = await v.source.texts([i]); v.tip.show(t, 200, 200, v.camera); }}",
+            point,
+        )
+        assert shows in page.locator(".atlas-tip-label").inner_text()
+        box = page.locator(".atlas-tip").bounding_box()
+        assert box["width"] <= 345
+        assert page.locator(".atlas-tip img, .atlas-tip script, .atlas-tip b").count() == 0
+    page.wait_for_selector(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]")
+    assert "<img" in page.locator(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]").inner_text()
+    assert page.evaluate("window.pwned") is None
+    assert visit.errors == []
+
+
+@pytest.mark.slow
+def test_a_row_of_the_table_becomes_the_chosen_point(visit):
+    page = open_map(visit)
+    page.locator(".wb-atlas-grid .ag-row[row-index='4'] [col-id=label]").click()
+    page.wait_for_function("document.querySelector('.atlas').atlasView.state.point === 4")
+    page.wait_for_selector(".wb-chosen")
+
+
+@pytest.mark.slow
+def test_a_picture_is_saved_with_points_and_names(visit):
+    page = open_map(visit)
+    with page.expect_download() as saved:
+        page.locator("[data-atlas=picture]").click()
+    data = saved.value.path().read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert saved.value.suggested_filename == "embeddings.png"
+    assert len(data) > 5000
+
+
+@pytest.mark.slow
+def test_both_ways_to_draw_put_the_same_points_on_the_screen_and_thinning_is_fair(visit):
+    page = open_map(visit)
+    painted = ink(page)
+    drawn = page.evaluate(
+        f"""async () => {{ const {{Renderer}} = await import('/assets/atlas/renderer.mjs'), v = {VIEW};
+            const {{plain, table}} = await import('/assets/atlas/looks.mjs'), look = plain(v.n, 1);
+            const canvas = document.createElement('canvas'), points = new Renderer(canvas, 'points');
+            points.resize(v.sheets.points.width, v.sheets.points.height);
+            points.load(v.points);
+            const colours = table(v.theme, look.opacity);
+            points.draw({{camera: v.camera, colours, radius: look.radius, grid: null, selecting: false}}, false);
+            return ({INKED})(canvas); }}"""
+    )
+    assert drawn == pytest.approx(painted, rel=0.25)
+    spread = page.evaluate(
+        """async () => { const {scattered} = await import('/assets/atlas/renderer.mjs');
+            return [1, 2, 7, 400, 9973, 100000].map((n) => {
+                const step = scattered(n), seen = new Set(), tenths = Array(10).fill(0);
+                for (let k = 0, i = 0; k < n; k++, i = (i + step) % n) {
+                    seen.add(i);
+                    if (k < n / 10) tenths[Math.floor(10 * i / n)]++;
+                }
+                return [seen.size === n, Math.max(...tenths) - Math.min(...tenths)]; }); }"""
+    )
+    assert all(whole for whole, _ in spread)
+    assert all(gap <= 2 for _, gap in spread)
+
+
+def test_without_webgl2_the_server_draws_and_the_page_says_so(visit):
+    visit.page.add_init_script(
+        """const get = HTMLCanvasElement.prototype.getContext;
+           HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+             return kind === 'webgl2' ? null : get.call(this, kind, ...rest); };"""
+    )
+    page = open_map(visit)
+    assert "no WebGL2" in page.locator(".atlas-note").inner_text()
+    page.wait_for_function("document.querySelector('.atlas-picture').naturalWidth > 100")
+    point = lonely(page)
+    x, y = page.evaluate(POINT, point)
+    page.mouse.move(x, y, steps=3)
+    page.wait_for_selector(f".atlas-tip[data-point='{point}']")  # hover, selection and names work as ever
+    first = page.locator(".atlas-picture").get_attribute("src")
+    page.mouse.wheel(0, -300)
+    page.wait_for_function("(src) => document.querySelector('.atlas-picture').getAttribute('src') !== src", arg=first)
+    assert visit.errors == []
+
+
+@pytest.mark.slow
+def test_a_notebooks_page_works_from_one_file_and_asks_nobody(visit, tmp_path):
+    import numpy as np
+    from make_workspace import HOSTILE
+
+    from dashboard.components.atlas_view import atlas_view
+
+    rng = np.random.default_rng(0)
+    labels = [HOSTILE[i % len(HOSTILE)] if i < 50 else f"word {i}" for i in range(3000)]
+    view = atlas_view(rng.normal(size=(3000, 2)), labels=labels, columns={"norm": rng.random(3000)}, colour="norm")
+    frame = tmp_path / "frame.html"
+    frame.write_text(f"<!doctype html><meta charset=utf-8>{view._repr_html_()}", encoding="utf-8")
+    for path in (view.save(tmp_path / "map.html"), frame):
+        visit.requests.clear()
+        visit.page.goto(path.as_uri())
+        inner = visit.page.frames[-1]
+        inner.wait_for_selector(DRAWN)
+        inner.fill(".atlas-search", "word 29")
+        visit.until(inner, "document.querySelector('.atlas-found').innerText.startsWith('110 found')")
+        assert {url.split(":")[0] for url in visit.requests} <= {"file", "data", "blob", "about"}
+        assert inner.evaluate("window.pwned") is None
+    assert visit.errors == []

@@ -1,0 +1,378 @@
+"""The map's data: what the browser fetches is what the tables hold, and both read a selection the same way."""
+
+import csv
+import io
+import itertools
+import json
+import re
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from make_workspace import HOSTILE, build
+from werkzeug.test import Client
+
+from dashboard.components.atlas_view import ASSETS, atlas_view
+from dashboard.figures.atlas import category_colours, picture, png, scale_colours
+from dashboard.figures.theme import DARK, LIGHT
+from dashboard.views import atlas
+from dashboard.views.atlas_columns import about, array, columns, region_colours, regions, table
+from dashboard.views.atlas_selection import Choice, brightness, chosen, inside
+from interp.errors import ConfigError, UnknownNameError, UsageError
+
+HOST = {"Host": "127.0.0.1"}
+
+
+@pytest.fixture
+def get(server):
+    client = Client(server.wsgi_app)
+    return lambda path, **headers: client.get(f"/atlas-data/{path}", headers=HOST | headers)
+
+
+def labels(workspace) -> list[str]:
+    return table(workspace, "embeddings").column("label").to_pylist()
+
+
+# what the routes send
+
+
+def test_places_arrive_as_float32_pairs_and_regions_as_small_numbers(get, workspace):
+    xy = np.frombuffer(get("embeddings/xy.bin").data, "<f4").reshape(-1, 2)
+    rows = table(workspace, "embeddings")
+    assert np.array_equal(xy[:, 0], rows.numbers("x"))
+    assert np.array_equal(xy[:, 1], rows.numbers("y"))
+    level = np.frombuffer(get("embeddings/level_1.bin").data, "<u2").astype(int) - 1
+    assert np.array_equal(level, rows.numbers("level_1"))
+    kept = np.frombuffer(get("embeddings/kept.bin").data, "<f4")
+    assert np.array_equal(kept, rows.numbers("kept"))
+
+
+@pytest.mark.parametrize("what", ["about.json", "regions.json", "cells.json", "xy.bin", "density.bin"])
+def test_an_unchanged_map_is_not_sent_twice(get, what):
+    first = get(f"embeddings/{what}")
+    assert first.status_code == 200
+    again = get(f"embeddings/{what}", **{"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert get(f"demo-features/{what}").headers["ETag"] != first.headers["ETag"]
+    assert "no-cache" in first.headers["Cache-Control"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("embedings/xy.bin", 404), ("embeddings/nothing.bin", 404), ("embeddings/label.bin", 404),
+        ("-embeddings/xy.bin", 400), ("embeddings/texts.json?ids=1,x", 400),
+        ("embeddings/picture.png?box=0,0,1", 400), ("embeddings/picture.png?box=0,0,1,1&width=99999", 400),
+        ("embeddings/picture.png?box=nan,0,1,1", 400), ("embeddings/points.csv?selection=lasso:1,2", 400),
+        ("embeddings/points.csv?selection=drop", 400), ("embeddings/points.csv?filter=kept", 400),
+        ("embeddings/points.csv?selection=region:999", 400),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_told_so_in_plain_text(get, path, status):
+    answer = get(path)
+    assert answer.status_code == status
+    assert answer.mimetype == "text/plain"
+    assert "Traceback" not in answer.text
+
+
+def test_only_reads_are_answered_and_other_hosts_are_not(server):
+    client = Client(server.wsgi_app)
+    assert client.post("/atlas-data/embeddings/xy.bin", headers=HOST).status_code == 405
+    assert client.get("/atlas-data/embeddings/xy.bin", headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_texts_hold_labels_as_they_are_and_unknown_points_are_left_out(get):
+    found = json.loads(get("embeddings/texts.json?ids=5,0,99999,-1").data)
+    assert [text["point"] for text in found] == [5, 0]
+    assert [text["label"] for text in found] == [HOSTILE[5], HOSTILE[0]]
+    assert dict(found[0]["values"]).keys() == {"local density (rank)", "norm", "true neighbours kept"}
+
+
+def test_search_sends_one_bit_per_point(get, workspace):
+    answer = get("embeddings/search.bin?q=%20RIVER")
+    bits = np.unpackbits(np.frombuffer(answer.data, np.uint8), bitorder="little")[: len(labels(workspace))]
+    expected = ["river" in label.lower() for label in labels(workspace)]
+    assert bits.astype(bool).tolist() == expected
+    assert int(answer.headers["X-Found"]) == sum(expected) > 0
+    assert get("embeddings/search.bin?q=%20").headers["X-Found"] == "0"
+
+
+def test_csv_has_every_column_of_the_chosen_points_and_hostile_labels_survive(get, workspace):
+    lines = list(csv.DictReader(io.StringIO(get("embeddings/points.csv?selection=points:0,2,8,6").text)))
+    assert [line["label"] for line in lines] == [HOSTILE[i] for i in (0, 2, 6, 8)]
+    assert list(lines[0]) == table(workspace, "embeddings").schema.names
+
+
+# what is selected
+
+
+@given(
+    st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20)), min_size=3, max_size=12),
+    st.lists(st.tuples(st.integers(-21, 21), st.integers(-21, 21)), min_size=1, max_size=30),
+)
+def test_inside_agrees_with_counting_crossings_one_by_one(corners, points):
+    polygon = np.array(corners, float) + 0.25  # no point lies on a corner
+    x, y = np.array(points, float).T
+
+    def crossings(px: float, py: float) -> bool:
+        odd = False
+        for (xi, yi), (xj, yj) in zip(polygon, np.roll(polygon, 1, axis=0), strict=True):
+            if (yi > py) != (yj > py) and px < (xj - xi) * (py - yi) / (yj - yi) + xi:
+                odd = not odd
+        return odd
+
+    assert inside(polygon, x, y).tolist() == [crossings(px, py) for px, py in zip(x, y, strict=True)]
+
+
+def test_a_box_a_region_and_a_filter_choose_what_the_table_says(workspace):
+    xy = array(workspace, "embeddings", "xy")
+    x0, y0, x1, y1 = *np.quantile(xy, 0.3, axis=0), *np.quantile(xy, 0.8, axis=0)
+    box = chosen(workspace, "embeddings", Choice(selection=f"box:{x0},{y0},{x1},{y1}"))
+    assert np.array_equal(box, np.flatnonzero(((xy >= [x0, y0]) & (xy < [x1, y1])).all(1)))
+    region = regions(workspace, "embeddings")[5]
+    inside_it = chosen(workspace, "embeddings", Choice(selection="region:5"))
+    assert np.array_equal(inside_it, np.flatnonzero(table(workspace, "embeddings").numbers("level_1") == 5))
+    assert len(inside_it) == region["size"]
+    kept = chosen(workspace, "embeddings", Choice(selection="region:5", filter="kept:0.5,1"))
+    assert set(kept) == {i for i in inside_it if array(workspace, "embeddings", "kept")[i] >= 0.5}
+
+
+def test_what_a_filter_leaves_out_is_darker_than_what_is_not_selected(workspace):
+    seen = brightness(workspace, "embeddings", Choice(search="river", filter="kept:0.25,1"))
+    river = np.array(["river" in label.lower() for label in labels(workspace)])
+    kept = array(workspace, "embeddings", "kept") >= 0.25
+    assert np.array_equal(seen, np.where(kept, np.where(river, 2, 1), 0))
+
+
+@pytest.mark.parametrize("selection", ["lasso:0,0,1,1,nan,2", "box:1,2,3", "circle:1,2", "points:one", "region:-4"])
+def test_a_selection_that_cannot_be_read_says_what_was_expected(workspace, selection):
+    with pytest.raises(UsageError):
+        chosen(workspace, "embeddings", Choice(selection=selection))
+
+
+def test_rows_are_sorted_by_any_column_and_paged(workspace):
+    rows, total = atlas.rows(workspace, "embeddings", Choice(), sort="value", descending=True, start=10, end=40)
+    everything = np.sort(table(workspace, "embeddings").numbers("value"))[::-1]
+    assert total == len(everything)
+    assert [row["value"] for row in rows] == pytest.approx(everything[10:40].tolist())
+    by_label, _ = atlas.rows(workspace, "embeddings", Choice(search="river"), sort="label")
+    assert [row["label"] for row in by_label] == sorted(label for label in labels(workspace) if "river" in label)
+    assert atlas.rows(workspace, "embeddings", Choice(), sort="no such column", start=3, end=4)[0][0]["point"] == 3
+
+
+# columns, regions, colours
+
+
+def test_columns_say_how_they_are_coloured_and_unknown_ones_what_there_is(workspace):
+    kinds = {column.name: column.kind for column in columns(workspace, "embeddings")}
+    assert kinds == {"level_0": "region", "level_1": "region", "level_2": "region",
+                     "density": "number", "value": "number", "kept": "number"}  # fmt: skip
+    assert about(workspace, "embeddings")["colour"] == "regions"
+    with pytest.raises(UnknownNameError, match="did you mean 'density'"):
+        array(workspace, "embeddings", "densty")
+
+
+def test_text_columns_are_categories_by_frequency_and_nothing_is_zero(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    workspace = build(tmp_path / "ws", n_points=40, n_features=40)
+    path = workspace.table_path("atlas", "embeddings", "points")
+    words = [None if i % 4 == 3 else "numpy" if i % 4 else "<b>torch" for i in range(40)]
+    parquet.write_table(parquet.read_table(path).append_column("group", pa.array(words)), path)
+    column = next(c for c in columns(workspace, "embeddings") if c.name == "group")
+    assert (column.kind, column.names, column.counts) == ("category", ["numpy", "<b>torch"], [20, 10])
+    expected = [{None: 0, "numpy": 1, "<b>torch": 2}[word] for word in words]
+    assert array(workspace, "embeddings", "group").tolist() == expected
+    picked = chosen(workspace, "embeddings", Choice(filter="group=2"))
+    assert picked.tolist() == [i for i, word in enumerate(words) if word == "<b>torch"]
+    shown = atlas.texts(workspace, "embeddings", [0])[0]
+    assert ["group", "<b>torch"] in shown["values"]
+
+
+def test_a_map_without_regions_is_coloured_by_a_number(tmp_path):
+    workspace = build(tmp_path / "ws", n_points=30, n_features=40)
+    manifest = workspace.path("atlas", "embeddings") / "manifest.json"
+    known = json.loads(manifest.read_text())
+    known["summary"] |= {"n_levels": 0, "whole_map_level": None, "regions_per_level": []}
+    manifest.write_text(json.dumps(known))
+    found = about(workspace, "embeddings")
+    assert (found["levels"], found["colour"]) == (0, "density")
+    assert regions(workspace, "embeddings") == []
+    assert atlas.point(workspace, "embeddings", 3)["region"] == ""
+
+
+def test_a_rebuilt_map_is_read_anew(tmp_path):
+    root = tmp_path / "ws"
+    assert table(build(root, n_points=30, n_features=40), "embeddings").n == 30
+    shutil.rmtree(root)
+    again = build(root, n_points=31, n_features=40)
+    assert len(array(again, "embeddings", "xy")) == 31
+
+
+def test_a_point_knows_its_true_neighbours_and_one_off_the_map_says_the_range(workspace):
+    found = atlas.point(workspace, "embeddings", 14)
+    assert len(found["neighbours"]) == atlas.MAX_NEIGHBOURS
+    cosines = [cosine for *_, cosine in found["neighbours"]]
+    assert cosines == sorted(cosines, reverse=True)
+    assert 14 not in [n for n, *_ in found["neighbours"]]
+    with pytest.raises(UsageError, match="0 to 399"):
+        atlas.point(workspace, "embeddings", 400)
+
+
+def test_largest_regions_come_first(workspace):
+    sizes = [region["size"] for region in atlas.largest_regions(workspace, "embeddings")]
+    assert len(sizes) > 2
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neighbouring_regions_have_different_colours(seed):
+    rng = np.random.default_rng(seed)
+    rows = [{"region": i, "level": 0, "parent": -1, "x": x, "y": y} for i, (x, y) in enumerate(rng.random((40, 2)))]
+    rows += [
+        {"region": 40 + i, "level": 1, "parent": i % 40, "x": x, "y": y} for i, (x, y) in enumerate(rng.random((80, 2)))
+    ]
+    colours = np.array(region_colours(rows))
+    for level in (0, 1):
+        at = np.array([[r["x"], r["y"]] for r in rows if r["level"] == level])
+        mine = colours[[r["level"] == level for r in rows]]
+        apart = ((at[:, None] - at[None]) ** 2).sum(-1) + np.eye(len(at)) * 9
+        assert (mine[apart.argmin(1)] != mine).mean() > 0.95
+    assert set(colours) <= set(range(len(LIGHT.points)))
+
+
+_VISION = {  # Machado, Oliveira and Fernandes 2009, severity 1, on linear light
+    "normal": np.eye(3),
+    "protan": np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]]),
+    "deutan": np.array([[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]),
+    "tritan": np.array([[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]]),
+}
+
+
+def lab(colour: str, seen: np.ndarray) -> np.ndarray:
+    c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    light = np.clip(seen @ np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4), 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x = to_xyz @ light / [0.9505, 1, 1.089]
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("vision", _VISION)
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_point_colours_differ_for_every_eye(colours, vision):
+    seen = [lab(colour, _VISION[vision]) for colour in colours.points]
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 18
+
+
+@pytest.mark.parametrize("vision", _VISION)
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_the_scale_runs_one_way_in_lightness_for_every_eye(colours, vision):
+    lightness = np.array([lab(colour, _VISION[vision])[0] for _, colour in colours.points_scale])
+    steps = np.diff(lightness) * (1 if colours is DARK else -1)
+    assert (steps > 0).all()
+
+
+# the picture
+
+
+def pixels(file: bytes) -> np.ndarray:
+    """A reader of its own for our PNG files: `[height, width, 4]`."""
+    assert file.startswith(b"\x89PNG\r\n\x1a\n")
+    parts, at = {}, 8
+    while at < len(file):
+        (length,) = struct.unpack(">I", file[at : at + 4])
+        kind, body = file[at + 4 : at + 8], file[at + 8 : at + 8 + length]
+        assert zlib.crc32(kind + body) == struct.unpack(">I", file[at + 8 + length : at + 12 + length])[0]
+        parts[kind], at = body, at + 12 + length
+    width, height = struct.unpack(">II", parts[b"IHDR"][:8])
+    lines = np.frombuffer(zlib.decompress(parts[b"IDAT"]), np.uint8).reshape(height, 1 + 4 * width)
+    assert not lines[:, 0].any()
+    return lines[:, 1:].reshape(height, width, 4)
+
+
+def test_a_picture_file_gives_its_pixels_back():
+    image = np.random.default_rng(0).integers(0, 256, (7, 5, 4), dtype=np.uint8)
+    assert np.array_equal(pixels(png(image)), image)
+
+
+def test_a_point_is_drawn_where_it_lies_and_nothing_where_none_does():
+    xy = np.array([[0.25, 0.75], [5.0, 5.0]], np.float32)
+    drawn = picture(
+        xy, np.array([[255.0, 0, 0]] * 2), np.array([2, 2]), LIGHT,
+        box=(0, 0, 1, 1), width=40, height=20, radius=0.5, opacity=0.9,
+    )  # fmt: skip
+    alpha = pixels(drawn)[..., 3]
+    assert np.argwhere(alpha > 0).tolist() == [[5, 10]]
+    assert pixels(drawn)[5, 10, :3].tolist() == [255, 0, 0]
+
+
+def test_points_over_each_other_show_their_mean_and_grow_opaque():
+    xy, colours = np.zeros((10, 2), np.float32), np.array([[255.0, 0, 0], [0, 0, 255.0]] * 5)
+    one, all_ten = (
+        pixels(picture(xy[:n], colours[:n], np.full(n, 2), LIGHT, box=(-1, -1, 1, 1), width=1, height=1,
+                       radius=0.5, opacity=0.5))[0, 0] for n in (1, 10)
+    )  # fmt: skip
+    assert (one[3], all_ten[3]) == (128, 255)
+    assert all_ten[:3].tolist() == pytest.approx([127.5, 0, 127.5], abs=1)
+
+
+def test_unselected_points_fade_and_filtered_ones_are_gone():
+    xy = np.array([[-0.5, 0], [0, 0], [0.5, 0]], np.float32)
+    drawn = picture(xy, np.zeros((3, 3)), np.array([2, 1, 0]), LIGHT, box=(-1, -1, 1, 1), width=5, height=1,
+                    radius=0.5, opacity=0.8)  # fmt: skip
+    alpha = pixels(drawn)[0, :, 3].astype(int)
+    assert alpha[1] > 200 > 90 > alpha[2] > 0
+    assert alpha[3] == 0
+
+
+def test_the_server_draws_every_colouring(get):
+    for colour in ("regions", "level_2", "kept", "none"):
+        answer = get(f"embeddings/picture.png?box=-30,-30,30,30&width=120&height=90&colour={colour}&search=river")
+        assert (answer.status_code, answer.mimetype) == (200, "image/png")
+        assert pixels(answer.data)[..., 3].any()
+
+
+def test_numbers_and_none_have_their_colours():
+    values = np.array([0.0, 1.0, np.nan])
+    found = scale_colours(values, LIGHT.points_scale, LIGHT.noise)
+    assert found[0].tolist() == [int(LIGHT.points_scale[0][1][i : i + 2], 16) for i in (1, 3, 5)]
+    assert found[2].tolist() == category_colours(np.array([0]), LIGHT)[0].tolist()
+
+
+# the view from Python
+
+
+def test_a_view_of_a_map_becomes_a_component(workspace):
+    made = atlas_view(workspace, "embeddings", colour="kept", search="river").component("m").to_plotly_json()
+    assert (made["namespace"], made["type"]) == ("workbench_atlas", "AtlasMap")
+    assert made["props"] == {"id": "m", "source": "/atlas-data/embeddings", "colour": "kept", "search": "river"}
+
+
+def test_a_page_of_its_own_holds_all_modules_and_no_markup_from_labels(workspace):
+    page = atlas_view(workspace, "embeddings").to_html()
+    assert page.count("<script") == 4
+    for label in HOSTILE[:3]:
+        assert label not in page
+    imports = json.loads(re.search(r'<script type="importmap">(.*?)</script>', page, re.S)[1])["imports"]
+    assert set(imports) == {f"atlas/{path.stem}" for path in (ASSETS / "atlas").glob("*.mjs")}
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+
+
+def test_arrays_that_do_not_fit_together_are_refused():
+    xy = np.zeros((5, 2))
+    for wrong in (
+        {"source": np.zeros((5, 3))}, {"source": np.full((5, 2), np.nan)}, {"source": xy, "labels": ["one"]},
+        {"source": xy, "columns": {"norm": np.zeros(4)}},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            atlas_view(**wrong)
+    with pytest.raises(UnknownNameError, match="did you mean 'colour'"):
+        atlas_view(xy, color="norm")
+    with pytest.raises(ConfigError, match="page of its own"):
+        atlas_view(xy).component("m")
