@@ -1,0 +1,158 @@
+"""How long does a map take from a cold start, and is it as true? Against umap-learn with a seed, in fresh processes.
+
+`python -m benchmarks.atlas [--json]`. Ours is the whole atlas folder: exact neighbours, layout, quality, regions,
+tables. umap-learn is `UMAP(random_state=seed).fit_transform(x)` alone. Both start a new Python and import what they
+need; disk caches are warm (each ran once before). The vectors are SmolLM2's token embeddings where its weights are
+installed, clusters of the same shape otherwise. Quality of both maps is measured by the same 2,000 points.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from benchmarks.report import Result, main
+
+SEEDS = (0, 1, 2)
+TIMES_FASTER, SMALL_TIMES_FASTER, QUALITY_LOSS, MEMORY_GB = 3.0, 8.0, 0.003, 1.5
+
+OURS = """
+import json, sys, time, resource
+start = time.perf_counter()
+import numpy as np, torch
+from pathlib import Path
+from interp.atlas.build import build_atlas
+from interp.atlas.sources import AtlasSource
+x = torch.from_numpy(np.load(sys.argv[1]))
+n = len(x)
+told = {"labels": [str(i) for i in range(n)], "items": np.arange(n), "values": np.ones(n), "value_name": "one"}
+given = AtlasSource(vectors=x, source="file:x", item_kind="index", **told)
+build_atlas(given, Path(sys.argv[2]), seed=int(sys.argv[3]), overwrite=True)
+wall = time.perf_counter() - start
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20]))
+"""
+THEIRS = """
+import json, sys, time, resource
+start = time.perf_counter()
+import numpy as np
+from umap import UMAP
+x = np.load(sys.argv[1])
+found = UMAP(metric="cosine", random_state=int(sys.argv[3]), n_jobs=1).fit_transform(x)
+wall = time.perf_counter() - start
+np.save(sys.argv[2], found)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20]))
+"""
+
+
+def run() -> list[Result]:
+    """Whole maps, ours against umap-learn: seconds from a cold start, quality, memory."""
+    with tempfile.TemporaryDirectory() as room:
+        folder = Path(room)
+        np.save(folder / "small.npy", clusters(5000, 64))
+        np.save(folder / "tokens.npy", token_embeddings())
+        return [*race(folder, "small", SMALL_TIMES_FASTER), *race(folder, "tokens", TIMES_FASTER), large(folder)]
+
+
+def race(folder: Path, name: str, target: float) -> list[Result]:
+    """Three seeds of both in turns, after one round that fills the caches."""
+    x = np.load(folder / f"{name}.npy")
+    what = f"{len(x):,} x {x.shape[1]}"
+    ours, theirs, kept = [], [], []
+    for turn, seed in enumerate((SEEDS[0], *SEEDS)):
+        mine = cold(OURS, folder / f"{name}.npy", folder / "ours", seed)
+        other = cold(THEIRS, folder / f"{name}.npy", folder / "theirs.npy", seed)
+        if turn:
+            ours.append(mine)
+            theirs.append(other)
+            kept.append([quality(x, places(folder / "ours")), quality(x, np.load(folder / "theirs.npy"))])
+    faster = [other[0] / mine[0] for mine, other in zip(ours, theirs, strict=True)]
+    wall, cpu = ([spread([run[at] for run in runs]) for runs in (ours, theirs)] for at in (0, 1))
+    detail = f"wall {wall[0]} s against {wall[1]} s; CPU {cpu[0]} against {cpu[1]}; ratios {spread(faster)}"
+    rival = "umap-learn, cold"
+    results = [
+        Result(question=f"whole map of {what}, cold", ratio=mean(faster), target=target, against=rival, detail=detail)
+    ]
+    for at, score in enumerate(("recall@15", "trustworthiness")):
+        mine, other = ([pair[side][at] for pair in kept] for side in (0, 1))
+        results.append(
+            Result(
+                question=f"{score} of {what}, less umap-learn's",
+                ratio=mean(mine) - mean(other),
+                target=-QUALITY_LOSS,
+                against="umap-learn",
+                detail=f"{spread(mine, 4)} against {spread(other, 4)}, three seeds",
+            )
+        )
+    return results
+
+
+def large(folder: Path) -> Result:
+    """200,000 x 256 finishes; memory above the data."""
+    np.save(folder / "large.npy", clusters(200_000, 256))
+    wall, cpu, peak = cold(OURS, folder / "large.npy", folder / "large", 0)
+    above = peak - 200_000 * 256 * 4 / 2**30
+    return Result(
+        question="memory of 200,000 x 256 above its data, GB", ratio=above, target=MEMORY_GB, against="1.5 GB allowed",
+        lower_is_better=True, detail=f"wall {wall:.0f} s, CPU {cpu:.0f} s, peak {peak:.2f} GB",
+    )  # fmt: skip
+
+
+def cold(program: str, data: Path, out: Path, seed: int) -> list[float]:
+    """Wall seconds, CPU seconds and peak GB of a fresh process."""
+    import json
+
+    command = [sys.executable, "-W", "ignore", "-c", program, str(data), str(out), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TQDM_DISABLE": "1"})
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def quality(x: np.ndarray, positions: np.ndarray) -> tuple[float, float]:
+    """recall@15 and trustworthiness."""
+    import torch
+
+    from interp.atlas.quality import measure_quality
+
+    generator = torch.Generator().manual_seed(0)
+    found = measure_quality(torch.from_numpy(x), positions.astype(np.float32), metric="cosine", generator=generator)
+    assert found is not None
+    return found.recall, found.trustworthiness
+
+
+def places(folder: Path) -> np.ndarray:
+    from interp.atlas.tables import read_positions
+
+    return read_positions(folder)
+
+
+def clusters(n: int, d: int) -> np.ndarray:
+    """Four hundred clusters of unequal size."""
+    rng = np.random.default_rng(0)
+    size = 1 / np.arange(1, 401)
+    which = rng.choice(400, n, p=size / size.sum())
+    centres = rng.normal(size=(400, d)).astype(np.float32)
+    return centres[which] + rng.normal(size=(n, d)).astype(np.float32)
+
+
+def token_embeddings() -> np.ndarray:
+    """49,152 x 576: of SmolLM2, or clusters of that shape."""
+    from interp.errors import WorkbenchError
+    from interp.models.loading import load_model
+
+    try:
+        return load_model("smollm2-135m").W_E.detach().float().numpy()
+    except WorkbenchError:
+        return clusters(49_152, 576)
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+
+
+if __name__ == "__main__":
+    main(run)
