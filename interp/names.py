@@ -46,6 +46,10 @@ _KNOWN_SUFFIXES = (
     "ln2.hook_scale",
     "ln2.hook_normalized",
 )
+RESIDUAL_SUFFIXES = frozenset(
+    {"hook_embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out"}
+)
+"""Places whose vectors are, or are added to, the residual stream: the unembedding can read them."""
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _HEAD = re.compile(r"^L(\d+)H(\d+)$")
 _MLP = re.compile(r"^L(\d+)MLP$")

@@ -1,11 +1,13 @@
-"""An SAE's features as the source of an atlas: one point each, placed by what it writes or by what it reads."""
+"""An SAE's features as the source of an atlas, one point each, and as what reads the cells of any atlas."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from interp.artifacts import read_manifest
+from interp.atlas.readouts import DictionaryReadout, NearestReadout, Reading
 from interp.atlas.sources import AtlasSource
 from interp.errors import MismatchError
 
@@ -44,7 +46,36 @@ def sae_source(
         item_kind="feature",
         parents=found,
         features=None if features_folder is None else features_folder.name,
+        readout=NearestReadout(f"dictionary:{name}", directions, named(labels)),
     )
+
+
+def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = None) -> DictionaryReadout:
+    """Reads activations by the features of the SAE `name`, which its features folder names; without one, by number."""
+    labels = None if features_folder is None else named(_read_features(features_folder, sae.d_sae)[0])
+    return DictionaryReadout(name, sae, labels)
+
+
+class PromotedReadout:
+    """The tokens that a direction alone raises most (`saes.effects.logit_effects`); the weight is by how much."""
+
+    name = "unembedding"
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def read(self, vectors: Tensor, top: int) -> Reading:
+        from interp.models.adapter import token_strings
+        from saes.effects import logit_effects
+
+        effects = logit_effects(self.model, vectors, top)
+        texts = [token_strings(self.model, ids) for ids in effects.promoted_ids]
+        return Reading(texts, effects.promoted_logits.tolist())
+
+
+def named(labels: list[str]) -> list[str]:
+    """The labels, and a number for each feature without one."""
+    return [label if label and label != str(i) else f"feature {i}" for i, label in enumerate(labels)]
 
 
 def _read_features(folder: Path, d_sae: int) -> tuple[list[str], np.ndarray]:

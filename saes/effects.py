@@ -6,12 +6,8 @@ import torch
 from torch import Tensor
 
 from interp.dictionary import Dictionary
-from interp.names import parse_hook_point
+from interp.names import RESIDUAL_SUFFIXES, parse_hook_point
 
-# Hook points whose vectors are (parts of) the residual stream: their directions can be read through the unembedding.
-RESIDUAL_SUFFIXES = frozenset(
-    {"hook_embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out"}
-)
 BLOCK_DIRECTIONS = 256
 
 

@@ -4,7 +4,8 @@
 2. positions (`layout`); or, onto a map that stays, places for what is new (`place`)
 3. quality against the full space (`quality`)
 4. regions at several zoom levels, their names, local density (`regions`)
-5. tables (`tables`) and a manifest
+5. what the averages of a grid's cells say, where something reads them (`cells`)
+6. tables (`tables`) and a manifest
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, read_manifest
 from interp.atlas.approximate import Found, find_neighbours
+from interp.atlas.cells import write_cells
 from interp.atlas.layout import METHODS, Layout, lay_out
 from interp.atlas.neighbours import METRICS, check_vectors
 from interp.atlas.place import place_points
@@ -109,7 +111,7 @@ def extend_atlas(
     manifest = read_manifest(old_folder)
     made = {name: manifest.config[name] for name in ("metric", "method", "n_neighbors", "min_dist", "max_points")}
     settings, seed = MapSettings(**made), manifest.seed or 0
-    if old.parents != manifest.parents or new.vectors.shape[1] != old.vectors.shape[1]:
+    if not old.parents.items() <= manifest.parents.items() or new.vectors.shape[1] != old.vectors.shape[1]:
         raise MismatchError(
             f"points can join a map of the same kind of vectors: {old_folder.name} was made of {manifest.parents} "
             f"({manifest.summary['d']} wide), found {old.parents} and {new.vectors.shape[1]} wide new ones"
@@ -154,13 +156,15 @@ def finish(
     """Measure, name the regions, and write what is known of a map; `more` goes into the summary."""
     metric, near = settings.metric, found.neighbours
     quality = measure_quality(given.vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
-    regions = find_regions(layout.positions, given.labels, tokens=given.item_kind in ("token", "row"))
+    tokens = given.item_kind in ("token", "row")
+    regions = find_regions(layout.positions, given.labels, tokens=tokens, contexts=given.contexts)
     kept = kept_neighbours(near.indices, layout.positions)
     write_points(draft.path, given, layout.positions, regions, kept)
     write_regions(draft.path, regions)
     write_neighbours(draft.path, near, given.vectors, metric)
+    grids = [] if given.readout is None else write_cells(draft.path, layout.positions, given.vectors, given.readout)
     summary = summarise(given, layout, found, quality, settings.n_neighbors, n_given=n_given)
-    summary |= summarise_regions(regions) | (more or {})
+    summary |= summarise_regions(regions) | {"grids": grids} | (more or {})
     return draft.finish(summary=summary, parents=given.parents | (parents or {}), threads=torch.get_num_threads())
 
 

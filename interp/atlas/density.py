@@ -53,16 +53,10 @@ class Peaks(NamedTuple):
 def lay_grid(positions: np.ndarray) -> Grid | None:
     """128 to 512 cells along the longer side, more for more points; None when all points share one place.
 
-    A few points far away must not coarsen the rest: what lies further out than twice the width of the middle 99 % is
-    left out.
+    What lies outside the map's `frame` is in no cell.
     """
     positions = np.asarray(positions, np.float64)
-    low, middle, high = np.percentile(positions, [0.5, 50, 99.5], axis=0)
-    reach = 2 * (high - low).max()
-    if reach == 0:
-        low, high = positions.min(0), positions.max(0)
-    else:
-        low, high = np.maximum(positions.min(0), middle - reach), np.minimum(positions.max(0), middle + reach)
+    low, high = frame(positions)
     extent = float((high - low).max())
     if extent == 0:
         return None
@@ -74,6 +68,18 @@ def lay_grid(positions: np.ndarray) -> Grid | None:
     cell = np.where(inside, where[:, 1] * shape[1] + where[:, 0], -1)
     counts = np.bincount(cell[inside], minlength=int(shape.prod())).reshape(shape).astype(np.float64)
     return Grid(float(low[0]) - step / 2, float(low[1]) - step / 2, step, counts, cell)
+
+
+def frame(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lower and the upper corner of a map `[n, 2]`: of all points, or without those that lie far outside.
+
+    A few points far away must not coarsen the rest: what is further from the middle than twice the width of the middle
+    99 % is outside.
+    """
+    inner, middle, outer = np.percentile(positions, [0.5, 50, 99.5], axis=0)
+    reach = 2 * (outer - inner).max() or np.inf
+    inside = positions[(np.abs(positions - middle) <= reach).all(1)]
+    return inside.min(0), inside.max(0)
 
 
 class Blur:

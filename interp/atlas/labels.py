@@ -12,9 +12,11 @@ in the end against the map: against itself nothing stands out. What a region abo
 that is nearly all of its parent has its name.
 
 Of tokens a form (`-ing`, `Capitalised`, `Greek`) is said first where most of a region has it and the region's
-surroundings have it far less; the words follow as examples.
+surroundings have it far less; the words follow as examples. Of activations, words of the text around them follow that
+are far more frequent there than elsewhere.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,6 +30,11 @@ MOST = 0.6
 """Share of a region that must have a form for the region to be called by it."""
 LIFT = 1.5
 """So many times the share in what the region is held against."""
+ONE_WORD = 1 / 3
+"""A region of which one word is this share is called by the word, not by a form."""
+N_NEAR = 2
+NEAR, NEAR_LIFT = 0.3, 3.0
+"""The same two of a word in the text around activations."""
 THE_SAME = 0.9
 """A region with this share of its parent's points is the same to a reader."""
 LONGEST_WORD = 24
@@ -72,12 +79,15 @@ class Ranked(NamedTuple):
     """share here over share in what the region is held against"""
 
 
-def name_regions(tree: Tree, words: Terms, forms: Terms | None = None) -> list[list[str]]:
+def name_regions(
+    tree: Tree, words: Terms, forms: Terms | None = None, contexts: Terms | None = None
+) -> list[list[str]]:
     """The label of every region of every level; none is empty."""
     found: list[list[str]] = []
     above: list[frozenset[str]] = []
     by_words = rank(tree, words)
     by_forms = None if forms is None else rank(tree, forms)
+    by_contexts = None if contexts is None else rank(tree, contexts)
     for level, parents in enumerate(tree.parents):
         names: list[str] = []
         said: list[frozenset[str]] = []
@@ -88,11 +98,13 @@ def name_regions(tree: Tree, words: Terms, forms: Terms | None = None) -> list[l
                 said.append(above[parent])
                 continue
             taken = above[parent] if parent >= 0 else frozenset[str]()
-            shape = [] if by_forms is None else choose_forms(by_forms[level][r], taken)
-            ranked = by_words[level][r].terms
-            new = [word for word in ranked if word not in taken and word not in shape][:N_WORDS] or ranked[:1]
-            names.append(say(shape, new))
-            said.append(taken | frozenset(new) | frozenset(shape))
+            own = by_words[level][r]
+            varied = own.share.max(initial=0) < ONE_WORD
+            shape = choose_forms(by_forms[level][r], taken) if by_forms and varied else []
+            new = [word for word in own.terms if word not in taken and word not in shape][:N_WORDS] or own.terms[:1]
+            near = choose_near(by_contexts[level][r], taken | frozenset(new)) if by_contexts else []
+            names.append(say(shape, new, near))
+            said.append(taken | frozenset((*new, *shape, *near)))
         above = said
         found.append(names)
     return found
@@ -112,10 +124,22 @@ def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
     return list(chosen.values())[:N_FORMS]
 
 
-def say(forms: list[str], words: list[str]) -> str:
-    """`form, form: word, word`."""
-    after = ", ".join(word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…" for word in words)
-    return ": ".join(part for part in (", ".join(forms), after) if part) or UNNAMED
+def choose_near(ranked: Ranked, taken: frozenset[str]) -> list[str]:
+    """Words of the text around a region's points that are far more frequent there than in the region's surroundings."""
+    found = zip(ranked.terms, ranked.share.tolist(), ranked.lift.tolist(), strict=True)
+    return [word for word, share, lift in found if share >= NEAR and lift >= NEAR_LIFT and word not in taken][:N_NEAR]
+
+
+def say(forms: list[str], words: list[str], near: Sequence[str] = ()) -> str:
+    """`form, form: word, word; near word, word`."""
+    after = ", ".join(shortened(word) for word in words)
+    said = ": ".join(part for part in (", ".join(forms), after) if part) or UNNAMED
+    return said + ("; near " + ", ".join(shortened(word) for word in near) if near else "")
+
+
+def shortened(word: str) -> str:
+    """At most `LONGEST_WORD` characters."""
+    return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
 
 
 def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:

@@ -65,10 +65,12 @@ class Regions(NamedTuple):
         return int(np.abs(np.log(np.array(self.per_level) / SUITS_THE_MAP)).argmin())
 
 
-def find_regions(positions: np.ndarray, labels: list[str], *, tokens: bool = False) -> Regions:
+def find_regions(
+    positions: np.ndarray, labels: list[str], *, tokens: bool = False, contexts: list[str] | None = None
+) -> Regions:
     """The regions of a map `positions [n, 2]` whose points carry `labels`, each one token or any text.
 
-    A map with one peak has none.
+    `contexts` are the texts that activations come from. A map with one peak has no regions.
     """
     n = len(positions)
     hierarchy = find_hierarchy(positions)
@@ -83,7 +85,8 @@ def find_regions(positions: np.ndarray, labels: list[str], *, tokens: bool = Fal
     places = [positions[rows].astype(np.float64) for rows in anchors]
     tree = Tree(within, parents, crowded)
     forms = forms_of_tokens(labels) if tokens else None
-    names = name_regions(tree, words_of_labels(labels, tokens=tokens), forms)
+    around = None if contexts is None else words_of_labels(contexts)
+    names = name_regions(tree, words_of_labels(labels, tokens=tokens), forms, around)
     table = []
     for level, size in enumerate(sizes):
         boxes = _boxes(positions, within[level], len(size))

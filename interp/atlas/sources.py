@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from interp.artifacts import sha256_file
+from interp.atlas.readouts import NearestReadout, Readout, UnembeddingReadout
 from interp.errors import ConfigError, CorruptError, MissingError
+from interp.names import RESIDUAL_SUFFIXES, parse_hook_point
 from interp.recording.passages import NO_TOKEN, document_names, read_passages
 from interp.recording.store import Recording
 from interp.runtime import make_generator
@@ -49,6 +51,8 @@ class AtlasSource:
     """what else it belongs to: the label of its document"""
     notes: tuple[str, ...] = ()
     """what a reader of the map should know about the vectors"""
+    readout: Readout | None = None
+    """what says in words what an average of such vectors is; without one a map has no cells"""
 
     def chosen(self, points: Tensor) -> "AtlasSource":
         """The same, of some `points` only."""
@@ -97,16 +101,18 @@ def token_source(
     from interp.models.adapter import token_strings
 
     vectors = vectors.detach().float().cpu()
+    labels = token_strings(model, torch.arange(len(vectors)))
     return AtlasSource(
         vectors=vectors,
         source=source,
-        labels=token_strings(model, torch.arange(len(vectors))),
+        labels=labels,
         items=np.arange(len(vectors), dtype=np.int32),
         values=vectors.norm(dim=1).numpy(),
         value_name="norm",
         item_kind="token",
         parents=parents,
         notes=notes,
+        readout=NearestReadout("tokens", vectors, labels),
     )
 
 
@@ -116,7 +122,7 @@ def recording_source(
     """Recorded activations of `max_points` real rows, drawn uniformly without replacement, in recording order.
 
     Labels are the tokens, contexts the text around them, groups the labels of their documents; the value is the norm.
-    The model only spells the tokens.
+    The model spells the tokens, and reads cells of the residual stream and what is added to it.
     """
     from interp.models.adapter import token_strings
 
@@ -143,6 +149,7 @@ def recording_source(
         contexts=["".join(spelled[token] for token in passage) for passage in passages.token_ids.tolist()],
         groups=[document_labels[document] for document in passages.document.tolist()],
         notes=(f"activations at {place} of {len(rows):,} of {total:,} recorded tokens, drawn uniformly",),
+        readout=UnembeddingReadout(model) if parse_hook_point(place).suffix in RESIDUAL_SUFFIXES else None,
     )
 
 

@@ -106,10 +106,11 @@ def test_the_tables_have_the_documented_columns(planted):
         "contour", "priority",
     ]  # fmt: skip
     assert columns["neighbours"] == ["point", "neighbours", "cosines"]
+    assert not (folder / "cells.parquet").exists(), "nothing reads a file's vectors"
     documented = {
         "n_points", "d", "trustworthiness", "continuity", "recall_at_15", "triplet_accuracy", "quality_sample",
         "neighbours", "neighbours_recall", "n_levels", "regions_per_level", "n_clusters", "noise_share",
-        "value_name", "item_kind", "features",
+        "grids", "value_name", "item_kind", "features",
     }  # fmt: skip
     assert documented <= manifest.summary.keys()
     assert read_manifest(folder).config["method"] == "umap"
@@ -189,6 +190,10 @@ def test_a_model_s_embeddings_are_a_source(tmp_path: Path):
     points = pq.read_table(tmp_path / "emb" / "points.parquet")
     assert points["label"].to_pylist() == token_strings(model, list(range(model.cfg.d_vocab)))
     np.testing.assert_allclose(points["value"].to_numpy(), model.W_E.detach().norm(dim=1), rtol=1e-5)
+    cells = pq.read_table(tmp_path / "emb" / "cells.parquet").to_pylist()
+    assert manifest.summary["grids"] == sorted({cell["grid"] for cell in cells}) == [8]
+    assert all(cell["n"] >= 5 and set(cell["texts"]) <= set(source.labels) for cell in cells)
+    assert verify(tmp_path / "emb") == []
 
 
 def test_files_are_a_source(tmp_path: Path):

@@ -12,7 +12,8 @@ from interp.errors import MismatchError
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.atlas import sae_source
+from saes.atlas import PromotedReadout, dictionary_readout, sae_source
+from saes.effects import logit_effects
 from saes.features import build_features
 
 
@@ -53,6 +54,32 @@ def test_a_decoder_atlas_works_without_features(made):
     source = sae_source(dictionary, "toy")
     assert source.labels == [str(i) for i in range(40)]
     assert source.features is None
+
+
+def test_cells_of_a_decoder_say_the_nearest_features_and_activations_the_active_ones(made):
+    folder, recording, dictionary = made
+    labels = pq.read_table(folder / "feat" / "features.parquet")["label"].to_pylist()
+    names = [label or f"feature {i}" for i, label in enumerate(labels)]
+    source = sae_source(dictionary, "toy", features_folder=folder / "feat")
+    assert source.readout is not None
+    assert source.readout.name == "dictionary:toy"
+    assert source.readout.read(source.vectors, 1).texts == [[name] for name in names]
+    readout = dictionary_readout(dictionary, "toy", folder / "feat")
+    rows = recording.read_rows(HOOK, torch.arange(50)).float()
+    acts = dictionary.encode(rows)
+    reading = readout.read(rows, 3)
+    for row, texts, weights in zip(acts, reading.texts, reading.weights, strict=True):
+        assert len(texts) == min(3, int((row > 0).sum()))
+        assert weights == sorted(weights, reverse=True)
+        assert all(weight in row.tolist() for weight in weights)
+
+
+def test_cells_of_a_decoder_can_say_what_they_promote(model):
+    directions = model.W_U.T[:6].detach().clone()
+    reading = PromotedReadout(model).read(directions, 1)
+    effects = logit_effects(model, directions, 1)
+    assert reading.texts == [[token] for token in token_strings(model, effects.promoted_ids)]
+    assert [w for (w,) in reading.weights] == pytest.approx(effects.promoted_logits.squeeze(1).tolist())
 
 
 def test_features_of_another_dictionary_are_refused(made):

@@ -48,8 +48,12 @@ class Atlas(Options):
     """Further sources of the same points (checkpoints, models): one map each, in one frame."""
     onto: str | None = None
     """Place the points on this atlas instead, which keeps its places."""
+    cells: str = "auto"
+    """What says in words what the average of each cell of a grid is: unembedding, the name of an SAE, or none. auto:
+    of tokens and features the nearest ones, of activations an SAE of theirs when there is one, else the unembedding."""
 
     def run(self) -> None:
+        from workbench.readouts import with_readout
         from workbench.steps import open_atlas_source
 
         workspace = self.open_workspace()
@@ -58,6 +62,7 @@ class Atlas(Options):
         folder = workspace.path("atlas", self.name or name)
         wanted = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
         sources = [open_atlas_source(workspace, source, at, self.max_points, self.seed) for source, at in wanted]
+        sources = [with_readout(workspace, source, self.cells) for source in sources]
         names = [point or source for source, point in wanted]
         with bar("atlas", "") as progress:
             manifest = self._build(workspace, sources, names, folder, progress)

@@ -1,0 +1,166 @@
+"""The activation atlas: a grid over a map, and what the average of each cell's vectors says.
+
+Carter, Armstrong, Schubert, Johnson & Olah (2019) show an image for every cell of a map of image activations; a
+language model says its averages in words (`readouts`). Cells come in several sizes, and a cell is drawn the larger the
+more vectors it holds.
+
+An average is a summary only where it is one of like vectors. `coherence` says how far it is:
+
+    mean over pairs i != j of <v_i - m, v_j - m>  /  mean over i of |v_i - m|^2,        m the mean of the whole map
+
+1 where all vectors of a cell are one, 0 where they are as unlike as vectors drawn anywhere from the map.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.atlas.density import frame
+from interp.atlas.readouts import Readout
+from interp.runtime import one_thread
+
+GRIDS = (8, 16, 32, 64)
+"""Cells along the longer side."""
+FEWEST = 5
+"""Vectors in a cell that is shown, as in the paper."""
+COVERED = 0.5
+"""A finer grid is made while its cells of at least `FEWEST` hold this share of the points."""
+SMALLEST_DRAWN = 0.15
+TOP = 8
+_ROWS, _CELLS = 8192, 256
+"""vectors summed, and averages read, at a time"""
+
+
+class Cells(NamedTuple):
+    """The cells of one grid that hold enough points, row after row from the lower left."""
+
+    grid: int
+    column: np.ndarray
+    row: np.ndarray
+    x: np.ndarray
+    """middle"""
+    y: np.ndarray
+    size: np.ndarray
+    """0 to 1: drawn side; the area goes with `n` up to the 95th percentile"""
+    n: np.ndarray
+    means: Tensor
+    """`[n_cells, d]` float32"""
+    coherence: np.ndarray
+
+
+def grid_cells(positions: np.ndarray, vectors: Tensor, grid: int, *, fewest: int = FEWEST) -> Cells:
+    """Averages of `vectors [n, d]` by cell of a grid of `grid` cells along the longer side of the map `[n, 2]`.
+
+    Cells are square. Points that lie far outside the map (`density.frame`) are in none.
+    """
+    positions = np.asarray(positions, np.float64)
+    low, high = frame(positions)
+    step = max(float((high - low).max()) / grid, 1e-30)
+    middle = (low + high) / 2
+    where = np.floor((positions - middle) / step + grid / 2).astype(np.int64)
+    where = np.where(np.isclose(positions, high), where.clip(max=grid - 1), where)
+    inside = ((where >= 0) & (where < grid)).all(1)
+    flat = where[:, 1] * grid + where[:, 0]
+    counts = np.bincount(flat[inside], minlength=grid * grid)
+    kept = np.flatnonzero(counts >= fewest)
+    number = np.full(grid * grid, -1)
+    number[kept] = np.arange(len(kept))
+    cell = np.where(inside, number[flat.clip(0, grid * grid - 1)], -1)
+    means, coherence = average(vectors, cell, len(kept))
+    n, column, row = counts[kept], kept % grid, kept // grid
+    size = np.sqrt(n / np.quantile(n, 0.95)).clip(SMALLEST_DRAWN, 1) if len(n) else n.astype(float)
+    x, y = (middle[i] + (index + 0.5 - grid / 2) * step for i, index in enumerate((column, row)))
+    return Cells(grid, column, row, x, y, size, n, means, coherence)
+
+
+def average(vectors: Tensor, cell: np.ndarray, n_cells: int) -> tuple[Tensor, np.ndarray]:
+    """`[n_cells, d]` float32 means of the vectors of each cell (-1: of none), and `[n_cells]` their coherence.
+
+    Sums are in float64, a block of vectors at a time. A cell of one vector has coherence 1.
+    """
+    d = vectors.shape[1]
+    sums, squares, counts = np.zeros((n_cells, d)), np.zeros(n_cells), np.bincount(cell[cell >= 0], minlength=n_cells)
+    middle = _mean(vectors)
+    order = np.argsort(cell, kind="stable")
+    order = order[cell[order] >= 0]
+    for start in range(0, len(order), _ROWS):
+        rows = order[start : start + _ROWS]
+        block = vectors[torch.from_numpy(rows)].double().numpy() - middle
+        own, first = np.unique(cell[rows], return_index=True)
+        sums[own] += np.add.reduceat(block, first)
+        squares[own] += np.add.reduceat(np.square(block).sum(1), first)
+    pairs = counts * (counts - 1.0)
+    alike = (np.square(sums).sum(1) - squares) / np.maximum(pairs, 1)
+    length = squares / np.maximum(counts, 1)
+    coherence = np.where((pairs > 0) & (length > 0), alike / np.maximum(length, 1e-30), 1.0)
+    return torch.from_numpy((sums / np.maximum(counts, 1)[:, None] + middle).astype(np.float32)), coherence
+
+
+def write_cells(
+    folder: Path,
+    positions: np.ndarray,
+    vectors: Tensor,
+    readout: Readout,
+    *,
+    grids: tuple[int, ...] = GRIDS,
+    fewest: int = FEWEST,
+) -> list[int]:
+    """`cells.parquet`: what each cell's average says; returns the grids made, none where no cell holds enough."""
+    import pyarrow as pa
+
+    from interp.artifacts import write_table
+
+    found = choose_grids(positions, vectors, grids, fewest)
+    if not found:
+        return []
+    tables = []
+    for cells in found:
+        texts, weights = read_means(readout, cells.means)
+        columns = {
+            "grid": pa.array([cells.grid] * len(cells.n), pa.int32()),
+            "column": pa.array(cells.column, pa.int32()),
+            "row": pa.array(cells.row, pa.int32()),
+            **{name: pa.array(getattr(cells, name), pa.float32()) for name in ("x", "y", "size")},
+            "n": pa.array(cells.n, pa.int64()),
+            "texts": pa.array(texts, pa.list_(pa.string())),
+            "weights": pa.array(weights, pa.list_(pa.float32())),
+            "coherence": pa.array(cells.coherence, pa.float32()),
+            "source": pa.array([readout.name] * len(cells.n), pa.string()),
+        }
+        tables.append(pa.table(columns))
+    write_table(folder / "cells.parquet", pa.concat_tables(tables))
+    return [cells.grid for cells in found]
+
+
+def choose_grids(positions: np.ndarray, vectors: Tensor, grids: tuple[int, ...], fewest: int) -> list[Cells]:
+    """The coarsest grid, and finer ones while most points lie in cells that hold enough, and not all in one."""
+    found: list[Cells] = []
+    for grid in grids:
+        cells = grid_cells(positions, vectors, grid, fewest=fewest)
+        if len(cells.n) == 0 or (found and (cells.n.sum() < COVERED * len(positions) or len(found[-1].n) == 1)):
+            break
+        found.append(cells)
+    return found
+
+
+def read_means(readout: Readout, means: Tensor, top: int = TOP) -> tuple[list[list[str]], list[list[float]]]:
+    """What each average says and how strongly, the strongest first; on one thread, some cells at a time."""
+    texts: list[list[str]] = []
+    weights: list[list[float]] = []
+    with one_thread(), torch.no_grad():
+        for block in means.split(_CELLS):
+            reading = readout.read(block, top)
+            texts += reading.texts
+            weights += reading.weights
+    return texts, weights
+
+
+def _mean(vectors: Tensor) -> np.ndarray:
+    """`[d]` float64, summed a block at a time."""
+    total = np.zeros(vectors.shape[1])
+    for block in vectors.split(_ROWS):
+        total += block.double().numpy().sum(0)
+    return total / len(vectors)
