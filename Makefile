@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+# Test processes, each on its share of the cores; a test file stays in one. ARGS="-n 0" runs in one process, for pdb.
+JOBS   ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help demo serve test test-full check bench bench-peers notebooks oracles clean
 .DEFAULT_GOAL := help
@@ -17,10 +20,10 @@ serve: $(VENV)/.run  ## the dashboard on ./workspace
 	$(BIN)/workbench serve $(ARGS)
 
 test: $(VENV)/.dev   ## every test but the slow ones: minutes
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-full: $(VENV)/.dev  ## the slow tests too
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: $(VENV)/.dev  ## format, lint, types, the arrows between packages: seconds
 	$(BIN)/ruff format --check .
