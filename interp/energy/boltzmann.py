@@ -1,0 +1,224 @@
+"""A small Boltzmann machine: the distribution over spins whose energy a Hopfield network descends (Ackley et al. 1985).
+
+    p(s) = exp(-E(s) / T) / Z,    E(s) = -s^T J s / 2 - b . s,    s_i = +1 or -1
+
+The first `n_visible` spins are seen, the others hidden. Sampling turns one spin at a time by its conditional
+probability (Gibbs); learning raises the probability of data by the difference of two correlations (T = 1):
+
+    d log p(v) / d J_ij = <s_i s_j> with v held - <s_i s_j> of the machine
+
+Contrastive divergence (Hinton 2002) takes the second from a few sweeps that start at the data. Up to `MOST` spins
+everything is summed exactly, which is what sampling and learning are checked against. At temperature 0 the machine is
+the Hopfield network of `classical`.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, NonFiniteError
+from interp.runtime import make_generator
+
+MOST = 16
+"""spins up to which all states are summed: 65,536 states"""
+
+
+class Moments(NamedTuple):
+    """Means over a distribution of spins."""
+
+    first: Tensor
+    """`[n]`: `<s_i>`, -1 to 1"""
+    second: Tensor
+    """`[n, n]`: `<s_i s_j>`, 1 on the diagonal"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BoltzmannMachine:
+    """Couplings and biases; a value, learning makes new ones."""
+
+    couplings: Tensor
+    """`[n, n]` symmetric, diagonal 0"""
+    bias: Tensor
+    """`[n]`"""
+    n_visible: int
+
+    def __post_init__(self) -> None:
+        n = len(self.bias)
+        if self.couplings.shape != (n, n) or not torch.allclose(self.couplings, self.couplings.T):
+            raise ConfigError(f"couplings must be symmetric [{n}, {n}], got {list(self.couplings.shape)}")
+        if bool(self.couplings.diagonal().any()):
+            raise ConfigError("a spin does not couple to itself: the diagonal of the couplings must be 0")
+        if not 1 <= self.n_visible <= n:
+            raise ConfigError(f"n_visible must lie between 1 and {n}, got {self.n_visible}")
+
+    @property
+    def n(self) -> int:
+        return len(self.bias)
+
+    def energy(self, states: Tensor) -> Tensor:
+        """`E` of every row of `states [n_states, n]`."""
+        return -((states @ self.couplings) * states).sum(-1) / 2 - states @ self.bias
+
+    def exact(self, temperature: float = 1.0) -> Tensor:
+        """Probabilities `[2^n]` of `all_states(n)`. Raises `ConfigError` beyond `MOST` spins."""
+        return (-self.energy(all_states(self.n)) / _above_zero(temperature)).softmax(0)
+
+    def moments(self, temperature: float = 1.0) -> Moments:
+        """Exact means of spins and pairs."""
+        return _moments(all_states(self.n), self.exact(temperature))
+
+    def log_likelihood(self, data: Tensor) -> float:
+        """Exact mean log probability of visible rows `data [n_rows, n_visible]`, nats."""
+        states = all_states(self.n)
+        log_p = (-self.energy(states)).log_softmax(0)
+        visible = log_p.view(2**self.n_visible, -1).logsumexp(1)
+        return float(visible[state_numbers(_check_data(self, data))].mean())
+
+    def sample(self, n_chains: int, n_sweeps: int, *, temperature: float = 1.0, generator: torch.Generator) -> Tensor:
+        """`[n_chains, n]`: independent chains after `n_sweeps` of Gibbs sampling from random spins."""
+        states = torch.randint(2, (n_chains, self.n), generator=generator).to(self.bias) * 2 - 1
+        return self.sweep(states, n_sweeps, temperature=temperature, generator=generator)
+
+    def sweep(
+        self,
+        states: Tensor,
+        n_sweeps: int,
+        *,
+        temperature: float = 1.0,
+        first: int = 0,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """`states [n_chains, n]` after sweeps over the spins from `first` on (`n_visible` leaves the visible ones)."""
+        states, heat = states.clone(), _above_zero(temperature)
+        for _ in range(n_sweeps):
+            for spin in range(first, self.n):
+                field = states @ self.couplings[:, spin] + self.bias[spin]
+                up = torch.rand(len(states), generator=generator, dtype=field.dtype) < (2 * field / heat).sigmoid()
+                states[:, spin] = up.to(states) * 2 - 1
+        return states
+
+
+def new_machine(n_visible: int, n_hidden: int = 0, *, scale: float = 0.01, seed: int = 0) -> BoltzmannMachine:
+    """A machine with small random couplings and no biases, float64."""
+    n = n_visible + n_hidden
+    drawn = torch.randn(n, n, generator=make_generator(seed, "boltzmann machine"), dtype=torch.float64)
+    upper = scale * drawn.triu(1)
+    return BoltzmannMachine(couplings=upper + upper.T, bias=torch.zeros(n, dtype=torch.float64), n_visible=n_visible)
+
+
+def all_states(n: int) -> Tensor:
+    """`[2^n, n]` float64: every state of `n` spins, the last varying fastest; shared. Raises `ConfigError` beyond `MOST`."""
+    if not 1 <= n <= MOST:
+        raise ConfigError(f"all states can be summed for 1 to {MOST} spins, got {n}; sample instead")
+    return _all_states(n)
+
+
+@cache
+def _all_states(n: int) -> Tensor:
+    return torch.tensor(list(itertools.product((-1.0, 1.0), repeat=n)), dtype=torch.float64)
+
+
+def state_numbers(states: Tensor) -> Tensor:
+    """Row numbers in `all_states` of `states [n_states, n]`."""
+    powers = 2 ** torch.arange(states.shape[1] - 1, -1, -1)
+    return ((states > 0).long() * powers).sum(1)
+
+
+def exact_gradient(machine: BoltzmannMachine, data: Tensor) -> Moments:
+    """Gradient of the mean log-likelihood of `data [n_rows, n_visible]` by bias and couplings, exact.
+
+    A coupling `J_ij = J_ji` is one parameter, with gradient `<s_i s_j>_data - <s_i s_j>_machine`.
+    """
+    states = all_states(machine.n)
+    log_p = (-machine.energy(states)).log_softmax(0).view(2**machine.n_visible, -1)
+    share = torch.bincount(state_numbers(_check_data(machine, data)), minlength=len(log_p)).double() / len(data)
+    clamped = (log_p.log_softmax(1).exp() * share[:, None]).flatten()
+    return _difference(_moments(states, clamped), machine.moments())
+
+
+def contrastive_divergence(
+    machine: BoltzmannMachine, data: Tensor, *, n_sweeps: int = 1, generator: torch.Generator
+) -> Moments:
+    """CD-`n_sweeps` (Hinton 2002): both correlations from chains at the data, hidden spins first, then all of them.
+
+    Biased for few sweeps; with many it tends to `exact_gradient` up to sampling noise.
+    """
+    visible = _check_data(machine, data)
+    hidden = torch.randint(2, (len(visible), machine.n - machine.n_visible), generator=generator) * 2.0 - 1
+    states = torch.cat([visible, hidden.to(visible)], 1)
+    held = machine.sweep(states, 3 if hidden.shape[1] else 0, first=machine.n_visible, generator=generator)
+    free = machine.sweep(held, n_sweeps, generator=generator)
+    even = torch.full((len(visible),), 1 / len(visible), dtype=visible.dtype)
+    return _difference(_moments(held, even), _moments(free, even))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearningStep:
+    """The machine after some steps of learning."""
+
+    step: int
+    machine: BoltzmannMachine
+    log_likelihood: float | None
+    """exact, nats per row; None beyond `MOST` spins"""
+    settings: dict[str, Any]
+
+
+def learn(
+    machine: BoltzmannMachine,
+    data: Tensor,
+    *,
+    steps: int = 200,
+    lr: float = 0.1,
+    n_sweeps: int | None = None,
+    log_every: int = 50,
+    seed: int = 0,
+) -> Iterator[LearningStep]:
+    """Climb the likelihood of `data [n_rows, n_visible]`, yielding every `log_every` steps and at the last.
+
+    `n_sweeps` None follows the exact gradient, a number contrastive divergence with as many sweeps. Raises
+    `NonFiniteError` when couplings grow without bound.
+    """
+    if steps < 1 or lr <= 0 or log_every < 1 or (n_sweeps is not None and n_sweeps < 1):
+        raise ConfigError("steps, log_every and n_sweeps must be at least 1, and lr above 0")
+    generator = make_generator(seed, "boltzmann learning")
+    settings = {"steps": steps, "lr": lr, "n_sweeps": n_sweeps, "seed": seed, "n_rows": len(data)}
+    for step in range(1, steps + 1):
+        if n_sweeps is None:
+            by = exact_gradient(machine, data)
+        else:
+            by = contrastive_divergence(machine, data, n_sweeps=n_sweeps, generator=generator)
+        machine = BoltzmannMachine(
+            couplings=machine.couplings + lr * by.second,
+            bias=machine.bias + lr * by.first,
+            n_visible=machine.n_visible,
+        )
+        if not torch.isfinite(machine.couplings).all():
+            raise NonFiniteError(f"couplings are no numbers after {step} steps; use a lower lr (it is {lr})")
+        if step % log_every == 0 or step == steps:
+            known = machine.log_likelihood(data) if machine.n <= MOST else None
+            yield LearningStep(step=step, machine=machine, log_likelihood=known, settings=settings)
+
+
+def _moments(states: Tensor, weights: Tensor) -> Moments:
+    return Moments(weights @ states, states.T @ (weights[:, None] * states))
+
+
+def _difference(one: Moments, other: Moments) -> Moments:
+    return Moments(one.first - other.first, (one.second - other.second).fill_diagonal_(0))
+
+
+def _above_zero(temperature: float) -> float:
+    if not temperature > 0:
+        raise ConfigError(f"a temperature above 0 was expected, got {temperature}; at 0 use `classical.recall`")
+    return temperature
+
+
+def _check_data(machine: BoltzmannMachine, data: Tensor) -> Tensor:
+    if data.ndim != 2 or data.shape[1] != machine.n_visible or not len(data) or not bool((data.abs() == 1).all()):
+        raise ConfigError(f"rows of {machine.n_visible} visible spins, +1 or -1, were expected, got {list(data.shape)}")
+    return data.to(machine.bias)

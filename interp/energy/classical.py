@@ -1,0 +1,194 @@
+"""The Hopfield network of 1982: patterns as minima of a quadratic energy, and how many fit (Amit et al. 1985).
+
+Spins `s [n]` are +1 or -1, patterns are stored by Hebb's rule, a spin at a time is turned to where its field points:
+
+    J = X^T X / n, diagonal 0            X [n_patterns, n]
+    E(s) = -s^T J s / 2                  falls with every turned spin, so recall ends
+    load = n_patterns / n
+
+Recall turns the most unstable spin first, in many copies of the network at once: a descent of the same energy as the
+usual random order, without its draw. Replica theory (`replica_overlap`) says how much of a pattern is left in the limit
+of many spins: with `m = erf(t)`, `sqrt(2 load) = erf(t) / t - 2 exp(-t^2) / sqrt(pi)`. That has a solution up to a load
+of .138, where 1.7 % of the spins are wrong; beyond, nothing of the pattern is left to recall.
+
+In a network of n spins the breakdown is smeared. Its capacity here is the load at which the share of wrong spins
+reaches what theory allows at its own capacity. Where half of the patterns are still recalled lies higher, and comes
+down slowly as n grows.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError
+from interp.intervals import t_interval
+from interp.runtime import make_generator, one_thread
+from interp.values import as_json, save_json
+
+RECALLED = 0.9
+"""overlap from which a pattern counts as recalled; the theory jumps from .967 to far below"""
+
+
+def hebb(patterns: Tensor) -> Tensor:
+    """Couplings `[n, n]` of `patterns [n_patterns, n]` of +1 and -1: Hebb's rule, without self-coupling."""
+    if patterns.ndim != 2 or not patterns.numel() or not bool((patterns.abs() == 1).all()):
+        raise ConfigError(f"patterns of +1 and -1 were expected as [n_patterns, n], got {list(patterns.shape)}")
+    X = patterns.to(torch.float32) if patterns.dtype not in (torch.float32, torch.float64) else patterns
+    return (X.T @ X / X.shape[1]).fill_diagonal_(0)
+
+
+def spin_energy(couplings: Tensor, states: Tensor) -> Tensor:
+    """`E = -s^T J s / 2` of every row of `states [n_states, n]`."""
+    return -((states @ couplings) * states).sum(-1) / 2
+
+
+def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -> tuple[Tensor, Tensor]:
+    """Stable states `[n_states, n]` below `states`, and how many spins were turned in each.
+
+    Turns the most unstable spin of every state until none is (`max_turns` default: 20 n, which is never reached in
+    practice). A spin without field stays.
+    """
+    s, field = states.clone(), states @ couplings
+    turns = torch.zeros(len(s), dtype=torch.int64)
+    rows = torch.arange(len(s))
+    for _ in range(20 * s.shape[1] if max_turns is None else max_turns):
+        margin, spin = (s * field).min(1)
+        moving = margin < -1e-6
+        if not moving.any():
+            break
+        live, turned = rows[moving], spin[moving]
+        s[live, turned] *= -1
+        field[live] += 2 * s[live, turned, None] * couplings[turned]
+        turns[live] += 1
+    return s, turns
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadCurve:
+    """Recall over load, `[n_loads]` with a 95 % interval over seeds."""
+
+    loads: tuple[float, ...]
+    overlap: np.ndarray
+    """mean `s . x / n` of where recall from pattern x ends: 1 kept exactly, 0 nothing left of it"""
+    overlap_low: np.ndarray
+    overlap_high: np.ndarray
+    recalled: np.ndarray
+    """share of patterns whose overlap stays above `RECALLED`"""
+    error_rate: np.ndarray
+    """share of wrong spins: half of 1 - overlap"""
+    theory: np.ndarray
+    """overlap in the limit of many spins; NaN above its capacity"""
+    capacity: float
+    """load at which the overlap falls through theory's at its capacity, mean over seeds; NaN when no load is beyond"""
+    capacity_low: float
+    capacity_high: float
+    settings: dict[str, Any]
+
+    def to_records(self) -> list[dict[str, float]]:
+        """One plain dict per load."""
+        names = ("overlap", "overlap_low", "overlap_high", "recalled", "error_rate", "theory")
+        return [{"load": load} | {n: float(getattr(self, n)[i]) for n in names} for i, load in enumerate(self.loads)]
+
+    def to_json(self) -> dict[str, Any]:
+        return as_json(self)
+
+    def save(self, path: Path | str) -> None:
+        save_json(self, path)
+
+
+def measure_capacity(
+    n: int,
+    loads: tuple[float, ...],
+    *,
+    n_seeds: int = 5,
+    n_starts: int = 40,
+    seed: int = 0,
+) -> LoadCurve:
+    """Recall from the stored patterns themselves, in `n_seeds` networks of `n` spins at every load.
+
+    A network of a lower load holds the first patterns of the next. `n_starts` patterns are tried in each. Cost per
+    network: `n^2 n_patterns` for the couplings. Raises `ConfigError` on loads that are not rising, or store nothing.
+    """
+    counts = [round(load * n) for load in loads]
+    if not counts or counts[0] < 1 or sorted(set(counts)) != counts or n_seeds < 2:
+        raise ConfigError(f"rising loads with a pattern each and two seeds were expected, got {loads} of {n} spins")
+    overlaps, shares = np.zeros((2, len(loads), n_seeds))
+    with one_thread():
+        for number in range(n_seeds):
+            generator = make_generator(seed, "hopfield patterns", number)
+            patterns = torch.randint(2, (counts[-1], n), generator=generator).float() * 2 - 1
+            for i, count in enumerate(counts):
+                starts = patterns[:count][-n_starts:]
+                final, _ = recall(hebb(patterns[:count]), starts)
+                overlap = (final * starts).mean(1)
+                overlaps[i, number], shares[i, number] = overlap.mean(), (overlap > RECALLED).double().mean()
+    mean, low, high = t_interval(overlaps)
+    level = replica_capacity()[1]
+    crossings = np.array([_crossing(loads, overlaps[:, number], level) for number in range(n_seeds)])
+    capacity, capacity_low, capacity_high = (float(v) for v in _interval(crossings))
+    return LoadCurve(
+        loads=tuple(count / n for count in counts),
+        overlap=mean,
+        overlap_low=low,
+        overlap_high=high,
+        recalled=shares.mean(1),
+        error_rate=(1 - mean) / 2,
+        theory=np.array([replica_overlap(load) for load in loads]),
+        capacity=capacity,
+        capacity_low=capacity_low,
+        capacity_high=capacity_high,
+        settings={"n": n, "n_seeds": n_seeds, "n_starts": n_starts, "seed": seed, "recalled": RECALLED},
+    )
+
+
+def replica_overlap(load: float) -> float:
+    """Overlap that recall keeps in the limit of many spins (Amit et al. 1985); NaN above the capacity."""
+    t_critical, _, capacity = _replica_maximum()
+    if not 0 < load <= capacity:
+        return math.nan
+    low, high = t_critical, 40.0
+    for _ in range(100):  # the load falls along this branch
+        middle = (low + high) / 2
+        low, high = (middle, high) if _replica_load(middle) > load else (low, middle)
+    return math.erf(low)
+
+
+def replica_capacity() -> tuple[float, float]:
+    """The largest load that replica theory allows, .138, and the overlap there, .967."""
+    _, overlap, capacity = _replica_maximum()
+    return capacity, overlap
+
+
+def _replica_load(t: float) -> float:
+    return (math.erf(t) / t - 2 / math.sqrt(math.pi) * math.exp(-t * t)) ** 2 / 2
+
+
+def _replica_maximum() -> tuple[float, float, float]:
+    """`t`, overlap and load at the capacity, by ternary search."""
+    low, high = 0.5, 4.0
+    for _ in range(100):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (left, high) if _replica_load(left) < _replica_load(right) else (low, right)
+    return low, math.erf(low), _replica_load(low)
+
+
+def _crossing(loads: tuple[float, ...], overlaps: np.ndarray, level: float) -> float:
+    """Where the overlap falls through `level` for good, between loads; NaN when it does not."""
+    above = np.nonzero(overlaps >= level)[0]
+    if not len(above) or above[-1] == len(loads) - 1:
+        return math.nan
+    i = int(above[-1]) + 1
+    part = (overlaps[i - 1] - level) / (overlaps[i - 1] - overlaps[i])
+    return loads[i - 1] + part * (loads[i] - loads[i - 1])
+
+
+def _interval(crossings: np.ndarray) -> tuple[float, float, float]:
+    if not np.isfinite(crossings).all():
+        return math.nan, math.nan, math.nan
+    mean, low, high = t_interval(crossings)
+    return float(mean), float(low), float(high)
