@@ -112,7 +112,7 @@ def new_machine(n_visible: int, n_hidden: int = 0, *, scale: float = 0.01, seed:
 
 
 def all_states(n: int) -> Tensor:
-    """`[2^n, n]` float64: every state of `n` spins, the last varying fastest; shared. Raises `ConfigError` beyond `MOST`."""
+    """`[2^n, n]` float64: every state of `n` spins, the last varying fastest. Raises `ConfigError` beyond `MOST`."""
     if not 1 <= n <= MOST:
         raise ConfigError(f"all states can be summed for 1 to {MOST} spins, got {n}; sample instead")
     return _all_states(n)

@@ -122,9 +122,11 @@ def measure_capacity(
         for number in range(n_seeds):
             generator = make_generator(seed, "hopfield patterns", number)
             patterns = torch.randint(2, (counts[-1], n), generator=generator).float() * 2 - 1
+            couplings, stored = torch.zeros(n, n), 0
             for i, count in enumerate(counts):
+                couplings, stored = couplings + hebb(patterns[stored:count]), count
                 starts = patterns[:count][-n_starts:]
-                final, _ = recall(hebb(patterns[:count]), starts)
+                final, _ = recall(couplings, starts)
                 overlap = (final * starts).mean(1)
                 overlaps[i, number], shares[i, number] = overlap.mean(), (overlap > RECALLED).double().mean()
     mean, low, high = t_interval(overlaps)
