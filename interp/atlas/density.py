@@ -62,8 +62,10 @@ def lay_grid(positions: np.ndarray) -> Grid | None:
         return None
     side = int(np.clip(2 ** np.ceil(np.log2(2 * np.sqrt(len(positions)))), 128, 512))
     step = extent / (side - 1)
+    border = side // 16  # room for outlines around what lies at the edge
+    low = low - border * step
     where = np.floor((positions - low) / step + 0.5).astype(np.int64)
-    shape = np.floor((high - low) / step + 0.5).astype(np.int64)[::-1] + 1
+    shape = np.floor((high - low) / step + 0.5).astype(np.int64)[::-1] + 1 + border
     inside = ((where >= 0) & (where < shape[::-1])).all(1)
     cell = np.where(inside, where[:, 1] * shape[1] + where[:, 0], -1)
     counts = np.bincount(cell[inside], minlength=int(shape.prod())).reshape(shape).astype(np.float64)

@@ -4,9 +4,9 @@ A wide bandwidth sees what the eye sees from afar, a narrow one what it sees up 
 peaks that stand out (`density`) are counted, and for each of the wanted numbers (6, 20, 60, ...) the bandwidth that
 comes nearest is taken: levels are found in the map, none is cut to a number. Then, from the finest level up,
 
-- a region is the part of its peak's basin that is not nearly empty,
-- and goes as a whole to the coarser region that holds most of its points: so every region lies in one of the next
-  coarser level, or in none.
+- a region is the largest connected part of its peak's basin that is not nearly empty,
+- and goes as a whole to the coarser region that holds most of its points, or to none if most lie between regions: so
+  every region lies in one of the next coarser level, or in none.
 
 A level that adds little to the coarser one is left out; a map with one peak has no regions.
 """
@@ -96,9 +96,9 @@ def nest(grid: Grid, chosen: list[Peaks]) -> list[Level]:
     levels: list[Level] = []
     finer = None
     for peaks in reversed(chosen):
-        cells = cut_empty(grid, peaks)
+        cells = one_piece(grid, cut_empty(grid, peaks))
         if finer is not None:
-            home = np.append(homes(grid, finer, peaks), NONE)
+            home = np.append(homes(grid, finer, cells), NONE)
             cells = np.where(finer == NONE, cells, home[finer])
         cells = by_size(grid, cells)
         levels.append(Level(cells, peaks.seen, peaks.bandwidth * grid.step))
@@ -120,13 +120,41 @@ def cut_empty(grid: Grid, peaks: Peaks) -> np.ndarray:
     return cells
 
 
-def homes(grid: Grid, finer: np.ndarray, coarse: Peaks) -> np.ndarray:
-    """`[n_finer]`: the coarse basin that holds most points of each finer region, `NONE` where no basin holds any."""
-    inside = (finer >= 0) & (coarse.basin >= 0)
-    n = int(finer.max(initial=NONE)) + 1
-    held = np.bincount(finer[inside] * coarse.n + coarse.basin[inside], grid.counts[inside], n * coarse.n)
-    held = held.reshape(n, coarse.n)
-    return np.where(held.max(1, initial=0) > 0, held.argmax(1), NONE) if coarse.n else np.full(n, NONE)
+def one_piece(grid: Grid, cells: np.ndarray) -> np.ndarray:
+    """The same regions, of each only the connected part (cells that touch) with most points."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    number = np.arange(cells.size).reshape(cells.shape)
+    pairs = []
+    for here, there in (
+        (np.s_[:, :-1], np.s_[:, 1:]),
+        (np.s_[:-1], np.s_[1:]),
+        (np.s_[:-1, :-1], np.s_[1:, 1:]),
+        (np.s_[:-1, 1:], np.s_[1:, :-1]),
+    ):
+        together = (cells[here] == cells[there]) & (cells[here] >= 0)
+        pairs.append(np.stack([number[here][together], number[there][together]]))
+    one, two = np.concatenate(pairs, axis=1)
+    graph = coo_matrix((np.ones(len(one), bool), (one, two)), shape=(cells.size, cells.size))
+    _, part = connected_components(graph, directed=False)
+    held = np.bincount(part, grid.counts.ravel())
+    region = np.full(len(held), NONE)
+    region[part] = cells.ravel()
+    order = np.lexsort((-held, region))
+    first = np.unique(region[order], return_index=True)[1]
+    keep = np.zeros(len(held), bool)
+    keep[order[first]] = True
+    return np.where(keep[part].reshape(cells.shape), cells, NONE)
+
+
+def homes(grid: Grid, finer: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """`[n_finer]`: the coarse region that holds most points of each finer one, `NONE` where most lie in none."""
+    inside = finer >= 0
+    n, m = int(finer.max(initial=NONE)) + 1, int(coarse.max(initial=NONE)) + 2  # the last stands for none
+    place = finer[inside] * m + coarse[inside] % m
+    home = np.bincount(place, grid.counts[inside], n * m).reshape(n, m).argmax(1)
+    return np.where(home == m - 1, NONE, home)
 
 
 def by_size(grid: Grid, cells: np.ndarray) -> np.ndarray:

@@ -10,13 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from interp.artifacts import write_table
-from interp.atlas.contours import outline
+from interp.atlas.contours import contains, outline
 from interp.atlas.hierarchy import NONE, Hierarchy, find_hierarchy
 from interp.atlas.labels import Tree, name_regions
 from interp.atlas.terms import forms_of_tokens, words_of_labels
 
 SUITS_THE_MAP = 20
 """The level whose number of regions is nearest to this suits a view of the whole map."""
+
+WITHIN = (1.0, 1.5, 2.0, np.inf)
+"""Bandwidths from a region's points to its outline, the first that holds `OUTLINED` of them in one ring."""
+OUTLINED = 0.95
 
 
 class Region(NamedTuple):
@@ -195,7 +199,22 @@ def _boxes(positions: np.ndarray, region: np.ndarray, n_regions: int) -> tuple[n
 
 
 def _contours(hierarchy: Hierarchy, level: int, n_regions: int) -> list[list[float]]:
-    grid, cells = hierarchy.grid, hierarchy.levels[level].cells
+    """Outlines around what of each region lies within a bandwidth of a point; within more where that falls apart."""
+    from scipy.ndimage import distance_transform_edt
+
+    grid, here = hierarchy.grid, hierarchy.levels[level]
     assert grid is not None
-    corner = (grid.x, grid.y)
-    return [outline(cells == r, corner=corner, step=grid.step).ravel().tolist() for r in range(n_regions)]
+    away = np.asarray(distance_transform_edt((grid.counts == 0) | (here.cells == NONE))) * grid.step / here.bandwidth
+    rows, columns = np.nonzero((grid.counts > 0) & (here.cells != NONE))
+    places = np.column_stack([grid.x + (columns + 0.5) * grid.step, grid.y + (rows + 0.5) * grid.step])
+    held, region = grid.counts[rows, columns], here.cells[rows, columns]
+    found = []
+    for r in range(n_regions):
+        mine, ring = region == r, np.zeros((0, 2))
+        for reach in WITHIN:
+            inside = (here.cells == r) & (away <= reach)
+            ring = outline(inside, corner=(grid.x, grid.y), step=grid.step)
+            if held[mine][contains(ring, places[mine])].sum() >= OUTLINED * held[mine].sum():
+                break
+        found.append(ring.ravel().tolist())
+    return found
