@@ -17,6 +17,7 @@ import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, html, set_props
 
 from dashboard import atlas_routes
+from dashboard.atlas_early import EarlyDash
 from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, failure
 from dashboard.context import Context, attach, current
@@ -58,7 +59,7 @@ def create_app(
         from dashboard.live import LiveModel
 
         live = LiveModel(workspace)
-    app = Dash(
+    app = EarlyDash(
         "dashboard",
         assets_folder=str(Path(__file__).parent / "assets"),
         use_pages=True,

@@ -1,5 +1,5 @@
 // The Dash component `workbench_atlas.AtlasMap`, and what the atlas page does in the browser alone. The view itself is in
-// assets/atlas/*.mjs, fetched as soon as the address says that a map will be shown.
+// assets/atlas/*.mjs; where the page began with a map (assets/atlas/early.mjs), that one is taken over.
 (function () {
   const { createElement, useEffect, useRef } = window.React;
   const none = () => window.dash_clientside.no_update;
@@ -7,9 +7,6 @@
   let loading = null;
   const load = () => (loading ??= import(new URL("atlas/view.mjs", ASSETS).href));
   const ASSETS = document.currentScript.src;
-
-  const named = location.pathname.match(/^\/atlas\/([^/]+)\/?$/);
-  if (named) load().then((view) => view.prefetch(`/atlas-data/${named[1]}`));
 
   function AtlasMap(props) {
     const place = useRef(null), view = useRef(null), latest = useRef(props);
@@ -19,7 +16,12 @@
       let gone = false;
       load().then(({ AtlasView, sourceAt }) => {
         if (gone) return;
-        view.current = new AtlasView(place.current, sourceAt(props.source), given(), (part) => latest.current.setProps(part));
+        const early = window.atlasEarly?.base === props.source ? window.atlasEarly.take() : null;
+        view.current = early?.view ?? new AtlasView(document.createElement("div"), sourceAt(props.source), given());
+        view.current.changed = (part) => latest.current.setProps(part);
+        view.current.moveTo(place.current);
+        view.current.set({ ...given(), ...early?.touched });
+        if (early) latest.current.setProps(early.touched); // what was done before the page was up
       });
       return () => {
         gone = true;
@@ -28,7 +30,7 @@
       };
     }, [props.source]);
     useEffect(() => view.current?.set(given()));
-    return createElement("div", { id: props.id, ref: place, className: "atlas" });
+    return createElement("div", { id: props.id, ref: place, className: "atlas-place" });
   }
 
   // The address follows the view; what is as at first is left out.

@@ -65,10 +65,10 @@ def picture(
     seen = (column >= -reach) & (column < width + reach) & (row >= -reach) & (row < height + reach) & (shown > 0)
     column, row, colours, shown = column[seen], row[seen], colours[seen], shown[seen]
     selecting = bool((shown == DIMMED).any())
-    weight = -np.log(1 - np.where(shown == BRIGHT, opacity, 0.3 * opacity)) * np.where(
+    weight = -np.log(1 - np.where(shown == BRIGHT, opacity, 0.38 * opacity + 0.04)) * np.where(
         (shown == BRIGHT) & selecting, 8.0, 1.0
     )
-    ink = np.where((shown == BRIGHT)[:, None], colours, 0.18 * colours + 0.82 * rgb(theme.noise))
+    ink = np.where((shown == BRIGHT)[:, None], colours, 0.2 * colours + 0.8 * rgb(theme.noise))
     sums = np.zeros((height * width, 4))
     for dy in range(-reach, reach + 1):
         for dx in range(-reach, reach + 1):

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from interp.workspace import Workspace
 MAX_NEIGHBOURS = 15
 MAX_TEXTS = 512
 MAX_CONTEXT = 400
+MAX_CELL_TEXTS = 6
 _CHUNK = 20_000
 
 
@@ -149,11 +151,30 @@ def largest_regions(workspace: Workspace, name: str, limit: int = 30) -> list[di
 
 
 def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """Cells of the finest grid of an activation atlas with their side in units of the map; none without one."""
+    """Grids of an activation atlas, coarse to fine: `{"grid", "side" (of a cell, in units of the map), "cells"}`."""
     if not (workspace.path("atlas", name) / "cells.parquet").is_file():
         return []
     path = workspace.table_path("atlas", name, "cells")
-    return workspace.query('select * from c order by grid, "row", "column"', c=path).to_pylist()
+    found = workspace.query('select * from c order by grid, "row", "column"', c=path).to_pylist()
+    grids = []
+    for grid, group in groupby(found, key=lambda cell: cell["grid"]):
+        rows = list(group)
+        shown = [
+            {key: cell[key] for key in ("x", "y", "size", "n")}
+            | {"texts": cell["texts"][:MAX_CELL_TEXTS], "coherence": _plain(cell.get("coherence", 1.0))}
+            for cell in rows
+        ]
+        grids.append({"grid": grid, "side": _side(rows), "cells": shown})
+    return grids
+
+
+def _side(rows: list[dict[str, Any]]) -> float:
+    """The side of a cell: how far apart the middles of two columns, or rows, are per step."""
+    for step, place in (("column", "x"), ("row", "y")):
+        first, last = min(rows, key=lambda c: c[step]), max(rows, key=lambda c: c[step])
+        if last[step] > first[step]:
+            return (last[place] - first[place]) / (last[step] - first[step])
+    return 1.0
 
 
 def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.ndarray) -> list[str]:

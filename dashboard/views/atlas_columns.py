@@ -85,7 +85,9 @@ def table(workspace: Workspace, name: str) -> Table:
 def columns(workspace: Workspace, name: str) -> list[Column]:
     """What points can be coloured by, regions first."""
     manifest, points = workspace.manifest("atlas", name), table(workspace, name)
-    return list(_columns(points, int(manifest.summary.get("n_levels") or 0), _value_name(manifest)))
+    levels = int(manifest.summary.get("n_levels") or 0)
+    n_regions = sum(manifest.summary.get("regions_per_level") or [])
+    return list(_columns(points, levels, "uint16" if n_regions < 65_535 else "int32", _value_name(manifest)))
 
 
 def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
@@ -159,10 +161,10 @@ def _value_name(manifest: Manifest) -> str:
 
 
 @lru_cache(maxsize=16)
-def _columns(points: Table, n_levels: int, value_name: str) -> tuple[Column, ...]:
+def _columns(points: Table, n_levels: int, width: str, value_name: str) -> tuple[Column, ...]:
     import pyarrow.types as types
 
-    found = [Column(f"level_{k}", "region", f"regions, level {k + 1}", _width(points, k)) for k in range(n_levels)]
+    found = [Column(f"level_{k}", "region", f"regions, level {k + 1}", width) for k in range(n_levels)]
     titles: dict[str, str] = {"density": "local density (rank)", "kept": "true neighbours kept", "value": value_name}
     for column in points.schema:
         if column.name in _NO_COLOURING or column.name.startswith("level_"):
@@ -176,10 +178,6 @@ def _columns(points: Table, n_levels: int, value_name: str) -> tuple[Column, ...
             if 0 < len(names) <= MAX_CATEGORIES:
                 found.append(Column(column.name, "category", title, "uint16", words, names, counts))
     return tuple(found)
-
-
-def _width(points: Table, level: int) -> str:
-    return "uint16" if points.numbers(f"level_{level}").max(initial=0) < 65_534 else "int32"
 
 
 def _categories(texts: "pa.ChunkedArray") -> tuple[list[str], list[int]]:
@@ -203,11 +201,16 @@ def _codes(points: Table, column: str, names: tuple[str, ...]) -> np.ndarray:
 @lru_cache(maxsize=48)
 def _column(path: Path, content_hash: str, name: str) -> "pa.ChunkedArray":
     """`content_hash` is in the key so that a rebuilt map is read anew."""
-    read = _read(path, lambda parquet: parquet.read_table(path, columns=["point", name] if name != "point" else [name]))
-    order = read["point"].to_numpy()
-    if not np.array_equal(order, np.arange(len(order))):
-        read = read.sort_by("point")
-    return read[name]
+    read = _read(path, lambda parquet: parquet.read_table(path, columns=[name]))[name]
+    order = _order(path, content_hash)
+    return read if order is None else read.take(order)
+
+
+@lru_cache(maxsize=8)
+def _order(path: Path, content_hash: str) -> np.ndarray | None:
+    """Which row holds each point; None when rows are in order, as ours are."""
+    point = _read(path, lambda parquet: parquet.read_table(path, columns=["point"]))["point"].to_numpy()
+    return None if np.array_equal(point, np.arange(len(point))) else np.argsort(point, kind="stable")
 
 
 @lru_cache(maxsize=48)

@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.browser
 
 DRAWN = ".atlas[data-prepared]"
+TAKEN = ".atlas-place > .atlas[data-prepared]"
 STATE = "JSON.parse(JSON.stringify(document.querySelector('.atlas').atlasView.state))"
 VIEW = "document.querySelector('.atlas').atlasView"
 POINT = f"""(id) => {{ const v = {VIEW}, box = v.root.getBoundingClientRect(), {{xy}} = v.points;
@@ -44,7 +45,7 @@ ZOOMED = f"""() => {{ const v = {VIEW}, {{camera, labels}} = v, found = []; let 
 
 def open_map(visit, address="/atlas/embeddings"):
     page = visit.open(address)
-    page.wait_for_selector(DRAWN)
+    page.wait_for_selector(TAKEN)
     return page
 
 
@@ -108,6 +109,7 @@ def test_wheel_zooms_about_the_pointer_and_a_drag_moves_the_map_with_it(visit):
     page.wait_for_function("!location.search.includes('at=')")
 
 
+@pytest.mark.slow
 def test_keys_move_and_zoom_and_escape_clears(visit):
     page = open_map(visit, "/atlas/embeddings?selection=region%3A4")
     page.locator(".atlas-live").focus()
@@ -187,6 +189,7 @@ def test_search_keeps_matches_bright_and_the_rest_in_sight(visit):
     page.wait_for_function(f"document.querySelector('#atlas-table-title').innerText.endsWith(': {found}')")
 
 
+@pytest.mark.slow
 def test_an_address_restores_colour_size_place_and_filter(visit):
     page = open_map(
         visit, "/atlas/embeddings?colour=kept&size=density&at=1%2C2%2C9&filter=kept%3A0.5%2C1&overlays=none"
@@ -223,7 +226,8 @@ def test_hostile_labels_are_words_in_the_tip_and_the_table(visit):
     page = open_map(visit)
     for point, shows in ((0, "<script>window.pwned=1</script>"), (1, "<img src=x"), (3, "שלום"), (8, "LLLL")):
         page.evaluate(
-            f"async (i) => {{ const v = {VIEW}, [t] = await v.source.texts([i]); v.tip.show(t, 200, 200, v.camera); }}",
+            f"""async (id) => {{ const view = {VIEW}, [text] = await view.source.texts([id]);
+                view.visitor.tip.show(text, 200, 200, view.camera); }}""",
             point,
         )
         assert shows in page.locator(".atlas-tip-label").inner_text()
@@ -233,6 +237,25 @@ def test_hostile_labels_are_words_in_the_tip_and_the_table(visit):
     page.wait_for_selector(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]")
     assert "<img" in page.locator(".wb-atlas-grid .ag-row[row-index='1'] [col-id=label]").inner_text()
     assert page.evaluate("window.pwned") is None
+    assert visit.errors == []
+
+
+def test_the_map_is_there_before_the_page_and_keeps_what_was_done_meanwhile(visit):
+    held = []
+    visit.page.route("**/_dash-layout", lambda route: held.append(route))  # the page around it is kept waiting
+    visit.page.goto(visit.base + "/atlas/embeddings?colour=kept")
+    visit.page.wait_for_selector(".atlas-early[data-prepared]")
+    early = visit.page.locator(".atlas").bounding_box()
+    visit.page.locator("[data-atlas=closer]").click()
+    visit.page.wait_for_function(f"{VIEW}.state.at !== ''")
+    zoom = visit.page.evaluate(CAMERA)["zoom"]
+    held[0].continue_()
+    visit.page.wait_for_selector(TAKEN)
+    assert visit.page.locator(".atlas").count() == 1
+    assert visit.page.evaluate(CAMERA)["zoom"] == pytest.approx(zoom, rel=0.02)
+    now = visit.page.locator(".atlas").bounding_box()
+    assert [now[side] for side in now] == pytest.approx([early[side] for side in now], abs=3)
+    visit.page.wait_for_function("location.search.includes('at=') && location.search.includes('colour=kept')")
     assert visit.errors == []
 
 

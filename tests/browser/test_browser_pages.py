@@ -62,6 +62,7 @@ def test_policy_stops_an_inline_script(visit):
         ("/feature/demp/3", "did you mean 'demo'"),
         ("/feature/demo/99999", "0 to 239"),
         ("/atlas/..%2f..%2fetc", "not a usable name"),
+        ("/atlas/embeddings?selection=region%3A999", "regions are 0 to 34"),
         ("/heads/smollm2-135m?head=L77H0", "unknown head"),
         ("/nowhere", "no page at this address"),
     ],
@@ -69,6 +70,7 @@ def test_policy_stops_an_inline_script(visit):
 def test_a_wrong_address_explains_itself_and_leads_back(visit, address, says):
     page = visit.open(address)
     assert says in page.locator(".wb-notice-error").inner_text()
+    assert page.locator(".atlas").count() == 0
     page.get_by_text("Back to the overview").click()
     page.wait_for_selector("h1:has-text('Overview')")
     assert visit.errors == []

@@ -20,17 +20,17 @@ export function thresholds(regions, levels) {
 /** The level whose regions suit a zoom; none coarser than the one that suits the whole map. */
 export const levelAt = (zoom, at, coarsest = 0) => Math.max(coarsest, at.filter((z) => zoom >= z).length);
 
-/** `{codes, column, ends | slots}` of a colouring; `column` is null for one colour. */
+/** `{codes, column, values, ends | slots}` of a colouring; `column` is null for one colour. */
 export async function coloured(name, data) {
   const column = data.about.columns.find((each) => each.name === name);
   if (!column) return { codes: new Uint8Array(data.n).fill(5), column: null };
   const values = await data.column(name);
   if (column.kind === "number") {
     const range = ends(values);
-    return { codes: scaleCodes(values, range), column, ends: range };
+    return { codes: scaleCodes(values, range), column, values, ends: range };
   }
   const slots = column.kind === "region" ? await regionSlots(data) : [0, ...column.names.map((_, i) => (i < data.palette ? i + 1 : 0))];
-  return { codes: categoryCodes(values, slots), column, slots };
+  return { codes: categoryCodes(values, slots), column, values, slots };
 }
 
 async function regionSlots(data) {

@@ -34,7 +34,7 @@ export class Controls {
     this.clear = element("button", { type: "button", class: "atlas-clear", hidden: true, onclick: () => on.clear() }, "clear");
     this.panel = element(
       "div", { class: "atlas-tools" }, this.colour.label, this.size.label,
-      element("span", { class: "wb-search" }, this.search), this.found, this.clear,
+      element("span", { class: "wb-search" }, this.search), element("span", { class: "atlas-outcome" }, this.found, this.clear),
     );
     this.modes = this.group("Mode", MODES, (name) => on.mode(name));
     const overlays = OVERLAYS.filter(([name]) => name !== "grid" || about.cells);

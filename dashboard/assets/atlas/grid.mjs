@@ -5,6 +5,19 @@ import { inside } from "./polygon.mjs";
 
 const PER_CELL = 4, MOST = 640;
 
+/** x0, y0, x1, y1 of all points. */
+export function boundsOf(xy) {
+  let x0 = Infinity, y0 = Infinity, x1 = -Infinity, y1 = -Infinity;
+  for (let i = 0; i < xy.length; i += 2) {
+    const x = xy[i], y = xy[i + 1];
+    if (x < x0) x0 = x;
+    if (x > x1) x1 = x;
+    if (y < y0) y0 = y;
+    if (y > y1) y1 = y;
+  }
+  return x0 <= x1 ? [x0, y0, x1, y1] : [0, 0, 1, 1];
+}
+
 export class Grid {
   /** @param {Float32Array} xy x0, y0, x1, y1, ...  @param {number[]} bounds of the points */
   constructor(xy, bounds) {

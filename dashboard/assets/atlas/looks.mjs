@@ -28,7 +28,7 @@ export function table(theme, opacity) {
   const colours = new Float32Array(256 * 4);
   const set = (code, colour, alpha) => {
     colours.set([...colour, alpha], 4 * code);
-    colours.set([...mix(colour, rgb(theme.noise), 0.82), Math.min(0.3, 0.3 * alpha + 0.03)], 4 * (code + DIMMED));
+    colours.set([...mix(colour, rgb(theme.noise), 0.8), 0.38 * alpha + 0.04], 4 * (code + DIMMED));
   };
   set(NONE, rgb(theme.noise), 0.6 * opacity);
   theme.categories.slice(0, CATEGORIES).forEach((colour, i) => set(1 + i, rgb(colour), opacity));

@@ -1,6 +1,7 @@
 // Two sheets over the points. Marks change with the view: contours, names, the selection's outline, the chosen point and
 // its true neighbours. The live sheet changes with the pointer: a ring, the region under it, a lasso being drawn.
 
+import { drawCells } from "./cells.mjs";
 import { drawContours } from "./density.mjs";
 import { drawLabels, shownLabels } from "./labels.mjs";
 
@@ -31,7 +32,7 @@ export class Overlay {
     if (scene.contours) drawContours(marks, scene.contours, camera, scene.theme);
     if (scene.outline) this.outline(marks, scene.outline, scene.theme);
     if (scene.chosen) this.neighbours(scene);
-    if (scene.cells) this.cells(scene);
+    if (scene.cells) drawCells(marks, scene.cells, camera, scene.theme);
     this.shown = scene.labels ? shownLabels(scene.labels, camera) : [];
     drawLabels(marks, this.shown, scene.theme);
   }
@@ -80,25 +81,6 @@ export class Overlay {
     context.lineWidth = inside ? 1 : 2;
     context.strokeStyle = inside ?? colour;
     context.stroke();
-  }
-
-  /** Cells of an activation atlas as boxes with the words that their mean activation writes. */
-  cells({ cells, theme }) {
-    const { marks, camera } = this;
-    marks.textAlign = "center";
-    marks.textBaseline = "middle";
-    for (const cell of cells) {
-      const side = cell.size * camera.zoom, x = camera.screenX(cell.x), y = camera.screenY(cell.y);
-      if (side < 4 || x < -side || y < -side || x > camera.width + side || y > camera.height + side) continue;
-      marks.fillStyle = theme.veil;
-      marks.fillRect(x - side / 2, y - side / 2, side, side);
-      marks.strokeStyle = theme.contour;
-      marks.strokeRect(x - side / 2, y - side / 2, side, side);
-      const lines = Math.min(cell.texts.length, Math.floor(side / 13));
-      marks.font = "11px ui-monospace, Menlo, Consolas, monospace";
-      marks.fillStyle = theme.text;
-      for (let i = 0; i < lines; i++) marks.fillText(`\u2068${cell.texts[i].trim().slice(0, 24)}\u2069`, x, y + (i - (lines - 1) / 2) * 13, side - 4);
-    }
   }
 
   /** The name under a place on the screen, if any. */

@@ -1,0 +1,43 @@
+// An activation atlas over the map: square cells, each with what the average of its activations says. Of several grids
+// the finest is drawn whose cells have room for words; a cell of unlike activations is pale, as its average stands for none.
+
+import { visible } from "./dom.mjs";
+
+const ROOM = 84; // pixels of a cell that words fit in
+const LINE = 13, PADDING = 4;
+const FONT = '11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
+
+/** The grid for a zoom: the finest with room, else the coarsest. */
+export function gridAt(grids, zoom) {
+  return grids.filter(({ side }) => side * zoom >= ROOM).pop() ?? grids[0] ?? null;
+}
+
+export function drawCells(context, grids, camera, theme) {
+  const grid = gridAt(grids, camera.zoom);
+  if (!grid) return;
+  context.font = FONT;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.lineWidth = 1;
+  for (const cell of grid.cells) {
+    const side = cell.size * grid.side * camera.zoom, x = camera.screenX(cell.x), y = camera.screenY(cell.y);
+    if (x < -side || y < -side || x > camera.width + side || y > camera.height + side) continue;
+    context.globalAlpha = 0.35 + 0.65 * Math.min(1, Math.max(0, 2 * (cell.coherence ?? 0)));
+    context.fillStyle = theme.veil;
+    context.strokeStyle = theme.contour;
+    context.fillRect(x - side / 2, y - side / 2, side, side);
+    context.strokeRect(x - side / 2, y - side / 2, side, side);
+    words(context, cell.texts, x, y, side - 2 * PADDING, theme);
+  }
+  context.globalAlpha = 1;
+}
+
+function words(context, texts, x, y, room, theme) {
+  const lines = texts.slice(0, Math.floor(room / LINE));
+  const letters = Math.floor(room / 6.7);
+  if (letters < 2) return;
+  lines.forEach((text, i) => {
+    context.fillStyle = i ? theme.muted : theme.text;
+    context.fillText(`\u2068${visible(text.trim() || text, letters)}\u2069`, x, y + (i - (lines.length - 1) / 2) * LINE);
+  });
+}

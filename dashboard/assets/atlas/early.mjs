@@ -1,0 +1,41 @@
+// The map before the dashboard: on /atlas it is drawn while the rest of the page still loads, where it will be; the
+// component takes it over (assets/atlas_component.js). dashboard/atlas_early.py puts this into the page.
+
+import { AtlasView, sourceAt } from "./view.mjs";
+
+const KEYS = { colour: "colour", size: "size", q: "search", filter: "filter", selection: "selection", at: "at" };
+
+/** What the address says, as the page will read it. */
+function fromAddress() {
+  const given = new URLSearchParams(location.search), state = {};
+  for (const [key, name] of Object.entries(KEYS)) if (given.get(key)) state[name] = given.get(key);
+  const point = Number.parseInt(given.get("point"), 10);
+  if (Number.isInteger(point)) state.point = point;
+  const overlays = given.get("overlays");
+  if (overlays) state.overlays = overlays.split(",").filter((each) => each !== "none");
+  return state;
+}
+
+function start(base) {
+  const root = document.createElement("div");
+  root.className = "atlas atlas-early";
+  document.body.append(root);
+  const view = new AtlasView(root, sourceAt(base), fromAddress()), touched = {};
+  view.changed = (part) => Object.assign(touched, part);
+  const leave = () => {
+    watch.disconnect();
+    window.atlasEarly = null;
+  };
+  const watch = new MutationObserver(() => {
+    const page = document.querySelector(".wb-page:not(.wb-waiting)");
+    if (!page || page.querySelector("#atlas-map")) return; // not there yet, or about to take the view over
+    leave();
+    view.close();
+  });
+  watch.observe(document.body, { childList: true, subtree: true });
+  window.atlasEarly = { base, take: () => (leave(), { view, touched }) };
+}
+
+const base = document.querySelector("link[data-atlas]")?.dataset.atlas;
+if (base && document.body) start(base);
+else if (base) document.addEventListener("readystatechange", () => start(base), { once: true });

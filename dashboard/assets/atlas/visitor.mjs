@@ -1,0 +1,183 @@
+// What a visitor does on the map, and the live sheet that answers: hover, click, lasso, modes, saving.
+
+import { numbersOf } from "./choice.mjs";
+import { HIDDEN } from "./looks.mjs";
+import { rounded, simplify } from "./polygon.mjs";
+import { csvOf, download, savePicture } from "./saving.mjs";
+import { Texts } from "./source.mjs";
+import { Tip } from "./tip.mjs";
+
+const REACH = 12; // pixels from the pointer within which a point is under it
+const STEP = 1.6; // of the zoom buttons
+
+export class Visitor {
+  constructor(view) {
+    this.view = view;
+    this.texts = new Texts(view.source);
+    this.tip = new Tip(view.root);
+    this.at = [0, 0];
+    this.point = -1; // under the pointer
+    this.label = this.region = this.path = null;
+    this.mode = "pan";
+  }
+
+  /** What gestures call. */
+  get gestures() {
+    return {
+      moved: () => this.view.moved(), rested: () => this.view.rested(),
+      hovered: (x, y) => this.hovered(x, y), left: () => this.hovered(-99, -99), clicked: (x, y, add) => this.clicked(x, y, add),
+      doubled: (x, y, out) => this.zoomAt(out ? 0.5 : 2, x, y), drawing: (path, kind) => this.drawing(path, kind),
+      drawn: (path, kind) => this.drawn(path, kind), cleared: () => this.clear(), opened: () => this.open(),
+    };
+  }
+
+  /** What the controls call. */
+  get controls() {
+    return {
+      change: (part) => this.view.change(part), mode: (mode) => this.setMode(mode), zoom: (how) => this.zoom(how),
+      toggle: (name) => this.toggle(name), clear: () => this.clear(), picture: () => this.savePicture(),
+      table: () => this.saveTable(), fullscreen: () => this.fullscreen(),
+    };
+  }
+
+  hovered(x, y) {
+    const { view } = this;
+    this.at = [x, y];
+    const outside = x < 0;
+    const point = outside ? -1 : this.pointAt(x, y);
+    const label = outside ? null : view.overlay.labelAt(x, y);
+    view.sheets.live.style.cursor = label || point >= 0 ? "pointer" : "";
+    if (point === this.point && label === this.label) return this.tip.follow(x, y, view.camera);
+    this.point = point;
+    this.label = label;
+    this.region = label?.region ?? this.regionOf(point);
+    view.invalidate("live");
+    if (point < 0) return this.tip.hide();
+    const show = (text) => point === this.point && this.tip.show(text, ...this.at, view.camera);
+    const known = this.texts.get(point);
+    if (known) show(known);
+    else this.texts.ask(point, show).catch((error) => view.fail(error));
+  }
+
+  /** The region that a point is coloured by. */
+  regionOf(point) {
+    const { column, values } = this.view.colouring;
+    return point >= 0 && column?.kind === "region" ? this.view.regionList[values[point] - 1] ?? null : null;
+  }
+
+  pointAt(x, y, reach = REACH) {
+    const { camera, points } = this.view;
+    const drawn = (id) => points.codes[id] !== HIDDEN;
+    return this.view.grid().nearest(camera.worldX(x), camera.worldY(y), reach / camera.zoom, drawn);
+  }
+
+  drawLive() {
+    const { view, point } = this;
+    view.overlay.drawLive({
+      theme: view.theme, hovered: point < 0 ? null : view.place(point), region: this.region?.contour,
+      path: this.path, closed: this.kind !== "lasso",
+    });
+  }
+
+  clicked(x, y, add) {
+    const label = this.view.overlay.labelAt(x, y);
+    if (label) return this.view.change({ selection: `region:${label.region.region}` });
+    const point = this.pointAt(x, y);
+    if (point < 0) return;
+    if (!add) return this.choose(point);
+    const now = numbersOf(this.view.state.selection, "points") ?? [];
+    const next = now.includes(point) ? now.filter((each) => each !== point) : [...now, point];
+    this.view.change({ selection: next.length ? `points:${next.join(",")}` : "" });
+  }
+
+  choose(point) {
+    this.view.change({ point, neighbours: [] });
+    this.texts.ask(point, (text) => this.view.say(`Chosen: ${text.label || `point ${point}`}`)).catch(() => {});
+  }
+
+  /** Enter: choose the point nearest to the middle; when it is chosen already, open it. */
+  open() {
+    const { width, height } = this.view.camera;
+    const point = this.pointAt(width / 2, height / 2, Math.max(width, height));
+    if (point < 0) return;
+    if (point !== this.view.state.point) return this.choose(point);
+    this.view.changed({ opened: point });
+  }
+
+  drawing(path, kind) {
+    this.path = path;
+    this.kind = kind;
+    this.tip.hide();
+    this.view.invalidate("live");
+  }
+
+  /** A lasso, rectangle or box is done: `path` in pixels of the screen. */
+  drawn(path, kind) {
+    this.drawing(null);
+    if (path.length < 6) return;
+    const { camera } = this.view;
+    const world = (corners) => corners.map((v, i) => (i % 2 ? camera.worldY(v) : camera.worldX(v)));
+    if (kind === "lasso") return this.view.change({ selection: `lasso:${rounded(world(simplify(path, 1.2)))}` });
+    const [ax, ay, , , bx, by] = world(path);
+    const box = [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
+    if (kind === "rectangle") return this.view.change({ selection: `box:${rounded(box)}` });
+    camera.show(...box);
+    this.setMode("pan");
+    this.view.moved();
+    this.view.rested();
+  }
+
+  clear() {
+    if (this.path) return this.drawing(null);
+    this.view.change({ selection: "", search: "", filter: "", point: null, neighbours: [] });
+    this.view.say("Nothing is selected");
+  }
+
+  setMode(mode) {
+    this.mode = this.view.gestures.mode = mode;
+    this.view.root.dataset.mode = mode;
+    this.view.told();
+  }
+
+  zoom(how) {
+    const { camera } = this.view;
+    if (how !== "all") return this.zoomAt(how === "closer" ? STEP : 1 / STEP, camera.width / 2, camera.height / 2);
+    camera.fit();
+    this.view.moved();
+    this.view.rested();
+  }
+
+  zoomAt(factor, x, y) {
+    this.view.camera.zoomAt(factor, x, y);
+    this.view.moved();
+    this.view.rested();
+  }
+
+  toggle(name) {
+    const { overlays } = this.view.state;
+    this.view.change({ overlays: overlays.includes(name) ? overlays.filter((each) => each !== name) : [...overlays, name] });
+  }
+
+  fullscreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else this.view.root.requestFullscreen?.();
+  }
+
+  savePicture() {
+    const { view } = this;
+    view.drawPoints(false);
+    const points = view.renderer.how === "picture" ? view.image : view.sheets.points;
+    return savePicture([points, view.sheets.marks], view.theme.surface, view.about.name);
+  }
+
+  /** The bright points as CSV: from the server, or written here where there is none. */
+  async saveTable() {
+    const { view } = this;
+    const name = `${view.about.name}.csv`, address = view.source.csv(view.asked());
+    if (address) return download(address, name);
+    const bright = (i) => (!view.marked || view.marked[i]) && (!view.kept || view.kept[i]);
+    const ids = Array.from({ length: view.n }, (_, i) => i).filter(bright);
+    const text = csvOf(await view.source.texts(ids), view.points.xy);
+    download(URL.createObjectURL(new Blob([text], { type: "text/csv" })), name);
+  }
+}
