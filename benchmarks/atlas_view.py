@@ -188,9 +188,9 @@ def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
 
     rng = np.random.default_rng(seed)
     blot = rng.choice(60, n, p=rng.dirichlet(np.full(60, 3.0)))
-    angle = np.arange(60) * 2.399963
+    angle = np.arange(60) % 12 * 2.399963  # the golden angle
     groups = 9 * np.sqrt((np.arange(60) % 12 + 0.5) / 12)
-    centres = groups[:, None] * np.stack([np.cos(angle % 12), np.sin(angle % 12)], 1) + rng.normal(0, 1.1, (60, 2))
+    centres = groups[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) + rng.normal(0, 1.1, (60, 2))
     xy = (centres[blot] + rng.normal(0, 1, (n, 2)) * rng.uniform(0.15, 0.6, 60)[blot, None]).astype(np.float32)
     fine = np.where(rng.random(n) < 0.04, -1, blot)
     coarse = np.where(fine < 0, -1, fine % 12)

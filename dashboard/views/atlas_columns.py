@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_CATEGORIES = 4096
-_NO_COLOURING = {"point", "x", "y", "item", "label", "context"}
+_NO_COLOURING = {"point", "x", "y", "item", "label", "context", "cluster"}  # `cluster`: in maps of before regions
 _ABOUT = {
     "density": "share of points with fewer others around them",
     "kept": "share of its true neighbours that are near it on the map",

@@ -80,10 +80,17 @@ def test_a_click_shows_a_points_true_neighbours_and_one_leads_on(visit):
 
 
 @pytest.mark.slow
-def test_the_feature_of_a_point_opens_by_its_link_and_by_enter(visit):
+def test_the_feature_of_a_point_opens_by_its_link_a_second_click_and_enter(visit):
     page = open_map(visit, "/atlas/demo-features?point=57")
     page.get_by_text("Open the feature").click()
     page.wait_for_url(re.compile(r"/feature/demo/57"))
+    page = open_map(visit, "/atlas/demo-features")
+    point = lonely(page)
+    for _ in range(2):  # a click chooses, another opens
+        page.mouse.click(*page.evaluate(POINT, point))
+        page.wait_for_function(f"{VIEW}?.state.point === {point} || location.pathname.startsWith('/feature')")
+        page.wait_for_timeout(500)
+    page.wait_for_url(re.compile(rf"/feature/demo/{point}"))
     page = open_map(visit, "/atlas/demo-features")
     page.locator(".atlas-live").focus()
     page.keyboard.press("Enter")

@@ -206,6 +206,20 @@ def test_a_map_without_regions_is_coloured_by_a_number(tmp_path):
     assert atlas.point(workspace, "embeddings", 3)["region"] == ""
 
 
+def test_cells_come_by_grid_with_the_side_that_their_middles_say(workspace, get):
+    import pyarrow.parquet as parquet
+
+    rows = parquet.read_table(workspace.table_path("atlas", "embeddings", "cells")).to_pylist()
+    grids = json.loads(get("embeddings/cells.json").data)
+    assert [grid["grid"] for grid in grids] == sorted({row["grid"] for row in rows})
+    assert sum(len(grid["cells"]) for grid in grids) == len(rows)
+    assert grids[0]["side"] == pytest.approx(2 * grids[1]["side"], rel=0.02)
+    mine = [row for row in rows if row["grid"] == grids[0]["grid"]]
+    x, column = (np.array([row[key] for row in mine]) for key in ("x", "column"))
+    assert np.ptp(x) == pytest.approx(np.ptp(column) * grids[0]["side"], rel=0.02)
+    assert get("demo-features/cells.json").data == b"[]"
+
+
 def test_a_rebuilt_map_is_read_anew(tmp_path):
     root = tmp_path / "ws"
     assert table(build(root, n_points=30, n_features=40), "embeddings").n == 30

@@ -3,13 +3,21 @@
 
 import { visible } from "./dom.mjs";
 
-const ROOM = 84; // pixels of a cell that words fit in
+const ROOM = 104; // pixels of a cell that words fit in
 const LINE = 13, PADDING = 4;
 const FONT = '11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
 
 /** The grid for a zoom: the finest with room, else the coarsest. */
 export function gridAt(grids, zoom) {
   return grids.filter(({ side }) => side * zoom >= ROOM).pop() ?? grids[0] ?? null;
+}
+
+/** The cell under a place of the world, if any. */
+export function cellAt(grids, zoom, x, y) {
+  const grid = gridAt(grids, zoom);
+  if (!grid) return null;
+  const under = ({ x: cx, y: cy, size }) => 2 * Math.max(Math.abs(x - cx), Math.abs(y - cy)) <= size * grid.side;
+  return grid.cells.find(under) ?? null;
 }
 
 export function drawCells(context, grids, camera, theme) {
@@ -22,10 +30,11 @@ export function drawCells(context, grids, camera, theme) {
   for (const cell of grid.cells) {
     const side = cell.size * grid.side * camera.zoom, x = camera.screenX(cell.x), y = camera.screenY(cell.y);
     if (x < -side || y < -side || x > camera.width + side || y > camera.height + side) continue;
-    context.globalAlpha = 0.35 + 0.65 * Math.min(1, Math.max(0, 2 * (cell.coherence ?? 0)));
+    context.globalAlpha = 1;
     context.fillStyle = theme.veil;
     context.strokeStyle = theme.contour;
     context.fillRect(x - side / 2, y - side / 2, side, side);
+    context.globalAlpha = 0.5 + 0.5 * Math.min(1, Math.max(0, 2 * (cell.coherence ?? 0)));
     context.strokeRect(x - side / 2, y - side / 2, side, side);
     words(context, cell.texts, x, y, side - 2 * PADDING, theme);
   }

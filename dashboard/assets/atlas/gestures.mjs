@@ -32,7 +32,6 @@ export class Gestures {
 
   down(event) {
     if (event.button !== 0) return;
-    this.target.focus({ preventScroll: true });
     this.target.setPointerCapture(event.pointerId);
     const [x, y] = this.at(event);
     this.fingers.set(event.pointerId, [x, y]);

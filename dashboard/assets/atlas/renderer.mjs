@@ -146,7 +146,8 @@ export class Renderer {
     this.setColours(scene.colours);
     const sx = (2 * camera.zoom) / camera.width, sy = (2 * camera.zoom) / camera.height;
     gl.uniform4f(program.view, sx, sy, -camera.x * sx, -camera.y * sy);
-    gl.uniform1f(program.diameter, (2 * scene.radius * canvas.width) / camera.width);
+    const stand = Math.min(2, (n / drawn) ** 0.2); // those drawn stand for those left out
+    gl.uniform1f(program.diameter, (2 * scene.radius * stand * canvas.width) / camera.width);
     for (const pass of scene.selecting ? [0, 1] : [2]) {
       gl.uniform1i(program.pass, pass);
       gl.drawArrays(gl.POINTS, 0, drawn);

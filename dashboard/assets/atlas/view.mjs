@@ -303,11 +303,16 @@ export class AtlasView {
     const on = (name) => state.overlays.includes(name);
     const valid = (id) => Number.isInteger(id) && id >= 0 && id < this.n;
     this.overlay.drawMarks({
-      theme, labels: on("labels") && !(on("grid") && this.cellList) ? this.labels : null, contours: on("contours") ? this.contours : null,
+      theme, labels: on("labels") && !this.cells ? this.labels : null, contours: on("contours") ? this.contours : null,
       outline: cornersOf(state.selection), chosen: valid(state.point) ? this.place(state.point) : null,
-      near: (state.neighbours ?? []).filter(valid).map((id) => this.place(id)), cells: on("grid") ? this.cellList : null,
+      near: (state.neighbours ?? []).filter(valid).map((id) => this.place(id)), cells: this.cells,
     });
     this.minimap.draw(on("minimap") && Boolean(this.density));
+  }
+
+  /** The grids of averages while they are shown, else null. */
+  get cells() {
+    return this.state.overlays.includes("grid") ? this.cellList ?? null : null;
   }
 
   /** Where a point lies in the world. */

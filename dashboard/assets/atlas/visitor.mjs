@@ -1,5 +1,6 @@
 // What a visitor does on the map, and the live sheet that answers: hover, click, lasso, modes, saving.
 
+import { cellAt } from "./cells.mjs";
 import { numbersOf } from "./choice.mjs";
 import { HIDDEN } from "./looks.mjs";
 import { rounded, simplify } from "./polygon.mjs";
@@ -43,6 +44,7 @@ export class Visitor {
   hovered(x, y) {
     const { view } = this;
     this.at = [x, y];
+    if (view.cells) return this.hoveredCell(x, y);
     const outside = x < 0;
     const point = outside ? -1 : this.pointAt(x, y);
     const label = outside ? null : view.overlay.labelAt(x, y);
@@ -57,6 +59,16 @@ export class Visitor {
     const known = this.texts.get(point);
     if (known) show(known);
     else this.texts.ask(point, show).catch((error) => view.fail(error));
+  }
+
+  /** Over a grid of averages the words of a cell take the place of a point's. */
+  hoveredCell(x, y) {
+    const { camera, cells } = this.view;
+    const cell = cellAt(cells, camera.zoom, camera.worldX(x), camera.worldY(y));
+    if (!cell) return this.tip.hide();
+    const [label, ...rest] = cell.texts;
+    const values = [["points", cell.n], ["coherence", cell.coherence]];
+    this.tip.show({ point: -1, label, context: rest.join("\u2002"), values }, x, y, camera);
   }
 
   /** The region that a point is coloured by. */
@@ -84,7 +96,7 @@ export class Visitor {
     if (label) return this.view.change({ selection: `region:${label.region.region}` });
     const point = this.pointAt(x, y);
     if (point < 0) return;
-    if (!add) return this.choose(point);
+    if (!add) return point === this.view.state.point ? this.view.changed({ opened: point }) : this.choose(point);
     const now = numbersOf(this.view.state.selection, "points") ?? [];
     const next = now.includes(point) ? now.filter((each) => each !== point) : [...now, point];
     this.view.change({ selection: next.length ? `points:${next.join(",")}` : "" });
