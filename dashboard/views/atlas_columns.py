@@ -59,14 +59,14 @@ class Table:
     @property
     def n(self) -> int:
         """Number of points."""
-        return _read(self.path, lambda parquet: parquet.ParquetFile(self.path).metadata.num_rows)
+        return _shape(self.path, self.content_hash)[0]
 
     @property
     def schema(self) -> "pa.Schema":
         """Names and types of the columns."""
-        return _read(self.path, lambda parquet: parquet.read_schema(self.path))
+        return _shape(self.path, self.content_hash)[1]
 
-    def column(self, name: str) -> "pa.ChunkedArray":
+    def column(self, name: str) -> "pa.Array":
         """One column by point number. Raises `UnknownNameError`."""
         if name not in self.schema.names:
             raise UnknownNameError("column", name, self.schema.names)
@@ -180,7 +180,7 @@ def _columns(points: Table, n_levels: int, width: str, value_name: str) -> tuple
     return tuple(found)
 
 
-def _categories(texts: "pa.ChunkedArray") -> tuple[list[str], list[int]]:
+def _categories(texts: "pa.Array") -> tuple[list[str], list[int]]:
     """Distinct texts, the most frequent first, and how often each occurs."""
     found = [(row["values"], row["counts"]) for row in texts.value_counts().to_pylist() if row["values"]]
     found.sort(key=lambda row: (-row[1], row[0]))
@@ -195,13 +195,20 @@ def _codes(points: Table, column: str, names: tuple[str, ...]) -> np.ndarray:
     index = compute.call_function(
         "index_in", [points.column(column)], compute.SetLookupOptions(pa.array(names, pa.string()))
     )
-    return (compute.fill_null(index, -1).to_numpy() + 1).astype(np.uint16)
+    return (compute.fill_null(index, -1).to_numpy(zero_copy_only=False) + 1).astype(np.uint16)
+
+
+@lru_cache(maxsize=16)
+def _shape(path: Path, content_hash: str) -> "tuple[int, pa.Schema]":
+    """How many points, and the names and types of their columns."""
+    footer = _read(path, lambda parquet: parquet.ParquetFile(path))
+    return footer.metadata.num_rows, footer.schema_arrow
 
 
 @lru_cache(maxsize=48)
-def _column(path: Path, content_hash: str, name: str) -> "pa.ChunkedArray":
+def _column(path: Path, content_hash: str, name: str) -> "pa.Array":
     """`content_hash` is in the key so that a rebuilt map is read anew."""
-    read = _read(path, lambda parquet: parquet.read_table(path, columns=[name]))[name]
+    read = _read(path, lambda parquet: parquet.read_table(path, columns=[name]))[name].combine_chunks()
     order = _order(path, content_hash)
     return read if order is None else read.take(order)
 
@@ -215,7 +222,7 @@ def _order(path: Path, content_hash: str) -> np.ndarray | None:
 
 @lru_cache(maxsize=48)
 def _numbers(path: Path, content_hash: str, name: str) -> np.ndarray:
-    values = _column(path, content_hash, name).to_numpy()
+    values = _column(path, content_hash, name).to_numpy(zero_copy_only=False)
     return values.astype(np.float32) if values.dtype.kind == "f" else values.astype(np.int32)
 
 

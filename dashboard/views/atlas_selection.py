@@ -139,7 +139,7 @@ def _matches(points: Table, needle: str) -> np.ndarray:
     import pyarrow.compute as compute
 
     found = compute.call_function("match_substring", [_lowered(points)], compute.MatchSubstringOptions(needle))
-    return compute.fill_null(found, False).to_numpy().astype(bool)
+    return compute.fill_null(found, False).to_numpy(zero_copy_only=False).astype(bool)
 
 
 @lru_cache(maxsize=4)
