@@ -1,0 +1,145 @@
+"""Modular addition: measures on logits whose frequencies are planted, training against a plain loop, and grokking."""
+
+import numpy as np
+import pytest
+import torch
+
+from interp.dynamics.fourier import gini, key_frequencies, measure_progress, pair_waves, shares, token_waves
+from interp.dynamics.grokking import describe_grokking, find_phases
+from interp.dynamics.modular import (
+    ModularConfig,
+    all_logits,
+    answers,
+    initial_parameters,
+    pair_losses,
+    train_modular,
+    training_pairs,
+)
+from interp.errors import ConfigError
+
+SMALL = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))
+
+
+def test_waves_are_an_orthonormal_basis():
+    waves = token_waves(11).flatten(0, 1)
+    torch.testing.assert_close(waves @ waves.T, torch.eye(10, dtype=torch.float64))
+    pairs = pair_waves(11).flatten(0, 1)
+    torch.testing.assert_close(pairs @ pairs.T, torch.eye(10, dtype=torch.float64))
+
+
+def test_pairs_are_trained_with_their_mirror_or_not_at_all():
+    config = ModularConfig()
+    for pairs in training_pairs(config):
+        chosen = set(pairs.tolist())
+        assert len(chosen) == len(pairs)
+        mirrored = {(pair % config.p) * config.p + pair // config.p for pair in chosen}
+        assert mirrored == chosen
+        assert len(pairs) == pytest.approx(config.train_fraction * config.p**2, rel=0.01)
+
+
+def test_the_tables_compute_what_a_transformer_written_out_computes():
+    parameters = {name: value.double() for name, value in initial_parameters(SMALL).items()}
+    pairs = torch.tensor([[0, 13, 120], [7, 60, 61]])
+    found = all_logits(parameters, SMALL, pairs)
+    for seed in range(2):
+        w = {name: value[seed] for name, value in parameters.items()}
+        for at, pair in enumerate(pairs[seed].tolist()):
+            x = w["W_E"][torch.tensor([pair // 11, pair % 11, 11])] + w["W_pos"]
+            z = torch.zeros(16, dtype=torch.float64)
+            for head in range(2):
+                q, k, v = (x @ w[f"W_{side}"][:, head] for side in "QKV")
+                pattern = (q[2] @ k.T / 8**0.5).softmax(-1)
+                z = z + pattern @ v @ w["W_O"][head]
+            resid = x[2] + z
+            resid = resid + torch.relu(resid @ w["W_in"]) @ w["W_out"]
+            torch.testing.assert_close(found[seed, at], resid @ w["W_U"])
+
+
+def test_seeds_beside_each_other_are_the_seeds_alone():
+    both = list(train_modular(SMALL))
+    alone = list(train_modular(ModularConfig(**{**vars(SMALL), "seeds": (1,)})))
+    for two, one in zip(both, alone, strict=True):
+        assert two.epoch == one.epoch
+        torch.testing.assert_close(two.parameters["W_E"][1], one.parameters["W_E"][0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(two.test_loss[1], one.test_loss[0], atol=1e-5, rtol=1e-4)
+
+
+def planted(config: ModularConfig, keys: list[int], strength: float) -> torch.Tensor:
+    a, b, c = torch.meshgrid(*[torch.arange(config.p, dtype=torch.float64)] * 3, indexing="ij")
+    logits = sum(torch.cos(2 * torch.pi * k * (a + b - c) / config.p) for k in keys)
+    return strength * logits.reshape(1, config.p**2, config.p)  # type: ignore[union-attr]
+
+
+def test_planted_frequencies_are_read_off_the_logits(monkeypatch: pytest.MonkeyPatch):
+    config = ModularConfig(p=13, d_model=16, n_heads=2, seeds=(0,))
+    logits = planted(config, [2, 5], 20.0)
+    monkeypatch.setattr("interp.dynamics.fourier.all_logits", lambda *_: logits)
+    parameters = initial_parameters(config)
+    share, _ = shares(parameters, config)
+    assert key_frequencies(share) == [[2, 5]]
+    torch.testing.assert_close(share[0, [1, 4]], torch.tensor([0.5, 0.5], dtype=torch.float64))
+    found = measure_progress(parameters, config, [[2, 5]])
+    torch.testing.assert_close(found.restricted_loss, pair_losses(logits, config).mean(1))
+    torch.testing.assert_close(found.excluded_loss, torch.log(torch.tensor([13.0], dtype=torch.float64)))
+    half = measure_progress(parameters, config, [[2]])
+    assert found.restricted_loss < half.restricted_loss < half.excluded_loss + 5
+
+
+def test_random_logits_have_no_key_frequencies():
+    config = ModularConfig(seeds=(0, 1, 2))
+    logit_share, embedding_share = shares(initial_parameters(config), config)
+    assert key_frequencies(logit_share) == [[], [], []]
+    assert float(embedding_share.sum(1).mean()) == pytest.approx(1)
+    assert float(embedding_share.max()) < 0.12
+
+
+def test_gini_of_equal_values_is_zero_and_of_one_is_nearly_one():
+    assert float(gini(torch.ones(10))) == pytest.approx(0, abs=1e-6)
+    assert float(gini(torch.eye(10)[0])) == pytest.approx(0.9)
+
+
+def test_phases_need_a_gap():
+    epochs = np.arange(0, 100, 10)
+    ramp = np.linspace(0, 1, 10)
+    assert not find_phases(epochs, ramp, ramp).grokked, "what generalises as it learns does not grok"
+    late = np.array([0, 0, 0, 0, 0, 0, 0.5, 0.9, 1, 1])
+    found = find_phases(epochs, np.minimum(1, ramp * 4), late)
+    assert found.grokked
+    assert (found.memorised, found.generalising, found.generalised) == (30, 60, 80)
+    assert not find_phases(epochs, np.minimum(1, ramp * 4), 0 * late).grokked
+
+
+def test_a_modulus_that_is_no_prime_is_refused():
+    for wrong in ({"p": 36}, {"train_fraction": 1.0}, {"n_heads": 5}, {"epochs": 0}):
+        with pytest.raises(ConfigError):
+            ModularConfig(**wrong)
+    assert int(answers(ModularConfig(p=5, seeds=(0,)), None, 1)[0, 24]) == 3
+
+
+@pytest.mark.slow
+def test_three_seeds_grok_by_frequencies_that_embedding_and_logits_agree_on():
+    config = ModularConfig()
+    found = describe_grokking(list(train_modular(config)), config)
+    for seed, phases in enumerate(found.phases):
+        assert phases.grokked, phases
+        assert phases.gap is not None
+        assert phases.gap >= 2 * config.log_every, "training accuracy above .99 while test accuracy is below .3"
+        change = found.circuit_forms_unseen(seed)
+        assert change is not None
+        assert change[0] < -0.3, "the restricted loss falls while nothing shows"
+        assert 1 <= len(found.keys[seed]) <= 6
+        assert set(found.keys[seed]) <= set(found.embedding_keys[seed])
+        assert found.logit_share[-1, seed].sum() > 0.9
+        assert found.curves["restricted_loss"][-1, seed] < 0.2
+        assert found.curves["excluded_loss"][-1, seed] > 3
+        assert found.curves["gini"][-1, seed] > 2 * found.curves["gini"][0, seed]
+
+
+@pytest.mark.slow
+def test_without_weight_decay_it_memorises_and_stays_there():
+    config = ModularConfig(weight_decay=0.0, epochs=500, log_every=50)
+    found = describe_grokking(list(train_modular(config)), config)
+    for phases in found.phases:
+        assert phases.memorised is not None
+        assert phases.generalising is None
+        assert not phases.grokked

@@ -1,0 +1,61 @@
+"""Transitions are found where they were planted, and nowhere else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.dynamics.transitions import find_transition, first_at
+from interp.errors import ConfigError, NonFiniteError
+
+STEPS = np.arange(0, 1500, 25)
+
+
+def logistic(middle: float, width: float, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    return low + (high - low) / (1 + np.exp(-(STEPS - middle) / width))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    middle=st.floats(350, 1100),
+    width=st.floats(5, 60),
+    low=st.floats(-3, 3),
+    way=st.floats(0.5, 4),
+    down=st.booleans(),
+    seed=st.integers(0, 50),
+)
+def test_a_planted_change_is_found_where_it_is(middle, width, low, way, down, seed):  # fmt: skip
+    noise = np.random.default_rng(seed).normal(0, 0.01 * way, len(STEPS))
+    found = find_transition(STEPS, logistic(middle, width, low, low - way if down else low + way) + noise)
+    assert found.found, found.reason
+    assert found.middle == pytest.approx(middle, abs=30)
+    assert found.onset == pytest.approx(middle - np.log(9) * width, abs=45)
+    assert found.end == pytest.approx(middle + np.log(9) * width, abs=45)
+
+
+def test_noise_a_line_and_a_slow_curve_are_no_transitions():
+    flat = [find_transition(STEPS, np.random.default_rng(seed).normal(size=len(STEPS))) for seed in range(40)]
+    assert sum(found.found for found in flat) <= 1
+    line = find_transition(STEPS, 0.002 * STEPS)
+    assert not line.found
+    assert "gradual" in line.reason
+    assert not find_transition(STEPS, logistic(750, 300)).found
+    assert not find_transition(STEPS, np.ones(len(STEPS))).found
+
+
+def test_a_curve_that_comes_back_has_its_onset_where_it_goes_for_good():
+    curve = logistic(900, 20)
+    curve[8:11] = 0.8  # a spike
+    found = find_transition(STEPS, curve)
+    assert found.middle == pytest.approx(900, abs=15)
+
+
+def test_what_is_no_curve_is_refused():
+    with pytest.raises(ConfigError, match="8 measurements"):
+        find_transition(STEPS[:5], STEPS[:5])
+    with pytest.raises(ConfigError, match="rising"):
+        find_transition(STEPS[::-1], STEPS)
+    with pytest.raises(NonFiniteError, match="step 50"):
+        find_transition(STEPS, np.where(STEPS == 50, np.nan, 1.0))
+    assert first_at(STEPS, STEPS, 100) == 100
+    assert first_at(STEPS, STEPS, 1e9) is None
