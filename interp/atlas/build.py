@@ -24,7 +24,7 @@ from interp.atlas.layout import METHODS, Layout, lay_out
 from interp.atlas.neighbours import METRICS, check_vectors
 from interp.atlas.place import place_points
 from interp.atlas.quality import kept_neighbours, measure_quality
-from interp.atlas.regions import find_regions, summarise_regions, write_regions
+from interp.atlas.regions import NO_REGIONS, find_regions, summarise_regions, write_regions
 from interp.atlas.sources import AtlasSource, joined
 from interp.atlas.tables import read_positions, summarise, write_neighbours, write_points
 from interp.errors import ConfigError, MismatchError, UnknownNameError
@@ -164,6 +164,7 @@ def finish(
     write_neighbours(draft.path, near, given.vectors, metric)
     grids = [] if given.readout is None else write_cells(draft.path, layout.positions, given.vectors, given.readout)
     summary = summarise(given, layout, found, quality, settings.n_neighbors, n_given=n_given)
+    summary["notes"] += [] if regions.table else [NO_REGIONS]
     summary |= summarise_regions(regions) | {"grids": grids} | (more or {})
     return draft.finish(summary=summary, parents=given.parents | (parents or {}), threads=torch.get_num_threads())
 

@@ -18,6 +18,7 @@ from interp.atlas.terms import forms_of_tokens, words_of_labels
 SUITS_THE_MAP = 20
 """The level whose number of regions is nearest to this suits a view of the whole map."""
 
+NO_REGIONS = "no regions: no part of the map is denser than its surroundings by more than chance makes"
 WITHIN = (1.0, 1.5, 2.0, np.inf)
 """Bandwidths from a region's points to its outline, the first that holds `OUTLINED` of them in one ring."""
 OUTLINED = 0.95

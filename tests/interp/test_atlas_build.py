@@ -151,7 +151,8 @@ def test_equal_vectors_share_one_place_and_the_summary_says_so(tmp_path: Path):
     points = pq.read_table(tmp_path / "equal" / "points.parquet")
     assert set(points["x"].to_pylist()) == {0.0}
     assert "all vectors are equal" in manifest.summary["notes"][0]
-    assert manifest.summary["n_clusters"] == 0
+    assert manifest.summary["n_clusters"] == manifest.summary["n_levels"] == 0
+    assert any("no regions" in note for note in manifest.summary["notes"])
 
 
 def test_repeated_and_zero_vectors_are_mapped(tmp_path: Path):

@@ -108,8 +108,10 @@ def describe_frame(frame: dict[str, Any], null: dict[str, float]) -> str:
 
 
 def describe_map(summary: dict) -> str:
-    """How many points, how many clusters, and how far the map can be trusted."""
-    size = f"{summary['n_points']:,} points in {summary['n_clusters']:,} clusters"
+    """How many points, regions per zoom level and grids of cells, and how far the map can be trusted."""
+    levels = " / ".join(f"{n:,}" for n in summary["regions_per_level"]) or "no"
+    grids = f", cells {' / '.join(map(str, summary['grids']))} a side" if summary["grids"] else ""
+    size = f"{summary['n_points']:,} points in {levels} regions{grids}"
     if summary["recall_at_15"] is None:
         return f"{size}; {'; '.join(summary['notes'])}"
     return (
