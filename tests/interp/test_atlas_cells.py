@@ -182,6 +182,23 @@ def test_the_table_holds_every_grid_and_hostile_texts_as_text(tmp_path: Path):
     assert sum(row["n"] for row in rows if row["grid"] == 8) == 2000
 
 
+def test_the_table_is_the_same_to_the_bit_for_any_number_of_threads(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    positions, vectors = rng.normal(size=(4000, 2)), torch.from_numpy(rng.normal(size=(4000, 96))).float()
+    readout = NearestReadout("tokens", vectors, [str(i) for i in range(4000)])
+    before, tables = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            folder = tmp_path / str(threads)
+            folder.mkdir()
+            write_cells(folder, positions, vectors, readout)
+            tables.append((folder / "cells.parquet").read_bytes())
+    finally:
+        torch.set_num_threads(before)
+    assert tables[0] == tables[1]
+
+
 def test_one_place_far_points_and_too_few_points(tmp_path: Path):
     readout = NearestReadout("tokens", torch.eye(3), ["a", "b", "c"])
     assert write_cells(tmp_path, np.zeros((1, 2)), torch.ones(1, 3), readout) == []

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from interp.atlas.approximate import find_neighbours
 from interp.atlas.contours import area, contains, outline, rings
-from interp.atlas.density import climb, join, saddles
-from interp.atlas.hierarchy import NONE, find_hierarchy
+from interp.atlas.density import Grid, climb, join, saddles
+from interp.atlas.hierarchy import NONE, find_hierarchy, one_piece
 from interp.atlas.layout import lay_out
 from interp.atlas.regions import Regions, find_regions
 
@@ -127,6 +127,18 @@ def test_repeated_points_far_points_and_one_place():
     assert len({found.levels[0][:400][group == g][50] for g in range(4)}) == 4, "and leaves the others their detail"
     assert regions_of(np.zeros((50, 2))).table == []
     assert regions_of(np.random.default_rng(0).normal(size=(9, 2))).table == []
+
+
+def test_a_region_is_one_piece_the_one_with_most_points():
+    cells = np.full((6, 9), NONE)
+    cells[0:2, 0:2] = 0  # region 0 in two pieces, the second with more points
+    cells[4:6, 5:8] = 0
+    cells[2, 2] = cells[3, 3] = 1  # touching at a corner is together
+    counts = np.where(cells >= 0, 1.0, 0.0)
+    kept = one_piece(Grid(0, 0, 1, counts, np.zeros(0, np.int64)), cells)
+    assert (kept[4:6, 5:8] == 0).all()
+    assert (kept[0:2, 0:2] == NONE).all()
+    assert kept[2, 2] == kept[3, 3] == 1
 
 
 def test_peaks_and_basins_equal_the_definition():
