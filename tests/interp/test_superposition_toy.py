@@ -54,9 +54,9 @@ def test_features_are_on_as_often_as_asked_and_even_between_0_and_1():
 @pytest.mark.parametrize("seed", [1, 2])
 def test_five_rare_features_in_two_dimensions_form_a_pentagon(seed):
     """At this short training one or two in a hundred settle in antipodal pairs instead, at twice the loss."""
-    found = train_toys(QUICK, densities=(0.05,), n_seeds=24, seed=seed)
+    found = train_toys(QUICK, densities=(0.05,), n_seeds=16, seed=seed)
     pentagon = torch.tensor([found.geometry(toy).polytopes() == {"pentagon": 1} for toy in range(len(found))])
-    assert pentagon.sum() >= 21
+    assert pentagon.sum() >= 14
     assert (found.loss[~pentagon] > 1.5 * found.loss[pentagon].max()).all()
     for toy in pentagon.nonzero()[:, 0].tolist():
         geometry = found.geometry(toy)
