@@ -60,6 +60,8 @@ class IntrinsicDimension(Finding):
     d: int
     n_repeated: int
     """exact copies of other points, left out: their distance of 0 has no ratio"""
+    note: str
+    """empty, or that local PCA found as many components as it has neighbours: then it knows only a lower bound"""
     seed: int
 
     def __getitem__(self, estimator: str) -> Estimate:
@@ -67,7 +69,8 @@ class IntrinsicDimension(Finding):
 
     def sentence(self) -> str:
         values = [each.dimension for each in self.estimates]
-        return "; ".join(map(str, self.estimates)) + f". They differ by a factor of {max(values) / min(values):.1f}"
+        text = "; ".join(map(str, self.estimates)) + f". They differ by a factor of {max(values) / min(values):.1f}"
+        return f"{text}. {self.note}" if self.note else text
 
 
 def intrinsic_dimension(
@@ -107,8 +110,14 @@ def intrinsic_dimension(
                 n=len(points),
             )
         )
+    ceiling = estimates[-1].dimension > 0.9 * k_pca
     return IntrinsicDimension(
-        estimates=tuple(estimates), n=len(points), d=points.shape[1], n_repeated=n_repeated, seed=seed
+        estimates=tuple(estimates),
+        n=len(points),
+        d=points.shape[1],
+        n_repeated=n_repeated,
+        note=f"Local PCA uses all of its {k_pca} neighbours: a lower bound." if ceiling else "",
+        seed=seed,
     )
 
 

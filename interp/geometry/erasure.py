@@ -1,0 +1,150 @@
+"""LEACE: the smallest linear change after which no linear probe finds a concept (Belrose et al. 2023, 2306.03819).
+
+    eraser = fit_eraser(x, labels)
+    eraser(x)
+
+A linear probe with any convex loss can do no better than a constant exactly when every class has the same mean, that
+is, when the cross-covariance of `x` and the labels is zero. Of all affine maps with that property,
+
+    r(x) = x - W+ P W (x - mean),   W = (cov x)^(-1/2),   P the projection onto the columns of W cov(x, labels)
+
+changes `x` least, in the mean square and in every norm at once. It holds to the last digit on the rows it was fitted
+to. On others the class means are not quite the same: with fewer rows than dimensions they can differ a lot, so the
+report shows held-out rows too.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.errors import ConfigError
+from interp.geometry.probes import fit_linear
+from interp.geometry.values import Finding, as_points
+from interp.runtime import derive_seed
+
+SMALL = 1e-10
+"""eigenvalues of the covariance below this share of the largest are taken as zero"""
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """`x -> x - ((x - mean) @ read) @ write`."""
+
+    mean: np.ndarray
+    read: np.ndarray
+    """`[d, k]`"""
+    write: np.ndarray
+    """`[k, d]`; `k` is the number of classes less one, at most"""
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """`[n, d]` of `x [n, d]`, in float64."""
+        points = as_points(x, at_least=1)
+        return points - (points - self.mean) @ self.read @ self.write
+
+    def hook(self) -> Any:
+        """A hook that erases at every position: `run_with_hooks(model, tokens, [(hook_point, eraser.hook())])`."""
+        import torch
+
+        mean, read, write = (torch.from_numpy(np.asarray(part)) for part in (self.mean, self.read, self.write))
+
+        def erase(value: Any, hook: Any = None) -> Any:
+            x = value.double()
+            m, r, w = (part.to(value.device) for part in (mean, read, write))
+            return (x - (x - m) @ r @ w).to(value.dtype)
+
+        return erase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erasure(Finding):
+    """What a linear probe finds before and after."""
+
+    before: float
+    after: float
+    """accuracy on the rows that the eraser was fitted to; `after` is the base rate"""
+    before_heldout: float
+    after_heldout: float
+    base_rate: float
+    base_rate_heldout: float
+    random: float
+    """held-out accuracy after erasing as many random directions instead: the null"""
+    change: float
+    """relative change of the rows, root mean square: `|r(x) - x| / |x - mean|`"""
+    cross_covariance: float
+    """largest entry left, over the largest before: 0 to rounding"""
+    n: int
+    n_heldout: int
+    seed: int
+
+    def sentence(self) -> str:
+        return (
+            f"a linear probe falls from {self.before:.3f} to {self.after:.3f} (base rate {self.base_rate:.3f}), on "
+            f"held-out rows from {self.before_heldout:.3f} to {self.after_heldout:.3f} (base rate "
+            f"{self.base_rate_heldout:.3f}; random directions erased {self.random:.3f}); rows change by "
+            f"{self.change:.1%}"
+        )
+
+
+def fit_eraser(x: Any, labels: Any) -> Eraser:
+    """The eraser of `labels [n]` (two classes or more) from `x [n, d]`. Raises `ConfigError` on one class only."""
+    points = as_points(x)
+    z = one_hot(labels, len(points))
+    mean = points.mean(0)
+    away = points - mean
+    values, vectors = np.linalg.eigh(away.T @ away / len(points))
+    kept = values > SMALL * values[-1]
+    vectors, roots = vectors[:, kept], np.sqrt(values[kept])
+    whitened = (vectors / roots).T @ (away.T @ (z - z.mean(0)) / len(points))
+    u, s, _ = np.linalg.svd(whitened, full_matrices=False)
+    u = u[:, s > max(1e-9 * s[0], 1e-14)] if len(s) else u
+    return Eraser(mean, (vectors / roots) @ u, u.T @ (vectors * roots).T)
+
+
+def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
+    """Fit on the rows where `heldout [n]` is false, and judge with fresh probes on both sides."""
+    points, labels, heldout = as_points(x), np.asarray(labels), np.asarray(heldout, bool)
+    if heldout.all() or not heldout.any() or len(np.unique(labels[~heldout])) < 2:
+        raise ConfigError("rows on both sides, and two classes among those that are not held out, were expected")
+    eraser = fit_eraser(points[~heldout], labels[~heldout])
+    rng = np.random.default_rng(derive_seed(seed, "random directions"))
+    frame, _ = np.linalg.qr(rng.standard_normal((points.shape[1], max(eraser.read.shape[1], 1))))
+    erased, other = eraser(points), Eraser(eraser.mean, frame, frame.T)(points)
+    train = points[~heldout]
+    z = one_hot(labels[~heldout], len(train))
+    z = z - z.mean(0)
+    left, was = (np.abs((part - part.mean(0)).T @ z).max() for part in (erased[~heldout], train))
+    before, after = _accuracies(points, labels, heldout), _accuracies(erased, labels, heldout)
+    values, counts = np.unique(labels[~heldout], return_counts=True)
+    base = [float((labels[side] == values[counts.argmax()]).mean()) for side in (~heldout, heldout)]
+    return Erasure(
+        before=before[0],
+        after=after[0],
+        before_heldout=before[1],
+        after_heldout=after[1],
+        base_rate=base[0],
+        base_rate_heldout=base[1],
+        random=_accuracies(other, labels, heldout)[1],
+        change=float(np.linalg.norm(erased - points) / np.linalg.norm(points - eraser.mean)),
+        cross_covariance=float(left / max(was, 1e-300)),
+        n=int((~heldout).sum()),
+        n_heldout=int(heldout.sum()),
+        seed=seed,
+    )
+
+
+def one_hot(labels: Any, n: int) -> np.ndarray:
+    """`[n, n_classes]` float64. Raises `ConfigError` on one class only."""
+    labels = np.asarray(labels)
+    if labels.shape != (n,):
+        raise ConfigError(f"one label for each of the {n} rows was expected, got shape {list(labels.shape)}")
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise ConfigError(f"a concept needs two classes, all {n} rows are {classes[:1].tolist()}")
+    return (labels[:, None] == classes).astype(np.float64)
+
+
+def _accuracies(points: np.ndarray, labels: np.ndarray, heldout: np.ndarray) -> tuple[float, float]:
+    probe = fit_linear(points[~heldout], labels[~heldout])
+    right = probe.predict(points) == labels
+    return float(right[~heldout].mean()), float(right[heldout].mean())

@@ -1,0 +1,256 @@
+"""The geometry folder: what a model makes of lists of words, as tables and JSON that a page can show.
+
+Everything is decided before looking: the sentences (`concepts`), which half chooses and which judges (`shapes`), that
+words are turned and concepts are steered after the block a quarter of the way up, and the strengths. Parts that a list
+cannot have (turning words of several tokens, a probe with one list) say why instead.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.artifacts import Draft, Manifest, write_json, write_table
+from interp.errors import ConfigError, UsageError
+from interp.geometry.concepts import SENTENCES, Concept
+from interp.geometry.directions import concept_directions
+from interp.geometry.planes import fit_plane
+from interp.geometry.probes import ProbeResult, probe_layers
+from interp.geometry.rotation import RotationSweep, rotate_words
+from interp.geometry.shapes import Shape, find_shapes
+from interp.geometry.steering import StrengthSweep, sweep_strengths
+from interp.geometry.values import Finding, plain
+from interp.geometry.words import WordActivations, read_words
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Progress = Callable[[int, int, dict], None]
+PROMPTS = ("I would like to tell you about", "The answer is", "Yesterday we spoke about")
+TEXT = (
+    "The river rises in the hills and flows past two mills before it reaches the sea. In winter the road beside it is "
+    "often under water, so people keep a boat in the barn.",
+    "To install the package, clone the repository and run the command below. The tests need a compiler and about two "
+    "gigabytes of memory. If something fails, open an issue with the log.",
+    "She put the letter back into the drawer, locked it, and went to the window. Nobody was in the street; only the "
+    "lamp over the door moved a little in the wind.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptGeometry(Finding):
+    """All that was measured of one list. A part that is a text says why it is missing."""
+
+    shape: Shape
+    probes: tuple[ProbeResult, ...] | str
+    """is a word one of this list? Words held out, by place"""
+    steering: StrengthSweep | str
+    rotation: RotationSweep | str
+
+    def sentence(self) -> str:
+        parts = [str(self.shape)]
+        parts += [str(part) if isinstance(part, Finding) else "" for part in (self.steering, self.rotation)]
+        return ". ".join(filter(None, parts))
+
+
+def measure_concepts(
+    model: Any,
+    concepts: Sequence[Concept],
+    *,
+    sentences: Sequence[str] = SENTENCES,
+    interventions: bool = True,
+    n_random: int = 2,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, ConceptGeometry]:
+    """Read the lists, judge their shapes, and intervene. Without `interventions` nothing is steered or turned.
+
+    Cost: about a thousand short prompts for all seven lists, some hundred for each that is turned.
+    """
+    if len({concept.name for concept in concepts}) != len(concepts):
+        raise ConfigError("two lists have the same name")
+    total, lists = 2 * len(concepts) + 1, {}
+    for done, concept in enumerate(concepts):
+        lists[concept.name] = read_words(model, concept, sentences=sentences)
+        if progress:
+            progress(done + 1, total, {"read": concept.name})
+    shapes = find_shapes(lists, seed=seed)
+    found = {}
+    for done, (name, acts) in enumerate(lists.items()):
+        steering: StrengthSweep | str = "interventions were left out"
+        rotation: RotationSweep | str = steering
+        if interventions:
+            steering = _or_why(lambda name=name: _steer(model, name, lists, n_random, seed))
+            rotation = _or_why(lambda acts=acts: _turn(model, acts, n_random, seed))
+        probes = _or_why(lambda name=name: tuple(_probes(name, lists, seed)))
+        found[name] = ConceptGeometry(shape=shapes[name], probes=probes, steering=steering, rotation=rotation)
+        if progress:
+            progress(len(concepts) + done + 1, total, {"measured": name})
+    return found
+
+
+def early_place(model: Any) -> str:
+    """After the block a quarter of the way up: the word is known there, and most of the model is still to read it."""
+    return f"blocks.{model.cfg.n_layers // 4}.hook_resid_post"
+
+
+def save_geometry(
+    found: dict[str, ConceptGeometry],
+    folder: Path,
+    *,
+    model_name: str,
+    weight_hash: str,
+    sentences: Sequence[str] = SENTENCES,
+    seed: int = 0,
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write `geometry.json`, `points.parquet`, `layers.parquet` and `sweeps.parquet`; returns the manifest."""
+    config = {
+        "model": model_name,
+        "weight_hash": weight_hash,
+        "lists": {name: list(each.shape.words) for name, each in found.items()},
+        "sentences": list(sentences),
+    }
+    draft = Draft.open(folder, kind="geometry", config=config, seed=seed, overwrite=overwrite)
+    write_json(draft.path / "geometry.json", {name: plain(each) for name, each in found.items()})
+    write_table(draft.path / "points.parquet", points_table(found))
+    write_table(draft.path / "layers.parquet", layers_table(found))
+    write_table(draft.path / "sweeps.parquet", sweeps_table(found))
+    return draft.finish(summary=summarise(found), parents={f"model:{model_name}": weight_hash}, threads=threads)
+
+
+def summarise(found: dict[str, ConceptGeometry]) -> dict[str, Any]:
+    """Per list: the verdict, where, and the numbers behind it."""
+    out = {}
+    for name, each in found.items():
+        order, cluster, turned = each.shape.order, each.shape.cluster, each.rotation
+        out[name] = {
+            "verdict": each.shape.verdict,
+            "reason": each.shape.reason,
+            "hook_point": each.shape.hook_point,
+            "circular": round(order.circular, 4),
+            "linear": round(order.linear, 4),
+            "p_circular": order.p_circular,
+            "p_linear": order.p_linear,
+            "smallest_p": order.smallest_p,
+            "silhouette": None if cluster is None else round(cluster.silhouette, 4),
+            "p_cluster": None if cluster is None else cluster.p,
+            "moves_output": turned.moves_output if isinstance(turned, RotationSweep) else None,
+        }
+    return out
+
+
+def points_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
+    """One row per word and half of the sentences: `list, place, word, half, x, y` on the list's plane."""
+    rows = [
+        {"list": name, "place": place, "word": word, "half": half, "x": float(x), "y": float(y)}
+        for name, each in found.items()
+        for half, points in zip(("fit", "judge"), each.shape.coordinates, strict=True)
+        for place, (word, (x, y)) in enumerate(zip(each.shape.words, points, strict=True))
+    ]
+    return _table(rows)
+
+
+def layers_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
+    """One row per list and hook point: RSA, silhouette, and the probe beside its base rate and control."""
+    rows = []
+    for name, each in found.items():
+        shape = each.shape
+        for layer, hook_point in enumerate(shape.hook_points):
+            probe = each.probes[layer] if isinstance(each.probes, tuple) else None
+            row: dict[str, Any] = {
+                "list": name,
+                "layer": layer,
+                "hook_point": hook_point,
+                "chosen": layer == shape.layer,
+            }
+            row |= {"circular": shape.circular[layer], "linear": shape.linear[layer]}
+            row["silhouette"] = None if shape.cluster is None else shape.cluster.by_layer[layer]
+            for field in ("accuracy", "low", "high", "base_rate", "control", "selectivity"):
+                row[f"probe_{field}" if field in ("accuracy", "low", "high") else field] = getattr(probe, field, None)
+            rows.append(row)
+    return _table(rows)
+
+
+def sweeps_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
+    """One row per list and setting: `kind` (`steering`, `rotation`), `setting, effect, low, high, side_effect`, and of
+    random directions `random, random_high`; `swapped` and `followed` of a rotation."""
+    rows: list[dict[str, Any]] = []
+    for name, each in found.items():
+        if isinstance(each.steering, StrengthSweep):
+            s = each.steering
+            for i, strength in enumerate(s.strengths):
+                row = {"list": name, "kind": "steering", "setting": strength, "effect": float(s.effect[i])}
+                row |= {"low": None, "high": None, "side_effect": float(s.side_effect[i])}
+                row |= _random(s.random_effect[:, i]) | {"swapped": None, "followed": None}
+                rows.append(row)
+        if isinstance(each.rotation, RotationSweep):
+            r = each.rotation
+            for i, step in enumerate(r.steps):
+                row = {"list": name, "kind": "rotation", "setting": float(step), "effect": float(r.moved[i])}
+                row |= {"low": float(r.low[i]), "high": float(r.high[i]), "side_effect": None}
+                row |= _random(r.random[:, i])
+                row |= {"swapped": float(r.swapped[i]), "followed": float(r.followed[i])}
+                rows.append(row)
+    return _table(rows)
+
+
+def _random(values: np.ndarray) -> dict[str, float]:
+    return {"random": float(values.mean()), "random_high": float(values.max())}
+
+
+def _table(rows: list[dict[str, Any]]) -> "pa.Table":
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(rows)
+
+
+def _or_why(measure: Callable[[], Any]) -> Any:
+    """What a part found, or the reason why this list cannot have it."""
+    try:
+        return measure()
+    except UsageError as error:
+        return str(error)
+
+
+def _probes(name: str, lists: dict[str, WordActivations], seed: int) -> list[ProbeResult]:
+    """Is a word one of this list? Half of the words of every list are held out, so nothing can be learned by heart: the
+    control labels, random for each word, must stay at their base rate."""
+    if len(lists) < 2:
+        raise ConfigError("a probe needs words of another list to tell these from; measure two lists or more")
+    places = next(iter(lists.values())).hook_points
+    words = np.array([word for acts in lists.values() for word in acts.concept.words])
+    yes = np.repeat([each == name for each in lists], [len(acts.concept.words) for acts in lists.values()])
+    layers = {place: np.concatenate([acts.points(place) for acts in lists.values()]) for place in places}
+    return probe_layers(layers, yes, words, key=words, seed=seed)
+
+
+def _steer(model: Any, name: str, lists: dict[str, WordActivations], n_random: int, seed: int) -> StrengthSweep:
+    """Towards this list, away from the others, by the difference in means."""
+    if len(lists) < 2:
+        raise ConfigError("a direction needs words of another list to lead away from; measure two lists or more")
+    place = early_place(model)
+    points = np.concatenate([acts.points(place) for acts in lists.values()])
+    yes = np.repeat([each == name for each in lists], [len(acts.concept.words) for acts in lists.values()])
+    heldout = np.concatenate([np.arange(len(acts.concept.words)) % 2 == 1 for acts in lists.values()])
+    direction = concept_directions(points, yes, heldout, seed=seed)["difference in means"]
+    return sweep_strengths(
+        model,
+        place,
+        direction.direction,
+        unit=direction.distance,
+        prompts=PROMPTS,
+        targets=sorted(set(lists[name].last_tokens)),
+        text=TEXT,
+        n_random=n_random,
+        seed=seed,
+    )
+
+
+def _turn(model: Any, acts: WordActivations, n_random: int, seed: int) -> RotationSweep:
+    place = early_place(model)
+    plane = fit_plane(acts.points(place, half=0), seed=seed)
+    return rotate_words(model, acts, plane, place, n_random=n_random, seed=seed)

@@ -1,0 +1,103 @@
+"""What a model makes of the words of a list, in every sentence, at every layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp.errors import ConfigError
+from interp.geometry.concepts import SENTENCES, Concept
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordActivations:
+    """One list, read in fixed sentences."""
+
+    concept: Concept
+    sentences: tuple[str, ...]
+    hook_points: tuple[str, ...]
+    values: dict[str, np.ndarray] = field(repr=False)
+    """hook point -> `[n_sentences, n_words, d]` float32, at the last token of each word"""
+    n_tokens: tuple[int, ...]
+    """of each word, with its leading space"""
+    last_tokens: tuple[int, ...]
+    """id of the token that each word is read at"""
+
+    @property
+    def note(self) -> str:
+        """What to know of words that are several tokens; empty when none is."""
+        if max(self.n_tokens) == 1:
+            return ""
+        longer = [word for word, n in zip(self.concept.words, self.n_tokens, strict=True) if n > 1]
+        text = f"read at the last of several tokens: {', '.join(longer)}"
+        if len(set(self.n_tokens)) > 1:
+            text += "; numbers of tokens differ, and may be what sets these apart"
+        if len(set(self.last_tokens)) < len(self.last_tokens):
+            text += "; some share that token, and differ by what came before it only"
+        return text
+
+    def points(self, hook_point: str, *, half: int | None = None) -> np.ndarray:
+        """`[n_words, d]` float64, mean over sentences; `half` 0: those that fit, 1: those that judge, None: all."""
+        values = self.values[hook_point]
+        chosen = values if half is None else values[half::2]
+        return chosen.astype(np.float64).mean(0)
+
+
+def residual_places(model: Any) -> list[str]:
+    """The embedding and the residual stream after every block."""
+    return ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers))]
+
+
+def read_words(
+    model: Any,
+    concept: Concept,
+    *,
+    sentences: Sequence[str] = SENTENCES,
+    hook_points: Sequence[str] | None = None,
+    batch_size: int = 64,
+) -> WordActivations:
+    """Run every word in every sentence. Prompts of one length go together, so there is no padding.
+
+    Raises `ConfigError` for sentences that do not end in `{word}` or are fewer than four, or a model without text.
+    """
+    from interp.models.adapter import available_hook_points
+    from interp.models.capture import Capture
+    from interp.models.tokenizers import tokenizer_of
+    from interp.names import check_hook_points
+
+    if len(sentences) < 4 or not all(sentence.endswith(" {word}") for sentence in sentences):
+        raise ConfigError("four or more sentences that end in ' {word}' were expected: half fit, half judge")
+    names = check_hook_points(
+        list(hook_points or residual_places(model)), available_hook_points(model), model.cfg.n_layers
+    )
+    tokenizer = tokenizer_of(model)
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    texts = [sentence.format(word=word) for sentence in sentences for word in concept.words]
+    prompts = [start + list(ids) for ids in tokenizer.encode_batch(texts)]
+    words = [list(ids) for ids in tokenizer.encode_batch([" " + word for word in concept.words])]
+    rows: dict[str, list[np.ndarray | None]] = {name: [None] * len(prompts) for name in names}
+    with Capture(model, names) as capture:
+        for group in by_length(prompts, batch_size):
+            tokens = torch.tensor([prompts[i] for i in group], device=model.cfg.device)
+            for name, value in capture(tokens).items():
+                for i, row in zip(group, value[:, -1].flatten(1).float().cpu().numpy(), strict=True):
+                    rows[name][i] = row
+    shape = (len(sentences), len(concept.words), -1)
+    return WordActivations(
+        concept=concept,
+        sentences=tuple(sentences),
+        hook_points=tuple(names),
+        values={name: np.stack(found).reshape(shape) for name, found in rows.items()},  # pyright: ignore[reportCallIssue, reportArgumentType]
+        n_tokens=tuple(len(ids) for ids in words),
+        last_tokens=tuple(ids[-1] for ids in words),
+    )
+
+
+def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Numbers of the prompts in groups of one length, at most `batch_size` each."""
+    groups: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        groups.setdefault(len(prompt), []).append(number)
+    return [group[i : i + batch_size] for group in groups.values() for i in range(0, len(group), batch_size)]
