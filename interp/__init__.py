@@ -7,5 +7,7 @@ Start here:
 - `interp.recording.record.record(...)`: activations on disk; `interp.recording.store.Recording` reads them
 - `interp.circuits.heads.score_heads(model)`: every head, with nulls and intervals
 - `interp.atlas.build.build_atlas(...)`: a map of vectors that says how much it keeps
+- `interp.superposition.toy.train_toys(...)`: toys of superposition, and the shapes that their features settle in
+- `interp.energy.attention.measure_retrieval(model, tokens)`: heads as associative memories, beside an untrained twin
 - `interp.workspace.Workspace`: the folder of folders that scripts, notebooks and the dashboard share
 """

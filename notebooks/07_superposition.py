@@ -83,11 +83,11 @@ print(f"random:  {2 * null.tightness:.2f} on average ({2 * null.low:.2f} to {2 *
 # ## When is superposition worth it?
 #
 # Two features in one dimension: keep one, keep the other, or put both on the line in opposite directions. The three have losses in
-# closed form, so the diagram is known before training. The toys train from eight seeds each; the best is shown.
+# closed form, so the diagram is known before training. Sixteen toys train for each cell; the best is shown.
 
 # %%
-grid_d, grid_i = tuple(np.geomspace(0.03, 1, 7).tolist()), tuple(np.geomspace(0.1, 10, 9).tolist())
-phases = map_phases(grid_d, grid_i, ToyConfig(n_features=2, d_hidden=1, steps=500, batch_size=96, lr=3e-2), n_seeds=8)
+grid_d, grid_i = tuple(np.geomspace(0.03, 1, 7).tolist()), tuple(np.geomspace(0.1, 10, 7).tolist())
+phases = map_phases(grid_d, grid_i, ToyConfig(n_features=2, d_hidden=1, steps=500, batch_size=96, lr=3e-2), n_seeds=16)
 phase_diagram(phases.to_records(), light)
 
 # %%

@@ -28,7 +28,9 @@ from scipy.stats import pearsonr, spearmanr
 from dashboard.figures.attribution import strongest
 from dashboard.figures.histogram import activation_histogram
 from dashboard.figures.theme import theme
+from interp.energy.attention import text_prompts
 from interp.models.adapter import run_with_hooks, to_tokens, token_strings
+from interp.models.capture import Capture
 from interp.models.loading import load_model
 from interp.recording.record import record
 from interp.recording.store import Recording
@@ -139,7 +141,7 @@ def keep(value, hook):
 with torch.enable_grad():
     logits = run_with_hooks(model, tokens, [("blocks.0.hook_resid_pre", start), *((name, keep) for name in names)])
     difference(logits).sum().backward()
-clean = float(difference(logits))
+clean = float(difference(logits.detach()))
 values = torch.stack([value[0, -1].detach() for value in kept.values()])
 predicted = torch.stack([value.grad[0, -1] * value[0, -1].detach() for value in kept.values()])
 print(f"{values.numel():,} neurons; the most probable next token is {token_strings(model, logits[0, -1:].argmax(-1))[0]!r}, logit difference {clean:.2f}")
@@ -177,15 +179,23 @@ for (layer, neuron), share, measured in list(zip(best, guess.tolist(), lost.toli
 # %% [markdown]
 # ## On which text does it fire?
 #
-# The strongest helper among them, on 20,000 tokens of docstrings. A neuron has two sides; we read the one that it uses here. What its
-# strongest firings share is compared with as many tokens drawn at random.
+# A neuron has two sides; we read the one that it uses here. Some helpers are on at every token, whatever it says: constants rather than
+# detectors. We take the strongest that is silent on two thirds of the tokens or more, and read 16,000 tokens of docstrings for it. What its
+# strongest firings share is compared with as many of other neurons, shuffled.
 
 # %%
-layer, neuron = next(pair for pair, measured in zip(best, lost.tolist(), strict=True) if measured > 0)
+helping = sorted(((measured, pair) for pair, measured in zip(best, lost.tolist(), strict=True) if measured > 0), reverse=True)
+prose = text_prompts(model, open_corpus("docstrings", seed=0), 8, 64)
+with Capture(model, sorted({names[pair[0]] for _, pair in helping})) as capture:
+    on_prose = capture(prose)
+density = {pair: float((on_prose[names[pair[0]]][..., pair[1]] * values[pair].sign() > 0).float().mean()) for _, pair in helping}
+for measured, pair in helping[:5]:
+    print(f"  layer {pair[0]:2} neuron {pair[1]:4}: worth {measured:+.2f}, on at {density[pair]:.0%} of tokens")
+layer, neuron = next(pair for _, pair in helping if density[pair] < 1 / 3)
 sign = 1 if values[layer, neuron] > 0 else -1
 folder, described = workspace.path("recording", f"layer-{layer}"), workspace.path("features", f"neurons-{layer}-{'up' if sign > 0 else 'down'}")
 if not folder.exists():
-    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], n_tokens=20_000, model_name="smollm2-135m", seed=0)
+    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], n_tokens=16_000, model_name="smollm2-135m", seed=0)
 recording = Recording(folder)
 if not described.exists():
     build_features(neurons_of(model, names[layer], sign=sign), recording, model, described, dictionary_name=f"neurons:{names[layer]}")
@@ -232,7 +242,8 @@ print(
     f"One neuron is a line: it cannot do XOR; two can, and of networks that start at random {solved[2]:.0%} with two neurons find it, "
     f"{solved[8]:.0%} with eight.\nGradients say who did it only where nothing bends on the way: on XOR they are wrong, averaged on the way they add "
     f"up. In SmolLM2 one backward pass predicts what each of the 40 strongest neurons is worth (r = {agreement:.2f} with silencing it); "
-    f"none decides alone: of {clean:.1f} logits the largest is {helpers[0][0]} with {helpers[0][1]:+.2f}.\n"
+    f"none decides alone: of {clean:.1f} logits the largest is {helpers[0][0]} with {helpers[0][1]:+.2f}, and it is on at {density[helping[0][1]]:.0%} "
+    "of all tokens, a constant more than a detector.\n"
     f"Most neurons are no words: of twelve strongest firings {alike:.0%} share a token (chance {chance:.0%}). Reading one by its examples is a start, and a "
     "neuron that does many things is why dictionaries of features are trained."
 )

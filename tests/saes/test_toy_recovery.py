@@ -42,7 +42,7 @@ def handmade(rows: list[list[float]], density: float) -> Toys:
 @pytest.fixture(scope="module")
 def toys():
     config = ToyConfig(n_features=24, d_hidden=8, steps=800, batch_size=256, lr=2e-2)
-    return train_toys(config, densities=(0.02, 0.15), n_seeds=3)
+    return train_toys(config, n_seeds=1, densities=(0.02,))
 
 
 def test_rows_are_the_hidden_layer_of_the_features_that_are_on():
@@ -82,7 +82,7 @@ def test_a_trained_dictionary_finds_the_features_of_a_toy_and_a_random_one_does_
     found = recover_toy(toys, 0, tmp_path / "found", n_rows=20_000, tokens=100_000)
     assert found.trained.mcc > 0.9
     assert found.trained.mcc > found.untrained.mcc + 0.25
-    assert found.trained.f1 > found.untrained.f1 + 0.2
+    assert found.trained.f1 > found.untrained.f1 + 0.1
     assert abs(found.untrained.mcc - found.untrained.mcc_random) < 0.12
     found.save(tmp_path / "found.json")
     read = json.loads((tmp_path / "found.json").read_text())
@@ -91,15 +91,21 @@ def test_a_trained_dictionary_finds_the_features_of_a_toy_and_a_random_one_does_
 
 
 @pytest.mark.slow
-def test_the_denser_the_features_the_less_is_recovered(toys, tmp_path):
-    chosen = {0.02: (0, 1, 2), 0.15: (3, 4, 5)}
-    found = {d: [recover_toy(toys, t, tmp_path / f"{t}", seed=t) for t in which] for d, which in chosen.items()}
+def test_the_denser_the_features_the_worse_they_are_detected(tmp_path):
+    """40 features in 12 dimensions, four toys each: directions are found at both densities, detection falls."""
+    config = ToyConfig(n_features=40, d_hidden=12, steps=1200, lr=1e-2, batch_size=256)
+    toys = train_toys(config, densities=(0.01, 0.1), n_seeds=4)
+    chosen = {0.01: (0, 1, 2, 3), 0.1: (4, 5, 6, 7)}
+    found = {
+        d: [recover_toy(toys, t, tmp_path / f"{t}", tokens=150_000, seed=t) for t in which]
+        for d, which in chosen.items()
+    }
     f1 = {d: t_interval(np.array([each.trained.f1 for each in runs])) for d, runs in found.items()}
-    assert f1[0.02][1] > f1[0.15][2]
+    assert f1[0.01][1] > f1[0.1][2]
     for runs in found.values():
         gain = t_interval(np.array([each.trained.mcc - each.untrained.mcc for each in runs]))
-        assert gain[1] > 0
-    assert found[0.02][0].one_at_a_time > found[0.15][0].one_at_a_time
+        assert gain[1] > 0.2
+    assert found[0.01][0].one_at_a_time > found[0.1][0].one_at_a_time
 
 
 def test_a_toy_that_represents_one_feature_has_nothing_to_recover():
