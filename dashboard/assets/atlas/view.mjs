@@ -78,7 +78,9 @@ export class AtlasView {
     this.observe();
     this.camera.text = this.state.at;
     this.frame(false);
-    this.root.dataset.ready = Math.round(performance.now());
+    this.drawn = true;
+    const shown = () => { this.root.dataset.ready = Math.round(performance.now()); };
+    requestAnimationFrame(() => requestAnimationFrame(shown)); // by then it is on the screen
     this.takeRegions(await regions);
     await this.refresh(Object.keys(LOADED).filter((key) => key !== "colour" && this.state[key].length));
     setTimeout(() => this.prepare(), 30);
@@ -119,7 +121,7 @@ export class AtlasView {
       this.camera.resize(width, height);
       this.renderer.resize(Math.round(width * ratio), Math.round(height * ratio));
       this.overlay.resize(ratio);
-      if (this.root.dataset.ready) this.frame(false);
+      if (this.drawn) this.frame(false);
     };
     resized();
     this.resizer = new ResizeObserver(resized);
@@ -347,7 +349,7 @@ export class AtlasView {
   moveTo(place) {
     this.root.classList.remove("atlas-early");
     place.append(this.root);
-    if (this.root.dataset.ready) this.invalidate("points", "marks", "live");
+    if (this.drawn) this.invalidate("points", "marks", "live");
   }
 
   close() {
