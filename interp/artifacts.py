@@ -49,6 +49,8 @@ KINDS = {
     "circuit": "circuits",
     "lens": "lenses",
     "labels": "labels",
+    "geometry": "geometry",
+    "dynamics": "dynamics",
 }
 
 

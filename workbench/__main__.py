@@ -15,9 +15,11 @@ from workbench.verbs.circuit import Circuit
 from workbench.verbs.compare import Compare
 from workbench.verbs.demo import Demo
 from workbench.verbs.difference import Difference
+from workbench.verbs.dynamics import Dynamics
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
 from workbench.verbs.features import Features
+from workbench.verbs.geometry import Geometry
 from workbench.verbs.heads import Heads
 from workbench.verbs.import_ import Import
 from workbench.verbs.lens import Lens
@@ -31,7 +33,7 @@ from workbench.verbs.verify import Verify
 
 VERBS = (
     *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer, Difference),
-    *(Heads, Circuit, Lens, Atlas, Import, Verify),
+    *(Heads, Circuit, Lens, Dynamics, Geometry, Atlas, Import, Verify),
 )
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.

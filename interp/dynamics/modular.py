@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.runtime import make_generator
+from interp.runtime import make_generator, one_thread
 
 Parameters = dict[str, Tensor]
 
@@ -79,11 +79,11 @@ def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
     )
     yield _snapshot(0, parameters, train, config)
     for epoch in range(1, config.epochs + 1):
-        with torch.enable_grad():
+        with torch.enable_grad(), one_thread():  # products this small take longer on several
             loss = pair_losses(all_logits(parameters, config, train), config, train).mean(1).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        optimizer.step()
+            optimizer.step()
         if epoch % config.log_every == 0 or epoch == config.epochs:
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(f"a loss is {float(loss)} at epoch {epoch}; use a lower lr (it is {config.lr})")

@@ -1,0 +1,111 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What happens while nothing happens?
+#
+# A small transformer learns to add modulo 37. It soon knows its examples by heart and fails on all others; hundreds of epochs
+# later, with nothing new to learn from, it suddenly knows the rest (Power et al. 2022). Is the network idle in between? We train
+# three seeds at once, look at the frequencies in embedding and logits (Nanda et al. 2023), and follow back what formed when.
+#
+# Pairs are trained together with their mirror image: drawn singly, a model that only knows that the order does not matter passes
+# 60 % of the test without any addition.
+
+# %%
+import os
+from pathlib import Path
+
+import numpy as np
+
+from dashboard.components.atlas_view import atlas_view
+from dashboard.figures.dynamics import frequency_shares, training_curves
+from dashboard.figures.theme import theme
+from interp.dynamics.grokking import describe_grokking
+from interp.dynamics.modular import ModularConfig, train_modular
+from interp.dynamics.save import embedding_series, save_grokking
+from interp.workspace import Workspace
+
+root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "grokking"
+workspace = Workspace(root, create=True)
+light = theme("light")
+
+# %% [markdown]
+# ## Train
+#
+# One layer, no norms; weight decay is what makes it generalise. The control has none.
+
+# %%
+config = ModularConfig()
+snapshots = list(train_modular(config))
+found = describe_grokking(snapshots, config)
+control_config = ModularConfig(weight_decay=0.0, epochs=400, log_every=20, seeds=(0,))
+control = describe_grokking(list(train_modular(control_config)), control_config)
+save_grokking(found, workspace.path("dynamics", "grokking"), overwrite=True)
+for seed, phases in enumerate(found.phases):
+    print(f"seed {seed}: by heart at {phases.memorised:.0f}, begins to generalise at {phases.generalising:.0f}, done at {phases.generalised}")
+print("without weight decay:", control.phases[0])
+
+# %%
+curves, phases = found.curves, found.phases[0]
+marks = {"by heart": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
+accuracy = {"training pairs": curves["train_accuracy"][:, 0], "other pairs": curves["test_accuracy"][:, 0]}
+training_curves(found.epochs, accuracy, light, x_title="epoch", y_title="accuracy", marks=marks)
+
+# %% [markdown]
+# ## Inside
+#
+# The network that generalises adds by angles, at a few frequencies. *Restricted* loss is that of these frequencies alone, on all
+# pairs; *excluded* loss is that of everything else, on the training pairs: what memory explains. The frequencies are read off
+# the last snapshot and followed back.
+
+# %%
+inside = {name: curves[f"{name}_loss"][:, 0] for name in ("train", "test", "restricted", "excluded")}
+training_curves(found.epochs, inside, light, x_title="epoch", y_title="loss (nats)", log=True, marks=marks)
+
+# %%
+frequency_shares(found.logit_share[:, 0], found.epochs, light)
+
+# %%
+for seed, keys in enumerate(found.keys):
+    print(f"seed {seed}: frequencies of the logits {keys}, of the embedding {found.embedding_keys[seed]}")
+    print("   while nothing shows: restricted loss %+.2f, excluded %+.2f nats" % found.circuit_forms_unseen(seed))
+
+# %% [markdown]
+# ## The numbers, over training
+#
+# The embedding of the 37 numbers at six checkpoints, as maps in one frame: move the slider.
+
+# %%
+series = embedding_series(snapshots, found, workspace.path("atlas", "numbers"), overwrite=True)
+for frame in series.summary["frames"]:
+    print(frame)
+
+# %%
+atlas_view(workspace, "numbers", colour="value")
+
+# %% [markdown]
+# ## Answer
+#
+# It is not idle. In every seed the loss of the key frequencies alone falls while the test still fails: the circuit that adds is
+# built first, and what was memorised is given up when it carries enough. Embedding and logits, read apart, name the same
+# frequencies. Without weight decay there is nothing that would give memory up, and nothing is.
+
+# %%
+for seed, phases in enumerate(found.phases):
+    assert phases.grokked
+    assert found.circuit_forms_unseen(seed)[0] < -0.2
+    assert set(found.keys[seed]) <= set(found.embedding_keys[seed])
+    assert found.curves["excluded_loss"][-1, seed] > 2 > 0.2 > found.curves["restricted_loss"][-1, seed]
+    assert found.curves["gini"][-1, seed] > 2 * found.curves["gini"][0, seed]
+assert control.phases[0].memorised is not None
+assert control.phases[0].generalising is None
+assert np.isfinite(found.curves["test_loss"]).all()

@@ -1,0 +1,82 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Do induction heads emerge at once, and is it they that make the loss fall?
+#
+# A two-layer, attention-only transformer reads random tokens that repeat with a period of their own. For a while it learns
+# nothing but which tokens there are. Then, within a few hundred steps, it learns to copy. We watch loss, attention and weights
+# on the way, and its one-layer twin, which cannot compose heads (Olsson et al. 2022).
+
+# %%
+
+import numpy as np
+
+from dashboard.figures.dynamics import training_curves
+from dashboard.figures.theme import theme
+from interp.dynamics.induction import follow_induction
+
+light = theme("light")
+STEPS, EVERY = 1000, 50
+
+# %%
+two = follow_induction("toy:induction-2l", steps=STEPS, every=EVERY)
+one = follow_induction("toy:induction-1l", steps=STEPS, every=EVERY)
+for run in (two, one):
+    print(run.spec)
+    for name, change in run.transitions.items():
+        where = f"{change.onset:.0f} .. {change.middle:.0f} .. {change.end:.0f}" if change.found else change.reason
+        print(f"   {name:12} {change.before:.2f} -> {change.after:.2f}   {where}")
+
+# %% [markdown]
+# ## Behaviour
+
+# %%
+losses = {
+    "two layers, second copy": two.curves["loss_repeat"],
+    "two layers, first copy": two.curves["loss_first"],
+    "one layer, second copy": one.curves["loss_repeat"],
+}
+training_curves(two.steps, losses, light, y_title="loss (nats per token)", marks={"onset": two.onset})
+
+# %% [markdown]
+# ## Mechanism
+#
+# Attention of the strongest head on what followed its token before, and on the token before; and how much the later layer's keys
+# read from the earlier layer's heads, over chance.
+
+# %%
+scores = {
+    "induction, two layers": two.curves["induction"],
+    "previous token, two layers": two.curves["previous"],
+    "induction, one layer": one.curves["induction"],
+}
+training_curves(two.steps, scores, light, y_title="share of attention", marks={"onset": two.onset})
+
+# %%
+training_curves(two.steps, {"K-composition": two.curves["composition"]}, light, y_title="over its null (1: chance)")
+
+# %% [markdown]
+# ## Answer
+#
+# At once: from a tenth to nine tenths of the way takes less than half of the time, and loss, induction score and composition move
+# together. The twin on the same data has no sudden change and no induction head. That they move together is no proof that the
+# heads cause the fall; that is what ablation is for, in *02 induction heads*.
+
+# %%
+assert two.onset is not None
+assert two.transitions["induction"].found
+assert two.together < 200
+assert two.curves["composition"].max() > 1.3 * two.curves["composition"][0]
+assert one.curves["induction"].max() < 0.15
+assert one.curves["loss_repeat"][-1] > two.curves["loss_repeat"][-1] + 1
+assert np.isfinite(two.curves["loss_repeat"]).all()

@@ -1,0 +1,124 @@
+"""`workbench dynamics ...`: train a toy and watch what forms in it."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import tyro
+
+from workbench.options import Options
+from workbench.terminal import bar, say, wrote
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grok(Options):
+    """Addition modulo a prime, learned by heart first and understood later.
+
+    Three seeds train at once; key frequencies, restricted and excluded loss say what forms inside while the test still
+    fails. Writes dynamics/NAME and atlases/NAME, the numbers' embedding over training.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("dynamics", "grok")
+
+    p: int = 37
+    """The modulus, a prime."""
+    epochs: int = 800
+    """Full-batch steps."""
+    weight_decay: float = 2.0
+    """0 memorises and stays there."""
+    n_seeds: int = 3
+
+    def run(self) -> None:
+        from interp.dynamics.grokking import describe_grokking
+        from interp.dynamics.modular import ModularConfig, train_modular
+        from interp.dynamics.save import embedding_series, save_grokking
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        name = self.name or f"grok-{self.p}"
+        seeds = tuple(range(self.seed, self.seed + self.n_seeds))
+        config = ModularConfig(p=self.p, epochs=self.epochs, weight_decay=self.weight_decay, seeds=seeds)
+        snapshots = []
+        with bar("epochs", "") as progress:
+            for snapshot in train_modular(config):
+                snapshots.append(snapshot)
+                progress(snapshot.epoch, self.epochs, {"test accuracy": round(float(snapshot.test_accuracy.mean()), 2)})
+        found = describe_grokking(snapshots, config)
+        manifest = save_grokking(found, workspace.path("dynamics", name), seed=self.seed, overwrite=self.overwrite)
+        wrote(
+            workspace.path("dynamics", name), f"{sum(phase.grokked for phase in found.phases)} of {len(seeds)} grokked"
+        )
+        for run in manifest.summary["runs"]:
+            say(f"      {describe_run(run)}")
+        embedding_series(snapshots, found, workspace.path("atlas", name), overwrite=self.overwrite)
+        wrote(workspace.path("atlas", name), "the numbers' embedding over training, in one frame")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form(Options):
+    """A two-layer toy until induction heads form, beside its one-layer twin, which cannot.
+
+    Loss on the second copy, scores of the strongest heads, and composition against its null; minutes per seed.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("dynamics", "induction")
+
+    steps: int | None = None
+    """Training steps. Default: the recipe's."""
+    every: int = 50
+    """Steps between two measurements."""
+    n_seeds: int = 1
+    control: bool = True
+    """Train the one-layer twin too."""
+
+    def run(self) -> None:
+        from interp.dynamics.induction import follow_induction
+        from interp.dynamics.save import save_induction_runs
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
+        runs = []
+        for spec in specs:
+            for seed in range(self.seed, self.seed + self.n_seeds):
+                with bar(f"{spec} seed {seed}", "steps") as progress:
+                    runs.append(
+                        follow_induction(spec, seed=seed, steps=self.steps, every=self.every, progress=progress)
+                    )
+        folder = workspace.path("dynamics", self.name or "induction")
+        save_induction_runs(runs, folder, overwrite=self.overwrite)
+        wrote(folder, f"{len(runs)} runs")
+        for run in runs:
+            where = (
+                "no sudden change of the loss" if run.onset is None else f"loss begins to fall at step {run.onset:.0f}"
+            )
+            beside = "" if run.together is None else f", within {run.together:.0f} steps of the induction score"
+            say(f"      {run.spec} seed {run.seed}: {where}{beside}; induction {run.curves['induction'][-1]:.2f}")
+
+
+def describe_run(run: dict[str, Any]) -> str:
+    """One seed in a line."""
+    if not run["grokked"]:
+        return (
+            f"seed {run['seed']}: did not grok (memorised at {run['memorised']}, generalised at {run['generalised']})"
+        )
+    restricted, excluded = run["formed_unseen"]
+    inside = f"restricted loss {restricted:+.2f}, excluded {excluded:+.2f} nats"
+    return (
+        f"seed {run['seed']}: by heart at epoch {run['memorised']:.0f}, test above .3 at {run['generalising']:.0f}, "
+        f"above .99 at {run['generalised']:.0f}; in between {inside}; "
+        f"frequencies {', '.join(map(str, run['keys']))}"
+    )
+
+
+Command = Annotated[Grok, tyro.conf.subcommand("grok")] | Annotated[Form, tyro.conf.subcommand("induction")]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Train toys and watch what forms in them: grokking, induction heads."""
+
+    command: Command
+
+    def run(self) -> Any:
+        """Run the subcommand."""
+        return self.command.run()
