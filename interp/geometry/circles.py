@@ -128,19 +128,19 @@ def judge_layer(
 def judge(
     p_circular: float, p_linear: float, closed: Closing, n: int, smallest: float, alpha: float
 ) -> tuple[Shape, str]:
-    """The verdict, and why."""
+    """The verdict, and why. `alpha` is for the order; closed and open are told at 5 % once there is one."""
     if smallest > alpha:
         return "undecided", f"{n} items have so few orderings that p cannot fall below {smallest:.2g}"
     if min(p_circular, p_linear) > alpha:
         return "unordered", f"the distances do not follow the order (p above {alpha:g})"
-    is_closed = closed.p_open <= alpha and closed.p_closed > alpha / 10
-    is_open = closed.p_closed <= alpha and closed.p_open > alpha / 10
+    is_closed = closed.p_open <= ALPHA and closed.p_closed > ALPHA / 10
+    is_open = closed.p_closed <= ALPHA and closed.p_open > ALPHA / 10
     if is_closed and p_circular <= alpha:
         doubt = f"; yet {n} items cannot tell it from an arc of 300 degrees" if n < SURE_FROM else ""
         return "circle", "closer around a circle than horseshoes in as clean an order are" + doubt
     if is_open and p_linear <= alpha:
         return "line", "an open curve: closer along a line than circles in as clean an order are"
-    if closed.p_open <= alpha:
+    if closed.p_open <= ALPHA:
         return "ordered", "an order, neither as closed as circles nor as open as horseshoes are"
     return "ordered", f"an order, but {n} items this noisy cannot tell a circle from a horseshoe"
 

@@ -78,7 +78,12 @@ CONCEPTS: dict[str, Concept] = {
                 "from {word} to",
             ),
         ),
-        Concept(name="digits", words=tuple("0123456789"), cyclic=False),
+        Concept(
+            name="digits",
+            words=tuple("0123456789"),
+            cyclic=False,
+            successors=("We counted {word}, ", "Numbers in order: {word}, ", "from {word} to "),
+        ),
         Concept(
             name="number words",
             words=("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),

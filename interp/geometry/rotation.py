@@ -12,7 +12,8 @@ activation replaced by what that place holds for the other word (mean over the s
 most that this place can do. A plane of two dimensions out of hundreds will move less than the swap; whether it moves
 more than random directions is the question.
 
-The plane is fitted on other sentences than these prompts. Items must be single tokens, since answers are read as one.
+The plane is fitted on other sentences than these prompts. Answers are read as one token, so words must be single
+tokens, or differ in the last one only (a space, then a digit): prompts then end with what comes before it.
 """
 
 import warnings
@@ -158,8 +159,11 @@ class _Asked:
                 before = prompt.index("{word}") + len(text)
                 whole = prompt.format(word=text)
                 ids, until = (list(each) for each in tokenizer.encode_batch([whole, whole[:before]]))
+                assert acts.prefix is not None
                 if ids[: len(until)] != until:
                     raise ConfigError(f"the tokens of {whole!r} run across the end of the word; reword the prompt")
+                if acts.prefix and tuple(ids[-len(acts.prefix) :]) != acts.prefix:
+                    raise ConfigError(f"{prompt!r} must end with what comes before the last token of every answer")
                 tokens.append(start + ids)
                 word.append(number)
                 at.append(len(start) + len(until) - 1)
@@ -226,7 +230,7 @@ def _single_tokens(acts: WordActivations, prompts: Sequence[str]) -> Tensor:
     name = acts.concept.name
     if not prompts:
         raise ConfigError(f"{name} has no prompts that ask for the next item; give some, with {{word}} in them")
-    if max(acts.n_tokens) > 1:
+    if acts.prefix is None:
         raise ConfigError(f"answers are read as one token, but {name} has words of several: {acts.note}")
     if len(set(acts.last_tokens)) < len(acts.last_tokens):
         raise ConfigError(f"two words of {name} are the same token; their answers cannot be told apart")

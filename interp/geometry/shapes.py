@@ -78,7 +78,9 @@ def find_shapes(
     n_deals: int = 499,
     seed: int = 0,
 ) -> dict[str, Shape]:
-    """The verdict of every list, by the rule above. With one list only there is no test for a cluster."""
+    """The verdict of every list, by the rule above. With one list only there is no test for a cluster.
+
+    Raises `ConfigError` for no lists, or one whose words are all the same point."""
     if not lists:
         raise ConfigError("no lists of words were given")
     corrected = alpha / len(lists)
@@ -99,6 +101,8 @@ def _shape(
 ) -> Shape:
     layer, cyclic = choose_layer(acts, 0), acts.concept.cyclic
     place = acts.hook_points[layer]
+    if np.ptp(acts.points(place), axis=0).max() == 0:
+        raise ConfigError(f"the model does not tell the words of {name!r} apart; leave the list out")
     ranks = np.stack([ranked_distances(acts.points(each, half=1)) for each in acts.hook_points])
     order = judge_layer(ranks, acts.points(place, half=1), cyclic=cyclic, alpha=alpha, n_draws=n_draws, seed=seed)
     circular, linear = _correlations(acts, 1)

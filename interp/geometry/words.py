@@ -24,6 +24,8 @@ class WordActivations:
     """of each word, with its leading space"""
     last_tokens: tuple[int, ...]
     """id of the token that each word is read at"""
+    prefix: tuple[int, ...] | None
+    """ids of the tokens before it, where all words have the same (a lone space, say); None where they differ"""
 
     @property
     def note(self) -> str:
@@ -92,6 +94,7 @@ def read_words(
         values={name: np.stack(found).reshape(shape) for name, found in rows.items()},  # pyright: ignore[reportCallIssue, reportArgumentType]
         n_tokens=tuple(len(ids) for ids in words),
         last_tokens=tuple(ids[-1] for ids in words),
+        prefix=tuple(words[0][:-1]) if len({tuple(ids[:-1]) for ids in words}) == 1 else None,
     )
 
 

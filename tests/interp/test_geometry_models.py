@@ -1,0 +1,194 @@
+"""Words in models: a circle that a planted model computes on, one that it ignores, and the folder of all that."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.geometry.concepts import CONCEPTS, Concept, find_concepts, own_concept
+from interp.geometry.planes import fit_plane
+from interp.geometry.report import measure_concepts, save_geometry
+from interp.geometry.rotation import layer_after, rotate_words, turning_sense
+from interp.geometry.shapes import find_shapes
+from interp.geometry.steering import sweep_strengths
+from interp.geometry.words import read_words
+from interp.models.adapter import run_with_cache
+from interp.models.small import SmallConfig, build_small
+from interp.workspace import Workspace
+
+PLACE = "blocks.0.hook_resid_post"
+NOTES = Concept(name="notes", words=tuple("ABCDEFG"), cyclic=True, successors=("x {word} ", "then {word} "))
+SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
+
+
+def planted_successor(kind, seed=0):
+    """Answers with the next of seven letters. Letters lie on a circle (`circle`), or each along a direction of its own
+    (`own`); the last layer's attention carries what it finds to the end of the prompt, the unembedding reads it."""
+    model = build_small(
+        SmallConfig(n_layers=2, d_model=24, n_heads=1, normalization=None), seed=0, device="cpu", dtype=torch.float32
+    )
+    generator = torch.Generator().manual_seed(seed)
+    angles = torch.arange(7) * 2 * torch.pi / 7
+    circle = torch.stack([angles.cos(), angles.sin()], 1)
+    code = torch.nn.functional.pad(circle, (0, 6)) if kind == "circle" else torch.eye(8)[:7]
+    letters = torch.tensor([ord(letter) for letter in "ABCDEFG"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.W_E[letters, :8] = code + 0.01 * torch.randn(7, 8, generator=generator)
+        attention = model.blocks[1].attn
+        attention.v.original_component.weight[:8, :8] = torch.eye(8)
+        attention.o.original_component.weight[8:16, :8] = torch.eye(8)
+        model.unembed.original_component.weight[letters.roll(-1), 8:16] = 30 * code
+    return model
+
+
+@pytest.fixture(scope="module")
+def on_a_circle():
+    model = planted_successor("circle")
+    return model, read_words(model, NOTES, sentences=SENTENCES)
+
+
+def test_words_are_read_at_their_last_token_and_padding_plays_no_part(on_a_circle):
+    model, acts = on_a_circle
+    assert acts.n_tokens == (2,) * 7
+    assert acts.last_tokens == tuple(map(ord, "ABCDEFG"))
+    assert acts.prefix == (ord(" "),)
+    assert "last of several tokens" in acts.note
+    bos = [256]
+    tokens = torch.tensor([bos + list(b"it is C")])
+    _, cache = run_with_cache(model, tokens, [PLACE])
+    assert np.allclose(acts.values[PLACE][3, 2], cache[PLACE][0, -1].numpy())
+    assert acts.values["hook_embed"].shape == (4, 7, 24)
+
+
+def test_turning_a_planted_circle_turns_the_answer(on_a_circle):
+    model, acts = on_a_circle
+    plane = fit_plane(acts.points(PLACE, half=0))
+    found = rotate_words(model, acts, plane, PLACE, n_random=3)
+    assert found.baseline == 1
+    assert np.all(found.followed == 1)
+    assert found.moves_output
+    assert np.allclose(found.moved, found.swapped, atol=0.3), "the circle is all that there is"
+    assert found.random_high < 0.3 * found.overall
+    assert "moves" in str(found)
+
+
+def test_items_that_have_directions_of_their_own_do_not_turn():
+    model = planted_successor("own")
+    acts = read_words(model, NOTES, sentences=SENTENCES)
+    found = rotate_words(model, acts, fit_plane(acts.points(PLACE, half=0)), PLACE, n_random=3)
+    assert found.baseline == 1
+    assert found.swapped.mean() > 2, "the place holds the answer"
+    assert not found.moves_output
+    assert abs(found.overall) < 0.2 * found.swapped.mean()
+
+
+def test_the_sense_of_turning_follows_the_items(on_a_circle):
+    points = on_a_circle[1].points(PLACE)
+    plane = fit_plane(points)
+    assert turning_sense(plane, points) == -turning_sense(plane, points[::-1])
+    assert (layer_after("hook_embed"), layer_after(PLACE), layer_after("blocks.1.hook_resid_pre")) == (0, 1, 1)
+    with pytest.raises(ConfigError, match="residual stream"):
+        layer_after("blocks.0.mlp.hook_post")
+
+
+def test_a_planted_circle_is_one_and_an_untrained_model_has_none(on_a_circle, tiny_model):
+    shape = find_shapes({"notes": on_a_circle[1]}, n_draws=500)["notes"]
+    assert shape.verdict == "circle"
+    assert shape.order.p_circular == pytest.approx(1 / 360)
+    assert shape.cluster is None
+    months = Concept(name="letters", words=tuple("ABCDEFGHIJKL"), cyclic=True)
+    words = read_words(tiny_model, months, sentences=SENTENCES)
+    assert find_shapes({"letters": words}, n_draws=500)["letters"].verdict == "nothing"
+
+
+def test_lists_that_cannot_be_turned_say_why(on_a_circle):
+    model, acts = on_a_circle
+    plane = fit_plane(acts.points(PLACE, half=0))
+    with pytest.raises(ConfigError, match="end with"):
+        rotate_words(model, acts, plane, PLACE, prompts=["x {word}"])
+    words = read_words(model, own_concept("animals", ["cat", "dog", "cow", "pig"], cyclic=False), sentences=SENTENCES)
+    with pytest.raises(ConfigError, match="no prompts"):
+        rotate_words(model, words, plane, PLACE)
+    with pytest.raises(ConfigError, match="several"):
+        rotate_words(model, words, plane, PLACE, prompts=["x {word}"])
+
+
+def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_ones_do_not(on_a_circle):
+    model, _ = on_a_circle
+    direction = np.zeros(24)
+    direction[8] = 1.0
+    found = sweep_strengths(
+        model, PLACE, direction, unit=0.2, prompts=["x "], targets=[ord("B")], text=["some words here"], n_random=5
+    )
+    still = found.strengths.index(0.0)
+    assert found.effect[still] == found.side_effect[still] == 0
+    assert found.effect[-1] > 10 + found.random_effect[:, -1].mean()
+    assert found.effect[0] < 0
+    with pytest.raises(ConfigError, match="direction"):
+        sweep_strengths(model, PLACE, direction * 0, unit=1, prompts=["x"], targets=[1], text=["y z"])
+
+
+def test_words_that_a_model_does_not_tell_apart_have_no_shape(on_a_circle):
+    animals = own_concept("animals", ["cat", "dog", "cow", "pig"], cyclic=False)
+    acts = read_words(on_a_circle[0], animals, sentences=SENTENCES)
+    with pytest.raises(ConfigError, match="apart"):
+        find_shapes({"animals": acts})
+
+
+def test_bad_lists_are_refused():
+    with pytest.raises(UnknownNameError, match="weekdays"):
+        find_concepts(["weekday"])
+    with pytest.raises(ConfigError, match="differ"):
+        own_concept("twice", ["a", "b", "a"], cyclic=False)
+    with pytest.raises(ConfigError, match="three"):
+        own_concept("short", ["a", "b"], cyclic=False)
+    assert len(find_concepts([])) == len(CONCEPTS) == 7
+
+
+def test_the_folder_holds_what_was_measured_and_why_the_rest_is_missing(on_a_circle, workspace_folder):
+    model, _ = on_a_circle
+    pairs = own_concept("pairs", ["AB", "CD", "BF", "GA"], cyclic=False)
+    found = measure_concepts(model, [NOTES, pairs], sentences=SENTENCES)
+    workspace = Workspace(workspace_folder)
+    folder = workspace.path("geometry", "planted")
+    manifest = save_geometry(found, folder, model_name="planted", weight_hash="0" * 8, sentences=SENTENCES)
+    assert manifest.summary["notes"]["verdict"] == "circle"
+    assert manifest.summary["pairs"]["verdict"] == "undecided"
+    assert manifest.summary["pairs"]["moves_output"] is None
+    points = pq.read_table(folder / "points.parquet")
+    assert points.num_rows == 2 * (7 + 4)
+    assert set(points["half"].to_pylist()) == {"fit", "judge"}
+    layers = pq.read_table(folder / "layers.parquet").to_pylist()
+    assert len(layers) == 2 * 3
+    assert sum(row["chosen"] for row in layers) == 2
+    assert all(0 <= row["probe_accuracy"] <= 1 and row["base_rate"] is not None for row in layers)
+    sweeps = pq.read_table(folder / "sweeps.parquet").to_pylist()
+    assert {row["kind"] for row in sweeps} == {"steering", "rotation"}
+    read = json.loads((folder / "geometry.json").read_text())
+    assert "no prompts" in read["pairs"]["rotation"]
+    assert read["notes"]["shape"]["order"]["smallest_p"] == pytest.approx(1 / 360)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
+    """And what SmolLM2 names as the day after follows a turn of the word; an untrained twin has no order."""
+    from interp.models.adapter import untrained_twin
+
+    weekdays = CONCEPTS["weekdays"]
+    places = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in (3, 7, 14, 21, 28))]
+    acts = read_words(smollm2, weekdays, hook_points=places)
+    shape = find_shapes({"weekdays": acts})["weekdays"]
+    assert shape.order.p_circular <= 0.05
+    assert shape.verdict in ("ordered", "circle", "line")
+    place = "blocks.7.hook_resid_post"
+    turned = rotate_words(smollm2, acts, fit_plane(acts.points(place, half=0)), place, n_random=2)
+    assert turned.moves_output
+    assert turned.overall < turned.swapped.mean()
+    blank = read_words(untrained_twin(smollm2, 0), weekdays, hook_points=places[1:3])
+    assert find_shapes({"weekdays": blank})["weekdays"].verdict == "nothing"
