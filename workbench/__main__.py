@@ -20,7 +20,6 @@ from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
 from workbench.verbs.features import Features
 from workbench.verbs.geometry import Geometry
-from workbench.verbs.geometry import Geometry
 from workbench.verbs.heads import Heads
 from workbench.verbs.import_ import Import
 from workbench.verbs.lens import Lens
