@@ -22,9 +22,10 @@ from torch import Tensor
 
 from interp.dynamics.modular import ModularConfig, Parameters, all_logits, pair_losses, training_pairs
 
-KEY_SHARE = 0.05
-"""of the power, above which a frequency is key. Logits without structure give each about 1 / p^2; an embedding without
-structure about 2 / p, so its keys are a check on those of the logits and no finding alone."""
+KEY_SHARE = 0.02
+"""Share of the logits' power above which a frequency is key. Logits without structure give each about `1 / p^2`."""
+ABOVE_EVEN = 2.0
+"""All of an embedding's power lies in the frequencies, whatever it is: there a key holds more than twice an even share."""
 
 
 class Progress(NamedTuple):
@@ -64,8 +65,17 @@ def measure_progress(parameters: Parameters, config: ModularConfig, keys: list[l
     )
 
 
-def key_frequencies(share: Tensor, least: float = KEY_SHARE) -> list[list[int]]:
-    """Per seed the frequencies (from 1) that hold more than `least` of the power, rising."""
+def key_frequencies(logit_share: Tensor) -> list[list[int]]:
+    """Per seed the frequencies (from 1) that hold more than `KEY_SHARE` of the logits' power, rising."""
+    return _above(logit_share, KEY_SHARE)
+
+
+def embedding_frequencies(embedding_share: Tensor) -> list[list[int]]:
+    """The same of the embedding: those with more than `ABOVE_EVEN` times an even share."""
+    return _above(embedding_share, ABOVE_EVEN / embedding_share.shape[1])
+
+
+def _above(share: Tensor, least: float) -> list[list[int]]:
     return [[k + 1 for k in (row > least).nonzero()[:, 0].tolist()] for row in share]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp.dynamics.fourier import Progress, key_frequencies, measure_progress, shares
+from interp.dynamics.fourier import Progress, embedding_frequencies, key_frequencies, measure_progress, shares
 from interp.dynamics.modular import ModularConfig, Snapshot
 from interp.dynamics.transitions import first_at
 
@@ -92,7 +92,7 @@ def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokk
         logit_share=_curve(measured, "logit_share"),
         embedding_share=_curve(measured, "embedding_share"),
         keys=keys,
-        embedding_keys=key_frequencies(embedding_share),
+        embedding_keys=embedding_frequencies(embedding_share),
         phases=[
             find_phases(epochs, curves["train_accuracy"][:, seed], curves["test_accuracy"][:, seed])
             for seed in range(len(config.seeds))
