@@ -25,7 +25,7 @@ from interp.dynamics.modular import ModularConfig, Parameters, all_logits, pair_
 KEY_SHARE = 0.02
 """Share of the logits' power above which a frequency is key. Logits without structure give each about `1 / p^2`."""
 ABOVE_EVEN = 2.0
-"""All of an embedding's power lies in the frequencies, whatever it is: there a key holds more than twice an even share."""
+"""All of an embedding's power lies in the frequencies, whatever it is: a key holds more than twice an even share."""
 
 
 class Progress(NamedTuple):
