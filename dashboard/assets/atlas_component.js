@@ -4,17 +4,15 @@
   const { createElement, useEffect, useRef } = window.React;
   const none = () => window.dash_clientside.no_update;
   const KEYS = ["colour", "size", "search", "filter", "selection", "point", "at", "overlays", "neighbours"];
-  let loading = null;
-  const load = () => (loading ??= import(new URL("atlas/view.mjs", ASSETS).href));
-  const ASSETS = document.currentScript.src;
+  const MODULE = new URL("atlas/view.mjs", document.currentScript.src).href;
 
   function AtlasMap(props) {
     const place = useRef(null), view = useRef(null), latest = useRef(props);
     latest.current = props;
-    const given = () => Object.fromEntries(KEYS.map((key) => [key, latest.current[key] ?? undefined]).filter(([k, v]) => v !== undefined || k === "point"));
+    const given = () => Object.fromEntries(KEYS.map((key) => [key, latest.current[key] ?? undefined]));
     useEffect(() => {
       let gone = false;
-      load().then(({ AtlasView, sourceAt }) => {
+      import(MODULE).then(({ AtlasView, sourceAt }) => {
         if (gone) return;
         const early = window.atlasEarly?.base === props.source ? window.atlasEarly.take() : null;
         view.current = early?.view ?? new AtlasView(document.createElement("div"), sourceAt(props.source), given());

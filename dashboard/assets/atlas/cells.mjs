@@ -8,7 +8,7 @@ const LINE = 13, PADDING = 4;
 const FONT = '11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
 
 /** The grid for a zoom: the finest with room, else the coarsest. */
-export function gridAt(grids, zoom) {
+function gridAt(grids, zoom) {
   return grids.filter(({ side }) => side * zoom >= ROOM).pop() ?? grids[0] ?? null;
 }
 

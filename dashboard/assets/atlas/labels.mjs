@@ -8,7 +8,7 @@ const LINE = 1.25, WIDEST = 170, GAP = 6;
 const SMALLEST = 46, LARGEST = 1500; // pixels of a region between which its name is shown
 const MOST = 1200;
 
-export const fontOf = (level) => `${FONTS[Math.min(level, FONTS.length - 1)]} ${FAMILY}`;
+const fontOf = (level) => `${FONTS[Math.min(level, FONTS.length - 1)]} ${FAMILY}`;
 const sizeOf = (level) => [14, 12, 11][Math.min(level, 2)];
 
 /** Labels with their lines, size and interval of zoom `[from, to)` in pixels per unit; hopeless ones are left out. */
@@ -30,7 +30,7 @@ export function placed(regions, context) {
 }
 
 /** The least zoom from which on `label` overlaps none of `others` while they are shown. */
-export function clearOf(others, label, least) {
+function clearOf(others, label, least) {
   let from = least;
   for (const other of others) {
     const wide = ((label.width + other.width) / 2 + GAP) / Math.abs(label.x - other.x);
@@ -49,7 +49,7 @@ function box(region, context) {
 }
 
 /** At most two lines of at most `WIDEST` pixels, cut between characters as people see them. */
-export function wrap(text, context) {
+function wrap(text, context) {
   const clean = text.replace(/\r\n|\r|\n/g, "↵").replace(/\t/g, "⇥");
   const fits = (line) => context.measureText(line).width <= WIDEST;
   if (fits(clean)) return [clean];

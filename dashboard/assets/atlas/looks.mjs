@@ -3,8 +3,8 @@
 //   0         no value, no region        1..12     categories
 //   16..126   a scale, low to high       +128      the same, dimmed        255   not drawn
 
-export const NONE = 0, SCALE = 16, SCALE_STEPS = 111, DIMMED = 128, HIDDEN = 255;
-export const CATEGORIES = 12, SIZE_STEPS = 8, PLAIN_SIZE = 3;
+const NONE = 0, SCALE = 16, SCALE_STEPS = 111, CATEGORIES = 12;
+export const DIMMED = 128, HIDDEN = 255, SIZE_STEPS = 8;
 
 /** "#2f74d0" -> [47, 116, 208] */
 export function rgb(hex) {

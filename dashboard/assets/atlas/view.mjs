@@ -23,7 +23,7 @@ import { Visitor } from "./visitor.mjs";
 
 const REST = 130; // milliseconds without moving after which everything is drawn in full
 
-export const START = {
+const START = {
   colour: "", size: "", search: "", filter: "", selection: "", point: null, neighbours: [], at: "",
   overlays: ["labels", "contours", "minimap"],
 };
@@ -108,7 +108,8 @@ export class AtlasView {
     this.overlay = new Overlay(this.sheets.marks, this.sheets.live, this.camera);
     this.minimap = new Minimap(this.root, this.camera, () => { this.moved(); this.rested(); });
     this.gestures = new Gestures(this.sheets.live, this.camera, this.visitor.gestures);
-    this.sheets.live.setAttribute("aria-label", `Map of ${count(this.n)} points. Arrow keys move, plus and minus zoom, Enter chooses the point nearest the middle, Escape clears. The table of points holds the same.`);
+    const keys = "Arrow keys move, plus and minus zoom, Enter chooses the point nearest the middle, Escape clears.";
+    this.sheets.live.setAttribute("aria-label", `Map of ${count(this.n)} points. ${keys} The table of points holds the same.`);
     this.themed();
   }
 
