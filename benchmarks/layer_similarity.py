@@ -1,0 +1,74 @@
+"""What does the CKA of 30 layers with each other cost in one pass over a recording?
+
+Against the same numbers pair by pair, where both layers of a pair are read again and their kernels made anew, which is
+what a function of two representations costs. A tenth of the pairs is timed and scaled up. The second ratio is against
+reading the same rows alone. The layers are those of an untrained model of SmolLM2's width: only the time matters.
+"""
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Result, main
+
+LAYERS, D, ROWS, BATCH = 30, 576, 6144, 512
+
+
+def run() -> list[Result]:
+    """Pair by pair / one pass, and one pass / reading alone."""
+    from interp.geometry.streaming import recording_cka
+
+    with tempfile.TemporaryDirectory() as scratch:
+        recording = _recorded(Path(scratch) / "recordings" / "layers")
+        names = recording.hook_points
+        pairs = list(itertools.combinations(names, 2))
+        some = pairs[:: len(pairs) // 40]
+        _read(recording, names)  # the files are in the page cache for all three
+        reading = _seconds(lambda: _read(recording, names))
+        once = _seconds(lambda: recording_cka(recording, names, batch=BATCH))
+        each = _seconds(lambda: [recording_cka(recording, list(pair), batch=BATCH) for pair in some])
+    by_pair = each * len(pairs) / len(some)
+    detail = f"{ROWS} rows of {D}: {once:.1f} s; reading alone {reading:.1f} s, {len(pairs)} pairs {by_pair:.0f} s"
+    return [
+        Result(question="CKA of 30 layers, one pass", ratio=by_pair / once, target=5, against="by pair", detail=detail),
+        Result(
+            question="CKA of 30 layers, one pass",
+            ratio=once / reading,
+            target=8,
+            against="reading the same rows",
+            lower_is_better=True,
+            detail=detail,
+        ),
+    ]
+
+
+def _recorded(folder: Path) -> Any:
+    from interp.models.loading import load_model
+    from interp.models.small import SmallConfig
+    from interp.recording.record import record
+    from interp.recording.store import Recording
+    from interp.text.documents import Document
+
+    model = load_model(SmallConfig(n_layers=LAYERS, d_model=D, n_heads=9), seed=0)
+    documents = [Document(f"page {number} " + "some words in a row. " * 30, str(number), "") for number in range(200)]
+    hook_points = [f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)]
+    record(model, documents, folder, hook_points=hook_points, n_tokens=ROWS, context_length=128)
+    return Recording(folder)
+
+
+def _read(recording: Any, names: list[str]) -> None:
+    for _ in recording.shuffled(names, batch_size=BATCH):
+        pass
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main(run)
