@@ -139,6 +139,7 @@ def summarise(found: dict[str, ConceptGeometry]) -> dict[str, Any]:
             "silhouette": None if cluster is None else round(cluster.silhouette, 4),
             "p_cluster": None if cluster is None else cluster.p,
             "moves_output": turned.moves_output if isinstance(turned, RotationSweep) else None,
+            "steps_followed": [turned.n_following, len(turned.steps)] if isinstance(turned, RotationSweep) else None,
         }
     return out
 

@@ -73,13 +73,19 @@ class RotationSweep(Finding):
         """The interval lies above 0 and above every random draw."""
         return self.overall_low > max(0.0, self.random_high)
 
+    @property
+    def n_following(self) -> int:
+        """Steps at which the answer goes along by itself: the interval above 0 and above every random draw."""
+        return int((self.low > np.maximum(0.0, self.random.max(0))).sum())
+
     def sentence(self) -> str:
         word = "moves" if self.moves_output else "does not move"
         return (
             f"turning {self.name} at {self.hook_point} {word} the answer: {self.overall:+.2f} nats "
             f"[{self.overall_low:+.2f}, {self.overall_high:+.2f}] towards the turned word's, random directions at most "
-            f"{self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; without turning "
-            f"{self.baseline:.0%} of {self.n_prompts} prompts are answered right (chance {1 / self.n_items:.0%})"
+            f"{self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; it goes along at "
+            f"{self.n_following} of {len(self.steps)} steps; without turning {self.baseline:.0%} of {self.n_prompts} "
+            f"prompts are answered right (chance {1 / self.n_items:.0%})"
         )
 
 

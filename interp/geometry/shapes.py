@@ -6,7 +6,8 @@ The rule, fixed before looking:
 2. even-numbered sentences choose the layer: the one where the order is clearest, as a circle or as a line, whichever;
 3. odd-numbered ones judge it there (`circles`), by distances in the whole space: no plane is chosen. Both halves hold
    the same words, so the choice leaks; therefore each p-value counts orderings whose *largest* correlation over all
-   layers reaches the one found, and is compared with `.05 / number of lists`;
+   layers reaches the one found. There are two of them, circle and line, so each is compared with `.05 / (2 * number of
+   lists)`: an untrained model has an order in one run of twenty;
 4. whether a list is a cluster is judged likewise, among the other lists (`clusters`);
 5. the verdict is the order's, if there is one; else cluster; else nothing. A list too short to have a significant order
    stays undecided, cluster or not.
@@ -83,7 +84,7 @@ def find_shapes(
     Raises `ConfigError` for no lists, or one whose words are all the same point."""
     if not lists:
         raise ConfigError("no lists of words were given")
-    corrected = alpha / len(lists)
+    corrected = alpha / (2 * len(lists))
     clusters: dict[str, ClusterTest] = {}
     if len(lists) > 1:
         layers = {name: [acts.points(place, half=1) for place in acts.hook_points] for name, acts in lists.items()}

@@ -73,7 +73,7 @@ def sweep_strengths(
     prompts: Sequence[str],
     targets: Sequence[int],
     text: Sequence[str],
-    strengths: Sequence[float] = (-1.0, 0.0, 0.5, 1.0, 2.0, 4.0),
+    strengths: Sequence[float] = (-0.5, 0.0, 0.1, 0.25, 0.5, 1.0),
     n_random: int = 2,
     seed: int = 0,
 ) -> StrengthSweep:

@@ -71,6 +71,7 @@ def test_turning_a_planted_circle_turns_the_answer(on_a_circle):
     found = rotate_words(model, acts, plane, PLACE, n_random=3)
     assert found.baseline == 1
     assert np.all(found.followed == 1)
+    assert found.n_following == 6
     assert found.moves_output
     assert np.allclose(found.moved, found.swapped, atol=0.3), "the circle is all that there is"
     assert found.random_high < 0.3 * found.overall
@@ -127,7 +128,7 @@ def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_on
     )
     still = found.strengths.index(0.0)
     assert found.effect[still] == found.side_effect[still] == 0
-    assert found.effect[-1] > 10 + found.random_effect[:, -1].mean()
+    assert found.effect[-1] > 2 * np.abs(found.random_effect[:, -1]).max()
     assert found.effect[0] < 0
     with pytest.raises(ConfigError, match="direction"):
         sweep_strengths(model, PLACE, direction * 0, unit=1, prompts=["x"], targets=[1], text=["y z"])
@@ -184,11 +185,14 @@ def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
     places = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in (3, 7, 14, 21, 28))]
     acts = read_words(smollm2, weekdays, hook_points=places)
     shape = find_shapes({"weekdays": acts})["weekdays"]
-    assert shape.order.p_circular <= 0.05
+    assert shape.order.p_circular <= 0.025
     assert shape.verdict in ("ordered", "circle", "line")
     place = "blocks.7.hook_resid_post"
     turned = rotate_words(smollm2, acts, fit_plane(acts.points(place, half=0)), place, n_random=2)
     assert turned.moves_output
     assert turned.overall < turned.swapped.mean()
-    blank = read_words(untrained_twin(smollm2, 0), weekdays, hook_points=places[1:3])
-    assert find_shapes({"weekdays": blank})["weekdays"].verdict == "nothing"
+    twin = untrained_twin(smollm2, 0)
+    blank = {
+        name: read_words(twin, CONCEPTS[name], hook_points=places[1:3]) for name in ("weekdays", "colours", "months")
+    }
+    assert {shape.verdict for shape in find_shapes(blank).values()} == {"nothing"}

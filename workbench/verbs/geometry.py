@@ -82,10 +82,14 @@ def describe(summary: dict) -> list[str]:
     """One line for each list."""
     lines = []
     for name, entry in summary.items():
-        moved = {None: "", True: "; turning moves the output", False: "; turning does not move the output"}
+        moved = ""
+        if entry["moves_output"] is not None:
+            followed, steps = entry["steps_followed"]
+            verb = "moves" if entry["moves_output"] else "does not move"
+            moved = f"; turning {verb} the output, at {followed} of {steps} steps"
         lines.append(
             f"{name}: {entry['verdict']} ({entry['reason']}; circular {entry['circular']:.2f} "
             f"p {entry['p_circular']:.4f}, linear {entry['linear']:.2f} p {entry['p_linear']:.4f}"
-            f"{moved[entry['moves_output']]})"
+            f"{moved})"
         )
     return lines
