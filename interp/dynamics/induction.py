@@ -31,6 +31,8 @@ from interp.models.training import TrainingStep, train_small
 from interp.runtime import make_generator, one_thread
 
 CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
+LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
+"""Ways that are worth a name: a twin's induction score creeps from .04 to .07, and no head does anything."""
 Progress = Callable[[int, int, dict], None]
 
 
@@ -49,14 +51,17 @@ class InductionRun:
 
     @property
     def onset(self) -> float | None:
-        """Where the loss on the repeat begins to fall for good, if it falls suddenly."""
-        return self.transitions["loss_repeat"].onset
+        """Where it begins to copy: the onset of the accuracy on the second copy, if that changes suddenly.
+
+        The loss falls before, to that of knowing which tokens there are, and long after.
+        """
+        return self.transitions["accuracy"].onset
 
     @property
     def together(self) -> float | None:
-        """Steps between the middles of the change of the loss and of the induction score; None without both."""
-        loss, score = (self.transitions[name].middle for name in ("loss_repeat", "induction"))
-        return None if loss is None or score is None else abs(loss - score)
+        """Steps between the middles of the changes of accuracy and of the induction score; None without both."""
+        copies, score = (self.transitions[name].middle for name in ("accuracy", "induction"))
+        return None if copies is None or score is None else abs(copies - score)
 
 
 def follow_induction(
@@ -85,7 +90,8 @@ def follow_induction(
     curves = {name: np.array([metrics[name] for metrics in found]) for name in CURVES}
     where = np.array(at)
     name = spec if isinstance(spec, str) else "toy"
-    return InductionRun(name, seed, where, curves, {curve: find_transition(where, curves[curve]) for curve in CURVES})
+    changes = {curve: find_transition(where, curves[curve], least=LEAST[curve]) for curve in CURVES}
+    return InductionRun(name, seed, where, curves, changes)
 
 
 @torch.no_grad()

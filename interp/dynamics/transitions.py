@@ -3,7 +3,7 @@
 A curve goes from where it starts to where it ends; its *onset*, *middle* and *end* are where it has gone 10, 50 and
 90 % of the way for good (it does not come back below). It is a transition when two things hold:
 
-- the way is long against the noise: at least `SIGNAL` times the typical step of the curve where it lies flat;
+- the way is long: at least `SIGNAL` times the typical step of the curve where it lies flat, and at least `least`;
 - it is quick: from onset to end takes at most `QUICK` of the steps. A line takes 80 %, and is no transition.
 
 Steps may be any rising numbers. Between two measurements the crossing is interpolated, so no place is known better than
@@ -38,8 +38,8 @@ class Transition(NamedTuple):
     """typical step of the flat parts: median absolute difference of successive values at both ends"""
 
 
-def find_transition(steps: np.ndarray, values: np.ndarray) -> Transition:
-    """The transition of a curve `values [n]` over rising `steps [n]`.
+def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0) -> Transition:
+    """The transition of a curve `values [n]` over rising `steps [n]`, if it goes at least the way `least` (its units).
 
     Raises `ConfigError` for fewer than 8 measurements or steps that do not rise, `NonFiniteError`.
     """
@@ -53,7 +53,7 @@ def find_transition(steps: np.ndarray, values: np.ndarray) -> Transition:
     fifth = max(3, len(values) // 5)
     noise = float(np.median(np.abs(np.concatenate([np.diff(values[:fifth]), np.diff(values[-fifth:])]))))
     way = after - before
-    if abs(way) <= SIGNAL * noise or way == 0:
+    if abs(way) <= max(SIGNAL * noise, least) or way == 0:
         return Transition(False, "it ends about where it began", None, None, None, before, after, noise)
     gone = (values - before) / way
     onset, middle, end = (crossing(steps, gone, level) for level in (0.1, 0.5, 0.9))

@@ -37,7 +37,7 @@ def test_grokking_is_written_with_its_phases_and_maps(tmp_path: Path):
 def test_induction_runs_are_written_with_what_changed(tmp_path: Path):
     steps = np.arange(0, 500, 25)
     curve = 1 / (1 + np.exp(-(steps - 250) / 12))
-    curves = dict.fromkeys(CURVES, curve) | {"loss_repeat": 4 - 3 * curve}
+    curves: dict[str, np.ndarray] = dict.fromkeys(CURVES, curve)
     run = InductionRun("toy:x", 2, steps, curves, {name: find_transition(steps, curves[name]) for name in CURVES})
     save_induction_runs([run], tmp_path / "d")
     summary = read_manifest(tmp_path / "d").summary

@@ -41,6 +41,9 @@ def test_noise_a_line_and_a_slow_curve_are_no_transitions():
     assert "gradual" in line.reason
     assert not find_transition(STEPS, logistic(750, 300)).found
     assert not find_transition(STEPS, np.ones(len(STEPS))).found
+    small = logistic(700, 20, 0.04, 0.07)
+    assert find_transition(STEPS, small).found
+    assert not find_transition(STEPS, small, least=0.1).found
 
 
 def test_a_curve_that_comes_back_has_its_onset_where_it_goes_for_good():

@@ -88,10 +88,8 @@ class Form(Options):
         save_induction_runs(runs, folder, overwrite=self.overwrite)
         wrote(folder, f"{len(runs)} runs")
         for run in runs:
-            where = (
-                "no sudden change of the loss" if run.onset is None else f"loss begins to fall at step {run.onset:.0f}"
-            )
-            beside = "" if run.together is None else f", within {run.together:.0f} steps of the induction score"
+            where = "does not begin to copy" if run.onset is None else f"begins to copy at step {run.onset:.0f}"
+            beside = "" if run.together is None else f", within {run.together:.0f} steps of its heads' induction score"
             say(f"      {run.spec} seed {run.seed}: {where}{beside}; induction {run.curves['induction'][-1]:.2f}")
 
 
