@@ -96,6 +96,18 @@ def test_erasure_is_the_smallest_change_that_equates_the_class_means(seed):
         assert ((other - x) ** 2).sum() >= changed
 
 
+def test_erasure_agrees_with_concept_erasure():
+    """Frozen rows of concept-erasure 0.2.4, `LeaceEraser.fit(..., shrinkage=False)` (its default shrinks the
+    covariance)."""
+    labels = np.arange(60) % 3
+    x = np.random.default_rng(8).standard_normal((60, 4)) + labels[:, None] * [1, 0, 0.5, 0]
+    theirs = [
+        [1.0764603762627356, -0.6066585665669019, 0.634993248364178, -0.7449307064512993],
+        [0.5571029326600334, 0.6024444693911387, 0.725604629085585, 0.06685877735979373],
+    ]
+    assert np.allclose(fit_eraser(x, labels)(x)[:2], theirs, atol=1e-10)
+
+
 def test_erasure_of_rows_in_few_dimensions_stays_in_them():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((100, 3)) @ rng.standard_normal((3, 20))

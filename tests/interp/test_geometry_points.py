@@ -86,6 +86,13 @@ def test_eight_dimensions_inside_576_are_found_by_two_estimators(seed):
     assert maximum_likelihood(points, 20) == pytest.approx(7.65, abs=0.25)
 
 
+def test_estimators_agree_with_scikit_dimension():
+    """Frozen answers of scikit-dimension 0.5.0: `TwoNN()` and `MLE()` (20 neighbours) of these points."""
+    points = np.random.default_rng(7).standard_normal((300, 6)) * [1, 1, 2, 1, 3, 1]
+    assert two_nn(points) == pytest.approx(5.830211719475279, rel=1e-9)
+    assert maximum_likelihood(points, 20) == pytest.approx(5.124459263075015, rel=1e-9)
+
+
 def test_estimates_come_together_with_intervals_and_the_gaussian_beside_them():
     rng = np.random.default_rng(0)
     sphere = rng.standard_normal((600, 3))
