@@ -9,5 +9,6 @@ Start here:
 - `interp.atlas.build.build_atlas(...)`: a map of vectors that says how much it keeps
 - `interp.superposition.toy.train_toys(...)`: toys of superposition, and the shapes that their features settle in
 - `interp.energy.attention.measure_retrieval(model, tokens)`: heads as associative memories, beside an untrained twin
+- `interp.geometry.shapes.shapes_of(model, concepts)`: which lists of words are circles, lines, clusters or nothing
 - `interp.workspace.Workspace`: the folder of folders that scripts, notebooks and the dashboard share
 """

@@ -73,7 +73,7 @@ class Geometry(Options):
             threads=threads,
             overwrite=self.overwrite,
         )
-        wrote(folder, f"{len(found)} lists of words")
+        wrote(folder, f"{len(found)} list{'s' * (len(found) > 1)} of words")
         for line in describe(manifest.summary):
             say(f"      {line}")
 
