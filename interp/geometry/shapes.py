@@ -137,7 +137,7 @@ def _correlations(acts: WordActivations, half: int | None) -> np.ndarray:
 
 def _verdict(order: CircleTest, cluster: ClusterTest | None, alpha: float) -> tuple[Verdict, str]:
     close = cluster is not None and cluster.p <= alpha
-    words = "its words lie together" if close else "its words do not lie together" if cluster else ""
+    words = "its words lie together" if close else "its words are not shown to lie together" if cluster else ""
     if order.shape == "unordered":
         return ("cluster" if close else "nothing"), "; ".join(filter(None, (order.reason, words)))
     return order.shape, "; ".join(filter(None, (order.reason, words)))
