@@ -20,13 +20,15 @@ _MORE = {
     "circuit": ("Circuits", "which parts do it together"),
     "lens": ("Lenses", "what each layer would say"),
     "labels": ("Labels", "features in a model's words, scored"),
+    "geometry": ("Geometry", "the shape of what words mean"),
+    "dynamics": ("Dynamics", "what training did"),
     "evaluation": ("Evaluations", "how true a dictionary is"),
 }
 _WIDE = 13
 """characters beyond which a fact takes a line of its own"""
 _PLACES = {
     **{"recordings": "recording", "saes": "SAE", "features": "features", "atlases": "atlas", "heads": "heads"},
-    **{"circuits": "circuit", "lenses": "lens", "labels": "labels"},
+    **{"circuits": "circuit", "lenses": "lens", "labels": "labels", "geometry": "geometry", "dynamics": "training"},
 }
 
 

@@ -184,6 +184,28 @@ def _labels(m: Manifest) -> Described:
     return sentence + ".", [*facts, ("requests", _count(s.get("requests")))], f"/feature/{features}"
 
 
+def _geometry(m: Manifest) -> Described:
+    verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
+    shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
+    sentence = (
+        f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster in {len(shaped)} of them."
+    )
+    return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], None
+
+
+def _dynamics(m: Manifest) -> Described:
+    runs = m.summary.get("runs", [])
+    if m.summary.get("kind") == "grokking":
+        sentence = (
+            f"Addition modulo {m.config.get('p')}: {sum(run['grokked'] for run in runs)} of {len(runs)} runs grokked."
+        )
+        facts = [(f"seed {run['seed']} frequencies", ", ".join(map(str, run["keys"]))) for run in runs]
+        return sentence, facts, f"/atlas/{m.name}"
+    dated = [run for run in runs if run.get("onset") is not None]
+    facts = [(f"{run['spec']} {run['seed']} from step", _count(run["onset"])) for run in dated]
+    return f"{len(dated)} of {len(runs)} toys begin to copy all at once.", facts, None
+
+
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "recording": _recording,
     "sae": _sae,
@@ -194,6 +216,8 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "circuit": _circuit,
     "lens": _lens,
     "labels": _labels,
+    "geometry": _geometry,
+    "dynamics": _dynamics,
 }
 
 

@@ -144,11 +144,38 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     found = overview.overview(workspace)
     assert {kind: len(cards) for kind, cards in found.cards.items()} == {
         "recording": 1, "sae": 0, "features": 2, "atlas": 2, "heads": 1, "evaluation": 0, "circuit": 2, "lens": 0,
-        "labels": 1,
+        "labels": 1, "geometry": 0, "dynamics": 0,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
     assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]
     assert found.models == ["smollm2-135m"]
+
+
+def test_every_kind_of_artefact_has_its_card_and_its_column():
+    from dashboard.pages.overview import _COLUMNS, _MORE
+    from interp.artifacts import KINDS
+
+    assert set(_COLUMNS | _MORE) == set(overview._DESCRIBE) == set(KINDS)
+
+
+def test_shapes_and_training_have_cards(tmp_path):
+    from interp.artifacts import Draft
+    from interp.workspace import Workspace
+
+    workspace = Workspace(tmp_path, create=True)
+    draft = Draft.open(workspace.path("geometry", "g"), kind="geometry", config={"model": "m"})
+    draft.finish(summary={"weekdays": {"verdict": "ordered"}, "colours": {"verdict": "nothing"}}, parents={})
+    draft = Draft.open(workspace.path("dynamics", "d"), kind="dynamics", config={"p": 37})
+    run = {"seed": 1, "grokked": True, "keys": [9, 17]}
+    draft.finish(summary={"kind": "grokking", "runs": [run]}, parents={})
+    draft = Draft.open(workspace.path("dynamics", "i"), kind="dynamics", config={})
+    draft.finish(summary={"kind": "induction", "runs": [{"spec": "toy:x", "seed": 0, "onset": 351.0}]}, parents={})
+    cards = overview.overview(workspace).cards
+    assert "2 lists of words in m; an order or a cluster in 1" in cards["geometry"][0].sentence
+    told = {card.name: card for card in cards["dynamics"]}
+    assert "1 of 1 runs grokked" in told["d"].sentence
+    assert told["d"].href == "/atlas/d"
+    assert ("toy:x 0 from step", "351") in told["i"].facts
 
 
 def test_cards_speak_in_the_numbers_of_the_manifest(workspace):

@@ -43,10 +43,18 @@ def test_help_names_every_verb_and_loads_no_torch():
         assert verb.__name__.lower() in out
 
 
-ONE_WORD = [v.__name__.lower() for v in VERBS if v.__name__ not in ("Models", "Circuit")]
+ONE_WORD = [v.__name__.lower() for v in VERBS if v.__name__ not in ("Models", "Circuit", "Dynamics")]
+TWO_WORDS = [
+    "circuit induction",
+    "circuit find",
+    "circuit features",
+    "circuit show",
+    "dynamics grok",
+    "dynamics induction",
+]
 
 
-@pytest.mark.parametrize("verb", [*ONE_WORD, "circuit induction", "circuit find", "circuit features", "circuit show"])
+@pytest.mark.parametrize("verb", [*ONE_WORD, *TWO_WORDS])
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*verb.split(), "--help"])
@@ -55,7 +63,8 @@ def test_every_verb_has_help(verb, capsys):
 
 
 @pytest.mark.parametrize(
-    ("verb", "expected"), [("models", "Hugging Face"), ("circuit", "{induction,find,features,show}")]
+    ("verb", "expected"),
+    [("models", "Hugging Face"), ("circuit", "{induction,find,features,show}"), ("dynamics", "{grok,induction}")],
 )
 def test_verbs_without_a_workspace_have_help_too(verb, expected, capsys):
     with pytest.raises(SystemExit) as stop:
