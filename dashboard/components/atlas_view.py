@@ -88,9 +88,9 @@ class AtlasView:
         about, arrays, labels, regions, cells = self.about, dict(self.arrays), list(self.labels), [], []
         if self.origin is not None:
             workspace, name = self.origin
-            arrays = {
-                each: data.array(workspace, name, each) for each in ("xy", *(c["name"] for c in about["columns"]))
-            }
+            frames = [f"frame_{at}" for at in range(len(about["frames"]))]
+            names = ("xy", *frames, *(c["name"] for c in about["columns"]))
+            arrays = {each: data.array(workspace, name, each) for each in names}
             labels = [text or "" for text in data.table(workspace, name).column("label").to_pylist()]
             regions = data.regions(workspace, name)
         return {

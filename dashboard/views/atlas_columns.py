@@ -91,10 +91,13 @@ def columns(workspace: Workspace, name: str) -> list[Column]:
 
 
 def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
-    """What the browser gets for `xy` (float32 `[n, 2]`) or a column, `[n]`. Raises `UnknownNameError`."""
+    """What the browser gets for `xy`, `frame_0` ... (float32 `[n, 2]`) or a column, `[n]`. Raises `UnknownNameError`."""
     points = table(workspace, name)
     if column == "xy":
         return np.stack([points.numbers("x"), points.numbers("y")], axis=1).astype(np.float32)
+    frames = frame_names(workspace, name)
+    if column in (f"frame_{at}" for at in range(len(frames))):
+        return frame_places(workspace, name, int(column.removeprefix("frame_")))
     known = {each.name: each for each in columns(workspace, name)}
     if column not in known:
         raise UnknownNameError("colouring", column, list(known))
@@ -106,6 +109,18 @@ def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
     return _codes(points, column, tuple(one.names))
 
 
+def frame_names(workspace: Workspace, name: str) -> list[str]:
+    """What the maps of a series are called, the one that `points` holds last; none for a single map."""
+    return [frame["name"] for frame in workspace.manifest("atlas", name).summary.get("frames") or []]
+
+
+def frame_places(workspace: Workspace, name: str, frame: int) -> np.ndarray:
+    """`[n, 2]` float32: where the points are on one map of a series."""
+    path = workspace.table_path("atlas", name, "frames")
+    found = workspace.query("select x, y from f where frame = ? order by point", frame, f=path)
+    return np.column_stack([found["x"].to_numpy(), found["y"].to_numpy()]).astype(np.float32)
+
+
 def about(workspace: Workspace, name: str) -> dict[str, Any]:
     """Everything about the map but its arrays and regions, as JSON."""
     manifest, found = workspace.manifest("atlas", name), columns(workspace, name)
@@ -115,6 +130,7 @@ def about(workspace: Workspace, name: str) -> dict[str, Any]:
         "n": table(workspace, name).n,
         "hash": manifest.content_hash,
         "levels": levels,
+        "frames": frame_names(workspace, name),
         "whole_map_level": manifest.summary.get("whole_map_level") or 0,
         "colour": default_colour(found),
         "columns": [asdict(column) for column in found],

@@ -20,6 +20,7 @@ from fake_live import FakeLive
 from make_workspace import build
 
 from dashboard.serve import make_server
+from interp.workspace import Workspace
 
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -92,11 +93,16 @@ def live() -> FakeLive:
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory, live: FakeLive) -> Iterator[str]:
+def base_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The synthetic workspace that the dashboard shows."""
+    return build(tmp_path_factory.mktemp("browser") / "workspace")
+
+
+@pytest.fixture(scope="session")
+def base(base_workspace: Workspace, live: FakeLive) -> Iterator[str]:
     """The address of a dashboard on the synthetic workspace."""
     chromium()  # before anything is started
-    workspace = build(tmp_path_factory.mktemp("browser") / "workspace")
-    server = make_server(workspace, live=live)
+    server = make_server(base_workspace, live=live)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"

@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from make_series import series
 
 pytestmark = pytest.mark.browser
 
@@ -355,3 +356,23 @@ def test_a_notebooks_page_works_from_one_file_and_asks_nobody(visit, tmp_path):
         assert {url.split(":")[0] for url in visit.requests} <= {"file", "data", "blob", "about"}
         assert inner.evaluate("window.pwned") is None
     assert visit.errors == []
+
+
+def test_a_slider_moves_points_from_map_to_map_and_names_are_those_of_the_last(visit, base_workspace):
+    series(base_workspace)
+    page = open_map(visit, "/atlas/series")
+    place = f"[...{VIEW}.points.xy.slice(0, 2)]"
+    last = page.evaluate(place)
+    slider = page.locator(".atlas-frames input")
+    slider.focus()
+    slider.press("Home")
+    page.wait_for_selector(".atlas[data-frame='0']")
+    assert page.evaluate(place) == pytest.approx([-last[0], -last[1]], abs=1e-4)
+    assert page.locator(".atlas-frames output").inner_text() == "blocks.0 (1 of 3)"
+    slider.press("ArrowRight")
+    page.wait_for_selector(".atlas[data-frame='1']")
+    assert page.locator(".atlas-frames output").inner_text() == "<b>blocks.1</b> (2 of 3)"
+    slider.press("End")
+    page.wait_for_selector(".atlas[data-frame='2']")
+    assert page.evaluate(place) == pytest.approx(last, abs=1e-4)
+    assert not visit.errors

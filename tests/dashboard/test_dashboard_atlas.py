@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from make_series import NAMES, series
 from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
@@ -390,3 +391,22 @@ def test_arrays_that_do_not_fit_together_are_refused():
         atlas_view(xy, color="norm")
     with pytest.raises(ConfigError, match="page of its own"):
         atlas_view(xy).component("m")
+
+
+# maps of several spaces
+
+
+def test_the_maps_of_a_series_are_served_one_by_one(tmp_path):
+    workspace = build(tmp_path / "ws", n_features=30, n_points=60)
+    series(workspace)
+    told = about(workspace, "series")
+    assert told["frames"] == NAMES
+    last = array(workspace, "series", "xy")
+    assert np.array_equal(array(workspace, "series", "frame_2"), last)
+    np.testing.assert_allclose(array(workspace, "series", "frame_0"), -last, atol=1e-6)  # turned by two quarters
+    with pytest.raises(UnknownNameError):
+        array(workspace, "series", "frame_3")
+    assert about(workspace, "embeddings")["frames"] == []
+    page = atlas_view(workspace, "series").to_html()
+    assert "frame_1" in page
+    assert "<b>blocks.1</b>" not in page

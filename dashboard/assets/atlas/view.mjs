@@ -9,6 +9,7 @@ import { coloured, levelAt, sized, thresholds } from "./colouring.mjs";
 import { Controls } from "./controls.mjs";
 import { Density } from "./density.mjs";
 import { count, element } from "./dom.mjs";
+import { Frames } from "./frames.mjs";
 import { Gestures } from "./gestures.mjs";
 import { Grid, boundsOf } from "./grid.mjs";
 import { placed } from "./labels.mjs";
@@ -72,7 +73,8 @@ export class AtlasView {
     if (this.closed) return;
     this.bounds = boundsOf(xy);
     this.camera = new Camera(this.bounds);
-    this.points = { xy, codes: this.colouring.codes.slice(), sizes: null };
+    const several = about.frames?.length > 1; // then places change, and what was fetched stays as it came
+    this.points = { xy: several ? xy.slice() : xy, codes: this.colouring.codes.slice(), sizes: null };
     this.openRenderer();
     this.furnish();
     this.observe();
@@ -104,6 +106,7 @@ export class AtlasView {
   furnish() {
     this.visitor = new Visitor(this);
     this.controls = new Controls(this.root, this.about, this.visitor.controls);
+    if (this.about.frames?.length > 1 && this.renderer instanceof Renderer) this.frames = new Frames(this.root, this.about.frames, this);
     this.legend = new Legend(this.root, (filter) => this.change({ filter }));
     this.overlay = new Overlay(this.sheets.marks, this.sheets.live, this.camera);
     this.minimap = new Minimap(this.root, this.camera, () => { this.moved(); this.rested(); });
@@ -155,6 +158,18 @@ export class AtlasView {
     this.minimap.show(this.density, this.theme);
     this.root.dataset.prepared = Math.round(performance.now());
     this.invalidate("marks");
+  }
+
+  /** Points have moved to other places; `done` when they have arrived. */
+  relaid(done) {
+    this.index = this.contours = null;
+    this.renderer.load(this.points);
+    if (done) {
+      this.bounds = boundsOf(this.points.xy);
+      this.prepare();
+    }
+    this.root.dataset.frame = done ? this.frames.at : "moving";
+    this.invalidate("points", "marks", "live");
   }
 
   grid() {
@@ -306,7 +321,7 @@ export class AtlasView {
     const on = (name) => state.overlays.includes(name);
     const valid = (id) => Number.isInteger(id) && id >= 0 && id < this.n;
     this.overlay.drawMarks({
-      theme, labels: on("labels") && !this.cells ? this.labels : null, contours: on("contours") ? this.contours : null,
+      theme, labels: on("labels") && !this.cells && (this.frames?.atLast ?? true) ? this.labels : null, contours: on("contours") ? this.contours : null,
       outline: cornersOf(state.selection), chosen: valid(state.point) ? this.place(state.point) : null,
       near: (state.neighbours ?? []).filter(valid).map((id) => this.place(id)), cells: this.cells,
     });
