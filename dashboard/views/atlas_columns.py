@@ -91,7 +91,7 @@ def columns(workspace: Workspace, name: str) -> list[Column]:
 
 
 def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
-    """What the browser gets for `xy`, `frame_0` ... (float32 `[n, 2]`) or a column, `[n]`. Raises `UnknownNameError`."""
+    """What the browser gets for `xy`, `frame_0` ... (float32 `[n, 2]`) or a column `[n]`. Raises `UnknownNameError`."""
     points = table(workspace, name)
     if column == "xy":
         return np.stack([points.numbers("x"), points.numbers("y")], axis=1).astype(np.float32)
