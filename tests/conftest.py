@@ -86,15 +86,22 @@ def workspace_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def quick_workspace(tmp_path_factory) -> Path:
-    """What `workbench demo --quick` makes; minutes, so only slow tests ask for it.
+def demo_workspace(tmp_path_factory) -> Path:
+    """What `workbench demo` makes around the dictionary that ships; a minute or two, so only slow tests ask for it."""
+    return _made_by_demo("WORKBENCH_DEMO_WORKSPACE", tmp_path_factory)
 
-    WORKBENCH_QUICK_WORKSPACE names a finished one to use instead, while developing.
-    """
-    ready = os.environ.get("WORKBENCH_QUICK_WORKSPACE")
-    if ready:
+
+@pytest.fixture(scope="session")
+def trained_workspace(tmp_path_factory) -> Path:
+    """What `workbench demo --train --quick` makes from nothing; minutes."""
+    return _made_by_demo("WORKBENCH_TRAINED_WORKSPACE", tmp_path_factory, "--train", "--quick")
+
+
+def _made_by_demo(variable: str, tmp_path_factory, *options: str) -> Path:
+    """A fresh workspace, or the finished one that an environment variable names, while developing."""
+    if ready := os.environ.get(variable):
         return Path(ready)
     folder = tmp_path_factory.mktemp("demo") / "workspace"
-    command = [sys.executable, "-m", "workbench", "demo", "--quick", "--no-serve", "--workspace", str(folder)]
+    command = [sys.executable, "-m", "workbench", "demo", *options, "--no-serve", "--workspace", str(folder)]
     subprocess.run(command, check=True, timeout=900)
     return folder

@@ -1,4 +1,5 @@
-"""The whole thing as a stranger meets it: the quick demo on the real model, twice, and the notebook on what it made."""
+"""The whole thing as a stranger meets it: the demo on the real model, with the dictionary that ships and with one that
+is trained here, and the notebooks on what it made."""
 
 import json
 import os
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from interp.artifacts import KINDS, verify
@@ -31,38 +33,57 @@ def workbench(*arguments: object, timeout: int = 600) -> subprocess.CompletedPro
     )
 
 
-def test_the_demo_makes_every_artefact_and_all_verify(quick_workspace):
-    workspace = Workspace(quick_workspace)
-    made = {(m.kind, m.name) for m in workspace.artifacts()}
-    assert made == {
-        ("recording", "demo"),
-        ("sae", "demo"),
-        ("features", "demo"),
-        ("features", "demo-neurons"),
-        ("heads", "smollm2-135m"),
-        ("circuit", "induction-smollm2-135m"),
-        ("atlas", "demo-features"),
-        ("atlas", "demo-tokens"),
-    }
+SHIPPED = {
+    ("sae", "demo"),
+    ("evaluation", "demo"),
+    ("features", "demo"),
+    ("features", "demo-neurons"),
+    ("atlas", "demo-features"),
+    ("atlas", "demo-tokens"),
+    ("heads", "smollm2-135m"),
+}
+TRAINED = {
+    ("recording", "trained"),
+    ("sae", "trained"),
+    ("features", "trained"),
+    ("features", "trained-neurons"),
+    ("heads", "smollm2-135m"),
+    ("circuit", "induction-smollm2-135m"),
+    ("atlas", "trained-features"),
+    ("atlas", "trained-tokens"),
+}
+
+
+def check_whole(folder: Path, expected: set[tuple[str, str]]) -> None:
+    workspace = Workspace(folder)
+    assert {(m.kind, m.name) for m in workspace.artifacts()} == expected
     assert not workspace.broken()
     assert not workspace.partials()
     for manifest in workspace.artifacts():
         assert verify(workspace.path(manifest.kind, manifest.name)) == []
 
 
-def test_the_demo_proves_the_induction_circuit_of_the_real_model(quick_workspace):
+def test_the_demo_unpacks_what_ships_and_adds_a_recording_and_a_proof(demo_workspace):
+    check_whole(demo_workspace, SHIPPED | {("recording", "demo"), ("circuit", "induction-smollm2-135m")})
+
+
+def test_training_makes_every_artefact_from_nothing(trained_workspace):
+    check_whole(trained_workspace, TRAINED)
+
+
+def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace):
     from interp.circuits.circuit import Circuit
 
-    circuit = Circuit.load(Workspace(quick_workspace).path("circuit", "induction-smollm2-135m"))
+    circuit = Circuit.load(Workspace(demo_workspace).path("circuit", "induction-smollm2-135m"))
     assert circuit.verdict["found"], circuit.verdict["reason"]
     edge = next(e for e in circuit.edges if (e.source, e.target, e.via) == ("L16H0", "L18H6", "k"))
     assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"
 
 
-def test_every_artefact_can_be_traced_to_the_model(quick_workspace):
-    workspace = Workspace(quick_workspace)
+def test_every_artefact_can_be_traced_to_the_model(trained_workspace):
+    workspace = Workspace(trained_workspace)
     kind_of = {folder: kind for kind, folder in KINDS.items()}
-    weight_hash = workspace.manifest("recording", "demo").config["weight_hash"]
+    weight_hash = workspace.manifest("recording", "trained").config["weight_hash"]
     for manifest in workspace.artifacts():
         assert manifest.parents, f"{manifest.kind} {manifest.name} names no parents"
         for key, value in manifest.parents.items():
@@ -73,15 +94,39 @@ def test_every_artefact_can_be_traced_to_the_model(quick_workspace):
                 assert value == workspace.manifest(kind_of[folder], name).content_hash
 
 
-def test_the_demo_dictionary_explains_most_of_the_variance_of_unseen_documents(quick_workspace):
-    heldout = Workspace(quick_workspace).manifest("sae", "demo").summary["heldout"]
+def test_what_ships_belongs_to_the_weights_that_are_here(demo_workspace):
+    workspace = Workspace(demo_workspace)
+    weight_hash = workspace.manifest("recording", "demo").config["weight_hash"]
+    for kind, name in sorted(SHIPPED):
+        manifest = workspace.manifest(kind, name)
+        assert all(value == weight_hash for key, value in manifest.parents.items() if key.startswith("model:"))
+    for child in ("features", "evaluation"):
+        parents = workspace.manifest(child, "demo").parents
+        assert parents["saes/demo"] == workspace.manifest("sae", "demo").content_hash
+
+
+def test_the_shipped_heads_are_those_that_are_measured_here(demo_workspace, trained_workspace):
+    kinds = ("previous_token", "induction", "duplicate_token")
+    found = []
+    for folder in (demo_workspace, trained_workspace):
+        workspace = Workspace(folder)
+        table = workspace.table_path("heads", "smollm2-135m", "heads")
+        rows = workspace.query("select * from h order by layer, head", h=table).to_pylist()
+        found.append([[row[kind] for kind in kinds] for row in rows])
+    difference = abs(np.array(found[0]) - np.array(found[1]))
+    assert difference.max() < 0.15, "fewer prompts, other numbers, the same heads"
+    assert difference.mean() < 0.01
+
+
+def test_a_dictionary_trained_here_explains_most_of_the_variance_of_unseen_documents(trained_workspace):
+    heldout = Workspace(trained_workspace).manifest("sae", "trained").summary["heldout"]
     assert heldout["n_tokens"] > 2_000
-    assert heldout["fvu"] < 0.35  # a quarter of a million tokens seen; the full demo reaches about half of this
+    assert heldout["fvu"] < 0.35  # a quarter of a million tokens seen; more tokens reach less than half of this
     assert heldout["l0"] == pytest.approx(32, rel=0.25)
 
 
-def test_smollm2_has_previous_token_and_induction_heads(quick_workspace):
-    workspace = Workspace(quick_workspace)
+def test_smollm2_has_previous_token_and_induction_heads(trained_workspace):
+    workspace = Workspace(trained_workspace)
     table = workspace.table_path("heads", "smollm2-135m", "heads")
     rows = workspace.query("select * from h order by layer, head", h=table).to_pylist()
     assert len(rows) == 30 * 9
@@ -91,30 +136,42 @@ def test_smollm2_has_previous_token_and_induction_heads(quick_workspace):
         assert max(row[kind] for row in found) > 0.5
 
 
-def test_a_second_run_finds_everything(quick_workspace):
+@pytest.mark.parametrize(("options", "n_found"), [((), 2), (("--train", "--quick"), 8)])
+def test_a_second_run_finds_everything(options, n_found, request):
+    folder = request.getfixturevalue("trained_workspace" if options else "demo_workspace")
     started = time.monotonic()
-    again = workbench("demo", "--quick", "--no-serve", "--workspace", quick_workspace)
+    again = workbench("demo", *options, "--no-serve", "--workspace", folder)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("found ") >= 7
+    assert again.stdout.count("found ") == n_found
+    assert "unpacked" not in again.stdout
     assert "tokens/s" not in again.stdout
     assert time.monotonic() - started < 60  # a second run must not compute; generous for a loaded machine
 
 
-def test_evaluate_puts_the_dictionary_into_the_model(quick_workspace):
-    result = workbench(
-        "evaluate", "demo", "--workspace", quick_workspace, "--name", "check", "--contexts", "8", "--overwrite"
-    )
+@pytest.mark.parametrize("name", ["demo", "trained"])
+def test_evaluate_puts_the_dictionary_into_the_model(name, request):
+    folder = request.getfixturevalue(f"{name}_workspace")
+    options = ("--recording", name, "--name", "check", "--contexts", "8", "--overwrite")
+    result = workbench("evaluate", name, "--workspace", folder, *options)
     assert result.returncode == 0, result.stderr
-    found = json.loads((quick_workspace / "evaluations" / "check" / "evaluation.json").read_text())
+    found = json.loads((folder / "evaluations" / "check" / "evaluation.json").read_text())
     inside = found["model"]
     assert inside["ce_clean"] < inside["ce_spliced"] < inside["ce_mean"]
     assert 0.8 < inside["ce_recovered"] <= 1
-    shutil.rmtree(quick_workspace / "evaluations")
+    shutil.rmtree(folder / "evaluations" / "check")
 
 
-def test_serve_answers_and_ends_on_ctrl_c(quick_workspace):
+def test_another_dictionary_takes_the_place_of_the_one_that_ships(demo_workspace, tmp_path):
+    theirs, folder = demo_workspace / "saes" / "demo", tmp_path / "workspace"
+    result = workbench("demo", "--quick", "--no-serve", "--sae", theirs, "--workspace", folder)
+    assert result.returncode == 0, result.stderr
+    name = "imported-saes-demo"
+    check_whole(folder, {("sae", name), ("recording", name), ("features", name), ("atlas", f"{name}-features")})
+
+
+def test_serve_answers_and_ends_on_ctrl_c(demo_workspace):
     process = subprocess.Popen(
-        [sys.executable, "-m", "workbench", "serve", str(quick_workspace), "--no-browser"],
+        [sys.executable, "-m", "workbench", "serve", str(demo_workspace), "--no-browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -135,7 +192,7 @@ def test_serve_answers_and_ends_on_ctrl_c(quick_workspace):
 
 
 @pytest.mark.parametrize("source", sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py")), ids=lambda path: path.stem)
-def test_notebook_runs_and_its_findings_hold(source, quick_workspace):
+def test_notebook_runs_and_its_findings_hold(source, demo_workspace):
     from notebooks.build import execute
 
-    execute(source, quick_workspace)
+    execute(source, demo_workspace)

@@ -1,21 +1,26 @@
 """The whole pipeline on a real model, told in order.
 
-Each step is a verb that could be typed by hand; the demo prints it, runs it when its artefact is not there yet, and
-says what came out. So the demo is also the shortest tour of the command line.
+The dictionary that ships is unpacked with its tables and maps, and only what is quick is computed; `--train` computes
+all of it from nothing, `--sae` takes another dictionary. Each step is a verb that could be typed by hand; the demo
+prints it, runs it when its artefact is not there yet, and says what came out. So the demo is also the shortest tour of
+the command line.
 """
 
 import shlex
 import time
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from interp.workspace import Workspace
-from workbench.options import Options
+from workbench.options import Options, slug
+from workbench.shipped.unpack import SHIPPED, unpack
 from workbench.terminal import say
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit_induction import Induction
 from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
+from workbench.verbs.import_ import Import
 from workbench.verbs.record import Record
 from workbench.verbs.serve import Serve
 from workbench.verbs.train import Train
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 
 MODEL = "smollm2-135m"
 LAYER = 9
+RESID, MLP = f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post"
+TRAINED = "trained"
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,12 @@ class Size:
     prompts: int
     n_seeds: int
     embedding_points: int | None
+    looked_at: int
+    """tokens recorded when nothing is trained"""
 
 
-FULL = Size(200_000, 4_608, 32, 1_000_000, 8, 3, None)
-QUICK = Size(60_000, 2_048, 32, 250_000, 6, 1, 8_000)
+FULL = Size(200_000, 4_608, 32, 1_000_000, 8, 3, None, 60_000)
+QUICK = Size(60_000, 2_048, 32, 250_000, 6, 1, 8_000, 20_000)
 
 
 @dataclass(frozen=True)
@@ -55,27 +64,32 @@ class Step:
 
 
 def steps(options: "Demo") -> list[Step]:
-    """The pipeline for the chosen size."""
-    size = QUICK if options.quick else FULL
-    shared = {"workspace": options.workspace, "seed": options.seed, "threads": options.threads}
-    resid, mlp = f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post"
+    """The pipeline for the chosen size; of a dictionary from elsewhere what comes after its import."""
+    if options.sae is not None:
+        return imported_steps(options)
+    return trained_steps(options) if options.train else shipped_steps(options)
+
+
+def shipped_steps(options: "Demo") -> list[Step]:
+    """What is computed here beside the dictionary that ships."""
+    size, shared = _size(options), _shared(options)
+    return [_record(MODEL, SHIPPED, (RESID, MLP), size.looked_at, shared), _induction(shared)]
+
+
+def trained_steps(options: "Demo") -> list[Step]:
+    """Everything from nothing."""
+    size, shared = _size(options), _shared(options)
     return [
-        Step(
-            "recording",
-            "Record",
-            f"SmolLM2-135M reads {size.tokens:,} tokens of prose; we keep its residual stream after block {LAYER} "
-            "and the neurons of that block's MLP.",
-            Record(model=MODEL, name="demo", hook_points=(resid, mlp), tokens=size.tokens, **shared),
-        ),
+        _record(MODEL, TRAINED, (RESID, MLP), size.tokens, shared),
         Step(
             "sae",
             "Train a sparse autoencoder",
             f"It rewrites each of those activations as a sum of about {size.k} out of {size.d_sae:,} learned "
             "directions: the features.",
             Train(
-                recording="demo",
-                name="demo",
-                hook_point=(resid,),
+                recording=TRAINED,
+                name=TRAINED,
+                hook_point=(RESID,),
                 kind="batchtopk",
                 d_sae=(size.d_sae,),
                 k=(size.k,),
@@ -83,17 +97,12 @@ def steps(options: "Demo") -> list[Step]:
                 **shared,
             ),
         ),
-        Step(
-            "features",
-            "Describe every feature",
-            "When does it fire, on what text, which next tokens does it argue for?",
-            Features(dictionary="demo", name="demo", **shared),
-        ),
+        _features(TRAINED, shared),
         Step(
             "features",
             "Describe every neuron, for comparison",
             "The MLP's own 1,536 neurons go through the same tables: the baseline that features must beat.",
-            Features(dictionary=f"neurons:{mlp}", recording="demo", name="demo-neurons", **shared),
+            Features(dictionary=f"neurons:{MLP}", recording=TRAINED, name=f"{TRAINED}-neurons", **shared),
         ),
         Step(
             "heads",
@@ -102,45 +111,110 @@ def steps(options: "Demo") -> list[Step]:
             "after the same token before?",
             Heads(model=MODEL, name=MODEL, prompts=size.prompts, n_seeds=size.n_seeds, **shared),
         ),
-        Step(
-            "circuit",
-            "Prove the induction circuit",
-            "A head that looks at what came after the same token before must have been told what came before each "
-            "token. By whom? We cut that one edge and see the attention collapse.",
-            Induction(
-                model=MODEL,
-                name=f"induction-{MODEL}",
-                prompts=6,
-                n_seeds=2,
-                context_length=41,
-                candidates=8,
-                **shared,
-            ),
-        ),
-        Step(
-            "atlas",
-            "Map the features",
-            "Features whose directions are alike lie close together.",
-            Atlas(source="sae:demo", name="demo-features", **shared),
-        ),
+        _induction(shared),
+        _map_features(TRAINED, shared),
         Step(
             "atlas",
             "Map the vocabulary",
             "The same for the token embeddings.",
-            Atlas(source=f"embeddings:{MODEL}", name="demo-tokens", max_points=size.embedding_points, **shared),
+            Atlas(source=f"embeddings:{MODEL}", name=f"{TRAINED}-tokens", max_points=size.embedding_points, **shared),
         ),
     ]
+
+
+def imported_steps(options: "Demo") -> list[Step]:
+    """What is computed of a dictionary that `import_step` brought in."""
+    shared, name = _shared(options), imported_name(options)
+    where = Workspace(options.workspace).manifest("sae", name).config
+    places = tuple(place for place in (where["hook_point"], where["hook_point_out"]) if place)
+    return [
+        _record(options.model, name, places, _size(options).looked_at, shared),
+        _features(name, {**shared, "recording": name}),
+        _map_features(name, shared),
+    ]
+
+
+def import_step(options: "Demo") -> Step:
+    """Bring in the dictionary that was asked for."""
+    assert options.sae is not None
+    return Step(
+        "sae",
+        "Import the dictionary",
+        "Read as the tool that wrote it reads it, and compared with that tool's arithmetic.",
+        Import(
+            path=options.sae,
+            model=options.model,
+            hook_point=options.hook_point,
+            name=imported_name(options),
+            **_shared(options),
+        ),
+    )
+
+
+def imported_name(options: "Demo") -> str:
+    """`imported-` and the last two parts of where it comes from: `layers.9` alone names nothing."""
+    return slug("imported-" + "-".join(Path(str(options.sae).removeprefix("hub:")).parts[-2:]))
+
+
+def _record(model: str, name: str, hook_points: tuple[str, ...], tokens: int, shared: dict[str, Any]) -> Step:
+    return Step(
+        "recording",
+        "Record",
+        f"{model} reads {tokens:,} tokens of prose; we keep what it computes at {' and '.join(hook_points)}.",
+        Record(model=model, name=name, hook_points=hook_points, tokens=tokens, **shared),
+    )
+
+
+def _features(name: str, shared: dict[str, Any]) -> Step:
+    why = "When does it fire, on what text, which next tokens does it argue for?"
+    return Step("features", "Describe every feature", why, Features(dictionary=name, name=name, **shared))
+
+
+def _map_features(name: str, shared: dict[str, Any]) -> Step:
+    why = "Features whose directions are alike lie close together."
+    return Step("atlas", "Map the features", why, Atlas(source=f"sae:{name}", name=f"{name}-features", **shared))
+
+
+def _induction(shared: dict[str, Any]) -> Step:
+    return Step(
+        "circuit",
+        "Prove the induction circuit",
+        "A head that looks at what came after the same token before must have been told what came before each "
+        "token. By whom? We cut that one edge and see the attention collapse.",
+        Induction(
+            model=MODEL,
+            name=f"induction-{MODEL}",
+            prompts=6,
+            n_seeds=2,
+            context_length=41,
+            candidates=8,
+            **shared,
+        ),
+    )
+
+
+def _size(options: "Demo") -> Size:
+    return QUICK if options.quick else FULL
+
+
+def _shared(options: "Demo") -> dict[str, Any]:
+    return {"workspace": options.workspace, "seed": options.seed, "threads": options.threads}
 
 
 def run_demo(options: "Demo") -> None:
     """Run what is missing, say what was found, serve."""
     started = time.time()
     workspace = Workspace(options.workspace, create=True)
+    if options.sae is not None:
+        run_step(workspace, import_step(options), "0")
+    elif not options.train:
+        unpack(workspace)
     plan = steps(options)
     for number, step in enumerate(plan, 1):
         run_step(workspace, step, f"{number}/{len(plan)}")
     say(f"\nAll there after {time.time() - started:.0f} s.")
-    for line in highlights(workspace):
+    name = imported_name(options) if options.sae else TRAINED if options.train else SHIPPED
+    for line in highlights(workspace, name):
         say(line)
     serve = Serve(workspace=options.workspace, port=options.port, browser=options.browser, threads=options.threads)
     if options.serve:
@@ -171,7 +245,8 @@ def command_line(verb: object) -> str:
     'workbench atlas sae:demo --name map'
     """
     words = ["workbench", *(getattr(verb, "words", ()) or (type(verb).__name__.lower(),))]
-    positional = next((f for f in fields(verb) if f.name in ("model", "recording", "dictionary", "source")), None)  # type: ignore[arg-type]
+    named = ("model", "recording", "dictionary", "source", "path")
+    positional = next((f for f in fields(verb) if f.name in named), None)  # type: ignore[arg-type]
     if positional is not None:
         words.append(str(getattr(verb, positional.name)))
     for field in fields(verb):  # type: ignore[arg-type]
@@ -186,9 +261,9 @@ def command_line(verb: object) -> str:
     return shlex.join(words)
 
 
-def highlights(workspace: Workspace) -> list[str]:
+def highlights(workspace: Workspace, name: str) -> list[str]:
     """Features with a plain reading, the strongest first."""
-    table = workspace.table_path("features", "demo", "features")
+    table = workspace.table_path("features", name, "features")
     rows = workspace.query(
         """select feature, label, density from f
            where n_fired between 50 and 2000 and not regexp_matches(label, '^(mixed|often|dense|rare)')

@@ -9,7 +9,7 @@ import pytest
 from interp.artifacts import Draft
 from interp.workspace import Workspace
 from workbench.__main__ import VERBS, main
-from workbench.demo import command_line, steps
+from workbench.demo import command_line, import_step, steps
 from workbench.options import slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.demo import Demo
@@ -140,11 +140,27 @@ def test_the_demo_says_commands_that_parse_to_the_same_verbs():
 
     from workbench.__main__ import _union
 
-    for quick in (False, True):
-        for step in steps(Demo(quick=quick)):
-            words = shlex.split(command_line(step.verb))[1:]
-            parsed = tyro.cli(_union(), args=words, config=(tyro.conf.OmitArgPrefixes,))
-            assert getattr(parsed, "command", parsed) == step.verb
+    told = [
+        step for train in (False, True) for quick in (False, True) for step in steps(Demo(train=train, quick=quick))
+    ]
+    told.append(import_step(Demo(sae="hub:owner/saes/layers.9", hook_point="blocks.9.hook_mlp_out")))
+    for step in told:
+        words = shlex.split(command_line(step.verb))[1:]
+        parsed = tyro.cli(_union(), args=words, config=(tyro.conf.OmitArgPrefixes,))
+        assert getattr(parsed, "command", parsed) == step.verb
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--train", "--sae", "x"], "choose"),
+        (["--model", "gpt2"], "where --sae belongs"),
+        (["--sae", "/nowhere/at/all"], "nowhere"),
+    ],
+)
+def test_the_demo_refuses_what_contradicts_itself(arguments, expected, tmp_path, capsys):
+    assert main(["demo", "--no-serve", "--workspace", str(tmp_path), *arguments]) == 2
+    assert expected in capsys.readouterr().err
 
 
 def test_slug_is_always_a_usable_name(tmp_path):

@@ -1,12 +1,14 @@
 """The recipe of the dictionary that ships, from text to folders: `python -m workbench.shipped.build`.
 
 1. text (`texts.py`), about eleven million tokens;
-2. SmolLM2-135M reads it up to block 9; features are described on a smaller recording, which has the MLP's neurons too;
-3. a dictionary sees every token once; rounded to bfloat16 it is half the size, and everything after is measured on the
-   rounded one;
-4. scores, feature tables, neurons beside them, maps, heads; the card.
+2. SmolLM2-135M reads it up to block 9 with products in bfloat16: twice as fast on a CPU that has them, and .03 % of
+   the variance away from float32. Features are described on a smaller recording in float32, which has the MLP's
+   neurons too;
+3. a dictionary sees every token once, those of held-out documents excepted; rounded to bfloat16 it is half the size,
+   and everything after is measured on the rounded one;
+4. scores, feature tables, neurons beside them, maps, heads; the card; all of it packed into `data/`.
 
-On two cores without AVX-512 some three hours, most of it the model. Interrupted, the same command goes on.
+On two cores with AVX-512 some hour and a half, without it some four hours. Interrupted, the same command goes on.
 """
 
 import json
@@ -19,6 +21,7 @@ import tyro
 from interp.workspace import Workspace
 from workbench.demo import Step, run_step
 from workbench.options import Options
+from workbench.shipped.unpack import CARD, SHIPPED, pack
 from workbench.terminal import say, wrote
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.evaluate import Evaluate
@@ -31,10 +34,11 @@ if TYPE_CHECKING:
     from interp.artifacts import Manifest
 
 MODEL = "smollm2-135m"
+HELDOUT = 0.04
 LAYER = 9
 RESID, NEURONS = f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post"
-NAME, EXACT, TEXT, LOOK = "shipped", "shipped-exact", "shipped-text", "shipped-look"
-CORPUS, CARD = "shipped-corpus.jsonl", "card.json"
+NAME, EXACT, TEXT, LOOK = SHIPPED, "shipped-exact", "shipped-text", "shipped-look"
+CORPUS = "shipped-corpus.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class Build(Options):
     """Train the dictionary that ships with the package."""
 
     tokens: int = 10_500_000
-    """Distinct tokens to record and to see, each once."""
+    """Distinct tokens to record; all but the held-out documents' are seen, each once."""
     look_tokens: int = 400_000
     """Tokens that features and neurons are described on."""
     d_sae: int = 9_216
@@ -59,6 +63,7 @@ class Build(Options):
             if step.verb.name == EXACT and NAME not in workspace.names("sae"):
                 round_dictionary(workspace, self.seed)
         write_card(workspace, corpus)
+        pack(workspace, heads=MODEL)
 
     def _corpus(self, workspace: Workspace) -> Path:
         from workbench.shipped.texts import write_corpus
@@ -77,10 +82,10 @@ class Build(Options):
         looked_at = {"recording": LOOK, "window": 10, **shared}
         return [
             Step("recording", "Record", "What is learned from.",
-                 Record(name=TEXT, hook_points=(RESID,), tokens=self.tokens, **text)),
+                 Record(name=TEXT, hook_points=(RESID,), tokens=self.tokens, compute="bfloat16", **text)),
             Step("sae", "Train", "Every token once.",
                  Train(recording=TEXT, name=EXACT, hook_point=(RESID,), kind="batchtopk", d_sae=(self.d_sae,),
-                       k=(self.k,), tokens=int(self.tokens * 0.89), heldout_fraction=0.1, **shared)),
+                       k=(self.k,), tokens=int(self.tokens * (0.995 - HELDOUT)), heldout_fraction=HELDOUT, **shared)),
             Step("evaluation", "Score", "On documents that it never saw, and inside the model.",
                  Evaluate(sae=NAME, name=NAME, contexts=128, **shared)),
             Step("recording", "Record the neurons too", "What features are described on.",
@@ -97,7 +102,7 @@ class Build(Options):
 
 
 def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
-    """`shipped` from `shipped-exact`: weights in bfloat16, biases and thresholds as they are, scored anew."""
+    """`demo` from `shipped-exact`: weights in bfloat16, biases and thresholds as they are, scored anew."""
     from interp.artifacts import Draft
     from interp.recording.store import Recording
     from saes.evaluate import evaluate_on_recording

@@ -1,7 +1,6 @@
 """`workbench import PATH`: a dictionary from elsewhere, checked and brought into the workspace."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import tyro
 
@@ -19,8 +18,8 @@ class Import(Options):
     it is loaded or verified.
     """
 
-    path: tyro.conf.Positional[Path]
-    """The checkpoint's folder, or its file."""
+    path: tyro.conf.Positional[str]
+    """The checkpoint's folder or file, or hub:OWNER/NAME[/FOLDER]."""
     model: str
     """The model whose activations it was trained on: a name as for `workbench record`."""
     hook_point: str | None = None
@@ -37,12 +36,13 @@ class Import(Options):
         from interp.models.loading import load_model
         from interp.names import check_hook_points
         from interp.recording.preflight import probe_widths
+        from saes.weights.hub import checkpoint_path
         from saes.weights.importing import Place, import_dictionary
         from saes.weights.read import find_format
 
         workspace = self.open_workspace()
         self.use_threads()
-        path = self.path.expanduser().absolute()
+        path = checkpoint_path(self.path)
         find_format(path, self.format)  # the clearer error before a model is loaded
         folder = workspace.path("sae", self.name or slug(path.stem if path.is_file() else path.name))
         model = load_model(self.model)
