@@ -7,7 +7,7 @@ ARGS   ?=
 JOBS   ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help demo serve test test-full check bench bench-peers notebooks oracles clean
+.PHONY: help demo serve test test-full check bench bench-peers notebooks gallery oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -39,6 +39,9 @@ bench-peers: $(VENV)/.dev  ## training against SAELens, in the environment that 
 
 notebooks: $(VENV)/.dev  ## executed .ipynb of every notebook in notebooks/built/
 	$(BIN)/python -m notebooks.build $(ARGS)
+
+gallery: $(VENV)/.dev  ## pages with pictures of the executed notebooks in docs/gallery/ (after `make notebooks`)
+	$(BIN)/python -m notebooks.gallery $(ARGS)
 
 oracles: $(VENV)/.dev  ## compare with SAELens in an environment of its own (large download)
 	tests/oracles/run.sh

@@ -12,9 +12,11 @@ import numpy as np
 from interp.artifacts import Draft, Manifest, write_table
 from interp.dynamics.grokking import Grokking
 from interp.dynamics.induction import InductionRun
+from interp.dynamics.language import ScalingRecipe
 from interp.dynamics.modular import Snapshot
+from interp.dynamics.scaling import LanguageScaling
 from interp.errors import ConfigError
-from interp.values import as_json
+from interp.values import as_json, save_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,6 +69,26 @@ def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bo
         for run in runs
     ]
     return draft.finish(summary={"kind": "induction", "runs": found}, parents={})
+
+
+def save_language_scaling(
+    found: LanguageScaling, recipe: ScalingRecipe, corpus_hash: str, folder: Path, *, seed: int, overwrite: bool = False
+) -> Manifest:
+    """Write the losses (`step` is tokens, `curve` the size) and, as `scaling.json`, the law with its intervals."""
+    import pyarrow as pa
+
+    config = {"kind": "scaling", **as_json(recipe), "corpus_hash": corpus_hash}
+    draft = Draft.open(folder, kind="dynamics", config=config, seed=seed, overwrite=overwrite)
+    tables = [
+        curves_table(np.array(run.tokens), {run.name: np.array(run.losses)[:, None]}, (run.seed,)) for run in found.runs
+    ]
+    write_table(draft.path / "curves.parquet", pa.concat_tables(tables))
+    save_json(found, draft.path / "scaling.json")
+    runs = [{"seed": run.seed, "n_params": run.n_params, "loss": run.losses[-1]} for run in found.runs]
+    return draft.finish(
+        summary={"kind": "scaling", "runs": runs, "findings": found.findings, "intervals": as_json(found.intervals)},
+        parents={},
+    )
 
 
 def curves_table(steps: np.ndarray, curves: dict[str, np.ndarray], seeds: tuple[int, ...]) -> "pa.Table":

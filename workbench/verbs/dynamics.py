@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import tyro
 
+from interp.errors import ConfigError
 from workbench.options import Options
 from workbench.terminal import bar, say, wrote
 
@@ -93,6 +94,47 @@ class Form(Options):
             say(f"      {run.spec} seed {run.seed}: {where}{beside}; induction {run.curves['induction'][-1]:.2f}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scale(Options):
+    """Language models of several sizes on the same text, and the law by which their loss falls.
+
+    Bytes of documents, each seen once; L = E + A / N^alpha + B / D^beta over parameters N and tokens D, with intervals
+    and the largest size predicted from the smaller. Some four minutes on two cores.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
+
+    widths: tuple[int, ...] = (8, 12, 16, 24, 32, 48, 64)
+    """Widths of the residual stream; at least four."""
+    tokens: int = 1_600_000
+    """Bytes that each model sees."""
+    n_seeds: int = 2
+    corpus: str = "docstrings"
+    """As for `workbench record`."""
+
+    def run(self) -> None:
+        from interp.dynamics.language import ScalingRecipe, train_language_models
+        from interp.dynamics.save import save_language_scaling
+        from interp.dynamics.scaling import fit_language_scaling
+        from interp.text.corpora import open_corpus
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        folder = workspace.path("dynamics", self.name or "scaling")
+        if folder.exists() and not self.overwrite:
+            raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+        seeds = tuple(range(self.seed, self.seed + self.n_seeds))
+        recipe = ScalingRecipe(widths=self.widths, tokens=self.tokens, seeds=seeds)
+        corpus = open_corpus(self.corpus, seed=self.seed)
+        with bar("models", "steps") as progress:
+            runs = list(train_language_models(corpus, recipe, progress=progress))
+        found = fit_language_scaling(runs, seed=self.seed)
+        save_language_scaling(found, recipe, corpus.hash, folder, seed=self.seed, overwrite=self.overwrite)
+        wrote(folder, f"{len(runs)} models of {runs[0].n_params:,} to {runs[-1].n_params:,} parameters")
+        for sentence in found.findings:
+            say(f"      {sentence}")
+
+
 def describe_run(run: dict[str, Any]) -> str:
     """One seed in a line."""
     if not run["grokked"]:
@@ -108,12 +150,16 @@ def describe_run(run: dict[str, Any]) -> str:
     )
 
 
-Command = Annotated[Grok, tyro.conf.subcommand("grok")] | Annotated[Form, tyro.conf.subcommand("induction")]
+Command = (
+    Annotated[Grok, tyro.conf.subcommand("grok")]
+    | Annotated[Form, tyro.conf.subcommand("induction")]
+    | Annotated[Scale, tyro.conf.subcommand("scaling")]
+)
 
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Train toys and watch what forms in them: grokking, induction heads."""
+    """Train toys and watch what forms in them: grokking, induction heads, a scaling law."""
 
     command: Command
 

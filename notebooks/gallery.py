@@ -1,0 +1,145 @@
+"""The executed notebooks as pages with pictures, in docs/gallery/: `make gallery`, or `python -m notebooks.gallery [NAME ...]`.
+
+Reads what `python -m notebooks.build` wrote. Of each notebook: its prose, its pictures, what its cells printed; the code
+stays in the source. Pictures are drawn by Chromium from what the notebook itself would show.
+"""
+
+import argparse
+import base64
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+GALLERY = HERE.parent / "docs" / "gallery"
+WIDTH, HEIGHT = 860, 480
+PLOTLY = "application/vnd.plotly.v1+json"
+MAX_LINES = 30
+"""Of printed text that a page takes over."""
+
+
+class Painter:
+    """A Chromium page that turns figures into PNG bytes."""
+
+    def __init__(self, page: Any):
+        import plotly.offline
+
+        self.page = page
+        page.set_content("<body style='margin:0;background:#fff'><div id=figure></div></body>")
+        page.add_script_tag(content=plotly.offline.get_plotlyjs())
+
+    def figure(self, figure: dict[str, Any]) -> bytes:
+        """A plotly figure as its notebook shows it."""
+        height = figure.get("layout", {}).get("height") or HEIGHT
+        address = self.page.evaluate(
+            "([f, w, h]) => Plotly.toImage({data: f.data, layout: {...f.layout, width: w, height: h}}, {format: 'png'})",
+            [figure, WIDTH, height],
+        )
+        return base64.b64decode(address.split(",", 1)[1])
+
+    def html(self, html: str) -> bytes:
+        """A picture of what a cell returned as HTML: a map in its frame."""
+        other = self.page.context.new_page()
+        other.set_viewport_size({"width": WIDTH, "height": 560})
+        other.set_content(f"<body style='margin:0'>{html}</body>")
+        other.wait_for_timeout(3000)
+        try:
+            return other.screenshot()
+        finally:
+            other.close()
+
+
+def page_of(notebook: Any, name: str, painter: Painter) -> tuple[str, list[str]]:
+    """Markdown of an executed notebook, and the file names of its pictures, which are written beside it."""
+    parts, pictures = [], []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+        for output in cell.get("outputs", []):
+            found = _output(output, painter)
+            if isinstance(found, bytes):
+                picture = f"{name}-{len(pictures) + 1}.png"
+                (GALLERY / picture).write_bytes(found)
+                pictures.append(picture)
+                parts.append(f"![{_said(output) or 'figure'}]({picture})")
+            elif found:
+                parts.append(found)
+    source = f"The code is [notebooks/{name}.py](../../notebooks/{name}.py)."
+    return "\n\n".join([*parts, source]) + "\n", pictures
+
+
+def _output(output: Any, painter: Painter) -> bytes | str | None:
+    data = output.get("data", {})
+    if PLOTLY in data:
+        return painter.figure(data[PLOTLY])
+    html = "".join(data.get("text/html", ""))
+    if "<iframe" in html:
+        return painter.html(html)
+    if output.output_type == "stream" and output.name != "stdout":
+        return None
+    text = "".join(output.get("text", "") or data.get("text/plain", "")).strip("\n")
+    return _fenced(text) if text and not text.startswith("<") else None
+
+
+def _fenced(text: str) -> str:
+    lines = [line[:160] for line in text.splitlines()]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[:MAX_LINES], f"... {len(lines) - MAX_LINES} lines more"]
+    return "\n".join(["```text", *lines, "```"])
+
+
+def _said(output: Any) -> str:
+    """The title of a figure, as its alternative text."""
+    title = output.get("data", {}).get(PLOTLY, {}).get("layout", {}).get("title", {})
+    text = title.get("text", "") if isinstance(title, dict) else str(title)
+    return re.sub(r"<[^>]*>|[\[\]]", "", text)
+
+
+def title_and_question(notebook: Any) -> tuple[str, str]:
+    """The heading of the first cell and the paragraph below it."""
+    first = next(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    heading, _, rest = first.partition("\n")
+    return heading.lstrip("# "), " ".join(rest.strip().split("\n\n")[0].split())
+
+
+def render(names: list[str]) -> Iterator[Path]:
+    """Write the pages of the executed notebooks, and the index when all were asked for."""
+    import nbformat
+    from playwright.sync_api import sync_playwright
+
+    built = sorted((HERE / "built").glob("[0-9][0-9]_*.ipynb"))
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not built or chromium is None:
+        raise SystemExit("executed notebooks (`make notebooks`) and Chromium are needed")
+    GALLERY.mkdir(parents=True, exist_ok=True)
+    index = ["# Gallery", "Questions, and what a run of the notebooks answered. `make notebooks gallery` draws it anew."]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--use-gl=angle"])
+        painter = Painter(browser.new_page())
+        for path in built:
+            notebook = nbformat.read(path, as_version=4)
+            page = GALLERY / f"{path.stem}.md"
+            if not names or any(name in path.name for name in names):
+                for old in GALLERY.glob(f"{path.stem}-*.png"):
+                    old.unlink()
+                text, _ = page_of(notebook, path.stem, painter)
+                page.write_text(text, encoding="utf-8")
+                yield page
+            title, question = title_and_question(notebook)
+            picture = next(iter(sorted(GALLERY.glob(f"{path.stem}-*.png"))), None)
+            index += [f"## [{title}]({page.name})", question, *([f"![]({picture.name})"] if picture else [])]
+        browser.close()
+    (GALLERY / "README.md").write_text("\n\n".join(index) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of file names; default: all")
+    for page in render(parser.parse_args().names):
+        print(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    main()
