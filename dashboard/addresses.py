@@ -11,6 +11,8 @@ PAGES = {
     "Heads": "/heads",
     "Circuit": "/circuit",
     "SAE": "/sae",
+    "Geometry": "/geometry",
+    "Dynamics": "/dynamics",
 }
 
 
@@ -37,6 +39,16 @@ def circuit_href(name: str, **query: Any) -> str:
 def sae_href(name: str, **query: Any) -> str:
     """Where a dictionary is shown, in training or finished."""
     return "/sae" + _query({"name": name, **query})
+
+
+def geometry_href(name: str, **query: Any) -> str:
+    """Where the shapes of lists of words are shown."""
+    return "/geometry" + _query({"name": name, **query})
+
+
+def dynamics_href(name: str, **query: Any) -> str:
+    """Where a training is shown."""
+    return "/dynamics" + _query({"name": name, **query})
 
 
 def prompt_href(**query: Any) -> str:

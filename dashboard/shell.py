@@ -12,7 +12,7 @@ from interp.workspace import Workspace
 
 KEYS = [
     ("/", "search this page"),
-    ("j  k", "next, previous feature (arrows do the same)"),
+    ("j  k", "next, previous feature (arrows do the same), list or run"),
     ("r", "a random feature"),
     ("Ctrl Enter", "run the prompt"),
     ("+  -  0", "map and circuit: closer, farther, all of it"),

@@ -76,10 +76,10 @@
     window.dash_clientside.set_props("feature-state", { data: state });
   });
 
-  const click = (id) => () => document.getElementById(id)?.click();
+  const click = (...ids) => () => ids.map((id) => document.getElementById(id)).find(Boolean)?.click();
   const keys = {
-    j: click("feature-next"), ArrowRight: click("feature-next"),
-    k: click("feature-previous"), ArrowLeft: click("feature-previous"),
+    j: click("feature-next", "choice-next"), ArrowRight: click("feature-next"),
+    k: click("feature-previous", "choice-previous"), ArrowLeft: click("feature-previous"),
     r: click("feature-random"), t: click("scheme-toggle"), "?": click("help-open"),
     "/": () => document.querySelector(".wb-search input, .wb-search textarea")?.focus(),
   };

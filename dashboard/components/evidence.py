@@ -85,6 +85,13 @@ def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div
     return html.Div([table, more], className="wb-scroll")
 
 
+def as_table(records: list[dict[str, Any]], words: str = "These numbers as a table") -> html.Details | None:
+    """All of a figure's numbers, folded: the way in for those who cannot see it."""
+    if not records:
+        return None
+    return html.Details([html.Summary(words), records_table(records, limit=len(records))], className="wb-folded")
+
+
 def _same_text(records: list[dict[str, Any]]) -> dict[str, str]:
     """Columns in which several rows all hold one text: a note says it once, a column would say it on each row."""
     first = records[0] if len(records) > 1 else {}

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, message_figure, styled
+from dashboard.figures.theme import Theme, faint, message_figure, styled
 
 
 def faithfulness_at(rows: list[dict[str, Any]], fraction: float) -> float | None:
@@ -32,7 +32,7 @@ def faithfulness_curve(
     figure = go.Figure()
     if all(r.get("random_low") is not None and r.get("random_high") is not None for r in rows):
         band = [r["random_high"] for r in rows] + [r["random_low"] for r in reversed(rows)]
-        figure.add_scatter(x=x + x[::-1], y=band, fill="toself", fillcolor=_veil(colours.noise), mode="none",
+        figure.add_scatter(x=x + x[::-1], y=band, fill="toself", fillcolor=faint(colours.noise, 0.35), mode="none",
                            hoverinfo="skip", name="random circuits")  # fmt: skip
     if all(r.get("random") is not None for r in rows):
         figure.add_scatter(x=x, y=[r["random"] for r in rows], mode="lines", name="random circuits",
@@ -103,8 +103,3 @@ def _hover(row: dict[str, Any], total: int) -> str:
     words = f"<b>{row['faithfulness']:.3f}</b> with the best {asked:,} edges"
     words += f"<br>{kept:,} of them on a path" if kept is not None else ""
     return words + (f"<br>random circuits {row['random']:.3f}" if row.get("random") is not None else "")
-
-
-def _veil(colour: str) -> str:
-    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({r}, {g}, {b}, 0.35)"

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, styled
+from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
+
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""colour alone names no curve"""
 
 
 def training_curves(
@@ -17,43 +20,75 @@ def training_curves(
     y_title: str = "",
     log: bool = False,
     marks: Mapping[str, float | None] | None = None,
+    levels: Mapping[str, float] | None = None,
     height: int = 280,
 ) -> go.Figure:
-    """One line per curve `[n]`; `marks` are vertical lines with a word each (None: left out)."""
+    """One line per curve `[n]`; NaN is left out.
+
+    `marks` are vertical lines with a word each (None: left out), `levels` horizontal ones: what chance gives, say.
+    """
+    known = {name: np.asarray(values, float) for name, values in curves.items()}
+    known = {name: values for name, values in known.items() if np.isfinite(values).any()}
+    if not known:
+        return message_figure("no such curve was measured", colours, height=height)
     figure = go.Figure()
-    for at, (name, values) in enumerate(curves.items()):
-        colour = colours.categories[at % len(colours.categories)]
+    for at, (name, values) in enumerate(known.items()):
         figure.add_scatter(
-            x=list(steps), y=np.asarray(values, float), mode="lines", name=name, line={"color": colour, "width": 2},
-            hovertemplate=f"{name}<br>{x_title} %{{x:,}}: %{{y:.4g}}<extra></extra>",
+            x=list(steps), y=values, mode="lines", name=escape(name), connectgaps=True,
+            line={"color": colours.points[at % len(colours.points)], "width": 2, "dash": DASHES[at % len(DASHES)]},
+            hovertemplate=f"{escape(name)}<br>{x_title} %{{x:,}}: %{{y:.4g}}<extra></extra>",
         )  # fmt: skip
     styled(figure, colours, height=height)
-    for word, place in (marks or {}).items():
-        if place is not None:
-            figure.add_vline(x=place, line={"color": colours.muted, "width": 1, "dash": "dot"})
-            figure.add_annotation(
-                x=place, y=1, yref="paper", yanchor="bottom", text=word, showarrow=False,
-                font={"size": 11, "color": colours.muted},
-            )  # fmt: skip
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25}, margin={"t": 24})
+    given = {word: place for word, place in (marks or {}).items() if place is not None}
+    _marks(figure, given, colours)
+    for word, level in (levels or {}).items():
+        figure.add_hline(y=level, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            xref="paper", x=1, y=np.log10(level) if log else level, xanchor="right", yanchor="bottom",
+            text=escape(word), showarrow=False, font={"size": 10.5, "color": colours.muted}, bgcolor=colours.veil,
+        )  # fmt: skip
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(margin={"t": 24 if len(given) < 2 else 38})
     figure.update_xaxes(title_text=x_title)
     figure.update_yaxes(title_text=y_title, type="log" if log else "linear")
     return figure
 
 
+def _marks(figure: go.Figure, marks: Mapping[str, float], colours: Theme) -> None:
+    """Lines with a word each, every other one higher: neighbours may stand close."""
+    for at, (word, place) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
+        figure.add_vline(x=place, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=place, y=1, yref="paper", yanchor="bottom", yshift=13 * (at % 2), text=escape(word), showarrow=False,
+            font={"size": 11, "color": colours.muted},
+        )  # fmt: skip
+
+
 def frequency_shares(
-    share: np.ndarray, steps: Sequence[float] | np.ndarray, colours: Theme, *, height: int = 280
+    share: np.ndarray,
+    steps: Sequence[float] | np.ndarray,
+    colours: Theme,
+    *,
+    keys: Sequence[int] = (),
+    height: int = 280,
 ) -> go.Figure:
-    """Power of every frequency over training: `share [n_steps, n_frequencies]`, 0 none to 1 all."""
+    """Power of every frequency over training: `share [n_steps, n_frequencies]`, 0 none to 1 all; `keys` are named at
+    the right."""
     share = np.asarray(share, float)
+    if not np.isfinite(share).any():
+        return message_figure("no frequency was measured", colours, height=height)
     figure = go.Figure(
         go.Heatmap(
-            x=list(steps), y=np.arange(1, share.shape[1] + 1), z=share.T, zmin=0, zmax=float(share.max()),
-            colorscale=colours.sequential, colorbar={"title": {"text": "share of the power"}, "thickness": 10},
+            x=list(steps), y=np.arange(1, share.shape[1] + 1), z=share.T, zmin=0, zmax=float(np.nanmax(share)),
+            colorscale=colours.sequential, colorbar=colour_bar(colours, "share of the power"),
             hovertemplate="frequency %{y}, epoch %{x}: %{z:.1%}<extra></extra>",
         )
     )  # fmt: skip
     styled(figure, colours, height=height)
-    figure.update_xaxes(title_text="epoch")
-    figure.update_yaxes(title_text="frequency")
+    figure.update_xaxes(title_text="epoch", showgrid=False)
+    figure.update_yaxes(title_text="frequency", showgrid=False)
+    if keys:
+        every = [k for k in range(1, share.shape[1] + 1) if k % 5 == 0 and min(abs(k - key) for key in keys) > 1]
+        shown = sorted({*every, *keys})
+        figure.update_yaxes(tickvals=shown, ticktext=[f"<b>{k}</b>" if k in keys else str(k) for k in shown])
     return figure

@@ -4,7 +4,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, escape, message_figure, styled
+from dashboard.figures.theme import Theme, escape, faint, message_figure, styled
 from dashboard.views.sae_log import number
 
 
@@ -25,7 +25,7 @@ def scaling_curves(found: dict[str, Any], colours: Theme, *, chosen: str = "", h
         if curve:
             n = [c["n"] for c in curve]
             band = [c["high"] for c in curve] + [c["low"] for c in reversed(curve)]
-            figure.add_scatter(x=n + n[::-1], y=band, fill="toself", fillcolor=_veil(colour), mode="none",
+            figure.add_scatter(x=n + n[::-1], y=band, fill="toself", fillcolor=faint(colour), mode="none",
                                hoverinfo="skip", legendgroup=str(k), showlegend=False)  # fmt: skip
             figure.add_scatter(x=n, y=[c["loss"] for c in curve], mode="lines", line={"color": colour, "width": 1.6},
                                hoverinfo="skip", legendgroup=str(k), showlegend=False)  # fmt: skip
@@ -60,8 +60,3 @@ def scaling_curves(found: dict[str, Any], colours: Theme, *, chosen: str = "", h
 def _hover(run: dict[str, Any]) -> str:
     name = f"<b>{escape(str(run['name']), 64)}</b><br>" if run.get("name") else ""
     return f"{name}{run['n']:,} latents, k {run['k']}<br>FVU {run['loss']:.4f}"
-
-
-def _veil(colour: str) -> str:
-    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({r}, {g}, {b}, 0.16)"

@@ -138,11 +138,27 @@ def colour_bar(colours: Theme, title: str) -> dict:
     }
 
 
+def faint(colour: str, opacity: float = 0.16) -> str:
+    """A colour of a theme, `#rrggbb`, made transparent: for bands under lines.
+
+    >>> faint("#ff0080", 0.5)
+    'rgba(255, 0, 128, 0.5)'
+    """
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r}, {g}, {b}, {opacity:g})"
+
+
 def message_figure(text: str, colours: Theme, *, height: int = 240) -> go.Figure:
     """An empty figure that says why it is empty."""
     figure = go.Figure(layout={"xaxis": {"visible": False}, "yaxis": {"visible": False}})
     figure.add_annotation(text=escape(text), showarrow=False, font={"size": 13, "color": colours.muted})
     return styled(figure, colours, height=height)
+
+
+def legend_above(figure: go.Figure, *, top: int = 30) -> go.Figure:
+    """The figure with its legend in a line above the plot, `top` pixels of room for it; changed in place."""
+    legend = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
+    return figure.update_layout(showlegend=True, legend=legend, margin={"t": top, "r": 14, "l": 8, "b": 8})
 
 
 def escape(text: str, limit: int = 48) -> str:

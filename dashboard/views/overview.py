@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dashboard.addresses import sae_href
+from dashboard.addresses import dynamics_href, geometry_href, sae_href
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
@@ -127,7 +127,8 @@ def _heads(m: Manifest) -> Described:
 
 def _atlas(m: Manifest) -> Described:
     s = m.summary
-    sentence = f"{_count(s.get('n_points'))} {s.get('item_kind', 'point')}s on one map."
+    kind = s.get("item_kind", "index")
+    sentence = f"{_count(s.get('n_points'))} {'point' if kind == 'index' else kind}s on one map."
     if s.get("recall_at_15") is not None:
         sentence += f" Of each point's 15 true neighbours the map keeps {s['recall_at_15']:.0%} close by."
     facts = [
@@ -190,7 +191,7 @@ def _geometry(m: Manifest) -> Described:
     sentence = (
         f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster in {len(shaped)} of them."
     )
-    return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], None
+    return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(m.name)
 
 
 def _dynamics(m: Manifest) -> Described:
@@ -200,10 +201,22 @@ def _dynamics(m: Manifest) -> Described:
             f"Addition modulo {m.config.get('p')}: {sum(run['grokked'] for run in runs)} of {len(runs)} runs grokked."
         )
         facts = [(f"seed {run['seed']} frequencies", ", ".join(map(str, run["keys"]))) for run in runs]
-        return sentence, facts, f"/atlas/{m.name}"
+        return sentence, facts, dynamics_href(m.name)
+    if m.summary.get("kind") == "scaling":
+        return _scaling(m)
     dated = [run for run in runs if run.get("onset") is not None]
     facts = [(f"{run['spec']} {run['seed']} from step", _count(run["onset"])) for run in dated]
-    return f"{len(dated)} of {len(runs)} toys begin to copy all at once.", facts, None
+    return f"{len(dated)} of {len(runs)} toys begin to copy all at once.", facts, dynamics_href(m.name)
+
+
+def _scaling(m: Manifest) -> Described:
+    sizes = {run.get("n_params") for run in m.summary.get("runs", [])}
+    law = m.summary.get("intervals") or {}
+    fell = "their loss falls by a law" if law else "no law is seen in their loss"
+    facts = [
+        (f"{name} power", _number(law.get(key, {}).get("value"))) for name, key in (("size", "alpha"), ("text", "beta"))
+    ]
+    return f"Language models of {len(sizes)} sizes on the same text: {fell}.", facts, dynamics_href(m.name)
 
 
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {

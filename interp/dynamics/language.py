@@ -99,22 +99,21 @@ def read_contexts(corpus: "Corpus", recipe: ScalingRecipe) -> "Tensor":
     """`[n, context_length]` bytes; the last `heldout_contexts` rows come from documents that no other row touches."""
     import torch
 
-    wanted = recipe.steps * recipe.batch_size + recipe.heldout_contexts
+    n_train, n_heldout = recipe.steps * recipe.batch_size, recipe.heldout_contexts
     heldout, train = bytearray(), bytearray()
     for document in corpus:
         # the first documents are held out: few, and of another part of the corpus than those that come last
-        part = heldout if len(heldout) < recipe.heldout_contexts * recipe.context_length else train
+        part = heldout if len(heldout) < n_heldout * recipe.context_length else train
         part += document.text.encode() + b"\n\n"
-        if len(heldout) + len(train) > (wanted + 2) * recipe.context_length:
+        if len(train) >= n_train * recipe.context_length:
             break
     rows = [_rows(each, recipe.context_length) for each in (train, heldout)]
-    n_train = recipe.steps * recipe.batch_size
-    if len(rows[0]) < n_train or len(rows[1]) < recipe.heldout_contexts:
-        found = len(heldout) + len(train)
+    if len(rows[0]) < n_train or len(rows[1]) < n_heldout:
         raise ConfigError(
-            f"{corpus.spec} has {found:,} bytes, {wanted * recipe.context_length:,} are needed; ask for fewer tokens"
+            f"{corpus.spec} has {len(train):,} bytes beside the {len(heldout):,} held out, "
+            f"{n_train * recipe.context_length:,} are needed; ask for fewer tokens"
         )
-    return torch.cat([rows[0][:n_train], rows[1][: recipe.heldout_contexts]])
+    return torch.cat([rows[0][:n_train], rows[1][:n_heldout]])
 
 
 def _rows(text: bytearray, length: int) -> "Tensor":

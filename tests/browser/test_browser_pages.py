@@ -11,6 +11,8 @@ ADDRESSES = {
     "prompt": "/prompt?text=%3Cscript%3Ewindow.pwned%3D1%3C%2Fscript%3E+hello+world",
     "heads": "/heads/smollm2-135m?kind=previous_token&head=L3H1",
     "sae": "/sae?name=demo",
+    "geometry": "/geometry?list=%3Cimg+src%3Dx+onerror%3D%27window.pwned%3D1%27%3E",
+    "dynamics": "/dynamics?name=grok",
     "circuit": "/circuit/induction?at=L1H2-k-L4H1&groups=%3Cimg+src%3Dx+onerror%3Dwindow.pwned%3D1%3E:L4H1,L5H3",
 }
 
@@ -64,6 +66,8 @@ def test_policy_stops_an_inline_script(visit):
         ("/atlas/..%2f..%2fetc", "not a usable name"),
         ("/atlas/embeddings?selection=region%3A999", "regions are 0 to 34"),
         ("/heads/smollm2-135m?head=L77H0", "unknown head"),
+        ("/geometry?list=weekday", "did you mean 'weekdays'"),
+        ("/dynamics?name=grk", "did you mean 'grok'"),
         ("/nowhere", "no page at this address"),
     ],
 )

@@ -13,7 +13,19 @@ from dashboard.components.frame import explain
 from dashboard.components.token_strip import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.context import Context
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import atlas, circuit, feature, feature_detail, heads, overview, prompt, prompt_why, sae
+from dashboard.pages import (
+    atlas,
+    circuit,
+    dynamics,
+    feature,
+    feature_detail,
+    geometry,
+    heads,
+    overview,
+    prompt,
+    prompt_why,
+    sae,
+)
 from dashboard.pages.prompt_result import reading
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
@@ -43,6 +55,8 @@ def context(workspace, live) -> Context:
         (heads.layout, {"kind": "previous_token", "head": "L3H1"}),
         (prompt.layout, {"text": "a b", "answer": "x", "contrast": "y", "after": "1", "query": "2", "key": "1"}),
         (sae.layout, {"name": "demo", "alone": "1"}),
+        (geometry.layout, {"name": "shapes", "list": "digits"}),
+        (dynamics.layout, {"name": "grok", "seed": "4"}),
         (circuit.layout, {}),
         (circuit.layout, {"name": "ioi", "n": "70", "paths": "1", "at": "L1H3", "groups": "-a:L0H0,L0H1"}),
     ],
@@ -244,7 +258,9 @@ with server.app.app_context():
     atlas._chosen(3, {"name": "embeddings", "features": None})
     feature._show({"features": "demo", "index": 12}, "light")
     heads._draw("induction", {"name": "smollm2-135m"}, "light")
-    from dashboard.pages import circuit, heads_evidence
+    from dashboard.pages import circuit, dynamics, geometry, heads_evidence
+    geometry._show({"name": "shapes", "list": "weekdays"}, "light")
+    dynamics._show({"name": "grok", "seed": 3, "spec": ""}, "light")
     view = {"n": None, "paths": False, "groups": ""}
     circuit._draw(view, {"name": "ioi", "limit": 1000, "found": 24}, "light")
     circuit._choose("L1H2-k-L4H1", view, {"name": "induction"}, "light")

@@ -144,7 +144,7 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     found = overview.overview(workspace)
     assert {kind: len(cards) for kind, cards in found.cards.items()} == {
         "recording": 1, "sae": 0, "features": 2, "atlas": 2, "heads": 1, "evaluation": 0, "circuit": 2, "lens": 0,
-        "labels": 1, "geometry": 0, "dynamics": 0,
+        "labels": 1, "geometry": 1, "dynamics": 1,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
     assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]
@@ -174,7 +174,7 @@ def test_shapes_and_training_have_cards(tmp_path):
     assert "2 lists of words in m; an order or a cluster in 1" in cards["geometry"][0].sentence
     told = {card.name: card for card in cards["dynamics"]}
     assert "1 of 1 runs grokked" in told["d"].sentence
-    assert told["d"].href == "/atlas/d"
+    assert told["d"].href == "/dynamics?name=d"
     assert ("toy:x 0 from step", "351") in told["i"].facts
 
 

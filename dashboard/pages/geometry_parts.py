@@ -1,0 +1,272 @@
+"""The panels of one list of words: each a figure, how to read it with its null, and the same numbers as a table."""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.components.evidence import as_table, number
+from dashboard.components.frame import graph, panel
+from dashboard.components.guarded import guarded
+from dashboard.figures.layers import order_over_layers, probe_over_layers
+from dashboard.figures.plane import plane_figure
+from dashboard.figures.spectrum import spectrum_figure
+from dashboard.figures.sweep import rotation_figure, steering_figure
+from dashboard.figures.theme import Theme, visible
+from dashboard.views.geometry import VERDICTS, WordList, layers, points
+from interp.workspace import Workspace
+
+
+def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
+    """The verdict, its reason, and every number that it rests on."""
+    order = found.order
+    rows = [
+        ("as a circle", f"RSA {_rsa(order.get('circular'))}, p {_p(order.get('p_circular'))}"),
+        ("as a line", f"RSA {_rsa(order.get('linear'))}, p {_p(order.get('p_linear'))}"),
+        ("an order counts", _counts(order)),
+        ("closed or open", _closing(order)),
+        ("first to last", _gap(order)),
+        ("a cluster", _cluster(found.shape.get("cluster"))),
+        ("on the plane", _plane(found.shape["plane"])),
+    ]
+    note = found.shape.get("note")
+    rows += [("tokens", _n(note))] if note else []
+    return panel(
+        html.Span(visible(found.name, 80), dir="auto"),
+        html.P(VERDICTS.get(found.verdict, visible(found.verdict)), className="wb-verdict"),
+        html.P(["Why: ", visible(str(found.shape["reason"]), 400), "."], className="wb-why"),
+        html.Ul([html.Li(visible(word, 60), dir="auto") for word in found.words], className="wb-words",
+                title="the words, in the order of the list"),
+        html.Table(html.Tbody([_row(name, words) for name, words in rows if words]), className="wb-evidence"),
+        note=f"judged at {visible(found.hook_point, 60)}, the layer that the other half of the sentences chose",
+        actions=actions,
+        className="wb-findings",
+    )  # fmt: skip
+
+
+def plane_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
+    """The words on their plane."""
+
+    def body() -> list[Any]:
+        rows = points(workspace, name, found.name)
+        figure = plane_figure(rows, colours, joined=found.joined)
+        label = f"The words of {found.name} on their plane, by both halves of the sentences"
+        return [graph("geometry-plane", figure=figure, label=label, height=420), as_table(rows)]
+
+    joined = {"closed": "joined in order, last to first too", "open": "joined in order",
+              "unsure": "joined in order; dotted, from the last to the first",
+              "": "not joined, as no order was found"}[found.joined]  # fmt: skip
+    note = f"the two directions in which they differ most; the plane knows nothing of the order. The words are {joined}"
+    return guarded("On its plane", body, note=note)
+
+
+def spectrum_panel(found: WordList, colours: Theme) -> html.Section:
+    """How many directions the words take up."""
+    spectrum = found.shape["spectrum"]
+    isotropic = spectrum.get("isotropic") or {}
+    note = (
+        f"participation ratio {_n(spectrum.get('participation_ratio'))}; isotropic points, as many in as many "
+        f"dimensions, {_n(isotropic.get('participation_ratio'))}. Mean cosine of two words "
+        f"{_n(spectrum.get('cosine_raw'))}, without their mean {_n(spectrum.get('cosine_centred'))}. "
+        f"{spectrum.get('note') or ''}"
+    )
+
+    def body() -> list[Any]:
+        values = spectrum.get("eigenvalues") or []
+        rows = [{"component": at, "eigenvalue": value} for at, value in enumerate(values, 1)]
+        dims = spectrum.get("dims") or {}
+        null = isotropic.get("dims") or {}
+        needed = [{"share of the variance": f"{share} %", "components": count, "isotropic points": null.get(share)}
+                  for share, count in dims.items()]  # fmt: skip
+        label = f"Spectrum of the words of {found.name} against isotropic points"
+        shown = graph(
+            "geometry-spectrum", figure=spectrum_figure(spectrum, colours, height=384), label=label, height=384
+        )
+        return [shown, as_table(needed, "Components needed, as a table"), as_table(rows, "Eigenvalues as a table")]
+
+    return guarded("How many directions", body, note=note)
+
+
+def order_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
+    """Circular against linear RSA over layers."""
+    order = found.order
+    note = (
+        f"chosen by one half of the sentences, drawn by the other. Circle: p {_p(order.get('p_circular'))}, line: p "
+        f"{_p(order.get('p_linear'))}, smallest possible {_p(order.get('smallest_p'))}; p counts orderings whose "
+        "best layer does as well, so the search is paid for"
+    )
+
+    def body() -> list[Any]:
+        rows = layers(workspace, name, found.name)
+        label = f"Circular and linear RSA of {found.name} over layers"
+        table = [
+            {"at": row["hook_point"], **{column: row[column] for column in ("circular", "linear", "silhouette")},
+             "chosen": "chosen" if row["chosen"] else ""} for row in rows
+        ]  # fmt: skip
+        return [
+            graph("geometry-order", figure=order_over_layers(rows, colours), label=label, height=300),
+            as_table(table),
+        ]
+
+    return guarded("Circle or line?", body, note=note)
+
+
+def probe_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
+    """A linear probe over layers, or why there is none."""
+    title = "Can a probe tell a word of it?"
+    if isinstance(found.probes, str):
+        return _missing(title, found.probes)
+    tested = next((probe.get("n_test") for probe in found.probes), None)
+    note = (
+        f"on {_n(tested)} words that it has not seen, of this list and the others; only what lies above both nulls "
+        "counts. Base rate: always say the likelier class. Control labels: drawn at random for each word"
+    )
+
+    def body() -> list[Any]:
+        rows = layers(workspace, name, found.name)
+        table = [
+            {"at": row["hook_point"], **{part: row[f"probe_{part}"] for part in ("accuracy", "low", "high")},
+             **{column: row[column] for column in ("base_rate", "control", "selectivity")}} for row in rows
+        ]  # fmt: skip
+        label = f"Accuracy of a probe for {found.name} over layers, beside base rate and control labels"
+        return [
+            graph("geometry-probe", figure=probe_over_layers(rows, colours), label=label, height=300),
+            as_table(table),
+        ]
+
+    return guarded(title, body, note=note)
+
+
+def steering_panel(found: WordList, colours: Theme) -> html.Section:
+    """A push towards the list, or why there is none."""
+    title, sweep = "Pushed towards the list", found.steering
+    if isinstance(sweep, str):
+        return _missing(title, sweep)
+    note = (
+        f"at {visible(str(sweep.get('hook_point')), 60)}, by the difference in means; strength 1 is the distance "
+        f"between the means, {_n(sweep.get('unit'))}. Without a push its words have probability "
+        f"{_n(sweep.get('baseline'))}, mean of {_n(sweep.get('n_prompts'))} prompts. No interval was measured: the "
+        "random directions, as long, are the measure"
+    )
+
+    def body() -> list[Any]:
+        figure = steering_figure(sweep, colours)
+        label = f"Effect of pushing towards {found.name} and loss on unrelated text, over strength"
+        return [graph("geometry-steering", figure=figure, label=label, height=380), as_table(_steering_rows(sweep))]
+
+    return guarded(title, body, note=note)
+
+
+def rotation_panel(found: WordList, colours: Theme) -> html.Section:
+    """Words turned on their plane, or why they were not."""
+    title, sweep = "Turned on its plane", found.rotation
+    if isinstance(sweep, str):
+        return _missing(title, sweep)
+    verb = "moves" if found.found.get("moves_output") else "does not move"
+    steps = found.found.get("steps_followed")
+    along = f"; it goes along at {steps[0]} of {steps[1]} steps" if isinstance(steps, list) and len(steps) == 2 else ""
+    note = (
+        f"at {visible(str(sweep.get('hook_point')), 60)}. Turning {verb} the answer: {_signed(sweep.get('overall'))} "
+        f"nats ({_signed(sweep.get('overall_low'))} to {_signed(sweep.get('overall_high'))}), random directions at "
+        f"most {_signed(sweep.get('random_high'))}{along}. Without turning {_percent(sweep.get('baseline'))} of "
+        f"{_n(sweep.get('n_prompts'))} prompts are answered right, by chance {_chance(sweep.get('n_items'))}"
+    )
+
+    def body() -> list[Any]:
+        figure = rotation_figure(sweep, colours)
+        label = f"How far the answer goes along when words of {found.name} are turned"
+        return [graph("geometry-rotation", figure=figure, label=label, height=380), as_table(_rotation_rows(sweep))]
+
+    return guarded(title, body, note=note)
+
+
+def _missing(title: str, why: str) -> html.Section:
+    return panel(title, html.P(["Not measured: ", visible(why, 400), "."], className="wb-why"))
+
+
+def _counts(order: dict[str, Any]) -> str:
+    how = "counted" if order.get("exact") else "drawn"
+    return (
+        f"up to p {_p(order.get('alpha'))}; the smallest possible is {_p(order.get('smallest_p'))} "
+        f"({_n(order.get('n_orderings'))} orderings {how})"
+    )
+
+
+def _closing(order: dict[str, Any]) -> str:
+    return (
+        f"of simulated horseshoes {_percent(order.get('p_open'))} look as closed, of simulated circles "
+        f"{_percent(order.get('p_closed'))} as open"
+    )
+
+
+def _gap(order: dict[str, Any]) -> str:
+    n = order.get("n")
+    line = f", {n - 1} on a line" if isinstance(n, int) else ""
+    return f"{_n(order.get('gap'))} steps apart (1 on a circle{line})"
+
+
+def _cluster(found: dict[str, Any] | None) -> str:
+    if not isinstance(found, dict):
+        return "one list alone has no others to lie apart from"
+    return (
+        f"silhouette {_n(found.get('silhouette'))}, p {_p(found.get('p'))}; words dealt to lists at random "
+        f"{_n(found.get('null'))}, at most {_n(found.get('null_high'))}"
+    )
+
+
+def _plane(found: dict[str, Any]) -> str:
+    null = _percent(found.get("isotropic_share"))
+    return f"{_percent(found.get('share'))} of the variance; the best plane of isotropic points holds {null}"
+
+
+def _steering_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for at, strength in enumerate(sweep.get("strengths") or []):
+        row: dict[str, Any] = {"strength": strength}
+        for name, null in (("effect", "random_effect"), ("side_effect", "random_side_effect")):
+            row[name] = _at(sweep.get(name), at)
+            draws = [value for draw in sweep.get(null) or [] if (value := _at(draw, at)) is not None]
+            row[f"random {name.replace('_', ' ')}"] = f"{_n(min(draws))} to {_n(max(draws))}" if draws else None
+        rows.append(row)
+    return rows
+
+
+def _rotation_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for at, step in enumerate(sweep.get("steps") or []):
+        draws = [value for draw in sweep.get("random") or [] if (value := _at(draw, at)) is not None]
+        row = {"turned by": step, "moved": _at(sweep.get("moved"), at), "low": _at(sweep.get("low"), at)}
+        row |= {"high": _at(sweep.get("high"), at), "random, most": max(draws) if draws else None}
+        rows.append(row | {name: _at(sweep.get(name), at) for name in ("swapped", "followed")})
+    return rows
+
+
+def _at(values: Any, place: int) -> Any:
+    return values[place] if isinstance(values, list) and place < len(values) else None
+
+
+def _row(name: str, words: str) -> html.Tr:
+    return html.Tr([html.Th(name, scope="row"), html.Td(words, dir="auto")])
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.0%}" if isinstance(value, int | float) else "an unknown share"
+
+
+def _n(value: Any) -> str:
+    return "not known" if value is None else number(value)
+
+
+def _rsa(value: Any) -> str:
+    return f"{value:.3f}".replace("-", "−") if isinstance(value, int | float) else "not known"
+
+
+def _p(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, int | float) else "not known"
+
+
+def _signed(value: Any) -> str:
+    return number(value, signed=True) if isinstance(value, int | float) else "not known"
+
+
+def _chance(n: Any) -> str:
+    return f"{1 / n:.0%}" if isinstance(n, int) and n else "an unknown share"

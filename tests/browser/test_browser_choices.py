@@ -1,0 +1,130 @@
+"""Geometry and dynamics in a real browser: a choice changes picture and address, keys walk, the map is there."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from make_dynamics import induction
+from make_geometry import LISTS, geometry
+from make_series import series
+from make_workspace import build
+
+from dashboard.serve import make_server
+from interp.workspace import Workspace
+
+pytestmark = pytest.mark.browser
+
+WORDS = """() => document.querySelector('#geometry-plane .js-plotly-plot, #geometry-plane.js-plotly-plot')?.data
+    ?.find(trace => trace.name === 'sentences that judge')?.text?.join(' ')"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory) -> Workspace:
+    found = build(tmp_path_factory.mktemp("choices") / "workspace", n_features=40, n_points=40)
+    series(found, "grok", source="checkpoint:modular-13-seed3-epoch600")
+    induction(found)
+    geometry(found, "other", lists={"weekdays": LISTS["weekdays"]})
+    return found
+
+
+@pytest.fixture
+def found(visit, workspace, live) -> Iterator[Any]:
+    """A visitor of that workspace."""
+    server = make_server(workspace, live=live)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    visit.base = f"http://127.0.0.1:{server.server_port}"
+    yield visit
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def test_choosing_a_list_changes_the_picture_and_the_address(found):
+    page = found.open("/geometry?name=shapes")
+    page.wait_for_function(f"({WORDS})() === '{' '.join(LISTS['weekdays'])}'")
+    page.locator(".wb-choice", has_text="digits").click()
+    page.wait_for_function(f"({WORDS})() === '{' '.join(LISTS['digits'])}'")
+    assert page.url.endswith("/geometry?name=shapes&list=digits")
+    assert page.locator("[aria-current=true]").inner_text().startswith("digits")
+    page.keyboard.press("j")
+    page.wait_for_selector(".wb-verdict >> text=too short")
+    assert page.url.endswith("list=compass+points")
+    page.wait_for_selector("#geometry-parts >> text=has no prompts that ask for the next item")
+    page.keyboard.press("k")
+    page.wait_for_function(f"({WORDS})() === '{' '.join(LISTS['digits'])}'")
+    page.go_back()
+    page.wait_for_selector(".wb-verdict >> text=too short")
+    assert found.errors == []
+    assert found.outside == []
+
+
+def test_another_artefact_is_chosen_by_keyboard(found):
+    page = found.open("/geometry?name=shapes")
+    page.locator("#geometry-name").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("option", name="other").click()
+    page.wait_for_selector(".wb-findings >> text=one list alone")
+    assert page.url.endswith("/geometry?name=other")
+    assert found.errors == []
+
+
+def test_tables_say_what_the_figures_show(found):
+    page = found.open("/geometry?name=shapes&list=weekdays")
+    page.wait_for_selector("#geometry-plane .main-svg")
+    fold = page.locator("#geometry-parts summary").first
+    fold.focus()
+    page.keyboard.press("Enter")
+    assert "Wednesday" in page.locator("#geometry-parts details[open]").inner_text()
+    assert page.locator("#geometry-parts [role=figure]:not([aria-label])").count() == 0
+
+
+def test_the_switch_redraws_the_figures(found):
+    colour = "() => document.querySelector('#geometry-plane .js-plotly-plot')?.layout?.font?.color"
+    page = found.open("/geometry?name=shapes")
+    page.wait_for_function(f"({colour})()")
+    before = page.evaluate(f"({colour})()")
+    page.click("#scheme-toggle")
+    page.wait_for_function(f"({colour})() && ({colour})() !== '{before}'")
+    page.evaluate("localStorage.clear()")  # other visits share this browser
+    assert found.errors == []
+
+
+def test_a_seed_is_chosen_and_its_frequencies_and_maps_are_there(found):
+    page = found.open("/dynamics?name=grok")
+    page.wait_for_selector("#dynamics-logits .main-svg")
+    page.wait_for_selector("#dynamics-map .atlas[data-ready] .atlas-frames input")
+    page.locator(".wb-choice", has_text="seed 4").click()
+    page.wait_for_selector(".wb-verdict >> text=stays there")
+    assert page.url.endswith("/dynamics?name=grok&seed=4")
+    page.wait_for_selector("#dynamics-map .atlas[data-ready] .atlas-frames input")
+    slider = page.locator("#dynamics-map .atlas-frames input")
+    slider.focus()
+    page.keyboard.press("Home")
+    page.wait_for_function("document.querySelector('#dynamics-map .atlas').dataset.frame === '0'")
+    assert page.url.endswith("/dynamics?name=grok&seed=4")
+    page.get_by_text("Open the map by itself").click()
+    page.wait_for_selector("#atlas-map .atlas")
+    assert "/atlas/grok" in page.url
+    assert found.errors == []
+    assert found.outside == []
+
+
+def test_a_toy_and_its_twin_are_drawn_together(found):
+    page = found.open("/dynamics?name=induction")
+    page.wait_for_selector("#dynamics-composition .main-svg")
+    names = page.evaluate("document.querySelector('#dynamics-loss .js-plotly-plot').data.map(trace => trace.name)")
+    assert names == ["second copy", "first copy", "second copy, toy:induction-1l"]
+    page.locator(".wb-choice", has_text="toy:induction-1l").click()
+    page.wait_for_selector(".wb-verdict >> text=does not begin to copy")
+    assert "seed=0&spec=toy%3Ainduction-1l" in page.url
+    assert found.errors == []
+
+
+def test_no_width_scrolls_sideways(found):
+    for address in ("/geometry?name=shapes&list=digits", "/dynamics?name=grok", "/dynamics?name=induction"):
+        page = found.open(address)
+        for width in (1280, 420):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth + 1", timeout=8000)

@@ -1,0 +1,269 @@
+"""The dynamics page without a browser: phases, curves, twins, frequencies, maps, and what is missing or damaged."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from make_dynamics import SPECS, grokking, induction
+from make_series import series
+
+from dashboard.app import create_app
+from dashboard.context import Context
+from dashboard.figures.dynamics import frequency_shares, training_curves
+from dashboard.figures.theme import DARK, LIGHT
+from dashboard.pages import dynamics as page
+from dashboard.pages import dynamics_grokking as grok_page
+from dashboard.pages.dynamics_tables import MAX_ROWS, curve_rows
+from dashboard.views import dynamics as view
+from dashboard.views.overview import overview
+from interp.artifacts import Draft
+from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError
+from interp.workspace import Workspace
+
+
+def text_of(component) -> str:
+    return json.dumps(
+        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
+    )
+
+
+@pytest.fixture
+def own(tmp_path, live) -> Iterator[Workspace]:
+    """A workspace of one's own, and its app."""
+    workspace = Workspace(tmp_path / "ws", create=True)
+    grokking(workspace)
+    induction(workspace)
+    with create_app(workspace, live=live).server.app_context():
+        yield workspace
+
+
+def all_of(workspace: Workspace, **address: str) -> str:
+    """Everything that an address shows, its figures too."""
+    layout = page.layout(Context(workspace, None), **address)
+    state = next(each.data for each in layout.children if getattr(each, "id", "") == "dynamics-state")
+    return text_of(layout) + text_of(page._show(state, "dark"))
+
+
+def test_the_phases_of_every_seed_are_told(own):
+    told = all_of(own, name="grok")
+    assert "It grokked: by heart at epoch 100, understood at 400." in told
+    assert "so it was here" in told
+    other = all_of(own, name="grok", seed="4")
+    assert "knows its examples by heart, and stays there" in other
+    assert "no frequency stands out at the end" in other
+    assert "There is no time between" in other
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"memorised": None}, "never knew its own examples"),
+        ({"memorised": 1.0, "generalising": 2.0, "generalised": None}, "training ended"),
+        ({"memorised": 9.0, "generalising": 2.0, "generalised": 3.0}, "without having known"),
+    ],
+)
+def test_what_did_not_grok_says_in_which_way(found, words):
+    assert words in grok_page._verdict({"grokked": False, **found})
+
+
+def test_a_circuit_that_did_not_form_as_expected_is_not_called_one():
+    assert "not both did here" in grok_page._unseen({"formed_unseen": [-0.5, -2.1]})
+
+
+def test_a_toy_stands_beside_its_twin(own):
+    told = all_of(own, name="induction")
+    assert "It begins to copy at step 200" in told
+    assert f"Its twin {SPECS[1]} seed 0 never does." in told
+    assert f"second copy, {SPECS[1]}" in told
+    other = all_of(own, name="induction", spec=SPECS[1], seed="0")
+    assert "It does not begin to copy" in other
+    assert f"Its twin {SPECS[0]} seed 0 does from step 200." in other
+
+
+def test_a_toy_alone_says_that_nothing_stands_beside_it(own):
+    induction(own, "alone", specs=SPECS[:1])
+    assert "nothing says what the data alone does" in all_of(own, name="alone")
+
+
+def test_a_spec_is_text(own):
+    hostile = "<img src=x onerror='window.pwned=1'>"
+    induction(own, "hostile", specs=(SPECS[0], hostile))
+    told = all_of(own, name="hostile")
+    assert "dangerously" not in told.lower()
+    figure = training_curves([1, 2], {hostile: np.ones(2)}, LIGHT, marks={"<b>": 1}, levels={"<i>": 1}).to_json()
+    assert not any(tag in figure.replace("\\u003c", "<") for tag in ("<img", "<b>", "<i>"))
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        ({"name": "grk"}, UnknownNameError, "did you mean 'grok'"),
+        ({"name": "grok", "seed": "9"}, UnknownNameError, "seed 3"),
+        ({"name": "grok", "seed": "x"}, UsageError, "whole number"),
+        ({"name": "induction", "spec": "toy:induction-2"}, UnknownNameError, "toy:induction-2l"),
+        ({"name": "../grok"}, Exception, "not a usable name"),
+    ],
+)
+def test_a_wrong_address_says_what_was_expected(own, address, error, message):
+    with pytest.raises(error, match=message):
+        page.layout(Context(own, None), **address)
+
+
+def test_without_an_artefact_the_commands_are_named(tmp_path):
+    with pytest.raises(MissingError, match=r"workbench dynamics grok.*workbench dynamics induction"):
+        page.layout(Context(Workspace(tmp_path), None))
+
+
+@pytest.mark.parametrize("summary", [{"kind": "other", "runs": [{"seed": 0}]}, {"kind": "grokking"}, {}])
+def test_a_summary_without_runs_or_of_another_kind_is_refused(own, summary):
+    Draft.open(own.path("dynamics", "odd"), kind="dynamics", config={}).finish(summary=summary, parents={})
+    with pytest.raises(CorruptError, match="odd"):
+        page.layout(Context(own, None), name="odd")
+
+
+@pytest.mark.parametrize(("table", "lost", "kept"), [
+    ("curves", "dynamics-outside", "dynamics-logits"), ("shares", "dynamics-logits", "dynamics-outside"),
+])  # fmt: skip
+def test_a_missing_table_is_said_where_it_is_missing_and_the_rest_stays(own, table, lost, kept):
+    (own.path("dynamics", "grok") / f"{table}.parquet").unlink()
+    told = all_of(own, name="grok")
+    assert f"{table}.parquet is missing from the artefact" in told
+    assert f'"id": "{lost}"' not in told
+    assert f'"id": "{kept}"' in told
+
+
+def test_a_run_whose_rows_are_gone_is_said(own):
+    with pytest.raises(CorruptError, match="no curve of seed 77"):
+        view.curves(own, "grok", view.Run(77, "", {}))
+    with pytest.raises(CorruptError, match="no frequencies of seed 77"):
+        view.shares(own, "grok", 77)
+
+
+def test_curves_and_shares_are_those_of_the_seed(own):
+    run = view.find(view.runs(own.manifest("dynamics", "grok")), 4)
+    found = view.curves(own, "grok", run)
+    raw = pq.read_table(own.path("dynamics", "grok") / "curves.parquet").to_pandas()
+    mine = raw[(raw.seed == 4) & (raw.curve == "test_loss")]
+    assert found.steps.tolist() == mine.step.to_list()
+    np.testing.assert_array_equal(found.get("test_loss"), mine.value)
+    assert np.isnan(found.get("no such curve")).all()
+    shares = view.shares(own, "grok", 3)
+    assert shares.logits.shape == (len(found.steps), 6)
+    assert shares.logits[-1].argmax() == 1
+
+
+def test_twins_measured_at_other_steps_are_drawn_together(own):
+    runs = view.runs(own.manifest("dynamics", "induction"))
+    mine, other = (view.curves(own, "induction", run) for run in runs)
+    steps, first, second = view.beside(mine, other)
+    assert len(steps) == len(mine.steps) > len(other.steps)
+    assert np.isfinite(first.get("accuracy")).all()
+    assert np.isnan(second.get("accuracy")).sum() == len(mine.steps) - len(other.steps)
+
+
+def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(tmp_path, live):
+    from make_workspace import build
+
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    with create_app(workspace, live=live).server.app_context():
+        assert "There is no atlas of this name" in all_of(workspace, name="grok")
+        series(workspace, "grok")
+        assert view.series(workspace, "grok") is None
+        (tmp_path / "ws" / "atlases" / "grok").rename(tmp_path / "ws" / "atlases" / "other")
+        series(workspace, "grok", source="checkpoint:modular-13-seed3-epoch600")
+        told = all_of(workspace, name="grok")
+        assert '"id": "dynamics-map"' in told
+        assert "These are maps of seed 3" in told
+        assert '"href": "/atlas/grok"' in told
+        (workspace.path("atlas", "grok") / "points.parquet").unlink()
+        assert "points.parquet is missing" in all_of(workspace, name="grok")
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK])
+def test_curves_differ_by_more_than_colour_and_marks_are_lines(colours):
+    curves = {name: np.linspace(1, 2, 5) for name in "abcde"}
+    figure = training_curves(range(5), curves, colours, marks={"x": 1, "none": None, "y": 3}, levels={"chance": 1.5})
+    dashes = [(trace.line.color, trace.line.dash) for trace in figure.data]
+    assert len(set(dashes)) == 5
+    assert len({dash for _, dash in dashes}) == 4
+    assert {note.text for note in figure.layout.annotations} == {"x", "y", "chance"}
+    log = training_curves(range(5), curves, colours, log=True, levels={"ten": 10.0})
+    assert log.layout.annotations[0].y == pytest.approx(1)  # annotations are in powers there, shapes are not
+    assert log.layout.shapes[0].y0 == 10
+
+
+def test_nothing_to_draw_is_said():
+    assert training_curves([1], {"a": np.array([np.nan])}, LIGHT).layout.annotations[0].text
+    assert frequency_shares(np.full((2, 3), np.nan), [1, 2], LIGHT).layout.annotations[0].text
+
+
+def test_key_frequencies_are_named_on_the_axis():
+    figure = frequency_shares(np.eye(12)[:4], range(4), LIGHT, keys=[2, 9])
+    assert list(figure.layout.yaxis.ticktext) == ["<b>2</b>", "5", "<b>9</b>"]
+
+
+def test_a_table_of_curves_has_both_ends_and_a_limit():
+    steps = np.arange(1000)
+    rows = curve_rows(steps, {"a": np.where(steps == 0, np.nan, steps)}, "epoch")
+    assert len(rows) == MAX_ROWS
+    assert (rows[0]["epoch"], rows[-1]["epoch"]) == (0, 999)
+    assert rows[0]["a"] is None
+
+
+def test_a_run_of_the_real_writer_is_shown(tmp_path, live):
+    """The format is the writer's, and the fixture holds the same columns and keys."""
+    from interp.dynamics.grokking import describe_grokking
+    from interp.dynamics.modular import ModularConfig, train_modular
+    from interp.dynamics.save import save_grokking
+
+    config = ModularConfig(p=13, d_model=16, n_heads=2, d_mlp=24, epochs=20, log_every=4, seeds=(3, 4))
+    workspace = Workspace(tmp_path, create=True)
+    real = save_grokking(describe_grokking(list(train_modular(config)), config), workspace.path("dynamics", "real"))
+    grokking(workspace, "made")
+    made = workspace.manifest("dynamics", "made")
+    assert set(real.summary) == set(made.summary)
+    assert set(real.summary["runs"][0]) == set(made.summary["runs"][0])
+    for table in ("curves", "shares"):
+        schemas = [pq.read_schema(workspace.table_path("dynamics", name, table)) for name in ("real", "made")]
+        assert schemas[0].equals(schemas[1])
+    with create_app(workspace, live=live).server.app_context():
+        told = all_of(workspace, name="real", seed="4")
+    assert "wb-notice-error" not in told
+    assert "It did not grok" in told
+
+
+def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
+    """As the real writer leaves them."""
+    from interp.dynamics.language import ScalingRecipe
+    from interp.dynamics.save import save_language_scaling
+    from interp.dynamics.scaling import LanguageRun, fit_language_scaling
+
+    workspace, rng = Workspace(tmp_path, create=True), np.random.default_rng(0)
+    tokens = (200_000, 400_000, 800_000, 1_600_000)
+    for name, slope in (("law", 0.35), ("flat", 0.0)):
+        runs = [
+            LanguageRun(
+                n_params=24 * width**2, seed=seed, tokens=tokens, name=f"width {width}",
+                losses=tuple(float((1.2 + 9 / (24 * width**2) ** slope + 60 / t**0.42) * np.exp(rng.normal(0, 0.004)))
+                             for t in tokens),
+            )
+            for width in (8, 12, 24, 48, 64) for seed in (0, 1)
+        ]  # fmt: skip
+        found = fit_language_scaling(runs, n_bootstrap=4, n_permutations=999)
+        save_language_scaling(found, ScalingRecipe(), "ab" * 32, workspace.path("dynamics", name), seed=0)
+    with create_app(workspace, live=live).server.app_context():
+        told = all_of(workspace, name="law", seed="1")
+        assert "The loss falls by a law." in told
+        assert "predicted from the smaller" in told
+        assert told.index("width 8") < told.index("width 64")
+        assert "seed 1" in told
+        flat = all_of(workspace, name="flat")
+        assert "There is no law to be seen." in flat
+        assert "it could be chance that larger models have no lower loss" in flat
+        (workspace.path("dynamics", "law") / "scaling.json").unlink()
+        assert "scaling.json is missing" in all_of(workspace, name="law")
+    cards = {card.name: card for card in overview(workspace).cards["dynamics"]}
+    assert "5 sizes on the same text: their loss falls by a law" in cards["law"].sentence
+    assert "no law is seen" in cards["flat"].sentence

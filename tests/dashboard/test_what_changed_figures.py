@@ -1,0 +1,71 @@
+"""Figures of what fine-tuning changed: pure functions of the tables."""
+
+import numpy as np
+import pytest
+
+from dashboard.figures.theme import theme
+from dashboard.figures.what_changed import stream_figure, transplant_figure, weights_figure
+
+LIGHT = theme("light")
+
+
+def weight(name, kind, layer, change, found, **more):
+    known = {"null": 0.01, "null_high": 0.02, "rank": 3.0, "random_rank": 20.0, "null_rank": 9.0}
+    return {"name": name, "kind": kind, "layer": layer, "change": change, "found": found} | known | more
+
+
+def layer(name, change, found):
+    return {
+        "name": name, "change": change, "low": change * 0.9, "high": change * 1.1, "null_high": 0.01, "found": found,
+        "cka": 0.9,
+    }  # fmt: skip
+
+
+def part(name, carried, *, changed=True, found=False):
+    row = {"name": name, "changed": changed}
+    for direction in ("carried", "removed"):
+        row |= {f"{direction}{end}": carried for end in ("", "_low", "_high")}
+        row |= {f"{direction}_bound": 0.1, f"{direction}_found": found}
+    return row
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_map_of_weights_shows_the_head_that_changed_most_beside_its_null(scheme):
+    rows = [
+        weight("embed", "embed", None, 0.01, False),
+        weight("L0H0.W_Q", "W_Q", 0, 0.01, False),
+        weight("L0H1.W_Q", "W_Q", 0, 0.2, True),
+        weight("L1H0.W_Q", "W_Q", 1, 0.0, False, rank=None),
+    ]
+    [heat] = weights_figure(rows, theme(scheme)).data
+    assert list(heat.x) == ["embed", "W_Q"]
+    assert list(heat.y) == ["outside", "L0", "L1"]
+    assert heat.z[1][1] == pytest.approx(1)  # ten times the null
+    assert heat.text[1][1] == "0.2"
+    assert "L0H1.W_Q" in heat.customdata[1][1]
+    assert heat.z[2][1] == 0
+    assert np.isnan(heat.z[0][1])
+
+
+def test_streams_are_lines_with_intervals_and_nulls():
+    figure = stream_figure({"facts <b>": [layer("embed", 0.0, False), layer("L0", 0.5, True)]}, LIGHT)
+    line, null = figure.data
+    assert line.y[1] == 0.5
+    assert 0 < line.y[0] < 0.01  # nothing at all still lies on a logarithmic axis
+    assert list(line.marker.symbol) == ["circle-open", "circle"]
+    assert list(null.y) == [0.01, 0.01]
+    assert "<b>" not in line.name
+
+
+def test_transplants_are_bars_beside_random_changes():
+    figure = transplant_figure([part("embed", 0.0, changed=False), part("L0.mlp", 0.9, found=True)], LIGHT)
+    assert all(list(trace.y) == ["L0.mlp"] for trace in figure.data)
+    assert [trace.x[0] for trace in figure.data] == [0.9, 0.9, 0.1, 0.1]
+
+
+def test_models_that_are_the_same_get_a_sentence():
+    assert not weights_figure([weight("embed", "embed", None, 0.0, False)], LIGHT).data
+    assert not transplant_figure([part("embed", None)], LIGHT).data
+    assert not transplant_figure([], LIGHT).data
+    nothing = layer("embed", 0.0, False) | {"null_high": 0.0}
+    assert not stream_figure({"text": [nothing]}, LIGHT).data
