@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, PromptError
 from workbench.options import Options, slug
 from workbench.terminal import bar, say, wrote
 
@@ -133,16 +133,28 @@ class Changes(Options):
             say(f"      {finding}")
 
     def _tokens(self, model: Any, spec: str) -> Any:
-        """`[prompts, context_length]` of a corpus."""
-        from interp.energy.attention import text_prompts
+        """`[prompts, context_length]` of a corpus, from as many documents, BOS in front where there is one."""
+        import torch
+
         from interp.models.adapter import ordinary_tokens
+        from interp.models.tokenizers import tokenizer_of
         from interp.models.toys import repeating_rows
         from interp.runtime import make_generator
         from interp.text.corpora import open_corpus
 
         length = min(self.context_length, model.cfg.n_ctx)
         if spec != "random":
-            return text_prompts(model, open_corpus(spec, seed=self.seed), self.prompts, length)
+            tokenizer, rows = tokenizer_of(model), []
+            opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+            for document in open_corpus(spec, seed=self.seed):
+                row = [*opening, *tokenizer.encode_batch([document.text[: 12 * length]])[0]][:length]
+                rows += [row] if len(row) == length else []
+                if len(rows) == self.prompts:
+                    return torch.tensor(rows)
+            raise PromptError(
+                f"{self.prompts} documents of at least {length} tokens were expected, {spec} has {len(rows)}; ask for "
+                "fewer (--prompts) or shorter ones (--context-length)"
+            )
         ids, generator = ordinary_tokens(model), make_generator(self.seed, "random text")
         return ids[repeating_rows(self.prompts, length, len(ids), max(2, length // 4), max(2, length // 2), generator)]
 

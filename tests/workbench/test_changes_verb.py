@@ -1,0 +1,68 @@
+"""`workbench changes BASE TUNED` on two checkpoints on disk."""
+
+import json
+
+import pytest
+import torch
+
+from interp.artifacts import verify
+from interp.models.checkpoint import save_small
+from interp.models.small import SmallConfig, build_small
+from workbench.__main__ import main
+
+CONFIG = SmallConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=32, n_ctx=32)
+
+
+@pytest.fixture
+def checkpoints(tmp_path, text_documents):
+    """A base, a copy with another MLP in layer 1, three copies with noise everywhere, and text to read."""
+    base = build_small(CONFIG, seed=0, device="cpu", dtype=torch.float32)
+    save_small(base, CONFIG, tmp_path / "base")
+    for seed in range(3):
+        noisy = build_small(CONFIG, seed=0, device="cpu", dtype=torch.float32)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in noisy.parameters():
+                scale = 0.01 * parameter.std() if parameter.numel() > 1 else 0.0
+                parameter += scale * torch.randn(parameter.shape, generator=generator)
+        save_small(noisy, CONFIG, tmp_path / f"noisy-{seed}")
+    with torch.no_grad():
+        base.blocks[1].mlp.out.original_component.weight.mul_(20)
+    save_small(base, CONFIG, tmp_path / "tuned")
+    lines = [json.dumps({"text": document.text}) for document in text_documents]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def run(folder, *words):
+    return main(["changes", *map(str, words), "--workspace", str(folder / "ws"), "--threads", "1", "--prompts", "12"])
+
+
+def test_it_names_what_changed_and_writes_it(checkpoints, capsys):
+    text = checkpoints / "text.jsonl"
+    noisy = [checkpoints / f"noisy-{seed}" for seed in range(3)]
+    more = ["--corpus", text, "--control", "random", "--continuations", *noisy, "--context-length", 24]
+    assert run(checkpoints, checkpoints / "base", checkpoints / "tuned", *more) == 0
+    out = capsys.readouterr().out
+    assert "1 of 30 components moved" in out
+    assert "L1.mlp.out" in out
+    folder = checkpoints / "ws" / "evaluations" / "changes-base-tuned"
+    assert verify(folder) == []
+    read = json.loads((folder / "changes.json").read_text())
+    assert read["summary"]["weights"] == ["L1.mlp.out"]
+    assert set(read["representations"]) == {str(text), "random"}
+    assert run(checkpoints, checkpoints / "base", checkpoints / "tuned", *more) == 2
+    assert "already there" in capsys.readouterr().err
+
+
+def test_the_same_model_twice_has_no_difference(checkpoints, capsys):
+    assert run(checkpoints, checkpoints / "base", checkpoints / "base", "--corpus", "random") == 0
+    out = capsys.readouterr().out
+    assert "none of 30 components moved" in out
+    assert "behave alike" in out
+
+
+def test_other_models_are_refused_and_nothing_is_left(checkpoints, capsys):
+    assert run(checkpoints, checkpoints / "base", "small:mlp-2l", "--corpus", "random") == 2
+    assert "other architectures" in capsys.readouterr().err
+    assert not list((checkpoints / "ws" / "evaluations").glob("*"))
