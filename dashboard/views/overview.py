@@ -145,6 +145,11 @@ def _evaluation(m: Manifest) -> Described:
         runs = list(m.config.get("saes") or [])
         sentence = f"How the error of {len(runs)} {m.config.get('kind', '')} dictionaries falls with their size."
         return sentence, numbers[:6], sae_href(runs[0]) if runs else None
+    if "changes.json" in m.files:
+        found = [("parts found", f"{len(m.summary.get('weights') or [])}"), *numbers]
+        return f"What training changed from {m.summary['base']} to {m.summary['tuned']}.", found[:6], None
+    if "difference.json" in m.files:
+        return "What one model has and the other lacks, by a crosscoder of both.", numbers[:6], None
     return "How faithful the reconstruction is, and what the model loses with it in place.", numbers[:6], None
 
 

@@ -185,3 +185,21 @@ def test_cards_speak_in_the_numbers_of_the_manifest(workspace):
     atlas_card = next(c for c in cards["atlas"] if c.name == "embeddings")
     assert "15% close by" in atlas_card.sentence
     assert atlas_card.href == "/atlas/embeddings"
+
+
+@pytest.mark.parametrize(
+    ("file", "summary", "expected"),
+    [
+        ("changes.json", {"base": "one", "tuned": "two", "weights": ["L1.mlp.in"]}, "from one to two"),
+        ("difference.json", {"shared": 3}, "crosscoder of both"),
+        ("evaluation.json", {"fvu": 0.1}, "How faithful"),
+    ],
+)
+def test_what_an_evaluation_is_of_follows_from_its_files(file, summary, expected, tmp_path):
+    from interp.artifacts import Draft
+
+    workspace = Workspace(tmp_path)
+    draft = Draft.open(workspace.path("evaluation", "one"), kind="evaluation", config={})
+    (draft.path / file).write_text("{}")
+    draft.finish(summary=summary)
+    assert expected in overview.overview(workspace).cards["evaluation"][0].sentence
