@@ -64,7 +64,11 @@ def test_every_verb_has_help(verb, capsys):
 
 @pytest.mark.parametrize(
     ("verb", "expected"),
-    [("models", "Hugging Face"), ("circuit", "{induction,find,features,show}"), ("dynamics", "{grok,induction,scaling}")],
+    [
+        ("models", "Hugging Face"),
+        ("circuit", "{induction,find,features,show}"),
+        ("dynamics", "{grok,induction,scaling}"),
+    ],
 )
 def test_verbs_without_a_workspace_have_help_too(verb, expected, capsys):
     with pytest.raises(SystemExit) as stop:
