@@ -130,6 +130,8 @@ def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
 
 def write_card(workspace: Workspace, corpus: Path) -> None:
     """What it is, what it was made from, and how good it is, in one file."""
+    from workbench.shipped.texts import BIBLE, NOVEL, SPEECHES
+
     sae, text = workspace.manifest("sae", NAME), workspace.manifest("recording", TEXT)
     scores = json.loads((workspace.path("evaluation", NAME) / "evaluation.json").read_text())
     card = {
@@ -140,12 +142,16 @@ def write_card(workspace: Workspace, corpus: Path) -> None:
             "tokens": text.summary["n_real"],
             "documents": text.summary["n_documents"],
             "hash": text.config["corpus_hash"],
+            "sources": [f"{each.name} {each.version} ({each.client})" for each in (SPEECHES, NOVEL, BIBLE)]
+            + ["docstrings and code of the installed packages"],
         },
         "inside_the_model": scores.get("model"),
         "bytes": sum(entry["bytes"] for entry in sae.files.values()),
         "limits": [
             "no web text: speeches, a novel, a Bible, docstrings and code; on other text more is left unexplained",
+            "held-out documents are of the same sources as the others",
             "one seed, one layer, one size",
+            "the model ran with bfloat16 products while the training data was recorded",
             "labels are readings of where a feature fires, made by a rule",
         ],
     }
