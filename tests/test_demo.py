@@ -156,8 +156,9 @@ def test_evaluate_puts_the_dictionary_into_the_model(name, request):
     assert result.returncode == 0, result.stderr
     found = json.loads((folder / "evaluations" / "check" / "evaluation.json").read_text())
     inside = found["model"]
-    assert inside["ce_clean"] < inside["ce_spliced"] < inside["ce_mean"]
-    assert 0.8 < inside["ce_recovered"] <= 1
+    assert inside["ce_spliced"] < inside["ce_mean"]
+    assert 0.8 < inside["ce_recovered"] < 1.05, "on a thousand tokens a good dictionary may seem to help"
+    assert inside["kl_spliced"] > 0.01
     shutil.rmtree(folder / "evaluations" / "check")
 
 
