@@ -119,7 +119,10 @@ def read_contexts(corpus: "Corpus", recipe: ScalingRecipe) -> "Tensor":
 def _rows(text: bytearray, length: int) -> "Tensor":
     import torch
 
-    return torch.frombuffer(text[: len(text) // length * length], dtype=torch.uint8).view(-1, length).long()
+    whole = text[: len(text) // length * length]
+    if not whole:
+        return torch.empty(0, length, dtype=torch.long)
+    return torch.frombuffer(whole, dtype=torch.uint8).view(-1, length).long()
 
 
 def _checkpoint_losses(
