@@ -117,7 +117,7 @@ def render(names: list[str]) -> Iterator[Path]:
     index = ["# Gallery", "Questions, and what a run of the notebooks answered. `make notebooks gallery` draws it anew."]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--use-gl=angle"])
-        painter = Painter(browser.new_page())
+        painter = Painter(browser.new_context().new_page())
         for path in built:
             notebook = nbformat.read(path, as_version=4)
             page = GALLERY / f"{path.stem}.md"
