@@ -178,7 +178,7 @@ def _check(runs: Sequence[LanguageRun]) -> None:
         if run.tokens != runs[0].tokens or len(run.losses) != len(run.tokens):
             raise ConfigError("all runs must be measured after the same numbers of tokens; train them by one recipe")
     sizes = sorted({run.n_params for run in runs})
-    tokens = runs[0].tokens if runs else ()
+    tokens = list(runs[0].tokens) if runs else []
     if len(sizes) < MIN_SIZES or sizes[-1] < MIN_FOLD * sizes[0]:
         raise ConfigError(
             f"a scaling fit needs at least {MIN_SIZES} sizes over a factor of {MIN_FOLD:g}, got {sizes}; "
