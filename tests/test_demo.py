@@ -17,6 +17,7 @@ import pytest
 
 from interp.artifacts import KINDS, verify
 from interp.workspace import Workspace
+from workbench.shipped.unpack import shipped_artifacts
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1800)]  # the first test makes the workspace
@@ -33,15 +34,7 @@ def workbench(*arguments: object, timeout: int = 600) -> subprocess.CompletedPro
     )
 
 
-SHIPPED = {
-    ("sae", "demo"),
-    ("evaluation", "demo"),
-    ("features", "demo"),
-    ("features", "demo-neurons"),
-    ("atlas", "demo-features"),
-    ("atlas", "demo-tokens"),
-    ("heads", "smollm2-135m"),
-}
+SHIPPED = set(shipped_artifacts())
 TRAINED = {
     ("recording", "trained"),
     ("sae", "trained"),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from interp.workspace import Workspace
-from workbench.demo import Step, run_step
+from workbench.demo import MLP, MODEL, RESID, Step, run_step
 from workbench.options import Options
 from workbench.shipped.unpack import CARD, SHIPPED, pack
 from workbench.terminal import say, wrote
@@ -33,11 +33,8 @@ from workbench.verbs.train import Train
 if TYPE_CHECKING:
     from interp.artifacts import Manifest
 
-MODEL = "smollm2-135m"
 HELDOUT = 0.008
 """Of the documents; some 80,000 tokens."""
-LAYER = 9
-RESID, NEURONS = f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post"
 NAME, EXACT, TEXT, LOOK = SHIPPED, "shipped-exact", "shipped-text", "shipped-look"
 CORPUS = "shipped-corpus.jsonl"
 
@@ -92,11 +89,11 @@ class Build(Options):
             Step("evaluation", "Score", "On documents that it never saw, and inside the model.",
                  Evaluate(sae=NAME, name=NAME, contexts=128, **shared)),
             Step("recording", "Record the neurons too", "What features are described on.",
-                 Record(name=LOOK, hook_points=(RESID, NEURONS), tokens=self.look_tokens, **text)),
+                 Record(name=LOOK, hook_points=(RESID, MLP), tokens=self.look_tokens, **text)),
             Step("features", "Describe every feature", "Examples, labels, effects.",
                  Features(dictionary=NAME, name=NAME, **looked_at)),
             Step("features", "Describe every neuron", "The baseline.",
-                 Features(dictionary=f"neurons:{NEURONS}", name=f"{NAME}-neurons", **looked_at)),
+                 Features(dictionary=f"neurons:{MLP}", name=f"{NAME}-neurons", **looked_at)),
             Step("atlas", "Map the features", "", Atlas(source=f"sae:{NAME}", name=f"{NAME}-features", **shared)),
             Step("atlas", "Map the vocabulary", "",
                  Atlas(source=f"embeddings:{MODEL}", name=f"{NAME}-tokens", **shared)),
