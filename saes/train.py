@@ -165,6 +165,7 @@ def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], 
             for run in runs:
                 run.checkpoint(alone=isinstance(error, LostRankError))
         raise
+    del batches  # and the rows that it holds: finishing needs memory of its own
     for run in runs:
         run.checkpoint()
     for run in runs:

@@ -22,13 +22,13 @@ from benchmarks.peers.memory import peak_mb, start_peak
 def main(train_path: str, heldout_path: str, settings: dict) -> None:
     torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
-    rows = np.load(train_path, mmap_mode="r")
+    rows = np.load(train_path, mmap_mode="r")  # its shape and where it begins: read, never mapped, which would count
     batch = settings["batch_size"]
 
     def batches():
         while True:
             for start in range(0, len(rows) - batch + 1, batch):
-                yield torch.from_numpy(np.array(rows[start : start + batch]))
+                yield torch.from_numpy(read_rows(train_path, rows, start, batch))
 
     tokens = len(rows) // batch * batch
     before = start_peak()
@@ -60,6 +60,13 @@ def main(train_path: str, heldout_path: str, settings: dict) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(json.dumps({"tokens": tokens, "wall": wall, "cpu": cpu, "memory_mb": peak_mb() - before,
                       **heldout(sae, np.load(heldout_path))}))  # fmt: skip
+
+
+def read_rows(path: str, mapped: np.memmap, start: int, n: int) -> np.ndarray:
+    """Rows from disk into fresh memory. Pages of a mapped file would be counted as memory of the process."""
+    width = mapped.shape[1]
+    at = mapped.offset + start * width * mapped.itemsize
+    return np.fromfile(path, dtype=mapped.dtype, count=n * width, offset=at).reshape(n, width)
 
 
 @torch.no_grad()

@@ -30,9 +30,11 @@ from interp.artifacts import Manifest, read_manifest, verify
 from interp.errors import CorruptError, MismatchError, UnknownNameError
 from interp.names import canonical_hook_point
 from interp.recording.contexts import ShardText
+from interp.recording.shuffle import GROUP_ROWS, plan_epoch, read_plan
 from interp.runtime import derive_seed
 
 Split = str  # "all", "train" or "heldout"
+_READ_ROWS, _READ_GAP = 4096, 64
 
 
 class TokenShard(NamedTuple):
@@ -141,8 +143,21 @@ class Recording:
             return handle.get_slice("activations")[rows]
 
     def read_local(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
-        """Hook point -> `[len(local), d]`: chosen rows of one shard, as stored."""
-        return {name: self.activation_shard(name, shard)[local] for name in self._names(hook_points)}
+        """Hook point -> `[len(local), d]`: chosen rows of one shard, in ascending order, as stored.
+
+        They leave the disk a block at a time: a whole shard is never held beside what was asked of it.
+        """
+        return {name: self._chosen(name, shard, local) for name in self._names(hook_points)}
+
+    def _chosen(self, hook_point: str, shard: int, local: Tensor) -> Tensor:
+        out, start = self.activation_shard(hook_point, shard, slice(0, 0)), 0
+        out = out.new_empty(len(local), out.shape[1])
+        for rows in _runs(local):
+            first = int(rows[0])
+            block = self.activation_shard(hook_point, shard, slice(first, int(rows[-1]) + 1))
+            out[start : start + len(rows)] = block[rows - first]
+            start += len(rows)
+        return out
 
     def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Tensor:
         """`[n]` int64 local row numbers of real tokens of a split.
@@ -184,22 +199,20 @@ class Recording:
         seed: int = 0,
         epoch: int = 0,
         skip: int = 0,
-        buffer_shards: int = 8,
+        group_rows: int = GROUP_ROWS,
         split: Split = "all",
         heldout_fraction: float = 0.1,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Batch]:
         """One epoch in a seeded global shuffle.
 
-        Shards are permuted and read in groups of `buffer_shards`; each group is mixed in memory, with what the group
-        before left over. Every batch is full except the last. Same `(seed, epoch)`, same batches; `skip` starts at that
+        Contexts from all over the recording are read in groups of about `group_rows`, which are mixed in memory. Every
+        batch is full except the last. Same `(seed, epoch)`, same batches; `skip` starts at that
         batch number without reading the activations before it.
         """
-        from interp.recording.shuffle import plan_epoch, read_plan
-
         names = self._names(hook_points)
         plan = plan_epoch(
-            self, seed=seed, epoch=epoch, buffer_shards=buffer_shards, split=split, fraction=heldout_fraction
+            self, seed=seed, epoch=epoch, group_rows=group_rows, split=split, fraction=heldout_fraction
         )
         yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype)
 
@@ -289,6 +302,14 @@ def heldout_mask(document: Tensor, fraction: float) -> Tensor:
     cut = int(fraction * 2**32)
     heldout = torch.tensor([derive_seed(int(n), "heldout") % 2**32 < cut for n in numbers], dtype=torch.bool)
     return heldout[torch.searchsorted(numbers, document)]
+
+
+def _runs(rows: Tensor) -> list[Tensor]:
+    """Ascending rows in runs that are read at once: over `_READ_ROWS` rows at most, and across small gaps only."""
+    if not len(rows):
+        return []
+    cut = (rows.diff() > _READ_GAP) | (rows[1:] // _READ_ROWS != rows[:-1] // _READ_ROWS)
+    return list(rows.tensor_split(cut.nonzero().squeeze(1) + 1))
 
 
 def load_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:

@@ -68,11 +68,11 @@ def test_rows_can_be_read_in_any_order(folder: Path) -> None:
     assert torch.equal(recording.read_rows(POINT, rows), all_rows(recording)[rows])
 
 
-@given(seed=st.integers(0, 99), skip=st.integers(0, 60), batch=st.integers(1, 300), buffer=st.integers(1, 9))
+@given(seed=st.integers(0, 99), skip=st.integers(0, 60), batch=st.integers(1, 300), group=st.integers(1, 900))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_skipping_k_batches_equals_dropping_k(folder: Path, seed: int, skip: int, batch: int, buffer: int) -> None:
+def test_skipping_k_batches_equals_dropping_k(folder: Path, seed: int, skip: int, batch: int, group: int) -> None:
     recording = Recording(folder)
-    options = {"batch_size": batch, "seed": seed, "buffer_shards": buffer}
+    options = {"batch_size": batch, "seed": seed, "group_rows": group}
     whole = list(recording.shuffled([POINT], **options))
     skipped = list(recording.shuffled([POINT], skip=skip, **options))
     assert len(skipped) == max(0, len(whole) - skip)
@@ -81,11 +81,11 @@ def test_skipping_k_batches_equals_dropping_k(folder: Path, seed: int, skip: int
         assert torch.equal(one.activations[POINT], other.activations[POINT])
 
 
-@given(seed=st.integers(0, 99), batch=st.integers(1, 700), buffer=st.integers(1, 9))
+@given(seed=st.integers(0, 99), batch=st.integers(1, 700), group=st.integers(1, 900))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_one_shuffled_epoch_gives_every_real_row_once(folder: Path, seed: int, batch: int, buffer: int) -> None:
+def test_one_shuffled_epoch_gives_every_real_row_once(folder: Path, seed: int, batch: int, group: int) -> None:
     recording = Recording(folder)
-    batches = list(recording.shuffled([POINT], batch_size=batch, seed=seed, buffer_shards=buffer))
+    batches = list(recording.shuffled([POINT], batch_size=batch, seed=seed, group_rows=group))
     assert {len(b.rows) for b in batches[:-1]} <= {batch}
     rows = torch.cat([b.rows for b in batches])
     assert torch.equal(rows.sort().values, real_rows(recording))
@@ -105,7 +105,7 @@ def test_the_shuffle_follows_seed_and_epoch(folder: Path) -> None:
 
 def test_a_shuffled_batch_mixes_shards(folder: Path) -> None:
     recording = Recording(folder)
-    first = next(recording.shuffled([POINT], batch_size=256, buffer_shards=8))
+    first = next(recording.shuffled([POINT], batch_size=256))
     shards = torch.bucketize(first.rows, torch.tensor(recording.shard_starts[1:]), right=True)
     assert len(shards.unique()) >= min(4, recording.n_shards)
 
