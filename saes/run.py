@@ -118,7 +118,9 @@ class Run:
     def finish(self) -> None:
         """Fold, finish the kind, evaluate on held-out documents, write the folder: the first rank, with everybody's
         latents."""
-        state = self._whole_state()
+        state = replace(self._whole_state(), moments={})
+        self.state = state  # the moments and the buffers of the steps are done with: evaluating needs memory of its own
+        del self._stepper
         with self.ranks.checked(patient=True):
             if self.ranks.first:
                 self._finish(state)

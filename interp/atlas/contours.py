@@ -35,17 +35,21 @@ def rings(field: np.ndarray, level: float) -> list[np.ndarray]:
     code = np.zeros((high.shape[0] - 1, high.shape[1] - 1), np.int64)
     for i, (dy, dx) in enumerate(_CORNERS):
         code += high[dy : high.shape[0] - 1 + dy, dx : high.shape[1] - 1 + dx].astype(np.int64) << i
-    following: dict[tuple[int, int, int], tuple[int, int, int]] = {}
-    for y, x in np.argwhere((code > 0) & (code < 15)).tolist():
-        centre_high = field[y : y + 2, x : x + 2].mean() > level
-        for start, end in _segments(int(code[y, x]), bool(centre_high)):
-            following[_edge(y, x, start)] = _edge(y, x, end)
+    squares = np.argwhere((code > 0) & (code < 15))
+    y, x = squares.T
+    middle = (field[y, x] + field[y, x + 1] + field[y + 1, x] + field[y + 1, x + 1]) / 4 > level
+    lines = _SEGMENTS[code[y, x], middle.astype(np.int64)]  # [squares, 2, 2]: of each up to two lines, edge in and out
+    there = lines[:, :, 0] >= 0
+    edges = _EDGES[lines[there]] + np.repeat(squares, there.sum(1), axis=0)[:, None] @ _TO_THREE
+    width = field.shape[1]
+    names = ((edges[..., 0] * width + edges[..., 1]) * 2 + edges[..., 2]).tolist()
+    following = dict(names)
     found = []
     while following:
         ring = [edge := next(iter(following))]
         while (edge := following.pop(edge)) != ring[0]:
             ring.append(edge)
-        found.append(np.array([_crossing(field, level, *edge) for edge in [*ring, ring[0]]]))
+        found.append(_crossings(field, level, np.array([*ring, ring[0]])))
     return found
 
 
@@ -99,12 +103,26 @@ def _segments(code: int, centre_high: bool) -> list[tuple[int, int]]:
     return [(start, (start + turn) % 4) for start in starts]
 
 
-def _edge(y: int, x: int, number: int) -> tuple[int, int, int]:
-    """One name for an edge, whichever of its two squares asks: (y, x, 0 along x or 1 along y)."""
-    return ((y, x, 0), (y, x + 1, 1), (y + 1, x, 0), (y, x, 1))[number]
+def _all_segments() -> np.ndarray:
+    """`[16, 2, 2, 2]`: `_segments` by code and centre, -1 where there is no line."""
+    table = np.full((16, 2, 2, 2), -1)
+    for code in range(1, 15):
+        for centre in (0, 1):
+            lines = _segments(code, bool(centre))
+            table[code, centre, : len(lines)] = lines
+    return table
 
 
-def _crossing(field: np.ndarray, level: float, y: int, x: int, along_y: int) -> tuple[float, float]:
+_SEGMENTS = _all_segments()
+# One name for an edge, whichever of its two squares asks: (y, x, 0 along x or 1 along y), from the square's corner.
+_EDGES = np.array([(0, 0, 0), (0, 1, 1), (1, 0, 0), (0, 0, 1)])
+_TO_THREE = np.array([(1, 0, 0), (0, 1, 0)])
+
+
+def _crossings(field: np.ndarray, level: float, names: np.ndarray) -> np.ndarray:
+    """`[m, 2]` (x, y): where the field crosses the level on edges."""
+    place, along_y = names // 2, names % 2
+    y, x = place // field.shape[1], place % field.shape[1]
     one, two = field[y, x], field[y + along_y, x + 1 - along_y]
-    share = float((level - one) / (two - one))
-    return x + share * (1 - along_y), y + share * along_y
+    share = (level - one) / (two - one)
+    return np.column_stack([x + share * (1 - along_y), y + share * along_y])

@@ -109,9 +109,9 @@ def find_peaks(blur: Blur, bandwidth: float, prominence: float = PROMINENCE) -> 
     """The peaks that rise `prominence` standard errors above their saddles, and the cells that climb to them."""
     seen = blur.seen(bandwidth)
     basin = climb(seen)
-    tops, basin = np.unique(basin, return_inverse=True)
-    basin = basin.reshape(seen.shape) - (1 if tops[0] < 0 else 0)
-    tops = tops[tops >= 0]
+    top = np.zeros(basin.size, bool)
+    top[basin[basin >= 0]] = True
+    tops, basin = np.flatnonzero(top), np.append(np.cumsum(top) - 1, -1)[basin]  # peaks by their numbers
     joined = join(stable(seen.ravel()[tops]), *saddles(stable(seen), basin), prominence)
     kept = np.unique(joined[joined >= 0])
     number = np.searchsorted(kept, joined)

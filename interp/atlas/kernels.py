@@ -15,6 +15,8 @@ SMALLEST_SCALE = 1e-3
 NOBODY = np.iinfo(np.int32).max
 """stands in a list of neighbours where none is known yet"""
 STRETCH = 64
+COUNTED = 1 << 14
+"""counted at a time: a float32 is exact so far"""
 
 
 @njit(inline="always")
@@ -63,6 +65,20 @@ def take_in(near, first, other, closest, indices):
                 if not itself and row[j] >= theirs[j] and _belongs(closest, indices, two, row[j], one):
                     _insert(closest, indices, two, row[j], one)
                     theirs[j] = closest[two, last]
+
+
+@njit(cache=True, nogil=True, fastmath=FAST)
+def count_larger(value, marks, found):
+    """`found[i, j]`: how many of `value [m, n]`'s row `i` are larger than `marks[i, j]`; `marks, found [m, k]`."""
+    for i in range(len(value)):
+        for j in range(marks.shape[1]):
+            mark, total = marks[i, j], 0
+            for start in range(0, value.shape[1], COUNTED):
+                row, some = value[i, start : start + COUNTED], np.float32(0)  # a float32 counts in vector lanes
+                for at in range(len(row)):
+                    some += np.float32(1) if row[at] > mark else np.float32(0)
+                total += int(some)
+            found[i, j] = total
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)

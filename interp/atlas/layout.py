@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.atlas.blocks import in_blocks
 from interp.atlas.engine import move_points
 from interp.atlas.fuzzy import fuzzy_graph
 from interp.atlas.neighbours import Neighbours
@@ -25,6 +26,7 @@ from interp.runtime import make_generator, one_thread
 
 METHODS = ("umap", "umap-learn", "tsne", "pca")
 FEWEST_FOR_UMAP = 10
+SHARES, ROWS_AT_ONCE = 8, 4096
 
 Progress = Callable[[int, int, dict], None]
 
@@ -81,19 +83,34 @@ def lay_out(
 def principal_components(vectors: Tensor, k: int) -> np.ndarray:
     """`[n, k]` float32 scores on the first `k` components, each with its largest loading positive.
 
-    From the `d x d` covariance in float64, on one thread: products on several may round differently. Missing components
-    (k > d) are zeros.
+    From the `d x d` covariance in float64, summed in `SHARES` shares of the rows: the same on any number of threads.
+    Missing components (k > d) are zeros.
     """
+    shares = vectors.split(-(-len(vectors) // SHARES))
+    mean = torch.stack(in_blocks(shares, lambda share: _summed(share, lambda x: x.sum(0)))).sum(0) / len(vectors)
+
+    def squares(x: Tensor) -> Tensor:
+        x = x - mean
+        return x.T @ x
+
+    covariance = torch.stack(in_blocks(shares, lambda share: _summed(share, squares))).sum(0) / len(vectors)
     with one_thread():
-        x = vectors.double()
-        x = x - x.mean(0)
-        _, axes = torch.linalg.eigh(x.T @ x / len(x))
-        axes = axes.flip(1)[:, :k]
-        sign = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-        scores = (x @ (axes * sign)).float().numpy()
+        _, axes = torch.linalg.eigh(covariance)
+    axes = axes.flip(1)[:, :k]
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    blocks = vectors.split(ROWS_AT_ONCE)
+    scores = torch.cat(in_blocks(blocks, lambda x: ((x.double() - mean) @ axes).float())).numpy()
     # Equal vectors leave rounding noise; it must not be scaled up into a map.
     scores[:, np.ptp(scores, axis=0) < 1e-6 * max(float(vectors.abs().max()), 1e-30)] = 0
     return np.pad(scores, ((0, 0), (0, k - scores.shape[1])))
+
+
+def _summed(share: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """`of(rows)` in float64 added up over a share of the rows, few at a time."""
+    total, *rest = (of(rows.double()) for rows in share.split(ROWS_AT_ONCE))
+    for part in rest:
+        total += part
+    return total
 
 
 def _umap_learn(start: np.ndarray, neighbours: Neighbours, min_dist: float, seed: int) -> np.ndarray:

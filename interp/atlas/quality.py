@@ -133,15 +133,10 @@ def _nearest(value: Tensor, rows: Tensor, k: int) -> Tensor:
 
 
 def _places(value: Tensor, rows: Tensor, near: Tensor) -> Tensor:
-    """`[m, k]`: the places (1 is nearest) of the points `near [m, k]` in the order of closeness `value [m, n]`.
+    """`[m, k]`: the places (1 is nearest) of the points `near [m, k]` in the order of closeness `value [m, n]`."""
+    from interp.atlas.kernels import count_larger
 
-    One search per pair against the `k` sorted values instead of `k` comparisons; the order of the `k` is not kept.
-    `value` is used up.
-    """
     value[torch.arange(len(rows)), rows] = torch.inf  # itself: place 0
-    marks = value.gather(1, near).neg_().sort(1).values
-    passed = torch.searchsorted(marks, value.neg_(), right=True, out_int32=True)
-    k = near.shape[1]
-    flat = passed + (k + 1) * torch.arange(len(rows), dtype=torch.int32)[:, None]
-    counts = torch.bincount(flat.flatten(), minlength=len(rows) * (k + 1)).reshape(len(rows), k + 1)
-    return counts.cumsum(1)[:, :k]
+    found = np.empty(near.shape, np.int64)
+    count_larger(value.numpy(), value.gather(1, near).numpy(), found)
+    return torch.from_numpy(found)

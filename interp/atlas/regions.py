@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from interp.artifacts import write_table
 from interp.atlas.contours import contains, outline
@@ -158,7 +159,7 @@ def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:
     k = min(k, n - 1)
     if k < 1:
         return np.ones(n, np.float32)
-    distance, _ = KDTree(positions).query(positions, k + 1)
+    distance, _ = KDTree(positions).query(positions, k + 1, workers=torch.get_num_threads())
     _, place, counts = np.unique(-np.asarray(distance)[:, -1], return_inverse=True, return_counts=True)
     return ((np.cumsum(counts) - counts / 2)[place] / n).astype(np.float32)  # equal ones share their mean rank
 
@@ -201,21 +202,21 @@ def _boxes(positions: np.ndarray, region: np.ndarray, n_regions: int) -> tuple[n
 
 def _contours(hierarchy: Hierarchy, level: int, n_regions: int) -> list[list[float]]:
     """Outlines around what of each region lies within a bandwidth of a point; within more where that falls apart."""
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, find_objects
 
     grid, here = hierarchy.grid, hierarchy.levels[level]
     assert grid is not None
     away = np.asarray(distance_transform_edt((grid.counts == 0) | (here.cells == NONE))) * grid.step / here.bandwidth
-    rows, columns = np.nonzero((grid.counts > 0) & (here.cells != NONE))
-    places = np.column_stack([grid.x + (columns + 0.5) * grid.step, grid.y + (rows + 0.5) * grid.step])
-    held, region = grid.counts[rows, columns], here.cells[rows, columns]
     found = []
-    for r in range(n_regions):
-        mine, ring = region == r, np.zeros((0, 2))
+    for r, box in enumerate(find_objects(here.cells + 1, n_regions)):
+        mine, counts = here.cells[box] == r, grid.counts[box]
+        corner = (grid.x + box[1].start * grid.step, grid.y + box[0].start * grid.step)
+        rows, columns = np.nonzero(mine & (counts > 0))
+        places = np.column_stack([corner[0] + (columns + 0.5) * grid.step, corner[1] + (rows + 0.5) * grid.step])
+        held, ring = counts[rows, columns], np.zeros((0, 2))
         for reach in WITHIN:
-            inside = (here.cells == r) & (away <= reach)
-            ring = outline(inside, corner=(grid.x, grid.y), step=grid.step)
-            if held[mine][contains(ring, places[mine])].sum() >= OUTLINED * held[mine].sum():
+            ring = outline(mine & (away[box] <= reach), corner=corner, step=grid.step)
+            if held[contains(ring, places)].sum() >= OUTLINED * held.sum():
                 break
         found.append(ring.ravel().tolist())
     return found

@@ -57,16 +57,24 @@ class LiveRecording(Recording):
         local = torch.arange(self.shard_rows[shard])[rows or slice(None)]
         return self.read_local([hook_point], shard, local)[self.check_hook_point(hook_point)]
 
-    def read_local(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
+    def read_local(
+        self, hook_points: list[str], shard: int, local: Tensor, out: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """See `Recording.read_local`: one pass of the model for all hook points."""
+        found = self._compute(self._names(hook_points), shard, local)
+        for name, place in (out or {}).items():
+            place.copy_(found[name])
+        return out or found
+
+    def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
         from interp.models.capture import Capture
         from interp.recording.compute import compute_activations
 
         if not len(local):
-            return {name: torch.empty(0, self.d(name)) for name in self._names(hook_points)}
+            return self.room(hook_points, 0)
         config, length = self.manifest.config, self.context_length
         contexts = torch.div(local, length, rounding_mode="floor").unique()
-        with Capture(self._model, self._names(hook_points)) as capture:
+        with Capture(self._model, hook_points) as capture:
             values = compute_activations(
                 capture,
                 text_of(shard, self.token_shard(shard), length, contexts),

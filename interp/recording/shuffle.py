@@ -95,14 +95,11 @@ def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batc
 
     places = list(zip(group.shards, group.local_rows, strict=True))
     rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in places])
-    acts: dict[str, Tensor] = {}
-    start = 0
+    acts, start = recording.room(names, len(rows)), 0
     for shard, local in places:
-        for name, part in recording.read_local(names, shard, local).items():
-            if name not in acts:
-                acts[name] = part.new_empty(len(rows), part.shape[1])
-            acts[name][start : start + len(local)] = part
-        start += len(local)
+        stop = start + len(local)
+        recording.read_local(names, shard, local, out={name: a[start:stop] for name, a in acts.items()})
+        start = stop
     return Batch(acts, rows)
 
 

@@ -31,7 +31,7 @@ from interp.errors import CorruptError, MismatchError, UnknownNameError
 from interp.names import canonical_hook_point
 from interp.recording.contexts import ShardText
 from interp.recording.shuffle import GROUP_ROWS, plan_epoch, read_plan
-from interp.runtime import derive_seed
+from interp.runtime import derive_seed, parse_dtype
 
 Split = str  # "all", "train" or "heldout"
 _READ_ROWS, _READ_GAP = 4096, 64
@@ -142,22 +142,27 @@ class Recording:
                 return handle.get_tensor("activations")
             return handle.get_slice("activations")[rows]
 
-    def read_local(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
-        """Hook point -> `[len(local), d]`: chosen rows of one shard, in ascending order, as stored.
+    def read_local(
+        self, hook_points: list[str], shard: int, local: Tensor, out: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Hook point -> `[len(local), d]`: chosen rows of one shard, in ascending order, as stored; into `out` if given.
 
-        They leave the disk a block at a time: a whole shard is never held beside what was asked of it.
+        They leave the disk a run at a time: a whole shard is never held beside what was asked of it.
         """
-        return {name: self._chosen(name, shard, local) for name in self._names(hook_points)}
+        found = out or self.room(self._names(hook_points), len(local))
+        for name in self._names(hook_points):
+            start = 0
+            for rows in _runs(local):
+                first = int(rows[0])
+                block = self.activation_shard(name, shard, slice(first, int(rows[-1]) + 1))
+                found[name][start : start + len(rows)] = block[rows - first]
+                start += len(rows)
+        return found
 
-    def _chosen(self, hook_point: str, shard: int, local: Tensor) -> Tensor:
-        out, start = self.activation_shard(hook_point, shard, slice(0, 0)), 0
-        out = out.new_empty(len(local), out.shape[1])
-        for rows in _runs(local):
-            first = int(rows[0])
-            block = self.activation_shard(hook_point, shard, slice(first, int(rows[-1]) + 1))
-            out[start : start + len(rows)] = block[rows - first]
-            start += len(rows)
-        return out
+    def room(self, hook_points: list[str], n: int) -> dict[str, Tensor]:
+        """Hook point -> `[n, d]`, uninitialised, in the dtype of the recording."""
+        dtype = parse_dtype(self.manifest.config["dtype"])
+        return {name: torch.empty(n, self.d(name), dtype=dtype) for name in hook_points}
 
     def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Tensor:
         """`[n]` int64 local row numbers of real tokens of a split.
@@ -211,9 +216,7 @@ class Recording:
         batch number without reading the activations before it.
         """
         names = self._names(hook_points)
-        plan = plan_epoch(
-            self, seed=seed, epoch=epoch, group_rows=group_rows, split=split, fraction=heldout_fraction
-        )
+        plan = plan_epoch(self, seed=seed, epoch=epoch, group_rows=group_rows, split=split, fraction=heldout_fraction)
         yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype)
 
     def documents(self) -> list[Document]:

@@ -117,6 +117,7 @@ def write_recording(
             "context_length": context_length,
             "model": "tiny",
             "weight_hash": weight_hash,
+            "dtype": str(dtype).removeprefix("torch."),
         },
         summary={"shard_rows": shard_rows, "widths": {hook_point: d}},
         content_hash="f" * 64,

@@ -135,8 +135,9 @@ def test_planted_features_are_recovered(trained, name):
     folder = trained(name)
     sae, heldout = load_sae(folder), read_manifest(folder).summary["heldout"]
     first = 1 if name == "transcoder" else 0
+    least = 0.84 if name == "matryoshka" else 0.87  # over five seeds .87 to .91: its first half must do alone, too
     for number, found in enumerate(sae.W_dec.split(D, dim=1), start=first):
-        assert mcc(found, directions(number)) > 0.87
+        assert mcc(found, directions(number)) > least
         assert mcc(directions(900), directions(number)) < 0.6  # directions that learned nothing
     assert heldout["fvu"] < 0.16
     buys = isinstance(KINDS[name], ReLUConfig | GatedConfig) or getattr(KINDS[name], "sparsity", "") in ("l1", "tanh")
