@@ -2,9 +2,9 @@
 
 SmolLM2's residual after block 9 (docstring prose), one recording; both sides see the same tokens in the same batches,
 in fresh processes one after the other: ours with its whole run (reading, shuffle, checkpoints, held-out evaluation),
-SAELens with its training loop alone. Memory is what the process allocates from the first step's preparation on, after
-all imports; neither side maps its data. SAELens' learning rate is tried at its default and higher; its best held-out FVU
-counts. CPU seconds are compared, which other work on the machine disturbs least.
+SAELens with its training loop alone. Memory is the most that the process holds from then on, above what it held
+after all imports; neither side maps its data. SAELens' learning rate is tried at its default and higher; its best
+held-out FVU counts. CPU seconds are compared, which other work on the machine disturbs least.
 """
 
 import json

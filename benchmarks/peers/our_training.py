@@ -20,7 +20,7 @@ from saes.train import train_sae
 
 def main(recording_folder: str, folder: str, settings: dict) -> None:
     torch.set_num_threads(settings["threads"])
-    # Numba imports most of itself, and SciPy, at its first call. The other side has imported all by now, so do that first.
+    # Numba imports most of itself, and SciPy, at its first call; the other side has imported all by now.
     CompiledOps().select_topk(torch.ones(1, 4), 1)
     recording = Recording(recording_folder)
     train = TrainConfig(tokens=settings["tokens"], batch_size=settings["batch_size"], seed=settings["seed"])

@@ -5,8 +5,8 @@ Everything that reads a recording reads this one: the shuffle, the splits and a 
 shard is read whole the numbers are the ones that would have been stored, to the bit. The price is the model's pass,
 paid again in every epoch; so it is for text that is seen once, or for a disk that is too small.
 
-Training needs activations a group of contexts at a time (`shuffle.py`), a held-out split the contexts of some documents:
-only contexts that hold a wanted row are run.
+Training needs activations a group of contexts at a time (`shuffle.py`), a held-out split those of some documents: only
+contexts that hold a wanted row are run.
 """
 
 from functools import cached_property

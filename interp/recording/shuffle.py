@@ -1,8 +1,8 @@
 """A seeded global shuffle over shards, in bounded memory, that can start anywhere.
 
-Shards are permuted and taken `WINDOW_SHARDS` at a time. The contexts of a window are dealt into groups, and the rows of a
-group are mixed in memory. Single contexts, not runs of them: what lies together in a recording is alike, and batches of
-too few documents cost as much as a smaller dictionary would (`docs/log.md`).
+Shards are permuted and taken `WINDOW_SHARDS` at a time. The contexts of a window are dealt into groups, and the rows of
+a group are mixed in memory. Single contexts, not runs of them: what lies together in a recording is alike, and batches
+of too few documents train a worse dictionary (`docs/log.md`).
 
 The order is planned from tokens alone (no activations are read), so batch 1,000 is found without reading the 999 before
 it. Memory: the rows of one group, as stored (75 MB of 576 bfloat16 numbers at the defaults), and less than one batch

@@ -145,9 +145,10 @@ class Recording:
     def read_local(
         self, hook_points: list[str], shard: int, local: Tensor, out: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Hook point -> `[len(local), d]`: chosen rows of one shard, in ascending order, as stored; into `out` if given.
+        """Hook point -> `[len(local), d]`: chosen rows of one shard, in ascending order, as stored.
 
-        They leave the disk a run at a time: a whole shard is never held beside what was asked of it.
+        With `out` they are put there. They leave the disk a run at a time: a whole shard is never held beside what was
+        asked of it.
         """
         found = out or self.room(self._names(hook_points), len(local))
         for name in self._names(hook_points):
