@@ -20,7 +20,7 @@ from interp.dynamics.modular import ModularConfig, train_modular, training_pairs
 from interp.models.toys import find_toy
 from interp.runtime import make_generator, one_thread
 
-INDUCTION, STEPS = "toy:induction-2l", 500
+INDUCTION, STEPS = "toy:induction-2l", 1000
 MODULAR = ModularConfig()
 
 
@@ -58,7 +58,7 @@ class Plain(nn.Module):
 
 def run() -> list[Result]:
     """Both recipes against a bare loop, and the time to their phase change."""
-    induction, onset, wall = _induction()
+    induction, middle, wall = _induction()
     grokking, generalised, grok_wall = _grokking()
     bare = cpu_seconds(bare_induction)
     bare_grok = cpu_seconds(bare_grokking)
@@ -68,7 +68,7 @@ def run() -> list[Result]:
     )
     return [
         _result("induction toy with its curves", induction / bare, 1.3, "a bare loop", detail),
-        _result("induction toy, phase change", wall / 60, 1, "a minute", f"at step {onset:.0f}, after {wall:.0f} s"),
+        _result("induction toy, phase change", wall / 60, 1, "a minute", f"at step {middle:.0f}, after {wall:.0f} s"),
         _result("grokking with its curves", grokking / bare_grok, 1.3, "a bare loop, seed after seed", seeds),
         _result(
             "grokking p = 37, all seeds generalised",
@@ -85,7 +85,7 @@ def _result(question: str, ratio: float, target: float, against: str, detail: st
 
 
 def _induction() -> tuple[float, float, float]:
-    """CPU seconds of the run, the step of its onset, wall seconds to there."""
+    """CPU seconds of the run, the step half-way through its phase change, wall seconds to there."""
     walls: dict[int, float] = {}
     start = time.perf_counter()
     found: list[Any] = []
@@ -96,10 +96,10 @@ def _induction() -> tuple[float, float, float]:
             )
         )
     )
-    onset = found[0].onset
-    if onset is None:
+    middle = found[0].transitions["accuracy"].middle
+    if middle is None:
         raise RuntimeError(f"no induction heads within {STEPS} steps; the recipe has changed")
-    return cpu, onset, walls[min(step for step in walls if step >= onset)]
+    return cpu, middle, walls[min(step for step in walls if step >= middle)]
 
 
 def _grokking() -> tuple[float, float, float]:
