@@ -72,38 +72,40 @@ def train_small(
     """
     import torch
 
+    from interp.models.unhooked import training_forward
+
     generator = make_generator(config.seed, "training data")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, foreach=True
     )
     losses: list[Tensor] = []
-    tokens = 0
+    tokens, forward = 0, training_forward(model.train())
     for step in range(1, config.steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, step / max(1, config.warmup_steps))
         batch = batches(config.batch_size, generator).to(model.cfg.device)
-        losses.append(_update(model, optimizer, batch))
+        losses.append(_update(forward, optimizer, batch))
         tokens += batch.numel()
         if step % config.log_every == 0 or step == config.steps:
             loss = float(torch.stack(losses).mean())
             losses.clear()
             if not loss < float("inf"):
                 raise NonFiniteError(f"the loss is {loss} at step {step}; use a lower lr (it is {config.lr})")
+            model.eval()
             yield TrainingStep(step, tokens, loss, _measured(model, measure))
+            forward = training_forward(model.train())  # the caller may have hooked it
 
 
-def _update(model: Any, optimizer: Any, tokens: "Tensor") -> "Tensor":
+def _update(forward: Any, optimizer: Any, tokens: "Tensor") -> "Tensor":
     import torch
     from torch.nn.functional import cross_entropy
 
     with torch.enable_grad():
-        model.train()
-        logits = model(tokens)[:, :-1]
+        logits = forward(tokens)[:, :-1]
         loss = cross_entropy(logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        model.eval()
     return loss.detach()
 
 
