@@ -9,7 +9,9 @@ size and no text removes, `A / N^alpha` what too few parameters cost, `B / D^bet
    could be chance, there is no law, and the result says so instead of an exponent;
 2. the law is fitted to the checkpoints of all runs together;
 3. intervals: checkpoints of one run err together, so whole runs' residuals are drawn anew around the law;
-4. the check: the largest size is left out and predicted, beside the guess that size changes nothing any more.
+4. the check: the largest size is left out and predicted, beside the guess that size changes nothing any more. A law
+   that does worse than the guess is told as one that does not hold (`predicts`): curves that bend where some models
+   change phase and others have not yet are no power law, however narrow the interval.
 
 Checkpoints of one run stand for runs of that length, which is right only at a constant learning rate. The law describes
 models trained alike, within the sizes measured: at these sizes exponents depend on the recipe.
@@ -100,6 +102,11 @@ class LanguageScaling:
     left_out: LeftOut | None
 
     @property
+    def predicts(self) -> bool | None:
+        """Whether the law tells the largest size better than the guess that size changes nothing; None if not tried."""
+        return None if self.left_out is None else abs(self.left_out.error) < abs(self.left_out.unchanged)
+
+    @property
     def findings(self) -> list[str]:
         """What was found, in sentences."""
         if self.law is None:
@@ -116,6 +123,8 @@ class LanguageScaling:
                 f"{self.left_out.predicted:.3f} nats, it came to {self.left_out.loss:.3f} ({self.left_out.error:+.1%}; "
                 f"saying that size changes nothing more {self.left_out.unchanged:+.1%})"
             )
+        if self.predicts is False:
+            said.append("the law does not hold here: it predicts worse than saying that size changes nothing more")
         return said
 
     def __str__(self) -> str:

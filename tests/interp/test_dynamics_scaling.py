@@ -43,7 +43,7 @@ def test_intervals_hold_the_planted_exponents_over_seeds():
     for name in ("alpha", "beta", "e"):
         inside = sum(f.intervals[name].low <= getattr(PLANTED, name) <= f.intervals[name].high for f in found)
         assert inside >= 9, name  # of 12: at 95 % fewer than nine come once in some thousand tries
-    assert all(f.left_out and abs(f.left_out.error) < abs(f.left_out.unchanged) for f in found)
+    assert all(f.predicts for f in found)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -67,6 +67,26 @@ def test_where_nothing_is_learned_there_is_no_law(seed):
     assert not found.intervals
 
 
+def test_curves_that_change_phase_one_after_the_other_are_said_to_follow_no_law():
+    """Wider models leave a plateau earlier; none that is kept has told how far the widest falls."""
+    runs = [
+        LanguageRun(
+            n_params=size,
+            seed=seed,
+            tokens=TOKENS,
+            losses=tuple(
+                (2.4 + 2e4 / d) * size**-0.02 * (0.75 if size * d > 1e11 else 1.0) * (1 + 0.002 * seed) for d in TOKENS
+            ),
+        )
+        for size in SIZES
+        for seed in (0, 1)
+    ]
+    found = fit_language_scaling(runs, n_bootstrap=20, n_permutations=999)
+    assert found.law is not None
+    assert found.predicts is False
+    assert "does not hold" in str(found)
+
+
 def test_what_cannot_be_fitted_is_refused_with_what_is_missing():
     runs = planted(PLANTED, 0.0, 0)
     with pytest.raises(ConfigError, match="at least 4 sizes"):
@@ -81,7 +101,7 @@ def test_what_cannot_be_fitted_is_refused_with_what_is_missing():
         fit_language_scaling([*runs, LanguageRun(n_params=5, seed=0, tokens=TOKENS, losses=(math.nan,) * 5)])
     with pytest.raises(ConfigError, match="at least 4 sizes"):
         fit_language_scaling([])
-    with pytest.raises(ConfigError, match="multiples of 4"):
+    with pytest.raises(ConfigError, match="multiples of 8"):
         ScalingRecipe(widths=(6,))
 
 
@@ -127,11 +147,12 @@ def test_models_are_trained_measured_and_written(tmp_path):
 @pytest.mark.slow
 def test_real_prose_has_a_law_and_models_that_do_not_learn_have_none():
     corpus = open_corpus("docstrings")
-    recipe = ScalingRecipe(widths=(8, 12, 16, 24, 32), tokens=400_000, n_checkpoints=5)
+    recipe = ScalingRecipe(widths=(8, 16, 24, 32, 48), tokens=600_000, n_checkpoints=5)
     found = fit_language_scaling(list(train_language_models(corpus, recipe)), n_bootstrap=50)
     assert found.law is not None, str(found)
     assert found.intervals["alpha"].low > 0
+    assert found.predicts
     assert found.left_out is not None
-    assert abs(found.left_out.error) < 0.03  # so little text leaves little between the two largest widths
-    untrained = ScalingRecipe(widths=(8, 12, 16, 24), tokens=100_000, n_checkpoints=4, context_length=64, lr=1e-12)
+    assert abs(found.left_out.error) < 0.05
+    untrained = ScalingRecipe(widths=(8, 16, 24, 32), tokens=100_000, n_checkpoints=4, lr=1e-12)
     assert fit_language_scaling(list(train_language_models(corpus, untrained)), n_bootstrap=5).law is None

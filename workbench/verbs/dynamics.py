@@ -104,9 +104,9 @@ class Scale(Options):
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
 
-    widths: tuple[int, ...] = (8, 12, 16, 24, 32, 48, 64)
-    """Widths of the residual stream; at least four."""
-    tokens: int = 1_600_000
+    widths: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
+    """Widths of the residual stream, multiples of 8; at least four."""
+    tokens: int = 2_000_000
     """Bytes that each model sees."""
     n_seeds: int = 2
     corpus: str = "docstrings"
