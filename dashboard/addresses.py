@@ -51,6 +51,11 @@ def dynamics_href(name: str, **query: Any) -> str:
     return "/dynamics" + _query({"name": name, **query})
 
 
+def changes_href(name: str) -> str:
+    """Where two models are compared."""
+    return "/changes" + _query({"name": name})
+
+
 def prompt_href(**query: Any) -> str:
     """Where a prompt is read."""
     return "/prompt" + _query(query)

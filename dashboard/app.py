@@ -21,7 +21,7 @@ from dashboard.atlas_early import EarlyDash
 from dashboard.components.attributes import attrs
 from dashboard.components.frame import explain, failure
 from dashboard.context import Context, attach, current
-from dashboard.pages import atlas, circuit, dynamics, feature, geometry, heads, overview, prompt, sae
+from dashboard.pages import atlas, changes, circuit, dynamics, feature, geometry, heads, overview, prompt, sae
 from dashboard.results import Live
 from dashboard.security import Guard, content_security_policy
 from dashboard.shell import shell
@@ -48,6 +48,7 @@ _ROUTES: list[tuple[str, Layout, str, str]] = [
     ("sae", sae.layout, "/sae", "SAE"),
     ("geometry", geometry.layout, "/geometry", "Geometry"),
     ("dynamics", dynamics.layout, "/dynamics", "Dynamics"),
+    ("changes", changes.layout, "/changes", "Changes"),
 ]
 
 
@@ -80,7 +81,7 @@ def create_app(
     _register_pages()
     app.layout = shell(workspace)
     _register_shell(app)
-    for module in (atlas, feature, prompt, heads, circuit, sae, geometry, dynamics):
+    for module in (atlas, feature, prompt, heads, circuit, sae, geometry, dynamics, changes):
         module.register(app)
     app.server.wsgi_app = Guard(
         app.server.wsgi_app, policy=lambda: content_security_policy(app.csp_hashes()), hosts=hosts, token=token

@@ -11,27 +11,30 @@ from dashboard.figures.theme import Theme, faint, legend_above, message_figure, 
 def steering_figure(found: dict[str, Any], colours: Theme, *, height: int = 380) -> go.Figure:
     """Above the effect on the targets, below what it costs on unrelated text, over strength; both in nats.
 
-    `found` as `interp.geometry.steering.StrengthSweep` keeps it; every random direction is a thin line.
+    `found` as `interp.geometry.steering.StrengthSweep` keeps it; every random direction is a thin line. Whiskers
+    are the intervals over prompts and over documents.
     """
     strengths = found.get("strengths") or []
     if not strengths:
         return message_figure("no strength was tried", colours, height=height)
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.58, 0.42])
     rows = (
-        ("effect", "random_effect", "log-odds of the targets (nats)", colours.accent, "circle"),
-        ("side_effect", "random_side_effect", "loss elsewhere (nats)", colours.opposite, "square"),
+        ("effect", ("low", "high"), "log-odds of the targets (nats)", colours.accent, "circle"),
+        ("side_effect", ("side_low", "side_high"), "loss elsewhere (nats)", colours.opposite, "square"),
     )
-    for number, (name, null, title, colour, symbol) in enumerate(rows, 1):
-        for draw, values in enumerate(found.get(null) or []):
+    for number, (name, ends, title, colour, symbol) in enumerate(rows, 1):
+        for draw, values in enumerate(found.get(f"random_{name}") or []):
             figure.add_scatter(
                 x=strengths, y=values, mode="lines", line={"color": colours.muted, "width": 1.2, "dash": "dot"},
                 name="random directions", legendgroup="random", showlegend=number == 1 and draw == 0,
                 hovertemplate=f"random direction {draw + 1}<br>strength %{{x:g}}: %{{y:+.3f}} nats<extra></extra>",
                 row=number, col=1,
             )  # fmt: skip
+        values = found.get(name) or []
         figure.add_scatter(
-            x=strengths, y=found.get(name) or [], mode="lines+markers", line={"color": colour, "width": 2},
+            x=strengths, y=values, mode="lines+markers", line={"color": colour, "width": 2},
             marker={"size": 6, "symbol": symbol}, name=name.replace("_", " "),
+            error_y=_whiskers(values, found.get(ends[0]), found.get(ends[1]), colour),
             hovertemplate=f"strength %{{x:g}}: {name.replace('_', ' ')} %{{y:+.3f}} nats<extra></extra>",
             row=number, col=1,
         )  # fmt: skip
@@ -71,8 +74,7 @@ def rotation_figure(found: dict[str, Any], colours: Theme, *, height: int = 380)
     figure.add_scatter(
         x=steps, y=moved, mode="lines+markers", name="turned", line={"color": colours.accent, "width": 1.6},
         marker={"size": 8}, hovertext=[_turn(found, at) for at in range(len(moved))], hoverinfo="text",
-        error_y={"type": "data", "symmetric": False, "color": colours.accent, "thickness": 1.4, "width": 4,
-                 "array": _reach(found.get("high"), moved), "arrayminus": _reach(moved, found.get("low"))},
+        error_y=_whiskers(moved, found.get("low"), found.get("high"), colours.accent),
     )  # fmt: skip
     styled(figure, colours, height=height)
     legend_above(figure)
@@ -87,6 +89,11 @@ def _least(draws: list[list[float]], at: int) -> float | None:
 
 def _most(draws: list[list[float]], at: int) -> float | None:
     return max((draw[at] for draw in draws if draw[at] is not None), default=None)
+
+
+def _whiskers(values: list, low: list | None, high: list | None, colour: str) -> dict[str, Any]:
+    return {"type": "data", "symmetric": False, "color": colour, "thickness": 1.4, "width": 4,
+            "array": _reach(high, values), "arrayminus": _reach(values, low)}  # fmt: skip
 
 
 def _reach(upper: list[float | None] | None, lower: list[float | None] | None) -> list[float]:

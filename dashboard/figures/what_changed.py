@@ -101,7 +101,7 @@ def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None
     """Share of the behaviour that comes along with a part, and that goes with it; marks are random changes as large."""
     rows = [row for row in rows if row["changed"]]
     if not any(np.isfinite(row["carried"] if row["carried"] is not None else np.nan) for row in rows):
-        return message_figure("the two models behave alike: there is nothing to move", colours)
+        return message_figure("the two models behave alike: nothing to move", colours)
     names = [escape(row["name"]) for row in rows]
     figure = go.Figure()
     for direction, label, colour in (

@@ -2,5 +2,5 @@
 
 `overview` `/` · `atlas` `/atlas/<name>` · `feature` `/feature/<features>/<index>` · `prompt` `/prompt` ·
 `heads` `/heads/<name>` · `circuit` `/circuit/<name>` · `sae` `/sae?name=` ·
-`geometry` `/geometry?name=&list=` · `dynamics` `/dynamics?name=&seed=`.
+`geometry` `/geometry?name=&list=` · `dynamics` `/dynamics?name=&seed=` · `changes` `/changes?name=`.
 """

@@ -144,8 +144,8 @@ def steering_panel(found: WordList, colours: Theme) -> html.Section:
     note = (
         f"at {visible(str(sweep.get('hook_point')), 60)}, by the difference in means; strength 1 is the distance "
         f"between the means, {_n(sweep.get('unit'))}. Without a push its words have probability "
-        f"{_n(sweep.get('baseline'))}, mean of {_n(sweep.get('n_prompts'))} prompts. No interval was measured: the "
-        "random directions, as long, are the measure"
+        f"{_n(sweep.get('baseline'))}, mean of {_n(sweep.get('n_prompts'))} prompts. "
+        "Whiskers: 95 % intervals over prompts and over documents; random directions are as long"
     )
 
     def body() -> list[Any]:
@@ -222,9 +222,9 @@ def _steering_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for at, strength in enumerate(sweep.get("strengths") or []):
         row: dict[str, Any] = {"strength": strength}
-        for name, null in (("effect", "random_effect"), ("side_effect", "random_side_effect")):
-            row[name] = _at(sweep.get(name), at)
-            draws = [value for draw in sweep.get(null) or [] if (value := _at(draw, at)) is not None]
+        for name, ends in (("effect", ("low", "high")), ("side_effect", ("side_low", "side_high"))):
+            row |= {each: _at(sweep.get(each), at) for each in (name, *ends)}
+            draws = [value for draw in sweep.get(f"random_{name}") or [] if (value := _at(draw, at)) is not None]
             row[f"random {name.replace('_', ' ')}"] = f"{_n(min(draws))} to {_n(max(draws))}" if draws else None
         rows.append(row)
     return rows

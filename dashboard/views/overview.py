@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dashboard.addresses import dynamics_href, geometry_href, sae_href
+from dashboard.addresses import changes_href, dynamics_href, geometry_href, sae_href
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
@@ -147,9 +147,13 @@ def _evaluation(m: Manifest) -> Described:
         return sentence, numbers[:6], sae_href(runs[0]) if runs else None
     if "changes.json" in m.files:
         found = [("parts found", f"{len(m.summary.get('weights') or [])}"), *numbers]
-        return f"What training changed from {m.summary['base']} to {m.summary['tuned']}.", found[:6], None
+        return (
+            f"What training changed from {m.summary['base']} to {m.summary['tuned']}.",
+            found[:6],
+            changes_href(m.name),
+        )
     if "difference.json" in m.files:
-        return "What one model has and the other lacks, by a crosscoder of both.", numbers[:6], None
+        return "What one model has and the other lacks, by a crosscoder of both.", numbers[:6], changes_href(m.name)
     return "How faithful the reconstruction is, and what the model loses with it in place.", numbers[:6], None
 
 

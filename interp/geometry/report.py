@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Progress = Callable[[int, int, dict], None]
-PROMPTS = ("I would like to tell you about", "The answer is", "Yesterday we spoke about")
+PROMPTS = (
+    "I would like to tell you about",
+    "The answer is",
+    "Yesterday we spoke about",
+    "Everybody in the room was thinking of",
+    "On the first page of the book you read the word",
+    "What comes to my mind is",
+)
 TEXT = (
     "The river rises in the hills and flows past two mills before it reaches the sea. In winter the road beside it is "
     "often under water, so people keep a boat in the barn.",
@@ -36,6 +43,12 @@ TEXT = (
     "gigabytes of memory. If something fails, open an issue with the log.",
     "She put the letter back into the drawer, locked it, and went to the window. Nobody was in the street; only the "
     "lamp over the door moved a little in the wind.",
+    "Bread needs little more than flour, water, salt and time. Warm dough rises faster, but slowly risen dough tastes "
+    "better, and its crust keeps for days.",
+    "The committee heard both sides and put off its decision. A second report was asked for, on what the bridge would "
+    "cost and who should pay for it.",
+    "Sound travels faster in water than in air, and faster still in steel. Whales use this: their calls are heard by "
+    "others across an ocean.",
 )
 
 
@@ -185,7 +198,7 @@ def sweeps_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
             s = each.steering
             for i, strength in enumerate(s.strengths):
                 row = {"list": name, "kind": "steering", "setting": strength, "effect": float(s.effect[i])}
-                row |= {"low": None, "high": None, "side_effect": float(s.side_effect[i])}
+                row |= {"low": float(s.low[i]), "high": float(s.high[i]), "side_effect": float(s.side_effect[i])}
                 row |= _random(s.random_effect[:, i]) | {"swapped": None, "followed": None}
                 rows.append(row)
         if isinstance(each.rotation, RotationSweep):

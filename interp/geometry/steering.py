@@ -3,8 +3,9 @@
     sweep = sweep_strengths(model, "blocks.10.hook_resid_post", direction, prompts=..., targets=..., text=...)
 
 At every strength two numbers: the *effect*, the log-odds of the target tokens as the next token after the prompts, and
-the *side effect*, the loss on unrelated text with the same push at every position. Both are changes from no push. The
-null is the same push along random directions: of the strengths that do little harm, does any do more than they?
+the *side effect*, the loss on unrelated text with the same push at every position. Both are changes from no push, with
+95 % intervals over prompts and over documents. The null is the same push along random directions: of the strengths that
+do little harm, does any do more than they?
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.geometry.values import Finding
+from interp.intervals import t_interval
 from interp.runtime import make_generator
 
 HARMLESS = 0.1
@@ -34,8 +36,14 @@ class StrengthSweep(Finding):
     """length added at strength 1, in units of the activations"""
     effect: np.ndarray
     """`[n]` nats: log-odds of the target tokens, mean over prompts"""
+    low: np.ndarray
+    high: np.ndarray
+    """`[n]`: its interval; infinite with one prompt"""
     side_effect: np.ndarray
-    """`[n]` nats of loss per token on unrelated text; above 0 is harm"""
+    """`[n]` nats of loss per token on unrelated text, mean over documents; above 0 is harm"""
+    side_low: np.ndarray
+    side_high: np.ndarray
+    """`[n]`: its interval; infinite with one document"""
     random_effect: np.ndarray
     random_side_effect: np.ndarray
     """`[n_random, n]`: the same for random directions"""
@@ -57,7 +65,8 @@ class StrengthSweep(Finding):
             return f"every push at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
         return (
             f"at {self.hook_point} strength {self.strengths[best]:g} ({self.strengths[best] * self.unit:.3g} long) "
-            f"moves the targets by {self.effect[best]:+.2f} nats for {self.side_effect[best]:+.3f} nats of loss on "
+            f"moves the targets by {self.effect[best]:+.2f} nats [{self.low[best]:+.2f}, {self.high[best]:+.2f}] for "
+            f"{self.side_effect[best]:+.3f} [{self.side_low[best]:+.3f}, {self.side_high[best]:+.3f}] nats of loss on "
             f"unrelated text; random directions {self.random_effect[:, best].mean():+.2f}, at most "
             f"{self.random_effect[:, best].max():+.2f}"
         )
@@ -93,22 +102,31 @@ def sweep_strengths(
     for _ in range(n_random):
         drawn = torch.randn(len(direction), generator=generator, dtype=torch.float64)
         units.append(drawn / drawn.norm())
-    found = np.empty((len(units), len(strengths), 2))
     clean = _measure(model, asked, documents, list(targets), [])
+    effects = np.zeros((len(units), len(strengths), len(asked)))
+    side_effects = np.zeros((len(units), len(strengths), len(documents)))
     for i, along in enumerate(units):
         for j, strength in enumerate(strengths):
-            hooks = [] if strength == 0 else [(hook_point, push(along * (strength * unit), first))]
-            found[i, j] = clean if not hooks else _measure(model, asked, documents, list(targets), hooks)
-    change = found - np.array(clean)
+            if strength == 0:
+                continue
+            pushed = _measure(
+                model, asked, documents, list(targets), [(hook_point, push(along * (strength * unit), first))]
+            )
+            effects[i, j], side_effects[i, j] = pushed[0] - clean[0], pushed[1] - clean[1]
+    (effect, low, high), (side_effect, side_low, side_high) = t_interval(effects[0]), t_interval(side_effects[0])
     return StrengthSweep(
         hook_point=hook_point,
         strengths=tuple(map(float, strengths)),
         unit=float(unit),
-        effect=change[0, :, 0],
-        side_effect=change[0, :, 1],
-        random_effect=change[1:, :, 0],
-        random_side_effect=change[1:, :, 1],
-        baseline=float(1 / (1 + np.exp(-clean[0]))),
+        effect=effect,
+        low=low,
+        high=high,
+        side_effect=side_effect,
+        side_low=side_low,
+        side_high=side_high,
+        random_effect=effects[1:].mean(-1),
+        random_side_effect=side_effects[1:].mean(-1),
+        baseline=float(np.mean(1 / (1 + np.exp(-clean[0])))),
         n_prompts=len(prompts),
         n_tokens=sum(tokens.shape[1] - 1 for tokens in documents),
         seed=seed,
@@ -128,8 +146,8 @@ def push(added: Tensor, first: int) -> Any:
 
 def _measure(
     model: Any, asked: list[Tensor], documents: list[Tensor], targets: list[int], hooks: list[tuple[str, Any]]
-) -> tuple[float, float]:
-    """Log-odds of the targets as the next token (mean over prompts), and loss per token of the documents."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds of the targets as the next token, `[prompts]`, and loss per token, `[documents]`."""
     from interp.loss import token_losses
     from interp.models.adapter import run_with_hooks
 
@@ -138,5 +156,5 @@ def _measure(
         log_p = run_with_hooks(model, tokens, hooks)[0, -1].double().log_softmax(-1)
         inside = log_p[targets].logsumexp(0)
         odds.append(float(inside - torch.log(-torch.expm1(inside.clamp(max=-1e-12)))))
-    losses = torch.cat([token_losses(run_with_hooks(model, t, hooks), t).flatten() for t in documents])
-    return float(np.mean(odds)), float(losses.mean())
+    losses = [float(token_losses(run_with_hooks(model, t, hooks), t).mean()) for t in documents]
+    return np.array(odds), np.array(losses)

@@ -13,6 +13,7 @@ ADDRESSES = {
     "sae": "/sae?name=demo",
     "geometry": "/geometry?list=%3Cimg+src%3Dx+onerror%3D%27window.pwned%3D1%27%3E",
     "dynamics": "/dynamics?name=grok",
+    "changes": "/changes?name=changes-base-tuned",
     "circuit": "/circuit/induction?at=L1H2-k-L4H1&groups=%3Cimg+src%3Dx+onerror%3Dwindow.pwned%3D1%3E:L4H1,L5H3",
 }
 
@@ -68,6 +69,7 @@ def test_policy_stops_an_inline_script(visit):
         ("/heads/smollm2-135m?head=L77H0", "unknown head"),
         ("/geometry?list=weekday", "did you mean 'weekdays'"),
         ("/dynamics?name=grk", "did you mean 'grok'"),
+        ("/changes?name=diference-pair", "did you mean 'difference-pair'"),
         ("/nowhere", "no page at this address"),
     ],
 )

@@ -143,7 +143,7 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     (workspace.root / "saes" / "demo" / "manifest.json").write_text("{")
     found = overview.overview(workspace)
     assert {kind: len(cards) for kind, cards in found.cards.items()} == {
-        "recording": 1, "sae": 0, "features": 2, "atlas": 2, "heads": 1, "evaluation": 0, "circuit": 2, "lens": 0,
+        "recording": 1, "sae": 0, "features": 2, "atlas": 2, "heads": 1, "evaluation": 2, "circuit": 2, "lens": 0,
         "labels": 1, "geometry": 1, "dynamics": 1,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]

@@ -124,12 +124,25 @@ def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_on
     direction = np.zeros(24)
     direction[8] = 1.0
     found = sweep_strengths(
-        model, PLACE, direction, unit=0.2, prompts=["x "], targets=[ord("B")], text=["some words here"], n_random=5
+        model,
+        PLACE,
+        direction,
+        unit=0.2,
+        prompts=["x ", "on the y", "say C"],
+        targets=[ord("B")],
+        text=["some words here", "and others there"],
+        n_random=5,
     )
     still = found.strengths.index(0.0)
     assert found.effect[still] == found.side_effect[still] == 0
     assert found.effect[-1] > 2 * np.abs(found.random_effect[:, -1]).max()
+    assert 0 < found.low[-1] < found.effect[-1] < found.high[-1]
+    assert found.side_low[-1] < found.side_effect[-1] < found.side_high[-1]
     assert found.effect[0] < 0
+    alone = sweep_strengths(model, PLACE, direction, unit=0.2, prompts=["x "], targets=[ord("B")], text=["some words"])
+    assert alone.effect[-1] == pytest.approx(found.effect[-1], abs=1.0)
+    assert np.isinf(alone.high[-1]), "one prompt tells nothing of the spread"
+    assert "inf" in str(alone)
     with pytest.raises(ConfigError, match="direction"):
         sweep_strengths(model, PLACE, direction * 0, unit=1, prompts=["x"], targets=[1], text=["y z"])
 

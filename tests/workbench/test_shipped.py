@@ -72,3 +72,13 @@ def test_a_damaged_or_missing_installation_says_so(tmp_path):
     with pytest.raises(CorruptError, match=r"damaged.*install the package again"):
         unpack(Workspace(tmp_path / "to"), tmp_path / "data")
     assert not list((tmp_path / "to").rglob("*.parquet"))
+
+
+def test_a_folder_in_the_way_is_left_and_named(tmp_path):
+    workspace = Workspace(tmp_path)
+    mine = workspace.path("sae", SHIPPED)
+    mine.mkdir(parents=True)
+    (mine / "notes.txt").write_text("mine")
+    with pytest.raises(CorruptError, match=r"sae.*no manifest; move it away"):
+        unpack(workspace)
+    assert (mine / "notes.txt").read_text() == "mine"

@@ -40,6 +40,8 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
         source, target = data / KINDS[kind] / name, workspace.path(kind, name)
         if problems := verify(source):
             raise CorruptError(f"{source} is damaged ({problems[0]}); install the package again")
+        if target.exists():
+            raise CorruptError(f"{target} was expected to be whole or absent, and has no manifest; move it away")
         copy = target.with_name(f"{name}.tmp")  # not `.partial`: that may be somebody's unfinished run
         with disk_errors(target):
             shutil.rmtree(copy, ignore_errors=True)
