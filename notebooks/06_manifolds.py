@@ -22,8 +22,9 @@
 
 # %%
 import numpy as np
-import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from dashboard.figures.sweep import rotation_figure
 from dashboard.figures.theme import styled, theme
 from interp.geometry.circles import circle_test
 from interp.geometry.concepts import find_concepts
@@ -33,6 +34,7 @@ from interp.geometry.shapes import find_shapes
 from interp.geometry.words import read_words
 from interp.models.adapter import untrained_twin
 from interp.models.loading import load_model
+from interp.values import as_json
 
 light = theme("light")
 rng = np.random.default_rng(0)
@@ -61,7 +63,7 @@ for name, found in known.items():
 #
 # ## SmolLM2 reads its words
 #
-# Sixteen sentences that end with the word, read at five places.
+# Sixteen sentences that end with the word, read at five places. Each list on its own plane, in sentences that did not fit it.
 
 # %%
 model = load_model("smollm2-135m")
@@ -73,15 +75,15 @@ for shape in shapes.values():
     print(f"{shape}\n")
 
 # %%
-figure = go.Figure()
-for name, shape in shapes.items():
+figure = make_subplots(rows=1, cols=3, subplot_titles=[f"{name}: {shape.verdict}" for name, shape in shapes.items()])
+for at, (shape, colour) in enumerate(zip(shapes.values(), light.categories), 1):
     x, y = shape.coordinates[1].T
-    figure.add_scatter(x=x, y=y, text=shape.words, mode="lines+markers+text", textposition="top center", name=name)
-figure.update_layout(
-    xaxis_title="first direction of the plane", yaxis_title="second direction", yaxis_scaleanchor="x",
-    title="Each list on its own plane, sentences that did not fit it",
-)
-styled(figure, light)
+    joined = "markers+text" if shape.verdict in ("cluster", "nothing") else "lines+markers+text"
+    figure.add_scatter(x=x, y=y, text=shape.words, mode=joined, textposition="top center", line={"color": colour}, row=1, col=at)
+    figure.update_xaxes(range=[x.min() - 0.25 * np.ptp(x), x.max() + 0.25 * np.ptp(x)], row=1, col=at)
+styled(figure, light, height=380)
+figure.update_xaxes(showticklabels=False).update_yaxes(showticklabels=False)
+figure.update_layout(margin_t=36)
 
 # %% [markdown]
 # Colours know nothing of hue, yet they lie together. Numbers are a line. Weekdays keep their order; whether it closes, seven
@@ -106,13 +108,7 @@ place = "blocks.7.hook_resid_post"
 plane = fit_plane(words["weekdays"].points(place, half=0))
 turned = rotate_words(model, words["weekdays"], plane, place, n_random=2)
 print(turned)
-figure = go.Figure()
-figure.add_scatter(x=turned.steps, y=turned.moved, name="turned in the plane", mode="lines+markers",
-                   error_y={"array": turned.high - turned.moved})
-figure.add_scatter(x=turned.steps, y=turned.swapped, name="whole activation swapped", mode="lines+markers")
-figure.add_scatter(x=turned.steps, y=turned.random.mean(0), name="random directions", mode="lines+markers")
-figure.update_layout(xaxis_title="days turned", yaxis_title="that day's answer above the others (nats)")
-styled(figure, light)
+rotation_figure(as_json(turned), light)
 
 # %% [markdown]
 # ## The answer

@@ -8,6 +8,7 @@ import argparse
 import base64
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ HERE = Path(__file__).parent
 GALLERY = HERE.parent / "docs" / "gallery"
 WIDTH, HEIGHT = 860, 480
 PLOTLY = "application/vnd.plotly.v1+json"
-MAX_LINES = 30
-"""Of printed text that a page takes over."""
+MAX_LINES, WIDEST = 40, 160
+"""Of printed text that a page takes over: lines, and characters of a row of a table."""
 
 
 class Painter:
@@ -34,7 +35,7 @@ class Painter:
         """A plotly figure as its notebook shows it."""
         height = figure.get("layout", {}).get("height") or HEIGHT
         address = self.page.evaluate(
-            "([f, w, h]) => Plotly.toImage({data: f.data, layout: {...f.layout, width: w, height: h}}, {format: 'png'})",
+            "([f, w, h]) => Plotly.toImage({data: f.data, layout: {...f.layout, width: w, height: h, paper_bgcolor: '#fff'}}, {format: 'png'})",
             [figure, WIDTH, height],
         )
         return base64.b64decode(address.split(",", 1)[1])
@@ -84,10 +85,18 @@ def _output(output: Any, painter: Painter) -> bytes | str | None:
 
 
 def _fenced(text: str) -> str:
-    lines = [line[:160] for line in text.splitlines()]
+    text = text.replace(f"{HERE.parent}/", "")  # a page says nothing of the machine that made it
+    lines = [part for line in text.splitlines() for part in _wrapped(line)]
     if len(lines) > MAX_LINES:
         lines = [*lines[:MAX_LINES], f"... {len(lines) - MAX_LINES} lines more"]
     return "\n".join(["```text", *lines, "```"])
+
+
+def _wrapped(line: str) -> list[str]:
+    """A sentence in lines that a page can show; a row of a table is cut instead."""
+    if re.search(r"(\S {2,}\S.*){2}", line):
+        return [line[:WIDEST]]
+    return textwrap.wrap(line, 110, subsequent_indent="  ") or [""]
 
 
 def _said(output: Any) -> str:

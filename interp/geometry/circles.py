@@ -132,7 +132,7 @@ def judge(
     if smallest > alpha:
         return "undecided", f"{n} items have so few orderings that p cannot fall below {smallest:.2g}"
     if min(p_circular, p_linear) > alpha:
-        return "unordered", f"the distances do not follow the order (p above {alpha:g})"
+        return "unordered", f"the distances do not follow the order (p above {alpha:.2g})"
     is_closed = closed.p_open <= ALPHA and closed.p_closed > ALPHA / 10
     is_open = closed.p_closed <= ALPHA and closed.p_open > ALPHA / 10
     if is_closed and p_circular <= alpha:
