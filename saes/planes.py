@@ -89,6 +89,11 @@ def cluster_decoder(
 
     if not 0 < threshold < 1:
         raise ConfigError(f"a cosine between 0 and 1 was expected as threshold, got {threshold}")
+    if directions.ndim != 2 or not len(directions) or n_neighbours < 1 or largest < 2:
+        raise ConfigError(
+            "directions [d_sae, d], one neighbour and groups of two at least were expected, got "
+            f"{list(directions.shape)}, n_neighbours {n_neighbours} and largest {largest}"
+        )
     n = len(directions)
     near = nearest_neighbours(directions.detach().float().cpu(), n_neighbours)
     linked = ((1 - near.distances) >= threshold).numpy()
@@ -114,10 +119,17 @@ def feature_planes(
 ) -> FeaturePlanes:
     """Planes of the decoder clusters of `sae` on activations `batches`, each `[n, d_in]`.
 
-    Memory: the sparse activations of all rows. Raises `ConfigError` when no two decoder rows are near each other.
+    Memory: the sparse activations of all rows. Raises `ConfigError` when no two decoder rows are near each other, or
+    `clusters` hold what is no latent; `NonFiniteError`.
     """
+    if max_components < 2 or max_clusters < 1 or n_random < 0:
+        raise ConfigError(
+            "two components, one cluster and 0 random groups at least were expected, got max_components "
+            f"{max_components}, max_clusters {max_clusters} and n_random {n_random}"
+        )
     directions = sae.decoder_directions.detach().float().cpu()
-    groups = [list(each) for each in clusters or cluster_decoder(directions, threshold=threshold)][:max_clusters]
+    near = cluster_decoder(directions, threshold=threshold) if clusters is None else _given(clusters, len(directions))
+    groups = near[:max_clusters]
     if not groups:
         raise ConfigError(f"no two decoder rows have a cosine of {threshold}; lower the threshold")
     acts = _activations(sae, batches)
@@ -147,10 +159,37 @@ def feature_planes(
     )
 
 
+def _given(clusters: Sequence[Sequence[int]], d_sae: int) -> list[list[int]]:
+    """Clusters as lists, once they are groups of different latents."""
+    wrong = [i for group in clusters for i in group if i not in range(d_sae)]
+    if wrong:
+        raise ConfigError(f"clusters are of latents 0 to {d_sae - 1}, got {wrong[0]}; take them of this dictionary")
+    groups = [[int(i) for i in group] for group in clusters]
+    if not groups or not all(0 < len(set(group)) == len(group) for group in groups):
+        raise ConfigError(
+            "clusters of different latents were expected, got none, an empty one, or a latent twice; leave `clusters` "
+            "out to find them in the decoder"
+        )
+    return groups
+
+
 @torch.no_grad()
 def _activations(sae: Dictionary, batches: Iterable[Tensor]) -> "list[tuple[Tensor, Tensor]]":
     """`(values, indices)` of every batch, on the CPU."""
-    return [(acts.values.float().cpu(), acts.indices.long().cpu()) for acts in map(sae.encode_sparse, batches)]
+    from interp.atlas.neighbours import check_vectors
+
+    found = []
+    for x in batches:
+        if x.ndim != 2:
+            raise ConfigError(f"batches of activations [n, d_in] were expected, got {list(x.shape)}; give [x] for one")
+        check_vectors(x, "activations")
+        acts = sae.encode_sparse(x)
+        found.append((acts.values.float().cpu(), acts.indices.long().cpu()))
+    if not found:
+        raise ConfigError(
+            "at least one batch of activations was expected, got none; a generator runs out after one use"
+        )
+    return found
 
 
 def _planes(
@@ -167,7 +206,7 @@ def _planes(
         local = torch.zeros(int(on.sum()), len(group))
         local.scatter_add_(1, at[on].clamp_min(0), values[on] * kept[on])
         rows.append(local)
-    local = torch.cat(rows).double().numpy() if rows else np.empty((0, len(group)))
+    local = torch.cat(rows).double().numpy()
     if len(local) < MIN_POINTS:
         return f"on in fewer than {MIN_POINTS} rows"
     points = local @ directions[list(group)].double().numpy()

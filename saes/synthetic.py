@@ -13,6 +13,7 @@ Rates are exact: `rates[i]` is the probability that feature `i` is on, trees and
 between roots; descendants inherit them from their roots.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -82,14 +83,15 @@ class SyntheticConfig:
         _check(
             rates, "least_frequent, most_frequent", "rising and in (0, 1]", (self.least_frequent, self.most_frequent)
         )
-        _check(self.zipf > 0, "zipf", "above 0", self.zipf)
+        falls = self.zipf > 0 and self.n_features**-self.zipf < 1
+        _check(falls, "zipf", "above 0, and large enough that rates fall", self.zipf)
         _check(min(self.n_trees, self.depth) >= 0, "n_trees, depth", "at least 0", (self.n_trees, self.depth))
         _check(self.branching >= 1, "branching", "at least 1", self.branching)
         _check(0 <= self.correlation < 1, "correlation", "at least 0 and below 1", self.correlation)
         _check(self.rank >= 1, "rank", "at least 1", self.rank)
         for name in ("spread", "noise", "mean_norm"):
-            _check(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        _check(self.scale > 0, "scale", "above 0", self.scale)
+            _check(0 <= getattr(self, name) < math.inf, name, "at least 0 and finite", getattr(self, name))
+        _check(0 < self.scale < math.inf, "scale", "above 0 and finite", self.scale)
         if self.magnitude not in MAGNITUDES:
             raise UnknownNameError("magnitude", self.magnitude, MAGNITUDES)
         if self.in_trees > self.n_features:
@@ -147,6 +149,7 @@ class SyntheticData:
 
     def sample(self, n: int, *, generator: torch.Generator) -> Rows:
         """`n` independent rows."""
+        _check(n >= 1, "the number of rows", "at least 1", n)
         config, on = self.config, self._on(n, generator)
         strengths = on * self._magnitudes(on.shape, generator)
         noise = config.noise * torch.randn(n, config.d, generator=generator)

@@ -80,6 +80,8 @@ def toy_data(toys: Toys, toy: int, *, seed: int = 0) -> ToyData:
 
     Raises `ConfigError` when fewer than two features are represented: there is no dictionary to recover.
     """
+    if not 0 <= toy < len(toys.W):
+        raise ConfigError(f"toys are 0 to {len(toys.W) - 1}, got {toy}")
     W = toys.W[toy]
     kept = W[W.square().sum(1) >= REPRESENTED]
     if len(kept) < 2:
@@ -122,11 +124,12 @@ def recover_toy(
 ) -> ToyRecovery:
     """Train a TopK SAE on the hidden layer of one toy, in `folder`, and score it on fresh rows.
 
-    `d_sae` None: as many latents as the toy represents features; `k` None: features on in a row, in the mean, at least
+    `d_sae` None: twice as many latents as the toy represents features (with as many, most seeds end with a latent
+    that never fires and another that stands for two features); `k` None: features on in a row, in the mean, at least
     1. Raises as `toy_data`, `write_synthetic` and `train_sae` do.
     """
     data = toy_data(toys, toy, seed=seed)
-    size = d_sae or data.config.n_features
+    size = d_sae or 2 * data.config.n_features
     k = k or max(1, min(round(data.l0), size))
     folder = Path(folder)
     recording = write_synthetic(data, folder / "recording", n_rows=n_rows, overwrite=overwrite)

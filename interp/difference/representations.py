@@ -26,7 +26,7 @@ from torch import Tensor
 
 from interp.difference.components import check_comparable
 from interp.difference.nulls import FAMILY_WISE, SMALLEST, describe_null, null_models, upper_bound
-from interp.errors import ConfigError, NonFiniteError
+from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.similarity import hsic
 from interp.runtime import derive_seed
 
@@ -85,7 +85,10 @@ class RepresentationChanges:
         return [layer.name for layer in self.layers if layer.found]
 
     def __getitem__(self, name: str) -> LayerChange:
-        return next(layer for layer in self.layers if layer.name == name)
+        by_name = {layer.name: layer for layer in self.layers}
+        if name not in by_name:
+            raise UnknownNameError("layer", name, by_name)
+        return by_name[name]
 
     def to_records(self) -> list[dict[str, Any]]:
         """One row per layer, without the directions."""
@@ -138,6 +141,8 @@ def representation_changes(
 
 def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
     """Raises `ConfigError` when contexts are too few, too short or too long, or hold tokens that the model lacks."""
+    if skip < 0:
+        raise ConfigError(f"the positions to leave out at the start are 0 or more, got skip {skip}")
     if tokens.ndim != 2 or len(tokens) < MIN_CONTEXTS:
         raise ConfigError(
             f"tokens must be [n_contexts, pos] with at least {MIN_CONTEXTS} contexts, got {list(tokens.shape)}: one "
@@ -145,14 +150,30 @@ def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
         )
     if not skip + 4 <= tokens.shape[1] <= model.cfg.n_ctx:
         raise ConfigError(f"contexts must have {skip + 4} to {model.cfg.n_ctx} tokens, got {tokens.shape[1]}")
-    if int(tokens.max()) >= model.cfg.d_vocab or int(tokens.min()) < 0:
-        raise ConfigError(f"the vocabulary has {model.cfg.d_vocab} tokens, the contexts name token {int(tokens.max())}")
+    check_ids(tokens, model)
+
+
+def check_ids(tokens: Tensor, model: Any) -> None:
+    """Raises `ConfigError` unless all are ids of tokens that the model has."""
+    if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32) or not tokens.numel():
+        raise ConfigError(
+            f"a tensor of token ids was expected, int64, got {type(tokens).__name__} of {tokens.dtype} "
+            f"{list(tokens.shape)}; use the output of `to_tokens`"
+        )
+    low, high, n = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
+    if low < 0 or high >= n:
+        raise ConfigError(
+            f"the vocabulary has {n} tokens, ids 0 to {n - 1}, the contexts hold {low} to {high}; use the model's own "
+            "tokenizer"
+        )
 
 
 def stream(model: Any, tokens: Tensor, skip: int, batch_size: int) -> Tensor:
     """`[n_layers + 1, n_contexts, pos - skip, d_model]` float32 on the CPU: the stream before and after each layer."""
     from interp.patching.partial import capture
 
+    if batch_size < 1:
+        raise ConfigError(f"at least one context runs at a time, got batch_size {batch_size}; 8 is the default")
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
     parts = []
     for rows in tokens.split(batch_size):

@@ -22,13 +22,15 @@ from torch import Tensor
 
 from interp.difference.components import Component, check_comparable, head_units, same, units, written
 from interp.difference.nulls import FAMILY_WISE, null_models, upper_bound
-from interp.errors import ConfigError, NonFiniteError
+from interp.difference.representations import check_ids
+from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.intervals import t_interval
 from interp.runtime import derive_seed, make_generator
 
-Behaviour = Callable[[Any], Tensor]
+Behaviour = Callable[[Any], Tensor | np.ndarray]
 """`behaviour(model)` -> `[n_prompts]`, higher where the tuned model does more of what it was tuned to do"""
 Progress = Callable[[int, int, dict], None]
+HEADS = ("found", "all", "none")
 SMALLEST_SHARE = 0.1
 MIN_PROMPTS = 4
 N_BOOTSTRAP = 2000
@@ -86,7 +88,10 @@ class Transplants:
         return [t.name for t in sorted(self.transplants, key=lambda t: -t.removed) if t.removed_found]
 
     def __getitem__(self, name: str) -> Transplant:
-        return next(t for t in self.transplants if t.name == name)
+        by_name = {t.name: t for t in self.transplants}
+        if name not in by_name:
+            raise UnknownNameError("part", name, by_name)
+        return by_name[name]
 
     def to_records(self) -> list[dict[str, Any]]:
         """One row per part."""
@@ -97,7 +102,11 @@ def log_prob_of(tokens: Tensor) -> Behaviour:
     """The mean log-probability of the tokens of each context `[n_contexts, pos]`, in nats."""
     from interp.loss import loss_per_token
 
-    return lambda model: -loss_per_token(model, tokens.to(model.cfg.device)).mean(1)
+    def measure(model: Any) -> Tensor:
+        check_ids(tokens, model)
+        return -loss_per_token(model, tokens.to(model.cfg.device)).mean(1)
+
+    return measure
 
 
 def log_prob_of_answers(prompts: Tensor, answers: Tensor) -> Behaviour:
@@ -106,6 +115,8 @@ def log_prob_of_answers(prompts: Tensor, answers: Tensor) -> Behaviour:
         raise ConfigError(f"one answer for each prompt was expected, got {list(prompts.shape)}, {list(answers.shape)}")
 
     def measure(model: Any) -> Tensor:
+        check_ids(prompts, model)
+        check_ids(answers, model)
         log_p = model(prompts.to(model.cfg.device))[:, -1].float().log_softmax(-1)
         return log_p.gather(1, answers.to(log_p.device)[:, None])[:, 0]
 
@@ -131,6 +142,8 @@ def transplants(
     was found, of all layers, or none. Raises `ConfigError` on fewer than four prompts or two random changes,
     `NonFiniteError`, and what `check_comparable` raises.
     """
+    if heads not in HEADS:
+        raise UnknownNameError("choice of heads", heads, HEADS)
     if n_random < 2:
         raise ConfigError(f"a share is never given without random changes beside it; n_random {n_random} is below 2")
     ones, twos = check_comparable(base, tuned)
@@ -167,6 +180,7 @@ class _Run:
     ):
         self.models, self.parts, self.behaviour = models, parts, behaviour
         self.n_random, self.seed = n, seed
+        self.n_prompts: int | None = None
         self.base, self.tuned = (self._behave(model) for model in models)
         if len(self.base) < MIN_PROMPTS:
             raise ConfigError(f"a share needs at least {MIN_PROMPTS} prompts for its interval, got {len(self.base)}")
@@ -249,12 +263,30 @@ class _Run:
         return self._share(moved), float(low), float(high), float(corrected)
 
     def _behave(self, model: Any) -> np.ndarray:
-        values = self.behaviour(model).detach().double().cpu().numpy()
-        if values.ndim != 1:
-            raise ConfigError(f"a behaviour gives one number per prompt, got shape {list(values.shape)}")
+        values = _numbers(self.behaviour(model))
         if not np.isfinite(values).all():
             raise NonFiniteError("the behaviour is NaN or infinite on some prompt")
+        if self.n_prompts not in (None, len(values)):
+            raise ConfigError(
+                f"a behaviour has the same prompts for every model, got {self.n_prompts} and then {len(values)} "
+                "numbers; fix its prompts before"
+            )
+        self.n_prompts = len(values)
         return values
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """`[n_prompts]` float64 of what a behaviour gave."""
+    if isinstance(values, Tensor) and not values.is_complex():
+        values = values.detach().double().cpu().numpy()
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        raise ConfigError(
+            f"a behaviour gives one real number per prompt as a tensor or an array, got {type(values).__name__} "
+            f"{getattr(values, 'dtype', '')}; wrap it in torch.tensor, or take the part that counts"
+        )
+    if values.ndim != 1:
+        raise ConfigError(f"a behaviour gives one number per prompt, got shape {list(values.shape)}; take the mean")
+    return values.astype(np.float64)
 
 
 def _random(here: Tensor, there: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from interp.dynamics.modular import ModularConfig, Parameters, all_logits, pair_losses, training_pairs
+from interp.errors import ConfigError, MismatchError, NonFiniteError
 
 KEY_SHARE = 0.02
 """Share of the logits' power above which a frequency is key. Logits without structure give each about `1 / p^2`."""
@@ -45,7 +46,12 @@ class Progress(NamedTuple):
 
 
 def measure_progress(parameters: Parameters, config: ModularConfig, keys: list[list[int]]) -> Progress:
-    """Measures of `parameters` with each seed's key frequencies (found at the end of training, `key_frequencies`)."""
+    """Measures of `parameters` with each seed's key frequencies (found at the end of training, `key_frequencies`).
+
+    Raises `MismatchError` on parameters of another config, `ConfigError` on keys that are no frequencies of it,
+    `NonFiniteError`.
+    """
+    _check(parameters, config, keys)
     logits = all_logits(parameters, config).double()
     centred = logits - logits.mean(-1, keepdim=True)
     waves = pair_waves(config.p)
@@ -59,7 +65,7 @@ def measure_progress(parameters: Parameters, config: ModularConfig, keys: list[l
     return Progress(
         pair_losses(restricted, config).mean(1),
         excluded.mean(1),
-        parts.square().sum((2, 3)) / centred.square().sum((1, 2))[:, None],
+        _share(parts, centred),
         *_embedding(parameters["W_E"][:, :-1].double(), config.p),
         sum_of_squares(parameters),
     )
@@ -80,7 +86,7 @@ def _above(share: Tensor, least: float) -> list[list[int]]:
 
 
 def shares(parameters: Parameters, config: ModularConfig) -> tuple[Tensor, Tensor]:
-    """`logit_share` and `embedding_share` alone: they need no key frequencies."""
+    """`logit_share` and `embedding_share` alone: they need no key frequencies. 0 where there is no power at all."""
     found = measure_progress(parameters, config, [[1]] * len(config.seeds))
     return found.logit_share, found.embedding_share
 
@@ -113,9 +119,31 @@ def sum_of_squares(parameters: Parameters) -> Tensor:
 def _embedding(W_E: Tensor, p: int) -> tuple[Tensor, Tensor]:
     """Shares of the frequencies in `W_E [n_seeds, p, d_model]`, and the Gini coefficient of their norms."""
     parts = torch.einsum("kwn,snd->skwd", token_waves(p), W_E)
-    power = parts.square().sum((2, 3))
     centred = W_E - W_E.mean(1, keepdim=True)
-    return power / centred.square().sum((1, 2))[:, None], gini(parts.square().sum(3).sqrt().flatten(1))
+    return _share(parts, centred), gini(parts.square().sum(3).sqrt().flatten(1))
+
+
+def _share(parts: Tensor, centred: Tensor) -> Tensor:
+    """`[n_seeds, (p - 1) / 2]`: the power of each frequency's parts over all power; 0 when there is none."""
+    return parts.square().sum((2, 3)) / centred.square().sum((1, 2))[:, None].clamp_min(1e-300)
+
+
+def _check(parameters: Parameters, config: ModularConfig, keys: list[list[int]]) -> None:
+    expected, came = (len(config.seeds), config.p + 1, config.d_model), tuple(parameters["W_E"].shape)
+    if came != expected:
+        raise MismatchError(
+            f"W_E of this config is [n_seeds, p + 1, d_model] = {list(expected)}, got {list(came)}; give the config "
+            "that these parameters were trained with"
+        )
+    half = (config.p - 1) // 2
+    if len(keys) != len(config.seeds) or not all(1 <= k <= half for mine in keys for k in mine):
+        raise ConfigError(
+            f"frequencies from 1 to {half} were expected for each of {len(config.seeds)} seeds, got {keys}; take those "
+            "of `key_frequencies`"
+        )
+    for name, value in parameters.items():
+        if not torch.isfinite(value).all():
+            raise NonFiniteError(f"weights must be finite, {name} holds NaN or infinity; train with a lower lr")
 
 
 def _at(logits: Tensor, pairs: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from interp.dynamics.fourier import Progress, embedding_frequencies, key_frequencies, measure_progress, shares
-from interp.dynamics.modular import ModularConfig, Snapshot
+from interp.dynamics.modular import LEARNED, ModularConfig, Snapshot
 from interp.dynamics.transitions import first_at
+from interp.errors import ConfigError
 
-LEARNED, UNKNOWN = 0.99, 0.3
+UNKNOWN = 0.3
 OUTSIDE = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 INSIDE = ("restricted_loss", "excluded_loss", "gini", "weight_norm")
 
@@ -79,7 +80,12 @@ class Grokking:
 
 @torch.no_grad()
 def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokking:
-    """Curves, key frequencies and phases of what `train_modular` yielded."""
+    """Curves, key frequencies and phases of what `train_modular` yielded.
+
+    Raises `ConfigError` without a snapshot, and what `measure_progress` raises.
+    """
+    if not snapshots:
+        raise ConfigError("at least one snapshot was expected, got none; give it list(train_modular(config))")
     logit_share, embedding_share = shares(snapshots[-1].parameters, config)
     keys = key_frequencies(logit_share)
     measured = [measure_progress(snapshot.parameters, config, keys) for snapshot in snapshots]

@@ -18,6 +18,7 @@ models trained alike, within the sizes measured: at these sizes exponents depend
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -140,6 +141,7 @@ def fit_language_scaling(
     checkpoints in some runs), `NonFiniteError` for a loss that is no positive number.
     """
     data = _Observations.of(runs)
+    _check_draws(runs, n_bootstrap, n_permutations)
     generator = np.random.default_rng(seed)
     p_size = _permuted(data, generator, n_permutations, within_runs=False)
     p_tokens = _permuted(data, generator, n_permutations, within_runs=True)
@@ -180,10 +182,29 @@ class _Observations:
         return _Observations(self.n, self.d, y, self.origin)
 
 
+def _check_draws(runs: Sequence[LanguageRun], n_bootstrap: int, n_permutations: int) -> None:
+    """Raises `ConfigError` where nothing that is drawn could count."""
+    if n_bootstrap < 2:
+        raise ConfigError(f"an interval needs at least 2 draws of the bootstrap, got {n_bootstrap}")
+    if (1 + n_permutations) * P_FOUND < 1:
+        raise ConfigError(f"of {n_permutations} permutations no p-value can fall below {P_FOUND}; draw 99 or more")
+    alike = [math.factorial(n) for n in Counter(run.n_params for run in runs).values()]
+    orders = math.factorial(len(runs)) // math.prod(alike)
+    if orders * P_FOUND < 1:
+        raise ConfigError(
+            f"{len(runs)} runs of {len(alike)} sizes have {orders} orders: p cannot fall below {1 / orders:.2g}; "
+            f"train more sizes or seeds, until it can fall below {P_FOUND}"
+        )
+
+
 def _check(runs: Sequence[LanguageRun]) -> None:
     for run in runs:
         if not all(math.isfinite(loss) and loss > 0 for loss in run.losses):
             raise NonFiniteError(f"a loss of {run.name or f'{run.n_params:,} parameters'} is no number above 0")
+        if run.n_params < 1 or min(run.tokens, default=0) < 1:
+            raise ConfigError(
+                f"parameters and tokens must be at least 1, got {run.n_params} and {min(run.tokens, default=0)}"
+            )
         if run.tokens != runs[0].tokens or len(run.losses) != len(run.tokens):
             raise ConfigError("all runs must be measured after the same numbers of tokens; train them by one recipe")
     sizes = sorted({run.n_params for run in runs})
@@ -265,12 +286,22 @@ def _bootstrap(theta: np.ndarray, data: _Observations, generator: np.random.Gene
     """Fits to the law plus whole runs' residuals with random signs, widened for the fitted coefficients."""
     left = _residuals(theta, data)
     expected, n_runs = data.y - left, len(data.n)
-    left = left * math.sqrt(n_runs / max(n_runs - 3, 1))  # E, A and alpha are told by runs, not by checkpoints
+    left = left * _widening(n_runs)
     found = []
     for _ in range(n):
         sign = generator.choice((-1.0, 1.0), n_runs)[:, None]
         found.append(_fit(data.replaced(expected + sign * left[generator.integers(n_runs, size=n_runs)]), theta))
     return found
+
+
+def _widening(n_runs: int) -> float:
+    """E, A and alpha are told by runs, not by checkpoints: the residuals of few are too small, and their spread unknown
+    (Student's t beside the normal distribution)."""
+    from scipy.stats import norm, t
+
+    free = max(n_runs - 3, 1)
+    tail = (1 + CONFIDENCE) / 2
+    return math.sqrt(n_runs / free) * float(t.ppf(tail, free) / norm.ppf(tail))
 
 
 def _law(theta: np.ndarray, data: _Observations) -> LanguageLaw:

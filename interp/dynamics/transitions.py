@@ -43,11 +43,11 @@ def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0
 
     Raises `ConfigError` for fewer than 8 measurements or steps that do not rise, `NonFiniteError`.
     """
-    steps, values = np.asarray(steps, float), np.asarray(values, float)
-    if len(steps) != len(values) or len(steps) < FEWEST or (np.diff(steps) <= 0).any():
+    steps, values = _curve(steps, values)
+    if len(steps) < FEWEST or (np.diff(steps) <= 0).any():
         raise ConfigError(f"a transition needs {FEWEST} measurements or more at rising steps, got {len(steps)}")
-    if not np.isfinite(values).all():
-        raise NonFiniteError(f"the curve holds NaN or infinity at step {steps[~np.isfinite(values)][0]:g}")
+    if not least >= 0:
+        raise ConfigError(f"the way that counts must be at least 0 in units of the curve, got least {least}")
     tenth = max(2, len(values) // 10)
     before, after = float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
     fifth = max(3, len(values) // 5)
@@ -79,5 +79,19 @@ def crossing(steps: np.ndarray, gone: np.ndarray, level: float) -> float:
 
 def first_at(steps: np.ndarray, values: np.ndarray, level: float) -> float | None:
     """The first step at which a curve is at or above a level; None when it never is."""
-    hit = np.flatnonzero(np.asarray(values) >= level)
-    return float(np.asarray(steps)[hit[0]]) if len(hit) else None
+    steps, values = _curve(steps, values)
+    hit = np.flatnonzero(values >= level)
+    return float(steps[hit[0]]) if len(hit) else None
+
+
+def _curve(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    if steps.ndim != 1 or steps.shape != values.shape:
+        raise ConfigError(
+            f"one value for each step was expected, as [n] and [n], got steps {list(steps.shape)} and values "
+            f"{list(values.shape)}; give one curve at a time"
+        )
+    wrong = ~(np.isfinite(steps) & np.isfinite(values))
+    if wrong.any():
+        raise NonFiniteError(f"the curve holds NaN or infinity at step {steps[wrong][0]:g}; leave that measurement out")
+    return steps, values

@@ -142,8 +142,9 @@ def measure_retrieval(
     `twin` is the untrained model of the null; default: made from `seed`. Raises `PromptError` on fewer than two prompts
     or queries without two keys, `ConfigError` where attention is no softmax of scaled products.
     """
+    _check_prompts(model, tokens, skip_first)
     first = tokens.shape[1] // 2 if first_query is None else first_query
-    _check_prompts(model, tokens, first, skip_first)
+    _check_first(tokens, first, skip_first)
     values, rise, error = _measure(model, tokens, first, skip_first)
     null, *_ = _measure(twin or untrained_twin(model, seed), tokens, first, skip_first)
     share = MEASURES.index("mass_share")
@@ -200,6 +201,7 @@ def queries_and_keys(model: Any, tokens: Tensor) -> Iterator[tuple[Tensor, Tenso
 
     Rotary positions are applied, and each query head has its group's keys.
     """
+    _check_ids(model, tokens)
     shape = head_shape(model)
     if "blocks.0.attn.hook_pattern" not in available_hook_points(model):
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
@@ -253,13 +255,32 @@ def _scale(model: Any, layer: int) -> float:
     return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
 
 
-def _check_prompts(model: Any, tokens: Tensor, first: int, skip_first: bool) -> None:
+def _check_prompts(model: Any, tokens: Tensor, skip_first: bool) -> None:
     if tokens.ndim != 2 or len(tokens) < 2:
         raise PromptError(f"an interval needs at least two prompts as [n_prompts, pos], got {list(tokens.shape)}")
+    if not 1 + skip_first < tokens.shape[1]:
+        raise PromptError(f"a query with two keys needs {2 + skip_first} tokens, the prompts have {tokens.shape[1]}")
+    _check_ids(model, tokens)
     if tokens.shape[1] > model.cfg.n_ctx:
         raise PromptError(
             f"the prompts have {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten them"
         )
+
+
+def _check_ids(model: Any, tokens: Tensor) -> None:
+    if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
+        raise PromptError(
+            f"a tensor of token ids was expected, int64, got {type(tokens).__name__} of {tokens.dtype}; use the output "
+            "of `to_tokens`"
+        )
+    low, high, n = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
+    if low < 0 or high >= n:
+        raise PromptError(
+            f"token ids from 0 to {n - 1} were expected, got {low} to {high}; use the model's own tokenizer"
+        )
+
+
+def _check_first(tokens: Tensor, first: int, skip_first: bool) -> None:
     if not 1 + skip_first <= first < tokens.shape[1]:
         raise PromptError(
             f"the first query must have two keys and lie inside the prompts: from {1 + skip_first} to "

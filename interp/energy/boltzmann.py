@@ -13,6 +13,7 @@ the Hopfield network of `classical`.
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from interp.energy.classical import check_couplings, check_spins
 from interp.errors import ConfigError, NonFiniteError
 from interp.runtime import make_generator
 
@@ -42,17 +44,21 @@ class BoltzmannMachine:
     """Couplings and biases; a value, learning makes new ones."""
 
     couplings: Tensor
-    """`[n, n]` symmetric, diagonal 0"""
+    """`[n, n]` symmetric, diagonal 0, float32 or float64"""
     bias: Tensor
     """`[n]`"""
     n_visible: int
 
     def __post_init__(self) -> None:
-        n = len(self.bias)
-        if self.couplings.shape != (n, n) or not torch.allclose(self.couplings, self.couplings.T):
-            raise ConfigError(f"couplings must be symmetric [{n}, {n}], got {list(self.couplings.shape)}")
-        if bool(self.couplings.diagonal().any()):
-            raise ConfigError("a spin does not couple to itself: the diagonal of the couplings must be 0")
+        check_couplings(self.couplings)
+        n = len(self.couplings)
+        if self.bias.shape != (n,) or self.bias.dtype != self.couplings.dtype:
+            raise ConfigError(
+                f"a bias for each spin in the dtype of the couplings was expected, {self.couplings.dtype} [{n}], got "
+                f"{self.bias.dtype} {list(self.bias.shape)}"
+            )
+        if not torch.isfinite(self.bias).all():
+            raise NonFiniteError("biases must be finite, got NaN or infinity; give a large number to hold a spin")
         if not 1 <= self.n_visible <= n:
             raise ConfigError(f"n_visible must lie between 1 and {n}, got {self.n_visible}")
 
@@ -61,11 +67,12 @@ class BoltzmannMachine:
         return len(self.bias)
 
     def energy(self, states: Tensor) -> Tensor:
-        """`E` of every row of `states [n_states, n]`."""
-        return -((states @ self.couplings) * states).sum(-1) / 2 - states @ self.bias
+        """`E` of every row of `states [n_states, n]` of +1 and -1, summed in float64."""
+        states = check_spins(states, self.couplings).double()
+        return -((states @ self.couplings.double()) * states).sum(-1) / 2 - states @ self.bias.double()
 
     def exact(self, temperature: float = 1.0) -> Tensor:
-        """Probabilities `[2^n]` of `all_states(n)`. Raises `ConfigError` beyond `MOST` spins."""
+        """Probabilities `[2^n]` float64 of `all_states(n)`. Raises `ConfigError` beyond `MOST` spins."""
         return (-self.energy(all_states(self.n)) / _above_zero(temperature)).softmax(0)
 
     def moments(self, temperature: float = 1.0) -> Moments:
@@ -81,6 +88,8 @@ class BoltzmannMachine:
 
     def sample(self, n_chains: int, n_sweeps: int, *, temperature: float = 1.0, generator: torch.Generator) -> Tensor:
         """`[n_chains, n]`: independent chains after `n_sweeps` of Gibbs sampling from random spins."""
+        if n_chains < 1:
+            raise ConfigError(f"at least one chain was expected, got n_chains {n_chains}")
         states = torch.randint(2, (n_chains, self.n), generator=generator).to(self.bias) * 2 - 1
         return self.sweep(states, n_sweeps, temperature=temperature, generator=generator)
 
@@ -94,7 +103,11 @@ class BoltzmannMachine:
         generator: torch.Generator,
     ) -> Tensor:
         """`states [n_chains, n]` after sweeps over the spins from `first` on (`n_visible` leaves the visible ones)."""
-        states, heat = states.clone(), _above_zero(temperature)
+        if n_sweeps < 0 or not 0 <= first <= self.n:
+            raise ConfigError(
+                f"sweeps of at least 0 from a spin of 0 to {self.n} on were expected, got {n_sweeps} from {first} on"
+            )
+        states, heat = check_spins(states, self.couplings).clone(), _above_zero(temperature)
         for _ in range(n_sweeps):
             for spin in range(first, self.n):
                 field = states @ self.couplings[:, spin] + self.bias[spin]
@@ -105,6 +118,11 @@ class BoltzmannMachine:
 
 def new_machine(n_visible: int, n_hidden: int = 0, *, scale: float = 0.01, seed: int = 0) -> BoltzmannMachine:
     """A machine with small random couplings and no biases, float64."""
+    if n_visible < 1 or n_hidden < 0 or not math.isfinite(scale):
+        raise ConfigError(
+            f"at least one visible spin, 0 hidden ones and a finite scale were expected, got {n_visible}, {n_hidden} "
+            f"and {scale}"
+        )
     n = n_visible + n_hidden
     drawn = torch.randn(n, n, generator=make_generator(seed, "boltzmann machine"), dtype=torch.float64)
     upper = scale * drawn.triu(1)
@@ -148,6 +166,8 @@ def contrastive_divergence(
 
     Biased for few sweeps; with many it tends to `exact_gradient` up to sampling noise.
     """
+    if n_sweeps < 1:
+        raise ConfigError(f"contrastive divergence needs a sweep, got n_sweeps {n_sweeps}: without one nothing differs")
     visible = _check_data(machine, data)
     hidden = torch.randint(2, (len(visible), machine.n - machine.n_visible), generator=generator) * 2.0 - 1
     states = torch.cat([visible, hidden.to(visible)], 1)
@@ -183,8 +203,11 @@ def learn(
     `n_sweeps` None follows the exact gradient, a number contrastive divergence with as many sweeps. Raises
     `NonFiniteError` when couplings grow without bound.
     """
-    if steps < 1 or lr <= 0 or log_every < 1 or (n_sweeps is not None and n_sweeps < 1):
-        raise ConfigError("steps, log_every and n_sweeps must be at least 1, and lr above 0")
+    if steps < 1 or not 0 < lr < math.inf or log_every < 1 or (n_sweeps is not None and n_sweeps < 1):
+        raise ConfigError(
+            "steps, log_every and n_sweeps must be at least 1, and lr above 0 and finite, got "
+            f"{steps}, {log_every}, {n_sweeps} and {lr}"
+        )
     generator = make_generator(seed, "boltzmann learning")
     settings = {"steps": steps, "lr": lr, "n_sweeps": n_sweeps, "seed": seed, "n_rows": len(data)}
     for step in range(1, steps + 1):
@@ -192,13 +215,11 @@ def learn(
             by = exact_gradient(machine, data)
         else:
             by = contrastive_divergence(machine, data, n_sweeps=n_sweeps, generator=generator)
-        machine = BoltzmannMachine(
-            couplings=machine.couplings + lr * by.second,
-            bias=machine.bias + lr * by.first,
-            n_visible=machine.n_visible,
-        )
-        if not torch.isfinite(machine.couplings).all():
+        couplings = machine.couplings + lr * by.second.to(machine.couplings)
+        bias = machine.bias + lr * by.first.to(machine.bias)
+        if not (torch.isfinite(couplings).all() and torch.isfinite(bias).all()):
             raise NonFiniteError(f"couplings are no numbers after {step} steps; use a lower lr (it is {lr})")
+        machine = BoltzmannMachine(couplings=couplings, bias=bias, n_visible=machine.n_visible)
         if step % log_every == 0 or step == steps:
             known = machine.log_likelihood(data) if machine.n <= MOST else None
             yield LearningStep(step=step, machine=machine, log_likelihood=known, settings=settings)

@@ -65,12 +65,14 @@ def compare_capacity(
     """Capacities of both networks from starts with a share `wrong` of their spins turned.
 
     The number of patterns doubles until fewer than `KEPT` of the starts come back; the crossing is taken between, on
-    a log scale. Raises `ConfigError` on fewer than two dimensions or seeds.
+    a log scale. Raises `ConfigError` on fewer than two dimensions or seeds, or no start.
     """
-    if len(set(dims)) < 2 or n_seeds < 2 or not 0 < wrong < 0.5 or round(wrong * min(dims)) < 1:
+    few = len(set(dims)) < 2 or n_seeds < 2 or n_starts < 1
+    if few or not 0 < wrong < 0.5 or round(wrong * min(dims)) < 1:
         raise ConfigError(
-            "two dimensions, two seeds, and from one wrong spin to fewer than half were expected (starts without any "
-            f"ask for stability only), got dimensions {dims}, {n_seeds} seeds, a share of {wrong}"
+            "two dimensions, two seeds, a start, and from one wrong spin to fewer than half were expected (starts "
+            f"without any ask for stability only), got dimensions {dims}, {n_seeds} seeds, {n_starts} starts, a share "
+            f"of {wrong}"
         )
     modern, classical = np.zeros((2, len(dims), n_seeds))
     with one_thread():
@@ -94,6 +96,8 @@ def compare_capacity(
 
 def least_slope(wrong: float) -> float:
     """Doublings per dimension that large networks reach at least, from starts with a share `wrong` of wrong spins."""
+    if not 0 < wrong < 0.5:
+        raise ConfigError(f"a share of wrong spins between 0 and 0.5 was expected, got {wrong}; 0.2 is usual here")
     m = 1 - 2 * wrong
     rate = ((1 + m) * math.log1p(m) + (1 - m) * math.log1p(-m)) / 2
     return rate / 2 / math.log(2)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NonFiniteError
 from interp.intervals import t_interval
 from interp.runtime import make_generator, one_thread
 from interp.values import as_json, save_json
@@ -44,6 +44,8 @@ def hebb(patterns: Tensor) -> Tensor:
 
 def spin_energy(couplings: Tensor, states: Tensor) -> Tensor:
     """`E = -s^T J s / 2` of every row of `states [n_states, n]`."""
+    check_couplings(couplings)
+    states = check_spins(states, couplings)
     return -((states @ couplings) * states).sum(-1) / 2
 
 
@@ -51,14 +53,19 @@ def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -
     """Stable states `[n_states, n]` below `states`, and how many spins were turned in each.
 
     Turns the most unstable spin of every state until none is (`max_turns` default: 20 n, which is never reached in
-    practice). A spin without field stays.
+    practice). A spin without field stays: one below 1e-6 of the largest that the couplings allow is rounding. Raises
+    `ConfigError` where nothing would end (couplings that are not symmetric, or couple a spin to itself) and on states
+    that are no spins; `NonFiniteError`.
     """
-    s, field = states.clone(), states @ couplings
+    check_couplings(couplings)
+    s = check_spins(states, couplings).clone()
+    field = s @ couplings
+    least = 1e-6 * float(couplings.abs().sum(0).max())
     turns = torch.zeros(len(s), dtype=torch.int64)
     rows = torch.arange(len(s))
     for _ in range(20 * s.shape[1] if max_turns is None else max_turns):
         margin, spin = (s * field).min(1)
-        moving = margin < -1e-6
+        moving = margin < -least
         if not moving.any():
             break
         live, turned = rows[moving], spin[moving]
@@ -66,6 +73,31 @@ def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -
         field[live] += 2 * s[live, turned, None] * couplings[turned]
         turns[live] += 1
     return s, turns
+
+
+def check_couplings(couplings: Tensor) -> None:
+    """Raises unless `couplings [n, n]` are finite, symmetric and without self-coupling: else no energy falls."""
+    square = couplings.ndim == 2 and couplings.shape[0] == couplings.shape[1] > 0
+    if not square or not couplings.is_floating_point():
+        raise ConfigError(
+            f"couplings must be symmetric [n, n] of floating point, got {couplings.dtype} {list(couplings.shape)}"
+        )
+    if not torch.isfinite(couplings).all():
+        raise NonFiniteError("couplings must be finite, got NaN or infinity; make them anew, for example by `hebb`")
+    if not torch.allclose(couplings, couplings.T, atol=1e-6 * float(couplings.abs().max())):
+        raise ConfigError("couplings must be symmetric, got J_ij unlike J_ji; use (J + J.T) / 2")
+    if bool(couplings.diagonal().any()):
+        raise ConfigError("a spin does not couple to itself: the diagonal of the couplings must be 0; set it so")
+
+
+def check_spins(states: Tensor, couplings: Tensor) -> Tensor:
+    """`states [n_states, n]` in the dtype of the couplings. Raises `ConfigError` unless they are as many +1 and -1."""
+    if states.ndim != 2 or states.shape[1] != len(couplings) or not bool((states.abs() == 1).all()):
+        raise ConfigError(
+            f"states of +1 and -1 were expected as [n_states, {len(couplings)}], a spin for each row of the couplings, "
+            f"got {list(states.shape)}; take the signs of other values"
+        )
+    return states.to(couplings)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,9 +146,13 @@ def measure_capacity(
     A network of a lower load holds the first patterns of the next. `n_starts` patterns are tried in each. Cost per
     network: `n^2 n_patterns` for the couplings. Raises `ConfigError` on loads that are not rising, or store nothing.
     """
-    counts = [round(load * n) for load in loads]
-    if not counts or counts[0] < 1 or sorted(set(counts)) != counts or n_seeds < 2:
-        raise ConfigError(f"rising loads with a pattern each and two seeds were expected, got {loads} of {n} spins")
+    counts = [round(load * n) for load in loads if math.isfinite(load)]
+    rising = len(counts) == len(loads) > 0 and counts[0] >= 1 and sorted(set(counts)) == counts
+    if not rising or n_seeds < 2 or n_starts < 1:
+        raise ConfigError(
+            f"rising loads with a pattern each, two seeds and a start were expected, got {loads} of {n} spins, "
+            f"{n_seeds} seeds and {n_starts} starts"
+        )
     overlaps, shares = np.zeros((2, len(loads), n_seeds))
     with one_thread():
         for number in range(n_seeds):

@@ -65,7 +65,7 @@ def retrieve(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor |
     """One step from `states [..., n_states, d]` in the memories `patterns [..., n, d]`, in float64.
 
     `visible [n_states, n]` bool says which patterns each state's memory holds (a causal mask); default all.
-    Raises `ConfigError` on widths that differ, an empty memory, or `beta` not above 0.
+    Raises `ConfigError` on shapes that do not fit, an empty memory, no state, or `beta` not above 0.
     """
     patterns, states = patterns.double(), states.double()
     mask = _check(patterns, states, beta, visible)
@@ -102,6 +102,10 @@ def settle(
 
     Ends when no state moves by more than `tolerance` (squared distance), or after `max_steps`.
     """
+    if max_steps < 1 or not tolerance >= 0:
+        raise ConfigError(
+            f"settling needs a step and a tolerance of at least 0, got max_steps {max_steps}, tolerance {tolerance}"
+        )
     states = states.double()
     for step in range(1, max_steps + 1):
         found = retrieve(patterns, states, beta)
@@ -117,6 +121,9 @@ def separation(patterns: Tensor) -> Tensor:
     A step from pattern i leaves it by at most `2 (n - 1) M exp(-beta (Delta_i - 2 M |q - x_i|))` (theorem 5): the error
     falls exponentially with separation. Infinite for a lone pattern.
     """
+    if patterns.ndim != 2:
+        raise ConfigError(f"patterns [n, d] were expected, got {list(patterns.shape)}; take one memory at a time")
+    _check(patterns, patterns, 1.0, None)
     gram = patterns.double() @ patterns.double().T
     others = gram.clone().fill_diagonal_(-torch.inf)
     return gram.diagonal() - others.amax(1)
@@ -139,7 +146,7 @@ def classify(n_mass: float, n: float) -> str:
     `single pattern`: one is enough. `global averaging`: more than `AVERAGING` of all. `metastable`: between. (The paper
     splits the middle at n/8 and n/32.) With one pattern alone there is nothing to tell apart: `ConfigError`.
     """
-    if n < 2:
+    if not n >= 2:
         raise ConfigError(f"a memory of {n:g} patterns has one kind of retrieval only; use at least 2")
     if n_mass <= 1:
         return CLASSES[0]
@@ -150,19 +157,32 @@ def _scores(patterns: Tensor, states: Tensor, beta: float, mask: Tensor) -> Tens
     return (beta * states @ patterns.mT).masked_fill(~mask, -torch.inf)
 
 
+def _fit(patterns: Tensor, states: Tensor) -> bool:
+    if min(patterns.ndim, states.ndim) < 2 or not patterns.numel() or not states.numel():
+        return False
+    pairs = zip(reversed(patterns.shape[:-2]), reversed(states.shape[:-2]), strict=False)
+    return patterns.shape[-1] == states.shape[-1] and all(one == other or 1 in (one, other) for one, other in pairs)
+
+
 def _check(patterns: Tensor, states: Tensor, beta: float, visible: Tensor | None) -> Tensor:
     """The mask `[n_states, n]`, once everything fits."""
-    if patterns.shape[-1] != states.shape[-1] or patterns.ndim < 2 or states.ndim < 2 or not patterns.numel():
+    if not _fit(patterns, states):
         raise ConfigError(
-            f"patterns [n, d] and states [n_states, d] of one width were expected, got {list(patterns.shape)} and "
-            f"{list(states.shape)}"
+            f"patterns [n, d] and states [n_states, d] of one width, one of each at least, were expected, got "
+            f"{list(patterns.shape)} and {list(states.shape)}; axes in front must be the same"
         )
     if not 0 < beta < float("inf"):
         raise ConfigError(f"the inverse temperature beta must be above 0 and finite, got {beta}")
     if not (torch.isfinite(patterns).all() and torch.isfinite(states).all()):
-        raise NonFiniteError("patterns or states hold NaN or infinity")
+        raise NonFiniteError("patterns and states must be finite, got NaN or infinity; leave those rows out")
     if visible is None:
         return torch.ones(states.shape[-2], patterns.shape[-2], dtype=torch.bool)
+    expected = (states.shape[-2], patterns.shape[-2])
+    if visible.dtype != torch.bool or visible.shape != expected:
+        raise ConfigError(
+            f"visible says yes or no for each state and pattern: bool {list(expected)} was expected, got "
+            f"{visible.dtype} {list(visible.shape)}"
+        )
     if not visible.any(-1).all():
         raise ConfigError("a state whose memory is empty retrieves nothing; every row of visible needs a pattern")
     return visible

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from interp.values import as_json, save_json
 
 Gauge = Literal["mean", "surprisal"]
 GAUGES = ("mean", "surprisal")
+COLDEST = 1e-100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,15 +73,17 @@ class Thermodynamics:
         save_json(self, path)
 
 
-def sweep_temperatures(logits: Tensor, temperatures: Tensor | list[float], *, gauge: Gauge = "mean") -> Thermodynamics:
+def sweep_temperatures(
+    logits: Tensor | np.ndarray, temperatures: Tensor | np.ndarray | list[float], *, gauge: Gauge = "mean"
+) -> Thermodynamics:
     """Sweep `logits [n_rows, d_vocab]` (or `[d_vocab]`) over temperatures, in float64, one temperature at a time.
 
-    Raises `ConfigError` unless temperatures are above 0 and rising and there are two tokens; `NonFiniteError` on logits
-    that are no numbers (minus infinity, a forbidden token, would have infinite energy).
+    Raises `ConfigError` unless temperatures are finite, above 0 and rising and there are two tokens; `NonFiniteError`
+    on logits that are no numbers (minus infinity, a forbidden token, would have infinite energy).
     """
     heat = torch.as_tensor(temperatures, dtype=torch.float64).flatten()
-    rows = logits.detach().double().reshape(-1, logits.shape[-1]) if logits.ndim else logits[None, None]
-    _check(rows, heat, gauge)
+    _check_heat(heat)
+    rows = _rows(logits)
     levels = energy_levels(rows, gauge)
     parts = [_at(levels, float(t)) for t in heat]
     energy, entropy, free, capacity = (torch.stack(column, 1) for column in zip(*parts, strict=True))
@@ -95,19 +99,28 @@ def sweep_temperatures(logits: Tensor, temperatures: Tensor | list[float], *, ga
 
 def energy_levels(logits: Tensor, gauge: Gauge = "mean") -> Tensor:
     """Energies `[n_rows, d_vocab]` of logits, the constant fixed by the gauge."""
+    if gauge not in GAUGES:
+        raise UnknownNameError("gauge", gauge, GAUGES)
+    if not torch.isfinite(logits).all():
+        raise NonFiniteError("logits hold NaN or infinity; leave out the tokens that are forbidden")
     offset = logits.mean(-1, keepdim=True) if gauge == "mean" else logits.logsumexp(-1, keepdim=True)
     return offset - logits
 
 
 def random_energy_null(
-    logits: Tensor, temperatures: Tensor | list[float], *, gauge: Gauge = "mean", n_draws: int = 5, seed: int = 0
+    logits: Tensor | np.ndarray,
+    temperatures: Tensor | np.ndarray | list[float],
+    *,
+    gauge: Gauge = "mean",
+    n_draws: int = 5,
+    seed: int = 0,
 ) -> Thermodynamics:
     """The sweep of normal energies with each row's own mean and variance, means over `n_draws` draws.
 
     Rows and gauge as in `sweep_temperatures`. In the limit of many tokens its entropy reaches 0 below a temperature of
     `sigma / sqrt(2 log d_vocab)`.
     """
-    rows = logits.detach().double().reshape(-1, logits.shape[-1])
+    rows = _rows(logits)
     if n_draws < 1:
         raise ConfigError(f"a null needs at least one draw, got {n_draws}")
     generator = make_generator(seed, "random energy model")
@@ -133,12 +146,20 @@ def _at(levels: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor, Ten
     return energy, torch.special.entr(p).sum(1), -temperature * log_z, variance / temperature**2
 
 
-def _check(rows: Tensor, heat: Tensor, gauge: str) -> None:
-    if gauge not in GAUGES:
-        raise UnknownNameError("gauge", gauge, GAUGES)
-    if not len(heat) or float(heat[0]) <= 0 or not bool((heat.diff() > 0).all()):
-        raise ConfigError(f"temperatures must be above 0 and rising, got {heat.tolist()}")
-    if rows.shape[1] < 2 or not len(rows):
-        raise ConfigError(f"a distribution needs at least two tokens, got {list(rows.shape)}")
-    if not torch.isfinite(rows).all():
-        raise NonFiniteError("logits hold NaN or infinity; leave out the tokens that are forbidden")
+def _rows(logits: Tensor | np.ndarray) -> Tensor:
+    """`[n_rows, d_vocab]` float64 of `[d_vocab]` or any number of leading axes."""
+    values = torch.as_tensor(logits).detach().double()
+    if values.ndim == 0 or values.shape[-1] < 2 or not values.numel():
+        raise ConfigError(
+            f"a distribution needs at least two tokens, got logits {list(values.shape)}; give [n_rows, d_vocab]"
+        )
+    return values.reshape(-1, values.shape[-1])
+
+
+def _check_heat(heat: Tensor) -> None:
+    """Below `COLDEST` nothing is left of a heat capacity but rounding."""
+    if not len(heat) or not float(heat[0]) >= COLDEST or not bool((heat.diff() > 0).all()) or heat[-1].isinf():
+        raise ConfigError(
+            f"temperatures must be above 0 (at least {COLDEST:g}), finite and rising, got {heat.tolist()}; sort "
+            "them, without the others"
+        )

@@ -9,7 +9,8 @@ Two questions, in this order:
 
 1. Is there an order at all? Exact permutation over all orderings that differ by more than turning and mirroring:
    `(n - 1)! / 2` of them. So the smallest possible p is 1/3 for four items, 1/12 for five, 1/60 for six, 1/360 for
-   seven: where it is above `alpha`, no result could count, and the verdict is refused.
+   seven: where it is above what counts, no result could, and the verdict is refused. Two correlations are tried, so a
+   p-value counts from `alpha / 2` on.
 2. Closed or open? A line or a horseshoe has a perfect order too. The difference of the two correlations is held
    against simulated circles and horseshoes of as many items and as clean an order (`closed`). Where it fits neither, or
    both, that is the verdict: few or noisy items cannot tell. Seven only do where they lie almost without noise.
@@ -24,17 +25,15 @@ import numpy as np
 
 from interp.geometry.closed import Closing, closing
 from interp.geometry.similarity import centred_ranks, ranked_distances
-from interp.geometry.values import Finding, as_points, centred
+from interp.geometry.values import Finding, as_points, centred, check_count
 from interp.runtime import derive_seed
 
 Shape = Literal["circle", "line", "ordered", "unordered", "undecided"]
 ALPHA = 0.05
 EXACT_BELOW = 10
 """all orderings are counted for cycles of up to ten items and orders with ends of up to nine; beyond, they are drawn"""
-
-
-SURE_FROM = 8
-"""items below which a verdict of `circle` says its doubt"""
+SURE_FROM = 12
+"""items below which a verdict of `circle` says its doubt: up to eleven on an arc of 300 degrees can be called one"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +55,14 @@ class CircleTest(Finding):
     gap: float
     """distance of the last item from the first, over the mean distance of neighbours: 1 on a circle"""
     smallest_p: float
-    """the smallest that `p_circular` could be"""
+    """the smallest that a p-value could be: one in `n_orderings`"""
     n: int
     n_orderings: int
     exact: bool
     """all orderings counted, not drawn"""
     cyclic: bool
     alpha: float
+    """from which each of the two p-values counts"""
     seed: int
 
     def sentence(self) -> str:
@@ -80,11 +80,15 @@ def circle_test(
 ) -> CircleTest:
     """Test `x [n, d]`, one row per item in its order, `n >= 4`.
 
-    `cyclic`: the order has no ends (weekdays), so a line may be cut anywhere; without, it has (digits). Raises
-    `ConfigError` with fewer items, or when all are the same point.
+    `cyclic`: the order has no ends (weekdays), so a line may be cut anywhere; without, it has (digits). `alpha`: how
+    often items without an order may be said to have one. Raises `ConfigError` with fewer items, or when all are the
+    same point.
     """
+    check_count("n_draws", n_draws, 1, "orderings are drawn where there are too many to count")
     points = centred(as_points(x, what="the items", at_least=4), what="the items")
-    return judge_layer(ranked_distances(points)[None], points, cyclic=cyclic, alpha=alpha, n_draws=n_draws, seed=seed)
+    return judge_layer(
+        ranked_distances(points)[None], points, cyclic=cyclic, alpha=alpha / 2, n_draws=n_draws, seed=seed
+    )
 
 
 def judge_layer(
@@ -92,8 +96,8 @@ def judge_layer(
 ) -> CircleTest:
     """The test where `points [n, d]` are one of several layers, `ranks [n_layers, n, n]` (`ranked_distances` of each).
 
-    The p-values are of the largest correlation over the layers, against the largest over the layers under each
-    ordering: the search for a layer is paid for.
+    `alpha` is for each of the two p-values. They are of the largest correlation over the layers, against the largest
+    over the layers under each ordering: the search for a layer is paid for.
     """
     n = len(points)
     orders, exact = orderings(n, cyclic=cyclic, n_draws=n_draws, seed=seed)
@@ -103,7 +107,7 @@ def judge_layer(
     p_circular, p_linear = (share_above(value, row, exact) for value, row in zip(observed, null, strict=True))
     circular, linear = order_correlations(ranked_distances(points)[None], models, np.arange(n)[None])[:, 0, 0]
     closed = closing(float(circular), float(linear), n, cyclic)
-    smallest = smallest_p(n) if exact else 1 / (1 + len(orders))
+    smallest = 1 / len(orders) if exact else 1 / (1 + len(orders))
     shape, reason = judge(p_circular, p_linear, closed, n, smallest, alpha)
     return CircleTest(
         shape=shape,

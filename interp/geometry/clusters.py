@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.values import Finding, p_of
+from interp.geometry.values import Finding, as_points, check_count, p_of
 from interp.runtime import derive_seed
 
 
@@ -43,10 +43,19 @@ class ClusterTest(Finding):
 def cluster_tests(
     lists: Mapping[str, Sequence[np.ndarray]], *, n_deals: int = 499, seed: int = 0
 ) -> dict[str, ClusterTest]:
-    """For every list: `name -> [n_words, d]` for each layer, the same layers for all. Two lists or more."""
-    if len(lists) < 2 or min(len(layers[0]) for layers in lists.values()) < 2:
+    """For every list: `name -> [n_words, d]` for each layer, the same layers for all. Two lists or more.
+
+    Raises `ConfigError` for fewer lists or words, or other layers; `NonFiniteError` for NaN.
+    """
+    if len(lists) < 2 or min((len(layer) for layers in lists.values() for layer in layers), default=0) < 2:
         raise ConfigError("clusters are told apart from each other: give two lists or more, of two words or more")
+    check_count("n_deals", n_deals, 1, "a silhouette is held against words dealt at random")
     n_layers = len(next(iter(lists.values())))
+    for name, layers in lists.items():
+        if len(layers) != n_layers or len({len(layer) for layer in layers}) != 1:
+            raise ConfigError(f"{name!r} must have the same words at the same {n_layers} layers as the other lists")
+        for layer, first in zip(layers, next(iter(lists.values())), strict=True):
+            as_points(layer, what=f"the words of {name!r}", d=np.shape(first)[1])
     labels = np.repeat(np.arange(len(lists)), [len(layers[0]) for layers in lists.values()])
     distances = np.stack(
         [_distances(np.concatenate([layers[i] for layers in lists.values()])) for i in range(n_layers)]

@@ -15,6 +15,17 @@ from dataclasses import dataclass
 from interp.errors import ConfigError, UnknownNameError
 
 
+def with_word(prompt: str, word: str) -> str:
+    """The prompt with the word where `{word}` stands; other braces are text. Raises `ConfigError` unless it does once.
+
+    >>> with_word("f({word}) = {", "x")
+    'f(x) = {'
+    """
+    if prompt.count("{word}") != 1:
+        raise ConfigError(f"a prompt or sentence names {{word}} once, got {prompt!r}; write it where the word goes")
+    return prompt.replace("{word}", word)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Concept:
     """One list, in order."""
@@ -32,8 +43,7 @@ class Concept:
         if len(self.words) < 3:
             raise ConfigError(f"{self.name!r} has {len(self.words)} words; three are the least that can have a shape")
         for prompt in self.successors:
-            if prompt.count("{word}") != 1:
-                raise ConfigError(f"a successor prompt names {{word}} once, got {prompt!r}")
+            with_word(prompt, "")
 
 
 SENTENCES = (

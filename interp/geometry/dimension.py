@@ -10,6 +10,9 @@ All three are low for many dimensions and few points, and noise adds dimensions.
 estimator on Gaussian points with the same covariance: a curved or clustered set lies below it, and where it does not,
 the number says no more than the spectrum. The interval is the estimator's own spread (half-samples without
 replacement, scaled as a delete-half jackknife); it does not cover the bias.
+
+The first two read ratios of distances. Copies and near-copies (rounding apart) have none that mean anything and are
+left out; where most distances tie (a lattice, one-hot rows) the estimator is left out, and the note says so.
 """
 
 from collections.abc import Callable
@@ -18,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import ConfigError
-from interp.geometry.values import Finding, as_points, centred
+from interp.errors import ConfigError, UnknownNameError
+from interp.geometry.values import Finding, as_points, centred, check_count
 from interp.runtime import derive_seed
 
 DISCARD = 0.1
@@ -27,6 +30,12 @@ DISCARD = 0.1
 LARGE = 0.05
 """local components count down to this share of the largest"""
 HALVES = 20
+CLUMPED = 0.9
+"""below 1 with some room for chance: no curve has so low a dimension, only points in close groups"""
+TIED = 1e-6
+"""logarithms of a ratio of distances below this are 0 to rounding"""
+NEAR = 1e-6
+"""points closer than this share of the root mean square length are copies of each other"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +69,23 @@ class IntrinsicDimension(Finding):
     d: int
     n_repeated: int
     """exact copies of other points, left out: their distance of 0 has no ratio"""
+    n_near: int
+    """of the points drawn, near-copies of others (rounding apart), left out too"""
     note: str
-    """empty, or that local PCA found as many components as it has neighbours: then it knows only a lower bound"""
+    """what limits the numbers, or why an estimator is missing; empty when nothing does"""
     seed: int
 
     def __getitem__(self, estimator: str) -> Estimate:
-        return next(each for each in self.estimates if each.estimator == estimator)
+        for each in self.estimates:
+            if each.estimator == estimator:
+                return each
+        raise UnknownNameError("estimator", estimator, [each.estimator for each in self.estimates], self.note)
 
     def sentence(self) -> str:
         values = [each.dimension for each in self.estimates]
-        text = "; ".join(map(str, self.estimates)) + f". They differ by a factor of {max(values) / min(values):.1f}"
+        text = "; ".join(map(str, self.estimates))
+        if len(values) > 1:
+            text += f". They differ by a factor of {max(values) / min(values):.1f}"
         return f"{text}. {self.note}" if self.note else text
 
 
@@ -79,14 +95,25 @@ def intrinsic_dimension(
     """All three estimates of points `[n, d]`, of which at most `max_points` are drawn.
 
     Cost: all distances of the points drawn, twice, and local covariances of 60 of them.
-    Raises `ConfigError` with fewer different points than `k_mle + 2`, or 20.
+    Raises `ConfigError` with fewer different points, or `max_points`, than `k_mle + 2`, or 20.
     """
-    points = np.unique(as_points(x), axis=0)
-    n_repeated, needed = len(x) - len(points), max(k_mle + 2, 20)
-    if len(points) < needed:
-        raise ConfigError(f"{len(points)} different points; {needed} are needed to look at their neighbourhoods")
+    check_count("k_mle", k_mle, 2, "one neighbour has no other to compare with")
+    check_count("k_pca", k_pca, 2, "fewer neighbours have no components to count")
+    needed = max(k_mle + 2, 20)
+    check_count("max_points", max_points, needed, f"neighbourhoods of k_mle = {k_mle} need that many")
+    given = as_points(x)
+    points = np.unique(given, axis=0)
+    n_repeated = len(given) - len(points)
     rng = np.random.default_rng(derive_seed(seed, "intrinsic dimension"))
-    points = centred(points[np.sort(rng.permutation(len(points))[:max_points])])
+    drawn = points[np.sort(rng.permutation(len(points))[:max_points])]
+    points = without_near_copies(drawn)
+    n_near = len(drawn) - len(points)
+    if len(points) < needed:
+        raise ConfigError(
+            f"{len(points)} different points ({n_repeated} copies, {n_near} near-copies left out); {needed} are needed "
+            "to look at their neighbourhoods: give more"
+        )
+    points = centred(points)
     gaussian = gaussian_like(points, rng)
     k_pca = min(k_pca, len(points) - 1)
     methods: list[tuple[str, int, Callable[[np.ndarray], float]]] = [
@@ -95,36 +122,54 @@ def intrinsic_dimension(
         ("local PCA", k_pca, lambda p: local_pca(p, min(k_pca, len(p) - 1))),
     ]
     halves = [np.sort(rng.permutation(len(points))[: len(points) // 2]) for _ in range(HALVES)]
-    estimates = []
+    estimates, notes = [], [f"{n_near} near-copies of other points are left out."] if n_near else []
     for name, k, method in methods:
-        value = method(points)
-        spread = float(np.std([method(points[half]) for half in halves]))
+        try:
+            value, gauss = method(points), method(gaussian)
+            spread = 1.96 * float(np.std([method(points[half]) for half in halves]))
+        except ConfigError as error:
+            notes.append(f"{name} is left out: {error}.")
+            continue
+        low, high = value - spread, value + spread
         estimates.append(
-            Estimate(
-                estimator=name,
-                dimension=value,
-                low=value - 1.96 * spread,
-                high=value + 1.96 * spread,
-                gaussian=method(gaussian),
-                k=k,
-                n=len(points),
-            )
+            Estimate(estimator=name, dimension=value, low=low, high=high, gaussian=gauss, k=k, n=len(points))
         )
-    ceiling = estimates[-1].dimension > 0.9 * k_pca
+        if high < CLUMPED:
+            notes.append(f"{name} lies below 1: the points come in close groups, which is no dimension.")
+    if estimates[-1].dimension > 0.9 * k_pca:
+        notes.append(f"Local PCA uses all of its {k_pca} neighbours: a lower bound.")
     return IntrinsicDimension(
         estimates=tuple(estimates),
         n=len(points),
         d=points.shape[1],
         n_repeated=n_repeated,
-        note=f"Local PCA uses all of its {k_pca} neighbours: a lower bound." if ceiling else "",
+        n_near=n_near,
+        note=" ".join(notes),
         seed=seed,
     )
 
 
+def without_near_copies(points: np.ndarray) -> np.ndarray:
+    """The first of each group of points `[n, d]` that are closer than `NEAR` of their root mean square length."""
+    from scipy.spatial import KDTree
+
+    away = points - points.mean(0)
+    close = NEAR * float(np.sqrt((away**2).sum(1).mean()))
+    return np.delete(points, KDTree(away).query_pairs(close, output_type="ndarray")[:, 1], axis=0)
+
+
 def two_nn(points: np.ndarray) -> float:
-    """TwoNN of different points `[n, d]`: slope through the origin of `-log(1 - F)` on `log(r2 / r1)`."""
+    """TwoNN of different points `[n, d]`: slope through the origin of `-log(1 - F)` on `log(r2 / r1)`.
+
+    Raises `ConfigError` where more than a tenth of the points have two neighbours equally near.
+    """
     r1, r2 = nearest_distances(points, 2)[0].T
     ratios = np.sort(np.log(r2 / r1))
+    tied = float((ratios < TIED).mean())
+    if tied > DISCARD:
+        raise ConfigError(
+            f"{tied:.0%} of the points have two nearest neighbours equally far, as on a lattice; read local PCA"
+        )
     keep = max(2, int(len(ratios) * (1 - DISCARD)))
     share = np.arange(1, keep + 1) / len(ratios)
     ratios = ratios[:keep]
@@ -132,9 +177,17 @@ def two_nn(points: np.ndarray) -> float:
 
 
 def maximum_likelihood(points: np.ndarray, k: int) -> float:
-    """Levina and Bickel over `k` neighbours; the inverse of the mean inverse over points."""
+    """Levina and Bickel over `k` neighbours; the inverse of the mean inverse over points.
+
+    Raises `ConfigError` where all neighbours are equally far.
+    """
     r = np.log(nearest_distances(points, k)[0])
-    return float(1 / (r[:, -1:] - r[:, :-1]).mean())
+    inverse = float((r[:, -1:] - r[:, :-1]).mean())
+    if inverse < TIED:
+        raise ConfigError(
+            f"the {k} nearest neighbours of every point are equally far, as one-hot rows are; read local PCA"
+        )
+    return 1 / inverse
 
 
 def local_pca(points: np.ndarray, k: int, *, most: int = 60) -> float:

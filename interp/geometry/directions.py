@@ -85,9 +85,7 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
     found = []
     for method in METHODS:
         direction = find_direction(points[train], yes[train], method)
-        null = [
-            _accuracy(points, yes, train, find_direction(points[train], other, method), other) for other in shuffled
-        ]
+        null = [_null_accuracy(points, yes, train, method, other) for other in shuffled]
         along = points[train] @ direction
         found.append(
             ConceptDirection(
@@ -121,6 +119,14 @@ def find_direction(points: np.ndarray, yes: np.ndarray, method: Method) -> np.nd
     if length == 0:
         raise ConfigError("both classes have the same mean; there is no direction between them")
     return direction / length
+
+
+def _null_accuracy(points: np.ndarray, yes: np.ndarray, train: np.ndarray, method: Method, labels: np.ndarray) -> float:
+    """Of shuffled labels; where they leave the classes with one mean there is no direction, which tells nothing."""
+    try:
+        return _accuracy(points, yes, train, find_direction(points[train], labels, method), labels)
+    except ConfigError:
+        return 0.5
 
 
 def _accuracy(

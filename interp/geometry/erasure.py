@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, MismatchError
 from interp.geometry.probes import fit_linear
-from interp.geometry.values import Finding, as_points
+from interp.geometry.values import Finding, as_mask, as_points, centred, one_each
 from interp.runtime import derive_seed
 
 SMALL = 1e-10
@@ -38,8 +38,8 @@ class Eraser:
     """`[k, d]`; `k` is the number of classes less one, at most"""
 
     def __call__(self, x: Any) -> np.ndarray:
-        """`[n, d]` of `x [n, d]`, in float64."""
-        points = as_points(x, at_least=1)
+        """`[n, d]` of `x [n, d]`, in float64. Raises `MismatchError` on another `d` than it was fitted to."""
+        points = as_points(x, at_least=1, d=len(self.mean))
         return points - (points - self.mean) @ self.read @ self.write
 
     def hook(self) -> Any:
@@ -49,6 +49,10 @@ class Eraser:
         mean, read, write = (torch.from_numpy(np.asarray(part)) for part in (self.mean, self.read, self.write))
 
         def erase(value: Any, hook: Any = None) -> Any:
+            if value.shape[-1] != len(mean):
+                raise MismatchError(
+                    f"an eraser of {len(mean)} coordinates was put at a place of {value.shape[-1]}; fit one there"
+                )
             x = value.double()
             m, r, w = (part.to(value.device) for part in (mean, read, write))
             return (x - (x - m) @ r @ w).to(value.dtype)
@@ -87,11 +91,13 @@ class Erasure(Finding):
 
 
 def fit_eraser(x: Any, labels: Any) -> Eraser:
-    """The eraser of `labels [n]` (two classes or more) from `x [n, d]`. Raises `ConfigError` on one class only."""
+    """The eraser of `labels [n]` (two classes or more) from `x [n, d]`.
+
+    Raises `ConfigError` on one class only, or rows that are all the same.
+    """
     points = as_points(x)
     z = one_hot(labels, len(points))
-    mean = points.mean(0)
-    away = points - mean
+    mean, away = points.mean(0), centred(points, what="the rows to fit on")
     values, vectors = np.linalg.eigh(away.T @ away / len(points))
     kept = values > SMALL * values[-1]
     vectors, roots = vectors[:, kept], np.sqrt(values[kept])
@@ -102,8 +108,12 @@ def fit_eraser(x: Any, labels: Any) -> Eraser:
 
 
 def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
-    """Fit on the rows where `heldout [n]` is false, and judge with fresh probes on both sides."""
-    points, labels, heldout = as_points(x), np.asarray(labels), np.asarray(heldout, bool)
+    """Fit on the rows where `heldout [n]` is false, and judge with fresh probes on both sides.
+
+    Raises `ConfigError` on rows that are all the same, on one class only, or where labels or `heldout` do not fit.
+    """
+    points = as_points(x)
+    labels, heldout = one_each(labels, len(points)), as_mask(heldout, len(points), what="held-out mark")
     if heldout.all() or not heldout.any() or len(np.unique(labels[~heldout])) < 2:
         raise ConfigError("rows on both sides, and two classes among those that are not held out, were expected")
     eraser = fit_eraser(points[~heldout], labels[~heldout])
@@ -135,9 +145,7 @@ def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
 
 def one_hot(labels: Any, n: int) -> np.ndarray:
     """`[n, n_classes]` float64. Raises `ConfigError` on one class only."""
-    labels = np.asarray(labels)
-    if labels.shape != (n,):
-        raise ConfigError(f"one label for each of the {n} rows was expected, got shape {list(labels.shape)}")
+    labels = one_each(labels, n)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ConfigError(f"a concept needs two classes, all {n} rows are {classes[:1].tolist()}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.errors import ConfigError
 from interp.geometry.dimension import gaussian_like
-from interp.geometry.values import Finding, as_points, centred, p_of
+from interp.geometry.values import Finding, as_points, centred, check_count, p_of
 from interp.runtime import derive_seed
 
 MIN_POINTS = 20
@@ -48,8 +48,10 @@ class Loops(Finding):
 def loops(x: Any, *, n_null: int = 19, max_points: int = 200, seed: int = 0) -> Loops:
     """Loops of points `[n, d]`; at most `max_points` are drawn. Cost grows with the cube of the points.
 
-    Raises `ConfigError` with fewer than 20 points.
+    Raises `ConfigError` with fewer than 20 points, or settings that draw fewer, or no null.
     """
+    check_count("max_points", max_points, MIN_POINTS, "fewer cannot show a loop")
+    check_count("n_null", n_null, 1, "a loop is never given without its null")
     points = as_points(x)
     if len(points) < MIN_POINTS:
         raise ConfigError(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.geometry.values import Finding, as_points
+from interp.geometry.values import Finding, as_points, check_count
 from interp.runtime import derive_seed
 
 
@@ -155,6 +155,8 @@ class WordVectors:
         number = self.number(word)
         cosines = self.units @ self.units[number]
         own, same = np.zeros(len(self), bool), self.variants(word)
+        if same.all():
+            raise ConfigError(f"all {len(self)} words are variants of {word!r}; neighbours need other words")
         own[number] = True
         far = cosines[~same]
 
@@ -179,6 +181,8 @@ class WordVectors:
         inputs = nothing.copy()
         inputs[numbers] = True
         left_out = {"nothing": nothing, "inputs": inputs, "variants": self.variants(a, b, c)}
+        if left_out["variants"].all():
+            raise ConfigError(f"all {len(self)} words are variants of the three; an answer needs other words")
         answers = {name: tuple(self.words[i] for i in _order(cosines, out)[:k]) for name, out in left_out.items()}
         ranks, rank_alone = None, None
         if expect is not None:
@@ -195,6 +199,7 @@ class WordVectors:
         """Every pair's offset applied to the first word of every other pair. Raises `ConfigError` below three pairs."""
         if len(pairs) < 3:
             raise ConfigError(f"{len(pairs)} pairs; at least three are needed to shuffle them")
+        check_count("n_shuffles", n_shuffles, 1, "an accuracy is held against shuffled pairs")
         first, second = (np.array([self.number(pair[side]) for pair in pairs]) for side in (0, 1))
         rng = np.random.default_rng(derive_seed(seed, "shuffled pairs"))
         shuffled = [self._share_right(first, rng.permutation(second), second) for _ in range(n_shuffles)]
@@ -212,16 +217,21 @@ class WordVectors:
         return self.units[b] - self.units[a] + self.units[c]
 
     def _share_right(self, first: np.ndarray, second: np.ndarray | None, right: np.ndarray) -> float:
-        """`second` None: the vector of `c` alone."""
+        """`second` None: the vector of `c` alone. The words used are no answers; where that leaves the right one out,
+        nothing is asked."""
         hits: list[bool] = []
+        used = right if second is None else second
         units = self.units.astype(np.float32)
         for i in range(len(first)):
             others = np.delete(np.arange(len(first)), i)
             offset = 0.0 if second is None else units[second[i]] - units[first[i]]
             cosines = (units[first[others]] + offset) @ units.T
             for row, j in zip(cosines, others, strict=True):
-                row[self.variants(*(self.words[n] for n in (first[i], right[i], first[j])))] = -np.inf
-                hits.append(int(row.argmax()) == right[j])
+                inputs = self.variants(*(self.words[n] for n in (first[i], used[i], first[j])))
+                if not inputs[right[j]]:
+                    hits.append(int(np.where(inputs, -np.inf, row).argmax()) == right[j])
+        if not hits:
+            raise ConfigError("every second word is a variant of a word it is asked by; there is nothing to find")
         return float(np.mean(hits))
 
 

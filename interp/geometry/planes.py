@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.geometry.values import Finding, as_points, centred
 
 
@@ -26,18 +26,20 @@ class Plane(Finding):
         return f"a plane with {self.share:.3f} of the variance (isotropic points: {self.isotropic_share:.3f})"
 
     def coordinates(self, x: Any) -> np.ndarray:
-        """`[n, 2]` of `x [n, d]`."""
-        return (as_points(x, at_least=1) - self.centre) @ self.basis.T
+        """`[n, 2]` of `x [n, d]`. Raises `MismatchError` on another `d` than the plane's."""
+        return (as_points(x, at_least=1, d=len(self.centre)) - self.centre) @ self.basis.T
 
     def turn(self, degrees: float) -> np.ndarray:
         """`[d, d]` matrix `R` such that `x + (x - centre) @ R` is `x` turned around the centre within the plane."""
+        if not np.isfinite(degrees):
+            raise NonFiniteError(f"an angle in degrees was expected, got {degrees}; give a finite one")
         angle = np.deg2rad(degrees)
         rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         return self.basis.T @ (rotation - np.eye(2)) @ self.basis
 
     def rotate(self, x: Any, degrees: float) -> np.ndarray:
         """`x [n, d]` turned; what lies across the plane stays."""
-        points = as_points(x, at_least=1)
+        points = as_points(x, at_least=1, d=len(self.centre))
         return points + (points - self.centre) @ self.turn(degrees)
 
     def radii(self, x: Any) -> np.ndarray:
@@ -61,8 +63,10 @@ def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) ->
     away = centred(points)
     _, singular, directions = np.linalg.svd(away, full_matrices=False)
     rank = int((singular > singular[0] * 1e-9).sum())
-    if max(components) >= rank or components[0] == components[1]:
-        raise ConfigError(f"components {components} were asked for, the points have {rank} (0 to {rank - 1})")
+    if len(components) != 2 or not 0 <= min(components) < max(components) < rank:
+        raise ConfigError(
+            f"two different components were expected, got {components}; the points have {rank} (0 to {rank - 1})"
+        )
     variances = singular**2 / (singular**2).sum()
     null = covariance_spectrum(isotropic_like(len(points), points.shape[1], seed))
     basis = directions[list(components)]
@@ -76,7 +80,13 @@ def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) ->
 
 
 def principal_cosines(first: Plane, second: Plane) -> tuple[float, float]:
-    """Cosines of the two principal angles: 1 and 1 for the same plane, 0 and 0 for planes at right angles."""
+    """Cosines of the two principal angles: 1 and 1 for the same plane, 0 and 0 for planes at right angles.
+
+    Raises `MismatchError` on planes of spaces of different width.
+    """
+    widths = first.basis.shape[1], second.basis.shape[1]
+    if widths[0] != widths[1]:
+        raise MismatchError(f"two planes of one space were expected, got {widths[0]} and {widths[1]} coordinates")
     cosines = np.linalg.svd(first.basis @ second.basis.T, compute_uv=False).clip(0, 1)
     return float(cosines[0]), float(cosines[1])
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.values import Finding, as_points
+from interp.geometry.values import Finding, as_points, one_each
 from interp.intervals import t_interval
 from interp.runtime import derive_seed
 
@@ -63,13 +63,18 @@ def probe_layers(
 ) -> list[ProbeResult]:
     """One probe for each place, all with the same split and the same control labels.
 
-    `layers`: hook point -> `[n, d]`; `labels, document, key [n]`. Raises `ConfigError` on one class only, on fewer than
-    four documents, and where a class is missing from the training documents.
+    `layers`: hook point -> `[n, d]`; `labels, document, key [n]`. Raises `ConfigError` on one class or one key only, on
+    fewer than four documents, where a class is missing from the training documents, and on columns that do not fit.
     """
-    labels, document, key = (np.asarray(column) for column in (labels, document, key))
+    if not layers:
+        raise ConfigError("a probe needs the activations of one place or more, got none; give {hook point: rows}")
+    n = len(as_points(next(iter(layers.values()))))
+    labels, document = one_each(labels, n), one_each(document, n, what="document")
+    key = one_each(key, n, what="key")
     train = split_by_document(document, labels, heldout=heldout, seed=seed)
     control = control_classes(key, labels, seed=seed)
-    return [_probe(name, as_points(x), labels, control, document, train, seed) for name, x in layers.items()]
+    points = ((name, as_points(x, what=f"the activations of {name}", n=n)) for name, x in layers.items())
+    return [_probe(name, x, labels, control, document, train, seed) for name, x in points]
 
 
 def split_by_document(document: np.ndarray, labels: np.ndarray, *, heldout: float, seed: int) -> np.ndarray:
@@ -93,9 +98,14 @@ def split_by_document(document: np.ndarray, labels: np.ndarray, *, heldout: floa
 
 
 def control_classes(key: np.ndarray, labels: np.ndarray, *, seed: int) -> np.ndarray:
-    """`[n]` a random class for each value of `key`, in about the proportions of `labels`."""
+    """`[n]` a random class for each value of `key`, in about the proportions of `labels`.
+
+    Raises `ConfigError` on one key only: its control labels would be one class, which every probe gets right.
+    """
     rng = np.random.default_rng(derive_seed(seed, "control classes"))
     values, place = np.unique(key, return_inverse=True)
+    if len(values) < 2:
+        raise ConfigError(f"a control needs two keys or more, all rows have {values[:1].tolist()}; give each its token")
     drawn = np.resize(rng.permutation(labels), len(values))
     for _ in range(20):
         if len(np.unique(drawn[place])) > 1:
@@ -109,16 +119,17 @@ def fit_linear(train: np.ndarray, labels: np.ndarray) -> "LinearProbe":
     gives the same probe."""
     from sklearn.linear_model import LogisticRegression
 
+    classes, codes = np.unique(labels, return_inverse=True)
     mean, spread = train.mean(0), train.std(0)
     scale = np.where(spread > 1e-12 * max(spread.max(), 1e-300), spread, np.inf)
     z, back = (train - mean) / scale, None
     if z.shape[1] > z.shape[0]:
         u, s, back = np.linalg.svd(z, full_matrices=False)
         z = u * s
-    model = LogisticRegression(C=STRENGTH, max_iter=500, tol=1e-4).fit(z, labels)
+    model = LogisticRegression(C=STRENGTH, max_iter=500, tol=1e-4).fit(z, codes)
     weights = model.coef_ if back is None else model.coef_ @ back
     weights = weights / scale
-    return LinearProbe(weights, model.intercept_ - weights @ mean, model.classes_)
+    return LinearProbe(weights, model.intercept_ - weights @ mean, classes)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.values import Finding, as_points, centred
+from interp.geometry.values import Finding, as_points, centred, check_count
 from interp.runtime import derive_seed
 
 BINS, ANGLES, EPSILON = 10, 90, 0.1
@@ -57,8 +57,11 @@ class Reducibility(Finding):
 
 
 def reducibility(x: Any, *, max_points: int = 5000, seed: int = 0) -> Reducibility:
-    """Both indices of `x [n, 2]` and of Gaussian points. Raises `ConfigError` with fewer than 200 points, or when they
-    lie on one line."""
+    """Both indices of `x [n, 2]` and of Gaussian points.
+
+    Raises `ConfigError` with fewer than 200 points, or `max_points`, or when they lie on one line.
+    """
+    check_count("max_points", max_points, MIN_POINTS, "both indices need that many")
     points = as_points(x, at_least=MIN_POINTS)
     if points.shape[1] != 2:
         raise ConfigError(f"points on a plane, [n, 2], were expected, got {list(points.shape)}; see planes.fit_plane")

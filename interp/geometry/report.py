@@ -21,7 +21,7 @@ from interp.geometry.probes import ProbeResult, probe_layers
 from interp.geometry.rotation import RotationSweep, rotate_words
 from interp.geometry.shapes import Shape, find_shapes
 from interp.geometry.steering import StrengthSweep, sweep_strengths
-from interp.geometry.values import Finding, plain
+from interp.geometry.values import Finding, check_count, plain
 from interp.geometry.words import WordActivations, read_words
 
 if TYPE_CHECKING:
@@ -81,7 +81,12 @@ def measure_concepts(
     """Read the lists, judge their shapes, and intervene. Without `interventions` nothing is steered or turned.
 
     Cost: about a thousand short prompts for all seven lists, some hundred for each that is turned.
+    Raises `ConfigError` without lists or on two of one name, and for sentences that `read_words` refuses.
     """
+    if interventions:
+        check_count("n_random", n_random, 1, "an intervention is never given without random directions")
+    if not concepts:
+        raise ConfigError("no lists were given; find_concepts([]) gives all")
     if len({concept.name for concept in concepts}) != len(concepts):
         raise ConfigError("two lists have the same name")
     total, lists = 2 * len(concepts) + 1, {}

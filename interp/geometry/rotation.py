@@ -25,12 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, MismatchError
+from interp.geometry.concepts import with_word
 from interp.geometry.planes import Plane
-from interp.geometry.values import Finding
-from interp.geometry.words import WordActivations, by_length
+from interp.geometry.values import Finding, check_count
+from interp.geometry.words import WordActivations, by_length, encode
 from interp.intervals import t_interval
-from interp.names import parse_hook_point
+from interp.names import check_hook_points, parse_hook_point
 from interp.patching.partial import capture
 from interp.runtime import make_generator
 
@@ -104,16 +105,25 @@ def rotate_words(
     """Turn every word of a list by every number of items, in every prompt (the list's `successors` by default).
 
     `plane`: fitted to `acts.points(hook_point, half=0)`. Raises `ConfigError` where the list has no prompts, or items
-    of several tokens, or two items with the same one.
+    of several tokens, or two items with the same one; `MismatchError` when the words or the plane are of another model,
+    `UnknownNameError` for a place that the model does not have, `PromptError` for a prompt longer than its context.
     """
+    from interp.models.adapter import available_hook_points
+
+    check_count("n_random", n_random, 1, "a turn is never given without random directions")
+    [hook_point] = check_hook_points([hook_point], available_hook_points(model), model.cfg.n_layers)
+    layer, fitted = layer_after(hook_point), acts.points(hook_point, half=0)
+    if fitted.shape[1] != model.cfg.d_model:
+        raise MismatchError(
+            f"words of this model are {model.cfg.d_model} wide, got {fitted.shape[1]}; read them with the same model"
+        )
+    direction = turning_sense(plane, fitted)
     prompts = list(acts.concept.successors if prompts is None else prompts)
     items = _single_tokens(acts, prompts)
     asked = _Asked.of(model, acts, prompts)
-    n, fitted = len(items), acts.points(hook_point, half=0)
-    direction = turning_sense(plane, fitted)
+    n, starts = len(items), asked.starts(model, hook_point, batch_size)
     generator = make_generator(seed, "random directions")
     turned, swapped, random = [], [], [[] for _ in range(n_random)]
-    starts, layer = asked.starts(model, hook_point, batch_size), layer_after(hook_point)
     clean = _logits(model, starts, layer, None, items)
     steps = sorted({round(step) for step in np.linspace(1, n - 1, min(n - 1, MAX_STEPS))})
     for step in steps:
@@ -155,24 +165,19 @@ class _Asked:
 
     @classmethod
     def of(cls, model: Any, acts: WordActivations, prompts: Sequence[str]) -> "_Asked":
-        from interp.models.tokenizers import tokenizer_of
-
-        tokenizer = tokenizer_of(model)
-        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         tokens, word, at = [], [], []
         for prompt in prompts:
             for number, text in enumerate(acts.concept.words):
-                before = prompt.index("{word}") + len(text)
-                whole = prompt.format(word=text)
-                ids, until = (list(each) for each in tokenizer.encode_batch([whole, whole[:before]]))
+                whole = with_word(prompt, text)
+                ids, until = encode(model, [whole, whole[: prompt.index("{word}") + len(text)]])
                 assert acts.prefix is not None
                 if ids[: len(until)] != until:
                     raise ConfigError(f"the tokens of {whole!r} run across the end of the word; reword the prompt")
                 if acts.prefix and tuple(ids[-len(acts.prefix) :]) != acts.prefix:
                     raise ConfigError(f"{prompt!r} must end with what comes before the last token of every answer")
-                tokens.append(start + ids)
+                tokens.append(ids)
                 word.append(number)
-                at.append(len(start) + len(until) - 1)
+                at.append(len(until) - 1)
         return cls(tokens, np.array(word), np.array(at))
 
     def starts(self, model: Any, hook_point: str, batch_size: int) -> "list[_Start]":

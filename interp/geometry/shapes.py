@@ -17,6 +17,7 @@ the chosen layer; it knows nothing of the order. Distances along idiosyncratic d
 has its own) add a constant to all pairs, to which rank correlations are blind.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from interp.geometry.clusters import ClusterTest, cluster_tests
 from interp.geometry.planes import Plane, fit_plane
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.spectrum import Spectrum, spectrum
-from interp.geometry.values import Finding
+from interp.geometry.values import Finding, as_points, check_count
 from interp.geometry.words import WordActivations
 
 Verdict = Literal["circle", "line", "ordered", "cluster", "nothing", "undecided"]
@@ -81,10 +82,18 @@ def find_shapes(
 ) -> dict[str, Shape]:
     """The verdict of every list, by the rule above. With one list only there is no test for a cluster.
 
-    Raises `ConfigError` for no lists, or one whose words are all the same point."""
+    Words are dealt at least so often that a list could be a cluster among so many. Raises `ConfigError` for no lists,
+    or one whose words are all the same point; `NonFiniteError` for NaN at any place.
+    """
     if not lists:
         raise ConfigError("no lists of words were given")
+    check_count("n_draws", n_draws, 1, "orderings are drawn where there are too many to count")
+    for name, acts in lists.items():
+        for place in acts.hook_points:
+            for half in (0, 1):
+                as_points(acts.points(place, half=half), what=f"the words of {name!r} at {place}")
     corrected = alpha / (2 * len(lists))
+    n_deals = max(n_deals, math.ceil(2 / corrected))  # p is at least one in as many: with fewer nothing could count
     clusters: dict[str, ClusterTest] = {}
     if len(lists) > 1:
         layers = {name: [acts.points(place, half=1) for place in acts.hook_points] for name, acts in lists.items()}

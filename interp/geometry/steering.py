@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError
-from interp.geometry.values import Finding
+from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
+from interp.geometry.values import Finding, as_array, as_numbers, check_count
 from interp.intervals import t_interval
 from interp.runtime import make_generator
 
@@ -61,6 +61,8 @@ class StrengthSweep(Finding):
 
     def sentence(self) -> str:
         best = self.best
+        if max(self.strengths) <= 0:
+            return f"no push along the direction at {self.hook_point} was tried: no strength is above 0"
         if best is None:
             return f"every push at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
         return (
@@ -76,47 +78,52 @@ class StrengthSweep(Finding):
 def sweep_strengths(
     model: Any,
     hook_point: str,
-    direction: np.ndarray,
+    direction: np.ndarray | Tensor,
     *,
     unit: float,
     prompts: Sequence[str],
-    targets: Sequence[int],
+    targets: Sequence[int] | np.ndarray,
     text: Sequence[str],
-    strengths: Sequence[float] = (-0.5, 0.0, 0.1, 0.25, 0.5, 1.0),
+    strengths: Sequence[float] | np.ndarray = (-0.5, 0.0, 0.1, 0.25, 0.5, 1.0),
     n_random: int = 2,
     seed: int = 0,
 ) -> StrengthSweep:
     """`direction [d]`; a strength of 1 adds `unit` of it (`ConceptDirection.distance`) at every position but BOS.
 
-    `targets` are token ids, `text` some documents. Raises `ConfigError` when one of them is empty, or the direction 0.
+    `targets` are token ids (one named twice counts once), `text` some documents of two tokens or more. Raises
+    `ConfigError` when one of them is empty, or the direction 0; `NonFiniteError`; `MismatchError` on a direction of
+    another width than the hook point; `UnknownNameError` for a place that the model does not have; `PromptError`.
     """
     from interp.models.adapter import bos_token_id, to_tokens
 
-    length = float(np.linalg.norm(direction))
-    if not (prompts and targets and text and strengths) or length == 0 or unit <= 0:
-        raise ConfigError("a sweep needs prompts, target tokens, text, strengths and a direction of some length")
+    strengths = _strengths(strengths, unit)
+    if isinstance(prompts, str) or isinstance(text, str) or not (len(prompts) and len(text)):
+        raise ConfigError("a list of prompts and one of text were expected, got a single string or an empty list")
+    targets = _token_ids(targets, model.cfg.d_vocab)
+    check_count("n_random", n_random, 1, "an effect is never given without random directions")
     asked, documents = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
     first = int(bos_token_id(model) is not None)
-    units = [torch.from_numpy(np.asarray(direction) / length)]
+    if min(tokens.shape[1] for tokens in documents) < first + 2:
+        raise PromptError("documents of two tokens or more were expected, one has fewer: give longer text")
+    direction = _unit_vector(direction, model, hook_point, asked[0])
+    units = [torch.from_numpy(direction)]
     generator = make_generator(seed, "random directions")
     for _ in range(n_random):
         drawn = torch.randn(len(direction), generator=generator, dtype=torch.float64)
         units.append(drawn / drawn.norm())
-    clean = _measure(model, asked, documents, list(targets), [])
+    clean = _measure(model, asked, documents, targets, [])
     effects = np.zeros((len(units), len(strengths), len(asked)))
     side_effects = np.zeros((len(units), len(strengths), len(documents)))
     for i, along in enumerate(units):
         for j, strength in enumerate(strengths):
             if strength == 0:
                 continue
-            pushed = _measure(
-                model, asked, documents, list(targets), [(hook_point, push(along * (strength * unit), first))]
-            )
+            pushed = _measure(model, asked, documents, targets, [(hook_point, push(along * (strength * unit), first))])
             effects[i, j], side_effects[i, j] = pushed[0] - clean[0], pushed[1] - clean[1]
     (effect, low, high), (side_effect, side_low, side_high) = t_interval(effects[0]), t_interval(side_effects[0])
     return StrengthSweep(
         hook_point=hook_point,
-        strengths=tuple(map(float, strengths)),
+        strengths=strengths,
         unit=float(unit),
         effect=effect,
         low=low,
@@ -131,6 +138,47 @@ def sweep_strengths(
         n_tokens=sum(tokens.shape[1] - 1 for tokens in documents),
         seed=seed,
     )
+
+
+def _strengths(strengths: Any, unit: float) -> tuple[float, ...]:
+    values, length = as_numbers(strengths, what="the strengths"), float(unit)
+    if values.ndim != 1 or not len(values) or length <= 0:
+        raise ConfigError(f"a list of strengths and a unit above 0 were expected, got {values.tolist()} and {length}")
+    if not np.isfinite([*values, length]).all():
+        raise NonFiniteError(
+            f"strengths and unit must be finite, got {values.tolist()} and {length}; leave out the NaN"
+        )
+    return tuple(values.tolist())
+
+
+def _token_ids(targets: Any, d_vocab: int) -> list[int]:
+    """Each once."""
+    ids = as_array(targets, what="the targets")
+    if not ids.size or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= d_vocab:
+        raise ConfigError(
+            f"targets are token ids from 0 to {d_vocab - 1}, got {targets}; to_tokens gives those of a text"
+        )
+    return np.unique(ids).tolist()
+
+
+def _unit_vector(direction: Any, model: Any, hook_point: str, tokens: Tensor) -> np.ndarray:
+    """`[d]` of length 1, as wide as what stands at the hook point."""
+    from interp.models.adapter import run_with_cache
+
+    vector = as_numbers(direction, what="the direction")
+    [value] = run_with_cache(model, tokens, [hook_point])[1].values()
+    if value.shape[2:] != vector.shape:
+        raise MismatchError(
+            f"{hook_point} holds {list(value.shape[2:])} numbers at every position, the direction is "
+            f"{list(vector.shape)}; give one of the same place"
+        )
+    if not np.isfinite(vector).all():
+        raise NonFiniteError(
+            f"the direction holds {int((~np.isfinite(vector)).sum())} NaN or infinite numbers; refit it"
+        )
+    if not vector.any():
+        raise ConfigError("a direction of some length was expected, got zeros only; fit one with concept_directions")
+    return vector / np.linalg.norm(vector)
 
 
 def push(added: Tensor, first: int) -> Any:

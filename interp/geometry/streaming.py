@@ -42,6 +42,8 @@ class LayerSimilarity(Finding):
 
     def sentence(self) -> str:
         away = ~np.eye(len(self.cka), dtype=bool)
+        if not away.any():
+            return f"CKA of {self.hook_points[0]} with itself is 1; give another place to compare it with"
         i, j = np.unravel_index(np.where(away, self.cka, np.inf).argmin(), self.cka.shape)
         return (
             f"CKA of {len(self.cka)} places on {self.n_rows} rows in batches of {self.batch}: least alike "
@@ -76,16 +78,22 @@ def recording_cka(
 def batched_cka(
     batches: Iterable[list[Tensor]], names: list[str], *, max_rows: int | None = None, seed: int = 0
 ) -> LayerSimilarity:
-    """The same from batches, each a list of `[m, d]`, one for each name; a last batch that is smaller is left out."""
+    """The same from batches, each a list of `[m, d]`, one for each name; a last batch that is smaller is left out.
+
+    Raises `ConfigError` on fewer than two whole batches, and where one does not fit the names, or in its rows.
+    """
     right: list[Tensor] = []
     wrong: list[Tensor] = []
     scales: list[float] = []
     size = n_rows = 0
     generator = make_generator(seed, "shuffled rows of batches")
     for values in batches:
+        _check_batch(values, names)
         size = size or len(values[0])
         if len(values[0]) < size or (max_rows is not None and n_rows + size > max_rows):
             break
+        if len(values[0]) > size:
+            raise ConfigError(f"batches of one size were expected, got {len(values[0])} rows after {size}; split them")
         if size < 4:
             raise ConfigError(f"unbiased HSIC needs batches of 4 rows or more, got {size}")
         scales = scales or [_spread(value) for value in values]  # one for all batches, or they would weigh unequally
@@ -112,6 +120,14 @@ def batched_cka(
         batch=size,
         seed=seed,
     )
+
+
+def _check_batch(values: list[Tensor], names: list[str]) -> None:
+    if not names or len(values) != len(names):
+        raise ConfigError(f"a batch must hold one tensor for each of the {len(names)} names {names}, got {len(values)}")
+    shapes = [list(value.shape) for value in values]
+    if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ConfigError(f"a batch must be [m, d] of the same m items at every place, got shapes {shapes}")
 
 
 def _spread(x: Tensor) -> float:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.values import Finding, as_points, p_of
+from interp.geometry.values import Finding, as_points, check_count, p_of
 from interp.runtime import derive_seed
 
 
@@ -39,7 +39,7 @@ class CloudDistance(Finding):
     excess: float
     """`between - floor`: near 0 where both are samples of one distribution"""
     p: float
-    """share of random relabellings of all points with as large a `between`"""
+    """share of random relabellings of one split's points that are as far apart as the halves that were relabelled"""
     size: int
     n_splits: int
     seed: int
@@ -66,29 +66,33 @@ def wasserstein(x: Any, y: Any) -> Transport:
     return Transport(float((plan * cost).sum()), plan)
 
 
-def compare_clouds(x: Any, y: Any, *, n_splits: int = 10, max_points: int = 500, seed: int = 0) -> CloudDistance:
+def compare_clouds(
+    x: Any, y: Any, *, n_splits: int = 10, n_relabelled: int = 99, max_points: int = 500, seed: int = 0
+) -> CloudDistance:
     """`x [n, d]` against `y [m, d]` beside the split-half floor; at most `max_points` of either are drawn.
 
     Raises `ConfigError` with fewer than 4 points of either, or other widths.
     """
     x, y = _two_clouds(x, y, at_least=4)
+    check_count("n_splits", n_splits, 1, "the floor is a mean over splits")
+    check_count("n_relabelled", n_relabelled, 19, "p can be no smaller than one in one more")
+    check_count("max_points", max_points, 4, "halves of two points are the least")
     rng = np.random.default_rng(derive_seed(seed, "split halves"))
     x, y = (points[rng.permutation(len(points))[:max_points]] for points in (x, y))
     size = min(len(x), len(y)) // 2
-    between, within, relabelled = [], [], []
-    for _ in range(n_splits):
-        a, b = (points[rng.permutation(len(points))[: 2 * size]] for points in (x, y))
-        between.append(wasserstein(a[:size], b[:size]).w2_squared)
-        within += [wasserstein(half[:size], half[size:]).w2_squared for half in (a, b)]
-        mixed = np.concatenate([a[:size], b[:size]])[rng.permutation(2 * size)]
-        relabelled.append(wasserstein(mixed[:size], mixed[size:]).w2_squared)
+    splits = [[points[rng.permutation(len(points))[: 2 * size]] for points in (x, y)] for _ in range(n_splits)]
+    between = [wasserstein(a[:size], b[:size]).w2_squared for a, b in splits]
+    within = [wasserstein(half[:size], half[size:]).w2_squared for split in splits for half in split]
+    mixed = np.concatenate([cloud[:size] for cloud in splits[0]])
+    draws = [mixed[rng.permutation(2 * size)] for _ in range(n_relabelled)]
+    relabelled = [wasserstein(each[:size], each[size:]).w2_squared for each in draws]
     value, floor = float(np.mean(between)), float(np.mean(within))
     return CloudDistance(
         between=value,
         floor=floor,
         floor_range=(float(np.min(within)), float(np.max(within))),
         excess=value - floor,
-        p=p_of(value, np.array(relabelled)),
+        p=p_of(between[0], np.array(relabelled)),
         size=size,
         n_splits=n_splits,
         seed=seed,
@@ -106,8 +110,10 @@ def barycentre(clouds: Sequence[Any], weights: Sequence[float] | None = None, *,
     if not points or len({cloud.shape[1] for cloud in points}) != 1:
         raise ConfigError("a barycentre needs clouds in the same dimensions")
     shares = np.full(len(points), 1 / len(points)) if weights is None else np.asarray(weights, float)
-    if len(shares) != len(points) or shares.min() < 0 or abs(shares.sum() - 1) > 1e-9:
+    if len(shares) != len(points) or not (shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-9):
         raise ConfigError(f"weights must be {len(points)} numbers of 0 or more that sum to 1, got {list(shares)}")
+    if n is not None:
+        check_count("n", n, 1, "it is the number of points between the clouds")
     masses = [ot.unif(len(cloud)) for cloud in points]
     found = ot.lp.free_support_barycenter(points, masses, points[0][:n].copy(), weights=shares, numItermax=100)
     return np.asarray(found)

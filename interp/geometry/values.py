@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from interp.artifacts import write_json
-from interp.errors import ConfigError, NonFiniteError
+from interp.errors import ConfigError, MismatchError, NonFiniteError
 
 
 class Finding(ABC):
@@ -51,18 +51,50 @@ def plain(value: Any) -> Any:
     return value
 
 
-def as_points(x: Any, *, what: str = "the points", at_least: int = 2) -> np.ndarray:
-    """`[n, d]` float64 of a tensor or array.
-
-    Raises `ConfigError` on another shape, or fewer rows than `at_least`; `NonFiniteError` naming the first bad row.
-    """
+def as_array(x: Any, *, what: str) -> np.ndarray:
+    """Of a tensor, an array or nested lists. Raises `ConfigError` on rows of several lengths, or what is no array."""
     if hasattr(x, "detach"):
-        x = x.detach().cpu().double().numpy()
-    points = np.asarray(x, dtype=np.float64)
+        x = x.detach().cpu()
+        x = x.double() if x.is_floating_point() else x
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError):
+        kind = type(x).__name__
+        raise ConfigError(f"{what} must be an array, or rows of one length; got a {kind} that is neither") from None
+
+
+def as_numbers(x: Any, *, what: str) -> np.ndarray:
+    """float64 of a tensor or array, of any shape. Raises `ConfigError` on text, objects or complex numbers."""
+    array = as_array(x, what=what)
+    try:
+        if array.dtype.kind in "biufO":
+            return array.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(f"{what} must be real numbers, got {array.dtype}; give an array or a tensor of numbers")
+
+
+def as_points(
+    x: Any, *, what: str = "the points", at_least: int = 2, n: int | None = None, d: int | None = None
+) -> np.ndarray:
+    """`[n, d]` float64 of a tensor or array; `n`, `d`: the numbers of rows and coordinates that it must have.
+
+    Raises `ConfigError` on no numbers, another shape, another `n` or fewer rows than `at_least`; `MismatchError` on
+    another `d`; `NonFiniteError` naming the first bad row.
+    """
+    points = as_numbers(x, what=what)
     if points.ndim != 2 or points.shape[1] < 1:
         raise ConfigError(f"{what} must be [n, d], got shape {list(points.shape)}")
     if len(points) < at_least:
         raise ConfigError(f"{what} are {len(points)} rows; at least {at_least} are needed: give more")
+    if n not in (None, len(points)):
+        raise ConfigError(
+            f"{what} must be {n} rows, one for each label, got {len(points)}: give those of the same items"
+        )
+    if d not in (None, points.shape[1]):
+        raise MismatchError(
+            f"{what} must have {d} coordinates, got {points.shape[1]}; they are of another model or hook point"
+        )
     bad = ~np.isfinite(points).all(1)
     if bad.any():
         raise NonFiniteError(f"{what} hold NaN or infinity in {int(bad.sum())} rows, first in row {int(bad.argmax())}")
@@ -86,12 +118,47 @@ def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[np.ndarray, np.ndarray]
     return x, y
 
 
+def one_each(values: Any, n: int, *, what: str = "label") -> np.ndarray:
+    """`[n]`, one value for each row: labels, documents, keys.
+
+    Raises `ConfigError` on another shape, or values that cannot be sorted; `NonFiniteError` on NaN.
+    """
+    column = as_array(values, what=f"the {what}s")
+    if column.shape != (n,):
+        raise ConfigError(
+            f"one {what} for each of the {n} rows was expected, [{n}], got shape {list(column.shape)}: give a flat list"
+        )
+    missing = column != column  # only NaN differs from itself
+    if missing.any():
+        first = int(missing.argmax())
+        raise NonFiniteError(
+            f"every row needs its {what}, {int(missing.sum())} are NaN, first row {first}: leave them out"
+        )
+    try:
+        np.unique(column)
+    except TypeError:
+        raise ConfigError(f"{what}s must be of one kind, text or numbers, got a mixture; leave out None") from None
+    return column
+
+
+def as_mask(values: Any, n: int, *, what: str) -> np.ndarray:
+    """`[n]` bool of true and false, or 0 and 1. Raises `ConfigError` on other values or another shape."""
+    column = one_each(values, n, what=what)
+    if not np.isin(column, (0, 1)).all():
+        raise ConfigError(f"the {what} must be true or false for each row, got {np.unique(column)[:5].tolist()}")
+    return column.astype(bool)
+
+
+def check_count(name: str, value: int, least: int, why: str) -> None:
+    """Raises `ConfigError` unless a setting is a whole number of at least `least`; `why` says what it is needed for."""
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: {why}")
+
+
 def two_groups(labels: Any, n: int, *, each: int = 2) -> np.ndarray:
     """`[n]` bool of yes-or-no labels. Raises `ConfigError` on one class only, or fewer than `each` rows of either."""
-    labels = np.asarray(labels)
+    labels = one_each(labels, n)
     found = np.unique(labels)
-    if labels.shape != (n,):
-        raise ConfigError(f"one label for each of the {n} rows was expected, got shape {list(labels.shape)}")
     if len(found) != 2:
         raise ConfigError(f"two classes were expected, the labels hold {len(found)}: {found[:5].tolist()}")
     yes = labels == found[1]
@@ -101,5 +168,10 @@ def two_groups(labels: Any, n: int, *, each: int = 2) -> np.ndarray:
 
 
 def p_of(value: float, null: np.ndarray) -> float:
-    """One-sided p-value against draws of the null, the value itself counted among them: never below 1 / (n + 1)."""
+    """One-sided p-value against draws of the null, the value itself counted among them: never below 1 / (n + 1).
+
+    Raises `NonFiniteError` on NaN, which no draw would reach.
+    """
+    if np.isnan(value) or np.isnan(null).any():
+        raise NonFiniteError("a statistic or its null is NaN: there is nothing to compare; look at the input's values")
     return float((1 + (np.asarray(null) >= value - 1e-12).sum()) / (1 + len(null)))

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from interp.errors import ConfigError
-from interp.geometry.concepts import SENTENCES, Concept
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.geometry.concepts import SENTENCES, Concept, with_word
+from interp.geometry.values import check_count
+from interp.names import canonical_hook_point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,18 @@ class WordActivations:
         return text
 
     def points(self, hook_point: str, *, half: int | None = None) -> np.ndarray:
-        """`[n_words, d]` float64, mean over sentences; `half` 0: those that fit, 1: those that judge, None: all."""
-        values = self.values[hook_point]
+        """`[n_words, d]` float64, mean over sentences; `half` 0: those that fit, 1: those that judge, None: all.
+
+        Raises `UnknownNameError` for a hook point that was not read.
+        """
+        if half not in (None, 0, 1):
+            raise ConfigError(f"half is 0 (sentences that fit), 1 (that judge) or None (all), got {half!r}")
+        name = canonical_hook_point(hook_point)
+        if name not in self.values:
+            raise UnknownNameError(
+                "hook point of these words", name, self.values, "read_words(hook_points=...) adds it."
+            )
+        values = self.values[name]
         chosen = values if half is None else values[half::2]
         return chosen.astype(np.float64).mean(0)
 
@@ -62,7 +74,9 @@ def read_words(
 ) -> WordActivations:
     """Run every word in every sentence. Prompts of one length go together, so there is no padding.
 
-    Raises `ConfigError` for sentences that do not end in `{word}` or are fewer than four, or a model without text.
+    Raises `ConfigError` for sentences that do not end in `{word}` or are fewer than four, for attention patterns, or a
+    model without text; `UnknownNameError` for a hook point that it does not have, `PromptError` for a sentence longer
+    than its context.
     """
     from interp.models.adapter import available_hook_points
     from interp.models.capture import Capture
@@ -74,11 +88,10 @@ def read_words(
     names = check_hook_points(
         list(hook_points or residual_places(model)), available_hook_points(model), model.cfg.n_layers
     )
-    tokenizer = tokenizer_of(model)
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    texts = [sentence.format(word=word) for sentence in sentences for word in concept.words]
-    prompts = [start + list(ids) for ids in tokenizer.encode_batch(texts)]
-    words = [list(ids) for ids in tokenizer.encode_batch([" " + word for word in concept.words])]
+    if square := [name for name in names if name.endswith(("hook_pattern", "hook_attn_scores"))]:
+        raise ConfigError(f"words are read at one position, {square[0]} has two; read a residual place, or hook_z")
+    prompts = encode(model, [with_word(sentence, word) for sentence in sentences for word in concept.words])
+    words = [list(ids) for ids in tokenizer_of(model).encode_batch([" " + word for word in concept.words])]
     rows: dict[str, list[np.ndarray | None]] = {name: [None] * len(prompts) for name in names}
     with Capture(model, names) as capture:
         for group in by_length(prompts, batch_size):
@@ -98,8 +111,24 @@ def read_words(
     )
 
 
+def encode(model: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, BOS first when the model has one. Raises `PromptError` on one beyond the context."""
+    from interp.models.tokenizers import tokenizer_of
+
+    tokenizer, n_ctx = tokenizer_of(model), model.cfg.n_ctx
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    prompts = [start + list(ids) for ids in tokenizer.encode_batch(list(texts))]
+    for text, ids in zip(texts, prompts, strict=True):
+        if len(ids) > n_ctx:
+            raise PromptError(
+                f"{text[:40]!r} has {len(ids)} tokens, the model's context holds {n_ctx}; shorten the prompt"
+            )
+    return prompts
+
+
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
     """Numbers of the prompts in groups of one length, at most `batch_size` each."""
+    check_count("batch_size", batch_size, 1, "prompts run in groups of that many")
     groups: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
         groups.setdefault(len(prompt), []).append(number)

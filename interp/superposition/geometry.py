@@ -101,6 +101,7 @@ def measure_geometry(directions: Tensor, *, tolerance: float = 1e-6) -> Geometry
     not count towards the rank. Singular values below that share are 0 too. Cost `n^2 d`; memory two `n x n` matrices.
     Raises `ConfigError` unless there is at least one row, `NonFiniteError` on NaN.
     """
+    directions = torch.as_tensor(directions)
     if directions.ndim != 2 or not directions.numel():
         raise ConfigError(f"directions were expected as [n, d] with at least one row, got {list(directions.shape)}")
     W = directions.detach().double()
@@ -143,6 +144,8 @@ class RandomGeometry:
 
 def random_geometry(n: int, d: int, *, n_draws: int = 200, seed: int = 0) -> RandomGeometry:
     """Tightness and regularity of `n` random unit directions in `d` dimensions, over `n_draws` draws."""
+    if min(n, d, n_draws) < 1:
+        raise ConfigError(f"n, d and n_draws must be at least 1, got {n}, {d} and {n_draws}")
     generator = make_generator(seed, "superposition", "random directions")
     found = []
     for _ in range(n_draws):

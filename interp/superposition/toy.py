@@ -46,10 +46,10 @@ class ToyConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_features", "d_hidden", "steps", "batch_size"):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.lr <= 0:
-            raise ConfigError(f"lr must be above 0, got {self.lr}")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"lr must be above 0 and finite, got {self.lr}; 1e-2 is the default")
         if self.activation not in ("relu", "linear"):
             raise UnknownNameError("activation", self.activation, ["relu", "linear"])
 
@@ -129,6 +129,11 @@ def train_toys(
     weights = torch.ones(config.n_features) if importance is None else importance.float()
     if n_seeds < 1 or not densities:
         raise ConfigError(f"at least one density and one seed are needed, got {len(densities)} and {n_seeds}")
+    if weights.shape != (config.n_features,):
+        raise ConfigError(
+            f"importance must hold one weight for each of {config.n_features} features, got {list(weights.shape)}; "
+            "`train_grid` takes a row for each toy"
+        )
     density = torch.tensor(densities, dtype=torch.float64).repeat_interleave(n_seeds)
     return train_grid(config, density, weights.expand(len(density), -1), n_seeds=n_seeds, seed=seed)
 
@@ -217,13 +222,18 @@ def _held_out_loss(
 
 
 def _check_grid(config: ToyConfig, density: Tensor, importance: Tensor, n_seeds: int) -> None:
+    if density.ndim != 1 or not len(density) or n_seeds < 1:
+        raise ConfigError(
+            f"density [n_toys] of at least one toy and one seed were expected, got {list(density.shape)} and {n_seeds}"
+        )
     if not bool(((density > 0) & (density <= 1)).all()):
         raise ConfigError(f"a density is the probability that a feature is on, in (0, 1]; got {density.tolist()}")
     if importance.shape != (len(density), config.n_features):
         raise ConfigError(
             f"importance must hold one weight for each of {config.n_features} features, got {list(importance.shape)}"
         )
-    if not bool((importance >= 0).all()) or not bool((importance.sum(1) > 0).all()):
-        raise ConfigError("importances must be at least 0, and one of them above 0")
+    total = importance.sum(1)
+    if not bool((importance >= 0).all()) or not bool(((total > 0) & total.isfinite()).all()):
+        raise ConfigError("importances must be at least 0 and finite, and one of them above 0")
     if len(density) % n_seeds:
         raise ConfigError(f"{len(density)} toys do not come in runs of {n_seeds} seeds")

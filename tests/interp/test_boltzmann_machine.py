@@ -17,7 +17,7 @@ from interp.energy.boltzmann import (
     state_numbers,
 )
 from interp.energy.classical import recall
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NonFiniteError
 from interp.intervals import t_interval
 
 
@@ -165,3 +165,41 @@ def test_what_is_no_machine_is_refused():
             exact_gradient(machine, data)
     with pytest.raises(ConfigError, match="lr"):
         next(learn(machine, torch.ones(1, 3), lr=0))
+
+
+def test_a_machine_in_float32_is_summed_in_float64_and_stays_float32():
+    machine = random_machine(4, 0)
+    small = BoltzmannMachine(couplings=machine.couplings.float(), bias=machine.bias.float(), n_visible=4)
+    torch.testing.assert_close(small.exact(), machine.exact(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(small.moments().second, machine.moments().second, atol=1e-6, rtol=0)
+    *_, last = learn(small, planted_data(machine, 50, 0), steps=3)
+    assert last.machine.couplings.dtype == last.machine.bias.dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_couplings_and_biases_that_are_no_numbers_are_refused(value):
+    zero = torch.zeros(2, dtype=torch.float64)
+    with pytest.raises(NonFiniteError, match="couplings must be finite"):
+        BoltzmannMachine(couplings=torch.full((2, 2), value).double(), bias=zero, n_visible=2)
+    with pytest.raises(NonFiniteError, match="biases must be finite"):
+        BoltzmannMachine(couplings=torch.zeros(2, 2).double(), bias=zero + value, n_visible=2)
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        (lambda m, g: m.energy(torch.ones(2, 4)), r"\[n_states, 3\]"),
+        (lambda m, g: m.energy(torch.zeros(2, 3)), r"\+1 and -1"),
+        (lambda m, g: m.sweep(torch.ones(2, 4), 1, generator=g), r"\[n_states, 3\]"),
+        (lambda m, g: m.sweep(torch.ones(2, 3), -1, generator=g), "got -1 from 0 on"),
+        (lambda m, g: m.sweep(torch.ones(2, 3), 1, first=-2, generator=g), "got 1 from -2 on"),
+        (lambda m, g: m.sample(0, 1, generator=g), "one chain"),
+        (lambda m, g: contrastive_divergence(m, torch.ones(2, 3), n_sweeps=0, generator=g), "needs a sweep"),
+        (lambda m, g: next(learn(m, torch.ones(2, 3), lr=math.nan)), "lr above 0"),
+        (lambda m, g: new_machine(2, -1), "hidden"),
+        (lambda m, g: BoltzmannMachine(couplings=m.couplings, bias=torch.zeros(3), n_visible=3), "dtype"),
+    ],
+)
+def test_what_does_not_fit_the_machine_is_refused(ask, expected):
+    with pytest.raises(ConfigError, match=expected):
+        ask(new_machine(3), torch.Generator().manual_seed(0))

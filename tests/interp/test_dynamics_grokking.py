@@ -1,5 +1,7 @@
 """Modular addition: measures on logits whose frequencies are planted, training against a plain loop, and grokking."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ from interp.dynamics.modular import (
     train_modular,
     training_pairs,
 )
-from interp.errors import ConfigError
+from interp.errors import ConfigError, MismatchError, NonFiniteError
 
 SMALL = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))
 
@@ -118,10 +120,38 @@ def test_phases_need_a_gap():
 
 
 def test_a_modulus_that_is_no_prime_is_refused():
-    for wrong in ({"p": 36}, {"train_fraction": 1.0}, {"n_heads": 5}, {"epochs": 0}):
+    nan = float("nan")
+    for wrong in (
+        *({"p": 36}, {"p": 7.5}, {"train_fraction": 1.0}, {"p": 5, "train_fraction": 0.99}, {"n_heads": 5}),
+        *({"n_heads": 0}, {"epochs": 0}, {"lr": nan}, {"weight_decay": nan}),
+    ):
         with pytest.raises(ConfigError):
             ModularConfig(**wrong)
     assert int(answers(ModularConfig(p=5, seeds=(0,)), None, 1)[0, 24]) == 3
+
+
+def test_weights_without_any_power_have_no_share_in_any_frequency():
+    nothing = {name: 0 * value for name, value in initial_parameters(SMALL).items()}
+    for share in shares(nothing, SMALL):
+        assert torch.equal(share, torch.zeros(2, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "expected"),
+    [
+        (lambda p: shares({name: value * torch.nan for name, value in p.items()}, SMALL), NonFiniteError, "W_E"),
+        (lambda p: shares(p, replace(SMALL, p=13)), MismatchError, "trained with"),
+        (lambda p: shares(p, replace(SMALL, seeds=(0, 1, 2))), MismatchError, "trained with"),
+        (lambda p: measure_progress(p, SMALL, [[1]]), ConfigError, "each of 2 seeds"),
+        (lambda p: measure_progress(p, SMALL, [[0], [1]]), ConfigError, "from 1 to 5"),
+        (lambda p: measure_progress(p, SMALL, [[1], [6]]), ConfigError, "from 1 to 5"),
+        (lambda p: describe_grokking([], SMALL), ConfigError, "at least one snapshot"),
+        (lambda p: find_phases(np.arange(3), np.zeros(2), np.zeros(3)), ConfigError, "one value for each step"),
+    ],
+)
+def test_what_has_no_frequencies_or_phases_is_refused(ask, error, expected):
+    with pytest.raises(error, match=expected):
+        ask(initial_parameters(SMALL))
 
 
 @pytest.mark.slow
@@ -151,3 +181,14 @@ def test_without_weight_decay_it_memorises_and_stays_there():
         assert phases.memorised is not None
         assert phases.generalising is None
         assert not phases.grokked
+
+
+def test_training_ends_some_epochs_after_every_seed_has_generalised(monkeypatch):
+    from interp.dynamics import modular
+
+    monkeypatch.setattr(modular, "LEARNED", 0.02)  # soon reached by chance
+    config = replace(SMALL, epochs=400, log_every=2, settle=6)
+    epochs = [snapshot.epoch for snapshot in train_modular(config)]
+    assert epochs[-1] < 400
+    assert epochs == list(range(0, epochs[-1] + 1, 2))
+    assert [s.epoch for s in train_modular(replace(config, epochs=8, settle=None))] == [0, 2, 4, 6, 8]

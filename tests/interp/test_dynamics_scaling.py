@@ -97,6 +97,14 @@ def test_what_cannot_be_fitted_is_refused_with_what_is_missing():
         )
     with pytest.raises(ConfigError, match="same numbers of tokens"):
         fit_language_scaling([*runs, LanguageRun(n_params=5, seed=0, tokens=TOKENS[1:], losses=runs[0].losses[1:])])
+    with pytest.raises(ConfigError, match=r"4 sizes have 24 orders.*more sizes or seeds"):
+        fit_language_scaling(runs[:8:2])
+    with pytest.raises(ConfigError, match="99 or more"):
+        fit_language_scaling(runs, n_permutations=50)
+    with pytest.raises(ConfigError, match="bootstrap"):
+        fit_language_scaling(runs, n_bootstrap=0)
+    with pytest.raises(ConfigError, match="at least 1, got 1000 and 0"):
+        fit_language_scaling([LanguageRun(n_params=1000, seed=0, tokens=(0, *TOKENS[1:]), losses=runs[0].losses)])
     with pytest.raises(NonFiniteError, match="no number above 0"):
         fit_language_scaling([*runs, LanguageRun(n_params=5, seed=0, tokens=TOKENS, losses=(math.nan,) * 5)])
     with pytest.raises(ConfigError, match="at least 4 sizes"):
@@ -154,5 +162,5 @@ def test_real_prose_has_a_law_and_models_that_do_not_learn_have_none():
     assert found.predicts
     assert found.left_out is not None
     assert abs(found.left_out.error) < 0.05
-    untrained = ScalingRecipe(widths=(8, 16, 24, 32), tokens=100_000, n_checkpoints=4, lr=1e-12)
+    untrained = ScalingRecipe(widths=(8, 16, 24, 32), tokens=140_000, n_checkpoints=4, lr=1e-12)
     assert fit_language_scaling(list(train_language_models(corpus, untrained)), n_bootstrap=5).law is None

@@ -60,5 +60,16 @@ def test_what_is_no_curve_is_refused():
         find_transition(STEPS[::-1], STEPS)
     with pytest.raises(NonFiniteError, match="step 50"):
         find_transition(STEPS, np.where(STEPS == 50, np.nan, 1.0))
+    for value in (np.nan, np.inf):
+        with pytest.raises(NonFiniteError, match=f"step {value:g}"):
+            find_transition(np.append(STEPS[:-1], value), logistic(700, 20))
+    for ask in (find_transition, lambda steps, values: first_at(steps, values, 0.5)):
+        for values in (STEPS[:-1], np.stack([STEPS, STEPS], 1), 1.0):
+            with pytest.raises(ConfigError, match="one value for each step"):
+                ask(STEPS, values)
+    with pytest.raises(ConfigError, match="least nan"):
+        find_transition(STEPS, STEPS, least=np.nan)
+    with pytest.raises(NonFiniteError):
+        first_at(STEPS, STEPS * np.nan, 1)
     assert first_at(STEPS, STEPS, 100) == 100
     assert first_at(STEPS, STEPS, 1e9) is None

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -126,12 +127,22 @@ def test_a_sweep_is_saved_with_its_gauge_and_gives_rows(tmp_path):
     assert found.to_records()[2]["entropy"] == pytest.approx(float(found.entropy[:, 2].mean()))
 
 
+def test_arrays_are_swept_as_tensors_are():
+    for ask in (sweep_temperatures, random_energy_null):
+        array, tensor = ask(random_logits().numpy(), np.array(HEAT)), ask(random_logits(), HEAT)
+        assert torch.equal(array.free_energy, tensor.free_energy)
+
+
 def test_what_has_no_temperature_is_refused():
-    for heat in ([], [0.0, 1.0], [1.0, 0.5], [-1.0]):
+    for heat in ([], [0.0, 1.0], [1.0, 0.5], [-1.0], [math.nan], [1.0, math.nan], [1.0, math.inf], [2, 0], [1e-200]):
         with pytest.raises(ConfigError, match="temperatures"):
             sweep_temperatures(random_logits(), heat)
-    with pytest.raises(ConfigError, match="two tokens"):
-        sweep_temperatures(torch.zeros(3, 1), [1.0])
+    for ask in (sweep_temperatures, random_energy_null):
+        for logits in (torch.zeros(3, 1), torch.zeros(3, 0), torch.zeros(0, 3), torch.tensor(1.0)):
+            with pytest.raises(ConfigError, match="two tokens"):
+                ask(logits, [1.0])
+    with pytest.raises(UnknownNameError, match="gauge"):
+        energy_levels(random_logits(), "zero")
     with pytest.raises(NonFiniteError, match="forbidden"):
         sweep_temperatures(torch.tensor([0.0, -math.inf]), [1.0])
     with pytest.raises(UnknownNameError, match="gauge"):

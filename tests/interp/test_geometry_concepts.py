@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.geometry.clusters import cluster_tests, silhouettes
 from interp.geometry.directions import concept_directions
 from interp.geometry.erasure import erasure, fit_eraser, one_hot
@@ -180,6 +181,62 @@ def test_few_documents_and_wrong_shapes_say_so():
         probe_layers({"a": x}, np.arange(30) % 2, np.arange(30) % 3, key=np.arange(30))
 
 
+ROWS = {"a": np.random.default_rng(0).standard_normal((60, 8))}
+LABELS, DOCUMENTS, KEYS = np.arange(60) % 2, np.arange(60) // 6, np.arange(60) % 7
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"key": np.zeros(60)}, ConfigError, "two keys"),
+        ({"labels": LABELS[:, None]}, ConfigError, "one label for each of the 60 rows.*flat"),
+        ({"labels": np.where(np.arange(60) == 3, np.nan, LABELS)}, NonFiniteError, "label.*row 3"),
+        ({"labels": [None, *LABELS[1:]]}, ConfigError, "one kind"),
+        ({"key": KEYS[:5]}, ConfigError, "one key"),
+        ({"document": DOCUMENTS[:5]}, ConfigError, "one document"),
+        ({"layers": ROWS | {"b": ROWS["a"][:50]}}, ConfigError, "of b must be 60 rows"),
+        ({"layers": {"a": ROWS["a"][:50]}}, ConfigError, "50 rows"),
+        ({"layers": {}}, ConfigError, "one place or more"),
+    ],
+)
+def test_columns_of_a_probe_that_do_not_fit_are_refused(changed, error, message):
+    given = {"layers": ROWS, "labels": LABELS, "document": DOCUMENTS, "key": KEYS} | changed
+    with pytest.raises(error, match=message):
+        probe_layers(**given)
+
+
+def test_classes_may_be_text_or_fractions():
+    [plain] = probe_layers(ROWS, LABELS, DOCUMENTS, key=KEYS)
+    for names in (np.array(["no", "yes"]), np.array(["no", "yes"], dtype=object), np.array([0.5, 1.5])):
+        assert probe_layers(ROWS, names[LABELS], DOCUMENTS, key=KEYS) == [plain]
+
+
+HELD = np.arange(60) % 3 == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "labels", "heldout", "error", "message"),
+    [
+        (np.ones((60, 8)), LABELS, HELD, ConfigError, "same point"),
+        (ROWS["a"], LABELS[:5], HELD, ConfigError, "one label for each of the 60 rows"),
+        (ROWS["a"], LABELS, HELD[:5], ConfigError, "one held-out mark for each of the 60 rows"),
+        (ROWS["a"], LABELS, np.arange(60), ConfigError, "true or false"),
+        (ROWS["a"], LABELS, np.full(60, np.nan), NonFiniteError, "held-out mark"),
+    ],
+)
+def test_an_erasure_whose_parts_do_not_fit_is_refused(x, labels, heldout, error, message):
+    with pytest.raises(error, match=message):
+        erasure(x, labels, heldout)
+
+
+def test_an_eraser_takes_rows_of_its_own_width():
+    eraser = fit_eraser(ROWS["a"], LABELS)
+    with pytest.raises(MismatchError, match="8 coordinates, got 7"):
+        eraser(ROWS["a"][:, :7])
+    with pytest.raises(MismatchError, match="8 coordinates"):
+        eraser.hook()(torch.ones(1, 2, 7))
+
+
 def planted_words(seed=0, n_pairs=6, d=40):
     """Pairs that differ by one offset, each with spelling variants nearby, among unrelated words, all off-centre."""
     rng = np.random.default_rng(seed)
@@ -255,3 +312,48 @@ def test_silhouettes_are_those_of_scikit_learn():
     ours = silhouettes(distances[None], labels)[0]
     theirs = silhouette_samples(x, labels)
     assert np.allclose(ours, [theirs[labels == i].mean() for i in range(3)])
+
+
+def test_clusters_with_nan_or_other_layers_are_refused():
+    x = np.random.default_rng(0).standard_normal((5, 8))
+    bad = x.copy()
+    bad[2, 3] = np.nan
+    with pytest.raises(NonFiniteError, match="'b'"):
+        cluster_tests({"a": [x], "b": [bad]})
+    for lists in ({"a": [x], "b": [x, x]}, {"a": [x, x[:4]], "b": [x, x]}):
+        with pytest.raises(ConfigError, match="same words"):
+            cluster_tests(lists)
+    with pytest.raises(MismatchError, match="coordinates"):
+        cluster_tests({"a": [x], "b": [x[:, :7]]})
+    with pytest.raises(ConfigError, match="n_deals"):
+        cluster_tests({"a": [x], "b": [x]}, n_deals=0)
+
+
+def test_a_column_that_is_the_label_is_a_direction_although_shuffled_labels_may_leave_none():
+    yes = np.tile([0, 1], 12)
+    found = concept_directions(yes[:, None].astype(float), yes, np.arange(24) >= 12)
+    assert all(each.accuracy == 1.0 for each in found.found)
+    assert all(each.shuffled < 0.9 for each in found.found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_where_the_pairing_does_not_matter_shuffled_pairs_do_as_well(seed):
+    """Two kinds of words, each with a mean of its own: `b - a` leads from kind to kind whichever pair it is of."""
+    rng = np.random.default_rng(seed)
+    kinds, own = 10 * np.linalg.qr(rng.standard_normal((50, 2)))[0].T, 0.25 * rng.standard_normal((8, 50))
+    vectors = np.concatenate([kinds[0] + own, kinds[1] + own, rng.standard_normal((500, 50))])
+    names = [*(f"a{i}" for i in range(8)), *(f"b{i}" for i in range(8)), *(f"x{i}" for i in range(500))]
+    words = WordVectors(names, vectors, centre=False)
+    found = words.relation([(f"a{i}", f"b{i}") for i in range(8)], n_shuffles=20, seed=seed)
+    assert found.accuracy == 1.0
+    assert found.shuffled > 0.9
+    with pytest.raises(ConfigError, match="n_shuffles"):
+        words.relation([(f"a{i}", f"b{i}") for i in range(8)], n_shuffles=0)
+
+
+def test_where_all_words_are_variants_there_is_nothing_near():
+    words = WordVectors(["it", " It", "IT"], np.eye(3))
+    with pytest.raises(ConfigError, match="variants"):
+        words.nearest("it")
+    with pytest.raises(ConfigError, match="variants"):
+        words.analogy("it", " It", "IT")

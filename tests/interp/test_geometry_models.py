@@ -7,14 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from interp.errors import ConfigError, UnknownNameError
-from interp.geometry.concepts import CONCEPTS, Concept, find_concepts, own_concept
+from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
+from interp.geometry.concepts import CONCEPTS, Concept, find_concepts, own_concept, with_word
 from interp.geometry.planes import fit_plane
 from interp.geometry.report import measure_concepts, save_geometry
 from interp.geometry.rotation import layer_after, rotate_words, turning_sense
 from interp.geometry.shapes import find_shapes
 from interp.geometry.steering import sweep_strengths
-from interp.geometry.words import read_words
+from interp.geometry.words import WordActivations, read_words
 from interp.models.adapter import run_with_cache
 from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace
@@ -119,6 +119,57 @@ def test_lists_that_cannot_be_turned_say_why(on_a_circle):
         rotate_words(model, words, plane, PLACE, prompts=["x {word}"])
 
 
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"n_random": 0}, ConfigError, "n_random must be"),
+        ({"batch_size": 0}, ConfigError, "batch_size must be"),
+        ({"prompts": ["x"]}, ConfigError, r"names \{word\} once"),
+        ({"prompts": ["x {word} " + "y" * 300 + " "]}, PromptError, "shorten"),
+        ({"hook_point": "blocks.99.hook_resid_post"}, UnknownNameError, "the model has 2 layers"),
+        ({"hook_point": "blocks.1.hook_resid_pre"}, UnknownNameError, "read_words"),
+        ({"plane": fit_plane(np.eye(5))}, MismatchError, "5 coordinates, got 24"),
+    ],
+)
+def test_what_cannot_be_turned_as_asked_is_refused(on_a_circle, changed, error, message):
+    model, acts = on_a_circle
+    given = {"plane": fit_plane(acts.points(PLACE, half=0)), "hook_point": PLACE} | changed
+    with pytest.raises(error, match=message):
+        rotate_words(model, acts, **given)
+
+
+def test_words_of_another_model_are_refused(on_a_circle, tiny_model):
+    acts = read_words(tiny_model, NOTES, sentences=SENTENCES)
+    with pytest.raises(MismatchError, match="same model"):
+        rotate_words(on_a_circle[0], acts, fit_plane(acts.points(PLACE, half=0)), PLACE)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"sentences": ["y" * 300 + " {word}", *SENTENCES]}, PromptError, "shorten"),
+        ({"sentences": ["{word} and {word}", *SENTENCES]}, ConfigError, r"names \{word\} once"),
+        ({"hook_points": ["blocks.99.hook_resid_post"]}, UnknownNameError, "the model has 2 layers"),
+        ({"hook_points": ["blocks.0.attn.hook_pattern"]}, ConfigError, "one position"),
+        ({"batch_size": 0}, ConfigError, "batch_size must be"),
+    ],
+)
+def test_what_cannot_be_read_as_asked_is_refused(on_a_circle, changed, error, message):
+    with pytest.raises(error, match=message):
+        read_words(on_a_circle[0], NOTES, **({"sentences": SENTENCES} | changed))
+
+
+def test_other_braces_are_text_and_halves_are_two(on_a_circle):
+    model, acts = on_a_circle
+    assert with_word("{0} {x} {{word}", "A") == "{0} {x} {A"
+    read = read_words(model, NOTES, sentences=[*SENTENCES, "{} {x} {word}"])
+    assert read.values[PLACE].shape == (5, 7, 24)
+    plane = fit_plane(acts.points(PLACE, half=0))
+    assert rotate_words(model, acts, plane, "blocks.0.hook_out", prompts=["{x} {word} "], n_random=1).baseline == 1
+    with pytest.raises(ConfigError, match="half is 0"):
+        acts.points(PLACE, half=2)
+
+
 def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_ones_do_not(on_a_circle):
     model, _ = on_a_circle
     direction = np.zeros(24)
@@ -147,6 +198,56 @@ def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_on
         sweep_strengths(model, PLACE, direction * 0, unit=1, prompts=["x"], targets=[1], text=["y z"])
 
 
+SWEEP = {
+    "direction": np.eye(24)[8],
+    "unit": 0.2,
+    "prompts": ["x ", "say C"],
+    "targets": [ord("B")],
+    "text": ["some words here", "and others"],
+    "n_random": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"direction": np.full(24, np.nan)}, NonFiniteError, "24 NaN"),
+        ({"direction": np.ones(1)}, MismatchError, r"\[24\] numbers at every position, the direction is \[1\]"),
+        ({"direction": np.ones((24, 1))}, MismatchError, "24, 1"),
+        ({"hook_point": "blocks.9.hook_resid_post"}, UnknownNameError, "2 layers"),
+        ({"unit": np.nan}, NonFiniteError, "finite"),
+        ({"unit": 0}, ConfigError, "unit above 0"),
+        ({"strengths": [0.1, np.nan]}, NonFiniteError, "finite"),
+        ({"strengths": []}, ConfigError, "list of strengths"),
+        ({"targets": [-1]}, ConfigError, "token ids from 0"),
+        ({"targets": [99999]}, ConfigError, "token ids from 0"),
+        ({"targets": []}, ConfigError, "token ids from 0"),
+        ({"targets": [66.5]}, ConfigError, "token ids from 0"),
+        ({"n_random": 0}, ConfigError, "n_random must be"),
+        ({"prompts": "x"}, ConfigError, "list of prompts"),
+        ({"text": []}, ConfigError, "list of prompts"),
+        ({"text": ["a"]}, PromptError, "two tokens"),
+    ],
+)
+def test_a_sweep_that_cannot_be_done_is_refused(on_a_circle, changed, error, message):
+    with pytest.raises(error, match=message):
+        sweep_strengths(on_a_circle[0], **({"hook_point": PLACE} | SWEEP | changed))
+
+
+def test_a_target_named_twice_counts_once_and_settings_may_be_arrays(on_a_circle):
+    once = sweep_strengths(on_a_circle[0], PLACE, **SWEEP, strengths=(0.0, 1.0))
+    arrays = {"targets": np.array([66, 66]), "direction": torch.eye(24)[8]}
+    again = sweep_strengths(on_a_circle[0], PLACE, **(SWEEP | arrays), strengths=np.array([0.0, 1.0]))
+    assert again.baseline == once.baseline
+    assert np.array_equal(again.effect, once.effect)
+
+
+def test_pushes_against_the_direction_only_are_not_called_harmful(on_a_circle):
+    found = sweep_strengths(on_a_circle[0], PLACE, **SWEEP, strengths=(-1.0, 0.0))
+    assert found.best is None
+    assert "no strength is above 0" in str(found)
+
+
 def test_words_that_a_model_does_not_tell_apart_have_no_shape(on_a_circle):
     animals = own_concept("animals", ["cat", "dog", "cow", "pig"], cyclic=False)
     acts = read_words(on_a_circle[0], animals, sentences=SENTENCES)
@@ -161,7 +262,18 @@ def test_bad_lists_are_refused():
         own_concept("twice", ["a", "b", "a"], cyclic=False)
     with pytest.raises(ConfigError, match="three"):
         own_concept("short", ["a", "b"], cyclic=False)
+    with pytest.raises(ConfigError, match="once"):
+        Concept(name="mute", words=("a", "b", "c"), cyclic=True, successors=("what comes next?",))
     assert len(find_concepts([])) == len(CONCEPTS) == 7
+
+
+@pytest.mark.parametrize(
+    ("concepts", "n_random", "message"),
+    [([], 2, "no lists"), ([NOTES], 0, "n_random"), ([NOTES, NOTES], 2, "same name")],
+)
+def test_a_report_needs_lists_and_a_null(on_a_circle, concepts, n_random, message):
+    with pytest.raises(ConfigError, match=message):
+        measure_concepts(on_a_circle[0], concepts, sentences=SENTENCES, n_random=n_random)
 
 
 def test_the_folder_holds_what_was_measured_and_why_the_rest_is_missing(on_a_circle, workspace_folder):
@@ -209,3 +321,33 @@ def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
         name: read_words(twin, CONCEPTS[name], hook_points=places[1:3]) for name in ("weekdays", "colours", "months")
     }
     assert {shape.verdict for shape in find_shapes(blank).values()} == {"nothing"}
+
+
+def invented(name, values, *, cyclic=True):
+    """Words of `values [n_sentences, n_words, d]` by hook point, as a model would have been read."""
+    n = next(iter(values.values())).shape[1]
+    concept = Concept(name=name, words=tuple(f"{name}{i}" for i in range(n)), cyclic=cyclic)
+    return WordActivations(
+        concept=concept, sentences=SENTENCES, hook_points=tuple(values), values=values, n_tokens=(1,) * n,
+        last_tokens=tuple(range(n)), prefix=None,
+    )  # fmt: skip
+
+
+def test_nan_at_a_place_that_is_not_chosen_is_no_discovery():
+    rng = np.random.default_rng(0)
+    values = {f"blocks.{i}.hook_resid_post": rng.standard_normal((4, 7, 8)).astype(np.float32) for i in range(2)}
+    values["blocks.0.hook_resid_post"][1, 3] = np.nan
+    with pytest.raises(NonFiniteError, match=r"blocks\.0"):
+        find_shapes({"noise": invented("noise", values)}, n_draws=500)
+
+
+def test_of_many_lists_that_lie_together_each_is_a_cluster():
+    rng = np.random.default_rng(1)
+    centres = 20 * np.linalg.qr(rng.standard_normal((32, 16)))[0].T
+    lists = {}
+    for i in range(14):
+        points = centres[i] + 0.5 * rng.standard_normal((1, 7, 32)) + 0.01 * rng.standard_normal((4, 7, 32))
+        lists[f"list{i}"] = invented(f"list{i}", {PLACE: points.astype(np.float32)}, cyclic=False)
+    found = find_shapes(lists, n_draws=500)
+    assert all(shape.cluster is not None and shape.cluster.p <= 0.05 / 28 for shape in found.values())
+    assert [shape.verdict for shape in found.values()].count("cluster") >= 12

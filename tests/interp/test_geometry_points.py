@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.errors import ConfigError, NonFiniteError
+from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.dimension import intrinsic_dimension, maximum_likelihood, two_nn
 from interp.geometry.similarity import cka, hsic, procrustes, rsa
 from interp.geometry.spectrum import mean_cosine, participation_ratio, spectrum
@@ -79,6 +79,27 @@ def test_degenerate_points_are_refused_with_the_reason():
         spectrum(np.ones(4))
 
 
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ([["a", "b"], ["c", "d"]], "real numbers"),
+        (np.ones((5, 2)) * 1j, "real numbers"),
+        (np.array([[1, "x"], [2, 3]], dtype=object), "real numbers"),
+        ([[1.0, 2.0], [3.0]], "one length"),
+        (None, r"\[n, d\]|real numbers"),
+    ],
+)
+def test_what_is_no_table_of_numbers_is_refused_everywhere(points, message):
+    for measure in (spectrum, intrinsic_dimension, lambda x: cka(x, x)):
+        with pytest.raises(ConfigError, match=message):
+            measure(points)
+
+
+def test_tensors_that_are_trained_and_narrow_floats_are_points():
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16, requires_grad=True)
+    assert spectrum(x).participation_ratio == spectrum(x.detach().float()).participation_ratio
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_eight_dimensions_inside_576_are_found_by_two_estimators(seed):
     points = gaussian(2000, 8, seed, ambient=576) @ rotation(576, seed)[:, :64]  # any 64 coordinates hold them all
@@ -114,6 +135,49 @@ def test_repeated_points_are_left_out_and_counted():
     assert found.n_repeated == 50
     with pytest.raises(ConfigError, match="different points"):
         intrinsic_dimension(np.repeat(gaussian(4, 3, 0), 10, axis=0))
+
+
+def test_near_copies_are_left_out_and_counted():
+    points = gaussian(200, 3, 0)
+    found = intrinsic_dimension(np.concatenate([points, points + 1e-9, points[:20] - 1e-9]))
+    assert (found.n, found.n_near) == (200, 220)
+    assert "220 near-copies" in str(found)
+    alone = intrinsic_dimension(points)
+    assert (alone.n_near, alone.note) == (0, "")
+    assert [each.dimension for each in found.estimates[:2]] == pytest.approx([3, 3], abs=0.5)
+    pairs = intrinsic_dimension(np.concatenate([points, points + 1e-4]))
+    assert "TwoNN lies below 1" in pairs.note, "too far apart for copies, but in close groups"
+
+
+@pytest.mark.parametrize(
+    ("points", "missing"),
+    [
+        (np.eye(60), {"TwoNN", "MLE"}),
+        (np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2), {"TwoNN"}),
+    ],
+)
+def test_where_distances_tie_an_estimator_is_left_out_with_the_reason(points, missing):
+    found = intrinsic_dimension(points)
+    assert {each.estimator for each in found.estimates} == {"TwoNN", "MLE", "local PCA"} - missing
+    assert all(np.isfinite([each.dimension, each.low, each.high, each.gaussian]).all() for each in found.estimates)
+    assert all(f"{name} is left out" in str(found) for name in missing)
+    with pytest.raises(UnknownNameError, match="equally far"):
+        found["TwoNN"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k_mle": 1}, "k_mle must be"),
+        ({"k_pca": 0}, "k_pca must be"),
+        ({"max_points": 10}, "max_points must be .* at least 22, got 10"),
+        ({"max_points": 30, "k_mle": 40}, "at least 42"),
+        ({"k_mle": 2.5}, "whole number"),
+    ],
+)
+def test_settings_that_look_at_too_few_points_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        intrinsic_dimension(gaussian(100, 3, 0), **settings)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -159,6 +223,28 @@ def test_batched_cka_goes_to_that_of_all_rows():
 def test_one_batch_is_not_enough_for_an_error():
     with pytest.raises(ConfigError, match="two are needed"):
         batched_cka([[torch.randn(8, 2), torch.randn(8, 2)]], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("batches", "names", "message"),
+    [
+        ([[torch.ones(8, 2)] * 2] * 2, ["a"], "one tensor for each"),
+        ([[]] * 2, [], "one tensor for each"),
+        ([[torch.ones(8, 2), torch.ones(7, 2)]] * 2, ["a", "b"], "same m items"),
+        ([[torch.ones(8), torch.ones(8)]] * 2, ["a", "b"], r"\[m, d\]"),
+        ([[torch.ones(8, 2)], [torch.ones(9, 2)]], ["a"], "one size"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(batches, names, message):
+    with pytest.raises(ConfigError, match=message):
+        batched_cka(batches, names)
+
+
+def test_one_place_is_like_itself():
+    generator = torch.Generator().manual_seed(0)
+    found = batched_cka([[torch.randn(16, 3, generator=generator)] for _ in range(4)], ["a"])
+    assert found.cka == pytest.approx(1)
+    assert "give another place" in str(found)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -226,3 +312,24 @@ def test_findings_print_and_become_json(tmp_path):
     assert len(read["eigenvalues"]) == 4
     assert read["seed"] == 0
     assert "participation ratio" in str(found)
+
+
+def test_far_clouds_have_a_small_p_and_alike_ones_any_p():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 4))
+    assert compare_clouds(x, x + 100, n_splits=2).p == pytest.approx(0.01)
+    alike = [compare_clouds(*rng.standard_normal((2, 40, 4)), n_splits=2, n_relabelled=39, seed=i).p for i in range(40)]
+    assert min(alike) < 0.25 < 0.75 < max(alike)
+    assert sum(p <= 0.05 for p in alike) <= 6
+
+
+@pytest.mark.parametrize("settings", [{"n_splits": 0}, {"n_relabelled": 5}, {"max_points": 3}])
+def test_clouds_are_not_compared_with_nothing(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        compare_clouds(np.eye(8), np.eye(8), **settings)
+
+
+def test_a_barycentre_needs_shares_and_points():
+    for how, message in (({"weights": [np.nan, 1]}, "sum to 1"), ({"n": 0}, "at least 1")):
+        with pytest.raises(ConfigError, match=message):
+            barycentre([np.eye(4), np.eye(4)], **how)

@@ -102,6 +102,22 @@ def test_what_cannot_be_measured_is_refused(tiny_model):
         list(queries_and_keys(_Fused(tiny_model), random_prompts(1)))
 
 
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda tokens: tokens + 45, "from 0 to 49"),
+        (lambda tokens: tokens - 50, "from 0 to 49"),
+        (lambda tokens: tokens.float(), "int64"),
+        (lambda tokens: tokens.numpy(), "ndarray"),
+        (lambda tokens: tokens[0], "two prompts"),
+        (lambda tokens: tokens[:, :1], "needs 2 tokens"),
+    ],
+)
+def test_prompts_that_the_model_cannot_read_are_refused(change, expected):
+    with pytest.raises(PromptError, match=expected):
+        measure_retrieval(tiny("native-ln"), change(random_prompts()), twin=tiny("native-ln"))
+
+
 class _Fused:
     """A model whose attention kernel keeps its pattern to itself."""
 

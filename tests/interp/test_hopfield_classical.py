@@ -19,7 +19,7 @@ from interp.energy.classical import (
     spin_energy,
 )
 from interp.energy.hopfield import retrieve
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NonFiniteError
 
 
 def random_patterns(n_patterns, n, seed=0):
@@ -131,3 +131,40 @@ def test_what_stores_nothing_is_refused():
     for dims, wrong in (((10,), 0.2), ((10, 20), 0.0), ((10, 20), 0.5), ((2, 3), 0.2)):
         with pytest.raises(ConfigError, match="wrong spin"):
             compare_capacity(dims, wrong=wrong)
+
+
+@pytest.mark.parametrize("scale", [2.0**-24, 2.0**24])
+def test_recall_does_not_depend_on_the_units_of_the_couplings(scale):
+    patterns = random_patterns(10, 100).float()
+    couplings, starts = hebb(patterns), torch.cat([-patterns[:, :30], patterns[:, 30:]], 1)
+    final, turns = recall(couplings, starts)
+    other, other_turns = recall(couplings * scale, starts)
+    assert turns.min() >= 19
+    assert torch.equal(final, other)
+    assert torch.equal(turns, other_turns)
+    assert torch.equal(recall(couplings, starts.long())[0], final), "spins may be whole numbers"
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "expected"),
+    [
+        (lambda J, s: recall(J * math.nan, s), NonFiniteError, "couplings must be finite"),
+        (lambda J, s: recall(J.triu(), s), ConfigError, "symmetric"),
+        (lambda J, s: recall(J - torch.eye(20), s), ConfigError, "diagonal"),
+        (lambda J, s: recall(J[:, :5], s), ConfigError, "symmetric"),
+        (lambda J, s: recall(J, s[:, :5]), ConfigError, r"\[n_states, 20\]"),
+        (lambda J, s: recall(J, s[0]), ConfigError, r"\[n_states, 20\]"),
+        (lambda J, s: recall(J, 0 * s), ConfigError, r"\+1 and -1"),
+        (lambda J, s: recall(J, math.nan * s), ConfigError, r"\+1 and -1"),
+        (lambda J, s: spin_energy(J, s[:, :5]), ConfigError, r"\[n_states, 20\]"),
+        (lambda J, s: measure_capacity(100, (0.05, 0.1), n_starts=0), ConfigError, "0 starts"),
+        (lambda J, s: measure_capacity(100, (math.nan,)), ConfigError, "rising loads"),
+        (lambda J, s: measure_capacity(100, (0.1, math.inf)), ConfigError, "rising loads"),
+        (lambda J, s: compare_capacity((10, 15), n_starts=0), ConfigError, "0 starts"),
+        (lambda J, s: least_slope(0.0), ConfigError, "share of wrong spins"),
+    ],
+)
+def test_what_no_network_can_recall_is_refused(ask, error, expected):
+    patterns = random_patterns(3, 20)
+    with pytest.raises(error, match=expected):
+        ask(hebb(patterns), patterns)

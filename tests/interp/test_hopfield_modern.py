@@ -142,3 +142,29 @@ def test_what_is_no_memory_is_refused():
     with pytest.raises(ConfigError, match="at least 2"):
         classify(1, 1)
     assert separation(patterns[:1]).tolist() == [math.inf]
+
+
+@pytest.mark.parametrize(
+    "visible",
+    [torch.ones(3, 5), torch.ones(2, 5).long(), torch.ones(3, 5).bool(), torch.ones(5).bool()],
+)
+def test_a_mask_that_is_no_yes_or_no_for_each_state_and_pattern_is_refused(visible):
+    with pytest.raises(ConfigError, match=r"bool \[2, 5\] was expected"):
+        retrieve(*random_memory(5, 3, 2, 1.0, 0), 1.0, visible=visible)
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        (lambda p, s: settle(p, s[:0], 1.0), "one of each at least"),
+        (lambda p, s: retrieve(p.expand(3, 5, 3), s.expand(2, 2, 3), 1.0), "axes in front"),
+        (lambda p, s: settle(p, s, 1.0, max_steps=0), "max_steps 0"),
+        (lambda p, s: settle(p, s, 1.0, tolerance=math.nan), "tolerance nan"),
+        (lambda p, s: separation(p[0]), r"patterns \[n, d\]"),
+        (lambda p, s: separation(p[:0]), "one of each at least"),
+        (lambda p, s: classify(1, math.nan), "at least 2"),
+    ],
+)
+def test_states_and_settings_that_lead_nowhere_are_refused(ask, expected):
+    with pytest.raises(ConfigError, match=expected):
+        ask(*random_memory(5, 3, 2, 1.0, 0))

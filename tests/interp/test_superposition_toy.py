@@ -13,6 +13,7 @@ from interp.superposition.toy import (
     constant_loss,
     draw_features,
     loss_and_gradients,
+    train_grid,
     train_toys,
 )
 
@@ -130,6 +131,16 @@ def test_what_cannot_be_trained_is_refused(toys):
         train_toys(QUICK, importance=torch.zeros(5))
     with pytest.raises(ConfigError, match="n_features"):
         ToyConfig(n_features=0)
+    for setting in ({"n_features": torch.nan}, {"lr": torch.nan}, {"lr": torch.inf}, {"lr": 0.0}):
+        with pytest.raises(ConfigError, match=f"{next(iter(setting))} must be"):
+            ToyConfig(**setting)
+    with pytest.raises(ConfigError, match="a row for each toy"):
+        train_toys(QUICK, importance=torch.ones(2, 5))
+    for n_toys, n_seeds in ((1, 0), (1, -1), (0, 1)):
+        with pytest.raises(ConfigError, match="one toy and one seed"):
+            train_grid(QUICK, torch.full((n_toys,), 0.1), torch.ones(n_toys, 5), n_seeds=n_seeds)
+    with pytest.raises(ConfigError, match="finite"):
+        train_grid(QUICK, torch.tensor([0.1]), torch.full((1, 5), torch.inf), n_seeds=1)
     with pytest.raises(UnknownNameError):
         ToyConfig(activation="gelu")
     with pytest.raises(ConfigError, match=r"there are 0.05, 0.2"):

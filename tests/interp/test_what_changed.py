@@ -27,7 +27,7 @@ from interp.difference.report import what_changed
 from interp.difference.representations import representation_changes, stream
 from interp.difference.transplant import log_prob_of, log_prob_of_answers, transplants
 from interp.difference.weights import directions_for, participation, relative_change, weight_changes
-from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.geometry.similarity import cka
 from interp.models.small import SmallConfig, build_small
 
@@ -403,6 +403,48 @@ def test_too_little_to_say_anything_is_refused():
         log_prob_of_answers(TEXTS["keys"], torch.zeros(3, dtype=torch.long))
     with pytest.raises(ConfigError, match="a text is needed"):
         what_changed(base, base, {})
+
+
+def one_more_each_time():
+    """A behaviour whose prompts are not fixed."""
+    n_prompts = iter(range(8, 99))
+    return lambda model: np.zeros(next(n_prompts))
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        (lambda base, t: representation_changes(base, base, t.float()), "int64"),
+        (lambda base, t: representation_changes(base, base, t - 9), "hold -"),
+        (lambda base, t: representation_changes(base, base, t, batch_size=0), "batch_size 0"),
+        (lambda base, t: representation_changes(base, base, t, skip=-3), "skip -3"),
+        (lambda base, t: transplants(base, base, log_prob_of(t + 30)), "40 tokens"),
+        (lambda base, t: transplants(base, base, log_prob_of(t.float())), "int64"),
+        (lambda base, t: transplants(base, base, log_prob_of_answers(t, t[:, 0] + 40)), "40 tokens"),
+        (lambda base, t: transplants(base, base, log_prob_of_answers(t, t[:, 0].float())), "int64"),
+        (lambda base, t: transplants(base, base, lambda model: [0.0] * 8), "got list"),
+        (lambda base, t: transplants(base, base, lambda model: np.full(8, "a")), "real number"),
+        (lambda base, t: transplants(base, base, lambda model: torch.zeros(8) * 1j), "complex"),
+        (lambda base, t: transplants(base, base, one_more_each_time()), "8 and then 9"),
+    ],
+)
+def test_tokens_and_behaviours_that_are_none_are_refused(ask, expected):
+    with pytest.raises(ConfigError, match=expected):
+        ask(base_model(), TEXTS["keys"])
+
+
+def test_a_behaviour_may_give_an_array_and_wrong_names_list_the_nearest(mlp_taught):
+    base, behaviour = base_model(), answers()
+    tensor = transplants(base, mlp_taught, behaviour, heads="none", n_random=2)
+    array = transplants(base, mlp_taught, lambda model: behaviour(model).numpy(), heads="none", n_random=2)
+    assert array.to_records() == tensor.to_records()
+    assert not transplants(base, base, lambda model: torch.zeros(8, dtype=torch.bfloat16), heads="none").differ
+    with pytest.raises(UnknownNameError, match=r"L1\.mlp"):
+        array["L1.mpl"]
+    with pytest.raises(UnknownNameError, match="found"):
+        transplants(base, base, behaviour, heads="fuond")
+    with pytest.raises(UnknownNameError, match="L2"):
+        representation_changes(base, base, TEXTS["keys"])["L3"]
 
 
 # the value

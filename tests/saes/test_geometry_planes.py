@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from interp.dictionary import SparseActs
-from interp.errors import ConfigError
+from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.planes import Plane, principal_cosines
 from saes.planes import cluster_decoder, feature_planes
 
@@ -75,3 +75,39 @@ def test_latents_that_are_hardly_on_are_counted_as_such():
     found = feature_planes(sae, [sae.acts(100, 0)], threshold=0.6, n_random=2)
     assert found.found == ()
     assert sum(found.skipped.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"clusters": [[0, 999]]}, "latents 0 to 29, got 999"),
+        ({"clusters": [[0, -1]]}, "latents 0 to 29, got -1"),
+        ({"clusters": [[0, 1.5]]}, "latents 0 to 29, got 1.5"),
+        ({"clusters": [[0, 0]]}, "a latent twice"),
+        ({"clusters": [[]]}, "an empty one"),
+        ({"clusters": []}, "got none"),
+        ({"max_components": 1}, "max_components 1"),
+        ({"max_clusters": 0}, "max_clusters 0"),
+        ({"n_random": -1}, "n_random -1"),
+        ({"threshold": np.nan}, "threshold"),
+    ],
+)
+def test_clusters_and_settings_that_have_no_plane_are_refused(settings, expected):
+    sae = PlantedDictionary(0)
+    with pytest.raises(ConfigError, match=expected):
+        feature_planes(sae, [sae.acts(300, 0)], **settings)
+
+
+def test_clusters_may_be_an_array_and_activations_must_be_finite_batches():
+    sae = PlantedDictionary(0)
+    for clusters in ([[0, 1, 2]], np.array([[0, 1, 2]])):
+        found = feature_planes(sae, [sae.acts(600, 0)], clusters=clusters, n_random=0)
+        assert found.found[0].latents == (0, 1, 2)
+    with pytest.raises(NonFiniteError, match="activations must be finite"):
+        feature_planes(sae, [sae.acts(300, 0) * np.nan], threshold=0.6)
+    for batches in ([], sae.acts(300, 0)):
+        with pytest.raises(ConfigError, match="batch"):
+            feature_planes(sae, batches, threshold=0.6)
+    for wrong in ({"directions": sae.W[0]}, {"directions": sae.W[:0]}, {"n_neighbours": 0}, {"largest": 1}):
+        with pytest.raises(ConfigError, match="one neighbour"):
+            cluster_decoder(**{"directions": sae.W} | wrong)

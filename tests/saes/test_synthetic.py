@@ -182,12 +182,22 @@ def test_other_truths_are_refused(tmp_path):
         ({"zipf": 0.0}, "zipf"),
         ({"noise": -1.0}, "noise"),
         ({"scale": 0.0}, "scale"),
+        ({"scale": float("inf")}, "scale"),
+        ({"spread": float("inf")}, "spread"),
+        ({"noise": float("nan")}, "noise"),
+        ({"zipf": 1e-18}, "rates fall"),
         ({"n_trees": 60, "branching": 3}, "hold 240"),
     ],
 )
 def test_settings_that_contradict_themselves_are_refused(setting, error):
     with pytest.raises(ConfigError, match=error):
         SyntheticConfig(**setting)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_rows_are_no_sample(n):
+    with pytest.raises(ConfigError, match="number of rows"):
+        next(SyntheticData(TREES).batches(n))
 
 
 def test_an_unknown_magnitude_lists_the_nearest():
