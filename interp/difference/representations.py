@@ -28,6 +28,7 @@ from interp.difference.components import check_comparable
 from interp.difference.nulls import FAMILY_WISE, SMALLEST, describe_null, null_models, upper_bound
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.similarity import hsic
+from interp.models.adapter import check_token_ids
 from interp.runtime import derive_seed
 
 MIN_CONTEXTS = 8
@@ -150,22 +151,7 @@ def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
         )
     if not skip + 4 <= tokens.shape[1] <= model.cfg.n_ctx:
         raise ConfigError(f"contexts must have {skip + 4} to {model.cfg.n_ctx} tokens, got {tokens.shape[1]}")
-    check_ids(tokens, model)
-
-
-def check_ids(tokens: Tensor, model: Any) -> None:
-    """Raises `ConfigError` unless all are ids of tokens that the model has."""
-    if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32) or not tokens.numel():
-        raise ConfigError(
-            f"a tensor of token ids was expected, int64, got {type(tokens).__name__} of {tokens.dtype} "
-            f"{list(tokens.shape)}; use the output of `to_tokens`"
-        )
-    low, high, n = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
-    if low < 0 or high >= n:
-        raise ConfigError(
-            f"the vocabulary has {n} tokens, ids 0 to {n - 1}, the contexts hold {low} to {high}; use the model's own "
-            "tokenizer"
-        )
+    check_token_ids(model, tokens)
 
 
 def stream(model: Any, tokens: Tensor, skip: int, batch_size: int) -> Tensor:

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from interp.difference.components import Component, check_comparable, head_units, same, units, written
 from interp.difference.nulls import FAMILY_WISE, null_models, upper_bound
-from interp.difference.representations import check_ids
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.intervals import t_interval
+from interp.models.adapter import check_token_ids
 from interp.runtime import derive_seed, make_generator
 
 Behaviour = Callable[[Any], Tensor | np.ndarray]
@@ -103,7 +103,7 @@ def log_prob_of(tokens: Tensor) -> Behaviour:
     from interp.loss import loss_per_token
 
     def measure(model: Any) -> Tensor:
-        check_ids(tokens, model)
+        check_token_ids(model, tokens)
         return -loss_per_token(model, tokens.to(model.cfg.device)).mean(1)
 
     return measure
@@ -115,8 +115,8 @@ def log_prob_of_answers(prompts: Tensor, answers: Tensor) -> Behaviour:
         raise ConfigError(f"one answer for each prompt was expected, got {list(prompts.shape)}, {list(answers.shape)}")
 
     def measure(model: Any) -> Tensor:
-        check_ids(prompts, model)
-        check_ids(answers, model)
+        check_token_ids(model, prompts)
+        check_token_ids(model, answers)
         log_p = model(prompts.to(model.cfg.device))[:, -1].float().log_softmax(-1)
         return log_p.gather(1, answers.to(log_p.device)[:, None])[:, 0]
 

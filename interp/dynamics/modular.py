@@ -3,8 +3,9 @@
     tokens  a  b  =      ->      a + b mod p         one layer, no norms, no biases, ReLU
 
 Only the last position is read, and its query is the same for all pairs, so keys and values are tables over tokens and a
-full-batch step costs milliseconds. Weight decay is what makes it grok. Every parameter is `[n_seeds, ...]`; the seeds
-never meet, each has its own split, weights and optimiser moments.
+step costs milliseconds. Weight decay is what makes it grok; that an epoch is cut into batches keeps seeds from being
+caught with a few pairs wrong. Every parameter is `[n_seeds, ...]`; the seeds never meet, each has its own split,
+batches, weights and optimiser moments.
 """
 
 from collections.abc import Iterator
@@ -32,18 +33,20 @@ class ModularConfig:
     d_model: int = 64
     n_heads: int = 4
     d_mlp: int = 192
-    lr: float = 1e-2
+    lr: float = 5e-3
     weight_decay: float = 1.0
     """0 memorises and stays there: the control; at 2 some seeds end with two frequencies that do not explain all"""
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-5
     """of AdamW: with 1e-8 steps stay long where gradients vanish, and what was learned comes and goes (Thilak et al.
     2022, 2206.04817)"""
-    epochs: int = 2400
-    """one step on all training pairs each, at most"""
-    settle: int | None = 400
+    batches: int = 3
+    """parts of the training pairs, drawn anew in each epoch, with a step on each"""
+    epochs: int = 800
+    """passes over the training pairs, at most"""
+    settle: int | None = 140
     """epochs after the last seed has generalised, where training ends; None: after all `epochs`"""
-    log_every: int = 10
+    log_every: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
@@ -58,12 +61,12 @@ class ModularConfig:
                 f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}, and every size at least 1"
             )
         if (
-            min(self.epochs, self.log_every, len(self.seeds)) < 1
+            min(self.epochs, self.batches, self.log_every, len(self.seeds)) < 1
             or (self.settle or 0) < 0
             or not (self.lr > 0 and self.eps > 0 and self.weight_decay >= 0)
         ):
             raise ConfigError(
-                "epochs, log_every, lr and eps must be above 0, weight_decay and settle at least 0, and one seed given"
+                "epochs, batches, log_every, lr and eps must be above 0, weight_decay and settle 0 or more, a seed given"
             )
 
 
@@ -101,12 +104,15 @@ def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
     )
     yield _snapshot(0, parameters, train, config)
     generalised, last = torch.zeros(len(config.seeds), dtype=torch.bool), config.epochs
+    order = [make_generator(seed, "modular batches") for seed in config.seeds]
     for epoch in range(1, config.epochs + 1):
-        with torch.enable_grad(), one_thread():  # products this small take longer on several
-            loss = pair_losses(all_logits(parameters, config, train), config, train).mean(1).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+        loss = torch.zeros(())
+        for pairs in _shuffled(train, order).tensor_split(min(config.batches, train.shape[1]), 1):
+            with torch.enable_grad(), one_thread():  # products this small take longer on several
+                loss = pair_losses(all_logits(parameters, config, pairs), config, pairs).mean(1).sum()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
         if epoch % config.log_every == 0 or epoch == config.epochs:
             if not bool(torch.isfinite(loss)):
                 raise NonFiniteError(f"a loss is {float(loss)} at epoch {epoch}; use a lower lr (it is {config.lr})")
@@ -118,6 +124,11 @@ def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
                     last = epoch + config.settle
             if epoch >= last:
                 return
+
+
+def _shuffled(train: Tensor, order: list[torch.Generator]) -> Tensor:
+    """The pairs of every seed in a random order of its own."""
+    return train.gather(1, torch.stack([torch.randperm(train.shape[1], generator=each) for each in order]))
 
 
 def initial_parameters(config: ModularConfig) -> Parameters:

@@ -29,7 +29,7 @@ from interp.circuits.heads import CONFIDENCE, twin_bounds
 from interp.energy.hopfield import CLASSES, MASS, classify, retrieve
 from interp.errors import ConfigError, PromptError
 from interp.intervals import t_interval
-from interp.models.adapter import available_hook_points, head_shape, run_with_cache, untrained_twin
+from interp.models.adapter import available_hook_points, check_token_ids, head_shape, run_with_cache, untrained_twin
 from interp.models.rotary import read_rotation, rotary_hook_points
 from interp.names import HeadName
 from interp.values import as_json, save_json
@@ -201,7 +201,7 @@ def queries_and_keys(model: Any, tokens: Tensor) -> Iterator[tuple[Tensor, Tenso
 
     Rotary positions are applied, and each query head has its group's keys.
     """
-    _check_ids(model, tokens)
+    check_token_ids(model, tokens)
     shape = head_shape(model)
     if "blocks.0.attn.hook_pattern" not in available_hook_points(model):
         raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
@@ -260,23 +260,10 @@ def _check_prompts(model: Any, tokens: Tensor, skip_first: bool) -> None:
         raise PromptError(f"an interval needs at least two prompts as [n_prompts, pos], got {list(tokens.shape)}")
     if not 1 + skip_first < tokens.shape[1]:
         raise PromptError(f"a query with two keys needs {2 + skip_first} tokens, the prompts have {tokens.shape[1]}")
-    _check_ids(model, tokens)
+    check_token_ids(model, tokens)
     if tokens.shape[1] > model.cfg.n_ctx:
         raise PromptError(
             f"the prompts have {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten them"
-        )
-
-
-def _check_ids(model: Any, tokens: Tensor) -> None:
-    if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
-        raise PromptError(
-            f"a tensor of token ids was expected, int64, got {type(tokens).__name__} of {tokens.dtype}; use the output "
-            "of `to_tokens`"
-        )
-    low, high, n = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
-    if low < 0 or high >= n:
-        raise PromptError(
-            f"token ids from 0 to {n - 1} were expected, got {low} to {high}; use the model's own tokenizer"
         )
 
 

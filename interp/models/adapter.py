@@ -177,6 +177,23 @@ def ordinary_tokens(model: "TransformerBridge") -> "Tensor":
     return torch.tensor([token for token in range(d_vocab) if token not in special])
 
 
+def check_token_ids(model: "TransformerBridge", tokens: "Tensor") -> None:
+    """Raises `PromptError` unless all are ids of tokens that the model has."""
+    import torch
+
+    if not isinstance(tokens, torch.Tensor) or tokens.dtype not in (torch.int64, torch.int32) or not tokens.numel():
+        came = getattr(tokens, "dtype", ""), list(getattr(tokens, "shape", []))
+        raise PromptError(
+            f"a tensor of token ids was expected, int64, got {type(tokens).__name__} of {came[0]} {came[1]}; use the "
+            "output of `to_tokens`"
+        )
+    low, high, n = int(tokens.min()), int(tokens.max()), model.cfg.d_vocab
+    if low < 0 or high >= n:
+        raise PromptError(
+            f"token ids from 0 to {n - 1} were expected, got {low} to {high}; use the model's own tokenizer"
+        )
+
+
 def untrained_twin(model: "TransformerBridge", seed: int) -> "TransformerBridge":
     """The same architecture and tokenizer with freshly initialised weights, as before the model was trained.
 

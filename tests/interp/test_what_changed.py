@@ -27,7 +27,7 @@ from interp.difference.report import what_changed
 from interp.difference.representations import representation_changes, stream
 from interp.difference.transplant import log_prob_of, log_prob_of_answers, transplants
 from interp.difference.weights import directions_for, participation, relative_change, weight_changes
-from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
+from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError, UsageError
 from interp.geometry.similarity import cka
 from interp.models.small import SmallConfig, build_small
 
@@ -387,7 +387,7 @@ def test_too_little_to_say_anything_is_refused():
         head_changes(base, base, TEXTS["keys"][0])
     with pytest.raises(ConfigError, match="5 to 24 tokens"):
         representation_changes(base, base, TEXTS["keys"][:, :3])
-    with pytest.raises(ConfigError, match="40 tokens"):
+    with pytest.raises(PromptError, match="from 0 to 39"):
         representation_changes(base, base, TEXTS["keys"] + 30)
     with pytest.raises(ConfigError, match="at least 3"):
         weight_changes(base, base, continuations=continuations()[:2])
@@ -415,12 +415,12 @@ def one_more_each_time():
     ("ask", "expected"),
     [
         (lambda base, t: representation_changes(base, base, t.float()), "int64"),
-        (lambda base, t: representation_changes(base, base, t - 9), "hold -"),
+        (lambda base, t: representation_changes(base, base, t - 9), "got -9 to"),
         (lambda base, t: representation_changes(base, base, t, batch_size=0), "batch_size 0"),
         (lambda base, t: representation_changes(base, base, t, skip=-3), "skip -3"),
-        (lambda base, t: transplants(base, base, log_prob_of(t + 30)), "40 tokens"),
+        (lambda base, t: transplants(base, base, log_prob_of(t + 30)), "from 0 to 39"),
         (lambda base, t: transplants(base, base, log_prob_of(t.float())), "int64"),
-        (lambda base, t: transplants(base, base, log_prob_of_answers(t, t[:, 0] + 40)), "40 tokens"),
+        (lambda base, t: transplants(base, base, log_prob_of_answers(t, t[:, 0] + 40)), "from 0 to 39"),
         (lambda base, t: transplants(base, base, log_prob_of_answers(t, t[:, 0].float())), "int64"),
         (lambda base, t: transplants(base, base, lambda model: [0.0] * 8), "got list"),
         (lambda base, t: transplants(base, base, lambda model: np.full(8, "a")), "real number"),
@@ -429,7 +429,7 @@ def one_more_each_time():
     ],
 )
 def test_tokens_and_behaviours_that_are_none_are_refused(ask, expected):
-    with pytest.raises(ConfigError, match=expected):
+    with pytest.raises(UsageError, match=expected):
         ask(base_model(), TEXTS["keys"])
 
 

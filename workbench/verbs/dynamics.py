@@ -22,8 +22,8 @@ class Grok(Options):
 
     p: int = 37
     """The modulus, a prime."""
-    epochs: int = 2400
-    """Full-batch steps at most; it ends 400 after the last seed understood."""
+    epochs: int = 800
+    """Passes over the training pairs, at most; it ends 140 after the last seed has understood."""
     weight_decay: float = 1.0
     """0 memorises and stays there."""
     n_seeds: int = 3
