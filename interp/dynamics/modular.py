@@ -66,7 +66,7 @@ class ModularConfig:
             or not (self.lr > 0 and self.eps > 0 and self.weight_decay >= 0)
         ):
             raise ConfigError(
-                "epochs, batches, log_every, lr and eps must be above 0, weight_decay and settle 0 or more, a seed given"
+                "epochs, batches, log_every, lr, eps must be above 0, weight_decay and settle at least 0; a seed given"
             )
 
 
