@@ -347,8 +347,17 @@ def test_another_selection_asks_only_what_is_new(workspace):
 
 
 def test_busy_endpoints_are_waited_for(workspace):
-    with FakeEndpoint(lambda p, n: (429, {"Retry-After": "0"}, b"") if n % 3 == 0 else perfect(p)) as fake:
+    asked = set()
+
+    def busy_at_first(p, n):
+        if (request := repr(p)) in asked:
+            return perfect(p)
+        asked.add(request)
+        return 429, {"Retry-After": "0"}, b""
+
+    with FakeEndpoint(busy_at_first) as fake:
         assert run(workspace, fake, "busy", features=("1", "3")) == 0
+    assert len(asked) > 20
     assert workspace.manifest("labels", "busy").summary["detection"]["mean"] == 1.0
 
 
