@@ -49,13 +49,21 @@ def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actio
     ]  # fmt: skip
     return panel(
         f"Seed {run.seed}",
-        html.P("The loss falls by a law." if intervals else "There is no law to be seen.", className="wb-verdict"),
+        html.P(_verdict(manifest), className="wb-verdict"),
         html.Ul([html.Li(f"{each[:1].upper()}{each[1:]}.") for each in said], className="wb-said"),
         html.Div(stats, className="wb-stats"),
         note="fitted to all seeds together; 95 % intervals in brackets",
         actions=actions,
         className="wb-findings",
     )
+
+
+def _verdict(manifest: Manifest) -> str:
+    if not manifest.summary.get("intervals"):
+        return "There is no law to be seen."
+    if manifest.summary.get("predicts") is False:
+        return "The loss falls, but the law that fits best does not hold."
+    return "The loss falls by a law."
 
 
 def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
@@ -98,7 +106,7 @@ def _over_tokens(workspace: Workspace, name: str, run: view.Run, colours: Theme)
     }
     figure = training_curves(found.steps, shown, colours, x_title="tokens", y_title="held-out loss (nats per token)",
                              height=HEIGHT)  # fmt: skip
-    figure.update_xaxes(type="log", tickvals=found.steps.tolist(), tickformat="~s")
+    figure.update_xaxes(type="log", tickvals=found.steps.tolist(), tickformat=".3~s")
     return [
         graph("dynamics-tokens", figure=figure, label="Held-out loss over tokens", height=HEIGHT),
         as_table(curve_rows(found.steps, shown, "tokens")),

@@ -222,6 +222,8 @@ def _scaling(m: Manifest) -> Described:
     sizes = {run.get("n_params") for run in m.summary.get("runs", [])}
     law = m.summary.get("intervals") or {}
     fell = "their loss falls by a law" if law else "no law is seen in their loss"
+    if law and m.summary.get("predicts") is False:
+        fell = "their loss falls, but by no law that holds"
     facts = [
         (f"{name} power", _number(law.get(key, {}).get("value"))) for name, key in (("size", "alpha"), ("text", "beta"))
     ]

@@ -85,10 +85,8 @@ def save_language_scaling(
     write_table(draft.path / "curves.parquet", pa.concat_tables(tables))
     save_json(found, draft.path / "scaling.json")
     runs = [{"seed": run.seed, "n_params": run.n_params, "loss": run.losses[-1]} for run in found.runs]
-    return draft.finish(
-        summary={"kind": "scaling", "runs": runs, "findings": found.findings, "intervals": as_json(found.intervals)},
-        parents={},
-    )
+    summary = {"kind": "scaling", "runs": runs, "findings": found.findings, "predicts": found.predicts}
+    return draft.finish(summary=summary | {"intervals": as_json(found.intervals)}, parents={})
 
 
 def curves_table(steps: np.ndarray, curves: dict[str, np.ndarray], seeds: tuple[int, ...]) -> "pa.Table":

@@ -242,12 +242,12 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
 
     workspace, rng = Workspace(tmp_path, create=True), np.random.default_rng(0)
     tokens = (200_000, 400_000, 800_000, 1_600_000)
-    for name, slope in (("law", 0.35), ("flat", 0.0)):
+    for name, slope, leap in (("law", 0.35, 1.0), ("flat", 0.0, 1.0), ("leap", 0.01, 0.6)):
         runs = [
             LanguageRun(
                 n_params=24 * width**2, seed=seed, tokens=tokens, name=f"width {width}",
                 losses=tuple(float((1.2 + 9 / (24 * width**2) ** slope + 60 / t**0.42) * np.exp(rng.normal(0, 0.004)))
-                             for t in tokens),
+                             * (leap if width * t > 5e7 else 1) for t in tokens),
             )
             for width in (8, 12, 24, 48, 64) for seed in (0, 1)
         ]  # fmt: skip
@@ -262,8 +262,10 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
         flat = all_of(workspace, name="flat")
         assert "There is no law to be seen." in flat
         assert "it could be chance that larger models have no lower loss" in flat
+        assert "the law that fits best does not hold" in all_of(workspace, name="leap")
         (workspace.path("dynamics", "law") / "scaling.json").unlink()
         assert "scaling.json is missing" in all_of(workspace, name="law")
     cards = {card.name: card for card in overview(workspace).cards["dynamics"]}
     assert "5 sizes on the same text: their loss falls by a law" in cards["law"].sentence
     assert "no law is seen" in cards["flat"].sentence
+    assert "by no law that holds" in cards["leap"].sentence
