@@ -85,6 +85,7 @@ def batched_cka(
     right: list[Tensor] = []
     wrong: list[Tensor] = []
     scales: list[float] = []
+    kernels: Tensor | None = None
     size = n_rows = 0
     generator = make_generator(seed, "shuffled rows of batches")
     for values in batches:
@@ -97,10 +98,13 @@ def batched_cka(
         if size < 4:
             raise ConfigError(f"unbiased HSIC needs batches of 4 rows or more, got {size}")
         scales = scales or [_spread(value) for value in values]  # one for all batches, or they would weigh unequally
-        kernels = torch.stack([_kernel(value.float() / scale) for value, scale in zip(values, scales, strict=True)])
+        if kernels is None:
+            kernels = torch.empty(len(names), size, size, device=values[0].device)
+        for kernel, value, scale in zip(kernels, values, scales, strict=True):
+            _write_kernel(value, scale, kernel)
         order = torch.randperm(size, generator=generator)
         right.append(_hsics(kernels, kernels))
-        wrong.append(_hsics(kernels, kernels[:, order][:, :, order]))
+        wrong.append(_hsics(kernels, _reordered(kernels, order.to(kernels.device))))
         n_rows += size
     if len(right) < 2:
         raise ConfigError(
@@ -135,10 +139,18 @@ def _spread(x: Tensor) -> float:
     return max(float((x.double() - x.double().mean(0)).square().sum(1).mean().sqrt()), 1e-30)
 
 
-def _kernel(x: Tensor) -> Tensor:
-    """`[m, m]` with zeros on the diagonal. The mean of `x [m, d]` is taken off, to which HSIC is blind."""
-    x = x - x.mean(0)
-    return (x @ x.T).fill_diagonal_(0)
+def _write_kernel(x: Tensor, scale: float, kernel: Tensor) -> None:
+    """Of `x [m, d] / scale` into `kernel [m, m]`, its diagonal 0. The mean is taken off: HSIC is blind to it."""
+    x = x.float()
+    x = (x - x.mean(0)).div_(scale)
+    torch.mm(x, x.T, out=kernel)
+    kernel.fill_diagonal_(0)
+
+
+def _reordered(kernels: Tensor, order: Tensor) -> Tensor:
+    """Rows and columns of `kernels [n, m, m]` in another order, in one gather."""
+    m = len(order)
+    return kernels.flatten(1).index_select(1, (order[:, None] * m + order).flatten()).view_as(kernels)
 
 
 def _hsics(k: Tensor, other: Tensor) -> Tensor:
