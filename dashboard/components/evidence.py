@@ -138,6 +138,11 @@ def number(value: Any, *, signed: bool = False) -> str:
     return visible(str(value), 160)
 
 
+def known(value: Any) -> str:
+    """`number`, or that there is none."""
+    return "not known" if value is None else number(value)
+
+
 def _flatten(values: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():

@@ -5,7 +5,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.addresses import changes_href
-from dashboard.components.evidence import as_table, number, records_table
+from dashboard.components.evidence import as_table, known, records_table
 from dashboard.components.frame import graph, page, panel, select, stat
 from dashboard.components.guarded import guarded
 from dashboard.context import Context, current
@@ -106,7 +106,7 @@ def _behaviour(found: dict[str, Any]) -> str:
     asked = (found.get("summary") or {}).get("behaviour") or {}
     if not asked:
         return ""
-    gap = f"{visible(str(asked.get('name')), 80)}: {_n(asked.get('base'))} before, {_n(asked.get('tuned'))} after"
+    gap = f"{visible(str(asked.get('name')), 80)}: {known(asked.get('base'))} before, {known(asked.get('tuned'))} after"
     return f"{gap}; marks are random changes of the same length in the same part, whiskers 95 % over prompts"
 
 
@@ -162,7 +162,7 @@ def _difference(workspace: Workspace, manifest: Manifest, colours: Theme) -> lis
     counts = {
         f"{key}_only_confirmed": f"{visible(name, 40)} only" for key, name in (("second", second), ("first", first))
     }
-    stats = [stat(words, _n(s.get(key))) for key, words in (counts | _OTHERS).items()]
+    stats = [stat(words, known(s.get(key))) for key, words in (counts | _OTHERS).items()]
 
     def histogram() -> list[Any]:
         table = view.latents(workspace, manifest)
@@ -181,14 +181,10 @@ def _difference(workspace: Workspace, manifest: Manifest, colours: Theme) -> lis
 
     ratios = "confirmed: neither the error nor the reconstruction of the other model holds it (ratios near 0)"
     return [
-        guarded("Whose latents they are", histogram, note=f"seen on {_n(s.get('n_tokens'))} held-out tokens"),
+        guarded("Whose latents they are", histogram, note=f"seen on {known(s.get('n_tokens'))} held-out tokens"),
         guarded("Latents of one model", own, note=ratios),
     ]
 
 
 def _table(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> html.Details | None:
     return as_table([{key: row.get(key) for key in keys} for row in rows])
-
-
-def _n(value: Any) -> str:
-    return "not known" if value is None else number(value)

@@ -4,7 +4,7 @@ from typing import Any
 
 from dash import html
 
-from dashboard.components.evidence import as_table, number
+from dashboard.components.evidence import as_table, known, number
 from dashboard.components.frame import graph, panel
 from dashboard.components.guarded import guarded
 from dashboard.figures.layers import order_over_layers, probe_over_layers
@@ -29,7 +29,7 @@ def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
         ("on the plane", _plane(found.shape["plane"])),
     ]
     note = found.shape.get("note")
-    rows += [("tokens", _n(note))] if note else []
+    rows += [("tokens", known(note))] if note else []
     return panel(
         html.Span(visible(found.name, 80), dir="auto"),
         html.P(VERDICTS.get(found.verdict, visible(found.verdict)), className="wb-verdict"),
@@ -64,9 +64,9 @@ def spectrum_panel(found: WordList, colours: Theme) -> html.Section:
     spectrum = found.shape["spectrum"]
     isotropic = spectrum.get("isotropic") or {}
     note = (
-        f"participation ratio {_n(spectrum.get('participation_ratio'))}; isotropic points, as many in as many "
-        f"dimensions, {_n(isotropic.get('participation_ratio'))}. Mean cosine of two words "
-        f"{_n(spectrum.get('cosine_raw'))}, without their mean {_n(spectrum.get('cosine_centred'))}. "
+        f"participation ratio {known(spectrum.get('participation_ratio'))}; isotropic points, as many in as many "
+        f"dimensions, {known(isotropic.get('participation_ratio'))}. Mean cosine of two words "
+        f"{known(spectrum.get('cosine_raw'))}, without their mean {known(spectrum.get('cosine_centred'))}. "
         f"{spectrum.get('note') or ''}"
     )
 
@@ -117,7 +117,7 @@ def probe_panel(workspace: Workspace, name: str, found: WordList, colours: Theme
         return _missing(title, found.probes)
     tested = next((probe.get("n_test") for probe in found.probes), None)
     note = (
-        f"on {_n(tested)} words that it has not seen, of this list and the others; only what lies above both nulls "
+        f"on {known(tested)} words that it has not seen, of this list and the others; only what lies above both nulls "
         "counts. Base rate: always say the likelier class. Control labels: drawn at random for each word"
     )
 
@@ -143,8 +143,8 @@ def steering_panel(found: WordList, colours: Theme) -> html.Section:
         return _missing(title, sweep)
     note = (
         f"at {visible(str(sweep.get('hook_point')), 60)}, by the difference in means; strength 1 is the distance "
-        f"between the means, {_n(sweep.get('unit'))}. Without a push its words have probability "
-        f"{_n(sweep.get('baseline'))}, mean of {_n(sweep.get('n_prompts'))} prompts. "
+        f"between the means, {known(sweep.get('unit'))}. Without a push its words have probability "
+        f"{known(sweep.get('baseline'))}, mean of {known(sweep.get('n_prompts'))} prompts. "
         "Whiskers: 95 % intervals over prompts and over documents; random directions are as long"
     )
 
@@ -168,7 +168,7 @@ def rotation_panel(found: WordList, colours: Theme) -> html.Section:
         f"at {visible(str(sweep.get('hook_point')), 60)}. Turning {verb} the answer: {_signed(sweep.get('overall'))} "
         f"nats ({_signed(sweep.get('overall_low'))} to {_signed(sweep.get('overall_high'))}), random directions at "
         f"most {_signed(sweep.get('random_high'))}{along}. Without turning {_percent(sweep.get('baseline'))} of "
-        f"{_n(sweep.get('n_prompts'))} prompts are answered right, by chance {_chance(sweep.get('n_items'))}"
+        f"{known(sweep.get('n_prompts'))} prompts are answered right, by chance {_chance(sweep.get('n_items'))}"
     )
 
     def body() -> list[Any]:
@@ -187,7 +187,7 @@ def _counts(order: dict[str, Any]) -> str:
     how = "counted" if order.get("exact") else "drawn"
     return (
         f"up to p {_p(order.get('alpha'))}; the smallest possible is {_p(order.get('smallest_p'))} "
-        f"({_n(order.get('n_orderings'))} orderings {how})"
+        f"({known(order.get('n_orderings'))} orderings {how})"
     )
 
 
@@ -201,15 +201,15 @@ def _closing(order: dict[str, Any]) -> str:
 def _gap(order: dict[str, Any]) -> str:
     n = order.get("n")
     line = f", {n - 1} on a line" if isinstance(n, int) else ""
-    return f"{_n(order.get('gap'))} steps apart (1 on a circle{line})"
+    return f"{known(order.get('gap'))} steps apart (1 on a circle{line})"
 
 
 def _cluster(found: dict[str, Any] | None) -> str:
     if not isinstance(found, dict):
         return "one list alone has no others to lie apart from"
     return (
-        f"silhouette {_n(found.get('silhouette'))}, p {_p(found.get('p'))}; words dealt to lists at random "
-        f"{_n(found.get('null'))}, at most {_n(found.get('null_high'))}"
+        f"silhouette {known(found.get('silhouette'))}, p {_p(found.get('p'))}; words dealt to lists at random "
+        f"{known(found.get('null'))}, at most {known(found.get('null_high'))}"
     )
 
 
@@ -225,7 +225,7 @@ def _steering_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
         for name, ends in (("effect", ("low", "high")), ("side_effect", ("side_low", "side_high"))):
             row |= {each: _at(sweep.get(each), at) for each in (name, *ends)}
             draws = [value for draw in sweep.get(f"random_{name}") or [] if (value := _at(draw, at)) is not None]
-            row[f"random {name.replace('_', ' ')}"] = f"{_n(min(draws))} to {_n(max(draws))}" if draws else None
+            row[f"random {name.replace('_', ' ')}"] = f"{known(min(draws))} to {known(max(draws))}" if draws else None
         rows.append(row)
     return rows
 
@@ -250,10 +250,6 @@ def _row(name: str, words: str) -> html.Tr:
 
 def _percent(value: Any) -> str:
     return f"{value:.0%}" if isinstance(value, int | float) else "an unknown share"
-
-
-def _n(value: Any) -> str:
-    return "not known" if value is None else number(value)
 
 
 def _rsa(value: Any) -> str:

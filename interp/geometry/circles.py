@@ -181,11 +181,6 @@ def orderings(n: int, *, cyclic: bool, n_draws: int, seed: int) -> tuple[np.ndar
     return rng.permuted(np.tile(np.arange(n), (n_draws, 1)), axis=1), False
 
 
-def smallest_p(n: int) -> float:
-    """The smallest exact p-value of a circle of `n` items: one in `(n - 1)! / 2`."""
-    return 2 / factorial(n - 1)
-
-
 def order_correlations(
     ranks: np.ndarray, models: list[np.ndarray], orders: np.ndarray, block: int = 2048
 ) -> np.ndarray:

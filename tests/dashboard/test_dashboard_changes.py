@@ -1,12 +1,11 @@
 """The page of what changed between two models: findings, figures, a crosscoder's latents, damaged files."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from make_changes import HOSTILE_TEXT, MOVED, changes, difference
+from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.context import Context
@@ -20,12 +19,6 @@ from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace
 
 CONFIG = SmallConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=32, n_ctx=32)
-
-
-def text_of(component: Any) -> str:
-    return json.dumps(
-        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
-    )
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_circuits import discovered
 from make_workspace import HOSTILE, build
+from page_text import text_of
 
 from dashboard.components.evidence import evidence_table, number
 from dashboard.context import Context
@@ -23,12 +24,6 @@ from interp.circuits.circuit import Circuit
 from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_node
 from interp.workspace import Workspace
-
-
-def text_of(component) -> str:
-    return json.dumps(
-        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
-    )
 
 
 def edge(source: str, target: str, via: str | None = None, score: float = 1.0, position: int | None = None) -> dict:

@@ -1,6 +1,5 @@
 """The dynamics page without a browser: phases, curves, twins, frequencies, maps, and what is missing or damaged."""
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from make_dynamics import SPECS, grokking, induction
 from make_series import series
+from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.context import Context
@@ -21,12 +21,6 @@ from dashboard.views.overview import overview
 from interp.artifacts import Draft
 from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError
 from interp.workspace import Workspace
-
-
-def text_of(component) -> str:
-    return json.dumps(
-        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
-    )
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The geometry page without a browser: what a list is said to be, what is missing and why, figures, damaged files."""
 
-import json
 from collections.abc import Iterator
 
 import plotly.graph_objects as go
 import pytest
 from make_geometry import HOSTILE_LIST, LISTS, NO_PROMPTS, PLACES, geometry
+from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.context import Context
@@ -19,12 +19,6 @@ from dashboard.views import geometry as view
 from dashboard.views.overview import overview
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.workspace import Workspace
-
-
-def text_of(component) -> str:
-    return json.dumps(
-        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
-    )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 import pytest
 from dash import html
 from make_workspace import HOSTILE
+from page_text import text_of
 
 from dashboard.app import _ROUTES, _safe, create_app
 from dashboard.components.frame import explain
@@ -29,13 +30,6 @@ from dashboard.pages import (
 from dashboard.pages.prompt_result import reading
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
-
-
-def text_of(component) -> str:
-    """Everything a component shows, as JSON."""
-    return json.dumps(
-        component, default=lambda c: c.to_plotly_json() if hasattr(c, "to_plotly_json") else str(c), ensure_ascii=False
-    )
 
 
 @pytest.fixture

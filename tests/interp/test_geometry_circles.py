@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.geometry.circles import circle_test, orderings, smallest_p
+from interp.geometry.circles import circle_test, orderings
 from interp.geometry.homology import loops
 from interp.geometry.planes import Plane, fit_plane, principal_cosines, random_plane
 from interp.geometry.reducibility import reducibility
@@ -33,7 +33,7 @@ def test_orderings_are_counted_up_to_turning_and_mirroring(n, cyclic, count):
     found, exact = orderings(n, cyclic=cyclic, n_draws=1, seed=0)
     assert exact
     assert found.shape == (count, n)
-    assert smallest_p(n) == 1 / count
+    assert circle_test(planted("circle", n, 0)[0]).smallest_p == 1 / count
 
     def same(order):
         turned = [tuple((sign * order + shift) % n) for shift in range(n) for sign in (1, -1)]
