@@ -219,7 +219,11 @@ def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
+    import torch.distributed.nn.functional  # noqa: F401
 
+    # Imported before there is a group, because its default arguments are the group there is at that moment: imported
+    # later (transformers does so) it keeps gloo's threads alive after `destroy_process_group`, and one that still held
+    # a tensor when the interpreter ended would abort the process.
     ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
     cuda, outer = torch.cuda.is_available(), dist.is_initialized()
     if cuda:

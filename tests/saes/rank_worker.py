@@ -244,7 +244,15 @@ def whole(folder: Path) -> None:
         heard["stopped"] = record_until(folder, "stopped", "stops", 1, 9)
         heard["nan"] = bad_number(folder, ranks)
         heard["no such kind"] = command(folder, *TRAIN, "--name", "x", "--kind", "matryoshka", "--share", "latents")
-        (folder / f"heard-{ranks.rank}.json").write_text(json.dumps(heard))
+        heard["threads"] = exchange_threads()
+    heard["threads left"] = exchange_threads()
+    (folder / f"heard-{ranks.rank}.json").write_text(json.dumps(heard))
+
+
+def exchange_threads() -> list[str]:
+    """The names of the threads that exchange numbers between ranks; none is known where there is no /proc."""
+    names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
 
 
 def small_shards() -> None:

@@ -178,6 +178,15 @@ def test_what_ranks_cannot_share_is_refused_once(done):
     assert said.count("latents of a matryoshka dictionary cannot be shared") == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
+def test_no_thread_of_the_exchange_outlives_it(done):
+    """One that still holds a tensor when the interpreter ends would abort the process."""
+    for rank in (0, 1):
+        heard = json.loads((done / f"heard-{rank}.json").read_text())
+        assert heard["threads"]
+        assert not heard["threads left"]
+
+
 def test_only_what_divides_over_the_ranks_is_taken():
     sizes = plan(TRAIN, d_in=8, d_sae=64)
     topk, nested = TopKConfig(d_sae=64, k=3), MatryoshkaConfig(d_sae=64, k=3)
