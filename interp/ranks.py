@@ -219,7 +219,7 @@ def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
-    import torch.distributed.nn.functional  # noqa: F401
+    import torch.distributed.nn.functional
 
     # Imported before there is a group, because its default arguments are the group there is at that moment: imported
     # later (transformers does so) it keeps gloo's threads alive after `destroy_process_group`, and one that still held

@@ -57,7 +57,7 @@ def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = Non
 
 
 class PromotedReadout:
-    """The tokens that a direction alone raises most (`saes.effects.logit_effects`); the weight is by how much."""
+    """The tokens that a direction alone raises most (`interp.logit_effects`); the weight is by how much."""
 
     name = "unembedding"
 
@@ -65,8 +65,8 @@ class PromotedReadout:
         self.model = model
 
     def read(self, vectors: Tensor, top: int) -> Reading:
+        from interp.logit_effects import logit_effects
         from interp.models.adapter import token_strings
-        from saes.effects import logit_effects
 
         effects = logit_effects(self.model, vectors, top)
         texts = [token_strings(self.model, ids) for ids in effects.promoted_ids]

@@ -19,10 +19,11 @@ from interp.artifacts import Draft, Manifest, write_table
 from interp.atlas.neighbours import Neighbours, nearest_neighbours
 from interp.dictionary import Dictionary
 from interp.errors import MismatchError
+from interp.logit_effects import Effects, logit_effects
 from interp.names import canonical_hook_point
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
-from saes.effects import Effects, logit_effects, writes_to_residual
+from saes.effects import writes_to_residual
 from saes.examples import choose_examples, examples_table
 from saes.explain.tokens import LABEL_SOURCE, label_features
 from saes.schema import DENSE, N_EFFECTS, N_NEIGHBOURS, features_schema

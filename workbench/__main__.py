@@ -15,6 +15,7 @@ from workbench.verbs.circuit import Circuit
 from workbench.verbs.compare import Compare
 from workbench.verbs.demo import Demo
 from workbench.verbs.difference import Changes, Difference
+from workbench.verbs.direction import Direction
 from workbench.verbs.dynamics import Dynamics
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
@@ -33,7 +34,7 @@ from workbench.verbs.verify import Verify
 
 VERBS = (
     *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer, Difference),
-    *(Changes, Heads, Circuit, Lens, Dynamics, Geometry, Atlas, Import, Verify),
+    *(Changes, Heads, Circuit, Lens, Dynamics, Geometry, Direction, Atlas, Import, Verify),
 )
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.

@@ -32,7 +32,8 @@ def order_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int
 
 
 def probe_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int = 300) -> go.Figure:
-    """Accuracy of a linear probe over layers, with its 95 % interval, beside base rate and control labels."""
+    """Accuracy of a linear probe over layers, with its 95 % interval, beside base rate and control labels; where rows
+    have `random`, beside that of random directions too."""
     rows = [row for row in rows if row["probe_accuracy"] is not None]
     if not rows:
         return message_figure("no probe was trained", colours, height=height)
@@ -42,11 +43,14 @@ def probe_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int
         band = [row["probe_high"] for row in rows] + [row["probe_low"] for row in reversed(rows)]
         figure.add_scatter(x=x + x[::-1], y=band, fill="toself", fillcolor=faint(colours.accent), mode="none",
                            hoverinfo="skip", name="95 % interval")  # fmt: skip
-    for column, name, colour, dash, width in (
+    lines = [
         ("probe_accuracy", "accuracy", colours.accent, "solid", 2.0),
         ("control", "control labels", colours.opposite, "dash", 1.6),
         ("base_rate", "base rate", colours.muted, "dot", 1.6),
-    ):
+    ]
+    if "random" in rows[0]:
+        lines.insert(1, ("random", "random directions", colours.text, "dashdot", 1.4))
+    for column, name, colour, dash, width in lines:
         figure.add_scatter(
             x=x, y=[row[column] for row in rows], mode="lines", name=name,
             line={"color": colour, "width": width, "dash": dash},

@@ -8,11 +8,13 @@ from plotly.subplots import make_subplots
 from dashboard.figures.theme import Theme, faint, legend_above, message_figure, styled
 
 
-def steering_figure(found: dict[str, Any], colours: Theme, *, height: int = 380) -> go.Figure:
+def steering_figure(
+    found: dict[str, Any], colours: Theme, *, unit: str = "distances between the means", height: int = 380
+) -> go.Figure:
     """Above the effect on the targets, below what it costs on unrelated text, over strength; both in nats.
 
     `found` as `interp.geometry.steering.StrengthSweep` keeps it; every random direction is a thin line. Whiskers
-    are the intervals over prompts and over documents.
+    are the intervals over prompts and over documents. `unit`: what a strength of 1 is.
     """
     strengths = found.get("strengths") or []
     if not strengths:
@@ -44,7 +46,7 @@ def steering_figure(found: dict[str, Any], colours: Theme, *, height: int = 380)
     for number in (1, 2):
         figure.add_hline(y=0, line={"color": colours.muted, "width": 1}, row=number, col=1)  # pyright: ignore[reportArgumentType]
     figure.update_xaxes(showgrid=False, tickvals=strengths, ticktext=[f"{value:g}" for value in strengths])
-    figure.update_xaxes(title_text="strength, in distances between the means", row=2, col=1)
+    figure.update_xaxes(title_text=f"strength, in {unit}", row=2, col=1)
     return figure.update_yaxes(nticks=5)
 
 

@@ -1,4 +1,4 @@
-"""*Geometry*: what shape each list of words has in a model, with the evidence, the nulls and what interventions did."""
+"""*Geometry*: what shape lists of words have in a model, what directions mean, and the evidence with its nulls."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from dashboard.components.choices import Choice, choice_list, previous_next
 from dashboard.components.frame import page, select
 from dashboard.context import Context, current
 from dashboard.figures.theme import theme
+from dashboard.pages.geometry_direction import direction_panels, direction_verdict
 from dashboard.pages.geometry_parts import (
     order_panel,
     plane_panel,
@@ -19,33 +20,73 @@ from dashboard.pages.geometry_parts import (
     verdict_panel,
 )
 from dashboard.views import geometry as view
+from dashboard.views.direction import direction, is_direction
 from interp.artifacts import Manifest
+from interp.workspace import Workspace
 
 _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
 
 
 def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
     """`/geometry?name=<artefact>&list=<list of words>`; without them the newest artefact and its first list."""
-    manifest = view.choose(context.workspace, name)
-    lists = view.lists(context.workspace, manifest)
+    workspace = context.workspace
+    manifest = view.choose(workspace, name)
+    if is_direction(manifest):
+        return _page_of_direction(workspace, manifest)
+    lists = view.lists(workspace, manifest)
     chosen = view.find(lists, address.get("list"))
     choices = [_choice(manifest.name, each) for each in lists.values()]
     at = [*lists].index(chosen.name)
-    names = [m.name for m in context.workspace.artifacts("geometry")]
+    choices += [_choice_of_direction(each) for each in view.directions_of(workspace, manifest)]
+    return _page(
+        workspace,
+        manifest,
+        {"name": manifest.name, "list": chosen.name},
+        choices,
+        at,
+        verdict_panel(chosen, previous_next(choices, at)),
+        _lead(manifest, lists),
+    )
+
+
+def _page_of_direction(workspace: Workspace, manifest: Manifest) -> html.Div:
+    """The chosen direction, beside the lists of the newest artefact of its model and the other directions."""
+    found = direction(workspace, manifest)
+    beside = view.lists_of_model(workspace, manifest)
+    choices = [_choice(beside.name, each) for each in view.lists(workspace, beside).values()] if beside else []
+    others = view.directions_of(workspace, manifest)
+    at = len(choices) + [each.name for each in others].index(manifest.name)
+    choices += [_choice_of_direction(each) for each in others]
+    lead = (
+        f"What does a direction mean inside {manifest.config.get('model', 'a model')}? Laid beside words, read, pushed."
+    )
+    panel = direction_verdict(found, previous_next(choices, at))
+    return _page(workspace, manifest, {"name": manifest.name, "list": None}, choices, at, panel, lead)
+
+
+def _page(
+    workspace: Workspace,
+    manifest: Manifest,
+    state: dict[str, Any],
+    choices: list[Choice],
+    at: int,
+    verdict: html.Section,
+    lead: str,
+) -> html.Div:
+    names = [m.name for m in workspace.artifacts("geometry")]
     return page(
         "Geometry",
-        dcc.Store(id="geometry-state", data={"name": manifest.name, "list": chosen.name}),
+        dcc.Store(id="geometry-state", data=state),
         html.Div(
             [
-                choice_list("Lists of words", choices, at),
-                html.Div([verdict_panel(chosen, previous_next(choices, at)), html.Div(id="geometry-parts")],
-                         className="wb-detail"),
+                choice_list("Lists and directions", choices, at),
+                html.Div([verdict, html.Div(id="geometry-parts")], className="wb-detail"),
             ],
             className="wb-chosen-one",
         ),
         controls=[select("geometry-name", "Artefact", names, manifest.name, width=200)],
-        lead=_lead(manifest, lists),
-    )  # fmt: skip
+        lead=lead,
+    )
 
 
 def register(app: Dash) -> None:
@@ -66,12 +107,25 @@ def register(app: Dash) -> None:
 def _choice(artefact: str, found: view.WordList) -> Choice:
     order = found.order
     p = [value for value in (order.get("p_circular"), order.get("p_linear")) if isinstance(value, int | float)]
-    place = view.short_place(found.hook_point)
-    where = "at the embedding" if place == "embed" else f"after block {place}" if place.isdigit() else f"at {place}"
-    about = f"{len(found.words)} words {where}"
+    about = f"{len(found.words)} words {_where(found.hook_point)}"
     about += f" · p {min(p):.2g}" if p else ""
     outcome = _OUTCOMES.get(found.verdict, found.verdict)
     return Choice(found.name, outcome, about, geometry_href(artefact, list=found.name))
+
+
+def _where(hook_point: str) -> str:
+    place = view.short_place(hook_point)
+    return "at the embedding" if place == "embed" else f"after block {place}" if place.isdigit() else f"at {place}"
+
+
+def _choice_of_direction(manifest: Manifest) -> Choice:
+    summary = manifest.summary
+    outcomes = {True: "moves the output", False: "no effect beyond random"}
+    moves = outcomes.get(summary["moves_output"], "") if summary.get("moves_output") is not None else "not pushed"
+    apart = summary.get("set_apart") or []
+    about = f"a direction {_where(str(summary.get('hook_point')))}"
+    about += f" · sets apart {', '.join(map(str, apart[:3]))}" if apart else " · sets no list apart"
+    return Choice(str(summary.get("direction") or manifest.name), moves, about, geometry_href(manifest.name))
 
 
 def _lead(manifest: Manifest, lists: dict[str, view.WordList]) -> str:
@@ -86,6 +140,8 @@ def _lead(manifest: Manifest, lists: dict[str, view.WordList]) -> str:
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace = current().workspace
     manifest = view.choose(workspace, state["name"])
+    if is_direction(manifest):
+        return direction_panels(workspace, manifest.name, direction(workspace, manifest), theme(scheme))
     chosen = view.find(view.lists(workspace, manifest), state["list"])
     colours = theme(scheme)
     return [

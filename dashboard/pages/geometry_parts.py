@@ -20,8 +20,8 @@ def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
     """The verdict, its reason, and every number that it rests on."""
     order = found.order
     rows = [
-        ("as a circle", f"RSA {_rsa(order.get('circular'))}, p {_p(order.get('p_circular'))}"),
-        ("as a line", f"RSA {_rsa(order.get('linear'))}, p {_p(order.get('p_linear'))}"),
+        ("as a circle", f"RSA {_rsa(order.get('circular'))}, p {p_text(order.get('p_circular'))}"),
+        ("as a line", f"RSA {_rsa(order.get('linear'))}, p {p_text(order.get('p_linear'))}"),
         ("an order counts", _counts(order)),
         ("closed or open", _closing(order)),
         ("first to last", _gap(order)),
@@ -36,7 +36,7 @@ def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
         html.P(["Why: ", visible(str(found.shape["reason"]), 400), "."], className="wb-why"),
         html.Ul([html.Li(visible(word, 60), dir="auto") for word in found.words], className="wb-words",
                 title="the words, in the order of the list"),
-        html.Table(html.Tbody([_row(name, words) for name, words in rows if words]), className="wb-evidence"),
+        html.Table(html.Tbody([evidence_row(name, words) for name, words in rows if words]), className="wb-evidence"),
         note=f"judged at {visible(found.hook_point, 60)}, the layer that the other half of the sentences chose",
         actions=actions,
         className="wb-findings",
@@ -90,9 +90,10 @@ def order_panel(workspace: Workspace, name: str, found: WordList, colours: Theme
     """Circular against linear RSA over layers."""
     order = found.order
     note = (
-        f"chosen by one half of the sentences, drawn by the other. Circle: p {_p(order.get('p_circular'))}, line: p "
-        f"{_p(order.get('p_linear'))}, smallest possible {_p(order.get('smallest_p'))}; p counts orderings whose "
-        "best layer does as well, so the search is paid for"
+        "chosen by one half of the sentences, drawn by the other. Circle: p "
+        f"{p_text(order.get('p_circular'))}, line: p {p_text(order.get('p_linear'))}, smallest possible "
+        f"{p_text(order.get('smallest_p'))}; p counts orderings whose best layer does as well, so the search is paid "
+        "for"
     )
 
     def body() -> list[Any]:
@@ -114,7 +115,7 @@ def probe_panel(workspace: Workspace, name: str, found: WordList, colours: Theme
     """A linear probe over layers, or why there is none."""
     title = "Can a probe tell a word of it?"
     if isinstance(found.probes, str):
-        return _missing(title, found.probes)
+        return missing_panel(title, found.probes)
     tested = next((probe.get("n_test") for probe in found.probes), None)
     note = (
         f"on {known(tested)} words that it has not seen, of this list and the others; only what lies above both nulls "
@@ -140,7 +141,7 @@ def steering_panel(found: WordList, colours: Theme) -> html.Section:
     """A push towards the list, or why there is none."""
     title, sweep = "Pushed towards the list", found.steering
     if isinstance(sweep, str):
-        return _missing(title, sweep)
+        return missing_panel(title, sweep)
     note = (
         f"at {visible(str(sweep.get('hook_point')), 60)}, by the difference in means; strength 1 is the distance "
         f"between the means, {known(sweep.get('unit'))}. Without a push its words have probability "
@@ -148,19 +149,22 @@ def steering_panel(found: WordList, colours: Theme) -> html.Section:
         "Whiskers: 95 % intervals over prompts and over documents; random directions are as long"
     )
 
-    def body() -> list[Any]:
-        figure = steering_figure(sweep, colours)
-        label = f"Effect of pushing towards {found.name} and loss on unrelated text, over strength"
-        return [graph("geometry-steering", figure=figure, label=label, height=380), as_table(_steering_rows(sweep))]
+    label = f"Effect of pushing towards {found.name} and loss on unrelated text, over strength"
+    unit = "distances between the means"
+    return guarded(title, lambda: steering_body(sweep, colours, "geometry-steering", label, unit), note=note)
 
-    return guarded(title, body, note=note)
+
+def steering_body(sweep: dict[str, Any], colours: Theme, id: str, label: str, unit: str) -> list[Any]:
+    """The figure of a push and its numbers; `unit` is what a strength of 1 is."""
+    figure = steering_figure(sweep, colours, unit=unit)
+    return [graph(id, figure=figure, label=label, height=380), as_table(_steering_rows(sweep))]
 
 
 def rotation_panel(found: WordList, colours: Theme) -> html.Section:
     """Words turned on their plane, or why they were not."""
     title, sweep = "Turned on its plane", found.rotation
     if isinstance(sweep, str):
-        return _missing(title, sweep)
+        return missing_panel(title, sweep)
     verb = "moves" if found.found.get("moves_output") else "does not move"
     steps = found.found.get("steps_followed")
     along = f"; it goes along at {steps[0]} of {steps[1]} steps" if isinstance(steps, list) and len(steps) == 2 else ""
@@ -179,14 +183,15 @@ def rotation_panel(found: WordList, colours: Theme) -> html.Section:
     return guarded(title, body, note=note)
 
 
-def _missing(title: str, why: str) -> html.Section:
+def missing_panel(title: str, why: str) -> html.Section:
+    """In place of a part that was not measured."""
     return panel(title, html.P(["Not measured: ", visible(why, 400), "."], className="wb-why"))
 
 
 def _counts(order: dict[str, Any]) -> str:
     how = "counted" if order.get("exact") else "drawn"
     return (
-        f"up to p {_p(order.get('alpha'))}; the smallest possible is {_p(order.get('smallest_p'))} "
+        f"up to p {p_text(order.get('alpha'))}; the smallest possible is {p_text(order.get('smallest_p'))} "
         f"({known(order.get('n_orderings'))} orderings {how})"
     )
 
@@ -208,7 +213,7 @@ def _cluster(found: dict[str, Any] | None) -> str:
     if not isinstance(found, dict):
         return "one list alone has no others to lie apart from"
     return (
-        f"silhouette {known(found.get('silhouette'))}, p {_p(found.get('p'))}; words dealt to lists at random "
+        f"silhouette {known(found.get('silhouette'))}, p {p_text(found.get('p'))}; words dealt to lists at random "
         f"{known(found.get('null'))}, at most {known(found.get('null_high'))}"
     )
 
@@ -244,7 +249,8 @@ def _at(values: Any, place: int) -> Any:
     return values[place] if isinstance(values, list) and place < len(values) else None
 
 
-def _row(name: str, words: str) -> html.Tr:
+def evidence_row(name: str, words: str) -> html.Tr:
+    """One number of the evidence, in words."""
     return html.Tr([html.Th(name, scope="row"), html.Td(words, dir="auto")])
 
 
@@ -256,12 +262,18 @@ def _rsa(value: Any) -> str:
     return f"{value:.3f}".replace("-", "−") if isinstance(value, int | float) else "not known"
 
 
-def _p(value: Any) -> str:
+def p_text(value: Any) -> str:
+    """A p-value, or that it is not known."""
     return f"{value:.2g}" if isinstance(value, int | float) else "not known"
 
 
 def _signed(value: Any) -> str:
     return number(value, signed=True) if isinstance(value, int | float) else "not known"
+
+
+def share_text(value: Any) -> str:
+    """A share with one decimal, or that it is not known."""
+    return f"{value:.1%}" if isinstance(value, int | float) else "an unknown share"
 
 
 def _chance(n: Any) -> str:

@@ -19,6 +19,8 @@ VERDICTS = {
     "nothing": "No shape: neither an order nor a cluster beyond what chance makes.",
     "undecided": "Undecided: the list is too short for any order to count.",
 }
+DIRECTION = "direction.json"
+"""the file that makes a geometry artefact one direction, and not lists of words"""
 ORDERED = ("circle", "line", "ordered")
 _SHAPE = {
     **{"verdict": str, "reason": str, "words": list, "layer": int, "hook_points": list},
@@ -75,6 +77,23 @@ def choose(workspace: Workspace, name: str | None) -> Manifest:
     return max(found, key=lambda manifest: manifest.created)
 
 
+def directions_of(workspace: Workspace, manifest: Manifest) -> list[Manifest]:
+    """The directions of the same model, newest first."""
+    return [each for each in _same_model(workspace, manifest) if DIRECTION in each.files]
+
+
+def lists_of_model(workspace: Workspace, manifest: Manifest) -> Manifest | None:
+    """The newest lists of words of the same model, if there are any."""
+    return next((each for each in _same_model(workspace, manifest) if DIRECTION not in each.files), None)
+
+
+def _same_model(workspace: Workspace, manifest: Manifest) -> list[Manifest]:
+    found = [
+        each for each in workspace.artifacts("geometry") if each.config.get("model") == manifest.config.get("model")
+    ]
+    return sorted(found, key=lambda each: each.created, reverse=True)
+
+
 def lists(workspace: Workspace, manifest: Manifest) -> dict[str, WordList]:
     """Every list of an artefact, in its order. Raises `CorruptError` where the file is missing or lacks something."""
     path = workspace.path("geometry", manifest.name) / "geometry.json"
@@ -125,9 +144,10 @@ def _word_list(path: str, name: str, raw: Any, found: Any) -> WordList:
         raise CorruptError(
             f"{path}: the shape of {name!r} has no readable {(wrong or ['layer'])[0]!r}; it was edited or cut short"
         )
-    parts = {key: _part(raw.get(key)) for key in ("probes", "steering", "rotation")}
+    parts = {key: part_of(raw.get(key)) for key in ("probes", "steering", "rotation")}
     return WordList(name=name, shape=shape, found=found if isinstance(found, dict) else {}, **parts)
 
 
-def _part(value: Any) -> Any:
+def part_of(value: Any) -> Any:
+    """A part as it is, or a sentence where the artefact does not hold it."""
     return value if isinstance(value, str | dict | list) else "the artefact does not hold this part"

@@ -195,12 +195,27 @@ def _labels(m: Manifest) -> Described:
 
 
 def _geometry(m: Manifest) -> Described:
+    if "direction.json" in m.files:
+        return _direction(m)
     verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
     shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
     sentence = (
         f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster in {len(shaped)} of them."
     )
     return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(m.name)
+
+
+def _direction(m: Manifest) -> Described:
+    s = m.summary
+    moves = {True: "moves the output", False: "moves the output no more than a random one", None: "was not pushed"}
+    apart = ", ".join(map(str, s.get("set_apart") or [])) or "no list"
+    facts = [
+        ("sets apart", apart),
+        ("raises", ", ".join(map(str, s.get("raised") or []))),
+        ("at", str(s.get("hook_point") or "")),
+    ]
+    said = moves.get(s.get("moves_output"), "was not pushed")
+    return f"The direction {s.get('direction')} of {m.config.get('model')}: it {said}.", facts, geometry_href(m.name)
 
 
 def _dynamics(m: Manifest) -> Described:

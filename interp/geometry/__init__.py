@@ -20,4 +20,5 @@ Points of a model:
 - `shapes`: which of those lists are circles, lines, clusters or nothing, over all layers
 - `steering`, `rotation`: move along a direction or around a circle, and see what the output does
 - `report`: all of it for some lists, as a folder
+- `named`, `along`, `direction_report`: one direction (words, a file, a dictionary), what it sets apart and does
 """

@@ -100,9 +100,9 @@ def measure_concepts(
         steering: StrengthSweep | str = "interventions were left out"
         rotation: RotationSweep | str = steering
         if interventions:
-            steering = _or_why(lambda name=name: _steer(model, name, lists, n_random, seed))
-            rotation = _or_why(lambda acts=acts: _turn(model, acts, n_random, seed))
-        probes = _or_why(lambda name=name: tuple(_probes(name, lists, seed)))
+            steering = or_why(lambda name=name: _steer(model, name, lists, n_random, seed))
+            rotation = or_why(lambda acts=acts: _turn(model, acts, n_random, seed))
+        probes = or_why(lambda name=name: tuple(_probes(name, lists, seed)))
         found[name] = ConceptGeometry(shape=shapes[name], probes=probes, steering=steering, rotation=rotation)
         if progress:
             progress(len(concepts) + done + 1, total, {"measured": name})
@@ -227,7 +227,7 @@ def _table(rows: list[dict[str, Any]]) -> "pa.Table":
     return pa.Table.from_pylist(rows)
 
 
-def _or_why(measure: Callable[[], Any]) -> Any:
+def or_why(measure: Callable[[], Any]) -> Any:
     """What a part found, or the reason why this list cannot have it."""
     try:
         return measure()

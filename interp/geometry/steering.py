@@ -8,7 +8,7 @@ the *side effect*, the loss on unrelated text with the same push at every positi
 do little harm, does any do more than they?
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
-from interp.geometry.values import Finding, as_array, as_numbers, check_count
+from interp.geometry.values import Finding, as_array, as_numbers, check_count, unit_vector
 from interp.intervals import t_interval
 from interp.runtime import make_generator
 
 HARMLESS = 0.1
 """nats of loss on unrelated text that a push may cost"""
+BATCH_TOKENS = 512
+"""tokens that run together, each text once for every push: their logits stand in memory"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +113,11 @@ def sweep_strengths(
     for _ in range(n_random):
         drawn = torch.randn(len(direction), generator=generator, dtype=torch.float64)
         units.append(drawn / drawn.norm())
-    clean = _measure(model, asked, documents, targets, [])
-    effects = np.zeros((len(units), len(strengths), len(asked)))
-    side_effects = np.zeros((len(units), len(strengths), len(documents)))
-    for i, along in enumerate(units):
-        for j, strength in enumerate(strengths):
-            if strength == 0:
-                continue
-            pushed = _measure(model, asked, documents, targets, [(hook_point, push(along * (strength * unit), first))])
-            effects[i, j], side_effects[i, j] = pushed[0] - clean[0], pushed[1] - clean[1]
+    pushes = torch.cat([along * (torch.tensor(strengths)[:, None] * unit) for along in units])
+    pushes = torch.cat([torch.zeros(1, len(direction)), pushes])  # the first row: no push
+    odds, losses = _measure(model, asked, documents, targets, hook_point, pushes, first)
+    shape = (len(units), len(strengths), -1)
+    effects, side_effects = ((each[1:] - each[0]).reshape(shape) for each in (odds, losses))
     (effect, low, high), (side_effect, side_low, side_high) = t_interval(effects[0]), t_interval(side_effects[0])
     return StrengthSweep(
         hook_point=hook_point,
@@ -133,7 +131,7 @@ def sweep_strengths(
         side_high=side_high,
         random_effect=effects[1:].mean(-1),
         random_side_effect=side_effects[1:].mean(-1),
-        baseline=float(np.mean(1 / (1 + np.exp(-clean[0])))),
+        baseline=float(np.mean(1 / (1 + np.exp(-odds[0])))),
         n_prompts=len(prompts),
         n_tokens=sum(tokens.shape[1] - 1 for tokens in documents),
         seed=seed,
@@ -172,17 +170,11 @@ def _unit_vector(direction: Any, model: Any, hook_point: str, tokens: Tensor) ->
             f"{hook_point} holds {list(value.shape[2:])} numbers at every position, the direction is "
             f"{list(vector.shape)}; give one of the same place"
         )
-    if not np.isfinite(vector).all():
-        raise NonFiniteError(
-            f"the direction holds {int((~np.isfinite(vector)).sum())} NaN or infinite numbers; refit it"
-        )
-    if not vector.any():
-        raise ConfigError("a direction of some length was expected, got zeros only; fit one with concept_directions")
-    return vector / np.linalg.norm(vector)
+    return unit_vector(vector)
 
 
 def push(added: Tensor, first: int) -> Any:
-    """A hook that adds a vector at all but the `first` positions."""
+    """A hook that adds a vector, `[d]` or one for each row `[rows, 1, d]`, at all but the `first` positions."""
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
         moved = value.clone()
@@ -193,16 +185,42 @@ def push(added: Tensor, first: int) -> Any:
 
 
 def _measure(
-    model: Any, asked: list[Tensor], documents: list[Tensor], targets: list[int], hooks: list[tuple[str, Any]]
+    model: Any,
+    asked: list[Tensor],
+    documents: list[Tensor],
+    targets: list[int],
+    hook_point: str,
+    pushes: Tensor,
+    first: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds of the targets as the next token, `[prompts]`, and loss per token, `[documents]`."""
+    """With each of `pushes [n, d]` the log-odds of the targets as the next token, `[n, prompts]`, and the loss per
+    token, `[n, documents]`."""
     from interp.loss import token_losses
+
+    def log_odds(logits: Tensor, _: Tensor) -> Tensor:
+        inside = logits[:, -1].double().log_softmax(-1)[:, targets].logsumexp(-1)
+        return inside - torch.log(-torch.expm1(inside.clamp(max=-1e-12)))
+
+    def loss(logits: Tensor, tokens: Tensor) -> Tensor:
+        return token_losses(logits, tokens).mean(-1)
+
+    def measure(texts: list[Tensor], read: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+        return torch.stack(
+            [_with_pushes(model, tokens, hook_point, pushes, first, read) for tokens in texts], 1
+        ).numpy()
+
+    return measure(asked, log_odds), measure(documents, loss)
+
+
+def _with_pushes(
+    model: Any, tokens: Tensor, hook_point: str, pushes: Tensor, first: int, read: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """`[n]` float64: what is read of the logits of one text, `tokens [1, pos]`, with each of `pushes [n, d]`."""
     from interp.models.adapter import run_with_hooks
 
-    odds = []
-    for tokens in asked:
-        log_p = run_with_hooks(model, tokens, hooks)[0, -1].double().log_softmax(-1)
-        inside = log_p[targets].logsumexp(0)
-        odds.append(float(inside - torch.log(-torch.expm1(inside.clamp(max=-1e-12)))))
-    losses = [float(token_losses(run_with_hooks(model, t, hooks), t).mean()) for t in documents]
-    return np.array(odds), np.array(losses)
+    found = []
+    for rows in pushes.split(max(1, BATCH_TOKENS // tokens.shape[1])):
+        repeated = tokens.expand(len(rows), -1)
+        logits = run_with_hooks(model, repeated, [(hook_point, push(rows[:, None], first))])
+        found.append(read(logits, repeated).double().cpu())
+    return torch.cat(found)

@@ -101,6 +101,25 @@ def as_points(
     return points
 
 
+def unit_vector(direction: Any, *, d: int | None = None) -> np.ndarray:
+    """`[d]` float64 of length 1. Raises `ConfigError` on zeros or another shape, `MismatchError` on another `d`,
+    `NonFiniteError`."""
+    vector = as_numbers(direction, what="the direction")
+    if vector.ndim != 1 or not len(vector):
+        raise ConfigError(f"a direction is a flat list of numbers [d], got shape {list(vector.shape)}; give one row")
+    if d not in (None, len(vector)):
+        raise MismatchError(
+            f"the direction has {len(vector)} numbers, the activations {d}; it is of another model or hook point"
+        )
+    bad = ~np.isfinite(vector)
+    if bad.any():
+        raise NonFiniteError(f"the direction holds {int(bad.sum())} NaN or infinite numbers; refit it")
+    if not vector.any():
+        raise ConfigError("a direction of some length was expected, got zeros only; fit one with concept_directions")
+    vector = vector / np.abs(vector).max()  # the squares of very small numbers would be 0
+    return vector / np.linalg.norm(vector)
+
+
 def centred(points: np.ndarray, *, what: str = "the points") -> np.ndarray:
     """Without their mean. Raises `ConfigError` when nothing is left: all points are the same."""
     away = points - points.mean(0)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from make_direction import HOSTILE_NAME, direction
 from make_dynamics import induction
 from make_geometry import LISTS, geometry
 from make_series import series
@@ -25,6 +26,7 @@ def workspace(tmp_path_factory) -> Workspace:
     series(found, "grok", source="checkpoint:modular-13-seed3-epoch600")
     induction(found)
     geometry(found, "other", lists={"weekdays": LISTS["weekdays"]})
+    direction(found, model="smollm2-135m")
     return found
 
 
@@ -39,6 +41,23 @@ def found(visit, workspace, live) -> Iterator[Any]:
     server.shutdown()
     server.server_close()
     thread.join(5)
+
+
+def test_a_direction_stands_below_the_lists_and_is_drawn(found):
+    page = found.open("/geometry?name=shapes")
+    page.locator(".wb-choice", has_text=HOSTILE_NAME).click()
+    page.wait_for_selector(".wb-verdict >> text=It sets apart weekdays")
+    for figure in ("along", "spectrum", "planes", "probe", "steering"):
+        page.wait_for_selector(f"#direction-{figure} .main-svg")
+    assert page.url.endswith("/geometry?name=pushed")
+    assert page.locator("[aria-current=true]").inner_text().startswith(HOSTILE_NAME)
+    assert page.locator("#geometry-parts [role=figure]:not([aria-label])").count() == 0
+    assert page.evaluate("window.pwned") is None
+    page.keyboard.press("k")
+    page.wait_for_selector(".wb-verdict >> text=A circle")
+    assert page.url.endswith("/geometry?name=other&list=weekdays"), "the newest lists of its model"
+    assert found.errors == []
+    assert found.outside == []
 
 
 def test_choosing_a_list_changes_the_picture_and_the_address(found):

@@ -9,11 +9,11 @@ from planted import HOOK, ReluDictionary, random_recording
 from interp.atlas.build import MapSettings, build_atlas
 from interp.atlas.sources import recording_source
 from interp.errors import MismatchError
+from interp.logit_effects import logit_effects
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from saes.atlas import PromotedReadout, dictionary_readout, sae_source
-from saes.effects import logit_effects
 from saes.features import build_features
 
 

@@ -167,3 +167,16 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
 def test_mistakes_are_one_line(folder, words, expected, capsys):
     assert run(folder, *words) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_a_feature_is_a_direction_at_the_place_where_it_writes(folder, capsys):
+    few = ["--lists", "letters", "--no-interventions"]
+    assert run(folder, "direction", MODEL, "--feature", "mlp:7", *few) == 0
+    assert "the direction mlp 7 at blocks.1.hook_mlp_out" in capsys.readouterr().out
+    manifest = Workspace(folder).manifest("geometry", "direction-mlp-7")
+    assert "saes/mlp" in manifest.parents
+    assert manifest.config["direction"]["source"] == "feature 7 of the SAE mlp"
+    assert run(folder, "direction", MODEL, "--feature", f"mlp:{D_SAE}", *few) == 2
+    assert f"0 to {D_SAE - 1}" in capsys.readouterr().err
+    assert run(folder, "direction", MODEL, "--feature", "mlp:7", "--at", "blocks.1.mlp.hook_in", "--name", "b") == 2
+    assert "writes to blocks.1.hook_mlp_out" in capsys.readouterr().err

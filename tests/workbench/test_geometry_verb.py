@@ -1,5 +1,8 @@
 """`workbench geometry` from the command line."""
 
+import numpy as np
+import pytest
+
 from interp.workspace import Workspace
 from workbench.__main__ import main
 
@@ -24,3 +27,47 @@ def test_words_that_cannot_be_judged_are_refused_in_one_line(tmp_path, capsys):
     short = ["geometry", "small:mlp-2l", "--own-words", "A", "B", "--workspace", str(tmp_path)]
     assert main(short) == 2
     assert "three are the least" in capsys.readouterr().err
+
+
+SMALL = ["direction", "small:mlp-2l", "--lists", "letters", "digits"]
+SIDES = ["--towards", *"abcd", "--away", *"EFGH"]
+
+
+def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
+    command = [*SMALL, *SIDES, "--random-directions", "2", "--workspace", str(tmp_path)]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "difference in means: held-out accuracy" in told
+    assert "random directions" in told
+    manifest = Workspace(tmp_path).manifest("geometry", "direction-a-E")
+    assert manifest.summary["direction"] == "a from E"
+    assert manifest.config["direction"]["hook_point"] == "blocks.0.hook_resid_post"
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "give one direction"),
+        (["--feature", "demo:1", *SIDES], "give one direction"),
+        (["--vector", "v.npy"], "add --at"),
+        (["--vector", "v.npy", "--at", "blocks.0.hook_resid_post"], "no file at"),
+        (["--feature", "demo"], "NAME:NUMBER"),
+        (["--feature", "demo:1"], "demo"),
+        ([*SIDES, "--at", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
+        ([*SIDES, "--random-directions", "0"], "at least 1"),
+        (["--towards", *"abcd", "--away", *"EFG"], "4 of each side"),
+    ],
+)
+def test_what_is_no_direction_is_one_line(tmp_path, capsys, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, *options, "--workspace", str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_vector_of_another_width_is_refused(tmp_path, capsys):
+    np.save(tmp_path / "v.npy", np.ones(7))
+    wrong = ["--vector", str(tmp_path / "v.npy"), "--at", "blocks.0.hook_resid_post", "--workspace", str(tmp_path)]
+    assert main([*SMALL, *wrong]) == 2
+    assert "7 numbers" in capsys.readouterr().err

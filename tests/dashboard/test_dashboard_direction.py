@@ -1,0 +1,126 @@
+"""A direction on the geometry page without a browser: the verdict and its numbers, what is missing, hostile texts."""
+
+from collections.abc import Iterator
+
+import pytest
+from make_direction import HOSTILE_NAME, TOKENS, direction
+from make_geometry import LISTS, geometry
+from page_text import text_of
+
+from dashboard.app import create_app
+from dashboard.context import Context
+from dashboard.figures.along import along_figure
+from dashboard.figures.in_planes import in_planes_figure
+from dashboard.figures.layers import probe_over_layers
+from dashboard.figures.theme import DARK, LIGHT
+from dashboard.pages import geometry as page
+from dashboard.views import direction as view
+from dashboard.views.overview import overview
+from interp.errors import CorruptError
+from interp.workspace import Workspace
+
+MODEL = "smollm2-135m"
+
+
+@pytest.fixture
+def own(tmp_path, live) -> Iterator[Workspace]:
+    """Lists, two directions of their model and one of another, within their app."""
+    workspace = Workspace(tmp_path / "ws", create=True)
+    geometry(workspace)
+    direction(workspace, model=MODEL)
+    direction(workspace, "plain", plain=True, model=MODEL)
+    direction(workspace, "foreign", model="another")
+    with create_app(workspace, live=live).server.app_context():
+        yield workspace
+
+
+def told_of(workspace: Workspace, name: str) -> str:
+    return text_of(page.layout(Context(workspace, None), name=name)) + text_of(
+        page._show({"name": name, "list": None}, "dark")
+    )
+
+
+def test_the_verdict_names_the_list_that_is_set_apart_and_the_push(own):
+    told = told_of(own, "pushed")
+    assert "It sets apart weekdays. A push along it raises its tokens, more than along any random direction" in told
+    assert "deviations from the others" in told
+    assert "too few words" not in told, "lists that it was made of are not judged at all"
+    for figure in ("along", "spectrum", "planes", "probe", "steering"):
+        assert f"direction-{figure}" in told
+    assert "random directions" in told
+
+
+def test_what_was_not_measured_says_why(own):
+    told = told_of(own, "plain")
+    assert "Nothing was pushed along it" in told
+    assert "interventions were left out" in told
+    assert "four words are too few" in told
+    assert "is not in it" in told
+
+
+def test_lists_and_directions_of_one_model_stand_beside_each_other(own):
+    for name in ("pushed", "shapes"):
+        told = text_of(page.layout(Context(own, None), name=name))
+        assert all(f"name=shapes&list={each}" in told for each in ("weekdays", "digits"))
+        assert "/geometry?name=pushed" in told
+        assert "/geometry?name=plain" in told
+        assert "name=foreign" not in told
+    alone = text_of(page.layout(Context(own, None), name="foreign"))
+    assert "name=shapes" not in alone
+
+
+def test_hostile_names_and_tokens_are_text(own):
+    told = told_of(own, "pushed")
+    assert HOSTILE_NAME in told
+    assert TOKENS[0][:20] in told
+    figure = along_figure(view.words(own, "pushed"), LIGHT, apart=["weekdays"])
+    assert "<script>" not in figure.to_json().replace("\\u003c", "<")
+
+
+def test_words_that_it_was_made_of_are_rings_and_lists_set_apart_have_the_accent(own):
+    figure = along_figure(view.words(own, "pushed"), DARK, apart=["weekdays"])
+    assert list(figure.layout.yaxis.ticktext)[:2] == ["weekdays", "digits"]
+    traces = [trace for trace in figure.data if trace.hovertext is not None]
+    rings = [trace for trace in traces if trace.marker.symbol == "circle-open"]
+    assert sum(len(trace.x) for trace in rings) == 8
+    accented = [trace for trace in traces if trace.marker.color == DARK.accent]
+    assert len(accented) == 1
+    assert len(accented[0].x) == len(LISTS["weekdays"])
+
+
+def test_probes_show_random_directions_too(own):
+    names = {trace.name for trace in probe_over_layers(view.layers(own, "pushed"), LIGHT).data}
+    assert "random directions" in names
+
+
+def test_nothing_to_draw_is_said():
+    assert along_figure([], LIGHT, apart=[]).layout.annotations[0].text
+    assert in_planes_figure([{"name": "x", "plane_share": None}], LIGHT).layout.annotations[0].text
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", '{"direction": {}}', '{"direction": 3, "along": {}}', "{"])
+def test_a_damaged_file_is_one_line_that_names_it(own, text):
+    (own.path("geometry", "pushed") / "direction.json").write_text(text)
+    with pytest.raises(CorruptError, match=r"direction\.json"):
+        page.layout(Context(own, None), name="pushed")
+
+
+def test_a_bare_file_still_shows_what_it_has(own):
+    (own.path("geometry", "pushed") / "direction.json").write_text('{"direction": {}, "along": {"lists": [3, {}]}}')
+    told = told_of(own, "pushed")
+    assert "It sets no list of words apart" in told
+    assert "direction-along" in told, "its table is whole"
+
+
+def test_a_missing_table_is_said_where_it_is_missing(own):
+    (own.path("geometry", "pushed") / "along.parquet").unlink()
+    told = told_of(own, "pushed")
+    assert "along.parquet is missing from the artefact" in told
+    assert "direction-steering" in told
+
+
+def test_the_overview_says_what_it_does_and_leads_to_it(own):
+    card = next(card for card in overview(own).cards["geometry"] if card.name == "pushed")
+    assert "moves the output" in card.sentence
+    assert ("sets apart", "weekdays") in card.facts
+    assert card.href == "/geometry?name=pushed"
