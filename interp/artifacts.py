@@ -248,7 +248,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingError(f"no file at {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no text, a number of thousands of digits; too deep
         raise CorruptError(f"{path} is not valid JSON ({error}); it was edited or cut short") from None
     if not isinstance(value, dict):
         raise CorruptError(f"{path} should hold a JSON object, found {type(value).__name__}")

@@ -32,7 +32,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.recording.store import Recording
 from interp.runtime import derive_seed, make_generator
-from saes.bootstrap import Ends, poisson_weights, quantile_ends
+from saes.bootstrap import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
 from saes.comparison import align
 from saes.kinds.base import SAE
 from saes.probing import fit_probe, mean_difference, sparse_columns
@@ -98,7 +98,7 @@ class Absorption:
     """how well main latents stand for their classes; near chance, absorption means nothing"""
     probe_f1: float
     intervals: dict[str, Ends]
-    """of `full` and `fraction`, 95 %, over held-out groups"""
+    """of `full` and `fraction`, 95 %, over held-out groups; empty with fewer than `bootstrap.MIN_DOCUMENTS`"""
     by_seed: list[float]
     """`full` of each split"""
     classes: list[ClassAbsorption]
@@ -341,7 +341,10 @@ def _summarise(
 
 
 def _ends(found: dict[str, list[_Found]], score: str) -> Ends | None:
-    """Bootstrap over groups: a group counts as often in every class and split."""
+    """Bootstrap over groups: a group counts as often in every class and split. None where they are few."""
+    n_groups = len(np.unique(np.concatenate([each.group for runs in found.values() for each in runs])))
+    if n_groups < MIN_DOCUMENTS:
+        return None
     means = []
     for runs in found.values():
         for each in runs:
@@ -349,7 +352,7 @@ def _ends(found: dict[str, list[_Found]], score: str) -> Ends | None:
             weights = poisson_weights(groups.tolist())[1:][:, place]
             with np.errstate(invalid="ignore", divide="ignore"):
                 means.append(weights @ getattr(each, score).astype(float) / weights.sum(1))
-    return quantile_ends(np.nanmean(means, axis=0))
+    return quantile_ends(np.nanmean(means, axis=0), n_groups)
 
 
 def _part(examples: Examples, keep: np.ndarray) -> Examples:

@@ -26,7 +26,7 @@ from interp.errors import ConfigError
 from interp.recording.store import Recording, Split
 from interp.runtime import derive_seed, make_generator
 from saes.baselines import untrained_like
-from saes.bootstrap import Ends, poisson_weights, quantile_ends
+from saes.bootstrap import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
 from saes.kinds.base import SAE
 from saes.probing_scores import ALL, MEAN, ProbeScore, Probing, TaskFacts
 from saes.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
@@ -263,7 +263,7 @@ class _Tally:
     def _score(self, name: str, k: int, tasks: list[str], title: str) -> ProbeScore:
         by_seed = np.mean([self.accuracies[name, k, task, "labels"] for task in tasks], axis=0)  # [seeds, replicates]
         control = float(np.mean([self.accuracies[name, k, task, "control"] for task in tasks], axis=0)[:, 0].mean())
-        ends = _ends(by_seed.mean(0)[1:])
+        ends = _ends(by_seed.mean(0)[1:], len(self.documents))
         accuracy = float(by_seed[:, 0].mean())
         return ProbeScore(
             dictionary=name,
@@ -286,10 +286,11 @@ class _Tally:
                 del table[what]
 
 
-def _ends(replicates: np.ndarray) -> Ends | None:
-    """Over the replicates that hold both answers of every task, where enough of them do."""
+def _ends(replicates: np.ndarray, n_documents: int) -> Ends | None:
+    """Over the replicates that hold both answers of every task, where enough of them do and documents are not few."""
     whole = replicates[np.isfinite(replicates)]
-    return quantile_ends(whole) if len(whole) >= MIN_WHOLE * len(replicates) else None
+    enough = n_documents >= MIN_DOCUMENTS and len(whole) >= MIN_WHOLE * len(replicates)
+    return quantile_ends(whole, n_documents) if enough else None
 
 
 def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[Tokens, Tokens]) -> str:

@@ -19,7 +19,8 @@ class ProbeScore:
     accuracy: float
     low: float | None
     high: float | None
-    """95 % interval of the accuracy over held-out documents; None where too many resampled texts lack an answer"""
+    """95 % interval of the accuracy over held-out documents; None where those are fewer than `bootstrap.MIN_DOCUMENTS`,
+    or too many resampled texts lack an answer"""
     control: float
     """accuracy on control labels"""
     selectivity: float

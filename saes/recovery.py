@@ -18,6 +18,7 @@ from interp.dictionary import Dictionary
 from interp.errors import MismatchError
 from interp.intervals import t_interval
 from interp.runtime import make_generator
+from saes.kinds.base import SAE
 from saes.matching import Match, best_match, unit
 from saes.synthetic import SyntheticData
 
@@ -128,7 +129,10 @@ class _Counts:
 
     def add(self, x: Tensor, strengths: Tensor) -> None:
         acts = self.dictionary.encode(x)
-        recons = self.dictionary.decode(acts).double()
+        recons = self.dictionary.decode(acts)
+        if isinstance(self.dictionary, SAE):  # what some kinds add past the features
+            recons = self.dictionary.complete(recons, x)
+        recons = recons.double()
         self.fired += (acts > 0).sum(0).double()
         mine, theirs = acts[:, self.match.rows], strengths[:, self.match.columns]
         both = (mine > 0) & (theirs > 0)

@@ -24,6 +24,7 @@ import numpy as np
 from dashboard.components.atlas_map import STATE, AtlasMap
 from dashboard.figures import atlas as figure
 from dashboard.figures.theme import DARK, LIGHT, theme
+from dashboard.views import atlas as view
 from dashboard.views import atlas_columns as data
 from dashboard.views.atlas_columns import Column
 from interp.errors import ConfigError, UnknownNameError
@@ -92,7 +93,7 @@ class AtlasView:
             names = ("xy", *frames, *(c["name"] for c in about["columns"]))
             arrays = {each: data.array(workspace, name, each) for each in names}
             labels = [text or "" for text in data.table(workspace, name).column("label").to_pylist()]
-            regions = data.regions(workspace, name)
+            regions, cells = data.regions(workspace, name), view.cells(workspace, name)
         return {
             "about": about,
             "regions": regions,
@@ -138,6 +139,8 @@ def _of_arrays(
         raise ConfigError(f"points are finite x and y, [n, 2]; got an array {list(xy.shape)}")
     arrays: dict[str, np.ndarray] = {"xy": np.ascontiguousarray(xy, np.float32)}
     for key, values in given.items():
+        if key in arrays or np.ndim(values) != 1 or np.asarray(values).dtype.kind not in "biuf":
+            raise ConfigError(f"a column is a list of numbers under a name of its own, not 'xy'; see {key!r}")
         arrays[key] = np.ascontiguousarray(values, np.float32)
     words = [str(label) for label in labels] if labels is not None else [""] * len(xy)
     wrong = [key for key, values in arrays.items() if len(values) != len(xy)] + (
@@ -195,7 +198,8 @@ def _inert(text: str) -> str:
 _VARIABLES = """
 html, body { margin: 0; height: 100%; }
 html[data-scheme="dark"] { color-scheme: dark; --wb-surface: #171a1f; --wb-raised: #1e2228; --wb-line: #2f353e;
-  --wb-line-soft: #242931; --wb-text: #e6e9ed; --wb-muted: #9aa4b0; --wb-accent: #6aa7ff; --wb-accent-soft: #1b2a42; }
+  --wb-line-soft: #242931; --wb-text: #e6e9ed; --wb-muted: #9aa4b0; --wb-accent: #6aa7ff; --wb-accent-soft: #1b2a42;
+  --wb-warn-bg: #2a2114; --wb-warn-line: #6b5225; }
 """
 
 _PAGE = """<!doctype html>

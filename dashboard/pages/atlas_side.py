@@ -26,6 +26,9 @@ def quality_panel(manifest: Manifest) -> html.Section:
         lines.append(f"True neighbours lie together on the map to {continuity:.2f} (by the same measure).")
     if triplets is not None:
         lines.append(f"Which of two points is nearer to a third, the map says rightly in {triplets:.0%} (chance: 50%).")
+    if s.get("quality_sample"):
+        of = "each point" if s["quality_sample"] == s.get("n_points") else f"{s['quality_sample']:,} random points"
+        lines.append(f"Measured on {of} against all others.")
     lines.append("So read regions, not distances; colour by “kept” to see where the map is true.")
     if s.get("neighbours") == "approximate":
         lines.append(
@@ -36,7 +39,10 @@ def quality_panel(manifest: Manifest) -> html.Section:
         stat("from dimensions", f"{s.get('d', 0):,}"),
         stat("regions", " · ".join(f"{n:,}" for n in s.get("regions_per_level") or [0]), "on each zoom level"),
     ]
-    return panel("How true is this map", html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines])
+    notes = [html.P(visible(note, 300), className="wb-note", dir="auto") for note in s.get("notes") or []]
+    said = [html.H3("What else to know"), *notes] if notes else []
+    body = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *said]
+    return panel("How true is this map", *body)
 
 
 def regions_panel(regions: list[dict[str, Any]]) -> html.Section:

@@ -23,7 +23,7 @@ from torch import Tensor
 from interp.atlas.engine import AT_ONCE, Mover
 from interp.atlas.fuzzy import fuzzy_graph
 from interp.atlas.layout import principal_components, spread
-from interp.atlas.neighbours import Neighbours
+from interp.atlas.neighbours import Neighbours, rescaled
 from interp.errors import ConfigError
 from interp.runtime import derive_seed, make_generator
 
@@ -65,7 +65,7 @@ def lay_out_aligned(
     """
     check_spaces(spaces, neighbours, strength)
     settings = {"min_dist": min_dist, "seed": derive_seed(seed, "layout")}
-    start = spread(principal_components(spaces[0], 2), make_generator(seed, "start"))
+    start = spread(principal_components(rescaled(spaces[0]), 2), make_generator(seed, "start"))
     positions: list[np.ndarray] = []
     for at, near in enumerate(neighbours):
         mover = Mover(fuzzy_graph(near), positions[-1] if at else start, **settings)

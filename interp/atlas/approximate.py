@@ -20,9 +20,11 @@ from interp.atlas.neighbours import (
     as_distance,
     check_vectors,
     closeness,
+    in_units,
     largest,
     nearest_neighbours,
     prepare,
+    unit_rows,
 )
 from interp.runtime import one_thread
 
@@ -85,19 +87,19 @@ def approximate_neighbours(
 ) -> tuple[Neighbours, float]:
     """`k` near others of each row of `vectors [n, d]`, and the share of true ones among them (on `CHECKED` points)."""
     check_vectors(vectors)
-    points = prepare(vectors, metric)
+    points, compared = prepare(vectors, metric)
     n = len(points)
-    cells = find_cells(points, round(n**0.5), metric, generator)
+    cells = find_cells(points, round(n**0.5), compared, generator)
     indices, values = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
     with one_thread():
-        near = closeness(cells.centres, cells.centres, metric).argsort(dim=1, descending=True, stable=True)
+        near = closeness(cells.centres, cells.centres, compared).argsort(dim=1, descending=True, stable=True)
     done = [0]
 
     def search(cell: int) -> None:
         pool = cells.around(cell, near[cell])
         others = points[pool]
         for mine in cells.members[cell].split(512):
-            values[mine], indices[mine] = _best(points[mine], mine, others, pool, k, metric)
+            values[mine], indices[mine] = _best(points[mine], mine, others, pool, k, compared)
 
     def report(cell: int) -> None:
         done[0] += len(cells.members[cell])
@@ -106,11 +108,11 @@ def approximate_neighbours(
 
     in_blocks(range(len(cells.members)), search, report)
     for _ in range(ROUNDS):
-        indices, values = look_further(points, indices, values, metric)
+        indices, values = look_further(points, indices, values, compared)
     checked = torch.randperm(n, generator=generator)[:CHECKED]
-    recall = true_share(points, indices, checked, metric)
-    distances = torch.cat([as_distance(values[rows], points, rows, metric) for rows in torch.arange(n).split(8192)])
-    return Neighbours(indices, distances), recall
+    recall = true_share(points, indices, checked, compared)
+    distances = torch.cat([as_distance(values[rows], points, rows, compared) for rows in torch.arange(n).split(8192)])
+    return Neighbours(indices, in_units(distances, vectors, metric, compared)), recall
 
 
 def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Generator) -> Cells:
@@ -123,7 +125,7 @@ def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Gener
         sums = torch.zeros_like(centres).index_add_(0, cell, sample)
         centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
         if metric == "cosine":
-            centres = prepare(centres, metric)
+            centres = unit_rows(centres)
     order = assign(points, centres, metric)
     ranked = order.argsort(stable=True)
     return Cells(centres, list(ranked.split(torch.bincount(order, minlength=n_cells).tolist())))

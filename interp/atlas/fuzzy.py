@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.atlas.neighbours import Neighbours
+from interp.atlas.neighbours import Neighbours, rescaled
 
 
 class FuzzyGraph(NamedTuple):
@@ -36,7 +36,7 @@ def fuzzy_graph(neighbours: Neighbours) -> FuzzyGraph:
     from interp.atlas.kernels import memberships
     from interp.compiled import run_compiled
 
-    distances = np.ascontiguousarray(neighbours.distances.numpy(), dtype=np.float32)
+    distances = np.ascontiguousarray(rescaled(neighbours.distances).numpy())
     n, k = distances.shape
     directed = np.empty_like(distances)
     run_compiled(memberships, distances, float(distances.mean(dtype=np.float64)), directed)

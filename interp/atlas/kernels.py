@@ -132,17 +132,17 @@ def _entry(squared):
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
-def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, first, last, total, seed, turns):
+def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, first, last, total, rate, seed, turns):
     """Epochs `first` to `last` of `total`, in place on `positions [n, 2]`; `moved` is room of the same shape.
 
     An epoch has `turns` turns: in turn `t` the points `t, t + turns, ...` move, seeing the others where they are and
-    each other where they were when the turn began. A tie is used in a share `rates` of the epochs; it draws its point
-    twice, one move after the other (an edge of UMAP moves both ends, and each end has one; a single move of twice the
-    length overshoots, and throws some points far out), and pushes it from five random points.
+    each other where they were when the turn began. A tie is used in a share `rates` of the epochs; it draws its point,
+    and pushes it from five random points. A point goes around its ties from another one each time: what it visits last
+    it stays nearest to. Steps shrink from `rate` to nothing.
     """
     n = positions.shape[0]
     for epoch in range(first, last):
-        alpha = np.float32(1.0 - epoch / total)
+        alpha = np.float32(rate * (1.0 - epoch / total))
         for turn in range(turns):
             members = (n - turn + turns - 1) // turns
             for member in prange(members):
@@ -150,15 +150,17 @@ def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, f
                 key = np.uint64(seed) + np.uint64(epoch) * np.uint64(0x9E3779B97F4A7C15)
                 state = _mixed(key + np.uint64(i) * np.uint64(0xD1B54A32D192ED03))
                 x, y = positions[i, 0], positions[i, 1]
-                for tie in range(starts[i], starts[i + 1]):
+                n_ties = starts[i + 1] - starts[i]
+                begin = np.int64(state >> np.uint64(33)) % max(n_ties, 1)
+                for step in range(begin, begin + n_ties):
+                    tie = starts[i] + (step if step < n_ties else step - n_ties)
                     if int((epoch + 1) * rates[tie]) <= int(epoch * rates[tie]):
                         continue
                     other_x, other_y = positions[others[tie], 0], positions[others[tie], 1]
-                    for _ in range(2):
-                        dx, dy = x - other_x, y - other_y
-                        force = attraction[_entry(dx * dx + dy * dy)]
-                        x -= alpha * _clipped(force * dx)
-                        y -= alpha * _clipped(force * dy)
+                    dx, dy = x - other_x, y - other_y
+                    force = attraction[_entry(dx * dx + dy * dy)]
+                    x -= alpha * _clipped(force * dx)
+                    y -= alpha * _clipped(force * dy)
                     for _ in range(5):
                         state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
                         j = np.int64(((state >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))

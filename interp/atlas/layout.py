@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.atlas.blocks import in_blocks
 from interp.atlas.engine import move_points
 from interp.atlas.fuzzy import fuzzy_graph
-from interp.atlas.neighbours import Neighbours
+from interp.atlas.neighbours import Neighbours, rescaled
 from interp.errors import ConfigError, UnknownNameError
 from interp.runtime import make_generator, one_thread
 
@@ -61,6 +61,7 @@ def lay_out(
         raise UnknownNameError("layout method", method, METHODS)
     if not 0 <= min_dist <= 1:
         raise ConfigError(f"min_dist must lie between 0 and 1 (map units), got {min_dist}")
+    vectors = rescaled(vectors).contiguous()
     start = principal_components(vectors, 2)
     if not np.ptp(start, axis=0).any():
         return Layout(np.zeros_like(start), "pca", "all vectors are equal, so all points share one place")

@@ -6,6 +6,7 @@ block is still in the cache. Blocks come in any order on any number of threads; 
 seen, ties to the lower number, so the order leaves no trace. For very many vectors there is `approximate`.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,13 +14,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from interp.atlas.blocks import in_blocks
 from interp.errors import NonFiniteError, UnknownNameError
+from interp.runtime import one_thread
 
 METRICS = ("cosine", "euclidean")
 BLOCK = 1024
 """points a side: a block of pairs is 4 MB, which a core's cache holds"""
+
+FAR = 2.0**40
+"""Lengths beyond this, and below its inverse, are brought near 1 before they are squared."""
+ALIKE = 1e-3
+"""Mean `1 - cosine` with the mean direction below which directions are compared by their differences."""
 
 Progress = Callable[[int, int, dict], None]
 
@@ -43,19 +51,69 @@ def check_vectors(vectors: Tensor, what: str = "the vectors") -> None:
         )
 
 
-def prepare(vectors: Tensor, metric: str) -> Tensor:
-    """float32 vectors in which the metric is a dot product away: unit length for `cosine`.
+class Prepared(NamedTuple):
+    """Vectors ready to be compared by products."""
 
-    A vector of length zero has no direction: its cosine with everything counts as 0.
+    points: Tensor
+    """`[n, d]` float32"""
+    metric: str
+    """how these points are compared"""
+
+
+def prepare(vectors: Tensor, metric: str) -> Prepared:
+    """Points in which the metric is a dot product away: of unit length for `cosine`.
+
+    A vector of length zero has no direction: its cosine with everything counts as 0. Directions so alike that a float32
+    holds little of `1 - cosine` are taken from their mean and compared by distance: the same order.
     """
     if metric not in METRICS:
         raise UnknownNameError("metric", metric, METRICS)
-    vectors = vectors.float()
     if metric == "cosine":
-        return torch.nn.functional.normalize(vectors, dim=1)
+        points = unit_rows(vectors)
+        with one_thread():
+            middle = points.mean(0)
+        if 1 - float(middle.square().sum()) >= ALIKE:
+            return Prepared(points, "cosine")
+        for rows, mine in zip(points.split(8192), vectors.split(8192), strict=True):
+            rows.copy_(unit_rows(mine.double(), torch.float64) - middle)
+        return Prepared(points, "euclidean")
+    vectors = rescaled(vectors).contiguous()
     # The same distances from smaller numbers. From one of the points: equal distances of whole numbers stay equal.
     some = vectors[:1000]
-    return vectors - some[(some - some.mean(0)).square().sum(1).argmin()]
+    return Prepared(vectors - some[(some - some.mean(0)).square().sum(1).argmin()], "euclidean")
+
+
+def unit_rows(vectors: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Vectors at length 1, zeros left as they are; lengths may be ones whose squares a float32 cannot hold."""
+    # Sums and products of the same numbers laid out otherwise in memory round otherwise.
+    vectors = (vectors if vectors.dtype == torch.float64 else vectors.float()).contiguous()
+    found = normalize(vectors.to(dtype), dim=1)
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    odd = ~((lengths > 1 / FAR) & (lengths < FAR))
+    if odd.any():
+        rows = vectors[odd].double()
+        found[odd] = normalize(rows / rows.abs().amax(1, keepdim=True).clamp_min(1e-300), dim=1).to(dtype)
+    return found
+
+
+def scale_of(vectors: Tensor) -> float:
+    """What to divide vectors by so that their squares neither overflow nor vanish: a power of two, 1 for usual ones."""
+    largest = max((abs(float(end)) for end in vectors.aminmax()), default=0.0) if vectors.numel() else 0.0
+    return 1.0 if largest == 0 or 1 / FAR < largest < FAR else 2.0 ** round(math.log2(largest))
+
+
+def rescaled(vectors: Tensor, scale: float | None = None) -> Tensor:
+    """float32 vectors over `scale_of` them, or over a given scale; the usual ones as they are."""
+    scale = scale_of(vectors) if scale is None else scale
+    return vectors.float() if scale == 1 else (vectors.double() / scale).float()
+
+
+def in_units(distances: Tensor, vectors: Tensor, metric: str, compared: str) -> Tensor:
+    """Distances between points that are `compared` by it as what `metric` says of the vectors; at most a float32's."""
+    if metric == "cosine":
+        return distances if compared == "cosine" else distances.square() / 2
+    scale, most = scale_of(vectors), torch.finfo(torch.float32).max
+    return distances if scale == 1 else (distances.double() * scale).clamp_(max=most).float()
 
 
 def nearest_neighbours(
@@ -68,7 +126,7 @@ def nearest_neighbours(
     from interp.atlas.kernels import NOBODY, take_in
 
     check_vectors(vectors)
-    points = prepare(vectors, metric)
+    points, compared = prepare(vectors, metric)
     n = len(points)
     k = min(k, n - 1)
     closest, indices = np.full((n, k), -np.inf, np.float32), np.full((n, k), NOBODY, np.int32)
@@ -76,7 +134,7 @@ def nearest_neighbours(
         return Neighbours(torch.empty(n, k, dtype=torch.int64), torch.empty(n, k))
     starts = range(0, n, block)
     in_use = [threading.Lock() for _ in starts]
-    half = points.square().sum(1) / 2 if metric == "euclidean" else None
+    half = points.square().sum(1) / 2 if compared == "euclidean" else None
     done = [0]
 
     def compare(pair: tuple[int, int]) -> None:
@@ -98,8 +156,8 @@ def nearest_neighbours(
 
     pairs = [(at, at + apart) for apart in range(len(starts)) for at in range(len(starts) - apart)]
     in_blocks(pairs, compare, report)
-    distances = 1 - closest if half is None else np.sqrt(np.maximum(-2 * closest, 0))
-    return Neighbours(torch.from_numpy(indices).long(), torch.from_numpy(distances).clamp_(min=0))
+    distances = torch.from_numpy(1 - closest if half is None else np.sqrt(np.maximum(-2 * closest, 0))).clamp_(min=0)
+    return Neighbours(torch.from_numpy(indices).long(), in_units(distances, vectors, metric, compared))
 
 
 def closeness(some: Tensor, others: Tensor, metric: str) -> Tensor:

@@ -18,12 +18,24 @@ from torch import Tensor
 
 from interp.atlas.blocks import in_blocks
 from interp.atlas.engine import curve
-from interp.atlas.neighbours import METRICS, Neighbours, check_vectors, closeness, largest
+from interp.atlas.neighbours import (
+    METRICS,
+    Neighbours,
+    check_vectors,
+    closeness,
+    largest,
+    prepare,
+    rescaled,
+    scale_of,
+    unit_rows,
+)
 from interp.errors import ConfigError, UnknownNameError
 
 SPARE = 8
 """Candidates beyond `k` that are measured again, pair by pair: products of different sizes round differently."""
 BLOCK = 256
+FARTHEST = 1e30
+"""Coordinates, in sizes of the map's, at which candidates for new vectors still farther out are looked for."""
 COLUMNS = 16_384
 
 
@@ -66,14 +78,14 @@ def place_points(
         )
     check_vectors(new, "the new vectors")
     near = nearest_of_map(new.float(), reference.float(), min(k, len(reference)), metric)
-    distances = near.distances.numpy()
+    distances = rescaled(near.distances, scale_of(reference) if metric == "euclidean" else 1.0).numpy()
     weights = np.empty_like(distances)
     run_compiled(memberships, distances, 1.0, weights)
     places = np.empty((len(new), 2))
     run_compiled(
         climb, positions.astype(np.float64), near.indices.numpy(), distances, weights, *curve(min_dist), places
     )
-    ordinary = 1 - np.searchsorted(np.sort(nearest), distances[:, 0], side="left") / len(nearest)
+    ordinary = 1 - np.searchsorted(np.sort(nearest), near.distances[:, 0].numpy(), side="left") / len(nearest)
     return Placed(places.astype(np.float32), near, ordinary.astype(np.float32))
 
 
@@ -86,18 +98,26 @@ def nearest_of_map(new: Tensor, reference: Tensor, k: int, metric: str) -> Neigh
     from interp.compiled import run_compiled
 
     cosine = metric == "cosine"
-    middle = 0.0 if cosine else reference[:1000].mean(0)
-    norms = reference.norm(dim=1).clamp_min(1e-30)
+    scale = 1.0 if cosine else scale_of(reference)
+    compared = prepare(reference[:1000], metric).metric
+    middle = (unit_rows(reference[:1000]) if cosine else rescaled(reference[:1000], scale)).mean(0)
+    middle = middle * (compared == "euclidean")
+
+    def ready(some: Tensor) -> Tensor:
+        if cosine:
+            return (unit_rows(some.double(), torch.float64) - middle).float()
+        return (rescaled(some, scale) - middle).clamp_(-FARTHEST, FARTHEST)
+
     wide = min(k + SPARE, len(reference))
     candidates = torch.empty(len(new), wide, dtype=torch.int64)
 
     def search(rows: slice) -> None:
-        mine = new[rows] - middle
+        mine = ready(new[rows])
         values, columns = torch.empty(len(mine), 0), torch.empty(len(mine), 0, dtype=torch.int64)
         for start in range(0, len(reference), COLUMNS):
             part = slice(start, start + COLUMNS)
-            others = reference[part] / norms[part, None] if cosine else reference[part] - middle
-            found, at = largest(closeness(mine, others, metric), min(wide, len(others)))
+            others = ready(reference[part])
+            found, at = largest(closeness(mine, others, compared), min(wide, len(others)))
             values, columns = torch.cat([values, found], 1), torch.cat([columns, at + start], 1)
             kept = values.argsort(dim=1, descending=True, stable=True)[:, :wide]
             values, columns = values.gather(1, kept), columns.gather(1, kept)

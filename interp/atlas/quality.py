@@ -53,11 +53,12 @@ def measure_quality(
         return None
     chosen = torch.randperm(n, generator=generator)[: min(sample, n)]
     on_map = torch.from_numpy(map_neighbours(positions, chosen.numpy(), k))
-    points, places = prepare(vectors, metric), torch.from_numpy(positions).float()
+    points, compared = prepare(vectors, metric)
+    places = prepare(torch.from_numpy(positions), "euclidean").points
 
     def compare(part: slice) -> tuple[float, float, int]:
         rows, near = chosen[part], on_map[part]
-        value = closeness(points[rows], points, metric)
+        value = closeness(points[rows], points, compared)
         true = _nearest(value, rows, k)
         excess = float((_places(value, rows, near) - k).clamp(min=0).sum())
         missed = float((_places(closeness(places[rows], places, "euclidean"), rows, true) - k).clamp(min=0).sum())
@@ -70,13 +71,13 @@ def measure_quality(
         trustworthiness=1 - excess / worst,
         continuity=1 - missed / worst,
         recall=shared / (len(chosen) * k),
-        triplets=triplet_accuracy(points, places, metric=metric, generator=generator),
+        triplets=triplet_accuracy(points, places, generator=generator),
         k=k,
         sample=len(chosen),
     )
 
 
-def triplet_accuracy(points: Tensor, places: Tensor, *, metric: str, generator: torch.Generator) -> float:
+def triplet_accuracy(points: Tensor, places: Tensor, *, generator: torch.Generator) -> float:
     """How often, of three random points, the second is nearer to the first than the third is in both spaces or none.
 
     `points [n, d]` as `prepare` gives them, `places [n, 2]`.

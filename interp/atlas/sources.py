@@ -15,6 +15,7 @@ from interp.artifacts import sha256_file
 from interp.atlas.readouts import NearestReadout, Readout, UnembeddingReadout
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.names import RESIDUAL_SUFFIXES, parse_hook_point
+from interp.npy import read_npy
 from interp.recording.passages import NO_TOKEN, document_names, read_passages
 from interp.recording.store import Recording
 from interp.runtime import make_generator
@@ -154,26 +155,32 @@ def recording_source(
 
 
 def file_source(path: str | Path) -> AtlasSource:
-    """Vectors of a `.npy` file `[n, d]`, or of the numeric columns of a `.parquet` file (its `label` column labels).
+    """Vectors of a `.npy` file `[n, d]`, or of a `.parquet` file: its column of lists, else its columns of numbers.
 
-    Raises `MissingError`, `CorruptError` (unreadable, or not a table of numbers), `ConfigError` (another file type).
+    The parquet file's `label` column labels. Raises `MissingError`, `CorruptError` (unreadable, or not a table of
+    numbers), `ConfigError` (another file type).
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingError(f"no file at {path}; an atlas reads .npy and .parquet files")
     readers = {".npy": _read_npy, ".parquet": _read_parquet}
-    if path.suffix not in readers:
+    kind = path.suffix.lower()
+    if kind not in readers:
         raise ConfigError(f"an atlas reads .npy and .parquet files, not {path.suffix or 'a file without a suffix'}")
-    array, labels = readers[path.suffix](path)
+    array, labels = readers[kind](path)
     if array.ndim != 2 or 0 in array.shape:
         raise CorruptError(f"{path} should hold vectors as [n, d], found shape {list(array.shape)}")
-    vectors = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, dtype=np.float32)
+    if (np.isinf(narrow) & np.isfinite(array)).any():
+        raise CorruptError(f"{path} holds numbers beyond 3.4e38, the largest of a float32; divide all by one number")
+    vectors = torch.from_numpy(narrow)
     return AtlasSource(
         vectors=vectors,
         source=f"file:{path.name}",
         labels=labels or [str(i) for i in range(len(vectors))],
         items=np.arange(len(vectors), dtype=np.int32),
-        values=vectors.norm(dim=1).numpy(),
+        values=vectors.double().norm(dim=1).clamp(max=torch.finfo(torch.float32).max).float().numpy(),
         value_name="norm",
         item_kind="index",
         parents={f"file:{path.name}": sha256_file(path)},
@@ -181,13 +188,7 @@ def file_source(path: str | Path) -> AtlasSource:
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, list[str] | None]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise CorruptError(f"{path} cannot be read as .npy ({error}); pickled arrays are not loaded") from None
-    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
-        raise CorruptError(f"{path} should hold numbers, found {array.dtype}")
-    return array, None
+    return read_npy(path), None
 
 
 def _read_parquet(path: Path) -> tuple[np.ndarray, list[str] | None]:
@@ -196,10 +197,38 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, list[str] | None]:
 
     try:
         table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise CorruptError(f"{path} cannot be read as parquet ({error})") from None
-    numeric = [f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
+    labels = [str(text) for text in table["label"].to_pylist()] if "label" in table.column_names else None
+    fields = [field for field in table.schema if field.name != "label"]
+    numeric = [f.name for f in fields if _is_number(f.type)]
+    lists = [f.name for f in fields if _is_list(f.type) and _is_number(f.type.value_type)]
+    if len(lists) > 1:
+        raise CorruptError(f"{path} has several columns of lists ({', '.join(lists)}); keep the one to be mapped")
+    if lists:
+        return _rows_of(table[lists[0]], f"{path}, column {lists[0]}"), labels
     if not numeric:
         raise CorruptError(f"{path} has no numeric column; found {', '.join(table.column_names) or 'none'}")
-    labels = [str(text) for text in table["label"].to_pylist()] if "label" in table.column_names else None
-    return np.column_stack([table[name].to_numpy() for name in numeric if name != "label"]), labels
+    return np.column_stack([table[name].to_numpy() for name in numeric]), labels
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return types.is_floating(kind) or types.is_integer(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _rows_of(column: Any, where: str) -> np.ndarray:
+    """`[n, d]` of a column of lists of numbers, NaN where a number is missing."""
+    import pyarrow.compute as compute
+
+    lengths = np.unique(compute.call_function("list_value_length", [column]).to_numpy())
+    if len(lengths) > 1 or column.null_count:
+        raise CorruptError(f"{where}: the lists should be equally long and none missing, found lengths {lengths[:5]}")
+    return compute.call_function("list_flatten", [column]).to_numpy().reshape(len(column), -1).copy()

@@ -10,7 +10,7 @@ from torch import Tensor
 from interp.artifacts import write_table
 from interp.atlas.approximate import Found
 from interp.atlas.layout import Layout
-from interp.atlas.neighbours import Neighbours
+from interp.atlas.neighbours import Neighbours, unit_rows
 from interp.atlas.quality import K, Quality
 from interp.atlas.regions import Regions, local_density, region_columns
 
@@ -68,7 +68,7 @@ def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
     """`[n, k]` cosines of the neighbours, whatever metric found them."""
     if metric == "cosine":
         return 1 - near.distances
-    unit = torch.nn.functional.normalize(vectors.float(), dim=1)
+    unit = unit_rows(vectors)
     cosines = torch.empty(near.indices.shape)
     for column, others in enumerate(near.indices.T):
         cosines[:, column] = (unit * unit[others]).sum(1)

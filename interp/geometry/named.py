@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import ConfigError, CorruptError, MissingError
+from interp.errors import ConfigError, MissingError
 from interp.geometry.concepts import SENTENCES, Concept
 from interp.geometry.directions import ConceptDirection, concept_directions
 from interp.geometry.values import unit_vector
 from interp.geometry.words import read_words
+from interp.npy import read_npy
 
 EACH = 4
 """words that either side of a direction needs: half are held out"""
@@ -82,17 +83,12 @@ def direction_of_words(
 
 
 def direction_of_file(path: Path | str, hook_point: str, *, name: str = "") -> NamedDirection:
-    """A vector `[d]` from a `.npy` file. Raises `MissingError`, `CorruptError` (unreadable, pickled, no numbers),
-    `ConfigError` on another shape or zeros, `NonFiniteError`."""
+    """A vector `[d]` from a `.npy` file. Raises `MissingError`, `CorruptError` as `read_npy` does, `ConfigError` on
+    another shape or zeros, `NonFiniteError`."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingError(f"no file at {path}; numpy.save(path, vector) writes one")
-    try:
-        vector = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise CorruptError(f"{path} cannot be read as .npy ({error}); pickled arrays are not loaded") from None
-    if not isinstance(vector, np.ndarray):
-        raise CorruptError(f"{path} is an archive of several arrays; save the one vector by itself with numpy.save")
+    vector = read_npy(path)
     vector = vector[0] if vector.ndim == 2 and len(vector) == 1 else vector
     return NamedDirection(
         name=name or path.stem, source=f"the file {path.name}", hook_point=hook_point, vector=unit_vector(vector)

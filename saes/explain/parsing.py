@@ -38,7 +38,7 @@ def read_answers(text: str, n: int) -> list[bool] | None:
     for found in reversed(_LIST.findall(_THOUGHT.sub("", text))):
         try:
             values = json.loads(found)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits
             continue
         if len(values) == n and all(isinstance(v, int) and v in (0, 1) for v in values):
             return [bool(v) for v in values]

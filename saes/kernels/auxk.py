@@ -57,11 +57,13 @@ def add_auxk(
     that the step has computed already.
     """
     W_dec, latents = state.W_dec[dead], settings.spread.latents
+    power = _power(error, settings.spread.tokens)
+    if not power:
+        return 0.0
     acts = pre[:, dead].to(error.dtype).relu_()
     _keep_largest(ops, acts, settings.k, latents)
     # e_hat - e, since error = -e: it is added once however many ranks share the latents
     residual_error = latents.add(torch.addmm(error, acts, W_dec, beta=int(latents.first)))
-    power = _power(error, settings.spread.tokens)
     grad = residual_error * (2 * settings.weight / power)
     slopes = (grad @ W_dec.T).mul_(acts > 0)
     out.W_dec[dead] += acts.T @ grad  # each dead latent occurs once, so plain indexing adds all
@@ -71,10 +73,12 @@ def add_auxk(
 
 
 def _power(error: Tensor, tokens: Ranks) -> Tensor:
-    """`[]`: squared distance of all ranks' errors from their mean."""
+    """`[]`: squared distance of all ranks' errors from their mean; 0 where they do not differ but by rounding (one
+    token alone, say), so that there is no variance to explain a share of."""
     sums = torch.cat([error.sum(0), error.norm()[None] ** 2, error.new_full((1,), len(error))])
     tokens.add(sums)
-    return (sums[-2] - sums[:-2].norm() ** 2 / sums[-1]).clamp_min(1e-30)
+    apart = sums[-2] - sums[:-2].norm() ** 2 / sums[-1]
+    return apart * (apart > 1e-5 * sums[-2])
 
 
 def _keep_largest(ops: Ops, acts: Tensor, k: int, latents: Ranks) -> None:

@@ -192,7 +192,8 @@ class CompiledOps:
         """See `PlainOps.select_above`."""
         if pre.dtype not in _BITS:
             return self._plain.select_above(pre, threshold)
-        return _active(run_compiled(select.above, _bits(pre), _bits(threshold.detach().to(pre.dtype))), pre.dtype)
+        floors = threshold.detach().to(pre.dtype) + 0  # -0 becomes 0: its bits would lie below those of any number
+        return _active(run_compiled(select.above, _bits(pre), _bits(floors)), pre.dtype)
 
     def decode(
         self, target: Tensor, W_dec: Tensor, active: Active, scale: float, ends: tuple[int, ...] = ()

@@ -123,11 +123,12 @@ def _threshold(threshold: Tensor, path: Path) -> Tensor:
 
 def place(folder: Path, layer: int | None) -> SAEMetadata:
     """From `config.yaml`, where there is one."""
-    config = _yaml(folder / "config.yaml")
-    source, target = (text(config.get(f"feature_{side}_hook")) for side in ("input", "output"))
+    path = folder / "config.yaml"
+    config = _yaml(path)
+    source, target = (text(config, f"feature_{side}_hook", path) for side in ("input", "output"))
     before = "" if layer is None else f"blocks.{layer}."
     return SAEMetadata(
-        model=text(config.get("model_name")),
+        model=text(config, "model_name", path),
         hook_point=before + source if source else "",
         hook_point_out=before + target if target else "",
     )

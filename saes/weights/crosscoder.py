@@ -33,6 +33,10 @@ def convert(
     places = check_places(config.get("places"), config["d_in"], config_path)
     sizes = {"d_in": config["d_in"], "d_sae": config["d_sae"], "n_places": len(places)}
     w = check_arrays(tensors, LAYOUT, path, sizes=sizes, what="a crosscoder")
+    if bool((w["threshold"] < 0).any()) or bool((w["scales"] <= 0).any()):
+        raise CorruptError(
+            f"{path}: thresholds must be at least 0 and scales above 0; no crosscoder was saved with others"
+        )
     weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
     sae = CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], places=places, metadata=about)
 
@@ -50,7 +54,7 @@ def check_places(places: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
     if not isinstance(places, list) or not places or not all(isinstance(place, dict) for place in places):
         raise CorruptError(f"{path}: places must be a list of objects, found {type(places).__name__}")
     for place in places:
-        if not text(place.get("hook_point")):
+        if not text(place, "hook_point", path):
             raise CorruptError(f"{path}: every place needs a hook_point, found {place!r}")
     widths = [check_size(place.get("d"), "d", path) for place in places]
     if sum(widths) != d_in:

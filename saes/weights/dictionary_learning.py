@@ -94,7 +94,7 @@ def read(path: Path) -> Conversion:
         ignore=COUNTS,
     )
     k = _k(config, tensors, arrays.sizes["d_sae"], path) if "TopK" in kind else 0
-    return Conversion(sae=_build(kind, arrays, k, _metadata(config)), forward=_FORWARDS[kind](arrays, k))
+    return Conversion(sae=_build(kind, arrays, k, _metadata(config, path / CONFIG)), forward=_FORWARDS[kind](arrays, k))
 
 
 def _k(config: dict[str, Any], tensors: dict[str, Any], d_sae: int, path: Path) -> int:
@@ -104,11 +104,11 @@ def _k(config: dict[str, Any], tensors: dict[str, Any], d_sae: int, path: Path) 
     return k
 
 
-def _metadata(config: dict[str, Any]) -> SAEMetadata:
+def _metadata(config: dict[str, Any], path: Path) -> SAEMetadata:
     """`submodule_name` is free text; the one that the peer's demo writes is understood."""
-    place = re.fullmatch(r"resid_post_layer_(\d+)", text(config.get("submodule_name")))
+    place = re.fullmatch(r"resid_post_layer_(\d+)", text(config, "submodule_name", path))
     return SAEMetadata(
-        model=text(config.get("lm_name")), hook_point=f"blocks.{place[1]}.hook_resid_post" if place else ""
+        model=text(config, "lm_name", path), hook_point=f"blocks.{place[1]}.hook_resid_post" if place else ""
     )
 
 

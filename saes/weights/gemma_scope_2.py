@@ -22,7 +22,7 @@ from saes.kinds.activations import JumpReLU
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.transcoder import Transcoder
-from saes.weights.layout import Arrays, Axes, Conversion, Format, check_arrays, read_safetensors, text
+from saes.weights.layout import Arrays, Axes, Conversion, Format, check_arrays, flag, read_safetensors, text
 from saes.weights.saelens import subtract_b_dec
 
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
@@ -48,8 +48,10 @@ def read(path: Path) -> Conversion:
     tensors = read_safetensors(path / WEIGHTS)
     if "w_dec" in tensors and tensors["w_dec"].ndim == 3:
         raise MismatchError(f"{path}: w_dec has three axes: it is one layer of a cross-layer transcoder")
-    transcodes = is_transcoder(config, tensors)
+    transcodes = is_transcoder(config, tensors, path / CONFIG)
     layout = LAYOUT if transcodes else {n: tuple("d_in" if a == "d_out" else a for a in x) for n, x in LAYOUT.items()}
+    if flag(config, "affine_connection", path / CONFIG):
+        layout = {**layout, **SKIP}
     w = check_arrays(
         tensors, layout, path / WEIGHTS, optional=SKIP if transcodes else None, what="a Gemma Scope 2 dictionary"
     )
@@ -63,15 +65,16 @@ def read(path: Path) -> Conversion:
     return Conversion(sae=sae, forward=_forward(w))
 
 
-def is_transcoder(config: dict[str, Any], tensors: dict[str, Tensor]) -> bool:
+def is_transcoder(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> bool:
     """By the skip, or by two hook points that differ."""
-    source, target = text(config.get("hf_hook_point_in")), text(config.get("hf_hook_point_out"))
-    return SKIP_NAME in tensors or bool(config.get("affine_connection")) or (bool(target) and source != target)
+    source, target = (text(config, f"hf_hook_point_{side}", path) for side in ("in", "out"))
+    return SKIP_NAME in tensors or flag(config, "affine_connection", path) or (bool(target) and source != target)
 
 
 def place(config: dict[str, Any], path: Path, transcodes: bool) -> SAEMetadata:
     """The model of the config, and the hook point that the folder's name says."""
-    layer, model = re.search(r"layer_(\d+)", path.as_posix()), text(config.get("model_name")).replace("-v3", "-3")
+    layer = re.search(r"layer_(\d+)", path.as_posix())
+    model = text(config, "model_name", path / CONFIG).replace("-v3", "-3")
     if not layer:
         return SAEMetadata(model=model)
     if transcodes:

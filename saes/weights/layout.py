@@ -21,6 +21,8 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """`x [n, d_in]` in float64 -> (feature activations `[n, d_sae]`, reconstruction `[n, d_out]`)."""
 
 Axes = tuple[str, ...]
+MAX_SIZE = 1 << 40
+"""Largest length of an axis that is believed."""
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -153,8 +155,9 @@ def _check_array(name: str, tensor: Any, axes: Axes, bound: dict[str, int], stat
     if tensor.dtype not in FLOATS:
         kinds = ", ".join(str(kind).removeprefix("torch.") for kind in FLOATS)
         raise CorruptError(f"{path}: {name} should be one of {kinds}, found {str(tensor.dtype).removeprefix('torch.')}")
-    if tensor.layout != torch.strided:
-        raise CorruptError(f"{path}: {name} should be a dense array, found {tensor.layout}")
+    if tensor.layout != torch.strided or tensor.is_meta:
+        found = "one without numbers" if tensor.is_meta else tensor.layout
+        raise CorruptError(f"{path}: {name} should be a dense array, found {found}")
     if len(tensor.shape) == len(axes):
         for axis, size in zip(axes, tensor.shape, strict=True):
             bound.setdefault(axis, size)
@@ -180,17 +183,17 @@ def check_finite(name: str, tensor: Tensor, path: Path) -> None:
 
 
 def check_size(value: Any, name: str, path: Path) -> int:
-    """A whole number above 0 from a config. Raises `CorruptError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CorruptError(f"{path}: {name} must be a whole number above 0, found {value!r}")
+    """A whole number above 0 from a config. Raises `CorruptError`, also where no file could hold as many numbers."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
+        raise CorruptError(f"{path}: {name} must be a whole number above 0, found {value!r:.80}")
     return value
 
 
 def check_k(value: Any, d_sae: int, path: Path) -> int:
     """`k` from a config or a tensor, at most `d_sae`. Raises `CorruptError`."""
-    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-        number = float(value)
-        value = int(number) if number == number and number in range(-1, 1 << 40) else number
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex() and not value.is_meta:
+        number = value.item()
+        value = int(number) if isinstance(number, float) and number.is_integer() else number
     k = check_size(value, "k", path)
     if k > d_sae:
         raise CorruptError(f"{path}: k = {k} active features do not fit {d_sae} features")
@@ -206,9 +209,23 @@ def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def text(value: Any) -> str:
-    """A string from a config, or "" where there is something else."""
-    return value if isinstance(value, str) else ""
+def text(config: Mapping[str, Any], key: str, path: Path) -> str:
+    """A string from a config, or "" where it says nothing. Raises `CorruptError` on anything else: a place that is not
+    understood must not count as one that is not named."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, str):
+        raise CorruptError(f"{path}: {key} must be text, found {value!r:.80}")
+    return value or ""
+
+
+def flag(config: Mapping[str, Any], key: str, path: Path, *, default: bool = False) -> bool:
+    """A switch from a config. Raises `CorruptError` on anything but true and false: the word "false" is true."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise CorruptError(f"{path}: {key} must be true or false, found {value!r:.80}")
+    return value
 
 
 def require(path: Path, names: Mapping[str, Any] | set[str], *wanted: str) -> None:

@@ -35,8 +35,10 @@ from saes.weights.layout import (
     Format,
     as_relu_topk,
     check_arrays,
+    check_finite,
     check_k,
     check_size,
+    flag,
     read_safetensors,
     require,
     section,
@@ -60,6 +62,7 @@ LINEAR: dict[str, Axes] = {
 }
 LOG_THRESHOLD = "activation_function.log_jumprelu_threshold"
 NORM = "dataset_average_activation_norm."
+LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,24 +84,26 @@ def read(path: Path) -> Conversion:
     require(path / CONFIG, config, "d_model", "expansion_factor")
     tensors = read_safetensors(file)
     norms: dict[str, Axes] = {name: () for name in tensors if name.startswith(NORM)}
-    act = text(config.get("act_fn")) or "relu"
+    act = text(config, "act_fn", path / CONFIG) or "relu"
     _check(config, act, path / CONFIG)
     d_model = check_size(config["d_model"], "d_model", path / CONFIG)
     sizes = {"d_model": d_model, "d_sae": _d_sae(config, d_model, path / CONFIG)}
     threshold: dict[str, Axes] = {LOG_THRESHOLD: ("d_sae",)} if act == "jumprelu" else {}
     layout = {**LAYOUT, **threshold}
     w = check_arrays(tensors, layout, file, optional=norms, sizes=sizes, what=f"a Llama Scope {act} dictionary")
-    source, target = text(config.get("hook_point_in")), text(config.get("hook_point_out"))
+    source, target = (text(config, f"hook_point_{side}", path / CONFIG) for side in ("in", "out"))
     s_in, s_out = (_scale(config, w, place or source, d_model, path / CONFIG) for place in (source, target))
     settings = Settings(
         act=act,
         k=check_k(config.get("top_k"), sizes["d_sae"], path / CONFIG) if act == "topk" else 0,
         s_in=s_in,
         s_out=s_out,
-        by_row_norm=bool(config.get("sparsity_include_decoder_norm", True)),
+        by_row_norm=flag(config, "sparsity_include_decoder_norm", path / CONFIG, default=True),
     )
     about = SAEMetadata(
-        model=text(config.get("model_name")), hook_point=source, hook_point_out=target if target != source else ""
+        model=text(config, "model_name", path / CONFIG),
+        hook_point=source,
+        hook_point_out=target if target != source else "",
     )
     return _convert(w, w[LOG_THRESHOLD].exp() if threshold else None, settings, about)
 
@@ -115,10 +120,11 @@ def older(path: Path) -> Conversion:
     sizes = {"d_model": d_model, "d_sae": d_sae}
     s_in, s_out = (sqrt(d_model) / _positive(norms.get(side), side, config_path) for side in ("in", "out"))
     w = _transposed(check_arrays(read_safetensors(file), LINEAR, file, sizes=sizes, what="a Llama Scope dictionary"))
-    threshold = torch.full(
-        (d_sae,), _positive(config["jump_relu_threshold"], "jump_relu_threshold", config_path) * s_in
-    )
-    source, target = text(config.get("hook_point_in")), text(config.get("hook_point_out"))
+    height = _positive(config["jump_relu_threshold"], "jump_relu_threshold", config_path) * s_in
+    threshold = torch.tensor(height, dtype=torch.float64)
+    check_finite("jump_relu_threshold", threshold, config_path)
+    threshold = threshold.float().expand(d_sae).clone()
+    source, target = (text(config, f"hook_point_{side}", config_path) for side in ("in", "out"))
     about = SAEMetadata(hook_point=source, hook_point_out=target if target != source else "")
     settings = Settings(act="jumprelu", k=0, s_in=s_in, s_out=s_out, by_row_norm=False)
     return _convert(w, threshold, settings, about)
@@ -136,7 +142,7 @@ def _check(config: dict[str, Any], act: str, path: Path) -> None:
         raise MismatchError(
             f"{path}: act_fn {act!r} is not supported, only relu, topk and jumprelu; convert it to jumprelu"
         )
-    if config.get("use_glu_encoder"):
+    if flag(config, "use_glu_encoder", path):
         raise MismatchError(f"{path}: use_glu_encoder is not supported; its encoder is no affine map")
     if (kind := config.get("sae_type", "sae")) != "sae":
         raise MismatchError(f"{path}: sae_type {kind!r} is not supported, only 'sae'")
@@ -159,8 +165,8 @@ def _scale(config: dict[str, Any], w: Arrays, place: str, d_model: int, path: Pa
 
 
 def _positive(value: Any, name: str, path: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise CorruptError(f"{path}: {name} must be a number above 0, found {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LARGEST:
+        raise CorruptError(f"{path}: {name} must be a number above 0, found {value!r:.80}")
     return float(value)
 
 

@@ -104,7 +104,7 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
     sizes["d_out"] = check_size(config.get("d_out"), "d_out", config_path) if is_transcoder else sizes["d_in"]
     if "topk" in architecture:
         check_k(config.get("k"), sizes["d_sae"], config_path)
-    about = metadata(section(config, "metadata", config_path))
+    about = metadata(section(config, "metadata", config_path), config_path)
     _check_settings(config, architecture, config_path)
     if architecture == crosscoder.NAME:
         return crosscoder.convert(config, tensors, about, config_path, path)
@@ -112,16 +112,16 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
     return Conversion(sae=_build(config, arrays, about, path), forward=_forward(config, arrays))
 
 
-def metadata(about: Mapping[str, Any]) -> SAEMetadata:
+def metadata(about: Mapping[str, Any], path: Path) -> SAEMetadata:
     """What SAELens' keys say, and ours beside them."""
     size = about.get("context_size")
     return SAEMetadata(
-        model=text(about.get("model_name")),
-        weight_hash=text(about.get("weight_hash")),
-        hook_point=text(about.get("hook_name")),
-        hook_point_out=text(about.get("hook_name_out")),
+        model=text(about, "model_name", path),
+        weight_hash=text(about, "weight_hash", path),
+        hook_point=text(about, "hook_name", path),
+        hook_point_out=text(about, "hook_name_out", path),
         context_size=size if isinstance(size, int) else None,
-        bos=text(about.get("bos")),
+        bos=text(about, "bos", path),
     )
 
 
@@ -136,11 +136,16 @@ def _check_settings(config: dict[str, Any], architecture: str, path: Path) -> No
         "rescale_acts_by_decoder_norm": (True, False, None),
     }
     for key, values in known.items():
-        if key in config and not any(config[key] is value or config[key] == value for value in values):
+        if key in config and not any(_same(config[key], value) for value in values):
             raise MismatchError(
                 f"{path}: {key} = {config[key]!r} is not supported, only "
                 f"{', '.join(repr(value) for value in values if value is not None)}; fold it into the weights"
             )
+
+
+def _same(found: Any, value: Any) -> bool:
+    """Whether a setting is this value; 0 is not false, which is asked for by identity."""
+    return found is value or (isinstance(value, str) and found == value)
 
 
 def _build(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Path) -> SAE:

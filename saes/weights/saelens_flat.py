@@ -21,7 +21,7 @@ import torch
 from interp.artifacts import read_json
 from interp.errors import CorruptError, MismatchError
 from saes.weights import saelens
-from saes.weights.layout import Conversion, Format, check_size, read_safetensors, require, text
+from saes.weights.layout import Conversion, Format, check_size, flag, read_safetensors, require, text
 from saes.weights.saelens import CONFIG, WEIGHTS
 
 ACTIVATIONS = ("relu", "topk")
@@ -40,7 +40,7 @@ def read(path: Path) -> Conversion:
         raise CorruptError(f"{path / WEIGHTS}: {SCALE} should be {new['d_sae']} finite numbers")
     if bool((scale == 1).all()):
         return saelens.convert(new, tensors, path / CONFIG, path / WEIGHTS)
-    if not config.get("finetuning_scaling_factor"):
+    if not flag(config, "finetuning_scaling_factor", path / CONFIG):
         raise MismatchError(f"{path}: {SCALE} is not 1, but finetuning_scaling_factor is not set; was it to be used?")
     if "W_dec" in tensors and tensors["W_dec"].ndim == 2 and len(tensors["W_dec"]) == len(scale):
         tensors["W_dec"] = tensors["W_dec"].float() * scale.float()[:, None]
@@ -49,17 +49,17 @@ def read(path: Path) -> Conversion:
 
 def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """The same settings by the keys of version 6."""
-    hook_point = text(config.get("hook_name")) or text(config.get("hook_point"))
-    activation = config.get("activation_fn_str") or config.get("activation_fn") or "relu"
+    hook_point = text(config, "hook_name", path) or text(config, "hook_point", path)
+    activation = text(config, "activation_fn_str", path) or text(config, "activation_fn", path) or "relu"
     if activation not in ACTIVATIONS:
         raise MismatchError(f"{path}: activation {activation!r} is not supported, only {', '.join(ACTIVATIONS)}")
     arguments = config.get("activation_fn_kwargs")
     norm = config.get("normalize_activations")
     new = {
-        "architecture": config.get("architecture") or "standard",
+        "architecture": text(config, "architecture", path) or "standard",
         "d_in": config["d_in"],
         "d_sae": config["d_sae"],
-        "apply_b_dec_to_input": config.get("apply_b_dec_to_input") is not False,
+        "apply_b_dec_to_input": flag(config, "apply_b_dec_to_input", path, default=True),
         "normalize_activations": {None: "none", False: "none", True: "expected_average_only_in"}.get(norm, norm)
         if norm is None or isinstance(norm, bool | str)
         else norm,

@@ -31,6 +31,7 @@ from saes.weights.layout import (
     check_arrays,
     check_k,
     check_size,
+    flag,
     read_safetensors,
     require,
 )
@@ -55,7 +56,7 @@ def read(path: Path) -> Conversion:
         raise MismatchError(f"{config_path}: activation {config['activation']!r} is not supported, only 'topk'")
     d_in = check_size(config["d_in"], "d_in", config_path)
     sizes = {"d_in": d_in, "d_sae": _d_sae(config, d_in, config_path)}
-    skip = bool(config.get("skip_connection"))
+    skip, transcode = (flag(config, key, config_path) for key in ("skip_connection", "transcode"))
     arrays = check_arrays(
         read_safetensors(path / WEIGHTS),
         {**LAYOUT, **(SKIP if skip else {})},
@@ -63,7 +64,7 @@ def read(path: Path) -> Conversion:
         sizes=sizes,
         what="a sparsify coder" + (" with skip_connection" if skip else ""),
     )
-    k, transcode = check_k(config["k"], sizes["d_sae"], config_path), bool(config.get("transcode"))
+    k = check_k(config["k"], sizes["d_sae"], config_path)
     return Conversion(
         sae=_build(arrays, k, transcode, place(path.name, transcode)), forward=_forward(arrays, k, transcode)
     )

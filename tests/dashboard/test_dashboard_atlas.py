@@ -1,6 +1,7 @@
 """The map's data: what the browser fetches is what the tables hold, and both read a selection the same way."""
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -20,6 +21,7 @@ from werkzeug.test import Client
 from dashboard.components.atlas_view import ASSETS, atlas_view
 from dashboard.figures.atlas import category_colours, picture, png, scale_colours
 from dashboard.figures.theme import DARK, LIGHT
+from dashboard.pages.atlas_side import quality_panel
 from dashboard.views import atlas
 from dashboard.views.atlas_columns import about, array, columns, region_colours, regions, table
 from dashboard.views.atlas_selection import Choice, brightness, chosen, inside
@@ -379,11 +381,30 @@ def test_a_page_of_its_own_holds_all_modules_and_no_markup_from_labels(workspace
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
 
 
+def test_a_page_of_its_own_brings_its_grids_of_averages(workspace):
+    page = atlas_view(workspace, "embeddings").to_html()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+    assert data["about"]["cells"]
+    assert data["cells"] == atlas.cells(workspace, "embeddings") != []
+
+
+def test_the_page_says_what_quality_was_measured_on_and_every_note(workspace):
+    manifest = workspace.manifest("atlas", "embeddings")
+    n = manifest.summary["n_points"]
+    for sample, said in ((n, "Measured on each point"), (7, "Measured on 7 random points"), (None, "read regions")):
+        summary = manifest.summary | {"quality_sample": sample, "notes": ["two <b>parts</b>", "copies"]}
+        words = json.dumps(quality_panel(dataclasses.replace(manifest, summary=summary)).to_plotly_json(), default=str)
+        assert said in words
+        assert "two <b>parts</b>" in words
+        assert "copies" in words
+
+
 def test_arrays_that_do_not_fit_together_are_refused():
     xy = np.zeros((5, 2))
     for wrong in (
         {"source": np.zeros((5, 3))}, {"source": np.full((5, 2), np.nan)}, {"source": xy, "labels": ["one"]},
-        {"source": xy, "columns": {"norm": np.zeros(4)}},
+        {"source": xy, "columns": {"norm": np.zeros(4)}}, {"source": xy, "columns": {"xy": np.zeros(5)}},
+        {"source": xy, "columns": {"norm": np.zeros((5, 2))}}, {"source": xy, "columns": {"norm": ["a"] * 5}},
     ):  # fmt: skip
         with pytest.raises(ConfigError):
             atlas_view(**wrong)

@@ -181,3 +181,10 @@ def test_numbers_that_are_not_finite_do_not_reach_a_manifest(tmp_path: Path) -> 
 
 def test_hash_json_follows_the_value() -> None:
     assert hash_json({"a": [1, 2]}) == hash_json({"a": (1, 2)}) != hash_json({"a": [2, 1]})
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"n": ' + "9" * 5000 + "}", "{", "\ud800"])
+def test_json_that_cannot_be_read_is_corrupt(tmp_path, text):
+    (tmp_path / "deep.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(CorruptError, match=r"deep\.json is not valid JSON"):
+        read_json(tmp_path / "deep.json")

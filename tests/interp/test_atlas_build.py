@@ -205,6 +205,12 @@ def test_files_are_a_source(tmp_path: Path):
     for name in ("v.npy", "v.parquet"):
         torch.testing.assert_close(file_source(tmp_path / name).vectors, torch.from_numpy(array).float())
     assert file_source(tmp_path / "v.parquet").labels[3] == "<i>3</i>"
+    for kind in (pa.list_(pa.float64()), pa.list_(pa.float32(), 3)):
+        lists = pa.array(array.astype(np.float32).tolist(), kind)
+        pq.write_table(pa.table({"id": list(range(30)), "embedding": lists}), tmp_path / "lists.parquet")
+        torch.testing.assert_close(file_source(tmp_path / "lists.parquet").vectors, torch.from_numpy(array).float())
+    np.save(tmp_path / "large.npy", array.astype(np.float32) * 1e30)
+    assert np.isfinite(file_source(tmp_path / "large.npy").values).all()
 
 
 def test_files_that_hold_no_vectors_are_refused_by_name(tmp_path: Path):
@@ -214,7 +220,22 @@ def test_files_that_hold_no_vectors_are_refused_by_name(tmp_path: Path):
     (tmp_path / "cut.npy").write_bytes((tmp_path / "flat.npy").read_bytes()[:40])
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 not really")
     pq.write_table(pa.table({"label": ["a"]}), tmp_path / "words.parquet")
-    for name in ("flat.npy", "objects.npy", "text.npy", "cut.npy", "cut.parquet", "words.parquet"):
+    for name, table in {
+        "numbered.parquet": {"label": [1, 2]},
+        "ragged.parquet": {"v": [[1.0, 2.0], [3.0]]},
+        "missing.parquet": {"v": [[1.0, 2.0], None]},
+        "two.parquet": {"v": [[1.0]], "w": [[2.0]]},
+    }.items():
+        pq.write_table(pa.table(table), tmp_path / name)
+    np.savez(tmp_path / "several.npz", v=np.eye(3))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    np.save(tmp_path / "wide.npy", np.full((3, 3), 1e300))
+    for name, shape in (("broken.npy", "(,"), ("immense.npy", "(1000000000000, 64)")):
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        (tmp_path / name).write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    files = [*tmp_path.glob("*.npy"), *tmp_path.glob("*.parquet")]
+    assert len(files) == 14
+    for name in (file.name for file in files):
         with pytest.raises(CorruptError, match=name.replace(".", r"\.")):
             file_source(tmp_path / name)
     with pytest.raises(MissingError, match="no file"):

@@ -80,6 +80,23 @@ def test_maps_are_as_true_as_umap_learns_over_seeds(metric: str):
     assert (ours.mean(0) > theirs.mean(0) - 0.01).all(), (ours, theirs)
 
 
+def test_a_rolled_up_sheet_is_laid_out_as_truly_as_by_umap_learn():
+    def scores(seed: int) -> list[list[float]]:
+        turn, height = torch.rand(2, 1500, generator=generator(seed + 40))
+        turn = 1.5 * torch.pi * (1 + 2 * turn)
+        x = torch.stack([turn * turn.cos(), 21 * height, turn * turn.sin()], 1)
+        near, found = nearest_neighbours(x, 15, metric="euclidean"), []
+        for method in ("umap", "umap-learn"):
+            places = lay_out(x, near, method=method, metric="euclidean", seed=seed).positions
+            quality = measure_quality(x, places, metric="euclidean", generator=generator())
+            assert quality is not None
+            found.append([quality.trustworthiness, quality.continuity, quality.recall])
+        return found
+
+    ours, theirs = np.mean([scores(seed) for seed in range(3)], axis=0)
+    assert (ours > theirs - np.array([0.003, 0.01, 0.02])).all(), (ours, theirs)
+
+
 def test_another_seed_gives_another_map_and_two_parts_stay_apart():
     x = torch.cat([clustered(300) + 40, clustered(300, seed=1) - 40])
     near = nearest_neighbours(x, 10, metric="euclidean")

@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.atlas.approximate import approximate_neighbours
 from interp.atlas.layout import lay_out, principal_components
 from interp.atlas.neighbours import nearest_neighbours
+from interp.atlas.place import place_points
 from interp.atlas.quality import kept_neighbours, measure_quality
 from interp.atlas.regions import local_density
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
@@ -53,6 +55,49 @@ def test_a_row_with_nan_is_named():
     x[13, 1] = torch.nan
     with pytest.raises(NonFiniteError, match="row 13"):
         nearest_neighbours(x, 3)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("power", [-136, -66, 66, 120])
+def test_a_map_is_the_same_of_vectors_of_any_size(power: int, metric: str):
+    x = torch.randn(200, 8, generator=generator(power)) + 3 * torch.eye(8).repeat(25, 1)
+    far = (x.double() * 2.0**power).float()
+    near, same = nearest_neighbours(x, 10, metric=metric), nearest_neighbours(far, 10, metric=metric)
+    assert (near.indices == same.indices).float().mean() > 0.99, "but for what rounding of the smallest numbers leaves"
+    unit = 2.0**power if metric == "euclidean" else 1.0
+    torch.testing.assert_close(same.distances.double() / unit, near.distances.double(), atol=1e-3, rtol=1e-3)
+    places = lay_out(far, same, metric=metric, seed=1).positions
+    assert np.isfinite(places).all()
+    measured = [measure_quality(vectors, places, metric=metric, generator=generator()) for vectors in (x, far)]
+    assert measured[0] is not None
+    assert measured[1] is not None
+    np.testing.assert_allclose(measured[0], measured[1], atol=0.01)
+    assert measured[0].trustworthiness > 0.8
+
+
+@pytest.mark.parametrize("offset", [100.0, 1e5])
+def test_directions_around_a_large_common_one_keep_their_neighbours_by_cosine(offset: int):
+    x = torch.randn(300, 6, generator=generator(5)) + offset
+    indices, _ = brute_force(x, 8, "cosine")
+    unit = torch.nn.functional.normalize(x.double(), dim=1)
+    true = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
+    for found in (
+        nearest_neighbours(x, 8),
+        approximate_neighbours(x, 8, metric="cosine", generator=generator())[0],
+    ):
+        assert (found.indices == torch.tensor(indices)).float().mean() > 0.9
+        torch.testing.assert_close(found.distances.double(), true.gather(1, found.indices), rtol=1e-3, atol=0)
+    placed = place_points(x[:20], x, x[:, :2].numpy(), found.distances[:, 0].numpy())
+    assert placed.neighbours.indices[:, 0].tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_how_numbers_lie_in_memory_does_not_matter(metric: str):
+    x = torch.randn(150, 7, generator=generator(2))
+    one, other = (nearest_neighbours(given, 5, metric=metric) for given in (x, x.T.contiguous().T))
+    assert torch.equal(one.distances, other.distances)
+    mine, theirs = (lay_out(g, near, metric=metric).positions for g, near in ((x, one), (x.T.contiguous().T, other)))
+    assert np.array_equal(mine, theirs)
 
 
 def test_principal_components_equal_the_svd():

@@ -62,6 +62,18 @@ def test_what_is_on_the_map_gets_its_own_place(mapped):
     assert (placed.ordinary == 1).all()
 
 
+@pytest.mark.parametrize("power", [-100, 66])
+def test_places_do_not_depend_on_the_unit_and_are_finite_for_any_vector(mapped, power: int):
+    metric, x, positions, nearest = mapped
+    size, new = 2.0**power, clusters(40, 5)
+    unit = size if metric == "euclidean" else 1.0
+    expected = place_points(new, x, positions, nearest, metric=metric).positions
+    found = place_points(new * size, x * size, positions, nearest * unit, metric=metric).positions
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for size in (1e-40, 3e37):
+        assert np.isfinite(place_points(new[:3] * size, x, positions, nearest, metric=metric).positions).all()
+
+
 def test_a_vector_unlike_everything_is_said_to_be_so(mapped):
     metric, x, positions, nearest = mapped
     strange = -10 * x[:3] if metric == "cosine" else x[:3] + 100

@@ -102,6 +102,14 @@ def test_what_is_taken_over_in_part_shows_in_the_fraction_alone():
     assert found.fraction == pytest.approx(0.5 * has.mean(), abs=0.03)
 
 
+def test_of_few_groups_no_interval_is_given():
+    examples, _, directions = hierarchy(0.4, n=600)
+    groups = examples._replace(group=np.arange(600) % 7)
+    found = measure_absorption({"a": dictionary(directions, 1.0)}, groups, seeds=SEEDS)["a"]
+    assert found.intervals == {}
+    assert found.full > 0
+
+
 def test_without_children_nothing_can_be_absorbed():
     examples, _, directions = hierarchy(0.0)
     found = measure_absorption({"a": dictionary(directions, 1.0)}, examples, seeds=SEEDS)["a"]

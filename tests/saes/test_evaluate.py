@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from planted import HOOK, random_recording, write_recording
@@ -117,6 +118,21 @@ def test_intervals_cover_the_truth_and_intervals_over_tokens_would_not(tmp_path)
         narrow += ends[0] <= truth.fvu <= ends[1]
     assert inside >= 0.8 * runs
     assert narrow <= 0.6 * runs
+
+
+def test_intervals_of_ten_documents_hold_the_truth_as_often_as_those_of_many():
+    """Plain quantiles of the replicates do in 368 of these 400 cases, these in 384."""
+    held = 0
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        lengths = rng.integers(20, 60, 10)
+        document = np.repeat(np.arange(10) + 1000 * seed, lengths)
+        values = np.repeat(rng.normal(0, 0.5, 10), lengths) + rng.normal(0, 0.3, lengths.sum())
+        sums = DocumentBootstrap(seed=seed)
+        sums.add(torch.from_numpy(np.stack([np.ones(len(values)), values], 1)), torch.from_numpy(document))
+        low, high = sums.interval(lambda s: s[:, 1] / s[:, 0]) or (-np.inf, np.inf)
+        held += low <= 0 <= high
+    assert 374 <= held <= 390
 
 
 def test_few_documents_give_no_interval(tmp_path):

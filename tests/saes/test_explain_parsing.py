@@ -55,6 +55,7 @@ def test_long_explanations_are_cut():
         ("[[], 1]", 2, None),
         ("1 0", 2, None),
         ("yes", 1, None),
+        (f"[{'9' * 5000}]", 1, None),
         ("", 1, None),
     ],
 )

@@ -114,6 +114,15 @@ def test_tied_values_go_to_the_first_latents_and_none_is_lost():
     assert entries(batch) == {(0, i, 1.0) for i in range(7)}
 
 
+@pytest.mark.parametrize("ops", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_threshold_of_minus_zero_is_zero(ops, dtype):
+    """The bits of -0 lie below those of any number: compared as they are, every value would pass."""
+    pre = torch.tensor([[-1.0, 0.0, -0.0, 2.0]], dtype=dtype)
+    assert entries(ops().select_above(pre, torch.full((4,), -0.0))) == {(0, 3, 2.0)}
+    assert len(ops().select_above(pre, torch.full((4,), -0.0)).values) == 1
+
+
 def test_bfloat16_selection_takes_the_largest_bfloat16_values():
     pre = torch.randn(50, 400, generator=torch.Generator().manual_seed(3)).bfloat16()
     values = CompiledOps().select_topk(pre, 6).values.view(50, 6)
@@ -216,6 +225,26 @@ def test_auxk_takes_the_longest_silent_and_at_most_its_cap():
     n_dead, dead = dead_latents(state, window=1000, k_aux=4)
     assert n_dead == 40
     assert dead.tolist() == list(range(40 - CAP * 4, 40))
+
+
+@pytest.mark.parametrize("ops", BACKENDS)
+@pytest.mark.parametrize("n", [1, 2])
+def test_auxk_says_nothing_of_a_single_token(ops, n):
+    """The error of one token does not differ from its mean: there is no variance to take a share of."""
+    state = make_state()
+    state.silent[:40] = 10**6
+    x = make_data(n=n)
+    found = [
+        Stepper(
+            StepSettings(variance=50.0, k_aux=8, aux_coefficient=c, dead_window=1000), RULES["topk"], ops()
+        ).gradients(state, x)
+        for c in (0.5, 0.0)
+    ]
+    assert found[0].n_dead == 40
+    assert found[0].aux == 0
+    assert found[0].loss == found[1].loss < 1e3
+    for mine, without in zip(*(f.gradients.by_name().values() for f in found), strict=True):
+        assert torch.equal(mine, without)
 
 
 def test_auxk_revives_latents_that_point_away_from_the_data():

@@ -104,6 +104,20 @@ def test_random_labels_cannot_be_answered(planted):
         assert abs(each.selectivity) < 0.1, each
 
 
+def test_of_few_documents_no_interval_is_given(tmp_path, planted):
+    """Of four documents, 95 % intervals hold the truth in 78 to 85 of 100 cases (of 8, in 88 to 91)."""
+    truth = planted[1]
+    data = SyntheticData(SyntheticConfig(n_features=48, d=40, most_frequent=0.2, least_frequent=0.05))
+    recording = write_synthetic(data, tmp_path / "few", n_rows=64 * 60)
+    n_heldout = {}
+    for fraction in (0.1, 0.3):
+        small = ProbingConfig(n_train=1500, n_test=1500, seeds=(0,), ks=(1,))
+        found = probe({"truth": truth}, recording, planted_tasks(recording, 2), config=small, heldout_fraction=fraction)
+        n_heldout[fraction] = found.n_documents
+        assert {(each.low is None, each.high is None) for each in found.means} == {(fraction == 0.1,) * 2}
+    assert n_heldout[0.1] < MIN_DOCUMENTS <= n_heldout[0.3]
+
+
 VOCABULARY = ["<bos>", *(f" {w}" for w in "abcdefgh"), *"ABCDEFGH", *map(str, range(8)), *".,;:!?-()"]
 
 

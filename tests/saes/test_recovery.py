@@ -14,8 +14,10 @@ from saes.comparison import Comparison
 from saes.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig
 from saes.decoder_cosines import nearest_cosines
 from saes.evaluate import evaluate_on_recording
+from saes.kinds.activations import ReLU
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
+from saes.kinds.token_norm import TokenNormSAE
 from saes.kinds.topk import TopKSAE
 from saes.matching import best_match, match_features, random_like
 from saes.recovery import measure_recovery, over_seeds
@@ -63,6 +65,18 @@ def test_the_true_dictionary_scores_one_in_any_order():
     assert found.l0 == pytest.approx(found.true_l0)
     assert found.true_l0 == pytest.approx(data.l0, rel=0.05)
     assert found.mcc_random < 0.7
+
+
+def test_the_error_is_that_of_what_a_kind_adds_past_its_features_too():
+    """A normalised token gets its own scale back after decoding."""
+    data = SyntheticData(SyntheticConfig(n_features=12, d=8))
+    rows = data.directions
+    weights = Weights(rows.T.contiguous(), torch.zeros(12), rows, torch.zeros(8))
+    sae = TokenNormSAE(weights, activation=ReLU(), norm="layer_norm")
+    found = measure_recovery(sae, data, n_rows=500, batch_size=500, seed=2)
+    x = next(iter(data.batches(500, seed=-3))).x
+    error = (x - sae(x)).square().sum() / (x - x.mean(0)).square().sum()
+    assert found.fvu == pytest.approx(float(error), rel=1e-4)
 
 
 def test_half_of_the_dictionary_is_half_found_and_weak_latents_are_shrunk():

@@ -188,6 +188,16 @@ def test_places_that_do_not_fit_a_crosscoder_are_refused(places, words, tmp_path
         load_sae(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["threshold", "scales"])
+def test_a_crosscoder_with_values_below_zero_is_refused(name, tmp_path):
+    """A threshold below 0 would let negative values through, in `encode_sparse` alone."""
+    sae = crosscoder()
+    getattr(sae, name)[0] = -0.5
+    save_sae(sae, tmp_path)
+    with pytest.raises(CorruptError, match="thresholds must be at least 0 and scales above 0"):
+        load_sae(tmp_path)
+
+
 def test_a_dictionary_stored_in_bfloat16_is_half_the_size_and_reads_back_rounded(tmp_path):
     drawn = torch.Generator().manual_seed(0)
     weights = Weights(*(torch.randn(shape, generator=drawn) for shape in ((32, 256), (256,), (256, 32), (32,))))

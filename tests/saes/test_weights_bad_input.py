@@ -187,6 +187,9 @@ def test_any_value_in_a_config_gives_an_error_of_ours_or_a_dictionary(data, tmp_
         load(root)
 
 
+OVERFLOWING = {"jump_relu_threshold": 3e38, "dataset_average_activation_norm": {"in": 1e-3, "out": 5.0}}
+
+
 def edited(name: str, tmp_path: Path, config_name: str, **changes) -> Path:
     root = copy(FIXTURES / name, tmp_path)
     config = json.loads((root / config_name).read_text())
@@ -243,11 +246,91 @@ def edited(name: str, tmp_path: Path, config_name: str, **changes) -> Path:
         ("llama_scope", "config.json", {"act_fn": "batchtopk"}, MismatchError, "convert it to jumprelu"),
         ("llama_scope", "config.json", {"hook_point_in": "elsewhere"}, CorruptError, "the scale is not known"),
         ("llama_scope", "config.json", {"expansion_factor": 2}, CorruptError, r"W_E should be \[8, 16\]"),
+        (
+            "llama_scope",
+            "config.json",
+            {"expansion_factor": 10**400},
+            CorruptError,
+            "expansion_factor must be a number",
+        ),
+        ("llama_scope", "config.json", {"expansion_factor": 1e30}, CorruptError, "must be a whole number above 0"),
+        ("llama_scope", "config.json", {"d_model": 10**400}, CorruptError, "d_model must be a whole number above 0"),
+        ("llama_scope", "config.json", {"hook_point_out": 5}, CorruptError, "hook_point_out must be text, found 5"),
+        (
+            "llama_scope",
+            "config.json",
+            {"sparsity_include_decoder_norm": "false"},
+            CorruptError,
+            "must be true or false, found 'false'",
+        ),
+        ("llama_scope_older", "hyperparams.json", {"jump_relu_threshold": 10**400}, CorruptError, "must be a number"),
+        ("llama_scope_older", "hyperparams.json", OVERFLOWING, NonFiniteError, "must be finite"),
+        ("sparsify_sae/layers.5", "cfg.json", {"transcode": "false"}, CorruptError, "transcode must be true or false"),
+        ("sparsify_sae/layers.5", "cfg.json", {"transcode": 0.0}, CorruptError, "transcode must be true or false"),
+        (
+            "gemma_scope_2/resid_post/layer_9_width_24_l0_small",
+            "config.json",
+            {"affine_connection": True},
+            CorruptError,
+            "lacks affine_skip_connection",
+        ),
+        (
+            "gemma_scope_2/resid_post/layer_9_width_24_l0_small",
+            "config.json",
+            {"hf_hook_point_out": ["model.layers.9.mlp"]},
+            CorruptError,
+            "hf_hook_point_out must be text",
+        ),
+        ("saelens_topk", "cfg.json", {"apply_b_dec_to_input": 0}, MismatchError, "apply_b_dec_to_input = 0 is not"),
+        ("saelens_topk", "cfg.json", {"metadata": {"hook_name": 9}}, CorruptError, "hook_name must be text, found 9"),
+        ("saelens_topk", "cfg.json", {"d_sae": 10**400}, CorruptError, "d_sae must be a whole number"),
+        (
+            "saelens_flat_topk",
+            "cfg.json",
+            {"apply_b_dec_to_input": "no"},
+            CorruptError,
+            "apply_b_dec_to_input must be true or false",
+        ),
+        ("saelens_flat_relu", "cfg.json", {"architecture": []}, CorruptError, "architecture must be text"),
+        ("saelens_flat_relu", "cfg.json", {"activation_fn_str": 0}, CorruptError, "activation_fn_str must be text"),
     ],
 )
 def test_a_config_that_does_not_fit_its_weights_is_refused(name, config, changes, error, words, tmp_path):
     with pytest.raises(error, match=words):
         load(edited(name, tmp_path, config, **changes))
+
+
+@pytest.mark.parametrize("k", [1.5, -7.0, float("nan"), float("inf"), 1e11, 10**12, 0, True])
+def test_a_k_that_is_no_number_of_features_is_refused_at_once(k, tmp_path):
+    """A float was once looked for among all whole numbers one after the other, which took hours."""
+    root = copy(FIXTURES / "dictionary_learning_topk", tmp_path)
+    (path,) = weight_files(root)
+    torch.save({**read_arrays(path), "k": torch.tensor(k)}, path)
+    with pytest.raises(CorruptError, match=r"k must be a whole number|active features do not fit"):
+        load(root)
+
+
+@pytest.mark.parametrize("name", ["dictionary_learning_topk", "openai_topk", "qwen_scope/SAE-Res-tiny-W24K-L0_4"])
+def test_arrays_without_numbers_are_refused(name, tmp_path):
+    root = copy(FIXTURES / name, tmp_path)
+    (path,) = weight_files(root)
+    arrays = {n: t.to("meta") if isinstance(t, torch.Tensor) else t for n, t in read_arrays(path).items()}
+    torch.save(arrays, path)
+    with pytest.raises(CorruptError, match="without numbers"):
+        load(root)
+
+
+def test_a_threshold_of_minus_zero_lets_nothing_negative_through(tmp_path):
+    root = copy(FIXTURES / "saelens_jumprelu", tmp_path)
+    (path,) = weight_files(root)
+    arrays = read_arrays(path)
+    write_arrays(path, {**arrays, "threshold": -torch.zeros_like(arrays["threshold"])})
+    sae = load(root)
+    x = 3 * torch.randn(20, sae.d_in)
+    sparse = sae.encode_sparse(x)
+    assert (sparse.values >= 0).all()
+    dense = torch.zeros(20, sae.d_sae).scatter_add_(1, sparse.indices.long(), sparse.values)
+    torch.testing.assert_close(dense, sae.encode(x))
 
 
 def test_openais_other_activations_are_refused(tmp_path):

@@ -19,7 +19,7 @@ export class Legend {
     this.box.hidden = !colouring;
     if (!colouring) return;
     const { column } = colouring;
-    this.box.append(element("div", { class: "atlas-legend-title", title: column.about || null }, column.title));
+    this.box.append(element("div", { class: "atlas-legend-title", title: column.about || null, dir: "auto" }, visible(column.title, 60)));
     if (column.kind === "number") this.scale(colouring, theme, filter);
     else this.categories(colouring, theme, filter);
     if (filter) this.box.append(element("button", { type: "button", class: "atlas-clear", onclick: () => this.filtered("") }, "show all"));
@@ -41,7 +41,7 @@ export class Legend {
         context.fillRect(x, 0, 1, 12);
       }
     };
-    draw(at(range[0]), at(range[1]));
+    draw(at(range[0]), high > low ? at(range[1]) : WIDTH); // one value: all of it
     this.brush(bar, draw, (from, to) => {
       const value = (x) => Number((low + (x / WIDTH) * (high - low)).toPrecision(4));
       this.filtered(to - from < 3 ? "" : `${column.name}:${value(from)},${value(to)}`);

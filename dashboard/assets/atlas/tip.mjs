@@ -12,8 +12,9 @@ export class Tip {
     const lines = [element("div", { class: "atlas-tip-label", dir: "auto" }, visible(text.label, 120) || "no label")];
     if (text.context) lines.push(element("div", { class: "atlas-tip-context", dir: "auto" }, visible(text.context, 240)));
     if (text.region) lines.push(element("div", { class: "atlas-tip-region", dir: "auto" }, visible(text.region, 90)));
-    const values = text.values.map(([name, value]) => `${name} ${typeof value === "number" ? short(value) : visible(value, 40)}`);
-    lines.push(element("div", { class: "atlas-tip-values" }, values.join(" · ")));
+    const values = text.values.map(([name, value]) => `${visible(name, 40)} ${typeof value === "number" ? short(value) : visible(value, 40)}`);
+    const apart = values.flatMap((value, i) => [i ? " · " : "", element("bdi", {}, value)]); // none turns what follows
+    lines.push(element("div", { class: "atlas-tip-values" }, ...apart));
     this.box.replaceChildren(...lines);
     this.box.hidden = false;
     this.box.dataset.point = text.point;
