@@ -23,6 +23,9 @@ NO_REGIONS = "no regions: no part of the map is denser than its surroundings by 
 WITHIN = (1.0, 1.5, 2.0, np.inf)
 """Bandwidths from a region's points to its outline, the first that holds `OUTLINED` of them in one ring."""
 OUTLINED = 0.95
+NEARLY_ALL = 0.95
+"""A region with more of all points than this is what is left beside some islands: its words are those of the map."""
+REST = "nearly all points"
 
 
 class Region(NamedTuple):
@@ -104,7 +107,7 @@ def find_regions(
                     region=int(starts[level]) + r,
                     level=level,
                     parent=parent if parent == NONE else int(starts[level - 1]) + parent,
-                    label=names[level][r],
+                    label=REST if size[r] > NEARLY_ALL * n else names[level][r],
                     size=int(size[r]),
                     x=float(places[level][r, 0]),
                     y=float(places[level][r, 1]),

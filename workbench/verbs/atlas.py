@@ -26,7 +26,7 @@ class Atlas(Options):
       sae:NAME, encoder:NAME                 features, by what they write or what they read
       heads:NAME                             heads of a heads artefact, by their scores
       heads-ov:MODEL, heads-qk:MODEL         heads, by what they move or what they look for
-      file:PATH                              your own vectors (.npy, .parquet)
+      file:PATH                              your own vectors (.npy; .parquet: a column of lists, or of numbers)
     """
 
     source: tyro.conf.Positional[str]
