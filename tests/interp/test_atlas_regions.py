@@ -43,7 +43,7 @@ def test_planted_groups_and_their_parts_are_two_levels(seed: int):
 
 def test_what_is_left_beside_an_island_has_no_name_of_its_own():
     rng = np.random.default_rng(0)
-    positions = np.concatenate([rng.normal(0, 2, (4000, 2)), rng.normal(0, 0.05, (60, 2)) + [14, 0]])
+    positions = np.concatenate([rng.normal(0, 2, (4000, 2)), rng.normal((14, 0), 0.05, (60, 2))])
     found = find_regions(positions.astype(np.float32), ["sea"] * 4000 + ["island"] * 60)
     assert [region.label for region in found.table if region.size > 3000] == ["nearly all points"]
     assert "island" in [region.label for region in found.table]
