@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dashboard.addresses import changes_href, dynamics_href, geometry_href, sae_href
+from dashboard.views.direction import is_direction
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
@@ -195,7 +196,7 @@ def _labels(m: Manifest) -> Described:
 
 
 def _geometry(m: Manifest) -> Described:
-    if "direction.json" in m.files:
+    if is_direction(m):
         return _direction(m)
     verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
     shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
