@@ -21,7 +21,7 @@ One deviation: projections are of `x - b_dec`, the part that latents make up, no
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.progress import Progress
 from interp.recording.store import Recording
 from interp.runtime import derive_seed, make_generator
 from saes.bootstrap import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
@@ -135,7 +136,7 @@ def measure_absorption(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     test_share: float = 0.4,
-    progress: Callable[[int, int, dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Absorption]:
     """Measure SAEs that read and write the place of `examples`; each seed is a split of the groups.
 

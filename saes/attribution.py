@@ -18,7 +18,7 @@ One pass forward and back serves all positions and, with `gradient`, all SAEs; `
 active features are held.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from interp.circuits.task import Task, read_hook
 from interp.errors import ConfigError, UnknownNameError
+from interp.progress import Progress
 from saes.kinds.base import SAE
 from saes.prompts import Prompts
 from saes.sites import Site, open_sites, run_sites
@@ -34,7 +35,6 @@ from saes.traces import Trace, metric_with, put, sum_by, trace_sites
 
 Method = Literal["ig", "gradient"]
 METHODS = ("ig", "gradient")
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ found, and `reversals` names the pairs that the reconstruction error ranks the w
 their seed are also shown as one, with the interval over seeds: a difference within it is noise.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.progress import Progress
 from interp.recording.store import Recording
 from saes.baselines import coordinates_of, untrained_sae
 from saes.comparison import Compared, Comparison, ProbedRow, group_rows
@@ -29,8 +30,6 @@ from saes.truncation import truncate
 
 CUT_ROWS = 65_536
 """Held-out rows at most on which cutoffs are set."""
-
-Progress = Callable[[int, int, dict], None]
 
 
 def compare(

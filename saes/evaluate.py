@@ -4,7 +4,7 @@ All sums are streamed in float64, so the numbers do not depend on the batch size
 (`bootstrap.py`), since tokens of one document are alike. What the model loses is in `evaluate_model.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.progress import Progress
 from interp.recording.store import Recording, Split
 from saes.bootstrap import DocumentBootstrap, Ends
 from saes.kinds.base import SAE
@@ -61,7 +62,7 @@ def evaluate_on_recording(
     heldout_fraction: float = 0.1,
     batch_size: int = 4096,
     seed: int = 0,
-    progress: Callable[[int, int, dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Measure on recorded rows at the places that the SAE reads and reconstructs; a crosscoder of several models takes
     as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the split is empty."""

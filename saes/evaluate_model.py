@@ -18,6 +18,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point, parse_hook_point
+from interp.progress import Progress
 from saes.bootstrap import DocumentBootstrap, Ends
 from saes.kinds.base import SAE
 
@@ -74,7 +75,7 @@ def evaluate_all_in_model(
     mean: Tensor | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, ModelEvaluation]:
     """Cross-entropy of `model` on `tokens [n, n_ctx]` with the activation clean, zeroed, set to its mean, and spliced.
 

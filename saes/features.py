@@ -21,13 +21,14 @@ from interp.dictionary import Dictionary
 from interp.errors import MismatchError
 from interp.logit_effects import Effects, logit_effects
 from interp.names import canonical_hook_point
+from interp.progress import Progress
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
 from saes.effects import writes_to_residual
 from saes.examples import choose_examples, examples_table
 from saes.explain.tokens import LABEL_SOURCE, label_features
 from saes.schema import DENSE, N_EFFECTS, N_NEIGHBOURS, features_schema
-from saes.statistics import FeatureStatistics, Progress, collect_statistics
+from saes.statistics import FeatureStatistics, collect_statistics
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.models.adapter import Hook
 from saes.kinds.base import SAE
 from saes.kinds.crosscoder import CrosscoderSAE
 
-Hook = Callable[..., Any]
 Edit = Callable[[Tensor], Tensor]
 
 

@@ -14,7 +14,7 @@ shared latent to 0 or 1 in two ways, and *latent scaling* finds both. For a late
 both models have the same mean norm, and without `b_dec`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.progress import Progress
 from interp.recording.store import Recording, Split
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.source import Rows, Source
@@ -116,7 +117,7 @@ def compare_models(
     split: Split = "heldout",
     heldout_fraction: float = 0.1,
     batch_size: int = 4096,
-    progress: Callable[[int, int, dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> ModelDifference:
     """Judge the latents of a crosscoder on recordings of the same tokens by the two models that it was trained on.
 

@@ -14,7 +14,7 @@ untrained SAE). Of the benchmarks of SAEs this is the one that measures best, an
 kind apart (2605.18229): differences within the intervals are noise.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.progress import Progress
 from interp.recording.store import Recording, Split
 from interp.runtime import derive_seed, make_generator
 from saes.baselines import untrained_like
@@ -38,8 +39,6 @@ MIN_WHOLE = 0.8
 """Share of bootstrap replicates that must hold both answers for an interval."""
 STRENGTH = {"few": 1.0, "all": 0.1}
 """Inverse L2 penalty of the regressions, on standardised inputs: of `k` features, and of all coordinates."""
-
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True, kw_only=True)

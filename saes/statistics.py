@@ -8,17 +8,15 @@ Memory does not grow with the number of tokens: it is `d_sae * ((n_top + n_sampl
 (about 60 MB for 4,608 features at the defaults), plus one block.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.progress import Progress
 from interp.recording.store import Recording
 
-Progress = Callable[[int, int, dict], None]
 N_SAMPLE = 64
 """Firings sampled per feature: quartiles and labels are read from these."""
 BLOCK_ROWS = 4096

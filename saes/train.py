@@ -18,7 +18,7 @@ the latents of the dictionary. Every rank calls with the same arguments and gets
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from typing import Any
 
 from interp.artifacts import partial_path, read_manifest
 from interp.errors import ConfigError, LostRankError
+from interp.progress import Progress
 from interp.ranks import restore
 from interp.recording.store import Recording
 from saes.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
@@ -50,7 +51,7 @@ def train_sae(
     overwrite: bool = False,
     device: str | None = None,
     spread: Spread = UNSHARED,
-    progress: Callable[[int, int, dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> SAE:
     """Train to the end and return the saved SAE. `progress(tokens, total, metrics)` is called at every health line."""
     how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}

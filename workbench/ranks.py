@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from interp.errors import OtherRankError
-from workbench.terminal import Progress, bar
+from interp.progress import Progress
+from workbench.terminal import bar
 
 if TYPE_CHECKING:
     from interp.ranks import Ranks

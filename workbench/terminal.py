@@ -1,10 +1,10 @@
 """What a person sees in the terminal: one line per finding, a bar on long work."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-Progress = Callable[[int, int, dict], None]
+from interp.progress import Progress
 
 
 def say(text: str) -> None:

@@ -27,7 +27,7 @@ def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
         orientation="h",
         name="first half",
         marker={"color": colours.noise},
-        hovertext=[_hover(r) for r in rows],
+        hovertext=[_ablation_hover(r) for r in rows],
         hoverinfo="text",
     )
     second = [r["loss_second_half"] for r in rows]
@@ -46,7 +46,7 @@ def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
             "thickness": 1,
             "width": 3,
         },
-        hovertext=[_hover(r) for r in rows],
+        hovertext=[_ablation_hover(r) for r in rows],
         hoverinfo="text",
     )
     styled(figure, colours, height=(44 if len(rows) <= _FEW else 27) * len(rows) + 80)
@@ -67,7 +67,7 @@ def _reach(high: float | None, low: float | None) -> float:
     return max(0.0, high - low) if high is not None and low is not None else 0.0
 
 
-def _hover(row: dict[str, Any]) -> str:
+def _ablation_hover(row: dict[str, Any]) -> str:
     words = f"<b>{_name(row)}</b><br>second half {row['loss_second_half']:+.3f} nats"
     if row["low"] is not None and row["high"] is not None:
         words += f" ({row['low']:+.3f} to {row['high']:+.3f})"

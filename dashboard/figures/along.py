@@ -57,7 +57,7 @@ def _dots(rows: list[dict[str, Any]], at: int, apart: bool, counted: bool, colou
             "array": [_reach(row["high"], row["place"]) for row in rows],
             "arrayminus": [_reach(row["place"], row["low"]) for row in rows],
         },
-        "hovertext": [_hover(row) for row in rows],
+        "hovertext": [_word_hover(row) for row in rows],
         "hoverinfo": "text",
         "showlegend": False,
     }  # fmt: skip
@@ -92,6 +92,6 @@ def _reach(upper: float | None, lower: float | None) -> float:
     return max(0.0, upper - lower) if upper is not None and lower is not None and np.isfinite(upper - lower) else 0.0
 
 
-def _hover(row: dict[str, Any]) -> str:
+def _word_hover(row: dict[str, Any]) -> str:
     made = "" if row["counted"] else "<br>the direction was made of it: it does not count"
     return f"<b>{escape(str(row['word']), 60)}</b>, {escape(str(row['list']), 40)}<br>at {row['place']:+.3g}{made}"

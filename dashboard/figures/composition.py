@@ -41,7 +41,7 @@ def composition_map(rows: list[dict[str, Any]], via: str, colours: Theme) -> go.
     hover = np.full(score.shape, "", object)
     for row in shown:
         at = names.index(row["source"]), readers.index(row["target"])
-        score[at], hover[at] = row["score"], _hover(row)
+        score[at], hover[at] = row["score"], _composition_hover(row)
     figure = go.Figure(
         go.Heatmap(
             z=score,
@@ -88,7 +88,7 @@ def _marks(
     )
 
 
-def _hover(row: dict[str, Any]) -> str:
+def _composition_hover(row: dict[str, Any]) -> str:
     words = f"<b>{row['source']} → {row['target']}</b> {row['score']:.3f}"
     if row["null_mean"] is not None and row["null_high"] is not None:
         words += f"<br>rotated at random {row['null_mean']:.3f}, at most {row['null_high']:.3f}"

@@ -43,7 +43,7 @@ def faithfulness_curve(
         mode="lines+markers",
         line={"color": colours.accent, "width": 2},
         marker={"size": 5},
-        hovertext=[_hover(r, total) for r in rows],
+        hovertext=[_curve_hover(r, total) for r in rows],
         hoverinfo="text",
     )
     styled(figure, colours, height=height)
@@ -97,7 +97,7 @@ def _edge(row: dict[str, Any]) -> str:
     return f"{row['source']} → {row['target']}" + (f" ({row['via']})" if row["via"] else "")
 
 
-def _hover(row: dict[str, Any], total: int) -> str:
+def _curve_hover(row: dict[str, Any], total: int) -> str:
     asked = max(1, round(row["fraction"] * total))
     kept = row.get("n_edges")
     words = f"<b>{row['faithfulness']:.3f}</b> with the best {asked:,} edges"

@@ -19,7 +19,7 @@ def head_scores(rows: list[dict[str, Any]], kind: str, colours: Theme, *, height
     hover = np.full((layers, heads), "", object)
     for row in rows:
         score[row["layer"], row["head"]] = row[kind]
-        hover[row["layer"], row["head"]] = _hover(row, kind)
+        hover[row["layer"], row["head"]] = _head_hover(row, kind)
     figure = go.Figure(
         go.Heatmap(
             z=score,
@@ -52,7 +52,7 @@ def head_scores(rows: list[dict[str, Any]], kind: str, colours: Theme, *, height
     return figure
 
 
-def _hover(row: dict[str, Any], kind: str) -> str:
+def _head_hover(row: dict[str, Any], kind: str) -> str:
     verdict = "found" if row[f"{kind}_found"] else "not above chance"
     return (
         f"<b>L{row['layer']}H{row['head']}</b> {row[kind]:.3f} · {verdict}<br>"

@@ -27,7 +27,7 @@ def loss_over_size(found: dict[str, Any], colours: Theme, *, height: int = 340) 
     figure.add_scatter(
         x=[run["n_params"] for run in runs], y=[run["losses"][-1] for run in runs], mode="markers", name="models",
         marker={"size": 8, "color": colours.accent, "line": {"width": 1, "color": colours.surface}},
-        hovertext=[_hover(run) for run in runs], hoverinfo="text",
+        hovertext=[_size_hover(run) for run in runs], hoverinfo="text",
     )  # fmt: skip
     left = found.get("left_out")
     if left:
@@ -49,6 +49,6 @@ def loss_over_size(found: dict[str, Any], colours: Theme, *, height: int = 340) 
     return figure.update_yaxes(title_text="held-out loss (nats per token)", nticks=6)
 
 
-def _hover(run: dict[str, Any]) -> str:
+def _size_hover(run: dict[str, Any]) -> str:
     name = f"<b>{escape(str(run['name']))}</b><br>" if run.get("name") else ""
     return f"{name}{run['n_params']:,} parameters, seed {run.get('seed')}<br>{run['losses'][-1]:.4f} nats"

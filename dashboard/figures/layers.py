@@ -23,7 +23,7 @@ def order_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int
         figure.add_scatter(
             x=list(range(len(rows))), y=[row[name] for row in rows], mode="lines+markers", name=f"{name} RSA",
             line={"color": colour, "width": 1.8, "dash": dash}, marker={"size": 5, "symbol": symbol},
-            hovertext=[_hover(row, f"{name} RSA {_number(row[name])}") for row in rows], hoverinfo="text",
+            hovertext=[_layer_hover(row, f"{name} RSA {_number(row[name])}") for row in rows], hoverinfo="text",
         )  # fmt: skip
     styled(figure, colours, height=height)
     figure.add_hline(y=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
@@ -54,7 +54,7 @@ def probe_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int
         figure.add_scatter(
             x=x, y=[row[column] for row in rows], mode="lines", name=name,
             line={"color": colour, "width": width, "dash": dash},
-            hovertext=[_hover(row, _probe(row)) for row in rows], hoverinfo="text",
+            hovertext=[_layer_hover(row, _probe(row)) for row in rows], hoverinfo="text",
         )  # fmt: skip
     styled(figure, colours, height=height)
     _layers(figure, rows, colours)
@@ -78,7 +78,7 @@ def _layers(figure: go.Figure, rows: list[dict[str, Any]], colours: Theme) -> No
     figure.update_layout(legend_y=1.07)
 
 
-def _hover(row: dict[str, Any], words: str) -> str:
+def _layer_hover(row: dict[str, Any], words: str) -> str:
     return f"<b>{escape(str(row['hook_point']))}</b><br>{words}"
 
 

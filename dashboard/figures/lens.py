@@ -8,7 +8,7 @@ from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled
 Predictions = list[list[list[tuple[str, float]]]]
 """layer -> position -> the strongest tokens with their probabilities"""
 
-LABELLED = 64
+LENS_LABELLED = 64
 """beyond this many positions the cells carry colour and hover only"""
 _CELL, _ROW = 74, 21
 _DARK_FROM = 0.64
@@ -30,7 +30,7 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
             zmax=1,
             colorscale=colours.sequential,
             hovertext=[
-                [_hover(cell, layers[i], tokens[j]) for j, cell in enumerate(row)] for i, row in enumerate(predictions)
+                [_lens_hover(cell, layers[i], tokens[j]) for j, cell in enumerate(row)] for i, row in enumerate(predictions)
             ],
             hoverinfo="text",
             xgap=1,
@@ -70,6 +70,6 @@ def _write_tokens(figure: go.Figure, predictions: Predictions, colours: Theme) -
     )
 
 
-def _hover(cell: list[tuple[str, float]], layer: str, token: str) -> str:
+def _lens_hover(cell: list[tuple[str, float]], layer: str, token: str) -> str:
     lines = "<br>".join(f"{p:6.1%}  {escape(t, 24)}" for t, p in cell)
     return f"after <b>{escape(token, 24)}</b>, {escape(layer)}<br>{lines}"

@@ -47,7 +47,7 @@ def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height
                 "symbol": [closed if p.recording == recording else closed + "-open" for p in shown],
                 "line": {"width": 1.5, "color": colour},
             },
-            hovertext=[_hover(p) for p in shown],
+            hovertext=[_pareto_hover(p) for p in shown],
             hoverinfo="text",
             cliponaxis=False,
         )
@@ -112,7 +112,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
-def _hover(p: Point) -> str:
+def _pareto_hover(p: Point) -> str:
     size = f"<br>{p.d_sae:,} features" if p.d_sae else ""
     where = f"<br>scored on {escape(p.recording)}" if p.recording else ""
     return f"<b>{escape(p.name, 64)}</b><br>{escape(p.kind)}{size}<br>L0 {p.l0:.1f}<br>FVU {p.fvu:.4f}{where}"

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled, visible
 
-LABELLED = 48
+PATTERN_LABELLED = 48
 """beyond this many tokens the axes show positions only"""
 
 
@@ -20,16 +20,16 @@ def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *,
             zmin=0,
             zmax=1,
             colorscale=colours.sequential,
-            hovertext=_hover(shown, names),
+            hovertext=_pattern_hover(shown, names),
             hoverinfo="text",
-            xgap=1 if n <= LABELLED else 0,
-            ygap=1 if n <= LABELLED else 0,
+            xgap=1 if n <= PATTERN_LABELLED else 0,
+            ygap=1 if n <= PATTERN_LABELLED else 0,
             colorbar=colour_bar(colours, "attention"),
         )
     )
     styled(figure, colours, height=height)
     ticks = {"tickfont": {"family": MONO, "size": 11, "color": colours.text}, "showgrid": False}
-    if n <= LABELLED:
+    if n <= PATTERN_LABELLED:
         labels = [escape(visible(token, 12).strip() or "␣", 14) for token in tokens]
         ticks |= {"tickvals": list(range(n)), "ticktext": labels}
     figure.update_xaxes(title_text="looked at (source)", tickangle=-60, **ticks)
@@ -37,10 +37,10 @@ def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *,
     return figure
 
 
-def _hover(weights: np.ndarray, names: list[str]) -> list[list[str]]:
-    return [_hover_row(weights[dest], dest, names) for dest in range(len(names))]
+def _pattern_hover(weights: np.ndarray, names: list[str]) -> list[list[str]]:
+    return [_pattern_hover_row(weights[dest], dest, names) for dest in range(len(names))]
 
 
-def _hover_row(row: np.ndarray, dest: int, names: list[str]) -> list[str]:
+def _pattern_hover_row(row: np.ndarray, dest: int, names: list[str]) -> list[str]:
     past = [f"<b>{names[dest]}</b> → <b>{names[src]}</b><br>{row[src]:.3f}" for src in range(dest + 1)]
     return past + [""] * (len(names) - dest - 1)

@@ -25,7 +25,7 @@ def plane_figure(rows: list[dict[str, Any]], colours: Theme, *, joined: str = ""
         _ties(figure, fit, judge, colours)
         marker = {"size": 9, "symbol": "circle-open", "color": colours.muted, "line": {"width": 1.4}}
         figure.add_scatter(x=_column(fit, "x"), y=_column(fit, "y"), mode="markers", marker=marker, hoverinfo="text",
-                           hovertext=[_hover(row, "fit the plane") for row in fit],
+                           hovertext=[_plane_hover(row, "fit the plane") for row in fit],
                            name="sentences that fit")  # fmt: skip
     if joined:
         _path(figure, judge, joined, colours)
@@ -37,7 +37,7 @@ def plane_figure(rows: list[dict[str, Any]], colours: Theme, *, joined: str = ""
         text=[escape(str(row["word"]), 16) for row in judge],
         textposition=_outward(judge),
         textfont={"size": 10.5 if len(judge) > _CROWDED else 12, "color": colours.text},
-        hovertext=[_hover(row, "judge") for row in judge],
+        hovertext=[_plane_hover(row, "judge") for row in judge],
         hoverinfo="text",
         name="sentences that judge",
         cliponaxis=False,
@@ -107,6 +107,6 @@ def _ranges(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
     return [left, right], [low, high]
 
 
-def _hover(row: dict[str, Any], half: str) -> str:
+def _plane_hover(row: dict[str, Any], half: str) -> str:
     word = escape(str(row["word"]), 60)
     return f"<b>{word}</b><br>number {row['place'] + 1} of the list<br>by the sentences that {half}"

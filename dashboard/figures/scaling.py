@@ -32,7 +32,7 @@ def scaling_curves(found: dict[str, Any], colours: Theme, *, chosen: str = "", h
         mine = [r for r in runs if r["k"] == k]
         figure.add_scatter(
             x=[r["n"] for r in mine], y=[r["loss"] for r in mine], mode="markers", name=f"k {k}", legendgroup=str(k),
-            marker={"size": 8, "color": colour}, hovertext=[_hover(r) for r in mine], hoverinfo="text",
+            marker={"size": 8, "color": colour}, hovertext=[_run_hover(r) for r in mine], hoverinfo="text",
         )  # fmt: skip
         figure.add_scatter(
             x=[p["n"] for p in found.get("left_out") or [] if p["k"] == k],
@@ -57,6 +57,6 @@ def scaling_curves(found: dict[str, Any], colours: Theme, *, chosen: str = "", h
     return figure.update_layout(showlegend=True, legend=legend, margin={"t": 30, "r": 14, "l": 8, "b": 8})
 
 
-def _hover(run: dict[str, Any]) -> str:
+def _run_hover(run: dict[str, Any]) -> str:
     name = f"<b>{escape(str(run['name']), 64)}</b><br>" if run.get("name") else ""
     return f"{name}{run['n']:,} latents, k {run['k']}<br>FVU {run['loss']:.4f}"

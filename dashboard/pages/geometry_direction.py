@@ -13,7 +13,7 @@ from dashboard.figures.layers import probe_over_layers
 from dashboard.figures.spectrum import spectrum_figure
 from dashboard.figures.theme import Theme, visible
 from dashboard.pages.geometry_parts import evidence_row, missing_panel, p_text, share_text, steering_body
-from dashboard.views.direction import DirectionView, layers, words
+from dashboard.views.direction import DirectionView, direction_layers, words
 from interp.workspace import Workspace
 
 
@@ -114,7 +114,7 @@ def _probe_panel(workspace: Workspace, name: str, found: DirectionView, colours:
     )
 
     def body() -> list[Any]:
-        rows = layers(workspace, name)
+        rows = direction_layers(workspace, name)
         label = f"Accuracy of a probe for the side of {found.name} over layers, beside its nulls"
         table = [{"at": row["hook_point"], **{key: value for key, value in row.items() if key not in _NOT_SHOWN}}
                  for row in rows]  # fmt: skip

@@ -33,7 +33,7 @@ def reading(
     return html.Div(
         [
             html.Div([_surprise(result), _continuations(result)], className="wb-two"),
-            _lens(result, colours),
+            _lens_section(result, colours),
             html.Div(logit_panel(result, asked or {}), className="wb-row"),
             *([html.Div(rests_panel(), className="wb-row")] if features else []),
             html.Div([_attention(result, layer, head), _why()], className="wb-two wb-even"),
@@ -77,7 +77,7 @@ def lens_figure(result: PromptResult, kind: str, colours: Theme) -> html.Div:
     return graph("prompt-lens", figure=figure, label=f"{kind.capitalize()} lens")
 
 
-def _lens(result: PromptResult, colours: Theme) -> html.Section:
+def _lens_section(result: PromptResult, colours: Theme) -> html.Section:
     kinds = [{"value": "logit", "label": "logit lens"}, {"value": "tuned", "label": "tuned lens"}]
     choice = dmc.SegmentedControl(id="prompt-lens-kind", data=kinds if result.tuned else kinds[:1], value="logit",
                                   size="xs", className="" if result.tuned else "wb-hidden")  # fmt: skip

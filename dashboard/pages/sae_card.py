@@ -134,12 +134,12 @@ def card(entry: Entry, inside: dict[str, Any], made: list[Manifest]) -> html.Sec
         html.Div([each for each in stats if each], className="wb-stats"),
         html.Table(html.Tbody([_row(name, value) for name, value in _facts(entry, inside)]), className="wb-evidence"),
         None if entry.unfinished else _links(made),
-        note=_lead(entry),
+        note=_card_lead(entry),
         className="wb-sae-card",
     )
 
 
-def _lead(entry: Entry) -> str:
+def _card_lead(entry: Entry) -> str:
     at = f" at {entry.hook_point}" if entry.hook_point else ""
     model = entry.summary.get("model")
     of = f" of {model}" if model else ""

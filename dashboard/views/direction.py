@@ -88,7 +88,7 @@ def words(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     return workspace.query("select * from a limit 5000", a=path).to_pylist()
 
 
-def layers(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+def direction_layers(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     """The probes by place, named as those of a list are, with `random`."""
     path = workspace.table_path("geometry", name, "layers")
     sql = "select * rename (accuracy as probe_accuracy, low as probe_low, high as probe_high) from l order by layer"

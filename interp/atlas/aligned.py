@@ -12,7 +12,7 @@ nothing has changed (the first space as its own successor: the null), and what c
 involved: the share of a point's neighbours that it keeps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from interp.atlas.fuzzy import fuzzy_graph
 from interp.atlas.layout import principal_components, spread
 from interp.atlas.neighbours import Neighbours, rescaled
 from interp.errors import ConfigError
+from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
 
 STRENGTH = 0.05
@@ -32,7 +33,6 @@ STRENGTH = 0.05
 joined another is drawn halfway to it only, at .5 not at all."""
 SKIPPED = 0.5
 """share of the schedule that a map leaves out which starts from the one before: as true, and half the time"""
-Progress = Callable[[int, int, dict], None]
 
 
 class AlignedMaps(NamedTuple):
@@ -69,7 +69,7 @@ def lay_out_aligned(
     positions: list[np.ndarray] = []
     for at, near in enumerate(neighbours):
         mover = Mover(fuzzy_graph(near), positions[-1] if at else start, **settings)
-        draw(mover, positions[-1] if at else None, strength, stage(progress, at, len(spaces)))
+        draw(mover, positions[-1] if at else None, strength, _stage_of_map(progress, at, len(spaces)))
         positions.append(mover.positions)
     again = Mover(fuzzy_graph(neighbours[0]), positions[0], **settings)
     draw(again, positions[0], strength, None)
@@ -90,7 +90,7 @@ def draw(mover: Mover, held_to: np.ndarray | None, strength: float, progress: Pr
             progress(epoch + 1, total, {})
 
 
-def stage(progress: Progress | None, at: int, n_maps: int) -> Progress | None:
+def _stage_of_map(progress: Progress | None, at: int, n_maps: int) -> Progress | None:
     """The same progress over all maps."""
     if progress is None:
         return None

@@ -8,7 +8,6 @@ Cells, products and rounds are fixed blocks of work, and ties go to the lower nu
 number of threads. How many of the true neighbours it holds is measured on points drawn at random.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,6 +25,7 @@ from interp.atlas.neighbours import (
     prepare,
     unit_rows,
 )
+from interp.progress import Progress
 from interp.runtime import one_thread
 
 POOL = 6144
@@ -37,8 +37,6 @@ CHECKED = 500
 
 EXACT_COST = 2e13
 """Operations up to which all pairs are compared: 186,000 vectors of 576, two or three minutes on two cores."""
-
-Progress = Callable[[int, int, dict], None]
 
 
 class Found(NamedTuple):

@@ -8,7 +8,6 @@
 6. tables (`tables`) and a manifest
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,9 @@ from interp.atlas.regions import NO_REGIONS, find_regions, summarise_regions, wr
 from interp.atlas.sources import AtlasSource, joined
 from interp.atlas.tables import read_positions, summarise, write_neighbours, write_points
 from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
 
-Progress = Callable[[int, int, dict], None]
 OLD, NEW = "on the map", "new"
 
 

@@ -19,11 +19,10 @@ vocabulary keeps .20 instead of .17); and steps begin at `RATE`.
 Forces are read from a table over the bits of the squared distance, 128 entries per octave, instead of two powers.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from interp.atlas.fuzzy import FuzzyGraph
+from interp.progress import Progress
 
 TURNS = 16
 RATE = 0.5
@@ -34,8 +33,6 @@ FEWEST_PER_THREAD = 1000
 """Points of a turn that are worth a thread: fewer take less time than threads take to meet."""
 AT_ONCE = 10
 """Epochs between two reports of progress."""
-
-Progress = Callable[[int, int, dict], None]
 
 
 def epochs_for(n: int) -> int:

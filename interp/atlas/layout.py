@@ -22,13 +22,12 @@ from interp.atlas.engine import move_points
 from interp.atlas.fuzzy import fuzzy_graph
 from interp.atlas.neighbours import Neighbours, rescaled
 from interp.errors import ConfigError, UnknownNameError
+from interp.progress import Progress
 from interp.runtime import make_generator, one_thread
 
 METHODS = ("umap", "umap-learn", "tsne", "pca")
 FEWEST_FOR_UMAP = 10
 SHARES, ROWS_AT_ONCE = 8, 4096
-
-Progress = Callable[[int, int, dict], None]
 
 
 class Layout(NamedTuple):

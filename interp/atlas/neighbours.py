@@ -8,7 +8,6 @@ seen, ties to the lower number, so the order leaves no trace. For very many vect
 
 import math
 import threading
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.nn.functional import normalize
 
 from interp.atlas.blocks import in_blocks
 from interp.errors import NonFiniteError, UnknownNameError
+from interp.progress import Progress
 from interp.runtime import one_thread
 
 METRICS = ("cosine", "euclidean")
@@ -28,8 +28,6 @@ FAR = 2.0**40
 """Lengths beyond this, and below its inverse, are brought near 1 before they are squared."""
 ALIKE = 1e-3
 """Mean `1 - cosine` with the mean direction below which directions are compared by their differences."""
-
-Progress = Callable[[int, int, dict], None]
 
 
 class Neighbours(NamedTuple):

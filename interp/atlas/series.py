@@ -13,11 +13,12 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, write_table
 from interp.atlas.aligned import STRENGTH, AlignedMaps, check_spaces, lay_out_aligned
-from interp.atlas.build import MapSettings, Progress, check_source, choose_points, finish, search, stage
+from interp.atlas.build import MapSettings, check_source, choose_points, finish, search, stage
 from interp.atlas.layout import Layout
 from interp.atlas.quality import Quality, kept_neighbours, measure_quality
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError
+from interp.progress import Progress
 from interp.runtime import make_generator
 
 

@@ -10,7 +10,7 @@
 One prompt is one observation: the intervals are Student t over all prompts of all seeds.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,9 @@ from interp.circuits.patterns import KINDS, score_pattern, target_masks, target_
 from interp.errors import ConfigError
 from interp.intervals import t_interval
 from interp.names import HeadName
+from interp.progress import Progress
 from interp.runtime import make_generator
 
-Progress = Callable[[int, int, dict], None]
 REPEAT_KINDS = ("duplicate_token", "induction")
 """Kinds whose null is the same targets on prompts without repeats; the others have the twin and the even head."""
 CONFIDENCE = 0.95

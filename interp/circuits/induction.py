@@ -16,7 +16,7 @@ the token before into each position, and the induction head's keys read that. So
 The rule of the verdict is the docstring of `interp.circuits.induction_verdict`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +53,8 @@ from interp.errors import ConfigError
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
+from interp.progress import Progress
 from interp.runtime import make_generator
-
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None
     """
     path = Path(path)
     rows = _read(path)[:n_prompts]
-    encode = _encoder(model)
+    encode = _encoder_with_bos(model)
     clean, corrupt, correct, wrong = [], [], [], []
     for line, row in rows:
         where = f"{path.name}, line {line}"
@@ -99,7 +99,7 @@ def _show(model: Any, ids: list[int]) -> str:
     return " ".join(repr(text) for text in token_strings(model, ids))
 
 
-def _encoder(model: Any) -> Any:
+def _encoder_with_bos(model: Any) -> Any:
     from interp.models.adapter import bos_token_id
     from interp.models.tokenizers import tokenizer_of
 

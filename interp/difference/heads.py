@@ -30,12 +30,12 @@ from interp.difference.representations import check_tokens
 from interp.errors import ConfigError
 from interp.intervals import t_interval
 from interp.models.residual import ResidualStream
+from interp.progress import Progress
 
 Measure = Literal["pattern", "own_pattern", "own_output", "previous_token", "induction"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 ON_TEXT: tuple[Measure, ...] = MEASURES[:3]
 SCORES: tuple[Measure, ...] = MEASURES[3:]
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@
 The first text is where the change should show, the others are controls.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from interp.difference.table import changes_table
 from interp.difference.transplant import Behaviour, Transplants, log_prob_of, transplants
 from interp.difference.weights import WeightChanges, weight_changes
 from interp.errors import ConfigError
+from interp.progress import Progress
 from interp.values import as_json, save_json
 
-Progress = Callable[[int, int, dict], None]
 HALF = 0.5
 SHOWN = 6
 """names in a sentence, before "and n more\""""

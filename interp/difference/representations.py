@@ -16,7 +16,7 @@ bootstrap would count a context drawn twice as its own neighbour). The first pos
 many times longer than all others in most models, and depend on nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from interp.difference.nulls import FAMILY_WISE, SMALLEST, describe_null, null_m
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.similarity import hsic
 from interp.models.adapter import check_token_ids
+from interp.progress import Progress
 from interp.runtime import derive_seed
 
 MIN_CONTEXTS = 8
@@ -36,7 +37,6 @@ N_BOOTSTRAP = 2000
 CKA_ROWS = 256
 """tokens that CKA compares, spread evenly over the contexts"""
 PROMOTED = 5
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -25,11 +25,11 @@ from interp.difference.nulls import FAMILY_WISE, null_models, upper_bound
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.intervals import t_interval
 from interp.models.adapter import check_token_ids
+from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
 
 Behaviour = Callable[[Any], Tensor | np.ndarray]
 """`behaviour(model)` -> `[n_prompts]`, higher where the tuned model does more of what it was tuned to do"""
-Progress = Callable[[int, int, dict], None]
 HEADS = ("found", "all", "none")
 SMALLEST_SHARE = 0.1
 MIN_PROMPTS = 4

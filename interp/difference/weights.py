@@ -10,7 +10,7 @@ the rank of the nulls. Fine-tuning has a low intrinsic rank (Hu et al. 2021); a 
 That weights moved does not say that it matters: see `transplant`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from interp.difference.components import Component, check_comparable, same
 from interp.difference.nulls import SMALLEST, check_count, describe_null, upper_bound
+from interp.progress import Progress
 
 LOW_RANK, LOW_RANK_OF_NULL = 0.25, 0.5
 """shares of the random rank and of the nulls' rank up to which a change is called one of low rank"""
 KEPT = 8
 """singular values that are kept, as shares of the sum of squares"""
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

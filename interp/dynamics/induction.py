@@ -28,12 +28,12 @@ from interp.loss import token_losses
 from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingStep, train_small
+from interp.progress import Progress
 from interp.runtime import make_generator, one_thread
 
 CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
 LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
 """Ways that are worth a name: a twin's induction score creeps from .04 to .07, and no head does anything."""
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,19 @@ the sooner the wider it is, and no power law holds across that change.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.dynamics.scaling import LanguageRun
 from interp.errors import ConfigError
+from interp.progress import Progress
 from interp.runtime import derive_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.text.corpora import Corpus
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True)

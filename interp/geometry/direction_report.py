@@ -10,7 +10,7 @@ Four questions, each beside random directions or shuffled labels:
    whether the model does what its last step alone would do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,12 @@ from interp.geometry.words import WordActivations, read_words, residual_places
 from interp.logit_effects import logit_effects
 from interp.models.adapter import token_strings
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
+from interp.progress import Progress
 from interp.runtime import derive_seed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Progress = Callable[[int, int, dict], None]
 N_TOKENS = 10
 N_RANDOM_READINGS = 99
 N_RANDOM_PROBES = 2

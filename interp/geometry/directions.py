@@ -92,7 +92,7 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
                 method=method,
                 direction=direction,
                 distance=float(along[yes[train]].mean() - along[~yes[train]].mean()),
-                accuracy=_accuracy(points, yes, train, direction, yes[train]),
+                accuracy=_balanced_accuracy(points, yes, train, direction, yes[train]),
                 shuffled=float(np.mean(null)),
                 shuffled_high=float(np.max(null)),
                 n_train=int(train.sum()),
@@ -124,12 +124,12 @@ def find_direction(points: np.ndarray, yes: np.ndarray, method: Method) -> np.nd
 def _null_accuracy(points: np.ndarray, yes: np.ndarray, train: np.ndarray, method: Method, labels: np.ndarray) -> float:
     """Of shuffled labels; where they leave the classes with one mean there is no direction, which tells nothing."""
     try:
-        return _accuracy(points, yes, train, find_direction(points[train], labels, method), labels)
+        return _balanced_accuracy(points, yes, train, find_direction(points[train], labels, method), labels)
     except ConfigError:
         return 0.5
 
 
-def _accuracy(
+def _balanced_accuracy(
     points: np.ndarray, yes: np.ndarray, train: np.ndarray, direction: np.ndarray, labels: np.ndarray
 ) -> float:
     """Balanced accuracy on held-out rows; the threshold is half-way between the training means."""

@@ -23,11 +23,11 @@ from interp.geometry.shapes import Shape, find_shapes
 from interp.geometry.steering import StrengthSweep, sweep_strengths
 from interp.geometry.values import Finding, check_count, plain
 from interp.geometry.words import WordActivations, read_words
+from interp.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Progress = Callable[[int, int, dict], None]
 PROMPTS = (
     "I would like to tell you about",
     "The answer is",

@@ -15,7 +15,7 @@ Grouped-query attention: keys and values belong to a group of query heads, so `k
 head; `settings["heads"]` says which kind the head axis counts.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
@@ -27,6 +27,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import available_hook_points, head_shape, run_with_hooks, token_strings
 from interp.models.residual import ResidualStream
 from interp.patching.pairs import Metric, check_pairs, measure
+from interp.progress import Progress
 
 What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
 Direction = Literal["denoise", "noise"]
@@ -97,7 +98,7 @@ def activation_patching(
     by_position: bool = True,
     direction: Direction = "denoise",
     batch_size: int = 32,
-    progress: Callable[[int, int, dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> ActivationPatching:
     """Patch every layer (and head, and position) by itself.
 

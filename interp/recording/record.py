@@ -12,7 +12,7 @@ are those of one process, and a run may be resumed by another number of ranks th
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from interp.models.capture import Capture
 from interp.models.identity import attention_kernel, model_spec
 from interp.models.tokenizers import tokenizer_of
 from interp.names import check_hook_points
+from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
 from interp.recording.compute import compute_activations
 from interp.recording.contexts import ShardText, shard_texts
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARD_ROWS = 32_768
 LIVE_STATS_TOKENS = 65_536
-Progress = Callable[[int, int, dict[str, Any]], None]
 
 
 def record(

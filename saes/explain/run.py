@@ -12,7 +12,7 @@ cost is a request per token.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, partial_path, write_table
 from interp.errors import ConfigError
+from interp.progress import Progress
 from interp.runtime import derive_seed
 from saes.explain.asking import REPLIES, Asker, Budget, Lines, Transcript, read_lines, reply_of
 from saes.explain.config import ExplainConfig
@@ -34,7 +35,6 @@ from saes.explain.tokens import LABEL_SOURCE
 from saes.explain.trials import Case, Scorer, Trial
 
 SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
-Progress = Callable[[int, int, dict], None]
 
 
 @dataclass(frozen=True)

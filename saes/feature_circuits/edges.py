@@ -14,13 +14,14 @@ Left out: a feature that is silent on the prompts and active on the corrupted on
 prompts, so nothing leads to it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from interp.circuits.task import read_hook
+from interp.progress import Progress
 from saes.feature_circuits.network import FeatureNode, Measured, Network
 from saes.sites import Entries, Replace, Site, run_sites
 from saes.traces import Trace, sum_by
@@ -29,9 +30,7 @@ Edges = dict[tuple[FeatureNode, FeatureNode | None], float]
 """(earlier node, later node or None for the logits) -> score, in the metric's unit, mean over prompts"""
 
 
-def edge_scores(
-    network: Network, nodes: Sequence[FeatureNode], *, progress: Callable[[int, int, dict], None] | None = None
-) -> Edges:
+def edge_scores(network: Network, nodes: Sequence[FeatureNode], *, progress: Progress | None = None) -> Edges:
     """The scores of all edges among `nodes`, and from each of them to the logits."""
     scores: Edges = {}
     steps = [(batch, source) for batch in network.batches for source in range(len(network.sites))]

@@ -7,12 +7,13 @@
 This is what `edges.edge_scores` estimates with gradients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from interp.circuits.task import read_hook
+from interp.progress import Progress
 from saes.feature_circuits.network import FeatureNode, Measured, Network
 from saes.sites import Replace, run_sites
 from saes.traces import metric_with, put, strength
@@ -21,9 +22,7 @@ Ends = tuple[FeatureNode, FeatureNode | None]
 
 
 @torch.no_grad()
-def exact_edges(
-    network: Network, edges: Sequence[Ends], *, progress: Callable[[int, int, dict], None] | None = None
-) -> Tensor:
+def exact_edges(network: Network, edges: Sequence[Ends], *, progress: Progress | None = None) -> Tensor:
     """`[n_edges]` float64: `m(prompt) - m(prompt with that edge patched)`, mean over prompts.
 
     One run for each earlier node, and one for each edge between two.

@@ -228,7 +228,7 @@ def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Ge
 
 def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitConfig) -> dict[str, float]:
     """The same with dictionaries of random directions: what features as such, and their errors, give for free."""
-    saes = [untrained_like(site.sae, k=_l0(network, i), seed=config.seed) for i, site in enumerate(network.sites)]
+    saes = [random_dictionary_like(site.sae, k=_l0(network, i), seed=config.seed) for i, site in enumerate(network.sites)]
     other = measure(network.model, saes, prompts, config.attribution)
     found = evaluate_nodes(other, other.strongest(config.n_features), replace(config, n_random=1))
     return {

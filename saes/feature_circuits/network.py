@@ -1,6 +1,6 @@
 """The sites of several SAEs on a task: what they read and write, taken apart, and the metric's gradients there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from interp.names import feature_node
+from interp.progress import Progress
 from saes.attribution import AttributionConfig, check_metric, metric_gradients
 from saes.kinds.base import SAE
 from saes.prompts import Prompts
 from saes.sites import Site, open_sites
 from saes.traces import Trace, sum_by, trace_sites
-
-Progress = Callable[[int, int, dict], None]
 
 
 class FeatureNode(NamedTuple):

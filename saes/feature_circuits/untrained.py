@@ -9,7 +9,7 @@ from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 
 
-def untrained_like(sae: SAE, *, k: int, seed: int = 0) -> SAE:
+def random_dictionary_like(sae: SAE, *, k: int, seed: int = 0) -> SAE:
     """Random unit directions of the same sizes at the same place, `k` active per token, with the same `b_dec`.
 
     The encoder is the decoder's transpose where the widths agree. A skip connection is part of no feature and is kept.

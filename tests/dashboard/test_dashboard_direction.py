@@ -89,7 +89,7 @@ def test_words_that_it_was_made_of_are_rings_and_lists_set_apart_have_the_accent
 
 
 def test_probes_show_random_directions_too(own):
-    names = {trace.name for trace in probe_over_layers(view.layers(own, "pushed"), LIGHT).data}
+    names = {trace.name for trace in probe_over_layers(view.direction_layers(own, "pushed"), LIGHT).data}
     assert "random directions" in names
 
 

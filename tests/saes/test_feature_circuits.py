@@ -111,7 +111,7 @@ def test_an_untrained_dictionary_explains_less_and_leaves_more_to_its_error():
     assert null["without_errors"] < 0.5 < found["without_errors"]["faithfulness"]
     for kind in ("topk", "skip_transcoder"):
         sae = random_sae(kind, 0)
-        twin = untrained_like(sae, k=6)
+        twin = random_dictionary_like(sae, k=6)
         assert (twin.d_in, twin.d_sae, twin.hook_point_out) == (sae.d_in, sae.d_sae, sae.hook_point_out)
         assert not torch.allclose(twin.W_dec, sae.W_dec)
 
