@@ -125,7 +125,7 @@ def quality(x: np.ndarray, positions: np.ndarray) -> tuple[float, float]:
 
 
 def places(folder: Path) -> np.ndarray:
-    from interp.atlas.tables import read_positions
+    from interp.atlas.build import read_positions
 
     return read_positions(folder)
 

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.report import Result, main
-from interp.dynamics.grokking import describe_grokking
-from interp.dynamics.induction import follow_induction
-from interp.dynamics.modular import ModularConfig, train_modular, training_pairs
 from interp.models.toys import find_toy
 from interp.runtime import make_generator, one_thread
+from interp.studies.grokking import ModularConfig, describe_grokking, train_modular, training_pairs
+from interp.studies.induction_emerges import follow_induction
 
 INDUCTION, STEPS = "toy:induction-2l", 1000
 MODULAR = ModularConfig()

@@ -61,7 +61,7 @@ def _dictionary(recording: Any) -> Any:
 
 
 def _statistics_pass(sae: Any, recording: Any) -> Callable[[], object]:
-    from saes.statistics import collect_statistics
+    from saes.features.firings import collect_statistics
 
     return lambda: collect_statistics(sae, recording, HOOK_POINT, window=16, n_top=12, seed=0)
 
@@ -69,7 +69,7 @@ def _statistics_pass(sae: Any, recording: Any) -> Callable[[], object]:
 def _encoder_product(sae: Any, recording: Any) -> Callable[[], object]:
     import torch
 
-    from saes.statistics import BLOCK_ROWS
+    from saes.features.firings import BLOCK_ROWS
 
     batches = recording.sequential([HOOK_POINT], batch_size=BLOCK_ROWS)
     blocks = [batch.activations[HOOK_POINT] for batch in batches]

@@ -13,8 +13,7 @@ def run() -> list[Result]:
     """Scores of all heads / bare eager forward."""
     import torch
 
-    from interp.circuits.heads import draw_prompts, pattern_scores
-    from interp.circuits.patterns import target_masks, target_weights
+    from interp.circuits.head_kinds import draw_prompts, pattern_scores, target_masks, target_weights
     from interp.models.adapter import bos_token_id, ordinary_tokens
     from interp.models.loading import load_model
 

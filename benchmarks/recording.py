@@ -47,7 +47,7 @@ def _text(model: Any) -> tuple[list[Any], Any]:
 
     import torch
 
-    from interp.models.tokenizers import tokenizer_of
+    from interp.models.identity import tokenizer_of
     from interp.text.corpora import open_corpus
     from interp.text.packing import pack
 
@@ -81,8 +81,7 @@ def _plain_pass(attention: str, tokens: Any) -> Callable[[], None]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from interp.models.convert import converted_folder, quiet_transformers
-    from interp.models.sources import packaged_gguf
+    from interp.models.loading import converted_folder, packaged_gguf, quiet_transformers
 
     class Stop(Exception):
         pass

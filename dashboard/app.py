@@ -16,13 +16,21 @@ from typing import Any
 import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, html, set_props
 
-from dashboard import atlas_routes
-from dashboard.atlas_early import EarlyDash
-from dashboard.components.attributes import attrs
-from dashboard.components.frame import explain, failure
+from dashboard.atlas import page as atlas
+from dashboard.atlas import routes as atlas_routes
+from dashboard.atlas.routes import EarlyDash
+from dashboard.changes import page as changes
+from dashboard.circuit import page as circuit
+from dashboard.components.frame import attrs, explain, failure
 from dashboard.context import Context, attach, current
-from dashboard.pages import atlas, changes, circuit, dynamics, feature, geometry, heads, overview, prompt, sae
-from dashboard.results import Live
+from dashboard.dynamics import page as dynamics
+from dashboard.feature import page as feature
+from dashboard.geometry import page as geometry
+from dashboard.heads import page as heads
+from dashboard.overview import page as overview
+from dashboard.prompt import page as prompt
+from dashboard.prompt.results import Live
+from dashboard.sae import page as sae
 from dashboard.security import Guard, content_security_policy
 from dashboard.shell import shell
 from interp.errors import UsageError, WorkbenchError
@@ -59,7 +67,7 @@ def create_app(
     `security.Guard`.
     """
     if live is None:
-        from dashboard.live import LiveModel
+        from dashboard.prompt.live import LiveModel
 
         live = LiveModel(workspace)
     app = EarlyDash(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import flask
 
-from dashboard.results import Live
+from dashboard.prompt.results import Live
 from interp.workspace import Workspace
 
 _KEY = "workbench"

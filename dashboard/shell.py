@@ -7,7 +7,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from dashboard.addresses import PAGES
-from dashboard.components.attributes import attrs
+from dashboard.components.frame import attrs
 from interp.workspace import Workspace
 
 KEYS = [

@@ -8,30 +8,31 @@ Steps of every verb:
 3. `draft.finish(...)` hashes every file, writes the manifest, renames the folder. Only whole artefacts have a manifest.
 
 The content hash covers the files, not the manifest: same files, same hash.
+
+Arrays that a user brings along as `.npy` files.
+
+Frozen values as JSON: what an analysis found together with the settings it was found with. Torch-free at load.
 """
 
 import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
-from interp.errors import (
-    ConfigError,
-    CorruptError,
-    MismatchError,
-    MissingError,
-    ResourceError,
-    SchemaError,
-)
+import numpy as np
+
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, ResourceError, SchemaError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -347,3 +348,41 @@ def _plain(value: Any) -> Any:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The one array of a `.npy` file, of integers or floats. Raises `CorruptError`; pickled objects are not loaded."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    # Headers are Python literals, which fail to be read in several ways; a false one may ask for any amount of memory.
+    except (ValueError, OSError, EOFError, SyntaxError, TokenError, MemoryError) as error:
+        raise CorruptError(f"{path} cannot be read as .npy ({error}); pickled arrays are not loaded") from None
+    if not isinstance(array, np.ndarray):
+        raise CorruptError(f"{path} holds several arrays (.npz); save the one that is meant by numpy.save")
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise CorruptError(f"{path} should hold numbers, found {array.dtype}")
+    return array
+
+
+def as_json(value: Any) -> Any:
+    """A frozen dataclass, tensor, array or container as plain JSON values; what is no number becomes None.
+
+    >>> as_json({"beta": 0.125, "heads": (1, 2), "slope": float("nan")})
+    {'beta': 0.125, 'heads': [1, 2], 'slope': None}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): as_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(each) for each in value]
+    if not isinstance(value, type) and hasattr(value, "tolist"):  # tensors, arrays, numpy's numbers
+        return as_json(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def save_json(value: Any, path: Path | str) -> None:
+    """Write a value atomically as one JSON file."""
+    write_json(Path(path), as_json(value))

@@ -190,3 +190,8 @@ def check_hook_points(names: list[str], available: set[str], n_layers: int) -> l
             suggestions = [n for n in common_hook_points(n_layers) if n in available]
             raise UnknownNameError("hook point", name, suggestions or available, f"(the model has {n_layers} layers)")
     return canonical
+
+
+def lens_hook_points(n_layers: int) -> tuple[str, ...]:
+    """Return the hook points that a lens reads: the embedding, then the residual after every block; `[n_layers + 1]`."""
+    return ("blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in range(n_layers)))

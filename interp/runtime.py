@@ -1,19 +1,29 @@
 """Device, dtype, threads and seeds are decided here and nowhere else.
 
 A seed enters at the command line, becomes `torch.Generator`s here, and leaves in the manifest.
+
+Blocks of work on several threads, each block on one: what a block computes then depends on no number of threads.
+
+Calling compiled loops: numba beside torch, on the threads that the caller chose. Imports numba: import it lazily.
 """
 
 import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numba
+import torch
+from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
+
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -91,3 +101,37 @@ def derive_seed(seed: int, *streams: str | int) -> int:
     """A 63-bit seed from `(seed, *streams)`; the same on every machine and Python."""
     text = "/".join(str(part) for part in (seed, *streams))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def in_blocks(
+    blocks: Iterable[Any], work: Callable[[Any], Any], each: Callable[[Any], None] | None = None
+) -> list[Any]:
+    """`[work(block) for block in blocks]`, as many at a time as torch has threads; `each(block)` as results come in
+    order, and what it raises stops the work within a block. A matrix product spread over threads may round differently
+    than on one; a product within a block does not.
+    """
+    todo, threads = list(blocks), torch.get_num_threads()
+    results = []
+    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for block, result in zip(todo, pool.map(work, todo), strict=True):
+                results.append(result)
+                if each is not None:
+                    each(block)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return results
+
+
+def run_compiled(kernel: Callable[..., Any], *arguments: Any, at_most: int | None = None) -> Any:
+    """Call a kernel, tensors passed as arrays, on as many threads as torch uses, or `at_most` so many.
+
+    Numba starts its threads at first use and resets OpenMP's number, which torch shares; it is put back.
+    """
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    threads = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, most, at_most or most)))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return kernel(*(a.numpy() if isinstance(a, Tensor) else a for a in arguments))

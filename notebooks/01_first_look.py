@@ -22,7 +22,7 @@
 import os
 
 from dashboard.figures.heads import head_scores
-from dashboard.figures.histogram import activation_histogram
+from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import theme
 from interp.recording.store import Recording
 from interp.workspace import Workspace

@@ -23,13 +23,13 @@
 # %%
 import numpy as np
 
-from dashboard.figures.ablation import ablation_bars
-from dashboard.figures.circuit_plot import circuit_plot
-from dashboard.figures.composition import composition_map
-from dashboard.figures.pattern import attention_pattern
+from dashboard.figures.circuits import ablation_bars
+from dashboard.figures.circuits import circuit_plot
+from dashboard.figures.circuits import composition_map
+from dashboard.figures.heads import attention_pattern
 from dashboard.figures.theme import theme
 from interp.circuits.induction import InductionConfig, gather_induction_evidence
-from interp.intervals import t_interval
+from interp.statistics import t_interval
 from interp.models.loading import load_model
 from interp.models.planted import planted_copying
 

@@ -22,12 +22,12 @@
 import torch
 from scipy.stats import pearsonr
 
-from dashboard.figures.circuit_plot import circuit_plot
-from dashboard.figures.curve import faithfulness_curve
+from dashboard.figures.circuits import circuit_plot
+from dashboard.figures.circuits import faithfulness_curve
 from dashboard.figures.theme import theme
-from interp.circuits.attribution import attribute
+from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import edge_text
-from interp.circuits.discovered_table import curve_table
+from interp.circuits.find import curve_table
 from interp.circuits.evaluation import EvaluationConfig
 from interp.circuits.find import FindConfig, find_circuit
 from interp.circuits.graph import Graph
@@ -98,7 +98,7 @@ for i in scores.order()[:12].tolist():
     print(f"{edge_text(scores.graph.edge(i)):24} {scores.values[i]:+.2f}")
 
 # %%
-verified = scores.verify_top_k(smollm2, ioi, 6, batch_size=8)
+verified = verify_top_k(scores, smollm2, ioi, 6, batch_size=8)
 print(f"the best {len(verified.indices)} patched one by one: Pearson {verified.pearson:.2f}")
 
 # %% [markdown]

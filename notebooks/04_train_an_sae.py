@@ -25,23 +25,23 @@ from pathlib import Path
 
 import numpy as np
 
-from dashboard.figures.health import HealthRun, health_figure
-from dashboard.figures.histogram import activation_histogram
+from dashboard.figures.saes import HealthRun, health_figure
+from dashboard.figures.saes import activation_histogram
 from dashboard.figures.scaling import scaling_curves
 from dashboard.figures.theme import theme
-from dashboard.views.sae_log import read_log
+from dashboard.sae.data import read_log
 from interp.models.loading import load_model
 from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.text.corpora import open_corpus
 from interp.workspace import Workspace
-from saes.compare import compare
-from saes.config import BatchTopKConfig, TopKConfig, TrainConfig
-from saes.features import build_features
-from saes.run import Job
-from saes.scaling import fit_scaling
-from saes.scaling_runs import runs_of
-from saes.train import train_many
+from saes.evaluation.compare import compare
+from saes.training.config import BatchTopKConfig, TopKConfig, TrainConfig
+from saes.features.build import build_features
+from saes.training.run import Job
+from saes.evaluation.scaling import fit_scaling
+from saes.evaluation.scaling_runs import runs_of
+from saes.training.train import train_many
 from saes.weights.folder import load_sae
 
 HOOK_POINT = "blocks.9.hook_resid_post"
@@ -170,5 +170,5 @@ print(
     "What this is not: a law of SmolLM2. The sizes span a factor of eight, one seed each; 24,000 tokens seen four times teach a "
     "large dictionary less than fresh ones would, and short runs leave all of them unfinished. The smaller sizes alone predict an "
     f"error for the largest that is {worst.error:+.1%} off at k {worst.k}. The exponents hold for this recipe. And "
-    "a lower error is no proof of better features: see `saes/recovery.py`."
+    "a lower error is no proof of better features: see `saes/evaluation/recovery.py`."
 )

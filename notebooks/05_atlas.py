@@ -26,10 +26,10 @@ import plotly.graph_objects as go
 import pyarrow.parquet as pq
 import torch
 
-from dashboard.components.atlas_view import atlas_view
+from dashboard.atlas.view import atlas_view
 from dashboard.figures.theme import styled, theme
 from interp.atlas.build import MapSettings, build_atlas, extend_atlas
-from interp.atlas.place import place_points
+from interp.atlas.new_points import place_points
 from interp.atlas.series import build_series
 from interp.atlas.sources import embedding_source, recording_source
 from interp.models.adapter import weight_hash

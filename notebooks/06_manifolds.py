@@ -27,14 +27,14 @@ from plotly.subplots import make_subplots
 from dashboard.figures.sweep import rotation_figure
 from dashboard.figures.theme import styled, theme
 from interp.geometry.circles import circle_test
-from interp.geometry.concepts import find_concepts
-from interp.geometry.planes import fit_plane
+from interp.geometry.words import find_concepts
+from interp.geometry.shapes import fit_plane
 from interp.geometry.rotation import rotate_words
 from interp.geometry.shapes import find_shapes
 from interp.geometry.words import read_words
 from interp.models.adapter import untrained_twin
 from interp.models.loading import load_model
-from interp.values import as_json
+from interp.artifacts import as_json
 
 light = theme("light")
 rng = np.random.default_rng(0)

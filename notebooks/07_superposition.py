@@ -25,13 +25,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dashboard.figures.superposition import dimensionality_figure, directions_figure, interference_matrix, phase_diagram
+from dashboard.figures.studies import dimensionality_figure, directions_figure, interference_matrix, phase_diagram
 from dashboard.figures.theme import theme
-from interp.intervals import t_interval
-from interp.superposition.geometry import random_geometry
-from interp.superposition.phases import border_distance, ideal_phase, map_phases
-from interp.superposition.toy import ToyConfig, train_toys
-from saes.toy_recovery import recover_toy
+from interp.statistics import t_interval
+from interp.studies.superposition_geometry import random_geometry
+from interp.studies.superposition import border_distance, ideal_phase, map_phases
+from interp.studies.superposition import ToyConfig, train_toys
+from saes.evaluation.toy_recovery import recover_toy
 
 light = theme("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "superposition"

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dashboard.components.atlas_view import atlas_view
-from dashboard.figures.dynamics import frequency_shares, training_curves
+from dashboard.atlas.view import atlas_view
+from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import theme
-from interp.dynamics.grokking import describe_grokking
-from interp.dynamics.modular import ModularConfig, train_modular
-from interp.dynamics.save import embedding_series, save_grokking
+from interp.studies.grokking import describe_grokking
+from interp.studies.grokking import ModularConfig, train_modular
+from interp.studies.save import embedding_series, save_grokking
 from interp.workspace import Workspace
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "grokking"

@@ -21,9 +21,9 @@
 
 import numpy as np
 
-from dashboard.figures.dynamics import training_curves
+from dashboard.figures.studies import training_curves
 from dashboard.figures.theme import theme
-from interp.dynamics.induction import follow_induction
+from interp.studies.induction_emerges import follow_induction
 
 light = theme("light")
 STEPS, EVERY = 1000, 50

@@ -21,14 +21,14 @@
 import numpy as np
 import torch
 
-from dashboard.figures.energy import capacity_curve, load_curve, retrieval_grid, temperature_curves
+from dashboard.figures.studies import capacity_curve, load_curve, retrieval_grid, temperature_curves
 from dashboard.figures.theme import theme
-from interp.energy.attention import measure_retrieval, text_prompts
-from interp.energy.boltzmann import contrastive_divergence, exact_gradient, learn, new_machine
-from interp.energy.capacity import compare_capacity, least_slope
-from interp.energy.classical import measure_capacity, replica_capacity
-from interp.energy.hopfield import classify, retrieve, settle
-from interp.energy.temperature import random_energy_null, sweep_temperatures
+from interp.studies.hopfield import measure_retrieval, text_prompts
+from interp.studies.boltzmann import contrastive_divergence, exact_gradient, learn, new_machine
+from interp.studies.classical_networks import compare_capacity, least_slope
+from interp.studies.classical_networks import measure_capacity, replica_capacity
+from interp.studies.hopfield import classify, retrieve, settle
+from interp.studies.boltzmann import random_energy_null, sweep_temperatures
 from interp.models.adapter import untrained_twin
 from interp.models.loading import load_model
 from interp.text.corpora import open_corpus

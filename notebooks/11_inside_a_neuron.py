@@ -26,9 +26,9 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from dashboard.figures.attribution import strongest
-from dashboard.figures.histogram import activation_histogram
+from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import theme
-from interp.energy.attention import text_prompts
+from interp.studies.hopfield import text_prompts
 from interp.models.adapter import run_with_hooks, to_tokens, token_strings
 from interp.models.capture import Capture
 from interp.models.loading import load_model
@@ -36,8 +36,8 @@ from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.text.corpora import open_corpus
 from interp.workspace import Workspace
-from saes.features import build_features
-from saes.neurons import neurons_of
+from saes.features.build import build_features
+from saes.features.sources import neurons_of
 
 light = theme("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "inside-a-neuron"

@@ -27,24 +27,24 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from dashboard.figures.model_difference import difference_histogram
+from dashboard.figures.changes import difference_histogram
 from dashboard.figures.theme import styled, theme
-from dashboard.figures.what_changed import stream_figure, transplant_figure, weights_figure
-from interp.difference.report import what_changed
-from interp.difference.transplant import log_prob_of_answers
+from dashboard.figures.changes import stream_figure, transplant_figure, weights_figure
+from interp.changes.report import what_changed
+from interp.changes.transplant import log_prob_of_answers
 from interp.models.capture import Capture
-from interp.models.checkpoint import is_small_folder, save_small
+from interp.models.small import is_small_folder, save_small
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig, build_small
 from interp.models.training import TrainingConfig, train_small
 from interp.recording.record import record
 from interp.recording.store import Recording
 from interp.runtime import one_thread
-from interp.text.documents import Document
+from interp.text.files import Document
 from interp.workspace import Workspace
-from saes.config import CrosscoderConfig, TrainConfig
-from saes.model_difference import compare_models
-from saes.train import train_sae
+from saes.training.config import CrosscoderConfig, TrainConfig
+from saes.evaluation.crosscoder_latents import compare_models
+from saes.training.train import train_sae
 from saes.weights.folder import load_sae
 
 light = theme("light")

@@ -67,7 +67,7 @@ def fixed_period_toy(request):
 @pytest.fixture(scope="session")
 def text_documents():
     """Some pages of plain text as documents with ids and labels; the same in every run."""
-    from interp.text.documents import Document
+    from interp.text.files import Document
 
     sentence = "the quick brown fox jumps over a lazy dog while seven wizards quietly mix potions for grumpy kings"
     words = sentence.split()

@@ -10,27 +10,19 @@ import tyro
 
 from interp.errors import WorkbenchError
 from workbench.verbs.atlas import Atlas
-from workbench.verbs.attribute import Attribute
+from workbench.verbs.changes import Changes, Difference
 from workbench.verbs.circuit import Circuit
-from workbench.verbs.compare import Compare
+from workbench.verbs.compare import Compare, Scaling
 from workbench.verbs.demo import Demo
-from workbench.verbs.difference import Changes, Difference
-from workbench.verbs.direction import Direction
 from workbench.verbs.dynamics import Dynamics
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
-from workbench.verbs.features import Features
-from workbench.verbs.geometry import Geometry
-from workbench.verbs.heads import Heads
-from workbench.verbs.import_ import Import
-from workbench.verbs.lens import Lens
-from workbench.verbs.models import Models
-from workbench.verbs.record import Record
-from workbench.verbs.scaling import Scaling
-from workbench.verbs.serve import Serve
-from workbench.verbs.steer import Steer
-from workbench.verbs.train import Train
-from workbench.verbs.verify import Verify
+from workbench.verbs.features import Attribute, Features, Steer
+from workbench.verbs.geometry import Direction, Geometry
+from workbench.verbs.heads import Heads, Lens
+from workbench.verbs.record import Models, Record
+from workbench.verbs.serve import Serve, Verify
+from workbench.verbs.train import Import, Train
 
 VERBS = (
     *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer, Difference),

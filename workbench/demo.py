@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.workspace import Workspace
-from workbench.options import Options, slug
 from workbench.shipped.unpack import SHIPPED, unpack
-from workbench.terminal import say
+from workbench.terminal import Options, say, slug
 from workbench.verbs.atlas import Atlas
-from workbench.verbs.circuit_induction import Induction
+from workbench.verbs.circuit import Induction
 from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
-from workbench.verbs.import_ import Import
 from workbench.verbs.record import Record
 from workbench.verbs.serve import Serve
-from workbench.verbs.train import Train
+from workbench.verbs.train import Import, Train
 
 if TYPE_CHECKING:
     from workbench.verbs.demo import Demo

@@ -90,8 +90,7 @@ def _record(folder: Path) -> Path:
 def _save_rows(recording: Path, scratch: Path, steps: int) -> None:
     """The training rows in our order, and the held-out rows."""
     from interp.recording.store import Recording
-    from saes.batches import training_batches
-    from saes.source import Source
+    from saes.training.data import Source, training_batches
 
     source = Source(Recording(recording), HOOK_POINT)
     rows = np.lib.format.open_memmap(

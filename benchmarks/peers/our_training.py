@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.peers.memory import peak_mb, start_peak
 from interp.recording.store import Recording
-from saes.config import TopKConfig, TrainConfig
-from saes.evaluate import evaluate_on_recording
+from saes.evaluation.reconstruction import evaluate_on_recording
 from saes.kernels.compiled import CompiledOps
-from saes.train import train_sae
+from saes.training.config import TopKConfig, TrainConfig
+from saes.training.train import train_sae
 
 
 def main(recording_folder: str, folder: str, settings: dict) -> None:

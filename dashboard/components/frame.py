@@ -1,12 +1,27 @@
-"""Panels, statistics and messages: the furniture that every page is made of."""
+"""Panels, statistics and messages: the furniture that every page is made of.
 
+HTML attributes whose names are no Python names: `html.Div(**attrs({"aria-label": "Pages"}))`.
+
+A list of things to choose from, each a link: the address says which, and back goes back.
+
+A panel whose content may be missing or damaged: it says so, and the rest of the page stays.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboard.components.attributes import attrs
+from dashboard.figures.theme import visible
 from interp.errors import WorkbenchError
+
+
+def attrs(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values, of any type: a component takes `aria-*` and `data-*` next to its own typed properties."""
+    return values
+
 
 Children = Any
 
@@ -99,3 +114,51 @@ def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, *
 def quiet_link(text: Children, href: str, **extra: Any) -> dcc.Link:
     """A link within the dashboard."""
     return dcc.Link(text, href=href, className="wb-link", **extra)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One line of the list."""
+
+    title: str
+    outcome: str
+    """what came out, in a word"""
+    about: str
+    href: str
+
+
+def choice_list(title: str, choices: list[Choice], chosen: int) -> html.Nav:
+    """All choices in a panel; `chosen` is the place of the one that is shown."""
+    here = attrs({"aria-current": "true"})
+    rows = [html.Li(_link(choice), **(here if at == chosen else {})) for at, choice in enumerate(choices)]
+    return html.Nav(panel(title, html.Ul(rows, className="wb-choices")), **attrs({"aria-label": title}))
+
+
+def previous_next(choices: list[Choice], chosen: int) -> list[dcc.Link]:
+    """Links to the neighbours in the list; the keys k and j follow them (assets/workbench.js)."""
+    links = []
+    if chosen > 0:
+        links.append(quiet_link("previous", choices[chosen - 1].href, id="choice-previous", title="k"))
+    if chosen + 1 < len(choices):
+        links.append(quiet_link("next", choices[chosen + 1].href, id="choice-next", title="j"))
+    return links
+
+
+def _link(choice: Choice) -> dcc.Link:
+    return dcc.Link(
+        [
+            html.Span(visible(choice.title), className="wb-choice-title", dir="auto"),
+            html.Span(choice.outcome, className="wb-choice-outcome"),
+            html.Span(choice.about, className="wb-quiet"),
+        ],
+        href=choice.href,
+        className="wb-choice",
+    )
+
+
+def guarded(title: str, body: Callable[[], list[Any]], *, note: str = "") -> html.Section:
+    """The panel with what `body` returns, or with the reason why there is nothing."""
+    try:
+        return panel(title, *body(), note=note or None)
+    except WorkbenchError as error:
+        return panel(title, notice(explain(error), tone="error"))

@@ -1,11 +1,16 @@
-"""Every head's score of one kind: layers down, heads across."""
+"""Every head's score of one kind: layers down, heads across.
+
+The logit lens: what the model would say next if it stopped after each layer.
+
+Where one head looks: attention from each token (row) to each earlier one (column).
+"""
 
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from dashboard.figures.theme import Theme, colour_bar, styled
+from dashboard.figures.theme import MONO, Theme, colour_bar, escape, styled, visible
 
 
 def head_scores(rows: list[dict[str, Any]], kind: str, colours: Theme, *, height: int = 560) -> go.Figure:
@@ -59,3 +64,115 @@ def _head_hover(row: dict[str, Any], kind: str) -> str:
         f"95 % interval {row[f'{kind}_low']:.3f} to {row[f'{kind}_high']:.3f}<br>"
         f"by chance {row[f'{kind}_null']:.3f}, at most {row[f'{kind}_null_high']:.3f}"
     )
+
+
+Predictions = list[list[list[tuple[str, float]]]]
+"""layer -> position -> the strongest tokens with their probabilities"""
+
+LENS_LABELLED = 64
+"""beyond this many positions the cells carry colour and hover only"""
+_CELL, _ROW = 74, 21
+_DARK_FROM = 0.64
+"""probability from which a cell is nearer the far end of the scale"""
+
+
+def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], colours: Theme) -> go.Figure:
+    """Top token of every layer (last at the top) and position, coloured by its probability, 0 to 1.
+
+    Source: nostalgebraist, "interpreting GPT: the logit lens" (2020).
+    """
+    n = len(tokens)
+    probability = np.array([[cell[0][1] for cell in row] for row in predictions], np.float32)
+    labelled = n <= LENS_LABELLED
+    figure = go.Figure(
+        go.Heatmap(
+            z=probability,
+            zmin=0,
+            zmax=1,
+            colorscale=colours.sequential,
+            hovertext=[
+                [_lens_hover(cell, layers[i], tokens[j]) for j, cell in enumerate(row)]
+                for i, row in enumerate(predictions)
+            ],
+            hoverinfo="text",
+            xgap=1,
+            ygap=1,
+            colorbar=colour_bar(colours, "probability of its top token"),
+        )
+    )
+    styled(figure, colours, height=_ROW * len(layers) + 90)
+    if labelled:
+        _write_tokens(figure, predictions, colours)
+        figure.update_layout(width=max(640, _CELL * n + 150))
+    figure.update_xaxes(
+        tickvals=list(range(n)) if labelled else None,
+        ticktext=[escape(token, 10) for token in tokens] if labelled else None,
+        tickfont={"family": MONO, "size": 11, "color": colours.text},
+        side="top",
+        range=[-0.5, n - 0.5],
+        showgrid=False,
+        tickangle=0 if labelled else None,
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(layers))), ticktext=layers, range=[-0.5, len(layers) - 0.5], showgrid=False
+    )
+    return figure
+
+
+def _write_tokens(figure: go.Figure, predictions: Predictions, colours: Theme) -> None:
+    """The tokens on their cells, in whichever colour reads there."""
+    cells = [(x, y, *cell[0]) for y, row in enumerate(predictions) for x, cell in enumerate(row)]
+    figure.add_scatter(
+        x=[x for x, *_ in cells],
+        y=[y for _, y, *_ in cells],
+        text=[escape(token, 9) for *_, token, _ in cells],
+        mode="text",
+        textfont={"family": MONO, "size": 11, "color": [colours.on_scale[p > _DARK_FROM] for *_, p in cells]},
+        hoverinfo="skip",
+    )
+
+
+def _lens_hover(cell: list[tuple[str, float]], layer: str, token: str) -> str:
+    lines = "<br>".join(f"{p:6.1%}  {escape(t, 24)}" for t, p in cell)
+    return f"after <b>{escape(token, 24)}</b>, {escape(layer)}<br>{lines}"
+
+
+PATTERN_LABELLED = 48
+"""beyond this many tokens the axes show positions only"""
+
+
+def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *, height: int = 460) -> go.Figure:
+    """Heat map of `weights [dest, src]`, 0 to 1; each row sums to 1. The future is left blank."""
+    n = len(tokens)
+    shown = np.where(np.tril(np.ones((n, n), bool)), weights, np.nan).astype(np.float32)
+    names = [escape(token, 16) for token in tokens]
+    figure = go.Figure(
+        go.Heatmap(
+            z=shown,
+            zmin=0,
+            zmax=1,
+            colorscale=colours.sequential,
+            hovertext=_pattern_hover(shown, names),
+            hoverinfo="text",
+            xgap=1 if n <= PATTERN_LABELLED else 0,
+            ygap=1 if n <= PATTERN_LABELLED else 0,
+            colorbar=colour_bar(colours, "attention"),
+        )
+    )
+    styled(figure, colours, height=height)
+    ticks = {"tickfont": {"family": MONO, "size": 11, "color": colours.text}, "showgrid": False}
+    if n <= PATTERN_LABELLED:
+        labels = [escape(visible(token, 12).strip() or "␣", 14) for token in tokens]
+        ticks |= {"tickvals": list(range(n)), "ticktext": labels}
+    figure.update_xaxes(title_text="looked at (source)", tickangle=-60, **ticks)
+    figure.update_yaxes(title_text="looking (destination)", range=[n - 0.5, -0.5], **ticks)
+    return figure
+
+
+def _pattern_hover(weights: np.ndarray, names: list[str]) -> list[list[str]]:
+    return [_pattern_hover_row(weights[dest], dest, names) for dest in range(len(names))]
+
+
+def _pattern_hover_row(row: np.ndarray, dest: int, names: list[str]) -> list[str]:
+    past = [f"<b>{names[dest]}</b> → <b>{names[src]}</b><br>{row[src]:.3f}" for src in range(dest + 1)]
+    return past + [""] * (len(names) - dest - 1)

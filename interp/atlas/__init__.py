@@ -1,6 +1,7 @@
 """Vectors -> a map that says how much it keeps.
 
-- `sources`, `weight_sources`: vectors with labels, of a model's weights, a recording or a file (`saes.atlas`: features)
+- `sources`, `weight_sources`: vectors with labels, of a model's weights, a recording or a file
+(`saes.features.sources`: features)
 - `neighbours`, `approximate`: nearest neighbours in the full space
 - `layout` (`fuzzy`, `engine`, `kernels`): two dimensions for each vector; `place`: for new ones on a map that stays
 - `aligned`, `series`: maps of several spaces in one frame

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.atlas.blocks import in_blocks
 from interp.atlas.neighbours import closeness, largest, prepare
+from interp.runtime import in_blocks
 
 K = 15
 TRIPLETS = 20_000

@@ -8,7 +8,7 @@
 | exact  | the metric's change when it alone is replaced, all after it recomputed       | one run per edge, batched |
 | eap    | (change of the source) . (gradient at the reader), at the clean point        | 2 forward, 1 back         |
 | eap-ig | the same, gradients averaged over `steps` points from corrupted to clean     | 2 forward, `steps` back   |
-| acdc   | the largest tau at which greedy removal keeps it (`interp.circuits.discovery`) | about E runs per tau    |
+| acdc   | the largest tau at which greedy removal keeps it (`interp.circuits.attribution`) | about E runs per tau    |
 
 EAP: Syed et al. 2023 (edge attribution patching). EAP-IG: Hanna et al. 2024; the points lie between the two *input
 embeddings*, at the midpoints of `steps` equal parts (`points="left"`: the left ends, as in their code, which never
@@ -17,25 +17,123 @@ induction circuit that EAP-IG finds.
 
 Exact patching is Goldowsky-Dill et al. 2023's path patching of one edge; readers after it are recomputed, norms
 included. Memory: `n_sources * batch_size * pos * d_model` numbers.
+
+Scores of whole sources: all that a head, an MLP or the embedding writes, to every later reader at once.
+
+The gradient at a head's z, or at an MLP's output, is already what a node score needs; no gradients per reader are made.
+
+ACDC: remove edges one by one, from the logits backwards, as long as the metric does not mind (Conmy et al. 2023).
+
+1. all edges are kept
+2. for each reader, last first, and each of its sources, last first: replace that edge too; when the metric falls by
+less than
+   tau, it stays replaced
+3. a reader of a part that nothing kept reads any more loses all its edges without a run
+
+Greedy, so the result depends on the order, and redundant parts can hide each other. One run on all prompts per edge
+tried.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from interp.circuits.bench import Ablation, Batch, Bench
+from interp.circuits.edge_runs import Ablation, Batch, Bench, SourceValues, collect, outputs, run_with_single_edges
+from interp.circuits.edge_scores import By, Level, Scores, Verified
 from interp.circuits.gradients import GradientReader
 from interp.circuits.graph import Graph
-from interp.circuits.node_scores import exact_node_scores, node_scores
-from interp.circuits.patched import run_with_single_edges
-from interp.circuits.scores import Level, Scores
-from interp.circuits.sources import SourceValues, collect, outputs
-from interp.circuits.task import Task
+from interp.circuits.task import Task, read_hook
 from interp.errors import ConfigError, UnknownNameError
+from interp.models.adapter import Hook, run_with_hooks
+from interp.names import parse_node
+
+
+def node_scores(
+    bench: Bench, batch: Batch, clean: SourceValues, other: SourceValues | None, alphas: list[float]
+) -> Tensor:
+    """`[batch, n_sources]`: <clean minus other, mean gradient at the source's output over the points>."""
+    diff = clean - other
+    start = torch.zeros_like(clean.embed) if other is None else other.embed
+    scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
+    for alpha in alphas:
+        gradients = _gradients(bench, batch, torch.lerp(start, clean.embed, alpha))
+        scores[:, 0] += (diff.embed * gradients.embed).sum((1, 2)).cpu()
+        for layer, (z, gradient) in enumerate(zip(diff.z, gradients.z, strict=True)):
+            scores[:, bench.graph.head_sources(layer)] += (z * gradient).sum((1, 3)).cpu()
+        for layer, (mlp, gradient) in enumerate(zip(diff.mlp, gradients.mlp, strict=True)):
+            scores[:, bench.graph.mlp_source(layer)] += (mlp * gradient).sum((1, 2)).cpu()
+    return scores / len(alphas)
+
+
+def _gradients(bench: Bench, batch: Batch, embed: Tensor) -> SourceValues:
+    """Of the metric, at every source's output."""
+    values: list[Tensor] = []
+    leaf = embed.detach().requires_grad_()
+    n_layers = bench.graph.n_layers
+
+    def keep(value: Tensor, hook: Any) -> Tensor:
+        values.append(value)
+        return value
+
+    hooks: list[tuple[str, Hook]] = [("blocks.0.hook_resid_pre", lambda value, hook: keep(leaf, hook))]
+    for layer in range(n_layers):
+        hooks.append((f"blocks.{layer}.attn.hook_z", keep))
+        if bench.graph.has_mlp:
+            hooks.append((f"blocks.{layer}.hook_mlp_out", keep))
+    hooks.append(read_hook(batch.at))
+    with torch.enable_grad():
+        logits = run_with_hooks(bench.model, batch.clean.to(bench.residual.device), hooks)
+        found = torch.autograd.grad(batch.metric(logits).sum(), values)
+    z = [gradient for gradient in found if gradient.ndim == 4]
+    mlp = [gradient for gradient in found[1:] if gradient.ndim == 3]
+    return SourceValues(found[0], z, mlp)
+
+
+@torch.no_grad()
+def exact_node_scores(
+    bench: Bench,
+    batch: Batch,
+    clean: SourceValues,
+    other: SourceValues | None,
+    direction: str,
+    only: Sequence[int] | None,
+) -> Tensor:
+    """`[batch, n_sources]`: the metric's change when one source's output alone is replaced, all after it recomputed."""
+    denoise = direction == "denoise"
+    tokens = (batch.corrupt if denoise else batch.clean).to(bench.residual.device)
+    new = clean if denoise else other
+    scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
+
+    def metric(hooks: list[tuple[str, Hook]]) -> Tensor:
+        return batch.metric(run_with_hooks(bench.model, tokens, [*hooks, read_hook(batch.at)]))
+
+    before = metric([])
+    for source in range(bench.graph.n_sources) if only is None else only:
+        change = metric([_replace(bench, source, new)]) - before
+        scores[:, source] = (change if denoise else -change).cpu()
+    return scores
+
+
+def _replace(bench: Bench, source: int, new: SourceValues | None) -> tuple[str, Hook]:
+    """The hook that replaces what one source writes."""
+    if source == 0:
+        return "blocks.0.hook_resid_pre", lambda value, hook: torch.zeros_like(value) if new is None else new.embed
+    layer, part = divmod(source - 1, bench.graph.sources_per_layer)
+    if part == bench.graph.n_heads:
+        point = f"blocks.{layer}.hook_mlp_out"
+        return point, lambda value, hook: torch.zeros_like(value) if new is None else new.mlp[layer]
+
+    def one_head(z: Tensor, hook: Any) -> Tensor:
+        z = z.clone()
+        z[:, :, part] = 0 if new is None else new.z[layer][:, :, part]
+        return z
+
+    return f"blocks.{layer}.attn.hook_z", one_head
+
 
 Method = Literal["exact", "eap", "eap-ig", "acdc"]
 METHODS: tuple[Method, ...] = ("exact", "eap", "eap-ig", "acdc")
@@ -82,8 +180,6 @@ def attribute(
     bench = Bench(model, graph, task, ablation=ablation, batch_size=batch_size)
     settings = {**task.describe(), **plan.describe(), "sign": "positive: it raises the metric"}
     if method == "acdc":
-        from interp.circuits.discovery import acdc_scores
-
         values, more = acdc_scores(bench, taus, progress=progress)
         per_prompt, settings = None, settings | more
     else:
@@ -233,3 +329,105 @@ def _gather(parts: Iterator[Tensor], n: int, n_prompts: int, progress: Any) -> t
         if progress is not None:
             progress(done, n_prompts, {})
     return total / n_prompts, torch.cat(kept) if keep else None
+
+
+DEFAULT_TAUS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+"""thresholds as shares of the gap between clean and corrupted prompts"""
+
+
+def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Tensor, int]:
+    """The edges kept, `[n_edges]` bool, and the number of runs it took.
+
+    `tau` is in the metric's unit. Raises `ConfigError` when it is negative.
+    """
+    if tau < 0:
+        raise ConfigError(f"tau must be at least 0, got {tau}")
+    graph = bench.graph
+    prepared = [(batch, bench.replacement(batch)) for batch in bench.batches()]
+
+    def value(kept: Tensor) -> float:
+        return float(torch.cat([bench.metric_with(batch, kept, other) for batch, other in prepared]).mean())
+
+    return _greedy(graph, value, tau, progress)
+
+
+def _greedy(graph: Graph, value: Callable[[Tensor], float], tau: float, progress: Any) -> tuple[Tensor, int]:
+    kept = torch.ones(graph.n_edges, dtype=torch.bool)
+    current, runs = value(kept), 1
+    order = _backwards(graph)
+    for done, edge in enumerate(order):
+        if not _is_read(graph, kept, edge):
+            kept[edge] = False
+            continue
+        kept[edge] = False
+        without, runs = value(kept), runs + 1
+        if current - without < tau:
+            current = without
+        else:
+            kept[edge] = True
+        if progress is not None:
+            progress(done + 1, len(order), {"kept": int(kept.sum())})
+    return kept, runs
+
+
+def acdc_scores(bench: Bench, taus: Sequence[float] | None, progress: Any = None) -> tuple[Tensor, dict[str, Any]]:
+    """`[n_edges]` the largest tau at which ACDC keeps each edge (0: at none), and the settings to note."""
+    taus = sorted(taus) if taus is not None else [share * bench.task.gap for share in DEFAULT_TAUS]
+    if not taus:
+        raise ConfigError("acdc needs at least one tau")
+    scores = torch.zeros(bench.graph.n_edges, dtype=torch.float64)
+    total = 0
+    for tau in taus:
+        kept, runs = acdc(bench, tau, progress)
+        scores = torch.where(kept, torch.tensor(tau, dtype=torch.float64).clamp_min(1e-12), scores)
+        total += runs
+    return scores, {"taus": list(taus), "n_runs": total}
+
+
+def _backwards(graph: Graph) -> list[int]:
+    """Edges by reader, the last computed first, then by source, the last first."""
+    table = graph.edge_table.tolist()
+    via_order = {None: 0, "v": 1, "k": 2, "q": 3}
+
+    def key(edge: int) -> tuple[Any, ...]:
+        position, reader, source = table[edge]
+        node, via = graph.readers[reader]
+        layer, is_mlp, head = parse_node(node).order
+        return (-layer, -is_mlp, head, via_order[via], -source, -position)
+
+    return sorted(range(len(table)), key=key)
+
+
+def _is_read(graph: Graph, kept: Tensor, edge: int) -> bool:
+    """Whether anything kept still reads the node that an edge goes into."""
+    node, via = graph.readers[int(graph.edge_table[edge, 1])]
+    if node == "logits":
+        return True
+    name = parse_node(node)
+    group = graph.n_heads // graph.n_kv_heads
+    heads = range(name.head or 0, (name.head or 0) + (group if via in ("k", "v") else 1))
+    names = [node] if name.kind == "mlp" else [f"L{name.layer}H{head}" for head in heads]
+    sources = torch.tensor([graph.sources.index(each) for each in names])
+    return bool((kept & torch.isin(graph.edge_table[:, 2], sources)).any())
+
+
+def verify_top_k(scores: Scores, model: Any, task: "Task", k: int, *, by: By = "abs", batch_size: int = 16) -> Verified:
+    """Patch the best `k` edges (or nodes) of a ranking one by one, and compare with their estimates.
+
+    Costs `k` runs on the task's prompts. Raises `ConfigError` when `k` is out of range.
+    """
+    if not 2 <= k <= len(scores):
+        raise ConfigError(f"k must be from 2 to {len(scores)}, got {k}")
+    chosen = scores.order(by)[:k]
+    exact = attribute(
+        model,
+        task,
+        scores.graph,
+        method="exact",
+        ablation=scores.settings["ablation"],
+        direction=scores.settings["direction"],
+        level=scores.level,
+        batch_size=batch_size,
+        only=chosen.tolist(),
+    )
+    return Verified(chosen, scores.values[chosen], exact.values[chosen])

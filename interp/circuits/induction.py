@@ -25,21 +25,20 @@ import torch
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.composition import Composition, composition
-from interp.circuits.copying import Copying, copying
-from interp.circuits.head_patterns import head_patterns
-from interp.circuits.head_weights import HeadWeights
-from interp.circuits.heads import pattern_scores, twin_bounds
-from interp.circuits.induction_evidence import (
+from interp.circuits.head_kinds import head_patterns, pattern_scores, twin_bounds
+from interp.circuits.head_weights import Composition, Copying, HeadWeights, composition, copying
+from interp.circuits.induction_measure import (
     DirectEdges,
     GroupEffect,
+    InductionConfig,
+    InductionPrompts,
     clean_run,
     collect_effects,
+    direct_outputs,
+    draw_induction_prompts,
     hold,
     into_candidates,
 )
-from interp.circuits.induction_outputs import direct_outputs
-from interp.circuits.induction_prompts import InductionConfig, InductionPrompts, draw_induction_prompts
 from interp.circuits.induction_verdict import (
     SMALLEST_SCORE,
     HeadVerdicts,
@@ -177,7 +176,7 @@ def _score(
 
 def _choose_candidates(scores: np.ndarray, p_score: np.ndarray, config: InductionConfig) -> tuple[HeadName, ...]:
     """Heads whose induction score stands above its null (Holm over all heads), strongest first."""
-    from interp.intervals import holm
+    from interp.statistics import holm
 
     strict = scores[:, :, 0].mean(-1)
     passed = (holm(p_score) < 0.05) & (strict >= SMALLEST_SCORE)

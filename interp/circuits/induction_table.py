@@ -7,10 +7,10 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.circuits.circuit import FILE
-from interp.circuits.head_patterns import save_patterns
+from interp.circuits.head_kinds import save_patterns
 from interp.circuits.induction import InductionEvidence
-from interp.intervals import t_interval
 from interp.names import HeadName
+from interp.statistics import t_interval
 
 if TYPE_CHECKING:
     import pyarrow as pa

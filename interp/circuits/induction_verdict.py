@@ -23,14 +23,12 @@ from typing import Any
 import numpy as np
 
 from interp.circuits.circuit import Circuit, Edge, Node
-from interp.circuits.composition import Composition
-from interp.circuits.copying import Copying
-from interp.circuits.induction_evidence import GroupEffect
-from interp.circuits.induction_outputs import DirectOutput
-from interp.intervals import holm, p_above, t_interval
+from interp.circuits.head_weights import Composition, Copying
+from interp.circuits.induction_measure import DirectOutput, GroupEffect
 from interp.models.residual import Side
 from interp.names import HeadName
 from interp.patching.ablation import Ablations
+from interp.statistics import holm, p_above, t_interval
 
 ALPHA, SMALLEST_SCORE, SMALLEST_SHARE = 0.05, 0.1, 0.25
 RULE = " ".join((__doc__ or "").split("RULE. ")[1].split())

@@ -2,7 +2,7 @@
 
 Four questions, each beside random directions or shuffled labels:
 
-1. which tokens does it raise, read straight off the weights? (`interp.logit_effects`)
+1. which tokens does it raise, read straight off the weights? (`interp.lenses.logit_lens`)
 2. which lists of words does it set apart, and does it lie in a list's plane? (`along`)
 3. at which layers can a linear probe tell on which side of its middle a held-out word lies? (`probes`)
 4. does a push along it raise the tokens that it stands for, at little cost elsewhere? (`steering`) The tokens are those
@@ -19,15 +19,13 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.errors import ConfigError
-from interp.geometry.along import WordsAlong, words_along
-from interp.geometry.concepts import SENTENCES, Concept
-from interp.geometry.named import NamedDirection
-from interp.geometry.probes import ProbeResult, probe_layers
+from interp.geometry.points import Finding, plain, unit_vector
+from interp.geometry.probes import NamedDirection, ProbeResult, probe_layers
 from interp.geometry.report import PROMPTS, TEXT, or_why
+from interp.geometry.separation import WordsAlong, words_along
 from interp.geometry.steering import StrengthSweep, sweep_strengths
-from interp.geometry.values import Finding, plain, unit_vector
-from interp.geometry.words import WordActivations, read_words, residual_places
-from interp.logit_effects import logit_effects
+from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_places
+from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from interp.progress import Progress
@@ -325,7 +323,7 @@ def _target_ids(
     model: Any, direction: NamedDirection, targets: Sequence[str], reading: TokenReading | str
 ) -> list[int]:
     """Last tokens of the words that were named, else of those that the direction leads to, else what it raises."""
-    from interp.models.tokenizers import tokenizer_of
+    from interp.models.identity import tokenizer_of
 
     words = targets or direction.towards
     if words:

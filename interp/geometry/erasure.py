@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError, MismatchError
+from interp.geometry.points import Finding, as_mask, as_points, centred, one_each
 from interp.geometry.probes import fit_linear
-from interp.geometry.values import Finding, as_mask, as_points, centred, one_each
 from interp.runtime import derive_seed
 
 SMALL = 1e-10

@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.errors import ConfigError
 from interp.geometry.dimension import gaussian_like
-from interp.geometry.values import Finding, as_points, centred, check_count, p_of
+from interp.geometry.points import Finding, as_points, centred, check_count, p_of
 from interp.runtime import derive_seed
 
 MIN_POINTS = 20

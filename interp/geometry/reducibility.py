@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.values import Finding, as_points, centred, check_count
+from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.runtime import derive_seed
 
 BINS, ANGLES, EPSILON = 10, 90, 0.1

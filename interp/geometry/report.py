@@ -14,15 +14,12 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.errors import ConfigError, UsageError
-from interp.geometry.concepts import SENTENCES, Concept
-from interp.geometry.directions import concept_directions
-from interp.geometry.planes import fit_plane
-from interp.geometry.probes import ProbeResult, probe_layers
+from interp.geometry.points import Finding, check_count, plain
+from interp.geometry.probes import ProbeResult, concept_directions, probe_layers
 from interp.geometry.rotation import RotationSweep, rotate_words
-from interp.geometry.shapes import Shape, find_shapes
+from interp.geometry.shapes import Shape, find_shapes, fit_plane
 from interp.geometry.steering import StrengthSweep, sweep_strengths
-from interp.geometry.values import Finding, check_count, plain
-from interp.geometry.words import WordActivations, read_words
+from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words
 from interp.progress import Progress
 
 if TYPE_CHECKING:

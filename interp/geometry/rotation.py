@@ -26,14 +26,13 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
-from interp.geometry.concepts import with_word
-from interp.geometry.planes import Plane
-from interp.geometry.values import Finding, check_count
-from interp.geometry.words import WordActivations, by_length, encode
-from interp.intervals import t_interval
+from interp.geometry.points import Finding, check_count
+from interp.geometry.shapes import Plane
+from interp.geometry.words import WordActivations, by_length, encode, with_word
 from interp.names import check_hook_points, parse_hook_point
 from interp.patching.partial import capture
 from interp.runtime import make_generator
+from interp.statistics import t_interval
 
 MAX_STEPS = 6
 """turns tried, spread evenly around the circle"""

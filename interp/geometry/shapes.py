@@ -15,23 +15,203 @@ The rule, fixed before looking:
 The plane that is shown and turned on is that of the first two principal components of the even-numbered sentences at
 the chosen layer; it knows nothing of the order. Distances along idiosyncratic directions of single words (every word
 has its own) add a constant to all pairs, to which rank correlations are blind.
+
+Do the words of a list lie closer to each other than to those of other lists?
+
+The silhouette of a word (Rousseeuw 1987) is `(b - a) / max(a, b)`, with `a` its mean distance to the rest of its list
+and `b` the smallest mean distance to another list: 1 far from all others, 0 between two lists, below 0 in another one.
+Its null is the same number with all words dealt to lists of the same sizes at random, the largest over the layers
+looked at, so that the choice of a layer is paid for.
+
+A plane in activation space: coordinates on it, turning around its centre, angles to another plane.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.geometry.circles import ALPHA, CircleTest, judge_layer, order_correlations, order_models
-from interp.geometry.clusters import ClusterTest, cluster_tests
-from interp.geometry.planes import Plane, fit_plane
+from interp.geometry.dimension import Spectrum, spectrum
+from interp.geometry.points import Finding, as_points, centred, check_count, p_of
 from interp.geometry.similarity import ranked_distances
-from interp.geometry.spectrum import Spectrum, spectrum
-from interp.geometry.values import Finding, as_points, check_count
 from interp.geometry.words import WordActivations
+from interp.runtime import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterTest(Finding):
+    """One list among others."""
+
+    name: str
+    silhouette: float
+    """mean over its words, -1 to 1"""
+    null: float
+    null_high: float
+    p: float
+    layer: int
+    """the number of the layer with the largest silhouette"""
+    by_layer: tuple[float, ...]
+    n: int
+    n_deals: int
+    seed: int
+
+    def sentence(self) -> str:
+        return (
+            f"silhouette of {self.name} {self.silhouette:.3f} among other lists; words dealt at random "
+            f"{self.null:.3f}, at most {self.null_high:.3f}, p {self.p:.3g} of {self.n_deals}"
+        )
+
+
+def cluster_tests(
+    lists: Mapping[str, Sequence[np.ndarray]], *, n_deals: int = 499, seed: int = 0
+) -> dict[str, ClusterTest]:
+    """For every list: `name -> [n_words, d]` for each layer, the same layers for all. Two lists or more.
+
+    Raises `ConfigError` for fewer lists or words, or other layers; `NonFiniteError` for NaN.
+    """
+    if len(lists) < 2 or min((len(layer) for layers in lists.values() for layer in layers), default=0) < 2:
+        raise ConfigError("clusters are told apart from each other: give two lists or more, of two words or more")
+    check_count("n_deals", n_deals, 1, "a silhouette is held against words dealt at random")
+    n_layers = len(next(iter(lists.values())))
+    for name, layers in lists.items():
+        if len(layers) != n_layers or len({len(layer) for layer in layers}) != 1:
+            raise ConfigError(f"{name!r} must have the same words at the same {n_layers} layers as the other lists")
+        for layer, first in zip(layers, next(iter(lists.values())), strict=True):
+            as_points(layer, what=f"the words of {name!r}", d=np.shape(first)[1])
+    labels = np.repeat(np.arange(len(lists)), [len(layers[0]) for layers in lists.values()])
+    distances = np.stack(
+        [_distances(np.concatenate([layers[i] for layers in lists.values()])) for i in range(n_layers)]
+    )
+    observed = silhouettes(distances, labels)
+    rng = np.random.default_rng(derive_seed(seed, "words dealt at random"))
+    dealt = np.stack([silhouettes(distances, rng.permutation(labels)).max(0) for _ in range(n_deals)])
+    found = {}
+    for number, name in enumerate(lists):
+        layer = int(observed[:, number].argmax())
+        found[name] = ClusterTest(
+            name=name,
+            silhouette=float(observed[layer, number]),
+            null=float(dealt[:, number].mean()),
+            null_high=float(dealt[:, number].max()),
+            p=p_of(observed[layer, number], dealt[:, number]),
+            layer=layer,
+            by_layer=tuple(map(float, observed[:, number])),
+            n=int((labels == number).sum()),
+            n_deals=n_deals,
+            seed=seed,
+        )
+    return found
+
+
+def silhouettes(distances: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`[n_layers, n_lists]`: mean silhouette of each list, from `distances [n_layers, n, n]`."""
+    member = (labels[:, None] == np.unique(labels)[None]).astype(np.float64)
+    sizes = member.sum(0)
+    own = member.astype(bool)
+    sums = distances @ member  # [n_layers, n, n_lists]
+    a = sums[:, own] / (sizes[labels] - 1).clip(min=1)
+    b = np.where(own, np.inf, sums / sizes).min(2)
+    each = (b - a) / np.maximum(np.maximum(a, b), 1e-300)
+    return each @ member / sizes
+
+
+def _distances(points: np.ndarray) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
+    return cdist(points, points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane(Finding):
+    """Two orthonormal directions through a centre."""
+
+    centre: np.ndarray
+    """`[d]`"""
+    basis: np.ndarray
+    """`[2, d]`"""
+    share: float
+    """of the variance of the points it was fitted to; 1 when they lie on it"""
+    isotropic_share: float
+    """what the best plane holds of as many isotropic points: the null of `share`"""
+
+    def sentence(self) -> str:
+        return f"a plane with {self.share:.3f} of the variance (isotropic points: {self.isotropic_share:.3f})"
+
+    def coordinates(self, x: Any) -> np.ndarray:
+        """`[n, 2]` of `x [n, d]`. Raises `MismatchError` on another `d` than the plane's."""
+        return (as_points(x, at_least=1, d=len(self.centre)) - self.centre) @ self.basis.T
+
+    def turn(self, degrees: float) -> np.ndarray:
+        """`[d, d]` matrix `R` such that `x + (x - centre) @ R` is `x` turned around the centre within the plane."""
+        if not np.isfinite(degrees):
+            raise NonFiniteError(f"an angle in degrees was expected, got {degrees}; give a finite one")
+        angle = np.deg2rad(degrees)
+        rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        return self.basis.T @ (rotation - np.eye(2)) @ self.basis
+
+    def rotate(self, x: Any, degrees: float) -> np.ndarray:
+        """`x [n, d]` turned; what lies across the plane stays."""
+        points = as_points(x, at_least=1, d=len(self.centre))
+        return points + (points - self.centre) @ self.turn(degrees)
+
+    def radii(self, x: Any) -> np.ndarray:
+        """`[n]` distances from the centre, on the plane."""
+        return np.linalg.norm(self.coordinates(x), axis=1)
+
+    def angles(self, x: Any) -> np.ndarray:
+        """`[n]` degrees, 0 to 360, counted from the first basis direction towards the second."""
+        first, second = self.coordinates(x).T
+        return np.degrees(np.arctan2(second, first)) % 360
+
+
+def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) -> Plane:
+    """The plane of two principal components of `x [n, d]`, by default the first two; it looks at no order of the items.
+
+    Raises `ConfigError` when there are not that many components.
+    """
+    from interp.geometry.dimension import covariance_spectrum, isotropic_like
+
+    points = as_points(x, at_least=3)
+    away = centred(points)
+    _, singular, directions = np.linalg.svd(away, full_matrices=False)
+    rank = int((singular > singular[0] * 1e-9).sum())
+    if len(components) != 2 or not 0 <= min(components) < max(components) < rank:
+        raise ConfigError(
+            f"two different components were expected, got {components}; the points have {rank} (0 to {rank - 1})"
+        )
+    variances = singular**2 / (singular**2).sum()
+    null = covariance_spectrum(isotropic_like(len(points), points.shape[1], seed))
+    basis = directions[list(components)]
+    signs = np.sign(basis[np.arange(2), np.abs(basis).argmax(1)])
+    return Plane(
+        centre=points.mean(0),
+        basis=basis * signs[:, None],
+        share=float(variances[list(components)].sum()),
+        isotropic_share=float(null[list(components)].sum() / null.sum()),
+    )
+
+
+def principal_cosines(first: Plane, second: Plane) -> tuple[float, float]:
+    """Cosines of the two principal angles: 1 and 1 for the same plane, 0 and 0 for planes at right angles.
+
+    Raises `MismatchError` on planes of spaces of different width.
+    """
+    widths = first.basis.shape[1], second.basis.shape[1]
+    if widths[0] != widths[1]:
+        raise MismatchError(f"two planes of one space were expected, got {widths[0]} and {widths[1]} coordinates")
+    cosines = np.linalg.svd(first.basis @ second.basis.T, compute_uv=False).clip(0, 1)
+    return float(cosines[0]), float(cosines[1])
+
+
+def random_plane(centre: np.ndarray, rng: np.random.Generator) -> Plane:
+    """A plane in a random direction through a centre: the null of an intervention."""
+    q, _ = np.linalg.qr(rng.standard_normal((len(centre), 2)))
+    return Plane(centre=centre, basis=q.T, share=0.0, isotropic_share=0.0)
+
 
 Verdict = Literal["circle", "line", "ordered", "cluster", "nothing", "undecided"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.values import Finding, centred, p_of, same_rows
+from interp.geometry.points import Finding, centred, p_of, same_rows
 from interp.runtime import derive_seed
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
-from interp.geometry.values import Finding, as_array, as_numbers, check_count, unit_vector
-from interp.intervals import t_interval
+from interp.geometry.points import Finding, as_array, as_numbers, check_count, unit_vector
 from interp.runtime import make_generator
+from interp.statistics import t_interval
 
 HARMLESS = 0.1
 """nats of loss on unrelated text that a push may cost"""
@@ -195,7 +195,7 @@ def _measure(
 ) -> tuple[np.ndarray, np.ndarray]:
     """With each of `pushes [n, d]` the log-odds of the targets as the next token, `[n, prompts]`, and the loss per
     token, `[n, documents]`."""
-    from interp.loss import token_losses
+    from interp.models.loss import token_losses
 
     def log_odds(logits: Tensor, _: Tensor) -> Tensor:
         inside = logits[:, -1].double().log_softmax(-1)[:, targets].logsumexp(-1)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.geometry.values import Finding
+from interp.geometry.points import Finding
 from interp.runtime import make_generator
 
 if TYPE_CHECKING:

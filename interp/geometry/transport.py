@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.values import Finding, as_points, check_count, p_of
+from interp.geometry.points import Finding, as_points, check_count, p_of
 from interp.runtime import derive_seed
 
 

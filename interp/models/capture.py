@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError
-from interp.models.adapter import hook_points_by_name
-from interp.models.fused import DelegatingForward, watched_inside
+from interp.models.adapter import DelegatingForward, hook_points_by_name, watched_inside
 
 if TYPE_CHECKING:
     from torch import Tensor

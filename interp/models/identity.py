@@ -3,18 +3,24 @@
 The weight hash is taken over the parameters as float32, by the names that the plain module gives them, before any cast:
 the same spec has the same hash in every dtype. It is remembered with the model and taken again when a parameter was
 written to since.
+
+One face for the tokenizers of all our models: Hugging Face's, or bytes for small ones.
 """
 
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 from weakref import WeakKeyDictionary
+
+from interp.errors import MissingError
+from interp.text.tokens import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformer_lens.model_bridge import TransformerBridge
+
 
 _ATTRIBUTE = "_interp_identity"
 _vocabulary_hashes: "WeakKeyDictionary[Any, tuple[int, str]]" = WeakKeyDictionary()
@@ -46,7 +52,6 @@ def weight_hash(model: "TransformerBridge") -> str:
 
 def tokenizer_hash(model: "TransformerBridge") -> str:
     """sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
-    from interp.models.tokenizers import tokenizer_of
 
     if model.tokenizer is None:
         return "none" if tokenizer_of(model, required=False) is None else "bytes"
@@ -102,3 +107,63 @@ def _tensor_digest(tensor: "Tensor") -> str:
 
 def _versions(module: "nn.Module") -> int:
     return sum(parameter._version for parameter in module.parameters())
+
+
+class HubTokenizer:
+    """A Hugging Face tokenizer as `interp.text.tokens.Tokenizer`."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self.tokenizer.bos_token_id
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def token_text(self, token: int) -> str:
+        """Decoded text of one token; a token that is part of a character keeps its raw form, as in `<0xE2>`."""
+        text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        if "\ufffd" in text:
+            return _raw_bytes(self.tokenizer.convert_ids_to_tokens(token))
+        if not text:  # decode drops some whitespace tokens; the piece itself still says what it is
+            return str(self.tokenizer.convert_ids_to_tokens(token)).replace("\u2581", " ").replace("\u0120", " ")
+        return text
+
+
+@overload
+def tokenizer_of(model: "TransformerBridge", required: Literal[True] = True) -> Tokenizer: ...
+@overload
+def tokenizer_of(model: "TransformerBridge", required: Literal[False]) -> Tokenizer | None: ...
+def tokenizer_of(model: "TransformerBridge", required: bool = True) -> Tokenizer | None:
+    """The model's tokenizer; bytes for a model of ours whose vocabulary is bytes and BOS.
+
+    Raises `MissingError` when there is none and one is required.
+    """
+    if model.tokenizer is not None:
+        return HubTokenizer(model.tokenizer)
+    if model.cfg.d_vocab == ByteTokenizer.d_vocab:
+        return ByteTokenizer()
+    if required:
+        raise MissingError(
+            f"{model.cfg.model_name} has no tokenizer (vocabulary of {model.cfg.d_vocab}); give it token ids, "
+            f"not text, or build it with d_vocab={ByteTokenizer.d_vocab} to read bytes"
+        )
+    return None
+
+
+def _raw_bytes(piece: str) -> str:
+    """`<0xE2>` for each byte that a byte-level piece stands for."""
+    table = _byte_of_character()
+    return "".join(f"<0x{table[c]:02X}>" if c in table else c for c in piece)
+
+
+def _byte_of_character() -> dict[str, int]:
+    """The GPT-2 byte alphabet: printable bytes stand for themselves, the others for characters from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return table | {chr(256 + place): byte for place, byte in enumerate(hidden)}

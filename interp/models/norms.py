@@ -4,10 +4,25 @@ For LayerNorm and RMSNorm alike `y = gain * unit(x) + bias`, with `unit(x) = (x 
 mean) and `scale = sqrt(mean of squares + eps)`. A change dx moves y by
 
     dy = gain * (dx_c - unit(x) * <unit(x), dx_c> / d) / scale       dx_c: centred for LayerNorm, dx itself for RMSNorm
+
+A norm as a linear map: its scale held at one value, so that parts of its input have outputs that sum.
+
+`norm(x) = gain * (x - mean) / scale + bias` is not linear in `x` only because `scale` depends on it. With the scale of
+the full input kept, every part of the input has its own share, and the shares plus the bias are the output exactly.
+What a part does to the scale itself is left out.
+
+Rotary positions as what they are: one fixed rotation of queries and keys per position (Su et al. 2021).
+
+Being linear, a rotation acts on every part of a query by itself: rotated parts sum to the rotated query. `adjacent`
+pairs dimensions (0, 1), (2, 3), ...; otherwise dimension `i` goes with `i + rotary_dim / 2`, as in Llama and GPT-NeoX.
+A table narrower than the head leaves the other dimensions alone.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from interp.errors import ConfigError
 
@@ -75,3 +90,75 @@ def read_norm(module: Any, d_model: int) -> Norm | None:
         f"{type(module).__name__} is neither LayerNorm nor RMSNorm; gradients through other norms are not implemented, "
         "use method='exact'"
     )
+
+
+@dataclass(frozen=True)
+class FrozenNorm:
+    """One norm at one set of inputs; without a norm the identity."""
+
+    norm: Norm | None
+    scale: Tensor
+    """`[..., 1]`: standard deviation or root mean square of each full input"""
+    bias: Tensor
+    """`[d_model]`, zero for RMS norms"""
+
+    def fold(self, direction: Tensor) -> Tensor:
+        """`u [..., d_model]`, gain and centring folded in: a part's share along `direction` is `part @ u / scale`."""
+        return direction if self.norm is None else self.norm.fold_vector(direction)
+
+
+@torch.no_grad()
+def freeze(owner: Any, name: str, x: Tensor) -> FrozenNorm:
+    """The bridge's norm `owner.name` (`block.ln1`, `model.ln_final`) at inputs `x [..., d_model]`.
+
+    Raises `ConfigError` for a norm that is neither LayerNorm nor an RMS norm with a gain.
+    """
+    norm, zeros = norm_of(owner, name, x.shape[-1]), x.new_zeros(x.shape[-1])
+    if norm is None:
+        return FrozenNorm(None, torch.ones_like(x[..., :1]), zeros)
+    return FrozenNorm(norm, norm.unit_and_scale(x)[1], zeros if norm.bias is None else norm.bias)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The rotation of every position of a prompt."""
+
+    cos: Tensor
+    """`[pos, rotary_dim]`"""
+    sin: Tensor
+    adjacent: bool
+
+    def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
+        """`x [..., n, d_head]` with row `i` rotated as at `positions[i]`."""
+        cos, sin = (table[positions].to(x) for table in (self.cos, self.sin))
+        width = cos.shape[-1]
+        turned, rest = x[..., :width], x[..., width:]
+        if self.adjacent:
+            partner = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
+        else:
+            partner = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
+        return torch.cat([turned * cos + partner * sin, rest], -1)
+
+
+def rotary_hook_points(model: Any, layer: int) -> list[str]:
+    """The hook points that `read_rotation` needs in its cache; none for positions of other kinds and native models."""
+    from interp.models.adapter import available_hook_points
+
+    names = [f"blocks.{layer}.attn.hook_{table}" for table in ("cos", "sin")]
+    return names if set(names) <= available_hook_points(model) else []
+
+
+def read_rotation(model: Any, layer: int, cache: dict[str, Tensor]) -> Rotation | None:
+    """The rotation in one layer's attention, None where there is none.
+
+    `cache` holds the model's `rotary_hook_points`. Pairings of dimensions differ between model families; whoever
+    builds on this compares its scores with the model's own (`interp.circuits.score_explanation` does).
+    """
+    names = rotary_hook_points(model, layer)
+    if names:
+        cos, sin = (cache[name].reshape(-1, cache[name].shape[-1]) for name in names)
+        return Rotation(cos, sin, adjacent=bool(getattr(model.cfg, "rotary_adjacent_pairs", False)))
+    native = getattr(model.blocks[layer].attn.original_component, "rotary", None)
+    if native is None:
+        return None
+    return Rotation(native.cos_cached, native.sin_cached, adjacent=True)

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import UnknownNameError
-from interp.models.checkpoint import is_small_folder, load_small, save_small
-from interp.models.small import SmallConfig, build_small
+from interp.models.small import SmallConfig, build_small, is_small_folder, load_small, save_small
 from interp.models.training import TrainingConfig, TrainingStep, train_small
 from interp.runtime import one_thread
 

@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
-from interp.intervals import t_interval
-from interp.loss import repeat_losses, token_losses
 from interp.models.adapter import Hook
+from interp.models.loss import repeat_losses, token_losses
 from interp.models.residual import ResidualStream
 from interp.patching.partial import capture, run_from
+from interp.statistics import t_interval
 
 AblationKind = Literal["zero", "mean", "resample"]
 _COMPONENT = re.compile(r"^L(\d+)(?:H(\d+)|N(\d+)|(MLP)|(ATTN))$")
@@ -213,8 +213,9 @@ def ablate(
 
     `groups` maps a name to components; a plain list ablates each alone. `reference` is by default the prompts
     themselves for `mean`, and for `resample` the prompts moved on by one, so that each meets another. `lags` and
-    `start` say where the repeat of each prompt begins (`interp.loss.repeat_losses`); without lags the prompt is cut in
-    the middle. A pass begins at the first ablated layer; no more than `batch_size` prompts are in the model at once.
+    `start` say where the repeat of each prompt begins (`interp.models.loss.repeat_losses`); without lags the prompt is
+    cut in the middle. A pass begins at the first ablated layer; no more than `batch_size` prompts are in the model at
+    once.
 
     Raises `ConfigError` when there is nothing to ablate or to resample, `UnknownNameError` for parts not there.
     """

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.text.documents import Document
+from interp.text.files import Document
 from interp.text.packing import Bos, Context, pack
-from interp.text.tokenizer import Tokenizer
+from interp.text.tokens import Tokenizer
 
 
 class ShardText(NamedTuple):

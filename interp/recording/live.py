@@ -68,7 +68,7 @@ class LiveRecording(Recording):
 
     def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
         from interp.models.capture import Capture
-        from interp.recording.compute import compute_activations
+        from interp.recording.record import compute_activations
 
         if not len(local):
             return self.room(hook_points, 0)

@@ -7,39 +7,145 @@ same bytes. Memory holds three shards at most, whatever the number of tokens.
 
 Several ranks (`interp.ranks`) cut the same text and take turns at its shards, all writing into one folder. The bytes
 are those of one process, and a run may be resumed by another number of ranks than began it.
+
+The model on the contexts of one shard: what a recording stores, and what a live one computes when it is read.
+
+What a recording will hold and whether there is room for it, before the model works.
 """
 
 import hashlib
 import math
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from interp.artifacts import Manifest, partial_path, read_manifest
-from interp.errors import ConfigError
+from interp.errors import ConfigError, ResourceError
 from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
 from interp.models.capture import Capture
-from interp.models.identity import attention_kernel, model_spec
-from interp.models.tokenizers import tokenizer_of
+from interp.models.identity import attention_kernel, model_spec, tokenizer_of
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
-from interp.recording.compute import compute_activations
 from interp.recording.contexts import ShardText, shard_texts
-from interp.recording.preflight import bytes_needed, check_space, folder_bytes, probe_widths
-from interp.recording.shards import Moments, Shard, merge_moments, moments, shard_name
 from interp.recording.store import TokenShard, load_tensors, text_of
-from interp.recording.writer import ShardLog, ShardWriter, save_stats, write_stats
+from interp.recording.writer import (
+    Moments,
+    Shard,
+    ShardLog,
+    ShardWriter,
+    merge_moments,
+    moments,
+    save_stats,
+    shard_name,
+    store,
+    write_stats,
+)
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus
-from interp.text.documents import Document
+from interp.text.files import Document
 from interp.text.packing import Bos, check_policy
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+
+def compute_activations(
+    capture: Capture,
+    text: ShardText,
+    *,
+    batch_size: int,
+    dtype: torch.dtype,
+    each: Callable[[int], None] | None = None,
+) -> dict[str, Tensor]:
+    """Hook point -> `[n_rows, d]` of every context of `text`, `batch_size` contexts a pass, as `dtype` stores them.
+
+    `each(n_real)` is called after every pass. Raises `NonFiniteError` (NaN, infinity, or what `dtype` cannot hold).
+    """
+    stored: dict[str, Tensor] = {}
+    context_length = text.tokens.shape[1]
+    for first in range(0, len(text.tokens), batch_size):
+        contexts = slice(first, first + batch_size)
+        tokens = torch.from_numpy(text.tokens[contexts]).long().to(capture.model.cfg.device)
+        for name, values in capture(tokens).items():
+            if name not in stored:
+                stored[name] = torch.empty(text.n_rows, values[0, 0].numel(), dtype=dtype)
+            start = first * context_length
+            store(values, stored[name][start : start + tokens.numel()], name, text, first)
+        if each is not None:
+            each(int((text.document[contexts] >= 0).sum()))
+    return {name: stored[name] for name in capture.names}
+
+
+_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+_TOKEN_BYTES = 3 * 4  # tokens, document, position
+# dest x src: not one vector a token
+_SQUARE = ("hook_pattern", "hook_attn_scores")
+
+
+def probe_widths(model: "TransformerBridge", hook_points: list[str]) -> dict[str, int]:
+    """Numbers per token at each hook point, from a run on 14 tokens (heads are laid side by side).
+
+    Raises `ConfigError` for a place that does not hold one vector per token.
+    """
+    import torch
+
+    for name in hook_points:
+        if name.endswith(_SQUARE):
+            raise ConfigError(f"{name} holds one number per pair of tokens, a recording one vector per token")
+    tokens = torch.zeros(2, 7, dtype=torch.long, device=model.cfg.device)
+    with Capture(model, hook_points) as capture:
+        values = capture(tokens)
+    for name, value in values.items():
+        if value.shape[:2] != tokens.shape or value.ndim < 3 or not value.is_floating_point():
+            raise ConfigError(
+                f"{name} holds values of shape {tuple(value.shape)} for tokens of shape {tuple(tokens.shape)}; "
+                "a recording needs one vector per token"
+            )
+    return {name: math.prod(values[name].shape[2:]) for name in hook_points}
+
+
+def bytes_needed(widths: dict[str, int], n_rows: int, dtype: str) -> int:
+    """Size of a recording of `n_rows` rows, small tables left out."""
+    return n_rows * (sum(widths.values()) * _BYTES[dtype] + _TOKEN_BYTES)
+
+
+def check_space(folder: Path, needed: int, budget_bytes: int | None, already: int = 0) -> None:
+    """Raises `ResourceError` when the recording exceeds the budget or the free disk (less what is there already)."""
+    smaller = "record fewer tokens or hook points, or in a narrower --dtype"
+    if budget_bytes is not None and needed > budget_bytes:
+        raise ResourceError(f"the recording needs {_size(needed)}, the budget is {_size(budget_bytes)}; {smaller}")
+    free = shutil.disk_usage(existing_parent(folder)).free
+    if needed - already > free:
+        raise ResourceError(
+            f"the recording needs {_size(needed - already)} at {folder}, {_size(free)} are free; {smaller}, "
+            "or choose another --workspace"
+        )
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that exists."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def folder_bytes(folder: Path) -> int:
+    """Total size of the files in a folder; 0 when it is not there."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.2f} MB"
+
 
 DEFAULT_SHARD_ROWS = 32_768
 LIVE_STATS_TOKENS = 65_536

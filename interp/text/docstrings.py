@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from interp.errors import MissingError
 from interp.runtime import derive_seed
-from interp.text.documents import Document
+from interp.text.files import Document
 
 MIN_CHARS = 150
 DOCUMENT_CHARS = 4000

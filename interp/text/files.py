@@ -2,17 +2,29 @@
 
 A text file is cut at blank lines into paragraphs, and paragraphs are grouped in order until a document has
 `TXT_DOCUMENT_CHARS` characters: most paragraphs are too short to be a context of their own.
+
+The unit of text. Torch-free.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from interp.artifacts import sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError
-from interp.text.documents import Document
+
+
+class Document(NamedTuple):
+    """One text, and where it came from."""
+
+    text: str
+    id: str
+    """names the document within its corpus, for a person: `numpy.linalg.norm`, `notes.txt#3`"""
+    label: str
+    """a free group label: the package, the file, the column `label`; empty when there is none"""
+
 
 TXT_DOCUMENT_CHARS = 2000
 

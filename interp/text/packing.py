@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.text.documents import Document
-from interp.text.tokenizer import Tokenizer
+from interp.text.files import Document
+from interp.text.tokens import Tokenizer
 
 Bos = Literal["context", "document", "none"]
 BOS_POLICIES = ("context", "document", "none")

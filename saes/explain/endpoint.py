@@ -19,7 +19,7 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 from urllib.request import Request as HTTPRequest
 
 from interp.errors import ConfigError, MissingError, ResourceError
-from saes.explain.providers import Reply, Request
+from saes.explain.protocol import Reply, Request
 
 CHARACTERS_PER_TOKEN = 3.5
 """English and code have about 4; a little too many tokens is the better error in an estimate of cost"""

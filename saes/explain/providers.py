@@ -4,77 +4,21 @@ Ask one thing:
 
     provider = open_provider("http://localhost:8000/v1", "my-model")  # or open_provider("local:smollm2-135m")
     provider.complete(Request("What is 1 + 1?", max_tokens=20), before_send=budget.take)
+
+A model on this machine as a provider: nothing leaves it, and nothing costs but time.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any
 
-from interp.artifacts import hash_json
 from interp.errors import ConfigError, UnknownNameError
+from saes.explain.endpoint import Endpoint
+from saes.explain.protocol import Provider, Reply, Request
 
 LOCAL = "local:"
 KEY_VARIABLE = "WORKBENCH_API_KEY"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One user message with what decides its reply."""
-
-    content: str
-    max_tokens: int
-    temperature: float = 0.0
-    start: str = ""
-    """words that the reply is made to begin with; only for providers that can (`starts`)"""
-    bits: int = 0
-    """with a `start`: what follows is so many zeros and ones, at each place the likelier one"""
-
-    def key(self, identity: dict[str, str]) -> str:
-        """sha256 over message, settings and provider."""
-        return hash_json({**identity, **asdict(self)})
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What came back."""
-
-    text: str
-    tokens_in: int
-    tokens_out: int
-    cut: bool = False
-    """it ran into the limit of tokens"""
-
-
-class Provider(Protocol):
-    """Something that continues a chat of one user message."""
-
-    model: str
-    """its name, as shown beside a label"""
-    where: str
-    """for people: the address, or `this machine`"""
-    remote: bool
-    """whether text leaves this process"""
-    concurrency: int
-    """requests that it takes at a time"""
-    starts: bool
-    """whether it can be made to begin a reply with given words, which keeps a small model to the form asked for"""
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What decides a reply besides the prompt and its settings; a part of the key of the cache. No secrets."""
-        ...
-
-    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
-        """The reply to a request. `before_send` is called before every attempt and may raise.
-
-        Raises `ConfigError` (refused for good), `MissingError` (nothing there), `ResourceError` (tried in vain).
-        """
-        ...
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a text; an estimate where the tokenizer is not at hand."""
-        ...
 
 
 def open_provider(
@@ -95,16 +39,58 @@ def open_provider(
     if spec.startswith(LOCAL):
         if model is not None:
             raise ConfigError(f"{spec} names its model already; leave --model {model} out")
-        from saes.explain.local import LocalModel
 
         return LocalModel(spec.removeprefix(LOCAL), device=device)
     if not spec.startswith(("http://", "https://")):
         raise UnknownNameError("provider", spec, ["local:smollm2-135m", "http://HOST/v1", "https://HOST/v1"])
     if not model:
         raise ConfigError(f"{spec} serves several models, perhaps; add --model NAME")
-    from saes.explain.endpoint import Endpoint
-
     key = os.environ.get(key_variable) if key_variable else None
     return Endpoint(
         spec, model, key=key, key_variable=key_variable, concurrency=concurrency, timeout=timeout, retries=retries
     )
+
+
+class LocalModel:
+    """A chat model by its name, loaded when it is first asked."""
+
+    remote = False
+    starts = True
+    where = "this machine"
+    concurrency = 1
+    """one after the other: two would share the same cores"""
+
+    def __init__(self, spec: str, *, device: str | None = None):
+        self.model, self._device = spec, device
+
+    @cached_property
+    def _loaded(self) -> Any:
+        from interp.models.loading import load_model
+
+        return load_model(self.model, device=self._device, attention="sdpa")
+
+    @property
+    def identity(self) -> dict[str, str]:
+        from interp.models.adapter import weight_hash
+
+        return {"local": self.model, "weight_hash": weight_hash(self._loaded)}
+
+    def count_tokens(self, text: str) -> int:
+        """Exact, chat template included."""
+        from interp.models.generation import chat_tokens
+
+        return chat_tokens(self._loaded, text).shape[1]
+
+    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+        from interp.models.generation import complete_chat
+
+        before_send()
+        found = complete_chat(
+            self._loaded,
+            request.content,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            start=request.start,
+            bits=request.bits,
+        )
+        return Reply(*found)

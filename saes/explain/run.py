@@ -8,8 +8,12 @@
 
 Before anything is sent the plan is counted and shown. Left out: simulation of activation values (Bills et al.), whose
 cost is a request per token.
+
+Labels into a features folder: a copy of it in which the labelled features carry their new label and its source.
 """
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -19,20 +23,28 @@ from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Draft, Manifest, partial_path, write_table
-from interp.errors import ConfigError
+from interp.artifacts import Draft, Manifest, partial_path, read_manifest, write_table
+from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.runtime import derive_seed
-from saes.explain.asking import REPLIES, Asker, Budget, Lines, Transcript, read_lines, reply_of
-from saes.explain.config import ExplainConfig
-from saes.explain.parsing import read_answers, read_explanation
-from saes.explain.plan import UNKNOWN_LABEL, Plan, count
-from saes.explain.prompts import explanation_prompt, scoring_prompt
-from saes.explain.providers import Provider, Request
-from saes.explain.scores import other_features
-from saes.explain.tables import Answered, labels_rows, labels_table, summarise, trials_table
+from saes.explain.asking import (
+    REPLIES,
+    UNKNOWN_LABEL,
+    Asker,
+    Budget,
+    Lines,
+    Plan,
+    Transcript,
+    count,
+    read_lines,
+    reply_of,
+)
+from saes.explain.cases import Case, Scorer, Trial
+from saes.explain.contexts import ExplainConfig
+from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
+from saes.explain.protocol import Provider, Request
+from saes.explain.scores import Answered, labels_rows, labels_table, other_features, summarise, trials_table
 from saes.explain.tokens import LABEL_SOURCE
-from saes.explain.trials import Case, Scorer, Trial
 
 SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
 
@@ -208,3 +220,42 @@ def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
 
 def _source(run: Explanation) -> str:
     return run.provider.model if run.config.label_from == "provider" else LABEL_SOURCE
+
+
+def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool = False) -> Manifest:
+    """Write a features artefact like `features`, with the labels of `labels`; the others stay as they are.
+
+    The labels artefact becomes a parent, so the page of a feature still shows the label from token statistics, and the
+    scores, beside the new one. Raises `MismatchError` when the labels were made for other features.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source, made = read_manifest(features), read_manifest(labels)
+    key = f"features/{features.name}"
+    if made.parents.get(key) != source.content_hash:
+        raise MismatchError(f"{labels} was not made for {features} as it is now; explain it again")
+    config = {**source.config, "labels": labels.name}
+    draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
+    table = pq.read_table(features / "features.parquet")
+    columns = {name: table[name].to_pylist() for name in ("feature", "label", "label_source")}
+    place = {feature: i for i, feature in enumerate(columns["feature"])}
+    for row in pq.read_table(labels / "labels.parquet", columns=["feature", "label", "label_source"]).to_pylist():
+        if row["label"] is not None:
+            columns["label"][place[row["feature"]]] = row["label"]
+            columns["label_source"][place[row["feature"]]] = row["label_source"]
+    for name in ("label", "label_source"):
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(columns[name], pa.string()))
+    write_table(draft.path / "features.parquet", table)
+    _link_or_copy(features / "examples.parquet", draft.path / "examples.parquet")
+    parents = {**source.parents, f"labels/{labels.name}": made.content_hash}
+    return draft.finish(summary=source.summary, parents=parents, threads=source.threads)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name where the disk allows it: artefacts are never written into."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -27,7 +27,7 @@ import numpy as np
 
 from interp.recording.passages import NO_TOKEN, document_names, read_passages
 from interp.recording.store import Recording
-from saes.statistics import FeatureStatistics
+from saes.features.firings import FeatureStatistics
 
 LABEL_SOURCE = "token statistics"
 STRONG = 0.5

@@ -5,16 +5,26 @@ mean. The methods satisfy `interp.dictionary.Dictionary`. A transcoder does the 
 it subtracts nothing, and its decoder has the width `d_out` of what it predicts.
 
 This is the side that is used; how a kind is trained is its recipe (`recipe.py`).
+
+Activation functions as values, for kinds that come with any of them (transcoders, SAEs of normalised tokens).
+
+SAEs of activations that are normalised token by token, and whose reconstruction is scaled back.
+
+`layer_norm`: `(x - mean) / (std + 1e-5)` over the coordinates of the token, std with `d_in - 1` in the denominator (Gao
+et al. 2024; OpenAI's and SAELens' formula). `constant_norm_rescale`: `x * sqrt(d_in) / |x|`.
+
+Feature activations and `decode` are in normalised units; `complete` puts the token's own scale and mean back.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
 from interp.dictionary import SparseActs
+from interp.errors import ConfigError
 from saes.kernels.state import Active, Ops
 from saes.kernels.step import choose_ops
 
@@ -169,3 +179,140 @@ def _padded(parts: list[Active]) -> SparseActs:
     out = SparseActs(values.new_zeros(inside.shape), latents.new_zeros(inside.shape))
     out.values[inside], out.indices[inside] = values, latents
     return out
+
+
+class Activation(nn.Module, ABC):
+    """Pre-activations `[..., d_sae]` to feature activations `>= 0` of the same shape."""
+
+    architecture: ClassVar[str]
+    """what SAELens calls an autoencoder with it"""
+
+    @abstractmethod
+    def forward(self, pre: Tensor) -> Tensor:
+        """`[..., d_sae]` to the same shape."""
+
+    @abstractmethod
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        """The same for `pre [n, d_sae]`, active latents only."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it needs on disk as tensors."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """What it needs in `cfg.json`."""
+        return {}
+
+
+@final
+class ReLU(Activation):
+    """`f = max(pre, 0)`."""
+
+    architecture: ClassVar[str] = "standard"
+
+    def forward(self, pre: Tensor) -> Tensor:
+        return pre.relu()
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        return ops.select_above(pre, pre.new_zeros(pre.shape[-1]))
+
+
+@final
+class TopK(Activation):
+    """The `k` largest of each token, where positive."""
+
+    architecture: ClassVar[str] = "topk"
+
+    def __init__(self, k: int):
+        super().__init__()
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, got {k}")
+        self.k = k
+
+    def forward(self, pre: Tensor) -> Tensor:
+        values, latents = pre.topk(self.k, dim=-1, sorted=False)
+        return torch.zeros_like(pre).scatter(-1, latents, values.relu())
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        return ops.select_topk(pre, self.k)
+
+    def settings(self) -> dict[str, Any]:
+        return {"k": self.k, "rescale_acts_by_decoder_norm": False}
+
+
+@final
+class JumpReLU(Activation):
+    """`f = pre * 1[pre > threshold]`, thresholds `[d_sae] >= 0`."""
+
+    architecture: ClassVar[str] = "jumprelu"
+
+    def __init__(self, threshold: Tensor):
+        super().__init__()
+        if bool((threshold < 0).any()):
+            raise ConfigError(f"thresholds must be >= 0, got {float(threshold.min()):g}; activations would be negative")
+        self.threshold = nn.Parameter(threshold, requires_grad=False)
+
+    def forward(self, pre: Tensor) -> Tensor:
+        return pre.relu() * (pre > self.threshold)
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        return ops.select_above(pre, self.threshold)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"threshold": self.threshold}
+
+
+TokenNorm = Literal["layer_norm", "constant_norm_rescale"]
+TOKEN_NORMS: tuple[TokenNorm, ...] = ("layer_norm", "constant_norm_rescale")
+EPSILON = 1e-5
+
+
+class Scale(NamedTuple):
+    """`x = normalised * size + centre`, both `[..., 1]`."""
+
+    size: Tensor
+    centre: Tensor
+
+
+@final
+class TokenNormSAE(SAE):
+    """An SAE between a token's normalisation and its inverse."""
+
+    subtracts_b_dec: ClassVar[bool] = True
+
+    def __init__(
+        self, weights: Weights, *, activation: Activation, norm: TokenNorm, metadata: SAEMetadata | None = None
+    ):
+        super().__init__(weights, metadata=metadata)
+        self.activation, self.norm = activation, norm
+        self.architecture = activation.architecture
+
+    def scale(self, x: Tensor) -> Scale:
+        """What the normalisation divides by and subtracts, `[..., d_in] -> [..., 1]` each."""
+        if self.norm == "layer_norm":
+            return Scale(x.std(-1, keepdim=True) + EPSILON, x.mean(-1, keepdim=True))
+        size = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
+        return Scale(size, size.new_zeros(()).expand_as(size))
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        x = x.to(self.W_enc.dtype)
+        scale = self.scale(x)
+        return (x - scale.centre) / scale.size - self.b_dec
+
+    def complete(self, recons: Tensor, x: Tensor) -> Tensor:
+        size, centre = self.scale(x.to(self.W_dec.dtype))
+        if self.norm == "layer_norm":  # as both tools do: the way back leaves epsilon out
+            size = size - EPSILON
+        return recons * size + centre
+
+    def activate(self, pre: Tensor) -> Tensor:
+        return self.activation(pre)
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        return self.activation.select(ops, pre)
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        return self.activation.tensors()
+
+    def extra_config(self) -> dict[str, Any]:
+        return {"normalize_activations": self.norm, **self.activation.settings()}

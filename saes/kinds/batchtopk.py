@@ -12,13 +12,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from saes.config import KConfig
-from saes.kernels.rule import Selected, whole
-from saes.kernels.state import Active, Ops, TrainState
+from saes.kernels.state import Active, Ops, Selected, TrainState, whole
 from saes.kernels.step import choose_ops
 from saes.kinds.base import SAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.recipe import Recipe, Trained
+from saes.training.config import KConfig
 
 
 @final

@@ -3,7 +3,7 @@
 The activations of the places (layers of a model, or one layer of several models on the same tokens) lie side by side in
 one vector, each scaled to a mean norm of its own; then it is an SAE of that vector,
 `recons = act((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec`. A decoder row has one block per place, and the sum of the
-lengths of its blocks is 1 (see `saes.kernels.rows`): a latent of one place only has lengths (1, 0), a shared one
+lengths of its blocks is 1 (see `saes.kernels.step`): a latent of one place only has lengths (1, 0), a shared one
 (0.5, 0.5). Sparsity is BatchTopK (Minder et al. 2025, 2504.02922: fewer false "this model only" latents than L1) or L1.
 
 On disk (our own layout: no other tool has one for any number of places), `architecture` is `crosscoder`:
@@ -21,14 +21,13 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from saes.config import CrosscoderConfig
-from saes.kernels.rows import block_norms
-from saes.kernels.rule import Backward, Pass, Selected, whole
-from saes.kernels.state import Active, Ops, TrainState
+from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
+from saes.kernels.step import block_norms
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.batchtopk import estimate_threshold, smallest
 from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.relu import l1_backward, select_positive
+from saes.training.config import CrosscoderConfig
 
 
 @final

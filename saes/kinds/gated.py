@@ -15,12 +15,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from saes.config import L1Config
-from saes.kernels.rule import Backward, Pass, Selected, sum_by_latent
-from saes.kernels.state import Active, Ops, TrainState
+from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.relu import l1_weight, select_positive
+from saes.training.config import L1Config
 
 
 @final

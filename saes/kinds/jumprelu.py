@@ -25,11 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from interp.errors import ConfigError
-from saes.config import JumpReLUConfig
-from saes.kernels.rule import Backward, Pass, Selected, sum_by_latent
-from saes.kernels.state import Active, Ops, TrainState
+from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.recipe import Recipe, Trained
+from saes.training.config import JumpReLUConfig
 
 TANH_SCALE = 4.0
 THRESHOLD = "threshold"

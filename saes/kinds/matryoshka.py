@@ -12,8 +12,8 @@ that would be apart in a wider one ("feature hedging", 2505.11756): keep the fir
 Used afterwards as one JumpReLU over all latents.
 """
 
-from saes.config import MatryoshkaConfig
 from saes.kinds.batchtopk import BatchTopKRecipe
+from saes.training.config import MatryoshkaConfig
 
 
 def matryoshka_recipe(config: MatryoshkaConfig) -> BatchTopKRecipe:

@@ -1,4 +1,4 @@
-"""The training side of a kind: the rule inside the step (`saes.kernels.rule`), and how training ends in an SAE."""
+"""The training side of a kind: the rule inside the step (`saes.kernels.state`), and how training ends in an SAE."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from saes.folding import Scales
-from saes.kernels.rule import Rule
+from saes.kernels.state import Rule
 from saes.kinds.base import SAE, SAEMetadata, Weights
-from saes.source import Place
+from saes.training.data import Place, Scales
 
 
 @dataclass(frozen=True, kw_only=True)

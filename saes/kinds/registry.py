@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from saes.config import (
+from saes.kinds.batchtopk import BatchTopKRecipe
+from saes.kinds.crosscoder import CrosscoderRecipe
+from saes.kinds.gated import GatedRecipe
+from saes.kinds.jumprelu import JumpReLURecipe
+from saes.kinds.matryoshka import matryoshka_recipe
+from saes.kinds.recipe import Recipe
+from saes.kinds.relu import ReLURecipe
+from saes.kinds.topk import TopKRecipe
+from saes.kinds.transcoder import TranscoderRecipe
+from saes.training.config import (
     BatchTopKConfig,
     CrosscoderConfig,
     GatedConfig,
@@ -14,15 +23,6 @@ from saes.config import (
     TopKConfig,
     TranscoderConfig,
 )
-from saes.kinds.batchtopk import BatchTopKRecipe
-from saes.kinds.crosscoder import CrosscoderRecipe
-from saes.kinds.gated import GatedRecipe
-from saes.kinds.jumprelu import JumpReLURecipe
-from saes.kinds.matryoshka import matryoshka_recipe
-from saes.kinds.recipe import Recipe
-from saes.kinds.relu import ReLURecipe
-from saes.kinds.topk import TopKRecipe
-from saes.kinds.transcoder_recipe import TranscoderRecipe
 
 RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
     TopKConfig: TopKRecipe,

@@ -13,11 +13,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from saes.config import L1Config
-from saes.kernels.rule import Backward, Pass, Selected, whole
-from saes.kernels.state import Active, Ops, TrainState
+from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
 from saes.kinds.base import SAE
 from saes.kinds.recipe import Recipe, Trained
+from saes.training.config import L1Config
 
 
 @final

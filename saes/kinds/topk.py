@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
-from saes.config import KConfig
-from saes.kernels.rule import Selected, whole
-from saes.kernels.state import Active, Ops, TrainState
+from saes.kernels.state import Active, Ops, Selected, TrainState, whole
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.recipe import Recipe, Trained
+from saes.training.config import KConfig
 
 
 @final

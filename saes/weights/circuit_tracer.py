@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import CorruptError, MismatchError, MissingError
-from saes.kinds.activations import Activation, JumpReLU, ReLU
-from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.base import Activation, JumpReLU, ReLU, SAEMetadata, Weights
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import (

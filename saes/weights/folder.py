@@ -15,8 +15,8 @@ from interp.errors import MismatchError, MissingError
 from saes.kinds.base import SAE
 from saes.weights import saelens
 from saes.weights.layout import check_finite
+from saes.weights.read import recheck
 from saes.weights.saelens import CONFIG, WEIGHTS
-from saes.weights.selfcheck import recheck
 
 
 def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = "float32") -> None:

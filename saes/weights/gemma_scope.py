@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import MismatchError
-from saes.kinds.activations import JumpReLU
-from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.base import JumpReLU, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import Arrays, Axes, Conversion, Format, check_arrays, one_file, read_npz

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from interp.artifacts import read_json
 from interp.errors import MismatchError
-from saes.kinds.activations import JumpReLU
-from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.base import JumpReLU, SAEMetadata, Weights
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import Arrays, Axes, Conversion, Format, check_arrays, flag, read_safetensors, text

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from interp.artifacts import read_json
 from interp.errors import CorruptError, MismatchError
-from saes.kinds.activations import Activation, JumpReLU, ReLU, TopK
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.base import SAE, Activation, JumpReLU, ReLU, SAEMetadata, TopK, Weights
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import (
     Arrays,

@@ -18,10 +18,8 @@ from typing import Any
 from torch import Tensor
 
 from interp.errors import CorruptError, MismatchError
-from saes.kinds.activations import TopK
-from saes.kinds.base import SAE, Weights
+from saes.kinds.base import SAE, TokenNormSAE, TopK, Weights
 from saes.kinds.relu import ReLUSAE
-from saes.kinds.token_norm import TokenNormSAE
 from saes.weights.layout import (
     Arrays,
     Axes,

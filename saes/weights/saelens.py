@@ -29,12 +29,21 @@ from torch import Tensor
 
 from interp.artifacts import read_json
 from interp.errors import CorruptError, MismatchError, UnknownNameError
-from saes.kinds.activations import Activation, JumpReLU, ReLU, TopK
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.base import (
+    SAE,
+    TOKEN_NORMS,
+    Activation,
+    JumpReLU,
+    ReLU,
+    SAEMetadata,
+    TokenNorm,
+    TokenNormSAE,
+    TopK,
+    Weights,
+)
 from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.relu import ReLUSAE
-from saes.kinds.token_norm import TOKEN_NORMS, TokenNorm, TokenNormSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights import crosscoder

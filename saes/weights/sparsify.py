@@ -18,8 +18,7 @@ from torch import Tensor
 
 from interp.artifacts import read_json
 from interp.errors import CorruptError, MismatchError
-from saes.kinds.activations import TopK
-from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.base import SAEMetadata, TopK, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import (

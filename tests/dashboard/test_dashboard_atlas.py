@@ -18,13 +18,13 @@ from make_series import NAMES, series
 from make_workspace import HOSTILE, build
 from werkzeug.test import Client
 
-from dashboard.components.atlas_view import ASSETS, atlas_view
+from dashboard.atlas import data as atlas
+from dashboard.atlas.columns import about, array, columns, region_colours, regions, table
+from dashboard.atlas.data import Choice, brightness, chosen, inside
+from dashboard.atlas.page import quality_panel
+from dashboard.atlas.view import ASSETS, atlas_view
 from dashboard.figures.atlas import category_colours, picture, png, scale_colours
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages.atlas_side import quality_panel
-from dashboard.views import atlas
-from dashboard.views.atlas_columns import about, array, columns, region_colours, regions, table
-from dashboard.views.atlas_selection import Choice, brightness, chosen, inside
 from interp.errors import ConfigError, UnknownNameError, UsageError
 
 HOST = {"Host": "127.0.0.1"}

@@ -8,12 +8,12 @@ from make_changes import HOSTILE_TEXT, MOVED, changes, difference
 from page_text import text_of
 
 from dashboard.app import create_app
+from dashboard.changes import page
+from dashboard.changes import page as view
 from dashboard.context import Context
-from dashboard.pages import changes as page
-from dashboard.views import changes as view
-from dashboard.views.overview import overview
+from dashboard.overview.data import overview
 from interp.artifacts import read_json, write_json
-from interp.difference.report import what_changed
+from interp.changes.report import what_changed
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace

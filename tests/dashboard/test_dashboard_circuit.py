@@ -10,16 +10,15 @@ from make_circuits import discovered
 from make_workspace import HOSTILE, build
 from page_text import text_of
 
+from dashboard.circuit import data as grouping
+from dashboard.circuit import data as view
+from dashboard.circuit import page
+from dashboard.circuit.figure import draw, role_colours, stylesheet, via_colours
+from dashboard.circuit.page import table_row, to_number, to_position
+from dashboard.circuit.side import details, summary
 from dashboard.components.evidence import evidence_table, number
 from dashboard.context import Context
-from dashboard.figures.circuit import draw
-from dashboard.figures.circuit_style import role_colours, stylesheet, via_colours
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import circuit as page
-from dashboard.pages.circuit_panels import table_row, to_number, to_position
-from dashboard.pages.circuit_side import details, summary
-from dashboard.views import circuit as view
-from dashboard.views import circuit_groups as grouping
 from interp.circuits.circuit import Circuit
 from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_node
@@ -414,7 +413,7 @@ def test_slider_positions_and_numbers_agree():
 
 
 def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live):
-    from dashboard.pages import heads
+    from dashboard.heads import page as heads
 
     said = text_of(heads.layout(Context(workspace, live)))
     assert "/circuit/induction" in said

@@ -9,13 +9,11 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.context import Context
-from dashboard.figures.along import along_figure
-from dashboard.figures.in_planes import in_planes_figure
-from dashboard.figures.layers import probe_over_layers
+from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import geometry as page
-from dashboard.views import direction as view
-from dashboard.views.overview import overview
+from dashboard.geometry import data as view
+from dashboard.geometry import page
+from dashboard.overview.data import overview
 from interp.errors import CorruptError
 from interp.workspace import Workspace
 

@@ -11,13 +11,13 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.context import Context
-from dashboard.figures.dynamics import frequency_shares, training_curves
+from dashboard.dynamics import data as view
+from dashboard.dynamics import grokking as grok_page
+from dashboard.dynamics import page
+from dashboard.dynamics.data import MAX_ROWS, curve_rows
+from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import dynamics as page
-from dashboard.pages import dynamics_grokking as grok_page
-from dashboard.pages.dynamics_tables import MAX_ROWS, curve_rows
-from dashboard.views import dynamics as view
-from dashboard.views.overview import overview
+from dashboard.overview.data import overview
 from interp.artifacts import Draft
 from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError
 from interp.workspace import Workspace
@@ -208,9 +208,8 @@ def test_a_table_of_curves_has_both_ends_and_a_limit():
 
 def test_a_run_of_the_real_writer_is_shown(tmp_path, live):
     """The format is the writer's, and the fixture holds the same columns and keys."""
-    from interp.dynamics.grokking import describe_grokking
-    from interp.dynamics.modular import ModularConfig, train_modular
-    from interp.dynamics.save import save_grokking
+    from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
+    from interp.studies.save import save_grokking
 
     config = ModularConfig(p=13, d_model=16, n_heads=2, d_mlp=24, epochs=20, log_every=4, seeds=(3, 4))
     workspace = Workspace(tmp_path, create=True)
@@ -230,9 +229,9 @@ def test_a_run_of_the_real_writer_is_shown(tmp_path, live):
 
 def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
     """As the real writer leaves them."""
-    from interp.dynamics.language import ScalingRecipe
-    from interp.dynamics.save import save_language_scaling
-    from interp.dynamics.scaling import LanguageRun, fit_language_scaling
+    from interp.studies.language_models import ScalingRecipe
+    from interp.studies.language_scaling import LanguageRun, fit_language_scaling
+    from interp.studies.save import save_language_scaling
 
     workspace, rng = Workspace(tmp_path, create=True), np.random.default_rng(0)
     tokens = (200_000, 400_000, 800_000, 1_600_000)

@@ -7,13 +7,13 @@ import torch
 from dash import no_update
 from test_dashboard_pages import text_of
 
-from dashboard.figures.circuit import draw
-from dashboard.figures.circuit_plot import circuit_plot
-from dashboard.figures.model_difference import difference_histogram
+from dashboard.circuit.figure import draw
+from dashboard.figures.changes import difference_histogram
+from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.live import LiveModel
-from dashboard.pages import prompt_features
-from dashboard.pages.prompt_result import reading
+from dashboard.prompt import page as prompt_features
+from dashboard.prompt.live import LiveModel
+from dashboard.prompt.page import reading
 from interp.artifacts import Draft
 from interp.circuits.circuit import Circuit, Edge
 from interp.errors import PromptError
@@ -95,12 +95,12 @@ def test_the_panel_is_there_only_with_features(live):
 
 def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monkeypatch):
     """In a workspace of its own: an SAE of a tiny model and its features."""
-    from saes.attribution import AttributionConfig, attribute
-    from saes.prompts import Prompts
+    from saes.circuits.attribution import AttributionConfig, attribute
+    from saes.circuits.sites import Prompts
 
     spec = "small:mlp-2l"
     workspace, sae = Workspace(tmp_path, create=True), save_tiny_sae(tmp_path, spec, tiny_model)
-    monkeypatch.setattr("dashboard.views.overview.models", lambda workspace: [spec])
+    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: [spec])
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
     live = LiveModel(workspace)
     found = live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="s", after=None)

@@ -9,14 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from make_workspace import HOSTILE, KINDS
 
-from dashboard.figures.ablation import ablation_bars
 from dashboard.figures.attribution import SHOWN, pair_map, share_map, strongest
-from dashboard.figures.composition import MAX_SENDERS, composition_map, senders
-from dashboard.figures.curve import agreement, faithfulness_at, faithfulness_curve
-from dashboard.figures.heads import head_scores
-from dashboard.figures.histogram import activation_histogram
-from dashboard.figures.lens import LABELLED, logit_lens
-from dashboard.figures.pattern import attention_pattern
+from dashboard.figures.circuits import (
+    MAX_SENDERS,
+    ablation_bars,
+    agreement,
+    composition_map,
+    faithfulness_at,
+    faithfulness_curve,
+    senders,
+)
+from dashboard.figures.heads import LABELLED, attention_pattern, head_scores, logit_lens
+from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
 
 
@@ -243,7 +247,7 @@ def test_unknown_scheme_is_light():
 
 
 def test_patching_map_centres_colour_on_zero_and_keeps_the_strongest_position_of_a_head():
-    from dashboard.figures.patching import patching_map
+    from dashboard.figures.attribution import patching_map
 
     def record(layer, head, position, effect):
         return {"layer": layer, "head": head, "position": position, "token": "<b>", "effect": effect, "stderr": None}
@@ -257,7 +261,7 @@ def test_patching_map_centres_colour_on_zero_and_keeps_the_strongest_position_of
 
 
 def test_circuit_plot_draws_every_node_and_the_strongest_edges():
-    from dashboard.figures.circuit_plot import circuit_plot
+    from dashboard.figures.circuits import circuit_plot
     from interp.models.planted import planted_circuit
 
     circuit = planted_circuit()

@@ -9,14 +9,12 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.context import Context
-from dashboard.figures.layers import order_over_layers, probe_over_layers
-from dashboard.figures.plane import plane_figure
-from dashboard.figures.spectrum import spectrum_figure
+from dashboard.figures.geometry import order_over_layers, plane_figure, probe_over_layers, spectrum_figure
 from dashboard.figures.sweep import rotation_figure, steering_figure
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import geometry as page
-from dashboard.views import geometry as view
-from dashboard.views.overview import overview
+from dashboard.geometry import data as view
+from dashboard.geometry import page
+from dashboard.overview.data import overview
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -207,8 +205,8 @@ def test_the_fixture_holds_what_the_writer_writes(tmp_path, workspace, live):
     import pyarrow.parquet as pq
     import torch
 
-    from interp.geometry.concepts import own_concept
     from interp.geometry.report import measure_concepts, save_geometry
+    from interp.geometry.words import own_concept
     from interp.models.small import SmallConfig, build_small
 
     model = build_small(SmallConfig(n_layers=2, d_model=16, n_heads=1), seed=0, device="cpu", dtype=torch.float32)

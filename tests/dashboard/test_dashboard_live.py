@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from dashboard.live import MAX_TOKENS, LiveModel
+from dashboard.prompt.live import MAX_TOKENS, LiveModel
 from interp.errors import PromptError, UnknownNameError
 
 MODEL = "smollm2-135m"
@@ -151,8 +151,8 @@ def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens(tmp_path, smo
     from make_workspace import build
 
     from interp.artifacts import Draft
+    from interp.lenses.tuned_lens import identity_lens
     from interp.models.adapter import weight_hash
-    from interp.tuned_lens import identity_lens
 
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
@@ -173,7 +173,7 @@ def test_a_tuned_lens_of_other_weights_is_left_alone(tmp_path, smollm2, monkeypa
     from make_workspace import build
 
     from interp.artifacts import Draft
-    from interp.tuned_lens import identity_lens
+    from interp.lenses.tuned_lens import identity_lens
 
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)

@@ -10,24 +10,22 @@ from make_workspace import HOSTILE
 from page_text import text_of
 
 from dashboard.app import _ROUTES, _safe, create_app
+from dashboard.atlas import page as atlas
+from dashboard.circuit import page as circuit
 from dashboard.components.frame import explain
-from dashboard.components.token_strip import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
+from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.context import Context
+from dashboard.dynamics import page as dynamics
+from dashboard.feature import page as feature
+from dashboard.feature import page as feature_detail
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import (
-    atlas,
-    circuit,
-    dynamics,
-    feature,
-    feature_detail,
-    geometry,
-    heads,
-    overview,
-    prompt,
-    prompt_why,
-    sae,
-)
-from dashboard.pages.prompt_result import reading
+from dashboard.geometry import page as geometry
+from dashboard.heads import page as heads
+from dashboard.overview import page as overview
+from dashboard.prompt import page as prompt
+from dashboard.prompt import why as prompt_why
+from dashboard.prompt.page import reading
+from dashboard.sae import page as sae
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
 
@@ -143,7 +141,7 @@ def test_labels_of_a_model_are_text_not_markup(workspace, index):
 
 
 def test_dense_feature_says_so(workspace):
-    from dashboard.views.features import Query, listing
+    from dashboard.feature.data import Query, listing
 
     dense = listing(workspace, "demo", Query(sort="density", descending=True)).rows[0]["feature"]
     assert "A dense feature" in text_of(feature_detail.detail(workspace, "demo", dense, "light"))

@@ -28,16 +28,14 @@ from make_saes import (
 
 from dashboard.app import create_app
 from dashboard.context import Context
-from dashboard.figures.health import PANELS, HealthRun, health_figure
-from dashboard.figures.pareto import SAME_L0, density_histogram, frontier, pareto_plane
-from dashboard.figures.scaling import scaling_curves
+from dashboard.figures.saes import PANELS, HealthRun, health_figure
+from dashboard.figures.scaling import SAME_L0, density_histogram, frontier, pareto_plane, scaling_curves
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.pages import sae
-from dashboard.views import sae as view
-from dashboard.views import sae_scores as scores
-from dashboard.views.overview import overview
-from dashboard.views.sae_log import MAX_LINES, WHOLE, drift, first_not_finite, read_log
-from dashboard.views.sae_scores import Point
+from dashboard.overview.data import overview
+from dashboard.sae import data as scores
+from dashboard.sae import data as view
+from dashboard.sae import page as sae
+from dashboard.sae.data import MAX_LINES, WHOLE, Point, drift, first_not_finite, read_log
 from interp.artifacts import STATUS, partial_path
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.workspace import Workspace

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboard.views import atlas, features, heads, overview
+from dashboard.atlas import data as atlas
+from dashboard.feature import data as features
+from dashboard.heads import page as heads
+from dashboard.overview import data as overview
 from interp.errors import ConfigError, MissingError, UnknownNameError, UsageError, WorkbenchError
 from interp.workspace import Workspace
 
@@ -118,7 +121,7 @@ def test_random_feature_is_alive_and_repeatable(workspace):
 
 def test_heads_found_are_the_flagged_ones_strongest_first(workspace):
     rows = heads.scores(workspace, "smollm2-135m")
-    found = heads.found(rows, "induction")
+    found = heads.found_heads(rows, "induction")
     assert {heads.name_of(r) for r in found} == {heads.name_of(r) for r in rows if r["induction_found"]}
     assert [r["induction"] for r in found] == sorted((r["induction"] for r in found), reverse=True)
 
@@ -152,7 +155,7 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
 
 
 def test_every_kind_of_artefact_has_its_card_and_its_column():
-    from dashboard.pages.overview import _COLUMNS, _MORE
+    from dashboard.overview.page import _COLUMNS, _MORE
     from interp.artifacts import KINDS
 
     assert set(_COLUMNS | _MORE) == set(overview._DESCRIBE) == set(KINDS)

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
-from dashboard.figures.energy import capacity_curve, load_curve, retrieval_grid, temperature_curves
-from dashboard.figures.superposition import (
+from dashboard.figures.studies import (
+    capacity_curve,
     dimensionality_figure,
     directions_figure,
     interference_matrix,
+    load_curve,
     phase_diagram,
+    retrieval_grid,
+    temperature_curves,
 )
 from dashboard.figures.theme import theme
 

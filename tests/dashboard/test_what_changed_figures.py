@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dashboard.figures.changes import stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import theme
-from dashboard.figures.what_changed import stream_figure, transplant_figure, weights_figure
 
 LIGHT = theme("light")
 

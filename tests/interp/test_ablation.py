@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
-from interp.intervals import holm, p_above, t_interval
-from interp.loss import loss_per_token
 from interp.models.adapter import run_with_cache, run_with_hooks
+from interp.models.loss import loss_per_token
 from interp.models.planted import planted_induction
 from interp.patching.ablation import Ablator, ablate, ablated
+from interp.statistics import holm, p_above, t_interval
 from tests.interp.architectures import NAMES, tiny
 
 TOKENS = torch.randint(1, 50, (5, 9), generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,15 @@ import pytest
 import torch
 
 from interp.atlas import cells as cells_module
-from interp.atlas.cells import choose_grids, grid_cells, read_means, write_cells
-from interp.atlas.readouts import DictionaryReadout, NearestReadout, UnembeddingReadout
+from interp.atlas.cells import (
+    DictionaryReadout,
+    NearestReadout,
+    UnembeddingReadout,
+    choose_grids,
+    grid_cells,
+    read_means,
+    write_cells,
+)
 from interp.dictionary import SparseActs
 from interp.models.adapter import token_strings
 from interp.models.planted import planted_induction

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from interp.atlas import approximate
-from interp.atlas.approximate import approximate_neighbours, find_neighbours
-from interp.atlas.engine import curve, force_tables, move_points
-from interp.atlas.fuzzy import fuzzy_graph
-from interp.atlas.layout import lay_out
-from interp.atlas.neighbours import nearest_neighbours
+from interp.atlas import neighbours as approximate
+from interp.atlas.layout import curve, force_tables, fuzzy_graph, lay_out, move_points
+from interp.atlas.neighbours import approximate_neighbours, find_neighbours, nearest_neighbours
 from interp.atlas.quality import measure_quality
 
 

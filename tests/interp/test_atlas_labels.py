@@ -5,9 +5,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from interp.atlas.labels import Tree, name_regions
+from interp.atlas.labels import (
+    Tree,
+    forms_of,
+    forms_of_tokens,
+    name_regions,
+    plain,
+    shown,
+    token_word,
+    words_of,
+    words_of_labels,
+)
 from interp.atlas.regions import find_regions
-from interp.atlas.terms import forms_of, forms_of_tokens, plain, shown, token_word, words_of, words_of_labels
 
 HOSTILE = [
     "<script>alert(1)</script>",

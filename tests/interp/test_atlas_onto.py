@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from interp.artifacts import read_manifest, verify
-from interp.atlas.build import NEW, OLD, MapSettings, build_atlas, extend_atlas
+from interp.atlas.build import NEW, OLD, MapSettings, build_atlas, extend_atlas, oddities
 from interp.atlas.neighbours import nearest_neighbours
 from interp.atlas.series import build_series
 from interp.atlas.sources import AtlasSource
-from interp.atlas.tables import oddities
 from interp.errors import ConfigError, MismatchError
 
 N = 240

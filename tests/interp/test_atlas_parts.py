@@ -6,10 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.atlas.approximate import approximate_neighbours
 from interp.atlas.layout import lay_out, principal_components
-from interp.atlas.neighbours import nearest_neighbours
-from interp.atlas.place import place_points
+from interp.atlas.neighbours import approximate_neighbours, nearest_neighbours
+from interp.atlas.new_points import place_points
 from interp.atlas.quality import kept_neighbours, measure_quality
 from interp.atlas.regions import local_density
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError

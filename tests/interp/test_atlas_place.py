@@ -6,7 +6,7 @@ import torch
 
 from interp.atlas.layout import lay_out
 from interp.atlas.neighbours import nearest_neighbours
-from interp.atlas.place import place_points
+from interp.atlas.new_points import place_points
 from interp.errors import ConfigError, NonFiniteError
 
 METRICS = ["cosine", "euclidean"]

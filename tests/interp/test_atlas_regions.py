@@ -6,12 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.atlas.approximate import find_neighbours
-from interp.atlas.contours import area, contains, outline, rings
-from interp.atlas.density import Grid, climb, join, saddles
-from interp.atlas.hierarchy import NONE, find_hierarchy, one_piece
+from interp.atlas.density import Grid, area, climb, contains, join, outline, rings, saddles
 from interp.atlas.layout import lay_out
-from interp.atlas.regions import Regions, find_regions
+from interp.atlas.neighbours import find_neighbours
+from interp.atlas.regions import NONE, Regions, find_hierarchy, find_regions, one_piece
 
 
 def planted(n_groups: int, n_parts: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -9,16 +9,16 @@ import torch
 
 from interp.artifacts import Draft, write_table
 from interp.atlas.neighbours import nearest_neighbours
-from interp.atlas.sources import recording_source
-from interp.atlas.weight_sources import (
+from interp.atlas.sources import (
     head_circuit_source,
     head_score_source,
     inner_products,
+    recording_source,
     square_root_of,
     unembedding_source,
 )
+from interp.circuits.head_kinds import KINDS
 from interp.circuits.head_weights import Factored, HeadWeights
-from interp.circuits.patterns import KINDS
 from interp.models.adapter import token_strings
 from interp.models.loading import load_model
 from interp.recording.store import Recording
@@ -107,7 +107,7 @@ def test_activations_come_with_their_text(model, tmp_path: Path):
 
 
 def test_an_sae_s_encoder_is_another_map_than_its_decoder():
-    from saes.atlas import sae_source
+    from saes.features.sources import sae_source
     from tests.saes.placed import random_sae
 
     sae = random_sae("topk", 0)

@@ -7,13 +7,11 @@ import torch
 from scipy.stats import pearsonr
 
 from interp.circuits import attribution
-from interp.circuits.attribution import attribute
-from interp.circuits.bench import Bench
+from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import Edge
+from interp.circuits.edge_runs import Bench, collect, outputs, run_with_edges, run_with_single_edges
 from interp.circuits.graph import Graph
 from interp.circuits.metrics import KLToClean, LogitDiff
-from interp.circuits.patched import run_with_edges, run_with_single_edges
-from interp.circuits.sources import collect, outputs
 from interp.circuits.task import Task
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError, UnknownNameError
@@ -274,11 +272,11 @@ def test_eap_misses_the_strongest_edge_and_eap_ig_finds_it(induction_toy, toy_ta
 
 def test_verified_edges_carry_their_exact_effect(induction_toy, toy_task, toy_exact):
     scores = attribute(induction_toy, toy_task, batch_size=24)
-    verified = scores.verify_top_k(induction_toy, toy_task, 8, batch_size=24)
+    verified = verify_top_k(scores, induction_toy, toy_task, 8, batch_size=24)
     torch.testing.assert_close(verified.exact, toy_exact.values[verified.indices], atol=1e-4, rtol=1e-4)
     assert -1 <= verified.spearman <= 1
     with pytest.raises(ConfigError):
-        scores.verify_top_k(induction_toy, toy_task, 82)
+        verify_top_k(scores, induction_toy, toy_task, 82)
 
 
 def test_plain_eap_warns_where_the_metric_is_flat():

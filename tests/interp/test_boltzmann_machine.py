@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from interp.energy.boltzmann import (
+from interp.errors import ConfigError, NonFiniteError
+from interp.statistics import t_interval
+from interp.studies.boltzmann import (
     BoltzmannMachine,
     all_states,
     contrastive_divergence,
@@ -16,9 +18,7 @@ from interp.energy.boltzmann import (
     new_machine,
     state_numbers,
 )
-from interp.energy.classical import recall
-from interp.errors import ConfigError, NonFiniteError
-from interp.intervals import t_interval
+from interp.studies.classical_networks import recall
 
 
 def random_machine(n_visible=4, n_hidden=2, scale=0.5, seed=0) -> BoltzmannMachine:

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 
 from interp.artifacts import verify
 from interp.circuits.circuit import Circuit, Edge, Node, edge_text
-from interp.circuits.discovered_table import save_discovered
 from interp.circuits.evaluation import EvaluationConfig, evaluate
-from interp.circuits.find import FindConfig, find_circuit
+from interp.circuits.find import FindConfig, find_circuit, save_discovered
 from interp.circuits.graph import Graph
 from interp.circuits.metrics import KLToClean
 from interp.circuits.tasks import induction_task

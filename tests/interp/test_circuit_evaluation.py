@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from interp.circuits.attribution import attribute
-from interp.circuits.bench import Bench
 from interp.circuits.circuit import Circuit, Edge
+from interp.circuits.edge_runs import Bench
+from interp.circuits.edge_scores import prune_edges
 from interp.circuits.evaluation import EvaluationConfig, evaluate, untrained_gap
 from interp.circuits.graph import Graph
-from interp.circuits.measures import area, auroc, cmd, cpr, faithfulness, faithfulness_interval
-from interp.circuits.pruning import prune
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError
 from interp.models.planted import planted_circuit, planted_induction
+from interp.statistics import area, auroc, cmd, cpr, faithfulness, faithfulness_interval
 from tests.interp.architectures import NAMES, tiny
 from tests.interp.circuit_tasks import random_task
 
@@ -154,11 +154,11 @@ def test_pruning_over_some_positions_takes_away_only_what_does_nothing(name, pos
     task, graph = random_task(model), Graph.from_model(model, positions=positions)
     bench, length = Bench(model, graph, task), task.clean.shape[1]
     kept = [torch.rand(graph.n_edges, generator=torch.Generator().manual_seed(seed)) < 0.1 for seed in range(6)]
-    pruned = [prune(graph, mask, length) for mask in kept]
+    pruned = [prune_edges(graph, mask, length) for mask in kept]
     assert sum(int(mask.sum()) for mask in pruned) < sum(int(mask.sum()) for mask in kept)
     torch.testing.assert_close(bench.values(pruned), bench.values(kept), atol=1e-5, rtol=1e-5)
     for mask, less in zip(kept, pruned, strict=True):
-        assert (prune(graph, mask) | ~less).all(), "without a length no more is taken"
+        assert (prune_edges(graph, mask) | ~less).all(), "without a length no more is taken"
 
 
 def test_circuits_of_other_weights_are_refused():

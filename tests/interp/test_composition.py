@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from interp.circuits.composition import composition, haar_blocks
-from interp.circuits.copying import TokenTables, copying, eigenvalue_score
-from interp.circuits.head_weights import Factored, HeadWeights
+from interp.circuits.head_weights import (
+    Factored,
+    HeadWeights,
+    TokenTables,
+    composition,
+    copying,
+    eigenvalue_score,
+    haar_blocks,
+)
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import run_with_cache
 from interp.models.planted import planted_induction

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from interp.circuits.attribution import attribute
-from interp.circuits.bench import Bench
+from interp.circuits.attribution import acdc, attribute
 from interp.circuits.circuit import Edge
-from interp.circuits.discovery import acdc
+from interp.circuits.edge_runs import Bench
 from interp.circuits.graph import Graph
-from interp.circuits.measures import auroc
 from interp.circuits.metrics import KLToClean, L2ToClean
 from interp.circuits.task import Task
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.models.tracr import load_tracr, written_edges
+from interp.statistics import auroc
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import random_task
 

@@ -6,26 +6,25 @@ import numpy as np
 import pytest
 import torch
 
-from interp.dynamics.fourier import (
-    embedding_frequencies,
-    gini,
-    key_frequencies,
-    measure_progress,
-    pair_waves,
-    shares,
-    token_waves,
-)
-from interp.dynamics.grokking import describe_grokking, find_phases
-from interp.dynamics.modular import (
+from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.studies.grokking import (
     ModularConfig,
     all_logits,
     answers,
+    describe_grokking,
+    embedding_frequencies,
+    find_phases,
+    gini,
     initial_parameters,
+    key_frequencies,
+    measure_progress,
     pair_losses,
+    pair_waves,
+    shares,
+    token_waves,
     train_modular,
     training_pairs,
 )
-from interp.errors import ConfigError, MismatchError, NonFiniteError
 
 SMALL = ModularConfig(p=11, d_model=16, n_heads=2, d_mlp=24, epochs=6, log_every=3, seeds=(0, 1))
 
@@ -83,7 +82,7 @@ def planted(config: ModularConfig, keys: list[int], strength: float) -> torch.Te
 def test_planted_frequencies_are_read_off_the_logits(monkeypatch: pytest.MonkeyPatch):
     config = ModularConfig(p=13, d_model=16, n_heads=2, seeds=(0,))
     logits = planted(config, [2, 5], 20.0)
-    monkeypatch.setattr("interp.dynamics.fourier.all_logits", lambda *_: logits)
+    monkeypatch.setattr("interp.studies.grokking.all_logits", lambda *_: logits)
     parameters = initial_parameters(config)
     share, _ = shares(parameters, config)
     assert key_frequencies(share) == [[2, 5]]
@@ -184,7 +183,7 @@ def test_without_weight_decay_it_memorises_and_stays_there():
 
 
 def test_training_ends_some_epochs_after_every_seed_has_generalised(monkeypatch):
-    from interp.dynamics import modular
+    from interp.studies import grokking as modular
 
     monkeypatch.setattr(modular, "LEARNED", -1.0)  # as soon as it is looked at
     config = replace(SMALL, epochs=400, log_every=2, settle=6)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from interp.dynamics.induction import CURVES, follow_induction, measure_repeats
 from interp.models.loading import load_model
 from interp.models.planted import planted_induction
 from interp.models.toys import TOYS
+from interp.studies.induction_emerges import CURVES, follow_induction, measure_repeats
 
 
 def test_a_planted_induction_circuit_scores_one():

@@ -6,11 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from interp.artifacts import read_manifest, verify
-from interp.dynamics.grokking import describe_grokking
-from interp.dynamics.induction import CURVES, InductionRun
-from interp.dynamics.modular import ModularConfig, train_modular
-from interp.dynamics.save import embedding_series, save_grokking, save_induction_runs
-from interp.dynamics.transitions import find_transition
+from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
+from interp.studies.induction_emerges import CURVES, InductionRun, find_transition
+from interp.studies.save import embedding_series, save_grokking, save_induction_runs
 
 CONFIG = ModularConfig(p=13, d_model=16, n_heads=2, d_mlp=24, epochs=20, log_every=4, seeds=(3, 4))
 

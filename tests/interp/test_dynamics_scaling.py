@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from interp.dynamics.language import ScalingRecipe, read_contexts, train_language_models
-from interp.dynamics.save import save_language_scaling
-from interp.dynamics.scaling import LanguageLaw, LanguageRun, fit_language_scaling
 from interp.errors import ConfigError, NonFiniteError
+from interp.studies.language_models import ScalingRecipe, read_contexts, train_language_models
+from interp.studies.language_scaling import LanguageLaw, LanguageRun, fit_language_scaling
+from interp.studies.save import save_language_scaling
 from interp.text.corpora import open_corpus
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.dynamics.transitions import find_transition, first_at
 from interp.errors import ConfigError, NonFiniteError
+from interp.studies.induction_emerges import find_transition, first_at
 
 STEPS = np.arange(0, 1500, 25)
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.energy.temperature import energy_levels, random_energy_null, sweep_temperatures
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+from interp.studies.boltzmann import energy_levels, random_energy_null, sweep_temperatures
 
 HEAT = [0.25, 0.5, 1.0, 2.0, 4.0]
 

@@ -6,8 +6,8 @@ import pytest
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.geometry.circles import circle_test, orderings
 from interp.geometry.homology import loops
-from interp.geometry.planes import Plane, fit_plane, principal_cosines, random_plane
 from interp.geometry.reducibility import reducibility
+from interp.geometry.shapes import Plane, fit_plane, principal_cosines, random_plane
 
 SEEDS = range(6)
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
-from interp.geometry.clusters import cluster_tests, silhouettes
-from interp.geometry.directions import concept_directions
+from interp.geometry.analogies import WordVectors
 from interp.geometry.erasure import erasure, fit_eraser, one_hot
-from interp.geometry.neighbours import WordVectors
-from interp.geometry.probes import control_classes, fit_linear, probe_layers, split_by_document
+from interp.geometry.probes import concept_directions, control_classes, fit_linear, probe_layers, split_by_document
+from interp.geometry.shapes import cluster_tests, silhouettes
 
 SEEDS = (0, 1, 2)
 

@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 from scipy.stats import binomtest
 
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, NonFiniteError, UnknownNameError
-from interp.geometry.along import words_along
-from interp.geometry.concepts import Concept
 from interp.geometry.direction_report import measure_direction, read_tokens, save_direction
-from interp.geometry.named import NamedDirection, direction_of_file, direction_of_words
-from interp.geometry.words import WordActivations
+from interp.geometry.probes import NamedDirection, direction_of_file, direction_of_words
+from interp.geometry.separation import words_along
+from interp.geometry.words import Concept, WordActivations
 from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace
 

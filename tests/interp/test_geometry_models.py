@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError
-from interp.geometry.concepts import CONCEPTS, Concept, find_concepts, own_concept, with_word
-from interp.geometry.planes import fit_plane
 from interp.geometry.report import measure_concepts, save_geometry
 from interp.geometry.rotation import layer_after, rotate_words, turning_sense
-from interp.geometry.shapes import find_shapes
+from interp.geometry.shapes import find_shapes, fit_plane
 from interp.geometry.steering import sweep_strengths
-from interp.geometry.words import WordActivations, read_words
+from interp.geometry.words import CONCEPTS, Concept, WordActivations, find_concepts, own_concept, read_words, with_word
 from interp.models.adapter import run_with_cache
 from interp.models.small import SmallConfig, build_small
 from interp.workspace import Workspace

@@ -9,9 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
-from interp.geometry.dimension import intrinsic_dimension, maximum_likelihood, two_nn
+from interp.geometry.dimension import (
+    intrinsic_dimension,
+    maximum_likelihood,
+    mean_cosine,
+    participation_ratio,
+    spectrum,
+    two_nn,
+)
 from interp.geometry.similarity import cka, hsic, procrustes, rsa
-from interp.geometry.spectrum import mean_cosine, participation_ratio, spectrum
 from interp.geometry.streaming import batched_cka
 from interp.geometry.transport import barycentre, compare_clouds, wasserstein
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from interp.circuits.circuit import Circuit, Edge
+from interp.circuits.edge_scores import prune_edges
+from interp.circuits.evaluation import random_circuit
 from interp.circuits.graph import Graph
-from interp.circuits.nulls import random_circuit
-from interp.circuits.pruning import prune
 from interp.errors import ConfigError, UnknownNameError
 from tests.interp.architectures import tiny
 
@@ -94,7 +94,7 @@ def test_pruning_keeps_exactly_the_edges_on_paths(name):
     graph = Graph.from_model(tiny(name))
     for seed in range(20):
         kept = torch.rand(graph.n_edges, generator=torch.Generator().manual_seed(seed)) < 0.08
-        found = {graph.edge(i).key for i in prune(graph, kept).nonzero()[:, 0].tolist()}
+        found = {graph.edge(i).key for i in prune_edges(graph, kept).nonzero()[:, 0].tolist()}
         assert found == plain_prune(graph, kept)
 
 
@@ -104,8 +104,8 @@ def test_pruning_with_positions_respects_the_order_of_tokens():
     def kept(position):
         return graph.members([Edge("embed", "L0H0", "v", position), Edge("L0H0", "logits", None, 2)])
 
-    assert prune(graph, kept(1), 4).sum() == 2, "a value at position 1 reaches position 2"
-    assert prune(graph, kept(3), 4).sum() == 0, "a value at position 3 cannot reach position 2"
+    assert prune_edges(graph, kept(1), 4).sum() == 2, "a value at position 1 reaches position 2"
+    assert prune_edges(graph, kept(3), 4).sum() == 0, "a value at position 3 cannot reach position 2"
 
 
 def test_random_circuits_have_the_size_asked_and_mostly_connect():
@@ -114,10 +114,10 @@ def test_random_circuits_have_the_size_asked_and_mostly_connect():
     for n in (5, 20, graph.n_edges - 1):
         circuit = random_circuit(graph, n, generator)
         assert circuit.sum() == n
-    assert prune(graph, random_circuit(graph, 20, generator)).sum() >= 10
+    assert prune_edges(graph, random_circuit(graph, 20, generator)).sum() >= 10
     even = torch.zeros(graph.n_edges, dtype=torch.bool)
     even[torch.randperm(graph.n_edges, generator=generator)[:20]] = True
-    assert prune(graph, even).sum() < 10
+    assert prune_edges(graph, even).sum() < 10
 
 
 def test_members_of_a_circuit_are_its_edges(attention_only):

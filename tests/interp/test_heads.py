@@ -10,9 +10,19 @@ import torch
 from slow_scores import slow_score
 
 from interp.artifacts import read_manifest, verify
-from interp.circuits.head_table import save_heads
-from interp.circuits.heads import draw_prompts, interval, pattern_scores, score_heads, summarise_scores, twin_bounds
-from interp.circuits.patterns import KINDS, target_masks, target_weights, uniform_scores
+from interp.circuits.head_kinds import (
+    KINDS,
+    draw_prompts,
+    interval,
+    pattern_scores,
+    save_heads,
+    score_heads,
+    summarise_scores,
+    target_masks,
+    target_weights,
+    twin_bounds,
+    uniform_scores,
+)
 from interp.errors import ConfigError
 from interp.models.adapter import bos_token_id, run_with_cache
 from interp.models.loading import load_model

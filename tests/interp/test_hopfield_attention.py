@@ -6,12 +6,11 @@ import pytest
 import torch
 from architectures import NAMES, tiny
 
-from interp.energy.attention import MEASURES, measure_retrieval, queries_and_keys, text_prompts
-from interp.energy.hopfield import retrieve
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import untrained_twin
 from interp.models.planted import planted_induction
-from interp.text.documents import Document
+from interp.studies.hopfield import MEASURES, measure_retrieval, queries_and_keys, retrieve, text_prompts
+from interp.text.files import Document
 
 
 def random_prompts(n=3, length=12, d_vocab=50, seed=0):

@@ -9,17 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.energy.capacity import compare_capacity, least_slope
-from interp.energy.classical import (
+from interp.errors import ConfigError, NonFiniteError
+from interp.studies.classical_networks import (
+    compare_capacity,
     hebb,
+    least_slope,
     measure_capacity,
     recall,
     replica_capacity,
     replica_overlap,
     spin_energy,
 )
-from interp.energy.hopfield import retrieve
-from interp.errors import ConfigError, NonFiniteError
+from interp.studies.hopfield import retrieve
 
 
 def random_patterns(n_patterns, n, seed=0):
@@ -106,7 +107,7 @@ def test_the_modern_network_keeps_exponentially_many_patterns_and_the_classical_
 
 def test_one_step_of_the_modern_network_is_the_retrieval_that_attention_is():
     """The capacity's step in chunks and the energy's step are the same, signs and all."""
-    from interp.energy.capacity import _kept_by_modern
+    from interp.studies.classical_networks import _kept_by_modern
 
     patterns = random_patterns(200, 24).float()
     starts = patterns[:50].clone()

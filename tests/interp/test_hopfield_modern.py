@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.energy.hopfield import classify, energies, patterns_for_mass, retrieve, separation, settle
 from interp.errors import ConfigError, NonFiniteError
+from interp.studies.hopfield import classify, energies, patterns_for_mass, retrieve, separation, settle
 
 SIZES = (st.integers(1, 12), st.integers(1, 8), st.integers(1, 5))
 drawn = st.tuples(*SIZES, st.floats(0.01, 20), st.floats(0.1, 5), st.integers(0, 999))

@@ -6,8 +6,8 @@ import torch
 from interp.circuits.attribution import attribute
 from interp.circuits.graph import Graph
 from interp.circuits.tasks import ioi_task
-from interp.direct_attribution import direct_logit_attribution
-from interp.models.sources import packaged_gguf
+from interp.lenses.direct_attribution import direct_logit_attribution
+from interp.models.loading import packaged_gguf
 from tests.oracles.plain_heads import direct_effects, load_plain, resampled_effects
 
 LAYERS = [16, 23]

@@ -8,9 +8,7 @@ import torch
 from interp.artifacts import verify
 from interp.circuits.circuit import Circuit
 from interp.circuits.induction import InductionConfig, find_induction_circuit, gather_induction_evidence
-from interp.circuits.induction_evidence import DirectEdges, hold
-from interp.circuits.induction_outputs import direct_logit_changes
-from interp.circuits.induction_prompts import draw_induction_prompts
+from interp.circuits.induction_measure import DirectEdges, direct_logit_changes, draw_induction_prompts, hold
 from interp.circuits.induction_table import describe_induction, save_induction
 from interp.errors import ConfigError
 from interp.models.adapter import run_with_cache, untrained_twin

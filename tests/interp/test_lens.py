@@ -7,7 +7,7 @@ import torch
 from architectures import NAMES, tiny
 
 from interp.errors import PromptError
-from interp.lens import follow_token, logit_lens
+from interp.lenses.logit_lens import follow_token, logit_lens
 from interp.models.adapter import final_norm_and_unembed, run_with_cache, to_tokens
 from interp.models.loading import load_model
 

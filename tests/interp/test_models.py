@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
-from interp.models import sources
+from interp.models import loading as sources
 from interp.models.adapter import (
     available_hook_points,
     bos_token_id,
@@ -22,9 +22,8 @@ from interp.models.adapter import (
     weight_hash,
 )
 from interp.models.capture import Capture
-from interp.models.loading import load_model
+from interp.models.loading import INSTALL_PACKAGED, known_models, known_names, load_model
 from interp.models.small import PRESETS, SmallConfig
-from interp.models.sources import INSTALL_PACKAGED, known_models, known_names
 
 PARIS = "The capital of France is"
 # Of the packaged file's weights, dequantised to float32: a reader that changes them changes every recording.
@@ -60,7 +59,7 @@ def fused():
 def test_logits_equal_those_of_the_plain_model(smollm2, fused) -> None:
     from transformers import AutoModelForCausalLM
 
-    from interp.models.convert import converted_folder, quiet_transformers
+    from interp.models.loading import converted_folder, quiet_transformers
 
     with quiet_transformers():
         plain = AutoModelForCausalLM.from_pretrained(
@@ -95,7 +94,7 @@ def test_one_spec_is_one_weight_hash_in_every_dtype(smollm2) -> None:
 
 @pytest.mark.real
 def test_the_packaged_name_means_its_gguf_file_converted_once() -> None:
-    from interp.models.convert import converted_folder
+    from interp.models.loading import converted_folder
 
     gguf = sources.packaged_gguf()
     assert sources.find_source("smollm2-135m") == sources.find_source(str(gguf))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_scores import slow_score
 
-from interp.circuits.patterns import KINDS, score_pattern, target_masks, target_weights, uniform_scores
+from interp.circuits.head_kinds import KINDS, score_pattern, target_masks, target_weights, uniform_scores
 
 BOS = 0
 

@@ -4,14 +4,13 @@ import pytest
 import torch
 from architectures import NAMES, tiny
 
-from interp.circuits.parts import hook_points_of_parts, parts_of_input
-from interp.circuits.qk import explain_score, mean_explanation
+from interp.circuits.score_explanation import explain_score, hook_points_of_parts, mean_explanation, parts_of_input
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, untrained_twin
+from interp.models.norms import read_rotation, rotary_hook_points
 from interp.models.planted import planted_induction
 from interp.models.residual import ResidualStream
-from interp.models.rotary import read_rotation, rotary_hook_points
 from interp.models.toys import repeating_rows
 from interp.names import HeadName
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from interp.artifacts import partial_path
 from interp.errors import ConfigError, NonFiniteError, ResourceError, UnknownNameError
 from interp.models.adapter import run_with_cache
+from interp.models.identity import tokenizer_of
 from interp.models.loading import load_model
-from interp.models.tokenizers import tokenizer_of
 from interp.recording.record import record
-from interp.recording.shards import Moments, as_float64, merge_moments, moments
 from interp.recording.store import Recording
-from interp.text.documents import Document
+from interp.recording.writer import Moments, as_float64, merge_moments, moments
+from interp.text.files import Document
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post", "blocks.0.attn.hook_z", "hook_embed"]
 SMALL = {"hook_points": POINTS, "n_tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
@@ -215,7 +215,7 @@ torch.set_num_threads(1)
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from interp.recording.record import record
-from interp.text.documents import Document
+from interp.text.files import Document
 model = load_model(SmallConfig(n_layers=1, d_model=64, n_heads=1))
 class Endless(list):
     def __iter__(self):

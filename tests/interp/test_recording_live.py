@@ -9,8 +9,7 @@ from interp.artifacts import verify
 from interp.errors import MismatchError
 from interp.models.loading import load_model
 from interp.recording.live import LiveRecording, open_recording
-from interp.recording.preflight import folder_bytes
-from interp.recording.record import record
+from interp.recording.record import folder_bytes, record
 from interp.recording.store import Recording
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post"]
@@ -56,7 +55,7 @@ def test_parts_and_shuffles_hold_the_same_rows(both):
 
 
 def test_a_heldout_split_runs_only_the_contexts_that_it_needs(both, monkeypatch: pytest.MonkeyPatch):
-    from interp.recording import compute
+    from interp.recording import record as compute
 
     _, live = both
     ran = []
@@ -81,8 +80,8 @@ def test_stats_are_those_of_the_first_tokens(both):
 
 
 def test_training_live_ends_at_the_weights_of_training_from_disk(both, tmp_path: Path):
-    from saes.config import BatchTopKConfig, TrainConfig
-    from saes.train import train_sae
+    from saes.training.config import BatchTopKConfig, TrainConfig
+    from saes.training.train import train_sae
 
     train = TrainConfig(tokens=2048, batch_size=128, heldout_fraction=0.1)
     ends = [

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.superposition.geometry import measure_geometry, random_geometry
+from interp.studies.superposition_geometry import measure_geometry, random_geometry
 
 
 def polygon(n: int) -> torch.Tensor:

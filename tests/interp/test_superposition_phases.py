@@ -7,15 +7,18 @@ import pytest
 import torch
 
 from interp.errors import ConfigError
-from interp.superposition.phases import (
+from interp.studies.superposition import (
     PHASES,
+    ToyConfig,
     border_distance,
+    draw_features,
     ideal_losses,
     ideal_phase,
     last_feature,
+    loss_and_gradients,
     map_phases,
+    train_grid,
 )
-from interp.superposition.toy import ToyConfig, draw_features, loss_and_gradients, train_grid
 
 DENSITIES = tuple(np.geomspace(0.03, 1, 5).tolist())
 IMPORTANCES = tuple(np.geomspace(0.1, 10, 5).tolist())

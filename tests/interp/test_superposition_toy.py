@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.superposition.geometry import random_geometry
-from interp.superposition.toy import (
+from interp.studies.superposition import (
     ToyConfig,
     constant_loss,
     draw_features,
@@ -16,6 +15,7 @@ from interp.superposition.toy import (
     train_grid,
     train_toys,
 )
+from interp.studies.superposition_geometry import random_geometry
 
 QUICK = ToyConfig(steps=1000, lr=2e-2)
 

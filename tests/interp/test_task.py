@@ -7,8 +7,7 @@ import torch
 
 from interp.circuits.metrics import METRICS, KLToClean, L2ToClean, LogitDiff, LogProb, ProbDiff, metric_by_name
 from interp.circuits.task import Task
-from interp.circuits.task_files import task_from_file
-from interp.circuits.tasks import TASKS, greater_than_task, induction_task, ioi_task, make_task
+from interp.circuits.tasks import TASKS, greater_than_task, induction_task, ioi_task, make_task, task_from_file
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
 from interp.models.adapter import token_strings
 from tests.interp.architectures import tiny

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.text import docstrings
 from interp.text.corpora import corpus_hash, open_corpus
-from interp.text.documents import Document
-from interp.text.files import TXT_DOCUMENT_CHARS
+from interp.text.files import TXT_DOCUMENT_CHARS, Document
 from interp.text.packing import pack
-from interp.text.tokenizer import ByteTokenizer
+from interp.text.tokens import ByteTokenizer
 
 PROSE = (
     "This paragraph has two sentences and is long enough to count as prose. It speaks about nothing in particular, "
@@ -167,7 +166,7 @@ def test_an_unreachable_hub_and_other_file_types_are_answered(tmp_path: Path, mo
 def test_hub_rows_are_streamed_with_the_config_and_split_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    from interp.text import hub
+    from interp.text import corpora as hub
 
     asked = []
 

@@ -6,11 +6,11 @@ from torch.nn.functional import kl_div
 
 from interp.artifacts import read_manifest, verify
 from interp.errors import ConfigError, CorruptError, MismatchError
-from interp.lens import lens_hook_points, logit_lens
+from interp.lenses.logit_lens import logit_lens
+from interp.lenses.tuned_lens import FILE, TunedLens, TunedLensConfig, identity_lens, kl_divergence, train_tuned_lens
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
-from interp.tuned_lens import FILE, TunedLens, identity_lens, kl_divergence
-from interp.tuned_lens_training import TunedLensConfig, train_tuned_lens
+from interp.names import lens_hook_points
 
 CONFIG = TunedLensConfig(steps=60, positions=64, lr=3e-3, heldout_positions=200, checkpoint_every=7)
 

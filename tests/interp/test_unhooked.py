@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from interp.models.small import SmallConfig, build_small
-from interp.models.training import TrainingConfig, train_small
-from interp.models.unhooked import training_forward
+from interp.models.training import TrainingConfig, train_small, training_forward
 
 SIZES = {"n_layers": 2, "d_model": 32, "n_heads": 4, "d_vocab": 50, "n_ctx": 24}
 KINDS = list(itertools.product(("LN", "RMS", None), ("standard", "rotary"), (None, 48)))

@@ -20,13 +20,12 @@ from tuned_pair import (
     trained,
 )
 
-from interp.difference.components import check_comparable, components, head_units, units, written
-from interp.difference.heads import head_changes
-from interp.difference.nulls import rounded, upper_bound
-from interp.difference.report import what_changed
-from interp.difference.representations import representation_changes, stream
-from interp.difference.transplant import log_prob_of, log_prob_of_answers, transplants
-from interp.difference.weights import directions_for, participation, relative_change, weight_changes
+from interp.changes.components import check_comparable, components, head_units, rounded, units, upper_bound, written
+from interp.changes.heads import head_changes
+from interp.changes.report import what_changed
+from interp.changes.representations import representation_changes, stream
+from interp.changes.transplant import log_prob_of, log_prob_of_answers, transplants
+from interp.changes.weights import directions_for, participation, relative_change, weight_changes
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError, UnknownNameError, UsageError
 from interp.geometry.similarity import cka
 from interp.models.small import SmallConfig, build_small

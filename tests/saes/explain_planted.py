@@ -14,7 +14,7 @@ from interp.models.adapter import weight_hash
 from interp.models.loading import load_model
 from interp.recording.store import Recording
 from interp.workspace import Workspace
-from saes.features import build_features
+from saes.features.build import build_features
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
 from saes.weights.folder import save_sae

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import torch
 
-from saes.kinds.activations import TopK
-from saes.kinds.base import SAE, SAEMetadata, Weights
+from saes.kinds.base import SAE, SAEMetadata, TokenNormSAE, TopK, Weights
 from saes.kinds.gated import GatedSAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.relu import ReLUSAE
-from saes.kinds.token_norm import TokenNormSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
 

@@ -23,7 +23,13 @@ from safetensors.torch import save_file
 
 from interp.errors import WorkbenchError
 from interp.ranks import Ranks, join
-from saes.config import (
+from saes.kernels.compiled import CompiledOps
+from saes.kernels.plain import PlainOps
+from saes.kernels.spread import UNSHARED, Spread, SpreadOps
+from saes.kernels.state import BY_LATENT, Ops, TrainState
+from saes.kernels.step import Stepper, StepSettings, block_norms
+from saes.kinds.registry import recipe_of
+from saes.training.config import (
     BatchTopKConfig,
     CrosscoderConfig,
     GatedConfig,
@@ -34,13 +40,6 @@ from saes.config import (
     TopKConfig,
     TranscoderConfig,
 )
-from saes.kernels.compiled import CompiledOps
-from saes.kernels.plain import PlainOps
-from saes.kernels.rows import block_norms
-from saes.kernels.spread import UNSHARED, Spread, SpreadOps
-from saes.kernels.state import BY_LATENT, Ops, TrainState
-from saes.kernels.step import Stepper, StepSettings
-from saes.kinds.registry import recipe_of
 
 D_IN, D_OUT, D_SAE, N, K, STEPS = 20, 28, 64, 62, 5, 8
 WIDTHS = (8, 12)
@@ -191,8 +190,8 @@ def exchanges(ranks: Ranks) -> dict:
 def bad_number(folder: Path, ranks: Ranks) -> str:
     """Training on a recording with a NaN among the rows of one rank only."""
     from interp.recording.store import Recording
-    from saes.config import TrainConfig
-    from saes.train import train_sae
+    from saes.training.config import TrainConfig
+    from saes.training.train import train_sae
 
     recording = Recording(folder / "recordings" / "damaged")
     short = TrainConfig(tokens=10_240, batch_size=256)
@@ -207,8 +206,8 @@ def bad_number(folder: Path, ranks: Ranks) -> str:
 def left_behind(folder: Path, ranks: Ranks) -> None:
     """A run of shared latents that every rank leaves after the same step; it is resumed here, and by one process."""
     from interp.recording.store import Recording
-    from saes.config import TrainConfig
-    from saes.train import train, train_sae
+    from saes.training.config import TrainConfig
+    from saes.training.train import train, train_sae
 
     recording = Recording(folder / "recordings" / "planted")
     config, spread = BatchTopKConfig(d_sae=64, k=3), Spread(latents=ranks)

@@ -8,7 +8,7 @@ import torch
 from planted import HOOK, write_recording
 
 from interp.errors import ConfigError, MismatchError
-from saes.absorption import (
+from saes.evaluation.absorption import (
     Examples,
     absorption_of,
     first_letters,
@@ -17,10 +17,10 @@ from saes.absorption import (
     split_groups,
     table_of,
 )
+from saes.evaluation.probing import sparse_columns
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.transcoder import Transcoder
-from saes.probing import sparse_columns
 
 CLASSES, CHILDREN, OTHERS = 5, 16, 20
 N = CLASSES * (1 + CHILDREN) + OTHERS

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import ConfigError, UnknownNameError
-from saes.config import (
+from saes.kinds.matryoshka import prefix_ends
+from saes.training.config import (
     MIN_STEPS,
     BatchTopKConfig,
     MatryoshkaConfig,
@@ -16,7 +17,6 @@ from saes.config import (
     make_config,
     plan,
 )
-from saes.kinds.matryoshka import prefix_ends
 
 
 def test_the_measured_short_run_gets_the_measured_rate():

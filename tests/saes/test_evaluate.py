@@ -10,9 +10,9 @@ from planted import HOOK, random_recording, write_recording
 from test_kinds import make_saes
 
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from saes.bootstrap import MIN_DOCUMENTS, DocumentBootstrap, poisson_weights
-from saes.evaluate import DENSITY_EDGES, evaluate_on_recording
-from saes.evaluate_model import ModelEvaluation, evaluate_all_in_model, evaluate_in_model
+from interp.statistics import MIN_DOCUMENTS, DocumentBootstrap, poisson_weights
+from saes.evaluation.in_model import ModelEvaluation, evaluate_all_in_model, evaluate_in_model
+from saes.evaluation.reconstruction import DENSITY_EDGES, evaluate_on_recording
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
@@ -289,8 +289,8 @@ def test_several_saes_share_the_passes_without_them(tokens):
 @pytest.mark.parametrize("values", [1, 31, 1 << 22])
 def test_neither_the_chunk_nor_the_batch_changes_a_loss(tokens, values, monkeypatch):
     whole = asdict(evaluate_in_model(signed_basis(k=2), OneLayerModel(), tokens))
-    monkeypatch.setattr("saes.evaluate_model.CHUNK_VALUES", values)
-    monkeypatch.setattr("saes.evaluate_model.LOGIT_VALUES", 300 * values)
+    monkeypatch.setattr("saes.evaluation.in_model.CHUNK_VALUES", values)
+    monkeypatch.setattr("saes.evaluation.in_model.LOGIT_VALUES", 300 * values)
     parts = asdict(evaluate_in_model(signed_basis(k=2), OneLayerModel(), tokens))
     whole.pop("intervals"), parts.pop("intervals")
     assert parts == pytest.approx(whole, rel=1e-5)

@@ -9,7 +9,8 @@ from fake_endpoint import FakeEndpoint, completion
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
 from saes.explain.asking import Budget
 from saes.explain.endpoint import Endpoint, base_url
-from saes.explain.providers import Request, open_provider
+from saes.explain.protocol import Request
+from saes.explain.providers import open_provider
 
 KEY = "sk-secret-of-the-test-123"
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from interp.models.generation import chat_tokens, complete_chat
-from saes.explain.local import LocalModel
-from saes.explain.parsing import read_answers
-from saes.explain.prompts import quote
-from saes.explain.providers import Request
+from saes.explain.prompts import quote, read_answers
+from saes.explain.protocol import Request
+from saes.explain.providers import LocalModel
 
 pytestmark = pytest.mark.real
 

@@ -9,10 +9,10 @@ from fake_endpoint import excerpts, marked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saes.explain.cases import CROP, Trial, crop, cut_requests, detection_trials, fuzzing_trials, wrong_marks
 from saes.explain.contexts import Context, split_contexts
 from saes.explain.prompts import BRACKETS, choose_brackets, excerpt, explanation_prompt, quote, scoring_prompt
-from saes.explain.trials import CROP, Trial, crop, cut_requests, detection_trials, fuzzing_trials, wrong_marks
-from saes.schema import QUARTILES
+from saes.features.schema import QUARTILES
 
 CONTROL = re.compile(r"<\||</?s>|<(?:bos|eos|start_of_turn|end_of_turn)>|\[/?INST\]")
 HOSTILE = [

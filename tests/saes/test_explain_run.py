@@ -17,13 +17,13 @@ import torch
 from explain_planted import EVEN_ONLY, TRIGGERS, planted_workspace
 from fake_endpoint import FakeEndpoint, coin, completion, excerpts, perfect
 
-from dashboard.views import features as view
+from dashboard.feature import data as view
 from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import MismatchError
 from interp.workspace import Workspace
-from saes.explain.adopt import adopt_labels
-from saes.explain.negatives import RANDOM
-from saes.schema import SCORES, features_schema, labels_schema, trials_schema
+from saes.explain.contexts import RANDOM
+from saes.explain.run import adopt_labels
+from saes.features.schema import SCORES, features_schema, labels_schema, trials_schema
 from workbench.__main__ import main
 
 KEY = "sk-secret-of-the-test-456"

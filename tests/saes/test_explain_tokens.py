@@ -16,7 +16,7 @@ from saes.explain.tokens import (
     most_telling,
     quoted,
 )
-from saes.statistics import collect_statistics
+from saes.features.firings import collect_statistics
 
 VOCABULARY = ["<s>", " the", " The", " of", " cat", " dog", " run", "\n", " a", " an"] + [f" w{i}" for i in range(40)]
 CONTEXT = 20

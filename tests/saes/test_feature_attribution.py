@@ -7,11 +7,11 @@ from scipy.stats import spearmanr
 
 from interp.circuits.metrics import KLToClean, LogProb
 from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
-from saes.attribution import AttributionConfig, attribute, exact_effects
+from saes.circuits.attribution import AttributionConfig, attribute, exact_effects
+from saes.circuits.sites import Prompts
 from saes.kinds.base import SAE, SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.topk import TopKSAE
-from saes.prompts import Prompts
 
 GRADIENT = AttributionConfig(method="gradient")
 

@@ -9,15 +9,14 @@ from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, plante
 
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, MissingError, UnknownNameError
-from saes.agreement import rank_agreement
-from saes.attribution import AttributionConfig
-from saes.feature_circuits.bench import FeatureBench
-from saes.feature_circuits.find import FeatureCircuitConfig, find_feature_circuit
-from saes.feature_circuits.network import FeatureNode, measure
-from saes.feature_circuits.table import save_feature_circuit
-from saes.feature_circuits.untrained import untrained_like
-from saes.intervene import ablate, splice
-from saes.prompts import Prompts
+from interp.statistics import rank_agreement
+from saes.circuits.attribution import AttributionConfig
+from saes.circuits.bench import FeatureBench
+from saes.circuits.edges import FeatureNode, measure
+from saes.circuits.find import FeatureCircuitConfig, find_feature_circuit, save_feature_circuit
+from saes.circuits.sites import Prompts
+from saes.evaluation.baselines import random_dictionary_like
+from saes.features.intervene import ablate, splice
 
 CONFIG = FeatureCircuitConfig(attribution=AttributionConfig(steps=3), n_features=4, verify=3, n_random=10)
 
@@ -65,7 +64,7 @@ def test_everything_left_is_the_model_and_nothing_left_is_the_replacement(ablati
 
 
 def test_one_feature_taken_out_is_its_ablation():
-    """Against the hooks of `saes.intervene`."""
+    """Against the hooks of `saes.features.intervene`."""
     model, sae = tiny("native-ln"), random_sae("topk", 0)
     task = random_task(model)
     network = measure(model, [sae], Prompts.of_task(task), AttributionConfig(method="gradient"))

@@ -5,11 +5,9 @@ import torch
 from placed import RESID, random_sae, random_task, tiny
 from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, planted_task
 
-from saes.attribution import AttributionConfig, exact_effects
-from saes.feature_circuits.edges import edge_scores
-from saes.feature_circuits.exact import exact_edges
-from saes.feature_circuits.network import FeatureNode, measure
-from saes.prompts import Prompts
+from saes.circuits.attribution import AttributionConfig, exact_effects
+from saes.circuits.edges import FeatureNode, edge_scores, exact_edges, measure
+from saes.circuits.sites import Prompts
 
 GRADIENT = AttributionConfig(method="gradient", batch_size=3)
 

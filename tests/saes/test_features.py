@@ -10,12 +10,12 @@ from planted import HOOK, ReluDictionary, TableDictionary, random_recording, wri
 
 from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
-from interp.logit_effects import logit_effects
+from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.features import build_features
-from saes.schema import GROUPS, examples_schema, features_schema
+from saes.features.build import build_features
+from saes.features.schema import GROUPS, examples_schema, features_schema
 
 D = 12
 

@@ -9,12 +9,12 @@ from planted import HOOK, ReluDictionary, random_recording
 from interp.atlas.build import MapSettings, build_atlas
 from interp.atlas.sources import recording_source
 from interp.errors import MismatchError
-from interp.logit_effects import logit_effects
+from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.atlas import PromotedReadout, dictionary_readout, sae_source
-from saes.features import build_features
+from saes.features.build import build_features
+from saes.features.sources import PromotedReadout, dictionary_readout, sae_source
 
 
 @pytest.fixture(scope="module")

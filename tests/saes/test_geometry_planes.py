@@ -6,8 +6,8 @@ import torch
 
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, NonFiniteError
-from interp.geometry.planes import Plane, principal_cosines
-from saes.planes import cluster_decoder, feature_planes
+from interp.geometry.shapes import Plane, principal_cosines
+from saes.features.planes import cluster_decoder, feature_planes
 
 
 class PlantedDictionary:

@@ -7,7 +7,7 @@ from placed import random_sae, random_task, tiny
 from test_kinds import make_others, make_saes
 
 from interp.errors import ConfigError
-from saes.intervene import (
+from saes.features.intervene import (
     ablate,
     clamp,
     keep_positions,

@@ -9,14 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saes.config import BatchTopKConfig, TopKConfig
-from saes.kernels.auxk import CAP, EVERY, dead_latents
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.state import TrainState
-from saes.kernels.step import Stepper, StepSettings, choose_ops
+from saes.kernels.step import CAP, EVERY, Stepper, StepSettings, choose_ops, dead_latents
 from saes.kinds.batchtopk import BatchTopKRecipe
 from saes.kinds.topk import TopKRecipe
+from saes.training.config import BatchTopKConfig, TopKConfig
 
 D_IN, D_SAE, N, K = 24, 96, 80, 5
 BACKENDS = [PlainOps, CompiledOps]

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saes.config import (
+from saes.kernels.compiled import CompiledOps
+from saes.kernels.plain import PlainOps
+from saes.kernels.state import Gradients, TrainState
+from saes.kernels.step import EVERY, Stepper, StepSettings, block_norms, project_blocks
+from saes.kinds.matryoshka import prefix_ends
+from saes.kinds.registry import recipe_of
+from saes.training.config import (
     CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
@@ -16,14 +22,6 @@ from saes.config import (
     SAEConfig,
     TranscoderConfig,
 )
-from saes.kernels.auxk import EVERY
-from saes.kernels.compiled import CompiledOps
-from saes.kernels.plain import PlainOps
-from saes.kernels.rows import block_norms, project_blocks
-from saes.kernels.state import Gradients, TrainState
-from saes.kernels.step import Stepper, StepSettings
-from saes.kinds.matryoshka import prefix_ends
-from saes.kinds.registry import recipe_of
 
 D_IN, D_OUT, D_SAE, N, K = 20, 28, 64, 60, 5
 WIDTHS = (8, 12)

@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError
 from interp.recording.store import Stats
-from saes.config import BatchTopKConfig, TopKConfig
-from saes.folding import fold, input_scale, same_scale
 from saes.kernels.state import TrainState
-from saes.kinds.activations import TopK
-from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.base import SAEMetadata, TopK, Weights
 from saes.kinds.batchtopk import estimate_threshold
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.gated import GatedSAE
@@ -22,6 +19,8 @@ from saes.kinds.registry import recipe_of
 from saes.kinds.relu import ReLUSAE
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
+from saes.training.config import BatchTopKConfig, TopKConfig
+from saes.training.data import fold, input_scale, same_scale
 from saes.weights.folder import load_sae, save_sae
 
 D_IN, D_SAE, K = 16, 64, 5

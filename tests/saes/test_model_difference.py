@@ -5,11 +5,11 @@ import torch
 from planted import HOOK, write_recording
 
 from interp.errors import ConfigError, MismatchError
-from saes.config import CrosscoderConfig, TrainConfig
+from saes.evaluation.crosscoder_latents import compare_models, latent_table
 from saes.kinds.base import Weights
 from saes.kinds.crosscoder import CrosscoderSAE
-from saes.model_difference import compare_models, latent_table
-from saes.train import train_sae
+from saes.training.config import CrosscoderConfig, TrainConfig
+from saes.training.train import train_sae
 
 D, SHARED, NEW, LOST = 24, 28, 3, 2
 N = SHARED + NEW + LOST

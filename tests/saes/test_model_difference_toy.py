@@ -12,9 +12,9 @@ from planted import HOOK, write_recording
 
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.small import SmallConfig, build_small
-from saes.config import CrosscoderConfig, TrainConfig
-from saes.model_difference import compare_models
-from saes.train import train_sae
+from saes.evaluation.crosscoder_latents import compare_models
+from saes.training.config import CrosscoderConfig, TrainConfig
+from saes.training.train import train_sae
 
 D, N_PROPERTIES, N_TOKENS, LENGTH = 24, 28, 800, 40
 

@@ -12,8 +12,8 @@ from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
-from saes.features import build_features
-from saes.neurons import NeuronBasis, neurons_of
+from saes.features.build import build_features
+from saes.features.sources import NeuronBasis, neurons_of
 
 PLACE = "blocks.1.mlp.hook_post"
 

@@ -7,10 +7,10 @@ from test_train import planted_recording
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
-from saes.config import BatchTopKConfig, TrainConfig
-from saes.evaluate import evaluate_on_recording
-from saes.pca import pca_of
-from saes.train import train_sae
+from saes.evaluation.baselines import pca_of
+from saes.evaluation.reconstruction import evaluate_on_recording
+from saes.training.config import BatchTopKConfig, TrainConfig
+from saes.training.train import train_sae
 from saes.weights.folder import load_sae, save_sae
 
 

@@ -12,12 +12,19 @@ from planted import HOOK, write_recording
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
-from saes.bootstrap import MIN_DOCUMENTS
-from saes.kinds.base import SAEMetadata, Weights
-from saes.kinds.relu import ReLUSAE
-from saes.probing import ProbingConfig, _Tally, area_under_curve, fit_probe, mean_difference, probe, sparse_columns
-from saes.probing_scores import ALL, MEAN
-from saes.probing_tasks import (
+from interp.statistics import MIN_DOCUMENTS
+from saes.evaluation.probing import (
+    ALL,
+    MEAN,
+    ProbingConfig,
+    _Tally,
+    area_under_curve,
+    fit_probe,
+    mean_difference,
+    probe,
+    sparse_columns,
+)
+from saes.evaluation.probing_tasks import (
     LEFT_OUT,
     Tokens,
     control_labels,
@@ -28,8 +35,10 @@ from saes.probing_tasks import (
     text_tasks,
     tokens_at,
 )
-from saes.synthetic import SyntheticConfig, SyntheticData
-from saes.synthetic_recording import HOOK_POINT, write_synthetic
+from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.relu import ReLUSAE
 
 SMALL = ProbingConfig(n_train=1500, n_test=1500, seeds=(0, 1))
 

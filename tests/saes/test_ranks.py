@@ -17,15 +17,15 @@ from interp.artifacts import Manifest, partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, OtherRankError
 from interp.ranks import ALONE, Ranks
 from interp.recording.store import Recording
-from saes.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
-from saes.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig, plan
 from saes.kernels.compiled import CompiledOps
 from saes.kernels.plain import PlainOps
 from saes.kernels.spread import Spread
 from saes.kernels.state import BY_LATENT, TrainState
 from saes.kinds.registry import recipe_of
-from saes.run import shares
-from saes.train import train_sae
+from saes.training.checkpoint import Checkpoint, Position, read_checkpoint, write_checkpoint
+from saes.training.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig, plan
+from saes.training.run import shares
+from saes.training.train import train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 
 CLOSE = 1e-10

@@ -8,24 +8,19 @@ import torch
 from planted import ReluDictionary
 
 from interp.errors import ConfigError, MismatchError
-from saes.baselines import coordinates_of, untrained_sae
-from saes.compare import compare
-from saes.comparison import Comparison
-from saes.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig
-from saes.decoder_cosines import nearest_cosines
-from saes.evaluate import evaluate_on_recording
-from saes.kinds.activations import ReLU
-from saes.kinds.base import SAEMetadata, Weights
+from saes.evaluation.baselines import coordinates_of, untrained_sae
+from saes.evaluation.compare import Comparison, TruncatedSAE, compare, truncate
+from saes.evaluation.matching import best_match, match_features, nearest_cosines, random_like
+from saes.evaluation.reconstruction import evaluate_on_recording
+from saes.evaluation.recovery import measure_recovery, over_seeds
+from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.kinds.base import ReLU, SAEMetadata, TokenNormSAE, Weights
 from saes.kinds.relu import ReLUSAE
-from saes.kinds.token_norm import TokenNormSAE
 from saes.kinds.topk import TopKSAE
-from saes.matching import best_match, match_features, random_like
-from saes.recovery import measure_recovery, over_seeds
-from saes.run import Job
-from saes.synthetic import SyntheticConfig, SyntheticData
-from saes.synthetic_recording import HOOK_POINT, write_synthetic
-from saes.train import train_many
-from saes.truncation import TruncatedSAE, truncate
+from saes.training.config import BatchTopKConfig, MatryoshkaConfig, TopKConfig, TrainConfig
+from saes.training.run import Job
+from saes.training.train import train_many
 from saes.weights.folder import load_sae
 
 ORTHOGONAL = SyntheticConfig(n_features=16, d=16, noise=0.0, magnitude="constant")

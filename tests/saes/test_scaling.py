@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from interp.errors import ConfigError, NonFiniteError
-from saes.scaling import FLOOR_P, Law, ScalingFit, ScalingRun, fit_scaling
+from saes.evaluation.scaling import FLOOR_P, Law, ScalingFit, ScalingRun, fit_scaling
 
 POWER = Law(alpha=0.2, beta_k=-0.3, beta_n=-0.12, gamma=-0.01)
 FLOORED = Law(alpha=-0.5, beta_k=0.26, beta_n=-0.17, gamma=-0.02, zeta=-3.0, eta=-0.1)

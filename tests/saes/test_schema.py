@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from saes.schema import GROUPS, examples_schema, features_schema, labels_schema, trials_schema
+from saes.features.schema import GROUPS, examples_schema, features_schema, labels_schema, trials_schema
 
 FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
 
@@ -39,5 +39,5 @@ def test_groups_are_stored_in_the_order_shown():
 
 
 def test_reading_the_schema_loads_no_torch():
-    code = "import sys, saes.schema; saes.schema.features_schema(); sys.exit('torch' in sys.modules)"
+    code = "import sys, saes.features.schema; saes.features.schema.features_schema(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

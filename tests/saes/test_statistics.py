@@ -11,7 +11,7 @@ from planted import HOOK, ReluDictionary, TableDictionary, random_recording, wri
 
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from saes.statistics import FeatureStatistics, collect_statistics
+from saes.features.firings import FeatureStatistics, collect_statistics
 
 WINDOW, N_TOP = 4, 5
 

@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from interp.errors import ConfigError
-from interp.intervals import t_interval
 from interp.recording.store import Recording
-from interp.superposition.geometry import measure_geometry
-from interp.superposition.toy import ToyConfig, Toys, train_toys
+from interp.statistics import t_interval
+from interp.studies.superposition import ToyConfig, Toys, train_toys
+from interp.studies.superposition_geometry import measure_geometry
+from saes.evaluation.recovery import measure_recovery
+from saes.evaluation.toy_recovery import ToyData, read_synthetic, recover_toy, toy_data, write_synthetic
 from saes.kinds.base import Weights
 from saes.kinds.topk import TopKSAE
-from saes.recovery import measure_recovery
-from saes.synthetic_recording import read_synthetic, write_synthetic
-from saes.toy_recovery import ToyData, recover_toy, toy_data
 
 PAIRS = [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.2], [0.0, -1.2], [0.1, 0.0]]
 """two antipodal pairs, and a feature that the toy dropped"""

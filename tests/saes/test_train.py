@@ -16,11 +16,10 @@ from scipy.optimize import linear_sum_assignment
 from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, NonFiniteError, UnknownNameError
 from interp.recording.store import Recording
-from saes.batches import Position, training_batches
-from saes.config import BatchTopKConfig, SAEConfig, TopKConfig, TrainConfig
 from saes.kernels.state import TrainState
-from saes.source import Source
-from saes.train import train, train_sae
+from saes.training.config import BatchTopKConfig, SAEConfig, TopKConfig, TrainConfig
+from saes.training.data import Position, Source, training_batches
+from saes.training.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 
 D_IN, N_FEATURES, K = 32, 64, 3

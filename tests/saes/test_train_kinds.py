@@ -13,7 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from interp.artifacts import partial_path, read_json, read_manifest, write_json
 from interp.errors import ConfigError, MismatchError
 from interp.recording.store import Recording
-from saes.config import (
+from saes.evaluation.reconstruction import evaluate_on_recording
+from saes.training.config import (
     CrosscoderConfig,
     GatedConfig,
     JumpReLUConfig,
@@ -23,9 +24,8 @@ from saes.config import (
     TrainConfig,
     TranscoderConfig,
 )
-from saes.evaluate import evaluate_on_recording
-from saes.health import LOG
-from saes.train import train, train_sae
+from saes.training.run import LOG
+from saes.training.train import train, train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 
 D, N_FEATURES, K = 32, 48, 3

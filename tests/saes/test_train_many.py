@@ -14,7 +14,7 @@ from test_train_kinds import HOOK, OUT, planted
 from interp.artifacts import partial_path, read_manifest
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from interp.recording.store import Recording
-from saes.config import (
+from saes.training.config import (
     CONFIGS,
     BatchTopKConfig,
     CrosscoderConfig,
@@ -24,10 +24,8 @@ from saes.config import (
     TrainConfig,
     TranscoderConfig,
 )
-from saes.health import Metrics
-from saes.run import Job
-from saes.trackers import open_tracker
-from saes.train import train_many, train_sae
+from saes.training.run import Job, Metrics
+from saes.training.train import open_tracker, train_many, train_sae
 from saes.weights.folder import WEIGHTS, load_sae
 from workbench.verbs.train import Train
 

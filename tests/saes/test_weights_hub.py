@@ -6,8 +6,8 @@ import huggingface_hub
 import pytest
 
 from interp.errors import ConfigError, MissingError
-from saes.weights import hub
-from saes.weights.hub import checkpoint_path, is_hub_spec
+from saes.weights import importing as hub
+from saes.weights.importing import checkpoint_path, is_hub_spec
 
 
 @pytest.fixture

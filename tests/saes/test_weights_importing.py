@@ -10,15 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from interp.artifacts import read_manifest, verify
 from interp.errors import ConfigError, MismatchError
-from saes.intervene import splice
-from saes.kinds.activations import TopK
-from saes.kinds.base import Weights
-from saes.kinds.token_norm import TokenNormSAE
+from saes.features.intervene import splice
+from saes.kinds.base import TokenNormSAE, TopK, Weights
 from saes.kinds.transcoder import Transcoder
 from saes.weights.folder import WEIGHTS, load_sae
 from saes.weights.importing import Place, agree_on_place, import_dictionary, same_model
-from saes.weights.read import load_dictionary
-from saes.weights.selfcheck import FILE
+from saes.weights.read import FILE, load_dictionary
 from workbench.__main__ import main
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

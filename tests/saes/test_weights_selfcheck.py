@@ -11,7 +11,8 @@ from interp.errors import CorruptError
 from saes.kinds.base import Weights
 from saes.kinds.topk import TopKSAE
 from saes.kinds.transcoder import Transcoder
-from saes.weights import saelens, selfcheck
+from saes.weights import read as selfcheck
+from saes.weights import saelens
 from saes.weights.folder import WEIGHTS, load_sae, save_sae
 from saes.weights.layout import Conversion
 from saes.weights.read import FORMATS, load_checked

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from interp.atlas.readouts import DictionaryReadout, NearestReadout, UnembeddingReadout
+from interp.atlas.cells import DictionaryReadout, NearestReadout, UnembeddingReadout
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from interp.workspace import Workspace
-from saes.config import TopKConfig, TrainConfig
-from saes.synthetic import SyntheticConfig, SyntheticData
-from saes.synthetic_recording import HOOK_POINT, write_synthetic
-from saes.train import train_sae
-from workbench.readouts import with_readout
+from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.training.config import TopKConfig, TrainConfig
+from saes.training.train import train_sae
+from workbench.opening import with_readout
 
 
 @pytest.fixture(scope="module")

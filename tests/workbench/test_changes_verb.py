@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from interp.artifacts import verify
-from interp.models.checkpoint import save_small
-from interp.models.small import SmallConfig, build_small
+from interp.models.small import SmallConfig, build_small, save_small
 from workbench.__main__ import main
 
 CONFIG = SmallConfig(n_layers=2, d_model=16, n_heads=2, d_mlp=32, n_ctx=32)

@@ -10,7 +10,7 @@ from interp.models.planted import planted_circuit
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import random_task
 from workbench.__main__ import main
-from workbench.verbs.circuit_find import Find
+from workbench.verbs.circuit import Find
 
 
 def find(folder, *more: str) -> int:
@@ -45,7 +45,7 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
     model = tiny("native-ln")
     whole = random_task(model, n=20)
     monkeypatch.setattr(
-        "interp.circuits.task_files.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
+        "interp.circuits.tasks.task_from_file", lambda model, path, n_prompts: whole.take(range(20)[:n_prompts])
     )
 
     def sizes(**options):

@@ -10,7 +10,7 @@ from interp.artifacts import Draft
 from interp.workspace import Workspace
 from workbench.__main__ import VERBS, main
 from workbench.demo import command_line, import_step, steps
-from workbench.options import slug
+from workbench.terminal import slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.demo import Demo
 from workbench.verbs.heads import Heads

@@ -5,11 +5,11 @@ import torch
 
 from interp.artifacts import read_json, read_manifest, verify
 from interp.workspace import Workspace
-from saes.config import BatchTopKConfig, TopKConfig, TrainConfig
-from saes.run import Job
-from saes.synthetic import SyntheticConfig, SyntheticData
-from saes.synthetic_recording import HOOK_POINT, write_synthetic
-from saes.train import train_many, train_sae
+from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.training.config import BatchTopKConfig, TopKConfig, TrainConfig
+from saes.training.run import Job
+from saes.training.train import train_many, train_sae
 from workbench.__main__ import main
 
 

@@ -20,9 +20,8 @@ import tyro
 
 from interp.workspace import Workspace
 from workbench.demo import MLP, MODEL, RESID, Step, run_step
-from workbench.options import Options
 from workbench.shipped.unpack import CARD, SHIPPED, pack
-from workbench.terminal import say, wrote
+from workbench.terminal import Options, say, wrote
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
@@ -105,7 +104,7 @@ def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
     """`demo` from `shipped-exact`: weights in bfloat16, biases and thresholds as they are, scored anew."""
     from interp.artifacts import Draft
     from interp.recording.store import Recording
-    from saes.evaluate import evaluate_on_recording
+    from saes.evaluation.reconstruction import evaluate_on_recording
     from saes.weights.folder import load_sae, save_sae
 
     exact = workspace.manifest("sae", EXACT)

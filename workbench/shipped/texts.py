@@ -33,7 +33,7 @@ from interp.artifacts import atomic_file, sha256_file
 from interp.errors import CorruptError, MissingError
 from interp.runtime import derive_seed
 from interp.text import docstrings
-from interp.text.documents import Document
+from interp.text.files import Document
 
 DOCUMENT_CHARS = 4000
 MIN_CHARS = 200

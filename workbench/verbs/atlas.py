@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from interp.errors import ConfigError
-from workbench.options import Options, slug
-from workbench.terminal import bar, say, wrote
+from workbench.terminal import Options, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from interp.artifacts import Manifest
@@ -53,8 +52,7 @@ class Atlas(Options):
     of tokens and features the nearest ones, of activations an SAE of theirs when there is one, else the unembedding."""
 
     def run(self) -> None:
-        from workbench.readouts import with_readout
-        from workbench.steps import open_atlas_source
+        from workbench.opening import open_atlas_source, with_readout
 
         workspace = self.open_workspace()
         self.use_threads()
@@ -75,7 +73,7 @@ class Atlas(Options):
     ) -> "Manifest":
         from interp.atlas.build import MapSettings, build_atlas, extend_atlas
         from interp.atlas.series import build_series
-        from workbench.steps import open_mapped_source
+        from workbench.opening import open_mapped_source
 
         told = {"seed": self.seed, "overwrite": self.overwrite, "progress": progress}
         if self.onto:

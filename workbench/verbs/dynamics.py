@@ -6,8 +6,7 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from interp.errors import ConfigError
-from workbench.options import Options
-from workbench.terminal import bar, say, wrote
+from workbench.terminal import Options, bar, say, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +28,8 @@ class Grok(Options):
     n_seeds: int = 3
 
     def run(self) -> None:
-        from interp.dynamics.grokking import describe_grokking
-        from interp.dynamics.modular import ModularConfig, train_modular
-        from interp.dynamics.save import embedding_series, save_grokking
+        from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
+        from interp.studies.save import embedding_series, save_grokking
 
         workspace = self.open_workspace()
         self.use_threads()
@@ -72,8 +70,8 @@ class Form(Options):
     """Train the one-layer twin too."""
 
     def run(self) -> None:
-        from interp.dynamics.induction import follow_induction
-        from interp.dynamics.save import save_induction_runs
+        from interp.studies.induction_emerges import follow_induction
+        from interp.studies.save import save_induction_runs
 
         workspace = self.open_workspace()
         self.use_threads()
@@ -113,9 +111,9 @@ class Scale(Options):
     """As for `workbench record`."""
 
     def run(self) -> None:
-        from interp.dynamics.language import ScalingRecipe, train_language_models
-        from interp.dynamics.save import save_language_scaling
-        from interp.dynamics.scaling import fit_language_scaling
+        from interp.studies.language_models import ScalingRecipe, train_language_models
+        from interp.studies.language_scaling import fit_language_scaling
+        from interp.studies.save import save_language_scaling
         from interp.text.corpora import open_corpus
 
         workspace = self.open_workspace()

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp.errors import ConfigError
-from saes.explain.config import ExplainConfig
-from workbench.options import Options, slug
-from workbench.terminal import bar, say, wrote
+from saes.explain.contexts import ExplainConfig
+from workbench.terminal import Options, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from interp.workspace import Workspace
-    from saes.explain.plan import Plan
-    from saes.explain.providers import Provider
+    from saes.explain.asking import Plan
+    from saes.explain.protocol import Provider
     from saes.explain.run import Explanation
 
 
@@ -116,7 +115,7 @@ class Explain(Options):
         say(describe_scores(found.summary))
         wrote(folder, f"{found.summary['n_labelled']} of {found.summary['n_features']} features labelled")
         if target is not None:
-            from saes.explain.adopt import adopt_labels
+            from saes.explain.run import adopt_labels
 
             adopt_labels(folder, workspace.path("features", self.source), target, overwrite=self.overwrite)
             wrote(target, f"the features of {self.source} with these labels")
@@ -133,7 +132,7 @@ class Explain(Options):
         from interp.models.adapter import token_strings
         from saes.explain.cases import Source, build_cases, choose_features
         from saes.explain.run import Explanation, known_replies
-        from workbench.steps import NEURONS, open_dictionary, open_recording_model
+        from workbench.opening import NEURONS, open_dictionary, open_recording_model
 
         config: dict[str, Any] = workspace.manifest("features", self.source).config
         features_folder = workspace.path("features", self.source)

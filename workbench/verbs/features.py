@@ -1,11 +1,24 @@
-"""`workbench features`: what each feature of a dictionary responds to."""
+"""`workbench features`: what each feature of a dictionary responds to.
+
+`workbench attribute SAE --prompt TEXT`: the features that a prediction rests on.
+
+`workbench steer SAE --feature N --amount X --prompt TEXT`: what the model writes with a feature changed.
+"""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from workbench.options import Options, slug
-from workbench.terminal import bar, wrote
+from interp.errors import ConfigError, PromptError
+from workbench.terminal import Options, bar, say, slug, wrote
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from saes.circuits.attribution import FeatureAttribution
+    from saes.circuits.sites import Prompts
+    from saes.kinds.base import SAE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +40,7 @@ class Features(Options):
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def run(self) -> None:
-        from workbench.steps import open_dictionary, open_recording_model
+        from workbench.opening import open_dictionary, open_recording_model
 
         workspace = self.open_workspace()
         self.use_threads()
@@ -35,7 +48,7 @@ class Features(Options):
         model = open_recording_model(chosen.recording)
         dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
         folder = workspace.path("features", self.name or slug(chosen.name))
-        from saes.features import build_features
+        from saes.features.build import build_features
 
         with bar("features", "tokens") as progress:
             manifest = build_features(
@@ -56,3 +69,229 @@ class Features(Options):
             f"{found['n_features']:,} features over {found['n_tokens']:,} tokens: "
             f"{found['n_dead']:,} never fire, {found['n_dense']:,} fire on more than a tenth of all tokens",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute(Options):
+    """Show which features of an SAE a prediction rests on, and how much of it the SAE does not explain.
+
+    Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
+
+    Above 0 a feature helps. Shares of features and error add up to what the prediction loses when all of them are
+    switched off at the SAE's place (or, with --corrupt, when they become those of another prompt), up to the remainder.
+    The second number is what switching off that feature alone takes, measured: where the model is sure, it can be far
+    from the share, since others stand in. --method gradient ranks by an estimate of that.
+    """
+
+    saes: tyro.conf.Positional[tuple[str, ...]]
+    """Names of SAEs or transcoders in the workspace, all of one model."""
+    prompt: str
+    """The text before the prediction."""
+    target: str | None = None
+    """The predicted token, with its leading space. Default: what the model thinks most likely."""
+    wrong: str | None = None
+    """Explain the difference of two logits, target minus this, instead of a log-probability."""
+    corrupt: str | None = None
+    """A prompt of as many tokens to compare with. Default: all features and the error off."""
+    method: Literal["ig", "gradient"] = "ig"
+    """Integrated gradients, whose shares add up, or the gradient on the prompt, which ranks as single ablations do."""
+    steps: int = 16
+    """Gradients for ig."""
+    top: int = 15
+    """Features to show for each SAE."""
+    include_bos: bool = False
+    """Take the BOS position apart too. SAEs do not see it in training."""
+    model: str | None = None
+    """Default: the one that the SAE belongs to."""
+    allow_other_weights: bool = False
+    """Apply an SAE to a model whose weights differ from those it was trained on."""
+
+    def run(self) -> None:
+        from saes.circuits.attribution import AttributionConfig, attribute, exact_effects
+        from workbench.opening import feature_table, open_saes, unseen_positions
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        model, saes = open_saes(workspace, self.saes, model=self.model, allow_other_weights=self.allow_other_weights)
+        prompts = self._prompts(model)
+        first = unseen_positions(model, include_bos=self.include_bos)
+        config = AttributionConfig(method=self.method, steps=self.steps, first=first)
+        found = attribute(model, saes, prompts, config)
+        names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
+        for each in found:
+            name = names[id(each.site.sae)]
+            labels = {feature: row["label"] for feature, row in feature_table(workspace, name).items()}
+            features = [feature for feature, _ in each.top(self.top)]
+            alone = exact_effects(model, each.site.sae, prompts, features, config).tolist()
+            measured = dict(zip(features, alone, strict=True))
+            say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, measured)))
+
+    def _prompts(self, model: Any) -> "Prompts":
+        """The prompt with its answer, said before the long work."""
+        from interp.models.adapter import to_tokens, token_text
+        from saes.circuits.sites import Prompts
+        from saes.features.intervene import next_token_logits
+
+        target = self.target
+        if target is None:
+            best = int(next_token_logits(model, to_tokens(model, self.prompt)).argmax())
+            target = token_text(model, best)
+        try:
+            prompts = Prompts.of_text(model, self.prompt, target, self.wrong, corrupt=self.corrupt)
+        except PromptError as error:
+            if self.target is None:
+                raise PromptError(f"the most likely token cannot be typed ({error}); name one with --target") from error
+            raise
+        against = "" if self.wrong is None else f" against {self.wrong!r}"
+        say(f"{prompts.metric.name} of {target!r}{against} after {self.prompt!r}")
+        return prompts
+
+
+def token_texts(model: Any, prompts: "Prompts") -> list[str]:
+    """The tokens of the first prompt as text."""
+    from interp.models.adapter import token_strings
+
+    return token_strings(model, prompts.tokens[0])
+
+
+def describe_attribution(
+    found: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], alone: dict[int, float]
+) -> list[str]:
+    """A heading, the features in `alone` (with what ablating each takes), and the sum that they are part of."""
+    settings = found.settings
+    head = f"{name} at {found.site.writes}: {float(found.metric.mean()):+.3f}, with {settings['baseline']} "
+    lines = ["", head + f"{float(found.baseline.mean()):+.3f}; to explain: {found.total:+.3f}"]
+    shown = found.top(len(alone))
+    for feature, effect in shown:
+        mine = found.feature == feature
+        place = int(found.position[mine][found.effect[mine].abs().argmax()])
+        where = f"at {tokens[place]!r}" if place < len(tokens) else f"at position {place}"
+        line = f"  {effect:+8.3f}  (alone {alone[feature]:+7.3f})  feature {feature:<6}  {where:<18} "
+        lines.append((line + labels.get(feature, "")).rstrip())
+    rest = found.explained - sum(effect for _, effect in shown)
+    n_rest = int((found.by_feature != 0).sum()) - len(shown)
+    lines += [
+        f"  {rest:+8.3f}  the other {n_rest} active features",
+        f"  {found.error_effect:+8.3f}  error: what the SAE does not reconstruct",
+        f"  {found.gap:+8.3f}  remainder: what the gradients miss",
+    ]
+    past = found.total - found.explained - found.error_effect - found.gap
+    if abs(past) > 5e-4:
+        lines.insert(-1, f"  {past:+8.3f}  what the SAE passes by its features (skip connection, scale of a token)")
+    return lines
+
+
+SHOWN = 5
+"""tokens whose probability rises or falls most"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer(Options):
+    """Let the model go on from a prompt with a feature changed, beside what it writes without.
+
+    Example: workbench steer demo --feature 12 --amount 8 --prompt "I went to"
+
+    `add` puts the feature's direction on top of what is there, `clamp` holds its activation, `ablate` switches it off.
+    Amounts are in units of the feature's activation.
+    """
+
+    sae: tyro.conf.Positional[str]
+    """Name of an SAE or transcoder in the workspace."""
+    feature: int
+    """Number of the feature."""
+    prompt: str
+    """The text to go on from."""
+    amount: float | None = None
+    """How much to add, or the value to hold. Default: the feature's largest activation, where `workbench features` has
+    measured it."""
+    action: Literal["add", "clamp", "ablate"] = "add"
+    """What to do with the feature, at every token but the BOS."""
+    keep_error: bool = True
+    """For clamp and ablate: keep what the SAE does not reconstruct, so that nothing else changes."""
+    new_tokens: int = 30
+    """Tokens to write."""
+    samples: int = 2
+    """Continuations drawn at random besides the most likely one; each pair has one seed."""
+    temperature: float = 0.8
+    """Of the samples."""
+    model: str | None = None
+    """Default: the one that the SAE belongs to."""
+    allow_other_weights: bool = False
+    """Apply an SAE to a model whose weights differ from those it was trained on."""
+
+    def __post_init__(self) -> None:
+        if self.new_tokens < 1 or self.samples < 0 or (self.samples and self.temperature <= 0):
+            raise ConfigError("new_tokens must be at least 1, samples at least 0, and temperature above 0")
+
+    def run(self) -> None:
+        from interp.models.adapter import to_tokens
+        from workbench.opening import feature_table, open_saes
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        model, [sae] = open_saes(workspace, [self.sae], model=self.model, allow_other_weights=self.allow_other_weights)
+        known = feature_table(workspace, self.sae).get(self.feature, {})
+        hooks, done = self._hooks(model, sae, known)
+        tokens = to_tokens(model, self.prompt)
+        say(f"feature {self.feature} of {self.sae}: {done}" + (f"; {known['label']}" if "label" in known else ""))
+        for line in next_tokens(model, tokens, hooks):
+            say(line)
+        for line in self._continuations(model, tokens, hooks):
+            say(line)
+
+    def _hooks(self, model: Any, sae: "SAE", known: dict[str, Any]) -> tuple[list[tuple[str, Any]], str]:
+        """The hooks, and in words what they do."""
+        from saes.features.intervene import ablate, clamp, splice_hooks, steer_hooks
+        from workbench.opening import unseen_positions
+
+        first = unseen_positions(model, include_bos=False)
+        if self.action == "ablate":
+            return splice_hooks(
+                sae, keep_error=self.keep_error, edit=ablate(sae, self.feature), first=first
+            ), "switched off"
+        amount = known.get("max_activation") if self.amount is None else self.amount
+        if amount is None:
+            raise ConfigError(
+                f"no features artefact says how strong feature {self.feature} gets; add --amount, or run `workbench "
+                f"features {self.sae}`"
+            )
+        if self.action == "clamp":
+            edit = clamp(sae, self.feature, amount)
+            return splice_hooks(sae, keep_error=self.keep_error, edit=edit, first=first), f"held at {amount:.3g}"
+        return steer_hooks(sae, self.feature, amount, first=first), f"{amount:+.3g} on every token"
+
+    def _continuations(self, model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
+        from interp.models.adapter import token_strings
+        from interp.runtime import make_generator
+        from saes.features.intervene import continue_tokens
+
+        lines = []
+        for number in range(1 + self.samples):
+            lines.append("\nmost likely:" if not number else f"\nsample {number} (temperature {self.temperature}):")
+            for name, used in (("without", []), ("with", hooks)):
+                new = continue_tokens(
+                    model,
+                    tokens,
+                    self.new_tokens,
+                    hooks=used,
+                    temperature=self.temperature if number else 0.0,
+                    generator=make_generator(self.seed, "continuation", number) if number else None,
+                )
+                text = "".join(token_strings(model, new)).replace("\n", "\\n")
+                lines.append(f"  {name:<7}  {self.prompt}|{text}")
+        return lines
+
+
+def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
+    """How far the next token's distribution moves, and which tokens rise and fall most."""
+    from interp.models.adapter import token_text
+    from saes.features.intervene import next_token_logits
+
+    before, after = (next_token_logits(model, tokens, used).log_softmax(-1) for used in ([], hooks))
+    kl = float((before.exp() * (before - after)).sum())
+    change = after.exp() - before.exp()
+    lines = [f"next token: KL of the distributions {kl:.3f} nats"]
+    for word, order in (("up", change.topk(SHOWN).indices), ("down", (-change).topk(SHOWN).indices)):
+        moved = ", ".join(f"{token_text(model, int(t))!r} {before[t].exp():.3f} to {after[t].exp():.3f}" for t in order)
+        lines.append(f"  {word:<5} {moved}")
+    return lines

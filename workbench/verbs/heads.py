@@ -1,11 +1,17 @@
-"""`workbench heads MODEL`: what every attention head attends to, with nulls and intervals."""
+"""`workbench heads MODEL`: what every attention head attends to, with nulls and intervals.
+
+`workbench lens MODEL`: a tuned lens, so that early layers can be read.
+"""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import tyro
 
-from workbench.options import Options, slug
-from workbench.terminal import bar, say, wrote
+from workbench.terminal import Options, bar, say, slug, wrote
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +34,7 @@ class Heads(Options):
     """cpu, cuda, mps. Default: the best there is."""
 
     def run(self) -> None:
-        from interp.circuits.head_table import save_heads
-        from interp.circuits.heads import score_heads
+        from interp.circuits.head_kinds import save_heads, score_heads
         from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
 
@@ -70,3 +75,102 @@ def describe_heads(summary: dict) -> list[str]:
         for kind, entry in summary.items()
         if isinstance(entry, dict)
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lens(Options):
+    """Train a tuned lens: one affine translator per layer, distilled from the model's own output.
+
+    Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29
+
+    Interrupted? The same command resumes, to the same numbers.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    recording: str | None = None
+    """Train on the tokens of this recording, its held-out documents held out. Default: on --corpus."""
+    corpus: str = "docstrings"
+    """`docstrings`, a .txt, .jsonl or .parquet file, or hub:NAME."""
+    n_contexts: int = 400
+    """Contexts to read from the corpus; the last tenth is held out."""
+    context_length: int = 128
+    """Tokens per context, BOS included."""
+    steps: int = 250
+    """Steps of training."""
+    positions: int = 256
+    """Tokens per step; time is proportional to steps x positions x layers x vocabulary."""
+    contexts: int = 4
+    """Contexts per step that these are drawn from; the model runs over all of them."""
+    heldout_positions: int = 1024
+    """Held-out tokens that measure, and as many that decide whether a translator is kept."""
+    lr: float = 1e-3
+    """Largest learning rate."""
+    layers: tuple[int, ...] = ()
+    """Which layers to translate, 0 for the embedding. Default: all but the last."""
+    device: str | None = None
+    """cpu, cuda, mps. Default: the best there is."""
+
+    def run(self) -> None:
+        from interp.lenses.tuned_lens import TunedLensConfig, train_tuned_lens
+        from interp.models.loading import load_model
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        config = TunedLensConfig(
+            steps=self.steps,
+            positions=self.positions,
+            contexts=self.contexts,
+            lr=self.lr,
+            layers=self.layers or None,
+            heldout_positions=self.heldout_positions,
+            seed=self.seed,
+        )
+        folder = workspace.path("lens", self.name or slug(self.model))
+        model = load_model(self.model, device=self.device)
+        contexts, heldout, source = self.tokens(model)
+        options = {"model_name": self.model, "source": source, "overwrite": self.overwrite}
+        with bar("tuned lens", "steps") as progress:
+            for step in train_tuned_lens(model, contexts, heldout, folder, config=config, **options):
+                progress(step.step, step.total, {"kl": step.loss})
+        found = workspace.manifest("lens", folder.name).summary
+        wrote(folder, f"{len(found['kl'])} layers; KL to the model's output on {found['n_heldout']:,} held-out tokens:")
+        for name, kl in found["kl"].items():
+            note = "" if kl["kept"] else "  (no better than the plain lens, kept plain)"
+            say(f"      {name}: logit lens {kl['kl_logit']:.3f}, tuned {kl['kl_tuned']:.3f} nats{note}")
+
+    def tokens(self, model: object) -> "tuple[Tensor, Tensor, str]":
+        """Contexts to train on, contexts held out, and where they come from."""
+        if self.recording is None:
+            contexts = corpus_contexts(model, self.corpus, self.n_contexts, self.context_length, self.seed)
+            n_heldout = max(1, len(contexts) // 10)
+            return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
+        from interp.errors import MismatchError
+        from interp.models.adapter import weight_hash
+        from interp.recording.live import open_recording
+
+        recording = open_recording(self.open_workspace().path("recording", self.recording))
+        if recording.weight_hash != weight_hash(model):  # pyright: ignore[reportArgumentType]
+            raise MismatchError(
+                f"recording {self.recording} was made with {recording.model}, other weights than {self.model}; "
+                "name that model, or leave --recording out"
+            )
+        return recording.contexts(split="train"), recording.contexts(split="heldout"), recording.key
+
+
+def corpus_contexts(model: object, corpus: str, n: int, length: int, seed: int) -> "Tensor":
+    """`[n, length]` tokens of whole contexts, BOS first when the model has one."""
+    import itertools
+
+    import numpy as np
+    import torch
+
+    from interp.models.identity import tokenizer_of
+    from interp.text.corpora import open_corpus
+    from interp.text.packing import pack
+
+    tokenizer = tokenizer_of(model)  # pyright: ignore[reportArgumentType]
+    bos = "none" if tokenizer.bos_token_id is None else "context"
+    contexts = itertools.islice(pack(open_corpus(corpus, seed=seed), tokenizer, length, bos), n)
+    whole = [context.tokens for context in contexts if context.document[-1] >= 0]
+    return torch.from_numpy(np.stack(whole)).long() if whole else torch.zeros(0, length, dtype=torch.long)

@@ -1,4 +1,7 @@
-"""`workbench record MODEL`: activations of real text, on disk."""
+"""`workbench record MODEL`: activations of real text, on disk.
+
+`workbench models`: what can be loaded, and from where.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,9 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from workbench.options import Options, slug
-from workbench.ranks import first_bar, together
-from workbench.terminal import say, wrote
+from workbench.terminal import Options, first_bar, say, slug, together, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +88,22 @@ class Record(Options):
         wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {', '.join(hook_points)}")
         if found["corpus_ended_early"]:
             say(f"      the corpus ended before {self.tokens:,} tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """List the models that load by name.
+
+    Also loadable: any Hugging Face id or folder, and any .gguf file.
+    """
+
+    def run(self) -> None:
+        from interp.models.loading import known_models
+
+        for model in known_models():
+            size = f"{model.n_params / 1e6:,.1f}M" if model.n_params >= 1e5 else f"{model.n_params:,}"
+            say(
+                f"{model.name:<38} {size:>8}  {model.n_layers:>2} layers of {model.d_model:<5} "
+                f"{model.source}: {model.note}"
+            )
+        say("\nAlso: any Hugging Face id (owner/name), a model folder, or a .gguf file.")

@@ -1,4 +1,7 @@
-"""`workbench train RECORDING`: sparse dictionaries of recorded activations, one or several at once."""
+"""`workbench train RECORDING`: sparse dictionaries of recorded activations, one or several at once.
+
+`workbench import PATH`: a dictionary from elsewhere, checked and brought into the workspace.
+"""
 
 from dataclasses import dataclass, fields
 from itertools import product
@@ -7,15 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from saes.config import SAEConfig, TrainConfig, make_config
-from workbench.options import Options
-from workbench.ranks import first_bar, together
-from workbench.terminal import wrote
+from saes.training.config import SAEConfig, TrainConfig, make_config
+from workbench.terminal import Options, first_bar, say, slug, together, wrote
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
     from saes.kernels.spread import Spread
-    from saes.trackers import Tracker
+    from saes.training.train import Tracker
+
 
 Kind = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated", "transcoder", "crosscoder"]
 
@@ -63,7 +65,7 @@ class Train(TrainConfig, Options):
 
     def run(self) -> None:
         from saes.kernels.spread import Spread
-        from saes.trackers import open_tracker
+        from saes.training.train import open_tracker
 
         with together() as ranks:
             with ranks.checked():
@@ -89,8 +91,8 @@ class Train(TrainConfig, Options):
         tracker: "Tracker | None",
         spread: "Spread",
     ) -> None:
-        from saes.run import Job
-        from saes.train import train_many
+        from saes.training.run import Job
+        from saes.training.train import train_many
 
         jobs = [Job(sae=c, train=self.train_config(), folder=f) for c, f in zip(configs, folders, strict=True)]
         title = "training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries"
@@ -149,4 +151,69 @@ def describe_sae(summary: dict) -> str:
     return (
         f"{summary['d_sae']:,} features; on {heldout['n_tokens']:,} held-out tokens: FVU {heldout['fvu']:.3f} at L0 "
         f"{heldout['l0']:.1f}, {heldout['dead_fraction']:.1%} never fire, {heldout['dense_fraction']:.1%} dense"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import(Options):
+    """Bring in an SAE or a transcoder that another tool wrote: SAELens, dictionary_learning, sparsify, Gemma Scope, ...
+
+    Example: workbench import checkpoints/layers.9 --model smollm2-135m --hook-point blocks.9.hook_resid_post
+
+    The files say which format it is. Its numbers are compared with the format's own arithmetic, and once more whenever
+    it is loaded or verified.
+    """
+
+    path: tyro.conf.Positional[str]
+    """The checkpoint's folder or file, or hub:OWNER/NAME[/FOLDER]."""
+    model: str
+    """The model whose activations it was trained on: a name as for `workbench record`."""
+    hook_point: str | None = None
+    """Where it reads. Default: what its files say."""
+    hook_point_out: str | None = None
+    """Where a transcoder writes. Default: what its files say."""
+    format: str | None = None
+    """Read it as this format instead of recognising it."""
+    allow_other_place: bool = False
+    """Import although the files name another model or hook point."""
+
+    def run(self) -> None:
+        from interp.models.adapter import available_hook_points, weight_hash
+        from interp.models.loading import load_model
+        from interp.names import check_hook_points
+        from interp.recording.record import probe_widths
+        from saes.weights.importing import Place, checkpoint_path, import_dictionary
+        from saes.weights.read import find_format
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        path = checkpoint_path(self.path)
+        find_format(path, self.format)  # the clearer error before a model is loaded
+        folder = workspace.path("sae", self.name or slug(path.stem if path.is_file() else path.name))
+        model = load_model(self.model)
+        available = available_hook_points(model)
+        manifest = import_dictionary(
+            path,
+            folder,
+            Place(
+                model=self.model,
+                weight_hash=weight_hash(model),
+                hook_point=self.hook_point or "",
+                hook_point_out=self.hook_point_out or "",
+            ),
+            measure_widths=lambda names: probe_widths(model, check_hook_points(names, available, model.cfg.n_layers)),
+            format=self.format,
+            allow_other_place=self.allow_other_place,
+            overwrite=self.overwrite,
+        )
+        wrote(folder, describe_import(manifest.summary))
+        say(f"      look at it through a recording: workbench features {folder.name} --recording NAME")
+
+
+def describe_import(summary: dict) -> str:
+    """What came, and how well its numbers agree with its own format's."""
+    error = max(summary["self_check"][f"{part}_error"] for part in ("encode", "encode_sparse", "recons"))
+    return (
+        f"{summary['d_sae']:,} features at {summary['hook_point']} ({summary['architecture']}, from "
+        f"{summary['format']}); its numbers agree with that format's own to {error:.0e}"
     )

@@ -1,5 +1,5 @@
 // Which points are meant: a selection, a search and a filter, each a short text that fits in an address and that the
-// server reads the same way (dashboard/views/atlas_selection.py).
+// server reads the same way (dashboard/atlas/data.py).
 //
 //   selection   lasso:x0,y0,x1,y1,...   box:x0,y0,x1,y1   region:12   points:3,14,15
 //   filter      density:0.2,0.8   group=1,4

@@ -1,5 +1,5 @@
 // The map before the dashboard: on /atlas it is drawn while the rest of the page still loads, where it will be; the
-// component takes it over (assets/atlas_component.js). dashboard/atlas_early.py puts this into the page.
+// component takes it over (assets/atlas_component.js). dashboard/atlas/routes.py puts this into the page.
 
 import { AtlasView, sourceAt } from "./view.mjs";
 

@@ -1,6 +1,6 @@
 // Outlines drawn by hand: few corners, and a test for being inside that the server repeats number by number.
 
-/** Even-odd rule. dashboard/views/atlas_selection.py does the same operations in the same order. */
+/** Even-odd rule. dashboard/atlas/data.py does the same operations in the same order. */
 export function inside(corners, x, y) {
   let within = false;
   for (let i = 0, j = corners.length - 2; i < corners.length; j = i, i += 2) {

@@ -1,0 +1,341 @@
+"""A map's points as people read them: which map, texts of points, rows of the table, neighbours of one point.
+
+Which points are meant: a selection, a search and a filter, short texts that the browser reads the same way.
+
+    selection   `lasso:x0,y0,x1,y1,...`   `box:x0,y0,x1,y1`   `region:12`   `points:3,14,15`
+    filter      `density:0.2,0.8` (a range)   `group=1,4` (categories, by number)
+
+A point counts when it meets all that is given. See dashboard/assets/atlas/choice.mjs for the other reader.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from dashboard.atlas.columns import Column, Table, array, columns, regions, table
+from interp.artifacts import Manifest
+from interp.errors import MissingError, UnknownNameError, UsageError
+from interp.workspace import Workspace
+
+MAX_CORNERS = 400
+_FILTER = re.compile(r"^(.+)(:|=)([^:=]+)$")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What narrows the points; empty texts narrow nothing."""
+
+    search: str = ""
+    selection: str = ""
+    filter: str = ""
+
+
+def chosen(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
+    """Numbers of the points that meet the choice, ascending. Raises `UsageError` when it cannot be read."""
+    return np.flatnonzero(brightness(workspace, name, choice) == 2)
+
+
+def brightness(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
+    """`[n]` uint8: 2 shown bright, 1 dimmed (not selected or not found), 0 left out by the filter."""
+    n = table(workspace, name).n
+    marked = _selected(workspace, name, choice.selection) if choice.selection else np.ones(n, bool)
+    if choice.search.strip():
+        marked = marked & matches(workspace, name, choice.search)
+    kept = _filtered(workspace, name, choice.filter) if choice.filter else np.ones(n, bool)
+    return np.where(kept, 1 + marked, 0).astype(np.uint8)
+
+
+def matches(workspace: Workspace, name: str, text: str) -> np.ndarray:
+    """`[n]` bool: points whose label contains `text`, whatever the case; none for an empty text."""
+    needle = text.strip()
+    points = table(workspace, name)
+    return _matches(points, needle.lower()) if needle else np.zeros(points.n, bool)
+
+
+def inside(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Even-odd rule for points against `corners [k, 2]`, in the operations and order of polygon.mjs: the same bits.
+
+    >>> square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], float)
+    >>> inside(square, np.array([1.0, 3.0]), np.array([1.0, 1.0])).tolist()
+    [True, False]
+    """
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    within = np.zeros(len(x), bool)
+    (low_x, low_y), (high_x, high_y) = corners.min(0), corners.max(0)
+    near = np.flatnonzero((x >= low_x) & (x <= high_x) & (y >= low_y) & (y <= high_y))
+    px, py, flips = x[near], y[near], np.zeros(len(near), bool)
+    for (xi, yi), (xj, yj) in zip(corners, np.roll(corners, 1, axis=0), strict=True):
+        if yi == yj:
+            continue
+        crosses = (yi > py) != (yj > py)
+        flips ^= crosses & (px < ((xj - xi) * (py - yi)) / (yj - yi) + xi)
+    within[near] = flips
+    return within
+
+
+def corners_of(selection: str) -> np.ndarray | None:
+    """`[k, 2]` of a lasso or box, None for other kinds. Raises `UsageError` when its numbers cannot be read."""
+    kind, _, rest = selection.partition(":")
+    if kind not in ("lasso", "box"):
+        return None
+    values = np.array(_numbers(rest, float))
+    if kind == "box" and len(values) == 4:
+        x0, y0, x1, y1 = values
+        return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    if kind == "lasso" and 6 <= len(values) <= 2 * MAX_CORNERS and len(values) % 2 == 0:
+        return values.reshape(-1, 2)
+    raise UsageError(
+        f"a {kind} has x and y of its corners, 3 to {MAX_CORNERS} of them (a box: two); got {len(values)} numbers"
+    )
+
+
+def _selected(workspace: Workspace, name: str, selection: str) -> np.ndarray:
+    points = table(workspace, name)
+    corners = corners_of(selection)
+    if corners is not None:
+        return inside(corners, points.numbers("x"), points.numbers("y"))
+    kind, _, rest = selection.partition(":")
+    found = np.zeros(points.n, bool)
+    if kind == "points":
+        at = np.array(_numbers(rest, int), np.int64)
+        found[at[(at >= 0) & (at < points.n)]] = True
+        return found
+    if kind != "region":
+        raise UsageError(f"a selection is lasso:, box:, region: or points: with numbers; got {selection[:40]!r}")
+    known = regions(workspace, name)
+    for number in _numbers(rest, int):
+        if not 0 <= number < len(known):
+            raise UsageError(f"region {number} is not on the map {name!r}: its regions are 0 to {len(known) - 1}")
+        found |= points.numbers(f"level_{known[number]['level']}") == number
+    return found
+
+
+def _filtered(workspace: Workspace, name: str, text: str) -> np.ndarray:
+    match = _FILTER.match(text)
+    if match is None:
+        raise UsageError(f"a filter is column:low,high or column=1,2; got {text[:40]!r}")
+    column, how, rest = match.groups()
+    kind = next((c.kind for c in columns(workspace, name) if c.name == column), None)
+    values = array(workspace, name, column)
+    if how == "=" and kind != "number":
+        return np.isin(values, _numbers(rest, int))
+    limits = _numbers(rest, float)
+    if len(limits) != 2:
+        raise UsageError(f"a range has two numbers, low and high; got {rest[:40]!r}")
+    return (values >= limits[0]) & (values <= limits[1])
+
+
+def _numbers(text: str, kind: type) -> list:
+    try:
+        values = [kind(part) for part in text.split(",") if part]
+    except ValueError:
+        raise UsageError(f"numbers with commas between them were expected, got {text[:40]!r}") from None
+    if not np.isfinite(np.array(values, float)).all():
+        raise UsageError(f"finite numbers were expected, got {text[:40]!r}")
+    return values
+
+
+@lru_cache(maxsize=32)
+def _matches(points: Table, needle: str) -> np.ndarray:
+    import pyarrow.compute as compute
+
+    found = compute.call_function("match_substring", [_lowered(points)], compute.MatchSubstringOptions(needle))
+    return compute.fill_null(found, False).to_numpy(zero_copy_only=False).astype(bool)
+
+
+@lru_cache(maxsize=4)
+def _lowered(points: Table):
+    import pyarrow.compute as compute
+
+    return compute.call_function("utf8_lower", [points.column("label")])
+
+
+MAX_NEIGHBOURS = 15
+MAX_TEXTS = 512
+MAX_CONTEXT = 400
+MAX_CELL_TEXTS = 6
+_CHUNK = 20_000
+
+
+def choose(workspace: Workspace, name: str | None) -> Manifest:
+    """The atlas called `name`, else one of features, else the first. Raises `UnknownNameError`, `MissingError`."""
+    if name:
+        return workspace.manifest("atlas", name)
+    found = workspace.artifacts("atlas")
+    if not found:
+        raise MissingError("no atlas here yet; `workbench atlas embeddings:smollm2-135m` makes one")
+    return next((m for m in found if m.summary.get("features")), found[0])
+
+
+def choices(workspace: Workspace) -> list[dict[str, str]]:
+    """`{"value": name, "label": "name · source"}` of every atlas."""
+    return [
+        {"value": m.name, "label": f"{m.name} · {m.config.get('source', '?')}"} for m in workspace.artifacts("atlas")
+    ]
+
+
+def colourings(workspace: Workspace, name: str) -> list[str]:
+    """What the map can be coloured by: `regions` (the level that fits the zoom), columns, `none`."""
+    found = columns(workspace, name)
+    by_zoom = ["regions"] if any(c.kind == "region" for c in found) else []
+    return [*by_zoom, *(c.name for c in found), "none"]
+
+
+def check_colour(workspace: Workspace, name: str, colour_by: str) -> str:
+    """`colour_by` when it is a way to colour, or empty. Raises `UnknownNameError`."""
+    known = colourings(workspace, name)
+    if colour_by and colour_by not in known:
+        raise UnknownNameError("colouring", colour_by, known)
+    return colour_by
+
+
+def texts(workspace: Workspace, name: str, ids: list[int]) -> list[dict[str, Any]]:
+    """Label, finest region, context and values of some points, in the order asked; unknown numbers are left out."""
+    points, found = table(workspace, name), columns(workspace, name)
+    at = np.array([i for i in ids[:MAX_TEXTS] if 0 <= i < points.n], np.int64)
+    shown = [c for c in found if c.kind != "region"]
+    names = ["label", *(c.name for c in shown)] + (["context"] if "context" in points.schema.names else [])
+    taken = {each: points.column(each).take(at).to_pylist() for each in names}
+    places = _region_names(workspace, name, found, at)
+    return [
+        {
+            "point": int(i),
+            "label": taken["label"][k] or "",
+            "region": places[k],
+            "context": (taken.get("context", [None] * len(at))[k] or "")[:MAX_CONTEXT],
+            "values": [[c.title, _plain(taken[c.name][k])] for c in shown],
+        }
+        for k, i in enumerate(at)
+    ]
+
+
+def rows(
+    workspace: Workspace,
+    name: str,
+    choice: Choice,
+    *,
+    sort: str = "",
+    descending: bool = False,
+    start: int = 0,
+    end: int = 100,
+) -> tuple[list[dict[str, Any]], int]:
+    """A slice of the table of the chosen points, sorted by a column, and how many there are."""
+    at = ordered(workspace, name, chosen(workspace, name, choice), sort, descending)
+    part = at[max(start, 0) : max(start, 0) + max(0, min(end - start, MAX_TEXTS))]
+    found = texts(workspace, name, part.tolist())
+    item = table(workspace, name).numbers("item")
+    names = [c.name for c in columns(workspace, name) if c.kind != "region"]
+    lines = [
+        {"point": row["point"], "item": int(item[row["point"]]), "label": row["label"], "region": row["region"]}
+        | {column: value for column, (_, value) in zip(names, row["values"], strict=True)}
+        for row in found
+    ]
+    return lines, len(at)
+
+
+def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descending: bool) -> np.ndarray:
+    """`at` by a column, equal ones by number; by number when `sort` is none."""
+    points = table(workspace, name)
+    if sort not in points.schema.names or sort == "point":
+        return at[::-1] if descending and sort == "point" else at
+    import pyarrow as pa
+
+    keys = pa.table({"key": points.column(sort).take(at), "point": at})
+    by = [("key", "descending" if descending else "ascending"), ("point", "ascending")]
+    return keys.sort_by(by)["point"].to_numpy()
+
+
+def csv_lines(workspace: Workspace, name: str, choice: Choice) -> Iterator[str]:
+    """The chosen points as CSV, some thousand rows at a time: every column of `points.parquet` but the neighbours."""
+    points = table(workspace, name)
+    names = points.schema.names
+    at = chosen(workspace, name, choice)
+    yield _csv([names])
+    for start in range(0, len(at), _CHUNK):
+        part = at[start : start + _CHUNK]
+        yield _csv(zip(*(points.column(each).take(part).to_pylist() for each in names), strict=True))
+
+
+def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
+    """One point: label, region, value, item, and its nearest neighbours in the full space.
+
+    Raises `UsageError` when the map has no such point.
+    """
+    points = table(workspace, name)
+    if not 0 <= index < points.n:
+        raise UsageError(f"point {index} is not on the map {name!r}: its points are 0 to {points.n - 1}")
+    found = workspace.query(
+        "select neighbours, cosines from n where point = ?",
+        index,
+        n=workspace.table_path("atlas", name, "neighbours"),
+    ).to_pylist()
+    row = found[0] if found else {"neighbours": [], "cosines": []}
+    near = list(zip(row["neighbours"], row["cosines"], strict=True))[:MAX_NEIGHBOURS]
+    words = {t["point"]: t for t in texts(workspace, name, [index, *(n for n, _ in near)])}
+    items = points.numbers("item")
+    return words[index] | {
+        "item": int(items[index]),
+        "neighbours": [(n, words[n]["label"], int(items[n]), cosine) for n, cosine in near],
+    }
+
+
+def largest_regions(workspace: Workspace, name: str, limit: int = 30) -> list[dict[str, Any]]:
+    """The largest regions of the level that suits a view of the whole map."""
+    level = workspace.manifest("atlas", name).summary.get("whole_map_level") or 0
+    found = [region for region in regions(workspace, name) if region["level"] == level]
+    return sorted(found, key=lambda region: (-region["size"], region["region"]))[:limit]
+
+
+def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """Grids of an activation atlas, coarse to fine: `{"grid", "side" (of a cell, in units of the map), "cells"}`."""
+    if not (workspace.path("atlas", name) / "cells.parquet").is_file():
+        return []
+    path = workspace.table_path("atlas", name, "cells")
+    found = workspace.query('select * from c order by grid, "row", "column"', c=path).to_pylist()
+    grids = []
+    for grid, group in groupby(found, key=lambda cell: cell["grid"]):
+        rows = list(group)
+        shown = [
+            {key: cell[key] for key in ("x", "y", "size", "n")}
+            | {"texts": cell["texts"][:MAX_CELL_TEXTS], "coherence": _plain(cell.get("coherence", 1.0))}
+            for cell in rows
+        ]
+        grids.append({"grid": grid, "side": _side(rows), "cells": shown})
+    return grids
+
+
+def _side(rows: list[dict[str, Any]]) -> float:
+    """The side of a cell: how far apart the middles of two columns, or rows, are per step."""
+    for step, place in (("column", "x"), ("row", "y")):
+        first, last = min(rows, key=lambda c: c[step]), max(rows, key=lambda c: c[step])
+        if last[step] > first[step]:
+            return (last[place] - first[place]) / (last[step] - first[step])
+    return 1.0
+
+
+def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.ndarray) -> list[str]:
+    """The label of the finest region that each point is in, "" for none."""
+    points, known = table(workspace, name), regions(workspace, name)
+    number = np.full(len(at), -1)
+    for column in (c for c in found if c.kind == "region"):
+        here = points.numbers(column.name)[at]
+        number = np.where(here >= 0, here, number)
+    return [known[i]["label"] if i >= 0 else "" for i in number]
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _csv(lines: Any) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerows(lines)
+    return out.getvalue()

@@ -1,0 +1,291 @@
+"""*Atlas*: a map to pan, zoom, search, colour and select on, true neighbours of a point, a table of what is chosen.
+
+The right side of the atlas: the chosen point, how true the map is, and its regions.
+
+The table under the map: the points that are bright on it, sorted by any column; what the map shows, in words.
+"""
+
+from typing import Any
+
+import dash_ag_grid as dag
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+
+from dashboard.addresses import atlas_href, feature_href, whole_number
+from dashboard.atlas import data as view
+from dashboard.atlas.columns import columns, default_colour
+from dashboard.atlas.data import Choice, brightness
+from dashboard.atlas.view import atlas_view
+from dashboard.components.frame import attrs, page, panel, quiet_link, select, stat
+from dashboard.components.tokens import token_text
+from dashboard.context import Context, current
+from dashboard.figures.theme import visible
+from interp.artifacts import Manifest
+from interp.workspace import Workspace
+
+
+def quality_panel(manifest: Manifest) -> html.Section:
+    """How much of the full space the map keeps, each number with what it means."""
+    s = manifest.summary
+    trust, recall = s.get("trustworthiness"), s.get("recall_at_15")
+    continuity, triplets = s.get("continuity"), s.get("triplet_accuracy")
+    lines = []
+    if recall is not None:
+        lines.append(f"Of each point's 15 true neighbours the map keeps {recall:.0%} among the 15 nearest.")
+    if trust is not None:
+        lines.append(f"Neighbours on the map are true ones to {trust:.2f} (1: all of them, 0.5: as good as chance).")
+    if continuity is not None:
+        lines.append(f"True neighbours lie together on the map to {continuity:.2f} (by the same measure).")
+    if triplets is not None:
+        lines.append(f"Which of two points is nearer to a third, the map says rightly in {triplets:.0%} (chance: 50%).")
+    if s.get("quality_sample"):
+        of = "each point" if s["quality_sample"] == s.get("n_points") else f"{s['quality_sample']:,} random points"
+        lines.append(f"Measured on {of} against all others.")
+    lines.append("So read regions, not distances; colour by “kept” to see where the map is true.")
+    if s.get("neighbours") == "approximate":
+        lines.append(
+            f"Neighbour lists were searched, not counted out: they hold {s['neighbours_recall']:.0%} of the true ones."
+        )
+    numbers = [
+        stat("points", f"{s.get('n_points', 0):,}"),
+        stat("from dimensions", f"{s.get('d', 0):,}"),
+        stat("regions", " · ".join(f"{n:,}" for n in s.get("regions_per_level") or [0]), "on each zoom level"),
+    ]
+    notes = [html.P(visible(note, 300), className="wb-note", dir="auto") for note in s.get("notes") or []]
+    said = [html.H3("What else to know"), *notes] if notes else []
+    body = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *said]
+    return panel("How true is this map", *body)
+
+
+def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
+    """The largest regions by size; each selects its points."""
+    rows = [
+        html.Li(
+            [
+                html.Button(
+                    visible(region["label"], 60) or "no label",
+                    **attrs({"data-atlas-region": region["region"], "dir": "auto"}),
+                    className="wb-link",
+                    type="button",
+                ),
+                html.Span(f"{region['size']:,}", className="wb-value"),
+            ]
+        )
+        for region in regions
+    ]
+    body = html.Ol(rows, className="wb-lines") if rows else html.P("None found.", className="wb-none")
+    return panel("Regions", body, note="dense places, by number of points; press one to select it")
+
+
+def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
+    """The chosen point and its true neighbours, from the full space."""
+    lines = [
+        html.Li(
+            [
+                html.Button(
+                    token_text(label, 40),
+                    **attrs({"data-atlas-point": n}),
+                    className="wb-link",
+                    type="button",
+                ),
+                html.Span(f"{cosine:.2f}", className="wb-value"),
+            ]
+        )
+        for n, label, _, cosine in found["neighbours"]
+    ]
+    link = quiet_link("Open the feature", feature_href(features, found["item"])) if features else None
+    return panel(
+        token_text(found["label"] or "no label", 60),
+        html.P(
+            f"{visible(found['region'], 60) or 'between regions'} · number {found['item']:,}",
+            className="wb-note",
+            dir="auto",
+        ),
+        html.P(visible(found["context"], 400), className="wb-tokens", dir="auto") if found["context"] else None,
+        link,
+        html.H3("True neighbours"),
+        html.Ol(lines, className="wb-lines"),
+        className="wb-chosen",
+    )
+
+
+_NUMBER = {"function": "params.value == null ? '' : d3.format('.3~g')(params.value)"}
+
+
+def table_panel(workspace: Workspace, name: str) -> html.Section:
+    """The grid, filled in blocks as one scrolls."""
+    shown: list[dict[str, Any]] = [
+        {"field": "point", "headerName": "#", "width": 90, "type": "rightAligned"},
+        {"field": "label", "headerName": "label", "flex": 2, "minWidth": 140, "tooltipField": "label"},
+        {
+            "field": "region",
+            "headerName": "region",
+            "flex": 2,
+            "minWidth": 120,
+            "sortable": False,
+            "tooltipField": "region",
+        },
+    ]
+    for column in columns(workspace, name):
+        if column.kind == "number":
+            shown.append(
+                {
+                    "field": column.name,
+                    "headerName": column.title,
+                    "width": 150,
+                    "type": "rightAligned",
+                    "valueFormatter": _NUMBER,
+                }
+            )
+        elif column.kind == "category":
+            shown.append({"field": column.name, "headerName": column.title, "flex": 1, "minWidth": 110})
+    for column in shown:
+        column |= {"suppressHeaderFilterButton": True, "sortable": column.get("sortable", True)}
+    grid = dag.AgGrid(
+        id="atlas-grid",
+        columnDefs=shown,
+        rowModelType="infinite",
+        getRowId="params.data.id",
+        className="wb-grid wb-atlas-grid",
+        columnSize=None,
+        dashGridOptions={
+            "cacheBlockSize": 100, "maxBlocksInCache": 20, "rowHeight": 30, "headerHeight": 32, "tooltipShowDelay": 400,
+            "animateRows": False,
+            "rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True},
+        },
+    )  # fmt: skip
+    title = html.Span(id="atlas-table-title", **attrs({"aria-live": "polite"}))
+    note = "Shift-drag on the map draws a lasso, alt-drag a rectangle; a row leads to its point."
+    return panel(title, grid, note=note, className="wb-atlas-table")
+
+
+def fill(request: dict[str, Any] | None, narrowing: dict[str, str] | None, state: dict[str, Any]) -> Any:
+    """Rows of the points that are chosen, and how many there are."""
+    if not request:
+        return no_update, no_update
+    sort = (request.get("sortModel") or [{"colId": "", "sort": "asc"}])[0]
+    choice = Choice(**(narrowing or {}))
+    rows, total = view.rows(
+        current().workspace, state["name"], choice, sort=sort["colId"], descending=sort["sort"] == "desc",
+        start=int(request["startRow"]), end=int(request["endRow"]),
+    )  # fmt: skip
+    lines = [
+        row | {"id": str(row["point"]), "label": visible(row["label"], 200), "region": visible(row["region"], 120)}
+        for row in rows
+    ]
+    what = "All points" if choice == Choice() else "Chosen points"
+    return {"rowData": lines, "rowCount": total}, f"{what}: {total:,}"
+
+
+NARROWING = ("search", "filter", "selection")
+
+
+def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
+    """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (views/atlas_selection.py)."""
+    workspace, manifest = context.workspace, view.choose(context.workspace, name)
+    name = manifest.name
+    given = {
+        key: str(address.get(key) or "") for key in ("colour", "size", "q", "filter", "selection", "at", "overlays")
+    }
+    view.check_colour(workspace, name, given["colour"])
+    brightness(
+        workspace, name, Choice(given["q"], given["selection"], given["filter"])
+    )  # says here what cannot be read
+    chosen = whole_number(address.get("point"))
+    found = None if chosen is None else view.point(workspace, name, chosen)
+    colour = default_colour(columns(workspace, name))
+    leads_to = manifest.summary.get("features")
+    shown = atlas_view(
+        workspace,
+        name,
+        colour=given["colour"] or colour,
+        size=given["size"],
+        search=given["q"],
+        filter=given["filter"],
+        selection=given["selection"],
+        point=chosen,
+        at=given["at"],
+        overlays=_overlays(given["overlays"]),
+    )
+    side = [
+        html.Div(point_panel(leads_to, found) if found else None, id="atlas-chosen"),
+        quality_panel(manifest),
+        regions_panel(view.largest_regions(workspace, name)),
+    ]
+    return page(
+        "Atlas",
+        dcc.Store(id="atlas-state", data={"name": name, "features": leads_to, "colour": colour}),
+        dcc.Store(id="atlas-narrowing"),
+        html.Div(id="atlas-address", hidden=True),
+        html.Div(
+            [html.Div(shown.component("atlas-map"), className="wb-map"), html.Aside(side, className="wb-side")],
+            className="wb-atlas",
+        ),
+        table_panel(workspace, name),
+        controls=[select("atlas-name", "Atlas", view.choices(workspace), name, width=300)],
+    )
+
+
+def register(app: Dash) -> None:
+    """The chosen point, the table, and the address."""
+    app.callback(
+        Output("atlas-chosen", "children"),
+        Output("atlas-map", "neighbours"),
+        Input("atlas-map", "point"),
+        State("atlas-state", "data"),
+    )(_chosen)
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("atlas-map", "opened"),
+        State("atlas-state", "data"),
+        prevent_initial_call=True,
+    )(_open)
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("atlas-name", "value"),
+        State("atlas-state", "data"),
+        prevent_initial_call=True,
+    )(lambda name, state: atlas_href(name) if name != state["name"] else no_update)
+    app.callback(
+        Output("atlas-grid", "getRowsResponse"),
+        Output("atlas-table-title", "children"),
+        Input("atlas-grid", "getRowsRequest"),
+        State("atlas-narrowing", "data"),
+        State("atlas-state", "data"),
+    )(fill)
+    _register_browser(app)
+
+
+def _register_browser(app: Dash) -> None:
+    browser = [
+        ("address", Output("atlas-address", "children"), [*_inputs("colour", "size", "search", "filter", "selection",
+         "point", "at", "overlays"), State("atlas-state", "data")], {}),
+        ("narrowing", Output("atlas-narrowing", "data"), _inputs(*NARROWING), {}),
+        ("refresh", Output("atlas-grid", "id"), [Input("atlas-narrowing", "data")], {"prevent_initial_call": True}),
+        ("pressed", Output("atlas-map", "point"), [Input("atlas-grid", "cellClicked")], {"prevent_initial_call": True}),
+    ]  # fmt: skip
+    for function, output, inputs, options in browser:
+        app.clientside_callback(ClientsideFunction("atlas", function), output, *inputs, **options)
+
+
+def _inputs(*names: str) -> list[Input]:
+    return [Input("atlas-map", name) for name in names]
+
+
+def _overlays(text: str) -> list[str] | None:
+    """`"labels,grid"` -> `["labels", "grid"]`; `"none"` -> `[]`; nothing given -> the usual ones."""
+    if not text:
+        return None
+    return [part for part in text.split(",") if part in ("labels", "contours", "minimap", "grid")]
+
+
+def _chosen(index: int | None, state: dict[str, Any]) -> Any:
+    if index is None:
+        return None, []
+    found = view.point(current().workspace, state["name"], index)
+    return point_panel(state["features"], found), [number for number, *_ in found["neighbours"]]
+
+
+def _open(index: int | None, state: dict[str, Any]) -> Any:
+    if index is None or not state["features"]:
+        return no_update
+    return feature_href(state["features"], view.point(current().workspace, state["name"], index)["item"])

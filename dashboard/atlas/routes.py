@@ -1,0 +1,225 @@
+"""What the atlas view fetches, beside Dash: arrays as bytes, texts of points that are looked at, pictures and tables.
+
+    /atlas-data/<name>/about.json   regions.json   cells.json      what there is
+    /atlas-data/<name>/xy.bin       <column>.bin                   float32, uint16 or int32, low byte first, by point
+    /atlas-data/<name>/texts.json?ids=3,14                         label, region, context and values
+    /atlas-data/<name>/search.bin?q=river                          a bit per point, the first in the lowest bit
+    /atlas-data/<name>/picture.png  points.csv                     drawn and written here
+
+All are reads. What depends on the artefact alone has its content hash as ETag: an unchanged map is not sent twice.
+
+Draw the map before the dashboard is up: on /atlas the head of the page names what the browser should fetch at once.
+
+A page of Dash starts in a second or so; the map needs a few modules and one array. They are fetched and drawn meanwhile
+(assets/atlas/early.mjs), and the component takes the drawn map over.
+"""
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import flask
+import numpy as np
+from dash import Dash
+
+from dashboard.atlas import columns as data
+from dashboard.atlas import data as view
+from dashboard.atlas.data import Choice, brightness, matches
+from dashboard.context import current
+from dashboard.figures import atlas as figure
+from dashboard.figures.theme import theme
+from interp.errors import ArtifactError, UnknownNameError, UsageError, WorkbenchError
+
+MAX_SIDE = 2400
+_BYTES = "application/octet-stream"
+
+Answer = Callable[..., flask.Response]
+
+
+def register(server: flask.Flask) -> None:
+    """Add the routes to the server."""
+    for path, answer in (
+        ("about.json", _about), ("regions.json", _regions), ("cells.json", _cells), ("texts.json", _texts),
+        ("search.bin", _search), ("picture.png", _picture), ("points.csv", _csv), ("<column>.bin", _column),
+    ):  # fmt: skip
+        server.add_url_rule(f"/atlas-data/<name>/{path}", f"atlas_{answer.__name__}", _told(answer), methods=["GET"])
+
+
+def _told(answer: Answer) -> Answer:
+    """Errors of ours as a sentence with a status: 404 for what is not there, 400 for what cannot be read."""
+
+    @wraps(answer)
+    def reply(name: str, **rest: str) -> flask.Response:
+        try:
+            return answer(name, **rest)
+        except WorkbenchError as error:
+            status = 404 if isinstance(error, UnknownNameError) else 500 if isinstance(error, ArtifactError) else 400
+            return flask.Response(str(error) + "\n", status, mimetype="text/plain")
+
+    return reply
+
+
+def _kept(name: str, what: str, make: Callable[[], bytes | str], mimetype: str) -> flask.Response:
+    """The answer with its ETag, or 304 when the browser has it; `make` is called only when it is needed."""
+    hash_ = current().workspace.manifest("atlas", name).content_hash
+    response = flask.Response(mimetype=mimetype)
+    response.set_etag(f"{hash_[:40]}-{what}")
+    response.headers["Cache-Control"] = "private, no-cache"
+    if flask.request.if_none_match.contains_weak(response.get_etag()[0] or ""):
+        response.status_code = 304
+        return response
+    response.set_data(make())
+    return response
+
+
+def _json(value: Any) -> str:
+    return flask.json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _about(name: str) -> flask.Response:
+    return _kept(name, "about", lambda: _json(data.about(current().workspace, name)), "application/json")
+
+
+def _regions(name: str) -> flask.Response:
+    return _kept(name, "regions", lambda: _json(data.regions(current().workspace, name)), "application/json")
+
+
+def _cells(name: str) -> flask.Response:
+    return _kept(name, "cells", lambda: _json(view.cells(current().workspace, name)), "application/json")
+
+
+def _column(name: str, column: str) -> flask.Response:
+    def make() -> bytes:
+        values = data.array(current().workspace, name, column)
+        return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+    return _kept(name, f"column-{column.encode().hex()}", make, _BYTES)
+
+
+def _texts(name: str) -> flask.Response:
+    try:
+        ids = [int(part) for part in flask.request.args.get("ids", "").split(",") if part]
+    except ValueError:
+        raise UsageError("ids are point numbers with commas between them") from None
+    found = view.texts(current().workspace, name, ids)
+    return flask.Response(_json(found), mimetype="application/json", headers={"Cache-Control": "private, no-cache"})
+
+
+def _search(name: str) -> flask.Response:
+    found = matches(current().workspace, name, flask.request.args.get("q", ""))
+    bits = np.packbits(found, bitorder="little").tobytes()
+    headers = {"X-Found": str(int(found.sum())), "Cache-Control": "private, no-cache"}
+    return flask.Response(bits, mimetype=_BYTES, headers=headers)
+
+
+def _choice() -> Choice:
+    given = flask.request.args
+    return Choice(given.get("search", ""), given.get("selection", ""), given.get("filter", ""))
+
+
+def _picture(name: str) -> flask.Response:
+    workspace, given = current().workspace, flask.request.args
+    box, width, height = _frame(given)
+    colours = theme(given.get("scheme"))
+    image = draw(workspace, name, given.get("colour", ""), _choice(), colours.name, box=box, width=width, height=height)
+    return flask.Response(image, mimetype="image/png", headers={"Cache-Control": "private, no-cache"})
+
+
+def _csv(name: str) -> flask.Response:
+    workspace, choice = current().workspace, _choice()
+    brightness(workspace, name, choice)  # says what cannot be read before the first line is sent
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "private, no-cache"}
+    lines = view.csv_lines(workspace, name, choice)
+    return flask.Response(lines, mimetype="text/csv", headers=headers)
+
+
+def _frame(given: Any) -> tuple[tuple[float, float, float, float], int, int]:
+    try:
+        x0, y0, x1, y1 = (float(part) for part in given.get("box", "").split(","))
+        width, height = round(float(given.get("width", 1000))), round(float(given.get("height", 700)))
+    except ValueError:
+        raise UsageError("a picture needs box=x0,y0,x1,y1 and a width and height in pixels") from None
+    if not (np.isfinite([x0, y0, x1, y1]).all() and x0 < x1 and y0 < y1):
+        raise UsageError("the box of a picture goes from lower left to upper right: x0 < x1 and y0 < y1")
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise UsageError(f"a picture is 1 to {MAX_SIDE} pixels wide and high, not {width} x {height}")
+    return (x0, y0, x1, y1), width, height
+
+
+def draw(
+    workspace: Any,
+    name: str,
+    colour: str,
+    choice: Choice,
+    scheme: str,
+    *,
+    box: tuple[float, float, float, float],
+    width: int,
+    height: int,
+) -> bytes:
+    """PNG of a part of the map in one colouring, as the view shows it. Raises `UnknownNameError`, `UsageError`."""
+    xy, colours = data.array(workspace, name, "xy"), theme(scheme)
+    span = np.maximum(np.ptp(xy, axis=0) if len(xy) else np.ones(2), 1e-9)
+    nearer = max(0.4, min(width / (box[2] - box[0]), height / (box[3] - box[1])) / (0.88 * min([width, height] / span)))
+    radius, opacity = figure.dot_size(len(xy), nearer)
+    return figure.picture(
+        xy, _colours(workspace, name, colour, colours), brightness(workspace, name, choice), colours,
+        box=box, width=width, height=height, radius=radius, opacity=opacity,
+    )  # fmt: skip
+
+
+def _colours(workspace: Any, name: str, colour: str, colours: Any) -> np.ndarray:
+    found = {column.name: column for column in data.columns(workspace, name)}
+    if colour in ("", "regions"):
+        level = workspace.manifest("atlas", name).summary.get("whole_map_level") or 0
+        colour = f"level_{level}" if f"level_{level}" in found else "none"
+    if colour == "none":
+        return figure.category_colours(np.full(data.table(workspace, name).n, 5), colours)
+    values = data.array(workspace, name, colour)
+    column = found[colour]
+    if column.kind == "number":
+        return figure.scale_colours(values, colours.points_scale, colours.noise)
+    if column.kind == "region":
+        slots = np.array([0, *(region["colour"] + 1 for region in data.regions(workspace, name))])
+        return figure.category_colours(slots[values], colours)
+    return figure.category_colours(np.where(values > len(colours.points), 0, values), colours)
+
+
+_PATH = re.compile(r"^/atlas(?:/([^/]+))?/?$")
+MODULES = sorted(path.name for path in (Path(__file__).parent / "assets" / "atlas").glob("*.mjs"))
+
+
+class EarlyDash(Dash):
+    """Dash whose page of the atlas begins with the map."""
+
+    def interpolate_index(self, metas: str = "", *parts: Any, **named: Any) -> str:
+        """The page as Dash builds it, with our lines in its head."""
+        return super().interpolate_index(metas + head(self.get_asset_url), *parts, **named)
+
+
+def head(asset_url: Any) -> str:
+    """Lines for the head of the page being answered; none but on `/atlas`, and none for a map that is not there."""
+    match = _PATH.match(unquote(flask.request.path))
+    if match is None:
+        return ""
+    try:
+        manifest = view.choose(current().workspace, match[1])
+    except WorkbenchError:
+        return ""  # the page says what is wrong
+    data = f"/atlas-data/{quote(manifest.name)}"
+    arrays = ["xy.bin"]
+    if manifest.summary.get("n_levels"):
+        level = manifest.summary.get("whole_map_level") or 0
+        arrays += ["regions.json"] + ([] if flask.request.args.get("colour") else [f"level_{level}.bin"])
+    modules = [f'<link rel="modulepreload" href="{asset_url(f"atlas/{module}")}">' for module in MODULES]
+    return "\n".join(
+        [
+            f'<link rel="preload" as="fetch" crossorigin href="{data}/about.json" data-atlas="{data}">',
+            *(f'<link rel="preload" as="fetch" crossorigin href="{data}/{array}">' for array in arrays),
+            *modules,
+            f'<script type="module" async src="{asset_url("atlas/early.mjs")}"></script>',
+        ]
+    )

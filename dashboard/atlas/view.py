@@ -1,0 +1,265 @@
+"""The atlas view for Python: a component of a page, or a page of its own that needs no server.
+
+    view = atlas_view(workspace, "tokens", colour="density")     # a map of a workspace
+    view = atlas_view(xy, labels=words, columns={"norm": norms}) # or arrays: xy [n, 2]
+    view                                                         # in a notebook: shows itself
+    view.save("map.html")                                        # one file; opens anywhere, asks nobody for anything
+    view.component("atlas-map")                                  # in the dashboard
+
+The page carries its numbers (base64), its texts and the modules of assets/atlas, tied together by an import map.
+
+The atlas view as a Dash component. Its other half is assets/atlas_component.js, plain JavaScript without a build.
+
+Properties flow both ways: what a visitor changes arrives in callbacks, what a callback sets is shown.
+"""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from dash.development.base_component import Component, _explicitize_args
+
+from dashboard.atlas import columns as data
+from dashboard.atlas import data as view
+from dashboard.atlas.columns import Column
+from dashboard.figures import atlas as figure
+from dashboard.figures.theme import DARK, LIGHT, theme
+from interp.errors import ConfigError, UnknownNameError
+from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+STATE = ("colour", "size", "search", "filter", "selection", "point", "at", "overlays")
+"""what an address can hold; dashboard/assets/atlas/view.mjs says what each means"""
+_PROPERTIES = ["id", "source", *STATE, "neighbours", "opened"]
+
+
+class AtlasMap(Component):
+    """A map to pan, zoom, search, colour and select on.
+
+    `source`: where its data is served, `/atlas-data/<name>`. `neighbours`: numbers of points to join to the chosen one.
+    `opened`: the point on which Enter was pressed, or that was double-clicked.
+    """
+
+    _children_props: list[str] = []  # noqa: RUF012 - as Dash declares it
+    _base_nodes = ["children"]  # noqa: RUF012
+    _namespace = "workbench_atlas"
+    _type = "AtlasMap"
+    _prop_names = _PROPERTIES
+    _valid_wildcard_attributes: list[str] = []  # noqa: RUF012
+    available_properties = _PROPERTIES
+    available_wildcard_properties: list[str] = []  # noqa: RUF012
+
+    @_explicitize_args
+    def __init__(
+        self,
+        id: Any = None,
+        source: str = "",
+        colour: str = "",
+        size: str = "",
+        search: str = "",
+        filter: str = "",
+        selection: str = "",
+        point: int | None = None,
+        at: str = "",
+        overlays: list[str] | None = None,
+        neighbours: list[int] | None = None,
+        opened: int | None = None,
+        **extra: Any,
+    ):
+        given = extra.pop("_explicit_args")
+        values = locals()
+        super().__init__(**{name: values[name] for name in given if name in _PROPERTIES}, **extra)
+
+
+ASSETS = Path(__file__).parents[1] / "assets"
+MAX_LABEL = 120
+_IMPORT = re.compile(r"""from "\./(\w+)\.mjs";""")
+
+
+@dataclass(frozen=True)
+class AtlasView:
+    """A map and what is shown of it."""
+
+    about: dict[str, Any]
+    state: dict[str, Any]
+    height: int
+    origin: tuple[Workspace, str] | None = None
+    """the workspace and name, of a map that is served"""
+    arrays: "Mapping[str, np.ndarray]" = field(default_factory=dict)
+    labels: Sequence[str] = ()
+
+    def component(self, id: str) -> AtlasMap:
+        """The view in a page of the dashboard. Raises `ConfigError` for arrays: they are served by nobody."""
+        if self.origin is None:
+            raise ConfigError("a view of arrays is a page of its own: use to_html(), or save the map in a workspace")
+        given = {name: value for name, value in self.state.items() if value is not None}
+        return AtlasMap(id=id, source=f"/atlas-data/{quote(self.origin[1])}", **given)
+
+    def to_html(self, *, scheme: str = "light") -> str:
+        """One page with everything in it: no requests, to us or to others."""
+        page = _PAGE.replace("$SCHEME", "dark" if scheme == "dark" else "light")
+        modules = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ASSETS / "atlas").glob("*.mjs"))}
+        imports = {f"atlas/{stem}": _data_url("text/javascript", _bare(text)) for stem, text in modules.items()}
+        css = (ASSETS / "atlas.css").read_text(encoding="utf-8")
+        parts = {
+            "$TITLE": html.escape(str(self.about["name"])),
+            "$IMPORTS": _inert(json.dumps({"imports": imports})),
+            "$CSS": css + _VARIABLES,
+            "$DATA": _inert(json.dumps(self._page(scheme), separators=(",", ":"))),
+            "$STATE": _inert(json.dumps({k: v for k, v in self.state.items() if v is not None})),
+        }
+        return re.sub("|".join(map(re.escape, parts)), lambda match: parts[match.group()], page)
+
+    def save(self, path: str | Path, *, scheme: str = "light") -> Path:
+        """Write the page to a file."""
+        Path(path).write_text(self.to_html(scheme=scheme), encoding="utf-8")
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        """A frame for notebooks; what is in it cannot reach the notebook."""
+        inner = html.escape(self.to_html(), quote=True)
+        return (
+            f'<iframe srcdoc="{inner}" sandbox="allow-scripts allow-downloads" title="Map of {self.about["n"]:,} points'
+            f'" style="width: 100%; height: {self.height}px; border: 1px solid #dfe3e8; border-radius: 8px"></iframe>'
+        )
+
+    def _page(self, scheme: str) -> dict[str, Any]:
+        about, arrays, labels, regions, cells = self.about, dict(self.arrays), list(self.labels), [], []
+        if self.origin is not None:
+            workspace, name = self.origin
+            frames = [f"frame_{at}" for at in range(len(about["frames"]))]
+            names = ("xy", *frames, *(c["name"] for c in about["columns"]))
+            arrays = {each: data.array(workspace, name, each) for each in names}
+            labels = [text or "" for text in data.table(workspace, name).column("label").to_pylist()]
+            regions, cells = data.regions(workspace, name), view.cells(workspace, name)
+        return {
+            "about": about,
+            "regions": regions,
+            "cells": cells,
+            "labels": [label[:MAX_LABEL] for label in labels],
+            "arrays": {name: base64.b64encode(values.tobytes()).decode() for name, values in arrays.items()},
+            "picture": _still(arrays["xy"], scheme),
+        }
+
+
+def atlas_view(
+    source: Workspace | np.ndarray,
+    name: str = "map",
+    *,
+    labels: Sequence[str] | None = None,
+    columns: "Mapping[str, np.ndarray] | None" = None,
+    height: int = 640,
+    **state: Any,
+) -> AtlasView:
+    """A view of the map `name` of a workspace, or of points `xy [n, 2]` with `labels` and columns of numbers.
+
+    `state` sets what is shown at first: `colour, size, search, filter, selection, point, at, overlays` (what each holds
+    is said in dashboard/assets/atlas/choice.mjs). Raises `UnknownNameError`, and `ConfigError` for arrays that do not
+    fit together.
+    """
+    unknown = [key for key in state if key not in STATE]
+    if unknown:
+        raise UnknownNameError("part of a view", unknown[0], STATE)
+    if isinstance(source, Workspace):
+        return AtlasView(data.about(source, name), state, height, origin=(source, name))
+    return _of_arrays(np.asarray(source), name, labels, columns or {}, state, height)
+
+
+def _of_arrays(
+    xy: np.ndarray,
+    name: str,
+    labels: Sequence[str] | None,
+    given: "Mapping[str, np.ndarray]",
+    state: dict[str, Any],
+    height: int,
+) -> AtlasView:
+    if xy.ndim != 2 or xy.shape[1] != 2 or not np.isfinite(xy).all():
+        raise ConfigError(f"points are finite x and y, [n, 2]; got an array {list(xy.shape)}")
+    arrays: dict[str, np.ndarray] = {"xy": np.ascontiguousarray(xy, np.float32)}
+    for key, values in given.items():
+        if key in arrays or np.ndim(values) != 1 or np.asarray(values).dtype.kind not in "biuf":
+            raise ConfigError(f"a column is a list of numbers under a name of its own, not 'xy'; see {key!r}")
+        arrays[key] = np.ascontiguousarray(values, np.float32)
+    words = [str(label) for label in labels] if labels is not None else [""] * len(xy)
+    wrong = [key for key, values in arrays.items() if len(values) != len(xy)] + (
+        ["labels"] if len(words) != len(xy) else []
+    )
+    if wrong:
+        raise ConfigError(f"{wrong[0]} must have one entry per point, {len(xy)} of them")
+    found = [Column(key, "number", key, "float32") for key in given]
+    about = {
+        "name": name,
+        "n": len(xy),
+        "levels": 0,
+        "whole_map_level": 0,
+        "colour": data.default_colour(found),
+        "columns": [asdict(column) for column in found],
+        "cells": False,
+        "features": None,
+        "themes": {each.name: data.colours_of(each) for each in (LIGHT, DARK)},
+    }
+    return AtlasView(about, state, height, arrays=arrays, labels=words)
+
+
+def _still(xy: np.ndarray, scheme: str) -> dict[str, Any]:
+    """A picture of all points and where it lies, for browsers without WebGL2."""
+    low, high = (xy.min(0), xy.max(0)) if len(xy) else (np.zeros(2), np.ones(2))
+    width, height = 1000, 640
+    zoom = 0.88 * min([width, height] / np.maximum(high - low, 1e-9))
+    middle, half = (low + high) / 2, np.array([width, height]) / 2 / zoom
+    radius, opacity = figure.dot_size(len(xy), 1.0)
+    colours = figure.category_colours(np.ones(len(xy), int), theme(scheme))
+    box = (*(middle - half), *(middle + half))
+    shown = np.full(len(xy), figure.BRIGHT)
+    image = figure.picture(
+        xy, colours, shown, theme(scheme), box=box, width=width, height=height, radius=radius, opacity=opacity
+    )
+    place = {"x": float(middle[0]), "y": float(middle[1]), "zoom": float(zoom), "width": width, "height": height}
+    return place | {"image": _data_url("image/png", image)}
+
+
+def _bare(text: str) -> str:
+    """A module whose imports are names that the import map knows, as a data address cannot be built upon."""
+    return _IMPORT.sub(r'from "atlas/\1";', text)
+
+
+def _data_url(kind: str, content: str | bytes) -> str:
+    raw = content.encode() if isinstance(content, str) else content
+    return f"data:{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def _inert(text: str) -> str:
+    """JSON that cannot end the script element that it stands in."""
+    return text.replace("<", "\\u003c")
+
+
+_VARIABLES = """
+html, body { margin: 0; height: 100%; }
+html[data-scheme="dark"] { color-scheme: dark; --wb-surface: #171a1f; --wb-raised: #1e2228; --wb-line: #2f353e;
+  --wb-line-soft: #242931; --wb-text: #e6e9ed; --wb-muted: #9aa4b0; --wb-accent: #6aa7ff; --wb-accent-soft: #1b2a42;
+  --wb-warn-bg: #2a2114; --wb-warn-line: #6b5225; }
+"""
+
+_PAGE = """<!doctype html>
+<html data-scheme="$SCHEME"><head><meta charset="utf-8"><title>$TITLE</title>
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:">
+<style>$CSS</style><script type="importmap">$IMPORTS</script></head>
+<body><div id="map"></div>
+<script type="application/json" id="data">$DATA</script><script type="application/json" id="state">$STATE</script>
+<script type="module">
+import { AtlasView, EmbeddedSource } from "atlas/view";
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+new AtlasView(document.getElementById("map"), new EmbeddedSource(read("data")), read("state"));
+</script></body></html>
+"""

@@ -1,0 +1,404 @@
+"""A circuit as the elements of a Cytoscape graph: layers are rows (input below), heads or token positions are columns.
+
+Positions are computed here and never move with the browser: the same circuit looks the same to everyone.
+
+How a circuit's graph looks: colour says role or input, width says strength, a dashed line a negative score.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from dashboard.circuit.data import PREFIX, Group, Row, node_id
+from dashboard.figures.theme import Theme, visible
+from interp.names import NodeName, parse_node
+
+COLUMN, ROW = 96.0, 62.0
+_TALLEST, _HEIGHT = 116.0, 430.0
+"""rows move apart, up to the first, until the drawing is as high as the second"""
+_WIDEST = 190.0
+"""columns move apart, up to this, until the drawing is as wide as a page likes it"""
+LETTERED = 60
+"""up to this many edges carry the letter of their input, and bend around nodes in their way"""
+_FAN = (0, 26, -26)
+"""how far lines between the same two nodes keep apart"""
+_CLEAR = 30.0
+"""distance, in the graph's units, at which a line passes a node without touching it"""
+
+VIAS = {"q": "query", "k": "key", "v": "value", "other": "into an MLP or the logits"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn, and what it stands for."""
+
+    elements: list[dict[str, Any]]
+    edges: dict[str, list[Row]] = field(default_factory=dict)
+    """id of a drawn edge -> the edges that it stands for (several into or out of a folded group)"""
+    nodes: list[str] = field(default_factory=list)
+    """ids of the nodes before folding, in the model's order"""
+    n_rows: int = 1
+
+
+@dataclass
+class _Place:
+    row: int
+    column: int | None
+    """None for the ends and for folded groups, which belong to no column"""
+    x: float = 0.0
+    y: float = 0.0
+
+
+def draw(
+    rows: list[Row],
+    colours: Theme,
+    *,
+    roles: dict[str, str] | None = None,
+    groups: tuple[Group, ...] = (),
+    alone: tuple[str, ...] = (),
+    tokens: list[str] | None = None,
+) -> Drawing:
+    """Nodes and edges of `rows`. `alone` are nodes drawn though no edge touches them.
+
+    `tokens` name the columns when the edges have positions.
+    """
+    ids = {node_id(row[end], row["position"]) for row in rows for end in ("source", "target")} | set(alone)
+    ordered = sorted(ids, key=lambda i: (_name(i).order, _position(i)))
+    stands_for = {i: i for i in ordered}
+    for group in groups:
+        stands_for |= {member: group.id for member in group.members if group.folded and member in ids}
+    places = _places(ordered, stands_for)
+    elements = _axes(places, tokens or [])
+    elements += _nodes(ordered, places, stands_for, roles or {}, groups, colours)
+    drawn, edges = _edges(rows, stands_for, {i: (p.x, p.y) for i, p in places.items()})
+    return Drawing(
+        elements + _moves(ordered, stands_for) + drawn, edges, ordered, len({p.row for p in places.values()})
+    )
+
+
+def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]:
+    """Only rows and columns in use take room. Nodes that share a cell stand side by side.
+
+    A folded group takes the row of its middle member, and stands in the middle, as the embedding and the logits do.
+    """
+    by_position = any(_position(i) >= 0 for i in ordered)
+    own = [i for i in ordered if stands_for[i] == i]
+    level = {i: _name(i).order[0] for i in own}
+    for group in dict.fromkeys(stands_for[i] for i in ordered if stands_for[i] != i):
+        inside = [_name(i).order[0] for i in ordered if stands_for[i] == group]
+        level[group] = inside[len(inside) // 2]
+    column_of = {
+        i: float(_position(i)) if by_position else _head_column(_name(i))
+        for i in own
+        if by_position or _name(i).layer is not None
+    }
+    rows, columns = sorted(set(level.values())), sorted(set(column_of.values())) or [0.0]
+    places = {
+        i: _Place(rows.index(at), columns.index(column_of[i]) if i in column_of else None) for i, at in level.items()
+    }
+    cells: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for i, place in places.items():
+        if place.column is not None:
+            cells[place.row, place.column].append(i)
+    widest = [max([1, *(len(v) for (_, c), v in cells.items() if c == column)]) for column in range(len(columns))]
+    left = np.concatenate([[0], np.cumsum(widest)])
+    step = float(np.clip(1.55 * ROW * len(rows) / max(1, left[-1]), COLUMN, _WIDEST))
+    rise = float(np.clip(_HEIGHT / max(1, len(rows)), ROW, _TALLEST))
+    for (row, column), members in cells.items():
+        for k, i in enumerate(members):
+            centre = left[column] + (widest[column] - len(members)) / 2 + k
+            places[i].x, places[i].y = step * float(centre), -rise * row
+    for place in places.values():
+        if place.column is None:
+            taken = [p.x for p in places.values() if p is not place and p.row == place.row and p.y == -rise * place.row]
+            place.x, place.y = _free(step * float(left[-1] - 1) / 2, taken), -rise * place.row
+    return places
+
+
+def _free(middle: float, taken: list[float]) -> float:
+    """The place nearest the middle where nothing in the row stands."""
+    steps = [middle + COLUMN * 0.5 * ((k + 1) // 2) * (1 if k % 2 else -1) for k in range(200)]
+    return next((x for x in steps if all(abs(x - other) > COLUMN for other in taken)), middle)
+
+
+def _head_column(name: NodeName) -> float:
+    """Features share a column, wide as they are many; MLPs and errors stand at the right."""
+    return float("inf") if name.kind in ("mlp", "error") else float(name.head or 0)
+
+
+def _axes(places: dict[str, _Place], tokens: list[str]) -> list[dict[str, Any]]:
+    """Names of rows at the left, of columns below, as elements that cannot be clicked."""
+    if not places:
+        return []
+    left = min(p.x for p in places.values()) - 0.9 * COLUMN
+    bottom = max(p.y for p in places.values()) + 0.7 * ROW
+    inside = {i: p for i, p in places.items() if p.column is not None}
+    rows = {p.y: _name(i) for i, p in inside.items() if _name(i).layer is not None}
+    labels = [(f"row:{y}", f"layer {name.layer}", left, y) for y, name in rows.items()]
+    columns: dict[int, list[str]] = defaultdict(list)
+    for i, place in inside.items():
+        columns[place.column or 0].append(i)
+    for column, members in columns.items():
+        x = float(np.mean([min(places[m].x for m in members), max(places[m].x for m in members)]))
+        labels.append((f"column:{column}", _column_title(members[0], tokens), x, bottom))
+    return [
+        {
+            "data": {"id": f"axis:{key}", "label": text},
+            "position": {"x": x, "y": y},
+            "classes": "axis",
+            "selectable": False,
+            "grabbable": False,
+        }
+        for key, text, x, y in labels
+    ]
+
+
+def _column_title(member: str, tokens: list[str]) -> str:
+    position = _position(member)
+    if position < 0:
+        name = _name(member)
+        return {"mlp": "MLP", "feature": "features", "error": "errors"}.get(name.kind, f"head {name.head}")
+    return f"{position} {visible(tokens[position], 12)}" if position < len(tokens) else f"position {position}"
+
+
+def _nodes(
+    ordered: list[str],
+    places: dict[str, _Place],
+    stands_for: dict[str, str],
+    roles: dict[str, str],
+    groups: tuple[Group, ...],
+    colours: Theme,
+) -> list[dict[str, Any]]:
+    halo = {m: (n, g) for n, g in enumerate(groups) for m in g.members if not g.folded}
+    elements = []
+    for i in ordered:
+        if stands_for[i] != i:
+            continue
+        name = _name(i)
+        data: dict[str, Any] = {"id": i, "label": i, "role": roles.get(i.partition("@")[0]) or name.kind}
+        classes = [name.kind]
+        if i in halo:
+            data["halo"] = group_colour(halo[i][0], colours)
+            classes.append("grouped")
+        elements.append(_element(data, places[i].x, places[i].y, " ".join(classes)))
+    for n, group in enumerate(groups):
+        inside = [i for i in ordered if stands_for[i] == group.id]
+        if inside:
+            label = f"{visible(group.name, 28)}\n{len(inside)} nodes"
+            data = {"id": group.id, "label": label, "role": "group", "halo": group_colour(n, colours)}
+            elements.append(_element(data, places[group.id].x, places[group.id].y, "group"))
+    return elements
+
+
+def group_colour(n: int, colours: Theme) -> str:
+    """The colour of the n-th group, from the far end of the palette: the near end tells inputs apart."""
+    return colours.categories[-1 - n % 5]
+
+
+def _edges(
+    rows: list[Row], stands_for: dict[str, str], where: dict[str, tuple[float, float]]
+) -> tuple[list[dict[str, Any]], dict[str, list[Row]]]:
+    bundles: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        source, target = (stands_for[node_id(row[end], row["position"])] for end in ("source", "target"))
+        if source != target:  # inside a folded group
+            bundles[source, target, row["via"] or "other"].append(row)
+    few = len(bundles) <= LETTERED
+    top = max((abs(r["score"] or 0.0) for rows_ in bundles.values() for r in rows_), default=0.0) or 1.0
+    parallel: dict[frozenset[str], int] = defaultdict(int)
+    elements, meaning = [], {}
+    for (source, target, via), inside in bundles.items():
+        strongest = max(inside, key=lambda r: abs(r["score"] or 0.0))
+        score = strongest["score"]
+        # the browser cannot move the ends of a line it knows: one that a group has taken over is another line
+        folded = any(end.startswith(PREFIX) for end in (source, target))
+        identity = f"{source}|{via}|{target}" if folded else inside[0]["id"]
+        meaning[identity] = inside
+        pair = frozenset((source, target))
+        data = {
+            **{"id": identity, "source": source, "target": target, "via": via},
+            "width": round(1.2 + 5.3 * abs(score or 0.0) / top, 2),
+            "strength": abs(score or 0.0),
+            "letter": via if few and via != "other" else "",
+            "bend": _bend(where, source, target, parallel[pair]) if few else _FAN[parallel[pair] % 3],
+        }
+        parallel[pair] += 1
+        kind = "unscored" if score is None else "negative" if score < 0 else ""
+        elements.append({"data": data, "classes": kind})
+    elements.sort(key=lambda e: e["data"]["strength"])
+    return elements, meaning
+
+
+def _moves(ordered: list[str], stands_for: dict[str, str]) -> list[dict[str, Any]]:
+    """Quiet lines between the positions of one head: what it reads at one, it writes at a later one."""
+    at: dict[str, list[str]] = defaultdict(list)
+    for i in ordered:
+        if stands_for[i] == i and _position(i) >= 0 and _name(i).kind == "head":
+            at[i.partition("@")[0]].append(i)
+    pairs = [pair for places in at.values() for pair in pairwise(places)]
+    return [
+        {"data": {"id": f"moves:{a}:{b}", "source": a, "target": b}, "classes": "moves", "selectable": False}
+        for a, b in pairs
+    ]
+
+
+def _bend(where: dict[str, tuple[float, float]], source: str, target: str, nth: int) -> float:
+    """How far the middle of the line moves aside: round nodes in its way, and off lines between the same two nodes."""
+    a, b = np.array(where[source]), np.array(where[target])
+    along = b - a
+    length = float(np.hypot(*along)) or 1.0
+    normal = np.array([-along[1], along[0]]) / length
+    fan = _FAN[nth % 3]
+    others = np.array([at for name, at in where.items() if name not in (source, target)] or [(1e9, 1e9)])
+    weight = ((others - a) @ along / length**2)[:, None]
+    near = (weight[:, 0] > 0.02) & (weight[:, 0] < 0.98)
+    side = (others - a) @ normal
+    blocking = near & (np.abs(side) < _CLEAR)
+    if not blocking.any():
+        return float(fan)
+    push = -np.sign(side[blocking].sum() or 1.0)
+    return float(fan + push * (58 + 10 * min(4, blocking.sum())))
+
+
+def _element(data: dict[str, Any], x: float, y: float, classes: str) -> dict[str, Any]:
+    return {"data": data, "position": {"x": round(x, 1), "y": round(y, 1)}, "classes": classes}
+
+
+def _name(identity: str) -> NodeName:
+    return parse_node(identity.partition("@")[0])
+
+
+def _position(identity: str) -> int:
+    position = identity.partition("@")[2]
+    return int(position) if position else -1
+
+
+# Cytoscape takes no quotes in a list of typefaces
+_FONT = "system-ui, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
+_MONO = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
+
+ROLES = ("induction", "previous_token", "duplicate_token", "name_mover", "s_inhibition", "negative")
+"""roles with a colour of their own, in this order; others share the last one"""
+
+
+def via_colours(colours: Theme) -> dict[str, str]:
+    """Blue, orange, green, grey: told apart by colour-blind readers, and each edge names its input too."""
+    q, v, k = colours.categories[0], colours.categories[2], colours.categories[1]
+    return {"q": q, "k": k, "v": v, "other": colours.muted}
+
+
+def role_colours(colours: Theme, roles: list[str]) -> dict[str, str]:
+    """A colour for each role that occurs."""
+    palette = [colours.categories[i] for i in (4, 5, 6, 3, 7, 8)]
+    known = sorted(set(roles), key=lambda r: (ROLES.index(r) if r in ROLES else len(ROLES), r))
+    return {role: palette[min(i, len(palette) - 1)] for i, role in enumerate(known)}
+
+
+def stylesheet(colours: Theme, roles: list[str], chosen: str | None = None, *, many: bool = False) -> list[dict]:
+    """Rules for the graph. `chosen` is the id of the node or edge that stands out; `many` gives up bends for speed."""
+    rules = [*_node_rules(colours), *_edge_rules(colours, many)]
+    for role, colour in role_colours(colours, roles).items():
+        rules.append(
+            {"selector": f"node[role = {_quoted(role)}]", "style": {"border-color": colour, "border-width": 2.5}}
+        )
+    for via, colour in via_colours(colours).items():
+        rules.append(
+            {
+                "selector": f'edge[via = "{via}"]',
+                "style": {"line-color": colour, "target-arrow-color": colour, "color": colour},
+            }
+        )
+    return rules + _chosen_rules(colours, chosen)
+
+
+def _node_rules(colours: Theme) -> list[dict[str, Any]]:
+    return [
+        {
+            "selector": "node",
+            "style": {
+                **{"label": "data(label)", "font-family": _MONO, "font-size": 12, "color": colours.text},
+                **{"shape": "round-rectangle", "width": 66, "height": 28, "background-color": colours.surface},
+                **{"border-width": 1.25, "border-color": colours.muted, "text-valign": "center"},
+                **{"text-halign": "center", "text-wrap": "wrap", "overlay-opacity": 0, "z-index": 10},
+            },
+        },
+        {"selector": "node.mlp", "style": {"shape": "rectangle", "background-color": colours.grid}},
+        {
+            "selector": "node.embed, node.logits",
+            "style": {"shape": "round-rectangle", "background-color": colours.grid},
+        },
+        {"selector": "node[label *= '@']", "style": {"width": 84}},
+        {"selector": "node.feature, node.error", "style": {"width": 92, "font-size": 11}},
+        {"selector": "node.error", "style": {"border-style": "dashed", "background-color": colours.grid}},
+        {
+            "selector": "node.group",
+            "style": {
+                **{"width": 112, "height": 42, "border-color": "data(halo)", "border-width": 2.5, "font-size": 11},
+                **{"border-style": "double", "text-max-width": 104, "font-family": _FONT, "line-height": 1.25},
+            },
+        },
+        {
+            "selector": "node.grouped",
+            "style": {"underlay-color": "data(halo)", "underlay-opacity": 0.28, "underlay-padding": 6},
+        },
+        {
+            "selector": "node:selected",
+            "style": {"underlay-color": colours.accent, "underlay-opacity": 0.38, "underlay-padding": 5},
+        },
+        {
+            "selector": "node.axis",
+            "style": {
+                **{"background-opacity": 0, "border-width": 0, "color": colours.muted, "font-size": 11},
+                **{"font-family": _FONT, "events": "no", "width": 1, "height": 1, "z-index": 1},
+            },
+        },
+    ]
+
+
+def _edge_rules(colours: Theme, many: bool) -> list[dict[str, Any]]:
+    curve = (
+        {"curve-style": "haystack", "haystack-radius": 0.3}
+        if many
+        else {
+            **{"curve-style": "unbundled-bezier", "control-point-distances": "data(bend)"},
+            "control-point-weights": 0.5,
+        }
+    )
+    quiet = {"curve-style": "straight", "line-style": "dotted", "width": 1.2, "line-color": colours.muted}
+    return [
+        {
+            "selector": "edge[width]",
+            "style": {
+                **{"width": "data(width)", "opacity": 0.55 if many else 0.9, "target-arrow-shape": "triangle"},
+                **{"arrow-scale": 0.8, "target-label": "data(letter)", "target-text-offset": 22, "font-size": 11},
+                **{"font-family": _MONO, "font-weight": 700, "text-background-color": colours.surface},
+                **{"text-background-opacity": 1, "text-background-padding": 2, "overlay-padding": 5, **curve},
+            },
+        },
+        {"selector": "edge.unscored", "style": {"opacity": 0.4}},
+        {"selector": "edge.moves", "style": {**quiet, "target-arrow-shape": "none", "events": "no"}},
+        {"selector": "edge.negative", "style": {"line-style": "dashed", "line-dash-pattern": [6, 4]}},
+    ]
+
+
+def _chosen_rules(colours: Theme, chosen: str | None) -> list[dict[str, Any]]:
+    if not chosen:
+        return []
+    name = _quoted(chosen)
+    return [
+        {"selector": f"edge[id != {name}][source != {name}][target != {name}]", "style": {"opacity": 0.16}},
+        {"selector": f"edge[id = {name}]", "style": {"opacity": 1, "z-index": 30}},
+        {
+            "selector": f"node[id = {name}]",
+            "style": {"underlay-color": colours.accent, "underlay-opacity": 0.4, "underlay-padding": 6},
+        },
+    ]
+
+
+def _quoted(text: str) -> str:
+    """A name inside a selector; whatever could end the string is left out."""
+    return '"' + re.sub(r'["\\\n\r]', "", text) + '"'

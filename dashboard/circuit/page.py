@@ -1,0 +1,468 @@
+"""*Circuit*: the graph of what reads what, thinned by a slider, grouped by hand, with the evidence of each edge.
+
+The parts of the circuit page: slider, graph, groups, curve, table, and what stands in them.
+"""
+
+import json
+import math
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_cytoscape as cyto
+import dash_mantine_components as dmc
+from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from dashboard.addresses import circuit_href, whole_number
+from dashboard.circuit import data as grouping
+from dashboard.circuit import data as view
+from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, role_colours, stylesheet, via_colours
+from dashboard.circuit.side import details, summary
+from dashboard.components.frame import attrs, graph, page, panel, select
+from dashboard.context import Context, current
+from dashboard.figures.circuits import faithfulness_at, faithfulness_curve
+from dashboard.figures.theme import Theme, theme, visible
+from interp.circuits.circuit import Circuit
+
+_STEPS = 100
+"""the slider runs over the logarithm of the number of edges"""
+VIA_WORDS = {"q": "query", "k": "key", "v": "value", "other": "MLP or logits"}
+
+
+def graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Section:
+    position = to_position(shown if shown is not None else min(scored.found, scored.limit), scored.limit)
+    slider = dmc.Slider(
+        id="circuit-slider", min=0, max=_STEPS, step=1, value=position, label=None, size="sm", flex=1, miw=140,
+        className="wb-circuit-slider", thumbLabel="Number of edges",
+    )  # fmt: skip
+    thin = html.Div(
+        [
+            html.Span("Edges", className="wb-quiet"),
+            slider,
+            html.Span(id="circuit-count", className="wb-circuit-count", **attrs({"aria-live": "polite"})),
+            dmc.NumberInput(
+                id="circuit-score", placeholder="|score| ≥", size="xs", w=88, min=0, debounce=400, hideControls=True,
+                decimalScale=6, **attrs({"aria-label": "Smallest score, by size"}),
+            ),
+            dmc.Button("As found", id="circuit-found", size="compact-xs", variant="default"),
+            dmc.Switch(
+                id="circuit-paths", label="only whole paths", checked=paths, size="xs",
+                className="" if scored.has_ends else "wb-hidden",
+            ),
+        ],
+        className="wb-circuit-thin",
+    )  # fmt: skip
+    picture = cyto.Cytoscape(
+        id="circuit-graph", elements=[], layout={"name": "preset", "fit": False}, responsive=False,
+        boxSelectionEnabled=True, autoungrabify=True, userZoomingEnabled=False, minZoom=0.15, maxZoom=1.6,
+        style={"width": "100%", "height": "100%"},
+    )  # fmt: skip
+    zoom = [
+        html.Button(sign, id=f"circuit-zoom-{key}", className="wb-icon", type="button", title=title,
+                    **attrs({"data-circuit-zoom": key, "aria-label": title}))
+        for sign, key, title in (("+", "in", "Closer (+)"), ("−", "out", "Farther (-)"), ("⤢", "fit", "All of it (0)"))
+    ]  # fmt: skip
+    return panel(
+        "Graph",
+        thin,
+        html.Div(
+            [picture, html.P(id="circuit-empty", className="wb-circuit-empty")],
+            id="circuit-canvas",
+            className="wb-circuit-canvas",
+            role="figure",
+            **attrs({"aria-label": "Graph of the circuit; the table below holds the same edges"}),
+        ),
+        html.Div(id="circuit-legend", className="wb-legend"),
+        _group_controls(),
+        actions=zoom,
+        note="input below, output above; a click shows the evidence, Shift selects several",
+    )
+
+
+def _group_controls() -> html.Div:
+    proposals = [{"value": k, "label": words} for k, words in grouping.PROPOSALS.items()]
+    return html.Div(
+        [
+            dmc.MultiSelect(id="circuit-members", data=[], value=[], placeholder="nodes to group", size="xs",
+                            searchable=True, clearable=True, flex=1, miw=200,
+                            **attrs({"aria-label": "Nodes to group"})),
+            dmc.TextInput(id="circuit-group-name", placeholder="name", size="xs", w=130,
+                          **attrs({"aria-label": "Name of the group"})),
+            dmc.Button("Group", id="circuit-group", size="xs", variant="default"),
+            dmc.Select(id="circuit-propose", data=proposals, placeholder="group automatically", size="xs", w=170,
+                       clearable=True, **attrs({"aria-label": "Group automatically"})),
+            html.Div(id="circuit-groups", className="wb-groups"),
+        ],
+        className="wb-controls wb-group-controls",
+    )  # fmt: skip
+
+
+def curve_panel(present: bool) -> html.Section:
+    return panel(
+        "Faithfulness",
+        graph("circuit-curve", label="Faithfulness over number of edges", height=200),
+        note="1 is the whole model; grey: random circuits of that size",
+        actions=[html.Span(id="circuit-faithful", className="wb-quiet", **attrs({"aria-live": "polite"}))],
+        className="" if present else "wb-hidden",
+    )
+
+
+def table_panel() -> html.Section:
+    signed = {"function": "params.value == null ? '' : d3.format('+.4~g')(params.value)"}
+    number = {"valueFormatter": signed, "type": "rightAligned"}
+    columns = [
+        {"field": "source", "headerName": "from", "flex": 1, "minWidth": 80},
+        {"field": "target", "headerName": "to", "flex": 1, "minWidth": 80},
+        {"field": "via", "headerName": "through", "width": 92},
+        {"field": "position", "headerName": "position", "width": 92, "hide": True},
+        {"field": "score", "headerName": "score", "width": 96, **number},
+        {"field": "exact", "headerName": "exact", "width": 96, **number},
+        {"field": "interval", "headerName": "95 % interval", "flex": 1.3, "minWidth": 120, "sortable": False},
+        {"field": "member", "headerName": "in circuit", "width": 92},
+    ]
+    grid = dag.AgGrid(
+        id="circuit-grid", columnDefs=columns, getRowId="params.data.id", className="wb-grid", columnSize=None,
+        dashGridOptions={"rowHeight": 30, "headerHeight": 32, "animateRows": False},
+    )  # fmt: skip
+    return panel("Edges", grid, note="the same edges as a table, strongest first", className="wb-circuit-table")
+
+
+def to_position(n: int, limit: int) -> int:
+    """The slider's position, 0 to 100, for `n` of at most `limit` edges."""
+    return round(_STEPS * math.log(max(1, n)) / math.log(limit)) if limit > 1 else _STEPS
+
+
+def to_number(position: float, limit: int) -> int:
+    """The number of edges at a position of the slider."""
+    return max(1, min(limit, round(limit ** (position / _STEPS))))
+
+
+def table_row(row: view.Row) -> dict[str, Any]:
+    known = row["low"] is not None and row["high"] is not None
+    return {
+        **{k: row[k] for k in ("id", "source", "target", "position", "exact")},
+        **{"via": VIA_WORDS[row["via"]] if row["via"] else "", "score": row["score"]},
+        **{"interval": f"{row['low']:.4g} to {row['high']:.4g}".replace("-", "−") if known else ""},
+        "member": "yes" if row["member"] else "",
+    }
+
+
+def legend(rows: list[view.Row], roles: list[str], colours: Theme) -> list[Any]:
+    vias = {row["via"] or "other" for row in rows}
+    lines = [
+        html.Span([html.I(className="wb-line", style={"background": colour}), _via_words(via)])
+        for via, colour in via_colours(colours).items()
+        if via in vias
+    ]
+    if any((row["score"] or 0.0) < 0 for row in rows):
+        lines.append(html.Span([html.I(className="wb-line wb-line-dashed"), "negative score"]))
+    if any(row["position"] is not None for row in rows):
+        lines.append(html.Span([html.I(className="wb-line wb-line-dotted"), "one head, from position to position"]))
+    boxes = [
+        html.Span([html.I(className="wb-box", style={"borderColor": colour}), role.replace("_", " ")])
+        for role, colour in role_colours(colours, roles).items()
+    ]
+    return lines + boxes
+
+
+def _via_words(via: str) -> str:
+    return "into an MLP or the logits" if via == "other" else f"{via}: {VIA_WORDS[via]}"
+
+
+def chips(groups: tuple[grouping.Group, ...], colours: Theme) -> list[Any]:
+    return [
+        html.Span(
+            [
+                html.I(className="wb-box wb-box-full", style={"background": group_colour(i, colours)}),
+                html.Span(visible(group.name, 32), dir="auto"),
+                html.Span(f"{len(group.members)}", className="wb-quiet"),
+                html.Button("unfold" if group.folded else "fold", id={"type": "circuit-fold", "index": i},
+                            className="wb-link", type="button"),
+                html.Button("×", id={"type": "circuit-ungroup", "index": i}, className="wb-link", type="button",
+                            title="Ungroup", **attrs({"aria-label": f"Ungroup {visible(group.name, 32)}"})),
+            ],
+            className="wb-group",
+        )
+        for i, group in enumerate(groups)
+    ]  # fmt: skip
+
+
+def layout(
+    context: Context, name: str | None = None, n: str = "", paths: str = "", at: str = "", groups: str = "", **_: Any
+) -> html.Div:
+    """`/circuit/<name>?n=<edges>&paths=1&at=<node or edge>&groups=<name:members;...>`.
+
+    Without `n`, the circuit as it was found.
+    """
+    manifest = view.choose(context.workspace, name)
+    found = view.circuit(context.workspace, manifest.name)
+    scored = view.scored(context.workspace, manifest.name, found)
+    parsed = grouping.parse_groups(groups)
+    asked = whole_number(n)
+    shown = None if asked is None else max(1, min(asked, scored.limit))
+    if at and not at.startswith(grouping.PREFIX) and "|" not in at:
+        view.check_chosen(at, scored, found, context.workspace, manifest.name)
+    state = {"name": manifest.name, "limit": scored.limit, "found": scored.found}
+    names = [m.name for m in context.workspace.artifacts("circuit")]
+    controls = [
+        select("circuit-name", "Circuit", names, manifest.name, width=220),
+        dmc.Button("JSON", id="circuit-json", size="xs", variant="default", **attrs({"aria-label": "Export as JSON"})),
+        dmc.Button("PNG", id="circuit-png", size="xs", variant="default", **attrs({"aria-label": "Save as PNG"})),
+    ]
+    has_curve = bool(view.table(context.workspace, manifest.name, "curve"))
+    return page(
+        "Circuit",
+        dcc.Store(id="circuit-state", data=state),
+        dcc.Store(
+            id="circuit-view", data={"n": shown, "paths": paths == "1", "groups": grouping.format_groups(parsed)}
+        ),
+        dcc.Store(id="circuit-chosen", data=at or None),
+        dcc.Download(id="circuit-file"),
+        html.Div(id="circuit-address", hidden=True),
+        html.Div(
+            [
+                graph_panel(scored, shown, paths == "1"),
+                html.Aside([curve_panel(has_curve), html.Div(id="circuit-side")], className="wb-circuit-side"),
+                table_panel(),
+            ],
+            className="wb-circuit",
+        ),
+        controls=controls,
+        lead=_lead(found),
+    )
+
+
+def register(app: Dash) -> None:
+    """The view (slider, switch, groups), what it draws, what is chosen, the exports and the address."""
+    app.callback(
+        Output("circuit-view", "data"),
+        Output("circuit-slider", "value"),
+        Output("circuit-group-name", "value"),
+        Input("circuit-slider", "value"),
+        Input("circuit-score", "value"),
+        Input("circuit-found", "n_clicks"),
+        Input("circuit-paths", "checked"),
+        Input("circuit-group", "n_clicks"),
+        Input("circuit-propose", "value"),
+        Input({"type": "circuit-fold", "index": ALL}, "n_clicks"),
+        Input({"type": "circuit-ungroup", "index": ALL}, "n_clicks"),
+        State("circuit-members", "value"),
+        State("circuit-group-name", "value"),
+        State("circuit-view", "data"),
+        State("circuit-state", "data"),
+        prevent_initial_call=True,
+    )(_change)
+    app.callback(
+        Output("circuit-graph", "elements"),
+        Output("circuit-grid", "rowData"),
+        Output("circuit-count", "children"),
+        Output("circuit-faithful", "children"),
+        Output("circuit-groups", "children"),
+        Output("circuit-members", "data"),
+        Output("circuit-curve", "figure"),
+        Output("circuit-legend", "children"),
+        Output("circuit-empty", "children"),
+        Output("circuit-canvas", "style"),
+        Output("circuit-grid", "style"),
+        Input("circuit-view", "data"),
+        State("circuit-state", "data"),
+        State("scheme", "data"),
+    )(_draw)
+    app.callback(
+        Output("circuit-graph", "stylesheet"),
+        Output("circuit-side", "children"),
+        Input("circuit-chosen", "data"),
+        Input("circuit-view", "data"),
+        State("circuit-state", "data"),
+        State("scheme", "data"),
+    )(_choose)
+    app.callback(
+        Output("circuit-file", "data"),
+        Input("circuit-json", "n_clicks"),
+        State("circuit-view", "data"),
+        State("circuit-state", "data"),
+        prevent_initial_call=True,
+    )(_export)
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("circuit-name", "value"),
+        State("circuit-state", "data"),
+        prevent_initial_call=True,
+    )(lambda name, state: circuit_href(name) if name != state["name"] else no_update)
+    _register_browser(app)
+
+
+def _register_browser(app: Dash) -> None:
+    """What the browser does by itself."""
+    app.clientside_callback(
+        ClientsideFunction("circuit", "choose"),
+        Output("circuit-chosen", "data"),
+        Output("circuit-graph", "tapNodeData"),
+        Output("circuit-graph", "tapEdgeData"),
+        Input("circuit-graph", "tapNodeData"),
+        Input("circuit-graph", "tapEdgeData"),
+        Input("circuit-grid", "cellClicked"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("circuit", "selected"),
+        Output("circuit-members", "value"),
+        Input("circuit-graph", "selectedNodeData"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("circuit", "fit"),
+        Output("circuit-canvas", "title"),
+        Input("circuit-graph", "elements"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("circuit", "picture"),
+        Output("circuit-graph", "generateImage"),
+        Input("circuit-png", "n_clicks"),
+        State("circuit-state", "data"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("circuit", "address"),
+        Output("circuit-address", "children"),
+        Input("circuit-view", "data"),
+        Input("circuit-chosen", "data"),
+        State("circuit-state", "data"),
+    )
+
+
+def _lead(found: Circuit) -> str:
+    s = found.settings
+    kind = {"induction": "The induction circuit", "discovered": "A circuit"}.get(str(s.get("kind")), "A circuit")
+    task = f" for {s['task']}" if s.get("task") and s.get("kind") != "induction" else ""
+    by = f", by {s['method']}" if s.get("method") else ""
+    return visible(f"{kind} of {found.model}{task}{by}: {len(found.nodes)} nodes, {len(found.edges)} edges.", 240)
+
+
+def _change(
+    position: float, score: float | str | None, _found: Any, paths: bool, _group: Any, proposal: str | None,
+    _fold: Any, _ungroup: Any, members: list[str] | None, name: str | None, shown: dict[str, Any],
+    state: dict[str, Any],
+) -> Any:  # fmt: skip
+    """The next view, and where the slider and the name of the next group then stand."""
+    trigger, groups = ctx.triggered_id, grouping.parse_groups(shown["groups"])
+    slider, title = no_update, no_update
+    if not ctx.triggered or (isinstance(trigger, dict) and not ctx.triggered[0]["value"]):
+        return no_update, slider, title  # a button that has just been drawn
+    if trigger == "circuit-slider":
+        before = state["found"] if shown["n"] is None else shown["n"]
+        if position == to_position(min(before, state["limit"]), state["limit"]):
+            return no_update, slider, title
+        shown = shown | {"n": to_number(position, state["limit"])}
+    elif trigger == "circuit-score":
+        if not isinstance(score, int | float):
+            return no_update, slider, title
+        found = view.circuit(current().workspace, state["name"])
+        number = max(1, view.scored(current().workspace, state["name"], found).at_least(score))
+        shown, slider = shown | {"n": number}, to_position(number, state["limit"])
+    elif trigger == "circuit-found":
+        shown, slider = shown | {"n": None}, to_position(min(state["found"], state["limit"]), state["limit"])
+    elif trigger == "circuit-paths":
+        shown = shown | {"paths": bool(paths)}
+    elif trigger == "circuit-group":
+        groups, title = grouping.add(groups, name or f"group {len(groups) + 1}", members or []), ""
+    elif trigger == "circuit-propose":
+        found, rows = _rows(state["name"], shown)
+        groups = grouping.propose(proposal, found, rows) if proposal else ()
+    elif isinstance(trigger, dict) and trigger["type"] == "circuit-fold":
+        groups = grouping.toggle(groups, trigger["index"])
+    elif isinstance(trigger, dict):
+        groups = tuple(g for i, g in enumerate(groups) if i != trigger["index"])
+    return shown | {"groups": grouping.format_groups(groups)}, slider, title
+
+
+def _rows(name: str, shown: dict[str, Any]) -> tuple[Circuit, list[view.Row]]:
+    """What an export holds: all of a circuit as it was found, also where a drawing stops."""
+    workspace = current().workspace
+    found = view.circuit(workspace, name)
+    return found, view.scored(workspace, name, found).strongest(shown["n"], paths=shown["paths"], limit=None)
+
+
+def _draw(shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
+    workspace, name, colours = current().workspace, state["name"], theme(scheme)
+    found = view.circuit(workspace, name)
+    scored = view.scored(workspace, name, found)
+    rows = scored.strongest(shown["n"], paths=shown["paths"])
+    groups = grouping.parse_groups(shown["groups"])
+    alone = tuple(view.node_id(n.name, n.position) for n in found.nodes) if _whole(shown) else ()
+    roles = {n.name: n.role for n in found.nodes if n.role}
+    drawing = draw(rows, colours, roles=roles, groups=groups, alone=alone, tokens=view.prompt(workspace, name).tokens)
+    curve = view.table(workspace, name, "curve")
+    figure = faithfulness_curve(curve, scored.total, colours, current=shown["n"] or _asked(found), height=200)
+    lines = legend(rows, [roles[n] for n in _bare(drawing) if n in roles], colours)
+    return (
+        drawing.elements,
+        [table_row(row) for row in rows],
+        _count(rows, scored),
+        _faithful(curve, shown["n"] or _asked(found), scored.total),
+        chips(groups, colours),
+        drawing.nodes,
+        figure,
+        lines,
+        "" if drawing.elements else _nothing(scored),
+        {"height": f"{max(420, min(1200, 100 + 56 * drawing.n_rows))}px"},
+        {"height": f"{min(360, 36 + 30 * max(1, len(rows)))}px"},
+    )
+
+
+def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], scheme: str | None) -> Any:
+    workspace, name, colours = current().workspace, state["name"], theme(scheme)
+    found = view.circuit(workspace, name)
+    scored = view.scored(workspace, name, found)
+    rows = scored.strongest(shown["n"], paths=shown["paths"])
+    roles = [n.role for n in found.nodes if n.role]
+    rules = stylesheet(colours, roles, chosen, many=len(rows) > 4 * LETTERED)
+    if not chosen:
+        return rules, summary(workspace, name, found, colours)
+    here = rows if any(row["id"] == chosen for row in rows) else scored.rows if "-" in chosen else rows
+    groups = grouping.parse_groups(shown["groups"])
+    return rules, details(workspace, name, found, here, chosen, groups, colours, group=scored.group)
+
+
+def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
+    """The circuit as it is shown: its edges by the slider, its groups among the settings."""
+    if not clicks:
+        return no_update
+    found, rows = _rows(state["name"], shown)
+    text = json.dumps(view.as_shown(found, rows, shown), indent=1, ensure_ascii=False)
+    size = "" if shown["n"] is None else f"-{len(rows)}-edges"
+    return {"content": text, "filename": f"{state['name']}{size}.json", "type": "application/json"}
+
+
+def _asked(found: Circuit) -> int:
+    """How many of the best edges the circuit was cut from: those on no path were left out of it."""
+    asked = found.settings.get("asked")
+    return asked if isinstance(asked, int) else len(found.edges)
+
+
+def _whole(shown: dict[str, Any]) -> bool:
+    return shown["n"] is None and not shown["paths"]
+
+
+def _bare(drawing: Drawing) -> list[str]:
+    return [i.partition("@")[0] for i in drawing.nodes]
+
+
+def _nothing(scored: view.Scored) -> str:
+    if scored.limit:
+        return "No edge is on a path from the embedding to the logits: show more edges."
+    return "Nothing was found, so there is nothing to draw. The verdict says what was missing."
+
+
+def _faithful(curve: list[view.Row], n: int, total: int) -> str:
+    """Between the measured sizes: what the slider would give, pruned or not."""
+    at = faithfulness_at(curve, n / total) if total else None
+    return "" if at is None else f"about {at:.2f} with the best {n:,}"
+
+
+def _count(rows: list[view.Row], scored: view.Scored) -> str:
+    weakest = min((abs(r["score"]) for r in rows if r["score"] is not None), default=None)
+    words = f"{len(rows):,} of {scored.total:,}"
+    if weakest is not None:
+        words += f", |score| ≥ {weakest:.3g}"
+    capped = scored.total > view.MAX_EDGES and len(rows) >= min(scored.limit, view.MAX_EDGES)
+    return words + (f" (at most {view.MAX_EDGES:,} are drawn)" if capped else "")

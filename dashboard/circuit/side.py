@@ -1,0 +1,294 @@
+"""The right side of a circuit: what was found, or the evidence of the chosen edge, node or group."""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.addresses import heads_href, prompt_href
+from dashboard.circuit import data as view
+from dashboard.circuit.data import Group
+from dashboard.circuit.figure import via_colours
+from dashboard.components.evidence import evidence_table, number, records_table, words
+from dashboard.components.frame import attrs, graph, notice, panel, quiet_link, stat
+from dashboard.figures.circuits import agreement
+from dashboard.figures.heads import attention_pattern
+from dashboard.figures.theme import Theme, visible
+from interp.circuits.circuit import Circuit
+from interp.names import parse_node
+from interp.workspace import Workspace
+
+THROUGH = {"q": "through its query", "k": "through its key", "v": "through its value"}
+_NULLS = ("random_circuits", "untrained", "verified")
+_LISTED = 12
+"""edges of a node that the side lists"""
+_KINDS = {
+    "head": "an attention head",
+    "mlp": "an MLP",
+    "embed": "the embedding",
+    "logits": "the output",
+    "feature": "a feature of a sparse dictionary",
+    "error": "what a sparse dictionary leaves out",
+}
+_PLAIN = ("kind", "task", "metric", "method", "steps", "ablation", "direction", "seeds", "prompts")
+
+
+def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> html.Section:
+    """Verdict, how it was judged, and the settings that find it again."""
+    evaluation = found.evaluation
+    scores = [(k, evaluation[k]) for k in ("faithfulness", "completeness", "cpr", "cmd") if _is_number(evaluation, k)]
+    records = {k: v for k, v in evaluation.items() if _is_records(v)}
+    nulls = {k: evaluation[k] for k in _NULLS if k in evaluation}
+    rest = {k: v for k, v in evaluation.items() if k not in dict(scores) | records | nulls}
+    redundancy = found.verdict.get("redundancy")
+    checked = view.checked(workspace, name)
+    order = {k: found.settings[k] for k in _PLAIN if k in found.settings}
+    settings = order | {k: v for k, v in found.settings.items() if k not in order}
+    hints = {"faithfulness": "1: all of the behaviour", "completeness": "0: nothing is left without the circuit"}
+    return panel(
+        "What was found",
+        _verdict(found),
+        html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
+        *([html.H3("Redundancy"), evidence_table(redundancy)] if isinstance(redundancy, dict) else []),
+        *([html.H3("Against chance"), evidence_table(nulls)] if nulls else []),
+        *_strongest_nodes(*view.strongest_nodes(workspace, name, _LISTED)),
+        *[part for k, v in records.items() for part in (_records_title(k, v), records_table(v))],
+        *(
+            [
+                html.H3(["Exact against estimated", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
+                graph("circuit-agreement", figure=agreement(checked, colours), label="Exact against estimated"),
+            ]
+            if checked
+            else []
+        ),
+        *([_folded("All numbers of the evaluation", evidence_table(rest))] if rest else []),
+        _folded("Settings", evidence_table(settings)),
+    )
+
+
+def details(
+    workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, groups: tuple[Group, ...],
+    colours: Theme, *, group: int = 1,
+) -> html.Section:  # fmt: skip
+    """The panel of an edge, a node, a group, or of a line between groups that stands for several edges."""
+    close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
+    edge = next((row for row in rows if row["id"] == chosen), None)
+    if edge:
+        return _edge(workspace, name, found, edge, colours, close, group)
+    supernode = next((g for g in groups if g.id == chosen), None)
+    if supernode:
+        return _group(supernode, rows, close)
+    if "|" in chosen:
+        return _bundle(chosen, rows, groups, close)
+    return _node(workspace, name, found, rows, chosen, colours, close)
+
+
+def _verdict(found: Circuit) -> Any:
+    verdict = found.verdict
+    if not {"found", "reason"} & set(verdict):
+        return None
+    word = {True: "Found. ", False: "Not found. "}.get(bool(verdict["found"]), "") if "found" in verdict else ""
+    rule, reason = verdict.get("rule"), visible(str(verdict.get("reason") or ""), 600)
+    return notice(
+        html.P([html.Strong(word), html.Span(reason[:1].upper() + reason[1:])]),
+        _folded("The rule", html.P(visible(str(rule), 4000), className="wb-note")) if rule else None,
+        tone="warning" if verdict.get("found") is False else "info",
+    )
+
+
+def _shared(row: view.Row, group: int) -> str:
+    heads = view.readers(row, group)
+    what = {"k": "key", "v": "value"}.get(row["via"] or "")
+    return f"Heads {heads[0]} to {heads[-1]} share this {what}. " if len(heads) > 1 else ""
+
+
+def _edge(
+    workspace: Workspace, name: str, found: Circuit, row: view.Row, colours: Theme, close: Any, group: int
+) -> html.Section:
+    measured = {k: row[k] for k in ("score", "exact", "low", "high") if row[k] is not None}
+    effect = row["evidence"].get("effect")
+    if isinstance(effect, float) and row["score"] is not None and abs(effect) == abs(row["score"]):
+        measured.pop("score", None)  # the same number, maybe as a drop
+    place = "" if row["position"] is None else f" at position {row['position']}"
+    via = THROUGH.get(row["via"] or "", "")
+    colour = via_colours(colours)[row["via"] or "other"]
+    return panel(
+        html.Span([_at(row["source"]), " → ", _at(row["target"])], className="wb-circuit-title"),
+        html.P(
+            [
+                html.Span(className="wb-swatch", style={"background": colour}),
+                f"What {row['source']} writes, as {row['target']} reads it {via}{place}".rstrip() + ". ",
+                _shared(row, group),
+                "" if row["member"] else "Not in the circuit as found.",
+            ],
+            className="wb-note",
+        ),
+        evidence_table(measured | row["evidence"]),
+        *_pattern(workspace, name, found, row["target"], row["source"], colours),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _node(
+    workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, colours: Theme, close: Any
+) -> html.Section:
+    bare, _, position = chosen.partition("@")
+    nodes = [n for n in found.nodes if n.name == bare and (not position or n.position in (None, int(position)))]
+    evidence = dict(nodes[0].evidence) if nodes else {}
+    stored = view.node_score(workspace, name, bare, int(position) if position else None)
+    if "effect" in evidence:  # the same number, from the circuit itself
+        stored = {key: value for key, value in stored.items() if key == "exact"}
+    role = nodes[0].role if nodes else None
+    touching = [r for r in rows if not position or str(r["position"]) == position]
+    kind = parse_node(bare).kind
+    what = _KINDS[kind]
+    links = []
+    if kind == "head":
+        link = _heads_link(workspace, found.model, bare)
+        head = parse_node(bare)
+        text = prompt_href(model=found.model, layer=head.layer, head=head.head)
+        links = [html.P([link, " · " if link else "", quiet_link("On a prompt of your own", text)])]
+    return panel(
+        html.Span(chosen, className="wb-circuit-title"),
+        html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
+        *links,
+        *([evidence_table(stored | evidence)] if stored or evidence else []),
+        *_edge_list("Reads from", [r for r in touching if r["target"] == bare], "source"),
+        *_edge_list("Is read by", [r for r in touching if r["source"] == bare], "target"),
+        *(_pattern(workspace, name, found, bare, None, colours) if kind == "head" else []),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _group(group: Group, rows: list[view.Row], close: Any) -> html.Section:
+    inside = set(group.members)
+    ends = [(r, view.node_id(r["source"], r["position"]), view.node_id(r["target"], r["position"])) for r in rows]
+    return panel(
+        html.Span(visible(group.name), dir="auto"),
+        html.P(f"A group of {len(group.members)} nodes, made by hand or proposed.", className="wb-note"),
+        html.P([piece for m in group.members for piece in (_at(m), " ")], className="wb-members"),
+        *_edge_list("Reads from", [r for r, s, t in ends if t in inside and s not in inside], None),
+        *_edge_list("Is read by", [r for r, s, t in ends if s in inside and t not in inside], None),
+        *_edge_list("Within", [r for r, s, t in ends if s in inside and t in inside], None),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _bundle(chosen: str, rows: list[view.Row], groups: tuple[Group, ...], close: Any) -> html.Section:
+    source, via, target = chosen.split("|")
+    members = {g.id: set(g.members) for g in groups}
+    inside = [
+        r
+        for r in rows
+        if view.node_id(r["source"], r["position"]) in members.get(source, {source})
+        and view.node_id(r["target"], r["position"]) in members.get(target, {target})
+        and (r["via"] or "other") == via
+    ]
+    title = f"{source.removeprefix('group:')} → {target.removeprefix('group:')}"
+    return panel(
+        html.Span(visible(title, 80), dir="auto"),
+        html.P(
+            f"{_edges(len(inside))} {THROUGH.get(via, '')}; the line is as wide as the strongest.", className="wb-note"
+        ),
+        *_edge_list("Edges", inside, None),
+        actions=close,
+        className="wb-circuit-chosen",
+    )
+
+
+def _pattern(
+    workspace: Workspace, name: str, found: Circuit, reader: str, source: str | None, colours: Theme
+) -> list[Any]:
+    """Attention of the reader on the stored prompt; of the sender where the reader is no head."""
+    head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
+    if head is None:
+        return []
+    head = head.partition("@")[0]
+    prompt, weights = view.prompt(workspace, name), view.pattern(workspace, name, head)
+    title = html.H3([f"Where {head} looks", html.Span("on the first stored prompt", className="wb-quiet")])
+    if weights is None or len(weights) != len(prompt.tokens):
+        place = parse_node(head)
+        words = quiet_link("look on a prompt", prompt_href(model=found.model, layer=place.layer, head=place.head))
+        return [title, html.P(["Its pattern was not stored; ", words, "."], className="wb-none")]
+    height = max(320, min(660, 14 * len(prompt.tokens) + 100))
+    figure = attention_pattern(weights, prompt.tokens, colours, height=height)
+    figure.update_traces(showscale=False)
+    return [title, graph("circuit-pattern", figure=figure, height=height, label=f"Attention of {head}")]
+
+
+def _edge_list(title: str, rows: list[view.Row], end: str | None) -> list[Any]:
+    if not rows:
+        return []
+    shown = sorted(rows, key=lambda r: -abs(r["score"] or 0.0))
+    lines = [
+        html.Li(
+            [
+                html.Button(
+                    _line(row, end), className="wb-link", type="button", **attrs({"data-circuit-at": row["id"]})
+                ),
+                html.Span(number(row["score"], signed=True) if row["score"] is not None else "", className="wb-value"),
+            ]
+        )
+        for row in shown[:_LISTED]
+    ]
+    more = html.Span(f"the strongest {_LISTED} of {len(rows)}" if len(rows) > _LISTED else f"{len(rows)}",
+                     className="wb-quiet")  # fmt: skip
+    return [html.H3([title, more]), html.Ol(lines, className="wb-lines")]
+
+
+def _strongest_nodes(rows: list[view.Row], total: int) -> list[Any]:
+    """Whole parts, a click away from their panels; they need not be in the graph as it is drawn."""
+    if not rows:
+        return []
+    lines = [
+        html.Li(
+            [
+                _at(view.node_id(row["node"], row.get("position"))),
+                html.Span(number(row["score"], signed=True), className="wb-value"),
+            ]
+        )
+        for row in rows
+    ]
+    note = html.Span(f"by all that each writes, {len(rows)} of {total:,}", className="wb-quiet")
+    return [html.H3(["Strongest parts", note]), html.Ol(lines, className="wb-lines")]
+
+
+def _line(row: view.Row, end: str | None) -> str:
+    via = f" ({row['via']})" if row["via"] else ""
+    return f"{row[end]}{via}" if end else f"{row['source']} → {row['target']}{via}"
+
+
+def _at(name: str) -> html.Button:
+    return html.Button(name, className="wb-link wb-node", type="button", **attrs({"data-circuit-at": name}))
+
+
+def _heads_link(workspace: Workspace, model: str, head: str) -> Any:
+    scores = next((m for m in workspace.artifacts("heads") if m.config.get("model") == model), None)
+    return quiet_link(f"{head} among all heads", heads_href(scores.name, head=head)) if scores else None
+
+
+def _edges(n: int) -> str:
+    return f"{n} edge" if n == 1 else f"{n} edges"
+
+
+def _title(name: str) -> str:
+    return name.upper() if name in ("cpr", "cmd") else name.replace("_", " ")
+
+
+def _folded(title: str, body: Any) -> html.Details:
+    return html.Details([html.Summary(title), body], className="wb-folded")
+
+
+def _records_title(name: str, records: list[dict[str, Any]]) -> html.H3:
+    unit = "change of loss, nats" if any(key.startswith("loss_") for key in records[0]) else ""
+    return html.H3([words(name).capitalize(), html.Span(unit, className="wb-quiet")])
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+
+
+def _is_number(values: dict[str, Any], name: str) -> bool:
+    return isinstance(values.get(name), int | float) and not isinstance(values.get(name), bool)

@@ -1,0 +1,123 @@
+"""Tokens in a row, coloured by activation: one hue, alpha = activation / maximum, the peak outlined.
+
+Texts are set as text, never as HTML. Runs of silent tokens are one element, so that a page of examples stays light.
+
+Tokens with a bar each: what a feature promotes, what the model would say next.
+
+Links to features, with their labels.
+"""
+
+from collections.abc import Callable
+
+from dash import dcc, html
+
+from dashboard.addresses import feature_href
+from dashboard.components.frame import attrs
+from dashboard.figures.theme import visible
+
+MIN_ALPHA, MAX_ALPHA = 0.12, 0.72
+"""the weakest token stays visible, the strongest keeps its text readable in both schemes"""
+
+
+def token_strip(
+    tokens: list[str], activations: list[float], *, maximum: float, peak: int | None = None, unit: str = "activation"
+) -> html.Div:
+    """`tokens [n]` with `activations [n]` (>= 0); `maximum` is what full colour means."""
+    children: list[html.Span | html.Mark] = []
+    silent: list[str] = []
+    for i, (token, activation) in enumerate(zip(tokens, activations, strict=True)):
+        if activation <= 0 and i != peak:
+            silent.append(visible(token))
+            continue
+        if silent:
+            children.append(_silent(silent))
+            silent = []
+        children.append(_active(token, activation, maximum, peak=i == peak, unit=unit))
+    if silent:
+        children.append(_silent(silent))
+    return html.Div(children, className="wb-tokens", dir="auto")
+
+
+def alpha(activation: float, maximum: float) -> float:
+    """Opacity of the highlight: 0 for silence, else between `MIN_ALPHA` and `MAX_ALPHA`."""
+    if activation <= 0 or maximum <= 0:
+        return 0.0
+    return MIN_ALPHA + (MAX_ALPHA - MIN_ALPHA) * min(activation / maximum, 1.0)
+
+
+def token_text(token: str, limit: int = 32) -> html.Span:
+    """One token as it is, in the token typeface; the full text is in its title."""
+    return html.Span(visible(token, limit), className="wb-token", title=repr(token)[:400], dir="auto")
+
+
+def _silent(texts: list[str]) -> html.Span:
+    return html.Span("".join(texts))
+
+
+def _active(token: str, activation: float, maximum: float, *, peak: bool, unit: str) -> html.Mark:
+    shown = visible(token)
+    return html.Mark(
+        shown,
+        className="wb-mark wb-peak" if peak else "wb-mark",
+        style={"--a": f"{alpha(activation, maximum):.3f}"},
+        **attrs({"data-tip": f"{activation:.3g}", "aria-label": f"{shown.strip() or shown}, {unit} {activation:.3g}"}),
+    )
+
+
+def token_bars(
+    rows: list[tuple[str, float]],
+    *,
+    label: str,
+    signed: bool = False,
+    maximum: float | None = None,
+    form: Callable[[float], str] = "{:.2f}".format,
+) -> html.Ol:
+    """One line per `(token, value)`; bar length is `|value| / maximum`. `signed` colours it as the opposite sign."""
+    top = maximum or max((abs(value) for _, value in rows), default=0.0) or 1.0
+    return html.Ol(
+        [_line(token, value, min(abs(value) / top, 1.0), form) for token, value in rows],
+        className="wb-bars wb-bars-opposite" if signed else "wb-bars",
+        **attrs({"aria-label": label}),
+    )
+
+
+def _line(token: str, value: float, share: float, form: Callable[[float], str]) -> html.Li:
+    return html.Li(
+        [
+            token_text(token, 22),
+            html.Span(
+                html.Span(style={"width": f"{share:.1%}"}), className="wb-track", **attrs({"aria-hidden": "true"})
+            ),
+            html.Span(form(value), className="wb-value"),
+        ]
+    )
+
+
+def feature_line(features: str, index: int, label: str, value: str) -> html.Li:
+    """A neighbour: number, label, cosine."""
+    return html.Li(
+        dcc.Link(
+            [
+                html.Span(f"{index}", className="wb-feature-number"),
+                html.Span(visible(label, 80) or "no label", className="wb-feature-label", dir="auto"),
+                html.Span(value, className="wb-value"),
+            ],
+            href=feature_href(features, index),
+            className="wb-feature-line",
+        )
+    )
+
+
+def feature_chip(features: str, index: int, label: str, activation: float, share: float) -> dcc.Link:
+    """A feature that fires on a token; `share` (0 to 1) sets how strongly it is coloured."""
+    return dcc.Link(
+        [
+            html.Span(f"{index}", className="wb-feature-number"),
+            html.Span(visible(label, 30) or "no label", dir="auto"),
+            html.Span(f"{activation:.2g}", className="wb-value"),
+        ],
+        href=feature_href(features, index),
+        className="wb-chip",
+        style={"--a": f"{0.1 + 0.5 * share:.2f}"},
+        title=visible(label, 200),
+    )

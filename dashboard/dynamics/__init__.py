@@ -1,0 +1,1 @@
+"""The page `/dynamics`: studies of training."""

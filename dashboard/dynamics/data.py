@@ -1,0 +1,195 @@
+"""What training did, as a dynamics artefact has it: runs, their curves, shares of frequencies, the series of maps.
+
+Curves over training as rows of a table.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.artifacts import Manifest, read_json
+from interp.errors import CorruptError, MissingError, UnknownNameError
+from interp.workspace import Workspace
+
+KINDS = ("grokking", "induction", "scaling")
+MAX_ROWS = 500_000
+"""of one run; curves have some hundred steps"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed of one toy."""
+
+    seed: int
+    spec: str
+    """the toy; empty of grokking, where there is only one"""
+    found: dict[str, Any]
+    """its entry in the manifest's summary"""
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec} seed {self.seed}".strip()
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of one run by name, all over the same steps."""
+
+    steps: np.ndarray
+    values: dict[str, np.ndarray]
+    """NaN where a curve has no value"""
+
+    def get(self, name: str) -> np.ndarray:
+        """A curve by name; NaN all along when there is none."""
+        return self.values.get(name, np.full(len(self.steps), np.nan))
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Power of every frequency over training, 0 none to 1 all: `[n_steps, n_frequencies]`, frequencies from 1."""
+
+    steps: np.ndarray
+    logits: np.ndarray
+    embedding: np.ndarray
+
+
+def choose(workspace: Workspace, name: str | None) -> Manifest:
+    """The dynamics artefact called `name`, else the newest. Raises `UnknownNameError`, `MissingError`."""
+    if name:
+        return workspace.manifest("dynamics", name)
+    found = workspace.artifacts("dynamics")
+    if not found:
+        raise MissingError(
+            "no training was followed here yet; `workbench dynamics grok` or `workbench dynamics induction` does"
+        )
+    return max(found, key=lambda manifest: manifest.created)
+
+
+def kind_of(manifest: Manifest) -> str:
+    """One of `KINDS`. Raises `CorruptError`."""
+    kind = manifest.summary.get("kind")
+    if kind not in KINDS:
+        raise CorruptError(f"dynamics {manifest.name!r} is of kind {kind!r}; known are {', '.join(KINDS)}")
+    return kind
+
+
+def runs(manifest: Manifest) -> list[Run]:
+    """Every run, in the order in which they are kept. Raises `CorruptError` when there is none."""
+    raw = [
+        run for run in manifest.summary.get("runs") or [] if isinstance(run, dict) and isinstance(run.get("seed"), int)
+    ]
+    if not raw:
+        raise CorruptError(f"the manifest of dynamics {manifest.name!r} names no run; it was edited or cut short")
+    if kind_of(manifest) == "scaling":  # its runs are sizes; what one looks at is a seed
+        return [Run(seed, "", {"runs": [run for run in raw if run["seed"] == seed]}) for seed in _seeds(raw)]
+    return [Run(run["seed"], str(run.get("spec") or ""), run) for run in raw]
+
+
+def find(found: list[Run], seed: int | None, spec: str = "") -> Run:
+    """The run of a seed and toy; without them the first. Raises `UnknownNameError` with those that there are."""
+    fits = [run for run in found if (seed is None or run.seed == seed) and spec in ("", run.spec)]
+    if not fits:
+        asked = f"{spec} seed {'?' if seed is None else seed}".strip()
+        raise UnknownNameError("run", asked, [run.label for run in found])
+    return fits[0]
+
+
+def twin(found: list[Run], run: Run) -> Run | None:
+    """The run of another toy on the same data to hold beside this one: of the same seed, else the first."""
+    others = [other for other in found if other.spec != run.spec]
+    return next((other for other in others if other.seed == run.seed), others[0] if others else None)
+
+
+def curves(workspace: Workspace, name: str, run: Run) -> Curves:
+    """Its rows of `curves.parquet`. Raises `CorruptError` when there are none."""
+    path = workspace.table_path("dynamics", name, "curves")
+    where, given = ("and spec = ?", [run.spec]) if run.spec else ("", [])
+    sql = f"select step, curve, value from c where seed = ? {where} order by step limit {MAX_ROWS}"
+    table = workspace.query(sql, run.seed, *given, c=path)
+    if not len(table):
+        raise CorruptError(f"{path} holds no curve of {run.label}; `workbench verify` checks it")
+    step, curve = table["step"].to_numpy(), np.array(table["curve"].to_pylist())
+    value = table["value"].to_numpy().astype(float)
+    steps = np.unique(step)
+    values = {}
+    for each in dict.fromkeys(curve.tolist()):
+        values[each] = np.full(len(steps), np.nan)
+        mine = curve == each
+        values[each][np.searchsorted(steps, step[mine])] = value[mine]
+    return Curves(steps, values)
+
+
+def beside(mine: Curves, other: Curves) -> tuple[np.ndarray, Curves, Curves]:
+    """Two runs over the steps of either: what one did not measure there is NaN."""
+    steps = np.union1d(mine.steps, other.steps)
+    return steps, _over(mine, steps), _over(other, steps)
+
+
+def shares(workspace: Workspace, name: str, seed: int) -> Shares:
+    """Its rows of `shares.parquet`. Raises `CorruptError` when there are none."""
+    path = workspace.table_path("dynamics", name, "shares")
+    sql = f"select step, frequency, logits, embedding from s where seed = ? order by step, frequency limit {MAX_ROWS}"
+    table = workspace.query(sql, seed, s=path)
+    steps, at = np.unique(table["step"].to_numpy(), return_inverse=True)
+    frequency = table["frequency"].to_numpy()
+    if not len(steps) or frequency.min() < 1:
+        raise CorruptError(f"{path} holds no frequencies of seed {seed}; `workbench verify` checks it")
+    grids = {}
+    for column in ("logits", "embedding"):
+        grids[column] = np.full((len(steps), int(frequency.max())), np.nan)
+        grids[column][at, frequency - 1] = table[column].to_numpy()
+    return Shares(steps, **grids)
+
+
+def scaling(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The law of several sizes, as `scaling.json` has it. Raises `CorruptError` when it is missing."""
+    path = workspace.path("dynamics", name) / "scaling.json"
+    try:
+        return read_json(path)
+    except MissingError:
+        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is") from None
+
+
+def series(workspace: Workspace, name: str) -> Manifest | None:
+    """The maps of an embedding over training: the atlas of the same name, if it is one of checkpoints."""
+    if name not in workspace.names("atlas"):
+        return None
+    manifest = workspace.manifest("atlas", name)
+    made_here = str(manifest.config.get("source", "")).startswith("checkpoint:")
+    return manifest if made_here and manifest.summary.get("frames") else None
+
+
+def seed_of(series: Manifest) -> str:
+    """Which seed's embedding the maps are of, as their source says it; empty where it does not."""
+    found = re.search(r"-seed(\d+)-", str(series.config.get("source", "")))
+    return found[1] if found else ""
+
+
+def _seeds(runs: list[dict[str, Any]]) -> list[int]:
+    return list(dict.fromkeys(run["seed"] for run in runs))
+
+
+def _over(curves: Curves, steps: np.ndarray) -> Curves:
+    values = {}
+    for name, value in curves.values.items():
+        values[name] = np.full(len(steps), np.nan)
+        values[name][np.searchsorted(steps, curves.steps)] = value
+    return Curves(steps, values)
+
+
+MAX_TABLE_ROWS = 60
+"""steps in a table; more are thinned out"""
+
+
+def curve_rows(steps: np.ndarray, curves: dict[str, np.ndarray], unit: str) -> list[dict[str, Any]]:
+    """Some steps of all curves, the first and the last among them; what was not measured is left empty."""
+    at = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_TABLE_ROWS)).round().astype(int))
+    return [
+        {unit: int(steps[i])} | {name: _known(float(values[i])) for name, values in curves.items()} for i in at.tolist()
+    ]
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None

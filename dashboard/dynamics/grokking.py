@@ -1,0 +1,223 @@
+"""Addition modulo a prime, one seed: learned by heart, then understood; what formed inside, and the numbers' maps."""
+
+from math import log
+from typing import Any
+
+from dash import html
+
+from dashboard.addresses import atlas_href
+from dashboard.atlas.view import atlas_view
+from dashboard.components.evidence import as_table, number
+from dashboard.components.frame import graph, guarded, panel, quiet_link, stat
+from dashboard.dynamics import data as view
+from dashboard.dynamics.data import curve_rows
+from dashboard.figures.studies import frequency_shares, training_curves
+from dashboard.figures.theme import Theme
+from interp.artifacts import Manifest
+from interp.workspace import Workspace
+
+HEIGHT = 280
+_MAPS = (
+    "the embedding of every number at checkpoints, as maps in one frame: move the slider. Maps keep who is near whom, "
+    "not distances"
+)
+
+
+def lead(manifest: Manifest) -> str:
+    """What was trained, in a sentence."""
+    c = manifest.config
+    return (
+        f"A small transformer learns to add modulo {c.get('p')} from {_percent(c.get('train_fraction'))} of all pairs, "
+        f"with weight decay {c.get('weight_decay')}. It is measured every {c.get('log_every')} epochs, and no epoch is "
+        "known more precisely than that."
+    )
+
+
+def told(run: view.Run) -> tuple[str, str]:
+    """What came of a seed, in a word and in a line."""
+    found = run.found
+    outcome = "grokked" if found.get("grokked") else "did not grok"
+    epochs = [("by heart", found.get("memorised")), ("understood", found.get("generalised"))]
+    return outcome, ", ".join(
+        f"{word} at {_epoch(value)}" if value is not None else f"never {word}" for word, value in epochs
+    )
+
+
+def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actions: list[Any]) -> html.Section:
+    """The phases of a seed, and those of all seeds as a table."""
+    found = run.found
+    learned, unknown = (_percent(manifest.summary.get(key)) for key in ("learned", "unknown"))
+    stats = [
+        stat("by heart", _epoch(found.get("memorised")), f"first epoch with training accuracy of {learned} or more"),
+        stat("begins to generalise", _epoch(found.get("generalising")), f"with test accuracy of {unknown} or more"),
+        stat("generalised", _epoch(found.get("generalised")), f"with test accuracy of {learned} or more"),
+        stat("epochs in between", _epoch(found.get("gap")), "from by heart to where it begins to generalise"),
+    ]
+    table = [
+        {"seed": str(each.seed), "by heart": each.found.get("memorised"),
+         **{phase: each.found.get(phase) for phase in ("generalising", "generalised")},
+         "grokked": bool(each.found.get("grokked")),
+         "frequencies of the logits": each.found.get("keys"),
+         "of the embedding": each.found.get("embedding_keys")} for each in runs
+    ]  # fmt: skip
+    return panel(
+        f"Seed {run.seed}",
+        html.P(_verdict(found), className="wb-verdict"),
+        html.P(_unseen(found), className="wb-why"),
+        html.Div(stats, className="wb-stats"),
+        as_table(table, "All seeds as a table"),
+        note=f"grokked: {learned} of training pairs by heart while less than {unknown} of the others are right, then "
+        f"{learned} of these too",
+        actions=actions,
+        className="wb-findings",
+    )  # fmt: skip
+
+
+def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
+    """Outside and inside, frequencies, and the maps."""
+    name, p = manifest.name, _modulus(manifest)
+    marks = {"by heart": run.found.get("memorised"), "generalising": run.found.get("generalising"),
+             "generalised": run.found.get("generalised")}  # fmt: skip
+    return [
+        html.Div(
+            [
+                guarded("What shows outside", lambda: _outside(workspace, name, run, marks, p, colours),
+                        note="accuracy on the pairs that it learns from, and on all others"),
+                guarded("What forms inside", lambda: _inside(workspace, name, run, marks, p, colours),
+                        note="loss with the key frequencies alone (restricted, all pairs), and with all but them "
+                        "(excluded, training pairs: what memory explains)"),
+            ],
+            className="wb-two wb-even",
+        ),
+        html.Div(
+            [
+                guarded("How uneven the frequencies are", lambda: _one(workspace, name, run, marks, "gini",
+                                                        "Gini coefficient", colours),
+                        note="of the embedding's Fourier norms: 0 all alike, towards 1 few hold everything"),
+                guarded("Size of the weights", lambda: _one(workspace, name, run, marks, "weight_norm",
+                                                        "sum of squares", colours),
+                        note="of all weights: what weight decay takes away"),
+            ],
+            className="wb-two wb-even",
+        ),
+        html.Div([_shares_panel(workspace, manifest, run, which, colours) for which in ("logits", "embedding")],
+                 className="wb-two wb-even"),
+        guarded("The numbers, over training", lambda: _maps(workspace, name), note=_MAPS),
+    ]  # fmt: skip
+
+
+def _outside(
+    workspace: Workspace, name: str, run: view.Run, marks: dict[str, Any], p: int | None, colours: Theme
+) -> list[Any]:
+    found = view.curves(workspace, name, run)
+    shown = {"training pairs": found.get("train_accuracy"), "other pairs": found.get("test_accuracy")}
+    figure = training_curves(found.steps, shown, colours, x_title="epoch", y_title="accuracy", marks=marks,
+                             levels={f"chance, 1/{p}": 1 / p} if p else None, height=HEIGHT)  # fmt: skip
+    figure.update_yaxes(range=[-0.03, 1.06], tickformat=".0%")
+    return [graph("dynamics-outside", figure=figure, label="Accuracy over training", height=HEIGHT),
+            as_table(curve_rows(found.steps, shown, "epoch"))]  # fmt: skip
+
+
+def _inside(
+    workspace: Workspace, name: str, run: view.Run, marks: dict[str, Any], p: int | None, colours: Theme
+) -> list[Any]:
+    found = view.curves(workspace, name, run)
+    shown = {each: found.get(f"{each}_loss") for each in ("train", "test", "restricted", "excluded")}
+    figure = training_curves(found.steps, shown, colours, x_title="epoch", y_title="loss (nats)", log=True, marks=marks,
+                             levels={"knows nothing": log(p)} if p else None, height=HEIGHT)  # fmt: skip
+    figure.update_yaxes(dtick=1, exponentformat="power")
+    return [graph("dynamics-inside", figure=figure, label="Losses over training", height=HEIGHT),
+            as_table(curve_rows(found.steps, shown, "epoch"))]  # fmt: skip
+
+
+def _one(
+    workspace: Workspace, name: str, run: view.Run, marks: dict[str, Any], curve: str, title: str, colours: Theme
+) -> list[Any]:
+    found = view.curves(workspace, name, run)
+    shown = {title: found.get(curve)}
+    figure = training_curves(found.steps, shown, colours, x_title="epoch", y_title=title, marks=marks, height=220)
+    figure.update_layout(showlegend=False)
+    return [graph(f"dynamics-{curve.replace('_', '-')}", figure=figure, label=f"{title} over training", height=220),
+            as_table(curve_rows(found.steps, shown, "epoch"))]  # fmt: skip
+
+
+def _shares_panel(workspace: Workspace, manifest: Manifest, run: view.Run, which: str, colours: Theme) -> html.Section:
+    keys = run.found.get("keys" if which == "logits" else "embedding_keys") or []
+    p = _modulus(manifest)
+    null = {"logits": f"logits without structure give each about {1 / p**2:.2%}" if p else "",
+            "embedding": f"an even share is {2 / (p - 1):.1%}" if p else ""}[which]  # fmt: skip
+    found = f"key frequencies {', '.join(map(str, keys))}" if keys else "no frequency stands out at the end"
+
+    def body() -> list[Any]:
+        shares = view.shares(workspace, manifest.name, run.seed)
+        values = getattr(shares, which)
+        figure = frequency_shares(values, shares.steps, colours, keys=keys, height=320)
+        last = [{"frequency": at, "share at the end": float(value), "key": at in keys}
+                for at, value in enumerate(values[-1], 1)]  # fmt: skip
+        label = f"Share of the power of every frequency in the {which}, over training"
+        return [graph(f"dynamics-{which}", figure=figure, label=label, height=320), as_table(last)]
+
+    return guarded(f"Frequencies in the {which}", body, note="; ".join(part for part in (found, null) if part))
+
+
+def _maps(workspace: Workspace, name: str) -> list[Any]:
+    manifest = view.series(workspace, name)
+    if manifest is None:
+        return [html.P("There is no atlas of this name with the embedding at checkpoints.", className="wb-none")]
+    shown = atlas_view(workspace, name, colour="value", overlays=["labels", "minimap"]).component("dynamics-map")
+    frames = [
+        {"map": str(frame.get("name")), **{part: frame.get(part) for part in ("trustworthiness", "moved")},
+         "true neighbours that stayed": frame.get("stayed")} for frame in manifest.summary["frames"]
+    ]  # fmt: skip
+    null = manifest.summary.get("moved_null") or {}
+    still = f" When nothing changes, points move by {number(null.get('median'))}, at most {number(null.get('high'))}."
+    of = view.seed_of(manifest)
+    return [
+        html.Div(shown, className="wb-map wb-map-inside"),
+        html.P(
+            [f"These are maps of seed {of}, whichever run is chosen." if of else "", still if null else "", " ",
+             quiet_link("Open the map by itself", atlas_href(name)), "."],
+            className="wb-note wb-flush",
+        ),
+        as_table(frames),
+    ]  # fmt: skip
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    if found.get("grokked"):
+        known, understood = _epoch(found.get("memorised")), _epoch(found.get("generalised"))
+        return f"It grokked: by heart at epoch {known}, understood at {understood}."
+    if found.get("memorised") is None:
+        return "It did not grok: it never knew its own examples."
+    if found.get("generalising") is None:
+        return "It did not grok: it knows its examples by heart, and stays there."
+    if found.get("generalised") is None:
+        return "It has not grokked yet: it began to generalise, and training ended."
+    return "It did not grok: it generalised without having known its examples by heart before."
+
+
+def _unseen(found: dict[str, Any]) -> str:
+    """What changed inside while nothing showed, beside what was to be expected."""
+    formed = found.get("formed_unseen")
+    if not (isinstance(formed, list) and len(formed) == 2):
+        return "There is no time between, in which a circuit could form unseen."
+    restricted, excluded = formed
+    as_expected = restricted < 0 < excluded
+    return (
+        f"While nothing showed, restricted loss went by {number(restricted, signed=True)} nats and excluded loss by "
+        f"{number(excluded, signed=True)}. A circuit that forms unseen lowers the first and raises the second: "
+        f"{'so it was here' if as_expected else 'not both did here'}."
+    )
+
+
+def _modulus(manifest: Manifest) -> int | None:
+    p = manifest.config.get("p")
+    return p if isinstance(p, int) and p > 2 else None
+
+
+def _epoch(value: Any) -> str:
+    return f"{value:,.0f}" if isinstance(value, int | float) else "never"
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.0%}" if isinstance(value, int | float) else "a part"

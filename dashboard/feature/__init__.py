@@ -1,0 +1,1 @@
+"""The page `/feature/<features>/<index>`: a list of features, or one of them."""

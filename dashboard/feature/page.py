@@ -1,0 +1,380 @@
+"""*Feature*: the list at the left, one feature at the right; moving between features changes only the right side.
+
+The labels of one feature side by side: who wrote each, and what it scored on text that the writer did not see.
+
+Everything about one feature: numbers, what it promotes, its neighbours, and text on which it fires.
+"""
+
+import secrets
+from itertools import groupby
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from dashboard.addresses import whole_number
+from dashboard.components.frame import attrs, explain, graph, loading, notice, page, panel, select, stat
+from dashboard.components.tokens import feature_line, token_bars, token_strip
+from dashboard.context import Context, current
+from dashboard.feature import data as view
+from dashboard.figures.saes import activation_histogram
+from dashboard.figures.theme import theme, visible
+from interp.workspace import Workspace
+
+_SCORES = (
+    ("detection", "detection", "told the label, which held-out contexts does it fire in? Against random ones"),
+    ("detection_hard", "look-alikes", "the same against contexts with its tokens, or of its nearest features"),
+    ("fuzzing", "fuzzing", "told the label, which marked tokens are right?"),
+)
+
+
+def labels_panel(row: dict[str, Any], explained: list[dict[str, Any]]) -> html.Section:
+    """Every label of a feature with its scores; the one from token statistics first when no other row has it."""
+    lines = [_line(each["label"] or "no label could be read", each["label_source"], each) for each in explained]
+    statistics = explained[0]["statistics_label"] or (row["label"] if row["label_source"] == "token statistics" else "")
+    if statistics and all(each["label"] != statistics for each in explained):
+        lines.insert(0, _line(statistics, "token statistics", None))
+    return panel(
+        "Labels",
+        html.Ol(lines, className="wb-labels"),
+        note="balanced accuracy on held-out contexts, with its 95 % interval: .5 knows nothing, 1 is always right; "
+        "in brackets the score with another feature's label",
+    )
+
+
+def _line(label: str, source: str, scored: dict[str, Any] | None) -> html.Li:
+    scores = [html.Span("not scored", className="wb-quiet")]
+    if scored is not None:
+        scores = [_score(scored, *each) for each in _SCORES if scored[each[0]] is not None] or scores
+    by = source
+    if scored is not None and scored["scorer"] != source:
+        by = f"{source}, scored by {scored['scorer']}"
+    return html.Li(
+        [
+            html.Span(visible(label, 300), dir="auto"),
+            html.Span(visible(by, 60), className="wb-source", title=by),
+            html.Div(scores, className="wb-label-scores"),
+        ]
+    )
+
+
+def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Span:
+    null = row[f"{name}_null"]
+    value = f"{row[name]:.2f}"
+    interval = f"{row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f}"
+    baseline = "" if null is None else f" [{null:.2f}]"
+    return html.Span(
+        [f"{title} ", html.Strong(value), html.Span(f" {interval}{baseline}", className="wb-quiet")],
+        title=f"{meaning}; {row[f'{name}_n']} contexts, F1 {row[f'{name}_f1']:.2f}",
+    )
+
+
+GROUPS = {
+    "top": ("Strongest", "where it fires most"),
+    "q4": ("Upper quarter", "75 to 100 % of its active values"),
+    "q3": ("Third quarter", "50 to 75 %"),
+    "q2": ("Second quarter", "25 to 50 %"),
+    "q1": ("Lower quarter", "0 to 25 %: what it mostly sees"),
+}
+_DENSE = 0.1
+
+
+def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> html.Div:
+    """The right side of the page. Raises `UsageError` when there is no such feature."""
+    row = view.one(workspace, name, index)
+    near = view.labels(workspace, name, row["neighbours"])
+    parts: list[Any] = [_heading(row), _numbers(row)]
+    if row["n_fired"] == 0:
+        parts.append(
+            notice(
+                html.Strong("A dead feature. "),
+                "It fired on none of the tokens that were looked at, so there are no examples and no label.",
+                tone="warning",
+            )
+        )
+    elif row["density"] > _DENSE:
+        parts.append(
+            notice(html.Strong("A dense feature. "), f"It fires on {row['density']:.0%} of all tokens.", tone="warning")
+        )
+    explained = view.explanations(workspace, name, index)
+    if explained:
+        parts.append(labels_panel(row, explained))
+    parts.append(html.Div([_histogram(row, scheme), *_effects(row)], className="wb-facets"))
+    fired = [_examples(workspace, name, row)] if row["n_fired"] else []
+    parts.append(html.Div([*fired, _neighbours(name, row, near)], className="wb-lower"))
+    return html.Div(parts)
+
+
+def _heading(row: dict[str, Any]) -> html.Div:
+    label = visible(row["label"] or "", 400) or ("never fires" if row["n_fired"] == 0 else "no label")
+    return html.Div(
+        [
+            html.Span(f"#{row['feature']}", className="wb-feature-id", id="feature-number"),
+            html.H2(label, className="wb-feature-title", dir="auto"),
+            html.Span(f"label from {row['label_source']}", className="wb-quiet") if row["label"] else None,
+        ],
+        className="wb-feature-head",
+        **attrs({"aria-live": "polite"}),
+    )
+
+
+def _numbers(row: dict[str, Any]) -> html.Div:
+    return html.Div(
+        [
+            stat("density", f"{row['density']:.3%}", "share of tokens on which it is active"),
+            stat("tokens", f"{row['n_fired']:,}", "tokens on which it is active"),
+            stat("mean", f"{row['mean_activation']:.3g}", "mean activation over those tokens"),
+            stat("max", f"{row['max_activation']:.3g}", "largest activation seen"),
+            stat("decoder norm", f"{row['decoder_norm']:.3g}", "length of its direction"),
+            stat("features in all", f"{row['n_features']:,}", f"in {row['dictionary']}"),
+        ],
+        className="wb-stats",
+    )
+
+
+def _histogram(row: dict[str, Any], scheme: str | None) -> html.Section:
+    figure = activation_histogram(
+        row["histogram"], row["histogram_edges"], theme(scheme), marker=row["mean_activation"], height=210
+    )
+    return panel(
+        "Activations",
+        graph("feature-histogram", figure=figure, height=210, label="Histogram of activations"),
+        note="tokens per strength; dotted: the mean",
+    )
+
+
+def _effects(row: dict[str, Any]) -> list[html.Section]:
+    sides = [("promoted", "Promotes", False), ("suppressed", "Suppresses", True)]
+    pairs = {side: list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True)) for side, _, _ in sides}
+    if not pairs["promoted"]:
+        return [panel("Promotes", html.P("This place does not write to the residual stream.", className="wb-none"))]
+    largest = max(abs(value) for side in pairs.values() for _, value in side)
+    return [
+        panel(
+            title,
+            token_bars(pairs[side], label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
+            note=f"next tokens whose logit it {'lowers' if signed else 'raises'} most",
+        )
+        for side, title, signed in sides
+    ]
+
+
+def _neighbours(name: str, row: dict[str, Any], near: dict[int, str]) -> html.Section:
+    pairs = zip(row["neighbours"], row["neighbour_cosines"], strict=True)
+    lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}") for n, cosine in pairs]
+    return panel("Neighbours", html.Ol(lines, className="wb-lines"), note="the same direction, by cosine")
+
+
+def _examples(workspace: Workspace, name: str, row: dict[str, Any]) -> html.Section:
+    found = view.examples(workspace, name, row["feature"])
+    groups = [_group(group, list(rows), row["max_activation"]) for group, rows in groupby(found, lambda e: e["group"])]
+    return panel(
+        "Where it fires",
+        *groups,
+        note="colour is activation / maximum; the outlined token is the peak; hover for the value",
+        className="wb-examples",
+    )
+
+
+def _group(group: str, rows: list[dict[str, Any]], maximum: float) -> html.Section:
+    title, meaning = GROUPS.get(group, (group, ""))
+    return html.Section(
+        [
+            html.H3([title, html.Span(meaning, className="wb-quiet")]),
+            html.Ol([_example(row, maximum) for row in rows]),
+        ]
+    )
+
+
+def _example(row: dict[str, Any], maximum: float) -> html.Li:
+    place = f"document {row['document_id']}, token {row['position']}"
+    return html.Li(
+        [
+            html.Span(f"{row['activation']:.3g}", className="wb-value"),
+            token_strip(row["tokens"], row["activations"], maximum=maximum, peak=row["peak"]),
+            html.Span(visible(row["document_label"] or "", 24), className="wb-source", title=place),
+        ]
+    )
+
+
+_LOG_LOW = -6
+"""log10 of the lowest density that the slider tells apart; at its left end dead features are in"""
+_MARKS = ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
+_FILTERS = {"label": "agTextColumnFilter", "density": "agNumberColumnFilter"}
+
+
+def layout(
+    context: Context, features: str | None = None, index: str | None = None, q: str = "", d: str = "", **_: Any
+) -> html.Div:
+    """`/feature/<features>/<index>?q=<label text>&d=<log10 density range>`."""
+    name = view.choose(context.workspace, features)
+    at = whole_number(index)
+    if at is None:
+        at = view.most_telling(context.workspace, name)
+    view.one(context.workspace, name, at)  # an unknown number fails here, with its message
+    low, high = _range(d)
+    controls = [
+        select("feature-set", "Dictionary", view.choices(context.workspace), name, width=300),
+        dmc.NumberInput(id="feature-jump", placeholder="go to #", w=104, size="xs", min=0, allowDecimal=False,
+                        hideControls=True, **attrs({"aria-label": "Go to feature number"})),
+        dmc.Button("Random", id="feature-random", variant="default", size="xs"),
+        dmc.Button("‹", id="feature-previous", variant="default", size="xs", px=12,
+                   **attrs({"aria-label": "Previous feature"})),
+        dmc.Button("›", id="feature-next", variant="default", size="xs", px=12,
+                   **attrs({"aria-label": "Next feature"})),
+    ]  # fmt: skip
+    return page(
+        "Features",
+        dcc.Store(id="feature-state", data={"features": name, "index": at}),
+        html.Div(id="feature-address", hidden=True),
+        html.Div(
+            [_list_panel(name, q, low, high), html.Div(loading(html.Div(id="feature-detail")), className="wb-detail")],
+            className="wb-split",
+        ),
+        controls=controls,
+    )
+
+
+def register(app: Dash) -> None:
+    """Moving, listing, and the address."""
+    app.callback(
+        Output("feature-state", "data"),
+        Input("feature-grid", "cellClicked"),
+        Input("feature-previous", "n_clicks"),
+        Input("feature-next", "n_clicks"),
+        Input("feature-random", "n_clicks"),
+        Input("feature-jump", "n_submit"),
+        State("feature-jump", "value"),
+        State("feature-state", "data"),
+        prevent_initial_call=True,
+    )(_move)
+    app.callback(
+        Output("feature-detail", "children"), Input("feature-state", "data"), State("scheme", "data")
+    )(_show)  # fmt: skip
+    app.callback(
+        Output("feature-grid", "getRowsResponse"),
+        Input("feature-grid", "getRowsRequest"),
+        State("feature-state", "data"),
+    )(_rows)
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("feature-set", "value"),
+        State("feature-state", "data"),
+        prevent_initial_call=True,
+    )(lambda name, state: f"/feature/{name}/" if name != state["features"] else no_update)
+    app.clientside_callback(
+        ClientsideFunction("workbench", "featureAddress"),
+        Output("feature-address", "children"),
+        Input("feature-state", "data"),
+        Input("feature-search", "value"),
+        Input("feature-density", "value"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("workbench", "filterFeatures"),
+        Output("feature-grid", "id"),
+        Input("feature-search", "value"),
+        Input("feature-density", "value"),
+    )
+
+
+def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
+    columns = [
+        {"field": "feature", "headerName": "#", "width": 62, "type": "rightAligned"},
+        {"field": "label", "headerName": "label", "flex": 1, "minWidth": 120, "tooltipField": "label"},
+        {
+            "field": "density",
+            "headerName": "density",
+            "width": 86,
+            "type": "rightAligned",
+            "valueFormatter": {"function": "params.value == null ? '' : d3.format('.2%')(params.value)"},
+        },
+    ]
+    for column in columns:
+        column |= {"filter": _FILTERS.get(column["field"], False), "sortable": True, "suppressHeaderFilterButton": True}
+    marks: list[Any] = [
+        {"value": e, "label": label} for e, label in ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
+    ]
+    return panel(
+        "All features",
+        dmc.TextInput(
+            id="feature-search", value=text, placeholder="search labels   /", size="xs", debounce=250,
+            className="wb-search", **attrs({"aria-label": "Search labels"}),
+        ),
+        html.Div(
+            [html.Span("fires on", className="wb-quiet"),
+             dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,
+                             marks=marks, label=None, size="xs", flex=1)],
+            className="wb-density",
+        ),
+        dag.AgGrid(
+            id="feature-grid",
+            columnDefs=columns,
+            rowModelType="infinite",
+            getRowId="params.data.id",
+            className="wb-grid",
+            columnSize=None,
+            dashGridOptions={
+                "cacheBlockSize": 100, "maxBlocksInCache": 20, "rowHeight": 30, "headerHeight": 32,
+                "suppressCellFocus": False, "rowSelection": {"mode": "singleRow", "checkboxes": False,
+                                                             "enableClickSelection": True},
+                "tooltipShowDelay": 400, "animateRows": False,
+            },
+        ),
+        className="wb-list",
+    )  # fmt: skip
+
+
+def _range(text: str) -> tuple[float, float]:
+    """`"-4,-2"` -> `(-4.0, -2.0)`; anything else is the whole range."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        return _LOG_LOW, 0.0
+    return (low, high) if _LOG_LOW <= low < high <= 0 else (_LOG_LOW, 0.0)
+
+
+def _move(
+    cell: dict[str, Any] | None, back: int, forth: int, random: int, submit: int, jump: Any, state: dict[str, Any]
+) -> Any:
+    name, index = state["features"], state["index"]
+    last = int(current().workspace.manifest("features", name).summary["n_features"]) - 1
+    match ctx.triggered_id:
+        case "feature-grid":
+            index = whole_number((cell or {}).get("rowId"), index)
+        case "feature-previous":
+            index = max(0, index - 1)
+        case "feature-next":
+            index = min(last, index + 1)
+        case "feature-random":
+            index = view.random_live(current().workspace, name, seed=secrets.randbits(30))
+        case "feature-jump":
+            index = int(whole_number(jump, index) or 0)
+            view.one(current().workspace, name, index)
+    return no_update if index == state["index"] else {"features": name, "index": index}
+
+
+def _show(state: dict[str, Any], scheme: str | None) -> html.Div:
+    try:
+        return detail(current().workspace, state["features"], state["index"], scheme)
+    except Exception as error:
+        return html.Div(notice(explain(error), tone="error"))
+
+
+def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
+    if not request:
+        return no_update
+    filters = request.get("filterModel") or {}
+    density = filters.get("density") or {}
+    sort = (request.get("sortModel") or [{"colId": "feature", "sort": "asc"}])[0]
+    query = view.Query(
+        text=str((filters.get("label") or {}).get("filter", "")),
+        density_low=float(density.get("filter", 0.0)),
+        density_high=float(density.get("filterTo", 1.0)),
+        sort=sort["colId"],
+        descending=sort["sort"] == "desc",
+    )
+    found = view.listing(
+        current().workspace, state["features"], query, int(request["startRow"]), int(request["endRow"])
+    )
+    return {"rowData": found.rows, "rowCount": found.total}

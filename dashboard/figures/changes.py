@@ -1,0 +1,196 @@
+"""What fine-tuning changed: which weights moved, where the stream moved, and which part brings the behaviour along.
+
+The tables are those of `interp.difference`: `to_records()` of its weights, representations and transplants.
+
+Whose features they are: latents of a crosscoder of two models, by how much of each lies in the second.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
+
+Row = Mapping[str, Any]
+ORDER = ("embed", "pos_embed", "ln1", "W_Q", "W_K", "W_V", "W_O", "b_O", "ln2", "mlp.gate", "mlp.in", "mlp.out")
+AFTER = ("ln_final", "unembed", "other")
+
+
+def weights_figure(rows: Sequence[Row], colours: Theme, *, height: int | None = None) -> go.Figure:
+    """Change of every kind of matrix (across) in every layer (down), the largest of its heads, as a share of its null.
+
+    The scale is the logarithm of `change / null_high`, quiet up to the null; what lies beyond it carries its change.
+    """
+    if not any(row["change"] for row in rows):
+        return message_figure("the weights are the same to the bit", colours)
+    known = [*ORDER, *AFTER]
+    kinds = sorted({row["kind"] for row in rows}, key=lambda kind: known.index(kind) if kind in known else len(known))
+    layers = sorted({row["layer"] for row in rows if row["layer"] is not None})
+    names = ["outside", *(f"L{layer}" for layer in layers)]
+    z = np.full((len(names), len(kinds)), np.nan)
+    text = [["" for _ in kinds] for _ in names]
+    hover = [["" for _ in kinds] for _ in names]
+    for row in sorted(rows, key=lambda row: row["change"] or 0.0):  # the largest is drawn last
+        at = 0 if row["layer"] is None else 1 + layers.index(row["layer"]), kinds.index(row["kind"])
+        ratio = (row["change"] or 0.0) / max(row["null_high"] or 0.0, 1e-9)
+        if np.isnan(z[at]) or ratio >= 10 ** z[at] or row["found"]:
+            z[at] = np.log10(max(ratio, 1.0))
+            text[at[0]][at[1]] = f"{row['change']:.2g}" if row["found"] else ""
+            hover[at[0]][at[1]] = (
+                f"{escape(row['name'])}: {row['change']:.3g}, null up to {row['null_high']:.2g}<br>"
+                f"rank of the change {_number(row['rank'])} (random {_number(row['random_rank'])})"
+            )
+    figure = go.Figure(
+        go.Heatmap(
+            z=z,
+            x=kinds,
+            y=names,
+            text=text,
+            texttemplate="%{text}",
+            customdata=hover,
+            xgap=2,
+            ygap=2,
+            hovertemplate="%{customdata}<extra></extra>",
+            hoverongaps=False,
+            colorscale=colours.sequential,
+            zmin=0,
+            zmax=max(1.0, float(np.nanmax(z))),
+            colorbar=_times(colours, float(np.nanmax(z))),
+        )
+    )
+    styled(figure, colours, height=height or 120 + 34 * len(names))
+    figure.update_yaxes(autorange="reversed", title_text="layer", showgrid=False)
+    figure.update_xaxes(title_text="matrix (the head that changed most)", showgrid=False)
+    return figure
+
+
+def stream_figure(texts: Mapping[str, Sequence[Row]], colours: Theme, *, height: int = 320) -> go.Figure:
+    """Change of the stream after each layer, a line per text with its interval; dotted, the bound of its null."""
+    figure = go.Figure()
+    shown = [value for rows in texts.values() for row in rows for value in (row["change"], row["null_high"]) if value]
+    if not shown:
+        return message_figure("the streams are the same on every text", colours, height=height)
+    floor = min(shown) / 3
+    for (name, rows), colour in zip(texts.items(), colours.categories, strict=False):
+        label, x = escape(name), [row["name"] for row in rows]
+        y, low, high = ([max(row[key] or 0.0, floor) for row in rows] for key in ("change", "low", "high"))
+        error = {
+            "type": "data", "symmetric": False, "array": np.subtract(high, y), "arrayminus": np.subtract(y, low),
+            "thickness": 1.5, "width": 4,
+        }  # fmt: skip
+        marks = ["circle" if row["found"] else "circle-open" for row in rows]
+        figure.add_scatter(
+            x=x, y=y, error_y=error, name=label, mode="lines+markers", line={"color": colour},
+            marker={"size": 8, "symbol": marks}, customdata=[row["cka"] for row in rows],
+            hovertemplate="after %{x}: %{y:.3g} of its variance, CKA %{customdata:.4f}<extra>" + label + "</extra>",
+        )  # fmt: skip
+        null = [max(row["null_high"] or 0.0, floor) for row in rows]
+        figure.add_scatter(
+            x=x, y=null, name=f"{label}: null up to", mode="lines",
+            line={"color": colour, "dash": "dot", "width": 1},
+            hovertemplate="after %{x}: null up to %{y:.2g}<extra></extra>",
+        )  # fmt: skip
+    styled(figure, colours, height=height)
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    figure.update_xaxes(title_text="stream after layer")
+    figure.update_yaxes(title_text="change, share of the base's variance", type="log", dtick=1)
+    return figure
+
+
+def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None = None) -> go.Figure:
+    """Share of the behaviour that comes along with a part, and that goes with it; marks are random changes as large."""
+    rows = [row for row in rows if row["changed"]]
+    if not any(np.isfinite(row["carried"] if row["carried"] is not None else np.nan) for row in rows):
+        return message_figure("the two models behave alike: nothing to move", colours)
+    names = [escape(row["name"]) for row in rows]
+    figure = go.Figure()
+    for direction, label, colour in (
+        ("carried", "put into the base: comes along", colours.accent),
+        ("removed", "taken out of the tuned model: is lost", colours.opposite),
+    ):
+        value, low, high = (np.array([row[direction + end] for row in rows], float) for end in ("", "_low", "_high"))
+        error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "width": 3}
+        found = ["beyond random" if row[f"{direction}_found"] else "not beyond random" for row in rows]
+        figure.add_bar(
+            x=value, y=names, orientation="h", name=label, error_x={**error, "thickness": 1.2, "color": colours.muted},
+            marker={"color": colour}, customdata=found, offsetgroup=direction,
+            hovertemplate="%{y}: %{x:.0%}, %{customdata}<extra></extra>",
+        )  # fmt: skip
+    for direction, label, symbol in (
+        ("carried", "random change, put in: up to", "line-ns-open"),
+        ("removed", "random change, taken out: up to", "diamond-tall-open"),
+    ):
+        figure.add_scatter(
+            x=[row[f"{direction}_bound"] for row in rows], y=names, mode="markers", name=label,
+            marker={"symbol": symbol, "size": 11, "color": colours.text, "line": {"width": 1.5}},
+            hovertemplate="%{y}: %{x:.0%}<extra>" + label + "</extra>",
+        )  # fmt: skip
+    styled(figure, colours, height=height or 130 + 34 * len(names))
+    figure.update_layout(barmode="group", showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title_text="share of the difference in behaviour", tickformat=".0%", zeroline=True)
+    figure.update_xaxes(zerolinecolor=colours.muted)
+    return figure
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not np.isfinite(value) else f"{value:.1f}"
+
+
+def _times(colours: Theme, top: float) -> dict[str, Any]:
+    """A colour bar in multiples of the null."""
+    ticks = list(range(int(max(1.0, top)) + 1))
+    bar = colour_bar(colours, "change, in multiples of the null")
+    return bar | {"tickvals": ticks, "ticktext": [f"{10**tick:,}" for tick in ticks]}
+
+
+BINS = 40
+
+
+def difference_histogram(
+    relative_norm: Sequence[float],
+    kinds: Sequence[str],
+    confirmed: Sequence[bool],
+    colours: Theme,
+    *,
+    first: str,
+    second: str,
+    height: int = 320,
+) -> go.Figure:
+    """Latents by relative norm: at 0 the first model has them alone, at a half both, at 1 the second alone.
+
+    Those of one model that latent scaling does not confirm are drawn apart: they may well be artefacts. `rare` ones are
+    left out.
+    """
+    norm, kind, sure = np.asarray(relative_norm, float), np.asarray(kinds), np.asarray(confirmed, bool)
+    if not (kind != "rare").any():
+        return message_figure("no latent fired often enough to say whose it is", colours, height=height)
+    own = np.isin(kind, ["first only", "second only"])
+    parts = [
+        ("in both, or between", (kind != "rare") & ~own, colours.noise),
+        ("of one model, not confirmed", own & ~sure, colours.opposite),
+        ("of one model, confirmed", own & sure, colours.accent),
+    ]
+    edges = np.linspace(0, 1, BINS + 1)
+    figure = go.Figure()
+    for name, chosen, colour in parts:
+        counts, _ = np.histogram(norm[chosen], edges)
+        figure.add_bar(
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=counts,
+            width=0.94 / BINS,
+            name=f"{name} ({int(chosen.sum()):,})",
+            marker={"color": colour, "line": {"width": 0}},
+            hovertemplate="%{y:,} latents at %{x:.2f}<extra>" + name + "</extra>",
+        )
+    styled(figure, colours, height=height)
+    figure.update_layout(barmode="stack", showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
+    ends = [f"0<br>{escape(first, 24)} only", "0.5<br>both", f"1<br>{escape(second, 24)} only"]
+    figure.update_xaxes(title_text="share of the decoder's length in the second", tickvals=[0, 0.5, 1], ticktext=ends)
+    figure.update_xaxes(range=[-0.02, 1.02], showgrid=False)
+    figure.update_yaxes(title_text="latents (log scale)", type="log", dtick=1)
+    return figure

@@ -1,0 +1,344 @@
+"""What the model loses when heads are taken out, before and after a text starts to repeat.
+
+A circuit as one still figure, for notebooks and papers; the page draws the interactive one.
+
+How strongly the weights of one head reach into the query, key or value of a later one.
+
+How much of the behaviour a circuit of the best edges keeps, against circuits drawn at random.
+"""
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.circuit.figure import role_colours, via_colours
+from dashboard.figures.theme import Theme, colour_bar, escape, faint, message_figure, styled
+from interp.circuits.circuit import Circuit, Edge, edge_text
+from interp.names import NodeName, parse_node
+
+_FEW = 10
+"""groups beyond which bars get thinner"""
+
+
+def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
+    """Change of loss in nats per ablated group, first half and second half of repeated text; 0 is no change.
+
+    The whisker is the 95 % interval of the second half. Rows are rows of `ablations.parquet`, groups before singles.
+    """
+    rows = [r for r in rows if r["loss_second_half"] is not None]
+    if not rows:
+        return message_figure("no ablation was measured", colours)
+    rows = sorted(rows, key=lambda r: (-(r["n_heads"] or 0), -r["loss_second_half"]))
+    names = [_name(r) for r in rows]
+    figure = go.Figure()
+    figure.add_bar(
+        y=names,
+        x=[r["loss_first_half"] for r in rows],
+        orientation="h",
+        name="first half",
+        marker={"color": colours.noise},
+        hovertext=[_ablation_hover(r) for r in rows],
+        hoverinfo="text",
+    )
+    second = [r["loss_second_half"] for r in rows]
+    figure.add_bar(
+        y=names,
+        x=second,
+        orientation="h",
+        name="second half",
+        marker={"color": colours.accent},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [_reach(r["high"], r["loss_second_half"]) for r in rows],
+            "arrayminus": [_reach(r["loss_second_half"], r["low"]) for r in rows],
+            "color": colours.text,
+            "thickness": 1,
+            "width": 3,
+        },
+        hovertext=[_ablation_hover(r) for r in rows],
+        hoverinfo="text",
+    )
+    styled(figure, colours, height=(44 if len(rows) <= _FEW else 27) * len(rows) + 80)
+    figure.update_layout(barmode="group", bargap=0.36, bargroupgap=0.08, showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
+    figure.add_vline(x=0, line={"color": colours.muted, "width": 1})
+    figure.update_xaxes(title_text="change of loss (nats)", nticks=6)
+    figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": colours.text})
+    return figure
+
+
+def _name(row: dict[str, Any]) -> str:
+    heads = f", {row['n_heads']} heads" if (row["n_heads"] or 0) > 1 and "heads" not in row["group"] else ""
+    return f"{escape(row['group'], 36)}{heads} · {escape(row['kind'], 12)}"
+
+
+def _reach(high: float | None, low: float | None) -> float:
+    return max(0.0, high - low) if high is not None and low is not None else 0.0
+
+
+def _ablation_hover(row: dict[str, Any]) -> str:
+    words = f"<b>{_name(row)}</b><br>second half {row['loss_second_half']:+.3f} nats"
+    if row["low"] is not None and row["high"] is not None:
+        words += f" ({row['low']:+.3f} to {row['high']:+.3f})"
+    if row["loss_first_half"] is not None:
+        words += f"<br>first half {row['loss_first_half']:+.3f} nats"
+    return words
+
+
+_ENDS = {"embed": -1.0, "logits": float("inf")}
+
+
+def circuit_plot(circuit: Circuit, colours: Theme, *, max_edges: int = 60, height: int = 460) -> go.Figure:
+    """Layers up, heads across, MLPs at the right; arrows from writer to reader, coloured by input, wide where strong.
+
+    The `max_edges` strongest edges are drawn, and the title says so when there are more.
+    """
+    edges = sorted(circuit.edges, key=lambda e: -abs(e.score or 0))[:max_edges]
+    if not edges:
+        return message_figure("this circuit has no edges", colours)
+    names = sorted({name for e in edges for name in (e.source, e.target)}, key=lambda n: parse_node(n).order)
+    places = _places(names)
+    figure = go.Figure()
+    styled(figure, colours, height=height)
+    paint, strongest = via_colours(colours), max(abs(e.score or 0) for e in edges) or 1.0
+    for edge in edges:
+        _arrow(figure, edge, places, paint[edge.via or "other"], abs(edge.score or 0) / strongest)
+    roles = {node.name: node.role for node in circuit.nodes if node.role}
+    tints = role_colours(colours, sorted(set(roles.values())))
+    figure.add_scatter(
+        x=[places[n][0] for n in names], y=[places[n][1] for n in names], mode="markers+text", text=names,
+        textposition="middle center", textfont={"size": 11, "color": colours.text},
+        hovertext=[f"<b>{n}</b> {roles.get(n, '').replace('_', ' ')}" for n in names], hoverinfo="text",
+        marker={"size": 40, "symbol": "square", "color": colours.surface,
+                "line": {"width": 2, "color": [tints.get(roles.get(n, ""), colours.muted) for n in names]}},
+        showlegend=False,
+    )  # fmt: skip
+    rows = sorted({y for _, y in places.values()})
+    figure.update_xaxes(visible=False, range=[min(x for x, _ in places.values()) - 1, _right(places) + 1])
+    figure.update_yaxes(visible=False, range=[rows[0] - 0.7, rows[-1] + 0.7])
+    more = f"the {max_edges} strongest of {len(circuit.edges)} edges of " if len(circuit.edges) > max_edges else ""
+    figure.update_layout(title={"text": f"{more}{circuit.model}", "font": {"size": 13}}, margin={"t": 36})
+    return figure
+
+
+def _places(names: list[str]) -> dict[str, tuple[float, float]]:
+    """One row per layer in use; heads by number, an MLP right of the last head, both ends in the middle."""
+    nodes = {name: parse_node(name) for name in names}
+    heads = [node.head for node in nodes.values() if node.head is not None]
+    columns = {head: float(i) for i, head in enumerate(sorted(set(heads)))}
+    right = float(len(columns))
+    middle = (right if any(node.kind == "mlp" for node in nodes.values()) else right - 1) / 2
+    levels = sorted({_ENDS.get(name, _level(nodes[name])) for name in names})
+    places = {}
+    for name, node in nodes.items():
+        x = middle if name in _ENDS else right if node.head is None else columns[node.head]
+        places[name] = (x, float(levels.index(_ENDS.get(name, _level(node)))))
+    for level in range(len(levels)):  # features have no column of their own: side by side, errors last
+        beside = [name for name, (_, y) in places.items() if nodes[name].place and y == level]
+        for x, name in enumerate(sorted(beside, key=lambda n: (nodes[n].kind == "error", nodes[n].order))):
+            places[name] = (float(x), float(level))
+    return places
+
+
+def _level(node: NodeName) -> float:
+    """One row per layer; where a layer has several dictionaries, one for each."""
+    return node.order[0] if node.place else float(node.layer or 0)
+
+
+def _right(places: dict[str, tuple[float, float]]) -> float:
+    return max(x for x, _ in places.values())
+
+
+def _arrow(figure: go.Figure, edge: Edge, places: dict[str, tuple[float, float]], colour: str, strength: float) -> None:
+    (x0, y0), (x1, y1) = places[edge.source], places[edge.target]
+    figure.add_annotation(
+        x=x1, y=y1, ax=x0, ay=y0, xref="x", yref="y", axref="x", ayref="y", showarrow=True, arrowhead=2, text="",
+        arrowwidth=0.8 + 2 * strength, arrowcolor=colour, opacity=0.85, standoff=20, startstandoff=20,
+        hovertext=edge_text(edge) + ("" if edge.score is None else f" {edge.score:+.3f}"),
+    )  # fmt: skip
+
+
+MAX_SENDERS = 40
+"""rows of the map; more cannot be read"""
+_CROWDED = 150
+"""cells beyond which the marks get smaller"""
+VIAS = {"q": "query", "k": "key", "v": "value"}
+
+
+def senders(rows: list[dict[str, Any]], via: str) -> tuple[list[str], int]:
+    """The senders to show for one input, in the model's order, and how many there are: the strongest for any reader."""
+    best: dict[str, float] = {}
+    for row in rows:
+        if row["via"] == via and row["score"] is not None:
+            rank = row["score"] + (10.0 if row["is_argmax"] else 0.0)
+            best[row["source"]] = max(best.get(row["source"], -1.0), rank)
+    kept = sorted(best, key=lambda name: -best[name])[:MAX_SENDERS]
+    return sorted(kept, key=lambda name: parse_node(name).order), len(best)
+
+
+def composition_map(rows: list[dict[str, Any]], via: str, colours: Theme) -> go.Figure:
+    """Senders down, readers across. A dot: above the null's upper bound; a ring: the reader's strongest sender.
+
+    Scores are `||W_A W_B|| / (||W_A|| ||W_B||)`, 0 to 1 (Elhage et al. 2021); the null keeps the spectra and rotates.
+    """
+    rows = [row for row in rows if row["via"] == via and row["score"] is not None]
+    if not rows:
+        return message_figure(f"no {VIAS.get(via, via)} composition was measured", colours)
+    names, _ = senders(rows, via)
+    readers = sorted({row["target"] for row in rows}, key=lambda name: parse_node(name).order)
+    shown = [row for row in rows if row["source"] in set(names)]
+    score = np.full((len(names), len(readers)), np.nan, np.float32)
+    hover = np.full(score.shape, "", object)
+    for row in shown:
+        at = names.index(row["source"]), readers.index(row["target"])
+        score[at], hover[at] = row["score"], _composition_hover(row)
+    figure = go.Figure(
+        go.Heatmap(
+            z=score,
+            zmin=0,
+            zmax=float(np.nanmax(score)),
+            colorscale=colours.sequential,
+            xgap=2,
+            ygap=2,
+            hovertext=hover,
+            hoverinfo="text",
+            colorbar=colour_bar(colours, "composition"),
+        )
+    )
+    above = [r for r in shown if r["null_high"] is not None and r["score"] > r["null_high"]]
+    crowded = score.size > _CROWDED
+    dot = {"symbol": "circle", "size": 3 if crowded else 6, "color": colours.opposite, "line": {"width": 0}}
+    _marks(figure, above, names, readers, dot, colours)
+    strongest = [r for r in shown if r["is_argmax"]]
+    ring = {"symbol": "circle-open", "size": 10 if crowded else 14, "color": colours.opposite, "line": {"width": 2}}
+    _marks(figure, strongest, names, readers, ring, colours)
+    styled(figure, colours, height=max(200, 18 * len(names) + 90))
+    figure.update_xaxes(tickvals=list(range(len(readers))), ticktext=readers, side="top", showgrid=False,
+                        title_text=f"reads, through its {VIAS[via]}")  # fmt: skip
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=False, title_text="writes")
+    figure.update_yaxes(range=[len(names) - 0.5, -0.5])
+    return figure
+
+
+def _marks(
+    figure: go.Figure,
+    rows: list[dict[str, Any]],
+    names: list[str],
+    readers: list[str],
+    marker: dict[str, Any],
+    colours: Theme,
+) -> None:
+    marker = {"line": {"width": 1, "color": colours.surface}} | marker
+    figure.add_scatter(
+        x=[readers.index(r["target"]) for r in rows],
+        y=[names.index(r["source"]) for r in rows],
+        mode="markers",
+        marker=marker,
+        hoverinfo="skip",
+    )
+
+
+def _composition_hover(row: dict[str, Any]) -> str:
+    words = f"<b>{row['source']} → {row['target']}</b> {row['score']:.3f}"
+    if row["null_mean"] is not None and row["null_high"] is not None:
+        words += f"<br>rotated at random {row['null_mean']:.3f}, at most {row['null_high']:.3f}"
+    return words + ("<br>its strongest sender" if row["is_argmax"] else "")
+
+
+def faithfulness_at(rows: list[dict[str, Any]], fraction: float) -> float | None:
+    """Between the measured sizes, on a log axis; None outside them."""
+    known = sorted((r["fraction"], r["faithfulness"]) for r in rows if r["faithfulness"] is not None)
+    if not known or fraction <= 0 or not known[0][0] <= fraction <= known[-1][0]:
+        return None
+    x, y = np.array(known).T
+    return float(np.interp(np.log(fraction), np.log(np.maximum(x, 1e-12)), y))
+
+
+def faithfulness_curve(
+    rows: list[dict[str, Any]], total: int, colours: Theme, *, current: int | None = None, height: int = 230
+) -> go.Figure:
+    """Faithfulness over number of edges (log): 1 is the whole model, 0 the fully corrupted one.
+
+    `rows` of `curve.parquet`; `total` edges in the graph; `current` marks the number of edges that is shown. The band
+    is the range of random circuits of the same size.
+    """
+    rows = sorted((r for r in rows if r["fraction"] > 0), key=lambda r: r["fraction"])
+    if not rows:
+        return message_figure("no curve was measured for this circuit", colours, height=height)
+    x = [max(1.0, r["fraction"] * total) for r in rows]
+    figure = go.Figure()
+    if all(r.get("random_low") is not None and r.get("random_high") is not None for r in rows):
+        band = [r["random_high"] for r in rows] + [r["random_low"] for r in reversed(rows)]
+        figure.add_scatter(x=x + x[::-1], y=band, fill="toself", fillcolor=faint(colours.noise, 0.35), mode="none",
+                           hoverinfo="skip", name="random circuits")  # fmt: skip
+    if all(r.get("random") is not None for r in rows):
+        figure.add_scatter(x=x, y=[r["random"] for r in rows], mode="lines", name="random circuits",
+                           line={"color": colours.muted, "width": 1, "dash": "dot"}, hoverinfo="skip")  # fmt: skip
+    figure.add_scatter(
+        x=x,
+        y=[r["faithfulness"] for r in rows],
+        mode="lines+markers",
+        line={"color": colours.accent, "width": 2},
+        marker={"size": 5},
+        hovertext=[_curve_hover(r, total) for r in rows],
+        hoverinfo="text",
+    )
+    styled(figure, colours, height=height)
+    for level in (0.0, 1.0):
+        figure.add_hline(y=level, line={"color": colours.grid, "width": 1}, layer="below")
+    ticks = [10**e for e in range(8) if x[0] / 3 <= 10**e <= x[-1] * 3]
+    figure.update_xaxes(type="log", title_text="edges", showgrid=False, tickvals=ticks)
+    figure.update_xaxes(ticktext=[f"{t:,}" for t in ticks])
+    figure.update_yaxes(title_text="faithfulness", nticks=5, showgrid=False)
+    _mark(figure, rows, total, current, colours)
+    return figure
+
+
+def _mark(figure: go.Figure, rows: list[dict[str, Any]], total: int, current: int | None, colours: Theme) -> None:
+    if not current or not total:
+        return
+    figure.add_vline(x=current, line={"color": colours.opposite, "width": 1, "dash": "dot"})
+    at = faithfulness_at(rows, current / total)
+    if at is not None:
+        marker = {"size": 11, "color": colours.opposite, "line": {"width": 2, "color": colours.surface}}
+        figure.add_scatter(x=[current], y=[at], mode="markers", marker=marker, hoverinfo="text",
+                           hovertext=[f"{current:,} edges<br>about {at:.2f}, between measured sizes"])  # fmt: skip
+
+
+def agreement(rows: list[dict[str, Any]], colours: Theme, *, height: int = 230) -> go.Figure:
+    """Estimated score against the exact effect of the same edges; on the line they are equal."""
+    points = [(r["score"], r["exact"], r) for r in rows if r["score"] is not None and r["exact"] is not None]
+    if not points:
+        return message_figure("no edge was patched by itself", colours, height=height)
+    low = min(min(s, e) for s, e, _ in points)
+    high = max(max(s, e) for s, e, _ in points)
+    figure = go.Figure(
+        go.Scatter(
+            x=[low, high], y=[low, high], mode="lines", hoverinfo="skip", line={"color": colours.grid, "width": 1}
+        )
+    )
+    figure.add_scatter(
+        x=[s for s, _, _ in points],
+        y=[e for _, e, _ in points],
+        mode="markers",
+        marker={"size": 6, "color": colours.accent, "opacity": 0.8},
+        hovertext=[f"<b>{_edge(r)}</b><br>estimated {s:.4g}<br>exact {e:.4g}" for s, e, r in points],
+        hoverinfo="text",
+    )
+    figure.update_xaxes(title_text="estimated", nticks=5)
+    figure.update_yaxes(title_text="exact", nticks=5)
+    return styled(figure, colours, height=height)
+
+
+def _edge(row: dict[str, Any]) -> str:
+    return f"{row['source']} → {row['target']}" + (f" ({row['via']})" if row["via"] else "")
+
+
+def _curve_hover(row: dict[str, Any], total: int) -> str:
+    asked = max(1, round(row["fraction"] * total))
+    kept = row.get("n_edges")
+    words = f"<b>{row['faithfulness']:.3f}</b> with the best {asked:,} edges"
+    words += f"<br>{kept:,} of them on a path" if kept is not None else ""
+    return words + (f"<br>random circuits {row['random']:.3f}" if row.get("random") is not None else "")

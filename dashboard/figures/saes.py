@@ -1,0 +1,214 @@
+"""The health of training runs: small multiples over the tokens seen, one line per run, the chosen one in front.
+
+How strongly a feature fires when it fires.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from dashboard.figures.theme import Theme, escape, message_figure, styled
+from dashboard.sae.data import LAST_PART, drift, number
+
+HEIGHT = 600
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of the multiples."""
+
+    column: str
+    title: str
+    means: str
+    """in plain words, shown on its title"""
+    number: str = ".3g"
+    share: bool = False
+    log: bool = False
+
+
+PANELS = (
+    Panel(
+        "loss",
+        "loss",
+        "What training lowers: the FVU, and what the kind adds for sparsity and dead features.",
+        log=True,
+    ),
+    Panel(
+        "fvu",
+        "FVU",
+        "Share of the variance that the reconstruction misses: 0 is perfect, 1 no better than always saying the mean.",
+        log=True,
+    ),
+    Panel("l0", "L0", "How many features stand for one token, on average.", ".1f"),
+    Panel(
+        "threshold",
+        "threshold",
+        "What separates an active feature from a silent one, in training units. It should settle: "
+        "the drift is along a line through the last fifth of the log (shaded), as a share of its mean.",
+    ),
+    Panel(
+        "dead",
+        "dead features",
+        "Share of features that have not fired for the dead window: they use memory and say nothing.",
+        ".2%",
+        share=True,
+    ),
+    Panel(
+        "dense",
+        "dense features",
+        "Share of features that fire on more than a tenth of recent tokens: seldom about one thing.",
+        ".2%",
+        share=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class HealthRun:
+    """One run and its log."""
+
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def health_figure(runs: Sequence[HealthRun], colours: Theme, *, height: int = HEIGHT) -> go.Figure:
+    """Loss, FVU, L0, threshold, dead and dense features over tokens seen; the first run is the chosen one.
+
+    Its threshold carries how far it still moved over the last fifth of its log (shaded). A click in the legend hides a
+    run in every panel.
+    """
+    runs = [run for run in runs if run.rows]
+    if not runs:
+        return message_figure("no health line yet", colours, height=height)
+    figure = make_subplots(rows=3, cols=2, shared_xaxes=True, vertical_spacing=0.085, horizontal_spacing=0.09)
+    for order, run in reversed(list(enumerate(runs))):  # the chosen run is drawn last, on top
+        for place, panel in enumerate(PANELS):
+            trace = _line(run, panel, order, colours, legend=place == 0 and len(runs) > 1)
+            figure.add_trace(trace, row=place // 2 + 1, col=place % 2 + 1)
+    styled(figure, colours, height=height)
+    legend = {"orientation": "h", "y": 1.06, "yanchor": "bottom", "x": 0, "traceorder": "reversed",
+              "font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)"}  # fmt: skip
+    top = 26 if len(runs) == 1 else 48 + 18 * ((len(runs) - 1) // 4)
+    figure.update_layout(showlegend=len(runs) > 1, legend=legend, hovermode="closest")
+    figure.update_layout(margin={"t": top, "r": 12, "l": 8, "b": 8}, uirevision=runs[0].name)
+    _axes(figure, runs, colours)
+    _titles(figure, runs[0], colours)
+    return figure
+
+
+def _line(run: HealthRun, panel: Panel, order: int, colours: Theme, *, legend: bool) -> go.Scatter:
+    chosen = order == 0
+    y = [_value(row.get(panel.column), panel) for row in run.rows]
+    colour = colours.accent if chosen else colours.categories[order % len(colours.categories)]
+    few = len(run.rows) < 3
+    return go.Scatter(
+        x=[row["tokens"] for row in run.rows],
+        y=y,
+        mode="lines+markers" if few else "lines",
+        name=escape(run.name, 64),
+        legendgroup=run.name,
+        showlegend=legend,
+        line={"color": colour, "width": 2 if chosen else 1.2},
+        opacity=1 if chosen else 0.75,
+        hovertemplate=f"<b>{escape(run.name, 64)}</b><br>%{{x:,.0f}} tokens<br>{panel.title} "
+        f"%{{y:{panel.number}}}<extra></extra>",
+    )
+
+
+def _value(value: Any, panel: Panel) -> float | None:
+    """What a panel can draw: a gap for what is no finite number, and for what a log axis has no place for."""
+    found = number(value)
+    return None if found is None or (panel.log and found <= 0) else found
+
+
+def _titles(figure: go.Figure, chosen: HealthRun, colours: Theme) -> None:
+    """The name of every panel; the threshold's says how far it moved over the part that is shaded."""
+    for place, panel in enumerate(PANELS):
+        axes = _inside(place)
+        moved = drift(chosen.rows) if panel.column == "threshold" else None
+        if moved is not None:
+            last = chosen.rows[-1]["tokens"]
+            figure.add_shape(
+                {**axes, "xref": axes["xref"].split()[0], "x0": last * (1 - LAST_PART), "x1": last, "y0": 0, "y1": 1},
+                type="rect", layer="below", fillcolor=colours.accent, opacity=0.08, line_width=0,
+            )  # fmt: skip
+        title = panel.title + (f" · drift {moved:+.1%}" if moved is not None else "")
+        figure.add_annotation(
+            {**axes, "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 2},
+            text=title,
+            hovertext="<br>".join(wrap(panel.means, 48)),
+            font={"size": 12, "color": colours.text},
+            showarrow=False,
+        )
+
+
+def _inside(place: int) -> dict[str, str]:
+    """Coordinates from 0 to 1 within a panel."""
+    number_of = place + 1 if place else ""
+    return {"xref": f"x{number_of} domain", "yref": f"y{number_of} domain"}
+
+
+def _axes(figure: go.Figure, runs: Sequence[HealthRun], colours: Theme) -> None:
+    figure.update_xaxes(
+        showgrid=False, nticks=5, tickangle=0, tickformat="~s", rangemode="tozero", hoverformat=",", matches="x"
+    )
+    figure.update_layout(xaxis_matches=None)  # the one that the others follow
+    figure.update_xaxes(title_text="tokens seen", row=3)
+    figure.update_yaxes(nticks=5)
+    for place, panel in enumerate(PANELS):
+        values = [v for run in runs for row in run.rows if (v := _value(row.get(panel.column), panel)) is not None]
+        axis: dict[str, Any] = {}
+        if not values:
+            axis = {"visible": False}
+            text = "this kind has none" if panel.column == "threshold" else "not in the log"
+            figure.add_annotation(_inside(place), text=text, showarrow=False, x=0.5, y=0.5,
+                                  font={"size": 12, "color": colours.muted})  # fmt: skip
+        elif panel.share:
+            top = max(*values, 0.0)
+            axis = {"range": [0, max(top * 1.1, 0.01)], "tickformat": ".1%" if top < 0.05 else ".0%"}
+        elif panel.log:
+            axis = {"type": "log", "dtick": "D2" if max(values) < 30 * min(values) else 1, "exponentformat": "none"}
+            axis["tickformat"] = "~g"
+        elif panel.column == "l0":
+            axis = {"type": "log", "tickformat": "~g"} if max(values) > 20 * max(min(values), 1e-9) > 0 else {}
+        figure.update_yaxes(axis, row=place // 2 + 1, col=place % 2 + 1)
+
+
+def activation_histogram(
+    counts: list[int], edges: list[float], colours: Theme, *, marker: float | None = None, height: int = 200
+) -> go.Figure:
+    """Active tokens per bin of activation, on a log axis; `marker` draws a line, at the mean for instance.
+
+    `counts [n]`, `edges [n + 1]`. Bars are drawn in log10 units so that their widths are true.
+    """
+    bins, bounds = np.asarray(counts, float), np.asarray(edges, float)
+    if bins.sum() == 0:
+        return message_figure("it never fired, so there is nothing to count", colours, height=height)
+    filled = np.flatnonzero(bins)
+    shown = slice(max(0, int(filled[0]) - 1), int(filled[-1]) + 2)
+    bins, low, high = bins[shown], bounds[:-1][shown], bounds[1:][shown]
+    left, right = np.log10(np.maximum(low, 1e-12)), np.log10(np.maximum(high, 1e-12))
+    figure = go.Figure(
+        go.Bar(
+            x=(left + right) / 2,
+            y=bins,
+            width=(right - left) * 0.92,
+            marker={"color": colours.accent, "line": {"width": 0}},
+            hovertext=[
+                f"{n:,.0f} tokens<br>activation {a:.3g} to {b:.3g}" for n, a, b in zip(bins, low, high, strict=True)
+            ],
+            hoverinfo="text",
+        )
+    )
+    ticks = [10.0**e * m for e in range(-4, 5) for m in (1, 3) if low[0] * 0.9 <= 10.0**e * m <= high[-1] * 1.1]
+    figure.update_xaxes(title_text="activation (log scale)", tickvals=np.log10(ticks or [low[0], high[-1]]))
+    figure.update_xaxes(ticktext=[f"{t:g}" for t in ticks] or [f"{low[0]:.2g}", f"{high[-1]:.2g}"], showgrid=False)
+    figure.update_yaxes(title_text="tokens", rangemode="tozero", nticks=5)
+    if marker and marker > 0:
+        figure.add_vline(x=float(np.log10(marker)), line={"color": colours.opposite, "width": 1, "dash": "dot"})
+    return styled(figure, colours, height=height)

@@ -1,0 +1,310 @@
+"""Heads as associative memories, the melting of a distribution, and how much a Hopfield network keeps.
+
+Curves over training, with the places where something changed.
+
+Toys of superposition: directions as arrows, interference, dimensionality, and the phases of a feature.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.figures.theme import Theme, colour_bar, escape, message_figure, styled
+
+
+def retrieval_grid(rows: list[dict[str, Any]], colours: Theme, *, measure: str = "mass_share", title: str = "",
+                   height: int = 460) -> go.Figure:  # fmt: skip
+    """One cell per head (`HeadRetrieval.to_records`), layers downwards: how large a share of its keys a head mixes.
+
+    `mass_share` runs from 0 (one key) to about 0.9 (all alike); another measure can be shown instead.
+    """
+    if not rows:
+        return message_figure("no head was measured", colours, height=height)
+    n_layers, n_heads = (1 + max(row[axis] for row in rows) for axis in ("layer", "head"))
+    values: list[list[float | None]] = [[None] * n_heads for _ in range(n_layers)]
+    hover = [[""] * n_heads for _ in range(n_layers)]
+    for row in rows:
+        values[row["layer"]][row["head"]] = row[measure]
+        hover[row["layer"]][row["head"]] = _head(row)
+    figure = go.Figure(
+        go.Heatmap(
+            z=values,
+            colorscale=colours.sequential,
+            zmin=0,
+            hovertext=hover,
+            hoverinfo="text",
+            xgap=1,
+            ygap=1,
+            colorbar=colour_bar(colours, title or "share of keys that hold 90 % of attention"),
+        )
+    )
+    styled(figure, colours, height=height)
+    figure.update_xaxes(title_text="head", showgrid=False, dtick=1)
+    return figure.update_yaxes(title_text="layer", showgrid=False, range=[n_layers - 0.5, -0.5])
+
+
+def temperature_curves(
+    series: dict[str, list[dict[str, float]]], colours: Theme, *, measure: str = "heat_capacity", height: int = 300
+) -> go.Figure:
+    """`entropy` or `heat_capacity` (nats) over temperature, one line per named sweep (`Thermodynamics.to_records`)."""
+    if not series:
+        return message_figure("no sweep was made", colours, height=height)
+    figure = go.Figure()
+    for order, (name, rows) in enumerate(series.items()):
+        figure.add_scatter(
+            x=[row["temperature"] for row in rows], y=[row[measure] for row in rows], mode="lines", name=name,
+            line={"color": colours.categories[order % len(colours.categories)], "width": 2},
+        )  # fmt: skip
+    styled(figure, colours, height=height)
+    figure.add_vline(x=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    figure.update_xaxes(type="log", title_text="temperature (1: the model's own)", showgrid=False)
+    figure.update_yaxes(title_text=f"{measure.replace('_', ' ')}, nats")
+    return _with_legend(figure)
+
+
+def load_curve(
+    rows: list[dict[str, float]], colours: Theme, *, capacity: float = 0.138, height: int = 300
+) -> go.Figure:
+    """Overlap that recall keeps, over load (`LoadCurve.to_records`): band of seeds, theory, its capacity dotted."""
+    if not rows:
+        return message_figure("no load was measured", colours, height=height)
+    x = [row["load"] for row in rows]
+    band = [row["overlap_high"] for row in rows] + [row["overlap_low"] for row in reversed(rows)]
+    figure = go.Figure()
+    figure.add_scatter(x=x + x[::-1], y=band, fill="toself", fillcolor="rgba(26, 102, 214, 0.16)", mode="none",
+                       hoverinfo="skip", showlegend=False)  # fmt: skip
+    figure.add_scatter(x=x, y=[row["overlap"] for row in rows], mode="lines+markers", name="measured",
+                       line={"color": colours.accent, "width": 2})  # fmt: skip
+    figure.add_scatter(x=x, y=[row["theory"] for row in rows], mode="lines", name="replica theory",
+                       line={"color": colours.opposite, "width": 1.5, "dash": "dash"})  # fmt: skip
+    styled(figure, colours, height=height)
+    figure.add_vline(x=capacity, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title_text="load: patterns per spin", showgrid=False)
+    figure.update_yaxes(title_text="overlap with the stored pattern", range=[0, 1.03])
+    return _with_legend(figure)
+
+
+def capacity_curve(rows: list[dict[str, float]], colours: Theme, *, height: int = 300) -> go.Figure:
+    """Patterns kept over dimension (`CapacityCurve.to_records`), logarithmic: a straight line is exponential growth."""
+    if not rows:
+        return message_figure("no capacity was measured", colours, height=height)
+    figure = go.Figure()
+    for name, colour in (("modern", colours.accent), ("classical", colours.opposite)):
+        figure.add_scatter(x=[row["d"] for row in rows], y=[row[name] for row in rows], mode="lines+markers", name=name,
+                           line={"color": colour, "width": 2})  # fmt: skip
+    styled(figure, colours, height=height)
+    figure.update_xaxes(title_text="dimension", showgrid=False)
+    figure.update_yaxes(type="log", title_text="patterns kept", dtick=1)
+    return _with_legend(figure)
+
+
+def _with_legend(figure: go.Figure) -> go.Figure:
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
+    return figure.update_layout(showlegend=True, legend=legend, margin={"t": 30, "r": 14, "l": 8, "b": 8})
+
+
+def _head(row: dict[str, Any]) -> str:
+    return (
+        f"<b>{row['name']}</b> {row['kind']}<br>{row['n_mass']:.1f} keys hold 90 % of attention"
+        f"<br>first position {row['first_share']:.0%}, score spread {row['score_spread']:.2f} nats"
+        f"<br>energy {row['energy']:.0f} → {row['energy_after']:.0f}"
+    )
+
+
+DASHES = ("solid", "dash", "dot", "dashdot")
+"""colour alone names no curve"""
+
+
+def training_curves(
+    steps: Sequence[float] | np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    colours: Theme,
+    *,
+    x_title: str = "step",
+    y_title: str = "",
+    log: bool = False,
+    marks: Mapping[str, float | None] | None = None,
+    levels: Mapping[str, float] | None = None,
+    height: int = 280,
+) -> go.Figure:
+    """One line per curve `[n]`; NaN is left out.
+
+    `marks` are vertical lines with a word each (None: left out), `levels` horizontal ones: what chance gives, say.
+    """
+    known = {name: np.asarray(values, float) for name, values in curves.items()}
+    known = {name: values for name, values in known.items() if np.isfinite(values).any()}
+    if not known:
+        return message_figure("no such curve was measured", colours, height=height)
+    figure = go.Figure()
+    for at, (name, values) in enumerate(known.items()):
+        figure.add_scatter(
+            x=list(steps), y=values, mode="lines", name=escape(name), connectgaps=True,
+            line={"color": colours.points[at % len(colours.points)], "width": 2, "dash": DASHES[at % len(DASHES)]},
+            hovertemplate=f"{escape(name)}<br>{x_title} %{{x:,}}: %{{y:.4g}}<extra></extra>",
+        )  # fmt: skip
+    styled(figure, colours, height=height)
+    given = {word: place for word, place in (marks or {}).items() if place is not None}
+    _marks(figure, given, colours)
+    for word, level in (levels or {}).items():
+        figure.add_hline(y=level, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            xref="paper", x=1, y=np.log10(level) if log else level, xanchor="right", yanchor="bottom",
+            text=escape(word), showarrow=False, font={"size": 10.5, "color": colours.muted}, bgcolor=colours.veil,
+        )  # fmt: skip
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(margin={"t": 24 if len(given) < 2 else 38})
+    figure.update_xaxes(title_text=x_title)
+    figure.update_yaxes(title_text=y_title, type="log" if log else "linear")
+    return figure
+
+
+def _marks(figure: go.Figure, marks: Mapping[str, float], colours: Theme) -> None:
+    """Lines with a word each, every other one higher: neighbours may stand close."""
+    for at, (word, place) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
+        figure.add_vline(x=place, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=place, y=1, yref="paper", yanchor="bottom", yshift=13 * (at % 2), text=escape(word), showarrow=False,
+            font={"size": 11, "color": colours.muted},
+        )  # fmt: skip
+
+
+def frequency_shares(
+    share: np.ndarray,
+    steps: Sequence[float] | np.ndarray,
+    colours: Theme,
+    *,
+    keys: Sequence[int] = (),
+    height: int = 280,
+) -> go.Figure:
+    """Power of every frequency over training: `share [n_steps, n_frequencies]`, 0 none to 1 all; `keys` are named at
+    the right."""
+    share = np.asarray(share, float)
+    if not np.isfinite(share).any():
+        return message_figure("no frequency was measured", colours, height=height)
+    figure = go.Figure(
+        go.Heatmap(
+            x=list(steps), y=np.arange(1, share.shape[1] + 1), z=share.T, zmin=0, zmax=float(np.nanmax(share)),
+            colorscale=colours.sequential, colorbar=colour_bar(colours, "share of the power"),
+            hovertemplate="frequency %{y}, epoch %{x}: %{z:.1%}<extra></extra>",
+        )
+    )  # fmt: skip
+    styled(figure, colours, height=height)
+    figure.update_xaxes(title_text="epoch", showgrid=False)
+    figure.update_yaxes(title_text="frequency", showgrid=False)
+    if keys:
+        every = [k for k in range(1, share.shape[1] + 1) if k % 5 == 0 and min(abs(k - key) for key in keys) > 1]
+        shown = sorted({*every, *keys})
+        figure.update_yaxes(tickvals=shown, ticktext=[f"<b>{k}</b>" if k in keys else str(k) for k in shown])
+    return figure
+
+
+PHASES = ("not represented", "dedicated", "superposition")
+
+
+def directions_figure(W: np.ndarray, colours: Theme, *, title: str = "", height: int = 280) -> go.Figure:
+    """Each feature's direction `W [n_features, 2]` as an arrow from the centre; a circle marks length 1."""
+    if W.ndim != 2 or W.shape[1] != 2:
+        return message_figure("directions are drawn in two dimensions only", colours, height=height)
+    angle = np.linspace(0, 2 * np.pi, 90)
+    figure = go.Figure()
+    figure.add_scatter(x=np.cos(angle), y=np.sin(angle), mode="lines", hoverinfo="skip",
+                       line={"color": colours.grid, "width": 1})  # fmt: skip
+    for i, (x, y) in enumerate(W.tolist()):
+        colour = colours.categories[i % len(colours.categories)]
+        figure.add_scatter(
+            x=[0, x], y=[0, y], mode="lines+markers", line={"color": colour, "width": 2.5},
+            marker={"size": [0, 8], "color": colour}, hoverinfo="text",
+            hovertext=f"feature {i}, length {np.hypot(x, y):.2f}",
+        )  # fmt: skip
+    styled(figure, colours, height=height)
+    reach = 1.15 * max(1.0, float(np.abs(W).max()))
+    figure.update_xaxes(range=[-reach, reach], showgrid=False, showticklabels=False, title_text=title)
+    return figure.update_yaxes(range=[-reach, reach], showgrid=False, showticklabels=False, scaleanchor="x")
+
+
+def interference_matrix(gram: np.ndarray, colours: Theme, *, height: int = 320) -> go.Figure:
+    """`W W^T [n, n]`: on the diagonal how far a feature is read back, off it what others add to it; centred on zero."""
+    most = max(1e-9, float(np.abs(gram).max()))
+    figure = go.Figure(
+        go.Heatmap(
+            z=gram,
+            zmin=-most,
+            zmax=most,
+            colorscale=[[0, colours.opposite], [0.5, colours.surface], [1, colours.accent]],
+            hovertemplate="feature %{x} in feature %{y}: %{z:.3f}<extra></extra>",
+            xgap=1,
+            ygap=1,
+            colorbar=colour_bar(colours, "read as the other feature"),
+        )
+    )
+    styled(figure, colours, height=height)
+    figure.update_xaxes(title_text="feature that is on", showgrid=False, dtick=max(1, len(gram) // 10))
+    return figure.update_yaxes(title_text="feature read", showgrid=False, range=[len(gram) - 0.5, -0.5])
+
+
+def dimensionality_figure(rows: list[dict[str, Any]], colours: Theme, *, height: int = 300) -> go.Figure:
+    """Dimensionality of every feature over density (log): `density, dimensionality` per feature and toy.
+
+    Lines mark the regular polytopes: a dimension of its own 1, tetrahedron 3/4, triangle 2/3, antipodal pair 1/2,
+    pentagon 2/5, square antiprism 3/8.
+    """
+    if not rows:
+        return message_figure("no toy was trained", colours, height=height)
+    figure = go.Figure(
+        go.Scatter(
+            x=[row["density"] for row in rows], y=[row["dimensionality"] for row in rows], mode="markers",
+            marker={"size": 5, "color": colours.accent, "opacity": 0.45},
+            hovertemplate="density %{x:.3g}<br>dimensionality %{y:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    styled(figure, colours, height=height)
+    marks = {"dedicated": 1, "triangle 2/3": 2 / 3, "pair 1/2": 1 / 2, "pentagon 2/5": 2 / 5, "dropped": 0}
+    for name, level in marks.items():
+        figure.add_hline(y=level, line={"color": colours.muted, "width": 1, "dash": "dot"}, annotation_text=name,
+                         annotation_font={"size": 10}, annotation_position="top right")  # fmt: skip
+    figure.update_xaxes(type="log", title_text="density: how often a feature is on", showgrid=False)
+    return figure.update_yaxes(title_text="dimensionality", range=[-0.05, 1.12], showgrid=False)
+
+
+def phase_diagram(rows: list[dict[str, Any]], colours: Theme, *, height: int = 360) -> go.Figure:
+    """The phase of a feature over density and importance, both logarithmic (`PhaseDiagram.to_records`)."""
+    if not rows:
+        return message_figure("no phase was measured", colours, height=height)
+    densities = sorted({row["density"] for row in rows})
+    importances = sorted({row["importance"] for row in rows})
+    number = {(row["density"], row["importance"]): row for row in rows}
+    grid = [[number[d, w] for w in importances] for d in densities]
+    shades = [colours.grid, colours.categories[2], colours.accent]
+    figure = go.Figure(
+        go.Heatmap(
+            x=[f"{w:.2g}" for w in importances],
+            y=[f"{d:.2g}" for d in densities],
+            z=[[PHASES.index(cell["phase"]) for cell in row] for row in grid],
+            zmin=-0.5,
+            zmax=2.5,
+            hovertext=[[_hover(cell) for cell in row] for row in grid],
+            hoverinfo="text",
+            xgap=2,
+            ygap=2,
+            showscale=False,
+        )
+    )
+    figure.update_traces(colorscale=[[(i + end) / 3, shades[i]] for i in range(3) for end in (0, 1)])
+    for name, shade in zip(PHASES, shades, strict=True):
+        figure.add_scatter(x=[None], y=[None], mode="markers", name=name,
+                           marker={"size": 11, "symbol": "square", "color": shade})  # fmt: skip
+    styled(figure, colours, height=height)
+    figure.update_xaxes(title_text="importance of the feature, the other's being 1", type="category", showgrid=False)
+    figure.update_yaxes(title_text="density", type="category", showgrid=False)
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
+    return figure.update_layout(showlegend=True, legend=legend, margin={"t": 30, "r": 14, "l": 8, "b": 8})
+
+
+def _hover(cell: dict[str, Any]) -> str:
+    return (
+        f"<b>{cell['phase']}</b><br>density {cell['density']:.3g}, importance {cell['importance']:.3g}"
+        f"<br>squared length {cell['norm']:.2f}, interference {cell['shared']:.2f}"
+        f"<br>{cell['agreement']:.0%} of seeds agree"
+    )

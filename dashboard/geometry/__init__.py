@@ -1,0 +1,1 @@
+"""The page `/geometry`: shapes of word lists, and directions."""

@@ -1,0 +1,242 @@
+"""Lists of words as a geometry artefact has them: the verdict and its evidence, the plane, the layers, interventions.
+
+A part that a list cannot have is a sentence that says why; it stays one here.
+
+One direction as a geometry artefact has it: what it says, what it sets apart, where it is read, what a push does.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from interp.artifacts import Manifest, read_json
+from interp.errors import CorruptError, MissingError, UnknownNameError
+from interp.names import parse_hook_point
+from interp.workspace import Workspace
+
+VERDICTS = {
+    "circle": "A circle: each word lies next to the one before it, and the last next to the first.",
+    "line": "A line, straight or bent: each word lies next to the one before it, and it does not close.",
+    "ordered": "An order: neighbours in the list lie near each other; neither clearly closed nor clearly open.",
+    "cluster": "A cluster: its words lie together, apart from those of other lists, in no order.",
+    "nothing": "No shape: neither an order nor a cluster beyond what chance makes.",
+    "undecided": "Undecided: the list is too short for any order to count.",
+}
+DIRECTION = "direction.json"
+"""the file that makes a geometry artefact one direction, and not lists of words"""
+ORDERED = ("circle", "line", "ordered")
+_SHAPE = {
+    **{"verdict": str, "reason": str, "words": list, "layer": int, "hook_points": list},
+    **{"order": dict, "plane": dict, "spectrum": dict},
+}
+
+
+@dataclass(frozen=True)
+class WordList:
+    """One list of words, as it is in `geometry.json`."""
+
+    name: str
+    shape: dict[str, Any]
+    probes: list[dict[str, Any]] | str
+    steering: dict[str, Any] | str
+    rotation: dict[str, Any] | str
+    found: dict[str, Any]
+    """its part of the manifest's summary"""
+
+    @property
+    def verdict(self) -> str:
+        return self.shape["verdict"]
+
+    @property
+    def hook_point(self) -> str:
+        """Where its order is clearest, on the sentences that fit."""
+        return str(self.shape["hook_points"][self.shape["layer"]])
+
+    @property
+    def words(self) -> list[str]:
+        return [str(word) for word in self.shape["words"]]
+
+    @property
+    def order(self) -> dict[str, Any]:
+        return self.shape["order"]
+
+    @property
+    def joined(self) -> str:
+        """How the words are joined on the plane: `closed`, `open`, `unsure` (it may close), or `` without an order."""
+        if self.verdict not in ORDERED:
+            return ""
+        if self.verdict == "ordered" and self.order.get("cyclic"):
+            return "unsure"
+        return "closed" if self.verdict == "circle" else "open"
+
+
+def choose(workspace: Workspace, name: str | None) -> Manifest:
+    """The geometry artefact called `name`, else the newest. Raises `UnknownNameError`, `MissingError`."""
+    if name:
+        return workspace.manifest("geometry", name)
+    found = workspace.artifacts("geometry")
+    if not found:
+        raise MissingError("no shapes of word lists here yet; `workbench geometry smollm2-135m` measures them")
+    return max(found, key=lambda manifest: manifest.created)
+
+
+def directions_of(workspace: Workspace, manifest: Manifest) -> list[Manifest]:
+    """The directions of the same model, newest first."""
+    return [each for each in _same_model(workspace, manifest) if DIRECTION in each.files]
+
+
+def lists_of_model(workspace: Workspace, manifest: Manifest) -> Manifest | None:
+    """The newest lists of words of the same model, if there are any."""
+    return next((each for each in _same_model(workspace, manifest) if DIRECTION not in each.files), None)
+
+
+def _same_model(workspace: Workspace, manifest: Manifest) -> list[Manifest]:
+    found = [
+        each for each in workspace.artifacts("geometry") if each.config.get("model") == manifest.config.get("model")
+    ]
+    return sorted(found, key=lambda each: each.created, reverse=True)
+
+
+def lists(workspace: Workspace, manifest: Manifest) -> dict[str, WordList]:
+    """Every list of an artefact, in its order. Raises `CorruptError` where the file is missing or lacks something."""
+    path = workspace.path("geometry", manifest.name) / "geometry.json"
+    try:
+        raw = read_json(path)
+    except MissingError:
+        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is") from None
+    if not raw:
+        raise CorruptError(f"{path} holds no list of words")
+    return {name: _word_list(str(path), name, each, manifest.summary.get(name)) for name, each in raw.items()}
+
+
+def find(found: dict[str, WordList], name: str | None) -> WordList:
+    """The list called `name`, else the first. Raises `UnknownNameError` with the nearest names."""
+    if not name:
+        return next(iter(found.values()))
+    if name not in found:
+        raise UnknownNameError("list of words", name, found)
+    return found[name]
+
+
+def points(workspace: Workspace, name: str, word_list: str) -> list[dict[str, Any]]:
+    """Its words on its plane: `place, word, half (fit, judge), x, y`, by half and place."""
+    path = workspace.table_path("geometry", name, "points")
+    sql = 'select place, word, half, x, y from p where "list" = ? order by half, place limit 2000'
+    return workspace.query(sql, word_list, p=path).to_pylist()
+
+
+def layers(workspace: Workspace, name: str, word_list: str) -> list[dict[str, Any]]:
+    """Its rows of `layers.parquet`, by layer: correlations, silhouette, and the probe beside its nulls."""
+    path = workspace.table_path("geometry", name, "layers")
+    return workspace.query('select * from l where "list" = ? order by layer limit 2000', word_list, l=path).to_pylist()
+
+
+def short_place(hook_point: str) -> str:
+    """`hook_embed` -> `embed`; `blocks.3.hook_resid_post` -> `3`; another place as it is."""
+    place = parse_hook_point(hook_point)
+    if place.suffix == "hook_embed":
+        return "embed"
+    return str(place.layer) if place.suffix == "hook_resid_post" and place.layer is not None else hook_point
+
+
+def _word_list(path: str, name: str, raw: Any, found: Any) -> WordList:
+    shape = raw.get("shape") if isinstance(raw, dict) else None
+    shape = shape if isinstance(shape, dict) else {}
+    wrong = [key for key, kind in _SHAPE.items() if not isinstance(shape.get(key), kind)]
+    if wrong or not 0 <= shape["layer"] < len(shape["hook_points"]):
+        raise CorruptError(
+            f"{path}: the shape of {name!r} has no readable {(wrong or ['layer'])[0]!r}; it was edited or cut short"
+        )
+    parts = {key: part_of(raw.get(key)) for key in ("probes", "steering", "rotation")}
+    return WordList(name=name, shape=shape, found=found if isinstance(found, dict) else {}, **parts)
+
+
+def part_of(value: Any) -> Any:
+    """A part as it is, or a sentence where the artefact does not hold it."""
+    return value if isinstance(value, str | dict | list) else "the artefact does not hold this part"
+
+
+_PARTS = {"direction": dict, "along": dict}
+
+
+@dataclass(frozen=True)
+class DirectionView:
+    """One direction, as it is in `direction.json`."""
+
+    about: dict[str, Any]
+    """`name, source, hook_point, towards, away, found`"""
+    along: dict[str, Any]
+    reading: dict[str, Any] | str
+    probes: list[dict[str, Any]] | str
+    steering: dict[str, Any] | str
+    targets: list[str]
+    moves_output: bool | None
+
+    @property
+    def name(self) -> str:
+        return str(self.about.get("name") or "a direction")
+
+    @property
+    def hook_point(self) -> str:
+        return str(self.about.get("hook_point") or "")
+
+    @property
+    def lists(self) -> list[dict[str, Any]]:
+        found = self.along.get("lists")
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+    @property
+    def set_apart(self) -> list[str]:
+        """Names of the lists that it sets apart."""
+        alpha = self.along.get("alpha")
+        if not isinstance(alpha, int | float):
+            return []
+        return [str(e.get("name")) for e in self.lists if isinstance(e.get("p"), int | float) and e["p"] <= alpha]
+
+    def verdict(self) -> str:
+        """In two sentences: what it sets apart, and whether a push along it shows."""
+        apart = self.set_apart
+        words = f"It sets apart {', '.join(apart)}." if apart else "It sets no list of words apart."
+        pushed = {
+            True: "A push along it raises its tokens, more than along any random direction.",
+            False: "A push along it does no more for its tokens than one along a random direction.",
+            None: "Nothing was pushed along it.",
+        }
+        return f"{words} {pushed[self.moves_output]}"
+
+
+def is_direction(manifest: Manifest) -> bool:
+    """Whether a geometry artefact is one direction, and not lists of words."""
+    return DIRECTION in manifest.files
+
+
+def direction(workspace: Workspace, manifest: Manifest) -> DirectionView:
+    """Raises `CorruptError` where the file is missing or lacks something."""
+    path = workspace.path("geometry", manifest.name) / DIRECTION
+    try:
+        raw = read_json(path)
+    except MissingError:
+        raise CorruptError(f"{path} is missing from the artefact; `workbench verify` lists what else is") from None
+    wrong = [key for key, kind in _PARTS.items() if not (isinstance(raw, dict) and isinstance(raw.get(key), kind))]
+    if wrong:
+        raise CorruptError(f"{path} has no readable {wrong[0]!r}; it was edited or cut short")
+    targets, moves = raw.get("targets"), manifest.summary.get("moves_output")
+    return DirectionView(
+        about=raw["direction"],
+        along=raw["along"],
+        **{name: part_of(raw.get(name)) for name in ("reading", "probes", "steering")},
+        targets=[str(each) for each in targets] if isinstance(targets, list) else [],
+        moves_output=moves if isinstance(moves, bool) else None,
+    )
+
+
+def words(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """Its words: `list, word, place, low, high, counted`, in the order of the lists."""
+    path = workspace.table_path("geometry", name, "along")
+    return workspace.query("select * from a limit 5000", a=path).to_pylist()
+
+
+def direction_layers(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """The probes by place, named as those of a list are, with `random`."""
+    path = workspace.table_path("geometry", name, "layers")
+    sql = "select * rename (accuracy as probe_accuracy, low as probe_low, high as probe_high) from l order by layer"
+    return workspace.query(f"{sql} limit 2000", l=path).to_pylist()

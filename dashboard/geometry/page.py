@@ -1,0 +1,153 @@
+"""*Geometry*: what shape lists of words have in a model, what directions mean, and the evidence with its nulls."""
+
+from typing import Any
+
+from dash import Dash, Input, Output, State, dcc, html, no_update
+
+from dashboard.addresses import geometry_href
+from dashboard.components.frame import Choice, choice_list, page, previous_next, select
+from dashboard.context import Context, current
+from dashboard.figures.theme import theme
+from dashboard.geometry import data as view
+from dashboard.geometry.data import direction, is_direction
+from dashboard.geometry.panels import (
+    direction_panels,
+    direction_verdict,
+    order_panel,
+    plane_panel,
+    probe_panel,
+    rotation_panel,
+    spectrum_panel,
+    steering_panel,
+    verdict_panel,
+)
+from interp.artifacts import Manifest
+from interp.workspace import Workspace
+
+_OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
+
+
+def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
+    """`/geometry?name=<artefact>&list=<list of words>`; without them the newest artefact and its first list."""
+    workspace = context.workspace
+    manifest = view.choose(workspace, name)
+    if is_direction(manifest):
+        return _page_of_direction(workspace, manifest)
+    lists = view.lists(workspace, manifest)
+    chosen = view.find(lists, address.get("list"))
+    choices = [_choice(manifest.name, each) for each in lists.values()]
+    at = [*lists].index(chosen.name)
+    choices += [_choice_of_direction(each) for each in view.directions_of(workspace, manifest)]
+    return _page(
+        workspace,
+        manifest,
+        {"name": manifest.name, "list": chosen.name},
+        choices,
+        at,
+        verdict_panel(chosen, previous_next(choices, at)),
+        _lead(manifest, lists),
+    )
+
+
+def _page_of_direction(workspace: Workspace, manifest: Manifest) -> html.Div:
+    """The chosen direction, beside the lists of the newest artefact of its model and the other directions."""
+    found = direction(workspace, manifest)
+    beside = view.lists_of_model(workspace, manifest)
+    choices = [_choice(beside.name, each) for each in view.lists(workspace, beside).values()] if beside else []
+    others = view.directions_of(workspace, manifest)
+    at = len(choices) + [each.name for each in others].index(manifest.name)
+    choices += [_choice_of_direction(each) for each in others]
+    lead = (
+        f"What does a direction mean inside {manifest.config.get('model', 'a model')}? Laid beside words, read, pushed."
+    )
+    panel = direction_verdict(found, previous_next(choices, at))
+    return _page(workspace, manifest, {"name": manifest.name, "list": None}, choices, at, panel, lead)
+
+
+def _page(
+    workspace: Workspace,
+    manifest: Manifest,
+    state: dict[str, Any],
+    choices: list[Choice],
+    at: int,
+    verdict: html.Section,
+    lead: str,
+) -> html.Div:
+    names = [m.name for m in workspace.artifacts("geometry")]
+    return page(
+        "Geometry",
+        dcc.Store(id="geometry-state", data=state),
+        html.Div(
+            [
+                choice_list("Lists and directions", choices, at),
+                html.Div([verdict, html.Div(id="geometry-parts")], className="wb-detail"),
+            ],
+            className="wb-chosen-one",
+        ),
+        controls=[select("geometry-name", "Artefact", names, manifest.name, width=200)],
+        lead=lead,
+    )
+
+
+def register(app: Dash) -> None:
+    """The figures of the chosen list, and the choice of another artefact."""
+    app.callback(
+        Output("geometry-parts", "children"),
+        Input("geometry-state", "data"),
+        State("scheme", "data"),
+    )(_show)
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("geometry-name", "value"),
+        State("geometry-state", "data"),
+        prevent_initial_call=True,
+    )(lambda name, state: geometry_href(name) if name != state["name"] else no_update)
+
+
+def _choice(artefact: str, found: view.WordList) -> Choice:
+    order = found.order
+    p = [value for value in (order.get("p_circular"), order.get("p_linear")) if isinstance(value, int | float)]
+    about = f"{len(found.words)} words {_where(found.hook_point)}"
+    about += f" · p {min(p):.2g}" if p else ""
+    outcome = _OUTCOMES.get(found.verdict, found.verdict)
+    return Choice(found.name, outcome, about, geometry_href(artefact, list=found.name))
+
+
+def _where(hook_point: str) -> str:
+    place = view.short_place(hook_point)
+    return "at the embedding" if place == "embed" else f"after block {place}" if place.isdigit() else f"at {place}"
+
+
+def _choice_of_direction(manifest: Manifest) -> Choice:
+    summary = manifest.summary
+    outcomes = {True: "moves the output", False: "no effect beyond random"}
+    moves = outcomes.get(summary["moves_output"], "") if summary.get("moves_output") is not None else "not pushed"
+    apart = summary.get("set_apart") or []
+    about = f"a direction {_where(str(summary.get('hook_point')))}"
+    about += f" · sets apart {', '.join(map(str, apart[:3]))}" if apart else " · sets no list apart"
+    return Choice(str(summary.get("direction") or manifest.name), moves, about, geometry_href(manifest.name))
+
+
+def _lead(manifest: Manifest, lists: dict[str, view.WordList]) -> str:
+    sentences = manifest.config.get("sentences")
+    read = f"read in {len(sentences)} sentences each; one half fits and chooses, the other judges" if sentences else ""
+    count = "1 list of words" if len(lists) == 1 else f"{len(lists)} lists of words"
+    return (
+        f"What shape do words have inside {manifest.config.get('model', 'a model')}? {count}, {read}".rstrip(", ") + "."
+    )
+
+
+def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
+    workspace = current().workspace
+    manifest = view.choose(workspace, state["name"])
+    if is_direction(manifest):
+        return direction_panels(workspace, manifest.name, direction(workspace, manifest), theme(scheme))
+    chosen = view.find(view.lists(workspace, manifest), state["list"])
+    colours = theme(scheme)
+    return [
+        html.Div([plane_panel(workspace, manifest.name, chosen, colours), spectrum_panel(chosen, colours)],
+                 className="wb-two wb-even"),
+        html.Div([order_panel(workspace, manifest.name, chosen, colours),
+                  probe_panel(workspace, manifest.name, chosen, colours)], className="wb-two wb-even"),
+        html.Div([steering_panel(chosen, colours), rotation_panel(chosen, colours)], className="wb-two wb-even"),
+    ]  # fmt: skip

@@ -1,0 +1,447 @@
+"""The panels of one list of words: each a figure, how to read it with its null, and the same numbers as a table.
+
+The panels of one direction: words along it, its share of their variance, list planes, a probe, a push.
+"""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.components.evidence import as_table, known, number
+from dashboard.components.frame import graph, guarded, panel
+from dashboard.figures.geometry import (
+    along_figure,
+    in_planes_figure,
+    order_over_layers,
+    plane_figure,
+    probe_over_layers,
+    spectrum_figure,
+)
+from dashboard.figures.sweep import rotation_figure, steering_figure
+from dashboard.figures.theme import Theme, visible
+from dashboard.geometry.data import VERDICTS, DirectionView, WordList, direction_layers, layers, points, words
+from interp.workspace import Workspace
+
+
+def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
+    """The verdict, its reason, and every number that it rests on."""
+    order = found.order
+    rows = [
+        ("as a circle", f"RSA {_rsa(order.get('circular'))}, p {p_text(order.get('p_circular'))}"),
+        ("as a line", f"RSA {_rsa(order.get('linear'))}, p {p_text(order.get('p_linear'))}"),
+        ("an order counts", _counts(order)),
+        ("closed or open", _closing(order)),
+        ("first to last", _gap(order)),
+        ("a cluster", _cluster(found.shape.get("cluster"))),
+        ("on the plane", _plane(found.shape["plane"])),
+    ]
+    note = found.shape.get("note")
+    rows += [("tokens", known(note))] if note else []
+    return panel(
+        html.Span(visible(found.name, 80), dir="auto"),
+        html.P(VERDICTS.get(found.verdict, visible(found.verdict)), className="wb-verdict"),
+        html.P(["Why: ", visible(str(found.shape["reason"]), 400), "."], className="wb-why"),
+        html.Ul([html.Li(visible(word, 60), dir="auto") for word in found.words], className="wb-words",
+                title="the words, in the order of the list"),
+        html.Table(html.Tbody([evidence_row(name, words) for name, words in rows if words]), className="wb-evidence"),
+        note=f"judged at {visible(found.hook_point, 60)}, the layer that the other half of the sentences chose",
+        actions=actions,
+        className="wb-findings",
+    )  # fmt: skip
+
+
+def plane_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
+    """The words on their plane."""
+
+    def body() -> list[Any]:
+        rows = points(workspace, name, found.name)
+        figure = plane_figure(rows, colours, joined=found.joined)
+        label = f"The words of {found.name} on their plane, by both halves of the sentences"
+        return [graph("geometry-plane", figure=figure, label=label, height=420), as_table(rows)]
+
+    joined = {"closed": "joined in order, last to first too", "open": "joined in order",
+              "unsure": "joined in order; dotted, from the last to the first",
+              "": "not joined, as no order was found"}[found.joined]  # fmt: skip
+    note = f"the two directions in which they differ most; the plane knows nothing of the order. The words are {joined}"
+    return guarded("On its plane", body, note=note)
+
+
+def spectrum_panel(found: WordList, colours: Theme) -> html.Section:
+    """How many directions the words take up."""
+    spectrum = found.shape["spectrum"]
+    isotropic = spectrum.get("isotropic") or {}
+    note = (
+        f"participation ratio {known(spectrum.get('participation_ratio'))}; isotropic points, as many in as many "
+        f"dimensions, {known(isotropic.get('participation_ratio'))}. Mean cosine of two words "
+        f"{known(spectrum.get('cosine_raw'))}, without their mean {known(spectrum.get('cosine_centred'))}. "
+        f"{spectrum.get('note') or ''}"
+    )
+
+    def body() -> list[Any]:
+        values = spectrum.get("eigenvalues") or []
+        rows = [{"component": at, "eigenvalue": value} for at, value in enumerate(values, 1)]
+        dims = spectrum.get("dims") or {}
+        null = isotropic.get("dims") or {}
+        needed = [{"share of the variance": f"{share} %", "components": count, "isotropic points": null.get(share)}
+                  for share, count in dims.items()]  # fmt: skip
+        label = f"Spectrum of the words of {found.name} against isotropic points"
+        shown = graph(
+            "geometry-spectrum", figure=spectrum_figure(spectrum, colours, height=384), label=label, height=384
+        )
+        return [shown, as_table(needed, "Components needed, as a table"), as_table(rows, "Eigenvalues as a table")]
+
+    return guarded("How many directions", body, note=note)
+
+
+def order_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
+    """Circular against linear RSA over layers."""
+    order = found.order
+    note = (
+        "chosen by one half of the sentences, drawn by the other. Circle: p "
+        f"{p_text(order.get('p_circular'))}, line: p {p_text(order.get('p_linear'))}, smallest possible "
+        f"{p_text(order.get('smallest_p'))}; p counts orderings whose best layer does as well, so the search is paid "
+        "for"
+    )
+
+    def body() -> list[Any]:
+        rows = layers(workspace, name, found.name)
+        label = f"Circular and linear RSA of {found.name} over layers"
+        table = [
+            {"at": row["hook_point"], **{column: row[column] for column in ("circular", "linear", "silhouette")},
+             "chosen": "chosen" if row["chosen"] else ""} for row in rows
+        ]  # fmt: skip
+        return [
+            graph("geometry-order", figure=order_over_layers(rows, colours), label=label, height=300),
+            as_table(table),
+        ]
+
+    return guarded("Circle or line?", body, note=note)
+
+
+def probe_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
+    """A linear probe over layers, or why there is none."""
+    title = "Can a probe tell a word of it?"
+    if isinstance(found.probes, str):
+        return missing_panel(title, found.probes)
+    tested = next((probe.get("n_test") for probe in found.probes), None)
+    note = (
+        f"on {known(tested)} words that it has not seen, of this list and the others; only what lies above both nulls "
+        "counts. Base rate: always say the likelier class. Control labels: drawn at random for each word"
+    )
+
+    def body() -> list[Any]:
+        rows = layers(workspace, name, found.name)
+        table = [
+            {"at": row["hook_point"], **{part: row[f"probe_{part}"] for part in ("accuracy", "low", "high")},
+             **{column: row[column] for column in ("base_rate", "control", "selectivity")}} for row in rows
+        ]  # fmt: skip
+        label = f"Accuracy of a probe for {found.name} over layers, beside base rate and control labels"
+        return [
+            graph("geometry-probe", figure=probe_over_layers(rows, colours), label=label, height=300),
+            as_table(table),
+        ]
+
+    return guarded(title, body, note=note)
+
+
+def steering_panel(found: WordList, colours: Theme) -> html.Section:
+    """A push towards the list, or why there is none."""
+    title, sweep = "Pushed towards the list", found.steering
+    if isinstance(sweep, str):
+        return missing_panel(title, sweep)
+    note = (
+        f"at {visible(str(sweep.get('hook_point')), 60)}, by the difference in means; strength 1 is the distance "
+        f"between the means, {known(sweep.get('unit'))}. Without a push its words have probability "
+        f"{known(sweep.get('baseline'))}, mean of {known(sweep.get('n_prompts'))} prompts. "
+        "Whiskers: 95 % intervals over prompts and over documents; random directions are as long"
+    )
+
+    label = f"Effect of pushing towards {found.name} and loss on unrelated text, over strength"
+    unit = "distances between the means"
+    return guarded(title, lambda: steering_body(sweep, colours, "geometry-steering", label, unit), note=note)
+
+
+def steering_body(sweep: dict[str, Any], colours: Theme, id: str, label: str, unit: str) -> list[Any]:
+    """The figure of a push and its numbers; `unit` is what a strength of 1 is."""
+    figure = steering_figure(sweep, colours, unit=unit)
+    return [graph(id, figure=figure, label=label, height=380), as_table(_steering_rows(sweep))]
+
+
+def rotation_panel(found: WordList, colours: Theme) -> html.Section:
+    """Words turned on their plane, or why they were not."""
+    title, sweep = "Turned on its plane", found.rotation
+    if isinstance(sweep, str):
+        return missing_panel(title, sweep)
+    verb = "moves" if found.found.get("moves_output") else "does not move"
+    steps = found.found.get("steps_followed")
+    along = f"; it goes along at {steps[0]} of {steps[1]} steps" if isinstance(steps, list) and len(steps) == 2 else ""
+    note = (
+        f"at {visible(str(sweep.get('hook_point')), 60)}. Turning {verb} the answer: {_signed(sweep.get('overall'))} "
+        f"nats ({_signed(sweep.get('overall_low'))} to {_signed(sweep.get('overall_high'))}), random directions at "
+        f"most {_signed(sweep.get('random_high'))}{along}. Without turning {_percent(sweep.get('baseline'))} of "
+        f"{known(sweep.get('n_prompts'))} prompts are answered right, by chance {_chance(sweep.get('n_items'))}"
+    )
+
+    def body() -> list[Any]:
+        figure = rotation_figure(sweep, colours)
+        label = f"How far the answer goes along when words of {found.name} are turned"
+        return [graph("geometry-rotation", figure=figure, label=label, height=380), as_table(_rotation_rows(sweep))]
+
+    return guarded(title, body, note=note)
+
+
+def missing_panel(title: str, why: str) -> html.Section:
+    """In place of a part that was not measured."""
+    return panel(title, html.P(["Not measured: ", visible(why, 400), "."], className="wb-why"))
+
+
+def _counts(order: dict[str, Any]) -> str:
+    how = "counted" if order.get("exact") else "drawn"
+    return (
+        f"up to p {p_text(order.get('alpha'))}; the smallest possible is {p_text(order.get('smallest_p'))} "
+        f"({known(order.get('n_orderings'))} orderings {how})"
+    )
+
+
+def _closing(order: dict[str, Any]) -> str:
+    return (
+        f"of simulated horseshoes {_percent(order.get('p_open'))} look as closed, of simulated circles "
+        f"{_percent(order.get('p_closed'))} as open"
+    )
+
+
+def _gap(order: dict[str, Any]) -> str:
+    n = order.get("n")
+    line = f", {n - 1} on a line" if isinstance(n, int) else ""
+    return f"{known(order.get('gap'))} steps apart (1 on a circle{line})"
+
+
+def _cluster(found: dict[str, Any] | None) -> str:
+    if not isinstance(found, dict):
+        return "one list alone has no others to lie apart from"
+    return (
+        f"silhouette {known(found.get('silhouette'))}, p {p_text(found.get('p'))}; words dealt to lists at random "
+        f"{known(found.get('null'))}, at most {known(found.get('null_high'))}"
+    )
+
+
+def _plane(found: dict[str, Any]) -> str:
+    null = _percent(found.get("isotropic_share"))
+    return f"{_percent(found.get('share'))} of the variance; the best plane of isotropic points holds {null}"
+
+
+def _steering_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for at, strength in enumerate(sweep.get("strengths") or []):
+        row: dict[str, Any] = {"strength": strength}
+        for name, ends in (("effect", ("low", "high")), ("side_effect", ("side_low", "side_high"))):
+            row |= {each: _at(sweep.get(each), at) for each in (name, *ends)}
+            draws = [value for draw in sweep.get(f"random_{name}") or [] if (value := _at(draw, at)) is not None]
+            row[f"random {name.replace('_', ' ')}"] = f"{known(min(draws))} to {known(max(draws))}" if draws else None
+        rows.append(row)
+    return rows
+
+
+def _rotation_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for at, step in enumerate(sweep.get("steps") or []):
+        draws = [value for draw in sweep.get("random") or [] if (value := _at(draw, at)) is not None]
+        row = {"turned by": step, "moved": _at(sweep.get("moved"), at), "low": _at(sweep.get("low"), at)}
+        row |= {"high": _at(sweep.get("high"), at), "random, most": max(draws) if draws else None}
+        rows.append(row | {name: _at(sweep.get(name), at) for name in ("swapped", "followed")})
+    return rows
+
+
+def _at(values: Any, place: int) -> Any:
+    return values[place] if isinstance(values, list) and place < len(values) else None
+
+
+def evidence_row(name: str, words: str) -> html.Tr:
+    """One number of the evidence, in words."""
+    return html.Tr([html.Th(name, scope="row"), html.Td(words, dir="auto")])
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.0%}" if isinstance(value, int | float) else "an unknown share"
+
+
+def _rsa(value: Any) -> str:
+    return f"{value:.3f}".replace("-", "−") if isinstance(value, int | float) else "not known"
+
+
+def p_text(value: Any) -> str:
+    """A p-value, or that it is not known."""
+    return f"{value:.2g}" if isinstance(value, int | float) else "not known"
+
+
+def _signed(value: Any) -> str:
+    return number(value, signed=True) if isinstance(value, int | float) else "not known"
+
+
+def share_text(value: Any) -> str:
+    """A share with one decimal, or that it is not known."""
+    return f"{value:.1%}" if isinstance(value, int | float) else "an unknown share"
+
+
+def _chance(n: Any) -> str:
+    return f"{1 / n:.0%}" if isinstance(n, int) and n else "an unknown share"
+
+
+def direction_verdict(found: DirectionView, actions: list[Any]) -> html.Section:
+    """What came out, and every number that it rests on."""
+    rows = [
+        ("where from", visible(str(found.about.get("source") or ""), 300)),
+        ("tells words apart", _accuracy(found.about.get("found"))),
+        ("tokens raised", _tokens(found.reading, "raised")),
+        ("tokens lowered", _tokens(found.reading, "lowered")),
+        ("largest logit", _largest(found.reading)),
+        *((visible(str(each.get("name")), 30), _list(each)) for each in found.lists),
+    ]
+    alpha, least = found.along.get("alpha"), found.along.get("smallest_p")
+    return panel(
+        html.Span(visible(found.name, 80), dir="auto"),
+        html.P(found.verdict(), className="wb-verdict"),
+        html.P(
+            f"A list counts as set apart up to p {p_text(alpha)}, with the smallest possible {p_text(least)}: so few "
+            "random directions set it as far apart.",
+            className="wb-why",
+        ),
+        html.Table(html.Tbody([evidence_row(name, text) for name, text in rows if text]), className="wb-evidence"),
+        note=f"a direction at {visible(found.hook_point, 60)}",
+        actions=actions,
+        className="wb-findings",
+    )
+
+
+def direction_panels(workspace: Workspace, name: str, found: DirectionView, colours: Theme) -> list[Any]:
+    """All that is drawn of it."""
+    return [
+        html.Div(_along_panel(workspace, name, found, colours), className="wb-two wb-one"),
+        html.Div([_spectrum_panel(found, colours), _planes_panel(found, colours)], className="wb-two wb-even"),
+        html.Div(
+            [_probe_panel(workspace, name, found, colours), _steering_panel(found, colours)], className="wb-two wb-even"
+        ),
+    ]
+
+
+def _along_panel(workspace: Workspace, name: str, found: DirectionView, colours: Theme) -> html.Section:
+    def body() -> list[Any]:
+        rows = words(workspace, name)
+        figure = along_figure(rows, colours, apart=found.set_apart)
+        label = f"Words of every list along the direction {found.name}"
+        return [graph("direction-along", figure=figure, label=label, height=int(figure.layout.height)), as_table(rows)]  # pyright: ignore[reportAttributeAccessIssue]
+
+    note = (
+        "the mean over sentences of each word's activation, projected on the direction; whiskers: 95 % over sentences"
+    )
+    return guarded("Words along it", body, note=note)
+
+
+def _spectrum_panel(found: DirectionView, colours: Theme) -> html.Section:
+    along = found.along
+    note = (
+        f"{share_text(along.get('share'))} of the words' variance lies along it; along a random direction "
+        f"{share_text(along.get('random_share'))}, in 99 of 100 at most {share_text(along.get('random_share_high'))}. "
+        "The bars are the components that hold most"
+    )
+
+    def body() -> list[Any]:
+        spectrum = along.get("spectrum") or {}
+        rows = [{"component": at, "eigenvalue": value} for at, value in enumerate(spectrum.get("eigenvalues") or [], 1)]
+        label = "Spectrum of all words against isotropic points"
+        figure = spectrum_figure(spectrum, colours, height=320)
+        return [graph("direction-spectrum", figure=figure, label=label, height=320), as_table(rows)]
+
+    return guarded("How much of what differs", body, note=note)
+
+
+def _planes_panel(found: DirectionView, colours: Theme) -> html.Section:
+    note = (
+        "a direction alone has no order and is no circle; but it may lie in the plane on which a list is one. In the "
+        "accent colour where it does, more than 99 of 100 random directions"
+    )
+
+    def body() -> list[Any]:
+        table = [
+            {"list": each.get("name"), "in its plane": each.get("plane_share"), "random, mean":
+             each.get("random_plane_share"), "random, 99 of 100": each.get("random_plane_high")} for each in found.lists
+        ]  # fmt: skip
+        label = f"Share of the direction {found.name} in the plane of each list"
+        figure = in_planes_figure(found.lists, colours, height=320)
+        return [graph("direction-planes", figure=figure, label=label, height=320), as_table(table)]
+
+    return guarded("Does it lie in a list's plane?", body, note=note)
+
+
+def _probe_panel(workspace: Workspace, name: str, found: DirectionView, colours: Theme) -> html.Section:
+    title = "On which side is a word?"
+    if isinstance(found.probes, str):
+        return missing_panel(title, found.probes)
+    note = (
+        "whether a probe can tell, of words that it has not seen, on which side of the middle they lie along the "
+        "direction; the same for random directions, which words of lists that lie together make easy too. Control "
+        "labels are drawn at random for each word"
+    )
+
+    def body() -> list[Any]:
+        rows = direction_layers(workspace, name)
+        label = f"Accuracy of a probe for the side of {found.name} over layers, beside its nulls"
+        table = [{"at": row["hook_point"], **{key: value for key, value in row.items() if key not in _NOT_SHOWN}}
+                 for row in rows]  # fmt: skip
+        figure = probe_over_layers(rows, colours, height=380)
+        return [graph("direction-probe", figure=figure, label=label, height=380), as_table(table)]
+
+    return guarded(title, body, note=note)
+
+
+def _steering_panel(found: DirectionView, colours: Theme) -> html.Section:
+    title, sweep = "Pushed along it", found.steering
+    if isinstance(sweep, str):
+        return missing_panel(title, sweep)
+    tokens = ", ".join(visible(repr(each), 24) for each in found.targets[:12])
+    note = (
+        f"judged by the tokens {tokens}; without a push they have probability {known(sweep.get('baseline'))}, mean of "
+        f"{known(sweep.get('n_prompts'))} prompts. Strength 1 is the mean distance of a word from the middle of all, "
+        f"{known(sweep.get('unit'))}. Whiskers: 95 % over prompts and over documents; random directions are as long"
+    )
+    label = f"Effect of pushing along {found.name} and loss on unrelated text, over strength"
+    unit = "distances of a word from the middle"
+    return guarded(title, lambda: steering_body(sweep, colours, "direction-steering", label, unit), note=note)
+
+
+_NOT_SHOWN = ("layer", "hook_point", "chosen")
+
+
+def _accuracy(found: Any) -> str:
+    if not isinstance(found, dict):
+        return ""
+    return (
+        f"{share_text(found.get('accuracy'))} of {known(found.get('n_heldout'))} held-out words; shuffled labels "
+        f"{share_text(found.get('shuffled'))}, at most {share_text(found.get('shuffled_high'))}"
+    )
+
+
+def _tokens(reading: dict[str, Any] | str, side: str) -> str:
+    if isinstance(reading, str):
+        return visible(reading, 200)
+    return " · ".join(visible(str(token), 24) for token in (reading.get(side) or [])[:8])
+
+
+def _largest(reading: dict[str, Any] | str) -> str:
+    if isinstance(reading, str):
+        return ""
+    logits = reading.get("raised_logits") or [None]
+    return (
+        f"{known(logits[0])} nats above the mean; random directions {known(reading.get('random'))}, at most "
+        f"{known(reading.get('random_high'))}"
+    )
+
+
+def _list(each: dict[str, Any]) -> str:
+    if not any(each.get("counted") or ()):
+        return ""  # the direction was made of it
+    if not isinstance(each.get("separation"), int | float):
+        return "too few words that it was not made of"
+    return f"{number(each['separation'], signed=True)} deviations from the others, p {p_text(each.get('p'))}" + (
+        f"; a word of it lies above one of the others with probability {share_text(each.get('auc'))}"
+    )

@@ -1,0 +1,1 @@
+"""The page `/heads/<name>`: scores of every attention head."""

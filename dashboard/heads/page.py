@@ -1,0 +1,367 @@
+"""*Heads*: how much each head does of each thing, as a heat map and a table; a click shows it on a prompt.
+
+Beyond the pattern: the evidence that a head is what it looks like, from a circuit of the same model.
+
+The score table of attention heads.
+"""
+
+from typing import Any
+
+import dash_ag_grid as dag
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from dashboard.addresses import circuit_href, heads_href
+from dashboard.circuit import data as view
+from dashboard.components.frame import attrs, graph, loading, page, panel, quiet_link, select
+from dashboard.context import Context, current
+from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
+from dashboard.figures.heads import head_scores
+from dashboard.figures.theme import theme
+from dashboard.prompt.page import COLD, WARM, pattern_graph
+from interp.artifacts import Manifest
+from interp.errors import MissingError, UnknownNameError
+from interp.names import parse_head
+from interp.workspace import Workspace
+
+
+def evidence(workspace: Workspace, model: str) -> html.Div:
+    """Verdicts, ablations and composition, each where it was measured; else the command that measures it."""
+    found = {which: view.of_model(workspace, model, which) for which in ("heads", "ablations", "composition")}
+    sources = {which: m.name if m else None for which, m in found.items()}
+    store = dcc.Store(id="heads-proof-state", data=sources)
+    grid = _grid([] if not sources["heads"] else _rows(view.table(workspace, sources["heads"], "heads")))
+    if not any(sources.values()):
+        return html.Div(
+            [
+                store,
+                panel(
+                    "From pattern to proof",
+                    html.P(
+                        "A pattern alone does not show that a head matters. This command patches, ablates and tests:"
+                    ),
+                    html.Pre(f"workbench circuit induction {model}", className="wb-command"),
+                    html.Div([grid, *_unused()], className="wb-hidden"),
+                ),
+            ],
+            className="wb-proof",
+        )
+    return html.Div([store, _verdicts(sources["heads"], grid), _causes(sources)], className="wb-proof")
+
+
+def register_evidence(app: Dash) -> None:
+    """The figures; the table is written at once."""
+    app.callback(
+        Output("heads-ablation", "figure"),
+        Input("heads-proof-state", "data"),
+        State("scheme", "data"),
+    )(_ablation)
+    app.callback(
+        Output("heads-composition", "figure"),
+        Output("heads-composition-note", "children"),
+        Input("heads-via", "value"),
+        State("heads-proof-state", "data"),
+        State("scheme", "data"),
+    )(_composition)
+
+
+def _verdicts(name: str | None, grid: Any) -> html.Section:
+    link = quiet_link("open the circuit", circuit_href(name)) if name else None
+    return panel(
+        "Evidence for each head",
+        grid,
+        note="induction by attention, then what patching and ablation say; a verdict needs all of it",
+        actions=[link],
+        className="wb-heads-proof",
+    )
+
+
+def _causes(sources: dict[str, str | None]) -> html.Div:
+    via = dmc.SegmentedControl(
+        id="heads-via", data=[{"value": k, "label": v} for k, v in VIAS.items()], value="k", size="xs"
+    )
+    ablation = panel(
+        "When it is taken out",
+        loading(graph("heads-ablation", label="Change of loss when heads are ablated")),
+        note="change of the loss on repeated random tokens: the second half can be copied, the first cannot",
+        className="" if sources["ablations"] else "wb-hidden",
+    )
+    composition = panel(
+        "Composition of the weights",
+        loading(graph("heads-composition", label="Composition between heads")),
+        html.P(id="heads-composition-note", className="wb-note"),
+        note="how far a sender's output reaches into a reader; a dot is above chance, a ring the reader's strongest",
+        actions=[via],
+        className="" if sources["composition"] else "wb-hidden",
+    )
+    return html.Div([ablation, composition], className="wb-two wb-even")
+
+
+def _unused() -> list[Any]:
+    """What the callbacks name, for a page that has nothing to show in them."""
+    via = dmc.SegmentedControl(id="heads-via", data=["k"], value="k")
+    return [dcc.Graph(id="heads-ablation"), dcc.Graph(id="heads-composition"), html.P(id="heads-composition-note"), via]
+
+
+def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
+    def column(field: str, title: str, form: str, width: int, hint: str) -> dict[str, Any]:
+        text = f"params.value == null ? '' : d3.format('{form}')(params.value)"
+        return {"field": field, "headerName": title, "width": width, "type": "rightAligned", "headerTooltip": hint,
+                "valueFormatter": {"function": text}}  # fmt: skip
+
+    columns = [
+        {"field": "name", "headerName": "head", "width": 84, "pinned": "left"},
+        {"field": "verdict", "headerName": "verdict", "width": 130},
+        column("strict", "induction", ".3f", 98, "attention on the token after an earlier copy; strict convention"),
+        column("tl", "by stripe", ".3f", 92, "the same along the whole stripe, TransformerLens' convention"),
+        column("previous_token", "previous", ".3f", 92, "attention on the previous token"),
+        column("k_effect", "K effect", "+.3f", 90, "largest change of the score by patching a sender into its key"),
+        column("q_effect", "Q effect", "+.3f", 90, "the same into its query: a control"),
+        column("v_effect", "V effect", "+.3f", 90, "the same into its value: a control"),
+        {"field": "best_sender", "headerName": "sender", "width": 92, "headerTooltip": "the sender with the K effect"},
+        column("loss_second_half", "loss, 2nd", "+.3f", 96, "change of loss in the second half when ablated, nats"),
+        column("loss_first_half", "loss, 1st", "+.3f", 92, "the same in the first half"),
+        column("ov_eigenvalue", "OV eigen", "+.2f", 92, "copying by eigenvalues, -1 to 1"),
+        column("ov_top1", "OV top 1", ".2f", 92, "share of tokens that its OV copies first"),
+        column("p_holm", "p (Holm)", ".2~g", 92, "corrected for all heads"),
+    ]
+    return dag.AgGrid(
+        id="heads-proof-grid", columnDefs=columns, rowData=rows, getRowId="params.data.name", className="wb-grid",
+        columnSize=None, style={"height": f"{min(310, 38 + 30 * max(1, len(rows)))}px"},
+        dashGridOptions={"rowHeight": 30, "headerHeight": 32, "animateRows": False, "tooltipShowDelay": 300},
+    )  # fmt: skip
+
+
+def _rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Verdicts first, then by induction score."""
+    named = [
+        {**row, "name": f"L{row['layer']}H{row['head']}", "verdict": (row.get("verdict") or "").replace("_", " ")}
+        for row in rows
+    ]
+    return sorted(named, key=lambda row: (not row["verdict"], -(row["strict"] or 0.0)))
+
+
+def _ablation(sources: dict[str, str | None], scheme: str | None) -> Any:
+    name = sources["ablations"]
+    return ablation_bars(view.table(current().workspace, name, "ablations") if name else [], theme(scheme))
+
+
+def _composition(via: str, sources: dict[str, str | None], scheme: str | None) -> Any:
+    name = sources["composition"]
+    rows = view.table(current().workspace, name, "composition") if name else []
+    shown, total = senders(rows, via)
+    note = f"{len(shown)} of {total} senders are shown: the strongest for any reader." if total > MAX_SENDERS else ""
+    return composition_map(rows, via, theme(scheme)), note
+
+
+KINDS = {
+    "induction": "attends to the token after an earlier copy of the current one: the key step of copying a repeat",
+    "previous_token": "attends to the token just before",
+    "duplicate_token": "attends to an earlier copy of the current token",
+    "first_token": "attends to the first token, where heads rest when they have nothing to do",
+    "current_token": "attends to the token itself",
+}
+
+
+def choose(workspace: Workspace, name: str | None) -> Manifest:
+    """The heads artefact called `name`, else the first. Raises `UnknownNameError`, `MissingError`."""
+    if name:
+        return workspace.manifest("heads", name)
+    found = workspace.artifacts("heads")
+    if not found:
+        raise MissingError("no head scores here yet; `workbench heads smollm2-135m` makes them")
+    return found[0]
+
+
+def check_kind(kind: str) -> str:
+    """`kind` when it is one of `KINDS`. Raises `UnknownNameError`."""
+    if kind not in KINDS:
+        raise UnknownNameError("head score", kind, KINDS)
+    return kind
+
+
+def scores(workspace: Workspace, name: str) -> list[dict[str, Any]]:
+    """Every row of `heads.parquet`, by layer and head (a model has hundreds, not thousands)."""
+    path = workspace.table_path("heads", name, "heads")
+    return workspace.query("select * from h order by layer, head limit 20000", h=path).to_pylist()
+
+
+def found_heads(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """The heads found for a kind, strongest first."""
+    return sorted((row for row in rows if row[f"{kind}_found"]), key=lambda row: -row[kind])
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """`L5H1`"""
+    return f"L{row['layer']}H{row['head']}"
+
+
+EXAMPLE = "The small cat sat on the wide mat. The small cat sat on the wide mat."
+
+
+def layout(
+    context: Context, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
+) -> html.Div:
+    """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
+    manifest = choose(context.workspace, name)
+    check_kind(kind)
+    rows = scores(context.workspace, manifest.name)
+    if head:
+        _check_head(head, rows)
+    names = [m.name for m in context.workspace.artifacts("heads")]
+    kinds = [{"value": k, "label": k.replace("_", " ")} for k in KINDS]
+    controls = [
+        select("heads-name", "Model", names, manifest.name, width=200),
+        dmc.SegmentedControl(id="heads-kind", data=kinds, value=kind, size="xs"),
+    ]
+    model = manifest.config.get("model", manifest.name)
+    return page(
+        "Heads",
+        dcc.Store(id="heads-state", data={"name": manifest.name, "model": model}),
+        dcc.Store(id="heads-chosen", data=head or None),
+        dcc.Store(id="heads-text-run", data=text or EXAMPLE),
+        html.Div(id="heads-address", hidden=True),
+        html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
+        evidence(context.workspace, model),
+        controls=controls,
+        lead=html.Span(id="heads-lead"),
+    )
+
+
+def register(app: Dash) -> None:
+    """Scores, the chosen head, its pattern, and the address."""
+    app.callback(
+        Output("heads-map", "figure"),
+        Output("heads-grid", "rowData"),
+        Output("heads-lead", "children"),
+        Input("heads-kind", "value"),
+        State("heads-state", "data"),
+        State("scheme", "data"),
+    )(_draw)
+    app.callback(
+        Output("heads-chosen", "data"),
+        Input("heads-map", "clickData"),
+        Input("heads-grid", "cellClicked"),
+        Input("heads-proof-grid", "cellClicked"),
+        prevent_initial_call=True,
+    )(_choose)
+    register_evidence(app)
+    app.callback(
+        Output("heads-text-run", "data"),
+        Input("heads-go", "n_clicks"),
+        State("heads-text", "value"),
+        prevent_initial_call=True,
+    )(lambda _, text: text or "")
+    app.callback(
+        Output("heads-pattern", "children"),
+        Output("heads-pattern-title", "children"),
+        Input("heads-chosen", "data"),
+        Input("heads-text-run", "data"),
+        State("heads-state", "data"),
+        State("scheme", "data"),
+        running=[(Output("heads-busy", "className"), "wb-busy wb-busy-on", "wb-busy")],
+    )(_pattern)
+    app.callback(
+        Output("nav", "href", allow_duplicate=True),
+        Input("heads-name", "value"),
+        State("heads-state", "data"),
+        prevent_initial_call=True,
+    )(lambda name, state: heads_href(name) if name != state["name"] else no_update)
+    app.clientside_callback(
+        ClientsideFunction("workbench", "headsAddress"),
+        Output("heads-address", "children"),
+        Input("heads-kind", "value"),
+        Input("heads-chosen", "data"),
+        Input("heads-text-run", "data"),
+        State("heads-state", "data"),
+    )
+
+
+def _scores_panel() -> html.Section:
+    return panel(
+        "Every head",
+        graph("heads-map", label="Heat map of head scores"),
+        note="a dot marks a head found above chance; click a cell to see it on a prompt",
+        className="wb-heads-map",
+    )
+
+
+def _table_panel() -> html.Section:
+    number = {"valueFormatter": {"function": "d3.format('.3f')(params.value)"}, "type": "rightAligned"}
+    columns = [
+        {"field": "name", "headerName": "head", "width": 84},
+        {"field": "score", "headerName": "score", "width": 88, "sort": "desc", **number},
+        {"field": "interval", "headerName": "95 % interval", "flex": 1, "minWidth": 120, "sortable": False},
+        {"field": "null", "headerName": "chance", "width": 88, **number},
+        {"field": "verdict", "headerName": "verdict", "width": 92},
+    ]
+    grid = dag.AgGrid(
+        id="heads-grid",
+        columnDefs=columns,
+        getRowId="params.data.name",
+        className="wb-grid",
+        columnSize=None,
+        dashGridOptions={"rowHeight": 30, "headerHeight": 32, "animateRows": False},
+    )
+    return panel("By score", grid, className="wb-heads-table")
+
+
+def _pattern_panel(context: Context, text: str) -> html.Section:
+    return panel(
+        html.Span("On a prompt", id="heads-pattern-title"),
+        html.Div(
+            [
+                dmc.Textarea(id="heads-text", value=text or EXAMPLE, autosize=True, minRows=1, maxRows=4, size="xs",
+                             flex=1, className="wb-mono", **attrs({"aria-label": "Prompt for the pattern"})),
+                dmc.Button("Run", id="heads-go", size="xs", variant="default"),
+            ],
+            className="wb-controls",
+        ),
+        html.Div(COLD if context.live.state == "cold" else WARM, id="heads-busy", className="wb-busy"),
+        html.Div(id="heads-pattern", className="wb-scroll"),
+        note="where the chosen head looks: each row is one token, a row sums to 1",
+        className="wb-heads-pattern",
+    )  # fmt: skip
+
+
+def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
+    rows = scores(current().workspace, state["name"])
+    table = [
+        {
+            "name": name_of(row),
+            "score": row[kind],
+            "interval": f"{row[f'{kind}_low']:.3f} to {row[f'{kind}_high']:.3f}",
+            "null": row[f"{kind}_null"],
+            "verdict": "found" if row[f"{kind}_found"] else "",
+        }
+        for row in rows
+    ]
+    found = found_heads(rows, kind)
+    strongest = ", ".join(name_of(row) for row in found[:5])
+    article = "An" if kind[0] in "aeiou" else "A"
+    words = f"{article} {kind.replace('_', ' ')} head {KINDS[kind]}. {len(found)} of {len(rows)} do it beyond chance"
+    height = max(260, 22 * (1 + max(row["layer"] for row in rows)) + 70)
+    return head_scores(rows, kind, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
+
+
+def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: dict[str, Any] | None) -> Any:
+    if ctx.triggered_id in ("heads-grid", "heads-proof-grid"):
+        return ((cell if ctx.triggered_id == "heads-grid" else proof) or {}).get("rowId", no_update)
+    if not click:
+        return no_update
+    at = click["points"][0]
+    return f"L{at['y']}H{at['x']}"
+
+
+def _pattern(chosen: str | None, text: str, state: dict[str, Any], scheme: str | None) -> Any:
+    if not chosen:
+        return html.P("Choose a head in the map or the table.", className="wb-none"), "On a prompt"
+    head = parse_head(chosen)
+    figure = pattern_graph(text, state["model"], head.layer, head.head, scheme, id="heads-pattern-graph")
+    return figure, f"{chosen} on a prompt"
+
+
+def _check_head(head: str, rows: list[dict[str, Any]]) -> None:
+    known = [name_of(row) for row in rows]
+    if str(parse_head(head)) not in known:
+        raise UnknownNameError("head", head, known)

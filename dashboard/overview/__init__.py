@@ -1,0 +1,1 @@
+"""The page `/`: artefacts of the workspace and where they came from."""

@@ -1,0 +1,282 @@
+"""What is in a workspace: one card per artefact, with a plain sentence and the numbers asked for first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dashboard.addresses import changes_href, dynamics_href, geometry_href, sae_href
+from dashboard.geometry.data import is_direction
+from interp.artifacts import KINDS, Manifest
+from interp.workspace import Broken, Partial, Workspace
+
+MAX_CARDS = 60
+"""per kind"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One artefact on the overview."""
+
+    kind: str
+    name: str
+    sentence: str
+    facts: list[tuple[str, str]]
+    parents: list[str]
+    created: str
+    seconds: float
+    href: str | None = None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything in the workspace."""
+
+    cards: dict[str, list[Card]]
+    partials: list[Partial]
+    broken: list[Broken]
+    models: list[str] = field(default_factory=list)
+
+    @property
+    def empty(self) -> bool:
+        return not (any(self.cards.values()) or self.partials or self.broken)
+
+
+def overview(workspace: Workspace) -> Overview:
+    """Cards by kind, newest first; what is unfinished; what cannot be read."""
+    manifests = workspace.artifacts()
+    cards: dict[str, list[Card]] = {kind: [] for kind in KINDS}
+    for manifest in sorted(manifests, key=lambda m: m.created, reverse=True):
+        if len(cards[manifest.kind]) < MAX_CARDS:
+            cards[manifest.kind].append(card(manifest))
+    return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
+
+
+def models(workspace: Workspace) -> list[str]:
+    """The models that anything here was made with."""
+    found = (m.config.get("model") or m.summary.get("model") for m in workspace.artifacts())
+    return sorted({str(model) for model in found if model})
+
+
+def card(manifest: Manifest) -> Card:
+    """One artefact in a sentence and a few numbers; a number that the summary lacks is left out."""
+    sentence, facts, href = _DESCRIBE[manifest.kind](manifest)
+    return Card(
+        kind=manifest.kind,
+        name=manifest.name,
+        sentence=sentence,
+        facts=[(name, value) for name, value in facts if value],
+        parents=sorted(manifest.parents),
+        created=manifest.created,
+        seconds=manifest.seconds,
+        href=href,
+    )
+
+
+Described = tuple[str, list[tuple[str, str]], str | None]
+
+
+def _recording(m: Manifest) -> Described:
+    s, c = m.summary, m.config
+    points = ", ".join(c.get("hook_points", []))
+    sentence = (
+        f"{_count(s.get('n_real'))} tokens of {c.get('corpus', 'text')} went through {c.get('model', 'a model')}; "
+        f"its activations at {points or 'no hook point'} were kept."
+    )
+    facts = [
+        ("documents", _count(s.get("n_documents"))),
+        ("context", _count(c.get("context_length"))),
+        ("stored as", str(c.get("dtype", ""))),
+        ("tokens/s", _count(s.get("tokens_per_second"))),
+    ]
+    return sentence, facts, None
+
+
+def _sae(m: Manifest) -> Described:
+    s, held = m.summary, m.summary.get("heldout") or {}
+    sentence = f"{_count(s.get('d_sae'))} sparse features learnt from {_count(s.get('tokens_seen'))} tokens"
+    if held.get("fvu") is not None:
+        sentence += (
+            f"; on text it has not seen, about {held.get('l0', 0):.0f} of them per token "
+            f"rebuild {1 - held['fvu']:.0%} of the variance"
+        )
+    facts = [
+        ("FVU", _number(held.get("fvu"))),
+        ("L0", _number(held.get("l0"))),
+        ("dead", _percent(held.get("dead_fraction"))),
+        ("kind", str(s.get("architecture", ""))),
+        ("at", str(s.get("hook_point", ""))),
+    ]
+    return sentence + ".", facts, sae_href(m.name)
+
+
+def _features(m: Manifest) -> Described:
+    s, dictionary = m.summary, str(m.config.get("dictionary", ""))
+    n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
+    what = "neurons of the model" if dictionary.startswith("neurons:") else "learnt features"
+    sentence = f"{n - dead:,} of {n:,} {what} fire somewhere in {_count(s.get('n_tokens'))} tokens."
+    facts = [("never fire", _count(dead)), ("dense", _count(s.get("n_dense"))), ("of", dictionary)]
+    return sentence, facts, f"/feature/{m.name}"
+
+
+def _heads(m: Manifest) -> Described:
+    sentence = f"Every attention head of {m.config.get('model', 'the model')} scored on repeated random tokens."
+    facts = [("prompts", _plain(m.config.get("prompts"))), ("seeds", _plain(m.config.get("seeds")))]
+    found = [(k, v["found"]) for k, v in m.summary.items() if isinstance(v, dict) and isinstance(v.get("found"), int)]
+    facts = [(f"{kind.replace('_', ' ')} heads", _count(n)) for kind, n in found] + facts
+    return sentence, facts, f"/heads/{m.name}"
+
+
+def _atlas(m: Manifest) -> Described:
+    s = m.summary
+    kind = s.get("item_kind", "index")
+    sentence = f"{_count(s.get('n_points'))} {'point' if kind == 'index' else kind}s on one map."
+    if s.get("recall_at_15") is not None:
+        sentence += f" Of each point's 15 true neighbours the map keeps {s['recall_at_15']:.0%} close by."
+    facts = [
+        ("clusters", _count(s.get("n_clusters"))),
+        ("trustworthiness", _number(s.get("trustworthiness"))),
+        ("from", str(m.config.get("source", ""))),
+    ]
+    return sentence, facts, f"/atlas/{m.name}"
+
+
+def _evaluation(m: Manifest) -> Described:
+    numbers = [(k.replace("_", " "), _number(v)) for k, v in m.summary.items() if isinstance(v, int | float)]
+    if "scaling.json" in m.files:
+        runs = list(m.config.get("saes") or [])
+        sentence = f"How the error of {len(runs)} {m.config.get('kind', '')} dictionaries falls with their size."
+        return sentence, numbers[:6], sae_href(runs[0]) if runs else None
+    if "changes.json" in m.files:
+        found = [("parts found", f"{len(m.summary.get('weights') or [])}"), *numbers]
+        return (
+            f"What training changed from {m.summary['base']} to {m.summary['tuned']}.",
+            found[:6],
+            changes_href(m.name),
+        )
+    if "difference.json" in m.files:
+        return "What one model has and the other lacks, by a crosscoder of both.", numbers[:6], changes_href(m.name)
+    return "How faithful the reconstruction is, and what the model loses with it in place.", numbers[:6], None
+
+
+def _circuit(m: Manifest) -> Described:
+    s, c = m.summary, m.config
+    kind = str(c.get("kind") or s.get("kind") or "")
+    model, task = c.get("model", "a model"), c.get("task")
+    sentence = f"The induction circuit of {model}" if kind == "induction" else f"A circuit of {model}"
+    if task and kind != "induction":
+        sentence += f" for {task}"
+    if s.get("found") is False:
+        sentence += ": looked for, and not found"
+    facts = [("nodes", _count(s.get("n_nodes"))), ("edges", _count(s.get("n_edges")))]
+    facts += [("faithfulness", _number(s.get("faithfulness"))), ("method", str(c.get("method") or ""))]
+    heads = s.get("induction")
+    if isinstance(heads, list):
+        facts.append(("induction heads", ", ".join(map(str, heads[:6])) or "none"))
+    return sentence + ".", facts, f"/circuit/{m.name}"
+
+
+def _lens(m: Manifest) -> Described:
+    sentence = f"A tuned lens: what {m.config.get('model', 'the model')} would say after each layer, in its own terms."
+    return (
+        sentence,
+        [("hook points", _plain(m.config.get("hook_points"))), ("steps", _count(m.config.get("steps")))],
+        None,
+    )
+
+
+def _labels(m: Manifest) -> Described:
+    s, features = m.summary, str(m.config.get("features", ""))
+    sentence = f"{_count(s.get('n_labelled'))} features of {features} labelled from {s.get('label_source', 'contexts')}"
+    gain = (s.get("detection_gain") or {}).get("mean")
+    if gain is not None:
+        sentence += f"; told the label, {s.get('judge')} finds their contexts {gain:+.2f} better than told another's"
+    facts = [(name, _number((s.get(name) or {}).get("mean"))) for name in ("detection", "detection_null", "fuzzing")]
+    facts = [(name.replace("_", " "), value) for name, value in facts]
+    return sentence + ".", [*facts, ("requests", _count(s.get("requests")))], f"/feature/{features}"
+
+
+def _geometry(m: Manifest) -> Described:
+    if is_direction(m):
+        return _direction(m)
+    verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
+    shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
+    sentence = (
+        f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster in {len(shaped)} of them."
+    )
+    return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(m.name)
+
+
+def _direction(m: Manifest) -> Described:
+    s = m.summary
+    moves = {True: "moves the output", False: "moves the output no more than a random one", None: "was not pushed"}
+    apart = ", ".join(map(str, s.get("set_apart") or [])) or "no list"
+    facts = [
+        ("sets apart", apart),
+        ("raises", ", ".join(map(str, s.get("raised") or []))),
+        ("at", str(s.get("hook_point") or "")),
+    ]
+    said = moves.get(s.get("moves_output"), "was not pushed")
+    return f"The direction {s.get('direction')} of {m.config.get('model')}: it {said}.", facts, geometry_href(m.name)
+
+
+def _dynamics(m: Manifest) -> Described:
+    runs = m.summary.get("runs", [])
+    if m.summary.get("kind") == "grokking":
+        sentence = (
+            f"Addition modulo {m.config.get('p')}: {sum(run['grokked'] for run in runs)} of {len(runs)} runs grokked."
+        )
+        facts = [(f"seed {run['seed']} frequencies", ", ".join(map(str, run["keys"]))) for run in runs]
+        return sentence, facts, dynamics_href(m.name)
+    if m.summary.get("kind") == "scaling":
+        return _scaling(m)
+    dated = [run for run in runs if run.get("onset") is not None]
+    facts = [(f"{run['spec']} {run['seed']} from step", _count(run["onset"])) for run in dated]
+    return f"{len(dated)} of {len(runs)} toys begin to copy all at once.", facts, dynamics_href(m.name)
+
+
+def _scaling(m: Manifest) -> Described:
+    sizes = {run.get("n_params") for run in m.summary.get("runs", [])}
+    law = m.summary.get("intervals") or {}
+    fell = "their loss falls by a law" if law else "no law is seen in their loss"
+    if law and m.summary.get("predicts") is False:
+        fell = "their loss falls, but by no law that holds"
+    facts = [
+        (f"{name} power", _number(law.get(key, {}).get("value"))) for name, key in (("size", "alpha"), ("text", "beta"))
+    ]
+    return f"Language models of {len(sizes)} sizes on the same text: {fell}.", facts, dynamics_href(m.name)
+
+
+_DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
+    "recording": _recording,
+    "sae": _sae,
+    "features": _features,
+    "atlas": _atlas,
+    "heads": _heads,
+    "evaluation": _evaluation,
+    "circuit": _circuit,
+    "lens": _lens,
+    "labels": _labels,
+    "geometry": _geometry,
+    "dynamics": _dynamics,
+}
+
+
+def _count(value: Any) -> str:
+    """`158750` -> `158,750`; `1114112` -> `1.1 million`."""
+    if not isinstance(value, int | float):
+        return ""
+    return f"{value / 1e6:.1f} million" if value >= 1e6 else f"{value:,.0f}"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, int | float) else ""
+
+
+def _percent(value: Any) -> str:
+    return f"{value:.1%}" if isinstance(value, int | float) else ""
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return str(len(value))
+    return "" if value is None else str(value)

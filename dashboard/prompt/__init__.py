@@ -1,0 +1,1 @@
+"""The page `/prompt`: one prompt on a live model."""

@@ -1,0 +1,363 @@
+"""*Prompt*: type text and see what the model makes of it. Nothing is loaded until a prompt is run.
+
+Which features an answer rests on: attribution to the features of a dictionary, with what it leaves out.
+
+What came of a prompt: continuations, surprise per token, the logit lens, a head's attention, and features.
+"""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+
+from dashboard.addresses import whole_number
+from dashboard.components.frame import attrs, explain, graph, loading, notice, page, panel, select, stat
+from dashboard.components.tokens import feature_chip, feature_line, token_bars, token_strip, token_text
+from dashboard.context import Context, current
+from dashboard.feature import data as feature_view
+from dashboard.figures.heads import attention_pattern, logit_lens
+from dashboard.figures.theme import Theme, theme, visible
+from dashboard.overview.data import models
+from dashboard.prompt.results import ActiveFeature, FeatureShares, PromptResult
+from dashboard.prompt.why import logit_panel, register_why
+from interp.errors import MissingError
+
+
+def rests_panel() -> html.Section:
+    """A button, since it takes the model some ten passes; answer, contrast and place are those of the panel above."""
+    return panel(
+        "Which features it rests on",
+        html.Div(
+            dmc.Button("Attribute to features", id="prompt-rests", size="xs", variant="default"),
+            className="wb-controls",
+        ),
+        html.Div(id="prompt-feature-shares"),
+        note="each feature's share of what the answer loses when all of them are off; without one alone the answer may "
+        "lose less, as others stand in",
+    )
+
+
+def register_features(app: Dash) -> None:
+    """The button."""
+    app.callback(
+        Output("prompt-feature-shares", "children"),
+        Input("prompt-rests", "n_clicks"),
+        State("prompt-answer", "value"),
+        State("prompt-contrast", "value"),
+        State("prompt-after", "value"),
+        State("prompt-run-state", "data"),
+        running=[(Output("prompt-rests", "disabled"), True, False)],
+        prevent_initial_call=True,
+    )(_attribute)
+
+
+def _attribute(
+    clicks: int | None, answer: str | None, contrast: str | None, after: str, run: dict[str, Any] | None
+) -> Any:
+    if not clicks or not run:
+        return no_update
+    try:
+        found = current().live.feature_shares(
+            run["text"], model=run["model"], features=run["features"], answer=answer or "", contrast=contrast or "",
+            after=whole_number(after),
+        )  # fmt: skip
+        numbers = sorted(share.feature for share in found.features)
+        return shares(found, run["features"], feature_view.labels(current().workspace, run["features"], numbers))
+    except Exception as error:
+        return notice(explain(error), tone="error")
+
+
+def shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.Div:
+    """What adds up to the whole, and the strongest features, each a link."""
+    against = f" − logit({visible(found.contrast, 24)})" if found.contrast is not None else " above the mean"
+    rest = found.explained - sum(share.effect for share in found.features)
+    left = found.n_active - len(found.features)
+    numbers = [
+        stat(
+            f"logit({visible(found.answer, 24)}){against}",
+            f"{found.total:+.3f}",
+            f"after {visible(found.token, 24)}, less what it is with all features and the error off at {found.place}",
+        ),
+        stat("all features", f"{found.explained:+.3f}", f"{found.n_active:,} active ones"),
+        stat("error", f"{found.error:+.3f}", "what the dictionary does not reconstruct: nothing here explains it"),
+        stat("remainder", f"{found.gap:+.3f}", "what the gradients miss"),
+    ]
+    lines = [
+        feature_line(
+            features,
+            share.feature,
+            labels.get(share.feature, ""),
+            f"{share.effect:+.3f} at {visible(share.token, 12)} ({share.position})",
+        )
+        for share in found.features
+    ]
+    more = [html.P(f"The other {left:,} active features: {rest:+.3f} together.", className="wb-note")] if left else []
+    return html.Div([html.Div(numbers, className="wb-stats", dir="auto"), html.Ol(lines, className="wb-lines"), *more])
+
+
+FULL_SURPRISE = 10.0
+"""nats at which a token is coloured fully: a chance of 1 in 22,000"""
+
+
+def reading(
+    result: PromptResult,
+    features: str,
+    names: dict[int, str],
+    colours: Theme,
+    asked: dict[str, Any] | None = None,
+    *,
+    layer: int,
+    head: int,
+) -> html.Div:
+    """Panels in reading order."""
+    return html.Div(
+        [
+            html.Div([_surprise(result), _continuations(result)], className="wb-two"),
+            _lens_section(result, colours),
+            html.Div(logit_panel(result, asked or {}), className="wb-row"),
+            *([html.Div(rests_panel(), className="wb-row")] if features else []),
+            html.Div([_attention(result, layer, head), _why()], className="wb-two wb-even"),
+            _features(result, features, names),
+        ]
+    )
+
+
+def _surprise(result: PromptResult) -> html.Section:
+    losses = [loss or 0.0 for loss in result.losses]
+    known = [loss for loss in result.losses if loss is not None]
+    mean = f"{sum(known) / len(known):.2f}" if known else "none"
+    return panel(
+        "Surprise",
+        token_strip(result.tokens, losses, maximum=FULL_SURPRISE, unit="loss in nats"),
+        html.Div(
+            [
+                stat("tokens", f"{len(result.tokens)}"),
+                stat("mean loss, nats", mean, "average of -log(probability) of each token given those before it"),
+                stat("seconds", f"{result.seconds:.2g}"),
+            ],
+            className="wb-stats",
+        ),
+        note="the stronger the colour, the less the model expected the token (loss in nats; hover for the value)",
+    )
+
+
+def _continuations(result: PromptResult) -> html.Section:
+    bars = token_bars(result.next_tokens, label="Likeliest next tokens", maximum=1.0, form="{:.1%}".format)
+    return panel("What comes next", bars, note="the likeliest next tokens")
+
+
+def _why() -> html.Section:
+    return panel("Why it looks there", html.Div(id="prompt-reasons"))
+
+
+def lens_figure(result: PromptResult, kind: str, colours: Theme) -> html.Div:
+    """The lens of one kind, `logit` or `tuned`."""
+    cells = result.tuned if kind == "tuned" else result.lens
+    figure = logit_lens(cells, result.layers, result.tokens, colours)
+    return graph("prompt-lens", figure=figure, label=f"{kind.capitalize()} lens")
+
+
+def _lens_section(result: PromptResult, colours: Theme) -> html.Section:
+    kinds = [{"value": "logit", "label": "logit lens"}, {"value": "tuned", "label": "tuned lens"}]
+    choice = dmc.SegmentedControl(id="prompt-lens-kind", data=kinds if result.tuned else kinds[:1], value="logit",
+                                  size="xs", className="" if result.tuned else "wb-hidden")  # fmt: skip
+    return panel(
+        "After each layer",
+        html.Div(lens_figure(result, "logit", colours), id="prompt-lens-figure", className="wb-scroll"),
+        actions=[choice],
+        note="the top token if the model stopped after that layer; the input is at the bottom, the output at the top",
+    )
+
+
+def _attention(result: PromptResult, layer: int, head: int) -> html.Section:
+    layers = [{"value": str(i), "label": f"layer {i}"} for i in range(result.n_layers)]
+    heads = [{"value": str(i), "label": f"head {i}"} for i in range(result.n_heads)]
+    layer, head = min(layer, result.n_layers - 1), min(head, result.n_heads - 1)
+    return panel(
+        "Attention",
+        html.Div(id="prompt-pattern", className="wb-scroll"),
+        actions=[
+            select("prompt-layer", "Layer", layers, str(layer), width=112),
+            select("prompt-head", "Head", heads, str(head), width=112),
+        ],
+        note="each row shows where one token looks; a row sums to 1",
+    )
+
+
+def _features(result: PromptResult, features: str, names: dict[int, str]) -> html.Section:
+    if not result.features:
+        return panel("Features", html.P("No dictionary was chosen.", className="wb-none"))
+    strongest = max((f.activation for at in result.features for f in at), default=0.0) or 1.0
+    rows = [
+        html.Li([token_text(token, 20), html.Div(_chips(at, features, names, strongest))])
+        for token, at in zip(result.tokens, result.features, strict=True)
+    ]
+    return panel(
+        "Features", html.Ol(rows, className="wb-token-features"), note="the strongest on each token; a click opens one"
+    )
+
+
+def _chips(at: list[ActiveFeature], features: str, names: dict[int, str], strongest: float) -> list:
+    if not at:
+        return [html.Span("none", className="wb-quiet")]
+    return [
+        feature_chip(features, f.feature, names.get(f.feature, ""), f.activation, f.activation / strongest) for f in at
+    ]
+
+
+EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
+COLD = "Loading the model: the first prompt takes a while, later ones do not."
+WARM = "Reading the prompt."
+
+
+def layout(
+    context: Context,
+    text: str = "",
+    model: str = "",
+    features: str = "",
+    layer: str = "",
+    head: str = "",
+    answer: str = "",
+    contrast: str = "",
+    after: str = "",
+    query: str = "",
+    key: str = "",
+    **_: Any,
+) -> html.Div:
+    """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
+
+    `answer`, `contrast` and `after` (a position) ask who wrote a logit; `query` and `key` why the head looks there.
+    """
+    known = models(context.workspace)
+    if not known:
+        raise MissingError(
+            "no model here yet: a prompt runs on the model that something was made with; `workbench demo`"
+        )
+    sets = [{"value": "", "label": "no features"}, *feature_view.choices(context.workspace)]
+    chosen = features or (feature_view.choose(context.workspace, None) if len(sets) > 1 else "")
+    place = {"layer": whole_number(layer, 0), "head": whole_number(head, 0)}
+    at = {"query": whole_number(query), "key": whole_number(key)}
+    cell = None if None in at.values() else at
+    run = {"text": text, "model": model or known[0], "features": chosen} if text else None
+    return page(
+        "Prompt",
+        dcc.Store(id="prompt-run-state", data=run),
+        dcc.Store(id="prompt-place", data=place),
+        dcc.Store(id="prompt-asked", data={"answer": answer, "contrast": contrast, "after": after}),
+        dcc.Store(id="prompt-cell", data=cell),
+        html.Div(id="prompt-address", hidden=True),
+        _editor(text, known, model or known[0], sets, chosen),
+        html.Div(COLD if context.live.state == "cold" else WARM, id="prompt-busy", className="wb-busy"),
+        html.Div(id="prompt-result", **attrs({"aria-live": "polite"})),
+        lead="What the model expects after each token, layer by layer; where its heads look; which features fire.",
+    )
+
+
+def register(app: Dash) -> None:
+    """Running, the attention pattern, and the address."""
+    app.callback(
+        Output("prompt-run-state", "data"),
+        Input("prompt-go", "n_clicks"),
+        State("prompt-text", "value"),
+        State("prompt-model", "value"),
+        State("prompt-features", "value"),
+        prevent_initial_call=True,
+    )(lambda _, text, model, features: {"text": text or "", "model": model, "features": features})
+    app.callback(
+        Output("prompt-result", "children"),
+        Input("prompt-run-state", "data"),
+        State("prompt-place", "data"),
+        State("prompt-asked", "data"),
+        State("scheme", "data"),
+        running=[
+            (Output("prompt-busy", "className"), "wb-busy wb-busy-on", "wb-busy"),
+            (Output("prompt-go", "disabled"), True, False),
+        ],
+    )(_read)
+    app.callback(
+        Output("prompt-pattern", "children"),
+        Output("prompt-place", "data"),
+        Input("prompt-layer", "value"),
+        Input("prompt-head", "value"),
+        State("prompt-run-state", "data"),
+        State("scheme", "data"),
+    )(_pattern)
+    app.callback(
+        Output("prompt-lens-figure", "children"),
+        Input("prompt-lens-kind", "value"),
+        State("prompt-run-state", "data"),
+        State("scheme", "data"),
+        prevent_initial_call=True,
+    )(_lens)
+    register_why(app)
+    register_features(app)
+    app.clientside_callback(
+        ClientsideFunction("workbench", "promptAddress"),
+        Output("prompt-address", "children"),
+        Input("prompt-run-state", "data"),
+        Input("prompt-place", "data"),
+        Input("prompt-asked", "data"),
+        Input("prompt-cell", "data"),
+    )
+
+
+def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]], chosen: str) -> html.Section:
+    return html.Section(
+        [
+            dmc.Textarea(
+                id="prompt-text", value=text or EXAMPLE, autosize=True, minRows=2, maxRows=8, size="xs",
+                className="wb-search wb-mono", **attrs({"aria-label": "Prompt"}),
+            ),
+            html.Div(
+                [
+                    dmc.Button("Run", id="prompt-go", size="xs"),
+                    html.Span("Ctrl+Enter", className="wb-quiet"),
+                    select("prompt-model", "Model", known, model, width=200),
+                    select("prompt-features", "Features", sets, chosen, width=260),
+                ],
+                className="wb-controls",
+            ),
+        ],
+        className="wb-panel wb-editor",
+    )  # fmt: skip
+
+
+def _read(run: dict[str, Any] | None, place: dict[str, int], asked: dict[str, Any], scheme: str | None) -> Any:
+    if not run:
+        return None
+    try:
+        result = current().live.read(run["text"], model=run["model"], features=run["features"] or None)
+        names = _labels(run["features"], [f.feature for at in result.features for f in at])
+        return reading(result, run["features"], names, theme(scheme), asked, layer=place["layer"], head=place["head"])
+    except Exception as error:
+        return notice(explain(error), tone="error")
+
+
+def _lens(kind: str, run: dict[str, Any] | None, scheme: str | None) -> Any:
+    if not run:
+        return no_update
+    result = current().live.read(run["text"], model=run["model"], features=run["features"] or None)  # remembered
+    return lens_figure(result, kind, theme(scheme))
+
+
+def _labels(name: str, indices: list[int]) -> dict[int, str]:
+    if not name or not indices:
+        return {}
+    return feature_view.labels(current().workspace, name, sorted(set(indices)))
+
+
+def _pattern(layer: str, head: str, run: dict[str, Any] | None, scheme: str | None) -> Any:
+    if not run:
+        return no_update, no_update
+    at = {"layer": whole_number(layer, 0) or 0, "head": whole_number(head, 0) or 0}
+    return pattern_graph(run["text"], run["model"], at["layer"], at["head"], scheme, id="prompt-pattern-graph"), at
+
+
+def pattern_graph(text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str) -> Any:
+    """The attention of one head on a text as a figure, or the message why there is none."""
+    try:
+        pattern = current().live.pattern(text, model=model, layer=layer, head=head)
+    except Exception as error:
+        return notice(explain(error), tone="error")
+    figure = attention_pattern(pattern.weights, pattern.tokens, theme(scheme), height=460)
+    return loading(graph(id, figure=figure, height=460, label=f"Attention of L{layer}H{head}"))

@@ -1,0 +1,1 @@
+"""The page `/sae`: dictionaries, their training and evaluation."""

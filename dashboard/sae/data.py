@@ -1,0 +1,466 @@
+"""The dictionaries of a workspace, finished and in training: what each is, how far it has come, how good it is.
+
+The health log of a run, read while it is written: a bounded number of lines whatever its length, broken ones out.
+
+How good dictionaries are: beside each other at one hook point, inside the model, feature by feature, and by size.
+"""
+
+import calendar
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from interp.artifacts import Manifest, partial_path, read_json
+from interp.errors import MissingError, UnknownNameError, WorkbenchError
+from interp.workspace import Partial, Workspace
+
+LOG = "log.jsonl"
+MAX_LINES = 400
+"""lines of a log that a figure shows: more than a screen has room for"""
+WHOLE = 256 * 1024
+"""bytes up to which a log is read from end to end; of a longer one `MAX_LINES` lines are read, evenly spaced"""
+LAST_PART = 0.2
+"""share of a run, at its end, over which a threshold should have settled: the rate falls to 0 there"""
+_LINE = 8192
+"""no line is longer"""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Health lines, by step."""
+
+    rows: list[Row] = field(default_factory=list)
+    unreadable: int = 0
+    """lines that are no JSON object with a step; half a line at the end is being written and does not count"""
+
+
+def fingerprint(path: Path) -> str:
+    """Changes whenever the log does; empty without one."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+
+def read_log(path: Path, limit: int = MAX_LINES) -> Log:
+    """At most `limit` lines of a log, first and last among them; an absent log is an empty one."""
+    try:
+        with open(path, "rb") as handle:
+            size = os.fstat(handle.fileno()).st_size
+            lines = handle.read().split(b"\n") if size <= WHOLE else _spaced(handle, size, limit)
+    except OSError:
+        return Log()
+    half = 1 if lines and lines[-1].strip() and _parse(lines[-1]) is None else 0
+    whole = [line for line in lines[: len(lines) - half] if line.strip()]
+    rows = [row for line in whole if (row := _parse(line)) is not None]
+    by_step = {row["step"]: row for row in rows}
+    return Log(_thinned([by_step[step] for step in sorted(by_step)], limit), len(whole) - len(rows))
+
+
+def drift(rows: Iterable[Row], part: float = LAST_PART) -> float | None:
+    """How far the threshold moved over the last `part` of the log, along a straight line fitted to it, as a share of
+    its mean there: 0 has settled. None with fewer than four lines there, or no threshold."""
+    import numpy as np
+
+    points = [(row["tokens"], row["threshold"]) for row in rows if number(row.get("threshold")) is not None]
+    if not points:
+        return None
+    x, y = np.array(points, np.float64).T
+    late = x >= x[-1] * (1 - part)
+    if late.sum() < 4 or not y[late].mean():
+        return None
+    slope = np.polyfit(x[late] - x[-1], y[late], 1)[0]
+    return float(slope * (x[late][-1] - x[late][0]) / abs(y[late].mean()))
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for everything else that may stand in a log."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if value == value and abs(value) != float("inf") else None
+
+
+def first_not_finite(rows: Iterable[Row]) -> Row | None:
+    """The first line whose loss is no finite number: from there on nothing is learned."""
+    return next((row for row in rows if "loss" in row and number(row["loss"]) is None), None)
+
+
+def _parse(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(row, dict) and number(row.get("step")) is not None and number(row.get("tokens")) is not None
+    return row if known else None
+
+
+def _spaced(handle: BinaryIO, size: int, limit: int) -> list[bytes]:
+    """Whole lines that start after evenly spaced places, and the last two."""
+    lines = [handle.readline(_LINE).rstrip(b"\n")]
+    for at in range(1, limit):
+        handle.seek(size * at // limit)
+        handle.readline(_LINE)  # the rest of a line
+        lines.append(handle.readline(_LINE).rstrip(b"\n"))
+    handle.seek(max(0, size - 2 * _LINE))
+    return lines + handle.read().split(b"\n")[1:][-3:]
+
+
+def _thinned(rows: list[Row], limit: int) -> list[Row]:
+    if len(rows) <= limit:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (limit - 1))] for i in range(limit)]
+
+
+State = Literal["training", "finishing", "silent", "finished", "broken"]
+_ORDER: tuple[State, ...] = ("training", "finishing", "silent", "broken", "finished")
+MAX_OVERLAID = 8
+"""runs in one health figure"""
+SILENT_AFTER = 120.0
+"""seconds without a sign of life after which a run is called silent; more where its lines come slowly"""
+FINISHING_AFTER = 900.0
+"""the same once every token was seen: a large dictionary takes a while to be scored and written"""
+_STREAM = ("recording", "recording_hash", "hook_point", "places", "tokens", "batch_size", "seed", "heldout_fraction")
+"""settings that runs on one reading of the data share"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dictionary."""
+
+    name: str
+    state: State
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    """of a finished one"""
+    progress: dict[str, Any] = field(default_factory=dict)
+    """of one in training: its last health line, `total_tokens`"""
+    parents: dict[str, str] = field(default_factory=dict)
+    when: str = ""
+    """finished, or last sign of life (UTC)"""
+    quiet: float = 0.0
+    """seconds since the last sign of life"""
+    seconds_left: float | None = None
+    pid: int | None = None
+    problem: str = ""
+    replaces: bool = False
+    """whether a finished dictionary of this name is there until this one is whole"""
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state in ("training", "finishing", "silent")
+
+    @property
+    def imported(self) -> bool:
+        return "format" in self.config
+
+    @property
+    def kind(self) -> str:
+        """How it was trained; of an imported one, what it is."""
+        return str(self.summary.get("architecture", "") if self.imported else self.config.get("kind", ""))
+
+    @property
+    def hook_point(self) -> str:
+        return str(self.summary.get("hook_point") or self.config.get("hook_point") or "")
+
+    @property
+    def d_sae(self) -> int | None:
+        found = self.summary.get("d_sae") or self.config.get("d_sae")
+        return found if isinstance(found, int) else None
+
+    @property
+    def k(self) -> int | None:
+        found = self.config.get("k")
+        return found if isinstance(found, int) else None
+
+    @property
+    def heldout(self) -> dict[str, Any]:
+        """Scores on documents that it never saw, where there are any."""
+        found = self.summary.get("heldout")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def share(self) -> float | None:
+        """How much of the training is done, 0 to 1."""
+        done, total = number(self.progress.get("tokens")), number(self.progress.get("total_tokens"))
+        if done is None:
+            done, total = number(self.progress.get("done")), number(self.progress.get("total"))
+        return min(done / total, 1.0) if done is not None and total else None
+
+
+def entries(workspace: Workspace, *, now: float | None = None) -> list[Entry]:
+    """Every dictionary: those in training first, then what cannot be read, then the newest."""
+    now = time.time() if now is None else now
+    partials = {p.name: p for p in workspace.partials() if p.kind == "sae"}
+    names = workspace.names("sae")
+    running = [_unfinished(p, p.name in names, now) for p in partials.values()]
+    found = [_with_time_left(entry, running) for entry in running]
+    found += [_whole(workspace, name) for name in names if name not in partials]
+    found.sort(key=lambda entry: entry.when, reverse=True)
+    return sorted(found, key=lambda entry: _ORDER.index(entry.state))
+
+
+def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
+    """The dictionary called `name`; without one, a run that goes on, else the newest that can be read.
+
+    Raises `UnknownNameError` with the nearest names, `MissingError` with the command when there are none.
+    """
+    if name:
+        workspace.path("sae", name)  # refuses what is no name
+        match = next((entry for entry in found if entry.name == name), None)
+        if match is None:
+            raise UnknownNameError("SAE", name, [entry.name for entry in found], f"(workspace {workspace.root})")
+        return match
+    if not found:
+        raise MissingError(
+            "no dictionaries here yet; `workbench train RECORDING` learns one, `workbench import` brings one"
+        )
+    order = ("training", "finishing", "finished", "silent", "broken")
+    return min(found, key=lambda entry: order.index(entry.state))
+
+
+def folder(workspace: Workspace, entry: Entry) -> Path:
+    """Where its files are now."""
+    path = workspace.path("sae", entry.name)
+    return partial_path(path) if entry.unfinished else path
+
+
+def log_path(workspace: Workspace, entry: Entry) -> Path:
+    """Its health log (imported ones have none)."""
+    return folder(workspace, entry) / LOG
+
+
+def sweep(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Entry]:
+    """The entry first, then others with a log that read the same batches, most alike first; at most `MAX_OVERLAID`."""
+    stream = [entry.config.get(key) for key in _STREAM]
+    if entry.imported or not entry.config.get("recording"):
+        return [entry]
+    others = [
+        other
+        for other in found
+        if other.name != entry.name
+        and not other.imported
+        and [other.config.get(key) for key in _STREAM] == stream
+        and log_path(workspace, other).is_file()
+    ]
+    others.sort(
+        key=lambda other: (other.kind != entry.kind, other.d_sae != entry.d_sae, other.d_sae or 0, other.k or 0)
+    )
+    return [entry, *others[: MAX_OVERLAID - 1]]
+
+
+def _whole(workspace: Workspace, name: str) -> Entry:
+    try:
+        found = workspace.manifest("sae", name)
+    except WorkbenchError as error:
+        return Entry(name, "broken", problem=str(error))
+    return Entry(name, "finished", found.config, found.summary, parents=found.parents, when=found.created)
+
+
+def _unfinished(partial: Partial, replaces: bool, now: float) -> Entry:
+    status = partial.status
+    if status.get("state") == "unreadable":
+        return Entry(partial.name, "broken", problem=str(status.get("problem", "")))
+    config, progress = _dict(status.get("config")), _dict(status.get("progress"))
+    when = str(status.get("updated") or status.get("started") or "")
+    quiet = max(0.0, now - _seconds(when))
+    pid = status.get("pid")
+    entry = Entry(
+        partial.name,
+        "training",
+        config,
+        progress=progress,
+        when=when,
+        quiet=quiet,
+        pid=pid if isinstance(pid, int) else None,
+        replaces=replaces,
+    )
+    share = entry.share
+    state: State = "finishing" if share is not None and share >= 1 else "training"
+    patience = FINISHING_AFTER if state == "finishing" else max(SILENT_AFTER, 20 * _seconds_per_line(entry))
+    return replace(entry, state="silent" if quiet > patience else state)
+
+
+def _with_time_left(entry: Entry, running: list[Entry]) -> Entry:
+    """Runs of one process take turns, so what is left of any of them is left for all."""
+    if entry.state != "training":
+        return entry
+    together = [e for e in running if e.state == "training" and (e is entry or (e.pid and e.pid == entry.pid))]
+    left = [_seconds_left(each) for each in together]
+    known = [seconds for seconds in left if seconds is not None]
+    return replace(entry, seconds_left=sum(known) if known and len(known) == len(left) else None)
+
+
+def _seconds_left(entry: Entry) -> float | None:
+    speed, total = number(entry.progress.get("tokens_per_second")), number(entry.progress.get("total_tokens"))
+    done = number(entry.progress.get("tokens"))
+    return (total - done) / speed if speed and total and done is not None else None
+
+
+def _seconds_per_line(entry: Entry) -> float:
+    speed, step = number(entry.progress.get("tokens_per_second")), number(entry.progress.get("step"))
+    tokens, every = number(entry.progress.get("tokens")), number(entry.config.get("log_every"))
+    return tokens / step * (every or 10) / speed if speed and step and tokens else 0.0
+
+
+def _seconds(when: str) -> float:
+    """Seconds since 1970 of a time as manifests write it; 0 when it cannot be read."""
+    try:
+        return calendar.timegm(time.strptime(when, "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return 0.0
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+BINS_PER_DECADE = 5
+SCALING, COMPARISON = "scaling.json", "comparison.json"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One dictionary on the plane of sparsity and error, on held-out tokens."""
+
+    name: str
+    kind: str
+    l0: float
+    fvu: float
+    d_sae: int | None = None
+    k: int | None = None
+    recording: str = ""
+    """whose held-out documents it was scored on: scores compare only on the same ones"""
+    baseline: bool = False
+    """learned nothing: principal components, coordinates, an untrained dictionary"""
+
+
+@dataclass(frozen=True)
+class Densities:
+    """How often features fire: `counts[i]` of them on a share of tokens from `10**edges[i]` to `10**edges[i + 1]`."""
+
+    edges: list[float]
+    counts: list[int]
+    dead: int
+    """that never fired"""
+    dense: int
+    """that fire on more than a tenth of the tokens"""
+    n_tokens: int
+
+
+def points(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Point]:
+    """Every finished dictionary of the entry's model and hook point that has scores, and baselines from comparisons."""
+    place = (entry.summary.get("model"), entry.hook_point)
+    there = [e for e in found if e.state == "finished" and (e.summary.get("model"), e.hook_point) == place]
+    evaluations = workspace.artifacts("evaluation")
+    shown = [point for e in there if (point := _point(e, evaluations))]
+    return shown + _baselines(workspace, {e.name for e in there}, evaluations)
+
+
+def in_the_model(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Scores inside the model from the newest evaluation of this dictionary and `artefact`, its name; empty without."""
+    for manifest in _newest(workspace.artifacts("evaluation")):
+        if manifest.config.get("sae") == name and isinstance(manifest.summary.get("model"), dict):
+            return manifest.summary["model"] | {"artefact": manifest.name}
+    for manifest, comparison in _read_all(workspace, COMPARISON):
+        for row in _rows(comparison):
+            if row.get("name") == name and isinstance(row.get("model"), dict):
+                return row["model"] | {"artefact": manifest.name}
+    return {}
+
+
+def described(workspace: Workspace, name: str) -> list[Manifest]:
+    """Feature tables and maps made from this dictionary."""
+    key = f"sae:{name}"
+    return [
+        m
+        for kind in ("features", "atlas")
+        for m in workspace.artifacts(kind)
+        if f"saes/{name}" in m.parents or key in (m.config.get("dictionary"), m.config.get("source"))
+    ]
+
+
+def densities(workspace: Workspace, features: str) -> Densities:
+    """Features per fifth of a decade of firing density."""
+    import numpy as np
+
+    from saes.features.schema import DENSE
+
+    path = workspace.table_path("features", features, "features")
+    sql = """select floor(log10(density) * ?)::int as bin, count(*)::int as n
+             from f where density > 0 group by 1 order by 1"""
+    filled = workspace.query(sql, BINS_PER_DECADE, f=path).to_pylist()
+    rest = workspace.query(
+        "select count(*) filter (density = 0)::int as dead, count(*) filter (density > ?)::int as dense from f",
+        DENSE,
+        f=path,
+    ).to_pylist()[0]
+    low, high = (filled[0]["bin"], filled[-1]["bin"]) if filled else (0, -1)
+    counts = np.zeros(high - low + 1, int)
+    for row in filled:
+        counts[row["bin"] - low] = row["n"]
+    edges = (np.arange(low, high + 2) / BINS_PER_DECADE).tolist()
+    n_tokens = int(workspace.manifest("features", features).summary.get("n_tokens") or 0)
+    return Densities(edges, counts.tolist(), rest["dead"], rest["dense"], n_tokens)
+
+
+def scaling(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    """The newest scaling fit that this dictionary is part of, with `artefact` its name; None without."""
+    for manifest, found in _read_all(workspace, SCALING):
+        if name in [run.get("name") for run in _rows(found, "runs")]:
+            return found | {"artefact": manifest.name}
+    return None
+
+
+def _point(entry: Entry, evaluations: list[Manifest]) -> Point | None:
+    scores, recording = entry.heldout, str(entry.config.get("recording") or "")
+    if not scores:  # an imported one has none of its own
+        mine = next((m for m in _newest(evaluations) if m.config.get("sae") == entry.name), None)
+        scores, recording = (mine.summary, str(mine.config.get("recording") or "")) if mine else ({}, "")
+    l0, fvu = number(scores.get("l0")), number(scores.get("fvu"))
+    if l0 is None or fvu is None or l0 <= 0 or fvu <= 0:
+        return None
+    return Point(entry.name, entry.kind, l0, fvu, entry.d_sae, entry.k, recording)
+
+
+def _baselines(workspace: Workspace, names: set[str], evaluations: list[Manifest]) -> list[Point]:
+    """Of the newest comparison that any of these dictionaries stands in."""
+    for manifest, comparison in _read_all(workspace, COMPARISON, evaluations):
+        rows = _rows(comparison)
+        if names.isdisjoint(str(row.get("name")) for row in rows):
+            continue
+        recording, shown = str(manifest.config.get("recording") or ""), []
+        for row in rows:
+            own = row.get("own") if row.get("baseline") else None
+            l0, fvu = (number(own.get("l0")), number(own.get("fvu"))) if isinstance(own, dict) else (None, None)
+            if l0 and fvu:
+                shown.append(Point(str(row.get("name")), "baseline", l0, fvu, recording=recording, baseline=True))
+        return shown
+    return []
+
+
+def _newest(manifests: list[Manifest]) -> list[Manifest]:
+    return sorted(manifests, key=lambda m: m.created, reverse=True)
+
+
+def _read_all(
+    workspace: Workspace, file: str, evaluations: list[Manifest] | None = None
+) -> Iterable[tuple[Manifest, dict[str, Any]]]:
+    """Evaluations that hold `file`, newest first; one that cannot be read is passed over (the overview lists it)."""
+    for manifest in _newest(workspace.artifacts("evaluation") if evaluations is None else evaluations):
+        if file in manifest.files:
+            try:
+                yield manifest, read_json(workspace.path("evaluation", manifest.name) / file)
+            except WorkbenchError:
+                continue
+
+
+def _rows(found: dict[str, Any], key: str = "rows") -> list[dict[str, Any]]:
+    rows = found.get(key)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []

@@ -1,0 +1,421 @@
+"""*SAE*: the dictionaries of the workspace, the health of their training as it goes on, and how good they are.
+
+The list of dictionaries, and the card of one: what it is, how good it is, where it came from.
+"""
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, State, dcc, html, no_update
+
+from dashboard.addresses import atlas_href, sae_href
+from dashboard.components.evidence import number as shown
+from dashboard.components.frame import attrs, explain, graph, notice, page, panel, quiet_link, stat
+from dashboard.context import Context, current
+from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
+from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
+from dashboard.figures.theme import message_figure, theme
+from dashboard.sae import data as scores
+from dashboard.sae import data as view
+from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, number, read_log
+from interp.artifacts import Manifest, hash_json
+from interp.workspace import Workspace
+
+HINTS = {
+    "FVU": "Fraction of variance unexplained, on documents that it never saw: 0 is perfect, 1 no better than the mean.",
+    "L0": "Features active per token, on those documents.",
+    "dead": "Share of features that never fired on those documents; with few tokens rare features count as dead.",
+    "dense": "Share of features active on more than a tenth of those tokens: seldom about one thing.",
+    "CE recovered": "With the reconstruction in place of the activation: 1 loses nothing of the model's loss, 0 is as "
+    "bad as zeros there. Against zeros almost anything looks good.",
+    "from the mean": "The same against the mean activation instead of zeros: the harder baseline.",
+    "FVU now": "Fraction of variance unexplained on the last batches it learned from.",
+    "L0 now": "Features active per token on those batches.",
+    "dead now": "Share of features that have not fired for the dead window.",
+    "dense now": "Share of features that fire on more than a tenth of recent tokens.",
+    "l2 ratio": "Mean length of the reconstruction over that of the activation: below 1 it shrinks.",
+    "features": "Directions learned (d_sae).",
+    "tokens": "Tokens seen in training; a token of the recording counts once per epoch.",
+    "tokens/s": "Of its own steps; dictionaries trained together take turns.",
+}
+MAX_LISTED = 200
+_SETTINGS = ("k", "l1_coefficient", "sparsity", "prefixes", "target", "batch_size", "lr", "aux_coefficient", "seed")
+_STATES = {
+    "training": "in training",
+    "finishing": "being scored and written",
+    "silent": "silent",
+    "finished": "",
+    "broken": "cannot be read",
+}
+
+
+def listing(found: list[Entry], chosen: str) -> html.Ul:
+    """Every dictionary (at most `MAX_LISTED`) as a link, those in training with their progress."""
+    here = attrs({"aria-current": "true"})
+    rows = [html.Li(_link(entry), **(here if entry.name == chosen else {})) for entry in found[:MAX_LISTED]]
+    more = len(found) - len(rows)
+    return html.Ul([*rows, *[html.Li(f"and {more:,} older", className="wb-none")] * bool(more)])
+
+
+def _link(entry: Entry) -> dcc.Link:
+    size = f"{entry.d_sae:,} features" if entry.d_sae else ""
+    words = [entry.kind, size, f"k {entry.k}" if entry.k else ""]
+    state = _STATES[entry.state]
+    share = entry.share if entry.unfinished else None
+    scores = [f"{name} {_short(entry.heldout.get(key))}" for name, key in (("FVU", "fvu"), ("L0", "l0"))
+              if number(entry.heldout.get(key)) is not None]  # fmt: skip
+    if share is not None:
+        state = f"{state} · {share:.0%}"
+    return dcc.Link(
+        [
+            html.Span([html.Span(entry.name, className="wb-sae-name"), html.Span(state, className="wb-sae-state")]),
+            html.Span(" · ".join(word for word in words if word), className="wb-quiet"),
+            html.Span("   ".join(scores), className="wb-sae-scores") if scores else None,
+            html.Progress(value=f"{share:.4f}", max="1", **attrs({"aria-label": f"{entry.name} trained"}))
+            if share is not None
+            else None,
+        ],
+        href=sae_href(entry.name),
+        className=f"wb-sae wb-sae-{entry.state}",
+    )
+
+
+def live_notice(entry: Entry) -> Any:
+    """How far an unfinished run has come, and whether it still goes on."""
+    if entry.state == "broken":
+        return notice(html.Strong(f"Cannot read {entry.name}. "), html.Span(entry.problem), tone="error")
+    if not entry.unfinished:
+        return None
+    done, total = number(entry.progress.get("tokens")), number(entry.progress.get("total_tokens"))
+    parts = [f"step {entry.progress['step']:,}" if isinstance(entry.progress.get("step"), int) else "",
+             f"{done:,.0f} of {total:,.0f} tokens" if done is not None and total else "",
+             f"{speed:,.0f} tokens/s" if (speed := number(entry.progress.get("tokens_per_second"))) else "",
+             f"about {_duration(entry.seconds_left)} left" if entry.seconds_left is not None else ""]  # fmt: skip
+    said = " · ".join(part for part in parts if part) or "no step is logged yet"
+    instead = " It will replace the finished dictionary of this name." if entry.replaces else ""
+    bar = (
+        html.Progress(value=f"{entry.share:.4f}", max="1", **attrs({"aria-label": "trained"})) if entry.share else None
+    )
+    if entry.state == "silent":
+        return notice(
+            html.Strong(f"No sign of life for {_duration(entry.quiet)}. "),
+            html.Span(f"It stands at {said}. If it was stopped, the same command resumes it.{instead}"),
+            bar,
+            tone="warning",
+        )
+    title = "In training" if entry.state == "training" else "Trained; it is being scored and written"
+    return notice(html.Strong(f"{title}: "), html.Span(f"{said}.{instead}", className="wb-notice-text"), bar)
+
+
+def log_notices(log: Log) -> list[Any]:
+    """What is wrong with a log."""
+    shown_: list[Any] = []
+    lost = first_not_finite(log.rows)
+    if lost:
+        words = f"The loss is no number from step {lost['step']:,} on: lower the learning rate."
+        shown_.append(notice(html.Span(words), tone="error"))
+    if log.unreadable:
+        lines = "1 line" if log.unreadable == 1 else f"{log.unreadable:,} lines"
+        shown_.append(notice(html.Span(f"{lines} of the log cannot be read and are left out."), tone="warning"))
+    return shown_
+
+
+def card(entry: Entry, inside: dict[str, Any], made: list[Manifest]) -> html.Section:
+    """Numbers first, then settings and origin, then where to go on."""
+    held = entry.heldout
+    now = entry.progress if entry.unfinished else {}
+    stats = [
+        *[_stat(f"{name} now", _short(now.get(key))) for name, key in (("FVU", "fvu"), ("L0", "l0"))],
+        *[_stat(f"{name} now", _percent(now.get(key))) for name, key in (("dead", "dead"), ("dense", "dense"))],
+        _stat("features", f"{entry.d_sae:,}" if entry.d_sae else None),
+        _stat("FVU", _short(held.get("fvu"))),
+        _stat("L0", _short(held.get("l0"))),
+        _stat("dead", _percent(held.get("dead_fraction"))),
+        _stat("dense", _percent(held.get("dense_fraction"))),
+        _stat("l2 ratio", _short(held.get("l2_ratio"))),
+        _stat("CE recovered", _short(inside.get("ce_recovered"))),
+        _stat("from the mean", _short(inside.get("ce_recovered_from_mean"))),
+        _stat("tokens", _count(entry.summary.get("tokens_seen"))),
+        _stat("tokens/s", _count(entry.summary.get("tokens_per_second"))),
+    ]
+    return panel(
+        html.Span(entry.name, className="wb-circuit-title"),
+        html.Div([each for each in stats if each], className="wb-stats"),
+        html.Table(html.Tbody([_row(name, value) for name, value in _facts(entry, inside)]), className="wb-evidence"),
+        None if entry.unfinished else _links(made),
+        note=_card_lead(entry),
+        className="wb-sae-card",
+    )
+
+
+def _card_lead(entry: Entry) -> str:
+    at = f" at {entry.hook_point}" if entry.hook_point else ""
+    model = entry.summary.get("model")
+    of = f" of {model}" if model else ""
+    if entry.imported:
+        return f"Imported: a {entry.kind} dictionary{of}{at}, written by another tool."
+    held = entry.heldout.get("n_tokens")
+    scored = f"; scores on {held:,} held-out tokens" if isinstance(held, int) else ""
+    return f"A {entry.kind} dictionary{of}{at}{scored}." if entry.kind else "No settings are stored with it."
+
+
+def _facts(entry: Entry, inside: dict[str, Any]) -> list[tuple[str, str]]:
+    config, check = entry.config, entry.summary.get("self_check")
+    facts: list[tuple[str, Any]] = [("plan", entry.summary.get("plan") or entry.progress.get("plan"))]
+    if entry.imported:
+        facts += [("format", config.get("format")), ("from", config.get("source"))]
+    elif config.get("recording"):
+        facts.append(("trained on", f"recording {config['recording']}"))
+    if isinstance(check, dict):
+        errors = [number(check.get(f"{part}_error")) for part in ("encode", "encode_sparse", "recons")]
+        known = [error for error in errors if error is not None]
+        if known:
+            rows = f" on {check['rows']} rows" if isinstance(check.get("rows"), int) else ""
+            facts.append(("self-check", f"agrees with that format's own numbers to {max(known):.1e}{rows}"))
+    facts += [(name.replace("_", " "), config.get(name)) for name in _SETTINGS]
+    if inside:
+        facts.append(
+            ("loss in the model", f"{_short(inside.get('ce_clean'))} → {_short(inside.get('ce_spliced'))} nats")
+        )
+        facts.append(("from evaluation", inside.get("artefact")))
+    return [(name, shown(value)) for name, value in facts if value is not None and value != ""]
+
+
+def _links(made: list[Manifest]) -> html.P:
+    links: list[Any] = []
+    for manifest in made:
+        href = f"/feature/{manifest.name}" if manifest.kind == "features" else atlas_href(manifest.name)
+        words = "its features" if manifest.kind == "features" else "its map"
+        links += [quiet_link(f"{words} ({manifest.name})", href), " · "]
+    if not links:
+        return html.P("Not described yet: `workbench features` makes its feature tables.", className="wb-note wb-flush")
+    return html.P(links[:-1], className="wb-flush")
+
+
+def _stat(name: str, value: str | None) -> Any:
+    return stat(name, value, HINTS.get(name, "")) if value else None
+
+
+def _row(name: str, value: str) -> html.Tr:
+    return html.Tr([html.Th(name, scope="row"), html.Td(value, dir="auto")])
+
+
+def _short(value: Any) -> str:
+    return shown(found) if (found := number(value)) is not None else ""
+
+
+def _percent(value: Any) -> str:
+    return f"{found:.1%}" if (found := number(value)) is not None else ""
+
+
+def _count(value: Any) -> str:
+    found = number(value)
+    return "" if found is None else f"{found / 1e6:.1f} million" if found >= 1e6 else f"{found:,.0f}"
+
+
+def _duration(seconds: float | None) -> str:
+    """`75` -> `1 min`; `200000` -> `2 days`."""
+    seconds = seconds or 0.0
+    for unit, size in (("day", 86400), ("hour", 3600)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}s"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+_EMPTY: Any = {"layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}, "paper_bgcolor": "rgba(0,0,0,0)",
+                          "plot_bgcolor": "rgba(0,0,0,0)"}}  # fmt: skip
+TICK = 2000
+"""milliseconds between looks at a run that goes on"""
+
+
+def layout(context: Context, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
+    """`/sae?name=<dictionary>&alone=1`; without a name, a run that goes on, else the newest."""
+    found = view.entries(context.workspace)
+    chosen = view.choose(context.workspace, name, found)
+    return page(
+        "SAE",
+        dcc.Store(id="sae-state", data={"name": chosen.name}),
+        dcc.Store(id="sae-status", data=chosen.state),
+        dcc.Store(id="sae-logs", data=_logs(context.workspace, chosen, found)),
+        dcc.Store(id="sae-listed", data=_listed(found)),
+        dcc.Interval(id="sae-tick", interval=TICK, disabled=not any(entry.unfinished for entry in found)),
+        html.Div(
+            [
+                html.Nav(
+                    panel("Dictionaries", html.Div(listing(found, chosen.name), id="sae-list"), className="wb-list"),
+                    **attrs({"aria-label": "Dictionaries"}),
+                ),
+                html.Div(
+                    [
+                        html.Div(live_notice(chosen), id="sae-live", **attrs({"aria-live": "polite"})),
+                        html.Div(id="sae-card"),
+                        _health_panel(alone == "1"),
+                        html.Div(id="sae-scores"),
+                    ],
+                    className="wb-detail",
+                ),
+            ],
+            className="wb-split",
+        ),
+        lead=_lead(found),
+    )
+
+
+def register(app: Dash) -> None:
+    """What is shown of the chosen one, and what changes while a run goes on."""
+    app.callback(
+        Output("sae-card", "children"),
+        Output("sae-scores", "children"),
+        Input("sae-state", "data"),
+        Input("sae-status", "data"),
+        State("scheme", "data"),
+    )(_show)
+    app.callback(
+        Output("sae-health", "figure"),
+        Output("sae-log", "children"),
+        Input("sae-state", "data"),
+        Input("sae-overlay", "checked"),
+        Input("sae-logs", "data"),
+        State("scheme", "data"),
+    )(_health)
+    app.callback(
+        Output("sae-list", "children"),
+        Output("sae-live", "children"),
+        Output("sae-status", "data"),
+        Output("sae-logs", "data"),
+        Output("sae-listed", "data"),
+        Output("sae-tick", "disabled"),
+        Input("sae-tick", "n_intervals"),
+        State("sae-state", "data"),
+        State("sae-status", "data"),
+        State("sae-logs", "data"),
+        State("sae-listed", "data"),
+        prevent_initial_call=True,
+        running=[(Output("sae-tick", "max_intervals"), 0, -1)],  # a slow machine answers one look before the next
+    )(_tick)
+
+
+def _health_panel(alone: bool) -> html.Section:
+    words = "with the runs of its sweep"
+    name = attrs({"aria-label": words})
+    overlay = dmc.Switch(id="sae-overlay", label=words, checked=not alone, size="xs", **name)
+    return panel(
+        "Health of the training",
+        html.Div(id="sae-log"),
+        graph("sae-health", figure=_EMPTY, label="Loss, FVU, L0, threshold, dead and dense features", height=HEIGHT),
+        note="on the batches it learns from; point at a title to read what it means, click in the legend to hide a run",
+        actions=[overlay],
+        className="wb-row",
+    )
+
+
+def _lead(found: list[view.Entry]) -> str:
+    going = sum(entry.state in ("training", "finishing") for entry in found)
+    silent = sum(entry.state == "silent" for entry in found)
+    words = [f"{sum(entry.state == 'finished' for entry in found)} finished"]
+    words += [f"{going} in training"] * bool(going) + [f"{silent} silent"] * bool(silent)
+    return "Sparse dictionaries: directions that a model's activations are sums of, few at a time. " + (
+        ", ".join(words) + " here."
+    )
+
+
+def _show(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
+    workspace = current().workspace
+    found = view.entries(workspace)
+    chosen = view.choose(workspace, state["name"], found)
+    if chosen.state == "broken":
+        return None, None
+    inside = scores.in_the_model(workspace, chosen.name)
+    made = [] if chosen.unfinished else scores.described(workspace, chosen.name)
+    boxes = [] if chosen.unfinished else [_plane(workspace, chosen, found, scheme), _density(workspace, made, scheme)]
+    return card(chosen, inside, made), [
+        html.Div(boxes, className="wb-two wb-even"),
+        _scaling(workspace, chosen, scheme),
+    ]
+
+
+def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], scheme: str | None) -> html.Section:
+    points = scores.points(workspace, chosen, found)
+    foreign = len({point.recording for point in points}) > 1
+    note = "every dictionary at this hook point, on held-out tokens; lower left is better. A lower error at another L0 "
+    note += "says little" + (". Open marks were scored on other documents" if foreign else "")
+    figure = pareto_plane(points, chosen.name, theme(scheme))
+    return panel("Error against sparsity", graph("sae-plane", figure=figure, label="FVU against L0"), note=note)
+
+
+def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.Section:
+    tables = next((m.name for m in made if m.kind == "features"), None)
+    title = "How often its features fire"
+    if tables is None:
+        figure = message_figure("no feature tables yet", theme(scheme), height=320)
+        note = "`workbench features` counts every feature over a recording"
+        return panel(title, graph("sae-density", figure=figure, label="no density histogram"), note=note)
+    try:
+        found = scores.densities(workspace, tables)
+    except Exception as error:
+        return panel(title, notice(explain(error), tone="error"))
+    rest = [f"{found.dead:,} never fired", " in " if found.n_tokens else "",
+            f"{found.n_tokens:,} tokens" if found.n_tokens else "", f", {found.dense:,} are "]  # fmt: skip
+    dense = quiet_link("dense", f"/feature/{tables}/?d=-1,0", title="fire on more than a tenth of the tokens")
+    figure = density_histogram(found, theme(scheme))
+    return panel(title, graph("sae-density", figure=figure, label="Histogram of density"), note=[*rest, dense])
+
+
+def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> Any:
+    found = scores.scaling(workspace, chosen.name)
+    if found is None:
+        return None
+    figure = scaling_curves(found, theme(scheme), chosen=chosen.name)
+    said = [html.Li(str(each)) for each in found.get("findings") or []]
+    return panel(
+        "How the error falls with size",
+        graph("sae-scaling", figure=figure, label="Held-out FVU over number of latents, with the fitted law"),
+        html.Ul(said, className="wb-said"),
+        note=f"scaling fit {found['artefact']}: one colour per k, the band is the 95 % interval of the fitted law, "
+        "a cross what the smaller sizes predict for the largest",
+        className="wb-row",
+    )
+
+
+def _health(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str | None) -> Any:
+    workspace = current().workspace
+    found = view.entries(workspace)
+    chosen = view.choose(workspace, state["name"], found)
+    if chosen.state == "broken":
+        return message_figure("it cannot be read", theme(scheme), height=HEIGHT), None
+    shown = view.sweep(workspace, chosen, found) if overlay else [chosen]
+    logs = {entry.name: read_log(view.log_path(workspace, entry)) for entry in shown}
+    notes = log_notices(logs[chosen.name])
+    if not logs[chosen.name].rows:
+        words = "it was imported: how it was trained is not known here" if chosen.imported else "no health line yet"
+        return message_figure(words, theme(scheme), height=HEIGHT), notes
+    return health_figure([HealthRun(name, log.rows) for name, log in logs.items()], theme(scheme)), notes
+
+
+def _tick(_n: int | None, state: dict[str, Any], status: str, logs: list[str], listed: str) -> Any:
+    """What has changed since the last look, and only that."""
+    workspace = current().workspace
+    found = view.entries(workspace)
+    chosen = view.choose(workspace, state["name"], found)
+    now_logs, now_listed = _logs(workspace, chosen, found), _listed(found)
+    same = now_listed == listed
+    return (
+        no_update if same else listing(found, chosen.name),
+        no_update if same else live_notice(chosen),
+        no_update if chosen.state == status else chosen.state,
+        no_update if now_logs == logs else now_logs,
+        no_update if same else now_listed,
+        not any(entry.unfinished for entry in found),
+    )
+
+
+def _logs(workspace: Workspace, chosen: view.Entry, found: list[view.Entry]) -> list[str]:
+    """Changes whenever a log of the health figure does."""
+    if chosen.state == "broken":
+        return []
+    return [fingerprint(view.log_path(workspace, entry)) for entry in view.sweep(workspace, chosen, found)]
+
+
+def _listed(found: list[view.Entry]) -> str:
+    """Changes whenever the list of dictionaries, or how far one has come, does."""
+    return hash_json([(e.name, e.state, e.when, e.share, e.quiet // 60 if e.state == "silent" else 0) for e in found])

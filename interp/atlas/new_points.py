@@ -1,0 +1,130 @@
+"""New points on a map that stays as it is.
+
+Each is placed alone, from its nearest points of the map, so one point, a few or all of them give the same places to the
+bit, and nothing that is on the map moves (users ask for both: a transform that lets new points push each other gives
+another answer for every batch). Its place is where UMAP's attraction to these neighbours is strongest,
+
+    the greatest of    sum over j of w_j log(1 / (1 + a |y - y_j|^2b))        w_j: ties as in the fuzzy graph
+
+climbed from the best of the neighbours' own places. A mean of the neighbours would fall between two clusters where
+they lie in both; this takes a side. A vector that is on the map already gets that point's place.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.atlas.layout import curve
+from interp.atlas.neighbours import (
+    METRICS,
+    Neighbours,
+    check_vectors,
+    closeness,
+    largest,
+    prepare,
+    rescaled,
+    scale_of,
+    unit_rows,
+)
+from interp.errors import ConfigError, UnknownNameError
+from interp.runtime import in_blocks
+
+SPARE = 8
+"""Candidates beyond `k` that are measured again, pair by pair: products of different sizes round differently."""
+BLOCK = 256
+FARTHEST = 1e30
+"""Coordinates, in sizes of the map's, at which candidates for new vectors still farther out are looked for."""
+COLUMNS = 16_384
+
+
+class Placed(NamedTuple):
+    """Where new points are, and what put them there."""
+
+    positions: np.ndarray
+    """`[m, 2]` float32"""
+    neighbours: Neighbours
+    """their nearest points of the map, nearest first"""
+    ordinary: np.ndarray
+    """`[m]` float32: share of the map's points whose own nearest neighbour is at least as far away: 1 is closer to the
+    map than any of its points to the next, 0 farther away than any: its place then says little"""
+
+
+def place_points(
+    new: Tensor,
+    reference: Tensor,
+    positions: np.ndarray,
+    nearest: np.ndarray,
+    *,
+    k: int = 15,
+    metric: str = "cosine",
+    min_dist: float = 0.1,
+) -> Placed:
+    """Places for `new [m, d]` on the map `positions [n, 2]` of `reference [n, d]`.
+
+    `nearest [n]` is the distance of every point of the map to its nearest other one (`neighbours.distances[:, 0]`).
+    `k` is cut to `n`. Raises `ConfigError` when shapes do not fit, `NonFiniteError`, `UnknownNameError`.
+    """
+    from interp.atlas.kernels import climb, memberships
+    from interp.runtime import run_compiled
+
+    if metric not in METRICS:
+        raise UnknownNameError("metric", metric, METRICS)
+    if new.ndim != 2 or new.shape[1] != reference.shape[1] or len(reference) != len(positions) or not len(reference):
+        raise ConfigError(
+            f"new points need vectors as wide as the map's, and the map one place for each of its vectors; got new "
+            f"{list(new.shape)}, map {list(reference.shape)}, places {list(positions.shape)}"
+        )
+    check_vectors(new, "the new vectors")
+    near = nearest_of_map(new.float(), reference.float(), min(k, len(reference)), metric)
+    distances = rescaled(near.distances, scale_of(reference) if metric == "euclidean" else 1.0).numpy()
+    weights = np.empty_like(distances)
+    run_compiled(memberships, distances, 1.0, weights)
+    places = np.empty((len(new), 2))
+    run_compiled(
+        climb, positions.astype(np.float64), near.indices.numpy(), distances, weights, *curve(min_dist), places
+    )
+    ordinary = 1 - np.searchsorted(np.sort(nearest), near.distances[:, 0].numpy(), side="left") / len(nearest)
+    return Placed(places.astype(np.float32), near, ordinary.astype(np.float32))
+
+
+def nearest_of_map(new: Tensor, reference: Tensor, k: int, metric: str) -> Neighbours:
+    """The `k` points of the map nearest to each new vector, the same for every way of cutting `new` into batches.
+
+    Candidates come from matrix products, their distances from a loop over the coordinates in float64.
+    """
+    from interp.atlas.kernels import measure_again
+    from interp.runtime import run_compiled
+
+    cosine = metric == "cosine"
+    scale = 1.0 if cosine else scale_of(reference)
+    compared = prepare(reference[:1000], metric).metric
+    middle = (unit_rows(reference[:1000]) if cosine else rescaled(reference[:1000], scale)).mean(0)
+    middle = middle * (compared == "euclidean")
+
+    def ready(some: Tensor) -> Tensor:
+        if cosine:
+            return (unit_rows(some.double(), torch.float64) - middle).float()
+        return (rescaled(some, scale) - middle).clamp_(-FARTHEST, FARTHEST)
+
+    wide = min(k + SPARE, len(reference))
+    candidates = torch.empty(len(new), wide, dtype=torch.int64)
+
+    def search(rows: slice) -> None:
+        mine = ready(new[rows])
+        values, columns = torch.empty(len(mine), 0), torch.empty(len(mine), 0, dtype=torch.int64)
+        for start in range(0, len(reference), COLUMNS):
+            part = slice(start, start + COLUMNS)
+            others = ready(reference[part])
+            found, at = largest(closeness(mine, others, compared), min(wide, len(others)))
+            values, columns = torch.cat([values, found], 1), torch.cat([columns, at + start], 1)
+            kept = values.argsort(dim=1, descending=True, stable=True)[:, :wide]
+            values, columns = values.gather(1, kept), columns.gather(1, kept)
+        candidates[rows] = columns
+
+    in_blocks([slice(start, start + BLOCK) for start in range(0, len(new), BLOCK)], search)
+    distances = np.empty((len(new), k), np.float32)
+    indices = np.empty((len(new), k), np.int64)
+    run_compiled(measure_again, new, reference, candidates, cosine, indices, distances)
+    return Neighbours(torch.from_numpy(indices), torch.from_numpy(distances))

@@ -1,0 +1,288 @@
+"""The parts of a model by canonical names, as views into its live weights, whatever the architecture calls them.
+
+    L3H5.W_Q  L3KV1.W_K  L3H5.W_O  L3.b_O     per head; grouped keys and values by their group
+    L3.mlp.gate  L3.mlp.in  L3.mlp.out  L3.ln1  L3.ln2
+    embed  pos_embed  ln_final  unembed        a tied unembedding is part of `embed`
+    other:NAME                                 a parameter that is none of these
+
+Matrices are laid out as `x @ W [d_in, d_out]`; a bias is one more row, since it is what a constant input of 1 writes.
+Together they are every parameter once: putting all of one model's components into another makes it that model.
+
+What counts as no change. A change stands beside what the same measure says of models that differ in nothing.
+
+- *continuations*: the base trained on, with the same data and other seeds, without what is asked about. At least three,
+  since the bound is a prediction: where would one more continuation lie? Of `n` log values per test the spread is
+  moderated, `(d0 s0^2 + (n - 1) s^2) / (d0 + n - 1)` with the mean variance of all tests as `s0^2` (Smyth 2004, with
+  `d0` fixed at 4, 0 of a single test), and the bound is Student's at 5 % over all tests (Bonferroni). Where the true
+  spreads of all tests are alike it errs less often than that (.3 % of families of 20), since it does not count on it
+- *rounding*, where there is no continuation: the base with its weights rounded to bfloat16, as many a checkpoint is
+  stored. Below twice that change nothing is said.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, MismatchError, NonFiniteError
+
+SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
+SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_type", "parallel_attn_mlp")
+"""settings that two models of one architecture share, beside their sizes"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Component:
+    """One part of a model. Writing into `tensors` changes the model."""
+
+    name: str
+    kind: str
+    """the part of the name after the layer or head: `W_Q`, `mlp.in`, `ln1`, `embed` ..."""
+    layer: int | None = None
+    heads: tuple[int, ...] = ()
+    """query heads that use it; empty when it belongs to no head"""
+    tensors: tuple[Tensor, ...]
+    """the matrix `[d_in, d_out]` (or a gain `[d]`), then the bias `[d_out]` where there is one"""
+
+    def matrix(self) -> Tensor:
+        """`[rows, d_out]` float64 copy: the bias is the last row."""
+        return torch.cat([t.detach().double().reshape(-1, t.shape[-1]) for t in self.tensors])
+
+
+def components(model: Any) -> list[Component]:
+    """Every part of a model, from the embedding to the unembedding.
+
+    Raises `ConfigError` where attention has no separate query, key, value and output weights.
+    """
+    from interp.models.adapter import head_shape
+
+    shape = head_shape(model)
+    found = [*_module(model, "embed", "embed"), *_module(model, "pos_embed", "pos_embed")]
+    for layer in range(shape.n_layers):
+        block = model.blocks[layer]
+        found += _module(block, "ln1", f"L{layer}.ln1", layer)
+        found += _attention(block.attn, layer, shape)
+        found += _module(block, "ln2", f"L{layer}.ln2", layer)
+        mlp = getattr(block, "mlp", None)
+        for part in ("gate", "in", "out"):
+            found += _module(mlp, part, f"L{layer}.mlp.{part}", layer)
+    found += _module(model, "ln_final", "ln_final")
+    if not _shares(model.unembed.original_component.weight, found):
+        found += _module(model, "unembed", "unembed")
+    return found + _others(model, found)
+
+
+def check_comparable(base: Any, tuned: Any) -> tuple[list[Component], list[Component]]:
+    """The components of two models, pair by pair.
+
+    Raises `MismatchError` when they are not of one architecture and vocabulary, `NonFiniteError` naming the component
+    that holds NaN or infinity.
+    """
+    from interp.models.adapter import head_shape, tokenizer_hash
+
+    one, two = head_shape(base), head_shape(tuned)
+    for size in one._fields:
+        if getattr(one, size) != getattr(two, size):
+            what = "vocabularies" if size == "d_vocab" else "architectures"
+            raise MismatchError(
+                f"the models have other {what}: {size} is {getattr(one, size)} and {getattr(two, size)}; "
+                "what changed can be asked of two checkpoints of one model only"
+            )
+    for setting in SAME:
+        values = [getattr(model.cfg, setting, None) for model in (base, tuned)]
+        if values[0] != values[1]:
+            raise MismatchError(f"the models have other architectures: {setting} is {values[0]} and {values[1]}")
+    if tokenizer_hash(base) != tokenizer_hash(tuned):
+        raise MismatchError(
+            "the models have other vocabularies: one token id means two things; give them one tokenizer"
+        )
+    parts = components(base), components(tuned)
+    names = [[(c.name, [tuple(t.shape) for t in c.tensors]) for c in each] for each in parts]
+    if names[0] != names[1]:
+        differ = sorted({n for n, _ in names[0]} ^ {n for n, _ in names[1]}) or ["the shape of a part"]
+        raise MismatchError(f"the models have other parts: {', '.join(differ[:3])}; compare checkpoints of one model")
+    for which, each in zip(("first", "second"), parts, strict=True):
+        for component in each:
+            if not all(bool(t.isfinite().all()) for t in component.tensors):
+                raise NonFiniteError(f"{component.name} of the {which} model holds NaN or infinity")
+    return parts
+
+
+def same(one: Component, two: Component) -> bool:
+    """Whether two models have a component alike, to the bit."""
+    return all(torch.equal(a, b.to(a.device)) for a, b in zip(one.tensors, two.tensors, strict=True))
+
+
+@contextlib.contextmanager
+def written(targets: Sequence[Component], values: Sequence[Sequence[Tensor]]) -> Iterator[None]:
+    """The model of `targets` with other values in them for the length of the block; then the old ones, to the bit.
+
+    `values` has the tensors of each target. The model is changed in place: do not use it elsewhere meanwhile.
+    """
+    flat = [
+        (t, v) for target, each in zip(targets, values, strict=True) for t, v in zip(target.tensors, each, strict=True)
+    ]
+    kept = [t.detach().clone() for t, _ in flat]
+    try:
+        with torch.no_grad():
+            for tensor, value in flat:
+                tensor.copy_(value)
+        yield
+    finally:
+        with torch.no_grad():
+            for (tensor, _), old in zip(flat, kept, strict=True):
+                tensor.copy_(old)
+
+
+def units(parts: Sequence[Component]) -> dict[str, list[int]]:
+    """Name -> indices of components: `embed`, `L0.attn`, `L0.mlp` ... `unembed`, `other`. Every component is in one.
+
+    A norm goes with what reads it: `ln1` with attention, `ln2` with the MLP, `ln_final` with the unembedding.
+    """
+    found: dict[str, list[int]] = {}
+    for i, part in enumerate(parts):
+        found.setdefault(unit_of(part.kind, part.layer), []).append(i)
+    return found
+
+
+def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, list[int]]:
+    """`L0H1` -> indices of its `W_Q W_K W_V W_O`, in some layers. Heads of a group share keys and values."""
+    found: dict[str, list[int]] = {}
+    for i, part in enumerate(parts):
+        for head in part.heads if part.layer in layers else ():
+            found.setdefault(f"L{part.layer}H{head}", []).append(i)
+    return found
+
+
+def unit_of(kind: str, layer: int | None) -> str:
+    """The unit that a component belongs to, by its kind and layer."""
+    if kind == "other":
+        return "other"
+    if layer is None:
+        return "embed" if kind in ("embed", "pos_embed") else "unembed"
+    return f"L{layer}." + ("mlp" if kind.startswith("mlp") or kind == "ln2" else "attn")
+
+
+def _module(owner: Any, attribute: str, name: str, layer: int | None = None) -> list[Component]:
+    """The component of a wrapped linear map, embedding or norm; none where the model has no such module."""
+    wrapped = getattr(owner, attribute, None) if owner is not None else None
+    module = getattr(wrapped, "original_component", None)
+    if getattr(module, "weight", None) is None:
+        return []
+    kind = name.split(".", 1)[-1] if layer is not None else name
+    return [Component(name=name, kind=kind, layer=layer, tensors=_tensors(module))]
+
+
+def _tensors(module: Any) -> tuple[Tensor, ...]:
+    """The weight as `x @ W`, then the bias: `nn.Linear` keeps its weight the other way round."""
+    weight = module.weight.T if isinstance(module, torch.nn.Linear) else module.weight
+    bias = getattr(module, "bias", None)
+    return (weight,) if bias is None else (weight, bias)
+
+
+def _attention(attn: Any, layer: int, shape: Any) -> list[Component]:
+    found = []
+    for side, kind in SIDE_NAMES:
+        tensors = _tensors(_projection(attn, side))
+        grouped = side != "q" and shape.n_kv_heads != shape.n_heads
+        n, size = (shape.n_kv_heads if side != "q" else shape.n_heads), shape.n_heads // shape.n_kv_heads
+        for head in range(n):
+            columns = slice(head * shape.d_head, (head + 1) * shape.d_head)
+            readers = tuple(range(head * size, (head + 1) * size)) if side != "q" else (head,)
+            owner = f"L{layer}{'KV' if grouped else 'H'}{head}"
+            views = tuple(t[..., columns] for t in tensors)
+            found.append(Component(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=readers, tensors=views))
+    weight, *bias = _tensors(_projection(attn, "o"))
+    for head in range(shape.n_heads):
+        rows = weight[head * shape.d_head : (head + 1) * shape.d_head]
+        found.append(Component(name=f"L{layer}H{head}.W_O", kind="W_O", layer=layer, heads=(head,), tensors=(rows,)))
+    return found + [Component(name=f"L{layer}.b_O", kind="b_O", layer=layer, tensors=(b,)) for b in bias]
+
+
+def _projection(attn: Any, side: str) -> Any:
+    module = getattr(getattr(attn, side, None), "original_component", None)
+    if getattr(module, "weight", None) is None:
+        raise ConfigError(f"this model's attention has no weights of its own for {side!r}, so its heads have no parts")
+    return module
+
+
+def _shares(tensor: Tensor, parts: Sequence[Component]) -> bool:
+    return any(tensor.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for p in parts for t in p.tensors)
+
+
+def _others(model: Any, parts: list[Component]) -> list[Component]:
+    """Parameters that no component is a view of; the unsplit copies that the bridge keeps of joint weights are none."""
+    from interp.models.identity import plain_parameters
+
+    seen = {t.untyped_storage().data_ptr() for part in parts for t in part.tensors}
+    return [
+        Component(name=f"other:{name}", kind="other", tensors=(value,))
+        for name, value in plain_parameters(model.original_model)
+        if value.untyped_storage().data_ptr() not in seen and ".qkv." not in name
+    ]
+
+
+FAMILY_WISE = 0.05
+ROUNDING_MARGIN = 2.0
+PRIOR_DEGREES = 4
+SMALLEST = 1e-12
+"""what is smaller is taken for nothing"""
+
+
+def null_models(base: Any, continuations: Sequence[Any]) -> list[AbstractContextManager[Any]]:
+    """Each null as a context that gives a model: the continuations, or the base while it is rounded.
+
+    Raises `ConfigError` for one or two continuations, `MismatchError` for one of another architecture.
+    """
+    check_count(continuations)
+    for model in continuations:
+        check_comparable(base, model)
+    return [contextlib.nullcontext(model) for model in continuations] or [rounded(base)]
+
+
+def check_count(continuations: Sequence[Any]) -> None:
+    """Raises `ConfigError` for one or two continuations: they have no spread to speak of."""
+    if 0 < len(continuations) < 3:
+        raise ConfigError(
+            f"{len(continuations)} continuations say too little of how far such models lie apart; give at least 3, or "
+            "none (then the floor is rounding to bfloat16)"
+        )
+
+
+def describe_null(n_continuations: int) -> str:
+    """In words."""
+    if n_continuations:
+        return f"{n_continuations} continuations of the base"
+    return f"{ROUNDING_MARGIN:g} times what rounding the base to bfloat16 changes"
+
+
+@contextlib.contextmanager
+def rounded(model: Any) -> Iterator[Any]:
+    """The model with its weights rounded to bfloat16 for the length of the block."""
+    parts = components(model)
+    with written(parts, [[t.to(torch.bfloat16).to(t.dtype) for t in part.tensors] for part in parts]):
+        yield model
+
+
+def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.ndarray:
+    """`[...]`: what one more null stays below, at 5 % over `n_tests`, of `values [n_null, ...]`.
+
+    With `log` values are sizes (0 or more) and the spread is one of ratios. Of a single null it is twice its value.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) == 1:
+        return ROUNDING_MARGIN * values[0]
+    scaled = np.log(np.maximum(values, SMALLEST)) if log else values
+    mean, variance = scaled.mean(0), scaled.var(0, ddof=1)
+    own, prior = len(values) - 1, PRIOR_DEGREES if variance.size > 1 else 0
+    moderated = (prior * variance.mean() + own * variance) / (prior + own)
+    quantile = t.ppf(1 - FAMILY_WISE / max(n_tests, 1), prior + own)
+    bound = mean + quantile * np.sqrt(moderated * (1 + 1 / len(values)))
+    return np.exp(bound) if log else bound

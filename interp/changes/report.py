@@ -1,0 +1,304 @@
+"""What changed between two checkpoints, as one value: weights, representations on each text, heads, and the proof.
+
+    found = what_changed(base, tuned, {"facts": tokens, "prose": others}, continuations=models, behaviour=log_prob)
+    print(found)            # a table
+    found.findings()        # sentences
+
+The first text is where the change should show, the others are controls.
+
+The plain-text table of what changed: one row per part of the model; an asterisk marks what lies beyond its null.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from interp.artifacts import as_json, save_json
+from interp.changes.components import check_comparable, describe_null, unit_of
+from interp.changes.heads import MEASURES, HeadChanges, head_changes
+from interp.changes.representations import RepresentationChanges, representation_changes
+from interp.changes.transplant import Behaviour, Transplants, log_prob_of, transplants
+from interp.changes.weights import WeightChanges, weight_changes
+from interp.errors import ConfigError
+from interp.progress import Progress
+
+
+def changes_table(found: "WhatChanged") -> str:
+    """Rows `embed, L0.attn, L0.mlp ... unembed`: weights, stream after it by text, heads, transplants."""
+    texts = list(found.representations)
+    header = [
+        "part",
+        "weights",
+        "null",
+        "rank",
+        *(f"stream, {text}" for text in texts),
+        "null",
+        "heads",
+        "carried",
+        "removed",
+    ]
+    names = [part.name for part in found.transplants.transplants if part.level == "part"]
+    rows = [header, *([n, *_weights(found, n), *_stream(found, n), *_rest(found, n)] for n in names)]
+    notes = f"{found.base} -> {found.tuned}; null: {found.null}; * beyond the null, corrected for all parts"
+    heads = [part for part in found.transplants.transplants if part.level == "head"]
+    lines = [notes, "", *aligned(rows)]
+    if heads:
+        shown = sorted(heads, key=lambda t: -t.carried)[:8]
+        parts = [[t.name, _share(t.carried, t.carried_found), _share(t.removed, t.removed_found)] for t in shown]
+        lines += ["", *aligned([["head", "carried", "removed"], *parts])]
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _weights(found: "WhatChanged", part: str) -> list[str]:
+    """The largest change among the components of a part, its null, and its rank beside a random one."""
+    mine = [c for c in found.weights.changes if unit_of(c.kind, c.layer) == part]
+    most = max(mine, key=lambda c: (c.found, c.change))
+    rank = f"{most.rank:.1f}/{most.random_rank:.1f}" if most.change else "-"
+    return [_marked(most.change, most.found), f"{most.null_high:.2g}", rank]
+
+
+def _stream(found: "WhatChanged", part: str) -> list[str]:
+    """The stream after a layer stands in the row of its MLP (of its attention, where there is none)."""
+    layer = part.split(".")[0]
+    last = {row.name.split(".")[0]: row.name for row in found.transplants.transplants if row.level == "part"}
+    known = {each.name for each in next(iter(found.representations.values())).layers}
+    if layer not in known or last[layer] != part:
+        return ["" for _ in found.representations] + [""]
+    cells = [_marked(each[layer].change, each[layer].found) for each in found.representations.values()]
+    return [*cells, f"{next(iter(found.representations.values()))[layer].null_high:.2g}"]
+
+
+def _rest(found: "WhatChanged", part: str) -> list[str]:
+    row = found.transplants[part]
+    heads = ""
+    if part.endswith(".attn"):
+        layer = int(part[1:].split(".")[0])
+        own = found.heads.found["own_pattern"][layer] | found.heads.found["own_output"][layer]
+        heads = " ".join(f"H{head}" for head in own.nonzero()[0]) or "-"
+    return [heads, _share(row.carried, row.carried_found), _share(row.removed, row.removed_found)]
+
+
+def _marked(value: float, beyond: bool) -> str:
+    return f"{value:.3g}" + ("*" if beyond else " ")
+
+
+def _share(value: float, beyond: bool) -> str:
+    return "-" if value != value else f"{value:.0%}" + ("*" if beyond else " ")
+
+
+HALF = 0.5
+SHOWN = 6
+"""names in a sentence, before "and n more\""""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WhatChanged:
+    """Everything that `what_changed` measured."""
+
+    base: str
+    tuned: str
+    null: str
+    """what every number is compared with, in words"""
+    weights: WeightChanges
+    representations: dict[str, RepresentationChanges]
+    """by text"""
+    heads: HeadChanges
+    transplants: Transplants
+    settings: dict[str, Any]
+
+    def findings(self) -> list[str]:
+        """One sentence for each question."""
+        return [
+            self._weights(),
+            *(self._stream(text) for text in self.representations),
+            self._heads(),
+            self._proof(),
+        ]
+
+    def summary(self) -> dict[str, Any]:
+        """The names that were found."""
+        proof = self.transplants
+        return {
+            "base": self.base,
+            "tuned": self.tuned,
+            "null": self.null,
+            "weights": self.weights.found,
+            "low_rank": [c.name for c in self.weights.changes if c.low_rank],
+            "layers": {text: each.found for text, each in self.representations.items()},
+            "heads": {measure: self.heads.names(measure) for measure in MEASURES if measure in self.heads.found},
+            "behaviour": {"name": proof.behaviour, "base": proof.base, "tuned": proof.tuned, "differ": proof.differ},
+            "carried": {name: proof[name].carried for name in proof.carried},
+            "removed": {name: proof[name].removed for name in proof.removed},
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Every number, by part; what is no number is null."""
+        return as_json(
+            {
+                "summary": self.summary(),
+                "findings": self.findings(),
+                "weights": self.weights.to_records(),
+                "representations": {text: each.to_records() for text, each in self.representations.items()},
+                "heads": self.heads.to_records(),
+                "transplants": self.transplants.to_records(),
+                "settings": self.settings,
+            }
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write `to_json()` to a file, atomically."""
+        save_json(self.to_json(), path)
+
+    def table(self) -> str:
+        """A table in plain text: one row per part of the model, from the embedding to the unembedding."""
+        return changes_table(self)
+
+    def __str__(self) -> str:
+        return self.table() + "\n\n" + "\n".join(self.findings())
+
+    def _repr_markdown_(self) -> str:
+        return f"```\n{self}\n```"
+
+    def _weights(self) -> str:
+        found, n = self.weights.found, len(self.weights.changes)
+        if not found:
+            return f"weights: none of {n} components moved by more than the null ({self.null})"
+        low = [c.name for c in self.weights.changes if c.low_rank]
+        rank = f"; of low rank: {_names(low)}" if low else "; none of low rank"
+        return (
+            f"weights: {len(found)} of {n} components moved by more than the null ({self.null}): {_names(found)}{rank}"
+        )
+
+    def _stream(self, text: str) -> str:
+        each = self.representations[text]
+        if not each.found:
+            return f"stream on {text}: no layer moved by more than the null"
+        most = max((each[name] for name in each.found), key=lambda layer: layer.change)
+        return (
+            f"stream on {text}: from {each.found[0]} on; most at {most.name}, by {most.change:.2g} of its variance "
+            f"[{most.low:.2g}, {most.high:.2g}] (null {most.null:.2g}), CKA {most.cka:.4f} (null {most.cka_null:.4f}), "
+            f"{most.main_share:.0%} of it along one direction (null {most.main_share_null:.0%}), "
+            f"which argues for {' '.join(map(repr, most.promoted))}"
+        )
+
+    def _heads(self) -> str:
+        own = {m: self.heads.names(m) for m in MEASURES if m in self.heads.found}
+        by_weights = list(dict.fromkeys([*own["own_pattern"], *own["own_output"]]))
+        text = (
+            f"heads: changed by their own weights: {_names(by_weights)}"
+            if by_weights
+            else "heads: none by its own weights"
+        )
+        text += f"; attend elsewhere: {_names(own['pattern'])}" if own["pattern"] else "; none attends elsewhere"
+        scores = [f"{kind.replace('_', '-')} {_names(own[kind])}" for kind in MEASURES[3:] if own.get(kind)]
+        return text + (f"; other scores: {', '.join(scores)}" if scores else "")
+
+    def _proof(self) -> str:
+        proof = self.transplants
+        gap = f"{proof.behaviour} {proof.base:.3f} in the base, {proof.tuned:.3f} in the tuned model"
+        if not proof.differ:
+            return (
+                f"transplant: the two behave alike ({gap}, bound of the nulls {proof.gap_bound:.2g}): nothing to move"
+            )
+        carried = [f"{name} {proof[name].carried:.0%}" for name in proof.carried]
+        removed = [f"{name} {proof[name].removed:.0%}" for name in proof.removed]
+        doubtful = [t for t in proof.transplants if t.removed > HALF and not t.removed_found]
+        unsure = [f"{t.name} takes {t.removed:.0%}, a random change there {t.removed_random:.0%}" for t in doubtful]
+        return (
+            f"transplant ({gap}): into the base, {_names(carried) if carried else 'no single part'} brings it along; "
+            f"out of the tuned model, {_names(removed) if removed else 'no single part'} takes it away beyond chance"
+            + (f" ({'; '.join(unsure[:SHOWN])} on average)" if unsure else "")
+        )
+
+
+def what_changed(
+    base: Any,
+    tuned: Any,
+    texts: Mapping[str, Tensor],
+    *,
+    continuations: Sequence[Any] = (),
+    behaviour: Behaviour | None = None,
+    behaviour_name: str | None = None,
+    names: tuple[str, str] = ("base", "tuned"),
+    n_random: int = 5,
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> WhatChanged:
+    """Compare two checkpoints of one architecture. Both are as before when it returns.
+
+    `texts`: name -> tokens `[n_contexts, pos]`, the first where the change should show. `continuations`: three or more
+    models that differ from the base in nothing that is asked about; without them the floor is rounding to bfloat16.
+    `behaviour(model)` gives a number per prompt; by default the mean log-probability of the first text's contexts.
+
+    Raises `MismatchError` for other architectures or vocabularies, `NonFiniteError`, `ConfigError`.
+    """
+    check_comparable(base, tuned)
+    if not texts:
+        raise ConfigError("a text is needed on which the models can be compared; give one")
+    first = next(iter(texts))
+    report = _Steps(progress, 3 + len(texts))
+    moved = weight_changes(base, tuned, continuations=continuations, progress=report.within("weights"))
+    streams = {}
+    for text, tokens in texts.items():
+        streams[text] = representation_changes(
+            base, tuned, tokens, continuations=continuations, batch_size=batch_size, seed=seed,
+            progress=report.within(f"stream on {text}"),
+        )  # fmt: skip
+    heads = head_changes(
+        base, tuned, texts[first], continuations=continuations, batch_size=batch_size, seed=seed,
+        progress=report.within("heads"),
+    )  # fmt: skip
+    proof = transplants(
+        base, tuned, behaviour or log_prob_of(texts[first]), continuations=continuations, n_random=n_random, seed=seed,
+        name=behaviour_name or ("behaviour" if behaviour else f"log-probability of {first}"),
+        progress=report.within("transplants"),
+    )  # fmt: skip
+    settings = {
+        "texts": {text: list(tokens.shape) for text, tokens in texts.items()},
+        "n_random": n_random,
+        "n_continuations": len(continuations),
+        "seed": seed,
+    }
+    return WhatChanged(
+        base=names[0], tuned=names[1], null=describe_null(len(continuations)), weights=moved, representations=streams,
+        heads=heads, transplants=proof, settings=settings,
+    )  # fmt: skip
+
+
+def _names(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class _Steps:
+    """Progress of several analyses as one bar, each a step of the same size."""
+
+    def __init__(self, progress: Progress | None, n: int):
+        self.progress, self.n, self.at = progress, n, -1
+
+    def within(self, name: str) -> Progress | None:
+        self.at += 1
+        at = self.at
+        if self.progress is None:
+            return None
+
+        def report(done: int, total: int, info: dict) -> None:
+            assert self.progress is not None
+            self.progress(int(100 * (at + done / max(total, 1))), 100 * self.n, {"step": name, **info})
+
+        return report

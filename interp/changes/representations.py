@@ -1,0 +1,306 @@
+"""Where the residual stream moved, layer by layer, on the same tokens.
+
+    change = sum |x_tuned - x_base|^2 / sum |x_base - mean|^2
+
+0: the same; 1: as far from the base as its own mean is (the definition of FVU). Measured on text where the change
+should show and on text where it should not. Besides, per layer:
+
+- unbiased CKA (`interp.geometry.similarity`): 1 for a rotation, shift or scale of the same shape, about 0 for unrelated
+  ones. It hardly sees a shift that all tokens share; `change` does
+- the main direction of the differences `x_tuned - x_base`: found on half of the contexts, and the share of the squared
+  difference along it measured on the other half; 1 means that all tokens moved along one line. Beside it the share that
+  the base's own values have along that direction, and which of the text's tokens it argues for in the unembedding
+
+One context is one observation: intervals are of a bootstrap over contexts for `change`, of a jackknife for CKA (a
+bootstrap would count a context drawn twice as its own neighbour). The first positions are left out: their values are
+many times longer than all others in most models, and depend on nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.changes.components import FAMILY_WISE, SMALLEST, check_comparable, describe_null, null_models, upper_bound
+from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+from interp.geometry.similarity import hsic
+from interp.models.adapter import check_token_ids
+from interp.progress import Progress
+from interp.runtime import derive_seed
+
+MIN_CONTEXTS = 8
+N_BOOTSTRAP = 2000
+CKA_ROWS = 256
+"""tokens that CKA compares, spread evenly over the contexts"""
+PROMOTED = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerChange:
+    """The residual stream after one layer (`embed`: before the first)."""
+
+    name: str
+    change: float
+    """0: the same; 1: as far from the base as its mean is"""
+    low: float
+    high: float
+    """95 % interval over contexts"""
+    null: float
+    null_high: float
+    found: bool
+    """the low end, corrected for all layers, lies above `null_high`"""
+    cka: float
+    cka_low: float
+    cka_high: float
+    cka_null: float
+    """mean of the nulls"""
+    cka_found: bool
+    """the shape changed: `1 - cka` lies above the bound of the nulls"""
+    main_share: float
+    """of the squared difference along its main direction, on contexts that did not choose it; NaN without a change"""
+    main_share_null: float
+    main_share_base: float
+    """of the base's variance along that direction"""
+    direction: np.ndarray
+    """`[d_model]` of unit length, towards the tuned model; zeros without a change"""
+    promoted: list[str]
+    """of the tokens in the text, those whose logits the direction raises most"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RepresentationChanges:
+    """All layers, on one text."""
+
+    layers: list[LayerChange]
+    n_contexts: int
+    n_tokens: int
+    null: str
+
+    @property
+    def found(self) -> list[str]:
+        """Layers that moved by more than their null, in order."""
+        return [layer.name for layer in self.layers if layer.found]
+
+    def __getitem__(self, name: str) -> LayerChange:
+        by_name = {layer.name: layer for layer in self.layers}
+        if name not in by_name:
+            raise UnknownNameError("layer", name, by_name)
+        return by_name[name]
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One row per layer, without the directions."""
+        return [{k: v for k, v in vars(layer).items() if k != "direction"} for layer in self.layers]
+
+
+@torch.no_grad()
+def representation_changes(
+    base: Any,
+    tuned: Any,
+    tokens: Tensor,
+    *,
+    continuations: Sequence[Any] = (),
+    skip: int = 1,
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> RepresentationChanges:
+    """Compare the residual streams of two models on `tokens [n_contexts, pos]`, without the first `skip` positions.
+
+    Holds the values of two models at once. Raises `ConfigError` on fewer than eight contexts or too short ones,
+    `NonFiniteError`, and what `check_comparable` raises.
+    """
+    check_comparable(base, tuned)
+    check_tokens(tokens, base, skip)
+    nulls = null_models(base, continuations)
+    before = stream(base, tokens, skip, batch_size)
+    done = 1
+
+    def step(name: str) -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, 2 + len(nulls), {"model": name})
+
+    found = _Measured(before, stream(tuned, tokens, skip, batch_size), seed)
+    step("tuned")
+    chance = []
+    for null in nulls:
+        with null as model:
+            chance.append(_Measured(before, stream(model, tokens, skip, batch_size), seed))
+        step("null")
+    return RepresentationChanges(
+        layers=_judge(found, chance, _Unembedding(tuned, tokens[:, skip:])),
+        n_contexts=len(tokens),
+        n_tokens=len(tokens) * (tokens.shape[1] - skip),
+        null=describe_null(len(continuations)),
+    )
+
+
+def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
+    """Raises `ConfigError` when contexts are too few, too short or too long, or hold tokens that the model lacks."""
+    if skip < 0:
+        raise ConfigError(f"the positions to leave out at the start are 0 or more, got skip {skip}")
+    if tokens.ndim != 2 or len(tokens) < MIN_CONTEXTS:
+        raise ConfigError(
+            f"tokens must be [n_contexts, pos] with at least {MIN_CONTEXTS} contexts, got {list(tokens.shape)}: one "
+            "context is one observation, and an interval needs several"
+        )
+    if not skip + 4 <= tokens.shape[1] <= model.cfg.n_ctx:
+        raise ConfigError(f"contexts must have {skip + 4} to {model.cfg.n_ctx} tokens, got {tokens.shape[1]}")
+    check_token_ids(model, tokens)
+
+
+def stream(model: Any, tokens: Tensor, skip: int, batch_size: int) -> Tensor:
+    """`[n_layers + 1, n_contexts, pos - skip, d_model]` float32 on the CPU: the stream before and after each layer."""
+    from interp.patching.partial import capture
+
+    if batch_size < 1:
+        raise ConfigError(f"at least one context runs at a time, got batch_size {batch_size}; 8 is the default")
+    names = ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
+    parts = []
+    for rows in tokens.split(batch_size):
+        seen = capture(model, rows.to(model.cfg.device), names)
+        parts.append(torch.stack([seen[name][:, skip:].float().cpu() for name in names]))
+    values = torch.cat(parts, 1)
+    if not bool(values.isfinite().all()):
+        raise NonFiniteError("the residual stream holds NaN or infinity on these tokens")
+    return values
+
+
+class _Measured:
+    """One model against the base: per layer the parts of every number, context by context."""
+
+    def __init__(self, before: Tensor, after: Tensor, seed: int):
+        self.seed = seed
+        self.names = ["embed", *(f"L{i}" for i in range(len(before) - 1))]
+        difference = after - before
+        self.moved = difference.double().square().sum((2, 3)).numpy()  # [n_layers + 1, n_contexts]
+        away = before.double() - before.double().mean((1, 2), keepdim=True)
+        self.spread = away.square().sum((2, 3)).numpy()
+        self.cka = [_cka(b, a) for b, a in zip(_rows(before), _rows(after), strict=True)]
+        self.main = [_main_direction(d.double(), a) for d, a in zip(difference, away, strict=True)]
+
+    @property
+    def change(self) -> np.ndarray:
+        return self.moved.sum(1) / np.maximum(self.spread.sum(1), SMALLEST)
+
+    def bootstrap(self) -> np.ndarray:
+        """`[N_BOOTSTRAP, n_layers + 1]`: the change on contexts drawn with replacement."""
+        n = self.moved.shape[1]
+        rng = np.random.default_rng(derive_seed(self.seed, "contexts"))
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=N_BOOTSTRAP).astype(np.float64)
+        return (weights @ self.moved.T) / np.maximum(weights @ self.spread.T, SMALLEST)
+
+
+def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding") -> list[LayerChange]:
+    n = len(found.names)
+    chance = np.stack([each.change for each in nulls])
+    high = upper_bound(chance, n_tests=n)
+    distance = upper_bound(np.stack([[max(1 - c[0], 0.0) for c in each.cka] for each in nulls]), n_tests=n)
+    drawn = found.bootstrap()
+    low95, high95, corrected = np.quantile(drawn, [0.025, 0.975, FAMILY_WISE / n], axis=0)
+    layers = []
+    for i, name in enumerate(found.names):
+        cka, error, quantile = found.cka[i]
+        share, base_share, direction = found.main[i]
+        layers.append(
+            LayerChange(
+                name=name,
+                change=float(found.change[i]),
+                low=float(low95[i]),
+                high=float(high95[i]),
+                null=float(chance[:, i].mean()),
+                null_high=float(high[i]),
+                found=bool(corrected[i] > max(high[i], SMALLEST)),
+                cka=cka,
+                cka_low=cka - quantile * error,
+                cka_high=cka + quantile * error,
+                cka_null=float(np.mean([each.cka[i][0] for each in nulls])),
+                cka_found=bool(1 - cka - quantile * error > max(distance[i], 1e-6)),
+                main_share=share,
+                main_share_null=_mean([each.main[i][0] for each in nulls]),
+                main_share_base=base_share,
+                direction=direction,
+                promoted=unembedding.promoted(direction),
+            )
+        )
+    return layers
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _rows(values: Tensor) -> Tensor:
+    """`[n_layers + 1, n_contexts, k, d_model]` of evenly spread positions, about `CKA_ROWS` in all."""
+    n, length = values.shape[1:3]
+    k = min(length, max(4, CKA_ROWS // n))
+    return values[:, :, torch.linspace(0, length - 1, k).round().long()]
+
+
+def _cka(x: Tensor, y: Tensor) -> tuple[float, float, float]:
+    """Unbiased CKA of `[n_contexts, k, d]`, its jackknife standard error over contexts, and Student's quantile."""
+    from scipy.stats import t
+
+    n, k = x.shape[:2]
+    flat = [each.double().reshape(n * k, -1) for each in (x, y)]
+    one, two = ((f - f.mean(0)) @ (f - f.mean(0)).T for f in flat)
+    one, two = one.numpy(), two.numpy()
+    context = np.repeat(np.arange(n), k)
+
+    def ratio(keep: np.ndarray) -> float:
+        a, b = one[np.ix_(keep, keep)], two[np.ix_(keep, keep)]
+        norm = hsic(a, a) * hsic(b, b)
+        return hsic(a, b) / norm**0.5 if norm > 0 else float("nan")
+
+    left_out = np.array([ratio(np.flatnonzero(context != i)) for i in range(n)])
+    error = float(np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum()))
+    return ratio(np.arange(n * k)), error, float(t.ppf(0.975, n - 1))
+
+
+def _main_direction(difference: Tensor, away: Tensor) -> tuple[float, float, np.ndarray]:
+    """(held-out share, share of the base's variance, direction) of differences `[n_contexts, pos, d]`."""
+    flat = difference.flatten(0, 1)
+    total = float(flat.square().sum())
+    if total <= SMALLEST:
+        return float("nan"), float("nan"), np.zeros(difference.shape[-1])
+    halves = difference[0::2].flatten(0, 1), difference[1::2].flatten(0, 1)
+    along = sum(float((b @ _top(a)).square().sum()) for a, b in (halves, halves[::-1]))
+    direction = _top(flat)
+    if float((flat @ direction).sum()) < 0:
+        direction = -direction
+    spread = away.flatten(0, 1)
+    base_share = float((spread @ direction).square().sum() / spread.square().sum().clamp_min(SMALLEST))
+    return along / total, base_share, direction.numpy()
+
+
+def _top(rows: Tensor) -> Tensor:
+    """`[d]`: the unit direction along which rows have most of their square."""
+    return torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1]
+
+
+class _Unembedding:
+    """What directions argue for, among the tokens of a text: those that no text has were never trained on."""
+
+    def __init__(self, model: Any, tokens: Tensor):
+        from interp.models.norms import norm_of
+
+        self.model, self.ids = model, tokens.unique()
+        rows = model.unembed.original_component.weight.detach()
+        norm = norm_of(model, "ln_final", rows.shape[1])
+        W_U = rows[self.ids.to(rows.device)].double().T
+        self.W_U = (W_U if norm is None else norm.fold(W_U)).cpu()
+
+    def promoted(self, direction: np.ndarray) -> list[str]:
+        """The tokens whose logits it raises most, gain of the final norm folded in."""
+        from interp.models.adapter import token_text
+
+        if not direction.any():
+            return []
+        logits = torch.tensor(direction, dtype=torch.float64) @ self.W_U
+        best = logits.topk(min(PROMOTED, len(logits))).indices
+        return [token_text(self.model, int(self.ids[i])) for i in best]

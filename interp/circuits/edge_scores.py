@@ -1,0 +1,231 @@
+"""Scores of edges or nodes as a value: rank them, bound them, verify the best, cut a circuit.
+
+    scores = attribute(model, task)                  # interp.circuits.attribution
+    scores.top(50)                                   # Circuit of the 50 best edges, pruned
+    verify_top_k(scores, model, task, 20).spearman    # against patching those 20 edges one by one
+
+A score is how much an edge adds to the metric: positive, it helps; the unit is the metric's. It is the same sign in
+both directions: noising, m(clean) - m(clean with the edge corrupted); denoising, m(corrupted with the edge clean) -
+m(corrupted).
+
+Edges that cannot matter: those that no path from `embed` to `logits` runs through.
+
+A source none of whose inputs are in the circuit writes what it writes in the corrupted run, so an edge from it carries
+nothing; an edge into a part that no kept path leads from is not read. Taking both out leaves every measure of the
+circuit as it was and its size honest. Information moves between positions only through keys and values, and only
+forwards.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.circuit import Circuit, Edge, Node
+from interp.circuits.graph import Graph
+from interp.errors import ConfigError, UnknownNameError
+from interp.names import parse_node
+from interp.runtime import make_generator
+
+if TYPE_CHECKING:
+    pass
+
+
+def prune_edges(graph: Graph, kept: Tensor, length: int | None = None) -> Tensor:
+    """`kept [n_edges]` bool without the edges on no path from `embed` to `logits`.
+
+    A graph over some of the `length` positions: at the others the stream is whole, as if all their edges were kept, so
+    a part is also reached, or read, by way of them. Without a length there may be positions after the last.
+    """
+    mask, chosen = graph.slot_mask(kept), list(graph.positions or ())
+    if chosen:
+        whole = mask.new_ones(length or chosen[-1] + 2, *mask.shape[1:])
+        whole &= torch.arange(graph.n_sources) < graph.sources_of_slot[:, None]
+        whole[chosen] = mask
+        mask = whole
+    mask = mask & _reached(graph, mask)[:, None, :]
+    mask &= _needed(graph, mask)[:, :, None]
+    return kept.cpu() & graph.edge_values((mask[chosen] if chosen else mask).float()).bool()
+
+
+def _reached(graph: Graph, mask: Tensor) -> Tensor:
+    """`[n_positions, n_sources]` bool: the sources whose output depends on `embed`."""
+    alive = torch.zeros(len(mask), graph.n_sources, dtype=torch.bool)
+    alive[:, 0] = True
+    for layer in range(graph.n_layers):
+        reads = (mask[:, graph.attention_slots(layer)] & alive[:, None, :]).any(2)
+        q = reads[:, : graph.n_heads]
+        kv = reads[:, graph.n_heads :].unflatten(1, (2, graph.n_kv_heads)).any(1)
+        kv = _earlier(graph, kv).repeat_interleave(graph.n_heads // graph.n_kv_heads, 1)
+        alive[:, graph.head_sources(layer)] = q | kv
+        if graph.has_mlp:
+            alive[:, graph.mlp_source(layer)] = (mask[:, graph.mlp_slot(layer)] & alive).any(1)
+    return alive
+
+
+def _needed(graph: Graph, mask: Tensor) -> Tensor:
+    """`[n_positions, n_slots]` bool: the inputs that the logits depend on."""
+    needed = torch.zeros(mask.shape[:2], dtype=torch.bool)
+    needed[:, graph.logits_slot] = True
+    for layer in reversed(range(graph.n_layers)):
+        if graph.has_mlp:
+            source = graph.mlp_source(layer)
+            needed[:, graph.mlp_slot(layer)] = (mask[:, :, source] & needed).any(1)
+        heads = (mask[:, :, graph.head_sources(layer)] & needed[:, :, None]).any(1)
+        groups = _later(graph, heads).unflatten(1, (graph.n_kv_heads, -1)).any(2)
+        needed[:, graph.side_slots(layer, "q")] = heads
+        needed[:, graph.side_slots(layer, "k")] = groups
+        needed[:, graph.side_slots(layer, "v")] = groups
+    return needed
+
+
+def _earlier(graph: Graph, flags: Tensor) -> Tensor:
+    """True where a flag is up at this position or before it."""
+    if graph.positions is None:
+        return flags
+    return flags.long().cumsum(0).bool()
+
+
+def _later(graph: Graph, flags: Tensor) -> Tensor:
+    if graph.positions is None:
+        return flags
+    return flags.flip(0).long().cumsum(0).flip(0).bool()
+
+
+By = Literal["abs", "signed"]
+Level = Literal["edge", "node"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """One score per edge of a graph, or per source (`level="node"`)."""
+
+    graph: Graph
+    level: Level
+    model: str
+    weight_hash: str
+    values: Tensor
+    """`[n_edges]` or `[n_sources]` float64, mean over prompts"""
+    per_prompt: Tensor | None = None
+    """`[n_prompts, n]` float32, when small enough to keep"""
+    length: int = 0
+    """positions of the prompts, padding included"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """task, metric, method, steps, ablation, direction, batch_size, sign"""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def order(self, by: By = "abs") -> Tensor:
+        """Indices from the strongest: by absolute score, or by signed score (what helps most first)."""
+        if by not in ("abs", "signed"):
+            raise UnknownNameError("ranking", str(by), ["abs", "signed"])
+        values = self.values.abs() if by == "abs" else self.values
+        return values.argsort(descending=True, stable=True)
+
+    def mask(self, n: int, by: By = "abs", prune: bool = True) -> Tensor:
+        """`[n_edges]` bool: the `n` best (all edges among the `n` best nodes), without those on no path when pruned."""
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        chosen[self.order(by)[:n]] = True
+        kept = chosen if self.level == "edge" else self.edges_among(chosen)
+        return prune_edges(self.graph, kept, self.length) if prune else kept
+
+    def edges_among(self, sources: Tensor) -> Tensor:
+        """`[n_edges]` bool of `sources [n_sources]` bool: the edges with both ends in (the logits always are)."""
+        number = {name: i for i, name in enumerate(self.graph.sources)}
+        ends = torch.tensor([sources[number[node]] if node in number else True for node, _ in self.graph.readers])
+        _, reader, source = self.graph.edge_table.unbind(1)
+        grouped = self._group_ends(ends)
+        return sources[source] & grouped[reader]
+
+    def _group_ends(self, ends: Tensor) -> Tensor:
+        """A shared key or value reader is in when any head of its group is."""
+        group = self.graph.n_heads // self.graph.n_kv_heads
+        if group == 1:
+            return ends
+        ends = ends.clone()
+        number = {reader: i for i, reader in enumerate(self.graph.readers)}
+        for (node, via), i in number.items():
+            if via in ("k", "v"):
+                name = parse_node(node)
+                heads = [f"L{name.layer}H{(name.head or 0) + more}" for more in range(group)]
+                ends[i] = any(bool(ends[number[head, "q"]]) for head in heads)
+        return ends
+
+    def top(self, n: int, by: By = "abs", prune: bool = True) -> Circuit:
+        """The circuit of the `n` best edges (or nodes). Pruning can leave fewer; the settings say how many were asked.
+
+        Raises `ConfigError` unless `1 <= n <= len(self)`.
+        """
+        if not 1 <= n <= len(self):
+            raise ConfigError(f"n must be from 1 to {len(self)}, got {n}")
+        return self.circuit(self.mask(n, by, prune), asked=n, by=by, pruned=prune)
+
+    def circuit(self, kept: Tensor, **settings: Any) -> Circuit:
+        """The circuit of some edges `kept [n_edges]` bool, with their scores."""
+        scored = self.level == "edge"
+        chosen = kept.nonzero()[:, 0].tolist()
+        edges = [self.graph.edge(i, float(self.values[i]) if scored else None) for i in chosen]
+        merged = {"kind": "discovered", **self.settings, "n_edges": len(edges), **settings}
+        touched = {name for edge in edges for name in (edge.source, edge.target)}
+        nodes = [node for node in self._nodes() if node.name in touched]
+        return Circuit.of(self.model, self.weight_hash, edges, nodes, settings=merged)
+
+    def _nodes(self) -> Iterator[Node]:
+        if self.level == "node":
+            for name, value in zip(self.graph.sources, self.values.tolist(), strict=True):
+                yield Node(name, evidence={"effect": value})
+
+    def name(self, index: int) -> Edge | str:
+        """The edge, or the name of the source."""
+        return self.graph.edge(index, float(self.values[index])) if self.level == "edge" else self.graph.sources[index]
+
+    def interval(
+        self, confidence: float = 0.95, n_resamples: int = 1000, seed: int = 0
+    ) -> tuple[Tensor, Tensor] | None:
+        """(low, high), `[n]` float64 each: percentile bootstrap over prompts; None when per-prompt scores were not
+        kept.
+        """
+        if self.per_prompt is None or len(self.per_prompt) < 2:
+            return None
+        n = len(self.per_prompt)
+        drawn = torch.randint(n, (n_resamples, n), generator=make_generator(seed, "bootstrap scores"))
+        weights = torch.zeros(n_resamples, n).scatter_add_(1, drawn, torch.ones(n_resamples, n)) / n
+        tail = (1 - confidence) / 2
+        ends = []
+        for part in self.per_prompt.split(4096, dim=1):
+            means = (weights @ part).numpy()
+            ends.append(np.quantile(means, [tail, 1 - tail], axis=0))
+        low, high = torch.from_numpy(np.concatenate(ends, axis=1)).double()
+        return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Verified:
+    """The best of a ranking beside their exact effects."""
+
+    indices: Tensor
+    """`[k]` numbers of the edges (sources), best estimate first"""
+    estimated: Tensor
+    exact: Tensor
+    """`[k]` effect by patching that one alone"""
+
+    @property
+    def spearman(self) -> float:
+        """Rank correlation of the absolute values, -1 to 1."""
+        from scipy.stats import spearmanr
+
+        correlation: Any = spearmanr(self.estimated.abs(), self.exact.abs())
+        return float(correlation.statistic)
+
+    @property
+    def pearson(self) -> float:
+        """Linear correlation of the signed values, -1 to 1."""
+        return float(np.corrcoef(self.estimated, self.exact)[0, 1])
+
+    def to_json(self) -> dict[str, Any]:
+        """`k`, both correlations."""
+        return {"k": len(self.indices), "spearman_abs": self.spearman, "pearson": self.pearson}

@@ -1,0 +1,402 @@
+"""What a previous-token, duplicate-token, induction, first-token and current-token pattern IS.
+
+A kind of attention is a set of *targets*: for each query (dest) the keys (src) that a head of that kind attends to.
+Targets are read from the tokens, not from diagonals, so they are right for any text: every earlier copy counts, and
+BOS, which is not text, is neither a query nor the source of a match. (The one exception: the first-token kind asks
+for attention to position 0, which usually is BOS.)
+
+To add a kind, add a function here and its name to `KINDS`.
+
+The attention of a few heads on one prompt, kept beside a circuit so that a page can show it without the model.
+
+Every head scored for five kinds of attention, against nulls, with intervals and a verdict.
+
+1. random prompts that repeat a block, with a lag of their own each, and their targets (`patterns`)
+2. one pass per batch: each layer's patterns are reduced to scores inside the hook and dropped
+3. nulls: for induction and duplicate tokens the same targets laid on prompts without repeats; for previous, first and
+   current token a head that attends evenly, and the heads of an untrained twin of the model
+4. a kind is *found* in a head when the low end of its 95 % interval lies above the null's upper bound, corrected for
+   all heads, and above 0.1
+
+One prompt is one observation: the intervals are Student t over all prompts of all seeds.
+
+The heads folder: one row per head, and the strongest of each kind in the manifest.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.artifacts import Draft, Manifest, atomic_file, write_table
+from interp.errors import ConfigError
+from interp.names import HeadName
+from interp.progress import Progress
+from interp.runtime import make_generator
+from interp.statistics import t_interval
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def previous_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
+    """The token just before; queries right after BOS have none."""
+    return _shift(torch.eye(tokens.shape[1], dtype=torch.bool)[None].expand(len(tokens), -1, -1), -1) & ~is_bos[:, None]
+
+
+def duplicate_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
+    """Every earlier copy of the query's own token."""
+    same = tokens[:, :, None] == tokens[:, None, :]
+    return same & _before(tokens, 1) & ~is_bos[:, None]
+
+
+def induction(tokens: Tensor, is_bos: Tensor) -> Tensor:
+    """Every key whose previous token is the query's token: what followed that token before (Olsson et al. 2022).
+
+    Keys up to the query itself count (`k <= q`, prefix matching as published).
+    """
+    followed = _shift(tokens[:, :, None] == tokens[:, None, :], 1)
+    follows_bos = _shift(is_bos[:, None], 1)
+    return followed & _before(tokens, 0) & ~follows_bos
+
+
+def first_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
+    """Position 0, BOS or not; the query at position 0 has no choice and is left out."""
+    target = torch.zeros(*tokens.shape, tokens.shape[1], dtype=torch.bool)
+    target[:, 1:, 0] = True
+    return target
+
+
+def current_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
+    """The query's own position; the query at position 0 has no choice and is left out."""
+    target = torch.eye(tokens.shape[1], dtype=torch.bool)[None].repeat(len(tokens), 1, 1)
+    target[:, 0] = False
+    return target
+
+
+KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "previous_token": previous_token,
+    "duplicate_token": duplicate_token,
+    "induction": induction,
+    "first_token": first_token,
+    "current_token": current_token,
+}
+
+
+def target_masks(tokens: Tensor, bos: int | None) -> dict[str, Tensor]:
+    """kind -> `[batch, dest, src]` bool for `tokens [batch, pos]`: which attention counts for which query."""
+    tokens = tokens.cpu()
+    is_bos = tokens == bos if bos is not None else torch.zeros_like(tokens, dtype=torch.bool)
+    return {kind: targets(tokens, is_bos) & ~is_bos[:, :, None] for kind, targets in KINDS.items()}
+
+
+def target_weights(masks: dict[str, Tensor]) -> Tensor:
+    """`[batch, dest * src, n_kinds]` float32, such that `pattern.flatten() @ weights` is a prompt's score.
+
+    A prompt's score is the mean, over queries with at least one target, of the attention summed over its targets:
+    0 when none goes there, 1 when all does. A prompt without such a query has the score NaN.
+    """
+    columns = []
+    for mask in masks.values():
+        n_queries = mask.any(2).sum(1)
+        weight = torch.full((len(mask),), torch.nan).where(n_queries == 0, 1 / n_queries)
+        columns.append(
+            torch.where(mask.flatten(1), weight[:, None], torch.where(n_queries == 0, torch.nan, 0)[:, None])
+        )
+    return torch.stack(columns, dim=2)
+
+
+def score_pattern(pattern: Tensor, weights: Tensor) -> Tensor:
+    """`[batch, n_heads, n_kinds]` scores of `pattern [batch, n_heads, dest, src]`, one batched product."""
+    return torch.bmm(pattern.flatten(2), weights.to(pattern.device, pattern.dtype))
+
+
+def uniform_scores(weights: Tensor, context_length: int) -> Tensor:
+    """`[batch, n_kinds]`: the scores of a head that spreads its attention evenly over all keys up to the query."""
+    ones = torch.ones(context_length, context_length).tril()
+    uniform = ones / ones.sum(1, keepdim=True)
+    return score_pattern(uniform.expand(len(weights), 1, -1, -1), weights)[:, 0]
+
+
+def _before(tokens: Tensor, at_least: int) -> Tensor:
+    """`[1, dest, src]`: src at least that far before dest."""
+    n = tokens.shape[1]
+    return torch.ones(n, n, dtype=torch.bool).tril(-at_least)[None]
+
+
+def _shift(mask: Tensor, by: int) -> Tensor:
+    """A mask moved along src by `by` places; what enters is False."""
+    out = torch.zeros_like(mask)
+    if by > 0:
+        out[..., by:] = mask[..., :-by]
+    else:
+        out[..., :by] = mask[..., -by:]
+    return out
+
+
+FILE = "patterns.safetensors"
+
+
+def head_patterns(model: Any, tokens: Tensor, heads: Iterable[HeadName]) -> dict[str, Tensor]:
+    """Head -> `[dest, src]` float32 on `tokens [1, pos]`; empty when the model's attention has no patterns."""
+    from interp.models.adapter import available_hook_points, run_with_cache
+
+    points = {head: f"blocks.{head.layer}.attn.hook_pattern" for head in heads}
+    if not points or not set(points.values()) <= available_hook_points(model):
+        return {}
+    last = max(head.layer for head in points)
+    _, cache = run_with_cache(model, tokens.to(model.cfg.device), sorted(set(points.values())), stop_at_layer=last + 1)
+    return {str(head): cache[point][0, head.head].float().cpu().contiguous() for head, point in points.items()}
+
+
+def save_patterns(patterns: dict[str, Tensor], folder: Path) -> None:
+    """Write them into a circuit's folder; nothing when there are none."""
+    if patterns:
+        from safetensors.torch import save
+
+        with atomic_file(folder / FILE) as temporary:
+            temporary.write_bytes(save(patterns))
+
+
+REPEAT_KINDS = ("duplicate_token", "induction")
+"""Kinds whose null is the same targets on prompts without repeats; the others have the twin and the even head."""
+CONFIDENCE = 0.95
+SMALLEST_FOUND = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadScores:
+    """Scores of every head for every kind, all `[n_layers, n_heads]` float64, by kind.
+
+    0: no attention on that target, 1: all of it.
+    """
+
+    score: dict[str, np.ndarray]
+    low: dict[str, np.ndarray]
+    high: dict[str, np.ndarray]
+    null: dict[str, np.ndarray]
+    """mean under the null"""
+    null_high: dict[str, np.ndarray]
+    """95 % upper bound of the null, corrected for all heads"""
+    found: dict[str, np.ndarray]
+    """bool"""
+    per_prompt: np.ndarray
+    """`[n_layers, n_heads, n_kinds, n_prompts]`: what the intervals are made of, kinds in the order of `KINDS`"""
+    settings: dict[str, Any]
+
+    def strongest(self, kind: str, n: int = 5) -> list[tuple[HeadName, float]]:
+        """The `n` heads with the highest score of a kind, whether found or not."""
+        scores = self.score[kind]
+        order = np.argsort(-scores, axis=None, kind="stable")[:n]
+        places = zip(*np.unravel_index(order, scores.shape), strict=True)
+        return [(HeadName(int(layer), int(head)), float(scores[layer, head])) for layer, head in places]
+
+
+def score_heads(
+    model: Any,
+    *,
+    n_prompts: int = 16,
+    context_length: int = 101,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    min_lag: int = 20,
+    max_lag: int = 50,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> HeadScores:
+    """Score every head of a model on `n_prompts` random prompts per seed.
+
+    Three passes per seed at most: repeated prompts, unrepeated ones, and (first seed only) an untrained twin on the
+    repeated ones. Raises `ConfigError` on settings that leave no repeat, no room, or no interval.
+    """
+    from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_twin
+
+    if n_prompts * len(seeds) < 2 or not seeds:
+        raise ConfigError(f"an interval needs at least two prompts, got {n_prompts} for {len(seeds)} seeds")
+    if context_length > model.cfg.n_ctx:
+        raise ConfigError(f"context_length {context_length} exceeds the model's context of {model.cfg.n_ctx}")
+    bos = bos_token_id(model)
+    settings = {
+        "prompts": n_prompts,
+        "seeds": list(seeds),
+        "lags": [min_lag, max_lag],
+        "context_length": context_length,
+        "bos": bos,
+    }
+    ids = ordinary_tokens(model)
+    steps = _Steps(progress, 2 * len(seeds) + 1)
+    scores, repeat_null, even, twin_scores = [], [], [], None
+    for seed in seeds:
+        repeated, unrepeated = draw_prompts(ids, bos, n_prompts, context_length, min_lag, max_lag, seed)
+        weights = target_weights(target_masks(repeated, bos))
+        even.append(uniform_scores(weights, context_length))
+        scores.append(steps.done(pattern_scores(model, repeated, weights, batch_size)))
+        repeat_null.append(steps.done(pattern_scores(model, unrepeated, weights, batch_size)))
+        if twin_scores is None:
+            twin_scores = steps.done(pattern_scores(untrained_twin(model, seed), repeated, weights, batch_size))
+    assert twin_scores is not None
+    return summarise_scores(torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(even), twin_scores, settings)
+
+
+def draw_prompts(
+    ids: Tensor, bos: int | None, n_prompts: int, context_length: int, min_lag: int, max_lag: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Repeated and unrepeated prompts of one seed, `[n_prompts, context_length]` each, with the same lags."""
+    from interp.text.tokens import repeated_random_tokens, unrepeated_random_tokens
+
+    drawn = [
+        draw(
+            n_prompts=n_prompts,
+            context_length=context_length,
+            d_vocab_ids=ids,
+            min_lag=min_lag,
+            max_lag=max_lag,
+            bos=bos,
+            generator=make_generator(seed, "head prompts"),
+        ).tokens
+        for draw in (repeated_random_tokens, unrepeated_random_tokens)
+    ]
+    return drawn[0], drawn[1]
+
+
+@torch.no_grad()
+def pattern_scores(model: Any, tokens: Tensor, weights: Tensor, batch_size: int) -> Tensor:
+    """`[n_layers, n_heads, n_kinds, n_prompts]` float32 scores of every head.
+
+    A layer's patterns live only inside its hook, and the pass ends with the last layer's patterns.
+    """
+    parts = []
+    for batch, batch_weights in zip(tokens.split(batch_size), weights.split(batch_size), strict=True):
+        layers = list(_layer_scores(model, batch, batch_weights))
+        parts.append(torch.stack(layers).permute(0, 2, 3, 1))
+    return torch.cat(parts, 3)
+
+
+def _layer_scores(model: Any, tokens: Tensor, weights: Tensor) -> Iterator[Tensor]:
+    """Per layer `[batch, n_heads, n_kinds]` on the CPU."""
+    from interp.patching.partial import run_from
+
+    n_layers = model.cfg.n_layers
+    reduced: list[Tensor] = []
+    weights = weights.to(model.cfg.device)
+
+    def reduce(pattern: Tensor, hook: Any) -> None:
+        reduced.append(score_pattern(pattern.float(), weights).cpu())
+
+    points = [f"blocks.{layer}.attn.hook_pattern" for layer in range(n_layers)]
+    run_from(model, tokens.to(model.cfg.device), [(point, reduce) for point in points], until=points[-1])
+    if len(reduced) != n_layers:
+        raise ConfigError(
+            f"{len(reduced)} of {n_layers} layers gave attention patterns; load the model with attention='eager'"
+        )
+    yield from reduced
+
+
+def summarise_scores(
+    scores: Tensor, repeat_null: Tensor, even: Tensor, twin_scores: Tensor, settings: dict[str, Any]
+) -> HeadScores:
+    """Means, intervals, nulls and verdicts.
+
+    `scores, repeat_null, twin_scores [n_layers, n_heads, n_kinds, n_prompts]`; `even [n_prompts, n_kinds]`.
+    """
+    values = scores.double().numpy()
+    n_all_heads = values.shape[0] * values.shape[1]
+    mean, low, high = interval(values, CONFIDENCE)
+    out: dict[str, dict[str, np.ndarray]] = {
+        name: {} for name in ("score", "low", "high", "null", "null_high", "found")
+    }
+    for i, kind in enumerate(KINDS):
+        if kind in REPEAT_KINDS:
+            null, null_high = repeat_bounds(repeat_null[:, :, i].double().numpy(), n_all_heads)
+        else:
+            bounds = twin_bounds(twin_scores[:, :, i].double().numpy(), float(even[:, i].mean()), n_all_heads)
+            null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
+        out["score"][kind], out["low"][kind], out["high"][kind] = mean[:, :, i], low[:, :, i], high[:, :, i]
+        out["null"][kind], out["null_high"][kind] = null, null_high
+        out["found"][kind] = low[:, :, i] > np.maximum(null_high, SMALLEST_FOUND)
+    return HeadScores(**out, per_prompt=values, settings=settings)
+
+
+def interval(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and Student t interval of shares over the last axis, cut to 0 and 1; NaN prompts are left out."""
+    mean, low, high = t_interval(values, confidence)
+    return mean, np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+def repeat_bounds(null_values: np.ndarray, n_all_heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each head's own mean on unrepeated prompts, and its upper bound at 5 % over all heads (Bonferroni)."""
+    mean, _, high = interval(null_values, 1 - 2 * (1 - CONFIDENCE) / n_all_heads)
+    return mean, high
+
+
+def twin_bounds(twin_values: np.ndarray, even: float, n_all_heads: int) -> tuple[float, float]:
+    """What untrained heads reach: mean and upper bound, the even head's score at least.
+
+    The heads of the twin are the sample here (a head can be peaked by chance of its initial weights, whatever the
+    prompt); the bound is their mean plus the Bonferroni t quantile times their spread, and their maximum at least.
+    """
+    from scipy.stats import t
+
+    heads = np.nanmean(twin_values, axis=-1).ravel()
+    quantile = t.ppf(1 - (1 - CONFIDENCE) / n_all_heads, len(heads) - 1) if len(heads) > 1 else 0.0
+    spread = heads.std(ddof=1) if len(heads) > 1 else 0.0
+    bound = heads.mean() + quantile * spread * np.sqrt(1 + 1 / len(heads))
+    return max(even, float(heads.mean())), float(min(max(even, bound, heads.max()), 1.0))
+
+
+class _Steps:
+    """Counts passes for a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.total, self.n = progress, total, 0
+
+    def done(self, value: Tensor) -> Tensor:
+        self.n += 1
+        if self.progress is not None:
+            self.progress(self.n, self.total, {})
+        return value
+
+
+def save_heads(
+    scores: HeadScores,
+    folder: Path,
+    *,
+    model_name: str,
+    weight_hash: str,
+    seed: int | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write `heads.parquet`; returns the manifest, whose summary names the heads found."""
+    config = {"model": model_name, "weight_hash": weight_hash, **scores.settings}
+    draft = Draft.open(folder, kind="heads", config=config, seed=seed, overwrite=overwrite)
+    write_table(draft.path / "heads.parquet", heads_table(scores))
+    return draft.finish(summary=summarise(scores), parents={f"model:{model_name}": weight_hash})
+
+
+def summarise(scores: HeadScores) -> dict[str, Any]:
+    """Per kind: how many heads were found, and the five strongest as `{"head", "score"}`."""
+    return {
+        kind: {
+            "found": int(scores.found[kind].sum()),
+            "strongest": [{"head": str(head), "score": round(score, 4)} for head, score in scores.strongest(kind)],
+        }
+        for kind in KINDS
+    } | {"n_heads": int(next(iter(scores.score.values())).size)}
+
+
+def heads_table(scores: HeadScores) -> "pa.Table":
+    """`layer, head`, and for each kind its score, interval, null, the null's upper bound, and the verdict."""
+    import pyarrow as pa
+
+    n_layers, n_heads = next(iter(scores.score.values())).shape
+    layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
+    columns = {"layer": pa.array(layer, pa.int32()), "head": pa.array(head, pa.int32())}
+    for kind in KINDS:
+        columns[kind] = pa.array(scores.score[kind].ravel(), pa.float32())
+        for name in ("low", "high", "null", "null_high"):
+            columns[f"{kind}_{name}"] = pa.array(getattr(scores, name)[kind].ravel(), pa.float32())
+        columns[f"{kind}_found"] = pa.array(scores.found[kind].ravel(), pa.bool_())
+    return pa.table(columns)

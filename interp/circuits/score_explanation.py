@@ -1,0 +1,300 @@
+"""Why does a head attend there? One attention score, taken apart into pairs of what the query and the key were made of.
+
+A score is `scale * rotate(q) . rotate(k)`, where q and k are linear in the residual once the norm's scale is held at
+its value on the prompt. The residual is a sum of what earlier parts wrote, so the score is a sum over pairs (part at
+the query, part at the key), exactly (the 14 x 14 table of Elhage et al. 2021, with rotary positions and norms):
+
+    found = explain_score(model, tokens, "L1H0", query=20, key=5)
+    found.score                  # before the softmax, = found.matrix.sum()
+    found.top(3)                 # the pairs that draw attention to this key rather than to others
+
+Softmax sees differences only: a pair that raises the scores of all keys alike explains nothing. `relative` therefore
+takes from each pair its mean over the other keys that the query may attend to, and `top` ranks by it.
+
+Parts: `embed`, `pos_embed` (learned positions), heads `L0H3`, `L0MLP`, `L0bias` (an attention output bias), and `bias`
+(the norm's and the projection's). With a dictionary on the residual stream, its features `F12`, `error` and
+`dictionary_bias` stand for everything written before its hook point.
+
+Left out: how parts change the norm's scale, and why the earlier parts wrote what they wrote (ask again, of them).
+
+What a head's query or key was made of: every earlier part's share of it, by name.
+
+With the scale of the head's norm frozen, a query is linear in the residual: each part that wrote to the residual has a
+share, in the `d_head` dimensions of the head, and the shares sum to the query. Head outputs of width `d_model`
+are never made; a head's `z` goes straight through `W_O`, the norm's gain and `W_Q`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from interp.dictionary import Dictionary
+from interp.errors import ConfigError, PromptError
+from interp.models.adapter import available_hook_points, run_with_cache, token_strings
+from interp.models.norms import Rotation, freeze, read_rotation, rotary_hook_points
+from interp.models.residual import ResidualStream, Side
+from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_point
+
+
+class Parts(NamedTuple):
+    """Named shares of a head's queries, keys or values."""
+
+    names: tuple[str, ...]
+    values: Tensor
+    """`[n_parts, n_positions, d_head]` float64, before rotation"""
+
+
+def hook_points_of_parts(residual: ResidualStream, layer: int, dictionary: Dictionary | None = None) -> list[str]:
+    """What `parts_of_input` needs of the model for the heads of a layer.
+
+    Raises `ConfigError` for a dictionary that is not on the residual stream at or before the layer.
+    """
+    first = _first_layer(dictionary, layer)
+    names = ["blocks.0.hook_resid_pre", f"blocks.{layer}.hook_resid_pre"]
+    names += [] if dictionary is None else [canonical_hook_point(dictionary.hook_point)]
+    names += ["hook_pos_embed"] if "hook_pos_embed" in available_hook_points(residual.model) else []
+    names += [f"blocks.{i}.attn.hook_z" for i in range(first, layer)]
+    return names + [f"blocks.{i}.hook_mlp_out" for i in range(first, layer) if residual.has_mlp]
+
+
+def parts_of_input(
+    residual: ResidualStream,
+    cache: dict[str, Tensor],
+    head: HeadName,
+    side: Side,
+    positions: Tensor,
+    dictionary: Dictionary | None = None,
+) -> Parts:
+    """Shares of the query, key or value of a head at `positions [n]` of the first prompt in `cache`.
+
+    Without a dictionary the parts are the same for every prompt; with one, its features active at any of the positions.
+    """
+    read = _Reader(residual, cache[f"blocks.{head.layer}.hook_resid_pre"][0, positions], head, side)
+    here = {name: cache[name][0, positions] for name in hook_points_of_parts(residual, head.layer, dictionary)}
+    first = _first_layer(dictionary, head.layer)
+    parts = _embeddings(read, here) if dictionary is None else _features(read, here, dictionary)
+    for layer in range(first, head.layer):
+        z, W_O = here[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o")
+        per_head = torch.einsum("phd,hde->hpe", z.double(), W_O.double() @ read.weight) / read.scale
+        parts |= {f"L{layer}H{i}": value for i, value in enumerate(per_head)}
+        if (bias := residual.b(layer, "o")) is not None:
+            parts[f"L{layer}bias"] = read(bias.expand(len(positions), -1))
+        if residual.has_mlp:
+            parts[f"L{layer}MLP"] = read(here[f"blocks.{layer}.hook_mlp_out"])
+    parts["bias"] = read.bias
+    return Parts(tuple(parts), torch.stack(list(parts.values())))
+
+
+class _Reader:
+    """How one head reads the residual on one side, at fixed positions."""
+
+    def __init__(self, residual: ResidualStream, resid: Tensor, head: HeadName, side: Side):
+        index = head.head if side == "q" else residual.kv_head(head.head)
+        weight = residual.W(head.layer, side)[index].double()  # [d_model, d_head]
+        norm = freeze(residual.model.blocks[head.layer], "ln1", resid)
+        self.weight = norm.fold(weight.T).T
+        """`[d_model, d_head]`, the norm's gain and centring folded in"""
+        self.scale = norm.scale.double()
+        """`[n_positions, 1]`, frozen"""
+        own = residual.b(head.layer, side)
+        constant = norm.bias.double() @ weight + (0 if own is None else own[index].double())
+        self.bias = constant.expand(len(resid), -1)
+        """`[n_positions, d_head]`: what no part wrote"""
+
+    def __call__(self, part: Tensor) -> Tensor:
+        """`[n_positions, d_head]` share of `part [n_positions, d_model]`."""
+        return part.double() @ self.weight / self.scale
+
+
+def _embeddings(read: _Reader, here: dict[str, Tensor]) -> dict[str, Tensor]:
+    embed = read(here["blocks.0.hook_resid_pre"])
+    if "hook_pos_embed" not in here:
+        return {"embed": embed}
+    positions = read(here["hook_pos_embed"])
+    return {"embed": embed - positions, "pos_embed": positions}
+
+
+def _features(read: _Reader, here: dict[str, Tensor], dictionary: Dictionary) -> dict[str, Tensor]:
+    """The residual at the dictionary's hook point: active features, its bias, and what it does not reconstruct."""
+    x = here[canonical_hook_point(dictionary.hook_point)]
+    acts = dictionary.encode(x.float()).double()
+    active = (acts > 0).any(0).nonzero()[:, 0]
+    directions = dictionary.decoder_directions[active].double().to(x.device)
+    bias = dictionary.decode(torch.zeros_like(acts[:1]).float())[0].double()
+    seen = directions @ read.weight
+    parts = {f"F{f}": acts[:, f, None] * seen[i] / read.scale for i, f in enumerate(active.tolist())}
+    parts["dictionary_bias"] = read(bias.expand_as(x))
+    parts["error"] = read(x.double() - acts[:, active] @ directions - bias)
+    return parts
+
+
+def _first_layer(dictionary: Dictionary | None, layer: int) -> int:
+    """The first layer whose parts are not inside the dictionary's hook point; 0 without a dictionary."""
+    if dictionary is None:
+        return 0
+    place: Any = parse_hook_point(dictionary.hook_point)
+    first = {"hook_resid_pre": 0, "hook_resid_post": 1}.get(place.suffix)
+    if place.layer is None or first is None or place.layer + first > layer:
+        raise ConfigError(
+            f"a dictionary on the residual stream before layer {layer} was expected (blocks.N.hook_resid_pre or "
+            f"hook_resid_post), this one is at {dictionary.hook_point}"
+        )
+    return place.layer + first
+
+
+@dataclass(frozen=True)
+class ScoreExplanation:
+    """One attention score (or the mean of several) as a sum over pairs of parts; all float64."""
+
+    head: HeadName
+    query_parts: tuple[str, ...]
+    key_parts: tuple[str, ...]
+    matrix: Tensor
+    """`[n_query_parts, n_key_parts]`, summing to `score`"""
+    relative: Tensor
+    """the same less its mean over the other keys, summing to `relative_score`"""
+    score: float
+    """before the softmax, scaled by `1/sqrt(d_head)`; nats of attention up to a constant"""
+    relative_score: float
+    """how far the score is above the mean of the other keys'"""
+    attention: float
+    """0 to 1: what the query gives this key after the softmax"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """query, key, their tokens, dictionary, norm_scale (always frozen), keys compared with, number averaged"""
+
+    def top(self, n: int = 10, *, relative: bool = True) -> list[dict[str, Any]]:
+        """The largest pairs by size: `query_part, key_part, value, share` (of the whole, which may be below a part)."""
+        matrix, total = (self.relative, self.relative_score) if relative else (self.matrix, self.score)
+        order = matrix.flatten().abs().argsort(descending=True, stable=True)[:n]
+        cells = torch.stack(torch.unravel_index(order, matrix.shape), 1).tolist()
+        return [
+            {
+                "query_part": self.query_parts[i],
+                "key_part": self.key_parts[j],
+                "value": float(matrix[i, j]),
+                "share": float(matrix[i, j]) / total if total else None,
+            }
+            for i, j in cells
+        ]
+
+    def pair(self, query_part: str, key_part: str, *, relative: bool = True) -> float:
+        """The contribution of one pair. Raises `KeyError` for a part that is not there."""
+        for name, names in ((query_part, self.query_parts), (key_part, self.key_parts)):
+            if name not in names:
+                raise KeyError(name)
+        matrix = self.relative if relative else self.matrix
+        return float(matrix[self.query_parts.index(query_part), self.key_parts.index(key_part)])
+
+    def by_part(self, side: Literal["query", "key"], n: int = 10, *, relative: bool = True) -> list[dict[str, Any]]:
+        """Parts of one side, summed over the other: `part, value`, largest by size first."""
+        names = self.query_parts if side == "query" else self.key_parts
+        sums = (self.relative if relative else self.matrix).sum(1 if side == "query" else 0)
+        order = sums.abs().argsort(descending=True, stable=True)[:n].tolist()
+        return [{"part": names[i], "value": float(sums[i])} for i in order]
+
+
+@torch.no_grad()
+def explain_score(
+    model: Any, tokens: Tensor, head: HeadName | str, *, query: int, key: int, dictionary: Dictionary | None = None
+) -> ScoreExplanation:
+    """Take apart the score with which `head` at position `query` looks at position `key` of `tokens [1, pos]`.
+
+    Under grouped-query attention the key side is that of the head's group. A `dictionary` must sit on the residual
+    stream at or before the head's layer.
+
+    Raises `PromptError` when the key lies after the query or outside the prompt; `ConfigError` when the model's scores
+    are not a plain product of projected residuals (norms on queries and keys, soft caps), when attention patterns are
+    not computed, or the dictionary sits elsewhere.
+    """
+    residual = ResidualStream(model)
+    head = residual.check_head(parse_head(head) if isinstance(head, str) else head)
+    _check_request(model, tokens, query, key)
+    pattern = f"blocks.{head.layer}.attn.hook_pattern"
+    points = [*hook_points_of_parts(residual, head.layer, dictionary), *rotary_hook_points(model, head.layer), pattern]
+    _, cache = run_with_cache(model, tokens, points, stop_at_layer=head.layer + 1)
+    rotation = read_rotation(model, head.layer, cache)
+    keys = torch.arange(query + 1, device=tokens.device)
+    q = _rotated(parts_of_input(residual, cache, head, "q", keys[-1:], dictionary), rotation, keys[-1:])
+    k = _rotated(parts_of_input(residual, cache, head, "k", keys, dictionary), rotation, keys)
+    q_parts, k_parts = q.values[:, 0] * _scale(model, head.layer), k.values  # [n, d_head], [n, keys, d_head]
+    scores = k_parts.sum(0) @ q_parts.sum(0)
+    attention = cache[pattern][0, head.head, query, : query + 1]
+    _check_scores(scores, attention, model)
+    others = keys != key
+    matrix = q_parts @ k_parts[:, key].T
+    mean_key = k_parts[:, others].mean(1) if others.any() else torch.zeros_like(k_parts[:, 0])
+    relative = q_parts @ (k_parts[:, key] - mean_key).T
+    text = token_strings(model, tokens[0])
+    settings = {
+        "query": query,
+        "key": key,
+        "query_token": text[query],
+        "key_token": text[key],
+        "relative_to": f"mean of the other {int(others.sum())} keys up to the query",
+        "dictionary": None if dictionary is None else dictionary.hook_point,
+        "norm_scale": "frozen",
+        "n_averaged": 1,
+    }
+    totals = float(matrix.sum()), float(relative.sum()), float(attention[key])
+    return ScoreExplanation(head, q.names, k.names, matrix.cpu(), relative.cpu(), *totals, settings)
+
+
+def mean_explanation(explanations: Sequence[ScoreExplanation]) -> ScoreExplanation:
+    """The mean over several scores of one head, pair by pair: what it does in general rather than once.
+
+    Raises `ConfigError` when there is none, or they differ in head or parts (features differ from token to token).
+    """
+    if not explanations:
+        raise ConfigError("there are no explanations to average; pass at least one")
+    first = explanations[0]
+    if len({(e.head, e.query_parts, e.key_parts) for e in explanations}) > 1:
+        raise ConfigError("explanations of one head over the same parts can be averaged; these differ in head or parts")
+    n = len(explanations)
+    return replace(
+        first,
+        matrix=torch.stack([e.matrix for e in explanations]).mean(0),
+        relative=torch.stack([e.relative for e in explanations]).mean(0),
+        score=sum(e.score for e in explanations) / n,
+        relative_score=sum(e.relative_score for e in explanations) / n,
+        attention=sum(e.attention for e in explanations) / n,
+        settings={"dictionary": first.settings["dictionary"], "norm_scale": "frozen", "n_averaged": n},
+    )
+
+
+def _rotated(parts: Parts, rotation: Rotation | None, positions: Tensor) -> Parts:
+    return parts if rotation is None else Parts(parts.names, rotation(parts.values, positions))
+
+
+def _scale(model: Any, layer: int) -> float:
+    """What a product of query and key is multiplied by: the layer's own scaling, else `1/sqrt(d_head)`."""
+    scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
+    return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
+
+
+def _check_request(model: Any, tokens: Tensor, query: int, key: int) -> None:
+    if tokens.ndim != 2 or len(tokens) != 1:
+        raise PromptError(f"one prompt was expected as [1, pos], got {list(tokens.shape)}")
+    if not 0 <= key <= query < tokens.shape[1]:
+        raise PromptError(
+            f"0 <= key <= query < {tokens.shape[1]} was expected, since no head looks ahead; got key {key}, "
+            f"query {query}"
+        )
+    if "blocks.0.attn.hook_pattern" not in available_hook_points(model):
+        raise ConfigError('attention patterns are not computed by this kernel; load the model with attention="eager"')
+
+
+def _check_scores(scores: Tensor, attention: Tensor, model: Any) -> None:
+    """The scores, after a softmax over the keys that are attended to at all, are the model's own attention."""
+    seen = attention > 0
+    ours = scores[seen].softmax(0)
+    tolerance = 1e-3 if attention.dtype == torch.float32 else 3e-2
+    error = float((ours - attention[seen]).abs().max())
+    if error > tolerance:
+        raise ConfigError(
+            f"the scores of {getattr(model.cfg, 'architecture', None) or 'this model'} are not the scaled product of "
+            f"projected residuals (attention differs by {error:.2g}): it norms queries and keys, caps scores or adds a "
+            "bias, which this analysis does not take apart"
+        )

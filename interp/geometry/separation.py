@@ -1,0 +1,222 @@
+"""Where words lie along one direction: does it set a list apart from the others, or lie in a list's plane?
+
+Words are read as for shapes (`words`): the mean over sentences of the activation at the last token, here projected on
+the unit direction and counted from the mean of all words. For every list the *separation*: from the median of the other
+lists' means to its mean, in standard deviations within lists (0: none), and the *AUC*, how probable it is that a word
+of the list lies higher than a word of the others (1: all do, 0: none does, .5: no difference).
+
+The null is random directions, which also set lists apart: words of a list lie together, so any direction that meets
+their mean does it. A p-value counts random directions with as large a separation, up or down (their AUC reaches 1 as
+soon as a list is tight, so it cannot tell); there is one for each list that has enough words, so each is compared with
+`.05` over their number. Words that the direction was made of do not count.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from interp.errors import ConfigError
+from interp.geometry.circles import ALPHA
+from interp.geometry.dimension import Spectrum, spectrum
+from interp.geometry.points import Finding, as_points, centred, check_count, p_of, unit_vector
+from interp.geometry.shapes import fit_plane
+from interp.geometry.words import WordActivations
+from interp.names import canonical_hook_point
+from interp.runtime import derive_seed
+from interp.statistics import t_interval
+
+N_RANDOM = 1999
+LEAST = 3
+"""words on either side of an AUC"""
+RARE = 0.99
+"""quantile of random directions that stands beside a share"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListAlong(Finding):
+    """One list along the direction."""
+
+    name: str
+    words: tuple[str, ...]
+    places: np.ndarray
+    """`[n_words]` along the unit direction from the mean of all words, in units of the activations"""
+    low: np.ndarray
+    high: np.ndarray
+    """`[n_words]`: 95 % over sentences"""
+    counted: tuple[bool, ...]
+    """false for words that the direction was made of"""
+    separation: float | None
+    """its mean from the median of the others' means, in standard deviations within lists; above 0 it lies higher. None
+    where too few words are left on a side"""
+    auc: float | None
+    p: float | None
+    """of the separation"""
+    plane_share: float
+    """of the direction's square, that lies in the plane of the list's two largest components: 1 within, 0 across"""
+    random_plane_share: float
+    """the same for a random direction: mean, `2 / d`"""
+    random_plane_high: float
+    """and the largest but one in a hundred"""
+
+    def sentence(self) -> str:
+        lies = f"{self.plane_share:.3f} of the direction in its plane (random at most {self.random_plane_high:.3f})"
+        if self.separation is None or self.p is None:
+            return f"{self.name}: too few words that the direction was not made of; {lies}"
+        return f"{self.name}: separation {self.separation:+.2f} (p {self.p:.2g}), AUC {self.auc:.3f}; {lies}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsAlong(Finding):
+    """All lists along one direction."""
+
+    hook_point: str
+    lists: tuple[ListAlong, ...]
+    alpha: float
+    """what each p is compared with"""
+    smallest_p: float
+    share: float
+    """of the variance of all words, along the direction: 0 to 1"""
+    random_share: float
+    random_share_high: float
+    """the same for random directions: mean, and the largest but one in a hundred"""
+    spectrum: Spectrum
+    """of all words; its first component is the most that a direction could have"""
+    typical: float
+    """mean distance of a word from the mean of all words: the length that a push is measured in"""
+    n_random: int
+    seed: int
+
+    @property
+    def set_apart(self) -> tuple[str, ...]:
+        """Lists that lie higher or lower than the others, more than along random directions."""
+        return tuple(each.name for each in self.lists if each.p is not None and each.p <= self.alpha)
+
+    def sentence(self) -> str:
+        found = ", ".join(self.set_apart) or "no list"
+        return (
+            f"along the direction at {self.hook_point} {found} set apart (each p against {self.alpha:.2g}); it has "
+            f"{self.share:.4f} of the words' variance (random {self.random_share:.4f}, at most "
+            f"{self.random_share_high:.4f})"
+        )
+
+
+def words_along(
+    lists: Mapping[str, WordActivations],
+    hook_point: str,
+    direction: np.ndarray,
+    *,
+    made_of: Sequence[str] = (),
+    n_random: int = N_RANDOM,
+    seed: int = 0,
+) -> WordsAlong:
+    """Lay the words of `lists` along `direction [d]` at a place at which they were read.
+
+    `made_of`: words that the direction was made of. Raises `ConfigError` without lists or for a direction 0,
+    `MismatchError` on one of another width, `NonFiniteError`, `UnknownNameError` for a place that was not read.
+    """
+    if not lists:
+        raise ConfigError("no lists of words were given; find_concepts([]) gives all")
+    check_count("n_random", n_random, 1, "a number along a direction is never given without random directions")
+    points = as_points(
+        np.concatenate([acts.points(hook_point) for acts in lists.values()]), what="the words", at_least=3
+    )
+    unit = unit_vector(direction, d=points.shape[1])
+    cloud = _Cloud.of(points, unit, n_random, seed)
+    words = [(number, word) for number, acts in enumerate(lists.values()) for word in acts.concept.words]
+    owner, counted = np.array([number for number, _ in words]), np.array([word not in made_of for _, word in words])
+    found = [_list_along(acts, hook_point, cloud, owner, at, counted) for at, acts in enumerate(lists.values())]
+    shares = (cloud.at_random**2).sum(0) / cloud.total
+    return WordsAlong(
+        hook_point=canonical_hook_point(hook_point),
+        lists=tuple(found),
+        alpha=ALPHA / max(1, sum(each.p is not None for each in found)),
+        smallest_p=1 / (1 + n_random),
+        share=float((cloud.along**2).sum()) / cloud.total,
+        random_share=float(shares.mean()),
+        random_share_high=float(np.quantile(shares, RARE)),
+        spectrum=spectrum(points, seed=seed),
+        typical=float(np.linalg.norm(points - cloud.middle, axis=1).mean()),
+        n_random=n_random,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """All words, along the direction and along random ones."""
+
+    middle: np.ndarray
+    unit: np.ndarray
+    along: np.ndarray
+    """`[n]`"""
+    random: np.ndarray
+    """`[n_random, d]` of length 1"""
+    at_random: np.ndarray
+    """`[n, n_random]`"""
+    total: float
+    """sum of squared distances from the middle"""
+
+    @classmethod
+    def of(cls, points: np.ndarray, unit: np.ndarray, n_random: int, seed: int) -> "_Cloud":
+        away = centred(points, what="the words")
+        rng = np.random.default_rng(derive_seed(seed, "random directions"))
+        random = rng.standard_normal((n_random, points.shape[1]))
+        random /= np.linalg.norm(random, axis=1, keepdims=True)
+        return cls(points.mean(0), unit, away @ unit, random, away @ random.T, float((away**2).sum()))
+
+
+def _list_along(
+    acts: WordActivations, hook_point: str, cloud: _Cloud, owner: np.ndarray, at: int, counted: np.ndarray
+) -> ListAlong:
+    values = np.asarray(acts.values[canonical_hook_point(hook_point)], np.float64)  # [sentences, words, d]
+    places, low, high = t_interval(((values - cloud.middle) @ cloud.unit).T)
+    separation, auc, p = _judge(cloud, owner, at, counted)
+    basis = fit_plane(acts.points(hook_point)).basis
+    planes = ((cloud.random @ basis.T) ** 2).sum(1)
+    return ListAlong(
+        name=acts.concept.name,
+        words=acts.concept.words,
+        places=places,
+        low=low,
+        high=high,
+        counted=tuple(counted[owner == at].tolist()),
+        separation=separation,
+        auc=auc,
+        p=p,
+        plane_share=float(((basis @ cloud.unit) ** 2).sum()),
+        random_plane_share=float(planes.mean()),
+        random_plane_high=float(np.quantile(planes, RARE)),
+    )
+
+
+def _judge(
+    cloud: _Cloud, owner: np.ndarray, at: int, counted: np.ndarray
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Separation of list number `at` from the others, AUC, and the p-value of the former."""
+    owner = owner[counted]
+    yes = owner == at
+    if min(yes.sum(), (~yes).sum()) < LEAST:
+        return None, None, None
+    along = cloud.along[counted]
+    [found] = _separation(along[:, None], owner, at)
+    p = p_of(abs(float(found)), np.abs(_separation(cloud.at_random[counted], owner, at)))
+    return float(found), float(np.mean(_above(along[yes], along[~yes]))), p
+
+
+def _separation(values: np.ndarray, owner: np.ndarray, at: int) -> np.ndarray:
+    """`[k]` of `values [n, k]`, for list number `at`; 0 where no list has any spread.
+
+    The median, because one list far out would set all others apart from their common mean.
+    """
+    lists = {number: values[owner == number] for number in np.unique(owner)}
+    within = np.sum([((each - each.mean(0)) ** 2).sum(0) for each in lists.values()], axis=0)
+    spread = np.sqrt(within / max(1, len(values) - len(lists)))
+    others = np.median([each.mean(0) for number, each in lists.items() if number != at], axis=0)
+    gap = lists[at].mean(0) - others
+    return np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)
+
+
+def _above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Pair by pair, 1 where one lies above the other, one half where they tie."""
+    return np.heaviside(one[:, None] - other[None], 0.5)

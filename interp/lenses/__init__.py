@@ -1,0 +1,6 @@
+"""Read the residual stream in terms of next tokens.
+
+- `logit_lens`          every layer's next-token distribution through the final norm and the unembedding
+- `tuned_lens`          a learned affine translator for each layer, trained and read
+- `direct_attribution`  the logit of a token split exactly over heads, MLPs and the embedding
+"""

@@ -1,0 +1,280 @@
+"""Direct logit attribution: which part of the model wrote the logit (Elhage et al. 2021, Wang et al. 2022).
+
+The final residual is a sum: embedding, every head, every MLP, biases. With the final norm's scale held at its value on
+the prompt, a logit is linear in that sum, so each part has a share, and the shares are the logit exactly:
+
+    found = direct_logit_attribution(model, tokens, answer=" Mary", wrong=" John")     # tokens [batch, pos]
+    found.values.sum(0)          # == the logit difference, per prompt
+    found.heads                  # [n_layers, n_heads, batch]
+    found.top(5)                 # records, strongest first
+
+Direct means direct: what a part does through later layers counts as theirs. Parts are named as in circuits, except that
+learned positions stand apart: `embed` is the token embedding, `pos_embed` the position's; then `L5H1`, `L5MLP` (its
+output bias included), `L5bias` (the attention's output bias), `norm_bias` and `unembed_bias`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, PromptError
+from interp.models.adapter import available_hook_points, run_with_cache, to_tokens
+from interp.models.norms import FrozenNorm, freeze
+from interp.models.residual import ResidualStream
+
+Target = Literal["logit", "centred_logit", "logit_difference"]
+Answer = int | str | list[int] | Tensor
+
+
+@dataclass(frozen=True)
+class LogitAttribution:
+    """Shares of one logit, or difference of logits, per prompt; units of logits."""
+
+    parts: tuple[str, ...]
+    """`[n_parts]` names"""
+    values: Tensor
+    """`[n_parts, batch]` float64; summing over parts to `total`"""
+    total: Tensor
+    """`[batch]` float64: what the model itself gave"""
+    n_layers: int
+    n_heads: int
+    neurons: Tensor | None = None
+    """`[batch, d_mlp]` float64: with `neurons_of`, the shares of that MLP's neurons"""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """target, answers, positions; `norm_scale` is always frozen"""
+
+    def __getitem__(self, part: str) -> Tensor:
+        """`[batch]` share of one part. Raises `KeyError`."""
+        if part not in self.parts:
+            raise KeyError(part)
+        return self.values[self.parts.index(part)]
+
+    @property
+    def heads(self) -> Tensor:
+        """`[n_layers, n_heads, batch]`"""
+        rows = [[self[f"L{i}H{h}"] for h in range(self.n_heads)] for i in range(self.n_layers)]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    @property
+    def mlps(self) -> Tensor:
+        """`[n_layers, batch]`; zeros in an attention-only model"""
+        return torch.stack([self._or_zero(f"L{i}MLP") for i in range(self.n_layers)])
+
+    def by_layer(self) -> list[dict[str, Any]]:
+        """Per layer, mean over prompts: `layer, attention, mlp, accumulated` (everything written up to and with it).
+
+        `accumulated` starts from the embedding and the two output biases, and ends at the mean of `total`.
+        """
+        start = [name for name in self.parts if not name.startswith("L")]
+        accumulated, rows = float(sum(self[name].mean() for name in start)), []
+        for layer in range(self.n_layers):
+            attention = float(self.heads[layer].sum(0).mean() + self._or_zero(f"L{layer}bias").mean())
+            mlp = float(self._or_zero(f"L{layer}MLP").mean())
+            accumulated += attention + mlp
+            rows.append({"layer": layer, "attention": attention, "mlp": mlp, "accumulated": accumulated})
+        return rows
+
+    def top(self, n: int = 10) -> list[dict[str, Any]]:
+        """Strongest parts by mean share: `part, value, low, high` (over prompts), `share` of the total."""
+        mean, total = self.values.mean(1), float(self.total.mean())
+        return [
+            {
+                "part": self.parts[i],
+                "value": float(mean[i]),
+                "low": float(self.values[i].min()),
+                "high": float(self.values[i].max()),
+                "share": float(mean[i]) / total if total else None,
+            }
+            for i in mean.abs().argsort(descending=True, stable=True)[:n].tolist()
+        ]
+
+    def top_neurons(self, n: int = 10) -> list[dict[str, Any]]:
+        """Strongest neurons of the chosen MLP by size of the mean share. Raises `ConfigError` when none was chosen."""
+        if self.neurons is None:
+            raise ConfigError("neurons were not asked for; pass neurons_of=LAYER")
+        mean = self.neurons.mean(0)
+        layer, order = self.settings["neurons_of"], mean.abs().argsort(descending=True, stable=True)
+        return [{"part": f"L{layer}N{i}", "neuron": i, "value": float(mean[i])} for i in order[:n].tolist()]
+
+    def _or_zero(self, part: str) -> Tensor:
+        return self[part] if part in self.parts else torch.zeros_like(self.total)
+
+
+@torch.no_grad()
+def direct_logit_attribution(
+    model: Any,
+    tokens: Tensor,
+    answer: Answer,
+    wrong: Answer | None = None,
+    *,
+    position: int | Tensor = -1,
+    centre: bool = True,
+    neurons_of: int | None = None,
+    batch_size: int = 8,
+) -> LogitAttribution:
+    """Shares of the logit of `answer` at `position`, of prompts `tokens [batch, pos]`.
+
+    With `wrong`, of `logit(answer) - logit(wrong)`; without, of the logit less the mean over the vocabulary (`centre`),
+    since only differences of logits reach a probability, or of the bare logit (`centre=False`). `answer` and `wrong`
+    are token ids, one for all prompts or one each, or the text of a single token; `position` too is one or one each.
+    `neurons_of` also splits the MLP of that layer into its neurons.
+
+    Raises `ConfigError` when the residual is not a plain sum, or the logits are not linear in its norm (soft caps);
+    `PromptError` for an answer that is not one token of the vocabulary.
+    """
+    residual = ResidualStream(model)
+    answers = token_ids(model, answer, len(tokens))
+    wrongs = None if wrong is None else token_ids(model, wrong, len(tokens))
+    at = _positions(position, tokens)
+    if neurons_of is not None and not (residual.has_mlp and 0 <= neurons_of < residual.shape.n_layers):
+        raise ConfigError(f"neurons_of names a layer with an MLP, 0 .. {residual.shape.n_layers - 1}, got {neurons_of}")
+    batches = []
+    for rows in torch.arange(len(tokens)).split(batch_size):
+        chosen = answers[rows], None if wrongs is None else wrongs[rows]
+        batches.append(_attribute(residual, tokens[rows], *chosen, at[rows], centre, neurons_of))
+    parts, values, totals, neurons = zip(*batches, strict=True)
+    target: Target = "logit_difference" if wrong is not None else "centred_logit" if centre else "logit"
+    settings = {
+        "target": target,
+        "answer": answers.tolist(),
+        "wrong": None if wrongs is None else wrongs.tolist(),
+        "position": at.tolist(),
+        "norm_scale": "frozen",
+        "neurons_of": neurons_of,
+    }
+    return LogitAttribution(
+        tuple(parts[0]),
+        torch.cat(values, 1),
+        torch.cat(totals),
+        residual.shape.n_layers,
+        residual.shape.n_heads,
+        None if neurons_of is None else torch.cat(neurons),
+        settings,
+    )
+
+
+def token_ids(model: Any, answer: Answer, n_prompts: int) -> Tensor:
+    """`[n_prompts]` int64 ids of one token for all prompts or one each; text must be a single token.
+
+    Raises `PromptError` otherwise.
+    """
+    if isinstance(answer, str):
+        ids = to_tokens(model, answer, prepend_bos=False)[0]
+        if len(ids) != 1:
+            raise PromptError(
+                f"the answer {answer!r} is {len(ids)} tokens, one was expected; most words need a leading space, or "
+                "choose another answer"
+            )
+        answer = int(ids[0])
+    ids = torch.as_tensor(answer, dtype=torch.long).cpu()
+    if ids.ndim > 1 or (ids.ndim == 1 and len(ids) != n_prompts):
+        raise PromptError(
+            f"one answer, or one for each of {n_prompts} prompts was expected, got shape {list(ids.shape)}"
+        )
+    if int(ids.min()) < 0 or int(ids.max()) >= model.cfg.d_vocab:
+        raise PromptError(f"answers are token ids below {model.cfg.d_vocab}, got {int(ids.min())} to {int(ids.max())}")
+    return ids.expand(n_prompts)
+
+
+def _positions(position: int | Tensor, tokens: Tensor) -> Tensor:
+    """`[batch]` indices from the front."""
+    at, length = torch.as_tensor(position).expand(len(tokens)), tokens.shape[1]
+    if int(at.min()) < -length or int(at.max()) >= length:
+        raise PromptError(f"positions of a prompt of {length} tokens were expected, got {at.tolist()}")
+    return at % length
+
+
+def _attribute(
+    residual: ResidualStream,
+    tokens: Tensor,
+    answers: Tensor,
+    wrongs: Tensor | None,
+    at: Tensor,
+    centre: bool,
+    neurons_of: int | None,
+) -> tuple[list[str], Tensor, Tensor, Tensor | None]:
+    """Names, shares `[n_parts, batch]`, totals `[batch]` and neurons `[batch, d_mlp]` of one batch."""
+    model, layers = residual.model, range(residual.shape.n_layers)
+    logits, cache = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
+    rows = torch.arange(len(tokens))
+    cache = {name: value[rows, at] for name, value in cache.items()}
+    final = cache[f"blocks.{layers[-1]}.hook_resid_post"]
+    norm = freeze(model, "ln_final", final)
+    direction, unembed_bias, total = _targets(model, logits[rows, at], answers, wrongs, centre)
+    share = _Share(norm, direction)
+    parts = {"embed": share(cache["blocks.0.hook_resid_pre"])}
+    if "hook_pos_embed" in cache:
+        parts["pos_embed"] = share(cache["hook_pos_embed"])
+        parts["embed"] = parts["embed"] - parts["pos_embed"]
+    for layer in layers:
+        per_head = share.through(cache[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o"))
+        parts |= {f"L{layer}H{head}": per_head[:, head] for head in range(residual.shape.n_heads)}
+        if (bias := residual.b(layer, "o")) is not None:
+            parts[f"L{layer}bias"] = share(bias.expand_as(final))
+        if residual.has_mlp:
+            parts[f"L{layer}MLP"] = share(cache[f"blocks.{layer}.hook_mlp_out"])
+    parts["norm_bias"] = (norm.bias.double() * direction).sum(-1)
+    parts["unembed_bias"] = unembed_bias
+    values = torch.stack(list(parts.values())).cpu()
+    _check_sum(values, total.cpu())
+    neurons = None
+    if neurons_of is not None:
+        neurons = share.neurons(cache[f"blocks.{neurons_of}.mlp.out.hook_in"], model.blocks[neurons_of].mlp.W_out).cpu()
+    return list(parts), values, total.cpu(), neurons
+
+
+def _hook_points(residual: ResidualStream, neurons_of: int | None) -> list[str]:
+    last = residual.shape.n_layers - 1
+    names = ["blocks.0.hook_resid_pre", f"blocks.{last}.hook_resid_post"]
+    names += [f"blocks.{layer}.attn.hook_z" for layer in range(last + 1)]
+    names += [f"blocks.{layer}.hook_mlp_out" for layer in range(last + 1) if residual.has_mlp]
+    names += ["hook_pos_embed"] if "hook_pos_embed" in available_hook_points(residual.model) else []
+    return names + ([] if neurons_of is None else [f"blocks.{neurons_of}.mlp.out.hook_in"])
+
+
+def _targets(
+    model: Any, logits: Tensor, answers: Tensor, wrongs: Tensor | None, centre: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Direction of the target after the norm `[batch, d_model]`, its unembedding bias and its value `[batch]`."""
+    W_U, logits = model.W_U, logits.double()
+    b_U = getattr(model, "b_U", None)
+    b_U = torch.zeros_like(W_U[0]) if b_U is None else b_U
+    rows, ids = torch.arange(len(answers)), answers.to(W_U.device)
+    direction, bias, total = W_U.T[ids].double(), b_U[ids].double(), logits[rows, ids]
+    if wrongs is not None:
+        ids = wrongs.to(W_U.device)
+        return direction - W_U.T[ids].double(), bias - b_U[ids].double(), total - logits[rows, ids]
+    if centre:
+        return direction - W_U.mean(1).double(), bias - b_U.mean().double(), total - logits.mean(-1)
+    return direction, bias, total
+
+
+class _Share:
+    """Shares in float64: the dot product of a part with the target's direction, norm gain and centring folded in."""
+
+    def __init__(self, norm: FrozenNorm, direction: Tensor):
+        self.u = norm.fold(direction) / norm.scale.double()
+
+    def __call__(self, part: Tensor) -> Tensor:
+        """`[batch]` of `part [batch, d_model]`."""
+        return (part.double() * self.u).sum(-1)
+
+    def through(self, z: Tensor, W_O: Tensor) -> Tensor:
+        """`[batch, n_heads]` of `z [batch, n_heads, d_head]`; no head's output is made."""
+        return torch.einsum("bhd,hdm,bm->bh", z.double(), W_O.double(), self.u)
+
+    def neurons(self, acts: Tensor, W_out: Tensor) -> Tensor:
+        """`[batch, d_mlp]` of `acts [batch, d_mlp]`."""
+        return acts.double() * (self.u @ W_out.T.double())
+
+
+def _check_sum(values: Tensor, total: Tensor) -> None:
+    """The parts are the total, up to the rounding of the model's own pass."""
+    error = ((values.sum(0) - total).abs() / values.abs().sum(0).clamp_min(1e-12)).max()
+    if error > 1e-2:
+        raise ConfigError(
+            f"the parts do not sum to the model's logits (relative error {float(error):.2g}): its residual is not a "
+            "plain sum of heads and MLPs, or its logits are capped; direct attribution is not defined for it"
+        )

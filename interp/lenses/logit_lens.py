@@ -1,0 +1,183 @@
+"""The logit lens: what the model would say if it stopped after each layer (nostalgebraist 2020).
+
+Each layer's residual goes through the model's own final norm and unembedding. Early layers need not speak the last
+layer's language, so an early reading is a hint; the last is the model's prediction itself.
+
+What a direction of the residual stream does to the next token's logits, read straight off the weights.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from interp.errors import PromptError
+from interp.lenses.tuned_lens import TunedLens
+from interp.names import lens_hook_points
+
+
+@dataclass(frozen=True)
+class LogitLens:
+    """Readings of one prompt; layer 0 is the embedding, layer `i` the residual after block `i - 1`."""
+
+    layers: tuple[str, ...]
+    """`[n_layers + 1]` hook points"""
+    tokens: tuple[str, ...]
+    """`[pos]` the prompt"""
+    top_tokens: tuple[tuple[tuple[str, ...], ...], ...]
+    """`[n_layers + 1][pos][top]` text, most probable first"""
+    token_ids: Tensor
+    """`[n_layers + 1, pos, top]` int64"""
+    probabilities: Tensor
+    """`[n_layers + 1, pos, top]` float32, 0 to 1"""
+    entropy: Tensor
+    """`[n_layers + 1, pos]` float32, nats: 0 certain, `log(d_vocab)` no idea"""
+    kl: Tensor
+    """`[n_layers + 1, pos]` float32, nats: KL(model's output || reading); 0 at the last layer"""
+    lens: str = "logit"
+    """`logit`, or `tuned` when translators were applied"""
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """One plain dict per layer and position: `layer, hook_point, position, token, top, entropy, kl`.
+
+        `top` is a list of `{"token", "token_id", "probability"}`.
+        """
+        return [
+            {
+                "layer": layer,
+                "hook_point": name,
+                "position": position,
+                "token": token,
+                "entropy": float(self.entropy[layer, position]),
+                "kl": float(self.kl[layer, position]),
+                "top": self._top(layer, position),
+            }
+            for layer, name in enumerate(self.layers)
+            for position, token in enumerate(self.tokens)
+        ]
+
+    def _top(self, layer: int, position: int) -> list[dict[str, Any]]:
+        columns = (
+            self.top_tokens[layer][position],
+            self.token_ids[layer, position].tolist(),
+            self.probabilities[layer, position].tolist(),
+        )
+        return [{"token": t, "token_id": i, "probability": p} for t, i, p in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class TokenTrajectory:
+    """How one token rises through the layers of one prompt."""
+
+    layers: tuple[str, ...]
+    """`[n_layers + 1]` hook points"""
+    token_id: int
+    rank: Tensor
+    """`[n_layers + 1, pos]` int64: how many tokens are more probable; 0 is the top"""
+    probability: Tensor
+    """`[n_layers + 1, pos]` float32, 0 to 1"""
+    lens: str = "logit"
+
+
+@torch.no_grad()
+def logit_lens(model: Any, tokens: Tensor, *, top: int = 5, lens: TunedLens | None = None) -> LogitLens:
+    """Read every layer of `tokens [1, pos]`; the logits of one layer and of the last exist at a time.
+
+    With a tuned `lens` each residual is translated first. Raises `PromptError` on anything but one prompt of at least
+    one token that fits the context, `MismatchError` for a lens of other weights.
+    """
+    from interp.models.adapter import token_strings
+
+    layers, target, readings = lens_hook_points(model.cfg.n_layers), None, []
+    for logits in reversed_readings(model, tokens, lens):  # the last layer first: all are compared with it
+        log_p = logits.log_softmax(-1)
+        target = log_p if target is None else target
+        readings.append((*_read_layer(log_p, top), (target.exp() * (target - log_p)).sum(-1).cpu()))
+    ids, probabilities, entropy, kl = (torch.stack(column[::-1]) for column in zip(*readings, strict=True))
+    strings = token_strings(model, ids)
+    pos, k = ids.shape[1:]
+    nested = tuple(
+        tuple(tuple(strings[(layer * pos + p) * k : (layer * pos + p + 1) * k]) for p in range(pos))
+        for layer in range(len(layers))
+    )
+    prompt, kind = tuple(token_strings(model, tokens[0])), "logit" if lens is None else "tuned"
+    return LogitLens(layers, prompt, nested, ids, probabilities, entropy, kl.clamp_min(0), kind)
+
+
+@torch.no_grad()
+def follow_token(model: Any, tokens: Tensor, token_id: int, *, lens: TunedLens | None = None) -> TokenTrajectory:
+    """Rank and probability of one token at every layer and position of `tokens [1, pos]`.
+
+    Raises `PromptError` as `logit_lens` does, and for a token outside the vocabulary.
+    """
+    if not 0 <= token_id < model.cfg.d_vocab:
+        raise PromptError(f"a token id below {model.cfg.d_vocab} was expected, got {token_id}")
+    ranks, probabilities = [], []
+    for logits in reversed_readings(model, tokens, lens):
+        ranks.append((logits > logits[:, token_id, None]).sum(-1).cpu())
+        probabilities.append(logits.log_softmax(-1)[:, token_id].exp().cpu())
+    layers, kind = lens_hook_points(model.cfg.n_layers), "logit" if lens is None else "tuned"
+    return TokenTrajectory(layers, token_id, torch.stack(ranks[::-1]), torch.stack(probabilities[::-1]), kind)
+
+
+def reversed_readings(model: Any, tokens: Tensor, lens: TunedLens | None = None) -> Iterator[Tensor]:
+    """Logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
+    from interp.models.adapter import final_norm_and_unembed
+    from interp.models.capture import Capture
+
+    if tokens.ndim != 2 or len(tokens) != 1 or tokens.shape[1] == 0:
+        raise PromptError(f"the lens reads one prompt as [1, pos] with at least one token, got {list(tokens.shape)}")
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise PromptError(f"the prompt has {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten it")
+    if lens is not None:
+        lens.check_model(model)
+    layers = lens_hook_points(model.cfg.n_layers)
+    with Capture(model, list(layers)) as capture:
+        residuals = capture(tokens)
+    for name in reversed(layers):
+        resid = residuals.pop(name)
+        yield final_norm_and_unembed(model, resid if lens is None else lens.translate(name, resid))[0].float()
+
+
+def _read_layer(log_p: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids and probabilities of the `top` tokens `[pos, top]`, and the entropy `[pos]`, of `log_p [pos, d_vocab]`."""
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    values, ids = log_p.topk(min(top, log_p.shape[-1]), dim=-1)
+    return ids.cpu(), values.exp().cpu(), entropy.cpu()
+
+
+BLOCK_DIRECTIONS = 256
+
+
+class Effects(NamedTuple):
+    """The tokens moved most by each direction, all `[n, k]`, strongest first."""
+
+    promoted_ids: Tensor
+    promoted_logits: Tensor
+    suppressed_ids: Tensor
+    suppressed_logits: Tensor
+
+
+@torch.no_grad()
+def logit_effects(model: Any, directions: Tensor, k: int) -> Effects:
+    """The `k` tokens whose logit each of `directions [n, d_model]` raises and lowers most.
+
+    Each direction alone is taken as the final residual: it goes through the model's own final norm (which rescales it
+    to root mean square 1, subtracts the mean if the norm does, and applies the gain) and the unembedding. The logits of
+    a zero residual (norm and unembedding biases) are subtracted, and so is the mean over the vocabulary, which softmax
+    cannot see. So values compare between features as directions, whatever their length, but are not the change at any
+    actual token: there the norm divides by the whole residual. Later layers are left out.
+    """
+    from interp.models.adapter import final_norm_and_unembed
+
+    device = next(model.parameters()).device
+    zero = final_norm_and_unembed(model, torch.zeros(1, 1, directions.shape[1], device=device))[0, 0].float()
+    parts = []
+    for block in directions.split(BLOCK_DIRECTIONS):
+        logits = final_norm_and_unembed(model, block[None].to(device, torch.float32))[0].float() - zero
+        logits -= logits.mean(1, keepdim=True)
+        high, low = logits.topk(k), logits.topk(k, largest=False)
+        parts.append((high.indices, high.values, low.indices, low.values))
+    return Effects(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))

@@ -1,0 +1,354 @@
+"""The Hopfield network of 1982: patterns as minima of a quadratic energy, and how many fit (Amit et al. 1985).
+
+Spins `s [n]` are +1 or -1, patterns are stored by Hebb's rule, a spin at a time is turned to where its field points:
+
+    J = X^T X / n, diagonal 0            X [n_patterns, n]
+    E(s) = -s^T J s / 2                  falls with every turned spin, so recall ends
+    load = n_patterns / n
+
+Recall turns the most unstable spin first, in many copies of the network at once: a descent of the same energy as the
+usual random order, without its draw. Replica theory (`replica_overlap`) says how much of a pattern is left in the limit
+of many spins: with `m = erf(t)`, `sqrt(2 load) = erf(t) / t - 2 exp(-t^2) / sqrt(pi)`. That has a solution up to a load
+of .138, where 1.7 % of the spins are wrong; beyond, nothing of the pattern is left to recall.
+
+In a network of n spins the breakdown is smeared. Its capacity here is the load at which the share of wrong spins
+reaches what theory allows at its own capacity. Where half of the patterns are still recalled lies higher, and comes
+down slowly as n grows.
+
+How many random patterns the modern network keeps: exponentially many in the dimension (Demircigil et al. 2017).
+
+Patterns of +1 and -1 are stored, a state starts with a share of its spins wrong, takes one step of retrieval at
+`beta = 1` (`interp.studies.hopfield`) and keeps the signs. The capacity of a dimension is the largest number of
+patterns at which at least half of the starts come back exactly. It grows as `exp(a d)`, `a` being at least
+
+    I(1 - 2 wrong) / 2,    I(m) = ((1 + m) log(1 + m) + (1 - m) log(1 - m)) / 2
+
+for large `d` (their theorem 2), where the classical network keeps a number in proportion to `d` at most.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.artifacts import as_json, save_json
+from interp.errors import ConfigError, NonFiniteError
+from interp.runtime import make_generator, one_thread
+from interp.statistics import t_interval
+
+RECALLED = 0.9
+"""overlap from which a pattern counts as recalled; the theory jumps from .967 to far below"""
+
+
+def hebb(patterns: Tensor) -> Tensor:
+    """Couplings `[n, n]` of `patterns [n_patterns, n]` of +1 and -1: Hebb's rule, without self-coupling."""
+    if patterns.ndim != 2 or not patterns.numel() or not bool((patterns.abs() == 1).all()):
+        raise ConfigError(f"patterns of +1 and -1 were expected as [n_patterns, n], got {list(patterns.shape)}")
+    X = patterns.to(torch.float32) if patterns.dtype not in (torch.float32, torch.float64) else patterns
+    return (X.T @ X / X.shape[1]).fill_diagonal_(0)
+
+
+def spin_energy(couplings: Tensor, states: Tensor) -> Tensor:
+    """`E = -s^T J s / 2` of every row of `states [n_states, n]`."""
+    check_couplings(couplings)
+    states = check_spins(states, couplings)
+    return -((states @ couplings) * states).sum(-1) / 2
+
+
+def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -> tuple[Tensor, Tensor]:
+    """Stable states `[n_states, n]` below `states`, and how many spins were turned in each.
+
+    Turns the most unstable spin of every state until none is (`max_turns` default: 20 n, which is never reached in
+    practice). A spin without field stays: one below 1e-6 of the largest that the couplings allow is rounding. Raises
+    `ConfigError` where nothing would end (couplings that are not symmetric, or couple a spin to itself) and on states
+    that are no spins; `NonFiniteError`.
+    """
+    check_couplings(couplings)
+    s = check_spins(states, couplings).clone()
+    field = s @ couplings
+    least = 1e-6 * float(couplings.abs().sum(0).max())
+    turns = torch.zeros(len(s), dtype=torch.int64)
+    rows = torch.arange(len(s))
+    for _ in range(20 * s.shape[1] if max_turns is None else max_turns):
+        margin, spin = (s * field).min(1)
+        moving = margin < -least
+        if not moving.any():
+            break
+        live, turned = rows[moving], spin[moving]
+        s[live, turned] *= -1
+        field[live] += 2 * s[live, turned, None] * couplings[turned]
+        turns[live] += 1
+    return s, turns
+
+
+def check_couplings(couplings: Tensor) -> None:
+    """Raises unless `couplings [n, n]` are finite, symmetric and without self-coupling: else no energy falls."""
+    square = couplings.ndim == 2 and couplings.shape[0] == couplings.shape[1] > 0
+    if not square or not couplings.is_floating_point():
+        raise ConfigError(
+            f"couplings must be symmetric [n, n] of floating point, got {couplings.dtype} {list(couplings.shape)}"
+        )
+    if not torch.isfinite(couplings).all():
+        raise NonFiniteError("couplings must be finite, got NaN or infinity; make them anew, for example by `hebb`")
+    if not torch.allclose(couplings, couplings.T, atol=1e-6 * float(couplings.abs().max())):
+        raise ConfigError("couplings must be symmetric, got J_ij unlike J_ji; use (J + J.T) / 2")
+    if bool(couplings.diagonal().any()):
+        raise ConfigError("a spin does not couple to itself: the diagonal of the couplings must be 0; set it so")
+
+
+def check_spins(states: Tensor, couplings: Tensor) -> Tensor:
+    """`states [n_states, n]` in the dtype of the couplings. Raises `ConfigError` unless they are as many +1 and -1."""
+    if states.ndim != 2 or states.shape[1] != len(couplings) or not bool((states.abs() == 1).all()):
+        raise ConfigError(
+            f"states of +1 and -1 were expected as [n_states, {len(couplings)}], a spin for each row of the couplings, "
+            f"got {list(states.shape)}; take the signs of other values"
+        )
+    return states.to(couplings)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadCurve:
+    """Recall over load, `[n_loads]` with a 95 % interval over seeds."""
+
+    loads: tuple[float, ...]
+    overlap: np.ndarray
+    """mean `s . x / n` of where recall from pattern x ends: 1 kept exactly, 0 nothing left of it"""
+    overlap_low: np.ndarray
+    overlap_high: np.ndarray
+    recalled: np.ndarray
+    """share of patterns whose overlap stays above `RECALLED`"""
+    error_rate: np.ndarray
+    """share of wrong spins: half of 1 - overlap"""
+    theory: np.ndarray
+    """overlap in the limit of many spins; NaN above its capacity"""
+    capacity: float
+    """load at which the overlap falls through theory's at its capacity, mean over seeds; NaN when no load is beyond"""
+    capacity_low: float
+    capacity_high: float
+    settings: dict[str, Any]
+
+    def to_records(self) -> list[dict[str, float]]:
+        """One plain dict per load."""
+        names = ("overlap", "overlap_low", "overlap_high", "recalled", "error_rate", "theory")
+        return [{"load": load} | {n: float(getattr(self, n)[i]) for n in names} for i, load in enumerate(self.loads)]
+
+    def to_json(self) -> dict[str, Any]:
+        return as_json(self)
+
+    def save(self, path: Path | str) -> None:
+        save_json(self, path)
+
+
+def measure_capacity(
+    n: int,
+    loads: tuple[float, ...],
+    *,
+    n_seeds: int = 5,
+    n_starts: int = 40,
+    seed: int = 0,
+) -> LoadCurve:
+    """Recall from the stored patterns themselves, in `n_seeds` networks of `n` spins at every load.
+
+    A network of a lower load holds the first patterns of the next. `n_starts` patterns are tried in each. Cost per
+    network: `n^2 n_patterns` for the couplings. Raises `ConfigError` on loads that are not rising, or store nothing.
+    """
+    counts = [round(load * n) for load in loads if math.isfinite(load)]
+    rising = len(counts) == len(loads) > 0 and counts[0] >= 1 and sorted(set(counts)) == counts
+    if not rising or n_seeds < 2 or n_starts < 1:
+        raise ConfigError(
+            f"rising loads with a pattern each, two seeds and a start were expected, got {loads} of {n} spins, "
+            f"{n_seeds} seeds and {n_starts} starts"
+        )
+    overlaps, shares = np.zeros((2, len(loads), n_seeds))
+    with one_thread():
+        for number in range(n_seeds):
+            generator = make_generator(seed, "hopfield patterns", number)
+            patterns = torch.randint(2, (counts[-1], n), generator=generator).float() * 2 - 1
+            couplings, stored = torch.zeros(n, n), 0
+            for i, count in enumerate(counts):
+                couplings, stored = couplings + hebb(patterns[stored:count]), count
+                starts = patterns[:count][-n_starts:]
+                final, _ = recall(couplings, starts)
+                overlap = (final * starts).mean(1)
+                overlaps[i, number], shares[i, number] = overlap.mean(), (overlap > RECALLED).double().mean()
+    mean, low, high = t_interval(overlaps)
+    level = replica_capacity()[1]
+    crossings = np.array([_crossing(loads, overlaps[:, number], level) for number in range(n_seeds)])
+    capacity, capacity_low, capacity_high = (float(v) for v in _interval(crossings))
+    return LoadCurve(
+        loads=tuple(count / n for count in counts),
+        overlap=mean,
+        overlap_low=low,
+        overlap_high=high,
+        recalled=shares.mean(1),
+        error_rate=(1 - mean) / 2,
+        theory=np.array([replica_overlap(load) for load in loads]),
+        capacity=capacity,
+        capacity_low=capacity_low,
+        capacity_high=capacity_high,
+        settings={"n": n, "n_seeds": n_seeds, "n_starts": n_starts, "seed": seed, "recalled": RECALLED},
+    )
+
+
+def replica_overlap(load: float) -> float:
+    """Overlap that recall keeps in the limit of many spins (Amit et al. 1985); NaN above the capacity."""
+    t_critical, _, capacity = _replica_maximum()
+    if not 0 < load <= capacity:
+        return math.nan
+    low, high = t_critical, 40.0
+    for _ in range(100):  # the load falls along this branch
+        middle = (low + high) / 2
+        low, high = (middle, high) if _replica_load(middle) > load else (low, middle)
+    return math.erf(low)
+
+
+def replica_capacity() -> tuple[float, float]:
+    """The largest load that replica theory allows, .138, and the overlap there, .967."""
+    _, overlap, capacity = _replica_maximum()
+    return capacity, overlap
+
+
+def _replica_load(t: float) -> float:
+    return (math.erf(t) / t - 2 / math.sqrt(math.pi) * math.exp(-t * t)) ** 2 / 2
+
+
+def _replica_maximum() -> tuple[float, float, float]:
+    """`t`, overlap and load at the capacity, by ternary search."""
+    low, high = 0.5, 4.0
+    for _ in range(100):
+        left, right = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (left, high) if _replica_load(left) < _replica_load(right) else (low, right)
+    return low, math.erf(low), _replica_load(low)
+
+
+def _crossing(loads: tuple[float, ...], overlaps: np.ndarray, level: float) -> float:
+    """Where the overlap falls through `level` for good, between loads; NaN when it does not."""
+    above = np.nonzero(overlaps >= level)[0]
+    if not len(above) or above[-1] == len(loads) - 1:
+        return math.nan
+    i = int(above[-1]) + 1
+    part = (overlaps[i - 1] - level) / (overlaps[i - 1] - overlaps[i])
+    return loads[i - 1] + part * (loads[i] - loads[i - 1])
+
+
+def _interval(crossings: np.ndarray) -> tuple[float, float, float]:
+    if not np.isfinite(crossings).all():
+        return math.nan, math.nan, math.nan
+    mean, low, high = t_interval(crossings)
+    return float(mean), float(low), float(high)
+
+
+KEPT = 0.5
+"""share of starts that must come back exactly"""
+_CHUNK = 1 << 22
+"""scores held at once"""
+KeptBy = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
+"""(patterns, starts, truth) -> share of starts brought back"""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CapacityCurve:
+    """Capacity over dimension, `[n_dims]`, means over seeds."""
+
+    dims: tuple[int, ...]
+    log2_modern: np.ndarray
+    """log2 of the number of patterns that the modern network keeps"""
+    classical: np.ndarray
+    """patterns that the classical network keeps from the same starts"""
+    slope: float
+    """doublings of the modern capacity per dimension; not below `least_slope(wrong)` in the limit"""
+    slope_low: float
+    slope_high: float
+    settings: dict[str, Any]
+
+    def to_records(self) -> list[dict[str, float]]:
+        """One plain dict per dimension: `d, modern, classical`."""
+        rows = zip(self.dims, self.log2_modern.tolist(), self.classical.tolist(), strict=True)
+        return [{"d": d, "modern": 2**log2, "classical": classical} for d, log2, classical in rows]
+
+    def to_json(self) -> dict[str, Any]:
+        return as_json(self)
+
+    def save(self, path: Path | str) -> None:
+        save_json(self, path)
+
+
+def compare_capacity(
+    dims: tuple[int, ...], *, wrong: float = 0.2, n_seeds: int = 4, n_starts: int = 100, seed: int = 0
+) -> CapacityCurve:
+    """Capacities of both networks from starts with a share `wrong` of their spins turned.
+
+    The number of patterns doubles until fewer than `KEPT` of the starts come back; the crossing is taken between, on
+    a log scale. Raises `ConfigError` on fewer than two dimensions or seeds, or no start.
+    """
+    few = len(set(dims)) < 2 or n_seeds < 2 or n_starts < 1
+    if few or not 0 < wrong < 0.5 or round(wrong * min(dims)) < 1:
+        raise ConfigError(
+            "two dimensions, two seeds, a start, and from one wrong spin to fewer than half were expected (starts "
+            f"without any ask for stability only), got dimensions {dims}, {n_seeds} seeds, {n_starts} starts, a share "
+            f"of {wrong}"
+        )
+    modern, classical = np.zeros((2, len(dims), n_seeds))
+    with one_thread():
+        for number in range(n_seeds):
+            for i, d in enumerate(dims):
+                generator = make_generator(seed, "capacity", number, d)
+                modern[i, number] = _doublings(d, wrong, n_starts, generator, _kept_by_modern)
+                classical[i, number] = 2 ** _doublings(d, wrong, n_starts, generator, _kept_by_classical)
+    slopes = np.array([np.polyfit(dims, modern[:, number], 1)[0] for number in range(n_seeds)])
+    slope, low, high = t_interval(slopes)
+    return CapacityCurve(
+        dims=tuple(dims),
+        log2_modern=modern.mean(1),
+        classical=classical.mean(1),
+        slope=float(slope),
+        slope_low=float(low),
+        slope_high=float(high),
+        settings={"wrong": wrong, "n_seeds": n_seeds, "n_starts": n_starts, "seed": seed, "kept": KEPT, "beta": 1.0},
+    )
+
+
+def least_slope(wrong: float) -> float:
+    """Doublings per dimension that large networks reach at least, from starts with a share `wrong` of wrong spins."""
+    if not 0 < wrong < 0.5:
+        raise ConfigError(f"a share of wrong spins between 0 and 0.5 was expected, got {wrong}; 0.2 is usual here")
+    m = 1 - 2 * wrong
+    rate = ((1 + m) * math.log1p(m) + (1 - m) * math.log1p(-m)) / 2
+    return rate / 2 / math.log(2)
+
+
+def _doublings(d: int, wrong: float, n_starts: int, generator: torch.Generator, kept_by: KeptBy) -> float:
+    """log2 of the number of patterns at which the share of starts kept falls through `KEPT`."""
+    before = 1.0
+    for power in range(1, 26):
+        patterns = torch.randint(2, (2**power, d), generator=generator, dtype=torch.int8).float() * 2 - 1
+        chosen = torch.randint(2**power, (n_starts,), generator=generator)
+        starts = patterns[chosen].clone()
+        turned = torch.rand(n_starts, d, generator=generator).argsort(1)[:, : round(wrong * d)]
+        starts.scatter_(1, turned, -starts.gather(1, turned))
+        kept = kept_by(patterns, starts, patterns[chosen])
+        if kept < KEPT:
+            return power - 1 + (before - KEPT) / (before - kept)
+        before = kept
+    raise ConfigError(f"more than 2^25 patterns of {d} spins are kept; use fewer dimensions")
+
+
+def _kept_by_modern(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
+    """Share of starts that one step brings back; the sum over patterns is taken in chunks around each start's best."""
+    top, total = torch.full((len(starts), 1), -torch.inf), torch.zeros_like(starts)
+    for part in patterns.split(max(1, _CHUNK // len(starts))):
+        scores = starts @ part.T
+        new = torch.maximum(top, scores.amax(1, keepdim=True))
+        total = total * (top - new).exp() + (scores - new).exp() @ part
+        top = new
+    return float(((total > 0) == (truth > 0)).all(1).double().mean())
+
+
+def _kept_by_classical(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
+    final, _ = recall(hebb(patterns), starts)
+    return float((final == truth).all(1).double().mean())

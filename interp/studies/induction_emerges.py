@@ -1,0 +1,227 @@
+"""A toy on its way to induction heads: what rises together, and what its one-layer twin lacks (Olsson et al. 2022).
+
+Every so many steps, on fresh rows of random tokens that repeat once:
+
+| curve | |
+|---|---|
+| `loss_first`, `loss_repeat` | nats per token of the first copy (nothing to know: about `log d_vocab`), of the second |
+| `accuracy` | of the second copy |
+| `induction`, `previous` | attention of the strongest head on what followed its token before; on the token before |
+| `composition` | strongest K-composition of an earlier head with a later one, over the mean of its null (1: chance) |
+
+`find_transition` says of each whether it changes suddenly, and where. Loss alone proves no mechanism: that of a toy
+which copies by position falls too, and its `induction` stays where it is.
+
+Is there a sudden change on a curve, and when?
+
+A curve goes from where it starts to where it ends; its *onset*, *middle* and *end* are where it has gone 10, 50 and
+90 % of the way for good (it does not come back below). It is a transition when two things hold:
+
+- the way is long: at least `SIGNAL` times the typical step of the curve where it lies flat, and at least `least`;
+- it is quick: from onset to end takes at most `QUICK` of the steps. A line takes 80 %, and is no transition.
+
+Steps may be any rising numbers. Between two measurements the crossing is interpolated, so no place is known better than
+to the distance of measurements.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.circuits.head_kinds import KINDS, pattern_scores, target_masks, target_weights
+from interp.errors import ConfigError, NonFiniteError
+from interp.models.loss import token_losses
+from interp.models.small import build_small
+from interp.models.toys import Toy, find_toy
+from interp.models.training import TrainingStep, train_small
+from interp.progress import Progress
+from interp.runtime import make_generator, one_thread
+
+SIGNAL = 8.0
+QUICK = 0.5
+FEWEST = 8
+
+
+class Transition(NamedTuple):
+    """What was found; the places are None where nothing was."""
+
+    found: bool
+    reason: str
+    """one sentence"""
+    onset: float | None
+    middle: float | None
+    end: float | None
+    before: float
+    """median of the first tenth of the curve"""
+    after: float
+    """median of its last tenth"""
+    noise: float
+    """typical step of the flat parts: median absolute difference of successive values at both ends"""
+
+
+def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0) -> Transition:
+    """The transition of a curve `values [n]` over rising `steps [n]`, if it goes at least the way `least` (its units).
+
+    Raises `ConfigError` for fewer than 8 measurements or steps that do not rise, `NonFiniteError`.
+    """
+    steps, values = _curve(steps, values)
+    if len(steps) < FEWEST or (np.diff(steps) <= 0).any():
+        raise ConfigError(f"a transition needs {FEWEST} measurements or more at rising steps, got {len(steps)}")
+    if not least >= 0:
+        raise ConfigError(f"the way that counts must be at least 0 in units of the curve, got least {least}")
+    tenth = max(2, len(values) // 10)
+    before, after = float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
+    fifth = max(3, len(values) // 5)
+    noise = float(np.median(np.abs(np.concatenate([np.diff(values[:fifth]), np.diff(values[-fifth:])]))))
+    way = after - before
+    if abs(way) <= max(SIGNAL * noise, least) or way == 0:
+        return Transition(False, "it ends about where it began", None, None, None, before, after, noise)
+    gone = (values - before) / way
+    onset, middle, end = (crossing(steps, gone, level) for level in (0.1, 0.5, 0.9))
+    share = (end - onset) / (steps[-1] - steps[0])
+    if share > QUICK:
+        reason = f"it changes over {share:.0%} of the time: gradual, no transition"
+        return Transition(False, reason, None, None, None, before, after, noise)
+    reason = f"from 10 to 90 % of the way in {share:.0%} of the time"
+    return Transition(True, reason, onset, middle, end, before, after, noise)
+
+
+def crossing(steps: np.ndarray, gone: np.ndarray, level: float) -> float:
+    """The step after which `gone` stays at or above `level`, interpolated; the last step when it never does."""
+    below = np.flatnonzero(gone < level)
+    if len(below) == 0:
+        return float(steps[0])
+    at = int(below[-1])
+    if at + 1 == len(gone):
+        return float(steps[-1])
+    share = (level - gone[at]) / (gone[at + 1] - gone[at])
+    return float(steps[at] + share * (steps[at + 1] - steps[at]))
+
+
+def first_at(steps: np.ndarray, values: np.ndarray, level: float) -> float | None:
+    """The first step at which a curve is at or above a level; None when it never is."""
+    steps, values = _curve(steps, values)
+    hit = np.flatnonzero(values >= level)
+    return float(steps[hit[0]]) if len(hit) else None
+
+
+def _curve(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    if steps.ndim != 1 or steps.shape != values.shape:
+        raise ConfigError(
+            f"one value for each step was expected, as [n] and [n], got steps {list(steps.shape)} and values "
+            f"{list(values.shape)}; give one curve at a time"
+        )
+    wrong = ~(np.isfinite(steps) & np.isfinite(values))
+    if wrong.any():
+        raise NonFiniteError(f"the curve holds NaN or infinity at step {steps[wrong][0]:g}; leave that measurement out")
+    return steps, values
+
+
+CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
+LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
+"""Ways that are worth a name: a twin's induction score creeps from .04 to .07, and no head does anything."""
+
+
+@dataclass(frozen=True)
+class InductionRun:
+    """The curves of one toy and seed."""
+
+    spec: str
+    seed: int
+    steps: np.ndarray
+    """`[n]` training steps; the first is 0"""
+    curves: dict[str, np.ndarray]
+    """name -> `[n]`"""
+    transitions: dict[str, Transition]
+    """of each curve"""
+
+    @property
+    def onset(self) -> float | None:
+        """Where it begins to copy: the onset of the accuracy on the second copy, if that changes suddenly.
+
+        The loss falls before, to that of knowing which tokens there are, and long after.
+        """
+        return self.transitions["accuracy"].onset
+
+    @property
+    def together(self) -> float | None:
+        """Steps between the middles of the changes of accuracy and of the induction score; None without both."""
+        copies, score = (self.transitions[name].middle for name in ("accuracy", "induction"))
+        return None if copies is None or score is None else abs(copies - score)
+
+
+def follow_induction(
+    spec: "str | Toy" = "toy:induction-2l",
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    every: int = 50,
+    n_rows: int = 32,
+    n_null: int = 50,
+    keep: Callable[[int, Any], None] | None = None,
+    progress: Progress | None = None,
+) -> InductionRun:
+    """Train a toy and measure it every `every` steps. `keep(step, model)` may save it, `progress` may raise to stop."""
+    toy = find_toy(spec) if isinstance(spec, str) else spec
+    training = replace(toy.training, seed=seed, log_every=every, steps=steps or toy.training.steps)
+    model = build_small(toy.model, seed=seed, device="cpu", dtype=torch.float32)
+    half = toy.model.n_ctx // 2
+    rows = torch.randint(toy.model.d_vocab, (n_rows, half), generator=make_generator(seed, "repeat rows")).repeat(1, 2)
+    at, found = [0], [measure_repeats(model, rows, n_null)]
+    with one_thread():
+        for step in train_small(model, toy.batches, training, measure=lambda m: measure_repeats(m, rows, n_null)):
+            at.append(step.step)
+            found.append(step.metrics)
+            _tell(step, training.steps, keep, model, progress)
+    curves = {name: np.array([metrics[name] for metrics in found]) for name in CURVES}
+    where = np.array(at)
+    name = spec if isinstance(spec, str) else "toy"
+    changes = {curve: find_transition(where, curves[curve], least=LEAST[curve]) for curve in CURVES}
+    return InductionRun(name, seed, where, curves, changes)
+
+
+@torch.no_grad()
+def measure_repeats(model: Any, rows: Tensor, n_null: int) -> dict[str, float]:
+    """The curves' values of a model on `rows [n, 2 * half]` whose second half is the first again."""
+    half = rows.shape[1] // 2
+    logits = model(rows)
+    losses = token_losses(logits, rows)
+    right = (logits[:, half:-1].argmax(-1) == rows[:, half + 1 :]).float().mean()
+    scores = pattern_scores(model, rows, target_weights(target_masks(rows, None)), len(rows)).mean(3)
+    strongest = {kind: float(scores[:, :, at].max()) for at, kind in enumerate(KINDS)}
+    return {
+        "loss_first": float(losses[:, : half - 1].mean()),
+        "loss_repeat": float(losses[:, half:].mean()),
+        "accuracy": float(right),
+        "induction": strongest["induction"],
+        "previous": strongest["previous_token"],
+        "composition": strongest_composition(model, n_null),
+    }
+
+
+def strongest_composition(model: Any, n_null: int) -> float:
+    """K-composition of the strongest pair over the mean of its null; 1 (chance) for a model of one layer."""
+    from interp.circuits.head_weights import composition
+
+    if model.cfg.n_layers < 2:
+        return 1.0
+    found = composition(model, sides=("k",), n_null=n_null)["k"]
+    return float(np.nanmax(found.score / found.null_mean))
+
+
+def _tell(
+    step: TrainingStep,
+    total: int,
+    keep: Callable[[int, Any], None] | None,
+    model: Any,
+    progress: Progress | None,
+) -> None:
+    if keep is not None:
+        keep(step.step, model)
+    if progress is not None:
+        progress(step.step, total, {"loss": round(step.loss, 3), "induction": round(step.metrics["induction"], 2)})

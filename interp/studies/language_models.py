@@ -1,0 +1,177 @@
+"""Language models of several sizes on the same text, for a scaling law to be fitted to. The recipe is the config.
+
+Bytes of documents, each seen once by every model, in the same order; two layers with MLPs four times as wide; AdamW at
+a constant rate that falls with the square root of the width, so that every checkpoint stands for a run of its length.
+Losses are on held-out documents.
+
+Positions are rotary. With learned ones a model stays at the loss of bigrams until its heads have found the byte before,
+the sooner the wider it is, and no power law holds across that change.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from interp.errors import ConfigError
+from interp.progress import Progress
+from interp.runtime import derive_seed
+from interp.studies.language_scaling import LanguageRun
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from interp.text.corpora import Corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingRecipe:
+    """How the models are built and trained."""
+
+    widths: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
+    """`d_model`, multiples of 8"""
+    n_layers: int = 2
+    context_length: int = 64
+    """bytes"""
+    batch_size: int = 64
+    """contexts a step"""
+    tokens: int = 2_000_000
+    """bytes that each model sees, each once"""
+    n_checkpoints: int = 6
+    """from an eighth of the tokens to all of them, evenly in their logarithm"""
+    heldout_contexts: int = 256
+    lr: float = 8e-3
+    """at width 16"""
+    seeds: tuple[int, ...] = (0, 1)
+    """of weights and of the order of the text"""
+
+    def __post_init__(self) -> None:
+        if any(width < 8 or width % 8 for width in self.widths):
+            raise ConfigError(f"widths must be multiples of 8, got {self.widths}")
+        if self.steps < 8 * self.n_checkpoints:
+            raise ConfigError(
+                f"{self.tokens:,} tokens are {self.steps} steps, too few for {self.n_checkpoints} checkpoints"
+            )
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // (self.batch_size * self.context_length)
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps at which the loss is measured."""
+        first, last = self.steps / 8, self.steps
+        exponents = [i / (self.n_checkpoints - 1) for i in range(self.n_checkpoints)]
+        return [round(first * (last / first) ** each) for each in exponents]
+
+    def n_params(self, width: int) -> int:
+        """Parameters without embeddings and unembedding: `12 n_layers d_model^2` (Kaplan et al. 2020, table 1)."""
+        return 12 * self.n_layers * width**2
+
+
+def train_language_models(
+    corpus: "Corpus", recipe: ScalingRecipe, *, progress: Progress | None = None
+) -> Iterator[LanguageRun]:
+    """Train every width with every seed, the narrowest first.
+
+    Raises `ConfigError` where the corpus has too little text.
+    """
+    rows = read_contexts(corpus, recipe)
+    train, heldout = rows[: -recipe.heldout_contexts], rows[-recipe.heldout_contexts :]
+    total, done = len(recipe.widths) * len(recipe.seeds) * recipe.steps, 0
+    for width in sorted(recipe.widths):
+        for seed in recipe.seeds:
+            steps, losses = [], []
+            for step, loss in _checkpoint_losses(train, heldout, recipe, width, seed):
+                steps.append(step)
+                losses.append(loss)
+                if progress is not None:
+                    progress(done + step, total, {"width": width, "loss": round(loss, 3)})
+            done += recipe.steps
+            yield LanguageRun(
+                n_params=recipe.n_params(width),
+                seed=seed,
+                tokens=tuple(step * recipe.batch_size * recipe.context_length for step in steps),
+                losses=tuple(losses),
+                name=f"width {width}",
+            )
+
+
+def read_contexts(corpus: "Corpus", recipe: ScalingRecipe) -> "Tensor":
+    """`[n, context_length]` bytes; the last `heldout_contexts` rows come from documents that no other row touches."""
+    import torch
+
+    n_train, n_heldout = recipe.steps * recipe.batch_size, recipe.heldout_contexts
+    heldout, train = bytearray(), bytearray()
+    for document in corpus:
+        # the first documents are held out: few, and of another part of the corpus than those that come last
+        part = heldout if len(heldout) < n_heldout * recipe.context_length else train
+        part += document.text.encode() + b"\n\n"
+        if len(train) >= n_train * recipe.context_length:
+            break
+    rows = [_rows(each, recipe.context_length) for each in (train, heldout)]
+    if len(rows[0]) < n_train or len(rows[1]) < n_heldout:
+        raise ConfigError(
+            f"{corpus.spec} has {len(train):,} bytes beside the {len(heldout):,} held out, "
+            f"{n_train * recipe.context_length:,} are needed; ask for fewer tokens"
+        )
+    return torch.cat([rows[0][:n_train], rows[1][:n_heldout]])
+
+
+def _rows(text: bytearray, length: int) -> "Tensor":
+    import torch
+
+    whole = text[: len(text) // length * length]
+    if not whole:
+        return torch.empty(0, length, dtype=torch.long)
+    return torch.frombuffer(whole, dtype=torch.uint8).view(-1, length).long()
+
+
+def _checkpoint_losses(
+    train: "Tensor", heldout: "Tensor", recipe: ScalingRecipe, width: int, seed: int
+) -> Iterator[tuple[int, float]]:
+    import torch
+
+    from interp.models.small import SmallConfig, build_small
+    from interp.models.training import TrainingConfig, train_small
+
+    config = SmallConfig(
+        n_layers=recipe.n_layers,
+        d_model=width,
+        n_heads=4,
+        d_mlp=4 * width,
+        n_ctx=recipe.context_length,
+        positions="rotary",
+    )
+    model = build_small(
+        config, seed=derive_seed(seed, "scaling weights", width) % 2**31, device="cpu", dtype=torch.float32
+    )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(derive_seed(seed, "order") % 2**63))
+    taken = iter(train[order].split(recipe.batch_size))
+    wanted = set(recipe.checkpoints)
+    loop = TrainingConfig(
+        steps=recipe.steps,
+        batch_size=recipe.batch_size,
+        lr=recipe.lr * math.sqrt(16 / width),
+        warmup_steps=min(50, recipe.steps // 10),
+        log_every=1,
+        seed=seed,
+    )
+    for state in train_small(model, lambda n, generator: next(taken), loop):
+        if state.step in wanted:
+            yield state.step, heldout_loss(model, heldout, recipe.batch_size)
+
+
+def heldout_loss(model: object, rows: "Tensor", batch_size: int) -> float:
+    """Nats per byte over `rows [n, pos]`."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    total = 0.0
+    with torch.no_grad():
+        for batch in rows.split(batch_size):
+            logits = model(batch)[:, :-1]  # type: ignore[operator]
+            total += float(
+                cross_entropy(logits.reshape(-1, logits.shape[-1]), batch[:, 1:].reshape(-1), reduction="sum")
+            )
+    return total / (rows.shape[0] * (rows.shape[1] - 1))

@@ -1,0 +1,144 @@
+"""The dynamics folder: curves over training, what changed when, and the embedding at checkpoints as a series of maps.
+
+`curves.parquet` is long: `step` (int64), `seed` (int32), `curve`, `value`. Of grokking, `shares.parquet` has `step,
+seed, frequency, logits, embedding`: shares of the power. Phases and transitions are in the manifest's summary.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.artifacts import Draft, Manifest, as_json, save_json, write_table
+from interp.errors import ConfigError
+from interp.studies.grokking import Grokking, Snapshot
+from interp.studies.induction_emerges import InductionRun
+from interp.studies.language_models import ScalingRecipe
+from interp.studies.language_scaling import LanguageScaling
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHECKPOINTS = 6
+"""maps in the series of an embedding"""
+
+
+def save_grokking(found: Grokking, folder: Path, *, seed: int = 0, overwrite: bool = False) -> Manifest:
+    """Write curves and shares of all seeds; the summary has phases, key frequencies and what formed unseen."""
+    config = {"kind": "grokking", **as_json(found.config)}
+    draft = Draft.open(folder, kind="dynamics", config=config, seed=seed, overwrite=overwrite)
+    seeds = found.config.seeds
+    write_table(draft.path / "curves.parquet", curves_table(found.epochs, found.curves, seeds))
+    write_table(draft.path / "shares.parquet", shares_table(found))
+    runs = []
+    for at, each in enumerate(seeds):
+        phases = found.phases[at]
+        runs.append(
+            {
+                "seed": each,
+                **as_json(phases),
+                "gap": phases.gap,
+                "grokked": phases.grokked,
+                "keys": found.keys[at],
+                "embedding_keys": found.embedding_keys[at],
+                "formed_unseen": as_json(found.circuit_forms_unseen(at)),
+            }
+        )
+    return draft.finish(summary={"kind": "grokking", "runs": runs, **found.settings}, parents={})
+
+
+def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bool = False) -> Manifest:
+    """Write the curves of several seeds of one toy, and of its control where it is among them (another `spec`)."""
+    if not runs:
+        raise ConfigError("there is no run to save")
+    config = {"kind": "induction", "specs": sorted({run.spec for run in runs}), "seeds": [run.seed for run in runs]}
+    draft = Draft.open(folder, kind="dynamics", config=config, seed=runs[0].seed, overwrite=overwrite)
+    import pyarrow as pa
+
+    tables = []
+    for run in runs:
+        columns = {name: values[:, None] for name, values in run.curves.items()}
+        table = curves_table(run.steps, columns, (run.seed,))
+        tables.append(table.append_column("spec", pa.array([run.spec] * len(table), pa.string())))
+    write_table(draft.path / "curves.parquet", pa.concat_tables(tables))
+    found = [
+        {"spec": run.spec, "seed": run.seed, "onset": run.onset, "together": run.together}
+        | {"transitions": {name: as_json(t._asdict()) for name, t in run.transitions.items()}}
+        for run in runs
+    ]
+    return draft.finish(summary={"kind": "induction", "runs": found}, parents={})
+
+
+def save_language_scaling(
+    found: LanguageScaling, recipe: ScalingRecipe, corpus_hash: str, folder: Path, *, seed: int, overwrite: bool = False
+) -> Manifest:
+    """Write the losses (`step` is tokens, `curve` the size) and, as `scaling.json`, the law with its intervals."""
+    import pyarrow as pa
+
+    config = {"kind": "scaling", **as_json(recipe), "corpus_hash": corpus_hash}
+    draft = Draft.open(folder, kind="dynamics", config=config, seed=seed, overwrite=overwrite)
+    tables = [
+        curves_table(np.array(run.tokens), {run.name: np.array(run.losses)[:, None]}, (run.seed,)) for run in found.runs
+    ]
+    write_table(draft.path / "curves.parquet", pa.concat_tables(tables))
+    save_json(found, draft.path / "scaling.json")
+    runs = [{"seed": run.seed, "n_params": run.n_params, "loss": run.losses[-1]} for run in found.runs]
+    summary = {"kind": "scaling", "runs": runs, "findings": found.findings, "predicts": found.predicts}
+    return draft.finish(summary=summary | {"intervals": as_json(found.intervals)}, parents={})
+
+
+def curves_table(steps: np.ndarray, curves: dict[str, np.ndarray], seeds: tuple[int, ...]) -> "pa.Table":
+    """Curves `[n_steps, n_seeds]` by name as one long table."""
+    import pyarrow as pa
+
+    n = len(steps) * len(seeds)
+    return pa.table(
+        {
+            "step": pa.array(np.tile(np.repeat(steps, len(seeds)), len(curves)), pa.int64()),
+            "seed": pa.array(np.tile(np.array(seeds), len(steps) * len(curves)), pa.int32()),
+            "curve": pa.array(np.repeat(list(curves), n), pa.string()),
+            "value": pa.array(np.concatenate([values.ravel() for values in curves.values()]), pa.float64()),
+        }
+    )
+
+
+def shares_table(found: Grokking) -> "pa.Table":
+    """Power of every frequency in logits and embedding, over training."""
+    import pyarrow as pa
+
+    n_steps, n_seeds, n_frequencies = found.logit_share.shape
+    return pa.table(
+        {
+            "step": pa.array(np.repeat(found.epochs, n_seeds * n_frequencies), pa.int64()),
+            "seed": pa.array(np.tile(np.repeat(found.config.seeds, n_frequencies), n_steps), pa.int32()),
+            "frequency": pa.array(np.tile(np.arange(1, n_frequencies + 1), n_steps * n_seeds), pa.int32()),
+            "logits": pa.array(found.logit_share.ravel(), pa.float32()),
+            "embedding": pa.array(found.embedding_share.ravel(), pa.float32()),
+        }
+    )
+
+
+def embedding_series(
+    snapshots: list[Snapshot], found: Grokking, folder: Path, *, seed: int = 0, **told: Any
+) -> Manifest:
+    """The number tokens of run `seed` at checkpoints spread over training, as maps in one frame (an atlas folder)."""
+    from interp.atlas.build import MapSettings
+    from interp.atlas.series import build_series
+    from interp.atlas.sources import AtlasSource
+
+    p = found.config.p
+    chosen = [snapshots[i] for i in np.unique(np.linspace(0, len(snapshots) - 1, CHECKPOINTS).round().astype(int))]
+    sources = [
+        AtlasSource(
+            vectors=snapshot.parameters["W_E"][seed, :-1].float(),
+            source=f"checkpoint:modular-{p}-seed{found.config.seeds[seed]}-epoch{snapshot.epoch}",
+            labels=[str(number) for number in range(p)],
+            items=np.arange(p, dtype=np.int32),
+            values=np.arange(p, dtype=np.float32),
+            value_name="number",
+            item_kind="index",
+        )
+        for snapshot in chosen
+    ]
+    names = [f"epoch {snapshot.epoch}" for snapshot in chosen]
+    return build_series(sources, names, folder, MapSettings(n_neighbors=4), seed=seed, **told)

@@ -1,0 +1,378 @@
+"""From SAEs and a task to a judged circuit of features, in order: effects, edges, patching, ablation.
+
+    found = find_feature_circuit(model, [sae_9, sae_15], task)
+    found.circuit.evaluation["faithfulness"], found.circuit.evaluation["edges"]["spearman"]
+
+1. every active feature and every error gets an effect; the strongest features of each place become nodes
+2. edges among them are scored with gradients, and the strongest are kept
+3. the strongest edges are patched one by one, and as many random ones, so that scores can be trusted or not
+4. the nodes are judged by what is left of the behaviour when everything else is replaced, with the errors and without,
+   beside random active features, and SAEs of the same size that were never trained
+
+The folder of a feature circuit: the circuit, every scored edge and feature, the prompts. See docs/formats.md.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from interp.artifacts import Draft, Manifest, write_json, write_table
+from interp.circuits.circuit import FILE, Circuit, Edge, Node
+from interp.circuits.evaluation import untrained_gap
+from interp.circuits.find import prompt_texts
+from interp.circuits.task import Task
+from interp.errors import ConfigError
+from interp.models.adapter import weight_hash
+from interp.models.identity import model_spec
+from interp.runtime import make_generator
+from interp.statistics import faithfulness, faithfulness_interval, rank_agreement
+from saes.circuits.attribution import AttributionConfig
+from saes.circuits.bench import Ablation, FeatureBench, Left
+from saes.circuits.edges import Edges, Ends, FeatureNode, Network, edge_scores, exact_edges, measure
+from saes.circuits.sites import Prompts
+from saes.evaluation.baselines import random_dictionary_like
+from saes.kinds.base import SAE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+RULE = (
+    "the low end of the 95 % interval of its faithfulness, errors left, lies above the 97.5 % quantile of as many "
+    "random active features with the same errors; what its features add to the errors is by that low end still more "
+    "than as many features of untrained dictionaries add to theirs; and the gap of an untrained model is below a tenth "
+    "of this model's"
+)
+Step = Callable[[str], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCircuitConfig:
+    """How a circuit of features is looked for, and judged."""
+
+    attribution: AttributionConfig = field(default_factory=AttributionConfig)
+    n_features: int = 20
+    """features of each place that become nodes"""
+    n_edges: int = 60
+    """edges that are kept"""
+    ablation: Ablation = "resample"
+    """what features outside the circuit carry"""
+    verify: int = 20
+    """edges patched one by one, and as many random ones"""
+    n_random: int = 20
+    """random circuits with as many features at each place"""
+    nulls: bool = True
+    """judge untrained SAEs and an untrained model too"""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.n_features, self.n_edges) < 1 or self.n_random < 1:
+            raise ConfigError("n_features, n_edges and n_random must be at least 1")
+        if self.verify < 0:
+            raise ConfigError(f"verify must be at least 0, got {self.verify}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundFeatures:
+    """A circuit with all that led to it."""
+
+    circuit: Circuit
+    network: Network
+    nodes: list[FeatureNode]
+    scores: Edges
+    """all edges among the nodes, and to the logits"""
+    exact: dict[Ends, float]
+    """of those that were patched, the random ones left out"""
+
+
+def find_feature_circuit(
+    model: Any,
+    saes: Sequence[SAE],
+    task: Task,
+    config: FeatureCircuitConfig | None = None,
+    *,
+    labels: Sequence[Sequence[str]] | None = None,
+    progress: Step | None = None,
+) -> FoundFeatures:
+    """Find and judge the circuit of a task in the features of several SAEs of one model.
+
+    `labels` are names of features, one list for each SAE, in the order given. `progress(step name)` gives the callback
+    of each step. Raises as `measure` does.
+    """
+    config = config or FeatureCircuitConfig()
+    step = progress or (lambda name: None)
+    prompts = Prompts.of_task(task)
+    network = measure(model, saes, prompts, config.attribution, progress=step("effects of features"))
+    nodes = network.strongest(config.n_features)
+    scores = edge_scores(network, nodes, progress=step("edges"))
+    kept = sorted(scores, key=lambda edge: -abs(scores[edge]))[: config.n_edges]
+    kept = [edge for edge in kept if scores[edge] != 0]
+    exact, edges = _check_edges(network, scores, kept, config, step("patching edges"))
+    evaluation = evaluate_nodes(network, nodes, config) | {"edges": edges}
+    if config.nulls:
+        evaluation["untrained_saes"] = _untrained_saes(network, prompts, config)
+        evaluation["untrained"] = untrained_gap(model, task, config.seed)
+    settings = {
+        "kind": "features",
+        **task.describe(),
+        **config.attribution.describe(prompts),
+        "places": [site.writes for site in network.sites],
+        "n_features": config.n_features,
+        "positions": "all alike",
+        "ablation": config.ablation,
+        "sign": "above 0: it helps the metric",
+        "seed": config.seed,
+    }
+    circuit = Circuit.of(
+        model_spec(model),
+        weight_hash(model),
+        [_edge(network, edge, scores[edge], exact.get(edge)) for edge in kept],
+        _nodes(network, nodes, saes, labels),
+        settings=settings,
+        evaluation=evaluation,
+        verdict=_verdict(evaluation),
+    )
+    return FoundFeatures(circuit=circuit, network=network, nodes=nodes, scores=scores, exact=exact)
+
+
+def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: FeatureCircuitConfig) -> dict[str, Any]:
+    """Faithfulness of some features: (m(left) - m(nothing left)) / (m(model) - m(nothing left)).
+
+    `faithfulness` has the errors left at every place, `without_errors` has none. `errors_alone` says what the errors do
+    by themselves, `all_features` what all features do without them, `completeness` what is left without the circuit (0
+    when nothing outside does the task).
+    """
+    bench = FeatureBench(network, config.ablation)
+    features = [node for node in nodes if node.feature is not None]
+    errors = [FeatureNode(i, None) for i in range(len(network.sites))]
+    generator = make_generator(config.seed, "random features")
+    random = [_random_like(network, features, generator) for _ in range(config.n_random)]
+    with_errors = bench.nodes([*features, *errors])
+    runs: dict[str, Left] = {
+        "full": bench.all_features(errors=True),
+        "empty": bench.nodes([]),
+        "faithfulness": with_errors,
+        "without_errors": bench.nodes(features),
+        "errors_alone": bench.nodes(errors),
+        "all_features": bench.all_features(errors=False),
+        "completeness": bench.without(with_errors),
+    }
+    runs |= {f"random {i}": bench.nodes([*chosen, *errors]) for i, chosen in enumerate(random)}
+    values = np.stack([bench.values(left).numpy() for left in runs.values()])
+    full, empty = values[0], values[1]
+    f = dict(zip(runs, faithfulness(values, empty, full).tolist(), strict=True))
+    low, high = faithfulness_interval(values[2:4], empty, full, seed=config.seed)
+    null = np.array([f[name] for name in runs if name.startswith("random")])
+    return {
+        "n_features": len(features),
+        "n_active": sum(map(len, network.active)),
+        "full": float(full.mean()),
+        "empty": float(empty.mean()),
+        "faithfulness": f["faithfulness"],
+        "faithfulness_low": float(low[0]),
+        "faithfulness_high": float(high[0]),
+        "without_errors": {"faithfulness": f["without_errors"], "low": float(low[1]), "high": float(high[1])},
+        "errors_alone": f["errors_alone"],
+        "all_features": f["all_features"],
+        "completeness": f["completeness"],
+        "random_circuits": _null(null, f["faithfulness"]),
+    }
+
+
+def _check_edges(
+    network: Network, scores: Edges, kept: list[Ends], config: FeatureCircuitConfig, progress: Any
+) -> tuple[dict[Ends, float], dict[str, Any]]:
+    """The strongest edges patched one by one, and random ones between any active features."""
+    n = min(config.verify, len(kept))
+    if not n:
+        return {}, {"n": 0}
+    best = kept[:n]
+    generator = make_generator(config.seed, "random edges")
+    random = [_random_edge(network, generator) for _ in range(n)]
+    effects = exact_edges(network, [*best, *random], progress=progress)
+    numbers: dict[str, Any] = {"n": n}
+    if n >= 3:
+        scored = torch.tensor([scores[edge] for edge in best])
+        found = asdict(rank_agreement(scored, effects[:n], seed=config.seed))
+        numbers = {name: None if value != value else value for name, value in found.items()}  # NaN: all alike
+    return dict(zip(best, effects[:n].tolist(), strict=True)), {
+        **numbers,
+        "mean_abs_exact": float(effects[:n].abs().mean()),
+        "random_mean_abs_exact": float(effects[n:].abs().mean()),
+        "random_as_strong": float((effects[n:].abs() >= effects[:n].abs().median()).double().mean()),
+    }
+
+
+def _random_edge(network: Network, generator: torch.Generator) -> Ends:
+    """Between active features of two places, or from one to the logits, all evenly."""
+    n = len(network.sites)
+    pairs = [(s, t) for s in range(n) for t in range(s + 1, n + 1)]
+    source, target = pairs[_pick(len(pairs), generator)]
+    ends = [None if i == n else _random_feature(network, i, generator) for i in (source, target)]
+    assert ends[0] is not None
+    return ends[0], ends[1]
+
+
+def _random_feature(network: Network, site: int, generator: torch.Generator) -> FeatureNode:
+    active = network.active[site]
+    return FeatureNode(site, int(active[_pick(len(active), generator)]))
+
+
+def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Generator) -> list[FeatureNode]:
+    """As many active features at each place, drawn at random."""
+    chosen = []
+    for i, active in enumerate(network.active):
+        n = sum(node.site == i for node in nodes)
+        order = torch.randperm(len(active), generator=generator)[:n]
+        chosen += [FeatureNode(i, int(feature)) for feature in active[order]]
+    return chosen
+
+
+def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitConfig) -> dict[str, float]:
+    """The same with dictionaries of random directions: what features as such, and their errors, give for free."""
+    saes = [
+        random_dictionary_like(site.sae, k=_l0(network, i), seed=config.seed) for i, site in enumerate(network.sites)
+    ]
+    other = measure(network.model, saes, prompts, config.attribution)
+    found = evaluate_nodes(other, other.strongest(config.n_features), replace(config, n_random=1))
+    return {
+        "faithfulness": found["faithfulness"],
+        "without_errors": found["without_errors"]["faithfulness"],
+        "errors_alone": found["errors_alone"],
+        "all_features": found["all_features"],
+    }
+
+
+def _l0(network: Network, site: int) -> int:
+    rows = sum(int(batch.traces[site].kept.sum()) for batch in network.batches)
+    active = sum(len(batch.traces[site].entries.row) for batch in network.batches)
+    return max(1, round(active / max(1, rows)))
+
+
+def _nodes(
+    network: Network, nodes: list[FeatureNode], saes: Sequence[SAE], labels: Sequence[Sequence[str]] | None
+) -> list[Node]:
+    found = []
+    for node in nodes:
+        evidence: dict[str, Any] = {"effect": network.effect(node)}
+        if labels is not None and node.feature is not None:
+            mine = labels[[id(sae) for sae in saes].index(id(network.sites[node.site].sae))]
+            evidence |= {"label": mine[node.feature]} if node.feature < len(mine) else {}
+        found.append(Node(network.name(node), "error" if node.feature is None else None, evidence=evidence))
+    return found
+
+
+def _edge(network: Network, ends: Ends, score: float, exact: float | None) -> Edge:
+    evidence = {} if exact is None else {"exact": exact}
+    return Edge(network.name(ends[0]), network.name(ends[1]), score=score, evidence=evidence)
+
+
+def _null(values: np.ndarray, own: float) -> dict[str, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    p = (1 + (values >= own).sum()) / (1 + len(values))
+    return {"n": len(values), "mean": float(values.mean()), "low": float(low), "high": float(high), "p": float(p)}
+
+
+def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
+    null, alone = evaluation["random_circuits"], evaluation["without_errors"]
+    reason = (
+        f"{evaluation['n_features']} of {evaluation['n_active']} active features: faithfulness "
+        f"{evaluation['faithfulness']:.2f} ({evaluation['faithfulness_low']:.2f} to "
+        f"{evaluation['faithfulness_high']:.2f}) with the errors left, {alone['faithfulness']:.2f} without; the errors "
+        f"alone {evaluation['errors_alone']:.2f}, random features with them {null['mean']:.2f} ({null['low']:.2f} to "
+        f"{null['high']:.2f})"
+    )
+    gap, other = evaluation.get("untrained"), evaluation.get("untrained_saes")
+    if gap is None or other is None:
+        return {"found": None, "rule": RULE, "reason": f"{reason}; untrained ones were not run"}
+    low = evaluation["faithfulness_low"]
+    added, others = low - evaluation["errors_alone"], other["faithfulness"] - other["errors_alone"]
+    beats = low > null["high"] and added > others
+    learned = abs(gap["gap"]) < 0.1 * gap["gap_of_model"]
+    reason += (
+        f"; untrained dictionaries {other['faithfulness']:.2f}, their errors alone {other['errors_alone']:.2f}; gap of "
+        f"an untrained model {gap['gap']:.3g}, of this one {gap['gap_of_model']:.3g}"
+    )
+    return {"found": bool(beats and learned), "rule": RULE, "reason": reason}
+
+
+def _pick(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (1,), generator=generator))
+
+
+MAX_FEATURES = 5000
+"""features of each place that `nodes.parquet` holds, strongest first"""
+
+
+def save_feature_circuit(
+    folder: Path,
+    found: FoundFeatures,
+    *,
+    task: Task,
+    parents: dict[str, str] | None = None,
+    config: dict[str, Any] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a circuit folder; `parents` are the SAEs. Raises `ConfigError` when it exists and `overwrite` is off."""
+    circuit = found.circuit
+    config = config or {"model": circuit.model, "weight_hash": circuit.weight_hash, **circuit.settings}
+    draft = Draft.open(folder, kind="circuit", config=config, seed=seed, overwrite=overwrite)
+    write_json(draft.path / FILE, circuit.to_json())
+    write_table(draft.path / "edges.parquet", edge_table(found))
+    write_table(draft.path / "nodes.parquet", node_table(found))
+    write_json(draft.path / "prompts.json", prompt_texts(found.network.model, task))
+    model = {f"model:{circuit.model}": circuit.weight_hash}
+    return draft.finish(summary=summarise(found), parents={**model, **(parents or {})})
+
+
+def edge_table(found: FoundFeatures) -> "pa.Table":
+    """Every scored edge, strongest first: the columns of any circuit's edges."""
+    edges = sorted(found.scores, key=lambda edge: -abs(found.scores[edge]))
+    names = [(found.network.name(source), found.network.name(target)) for source, target in edges]
+    columns = {"source": [source for source, _ in names], "target": [target for _, target in names]}
+    scores, exact = [found.scores[edge] for edge in edges], [found.exact.get(edge) for edge in edges]
+    return _table(columns | {"via": [None] * len(edges)}, scores, exact)
+
+
+def node_table(found: FoundFeatures) -> "pa.Table":
+    """Every error and the strongest active features of each place, strongest first."""
+    network = found.network
+    nodes = network.strongest(MAX_FEATURES)
+    nodes.sort(key=lambda node: -abs(network.effect(node)))
+    return _table(
+        {"node": [network.name(node) for node in nodes]}, [network.effect(n) for n in nodes], [None] * len(nodes)
+    )
+
+
+def summarise(found: FoundFeatures) -> dict[str, Any]:
+    """What a person asks first."""
+    circuit, evaluation = found.circuit, found.circuit.evaluation
+    kept = ("faithfulness", "faithfulness_low", "faithfulness_high", "completeness", "random_circuits", "errors_alone")
+    return {
+        "kind": "features",
+        "task": circuit.settings["task"],
+        "model": circuit.model,
+        "places": circuit.settings["places"],
+        "n_nodes": len(circuit.nodes),
+        "n_edges": len(circuit.edges),
+        "n_features": sum(node.feature is not None for node in found.nodes),
+        **{name: evaluation[name] for name in kept},
+        "without_errors": evaluation["without_errors"]["faithfulness"],
+        "edges": evaluation["edges"],
+        "found": circuit.verdict["found"],
+    }
+
+
+def _table(names: dict[str, list[Any]], scores: list[float], exact: list[float | None]) -> "pa.Table":
+    import pyarrow as pa
+
+    nothing = pa.array([None] * len(scores), pa.float64())
+    columns = {name: pa.array(values, pa.string()) for name, values in names.items()}
+    columns["position"] = pa.array([None] * len(scores), pa.int32())
+    columns |= {"score": pa.array(scores, pa.float64()), "exact": pa.array(exact, pa.float64())}
+    return pa.table(columns | {"low": nothing, "high": nothing})

@@ -1,0 +1,323 @@
+"""Where an SAE sits in a model, and the value there taken apart into its parts.
+
+    value = features + rest + error
+
+`features` is what the active features add; `rest` what the SAE adds without any (`b_dec`, a skip connection, a token's
+own mean and scale); `error` what it does not reconstruct. A transcoder reads `x` at one hook point and writes at
+another: the value taken apart is the one that it writes. The sum is exact, so a part can be replaced alone.
+
+Activations are kept sparse, `[n_tokens, k_max]`: nothing here is `[batch, pos, d_sae]`.
+
+Prompts with a metric, as attribution asks for them: with a corrupted counterpart or without.
+
+Prompts.of_task(task)                                             # clean and corrupted pairs
+Prompts.of_text(model, "The capital of France is", " Paris")      # one prompt, the log-probability of one token
+Prompts.of_loss(model, tokens)                                    # the loss on every token
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from interp.circuits.metrics import LogitDiff, LogProb, Metric
+from interp.circuits.task import Task
+from interp.dictionary import SparseActs
+from interp.errors import ConfigError, MismatchError, PromptError
+from interp.models.adapter import Hook, available_hook_points, run_with_hooks
+from interp.names import canonical_hook_point, check_hook_points
+from saes.kinds.base import CHUNK_VALUES, SAE
+
+Replace = Callable[[Tensor, Tensor], Tensor]
+"""`replace(x, value) -> value`: what a site passes on, given what it reads and what it would write."""
+
+
+class Parts(NamedTuple):
+    """A value at a site, taken apart; rows are tokens, `n = batch * pos`."""
+
+    acts: SparseActs
+    """`[n, k_max]`"""
+    error: Tensor
+    """`[n, d_out]`"""
+    rest: Tensor
+    """`[n, d_out]`"""
+
+
+class Entries(NamedTuple):
+    """Single activations: feature `feature[i]` on token `row[i]`; sorted by row."""
+
+    row: Tensor
+    """`[m]` int64"""
+    feature: Tensor
+    """`[m]` int64"""
+    value: Tensor
+    """`[m]`"""
+
+    @classmethod
+    def of(cls, acts: SparseActs) -> "Entries":
+        """Those that are not 0."""
+        row, slot = acts.values.nonzero(as_tuple=True)
+        return cls(row, acts.indices[row, slot], acts.values[row, slot])
+
+    def take(self, chosen: Tensor) -> "Entries":
+        return Entries(*(column[chosen] for column in self))
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One SAE in one model."""
+
+    sae: SAE
+    reads: str
+    writes: str
+
+    def take_apart(self, x: Tensor, value: Tensor, kept: Tensor) -> Parts:
+        """The parts of `value [batch, pos, d_out]`, where `x [batch, pos, d_in]` was read.
+
+        Where `kept [batch, pos]` is False (BOS, padding) there are no features and no error: all of the value is rest.
+        """
+        x, inside = x.detach(), kept.flatten()[:, None].to(x.device)
+        acts = self.sae.encode_sparse(x.flatten(0, 1))
+        acts = SparseActs(acts.values * inside, acts.indices.long())
+        rest = self.rest(x).flatten(0, 1)
+        flat = value.detach().flatten(0, 1).to(rest.dtype)
+        error = (flat - self.features(acts, x).flatten(0, 1) - rest) * inside
+        return Parts(acts, error, torch.where(inside, rest, flat))
+
+    def rest(self, x: Tensor) -> Tensor:
+        """`[..., d_out]`: what the SAE gives without any feature; differentiable in `x [..., d_in]`."""
+        return self.sae.complete(self.sae.b_dec.expand(*x.shape[:-1], -1), x.to(self.sae.W_dec.dtype))
+
+    def features(self, acts: SparseActs, x: Tensor) -> Tensor:
+        """`[batch, pos, d_out]`: what the active features add, `acts [batch * pos, k_max]`."""
+        added = (self.sae.decode_sparse(acts) - self.sae.b_dec).unflatten(0, x.shape[:2])
+        return self.add(added, x)
+
+    def add(self, direction: Tensor, x: Tensor) -> Tensor:
+        """What adding `direction [..., d_out]` to the decoder's output adds to the value.
+
+        The direction itself, but for SAEs of normalised tokens, which put the token's scale back.
+        """
+        bias = self.sae.b_dec.expand_as(direction)
+        x = x.to(self.sae.W_dec.dtype)
+        return self.sae.complete(bias + direction, x) - self.sae.complete(bias, x)
+
+    @torch.enable_grad()
+    def pull_back(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """The gradient at the decoder's output, given the one at the value, `[batch, pos, d_out]` both."""
+        at = self.sae.b_dec.expand_as(gradient).detach().clone().requires_grad_()
+        value = self.sae.complete(at, x.detach().to(self.sae.W_dec.dtype))
+        return torch.autograd.grad(value, at, gradient.to(value.dtype))[0]
+
+    def along(self, entries: Entries, pulled: Tensor) -> Tensor:
+        """`[m]`: the metric's gradient with respect to each activation, of `pulled [n, d_out]` at the decoder."""
+        found = torch.empty_like(entries.value)
+        for part in _chunks(len(found), self.sae.d_out):
+            directions = self.sae.W_dec[entries.feature[part]]
+            found[part] = torch.linalg.vecdot(directions, pulled[entries.row[part]].to(directions.dtype))
+        return found
+
+    def slopes(self, x: Tensor, entries: Entries) -> Tensor:
+        """`[m]`: derivative of each activation by its pre-activation, selection held fixed; `x [n, d_in]`.
+
+        1 but for gated SAEs. Entries are in the order of their rows.
+        """
+        found = torch.zeros_like(entries.value)
+        for rows in _chunks(len(x), self.sae.d_sae):
+            start, stop = torch.searchsorted(
+                entries.row, torch.tensor([rows.start, rows.stop], device=x.device)
+            ).tolist()
+            with torch.enable_grad():
+                pre = self.sae.pre_activations(x[rows].detach()).detach().requires_grad_()
+                slope = torch.autograd.grad(self.sae.activate(pre).sum(), pre)[0]
+            found[start:stop] = slope[entries.row[start:stop] - rows.start, entries.feature[start:stop]]
+        return found
+
+
+def open_sites(model: Any, saes: Sequence[SAE]) -> list[Site]:
+    """The sites of several SAEs of one model, in the order in which the model computes what they write.
+
+    Raises `UnknownNameError` for a hook point that the model lacks, `ConfigError` for a crosscoder and for two SAEs
+    that write at one place, `MismatchError` for a width that is not the model's.
+    """
+    if not saes:
+        raise ConfigError("at least one SAE is needed")
+    sites = [_site(model, sae) for sae in saes]
+    names = [site.writes for site in sites]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two SAEs write at one place ({', '.join(names)}); choose one of them")
+    widths: dict[str, int] = {}
+
+    def note(name: str) -> Hook:
+        def hook(value: Tensor, hook: Any) -> None:
+            widths.setdefault(name, value.shape[-1])
+
+        return hook
+
+    places = list(dict.fromkeys([*(site.reads for site in sites), *names]))
+    with torch.no_grad():
+        run_with_hooks(
+            model, torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device), [(n, note(n)) for n in places]
+        )
+    for site in sites:
+        for name, d in ((site.reads, site.sae.d_in), (site.writes, site.sae.d_out)):
+            if widths[name] != d:
+                raise MismatchError(f"{name} has width {widths[name]} in this model, {site.sae} expects {d}")
+    order = list(widths)
+    return sorted(sites, key=lambda site: order.index(site.writes))
+
+
+def _site(model: Any, sae: SAE) -> Site:
+    if len(sae.hook_points) > 1:
+        raise ConfigError(f"{sae} reads several places; features are traced with one SAE per place")
+    reads, writes = (canonical_hook_point(name) for name in (sae.hook_point, sae.hook_point_out or sae.hook_point))
+    check_hook_points([reads, writes], available_hook_points(model), model.cfg.n_layers)
+    return Site(sae, reads, writes)
+
+
+def run_sites(
+    model: Any, tokens: Tensor, sites: Sequence[Site], replace: Sequence[Replace | None], hooks: Sequence = ()
+) -> Tensor:
+    """Logits of a run in which each site passes on what its `replace` gives; None leaves the value.
+
+    Values are in the SAE's dtype there, and go back to the model's. `hooks` are further ones, `(name, hook)`.
+    """
+    all_hooks: list[tuple[str, Hook]] = []
+    for site, change in zip(sites, replace, strict=True):
+        if change is not None:
+            all_hooks += _site_hooks(site, change)
+    return run_with_hooks(model, tokens.to(model.cfg.device), [*all_hooks, *hooks])
+
+
+def _site_hooks(site: Site, replace: Replace) -> list[tuple[str, Hook]]:
+    read: dict[str, Tensor] = {}
+    dtype = site.sae.W_dec.dtype
+
+    def reads(value: Tensor, hook: Any) -> None:
+        read["x"] = value.to(dtype)
+
+    def writes(value: Tensor, hook: Any) -> Tensor:
+        given = value.to(dtype)
+        x = given if site.reads == site.writes else read["x"]
+        return replace(x, given).to(value.dtype)
+
+    return [(site.writes, writes)] if site.reads == site.writes else [(site.reads, reads), (site.writes, writes)]
+
+
+def keep(store: dict[str, tuple[Tensor, Tensor]], name: str) -> Replace:
+    """A replacement that changes nothing and notes `(x, value)`."""
+
+    def replace(x: Tensor, value: Tensor) -> Tensor:
+        store[name] = (x.detach(), value.detach())
+        return value
+
+    return replace
+
+
+def _chunks(n: int, per_row: int) -> list[slice]:
+    rows = max(1, CHUNK_VALUES // max(1, per_row))
+    return [slice(start, min(n, start + rows)) for start in range(0, n, rows)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompts:
+    """Tokens, the positions whose logits a metric reads, and the metric."""
+
+    name: str
+    tokens: Tensor
+    """`[n, pos]` int64, padded on the right"""
+    lengths: Tensor
+    """`[n]`"""
+    at: Tensor
+    """`[n, n_read]`"""
+    metric: Metric
+    corrupt: Tensor | None = None
+    """`[n, pos]`: what each prompt is compared with; None: with its features switched off"""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def of_task(cls, task: Task) -> "Prompts":
+        """The pairs of a task."""
+        return cls(
+            name=task.name,
+            tokens=task.clean,
+            lengths=task.lengths,
+            at=task.at,
+            metric=task.metric,
+            corrupt=task.corrupt,
+        )
+
+    @classmethod
+    def of_text(
+        cls, model: Any, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None
+    ) -> "Prompts":
+        """One prompt, BOS first, and the log-probability of `target` after it (nats), or with `wrong` the difference of
+        the two logits. `corrupt` is a prompt to compare with.
+
+        Raises `PromptError` when an answer is not one token, or the two prompts differ in length.
+        """
+        from interp.models.adapter import to_tokens, token_strings
+
+        tokens = to_tokens(model, text).cpu()
+        other = None if corrupt is None else to_tokens(model, corrupt).cpu()
+        if other is not None and other.shape != tokens.shape:
+            pair = [" ".join(map(repr, token_strings(model, each))) for each in (tokens, other)]
+            raise PromptError(
+                f"{tokens.shape[1]} tokens and {other.shape[1]} in the corrupted prompt, positions must match: "
+                f"{pair[0]} against {pair[1]}; reword one of the two"
+            )
+        right = _one_token(model, target)
+        metric = LogProb([right]) if wrong is None else LogitDiff([right], [_one_token(model, wrong)])
+        lengths = torch.tensor([tokens.shape[1]])
+        return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric, corrupt=other)
+
+    @classmethod
+    def of_loss(cls, tokens: Tensor) -> "Prompts":
+        """`tokens [n, pos]`, and the mean log-probability of each next token: minus the loss, in nats.
+
+        Raises `PromptError` below two tokens.
+        """
+        if tokens.ndim != 2 or tokens.shape[1] < 2:
+            raise PromptError(f"a loss needs tokens [n, pos] with at least 2 positions, got {list(tokens.shape)}")
+        n, pos = tokens.shape
+        metric = LogProb(tokens[:, 1:, None])
+        at = torch.arange(pos - 1).expand(n, -1)
+        return cls(name="loss", tokens=tokens, lengths=torch.full((n,), pos), at=at, metric=metric)
+
+    def take(self, rows: Tensor) -> "Prompts":
+        """Some of the prompts."""
+        return replace(
+            self,
+            tokens=self.tokens[rows],
+            lengths=self.lengths[rows],
+            at=self.at[rows],
+            metric=self.metric.take(rows),
+            corrupt=None if self.corrupt is None else self.corrupt[rows],
+        )
+
+    def batches(self, batch_size: int) -> "list[Prompts]":
+        """In order."""
+        return [self.take(rows) for rows in torch.arange(len(self)).split(batch_size)]
+
+    def kept(self, first: int) -> Tensor:
+        """`[n, pos]` bool: neither padding nor among the `first` positions."""
+        position = torch.arange(self.tokens.shape[1])[None]
+        return (position >= first) & (position < self.lengths[:, None])
+
+
+def _one_token(model: Any, text: str) -> int:
+    from interp.models.adapter import token_strings
+    from interp.models.identity import tokenizer_of
+
+    ids = list(tokenizer_of(model).encode_batch([text])[0])
+    if len(ids) != 1:
+        parts = " ".join(repr(part) for part in token_strings(model, ids))
+        raise PromptError(
+            f"the answer {text!r} is {len(ids)} tokens ({parts or 'none'}); choose one token, often one with a leading "
+            "space"
+        )
+    return ids[0]

@@ -1,0 +1,381 @@
+"""Dictionaries of one place side by side, at the sparsity that each has and at one that all share.
+
+A reconstruction is bought with active features, so errors compare only at the same L0: every dictionary is also cut to
+the smallest L0 among them (`truncation.py`). Dictionaries that learned nothing stand in the table: principal
+components, the place's own coordinates (at `mlp.hook_post` its neurons), an untrained SAE. And a better reconstruction
+is no proof of better features: where the data come from a known dictionary, the table also says how much of it was
+found, and `reversals` names the pairs that the reconstruction error ranks the wrong way round. Runs that differ only in
+their seed are also shown as one, with the interval over seeds: a difference within it is noise.
+
+What a comparison of dictionaries found, as values and as a table.
+
+A dictionary held to fewer active features than it has by itself, so that dictionaries compare at one sparsity.
+
+One cutoff for all features: an activation is kept where what it adds, `activation * |decoder row|`, reaches it. It is
+set on the rows that are then measured, since features fire more or less often on other text: all that is learned from
+them is one number, the sparsity. Nothing is trained again; a dictionary trained at that sparsity would do better,
+which is why its own L0 belongs beside every cut score.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, MismatchError
+from interp.progress import Progress
+from interp.recording.store import Recording
+from interp.statistics import t_interval
+from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
+from saes.evaluation.in_model import ModelEvaluation, can_splice, evaluate_all_in_model
+from saes.evaluation.matching import NEAR_COPY, near_copies, nearest_cosines
+from saes.evaluation.reconstruction import Evaluation, evaluate_on_recording
+from saes.evaluation.recovery import Interval, Recovery, measure_recovery
+from saes.evaluation.synthetic import SyntheticData
+from saes.kernels.state import Active, Ops
+from saes.kinds.base import SAE
+from saes.training.data import Source
+
+REVERSAL = 0.1
+"""By how much F1 must be lower for a better reconstruction to be called misleading: three times what the difference
+between two seeds of one kind varies by (standard deviation .03)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbedRow:
+    """Sparse probing of one dictionary, the mean over tasks (see `probing.py`)."""
+
+    accuracy: dict[int, float]
+    """`k -> balanced accuracy`"""
+    selectivity: dict[int, float]
+    """`k -> accuracy less that on control labels`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One dictionary of a comparison. `own` and `matched` are on held-out rows."""
+
+    name: str
+    architecture: str
+    d_sae: int
+    baseline: bool
+    own: Evaluation
+    """at the L0 that it has by itself"""
+    matched: Evaluation
+    """cut to the common L0; the same numbers where it has no more than that"""
+    nearest_cosine: float
+    """Mean over features of the largest cosine with another decoder row; random rows have more than 0."""
+    near_copies: float
+    """Share of features with another decoder row above `NEAR_COPY`."""
+    model: ModelEvaluation | None = None
+    """inside the model, at the common L0"""
+    recovery: Recovery | None = None
+    """against the truth, where there is one, at its own L0"""
+    probing: ProbedRow | None = None
+    """at its own L0"""
+
+    def scores(self) -> dict[str, float]:
+        """What runs of several seeds are averaged over."""
+        found = {
+            "L0": self.own.l0,
+            "FVU": self.own.fvu,
+            "FVU cut": self.matched.fvu,
+            "dead": self.own.dead_fraction,
+            "nearest cos": self.nearest_cosine,
+        }
+        if self.model and self.model.ce_recovered is not None:
+            found["CE recovered"] = self.model.ce_recovered
+        if self.recovery:
+            found |= {name: getattr(self.recovery, key) for name, key in RECOVERY.items()}
+        if self.probing:
+            found |= {f"probe k={k}": value for k, value in self.probing.accuracy.items()}
+        return found
+
+
+RECOVERY = {"MCC": "mcc", "F1": "f1", "unique": "uniqueness", "strength": "shrinkage"}
+"""Columns against the truth, and the scores that they show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Runs that differ only in their seed, as one."""
+
+    name: str
+    members: tuple[str, ...]
+    scores: dict[str, Interval]
+    """`score -> mean and 95 % interval over seeds` (Student t), of the scores that all members have."""
+
+    def __str__(self) -> str:
+        shown = [f"{name} {i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in self.scores.items()]
+        return f"{self.name}, {len(self.members)} seeds: " + ", ".join(shown)
+
+
+def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Group]:
+    """`groups`: dictionary -> the group that it belongs to. A group of one says nothing of spread and is left out."""
+    found = []
+    for group in dict.fromkeys(groups.values()):
+        members = [row for row in rows if groups.get(row.name) == group]
+        if len(members) < 2:
+            continue
+        each = [row.scores() for row in members]
+        shared = [name for name in each[0] if all(name in scores for scores in each)]
+        ends = zip(*t_interval(np.array([[scores[name] for scores in each] for name in shared])), strict=True)
+        intervals = {name: Interval(*map(float, three)) for name, three in zip(shared, ends, strict=True)}
+        found.append(Group(name=group, members=tuple(row.name for row in members), scores=intervals))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reversal:
+    """`lower_error` reconstructs better than `more_found` and has found less of the true dictionary."""
+
+    lower_error: Compared
+    more_found: Compared
+
+    def __str__(self) -> str:
+        a, b = self.lower_error, self.more_found
+        assert a.recovery is not None
+        assert b.recovery is not None
+        return (
+            f"{a.name} reconstructs better than {b.name} (FVU {a.own.fvu:.3f} against {b.own.fvu:.3f}, at L0 "
+            f"{a.own.l0:.1f} and {b.own.l0:.1f}) but found less of the true dictionary "
+            f"(F1 {a.recovery.f1:.2f} against {b.recovery.f1:.2f})"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `compare` found."""
+
+    l0: float
+    """the common L0 that was aimed at"""
+    rows: list[Compared]
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def reversals(self) -> list[Reversal]:
+        """Pairs, baselines left out, whose order by reconstruction error is that of the true features turned round."""
+        trained = [row for row in self.rows if row.recovery and not row.baseline]
+        return [Reversal(lower_error=a, more_found=b) for a, b in permutations(trained, 2) if _misleads(a, b)]
+
+    def table(self) -> str:
+        """Plain text, one dictionary a line, best matched FVU first; groups over seeds and reversals below."""
+        columns = _columns(self)
+        rows = sorted(self.rows, key=lambda row: row.matched.fvu)
+        cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
+        return "\n".join([*align(cells), *map(str, self.groups), *map(str, self.reversals)])
+
+
+def align(cells: list[list[str]]) -> list[str]:
+    """Lines of a plain table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in cells
+    ]
+
+
+def _misleads(a: Compared, b: Compared) -> bool:
+    if not (a.recovery and b.recovery):
+        return False
+    return a.own.fvu < b.own.fvu and a.recovery.f1 < b.recovery.f1 - REVERSAL
+
+
+Column = tuple[str, Callable[[Compared], str]]
+
+
+def _columns(comparison: Comparison) -> list[Column]:
+    columns: list[Column] = [
+        ("dictionary", lambda row: row.name),
+        ("features", lambda row: f"{row.d_sae:,}"),
+        ("L0", lambda row: f"{row.own.l0:.1f}"),
+        ("FVU", lambda row: f"{row.own.fvu:.4f}"),
+        ("L0 cut", lambda row: f"{row.matched.l0:.1f}"),
+        (f"FVU at L0 {comparison.l0:.1f}", lambda row: f"{row.matched.fvu:.4f}"),
+        ("95 %", lambda row: _ends(row.matched.intervals.get("fvu"))),
+        ("dead", lambda row: f"{row.own.dead_fraction:.1%}"),
+        ("dense", lambda row: f"{row.own.dense_fraction:.1%}"),
+        ("nearest cos", lambda row: f"{row.nearest_cosine:.2f}"),
+        (f"cos > {NEAR_COPY}", lambda row: f"{row.near_copies:.1%}"),
+        ("rel. bias", lambda row: f"{row.own.relative_bias:.3f}"),
+        ("l2 ratio", lambda row: f"{row.own.l2_ratio:.3f}"),
+    ]
+    if any(row.model for row in comparison.rows):
+        columns.append(("CE recovered", lambda row: _number(row.model and row.model.ce_recovered)))
+        columns.append(("from mean", lambda row: _number(row.model and row.model.ce_recovered_from_mean)))
+    if any(row.recovery for row in comparison.rows):
+        columns += [(title, _recovered(key)) for title, key in RECOVERY.items()]
+    probed = next((row.probing for row in comparison.rows if row.probing), None)
+    for k in probed.accuracy if probed else ():
+        columns += [(f"probe k={k}", _probed("accuracy", k)), ("- control", _probed("selectivity", k))]
+    return columns
+
+
+def _recovered(score: str) -> Callable[[Compared], str]:
+    return lambda row: _number(row.recovery and getattr(row.recovery, score))
+
+
+def _probed(score: str, k: int) -> Callable[[Compared], str]:
+    return lambda row: _number(row.probing and getattr(row.probing, score).get(k))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _ends(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.4f}-{ends[1]:.4f}"
+
+
+@final
+class TruncatedSAE(SAE):
+    """`inner` with its small contributions switched off; made for measuring, not for saving."""
+
+    def __init__(self, inner: SAE, cutoff: float):
+        super().__init__(inner.weights, metadata=inner.metadata)
+        self.inner, self.cutoff, self.architecture = inner, cutoff, inner.architecture
+        self.norms = self.W_dec.norm(dim=1)
+
+    @property
+    def hook_points(self) -> tuple[str, ...]:
+        return self.inner.hook_points
+
+    def encoder_input(self, x: Tensor) -> Tensor:
+        return self.inner.encoder_input(x)
+
+    def activate(self, pre: Tensor) -> Tensor:
+        acts = self.inner.activate(pre)
+        return acts * (acts * self.norms >= self.cutoff)
+
+    def select(self, ops: Ops, pre: Tensor) -> Active:
+        active = self.inner.select(ops, pre)
+        return active._replace(values=active.values * (active.values * self.norms[active.latents] >= self.cutoff))
+
+    def complete(self, recons: Tensor, x: Tensor) -> Tensor:
+        return self.inner.complete(recons, x)
+
+
+@torch.no_grad()
+def truncate(sae: SAE, batches: Iterator[Tensor], l0: float) -> SAE:
+    """`sae` cut to `l0` active features per row on `batches [n, d_in]`; `sae` itself where it has no more than that.
+
+    Raises `ConfigError` without rows, or with an L0 that is not above 0.
+    """
+    if l0 <= 0:
+        raise ConfigError(f"l0 must be above 0, got {l0}")
+    norms, found, n = sae.W_dec.norm(dim=1), [], 0
+    for x in batches:
+        acts = sae.encode_sparse(x)
+        added = acts.values * norms[acts.indices.long()]
+        found.append(added[added > 0])
+        n += len(x)
+    if not n:
+        raise ConfigError("a cutoff needs rows to be set on; record more documents")
+    added, keep = torch.cat(found), max(1, round(l0 * n))
+    if len(added) <= keep:
+        return sae
+    return TruncatedSAE(sae, float(added.topk(keep).values[-1]))
+
+
+CUT_ROWS = 65_536
+"""Held-out rows at most on which cutoffs are set."""
+
+
+def compare(
+    saes: Mapping[str, SAE],
+    recording: Recording,
+    *,
+    l0: float | None = None,
+    baselines: bool = True,
+    model: Any = None,
+    tokens: Tensor | None = None,
+    documents: Tensor | None = None,
+    truth: SyntheticData | None = None,
+    probing: Mapping[str, ProbedRow] | None = None,
+    groups: Mapping[str, str] | None = None,
+    heldout_fraction: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare dictionaries that read and reconstruct the same place; `l0` None takes the smallest L0 among them.
+
+    With `model` and `tokens [n, n_ctx]` (and their `documents`) what the model loses is measured too. `truth` is what
+    the recording was drawn from (`read_synthetic`). `probing` says what sparse probes found, by name; `groups` which
+    dictionaries are runs of one recipe. Baselines stand where one place is read and reconstructed; they get `k` = the
+    common L0.
+
+    Raises `ConfigError` (nothing to compare, an L0 not above 0), `MismatchError` (dictionaries of other places).
+    """
+    _check_places(saes)
+    if l0 is not None and l0 <= 0:
+        raise ConfigError(f"l0 must be above 0, got {l0}")
+
+    def heldout(sae: SAE) -> Evaluation:
+        return evaluate_on_recording(sae, recording, heldout_fraction=heldout_fraction, seed=seed)
+
+    own = {name: heldout(sae) for name, sae in saes.items()}
+    target = min(found.l0 for found in own.values()) if l0 is None else l0
+    others = _baselines(next(iter(saes.values())), recording, target, heldout_fraction, seed) if baselines else {}
+    everyone = {**saes, **{name: sae for name, sae in others.items() if name not in saes}}
+    cuts = {
+        name: truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
+        for name, sae in everyone.items()
+    }
+    inside: dict[str, ModelEvaluation] = {}
+    if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
+        inside = evaluate_all_in_model(cuts, model, tokens, documents=documents, seed=seed, progress=progress)
+    rows = []
+    for number, (name, sae) in enumerate(everyone.items()):
+        before = own.get(name) or heldout(sae)
+        nearest = nearest_cosines(sae.decoder_directions)
+        rows.append(
+            Compared(
+                name=name,
+                architecture=sae.architecture,
+                d_sae=sae.d_sae,
+                baseline=name not in saes,
+                own=before,
+                matched=before if cuts[name] is sae else heldout(cuts[name]),
+                nearest_cosine=float(nearest.mean()),
+                near_copies=near_copies(nearest),
+                model=inside.get(name),
+                recovery=measure_recovery(sae, truth, seed=seed) if truth else None,
+                probing=(probing or {}).get(name),
+            )
+        )
+        if progress:
+            progress(number + 1, len(everyone), {"dictionary": name})
+    return Comparison(l0=target, rows=rows, groups=group_rows(rows, groups or {}))
+
+
+def _check_places(saes: Mapping[str, SAE]) -> None:
+    if not saes:
+        raise ConfigError("a comparison needs at least one dictionary")
+    places = {name: (sae.hook_points, sae.hook_point_out or sae.hook_point) for name, sae in saes.items()}
+    if len(set(places.values())) > 1:
+        listed = "; ".join(f"{name}: {', '.join(read)} -> {made}" for name, (read, made) in places.items())
+        raise MismatchError(f"dictionaries compare only at one place, these are at several ({listed})")
+
+
+def _baselines(sae: SAE, recording: Recording, l0: float, heldout_fraction: float, seed: int) -> dict[str, SAE]:
+    if len(sae.hook_points) > 1 or sae.hook_point_out not in ("", sae.hook_point):
+        return {}
+    place, k = sae.hook_point, max(1, min(round(l0), sae.d_in, sae.d_sae))
+    return {
+        "pca": pca_of(recording, place, k=k, heldout_fraction=heldout_fraction),
+        "coordinates": coordinates_of(recording, place, k=k),
+        "untrained": untrained_sae(recording, place, d_sae=sae.d_sae, k=k, seed=seed),
+    }
+
+
+def _heldout_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> Iterator[Tensor]:
+    source, n = Source(recording, sae.hook_points, target=sae.hook_point_out), 0
+    for batch in source.sequential(batch_size=4096, split="heldout", heldout_fraction=heldout_fraction):
+        yield batch.x
+        n += len(batch.x)
+        if n >= CUT_ROWS:
+            return

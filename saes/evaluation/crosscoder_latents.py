@@ -1,0 +1,266 @@
+"""What one model has that another has not, by a crosscoder of both (Lindsey et al. 2024; Minder et al. 2504.02922).
+
+A latent writes into both models with decoders of its own. Its *relative norm* is the second one's share of their
+lengths: 0, the latent is the first model's only; a half, it is shared; 1, the second's only. Training can bring a
+shared latent to 0 or 1 in two ways, and *latent scaling* finds both. For a latent of one model only, with activations
+`f` and direction `d` there, the best scale of `f d` for a target `y` is `beta(y) = sum f <d, y> / sum f^2 |d|^2`:
+
+- shrinkage: the other model has the feature too, but its decoder was shrunk to zero, so the feature is left in the
+  other's error. `error_ratio = beta(error of the other) / beta(error of its own + f d)`: 0 true, 1 an artefact
+- decoupling: the other model has the feature through another latent, that fires on the same tokens.
+  `recons_ratio = beta(reconstruction of the other) / beta(reconstruction of its own)`: the same
+
+`confirmed` are the latents below `MAX_ERROR_RATIO` and `MAX_RECONS_RATIO`. All is measured in training units, in which
+both models have the same mean norm, and without `b_dec`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, MismatchError
+from interp.progress import Progress
+from interp.recording.store import Recording, Split
+from saes.kinds.crosscoder import CrosscoderSAE
+from saes.training.data import Rows, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ONLY, SHARED = 0.1, (0.3, 0.7)
+"""relative norm: a model's own up to (or from one minus) the first, shared between the others"""
+MAX_ERROR_RATIO, MAX_RECONS_RATIO = 0.2, 0.5
+MIN_FIRED = 10
+"""tokens below which nothing is said of a latent"""
+
+Kind = Literal["first only", "second only", "shared", "between", "rare"]
+KINDS: tuple[Kind, ...] = ("first only", "second only", "shared", "between", "rare")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelDifference:
+    """Every latent of a crosscoder of two models, `[d_sae]` each, and what became of it."""
+
+    first: str
+    second: str
+    n_tokens: int
+    relative_norm: Tensor
+    """0: it writes to the first model only, 1: to the second only"""
+    cosine: Tensor
+    """between its two decoders; only of shared latents does it say anything"""
+    n_fired: Tensor
+    """tokens on which it is active, int64"""
+    error_ratio: Tensor
+    """of latents of one model only: shrinkage; NaN for others"""
+    recons_ratio: Tensor
+    """of latents of one model only: decoupling; NaN for others"""
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """What each latent is by its norms alone; `rare` where it fired too seldom to say."""
+        return [_kind(r, n) for r, n in zip(self.relative_norm.tolist(), self.n_fired.tolist(), strict=True)]
+
+    @property
+    def shrunk(self) -> Tensor:
+        """`[d_sae]` bool: said to be of one model only, but the other one's error holds it."""
+        return self.error_ratio.abs() >= MAX_ERROR_RATIO
+
+    @property
+    def decoupled(self) -> Tensor:
+        """`[d_sae]` bool: said to be of one model only, but other latents give it to the other one."""
+        return self.recons_ratio.abs() >= MAX_RECONS_RATIO
+
+    @property
+    def confirmed(self) -> Tensor:
+        """`[d_sae]` bool: of one model only, and no artefact."""
+        return self.error_ratio.isfinite() & ~self.shrunk & ~self.decoupled
+
+    def latents(self, kind: Kind, *, confirmed: bool = False) -> list[int]:
+        """The latents of a kind, the most active first; with `confirmed` without artefacts."""
+        known = self.confirmed.tolist()
+        chosen = [i for i, each in enumerate(self.kinds) if each == kind and (known[i] or not confirmed)]
+        return sorted(chosen, key=lambda i: -int(self.n_fired[i]))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts."""
+        kinds = self.kinds
+        own = [i for i, kind in enumerate(kinds) if kind in ("first only", "second only")]
+        return {
+            "first": self.first,
+            "second": self.second,
+            "n_tokens": self.n_tokens,
+            "n_latents": len(kinds),
+            **{kind.replace(" ", "_"): kinds.count(kind) for kind in KINDS},
+            "first_only_confirmed": len(self.latents("first only", confirmed=True)),
+            "second_only_confirmed": len(self.latents("second only", confirmed=True)),
+            "shrunk": int(self.shrunk[own].sum()),
+            "decoupled": int(self.decoupled[own].sum()),
+        }
+
+    def __str__(self) -> str:
+        s = self.summary()
+        return (
+            f"{s['first_only_confirmed']} latents of {self.first} only (of {s['first_only']} by norm), "
+            f"{s['second_only_confirmed']} of {self.second} only (of {s['second_only']}), {s['shared']} shared, "
+            f"{s['between']} between, {s['rare']} that hardly fire; {s['shrunk']} shrunk, {s['decoupled']} decoupled"
+        )
+
+
+@torch.no_grad()
+def compare_models(
+    crosscoder: CrosscoderSAE,
+    recordings: Sequence[Recording],
+    *,
+    split: Split = "heldout",
+    heldout_fraction: float = 0.1,
+    batch_size: int = 4096,
+    progress: Progress | None = None,
+) -> ModelDifference:
+    """Judge the latents of a crosscoder on recordings of the same tokens by the two models that it was trained on.
+
+    Raises `ConfigError` for a crosscoder of other than two places or no tokens in the split, `MismatchError` for
+    recordings of other models or widths.
+    """
+    source = _open(crosscoder, recordings)
+    norms = crosscoder.decoder_norms()
+    relative = (norms[:, 1] / norms.sum(1).clamp_min(1e-12)).cpu()
+    sums = _Scaling(crosscoder, relative)
+    for rows in source.sequential(batch_size=batch_size, split=split, heldout_fraction=heldout_fraction):
+        if len(rows.rows):
+            sums.add(rows)
+            if progress:
+                progress(int(rows.rows[-1]) + 1, source.recording.n_rows, {})
+    if not sums.n_tokens:
+        raise ConfigError(f"{source.recording.folder} has no tokens in its {split!r} split; record more documents")
+    same_width = crosscoder.widths[0] == crosscoder.widths[1]
+    cosine = crosscoder.decoder_cosines()[:, 0, 1] if same_width else torch.full((crosscoder.d_sae,), torch.nan)
+    error, recons = sums.ratios()
+    return ModelDifference(
+        first=_name(crosscoder, 0),
+        second=_name(crosscoder, 1),
+        n_tokens=sums.n_tokens,
+        relative_norm=relative,
+        cosine=cosine.cpu(),
+        n_fired=sums.fired,
+        error_ratio=error,
+        recons_ratio=recons,
+    )
+
+
+def latent_table(found: ModelDifference) -> "pa.Table":
+    """One row per latent: `latent, kind, relative_norm, cosine, n_fired, error_ratio, recons_ratio, confirmed`."""
+    import pyarrow as pa
+
+    def numbers(values: Tensor) -> "pa.Array":
+        return pa.array(values.double().numpy(), pa.float64(), from_pandas=True)
+
+    return pa.table(
+        {
+            "latent": pa.array(range(len(found.n_fired)), pa.int32()),
+            "kind": pa.array(found.kinds, pa.string()),
+            "relative_norm": numbers(found.relative_norm),
+            "cosine": numbers(found.cosine),
+            "n_fired": pa.array(found.n_fired.numpy(), pa.int64()),
+            "error_ratio": numbers(found.error_ratio),
+            "recons_ratio": numbers(found.recons_ratio),
+            "confirmed": pa.array(found.confirmed.tolist(), pa.bool_()),
+        }
+    )
+
+
+class _Scaling:
+    """Sums over tokens for the scales of latents that one model has alone, in float64."""
+
+    def __init__(self, crosscoder: CrosscoderSAE, relative: Tensor):
+        self.crosscoder, self.n_tokens = crosscoder, 0
+        self.decoders = [
+            block.detach() * scale
+            for block, scale in zip(crosscoder.W_dec.split(crosscoder.widths, 1), crosscoder.scales, strict=True)
+        ]
+        self.own = torch.where(relative >= 1 - ONLY, 1, torch.where(relative <= ONLY, 0, -1))
+        if crosscoder.widths[0] != crosscoder.widths[1]:
+            self.own.fill_(-1)  # directions of one space mean nothing in another
+        self.fired = torch.zeros(crosscoder.d_sae, dtype=torch.int64)
+        # per latent <f d, target> for: other's error, own error + f d, other's reconstruction, own reconstruction
+        self.sums = torch.zeros(4, crosscoder.d_sae, dtype=torch.float64)
+
+    def add(self, rows: Rows) -> None:
+        acts = self.crosscoder.encode_sparse(rows.x)
+        row, slot = acts.values.nonzero(as_tuple=True)
+        latent, value = acts.indices[row, slot].long(), acts.values[row, slot]
+        self.n_tokens += len(rows.x)
+        self.fired += torch.bincount(latent, minlength=len(self.fired)).cpu()
+        values = rows.x.split(self.crosscoder.widths, 1)
+        biases = self.crosscoder.b_dec.split(self.crosscoder.widths)
+        recons, errors = [], []
+        for place, scale in enumerate(self.crosscoder.scales):
+            made = torch.zeros_like(values[place], dtype=torch.float32)
+            for part in _parts(len(row)):
+                made.index_add_(0, row[part], self.decoders[place][latent[part]] * value[part, None])
+            recons.append(made)
+            errors.append((values[place].float() - biases[place]) * scale - made)
+        for own in (0, 1):
+            self._add(own, row, latent, value, recons, errors)
+
+    def _add(
+        self, own: int, row: Tensor, latent: Tensor, value: Tensor, recons: list[Tensor], errors: list[Tensor]
+    ) -> None:
+        mine = self.own.to(latent.device)[latent] == own
+        row, latent, value = row[mine], latent[mine], value[mine]
+        for part in _parts(len(row)):
+            written = self.decoders[own][latent[part]] * value[part, None]
+            targets = (errors[1 - own], errors[own], recons[1 - own], recons[own])
+            for i, target in enumerate(targets):
+                at = target[row[part]] + written if i == 1 else target[row[part]]
+                along = torch.linalg.vecdot(written, at).double().cpu()
+                self.sums[i].index_add_(0, latent[part].cpu(), along)
+
+    def ratios(self) -> tuple[Tensor, Tensor]:
+        """Error and reconstruction ratios; the common denominator of the scales cancels."""
+        judged = (self.own >= 0) & (self.fired >= MIN_FIRED)
+        nothing = torch.full_like(self.sums[0], torch.nan)
+        return (
+            torch.where(judged, self.sums[0] / self.sums[1], nothing),
+            torch.where(judged, self.sums[2] / self.sums[3], nothing),
+        )
+
+
+def _open(crosscoder: CrosscoderSAE, recordings: Sequence[Recording]) -> Source:
+    if len(crosscoder.places) != 2 or len(recordings) != 2:
+        raise ConfigError(
+            f"a difference is between two models; the crosscoder has {len(crosscoder.places)} places, "
+            f"{len(recordings)} recordings were given"
+        )
+    source = Source(recordings, crosscoder.hook_points)
+    if source.widths != crosscoder.widths:
+        raise MismatchError(f"the recordings have widths {source.widths}, the crosscoder reads {crosscoder.widths}")
+    for place, recording in zip(crosscoder.places, recordings, strict=True):
+        if place["weight_hash"] and place["weight_hash"] != recording.weight_hash:
+            raise MismatchError(
+                f"{recording.folder} holds activations of {recording.model}, the crosscoder was trained on "
+                f"{place['model']} with other weights; give the recordings in the order of training"
+            )
+    return source
+
+
+def _name(crosscoder: CrosscoderSAE, place: int) -> str:
+    """The model, or the recording where both come from models of one name."""
+    names = [each["model"] for each in crosscoder.places]
+    return str(names[place] if names[0] != names[1] else crosscoder.places[place]["recording"])
+
+
+def _kind(relative: float, fired: int) -> Kind:
+    if fired < MIN_FIRED:
+        return "rare"
+    if relative <= ONLY:
+        return "first only"
+    if relative >= 1 - ONLY:
+        return "second only"
+    return "shared" if SHARED[0] <= relative <= SHARED[1] else "between"
+
+
+def _parts(n: int) -> list[slice]:
+    return [slice(start, start + (1 << 15)) for start in range(0, n, 1 << 15)]

@@ -1,0 +1,425 @@
+"""Sparse probing: is a thing that tokens have written in one feature, or in a few (Gurnee et al. 2023, 2305.01610)?
+
+1. tokens of training documents answer a yes-or-no question (`probing_tasks.py`);
+2. the `k` features whose mean differs most between yes and no are chosen, and a logistic regression reads them;
+3. it is judged on held-out documents, which neither it nor the SAE was trained on: balanced accuracy, so that guessing
+   gives .5 whatever the share of yes, and the area under the ROC curve;
+4. the whole is repeated with control labels, random for each token type (or document, position): *selectivity* is the
+   accuracy less that of the control (Hewitt and Liang 2019, 1909.03368);
+5. beside the SAE stand what it must beat at the same `k`: principal components, coordinates, an untrained SAE; and what
+   it cannot beat by much: all coordinates at once.
+
+Intervals are over held-out documents, of the mean over seeds (which draw training tokens, control labels and the
+untrained SAE). Of the benchmarks of SAEs this is the one that measures best, and it still cannot tell variants of one
+kind apart (2605.18229): differences within the intervals are noise.
+
+What sparse probes found (`probing.py`), as values and as a table.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError
+from interp.progress import Progress
+from interp.recording.store import Recording, Split
+from interp.runtime import derive_seed, make_generator
+from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
+from saes.evaluation.baselines import untrained_like
+from saes.evaluation.compare import ProbedRow, align
+from saes.evaluation.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
+from saes.kinds.base import SAE
+
+ALL = "all coordinates"
+"""the row that reads the whole activation"""
+MEAN = "mean of tasks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScore:
+    """One dictionary, one `k`, one task or the mean over tasks. Accuracies are balanced: .5 is guessing, 1 is right."""
+
+    dictionary: str
+    k: int
+    task: str
+    accuracy: float
+    low: float | None
+    high: float | None
+    """95 % interval of the accuracy over held-out documents; None where those are fewer than `bootstrap.MIN_DOCUMENTS`,
+    or too many resampled texts lack an answer"""
+    control: float
+    """accuracy on control labels"""
+    selectivity: float
+    """`accuracy - control`"""
+    auroc: float
+    """area under the ROC curve: .5 is guessing"""
+    by_seed: tuple[float, ...]
+    """accuracy for each seed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """A question as it was asked."""
+
+    name: str
+    yes: str
+    key: str
+    base_rate: float
+    """share of yes among the test tokens that it applies to"""
+    n_train: int
+    n_test: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """What the probes found."""
+
+    tasks: list[TaskFacts]
+    skipped: dict[str, str]
+    """task -> why it could not be asked"""
+    scores: list[ProbeScore]
+    means: list[ProbeScore]
+    """over tasks, one for every dictionary and `k`"""
+    n_test: int
+    n_documents: int
+    """held-out documents that the test tokens come from"""
+    seeds: tuple[int, ...]
+
+    def rows(self) -> dict[str, ProbedRow]:
+        """By dictionary, for `compare`."""
+        names = dict.fromkeys(score.dictionary for score in self.means)
+        return {
+            name: ProbedRow(
+                accuracy={s.k: s.accuracy for s in self.means if s.dictionary == name},
+                selectivity={s.k: s.selectivity for s in self.means if s.dictionary == name},
+            )
+            for name in names
+            if name != ALL
+        }
+
+    def table(self) -> str:
+        """Plain text: the means, then every task at the smallest `k`."""
+        lines = align([["", "k", "accuracy", "95 %", "control", "selectivity", "AUROC"], *map(_cells, self.means)])
+        names = list(dict.fromkeys(score.dictionary for score in self.scores))
+        smallest = min((score.k for score in self.scores), default=0)
+        of = {(s.task, s.dictionary): s for s in self.scores if s.k == smallest or s.dictionary == ALL}
+        head = [f"accuracy at k={smallest} (control)", "yes", *names]
+        tasks = [
+            [
+                t.name,
+                f"{t.base_rate:.1%}",
+                *(f"{of[t.name, n].accuracy:.2f} ({of[t.name, n].control:.2f})" for n in names),
+            ]
+            for t in self.tasks
+        ]
+        skipped = [f"not asked: {name} ({why})" for name, why in self.skipped.items()]
+        return "\n".join([*lines, "", *align([head, *tasks]), *skipped])
+
+
+def _cells(score: ProbeScore) -> list[str]:
+    ends = "" if score.low is None or score.high is None else f"{score.low:.3f}-{score.high:.3f}"
+    numbers = [f"{value:.3f}" for value in (score.control, score.selectivity, score.auroc)]
+    return [score.dictionary, str(score.k), f"{score.accuracy:.3f}", ends, *numbers]
+
+
+MIN_ROWS = 20
+"""Rows of each answer that a task needs on either side, of at least `MIN_KEYS` documents where it asks of documents."""
+MIN_KEYS = 3
+MIN_WHOLE = 0.8
+"""Share of bootstrap replicates that must hold both answers for an interval."""
+STRENGTH = {"few": 1.0, "all": 0.1}
+"""Inverse L2 penalty of the regressions, on standardised inputs: of `k` features, and of all coordinates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbingConfig:
+    """How much is probed."""
+
+    ks: tuple[int, ...] = (1, 2, 5)
+    """Features that a probe may read."""
+    n_train: int = 8192
+    """Tokens of training documents, drawn anew for every seed."""
+    n_test: int = 8192
+    """Tokens of held-out documents."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1 or min(self.n_train, self.n_test) < 2 * MIN_ROWS or not self.seeds:
+            raise ConfigError(
+                f"probing needs k of 1 or more, {2 * MIN_ROWS} tokens or more on either side and a seed, got {self}"
+            )
+
+
+class _Basis(NamedTuple):
+    """Features of training and test rows, `[n, m]` each: a scipy CSR matrix or an array."""
+
+    name: str
+    train: Any
+    test: Any
+
+
+def probe(
+    saes: Mapping[str, SAE],
+    recording: Recording,
+    tasks: Sequence[Task],
+    *,
+    config: ProbingConfig | None = None,
+    heldout_fraction: float = 0.1,
+    progress: Progress | None = None,
+) -> Probing:
+    """Probe SAEs that read one place of `recording`, and the baselines there.
+
+    `heldout_fraction` is that of the SAEs' training. Memory: the sampled rows and their active features. Cost: some
+    milliseconds a probe, `2 tasks * seeds * (1 + dictionaries * ks)` probes, and the one of all coordinates a second.
+    Raises `ConfigError` (no SAE, several places, too few tokens, no task that can be asked).
+    """
+    config = config or ProbingConfig()
+    place = _one_place(saes, recording)
+    test_rows = sample_rows(recording, config.n_test, split="heldout", fraction=heldout_fraction, seed=config.seeds[0])
+    test, x_test = tokens_at(recording, test_rows), recording.read_rows(place, test_rows)
+    encoded = {name: sparse_columns(sae, x_test) for name, sae in saes.items()}
+    tally, total = _Tally(test, config), 0
+    for seed in config.seeds:
+        rows = sample_rows(recording, config.n_train, split="train", fraction=heldout_fraction, seed=seed)
+        train, x_train = tokens_at(recording, rows), recording.read_rows(place, rows)
+        bases = [_Basis(name, sparse_columns(sae, x_train), encoded[name]) for name, sae in saes.items()]
+        bases += _baselines(next(iter(saes.values())), recording, x_train, x_test, seed)
+        asked = tally.ask(tasks, train, seed)
+        total = total or len(asked) * len(config.seeds)
+        for number, (task, labels) in enumerate(asked.items()):
+            for kind, (y_train, y_test) in labels.items():
+                for name, k, scores in _probes(bases, y_train, y_test, config.ks):
+                    tally.add((name, k, task, kind), scores, y_test)
+            if progress:
+                progress(config.seeds.index(seed) * len(asked) + number + 1, total, {"task": task})
+    return tally.result()
+
+
+def sample_rows(recording: Recording, n: int, *, split: Split, fraction: float, seed: int) -> Tensor:
+    """`[m <= n]` int64 sorted global rows of a split, each as likely as any. Raises `ConfigError` when it is empty."""
+    local = (recording.real_rows(shard, split, fraction) for shard in range(recording.n_shards))
+    rows = torch.cat([part + int(start) for part, start in zip(local, recording.shard_starts[:-1], strict=True)])
+    if len(rows) < 2 * MIN_ROWS:
+        raise ConfigError(
+            f"{recording.folder} has {len(rows)} tokens in its {split!r} split, probes need {2 * MIN_ROWS}; record more"
+        )
+    generator = make_generator(seed, "probing", split)
+    return rows[torch.randperm(len(rows), generator=generator)[:n]].sort().values
+
+
+@torch.no_grad()
+def sparse_columns(sae: SAE, x: Tensor, batch_size: int = 2048) -> Any:
+    """Feature activations `[n, d_sae]` of `x [n, d_in]` as a CSR matrix, times the length of each decoder row, so that
+    features compare by what they add."""
+    from scipy.sparse import csr_matrix, vstack
+
+    lengths = sae.decoder_directions.norm(dim=1)
+    parts = []
+    for part in x.split(batch_size):
+        acts = sae.encode_sparse(part)
+        on = (acts.values > 0).nonzero(as_tuple=True)
+        columns = acts.indices[on].long()
+        values = (acts.values[on] * lengths[columns]).float().cpu().numpy()
+        parts.append(csr_matrix((values, (on[0].cpu().numpy(), columns.cpu().numpy())), (len(part), sae.d_sae)))
+    return vstack(parts, format="csr")
+
+
+def mean_difference(features: Any, label: np.ndarray) -> np.ndarray:
+    """`[m]`: mean of each feature over rows labelled 1 less that over rows labelled 0; others do not count."""
+    means = [np.asarray(features[np.flatnonzero(label == answer)].mean(axis=0)).ravel() for answer in (1, 0)]
+    return means[0] - means[1]
+
+
+def fit_probe(train: np.ndarray, label: np.ndarray, test: np.ndarray, *, strength: float) -> np.ndarray:
+    """`[n_test]`: log odds of yes by a logistic regression of `train [n, k]`, both answers weighted alike."""
+    from sklearn.linear_model import LogisticRegression
+
+    mean, spread = train.mean(0), train.std(0)
+    spread = np.where(spread > 0, spread, 1)
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300, tol=1e-3)
+    return model.fit((train - mean) / spread, label).decision_function((test - mean) / spread)
+
+
+def area_under_curve(yes: np.ndarray, scores: np.ndarray) -> float:
+    """Share of pairs of a yes and a no, `[n]` bool, that `scores [n]` put in the right order; ties count half."""
+    from scipy.stats import rankdata
+
+    n = int(yes.sum())
+    return float((rankdata(scores)[yes].sum() - n * (n + 1) / 2) / (n * (len(yes) - n)))
+
+
+def _probes(
+    bases: Sequence[_Basis], y_train: np.ndarray, y_test: np.ndarray, ks: tuple[int, ...]
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """`(dictionary, k, log odds of the test rows that have an answer)`."""
+    rows, others = np.flatnonzero(y_train != LEFT_OUT), np.flatnonzero(y_test != LEFT_OUT)
+    for basis in bases:
+        if basis.name == ALL:
+            scores = fit_probe(basis.train[rows], y_train[rows], basis.test[others], strength=STRENGTH["all"])
+            yield ALL, basis.train.shape[1], scores
+            continue
+        order = np.argsort(-np.abs(mean_difference(basis.train, y_train)), kind="stable")
+        for k in ks:
+            train, test = (_dense(part[:, order[:k]]) for part in (basis.train, basis.test))
+            yield basis.name, k, fit_probe(train[rows], y_train[rows], test[others], strength=STRENGTH["few"])
+
+
+def _dense(columns: Any) -> np.ndarray:
+    return columns.toarray() if hasattr(columns, "toarray") else columns
+
+
+def _baselines(sae: SAE, recording: Recording, x_train: Tensor, x_test: Tensor, seed: int) -> list[_Basis]:
+    """Principal components and coordinates as they are (signed, none cut off), an untrained SAE of the same size and
+    sparsity, and the whole activation."""
+    mean = x_train.mean(0)
+    _, vectors = torch.linalg.eigh((x_train - mean).T.double() @ (x_train - mean).double())
+    components = vectors.flip(1).to(x_train)
+    untrained = untrained_like(sae, recording, x_train, seed=seed)
+    train, test = ((x - mean).numpy() for x in (x_train, x_test))
+    return [
+        _Basis("pca", train @ components.numpy(), test @ components.numpy()),
+        _Basis("coordinates", train, test),
+        _Basis("untrained", sparse_columns(untrained, x_train), sparse_columns(untrained, x_test)),
+        _Basis(ALL, train, test),
+    ]
+
+
+class _Tally:
+    """Counts of right answers by document, kept as sums over bootstrap replicates."""
+
+    def __init__(self, test: Tokens, config: ProbingConfig):
+        self.test, self.config = test, config
+        self.documents, self.place = np.unique(test.document, return_inverse=True)
+        self.weights = poisson_weights(self.documents.tolist())
+        self.facts: dict[str, TaskFacts] = {}
+        self.skipped: dict[str, str] = {}
+        self.accuracies: dict[tuple[str, int, str, str], list[np.ndarray]] = {}
+        """`(dictionary, k, task, labels or control)` -> for each seed, balanced accuracy in every replicate"""
+        self.areas: dict[tuple[str, int, str, str], list[float]] = {}
+
+    def ask(
+        self, tasks: Sequence[Task], train: Tokens, seed: int
+    ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+        """The answers of the tasks that can be asked, on training and test rows, and control answers."""
+        found = {}
+        for task in tasks:
+            if task.name in self.skipped:
+                continue
+            labels = task.label(train), task.label(self.test)
+            why = unusable(task, labels, (train, self.test))
+            control = _controls(task, labels, train, self.test, seed) if not why else None
+            if why or control is None:
+                self.skipped[task.name] = why or "no control labels of both answers exist"
+                self._forget(task.name)
+                continue
+            found[task.name] = {"labels": labels, "control": control}
+            self.facts[task.name] = TaskFacts(
+                name=task.name,
+                yes=task.yes,
+                key=task.key,
+                base_rate=float((labels[1] == 1).sum() / (labels[1] != LEFT_OUT).sum()),
+                n_train=int((labels[0] != LEFT_OUT).sum()),
+                n_test=int((labels[1] != LEFT_OUT).sum()),
+            )
+        if not found:
+            raise ConfigError(f"none of the tasks can be asked of these tokens: {self.skipped}; record more")
+        return found
+
+    def add(self, what: tuple[str, int, str, str], scores: np.ndarray, label: np.ndarray) -> None:
+        rows = np.flatnonzero(label != LEFT_OUT)
+        yes, said = label[rows] == 1, scores > 0
+        counts = np.stack([yes & said, yes, ~yes & ~said, ~yes], axis=1).astype(np.float64)
+        by_document = np.zeros((len(self.documents), 4))
+        np.add.at(by_document, self.place[rows], counts)
+        right, all_yes, kept, all_no = (self.weights @ by_document).T
+        with np.errstate(invalid="ignore", divide="ignore"):
+            self.accuracies.setdefault(what, []).append((right / all_yes + kept / all_no) / 2)
+        self.areas.setdefault(what, []).append(area_under_curve(yes, scores))
+
+    def result(self) -> Probing:
+        names = list(self.facts)
+        pairs = list(dict.fromkeys((name, k) for name, k, _, _ in self.accuracies))
+        return Probing(
+            tasks=list(self.facts.values()),
+            skipped=self.skipped,
+            scores=[self._score(name, k, [task], task) for name, k in pairs for task in names],
+            means=[self._score(name, k, names, MEAN) for name, k in pairs],
+            n_test=len(self.test),
+            n_documents=len(self.documents),
+            seeds=self.config.seeds,
+        )
+
+    def _score(self, name: str, k: int, tasks: list[str], title: str) -> ProbeScore:
+        by_seed = np.mean([self.accuracies[name, k, task, "labels"] for task in tasks], axis=0)  # [seeds, replicates]
+        control = float(np.mean([self.accuracies[name, k, task, "control"] for task in tasks], axis=0)[:, 0].mean())
+        ends = _ends(by_seed.mean(0)[1:], len(self.documents))
+        accuracy = float(by_seed[:, 0].mean())
+        return ProbeScore(
+            dictionary=name,
+            k=k,
+            task=title,
+            accuracy=accuracy,
+            low=ends[0] if ends else None,
+            high=ends[1] if ends else None,
+            control=control,
+            selectivity=accuracy - control,
+            auroc=float(np.mean([self.areas[name, k, task, "labels"] for task in tasks])),
+            by_seed=tuple(map(float, by_seed[:, 0])),
+        )
+
+    def _forget(self, task: str) -> None:
+        """A task that some seed's sample cannot answer is left out for all seeds."""
+        self.facts.pop(task, None)
+        for table in (self.accuracies, self.areas):
+            for what in [what for what in table if what[2] == task]:
+                del table[what]
+
+
+def _ends(replicates: np.ndarray, n_documents: int) -> Ends | None:
+    """Over the replicates that hold both answers of every task, where enough of them do and documents are not few."""
+    whole = replicates[np.isfinite(replicates)]
+    enough = n_documents >= MIN_DOCUMENTS and len(whole) >= MIN_WHOLE * len(replicates)
+    return quantile_ends(whole, n_documents) if enough else None
+
+
+def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[Tokens, Tokens]) -> str:
+    """Why a task cannot be asked; empty when it can."""
+    for side, label, where in zip(("training", "held-out"), labels, tokens, strict=True):
+        for answer, word in ((1, "yes"), (0, "no")):
+            rows = np.flatnonzero(label == answer)
+            if len(rows) < MIN_ROWS:
+                return f"{len(rows)} {side} tokens answer {word}, {MIN_ROWS} are needed"
+            documents = len(np.unique(where.document[rows]))
+            if task.key == "document" and documents < MIN_KEYS:
+                return f"{documents} {side} documents answer {word}, {MIN_KEYS} are needed"
+    return ""
+
+
+def _controls(
+    task: Task, labels: tuple[np.ndarray, np.ndarray], train: Tokens, test: Tokens, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Control labels of training and test rows by one random function; None when twenty draws lack an answer."""
+    key = np.concatenate([train.key(task.key), test.key(task.key)])
+    for draw in range(20):
+        drawn = control_labels(key, np.concatenate(labels), seed=derive_seed(seed, "control", draw), task=task.name)
+        parts = drawn[: len(train)], drawn[len(train) :]
+        if all((part == answer).sum() >= MIN_ROWS for part in parts for answer in (0, 1)):
+            return parts
+    return None
+
+
+def _one_place(saes: Mapping[str, SAE], recording: Recording) -> str:
+    places = {sae.hook_points for sae in saes.values()}
+    if len(places) != 1 or len(next(iter(places))) != 1:
+        raise ConfigError(f"probes read one place, these dictionaries read {sorted(places) or 'none'}")
+    place = recording.check_hook_point(next(iter(places))[0])
+    widths = {name: sae.d_in for name, sae in saes.items() if sae.d_in != recording.d(place)}
+    if widths:
+        raise ConfigError(
+            f"{recording.folder} has width {recording.d(place)} at {place}, the dictionaries read {widths}"
+        )
+    return place

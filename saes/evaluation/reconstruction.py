@@ -1,0 +1,167 @@
+"""How good an SAE is on recorded activations: reconstruction, sparsity, and which latents are in use.
+
+All sums are streamed in float64, so the numbers do not depend on the batch size; intervals are over documents
+(`bootstrap.py`), since tokens of one document are alike. What the model loses is in `evaluate_model.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.errors import ConfigError, MismatchError
+from interp.progress import Progress
+from interp.recording.store import Recording, Split
+from interp.statistics import DocumentBootstrap, Ends
+from saes.features.schema import DENSE
+from saes.kinds.base import SAE
+from saes.training.data import Source
+
+DENSITY_EDGES = tuple(float(edge) for edge in np.linspace(-6, 0, 25))
+"""`log10` of the share of tokens on which a latent fires: bins of the density histogram."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Reconstruction and sparsity over `n_tokens` tokens."""
+
+    n_tokens: int
+    l0: float
+    """Active features per token."""
+    fvu: float
+    """`E|x - x_hat|^2 / (E|x|^2 - |E x|^2)`: 0 is perfect, 1 no better than the mean."""
+    dead_fraction: float
+    """Share of features that never fired on these tokens."""
+    dense_fraction: float
+    """Share of features active on more than a tenth of them."""
+    l2_ratio: float
+    """`mean |x_hat| / |x|`: below 1 is shrinkage."""
+    relative_bias: float
+    """`E|x_hat|^2 / E[x . x_hat]`: 1 is unbiased, below 1 is shrinkage (2404.16014, equation 10)."""
+    cosine: float
+    """Mean cosine between `x` and `x_hat`."""
+    n_documents: int = 0
+    """Documents that these tokens come from: what the intervals count as observations."""
+    intervals: dict[str, Ends] = field(default_factory=dict)
+    """`score -> (low, high)`, 95 %, over documents; empty with fewer than `bootstrap.MIN_DOCUMENTS`. Shares of dead and
+    dense features have none: a resampled text always lacks documents on which rare features fire."""
+    density_edges: tuple[float, ...] = DENSITY_EDGES
+    density_counts: tuple[int, ...] = ()
+    """Features per bin of `log10(share of tokens)`, those rarer than the first edge in the first bin. Dead ones are in
+    none, so the counts add up to `d_sae * (1 - dead_fraction)`."""
+
+
+@torch.no_grad()
+def evaluate_on_recording(
+    sae: SAE,
+    recording: Recording | Sequence[Recording],
+    split: Split = "heldout",
+    *,
+    heldout_fraction: float = 0.1,
+    batch_size: int = 4096,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure on recorded rows at the places that the SAE reads and reconstructs; a crosscoder of several models takes
+    as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the split is empty."""
+    source = Source(recording, sae.hook_points, target=sae.hook_point_out)
+    first = source.recording
+    if source.d_in != sae.d_in:
+        places = ", ".join(sae.hook_points)
+        raise MismatchError(f"{first.folder} has width {source.d_in} at {places}, the SAE expects {sae.d_in}")
+    sums, documents = _Sums(sae, seed), DocumentsOfRows(first)
+    for batch in source.sequential(batch_size=batch_size, split=split, heldout_fraction=heldout_fraction):
+        if not len(batch.rows):  # a shard without documents of this split
+            continue
+        sums.add(batch.x, batch.x if batch.target is None else batch.target, documents(batch.rows))
+        if progress:
+            progress(int(batch.rows[-1]) + 1, first.n_rows, {})
+    if not sums.n:
+        raise ConfigError(f"{first.folder} has no tokens in its {split!r} split; record more documents")
+    return sums.result()
+
+
+class DocumentsOfRows:
+    """Looks up which document each row of one shard belongs to; the last shard is kept."""
+
+    def __init__(self, recording: Recording):
+        self.recording, self.shard = recording, -1
+        self.document = torch.empty(0, dtype=torch.int32)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """`rows [n]`: global numbers, all of one shard (as `Recording.sequential` gives them)."""
+        starts = self.recording.shard_starts
+        shard = int(np.searchsorted(starts, int(rows[0]), side="right") - 1)
+        if shard != self.shard:
+            self.shard, self.document = shard, self.recording.token_shard(shard).document
+        return self.document[rows - int(starts[shard])].long()
+
+
+class _Sums:
+    """Running sums over tokens. Per token: `TERMS`, then the target itself, for its mean."""
+
+    TERMS = ("n", "active", "error", "square", "made", "dot", "ratio", "cosine")
+
+    def __init__(self, sae: SAE, seed: int):
+        self.sae, self.n = sae, 0
+        self.fired = torch.zeros(sae.d_sae, dtype=torch.int64)
+        self.bootstrap = DocumentBootstrap(seed=seed)
+
+    def add(self, x: Tensor, target: Tensor, document: Tensor) -> None:
+        acts = self.sae.encode_sparse(x)
+        recons = self.sae.complete(self.sae.decode_sparse(acts), x).double()
+        x, on = target.double(), acts.values > 0
+        self.n += len(x)
+        self.fired += torch.bincount(acts.indices[on].long(), minlength=self.sae.d_sae)
+        length, made = x.norm(dim=1), recons.norm(dim=1)
+        dot = (x * recons).sum(1)
+        terms = [
+            torch.ones_like(length),
+            on.sum(1).double(),
+            (x - recons).square().sum(1),
+            length**2,
+            made**2,
+            dot,
+            made / length.clamp_min(1e-30),
+            dot / (length * made).clamp_min(1e-30),
+        ]
+        self.bootstrap.add(torch.cat([torch.stack(terms, 1), x], dim=1), document)
+
+    def result(self) -> Evaluation:
+        scores = {
+            "l0": lambda s: _mean(s, "active"),
+            "fvu": self._fvu,
+            "l2_ratio": lambda s: _mean(s, "ratio"),
+            "relative_bias": lambda s: _mean(s, "made") / _mean(s, "dot"),
+            "cosine": lambda s: _mean(s, "cosine"),
+        }
+        whole = {name: float(score(self.bootstrap.sums[:1])) for name, score in scores.items()}
+        share = self.fired[self.fired > 0].double() / self.n
+        logs = share.log10().clamp(DENSITY_EDGES[0], DENSITY_EDGES[-1])
+        return Evaluation(
+            n_tokens=self.n,
+            l0=whole["l0"],
+            fvu=whole["fvu"],
+            l2_ratio=whole["l2_ratio"],
+            relative_bias=whole["relative_bias"],
+            cosine=whole["cosine"],
+            dead_fraction=float((self.fired == 0).float().mean()),
+            dense_fraction=float((self.fired > DENSE * self.n).float().mean()),
+            n_documents=self.bootstrap.n_documents,
+            intervals=self.bootstrap.intervals(scores),
+            density_counts=tuple(map(int, np.histogram(logs.numpy(), bins=DENSITY_EDGES)[0])),
+        )
+
+    def _fvu(self, sums: Tensor) -> Tensor:
+        """The variance is about the mean of all tokens in every replicate: a mean fitted anew to a replicate's few
+        documents takes up part of what they differ by, and would push the interval up."""
+        whole = self.bootstrap.sums[0, len(self.TERMS) :] / self.n
+        about = sums[:, len(self.TERMS) :] @ whole / sums[:, 0]
+        variance = _mean(sums, "square") - 2 * about + whole.square().sum()
+        return _mean(sums, "error") / variance.clamp_min(1e-30)
+
+
+def _mean(sums: Tensor, term: str) -> Tensor:
+    return sums[:, _Sums.TERMS.index(term)] / sums[:, 0]

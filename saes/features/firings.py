@@ -1,0 +1,312 @@
+"""What each feature does over a recording, in one streaming pass.
+
+1. read a block of whole contexts, encode its real rows;
+2. group the firings by feature (`saes/features/firings.py`);
+3. update counts, histograms, the strongest firings and a uniform sample of firings, with their windows.
+
+Memory does not grow with the number of tokens: it is `d_sae * ((n_top + n_sample) * (2 * window + 6) + 200) * ~4` bytes
+(about 60 MB for 4,608 features at the defaults), plus one block.
+
+Compiled loops of the statistics pass. Each works on one block of whole contexts and is linear in its firings.
+
+A *firing* is one feature active on one row. A block's firings are first grouped by feature, in row order, so that the
+activations around a firing are its neighbours in the list: a window is read by walking left and right.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from interp.dictionary import Dictionary, SparseActs
+from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.progress import Progress
+from interp.recording.store import Recording
+
+N_SAMPLE = 64
+"""Firings sampled per feature: quartiles and labels are read from these."""
+BLOCK_ROWS = 4096
+MAX_BINS = 40
+
+
+class FeatureStatistics:
+    """Accumulates firings block by block; the result does not depend on how the rows were cut into blocks."""
+
+    def __init__(self, d_sae: int, *, context_length: int, window: int, n_top: int, n_sample: int, seed: int):
+
+        if min(n_top, n_sample) < 1 or window < 0:
+            raise ConfigError(f"n_top must be at least 1 and window at least 0, got {n_top} and {window}")
+        self.d_sae, self.context_length, self.window = d_sae, context_length, window
+        self.seed = np.uint64(seed)
+        self.n_tokens = 0
+        self.totals = Totals(
+            np.zeros(d_sae, np.int64),
+            np.zeros(d_sae, np.float64),
+            np.zeros(d_sae, np.float32),
+            np.zeros((d_sae, N_FINE_BINS), np.int64),
+        )
+        self.top = _empty_slots(d_sae, n_top, window)
+        self.sample = _empty_slots(d_sae, n_sample, window)
+
+    def add(self, acts: SparseActs, rows: Tensor) -> None:
+        """One block: activations of `rows [n]`, global row numbers in ascending order, whole contexts."""
+
+        values = acts.values.detach().to("cpu", torch.float32).contiguous().numpy()
+        indices = acts.indices.detach().to("cpu", torch.int64).contiguous().numpy()
+        firings = group_by_feature(values, indices, rows.numpy(), self.d_sae)
+        add_totals(firings, self.totals)
+        keep_strongest(firings, self.top, self.window, self.context_length)
+        keep_sample(firings, self.sample, self.window, self.context_length, self.seed)
+        self.n_tokens += len(rows)
+
+    @property
+    def density(self) -> np.ndarray:
+        """`[d_sae]` float64: share of tokens on which each feature is active; 0 never, 1 always."""
+        return self.totals.n_fired / max(self.n_tokens, 1)
+
+    @property
+    def mean_activation(self) -> np.ndarray:
+        """`[d_sae]` float64: over active tokens; 0 for a feature that never fired."""
+        return self.totals.total / np.maximum(self.totals.n_fired, 1)
+
+    def histogram(self) -> tuple[np.ndarray, np.ndarray]:
+        """Counts `[d_sae, n_bins]` and the edges `[n_bins + 1]` that all features share, log-spaced.
+
+        The pass counts into fine bins over 48 octaves; here the range in use is cut into at most 40 equal ones.
+        """
+
+        fine = self.totals.fine_histogram
+        used = np.flatnonzero(fine.sum(0))
+        low, high = (used[0], used[-1] + 1) if len(used) else (0, 1)
+        per_bin = -(-(high - low) // MAX_BINS)
+        n_bins = -(-(high - low) // per_bin)
+        cut = fine[:, low : low + n_bins * per_bin]
+        cut = np.pad(cut, ((0, 0), (0, n_bins * per_bin - cut.shape[1])))
+        edges = 2.0 ** ((low + per_bin * np.arange(n_bins + 1)) / BINS_PER_OCTAVE + LOWEST_OCTAVE)
+        return cut.reshape(len(fine), n_bins, per_bin).sum(2), edges
+
+
+def collect_statistics(
+    dictionary: Dictionary,
+    recording: Recording,
+    hook_point: str,
+    *,
+    window: int,
+    n_top: int,
+    n_sample: int = N_SAMPLE,
+    seed: int,
+    block_rows: int = BLOCK_ROWS,
+    progress: Progress | None = None,
+) -> FeatureStatistics:
+    """One pass over all real rows. Raises `MismatchError` on a width that does not fit, `NonFiniteError` on NaN."""
+    width = recording.d(hook_point)
+    if width != dictionary.d_in:
+        raise MismatchError(
+            f"the dictionary reads vectors of {dictionary.d_in}, {hook_point} of {recording.folder} has {width}; "
+            "choose the recording it was trained on"
+        )
+    statistics = FeatureStatistics(
+        dictionary.d_sae,
+        context_length=recording.context_length,
+        window=window,
+        n_top=n_top,
+        n_sample=n_sample,
+        seed=seed,
+    )
+    step = max(1, block_rows // recording.context_length) * recording.context_length
+    for shard in range(recording.n_shards):
+        real = recording.token_shard(shard).document >= 0
+        for start in range(0, len(real), step):
+            keep = real[start : start + step].nonzero().squeeze(1)
+            x = recording.activation_shard(hook_point, shard, slice(start, start + step))
+            rows = keep + start + int(recording.shard_starts[shard])
+            x = x.index_select(0, keep).float()
+            statistics.add(_encode(dictionary, x, rows, recording, hook_point), rows)
+            if progress is not None:
+                done = int(recording.shard_starts[shard]) + min(start + step, len(real))
+                progress(done, recording.n_rows, {"tokens": statistics.n_tokens})
+    return statistics
+
+
+@torch.no_grad()
+def _encode(dictionary: Dictionary, x: Tensor, rows: Tensor, recording: Recording, hook_point: str) -> SparseActs:
+    if not torch.isfinite(x.sum()):
+        bad = (~torch.isfinite(x).all(1)).nonzero().squeeze(1)
+        if len(bad):
+            raise NonFiniteError(
+                f"{recording.folder}: {hook_point} holds NaN or infinity at row {int(rows[bad[0]])} "
+                f"({len(bad)} rows in this block); record it again in a wider dtype"
+            )
+    acts = dictionary.encode_sparse(x)
+    if not torch.isfinite(acts.values.sum()):
+        raise NonFiniteError("the dictionary gives NaN or infinity on finite activations; its weights are damaged")
+    return acts
+
+
+def _empty_slots(d_sae: int, n: int, window: int):
+
+    return Slots(
+        np.full((d_sae, n), -1.0, np.float64),
+        np.zeros((d_sae, n), np.int64),
+        np.zeros((d_sae, n), np.float32),
+        np.zeros((d_sae, n, 2 * window + 1), np.float32),
+        np.zeros(d_sae, np.int64),
+    )
+
+
+BINS_PER_OCTAVE = 4
+LOWEST_OCTAVE, HIGHEST_OCTAVE = -24, 24
+N_FINE_BINS = BINS_PER_OCTAVE * (HIGHEST_OCTAVE - LOWEST_OCTAVE)
+
+
+class Totals(NamedTuple):
+    """Running sums per feature."""
+
+    n_fired: np.ndarray
+    """`[d_sae]` int64"""
+    total: np.ndarray
+    """`[d_sae]` float64: sum of activations"""
+    maximum: np.ndarray
+    """`[d_sae]` float32"""
+    fine_histogram: np.ndarray
+    """`[d_sae, N_FINE_BINS]` int64"""
+
+
+class Slots(NamedTuple):
+    """The firings with the largest keys of each feature, each with its window of activations."""
+
+    keys: np.ndarray
+    """`[d_sae, n]` float64: what is kept largest; -1 in an empty slot"""
+    rows: np.ndarray
+    """`[d_sae, n]` int64: global row of the firing"""
+    values: np.ndarray
+    """`[d_sae, n]` float32: its activation"""
+    windows: np.ndarray
+    """`[d_sae, n, 2 * window + 1]` float32: the feature on the rows around, 0 outside the context"""
+    worst: np.ndarray
+    """`[d_sae]` int64: the slot that is given up next"""
+
+
+class Firings(NamedTuple):
+    """The firings of one block, grouped by feature."""
+
+    starts: np.ndarray
+    """`[d_sae + 1]` int64: feature `f` owns `starts[f]:starts[f + 1]`"""
+    rows: np.ndarray
+    """`[n_firings]` int64, ascending within a feature"""
+    values: np.ndarray
+    """`[n_firings]` float32"""
+
+
+@njit(cache=True)
+def group_by_feature(values, indices, rows, d_sae):
+    """Counting sort of `values, indices [n_rows, k]` into `Firings`; zeros are padding."""
+    starts = np.zeros(d_sae + 1, np.int64)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            if values[i, j] > 0:
+                starts[indices[i, j] + 1] += 1
+    for f in range(d_sae):
+        starts[f + 1] += starts[f]
+    place = starts[:-1].copy()
+    out_rows = np.empty(starts[-1], np.int64)
+    out_values = np.empty(starts[-1], np.float32)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            if values[i, j] > 0:
+                at = place[indices[i, j]]
+                place[indices[i, j]] = at + 1
+                out_rows[at] = rows[i]
+                out_values[at] = values[i, j]
+    return Firings(starts, out_rows, out_values)
+
+
+@njit(cache=True)
+def add_totals(firings, totals):
+    """Counts, sums, maxima and fine log-spaced histograms."""
+    for f in range(len(firings.starts) - 1):
+        for i in range(firings.starts[f], firings.starts[f + 1]):
+            value = firings.values[i]
+            totals.n_fired[f] += 1
+            totals.total[f] += value
+            totals.maximum[f] = max(totals.maximum[f], value)
+            octave = np.log2(value) - LOWEST_OCTAVE
+            fine = min(max(int(octave * BINS_PER_OCTAVE), 0), N_FINE_BINS - 1)
+            totals.fine_histogram[f, fine] += 1
+
+
+@njit(cache=True)
+def keep_strongest(firings, slots, window, context_length):
+    """The strongest firing of each of the `n` contexts in which a feature fires most strongly."""
+    for f in range(len(firings.starts) - 1):
+        for i in range(firings.starts[f], firings.starts[f + 1]):
+            key = np.float64(firings.values[i])
+            if key <= slots.keys[f, slots.worst[f]]:
+                continue
+            slot = _slot_of_context(slots, f, firings.rows[i] // context_length, context_length)
+            if key > slots.keys[f, slot]:
+                _put(slots, f, slot, key, i, firings, window, context_length)
+
+
+@njit(cache=True)
+def keep_sample(firings, slots, window, context_length, seed):
+    """A uniform sample of each feature's firings: those whose hash of `(seed, feature, row)` is largest.
+
+    The hash does not depend on the order of reading, so neither does the sample.
+    """
+    for f in range(len(firings.starts) - 1):
+        for i in range(firings.starts[f], firings.starts[f + 1]):
+            key = _uniform(seed, f, firings.rows[i])
+            if key > slots.keys[f, slots.worst[f]]:
+                _put(slots, f, slots.worst[f], key, i, firings, window, context_length)
+
+
+@njit(cache=True)
+def _slot_of_context(slots, f, context, context_length):
+    """The slot that already holds this context, or else the worst one."""
+    for slot in range(slots.keys.shape[1]):
+        if slots.keys[f, slot] >= 0 and slots.rows[f, slot] // context_length == context:
+            return slot
+    return slots.worst[f]
+
+
+@njit(cache=True)
+def _put(slots, f, slot, key, i, firings, window, context_length):
+    slots.keys[f, slot] = key
+    slots.rows[f, slot] = firings.rows[i]
+    slots.values[f, slot] = firings.values[i]
+    _write_window(slots.windows[f, slot], i, f, firings, window, context_length)
+    worst = 0
+    for other in range(1, slots.keys.shape[1]):
+        if slots.keys[f, other] < slots.keys[f, worst]:
+            worst = other
+    slots.worst[f] = worst
+
+
+@njit(cache=True)
+def _write_window(out, i, f, firings, window, context_length):
+    """Walk from firing `i` to both sides while the rows lie in its window and its context."""
+    row = firings.rows[i]
+    first = max(row - window, row - row % context_length)
+    last = min(row + window, row - row % context_length + context_length - 1)
+    out[:] = 0
+    j = i
+    while j >= firings.starts[f] and firings.rows[j] >= first:
+        out[window + firings.rows[j] - row] = firings.values[j]
+        j -= 1
+    j = i + 1
+    while j < firings.starts[f + 1] and firings.rows[j] <= last:
+        out[window + firings.rows[j] - row] = firings.values[j]
+        j += 1
+
+
+@njit(cache=True)
+def _uniform(seed, f, row):
+    """A number in [0, 1) from a 64-bit mix of the three (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = np.uint64(seed) + np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(f) * np.uint64(0xD1B54A32D192ED03)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return np.float64(x >> np.uint64(11)) * (1.0 / 9007199254740992.0)

@@ -1,0 +1,147 @@
+"""Exact resume: everything a run needs to go on as if it had not stopped, in files written atomically.
+
+A checkpoint holds the weights, Adam's moments, the firing counters, the step and the data position. The generators need
+no state: initial weights are drawn once, and the order of epoch `e` is a function of `(seed, e)`.
+
+    checkpoint/state.safetensors            the whole state: written by one process, or the first of ranks
+    checkpoint/rank-1.safetensors           the whole state, written by another rank that outlived the first
+    checkpoint/00000200-1-of-2.safetensors  step 200, where ranks share the latents: one run of them each
+
+A run goes on from the latest step whose files are all there. The parts of a step are removed only when those of a later
+one are complete, so that a rank that dies while others write costs steps, never the run. Any number of ranks, sharing
+tokens or latents, resumes what any other number has left.
+"""
+
+import json
+import re
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from interp.artifacts import atomic_file
+from interp.errors import CorruptError
+from saes.kernels.spread import UNSHARED, Spread
+from saes.kernels.state import BY_LATENT, TrainState
+from saes.training.data import Position
+
+FOLDER = "checkpoint"
+FILE = f"{FOLDER}/state.safetensors"
+_PART = re.compile(r"(\d+)-(\d+)-of-(\d+)\.safetensors")
+
+
+@dataclass
+class Checkpoint:
+    """Where a run stands."""
+
+    state: TrainState
+    position: Position
+    seconds: float
+    """Time spent training so far."""
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, spread: Spread = UNSHARED, *, alone: bool = False) -> None:
+    """Replace the folder's checkpoint, together with the other ranks; `alone`: after another rank was lost.
+
+    Of ranks that share the tokens, all of which hold the same, the first writes; `alone`, each that is left does.
+    """
+    latents, tokens, step = spread.latents, spread.tokens, checkpoint.state.step
+    if latents.world > 1:
+        name = f"{FOLDER}/{step:08d}-{latents.rank}-of-{latents.world}.safetensors"
+    elif tokens.first:
+        name = FILE
+    elif alone:
+        name = f"{FOLDER}/rank-{tokens.rank}.safetensors"
+    else:
+        return
+    numbers = {
+        "step": step,
+        "epoch": checkpoint.position.epoch,
+        "batch": checkpoint.position.batch,
+        "seconds": checkpoint.seconds,
+    }
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.state.tensors().items()}
+    with atomic_file(folder / name) as temporary:
+        save_file(tensors, temporary, metadata={"numbers": json.dumps(numbers)})
+    if spread.ranks.first:
+        _remove_older(folder)
+
+
+def read_checkpoint(folder: Path, spread: Spread = UNSHARED) -> Checkpoint | None:
+    """The folder's latest checkpoint, of it this rank's share of the latents; None before the first.
+
+    Raises `CorruptError` when it cannot be read.
+    """
+    found = _whole_sets(folder)
+    if not found:
+        return None
+    paths = found[max(found)]
+    try:
+        with ExitStack() as stack:
+            files = [stack.enter_context(safe_open(str(path), framework="pt")) for path in paths]
+            numbers = json.loads(files[0].metadata()["numbers"])
+            tensors = {name: _read(files, name, spread) for name in files[0].keys()}  # noqa: SIM118 (not a dict)
+        state = TrainState.from_tensors(tensors, numbers["step"])
+        return Checkpoint(state, Position(numbers["epoch"], numbers["batch"]), numbers["seconds"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{paths[0]} cannot be read ({error}); start over with --overwrite") from None
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove all that was written for a resume."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def _read(files: list[safe_open], name: str, spread: Spread) -> Tensor:
+    """One tensor; of those with a row per latent this rank's rows, whoever wrote them."""
+    if name.split(".")[0] not in BY_LATENT:
+        return files[0].get_tensor(name)
+    slices = [file.get_slice(name) for file in files]
+    each = slices[0].get_shape()[0]
+    mine = spread.latents.share(each * len(files), "the number of latents")
+    parts = []
+    for number, part in enumerate(slices):
+        low, high = max(mine.start - number * each, 0), min(mine.stop - number * each, each)
+        if low < high:
+            parts.append(part[low:high])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _whole_sets(folder: Path) -> dict[int, list[Path]]:
+    """step -> the files that together hold its state. Whole states win over parts."""
+    found: dict[int, list[Path]] = {}
+    parts: dict[tuple[int, int], dict[int, Path]] = {}
+    for path in (folder / FOLDER).glob("*.safetensors"):
+        if part := _PART.fullmatch(path.name):
+            step, rank, world = map(int, part.groups())
+            parts.setdefault((step, world), {})[rank] = path
+        else:
+            found[_step(path)] = [path]
+    for (step, world), ranks in parts.items():
+        if len(ranks) == world:
+            found.setdefault(step, [ranks[rank] for rank in range(world)])
+    return found
+
+
+def _remove_older(folder: Path) -> None:
+    """Remove what the latest whole step has replaced."""
+    found = _whole_sets(folder)
+    latest = max(found, default=-1)
+    for path in (folder / FOLDER).glob("*.safetensors"):
+        if path not in found.get(latest, []) and _step(path) <= latest:
+            path.unlink(missing_ok=True)
+
+
+def _step(path: Path) -> int:
+    if part := _PART.fullmatch(path.name):
+        return int(part[1])
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            return json.loads(handle.metadata()["numbers"])["step"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"{path} cannot be read ({error}); start over with --overwrite") from None

@@ -1,0 +1,377 @@
+"""One dictionary in training: opened or resumed, advanced by a batch at a time, finished.
+
+Who reads the batches is no business of a run (`saes.training.train` does, for one run or for many at once). A run may
+be spread over ranks (`saes.kernels.spread`): each has its own `Run`, all take the same steps, and the first of them
+writes.
+
+The health of a run: what `log.jsonl` holds, one line every few steps.
+
+Where a run starts: weights drawn from a seed, biases at the mean of the data, others from a batch.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.artifacts import atomic_file, disk_errors
+from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.ranks import open_draft
+from interp.runtime import make_generator, parse_dtype, pick_device
+from saes.evaluation.reconstruction import evaluate_on_recording
+from saes.features.schema import DENSE
+from saes.kernels.spread import UNSHARED, Spread
+from saes.kernels.state import BY_LATENT, TrainState
+from saes.kernels.step import Stepper, StepResult, StepSettings, choose_ops
+from saes.kinds.base import SAE, SAEMetadata
+from saes.kinds.recipe import Recipe, Trained
+from saes.kinds.registry import recipe_of
+from saes.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint, write_checkpoint
+from saes.training.config import Plan, SAEConfig, TrainConfig, plan
+from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
+from saes.weights.folder import save_sae
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The health of a run at one step. Rates and losses are means since the line before."""
+
+    step: int
+    tokens: int
+    loss: float
+    fvu: float
+    """Fraction of variance unexplained on these batches: 0 is perfect, 1 no better than the mean."""
+    l0: float
+    """Active latents per token."""
+    dead: float
+    """Share of latents silent for the dead window."""
+    dense: float
+    """Share of latents that fire on more than a tenth of recent tokens."""
+    aux: float
+    """AuxK loss: share of the residual that dead latents leave unexplained; 0 when none is dead."""
+    penalty: float
+    """What a sparsity penalty (L1, quadratic, tanh) and a gate's own loss add to `loss`; 0 for kinds without."""
+    threshold: float | None
+    """What separates active from silent latents, in training units: mean of the learned ones, or the smallest active
+    value of the batch; it should settle as the run ends. None for kinds without."""
+    lr: float
+    tokens_per_second: float
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step:,}  fvu {self.fvu:.3f}  L0 {self.l0:.1f}  dead {self.dead:.1%}  dense {self.dense:.1%}  "
+            f"lr {self.lr:.1e}  {self.tokens_per_second:,.0f} tokens/s"
+        )
+
+
+def measure(
+    state: TrainState, results: list[StepResult], dead_window: int, *, batch_size: int, seconds: float, lr: float
+) -> Metrics:
+    """The health line of the steps since the line before."""
+    thresholds = [r.threshold for r in results if r.threshold is not None]
+    return Metrics(
+        step=state.step,
+        tokens=state.step * batch_size,
+        loss=_mean(r.loss for r in results),
+        fvu=_mean(r.fvu for r in results),
+        l0=_mean(r.l0 for r in results),
+        dead=float((state.silent >= dead_window).float().mean()),
+        dense=float((state.density > DENSE).float().mean()),
+        aux=_mean(r.aux for r in results),
+        penalty=_mean(r.penalty for r in results),
+        threshold=_mean(thresholds) if thresholds else None,
+        lr=lr,
+        tokens_per_second=batch_size * len(results) / seconds,
+    )
+
+
+def append_line(folder: Path, metrics: Metrics) -> None:
+    """Write a line to the folder's log."""
+    path = folder / LOG
+    with disk_errors(path), open(path, "a", encoding="utf-8") as log:
+        log.write(json.dumps(asdict(metrics)) + "\n")
+
+
+def truncate_log(folder: Path, step: int) -> None:
+    """Drop the lines after `step`: an interrupted run may have logged beyond its last checkpoint, or half a line."""
+    path = folder / LOG
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError, KeyError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def initial_state(
+    recipe: Recipe,
+    source: Source,
+    d_sae: int,
+    first_batch: Callable[[], TrainingBatch],
+    generator: torch.Generator,
+    latents: slice = slice(None),
+) -> TrainState:
+    """The state before the first step, or the `latents` of it.
+
+    `first_batch` (the whole batch, on every rank) is only called by kinds that start from data.
+    """
+    scales, mean = source.scales, (source.mean_out * source.scales.output).float()
+    d_in = source.d_in if source.target else None
+    state = TrainState.initial(mean, d_sae, generator=generator, d_in=d_in, latents=latents)
+    if recipe.starts_from_data:
+        x, target, _ = first_batch()
+        target = None if target is None else target * scales.output.float()
+        recipe.start(choose_ops("cpu"), state, source.scaled(x), target)
+        state.zero_moments()
+    return state
+
+
+THRESHOLD_BATCHES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train, how, and where to put it."""
+
+    sae: SAEConfig
+    train: TrainConfig
+    folder: Path
+
+
+class Run:
+    """One training run."""
+
+    def __init__(
+        self,
+        source: Source,
+        job: Job,
+        *,
+        overwrite: bool = False,
+        device: str | None = None,
+        spread: Spread = UNSHARED,
+    ):
+        self.source, self.config, self.train_config, self.folder = source, job.sae, job.train, job.folder
+        self.spread, self.ranks = spread, spread.ranks
+        with self.ranks.checked():
+            for place in source.places:
+                check_stats(place.recording, place.hook_point)
+            self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
+            self.recipe = recipe_of(job.sae, source.widths)
+            self._rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
+        identity, seed = run_identity(source, job.sae, job.train), job.train.seed
+        self.draft = open_draft(self.ranks, job.folder, kind="sae", config=identity, seed=seed, overwrite=overwrite)
+        with self.ranks.checked():
+            self.device = pick_device(self.ranks.device(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
+            saved = read_checkpoint(self.draft.path, spread) or self._start()
+        self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
+        self._check_one_step()
+        self.diverged = False
+        if self.ranks.first:
+            truncate_log(self.draft.path, self.state.step)
+        self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device), spread)
+        self._output = source.scales.output.float().to(self.device)
+        self._window: list[tuple[StepResult, float]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether every step has been taken."""
+        return self.state.step >= self.plan.n_steps
+
+    def step(self, batch: TrainingBatch) -> Metrics | None:
+        """One step on this rank's rows of a batch; metrics when a health line is due."""
+        started = time.perf_counter()
+        lr = self.plan.lr_at(self.state.step)
+        x = self.source.scaled(batch.x.to(self.device))
+        target = None if batch.target is None else batch.target.to(self.device) * self._output
+        result = self._stepper.step(self.state, x, lr, target)
+        self.position = batch.next
+        if not isfinite(result.loss):
+            self.diverged = True
+            raise self.ranks.common(
+                NonFiniteError(
+                    f"the loss is {result.loss} at step {self.state.step}; lower lr (it was {self.plan.lr:.1e})"
+                )
+            )
+        spent = time.perf_counter() - started
+        self.seconds += spent
+        self._window.append((result, spent))
+        if self.state.step % self.train_config.checkpoint_every == 0:
+            with self.ranks.checked(patient=True):
+                self.checkpoint()
+        if self.state.step % self.train_config.log_every and not self.done:
+            return None
+        return self._report(lr)
+
+    def checkpoint(self, *, alone: bool = False) -> None:
+        """Write where the run stands (not after a step that diverged); `alone`: another rank was lost."""
+        if not self.diverged:
+            now = Checkpoint(self.state, self.position, self.seconds)
+            write_checkpoint(self.draft.path, now, self.spread, alone=alone)
+
+    def finish(self) -> None:
+        """Fold, finish the kind, evaluate on held-out documents, write the folder: the first rank, with everybody's
+        latents."""
+        state = replace(self._whole_state(), moments={})
+        self.state = state  # the moments and the buffers of the steps are done with: evaluating needs memory of its own
+        del self._stepper
+        with self.ranks.checked(patient=True):
+            if self.ranks.first:
+                self._finish(state)
+
+    def _finish(self, state: TrainState) -> None:
+        recording = self.source.recording
+        metadata = SAEMetadata(
+            model=recording.model,
+            weight_hash=recording.weight_hash,
+            hook_point=self.source.inputs[0].hook_point,
+            hook_point_out=self.source.target.hook_point if self.source.target else "",
+            context_size=recording.context_length,
+            bos=str(recording.manifest.config.get("bos", "")),
+        )
+        sae = self.recipe.finish(
+            Trained(
+                weights=fold(state, self.source.scales),
+                own=state.extra,
+                scales=self.source.scales,
+                metadata=metadata,
+                places=tuple(self.source.inputs),
+                batches=(b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)),
+            )
+        )
+        fraction = self.train_config.heldout_fraction
+        heldout = evaluate_on_recording(sae, self.source.recordings, heldout_fraction=fraction)
+        save_sae(sae, self.draft.path)
+        remove_checkpoint(self.draft.path)
+        self.draft.finish(
+            summary=self._summary(sae, asdict(heldout)), parents=self._parents(), threads=torch.get_num_threads()
+        )
+
+    def read(self, start: Position, *, whole: bool = False) -> Iterator[TrainingBatch]:
+        """The batches that this run trains on: this rank's rows of them, or all."""
+        return training_batches(
+            self.source,
+            batch_size=self.plan.batch_size,
+            heldout_fraction=self.train_config.heldout_fraction,
+            seed=self.train_config.seed,
+            start=start,
+            part=slice(None) if whole else self._rows,
+        )
+
+    def _settings(self) -> StepSettings:
+        return StepSettings(
+            variance=self.source.variance,
+            k_aux=self.plan.k_aux,
+            aux_coefficient=self.train_config.aux_coefficient,
+            dead_window=self.plan.dead_window,
+            clip_norm=self.train_config.clip_norm,
+            encoder_dtype=parse_dtype(self.train_config.encoder_dtype),
+            sparsity_warmup_steps=self.plan.sparsity_warmup_steps,
+        )
+
+    def _start(self) -> Checkpoint:
+        generator = make_generator(self.train_config.seed, "sae", "initial weights")
+        first: Callable[[], TrainingBatch] = lambda: next(self.read(Position(), whole=True))  # noqa: E731
+        state = initial_state(self.recipe, self.source, self.config.d_sae, first, generator, self._latents)
+        return Checkpoint(state, Position(), 0.0)
+
+    def _check_one_step(self) -> None:
+        """Raise `MismatchError` when the ranks do not stand at the same step."""
+        steps = [int(each) for each in self.ranks.gather(torch.tensor([self.state.step]))]
+        if len(set(steps)) > 1:
+            raise self.ranks.common(
+                MismatchError(
+                    f"the ranks stand at steps {', '.join(map(str, steps))}; all of them must see the same files: put "
+                    "the --workspace on a file system that they share"
+                )
+            )
+
+    def _whole_state(self) -> TrainState:
+        """On the CPU; the first rank's holds everybody's latents."""
+        state, latents = self.state.to("cpu"), self.spread.latents
+        if latents.world == 1:
+            return state
+        return replace(
+            state, **{name: latents.collect(t) for name, t in state.parameters().items() if name in BY_LATENT}
+        )
+
+    def _parents(self) -> dict[str, str]:
+        recordings = self.source.recordings
+        return {
+            **{recording.key: recording.manifest.content_hash for recording in recordings},
+            **{f"model:{recording.model}": recording.weight_hash for recording in recordings},
+        }
+
+    def _summary(self, sae: SAE, heldout: dict) -> dict:
+        return {
+            "d_in": sae.d_in,
+            "d_sae": sae.d_sae,
+            "hook_point": self.source.inputs[0].hook_point,
+            "model": self.source.recording.model,
+            "architecture": sae.architecture,
+            "tokens_seen": self.plan.n_steps * self.plan.batch_size,
+            "tokens_per_second": round(self.plan.n_steps * self.plan.batch_size / max(self.seconds, 1e-9)),
+            "plan": str(self.plan),
+            "ranks": {"tokens": self.spread.tokens.world, "latents": self.spread.latents.world},
+            "heldout": heldout,
+        }
+
+    def _report(self, lr: float) -> Metrics:
+        results, times = zip(*self._window, strict=True)
+        self._window.clear()
+        size = self.plan.batch_size
+        metrics = measure(self.state, list(results), self.plan.dead_window, batch_size=size, seconds=sum(times), lr=lr)
+        latents = self.spread.latents
+        dead, dense = (latents.total(share) / latents.world for share in (metrics.dead, metrics.dense))
+        metrics = replace(metrics, dead=dead, dense=dense)
+        with self.ranks.checked():
+            if self.ranks.first:
+                append_line(self.draft.path, metrics)
+                self.draft.update(**asdict(metrics), total_tokens=self.plan.n_steps * size, plan=str(self.plan))
+        return metrics
+
+
+def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:
+    """This rank's rows of a batch, and its latents.
+
+    Raises `ConfigError` where they cannot be dealt evenly, or the latents of this kind must stay together.
+    """
+    if spread.latents.world > 1 and not recipe.shares_latents:
+        raise ConfigError(
+            f"the latents of a {sae.kind} dictionary cannot be shared by ranks, only those of topk and batchtopk; "
+            "leave --share latents out to share the tokens"
+        )
+    rows = spread.tokens.share(plan.batch_size, "batch_size")
+    return rows, spread.latents.share(sae.d_sae, "d_sae")
+
+
+def run_identity(source: Source, sae: SAEConfig, train: TrainConfig) -> dict:
+    """The settings that determine a run: the `config` of its manifest."""
+    first = source.inputs[0]
+    place: dict[str, Any] = {"recording": source.recording.folder.name, "hook_point": first.hook_point}
+    if len(source.inputs) > 1:
+        place["places"] = [str(each) for each in source.inputs]
+    hashes = [recording.manifest.content_hash for recording in source.recordings]
+    place["recording_hash"] = hashes[0] if len(hashes) == 1 else hashes
+    return {"kind": sae.kind, **_plain(asdict(sae)), **asdict(train), **place}
+
+
+def _plain(settings: dict) -> dict:
+    """Tuples as lists, as JSON gives them back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

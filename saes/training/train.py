@@ -1,0 +1,312 @@
+"""The one training loop: a generator of metrics, used alike by the command line, a notebook and a test.
+
+1. scale the activations to a mean norm of `sqrt(d)`; start `b_dec` at their mean;
+2. take steps (`saes.kernels.step`), writing a health line every `log_every` and a checkpoint every `checkpoint_every`;
+3. fold the scale into the weights, let the kind finish itself (BatchTopK finds its threshold), evaluate on the
+   documents that were held out, and put the folder in place.
+
+Many dictionaries can share one reading of the data (`train_many`): every batch is given to each of them in turn.
+
+Interrupted (Ctrl-C, a full disk, bad data), a run writes a checkpoint after its last whole step. Killed outright, it
+goes back to the checkpoint before. Either way the same call resumes it, and ends at bit-identical weights. Runs of a
+sweep that were killed at different steps catch up first: batches are read from where the last of them stands.
+
+Several ranks (`interp.ranks`) take the same steps together: `spread` says whether they share the tokens of a batch or
+the latents of the dictionary. Every rank calls with the same arguments and gets the same health lines.
+
+Health lines to an experiment tracker, where one is wanted. None is needed: `log.jsonl` holds the same lines.
+
+    tensorboard:FOLDER    one event file per dictionary under FOLDER (needs `pip install tensorboard`)
+    wandb:PROJECT         one run of the project; metrics are named `dictionary/metric` (needs `pip install wandb`)
+
+Any object with `log(name, metrics)` and `close()` will do in a script: training is a generator, so a tracker is
+whatever its consumer calls.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from interp.artifacts import partial_path, read_manifest
+from interp.errors import ConfigError, LostRankError, MissingError, UnknownNameError
+from interp.progress import Progress
+from interp.ranks import restore
+from interp.recording.store import Recording
+from saes.kernels.spread import UNSHARED, Spread
+from saes.kinds.base import SAE
+from saes.training.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
+from saes.training.data import Source
+from saes.training.run import Job, Metrics, Run, run_identity
+from saes.weights.folder import load_sae
+
+Recordings = Recording | Sequence[Recording]
+"""One, or several of the same tokens (a crosscoder's)."""
+
+
+def train_sae(
+    recording: Recordings,
+    hook_point: str | Sequence[str],
+    sae_config: SAEConfig,
+    train_config: TrainConfig,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    device: str | None = None,
+    spread: Spread = UNSHARED,
+    progress: Progress | None = None,
+) -> SAE:
+    """Train to the end and return the saved SAE. `progress(tokens, total, metrics)` is called at every health line."""
+    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    for metrics in train(recording, hook_point, sae_config, train_config, folder, **how):
+        if progress:
+            progress(metrics.tokens, train_config.tokens, asdict(metrics))
+    return load_sae(Path(folder))
+
+
+def train(
+    recording: Recordings,
+    hook_point: str | Sequence[str],
+    sae_config: SAEConfig,
+    train_config: TrainConfig,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    device: str | None = None,
+    spread: Spread = UNSHARED,
+) -> Iterator[Metrics]:
+    """Train one dictionary into `folder`, yielding a `Metrics` at every health line; the folder is whole when it ends.
+
+    `device` None takes a CUDA GPU where there is one, else the CPU with its compiled loops.
+
+    Raises `UnknownNameError` (hook point not recorded), `ConfigError` (too few tokens), `NonFiniteError` (NaN in the
+    activations, or the loss diverged), `MismatchError` (an unfinished run with other settings is in the way),
+    `OtherRankError` and `LostRankError` (another rank failed, or is gone).
+    """
+    with spread.ranks.checked():
+        source = source_of(recording, hook_point, sae_config)
+    job = Job(sae=sae_config, train=train_config, folder=Path(folder))
+    run = Run(source, job, overwrite=overwrite, device=device, spread=spread)
+    with contextlib.closing(_advance([run], spread)) as steps:
+        for _, metrics in steps:
+            yield metrics
+
+
+def train_many(
+    recording: Recordings,
+    hook_point: str | Sequence[str],
+    jobs: Sequence[Job],
+    *,
+    overwrite: bool = False,
+    resume_sweep: bool = True,
+    device: str | None = None,
+    spread: Spread = UNSHARED,
+) -> Iterator[tuple[Job, Metrics]]:
+    """Train several dictionaries on one stream of batches, yielding health lines as `(job, metrics)`.
+
+    Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
+    `resume_sweep` folders that hold one of these very runs, finished, are left as they are, so that an interrupted
+    sweep goes on; without, they are in the way, as for `train`. What the stream is made of must be the same: places,
+    `tokens`, `batch_size`, `seed`, `heldout_fraction`; `ConfigError` names what differs. Memory: one state per
+    dictionary (three times its weights), one batch.
+    """
+    with spread.ranks.checked():
+        if not jobs:
+            raise ConfigError("train_many needs at least one job")
+        places = [source_of(recording, hook_point, job.sae) for job in jobs]
+        _check_one_stream(places, jobs)
+        source = places[0]
+        whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
+    how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
+    runs = [Run(source, job, **how) for job in jobs if job not in whole]
+    by_folder = {job.folder: job for job in jobs}
+    with contextlib.closing(_advance(runs, spread)) as steps:
+        for run, metrics in steps:
+            yield by_folder[run.folder], metrics
+
+
+def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SAEConfig) -> Source:
+    """The places that a config reads and reconstructs.
+
+    Raises `ConfigError` when it cannot read as many as were given.
+    """
+    source = Source(recording, hook_point, target=getattr(config, "target", ""))
+    n, compares = len(source.inputs), isinstance(config, CrosscoderConfig)
+    if compares and n < 2:
+        raise ConfigError(
+            f"a crosscoder needs at least two places, got {source.inputs[0]}; add a hook point or recording"
+        )
+    if n > 1 and not compares:
+        raise ConfigError(f"a {config.kind} dictionary reads one place, got {n}; name one, or train a crosscoder")
+    return source
+
+
+def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
+    """Take every run to its end on one stream of batches, starting with the one that is furthest behind."""
+    stop = _Stop()
+    try:
+        behind = min(runs, key=lambda run: run.state.step, default=None)
+        step = behind.state.step if behind else 0
+        batches = behind.read(behind.position) if behind else iter(())
+        while not all(run.done for run in runs):
+            with stop.held(), spread.ranks.checked():
+                stop.raise_if_asked()
+                batch = next(batches)
+            for run in runs:
+                if run.state.step != step or run.done:
+                    continue
+                with stop.held():
+                    metrics = run.step(batch)
+                if spread.alone:
+                    stop.raise_if_asked()
+                if metrics:
+                    yield run, metrics
+            step += 1
+        with stop.held(), spread.ranks.checked():
+            stop.raise_if_asked()
+    except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is kept
+        with stop.held():
+            for run in runs:
+                run.checkpoint(alone=isinstance(error, LostRankError))
+        raise
+    del batches  # and the rows that it holds: finishing needs memory of its own
+    for run in runs:
+        run.checkpoint()
+    for run in runs:
+        run.finish()
+
+
+def _finished(source: Source, job: Job) -> bool:
+    """Whether the folder is this very run, whole."""
+    if not job.folder.exists() or partial_path(job.folder).exists():
+        return False
+    manifest = read_manifest(job.folder)
+    return manifest.config == run_identity(source, job.sae, job.train) and manifest.seed == job.train.seed
+
+
+def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:
+    """Raise `ConfigError` where jobs would not read the same batches, or would write the same folder."""
+
+    def stream(source: Source, job: Job) -> dict[str, object]:
+        sizes = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
+        return {
+            "target": str(source.target or ""),
+            "tokens": job.train.tokens,
+            "batch_size": sizes.batch_size,
+            "seed": job.train.seed,
+            "heldout_fraction": job.train.heldout_fraction,
+        }
+
+    first = stream(sources[0], jobs[0])
+    for source, job in zip(sources, jobs, strict=True):
+        mine = stream(source, job)
+        if mine != first:
+            what = ", ".join(f"{key} ({first[key]} and {mine[key]})" for key in first if first[key] != mine[key])
+            raise ConfigError(f"dictionaries trained together read the same batches, but differ in {what}; split them")
+    if len({job.folder for job in jobs}) < len(jobs):
+        raise ConfigError("two jobs would write the same folder; give each its own")
+
+
+class _Stop:
+    """Holds Ctrl-C and SIGTERM back until a step is whole: half a step in a checkpoint could not be resumed exactly.
+
+    Where ranks work together the request waits for the next batch, where all of them learn of it and stop at one step.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            restore(before)
+
+    def raise_if_asked(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+
+class Tracker(Protocol):
+    """Where health lines go."""
+
+    def log(self, name: str, metrics: Metrics) -> None:
+        """One line of the dictionary `name`."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
+def open_tracker(spec: str) -> Tracker:
+    """The tracker that `tensorboard:FOLDER` or `wandb:PROJECT` stands for.
+
+    Raises `UnknownNameError` for another kind, `MissingError` when its package is not installed.
+    """
+    kind, _, place = spec.partition(":")
+    if kind not in _TRACKERS or not place:
+        raise UnknownNameError("tracker", spec, ["tensorboard:FOLDER", "wandb:PROJECT"])
+    return _TRACKERS[kind](place)
+
+
+class TensorBoardTracker:
+    """Scalars by step, one writer per dictionary."""
+
+    def __init__(self, folder: str):
+        self._module = _imported("torch.utils.tensorboard", "tensorboard")
+        self._folder = folder
+        self._writers: dict[str, Any] = {}
+
+    def log(self, name: str, metrics: Metrics) -> None:
+        if name not in self._writers:
+            self._writers[name] = self._module.SummaryWriter(f"{self._folder}/{name}")
+        for metric, value in _numbers(metrics).items():
+            self._writers[name].add_scalar(metric, value, metrics.step)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+
+class WandbTracker:
+    """One run, metrics prefixed by the dictionary's name."""
+
+    def __init__(self, project: str):
+        self._run = _imported("wandb", "wandb").init(project=project)
+
+    def log(self, name: str, metrics: Metrics) -> None:
+        self._run.log({f"{name}/{metric}": value for metric, value in _numbers(metrics).items()})
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_TRACKERS = {"tensorboard": TensorBoardTracker, "wandb": WandbTracker}
+
+
+def _numbers(metrics: Metrics) -> dict[str, float]:
+    return {name: value for name, value in asdict(metrics).items() if value is not None}
+
+
+def _imported(module: str, package: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError:
+        raise MissingError(
+            f"tracking needs the package {package}, which is not installed; pip install {package}, or leave it out: "
+            "log.jsonl in the folder holds the same lines"
+        ) from None
