@@ -18,7 +18,7 @@ from workbench.verbs.dynamics import Dynamics
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
 from workbench.verbs.features import Attribute, Features, Steer
-from workbench.verbs.geometry import Direction, Geometry
+from workbench.verbs.geometry import Geometry
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.record import Models, Record
 from workbench.verbs.serve import Serve, Verify
@@ -26,7 +26,7 @@ from workbench.verbs.train import Import, Train
 
 VERBS = (
     *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer, Difference),
-    *(Changes, Heads, Circuit, Lens, Dynamics, Geometry, Direction, Atlas, Import, Verify),
+    *(Changes, Heads, Circuit, Lens, Dynamics, Geometry, Atlas, Import, Verify),
 )
 DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
 map the geometry, and browse all of it.

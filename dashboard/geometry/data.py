@@ -75,7 +75,7 @@ def choose(workspace: Workspace, name: str | None) -> Manifest:
         return workspace.manifest("geometry", name)
     found = workspace.artifacts("geometry")
     if not found:
-        raise MissingError("no shapes of word lists here yet; `workbench geometry smollm2-135m` measures them")
+        raise MissingError("no shapes of word lists here yet; `workbench geometry shapes smollm2-135m` measures them")
     return max(found, key=lambda manifest: manifest.created)
 
 

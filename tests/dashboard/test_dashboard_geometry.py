@@ -96,7 +96,7 @@ def test_wrong_names_say_the_nearest_right_one(workspace, live):
 
 
 def test_without_an_artefact_the_command_is_named(tmp_path, live):
-    with pytest.raises(MissingError, match="workbench geometry smollm2-135m"):
+    with pytest.raises(MissingError, match="workbench geometry shapes smollm2-135m"):
         page.layout(Context(Workspace(tmp_path), live))
 
 

@@ -43,7 +43,7 @@ def test_help_names_every_verb_and_loads_no_torch():
         assert verb.__name__.lower() in out
 
 
-ONE_WORD = [v.__name__.lower() for v in VERBS if v.__name__ not in ("Models", "Circuit", "Dynamics")]
+ONE_WORD = [v.__name__.lower() for v in VERBS if v.__name__ not in ("Models", "Circuit", "Dynamics", "Geometry")]
 TWO_WORDS = [
     "circuit induction",
     "circuit find",
@@ -51,6 +51,8 @@ TWO_WORDS = [
     "circuit show",
     "dynamics grok",
     "dynamics induction",
+    "geometry shapes",
+    "geometry direction",
 ]
 
 

@@ -1,11 +1,14 @@
-"""`workbench geometry MODEL`: which lists of words are circles, lines, clusters or nothing in a model.
+"""`workbench geometry ...`: the geometry of a model's representations, one subcommand per question.
 
-`workbench direction MODEL`: what one direction says, sets apart and does.
+- `shapes MODEL`: lists of words that lie on a circle, along a line or in a cluster.
+- `direction MODEL`: the tokens that one direction raises, the words it separates, and the effect of steering along it.
+
+A further subcommand is a dataclass here with its `words`, named in `Command`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -18,14 +21,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Geometry(Options):
+class Shapes(Options):
     """Find the shape of weekdays, months, digits, number words, letters, colours and compass points in a model.
 
-    Example: workbench geometry smollm2-135m --lists weekdays months
+    Example: workbench geometry shapes smollm2-135m --lists weekdays months
 
     The layer is chosen on half of the sentences and judged on the other half; p-values pay for the search over layers
     and lists. Too few items are refused a verdict, whatever the picture looks like.
     """
+
+    words: ClassVar[tuple[str, ...]] = ("geometry", "shapes")
 
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
@@ -107,12 +112,14 @@ def describe(summary: dict) -> list[str]:
 class Direction(Options):
     """Ask what a direction means: the tokens it raises, the words it sets apart, and what a push along it does.
 
-    Example: workbench direction smollm2-135m --towards good great fine excellent --away bad awful poor terrible
+    Example: workbench geometry direction smollm2-135m --towards good great fine nice --away bad awful poor sad
 
     A direction is one of three things: the difference in means of two lists of words (--towards, --away), a feature of
     an SAE (--feature demo:12), or a vector of your own (--vector v.npy --at blocks.7.hook_resid_post). Everything
     stands beside random directions. The dashboard's Geometry page shows it.
     """
+
+    words: ClassVar[tuple[str, ...]] = ("geometry", "direction")
 
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
@@ -229,3 +236,17 @@ class Direction(Options):
         source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
         found = NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=place, vector=vector)
         return found, parents_of(workspace, [name])
+
+
+Command = Annotated[Shapes, tyro.conf.subcommand("shapes")] | Annotated[Direction, tyro.conf.subcommand("direction")]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Measure the geometry of a model's representations: shapes of word lists, and single directions."""
+
+    command: Command
+
+    def run(self) -> Any:
+        """Run the subcommand."""
+        return self.command.run()
