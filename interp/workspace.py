@@ -7,6 +7,7 @@ Tables are parquet, read through DuckDB: only the row groups and columns a query
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,20 @@ class Workspace:
     def artifacts(self, kind: str | None = None) -> list[Manifest]:
         """Every readable artefact, of one kind or of all."""
         return [m for m in self._scan(kind) if isinstance(m, Manifest)]
+
+    def newest(self, *kinds: str) -> list[Manifest]:
+        """Return the readable artefacts of some kinds, newest first; of equally new ones the first by kind and name."""
+        found = [manifest for kind in kinds for manifest in self.artifacts(kind)]
+        return sorted(found, key=lambda manifest: manifest.created, reverse=True)
+
+    def default(self, *kinds: str, prefer: Callable[[Manifest], bool] | None = None) -> Manifest | None:
+        """Return the artefact that a page opens on when its address names none; None when there is none.
+
+        The rule of every page: the newest finished and readable artefact of the kinds that the page shows. Those for
+        which `prefer` holds come before all others (the *Feature* page prefers features of an SAE to neurons).
+        """
+        found = self.newest(*kinds)
+        return next(filter(prefer, found), None) or next(iter(found), None)
 
     def broken(self) -> list[Broken]:
         """Every artefact that cannot be read, with the reason."""

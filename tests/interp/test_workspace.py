@@ -1,6 +1,7 @@
 """A workspace lists what is whole, shows what is broken or unfinished, and lets no name out of its folder."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -34,6 +35,36 @@ def test_names_manifests_and_children_are_found(root: Path) -> None:
     assert [(m.kind, m.name) for m in workspace.children("recording", "demo")] == [("sae", "demo")]
     assert len(workspace.artifacts()) == 3
     assert workspace.broken() == workspace.partials() == []
+
+
+def test_a_page_opens_on_the_newest_readable_artefact_unless_it_prefers_others(root: Path) -> None:
+    for kind, name, created in (
+        ("sae", "demo", "2026-01-02"),
+        ("sae", "other", "2026-01-01"),
+        ("recording", "demo", "2026-01-03"),
+    ):
+        path = Workspace(root).path(kind, name) / MANIFEST
+        write_json(path, read_json(path) | {"created": f"{created}T00:00:00Z"})
+    workspace = Workspace(root)
+
+    def opened(*kinds: str, **prefer: Any) -> tuple[str, str] | None:
+        found = workspace.default(*kinds, **prefer)
+        return None if found is None else (found.kind, found.name)
+
+    assert opened("sae") == ("sae", "demo")
+    assert opened("sae", "recording") == ("recording", "demo")
+    assert opened("sae", prefer=lambda m: m.name == "other") == ("sae", "other")
+    assert opened("sae", prefer=lambda m: m.name == "nobody") == ("sae", "demo")
+    assert opened("atlas") is None
+    (root / "saes" / "demo" / MANIFEST).write_text("{ cut")
+    assert opened("sae") == ("sae", "other")
+
+
+def test_artefacts_of_one_second_open_by_name(root: Path) -> None:
+    for name in ("demo", "other"):
+        path = Workspace(root).path("sae", name) / MANIFEST
+        write_json(path, read_json(path) | {"created": "2026-01-01T00:00:00Z"})
+    assert [m.name for m in Workspace(root).newest("sae")] == ["demo", "other"]
 
 
 def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
