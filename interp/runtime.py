@@ -2,9 +2,9 @@
 
 A seed enters at the command line, becomes `torch.Generator`s here, and leaves in the manifest.
 
-Blocks of work on several threads, each block on one: what a block computes then depends on no number of threads.
-
-Calling compiled loops: numba beside torch, on the threads that the caller chose. Imports numba: import it lazily.
+Blocks of work run on several threads, each block on one, so that a result does not depend on the number of threads;
+compiled loops (numba) run on as many threads as torch uses. torch and numba are imported by the functions that need
+them.
 """
 
 import contextlib
@@ -14,10 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
-
-import numba
-import torch
-from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 
@@ -110,6 +106,8 @@ def in_blocks(
     order, and what it raises stops the work within a block. A matrix product spread over threads may round differently
     than on one; a product within a block does not.
     """
+    import torch
+
     todo, threads = list(blocks), torch.get_num_threads()
     results = []
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -129,9 +127,12 @@ def run_compiled(kernel: Callable[..., Any], *arguments: Any, at_most: int | Non
 
     Numba starts its threads at first use and resets OpenMP's number, which torch shares; it is put back.
     """
+    import numba
+    import torch
+
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     threads = torch.get_num_threads()
     numba.set_num_threads(max(1, min(threads, most, at_most or most)))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-    return kernel(*(a.numpy() if isinstance(a, Tensor) else a for a in arguments))
+    return kernel(*(a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments))

@@ -40,7 +40,7 @@ from saes.explain.asking import (
     reply_of,
 )
 from saes.explain.cases import Case, Scorer, Trial
-from saes.explain.contexts import ExplainConfig
+from saes.explain.config import ExplainConfig
 from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.explain.protocol import Provider, Request
 from saes.explain.scores import Answered, labels_rows, labels_table, other_features, summarise, trials_table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from interp.errors import ConfigError
-from saes.explain.contexts import ExplainConfig
+from saes.explain.config import ExplainConfig
 from workbench.terminal import Options, bar, say, slug, wrote
 
 if TYPE_CHECKING:
