@@ -22,11 +22,11 @@ from interp.dictionary import Dictionary
 from interp.errors import ConfigError, UsageError
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
+from saes.explain.config import ExplainConfig
 from saes.explain.contexts import (
     SPARE,
     Candidates,
     Context,
-    ExplainConfig,
     context_of,
     random_pool,
     read_table,
