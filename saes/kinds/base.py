@@ -1,19 +1,17 @@
-"""What every sparse autoencoder is: `recons = act((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec`.
+"""The base class of every dictionary: `recons = act((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec`.
 
-`b_dec` is subtracted from the input (SAELens: `apply_b_dec_to_input = true`), so that latents see the distance from the
-mean. The methods satisfy `interp.dictionary.Dictionary`. A transcoder does the same from one hook point to another:
-it subtracts nothing, and its decoder has the width `d_out` of what it predicts.
+`b_dec` is subtracted from the input (SAELens: `apply_b_dec_to_input = true`), so that the encoder sees the difference
+from the mean. The methods satisfy `interp.dictionary.Dictionary`. A transcoder maps one hook point to another: it
+subtracts nothing, and its decoder has the width `d_out` of its target.
 
-This is the side that is used; how a kind is trained is its recipe (`recipe.py`).
+This module is about using a dictionary; its recipe (`recipe.py`) is about training it. Two families are completed here
+because several kinds and formats share them:
 
-Activation functions as values, for kinds that come with any of them (transcoders, SAEs of normalised tokens).
-
-SAEs of activations that are normalised token by token, and whose reconstruction is scaled back.
-
-`layer_norm`: `(x - mean) / (std + 1e-5)` over the coordinates of the token, std with `d_in - 1` in the denominator (Gao
-et al. 2024; OpenAI's and SAELens' formula). `constant_norm_rescale`: `x * sqrt(d_in) / |x|`.
-
-Feature activations and `decode` are in normalised units; `complete` puts the token's own scale and mean back.
+- `Activation`: activation functions as values, for kinds that may have any of them (transcoders, `TokenNormSAE`);
+- `TokenNormSAE`: an SAE of activations normalised token by token, whose reconstruction is scaled back. `layer_norm` is
+  `(x - mean) / (std + 1e-5)` over the coordinates of the token, std with `d_in - 1` in the denominator (Gao et al.
+  2024; OpenAI's and SAELens' formula). `constant_norm_rescale` is `x * sqrt(d_in) / |x|`. Feature activations and
+  `decode` are in normalised units; `complete` restores the token's own scale and mean.
 """
 
 from abc import ABC, abstractmethod
@@ -34,14 +32,14 @@ CHUNK_VALUES = 1 << 22
 
 @dataclass(frozen=True, kw_only=True)
 class SAEMetadata:
-    """Where an SAE belongs. Empty strings: not known (a folder from elsewhere)."""
+    """Model and hook points of an SAE. An empty string means unknown (a folder written by another tool)."""
 
     model: str = ""
     weight_hash: str = ""
     """of the model whose activations it was trained on"""
     hook_point: str = ""
     hook_point_out: str = ""
-    """what it reconstructs, where that is another place than the one it reads"""
+    """the hook point that it reconstructs, where that differs from the one it reads"""
     context_size: int | None = None
     bos: str = ""
     """BOS policy of the training text"""
@@ -55,7 +53,7 @@ class Weights(NamedTuple):
     b_enc: Tensor
     """`[d_sae]`"""
     W_dec: Tensor
-    """`[d_sae, d_out]`: one feature per row; `d_out` is `d_in` unless it reconstructs another place"""
+    """`[d_sae, d_out]`: one latent per row; `d_out` is `d_in` unless another hook point is reconstructed"""
     b_dec: Tensor
     """`[d_out]`"""
 
@@ -78,37 +76,37 @@ class SAE(nn.Module, ABC):
         self.d_out = self.W_dec.shape[1]
 
     def __repr__(self) -> str:
-        place = f"{self.metadata.model} {self.hook_point}".strip() or "an unnamed place"
-        return f"{type(self).__name__}({self.d_sae} features of {place}, d_in={self.d_in})"
+        source = f"{self.metadata.model} {self.hook_point}".strip() or "an unnamed hook point"
+        return f"{type(self).__name__}({self.d_sae} latents of {source}, d_in={self.d_in})"
 
     @abstractmethod
     def activate(self, pre: Tensor) -> Tensor:
-        """Feature activations from pre-activations, `[..., d_sae]` both."""
+        """Return feature activations for pre-activations, both `[..., d_sae]`."""
 
     @abstractmethod
     def select(self, ops: Ops, pre: Tensor) -> Active:
         """The same for `pre [n, d_sae]`, active latents only."""
 
     def saved_tensors(self) -> dict[str, Tensor]:
-        """What is written to disk, by SAELens' names: the four of every kind and `extra_tensors`."""
+        """Return the tensors to write, by SAELens' names: the four of every kind and `extra_tensors`."""
         return {**self.weights._asdict(), **self.extra_tensors()}
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Tensors saved besides the four of every kind."""
+        """Return tensors saved besides the four of every kind."""
         return {}
 
     def extra_config(self) -> dict[str, Any]:
-        """Keys of `cfg.json` that only this kind has."""
+        """Return keys of `cfg.json` that only this kind has."""
         return {}
 
     @property
     def hook_points(self) -> tuple[str, ...]:
-        """The places it reads, in the order in which their activations lie side by side in the input."""
+        """Hook points that are read, in the order in which their activations are concatenated in the input."""
         return (self.hook_point,)
 
     @property
     def hook_point_out(self) -> str:
-        """The place that it reconstructs; empty: what it reads."""
+        """Hook point that is reconstructed; empty where it is the one that is read."""
         return self.metadata.hook_point_out
 
     @property
@@ -117,7 +115,7 @@ class SAE(nn.Module, ABC):
 
     @property
     def decoder_directions(self) -> Tensor:
-        """`[d_sae, d_out]`: what one unit of each feature adds to the reconstruction."""
+        """`[d_sae, d_out]`: the vector that one unit of each latent adds to the reconstruction."""
         return self.W_dec
 
     def pre_activations(self, x: Tensor) -> Tensor:
@@ -125,7 +123,7 @@ class SAE(nn.Module, ABC):
         return self.encoder_input(x) @ self.W_enc + self.b_enc
 
     def encoder_input(self, x: Tensor) -> Tensor:
-        """`[..., d_in]`: what the encoder multiplies, `x - b_dec`, or `x` where nothing is subtracted."""
+        """Return the encoder's input `[..., d_in]`: `x - b_dec`, or `x` where nothing is subtracted."""
         x = x.to(self.W_enc.dtype)
         return x - self.b_dec if self.subtracts_b_dec else x
 
@@ -163,17 +161,20 @@ class SAE(nn.Module, ABC):
         return self.complete(self.decode(self.encode(x)), x)
 
     def complete(self, recons: Tensor, x: Tensor) -> Tensor:
-        """The reconstruction from what `decode` gave: some kinds add what they take from the input past the features
-        (a skip connection, the token's own mean and scale). Whoever decodes and means the whole output calls it."""
+        """Return the full output, given the result of `decode`.
+
+        Some kinds add terms that bypass the latents: a skip connection, or the token's own mean and scale. Call it
+        after `decode` wherever the whole output is meant.
+        """
         return recons
 
 
 def _padded(parts: list[Active]) -> SparseActs:
-    """Ragged rows as one rectangle."""
+    """Pad ragged rows to one rectangle."""
     counts = torch.cat([part.starts.diff() for part in parts])
     latents, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("latents", "values"))
     width = int(counts.max()) if len(counts) else 0
-    if len(counts) * width == len(values):  # every row is full already
+    if len(counts) * width == len(values):  # all rows are full
         return SparseActs(values.view(len(counts), width), latents.view(len(counts), width))
     inside = torch.arange(width, device=counts.device) < counts[:, None]
     out = SparseActs(values.new_zeros(inside.shape), latents.new_zeros(inside.shape))
@@ -185,22 +186,22 @@ class Activation(nn.Module, ABC):
     """Pre-activations `[..., d_sae]` to feature activations `>= 0` of the same shape."""
 
     architecture: ClassVar[str]
-    """what SAELens calls an autoencoder with it"""
+    """SAELens' name of an autoencoder with this activation"""
 
     @abstractmethod
     def forward(self, pre: Tensor) -> Tensor:
-        """`[..., d_sae]` to the same shape."""
+        """Apply to `pre [..., d_sae]`; the result has the same shape."""
 
     @abstractmethod
     def select(self, ops: Ops, pre: Tensor) -> Active:
         """The same for `pre [n, d_sae]`, active latents only."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What it needs on disk as tensors."""
+        """Return the tensors that it saves."""
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """What it needs in `cfg.json`."""
+        """Return the keys that it saves in `cfg.json`."""
         return {}
 
 
@@ -219,7 +220,7 @@ class ReLU(Activation):
 
 @final
 class TopK(Activation):
-    """The `k` largest of each token, where positive."""
+    """The `k` largest pre-activations of each token, where positive."""
 
     architecture: ClassVar[str] = "topk"
 
@@ -288,7 +289,7 @@ class TokenNormSAE(SAE):
         self.architecture = activation.architecture
 
     def scale(self, x: Tensor) -> Scale:
-        """What the normalisation divides by and subtracts, `[..., d_in] -> [..., 1]` each."""
+        """Return divisor and offset of the normalisation, `[..., d_in] -> [..., 1]` each."""
         if self.norm == "layer_norm":
             return Scale(x.std(-1, keepdim=True) + EPSILON, x.mean(-1, keepdim=True))
         size = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
@@ -301,7 +302,7 @@ class TokenNormSAE(SAE):
 
     def complete(self, recons: Tensor, x: Tensor) -> Tensor:
         size, centre = self.scale(x.to(self.W_dec.dtype))
-        if self.norm == "layer_norm":  # as both tools do: the way back leaves epsilon out
+        if self.norm == "layer_norm":  # both tools leave epsilon out when they scale back
             size = size - EPSILON
         return recons * size + centre
 

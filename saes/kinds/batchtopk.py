@@ -1,9 +1,9 @@
 """BatchTopK: the `k * n` largest latents of a batch of `n` tokens (Bussmann et al. 2024, arXiv 2412.06410).
 
-A batch is needed to select, so afterwards one fixed threshold takes its place: `f = pre * 1[pre > threshold]`, which is
-a JumpReLU (its name on disk). The threshold is estimated from data with the finished weights: the mean over batches of
-the value that lets `k` latents per token through (the paper takes the mean of the smallest active value, equation 6,
-over the course of training, while the weights still move).
+Selection needs a batch. After training one fixed threshold replaces it: `f = pre * 1[pre > threshold]`, a JumpReLU (and
+saved as one). The threshold is estimated from data with the finished weights, as the mean over batches of the value
+that lets `k` latents per token through. (The paper averages the smallest active value, equation 6, during training,
+while the weights still move.)
 """
 
 from collections.abc import Iterable
@@ -41,11 +41,11 @@ class BatchTopKRecipe(Recipe):
 
 @torch.no_grad()
 def estimate_threshold(sae: SAE, batches: Iterable[Tensor], k: int) -> float:
-    """Mean over `batches [n, d_in]` of the value that lets `k * n` latents through; 0 without batches."""
+    """Return the mean over `batches [n, d_in]` of the value that lets `k * n` latents through; 0 without batches."""
     found = [smallest(choose_ops(x).select_batch(sae.pre_activations(x), k * len(x))) for x in batches]
     return sum(found) / max(1, len(found))
 
 
 def smallest(active: Active) -> float:
-    """The smallest active value; 0 when nothing is active."""
+    """Return the smallest active value; 0 when nothing is active."""
     return float(active.values.min()) if len(active.values) else 0.0

@@ -1,11 +1,11 @@
-"""Cross-layer transcoder: features read from one layer and write to that layer's MLP output and to all later ones
-(Ameisen et al. 2025, Circuit Tracing). For reading: it is not trained here.
+"""Cross-layer transcoder (Ameisen et al. 2025, Circuit Tracing): each latent reads from one layer's residual stream and
+writes to the MLP outputs of that layer and of all later ones. It is loaded and applied here, not trained.
 
     acts_i = act(x_i @ W_enc_i + b_enc_i)                       for layer i = 0 .. L - 1
     y_j = b_dec_j + sum over i <= j of acts_i @ W_dec_i[:, j - i]  [+ x_j @ W_skip_j]
 
-`W_dec_i` is `[d_sae, L - i, d_model]`: the last layer writes once, to itself. `W_skip_j` is `[d_in, d_out]`, the
-other way round than a transcoder's.
+`W_dec_i` is `[d_sae, L - i, d_model]`: the last layer writes to itself only. `W_skip_j` is `[d_in, d_out]`, the
+transpose of a transcoder's.
 """
 
 from typing import final
@@ -18,7 +18,7 @@ from saes.kinds.base import SAEMetadata
 
 @final
 class CrossLayerTranscoder(nn.Module):
-    """All layers of one dictionary, without gradients for its weights."""
+    """All layers of one cross-layer transcoder; its weights have no gradients."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class CrossLayerTranscoder(nn.Module):
         self.d_out = W_dec[0].shape[2]
 
     def __repr__(self) -> str:
-        return f"CrossLayerTranscoder({self.n_layers} layers of {self.d_sae} features, d_in={self.d_in})"
+        return f"CrossLayerTranscoder({self.n_layers} layers of {self.d_sae} latents, d_in={self.d_in})"
 
     def encode_layer(self, layer: int, x: Tensor) -> Tensor:
-        """`[..., d_in] -> [..., d_sae]`: activations of the features that read from `layer`."""
+        """Return activations of the latents that read from `layer`: `[..., d_in] -> [..., d_sae]`."""
         pre = x @ self.W_enc[layer] + self.b_enc[layer]
         return pre.relu() * (pre > self.threshold[layer]) if len(self.threshold) else pre.relu()
 
@@ -54,7 +54,8 @@ class CrossLayerTranscoder(nn.Module):
         return torch.stack([self.encode_layer(layer, x[layer]) for layer in range(self.n_layers)])
 
     def directions(self, source: int, target: int) -> Tensor:
-        """`[d_sae, d_out]`: what one unit of each feature of layer `source` adds at layer `target >= source`."""
+        """`[d_sae, d_out]`: the vector that one unit of each latent of layer `source` adds at layer `target >= source`.
+        """
         return self.W_dec[source][:, target - source]
 
     def decode(self, feature_acts: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ class CrossLayerTranscoder(nn.Module):
         return torch.stack(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[n_layers, ..., d_in] -> [n_layers, ..., d_out]`: MLP outputs predicted from what each layer reads."""
+        """Predict all MLP outputs from all MLP inputs: `[n_layers, ..., d_in] -> [n_layers, ..., d_out]`."""
         recons = self.decode(self.encode(x))
         if not len(self.W_skip):
             return recons

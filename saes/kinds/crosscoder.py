@@ -1,19 +1,20 @@
-"""Crosscoder: one set of latents for several places at once (Lindsey et al. 2024, "Sparse crosscoders").
+"""Crosscoder: one set of latents for several sites at once (Lindsey et al. 2024, "Sparse crosscoders").
 
-The activations of the places (layers of a model, or one layer of several models on the same tokens) lie side by side in
-one vector, each scaled to a mean norm of its own; then it is an SAE of that vector,
-`recons = act((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec`. A decoder row has one block per place, and the sum of the
-lengths of its blocks is 1 (see `saes.kernels.step`): a latent of one place only has lengths (1, 0), a shared one
-(0.5, 0.5). Sparsity is BatchTopK (Minder et al. 2025, 2504.02922: fewer false "this model only" latents than L1) or L1.
+A site is a hook point of a model: several layers of one model, or one layer of several models on the same tokens. The
+activations of all sites are scaled to mean norm 1 each and concatenated; the crosscoder is an SAE of that vector,
+`recons = act((x - b_dec) @ W_enc + b_enc) @ W_dec + b_dec`. A decoder row has one block per site, and the norms of its
+blocks sum to 1 (see `saes.kernels.step`): a latent of one site only has norms (1, 0), a shared one (0.5, 0.5).
+Sparsity is BatchTopK (Minder et al. 2025, 2504.02922: fewer false "this model only" latents than L1) or L1.
 
-On disk (our own layout: no other tool has one for any number of places), `architecture` is `crosscoder`:
+On disk `architecture` is `crosscoder`. The layout is our own, as no other tool has one for any number of sites. The
+keys say `places` for sites:
 
     W_enc [sum d, d_sae], b_enc [d_sae], W_dec [d_sae, sum d], b_dec [sum d]    blocks in the order of `places`
     threshold [d_sae]      f = pre * 1[pre > threshold]; zeros after L1
-    scales [n_places]      what training multiplied each place by
+    scales [n_sites]       the factor that training multiplied each site by
     cfg.json: places       [{"recording", "model", "weight_hash", "hook_point", "d"}]
 
-Weights take raw activations; feature activations stay in the units of training, the one thing the places share.
+Weights take raw activations; feature activations stay in training units, the only units that the sites share.
 """
 
 from typing import Any, final
@@ -32,7 +33,7 @@ from saes.training.config import CrosscoderConfig
 
 @final
 class CrosscoderSAE(SAE):
-    """Latents of several places; `x` is their activations side by side."""
+    """Latents of several sites; `x` is their activations, concatenated."""
 
     architecture = "crosscoder"
 
@@ -45,7 +46,7 @@ class CrosscoderSAE(SAE):
         places: list[dict[str, Any]],
         metadata: SAEMetadata | None = None,
     ):
-        """`scales [n_places]`; `places` as in `cfg.json`."""
+        """`scales [n_sites]`; `places` describes the sites, as in `cfg.json`."""
         super().__init__(weights, metadata=metadata)
         self.threshold = nn.Parameter(threshold, requires_grad=False)
         self.scales = nn.Parameter(scales, requires_grad=False)
@@ -63,13 +64,17 @@ class CrosscoderSAE(SAE):
         return ops.select_above(pre, self.threshold)
 
     def decoder_norms(self) -> Tensor:
-        """`[d_sae, n_places]`: length of each place's decoder in scaled units, so that places compare. Rows sum to 1: 1
-        means the latent writes there only, 0 that it writes nothing there."""
+        """Return the norm of each site's decoder block, `[d_sae, n_sites]`, in scaled units, so that sites compare.
+
+        Rows sum to 1. 1: the latent writes to that site only; 0: it writes nothing there.
+        """
         return block_norms(self.W_dec, self.widths) * self.scales
 
     def decoder_cosines(self) -> Tensor:
-        """`[d_sae, n_places, n_places]`: cosines between a latent's decoders at places of one width. 1: the same
-        direction in both."""
+        """Return the cosines between a latent's decoder blocks at sites of one width, `[d_sae, n_sites, n_sites]`.
+
+        1: the same direction at both sites; 0: orthogonal.
+        """
         blocks = torch.stack([nn.functional.normalize(part, dim=1) for part in self.W_dec.split(self.widths, 1)], 1)
         return blocks @ blocks.transpose(1, 2)
 
@@ -82,7 +87,7 @@ class CrosscoderSAE(SAE):
 
 @final
 class CrosscoderRecipe(Recipe):
-    """BatchTopK or L1, both weighted by the sum of decoder lengths, which is 1."""
+    """BatchTopK or L1, both weighted by the sum of decoder norms, which is 1."""
 
     starts_from_data = True
 
@@ -91,8 +96,11 @@ class CrosscoderRecipe(Recipe):
         self.revives = config.sparsity == "batchtopk"
 
     def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
-        """Every block starts at unit length in the encoder and at `1 / n_places` in the decoder; in places of one width
-        a latent starts in one direction, so that what they share is found as shared."""
+        """Start every block at norm 1 in the encoder and `1 / n_sites` in the decoder.
+
+        At sites of one width a latent starts with the same direction everywhere, so that shared latents are found as
+        shared.
+        """
         first, n = self.blocks[0], len(self.blocks)
         parts = [nn.functional.normalize(part, dim=1) for part in state.W_dec.split(self.blocks, dim=1)]
         parts = [parts[0] if width == first else part for width, part in zip(self.blocks, parts, strict=True)]

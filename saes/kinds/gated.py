@@ -5,9 +5,9 @@
 
     loss = FVU + l1_coefficient * mean sum relu(gate) / sqrt(variance) + FVU of relu(gate) through the frozen decoder
 
-L1 acts on the gate alone, so strengths are not shrunk. The gate is a step without slope; the last term gives it one:
-its own ReLU must reconstruct too, with `W_dec` and the added `b_dec` held fixed (equation 8). Decoder rows have
-length 1.
+L1 acts on the gate alone, so magnitudes are not shrunk. The gate is a step function with zero gradient; the last term
+supplies one: the ReLU of the gate must reconstruct the input too, with `W_dec` and the added `b_dec` held fixed
+(equation 8). Decoder rows have norm 1.
 """
 
 from typing import final

@@ -1,18 +1,18 @@
 """JumpReLU: `f = pre * 1[pre > threshold]`, one learned threshold per latent (Rajamanoharan et al. 2024, 2407.14435).
 
-The step has no slope, so the threshold learns from those pre-activations that lie within half a bandwidth of it
-(straight-through estimators with a rectangular kernel, equations 11 and 12), judged before the step is applied:
+The step function has zero gradient, so the threshold learns from pre-activations within half a bandwidth of it
+(straight-through estimators with a rectangular kernel, equations 11 and 12), taken before the step is applied:
 
     df/dthreshold      = -(threshold / bandwidth) * 1[|pre - threshold| < bandwidth / 2]
     dL0/dthreshold     = -(1 / bandwidth)         * 1[|pre - threshold| < bandwidth / 2]
 
-It is kept as it is, not as its logarithm (Adam would move a small one by `threshold * lr` a step, which is nothing),
-in float32 whatever the encoder's type, and at 0 or above after every step. Pre-activations at or below 0 never fire
-and teach it nothing. Thresholds start where the first batch lets `k` latents per token through, and move at five times
-the learning rate: activations sharpen as weights learn, and in a run of some hundred steps thresholds would not keep
-up.
+The parameter is the threshold itself, not its logarithm: Adam would move a small threshold by only `threshold * lr` a
+step. It is float32 whatever the encoder's dtype, and clamped to at least 0 after every step. Pre-activations at or
+below 0 never fire and contribute no gradient. Thresholds start at the value that lets `k` latents per token through on
+the first batch, and their learning rate is five times that of the weights: activations grow as weights learn, and in a
+run of some hundred steps thresholds would lag behind.
 
-Two penalties, `k` being the L0 that is aimed at:
+Two penalties, with target L0 `k`:
 
     quadratic   coefficient * (L0 / k - 1)^2            0 at the target, 1 when nothing fires; moves thresholds only
     tanh        coefficient * mean sum tanh(4 f) / k    about L0 / k; pulls small activations to 0 as well
@@ -36,7 +36,7 @@ THRESHOLD = "threshold"
 
 @final
 class JumpReLUSAE(SAE):
-    """Features above their threshold, as many as the token needs."""
+    """Latents above their threshold; their number differs by token."""
 
     architecture = "jumprelu"
 
@@ -58,7 +58,7 @@ class JumpReLUSAE(SAE):
 
 @final
 class JumpReLURecipe(Recipe):
-    """Learns thresholds by straight-through estimators."""
+    """Learn thresholds by straight-through estimators."""
 
     starts_from_data = True
     quicker = MappingProxyType({THRESHOLD: 5.0})

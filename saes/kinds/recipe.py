@@ -1,4 +1,5 @@
-"""The training side of a kind: the rule inside the step (`saes.kernels.state`), and how training ends in an SAE."""
+"""Training side of a kind: its rule inside the step (`saes.kernels.state`), and the conversion of the result to an SAE.
+"""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -13,22 +14,22 @@ from saes.training.data import Place, Scales
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What training leaves behind, in the units of the model's activations."""
+    """Result of training, in the units of the model's activations."""
 
     weights: Weights
     own: dict[str, Tensor]
-    """the kind's own parameters, still in the units of training"""
+    """the kind's own parameters, in training units"""
     scales: Scales
     metadata: SAEMetadata
     batches: Iterable[Tensor]
-    """a few batches of training input `[n, d_in]`, for what must be estimated"""
+    """a few batches of training input `[n, d_in]`, to estimate thresholds with"""
     places: tuple[Place, ...] = ()
-    """what it reads"""
+    """the hook point that is read"""
 
 
 class Recipe(Rule):
-    """How one kind is trained. Concrete recipes take their config and are made by `registry.recipe_of`."""
+    """Training recipe of one kind. Concrete recipes take their config and are made by `registry.recipe_of`."""
 
     @abstractmethod
     def finish(self, trained: Trained) -> SAE:
-        """The SAE, ready for use."""
+        """Return the SAE, ready for use."""

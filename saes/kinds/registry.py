@@ -1,4 +1,4 @@
-"""Which recipe trains a config. A new kind adds itself here."""
+"""Registry of recipes: maps a config to the recipe that trains it. A new kind adds itself here."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
 
 
 def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> Recipe:
-    """How a config is trained; `widths` are those of the places that it reads."""
+    """Return the recipe of a config; `widths` are the widths of the hook points that it reads."""
     if isinstance(config, CrosscoderConfig):
         return CrosscoderRecipe(config, widths)
     return RECIPES[type(config)](config)

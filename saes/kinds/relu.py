@@ -1,11 +1,11 @@
-"""ReLU with an L1 penalty: the first kind and the baseline (Bricken et al. 2023; Cunningham et al. 2023, 2309.08600).
+"""ReLU with an L1 penalty, the first kind and the baseline (Bricken et al. 2023; Cunningham et al. 2023, 2309.08600).
 
     loss = FVU + l1_coefficient * mean over tokens of sum_i f_i |W_dec_i| / sqrt(variance)
 
-Decoder rows have length 1 after every step, so `|W_dec_i|` is 1 and the penalty cannot be dodged by small activations
-on long rows. Dividing by the root of the data's variance makes the coefficient free of units. The weight rises from 0
-over the first steps (`TrainConfig.sparsity_warmup`). The price of L1 is shrinkage: every activation is pulled to 0, the
-large ones too. Dead latents are not revived (the recipe knows no AuxK).
+Decoder rows have norm 1 after every step, so `|W_dec_i|` is 1, and small activations on long rows cannot evade the
+penalty. Division by the root of the data's variance makes the coefficient independent of units. The weight rises from 0
+over the first steps (`TrainConfig.sparsity_warmup`). L1 shrinks every activation towards 0, large ones included. Dead
+latents are not revived: this recipe has no AuxK.
 """
 
 from typing import final
@@ -34,7 +34,7 @@ class ReLUSAE(SAE):
 
 @final
 class ReLURecipe(Recipe):
-    """L1 on activations."""
+    """Penalise activations by L1."""
 
     revives = False
 
@@ -52,16 +52,16 @@ class ReLURecipe(Recipe):
 
 
 def select_positive(ops: Ops, pre: Tensor) -> Active:
-    """Every positive entry of `pre [n, d_sae]`."""
+    """Return every positive entry of `pre [n, d_sae]`."""
     return ops.select_above(pre, torch.zeros(pre.shape[1], dtype=pre.dtype, device=pre.device))
 
 
 def l1_backward(coefficient: float, step: Pass) -> Backward:
-    """L1 on the activations."""
+    """Return value and gradient of L1 on the activations."""
     values, weight = step.selected.active.values, l1_weight(coefficient, step)
     return Backward((step.decoded.grad_values + weight) * (values > 0), weight * float(values.double().sum()))
 
 
 def l1_weight(coefficient: float, step: Pass) -> float:
-    """What one unit of one activation of one token costs."""
+    """Return the penalty for one unit of one activation of one token."""
     return coefficient * step.warmth / (step.n * step.variance**0.5)

@@ -1,4 +1,4 @@
-"""TopK: each token keeps its `k` largest latents (Gao et al. 2024, 2406.04093, equation 3; then ReLU)."""
+"""TopK: the `k` largest latents of each token are active (Gao et al. 2024, 2406.04093, equation 3; then ReLU)."""
 
 from typing import Any, final
 
@@ -14,7 +14,7 @@ from saes.training.config import KConfig
 
 @final
 class TopKSAE(SAE):
-    """At most `k` features per token (fewer where fewer pre-activations are positive)."""
+    """At most `k` active latents per token (fewer where fewer pre-activations are positive)."""
 
     architecture = "topk"
 
@@ -37,7 +37,7 @@ class TopKSAE(SAE):
 
 @final
 class TopKRecipe(Recipe):
-    """Exactly `k` latents per token."""
+    """Select exactly `k` latents per token."""
 
     shares_latents = True
 

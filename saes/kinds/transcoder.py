@@ -1,16 +1,13 @@
-"""Transcoder: features of the value at one hook point that predict the value at another, usually an MLP's input and
-output (Dunefsky et al. 2024, 2406.11944); with `W_skip` a linear part goes beside them (Paulo et al. 2025, 2501.18823).
+"""Transcoder: latents of one hook point that predict the value at another, usually an MLP's input and output (Dunefsky
+et al. 2024, 2406.11944); `W_skip` adds a linear connection from input to output (Paulo et al. 2025, 2501.18823).
 
 `recons = act(x @ W_enc + b_enc) @ W_dec + b_dec [+ x @ W_skip.T]`. Nothing is subtracted from the input, since `b_dec`
 is a value at the target. `metadata.hook_point` is the source, `metadata.hook_point_out` the target.
 
-Training a transcoder: latents of one place reconstruct another (the class that is used is in `transcoder.py`).
-
-Training sees the input less its mean, which `b_enc` makes up for afterwards. The encoder starts from random rows; each
-decoder row starts as the mean target (less its mean) over the tokens of a first batch on which its latent fires, so
-that the first steps need not turn a random decoder round. A skip connection `W_skip [d_out, d_in]` starts at 0 and
-learns whatever is linear (Paulo et al. 2025, 2501.18823): where the places are almost linear in each other, it leaves
-little for latents to name.
+Training centres the input; `b_enc` absorbs the mean afterwards. The encoder starts from random rows. Each decoder row
+starts as the mean of the centred target over those tokens of a first batch on which its latent fires, so that the first
+steps need not rotate a random decoder. `W_skip [d_out, d_in]` starts at 0 and learns the linear part: where the target
+is almost linear in the source, little remains for latents to explain.
 """
 
 from typing import Any, ClassVar, final
@@ -29,7 +26,7 @@ from saes.training.config import TranscoderConfig
 
 @final
 class Transcoder(SAE):
-    """Features that read one place and write another. SAELens knows those with ReLU and JumpReLU."""
+    """Latents that read one hook point and write to another. SAELens knows those with ReLU and JumpReLU."""
 
     subtracts_b_dec: ClassVar[bool] = False
 
@@ -41,7 +38,9 @@ class Transcoder(SAE):
         W_skip: Tensor | None = None,
         metadata: SAEMetadata | None = None,
     ):
-        """`weights.W_dec [d_sae, d_out]`, `weights.b_dec [d_out]`, `W_skip [d_out, d_in]`; ReLU unless told."""
+        """`weights.W_dec [d_sae, d_out]`, `weights.b_dec [d_out]`, `W_skip [d_out, d_in]`; `activation` defaults to
+        ReLU.
+        """
         super().__init__(weights, metadata=metadata)
         self.activation = activation or ReLU()
         self.W_skip = None if W_skip is None else nn.Parameter(W_skip, requires_grad=False)
@@ -65,14 +64,14 @@ class Transcoder(SAE):
 
 
 def transcoder_architecture(activation: Activation, *, skip: bool) -> str:
-    """Its name on disk: `transcoder`, `skip_transcoder`, `jumprelu_transcoder`, `topk_skip_transcoder` ..."""
+    """Return the name on disk: `transcoder`, `skip_transcoder`, `jumprelu_transcoder`, `topk_skip_transcoder` ..."""
     before = {"standard": ""}.get(activation.architecture, activation.architecture + "_")
     return before + ("skip_transcoder" if skip else "transcoder")
 
 
 @final
 class TranscoderRecipe(Recipe):
-    """Selects as TopK or BatchTopK do; dead latents learn from AuxK as theirs do."""
+    """Select as TopK or BatchTopK do; dead latents learn from AuxK in the same way."""
 
     starts_from_data = True
 
