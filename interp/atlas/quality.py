@@ -4,20 +4,22 @@ Token embeddings of SmolLM2 keep about 15 % of their 15 nearest neighbours on an
 neighbour lists from the full space, not off the map.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp.atlas.neighbours import closeness, largest, prepare
+from interp.results import Result
 from interp.runtime import in_blocks
 
 K = 15
 TRIPLETS = 20_000
 
 
-class Quality(NamedTuple):
+@dataclass(frozen=True)
+class Quality(Result):
     """Agreement between map and full space, on a sample of points against all points."""
 
     trustworthiness: float
@@ -31,6 +33,10 @@ class Quality(NamedTuple):
     k: int
     sample: int
     """points measured; neighbours and ranks are always over all points"""
+
+    def headline(self) -> str:
+        """Say which points were measured."""
+        return f"Quality of a map, {self.sample:,} points against all (1 is faithful; chance: 0.5, 0.5, about 0, 0.5)"
 
 
 def measure_quality(

@@ -28,6 +28,7 @@ from interp.circuits.head_kinds import KINDS, draw_prompts, pattern_scores, targ
 from interp.errors import ConfigError
 from interp.models.residual import ResidualStream
 from interp.progress import Progress
+from interp.results import Result
 from interp.statistics import t_interval
 
 Measure = Literal["pattern", "own_pattern", "own_output", "previous_token", "induction"]
@@ -37,7 +38,7 @@ SCORES: tuple[Measure, ...] = MEASURES[3:]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeadChanges:
+class HeadChanges(Result):
     """Every measure of every head: dicts by measure of arrays `[n_layers, n_heads]`."""
 
     value: dict[str, np.ndarray]
@@ -70,6 +71,15 @@ class HeadChanges:
             for measure in self.value
             for layer, head in np.ndindex(self.value[measure].shape)
         ]
+
+    def headline(self) -> str:
+        """Count the heads found by each measure."""
+        found = [f"{len(self.names(measure))} by {measure.replace('_', ' ')}" for measure in self.found]
+        return f"Heads that changed by more than the null ({self.null_words}): {', '.join(found)}"
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the heads found, the largest change first."""
+        return sorted((row for row in self.to_records() if row["found"]), key=lambda row: -abs(row["value"]))
 
 
 @torch.no_grad()

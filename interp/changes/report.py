@@ -24,6 +24,7 @@ from interp.changes.transplant import Behaviour, Transplants, log_prob_of, trans
 from interp.changes.weights import WeightChanges, weight_changes
 from interp.errors import ConfigError
 from interp.progress import Progress
+from interp.results import Record, Result
 
 
 def changes_table(found: "WhatChanged") -> str:
@@ -106,7 +107,7 @@ SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class WhatChanged:
+class WhatChanged(Result):
     """Everything that `what_changed` measured."""
 
     base: str
@@ -145,6 +146,24 @@ class WhatChanged:
             "removed": {name: proof[name].removed for name in proof.removed},
         }
 
+    def to_records(self) -> list[Record]:
+        """Return one row per component, layer, head and part: `question, text, name, value, null, found`.
+
+        `question` is `weights`, `stream`, a measure of heads, `carried` or `removed`; `text` is that of the stream.
+        """
+        rows = [("weights", None, c.name, c.change, c.null, c.found) for c in self.weights.changes]
+        for text, each in self.representations.items():
+            rows += [("stream", text, layer.name, layer.change, layer.null, layer.found) for layer in each.layers]
+        rows += [
+            (row["measure"], None, row["head"], row["value"], row["null"], row["found"])
+            for row in self.heads.to_records()
+        ]
+        for t in self.transplants.transplants:
+            rows.append(("carried", None, t.name, t.carried, t.carried_random, t.carried_found))
+            rows.append(("removed", None, t.name, t.removed, t.removed_random, t.removed_found))
+        names = ("question", "text", "name", "value", "null", "found")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
     def to_json(self) -> dict[str, Any]:
         """Every number, by part; what is no number is null."""
         return as_json(
@@ -169,9 +188,6 @@ class WhatChanged:
 
     def __str__(self) -> str:
         return self.table() + "\n\n" + "\n".join(self.findings())
-
-    def _repr_markdown_(self) -> str:
-        return f"```\n{self}\n```"
 
     def _weights(self) -> str:
         found, n = self.weights.found, len(self.weights.changes)

@@ -29,7 +29,9 @@ from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.geometry.similarity import hsic
 from interp.models.adapter import check_token_ids
 from interp.progress import Progress
+from interp.results import ROWS, Result
 from interp.runtime import derive_seed
+from interp.statistics import Interval, bootstrap_counts, percentile_interval
 
 MIN_CONTEXTS = 8
 N_BOOTSTRAP = 2000
@@ -43,18 +45,13 @@ class LayerChange:
     """The residual stream after one layer (`embed`: before the first)."""
 
     name: str
-    change: float
-    """0: the same; 1: as far from the base as its mean is"""
-    low: float
-    high: float
-    """95 % interval over contexts"""
+    change: Interval[float]
+    """over contexts; 0: the same; 1: as far from the base as its mean is"""
     null: float
     null_high: float
     found: bool
     """the low end, corrected for all layers, lies above `null_high`"""
-    cka: float
-    cka_low: float
-    cka_high: float
+    cka: Interval[float]
     cka_null: float
     """mean of the nulls"""
     cka_found: bool
@@ -71,7 +68,7 @@ class LayerChange:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RepresentationChanges:
+class RepresentationChanges(Result):
     """All layers, on one text."""
 
     layers: list[LayerChange]
@@ -93,6 +90,16 @@ class RepresentationChanges:
     def to_records(self) -> list[dict[str, Any]]:
         """One row per layer, without the directions."""
         return [{k: v for k, v in vars(layer).items() if k != "direction"} for layer in self.layers]
+
+    def headline(self) -> str:
+        """Count the layers that moved."""
+        return f"Residual stream on {self.n_tokens:,} tokens: {len(self.found)} of {len(self.layers)} layers moved"
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the layers with the largest changes, in the order of the model."""
+        names = ("name", "change", "low", "high", "null", "found", "cka", "cka_null", "main_share")
+        largest = {layer.name for layer in sorted(self.layers, key=lambda layer: -layer.change)[:ROWS]}
+        return [{n: getattr(layer, n) for n in names} for layer in self.layers if layer.name in largest]
 
 
 @torch.no_grad()
@@ -191,7 +198,7 @@ class _Measured:
         """`[N_BOOTSTRAP, n_layers + 1]`: the change on contexts drawn with replacement."""
         n = self.moved.shape[1]
         rng = np.random.default_rng(derive_seed(self.seed, "contexts"))
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=N_BOOTSTRAP).astype(np.float64)
+        weights = bootstrap_counts(n, N_BOOTSTRAP, rng)
         return (weights @ self.moved.T) / np.maximum(weights @ self.spread.T, SMALLEST)
 
 
@@ -201,7 +208,7 @@ def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding"
     high = upper_bound(chance, n_tests=n)
     distance = upper_bound(np.stack([[max(1 - c[0], 0.0) for c in each.cka] for each in nulls]), n_tests=n)
     drawn = found.bootstrap()
-    low95, high95, corrected = np.quantile(drawn, [0.025, 0.975, FAMILY_WISE / n], axis=0)
+    change, corrected = percentile_interval(found.change, drawn), np.quantile(drawn, FAMILY_WISE / n, axis=0)
     layers = []
     for i, name in enumerate(found.names):
         cka, error, quantile = found.cka[i]
@@ -209,15 +216,11 @@ def _judge(found: _Measured, nulls: list[_Measured], unembedding: "_Unembedding"
         layers.append(
             LayerChange(
                 name=name,
-                change=float(found.change[i]),
-                low=float(low95[i]),
-                high=float(high95[i]),
+                change=change.at(i),
                 null=float(chance[:, i].mean()),
                 null_high=float(high[i]),
                 found=bool(corrected[i] > max(high[i], SMALLEST)),
-                cka=cka,
-                cka_low=cka - quantile * error,
-                cka_high=cka + quantile * error,
+                cka=Interval(cka, cka - quantile * error, cka + quantile * error),
                 cka_null=float(np.mean([each.cka[i][0] for each in nulls])),
                 cka_found=bool(1 - cka - quantile * error > max(distance[i], 1e-6)),
                 main_share=share,

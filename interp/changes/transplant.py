@@ -34,8 +34,9 @@ from interp.changes.components import (
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.progress import Progress
+from interp.results import Result
 from interp.runtime import derive_seed, make_generator
-from interp.statistics import t_interval
+from interp.statistics import bootstrap_counts, t_interval
 
 Behaviour = Callable[[Any], Tensor | np.ndarray]
 """`behaviour(model)` -> `[n_prompts]`, higher where the tuned model does more of what it was tuned to do"""
@@ -70,7 +71,7 @@ class Transplant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transplants:
+class Transplants(Result):
     """Every part, and the gap between the models that the shares are of."""
 
     behaviour: str
@@ -105,6 +106,19 @@ class Transplants:
     def to_records(self) -> list[dict[str, Any]]:
         """One row per part."""
         return [dict(vars(t)) for t in self.transplants]
+
+    def headline(self) -> str:
+        """Give the behaviour of both models."""
+        return (
+            f"{self.behaviour}: {self.base:.3f} in the base, {self.tuned:.3f} in the tuned model; shares of that "
+            "gap that one part moves (1 is all of it)"
+        )
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the parts that carry most, without their intervals."""
+        names = ("name", "carried", "carried_random", "carried_found", "removed", "removed_random", "removed_found")
+        rows = sorted(self.transplants, key=lambda t: (t.carried != t.carried, -t.carried))
+        return [{n: getattr(t, n) for n in names} for t in rows]
 
 
 def log_prob_of(tokens: Tensor) -> Behaviour:
@@ -263,9 +277,7 @@ class _Run:
 
     def _intervals(self, moved: np.ndarray, n_tests: int) -> tuple[float, float, float, float]:
         """The share, its 95 % interval, and the low end corrected for all tests, by a bootstrap over prompts."""
-        n = len(moved)
-        rng = np.random.default_rng(derive_seed(self.seed, "prompts"))
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=N_BOOTSTRAP)
+        weights = bootstrap_counts(len(moved), N_BOOTSTRAP, np.random.default_rng(derive_seed(self.seed, "prompts")))
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = (weights @ moved) / (weights @ (self.tuned - self.base))
         low, high, corrected = np.nanquantile(drawn, [0.025, 0.975, FAMILY_WISE / n_tests])

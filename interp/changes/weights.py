@@ -28,6 +28,7 @@ from interp.changes.components import (
     upper_bound,
 )
 from interp.progress import Progress
+from interp.results import Result
 
 LOW_RANK, LOW_RANK_OF_NULL = 0.25, 0.5
 """shares of the random rank and of the nulls' rank up to which a change is called one of low rank"""
@@ -67,7 +68,7 @@ class WeightChange:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class WeightChanges:
+class WeightChanges(Result):
     """All components, from the embedding to the unembedding."""
 
     changes: list[WeightChange]
@@ -90,6 +91,15 @@ class WeightChanges:
             | {"rank_90": c.rank_90, "low_rank": c.low_rank, "heads": list(c.heads), "spectrum": c.spectrum.tolist()}
             for c in self.changes
         ]
+
+    def headline(self) -> str:
+        """Count the components that moved."""
+        return f"{len(self.found)} of {len(self.changes)} components moved by more than the null ({self.null})"
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the components with the largest changes, without their spectra."""
+        names = ("name", "change", "null", "null_high", "found", "rank", "random_rank", "low_rank")
+        return [{n: row[n] for n in names} for row in sorted(self.to_records(), key=lambda row: -row["change"])]
 
 
 @torch.no_grad()

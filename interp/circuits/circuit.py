@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import CorruptError, MismatchError
 from interp.names import parse_node
+from interp.results import Record, Result
 
 if TYPE_CHECKING:
     import networkx
@@ -59,7 +60,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Circuit:
+class Circuit(Result):
     """Nodes and edges of one model, by one set of settings.
 
     Two circuits are equal when their model, nodes and edges are; scores and evidence do not count.
@@ -136,6 +137,23 @@ class Circuit:
         for edge in self.edges:
             graph.add_edge(edge.source, edge.target, key=edge.via, score=edge.score, position=edge.position)
         return graph
+
+    def to_records(self) -> list[Record]:
+        """Return one row per edge: `source, target, via, position, score`."""
+        return [
+            {"source": e.source, "target": e.target, "via": e.via, "position": e.position, "score": e.score}
+            for e in self.edges
+        ]
+
+    def headline(self) -> str:
+        """Count nodes and edges, and give the verdict."""
+        size = f"Circuit of {self.model}: {len(self.nodes)} nodes, {len(self.edges)} edges"
+        reason = self.verdict.get("reason")
+        return f"{size}. {reason}" if reason else size
+
+    def shown(self) -> list[Record]:
+        """Return the edges, those with the largest scores first."""
+        return sorted(self.to_records(), key=lambda row: -abs(row["score"] or 0.0))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as on disk (docs/formats.md)."""

@@ -28,7 +28,9 @@ from interp.circuits.circuit import Circuit, Edge, Node
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node
-from interp.runtime import make_generator
+from interp.results import ROWS, Record, Result
+from interp.runtime import derive_seed
+from interp.statistics import bootstrap_counts, percentile_interval, rank_correlation
 
 if TYPE_CHECKING:
     pass
@@ -100,7 +102,7 @@ Level = Literal["edge", "node"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
+class Scores(Result):
     """One score per edge of a graph, or per source (`level="node"`)."""
 
     graph: Graph
@@ -140,6 +142,35 @@ class Scores:
         _, reader, source = self.graph.edge_table.unbind(1)
         grouped = self._group_ends(ends)
         return sources[source] & grouped[reader]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per edge (`source, target, via, position, score`) or source (`node, score`), by size."""
+        return self._records(len(self))
+
+    def headline(self) -> str:
+        """Count the edges, and name method and task."""
+        what = "edges" if self.level == "edge" else "nodes"
+        how = ", ".join(f"{key} {self.settings[key]}" for key in ("task", "metric", "method") if key in self.settings)
+        return f"Scores of {len(self):,} {what} of {self.model}" + (f" ({how})" if how else "")
+
+    def shown(self) -> list[Record]:
+        """Return the strongest."""
+        return self._records(min(ROWS, len(self)))
+
+    def _records(self, n: int) -> list[Record]:
+        names = [(self.name(i), float(self.values[i])) for i in self.order()[:n].tolist()]
+        return [
+            {"node": name, "score": score}
+            if isinstance(name, str)
+            else {
+                "source": name.source,
+                "target": name.target,
+                "via": name.via,
+                "position": name.position,
+                "score": score,
+            }
+            for name, score in names
+        ]
 
     def _group_ends(self, ends: Tensor) -> Tensor:
         """A shared key or value reader is in when any head of its group is."""
@@ -192,19 +223,18 @@ class Scores:
         if self.per_prompt is None or len(self.per_prompt) < 2:
             return None
         n = len(self.per_prompt)
-        drawn = torch.randint(n, (n_resamples, n), generator=make_generator(seed, "bootstrap scores"))
-        weights = torch.zeros(n_resamples, n).scatter_add_(1, drawn, torch.ones(n_resamples, n)) / n
-        tail = (1 - confidence) / 2
-        ends = []
-        for part in self.per_prompt.split(4096, dim=1):
-            means = (weights @ part).numpy()
-            ends.append(np.quantile(means, [tail, 1 - tail], axis=0))
+        rng = np.random.default_rng(derive_seed(seed, "bootstrap scores"))
+        weights = torch.from_numpy(bootstrap_counts(n, n_resamples, rng) / n).to(self.per_prompt.dtype)
+        ends = [
+            percentile_interval(part.mean(0).numpy(), (weights @ part).numpy(), confidence)[1:]
+            for part in self.per_prompt.split(4096, dim=1)
+        ]
         low, high = torch.from_numpy(np.concatenate(ends, axis=1)).double()
         return low, high
 
 
 @dataclass(frozen=True, eq=False)
-class Verified:
+class Verified(Result):
     """The best of a ranking beside their exact effects."""
 
     indices: Tensor
@@ -216,15 +246,24 @@ class Verified:
     @property
     def spearman(self) -> float:
         """Rank correlation of the absolute values, -1 to 1."""
-        from scipy.stats import spearmanr
-
-        correlation: Any = spearmanr(self.estimated.abs(), self.exact.abs())
-        return float(correlation.statistic)
+        return rank_correlation(self.estimated.abs().numpy(), self.exact.abs().numpy())
 
     @property
     def pearson(self) -> float:
         """Linear correlation of the signed values, -1 to 1."""
         return float(np.corrcoef(self.estimated, self.exact)[0, 1])
+
+    def to_records(self) -> list[Record]:
+        """Return one row per edge, best estimate first: `edge` (its number), `estimated`, `exact`."""
+        columns = (self.indices.tolist(), self.estimated.tolist(), self.exact.tolist())
+        return [{"edge": i, "estimated": a, "exact": b} for i, a, b in zip(*columns, strict=True)]
+
+    def headline(self) -> str:
+        """Give both correlations of estimated and exact effects."""
+        return (
+            f"The {len(self.indices)} highest ranked, patched one by one: estimated and exact effects correlate by "
+            f"{self.pearson:.2f} (Pearson), their sizes by {self.spearman:.2f} (Spearman)"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """`k`, both correlations."""

@@ -27,13 +27,14 @@ from interp.circuits.attribution import Method, attribute, verify_top_k
 from interp.circuits.circuit import FILE, Circuit
 from interp.circuits.edge_runs import Ablation, Bench
 from interp.circuits.edge_scores import By, Level, Scores, Verified
-from interp.circuits.evaluation import Curve, EvaluationConfig, evaluate
+from interp.circuits.evaluation import Curve, EvaluationConfig, evaluate, faithfulness
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns, save_patterns
 from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.names import parse_head, parse_node
-from interp.statistics import faithfulness
+from interp.statistics import percentile_interval
+from interp.results import Record, Result
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,7 @@ class FindConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class Found(Result):
     """A circuit with all that led to it."""
 
     circuit: Circuit
@@ -84,6 +85,19 @@ class Found:
     """`scores` again with `level="node"`"""
     curve: Curve
     verified: Verified | None
+
+    def to_records(self) -> list[Record]:
+        """Return one row per edge of the circuit, as `Circuit.to_records`."""
+        return self.circuit.to_records()
+
+    def headline(self) -> str:
+        """Describe the circuit, and how well estimates of edge effects agree with patching."""
+        verified = f". {self.verified.headline()}" if self.verified else ""
+        return self.circuit.headline().rstrip(".") + verified
+
+    def shown(self) -> list[Record]:
+        """Return the edges of the circuit, those with the largest scores first."""
+        return self.circuit.shown()
 
 
 def find_circuit(
@@ -237,7 +251,7 @@ def save_discovered(
     Raises `ConfigError` when the folder exists and `overwrite` is off.
     """
     config = config or {"model": circuit.model, "weight_hash": circuit.weight_hash, **circuit.settings}
-    draft = Draft.open(folder, kind="circuit", config=config, seed=seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="edge_circuit", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / FILE, circuit.to_json())
     write_table(draft.path / f"{scores.level}s.parquet", score_table(scores, verified))
     if nodes is not None and scores.level == "edge":
@@ -284,13 +298,13 @@ def curve_table(curve: Curve) -> "pa.Table":
 
     n_random = len(curve.random)
     null = curve.random if n_random else np.full((1, len(curve.fractions)), np.nan)
-    low, high = np.quantile(null, [0.025, 0.975], axis=0)
+    middle = percentile_interval(null.mean(0), null)
     columns = {
         "fraction": pa.array(curve.fractions, pa.float64()),
         "n_edges": pa.array(curve.n_edges, pa.int64()),
         "faithfulness": pa.array(curve.faithfulness, pa.float64()),
     }
-    for name, values in (("random", null.mean(0)), ("random_low", low), ("random_high", high)):
+    for name, values in zip(("random", "random_low", "random_high"), middle, strict=True):
         columns[name] = pa.array(values, pa.float64(), from_pandas=True)
     return pa.table(columns)
 

@@ -36,6 +36,7 @@ from interp.artifacts import Draft, Manifest, atomic_file, write_table
 from interp.errors import ConfigError
 from interp.names import HeadName
 from interp.progress import Progress
+from interp.results import Record, Result, per_head
 from interp.runtime import make_generator
 from interp.statistics import t_interval
 
@@ -169,7 +170,7 @@ SMALLEST_FOUND = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadScores:
+class HeadScores(Result):
     """Scores of every head for every kind, all `[n_layers, n_heads]` float64, by kind.
 
     0: no attention on that target, 1: all of it.
@@ -194,6 +195,26 @@ class HeadScores:
         order = np.argsort(-scores, axis=None, kind="stable")[:n]
         places = zip(*np.unravel_index(order, scores.shape), strict=True)
         return [(HeadName(int(layer), int(head)), float(scores[layer, head])) for layer, head in places]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per kind and head: `head, layer, kind, score, low, high, null, null_high, found`."""
+        names = ("score", "low", "high", "null", "null_high", "found")
+        return [
+            row
+            for kind in self.score
+            for row in per_head({name: getattr(self, name)[kind] for name in names}, kind=kind)
+        ]
+
+    def headline(self) -> str:
+        """Count the heads found of each kind."""
+        found = [f"{int(heads.sum())} {kind.replace('_', ' ')}" for kind, heads in self.found.items() if heads.any()]
+        n = next(iter(self.score.values())).size
+        return f"Attention of {n} heads on the target of each kind (0 to 1). Found: {', '.join(found) or 'none'}"
+
+    def shown(self) -> list[Record]:
+        """Return the two strongest heads of each kind."""
+        rows = sorted(self.to_records(), key=lambda row: -row["score"])
+        return [row for kind in self.score for row in [each for each in rows if each["kind"] == kind][:2]]
 
 
 def score_heads(

@@ -57,6 +57,7 @@ from interp.models.norms import norm_of, read_rotation, rotary_hook_points
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName
 from interp.patching.partial import capture
+from interp.results import Record, Result
 from interp.runtime import make_generator
 
 
@@ -182,7 +183,7 @@ FAMILY_WISE = 0.05
 
 
 @dataclass(frozen=True)
-class Composition:
+class Composition(Result):
     """Scores of one side, all `[n_senders, n_readers]` float64; NaN where the sender is not in an earlier layer."""
 
     via: Side
@@ -220,6 +221,17 @@ class Composition:
             for i, sender in enumerate(self.senders)
             if np.isfinite(self.score[i, j])
         ]
+
+    def headline(self) -> str:
+        """Count the pairs above the null."""
+        above = int((self.score > self.null_high).sum())
+        n = int(np.isfinite(self.score).sum())
+        return f"{self.via.upper()}-composition of {n} pairs of heads; {above} above the null"
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return each reader's strongest sender, the furthest above its null first."""
+        rows = [row for row in self.to_records() if row["is_argmax"]]
+        return sorted(rows, key=lambda row: row["null_high"] - row["score"])
 
 
 @torch.no_grad()
@@ -311,7 +323,7 @@ def _scores(
 
 
 @dataclass(frozen=True)
-class Copying:
+class Copying(Result):
     """Copying scores per head."""
 
     eigenvalue: dict[HeadName, float]
@@ -322,6 +334,18 @@ class Copying:
     """the same for the sum of all these heads"""
     settings: dict[str, Any] = field(default_factory=dict)
     """n_tokens, through_block_0, seed"""
+
+    def to_records(self) -> list[Record]:
+        """Return one row per head: `head, eigenvalue` (-1 to 1), `top1` (0 to 1)."""
+        return [{"head": str(h), "eigenvalue": value, "top1": self.top1[h]} for h, value in self.eigenvalue.items()]
+
+    def headline(self) -> str:
+        """Give the share of tokens that all heads together copy."""
+        return f"Copying by {len(self.eigenvalue)} heads: together they raise {self.group_top1:.0%} of tokens most"
+
+    def shown(self) -> list[Record]:
+        """Return the heads that copy most, first."""
+        return sorted(self.to_records(), key=lambda row: -row["top1"])
 
 
 class TokenTables:

@@ -53,11 +53,12 @@ from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.ablation import Ablations, ablate
 from interp.progress import Progress
+from interp.results import Record, Result
 from interp.runtime import make_generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class InductionEvidence:
+class InductionEvidence(Result):
     """Everything that was measured, and what follows from it."""
 
     circuit: Circuit
@@ -81,6 +82,33 @@ class InductionEvidence:
     patterns: dict[str, Tensor]
     """head -> `[dest, src]`: attention on the first prompt; the circuit's heads, or without one the strongest"""
     config: InductionConfig = field(default_factory=InductionConfig)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per candidate head: `head, strict, stripe, sender, by_keys, by_queries, p_holm, induction`.
+
+        `strict` and `stripe` are shares of attention; `by_keys` and `by_queries` are what the strict score loses when
+        the sender's value on the corrupted prompt enters by that side alone; `p_holm` belongs to the former.
+        """
+        rows = []
+        for head in self.candidates:
+            at, test = (head.layer, head.head), self.tests.get(head)
+            rows.append(
+                {
+                    "head": str(head),
+                    "strict": float(self.verdicts.strict[at]),
+                    "stripe": float(self.verdicts.tl[at]),
+                    "sender": str(test.sender) if test else None,
+                    "by_keys": float(test.k.mean()) if test else None,
+                    "by_queries": float(test.q.mean()) if test else None,
+                    "p_holm": float(self.verdicts.p_holm[at]),
+                    "induction": head in self.verdicts.induction,
+                }
+            )
+        return rows
+
+    def headline(self) -> str:
+        """Describe the circuit."""
+        return self.circuit.headline()
 
 
 def find_induction_circuit(

@@ -37,6 +37,7 @@ from interp.models.adapter import available_hook_points, run_with_cache, token_s
 from interp.models.norms import Rotation, freeze, read_rotation, rotary_hook_points
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_point
+from interp.results import Record, Result
 
 
 class Parts(NamedTuple):
@@ -146,7 +147,7 @@ def _first_layer(dictionary: Dictionary | None, layer: int) -> int:
 
 
 @dataclass(frozen=True)
-class ScoreExplanation:
+class ScoreExplanation(Result):
     """One attention score (or the mean of several) as a sum over pairs of parts; all float64."""
 
     head: HeadName
@@ -194,6 +195,22 @@ class ScoreExplanation:
         sums = (self.relative if relative else self.matrix).sum(1 if side == "query" else 0)
         order = sums.abs().argsort(descending=True, stable=True)[:n].tolist()
         return [{"part": names[i], "value": float(sums[i])} for i in order]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per pair of parts: `query_part, key_part, value, relative`, largest `relative` first."""
+        rows = [
+            {"query_part": q, "key_part": k, "value": value, "relative": relative}
+            for q, values, relatives in zip(self.query_parts, self.matrix.tolist(), self.relative.tolist(), strict=True)
+            for k, value, relative in zip(self.key_parts, values, relatives, strict=True)
+        ]
+        return sorted(rows, key=lambda row: -abs(row["relative"]))
+
+    def headline(self) -> str:
+        """Give the score and the attention that it leads to."""
+        return (
+            f"Attention score of {self.head}: {self.score:.2f}, {self.relative_score:+.2f} against the mean of other "
+            f"keys; attention {self.attention:.0%}"
+        )
 
 
 @torch.no_grad()

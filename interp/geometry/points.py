@@ -10,19 +10,20 @@ import numpy as np
 
 from interp.artifacts import write_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.results import Result
 
 
-class Finding(ABC):
+class Finding(Result, ABC):
     """Base of the results: a frozen dataclass that prints as a sentence and becomes JSON with its settings."""
 
     @abstractmethod
     def sentence(self) -> str:
         """What was found, beside its null."""
 
-    def __str__(self) -> str:
+    def headline(self) -> str:
         return self.sentence()
 
-    def _repr_markdown_(self) -> str:
+    def __str__(self) -> str:
         return self.sentence()
 
     def to_json(self) -> dict[str, Any]:
@@ -186,11 +187,3 @@ def two_groups(labels: Any, n: int, *, each: int = 2) -> np.ndarray:
     return yes
 
 
-def p_of(value: float, null: np.ndarray) -> float:
-    """One-sided p-value against draws of the null, the value itself counted among them: never below 1 / (n + 1).
-
-    Raises `NonFiniteError` on NaN, which no draw would reach.
-    """
-    if np.isnan(value) or np.isnan(null).any():
-        raise NonFiniteError("a statistic or its null is NaN: there is nothing to compare; look at the input's values")
-    return float((1 + (np.asarray(null) >= value - 1e-12).sum()) / (1 + len(null)))

@@ -23,13 +23,14 @@ from interp.errors import ConfigError, PromptError
 from interp.models.adapter import available_hook_points, run_with_cache, to_tokens
 from interp.models.norms import FrozenNorm, freeze
 from interp.models.residual import ResidualStream
+from interp.results import Record, Result
 
 Target = Literal["logit", "centred_logit", "logit_difference"]
 Answer = int | str | list[int] | Tensor
 
 
 @dataclass(frozen=True)
-class LogitAttribution:
+class LogitAttribution(Result):
     """Shares of one logit, or difference of logits, per prompt; units of logits."""
 
     parts: tuple[str, ...]
@@ -97,6 +98,17 @@ class LogitAttribution:
         mean = self.neurons.mean(0)
         layer, order = self.settings["neurons_of"], mean.abs().argsort(descending=True, stable=True)
         return [{"part": f"L{layer}N{i}", "neuron": i, "value": float(mean[i])} for i in order[:n].tolist()]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per part, strongest first: `part, value, low, high, share`, as in `top`."""
+        return self.top(len(self.parts))
+
+    def headline(self) -> str:
+        """Give the logit that is split, and over how many prompts."""
+        n = len(self.total)
+        return (
+            f"Direct logit attribution: {float(self.total.mean()):.2f} logits over {len(self.parts)} parts, {n} prompts"
+        )
 
     def _or_zero(self, part: str) -> Tensor:
         return self[part] if part in self.parts else torch.zeros_like(self.total)

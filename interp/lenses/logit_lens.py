@@ -8,18 +8,23 @@ What a direction of the residual stream does to the next token's logits, read st
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from interp.errors import PromptError
 from interp.lenses.tuned_lens import TunedLens
 from interp.names import lens_hook_points
+from interp.results import ROWS, Record, Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
-class LogitLens:
+class LogitLens(Result):
     """Readings of one prompt; layer 0 is the embedding, layer `i` the residual after block `i - 1`."""
 
     layers: tuple[str, ...]
@@ -58,6 +63,33 @@ class LogitLens:
             for position, token in enumerate(self.tokens)
         ]
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row per layer and position: `layer, position, token, reading, probability, entropy, kl`.
+
+        `reading` is the most probable next token; entropy and KL are in nats.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([self._row(record) for record in self.to_records()])
+
+    def headline(self) -> str:
+        """Name the lens and the prompt's last token."""
+        return (
+            f"{self.lens.capitalize()} lens: next token after {self.tokens[-1]!r}, layer by layer (entropy, KL in nats)"
+        )
+
+    def shown(self) -> list[Record]:
+        """Return the last position, at evenly spaced layers."""
+        rows = [self._row(r) for r in self.to_records() if r["position"] == len(self.tokens) - 1]
+        chosen = np.linspace(0, len(rows) - 1, min(ROWS, len(rows))).round().astype(int)
+        return [rows[i] for i in chosen]
+
+    def _row(self, record: Record) -> Record:
+        best = record["top"][0]
+        row = {name: record[name] for name in ("layer", "position", "token")}
+        row |= {"reading": best["token"], "probability": best["probability"]}
+        return row | {"entropy": record["entropy"], "kl": record["kl"]}
+
     def _top(self, layer: int, position: int) -> list[dict[str, Any]]:
         columns = (
             self.top_tokens[layer][position],
@@ -68,7 +100,7 @@ class LogitLens:
 
 
 @dataclass(frozen=True)
-class TokenTrajectory:
+class TokenTrajectory(Result):
     """How one token rises through the layers of one prompt."""
 
     layers: tuple[str, ...]
@@ -79,6 +111,27 @@ class TokenTrajectory:
     probability: Tensor
     """`[n_layers + 1, pos]` float32, 0 to 1"""
     lens: str = "logit"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per layer and position: `layer, position, rank` (0 is the top), `probability`."""
+        return [
+            {
+                "layer": layer,
+                "position": position,
+                "rank": rank,
+                "probability": float(self.probability[layer, position]),
+            }
+            for layer, ranks in enumerate(self.rank.tolist())
+            for position, rank in enumerate(ranks)
+        ]
+
+    def headline(self) -> str:
+        """Name the token."""
+        return f"Token {self.token_id} through {len(self.layers)} layers, {self.lens} lens; the last position"
+
+    def shown(self) -> list[Record]:
+        """Return the last position."""
+        return [row for row in self.to_records() if row["position"] == self.rank.shape[1] - 1]
 
 
 @torch.no_grad()

@@ -40,13 +40,14 @@ from interp.errors import ConfigError, CorruptError, MismatchError, NonFiniteErr
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.capture import Capture
 from interp.names import lens_hook_points
+from interp.results import Record, Result
 from interp.runtime import make_generator
 
 FILE = "lens.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class TunedLens:
+class TunedLens(Result):
     """Translators by hook point; a hook point without one is read as it is."""
 
     weights: Mapping[str, Tensor]
@@ -73,6 +74,18 @@ class TunedLens:
                 f"the lens was trained on weights {self.weight_hash[:12]}, this model has {weight_hash(model)[:12]}; "
                 "load the model that it belongs to, or train a lens for this one: workbench lens MODEL"
             )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per hook point: `hook_point, kl_logit, kl_tuned` (nats; None: not measured)."""
+        measured = self.summary.get("kl", {})
+        return [
+            {"hook_point": name} | {key: measured.get(name, {}).get(key) for key in ("kl_logit", "kl_tuned")}
+            for name in self.weights
+        ]
+
+    def headline(self) -> str:
+        """Count the translators."""
+        return f"Tuned lens of {len(self.weights)} translators; KL from the model's output in nats"
 
     def save(self, folder: Path) -> None:
         """Write the translators into a folder."""

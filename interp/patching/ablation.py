@@ -31,6 +31,7 @@ from interp.models.adapter import Hook
 from interp.models.loss import repeat_losses, token_losses
 from interp.models.residual import ResidualStream
 from interp.patching.partial import capture, run_from
+from interp.results import Result
 from interp.statistics import t_interval
 
 AblationKind = Literal["zero", "mean", "resample"]
@@ -159,7 +160,7 @@ def ablated(
 
 
 @dataclass(frozen=True)
-class Ablations:
+class Ablations(Result):
     """What each group's ablation costs, in nats of loss; above 0 the model got worse."""
 
     groups: dict[str, tuple[str, ...]]
@@ -193,6 +194,15 @@ class Ablations:
             }
             for i, (name, parts) in enumerate(self.groups.items())
         ]
+
+    def headline(self) -> str:
+        """Name the kind of ablation and the loss without it."""
+        kind, loss = self.settings.get("kind", ""), float(self.base_second.mean())
+        return f"Change of the loss by {kind} ablation, in nats; the whole model's is {loss:.3f} in the second half"
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the groups whose ablation costs most, first."""
+        return sorted(self.to_records(), key=lambda row: -row["loss_second_half"])
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, NodeName, parse_head, parse_node
 from interp.patching.activation import check_pairs, measure
 from interp.patching.partial import capture, run_from
+from interp.results import Record, Result
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ Receiver = str | tuple[str, Side] | tuple[int, int | None, Side]
 
 
 @dataclass(frozen=True)
-class PathPatching:
+class PathPatching(Result):
     """What crosses from one sender to its receivers."""
 
     effect: np.ndarray
@@ -143,6 +144,17 @@ class PathPatching:
         if self.other is None:
             raise ConfigError("the share needs the other run's metric; call path_patch with normalise=True")
         return float(self.effect.mean() / (self.other - self.base).mean())
+
+    def to_records(self) -> list[Record]:
+        """Return one row per prompt: `prompt, effect, base`."""
+        return [
+            {"prompt": i, "effect": e, "base": b} for i, (e, b) in enumerate(zip(self.effect, self.base, strict=True))
+        ]
+
+    def headline(self) -> str:
+        """Give the path and its mean effect."""
+        share = f", {self.share:.0%} of the gap" if self.other is not None else ""
+        return f"Path {self.settings.get('path', '')}: effect {self.effect.mean():+.3f} on the metric{share}"
 
 
 class PathPatcher:

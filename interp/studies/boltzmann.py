@@ -43,6 +43,7 @@ from torch import Tensor
 
 from interp.artifacts import as_json, save_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+from interp.results import Result
 from interp.runtime import make_generator
 from interp.studies.classical_networks import check_couplings, check_spins
 
@@ -271,7 +272,7 @@ COLDEST = 1e-100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Thermodynamics:
+class Thermodynamics(Result):
     """`[n_rows, n_temperatures]` float64 throughout: one row per distribution."""
 
     temperatures: Tensor
@@ -302,6 +303,11 @@ class Thermodynamics:
         columns = {name: getattr(self, name).mean(0).tolist() for name in names}
         rows = enumerate(self.temperatures.tolist())
         return [{"temperature": t} | {name: columns[name][i] for name in names} for i, t in rows]
+
+    def headline(self) -> str:
+        """Give the temperature of the largest heat capacity."""
+        n, peak = len(self.entropy), float(self.peak_temperature.median())
+        return f"{n} next-token distributions over temperature: means; heat capacity is largest at {peak:.2g} (median)"
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)

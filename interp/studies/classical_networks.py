@@ -38,6 +38,7 @@ from torch import Tensor
 
 from interp.artifacts import as_json, save_json
 from interp.errors import ConfigError, NonFiniteError
+from interp.results import Result
 from interp.runtime import make_generator, one_thread
 from interp.statistics import t_interval
 
@@ -112,7 +113,7 @@ def check_spins(states: Tensor, couplings: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LoadCurve:
+class LoadCurve(Result):
     """Recall over load, `[n_loads]` with a 95 % interval over seeds."""
 
     loads: tuple[float, ...]
@@ -136,6 +137,10 @@ class LoadCurve:
         """One plain dict per load."""
         names = ("overlap", "overlap_low", "overlap_high", "recalled", "error_rate", "theory")
         return [{"load": load} | {n: float(getattr(self, n)[i]) for n in names} for i, load in enumerate(self.loads)]
+
+    def headline(self) -> str:
+        """Give the capacity."""
+        return f"Recall over load: capacity {self.capacity:.3f} [{self.capacity_low:.3f}, {self.capacity_high:.3f}]"
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -252,7 +257,7 @@ KeptBy = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CapacityCurve:
+class CapacityCurve(Result):
     """Capacity over dimension, `[n_dims]`, means over seeds."""
 
     dims: tuple[int, ...]
@@ -270,6 +275,11 @@ class CapacityCurve:
         """One plain dict per dimension: `d, modern, classical`."""
         rows = zip(self.dims, self.log2_modern.tolist(), self.classical.tolist(), strict=True)
         return [{"d": d, "modern": 2**log2, "classical": classical} for d, log2, classical in rows]
+
+    def headline(self) -> str:
+        """Give the slope."""
+        ends = f"[{self.slope_low:.2f}, {self.slope_high:.2f}]"
+        return f"Patterns over dimension: the modern capacity doubles {self.slope:.2f} {ends} times per dimension"
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)

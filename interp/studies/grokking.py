@@ -43,6 +43,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.results import Record, Result
 from interp.runtime import make_generator, one_thread
 from interp.studies.induction_emerges import first_at
 
@@ -412,7 +413,7 @@ class Phases:
 
 
 @dataclass(frozen=True)
-class Grokking:
+class Grokking(Result):
     """Curves and phases of all seeds."""
 
     config: ModularConfig
@@ -439,6 +440,22 @@ class Grokking:
         inside = (self.epochs >= phases.memorised) & (self.epochs <= phases.generalising)
         restricted, excluded = (self.curves[f"{name}_loss"][inside, seed] for name in ("restricted", "excluded"))
         return float(restricted[-1] - restricted[0]), float(excluded[-1] - excluded[0])
+
+    def to_records(self) -> list[Record]:
+        """Return one row per snapshot and seed: `epoch, seed` and a column per curve."""
+        return [
+            {"epoch": int(epoch), "seed": seed} | {name: float(curve[i, seed]) for name, curve in self.curves.items()}
+            for i, epoch in enumerate(self.epochs)
+            for seed in range(len(self.phases))
+        ]
+
+    def headline(self) -> str:
+        """Count the seeds that grokked."""
+        return f"mod {self.config.p}: {sum(p.grokked for p in self.phases)} of {len(self.phases)} seeds grokked"
+
+    def shown(self) -> list[Record]:
+        """Return the phases of each seed, in epochs."""
+        return [{"seed": i, **vars(p), "grokked": p.grokked, "keys": self.keys[i]} for i, p in enumerate(self.phases)]
 
 
 @torch.no_grad()

@@ -47,6 +47,7 @@ from interp.errors import ConfigError, NonFiniteError, PromptError
 from interp.models.adapter import available_hook_points, check_token_ids, head_shape, run_with_cache, untrained_twin
 from interp.models.norms import read_rotation, rotary_hook_points
 from interp.names import HeadName
+from interp.results import Record, Result
 from interp.statistics import t_interval
 
 MASS = 0.9
@@ -57,7 +58,7 @@ AVERAGING = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Retrieval:
+class Retrieval(Result):
     """One step from each state, `[..., n_states]` unless said otherwise."""
 
     weights: Tensor
@@ -77,6 +78,12 @@ class Retrieval:
     n_mass: Tensor
     """fewest patterns that hold `MASS` of the weights, 1 to n"""
     settings: dict[str, Any]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per state: `energy, energy_after, moved, entropy, n_patterns, n_mass`."""
+        names = ("energy", "energy_after", "moved", "entropy", "n_patterns", "n_mass")
+        columns = [getattr(self, name).flatten().tolist() for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -221,7 +228,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeadRetrieval:
+class HeadRetrieval(Result):
     """Every head as an associative memory, `[n_layers, n_heads]`: means over prompts of medians over queries."""
 
     n_mass: np.ndarray
@@ -277,6 +284,17 @@ class HeadRetrieval:
             for i in range(n_layers)
             for j in range(n_heads)
         ]
+
+    def headline(self) -> str:
+        """Count the heads of each class."""
+        counts = ", ".join(f"{n} {name}" for name, n in self.counts().items())
+        return f"Heads as associative memories: {counts}; {int(self.concentrates.sum())} above untrained heads"
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the heads that attend to the smallest share of their keys."""
+        names = ("name", "kind", "concentrates", "mass_share", "n_mass", "entropy", "beta_unit", "first_share")
+        rows = sorted(self.to_records(), key=lambda row: row["mass_share"])
+        return [{n: row[n] for n in names} for row in rows]
 
     def to_json(self) -> dict[str, Any]:
         return {"settings": self.settings, "counts": self.counts(), "twin_bound": self.twin_bound} | {

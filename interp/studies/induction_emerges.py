@@ -39,6 +39,7 @@ from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingStep, train_small
 from interp.progress import Progress
+from interp.results import Record, Result
 from interp.runtime import make_generator, one_thread
 
 SIGNAL = 8.0
@@ -128,7 +129,7 @@ LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.
 
 
 @dataclass(frozen=True)
-class InductionRun:
+class InductionRun(Result):
     """The curves of one toy and seed."""
 
     spec: str
@@ -153,6 +154,23 @@ class InductionRun:
         """Steps between the middles of the changes of accuracy and of the induction score; None without both."""
         copies, score = (self.transitions[name].middle for name in ("accuracy", "induction"))
         return None if copies is None or score is None else abs(copies - score)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per measured step: `step` and a column per curve."""
+        return [
+            {"step": int(step)} | {name: float(curve[i]) for name, curve in self.curves.items()}
+            for i, step in enumerate(self.steps)
+        ]
+
+    def headline(self) -> str:
+        """Give the onset of copying."""
+        found = "no sudden onset of copying" if self.onset is None else f"copying sets in at step {self.onset:.0f}"
+        return f"{self.spec}, seed {self.seed}: {found}"
+
+    def shown(self) -> list[Record]:
+        """Return the transition of each curve."""
+        names = ("found", "onset", "middle", "end", "before", "after")
+        return [{"curve": c} | {n: getattr(t, n) for n in names} for c, t in self.transitions.items()]
 
 
 def follow_induction(

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from interp.errors import ConfigError, NonFiniteError
+from interp.results import Record, Result
 
 MIN_SIZES, MIN_CHECKPOINTS, MIN_FOLD = 4, 4, 4.0
 """A fit needs so many sizes and checkpoints, and sizes and tokens that each span at least this factor."""
@@ -87,7 +88,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageScaling:
+class LanguageScaling(Result):
     """What `fit_language_scaling` found. `law` and all that follows it are None where the loss does not fall."""
 
     runs: tuple[LanguageRun, ...]
@@ -130,6 +131,14 @@ class LanguageScaling:
 
     def __str__(self) -> str:
         return "\n".join(self.findings)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per checkpoint: `name, n_params, seed, tokens, loss` (nats)."""
+        return [
+            {"name": run.name, "n_params": run.n_params, "seed": run.seed, "tokens": tokens, "loss": loss}
+            for run in self.runs
+            for tokens, loss in zip(run.tokens, run.losses, strict=True)
+        ]
 
 
 def fit_language_scaling(

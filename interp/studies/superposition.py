@@ -35,6 +35,7 @@ from torch import Tensor
 
 from interp.artifacts import as_json, save_json
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
+from interp.results import Record, Result
 from interp.runtime import make_generator, one_thread
 from interp.studies.superposition_geometry import REPRESENTED, Geometry, measure_geometry
 
@@ -69,7 +70,7 @@ class ToyConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Toys:
+class Toys(Result):
     """Trained toys, one per entry of the first axis; seeds vary fastest."""
 
     W: Tensor
@@ -117,6 +118,26 @@ class Toys:
     def geometry(self, toy: int) -> Geometry:
         """The geometry of one toy's directions."""
         return measure_geometry(self.W[toy])
+
+    def to_records(self) -> list[Record]:
+        """Return one row per toy: `toy, density, seed, loss, null_loss, unexplained`."""
+        columns = (self.density, self.loss, self.null_loss, self.unexplained)
+        rows = zip(self.seed, *(column.tolist() for column in columns), strict=True)
+        return [
+            {"toy": i, "density": d, "seed": s, "loss": loss, "null_loss": null, "unexplained": share}
+            for i, (s, d, loss, null, share) in enumerate(rows)
+        ]
+
+    def headline(self) -> str:
+        """Give the sizes."""
+        n, features, hidden = self.W.shape
+        return f"{n} toys of {features} features in {hidden} dimensions; unexplained: 0 is perfect, 1 a constant"
+
+    def shown(self) -> list[Record]:
+        """Return the toy of lowest loss for each density."""
+        rows = sorted(self.to_records(), key=lambda row: row["unexplained"])
+        first = {row["density"]: row for row in reversed(rows)}
+        return [first[density] for density in sorted(first)]
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)
@@ -259,7 +280,7 @@ SHARED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PhaseDiagram:
+class PhaseDiagram(Result):
     """The phase of the last feature, `[n_densities, n_importances]` throughout."""
 
     densities: tuple[float, ...]
@@ -286,6 +307,11 @@ class PhaseDiagram:
             for i, d in enumerate(self.densities)
             for j, w in enumerate(self.importances)
         ]
+
+    def headline(self) -> str:
+        """Count the cells of each phase."""
+        cells = [phase for row in self.phase for phase in row]
+        return f"Phases of {len(cells)} cells: " + ", ".join(f"{cells.count(p)} {p}" for p in sorted(set(cells)))
 
     def to_json(self) -> dict[str, Any]:
         return as_json(self)

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from interp.artifacts import as_json, save_json
 from interp.errors import ConfigError, NonFiniteError
+from interp.results import Record, Result
 from interp.runtime import make_generator
+from interp.statistics import Interval, percentile_interval
 
 REPRESENTED = 0.5
 """squared length from which a feature counts as represented; trained toys give it about 1 or about 0"""
@@ -44,7 +46,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Geometry:
+class Geometry(Result):
     """The geometry of one set of directions; all float64."""
 
     gram: Tensor
@@ -87,6 +89,20 @@ class Geometry:
         names = [group.polytope for group in self.groups]
         return {name: names.count(name) for name in sorted(set(names))}
 
+    def to_records(self) -> list[Record]:
+        """Return one row per feature: `feature, norm, dimensionality, leverage, polytope` (None when dropped)."""
+        polytope = {feature: group.polytope for group in self.groups for feature in group.features}
+        columns = (self.norm.tolist(), self.dimensionality.tolist(), self.leverage.tolist())
+        return [
+            {"feature": i, "norm": n, "dimensionality": d, "leverage": most, "polytope": polytope.get(i)}
+            for i, (n, d, most) in enumerate(zip(*columns, strict=True))
+        ]
+
+    def headline(self) -> str:
+        """Give the rank, the features represented in it and the polytopes."""
+        shapes = ", ".join(f"{n} {name}" for name, n in self.polytopes().items())
+        return f"{self.represented} features in {self.rank} dimensions (tightness {self.tightness:.2f}): {shapes}"
+
     def to_json(self) -> dict[str, Any]:
         return as_json(self) | {"total": self.total, "groups": [group._asdict() for group in self.groups]}
 
@@ -128,15 +144,11 @@ def measure_geometry(directions: Tensor, *, tolerance: float = 1e-6) -> Geometry
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomGeometry:
+class RandomGeometry(Result):
     """What directions that nobody trained show: the null of `tightness` and of named polytopes."""
 
-    tightness: float
-    """mean over draws"""
-    low: float
-    """2.5 % quantile"""
-    high: float
-    """97.5 % quantile"""
+    tightness: Interval[float]
+    """mean over draws, and the range of 95 % of them"""
     regular: float
     """share of draws in which all directions form named polytopes"""
     settings: dict[str, Any]
@@ -152,10 +164,10 @@ def random_geometry(n: int, d: int, *, n_draws: int = 200, seed: int = 0) -> Ran
         rows = torch.nn.functional.normalize(torch.randn(n, d, generator=generator, dtype=torch.float64), dim=1)
         found.append(measure_geometry(rows))
     tight = torch.tensor([each.tightness for each in found], dtype=torch.float64)
-    low, high = torch.quantile(tight, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    tightness = percentile_interval(float(tight.mean()), tight.numpy())
     regular = sum("irregular" not in each.polytopes() for each in found) / n_draws
     settings = {"n": n, "d": d, "n_draws": n_draws, "seed": seed}
-    return RandomGeometry(tightness=float(tight.mean()), low=low, high=high, regular=regular, settings=settings)
+    return RandomGeometry(tightness=tightness, regular=regular, settings=settings)
 
 
 def _groups(W: Tensor, norm: Tensor) -> tuple[Group, ...]:

@@ -28,6 +28,7 @@ from torch import Tensor
 from interp.circuits.task import Task, read_hook
 from interp.errors import ConfigError, UnknownNameError
 from interp.progress import Progress
+from interp.results import ROWS, Record, Result
 from saes.circuits.sites import Prompts, Site, open_sites, run_sites
 from saes.circuits.traces import Trace, metric_with, put, sum_by, trace_sites
 from saes.kinds.base import SAE
@@ -63,7 +64,7 @@ class AttributionConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureAttribution:
+class FeatureAttribution(Result):
     """Effects of the features of one SAE. Units are the metric's; one entry per prompt, position and active feature."""
 
     site: Site
@@ -117,6 +118,23 @@ class FeatureAttribution:
         effects = self.by_feature
         order = effects.abs().argsort(descending=True, stable=True)[:n].tolist()
         return [(feature, float(effects[feature])) for feature in order if effects[feature] != 0]
+
+    def to_records(self) -> list[Record]:
+        """Return one row per prompt, position and active feature: `prompt, position, feature, activation, effect`."""
+        names = ("prompt", "position", "feature", "activation", "effect")
+        columns = [getattr(self, name).tolist() for name in names]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def headline(self) -> str:
+        """Split the change of the metric over features, error and what the gradients miss."""
+        return (
+            f"Attribution to features at {self.site.reads}: of {self.total:+.3f}, features {self.explained:+.3f}, "
+            f"reconstruction error {self.error_effect:+.3f}, rest {self.gap:+.3f} (mean of {len(self.metric)} prompts)"
+        )
+
+    def shown(self) -> list[Record]:
+        """Return the features with the largest effects, summed over positions, mean over prompts."""
+        return [{"feature": feature, "effect": effect} for feature, effect in self.top(ROWS)]
 
 
 def attribute(

@@ -13,7 +13,7 @@ The folder of a feature circuit: the circuit, every scored edge and feature, the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,15 @@ import torch
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.circuits.circuit import FILE, Circuit, Edge, Node
-from interp.circuits.evaluation import untrained_gap
+from interp.circuits.evaluation import faithfulness, faithfulness_interval, null_summary, untrained_gap
 from interp.circuits.find import prompt_texts
 from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.models.adapter import weight_hash
 from interp.models.identity import model_spec
-from interp.runtime import make_generator
-from interp.statistics import faithfulness, faithfulness_interval, rank_agreement
+from interp.results import Record, Result
+from interp.runtime import derive_seed, make_generator
+from interp.statistics import rank_correlation, rank_correlation_interval
 from saes.circuits.attribution import AttributionConfig
 from saes.circuits.bench import Ablation, FeatureBench, Left
 from saes.circuits.edges import Edges, Ends, FeatureNode, Network, edge_scores, exact_edges, measure
@@ -77,7 +78,7 @@ class FeatureCircuitConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FoundFeatures:
+class FoundFeatures(Result):
     """A circuit with all that led to it."""
 
     circuit: Circuit
@@ -87,6 +88,18 @@ class FoundFeatures:
     """all edges among the nodes, and to the logits"""
     exact: dict[Ends, float]
     """of those that were patched, the random ones left out"""
+
+    def to_records(self) -> list[Record]:
+        """Return one row per edge of the circuit, as `Circuit.to_records`."""
+        return self.circuit.to_records()
+
+    def headline(self) -> str:
+        """Describe the circuit."""
+        return self.circuit.headline()
+
+    def shown(self) -> list[Record]:
+        """Return the edges of the circuit, those with the largest scores first."""
+        return self.circuit.shown()
 
 
 def find_feature_circuit(
@@ -165,7 +178,7 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     values = np.stack([bench.values(left).numpy() for left in runs.values()])
     full, empty = values[0], values[1]
     f = dict(zip(runs, faithfulness(values, empty, full).tolist(), strict=True))
-    low, high = faithfulness_interval(values[2:4], empty, full, seed=config.seed)
+    ends = faithfulness_interval(values[2:4], empty, full, seed=config.seed)
     null = np.array([f[name] for name in runs if name.startswith("random")])
     return {
         "n_features": len(features),
@@ -173,13 +186,17 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
         "full": float(full.mean()),
         "empty": float(empty.mean()),
         "faithfulness": f["faithfulness"],
-        "faithfulness_low": float(low[0]),
-        "faithfulness_high": float(high[0]),
-        "without_errors": {"faithfulness": f["without_errors"], "low": float(low[1]), "high": float(high[1])},
+        "faithfulness_low": float(ends.low[0]),
+        "faithfulness_high": float(ends.high[0]),
+        "without_errors": {
+            "faithfulness": f["without_errors"],
+            "low": float(ends.low[1]),
+            "high": float(ends.high[1]),
+        },
         "errors_alone": f["errors_alone"],
         "all_features": f["all_features"],
         "completeness": f["completeness"],
-        "random_circuits": _null(null, f["faithfulness"]),
+        "random_circuits": null_summary(null, f["faithfulness"]),
     }
 
 
@@ -196,15 +213,24 @@ def _check_edges(
     effects = exact_edges(network, [*best, *random], progress=progress)
     numbers: dict[str, Any] = {"n": n}
     if n >= 3:
-        scored = torch.tensor([scores[edge] for edge in best])
-        found = asdict(rank_agreement(scored, effects[:n], seed=config.seed))
-        numbers = {name: None if value != value else value for name, value in found.items()}  # NaN: all alike
+        numbers |= _rank_agreement(
+            np.array([scores[edge] for edge in best]), effects[:n].double().cpu().numpy(), config
+        )
     return dict(zip(best, effects[:n].tolist(), strict=True)), {
         **numbers,
         "mean_abs_exact": float(effects[:n].abs().mean()),
         "random_mean_abs_exact": float(effects[n:].abs().mean()),
         "random_as_strong": float((effects[n:].abs() >= effects[:n].abs().median()).double().mean()),
     }
+
+
+def _rank_agreement(scored: np.ndarray, exact: np.ndarray, config: FeatureCircuitConfig) -> dict[str, float | None]:
+    """Rank correlation of scores and effects with its interval, and that of their sizes; None where all are alike."""
+    rng = np.random.default_rng(derive_seed(config.seed, "rank agreement"))
+    signed = rank_correlation_interval(scored, exact, rng=rng)
+    sizes = rank_correlation(np.abs(scored), np.abs(exact))
+    values = {"spearman": signed.estimate, "low": signed.low, "high": signed.high, "spearman_abs": sizes}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 def _random_edge(network: Network, generator: torch.Generator) -> Ends:
@@ -271,12 +297,6 @@ def _edge(network: Network, ends: Ends, score: float, exact: float | None) -> Ed
     return Edge(network.name(ends[0]), network.name(ends[1]), score=score, evidence=evidence)
 
 
-def _null(values: np.ndarray, own: float) -> dict[str, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    p = (1 + (values >= own).sum()) / (1 + len(values))
-    return {"n": len(values), "mean": float(values.mean()), "low": float(low), "high": float(high), "p": float(p)}
-
-
 def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
     null, alone = evaluation["random_circuits"], evaluation["without_errors"]
     reason = (
@@ -321,7 +341,7 @@ def save_feature_circuit(
     """Write a circuit folder; `parents` are the SAEs. Raises `ConfigError` when it exists and `overwrite` is off."""
     circuit = found.circuit
     config = config or {"model": circuit.model, "weight_hash": circuit.weight_hash, **circuit.settings}
-    draft = Draft.open(folder, kind="circuit", config=config, seed=seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="feature_circuit", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / FILE, circuit.to_json())
     write_table(draft.path / "edges.parquet", edge_table(found))
     write_table(draft.path / "nodes.parquet", node_table(found))

@@ -32,6 +32,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.recording.store import Recording
+from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
 from saes.evaluation.compare import align
@@ -90,7 +91,7 @@ class ClassAbsorption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Absorption:
+class Absorption(Result):
     """One dictionary: means over classes, then over seeds. 0 is none."""
 
     full: float
@@ -108,6 +109,23 @@ class Absorption:
     n_rows: int
     n_groups: int
     caveat: str = CAVEAT
+
+    def to_records(self) -> list[Record]:
+        """Return one row per class: `name, probe_f1, main, main_f1, n, full, fraction`."""
+        return [dict(vars(each)) for each in self.classes]
+
+    def headline(self) -> str:
+        """Give the means and their intervals."""
+        ends = {k: f" [{v[0]:.1%}, {v[1]:.1%}]" for k, v in self.intervals.items() if v is not None}
+        return (
+            f"Absorption (0 is none): {self.full:.1%}{ends.get('full', '')} of {self.n_rows:,} rows fully, mean "
+            f"fraction {self.fraction:.1%}{ends.get('fraction', '')}; main latents "
+            f"F1 {self.main_f1:.2f}. {self.caveat}".rstrip()
+        )
+
+    def shown(self) -> list[Record]:
+        """Return the classes with most absorption."""
+        return sorted(self.to_records(), key=lambda row: -row["full"])
 
 
 class _Probe(NamedTuple):

@@ -29,6 +29,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.recording.store import Recording
+from interp.results import Record, Result
 from interp.statistics import t_interval
 from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.in_model import ModelEvaluation, can_splice, evaluate_all_in_model
@@ -148,7 +149,7 @@ class Reversal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Result):
     """What `compare` found."""
 
     l0: float
@@ -168,6 +169,19 @@ class Comparison:
         rows = sorted(self.rows, key=lambda row: row.matched.fvu)
         cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
         return "\n".join([*align(cells), *map(str, self.groups), *map(str, self.reversals)])
+
+    def to_records(self) -> list[Record]:
+        """Return one row per dictionary, by matched FVU: `name, architecture, d_sae, baseline` and its scores."""
+        return [
+            {"name": row.name, "architecture": row.architecture, "d_sae": row.d_sae, "baseline": row.baseline}
+            | row.scores()
+            for row in sorted(self.rows, key=lambda row: row.matched.fvu)
+        ]
+
+    def headline(self) -> str:
+        """Give the common L0."""
+        notes = "".join(f"\n{each}" for each in (*self.groups[:4], *self.reversals[:4]))
+        return f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}{notes}"
 
 
 def align(cells: list[list[str]]) -> list[str]:

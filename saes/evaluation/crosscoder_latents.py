@@ -24,6 +24,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
+from interp.results import Record, Result
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.training.data import Rows, Source
 
@@ -41,7 +42,7 @@ KINDS: tuple[Kind, ...] = ("first only", "second only", "shared", "between", "ra
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ModelDifference:
+class ModelDifference(Result):
     """Every latent of a crosscoder of two models, `[d_sae]` each, and what became of it."""
 
     first: str
@@ -107,6 +108,15 @@ class ModelDifference:
             f"{s['second_only_confirmed']} of {self.second} only (of {s['second_only']}), {s['shared']} shared, "
             f"{s['between']} between, {s['rare']} that hardly fire; {s['shrunk']} shrunk, {s['decoupled']} decoupled"
         )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per latent: `feature`, `kind`, the measures above, and `confirmed`."""
+        names = ("relative_norm", "cosine", "n_fired", "error_ratio", "recons_ratio", "confirmed")
+        columns = [getattr(self, name).tolist() for name in names]
+        return [
+            {"feature": i, "kind": kind} | dict(zip(names, row, strict=True))
+            for i, (kind, *row) in enumerate(zip(self.kinds, *columns, strict=True))
+        ]
 
 
 @torch.no_grad()

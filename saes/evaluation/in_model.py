@@ -19,6 +19,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.progress import Progress
+from interp.results import Result
 from interp.statistics import DocumentBootstrap, Ends
 from saes.kinds.base import SAE
 
@@ -31,7 +32,7 @@ Hooks = list[tuple[str, Callable[..., Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelEvaluation:
+class ModelEvaluation(Result):
     """The model's loss with and without the SAE in place. CE and KL in nats per token."""
 
     n_tokens: int
@@ -53,6 +54,10 @@ class ModelEvaluation:
     n_documents: int = 0
     intervals: dict[str, Ends] = field(default_factory=dict)
     """`score -> (low, high)`, 95 %, over documents (contexts, where documents are not known)."""
+
+    def headline(self) -> str:
+        """Say how much text was measured."""
+        return f"The model with the dictionary in place, {self.n_tokens:,} tokens (nats per token)"
 
 
 def can_splice(sae: SAE) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError
+from interp.results import Record, Result
 from interp.runtime import make_generator
 
 SHARED = 0.7
@@ -36,7 +37,7 @@ class Match(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedFeatures:
+class SharedFeatures(Result):
     """What two dictionaries have in common. Shares are of the smaller dictionary's features."""
 
     match: Match
@@ -52,6 +53,11 @@ class SharedFeatures:
             f"{self.shared:.1%} of features have a partner above {SHARED} (mean cosine {self.mean_cosine:.2f}); "
             f"by chance {self.shared_random:.1%} ({self.mean_cosine_random:.2f})"
         )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per matched pair: `first, second` (latents), `cosine`."""
+        columns = (self.match.rows.tolist(), self.match.columns.tolist(), self.match.cosines.tolist())
+        return [{"first": i, "second": j, "cosine": value} for i, j, value in zip(*columns, strict=True)]
 
 
 def best_match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Match:
@@ -115,7 +121,7 @@ EDGES = tuple(round(float(edge), 2) for edge in np.linspace(-1, 1, 41))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderCosines:
+class DecoderCosines(Result):
     """Of every decoder row with the nearest other one."""
 
     nearest: float

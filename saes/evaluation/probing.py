@@ -27,8 +27,9 @@ from torch import Tensor
 from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
+from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
-from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
+from interp.statistics import MIN_DOCUMENTS, Ends, auroc, poisson_weights, quantile_ends
 from saes.evaluation.baselines import untrained_like
 from saes.evaluation.compare import ProbedRow, align
 from saes.evaluation.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
@@ -75,7 +76,7 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probing:
+class Probing(Result):
     """What the probes found."""
 
     tasks: list[TaskFacts]
@@ -118,6 +119,19 @@ class Probing:
         ]
         skipped = [f"not asked: {name} ({why})" for name, why in self.skipped.items()]
         return "\n".join([*lines, "", *align([head, *tasks]), *skipped])
+
+    def to_records(self) -> list[Record]:
+        """Return one row per dictionary, k and task: the fields of `ProbeScore`; task `mean` is the mean over tasks."""
+        names = ("dictionary", "k", "task", "accuracy", "low", "high", "control", "selectivity", "auroc")
+        return [{n: getattr(score, n) for n in names} for score in (*self.means, *self.scores)]
+
+    def headline(self) -> str:
+        """Say how much text was probed."""
+        return f"Balanced accuracy of probes, {self.n_test:,} tokens of {self.n_documents:,} documents (0.5: chance)"
+
+    def shown(self) -> list[Record]:
+        """Return the means over tasks."""
+        return self.to_records()[: len(self.means)]
 
 
 def _cells(score: ProbeScore) -> list[str]:
@@ -244,14 +258,6 @@ def fit_probe(train: np.ndarray, label: np.ndarray, test: np.ndarray, *, strengt
     return model.fit((train - mean) / spread, label).decision_function((test - mean) / spread)
 
 
-def area_under_curve(yes: np.ndarray, scores: np.ndarray) -> float:
-    """Share of pairs of a yes and a no, `[n]` bool, that `scores [n]` put in the right order; ties count half."""
-    from scipy.stats import rankdata
-
-    n = int(yes.sum())
-    return float((rankdata(scores)[yes].sum() - n * (n + 1) / 2) / (n * (len(yes) - n)))
-
-
 def _probes(
     bases: Sequence[_Basis], y_train: np.ndarray, y_test: np.ndarray, ks: tuple[int, ...]
 ) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -338,7 +344,7 @@ class _Tally:
         right, all_yes, kept, all_no = (self.weights @ by_document).T
         with np.errstate(invalid="ignore", divide="ignore"):
             self.accuracies.setdefault(what, []).append((right / all_yes + kept / all_no) / 2)
-        self.areas.setdefault(what, []).append(area_under_curve(yes, scores))
+        self.areas.setdefault(what, []).append(auroc(scores, yes))
 
     def result(self) -> Probing:
         names = list(self.facts)

@@ -14,6 +14,7 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
+from interp.results import Result
 from interp.statistics import DocumentBootstrap, Ends
 from saes.features.schema import DENSE
 from saes.kinds.base import SAE
@@ -24,7 +25,7 @@ DENSITY_EDGES = tuple(float(edge) for edge in np.linspace(-6, 0, 25))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(Result):
     """Reconstruction and sparsity over `n_tokens` tokens."""
 
     n_tokens: int
@@ -51,6 +52,10 @@ class Evaluation:
     density_counts: tuple[int, ...] = ()
     """Features per bin of `log10(share of tokens)`, those rarer than the first edge in the first bin. Dead ones are in
     none, so the counts add up to `d_sae * (1 - dead_fraction)`."""
+
+    def headline(self) -> str:
+        """Say how much text was measured."""
+        return f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import MismatchError
+from interp.results import Result
 from interp.runtime import make_generator
 from interp.statistics import t_interval
 from saes.evaluation.matching import Match, best_match, unit
@@ -27,7 +28,7 @@ FOUND = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recovery:
+class Recovery(Result):
     """An SAE against the truth over `n_rows` fresh rows. Counts are per row, everything else is a share or a ratio."""
 
     n_rows: int
@@ -58,6 +59,10 @@ class Recovery:
     """Share of latents that never fired."""
     fvu: float
     """`E|x - x_hat|^2 / E|x - E x|^2`."""
+
+    def headline(self) -> str:
+        """Give the match and its null."""
+        return f"Recovery of known features: MCC {self.mcc:.2f} (random directions {self.mcc_random:.2f})"
 
 
 class Interval(NamedTuple):

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError, NonFiniteError
+from interp.results import Record, Result
 
 MIN_SIZES, MIN_KS, MIN_FOLD = 3, 2, 2.0
 """A fit needs so many sizes and values of k, in every combination, and sizes that span at least this factor."""
@@ -117,7 +118,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingFit:
+class ScalingFit(Result):
     """What `fit_scaling` found."""
 
     runs: list[ScalingRun]
@@ -149,6 +150,13 @@ class ScalingFit:
 
     def __str__(self) -> str:
         return "\n".join(self.findings)
+
+    def to_records(self) -> list[Record]:
+        """Return one row per run: `name, n, k, seed, loss, law` (the loss that the law gives)."""
+        return [
+            {"name": r.name, "n": r.n, "k": r.k, "seed": r.seed, "loss": r.loss, "law": float(self.law.loss(r.n, r.k))}
+            for r in self.runs
+        ]
 
 
 def fit_scaling(

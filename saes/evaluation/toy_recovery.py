@@ -33,6 +33,7 @@ from interp.names import canonical_hook_point
 from interp.recording.contexts import ShardText
 from interp.recording.store import Recording, load_tensors
 from interp.recording.writer import Shard, ShardLog, write_shard, write_stats
+from interp.results import Record, Result
 from interp.runtime import one_thread
 from interp.studies.superposition import Toys, draw_features
 from interp.studies.superposition_geometry import REPRESENTED
@@ -205,7 +206,7 @@ def toy_data(toys: Toys, toy: int, *, seed: int = 0) -> ToyData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToyRecovery:
+class ToyRecovery(Result):
     """A trained TopK SAE against a toy's features, beside its null."""
 
     trained: Recovery
@@ -214,6 +215,21 @@ class ToyRecovery:
     one_at_a_time: float
     """share of rows that have only one feature on: each of them shows a direction by itself"""
     settings: dict[str, Any]
+
+    def to_records(self) -> list[Record]:
+        """Return two rows, `dictionary` `trained` and `random`, with a column per score of `Recovery`."""
+        return [{"dictionary": "trained", **asdict(self.trained)}, {"dictionary": "random", **asdict(self.untrained)}]
+
+    def headline(self) -> str:
+        """Give the match and its null."""
+        return self.trained.headline()
+
+    def shown(self) -> list[Record]:
+        """Return the scores downwards."""
+        trained, random = self.to_records()
+        return [
+            {"score": n, "trained": value, "random": random[n]} for n, value in trained.items() if n != "dictionary"
+        ]
 
     def to_json(self) -> dict[str, Any]:
         return as_json({**asdict(self)})

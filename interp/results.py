@@ -1,0 +1,181 @@
+"""Results of analyses: values that print as a short table, show themselves in a notebook and become a data frame.
+
+    scores = score_heads(model)
+    print(scores)             # the strongest heads of each kind
+    scores.to_frame()         # every head and kind, as a pandas data frame
+
+A class of results says what its rows are (`to_records`), which of them are worth printing (`shown`) and one line about
+the whole (`headline`). Everything else is here. Torch-free; pandas is imported when a frame is asked for.
+"""
+
+import html
+import math
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Record = dict[str, Any]
+"""One row: column -> number, text, yes or no, or None where nothing was measured."""
+
+ROWS, WIDTH, CELL = 12, 110, 36
+"""Most rows and characters of a printed table, and characters of one cell."""
+
+
+class Result:
+    """Base of the values that analyses return."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__repr__" not in vars(cls):  # set before @dataclass looks, which would write out every array
+            cls.__repr__ = Result.__repr__
+
+    def to_records(self) -> list[Record]:
+        """Return one dict per row. By default one row: the fields that are numbers, text, yes or no.
+
+        A field `intervals` of `{score: (low, high)}` becomes the columns `<score>_low` and `<score>_high`.
+        """
+        assert is_dataclass(self), f"{type(self).__name__} says no rows of its own"
+        record = {f.name: value for f in fields(self) if is_cell(value := getattr(self, f.name))}
+        for name, ends in (getattr(self, "intervals", None) or {}).items():
+            if ends is not None and name in record:
+                record |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
+        return [record]
+
+    def headline(self) -> str:
+        """Return one line about the whole. By default the name of the class, in words."""
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self).__name__)
+        return words[0] + words[1:].lower()
+
+    def shown(self) -> list[Record]:
+        """Return the rows to print, the most telling first. By default all rows."""
+        return self.to_records()
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return all rows as a pandas data frame, one column per key of `to_records`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_records())
+
+    def __str__(self) -> str:
+        return "\n".join([*_wrapped(self.headline()), *table_lines(self.shown())])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        if type(self).__str__ is not Result.__str__:
+            return f"<pre>{html.escape(str(self))}</pre>"
+        return f"<p>{html.escape(self.headline())}</p>{table_html(self.shown())}"
+
+
+def is_cell(value: Any) -> bool:
+    """Return True for a value that one cell of a table can hold."""
+    return value is None or isinstance(value, str | bool | int | float | np.generic)
+
+
+def table_lines(records: Sequence[Record], rows: int = ROWS, width: int = WIDTH) -> list[str]:
+    """Return a table in plain text, at most `rows + 3` lines of `width` characters.
+
+    A single record is written downwards, one score per line with its interval. Rows and columns that do not fit are
+    named in a last line.
+    """
+    if len(records) == 1 and len(records[0]) > 4:
+        records = _downwards(records[0])
+        rows += 4
+    names = list(dict.fromkeys(name for record in records[:rows] for name in record))
+    cells = [names, *([cell(record.get(name)) for name in names] for record in records[:rows])]
+    columns = [_column([row[i] for row in cells], records[:rows], name) for i, name in enumerate(names)]
+    fitting, used = 0, 0
+    while fitting < len(columns) and used + len(columns[fitting][0]) + 2 * (fitting > 0) <= width:
+        used += len(columns[fitting][0]) + 2 * (fitting > 0)
+        fitting += 1
+    lines = ["  ".join(row).rstrip() for row in zip(*columns[:fitting], strict=True)] if columns else []
+    more = [f"{len(records) - rows} more rows"] if len(records) > rows else []
+    more += [f"columns {', '.join(names[fitting:])}"] if fitting < len(names) else []
+    said = f"... and {'; '.join(more)}: to_frame() has all"
+    return lines + ([textwrap.shorten(said, width, placeholder=" ...")] if more else [])
+
+
+def table_html(records: Sequence[Record], rows: int = ROWS) -> str:
+    """Return the same table as HTML."""
+    if len(records) == 1 and len(records[0]) > 4:
+        records, rows = _downwards(records[0]), 100
+    names = list(dict.fromkeys(name for record in records[:rows] for name in record))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell(record.get(name)))}</td>" for name in names) + "</tr>"
+        for record in records[:rows]
+    )
+    more = f"<p>{len(records) - rows} more rows: to_frame() has all</p>" if len(records) > rows else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def cell(value: Any) -> str:
+    """Return the text of one cell: three significant digits, `-` where nothing was measured."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{key} {cell(each)}" for key, each in value.items())
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        value = ", ".join(cell(each) for each in value)
+    text = str(value).replace("\n", "\\n")
+    return text if len(text) <= CELL else text[: CELL - 3] + "..."
+
+
+def per_head(arrays: Mapping[str, np.ndarray], **same: Any) -> list[Record]:
+    """Return one record per head of arrays `[n_layers, n_heads]`: `head, layer`, the values of `same`, the arrays."""
+    shape = next(iter(arrays.values())).shape
+    return [
+        {"head": f"L{layer}H{head}", "layer": layer, **same}
+        | {name: array[layer, head].item() for name, array in arrays.items()}
+        for layer, head in np.ndindex(*shape)
+    ]
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> Record:
+    """Return the cells of nested dicts as one record: `{"null": {"mean": 1}}` becomes `{"null.mean": 1}`."""
+    record: Record = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            record |= flat(value, f"{before}{key}.")
+        elif is_cell(value):
+            record[f"{before}{key}"] = value
+    return record
+
+
+def _downwards(record: Record) -> list[Record]:
+    """One record as rows `score, value, low, high`; the last two only where there are intervals."""
+    ends = {f"{name}_{end}" for name in record for end in ("low", "high") if f"{name}_{end}" in record}
+    return [
+        {"score": name, "value": value}
+        | ({"low": record.get(f"{name}_low"), "high": record.get(f"{name}_high")} if ends else {})
+        for name, value in record.items()
+        if name not in ends
+    ]
+
+
+def _column(cells: list[str], records: Sequence[Record], name: str) -> list[str]:
+    """Padded to one width: numbers to the right, text to the left."""
+    wide = max(map(len, cells))
+    words = any(isinstance(record.get(name), str) for record in records)
+    return [each.ljust(wide) if words else each.rjust(wide) for each in cells]
+
+
+def _wrapped(text: str) -> list[str]:
+    return [line for part in text.splitlines() for line in textwrap.wrap(part, WIDTH)]
