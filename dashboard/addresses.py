@@ -1,63 +1,51 @@
-"""Addresses of the pages: state lives in the path and the query, so every view can be linked to."""
+"""Addresses of the pages: the state of a page lives in its path and query, so every view can be linked to."""
 
 from typing import Any
 from urllib.parse import quote, urlencode
 
-PAGES = {
-    "Overview": "/",
-    "Atlas": "/atlas",
-    "Features": "/feature",
-    "Prompt": "/prompt",
-    "Heads": "/heads",
-    "Circuit": "/circuit",
-    "SAE": "/sae",
-    "Geometry": "/geometry",
-    "Dynamics": "/dynamics",
-}
-
 
 def feature_href(features: str, index: int) -> str:
-    """Where a feature is shown."""
+    """Address of one feature."""
     return f"/feature/{quote(features)}/{index}"
 
 
 def atlas_href(name: str, **query: Any) -> str:
-    """Where a map is shown; `None` and empty values are left out."""
+    """Address of a map; `None` and empty values of the query are left out."""
     return f"/atlas/{quote(name)}" + _query(query)
 
 
 def heads_href(name: str, **query: Any) -> str:
-    """Where head scores are shown."""
+    """Address of the scores of attention heads."""
     return f"/heads/{quote(name)}" + _query(query)
 
 
 def circuit_href(name: str, **query: Any) -> str:
-    """Where a circuit is shown."""
+    """Address of a circuit."""
     return f"/circuit/{quote(name)}" + _query(query)
 
 
 def sae_href(name: str, **query: Any) -> str:
-    """Where a dictionary is shown, in training or finished."""
+    """Address of a dictionary, in training or finished."""
     return "/sae" + _query({"name": name, **query})
 
 
 def geometry_href(name: str, **query: Any) -> str:
-    """Where the shapes of lists of words are shown."""
+    """Address of a geometry artefact: shapes of word lists, a direction, a space."""
     return "/geometry" + _query({"name": name, **query})
 
 
 def dynamics_href(name: str, **query: Any) -> str:
-    """Where a training is shown."""
+    """Address of a study of training."""
     return "/dynamics" + _query({"name": name, **query})
 
 
 def changes_href(name: str) -> str:
-    """Where two models are compared."""
+    """Address of a comparison of two models."""
     return "/changes" + _query({"name": name})
 
 
 def prompt_href(**query: Any) -> str:
-    """Where a prompt is read."""
+    """Address of a prompt."""
     return "/prompt" + _query(query)
 
 
@@ -67,7 +55,7 @@ def _query(values: dict[str, Any]) -> str:
 
 
 def whole_number(text: Any, default: int | None = None) -> int | None:
-    """The number in an address, or `default` when there is none to read."""
+    """Return the whole number in an address, or `default` when the text is none."""
     try:
         return int(str(text))
     except ValueError:

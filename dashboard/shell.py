@@ -1,4 +1,4 @@
-"""What stands around every page: the bar with navigation, the light and dark switch, help, and the error strip."""
+"""The frame of every page: the bar with navigation, the switch between light and dark, help, and the error strip."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ import dash
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from dashboard.addresses import PAGES
 from dashboard.components.frame import attrs
+from dashboard.components.pages import Page
 from interp.workspace import Workspace
 
 KEYS = [
     ("/", "search this page"),
-    ("j  k", "next, previous feature (arrows do the same), list or run"),
+    ("j  k", "next and previous feature (so do the arrow keys), word list or run"),
     ("r", "a random feature"),
     ("Ctrl Enter", "run the prompt"),
-    ("+  -  0", "map and circuit: closer, farther, all of it"),
-    ("arrows  Enter  Esc", "map: move, choose the point in the middle (twice: open it), let go of everything"),
-    ("Shift drag", "map: lasso (Alt drag: rectangle, Ctrl click: one more point)"),
-    ("t", "light or dark"),
+    ("+  -  0", "map and circuit: zoom in, zoom out, show everything"),
+    ("arrows  Enter  Esc", "map: move, select the point in the middle (twice: open it), clear the selection"),
+    ("Shift drag", "map: lasso (Alt drag: rectangle, Ctrl click: add a point)"),
+    ("t", "switch between light and dark"),
     ("?", "this list"),
-    ("Esc", "leave a field, let go of an edge, close this list"),
+    ("Esc", "leave a field, deselect an edge, close this list"),
 ]
 
 THEME: Any = {
@@ -42,14 +42,14 @@ THEME: Any = {
 }
 
 
-def shell(workspace: Workspace) -> dmc.MantineProvider:
-    """The whole page; the router fills its middle."""
+def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
+    """Return everything around the pages, which the router puts into the middle."""
     return dmc.MantineProvider(
         [
             dcc.Store(id="scheme"),
             dcc.Location(id="nav", refresh="callback-nav"),
             html.A("Skip to the page", href="#main", className="wb-skip"),
-            _bar(workspace),
+            _bar(workspace, pages),
             _error_strip(),
             html.Main(dash.page_container, id="main", tabIndex=-1),
             _help(),
@@ -60,9 +60,9 @@ def shell(workspace: Workspace) -> dmc.MantineProvider:
     )
 
 
-def _bar(workspace: Workspace) -> html.Header:
+def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
     links = [
-        dcc.Link(name, href=href, className="wb-nav-link", id=f"nav-{name.lower()}") for name, href in PAGES.items()
+        dcc.Link(each.title, href=each.path, className="wb-nav-link", id=f"nav-{each.title.lower()}") for each in pages
     ]
     return html.Header(
         [

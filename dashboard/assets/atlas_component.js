@@ -66,5 +66,5 @@
   });
 
   window.workbench_atlas = { AtlasMap };
-  window.dash_clientside = Object.assign({}, window.dash_clientside, { atlas: { address, narrowing, refresh, pressed } });
+  window.dash_clientside = Object.assign({}, window.dash_clientside, { atlas: { atlasAddress: address, narrowing, refresh, pressed } });
 })();

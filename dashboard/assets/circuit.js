@@ -80,6 +80,6 @@
   });
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
-    circuit: { choose, selected, picture, address, fit: fitSoon },
+    circuit: { choose, selected, picture, circuitAddress: address, fit: fitSoon },
   });
 })();

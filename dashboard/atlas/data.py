@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from dashboard.atlas.columns import Column, Table, array, columns, regions, table
+from dashboard.components.pages import open_artefact
 from interp.artifacts import Manifest
-from interp.errors import MissingError, UnknownNameError, UsageError
+from interp.errors import UnknownNameError, UsageError
 from interp.workspace import Workspace
 
 MAX_CORNERS = 400
@@ -165,20 +166,8 @@ _CHUNK = 20_000
 
 
 def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """The atlas called `name`, else one of features, else the first. Raises `UnknownNameError`, `MissingError`."""
-    if name:
-        return workspace.manifest("atlas", name)
-    found = workspace.artifacts("atlas")
-    if not found:
-        raise MissingError("no atlas here yet; `workbench atlas embeddings:smollm2-135m` makes one")
-    return next((m for m in found if m.summary.get("features")), found[0])
-
-
-def choices(workspace: Workspace) -> list[dict[str, str]]:
-    """`{"value": name, "label": "name · source"}` of every atlas."""
-    return [
-        {"value": m.name, "label": f"{m.name} · {m.config.get('source', '?')}"} for m in workspace.artifacts("atlas")
-    ]
+    """Return the atlas called `name`; without a name, the newest map of features, else the newest map."""
+    return open_artefact(workspace, ("atlas",), name, prefer=lambda manifest: bool(manifest.summary.get("features")))
 
 
 def colourings(workspace: Workspace, name: str) -> list[str]:

@@ -1,8 +1,7 @@
-"""*Atlas*: a map to pan, zoom, search, colour and select on, true neighbours of a point, a table of what is chosen.
+"""*Atlas*: a map of many vectors to pan, zoom, search, colour and select on.
 
-The right side of the atlas: the chosen point, how true the map is, and its regions.
-
-The table under the map: the points that are bright on it, sorted by any column; what the map shows, in words.
+Right of the map: the chosen point with its nearest neighbours in the full space, the quality of the map, its regions.
+Under the map: a table of the points that are selected, found or all, sorted by any column.
 """
 
 from typing import Any
@@ -15,7 +14,8 @@ from dashboard.atlas import data as view
 from dashboard.atlas.columns import columns, default_colour
 from dashboard.atlas.data import Choice, brightness
 from dashboard.atlas.view import atlas_view
-from dashboard.components.frame import attrs, page, panel, quiet_link, select, stat
+from dashboard.components.frame import attrs, page, panel, quiet_link, stat
+from dashboard.components.pages import Page, address_sink, artefact_menu, register_address
 from dashboard.components.tokens import token_text
 from dashboard.context import Context, current
 from dashboard.figures.theme import visible
@@ -180,7 +180,7 @@ NARROWING = ("search", "filter", "selection")
 
 
 def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
-    """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (views/atlas_selection.py)."""
+    """`/atlas/<name>?colour=&size=&q=&filter=&selection=&point=&at=x,y,span&overlays=` (atlas/data.py)."""
     workspace, manifest = context.workspace, view.choose(context.workspace, name)
     name = manifest.name
     given = {
@@ -211,22 +211,23 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         quality_panel(manifest),
         regions_panel(view.largest_regions(workspace, name)),
     ]
+    names = [(f"{m.name} · {m.config.get('source', '?')}", atlas_href(m.name)) for m in workspace.newest("atlas")]
     return page(
         "Atlas",
         dcc.Store(id="atlas-state", data={"name": name, "features": leads_to, "colour": colour}),
         dcc.Store(id="atlas-narrowing"),
-        html.Div(id="atlas-address", hidden=True),
+        address_sink("atlas"),
         html.Div(
             [html.Div(shown.component("atlas-map"), className="wb-map"), html.Aside(side, className="wb-side")],
             className="wb-atlas",
         ),
         table_panel(workspace, name),
-        controls=[select("atlas-name", "Atlas", view.choices(workspace), name, width=300)],
+        controls=artefact_menu("Atlas", names, atlas_href(name), width=300),
     )
 
 
 def register(app: Dash) -> None:
-    """The chosen point, the table, and the address."""
+    """Add the callbacks: the chosen point, the table, and the address."""
     app.callback(
         Output("atlas-chosen", "children"),
         Output("atlas-map", "neighbours"),
@@ -240,12 +241,6 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )(_open)
     app.callback(
-        Output("nav", "href", allow_duplicate=True),
-        Input("atlas-name", "value"),
-        State("atlas-state", "data"),
-        prevent_initial_call=True,
-    )(lambda name, state: atlas_href(name) if name != state["name"] else no_update)
-    app.callback(
         Output("atlas-grid", "getRowsResponse"),
         Output("atlas-table-title", "children"),
         Input("atlas-grid", "getRowsRequest"),
@@ -256,9 +251,9 @@ def register(app: Dash) -> None:
 
 
 def _register_browser(app: Dash) -> None:
+    shown = ("colour", "size", "search", "filter", "selection", "point", "at", "overlays")
+    register_address(app, "atlas", *_inputs(*shown), State("atlas-state", "data"), script="atlas")
     browser = [
-        ("address", Output("atlas-address", "children"), [*_inputs("colour", "size", "search", "filter", "selection",
-         "point", "at", "overlays"), State("atlas-state", "data")], {}),
         ("narrowing", Output("atlas-narrowing", "data"), _inputs(*NARROWING), {}),
         ("refresh", Output("atlas-grid", "id"), [Input("atlas-narrowing", "data")], {"prevent_initial_call": True}),
         ("pressed", Output("atlas-map", "point"), [Input("atlas-grid", "cellClicked")], {"prevent_initial_call": True}),
@@ -289,3 +284,16 @@ def _open(index: int | None, state: dict[str, Any]) -> Any:
     if index is None or not state["features"]:
         return no_update
     return feature_href(state["features"], view.point(current().workspace, state["name"], index)["item"])
+
+
+PAGE = Page(
+    title="Atlas",
+    path="/atlas",
+    templates=("/atlas/<name>",),
+    order=20,
+    layout=layout,
+    register=register,
+    shows="A map of thousands of vectors (tokens, features, activations, heads): similar ones lie together, dense "
+    "regions are labelled, and a click shows the nearest neighbours in the full space.",
+    command="workbench atlas embeddings:MODEL",
+)

@@ -189,7 +189,7 @@ def _colours(workspace: Any, name: str, colour: str, colours: Any) -> np.ndarray
 
 
 _PATH = re.compile(r"^/atlas(?:/([^/]+))?/?$")
-MODULES = sorted(path.name for path in (Path(__file__).parent / "assets" / "atlas").glob("*.mjs"))
+MODULES = sorted(path.name for path in (Path(__file__).parents[1] / "assets" / "atlas").glob("*.mjs"))
 
 
 class EarlyDash(Dash):

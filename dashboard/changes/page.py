@@ -1,49 +1,32 @@
-"""*Changes*: what one model has that another has not: weights, stream, heads, the proof; or a crosscoder's latents.
+"""*Changes*: two models compared, by the changes of weights, residual stream and heads, or by a crosscoder's latents.
 
-What one model has that another has not, as evaluations have it: the table of changes, or a crosscoder's latents.
+A comparison of checkpoints (fine-tuning effects) shows every number with its null, and the causal evidence: parts of
+one model transplanted into the other. A crosscoder reads both models at once; its latents are shared or of one model.
 """
 
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, dcc, html
 
 from dashboard.addresses import changes_href
 from dashboard.components.evidence import as_table, known, records_table
-from dashboard.components.frame import graph, guarded, page, panel, select, stat
+from dashboard.components.frame import graph, guarded, page, panel, stat
+from dashboard.components.pages import Page, artefact_menu, open_artefact, register_parts
 from dashboard.context import Context, current
 from dashboard.figures.changes import difference_histogram, stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import Theme, theme, visible
-from interp.artifacts import Manifest, read_json
-from interp.errors import CorruptError, MissingError, UnknownNameError
+from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json
+from interp.errors import CorruptError, MissingError
 from interp.workspace import Workspace
 
-CHANGES, DIFFERENCE = "changes.json", "difference.json"
+CHANGES = "changes.json"
 _PARTS = {"findings": list, "weights": list, "representations": dict, "heads": list, "transplants": list}
 MAX_LATENTS = 200_000
 
 
-def comparisons(workspace: Workspace) -> list[Manifest]:
-    """Every comparison of two models, the newest first."""
-    found = [m for m in workspace.artifacts("evaluation") if CHANGES in m.files or DIFFERENCE in m.files]
-    return sorted(found, key=lambda manifest: manifest.created, reverse=True)
-
-
-def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """The comparison called `name`, else the newest. Raises `UnknownNameError`, `MissingError`."""
-    found = comparisons(workspace)
-    if not found:
-        raise MissingError("no two models were compared here yet; `workbench changes BASE TUNED` does")
-    if not name:
-        return found[0]
-    known = {manifest.name: manifest for manifest in found}
-    if name not in known:
-        raise UnknownNameError("comparison of two models", name, known)
-    return known[name]
-
-
 def changes(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
     """`changes.json`. Raises `CorruptError` where it is missing or lacks a part."""
-    path = workspace.path("evaluation", manifest.name) / CHANGES
+    path = workspace.path(manifest.kind, manifest.name) / CHANGES
     try:
         raw = read_json(path)
     except MissingError:
@@ -56,13 +39,13 @@ def changes(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
 
 def latents(workspace: Workspace, manifest: Manifest) -> dict[str, list[Any]]:
     """Columns `latent, kind, relative_norm, cosine, n_fired, error_ratio, recons_ratio, confirmed` of a crosscoder."""
-    path = workspace.table_path("evaluation", manifest.name, "latents")
+    path = workspace.table_path(manifest.kind, manifest.name, "latents")
     return workspace.query(f"select * from l limit {MAX_LATENTS}", l=path).to_pydict()
 
 
 def own_latents(workspace: Workspace, manifest: Manifest, limit: int = 60) -> list[dict[str, Any]]:
     """Latents of one model only, confirmed ones first, then the most used."""
-    path = workspace.table_path("evaluation", manifest.name, "latents")
+    path = workspace.table_path(manifest.kind, manifest.name, "latents")
     sql = (
         "select latent, kind, confirmed, n_fired, relative_norm, error_ratio, recons_ratio from l "
         "where kind in ('first only', 'second only') order by confirmed desc, n_fired desc limit ?"
@@ -83,35 +66,25 @@ _OTHERS = {"shared": "in both", "between": "between", "rare": "hardly fire"}
 
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/changes?name=<comparison>`; without a name the newest."""
-    manifest = choose(context.workspace, name)
-    names = [m.name for m in comparisons(context.workspace)]
+    manifest = open_artefact(context.workspace, MODEL_COMPARISONS, name)
+    names = [(m.name, changes_href(m.name)) for m in context.workspace.newest(*MODEL_COMPARISONS)]
     return page(
         "Changes",
         dcc.Store(id="changes-state", data={"name": manifest.name}),
         html.Div(id="changes-parts"),
-        controls=[select("changes-name", "Comparison", names, manifest.name, width=260)],
+        controls=artefact_menu("Comparison", names, changes_href(manifest.name), width=260),
         lead=_lead(manifest),
     )
 
 
 def register(app: Dash) -> None:
-    """The figures of the comparison, and the choice of another."""
-    app.callback(
-        Output("changes-parts", "children"),
-        Input("changes-state", "data"),
-        State("scheme", "data"),
-    )(_show)
-    app.callback(
-        Output("nav", "href", allow_duplicate=True),
-        Input("changes-name", "value"),
-        State("changes-state", "data"),
-        prevent_initial_call=True,
-    )(lambda name, state: changes_href(name) if name != state["name"] else no_update)
+    """Add the callback that draws the comparison."""
+    register_parts(app, "changes", _show)
 
 
 def _lead(manifest: Manifest) -> str:
     s = manifest.summary
-    if CHANGES in manifest.files:
+    if manifest.kind == "model_comparison":
         return (
             f"From {visible(str(s.get('base')), 60)} to {visible(str(s.get('tuned')), 60)}, each number beside that of "
             f"models that differ in nothing: {visible(str(s.get('null')), 200)}."
@@ -125,8 +98,8 @@ def _lead(manifest: Manifest) -> str:
 
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace = current().workspace
-    manifest, colours = choose(workspace, state["name"]), theme(scheme)
-    if DIFFERENCE in manifest.files:
+    manifest, colours = open_artefact(workspace, MODEL_COMPARISONS, state["name"]), theme(scheme)
+    if manifest.kind == "latent_comparison":
         return _difference(workspace, manifest, colours)
     found = changes(workspace, manifest)
     return [
@@ -242,3 +215,15 @@ def _difference(workspace: Workspace, manifest: Manifest, colours: Theme) -> lis
 
 def _table(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> html.Details | None:
     return as_table([{key: row.get(key) for key in keys} for row in rows])
+
+
+PAGE = Page(
+    title="Changes",
+    path="/changes",
+    order=100,
+    layout=layout,
+    register=register,
+    shows="Fine-tuning effects: how far weights, residual stream and heads of a model moved from those of its base, "
+    "each with the movement of models that differ in nothing; and the parts that carry a behaviour when transplanted.",
+    command="workbench changes BASE TUNED",
+)

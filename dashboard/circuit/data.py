@@ -14,16 +14,14 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from interp.artifacts import Manifest
+from interp.artifacts import CIRCUITS, Manifest
 from interp.circuits.circuit import Circuit, Edge
-from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError
+from interp.errors import CorruptError, UnknownNameError, UsageError
 from interp.names import NodeName, parse_node
 from interp.workspace import Workspace
 
 MAX_EDGES = 1000
 """the most that a graph shows: beyond it a person sees a blur and the browser slows down"""
-FIND = "workbench circuit find MODEL"
-INDUCTION = "workbench circuit induction MODEL"
 
 Row = dict[str, Any]
 
@@ -79,35 +77,29 @@ class Prompt:
     corrupt: list[str] = field(default_factory=list)
 
 
-def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """The circuit called `name`, else the newest. Raises `UnknownNameError`, `MissingError` with the command."""
-    if name:
-        return workspace.manifest("circuit", name)
-    found = workspace.artifacts("circuit")
-    if not found:
-        raise MissingError(f"no circuit here yet; `{INDUCTION}` or `{FIND}` makes one")
-    return max(found, key=lambda m: m.created)
-
-
 def of_model(workspace: Workspace, model: str, table: str) -> Manifest | None:
-    """The newest circuit of a model that has `<table>.parquet`."""
-    found = [
-        m
-        for m in workspace.artifacts("circuit")
-        if m.config.get("model") == model and (workspace.path("circuit", m.name) / f"{table}.parquet").is_file()
-    ]
-    return max(found, key=lambda m: m.created, default=None)
+    """Return the newest induction circuit of a model that has `<table>.parquet`: not every one has all of them."""
+    for manifest in workspace.newest("induction_circuit"):
+        if manifest.config.get("model") == model and f"{table}.parquet" in manifest.files:
+            return manifest
+    return None
+
+
+def folder(workspace: Workspace, name: str) -> Path:
+    """Return the folder of a circuit of any kind. Raises `UnknownNameError`."""
+    manifest = workspace.find(name, *CIRCUITS)
+    return workspace.path(manifest.kind, manifest.name)
 
 
 def circuit(workspace: Workspace, name: str) -> Circuit:
     """The circuit itself. Raises `CorruptError`."""
-    return Circuit.load(workspace.path("circuit", name))
+    return Circuit.load(folder(workspace, name))
 
 
 def scored(workspace: Workspace, name: str, found: Circuit) -> Scored:
     """The strongest edges of the scored graph and every edge of the circuit, strongest first."""
     members = {edge_id(e.source, e.target, e.via, e.position): e for e in found.edges}
-    path = workspace.path("circuit", name) / "edges.parquet"
+    path = folder(workspace, name) / "edges.parquet"
     if not path.is_file():
         rows = sorted(map(_row_of, found.edges), key=_strength)
         return Scored(rows, len(rows), len(rows), everything=False)
@@ -176,13 +168,13 @@ def _group_size(workspace: Workspace, path: Path) -> int:
 
 def table(workspace: Workspace, name: str, which: str) -> list[Row]:
     """Rows of `curve`, `heads`, `composition` or `ablations`; empty when the circuit has none."""
-    path = workspace.path("circuit", name) / f"{which}.parquet"
+    path = folder(workspace, name) / f"{which}.parquet"
     return workspace.query("select * from t limit 200000", t=path).to_pylist() if path.is_file() else []
 
 
 def checked(workspace: Workspace, name: str) -> list[Row]:
     """Edges that were also patched one by one: `source, target, via, position, score, exact`."""
-    path = workspace.path("circuit", name) / "edges.parquet"
+    path = folder(workspace, name) / "edges.parquet"
     if not path.is_file():
         return []
     sql = "select source, target, via, position, score, exact from e where exact is not null limit 500"
@@ -191,7 +183,7 @@ def checked(workspace: Workspace, name: str) -> list[Row]:
 
 def strongest_nodes(workspace: Workspace, name: str, n: int) -> tuple[list[Row], int]:
     """The `n` nodes with the strongest scores of all that they write, and how many were scored."""
-    path = workspace.path("circuit", name) / "nodes.parquet"
+    path = folder(workspace, name) / "nodes.parquet"
     if not path.is_file():
         return [], 0
     sql = "select * from t where score is not null order by abs(score) desc, node limit ?"
@@ -201,7 +193,7 @@ def strongest_nodes(workspace: Workspace, name: str, n: int) -> tuple[list[Row],
 
 def node_score(workspace: Workspace, name: str, node: str, position: int | None = None) -> dict[str, float]:
     """The score of all that a node writes, with `exact`, `low` and `high` where they are known; empty without."""
-    path = workspace.path("circuit", name) / "nodes.parquet"
+    path = folder(workspace, name) / "nodes.parquet"
     if not path.is_file():
         return {}
     sql = "select * from t where node = ? and (position is null or position = ?) limit 1"
@@ -211,7 +203,7 @@ def node_score(workspace: Workspace, name: str, node: str, position: int | None 
 
 def prompt(workspace: Workspace, name: str) -> Prompt:
     """The first stored prompt; an empty one when none is."""
-    path = workspace.path("circuit", name) / "prompts.json"
+    path = folder(workspace, name) / "prompts.json"
     if not path.is_file():
         return Prompt()
     try:
@@ -223,7 +215,7 @@ def prompt(workspace: Workspace, name: str) -> Prompt:
 
 def pattern(workspace: Workspace, name: str, head: str) -> np.ndarray | None:
     """Attention `[dest, src]` of a head on the first prompt, when it was stored."""
-    path = workspace.path("circuit", name) / "patterns.safetensors"
+    path = folder(workspace, name) / "patterns.safetensors"
     if not path.is_file():
         return None
     from safetensors import SafetensorError, safe_open

@@ -1,6 +1,7 @@
-"""*Circuit*: the graph of what reads what, thinned by a slider, grouped by hand, with the evidence of each edge.
+"""*Circuit*: the graph of a circuit, pruned by a slider and grouped by hand, with the evidence for each edge.
 
-The parts of the circuit page: slider, graph, groups, curve, table, and what stands in them.
+The page holds the graph with its slider and groups, the faithfulness curve, the panel of evidence (`side.py`), and a
+table of the same edges.
 """
 
 import json
@@ -17,10 +18,12 @@ from dashboard.circuit import data as grouping
 from dashboard.circuit import data as view
 from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, role_colours, stylesheet, via_colours
 from dashboard.circuit.side import details, summary
-from dashboard.components.frame import attrs, graph, page, panel, select
+from dashboard.components.frame import attrs, graph, page, panel
+from dashboard.components.pages import Page, address_sink, artefact_menu, open_artefact, register_address
 from dashboard.context import Context, current
 from dashboard.figures.circuits import faithfulness_at, faithfulness_curve
 from dashboard.figures.theme import Theme, theme, visible
+from interp.artifacts import CIRCUITS
 from interp.circuits.circuit import Circuit
 
 _STEPS = 100
@@ -193,7 +196,7 @@ def layout(
 
     Without `n`, the circuit as it was found.
     """
-    manifest = view.choose(context.workspace, name)
+    manifest = open_artefact(context.workspace, CIRCUITS, name)
     found = view.circuit(context.workspace, manifest.name)
     scored = view.scored(context.workspace, manifest.name, found)
     parsed = grouping.parse_groups(groups)
@@ -202,9 +205,9 @@ def layout(
     if at and not at.startswith(grouping.PREFIX) and "|" not in at:
         view.check_chosen(at, scored, found, context.workspace, manifest.name)
     state = {"name": manifest.name, "limit": scored.limit, "found": scored.found}
-    names = [m.name for m in context.workspace.artifacts("circuit")]
+    names = [(m.name, circuit_href(m.name)) for m in context.workspace.newest(*CIRCUITS)]
     controls = [
-        select("circuit-name", "Circuit", names, manifest.name, width=220),
+        artefact_menu("Circuit", names, circuit_href(manifest.name), width=220),
         dmc.Button("JSON", id="circuit-json", size="xs", variant="default", **attrs({"aria-label": "Export as JSON"})),
         dmc.Button("PNG", id="circuit-png", size="xs", variant="default", **attrs({"aria-label": "Save as PNG"})),
     ]
@@ -217,7 +220,7 @@ def layout(
         ),
         dcc.Store(id="circuit-chosen", data=at or None),
         dcc.Download(id="circuit-file"),
-        html.Div(id="circuit-address", hidden=True),
+        address_sink("circuit"),
         html.Div(
             [
                 graph_panel(scored, shown, paths == "1"),
@@ -282,12 +285,6 @@ def register(app: Dash) -> None:
         State("circuit-state", "data"),
         prevent_initial_call=True,
     )(_export)
-    app.callback(
-        Output("nav", "href", allow_duplicate=True),
-        Input("circuit-name", "value"),
-        State("circuit-state", "data"),
-        prevent_initial_call=True,
-    )(lambda name, state: circuit_href(name) if name != state["name"] else no_update)
     _register_browser(app)
 
 
@@ -321,13 +318,8 @@ def _register_browser(app: Dash) -> None:
         State("circuit-state", "data"),
         prevent_initial_call=True,
     )
-    app.clientside_callback(
-        ClientsideFunction("circuit", "address"),
-        Output("circuit-address", "children"),
-        Input("circuit-view", "data"),
-        Input("circuit-chosen", "data"),
-        State("circuit-state", "data"),
-    )
+    given = (Input("circuit-view", "data"), Input("circuit-chosen", "data"), State("circuit-state", "data"))
+    register_address(app, "circuit", *given, script="circuit")
 
 
 def _lead(found: Circuit) -> str:
@@ -466,3 +458,16 @@ def _count(rows: list[view.Row], scored: view.Scored) -> str:
         words += f", |score| ≥ {weakest:.3g}"
     capped = scored.total > view.MAX_EDGES and len(rows) >= min(scored.limit, view.MAX_EDGES)
     return words + (f" (at most {view.MAX_EDGES:,} are drawn)" if capped else "")
+
+
+PAGE = Page(
+    title="Circuit",
+    path="/circuit",
+    templates=("/circuit/<name>",),
+    order=60,
+    layout=layout,
+    register=register,
+    shows="The heads and MLPs that carry out one behaviour, as a graph of which reads what another writes, with the "
+    "evidence for each edge and the faithfulness of the whole.",
+    command="workbench circuit induction MODEL",
+)

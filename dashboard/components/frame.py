@@ -1,12 +1,11 @@
-"""Panels, statistics and messages: the furniture that every page is made of.
+"""The parts that every page is made of: page, panel, statistic, message, figure, menu, link, and a list of choices.
 
-HTML attributes whose names are no Python names: `html.Div(**attrs({"aria-label": "Pages"}))`.
-
-A list of things to choose from, each a link: the address says which, and back goes back.
-
-A panel whose content may be missing or damaged: it says so, and the rest of the page stays.
+`guarded` is a panel whose content may be missing or damaged: then it says so, and the rest of the page stays. `attempt`
+is the same for anything else. `attrs` passes HTML attributes whose names are no Python names:
+`html.Div(**attrs({"aria-label": "Pages"}))`.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,17 +18,18 @@ from interp.errors import WorkbenchError
 
 
 def attrs(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values, of any type: a component takes `aria-*` and `data-*` next to its own typed properties."""
+    """Return `values` untyped: a component takes `aria-*` and `data-*` next to its own typed properties."""
     return values
 
 
 Children = Any
 
+log = logging.getLogger("workbench.dashboard")
 GRAPH_CONFIG = {"displaylogo": False, "displayModeBar": False, "responsive": True, "showTips": False}
 
 
 def page(title: str, *children: Children, controls: Children = None, lead: Children = None) -> html.Div:
-    """A page: title, controls on the same line, one leading sentence, content."""
+    """Return a page: its title with the controls on the same line, one leading sentence, and the content."""
     head = html.Div([html.H1(title), html.Div(controls, className="wb-controls")], className="wb-page-head")
     return html.Div(
         [head, html.P(lead, className="wb-lead") if lead is not None else None, *children], className="wb-page"
@@ -39,7 +39,7 @@ def page(title: str, *children: Children, controls: Children = None, lead: Child
 def panel(
     title: Children, *children: Children, note: Children = None, actions: Children = None, **extra: Any
 ) -> html.Section:
-    """A titled box; `note` is a quiet line under the title that says how to read it."""
+    """Return a titled box; `note`, under the title, explains how to read it."""
     class_name = " ".join(["wb-panel", extra.pop("className", "")]).strip()
     head = html.Div(
         [html.H2(title), html.Div(actions, className="wb-panel-actions") if actions else None],
@@ -53,7 +53,7 @@ def panel(
 
 
 def stat(label: str, value: str, hint: str = "") -> html.Div:
-    """One number with its name; `hint` says what it means."""
+    """Return one number with its name; `hint` explains it in a tooltip."""
     return html.Div(
         [html.Span(value, className="wb-stat-value"), html.Span(label, className="wb-stat-label")],
         className="wb-stat",
@@ -62,12 +62,12 @@ def stat(label: str, value: str, hint: str = "") -> html.Div:
 
 
 def notice(*children: Children, tone: str = "info") -> html.Div:
-    """A message in the flow of the page; `tone` is `info`, `warning` or `error`."""
+    """Return a message in the flow of the page; `tone` is `info`, `warning` or `error`."""
     return html.Div(children, className=f"wb-notice wb-notice-{tone}", role="alert" if tone == "error" else "status")
 
 
 def failure(error: Exception, *, back: str = "/") -> html.Div:
-    """What went wrong, in a sentence, and where to go on."""
+    """Return the page of an error: what went wrong, in a sentence, and links that lead on."""
     links = [quiet_link("Back to the overview", "/")]
     if back != "/":
         links = [quiet_link(f"Open {back[1:]} without a name", back), " · ", *links]
@@ -75,14 +75,14 @@ def failure(error: Exception, *, back: str = "/") -> html.Div:
 
 
 def explain(error: Exception) -> str:
-    """One line: our own errors speak for themselves, others name their type."""
+    """Return an error as one line: the message of one of ours, for any other its type and message."""
     if isinstance(error, WorkbenchError):
         return str(error)
     return f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
 
 
 def graph(id: str, *, figure: Any = None, label: str, height: int | None = None, **extra: Any) -> html.Div:
-    """A figure without the mode bar, with a name for screen readers."""
+    """Return a figure without Plotly's mode bar, with a name for screen readers."""
     options = {"id": id, "config": GRAPH_CONFIG | extra.pop("config", {}), "className": "wb-graph", **extra}
     if figure is not None:
         options["figure"] = figure
@@ -92,12 +92,12 @@ def graph(id: str, *, figure: Any = None, label: str, height: int | None = None,
 
 
 def loading(child: Children) -> dcc.Loading:
-    """Keeps `child` in place and shows a quiet spinner over it while it is being made."""
+    """Return `child` with a spinner over it while it is being drawn; it stays visible meanwhile."""
     return dcc.Loading(child, type="circle", delay_show=250, overlay_style={"visibility": "visible", "opacity": 0.45})
 
 
 def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, **extra: Any) -> dmc.Select:
-    """A choice with a label that screen readers hear and the page keeps small."""
+    """Return a menu; its label is read by screen readers and takes no room on the page."""
     return dmc.Select(
         id=id,
         data=data,
@@ -112,7 +112,7 @@ def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, *
 
 
 def quiet_link(text: Children, href: str, **extra: Any) -> dcc.Link:
-    """A link within the dashboard."""
+    """Return a link within the dashboard."""
     return dcc.Link(text, href=href, className="wb-link", **extra)
 
 
@@ -122,20 +122,20 @@ class Choice:
 
     title: str
     outcome: str
-    """what came out, in a word"""
+    """the result, in a word or two"""
     about: str
     href: str
 
 
 def choice_list(title: str, choices: list[Choice], chosen: int) -> html.Nav:
-    """All choices in a panel; `chosen` is the place of the one that is shown."""
+    """Return all choices in a panel; `chosen` is the index of the one that is shown."""
     here = attrs({"aria-current": "true"})
     rows = [html.Li(_link(choice), **(here if at == chosen else {})) for at, choice in enumerate(choices)]
     return html.Nav(panel(title, html.Ul(rows, className="wb-choices")), **attrs({"aria-label": title}))
 
 
 def previous_next(choices: list[Choice], chosen: int) -> list[dcc.Link]:
-    """Links to the neighbours in the list; the keys k and j follow them (assets/workbench.js)."""
+    """Return links to the previous and next choice; the keys k and j follow them (assets/workbench.js)."""
     links = []
     if chosen > 0:
         links.append(quiet_link("previous", choices[chosen - 1].href, id="choice-previous", title="k"))
@@ -157,8 +157,18 @@ def _link(choice: Choice) -> dcc.Link:
 
 
 def guarded(title: str, body: Callable[[], list[Any]], *, note: str = "") -> html.Section:
-    """The panel with what `body` returns, or with the reason why there is nothing."""
+    """Return the panel with what `body` returns, or with the reason why it could not."""
     try:
         return panel(title, *body(), note=note or None)
     except WorkbenchError as error:
         return panel(title, notice(explain(error), tone="error"))
+
+
+def attempt(body: Callable[[], Children]) -> Children:
+    """Return what `body` returns, or a message with the reason why it could not, whatever went wrong."""
+    try:
+        return body()
+    except Exception as error:
+        if not isinstance(error, WorkbenchError):
+            log.exception("a part of a page failed")
+        return notice(explain(error), tone="error")

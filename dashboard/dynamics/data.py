@@ -55,18 +55,6 @@ class Shares:
     embedding: np.ndarray
 
 
-def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """The dynamics artefact called `name`, else the newest. Raises `UnknownNameError`, `MissingError`."""
-    if name:
-        return workspace.manifest("dynamics", name)
-    found = workspace.artifacts("dynamics")
-    if not found:
-        raise MissingError(
-            "no training was followed here yet; `workbench dynamics grok` or `workbench dynamics induction` does"
-        )
-    return max(found, key=lambda manifest: manifest.created)
-
-
 def kind_of(manifest: Manifest) -> str:
     """One of `KINDS`. Raises `CorruptError`."""
     kind = manifest.summary.get("kind")

@@ -33,7 +33,7 @@ def lead(manifest: Manifest) -> str:
     )
 
 
-def told(run: view.Run) -> tuple[str, str]:
+def outcome(run: view.Run) -> tuple[str, str]:
     """What came of a seed, in a word and in a line."""
     found = run.found
     outcome = "grokked" if found.get("grokked") else "did not grok"

@@ -45,7 +45,7 @@ def lead(manifest: Manifest) -> str:
     )
 
 
-def told(run: view.Run) -> tuple[str, str]:
+def outcome(run: view.Run) -> tuple[str, str]:
     """What came of a run, in a word and in a line."""
     onset = run.found.get("onset")
     if onset is None:

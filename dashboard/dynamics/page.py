@@ -1,33 +1,31 @@
-"""*Dynamics*: what happened while a toy was trained: curves with their phases, what formed inside, maps over time."""
+"""*Dynamics*: small models while they are trained: curves with their phases, the circuit that forms, maps over time."""
 
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, dcc, html
 
 from dashboard.addresses import dynamics_href, whole_number
-from dashboard.components.frame import Choice, choice_list, page, previous_next, select
+from dashboard.components.frame import Choice, choice_list, page, previous_next
+from dashboard.components.pages import Page, artefact_menu, open_artefact, register_parts
 from dashboard.context import Context, current
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking, induction, scaling
 from dashboard.figures.theme import theme
 from interp.errors import UsageError
 
+KINDS = ("dynamics",)
 _PARTS = {"grokking": grokking, "induction": induction, "scaling": scaling}
 
 
 def layout(context: Context, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
-    manifest = view.choose(context.workspace, name)
+    manifest = open_artefact(context.workspace, KINDS, name)
     part = _PARTS[view.kind_of(manifest)]
     runs = view.runs(manifest)
     chosen = view.find(runs, _seed(seed), spec)
-    told = [part.told(run) for run in runs]
-    choices = [
-        Choice(run.label, outcome, about, _href(manifest.name, run))
-        for run, (outcome, about) in zip(runs, told, strict=True)
-    ]
+    choices = [Choice(run.label, *part.outcome(run), _href(manifest.name, run)) for run in runs]
     at = runs.index(chosen)
-    names = [m.name for m in context.workspace.artifacts("dynamics")]
+    names = [(m.name, dynamics_href(m.name)) for m in context.workspace.newest(*KINDS)]
     return page(
         "Dynamics",
         dcc.Store(id="dynamics-state", data={"name": manifest.name, "seed": chosen.seed, "spec": chosen.spec}),
@@ -44,36 +42,26 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
             ],
             className="wb-chosen-one",
         ),
-        controls=[select("dynamics-name", "Artefact", names, manifest.name, width=200)],
+        controls=artefact_menu("Study", names, dynamics_href(manifest.name), width=200),
         lead=part.lead(manifest),
     )
 
 
 def register(app: Dash) -> None:
-    """The figures of the chosen run, and the choice of another artefact."""
-    app.callback(
-        Output("dynamics-parts", "children"),
-        Input("dynamics-state", "data"),
-        State("scheme", "data"),
-    )(_show)
-    app.callback(
-        Output("nav", "href", allow_duplicate=True),
-        Input("dynamics-name", "value"),
-        State("dynamics-state", "data"),
-        prevent_initial_call=True,
-    )(lambda name, state: dynamics_href(name) if name != state["name"] else no_update)
+    """Add the callback that draws the chosen run."""
+    register_parts(app, "dynamics", _show)
 
 
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace = current().workspace
-    manifest = view.choose(workspace, state["name"])
+    manifest = open_artefact(workspace, KINDS, state["name"])
     runs = view.runs(manifest)
     chosen = view.find(runs, state["seed"], state["spec"])
     return _PARTS[view.kind_of(manifest)].panels(workspace, manifest, runs, chosen, theme(scheme))
 
 
 def _seed(text: str) -> int | None:
-    """Raises `UsageError` when there is something that is no number."""
+    """Return the seed in an address, None without one. Raises `UsageError` when the text is no whole number."""
     found = whole_number(text)
     if text and found is None:
         raise UsageError(f"a seed is a whole number, got {text!r}")
@@ -82,3 +70,15 @@ def _seed(text: str) -> int | None:
 
 def _href(artefact: str, run: view.Run) -> str:
     return dynamics_href(artefact, seed=run.seed, spec=run.spec)
+
+
+PAGE = Page(
+    title="Dynamics",
+    path="/dynamics",
+    order=90,
+    layout=layout,
+    register=register,
+    shows="Small models while they are trained: grokking (memorisation, then generalisation), the step at which "
+    "induction heads form, or how the loss falls with the size of a model.",
+    command="workbench dynamics induction",
+)

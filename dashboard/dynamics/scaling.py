@@ -30,7 +30,7 @@ def lead(manifest: Manifest) -> str:
     )
 
 
-def told(run: view.Run) -> tuple[str, str]:
+def outcome(run: view.Run) -> tuple[str, str]:
     """What came of a seed, in a word and in a line."""
     losses = [each["loss"] for each in run.found["runs"] if isinstance(each.get("loss"), int | float)]
     about = f"loss {max(losses):.2f} to {min(losses):.2f}" if losses else "no loss"

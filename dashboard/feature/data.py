@@ -1,9 +1,11 @@
-"""One feature, its examples, or a slice of the list."""
+"""Features as the page reads them: one feature, its examples and labels, or a slice of the sorted list."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from interp.errors import MissingError, UnknownNameError, UsageError
+from dashboard.components.pages import open_artefact
+from interp.artifacts import Manifest
+from interp.errors import UnknownNameError, UsageError
 from interp.workspace import Workspace
 
 MAX_ROWS = 200
@@ -11,7 +13,7 @@ MAX_ROWS = 200
 MAX_EXAMPLES = 12
 """examples per group"""
 MAX_EXPLANATIONS = 12
-"""labels artefacts shown beside one feature"""
+"""labels artefacts shown for one feature"""
 _LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activation", "n_fired")
 
 
@@ -39,25 +41,22 @@ class Query:
 
 
 def choose(workspace: Workspace, name: str | None) -> str:
-    """`name` when it is there; without one, the first artefact whose dictionary is an SAE, else the first.
+    """Return `name` when there are features of this name; without one, the newest features of an SAE, else the newest.
 
-    Raises `UnknownNameError` (with the nearest names), `MissingError` when there are none.
+    Raises `UnknownNameError` with the nearest names, and `NothingYetError` when there are no features.
     """
-    if name:
-        workspace.manifest("features", name)
-        return name
-    found = workspace.artifacts("features")
-    if not found:
-        raise MissingError("no features here yet; `workbench features` makes them from an SAE, or `workbench demo` all")
-    learnt = [m for m in found if str(m.config.get("dictionary", "")).startswith("sae:")]
-    return (learnt or found)[0].name
+    return open_artefact(workspace, ("features",), name, prefer=_of_sae).name
+
+
+def _of_sae(manifest: Manifest) -> bool:
+    return str(manifest.config.get("dictionary", "")).startswith("sae:")
 
 
 def choices(workspace: Workspace) -> list[dict[str, str]]:
     """`{"value": name, "label": "name · sae:demo"}` of every features artefact."""
     return [
         {"value": m.name, "label": f"{m.name} · {m.config.get('dictionary', '?')}"}
-        for m in workspace.artifacts("features")
+        for m in workspace.newest("features")
     ]
 
 

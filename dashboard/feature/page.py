@@ -1,20 +1,22 @@
-"""*Feature*: the list at the left, one feature at the right; moving between features changes only the right side.
+"""*Features*: the list of all features at the left, one feature at the right.
 
-The labels of one feature side by side: who wrote each, and what it scored on text that the writer did not see.
-
-Everything about one feature: numbers, what it promotes, its neighbours, and text on which it fires.
+One feature is shown by its numbers, the tokens that it promotes and suppresses, its nearest neighbours, the text on
+which it fires, and its labels: the source of each, and its scores on held-out text. Moving from feature to feature
+changes only the right side.
 """
 
 import secrets
 from itertools import groupby
 from typing import Any
+from urllib.parse import quote
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.addresses import whole_number
-from dashboard.components.frame import attrs, explain, graph, loading, notice, page, panel, select, stat
+from dashboard.components.frame import attempt, attrs, graph, loading, notice, page, panel, stat
+from dashboard.components.pages import Page, address_sink, artefact_menu, register_address
 from dashboard.components.tokens import feature_line, token_bars, token_strip
 from dashboard.context import Context, current
 from dashboard.feature import data as view
@@ -214,8 +216,9 @@ def layout(
         at = view.most_telling(context.workspace, name)
     view.one(context.workspace, name, at)  # an unknown number fails here, with its message
     low, high = _range(d)
+    names = [(each["label"], _href(each["value"])) for each in view.choices(context.workspace)]
     controls = [
-        select("feature-set", "Dictionary", view.choices(context.workspace), name, width=300),
+        artefact_menu("Dictionary", names, _href(name), width=300),
         dmc.NumberInput(id="feature-jump", placeholder="go to #", w=104, size="xs", min=0, allowDecimal=False,
                         hideControls=True, **attrs({"aria-label": "Go to feature number"})),
         dmc.Button("Random", id="feature-random", variant="default", size="xs"),
@@ -227,7 +230,7 @@ def layout(
     return page(
         "Features",
         dcc.Store(id="feature-state", data={"features": name, "index": at}),
-        html.Div(id="feature-address", hidden=True),
+        address_sink("feature"),
         html.Div(
             [_list_panel(name, q, low, high), html.Div(loading(html.Div(id="feature-detail")), className="wb-detail")],
             className="wb-split",
@@ -237,7 +240,7 @@ def layout(
 
 
 def register(app: Dash) -> None:
-    """Moving, listing, and the address."""
+    """Add the callbacks: moving from feature to feature, the list, and the address."""
     app.callback(
         Output("feature-state", "data"),
         Input("feature-grid", "cellClicked"),
@@ -257,19 +260,8 @@ def register(app: Dash) -> None:
         Input("feature-grid", "getRowsRequest"),
         State("feature-state", "data"),
     )(_rows)
-    app.callback(
-        Output("nav", "href", allow_duplicate=True),
-        Input("feature-set", "value"),
-        State("feature-state", "data"),
-        prevent_initial_call=True,
-    )(lambda name, state: f"/feature/{name}/" if name != state["features"] else no_update)
-    app.clientside_callback(
-        ClientsideFunction("workbench", "featureAddress"),
-        Output("feature-address", "children"),
-        Input("feature-state", "data"),
-        Input("feature-search", "value"),
-        Input("feature-density", "value"),
-    )
+    shown = (Input("feature-state", "data"), Input("feature-search", "value"), Input("feature-density", "value"))
+    register_address(app, "feature", *shown)
     app.clientside_callback(
         ClientsideFunction("workbench", "filterFeatures"),
         Output("feature-grid", "id"),
@@ -325,6 +317,10 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
     )  # fmt: skip
 
 
+def _href(name: str) -> str:
+    return f"/feature/{quote(name)}"
+
+
 def _range(text: str) -> tuple[float, float]:
     """`"-4,-2"` -> `(-4.0, -2.0)`; anything else is the whole range."""
     try:
@@ -355,10 +351,7 @@ def _move(
 
 
 def _show(state: dict[str, Any], scheme: str | None) -> html.Div:
-    try:
-        return detail(current().workspace, state["features"], state["index"], scheme)
-    except Exception as error:
-        return html.Div(notice(explain(error), tone="error"))
+    return attempt(lambda: detail(current().workspace, state["features"], state["index"], scheme))
 
 
 def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
@@ -378,3 +371,16 @@ def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
         current().workspace, state["features"], query, int(request["startRow"]), int(request["endRow"])
     )
     return {"rowData": found.rows, "rowCount": found.total}
+
+
+PAGE = Page(
+    title="Features",
+    path="/feature",
+    templates=("/feature/<features>", "/feature/<features>/<index>"),
+    order=30,
+    layout=layout,
+    register=register,
+    shows="Every latent of a sparse autoencoder (or every neuron): the text on which it fires, the next tokens that "
+    "it promotes, its nearest neighbours, and its label.",
+    command="workbench features",
+)

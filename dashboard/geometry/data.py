@@ -69,36 +69,23 @@ class WordList:
         return "closed" if self.verdict == "circle" else "open"
 
 
-def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """The geometry artefact called `name`, else the newest. Raises `UnknownNameError`, `MissingError`."""
-    if name:
-        return workspace.manifest("geometry", name)
-    found = workspace.artifacts("geometry")
-    if not found:
-        raise MissingError("no shapes of word lists here yet; `workbench geometry shapes smollm2-135m` measures them")
-    return max(found, key=lambda manifest: manifest.created)
-
-
 def directions_of(workspace: Workspace, manifest: Manifest) -> list[Manifest]:
-    """The directions of the same model, newest first."""
-    return [each for each in _same_model(workspace, manifest) if DIRECTION in each.files]
+    """Return the directions of the same model, newest first."""
+    return _same_model(workspace, "direction", manifest)
 
 
 def lists_of_model(workspace: Workspace, manifest: Manifest) -> Manifest | None:
-    """The newest lists of words of the same model, if there are any."""
-    return next((each for each in _same_model(workspace, manifest) if DIRECTION not in each.files), None)
+    """Return the newest lists of words of the same model, if there are any."""
+    return next(iter(_same_model(workspace, "word_geometry", manifest)), None)
 
 
-def _same_model(workspace: Workspace, manifest: Manifest) -> list[Manifest]:
-    found = [
-        each for each in workspace.artifacts("geometry") if each.config.get("model") == manifest.config.get("model")
-    ]
-    return sorted(found, key=lambda each: each.created, reverse=True)
+def _same_model(workspace: Workspace, kind: str, manifest: Manifest) -> list[Manifest]:
+    return [each for each in workspace.newest(kind) if each.config.get("model") == manifest.config.get("model")]
 
 
 def lists(workspace: Workspace, manifest: Manifest) -> dict[str, WordList]:
     """Every list of an artefact, in its order. Raises `CorruptError` where the file is missing or lacks something."""
-    path = workspace.path("geometry", manifest.name) / "geometry.json"
+    path = workspace.path("word_geometry", manifest.name) / "geometry.json"
     try:
         raw = read_json(path)
     except MissingError:
@@ -119,14 +106,14 @@ def find(found: dict[str, WordList], name: str | None) -> WordList:
 
 def points(workspace: Workspace, name: str, word_list: str) -> list[dict[str, Any]]:
     """Its words on its plane: `place, word, half (fit, judge), x, y`, by half and place."""
-    path = workspace.table_path("geometry", name, "points")
+    path = workspace.table_path("word_geometry", name, "points")
     sql = 'select place, word, half, x, y from p where "list" = ? order by half, place limit 2000'
     return workspace.query(sql, word_list, p=path).to_pylist()
 
 
 def layers(workspace: Workspace, name: str, word_list: str) -> list[dict[str, Any]]:
     """Its rows of `layers.parquet`, by layer: correlations, silhouette, and the probe beside its nulls."""
-    path = workspace.table_path("geometry", name, "layers")
+    path = workspace.table_path("word_geometry", name, "layers")
     return workspace.query('select * from l where "list" = ? order by layer limit 2000', word_list, l=path).to_pylist()
 
 
@@ -204,14 +191,9 @@ class DirectionView:
         return f"{words} {pushed[self.moves_output]}"
 
 
-def is_direction(manifest: Manifest) -> bool:
-    """Whether a geometry artefact is one direction, and not lists of words."""
-    return DIRECTION in manifest.files
-
-
 def direction(workspace: Workspace, manifest: Manifest) -> DirectionView:
     """Raises `CorruptError` where the file is missing or lacks something."""
-    path = workspace.path("geometry", manifest.name) / DIRECTION
+    path = workspace.path("direction", manifest.name) / DIRECTION
     try:
         raw = read_json(path)
     except MissingError:
@@ -231,12 +213,12 @@ def direction(workspace: Workspace, manifest: Manifest) -> DirectionView:
 
 def words(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     """Its words: `list, word, place, low, high, counted`, in the order of the lists."""
-    path = workspace.table_path("geometry", name, "along")
+    path = workspace.table_path("direction", name, "along")
     return workspace.query("select * from a limit 5000", a=path).to_pylist()
 
 
 def direction_layers(workspace: Workspace, name: str) -> list[dict[str, Any]]:
     """The probes by place, named as those of a list are, with `random`."""
-    path = workspace.table_path("geometry", name, "layers")
+    path = workspace.table_path("direction", name, "layers")
     sql = "select * rename (accuracy as probe_accuracy, low as probe_low, high as probe_high) from l order by layer"
     return workspace.query(f"{sql} limit 2000", l=path).to_pylist()

@@ -1,15 +1,16 @@
-"""*Geometry*: what shape lists of words have in a model, what directions mean, and the evidence with its nulls."""
+"""*Geometry*: the shape that lists of words have in a model, the meaning of directions, each number with its null."""
 
 from typing import Any
 
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, dcc, html
 
 from dashboard.addresses import geometry_href
-from dashboard.components.frame import Choice, choice_list, page, previous_next, select
+from dashboard.components.frame import Choice, choice_list, page, previous_next
+from dashboard.components.pages import Page, artefact_menu, open_artefact, register_parts
 from dashboard.context import Context, current
 from dashboard.figures.theme import theme
 from dashboard.geometry import data as view
-from dashboard.geometry.data import direction, is_direction
+from dashboard.geometry.data import direction
 from dashboard.geometry.panels import (
     direction_panels,
     direction_verdict,
@@ -21,7 +22,7 @@ from dashboard.geometry.panels import (
     steering_panel,
     verdict_panel,
 )
-from interp.artifacts import Manifest
+from interp.artifacts import GEOMETRY, Manifest
 from interp.workspace import Workspace
 
 _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
@@ -30,8 +31,8 @@ _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
 def layout(context: Context, name: str | None = None, **address: Any) -> html.Div:
     """`/geometry?name=<artefact>&list=<list of words>`; without them the newest artefact and its first list."""
     workspace = context.workspace
-    manifest = view.choose(workspace, name)
-    if is_direction(manifest):
+    manifest = open_artefact(workspace, GEOMETRY, name)
+    if manifest.kind == "direction":
         return _page_of_direction(workspace, manifest)
     lists = view.lists(workspace, manifest)
     chosen = view.find(lists, address.get("list"))
@@ -73,7 +74,7 @@ def _page(
     verdict: html.Section,
     lead: str,
 ) -> html.Div:
-    names = [m.name for m in workspace.artifacts("geometry")]
+    names = [(m.name, geometry_href(m.name)) for m in workspace.newest(*GEOMETRY)]
     return page(
         "Geometry",
         dcc.Store(id="geometry-state", data=state),
@@ -84,24 +85,14 @@ def _page(
             ],
             className="wb-chosen-one",
         ),
-        controls=[select("geometry-name", "Artefact", names, manifest.name, width=200)],
+        controls=artefact_menu("Artefact", names, geometry_href(manifest.name), width=200),
         lead=lead,
     )
 
 
 def register(app: Dash) -> None:
-    """The figures of the chosen list, and the choice of another artefact."""
-    app.callback(
-        Output("geometry-parts", "children"),
-        Input("geometry-state", "data"),
-        State("scheme", "data"),
-    )(_show)
-    app.callback(
-        Output("nav", "href", allow_duplicate=True),
-        Input("geometry-name", "value"),
-        State("geometry-state", "data"),
-        prevent_initial_call=True,
-    )(lambda name, state: geometry_href(name) if name != state["name"] else no_update)
+    """Add the callback that draws the chosen list or direction."""
+    register_parts(app, "geometry", _show)
 
 
 def _choice(artefact: str, found: view.WordList) -> Choice:
@@ -139,8 +130,8 @@ def _lead(manifest: Manifest, lists: dict[str, view.WordList]) -> str:
 
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace = current().workspace
-    manifest = view.choose(workspace, state["name"])
-    if is_direction(manifest):
+    manifest = open_artefact(workspace, GEOMETRY, state["name"])
+    if manifest.kind == "direction":
         return direction_panels(workspace, manifest.name, direction(workspace, manifest), theme(scheme))
     chosen = view.find(view.lists(workspace, manifest), state["list"])
     colours = theme(scheme)
@@ -151,3 +142,15 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
                   probe_panel(workspace, manifest.name, chosen, colours)], className="wb-two wb-even"),
         html.Div([steering_panel(chosen, colours), rotation_panel(chosen, colours)], className="wb-two wb-even"),
     ]  # fmt: skip
+
+
+PAGE = Page(
+    title="Geometry",
+    path="/geometry",
+    order=80,
+    layout=layout,
+    register=register,
+    shows="The shape that lists of words have in the residual stream (the weekdays as a circle, numbers as a line, "
+    "countries as a cluster) and the meaning of single directions, each beside a null distribution.",
+    command="workbench geometry shapes MODEL",
+)

@@ -1,26 +1,25 @@
-"""*Heads*: how much each head does of each thing, as a heat map and a table; a click shows it on a prompt.
+"""*Heads*: the score of every attention head for every kind of head, as a heat map and a table.
 
-Beyond the pattern: the evidence that a head is what it looks like, from a circuit of the same model.
-
-The score table of attention heads.
+A click shows the attention of that head on a prompt. Below stand the causal evidence of a circuit of the same model:
+verdicts, ablations, and the composition of the weights. The kinds of scores are those of the artefact.
 """
 
 from typing import Any
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.addresses import circuit_href, heads_href
 from dashboard.circuit import data as view
-from dashboard.components.frame import attrs, graph, loading, page, panel, quiet_link, select
+from dashboard.components.frame import attrs, graph, loading, page, panel, quiet_link
+from dashboard.components.pages import Page, address_sink, artefact_menu, open_artefact, register_address
 from dashboard.context import Context, current
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
 from dashboard.prompt.page import COLD, WARM, pattern_graph
-from interp.artifacts import Manifest
-from interp.errors import MissingError, UnknownNameError
+from interp.errors import UnknownNameError
 from interp.names import parse_head
 from interp.workspace import Workspace
 
@@ -154,29 +153,30 @@ def _composition(via: str, sources: dict[str, str | None], scheme: str | None) -
     return composition_map(rows, via, theme(scheme)), note
 
 
-KINDS = {
+MEANINGS = {
     "induction": "attends to the token after an earlier copy of the current one: the key step of copying a repeat",
     "previous_token": "attends to the token just before",
     "duplicate_token": "attends to an earlier copy of the current token",
-    "first_token": "attends to the first token, where heads rest when they have nothing to do",
-    "current_token": "attends to the token itself",
+    "first_token": "attends to the first token of the context, often because it has nothing else to attend to",
+    "current_token": "attends to the current token itself",
 }
+"""Kind of head -> its behaviour, as a sentence without its subject; a kind that is not listed is shown without one."""
 
 
-def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """The heads artefact called `name`, else the first. Raises `UnknownNameError`, `MissingError`."""
-    if name:
-        return workspace.manifest("heads", name)
-    found = workspace.artifacts("heads")
-    if not found:
-        raise MissingError("no head scores here yet; `workbench heads smollm2-135m` makes them")
-    return found[0]
+def kinds_of(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the kinds of heads that a table of scores holds, those with a meaning first: `<kind>` and `<kind>_found`.
+
+    >>> kinds_of([{"layer": 0, "head": 0, "sink": 0.2, "sink_found": True, "induction": 0.1, "induction_found": False}])
+    ['induction', 'sink']
+    """
+    found = [name.removesuffix("_found") for name in rows[0] if name.endswith("_found")] if rows else []
+    return [kind for kind in MEANINGS if kind in found] + [kind for kind in found if kind not in MEANINGS]
 
 
-def check_kind(kind: str) -> str:
-    """`kind` when it is one of `KINDS`. Raises `UnknownNameError`."""
-    if kind not in KINDS:
-        raise UnknownNameError("head score", kind, KINDS)
+def check_kind(kind: str, kinds: list[str]) -> str:
+    """Return `kind` when it is one of `kinds`. Raises `UnknownNameError`."""
+    if kind not in kinds:
+        raise UnknownNameError("head score", kind, kinds)
     return kind
 
 
@@ -203,16 +203,17 @@ def layout(
     context: Context, name: str | None = None, kind: str = "induction", head: str = "", text: str = "", **_: Any
 ) -> html.Div:
     """`/heads/<name>?kind=<score>&head=L5H1&text=<prompt>`; a head in the address is shown at once."""
-    manifest = choose(context.workspace, name)
-    check_kind(kind)
+    manifest = open_artefact(context.workspace, ("heads",), name)
     rows = scores(context.workspace, manifest.name)
+    kinds = kinds_of(rows)
+    check_kind(kind, kinds)
     if head:
         _check_head(head, rows)
-    names = [m.name for m in context.workspace.artifacts("heads")]
-    kinds = [{"value": k, "label": k.replace("_", " ")} for k in KINDS]
+    names = [(m.name, heads_href(m.name)) for m in context.workspace.newest("heads")]
+    choices = [{"value": each, "label": each.replace("_", " ")} for each in kinds]
     controls = [
-        select("heads-name", "Model", names, manifest.name, width=200),
-        dmc.SegmentedControl(id="heads-kind", data=kinds, value=kind, size="xs"),
+        artefact_menu("Model", names, heads_href(manifest.name), width=200),
+        dmc.SegmentedControl(id="heads-kind", data=choices, value=kind, size="xs"),
     ]
     model = manifest.config.get("model", manifest.name)
     return page(
@@ -220,7 +221,7 @@ def layout(
         dcc.Store(id="heads-state", data={"name": manifest.name, "model": model}),
         dcc.Store(id="heads-chosen", data=head or None),
         dcc.Store(id="heads-text-run", data=text or EXAMPLE),
-        html.Div(id="heads-address", hidden=True),
+        address_sink("heads"),
         html.Div([_scores_panel(), _table_panel(), _pattern_panel(context, text)], className="wb-heads"),
         evidence(context.workspace, model),
         controls=controls,
@@ -229,7 +230,7 @@ def layout(
 
 
 def register(app: Dash) -> None:
-    """Scores, the chosen head, its pattern, and the address."""
+    """Add the callbacks: scores, the chosen head, its attention pattern, and the address."""
     app.callback(
         Output("heads-map", "figure"),
         Output("heads-grid", "rowData"),
@@ -261,15 +262,9 @@ def register(app: Dash) -> None:
         State("scheme", "data"),
         running=[(Output("heads-busy", "className"), "wb-busy wb-busy-on", "wb-busy")],
     )(_pattern)
-    app.callback(
-        Output("nav", "href", allow_duplicate=True),
-        Input("heads-name", "value"),
-        State("heads-state", "data"),
-        prevent_initial_call=True,
-    )(lambda name, state: heads_href(name) if name != state["name"] else no_update)
-    app.clientside_callback(
-        ClientsideFunction("workbench", "headsAddress"),
-        Output("heads-address", "children"),
+    register_address(
+        app,
+        "heads",
         Input("heads-kind", "value"),
         Input("heads-chosen", "data"),
         Input("heads-text-run", "data"),
@@ -339,7 +334,8 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     found = found_heads(rows, kind)
     strongest = ", ".join(name_of(row) for row in found[:5])
     article = "An" if kind[0] in "aeiou" else "A"
-    words = f"{article} {kind.replace('_', ' ')} head {KINDS[kind]}. {len(found)} of {len(rows)} do it beyond chance"
+    meaning = f"{article} {kind.replace('_', ' ')} head {MEANINGS[kind]}. " if kind in MEANINGS else ""
+    words = f"{meaning}{len(found)} of {len(rows)} heads do so more than by chance"
     height = max(260, 22 * (1 + max(row["layer"] for row in rows)) + 70)
     return head_scores(rows, kind, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
 
@@ -365,3 +361,16 @@ def _check_head(head: str, rows: list[dict[str, Any]]) -> None:
     known = [name_of(row) for row in rows]
     if str(parse_head(head)) not in known:
         raise UnknownNameError("head", head, known)
+
+
+PAGE = Page(
+    title="Heads",
+    path="/heads",
+    templates=("/heads/<name>",),
+    order=50,
+    layout=layout,
+    register=register,
+    shows="How strongly each attention head behaves as an induction head, a previous-token head and so on, with the "
+    "level expected by chance, and the attention of any head on a prompt.",
+    command="workbench heads MODEL",
+)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dashboard.addresses import changes_href, dynamics_href, geometry_href, sae_href
-from dashboard.geometry.data import is_direction
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
@@ -52,9 +51,12 @@ def overview(workspace: Workspace) -> Overview:
 
 
 def models(workspace: Workspace) -> list[str]:
-    """The models that anything here was made with."""
-    found = (m.config.get("model") or m.summary.get("model") for m in workspace.artifacts())
-    return sorted({str(model) for model in found if model})
+    """Return the specs of the models that the artefacts of a workspace were made with, sorted.
+
+    Only a text is a spec: the summary of an evaluation holds its scores inside the model under the same key.
+    """
+    found = (given for m in workspace.artifacts() for given in (m.config.get("model"), m.summary.get("model")))
+    return sorted({model for model in found if isinstance(model, str) and model})
 
 
 def card(manifest: Manifest) -> Card:
@@ -141,21 +143,35 @@ def _atlas(m: Manifest) -> Described:
 
 
 def _evaluation(m: Manifest) -> Described:
+    return "How faithful the reconstruction is, and what the model loses with it in place.", _singles(m), None
+
+
+def _sae_comparison(m: Manifest) -> Described:
+    names = [str(name) for name in m.config.get("saes") or []]
+    sentence = f"{len(names)} dictionaries at one sparsity, with baselines that learned nothing."
+    return sentence, _singles(m), sae_href(names[0]) if names else None
+
+
+def _size_law(m: Manifest) -> Described:
+    runs = [str(name) for name in m.config.get("saes") or []]
+    sentence = f"How the error of {len(runs)} {m.config.get('kind', '')} dictionaries falls with their size."
+    return sentence, _singles(m), sae_href(runs[0]) if runs else None
+
+
+def _model_comparison(m: Manifest) -> Described:
+    found = [("parts found", f"{len(m.summary.get('weights') or [])}"), *_singles(m)]
+    sentence = f"What training changed from {m.summary.get('base')} to {m.summary.get('tuned')}."
+    return sentence, found[:6], changes_href(m.name)
+
+
+def _latent_comparison(m: Manifest) -> Described:
+    return "What one model has and the other lacks, by a crosscoder of both.", _singles(m), changes_href(m.name)
+
+
+def _singles(m: Manifest) -> list[tuple[str, str]]:
+    """Return the first six single numbers of the summary."""
     numbers = [(k.replace("_", " "), _number(v)) for k, v in m.summary.items() if isinstance(v, int | float)]
-    if "scaling.json" in m.files:
-        runs = list(m.config.get("saes") or [])
-        sentence = f"How the error of {len(runs)} {m.config.get('kind', '')} dictionaries falls with their size."
-        return sentence, numbers[:6], sae_href(runs[0]) if runs else None
-    if "changes.json" in m.files:
-        found = [("parts found", f"{len(m.summary.get('weights') or [])}"), *numbers]
-        return (
-            f"What training changed from {m.summary['base']} to {m.summary['tuned']}.",
-            found[:6],
-            changes_href(m.name),
-        )
-    if "difference.json" in m.files:
-        return "What one model has and the other lacks, by a crosscoder of both.", numbers[:6], changes_href(m.name)
-    return "How faithful the reconstruction is, and what the model loses with it in place.", numbers[:6], None
+    return numbers[:6]
 
 
 def _circuit(m: Manifest) -> Described:
@@ -195,9 +211,7 @@ def _labels(m: Manifest) -> Described:
     return sentence + ".", [*facts, ("requests", _count(s.get("requests")))], f"/feature/{features}"
 
 
-def _geometry(m: Manifest) -> Described:
-    if is_direction(m):
-        return _direction(m)
+def _word_geometry(m: Manifest) -> Described:
     verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
     shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
     sentence = (
@@ -253,10 +267,17 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "atlas": _atlas,
     "heads": _heads,
     "evaluation": _evaluation,
-    "circuit": _circuit,
+    "sae_comparison": _sae_comparison,
+    "size_law": _size_law,
+    "model_comparison": _model_comparison,
+    "latent_comparison": _latent_comparison,
+    "induction_circuit": _circuit,
+    "edge_circuit": _circuit,
+    "feature_circuit": _circuit,
     "lens": _lens,
     "labels": _labels,
-    "geometry": _geometry,
+    "word_geometry": _word_geometry,
+    "direction": _direction,
     "dynamics": _dynamics,
 }
 

@@ -5,8 +5,10 @@ from typing import Any
 from dash import dcc, html
 
 from dashboard.components.frame import notice, page, panel, quiet_link
+from dashboard.components.pages import Page
 from dashboard.context import Context
 from dashboard.overview.data import Card, Overview, overview
+from interp.artifacts import KINDS
 from interp.workspace import Broken, Partial
 
 _COLUMNS = {
@@ -17,19 +19,24 @@ _COLUMNS = {
 }
 _MORE = {
     "heads": ("Heads", "what attention looks at"),
-    "circuit": ("Circuits", "which parts do it together"),
+    "induction_circuit": ("Induction circuits", "which heads copy what came before"),
+    "edge_circuit": ("Circuits of heads", "which heads and MLPs carry out a task"),
+    "feature_circuit": ("Circuits of features", "which features carry out a task"),
     "lens": ("Lenses", "what each layer would say"),
     "labels": ("Labels", "features in a model's words, scored"),
-    "geometry": ("Geometry", "the shape of what words mean"),
+    "word_geometry": ("Word lists", "the shape of what words mean"),
+    "direction": ("Directions", "the meaning of one direction"),
     "dynamics": ("Dynamics", "what training did"),
     "evaluation": ("Evaluations", "how true a dictionary is"),
+    "sae_comparison": ("Comparisons of dictionaries", "several at one sparsity"),
+    "size_law": ("Size laws", "how error falls with size"),
+    "model_comparison": ("Fine-tuning effects", "how training changed a model"),
+    "latent_comparison": ("Crosscoder latents", "which belong to one of two models"),
 }
 _WIDE = 13
 """characters beyond which a fact takes a line of its own"""
-_PLACES = {
-    **{"recordings": "recording", "saes": "SAE", "features": "features", "atlases": "atlas", "heads": "heads"},
-    **{"circuits": "circuit", "lenses": "lens", "labels": "labels", "geometry": "geometry", "dynamics": "training"},
-}
+_PLACES = {folder: kind.replace("_", " ") for kind, folder in KINDS.items()}
+_PLACES |= {"saes": "SAE", "dynamics": "training", "circuits": "circuit"}  # circuits: a folder of earlier versions
 
 
 def layout(context: Context, **_: Any) -> html.Div:
@@ -108,7 +115,7 @@ def _partial(partial: Partial) -> html.Div:
     words = " · ".join(part for part in (share, details) if part) or partial.status.get("problem", "just started")
     updated = _when(partial.status.get("updated") or partial.status.get("started") or "")
     return notice(
-        html.Strong(f"Unfinished {partial.kind} {partial.name}"),
+        html.Strong(f"Unfinished {partial.kind.replace('_', ' ')} {partial.name}"),
         html.Span(f" {words}. ", className="wb-notice-text"),
         html.Span(f"Last sign of life {updated} UTC; the same command resumes it." if updated else ""),
         html.Progress(value=str(done), max=str(total)) if share else None,
@@ -116,7 +123,7 @@ def _partial(partial: Partial) -> html.Div:
 
 
 def _broken(broken: Broken) -> html.Div:
-    return notice(html.Strong(f"Cannot read {broken.kind} {broken.name}. "), html.Span(broken.problem), tone="error")
+    return notice(html.Strong(f"Cannot read {broken.key}. "), html.Span(broken.problem), tone="error")
 
 
 def _short(value: Any) -> str:
@@ -136,3 +143,6 @@ def _empty(root: str) -> html.Section:
         ),
         html.P(["Then ", dcc.Link("look again", href="/", refresh=True, className="wb-link"), "."]),
     )
+
+
+PAGE = Page(title="Overview", path="/", order=10, layout=layout)

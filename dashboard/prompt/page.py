@@ -1,17 +1,18 @@
-"""*Prompt*: type text and see what the model makes of it. Nothing is loaded until a prompt is run.
+"""*Prompt*: one text read by a model of the workspace; nothing is loaded until a prompt is run.
 
-Which features an answer rests on: attribution to the features of a dictionary, with what it leaves out.
-
-What came of a prompt: continuations, surprise per token, the logit lens, a head's attention, and features.
+In reading order: the loss of every token and the likeliest continuations, the logit lens, direct logit attribution
+(`why.py`), attribution to the features of a dictionary, the attention of a head with the reasons for one of its cells
+(`why.py`), and the strongest features on every token.
 """
 
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.addresses import whole_number
-from dashboard.components.frame import attrs, explain, graph, loading, notice, page, panel, select, stat
+from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, select, stat
+from dashboard.components.pages import NothingYetError, Page, address_sink, register_address
 from dashboard.components.tokens import feature_chip, feature_line, token_bars, token_strip, token_text
 from dashboard.context import Context, current
 from dashboard.feature import data as feature_view
@@ -20,7 +21,6 @@ from dashboard.figures.theme import Theme, theme, visible
 from dashboard.overview.data import models
 from dashboard.prompt.results import ActiveFeature, FeatureShares, PromptResult
 from dashboard.prompt.why import logit_panel, register_why
-from interp.errors import MissingError
 
 
 def rests_panel() -> html.Section:
@@ -56,15 +56,16 @@ def _attribute(
 ) -> Any:
     if not clicks or not run:
         return no_update
-    try:
+
+    def body() -> html.Div:
         found = current().live.feature_shares(
             run["text"], model=run["model"], features=run["features"], answer=answer or "", contrast=contrast or "",
             after=whole_number(after),
         )  # fmt: skip
         numbers = sorted(share.feature for share in found.features)
         return shares(found, run["features"], feature_view.labels(current().workspace, run["features"], numbers))
-    except Exception as error:
-        return notice(explain(error), tone="error")
+
+    return attempt(body)
 
 
 def shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.Div:
@@ -230,22 +231,20 @@ def layout(
     """
     known = models(context.workspace)
     if not known:
-        raise MissingError(
-            "no model here yet: a prompt runs on the model that something was made with; `workbench demo`"
-        )
+        raise NothingYetError("a prompt runs on a model that an artefact was made with, and there is none yet")
     sets = [{"value": "", "label": "no features"}, *feature_view.choices(context.workspace)]
     chosen = features or (feature_view.choose(context.workspace, None) if len(sets) > 1 else "")
-    place = {"layer": whole_number(layer, 0), "head": whole_number(head, 0)}
+    head_shown = {"layer": whole_number(layer, 0), "head": whole_number(head, 0)}
     at = {"query": whole_number(query), "key": whole_number(key)}
     cell = None if None in at.values() else at
     run = {"text": text, "model": model or known[0], "features": chosen} if text else None
     return page(
         "Prompt",
         dcc.Store(id="prompt-run-state", data=run),
-        dcc.Store(id="prompt-place", data=place),
+        dcc.Store(id="prompt-head-shown", data=head_shown),
         dcc.Store(id="prompt-asked", data={"answer": answer, "contrast": contrast, "after": after}),
         dcc.Store(id="prompt-cell", data=cell),
-        html.Div(id="prompt-address", hidden=True),
+        address_sink("prompt"),
         _editor(text, known, model or known[0], sets, chosen),
         html.Div(COLD if context.live.state == "cold" else WARM, id="prompt-busy", className="wb-busy"),
         html.Div(id="prompt-result", **attrs({"aria-live": "polite"})),
@@ -254,7 +253,7 @@ def layout(
 
 
 def register(app: Dash) -> None:
-    """Running, the attention pattern, and the address."""
+    """Add the callbacks: running a prompt, the panels of its result, and the address."""
     app.callback(
         Output("prompt-run-state", "data"),
         Input("prompt-go", "n_clicks"),
@@ -266,7 +265,7 @@ def register(app: Dash) -> None:
     app.callback(
         Output("prompt-result", "children"),
         Input("prompt-run-state", "data"),
-        State("prompt-place", "data"),
+        State("prompt-head-shown", "data"),
         State("prompt-asked", "data"),
         State("scheme", "data"),
         running=[
@@ -276,7 +275,7 @@ def register(app: Dash) -> None:
     )(_read)
     app.callback(
         Output("prompt-pattern", "children"),
-        Output("prompt-place", "data"),
+        Output("prompt-head-shown", "data"),
         Input("prompt-layer", "value"),
         Input("prompt-head", "value"),
         State("prompt-run-state", "data"),
@@ -291,13 +290,8 @@ def register(app: Dash) -> None:
     )(_lens)
     register_why(app)
     register_features(app)
-    app.clientside_callback(
-        ClientsideFunction("workbench", "promptAddress"),
-        Output("prompt-address", "children"),
-        Input("prompt-run-state", "data"),
-        Input("prompt-place", "data"),
-        Input("prompt-asked", "data"),
-        Input("prompt-cell", "data"),
+    register_address(
+        app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "head-shown", "asked", "cell"))
     )
 
 
@@ -322,15 +316,16 @@ def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]],
     )  # fmt: skip
 
 
-def _read(run: dict[str, Any] | None, place: dict[str, int], asked: dict[str, Any], scheme: str | None) -> Any:
+def _read(run: dict[str, Any] | None, head: dict[str, int], asked: dict[str, Any], scheme: str | None) -> Any:
     if not run:
         return None
-    try:
+
+    def body() -> html.Div:
         result = current().live.read(run["text"], model=run["model"], features=run["features"] or None)
         names = _labels(run["features"], [f.feature for at in result.features for f in at])
-        return reading(result, run["features"], names, theme(scheme), asked, layer=place["layer"], head=place["head"])
-    except Exception as error:
-        return notice(explain(error), tone="error")
+        return reading(result, run["features"], names, theme(scheme), asked, layer=head["layer"], head=head["head"])
+
+    return attempt(body)
 
 
 def _lens(kind: str, run: dict[str, Any] | None, scheme: str | None) -> Any:
@@ -354,10 +349,23 @@ def _pattern(layer: str, head: str, run: dict[str, Any] | None, scheme: str | No
 
 
 def pattern_graph(text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str) -> Any:
-    """The attention of one head on a text as a figure, or the message why there is none."""
-    try:
+    """Return the attention of one head on a text as a figure, or the reason why there is none."""
+
+    def body() -> Any:
         pattern = current().live.pattern(text, model=model, layer=layer, head=head)
-    except Exception as error:
-        return notice(explain(error), tone="error")
-    figure = attention_pattern(pattern.weights, pattern.tokens, theme(scheme), height=460)
-    return loading(graph(id, figure=figure, height=460, label=f"Attention of L{layer}H{head}"))
+        figure = attention_pattern(pattern.weights, pattern.tokens, theme(scheme), height=460)
+        return loading(graph(id, figure=figure, height=460, label=f"Attention of L{layer}H{head}"))
+
+    return attempt(body)
+
+
+PAGE = Page(
+    title="Prompt",
+    path="/prompt",
+    order=40,
+    layout=layout,
+    register=register,
+    shows="Any text read by a model of the workspace: the loss of every token, the model's guess after every layer, "
+    "the attention of its heads, and the features that are active. It offers the models that artefacts were made with.",
+    command="workbench heads MODEL",
+)

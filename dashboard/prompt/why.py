@@ -1,4 +1,4 @@
-"""Who did it: direct logit attribution of an answer, and the reasons behind one cell of an attention pattern."""
+"""Direct logit attribution of an answer, and the reasons for one cell of an attention pattern (QK attribution)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, html, no_update
 
 from dashboard.addresses import whole_number
-from dashboard.components.frame import attrs, explain, graph, notice, panel, select, stat
+from dashboard.components.frame import attempt, attrs, graph, panel, select, stat
 from dashboard.context import current
 from dashboard.figures.attribution import pair_map, share_bars, share_map
 from dashboard.figures.theme import Theme, theme, visible
@@ -58,7 +58,7 @@ def register_why(app: Dash) -> None:
     app.callback(
         Output("prompt-reasons", "children"),
         Input("prompt-cell", "data"),
-        Input("prompt-place", "data"),
+        Input("prompt-head-shown", "data"),
         State("prompt-run-state", "data"),
         State("scheme", "data"),
     )(_reasons)
@@ -70,14 +70,15 @@ def _attribute(
 ) -> Any:  # fmt: skip
     if not run:
         return no_update, no_update
-    try:
+
+    def body() -> html.Div:
         found = current().live.shares(
             run["text"], model=run["model"], answer=answer or "", contrast=contrast or "", after=whole_number(after)
         )
-    except Exception as error:
-        return notice(explain(error), tone="error"), no_update
+        return _shares(found, theme(scheme))
+
     asked = {"answer": answer or "", "contrast": contrast or "", "after": after}
-    return _shares(found, theme(scheme)), asked if clicks else no_update
+    return attempt(body), asked if clicks else no_update
 
 
 def _shares(found: LogitShares, colours: Theme) -> html.Div:
@@ -107,16 +108,15 @@ def _cell(click: dict[str, Any] | None) -> Any:
     return {"query": int(at["y"]), "key": int(at["x"])}
 
 
-def _reasons(cell: dict[str, int] | None, place: dict[str, int], run: dict[str, Any] | None, scheme: str | None) -> Any:
+def _reasons(cell: dict[str, int] | None, head: dict[str, int], run: dict[str, Any] | None, scheme: str | None) -> Any:
     if not run or not cell:
         return html.P("Click a cell of the pattern to see why the head looks there.", className="wb-none")
-    try:
-        found = current().live.reasons(
-            run["text"], model=run["model"], layer=place["layer"], head=place["head"], **cell
-        )
-    except Exception as error:
-        return notice(explain(error), tone="error")
-    return reasons_panel(found, theme(scheme))
+
+    def body() -> html.Div:
+        found = current().live.reasons(run["text"], model=run["model"], layer=head["layer"], head=head["head"], **cell)
+        return reasons_panel(found, theme(scheme))
+
+    return attempt(body)
 
 
 def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:

@@ -6,6 +6,7 @@ How good dictionaries are: beside each other at one hook point, inside the model
 """
 
 import calendar
+import contextlib
 import json
 import os
 import time
@@ -14,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from interp.artifacts import Manifest, partial_path, read_json
-from interp.errors import MissingError, UnknownNameError, WorkbenchError
+from dashboard.components.pages import NothingYetError
+from interp.artifacts import LOG, Manifest, partial_path, read_json
+from interp.errors import UnknownNameError, WorkbenchError
 from interp.workspace import Partial, Workspace
 
-LOG = "log.jsonl"
 MAX_LINES = 400
 """lines of a log that a figure shows: more than a screen has room for"""
 WHOLE = 256 * 1024
@@ -207,9 +208,9 @@ def entries(workspace: Workspace, *, now: float | None = None) -> list[Entry]:
 
 
 def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
-    """The dictionary called `name`; without one, a run that goes on, else the newest that can be read.
+    """Return the dictionary called `name`; without a name, one that is in training, else the newest readable one.
 
-    Raises `UnknownNameError` with the nearest names, `MissingError` with the command when there are none.
+    Raises `UnknownNameError` with the nearest names, and `NothingYetError` when there are no dictionaries.
     """
     if name:
         workspace.path("sae", name)  # refuses what is no name
@@ -218,9 +219,7 @@ def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
             raise UnknownNameError("SAE", name, [entry.name for entry in found], f"(workspace {workspace.root})")
         return match
     if not found:
-        raise MissingError(
-            "no dictionaries here yet; `workbench train RECORDING` learns one, `workbench import` brings one"
-        )
+        raise NothingYetError("no dictionary was trained or imported in this workspace yet")
     order = ("training", "finishing", "finished", "silent", "broken")
     return min(found, key=lambda entry: order.index(entry.state))
 
@@ -358,17 +357,17 @@ def points(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[P
     """Every finished dictionary of the entry's model and hook point that has scores, and baselines from comparisons."""
     place = (entry.summary.get("model"), entry.hook_point)
     there = [e for e in found if e.state == "finished" and (e.summary.get("model"), e.hook_point) == place]
-    evaluations = workspace.artifacts("evaluation")
+    evaluations = workspace.newest("evaluation")
     shown = [point for e in there if (point := _point(e, evaluations))]
-    return shown + _baselines(workspace, {e.name for e in there}, evaluations)
+    return shown + _baselines(workspace, {e.name for e in there})
 
 
 def in_the_model(workspace: Workspace, name: str) -> dict[str, Any]:
     """Scores inside the model from the newest evaluation of this dictionary and `artefact`, its name; empty without."""
-    for manifest in _newest(workspace.artifacts("evaluation")):
+    for manifest in workspace.newest("evaluation"):
         if manifest.config.get("sae") == name and isinstance(manifest.summary.get("model"), dict):
             return manifest.summary["model"] | {"artefact": manifest.name}
-    for manifest, comparison in _read_all(workspace, COMPARISON):
+    for manifest, comparison in _read_all(workspace, "sae_comparison", COMPARISON):
         for row in _rows(comparison):
             if row.get("name") == name and isinstance(row.get("model"), dict):
                 return row["model"] | {"artefact": manifest.name}
@@ -412,7 +411,7 @@ def densities(workspace: Workspace, features: str) -> Densities:
 
 def scaling(workspace: Workspace, name: str) -> dict[str, Any] | None:
     """The newest scaling fit that this dictionary is part of, with `artefact` its name; None without."""
-    for manifest, found in _read_all(workspace, SCALING):
+    for manifest, found in _read_all(workspace, "size_law", SCALING):
         if name in [run.get("name") for run in _rows(found, "runs")]:
             return found | {"artefact": manifest.name}
     return None
@@ -421,7 +420,7 @@ def scaling(workspace: Workspace, name: str) -> dict[str, Any] | None:
 def _point(entry: Entry, evaluations: list[Manifest]) -> Point | None:
     scores, recording = entry.heldout, str(entry.config.get("recording") or "")
     if not scores:  # an imported one has none of its own
-        mine = next((m for m in _newest(evaluations) if m.config.get("sae") == entry.name), None)
+        mine = next((m for m in evaluations if m.config.get("sae") == entry.name), None)
         scores, recording = (mine.summary, str(mine.config.get("recording") or "")) if mine else ({}, "")
     l0, fvu = number(scores.get("l0")), number(scores.get("fvu"))
     if l0 is None or fvu is None or l0 <= 0 or fvu <= 0:
@@ -429,9 +428,9 @@ def _point(entry: Entry, evaluations: list[Manifest]) -> Point | None:
     return Point(entry.name, entry.kind, l0, fvu, entry.d_sae, entry.k, recording)
 
 
-def _baselines(workspace: Workspace, names: set[str], evaluations: list[Manifest]) -> list[Point]:
+def _baselines(workspace: Workspace, names: set[str]) -> list[Point]:
     """Of the newest comparison that any of these dictionaries stands in."""
-    for manifest, comparison in _read_all(workspace, COMPARISON, evaluations):
+    for manifest, comparison in _read_all(workspace, "sae_comparison", COMPARISON):
         rows = _rows(comparison)
         if names.isdisjoint(str(row.get("name")) for row in rows):
             continue
@@ -445,20 +444,12 @@ def _baselines(workspace: Workspace, names: set[str], evaluations: list[Manifest
     return []
 
 
-def _newest(manifests: list[Manifest]) -> list[Manifest]:
-    return sorted(manifests, key=lambda m: m.created, reverse=True)
-
-
-def _read_all(
-    workspace: Workspace, file: str, evaluations: list[Manifest] | None = None
-) -> Iterable[tuple[Manifest, dict[str, Any]]]:
-    """Evaluations that hold `file`, newest first; one that cannot be read is passed over (the overview lists it)."""
-    for manifest in _newest(workspace.artifacts("evaluation") if evaluations is None else evaluations):
-        if file in manifest.files:
-            try:
-                yield manifest, read_json(workspace.path("evaluation", manifest.name) / file)
-            except WorkbenchError:
-                continue
+def _read_all(workspace: Workspace, kind: str, file: str) -> Iterable[tuple[Manifest, dict[str, Any]]]:
+    """Yield artefacts of a kind with their `file`, newest first; one that cannot be read is passed over (the overview
+    lists it)."""
+    for manifest in workspace.newest(kind):
+        with contextlib.suppress(WorkbenchError):
+            yield manifest, read_json(workspace.path(kind, manifest.name) / file)
 
 
 def _rows(found: dict[str, Any], key: str = "rows") -> list[dict[str, Any]]:

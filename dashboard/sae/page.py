@@ -1,6 +1,7 @@
-"""*SAE*: the dictionaries of the workspace, the health of their training as it goes on, and how good they are.
+"""*SAE*: the dictionaries of the workspace, the health of their training as it goes on, and their quality.
 
-The list of dictionaries, and the card of one: what it is, how good it is, where it came from.
+The list of dictionaries stands at the left. The chosen one is shown by a card (settings, scores, origin), the curves
+of its training log, and its scores among other dictionaries: error against sparsity, firing density, scaling law.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dashboard.addresses import atlas_href, sae_href
 from dashboard.components.evidence import number as shown
 from dashboard.components.frame import attrs, explain, graph, notice, page, panel, quiet_link, stat
+from dashboard.components.pages import Page
 from dashboard.context import Context, current
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
@@ -419,3 +421,15 @@ def _logs(workspace: Workspace, chosen: view.Entry, found: list[view.Entry]) -> 
 def _listed(found: list[view.Entry]) -> str:
     """Changes whenever the list of dictionaries, or how far one has come, does."""
     return hash_json([(e.name, e.state, e.when, e.share, e.quiet // 60 if e.state == "silent" else 0) for e in found])
+
+
+PAGE = Page(
+    title="SAE",
+    path="/sae",
+    order=70,
+    layout=layout,
+    register=register,
+    shows="Sparse dictionaries (SAEs): the curves of their training while it runs, their reconstruction error and "
+    "sparsity on held-out documents, and the loss of the model with the reconstruction in place.",
+    command="workbench train",
+)

@@ -9,10 +9,11 @@ from dash import html
 from make_workspace import HOSTILE
 from page_text import text_of
 
-from dashboard.app import _ROUTES, _safe, create_app
+from dashboard.app import create_app, safe_layout
 from dashboard.atlas import page as atlas
 from dashboard.circuit import page as circuit
 from dashboard.components.frame import explain
+from dashboard.components.pages import Page, find_pages
 from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.context import Context
 from dashboard.dynamics import page as dynamics
@@ -83,7 +84,7 @@ def test_a_wrong_name_in_an_address_says_the_nearest_right_one(context, layout, 
 
 def test_an_error_becomes_a_page_with_a_way_back(server):
     with server.app_context():
-        page = _safe(feature.layout, "/feature")(scheme="dark", features="demp")
+        page = safe_layout(feature.PAGE)(scheme="dark", features="demp")
     assert "did you mean 'demo'" in text_of(page)
     assert '"href": "/feature"' in text_of(page)
 
@@ -93,7 +94,7 @@ def test_an_unexpected_error_is_shown_too(server):
         raise RuntimeError("wires crossed")
 
     with server.app_context():
-        assert "wires crossed" in text_of(_safe(broken, "/")(scheme="light"))
+        assert "wires crossed" in text_of(safe_layout(Page(title="Broken", path="/", layout=broken))(scheme="light"))
 
 
 def test_damaged_table_is_one_line_that_names_the_file(tmp_path):
@@ -224,39 +225,60 @@ def test_an_error_of_ours_is_its_own_explanation():
 def test_two_apps_in_one_process_keep_their_own_workspace(tmp_path, workspace, live):
     first = create_app(workspace, live=live)
     second = create_app(Workspace(tmp_path), live=live)
-    page = _safe(overview.layout, "/")
+    page = safe_layout(overview.PAGE)
     with first.server.app_context():
         assert "158,750 tokens" in text_of(page(scheme="light"))
     with second.server.app_context():
         assert "Nothing here yet" in text_of(page(scheme="light"))
 
 
-def test_every_route_has_a_title():
-    assert all(title and path.startswith("/") for _, _, path, title in _ROUTES)
+def test_every_page_has_its_own_title_and_address_and_says_what_it_would_show():
+    pages = find_pages()
+    assert [each.title for each in pages][:3] == ["Overview", "Atlas", "Features"]
+    addresses = [path for each in pages for path in (each.path, *each.templates)]
+    assert len(set(addresses)) == len(addresses)
+    assert all(path.startswith("/") for path in addresses)
+    assert all(each.shows and each.command.startswith("workbench ") for each in pages if each.path != "/")
+
+
+@pytest.mark.parametrize("which", [each for each in find_pages() if each.path != "/"], ids=lambda each: each.title)
+def test_a_page_with_nothing_to_show_explains_itself_and_is_no_error(tmp_path, live, which):
+    app = create_app(Workspace(tmp_path), live=live)
+    with app.server.app_context():
+        shown = text_of(safe_layout(which)(scheme="light"))
+    assert "Nothing to show yet" in shown
+    assert which.shows in shown
+    assert f"--workspace {tmp_path}" in shown
+    assert "wb-notice-error" not in shown
 
 
 TORCH_FREE = """
 import json, sys
 from werkzeug.test import Client
 from dashboard.serve import make_server
-from dashboard.app import _ROUTES, _safe
+from dashboard.app import safe_layout
+from dashboard.components.pages import find_pages
 from interp.workspace import Workspace
 server = make_server(Workspace(sys.argv[1]))
 with server.app.app_context():
-    for _, layout, path, _ in _ROUTES:
-        page = _safe(layout, "/")(scheme="light")
+    for each in find_pages():
+        page = safe_layout(each)(scheme="light")
         assert "That did not work" not in str(page), page
-    from dashboard.pages import atlas, feature, heads
+    from dashboard.atlas import page as atlas
+    from dashboard.feature import page as feature
+    from dashboard.heads import page as heads
     atlas._chosen(3, {"name": "embeddings", "features": None})
     feature._show({"features": "demo", "index": 12}, "light")
     heads._draw("induction", {"name": "smollm2-135m"}, "light")
-    from dashboard.pages import circuit, dynamics, geometry, heads_evidence
+    from dashboard.circuit import page as circuit
+    from dashboard.dynamics import page as dynamics
+    from dashboard.geometry import page as geometry
     geometry._show({"name": "shapes", "list": "weekdays"}, "light")
     dynamics._show({"name": "grok", "seed": 3, "spec": ""}, "light")
     view = {"n": None, "paths": False, "groups": ""}
     circuit._draw(view, {"name": "ioi", "limit": 1000, "found": 24}, "light")
     circuit._choose("L1H2-k-L4H1", view, {"name": "induction"}, "light")
-    heads_evidence._composition("k", {"composition": "induction"}, "light")
+    heads._composition("k", {"composition": "induction"}, "light")
 client = Client(server.app)
 assert client.get("/", headers={"Host": "127.0.0.1"}).status_code == 200
 print(json.dumps([m for m in ("torch", "transformers", "transformer_lens", "sklearn", "networkx") if m in sys.modules]))

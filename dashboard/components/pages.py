@@ -1,0 +1,131 @@
+"""A page of the dashboard, and the plumbing that all pages share.
+
+A page is a folder of `dashboard/` whose `page.py` defines `PAGE`; `find_pages` collects them, the application registers
+them, and the navigation bar lists them. Shared here:
+
+- the artefact that a page opens on (`open_artefact`), and the message of a page with nothing to show (`empty_page`);
+- the menu at the top of a page that opens another artefact (`artefact_menu`): the address says which one is shown;
+- the address that follows what a visitor changes (`address_sink` and `register_address`);
+- the part of a page that is drawn after the page itself (`register_parts`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+
+from dashboard.components.frame import page, panel, select
+from interp.artifacts import Manifest
+from interp.errors import MissingError
+from interp.workspace import Workspace
+
+Layout = Callable[..., html.Div]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One page: its addresses, its layout, and what it says while there is nothing to show."""
+
+    title: str
+    path: str
+    """The address without a name in it, such as `/atlas`."""
+    layout: Layout
+    """`layout(context, **address)`: the page for an address; unknown parts of the address are ignored."""
+    register: Callable[[Dash], None] | None = None
+    """Adds the callbacks of the page to the application."""
+    templates: tuple[str, ...] = ()
+    """Further addresses with names in them, such as `/atlas/<name>`."""
+    order: int = 1000
+    """Place in the navigation bar: the smallest is leftmost, equal ones by title."""
+    shows: str = ""
+    """One or two sentences: what the page shows once there is something."""
+    command: str = ""
+    """The command that fills the page; `MODEL` in it becomes a model of the workspace."""
+
+
+class NothingYetError(MissingError):
+    """The workspace holds nothing that this page shows: the page explains itself, since nobody made a mistake."""
+
+
+def find_pages() -> list[Page]:
+    """Return the page of every folder of `dashboard/` that has a `page.py`, in the order of the navigation bar."""
+    folder = Path(__file__).parents[1]
+    found = [import_module(f"dashboard.{file.parent.name}.page").PAGE for file in folder.glob("*/page.py")]
+    return sorted(found, key=lambda each: (each.order, each.title))
+
+
+def open_artefact(
+    workspace: Workspace, kinds: Sequence[str], name: str | None, *, prefer: Callable[[Manifest], bool] | None = None
+) -> Manifest:
+    """Return the artefact called `name` of one of the `kinds`; without a name, the one that the page opens on.
+
+    The rule for the latter is `Workspace.default`. Raises `UnknownNameError` with the nearest names, `ConfigError` when
+    the name cannot be one, and `NothingYetError` when no name is given and there is no artefact of these kinds.
+    """
+    if not name:
+        found = workspace.default(*kinds, prefer=prefer)
+        if found is None:
+            raise NothingYetError(f"no artefact of kind {' or '.join(kinds)} was found in {workspace.root}")
+        return found
+    return workspace.find(name, *kinds)
+
+
+def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
+    """Return the page of an address that has nothing to show yet: its purpose, and the command that fills it."""
+    command = which.command.replace("MODEL", model)
+    return page(
+        which.title,
+        panel(
+            "Nothing to show yet",
+            html.P(which.shows),
+            html.P("This command makes it:"),
+            html.Pre(f"{command} --workspace {workspace.root}", className="wb-command"),
+            html.P("Then open this page again."),
+            className="wb-empty",
+        ),
+    )
+
+
+def artefact_menu(label: str, choices: list[tuple[str, str]], shown: str, *, width: int = 240) -> html.Div:
+    """Return the menu that opens another artefact: `choices` are (text, address), `shown` is the address of this one.
+
+    Its callback is registered once for all pages (`register_menu`).
+    """
+    data = [{"value": address, "label": text} for text, address in choices]
+    return html.Div(
+        [dcc.Store(id="artefact-shown", data=shown), select("artefact-menu", label, data, shown, width=width)]
+    )
+
+
+def register_menu(app: Dash) -> None:
+    """Let the menu of any page open the address that was chosen in it."""
+    # a menu that has just been drawn triggers its callback too: then the chosen address is the one that is shown
+    app.clientside_callback(
+        "(chosen, shown) => chosen && chosen !== shown ? chosen : window.dash_clientside.no_update",
+        Output("nav", "href"),
+        Input("artefact-menu", "value"),
+        State("artefact-shown", "data"),
+        prevent_initial_call=True,
+    )
+
+
+def address_sink(which: str) -> html.Div:
+    """Return the invisible element that `register_address` needs as the output of its callback."""
+    return html.Div(id=f"{which}-address", hidden=True)
+
+
+def register_address(app: Dash, which: str, *given: Input | State, script: str = "workbench") -> None:
+    """Let the address follow what a visitor changes on the page `which`.
+
+    The function `<which>Address` of `window.dash_clientside.<script>` (in `assets/`) turns the values into an address.
+    """
+    address = ClientsideFunction(script, f"{which}Address")
+    app.clientside_callback(address, Output(f"{which}-address", "children"), *given)
+
+
+def register_parts(app: Dash, which: str, draw: Callable[[Any, str | None], Any]) -> None:
+    """Draw the parts of a page after the page itself: `draw(state, scheme)` fills the element `<which>-parts`."""
+    app.callback(Output(f"{which}-parts", "children"), Input(f"{which}-state", "data"), State("scheme", "data"))(draw)
