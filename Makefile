@@ -7,7 +7,7 @@ ARGS   ?=
 JOBS   ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help demo serve test test-full check bench bench-peers notebooks gallery oracles clean
+.PHONY: help demo serve test test-full test-lowest check bench bench-peers notebooks gallery docs oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -43,6 +43,9 @@ notebooks: $(VENV)/.dev  ## executed .ipynb of every notebook in notebooks/built
 gallery: $(VENV)/.dev  ## pages with pictures of the executed notebooks in docs/gallery/ (after `make notebooks`)
 	$(BIN)/python -m notebooks.gallery $(ARGS)
 
+docs: $(VENV)/.docs  ## the documentation site in docs/_build/html/ (shows the outputs of `make notebooks` where there are any)
+	$(BIN)/python -m docs.build $(ARGS)
+
 oracles: $(VENV)/.dev  ## compare with SAELens in an environment of its own (large download)
 	tests/oracles/run.sh
 
@@ -62,4 +65,8 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@

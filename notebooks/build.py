@@ -28,22 +28,28 @@ def execute(source: Path, workspace: Path, timeout: int = 900):
     return notebook
 
 
-def main() -> None:
+def build(source: Path, workspace: Path) -> Path:
+    """Execute a notebook and write the copy with its outputs to notebooks/built/; returns where."""
     import nbformat
 
+    target = HERE / "built" / source.with_suffix(".ipynb").name
+    text = nbformat.writes(execute(source, workspace))
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of file names; default: all")
     parser.add_argument("--workspace", type=Path, default=HERE.parent / "workspace")
     options = parser.parse_args()
     if not options.workspace.is_dir():
         parser.error(f"no workspace at {options.workspace}; `make demo ARGS=--no-serve` makes one")
-    (HERE / "built").mkdir(exist_ok=True)
     for source in notebooks():
         if options.names and not any(name in source.name for name in options.names):
             continue
-        target = HERE / "built" / source.with_suffix(".ipynb").name
-        nbformat.write(execute(source, options.workspace), target)
-        print(f"wrote {target}")
+        print(f"wrote {build(source, options.workspace)}")
 
 
 if __name__ == "__main__":
