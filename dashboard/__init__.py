@@ -1,9 +1,30 @@
-"""Looking: pages over a workspace, served to this machine.
+"""Pages over a workspace, served to this machine. The names below are public.
 
-Start here:
-
-- `dashboard.app.create_app(workspace)`: the Dash app; `dashboard.serve.serve` puts it on a port
-- `dashboard.views`: what each page asks of the workspace
-- `dashboard.figures`: tables in, plotly figures out; used by notebooks too
-- `dashboard.prompt.live`: prompts on a loaded model, the only module here that loads torch
+- `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `sae`, `geometry`, `dynamics`, `changes`: one folder per
+  page (`page` the page, `data` what it reads from the workspace)
+- `components`  pieces that several pages share
+- `figures`     results and tables in, plotly figures out; notebooks use them too
+- `app`         the Dash app
+- `serve`       a port for it
+- `shell`       the frame around every page
+- `security`    who may ask, and for what
+- `context`     the workspace that is served
+- `addresses`   links between pages
 """
+
+from typing import TYPE_CHECKING
+
+from interp.runtime import lazily
+
+if TYPE_CHECKING:
+    from dashboard.app import create_app
+    from dashboard.atlas.view import atlas_view
+    from dashboard.sae.data import read_log
+
+_HOMES = {
+    "dashboard.app": "create_app",
+    "dashboard.atlas.view": "atlas_view",
+    "dashboard.sae.data": "read_log",
+}
+
+__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -1,14 +1,149 @@
 """A model you can hook, what it computes, and how.
 
-Start here:
+    from interp import load_model, score_heads
 
-- `interp.models.loading.load_model(spec)`: any model as a TransformerLens `TransformerBridge`
-- `interp.text.corpora.open_corpus(spec)`: documents from docstrings, files, or the hub
-- `interp.recording.record.record(...)`: activations on disk; `interp.recording.store.Recording` reads them
-- `interp.circuits.head_kinds.score_heads(model)`: every head, with nulls and intervals
-- `interp.atlas.build.build_atlas(...)`: a map of vectors that says how much it keeps
-- `interp.studies.superposition.train_toys(...)`: toys of superposition, and the shapes that their features settle in
-- `interp.studies.hopfield.measure_retrieval(model, tokens)`: heads as associative memories, beside an untrained twin
-- `interp.geometry.shapes.shapes_of(model, concepts)`: which lists of words are circles, lines, clusters or nothing
-- `interp.workspace.Workspace`: the folder of folders that scripts, notebooks and the dashboard share
+    print(score_heads(load_model("toy:induction-2l")))
+
+The names below are public: they may be relied on, and importing this package loads none of them before it is used.
+Everything else may move. Results print as short tables and have `to_frame()`.
+
+Subjects, one folder each:
+
+- `models`     loading, hooks, norms, the residual sum; small, planted and toy models; training them
+- `text`       documents, packing, tokens
+- `recording`  activations on disk: written, resumed, read in order or shuffled
+- `lenses`     logit lens, tuned lens, direct logit attribution
+- `patching`   ablation, activation patching, path patching
+- `circuits`   head kinds and scores, induction, tasks, edge attribution, discovery, evaluation
+- `geometry`   shapes of word lists, directions, dimension, similarity, transport
+- `atlas`      maps of vectors, their quality, regions and labels
+- `changes`    two checkpoints of one model compared
+- `studies`    small models that teach one thing each: its own public names
+
+The ground floor, which knows no analysis:
+
+- `errors`      one tree of exceptions
+- `names`       heads, nodes and hook points, parsed and written
+- `workspace`   the folder of folders that scripts, notebooks and the dashboard share
+- `artifacts`   one folder per result: manifest, hashes, work in progress
+- `runtime`     device, dtype, threads, seeds
+- `ranks`       several processes
+- `progress`    the type of progress callbacks
+- `statistics`  intervals, p-values, correlations
+- `results`     the base of results: table, data frame
+- `dictionary`  the protocol of a dictionary of features
+- `upgrades`    older artefacts, read as today's
 """
+
+from typing import TYPE_CHECKING
+
+from interp.runtime import lazily
+
+if TYPE_CHECKING:
+    from interp.artifacts import Manifest
+    from interp.atlas.build import MapSettings, build_atlas, extend_atlas
+    from interp.atlas.new_points import place_points
+    from interp.atlas.series import build_series
+    from interp.atlas.sources import embedding_source, recording_source
+    from interp.changes.report import what_changed
+    from interp.changes.transplant import log_prob_of_answers
+    from interp.circuits.attribution import attribute as attribute_edges
+    from interp.circuits.attribution import verify_top_k
+    from interp.circuits.circuit import Circuit
+    from interp.circuits.evaluation import EvaluationConfig
+    from interp.circuits.evaluation import evaluate as evaluate_circuit
+    from interp.circuits.find import FindConfig, find_circuit
+    from interp.circuits.graph import Graph
+    from interp.circuits.head_kinds import score_heads
+    from interp.circuits.head_weights import composition as head_composition
+    from interp.circuits.head_weights import copying as head_copying
+    from interp.circuits.induction import find_induction_circuit, gather_induction_evidence
+    from interp.circuits.induction_measure import InductionConfig
+    from interp.circuits.score_explanation import explain_score
+    from interp.circuits.tasks import make_task
+    from interp.errors import ArtifactError, UsageError, WorkbenchError
+    from interp.geometry.circles import circle_test
+    from interp.geometry.direction_report import measure_direction
+    from interp.geometry.probes import direction_of_words
+    from interp.geometry.rotation import rotate_words
+    from interp.geometry.shapes import find_shapes, fit_plane, shapes_of
+    from interp.geometry.words import find_concepts, read_words
+    from interp.lenses.direct_attribution import direct_logit_attribution
+    from interp.lenses.logit_lens import follow_token, logit_lens
+    from interp.lenses.tuned_lens import TunedLens, TunedLensConfig, train_tuned_lens
+    from interp.models.adapter import (
+        run_with_hooks,
+        to_tokens,
+        token_strings,
+    )
+    from interp.models.adapter import (
+        untrained_twin as untrained_model,
+    )
+    from interp.models.capture import Capture
+    from interp.models.identity import model_spec, weight_hash
+    from interp.models.loading import load_model
+    from interp.models.small import SmallConfig, save_small
+    from interp.models.training import TrainingConfig, train_small
+    from interp.patching.ablation import ablate, ablated
+    from interp.patching.activation import activation_patching
+    from interp.patching.paths import path_patch
+    from interp.recording.live import open_recording
+    from interp.recording.record import record
+    from interp.recording.store import Recording
+    from interp.results import Result
+    from interp.runtime import one_thread
+    from interp.statistics import t_interval
+    from interp.text.corpora import open_corpus
+    from interp.text.files import Document
+    from interp.workspace import Workspace
+
+_HOMES = {
+    "interp.workspace": "Workspace",
+    "interp.artifacts": "Manifest",
+    "interp.errors": "WorkbenchError UsageError ArtifactError",
+    "interp.results": "Result",
+    "interp.runtime": "one_thread",
+    "interp.statistics": "t_interval",
+    "interp.models.loading": "load_model",
+    "interp.models.identity": "model_spec weight_hash",
+    "interp.models.small": "SmallConfig save_small",
+    "interp.models.training": "TrainingConfig train_small",
+    "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_twin:untrained_model",
+    "interp.models.capture": "Capture",
+    "interp.text.corpora": "open_corpus",
+    "interp.text.files": "Document",
+    "interp.recording.record": "record",
+    "interp.recording.store": "Recording",
+    "interp.recording.live": "open_recording",
+    "interp.lenses.logit_lens": "logit_lens follow_token",
+    "interp.lenses.tuned_lens": "TunedLens TunedLensConfig train_tuned_lens",
+    "interp.lenses.direct_attribution": "direct_logit_attribution",
+    "interp.patching.ablation": "ablate ablated",
+    "interp.patching.activation": "activation_patching",
+    "interp.patching.paths": "path_patch",
+    "interp.circuits.head_kinds": "score_heads",
+    "interp.circuits.head_weights": "composition:head_composition copying:head_copying",
+    "interp.circuits.induction": "find_induction_circuit gather_induction_evidence",
+    "interp.circuits.induction_measure": "InductionConfig",
+    "interp.circuits.score_explanation": "explain_score",
+    "interp.circuits.tasks": "make_task",
+    "interp.circuits.graph": "Graph",
+    "interp.circuits.circuit": "Circuit",
+    "interp.circuits.attribution": "attribute:attribute_edges verify_top_k",
+    "interp.circuits.find": "FindConfig find_circuit",
+    "interp.circuits.evaluation": "EvaluationConfig evaluate:evaluate_circuit",
+    "interp.geometry.words": "find_concepts read_words",
+    "interp.geometry.shapes": "find_shapes shapes_of fit_plane",
+    "interp.geometry.circles": "circle_test",
+    "interp.geometry.rotation": "rotate_words",
+    "interp.geometry.probes": "direction_of_words",
+    "interp.geometry.direction_report": "measure_direction",
+    "interp.atlas.sources": "embedding_source recording_source",
+    "interp.atlas.build": "MapSettings build_atlas extend_atlas",
+    "interp.atlas.series": "build_series",
+    "interp.atlas.new_points": "place_points",
+    "interp.changes.report": "what_changed",
+    "interp.changes.transplant": "log_prob_of_answers",
+}
+
+__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

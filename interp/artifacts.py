@@ -7,7 +7,8 @@ Steps of every verb:
 2. the verb writes files into `draft.path` (each atomically) and reports with `draft.update(...)`;
 3. `draft.finish(...)` hashes every file, writes the manifest, renames the folder. Only whole artefacts have a manifest.
 
-The content hash covers the files, not the manifest: same files, same hash.
+The content hash covers the files that determine the content: not the manifest, and not the training log, whose speeds
+differ from run to run. Same content, same hash.
 
 Arrays that a user brings along as `.npy` files.
 
@@ -32,14 +33,28 @@ from typing import Any
 
 import numpy as np
 
-from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, ResourceError, SchemaError
+from interp.errors import (
+    ConfigError,
+    CorruptError,
+    MismatchError,
+    MissingError,
+    ResourceError,
+    SchemaError,
+    UnknownNameError,
+)
+from interp.results import Record, Result, flat
+from interp.upgrades import upgrade
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 STATUS = "status.json"
 PARTIAL = ".partial"
+LOG = "log.jsonl"
+"""training log: losses, and speeds, which say nothing about what was learned"""
+UNHASHED = frozenset({LOG})
+"""files outside the content hash; `verify` checks them all the same"""
 
-# What each verb writes, and in which folder of the workspace.
+# The kinds of artefact, each of one shape, and the folder of the workspace that each lies in.
 KINDS = {
     "recording": "recordings",
     "sae": "saes",
@@ -47,16 +62,27 @@ KINDS = {
     "atlas": "atlases",
     "heads": "heads",
     "evaluation": "evaluations",
-    "circuit": "circuits",
+    "sae_comparison": "sae-comparisons",
+    "size_law": "size-laws",
+    "model_comparison": "model-comparisons",
+    "latent_comparison": "latent-comparisons",
+    "induction_circuit": "induction-circuits",
+    "edge_circuit": "edge-circuits",
+    "feature_circuit": "feature-circuits",
     "lens": "lenses",
+    "patching": "patching",
     "labels": "labels",
-    "geometry": "geometry",
+    "word_geometry": "word-geometry",
+    "direction": "directions",
     "dynamics": "dynamics",
 }
+CIRCUITS = ("induction_circuit", "edge_circuit", "feature_circuit")
+GEOMETRY = ("word_geometry", "direction")
+MODEL_COMPARISONS = ("model_comparison", "latent_comparison")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(Result):
     """What a folder is, what made it, and what it was made from."""
 
     kind: str
@@ -77,6 +103,16 @@ class Manifest:
     code_version: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    def to_records(self) -> list[Record]:
+        """Return one row: `kind, name, created, seconds, seed, content_hash` and the numbers of the summary."""
+        about = {key: getattr(self, key) for key in ("kind", "name", "created", "seconds", "seed")}
+        return [about | {"content_hash": self.content_hash[:12]} | flat(self.summary)]
+
+    def headline(self) -> str:
+        """Name the artefact and what it was made from."""
+        made_of = f", made from {', '.join(self.parents)}" if self.parents else ""
+        return f"{self.kind} {self.name}{made_of}"
 
 
 class Draft:
@@ -100,12 +136,15 @@ class Draft:
         """Start, or resume where an interrupted run with the same config stopped.
 
         Raises `ConfigError` when the finished folder exists (unless `overwrite`, which replaces it only at `finish`,
-        and resumes its own unfinished run too), `MismatchError` when a partial run with another config is in the way.
+        and resumes its own unfinished run too), `MismatchError` when a partial run with another config is in the way,
+        `UnknownNameError` for a kind that there is not.
         """
+        if kind not in KINDS:
+            raise UnknownNameError("artefact kind", kind, KINDS)
         if folder.exists() and not overwrite:
             raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
         partial = partial_path(folder)
-        before = read_json(partial / STATUS) if (partial / STATUS).exists() else None
+        before = upgrade(read_json(partial / STATUS)) if (partial / STATUS).exists() else None
         identity = _identity(kind, config, seed)
         if before is not None and {key: before.get(key) for key in identity} != identity:
             before = None
@@ -180,7 +219,7 @@ def partial_path(folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a whole artefact.
+    """Return the manifest of a whole artefact, in today's form whichever version wrote it (`interp.upgrades`).
 
     Raises `MissingError` (no such folder, or still partial), `CorruptError`, `SchemaError` (a newer version wrote it).
     """
@@ -201,7 +240,7 @@ def read_manifest(folder: Path) -> Manifest:
     missing = {"kind", "name", "config", "files", "content_hash"} - raw.keys()
     if missing:
         raise CorruptError(f"{path}: lacks {', '.join(sorted(missing))}; the manifest was edited or cut short")
-    return Manifest(**{key: value for key, value in raw.items() if key in known})
+    return Manifest(**{key: value for key, value in upgrade(raw).items() if key in known})
 
 
 def verify(folder: Path) -> list[str]:
@@ -216,7 +255,7 @@ def verify(folder: Path) -> list[str]:
             problems.append(f"{relative}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
         elif sha256_file(path) != entry["sha256"]:
             problems.append(f"{relative}: content differs from its checksum")
-    if hash_files(manifest.files) != manifest.content_hash:
+    if hash_files(manifest.files, manifest.schema_version) != manifest.content_hash:
         problems.append(f"{MANIFEST}: the file list was edited (content hash differs)")
     return problems
 
@@ -288,9 +327,14 @@ def file_entry(path: Path) -> dict[str, Any]:
     return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
 
 
-def hash_files(files: dict[str, dict[str, Any]]) -> str:
+def hash_files(files: dict[str, dict[str, Any]], schema_version: int = SCHEMA_VERSION) -> str:
+    """Return the content hash of a manifest's `files`: over the names and checksums of all but `UNHASHED`.
+
+    Schema 1 hashed every file. Its hashes stay as they were recorded, so that children still name their parents.
+    """
+    left_out = UNHASHED if schema_version > 1 else frozenset()
     digest = hashlib.sha256()
-    for relative in sorted(files):
+    for relative in sorted(files.keys() - left_out):
         digest.update(f"{relative}\0{files[relative]['sha256']}\n".encode())
     return digest.hexdigest()
 

@@ -4,14 +4,15 @@ A seed enters at the command line, becomes `torch.Generator`s here, and leaves i
 
 Blocks of work run on several threads, each block on one, so that a result does not depend on the number of threads;
 compiled loops (numba) run on as many threads as torch uses. torch and numba are imported by the functions that need
-them.
+them, and so are the public names of the packages (`lazily`).
 """
 
 import contextlib
 import hashlib
+import importlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -136,3 +137,26 @@ def run_compiled(kernel: Callable[..., Any], *arguments: Any, at_most: int | Non
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     return kernel(*(a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments))
+
+
+def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+    """Return `__getattr__` and `__all__` of a package that imports its public names when they are first asked for.
+
+    `homes` says where they come from: module -> names with a space between them, `own:public` where the public name is
+    another than the module's own.
+    """
+    found = {
+        public or own: (module, own)
+        for module, names in homes.items()
+        for own, _, public in (name.partition(":") for name in names.split())
+    }
+
+    def find(name: str) -> Any:
+        if name not in found:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, own = found[name]
+        value = getattr(importlib.import_module(module), own)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return find, list(found)

@@ -1,16 +1,98 @@
-"""Sparse features of activations: train them, score them, read them.
+"""Sparse features of activations: train them, score them, read them, find their circuits.
 
-Start here:
+    from saes import load_sae, compare
 
-- `saes.training.train.train(recording, hook_point, sae_config, train_config, folder)`: the one training loop, a
-                                                                                        generator
-- `saes.weights.folder.load_sae(folder)`: an SAE in SAELens' format
-- `saes.weights.read.load_dictionary(path)`: a dictionary of any tool, checked against its own arithmetic
-- `saes.evaluation.reconstruction`: what a reconstruction keeps, on recorded text and inside the model
-- `saes.evaluation.compare.compare(saes, recording)`: several at one sparsity, beside baselines that learned nothing
-- `saes.evaluation.scaling.fit_scaling(runs)`: how the error falls with size and sparsity, with intervals
-- `saes.evaluation.synthetic`, `saes.evaluation.recovery`: rows from a known dictionary, and how much of it an SAE found
-- `saes.evaluation.matching.match_features(one, two)`: which features two dictionaries share
-- `saes.features.build.build_features(...)`: what every feature responds to, as tables
-- `saes.features.intervene`: splice, ablate, clamp and steer features inside the model
+    print(compare({"mine": load_sae("workspace/saes/mine")}, recording))
+
+The names below are public: they may be relied on, and importing this package loads none of them before it is used.
+Everything else may move.
+
+Subjects, one folder each:
+
+- `training`    configs, batches, the loop, checkpoints
+- `kinds`       one file per kind of dictionary
+- `kernels`     the sparse training step
+- `weights`     our folder, and one file per foreign format
+- `features`    statistics, examples and labels of features; interventions with them
+- `evaluation`  reconstruction, in the model, probing, absorption, recovery, comparison, scaling
+- `circuits`    attribution to features, circuits of features
+- `explain`     labels by a language model
 """
+
+from typing import TYPE_CHECKING
+
+from interp.runtime import lazily
+
+if TYPE_CHECKING:
+    from saes.circuits.attribution import AttributionConfig
+    from saes.circuits.attribution import attribute as attribute_features
+    from saes.circuits.find import FeatureCircuitConfig, find_feature_circuit
+    from saes.circuits.sites import Prompts, open_sites
+    from saes.evaluation.absorption import first_letters, measure_absorption
+    from saes.evaluation.compare import compare
+    from saes.evaluation.crosscoder_latents import compare_models
+    from saes.evaluation.in_model import evaluate_in_model
+    from saes.evaluation.matching import decoder_cosines, match_features
+    from saes.evaluation.probing import ProbingConfig, probe
+    from saes.evaluation.probing_tasks import text_tasks
+    from saes.evaluation.reconstruction import evaluate_on_recording
+    from saes.evaluation.recovery import measure_recovery
+    from saes.evaluation.scaling import fit_scaling
+    from saes.evaluation.scaling_runs import runs_of as scaling_runs_of
+    from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+    from saes.evaluation.toy_recovery import recover_toy
+    from saes.features.build import build_features
+    from saes.features.intervene import ablate as ablate_features
+    from saes.features.intervene import clamp, splice, steer
+    from saes.features.planes import feature_planes
+    from saes.features.sources import neurons_of
+    from saes.kinds.base import SAE
+    from saes.training.config import (
+        BatchTopKConfig,
+        CrosscoderConfig,
+        GatedConfig,
+        JumpReLUConfig,
+        MatryoshkaConfig,
+        ReLUConfig,
+        TopKConfig,
+        TrainConfig,
+        TranscoderConfig,
+    )
+    from saes.training.run import Job
+    from saes.training.train import train, train_many, train_sae
+    from saes.weights.folder import load_sae, save_sae
+    from saes.weights.importing import import_dictionary
+    from saes.weights.read import load_dictionary
+
+_HOMES = {
+    "saes.training.config": "TrainConfig TopKConfig BatchTopKConfig MatryoshkaConfig "
+    "JumpReLUConfig GatedConfig ReLUConfig TranscoderConfig CrosscoderConfig",
+    "saes.training.run": "Job",
+    "saes.training.train": "train train_sae train_many",
+    "saes.kinds.base": "SAE",
+    "saes.weights.folder": "load_sae save_sae",
+    "saes.weights.read": "load_dictionary",
+    "saes.weights.importing": "import_dictionary",
+    "saes.features.build": "build_features",
+    "saes.features.sources": "neurons_of",
+    "saes.features.intervene": "splice ablate:ablate_features clamp steer",
+    "saes.features.planes": "feature_planes",
+    "saes.evaluation.reconstruction": "evaluate_on_recording",
+    "saes.evaluation.in_model": "evaluate_in_model",
+    "saes.evaluation.compare": "compare",
+    "saes.evaluation.probing": "ProbingConfig probe",
+    "saes.evaluation.probing_tasks": "text_tasks",
+    "saes.evaluation.absorption": "first_letters measure_absorption",
+    "saes.evaluation.synthetic": "SyntheticConfig SyntheticData",
+    "saes.evaluation.recovery": "measure_recovery",
+    "saes.evaluation.toy_recovery": "recover_toy",
+    "saes.evaluation.matching": "match_features decoder_cosines",
+    "saes.evaluation.crosscoder_latents": "compare_models",
+    "saes.evaluation.scaling": "fit_scaling",
+    "saes.evaluation.scaling_runs": "runs_of:scaling_runs_of",
+    "saes.circuits.sites": "Prompts open_sites",
+    "saes.circuits.attribution": "AttributionConfig attribute:attribute_features",
+    "saes.circuits.find": "FeatureCircuitConfig find_feature_circuit",
+}
+
+__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

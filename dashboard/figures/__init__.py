@@ -1,5 +1,51 @@
-"""Tables in, `plotly.graph_objects.Figure` out: pure functions, one file per figure, one theme.
+"""Results and tables in, `plotly.graph_objects.Figure` out: pure functions, one theme, no Dash; notebooks use them too.
 
-`theme` colours and axes of both schemes · `atlas` the map as a PNG · `histogram` of activations · `heads` scores of
-every head · `lens` what each layer would predict · `pattern` attention of one head. The same figures serve a notebook.
+    from dashboard.figures import plot
+
+    plot(score_heads(model), kind="previous_token", theme="dark")
+
+The names below are public.
+
+- `results`      `plot`: the figure of a result, by its class
+- `theme`        colours of the light and the dark scheme, axes, text
+- `heads`        scores of every head, attention patterns, lenses
+- `attribution`  shares of a logit or of an attention score, effects of patches
+- `circuits`     a circuit, ablations, composition, faithfulness over size, estimated and exact effects
+- `geometry`     words on a plane and along a direction, layers, spectra, steering and rotation
+- `changes`      what fine-tuning moved: weights, stream, transplants, latents
+- `saes`         health of a training run, activations of a feature
+- `scaling`      loss over size, FVU over L0, density of features
+- `studies`      superposition, grokking, memories, temperature
+- `atlas`        the map as a picture
 """
+
+from typing import TYPE_CHECKING
+
+from interp.runtime import lazily
+
+if TYPE_CHECKING:
+    from dashboard.figures.attribution import share_bars
+    from dashboard.figures.heads import attention_pattern, head_scores
+    from dashboard.figures.results import plot
+    from dashboard.figures.saes import HealthRun, activation_histogram, health_figure
+    from dashboard.figures.studies import (
+        dimensionality_figure,
+        directions_figure,
+        frequency_shares,
+        interference_matrix,
+        training_curves,
+    )
+    from dashboard.figures.theme import Theme, styled
+    from dashboard.figures.theme import theme as colours
+
+_HOMES = {
+    "dashboard.figures.results": "plot",
+    "dashboard.figures.theme": "Theme theme:colours styled",
+    "dashboard.figures.heads": "head_scores attention_pattern",
+    "dashboard.figures.attribution": "share_bars",
+    "dashboard.figures.saes": "HealthRun health_figure activation_histogram",
+    "dashboard.figures.studies": "training_curves frequency_shares "
+    "directions_figure interference_matrix dimensionality_figure",
+}
+
+__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

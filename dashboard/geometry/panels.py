@@ -15,9 +15,10 @@ from dashboard.figures.geometry import (
     order_over_layers,
     plane_figure,
     probe_over_layers,
+    rotation_figure,
     spectrum_figure,
+    steering_figure,
 )
-from dashboard.figures.sweep import rotation_figure, steering_figure
 from dashboard.figures.theme import Theme, visible
 from dashboard.geometry.data import VERDICTS, DirectionView, WordList, direction_layers, layers, points, words
 from interp.workspace import Workspace

@@ -19,7 +19,7 @@ Prompts in pairs, and what is measured on them: what every kind of patching asks
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -28,7 +28,9 @@ from interp.circuits.task import read_hook
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import available_hook_points, head_shape, run_with_hooks, token_strings
 from interp.models.residual import ResidualStream
+from interp.patching.config import Direction, What
 from interp.progress import Progress
+from interp.results import ROWS, Result
 
 Metric = Callable[[Tensor], Tensor]
 """`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger = more correct."""
@@ -62,8 +64,6 @@ def check_pairs(model: Any, clean: Tensor, corrupt: Tensor) -> None:
     )
 
 
-What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
-Direction = Literal["denoise", "noise"]
 _WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 
 
@@ -83,7 +83,7 @@ class PatchingTask(Protocol):
 
 
 @dataclass(frozen=True)
-class ActivationPatching:
+class ActivationPatching(Result):
     """Effects of single patches, as a share of the gap between the clean and the corrupt metric."""
 
     effect: Tensor
@@ -113,6 +113,18 @@ class ActivationPatching:
         places = torch.stack(torch.unravel_index(order, self.effect.shape), 1)
         return [self._record(cell) for cell in map(tuple, places.tolist())]
 
+    def headline(self) -> str:
+        """Name the patch, the direction and the two metrics."""
+        what, direction = self.settings.get("what", ""), self.settings.get("direction", "")
+        return (
+            f"Activation patching of {what} ({direction}): effect 1 is the whole gap between the clean metric "
+            f"{self.clean_metric:.2f} and the corrupt one {self.corrupt_metric:.2f}"
+        )
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the patches with the largest effects."""
+        return self.top(ROWS)
+
     def _record(self, cell: tuple[int, ...]) -> dict[str, Any]:
         error = float(self.stderr[cell])
         record: dict[str, Any] = dict(zip(self.axes, cell, strict=True))
@@ -130,6 +142,8 @@ def activation_patching(
     what: What = "resid_pre",
     by_position: bool = True,
     direction: Direction = "denoise",
+    donors: Tensor | None = None,
+    random_change: torch.Generator | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> ActivationPatching:
@@ -144,21 +158,28 @@ def activation_patching(
     the logits of `max(batch_size, n_prompts)` sequences exist at once (of a task, at the positions that it reads), and
     the activations of one layer.
 
-    Raises `PromptError` when clean and corrupt differ in shape; `ConfigError` when the metric has no gap between them,
-    or heads are asked of a model whose blocks norm their outputs (patch `resid_pre` there).
+    Two nulls of the same patch, in the same unit (`interp.patching.maps`): with `donors [batch, pos]` the values come
+    from these prompts instead of the other run; with `random_change` a value changes as far as by the true patch, but
+    in a random direction.
+
+    Raises `PromptError` when clean, corrupt and donors differ in shape; `ConfigError` when the metric has no gap, or
+    heads are asked of a model whose blocks norm their outputs (patch `resid_pre` there).
     """
     clean, corrupt, at, metric = _unpack(task, metric)
     _check_names(model, what, direction)
     check_pairs(model, clean, corrupt)
+    if donors is not None:
+        check_pairs(model, clean, donors)
     clean, corrupt = (tokens.to(model.cfg.device) for tokens in (clean, corrupt))
-    run = _Run(model, metric, at, "z" if what == "heads" else what, by_position, batch_size)
+    run = _Run(model, metric, at, "z" if what == "heads" else what, by_position, batch_size, random_change)
     base, other = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
     start, target = run.plain(base), run.plain(other)
     gap = _check_gap(start, target, direction)
+    source = other if donors is None else donors.to(model.cfg.device)
     n_layers = head_shape(model).n_layers
     layers = []
     for layer in range(n_layers):
-        layers.append(run.layer(layer, base, other))
+        layers.append(run.layer(layer, base, source))
         if progress:
             progress(layer + 1, n_layers, {})
     change = (torch.stack(layers) - start) / gap  # [n_layers, ..., n_prompts]
@@ -178,10 +199,19 @@ def activation_patching(
 class _Run:
     """How one kind of patch is made."""
 
-    def __init__(self, model: Any, metric: Metric, at: Tensor | None, what: str, by_position: bool, batch_size: int):
+    def __init__(
+        self,
+        model: Any,
+        metric: Metric,
+        at: Tensor | None,
+        what: str,
+        by_position: bool,
+        batch_size: int,
+        random_change: torch.Generator | None = None,
+    ):
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        self.model, self.metric, self.at = model, metric, at
+        self.model, self.metric, self.at, self.random_change = model, metric, at, random_change
         self.what, self.by_position, self.batch_size = what, by_position, batch_size
         self.n_heads, kind, group = 0, None, 1
         if what not in _WHOLE:
@@ -205,13 +235,16 @@ class _Run:
         rows = torch.arange(len(tokens)).split(self.batch_size)
         return measure(self.metric, torch.cat([self._logits(tokens[r], r, []) for r in rows]), len(tokens))
 
-    def layer(self, layer: int, base: Tensor, other: Tensor) -> Tensor:
-        """`[heads?, pos?, n_prompts]` float64: the metric with each patch of a layer."""
+    def layer(self, layer: int, base: Tensor, donors: Tensor) -> Tensor:
+        """`[heads?, pos?, n_prompts]` float64: the metric with each patch of a layer, values from `donors`."""
         from interp.models.capture import Capture
 
         name, n = self.hook_point(layer), len(base)
         with Capture(self.model, [name]) as capture:
-            source = torch.cat([capture(rows)[name] for rows in other.split(self.batch_size)])
+            source = torch.cat([capture(rows)[name] for rows in donors.split(self.batch_size)])
+            if self.random_change is not None:
+                own = torch.cat([capture(rows)[name] for rows in base.split(self.batch_size)])
+                source = _changed_at_random(own, source, self.random_change, inside=self.what == "pattern")
         places = list(self._places(base.shape[1]))
         at_once = max(1, self.batch_size // n)
         found = []
@@ -251,6 +284,20 @@ class _Run:
         """Logits of prompts `rows`, at every position or those that the task reads."""
         reads = [] if self.at is None else [read_hook(self.at[rows])]
         return run_with_hooks(self.model, tokens, [*hooks, *reads])
+
+
+def _changed_at_random(own: Tensor, other: Tensor, generator: torch.Generator, *, inside: bool) -> Tensor:
+    """Return `own [..., d]` moved in a random direction, each vector as far as it is from `other`.
+
+    `inside` keeps the sum of a vector and its zeros, as a row of an attention pattern has them.
+    """
+    drawn = torch.randn(own.shape, generator=generator).to(own)
+    if inside:
+        seen = ((own > 0) | (other > 0)).to(own.dtype)
+        mean = (drawn * seen).sum(-1, keepdim=True) / seen.sum(-1, keepdim=True).clamp_min(1)
+        drawn = (drawn - mean) * seen
+    distance = (other - own).norm(dim=-1, keepdim=True)
+    return own + drawn * distance / drawn.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _standard_error(values: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Small models that teach one thing each, trained in minutes.
+"""Small models that teach one thing each, trained in minutes. The names below are public.
 
 - `grokking`                modular addition: memorised first, generalised late, with Fourier components as progress
                             measure
-- `induction_emerges`       a toy trained until induction heads form, beside a one-layer model that never gets them
+- `induction_emerges`       a toy trained until induction heads form, and a one-layer model that never gets them
 - `language_models`         small language models of several sizes
 - `language_scaling`        the law by which their loss falls with size
 - `superposition`           toys with more features than dimensions, and their phases
@@ -12,3 +12,47 @@
 - `boltzmann`               a Boltzmann machine, and next-token distributions as Boltzmann distributions
 - `save`                    the artefact of a study
 """
+
+from typing import TYPE_CHECKING
+
+from interp.runtime import lazily
+
+if TYPE_CHECKING:
+    from interp.studies.boltzmann import (
+        contrastive_divergence,
+        exact_gradient,
+        learn,
+        new_machine,
+        random_energy_null,
+        sweep_temperatures,
+    )
+    from interp.studies.classical_networks import (
+        compare_capacity,
+        least_slope,
+        measure_capacity,
+        replica_capacity,
+    )
+    from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
+    from interp.studies.hopfield import classify, measure_retrieval, retrieve, settle, text_prompts
+    from interp.studies.induction_emerges import follow_induction
+    from interp.studies.language_models import ScalingRecipe, train_language_models
+    from interp.studies.language_scaling import fit_language_scaling
+    from interp.studies.save import embedding_series, save_grokking
+    from interp.studies.superposition import ToyConfig, border_distance, ideal_phase, map_phases, train_toys
+    from interp.studies.superposition_geometry import random_geometry
+
+_HOMES = {
+    "interp.studies.grokking": "ModularConfig train_modular describe_grokking",
+    "interp.studies.induction_emerges": "follow_induction",
+    "interp.studies.language_models": "ScalingRecipe train_language_models",
+    "interp.studies.language_scaling": "fit_language_scaling",
+    "interp.studies.superposition": "ToyConfig train_toys map_phases ideal_phase border_distance",
+    "interp.studies.superposition_geometry": "random_geometry",
+    "interp.studies.hopfield": "retrieve settle classify text_prompts measure_retrieval",
+    "interp.studies.classical_networks": "measure_capacity replica_capacity compare_capacity least_slope",
+    "interp.studies.boltzmann": "new_machine learn exact_gradient "
+    "contrastive_divergence sweep_temperatures random_energy_null",
+    "interp.studies.save": "save_grokking embedding_series",
+}
+
+__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

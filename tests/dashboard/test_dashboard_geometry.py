@@ -9,8 +9,14 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.context import Context
-from dashboard.figures.geometry import order_over_layers, plane_figure, probe_over_layers, spectrum_figure
-from dashboard.figures.sweep import rotation_figure, steering_figure
+from dashboard.figures.geometry import (
+    order_over_layers,
+    plane_figure,
+    probe_over_layers,
+    rotation_figure,
+    spectrum_figure,
+    steering_figure,
+)
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.geometry import data as view
 from dashboard.geometry import page
@@ -105,7 +111,7 @@ def test_without_an_artefact_the_command_is_named(tmp_path, live):
     ("layers.parquet", "geometry-order", "geometry-plane"),
 ])  # fmt: skip
 def test_a_missing_table_is_said_where_it_is_missing_and_the_rest_stays(own, file, lost, kept):
-    (own.path("geometry", "shapes") / file).unlink()
+    (own.path("word_geometry", "shapes") / file).unlink()
     told = shown("shapes", "weekdays")
     assert f"{file} is missing from the artefact" in told
     assert lost not in told
@@ -117,13 +123,13 @@ def test_a_missing_table_is_said_where_it_is_missing_and_the_rest_stays(own, fil
     "text", ["{}", "[1]", '{"weekdays": 3}', '{"weekdays": {"shape": {"verdict": "circle"}}}', "{"]
 )
 def test_a_damaged_file_is_one_line_that_names_it(own, text):
-    (own.path("geometry", "shapes") / "geometry.json").write_text(text)
+    (own.path("word_geometry", "shapes") / "geometry.json").write_text(text)
     with pytest.raises(CorruptError, match=r"geometry\.json"):
         page.layout(Context(own, None))
 
 
 def test_a_lost_file_is_named_too(own):
-    (own.path("geometry", "shapes") / "geometry.json").unlink()
+    (own.path("word_geometry", "shapes") / "geometry.json").unlink()
     with pytest.raises(CorruptError, match="workbench verify"):
         page.layout(Context(own, None))
 
@@ -196,7 +202,7 @@ def test_nothing_to_draw_is_said(draw):
 
 
 def test_the_overview_leads_to_the_page(workspace):
-    card = overview(workspace).cards["geometry"][0]
+    card = overview(workspace).cards["word_geometry"][0]
     assert card.href == "/geometry?name=shapes"
 
 
@@ -214,7 +220,9 @@ def test_the_fixture_holds_what_the_writer_writes(tmp_path, workspace, live):
     sentences = ("x {word}", "so {word}", "and {word}", "it is {word}")
     written = Workspace(tmp_path, create=True)
     found = measure_concepts(model, lists, sentences=sentences)
-    save_geometry(found, written.path("geometry", "real"), model_name="small", weight_hash="0", sentences=sentences)
+    save_geometry(
+        found, written.path("word_geometry", "real"), model_name="small", weight_hash="0", sentences=sentences
+    )
     real, made = found_in(written, "real")["first"], found_in(workspace)["weekdays"]
     assert keys(real.shape) == keys(made.shape)
     assert keys(real.probes) == keys(made.probes)
@@ -222,7 +230,7 @@ def test_the_fixture_holds_what_the_writer_writes(tmp_path, workspace, live):
     assert isinstance(real.rotation, str)
     assert set(real.found) == set(made.found)
     for table in ("points", "layers"):
-        schemas = [pq.read_schema(w.table_path("geometry", name, table)).names
+        schemas = [pq.read_schema(w.table_path("word_geometry", name, table)).names
                    for w, name in ((written, "real"), (workspace, "shapes"))]  # fmt: skip
         assert schemas[0] == schemas[1]
     with create_app(written, live=live).server.app_context():

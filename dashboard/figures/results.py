@@ -1,0 +1,200 @@
+"""The figure of a result: `plot(result)` finds it by the result's class.
+
+    plot(score_heads(model), kind="previous_token")
+    plot({"model": sweep, "random": null}, theme="dark")
+
+Imports run from the dashboard to the analyses, so results do not draw themselves: `FIGURES` says here how each class is
+drawn. Classes are written as text, so that the analyses are not imported before there is a result of theirs.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import plotly.graph_objects as go
+
+from dashboard.figures import attribution, changes, circuits, geometry, heads, scaling, studies
+from dashboard.figures.theme import Theme
+from dashboard.figures.theme import theme as theme_called
+from interp.artifacts import as_json
+from interp.errors import ConfigError
+
+Draw = Callable[..., go.Figure]
+
+
+def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **options: Any) -> go.Figure:
+    """Draw a result of an analysis, or results of one class by name where these are drawn together.
+
+    `options` go to the figure: `height`, `kind` of head scores, `via` of composition. Raises `ConfigError` for a value
+    that has no figure, naming what has one.
+    """
+    colours = theme if isinstance(theme, Theme) else theme_called(theme)
+    one, table = result, FIGURES
+    if isinstance(result, Mapping) and result:
+        one, table = next(iter(result.values())), TOGETHER
+    for cls in type(one).__mro__:
+        if draw := table.get(f"{cls.__module__}.{cls.__name__}"):
+            return draw(result, colours, **options)
+    have = sorted(name.rpartition(".")[2] for name in FIGURES)
+    raise ConfigError(
+        f"{type(one).__name__} has no figure; these results have one: {', '.join(have)}; "
+        f"by name, together: {', '.join(sorted(name.rpartition('.')[2] for name in TOGETHER))}"
+    )
+
+
+def _records(draw: Draw) -> Draw:
+    """Drawn from the rows of the result."""
+    return lambda result, colours, **options: draw(result.to_records(), colours, **options)
+
+
+def _json(draw: Draw) -> Draw:
+    """Drawn from the fields of the result."""
+    return lambda result, colours, **options: draw(as_json(result), colours, **options)
+
+
+def _heads(result: Any, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:
+    from interp.circuits.head_kinds import heads_table
+
+    if kind not in result.score:
+        raise ConfigError(f"no head was scored for {kind!r}; there are {', '.join(result.score)}")
+    return heads.head_scores(heads_table(result).to_pylist(), kind, colours, **options)
+
+
+def _circuit(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return circuits.circuit_plot(getattr(result, "circuit", result), colours, **options)
+
+
+def _curve(result: Any, colours: Theme, *, total: int | None = None, **options: Any) -> go.Figure:
+    total = total or round(max(n / share for n, share in zip(result.n_edges, result.fractions, strict=True)))
+    return circuits.faithfulness_curve(result.to_records(), total, colours, **options)
+
+
+def _composition(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return circuits.composition_map(result.to_records(), result.via, colours, **options)
+
+
+def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k", **options: Any) -> go.Figure:
+    rows = [row for each in results.values() for row in each.to_records()]
+    return circuits.composition_map(rows, via, colours, **options)
+
+
+def _lens(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    cells: list[list[list[tuple[str, float]]]] = [[[] for _ in result.tokens] for _ in result.layers]
+    for row in result.to_records():
+        cells[row["layer"]][row["position"]] = [(each["token"], each["probability"]) for each in row["top"]]
+    return heads.logit_lens(cells, list(result.layers), list(result.tokens), colours, **options)
+
+
+def _shares(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    mlps = result.mlps.mean(-1).tolist() if any(part.endswith("MLP") for part in result.parts) else []
+    return attribution.share_map(result.heads.mean(-1).tolist(), mlps, colours, **options)
+
+
+def _pairs(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    parts = list(result.query_parts), list(result.key_parts)
+    return attribution.pair_map(result.relative.numpy(), *parts, colours, **options)
+
+
+def _patching(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return attribution.patching_map(result.to_records(), colours, **{"tokens": list(result.clean_tokens)} | options)
+
+
+def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go.Figure:
+    parts = [(f"feature {feature}", effect) for feature, effect in result.top(n)]
+    return attribution.share_bars([*parts, ("error", result.error_effect)], colours, **{"unit": "metric"} | options)
+
+
+def _shape(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    rows = [
+        {"list": result.name, "place": place, "word": word, "half": half, "x": float(x), "y": float(y)}
+        for half, points in zip(("fit", "judge"), result.coordinates, strict=True)
+        for place, (word, (x, y)) in enumerate(zip(result.words, points, strict=True))
+    ]
+    joined = {"circle": "closed", "line": "open"}.get(result.verdict, "")
+    return geometry.plane_figure(rows, colours, **{"joined": joined} | options)
+
+
+def _direction(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    from interp.geometry.direction_report import along_table
+
+    return geometry.along_figure(along_table(result).to_pylist(), colours, apart=list(result.along.set_apart))
+
+
+def _stream(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
+    return changes.stream_figure({text: each.to_records() for text, each in results.items()}, colours, **options)
+
+
+def _latents(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    columns = result.relative_norm.tolist(), result.kinds, result.confirmed.tolist()
+    return changes.difference_histogram(*columns, colours, first=result.first, second=result.second, **options)
+
+
+def _temperatures(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
+    return studies.temperature_curves({name: each.to_records() for name, each in results.items()}, colours, **options)
+
+
+def _toys(result: Any, colours: Theme, *, toy: int | None = None, **options: Any) -> go.Figure:
+    chosen = result.best() if toy is None else toy
+    if result.W.shape[2] != 2:
+        return studies.interference_matrix(result.geometry(chosen).gram.numpy(), colours, **options)
+    return studies.directions_figure(result.W[chosen].numpy(), colours, **options)
+
+
+def _grokking(result: Any, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
+    phases = result.phases[seed]
+    marks = {"by heart": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
+    pairs = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}
+    curves = {name: result.curves[curve][:, seed] for name, curve in pairs.items()}
+    said = {"x_title": "epoch", "y_title": "accuracy", "marks": marks}
+    return studies.training_curves(result.epochs, curves, colours, **said | options)
+
+
+def _induction_run(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    curves = {"first copy": result.curves["loss_first"], "second copy": result.curves["loss_repeat"]}
+    said = {"y_title": "loss (nats per token)", "marks": {"onset": result.onset}}
+    return studies.training_curves(result.steps, curves, colours, **said | options)
+
+
+FIGURES: dict[str, Draw] = {
+    "interp.circuits.head_kinds.HeadScores": _heads,
+    "interp.circuits.circuit.Circuit": _circuit,
+    "interp.circuits.find.Found": _circuit,
+    "interp.circuits.induction.InductionEvidence": _circuit,
+    "saes.circuits.find.FoundFeatures": _circuit,
+    "interp.circuits.evaluation.Curve": _curve,
+    "interp.circuits.head_weights.Composition": _composition,
+    "interp.circuits.score_explanation.ScoreExplanation": _pairs,
+    "interp.patching.ablation.Ablations": _records(circuits.ablation_bars),
+    "interp.patching.activation.ActivationPatching": _patching,
+    "interp.lenses.logit_lens.LogitLens": _lens,
+    "interp.lenses.direct_attribution.LogitAttribution": _shares,
+    "saes.circuits.attribution.FeatureAttribution": _features,
+    "interp.geometry.shapes.Shape": _shape,
+    "interp.geometry.dimension.Spectrum": _json(geometry.spectrum_figure),
+    "interp.geometry.steering.StrengthSweep": _json(geometry.steering_figure),
+    "interp.geometry.rotation.RotationSweep": _json(geometry.rotation_figure),
+    "interp.geometry.direction_report.DirectionGeometry": _direction,
+    "interp.changes.weights.WeightChanges": _records(changes.weights_figure),
+    "interp.changes.transplant.Transplants": _records(changes.transplant_figure),
+    "interp.changes.report.WhatChanged": lambda result, *how, **options: _stream(
+        result.representations, *how, **options
+    ),
+    "saes.evaluation.crosscoder_latents.ModelDifference": _latents,
+    "saes.evaluation.scaling.ScalingFit": _json(scaling.scaling_curves),
+    "interp.studies.language_scaling.LanguageScaling": _json(scaling.loss_over_size),
+    "interp.studies.superposition.Toys": _toys,
+    "interp.studies.superposition.PhaseDiagram": _records(studies.phase_diagram),
+    "interp.studies.grokking.Grokking": _grokking,
+    "interp.studies.induction_emerges.InductionRun": _induction_run,
+    "interp.studies.hopfield.HeadRetrieval": _records(studies.retrieval_grid),
+    "interp.studies.boltzmann.Thermodynamics": lambda result, *how, **o: _temperatures({"": result}, *how, **o),
+    "interp.studies.classical_networks.LoadCurve": _records(studies.load_curve),
+    "interp.studies.classical_networks.CapacityCurve": _records(studies.capacity_curve),
+}
+"""Class of a result -> the function that draws it with the colours of a theme."""
+
+TOGETHER: dict[str, Draw] = {
+    "interp.circuits.head_weights.Composition": _compositions,
+    "interp.changes.representations.RepresentationChanges": _stream,
+    "interp.studies.boltzmann.Thermodynamics": _temperatures,
+}
+"""The same for results by name."""
