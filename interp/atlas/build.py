@@ -297,7 +297,8 @@ def finish(
     metric, near = settings.metric, found.neighbours
     quality = measure_quality(given.vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
     tokens = given.item_kind in ("token", "row")
-    regions = find_regions(layout.positions, given.labels, tokens=tokens, contexts=given.contexts)
+    subjects = given.labels if given.subjects is None else given.subjects
+    regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts)
     kept = kept_neighbours(near.indices, layout.positions)
     write_points(draft.path, given, layout.positions, regions, kept)
     write_regions(draft.path, regions)
@@ -333,7 +334,7 @@ def check_source(source: AtlasSource) -> None:
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise ConfigError(f"an atlas needs vectors as [n, d] with at least one, got shape {list(vectors.shape)}")
     lengths = {"labels": source.labels, "items": source.items, "values": source.values}
-    lengths |= {"contexts": source.contexts, "groups": source.groups}
+    lengths |= {"contexts": source.contexts, "groups": source.groups, "subjects": source.subjects}
     wrong = {name: len(given) for name, given in lengths.items() if given is not None and len(given) != len(vectors)}
     if wrong:
         raise ConfigError(f"{len(vectors)} vectors need as many labels, items and values, got {wrong}")

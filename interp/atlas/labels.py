@@ -33,8 +33,6 @@ import numpy as np
 
 UNNAMED = "no label"
 WHITE = "white space"
-_GRAMMAR = frozenset({"in", "any", "form", "before", "after", "docs", "promotes", "mixed", "rare", "dense", "often"})
-"""Words of `saes.explain`'s sentences that say how, not what."""
 _BYTES = re.compile(r"(<0x[0-9A-Fa-f]{2}>)+")
 _ENDINGS = (2, 3, 4)
 _SHORTEST_STEM = 2
@@ -73,7 +71,7 @@ def words_of(label: str) -> list[str]:
     >>> words_of("東京都")
     ['東京', '京都']
     """
-    words = [word for run in _word_pattern().findall(label.lower()) for word in _split(run) if word not in _GRAMMAR]
+    words = [word for run in _word_pattern().findall(label.lower()) for word in _split(run)]
     return words or [shown(label)]
 
 

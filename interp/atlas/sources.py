@@ -44,6 +44,9 @@ class AtlasSource:
     """`embeddings:MODEL`, `recording:NAME`, `sae:NAME`, `file:PATH` ..."""
     labels: list[str]
     """plain text, one per vector"""
+    subjects: list[str] | None = None
+    """The part of each label that regions are named by, where labels are more than that: of `before " of" (70 %)` the
+    token; None where it is the whole label."""
     items: np.ndarray
     """`[n]` int32: token id, feature number, recording row, head number or index"""
     values: np.ndarray
@@ -76,6 +79,7 @@ class AtlasSource:
             self,
             vectors=self.vectors[points],
             labels=[self.labels[i] for i in which],
+            subjects=pick(self.subjects),
             items=np.asarray(self.items)[points.numpy()],
             values=np.asarray(self.values)[points.numpy()],
             contexts=pick(self.contexts),
@@ -91,6 +95,7 @@ def joined(one: AtlasSource, two: AtlasSource, *, groups: tuple[str, str]) -> At
         vectors=torch.cat([one.vectors.float(), two.vectors.float()]),
         source=two.source,
         labels=one.labels + two.labels,
+        subjects=None if one.subjects is None or two.subjects is None else one.subjects + two.subjects,
         items=np.concatenate([one.items, two.items]),
         values=np.concatenate([one.values, two.values]),
         parents=one.parents | two.parents,

@@ -44,7 +44,8 @@ from saes.explain.config import ExplainConfig
 from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
 from saes.explain.protocol import Provider, Request
 from saes.explain.scores import Answered, labels_rows, labels_table, other_features, summarise, trials_table
-from saes.explain.tokens import LABEL_SOURCE
+from saes.explain.tokens import LABEL_SOURCE, WRITTEN
+from saes.features.schema import LABEL_FIELDS
 
 SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
 
@@ -238,14 +239,17 @@ def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool 
     config = {**source.config, "labels": labels.name}
     draft = Draft.open(folder, kind="features", config=config, seed=source.seed, overwrite=overwrite)
     table = pq.read_table(features / "features.parquet")
-    columns = {name: table[name].to_pylist() for name in ("feature", "label", "label_source")}
+    fields = [name for name in ("label", "label_source", *LABEL_FIELDS) if name in table.schema.names]
+    columns = {name: table[name].to_pylist() for name in ("feature", *fields)}
     place = {feature: i for i, feature in enumerate(columns["feature"])}
     for row in pq.read_table(labels / "labels.parquet", columns=["feature", "label", "label_source"]).to_pylist():
         if row["label"] is not None:
-            columns["label"][place[row["feature"]]] = row["label"]
-            columns["label_source"][place[row["feature"]]] = row["label_source"]
-    for name in ("label", "label_source"):
-        table = table.set_column(table.schema.get_field_index(name), name, pa.array(columns[name], pa.string()))
+            new = {**row, "label_kind": WRITTEN, "label_names": [], "label_share": None}
+            for name in fields:
+                columns[name][place[row["feature"]]] = new[name]
+    for name in fields:
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
     write_table(draft.path / "features.parquet", table)
     _link_or_copy(features / "examples.parquet", draft.path / "examples.parquet")
     parents = {**source.parents, f"labels/{labels.name}": made.content_hash}

@@ -1,26 +1,27 @@
-"""A short plain label for every feature, from token statistics alone.
+"""A short label for every feature, from token statistics alone: a value with fields (`Label`), rendered as text here.
 
-What is read are a feature's strong firings, as weak ones are noisy: the strongest of 12 different contexts, and of a
-uniform sample those of at least half its maximum. The rule, in order:
+The evidence is a feature's strong firings, since weak ones are noisy: the strongest of 12 different contexts, and those
+of a uniform sample that reach at least half of its maximum. The rule, in order, with the kind of label and its text:
 
-1. never fired: `dead`; fewer than five firings: `rare: ` and its tokens;
+1. never fired: `dead`, "dead"; fewer than five firings: `rare`, "rare: " and its tokens;
 2. six readings compete; of those that hold for at least half of the firings, and at least three times as often as among
-   all tokens, the one with the most information wins, `share * log2(share / base)` bits:
-   the token itself `" the" (84 %)`, the token in any case and spacing `"the" in any form (90 %)`, the token that
-   follows `before " of" (70 %)`, the one before `after " of" (70 %)`, the document's label `in numpy docs (80 %)`, and
-   a following token out of the ten that its direction promotes `promotes " and", " or" (55 %)`;
-3. else, active on more than half of all tokens: `dense (73 % of tokens)`;
-4. else, up to three tokens that make up half of the firings together: `" a", " an", " any" (61 %)`;
-5. else, the best reading that holds for a fifth, ten times as often as at large: `often before " of" (35 %)`;
-6. else its most frequent tokens: `mixed: " the", " of", "."`.
+   all tokens, the one with the most information wins, `share * log2(share / base)` bits: the token itself (`token`,
+   '" the" (84 %)'), the token in any case and spacing (`any_form`, '"the" in any form (90 %)'), the token that follows
+   (`before`, 'before " of" (70 %)'), the preceding token (`after`, 'after " of" (70 %)'), the document's label
+   (`document`, 'in numpy docs (80 %)'), and a following token among the ten that its direction promotes (`promotes`,
+   'promotes " and", " or" (55 %)');
+3. else, active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
+4. else, up to three tokens that make up half of the firings together: `tokens`, '" a", " an", " any" (61 %)';
+5. else, the best reading that holds for a fifth of the firings, ten times as often as among all tokens: its kind, with
+   a share below one half, 'often before " of" (35 %)';
+6. else its most frequent tokens: `mixed`, 'mixed: " the", " of", "."'.
 
-Promoted tokens count only as far as they do follow: in early and middle layers most of what a direction promotes by
-itself never comes.
-
-A label is a reading of where a feature fires, not a claim about what it means.
+Promoted tokens count only as far as they do follow: in early and middle layers most tokens that a direction promotes by
+itself never come. A label is a reading of the contexts in which a feature fires, not a claim about its meaning.
 """
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,12 +63,47 @@ class Folded(NamedTuple):
     """share of each among all tokens"""
 
 
-class Reading(NamedTuple):
-    """One way to describe some firings: the share for which it holds, here and at large."""
+READINGS = ("token", "any_form", "before", "after", "document", "promotes")
+WRITTEN = "written"
+"""The kind of a label in the words of a language model or a person: it has no fields but its text."""
 
-    text: str
+
+class Label(NamedTuple):
+    """The label of one feature; `str(label)` is its text, and nothing reads that text back."""
+
+    kind: str
+    """One of `READINGS`, or `tokens`, `dense`, `mixed`, `rare`, `dead`."""
+    names: tuple[str, ...] = ()
+    """The tokens (for `document`: the label of the documents) that it names, as they are in the vocabulary."""
+    share: float | None = None
+    """Fraction of the strong firings for which it holds, 0 to 1; for `dense`, of all tokens on which it is active."""
+
+    def __str__(self) -> str:
+        if self.kind == "dead":
+            return "dead"
+        percent = "" if self.share is None else f"{self.share * 100:.0f} %"
+        if self.kind == "dense":
+            return f"dense ({percent} of tokens)"
+        names = ", ".join(map(quoted, self.names))
+        if self.kind in ("mixed", "rare"):
+            return f"{self.kind}: {names}"
+        forms = {"any_form": f"{names} in any form", "document": f"in {', '.join(self.names)} docs"}
+        forms |= {kind: f"{kind} {names}" for kind in ("before", "after", "promotes")}
+        often = "often " if self.kind in READINGS and self.share is not None and self.share < MIN_SHARE else ""
+        return f"{often}{forms.get(self.kind, names)} ({percent})"
+
+
+class Reading(NamedTuple):
+    """One way to describe some firings: the share for which it holds, among them and among all tokens."""
+
+    kind: str
+    names: tuple[str, ...]
     share: float
     base: float
+
+    @property
+    def label(self) -> Label:
+        return Label(self.kind, self.names, self.share)
 
     @property
     def information(self) -> float:
@@ -100,8 +136,8 @@ def measure_base_rates(recording: Recording, d_vocab: int) -> BaseRates:
 
 def label_features(
     statistics: FeatureStatistics, recording: Recording, vocabulary: list[str], promoted: np.ndarray | None
-) -> list[str]:
-    """One label per feature; `promoted [d_sae, k]` are the ids of its promoted tokens, best first, where it has any."""
+) -> list[Label]:
+    """Label every feature; `promoted [d_sae, k]` are the ids of its promoted tokens, best first, where it has any."""
     base = measure_base_rates(recording, len(vocabulary))
     folded = fold(vocabulary, base.tokens)
     feature, row = strong_firings(statistics)
@@ -116,13 +152,11 @@ def label_features(
             labels.append(label_without_evidence(token, vocabulary))
             continue
         readings = [
-            most_telling(token, base.tokens, lambda i: quoted(vocabulary[i])),
-            most_telling(folded.of_token[token], folded.base, lambda i: f"{quoted(folded.names[i])} in any form"),
-            most_telling(after, base.tokens, lambda i: f"before {quoted(vocabulary[i])}"),
-            most_telling(before, base.tokens, lambda i: f"after {quoted(vocabulary[i])}"),
-            most_telling(
-                base.label_of_document[passages.document[mine]], base.labels, lambda i: f"in {base.label_names[i]} docs"
-            ),
+            most_telling("token", token, base.tokens, vocabulary),
+            most_telling("any_form", folded.of_token[token], folded.base, folded.names),
+            most_telling("before", after, base.tokens, vocabulary),
+            most_telling("after", before, base.tokens, vocabulary),
+            most_telling("document", base.label_of_document[passages.document[mine]], base.labels, base.label_names),
             None if promoted is None else promoted_reading(promoted[f], after, base.tokens, vocabulary),
         ]
         labels.append(choose_label([r for r in readings if r is not None], token, vocabulary, density))
@@ -151,46 +185,46 @@ def promoted_reading(ids: np.ndarray, after: np.ndarray, base: np.ndarray, vocab
     share = float(np.isin(after, ids).mean())
     if share == 0:
         return None
-    text = "promotes " + ", ".join(quoted(vocabulary[i]) for i in ids[:2])
-    return Reading(text, share, float(base[ids].sum()))
+    return Reading("promotes", tuple(vocabulary[i] for i in ids[:2]), share, float(base[ids].sum()))
 
 
-def label_without_evidence(tokens: np.ndarray, vocabulary: list[str]) -> str:
-    """The label of a feature that fired never or hardly ever."""
+def label_without_evidence(tokens: np.ndarray, vocabulary: list[str]) -> Label:
+    """Label a feature that fired never or hardly ever."""
     if not len(tokens):
-        return "dead"
-    return "rare: " + ", ".join(quoted(vocabulary[i]) for i in dict.fromkeys(tokens.tolist()))
+        return Label("dead")
+    return Label("rare", tuple(vocabulary[i] for i in dict.fromkeys(tokens.tolist())))
 
 
-def most_telling(ids: np.ndarray, base: np.ndarray, name) -> Reading | None:
-    """The reading with the most information among the values of `ids [n]`; `NO_TOKEN` counts as a miss."""
+def most_telling(kind: str, ids: np.ndarray, base: np.ndarray, names: Sequence[str]) -> Reading | None:
+    """Return the reading with the most information among the values of `ids [n]`, which index `base` and `names`.
+
+    `NO_TOKEN` counts as a miss.
+    """
     found, counts = np.unique(ids[ids != NO_TOKEN], return_counts=True)
     if not len(found):
         return None
     share = counts / len(ids)
     best = int(np.argmax(share * np.log2(share / base[found])))
-    return Reading(name(int(found[best])), float(share[best]), float(base[found[best]]))
+    return Reading(kind, (names[int(found[best])],), float(share[best]), float(base[found[best]]))
 
 
-def choose_label(readings: list[Reading], tokens: np.ndarray, vocabulary: list[str], density: float) -> str:
-    """Steps 2 to 6 of the rule."""
+def choose_label(readings: list[Reading], tokens: np.ndarray, vocabulary: list[str], density: float) -> Label:
+    """Choose a label by steps 2 to 6 of the rule."""
     holding = [reading for reading in readings if reading.holds]
     if holding:
-        best = max(holding, key=lambda reading: reading.information)
-        return f"{best.text} ({best.share * 100:.0f} %)"
+        return max(holding, key=lambda reading: reading.information).label
     if density > VERY_DENSE:
-        return f"dense ({density * 100:.0f} % of tokens)"
+        return Label("dense", share=density)
     found, counts = np.unique(tokens, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:3]
-    names = ", ".join(quoted(vocabulary[i]) for i in found[order])
-    share = counts[order].sum() / len(tokens)
+    names = tuple(vocabulary[i] for i in found[order])
+    share = float(counts[order].sum() / len(tokens))
     if share >= MIN_SHARE:
-        return f"{names} ({share * 100:.0f} %)"
+        return Label("tokens", names, share)
     often = [reading for reading in readings if reading.holds_often]
     if often:
-        best = max(often, key=lambda reading: reading.information)
-        return f"often {best.text} ({best.share * 100:.0f} %)"
-    return f"mixed: {names}"
+        return max(often, key=lambda reading: reading.information).label
+    return Label("mixed", names)
 
 
 def quoted(token: str) -> str:

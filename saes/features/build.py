@@ -29,7 +29,7 @@ from interp.progress import Progress
 from interp.recording.passages import NO_TOKEN, document_names, read_passages
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
-from saes.explain.tokens import LABEL_SOURCE, label_features
+from saes.explain.tokens import LABEL_SOURCE, Label, label_features
 from saes.features.firings import FeatureStatistics, collect_statistics
 from saes.features.schema import DENSE, GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
 
@@ -241,7 +241,7 @@ def write_tables(
 def features_table(
     statistics: FeatureStatistics,
     directions: torch.Tensor,
-    labels: list[str],
+    labels: list[Label],
     effects: Effects | None,
     neighbours: Neighbours,
     vocabulary: list[str],
@@ -258,8 +258,11 @@ def features_table(
         "mean_activation": statistics.mean_activation,
         "max_activation": statistics.totals.maximum,
         "decoder_norm": directions.norm(dim=1).numpy(),
-        "label": labels,
+        "label": [str(label) for label in labels],
         "label_source": [LABEL_SOURCE] * n,
+        "label_kind": [label.kind for label in labels],
+        "label_names": [list(label.names) for label in labels],
+        "label_share": [label.share for label in labels],
         "neighbours": neighbours.indices.tolist(),
         "neighbour_cosines": (1 - neighbours.distances).tolist(),
         "histogram": histogram.tolist(),

@@ -20,6 +20,8 @@ N_NEIGHBOURS = 10
 """Nearest features kept per feature."""
 DENSE = 0.1
 """A feature that fires on more than this share of tokens counts as dense."""
+LABEL_FIELDS = ("label_kind", "label_names", "label_share")
+"""The fields of a label (`saes.explain.tokens.Label`) as columns; tables of earlier versions have only its text."""
 SCORES = ("detection", "detection_hard", "fuzzing")
 """Scores of a label: balanced accuracies, 0.5 by chance."""
 
@@ -38,6 +40,7 @@ def features_schema() -> "pa.Schema":
             ("decoder_norm", pa.float32()),
             ("label", pa.string()),
             ("label_source", pa.string()),
+            *zip(LABEL_FIELDS, (pa.string(), pa.list_(pa.string()), pa.float32()), strict=True),
             ("promoted_tokens", pa.list_(pa.string())),
             ("promoted_logits", pa.list_(pa.float32())),
             ("suppressed_tokens", pa.list_(pa.string())),

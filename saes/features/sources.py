@@ -16,6 +16,8 @@ from interp.atlas.sources import AtlasSource
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point
+from saes.explain.tokens import WRITTEN
+from saes.features.schema import LABEL_FIELDS
 
 if TYPE_CHECKING:
     from saes.kinds.base import SAE
@@ -90,15 +92,17 @@ def sae_source(
     """
     directions = (sae.decoder_directions if side == "decoder" else sae.W_enc.T).detach().float().cpu().contiguous()
     labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
+    subjects = None
     found = dict(parents or {})
     if features_folder is not None:
-        labels, values = _read_features(features_folder, len(directions))
+        labels, subjects, values = _read_features(features_folder, len(directions))
         value_name = "log10 firing density"
         found[f"features/{features_folder.name}"] = read_manifest(features_folder).content_hash
     return AtlasSource(
         vectors=directions,
         source=f"{'sae' if side == 'decoder' else 'encoder'}:{name}",
         labels=labels,
+        subjects=subjects,
         items=np.arange(len(directions), dtype=np.int32),
         values=values,
         value_name=value_name,
@@ -137,13 +141,20 @@ def named(labels: list[str]) -> list[str]:
     return [label if label and label != str(i) else f"feature {i}" for i, label in enumerate(labels)]
 
 
-def _read_features(folder: Path, d_sae: int) -> tuple[list[str], np.ndarray]:
+def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str] | None, np.ndarray]:
+    """Return labels, their subjects (None where the table has only the text of labels), and `log10 firing density`."""
     import pyarrow.parquet as pq
 
     manifest = read_manifest(folder)
-    table = pq.read_table(folder / "features.parquet", columns=["feature", "label", "density"])
+    known = set(pq.read_schema(folder / "features.parquet").names)
+    fields = [name for name in LABEL_FIELDS if name in known]
+    table = pq.read_table(folder / "features.parquet", columns=["feature", "label", "density", *fields])
     if len(table) != d_sae:
         raise MismatchError(f"{folder} describes {len(table)} features, the SAE has {d_sae}; build its own features")
     density = table["density"].to_numpy()
     floor = 0.5 / max(int(manifest.summary["n_tokens"]), 1)
-    return table["label"].to_pylist(), np.log10(np.maximum(density, floor)).astype(np.float32)
+    labels, subjects = table["label"].to_pylist(), None
+    if fields:
+        parts = zip(labels, table["label_kind"].to_pylist(), table["label_names"].to_pylist(), strict=True)
+        subjects = [" ".join(names) or (kind if kind != WRITTEN else label) for label, kind, names in parts]
+    return labels, subjects, np.log10(np.maximum(density, floor)).astype(np.float32)

@@ -102,7 +102,7 @@ def test_hostile_labels_stay_text_on_one_line_and_no_name_is_empty():
     ("label", "words"),
     [
         (" The", ["the"]),
-        ('before " Of"', ["of"]),
+        ('before " Of"', ["before", "of"]),
         ("x<b>y</b>", ["x", "b", "y", "b"]),
         ("", ["no label"]),
         (" ==", ["=="]),

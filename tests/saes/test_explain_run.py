@@ -23,7 +23,7 @@ from interp.errors import MismatchError
 from interp.workspace import Workspace
 from saes.explain.contexts import RANDOM
 from saes.explain.run import adopt_labels
-from saes.features.schema import SCORES, features_schema, labels_schema, trials_schema
+from saes.features.schema import LABEL_FIELDS, SCORES, features_schema, labels_schema, trials_schema
 from workbench.__main__ import main
 
 KEY = "sk-secret-of-the-test-456"
@@ -146,7 +146,9 @@ def test_the_artefact_is_whole_documented_and_without_the_key(workspace, explain
 def test_labels_taken_in_are_shown_and_the_old_ones_stay_beside(workspace, explained):
     old, new = (pq.read_table(workspace.path("features", n) / "features.parquet") for n in ("planted", "labelled"))
     assert new.schema.equals(features_schema())
-    assert new.drop_columns(["label", "label_source"]).equals(old.drop_columns(["label", "label_source"]))
+    about = ["label", "label_source", *LABEL_FIELDS]
+    assert new.drop_columns(about).equals(old.drop_columns(about))
+    assert new["label_kind"].to_pylist()[: len(ALL)] == ["written"] * len(ALL)
     assert new["label"][0].as_py() == rows_of(workspace, "perfect")[0]["label"]
     assert new["label_source"].to_pylist()[: len(ALL) + 1] == ["perfect"] * len(ALL) + ["token statistics"]
     assert verify(workspace.path("features", "labelled")) == []

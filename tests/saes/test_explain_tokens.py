@@ -8,6 +8,7 @@ import torch
 from planted import HOOK, TableDictionary, write_recording
 
 from saes.explain.tokens import (
+    Label,
     Reading,
     choose_label,
     label_features,
@@ -37,7 +38,7 @@ def planted_labels(folder: Path, fires, promoted: np.ndarray | None = None) -> l
         folder / "rec", acts, tokens, document, context_length=CONTEXT, shard_contexts=25, labels=names
     )
     statistics = collect_statistics(TableDictionary(acts.shape[1]), recording, HOOK, window=2, n_top=4, seed=0)
-    return label_features(statistics, recording, VOCABULARY, promoted)
+    return list(map(str, label_features(statistics, recording, VOCABULARY, promoted)))
 
 
 def test_planted_causes_are_named(tmp_path: Path):
@@ -92,37 +93,57 @@ def test_the_strong_firings_decide(tmp_path: Path):
 
 
 def test_a_share_no_higher_than_the_base_rate_is_no_explanation():
-    common = Reading('" the"', share=0.6, base=0.5)
-    rare = Reading('" cat"', share=0.6, base=0.01)
+    common = Reading("token", (" the",), share=0.6, base=0.5)
+    rare = Reading("token", (" cat",), share=0.6, base=0.01)
     assert not common.holds
     assert rare.holds
     tokens = np.array([4] * 6 + [5, 6, 7, 8])
-    assert choose_label([common, rare], tokens, VOCABULARY, 0.1) == '" cat" (60 %)'
+    assert choose_label([common, rare], tokens, VOCABULARY, 0.1) == Label("token", (" cat",), 0.6)
 
 
 def test_information_decides_between_readings_that_hold():
-    sharp, broad = Reading("sharp", 0.6, 0.001), Reading("broad", 0.9, 0.2)
+    sharp, broad = Reading("token", ("sharp",), 0.6, 0.001), Reading("before", ("broad",), 0.9, 0.2)
     assert sharp.information > broad.information
-    assert choose_label([broad, sharp], np.array([1]), VOCABULARY, 0.1).startswith("sharp")
+    assert choose_label([broad, sharp], np.array([1]), VOCABULARY, 0.1).names == ("sharp",)
 
 
 def test_three_tokens_share_a_label_when_they_make_up_half():
     tokens = np.array([8] * 3 + [9] * 2 + [1] * 2 + [10, 11, 12])
-    assert choose_label([], tokens, VOCABULARY, 0.1) == '" a", " the", " an" (70 %)'
-    assert choose_label([], tokens, VOCABULARY, 0.6) == "dense (60 % of tokens)"
+    assert choose_label([], tokens, VOCABULARY, 0.1) == Label("tokens", (" a", " the", " an"), 0.7)
+    assert choose_label([], tokens, VOCABULARY, 0.6) == Label("dense", share=0.6)
     scattered = np.arange(10, 30)
-    assert choose_label([], scattered, VOCABULARY, 0.1).startswith("mixed: ")
-    weak = Reading('before " of"', share=0.3, base=0.01)
-    assert choose_label([weak], scattered, VOCABULARY, 0.1) == 'often before " of" (30 %)'
+    assert choose_label([], scattered, VOCABULARY, 0.1).kind == "mixed"
+    weak = Reading("before", (" of",), share=0.3, base=0.01)
+    assert choose_label([weak], scattered, VOCABULARY, 0.1) == Label("before", (" of",), 0.3)
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        (Label("token", (" the",), 0.84), '" the" (84 %)'),
+        (Label("any_form", ("the",), 0.9), '"the" in any form (90 %)'),
+        (Label("before", (" of",), 0.35), 'often before " of" (35 %)'),
+        (Label("after", (" of",), 0.7), 'after " of" (70 %)'),
+        (Label("document", ("numpy",), 0.8), "in numpy docs (80 %)"),
+        (Label("promotes", (" and", " or"), 0.55), 'promotes " and", " or" (55 %)'),
+        (Label("tokens", (" a", " an", " any"), 0.61), '" a", " an", " any" (61 %)'),
+        (Label("dense", share=0.73), "dense (73 % of tokens)"),
+        (Label("mixed", (" the", "\n")), 'mixed: " the", "\\n"'),
+        (Label("rare", (" cat",)), 'rare: " cat"'),
+        (Label("dead"), "dead"),
+    ],
+)
+def test_every_kind_of_label_has_its_sentence(label: Label, text: str):
+    assert str(label) == text
 
 
 def test_the_most_telling_value_beats_the_most_common_one():
     base = np.array([0.9, 0.05, 0.05])
     ids = np.array([0] * 5 + [1] * 5)
-    reading = most_telling(ids, base, str)
+    reading = most_telling("token", ids, base, ["a", "b", "c"])
     assert reading is not None
-    assert (reading.text, reading.share) == ("1", 0.5)
-    assert most_telling(np.array([-1, -1]), base, str) is None
+    assert (reading.names, reading.share) == (("b",), 0.5)
+    assert most_telling("token", np.array([-1, -1]), base, ["a", "b", "c"]) is None
 
 
 def test_base_rates_count_real_tokens_only(tmp_path: Path):
@@ -137,7 +158,7 @@ def test_base_rates_count_real_tokens_only(tmp_path: Path):
 
 @pytest.mark.parametrize(("tokens", "expected"), [([], "dead"), ([4, 4, 5], 'rare: " cat", " dog"')])
 def test_features_without_evidence_say_so(tokens: list[int], expected: str):
-    assert label_without_evidence(np.array(tokens, int), VOCABULARY) == expected
+    assert str(label_without_evidence(np.array(tokens, int), VOCABULARY)) == expected
 
 
 def test_tokens_in_labels_are_quoted_on_one_line_and_short():
