@@ -58,6 +58,9 @@ class Edge:
     def key(self) -> tuple[str, str, str | None, int | None]:
         return self.source, self.target, self.via, self.position
 
+    def __str__(self) -> str:
+        return edge_text(self)
+
 
 @dataclass(frozen=True)
 class Circuit(Result):

@@ -129,7 +129,7 @@ def gather_induction_evidence(
     model: Any, config: InductionConfig | None = None, *, progress: Progress | None = None, name: str | None = None
 ) -> InductionEvidence:
     """Measure, test, judge. See the module's steps; progress counts them out of 100."""
-    from interp.models.adapter import weight_hash
+    from interp.models.identity import model_spec, weight_hash
 
     config = config or InductionConfig()
     residual = ResidualStream(model)
@@ -151,7 +151,7 @@ def gather_induction_evidence(
         deep = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
     steps.at(100, "judged")
     circuit = to_circuit(
-        model_name=name or str(getattr(model.cfg, "model_name", "")),
+        model_name=name or model_spec(model),
         weight_hash=weight_hash(model),
         verdicts=verdicts,
         tests=tests,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
+from interp.models.identity import model_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ def chat_tokens(model: "TransformerBridge", content: str, start: str = "") -> "T
     """
     if model.tokenizer is None or not hasattr(model.original_model, "generate"):
         raise ConfigError(
-            f"{model.cfg.model_name} cannot hold a chat; choose a Hugging Face model such as smollm2-135m"
+            f"{model_spec(model)} cannot hold a chat; choose a Hugging Face model such as smollm2-135m"
         )
     if not model.tokenizer.chat_template:
         return model.tokenizer(content + start, return_tensors="pt")["input_ids"]
@@ -60,7 +61,7 @@ def complete_chat(
     if n + most > model.cfg.n_ctx:
         raise PromptError(
             f"a message of {n} tokens and a reply of up to {most} do not fit the {model.cfg.n_ctx} tokens of "
-            f"{model.cfg.model_name}; send fewer or shorter contexts in one request"
+            f"{model_spec(model)}; send fewer or shorter contexts in one request"
         )
     settings: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": most}
     if temperature > 0:

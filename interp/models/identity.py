@@ -64,9 +64,13 @@ def tokenizer_hash(model: "TransformerBridge") -> str:
 
 
 def model_spec(model: "TransformerBridge") -> str:
-    """The spec that `load_model` was given; the bridge's own name for models made elsewhere."""
+    """Return the spec that `load_model` was given, as `toy:induction-2l`; for models made elsewhere their own name.
+
+    A model built here by hand has none: it is `unnamed` (TransformerLens calls all of them `native`).
+    """
     known: Identity | None = getattr(model, _ATTRIBUTE, None)
-    return known.spec if known is not None else str(model.cfg.model_name)
+    name = known.spec if known is not None else str(model.cfg.model_name)
+    return "unnamed" if name == "native" else name
 
 
 def attention_kernel(model: "TransformerBridge") -> str:
@@ -149,7 +153,7 @@ def tokenizer_of(model: "TransformerBridge", required: bool = True) -> Tokenizer
         return ByteTokenizer()
     if required:
         raise MissingError(
-            f"{model.cfg.model_name} has no tokenizer (vocabulary of {model.cfg.d_vocab}); give it token ids, "
+            f"{model_spec(model)} has no tokenizer (vocabulary of {model.cfg.d_vocab}); give it token ids, "
             f"not text, or build it with d_vocab={ByteTokenizer.d_vocab} to read bytes"
         )
     return None
