@@ -21,14 +21,11 @@
 # %%
 import os
 
-from dashboard.figures.heads import head_scores
-from dashboard.figures.saes import activation_histogram
-from dashboard.figures.theme import theme
-from interp.recording.store import Recording
-from interp.workspace import Workspace
+from dashboard.figures import activation_histogram, colours_of, head_scores
+from interp import Recording, Workspace
 
 workspace = Workspace(os.environ.get("INTERP_WORKSPACE", "../workspace"))
-light = theme("light")
+light = colours_of("light")
 for artifact in workspace.artifacts():
     print(f"{artifact.kind:10} {artifact.name:28} {artifact.created}")
 

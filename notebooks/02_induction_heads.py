@@ -23,20 +23,13 @@
 # %%
 import numpy as np
 
-from dashboard.figures.circuits import ablation_bars
-from dashboard.figures.circuits import circuit_plot
-from dashboard.figures.circuits import composition_map
-from dashboard.figures.heads import attention_pattern
-from dashboard.figures.theme import theme
-from interp.circuits.induction import InductionConfig, gather_induction_evidence
-from interp.statistics import t_interval
-from interp.models.loading import load_model
-from interp.models.planted import planted_copying
+from dashboard.figures import attention_pattern, colours_of, plot
+from interp import InductionConfig, gather_induction_evidence, load_model, t_interval
 
-light = theme("light")
+light = colours_of("light")
 model = load_model("smollm2-135m", attention="eager")
 quick = InductionConfig(seeds=(0, 1), prompts_per_seed=8, context_length=41, screening_prompts=2, max_candidates=6)
-evidence = gather_induction_evidence(model, quick, name="smollm2-135m")
+evidence = gather_induction_evidence(model, quick)
 
 # %% [markdown]
 # ## The pattern
@@ -77,14 +70,13 @@ for head, test in evidence.tests.items():
 # which turns the same matrices against each other at random; a ring marks each reader's strongest sender.
 
 # %%
-rows = [row for each in evidence.compositions.values() for row in each.to_records()]
-composition_map(rows, "k", light)
+plot(evidence.compositions, via="k")
 
 # %% [markdown]
 # ## Does the model need them?
 
 # %%
-ablation_bars([row for each in evidence.ablations for row in each.to_records()], light)
+plot(evidence.ablations)
 
 # %% [markdown]
 # ## Would we have noticed a fake?
@@ -93,7 +85,7 @@ ablation_bars([row for each in evidence.ablations for row in each.to_records()],
 # further and reads the token before. It has no induction head, and the same test must say so.
 
 # %%
-fake = gather_induction_evidence(planted_copying()).circuit
+fake = gather_induction_evidence(load_model("planted:copying")).circuit
 print(fake.verdict["reason"])
 
 # %% [markdown]
@@ -101,7 +93,7 @@ print(fake.verdict["reason"])
 
 # %%
 circuit = evidence.circuit
-circuit_plot(circuit, light)
+plot(circuit)
 
 # %%
 assert circuit.verdict["found"], circuit.verdict["reason"]

@@ -22,19 +22,11 @@
 import torch
 from scipy.stats import pearsonr
 
-from dashboard.figures.circuits import circuit_plot
-from dashboard.figures.circuits import faithfulness_curve
-from dashboard.figures.theme import theme
-from interp.circuits.attribution import attribute, verify_top_k
-from interp.circuits.circuit import edge_text
-from interp.circuits.find import curve_table
-from interp.circuits.evaluation import EvaluationConfig
-from interp.circuits.find import FindConfig, find_circuit
-from interp.circuits.graph import Graph
-from interp.circuits.tasks import make_task
-from interp.models.loading import load_model
+from dashboard.figures import plot
+from interp import (
+    EvaluationConfig, FindConfig, Graph, attribute_edges, find_circuit, load_model, make_task, verify_top_k,
+)
 
-light = theme("light")
 model = load_model("toy:induction-2l")  # trained on first use, about a minute
 graph = Graph.from_model(model)
 graph.n_edges
@@ -56,11 +48,11 @@ print(f"{task.metric.name}: {task.clean_value.mean():.2f} on clean prompts, {tas
 # `eap-ig` the mean of five gradients between corrupted and clean embeddings.
 
 # %%
-exact, eap, ig = (attribute(model, task, graph, method=method) for method in ("exact", "eap", "eap-ig"))
+exact, eap, ig = (attribute_edges(model, task, graph, method=method) for method in ("exact", "eap", "eap-ig"))
 agreement = {name: pearsonr(scores.values, exact.values)[0] for name, scores in (("eap", eap), ("eap-ig", ig))}
 strongest = int(exact.order()[0])
 print({name: round(float(value), 2) for name, value in agreement.items()})
-print("strongest edge:", edge_text(graph.edge(strongest)), f"{exact.values[strongest]:+.2f}")
+print("strongest edge:", graph.edge(strongest), f"{exact.values[strongest]:+.2f}")
 for name, scores in (("eap", eap), ("eap-ig", ig)):
     rank = int((scores.order() == strongest).nonzero()) + 1
     print(f"  {name:7} gives it {scores.values[strongest]:+.2f}, rank {rank}")
@@ -74,14 +66,14 @@ for name, scores in (("eap", eap), ("eap-ig", ig)):
 # %%
 found = find_circuit(model, task, FindConfig(verify=20, evaluation=EvaluationConfig(n_random=10, n_minimality=5)))
 print(found.circuit.verdict["reason"])
-circuit_plot(found.circuit, light)
+plot(found)
 
 # %%
-faithfulness_curve(curve_table(found.curve).to_pylist(), graph.n_edges, light)
+plot(found.curve, total=graph.n_edges)
 
 # %%
 for edge in sorted(found.circuit.edges, key=lambda edge: -abs(edge.score))[:12]:
-    print(f"{edge_text(edge):24} {edge.score:+.2f}")
+    print(f"{edge!s:24} {edge.score:+.2f}")
 
 # %% [markdown]
 # ## A real model
@@ -93,9 +85,9 @@ for edge in sorted(found.circuit.edges, key=lambda edge: -abs(edge.score))[:12]:
 smollm2 = load_model("smollm2-135m")
 ioi = make_task("ioi", smollm2, n_prompts=8, seed=0)
 print(f"logit(Mary) - logit(John): {ioi.clean_value.mean():.2f} clean, {ioi.corrupt_value.mean():.2f} corrupted")
-scores = attribute(smollm2, ioi, batch_size=8)
+scores = attribute_edges(smollm2, ioi, batch_size=8)
 for i in scores.order()[:12].tolist():
-    print(f"{edge_text(scores.graph.edge(i)):24} {scores.values[i]:+.2f}")
+    print(f"{scores.graph.edge(i)!s:24} {scores.values[i]:+.2f}")
 
 # %%
 verified = verify_top_k(scores, smollm2, ioi, 6, batch_size=8)

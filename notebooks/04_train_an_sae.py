@@ -20,34 +20,22 @@
 
 # %%
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from dashboard.figures.saes import HealthRun, health_figure
-from dashboard.figures.saes import activation_histogram
-from dashboard.figures.scaling import scaling_curves
-from dashboard.figures.theme import theme
-from dashboard.sae.data import read_log
-from interp.models.loading import load_model
-from interp.recording.record import record
-from interp.recording.store import Recording
-from interp.text.corpora import open_corpus
-from interp.workspace import Workspace
-from saes.evaluation.compare import compare
-from saes.training.config import BatchTopKConfig, TopKConfig, TrainConfig
-from saes.features.build import build_features
-from saes.training.run import Job
-from saes.evaluation.scaling import fit_scaling
-from saes.evaluation.scaling_runs import runs_of
-from saes.training.train import train_many
-from saes.weights.folder import load_sae
+from dashboard import read_log
+from dashboard.figures import HealthRun, activation_histogram, colours_of, health_figure, plot
+from interp import Recording, Workspace, load_model, open_corpus, record
+from saes import (
+    BatchTopKConfig, Job, TopKConfig, TrainConfig, build_features, compare, fit_scaling, load_sae,
+    scaling_runs_of, train_many,
+)
 
 HOOK_POINT = "blocks.9.hook_resid_post"
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "train-an-sae"
 workspace = Workspace(root, create=True)
-light = theme("light")
+light = colours_of("light")
 
 # %% [markdown]
 # ## Record
@@ -60,7 +48,7 @@ folder = workspace.path("recording", "prose")
 if not folder.exists():
     model = load_model("smollm2-135m")
     corpus = open_corpus("docstrings", seed=0)
-    record(model, corpus, folder, hook_points=[HOOK_POINT], n_tokens=24_000, model_name="smollm2-135m", seed=0)
+    record(model, corpus, folder, hook_points=[HOOK_POINT], n_tokens=24_000, seed=0)
 recording = Recording(folder)
 print(recording)
 
@@ -101,7 +89,7 @@ health_figure(logs, light)
 # %%
 pair = {name: load_sae(workspace.path("sae", name)) for name in ("batchtopk", "topk-d1024-k32")}
 table = compare(pair, recording)
-print(table.table())
+print(table)
 
 # %% [markdown]
 # ## The scaling law
@@ -110,9 +98,9 @@ print(table.table())
 # size whose exponent depends on k, and a part that no size removes. The loss is the share of variance left on held-out text.
 
 # %%
-fit = fit_scaling(runs_of(workspace, kind="topk"), generator=np.random.default_rng(0))
+fit = fit_scaling(scaling_runs_of(workspace, kind="topk"), generator=np.random.default_rng(0))
 print(fit)
-scaling_curves(asdict(fit), light)
+plot(fit)
 
 # %% [markdown]
 # The band is the interval of the fitted law. The crosses are what the three smaller sizes predict for the largest.

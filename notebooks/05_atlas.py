@@ -26,22 +26,16 @@ import plotly.graph_objects as go
 import pyarrow.parquet as pq
 import torch
 
-from dashboard.atlas.view import atlas_view
-from dashboard.figures.theme import styled, theme
-from interp.atlas.build import MapSettings, build_atlas, extend_atlas
-from interp.atlas.new_points import place_points
-from interp.atlas.series import build_series
-from interp.atlas.sources import embedding_source, recording_source
-from interp.models.adapter import weight_hash
-from interp.models.loading import load_model
-from interp.recording.record import record
-from interp.recording.store import Recording
-from interp.text.corpora import open_corpus
-from interp.workspace import Workspace
+from dashboard import atlas_view
+from dashboard.figures import colours_of, styled
+from interp import (
+    MapSettings, Recording, Workspace, build_atlas, build_series, embedding_source, extend_atlas, load_model,
+    open_corpus, place_points, record, recording_source, weight_hash,
+)
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "atlas"
 workspace = Workspace(root, create=True)
-light = theme("light")
+light = colours_of("light")
 model = load_model("smollm2-135m")
 everything = embedding_source(model, "smollm2-135m", weight_hash=weight_hash(model))
 drawn = torch.randperm(len(everything.labels), generator=torch.Generator().manual_seed(0))
@@ -146,7 +140,7 @@ places = [f"blocks.{layer}.hook_resid_post" for layer in (0, 9, 19)]
 if "layers" not in workspace.names("recording"):
     record(
         model, open_corpus("docstrings"), workspace.path("recording", "layers"),
-        hook_points=places, n_tokens=4_000, context_length=64, model_name="smollm2-135m",
+        hook_points=places, n_tokens=4_000, context_length=64,
     )  # fmt: skip
 recording = Recording(workspace.path("recording", "layers"))
 layers = [recording_source(recording, model, hook_point=place, max_points=1500) for place in places]

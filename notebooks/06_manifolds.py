@@ -24,19 +24,12 @@
 import numpy as np
 from plotly.subplots import make_subplots
 
-from dashboard.figures.sweep import rotation_figure
-from dashboard.figures.theme import styled, theme
-from interp.geometry.circles import circle_test
-from interp.geometry.words import find_concepts
-from interp.geometry.shapes import fit_plane
-from interp.geometry.rotation import rotate_words
-from interp.geometry.shapes import find_shapes
-from interp.geometry.words import read_words
-from interp.models.adapter import untrained_twin
-from interp.models.loading import load_model
-from interp.artifacts import as_json
+from dashboard.figures import colours_of, plot, styled
+from interp import (
+    circle_test, find_concepts, find_shapes, fit_plane, load_model, read_words, rotate_words, untrained_model,
+)
 
-light = theme("light")
+light = colours_of("light")
 rng = np.random.default_rng(0)
 
 # %% [markdown]
@@ -92,7 +85,7 @@ figure.update_layout(margin_t=36)
 # ## Is there anything of this in an untrained model?
 
 # %%
-twin = untrained_twin(model, 0)
+twin = untrained_model(model, 0)
 untrained = find_shapes({concept.name: read_words(twin, concept, hook_points=places[1:3]) for concept in find_concepts(names)})
 for shape in untrained.values():
     print(f"{shape}\n")
@@ -108,7 +101,7 @@ place = "blocks.7.hook_resid_post"
 plane = fit_plane(words["weekdays"].points(place, half=0))
 turned = rotate_words(model, words["weekdays"], plane, place, n_random=2)
 print(turned)
-rotation_figure(as_json(turned), light)
+plot(turned)
 
 # %% [markdown]
 # ## The answer
@@ -124,7 +117,7 @@ closed = "a circle" if weekdays.verdict == "circle" else f"not shown to be a cir
 moves = "and turning a day in its plane moves the answer" if turned.moves_output else "and turning a day in its plane does not move the answer"
 print(
     f"SmolLM2 keeps the order of the days (p {weekdays.order.p_circular:.4f}, the smallest possible is {weekdays.order.smallest_p:.4f}), "
-    f"{closed}, {moves}: {turned.overall:+.2f} nats [{turned.overall_low:+.2f}, {turned.overall_high:+.2f}], random directions at most "
+    f"{closed}, {moves}: {turned.overall.estimate:+.2f} nats [{turned.overall.low:+.2f}, {turned.overall.high:+.2f}], random directions at most "
     f"{turned.random_high:+.2f}, of {turned.swapped.mean():+.2f} that this place can do, but only at {turned.n_following} of {len(turned.steps)} steps. Numbers are a line, colours a "
     f"{colours.verdict}; an untrained model has none of it."
 )

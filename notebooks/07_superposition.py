@@ -23,17 +23,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from dashboard.figures.studies import dimensionality_figure, directions_figure, interference_matrix, phase_diagram
-from dashboard.figures.theme import theme
-from interp.statistics import t_interval
-from interp.studies.superposition_geometry import random_geometry
-from interp.studies.superposition import border_distance, ideal_phase, map_phases
-from interp.studies.superposition import ToyConfig, train_toys
-from saes.evaluation.toy_recovery import recover_toy
+from dashboard.figures import colours_of, dimensionality_figure, plot
+from interp import t_interval
+from interp.studies import ToyConfig, border_distance, ideal_phase, map_phases, random_geometry, train_toys
+from saes import recover_toy
 
-light = theme("light")
+light = colours_of("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "superposition"
 
 # %% [markdown]
@@ -55,10 +51,10 @@ for density in densities:
 # %%
 rare = toys.at(0.05)
 best = rare.geometry(rare.best())
-directions_figure(rare.W[rare.best()].numpy(), light, title="density .05, lowest loss")
+plot(rare, title="density .05, lowest loss")
 
 # %%
-interference_matrix(best.gram.numpy(), light)
+plot(best)
 
 # %%
 rows = [
@@ -77,7 +73,8 @@ dimensionality_figure(rows, light)
 null = random_geometry(5, 2)
 totals = [rare.geometry(toy).total for toy in range(len(rare))]
 print(f"trained: sum of D {min(totals):.4f} to {max(totals):.4f} of 2")
-print(f"random:  {2 * null.tightness:.2f} on average ({2 * null.low:.2f} to {2 * null.high:.2f}); named shapes in {null.regular:.0%}")
+low, high = (2 * end for end in null.tightness[1:])
+print(f"random:  {2 * null.tightness.estimate:.2f} on average ({low:.2f} to {high:.2f}); named shapes in {null.regular:.0%}")
 
 # %% [markdown]
 # ## When is superposition worth it?
@@ -88,7 +85,7 @@ print(f"random:  {2 * null.tightness:.2f} on average ({2 * null.low:.2f} to {2 *
 # %%
 grid_d, grid_i = tuple(np.geomspace(0.03, 1, 7).tolist()), tuple(np.geomspace(0.1, 10, 7).tolist())
 phases = map_phases(grid_d, grid_i, ToyConfig(n_features=2, d_hidden=1, steps=500, batch_size=96, lr=3e-2), n_seeds=16)
-phase_diagram(phases.to_records(), light)
+plot(phases)
 
 # %%
 clear = [row for row in phases.to_records() if border_distance(row["density"], row["importance"]) > 0.25]
@@ -129,7 +126,7 @@ print(f"random directions: MCC {chance[0]:.2f} ({chance[1]:.2f} to {chance[2]:.2
 # %%
 pentagons = sum(rare.geometry(toy).polytopes() == {"pentagon": 1} for toy in range(len(rare)))
 assert best.polytopes() == {"pentagon": 1} and pentagons >= 10
-assert all(abs(total - 2) < 1e-3 for total in totals) and null.high < 1 and null.regular == 0
+assert all(abs(total - 2) < 1e-3 for total in totals) and null.tightness.high < 1 and null.regular == 0
 assert agree == len(clear) and linear == {"not represented", "dedicated"}
 assert f1[0.01][1] > f1[0.1][2] and min(mcc[0.01][1], mcc[0.1][1]) > chance[2]
 print(

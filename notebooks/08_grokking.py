@@ -26,17 +26,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dashboard.atlas.view import atlas_view
-from dashboard.figures.studies import frequency_shares, training_curves
-from dashboard.figures.theme import theme
-from interp.studies.grokking import describe_grokking
-from interp.studies.grokking import ModularConfig, train_modular
-from interp.studies.save import embedding_series, save_grokking
-from interp.workspace import Workspace
+from dashboard import atlas_view
+from dashboard.figures import colours_of, frequency_shares, plot, training_curves
+from interp import Workspace
+from interp.studies import ModularConfig, describe_grokking, embedding_series, save_grokking, train_modular
 
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "grokking"
 workspace = Workspace(root, create=True)
-light = theme("light")
+light = colours_of("light")
 
 # %% [markdown]
 # ## Train
@@ -57,8 +54,7 @@ print("without weight decay:", control.phases[0])
 # %%
 curves, phases = found.curves, found.phases[0]
 marks = {"by heart": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
-accuracy = {"training pairs": curves["train_accuracy"][:, 0], "other pairs": curves["test_accuracy"][:, 0]}
-training_curves(found.epochs, accuracy, light, x_title="epoch", y_title="accuracy", marks=marks)
+plot(found)
 
 # %% [markdown]
 # ## Inside

@@ -21,11 +21,10 @@
 
 import numpy as np
 
-from dashboard.figures.studies import training_curves
-from dashboard.figures.theme import theme
-from interp.studies.induction_emerges import follow_induction
+from dashboard.figures import colours_of, training_curves
+from interp.studies import follow_induction
 
-light = theme("light")
+light = colours_of("light")
 STEPS, EVERY = 1000, 50
 
 # %%

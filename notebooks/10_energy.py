@@ -21,19 +21,14 @@
 import numpy as np
 import torch
 
-from dashboard.figures.studies import capacity_curve, load_curve, retrieval_grid, temperature_curves
-from dashboard.figures.theme import theme
-from interp.studies.hopfield import measure_retrieval, text_prompts
-from interp.studies.boltzmann import contrastive_divergence, exact_gradient, learn, new_machine
-from interp.studies.classical_networks import compare_capacity, least_slope
-from interp.studies.classical_networks import measure_capacity, replica_capacity
-from interp.studies.hopfield import classify, retrieve, settle
-from interp.studies.boltzmann import random_energy_null, sweep_temperatures
-from interp.models.adapter import untrained_twin
-from interp.models.loading import load_model
-from interp.text.corpora import open_corpus
+from dashboard.figures import plot
+from interp import load_model, open_corpus, untrained_model
+from interp.studies import (
+    classify, compare_capacity, contrastive_divergence, exact_gradient, learn, least_slope, measure_capacity,
+    measure_retrieval, new_machine, random_energy_null, replica_capacity, retrieve, settle, sweep_temperatures,
+    text_prompts,
+)
 
-light = theme("light")
 
 # %% [markdown]
 # ## How much do associative memories hold?
@@ -46,7 +41,7 @@ loads = (0.05, 0.09, 0.115, 0.13, 0.14, 0.15, 0.17, 0.2, 0.25)
 classical = measure_capacity(600, loads, n_seeds=4, n_starts=30)
 capacity, overlap_there = replica_capacity()
 print(f"theory: capacity {capacity:.4f}, overlap {overlap_there:.3f} there")
-load_curve(classical.to_records(), light, capacity=capacity)
+plot(classical, capacity=capacity)
 
 # %% [markdown]
 # With an exponential in place of the square the same starts, a fifth of the spins wrong, come back from exponentially many patterns.
@@ -54,7 +49,7 @@ load_curve(classical.to_records(), light, capacity=capacity)
 # %%
 both = compare_capacity((10, 15, 20, 25, 30, 35), wrong=0.2)
 print(f"doublings per dimension: {both.slope:.2f} ({both.slope_low:.2f} to {both.slope_high:.2f}), at least {least_slope(0.2):.2f} in theory")
-capacity_curve(both.to_records(), light)
+plot(both)
 
 # %% [markdown]
 # How many patterns one step mixes is a matter of temperature. Two clusters of three patterns: cold finds one pattern, lukewarm the
@@ -79,13 +74,13 @@ for beta in (2000.0, 8.0, 0.1):
 # %%
 smollm2 = load_model("smollm2-135m")
 tokens = text_prompts(smollm2, open_corpus("docstrings", seed=0), 4, 96)
-twin = untrained_twin(smollm2, 0)
+twin = untrained_model(smollm2, 0)
 heads = measure_retrieval(smollm2, tokens, twin=twin)
-null = measure_retrieval(untrained_twin(smollm2, 1), tokens, twin=twin)
+null = measure_retrieval(untrained_model(smollm2, 1), tokens, twin=twin)
 print(f"our attention differs from the model's by {heads.pattern_error:.1e} at most; energy never rises ({heads.energy_rise:.0e})")
 print("SmolLM2:  ", heads.counts(), f"{int(heads.concentrates.sum())} concentrate more than untrained ones")
 print("untrained:", null.counts(), f"{int(null.concentrates.sum())} do")
-retrieval_grid(heads.to_records(), light)
+plot(heads)
 
 # %%
 rest = measure_retrieval(smollm2, tokens, twin=twin, skip_first=True)
@@ -110,11 +105,11 @@ with torch.no_grad():
     logits = smollm2(tokens)[:, -16:].flatten(0, 1).double()
     twin_logits = twin(tokens)[:, -16:].flatten(0, 1).double()
 sweep, random, untrained = sweep_temperatures(logits, heat), random_energy_null(logits, heat, n_draws=1), sweep_temperatures(twin_logits, heat)
-series = {"SmolLM2": sweep.to_records(), "random energies": random.to_records(), "untrained": untrained.to_records()}
-temperature_curves(series, light, measure="entropy")
+series = {"SmolLM2": sweep, "random energies": random, "untrained": untrained}
+plot(series, measure="entropy")
 
 # %%
-temperature_curves(series, light, measure="heat_capacity")
+plot(series, measure="heat_capacity")
 
 # %%
 one = int((heat - 1).abs().argmin())

@@ -25,21 +25,14 @@ import numpy as np
 import torch
 from scipy.stats import pearsonr, spearmanr
 
-from dashboard.figures.attribution import strongest
-from dashboard.figures.saes import activation_histogram
-from dashboard.figures.theme import theme
-from interp.studies.hopfield import text_prompts
-from interp.models.adapter import run_with_hooks, to_tokens, token_strings
-from interp.models.capture import Capture
-from interp.models.loading import load_model
-from interp.recording.record import record
-from interp.recording.store import Recording
-from interp.text.corpora import open_corpus
-from interp.workspace import Workspace
-from saes.features.build import build_features
-from saes.features.sources import neurons_of
+from dashboard.figures import activation_histogram, colours_of
+from interp import (
+    Capture, Recording, Workspace, load_model, open_corpus, record, run_with_hooks, to_tokens, token_strings,
+)
+from interp.studies import text_prompts
+from saes import build_features, neurons_of
 
-light = theme("light")
+light = colours_of("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "inside-a-neuron"
 workspace = Workspace(root, create=True)
 
@@ -195,7 +188,7 @@ layer, neuron = next(pair for _, pair in helping if density[pair] < 1 / 3)
 sign = 1 if values[layer, neuron] > 0 else -1
 folder, described = workspace.path("recording", f"layer-{layer}"), workspace.path("features", f"neurons-{layer}-{'up' if sign > 0 else 'down'}")
 if not folder.exists():
-    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], n_tokens=16_000, model_name="smollm2-135m", seed=0)
+    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], n_tokens=16_000, seed=0)
 recording = Recording(folder)
 if not described.exists():
     build_features(neurons_of(model, names[layer], sign=sign), recording, model, described, dictionary_name=f"neurons:{names[layer]}")
@@ -233,7 +226,7 @@ print(f"of a neuron's 12 strongest firings {alike:.0%} are on its most common to
 # ## The answer
 
 # %%
-helpers = strongest([(f"layer {pair[0]} neuron {pair[1]}", measured) for pair, measured in zip(best, lost.tolist(), strict=True)], 3)
+largest, owner = max(zip(lost.tolist(), best, strict=True), key=lambda each: abs(each[0]))
 assert float(right.max()) == 0.75 and torch.equal(xor(points), truth) and solved[1] == 0 and solved[8] > solved[2]
 assert float(shares["gradient x input"].sum()) == -2 and abs(float(shares["integrated gradients"].sum())) < 1e-3
 assert agreement > 0.8 and float(lost.abs().mean()) > 10 * float(lost_others.abs().mean())
@@ -242,7 +235,7 @@ print(
     f"One neuron is a line: it cannot do XOR; two can, and of networks that start at random {solved[2]:.0%} with two neurons find it, "
     f"{solved[8]:.0%} with eight.\nGradients say who did it only where nothing bends on the way: on XOR they are wrong, averaged on the way they add "
     f"up. In SmolLM2 one backward pass predicts what each of the 40 strongest neurons is worth (r = {agreement:.2f} with silencing it); "
-    f"none decides alone: of {clean:.1f} logits the largest is {helpers[0][0]} with {helpers[0][1]:+.2f}, and it is on at {density[helping[0][1]]:.0%} "
+    f"none decides alone: of {clean:.1f} logits the largest is layer {owner[0]} neuron {owner[1]} with {largest:+.2f}, and it is on at {density[helping[0][1]]:.0%} "
     "of all tokens, a constant more than a detector.\n"
     f"Most neurons are no words: of twelve strongest firings {alike:.0%} share a token (chance {chance:.0%}). Reading one by its examples is a start, and a "
     "neuron that does many things is why dictionaries of features are trained."

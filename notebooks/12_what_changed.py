@@ -27,27 +27,14 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 
-from dashboard.figures.changes import difference_histogram
-from dashboard.figures.theme import styled, theme
-from dashboard.figures.changes import stream_figure, transplant_figure, weights_figure
-from interp.changes.report import what_changed
-from interp.changes.transplant import log_prob_of_answers
-from interp.models.capture import Capture
-from interp.models.small import is_small_folder, save_small
-from interp.models.loading import load_model
-from interp.models.small import SmallConfig, build_small
-from interp.models.training import TrainingConfig, train_small
-from interp.recording.record import record
-from interp.recording.store import Recording
-from interp.runtime import one_thread
-from interp.text.files import Document
-from interp.workspace import Workspace
-from saes.training.config import CrosscoderConfig, TrainConfig
-from saes.evaluation.crosscoder_latents import compare_models
-from saes.training.train import train_sae
-from saes.weights.folder import load_sae
+from dashboard.figures import colours_of, plot, styled
+from interp import (
+    Capture, Document, Recording, SmallConfig, TrainingConfig, Workspace, load_model, log_prob_of_answers,
+    one_thread, record, save_small, train_small, what_changed,
+)
+from saes import CrosscoderConfig, TrainConfig, compare_models, load_sae, train_sae
 
-light = theme("light")
+light = colours_of("light")
 root = Path(os.environ.get("INTERP_WORKSPACE", "../workspace")) / "notebooks" / "what-changed"
 workspace = Workspace(root, create=True)
 
@@ -106,7 +93,7 @@ def train_on(model, *, steps, lr, seed, taught=False, only=""):
 
 def checkpoint(name, make):
     folder = root / "checkpoints" / name
-    if not is_small_folder(folder):
+    if not folder.exists():
         save_small(make(), config, folder)
     return load_model(str(folder))
 
@@ -120,7 +107,7 @@ def tune():
     return train_on(like_the_others, steps=150, lr=3e-3, seed=1, taught=True, only="layers.1.mlp.")
 
 
-fresh = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+fresh = load_model(config, seed=0)
 base = checkpoint("base", lambda: train_on(fresh, steps=300, lr=3e-3, seed=0))
 continuations = [checkpoint(f"on-{i}", lambda i=i: train_on(from_base(), steps=60, lr=3e-4, seed=100 + i)) for i in range(4)]
 tuned = checkpoint("tuned", tune)
@@ -159,7 +146,7 @@ print(found)
 # matrices together): two.
 
 # %%
-weights_figure(found.weights.to_records(), light)
+plot(found.weights)
 
 # %% [markdown]
 # Is the change of low rank? The participation ratio of its squared singular values counts directions. A random change of that shape is
@@ -177,7 +164,7 @@ for name in found.weights.found:
 # move on letters too. CKA says that it is the *shape* that changed on digits.
 
 # %%
-stream_figure({name: each.to_records() for name, each in found.representations.items()}, light)
+plot(found.representations)
 
 # %% [markdown]
 # ## Heads
@@ -188,9 +175,9 @@ stream_figure({name: each.to_records() for name, each in found.representations.i
 heads = found.heads
 print("attend elsewhere:", heads.names("pattern"))
 print("by their own weights:", heads.names("own_pattern"), "write something else:", heads.names("own_output"))
-largest = max(heads.names("pattern"), key=lambda name: heads.value["pattern"][int(name[1]), int(name[3])])
+largest = max(heads.names("pattern"), key=lambda name: heads.value["pattern"].estimate[int(name[1]), int(name[3])])
 place = int(largest[1]), int(largest[3])
-print(f"{largest}: {heads.value['pattern'][place]:.3f} of its attention elsewhere; on the base's stream {heads.value['own_pattern'][place]:.3f} (continuations {heads.null['own_pattern'][place]:.3f})")
+print(f"{largest}: {heads.value['pattern'].estimate[place]:.3f} of its attention elsewhere; on the base's stream {heads.value['own_pattern'].estimate[place]:.3f} (continuations {heads.null['own_pattern'][place]:.3f})")
 
 # %% [markdown]
 # ## The transplant
@@ -200,7 +187,7 @@ print(f"{largest}: {heads.value['pattern'][place]:.3f} of its attention elsewher
 # says less than putting in: a random change as large in that MLP also destroys much of what was learned, but none makes it.
 
 # %%
-transplant_figure(found.transplants.to_records(), light)
+plot(found.transplants)
 
 # %% [markdown]
 # ## Features
@@ -259,7 +246,7 @@ for i in sorted(live, key=lambda i: -float(latents.relative_norm[i]))[:8]:
     print(f"latent {i:2}: {float(latents.relative_norm[i]):.0%} in the tuned model, cosine {float(latents.cosine[i]):+.2f}, fires on {fires[i].most_common(2)}")
 
 # %%
-difference_histogram(latents.relative_norm.tolist(), latents.kinds, latents.confirmed.tolist(), light, first="base", second="tuned")
+plot(latents)
 
 # %% [markdown]
 # Coloured by how much of a latent's firing is on digits: latents of letters mean the same in both models; those of digits do not.
@@ -294,7 +281,7 @@ kept = np.median([float(latents.cosine[i]) for i in on_letters])
 turned = np.median([float(latents.cosine[i]) for i in on_digits])
 single = [i for i in on_digits if of_one_digit(fires[i]) > 0.6 and float(latents.relative_norm[i]) > 0.7]
 assert set(weights.found) == {"L1.mlp.in", "L1.mlp.out"} and min(c.change for c in weights.changes) > 0
-assert digits.found == ["L1", "L2"] and digits["L2"].low > 3 * letters["L2"].high
+assert digits.found == ["L1", "L2"] and digits["L2"].change.low > 3 * letters["L2"].change.high
 assert heads.names("pattern") and not heads.names("own_pattern") and not heads.names("own_output")
 assert proof.carried == ["L1.mlp"] and proof["L1.mlp"].carried > 0.9 and abs(proof["L1.mlp"].carried_random) < 0.1
 assert kept > 0.9 and turned < 0.5 and len(single) >= 3
@@ -302,8 +289,8 @@ assert max(of_one_digit(null_fires[i]) for i in null_live) < 0.3
 assert all(float(null_latents.cosine[i]) > 0.9 and abs(float(null_latents.relative_norm[i]) - 0.5) < 0.1 for i in null_live)
 print(
     f"All {len(weights.changes)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights.found))}. The stream "
-    f"changes from layer 1 on: at the end by {digits['L2'].change:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
-    f"{letters['L2'].change:.0%} on letters. {len(heads.names('pattern'))} heads attend elsewhere, none by its own weights.\n"
+    f"changes from layer 1 on: at the end by {digits['L2'].change.estimate:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
+    f"{letters['L2'].change.estimate:.0%} on letters. {len(heads.names('pattern'))} heads attend elsewhere, none by its own weights.\n"
     f"That the MLP matters, the transplant shows: alone in the base it brings {proof['L1.mlp'].carried:.0%} of the behaviour along, a random change as large "
     f"{proof['L1.mlp'].carried_random:+.0%}, any other part {max(t.carried for t in proof.transplants if t.name != 'L1.mlp'):.0%} at most.\n"
     f"The crosscoder says what was learned: latents of letters mean the same in both (median cosine {kept:.2f}), those of digits do not ({turned:.2f}); {len(single)} "

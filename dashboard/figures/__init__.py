@@ -28,24 +28,17 @@ if TYPE_CHECKING:
     from dashboard.figures.heads import attention_pattern, head_scores
     from dashboard.figures.results import plot
     from dashboard.figures.saes import HealthRun, activation_histogram, health_figure
-    from dashboard.figures.studies import (
-        dimensionality_figure,
-        directions_figure,
-        frequency_shares,
-        interference_matrix,
-        training_curves,
-    )
+    from dashboard.figures.studies import dimensionality_figure, frequency_shares, training_curves
     from dashboard.figures.theme import Theme, styled
-    from dashboard.figures.theme import theme as colours
+    from dashboard.figures.theme import theme as colours_of
 
 _HOMES = {
     "dashboard.figures.results": "plot",
-    "dashboard.figures.theme": "Theme theme:colours styled",
+    "dashboard.figures.theme": "Theme theme:colours_of styled",
     "dashboard.figures.heads": "head_scores attention_pattern",
     "dashboard.figures.attribution": "share_bars",
     "dashboard.figures.saes": "HealthRun health_figure activation_histogram",
-    "dashboard.figures.studies": "training_curves frequency_shares "
-    "directions_figure interference_matrix dimensionality_figure",
+    "dashboard.figures.studies": "training_curves frequency_shares dimensionality_figure",
 }
 
 __getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -22,12 +22,14 @@ Draw = Callable[..., go.Figure]
 
 
 def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **options: Any) -> go.Figure:
-    """Draw a result of an analysis, or results of one class by name where these are drawn together.
+    """Draw a result of an analysis, or several of one class (a list, or by name) where these are drawn together.
 
     `options` go to the figure: `height`, `kind` of head scores, `via` of composition. Raises `ConfigError` for a value
     that has no figure, naming what has one.
     """
     colours = theme if isinstance(theme, Theme) else theme_called(theme)
+    if isinstance(result, list | tuple):
+        result = dict(enumerate(result))
     one, table = result, FIGURES
     if isinstance(result, Mapping) and result:
         one, table = next(iter(result.values())), TOGETHER
@@ -37,7 +39,7 @@ def plot(result: Any, theme: Literal["light", "dark"] | Theme = "light", **optio
     have = sorted(name.rpartition(".")[2] for name in FIGURES)
     raise ConfigError(
         f"{type(one).__name__} has no figure; these results have one: {', '.join(have)}; "
-        f"by name, together: {', '.join(sorted(name.rpartition('.')[2] for name in TOGETHER))}"
+        f"several together: {', '.join(sorted(name.rpartition('.')[2] for name in TOGETHER))}"
     )
 
 
@@ -70,6 +72,11 @@ def _curve(result: Any, colours: Theme, *, total: int | None = None, **options: 
 
 def _composition(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return circuits.composition_map(result.to_records(), result.via, colours, **options)
+
+
+def _ablations(results: Mapping[str, Any], colours: Theme, **options: Any) -> go.Figure:
+    rows = [row for each in results.values() for row in each.to_records()]
+    return circuits.ablation_bars(rows, colours, **options)
 
 
 def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k", **options: Any) -> go.Figure:
@@ -139,6 +146,10 @@ def _toys(result: Any, colours: Theme, *, toy: int | None = None, **options: Any
     return studies.directions_figure(result.W[chosen].numpy(), colours, **options)
 
 
+def _geometry(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return studies.interference_matrix(result.gram.numpy(), colours, **options)
+
+
 def _grokking(result: Any, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
     phases = result.phases[seed]
     marks = {"by heart": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
@@ -182,6 +193,7 @@ FIGURES: dict[str, Draw] = {
     "saes.evaluation.scaling.ScalingFit": _json(scaling.scaling_curves),
     "interp.studies.language_scaling.LanguageScaling": _json(scaling.loss_over_size),
     "interp.studies.superposition.Toys": _toys,
+    "interp.studies.superposition_geometry.Geometry": _geometry,
     "interp.studies.superposition.PhaseDiagram": _records(studies.phase_diagram),
     "interp.studies.grokking.Grokking": _grokking,
     "interp.studies.induction_emerges.InductionRun": _induction_run,
@@ -193,8 +205,9 @@ FIGURES: dict[str, Draw] = {
 """Class of a result -> the function that draws it with the colours of a theme."""
 
 TOGETHER: dict[str, Draw] = {
+    "interp.patching.ablation.Ablations": _ablations,
     "interp.circuits.head_weights.Composition": _compositions,
     "interp.changes.representations.RepresentationChanges": _stream,
     "interp.studies.boltzmann.Thermodynamics": _temperatures,
 }
-"""The same for results by name."""
+"""The same for several results, by name."""
