@@ -81,8 +81,7 @@ activation_histogram(sharp["histogram"][0].as_py(), edges, light)
 # or *dense*. For how many features, and how many neurons, does such a plain reading hold?
 
 # %%
-READABLE = """select avg((label not like 'mixed:%' and label not like 'dense%' and label not like 'often %')::int) as readable,
-                     median(density) as density
+READABLE = """select avg((label_kind not in ('mixed', 'dense') and label_share >= 0.5)::int) as readable, median(density) as density
               from f where n_fired >= 5"""
 
 

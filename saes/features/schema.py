@@ -3,6 +3,7 @@
 The meaning of every column is in `docs/formats.md`; a test holds the two together.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +25,17 @@ LABEL_FIELDS = ("label_kind", "label_names", "label_share")
 """The fields of a label (`saes.explain.tokens.Label`) as columns; tables of earlier versions have only its text."""
 SCORES = ("detection", "detection_hard", "fuzzing")
 """Scores of a label: balanced accuracies, 0.5 by chance."""
+
+
+def has_plain_label(path: Path) -> str:
+    """Return the SQL condition on `features.parquet` at `path` that a label holds for at least half of the firings.
+
+    Tables of earlier versions do not say; there it is true for every feature.
+    """
+    import pyarrow.parquet as pq
+
+    known = set(LABEL_FIELDS) <= set(pq.read_schema(path).names)
+    return "(label_share >= 0.5 and label_kind <> 'dense')" if known else "true"
 
 
 def features_schema() -> "pa.Schema":
