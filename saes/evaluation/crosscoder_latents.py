@@ -239,27 +239,27 @@ class _Scaling:
 
 
 def _open(crosscoder: CrosscoderSAE, recordings: Sequence[Recording]) -> Source:
-    if len(crosscoder.places) != 2 or len(recordings) != 2:
+    if len(crosscoder.sites) != 2 or len(recordings) != 2:
         raise ConfigError(
-            f"a difference is between two models; the crosscoder has {len(crosscoder.places)} places, "
+            f"the comparison is between two models; the crosscoder has {len(crosscoder.sites)} sites, "
             f"{len(recordings)} recordings were given"
         )
     source = Source(recordings, crosscoder.hook_points)
     if source.widths != crosscoder.widths:
         raise MismatchError(f"the recordings have widths {source.widths}, the crosscoder reads {crosscoder.widths}")
-    for place, recording in zip(crosscoder.places, recordings, strict=True):
-        if place["weight_hash"] and place["weight_hash"] != recording.weight_hash:
+    for site, recording in zip(crosscoder.sites, recordings, strict=True):
+        if site["weight_hash"] and site["weight_hash"] != recording.weight_hash:
             raise MismatchError(
                 f"{recording.folder} holds activations of {recording.model}, the crosscoder was trained on "
-                f"{place['model']} with other weights; give the recordings in the order of training"
+                f"{site['model']} with other weights; give the recordings in the order of training"
             )
     return source
 
 
-def _name(crosscoder: CrosscoderSAE, place: int) -> str:
+def _name(crosscoder: CrosscoderSAE, site: int) -> str:
     """The model, or the recording where both come from models of one name."""
-    names = [each["model"] for each in crosscoder.places]
-    return str(names[place] if names[0] != names[1] else crosscoder.places[place]["recording"])
+    names = [each["model"] for each in crosscoder.sites]
+    return str(names[site] if names[0] != names[1] else crosscoder.sites[site]["recording"])
 
 
 def _kind(relative: float, fired: int) -> Kind:

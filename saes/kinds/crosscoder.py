@@ -43,19 +43,19 @@ class CrosscoderSAE(SAE):
         *,
         threshold: Tensor,
         scales: Tensor,
-        places: list[dict[str, Any]],
+        sites: list[dict[str, Any]],
         metadata: SAEMetadata | None = None,
     ):
-        """`scales [n_sites]`; `places` describes the sites, as in `cfg.json`."""
+        """`scales [n_sites]`; `sites` as `places` in `cfg.json`."""
         super().__init__(weights, metadata=metadata)
         self.threshold = nn.Parameter(threshold, requires_grad=False)
         self.scales = nn.Parameter(scales, requires_grad=False)
-        self.places = places
-        self.widths = tuple(int(place["d"]) for place in places)
+        self.sites = sites
+        self.widths = tuple(int(site["d"]) for site in sites)
 
     @property
     def hook_points(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(place["hook_point"] for place in self.places))
+        return tuple(dict.fromkeys(site["hook_point"] for site in self.sites))
 
     def activate(self, pre: Tensor) -> Tensor:
         return pre.relu() * (pre > self.threshold)
@@ -82,7 +82,7 @@ class CrosscoderSAE(SAE):
         return {"threshold": self.threshold, "scales": self.scales}
 
     def extra_config(self) -> dict[str, Any]:
-        return {"places": self.places}
+        return {"places": self.sites}
 
 
 @final
@@ -126,15 +126,15 @@ class CrosscoderRecipe(Recipe):
             trained.weights,
             threshold=torch.zeros_like(trained.weights.b_enc),
             scales=trained.scales.input[firsts].float(),
-            places=[
+            sites=[
                 {
-                    "recording": place.recording.folder.name,
-                    "model": place.recording.model,
-                    "weight_hash": place.recording.weight_hash,
-                    "hook_point": place.hook_point,
-                    "d": place.d,
+                    "recording": site.recording.folder.name,
+                    "model": site.recording.model,
+                    "weight_hash": site.recording.weight_hash,
+                    "hook_point": site.hook_point,
+                    "d": site.d,
                 }
-                for place in trained.places
+                for site in trained.sites
             ],
             metadata=trained.metadata,
         )

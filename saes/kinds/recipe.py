@@ -1,5 +1,4 @@
-"""Training side of a kind: its rule inside the step (`saes.kernels.state`), and the conversion of the result to an SAE.
-"""
+"""Training side of a kind: its rule inside the step (`saes.kernels.state`), and the conversion of the result to an SAE."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from saes.kernels.state import Rule
 from saes.kinds.base import SAE, SAEMetadata, Weights
-from saes.training.data import Place, Scales
+from saes.training.data import Scales, Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,7 @@ class Trained:
     metadata: SAEMetadata
     batches: Iterable[Tensor]
     """a few batches of training input `[n, d_in]`, to estimate thresholds with"""
-    places: tuple[Place, ...] = ()
+    sites: tuple[Site, ...] = ()
     """the hook point that is read"""
 
 

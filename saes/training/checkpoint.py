@@ -1,15 +1,15 @@
-"""Exact resume: everything a run needs to go on as if it had not stopped, in files written atomically.
+"""Exact resume: the state from which a run continues to the same bits, in files that are written atomically.
 
 A checkpoint holds the weights, Adam's moments, the firing counters, the step and the data position. The generators need
 no state: initial weights are drawn once, and the order of epoch `e` is a function of `(seed, e)`.
 
     checkpoint/state.safetensors            the whole state: written by one process, or the first of ranks
-    checkpoint/rank-1.safetensors           the whole state, written by another rank that outlived the first
-    checkpoint/00000200-1-of-2.safetensors  step 200, where ranks share the latents: one run of them each
+    checkpoint/rank-1.safetensors           the whole state, written by another rank after the first was lost
+    checkpoint/00000200-1-of-2.safetensors  step 200, where ranks share the latents: each writes its own rows
 
-A run goes on from the latest step whose files are all there. The parts of a step are removed only when those of a later
-one are complete, so that a rank that dies while others write costs steps, never the run. Any number of ranks, sharing
-tokens or latents, resumes what any other number has left.
+A run resumes from the latest step whose files are complete. The files of a step are removed only when those of a later
+step are complete, so a rank that dies while others write costs some steps, never the run. Any number of ranks, sharing
+tokens or latents, can resume the checkpoint of any other number.
 """
 
 import json
@@ -37,7 +37,7 @@ _PART = re.compile(r"(\d+)-(\d+)-of-(\d+)\.safetensors")
 
 @dataclass
 class Checkpoint:
-    """Where a run stands."""
+    """State of a run at one step."""
 
     state: TrainState
     position: Position
@@ -46,9 +46,10 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, spread: Spread = UNSHARED, *, alone: bool = False) -> None:
-    """Replace the folder's checkpoint, together with the other ranks; `alone`: after another rank was lost.
+    """Replace the folder's checkpoint, together with the other ranks.
 
-    Of ranks that share the tokens, all of which hold the same, the first writes; `alone`, each that is left does.
+    Ranks that share the tokens hold the same state, so the first of them writes. With `alone` (another rank was lost)
+    every remaining rank writes.
     """
     latents, tokens, step = spread.latents, spread.tokens, checkpoint.state.step
     if latents.world > 1:
@@ -73,7 +74,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, spread: Spread = UNSH
 
 
 def read_checkpoint(folder: Path, spread: Spread = UNSHARED) -> Checkpoint | None:
-    """The folder's latest checkpoint, of it this rank's share of the latents; None before the first.
+    """Return the folder's latest checkpoint, with this rank's share of the latents; None when there is none yet.
 
     Raises `CorruptError` when it cannot be read.
     """
@@ -93,12 +94,12 @@ def read_checkpoint(folder: Path, spread: Spread = UNSHARED) -> Checkpoint | Non
 
 
 def remove_checkpoint(folder: Path) -> None:
-    """Remove all that was written for a resume."""
+    """Remove everything that was written to resume from."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def _read(files: list[safe_open], name: str, spread: Spread) -> Tensor:
-    """One tensor; of those with a row per latent this rank's rows, whoever wrote them."""
+    """Read one tensor; where it has a row per latent, this rank's rows only, whichever rank wrote them."""
     if name.split(".")[0] not in BY_LATENT:
         return files[0].get_tensor(name)
     slices = [file.get_slice(name) for file in files]
@@ -113,7 +114,7 @@ def _read(files: list[safe_open], name: str, spread: Spread) -> Tensor:
 
 
 def _whole_sets(folder: Path) -> dict[int, list[Path]]:
-    """step -> the files that together hold its state. Whole states win over parts."""
+    """Map a step to the files that together hold its state. Whole states take precedence over parts."""
     found: dict[int, list[Path]] = {}
     parts: dict[tuple[int, int], dict[int, Path]] = {}
     for path in (folder / FOLDER).glob("*.safetensors"):
@@ -129,7 +130,7 @@ def _whole_sets(folder: Path) -> dict[int, list[Path]]:
 
 
 def _remove_older(folder: Path) -> None:
-    """Remove what the latest whole step has replaced."""
+    """Remove files of steps before the latest complete one."""
     found = _whole_sets(folder)
     latest = max(found, default=-1)
     for path in (folder / FOLDER).glob("*.safetensors"):

@@ -1,6 +1,6 @@
-"""What to train: one small frozen dataclass per SAE kind, and `TrainConfig` for how. Torch-free.
+"""Settings of training: one frozen dataclass per SAE kind, and `TrainConfig` for the run. Torch-free.
 
-`None` means "chosen from the token budget and `d_sae`"; `plan` does the choosing and says what it chose.
+`None` means "chosen from the token budget and `d_sae`"; `plan` makes these choices and prints them.
 """
 
 import math
@@ -16,7 +16,7 @@ MIN_STEPS = 250
 
 @dataclass(frozen=True, kw_only=True)
 class SAEConfig:
-    """What every kind shares."""
+    """Settings that every kind has."""
 
     kind: ClassVar[str] = ""
 
@@ -33,7 +33,7 @@ class KConfig(SAEConfig):
     """A kind whose sparsity is a number of latents per token."""
 
     k: int = 32
-    """Latents active per token: exactly (TopK), on average over a batch (BatchTopK), or as an aim (JumpReLU)."""
+    """Latents active per token: exactly (TopK), on average over a batch (BatchTopK), or as a target (JumpReLU)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +50,7 @@ class TopKConfig(KConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTopKConfig(KConfig):
-    """The `k * n` largest latents of a batch: hard tokens get more (Bussmann et al. 2024, arXiv 2412.06410)."""
+    """The `k * n` largest latents of a batch: difficult tokens get more (Bussmann et al. 2024, arXiv 2412.06410)."""
 
     kind: ClassVar[str] = "batchtopk"
 
@@ -62,7 +62,7 @@ class MatryoshkaConfig(KConfig):
     kind: ClassVar[str] = "matryoshka"
 
     prefixes: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-    """Nested prefixes, as rising shares of `d_sae`; the whole is always one of them."""
+    """Nested prefixes, as rising shares of `d_sae`; the whole dictionary is always added."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,14 +82,15 @@ class JumpReLUConfig(KConfig):
     kind: ClassVar[str] = "jumprelu"
 
     sparsity: Literal["quadratic", "tanh"] = "quadratic"
-    """The penalty: quadratic holds L0 at `k`; tanh lowers it as long as the reconstruction can pay for it."""
+    """Penalty: `quadratic` holds L0 at `k`; `tanh` lowers L0 as long as that saves more penalty than it costs in FVU.
+    """
 
     sparsity_coefficient: float = 1.0
     """Weight of the penalty in the loss."""
 
     bandwidth: float = 0.5
-    """Width of the window around a threshold in which pre-activations teach it, in training units (rows have a mean
-    norm of `sqrt(d)`)."""
+    """Width of the window around a threshold in which pre-activations give it a gradient, in training units (rows have
+    mean norm `sqrt(d)`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +102,7 @@ class JumpReLUConfig(KConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class L1Config(SAEConfig):
-    """A kind whose sparsity is bought with an L1 penalty."""
+    """A kind with an L1 penalty."""
 
     l1_coefficient: float = 0.1
     """Weight of the L1 norm of the activations, in units of the root of the data's variance."""
@@ -120,25 +121,25 @@ class ReLUConfig(L1Config):
 
 @dataclass(frozen=True, kw_only=True)
 class GatedConfig(L1Config):
-    """A gate decides, a second path measures (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
+    """A gate decides whether a latent fires, a second path how strongly (Rajamanoharan et al. 2024, 2404.16014)."""
 
     kind: ClassVar[str] = "gated"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranscoderConfig(KConfig):
-    """Latents of one place that reconstruct another (Dunefsky et al. 2024, arXiv 2406.11944)."""
+    """Latents of one hook point that reconstruct another (Dunefsky et al. 2024, arXiv 2406.11944)."""
 
     kind: ClassVar[str] = "transcoder"
 
     target: str = ""
-    """Hook point to reconstruct, of the same recording; for an MLP its output."""
+    """Hook point to reconstruct, in the same recording; for an MLP its output."""
 
     skip: bool = False
-    """Learn a linear path past the latents too (Paulo et al. 2025, arXiv 2501.18823)."""
+    """Learn a linear skip connection too (Paulo et al. 2025, arXiv 2501.18823)."""
 
     selection: Literal["topk", "batchtopk"] = "batchtopk"
-    """How latents are selected."""
+    """Activation function of the latents."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,15 +151,15 @@ class TranscoderConfig(KConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CrosscoderConfig(KConfig):
-    """One set of latents for several places (Lindsey et al. 2024, "Sparse crosscoders")."""
+    """One set of latents for several hook points or models (Lindsey et al. 2024, "Sparse crosscoders")."""
 
     kind: ClassVar[str] = "crosscoder"
 
     sparsity: Literal["batchtopk", "l1"] = "batchtopk"
-    """`k` latents per token on average, or an L1 penalty of weight `l1_coefficient` (then `k` means nothing)."""
+    """`k` latents per token on average, or an L1 penalty of weight `l1_coefficient` (then `k` has no effect)."""
 
     l1_coefficient: float = 0.1
-    """Weight of the L1 norm of the activations times their decoder lengths, in units of the root of the variance."""
+    """Weight of the L1 norm of activation times decoder norm, in units of the root of the data's variance."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,7 +182,7 @@ CONFIGS: dict[str, type[SAEConfig]] = {c.kind: c for c in _KINDS}
 
 
 def make_config(kind: str, **settings: Any) -> SAEConfig:
-    """The config of a kind by name.
+    """Return the config of a kind, by name.
 
     Raises `UnknownNameError` with the known kinds, `ConfigError` for a setting that this kind does not have.
     """
@@ -196,10 +197,11 @@ def make_config(kind: str, **settings: Any) -> SAEConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train. The same for every kind."""
+    """Settings of a training run, the same for every kind."""
 
     tokens: int = 1_100_000
-    """Tokens to see; a token of the recording is seen once per epoch and epochs repeat until the budget is spent."""
+    """Tokens to train on. Each token of the recording is seen once per epoch; epochs repeat until the budget is spent.
+    """
 
     batch_size: int | None = None
     """Tokens per step. None: 4,096, halved until the run has at least 250 steps (not below 256)."""
@@ -211,10 +213,10 @@ class TrainConfig:
     """Steps of linear warm-up from 0, at most a tenth of the run."""
 
     decay_fraction: float = 0.2
-    """Share of the run, at its end, over which the rate falls linearly to 0."""
+    """Share of the run, at its end, over which the learning rate falls linearly to 0."""
 
     aux_coefficient: float = 1 / 32
-    """Weight of the AuxK loss, which teaches dead latents to explain what the live ones leave; 0 switches it off."""
+    """Weight of the AuxK loss, by which dead latents learn to predict the reconstruction error; 0: no AuxK."""
 
     k_aux: int | None = None
     """Dead latents used per token in AuxK. None: the power of two nearest d_in / 2 (Gao et al. 2024, appendix A.2)."""
@@ -223,16 +225,17 @@ class TrainConfig:
     """A latent is dead when it has not fired for this many tokens. None: a tenth of the run, at most 10 million."""
 
     sparsity_warmup: float = 0.05
-    """Share of the run, at its start, over which a sparsity penalty (JumpReLU, ReLU, Gated) rises to its weight."""
+    """Share of the run, at its start, over which a sparsity penalty (JumpReLU, ReLU, Gated) rises to its full weight.
+    """
 
     clip_norm: float = 1.0
-    """Gradients longer than this (all parameters together) are shortened to it."""
+    """Maximum norm of the gradient of all parameters together; longer ones are rescaled to it."""
 
     heldout_fraction: float = 0.1
-    """Share of documents kept away from training and used for the final evaluation."""
+    """Share of documents held out from training, for the final evaluation."""
 
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the one dense product. bfloat16 is faster where the machine multiplies it natively."""
+    """Dtype of the dense encoder product. bfloat16 is faster on machines with native bfloat16 products."""
 
     checkpoint_every: int = 200
     """Steps between checkpoints."""
@@ -241,7 +244,7 @@ class TrainConfig:
     """Steps between health lines."""
 
     seed: int = 0
-    """Of the initial weights and the order of the tokens."""
+    """Seed of the initial weights and of the order of tokens."""
 
     def __post_init__(self) -> None:
         _check(self.tokens >= 1, "tokens", "at least 1", self.tokens)
@@ -267,7 +270,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A `TrainConfig` with every choice made."""
+    """A `TrainConfig` with every default resolved."""
 
     n_steps: int
     batch_size: int
@@ -280,7 +283,7 @@ class Plan:
     sparsity_warmup_steps: int
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of step `step` (from 0): linear up, flat, linear down to (almost) 0."""
+        """Return the learning rate of step `step` (from 0): linear warm-up, constant, linear decay to almost 0."""
         up = (step + 1) / (self.warmup_steps + 1)
         down = (self.n_steps - step) / (self.n_steps - self.decay_start + 1)
         return self.lr * min(1.0, up, down)
@@ -293,7 +296,7 @@ class Plan:
 
 
 def plan(train: TrainConfig, *, d_in: int, d_sae: int) -> Plan:
-    """Every number of a run, from the token budget and the sizes.
+    """Resolve every number of a run from the token budget and the sizes.
 
     Raises `ConfigError` when the budget is less than one batch.
     """
@@ -316,7 +319,7 @@ def plan(train: TrainConfig, *, d_in: int, d_sae: int) -> Plan:
 
 
 def choose_batch(tokens: int) -> int:
-    """4,096, halved until the run has `MIN_STEPS` steps; never below 256."""
+    """Return 4,096, halved until the run has `MIN_STEPS` steps; never below 256."""
     batch = 4096
     while batch > 256 and tokens // batch < MIN_STEPS:
         batch //= 2
@@ -324,10 +327,10 @@ def choose_batch(tokens: int) -> int:
 
 
 def choose_lr(n_steps: int, d_sae: int) -> float:
-    """`2e-4 * sqrt(2^14 / d_sae)`, the field's rate for long runs (Gao et al. 2024, figure 3), raised for short ones.
+    """Return `2e-4 * sqrt(2^14 / d_sae)` (Gao et al. 2024, figure 3), raised for runs of fewer than 10,000 steps.
 
-    With unit-norm decoder rows Adam turns a direction by about `lr` a step, so the angle it can cover grows with
-    `lr * sqrt(n_steps)`: below 10,000 steps the rate grows with `sqrt(10_000 / n_steps)`, at most eightfold.
+    With unit-norm decoder rows Adam rotates a direction by about `lr` a step, so the angle that it can cover grows as
+    `lr * sqrt(n_steps)`. Below 10,000 steps the rate is multiplied by `sqrt(10_000 / n_steps)`, at most 8.
     """
     return 2e-4 * math.sqrt(2**14 / d_sae) * min(8.0, max(1.0, math.sqrt(10_000 / n_steps)))
 

@@ -1,23 +1,23 @@
-"""What a dictionary is trained on: the places it reads, side by side, and the place it is to reconstruct.
+"""Training data of a dictionary: the sites that it reads, concatenated, and the site that it reconstructs.
+
+A site is one hook point of one recording.
 
     one recording, one hook point              an SAE
     one recording, a hook point and a target   a transcoder
     several hook points, or several recordings of the same tokens (of other models, say)    a crosscoder
 
-Recordings are read in step: the same seed gives the same rows in the same order, because their tokens are the same.
+Several recordings are read in step: their tokens are the same, so the same seed gives the same rows in the same order.
 
-Taking the training scale back out of the weights, so that a saved SAE eats activations as the model gives them.
-
-Training sees `input * x - shift` and reconstructs `output * y`. With `f' = f / unit` the same reconstruction of `y`
-from `x` comes from `W_enc' = W_enc * input / unit`, `b_enc' = (b_enc - shift @ W_enc) / unit`,
-`W_dec' = W_dec * unit / output` and `b_dec' = b_dec / output`. An SAE has one scale for all three and no shift: `W_enc`
-and `W_dec` stay as they are, decoder rows keep length 1 and activations are in the units of the model's. A threshold on
+**Scale.** Training sees `input * x - shift` and reconstructs `output * y`. `fold` removes these scales from the
+weights, so that a saved SAE takes raw activations. With `f' = f / unit` the same reconstruction of `y` from `x`
+results from `W_enc' = W_enc * input / unit`, `b_enc' = (b_enc - shift @ W_enc) / unit`, `W_dec' = W_dec * unit /
+output` and `b_dec' = b_dec / output`. An SAE has one scale for all three and no shift: `W_enc` and `W_dec` do not
+change, decoder rows keep norm 1, and feature activations are in the units of the model's activations. A threshold on
 `f` is divided by `unit` as well.
 
-Training batches from a recording, over as many epochs as the run takes, from any position.
-
-Each epoch has its own order, drawn from `(seed, epoch)` alone, so a position is two numbers and nothing else needs
-saving. What is left at the end of an epoch, less than one batch, is not used in that epoch.
+**Order.** Batches run over as many epochs as the run takes, and can start at any position. Each epoch has its own
+order, a function of `(seed, epoch)`, so a position is two numbers and no other state is saved. The remainder of an
+epoch, less than one batch, is not used in that epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ from saes.kinds.base import Weights
 
 
 class Scales(NamedTuple):
-    """What training multiplied by."""
+    """Factors between raw activations and training units."""
 
     input: Tensor
     """`[d_in]` float64"""
@@ -49,18 +49,18 @@ class Scales(NamedTuple):
 
 
 def input_scale(stats: Stats) -> float:
-    """Brings the mean norm of a row to `sqrt(d)`."""
+    """Return the factor that brings the mean norm of a row to `sqrt(d)`."""
     return sqrt(len(stats.mean)) / stats.mean_norm
 
 
 def same_scale(scale: float, d: int) -> Scales:
-    """The scales of an SAE that reconstructs its own input."""
+    """Return the scales of an SAE that reconstructs its own input."""
     each = torch.full((d,), scale, dtype=torch.float64)
     return Scales(each, each, scale)
 
 
 def fold(state: TrainState, scales: Scales) -> Weights:
-    """The weights for unscaled input, `W_enc` as `[d_in, d_sae]`."""
+    """Return the weights for raw input, `W_enc` as `[d_in, d_sae]`."""
     W_enc, W_dec, b_enc = state.W_enc.T.contiguous(), state.W_dec.clone(), state.b_enc
     if scales.shift is not None:
         b_enc = b_enc - scales.shift.to(W_enc.dtype) @ W_enc
@@ -73,7 +73,7 @@ def fold(state: TrainState, scales: Scales) -> Weights:
 
 
 @dataclass(frozen=True)
-class Place:
+class Site:
     """One hook point of one recording."""
 
     recording: Recording
@@ -95,7 +95,7 @@ class Rows(NamedTuple):
     """Rows of a source, in the order read."""
 
     x: Tensor
-    """`[n, d_in]` float32, as recorded: the places side by side"""
+    """`[n, d_in]` float32, as recorded: the sites concatenated"""
     target: Tensor | None
     """`[n, d_out]`; None: `x` itself"""
     rows: Tensor
@@ -103,7 +103,7 @@ class Rows(NamedTuple):
 
 
 class Source:
-    """The places that a dictionary reads and reconstructs."""
+    """The sites that a dictionary reads and reconstructs."""
 
     def __init__(
         self,
@@ -112,37 +112,37 @@ class Source:
         *,
         target: str = "",
     ):
-        """Every hook point of every recording, recordings outermost; `target` is a hook point of the first recording.
+        """Take every hook point of every recording, recordings outermost; `target` is a hook point of the first one.
 
         Raises `UnknownNameError` (not recorded), `MismatchError` (recordings of different tokens).
         """
         self.recordings = [recordings] if isinstance(recordings, Recording) else list(recordings)
         names = [hook_points] if isinstance(hook_points, str) else list(hook_points)
-        self.inputs = [Place(r, r.check_hook_point(name)) for r in self.recordings for name in names]
+        self.inputs = [Site(r, r.check_hook_point(name)) for r in self.recordings for name in names]
         first = self.recordings[0]
-        self.target = Place(first, first.check_hook_point(target)) if target else None
+        self.target = Site(first, first.check_hook_point(target)) if target else None
         for other in self.recordings[1:]:
             check_same_tokens(first, other)
 
     @property
     def recording(self) -> Recording:
-        """The first recording: the one whose tokens and model are named where only one can be."""
+        """The first recording; its tokens and model are reported where only one can be."""
         return self.recordings[0]
 
     @property
-    def places(self) -> list[Place]:
-        """All that is read from disk."""
+    def sites(self) -> list[Site]:
+        """All sites that are read from disk."""
         return [*self.inputs, *([self.target] if self.target else [])]
 
     @property
-    def outputs(self) -> list[Place]:
-        """What is reconstructed."""
+    def outputs(self) -> list[Site]:
+        """The sites that are reconstructed."""
         return [self.target] if self.target else self.inputs
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Widths of the places that are read."""
-        return tuple(place.d for place in self.inputs)
+        """Widths of the sites that are encoded."""
+        return tuple(site.d for site in self.inputs)
 
     @property
     def d_in(self) -> int:
@@ -150,47 +150,49 @@ class Source:
 
     @property
     def d_out(self) -> int:
-        return sum(place.d for place in self.outputs)
+        return sum(site.d for site in self.outputs)
 
     @cached_property
     def scales(self) -> Scales:
-        """Every place is brought to a mean norm of `sqrt(d)` of its own.
+        """Factors that bring every site to mean norm `sqrt(d)`.
 
-        Activations are saved in the units of what they add up to; where several places are read there is no such unit,
-        and they stay as trained. The input of a transcoder is centred: along an uncentred mean every latent's encoder
-        would be pushed at once.
+        Feature activations are saved in the units of the reconstruction. With several sites there is no such unit, and
+        they stay in training units. The input of a transcoder is centred: gradients of all encoder rows would otherwise
+        share the direction of the mean.
         """
-        each = [input_scale(place.stats) for place in self.places]
+        each = [input_scale(site.stats) for site in self.sites]
         if len(self.inputs) == 1 and not self.target:
             return same_scale(each[0], self.d_in)
-        columns = [same_scale(s, place.d).input for s, place in zip(each, self.places, strict=True)]
+        columns = [same_scale(s, site.d).input for s, site in zip(each, self.sites, strict=True)]
         if self.target:
             return Scales(torch.cat(columns[:-1]), columns[-1], each[-1], torch.cat(columns[:-1]) * self.mean)
         return Scales(torch.cat(columns), torch.cat(columns), 1.0)
 
     @cached_property
     def mean(self) -> Tensor:
-        """`[d_in]` float64, of what is read"""
-        return torch.cat([place.stats.mean for place in self.inputs])
+        """Mean of the input, `[d_in]` float64."""
+        return torch.cat([site.stats.mean for site in self.inputs])
 
     @cached_property
     def mean_out(self) -> Tensor:
-        """`[d_out]` float64, of what is reconstructed"""
-        return torch.cat([place.stats.mean for place in self.outputs])
+        """Mean of the target, `[d_out]` float64."""
+        return torch.cat([site.stats.mean for site in self.outputs])
 
     @cached_property
     def variance(self) -> float:
-        """Of the scaled target, summed over its coordinates: the loss of a dictionary that outputs the mean is 1."""
-        variance = torch.cat([place.stats.variance for place in self.outputs])
+        """Variance of the scaled target, summed over coordinates. Losses are divided by it: outputting the mean costs
+        1.
+        """
+        variance = torch.cat([site.stats.variance for site in self.outputs])
         return float((variance * self.scales.output**2).sum())
 
     def scaled(self, x: Tensor) -> Tensor:
-        """What training sees of `x [n, d_in]`."""
+        """Return `x [n, d_in]` in training units."""
         x = x * self.scales.input.to(x)
         return x if self.scales.shift is None else x - self.scales.shift.to(x)
 
     def shuffled(self, *, batch_size: int, seed: int, epoch: int, skip: int, heldout_fraction: float) -> Iterator[Rows]:
-        """One epoch of training rows; see `Recording.shuffled`."""
+        """Yield one epoch of training rows; see `Recording.shuffled`."""
         read = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "skip": skip, "split": "train"}
         streams = [
             recording.shuffled(self._names(recording), heldout_fraction=heldout_fraction, **read)
@@ -199,7 +201,7 @@ class Source:
         return map(self._rows, zip(*streams, strict=True))
 
     def sequential(self, *, batch_size: int, split: Split, heldout_fraction: float) -> Iterator[Rows]:
-        """All rows of a split in order; see `Recording.sequential`."""
+        """Yield all rows of a split in order; see `Recording.sequential`."""
         streams = [
             recording.sequential(
                 self._names(recording), batch_size=batch_size, split=split, heldout_fraction=heldout_fraction
@@ -209,16 +211,16 @@ class Source:
         return map(self._rows, zip(*streams, strict=True))
 
     def _names(self, recording: Recording) -> list[str]:
-        return list(dict.fromkeys(place.hook_point for place in self.places if place.recording is recording))
+        return list(dict.fromkeys(site.hook_point for site in self.sites if site.recording is recording))
 
     def _rows(self, batches: tuple[Batch, ...]) -> Rows:
         found = {id(recording): batch for recording, batch in zip(self.recordings, batches, strict=True)}
         assert all(torch.equal(batch.rows, batches[0].rows) for batch in batches[1:])
 
-        def at(place: Place) -> Tensor:
-            return found[id(place.recording)].activations[place.hook_point]
+        def at(site: Site) -> Tensor:
+            return found[id(site.recording)].activations[site.hook_point]
 
-        x = at(self.inputs[0]) if len(self.inputs) == 1 else torch.cat([at(place) for place in self.inputs], dim=1)
+        x = at(self.inputs[0]) if len(self.inputs) == 1 else torch.cat([at(site) for site in self.inputs], dim=1)
         return Rows(x, at(self.target) if self.target else None, batches[0].rows)
 
 
@@ -236,14 +238,14 @@ def check_same_tokens(one: Recording, other: Recording) -> None:
 
 
 class Position(NamedTuple):
-    """The next batch to read."""
+    """Position of the next batch to read."""
 
     epoch: int = 0
     batch: int = 0
 
 
 class TrainingBatch(NamedTuple):
-    """One batch and where the next one is."""
+    """One batch, and the position of the next."""
 
     x: Tensor
     """`[n, d_in]` float32, as recorded"""
@@ -261,7 +263,7 @@ def training_batches(
     start: Position = Position(),  # noqa: B008 (immutable)
     part: slice = slice(None),
 ) -> Iterator[TrainingBatch]:
-    """Full batches of training rows, without end; of each batch the rows `part`, where ranks share it.
+    """Yield full batches of training rows, without end; of each batch only the rows `part`, where ranks share it.
 
     Raises `ConfigError` when the recording has less than one batch, `NonFiniteError` (naming row and hook point) on NaN
     or infinity.
@@ -276,7 +278,7 @@ def training_batches(
             if len(batch.x) < batch_size:
                 break
             x, rows, target = batch.x[part], batch.rows[part], batch.target
-            check_finite(x, rows, ", ".join(place.hook_point for place in source.inputs))
+            check_finite(x, rows, ", ".join(site.hook_point for site in source.inputs))
             if target is not None:
                 target = target[part]
                 check_finite(target, rows, source.outputs[0].hook_point)

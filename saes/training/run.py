@@ -1,12 +1,9 @@
-"""One dictionary in training: opened or resumed, advanced by a batch at a time, finished.
+"""One dictionary in training: opened or resumed, advanced by one batch at a time, finished.
 
-Who reads the batches is no business of a run (`saes.training.train` does, for one run or for many at once). A run may
-be spread over ranks (`saes.kernels.spread`): each has its own `Run`, all take the same steps, and the first of them
-writes.
-
-The health of a run: what `log.jsonl` holds, one line every few steps.
-
-Where a run starts: weights drawn from a seed, biases at the mean of the data, others from a batch.
+`saes.training.train` reads the batches, for one run or for several at once. A run may be spread over ranks
+(`saes.kernels.spread`): each has its own `Run`, all take the same steps, and the first of them writes. Every few steps
+`Metrics`, the health of the run, become a line of `log.jsonl`. Initial weights are drawn from the seed, biases start at
+the mean of the data, and some kinds initialise parameters from the first batch.
 """
 
 import contextlib
@@ -21,7 +18,7 @@ from typing import Any
 
 import torch
 
-from interp.artifacts import atomic_file, disk_errors
+from interp.artifacts import LOG, atomic_file, disk_errors
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.ranks import open_draft
 from interp.runtime import make_generator, parse_dtype, pick_device
@@ -38,12 +35,10 @@ from saes.training.config import Plan, SAEConfig, TrainConfig, plan
 from saes.training.data import Position, Source, TrainingBatch, check_stats, fold, training_batches
 from saes.weights.folder import save_sae
 
-LOG = "log.jsonl"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """The health of a run at one step. Rates and losses are means since the line before."""
+    """Health of a run at one step. Rates and losses are means since the previous line."""
 
     step: int
     tokens: int
@@ -53,16 +48,16 @@ class Metrics:
     l0: float
     """Active latents per token."""
     dead: float
-    """Share of latents silent for the dead window."""
+    """Share of latents that have not fired within the dead window."""
     dense: float
     """Share of latents that fire on more than a tenth of recent tokens."""
     aux: float
-    """AuxK loss: share of the residual that dead latents leave unexplained; 0 when none is dead."""
+    """AuxK loss: fraction of the reconstruction error that dead latents do not predict; 0 when none is dead."""
     penalty: float
-    """What a sparsity penalty (L1, quadratic, tanh) and a gate's own loss add to `loss`; 0 for kinds without."""
+    """Sparsity penalty (L1, quadratic, tanh) and auxiliary loss of a gate, as part of `loss`; 0 for other kinds."""
     threshold: float | None
-    """What separates active from silent latents, in training units: mean of the learned ones, or the smallest active
-    value of the batch; it should settle as the run ends. None for kinds without."""
+    """Threshold between active and silent latents, in training units: the mean of learned thresholds, or the smallest
+    active value of the batch. It should become constant towards the end of the run. None for kinds without one."""
     lr: float
     tokens_per_second: float
 
@@ -76,7 +71,7 @@ class Metrics:
 def measure(
     state: TrainState, results: list[StepResult], dead_window: int, *, batch_size: int, seconds: float, lr: float
 ) -> Metrics:
-    """The health line of the steps since the line before."""
+    """Summarise the steps since the previous line."""
     thresholds = [r.threshold for r in results if r.threshold is not None]
     return Metrics(
         step=state.step,
@@ -95,7 +90,7 @@ def measure(
 
 
 def append_line(folder: Path, metrics: Metrics) -> None:
-    """Write a line to the folder's log."""
+    """Append a line to the folder's log."""
     path = folder / LOG
     with disk_errors(path), open(path, "a", encoding="utf-8") as log:
         log.write(json.dumps(asdict(metrics)) + "\n")
@@ -128,9 +123,9 @@ def initial_state(
     generator: torch.Generator,
     latents: slice = slice(None),
 ) -> TrainState:
-    """The state before the first step, or the `latents` of it.
+    """Return the state before the first step, restricted to `latents`.
 
-    `first_batch` (the whole batch, on every rank) is only called by kinds that start from data.
+    `first_batch` (the whole batch, on every rank) is called only by kinds that initialise from data.
     """
     scales, mean = source.scales, (source.mean_out * source.scales.output).float()
     d_in = source.d_in if source.target else None
@@ -148,7 +143,7 @@ THRESHOLD_BATCHES = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to train, how, and where to put it."""
+    """A dictionary to train: its config, the settings of the run, and the folder."""
 
     sae: SAEConfig
     train: TrainConfig
@@ -170,8 +165,8 @@ class Run:
         self.source, self.config, self.train_config, self.folder = source, job.sae, job.train, job.folder
         self.spread, self.ranks = spread, spread.ranks
         with self.ranks.checked():
-            for place in source.places:
-                check_stats(place.recording, place.hook_point)
+            for site in source.sites:
+                check_stats(site.recording, site.hook_point)
             self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
             self.recipe = recipe_of(job.sae, source.widths)
             self._rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
@@ -220,16 +215,18 @@ class Run:
         return self._report(lr)
 
     def checkpoint(self, *, alone: bool = False) -> None:
-        """Write where the run stands (not after a step that diverged); `alone`: another rank was lost."""
+        """Write a checkpoint (not after a step that diverged); `alone`: another rank was lost."""
         if not self.diverged:
             now = Checkpoint(self.state, self.position, self.seconds)
             write_checkpoint(self.draft.path, now, self.spread, alone=alone)
 
     def finish(self) -> None:
-        """Fold, finish the kind, evaluate on held-out documents, write the folder: the first rank, with everybody's
-        latents."""
+        """Fold scales, finish the kind, evaluate on held-out documents and write the folder.
+
+        The first rank does this, with the latents of all ranks.
+        """
         state = replace(self._whole_state(), moments={})
-        self.state = state  # the moments and the buffers of the steps are done with: evaluating needs memory of its own
+        self.state = state  # drops Adam's moments and step buffers: evaluation needs the memory
         del self._stepper
         with self.ranks.checked(patient=True):
             if self.ranks.first:
@@ -251,7 +248,7 @@ class Run:
                 own=state.extra,
                 scales=self.source.scales,
                 metadata=metadata,
-                places=tuple(self.source.inputs),
+                sites=tuple(self.source.inputs),
                 batches=(b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)),
             )
         )
@@ -264,7 +261,7 @@ class Run:
         )
 
     def read(self, start: Position, *, whole: bool = False) -> Iterator[TrainingBatch]:
-        """The batches that this run trains on: this rank's rows of them, or all."""
+        """Yield the batches that this run trains on: this rank's rows of them, or all rows."""
         return training_batches(
             self.source,
             batch_size=self.plan.batch_size,
@@ -292,18 +289,18 @@ class Run:
         return Checkpoint(state, Position(), 0.0)
 
     def _check_one_step(self) -> None:
-        """Raise `MismatchError` when the ranks do not stand at the same step."""
+        """Raise `MismatchError` when the ranks are not at the same step."""
         steps = [int(each) for each in self.ranks.gather(torch.tensor([self.state.step]))]
         if len(set(steps)) > 1:
             raise self.ranks.common(
                 MismatchError(
-                    f"the ranks stand at steps {', '.join(map(str, steps))}; all of them must see the same files: put "
+                    f"the ranks are at steps {', '.join(map(str, steps))}; all of them must see the same files: put "
                     "the --workspace on a file system that they share"
                 )
             )
 
     def _whole_state(self) -> TrainState:
-        """On the CPU; the first rank's holds everybody's latents."""
+        """Return the state on the CPU; on the first rank with the latents of all ranks."""
         state, latents = self.state.to("cpu"), self.spread.latents
         if latents.world == 1:
             return state
@@ -348,9 +345,9 @@ class Run:
 
 
 def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:
-    """This rank's rows of a batch, and its latents.
+    """Return this rank's rows of a batch, and its latents.
 
-    Raises `ConfigError` where they cannot be dealt evenly, or the latents of this kind must stay together.
+    Raises `ConfigError` where they cannot be divided evenly, or where a kind needs all latents on one rank.
     """
     if spread.latents.world > 1 and not recipe.shares_latents:
         raise ConfigError(
@@ -362,16 +359,16 @@ def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[
 
 
 def run_identity(source: Source, sae: SAEConfig, train: TrainConfig) -> dict:
-    """The settings that determine a run: the `config` of its manifest."""
+    """Return the settings that determine a run: the `config` of its manifest."""
     first = source.inputs[0]
-    place: dict[str, Any] = {"recording": source.recording.folder.name, "hook_point": first.hook_point}
+    reads: dict[str, Any] = {"recording": source.recording.folder.name, "hook_point": first.hook_point}
     if len(source.inputs) > 1:
-        place["places"] = [str(each) for each in source.inputs]
+        reads["places"] = [str(each) for each in source.inputs]
     hashes = [recording.manifest.content_hash for recording in source.recordings]
-    place["recording_hash"] = hashes[0] if len(hashes) == 1 else hashes
-    return {"kind": sae.kind, **_plain(asdict(sae)), **asdict(train), **place}
+    reads["recording_hash"] = hashes[0] if len(hashes) == 1 else hashes
+    return {"kind": sae.kind, **_plain(asdict(sae)), **asdict(train), **reads}
 
 
 def _plain(settings: dict) -> dict:
-    """Tuples as lists, as JSON gives them back."""
+    """Convert tuples to lists, as JSON does."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}

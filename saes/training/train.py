@@ -1,26 +1,25 @@
-"""The one training loop: a generator of metrics, used alike by the command line, a notebook and a test.
+"""The training loop: a generator of metrics, which the command line, notebooks and tests all use.
 
-1. scale the activations to a mean norm of `sqrt(d)`; start `b_dec` at their mean;
+1. scale the activations to mean norm `sqrt(d)`; start `b_dec` at their mean;
 2. take steps (`saes.kernels.step`), writing a health line every `log_every` and a checkpoint every `checkpoint_every`;
-3. fold the scale into the weights, let the kind finish itself (BatchTopK finds its threshold), evaluate on the
-   documents that were held out, and put the folder in place.
+3. fold the scale into the weights, finish the kind (BatchTopK estimates its threshold), evaluate on held-out documents,
+   and rename the folder to its final name.
 
-Many dictionaries can share one reading of the data (`train_many`): every batch is given to each of them in turn.
+Several dictionaries can share one reading of the data (`train_many`): every batch is given to each of them in turn.
 
-Interrupted (Ctrl-C, a full disk, bad data), a run writes a checkpoint after its last whole step. Killed outright, it
-goes back to the checkpoint before. Either way the same call resumes it, and ends at bit-identical weights. Runs of a
-sweep that were killed at different steps catch up first: batches are read from where the last of them stands.
+When interrupted (Ctrl-C, a full disk, bad data), a run writes a checkpoint after its last whole step; when killed, it
+returns to the previous checkpoint. In both cases the same call resumes it, and ends at bit-identical weights. Runs of a
+sweep that were killed at different steps catch up first: reading starts at the position of the run furthest behind.
 
-Several ranks (`interp.ranks`) take the same steps together: `spread` says whether they share the tokens of a batch or
-the latents of the dictionary. Every rank calls with the same arguments and gets the same health lines.
+Several ranks (`interp.ranks`) take the same steps together; `spread` decides whether they share the tokens of a batch
+or the latents of the dictionary. Every rank calls with the same arguments and gets the same health lines.
 
-Health lines to an experiment tracker, where one is wanted. None is needed: `log.jsonl` holds the same lines.
+Health lines can also go to an experiment tracker; `log.jsonl` holds them in any case.
 
     tensorboard:FOLDER    one event file per dictionary under FOLDER (needs `pip install tensorboard`)
     wandb:PROJECT         one run of the project; metrics are named `dictionary/metric` (needs `pip install wandb`)
 
-Any object with `log(name, metrics)` and `close()` will do in a script: training is a generator, so a tracker is
-whatever its consumer calls.
+A script needs no tracker object: training is a generator, and its consumer can log every line that it yields.
 """
 
 import contextlib
@@ -46,7 +45,7 @@ from saes.training.run import Job, Metrics, Run, run_identity
 from saes.weights.folder import load_sae
 
 Recordings = Recording | Sequence[Recording]
-"""One, or several of the same tokens (a crosscoder's)."""
+"""one recording, or several of the same tokens (for a crosscoder)"""
 
 
 def train_sae(
@@ -111,16 +110,16 @@ def train_many(
 
     Each has its own folder, checkpoint and log, and ends at the weights that it would have had alone. With
     `resume_sweep` folders that hold one of these very runs, finished, are left as they are, so that an interrupted
-    sweep goes on; without, they are in the way, as for `train`. What the stream is made of must be the same: places,
-    `tokens`, `batch_size`, `seed`, `heldout_fraction`; `ConfigError` names what differs. Memory: one state per
-    dictionary (three times its weights), one batch.
+    sweep goes on; without, they are an error, as for `train`. All jobs must agree on the sites, `tokens`, `batch_size`,
+    `seed` and `heldout_fraction`; `ConfigError` names the difference. Memory: one state per dictionary (three times its
+    weights) and one batch.
     """
     with spread.ranks.checked():
         if not jobs:
             raise ConfigError("train_many needs at least one job")
-        places = [source_of(recording, hook_point, job.sae) for job in jobs]
-        _check_one_stream(places, jobs)
-        source = places[0]
+        sources = [source_of(recording, hook_point, job.sae) for job in jobs]
+        _check_one_stream(sources, jobs)
+        source = sources[0]
         whole = [job for job in jobs if resume_sweep and not overwrite and _finished(source, job)]
     how: dict[str, Any] = {"overwrite": overwrite, "device": device, "spread": spread}
     runs = [Run(source, job, **how) for job in jobs if job not in whole]
@@ -131,7 +130,7 @@ def train_many(
 
 
 def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SAEConfig) -> Source:
-    """The places that a config reads and reconstructs.
+    """Return the sites that a config reads and reconstructs.
 
     Raises `ConfigError` when it cannot read as many as were given.
     """
@@ -139,15 +138,15 @@ def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SA
     n, compares = len(source.inputs), isinstance(config, CrosscoderConfig)
     if compares and n < 2:
         raise ConfigError(
-            f"a crosscoder needs at least two places, got {source.inputs[0]}; add a hook point or recording"
+            f"a crosscoder needs at least two sites, got {source.inputs[0]}; add a hook point or recording"
         )
     if n > 1 and not compares:
-        raise ConfigError(f"a {config.kind} dictionary reads one place, got {n}; name one, or train a crosscoder")
+        raise ConfigError(f"a {config.kind} dictionary reads one hook point, got {n}; name one, or train a crosscoder")
     return source
 
 
 def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
-    """Take every run to its end on one stream of batches, starting with the one that is furthest behind."""
+    """Advance every run to its end on one stream of batches, which starts at the run furthest behind."""
     stop = _Stop()
     try:
         behind = min(runs, key=lambda run: run.state.step, default=None)
@@ -169,12 +168,12 @@ def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], 
             step += 1
         with stop.held(), spread.ranks.checked():
             stop.raise_if_asked()
-    except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is kept
+    except BaseException as error:  # a closed generator too: whatever ends the loop, the last whole step is saved
         with stop.held():
             for run in runs:
                 run.checkpoint(alone=isinstance(error, LostRankError))
         raise
-    del batches  # and the rows that it holds: finishing needs memory of its own
+    del batches  # frees its rows: finishing needs the memory
     for run in runs:
         run.checkpoint()
     for run in runs:
@@ -182,7 +181,7 @@ def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], 
 
 
 def _finished(source: Source, job: Job) -> bool:
-    """Whether the folder is this very run, whole."""
+    """Return whether the folder holds exactly this run, finished."""
     if not job.folder.exists() or partial_path(job.folder).exists():
         return False
     manifest = read_manifest(job.folder)
@@ -190,7 +189,7 @@ def _finished(source: Source, job: Job) -> bool:
 
 
 def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:
-    """Raise `ConfigError` where jobs would not read the same batches, or would write the same folder."""
+    """Raise `ConfigError` unless all jobs read the same batches and write to different folders."""
 
     def stream(source: Source, job: Job) -> dict[str, object]:
         sizes = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
@@ -213,9 +212,9 @@ def _check_one_stream(sources: list[Source], jobs: Sequence[Job]) -> None:
 
 
 class _Stop:
-    """Holds Ctrl-C and SIGTERM back until a step is whole: half a step in a checkpoint could not be resumed exactly.
+    """Delay Ctrl-C and SIGTERM until a step is complete: a checkpoint of half a step could not be resumed exactly.
 
-    Where ranks work together the request waits for the next batch, where all of them learn of it and stop at one step.
+    With several ranks the request waits for the next batch, at which all of them learn of it and stop at the same step.
     """
 
     def __init__(self) -> None:
@@ -241,26 +240,26 @@ class _Stop:
 
 
 class Tracker(Protocol):
-    """Where health lines go."""
+    """Receiver of health lines."""
 
     def log(self, name: str, metrics: Metrics) -> None:
-        """One line of the dictionary `name`."""
+        """Record one line of the dictionary `name`."""
         ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close."""
         ...
 
 
 def open_tracker(spec: str) -> Tracker:
-    """The tracker that `tensorboard:FOLDER` or `wandb:PROJECT` stands for.
+    """Return the tracker of a spec, `tensorboard:FOLDER` or `wandb:PROJECT`.
 
     Raises `UnknownNameError` for another kind, `MissingError` when its package is not installed.
     """
-    kind, _, place = spec.partition(":")
-    if kind not in _TRACKERS or not place:
+    kind, _, target = spec.partition(":")
+    if kind not in _TRACKERS or not target:
         raise UnknownNameError("tracker", spec, ["tensorboard:FOLDER", "wandb:PROJECT"])
-    return _TRACKERS[kind](place)
+    return _TRACKERS[kind](target)
 
 
 class TensorBoardTracker:

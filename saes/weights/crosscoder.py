@@ -1,7 +1,7 @@
-"""Crosscoders in our folder: `architecture` is `crosscoder`, which no other tool has for any number of places.
+"""Crosscoders in our folder: `architecture` is `crosscoder`, a layout that no other tool has.
 
-Arrays as for jumprelu, over the activations of all places side by side, and `scales [n_places]`; `cfg.json` lists the
-`places` with their widths `d` (see `saes.kinds.crosscoder`).
+Arrays as for jumprelu, over the concatenated activations of all sites, and `scales [n_places]`; `cfg.json` lists the
+sites as `places`, with their widths `d` (see `saes.kinds.crosscoder`).
 """
 
 from collections.abc import Mapping
@@ -30,15 +30,15 @@ def convert(
     config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetadata, config_path: Path, path: Path
 ) -> Conversion:
     """The crosscoder of a config and arrays. Raises `CorruptError`, `NonFiniteError`."""
-    places = check_places(config.get("places"), config["d_in"], config_path)
-    sizes = {"d_in": config["d_in"], "d_sae": config["d_sae"], "n_places": len(places)}
+    sites = check_sites(config.get("places"), config["d_in"], config_path)
+    sizes = {"d_in": config["d_in"], "d_sae": config["d_sae"], "n_places": len(sites)}
     w = check_arrays(tensors, LAYOUT, path, sizes=sizes, what="a crosscoder")
     if bool((w["threshold"] < 0).any()) or bool((w["scales"] <= 0).any()):
         raise CorruptError(
             f"{path}: thresholds must be at least 0 and scales above 0; no crosscoder was saved with others"
         )
     weights = Weights(w["W_enc"], w["b_enc"], w["W_dec"], w["b_dec"])
-    sae = CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], places=places, metadata=about)
+    sae = CrosscoderSAE(weights, threshold=w["threshold"], scales=w["scales"], sites=sites, metadata=about)
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         a = w.double()
@@ -49,14 +49,14 @@ def convert(
     return Conversion(sae=sae, forward=forward)
 
 
-def check_places(places: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
-    """Places whose widths add up to `d_in`."""
-    if not isinstance(places, list) or not places or not all(isinstance(place, dict) for place in places):
-        raise CorruptError(f"{path}: places must be a list of objects, found {type(places).__name__}")
-    for place in places:
-        if not text(place, "hook_point", path):
-            raise CorruptError(f"{path}: every place needs a hook_point, found {place!r}")
-    widths = [check_size(place.get("d"), "d", path) for place in places]
+def check_sites(sites: Any, d_in: int, path: Path) -> list[dict[str, Any]]:
+    """Return the sites, checked: their widths add up to `d_in`."""
+    if not isinstance(sites, list) or not sites or not all(isinstance(site, dict) for site in sites):
+        raise CorruptError(f"{path}: places must be a list of objects, found {type(sites).__name__}")
+    for site in sites:
+        if not text(site, "hook_point", path):
+            raise CorruptError(f"{path}: every site needs a hook_point, found {site!r}")
+    widths = [check_size(site.get("d"), "d", path) for site in sites]
     if sum(widths) != d_in:
-        raise CorruptError(f"{path}: the places' widths {widths} do not add up to d_in = {d_in}")
-    return places
+        raise CorruptError(f"{path}: widths of `places` {widths} do not add up to d_in = {d_in}")
+    return sites

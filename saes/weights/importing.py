@@ -1,11 +1,10 @@
-"""From a peer's checkpoint to `saes/<name>/`: read, check, say where it belongs, write in our format.
+"""Import a peer's checkpoint as `saes/<name>/`: read, check, attach model and hook point, write in our format.
 
-The model and the hook points that the files name have to be those that the caller names, and the widths those of the
-model: a dictionary read at another place looks plausible and means nothing.
+Model and hook points named by the files must be those that the caller names, and the widths must be those of the model:
+a dictionary applied at another hook point gives plausible numbers without meaning.
 
-A checkpoint on the hub: its files in the local hub cache, read from there like any other folder.
-
-Only weights and their descriptions are fetched, never code.
+A checkpoint on the hub is downloaded into the local hub cache and read from there like any other folder. Only weights
+and their descriptions are fetched, never code.
 """
 
 import re
@@ -29,35 +28,35 @@ MAX_FILES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a dictionary is to be used. Empty hook points: those that its files name."""
+class Origin:
+    """Model and hook points that a dictionary belongs to. An empty hook point means the one that its files name."""
 
     model: str
     weight_hash: str
     hook_point: str = ""
     hook_point_out: str = ""
-    """of a transcoder: what it predicts"""
+    """of a transcoder: the hook point that it predicts"""
 
 
 def import_dictionary(
     path: Path | str,
     folder: Path,
-    place: Place,
+    origin: Origin,
     *,
     measure_widths: Callable[[list[str]], dict[str, int]] | None = None,
     format: str | None = None,
-    allow_other_place: bool = False,
+    allow_mismatch: bool = False,
     overwrite: bool = False,
 ) -> Manifest:
     """Write the dictionary at `path` into `folder` with its self-check; returns the manifest.
 
-    `measure_widths` gives the model's numbers per token at hook points; without it they are not compared. Raises what
+    `measure_widths` returns the model's widths at hook points; without it widths are not compared. Raises what
     `load_dictionary` does, `ConfigError` when no hook point is known, `MismatchError` when the files name another
-    model, weights or place (unless allowed) or when widths differ.
+    model, weights or hook point (unless `allow_mismatch`) or when widths differ.
     """
     path = Path(path).expanduser().absolute()
     loaded = load_checked(path, format)
-    about = agree_on_place(loaded.sae, place, allow_other_place=allow_other_place)
+    about = agree_on_origin(loaded.sae, origin, allow_mismatch=allow_mismatch)
     if measure_widths:
         check_widths(loaded.sae, about, measure_widths([n for n in (about.hook_point, about.hook_point_out) if n]))
     config = {
@@ -78,24 +77,24 @@ def import_dictionary(
     return draft.finish(summary=_summary(loaded), parents={f"model:{about.model}": about.weight_hash})
 
 
-def agree_on_place(sae: SAE, place: Place, *, allow_other_place: bool = False) -> SAEMetadata:
-    """The dictionary's metadata at the caller's place.
+def agree_on_origin(sae: SAE, origin: Origin, *, allow_mismatch: bool = False) -> SAEMetadata:
+    """Return the dictionary's metadata, with the model and hook points of `origin`.
 
-    Raises `MismatchError` where the files name another, `ConfigError` where nobody names one.
+    Raises `MismatchError` where the files name others, `ConfigError` where neither names a hook point.
     """
     found = sae.metadata
     own = (canonical_hook_point(name) if name else "" for name in (found.hook_point, found.hook_point_out))
-    wanted = (canonical_hook_point(name) if name else "" for name in (place.hook_point, place.hook_point_out))
-    named, chosen = (*own, found.weight_hash), (*wanted, place.weight_hash)
+    wanted = (canonical_hook_point(name) if name else "" for name in (origin.hook_point, origin.hook_point_out))
+    named, chosen = (*own, found.weight_hash), (*wanted, origin.weight_hash)
     for what, theirs, ours in zip(("hook point", "target hook point", "model weights"), named, chosen, strict=True):
-        if theirs and ours and theirs != ours and not allow_other_place:
+        if theirs and ours and theirs != ours and not allow_mismatch:
             raise MismatchError(
-                f"the dictionary's files say {what} {theirs}, but {ours} was given; give the place it was trained on, "
+                f"the dictionary's files say {what} {theirs}, but {ours} was given; give the one it was trained on, "
                 "or allow another on purpose"
             )
-    if found.model and not allow_other_place and not same_model(found.model, place.model):
+    if found.model and not allow_mismatch and not same_model(found.model, origin.model):
         raise MismatchError(
-            f"the dictionary's files say it belongs to {found.model}, but the model given is {place.model}; "
+            f"the dictionary's files say it belongs to {found.model}, but the model given is {origin.model}; "
             "give that model, or allow another on purpose"
         )
     hook_point, target = chosen[0] or named[0], chosen[1] or named[1]
@@ -104,12 +103,12 @@ def agree_on_place(sae: SAE, place: Place, *, allow_other_place: bool = False) -
     if not sae.subtracts_b_dec and sae.d_in != sae.d_out and not target:
         raise ConfigError("the dictionary's files do not say which hook point it predicts; add --hook-point-out")
     return replace(
-        found, model=place.model, weight_hash=place.weight_hash, hook_point=hook_point, hook_point_out=target
+        found, model=origin.model, weight_hash=origin.weight_hash, hook_point=hook_point, hook_point_out=target
     )
 
 
 def same_model(theirs: str, ours: str) -> bool:
-    """Whether two names end alike, case and owner aside.
+    """Return whether two names agree after case and owner are removed.
 
     >>> same_model("HuggingFaceTB/SmolLM2-135M", "smollm2-135m")
     True

@@ -201,7 +201,7 @@ def test_what_cannot_be_attributed_is_refused(raw):
     places = [
         {"recording": "r", "model": "m", "weight_hash": "", "hook_point": RESID.format(i), "d": 20} for i in (0, 1)
     ]
-    crosscoder = CrosscoderSAE(wide, threshold=torch.zeros(40), scales=torch.ones(2), places=places)
+    crosscoder = CrosscoderSAE(wide, threshold=torch.zeros(40), scales=torch.ones(2), sites=places)
     with pytest.raises(ConfigError, match="reads several places"):
         attribute(raw, crosscoder, task)
     with pytest.raises(ConfigError, match="zero on the prompts"):

@@ -53,7 +53,7 @@ def make_others(seed=0):
         ReLUSAE(weights, metadata=METADATA),
         GatedSAE(weights, **own, metadata=METADATA),
         Transcoder(weights, activation=TopK(K), W_skip=torch.eye(D_IN), metadata=METADATA),
-        CrosscoderSAE(weights, **crosscoder, places=places, metadata=METADATA),
+        CrosscoderSAE(weights, **crosscoder, sites=places, metadata=METADATA),
     ]
 
 

@@ -141,7 +141,7 @@ def coordinates(base: list[float], tuned: list[float], reads: list[int] | None =
     ]
     n = len(reads)
     weights = Weights(W_enc, torch.zeros(n), W_dec, torch.zeros(2 * D))
-    return CrosscoderSAE(weights, threshold=torch.full((n,), 0.5), scales=torch.ones(2), places=places)
+    return CrosscoderSAE(weights, threshold=torch.full((n,), 0.5), scales=torch.ones(2), sites=places)
 
 
 @pytest.mark.parametrize("in_base", [0.0, 0.25, 1.0])

@@ -223,7 +223,7 @@ def test_a_crosscoder_tells_shared_latents_from_those_of_one_place(tmp_path):
 def test_a_crosscoder_reads_several_recordings_of_the_same_tokens(recording, tmp_path):
     other = planted(tmp_path / "other")
     sae = train_sae([recording, other], HOOK, KINDS["crosscoder"], SHORT, tmp_path / "sae")
-    assert [place["recording"] for place in sae.places] == ["planted", "other"]
+    assert [place["recording"] for place in sae.sites] == ["planted", "other"]
     assert set(read_manifest(tmp_path / "sae").parents) == {recording.key, other.key, "model:tiny"}
     assert evaluate_on_recording(sae, [recording, other]).n_tokens > 0
     with pytest.raises(MismatchError, match="the SAE expects 64"):

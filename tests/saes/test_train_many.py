@@ -126,9 +126,9 @@ def test_jobs_that_would_read_other_batches_are_refused(recording, tmp_path):
 
 
 def test_a_kind_reads_as_many_places_as_it_can(recording, tmp_path):
-    with pytest.raises(ConfigError, match="reads one place"):
+    with pytest.raises(ConfigError, match="reads one hook point"):
         train_sae(recording, (HOOK, OUT), SAES["topk"], SHORT, tmp_path / "a")
-    with pytest.raises(ConfigError, match="at least two places"):
+    with pytest.raises(ConfigError, match="at least two sites"):
         train_sae(recording, HOOK, CrosscoderConfig(d_sae=48, k=3), SHORT, tmp_path / "b")
 
 

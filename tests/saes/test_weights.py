@@ -158,7 +158,7 @@ def crosscoder():
     weights = Weights(*(torch.randn(*shape, generator=g) for shape in ((10, 24), (24,), (24, 10), (10,))))
     places = [{"hook_point": f"blocks.{n}.hook_resid_post", "d": d} for n, d in ((1, 6), (2, 4))]
     scales = torch.tensor([0.5, 2.0])
-    return CrosscoderSAE(weights, threshold=torch.rand(24, generator=g), scales=scales, places=places)
+    return CrosscoderSAE(weights, threshold=torch.rand(24, generator=g), scales=scales, sites=places)
 
 
 def test_a_crosscoder_comes_back_bit_for_bit(tmp_path):
@@ -177,11 +177,11 @@ def test_a_crosscoder_comes_back_bit_for_bit(tmp_path):
         (..., "places must be a list"),
         ([{"hook_point": "a", "d": 10}], r"scales should be \[1\]"),
         ([{"hook_point": "a", "d": 6}, {"hook_point": "b", "d": 5}], "do not add up to d_in = 10"),
-        ([{"hook_point": "a", "d": 6}, {"d": 4}], "every place needs a hook_point"),
+        ([{"hook_point": "a", "d": 6}, {"d": 4}], "every site needs a hook_point"),
         ([{"hook_point": "a", "d": 6}, {"hook_point": "b"}], "d must be a whole number"),
     ],
 )
-def test_places_that_do_not_fit_a_crosscoder_are_refused(places, words, tmp_path):
+def test_sites_that_do_not_fit_a_crosscoder_are_refused(places, words, tmp_path):
     save_sae(crosscoder(), tmp_path)
     edit_config(tmp_path, places=places)
     with pytest.raises(CorruptError, match=words):

@@ -14,13 +14,13 @@ from saes.features.intervene import splice
 from saes.kinds.base import TokenNormSAE, TopK, Weights
 from saes.kinds.transcoder import Transcoder
 from saes.weights.folder import WEIGHTS, load_sae
-from saes.weights.importing import Place, agree_on_place, import_dictionary, same_model
+from saes.weights.importing import Origin, agree_on_origin, import_dictionary, same_model
 from saes.weights.read import FILE, load_dictionary
 from workbench.__main__ import main
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SPARSIFY = FIXTURES / "sparsify_sae" / "layers.5"
-HERE = Place(model="tiny", weight_hash="ab" * 32)
+HERE = Origin(model="tiny", weight_hash="ab" * 32)
 
 
 def test_an_imported_dictionary_is_a_whole_artefact_with_its_proof(tmp_path):
@@ -69,23 +69,23 @@ def test_verify_finds_weights_that_no_longer_give_the_stored_numbers(tmp_path, c
         ),
     ],
 )
-def test_another_place_than_the_files_name_is_refused(name, place, error, words, tmp_path):
-    here = Place(model=HERE.model, weight_hash=HERE.weight_hash, **place)
+def test_another_origin_than_the_files_name_is_refused(name, place, error, words, tmp_path):
+    here = Origin(model=HERE.model, weight_hash=HERE.weight_hash, **place)
     with pytest.raises(error, match=words):
         import_dictionary(FIXTURES / name, tmp_path / "mine", here)
     assert not (tmp_path / "mine").exists()
 
 
 def test_another_place_can_be_allowed_on_purpose(tmp_path):
-    here = Place(model="tiny", weight_hash="ab" * 32, hook_point="blocks.1.hook_out")
-    import_dictionary(FIXTURES / "dictionary_learning_topk", tmp_path / "mine", here, allow_other_place=True)
+    here = Origin(model="tiny", weight_hash="ab" * 32, hook_point="blocks.1.hook_out")
+    import_dictionary(FIXTURES / "dictionary_learning_topk", tmp_path / "mine", here, allow_mismatch=True)
     assert load_sae(tmp_path / "mine").hook_point == "blocks.1.hook_resid_post"
 
 
 def test_other_weights_of_the_same_model_are_refused(tmp_path):
     import_dictionary(SPARSIFY, tmp_path / "mine", HERE)
     with pytest.raises(MismatchError, match="say model weights abab"):
-        agree_on_place(load_sae(tmp_path / "mine"), Place(model="tiny", weight_hash="cd" * 32))
+        agree_on_origin(load_sae(tmp_path / "mine"), Origin(model="tiny", weight_hash="cd" * 32))
 
 
 def test_widths_that_differ_from_the_models_are_refused(tmp_path):
@@ -102,7 +102,7 @@ def test_names_of_one_model_are_the_same():
 
 @pytest.mark.parametrize("name", ["sparsify_sae/layers.5", "openai_topk", "saelens_gated"])
 def test_import_writes_what_load_sae_reads_whatever_the_kind(name, tmp_path):
-    here = Place(model="tiny", weight_hash="ab" * 32, hook_point="blocks.5.hook_resid_post")
+    here = Origin(model="tiny", weight_hash="ab" * 32, hook_point="blocks.5.hook_resid_post")
     import_dictionary(FIXTURES / name, tmp_path / "mine", here)
     x = torch.randn(6, 8)
     assert torch.equal(load_sae(tmp_path / "mine")(x), load_dictionary(FIXTURES / name)(x))
