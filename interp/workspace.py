@@ -6,14 +6,16 @@
 Tables are parquet, read through DuckDB: only the row groups and columns a query needs leave the disk.
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.artifacts import KINDS, PARTIAL, STATUS, Manifest, read_json, read_manifest
+from interp.artifacts import KINDS, MANIFEST, PARTIAL, STATUS, Manifest, partial_path, read_json, read_manifest
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError
+from interp.upgrades import FORMER_FOLDERS, upgrade
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +30,8 @@ class Broken:
     kind: str
     name: str
     problem: str
+    key: str
+    """`folder/name` in the workspace"""
 
 
 @dataclass(frozen=True)
@@ -53,26 +57,28 @@ class Workspace:
         return f"Workspace({str(self.root)!r})"
 
     def path(self, kind: str, name: str) -> Path:
-        """Where the artefact `name` of `kind` is or will be. Names are `[A-Za-z0-9._-]`, at most 64 characters."""
-        if kind not in KINDS:
-            raise UnknownNameError("artefact kind", kind, KINDS)
+        """Return where the artefact `name` of `kind` is or will be: in the folder of its kind, or in the one where an
+        earlier version put it. Names are `[A-Za-z0-9._-]`, at most 64 characters.
+        """
+        _check_kind(kind)
         if not _NAME.match(name) or name.endswith((PARTIAL, ".old", ".tmp")):
             raise ConfigError(
                 f"{name!r} is not a usable name: letters, digits, '.', '_' and '-', at most 64, no leading dot"
             )
-        path = self.root / KINDS[kind] / name
+        path, former = self.root / KINDS[kind] / name, self.root / FORMER_FOLDERS.get(kind, KINDS[kind]) / name
+        if former != path and not _there(path) and _there(former) and _kind_at(former) == kind:
+            path = former
         if path.is_symlink() or not path.resolve().is_relative_to(self.root.resolve()):
             raise ConfigError(f"{kind} {name!r} points outside the workspace; links out are not followed")
         return path
 
+    def key(self, manifest: Manifest) -> str:
+        """Return `folder/name`, by which other manifests name this artefact as a parent."""
+        return self.path(manifest.kind, manifest.name).relative_to(self.root).as_posix()
+
     def names(self, kind: str) -> list[str]:
         """The names of the whole artefacts of one kind, sorted."""
-        if kind not in KINDS:
-            raise UnknownNameError("artefact kind", kind, KINDS)
-        folder = self.root / KINDS[kind]
-        if not folder.is_dir():
-            return []
-        return sorted(p.name for p in folder.iterdir() if _NAME.match(p.name) and (p / "manifest.json").is_file())
+        return sorted(self._folders(kind, f"*/{MANIFEST}"))
 
     def manifest(self, kind: str, name: str) -> Manifest:
         """The manifest of one artefact. Raises `UnknownNameError` with the nearest names when it is not there."""
@@ -83,6 +89,23 @@ class Workspace:
         if manifest.kind != kind:
             raise CorruptError(f"{path} holds a {manifest.kind}, not a {kind}")
         return manifest
+
+    def find(self, name: str, *kinds: str) -> Manifest:
+        """Return the artefact of one of these kinds that is called `name`, or has the key `folder/name`.
+
+        Where artefacts of several kinds share a name, the newest is returned; the key names one of them. A key from
+        before schema 2 (`circuits/ioi`) is found too. Raises `UnknownNameError` with the nearest names.
+        """
+        for kind in kinds:
+            _check_kind(kind)
+        place, _, bare = name.rpartition("/")
+        meant = [kind for kind in kinds if place in ("", KINDS[kind], FORMER_FOLDERS.get(kind))]
+        paths = {kind: self.path(kind, bare if meant else name) for kind in meant or kinds}  # refuses what is no name
+        there = [kind for kind, path in paths.items() if _there(path) and _kind_at(path) == kind]
+        if not there:
+            known = [each for kind in kinds for each in self.names(kind)]
+            raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.root})")
+        return max((self.manifest(kind, bare) for kind in there), key=lambda manifest: manifest.created)
 
     def artifacts(self, kind: str | None = None) -> list[Manifest]:
         """Every readable artefact, of one kind or of all."""
@@ -109,19 +132,18 @@ class Workspace:
     def partials(self) -> list[Partial]:
         """Work in progress, or interrupted and resumable."""
         found = []
-        for kind, folder in KINDS.items():
-            for status in sorted((self.root / folder).glob(f"*{PARTIAL}/{STATUS}")):
-                name = status.parent.name.removesuffix(PARTIAL)
+        for kind in KINDS:
+            for name, folder in sorted(self._folders(kind, f"*{PARTIAL}/{STATUS}").items()):
                 try:
-                    found.append(Partial(kind, name, read_json(status)))
+                    found.append(Partial(kind, name, upgrade(read_json(folder / STATUS))))
                 except WorkbenchError as error:
                     found.append(Partial(kind, name, {"state": "unreadable", "problem": str(error)}))
         return found
 
     def children(self, kind: str, name: str) -> list[Manifest]:
         """The artefacts made from this one."""
-        key = f"{KINDS[kind]}/{name}"
-        return [m for m in self.artifacts() if key in m.parents]
+        keys = {f"{KINDS[kind]}/{name}", self.path(kind, name).relative_to(self.root).as_posix()}
+        return [m for m in self.artifacts() if keys & m.parents.keys()]
 
     def table_path(self, kind: str, name: str, table: str) -> Path:
         """The parquet file of one table of an artefact."""
@@ -151,12 +173,45 @@ class Workspace:
         finally:
             connection.close()
 
+    def _folders(self, kind: str, pattern: str) -> dict[str, Path]:
+        """Return the folders of one kind with a file that fits `pattern`, by name."""
+        _check_kind(kind)
+        places = dict.fromkeys((KINDS[kind], FORMER_FOLDERS.get(kind, KINDS[kind])))
+        folders = [file.parent for place in places for file in sorted((self.root / place).glob(pattern))]
+        found = [folder for folder in folders if _NAME.match(folder.name) and _kind_at(folder) == kind]
+        return {folder.name.removesuffix(PARTIAL): folder for folder in reversed(found)}
+
     def _scan(self, kind: str | None) -> list[Manifest | Broken]:
         found: list[Manifest | Broken] = []
         for each in KINDS if kind is None else [kind]:
-            for name in self.names(each):
+            for name, folder in sorted(self._folders(each, f"*/{MANIFEST}").items()):
                 try:
                     found.append(self.manifest(each, name))
                 except WorkbenchError as error:
-                    found.append(Broken(each, name, str(error)))
+                    found.append(Broken(each, name, str(error), folder.relative_to(self.root).as_posix()))
         return found
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise UnknownNameError("artefact kind", kind, KINDS)
+
+
+def _there(path: Path) -> bool:
+    """Whole or unfinished."""
+    return path.exists() or partial_path(path).exists()
+
+
+def _kind_at(folder: Path) -> str:
+    """Return the kind of the artefact in a folder, whole or unfinished (`x`, `x.partial`).
+
+    Only where kinds share a place is the manifest asked; what cannot be read counts as the first of them, to be listed
+    once.
+    """
+    kinds = [kind for kind in KINDS if folder.parent.name in (KINDS[kind], FORMER_FOLDERS.get(kind))]
+    for file in (folder / MANIFEST, folder / STATUS, partial_path(folder) / STATUS):
+        if len(kinds) > 1 and file.is_file() and not folder.is_symlink():
+            with contextlib.suppress(WorkbenchError):
+                found = upgrade(read_json(file)).get("kind")
+                return found if found in kinds else kinds[0]
+    return kinds[0]

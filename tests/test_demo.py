@@ -41,7 +41,7 @@ TRAINED = {
     ("features", "trained"),
     ("features", "trained-neurons"),
     ("heads", "smollm2-135m"),
-    ("circuit", "induction-smollm2-135m"),
+    ("induction_circuit", "induction-smollm2-135m"),
     ("atlas", "trained-features"),
     ("atlas", "trained-tokens"),
 }
@@ -57,7 +57,7 @@ def check_whole(folder: Path, expected: set[tuple[str, str]]) -> None:
 
 
 def test_the_demo_unpacks_what_ships_and_adds_a_recording_and_a_proof(demo_workspace):
-    check_whole(demo_workspace, SHIPPED | {("recording", "demo"), ("circuit", "induction-smollm2-135m")})
+    check_whole(demo_workspace, SHIPPED | {("recording", "demo"), ("induction_circuit", "induction-smollm2-135m")})
 
 
 def test_training_makes_every_artefact_from_nothing(trained_workspace):
@@ -67,7 +67,7 @@ def test_training_makes_every_artefact_from_nothing(trained_workspace):
 def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace):
     from interp.circuits.circuit import Circuit
 
-    circuit = Circuit.load(Workspace(demo_workspace).path("circuit", "induction-smollm2-135m"))
+    circuit = Circuit.load(Workspace(demo_workspace).path("induction_circuit", "induction-smollm2-135m"))
     assert circuit.verdict["found"], circuit.verdict["reason"]
     edge = next(e for e in circuit.edges if (e.source, e.target, e.via) == ("L16H0", "L18H6", "k"))
     assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"

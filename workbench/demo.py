@@ -12,9 +12,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import program
 from interp.workspace import Workspace
+from saes.features.schema import has_plain_label
 from workbench.shipped.unpack import SHIPPED, unpack
-from workbench.terminal import Options, say, slug
+from workbench.terminal import Verb, Writes, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Induction
 from workbench.verbs.features import Features
@@ -58,7 +60,7 @@ class Step:
     kind: str
     title: str
     why: str
-    verb: Options
+    verb: Writes
 
 
 def steps(options: "Demo") -> list[Step]:
@@ -144,7 +146,9 @@ def import_step(options: "Demo") -> Step:
             model=options.model,
             hook_point=options.hook_point,
             name=imported_name(options),
-            **_shared(options),
+            workspace=options.workspace,
+            threads=options.threads,
+            device=options.device,
         ),
     )
 
@@ -175,7 +179,7 @@ def _map_features(name: str, shared: dict[str, Any]) -> Step:
 
 def _induction(shared: dict[str, Any]) -> Step:
     return Step(
-        "circuit",
+        "induction_circuit",
         "Prove the induction circuit",
         "A head that looks at what came after the same token before must have been told what came before each "
         "token. By whom? We cut that one edge and see the attention collapse.",
@@ -196,7 +200,12 @@ def _size(options: "Demo") -> Size:
 
 
 def _shared(options: "Demo") -> dict[str, Any]:
-    return {"workspace": options.workspace, "seed": options.seed, "threads": options.threads}
+    return {
+        "workspace": options.workspace,
+        "seed": options.seed,
+        "threads": options.threads,
+        "device": options.device,
+    }
 
 
 def run_demo(options: "Demo") -> None:
@@ -236,13 +245,13 @@ def run_step(workspace: Workspace, step: Step, number: str) -> None:
     say(f"      {time.time() - started:.0f} s")
 
 
-def command_line(verb: object) -> str:
+def command_line(verb: Verb) -> str:
     """The command that a verb instance stands for; options at their defaults are left out.
 
     >>> command_line(Atlas(source="sae:demo", name="map"))
     'workbench atlas sae:demo --name map'
     """
-    words = ["workbench", *(getattr(verb, "words", ()) or (type(verb).__name__.lower(),))]
+    words = [program(), *verb.typed_words()]
     named = ("model", "recording", "dictionary", "source", "path")
     positional = next((f for f in fields(verb) if f.name in named), None)  # type: ignore[arg-type]
     if positional is not None:
@@ -263,8 +272,7 @@ def highlights(workspace: Workspace, name: str) -> list[str]:
     """Features with a plain reading, the strongest first."""
     table = workspace.table_path("features", name, "features")
     rows = workspace.query(
-        """select feature, label, density from f
-           where n_fired between 50 and 2000 and not regexp_matches(label, '^(mixed|often|dense|rare)')
+        f"""select feature, label, density from f where n_fired between 50 and 2000 and {has_plain_label(table)}
            order by max_activation desc limit 6""",
         f=table,
     ).to_pylist()

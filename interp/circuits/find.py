@@ -33,8 +33,8 @@ from interp.circuits.head_kinds import head_patterns, save_patterns
 from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.names import parse_head, parse_node
-from interp.statistics import percentile_interval
 from interp.results import Record, Result
+from interp.statistics import percentile_interval
 
 if TYPE_CHECKING:
     import pyarrow as pa

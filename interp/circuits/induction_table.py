@@ -27,7 +27,7 @@ def save_induction(
 ) -> Manifest:
     """Write a `circuits/<name>` folder; returns its manifest, whose summary holds the verdict."""
     config = {"model": model_name, "weight_hash": weight_hash, **evidence.circuit.settings}
-    draft = Draft.open(folder, kind="circuit", config=config, seed=seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="induction_circuit", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / FILE, evidence.circuit.to_json())
     write_table(draft.path / "heads.parquet", heads_table(evidence))
     write_table(draft.path / "ablations.parquet", ablations_table(evidence))

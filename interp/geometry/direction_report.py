@@ -94,7 +94,9 @@ class DirectionGeometry(Finding):
         if isinstance(self.steering, str):
             return None
         best = self.steering.best
-        return best is not None and bool(self.steering.low[best] > max(0.0, self.steering.random_effect[:, best].max()))
+        return best is not None and bool(
+            self.steering.effect.low[best] > max(0.0, self.steering.random_effect[:, best].max())
+        )
 
     def sentence(self) -> str:
         parts = (self.reading, self.along, self.steering)
@@ -214,7 +216,7 @@ def save_direction(
         "targets": list(found.targets),
         "sentences": list(sentences),
     }
-    draft = Draft.open(folder, kind="geometry", config=config, seed=seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="direction", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / "direction.json", found.to_json())
     save_file({"direction": torch.tensor(direction.vector)}, draft.path / "direction.safetensors")
     write_table(draft.path / "along.parquet", along_table(found))
@@ -245,9 +247,14 @@ def along_table(found: DirectionGeometry) -> "pa.Table":
     import pyarrow as pa
 
     rows = [
-        {"list": each.name, "word": word, "place": float(place), "low": float(low), "high": float(high), "counted": use}
+        {
+            "list": each.name,
+            "word": word,
+            **each.places.at(i).columns("place", "low", "high"),
+            "counted": each.counted[i],
+        }
         for each in found.along.lists
-        for word, place, low, high, use in zip(each.words, each.places, each.low, each.high, each.counted, strict=True)
+        for i, word in enumerate(each.words)
     ]
     return pa.Table.from_pylist(rows)
 
@@ -261,7 +268,7 @@ def layers_table(found: DirectionGeometry) -> "pa.Table":
     rows = []
     for layer, each in enumerate(found.probes if isinstance(found.probes, tuple) else ()):
         p = each.probe
-        numbers = (p.accuracy, p.low, p.high, p.base_rate, p.control, p.selectivity, each.random)
+        numbers = (*p.accuracy, p.base_rate, p.control, p.selectivity, each.random)
         row = {"layer": layer, "hook_point": p.hook_point, "chosen": p.hook_point == found.along.hook_point}
         rows.append(row | dict(zip(_PROBE_COLUMNS, numbers, strict=True)))
     return pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())))
@@ -314,7 +321,7 @@ def _probes(
 
     random = [curve(layers[place] @ rng.standard_normal(len(vector))) for _ in range(N_RANDOM_PROBES)]
     return tuple(
-        DirectionProbe(probe=probe, random=float(np.mean([other[at].accuracy for other in random])))
+        DirectionProbe(probe=probe, random=float(np.mean([other[at].accuracy.estimate for other in random])))
         for at, probe in enumerate(curve(layers[place] @ vector))
     )
 

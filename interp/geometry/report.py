@@ -129,7 +129,7 @@ def save_geometry(
         "lists": {name: list(each.shape.words) for name, each in found.items()},
         "sentences": list(sentences),
     }
-    draft = Draft.open(folder, kind="geometry", config=config, seed=seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="word_geometry", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / "geometry.json", {name: plain(each) for name, each in found.items()})
     write_table(draft.path / "points.parquet", points_table(found))
     write_table(draft.path / "layers.parquet", layers_table(found))
@@ -199,15 +199,15 @@ def sweeps_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
         if isinstance(each.steering, StrengthSweep):
             s = each.steering
             for i, strength in enumerate(s.strengths):
-                row = {"list": name, "kind": "steering", "setting": strength, "effect": float(s.effect[i])}
-                row |= {"low": float(s.low[i]), "high": float(s.high[i]), "side_effect": float(s.side_effect[i])}
+                row = {"list": name, "kind": "steering", "setting": strength}
+                row |= s.effect.at(i).columns("effect", "low", "high") | {"side_effect": s.side_effect.at(i).estimate}
                 row |= _random(s.random_effect[:, i]) | {"swapped": None, "followed": None}
                 rows.append(row)
         if isinstance(each.rotation, RotationSweep):
             r = each.rotation
             for i, step in enumerate(r.steps):
-                row = {"list": name, "kind": "rotation", "setting": float(step), "effect": float(r.moved[i])}
-                row |= {"low": float(r.low[i]), "high": float(r.high[i]), "side_effect": None}
+                row = {"list": name, "kind": "rotation", "setting": float(step)}
+                row |= r.moved.at(i).columns("effect", "low", "high") | {"side_effect": None}
                 row |= _random(r.random[:, i])
                 row |= {"swapped": float(r.swapped[i]), "followed": float(r.followed[i])}
                 rows.append(row)

@@ -12,7 +12,7 @@ from dashboard.changes import page
 from dashboard.changes import page as view
 from dashboard.context import Context
 from dashboard.overview.data import overview
-from interp.artifacts import read_json, write_json
+from interp.artifacts import MANIFEST, MODEL_COMPARISONS, read_json, write_json
 from interp.changes.report import what_changed
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.models.small import SmallConfig, build_small
@@ -48,7 +48,7 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
 
 
 def test_where_no_head_changed_it_says_so(own):
-    path = own.path("evaluation", "fine") / "changes.json"
+    path = own.path("model_comparison", "fine") / "changes.json"
     raw = read_json(path)
     for row in raw["heads"]:
         row["found"] = False
@@ -61,31 +61,38 @@ def test_a_crosscoders_latents_are_drawn_and_confirmed_ones_come_first(own):
     assert "changes-latents" in told
     assert "tuned only" in told
     assert "4,000 held-out tokens" in told
-    rows = view.own_latents(own, view.choose(own, "pair"))
+    rows = view.own_latents(own, own.find("pair", "latent_comparison"))
     assert [(row["latent"], row["confirmed"]) for row in rows] == [(0, True), (1, False)]
 
 
 def test_the_overview_leads_to_both(own):
-    cards = overview(own).cards["evaluation"]
-    assert {card.href for card in cards} == {"/changes?name=fine", "/changes?name=pair"}
+    cards = overview(own).cards
+    assert {card.href for kind in MODEL_COMPARISONS for card in cards[kind]} == {
+        "/changes?name=fine",
+        "/changes?name=pair",
+    }
 
 
 def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_nearest(own, tmp_path):
-    assert view.choose(own, None).name == view.comparisons(own)[0].name
+    created = {"pair": "2026-01-02T00:00:00Z", "fine": "2026-01-01T00:00:00Z"}
+    for found in own.newest(*MODEL_COMPARISONS):
+        path = own.path(found.kind, found.name) / MANIFEST
+        write_json(path, read_json(path) | {"created": created[found.name]})
+    assert "Latents of a crosscoder" in text_of(page.layout(Context(own, None)))
     with pytest.raises(UnknownNameError, match="fine"):
-        view.choose(own, "fien")
-    with pytest.raises(MissingError, match="workbench changes"):
-        view.choose(Workspace(tmp_path / "empty", create=True), None)
+        page.layout(Context(own, None), name="fien")
+    with pytest.raises(MissingError):
+        page.layout(Context(Workspace(tmp_path / "empty", create=True), None))
 
 
 def test_a_damaged_file_is_named(own):
-    path = own.path("evaluation", "fine") / "changes.json"
+    path = own.path("model_comparison", "fine") / "changes.json"
     write_json(path, read_json(path) | {"weights": "gone"})
     with pytest.raises(CorruptError, match="weights"):
-        view.changes(own, view.choose(own, "fine"))
+        view.changes(own, own.find("fine", "model_comparison"))
     path.unlink()
     with pytest.raises(CorruptError, match="missing"):
-        view.changes(own, view.choose(own, "fine"))
+        view.changes(own, own.find("fine", "model_comparison"))
 
 
 def test_the_made_up_comparison_has_the_shape_of_a_real_one_and_both_can_be_shown(own):
@@ -94,7 +101,7 @@ def test_the_made_up_comparison_has_the_shape_of_a_real_one_and_both_can_be_show
         tuned.blocks[1].mlp.out.original_component.weight.mul_(20)
     tokens = torch.randint(0, 256, (12, 24), generator=torch.Generator().manual_seed(0))
     real = what_changed(base, tuned, {HOSTILE_TEXT: tokens}, names=("base", "tuned"), n_random=3).to_json()
-    path = own.path("evaluation", "fine") / "changes.json"
+    path = own.path("model_comparison", "fine") / "changes.json"
     made = read_json(path)
     assert set(made) == set(real)
     assert set(made["summary"]["behaviour"]) == set(real["summary"]["behaviour"])

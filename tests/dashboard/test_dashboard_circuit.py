@@ -78,7 +78,7 @@ def test_a_circuit_of_thousands_is_cut_as_it_was_found_too(tmp_path, scored_grap
     workspace = Workspace(tmp_path, create=True)
     discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"], n_kept=3000)
     if not scored_graph:
-        (workspace.path("circuit", "wide") / "edges.parquet").unlink()
+        (workspace.path("edge_circuit", "wide") / "edges.parquet").unlink()
     scored = view.scored(workspace, "wide", view.circuit(workspace, "wide"))
     shown = scored.strongest(None)
     assert len(shown) == scored.limit == view.MAX_EDGES < scored.found == 3000
@@ -92,7 +92,7 @@ def test_a_circuit_of_thousands_is_cut_as_it_was_found_too(tmp_path, scored_grap
 def test_a_weak_edge_of_the_circuit_is_shown_though_thousands_are_stronger(tmp_path):
     workspace = Workspace(tmp_path, create=True)
     discovered(workspace, "wide", "smollm2-135m", 12, 8, ["a", "b"])
-    path = workspace.path("circuit", "wide") / "circuit.json"
+    path = workspace.path("edge_circuit", "wide") / "circuit.json"
     document = json.loads(path.read_text())
     weak = {"source": "L0H0", "target": "L9MLP", "via": None, "score": 1e-12, "evidence": {"note": "kept"}}
     known = {(e["source"], e["target"]) for e in document["edges"]}
@@ -148,7 +148,7 @@ def test_a_wrong_address_says_what_is_there(workspace, live, address, message):
 def test_a_damaged_file_is_named(tmp_path, file):
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     name = "induction" if file == "patterns.safetensors" else "ioi"
-    (workspace.path("circuit", name) / file).write_bytes(b"cut")
+    (view.folder(workspace, name) / file).write_bytes(b"cut")
 
     def read_all():
         view.scored(workspace, name, view.circuit(workspace, name))
@@ -419,7 +419,7 @@ def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live)
     assert "/circuit/induction" in said
     assert '"best_sender": "L1H2"' in said
     bare = build(tmp_path / "ws", n_features=40, n_points=40)
-    shutil.rmtree(bare.root / "circuits")
+    shutil.rmtree(bare.root / "induction-circuits")
     assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(Context(bare, live)))
 
 
@@ -440,7 +440,7 @@ def test_the_size_of_a_group_is_read_off_the_scored_graph(tmp_path, ioi):
     assert ioi[1].group == 1
     workspace = Workspace(tmp_path, create=True)
     discovered(workspace, "grouped", "smollm2-135m", 2, 6, ["a"])
-    path = workspace.path("circuit", "grouped") / "edges.parquet"
+    path = workspace.path("edge_circuit", "grouped") / "edges.parquet"
     rows = workspace.query("select * from e", e=path).to_pylist()
     kept = [r for r in rows if r["via"] not in ("k", "v") or int(r["target"].split("H")[1]) % 3 == 0]
     write_table(path, pa.Table.from_pylist(kept))
@@ -473,7 +473,7 @@ def test_a_circuit_that_was_not_found_says_so(tmp_path, live):
     from dashboard.app import create_app
 
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
-    path = workspace.path("circuit", "induction") / "circuit.json"
+    path = workspace.path("induction_circuit", "induction") / "circuit.json"
     verdict = {"found": False, "rule": "R", "reason": "no head attends by induction"}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"nodes": [], "edges": [], "verdict": verdict}))
     app = create_app(workspace, live=live)

@@ -98,27 +98,27 @@ def test_nothing_to_draw_is_said():
 
 @pytest.mark.parametrize("text", ["{}", "[1]", '{"direction": {}}', '{"direction": 3, "along": {}}', "{"])
 def test_a_damaged_file_is_one_line_that_names_it(own, text):
-    (own.path("geometry", "pushed") / "direction.json").write_text(text)
+    (own.path("direction", "pushed") / "direction.json").write_text(text)
     with pytest.raises(CorruptError, match=r"direction\.json"):
         page.layout(Context(own, None), name="pushed")
 
 
 def test_a_bare_file_still_shows_what_it_has(own):
-    (own.path("geometry", "pushed") / "direction.json").write_text('{"direction": {}, "along": {"lists": [3, {}]}}')
+    (own.path("direction", "pushed") / "direction.json").write_text('{"direction": {}, "along": {"lists": [3, {}]}}')
     told = told_of(own, "pushed")
     assert "It sets no list of words apart" in told
     assert "direction-along" in told, "its table is whole"
 
 
 def test_a_missing_table_is_said_where_it_is_missing(own):
-    (own.path("geometry", "pushed") / "along.parquet").unlink()
+    (own.path("direction", "pushed") / "along.parquet").unlink()
     told = told_of(own, "pushed")
     assert "along.parquet is missing from the artefact" in told
     assert "direction-steering" in told
 
 
 def test_the_overview_says_what_it_does_and_leads_to_it(own):
-    card = next(card for card in overview(own).cards["geometry"] if card.name == "pushed")
+    card = next(card for card in overview(own).cards["direction"] if card.name == "pushed")
     assert "moves the output" in card.sentence
     assert ("sets apart", "weekdays") in card.facts
     assert card.href == "/geometry?name=pushed"

@@ -400,6 +400,6 @@ def test_the_page_and_its_figures_load_no_torch(saes):
 def test_the_overview_leads_to_dictionaries_and_scaling_fits(saes):
     cards = overview(saes).cards
     assert {card.name: card.href for card in cards["sae"]}["big"] == "/sae?name=big"
-    (fit,) = (card for card in cards["evaluation"] if card.name == "scaling")
+    (fit,) = (card for card in cards["size_law"] if card.name == "scaling")
     assert "8 " in fit.sentence
     assert fit.href == "/sae?name=sweep-d512-k16"

@@ -145,9 +145,9 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     (workspace.root / "saes" / "demo" / "manifest.json").write_text("{")
     found = overview.overview(workspace)
-    assert {kind: len(cards) for kind, cards in found.cards.items()} == {
-        "recording": 1, "sae": 0, "features": 2, "atlas": 2, "heads": 1, "evaluation": 2, "circuit": 2, "lens": 0,
-        "labels": 1, "geometry": 1, "dynamics": 1,
+    assert {kind: len(cards) for kind, cards in found.cards.items() if cards} == {
+        "recording": 1, "features": 2, "atlas": 2, "heads": 1, "model_comparison": 1, "latent_comparison": 1,
+        "induction_circuit": 1, "edge_circuit": 1, "labels": 1, "word_geometry": 1, "dynamics": 1,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
     assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]
@@ -166,7 +166,7 @@ def test_shapes_and_training_have_cards(tmp_path):
     from interp.workspace import Workspace
 
     workspace = Workspace(tmp_path, create=True)
-    draft = Draft.open(workspace.path("geometry", "g"), kind="geometry", config={"model": "m"})
+    draft = Draft.open(workspace.path("word_geometry", "g"), kind="word_geometry", config={"model": "m"})
     draft.finish(summary={"weekdays": {"verdict": "ordered"}, "colours": {"verdict": "nothing"}}, parents={})
     draft = Draft.open(workspace.path("dynamics", "d"), kind="dynamics", config={"p": 37})
     run = {"seed": 1, "grokked": True, "keys": [9, 17]}
@@ -174,7 +174,7 @@ def test_shapes_and_training_have_cards(tmp_path):
     draft = Draft.open(workspace.path("dynamics", "i"), kind="dynamics", config={})
     draft.finish(summary={"kind": "induction", "runs": [{"spec": "toy:x", "seed": 0, "onset": 351.0}]}, parents={})
     cards = overview.overview(workspace).cards
-    assert "2 lists of words in m; an order or a cluster in 1" in cards["geometry"][0].sentence
+    assert "2 lists of words in m; an order or a cluster in 1" in cards["word_geometry"][0].sentence
     told = {card.name: card for card in cards["dynamics"]}
     assert "1 of 1 runs grokked" in told["d"].sentence
     assert told["d"].href == "/dynamics?name=d"
@@ -191,18 +191,16 @@ def test_cards_speak_in_the_numbers_of_the_manifest(workspace):
 
 
 @pytest.mark.parametrize(
-    ("file", "summary", "expected"),
+    ("kind", "summary", "expected"),
     [
-        ("changes.json", {"base": "one", "tuned": "two", "weights": ["L1.mlp.in"]}, "from one to two"),
-        ("difference.json", {"shared": 3}, "crosscoder of both"),
-        ("evaluation.json", {"fvu": 0.1}, "How faithful"),
+        ("model_comparison", {"base": "one", "tuned": "two", "weights": ["L1.mlp.in"]}, "from one to two"),
+        ("latent_comparison", {"shared": 3}, "crosscoder of both"),
+        ("evaluation", {"fvu": 0.1}, "How faithful"),
     ],
 )
-def test_what_an_evaluation_is_of_follows_from_its_files(file, summary, expected, tmp_path):
+def test_every_kind_of_comparison_has_its_own_sentence(kind, summary, expected, tmp_path):
     from interp.artifacts import Draft
 
     workspace = Workspace(tmp_path)
-    draft = Draft.open(workspace.path("evaluation", "one"), kind="evaluation", config={})
-    (draft.path / file).write_text("{}")
-    draft.finish(summary=summary)
-    assert expected in overview.overview(workspace).cards["evaluation"][0].sentence
+    Draft.open(workspace.path(kind, "one"), kind=kind, config={}).finish(summary=summary)
+    assert expected in overview.overview(workspace).cards[kind][0].sentence

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from interp.artifacts import (
+    LOG,
     MANIFEST,
     STATUS,
     Draft,
@@ -20,7 +21,15 @@ from interp.artifacts import (
     verify,
     write_json,
 )
-from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, ResourceError, SchemaError
+from interp.errors import (
+    ConfigError,
+    CorruptError,
+    MismatchError,
+    MissingError,
+    ResourceError,
+    SchemaError,
+    UnknownNameError,
+)
 
 CONFIG = {"model": "m", "size": 3}
 
@@ -46,6 +55,24 @@ def test_a_finished_artefact_says_what_it_is_and_was_made_from(tmp_path: Path) -
     assert not partial_path(tmp_path / "a").exists()
     assert not (tmp_path / "a" / STATUS).exists()
     assert verify(tmp_path / "a") == []
+
+
+def test_the_training_log_is_outside_the_content_hash_and_checked_all_the_same(tmp_path: Path) -> None:
+    hashes = []
+    for name, speed in (("a", "fast"), ("b", "slow")):
+        work = draft(tmp_path / name)
+        (work.path / "weights.bin").write_bytes(b"same")
+        (work.path / LOG).write_text(speed)
+        hashes.append(work.finish().content_hash)
+    assert hashes[0] == hashes[1]
+    assert verify(tmp_path / "a") == []
+    (tmp_path / "a" / LOG).write_text("FAST")
+    assert verify(tmp_path / "a") == [f"{LOG}: content differs from its checksum"]
+
+
+def test_a_kind_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'heads'"):
+        draft(tmp_path / "a", kind="head")
 
 
 def test_the_content_hash_is_that_of_the_files_alone(tmp_path: Path) -> None:
@@ -128,7 +155,7 @@ def test_a_checksum_edited_to_fit_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "error", "message"),
     [
-        ({"schema_version": 2}, SchemaError, "newer"),
+        ({"schema_version": 99}, SchemaError, "newer"),
         ({"schema_version": None}, CorruptError, "schema_version is missing"),
         ({"files": ...}, CorruptError, "lacks files"),
         ({"unknown_field": 1}, None, ""),

@@ -98,9 +98,9 @@ def test_the_numbers_are_those_of_a_loop_over_pairs():
         within = np.mean([v.var(ddof=1) for v in points.values()])  # all lists are as long
         means = [v.mean() for name, v in points.items() if name != each.name]
         assert each.separation == pytest.approx((mine.mean() - np.median(means)) / within**0.5)
-        np.testing.assert_allclose(each.places, mine - middle, atol=1e-5)
-        assert (each.low < each.places).all()
-        assert (each.places < each.high).all()
+        np.testing.assert_allclose(each.places.estimate, mine - middle, atol=1e-5)
+        assert (each.places.low < each.places.estimate).all()
+        assert (each.places.estimate < each.places.high).all()
 
 
 def test_words_that_it_was_made_of_do_not_count():
@@ -170,8 +170,8 @@ def test_a_planted_direction_is_found_read_set_apart_and_moves_the_output(measur
     assert measured.moves_output
     assert set(measured.targets) == set(SMALL.words[:4]), "the words that it leads to"
     at = next(each for each in measured.probes if each.probe.hook_point == PLACE)
-    assert at.probe.low > 0.5
-    assert at.probe.accuracy > max(at.probe.control, at.random)
+    assert at.probe.accuracy.low > 0.5
+    assert at.probe.accuracy.estimate > max(at.probe.control, at.random)
     assert "raises" in str(measured)
 
 
@@ -233,7 +233,7 @@ def test_a_file_is_read_and_pickles_and_archives_are_not(tmp_path):
 
 def test_the_folder_holds_what_was_measured(measured, tmp_path):
     workspace = Workspace(tmp_path, create=True)
-    folder = workspace.path("geometry", "planted")
+    folder = workspace.path("direction", "planted")
     manifest = save_direction(measured, folder, model_name="small", weight_hash="0" * 64)
     assert manifest.summary["moves_output"] is True
     assert manifest.summary["set_apart"] == list(measured.along.set_apart)

@@ -71,8 +71,8 @@ def test_turning_a_planted_circle_turns_the_answer(on_a_circle):
     assert np.all(found.followed == 1)
     assert found.n_following == 6
     assert found.moves_output
-    assert np.allclose(found.moved, found.swapped, atol=0.3), "the circle is all that there is"
-    assert found.random_high < 0.3 * found.overall
+    assert np.allclose(found.moved.estimate, found.swapped, atol=0.3), "the circle is all that there is"
+    assert found.random_high < 0.3 * found.overall.estimate
     assert "moves" in str(found)
 
 
@@ -83,7 +83,7 @@ def test_items_that_have_directions_of_their_own_do_not_turn():
     assert found.baseline == 1
     assert found.swapped.mean() > 2, "the place holds the answer"
     assert not found.moves_output
-    assert abs(found.overall) < 0.2 * found.swapped.mean()
+    assert abs(found.overall.estimate) < 0.2 * found.swapped.mean()
 
 
 def test_the_sense_of_turning_follows_the_items(on_a_circle):
@@ -183,14 +183,15 @@ def test_a_push_along_what_the_unembedding_reads_moves_the_targets_and_random_on
         n_random=5,
     )
     still = found.strengths.index(0.0)
-    assert found.effect[still] == found.side_effect[still] == 0
-    assert found.effect[-1] > 2 * np.abs(found.random_effect[:, -1]).max()
-    assert 0 < found.low[-1] < found.effect[-1] < found.high[-1]
-    assert found.side_low[-1] < found.side_effect[-1] < found.side_high[-1]
-    assert found.effect[0] < 0
+    assert found.effect.estimate[still] == found.side_effect.estimate[still] == 0
+    assert found.effect.estimate[-1] > 2 * np.abs(found.random_effect[:, -1]).max()
+    effect, harm = found.effect.at(-1), found.side_effect.at(-1)
+    assert 0 < effect.low < effect.estimate < effect.high
+    assert harm.low < harm.estimate < harm.high
+    assert found.effect.estimate[0] < 0
     alone = sweep_strengths(model, PLACE, direction, unit=0.2, prompts=["x "], targets=[ord("B")], text=["some words"])
-    assert alone.effect[-1] == pytest.approx(found.effect[-1], abs=1.0)
-    assert np.isinf(alone.high[-1]), "one prompt tells nothing of the spread"
+    assert alone.effect.estimate[-1] == pytest.approx(found.effect.estimate[-1], abs=1.0)
+    assert np.isinf(alone.effect.high[-1]), "one prompt tells nothing of the spread"
     assert "inf" in str(alone)
     with pytest.raises(ConfigError, match="direction"):
         sweep_strengths(model, PLACE, direction * 0, unit=1, prompts=["x"], targets=[1], text=["y z"])
@@ -279,7 +280,7 @@ def test_the_folder_holds_what_was_measured_and_why_the_rest_is_missing(on_a_cir
     pairs = own_concept("pairs", ["AB", "CD", "BF", "GA"], cyclic=False)
     found = measure_concepts(model, [NOTES, pairs], sentences=SENTENCES)
     workspace = Workspace(workspace_folder)
-    folder = workspace.path("geometry", "planted")
+    folder = workspace.path("word_geometry", "planted")
     manifest = save_geometry(found, folder, model_name="planted", weight_hash="0" * 8, sentences=SENTENCES)
     assert manifest.summary["notes"]["verdict"] == "circle"
     assert manifest.summary["pairs"]["verdict"] == "undecided"
@@ -313,7 +314,7 @@ def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
     place = "blocks.7.hook_resid_post"
     turned = rotate_words(smollm2, acts, fit_plane(acts.points(place, half=0)), place, n_random=2)
     assert turned.moves_output
-    assert turned.overall < turned.swapped.mean()
+    assert turned.overall.estimate < turned.swapped.mean()
     twin = untrained_twin(smollm2, 0)
     blank = {
         name: read_words(twin, CONCEPTS[name], hook_points=places[1:3]) for name in ("weekdays", "colours", "months")

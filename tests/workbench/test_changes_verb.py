@@ -1,4 +1,4 @@
-"""`workbench changes BASE TUNED` on two checkpoints on disk."""
+"""`workbench compare models BASE TUNED` on two checkpoints on disk."""
 
 import json
 
@@ -34,7 +34,9 @@ def checkpoints(tmp_path, text_documents):
 
 
 def run(folder, *words):
-    return main(["changes", *map(str, words), "--workspace", str(folder / "ws"), "--threads", "1", "--prompts", "12"])
+    return main(
+        ["compare", "models", *map(str, words), "--workspace", str(folder / "ws"), "--threads", "1", "--prompts", "12"]
+    )
 
 
 def test_it_names_what_changed_and_writes_it(checkpoints, capsys):
@@ -45,7 +47,7 @@ def test_it_names_what_changed_and_writes_it(checkpoints, capsys):
     out = capsys.readouterr().out
     assert "1 of 30 components moved" in out
     assert "L1.mlp.out" in out
-    folder = checkpoints / "ws" / "evaluations" / "changes-base-tuned"
+    folder = checkpoints / "ws" / "model-comparisons" / "changes-base-tuned"
     assert verify(folder) == []
     read = json.loads((folder / "changes.json").read_text())
     assert read["summary"]["weights"] == ["L1.mlp.out"]
@@ -64,4 +66,4 @@ def test_the_same_model_twice_has_no_difference(checkpoints, capsys):
 def test_other_models_are_refused_and_nothing_is_left(checkpoints, capsys):
     assert run(checkpoints, checkpoints / "base", "small:mlp-2l", "--corpus", "random") == 2
     assert "other architectures" in capsys.readouterr().err
-    assert not list((checkpoints / "ws" / "evaluations").glob("*"))
+    assert not list((checkpoints / "ws" / "model-comparisons").glob("*"))

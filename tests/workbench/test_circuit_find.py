@@ -20,7 +20,7 @@ def find(folder, *more: str) -> int:
 def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):
     options = ("planted:induction", "--task", "induction", "--prompts", "8", "--edges", "4", "--name", "planted")
     assert find(workspace_folder, *options) == 0
-    folder = workspace_folder / "circuits" / "planted"
+    folder = workspace_folder / "edge-circuits" / "planted"
     circuit = Circuit.load(folder)
     assert {edge.key for edge in circuit.edges} <= {edge.key for edge in planted_circuit().edges}
     assert circuit.settings["task"] == "induction"
@@ -33,7 +33,7 @@ def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):
 def test_parts_are_ranked_by_the_distance_of_the_output(workspace_folder, capsys):
     options = ("planted:induction", "--task", "induction", "--prompts", "6", "--held-out", "5", "--name", "parts")
     assert find(workspace_folder, *options, "--metric", "kl", "--level", "node") == 0
-    circuit = Circuit.load(workspace_folder / "circuits" / "parts")
+    circuit = Circuit.load(workspace_folder / "edge-circuits" / "parts")
     assert circuit.settings["metric"] == "minus KL to clean (nats)"
     assert (circuit.evaluation["n_prompts_found_on"], circuit.evaluation["n_prompts"]) == (6, 5)
     assert {edge.key for edge in circuit.edges} >= {edge.key for edge in planted_circuit().edges}

@@ -8,7 +8,7 @@ def test_planted_circuit_is_written_and_shown(tmp_path, capsys):
     workspace = ["--workspace", str(tmp_path)]
     assert main(["circuit", "induction", "planted:induction", "--prompts", "4", *workspace]) == 0
     assert "found: " in capsys.readouterr().out
-    assert Circuit.load(tmp_path / "circuits" / "induction-planted-induction").verdict["found"]
+    assert Circuit.load(tmp_path / "induction-circuits" / "induction-planted-induction").verdict["found"]
     assert main(["circuit", "show", "induction-planted-induction", *workspace]) == 0
     assert "L0H0 -k-> L1H0" in capsys.readouterr().out
 

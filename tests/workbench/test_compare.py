@@ -1,4 +1,4 @@
-"""`workbench compare`: planted features from a recording on disk to the table and its artefact."""
+"""`workbench compare saes`: planted features from a recording on disk to the table and its artefact."""
 
 import pytest
 import torch
@@ -32,13 +32,13 @@ def root(tmp_path_factory):
 
 
 def compare(root, *arguments: str) -> int:
-    return main(["compare", *arguments, "--workspace", str(root), "--threads", "1"])
+    return main(["compare", "saes", *arguments, "--workspace", str(root), "--threads", "1"])
 
 
 def test_the_table_and_the_artefact_say_the_same(root, capsys):
     assert compare(root, "one", "two") == 0
     out = capsys.readouterr().out
-    folder = root / "evaluations" / "compare-one-two"
+    folder = root / "sae-comparisons" / "compare-one-two"
     found, manifest = read_json(folder / "comparison.json"), read_manifest(folder)
     assert verify(folder) == []
     assert [row["name"] for row in found["rows"]] == ["one", "two", "pca", "coordinates", "untrained"]
@@ -53,14 +53,14 @@ def test_the_table_and_the_artefact_say_the_same(root, capsys):
 
 def test_l0_and_baselines_can_be_chosen(root):
     assert compare(root, "two", "--l0", "3", "--no-baselines", "--name", "three") == 0
-    (row,) = read_json(root / "evaluations" / "three" / "comparison.json")["rows"]
+    (row,) = read_json(root / "sae-comparisons" / "three" / "comparison.json")["rows"]
     assert row["matched"]["l0"] == pytest.approx(3, abs=0.01)
     assert row["own"]["l0"] > 5
 
 
 def test_shared_features_are_said_with_their_null(root, capsys):
     assert compare(root, "one", "two", "--match", "--name", "matched") == 0
-    shared = read_json(root / "evaluations" / "matched" / "comparison.json")["shared"]
+    shared = read_json(root / "sae-comparisons" / "matched" / "comparison.json")["shared"]
     assert shared.keys() == {"one, two"}
     each = shared["one, two"]
     assert -1 <= each["mean_cosine_random"] < each["mean_cosine"] <= 1
@@ -69,7 +69,7 @@ def test_shared_features_are_said_with_their_null(root, capsys):
 
 def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):
     assert compare(root, "one", "two", "one-again", "--no-baselines", "--name", "seeds") == 0
-    found = read_json(root / "evaluations" / "seeds" / "comparison.json")
+    found = read_json(root / "sae-comparisons" / "seeds" / "comparison.json")
     (group,) = found["groups"]
     assert (group["name"], group["members"]) == ("one", ["one", "one-again"])
     scores = {row["name"]: row["recovery"]["f1"] for row in found["rows"]}
@@ -82,7 +82,7 @@ def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):
 
 def test_probes_add_columns_and_the_planted_features_are_the_questions(root, capsys):
     assert compare(root, "one", "two", "--probing", "--probe-seeds", "1", "--name", "probed") == 0
-    found = read_json(root / "evaluations" / "probed" / "comparison.json")
+    found = read_json(root / "sae-comparisons" / "probed" / "comparison.json")
     out = capsys.readouterr().out
     head = next(line for line in out.splitlines() if line.startswith("dictionary"))
     assert "probe k=1" in head
@@ -107,4 +107,4 @@ def test_probes_add_columns_and_the_planted_features_are_the_questions(root, cap
 def test_what_cannot_be_compared_is_refused(root, arguments, expected, capsys):
     assert compare(root, *arguments, "--name", "refused") == 2
     assert expected in capsys.readouterr().err
-    assert not (root / "evaluations" / "refused.partial").exists()
+    assert not (root / "sae-comparisons" / "refused.partial").exists()

@@ -101,11 +101,11 @@ def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys
     pairs.write_text("\n".join(map(json.dumps, lines)))
     options = ("--features", "4", "--edges", "9", "--steps", "2", "--verify", "4", "--random-circuits", "3")
     assert run(folder, "circuit", "features", "late", "early", "--task", str(pairs), *options, "--name", "pairs") == 0
-    circuit = Circuit.load(folder / "circuits" / "pairs")
+    circuit = Circuit.load(folder / "feature-circuits" / "pairs")
     assert circuit.settings["places"] == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
     assert {node.name for node in circuit.nodes} >= {"L0resid.error", "L1resid.error"}
     assert "rank agreement" in capsys.readouterr().out
-    assert set(Workspace(folder).manifest("circuit", "pairs").parents) >= {"saes/early", "saes/late"}
+    assert set(Workspace(folder).manifest("feature_circuit", "pairs").parents) >= {"saes/early", "saes/late"}
     assert run(folder, "circuit", "show", "pairs") == 0
     assert "L0resid.error" in capsys.readouterr().out
     assert run(folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs") == 2
@@ -138,9 +138,9 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
         "60000",
     )
     assert run(tmp_path, "train", "base", *train, "--lr", "0.01", "--batch-size", "256", "--name", "pair") == 0
-    assert run(tmp_path, "difference", "pair") == 0
+    assert run(tmp_path, "compare", "latents", "pair") == 0
     assert "1 of tuned only (of 1)" in capsys.readouterr().out
-    found = Workspace(tmp_path).manifest("evaluation", "difference-pair")
+    found = Workspace(tmp_path).manifest("latent_comparison", "difference-pair")
     assert found.summary["second_only_confirmed"] == 1
     assert found.summary["first_only"] == 0
     assert set(found.parents) == {"saes/pair", "recordings/base", "recordings/tuned"}
@@ -160,8 +160,8 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
         (("steer", "early", "--prompt", "x", "--feature", "1", "--amount", "1", "--new-tokens", "999"), "context"),
         (("steer", "early", "--prompt", "x", "--feature", "1", "--temperature", "0"), "temperature above 0"),
         (("circuit", "features", "early", "--task", "iio"), "did you mean 'ioi'"),
-        (("difference", "early"), "early is no crosscoder"),
-        (("difference", "nothing"), "unknown sae 'nothing'"),
+        (("compare", "latents", "early"), "early is not a crosscoder"),
+        (("compare", "latents", "nothing"), "unknown sae 'nothing'"),
     ],
 )
 def test_mistakes_are_one_line(folder, words, expected, capsys):
@@ -171,12 +171,15 @@ def test_mistakes_are_one_line(folder, words, expected, capsys):
 
 def test_a_feature_is_a_direction_at_the_place_where_it_writes(folder, capsys):
     few = ["--lists", "letters", "--no-interventions"]
-    assert run(folder, "direction", MODEL, "--feature", "mlp:7", *few) == 0
+    assert run(folder, "geometry", "direction", MODEL, "--feature", "mlp:7", *few) == 0
     assert "the direction mlp 7 at blocks.1.hook_mlp_out" in capsys.readouterr().out
-    manifest = Workspace(folder).manifest("geometry", "direction-mlp-7")
+    manifest = Workspace(folder).manifest("direction", "direction-mlp-7")
     assert "saes/mlp" in manifest.parents
     assert manifest.config["direction"]["source"] == "feature 7 of the SAE mlp"
-    assert run(folder, "direction", MODEL, "--feature", f"mlp:{D_SAE}", *few) == 2
+    assert run(folder, "geometry", "direction", MODEL, "--feature", f"mlp:{D_SAE}", *few) == 2
     assert f"0 to {D_SAE - 1}" in capsys.readouterr().err
-    assert run(folder, "direction", MODEL, "--feature", "mlp:7", "--at", "blocks.1.mlp.hook_in", "--name", "b") == 2
+    assert (
+        run(folder, "geometry", "direction", MODEL, "--feature", "mlp:7", "--at", "blocks.1.mlp.hook_in", "--name", "b")
+        == 2
+    )
     assert "writes to blocks.1.hook_mlp_out" in capsys.readouterr().err

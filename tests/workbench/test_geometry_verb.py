@@ -12,7 +12,7 @@ def test_own_words_of_an_untrained_model_have_no_shape(tmp_path, capsys):
     command = ["geometry", "shapes", "small:mlp-2l", *words, "--workspace", str(tmp_path), "--name", "mine"]
     assert main(command) == 0
     assert "own words: nothing" in capsys.readouterr().out
-    manifest = Workspace(tmp_path).manifest("geometry", "mine")
+    manifest = Workspace(tmp_path).manifest("word_geometry", "mine")
     assert manifest.summary["own words"]["p_cluster"] is None, "one list has no others to be a cluster among"
     assert main(command) == 2
     assert "--overwrite" in capsys.readouterr().err
@@ -36,10 +36,10 @@ SIDES = ["--towards", *"abcd", "--away", *"EFGH"]
 def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
     command = [*SMALL, *SIDES, "--random-directions", "2", "--workspace", str(tmp_path)]
     assert main(command) == 0
-    told = capsys.readouterr().out
-    assert "difference in means: held-out accuracy" in told
-    assert "random directions" in told
-    manifest = Workspace(tmp_path).manifest("geometry", "direction-a-E")
+    shown = capsys.readouterr().out
+    assert "difference in means: held-out accuracy" in shown
+    assert "random directions" in shown
+    manifest = Workspace(tmp_path).manifest("direction", "direction-a-E")
     assert manifest.summary["direction"] == "a from E"
     assert manifest.config["direction"]["hook_point"] == "blocks.0.hook_resid_post"
     assert main(command) == 2

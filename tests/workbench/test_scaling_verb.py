@@ -1,4 +1,4 @@
-"""`workbench scaling`: from the finished runs of a sweep to the fit and its artefact, and what is refused."""
+"""`workbench compare sizes`: from the finished runs of a sweep to the fit and its artefact, and what is refused."""
 
 import math
 import sys
@@ -30,12 +30,12 @@ def workspace(tmp_path) -> Workspace:
 
 
 def scaling(workspace: Workspace, *arguments: str) -> int:
-    return main(["scaling", *arguments, "--workspace", str(workspace.root), "--n-bootstrap", "20"])
+    return main(["compare", "sizes", *arguments, "--workspace", str(workspace.root), "--n-bootstrap", "20"])
 
 
 def test_the_sweep_is_found_fitted_and_written(workspace, capsys):
     assert scaling(workspace) == 0
-    folder = workspace.path("evaluation", "scaling-demo-topk")
+    folder = workspace.path("size_law", "scaling-demo-topk")
     found, manifest = read_json(folder / "scaling.json"), read_manifest(folder)
     assert verify(folder) == []
     assert {(run["n"], run["k"]) for run in found["runs"]} == set(GRID)
@@ -72,6 +72,6 @@ def test_runs_trained_otherwise_are_not_mixed_in(workspace):
     ],
 )
 def test_what_cannot_be_fitted_is_refused_and_leaves_nothing(workspace, arguments, says, capsys):
-    assert main(["scaling", "--workspace", str(workspace.root), *arguments]) == 2
+    assert main(["compare", "sizes", "--workspace", str(workspace.root), *arguments]) == 2
     assert says in capsys.readouterr().err
-    assert not (workspace.root / "evaluations").exists()
+    assert not (workspace.root / "size-laws").exists()
