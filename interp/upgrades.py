@@ -1,0 +1,58 @@
+"""Reading of what earlier versions wrote: one function for each kind of artefact that has changed since. Torch-free.
+
+A manifest, or the status of unfinished work, goes in as it lies on disk and comes out in today's form, without a change
+of any file. Everything that reads either goes through here (`interp.artifacts.read_manifest`, `Draft.open`).
+
+Schema 2 (November 2026) gave every shape a kind of its own: until then `evaluation` was the name of five shapes,
+`circuit` of three and `geometry` of two. Folders of schema 1 stay where they lie (`FORMER_FOLDERS`), and their content
+hash covers the training log, as their children have it (`interp.artifacts.hash_files`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+Config = dict[str, Any]
+
+FORMER_FOLDERS = {
+    **dict.fromkeys(("sae_comparison", "size_law", "latent_comparison", "model_comparison"), "evaluations"),
+    **dict.fromkeys(("induction_circuit", "edge_circuit", "feature_circuit"), "circuits"),
+    **dict.fromkeys(("word_geometry", "direction"), "geometry"),
+}
+"""kind -> the folder of a workspace in which schema 1 put what is of that kind now"""
+
+
+def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest or a status in today's form; one that is in today's form already comes back unchanged."""
+    kind_of = _CHANGED.get(str(raw.get("kind")))
+    if kind_of is None or raw.get("schema_version", 1) != 1:
+        return raw
+    config = raw.get("config")
+    return raw | {"kind": kind_of(config if isinstance(config, dict) else {})}
+
+
+def _evaluation(config: Config) -> str:
+    """Return which of the five former evaluations has these settings."""
+    if "base" in config:
+        return "model_comparison"
+    if "recordings" in config:
+        return "latent_comparison"
+    if "saes" in config:
+        return "size_law" if "n_bootstrap" in config else "sae_comparison"
+    return "evaluation"
+
+
+def _circuit(config: Config) -> str:
+    """Return which of the three former circuits has these settings."""
+    return {"induction": "induction_circuit", "features": "feature_circuit"}.get(config.get("kind", ""), "edge_circuit")
+
+
+def _geometry(config: Config) -> str:
+    """Return which of the two former geometries has these settings."""
+    return "direction" if "direction" in config else "word_geometry"
+
+
+_CHANGED: dict[str, Callable[[Config], str]] = {
+    "evaluation": _evaluation,
+    "circuit": _circuit,
+    "geometry": _geometry,
+}
