@@ -13,10 +13,12 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from interp.statistics import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +44,13 @@ class Result:
         A field `intervals` of `{score: (low, high)}` becomes the columns `<score>_low` and `<score>_high`.
         """
         assert is_dataclass(self), f"{type(self).__name__} says no rows of its own"
-        record = {f.name: value for f in fields(self) if is_cell(value := getattr(self, f.name))}
+        record: Record = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Interval) and is_cell(value.estimate):
+                record |= value.columns(*ends_of(each))
+            elif is_cell(value):
+                record[each.name] = value
         for name, ends in (getattr(self, "intervals", None) or {}).items():
             if ends is not None and name in record:
                 record |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
@@ -74,6 +82,19 @@ class Result:
         if type(self).__str__ is not Result.__str__:
             return f"<pre>{html.escape(str(self))}</pre>"
         return f"<p>{html.escape(self.headline())}</p>{table_html(self.shown())}"
+
+
+def ends(low: str, high: str) -> dict[str, tuple[str, str]]:
+    """Return the metadata of a field that holds an `Interval` whose ends are columns called `low` and `high`.
+
+    Without it they are `<field>_low` and `<field>_high`.
+    """
+    return {"ends": (low, high)}
+
+
+def ends_of(each: Field[Any]) -> tuple[str, str, str]:
+    """Return the names of the three columns of a field that holds an `Interval`."""
+    return (each.name, *each.metadata.get("ends", (f"{each.name}_low", f"{each.name}_high")))
 
 
 def is_cell(value: Any) -> bool:

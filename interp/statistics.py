@@ -1,38 +1,68 @@
-"""Means with intervals, and p-values that hold for many tests at once. One prompt is one observation.
+"""Intervals, p-values, AUROC and rank correlation: every analysis takes them from here.
 
-Numbers that judge circuits, as plain functions of arrays: faithfulness, CPR and CMD, AUROC.
+An observation is one thing that was drawn by itself: a prompt, a context, a document, a seed. Arrays have observations
+on their last axis, draws of a null distribution on their first. scipy, scikit-learn and torch are imported by the
+functions that need them, so that this module loads in no time.
 
-Definitions of the Mechanistic Interpretability Benchmark (MIB, Mueller et al. 2025). f(C) = (m(C) - m(0)) / (m(M) -
-m(0)), where m(M) is the whole model's metric and m(0) that of the empty circuit, all edges replaced: 1 as good as
-the model, 0 nothing left; not bounded on either side.
-
-How well an estimate ranks things as the exact measurement does, with an interval.
-
-Intervals over documents: tokens of one document are alike, so a document is one observation.
-
-A Poisson bootstrap (Chamandy et al. 2012, "Estimating uncertainty for massive data streams"): in every replicate each
-document counts 0, 1, 2 ... times, drawn from a Poisson law of mean 1 by the document's number alone. So the data can
-stream by in any order and any batches, and memory holds one row of sums per replicate, however many documents there
-are. A score is a function of sums; its interval runs between quantiles of what the replicates give, further out where
-documents are few (`expanded`): of 8 documents, 95 % intervals then hold the truth in 93 to 96 of 100 cases, where the
-plain quantiles do in 87 to 90.
+Two bootstraps. `bootstrap_interval` resamples observations that lie in memory (scipy). `DocumentBootstrap` is ours: a
+Poisson bootstrap (Chamandy et al. 2012, "Estimating uncertainty for massive data streams") for tokens that stream by.
+In every replicate each document counts 0, 1, 2 ... times, drawn from a Poisson law of mean 1 by the document's number
+alone. Batches may therefore arrive in any order, and memory holds one row of sums per replicate, however many documents
+there are; scipy would need all of them at once. Its quantiles lie further out where documents are few (`expanded`): of
+8 documents, 95 % intervals hold the truth in 93 to 96 of 100 cases, where plain percentiles do in 87 to 90.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from interp.errors import ConfigError
-from interp.runtime import derive_seed, make_generator
+from interp.errors import ConfigError, NonFiniteError
+from interp.runtime import derive_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Values = TypeVar("Values", float, np.ndarray)
 
 
-def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, low and high end of the two-sided Student t interval over the last axis; NaN entries are left out.
+class Interval(NamedTuple, Generic[Values]):
+    """An estimate and the ends of its interval, 95 % unless said otherwise: numbers, or arrays of one shape.
 
-    Of one observation the interval is infinite: nothing is known of its spread.
+    >>> f"{Interval(0.5, 0.25, 0.75):.2f}"
+    '0.50 (0.25 to 0.75)'
+    """
+
+    estimate: Values
+    low: Values
+    high: Values
+
+    def at(self, index: Any) -> "Interval[float]":
+        """The interval of one entry of the arrays."""
+        return Interval(*(float(each[index]) for each in self))  # pyright: ignore[reportIndexIssue, reportArgumentType]
+
+    def clip(self, least: float, most: float) -> "Interval[Values]":
+        """Cut both ends to what the measure can be; the estimate stays."""
+        return self._replace(low=np.clip(self.low, least, most), high=np.clip(self.high, least, most))
+
+    def columns(self, name: str, low: str = "", high: str = "") -> dict[str, Values]:
+        """The three as columns of a table or keys of a file: `name`, and `<name>_low`, `<name>_high` unless given."""
+        return {name: self.estimate, low or f"{name}_low": self.low, high or f"{name}_high": self.high}
+
+    def contains(self, value: float) -> Any:
+        """Whether `value` lies inside, ends included: a bool, or an array of them."""
+        return (self.low <= value) & (value <= self.high)
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.estimate:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
+
+
+def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
+    """Mean and two-sided Student t interval over the last axis; NaN entries are left out.
+
+    Of one observation the interval is infinite: nothing is known of its spread. (`scipy.stats.ttest_1samp` gives the
+    same numbers, but takes a hundred times as long where entries are NaN, and has no interval for one observation.)
     """
     from scipy.stats import t
 
@@ -42,26 +72,105 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = np.nanstd(values, axis=-1, ddof=1) if values.shape[-1] > 1 else np.full(mean.shape, np.inf)
         half = np.where(n > 1, t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1)) * spread / np.sqrt(n), np.inf)
-    return mean, mean - half, mean + half
+    return Interval(mean, mean - half, mean + half)
+
+
+def percentile_interval(estimate: Any, draws: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
+    """`estimate`, and the quantiles of `draws [n, ...]` with equal shares outside them; NaN draws are left out."""
+    tail = (1 - confidence) / 2
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
+    return Interval(estimate, low, high) if np.ndim(low) else Interval(float(estimate), float(low), float(high))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., Any],
+    *samples: np.ndarray,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+) -> Interval[Any]:
+    """Percentile bootstrap interval of `statistic(*samples, axis=-1)`, with observations drawn together in all samples.
+
+    `samples [..., n]` share their last axis. Of one observation both ends are the estimate. Draws of which the
+    statistic is NaN (both samples constant, say) are left out.
+    """
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    estimate = statistic(*samples, axis=-1)
+    if samples[0].shape[-1] < 2:
+        return percentile_interval(estimate, np.asarray(estimate)[None], confidence)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that are all alike or NaN
+        found: Any = bootstrap(
+            samples,
+            statistic,
+            paired=True,
+            vectorized=True,
+            axis=-1,
+            n_resamples=n_resamples,
+            method="percentile",
+            rng=rng,
+        )
+    return percentile_interval(estimate, np.moveaxis(found.bootstrap_distribution, -1, 0), confidence)
+
+
+def bootstrap_counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """`[n_resamples, n]` float64: how often each of `n` observations counts when `n` are drawn with replacement.
+
+    For statistics that are functions of sums: one matrix product with these gives all resamples, where
+    `bootstrap_interval` would gather a copy of the data for each.
+    """
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
 
 
 def p_above(values: np.ndarray, bound: float | np.ndarray = 0.0) -> np.ndarray:
-    """One-sided p-value that the mean over the last axis is not above `bound` (Student t); 0 or 1 without spread."""
-    from scipy.stats import t
+    """One-sided p-value that the mean over the last axis is not above `bound` (Student t).
+
+    Without spread it is 0 above the bound and 1 elsewhere; of one observation it is 1.
+    """
+    from scipy.stats import ttest_1samp
 
     values = np.asarray(values, dtype=np.float64)
-    n = values.shape[-1]
     gap = values.mean(-1) - bound
-    if n < 2:
+    if values.shape[-1] < 2:
         return np.ones_like(gap)
-    error = values.std(-1, ddof=1) / np.sqrt(n)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = t.sf(gap / error, n - 1)
-    return np.where(error < 1e-9, np.where(gap > 1e-9, 0.0, 1.0), p)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        found: Any = ttest_1samp(values - np.asarray(bound)[..., None], 0, axis=-1, alternative="greater")
+    error = values.std(-1, ddof=1) / np.sqrt(values.shape[-1])
+    return np.where(error < 1e-9, np.where(gap > 1e-9, 0.0, 1.0), found.pvalue)
+
+
+def p_from_null(
+    value: Any,
+    null: np.ndarray,
+    *,
+    alternative: Literal["greater", "less", "two-sided"] = "greater",
+    tolerance: float = 1e-12,
+) -> Any:
+    """p-value of `value [...]` against draws `null [n, ...]`: `(1 + draws that reach it) / (1 + n)`, so never 0.
+
+    "two-sided" compares sizes, for a null around 0. Draws within `tolerance` of the value count as reaching it.
+    Raises `NonFiniteError` on NaN, which no draw would reach.
+    """
+    value, null = np.asarray(value, dtype=np.float64), np.asarray(null, dtype=np.float64)
+    if np.isnan(value).any() or np.isnan(null).any():
+        raise NonFiniteError("a statistic or its null is NaN: there is nothing to compare; look at the input's values")
+    if alternative == "two-sided":
+        value, null = np.abs(value), np.abs(null)
+    elif alternative == "less":
+        value, null = -value, -null
+    p = (1 + (null >= value - tolerance).sum(0)) / (1 + len(null))
+    return p if np.ndim(p) else float(p)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's (1979) step-down adjustment over all entries: below 0.05 means found with a 5 % family-wise error."""
+    """Holm's (1979) step-down adjustment over all entries: below 0.05 means found with a 5 % family-wise error.
+
+    (scipy adjusts for the false discovery rate alone.)
+    """
     flat = np.asarray(p, dtype=np.float64).ravel()
     order = np.argsort(flat, kind="stable")
     scaled = np.maximum.accumulate(flat[order] * (len(flat) - np.arange(len(flat))))
@@ -70,107 +179,47 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted.reshape(np.shape(p))
 
 
-FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""of all edges: the sizes at which MIB measures a ranking"""
-
-
-def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray) -> np.ndarray:
-    """`[n_circuits]` f of `values [n_circuits, n_prompts]`: the ratio of means, not the mean of ratios."""
-    gap = full.mean() - empty.mean()
-    return (values.mean(-1) - empty.mean()) / gap
-
-
-def faithfulness_interval(
-    values: np.ndarray,
-    empty: np.ndarray,
-    full: np.ndarray,
-    *,
-    confidence: float = 0.95,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high), `[n_circuits]` each: percentile bootstrap over prompts, numerator and denominator drawn together."""
-    import torch
-
-    n = values.shape[-1]
-    drawn = torch.randint(n, (n_resamples, n), generator=make_generator(seed, "bootstrap faithfulness")).numpy()
-    low_mean, high_mean = empty[drawn].mean(1), full[drawn].mean(1)
-    means = values[:, drawn].mean(2)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile((means - low_mean) / (high_mean - low_mean), [tail, 1 - tail], axis=1)
-    return low, high
-
-
-def area(fractions: Sequence[float], heights: Sequence[float]) -> float:
-    """Trapezoid area of heights over fractions of edges, from the first fraction to the last."""
-    x, y = np.asarray(fractions, dtype=float), np.asarray(heights, dtype=float)
-    if x.shape != y.shape or len(x) < 2 or (np.diff(x) <= 0).any():
-        raise ConfigError("an area needs at least two fractions in rising order, with one height each")
-    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())
-
-
-def cpr(fractions: Sequence[float], f: Sequence[float]) -> float:
-    """Circuit performance ratio: the area under f(k). Higher is better; can exceed 1. Rank edges by signed score."""
-    return area(fractions, f)
-
-
-def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
-    """Circuit-model distance: the area of |1 - f(k)|, 0 at best. Rank edges by absolute score."""
-    return area(fractions, np.abs(1 - np.asarray(f, dtype=float)).tolist())
-
-
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Probability that an edge of the known circuit outranks one outside it: 1 perfect, 0.5 chance; ties count half.
+    """Probability that a true one of `n` things outranks one that is not: 1 perfect, 0.5 chance; ties count half.
 
-    `scores [n]`, `truth [n]` bool. Raises `ConfigError` when every edge is in, or none.
+    `scores [n]`, `truth [n]` bool. Raises `ConfigError` when all are true, or none.
     """
-    from scipy.stats import rankdata
+    from sklearn.metrics import roc_auc_score
 
     truth = np.asarray(truth, dtype=bool)
-    inside, outside = int(truth.sum()), int((~truth).sum())
-    if not inside or not outside:
-        raise ConfigError(f"the known circuit has {inside} of {len(truth)} edges; AUROC needs some in and some out")
-    ranks = rankdata(np.asarray(scores, dtype=float))
-    return float((ranks[truth].sum() - inside * (inside + 1) / 2) / (inside * outside))
+    if truth.all() or not truth.any():
+        raise ConfigError(f"AUROC needs some true things and some others, got {truth.sum()} true ones of {len(truth)}")
+    return float(roc_auc_score(truth, np.asarray(scores, dtype=float)))
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Rank correlation of `n` estimated and exact values."""
+def rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
+    """Spearman's correlation of `[n]` and `[n]`: 1 the same order, 0 chance, -1 reversed; NaN where one is constant."""
+    from scipy.stats import ConstantInputWarning, spearmanr
 
-    n: int
-    spearman: float
-    """of the signed values: 1 the same order, 0 chance, -1 reversed"""
-    low: float
-    high: float
-    """95 % interval: percentile bootstrap over the things ranked"""
-    spearman_abs: float
-    """of the sizes alone"""
-
-    def __str__(self) -> str:
-        return f"rank agreement {self.spearman:.2f} ({self.low:.2f} to {self.high:.2f}) over {self.n}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        found: Any = spearmanr(one, two)
+    return float(found.statistic)
 
 
-def rank_agreement(estimated: Tensor, exact: Tensor, *, n_resamples: int = 1000, seed: int = 0) -> Agreement:
-    """Of `[n]` and `[n]`. Raises `ConfigError` below three values."""
-    if len(estimated) != len(exact) or len(exact) < 3:
-        raise ConfigError(f"rank agreement needs three pairs or more, got {len(estimated)} and {len(exact)} values")
-    one, two = estimated.double().cpu().numpy(), exact.double().cpu().numpy()
-    drawn = np.random.default_rng(derive_seed(seed, "rank agreement")).integers(len(one), size=(n_resamples, len(one)))
-    resampled = np.array([spearman(one[rows], two[rows]) for rows in drawn])
-    resampled = resampled[np.isfinite(resampled)] if np.isfinite(resampled).any() else resampled
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Agreement(len(one), spearman(one, two), float(low), float(high), spearman(np.abs(one), np.abs(two)))
+def rank_correlation_interval(
+    one: np.ndarray, two: np.ndarray, *, rng: np.random.Generator, n_resamples: int = 1000
+) -> Interval[float]:
+    """Spearman's correlation with a bootstrap interval over the `n` things ranked. Raises `ConfigError` below three."""
+    from scipy.stats import pearsonr, rankdata
 
+    if len(one) != len(two) or len(one) < 3:
+        raise ConfigError(f"rank correlation needs three pairs or more, got {len(one)} and {len(two)} values")
 
-def spearman(one: np.ndarray, two: np.ndarray) -> float:
-    """Correlation of ranks, ties at their mean; NaN where one side is constant."""
-    from scipy.stats import rankdata
+    def correlation(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        ranks: Any = (rankdata(a, axis=axis), rankdata(b, axis=axis))
+        found: Any = pearsonr(*ranks, axis=axis)  # of ranks, as spearmanr takes no stack of resamples
+        return np.asarray(found.statistic)
 
-    a, b = rankdata(one), rankdata(two)
-    a, b = a - a.mean(), b - b.mean()
-    size = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / size) if size > 0 else float("nan")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "An input array is constant")
+        found = bootstrap_interval(correlation, np.asarray(one), np.asarray(two), rng=rng, n_resamples=n_resamples)
+    return found._replace(estimate=rank_correlation(one, two))
 
 
 REPLICATES = 200
@@ -178,12 +227,15 @@ MIN_DOCUMENTS = 8
 """Below this many documents no interval is given: quantiles of so few are far too narrow."""
 
 Ends = tuple[float, float]
+"""low and high, where the estimate is stored elsewhere"""
 
 
 class DocumentBootstrap:
     """Running sums of `m` numbers per token, whole and in every replicate."""
 
     def __init__(self, *, replicates: int = REPLICATES, seed: int = 0):
+        import torch
+
         self.replicates, self.seed = replicates, seed
         self.sums = torch.zeros(1 + replicates, 0, dtype=torch.float64)
         """`[1 + replicates, m]`: the first row is the plain sum"""
@@ -191,26 +243,27 @@ class DocumentBootstrap:
 
     @property
     def n_documents(self) -> int:
+        """Documents seen so far."""
         return len(self._seen)
 
-    def add(self, values: Tensor, document: Tensor) -> None:
-        """`values [n, m]` of tokens that belong to `document [n]` (numbers of any size)."""
-        numbers, place = document.cpu().unique(return_inverse=True)
+    def add(self, values: "Tensor", document: "Tensor") -> None:
+        """Count `values [n, m]` of tokens that belong to `document [n]` (numbers of any size)."""
+        numbers, index = document.cpu().unique(return_inverse=True)
         values = values.double().cpu()
-        per_document = values.new_zeros(len(numbers), values.shape[1]).index_add_(0, place, values)
+        per_document = values.new_zeros(len(numbers), values.shape[1]).index_add_(0, index, values)
         if not self.sums.shape[1]:
             self.sums = self.sums.new_zeros(1 + self.replicates, values.shape[1])
         weights = poisson_weights(numbers.tolist(), replicates=self.replicates, seed=self.seed)
-        self.sums += torch.from_numpy(weights) @ per_document
+        self.sums += values.new_tensor(weights) @ per_document
         self._seen.update(numbers.tolist())
 
-    def interval(self, score: Callable[[Tensor], Tensor], confidence: float = 0.95) -> Ends | None:
+    def interval(self, score: "Callable[[Tensor], Tensor]", confidence: float = 0.95) -> Ends | None:
         """Ends of the interval of `score`, which maps sums `[r, m]` to `[r]`; None with too few documents."""
         if self.n_documents < MIN_DOCUMENTS:
             return None
         return quantile_ends(score(self.sums[1:]).numpy(), self.n_documents, confidence)
 
-    def intervals(self, scores: Mapping[str, Callable[[Tensor], Tensor]]) -> dict[str, Ends]:
+    def intervals(self, scores: "Mapping[str, Callable[[Tensor], Tensor]]") -> dict[str, Ends]:
         """`name -> (low, high)` of the scores that have an interval."""
         found = {name: self.interval(score) for name, score in scores.items()}
         return {name: ends for name, ends in found.items() if ends is not None}
@@ -228,19 +281,18 @@ def quantile_ends(values: np.ndarray, n: int, confidence: float = 0.95) -> Ends 
     """Ends of the interval from the replicates' values of a score of `n` documents; None where a replicate has none."""
     if not np.isfinite(values).all():
         return None
-    share = expanded(confidence, n)
-    low, high = np.quantile(values, [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)
+    ends = percentile_interval(0.0, values, expanded(confidence, n))
+    return ends.low, ends.high
 
 
 def expanded(confidence: float, n: int) -> float:
-    """The share of replicates to keep for an interval of that confidence over `n` observations (Hesterberg 2015, "What
+    """Share of replicates inside an interval of that confidence over `n` observations (Hesterberg 2015, "What
     teachers should know about the bootstrap", expanded percentiles).
 
     Replicates of a mean spread too little by `sqrt((n - 1) / n)`, and as a normal law where Student's is due.
 
     >>> round(expanded(0.95, 8), 3), round(expanded(0.95, 1000), 3)
-    (0.989, 0.951)
+    (0.989, 0.95)
     """
     from scipy.special import ndtr, stdtrit
 

@@ -49,8 +49,12 @@ def _records(draw: Draw) -> Draw:
 
 
 def _json(draw: Draw) -> Draw:
-    """Drawn from the fields of the result."""
-    return lambda result, colours, **options: draw(as_json(result), colours, **options)
+    """Drawn from the result as it lies in a file."""
+    return lambda result, colours, **options: draw(_as_stored(result), colours, **options)
+
+
+def _as_stored(result: Any) -> Any:
+    return result.to_json() if hasattr(result, "to_json") else as_json(result)
 
 
 def _heads(result: Any, colours: Theme, *, kind: str = "induction", **options: Any) -> go.Figure:

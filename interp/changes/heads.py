@@ -29,7 +29,7 @@ from interp.errors import ConfigError
 from interp.models.residual import ResidualStream
 from interp.progress import Progress
 from interp.results import Result
-from interp.statistics import t_interval
+from interp.statistics import Interval, t_interval
 
 Measure = Literal["pattern", "own_pattern", "own_output", "previous_token", "induction"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -41,11 +41,8 @@ SCORES: tuple[Measure, ...] = MEASURES[3:]
 class HeadChanges(Result):
     """Every measure of every head: dicts by measure of arrays `[n_layers, n_heads]`."""
 
-    value: dict[str, np.ndarray]
-    """0: nothing changed"""
-    low: dict[str, np.ndarray]
-    high: dict[str, np.ndarray]
-    """95 % interval over contexts or prompts"""
+    value: dict[str, Interval[np.ndarray]]
+    """over contexts or prompts; 0: nothing changed"""
     null: dict[str, np.ndarray]
     """mean size under the nulls"""
     null_high: dict[str, np.ndarray]
@@ -59,17 +56,17 @@ class HeadChanges(Result):
     def names(self, measure: Measure) -> list[str]:
         """The heads found by a measure, the largest change first."""
         places = np.argwhere(self.found[measure])
-        order = sorted(places.tolist(), key=lambda at: -abs(float(self.value[measure][tuple(at)])))
+        order = sorted(places.tolist(), key=lambda at: -abs(float(self.value[measure].estimate[tuple(at)])))
         return [f"L{layer}H{head}" for layer, head in order]
 
     def to_records(self) -> list[dict[str, Any]]:
         """One row per head and measure: `head, layer, measure, value, low, high, null, null_high, found`."""
-        keys = ("value", "low", "high", "null", "null_high", "found")
         return [
             {"head": f"L{layer}H{head}", "layer": layer, "measure": measure}
-            | {key: getattr(self, key)[measure][layer, head].item() for key in keys}
-            for measure in self.value
-            for layer, head in np.ndindex(self.value[measure].shape)
+            | value.at((layer, head)).columns("value", "low", "high")
+            | {key: getattr(self, key)[measure][layer, head].item() for key in ("null", "null_high", "found")}
+            for measure, value in self.value.items()
+            for layer, head in np.ndindex(value.estimate.shape)
         ]
 
     def headline(self) -> str:
@@ -121,18 +118,18 @@ def head_changes(
 def _judge(
     measured: dict[str, np.ndarray], chance: list[dict[str, np.ndarray]], before: dict, words: str, n: int
 ) -> HeadChanges:
-    out: dict[str, dict[str, np.ndarray]] = {k: {} for k in ("value", "low", "high", "null", "null_high", "found")}
+    changes: dict[str, Interval[np.ndarray]] = {}
+    out: dict[str, dict[str, np.ndarray]] = {k: {} for k in ("null", "null_high", "found")}
     for measure, values in measured.items():
         heads = values.shape[0] * values.shape[1]
         sizes = np.stack([np.abs(each[measure].mean(-1)) for each in chance])
-        mean, low, high = t_interval(values)
+        changes[measure] = t_interval(values)
         _, near, far = t_interval(values, 1 - 2 * FAMILY_WISE / heads)
         bound = upper_bound(sizes, n_tests=heads)
-        out["value"][measure], out["low"][measure], out["high"][measure] = mean, low, high
         out["null"][measure], out["null_high"][measure] = sizes.mean(0), bound
         beyond = np.maximum(near, -far)  # the end nearer to 0 of an interval that may lie on either side
         out["found"][measure] = beyond > np.maximum(bound, SMALLEST)
-    return HeadChanges(**out, before=before, null_words=words, n_contexts=n)
+    return HeadChanges(value=changes, **out, before=before, null_words=words, n_contexts=n)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _stream(found: "WhatChanged", part: str) -> list[str]:
     known = {each.name for each in next(iter(found.representations.values())).layers}
     if layer not in known or last[layer] != part:
         return ["" for _ in found.representations] + [""]
-    cells = [_marked(each[layer].change, each[layer].found) for each in found.representations.values()]
+    cells = [_marked(each[layer].change.estimate, each[layer].found) for each in found.representations.values()]
     return [*cells, f"{next(iter(found.representations.values()))[layer].null_high:.2g}"]
 
 
@@ -153,7 +153,8 @@ class WhatChanged(Result):
         """
         rows = [("weights", None, c.name, c.change, c.null, c.found) for c in self.weights.changes]
         for text, each in self.representations.items():
-            rows += [("stream", text, layer.name, layer.change, layer.null, layer.found) for layer in each.layers]
+            layers = [(layer.name, layer.change.estimate, layer.null, layer.found) for layer in each.layers]
+            rows += [("stream", text, *row) for row in layers]
         rows += [
             (row["measure"], None, row["head"], row["value"], row["null"], row["found"])
             for row in self.heads.to_records()
@@ -203,10 +204,11 @@ class WhatChanged(Result):
         each = self.representations[text]
         if not each.found:
             return f"stream on {text}: no layer moved by more than the null"
-        most = max((each[name] for name in each.found), key=lambda layer: layer.change)
+        most = max((each[name] for name in each.found), key=lambda layer: layer.change.estimate)
+        change, low, high = most.change
         return (
-            f"stream on {text}: from {each.found[0]} on; most at {most.name}, by {most.change:.2g} of its variance "
-            f"[{most.low:.2g}, {most.high:.2g}] (null {most.null:.2g}), CKA {most.cka:.4f} (null {most.cka_null:.4f}), "
+            f"stream on {text}: from {each.found[0]} on; most at {most.name}, by {change:.2g} of its variance "
+            f"[{low:.2g}, {high:.2g}] (null {most.null:.2g}), CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}), "
             f"{most.main_share:.0%} of it along one direction (null {most.main_share_null:.0%}), "
             f"which argues for {' '.join(map(repr, most.promoted))}"
         )

@@ -89,7 +89,15 @@ class RepresentationChanges(Result):
 
     def to_records(self) -> list[dict[str, Any]]:
         """One row per layer, without the directions."""
-        return [{k: v for k, v in vars(layer).items() if k != "direction"} for layer in self.layers]
+        return [
+            {
+                "name": layer.name,
+                **layer.change.columns("change", "low", "high"),
+                **layer.cka.columns("cka"),
+                **{k: v for k, v in vars(layer).items() if k not in ("name", "change", "cka", "direction")},
+            }
+            for layer in self.layers
+        ]
 
     def headline(self) -> str:
         """Count the layers that moved."""
@@ -98,8 +106,8 @@ class RepresentationChanges(Result):
     def shown(self) -> list[dict[str, Any]]:
         """Return the layers with the largest changes, in the order of the model."""
         names = ("name", "change", "low", "high", "null", "found", "cka", "cka_null", "main_share")
-        largest = {layer.name for layer in sorted(self.layers, key=lambda layer: -layer.change)[:ROWS]}
-        return [{n: getattr(layer, n) for n in names} for layer in self.layers if layer.name in largest]
+        largest = {layer.name for layer in sorted(self.layers, key=lambda layer: -layer.change.estimate)[:ROWS]}
+        return [{n: row[n] for n in names} for row in self.to_records() if row["name"] in largest]
 
 
 @torch.no_grad()

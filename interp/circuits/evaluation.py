@@ -15,6 +15,7 @@ circuit is grown from random paths: from the logits to a random source, into one
 Beyond `MAX_PATHED` edges the rest is drawn evenly, since a circuit that large is connected anyway.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +30,52 @@ from interp.circuits.graph import Graph
 from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.names import parse_node
-from interp.runtime import make_generator
-from interp.statistics import FRACTIONS, auroc, cmd, cpr, faithfulness, faithfulness_interval
+from interp.results import Record, Result, flat
+from interp.runtime import derive_seed, make_generator
+from interp.statistics import Interval, auroc, bootstrap_interval, p_from_null, percentile_interval
 
 MAX_PATHED = 2000
+
+FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""of all edges: the sizes at which MIB measures a ranking"""
+
+
+def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: int = -1) -> np.ndarray:
+    """`f(C) = (m(C) - m(0)) / (m(M) - m(0))` of metrics over prompts (last axis): the ratio of means, not the mean of
+    ratios.
+
+    `m(M)` is the whole model's metric, `m(0)` that of the empty circuit, all edges replaced: 1 as good as the model, 0
+    as the empty circuit; not bounded on either side (Mechanistic Interpretability Benchmark, Mueller et al. 2025).
+    """
+    nothing = empty.mean(axis)
+    return (values.mean(axis) - nothing) / (full.mean(axis) - nothing)
+
+
+def faithfulness_interval(
+    values: np.ndarray, empty: np.ndarray, full: np.ndarray, *, n_resamples: int = 1000, seed: int = 0
+) -> Interval[np.ndarray]:
+    """`[n_circuits]` of `values [n_circuits, n_prompts]`: bootstrap over prompts, numerator and denominator together.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap faithfulness"))
+    return bootstrap_interval(faithfulness, values, empty, full, rng=rng, n_resamples=n_resamples)
+
+
+def area(fractions: Sequence[float], heights: Sequence[float]) -> float:
+    """Trapezoid area of heights over fractions of edges, from the first fraction to the last."""
+    x, y = np.asarray(fractions, dtype=float), np.asarray(heights, dtype=float)
+    if x.shape != y.shape or len(x) < 2 or (np.diff(x) <= 0).any():
+        raise ConfigError("an area needs at least two fractions in rising order, with one height each")
+    return float(np.trapezoid(y, x))
+
+
+def cpr(fractions: Sequence[float], f: Sequence[float]) -> float:
+    """Circuit performance ratio: the area under f(k). Higher is better; can exceed 1. Rank edges by signed score."""
+    return area(fractions, f)
+
+
+def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
+    """Circuit-model distance: the area of |1 - f(k)|, 0 at best. Rank edges by absolute score."""
+    return area(fractions, np.abs(1 - np.asarray(f, dtype=float)).tolist())
 
 
 def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Tensor:
@@ -123,7 +166,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Curve:
+class Curve(Result):
     """Circuits of the best edges, by size."""
 
     by: By
@@ -151,9 +194,29 @@ class Curve:
         reached = np.flatnonzero(self.faithfulness >= at_least)
         return int(reached[0]) if len(reached) else None
 
+    def to_records(self) -> list[Record]:
+        """Return one row per size: `fraction, n_edges, faithfulness, low, high, random` (mean of random circuits)."""
+        random = self.random.mean(0).tolist() if len(self.random) else [None] * len(self.fractions)
+        columns = (
+            self.fractions,
+            self.n_edges,
+            self.faithfulness.tolist(),
+            self.low.tolist(),
+            self.high.tolist(),
+            random,
+        )
+        names = ("fraction", "n_edges", "faithfulness", "low", "high", "random")
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def headline(self) -> str:
+        """Give the two areas of the curve."""
+        return (
+            f"Faithfulness over circuit size: CPR {self.cpr:.2f} (1 is the model), CMD {self.cmd:.2f} (0 is the model)"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+class Evaluation(Result):
     """What was measured, as plain numbers, with the settings that they depend on."""
 
     numbers: dict[str, Any]
@@ -163,6 +226,17 @@ class Evaluation:
 
     def __getitem__(self, name: str) -> Any:
         return self.numbers[name]
+
+    def to_records(self) -> list[Record]:
+        """Return one row, a column per number; nested ones are joined by a dot, as `random_circuits.mean`."""
+        return [flat(self.numbers)]
+
+    def headline(self) -> str:
+        """Name metric, ablation and number of prompts."""
+        how = ", ".join(
+            f"{key} {self.settings[key]}" for key in ("metric", "ablation", "n_prompts") if key in self.settings
+        )
+        return f"Evaluation of a circuit ({how})"
 
     def to_json(self) -> dict[str, Any]:
         """Settings and numbers in one flat object."""
@@ -242,7 +316,7 @@ def _evaluate_circuit(bench: Bench, kept: Tensor, config: EvaluationConfig, prog
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
     full, empty = values[0], values[1]
     f = faithfulness(values, empty, full)
-    low, high = faithfulness_interval(values[2:3], empty, full, seed=config.seed)
+    ends = faithfulness_interval(values[2], empty, full, seed=config.seed)
     split = dict(zip(masks, np.split(f, np.cumsum([len(group) for group in masks.values()])[:-1]), strict=True))
     own = float(split["circuit"][0])
     numbers: dict[str, Any] = {
@@ -251,8 +325,8 @@ def _evaluate_circuit(bench: Bench, kept: Tensor, config: EvaluationConfig, prog
         "full": float(full.mean()),
         "empty": float(empty.mean()),
         "faithfulness": own,
-        "faithfulness_low": float(low[0]),
-        "faithfulness_high": float(high[0]),
+        "faithfulness_low": float(ends.low),
+        "faithfulness_high": float(ends.high),
         "completeness": float(split["complement"][0]),
     }
     if halves:
@@ -261,7 +335,7 @@ def _evaluate_circuit(bench: Bench, kept: Tensor, config: EvaluationConfig, prog
         drops = np.abs(own - split["without"])
         numbers["minimality"] = {"n_tried": len(tried), "median": float(np.median(drops)), "least": float(drops.min())}
     if randoms:
-        numbers["random_circuits"] = _null(split["random"], own)
+        numbers["random_circuits"] = null_summary(split["random"], own)
     return numbers
 
 
@@ -309,7 +383,7 @@ def curve(
     masks = [bench.everything(True), bench.everything(False), *best, *randoms]
     values = bench.values(masks, progress).numpy()
     full, empty, ours = values[0], values[1], values[2 : 2 + len(best)]
-    low, high = faithfulness_interval(ours, empty, full, seed=config.seed)
+    _, low, high = faithfulness_interval(ours, empty, full, seed=config.seed)
     null = faithfulness(values[2 + len(best) :], empty, full) if randoms else np.zeros(0)
     return Curve(
         by=by,
@@ -338,15 +412,11 @@ def overlap(found: Tensor, truth: Tensor) -> dict[str, float]:
     return {"precision": both / max(1.0, float(found.sum())), "recall": both / max(1.0, float(truth.sum()))}
 
 
-def _null(values: np.ndarray, own: float) -> dict[str, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return {
-        "n": len(values),
-        "mean": float(values.mean()),
-        "low": float(low),
-        "high": float(high),
-        "p": float((1 + (values >= own).sum()) / (1 + len(values))),
-    }
+def null_summary(values: np.ndarray, own: float) -> dict[str, float]:
+    """Number, mean, 95 % range of a null `[n]`, and the p-value of a circuit's `own` faithfulness against it."""
+    null = percentile_interval(values.mean(), values)
+    numbers = {"mean": null.estimate, "low": null.low, "high": null.high, "p": p_from_null(own, values)}
+    return {"n": len(values), **numbers}
 
 
 def _half(kept: Tensor, generator: torch.Generator) -> Tensor:

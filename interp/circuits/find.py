@@ -12,7 +12,7 @@
 
 The folder of a discovered circuit: the circuit, all scores, the curve, the prompts, the attention of its heads.
 
-Columns and files are those of docs/formats.md (`circuits/<name>`).
+Columns and files are those of docs/formats.md (`edge-circuits/<name>`).
 """
 
 from collections.abc import Callable

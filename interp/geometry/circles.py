@@ -35,6 +35,7 @@ import numpy as np
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import centred_ranks, ranked_distances
 from interp.runtime import derive_seed
+from interp.statistics import p_from_null
 
 OPEN_ARC = 270.0
 """degrees of the horseshoe; a shorter arc or a straight line is further from a circle"""
@@ -58,10 +59,9 @@ class Closing(NamedTuple):
 def closing(circular: float, linear: float, n: int, cyclic: bool) -> Closing:
     """For the two correlations of `n` items; `cyclic`: the linear one is of the best cut."""
     difference, quality = circular - linear, max(circular, linear)
-    as_closed = [_alike(n, cyclic, OPEN_ARC, dims, quality) >= difference for dims in NOISE_DIMS]
-    as_open = [_alike(n, cyclic, 360.0, dims, quality) <= difference for dims in NOISE_DIMS]
-    p_open, p_closed = (
-        max(float((1 + each.sum()) / (1 + len(each))) for each in all_) for all_ in (as_closed, as_open)
+    p_open = max(p_from_null(difference, _alike(n, cyclic, OPEN_ARC, dims, quality)) for dims in NOISE_DIMS)
+    p_closed = max(
+        p_from_null(difference, _alike(n, cyclic, 360.0, dims, quality), alternative="less") for dims in NOISE_DIMS
     )
     return Closing(difference, quality, p_open, p_closed)
 
@@ -264,8 +264,9 @@ def order_correlations(
 
 def share_above(value: float, null: np.ndarray, exact: bool) -> float:
     """Share of orderings that reach `value`; of drawn ones, with the right one counted among them."""
-    reached = int((null >= value - 1e-9).sum())
-    return reached / len(null) if exact else (1 + reached) / (1 + len(null))
+    if exact:
+        return float((null >= value - 1e-9).mean())
+    return p_from_null(value, null, tolerance=1e-9)
 
 
 def closing_gap(points: np.ndarray) -> float:

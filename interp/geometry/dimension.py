@@ -27,14 +27,16 @@ Few points cannot show many directions: `n` isotropic points of `d` dimensions r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, centred, check_count
+from interp.results import ends
 from interp.runtime import derive_seed
+from interp.statistics import Interval
 
 DISCARD = 0.1
 """share of points with the largest ratios that TwoNN leaves out"""
@@ -54,10 +56,8 @@ class Estimate(Finding):
     """One estimator's answer."""
 
     estimator: str
-    dimension: float
-    low: float
-    high: float
-    """95 %, spread only: the bias is not in it"""
+    dimension: Interval[float] = field(metadata=ends("low", "high"))
+    """of the spread only: the bias is not in it"""
     gaussian: float
     """the same estimator on Gaussian points with the same covariance"""
     k: int
@@ -65,8 +65,9 @@ class Estimate(Finding):
     n: int
 
     def sentence(self) -> str:
+        value, low, high = self.dimension
         return (
-            f"{self.estimator} {self.dimension:.2f} [{self.low:.2f}, {self.high:.2f}], Gaussian of the same covariance "
+            f"{self.estimator} {value:.2f} [{low:.2f}, {high:.2f}], Gaussian of the same covariance "
             f"{self.gaussian:.2f} (n {self.n}, k {self.k})"
         )
 
@@ -93,7 +94,7 @@ class IntrinsicDimension(Finding):
         raise UnknownNameError("estimator", estimator, [each.estimator for each in self.estimates], self.note)
 
     def sentence(self) -> str:
-        values = [each.dimension for each in self.estimates]
+        values = [each.dimension.estimate for each in self.estimates]
         text = "; ".join(map(str, self.estimates))
         if len(values) > 1:
             text += f". They differ by a factor of {max(values) / min(values):.1f}"
@@ -141,13 +142,11 @@ def intrinsic_dimension(
         except ConfigError as error:
             notes.append(f"{name} is left out: {error}.")
             continue
-        low, high = value - spread, value + spread
-        estimates.append(
-            Estimate(estimator=name, dimension=value, low=low, high=high, gaussian=gauss, k=k, n=len(points))
-        )
-        if high < CLUMPED:
+        ends = Interval(value, value - spread, value + spread)
+        estimates.append(Estimate(estimator=name, dimension=ends, gaussian=gauss, k=k, n=len(points)))
+        if ends.high < CLUMPED:
             notes.append(f"{name} lies below 1: the points come in close groups, which is no dimension.")
-    if estimates[-1].dimension > 0.9 * k_pca:
+    if estimates[-1].dimension.estimate > 0.9 * k_pca:
         notes.append(f"Local PCA uses all of its {k_pca} neighbours: a lower bound.")
     return IntrinsicDimension(
         estimates=tuple(estimates),

@@ -14,8 +14,9 @@ import numpy as np
 
 from interp.errors import ConfigError
 from interp.geometry.dimension import gaussian_like
-from interp.geometry.points import Finding, as_points, centred, check_count, p_of
+from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.runtime import derive_seed
+from interp.statistics import p_from_null
 
 MIN_POINTS = 20
 
@@ -69,7 +70,7 @@ def loops(x: Any, *, n_null: int = 19, max_points: int = 200, seed: int = 0) -> 
         longest=longest,
         null=float(null.mean()),
         null_high=float(null.max()),
-        p=p_of(longest, null),
+        p=p_from_null(longest, null),
         n=len(points),
         n_null=n_null,
         seed=seed,

@@ -10,7 +10,8 @@ import numpy as np
 
 from interp.artifacts import write_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.results import Result
+from interp.results import Result, ends_of
+from interp.statistics import Interval
 
 
 class Finding(Result, ABC):
@@ -28,7 +29,11 @@ class Finding(Result, ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not a finite number is null."""
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}  # pyright: ignore[reportArgumentType]
+        found: dict[str, Any] = {}
+        for each in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, each.name)
+            found |= value.columns(*ends_of(each)) if isinstance(value, Interval) else {each.name: value}
+        return plain(found)
 
     def save(self, path: Path | str) -> None:
         """Write `to_json()` to a file, atomically."""
@@ -185,5 +190,3 @@ def two_groups(labels: Any, n: int, *, each: int = 2) -> np.ndarray:
     if min(yes.sum(), (~yes).sum()) < each:
         raise ConfigError(f"{int(yes.sum())} and {int((~yes).sum())} rows of the classes; {each} of each are needed")
     return yes
-
-

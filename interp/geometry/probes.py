@@ -26,7 +26,7 @@ A direction with a name, a place and an origin: two lists of words, a file, or s
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,8 +36,9 @@ from interp.artifacts import read_npy
 from interp.errors import ConfigError, MissingError
 from interp.geometry.points import Finding, as_points, one_each, two_groups, unit_vector
 from interp.geometry.words import SENTENCES, Concept, read_words
+from interp.results import ends
 from interp.runtime import derive_seed
-from interp.statistics import t_interval
+from interp.statistics import Interval, t_interval
 
 STRENGTH = 0.1
 """inverse L2 penalty, on standardised coordinates"""
@@ -48,10 +49,8 @@ class ProbeResult(Finding):
     """One probe of one place. Accuracies are shares of held-out rows, 0 to 1."""
 
     hook_point: str
-    accuracy: float
-    low: float
-    high: float
-    """95 % over held-out documents"""
+    accuracy: Interval[float] = field(metadata=ends("low", "high"))
+    """over held-out documents"""
     base_rate: float
     """accuracy of always saying the most frequent class"""
     control: float
@@ -66,8 +65,9 @@ class ProbeResult(Finding):
     seed: int
 
     def sentence(self) -> str:
+        accuracy, low, high = self.accuracy
         return (
-            f"{self.hook_point}: accuracy {self.accuracy:.3f} [{self.low:.3f}, {self.high:.3f}] on {self.n_test} rows "
+            f"{self.hook_point}: accuracy {accuracy:.3f} [{low:.3f}, {high:.3f}] on {self.n_test} rows "
             f"of {self.n_documents} held-out documents; base rate {self.base_rate:.3f}, control labels "
             f"{self.control:.3f}, selectivity {self.selectivity:.3f}"
         )
@@ -174,17 +174,16 @@ def _probe(
     seed: int,
 ) -> ProbeResult:
     right = fit_linear(x[train], labels[train]).predict(x[~train]) == labels[~train]
+    share = float(right.mean())
     mean, low, high = t_interval(np.array([right[document[~train] == d].mean() for d in np.unique(document[~train])]))
     values, counts = np.unique(labels[train], return_counts=True)
     guessed = _accuracy(x, control, train)
     return ProbeResult(
         hook_point=name,
-        accuracy=float(right.mean()),
-        low=float(np.clip(right.mean() + low - mean, 0, 1)),
-        high=float(np.clip(right.mean() + high - mean, 0, 1)),
+        accuracy=Interval(share, float(share + low - mean), float(share + high - mean)).clip(0, 1),
         base_rate=float((labels[~train] == values[counts.argmax()]).mean()),
         control=guessed,
-        selectivity=float(right.mean()) - guessed,
+        selectivity=share - guessed,
         n_train=int(train.sum()),
         n_test=int((~train).sum()),
         n_documents=len(np.unique(document[~train])),

@@ -18,7 +18,7 @@ tokens, or differ in the last one only (a space, then a digit): prompts then end
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,8 +31,9 @@ from interp.geometry.shapes import Plane
 from interp.geometry.words import WordActivations, by_length, encode, with_word
 from interp.names import check_hook_points, parse_hook_point
 from interp.patching.partial import capture
+from interp.results import ends
 from interp.runtime import make_generator
-from interp.statistics import t_interval
+from interp.statistics import Interval, t_interval
 
 MAX_STEPS = 6
 """turns tried, spread evenly around the circle"""
@@ -45,11 +46,8 @@ class RotationSweep(Finding):
     name: str
     hook_point: str
     steps: tuple[int, ...]
-    moved: np.ndarray
-    """`[n_steps]` nats: mean over prompts; above 0 where the answer goes along"""
-    low: np.ndarray
-    high: np.ndarray
-    """95 % over words and prompts"""
+    moved: Interval[np.ndarray] = field(metadata=ends("low", "high"))
+    """`[n_steps]` nats: mean over words and prompts; above 0 where the answer goes along"""
     random: np.ndarray
     """`[n_random, n_steps]`: as far in random directions"""
     swapped: np.ndarray
@@ -58,9 +56,7 @@ class RotationSweep(Finding):
     """`[n_steps]`: share of prompts whose best answer among the items is that of the turned word; by chance `1 / n`"""
     baseline: float
     """share of prompts with the right answer without turning: can the model do this at all?"""
-    overall: float
-    overall_low: float
-    overall_high: float
+    overall: Interval[float]
     """`moved` over all steps, with its interval over prompts"""
     random_high: float
     """the largest mean over all steps of a random draw"""
@@ -71,18 +67,19 @@ class RotationSweep(Finding):
     @property
     def moves_output(self) -> bool:
         """The interval lies above 0 and above every random draw."""
-        return self.overall_low > max(0.0, self.random_high)
+        return self.overall.low > max(0.0, self.random_high)
 
     @property
     def n_following(self) -> int:
         """Steps at which the answer goes along by itself: the interval above 0 and above every random draw."""
-        return int((self.low > np.maximum(0.0, self.random.max(0))).sum())
+        return int((self.moved.low > np.maximum(0.0, self.random.max(0))).sum())
 
     def sentence(self) -> str:
         word = "moves" if self.moves_output else "does not move"
+        overall, low, high = self.overall
         return (
-            f"turning {self.name} at {self.hook_point} {word} the answer: {self.overall:+.2f} nats "
-            f"[{self.overall_low:+.2f}, {self.overall_high:+.2f}] towards the turned word's, random directions at most "
+            f"turning {self.name} at {self.hook_point} {word} the answer: {overall:+.2f} nats "
+            f"[{low:+.2f}, {high:+.2f}] towards the turned word's, random directions at most "
             f"{self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; it goes along at "
             f"{self.n_following} of {len(self.steps)} steps; without turning {self.baseline:.0%} of {self.n_prompts} "
             f"prompts are answered right (chance {1 / self.n_items:.0%})"
@@ -272,7 +269,6 @@ def _summary(
 
     used = [i for i, step in enumerate(steps) if cyclic or step < n - 1]
     moved = np.array([towards(turned[i], steps[i]) for i in used])
-    mean, low, high = t_interval(moved)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a prompt all of whose turns go past the end has no mean
         overall = t_interval(np.nanmean(moved, axis=0))
@@ -282,16 +278,12 @@ def _summary(
         name=acts.concept.name,
         hook_point=hook_point,
         steps=tuple(steps[i] for i in used),
-        moved=mean,
-        low=low,
-        high=high,
+        moved=t_interval(moved),
         random=null,
         swapped=np.array([np.nanmean(towards(swapped[i], steps[i])) for i in used]),
         followed=np.array(followed),
         baseline=float(np.nanmean(_hits(clean, real, 0, n, cyclic))),
-        overall=float(overall[0]),
-        overall_low=float(overall[1]),
-        overall_high=float(overall[2]),
+        overall=overall.at(()),
         random_high=float(null.mean(1).max()),
         n_items=n,
         n_prompts=len(word),

@@ -12,19 +12,20 @@ soon as a list is tight, so it cannot tell); there is one for each list that has
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from interp.errors import ConfigError
 from interp.geometry.circles import ALPHA
 from interp.geometry.dimension import Spectrum, spectrum
-from interp.geometry.points import Finding, as_points, centred, check_count, p_of, unit_vector
+from interp.geometry.points import Finding, as_points, centred, check_count, unit_vector
 from interp.geometry.shapes import fit_plane
 from interp.geometry.words import WordActivations
 from interp.names import canonical_hook_point
+from interp.results import ends
 from interp.runtime import derive_seed
-from interp.statistics import t_interval
+from interp.statistics import Interval, auroc, p_from_null, t_interval
 
 N_RANDOM = 1999
 LEAST = 3
@@ -39,11 +40,8 @@ class ListAlong(Finding):
 
     name: str
     words: tuple[str, ...]
-    places: np.ndarray
-    """`[n_words]` along the unit direction from the mean of all words, in units of the activations"""
-    low: np.ndarray
-    high: np.ndarray
-    """`[n_words]`: 95 % over sentences"""
+    places: Interval[np.ndarray] = field(metadata=ends("low", "high"))
+    """`[n_words]` along the unit direction from the mean of all words, in units of the activations, over sentences"""
     counted: tuple[bool, ...]
     """false for words that the direction was made of"""
     separation: float | None
@@ -170,16 +168,13 @@ def _list_along(
     acts: WordActivations, hook_point: str, cloud: _Cloud, owner: np.ndarray, at: int, counted: np.ndarray
 ) -> ListAlong:
     values = np.asarray(acts.values[canonical_hook_point(hook_point)], np.float64)  # [sentences, words, d]
-    places, low, high = t_interval(((values - cloud.middle) @ cloud.unit).T)
     separation, auc, p = _judge(cloud, owner, at, counted)
     basis = fit_plane(acts.points(hook_point)).basis
     planes = ((cloud.random @ basis.T) ** 2).sum(1)
     return ListAlong(
         name=acts.concept.name,
         words=acts.concept.words,
-        places=places,
-        low=low,
-        high=high,
+        places=t_interval(((values - cloud.middle) @ cloud.unit).T),
         counted=tuple(counted[owner == at].tolist()),
         separation=separation,
         auc=auc,
@@ -200,8 +195,8 @@ def _judge(
         return None, None, None
     along = cloud.along[counted]
     [found] = _separation(along[:, None], owner, at)
-    p = p_of(abs(float(found)), np.abs(_separation(cloud.at_random[counted], owner, at)))
-    return float(found), float(np.mean(_above(along[yes], along[~yes]))), p
+    p = p_from_null(found, _separation(cloud.at_random[counted], owner, at), alternative="two-sided")
+    return float(found), auroc(along, yes), p
 
 
 def _separation(values: np.ndarray, owner: np.ndarray, at: int) -> np.ndarray:
@@ -215,8 +210,3 @@ def _separation(values: np.ndarray, owner: np.ndarray, at: int) -> np.ndarray:
     others = np.median([each.mean(0) for number, each in lists.items() if number != at], axis=0)
     gap = lists[at].mean(0) - others
     return np.divide(gap, spread, out=np.zeros_like(gap), where=spread > 0)
-
-
-def _above(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Pair by pair, 1 where one lies above the other, one half where they tie."""
-    return np.heaviside(one[:, None] - other[None], 0.5)

@@ -36,10 +36,11 @@ import numpy as np
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.geometry.circles import ALPHA, CircleTest, judge_layer, order_correlations, order_models
 from interp.geometry.dimension import Spectrum, spectrum
-from interp.geometry.points import Finding, as_points, centred, check_count, p_of
+from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations
 from interp.runtime import derive_seed
+from interp.statistics import p_from_null
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ def cluster_tests(
             silhouette=float(observed[layer, number]),
             null=float(dealt[:, number].mean()),
             null_high=float(dealt[:, number].max()),
-            p=p_of(observed[layer, number], dealt[:, number]),
+            p=p_from_null(observed[layer, number], dealt[:, number]),
             layer=layer,
             by_layer=tuple(map(float, observed[:, number])),
             n=int((labels == number).sum()),

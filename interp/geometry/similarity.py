@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.points import Finding, centred, p_of, same_rows
+from interp.geometry.points import Finding, centred, same_rows
 from interp.runtime import derive_seed
+from interp.statistics import p_from_null
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def _against_shuffles(
         value=value,
         null=float(null.mean()),
         null_range=(float(null.min()), float(null.max())),
-        p=p_of(-value, -null) if smaller else p_of(value, null),
+        p=p_from_null(value, null, alternative="less" if smaller else "greater"),
         n=n,
         n_shuffles=n_shuffles,
         seed=seed,

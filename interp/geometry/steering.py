@@ -9,7 +9,7 @@ do little harm, does any do more than they?
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
 from interp.geometry.points import Finding, as_array, as_numbers, check_count, unit_vector
+from interp.results import ends
 from interp.runtime import make_generator
-from interp.statistics import t_interval
+from interp.statistics import Interval, t_interval
 
 HARMLESS = 0.1
 """nats of loss on unrelated text that a push may cost"""
@@ -36,16 +37,10 @@ class StrengthSweep(Finding):
     """in units of `unit`; below 0 against the direction"""
     unit: float
     """length added at strength 1, in units of the activations"""
-    effect: np.ndarray
-    """`[n]` nats: log-odds of the target tokens, mean over prompts"""
-    low: np.ndarray
-    high: np.ndarray
-    """`[n]`: its interval; infinite with one prompt"""
-    side_effect: np.ndarray
-    """`[n]` nats of loss per token on unrelated text, mean over documents; above 0 is harm"""
-    side_low: np.ndarray
-    side_high: np.ndarray
-    """`[n]`: its interval; infinite with one document"""
+    effect: Interval[np.ndarray] = field(metadata=ends("low", "high"))
+    """`[n]` nats: log-odds of the target tokens, mean over prompts; infinite ends with one prompt"""
+    side_effect: Interval[np.ndarray] = field(metadata=ends("side_low", "side_high"))
+    """`[n]` nats of loss per token on unrelated text, mean over documents; above 0 is harm; infinite ends with one"""
     random_effect: np.ndarray
     random_side_effect: np.ndarray
     """`[n_random, n]`: the same for random directions"""
@@ -58,8 +53,8 @@ class StrengthSweep(Finding):
     @property
     def best(self) -> int | None:
         """Number of the strength with the largest effect among the harmless ones; None when there is none above 0."""
-        ok = np.flatnonzero((self.side_effect <= HARMLESS) & (np.array(self.strengths) > 0))
-        return int(ok[self.effect[ok].argmax()]) if len(ok) else None
+        ok = np.flatnonzero((self.side_effect.estimate <= HARMLESS) & (np.array(self.strengths) > 0))
+        return int(ok[self.effect.estimate[ok].argmax()]) if len(ok) else None
 
     def sentence(self) -> str:
         best = self.best
@@ -67,10 +62,11 @@ class StrengthSweep(Finding):
             return f"no push along the direction at {self.hook_point} was tried: no strength is above 0"
         if best is None:
             return f"every push at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
+        (effect, low, high), (harm, harm_low, harm_high) = self.effect.at(best), self.side_effect.at(best)
         return (
             f"at {self.hook_point} strength {self.strengths[best]:g} ({self.strengths[best] * self.unit:.3g} long) "
-            f"moves the targets by {self.effect[best]:+.2f} nats [{self.low[best]:+.2f}, {self.high[best]:+.2f}] for "
-            f"{self.side_effect[best]:+.3f} [{self.side_low[best]:+.3f}, {self.side_high[best]:+.3f}] nats of loss on "
+            f"moves the targets by {effect:+.2f} nats [{low:+.2f}, {high:+.2f}] for "
+            f"{harm:+.3f} [{harm_low:+.3f}, {harm_high:+.3f}] nats of loss on "
             f"unrelated text; random directions {self.random_effect[:, best].mean():+.2f}, at most "
             f"{self.random_effect[:, best].max():+.2f}"
         )
@@ -118,17 +114,12 @@ def sweep_strengths(
     odds, losses = _measure(model, asked, documents, targets, hook_point, pushes, first)
     shape = (len(units), len(strengths), -1)
     effects, side_effects = ((each[1:] - each[0]).reshape(shape) for each in (odds, losses))
-    (effect, low, high), (side_effect, side_low, side_high) = t_interval(effects[0]), t_interval(side_effects[0])
     return StrengthSweep(
         hook_point=hook_point,
         strengths=strengths,
         unit=float(unit),
-        effect=effect,
-        low=low,
-        high=high,
-        side_effect=side_effect,
-        side_low=side_low,
-        side_high=side_high,
+        effect=t_interval(effects[0]),
+        side_effect=t_interval(side_effects[0]),
         random_effect=effects[1:].mean(-1),
         random_side_effect=side_effects[1:].mean(-1),
         baseline=float(np.mean(1 / (1 + np.exp(-odds[0])))),

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from interp.errors import ConfigError
-from interp.geometry.points import Finding, as_points, check_count, p_of
+from interp.geometry.points import Finding, as_points, check_count
 from interp.runtime import derive_seed
+from interp.statistics import p_from_null
 
 
 class Transport(NamedTuple):
@@ -92,7 +93,7 @@ def compare_clouds(
         floor=floor,
         floor_range=(float(np.min(within)), float(np.max(within))),
         excess=value - floor,
-        p=p_of(between[0], np.array(relabelled)),
+        p=p_from_null(between[0], np.array(relabelled)),
         size=size,
         n_splits=n_splits,
         seed=seed,

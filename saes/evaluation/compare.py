@@ -30,12 +30,12 @@ from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.recording.store import Recording
 from interp.results import Record, Result
-from interp.statistics import t_interval
+from interp.statistics import Interval, t_interval
 from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.in_model import ModelEvaluation, can_splice, evaluate_all_in_model
 from saes.evaluation.matching import NEAR_COPY, near_copies, nearest_cosines
 from saes.evaluation.reconstruction import Evaluation, evaluate_on_recording
-from saes.evaluation.recovery import Interval, Recovery, measure_recovery
+from saes.evaluation.recovery import Recovery, measure_recovery
 from saes.evaluation.synthetic import SyntheticData
 from saes.kernels.state import Active, Ops
 from saes.kinds.base import SAE
@@ -111,7 +111,7 @@ class Group:
     """`score -> mean and 95 % interval over seeds` (Student t), of the scores that all members have."""
 
     def __str__(self) -> str:
-        shown = [f"{name} {i.mean:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in self.scores.items()]
+        shown = [f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in self.scores.items()]
         return f"{self.name}, {len(self.members)} seeds: " + ", ".join(shown)
 
 
@@ -124,8 +124,8 @@ def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Grou
             continue
         each = [row.scores() for row in members]
         shared = [name for name in each[0] if all(name in scores for scores in each)]
-        ends = zip(*t_interval(np.array([[scores[name] for scores in each] for name in shared])), strict=True)
-        intervals = {name: Interval(*map(float, three)) for name, three in zip(shared, ends, strict=True)}
+        ends = t_interval(np.array([[scores[name] for scores in each] for name in shared]))
+        intervals = {name: ends.at(i) for i, name in enumerate(shared)}
         found.append(Group(name=group, members=tuple(row.name for row in members), scores=intervals))
     return found
 

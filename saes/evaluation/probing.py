@@ -16,8 +16,9 @@ kind apart (2605.18229): differences within the intervals are noise.
 What sparse probes found (`probing.py`), as values and as a table.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from interp.progress import Progress
 from interp.recording.store import Recording, Split
 from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
-from interp.statistics import MIN_DOCUMENTS, Ends, auroc, poisson_weights, quantile_ends
+from interp.statistics import MIN_DOCUMENTS, Ends, Interval, auroc, poisson_weights, quantile_ends
 from saes.evaluation.baselines import untrained_like
 from saes.evaluation.compare import ProbedRow, align
 from saes.evaluation.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
@@ -47,11 +48,9 @@ class ProbeScore:
     dictionary: str
     k: int
     task: str
-    accuracy: float
-    low: float | None
-    high: float | None
-    """95 % interval of the accuracy over held-out documents; None where those are fewer than `bootstrap.MIN_DOCUMENTS`,
-    or too many resampled texts lack an answer"""
+    accuracy: Interval[float]
+    """over held-out documents; the ends are NaN where those are fewer than `interp.statistics.MIN_DOCUMENTS`, or too
+    many resampled texts lack an answer"""
     control: float
     """accuracy on control labels"""
     selectivity: float
@@ -60,6 +59,16 @@ class ProbeScore:
     """area under the ROC curve: .5 is guessing"""
     by_seed: tuple[float, ...]
     """accuracy for each seed"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, the interval as `accuracy, low, high`; the ends are None where there is none."""
+        ends = {} if self.has_interval else {"low": None, "high": None}
+        return {**asdict(self), **self.accuracy.columns("accuracy", "low", "high"), **ends}
+
+    @property
+    def has_interval(self) -> bool:
+        """True where documents are enough for one."""
+        return not math.isnan(self.accuracy.low)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +104,7 @@ class Probing(Result):
         names = dict.fromkeys(score.dictionary for score in self.means)
         return {
             name: ProbedRow(
-                accuracy={s.k: s.accuracy for s in self.means if s.dictionary == name},
+                accuracy={s.k: s.accuracy.estimate for s in self.means if s.dictionary == name},
                 selectivity={s.k: s.selectivity for s in self.means if s.dictionary == name},
             )
             for name in names
@@ -113,7 +122,7 @@ class Probing(Result):
             [
                 t.name,
                 f"{t.base_rate:.1%}",
-                *(f"{of[t.name, n].accuracy:.2f} ({of[t.name, n].control:.2f})" for n in names),
+                *(f"{of[t.name, n].accuracy.estimate:.2f} ({of[t.name, n].control:.2f})" for n in names),
             ]
             for t in self.tasks
         ]
@@ -123,7 +132,13 @@ class Probing(Result):
     def to_records(self) -> list[Record]:
         """Return one row per dictionary, k and task: the fields of `ProbeScore`; task `mean` is the mean over tasks."""
         names = ("dictionary", "k", "task", "accuracy", "low", "high", "control", "selectivity", "auroc")
-        return [{n: getattr(score, n) for n in names} for score in (*self.means, *self.scores)]
+        rows = [score.to_json() for score in (*self.means, *self.scores)]
+        return [{n: row[n] for n in names} for row in rows]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        scores = {name: [score.to_json() for score in getattr(self, name)] for name in ("scores", "means")}
+        return {**asdict(self), **scores}
 
     def headline(self) -> str:
         """Say how much text was probed."""
@@ -135,9 +150,10 @@ class Probing(Result):
 
 
 def _cells(score: ProbeScore) -> list[str]:
-    ends = "" if score.low is None or score.high is None else f"{score.low:.3f}-{score.high:.3f}"
+    accuracy, low, high = score.accuracy
+    ends = f"{low:.3f}-{high:.3f}" if score.has_interval else ""
     numbers = [f"{value:.3f}" for value in (score.control, score.selectivity, score.auroc)]
-    return [score.dictionary, str(score.k), f"{score.accuracy:.3f}", ends, *numbers]
+    return [score.dictionary, str(score.k), f"{accuracy:.3f}", ends, *numbers]
 
 
 MIN_ROWS = 20
@@ -368,9 +384,7 @@ class _Tally:
             dictionary=name,
             k=k,
             task=title,
-            accuracy=accuracy,
-            low=ends[0] if ends else None,
-            high=ends[1] if ends else None,
+            accuracy=Interval(accuracy, *(ends or (math.nan, math.nan))),
             control=control,
             selectivity=accuracy - control,
             auroc=float(np.mean([self.areas[name, k, task, "labels"] for task in tasks])),

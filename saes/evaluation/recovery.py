@@ -8,7 +8,6 @@ Where features may lie opposite each other (`SyntheticData.signed`) the cosine i
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from interp.dictionary import Dictionary
 from interp.errors import MismatchError
 from interp.results import Result
 from interp.runtime import make_generator
-from interp.statistics import t_interval
+from interp.statistics import Interval, t_interval
 from saes.evaluation.matching import Match, best_match, unit
 from saes.evaluation.synthetic import SyntheticData
 from saes.kinds.base import SAE
@@ -65,14 +64,6 @@ class Recovery(Result):
         return f"Recovery of known features: MCC {self.mcc:.2f} (random directions {self.mcc_random:.2f})"
 
 
-class Interval(NamedTuple):
-    """Mean over seeds and the ends of its 95 % interval (Student t)."""
-
-    mean: float
-    low: float
-    high: float
-
-
 @torch.no_grad()
 def measure_recovery(
     dictionary: Dictionary, data: SyntheticData, *, n_rows: int = 16_384, batch_size: int = 4096, seed: int = 0
@@ -114,8 +105,8 @@ def over_seeds(found: Sequence[Recovery]) -> dict[str, Interval]:
     """
     scores = [asdict(each) for each in found]
     names = [name for name in scores[0] if name != "n_rows"]
-    mean, low, high = t_interval(np.array([[score[name] for score in scores] for name in names]))
-    return {n: Interval(*map(float, ends)) for n, ends in zip(names, zip(mean, low, high, strict=True), strict=True)}
+    found = t_interval(np.array([[score[name] for score in scores] for name in names]))
+    return {name: found.at(i) for i, name in enumerate(names)}
 
 
 class _Counts:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from interp.statistics import Interval, bootstrap_interval, percentile_interval
 from saes.explain.cases import Case, Scorer, Trial
 from saes.explain.contexts import HARD, RANDOM
 from saes.features.schema import SCORES, labels_schema, trials_schema
@@ -26,11 +27,9 @@ RESAMPLES = 4000
 class Score(NamedTuple):
     """Balanced accuracy of one set of answers."""
 
-    value: float
-    low: float
-    """95 % interval by bootstrap over trials, yes and no apart. Of few trials all answered right it is [1, 1]: what did
-    not happen in the sample cannot happen in its resamples."""
-    high: float
+    accuracy: Interval[float]
+    """by bootstrap over trials, yes and no apart. Of few trials all answered right the interval is [1, 1]: what did not
+    happen in the sample cannot happen in its resamples."""
     f1: float
     """harmonic mean of precision and recall of the yes answers; 0 without any right one"""
     n: int
@@ -48,10 +47,9 @@ def score_answers(truth: Sequence[bool], answers: Sequence[bool], *, generator: 
     draws = (
         generator.binomial(n_yes, hit, RESAMPLES) / n_yes + generator.binomial(n_no, refused, RESAMPLES) / n_no
     ) / 2
-    low, high = np.quantile(draws, (0.025, 0.975))
     right = int((said & yes).sum())
     f1 = 2 * right / (n_yes + int(said.sum())) if right else 0.0
-    return Score(float((hit + refused) / 2), float(low), float(high), f1, len(yes))
+    return Score(percentile_interval(float((hit + refused) / 2), draws), f1, len(yes))
 
 
 def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> dict[str, float | int] | None:
@@ -59,9 +57,8 @@ def mean_over_features(values: Sequence[float], *, generator: np.random.Generato
     known = np.array([v for v in values if v is not None], np.float64)
     if not len(known):
         return None
-    means = known[generator.integers(0, len(known), (RESAMPLES, len(known)))].mean(1)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return {"mean": float(known.mean()), "low": float(low), "high": float(high), "n": len(known)}
+    found = bootstrap_interval(np.mean, known, rng=generator, n_resamples=RESAMPLES)
+    return {"mean": found.estimate, "low": found.low, "high": found.high, "n": len(known)}
 
 
 def other_features(n: int, *, generator: np.random.Generator) -> list[int] | None:
@@ -133,13 +130,9 @@ def labels_rows(
         }
         for name in SCORES:
             found, baseline = (_score(side, name, generator) for side in (own, null))
-            row |= {
-                name: found and found.value,
-                f"{name}_low": found and found.low,
-                f"{name}_high": found and found.high,
-            }
+            row |= found.accuracy.columns(name) if found else dict.fromkeys((name, f"{name}_low", f"{name}_high"))
             row |= {f"{name}_f1": found and found.f1, f"{name}_n": found and found.n}
-            row[f"{name}_null"] = baseline and baseline.value
+            row[f"{name}_null"] = baseline and baseline.accuracy.estimate
         rows.append(row)
     return rows
 

@@ -9,7 +9,6 @@ from interp.models.adapter import run_with_cache, run_with_hooks
 from interp.models.loss import loss_per_token
 from interp.models.planted import planted_induction
 from interp.patching.ablation import Ablator, ablate, ablated
-from interp.statistics import holm, p_above, t_interval
 from tests.interp.architectures import NAMES, tiny
 
 TOKENS = torch.randint(1, 50, (5, 9), generator=torch.Generator().manual_seed(0))
@@ -101,11 +100,3 @@ def test_settings_that_cannot_work_are_refused():
         ablated(model, ["L0H0"], reference=TOKENS[:, :4], by_position=True),
     ):
         model(TOKENS)
-
-
-def test_intervals_and_holm_are_the_textbook_ones():
-    mean, low, high = t_interval(np.array([1.0, 2, 3, 4]))
-    assert (mean, low.round(4), high.round(4)) == (2.5, 0.4457, 4.5543)
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
-    assert p_above(np.array([[1.0, 1, 1], [0, 0, 0]])).tolist() == [0, 1]
-    assert p_above(np.array([1.0, 2, 3, 4]), 2.5) == pytest.approx(0.5)

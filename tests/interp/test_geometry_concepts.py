@@ -132,11 +132,11 @@ def test_a_planted_thing_is_selective_and_a_property_of_words_is_learned_by_hear
     planted = x + np.outer(there, 3 * rng.standard_normal(20) / np.sqrt(20) * 2)
     of_words = np.isin(word, rng.permutation(60)[:24])
     [thing] = probe_layers({"here": planted}, there, document, key=word)
-    assert thing.accuracy > 0.95
+    assert thing.accuracy.estimate > 0.95
     assert thing.selectivity > 0.15
-    assert thing.low <= thing.accuracy <= thing.high
+    assert thing.accuracy.contains(thing.accuracy.estimate)
     [heart] = probe_layers({"here": x}, of_words, document, key=word)
-    assert heart.accuracy > heart.base_rate + 0.02, "it can be read"
+    assert heart.accuracy.estimate > heart.base_rate + 0.02, "it can be read"
     assert abs(heart.selectivity) < 0.15, "but no better than any random property of words"
 
 
@@ -144,8 +144,8 @@ def test_a_planted_thing_is_selective_and_a_property_of_words_is_learned_by_hear
 def test_labels_that_mean_nothing_are_answered_at_the_base_rate(seed):
     x, _, document, word, rng = text_like(seed)
     [found] = probe_layers({"here": x}, rng.random(len(x)) < 0.3, document, key=word, seed=seed)
-    assert found.accuracy == pytest.approx(found.base_rate, abs=0.06)
-    assert found.low <= found.base_rate + 0.02
+    assert found.accuracy.estimate == pytest.approx(found.base_rate, abs=0.06)
+    assert found.accuracy.low <= found.base_rate + 0.02
 
 
 def test_a_label_of_documents_cannot_be_learned_when_documents_are_held_out():
@@ -153,7 +153,7 @@ def test_a_label_of_documents_cannot_be_learned_when_documents_are_held_out():
     x = x + 3 * rng.standard_normal((30, 20))[document]
     label = np.isin(document, np.arange(30)[rng.permutation(30)[:15]])
     [found] = probe_layers({"here": x}, label, document, key=word)
-    assert found.accuracy < 0.8, "rows of a document are alike; seen in training they would give 1"
+    assert found.accuracy.estimate < 0.8, "rows of a document are alike; seen in training they would give 1"
     train = split_by_document(document, label, heldout=0.5, seed=0)
     assert not set(document[train]) & set(document[~train])
 

@@ -127,10 +127,10 @@ def test_estimates_come_together_with_intervals_and_the_gaussian_beside_them():
     found = intrinsic_dimension(sphere, k_pca=25)
     assert [each.estimator for each in found.estimates] == ["TwoNN", "MLE", "local PCA"]
     for each in found.estimates:
-        assert each.low <= each.dimension <= each.high
-        assert each.dimension == pytest.approx(2, abs=0.25), "a sphere has two"
+        assert each.dimension.contains(each.dimension.estimate)
+        assert each.dimension.estimate == pytest.approx(2, abs=0.25), "a sphere has two"
         assert each.gaussian > 2.4, "and its covariance three"
-    assert found["MLE"].low > 1.7
+    assert found["MLE"].dimension.low > 1.7
     assert "factor" in str(found)
 
 
@@ -150,7 +150,7 @@ def test_near_copies_are_left_out_and_counted():
     assert "220 near-copies" in str(found)
     alone = intrinsic_dimension(points)
     assert (alone.n_near, alone.note) == (0, "")
-    assert [each.dimension for each in found.estimates[:2]] == pytest.approx([3, 3], abs=0.5)
+    assert [each.dimension.estimate for each in found.estimates[:2]] == pytest.approx([3, 3], abs=0.5)
     pairs = intrinsic_dimension(np.concatenate([points, points + 1e-4]))
     assert "TwoNN lies below 1" in pairs.note, "too far apart for copies, but in close groups"
 
@@ -165,7 +165,7 @@ def test_near_copies_are_left_out_and_counted():
 def test_where_distances_tie_an_estimator_is_left_out_with_the_reason(points, missing):
     found = intrinsic_dimension(points)
     assert {each.estimator for each in found.estimates} == {"TwoNN", "MLE", "local PCA"} - missing
-    assert all(np.isfinite([each.dimension, each.low, each.high, each.gaussian]).all() for each in found.estimates)
+    assert all(np.isfinite([*each.dimension, each.gaussian]).all() for each in found.estimates)
     assert all(f"{name} is left out" in str(found) for name in missing)
     with pytest.raises(UnknownNameError, match="equally far"):
         found["TwoNN"]

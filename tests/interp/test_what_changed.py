@@ -96,8 +96,8 @@ def test_the_stream_moves_where_the_facts_are_and_hardly_elsewhere(mlp_taught):
         representation_changes(base_model(), mlp_taught, TEXTS[text], continuations=continuations())["L2"]
         for text in ("keys", "no keys")
     )
-    assert there.low > 3 * elsewhere.high
-    assert there.cka < elsewhere.cka
+    assert there.change.low > 3 * elsewhere.change.high
+    assert there.cka.estimate < elsewhere.cka.estimate
     assert there.cka_found
     assert there.main_share > 2 * there.main_share_base > 0 or there.main_share > 0.5
 
@@ -154,10 +154,10 @@ def test_a_model_against_itself_has_no_difference_at_all():
     found = what_changed(base, copy_of(base), TEXTS, behaviour=answers())
     assert all(c.change == 0 and not c.found for c in found.weights.changes)
     for each in found.representations.values():
-        assert all(layer.change == 0 and not layer.found and not layer.cka_found for layer in each.layers)
-        assert all(layer.cka == pytest.approx(1) for layer in each.layers)
+        assert all(layer.change == (0, 0, 0) and not layer.found and not layer.cka_found for layer in each.layers)
+        assert all(layer.cka.estimate == pytest.approx(1) for layer in each.layers)
     for measure, values in found.heads.value.items():
-        assert not values.any(), measure
+        assert not values.estimate.any(), measure
         assert not found.heads.found[measure].any()
     assert not found.transplants.differ
     assert not found.transplants.carried
@@ -311,8 +311,8 @@ def test_the_stream_is_that_of_run_with_cache_and_cka_is_the_tested_one(mlp_taug
     torch.testing.assert_close(values[3], cache["blocks.2.hook_resid_post"][:, 1:])
     found = representation_changes(base, mlp_taught, tokens)["L2"]
     one, two = (stream(m, tokens, 1, 8)[3].flatten(0, 1).double() for m in (base, mlp_taught))
-    assert found.cka == pytest.approx(cka(one, two, n_shuffles=1).value, abs=1e-6)
-    assert found.change == pytest.approx(
+    assert found.cka.estimate == pytest.approx(cka(one, two, n_shuffles=1).value, abs=1e-6)
+    assert found.change.estimate == pytest.approx(
         float((two - one).square().sum() / (one - one.mean(0)).square().sum()), rel=1e-5
     )
     top = np.linalg.svd((two - one).numpy())[2][0]
@@ -337,7 +337,7 @@ def test_attention_on_the_bases_stream_is_written_out(mlp_taught):
     mask = torch.ones(scores.shape[-2:]).tril().bool()
     pattern = scores.masked_fill(~mask, -torch.inf).softmax(-1)
     expected = (pattern - cache["blocks.1.attn.hook_pattern"]).abs().sum(-1)[..., 1:].mean((0, 2)) / 2
-    np.testing.assert_allclose(heads.value["own_pattern"][1], expected.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(heads.value["own_pattern"].estimate[1], expected.detach().numpy(), atol=1e-5)
 
 
 def test_the_bound_holds_for_the_next_draw_as_often_as_it_says():

@@ -77,21 +77,21 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_who_is_always_right_scores_one_and_who_is_always_wrong_zero():
     truth = [True] * 4 + [False] * 8
-    assert score_answers(truth, truth, generator=rng())[:2] == (1.0, 1.0)
-    assert score_answers(truth, [not t for t in truth], generator=rng()).value == 0.0
+    assert score_answers(truth, truth, generator=rng()).accuracy == (1.0, 1.0, 1.0)
+    assert score_answers(truth, [not t for t in truth], generator=rng()).accuracy.estimate == 0.0
 
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_a_constant_answer_scores_a_half_whatever_the_mixture(answer):
     for n_yes, n_no in ((1, 20), (20, 1), (5, 5)):
         found = score_answers([True] * n_yes + [False] * n_no, [answer] * (n_yes + n_no), generator=rng())
-        assert found.value == 0.5
+        assert found.accuracy.estimate == 0.5
 
 
 def test_f1_and_balanced_accuracy_by_hand():
     truth, answers = [True, True, True, False, False], [True, True, False, True, False]
     found = score_answers(truth, answers, generator=rng())
-    assert found.value == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert found.accuracy.estimate == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert found.f1 == pytest.approx(2 * 2 / (3 + 3))
     assert score_answers([True], [True], generator=rng()) is None
 
@@ -101,7 +101,7 @@ def test_a_coin_s_interval_holds_a_half_about_as_often_as_it_says():
     for seed in range(300):
         draw = rng(seed)
         found = score_answers([True] * 15 + [False] * 15, draw.random(30) < 0.5, generator=draw)
-        inside += found.low <= 0.5 <= found.high
+        inside += found.accuracy.contains(0.5)
     assert 0.90 < inside / 300 < 0.99
 
 
@@ -111,7 +111,8 @@ def test_an_interval_of_more_trials_is_narrower():
                       generator=rng())
         for n in (8, 200)
     )  # fmt: skip
-    assert many.high - many.low < (few.high - few.low) / 3
+    wide, narrow = (each.accuracy.high - each.accuracy.low for each in (few, many))
+    assert narrow < wide / 3
 
 
 def test_the_mean_over_features_comes_with_the_spread_between_them():

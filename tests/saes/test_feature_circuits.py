@@ -9,7 +9,6 @@ from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, plante
 
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, MissingError, UnknownNameError
-from interp.statistics import rank_agreement
 from saes.circuits.attribution import AttributionConfig
 from saes.circuits.bench import FeatureBench
 from saes.circuits.edges import FeatureNode, measure
@@ -124,18 +123,6 @@ def test_strong_edges_rank_as_patching_them_does_and_random_ones_are_weak(seed):
     assert edges["spearman"] > 0.5, edges
     assert edges["low"] > 0, edges
     assert edges["random_mean_abs_exact"] < edges["mean_abs_exact"] / 3, edges
-
-
-def test_rank_agreement_of_nothing_is_nothing():
-    generator = torch.Generator().manual_seed(0)
-    one, two = torch.randn(200, generator=generator), torch.randn(200, generator=generator)
-    found = rank_agreement(one, two)
-    assert found.low < 0 < found.high
-    same = rank_agreement(one, 3 * one)
-    assert (same.spearman, same.low, same.high) == pytest.approx((1, 1, 1))
-    assert rank_agreement(one, -one).spearman_abs == pytest.approx(1)
-    with pytest.raises(ConfigError, match="three pairs"):
-        rank_agreement(one[:2], two[:2])
 
 
 def test_a_folder_holds_all_of_it(planted, tmp_path):

@@ -12,13 +12,12 @@ from planted import HOOK, write_recording
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from interp.errors import ConfigError, CorruptError, MismatchError, MissingError
-from interp.statistics import MIN_DOCUMENTS
+from interp.statistics import MIN_DOCUMENTS, auroc
 from saes.evaluation.probing import (
     ALL,
     MEAN,
     ProbingConfig,
     _Tally,
-    area_under_curve,
     fit_probe,
     mean_difference,
     probe,
@@ -75,10 +74,10 @@ def score(found, dictionary: str, k: int, task: str = MEAN):
 def test_one_latent_of_the_true_dictionary_answers_and_its_control_is_a_guess(found):
     for task in found.tasks:
         best = score(found, "truth", 1, task.name)
-        assert best.accuracy > 0.98, task.name
+        assert best.accuracy.estimate > 0.98, task.name
         assert best.auroc > 0.99
         assert best.control == pytest.approx(0.5, abs=0.05)
-        assert best.selectivity == pytest.approx(best.accuracy - best.control)
+        assert best.selectivity == pytest.approx(best.accuracy.estimate - best.control)
         assert min(best.by_seed) > 0.97
         assert len(best.by_seed) == 2
 
@@ -87,20 +86,20 @@ def test_what_learned_nothing_lies_below_it(found):
     truth = score(found, "truth", 1)
     for name in ("pca", "coordinates", "untrained"):
         null = score(found, name, 1)
-        assert null.high < truth.low - 0.1, name
-    assert score(found, "untrained", 1).accuracy < 0.75
+        assert null.accuracy.high < truth.accuracy.low - 0.1, name
+    assert score(found, "untrained", 1).accuracy.estimate < 0.75
     whole = score(found, ALL, 40)
-    assert whole.accuracy > score(found, "coordinates", 5).high
+    assert whole.accuracy.estimate > score(found, "coordinates", 5).accuracy.high
     assert whole.control == pytest.approx(0.5, abs=0.05)
 
 
 def test_more_features_never_answer_much_worse_and_intervals_hold_the_score(found):
     for name in ("truth", "pca", "coordinates", "untrained"):
-        rising = [score(found, name, k).accuracy for k in (1, 2, 5)]
+        rising = [score(found, name, k).accuracy.estimate for k in (1, 2, 5)]
         assert rising == sorted(rising) or max(np.diff(rising) * -1) < 0.02, name
     for each in found.means:
-        assert each.low <= each.accuracy <= each.high
-        assert (each.low < each.high) == (each.accuracy < 1)
+        assert each.accuracy.contains(each.accuracy.estimate)
+        assert (each.accuracy.low < each.accuracy.high) == (each.accuracy.estimate < 1)
     assert found.n_documents > MIN_DOCUMENTS
 
 
@@ -109,7 +108,7 @@ def test_random_labels_cannot_be_answered(planted):
     random = np.random.default_rng(0).random((3, recording.n_rows)) < 0.3
     tasks = [row_task(f"random {i}", "chance", labels) for i, labels in enumerate(random)]
     for each in probe({"truth": truth}, recording, tasks, config=SMALL).scores:
-        assert each.accuracy == pytest.approx(0.5, abs=0.07), each
+        assert each.accuracy.estimate == pytest.approx(0.5, abs=0.07), each
         assert abs(each.selectivity) < 0.1, each
 
 
@@ -123,7 +122,7 @@ def test_of_few_documents_no_interval_is_given(tmp_path, planted):
         small = ProbingConfig(n_train=1500, n_test=1500, seeds=(0,), ks=(1,))
         found = probe({"truth": truth}, recording, planted_tasks(recording, 2), config=small, heldout_fraction=fraction)
         n_heldout[fraction] = found.n_documents
-        assert {(each.low is None, each.high is None) for each in found.means} == {(fraction == 0.1,) * 2}
+        assert {each.has_interval for each in found.means} == {fraction == 0.3}
     assert n_heldout[0.1] < MIN_DOCUMENTS <= n_heldout[0.3]
 
 
@@ -156,11 +155,11 @@ def test_a_probe_that_knows_tokens_by_heart_is_not_selective(tmp_path):
     heart = probe({"sae": sae}, written(tmp_path / "heart", one_hot=True), digit, config=SMALL)
     knows = probe({"sae": sae}, written(tmp_path / "knows", one_hot=False), digit, config=SMALL)
     by_heart, general = (score(each, ALL, len(VOCABULARY)) for each in (heart, knows))
-    assert min(by_heart.accuracy, general.accuracy) > 0.98
+    assert min(by_heart.accuracy.estimate, general.accuracy.estimate) > 0.98
     assert by_heart.selectivity < 0.1  # random labels of token types are answered as well
     assert general.selectivity > 0.3
-    assert score(knows, "sae", 1).accuracy > 0.98
-    assert score(heart, "sae", 1).accuracy < 0.65  # one latent is one of eight digits
+    assert score(knows, "sae", 1).accuracy.estimate > 0.98
+    assert score(heart, "sae", 1).accuracy.estimate < 0.65  # one latent is one of eight digits
 
 
 def test_document_labels_are_asked_on_documents_that_no_probe_has_seen(tmp_path):
@@ -168,9 +167,9 @@ def test_document_labels_are_asked_on_documents_that_no_probe_has_seen(tmp_path)
     tasks = recording_tasks(recording)
     assert [task.name for task in tasks] == ["late", "in label0", "in label1", "in label2"]
     found = probe({"sae": coordinates_as_sae(len(VOCABULARY))}, recording, tasks, config=SMALL)
-    assert score(found, "sae", 1, "in label0").accuracy > 0.98
+    assert score(found, "sae", 1, "in label0").accuracy.estimate > 0.98
     assert score(found, "sae", 1, "in label0").control < 0.75  # some thirty documents: chance has room
-    assert score(found, "sae", 1, "late").accuracy == pytest.approx(0.5, abs=0.05)
+    assert score(found, "sae", 1, "late").accuracy.estimate == pytest.approx(0.5, abs=0.05)
     assert "in label0" in found.table()
 
 
@@ -220,7 +219,7 @@ def test_counts_by_document_give_balanced_accuracy():
     expected = balanced_accuracy_score(label[used], odds > 0)
     assert tally.accuracies["a", 1, "t", "labels"][0][0] == pytest.approx(expected)
     rounded = odds.round(1)  # with ties
-    assert area_under_curve(label[used] == 1, rounded) == pytest.approx(roc_auc_score(label[used], rounded))
+    assert auroc(rounded, label[used] == 1) == pytest.approx(roc_auc_score(label[used], rounded))
 
 
 @pytest.mark.parametrize(("n_yes", "given"), [(5, True), (1, False)])
@@ -232,9 +231,9 @@ def test_an_interval_is_given_where_resampled_texts_rarely_lack_an_answer(n_yes,
     for kind in ("labels", "control"):
         tally.add(("a", 1, "t", kind), rng.normal(size=600) + label - 0.5, label)
     score = tally._score("a", 1, ["t"], "t")
-    assert (score.low is not None) == given
-    if score.low is not None:
-        assert score.low < score.accuracy < score.high
+    assert score.has_interval == given
+    if score.has_interval:
+        assert score.accuracy.low < score.accuracy.estimate < score.accuracy.high
 
 
 def test_features_are_chosen_by_the_difference_of_their_means():

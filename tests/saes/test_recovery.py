@@ -176,7 +176,7 @@ def test_training_finds_the_dictionary_and_an_untrained_sae_does_not(trained, na
 
 def test_an_untrained_sae_matches_no_better_than_random_rows(trained):
     null = scores(trained, "untrained")
-    assert abs(null["mcc"].mean - null["mcc_random"].mean) < 0.05
+    assert abs(null["mcc"].estimate - null["mcc_random"].estimate) < 0.05
 
 
 def test_a_better_reconstruction_with_fewer_true_features_is_reported(trained):
@@ -309,6 +309,6 @@ def test_intervals_cover_the_scores_and_one_run_says_nothing_of_spread():
     data = orthogonal()
     runs = [measure_recovery(truth_as_sae(data, data.directions), data, n_rows=500, seed=seed) for seed in SEEDS]
     found = over_seeds(runs)
-    assert found["true_l0"].low < found["true_l0"].mean < found["true_l0"].high
-    assert found["true_l0"].mean == pytest.approx(sum(run.true_l0 for run in runs) / 3)
+    assert found["true_l0"].low < found["true_l0"].estimate < found["true_l0"].high
+    assert found["true_l0"].estimate == pytest.approx(sum(run.true_l0 for run in runs) / 3)
     assert over_seeds(runs[:1])["f1"].high == float("inf")

@@ -1,9 +1,10 @@
-"""`workbench evaluate SAE`: what the reconstruction keeps, on held-out text and inside the model.
+"""`workbench evaluate SAE`: reconstruction on held-out documents, loss inside the model, probing, absorption.
 
-What probes of a recording need: the text of its tokens and the questions that it can answer.
+`compare saes` shares the probing: its tasks come from the text of a recording's tokens, or from a file of labels.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from interp.errors import ConfigError, MismatchError
-from workbench.terminal import Options, bar, say, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def vocabulary_of(recording: "Recording") -> list[str] | None:
-    """The text of every token; None where there is no text (planted features)."""
+    """Return the text of every token; None for a recording of planted features, which has no text."""
     if "synthetic" in recording.manifest.config:
         return None
     import torch
@@ -30,15 +31,16 @@ def vocabulary_of(recording: "Recording") -> list[str] | None:
     from interp.models.adapter import token_strings
     from workbench.opening import open_recording_model
 
-    model = open_recording_model(recording)
+    model = open_recording_model(recording, device="cpu")  # its tokenizer is all that is used
     return token_strings(model, torch.arange(model.cfg.d_vocab))
 
 
 def run_probes(
     saes: "dict[str, SAE]", recording: "Recording", labels: Path | None, fraction: float, seeds: tuple[int, ...]
 ) -> "Probing":
-    """Probe with all tasks that the recording knows, and those of a file. Raises as `saes.evaluation.probing.probe`
-    does.
+    """Probe the SAEs on all tasks that the recording offers, and on those of a file.
+
+    Raises as `saes.evaluation.probing.probe` does.
     """
     from saes.evaluation.probing import ProbingConfig, probe
     from saes.evaluation.probing_tasks import file_tasks, planted_tasks, recording_tasks, text_tasks
@@ -55,7 +57,7 @@ def run_probes(
 def probes_or_reason(
     saes: "dict[str, SAE]", recording: "Recording", labels: Path | None, fraction: float, seeds: tuple[int, ...]
 ) -> dict[str, Any]:
-    """The same as plain values, or `{"refused": why}` where nothing can be asked: what else was measured stands."""
+    """Return the result as plain values, or `{"refused": reason}`, so that other parts of the evaluation remain."""
     try:
         return as_dict(run_probes(saes, recording, labels, fraction, seeds))
     except ConfigError as error:
@@ -63,12 +65,12 @@ def probes_or_reason(
 
 
 def as_dict(probing: "Probing") -> dict[str, Any]:
-    """With the table as text, so that a reader of the file needs no code of ours."""
-    return {**asdict(probing), "table": probing.table()}
+    """Return the result as plain values, with its table as text for readers of the file."""
+    return {**probing.to_json(), "table": probing.table()}
 
 
 def run_absorption(sae: "SAE", name: str, recording: "Recording", seed: int) -> dict[str, Any]:
-    """Absorption of first letters by the SAE and by an untrained one of its size, or why it cannot be measured."""
+    """Return absorption of first letters in the SAE and in an untrained one of its size, or the reason for none."""
     from saes.evaluation.absorption import first_letters, measure_absorption
     from saes.evaluation.baselines import untrained_like
 
@@ -87,8 +89,10 @@ def run_absorption(sae: "SAE", name: str, recording: "Recording", seed: int) -> 
 
 
 def probe_settings(recording: "Recording", *, probing: bool, labels: Path | None, probe_seeds: int) -> dict[str, Any]:
-    """What of the options determines the result, for a manifest. Raises, before anything is measured, `ConfigError` on
-    options that do not go together, and what `file_tasks` raises."""
+    """Return the probing options that determine the result, for a manifest.
+
+    Raises, before anything is measured, `ConfigError` on options that contradict each other, and as `file_tasks` does.
+    """
     if probe_seeds < 1:
         raise ConfigError(f"probe_seeds must be at least 1, got {probe_seeds}")
     settings = {"probing": probing, "probe_seeds": probe_seeds, "labels": None}
@@ -104,31 +108,32 @@ def probe_settings(recording: "Recording", *, probing: bool, labels: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Options):
-    """Score an SAE on documents that it never saw, and put it into the model in place of what it reconstructs.
+class Evaluate(Writes, Seeded, Threaded, OnDevice):
+    """Evaluate an SAE on held-out documents, and spliced into the model.
 
     Example: workbench evaluate demo --probing --absorption
 
-    Scores come with 95 % intervals over documents. A transcoder takes the place of its target. Interrupted? The same
-    command goes on with the parts that are missing.
+    Scores come with 95 % intervals over documents. In the model, the reconstruction replaces the activations (of a
+    transcoder, those of its target). An interrupted command continues with the missing parts when it is repeated.
     """
 
     sae: tyro.conf.Positional[str]
     """Name of an SAE in the workspace."""
     recording: str | None = None
-    """Default: the one that it was trained on."""
+    """Recording to evaluate on. Default: the one that it was trained on."""
     contexts: int = 32
-    """At most so many held-out contexts for the loss inside the model; 0 skips that part."""
+    """Largest number of held-out contexts for the loss inside the model; 0 skips that part."""
     probing: bool = False
-    """Ask whether one, two or five features tell what a token is (a digit, a capital, its document's label ...), with
-    random labels as control and principal components, coordinates and an untrained SAE beside it (minutes)."""
+    """Sparse probing: predict a property of a token (a digit, a capital, its document's label ...) from one, two or
+    five features. Baselines: random labels, principal components, coordinates, an untrained SAE. Takes minutes."""
     labels: Path | None = None
-    """Questions of yours for the probes: a .csv, .jsonl or .parquet with `label` and one of `document`, `token`."""
+    """Further probing tasks: a .csv, .jsonl or .parquet with the columns `label` and `document` or `token`."""
     probe_seeds: int = 3
-    """How often the probes are repeated with other training tokens and control labels."""
+    """Repetitions of the probes with other training tokens and control labels."""
     absorption: bool = False
-    """Ask whether features for a word's first letter keep silent on some words while a feature of that word takes
-    their direction over. Means little for small models and dictionaries; refused where letters are not represented."""
+    """Feature absorption: the latent for a first letter stops firing on some words because a more specific latent has
+    absorbed its direction. Means little for small models and dictionaries; refused where letters are not
+    represented."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
@@ -139,7 +144,7 @@ class Evaluate(Options):
 
         workspace = self.open_workspace()
         threads = self.use_threads()
-        chosen = open_dictionary(workspace, self.sae, self.recording)
+        chosen = open_dictionary(workspace, self.sae, self.recording, device=self.use_device())
         sae = chosen.load_sae(allow_other_weights=self.allow_other_weights)
         fraction = workspace.manifest("sae", self.sae).config.get("heldout_fraction", 0.1)
         folder = workspace.path("evaluation", self.name or self.sae)
@@ -172,7 +177,7 @@ class Evaluate(Options):
             say(line)
 
     def parts(self, sae: "SAE", recording: "Recording", fraction: float) -> dict[str, Callable[[], Any]]:
-        """What is measured besides the held-out rows, by its key in `evaluation.json`; kept once measured."""
+        """Return the measurements besides reconstruction, by their key in `evaluation.json`."""
         from saes.evaluation.in_model import can_splice
         from saes.evaluation.matching import decoder_cosines
 
@@ -187,25 +192,26 @@ class Evaluate(Options):
             if len(tokens):
                 parts["model"] = lambda: self.inside(sae, recording, tokens, documents)
         if self.probing:
-            seeds = tuple(range(self.seed, self.seed + self.probe_seeds))
+            seeds = self.seeds(self.probe_seeds)
             parts["probing"] = lambda: probes_or_reason({self.sae: sae}, recording, self.labels, fraction, seeds)
         if self.absorption:
             parts["absorption"] = lambda: run_absorption(sae, self.sae, recording, self.seed)
         return parts
 
     def inside(self, sae: "SAE", recording: "Recording", tokens: "Tensor", documents: "Tensor") -> dict[str, Any]:
-        """The model's loss with the SAE in place."""
+        """Return the model's loss with the reconstruction spliced in."""
         from saes.evaluation.in_model import evaluate_in_model
         from workbench.opening import open_recording_model
 
-        model = open_recording_model(recording)
+        model = open_recording_model(recording, device=self.device)
+        sae = deepcopy(sae).to(model.cfg.device)
         with bar("inside the model", "contexts") as progress:
             found = evaluate_in_model(sae, model, tokens, documents=documents, seed=self.seed, progress=progress)
         return asdict(found)
 
 
 def describe_parts(found: dict) -> list[str]:
-    """The tables of probing and absorption, or why they are missing."""
+    """Return the tables of probing and absorption, or the reason for their absence."""
     from saes.evaluation.absorption import CAVEAT, table_of
 
     lines = []
@@ -223,7 +229,7 @@ def describe_parts(found: dict) -> list[str]:
 
 
 def summary_of(found: dict) -> dict:
-    """The numbers a person would ask for first: those of `evaluation.json` that are single numbers, part by part."""
+    """Return the single numbers of `evaluation.json`, part by part, for the manifest."""
     return {
         key: summary_of(value) if isinstance(value, dict) else value
         for key, value in found.items()
@@ -232,14 +238,14 @@ def summary_of(found: dict) -> dict:
 
 
 def describe_evaluation(found: dict) -> str:
-    """One line: reconstruction, sparsity, and what the model loses."""
+    """Return one line: reconstruction, sparsity, and the loss inside the model."""
     line = f"FVU {_with_ends(found, 'fvu')} at L0 {found['l0']:.1f} on {found['n_tokens']:,} held-out tokens"
     inside = found.get("model")
     if inside is None:
         return line
     line += f"; in the model the loss goes from {inside['ce_clean']:.2f} to {inside['ce_spliced']:.2f} nats"
     if inside["ce_recovered"] is None:
-        return f"{line}, where zeros cost nothing"
+        return f"{line}, and replacing the activations by zeros costs nothing"
     return (
         f"{line} ({_with_ends(inside, 'ce_recovered')} recovered against zeros, "
         f"{_with_ends(inside, 'ce_recovered_from_mean')} against the mean)"
@@ -247,8 +253,8 @@ def describe_evaluation(found: dict) -> str:
 
 
 def _with_ends(found: dict, score: str) -> str:
-    """`0.123 [0.119, 0.128]`; without an interval the number alone."""
+    """Return a score with its interval, `0.123 [0.119, 0.128]`."""
     if found[score] is None:
-        return "nothing to be"
+        return "undefined, since the baseline costs nothing,"
     ends = found.get("intervals", {}).get(score)
     return f"{found[score]:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")

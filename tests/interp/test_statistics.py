@@ -1,0 +1,152 @@
+"""Intervals, p-values and rank statistics: textbook numbers, coverage, and what they refuse."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from interp.errors import ConfigError, NonFiniteError
+from interp.statistics import (
+    Interval,
+    auroc,
+    bootstrap_counts,
+    bootstrap_interval,
+    expanded,
+    holm,
+    p_above,
+    p_from_null,
+    percentile_interval,
+    rank_correlation,
+    rank_correlation_interval,
+    t_interval,
+)
+
+
+def test_it_loads_without_torch_scipy_or_scikit_learn():
+    code = "import sys, interp.statistics; print([m for m in ('torch', 'scipy', 'sklearn') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_an_interval_prints_and_answers_for_one_of_its_entries():
+    several = Interval(np.array([0.5, 2.0]), np.array([0.25, 1.0]), np.array([0.75, 3.0]))
+    assert several.at(1) == (2.0, 1.0, 3.0)
+    assert f"{several.at(0):.2f}" == "0.50 (0.25 to 0.75)"
+    assert several.contains(1.0).tolist() == [False, True]
+    assert several.clip(0, 1).high.tolist() == [0.75, 1.0]
+    assert several.clip(0, 1).estimate.tolist() == [0.5, 2.0]
+
+
+def test_the_t_interval_is_that_of_scipy_and_of_one_observation_infinite():
+    values = np.random.default_rng(0).normal(1, 2, (3, 4, 9))
+    values[0, 1, :3] = np.nan
+    oracle = ttest_1samp(values, 0, axis=-1, nan_policy="omit").confidence_interval(0.9)
+    found = t_interval(values, 0.9)
+    np.testing.assert_allclose([found.low, found.high], oracle, rtol=1e-12)
+    np.testing.assert_allclose(found.estimate, np.nanmean(values, -1), rtol=1e-12)
+    assert t_interval(np.array([3.0])) == (3, -np.inf, np.inf)
+    assert t_interval(np.array([1.0, 2, 3, 4])).low == pytest.approx(0.4457, abs=1e-4)
+
+
+def test_p_above_is_the_t_test_and_decides_without_spread():
+    values = np.random.default_rng(1).normal(0.3, 1, (5, 12))
+    bounds = np.linspace(-0.5, 0.5, 5)
+    each = [ttest_1samp(row, bound, alternative="greater").pvalue for row, bound in zip(values, bounds, strict=True)]
+    np.testing.assert_allclose(p_above(values, bounds), each, rtol=1e-12)
+    assert p_above(np.array([[1.0, 1, 1], [0, 0, 0]])).tolist() == [0, 1]
+    assert p_above(np.array([[7.0]])).tolist() == [1]
+
+
+def test_holm_is_the_textbook_adjustment():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    assert holm(np.full((2, 2), 0.5)).tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(("alternative", "p"), [("greater", 2 / 5), ("less", 5 / 5), ("two-sided", 3 / 5)])
+def test_the_value_counts_among_the_draws(alternative, p):
+    null = np.array([-3.0, 1.0, 2.0, 0.0])
+    assert p_from_null(2.0, null, alternative=alternative) == pytest.approx(p)
+    stacked = p_from_null(np.array([2.0, 9.0]), np.stack([null, null], 1), alternative=alternative)
+    assert stacked[0] == pytest.approx(p)
+    assert stacked[1] == pytest.approx(1.0 if alternative == "less" else 1 / 5)
+
+
+def test_equal_up_to_rounding_counts_as_reached_and_nan_is_refused():
+    assert p_from_null(0.3, np.array([0.1 + 0.2, 0.3 - 1e-16, 0.2])) == 3 / 4
+    with pytest.raises(NonFiniteError, match="NaN"):
+        p_from_null(np.nan, np.zeros(3))
+    with pytest.raises(NonFiniteError, match="NaN"):
+        p_from_null(0.0, np.array([np.nan]))
+
+
+def test_p_values_of_a_true_null_are_uniform():
+    rng = np.random.default_rng(0)
+    p = p_from_null(rng.normal(size=2000), rng.normal(size=(199, 2000)))
+    assert [np.mean(p <= level) for level in (0.05, 0.5)] == pytest.approx([0.05, 0.5], abs=0.03)
+
+
+def _mean(values, axis):
+    return values.mean(axis)
+
+
+def test_the_bootstrap_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    samples = rng.exponential(1, (300, 60))
+    found = bootstrap_interval(_mean, samples, rng=rng, n_resamples=400)
+    assert np.mean(found.contains(1.0)) == pytest.approx(0.93, abs=0.04)
+    assert found.estimate.tolist() == samples.mean(-1).tolist()
+    assert found.low.shape == found.high.shape == (300,)
+
+
+def test_samples_are_drawn_together():
+    one = np.random.default_rng(0).normal(size=40)
+    ratio = bootstrap_interval(
+        lambda a, b, axis: a.sum(axis) / b.sum(axis), 3 * one, one, rng=np.random.default_rng(0), n_resamples=50
+    )
+    assert ratio == pytest.approx((3, 3, 3))
+
+
+def test_the_bootstrap_of_one_observation_is_that_one_and_nan_draws_drop_out():
+    assert bootstrap_interval(_mean, np.array([2.0]), rng=np.random.default_rng(0)) == (2, 2, 2)
+    assert percentile_interval(0.0, np.array([np.nan, 1.0, 1.0])) == (0, 1, 1)
+
+
+def test_counts_give_the_resamples_of_a_mean():
+    values = np.random.default_rng(0).normal(size=50)
+    counts = bootstrap_counts(50, 4000, np.random.default_rng(1))
+    assert (counts.sum(1) == 50).all()
+    by_counts = percentile_interval(values.mean(), counts @ values / 50)
+    gathered = bootstrap_interval(_mean, values, rng=np.random.default_rng(2), n_resamples=4000)
+    assert by_counts == pytest.approx(gathered, abs=0.03), "the same interval, but for the draws"
+
+
+def test_auroc_counts_pairs():
+    rng = np.random.default_rng(0)
+    scores, truth = rng.integers(0, 5, 40).astype(float), rng.random(40) < 0.3
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[truth] for b in scores[~truth]]
+    assert auroc(scores, truth) == pytest.approx(float(np.mean(pairs)))
+    with pytest.raises(ConfigError, match="0 true ones of 40"):
+        auroc(scores, np.zeros(40, bool))
+
+
+def test_rank_correlation_of_nothing_is_nothing_and_of_the_same_order_one():
+    one, two = np.random.default_rng(0).normal(size=(2, 200))
+    found = rank_correlation_interval(one, two, rng=np.random.default_rng(0))
+    assert found.low < 0 < found.high
+    same = rank_correlation_interval(one, np.exp(one), rng=np.random.default_rng(0), n_resamples=50)
+    assert same == pytest.approx((1, 1, 1))
+    assert rank_correlation(one, -one) == pytest.approx(-1)
+    assert np.isnan(rank_correlation(one, np.ones(200)))
+    with pytest.raises(ConfigError, match="three pairs"):
+        rank_correlation_interval(one[:2], two[:2], rng=np.random.default_rng(0))
+
+
+def test_resamples_without_a_correlation_are_left_out():
+    one, two = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.0, 0.0, 0.0, 2.0])
+    found = rank_correlation_interval(one, two, rng=np.random.default_rng(0))
+    assert found == pytest.approx((1, 1, 1)), "a third of the resamples are constant, the others agree"
+
+
+def test_expanded_shares_go_to_the_confidence_with_many_documents():
+    assert [round(expanded(0.95, n), 3) for n in (8, 1000)] == [0.989, 0.95]
