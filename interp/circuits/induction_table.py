@@ -25,7 +25,7 @@ def save_induction(
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write a `circuits/<name>` folder; returns its manifest, whose summary holds the verdict."""
+    """Write an `induction-circuits/<name>` folder; returns its manifest, whose summary holds the verdict."""
     config = {"model": model_name, "weight_hash": weight_hash, **evidence.circuit.settings}
     draft = Draft.open(folder, kind="induction_circuit", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / FILE, evidence.circuit.to_json())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from interp.artifacts import (
+    KINDS,
     LOG,
     MANIFEST,
     STATUS,
@@ -215,3 +216,10 @@ def test_json_that_cannot_be_read_is_corrupt(tmp_path, text):
     (tmp_path / "deep.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(CorruptError, match=r"deep\.json is not valid JSON"):
         read_json(tmp_path / "deep.json")
+
+
+def test_every_kind_has_a_section_in_the_formats_and_a_folder_of_its_own() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    headings = " ".join(line for line in text.splitlines() if line.startswith("## "))
+    assert [folder for folder in KINDS.values() if f"{folder}/<name>" not in headings] == []
+    assert len(set(KINDS.values())) == len(KINDS)
