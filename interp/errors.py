@@ -16,11 +16,16 @@
     └── OtherRankError           another rank failed, and told why: that rank reports it
 
 A message has three parts: what was expected, what came, the next move. The command line prints it on one
-line and exits with 2. Exit code 1 is left for findings (`verify` found damage), 130 for Ctrl-C.
+line and exits with 2. Exit code 1 is left for findings (`verify` found damage), 130 for Ctrl-C. A message names the
+next move as `workbench VERB`; `as_typed` turns that into a command that works in the reader's shell.
 """
 
+import re
+import shutil
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class WorkbenchError(Exception):
@@ -99,3 +104,31 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
         return "there are none yet."
     more = f" and {len(options) - 8} more" if len(options) > 8 else ""
     return "known: " + ", ".join(map(repr, options[:8])) + more + "."
+
+
+def program() -> str:
+    """Return what to type for `workbench`.
+
+    That is the bare name where the shell finds this installation under it, else the path of the script (relative to the
+    working directory where it lies below it, as `.venv/bin/workbench` does after `make demo`), else `python -m
+    workbench`.
+    """
+    script = Path(sys.executable).with_name("workbench")
+    if not script.is_file():
+        return f"{sys.executable} -m workbench"
+    found = shutil.which("workbench")
+    if found is not None and Path(found).resolve() == script.resolve():
+        return "workbench"
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)
+
+
+def as_typed(text: str) -> str:
+    """Return the text with each command in backquotes, `workbench VERB`, written as the reader can type it.
+
+    >>> as_typed("no heads here; `workbench heads MODEL` scores them") == (
+    ...     f"no heads here; `{program()} heads MODEL` scores them"
+    ... )
+    True
+    """
+    return re.sub(r"`workbench(?=[ `])", lambda _: f"`{program()}", text)

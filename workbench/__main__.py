@@ -1,59 +1,196 @@
-"""The command line: `workbench VERB ...`, one verb per artefact, plus `demo` and `serve`. Torch-free until a verb runs.
+"""The command line: `workbench VERB ...`. Torch-free until a verb runs.
 
-Exit codes: 0 done, 1 damage found by `verify`, 2 an error that says the next move, 130 Ctrl-C.
+`VERBS` lists every verb by group; verbs that share their first word are a family (`circuit find`, `circuit show`). The
+options of a verb are the fields of its dataclass (tyro). A verb or option that was renamed answers with its new name.
+
+Exit codes: 0 done, 1 damage found by `verify`, 2 an error whose message names the next move, 130 Ctrl-C.
 """
 
 import sys
-from typing import Annotated, Any, Union
+from dataclasses import fields, is_dataclass
+from typing import get_args, get_type_hints
 
 import tyro
 
-from interp.errors import WorkbenchError
+from interp.errors import ConfigError, UnknownNameError, WorkbenchError, as_typed, program
+from workbench.terminal import Verb
 from workbench.verbs.atlas import Atlas
-from workbench.verbs.changes import Changes, Difference
-from workbench.verbs.circuit import Circuit
-from workbench.verbs.compare import Compare, Scaling
+from workbench.verbs.circuit import FeatureCircuit, Find, Induction, Show
+from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, CompareSizes
 from workbench.verbs.demo import Demo
-from workbench.verbs.dynamics import Dynamics
+from workbench.verbs.dynamics import Form, Grok, Scale
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
 from workbench.verbs.features import Attribute, Features, Steer
-from workbench.verbs.geometry import Geometry
+from workbench.verbs.geometry import Direction, Shapes
 from workbench.verbs.heads import Heads, Lens
+from workbench.verbs.patch import Patch
 from workbench.verbs.record import Models, Record
 from workbench.verbs.serve import Serve, Verify
 from workbench.verbs.train import Import, Train
 
-VERBS = (
-    *(Demo, Serve, Models, Record, Train, Evaluate, Compare, Scaling, Features, Explain, Attribute, Steer, Difference),
-    *(Changes, Heads, Circuit, Lens, Dynamics, Geometry, Atlas, Import, Verify),
-)
-DESCRIPTION = """Look inside transformers: record activations, learn their sparse features, score the heads,
-map the geometry, and browse all of it.
+GROUPS: dict[str, tuple[type[Verb], ...]] = {
+    "start": (Demo, Serve, Models),
+    "record and train": (Record, Train, Import, Evaluate),
+    "features": (Features, Explain, Attribute, Steer),
+    "heads and circuits": (Heads, Patch, Induction, Find, FeatureCircuit, Show),
+    "geometry and maps": (Shapes, Direction, Lens, Atlas),
+    "compare": (CompareSAEs, CompareSizes, CompareModels, CompareLatents),
+    "studies": (Grok, Form, Scale),
+    "keep": (Verify,),
+}
+"""Every verb, under the heading that `workbench --help` gives it."""
 
-Start with `workbench demo`. Every verb reads artefacts and writes one, in --workspace:
-record -> train -> features -> atlas, and heads beside them."""
+FAMILIES = {
+    "circuit": "Find circuits of heads or of features, and test them",
+    "geometry": "Measure the geometry of representations",
+    "compare": "Compare dictionaries or models",
+    "dynamics": "Train small models and follow what they learn",
+}
+"""First words that several verbs share."""
+
+RENAMED_VERBS = {
+    "direction": "geometry direction",
+    "changes": "compare models",
+    "difference": "compare latents",
+    "scaling": "compare sizes",
+    "geometry MODEL": "geometry shapes MODEL",
+    "compare SAE": "compare saes SAE",
+}
+"""Old verb: the verb of today. With an argument: the verb became a family."""
+
+RENAMED_OPTIONS: dict[str, dict[str, str | None]] = {
+    "import": {"--allow-other-place": "--allow-mismatch", "--seed": None},
+    "attribute": dict.fromkeys(("--name", "--seed", "--overwrite")),
+    "steer": dict.fromkeys(("--name", "--overwrite")),
+    "circuit show": dict.fromkeys(("--name", "--seed", "--threads", "--overwrite")),
+    "compare sizes": dict.fromkeys(("--threads",)),
+    "compare latents": dict.fromkeys(("--seed",)),
+}
+"""Verb: old option: the option of today, or None where it never had an effect."""
+
+VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
+_POSITIONAL = get_args(tyro.conf.Positional[str])[1]
+INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
+circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; the return value is the exit code."""
+    """Run one verb; return the exit code."""
     try:
-        verb = tyro.cli(
-            _union(), args=arguments, prog="workbench", description=DESCRIPTION, config=(tyro.conf.OmitArgPrefixes,)
-        )
-        return verb.run() or 0
+        return parse(sys.argv[1:] if arguments is None else arguments).run() or 0
     except WorkbenchError as error:
-        print(f"workbench: {error}", file=sys.stderr)
+        print(f"workbench: {as_typed(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nworkbench: stopped; what was written is kept, and the same command resumes it", file=sys.stderr)
+        print("\nworkbench: stopped; what was written stays, and the same command resumes it", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `workbench models | head`
         return 0
 
 
-def _union() -> Any:
-    return Union[tuple(Annotated[verb, tyro.conf.subcommand(verb.__name__.lower())] for verb in VERBS)]  # noqa: UP007
+def parse(arguments: list[str]) -> Verb:
+    """Return the verb of a command line, its options filled in.
+
+    Raises `UnknownNameError` for a verb or option that there is not, `ConfigError` for one that was renamed, and
+    `SystemExit` after help (0), without a verb (2), and for values that the options do not take (2).
+    """
+    name, rest = _split_verb(arguments)
+    _check_options(name, rest)
+    return tyro.cli(VERBS[name], args=rest, prog=f"workbench {name}", config=(tyro.conf.OmitArgPrefixes,))
+
+
+def overview() -> str:
+    """Return what `workbench --help` prints: every verb in its group, a family on one line."""
+    lines = [f"usage: {program()} VERB ...", "", INTRODUCTION]
+    for title, verbs in GROUPS.items():
+        lines += ["", title]
+        for word in dict.fromkeys(verb.typed_words()[0] for verb in verbs):
+            members = [verb.typed_words()[1] for verb in verbs if verb.typed_words()[0] == word and word in FAMILIES]
+            about = f"{FAMILIES[word]}: {', '.join(members)}" if members else one_line(VERBS[word])
+            lines.append(f"  {word:<10} {about}")
+    return "\n".join(lines)
+
+
+def family_help(word: str) -> str:
+    """Return what `workbench FAMILY --help` prints: its verbs, one line each."""
+    members = {name.split()[1]: verb for name, verb in VERBS.items() if name.split()[0] == word}
+    lines = [f"usage: {program()} {word} {{{','.join(members)}}} ...", "", f"{FAMILIES[word]}.", ""]
+    return "\n".join(lines + [f"  {name:<10} {one_line(verb)}" for name, verb in members.items()])
+
+
+def one_line(verb: type[Verb]) -> str:
+    """Return the first line of a verb's docstring, without its full stop."""
+    return (verb.__doc__ or "").splitlines()[0].rstrip(".")
+
+
+def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the name of the verb and the arguments that are left. Prints help, and exits, where that is asked for."""
+    first, *rest = arguments or [""]
+    if first in ("", "-h", "--help"):
+        print(overview())
+        raise SystemExit(0 if first else 2)
+    if first in RENAMED_VERBS:
+        raise ConfigError(f"`workbench {first}` is now `workbench {RENAMED_VERBS[first]}`")
+    if first not in FAMILIES:
+        if first not in VERBS:
+            known = [*VERBS, *FAMILIES]
+            raise UnknownNameError("verb", first, known, "`workbench --help` lists them all")
+        return first, rest
+    if not rest or rest[0] in ("-h", "--help"):
+        print(family_help(first))
+        raise SystemExit(0 if rest else 2)
+    name = f"{first} {rest[0]}"
+    if name not in VERBS:
+        members = [verb.split()[1] for verb in VERBS if verb.split()[0] == first]
+        moved = [old for old in RENAMED_VERBS if old.split()[0] == first]
+        hint = "; ".join(f"`workbench {old}` is now `workbench {RENAMED_VERBS[old]}`" for old in moved)
+        raise UnknownNameError(f"verb of workbench {first}", rest[0], members, hint)
+    return name, rest[1:]
+
+
+def _check_options(name: str, arguments: list[str]) -> None:
+    """Raise for an option that the verb does not have, naming the one of today or the nearest."""
+    known, positional = {"--help", *options_of(VERBS[name])}, positional_of(VERBS[name])
+    renamed = RENAMED_OPTIONS.get(name, {})
+    for argument in arguments:
+        option = argument.split("=", 1)[0].replace("_", "-")
+        if option == "--":
+            return
+        if not option.startswith("--") or option in known:
+            continue
+        if option in positional:
+            value = positional[option]
+            raise ConfigError(f"`workbench {name}` takes {value} without {option}: `workbench {name} {value}`")
+        if option not in renamed:
+            hint = f"`workbench {name} --help` lists them"
+            raise UnknownNameError(f"option of workbench {name}", option, known, hint)
+        if renamed[option] is None:
+            raise ConfigError(f"{option} had no effect on `workbench {name}` and is gone; leave it out")
+        raise ConfigError(f"{option} of `workbench {name}` is now {renamed[option]}")
+
+
+def options_of(settings: type) -> set[str]:
+    """Return the options that a dataclass gives a command line: fields, nested ones too, and their aliases."""
+    found, hints = set(), get_type_hints(settings, include_extras=True)
+    for name in {each.name for each in fields(settings)}:
+        hint = hints[name]
+        if _POSITIONAL in getattr(hint, "__metadata__", ()):
+            continue
+        if isinstance(hint, type) and is_dataclass(hint):
+            found |= options_of(hint)
+            continue
+        option = "--" + name.replace("_", "-")
+        found |= {option, option.replace("--", "--no-", 1)} if hint is bool else {option}
+        found |= {alias for mark in getattr(hint, "__metadata__", ()) for alias in getattr(mark, "aliases", None) or ()}
+    return found
+
+
+def positional_of(verb: type[Verb]) -> dict[str, str]:
+    """Return the values that a verb takes without an option: `{"--hook-point": "HOOK-POINT"}`."""
+    hints = get_type_hints(verb, include_extras=True)
+    names = [name.replace("_", "-") for name in hints if _POSITIONAL in getattr(hints[name], "__metadata__", ())]
+    return {f"--{name}": name.upper() for name in names}
 
 
 if __name__ == "__main__":

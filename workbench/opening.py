@@ -1,8 +1,13 @@
-"""What several verbs need: the dictionary that a name stands for, and the model that a recording came from.
+"""From a name to the thing: models, recordings, dictionaries, tasks and the vectors of an atlas, for every verb.
 
-What reads the cells of an atlas: `workbench atlas --cells`.
+- `open_recording`, and `open_recording_model`, the model that it came from;
+- `open_sae`, an SAE alone; `open_saes`, SAEs together with their model; `open_dictionary`, an SAE or the neurons of a
+  layer together with a recording;
+- `open_task`, prompts by the name of a task or from a file;
+- `open_atlas_source`, the vectors that `workbench atlas` maps, and `with_readout`, the labels of its cells.
 
-An SAE of the workspace inside its own model, as verbs need it that run prompts through both.
+A name that is not there raises `UnknownNameError` with the nearest ones, weights that do not match `MismatchError`.
+`device` is where the model runs, and the SAEs that are applied inside it; None takes the fastest that is available.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from interp.artifacts import Manifest
     from interp.atlas.cells import Readout
     from interp.atlas.sources import AtlasSource
+    from interp.circuits.task import Task
     from interp.dictionary import Dictionary
     from interp.recording.store import Recording
     from interp.workspace import Workspace
@@ -28,7 +34,7 @@ NEURONS = "neurons:"
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenDictionary:
-    """An SAE of the workspace or the neurons of a layer, with the recording to look at it through."""
+    """An SAE of the workspace or the neurons of a layer, with the recording whose activations it encodes."""
 
     workspace: "Workspace"
     source: str
@@ -48,13 +54,13 @@ class ChosenDictionary:
 
     @property
     def parents(self) -> dict[str, str]:
-        """The SAE's manifest entry; neurons have the model alone."""
+        """Parents for a manifest: the SAE with its content hash; none for neurons, which belong to the model."""
         if self.is_neurons:
             return {}
         return {f"saes/{self.name}": self.workspace.manifest("sae", self.name).content_hash}
 
     def load(self, model: Any, *, allow_other_weights: bool = False) -> "Dictionary":
-        """The dictionary itself. Raises `MismatchError` when an SAE belongs to other weights."""
+        """Return the dictionary. Raises `MismatchError` when an SAE belongs to other weights."""
         if self.is_neurons:
             from saes.features.sources import neurons_of
 
@@ -62,35 +68,45 @@ class ChosenDictionary:
         return self.load_sae(allow_other_weights=allow_other_weights)
 
     def load_sae(self, *, allow_other_weights: bool = False) -> "SAE":
-        """The SAE. Raises `MismatchError` when the recording comes from other weights."""
-        from saes.weights.folder import check_model, load_sae
+        """Return the SAE. Raises `MismatchError` when the recording comes from other weights."""
+        from saes.weights.folder import check_model
 
-        sae = load_sae(self.workspace.path("sae", self.name))
+        sae = open_sae(self.workspace, self.name)
         check_model(sae, self.recording.weight_hash, allow_other_weights=allow_other_weights)
         return sae
 
 
-def open_dictionary(workspace: "Workspace", source: str, recording: str | None) -> ChosenDictionary:
-    """What `source` (an SAE's name, or `neurons:HOOK_POINT`) and an optional recording name stand for."""
-    from interp.recording.live import open_recording
+def open_dictionary(
+    workspace: "Workspace", source: str, recording: str | None, *, device: str | None = None
+) -> ChosenDictionary:
+    """Return an SAE of the workspace, or `neurons:HOOK_POINT`, with a recording: by default the SAE's own.
 
+    Raises `ConfigError` where no recording is named and none belongs to the dictionary.
+    """
     if source.startswith(NEURONS):
         if recording is None:
-            raise ConfigError(f"{source} needs a recording to pass over; add --recording NAME")
+            raise ConfigError(f"{source} needs a recording to read activations from; add --recording NAME")
     else:
         recording = recording or workspace.manifest("sae", source).config.get("recording")
         if recording is None:
-            raise ConfigError(f"{source} was imported, so no recording is its own; add --recording NAME")
-    workspace.manifest("recording", recording)  # the clearer error when it is not there
+            raise ConfigError(f"{source} was imported and has no recording of its own; add --recording NAME")
     return ChosenDictionary(
-        workspace=workspace, source=source, recording=open_recording(workspace.path("recording", recording))
+        workspace=workspace, source=source, recording=open_recording(workspace, recording, device=device)
     )
 
 
-def open_recording_model(recording: "Recording", *, device: str | None = None) -> Any:
-    """The model that a recording came from, with the same weights.
+def open_recording(workspace: "Workspace", name: str, *, device: str | None = None) -> "Recording":
+    """Return a recording, stored or live; a live one runs its model on `device`."""
+    from interp.recording import live
 
-    Raises `MismatchError` when the name now stands for other weights.
+    workspace.manifest("recording", name)  # lists the nearest names when it is not there
+    return live.open_recording(workspace.path("recording", name), device=device)
+
+
+def open_recording_model(recording: "Recording", *, device: str | None = None) -> Any:
+    """Return the model that a recording came from.
+
+    Raises `MismatchError` when the model of that name has other weights now.
     """
     from interp.models.adapter import weight_hash
     from interp.models.loading import load_model
@@ -103,20 +119,48 @@ def open_recording_model(recording: "Recording", *, device: str | None = None) -
     return model
 
 
+def open_sae(workspace: "Workspace", name: str) -> "SAE":
+    """Return an SAE of the workspace, on the CPU."""
+    from saes.weights.folder import load_sae
+
+    workspace.manifest("sae", name)  # lists the nearest names when it is not there
+    return load_sae(workspace.path("sae", name))
+
+
+def open_task(model: Any, task: str, n_prompts: int | None, *, seed: int) -> "Task":
+    """Return prompts of a task by its name, or from a `.jsonl` or `.csv` file; None: all that the file holds."""
+    from interp.circuits.tasks import make_task, task_from_file
+
+    if Path(task).suffix:
+        return task_from_file(model, task, n_prompts=n_prompts)
+    return make_task(task, model, seed=seed, **({} if n_prompts is None else {"n_prompts": n_prompts}))
+
+
+def task_name(task: str) -> str:
+    """Return the name of a task, of a file the name without its suffix."""
+    return Path(task).stem if Path(task).suffix else task
+
+
 def open_atlas_source(
-    workspace: "Workspace", source: str, hook_point: str | None, max_points: int | None, seed: int
+    workspace: "Workspace",
+    source: str,
+    hook_point: str | None,
+    max_points: int | None,
+    seed: int,
+    *,
+    device: str | None = None,
 ) -> "AtlasSource":
-    """The vectors that `KIND:NAME` stands for (`workbench atlas --help` lists the kinds)."""
+    """Return the vectors that `KIND:NAME` names (`workbench atlas --help` lists the kinds)."""
     kind, _, name = source.partition(":")
     openers = {
-        "embeddings": lambda: _of_model(name, kind),
-        "unembeddings": lambda: _of_model(name, kind),
-        "recording": lambda: _recorded(workspace, name, hook_point, max_points, seed),
+        "embeddings": lambda: _of_model(name, kind, device),
+        "unembeddings": lambda: _of_model(name, kind, device),
+        "recording": lambda: _recorded(workspace, name, hook_point, max_points, seed, device),
         "sae": lambda: _sae_directions(workspace, name, "decoder"),
         "encoder": lambda: _sae_directions(workspace, name, "encoder"),
         "heads": lambda: _heads(workspace, name),
-        "heads-ov": lambda: _of_model(name, kind),
-        "heads-qk": lambda: _of_model(name, kind),
+        "heads-ov": lambda: _of_model(name, kind, device),
+        "heads-qk": lambda: _of_model(name, kind, device),
         "file": lambda: _file(name),
     }
     if kind not in openers or not name:
@@ -124,21 +168,22 @@ def open_atlas_source(
     return openers[kind]()
 
 
-def open_mapped_source(workspace: "Workspace", atlas: str) -> "AtlasSource":
-    """The vectors that an atlas of this workspace was made of, opened again."""
+def open_mapped_source(workspace: "Workspace", atlas: str, *, device: str | None = None) -> "AtlasSource":
+    """Return the vectors that an atlas of this workspace was made from."""
     config = workspace.manifest("atlas", atlas).config
     if config.get("onto") or config.get("frames"):
         raise ConfigError(f"{atlas} was itself made from other maps; place points on a map of one source")
     seed = workspace.manifest("atlas", atlas).seed or 0
-    return open_atlas_source(workspace, config["source"], config.get("hook_point"), config["max_points"], seed)
+    at, most = config.get("hook_point"), config["max_points"]
+    return open_atlas_source(workspace, config["source"], at, most, seed, device=device)
 
 
-def _of_model(name: str, kind: str) -> "AtlasSource":
+def _of_model(name: str, kind: str, device: str | None) -> "AtlasSource":
     from interp.atlas.sources import embedding_source, head_circuit_source, unembedding_source
     from interp.models.adapter import weight_hash
     from interp.models.loading import load_model
 
-    model = load_model(name)
+    model = load_model(name, device=device)
     digest = weight_hash(model)
     if kind == "embeddings":
         return embedding_source(model, name, weight_hash=digest)
@@ -150,30 +195,24 @@ def _of_model(name: str, kind: str) -> "AtlasSource":
 def _heads(workspace: "Workspace", name: str) -> "AtlasSource":
     from interp.atlas.sources import head_score_source
 
-    workspace.manifest("heads", name)  # the clearer error when it is not there
+    workspace.manifest("heads", name)  # lists the nearest names when it is not there
     return head_score_source(workspace.path("heads", name))
 
 
 def _sae_directions(workspace: "Workspace", name: str, side: Literal["decoder", "encoder"]) -> "AtlasSource":
     from saes.features.sources import sae_source
-    from saes.weights.folder import load_sae
 
-    parents = {f"saes/{name}": workspace.manifest("sae", name).content_hash}
-    sae = load_sae(workspace.path("sae", name))
-    described = [m.name for m in workspace.children("sae", name) if m.kind == "features"]
-    folder = workspace.path("features", name if name in described else described[0]) if described else None
-    return sae_source(sae, name, side=side, features_folder=folder, parents=parents)
+    sae, folder = open_sae(workspace, name), features_folder(workspace, name)
+    return sae_source(sae, name, side=side, features_folder=folder, parents=parents_of(workspace, [name]))
 
 
 def _recorded(
-    workspace: "Workspace", name: str, hook_point: str | None, max_points: int | None, seed: int
+    workspace: "Workspace", name: str, hook_point: str | None, max_points: int | None, seed: int, device: str | None
 ) -> "AtlasSource":
     from interp.atlas.sources import recording_source
-    from interp.recording.live import open_recording
 
-    workspace.manifest("recording", name)
-    recording = open_recording(workspace.path("recording", name))
-    model = open_recording_model(recording)
+    recording = open_recording(workspace, name, device=device)
+    model = open_recording_model(recording, device=device)
     return recording_source(recording, model, hook_point=hook_point, max_points=max_points or 20_000, seed=seed)
 
 
@@ -186,22 +225,26 @@ def _file(path: str) -> "AtlasSource":
 AUTO, NONE, UNEMBEDDING = "auto", "none", "unembedding"
 
 
-def with_readout(workspace: "Workspace", source: "AtlasSource", wanted: str = AUTO) -> "AtlasSource":
-    """The source, its cells read by `auto`, `none`, `unembedding` or an SAE of the workspace.
+def with_readout(
+    workspace: "Workspace", source: "AtlasSource", wanted: str = AUTO, *, device: str | None = None
+) -> "AtlasSource":
+    """Return the source with its cells labelled by `auto`, `none`, `unembedding` or an SAE of the workspace.
 
-    Raises `ConfigError` where the vectors are not what that reads, `MismatchError` for an SAE of another hook point,
-    `UnknownNameError` for one that is not there.
+    Raises `ConfigError` where that cannot read the vectors, `MismatchError` for an SAE of another hook point,
+    `UnknownNameError` for an SAE that is not there.
     """
     kind, _, name = source.source.partition(":")
     if wanted == NONE:
         return replace(source, readout=None)
     if wanted == UNEMBEDDING:
-        return replace(source, readout=_unembedding(workspace, source, kind, name))
+        return replace(source, readout=_unembedding(workspace, source, kind, name, device))
     if wanted == AUTO:
         return _by_own_sae(workspace, source, name) if kind == "recording" else source
     manifest = workspace.manifest("sae", wanted)
     if kind != "recording":
-        raise ConfigError(f"an SAE reads activations; {source.source} has none. Map a recording, or leave --cells out")
+        raise ConfigError(
+            f"an SAE reads activations, and {source.source} has none; map a recording, or leave --cells out"
+        )
     if manifest.summary.get("hook_point") != source.hook_point:
         raise MismatchError(
             f"the SAE {wanted} reads {manifest.summary.get('hook_point')}, the map shows {source.hook_point}; "
@@ -211,31 +254,30 @@ def with_readout(workspace: "Workspace", source: "AtlasSource", wanted: str = AU
 
 
 def _by_own_sae(workspace: "Workspace", source: "AtlasSource", recording: str) -> "AtlasSource":
-    """Read by an SAE of this recording at this hook point, one whose features are described when there is one."""
+    """Label cells by an SAE of this recording and hook point, if possible one with a features artefact."""
     made = [m for m in workspace.children("recording", recording) if m.kind == "sae"]
     fitting = [m for m in made if m.summary.get("hook_point") == source.hook_point]
     if not fitting:
         return source
-    return _by_sae(workspace, source, min(fitting, key=lambda m: (_features(workspace, m.name) is None, m.name)))
+    return _by_sae(workspace, source, min(fitting, key=lambda m: (features_folder(workspace, m.name) is None, m.name)))
 
 
 def _by_sae(workspace: "Workspace", source: "AtlasSource", manifest: "Manifest") -> "AtlasSource":
     from saes.features.sources import dictionary_readout
-    from saes.weights.folder import load_sae
 
     name = manifest.name
-    readout = dictionary_readout(load_sae(workspace.path("sae", name)), name, _features(workspace, name))
+    readout = dictionary_readout(open_sae(workspace, name), name, features_folder(workspace, name))
     return replace(source, readout=readout, parents={**source.parents, f"saes/{name}": manifest.content_hash})
 
 
-def _features(workspace: "Workspace", sae: str) -> Path | None:
-    """The features folder of an SAE, the one of its name first."""
+def features_folder(workspace: "Workspace", sae: str) -> Path | None:
+    """Return the features artefact of an SAE, the one of the same name first; None when there is none."""
     found = [m.name for m in workspace.children("sae", sae) if m.kind == "features"]
     return workspace.path("features", sae if sae in found else found[0]) if found else None
 
 
-def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name: str) -> "Readout":
-    """Final norm and unembedding, of the model that the vectors belong to."""
+def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name: str, device: str | None) -> "Readout":
+    """Return final norm and unembedding of the model that the vectors belong to."""
     from interp.atlas.cells import UnembeddingReadout
 
     if kind == "recording" and isinstance(source.readout, UnembeddingReadout):
@@ -243,12 +285,12 @@ def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name:
     if kind == "embeddings":
         from interp.models.loading import load_model
 
-        return UnembeddingReadout(load_model(name))
+        return UnembeddingReadout(load_model(name, device=device))
     if kind == "sae":
         from saes.features.build import writes_to_residual
         from saes.features.sources import PromotedReadout
 
-        model, (sae,) = open_saes(workspace, [name])
+        model, (sae,) = open_saes(workspace, [name], device=device)
         if writes_to_residual(sae):
             return PromotedReadout(model)
     raise ConfigError(
@@ -258,50 +300,53 @@ def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name:
 
 
 def open_saes(
-    workspace: "Workspace", names: "Sequence[str]", *, model: str | None = None, allow_other_weights: bool = False
+    workspace: "Workspace",
+    names: "Sequence[str]",
+    *,
+    model: str | None = None,
+    allow_other_weights: bool = False,
+    device: str | None = None,
 ) -> "tuple[Any, list[SAE]]":
-    """The model that some SAEs belong to, and the SAEs.
+    """Return the model that some SAEs belong to, and the SAEs on the model's device.
 
     Raises `UnknownNameError` (no such SAE), `ConfigError` (none named, or no model known), `MismatchError` (other
     weights).
     """
-    from saes.weights.folder import check_model, load_sae
+    from saes.weights.folder import check_model
 
     if not names:
-        raise ConfigError("name an SAE of the workspace")
-    for name in names:
-        workspace.manifest("sae", name)  # the clearer error when it is not there
-    saes = [load_sae(workspace.path("sae", name)) for name in names]
+        raise ConfigError("no SAE was named; give the name of one or more SAEs of the workspace")
+    saes = [open_sae(workspace, name) for name in names]
     spec = model or next((sae.metadata.model for sae in saes if sae.metadata.model), "")
     if not spec:
         raise ConfigError(f"{names[0]} does not say which model it belongs to; add --model NAME")
     from interp.models.adapter import weight_hash
     from interp.models.loading import load_model
 
-    loaded = load_model(spec)
+    loaded = load_model(spec, device=device)
     for sae in saes:
         check_model(sae, weight_hash(loaded), allow_other_weights=allow_other_weights)
-    return loaded, saes
+    return loaded, [sae.to(loaded.cfg.device) for sae in saes]
 
 
 def feature_table(workspace: "Workspace", sae: str) -> dict[int, dict[str, Any]]:
-    """`feature -> {label, max_activation}` from the features artefact of an SAE; empty when there is none."""
-    found = [m.name for m in workspace.children("sae", sae) if m.kind == "features"]
-    if not found:
+    """Return `feature -> {feature, label, max_activation}` from the features artefact of an SAE; empty without one."""
+    folder = features_folder(workspace, sae)
+    if folder is None:
         return {}
-    path = workspace.table_path("features", sae if sae in found else found[0], "features")
+    path = workspace.table_path("features", folder.name, "features")
     rows = workspace.query("select feature, label, max_activation from f", f=path).to_pylist()
     return {row["feature"]: row for row in rows}
 
 
 def parents_of(workspace: "Workspace", names: "Sequence[str]") -> dict[str, str]:
-    """Manifest entries of SAEs."""
+    """Return SAEs with their content hashes, as the parents of an artefact."""
     return {f"saes/{name}": workspace.manifest("sae", name).content_hash for name in names}
 
 
 def unseen_positions(model: Any, *, include_bos: bool) -> int:
-    """How many positions at the start to leave alone: SAEs do not see the BOS in training, whose residual is like no
-    other."""
+    """Return the number of positions at the start to leave out: 1 where the model has a BOS token, which SAEs do not
+    see in training, since its residual differs from all others; 0 with `include_bos`."""
     from interp.models.adapter import bos_token_id
 
     return int(bos_token_id(model) is not None and not include_bos)

@@ -1,18 +1,19 @@
-"""What a person sees in the terminal: one line per finding, a bar on long work.
+"""The terminal side of every verb: its options in small dataclasses, its lines of output, its progress bar. Torch-free.
 
-The options that every verb shares, and the few lines that every verb needs. Torch-free.
+A verb is a frozen dataclass that inherits the options it uses, `InWorkspace`, `Writes`, `Seeded`, `Threaded`,
+`OnDevice`, and, where an analysis has a settings dataclass, that one too: `settings_of` hands it on.
 
-A verb that `torchrun` started several times over: the first rank speaks, and a failure is reported once.
+Under `torchrun` a verb runs once per rank: the first rank prints, and a failure is reported once (`joined_ranks`).
 """
 
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from interp.errors import OtherRankError
+from interp.errors import ConfigError, OtherRankError
 from interp.progress import Progress
 
 if TYPE_CHECKING:
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """One line. Token text is data: it is printed without markup."""
+    """Print a line. Token text is data, so it is printed without markup."""
     print(text, flush=True)
 
 
 def wrote(path: Path, finding: str) -> None:
-    """Where the verb wrote, and one line of what it found."""
+    """Print the folder that was written, and the main finding on a second line."""
     say(f"wrote {path}")
     say(f"      {finding}")
 
 
 @contextlib.contextmanager
 def bar(title: str, unit: str = "") -> Iterator[Progress]:
-    """A progress bar with rate and time left; call it with `(done, total, info)`.
+    """Show a progress bar with rate and time left; call it with `(done, total, info)`.
 
-    Where the output is no terminal (a log, CI) it prints a line at every quarter instead.
+    Where the output is not a terminal (a log, CI), a line is printed at every quarter instead.
     """
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -65,7 +66,11 @@ def bar(title: str, unit: str = "") -> Iterator[Progress]:
 
 
 def describe(info: dict) -> str:
-    """`{"fvu": 0.1234, "step": 12}` -> `fvu 0.123  step 12`."""
+    """Return the fields of a health line as text.
+
+    >>> describe({"fvu": 0.1234, "step": 12})
+    'fvu 0.123  step 12'
+    """
     return "  ".join(
         f"{key} {value:,.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in info.items()
     )
@@ -85,53 +90,128 @@ def _plain_lines(title: str, unit: str) -> Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ABC):
-    """Shared by all verbs."""
+class Verb(ABC):
+    """A command: the fields are its options, `run` does its work."""
 
     words: ClassVar[tuple[str, ...]] = ()
-    """what is typed for the verb; empty: the name of the class"""
+    """Words typed for the verb. Empty: the name of the class in lower case."""
+
+    @abstractmethod
+    def run(self) -> int | None:
+        """Do the verb's work; return an exit code, or None for 0."""
+
+    @classmethod
+    def typed_words(cls) -> tuple[str, ...]:
+        """Return the words typed for the verb, `("circuit", "find")` for example."""
+        return cls.words or (cls.__name__.lower(),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InWorkspace(Verb):
+    """Options of a verb that reads a workspace."""
 
     workspace: Path = Path("workspace")
     """The folder that holds all artefacts."""
+
+    def open_workspace(self) -> "Workspace":
+        """Return the workspace. Raises `MissingError` when there is none."""
+        from interp.workspace import Workspace
+
+        return Workspace(self.workspace)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writes(InWorkspace):
+    """Options of a verb that writes an artefact."""
+
     name: str | None = None
-    """Name of the artefact that is written. Default: made from what it is made of."""
-    seed: int = 0
-    """Every random number follows from this."""
-    threads: int | None = None
-    """CPU threads. Default: all cores."""
+    """Name of the artefact that is written. Default: derived from its input."""
     overwrite: bool = False
     """Replace an artefact of that name."""
 
     def open_workspace(self) -> "Workspace":
-        """The workspace, made when missing."""
+        """Return the workspace, created when missing."""
         from interp.workspace import Workspace
 
         return Workspace(self.workspace, create=True)
 
-    @abstractmethod
-    def run(self) -> int | None:
-        """Do the verb's work; an exit code, or None for 0."""
+    def check_free(self, *folders: Path | None) -> None:
+        """Raise `ConfigError`, before the long work and not after it, when a folder exists and may not be replaced."""
+        for folder in folders:
+            if folder is not None and folder.exists() and not self.overwrite:
+                raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded(Verb):
+    """Option of a verb that draws random numbers."""
+
+    seed: int = 0
+    """Determines every random number."""
+
+    def seeds(self, n: int) -> tuple[int, ...]:
+        """Return `n` consecutive seeds."""
+        return tuple(range(self.seed, self.seed + n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threaded(Verb):
+    """Option of a verb that computes on several threads."""
+
+    threads: int | None = None
+    """CPU threads. Default: all cores."""
 
     def use_threads(self) -> int:
-        """Set the thread count; returns the number in use."""
+        """Set the thread count; return the number in use."""
         from interp.runtime import set_threads
 
         return set_threads(self.threads)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnDevice(Verb):
+    """Option of a verb that runs a model or a dictionary."""
+
+    device: str | None = None
+    """cpu, cuda, cuda:1 or mps. Default: the fastest that is available."""
+
+    def use_device(self, ranks: "Ranks | None" = None) -> str:
+        """Return the device, and print it; under torchrun this rank's own, printed by the first rank."""
+        from interp.runtime import pick_device
+
+        device = pick_device(self.device if ranks is None else ranks.device(self.device))
+        if ranks is None or ranks.first:
+            say(f"device: {device}")
+        return device
+
+
+S = TypeVar("S")
+
+
+def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:
+    """Return the settings of an analysis that a verb inherits, some of them `changed`.
+
+    Args:
+        verb: an instance of a subclass of `kind`.
+        kind: the settings dataclass of the analysis.
+        changed: fields whose value does not come from the option of the same name.
+    """
+    return kind(**{each.name: getattr(verb, each.name) for each in fields(kind)} | changed)  # type: ignore[arg-type]
+
+
 def slug(text: str) -> str:
-    """A usable artefact name from any text.
+    """Return a usable artefact name made from any text.
 
     >>> slug("HuggingFaceTB/SmolLM2-135M")
     'HuggingFaceTB-SmolLM2-135M'
     """
-    kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)
-    return kept.strip("-.")[:64] or "unnamed"
+    usable = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)
+    return usable.strip("-.")[:64] or "unnamed"
 
 
 @contextlib.contextmanager
-def together() -> Iterator["Ranks"]:
-    """The ranks of this run. One that ends because another failed ends without a word of its own."""
+def joined_ranks() -> Iterator["Ranks"]:
+    """Join the ranks of this run. A rank that ends because another failed prints nothing."""
     from interp.ranks import join
 
     with join() as ranks:
@@ -143,7 +223,7 @@ def together() -> Iterator["Ranks"]:
 
 @contextlib.contextmanager
 def first_bar(ranks: "Ranks", title: str, unit: str = "") -> Iterator[Progress]:
-    """The first rank's progress bar; on the others it shows nothing."""
+    """Show a progress bar on the first rank, and nothing on the others."""
     if not ranks.first:
         yield lambda done, total, info: None
         return

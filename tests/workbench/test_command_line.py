@@ -1,6 +1,7 @@
 """The command line: teaches, lists, fails in one line, and says what it would take to type the demo by hand."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 
 from interp.artifacts import Draft
 from interp.workspace import Workspace
-from workbench.__main__ import VERBS, main
+from workbench.__main__ import FAMILIES, RENAMED_OPTIONS, RENAMED_VERBS, VERBS, main, options_of, overview, parse
 from workbench.demo import command_line, import_step, steps
 from workbench.terminal import slug
 from workbench.verbs.atlas import Atlas
@@ -33,54 +34,79 @@ def make_heads(workspace: Workspace, name: str = "toy") -> None:
     draft.finish()
 
 
-def test_help_names_every_verb_and_loads_no_torch():
+def test_help_fits_a_terminal_names_every_verb_and_loads_no_torch():
     code = (
         "import sys; from workbench.__main__ import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False).stdout
-    assert out.strip().endswith("False")
-    for verb in VERBS:
-        assert verb.__name__.lower() in out
+    *lines, torch = out.rstrip().splitlines()
+    assert torch == "False"
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
+    for name in VERBS:
+        assert all(re.search(rf"\b{word}\b", out) for word in name.split()), name
 
 
-ONE_WORD = [v.__name__.lower() for v in VERBS if v.__name__ not in ("Models", "Circuit", "Dynamics", "Geometry")]
-TWO_WORDS = [
-    "circuit induction",
-    "circuit find",
-    "circuit features",
-    "circuit show",
-    "dynamics grok",
-    "dynamics induction",
-    "geometry shapes",
-    "geometry direction",
-]
-
-
-@pytest.mark.parametrize("verb", [*ONE_WORD, *TWO_WORDS])
-def test_every_verb_has_help(verb, capsys):
+def test_no_verb_prints_the_help_and_exits_with_two(capsys):
     with pytest.raises(SystemExit) as stop:
-        main([*verb.split(), "--help"])
+        main([])
+    assert stop.value.code == 2
+    assert capsys.readouterr().out == overview() + "\n"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_help(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
     assert stop.value.code == 0
-    assert "--workspace" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"workbench {name}" in out
+    for option in options_of(VERBS[name]):
+        assert option in out, option
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_lists_its_verbs(family, capsys):
+    for arguments, code in (([family, "--help"], 0), ([family], 2)):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == code
+        out = capsys.readouterr().out
+        for name in VERBS:
+            assert name.split()[0] != family or name.split()[1] in out
+        assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_VERBS.items())
+def test_an_old_verb_answers_with_the_new_one(old, new, capsys):
+    assert main(["smollm2-135m" if word.isupper() else word for word in old.split()]) == 2
+    assert f"workbench {new}" in capsys.readouterr().err
+    assert " ".join(word for word in new.split() if word.islower()) in VERBS
 
 
 @pytest.mark.parametrize(
-    ("verb", "expected"),
+    ("name", "old", "new"), [(v, o, n) for v, table in RENAMED_OPTIONS.items() for o, n in table.items()]
+)
+def test_an_old_option_answers_with_the_new_one(name, old, new, capsys):
+    assert main([*name.split(), "x", old, "1"]) == 2
+    assert (new or "leave it out") in capsys.readouterr().err
+    assert old not in options_of(VERBS[name])
+    assert new is None or new.split()[0] in options_of(VERBS[name])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
     [
-        ("models", "Hugging Face"),
-        ("circuit", "{induction,find,features,show}"),
-        ("dynamics", "{grok,induction,scaling}"),
+        (["recrod"], "did you mean 'record'"),
+        (["circuit", "fnid", "x"], "did you mean 'find'"),
+        (["heads", "x", "--promts", "3"], "did you mean '--prompts'"),
+        (["heads", "x", "--promts=3"], "did you mean '--prompts'"),
+        (["heads", "--model", "x"], "workbench heads MODEL"),
     ],
 )
-def test_verbs_without_a_workspace_have_help_too(verb, expected, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([verb, "--help"])
-    assert stop.value.code == 0
-    assert expected in capsys.readouterr().out
-
-
-def test_unknown_verb_exits_with_two():
-    assert run("recrod").returncode == 2
+def test_an_unknown_verb_or_option_lists_the_nearest(arguments, expected, capsys):
+    assert main(arguments) == 2
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -132,7 +158,8 @@ def test_verify_reports_an_artefact_of_a_newer_schema(tmp_path, capsys):
     assert "upgrade the workbench" in capsys.readouterr().out
 
 
-def test_command_line_leaves_defaults_out_and_quotes_what_needs_it():
+def test_command_line_leaves_defaults_out_and_quotes_what_needs_it(monkeypatch):
+    monkeypatch.setattr("workbench.demo.program", lambda: "workbench")
     assert command_line(Atlas(source="sae:demo", name="map")) == "workbench atlas sae:demo --name map"
     assert command_line(Heads(model="gpt2", prompts=4)) == "workbench heads gpt2 --prompts 4"
     record = Record(model="gpt2", hook_points=("a", "b"), corpus="my text.txt")
@@ -142,18 +169,12 @@ def test_command_line_leaves_defaults_out_and_quotes_what_needs_it():
 def test_the_demo_says_commands_that_parse_to_the_same_verbs():
     import shlex
 
-    import tyro
-
-    from workbench.__main__ import _union
-
-    told = [
+    written = [
         step for train in (False, True) for quick in (False, True) for step in steps(Demo(train=train, quick=quick))
     ]
-    told.append(import_step(Demo(sae="hub:owner/saes/layers.9", hook_point="blocks.9.hook_mlp_out")))
-    for step in told:
-        words = shlex.split(command_line(step.verb))[1:]
-        parsed = tyro.cli(_union(), args=words, config=(tyro.conf.OmitArgPrefixes,))
-        assert getattr(parsed, "command", parsed) == step.verb
+    written.append(import_step(Demo(sae="hub:owner/saes/layers.9", hook_point="blocks.9.hook_mlp_out")))
+    for step in written:
+        assert parse(shlex.split(command_line(step.verb))[1:]) == step.verb
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import tyro
 from interp.workspace import Workspace
 from workbench.demo import MLP, MODEL, RESID, Step, run_step
 from workbench.shipped.unpack import CARD, SHIPPED, pack
-from workbench.terminal import Options, say, wrote
+from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features
@@ -39,7 +39,7 @@ CORPUS = "shipped-corpus.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Build(Options):
+class Build(InWorkspace, Seeded, Threaded, OnDevice):
     """Train the dictionary that ships with the package."""
 
     tokens: int = 10_500_000
@@ -54,7 +54,7 @@ class Build(Options):
     code_chars: int = 9_000_000
 
     def run(self) -> None:
-        workspace = self.open_workspace()
+        workspace = Workspace(self.workspace, create=True)
         corpus = self._corpus(workspace)
         plan = self._steps(corpus)
         for number, step in enumerate(plan, 1):
@@ -76,7 +76,7 @@ class Build(Options):
         return path
 
     def _steps(self, corpus: Path) -> list[Step]:
-        shared = {"workspace": self.workspace, "seed": self.seed, "threads": self.threads}
+        shared = {"workspace": self.workspace, "seed": self.seed, "threads": self.threads, "device": self.device}
         text = {"model": MODEL, "corpus": str(corpus), **shared}
         looked_at = {"recording": LOOK, "window": 10, **shared}
         return [

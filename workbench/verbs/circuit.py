@@ -1,21 +1,20 @@
-"""`workbench circuit ...`: circuits, found and shown. Each subcommand is a dataclass in a file of its own.
+"""`workbench circuit ...`: circuits found, tested and printed.
 
-`workbench circuit features SAE SAE --task ioi`: the circuit of a task in the features of several SAEs.
-
-`workbench circuit find MODEL --task ioi`: the circuit of a task, scored, cut and judged.
-
-`workbench circuit induction MODEL`: the induction circuit, with its evidence, or why there is none.
+- `features SAE SAE --task ioi`: the circuit of a task in the features of several SAEs.
+- `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
+- `induction MODEL`: the induction circuit, with the evidence for and against every head.
+- `show CIRCUIT`: a circuit that was found, in text.
 """
 
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
 from interp.errors import ConfigError
-from workbench.terminal import Options, bar, say, slug, wrote
+from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,19 +25,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(Options):
-    """Find which features of one SAE act on which features of a later one in a task, and judge that by ablation.
+class FeatureCircuit(Writes, Seeded, Threaded, OnDevice):
+    """Find a task's circuit in the features of several SAEs.
 
     Example: workbench circuit features sae-9 sae-15 --task ioi
 
-    Effects are integrated gradients from the corrupted to the clean prompts; what an SAE does not reconstruct is a node
-    too. The strongest edges are patched one by one, and the nodes compared with random features and untrained SAEs.
+    Effects of features on later features are integrated gradients from the corrupted to the clean prompts; the
+    reconstruction error of each SAE is a node too. The strongest edges are patched one by one, and faithfulness is
+    compared with random features, untrained SAEs and an untrained model.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "features")
 
     saes: tyro.conf.Positional[tuple[str, ...]]
-    """Names of SAEs or transcoders in the workspace, all of one model, at different places."""
+    """Names of SAEs or transcoders in the workspace, all of one model, at different hook points."""
     task: str = "ioi"
     """induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt, correct and wrong."""
     prompts: int = 16
@@ -59,23 +59,30 @@ class FeatureCircuit(Options):
     """Judge untrained SAEs and an untrained model too."""
     batch_size: int = 8
     include_bos: bool = False
-    """Take the BOS position apart too. SAEs do not see it in training."""
+    """Attribute to features at the BOS position too. SAEs do not see it in training."""
     model: str | None = None
-    """Default: the one that the SAEs belong to."""
+    """Model to run. Default: the one that the SAEs belong to."""
     allow_other_weights: bool = False
     """Apply SAEs to a model whose weights differ from those they were trained on."""
 
     def run(self) -> None:
         from saes.circuits.find import find_feature_circuit, save_feature_circuit
-        from workbench.opening import feature_table, open_saes, parents_of
+        from workbench.opening import feature_table, open_saes, open_task, parents_of, task_name
 
         workspace = self.open_workspace()
         self.use_threads()
-        kind = Path(self.task).stem if Path(self.task).suffix else self.task
-        folder = workspace.path("circuit", self.name or slug(f"{kind}-features-{'-'.join(self.saes)}"))
-        check_free(folder, self.overwrite)
-        model, saes = open_saes(workspace, self.saes, model=self.model, allow_other_weights=self.allow_other_weights)
-        task = self._make_task(model)
+        folder = workspace.path(
+            "feature_circuit", self.name or slug(f"{task_name(self.task)}-features-{'-'.join(self.saes)}")
+        )
+        self.check_free(folder)
+        model, saes = open_saes(
+            workspace,
+            self.saes,
+            model=self.model,
+            allow_other_weights=self.allow_other_weights,
+            device=self.use_device(),
+        )
+        task = open_task(model, self.task, self.prompts, seed=self.seed)
         say(
             f"{task.name}: {task.metric.name} {float(task.clean_value.mean()):.3g} on clean prompts, "
             f"{float(task.corrupt_value.mean()):.3g} on corrupted ones"
@@ -100,13 +107,6 @@ class FeatureCircuit(Options):
         for line in describe_features(found):
             say(f"      {line}")
 
-    def _make_task(self, model: Any) -> "Task":
-        from interp.circuits.tasks import make_task, task_from_file
-
-        if Path(self.task).suffix:
-            return task_from_file(model, self.task, n_prompts=self.prompts)
-        return make_task(self.task, model, n_prompts=self.prompts, seed=self.seed)
-
     def _config(self, model: Any) -> "FeatureCircuitConfig":
         from saes.circuits.attribution import AttributionConfig
         from saes.circuits.find import FeatureCircuitConfig
@@ -125,17 +125,9 @@ class FeatureCircuit(Options):
         )
 
 
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Raises `ConfigError` before the long work, not after it, when the folder is there."""
-    from interp.errors import ConfigError
-
-    if folder.exists() and not overwrite:
-        raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
-
-
 @contextlib.contextmanager
 def step_bars() -> "Iterator[Callable[[str], Any]]":
-    """A bar for each step of the work: the next one ends the one before."""
+    """Show a progress bar for each step of the work; the next one replaces it."""
     with contextlib.ExitStack() as stack:
 
         def start(name: str) -> Any:
@@ -146,7 +138,7 @@ def step_bars() -> "Iterator[Callable[[str], Any]]":
 
 
 def describe_features(found: "FoundFeatures") -> list[str]:
-    """The verdict, how far the edges can be trusted, the strongest of them, and the error's share."""
+    """Return the verdict, the agreement of edge scores with patching, and the strongest nodes and edges."""
     circuit, edges = found.circuit, found.circuit.evaluation["edges"]
     lines = [str(circuit.verdict["reason"])]
     if edges.get("spearman") is not None:
@@ -170,25 +162,29 @@ def describe_features(found: "FoundFeatures") -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Find(Options):
-    """Find the circuit of a task: score every edge, cut, and judge the circuit against random ones.
+class Find(Writes, Seeded, Threaded, OnDevice):
+    """Find a task's circuit of heads and MLPs.
 
-    Tasks: `induction`, `ioi` (indirect object), `greater-than`, or a .jsonl or .csv file with the columns clean,
-    corrupt, correct and wrong.
+    Example: workbench circuit find smollm2-135m --task ioi
+
+    Every edge is scored, the best are retained, and the faithfulness of the circuit is compared with random circuits of
+    the same size. Tasks: `induction`, `ioi` (indirect object identification), `greater-than`, or a .jsonl or .csv file
+    with the columns clean, corrupt, correct and wrong.
     """
+
+    words: ClassVar[tuple[str, ...]] = ("circuit", "find")
 
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
     task: str = "ioi"
-    """A task's name, or a file of prompts."""
+    """Name of a task, or a file of prompts."""
     prompts: int = 32
-    """Prompt pairs that find the circuit."""
+    """Prompt pairs on which edges are scored."""
     held_out: int | None = None
-    """Further pairs, none of them among the first, that judge it; 0: the same pairs do. Default: as many again, or what
-    else the file holds."""
+    """Further prompt pairs, none of them among the first, on which the circuit is evaluated; 0: the same pairs.
+    Default: as many again, or the rest of the file."""
     metric: Literal["task", "logit-diff", "prob-diff", "log-prob", "kl", "l2"] = "task"
-    """What is measured at the answer: the task's own choice, the distance of the output from the clean one (kl, l2), or
-    another measure of the task's answers."""
+    """Metric of the answer: the task's own, the distance of the output from the clean one (kl, l2), or another."""
     method: Literal["eap-ig", "eap", "exact", "acdc"] = "eap-ig"
     """How edges are scored; exact and acdc run the model once per edge."""
     level: Literal["edge", "node"] = "edge"
@@ -204,18 +200,16 @@ class Find(Options):
     verify: int = 20
     """Edges patched one by one to check the scores."""
     batch_size: int = 16
-    device: str | None = None
-    """cpu, cuda, mps. Default: the best there is."""
 
     def run(self) -> None:
         from interp.circuits.find import find_circuit, save_discovered
         from interp.models.loading import load_model
+        from workbench.opening import task_name
 
         workspace = self.open_workspace()
         self.use_threads()
-        kind = Path(self.task).stem if Path(self.task).suffix else self.task
-        folder = workspace.path("circuit", self.name or slug(f"{kind}-{self.model}"))
-        model = load_model(self.model, device=self.device)
+        folder = workspace.path("edge_circuit", self.name or slug(f"{task_name(self.task)}-{self.model}"))
+        model = load_model(self.model, device=self.use_device())
         task, held_out = self._make_tasks(model)
         say(
             f"{task.name}: {task.metric.name} {float(task.clean_value.mean()):.3g} on clean prompts, "
@@ -239,13 +233,15 @@ class Find(Options):
             say(f"      {line}")
 
     def _make_tasks(self, model: Any) -> "tuple[Task, Task | None]":
-        """The prompts that find the circuit, and those that judge it."""
+        """Return the prompts on which edges are scored, and held-out ones."""
         from interp.circuits.metrics import metric_by_name
+        from workbench.opening import open_task
 
         is_file = bool(Path(self.task).suffix)
         wanted = self.prompts if self.held_out is None and not is_file else self.held_out
         n = None if wanted is None else self.prompts + wanted
-        whole = self._make_task(model, n if is_file or not wanted or n is None else n + n // 8 + 4)  # some may coincide
+        drawn = n if is_file or not wanted or n is None else n + n // 8 + 4  # some may coincide
+        whole = open_task(model, self.task, drawn if is_file else drawn or self.prompts, seed=self.seed)
         if self.metric != "task":
             whole = whole.measured_by(model, metric_by_name(self.metric, whole.metric))
         if wanted == 0 or (wanted is None and whole.n_prompts <= self.prompts):
@@ -253,17 +249,10 @@ class Find(Options):
         task, rest = whole.split(self.prompts)
         if wanted is not None and rest.n_prompts < wanted:
             raise ConfigError(
-                f"{self.task} leaves {rest.n_prompts} prompts that differ from the first {self.prompts}, {wanted} were "
-                "asked for; lower --prompts or --held-out"
+                f"{wanted} held-out prompts were asked for, {self.task} has {rest.n_prompts} that differ from the "
+                f"first {self.prompts}; lower --prompts or --held-out"
             )
         return task, rest.take(range(wanted or rest.n_prompts))
-
-    def _make_task(self, model: Any, n_prompts: int | None) -> "Task":
-        from interp.circuits.tasks import make_task, task_from_file
-
-        if Path(self.task).suffix:
-            return task_from_file(model, self.task, n_prompts=n_prompts)
-        return make_task(self.task, model, n_prompts=n_prompts or self.prompts, seed=self.seed)
 
     def _config(self) -> Any:
         from interp.circuits.evaluation import EvaluationConfig
@@ -282,7 +271,7 @@ class Find(Options):
 
 
 def describe_found(found: "Found") -> list[str]:
-    """The verdict, and the strongest edges."""
+    """Return the verdict, the agreement of edge scores with patching, and the strongest edges."""
     from interp.circuits.circuit import edge_text
 
     circuit = found.circuit
@@ -300,7 +289,7 @@ def describe_found(found: "Found") -> list[str]:
 
 
 def _bars() -> Any:
-    """One bar per step."""
+    """Return a callback that prints a line when a step is done."""
 
     def start(name: str) -> Any:
         def report(done: int, total: int, info: dict) -> None:
@@ -313,11 +302,11 @@ def _bars() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Induction(Options):
-    """Look for induction heads and the heads that they read, and test every link.
+class Induction(Writes, Seeded, Threaded, OnDevice):
+    """Find induction heads and the heads that they read, and test each edge.
 
-    Scores are shares of attention (0 to 1) on repeated random tokens, losses are nats. The rule of the verdict is in
-    circuit.json, beside the evidence for and against every head.
+    Scores are fractions of attention (0 to 1) on repeated random tokens, losses are in nats. circuit.json states the
+    rule of the verdict and the evidence for and against every head.
     """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "induction")
@@ -332,8 +321,6 @@ class Induction(Options):
     """Tokens per prompt, BOS included. Default: 65, or the model's context when that is shorter."""
     candidates: int = 24
     """At most so many heads are tested for a sender, strongest induction scores first."""
-    device: str | None = None
-    """cpu, cuda, mps. Default: the best there is."""
 
     def run(self) -> None:
         from interp.circuits.induction import gather_induction_evidence
@@ -344,13 +331,13 @@ class Induction(Options):
         workspace = self.open_workspace()
         self.use_threads()
         config = InductionConfig(
-            seeds=tuple(range(self.seed, self.seed + self.n_seeds)),
+            seeds=self.seeds(self.n_seeds),
             prompts_per_seed=self.prompts,
             context_length=self.context_length,
             max_candidates=self.candidates,
         )
-        folder = workspace.path("circuit", self.name or f"induction-{slug(self.model)}")
-        model = load_model(self.model, device=self.device)
+        folder = workspace.path("induction_circuit", self.name or f"induction-{slug(self.model)}")
+        model = load_model(self.model, device=self.use_device())
         with bar("induction circuit", "%") as progress:
             evidence = gather_induction_evidence(model, config, progress=progress, name=self.model)
         manifest = save_induction(
@@ -367,8 +354,10 @@ class Induction(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show(Options):
-    """Print a circuit that was found: its verdict, nodes and edges."""
+class Show(InWorkspace):
+    """Print the verdict, nodes and edges of a circuit that was found."""
+
+    words: ClassVar[tuple[str, ...]] = ("circuit", "show")
 
     circuit: tyro.conf.Positional[str]
     """Name of a circuit in the workspace, or a path to one."""
@@ -376,12 +365,17 @@ class Show(Options):
     def run(self) -> None:
         from pathlib import Path
 
+        from interp.artifacts import CIRCUITS
         from interp.circuits.circuit import Circuit as Value
         from interp.circuits.circuit import edge_text
         from interp.workspace import Workspace
 
         path = Path(self.circuit)
-        found = Value.load(path if path.exists() else Workspace(self.workspace).path("circuit", self.circuit))
+        if not path.exists():
+            workspace = Workspace(self.workspace)
+            manifest = workspace.find(self.circuit, *CIRCUITS)
+            path = workspace.path(manifest.kind, manifest.name)
+        found = Value.load(path)
         say(f"{found.model}: {len(found.nodes)} nodes, {len(found.edges)} edges")
         if found.verdict:
             say(f"{'found' if found.verdict.get('found') else 'not found'}: {found.verdict.get('reason', '')}")
@@ -392,22 +386,3 @@ class Show(Options):
             say(f"  {node.name:8} {'  '.join(str(part) for part in shown if part)}".rstrip())
         for edge in found.edges:
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
-
-
-Command = (
-    Annotated[Induction, tyro.conf.subcommand("induction")]
-    | Annotated[Find, tyro.conf.subcommand("find")]
-    | Annotated[FeatureCircuit, tyro.conf.subcommand("features")]
-    | Annotated[Show, tyro.conf.subcommand("show")]
-)
-
-
-@dataclass(frozen=True)
-class Circuit:
-    """Find circuits, with the evidence for and against them."""
-
-    command: Command
-
-    def run(self) -> Any:
-        """Run the subcommand."""
-        return self.command.run()

@@ -1,18 +1,23 @@
-"""`workbench compare SAE SAE ...`: dictionaries side by side at one sparsity, with baselines that learned nothing.
+"""`workbench compare ...`: dictionaries or models compared.
 
-`workbench scaling`: how the error of dictionaries falls with their size and sparsity, with intervals.
+- `saes SAE SAE ...`: dictionaries at one sparsity, with baselines.
+- `sizes`: the error of dictionaries against their size and sparsity, a scaling law with intervals.
+- `models BASE TUNED`: fine-tuning effects in weights, residual stream and heads.
+- `latents CROSSCODER`: latents of a crosscoder that only one of its two models has.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 
 from interp.artifacts import hash_json
-from interp.errors import ConfigError, WorkbenchError
-from workbench.terminal import Options, bar, say, slug, wrote
+from interp.errors import ConfigError, PromptError, WorkbenchError
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
 from workbench.verbs.evaluate import as_dict, probe_settings, run_probes
 
 if TYPE_CHECKING:
@@ -21,35 +26,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Options):
-    """Compare SAEs of one hook point: each at its own L0, and all cut to the smallest among them.
+class CompareSAEs(Writes, Seeded, Threaded, OnDevice):
+    """Compare SAEs of one hook point at the same sparsity.
 
-    Example: workbench compare demo demo-topk
+    Example: workbench compare saes demo demo-topk
 
-    Principal components, the hook point's own coordinates and an untrained SAE stand beside them. A lower FVU at
-    another L0 says little; nor does one at the same L0 prove better features. For a recording of planted features the
-    table says how many of them were found.
+    Each SAE is measured at its own L0, and with all of them reduced to the smallest L0. Baselines: principal
+    components, the hook point's own coordinates and an untrained SAE. FVU values at different L0 are not comparable,
+    and a lower FVU at the same L0 does not prove better features. For a recording of planted features the table gives
+    the number recovered.
     """
+
+    words: ClassVar[tuple[str, ...]] = ("compare", "saes")
 
     saes: tyro.conf.Positional[tuple[str, ...]]
     """Names of SAEs in the workspace."""
     recording: str | None = None
-    """Default: the one that the first was trained on."""
+    """Recording to compare on. Default: the one that the first SAE was trained on."""
     l0: float | None = None
-    """The common sparsity. Default: the smallest L0 among the SAEs."""
+    """L0 to which all are reduced. Default: the smallest among the SAEs."""
     baselines: bool = True
-    """Put principal components, coordinates and an untrained SAE into the table."""
+    """Add principal components, coordinates and an untrained SAE to the table."""
     contexts: int = 0
-    """Held-out contexts for the loss inside the model; 0 leaves that part out."""
+    """Held-out contexts for the loss inside the model; 0 skips that part."""
     match: bool = False
-    """Say how many features every two of the SAEs share (minutes for dictionaries of 16,384)."""
+    """Count the features that every two of the SAEs share (minutes for dictionaries of 16,384)."""
     probing: bool = False
-    """Add columns of sparse probing: how well one, two and five features tell what a token is, and by how much better
-    than random labels (see `workbench evaluate --probing`)."""
+    """Add columns of sparse probing, and its gain over random labels (see `workbench evaluate --probing`)."""
     labels: Path | None = None
-    """Questions of yours for the probes: a .csv, .jsonl or .parquet with `label` and one of `document`, `token`."""
+    """Further probing tasks: a .csv, .jsonl or .parquet with the columns `label` and `document` or `token`."""
     probe_seeds: int = 3
-    """How often the probes are repeated."""
+    """Repetitions of the probes."""
     allow_other_weights: bool = False
     """Compare SAEs trained on other weights than the recording's."""
 
@@ -62,10 +69,10 @@ class Compare(Options):
         workspace = self.open_workspace()
         threads = self.use_threads()
         if not self.saes:
-            raise ConfigError("name the SAEs to compare: workbench compare SAE SAE")
-        first = open_dictionary(workspace, self.saes[0], self.recording)
-        recording = first.recording
-        chosen = [open_dictionary(workspace, name, recording.folder.name) for name in self.saes]
+            raise ConfigError("no SAE was named; `workbench compare saes SAE SAE` compares two")
+        device = self.use_device()
+        recording = open_dictionary(workspace, self.saes[0], self.recording, device=device).recording
+        chosen = [open_dictionary(workspace, name, recording.folder.name, device=device) for name in self.saes]
         if any(each.is_neurons for each in chosen):
             raise ConfigError("name SAEs only: at mlp.hook_post the table's `coordinates` are the neurons")
         fractions = [workspace.manifest("sae", each.name).config.get("heldout_fraction", 0.1) for each in chosen]
@@ -81,10 +88,10 @@ class Compare(Options):
             "contexts": self.contexts,
             **probe_settings(recording, probing=self.probing, labels=self.labels, probe_seeds=self.probe_seeds),
         }
-        folder = workspace.path("evaluation", self.name or slug("compare-" + "-".join(saes)))
-        draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
+        folder = workspace.path("sae_comparison", self.name or slug("compare-" + "-".join(saes)))
+        draft = Draft.open(folder, kind="sae_comparison", config=config, seed=self.seed, overwrite=self.overwrite)
         planted = "synthetic" in recording.manifest.config
-        held = min(fractions)  # held-out splits are nested: documents that none of them was trained on
+        held = min(fractions)  # held-out splits are nested, so this one is held out for all of them
         tokens = documents = None
         if self.contexts and not planted:
             tokens, documents = recording.contexts_and_documents(
@@ -93,7 +100,7 @@ class Compare(Options):
         probing = None
         try:
             if self.probing:
-                seeds = tuple(range(self.seed, self.seed + self.probe_seeds))
+                seeds = self.seeds(self.probe_seeds)
                 probing = run_probes(saes, recording, self.labels, held, seeds)
             with bar("comparing", "dictionaries") as progress:
                 found = compare(
@@ -101,7 +108,9 @@ class Compare(Options):
                     recording,
                     l0=self.l0,
                     baselines=self.baselines,
-                    model=open_recording_model(recording) if tokens is not None and len(tokens) else None,
+                    model=open_recording_model(recording, device=device)
+                    if tokens is not None and len(tokens)
+                    else None,
                     tokens=tokens,
                     documents=documents,
                     probing=probing.rows() if probing else None,
@@ -112,7 +121,7 @@ class Compare(Options):
                     progress=progress,
                 )
         except WorkbenchError:
-            draft.discard()  # nothing in it to resume
+            draft.discard()  # it holds nothing to resume
             raise
         shared = _shared(saes, self.seed) if self.match else {}
         reversals = [str(each) for each in found.reversals]
@@ -127,7 +136,7 @@ class Compare(Options):
         wrote(folder, f"at L0 {found.l0:.1f} {best.name} reconstructs best (FVU {best.matched.fvu:.4f})")
 
     def groups(self, workspace: "Workspace") -> dict[str, str]:
-        """SAE -> the first SAE with the same settings but the seed."""
+        """Return, for each SAE, the first one whose settings differ in the seed at most."""
         firsts: dict[str, str] = {}
         found = {}
         for name in self.saes:
@@ -138,7 +147,7 @@ class Compare(Options):
 
 
 def _shared(saes: dict[str, "SAE"], seed: int) -> dict[str, dict[str, Any]]:
-    """`"one, two"` -> what the two share, in numbers and in words."""
+    """Return for every pair of SAEs, `"one, two"`, the features they share, in numbers and as a sentence."""
     from saes.evaluation.matching import match_features
 
     found = {}
@@ -152,18 +161,21 @@ def _shared(saes: dict[str, "SAE"], seed: int) -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scaling(Options):
-    """Fit the scaling law L(n, k) to a sweep: at least three sizes and two values of k, trained alike.
+class CompareSizes(Writes, Seeded):
+    """Fit a scaling law L(n, k) to dictionaries of several sizes.
 
     Example: workbench train demo --kind topk --d-sae 512 1024 2048 4096 --k 16 32 64 --name sweep
-             workbench scaling
+             workbench compare sizes
 
-    The loss is the FVU on held-out documents. Says the exponent of the size for every k, whether an error remains that
-    no size removes, and how well the smaller sizes predict the largest. The SAE page draws it.
+    Needs at least three sizes and two values of k, trained alike. The loss is the FVU on held-out documents (Gao et al.
+    2024, arXiv 2406.04093). Reports the exponent of the size for every k, an irreducible error if there is one, and how
+    well the smaller sizes predict the largest. The SAE page draws the fit.
     """
 
+    words: ClassVar[tuple[str, ...]] = ("compare", "sizes")
+
     saes: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of SAEs in the workspace. Default: all finished ones of a kind that were trained alike."""
+    """Names of SAEs in the workspace. Default: all finished ones of one kind that were trained alike."""
     recording: str | None = None
     """Only those trained on this recording."""
     hook_point: str | None = None
@@ -171,15 +183,14 @@ class Scaling(Options):
     kind: str = "topk"
     """Only those of this kind."""
     tokens: int | None = None
-    """Only those that saw so many tokens (their --tokens)."""
+    """Only those trained on this many tokens (their --tokens)."""
     n_bootstrap: int = 200
-    """Refits behind the intervals."""
+    """Bootstrap refits for the intervals."""
 
     def run(self) -> None:
         import numpy as np
 
         from interp.artifacts import Draft, write_json
-        from interp.errors import ConfigError
         from saes.evaluation.scaling import fit_scaling
         from saes.evaluation.scaling_runs import runs_of
 
@@ -203,8 +214,8 @@ class Scaling(Options):
             "n_bootstrap": self.n_bootstrap,
         }
         name = self.name or slug(f"scaling-{shared['recording']}-{shared['kind']}")
-        folder = workspace.path("evaluation", name)
-        draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
+        folder = workspace.path("size_law", name)
+        draft = Draft.open(folder, kind="size_law", config=config, seed=self.seed, overwrite=self.overwrite)
         write_json(draft.path / "scaling.json", {**asdict(fit), "findings": fit.findings})
         summary = {f"exponent_k{each.k}": each.value for each in fit.exponents}
         errors = [abs(each.error) for each in fit.left_out]
@@ -212,3 +223,173 @@ class Scaling(Options):
         draft.finish(summary=summary, parents={f"saes/{m.name}": m.content_hash for m in manifests})
         say(f"{len(runs)} runs of {shared['kind']}, {shared['tokens']:,} tokens each, at {shared['hook_point']}")
         wrote(folder, "\n      ".join(fit.findings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareLatents(Writes, Threaded, OnDevice):
+    """Sort a crosscoder's latents into those of either model and shared ones.
+
+    Example: workbench train base --others tuned --kind crosscoder --name pair; workbench compare latents pair
+
+    A latent that writes into one model only may be an artefact of training. Latent scaling (Minder et al. 2025, arXiv
+    2504.02922) confirms the latents that the other model lacks. Crosscoders trained with BatchTopK have fewer such
+    artefacts than those trained with L1.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("compare", "latents")
+
+    crosscoder: tyro.conf.Positional[str]
+    """Name of a crosscoder in the workspace, trained on two recordings of the same tokens."""
+    top: int = 10
+    """Latents of one model to print."""
+
+    def run(self) -> None:
+        from interp.artifacts import Draft, write_json, write_table
+        from saes.evaluation.crosscoder_latents import compare_models, latent_table
+        from saes.kinds.crosscoder import CrosscoderSAE
+        from workbench.opening import open_recording, open_sae, parents_of
+
+        workspace = self.open_workspace()
+        threads = self.use_threads()
+        trained = workspace.manifest("sae", self.crosscoder)
+        sae = open_sae(workspace, self.crosscoder)
+        if not isinstance(sae, CrosscoderSAE):
+            raise ConfigError(
+                f"{self.crosscoder} is not a crosscoder; train one on two recordings with --kind crosscoder"
+            )
+        names = [str(each["recording"]) for each in sae.sites]
+        if len(set(names)) != 2:
+            raise ConfigError(
+                f"a comparison needs one hook point of two models, {self.crosscoder} reads {len(names)} of "
+                f"{', '.join(dict.fromkeys(names))}; train a crosscoder on two recordings (--others)"
+            )
+        device = self.use_device()
+        recordings = [open_recording(workspace, name, device=device) for name in names]
+        parents = parents_of(workspace, [self.crosscoder])
+        parents |= {recording.key: recording.manifest.content_hash for recording in recordings}
+        folder = workspace.path("latent_comparison", self.name or slug(f"difference-{self.crosscoder}"))
+        config = {"sae": self.crosscoder, "recordings": names}
+        draft = Draft.open(folder, kind="latent_comparison", config=config, overwrite=self.overwrite)
+        fraction = trained.config.get("heldout_fraction", 0.1)
+        with bar("held-out tokens", "tokens") as progress:
+            found = compare_models(sae, recordings, heldout_fraction=fraction, progress=progress)
+        write_json(draft.path / "difference.json", found.summary())
+        write_table(draft.path / "latents.parquet", latent_table(found))
+        draft.finish(summary=found.summary(), parents=parents, threads=threads)
+        wrote(folder, str(found))
+        of_second = found.latents("second only", confirmed=True)
+        of_first = found.latents("first only", confirmed=True)
+        for latents, whose in ((of_second, found.second), (of_first, found.first)):
+            for latent in latents[: self.top]:
+                ratios = f"{float(found.error_ratio[latent]):.2f} and {float(found.recons_ratio[latent]):.2f}"
+                say(
+                    f"      latent {latent:<6} of {whose} only: active on {int(found.n_fired[latent]):,} tokens, "
+                    f"relative norm {float(found.relative_norm[latent]):.2f}, error and reconstruction ratio {ratios}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareModels(Writes, Seeded, Threaded, OnDevice):
+    """Compare a model with a fine-tuned version of it.
+
+    Example: workbench compare models ./base ./tuned --corpus facts.jsonl --continuations ./base-a ./base-b ./base-c
+
+    Compares weights, residual stream and heads, and transplants parts of the tuned model into the base to find those
+    that carry the change of behaviour. The null is a set of models without the change in question: continuations of the
+    base where you have them, else the base rounded to bfloat16. For features, see `workbench compare latents`.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("compare", "models")
+
+    base: tyro.conf.Positional[str]
+    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    tuned: tyro.conf.Positional[str]
+    """The fine-tuned checkpoint of the same model."""
+    corpus: str = "docstrings"
+    """Text on which the change is expected; "random" for repeated random tokens (models without a tokenizer)."""
+    control: str | None = None
+    """Text on which no change is expected."""
+    continuations: tuple[str, ...] = ()
+    """Three or more models trained further from the base without the change in question, as the null."""
+    prompts: int = 32
+    """Contexts of each text."""
+    context_length: int = 64
+    random_changes: int = 5
+    """Random changes of the same size as the null of each transplanted part."""
+    batch_size: int = 8
+
+    def run(self) -> None:
+        from interp.artifacts import Draft, write_json
+        from interp.changes.report import what_changed
+        from interp.models.adapter import weight_hash
+        from interp.models.loading import load_model
+
+        workspace = self.open_workspace()
+        threads = self.use_threads()
+        device = self.use_device()
+        models = {name: load_model(name, device=device) for name in (self.base, self.tuned, *self.continuations)}
+        base, tuned = models[self.base], models[self.tuned]
+        called = self.name or slug(f"changes-{_short(self.base)}-{_short(self.tuned)}")
+        folder = workspace.path("model_comparison", called)
+        texts = {spec: self._tokens(base, spec) for spec in dict.fromkeys([self.corpus, self.control or self.corpus])}
+        hashes = {name: weight_hash(model) for name, model in models.items()}
+        config = {
+            "base": self.base, "tuned": self.tuned, "continuations": list(self.continuations), "texts": list(texts),
+            "prompts": self.prompts, "context_length": self.context_length, "random_changes": self.random_changes,
+            "weight_hashes": hashes,
+        }  # fmt: skip
+        draft = Draft.open(folder, kind="model_comparison", config=config, seed=self.seed, overwrite=self.overwrite)
+        with bar("changes") as progress, _discarded(draft):
+            found = what_changed(
+                base, tuned, texts, continuations=[models[name] for name in self.continuations],
+                names=(self.base, self.tuned), n_random=self.random_changes, batch_size=self.batch_size, seed=self.seed,
+                progress=progress,
+            )  # fmt: skip
+        write_json(draft.path / "changes.json", found.to_json())
+        parents = {f"model:{name}": known for name, known in hashes.items()}
+        draft.finish(summary=found.summary(), parents=parents, threads=threads)
+        say(found.table() + "\n")
+        wrote(folder, found.findings()[0])
+        for finding in found.findings()[1:]:
+            say(f"      {finding}")
+
+    def _tokens(self, model: Any, spec: str) -> Any:
+        """Return tokens `[prompts, context_length]` of as many documents of a corpus, BOS first where there is one."""
+        import torch
+
+        from interp.models.adapter import ordinary_tokens
+        from interp.models.identity import tokenizer_of
+        from interp.models.toys import repeating_rows
+        from interp.runtime import make_generator
+        from interp.text.corpora import open_corpus
+
+        length = min(self.context_length, model.cfg.n_ctx)
+        if spec != "random":
+            tokenizer, rows = tokenizer_of(model), []
+            opening = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+            for document in open_corpus(spec, seed=self.seed):
+                row = [*opening, *tokenizer.encode_batch([document.text[: 12 * length]])[0]][:length]
+                rows += [row] if len(row) == length else []
+                if len(rows) == self.prompts:
+                    return torch.tensor(rows)
+            raise PromptError(
+                f"{self.prompts} documents of at least {length} tokens were expected, {spec} has {len(rows)}; ask for "
+                "fewer (--prompts) or shorter ones (--context-length)"
+            )
+        ids, generator = ordinary_tokens(model), make_generator(self.seed, "random text")
+        return ids[repeating_rows(self.prompts, length, len(ids), max(2, length // 4), max(2, length // 2), generator)]
+
+
+def _short(spec: str) -> str:
+    """Return the last part of a path or id."""
+    return spec.rstrip("/").rsplit("/", 1)[-1]
+
+
+@contextlib.contextmanager
+def _discarded(draft: Any) -> Iterator[None]:
+    """Remove the draft of a comparison that failed or was stopped, which cannot be resumed."""
+    try:
+        yield
+    except BaseException:
+        draft.discard()
+        raise

@@ -1,20 +1,23 @@
-"""`workbench dynamics ...`: train a toy and watch what forms in it."""
+"""`workbench dynamics ...`: small models trained, and measured while they learn.
+
+- `grok`: addition modulo a prime, from memorising to generalising.
+- `induction`: induction heads in a two-layer model, with a one-layer control.
+- `scaling`: the loss of language models against parameters and tokens.
+"""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import tyro
-
-from interp.errors import ConfigError
-from workbench.terminal import Options, bar, say, wrote
+from workbench.terminal import Seeded, Threaded, Writes, bar, say, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grok(Options):
-    """Addition modulo a prime, learned by heart first and understood later.
+class Grok(Writes, Seeded, Threaded):
+    """Follow grokking: addition modulo a prime, memorised first, generalised later.
 
-    Three seeds train at once; key frequencies, restricted and excluded loss say what forms inside while the test still
-    fails. Writes dynamics/NAME and atlases/NAME, the numbers' embedding over training.
+    Several seeds train at once. Key frequencies, restricted and excluded loss (Nanda et al. 2023, arXiv 2301.05217)
+    show the circuit that forms while test accuracy is still low. Writes dynamics/NAME, and atlases/NAME with the
+    embedding of the numbers during training.
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "grok")
@@ -34,7 +37,7 @@ class Grok(Options):
         workspace = self.open_workspace()
         self.use_threads()
         name = self.name or f"grok-{self.p}"
-        seeds = tuple(range(self.seed, self.seed + self.n_seeds))
+        seeds = self.seeds(self.n_seeds)
         config = ModularConfig(p=self.p, epochs=self.epochs, weight_decay=self.weight_decay, seeds=seeds)
         snapshots = []
         with bar("epochs", "") as progress:
@@ -53,21 +56,22 @@ class Grok(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form(Options):
-    """A two-layer toy until induction heads form, beside its one-layer twin, which cannot.
+class Form(Writes, Seeded, Threaded):
+    """Follow induction heads forming in a two-layer toy, with a one-layer control.
 
-    Loss on the second copy, scores of the strongest heads, and composition against its null; minutes per seed.
+    Measures the loss on the second copy of a repeated sequence, the scores of the strongest heads, and composition
+    against its null. A one-layer model cannot form induction heads. Takes minutes per seed.
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "induction")
 
     steps: int | None = None
-    """Training steps. Default: the recipe's."""
+    """Training steps. Default: those of the model's recipe."""
     every: int = 50
     """Steps between two measurements."""
     n_seeds: int = 1
     control: bool = True
-    """Train the one-layer twin too."""
+    """Train the one-layer control too."""
 
     def run(self) -> None:
         from interp.studies.induction_emerges import follow_induction
@@ -78,7 +82,7 @@ class Form(Options):
         specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
         runs = []
         for spec in specs:
-            for seed in range(self.seed, self.seed + self.n_seeds):
+            for seed in self.seeds(self.n_seeds):
                 with bar(f"{spec} seed {seed}", "steps") as progress:
                     runs.append(
                         follow_induction(spec, seed=seed, steps=self.steps, every=self.every, progress=progress)
@@ -93,11 +97,12 @@ class Form(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(Options):
-    """Language models of several sizes on the same text, and the law by which their loss falls.
+class Scale(Writes, Seeded, Threaded):
+    """Fit a scaling law to language models of several sizes trained here.
 
-    Bytes of documents, each seen once; L = E + A / N^alpha + B / D^beta over parameters N and tokens D, with intervals
-    and the largest size predicted from the smaller. Some four minutes on two cores.
+    The models read bytes of the same documents, each once. The law is L = E + A / N^alpha + B / D^beta over parameters
+    N and tokens D (Hoffmann et al. 2022, arXiv 2203.15556), with intervals and the largest size predicted from the
+    smaller ones. Takes four minutes on two cores.
     """
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
@@ -119,9 +124,8 @@ class Scale(Options):
         workspace = self.open_workspace()
         self.use_threads()
         folder = workspace.path("dynamics", self.name or "scaling")
-        if folder.exists() and not self.overwrite:
-            raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
-        seeds = tuple(range(self.seed, self.seed + self.n_seeds))
+        self.check_free(folder)
+        seeds = self.seeds(self.n_seeds)
         recipe = ScalingRecipe(widths=self.widths, tokens=self.tokens, seeds=seeds)
         corpus = open_corpus(self.corpus, seed=self.seed)
         with bar("models", "steps") as progress:
@@ -134,7 +138,7 @@ class Scale(Options):
 
 
 def describe_run(run: dict[str, Any]) -> str:
-    """One seed in a line."""
+    """Return one line on the run of one seed."""
     if not run["grokked"]:
         return (
             f"seed {run['seed']}: did not grok (memorised at {run['memorised']}, generalised at {run['generalised']})"
@@ -142,25 +146,7 @@ def describe_run(run: dict[str, Any]) -> str:
     restricted, excluded = run["formed_unseen"]
     inside = f"restricted loss {restricted:+.2f}, excluded {excluded:+.2f} nats"
     return (
-        f"seed {run['seed']}: by heart at epoch {run['memorised']:.0f}, test above .3 at {run['generalising']:.0f}, "
+        f"seed {run['seed']}: memorised at epoch {run['memorised']:.0f}, test above .3 at {run['generalising']:.0f}, "
         f"above .99 at {run['generalised']:.0f}; in between {inside}; "
         f"frequencies {', '.join(map(str, run['keys']))}"
     )
-
-
-Command = (
-    Annotated[Grok, tyro.conf.subcommand("grok")]
-    | Annotated[Form, tyro.conf.subcommand("induction")]
-    | Annotated[Scale, tyro.conf.subcommand("scaling")]
-)
-
-
-@dataclass(frozen=True)
-class Dynamics:
-    """Train toys and watch what forms in them: grokking, induction heads, a scaling law."""
-
-    command: Command
-
-    def run(self) -> Any:
-        """Run the subcommand."""
-        return self.command.run()

@@ -1,4 +1,4 @@
-"""`workbench explain FEATURES`: labels by a language model, and how far they can be trusted."""
+"""`workbench explain FEATURES`: labels of features by a language model, scored on held-out text."""
 
 import sys
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import tyro
 
 from interp.errors import ConfigError
 from saes.explain.config import ExplainConfig
-from workbench.terminal import Options, bar, say, slug, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,46 +20,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(Options):
-    """Ask a language model what features fire on, and score its answers on text that it was not shown.
+class Explain(Writes, Seeded, Threaded, OnDevice):
+    """Label features with a language model, and score the labels on held-out text.
 
     Example: workbench explain demo --provider http://localhost:8000/v1 --model my-model --top 50
 
     On this machine: workbench explain demo --provider local:smollm2-135m --features 12 57
 
-    An endpoint gets excerpts of the recorded text. Requests and tokens are counted first, and nothing is sent before
-    you agree. Interrupted? The same command goes on, and nothing that was answered is sent again.
+    An endpoint receives excerpts of the recorded text. Requests and tokens are counted first, and nothing is sent
+    before you agree. An interrupted command continues when it is repeated, and no answered request is sent again.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FEATURES")]
     """Name of a features artefact in the workspace."""
     provider: str
-    """The base URL of an OpenAI-compatible endpoint, or local:MODEL."""
+    """Base URL of an OpenAI-compatible endpoint, or local:MODEL."""
     model: str | None = None
-    """The model's name at the endpoint."""
+    """Name of the model at the endpoint."""
     features: tuple[int, ...] = ()
-    """Explain these."""
+    """Features to explain, by index."""
     top: int | None = None
-    """Explain so many: the most frequent that are not dense."""
+    """Explain this many of the most frequent features that are not dense."""
     sample: int | None = None
-    """Explain so many, drawn at random: only their scores speak for the whole dictionary."""
+    """Explain this many features drawn at random. Only a random sample estimates the scores of the whole dictionary."""
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     into: str | None = None
-    """Also write a features artefact of this name that carries the new labels."""
+    """Also write a features artefact of this name with the new labels."""
     dry_run: bool = False
     """Count requests and tokens, and stop."""
     yes: bool = False
     """Send without asking."""
     max_requests: int = 1000
-    """Send no more than this, attempts that fail included."""
+    """Largest number of requests, failed attempts included."""
     price_in: float | None = None
-    """Money per million tokens in."""
+    """Price per million input tokens."""
     price_out: float | None = None
-    """Money per million tokens out."""
+    """Price per million output tokens."""
     key_variable: str = "WORKBENCH_API_KEY"
-    """The environment variable that holds the key; it is read there and written nowhere."""
+    """Environment variable that holds the key. The key is never written to disk."""
     concurrency: int = 4
-    """Requests at a time."""
+    """Concurrent requests."""
     timeout: float = 60.0
     """Seconds to wait for a reply."""
     retries: int = 5
@@ -81,6 +81,7 @@ class Explain(Options):
             concurrency=self.concurrency,
             timeout=self.timeout,
             retries=self.retries,
+            device=self.use_device(),
         )
         folder = workspace.path("labels", self.name or slug(f"{self.source}-{provider.model}"))
         target = workspace.path("features", self.into) if self.into else None
@@ -89,7 +90,7 @@ class Explain(Options):
                 self._check_free(path)
         run, parents = self._prepare(workspace, provider, folder)
         for feature, why in run.skipped.items():
-            say(f"feature {feature} is left out: it {why}")
+            say(f"feature {feature} is skipped: it {why}")
         plan = run.plan()
         say(describe_plan(plan, provider.where, self.price_in, self.price_out))
         if self.dry_run:
@@ -128,7 +129,7 @@ class Explain(Options):
     def _prepare(
         self, workspace: "Workspace", provider: "Provider", folder: "Path"
     ) -> "tuple[Explanation, dict[str, str]]":
-        """The cases and what is known of them; and the parents besides the features."""
+        """Return the features to explain with their contexts, and the parents besides the features artefact."""
         from interp.models.adapter import token_strings
         from saes.explain.cases import Source, build_cases, choose_features
         from saes.explain.run import Explanation, known_replies
@@ -141,9 +142,12 @@ class Explain(Options):
         )
         name = str(config["dictionary"])
         chosen = open_dictionary(
-            workspace, name if name.startswith(NEURONS) else name.removeprefix("sae:"), config["recording"]
+            workspace,
+            name if name.startswith(NEURONS) else name.removeprefix("sae:"),
+            config["recording"],
+            device=self.device,
         )
-        model = open_recording_model(chosen.recording)
+        model = open_recording_model(chosen.recording, device=self.device)
         source = Source(
             features_folder,
             int(config["window"]),
@@ -166,7 +170,7 @@ class Explain(Options):
 
 
 def describe_plan(plan: "Plan", where: str, price_in: float | None, price_out: float | None) -> str:
-    """The plan, where it goes, and the money, when prices are given."""
+    """Return the number of requests and tokens, their destination, and the cost when prices are given."""
     line = f"{plan}; to {where}" if plan.total else str(plan)
     if price_in is None and price_out is None:
         return line
@@ -174,7 +178,7 @@ def describe_plan(plan: "Plan", where: str, price_in: float | None, price_out: f
 
 
 def describe_scores(summary: dict[str, Any]) -> str:
-    """One line per score: the label's, the null's, and what lies between."""
+    """Return one line per score: of the label, of another feature's label (the null), and the gain."""
     lines = []
     for name, title in (
         ("detection", "detection"),
@@ -197,7 +201,7 @@ def describe_scores(summary: dict[str, Any]) -> str:
 
 
 def ask_first(where: str) -> None:
-    """Let a person agree. Raises `ConfigError` where nobody can be asked, and when the answer is no."""
+    """Ask for consent. Raises `ConfigError` where the input is not a terminal, and when the answer is no."""
     if not sys.stdin.isatty():
         raise ConfigError(f"this sends recorded text to {where}; add --yes to agree, or --dry-run to only count")
     if input("send? [y/N] ").strip().lower() not in ("y", "yes"):

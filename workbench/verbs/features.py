@@ -1,8 +1,8 @@
-"""`workbench features`: what each feature of a dictionary responds to.
+"""Features of a dictionary: described, attributed to, steered with.
 
-`workbench attribute SAE --prompt TEXT`: the features that a prediction rests on.
-
-`workbench steer SAE --feature N --amount X --prompt TEXT`: what the model writes with a feature changed.
+- `workbench features DICTIONARY`: statistics, examples, effects and labels of every feature.
+- `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
+- `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from interp.errors import ConfigError, PromptError
-from workbench.terminal import Options, bar, say, slug, wrote
+from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,20 +22,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features(Options):
-    """Statistics, examples, effects and labels of every feature, in one pass over a recording.
+class Features(Writes, Seeded, Threaded, OnDevice):
+    """Describe every feature: statistics, examples, effects and labels.
 
     Example: workbench features my-sae
 
     Neurons: workbench features neurons:blocks.9.mlp.hook_post --recording my-recording
+
+    One pass over a recording. Labels are rules about where a feature fires; `workbench explain` asks a language model.
     """
 
     dictionary: tyro.conf.Positional[str]
     """The name of an SAE in the workspace, or neurons:HOOK_POINT."""
     recording: str | None = None
-    """The recording to pass over. Default: the one that the SAE was trained on."""
+    """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
     window: int = 16
-    """Tokens of context shown on each side of a peak."""
+    """Tokens of context on each side of an example's peak."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
@@ -44,8 +46,9 @@ class Features(Options):
 
         workspace = self.open_workspace()
         self.use_threads()
-        chosen = open_dictionary(workspace, self.dictionary, self.recording)
-        model = open_recording_model(chosen.recording)
+        device = self.use_device()
+        chosen = open_dictionary(workspace, self.dictionary, self.recording, device=device)
+        model = open_recording_model(chosen.recording, device=device)
         dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
         folder = workspace.path("features", self.name or slug(chosen.name))
         from saes.features.build import build_features
@@ -72,15 +75,16 @@ class Features(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attribute(Options):
-    """Show which features of an SAE a prediction rests on, and how much of it the SAE does not explain.
+class Attribute(InWorkspace, Threaded, OnDevice):
+    """Attribute a prediction to the features of one or more SAEs.
 
     Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
 
-    Above 0 a feature helps. Shares of features and error add up to what the prediction loses when all of them are
-    switched off at the SAE's place (or, with --corrupt, when they become those of another prompt), up to the remainder.
-    The second number is what switching off that feature alone takes, measured: where the model is sure, it can be far
-    from the share, since others stand in. --method gradient ranks by an estimate of that.
+    An attribution above 0 raises the prediction. Attributions of the features and of the reconstruction error add up,
+    but for a remainder, to what the prediction loses when all of them are ablated at the SAE's hook point (with
+    --corrupt: replaced by those of another prompt). The number in brackets is the measured effect of ablating that
+    feature alone. It can be far smaller than the attribution, because other features compensate; --method gradient
+    ranks by an estimate of it.
     """
 
     saes: tyro.conf.Positional[tuple[str, ...]]
@@ -88,21 +92,22 @@ class Attribute(Options):
     prompt: str
     """The text before the prediction."""
     target: str | None = None
-    """The predicted token, with its leading space. Default: what the model thinks most likely."""
+    """Predicted token, with its leading space. Default: the model's most likely one."""
     wrong: str | None = None
     """Explain the difference of two logits, target minus this, instead of a log-probability."""
     corrupt: str | None = None
-    """A prompt of as many tokens to compare with. Default: all features and the error off."""
+    """Corrupted prompt with as many tokens, as the baseline. Default: all features and the error ablated."""
     method: Literal["ig", "gradient"] = "ig"
-    """Integrated gradients, whose shares add up, or the gradient on the prompt, which ranks as single ablations do."""
+    """ig: integrated gradients, whose attributions add up; gradient: the gradient on the prompt, which ranks like
+    single ablations."""
     steps: int = 16
     """Gradients for ig."""
     top: int = 15
     """Features to show for each SAE."""
     include_bos: bool = False
-    """Take the BOS position apart too. SAEs do not see it in training."""
+    """Attribute to features at the BOS position too. SAEs do not see it in training."""
     model: str | None = None
-    """Default: the one that the SAE belongs to."""
+    """Model to run. Default: the one that the SAE belongs to."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
@@ -112,7 +117,13 @@ class Attribute(Options):
 
         workspace = self.open_workspace()
         self.use_threads()
-        model, saes = open_saes(workspace, self.saes, model=self.model, allow_other_weights=self.allow_other_weights)
+        model, saes = open_saes(
+            workspace,
+            self.saes,
+            model=self.model,
+            allow_other_weights=self.allow_other_weights,
+            device=self.use_device(),
+        )
         prompts = self._prompts(model)
         first = unseen_positions(model, include_bos=self.include_bos)
         config = AttributionConfig(method=self.method, steps=self.steps, first=first)
@@ -127,7 +138,7 @@ class Attribute(Options):
             say("\n".join(describe_attribution(each, name, token_texts(model, prompts), labels, measured)))
 
     def _prompts(self, model: Any) -> "Prompts":
-        """The prompt with its answer, said before the long work."""
+        """Return the prompt with its answer, and print both before the long work."""
         from interp.models.adapter import to_tokens, token_text
         from saes.circuits.sites import Prompts
         from saes.features.intervene import next_token_logits
@@ -148,7 +159,7 @@ class Attribute(Options):
 
 
 def token_texts(model: Any, prompts: "Prompts") -> list[str]:
-    """The tokens of the first prompt as text."""
+    """Return the tokens of the first prompt as text."""
     from interp.models.adapter import token_strings
 
     return token_strings(model, prompts.tokens[0])
@@ -157,65 +168,65 @@ def token_texts(model: Any, prompts: "Prompts") -> list[str]:
 def describe_attribution(
     found: "FeatureAttribution", name: str, tokens: list[str], labels: dict[int, str], alone: dict[int, float]
 ) -> list[str]:
-    """A heading, the features in `alone` (with what ablating each takes), and the sum that they are part of."""
+    """Return a heading, a line per feature in `alone` (its measured effect when ablated), and the terms of the sum."""
     settings = found.settings
     head = f"{name} at {found.site.writes}: {float(found.metric.mean()):+.3f}, with {settings['baseline']} "
     lines = ["", head + f"{float(found.baseline.mean()):+.3f}; to explain: {found.total:+.3f}"]
     shown = found.top(len(alone))
     for feature, effect in shown:
         mine = found.feature == feature
-        place = int(found.position[mine][found.effect[mine].abs().argmax()])
-        where = f"at {tokens[place]!r}" if place < len(tokens) else f"at position {place}"
+        position = int(found.position[mine][found.effect[mine].abs().argmax()])
+        where = f"at {tokens[position]!r}" if position < len(tokens) else f"at position {position}"
         line = f"  {effect:+8.3f}  (alone {alone[feature]:+7.3f})  feature {feature:<6}  {where:<18} "
         lines.append((line + labels.get(feature, "")).rstrip())
     rest = found.explained - sum(effect for _, effect in shown)
     n_rest = int((found.by_feature != 0).sum()) - len(shown)
     lines += [
         f"  {rest:+8.3f}  the other {n_rest} active features",
-        f"  {found.error_effect:+8.3f}  error: what the SAE does not reconstruct",
-        f"  {found.gap:+8.3f}  remainder: what the gradients miss",
+        f"  {found.error_effect:+8.3f}  reconstruction error of the SAE",
+        f"  {found.gap:+8.3f}  remainder: the error of the gradient estimate",
     ]
-    past = found.total - found.explained - found.error_effect - found.gap
-    if abs(past) > 5e-4:
-        lines.insert(-1, f"  {past:+8.3f}  what the SAE passes by its features (skip connection, scale of a token)")
+    bypass = found.total - found.explained - found.error_effect - found.gap
+    if abs(bypass) > 5e-4:
+        lines.insert(-1, f"  {bypass:+8.3f}  paths past the features (skip connection, scale of a token)")
     return lines
 
 
 SHOWN = 5
-"""tokens whose probability rises or falls most"""
+"""Tokens shown whose probability rises most, and as many whose probability falls most."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steer(Options):
-    """Let the model go on from a prompt with a feature changed, beside what it writes without.
+class Steer(InWorkspace, Seeded, Threaded, OnDevice):
+    """Continue a prompt with and without a feature steered.
 
     Example: workbench steer demo --feature 12 --amount 8 --prompt "I went to"
 
-    `add` puts the feature's direction on top of what is there, `clamp` holds its activation, `ablate` switches it off.
+    `add` adds the feature's direction (activation addition), `clamp` fixes its activation, `ablate` sets it to 0.
     Amounts are in units of the feature's activation.
     """
 
     sae: tyro.conf.Positional[str]
     """Name of an SAE or transcoder in the workspace."""
     feature: int
-    """Number of the feature."""
+    """Index of the feature."""
     prompt: str
-    """The text to go on from."""
+    """Text to continue."""
     amount: float | None = None
-    """How much to add, or the value to hold. Default: the feature's largest activation, where `workbench features` has
-    measured it."""
+    """Activation to add, or to clamp to. Default: the feature's largest activation, as measured by `workbench
+    features`."""
     action: Literal["add", "clamp", "ablate"] = "add"
-    """What to do with the feature, at every token but the BOS."""
+    """Intervention on the feature, at every token but the BOS."""
     keep_error: bool = True
-    """For clamp and ablate: keep what the SAE does not reconstruct, so that nothing else changes."""
+    """For clamp and ablate: add the SAE's reconstruction error, so that nothing else changes."""
     new_tokens: int = 30
     """Tokens to write."""
     samples: int = 2
-    """Continuations drawn at random besides the most likely one; each pair has one seed."""
+    """Continuations sampled in addition to the most likely one; with and without steering they share a seed."""
     temperature: float = 0.8
-    """Of the samples."""
+    """Temperature of the samples."""
     model: str | None = None
-    """Default: the one that the SAE belongs to."""
+    """Model to run. Default: the one that the SAE belongs to."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
@@ -229,7 +240,13 @@ class Steer(Options):
 
         workspace = self.open_workspace()
         self.use_threads()
-        model, [sae] = open_saes(workspace, [self.sae], model=self.model, allow_other_weights=self.allow_other_weights)
+        model, [sae] = open_saes(
+            workspace,
+            [self.sae],
+            model=self.model,
+            allow_other_weights=self.allow_other_weights,
+            device=self.use_device(),
+        )
         known = feature_table(workspace, self.sae).get(self.feature, {})
         hooks, done = self._hooks(model, sae, known)
         tokens = to_tokens(model, self.prompt)
@@ -240,24 +257,22 @@ class Steer(Options):
             say(line)
 
     def _hooks(self, model: Any, sae: "SAE", known: dict[str, Any]) -> tuple[list[tuple[str, Any]], str]:
-        """The hooks, and in words what they do."""
+        """Return the hooks, and a description of what they do."""
         from saes.features.intervene import ablate, clamp, splice_hooks, steer_hooks
         from workbench.opening import unseen_positions
 
         first = unseen_positions(model, include_bos=False)
         if self.action == "ablate":
-            return splice_hooks(
-                sae, keep_error=self.keep_error, edit=ablate(sae, self.feature), first=first
-            ), "switched off"
+            return splice_hooks(sae, keep_error=self.keep_error, edit=ablate(sae, self.feature), first=first), "ablated"
         amount = known.get("max_activation") if self.amount is None else self.amount
         if amount is None:
             raise ConfigError(
-                f"no features artefact says how strong feature {self.feature} gets; add --amount, or run `workbench "
-                f"features {self.sae}`"
+                f"the largest activation of feature {self.feature} is not known; add --amount, or run "
+                f"`workbench features {self.sae}` to measure it"
             )
         if self.action == "clamp":
             edit = clamp(sae, self.feature, amount)
-            return splice_hooks(sae, keep_error=self.keep_error, edit=edit, first=first), f"held at {amount:.3g}"
+            return splice_hooks(sae, keep_error=self.keep_error, edit=edit, first=first), f"clamped to {amount:.3g}"
         return steer_hooks(sae, self.feature, amount, first=first), f"{amount:+.3g} on every token"
 
     def _continuations(self, model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
@@ -283,7 +298,7 @@ class Steer(Options):
 
 
 def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> list[str]:
-    """How far the next token's distribution moves, and which tokens rise and fall most."""
+    """Return the KL divergence between next-token distributions, and the tokens that rise and fall most."""
     from interp.models.adapter import token_text
     from saes.features.intervene import next_token_logits
 

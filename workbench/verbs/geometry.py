@@ -1,19 +1,19 @@
-"""`workbench geometry ...`: the geometry of a model's representations, one subcommand per question.
+"""`workbench geometry ...`: the geometry of a model's representations, one verb per question.
 
 - `shapes MODEL`: lists of words that lie on a circle, along a line or in a cluster.
 - `direction MODEL`: the tokens that one direction raises, the words it separates, and the effect of steering along it.
 
-A further subcommand is a dataclass here with its `words`, named in `Command`.
+A further verb of the family is a dataclass here with its `words`, named in `GROUPS` of `workbench/__main__.py`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import tyro
 
 from interp.errors import ConfigError
-from workbench.terminal import Options, bar, say, slug, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from interp.geometry.probes import NamedDirection
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes(Options):
-    """Find the shape of weekdays, months, digits, number words, letters, colours and compass points in a model.
+class Shapes(Writes, Seeded, Threaded, OnDevice):
+    """Test whether weekdays, months, digits ... lie on a circle or a line.
 
     Example: workbench geometry shapes smollm2-135m --lists weekdays months
 
-    The layer is chosen on half of the sentences and judged on the other half; p-values pay for the search over layers
-    and lists. Too few items are refused a verdict, whatever the picture looks like.
+    Lists: weekdays, months, digits, number words, letters, colours and compass points. The layer is chosen on half of
+    the sentences and tested on the other half; p-values are corrected for the search over layers and lists. A list of
+    too few words gets no verdict.
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "shapes")
@@ -35,22 +36,20 @@ class Shapes(Options):
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
     lists: tuple[str, ...] = ()
-    """Which of the lists. Default: all seven. One list alone has no others to be a cluster among."""
+    """Lists to measure. Default: all seven. A single list cannot be tested for being a cluster among others."""
     own_words: tuple[str, ...] = ()
-    """Words of your own, in their order, as one more list."""
+    """Words of your own, in their order, as a further list."""
     cyclic: bool = False
-    """The last of your own words is followed by the first."""
+    """Your own words are cyclic: the last is followed by the first."""
     interventions: bool = True
-    """Steer towards each list and turn its words around their circle, too."""
+    """Also steer towards each list, and rotate its words around their circle."""
     random_directions: int = 2
-    """Random directions beside each intervention."""
-    device: str | None = None
-    """cpu, cuda, mps. Default: the best there is."""
+    """Random directions as the null of each intervention."""
 
     def __post_init__(self) -> None:
         if self.random_directions < 1:
             raise ConfigError(
-                "an intervention is never shown without a random one; random_directions must be at least 1"
+                f"random_directions must be at least 1, the null of each intervention; got {self.random_directions}"
             )
 
     def run(self) -> None:
@@ -61,13 +60,12 @@ class Shapes(Options):
 
         workspace = self.open_workspace()
         threads = self.use_threads()
-        folder = workspace.path("geometry", self.name or slug(self.model))
-        if folder.exists() and not self.overwrite:
-            raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+        folder = workspace.path("word_geometry", self.name or slug(self.model))
+        self.check_free(folder)
         concepts = find_concepts(self.lists) if self.lists or not self.own_words else []
         if self.own_words:
             concepts = [*concepts, own_concept("own words", self.own_words, cyclic=self.cyclic)]
-        model = load_model(self.model, device=self.device)
+        model = load_model(self.model, device=self.use_device())
         with bar("geometry", "steps") as progress:
             found = measure_concepts(
                 model,
@@ -92,14 +90,14 @@ class Shapes(Options):
 
 
 def describe(summary: dict) -> list[str]:
-    """One line for each list."""
+    """Return one line for each list: its verdict, the scores and p-values, and the effect of rotation."""
     lines = []
     for name, entry in summary.items():
         moved = ""
         if entry["moves_output"] is not None:
             followed, steps = entry["steps_followed"]
             verb = "moves" if entry["moves_output"] else "does not move"
-            moved = f"; turning {verb} the output, at {followed} of {steps} steps"
+            moved = f"; rotation {verb} the output, at {followed} of {steps} steps"
         lines.append(
             f"{name}: {entry['verdict']} ({entry['reason']}; circular {entry['circular']:.2f} "
             f"p {entry['p_circular']:.4f}, linear {entry['linear']:.2f} p {entry['p_linear']:.4f}"
@@ -109,14 +107,14 @@ def describe(summary: dict) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direction(Options):
-    """Ask what a direction means: the tokens it raises, the words it sets apart, and what a push along it does.
+class Direction(Writes, Seeded, Threaded, OnDevice):
+    """Interpret a direction: tokens it raises, words it separates, steering.
 
     Example: workbench geometry direction smollm2-135m --towards good great fine nice --away bad awful poor sad
 
-    A direction is one of three things: the difference in means of two lists of words (--towards, --away), a feature of
-    an SAE (--feature demo:12), or a vector of your own (--vector v.npy --at blocks.7.hook_resid_post). Everything
-    stands beside random directions. The dashboard's Geometry page shows it.
+    A direction is the difference in means of two lists of words (--towards, --away), a feature of an SAE (--feature
+    demo:12), or a vector of your own (--vector v.npy --at blocks.7.hook_resid_post). Random directions are the null of
+    every measurement. The dashboard's Geometry page shows the result.
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "direction")
@@ -124,36 +122,37 @@ class Direction(Options):
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
     towards: tuple[str, ...] = ()
-    """Words that the direction leads to, four or more."""
+    """Words on the positive side of the direction, four or more."""
     away: tuple[str, ...] = ()
-    """Words that it leads away from, four or more."""
+    """Words on its negative side, four or more."""
     feature: str | None = None
     """A feature of an SAE in the workspace: NAME:NUMBER."""
     vector: Path | None = None
     """A .npy file with one vector [d]; needs --at."""
     at: str | None = None
-    """The hook point. Default: that of the SAE; for words after the block a quarter of the way up."""
+    """Hook point of the direction. Default: that of the SAE; for words, the stream after a quarter of the blocks."""
     targets: tuple[str, ...] = ()
-    """Words that a push is judged by. Default: those it leads to, else the tokens it raises."""
+    """Words whose probability measures the effect of steering. Default: --towards, else the tokens that the direction
+    raises."""
     lists: tuple[str, ...] = ()
-    """The lists of words that are laid along it. Default: all seven."""
+    """Lists of words to project onto the direction. Default: all seven."""
     interventions: bool = True
-    """Push along it, too."""
+    """Also steer along it."""
     random_directions: int = 9
-    """Random directions beside the push."""
+    """Random directions as the null of steering."""
     allow_other_weights: bool = False
-    """Take a feature of an SAE that was trained on other weights."""
-    device: str | None = None
-    """cpu, cuda, mps. Default: the best there is."""
+    """Accept a feature of an SAE that was trained on other weights."""
 
     def __post_init__(self) -> None:
         given = [bool(self.towards or self.away), self.feature is not None, self.vector is not None]
         if sum(given) != 1:
             raise ConfigError("give one direction: --towards and --away words, --feature SAE:NUMBER, or --vector FILE")
         if self.vector is not None and self.at is None:
-            raise ConfigError("a vector needs its place: add --at, blocks.7.hook_resid_post for example")
+            raise ConfigError("a vector needs its hook point: add --at, blocks.7.hook_resid_post for example")
         if self.random_directions < 1:
-            raise ConfigError("a push is never shown without a random one; random_directions must be at least 1")
+            raise ConfigError(
+                f"random_directions must be at least 1, the null of steering; got {self.random_directions}"
+            )
 
     def run(self) -> None:
         from interp.geometry.direction_report import measure_direction, save_direction
@@ -164,10 +163,9 @@ class Direction(Options):
         workspace = self.open_workspace()
         threads = self.use_threads()
         concepts = find_concepts(self.lists)
-        folder = workspace.path("geometry", self.name or slug(f"direction-{self._called()}"))
-        if folder.exists() and not self.overwrite:
-            raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
-        model = load_model(self.model, device=self.device)
+        folder = workspace.path("direction", self.name or slug(f"direction-{self._default_name()}"))
+        self.check_free(folder)
+        model = load_model(self.model, device=self.use_device())
         direction, parents = self._direction(workspace, model)
         with bar("direction", "steps") as progress:
             found = measure_direction(
@@ -195,13 +193,13 @@ class Direction(Options):
             if part is not None:
                 say(f"      {part}")
 
-    def _called(self) -> str:
+    def _default_name(self) -> str:
         if self.vector is not None:
             return self.vector.stem
         return self.feature or "-".join([*self.towards[:1], *self.away[:1]])
 
     def _direction(self, workspace: "Workspace", model: Any) -> "tuple[NamedDirection, dict[str, str]]":
-        """The direction, and the artefacts that it comes from."""
+        """Return the direction, and the parents of the artefact."""
         from interp.geometry.probes import direction_of_file, direction_of_words
         from interp.geometry.report import early_place
 
@@ -209,44 +207,29 @@ class Direction(Options):
             return direction_of_file(self.vector, self.at or "", name=self.name or ""), {}
         if self.feature is not None:
             return self._of_feature(workspace, model, self.feature)
-        place = self.at or early_place(model)
-        return direction_of_words(model, self.towards, self.away, place, name=self.name or "", seed=self.seed), {}
+        at = self.at or early_place(model)
+        return direction_of_words(model, self.towards, self.away, at, name=self.name or "", seed=self.seed), {}
 
     def _of_feature(self, workspace: "Workspace", model: Any, feature: str) -> "tuple[NamedDirection, dict[str, str]]":
-        """What a feature of an SAE writes, with its label where there is one."""
+        """Return the decoder direction of a feature, with its label where there is one."""
         from interp.geometry.points import unit_vector
         from interp.geometry.probes import NamedDirection
         from interp.models.adapter import weight_hash
-        from saes.weights.folder import check_model, load_sae
-        from workbench.opening import feature_table, parents_of
+        from saes.weights.folder import check_model
+        from workbench.opening import feature_table, open_sae, parents_of
 
         name, _, number = feature.rpartition(":")
         if not name or not number.isdecimal():
             raise ConfigError(f"--feature takes NAME:NUMBER, demo:12 for example, got {feature!r}")
-        manifest = workspace.manifest("sae", name)
-        sae = load_sae(workspace.path("sae", name))
+        sae = open_sae(workspace, name)
         check_model(sae, weight_hash(model), allow_other_weights=self.allow_other_weights)
         if int(number) >= sae.d_sae:
-            raise ConfigError(f"{name} has the features 0 to {sae.d_sae - 1}, there is no {number}")
-        place = sae.hook_point_out or sae.hook_point
-        if self.at not in (None, place):
-            raise ConfigError(f"{name} writes to {place}, not to {self.at}; leave --at out")
-        label = feature_table(workspace, manifest.name).get(int(number), {}).get("label")
+            raise ConfigError(f"{name} has the features 0 to {sae.d_sae - 1}, got {number}")
+        at = sae.hook_point_out or sae.hook_point
+        if self.at not in (None, at):
+            raise ConfigError(f"{name} writes to {at}, not to {self.at}; leave --at out")
+        label = feature_table(workspace, name).get(int(number), {}).get("label")
         vector = unit_vector(sae.decoder_directions[int(number)])
         source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
-        found = NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=place, vector=vector)
+        found = NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)
         return found, parents_of(workspace, [name])
-
-
-Command = Annotated[Shapes, tyro.conf.subcommand("shapes")] | Annotated[Direction, tyro.conf.subcommand("direction")]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Measure the geometry of a model's representations: shapes of word lists, and single directions."""
-
-    command: Command
-
-    def run(self) -> Any:
-        """Run the subcommand."""
-        return self.command.run()

@@ -1,25 +1,22 @@
-"""`workbench heads MODEL`: what every attention head attends to, with nulls and intervals.
-
-`workbench lens MODEL`: a tuned lens, so that early layers can be read.
-"""
+"""`workbench heads MODEL`: scores of every attention head. `workbench lens MODEL`: a tuned lens for early layers."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import tyro
 
-from workbench.terminal import Options, bar, say, slug, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads(Options):
-    """Score every head for previous-token, duplicate-token, induction, first-token and current-token attention.
+class Heads(Writes, Seeded, Threaded, OnDevice):
+    """Score every head as previous-token, duplicate-token, induction and other kinds.
 
-    Scores are shares of attention (0 to 1) on repeated random tokens. A head is called found when its interval lies
-    above its null, corrected for all heads.
+    A score is the fraction of attention that goes to the tokens of that kind, on repeated random tokens: 0 none of it,
+    1 all of it. A head counts as found when its interval lies above its null, corrected for testing all heads.
     """
 
     model: tyro.conf.Positional[str]
@@ -27,11 +24,9 @@ class Heads(Options):
     prompts: int = 16
     """Prompts per seed."""
     n_seeds: int = 3
-    """Independent draws of prompts (and of the untrained twin)."""
+    """Independent draws of prompts, and of the weights of the untrained model."""
     context_length: int = 101
     """Tokens per prompt, BOS included."""
-    device: str | None = None
-    """cpu, cuda, mps. Default: the best there is."""
 
     def run(self) -> None:
         from interp.circuits.head_kinds import save_heads, score_heads
@@ -41,13 +36,13 @@ class Heads(Options):
         workspace = self.open_workspace()
         self.use_threads()
         folder = workspace.path("heads", self.name or slug(self.model))
-        model = load_model(self.model, device=self.device)
+        model = load_model(self.model, device=self.use_device())
         with bar("head scores", "batches") as progress:
             scores = score_heads(
                 model,
                 n_prompts=self.prompts,
                 context_length=self.context_length,
-                seeds=tuple(range(self.seed, self.seed + self.n_seeds)),
+                seeds=self.seeds(self.n_seeds),
                 progress=progress,
             )
         manifest = save_heads(
@@ -64,7 +59,7 @@ class Heads(Options):
 
 
 def describe_heads(summary: dict) -> list[str]:
-    """One line per kind of head: how many, and the strongest."""
+    """Return one line per kind of head: the number found, and the strongest."""
     return [
         f"{kind.replace('_', '-')}: {entry['found']} heads"
         + (
@@ -78,22 +73,24 @@ def describe_heads(summary: dict) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(Options):
-    """Train a tuned lens: one affine translator per layer, distilled from the model's own output.
+class Lens(Writes, Seeded, Threaded, OnDevice):
+    """Train a tuned lens: one affine translator per layer.
 
     Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29
 
-    Interrupted? The same command resumes, to the same numbers.
+    A translator maps the residual stream of a layer to that of the last one, and is trained to reproduce the model's
+    output (Belrose et al. 2023, arXiv 2303.08112). An interrupted command resumes when it is repeated, to the same
+    numbers.
     """
 
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
     recording: str | None = None
-    """Train on the tokens of this recording, its held-out documents held out. Default: on --corpus."""
+    """Recording to take tokens from; its held-out documents are held out. Default: the text of --corpus."""
     corpus: str = "docstrings"
     """`docstrings`, a .txt, .jsonl or .parquet file, or hub:NAME."""
     n_contexts: int = 400
-    """Contexts to read from the corpus; the last tenth is held out."""
+    """Contexts to read from the corpus; the last tenth of them is held out."""
     context_length: int = 128
     """Tokens per context, BOS included."""
     steps: int = 250
@@ -108,8 +105,6 @@ class Lens(Options):
     """Largest learning rate."""
     layers: tuple[int, ...] = ()
     """Which layers to translate, 0 for the embedding. Default: all but the last."""
-    device: str | None = None
-    """cpu, cuda, mps. Default: the best there is."""
 
     def run(self) -> None:
         from interp.lenses.tuned_lens import TunedLensConfig, train_tuned_lens
@@ -127,7 +122,7 @@ class Lens(Options):
             seed=self.seed,
         )
         folder = workspace.path("lens", self.name or slug(self.model))
-        model = load_model(self.model, device=self.device)
+        model = load_model(self.model, device=self.use_device())
         contexts, heldout, source = self.tokens(model)
         options = {"model_name": self.model, "source": source, "overwrite": self.overwrite}
         with bar("tuned lens", "steps") as progress:
@@ -140,16 +135,16 @@ class Lens(Options):
             say(f"      {name}: logit lens {kl['kl_logit']:.3f}, tuned {kl['kl_tuned']:.3f} nats{note}")
 
     def tokens(self, model: object) -> "tuple[Tensor, Tensor, str]":
-        """Contexts to train on, contexts held out, and where they come from."""
+        """Return contexts to train on, held-out contexts, and their source."""
         if self.recording is None:
             contexts = corpus_contexts(model, self.corpus, self.n_contexts, self.context_length, self.seed)
             n_heldout = max(1, len(contexts) // 10)
             return contexts[:-n_heldout], contexts[-n_heldout:], f"corpus:{self.corpus}"
         from interp.errors import MismatchError
         from interp.models.adapter import weight_hash
-        from interp.recording.live import open_recording
+        from workbench.opening import open_recording
 
-        recording = open_recording(self.open_workspace().path("recording", self.recording))
+        recording = open_recording(self.open_workspace(), self.recording, device=self.device)
         if recording.weight_hash != weight_hash(model):  # pyright: ignore[reportArgumentType]
             raise MismatchError(
                 f"recording {self.recording} was made with {recording.model}, other weights than {self.model}; "
@@ -159,7 +154,7 @@ class Lens(Options):
 
 
 def corpus_contexts(model: object, corpus: str, n: int, length: int, seed: int) -> "Tensor":
-    """`[n, length]` tokens of whole contexts, BOS first when the model has one."""
+    """Return the tokens of whole contexts `[n, length]`, BOS first when the model has one."""
     import itertools
 
     import numpy as np

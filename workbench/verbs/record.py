@@ -1,7 +1,4 @@
-"""`workbench record MODEL`: activations of real text, on disk.
-
-`workbench models`: what can be loaded, and from where.
-"""
+"""`workbench record MODEL`: activations on text, written to disk. `workbench models`: models that load by name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,54 +6,52 @@ from typing import Annotated, Literal
 
 import tyro
 
-from workbench.terminal import Options, first_bar, say, slug, together, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Verb, Writes, first_bar, joined_ranks, say, slug, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(Options):
-    """Run a model over text and keep what it computed at chosen hook points.
+class Record(Writes, Seeded, Threaded, OnDevice):
+    """Run a model over text and write its activations at chosen hook points.
 
     Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
 
-    Interrupted? The same command resumes, and gives the same bytes. Several processes or GPUs share the work under
-    `torchrun --nproc-per-node 2 -m workbench record ...`: the bytes are the same.
+    An interrupted command resumes when it is repeated, to the same bytes. Several processes or GPUs share the work
+    under `torchrun --nproc-per-node 2 -m workbench record ...`, to the same bytes too.
     """
 
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
     hook_points: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
-    """Where to record; several in one pass. Default: the residual stream after the block a third of the way up."""
+    """Hook points to record, all in one pass. Default: the residual stream after a third of the blocks."""
     corpus: str = "docstrings"
     """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
     tokens: int = 300_000
-    """How many real tokens to record."""
+    """Tokens to record; BOS and padding do not count."""
     context_length: int = 128
     """Tokens per context, BOS included."""
     bos: Literal["context", "document", "none"] = "context"
-    """Where a BOS token goes: before each context, before each document, or nowhere."""
+    """Put a BOS token before each context, before each document, or nowhere."""
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """What is stored."""
+    """Data type of the stored activations."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in."""
+    """Data type of the model's computation."""
     batch_size: int = 16
     """Contexts per forward pass."""
     live: bool = False
-    """Keep the text only, a hundredth of the bytes: activations are computed when read, anew in every epoch."""
+    """Store the text only, a hundredth of the bytes; activations are computed whenever they are read."""
     budget_gb: float | None = None
-    """Refuse to write more than this."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, mps. Default: the best there is."""
+    """Refuse to write more gigabytes than this."""
 
     def run(self) -> None:
         from interp.models.loading import load_model
         from interp.recording.record import record
         from interp.text.corpora import open_corpus
 
-        with together() as ranks:
+        with joined_ranks() as ranks:
             with ranks.checked():
                 workspace = self.open_workspace()
                 self.use_threads()
-                model = load_model(self.model, dtype=self.compute, device=ranks.device(self.device))
+                model = load_model(self.model, dtype=self.compute, device=self.use_device(ranks))
                 hook_points = list(self.hook_points) or [
                     f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"
                 ]
@@ -82,19 +77,19 @@ class Record(Options):
                     ranks=ranks,
                 )
             if ranks.first:
-                self._tell(folder, manifest.summary, hook_points)
+                self._report(folder, manifest.summary, hook_points)
 
-    def _tell(self, folder: Path, found: dict, hook_points: list[str]) -> None:
+    def _report(self, folder: Path, found: dict, hook_points: list[str]) -> None:
         wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {', '.join(hook_points)}")
         if found["corpus_ended_early"]:
             say(f"      the corpus ended before {self.tokens:,} tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models:
+class Models(Verb):
     """List the models that load by name.
 
-    Also loadable: any Hugging Face id or folder, and any .gguf file.
+    Any Hugging Face id or folder and any .gguf file loads too.
     """
 
     def run(self) -> None:

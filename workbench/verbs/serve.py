@@ -1,34 +1,32 @@
-"""`workbench serve [WORKSPACE]`: the dashboard.
-
-`workbench verify`: is everything on disk still what was written?
-"""
+"""`workbench serve [WORKSPACE]`: the dashboard. `workbench verify [NAME ...]`: files checked against checksums."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from workbench.terminal import say
+from workbench.terminal import InWorkspace, Threaded, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Serve:
-    """Open a workspace in the browser. Nothing leaves this machine."""
+class Serve(Threaded):
+    """Open a workspace in the browser.
+
+    Nothing leaves this machine unless --host names an address that other machines reach.
+    """
 
     folder: tyro.conf.Positional[Path | None] = None
     """The workspace. Default: ./workspace."""
     workspace: Path = Path("workspace")
-    """The same, as an option."""
+    """The same, as an option like that of other verbs."""
     host: str = "127.0.0.1"
-    """Address to listen on. Beyond loopback other machines can reach it, so the address then carries a token."""
+    """Address to listen on. Other machines can reach an address beyond loopback, so it then carries a token."""
     token: str | None = None
-    """What the address must carry. Default: none on loopback, a fresh one beyond it."""
+    """Token that the address must carry. Default: none on loopback, a random one beyond it."""
     port: int | None = None
     """Default: 8050, or the next free one."""
     browser: bool = True
     """Open the page in the default browser."""
-    threads: int | None = None
-    """CPU threads for prompts."""
 
     def run(self) -> None:
         import os
@@ -49,22 +47,23 @@ PROBE = "selfcheck.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify:
-    """Check every file against its checksum. Exit code 1 when damage is found, with the file named."""
+class Verify(InWorkspace):
+    """Check every file of a workspace against its checksum.
+
+    Exit code 1 when damage is found, with the file named. An imported dictionary must also give the reconstructions
+    that are stored with it.
+    """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Artefacts to check, as NAME or FOLDER/NAME (recordings/demo). Default: all."""
-    workspace: Path = Path("workspace")
-    """The folder that holds all artefacts."""
 
     def run(self) -> int:
-        from interp.artifacts import KINDS, verify
+        from interp.artifacts import verify
         from interp.errors import UnknownNameError
-        from interp.workspace import Workspace
 
-        workspace = Workspace(self.workspace)
-        broken = {f"{KINDS[b.kind]}/{b.name}": b.problem for b in workspace.broken()}
-        whole = {f"{KINDS[m.kind]}/{m.name}": m for m in workspace.artifacts()}
+        workspace = self.open_workspace()
+        broken = {each.key: each.problem for each in workspace.broken()}
+        whole = {workspace.key(manifest): manifest for manifest in workspace.artifacts()}
         known = [*broken, *whole]
         for name in self.names:
             if not any(_matches(key, name) for key in known):
@@ -84,7 +83,7 @@ class Verify:
 
 
 def _recheck(folder: Path) -> list[str]:
-    """An imported dictionary also has to give the reconstructions stored with it."""
+    """Return what is wrong with an imported dictionary that does not reproduce the reconstructions stored with it."""
     from interp.errors import WorkbenchError
     from saes.weights.folder import load_sae
 

@@ -1,17 +1,15 @@
-"""`workbench train RECORDING`: sparse dictionaries of recorded activations, one or several at once.
+"""`workbench train RECORDING`: sparse dictionaries of activations. `workbench import PATH`: one from elsewhere."""
 
-`workbench import PATH`: a dictionary from elsewhere, checked and brought into the workspace.
-"""
-
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from saes.training.config import SAEConfig, TrainConfig, make_config
-from workbench.terminal import Options, first_bar, say, slug, together, wrote
+from interp.errors import program
+from saes.training.config import CONFIGS, SAEConfig, TrainConfig, make_config
+from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
@@ -19,55 +17,59 @@ if TYPE_CHECKING:
     from saes.training.train import Tracker
 
 
-Kind = Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated", "transcoder", "crosscoder"]
+if TYPE_CHECKING:
+    Kind = str
+else:
+    Kind = Literal[tuple(CONFIGS)]  # a new kind of dictionary is not named here
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(TrainConfig, Options):
+class Train(TrainConfig, Writes, Threaded, OnDevice):
     """Learn a dictionary of sparse features from a recording.
 
     Example: workbench train demo --kind batchtopk --d-sae 4608 --k 32
 
-    Several values of --d-sae, --k or --l1-coefficient train one dictionary for each combination on a single reading
-    of the data. Kinds that SAELens knows are saved in its format. Interrupted? The same command resumes, to the same
-    weights. Several processes or GPUs train together under `torchrun --nproc-per-node 2 -m workbench train ...`.
+    Several values of --d-sae, --k or --l1-coefficient train one dictionary for each combination, all on one pass over
+    the data. Kinds that SAELens knows are saved in its format. An interrupted command resumes when it is repeated, to
+    the same weights. Several processes or GPUs train together under `torchrun --nproc-per-node 2 -m workbench train
+    ...`.
     """
 
     recording: tyro.conf.Positional[str]
     """Name of a recording in the workspace."""
     others: tuple[str, ...] = ()
-    """Further recordings of the same tokens, of other models say, for a crosscoder."""
+    """Further recordings of the same tokens (those of another model, for example), for a crosscoder."""
     hook_point: tuple[str, ...] = ()
-    """Which of its hook points; a crosscoder takes several. Default: its first, or all of them for a crosscoder."""
+    """Hook point of the recording; a crosscoder takes several. Default: its first, or all of them for a crosscoder."""
     kind: Kind = "batchtopk"
-    """topk: exactly k features per token; batchtopk: k on average, hard tokens get more; matryoshka: the same, general
-    features first; jumprelu: a threshold per feature; relu, gated: sparse by an L1 penalty; transcoder: from one hook
-    point to another; crosscoder: one set of features for several places."""
+    """topk: exactly k latents per token; batchtopk: k on average, hard tokens get more; matryoshka: the same, general
+    latents first; jumprelu: a threshold per latent; relu, gated: an L1 penalty; transcoder: from one hook point to
+    another; crosscoder: one set of latents for several hook points."""
     d_sae: tuple[int, ...] = ()
-    """Number of features to learn. Default: 4,608."""
+    """Number of latents. Default: 4,608."""
     k: tuple[int, ...] = ()
-    """Features active per token (all kinds but relu and gated). Default: 32."""
+    """Latents active per token (all kinds but relu and gated). Default: 32."""
     l1_coefficient: tuple[float, ...] = ()
     """Weight of the L1 penalty (relu, gated, crosscoder with --sparsity l1). Default: 0.1."""
     target: str | None = None
     """Hook point that a transcoder reconstructs."""
     skip: bool = False
-    """Give a transcoder a linear path beside its features."""
+    """Give a transcoder a linear skip connection."""
     sparsity: Literal["quadratic", "tanh", "batchtopk", "l1"] | None = None
-    """Of jumprelu: quadratic (default) or tanh; of a crosscoder: batchtopk (default) or l1."""
+    """Sparsity penalty of jumprelu: quadratic (default) or tanh; of a crosscoder: batchtopk (default) or l1."""
     prefixes: tuple[float, ...] = ()
-    """Nested prefixes of a matryoshka dictionary, as shares of its size. Default: 1/16, 1/8, 1/4, 1/2."""
+    """Nested prefixes of a matryoshka dictionary, as fractions of its size. Default: 1/16, 1/8, 1/4, 1/2."""
     share: Literal["tokens", "latents"] = "tokens"
-    """What processes under torchrun share: tokens (each takes its part of every batch), or latents, for a dictionary
+    """Split between processes under torchrun: tokens (each takes its part of every batch), or latents, for a dictionary
     too large for one device (topk, batchtopk)."""
     tracker: str | None = None
-    """Send health lines to tensorboard:FOLDER or wandb:PROJECT as well."""
+    """Log training metrics to tensorboard:FOLDER or wandb:PROJECT as well."""
 
     def run(self) -> None:
         from saes.kernels.spread import Spread
         from saes.training.train import open_tracker
 
-        with together() as ranks:
+        with joined_ranks() as ranks:
             with ranks.checked():
                 workspace = self.open_workspace()
                 self.use_threads()
@@ -96,10 +98,15 @@ class Train(TrainConfig, Options):
 
         jobs = [Job(sae=c, train=self.train_config(), folder=f) for c, f in zip(configs, folders, strict=True)]
         title = "training" if len(jobs) == 1 else f"training {len(jobs)} dictionaries"
-        how: dict[str, Any] = {"overwrite": self.overwrite, "resume_sweep": len(jobs) > 1, "spread": spread}
+        how: dict[str, Any] = {
+            "overwrite": self.overwrite,
+            "resume_sweep": len(jobs) > 1,
+            "spread": spread,
+            "device": self.device,
+        }
         reached: dict[Path, int] = {}
         with first_bar(spread.ranks, title, "tokens") as progress:
-            for job, metrics in train_many(recordings, self.places(recordings[0]), jobs, **how):
+            for job, metrics in train_many(recordings, self.hook_points(recordings[0]), jobs, **how):
                 reached[job.folder] = metrics.tokens
                 health = {"fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead, "dense": metrics.dense}
                 progress(min(reached.values()), self.tokens, health)
@@ -107,11 +114,11 @@ class Train(TrainConfig, Options):
                     tracker.log(job.folder.name, metrics)
 
     def train_config(self) -> TrainConfig:
-        """The training settings among the options."""
-        return TrainConfig(**{field.name: getattr(self, field.name) for field in fields(TrainConfig)})
+        """Return the training settings among the options."""
+        return settings_of(self, TrainConfig)
 
     def sae_configs(self) -> list[SAEConfig]:
-        """One config per combination of the values given. Raises `ConfigError` for what the kind does not have."""
+        """Return one config per combination of values. Raises `ConfigError` for a setting that the kind lacks."""
         same: dict[str, Any] = {"target": self.target, "skip": self.skip or None, "sparsity": self.sparsity}
         same["prefixes"] = self.prefixes or None
         given = {name: value for name, value in same.items() if value is not None}
@@ -122,31 +129,29 @@ class Train(TrainConfig, Options):
         ]
 
     def folder_names(self, configs: list[SAEConfig]) -> list[str]:
-        """The name, with the values that tell the dictionaries of a sweep apart: `demo-d4608-k16`."""
+        """Return one name per config, with the values that vary in a sweep: `demo-d4608-k16`."""
         base = self.name or self.recording
         varied = {name: short for name, short in SWEPT.items() if len(getattr(self, name)) > 1}
         return ["-".join([base, *(f"{s}{getattr(config, n):g}" for n, s in varied.items())]) for config in configs]
 
-    def places(self, recording: "Recording") -> list[str]:
-        """The hook points to read."""
+    def hook_points(self, recording: "Recording") -> list[str]:
+        """Return the hook points to train on."""
         if self.kind == "crosscoder":
             return list(self.hook_point or recording.hook_points)
         return list(self.hook_point or recording.hook_points[:1])
 
     def _open(self, name: str) -> "Recording":
-        from interp.recording.live import open_recording
+        from workbench.opening import open_recording
 
-        workspace = self.open_workspace()
-        workspace.manifest("recording", name)
-        return open_recording(workspace.path("recording", name))
+        return open_recording(self.open_workspace(), name, device=self.device)
 
 
 SWEPT = {"d_sae": "d", "k": "k", "l1_coefficient": "l1-"}
-"""Options that may have several values, and how they are written in a folder's name."""
+"""Options that may have several values, and their abbreviation in a folder's name."""
 
 
 def describe_sae(summary: dict) -> str:
-    """The numbers that say how good it is, on held-out documents."""
+    """Return the quality of a dictionary on held-out documents as one line."""
     heldout = summary["heldout"]
     return (
         f"{summary['d_sae']:,} features; on {heldout['n_tokens']:,} held-out tokens: FVU {heldout['fvu']:.3f} at L0 "
@@ -155,26 +160,26 @@ def describe_sae(summary: dict) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import(Options):
-    """Bring in an SAE or a transcoder that another tool wrote: SAELens, dictionary_learning, sparsify, Gemma Scope, ...
+class Import(Writes, Threaded, OnDevice):
+    """Import an SAE or transcoder from SAELens, sparsify, Gemma Scope and others.
 
     Example: workbench import checkpoints/layers.9 --model smollm2-135m --hook-point blocks.9.hook_resid_post
 
-    The files say which format it is. Its numbers are compared with the format's own arithmetic, and once more whenever
-    it is loaded or verified.
+    The format is recognised from the files. The reconstructions are compared with those of the source's own forward
+    pass, and compared again whenever the dictionary is loaded or verified.
     """
 
     path: tyro.conf.Positional[str]
-    """The checkpoint's folder or file, or hub:OWNER/NAME[/FOLDER]."""
+    """Folder or file of the checkpoint, or hub:OWNER/NAME[/FOLDER]."""
     model: str
-    """The model whose activations it was trained on: a name as for `workbench record`."""
+    """Model whose activations it was trained on: a name as for `workbench record`."""
     hook_point: str | None = None
-    """Where it reads. Default: what its files say."""
+    """Hook point that it encodes. Default: as stated in its files."""
     hook_point_out: str | None = None
-    """Where a transcoder writes. Default: what its files say."""
+    """Hook point that a transcoder reconstructs. Default: as stated in its files."""
     format: str | None = None
-    """Read it as this format instead of recognising it."""
-    allow_other_place: bool = False
+    """Format to read it as. Default: recognised from the files."""
+    allow_mismatch: bool = False
     """Import although the files name another model or hook point."""
 
     def run(self) -> None:
@@ -182,20 +187,20 @@ class Import(Options):
         from interp.models.loading import load_model
         from interp.names import check_hook_points
         from interp.recording.record import probe_widths
-        from saes.weights.importing import Place, checkpoint_path, import_dictionary
+        from saes.weights.importing import Origin, checkpoint_path, import_dictionary
         from saes.weights.read import find_format
 
         workspace = self.open_workspace()
         self.use_threads()
         path = checkpoint_path(self.path)
-        find_format(path, self.format)  # the clearer error before a model is loaded
+        find_format(path, self.format)  # fails before a model is loaded
         folder = workspace.path("sae", self.name or slug(path.stem if path.is_file() else path.name))
-        model = load_model(self.model)
+        model = load_model(self.model, device=self.use_device())
         available = available_hook_points(model)
         manifest = import_dictionary(
             path,
             folder,
-            Place(
+            Origin(
                 model=self.model,
                 weight_hash=weight_hash(model),
                 hook_point=self.hook_point or "",
@@ -203,17 +208,17 @@ class Import(Options):
             ),
             measure_widths=lambda names: probe_widths(model, check_hook_points(names, available, model.cfg.n_layers)),
             format=self.format,
-            allow_other_place=self.allow_other_place,
+            allow_mismatch=self.allow_mismatch,
             overwrite=self.overwrite,
         )
         wrote(folder, describe_import(manifest.summary))
-        say(f"      look at it through a recording: workbench features {folder.name} --recording NAME")
+        say(f"      next, over a recording: {program()} features {folder.name} --recording NAME")
 
 
 def describe_import(summary: dict) -> str:
-    """What came, and how well its numbers agree with its own format's."""
+    """Return size, hook point and format of an imported dictionary, and its error against the source."""
     error = max(summary["self_check"][f"{part}_error"] for part in ("encode", "encode_sparse", "recons"))
     return (
         f"{summary['d_sae']:,} features at {summary['hook_point']} ({summary['architecture']}, from "
-        f"{summary['format']}); its numbers agree with that format's own to {error:.0e}"
+        f"{summary['format']}); it agrees with the source's forward pass to {error:.0e}"
     )
