@@ -1,13 +1,11 @@
 """The sparse step in compiled loops, for the CPU. Imports numba: import it lazily.
 
-Each row (a token) or latent is the work of one thread, in a fixed order, so the result does not depend on the number
-of threads. Active latents are in CSR form: those of row `r` are `latents[starts[r] : starts[r + 1]]`.
+Each row (a token) or latent is processed by one thread in a fixed order, so the result does not depend on the number of
+threads. Active latents are in CSR form: those of row `r` are `latents[starts[r] : starts[r + 1]]`.
 
-Compiled selection of the largest pre-activations, per row or over a whole batch. Imports numba: import it lazily.
-
-Every value becomes a sortable integer `(bits of the value, lower latent first)`, so the chosen set is unique whatever
-the algorithm or the number of threads. float32 and bfloat16 share one loop:
-the bits of positive floats sort like integers.
+Selection of the largest pre-activations, per row or over a batch, compares integers `(bits of the value, lower latent
+first)`, so the selected set is unique whatever the algorithm or the number of threads. float32 and bfloat16 share one
+loop, because the bits of positive floats sort like integers.
 """
 
 import numpy as np
@@ -53,10 +51,10 @@ def keep_largest(keys, n, k):
 
 @njit(cache=True)
 def _scan_row(row, k, keys):
-    """Packed keys of the (at most) `k` largest positive values of a row, at the front of `keys`; returns how many.
+    """Write packed keys of the (at most) `k` largest positive values of a row to the front of `keys`; return the count.
 
-    One pass: values above the running floor are collected; when the buffer is full it is cut back to `k` and the
-    floor rises to the smallest kept. Few values pass the floor after the first hundred.
+    One pass: values above a running floor are collected. When the buffer is full it is cut back to `k`, and the floor
+    rises to the smallest value retained. Few values exceed the floor after the first hundred.
     """
     n, floor, room = 0, np.int64(0), len(keys)
     for column in range(len(row)):
@@ -70,7 +68,7 @@ def _scan_row(row, k, keys):
                 smallest = keys[0]
                 for i in range(1, k):
                     smallest = min(smallest, keys[i])
-                floor = smallest >> np.int64(32)  # an equal value further right ranks below those kept
+                floor = smallest >> np.int64(32)  # an equal value further right ranks below those retained
     if n > k:
         keep_largest(keys, n, k)
         n = k
@@ -79,7 +77,9 @@ def _scan_row(row, k, keys):
 
 @njit(cache=True, parallel=True)
 def topk_rows(bits, k, out_bits, out_latents):
-    """`bits [n, d_sae]` (int32 or int16 views of floats) -> the k largest positive per row, by rising latent.
+    """Select the `k` largest positive values per row of `bits [n, d_sae]` (int32 or int16 views of floats).
+
+    The result is sorted by latent.
 
     Rows with fewer than `k` positive values are padded with bits 0 (the value 0.0) and latent 0.
     """
@@ -97,7 +97,7 @@ def topk_rows(bits, k, out_bits, out_latents):
 
 @njit(cache=True, parallel=True)
 def count_above(bits, floors):
-    """`[n]`: how many of each row's values exceed their latent's floor (`floors [d_sae]`, bits >= 0)."""
+    """Count the values of each row that exceed their latent's floor (`floors [d_sae]`, bits >= 0); `[n]`."""
     counts = np.zeros(bits.shape[0], np.int64)
     for r in prange(bits.shape[0]):
         n = 0
@@ -109,7 +109,7 @@ def count_above(bits, floors):
 
 @njit(cache=True, parallel=True)
 def fill_above(bits, floors, starts, out_bits, out_latents):
-    """Values above their latent's floor, row after row, by rising latent; row `r` begins at `starts[r]`."""
+    """Write values above their latent's floor, row after row, sorted by latent; row `r` begins at `starts[r]`."""
     for r in prange(bits.shape[0]):
         at = starts[r]
         for column in range(bits.shape[1]):
@@ -122,7 +122,7 @@ def fill_above(bits, floors, starts, out_bits, out_latents):
 
 @njit(cache=True)
 def nth_largest(values, n):
-    """The `n`-th largest (from 1) of an integer array."""
+    """Return the `n`-th largest (from 1) entry of an integer array."""
     keys = values.astype(np.int64)
     keep_largest(keys, len(keys), n)
     smallest = keys[0]
@@ -132,10 +132,10 @@ def nth_largest(values, n):
 
 
 def topk_batch(bits, n):
-    """The `n` largest positive values of all of `bits [rows, d_sae]`: `(starts, latents, bits)` by row, rising latent.
+    """Select the `n` largest positive values of all `bits [rows, d_sae]`: `(starts, latents, bits)`, latents rising.
 
-    A floor that a sample of rows puts below the n-th largest keeps the candidates few; if the sample misleads, the
-    floor falls to 0 and nothing is lost.
+    A floor estimated from a sample of rows keeps the candidates few. If the estimate exceeds the n-th largest,
+    selection is repeated with floor 0, so the result is exact.
     """
     floors = np.full(bits.shape[1], _sampled_floor(bits, n), bits.dtype)
     starts, latents, values = above(bits, floors)
@@ -147,7 +147,7 @@ def topk_batch(bits, n):
 
 
 def above(bits, floors):
-    """The values of `bits [rows, d_sae]` above their latent's floor (>= 0): `(starts, latents, bits)` as above."""
+    """Select the values of `bits [rows, d_sae]` above their latent's floor (>= 0): `(starts, latents, bits)`."""
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(count_above(bits, floors))])
     values, latents = np.empty(starts[-1], bits.dtype), np.empty(starts[-1], np.int64)
     fill_above(bits, floors, starts[:-1], values, latents)
@@ -155,7 +155,7 @@ def above(bits, floors):
 
 
 def _sampled_floor(bits, n):
-    """A value that about 1.5 `n` of all values exceed, judged from up to 64 rows; 0 when few are positive."""
+    """Estimate, from up to 64 rows, a value that about 1.5 `n` of all values exceed; 0 when few are positive."""
     sample = bits[:: max(1, len(bits) // 64)].ravel()
     positive = sample[sample > 0]
     rank = int(1.5 * n * len(sample) / bits.size) + 1
@@ -182,7 +182,7 @@ def _cut(starts, latents, values, n, smallest):
 
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
-FAST = {"reassoc", "contract", "arcp", "nsz"}  # lets sums use vector lanes; NaN and infinity stay what they are
+FAST = {"reassoc", "contract", "arcp", "nsz"}  # allows vectorised sums; NaN and infinity keep their meaning
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
@@ -216,7 +216,7 @@ def _decode_nested(target, W_dec, starts, latents, values, ends, scale, grad, gr
     d, groups = target.shape[1], len(ends)
     for row in prange(target.shape[0]):
         a = starts[row]
-        for g in range(groups):  # errors: each prefix goes on from the one before
+        for g in range(groups):  # errors: each prefix continues the one before
             error = grad[g, row]
             for c in range(d):
                 error[c] = -target[row, c] if g == 0 else grad[g - 1, row, c]
@@ -247,7 +247,7 @@ def _decode_nested(target, W_dec, starts, latents, values, ends, scale, grad, gr
 
 @njit(cache=True)
 def _by_latent(starts, latents, values, slopes, d_sae):
-    """The transpose of the CSR matrix: entries grouped by latent, rows rising, and how many fired per latent.
+    """Transpose the CSR matrix: entries grouped by latent, rows rising, and the number of firings per latent.
 
     Entries without value and slope (padding) are left out.
     """
@@ -296,7 +296,7 @@ def _weight_gradients(x, grad, values, slopes, first, entries, rows, g_enc, g_b,
 
 @njit(cache=True, parallel=True, fastmath=FAST)
 def _project(g_dec, W_dec, g_enc, g_b, squared):
-    """Remove from each decoder gradient the part along its (unit) row; squared length of all gradients per latent."""
+    """Remove from each decoder gradient its component along the (unit) row; write squared norms per latent."""
     d, d_in = W_dec.shape[1], g_enc.shape[1]
     for i in prange(W_dec.shape[0]):
         along = W_dec[0, 0] * 0
@@ -313,7 +313,7 @@ def _project(g_dec, W_dec, g_enc, g_b, squared):
 
 @njit(cache=True, parallel=True, fastmath=FAST)
 def _adam(weights, gradients, mean, square, shrink, rate, beta1, beta2, root_scale, eps, unit_rows):
-    """One Adam step on every row, fused; with `unit_rows` each row is then divided by its length."""
+    """Take one fused Adam step on every row; with `unit_rows` each row is then divided by its norm."""
     d = weights.shape[1]
     one = weights[0, 0] * 0 + 1
     for i in prange(weights.shape[0]):
@@ -333,7 +333,7 @@ def _adam(weights, gradients, mean, square, shrink, rate, beta1, beta2, root_sca
 
 
 class CompiledOps:
-    """The operations of `state.Ops` on CPU tensors. Selection from types other than float32 and bfloat16 is torch's."""
+    """The operations of `state.Ops` on CPU tensors. Dtypes other than float32 and bfloat16 are selected by torch."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
@@ -408,7 +408,7 @@ class CompiledOps:
         run_compiled(_adam, *tensors, *(_scalar(number, weight) for number in numbers), unit)
 
     def buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor that is reused from step to step: fresh memory costs more than filling it."""
+        """Return a tensor that is reused from step to step: allocation costs more than filling it."""
         found = self._buffers.get(name)
         if found is None or found.shape != torch.Size(shape) or found.dtype != dtype:
             found = self._buffers[name] = torch.empty(shape, dtype=dtype)
@@ -416,7 +416,7 @@ class CompiledOps:
 
 
 def _scalar(number: float, like: Tensor) -> np.generic:
-    """The number in the tensor's own type, so that the loop does not widen to float64."""
+    """Convert a number to the tensor's own dtype, so that the loop does not widen to float64."""
     return np.float32(number) if like.dtype == torch.float32 else np.float64(number)
 
 
@@ -430,5 +430,5 @@ def _active(selected: tuple[np.ndarray, np.ndarray, np.ndarray], dtype: torch.dt
 
 
 def _floats(bits: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """float32 values of selected bits."""
+    """Convert selected bits to float32 values."""
     return torch.from_numpy(bits).view(dtype).float()

@@ -10,31 +10,31 @@ class PlainOps:
     """The operations of `state.Ops`, stateless."""
 
     def select_topk(self, pre: Tensor, k: int) -> Active:
-        """The `k` largest of each row of `pre [n, d_sae]`; negative ones count as 0 (padding)."""
+        """Select the `k` largest of each row of `pre [n, d_sae]`; negative ones count as 0 (padding)."""
         values, latents = pre.topk(k, dim=1, sorted=False)
         values = values.float() if values.dtype == torch.bfloat16 else values
         starts = torch.arange(len(pre) + 1, device=pre.device) * k
         return Active(starts, latents.flatten(), values.flatten().relu())
 
     def select_batch(self, pre: Tensor, n: int) -> Active:
-        """The `n` largest positive values of the whole `pre [n_rows, d_sae]`."""
+        """Select the `n` largest positive values of the whole `pre [n_rows, d_sae]`."""
         values, flat = pre.flatten().topk(min(n, pre.numel()), sorted=False)
         values = values.float() if values.dtype == torch.bfloat16 else values
         flat, order = flat[values > 0].sort()
         return _csr(flat // pre.shape[1], flat % pre.shape[1], values[values > 0][order], len(pre))
 
     def select_above(self, pre: Tensor, threshold: Tensor) -> Active:
-        """The values of `pre [n, d_sae]` above their latent's `threshold [d_sae]` (>= 0)."""
+        """Select the values of `pre [n, d_sae]` above their latent's `threshold [d_sae]` (>= 0)."""
         rows, latents = (pre > threshold).nonzero(as_tuple=True)
         return _csr(rows, latents, pre[rows, latents], len(pre))
 
     def decode(
         self, target: Tensor, W_dec: Tensor, active: Active, scale: float, ends: tuple[int, ...] = ()
     ) -> Decoded:
-        """Error of `values @ W_dec` against `target [n, d_out]`, and its gradients.
+        """Return the error of `values @ W_dec` against `target [n, d_out]`, and its gradients.
 
         The loss is `scale / 2` times the mean over prefixes (`latents < end`, the last of `ends` is `d_sae`) of the
-        squared error. Entries lie by rising latent in every row.
+        squared error. The entries of every row are sorted by latent.
         """
         bounds, values = ends or (len(W_dec),), active.values.to(W_dec.dtype)
         errors = torch.stack(
@@ -60,9 +60,9 @@ class PlainOps:
     def weight_gradients(
         self, x: Tensor, decoded: Decoded, active: Active, slopes: Tensor, out: Gradients, ends: tuple[int, ...] = ()
     ) -> Tensor:
-        """Fill `out` (all but `b_dec`) with sums over the entries; returns `[d_sae]` firing counts.
+        """Fill `out` (all but `b_dec`) with sums over the entries; return `[d_sae]` firing counts.
 
-        `x [n, d_in]` is what the encoder saw, `slopes [nnz]` the gradient of the pre-activations.
+        `x [n, d_in]` is the encoder's input, `slopes [nnz]` the gradient with respect to the pre-activations.
         """
         d_sae, values = len(out.b_enc), active.values.to(x.dtype)
         rows = _rows(active)
@@ -79,12 +79,12 @@ class PlainOps:
         return torch.bincount(active.latents[active.values > 0], minlength=d_sae)
 
     def project(self, out: Gradients, W_dec: Tensor) -> float:
-        """Remove from each decoder gradient the part along its (unit) row; the squared length of all gradients."""
+        """Remove from each decoder gradient its component along the (unit) row; return the squared norm of all."""
         out.W_dec.sub_((out.W_dec * W_dec).sum(1, keepdim=True) * W_dec)
         return sum(float(g.square().sum()) for g in out.by_name().values())
 
     def adam(self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool) -> None:
-        """One Adam step in place; with `unit` the rows are then divided by their length."""
+        """Take one Adam step in place; with `unit` the rows are then divided by their norm."""
         mean, square = moments
         g = grad * step.shrink
         mean.mul_(step.beta1).add_(g, alpha=1 - step.beta1)
@@ -101,7 +101,7 @@ def _csr(rows: Tensor, latents: Tensor, values: Tensor, n: int) -> Active:
 
 
 def group_of(latents: Tensor, ends: tuple[int, ...]) -> Tensor:
-    """The first prefix that holds each latent."""
+    """Return the first prefix that contains each latent."""
     return torch.bucketize(latents, torch.tensor(ends, device=latents.device), right=True)
 
 

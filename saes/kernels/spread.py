@@ -1,15 +1,14 @@
-"""A training step spread over ranks (`interp.ranks`): which rank holds what, and choices among what all of them hold.
+"""A training step on several ranks (`interp.ranks`): division of the work, and selection over all ranks.
 
-Every number of a step is a sum over tokens, a sum over latents, or the choice of the largest among all of them. Ranks
-may share the tokens of a batch (data parallel: each holds the whole dictionary and an equal run of the rows) or the
-latents of a dictionary (each holds all rows and an equal run of the latents). Then the sums over what is shared are
-added up over ranks, choices are made among all, and the step is that of one process up to the rounding of sums. A
-process that is alone shares nothing, and nothing here costs it anything.
+Every number of a step is a sum over tokens, a sum over latents, or a selection of the largest values. Ranks share
+either the tokens of a batch (data parallel: each holds the whole dictionary and an equal slice of the rows) or the
+latents of a dictionary (each holds all rows and an equal slice of the latents). Sums over the shared axis are added
+over ranks, and selection is over all ranks, so the step equals that of one process up to rounding of sums. One process
+alone pays nothing for this.
 
-The `n`-th largest of numbers that lie on several ranks is found by its digits (radix selection): ranks add up how many
-of their numbers have each value of the next 11 bits. It is exact, and costs 16 KB a round whatever the batch: three
-rounds for float32, six for float64. Where equal numbers straddle the cut, the earlier ones (by token, then by latent)
-are taken, as in one process.
+The `n`-th largest of numbers on several ranks is found by radix selection: ranks add up histograms of the next 11 bits.
+It is exact and exchanges 16 KB a round whatever the batch: three rounds for float32, six for float64. Of equal numbers
+at the cut, the earlier ones (by token, then by latent) are selected, as in one process.
 """
 
 from dataclasses import dataclass, replace
@@ -28,12 +27,12 @@ _BITS = {torch.float32: 31, torch.float64: 63}
 
 @dataclass(frozen=True)
 class Spread:
-    """Who shares what. At most one of the two has more than one rank."""
+    """Ranks that share tokens, and ranks that share latents. At most one of the two has more than one rank."""
 
     tokens: Ranks = ALONE
-    """each holds an equal run of a batch's rows"""
+    """each holds an equal slice of a batch's rows"""
     latents: Ranks = ALONE
-    """each holds an equal run of the latents"""
+    """each holds an equal slice of the latents"""
 
     @property
     def ranks(self) -> Ranks:
@@ -44,18 +43,18 @@ class Spread:
     def alone(self) -> bool:
         return self.ranks.world == 1
 
-    def largest(self, keys: Tensor, places: Tensor, n: int, *, bits: int = 63) -> Tensor:
-        """Which of `keys [m]` (int64, > 0, below `2^bits`) are among the `n` largest of all ranks.
+    def largest(self, keys: Tensor, order: Tensor, n: int, *, bits: int = 63) -> Tensor:
+        """Mark which of `keys [m]` (int64, > 0, below `2^bits`) are among the `n` largest of all ranks.
 
-        Of equal keys those at the lower `places [m]` (int64, of each key in the whole) come first.
+        Of equal keys those with the lower `order [m]` (int64, index of each key over all ranks) come first.
         """
         cut = self._nth_largest(keys, n, bits)
         if cut.above + cut.ties <= n:
             return keys >= cut.key
         tied = keys == cut.key
-        last = int(-self.ranks.least(-float(places.max() if len(places) else 0)))
-        early = self._nth_largest(last + 1 - places[tied], n - cut.above, max(1, (last + 1).bit_length()))
-        return (keys > cut.key) | (tied & (last + 1 - places >= early.key))
+        last = int(-self.ranks.least(-float(order.max() if len(order) else 0)))
+        early = self._nth_largest(last + 1 - order[tied], n - cut.above, max(1, (last + 1).bit_length()))
+        return (keys > cut.key) | (tied & (last + 1 - order >= early.key))
 
     def _nth_largest(self, keys: Tensor, n: int, bits: int) -> "_Cut":
         """The `n`-th largest key of all ranks; where there are no more than `n`, a cut below all of them."""
@@ -67,10 +66,10 @@ class Spread:
             reached = counts.cumsum(0)
             if above + int(reached[-1]) < n:
                 return _Cut(0, int(reached[-1]), 0)
-            place = int(torch.searchsorted(reached, n - above))
-            ties = int(counts[place])
-            above += int(reached[place]) - ties
-            key = key << DIGIT | ((1 << DIGIT) - 1 - place)
+            bin_ = int(torch.searchsorted(reached, n - above))
+            ties = int(counts[bin_])
+            above += int(reached[bin_]) - ties
+            key = key << DIGIT | ((1 << DIGIT) - 1 - bin_)
         return _Cut(key, above, ties)
 
 
@@ -86,13 +85,13 @@ class _Cut(NamedTuple):
 
 
 class SpreadOps:
-    """The operations of a backend where they look beyond one rank: selection, and the sum that is a reconstruction."""
+    """The operations of a backend that involve all ranks: selection, and the sum that gives the reconstruction."""
 
     def __init__(self, ops: Ops, spread: Spread):
         self._ops, self._spread = ops, spread
 
     def select_topk(self, pre: Tensor, k: int) -> Active:
-        """The `k` largest of each row, of all ranks' latents; those of this rank are returned."""
+        """Select the `k` largest of each row over all ranks' latents; return those of this rank."""
         latents = self._spread.latents
         if latents.world == 1:
             return self._ops.select_topk(pre, k)
@@ -103,7 +102,7 @@ class SpreadOps:
         return _kept(found, mine.flatten())
 
     def select_batch(self, pre: Tensor, n: int) -> Active:
-        """The largest positive values of all ranks, `n` for each rank that shares the tokens."""
+        """Select the largest positive values of all ranks, `n` for each rank that shares the tokens."""
         tokens, latents = self._spread.tokens, self._spread.latents
         whole = n * tokens.world
         found = self._ops.select_batch(pre, whole)
@@ -114,13 +113,13 @@ class SpreadOps:
         return _kept(found, self._spread.largest(keys, places, whole, bits=_BITS[found.values.dtype]))
 
     def select_above(self, pre: Tensor, threshold: Tensor) -> Active:
-        """Each value is judged alone."""
+        """Select by threshold; no other rank is needed."""
         return self._ops.select_above(pre, threshold)
 
     def decode(
         self, target: Tensor, W_dec: Tensor, active: Active, scale: float, ends: tuple[int, ...] = ()
     ) -> Decoded:
-        """Ranks that share the latents add up what each reconstructs; the error then belongs to all of them."""
+        """Add up the reconstructions of ranks that share the latents; the error is the same on all of them."""
         latents = self._spread.latents
         if latents.world == 1:
             return self._ops.decode(target, W_dec, active, scale, ends)
@@ -133,23 +132,25 @@ class SpreadOps:
     def weight_gradients(
         self, x: Tensor, decoded: Decoded, active: Active, slopes: Tensor, out: Gradients, ends: tuple[int, ...] = ()
     ) -> Tensor:
-        """Of this rank's tokens and latents."""
+        """Compute the gradients of this rank's tokens and latents."""
         return self._ops.weight_gradients(x, decoded, active, slopes, out, ends)
 
     def project(self, out: Gradients, W_dec: Tensor) -> float:
-        """The squared length counts what every rank holds, `b_dec` once."""
+        """Project, and return the squared norm over all ranks, with `b_dec` counted once."""
         latents = self._spread.latents
         own = out if latents.first else replace(out, b_dec=out.b_dec[:0])
         return latents.total(self._ops.project(own, W_dec))
 
     def adam(self, weight: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: AdamStep, unit: bool) -> None:
-        """Every rank updates what it holds."""
+        """Update the parameters that this rank holds."""
         self._ops.adam(weight, grad, moments, step, unit)
 
 
 def kth_largest(ops: Ops, rows: Tensor, k: int, latents: Ranks) -> Tensor:
-    """`[n, 1]`: the `k`-th largest positive value of each of `rows [n, m]`, of all ranks' columns; 0 where there are
-    fewer. `ops` are those of this rank alone."""
+    """Return the `k`-th largest positive value of each of `rows [n, m]` over all ranks' columns, `[n, 1]`.
+
+    0 where there are fewer. `ops` are those of this rank alone.
+    """
     width = min(k, rows.shape[1])
     own = rows.new_zeros(len(rows), k)
     if width:
@@ -160,13 +161,13 @@ def kth_largest(ops: Ops, rows: Tensor, k: int, latents: Ranks) -> Tensor:
 
 
 def _first_largest(values: Tensor, k: int) -> Tensor:
-    """Bool `[n, m]`: the `k` largest of each row; of equal values the first."""
+    """Mark the `k` largest of each row, bool `[n, m]`; of equal values the first."""
     floor = values.topk(k, dim=1).values[:, -1:]
     above, tied = values > floor, values == floor
     return above | (tied & (tied.cumsum(1) <= k - above.sum(1, keepdim=True)))
 
 
 def _kept(active: Active, keep: Tensor) -> Active:
-    """The entries that `keep [nnz]` marks."""
+    """Return the entries that `keep [nnz]` marks."""
     before = torch.cat([keep.new_zeros(1, dtype=torch.int64), keep.cumsum(0)])
     return Active(before[active.starts], active.latents[keep], active.values[keep])

@@ -1,15 +1,13 @@
-"""The parameters and Adam moments of a run, one latent per row, and the small values that pass between the steps.
+"""State of a run (parameters and Adam moments, one latent per row), and the contract between the step and a kind.
 
-What a kind decides inside the training step: which latents are active, what it is charged, what else it learns.
+The step (`step.py`) is the same for every kind. What differs is a `Rule`: it selects the active entries from the
+pre-activations (`select`); once they are decoded it turns `dloss/dvalue` of every entry into `dloss/dpre` and adds its
+penalty (`backward`). Everything is linear in the number of entries.
 
-The step itself (`step.py`) is the same for every kind. A rule sees pre-activations and gives the entries that take
-part (`select`); once they are decoded it turns `dloss/dvalue` of every entry into `dloss/dpre` and adds its penalty
-(`backward`). All of it is linear in the number of entries.
-
-A batch may be shared by ranks. Then `pre` and the entries are those of this rank's tokens, and what a rule returns must
-be sums over them, which the step adds up: divide by `Pass.n`, the tokens of the whole batch, and never by their number
-here. A rule that needs a sum over the whole batch on its way takes it with `Pass.tokens.total`; `select_batch` chooses
-among all ranks' values by itself. Latents may be shared where `shares_latents` says so.
+A batch may be shared by ranks. Then `pre` and the entries are those of this rank's tokens, and a rule returns sums over
+them, which the step adds over ranks: divide by `Pass.n`, the tokens of the whole batch, never by the number of tokens
+on this rank. A rule that needs a sum over the whole batch obtains it with `Pass.tokens.total`; `select_batch` selects
+among all ranks' values by itself. Latents may be shared where `shares_latents` is true.
 """
 
 from abc import ABC, abstractmethod
@@ -37,7 +35,7 @@ class Active(NamedTuple):
 
 @dataclass
 class Gradients:
-    """Of the loss with respect to the parameters, one latent per row."""
+    """Gradients of the loss with respect to the parameters, one latent per row."""
 
     W_enc: Tensor
     """`[d_sae, d_in]`"""
@@ -49,18 +47,18 @@ class Gradients:
     """parameters that only some kinds have"""
 
     def by_name(self) -> dict[str, Tensor]:
-        """Every gradient, in the order of `TrainState.parameters`."""
+        """Return every gradient, in the order of `TrainState.parameters`."""
         return {**{name: getattr(self, name) for name in NAMES}, **self.extra}
 
 
 class Decoded(NamedTuple):
-    """What the decoder pass gives. `G` is the number of nested prefixes: 1 where only the whole dictionary counts."""
+    """Result of the decoder pass. `G` is the number of nested prefixes, 1 without nesting."""
 
     grad: Tensor
     """`[G, n, d_out]`: gradient of the loss with respect to the output of the latents of group `g`: the sum over all
-    prefixes that hold the group. `grad[0]` is the gradient of an output bias, `G * grad[-1] / scale` the error"""
+    prefixes that contain the group. `grad[0]` is the gradient of an output bias, `G * grad[-1] / scale` the error"""
     grad_values: Tensor
-    """`[nnz]`: gradient with respect to the value of every entry (padding has one too: it means nothing)"""
+    """`[nnz]`: gradient with respect to the value of every entry (that of padding is meaningless)"""
     squared: Tensor
     """`[G, n]`: squared error of every token, for every prefix"""
 
@@ -77,7 +75,7 @@ class AdamStep(NamedTuple):
 
 
 class Ops(Protocol):
-    """What a backend provides: the sparse step's operations (see `plain.py` for what each computes)."""
+    """Operations of the sparse step that a backend provides (documented in `plain.py`)."""
 
     def select_topk(self, pre: Tensor, k: int) -> Active: ...
     def select_batch(self, pre: Tensor, n: int) -> Active: ...
@@ -101,14 +99,14 @@ BY_LATENT = ("W_enc", "b_enc", "W_dec", "silent", "density")
 
 @dataclass
 class TrainState:
-    """Everything a step changes."""
+    """Everything that a step changes."""
 
     W_enc: Tensor
-    """`[d_sae, d_in]`: the transpose of the saved `W_enc`, so that a latent's weights lie together"""
+    """`[d_sae, d_in]`: the transpose of the saved `W_enc`, so that a latent's weights are contiguous"""
     b_enc: Tensor
     """`[d_sae]`"""
     W_dec: Tensor
-    """`[d_sae, d_out]`, rows of length 1"""
+    """`[d_sae, d_out]`, rows of norm 1"""
     b_dec: Tensor
     """`[d_out]`, added to the reconstruction; where an SAE reconstructs its own input, subtracted from it too"""
     silent: Tensor
@@ -132,9 +130,11 @@ class TrainState:
         d_in: int | None = None,
         latents: slice = slice(None),
     ) -> "TrainState":
-        """Random unit decoder rows, `b_dec` as given (the mean of the data); the encoder is a copy of the decoder, or
-        unit rows of its own where `d_in` says that it reads another place. With `latents` only those are kept, the same
-        as in the whole."""
+        """Draw random unit decoder rows; `b_dec` is given (the mean of the data).
+
+        The encoder is a copy of the decoder, or separate unit rows where `d_in` is given (another hook point is read).
+        With `latents` only that slice of the full state is returned.
+        """
 
         def unit_rows(d: int) -> Tensor:
             rows = _random_rows(d_sae, d, latents, generator, b_dec.dtype)
@@ -149,7 +149,7 @@ class TrainState:
         return state
 
     def zero_moments(self) -> None:
-        """Start Adam anew, for every parameter there is."""
+        """Reset Adam's moments of every parameter."""
         self.moments = {n: (torch.zeros_like(w), torch.zeros_like(w)) for n, w in self.parameters().items()}
 
     @property
@@ -157,14 +157,14 @@ class TrainState:
         return self.W_dec.shape[0]
 
     def to(self, device: str | torch.device) -> "TrainState":
-        """The state on a device (sharing memory where it is there already)."""
+        """Return the state on a device (sharing memory where it is already there)."""
         return TrainState.from_tensors({name: t.to(device) for name, t in self.tensors().items()}, self.step)
 
     def parameters(self) -> dict[str, Tensor]:
         return {**{name: getattr(self, name) for name in NAMES}, **self.extra}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by name, for a checkpoint."""
+        """Return every tensor by name, for a checkpoint."""
         flat = {**self.parameters(), "silent": self.silent, "density": self.density}
         for name, (mean, square) in self.moments.items():
             flat[f"{name}.mean"], flat[f"{name}.square"] = mean, square
@@ -172,7 +172,7 @@ class TrainState:
 
     @classmethod
     def from_tensors(cls, flat: dict[str, Tensor], step: int) -> "TrainState":
-        """The inverse of `tensors`."""
+        """Build a state from the result of `tensors`."""
         own = [name.removesuffix(".mean") for name in flat if name.endswith(".mean")]
         extra = {name: flat[name] for name in sorted(own) if name not in NAMES}
         moments = {name: (flat[f"{name}.mean"], flat[f"{name}.square"]) for name in (*NAMES, *extra)}
@@ -180,12 +180,12 @@ class TrainState:
 
 
 def _random_rows(n: int, d: int, kept: slice, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Rows `kept` of `randn(n, d)`, drawn a block at a time where that is not all of them: the rest is never held."""
+    """Return rows `kept` of `randn(n, d)`, drawn block by block so that the other rows are never all in memory."""
     start, stop, _ = kept.indices(n)
     if stop - start == n:
         return torch.randn(n, d, generator=generator, dtype=dtype)
     blocks = [_BLOCK] * (n // _BLOCK) or [0]
-    blocks[-1] += n - sum(blocks)  # torch draws 16 numbers at a time: a short last block would come out otherwise
+    blocks[-1] += n - sum(blocks)  # torch draws 16 numbers at a time: a short last block would change the numbers
     out, first = torch.empty(stop - start, d, dtype=dtype), 0
     for rows in blocks:
         drawn = torch.randn(rows, d, generator=generator, dtype=dtype)
@@ -200,7 +200,7 @@ _BLOCK = 4096
 
 
 class Selected(NamedTuple):
-    """The entries of a step."""
+    """Active entries of a step."""
 
     active: Active
     """`values` are the activations; an entry with value 0 does not fire"""
@@ -209,11 +209,11 @@ class Selected(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What `backward` may look at."""
+    """Inputs of `Rule.backward`."""
 
     state: TrainState
     target: Tensor
-    """`[n, d_out]`: what the active latents are to sum to (biases subtracted already)"""
+    """`[n, d_out]`: target of the sum of active latents (biases already subtracted)"""
     selected: Selected
     decoded: Decoded
     scale: float
@@ -221,9 +221,9 @@ class Pass(NamedTuple):
     variance: float
     """of the target, summed over its coordinates"""
     warmth: float
-    """share of its full weight that a sparsity penalty has now, 0 to 1"""
+    """current weight of a sparsity penalty, as a fraction of its full weight, 0 to 1"""
     tokens: Ranks = ALONE
-    """who shares the batch"""
+    """ranks that share the batch"""
 
     @property
     def n(self) -> int:
@@ -232,63 +232,63 @@ class Pass(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What comes back from a rule."""
+    """Result of `Rule.backward`."""
 
     slopes: Tensor
     """`[nnz]`: gradient of the whole loss with respect to the pre-activation of every entry"""
     penalty: float = 0.0
-    """what this rank's tokens add to the loss by the rule"""
+    """the rule's contribution to the loss, of this rank's tokens"""
     extra: dict[str, Tensor] | None = None
     """gradients of the rule's own parameters, by this rank's tokens (a `b_enc` among them replaces the sum of the
     slopes)"""
 
 
 class Rule(ABC):
-    """The part of a kind that lives inside the step. Stateless: everything that is learned is in the `TrainState`."""
+    """The part of a kind that runs inside the step. Stateless: everything learned is in the `TrainState`."""
 
     revives = True
-    """Whether dead latents are taught by AuxK."""
+    """True where dead latents learn by AuxK."""
 
     starts_from_data = False
-    """Whether `start` is to be called before the first step."""
+    """True where `start` is to be called before the first step."""
 
     quicker: Mapping[str, float] = MappingProxyType({})
-    """How many times the learning rate one of the rule's own parameters moves at."""
+    """Factor on the learning rate, for each of the rule's own parameters that has one."""
 
     shares_latents = False
-    """Whether its latents may lie on different ranks: selection is by `select_topk` or `select_batch`, and there are no
-    parameters of its own."""
+    """True where latents may be divided over ranks: selection is by `select_topk` or `select_batch`, and the rule has
+    no parameters of its own."""
 
     blocks: tuple[int, ...] = ()
-    """Widths of the places whose decoders lie side by side in a row; the sum of their lengths is held at 1. Empty: one
-    place, and the row has length 1."""
+    """Widths of the sites whose decoders are concatenated in a row; the sum of their norms is held at 1. Empty: one
+    site, and the row has norm 1."""
 
     ends: tuple[int, ...] = ()
     """Ends of nested prefixes of the dictionary, each of which must reconstruct; empty: only the whole does."""
 
     @abstractmethod
     def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
-        """The entries of `pre [n, d_sae]` that take part, by rising latent in every row."""
+        """Return the active entries of `pre [n, d_sae]`, sorted by latent in every row."""
 
     def backward(self, ops: Ops, step: Pass) -> Backward:
-        """Default: no penalty; a value that is not 0 follows its pre-activation one to one."""
+        """Return gradients and penalty. Default: no penalty, and a nonzero value equals its pre-activation."""
         return Backward(step.decoded.grad_values * (step.selected.active.values > 0))
 
     def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
-        """Set what this kind takes from a first batch `x [n, d_in]` (and `target`), and add its own parameters."""
+        """Initialise from a first batch `x [n, d_in]` (and `target`), and add the kind's own parameters."""
         return
 
     def constrain(self, state: TrainState) -> None:
-        """Put the rule's own parameters back where they may be, in place, after an update."""
+        """Project the rule's own parameters back to their constraints, in place, after an update."""
         return
 
     def threshold(self, state: TrainState, active: Active) -> float | None:
-        """The value that separates active from silent latents in this step; None where the kind has none."""
+        """Return the value that separates active from silent latents in this step; None where the kind has none."""
         return None
 
 
 def whole(active: Active) -> Selected:
-    """Entries whose activation is their pre-activation."""
+    """Return entries whose activation is their pre-activation."""
     return Selected(active, active.values)
 
 
@@ -298,5 +298,5 @@ def entry_rows(active: Active) -> Tensor:
 
 
 def sum_by_latent(active: Active, values: Tensor, like: Tensor) -> Tensor:
-    """`[d_sae]`: `values [nnz]` added up over the entries of every latent."""
+    """Sum `values [nnz]` over the entries of every latent; `[d_sae]`."""
     return torch.zeros_like(like).index_add_(0, active.latents, values.to(like.dtype))

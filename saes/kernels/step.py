@@ -1,28 +1,25 @@
 """One training step of a sparse dictionary.
 
-1. encode: `pre = x @ W_enc + b_enc`, the only dense product (`x` less `b_dec` where the dictionary reconstructs `x`);
+1. encode: `pre = x @ W_enc + b_enc`, the only dense product (`x - b_dec` where the dictionary reconstructs `x`);
 2. the rule of the kind selects the active latents; decode them: `recons = values @ W_dec + b_dec [+ x @ W_skip]`;
 3. loss `= FVU + penalty of the rule + aux_coefficient * L_aux`, where FVU is the squared error over the variance of
-   the target (the mean of it over nested prefixes, where the rule has them);
-4. gradients of the weights from the active latents alone, AuxK's added;
-5. clip, Adam (dense: silent latents coast on their momentum as in any Adam), decoder rows back to length 1.
+   the target (averaged over nested prefixes, where the rule has them);
+4. gradients of the weights from the active latents alone, plus those of AuxK;
+5. clip, Adam (dense: silent latents continue on their momentum, as in any Adam), decoder rows back to norm 1.
 
-Tokens or latents may be spread over ranks (`spread.py`): every sum over what is shared crosses ranks, nothing else
-does. All that crosses comes before the update, so that a rank that is lost in between leaves the others' state whole.
+Tokens or latents may be divided over ranks (`spread.py`): sums over the shared axis cross ranks, nothing else does. All
+exchange precedes the update, so that a rank lost in between leaves the state of the others intact.
 
-AuxK: dead latents learn to explain what the live ones leave over (Gao et al. 2024, arXiv 2406.04093, appendix A.2).
+**AuxK**: dead latents learn to predict the reconstruction error (Gao et al. 2024, arXiv 2406.04093, appendix A.2).
+`L_aux = sum ||e - e_hat||^2 / sum ||e - mean(e)||^2`, where `e = x - recons` (without gradient) and
+`e_hat = sum over the k_aux largest dead latents of relu(pre) * W_dec`, without bias. 0: the dead latents predict the
+error fully; 1: no better than its mean. Only dead latents take part, so the products are dense but narrow (`n_dead`
+wide), which is cheaper than a sparse loop.
 
-`L_aux = sum ||e - e_hat||^2 / sum ||e - mean(e)||^2`, where `e = x - recons` (no gradient flows into it) and
-`e_hat = sum over the k_aux largest dead latents of relu(pre) * W_dec`, without bias. 0: the dead latents explain the
-residual fully; 1: no better than its mean. Only dead latents are touched, so the products are dense but narrow
-(`n_dead` wide): cheaper than going through them one by one.
-
-Decoder rows that span several places, with the sum of the lengths of their blocks held at 1.
-
-Scaling a latent's activation up and its row down changes nothing but the numbers, so one length may be fixed. With the
-sum of block lengths at 1, an activation times that sum is the activation itself: L1 weighted by decoder lengths
-(Lindsey et al. 2024, "Sparse crosscoders") is plain L1, and BatchTopK weighted by them plain BatchTopK. One block gives
-rows of length 1, as in an SAE.
+**Decoder rows of several sites** (crosscoders) have blocks whose norms sum to 1. Scaling a latent's activation up and
+its row down changes nothing, so one norm may be fixed. With this sum at 1, L1 weighted by decoder norms (Lindsey et
+al. 2024, "Sparse crosscoders") is plain L1, and BatchTopK weighted by them plain BatchTopK. One block gives rows of
+norm 1, as in an SAE.
 """
 
 import math
@@ -45,23 +42,24 @@ CAP = 2
 
 
 class AuxK(NamedTuple):
-    """The two numbers of the loss, and who shares tokens or latents."""
+    """Settings of the loss, and the ranks that share tokens or latents."""
 
     k: int
     """dead latents per token"""
     weight: float
-    """of L_aux in the loss"""
+    """weight of L_aux in the loss"""
     spread: Spread
 
 
 def every(first: int) -> slice:
-    """Which rows of a run that begins at row `first` of the batch L_aux looks at."""
+    """Return the rows on which L_aux is estimated, of a slice that begins at row `first` of the batch."""
     return slice(-first % EVERY, None, EVERY)
 
 
 def dead_latents(state: TrainState, window: int, k_aux: int, latents: Ranks = ALONE) -> tuple[int, Tensor]:
-    """How many latents of all ranks have been silent for `window` tokens, and the numbers of those of this rank's that
-    take part."""
+    """Return the number of latents of all ranks silent for `window` tokens, and the indices of this rank's that take
+    part.
+    """
     dead = (state.silent >= window).nonzero().squeeze(1)
     n = int(latents.total(len(dead)))
     if n <= CAP * k_aux:
@@ -73,10 +71,10 @@ def dead_latents(state: TrainState, window: int, k_aux: int, latents: Ranks = AL
 def add_auxk(
     ops: Ops, state: TrainState, x: Tensor, error: Tensor, pre: Tensor, dead: Tensor, settings: AuxK, out: Gradients
 ) -> float:
-    """Add the gradients of `weight * L_aux` to `out`; returns what this rank's tokens add to `L_aux`.
+    """Add the gradients of `weight * L_aux` to `out`; return the contribution of this rank's tokens to `L_aux`.
 
-    `x [n, d_in]` is what the encoder saw, `error [n, d_out]` is `recons - target`, `pre [n, d_sae]` the pre-activations
-    that the step has computed already.
+    `x [n, d_in]` is the encoder's input, `error [n, d_out]` is `recons - target`, `pre [n, d_sae]` the pre-activations
+    that the step has already computed.
     """
     W_dec, latents = state.W_dec[dead], settings.spread.latents
     power = _power(error, settings.spread.tokens)
@@ -95,8 +93,10 @@ def add_auxk(
 
 
 def _power(error: Tensor, tokens: Ranks) -> Tensor:
-    """`[]`: squared distance of all ranks' errors from their mean; 0 where they do not differ but by rounding (one
-    token alone, say), so that there is no variance to explain a share of."""
+    """Return the squared distance of all ranks' errors from their mean, `[]`.
+
+    0 where they differ by rounding only (a single token, say), so that there is no variance to explain.
+    """
     sums = torch.cat([error.sum(0), error.norm()[None] ** 2, error.new_full((1,), len(error))])
     tokens.add(sums)
     apart = sums[-2] - sums[:-2].norm() ** 2 / sums[-1]
@@ -104,8 +104,10 @@ def _power(error: Tensor, tokens: Ranks) -> Tensor:
 
 
 def _keep_largest(ops: Ops, acts: Tensor, k: int, latents: Ranks) -> None:
-    """Zero all but the `k` largest of each row, of all ranks' columns, in place; rows with at most `k` positive values
-    are left alone."""
+    """Zero all but the `k` largest of each row over all ranks' columns, in place.
+
+    Rows with at most `k` positive values do not change.
+    """
     crowded = (latents.add((acts > 0).sum(1)) > k).nonzero().squeeze(1)
     if len(crowded):
         rows = acts[crowded]
@@ -113,13 +115,15 @@ def _keep_largest(ops: Ops, acts: Tensor, k: int, latents: Ranks) -> None:
 
 
 def block_norms(W_dec: Tensor, blocks: tuple[int, ...]) -> Tensor:
-    """`[d_sae, n_blocks]`: length of every block of every row; `blocks` are their widths."""
+    """Return the norm of every block of every row, `[d_sae, n_blocks]`; `blocks` are their widths."""
     return torch.stack([part.norm(dim=1) for part in W_dec.split(blocks, dim=1)], dim=1)
 
 
 def project_blocks(out: Gradients, W_dec: Tensor, blocks: tuple[int, ...]) -> float:
-    """Remove from each decoder gradient the part along the normal of its constraint, whose blocks are the unit vectors
-    of the row's blocks; the squared length of all gradients."""
+    """Remove from each decoder gradient its component along the normal of its constraint.
+
+    The blocks of that normal are the unit vectors of the row's blocks. Returns the squared norm of all gradients.
+    """
     lengths = block_norms(W_dec, blocks)
     units = [part / length[:, None].clamp_min(1e-12) for part, length in _parts(W_dec, lengths, blocks)]
     normal = torch.cat(units, dim=1)
@@ -133,15 +137,15 @@ def _parts(W_dec: Tensor, lengths: Tensor, blocks: tuple[int, ...]) -> list[tupl
 
 
 SKIP = "W_skip"
-"""`[d_out, d_in]`: a linear path past the latents, learned with them."""
+"""`[d_out, d_in]`: a linear skip connection, learned with the latents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """What stays the same from step to step."""
+    """Settings that are constant over a run."""
 
     variance: float
-    """Mean squared distance of a row from the mean row: the loss of an SAE that outputs the mean is 1."""
+    """Mean squared distance of a row from the mean row; an SAE that outputs the mean has loss 1."""
     k_aux: int
     aux_coefficient: float = 1 / 32
     dead_window: int = 10_000_000
@@ -152,7 +156,7 @@ class StepSettings:
 
 
 class StepResult(NamedTuple):
-    """What a step saw, before its update: of all ranks' tokens and latents."""
+    """Numbers of one step before its update, over all ranks' tokens and latents."""
 
     loss: float
     fvu: float
@@ -161,13 +165,13 @@ class StepResult(NamedTuple):
     l0: float
     n_dead: int
     penalty: float
-    """what the rule added to the loss; 0 for kinds without a sparsity penalty"""
+    """contribution of the rule to the loss; 0 for kinds without a sparsity penalty"""
     threshold: float | None
-    """what separates active from silent latents (mean over latents); None for kinds without"""
+    """threshold between active and silent latents (mean over latents); None for kinds without one"""
 
 
 class Derivatives(NamedTuple):
-    """The loss of a batch and everything that follows from it."""
+    """Loss of a batch, and its gradients."""
 
     loss: float
     fvu: float
@@ -183,7 +187,7 @@ class Derivatives(NamedTuple):
 
 
 class Stepper:
-    """Takes steps on a `TrainState`; holds the backend and the gradient buffers, nothing that a resume would need."""
+    """Take steps on a `TrainState`. Holds the backend and the gradient buffers, nothing that a resume would need."""
 
     def __init__(self, settings: StepSettings, rule: Rule, ops: Ops, spread: Spread = UNSHARED):
         self.settings, self.rule, self.spread = settings, rule, spread
@@ -193,9 +197,10 @@ class Stepper:
         self._pre: Tensor | None = None
 
     def step(self, state: TrainState, x: Tensor, lr: float, target: Tensor | None = None) -> StepResult:
-        """One step on `x [n, d_in]`, changing `state` in place. `target [n, d_out]` None: `x` is its own target.
+        """Take one step on `x [n, d_in]`, changing `state` in place. `target [n, d_out]` None: `x` is its own target.
 
-        Ranks that share a batch each give their rows of it, as many as the others."""
+        Each rank that shares a batch passes its rows, the same number on every rank.
+        """
         found, n = self.gradients(state, x, target), self._n(x)
         threshold = self._threshold(state, found.active)
         l0 = self.spread.latents.total(float(found.counts.sum())) / n
@@ -205,7 +210,7 @@ class Stepper:
         return StepResult(found.loss, found.fvu, found.aux, l0, found.n_dead, found.penalty, threshold)
 
     def gradients(self, state: TrainState, x: Tensor, target: Tensor | None = None) -> Derivatives:
-        """The loss on a batch and its gradients."""
+        """Return the loss on a batch and its gradients."""
         s, rule, ops, tokens, latents = self.settings, self.rule, self.ops, self.spread.tokens, self.spread.latents
         tied, n = target is None, self._n(x)
         centred = x - state.b_dec if tied else x
@@ -244,11 +249,11 @@ class Stepper:
         return Derivatives(loss, fvus[-1], aux, penalty, n_dead, counts, selected.active, out)
 
     def _n(self, x: Tensor) -> int:
-        """Tokens of the whole batch."""
+        """Number of tokens of the whole batch."""
         return len(x) * self.spread.tokens.world
 
     def _threshold(self, state: TrainState, active: Active) -> float | None:
-        """The rule's threshold; where it is the smallest active value, the smallest of all ranks."""
+        """Return the rule's threshold; where it is the smallest active value, the smallest of all ranks."""
         found = self.rule.threshold(state, active)
         if found is None or self.spread.alone:
             return found
@@ -288,7 +293,7 @@ class Stepper:
 
 
 def choose_ops(x: Tensor | torch.device | str) -> Ops:
-    """Compiled loops on the CPU, torch operations elsewhere."""
+    """Choose the backend: compiled loops on the CPU, torch operations elsewhere."""
     device = x.device if isinstance(x, Tensor) else torch.device(x)
     if device.type != "cpu":
         return PlainOps()
@@ -298,7 +303,7 @@ def choose_ops(x: Tensor | torch.device | str) -> Ops:
 
 
 def _without_skip(state: TrainState, x: Tensor, target: Tensor) -> Tensor:
-    """What is left for the latents once the linear path has written its part."""
+    """Return the target minus the output of the skip connection."""
     return torch.addmm(target, x, state.extra[SKIP].T, alpha=-1) if SKIP in state.extra else target
 
 
