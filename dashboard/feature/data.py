@@ -9,9 +9,9 @@ from interp.errors import UnknownNameError, UsageError
 from interp.workspace import Workspace
 
 MAX_ROWS = 200
-"""rows of the list per request"""
+"""Rows of the list per request."""
 MAX_EXAMPLES = 12
-"""examples per group"""
+"""Examples per group."""
 MAX_EXPLANATIONS = 12
 """labels artefacts shown for one feature"""
 _LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activation", "n_fired")
@@ -19,7 +19,7 @@ _LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activati
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows `start` to `start + len(rows)` of the filtered and sorted list, and how many there are in all."""
+    """Some rows of the filtered and sorted list, and the number of all that match."""
 
     rows: list[dict[str, Any]]
     total: int
@@ -27,7 +27,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Query:
-    """What to list: label text, a range of density (0 to 1), and an order."""
+    """Filter and order of the list: text in the label, a range of density (0 to 1), a column to sort by."""
 
     text: str = ""
     density_low: float = 0.0
@@ -53,7 +53,7 @@ def _of_sae(manifest: Manifest) -> bool:
 
 
 def choices(workspace: Workspace) -> list[dict[str, str]]:
-    """`{"value": name, "label": "name · sae:demo"}` of every features artefact."""
+    """Return `{"value": name, "label": "name · sae:demo"}` for every features artefact, newest first."""
     return [
         {"value": m.name, "label": f"{m.name} · {m.config.get('dictionary', '?')}"}
         for m in workspace.newest("features")
@@ -61,7 +61,7 @@ def choices(workspace: Workspace) -> list[dict[str, str]]:
 
 
 def one(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
-    """The row of `features.parquet`, its `histogram_edges` and `n_features`. Raises `UsageError` out of range."""
+    """Return a row of `features.parquet` with `histogram_edges` and `n_features`. Raises `UsageError` out of range."""
     manifest = workspace.manifest("features", name)
     table = workspace.query(
         "select * from f where feature = ?", index, f=workspace.table_path("features", name, "features")
@@ -78,16 +78,16 @@ def one(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
 
 
 def examples(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
-    """Token windows on which the feature fires, by group (`top`, `q4` ... `q1`), strongest first."""
+    """Return token windows in which the feature is active, by group (`top`, `q4` ... `q1`), strongest first."""
     path = workspace.table_path("features", name, "examples")
     sql = "select * from e where feature = ? and rank < ? order by group_order, rank"
     return workspace.query(sql, index, MAX_EXAMPLES, e=path).to_pylist()
 
 
 def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
-    """What labels artefacts say of a feature: rows of `labels.parquet` with the artefact's name as `artefact`.
+    """Return the labels of a feature: rows of `labels.parquet` with the artefact's name as `artefact`.
 
-    Only those that were made for these features as they are now, or that these features took their labels from.
+    Only of artefacts that were made for these features as they are now, or whose labels these features took over.
     """
     features = workspace.manifest("features", name)
     found = []
@@ -102,7 +102,7 @@ def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, 
 
 
 def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str]:
-    """Labels of a few features."""
+    """Return the labels of some features."""
     path = workspace.table_path("features", name, "features")
     sql = "select feature, label from f where list_contains(?::int[], feature)"
     found = workspace.query(sql, indices[:MAX_ROWS], f=path)
@@ -110,7 +110,7 @@ def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str
 
 
 def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: int = 100) -> Slice:
-    """At most `MAX_ROWS` rows of the list, and the number of all that match."""
+    """Return at most `MAX_ROWS` rows of the list, and the number of all that match."""
     path = workspace.table_path("features", name, "features")
     where = "density between ? and ? and (? = '' or contains(lower(label), lower(?)))"
     values = (query.density_low, query.density_high, query.text, query.text)
@@ -126,14 +126,14 @@ def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: 
 
 
 def random_live(workspace: Workspace, name: str, *, seed: int) -> int:
-    """A feature that fires, drawn by `seed`; 0 when none does."""
+    """Return a feature that is not dead, drawn by `seed`; 0 when all are dead."""
     path = workspace.table_path("features", name, "features")
     live = workspace.query("select feature from f where n_fired > 0 order by feature", f=path)["feature"]
     return live[seed % len(live)].as_py() if len(live) else 0
 
 
 def most_telling(workspace: Workspace, name: str) -> int:
-    """The feature to open first: labelled, neither rare nor dense, and strong where it fires."""
+    """Return the feature to open first: neither rare nor dense, with a maximum far above its mean activation."""
     path = workspace.table_path("features", name, "features")
     sql = """select feature from f where n_fired > 0 order by density between 2e-4 and 2e-2 desc,
              max_activation / greatest(mean_activation, 1e-9) desc, feature limit 1"""

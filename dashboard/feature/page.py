@@ -25,14 +25,14 @@ from dashboard.figures.theme import theme, visible
 from interp.workspace import Workspace
 
 _SCORES = (
-    ("detection", "detection", "told the label, which held-out contexts does it fire in? Against random ones"),
-    ("detection_hard", "look-alikes", "the same against contexts with its tokens, or of its nearest features"),
-    ("fuzzing", "fuzzing", "told the label, which marked tokens are right?"),
+    ("detection", "detection", "from the label: in which held-out contexts is it active, among random ones?"),
+    ("detection_hard", "look-alikes", "the same, among contexts with its tokens, or of its nearest features"),
+    ("fuzzing", "fuzzing", "from the label: on which contexts are the marked tokens the right ones?"),
 )
 
 
 def labels_panel(row: dict[str, Any], explained: list[dict[str, Any]]) -> html.Section:
-    """Every label of a feature with its scores; the one from token statistics first when no other row has it."""
+    """Return every label of a feature with its scores, the one from token statistics first."""
     lines = [_line(each["label"] or "no label could be read", each["label_source"], each) for each in explained]
     statistics = explained[0]["statistics_label"] or (row["label"] if row["label_source"] == "token statistics" else "")
     if statistics and all(each["label"] != statistics for each in explained):
@@ -40,8 +40,8 @@ def labels_panel(row: dict[str, Any], explained: list[dict[str, Any]]) -> html.S
     return panel(
         "Labels",
         html.Ol(lines, className="wb-labels"),
-        note="balanced accuracy on held-out contexts, with its 95 % interval: .5 knows nothing, 1 is always right; "
-        "in brackets the score with another feature's label",
+        note="balanced accuracy on held-out contexts with its 95 % interval: 0.5 is chance, 1 is always right; in "
+        "brackets the null, the score with another feature's label",
     )
 
 
@@ -73,17 +73,17 @@ def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Spa
 
 
 GROUPS = {
-    "top": ("Strongest", "where it fires most"),
-    "q4": ("Upper quarter", "75 to 100 % of its active values"),
+    "top": ("Strongest", "its largest activations, each from another context"),
+    "q4": ("Upper quarter", "quantiles 75 to 100 % of its activations"),
     "q3": ("Third quarter", "50 to 75 %"),
     "q2": ("Second quarter", "25 to 50 %"),
-    "q1": ("Lower quarter", "0 to 25 %: what it mostly sees"),
+    "q1": ("Lower quarter", "0 to 25 %, the weakest activations"),
 }
 _DENSE = 0.1
 
 
 def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> html.Div:
-    """The right side of the page. Raises `UsageError` when there is no such feature."""
+    """Return the right side of the page. Raises `UsageError` when there is no such feature."""
     row = view.one(workspace, name, index)
     near = view.labels(workspace, name, row["neighbours"])
     parts: list[Any] = [_heading(row), _numbers(row)]
@@ -91,13 +91,15 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
         parts.append(
             notice(
                 html.Strong("A dead feature. "),
-                "It fired on none of the tokens that were looked at, so there are no examples and no label.",
+                "It was active on none of the tokens of this recording, so there are no examples and no label.",
                 tone="warning",
             )
         )
     elif row["density"] > _DENSE:
         parts.append(
-            notice(html.Strong("A dense feature. "), f"It fires on {row['density']:.0%} of all tokens.", tone="warning")
+            notice(
+                html.Strong("A dense feature. "), f"It is active on {row['density']:.0%} of all tokens.", tone="warning"
+            )
         )
     explained = view.explanations(workspace, name, index)
     if explained:
@@ -124,12 +126,12 @@ def _heading(row: dict[str, Any]) -> html.Div:
 def _numbers(row: dict[str, Any]) -> html.Div:
     return html.Div(
         [
-            stat("density", f"{row['density']:.3%}", "share of tokens on which it is active"),
+            stat("density", f"{row['density']:.3%}", "fraction of tokens on which it is active"),
             stat("tokens", f"{row['n_fired']:,}", "tokens on which it is active"),
             stat("mean", f"{row['mean_activation']:.3g}", "mean activation over those tokens"),
             stat("max", f"{row['max_activation']:.3g}", "largest activation seen"),
-            stat("decoder norm", f"{row['decoder_norm']:.3g}", "length of its direction"),
-            stat("features in all", f"{row['n_features']:,}", f"in {row['dictionary']}"),
+            stat("decoder norm", f"{row['decoder_norm']:.3g}", "Euclidean length of its decoder direction"),
+            stat("features", f"{row['n_features']:,}", f"number of features of {row['dictionary']}"),
         ],
         className="wb-stats",
     )
@@ -142,7 +144,7 @@ def _histogram(row: dict[str, Any], scheme: str | None) -> html.Section:
     return panel(
         "Activations",
         graph("feature-histogram", figure=figure, height=210, label="Histogram of activations"),
-        note="tokens per strength; dotted: the mean",
+        note="tokens per range of activation (logarithmic); dotted line: the mean",
     )
 
 
@@ -150,13 +152,21 @@ def _effects(row: dict[str, Any]) -> list[html.Section]:
     sides = [("promoted", "Promotes", False), ("suppressed", "Suppresses", True)]
     pairs = {side: list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True)) for side, _, _ in sides}
     if not pairs["promoted"]:
-        return [panel("Promotes", html.P("This place does not write to the residual stream.", className="wb-none"))]
+        return [
+            panel(
+                "Promotes",
+                html.P(
+                    "This hook point does not write to the residual stream: it has no direct effect on logits.",
+                    className="wb-none",
+                ),
+            )
+        ]
     largest = max(abs(value) for side in pairs.values() for _, value in side)
     return [
         panel(
             title,
             token_bars(pairs[side], label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
-            note=f"next tokens whose logit it {'lowers' if signed else 'raises'} most",
+            note=f"direct effect: next tokens whose logit its direction {'lowers' if signed else 'raises'} most",
         )
         for side, title, signed in sides
     ]
@@ -165,16 +175,18 @@ def _effects(row: dict[str, Any]) -> list[html.Section]:
 def _neighbours(name: str, row: dict[str, Any], near: dict[int, str]) -> html.Section:
     pairs = zip(row["neighbours"], row["neighbour_cosines"], strict=True)
     lines = [feature_line(name, n, near.get(n, ""), f"{cosine:.2f}") for n, cosine in pairs]
-    return panel("Neighbours", html.Ol(lines, className="wb-lines"), note="the same direction, by cosine")
+    note = "nearest features by cosine similarity of their decoder directions"
+    return panel("Neighbours", html.Ol(lines, className="wb-lines"), note=note)
 
 
 def _examples(workspace: Workspace, name: str, row: dict[str, Any]) -> html.Section:
     found = view.examples(workspace, name, row["feature"])
     groups = [_group(group, list(rows), row["max_activation"]) for group, rows in groupby(found, lambda e: e["group"])]
     return panel(
-        "Where it fires",
+        "Examples",
         *groups,
-        note="colour is activation / maximum; the outlined token is the peak; hover for the value",
+        note="text around its activations; colour: activation / maximum of the feature; outlined: the peak token; "
+        "point at a token for the value",
         className="wb-examples",
     )
 
@@ -190,18 +202,18 @@ def _group(group: str, rows: list[dict[str, Any]], maximum: float) -> html.Secti
 
 
 def _example(row: dict[str, Any], maximum: float) -> html.Li:
-    place = f"document {row['document_id']}, token {row['position']}"
+    origin = f"document {row['document_id']}, token {row['position']}"
     return html.Li(
         [
             html.Span(f"{row['activation']:.3g}", className="wb-value"),
             token_strip(row["tokens"], row["activations"], maximum=maximum, peak=row["peak"]),
-            html.Span(visible(row["document_label"] or "", 24), className="wb-source", title=place),
+            html.Span(visible(row["document_label"] or "", 24), className="wb-source", title=origin),
         ]
     )
 
 
 _LOG_LOW = -6
-"""log10 of the lowest density that the slider tells apart; at its left end dead features are in"""
+"""log10 of the lowest density that the slider resolves; its left end includes dead features."""
 _MARKS = ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
 _FILTERS = {"label": "agTextColumnFilter", "density": "agNumberColumnFilter"}
 
@@ -284,9 +296,7 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
     ]
     for column in columns:
         column |= {"filter": _FILTERS.get(column["field"], False), "sortable": True, "suppressHeaderFilterButton": True}
-    marks: list[Any] = [
-        {"value": e, "label": label} for e, label in ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
-    ]
+    marks: list[Any] = [{"value": exponent, "label": label} for exponent, label in _MARKS]
     return panel(
         "All features",
         dmc.TextInput(
@@ -294,7 +304,7 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
             className="wb-search", **attrs({"aria-label": "Search labels"}),
         ),
         html.Div(
-            [html.Span("fires on", className="wb-quiet"),
+            [html.Span("density", className="wb-quiet", title="fraction of tokens on which a feature is active"),
              dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,
                              marks=marks, label=None, size="xs", flex=1)],
             className="wb-density",

@@ -25,7 +25,7 @@ from interp.workspace import Workspace
 
 
 def evidence(workspace: Workspace, model: str) -> html.Div:
-    """Verdicts, ablations and composition, each where it was measured; else the command that measures it."""
+    """Return verdicts, ablations and composition as far as they were measured; else the command that measures them."""
     found = {which: view.of_model(workspace, model, which) for which in ("heads", "ablations", "composition")}
     sources = {which: m.name if m else None for which, m in found.items()}
     store = dcc.Store(id="heads-proof-state", data=sources)
@@ -35,9 +35,10 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
             [
                 store,
                 panel(
-                    "From pattern to proof",
+                    "Causal evidence",
                     html.P(
-                        "A pattern alone does not show that a head matters. This command patches, ablates and tests:"
+                        "An attention pattern alone does not show that the model uses the head. This command measures "
+                        "the effect of patching and of ablating heads, and compares it with random heads:"
                     ),
                     html.Pre(f"workbench circuit induction {model}", className="wb-command"),
                     html.Div([grid, *_unused()], className="wb-hidden"),
@@ -49,7 +50,7 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
 
 
 def register_evidence(app: Dash) -> None:
-    """The figures; the table is written at once."""
+    """Add the callbacks of the two figures; the table is part of the page."""
     app.callback(
         Output("heads-ablation", "figure"),
         Input("heads-proof-state", "data"),
@@ -69,7 +70,7 @@ def _verdicts(name: str | None, grid: Any) -> html.Section:
     return panel(
         "Evidence for each head",
         grid,
-        note="induction by attention, then what patching and ablation say; a verdict needs all of it",
+        note="attention scores first, then the effects of patching and of ablation; a verdict needs all of them",
         actions=[link],
         className="wb-heads-proof",
     )
@@ -80,16 +81,17 @@ def _causes(sources: dict[str, str | None]) -> html.Div:
         id="heads-via", data=[{"value": k, "label": v} for k, v in VIAS.items()], value="k", size="xs"
     )
     ablation = panel(
-        "When it is taken out",
+        "Effect of ablating heads",
         loading(graph("heads-ablation", label="Change of loss when heads are ablated")),
-        note="change of the loss on repeated random tokens: the second half can be copied, the first cannot",
+        note="change of the loss (nats per token) on random tokens that repeat: only the second half can be copied",
         className="" if sources["ablations"] else "wb-hidden",
     )
     composition = panel(
         "Composition of the weights",
         loading(graph("heads-composition", label="Composition between heads")),
         html.P(id="heads-composition-note", className="wb-note"),
-        note="how far a sender's output reaches into a reader; a dot is above chance, a ring the reader's strongest",
+        note="how strongly a head reads the output of an earlier head, by their weights; a dot is above chance, a ring "
+        "marks the strongest sender of a reader",
         actions=[via],
         className="" if sources["composition"] else "wb-hidden",
     )
@@ -97,7 +99,7 @@ def _causes(sources: dict[str, str | None]) -> html.Div:
 
 
 def _unused() -> list[Any]:
-    """What the callbacks name, for a page that has nothing to show in them."""
+    """Return empty elements for the callbacks to name, on a page that has nothing to show in them."""
     via = dmc.SegmentedControl(id="heads-via", data=["k"], value="k")
     return [dcc.Graph(id="heads-ablation"), dcc.Graph(id="heads-composition"), html.P(id="heads-composition-note"), via]
 
@@ -111,18 +113,41 @@ def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
     columns = [
         {"field": "name", "headerName": "head", "width": 84, "pinned": "left"},
         {"field": "verdict", "headerName": "verdict", "width": 130},
-        column("strict", "induction", ".3f", 98, "attention on the token after an earlier copy; strict convention"),
-        column("tl", "by stripe", ".3f", 92, "the same along the whole stripe, TransformerLens' convention"),
-        column("previous_token", "previous", ".3f", 92, "attention on the previous token"),
-        column("k_effect", "K effect", "+.3f", 90, "largest change of the score by patching a sender into its key"),
-        column("q_effect", "Q effect", "+.3f", 90, "the same into its query: a control"),
-        column("v_effect", "V effect", "+.3f", 90, "the same into its value: a control"),
-        {"field": "best_sender", "headerName": "sender", "width": 92, "headerTooltip": "the sender with the K effect"},
-        column("loss_second_half", "loss, 2nd", "+.3f", 96, "change of loss in the second half when ablated, nats"),
-        column("loss_first_half", "loss, 1st", "+.3f", 92, "the same in the first half"),
-        column("ov_eigenvalue", "OV eigen", "+.2f", 92, "copying by eigenvalues, -1 to 1"),
-        column("ov_top1", "OV top 1", ".2f", 92, "share of tokens that its OV copies first"),
-        column("p_holm", "p (Holm)", ".2~g", 92, "corrected for all heads"),
+        column(
+            "strict",
+            "induction",
+            ".3f",
+            98,
+            "attention to the token after an earlier copy; by the definition of Olsson et al.",
+        ),
+        column("tl", "by stripe", ".3f", 92, "the same along the whole diagonal stripe, as TransformerLens defines it"),
+        column("previous_token", "previous", ".3f", 92, "attention to the previous token"),
+        column(
+            "k_effect",
+            "K effect",
+            "+.3f",
+            90,
+            "largest change of the induction score by patching one sender into its key",
+        ),
+        column("q_effect", "Q effect", "+.3f", 90, "the same, patched into its query: a control"),
+        column("v_effect", "V effect", "+.3f", 90, "the same, patched into its value: a control"),
+        {
+            "field": "best_sender",
+            "headerName": "sender",
+            "width": 92,
+            "headerTooltip": "the sender with the largest K effect",
+        },
+        column(
+            "loss_second_half",
+            "loss, 2nd",
+            "+.3f",
+            96,
+            "change of the loss in the second half when the head is ablated, nats",
+        ),
+        column("loss_first_half", "loss, 1st", "+.3f", 92, "the same in the first half, where nothing can be copied"),
+        column("ov_eigenvalue", "OV eigen", "+.2f", 92, "copying by the eigenvalues of the OV circuit, -1 to 1"),
+        column("ov_top1", "OV top 1", ".2f", 92, "fraction of tokens whose own logit its OV circuit raises most"),
+        column("p_holm", "p (Holm)", ".2~g", 92, "p-value with Holm's correction for all heads"),
     ]
     return dag.AgGrid(
         id="heads-proof-grid", columnDefs=columns, rowData=rows, getRowId="params.data.name", className="wb-grid",
@@ -132,7 +157,7 @@ def _grid(rows: list[dict[str, Any]]) -> dag.AgGrid:
 
 
 def _rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Verdicts first, then by induction score."""
+    """Name the rows, those with a verdict first, then by induction score."""
     named = [
         {**row, "name": f"L{row['layer']}H{row['head']}", "verdict": (row.get("verdict") or "").replace("_", " ")}
         for row in rows
@@ -149,7 +174,7 @@ def _composition(via: str, sources: dict[str, str | None], scheme: str | None) -
     name = sources["composition"]
     rows = view.table(current().workspace, name, "composition") if name else []
     shown, total = senders(rows, via)
-    note = f"{len(shown)} of {total} senders are shown: the strongest for any reader." if total > MAX_SENDERS else ""
+    note = f"The {len(shown)} strongest of {total} senders are shown." if total > MAX_SENDERS else ""
     return composition_map(rows, via, theme(scheme)), note
 
 
@@ -181,18 +206,18 @@ def check_kind(kind: str, kinds: list[str]) -> str:
 
 
 def scores(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """Every row of `heads.parquet`, by layer and head (a model has hundreds, not thousands)."""
+    """Return every row of `heads.parquet`, by layer and head (a model has hundreds of heads)."""
     path = workspace.table_path("heads", name, "heads")
     return workspace.query("select * from h order by layer, head limit 20000", h=path).to_pylist()
 
 
 def found_heads(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """The heads found for a kind, strongest first."""
+    """Return the heads that were found to be of a kind, strongest first."""
     return sorted((row for row in rows if row[f"{kind}_found"]), key=lambda row: -row[kind])
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """`L5H1`"""
+    """Return the name of a head, such as `L5H1`."""
     return f"L{row['layer']}H{row['head']}"
 
 
@@ -276,7 +301,7 @@ def _scores_panel() -> html.Section:
     return panel(
         "Every head",
         graph("heads-map", label="Heat map of head scores"),
-        note="a dot marks a head found above chance; click a cell to see it on a prompt",
+        note="a dot marks a head whose score lies above chance; click a cell to see its attention on a prompt",
         className="wb-heads-map",
     )
 
@@ -287,7 +312,13 @@ def _table_panel() -> html.Section:
         {"field": "name", "headerName": "head", "width": 84},
         {"field": "score", "headerName": "score", "width": 88, "sort": "desc", **number},
         {"field": "interval", "headerName": "95 % interval", "flex": 1, "minWidth": 120, "sortable": False},
-        {"field": "null", "headerName": "chance", "width": 88, **number},
+        {
+            "field": "null",
+            "headerName": "chance",
+            "width": 88,
+            "headerTooltip": "the score expected by chance",
+            **number,
+        },
         {"field": "verdict", "headerName": "verdict", "width": 92},
     ]
     grid = dag.AgGrid(
@@ -314,7 +345,7 @@ def _pattern_panel(context: Context, text: str) -> html.Section:
         ),
         html.Div(COLD if context.live.state == "cold" else WARM, id="heads-busy", className="wb-busy"),
         html.Div(id="heads-pattern", className="wb-scroll"),
-        note="where the chosen head looks: each row is one token, a row sums to 1",
+        note="attention of the chosen head: each row is one token (destination), and sums to 1 over the sources",
         className="wb-heads-pattern",
     )  # fmt: skip
 
@@ -351,7 +382,7 @@ def _choose(click: dict[str, Any] | None, cell: dict[str, Any] | None, proof: di
 
 def _pattern(chosen: str | None, text: str, state: dict[str, Any], scheme: str | None) -> Any:
     if not chosen:
-        return html.P("Choose a head in the map or the table.", className="wb-none"), "On a prompt"
+        return html.P("Choose a head in the heat map or the table.", className="wb-none"), "On a prompt"
     head = parse_head(chosen)
     figure = pattern_graph(text, state["model"], head.layer, head.head, scheme, id="heads-pattern-graph")
     return figure, f"{chosen} on a prompt"

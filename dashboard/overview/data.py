@@ -1,4 +1,4 @@
-"""What is in a workspace: one card per artefact, with a plain sentence and the numbers asked for first."""
+"""The artefacts of a workspace as cards: a plain sentence and the numbers that are asked for first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
 MAX_CARDS = 60
-"""per kind"""
+"""Cards per kind; of more artefacts the newest are shown."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Overview:
 
 
 def overview(workspace: Workspace) -> Overview:
-    """Cards by kind, newest first; what is unfinished; what cannot be read."""
+    """Return the cards by kind, newest first, and the unfinished and the unreadable artefacts."""
     manifests = workspace.artifacts()
     cards: dict[str, list[Card]] = {kind: [] for kind in KINDS}
     for manifest in sorted(manifests, key=lambda m: m.created, reverse=True):
@@ -60,7 +60,7 @@ def models(workspace: Workspace) -> list[str]:
 
 
 def card(manifest: Manifest) -> Card:
-    """One artefact in a sentence and a few numbers; a number that the summary lacks is left out."""
+    """Describe one artefact by a sentence and a few numbers; a number that its summary lacks is left out."""
     sentence, facts, href = _DESCRIBE[manifest.kind](manifest)
     return Card(
         kind=manifest.kind,
@@ -81,8 +81,8 @@ def _recording(m: Manifest) -> Described:
     s, c = m.summary, m.config
     points = ", ".join(c.get("hook_points", []))
     sentence = (
-        f"{_count(s.get('n_real'))} tokens of {c.get('corpus', 'text')} went through {c.get('model', 'a model')}; "
-        f"its activations at {points or 'no hook point'} were kept."
+        f"{_count(s.get('n_real'))} tokens of {c.get('corpus', 'text')} read by {c.get('model', 'a model')}; stored "
+        f"are its activations at {points or 'no hook point'}."
     )
     facts = [
         ("documents", _count(s.get("n_documents"))),
@@ -95,18 +95,18 @@ def _recording(m: Manifest) -> Described:
 
 def _sae(m: Manifest) -> Described:
     s, held = m.summary, m.summary.get("heldout") or {}
-    sentence = f"{_count(s.get('d_sae'))} sparse features learnt from {_count(s.get('tokens_seen'))} tokens"
+    sentence = f"{_count(s.get('d_sae'))} latents, trained on {_count(s.get('tokens_seen'))} tokens"
     if held.get("fvu") is not None:
         sentence += (
-            f"; on text it has not seen, about {held.get('l0', 0):.0f} of them per token "
-            f"rebuild {1 - held['fvu']:.0%} of the variance"
+            f"; on held-out documents, about {held.get('l0', 0):.0f} active latents per token "
+            f"reconstruct {1 - held['fvu']:.0%} of the variance"
         )
     facts = [
         ("FVU", _number(held.get("fvu"))),
         ("L0", _number(held.get("l0"))),
         ("dead", _percent(held.get("dead_fraction"))),
         ("kind", str(s.get("architecture", ""))),
-        ("at", str(s.get("hook_point", ""))),
+        ("hook point", str(s.get("hook_point", ""))),
     ]
     return sentence + ".", facts, sae_href(m.name)
 
@@ -114,14 +114,14 @@ def _sae(m: Manifest) -> Described:
 def _features(m: Manifest) -> Described:
     s, dictionary = m.summary, str(m.config.get("dictionary", ""))
     n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
-    what = "neurons of the model" if dictionary.startswith("neurons:") else "learnt features"
-    sentence = f"{n - dead:,} of {n:,} {what} fire somewhere in {_count(s.get('n_tokens'))} tokens."
-    facts = [("never fire", _count(dead)), ("dense", _count(s.get("n_dense"))), ("of", dictionary)]
+    what = "neurons of the model" if dictionary.startswith("neurons:") else "features of a dictionary"
+    sentence = f"{n - dead:,} of {n:,} {what} are active at least once in {_count(s.get('n_tokens'))} tokens."
+    facts = [("dead", _count(dead)), ("dense", _count(s.get("n_dense"))), ("dictionary", dictionary)]
     return sentence, facts, f"/feature/{m.name}"
 
 
 def _heads(m: Manifest) -> Described:
-    sentence = f"Every attention head of {m.config.get('model', 'the model')} scored on repeated random tokens."
+    sentence = f"Scores of every attention head of {m.config.get('model', 'the model')} on repeated random tokens."
     facts = [("prompts", _plain(m.config.get("prompts"))), ("seeds", _plain(m.config.get("seeds")))]
     found = [(k, v["found"]) for k, v in m.summary.items() if isinstance(v, dict) and isinstance(v.get("found"), int)]
     facts = [(f"{kind.replace('_', ' ')} heads", _count(n)) for kind, n in found] + facts
@@ -133,45 +133,53 @@ def _atlas(m: Manifest) -> Described:
     kind = s.get("item_kind", "index")
     sentence = f"{_count(s.get('n_points'))} {'point' if kind == 'index' else kind}s on one map."
     if s.get("recall_at_15") is not None:
-        sentence += f" Of each point's 15 true neighbours the map keeps {s['recall_at_15']:.0%} close by."
+        sentence += f" Of the 15 nearest neighbours in the full space, {s['recall_at_15']:.0%} are so on the map."
     facts = [
-        ("clusters", _count(s.get("n_clusters"))),
+        ("regions", _count(s.get("n_clusters"))),
         ("trustworthiness", _number(s.get("trustworthiness"))),
-        ("from", str(m.config.get("source", ""))),
+        ("source", str(m.config.get("source", ""))),
     ]
     return sentence, facts, f"/atlas/{m.name}"
 
 
 def _evaluation(m: Manifest) -> Described:
-    return "How faithful the reconstruction is, and what the model loses with it in place.", _singles(m), None
+    sentence = "The reconstruction error of a dictionary, and the loss of the model with the reconstruction in place."
+    return sentence, _singles(m), None
 
 
 def _sae_comparison(m: Manifest) -> Described:
     names = [str(name) for name in m.config.get("saes") or []]
-    sentence = f"{len(names)} dictionaries at one sparsity, with baselines that learned nothing."
+    sentence = f"{len(names)} dictionaries compared at the same sparsity, with baselines that are not trained."
     return sentence, _singles(m), sae_href(names[0]) if names else None
 
 
 def _size_law(m: Manifest) -> Described:
     runs = [str(name) for name in m.config.get("saes") or []]
-    sentence = f"How the error of {len(runs)} {m.config.get('kind', '')} dictionaries falls with their size."
+    sentence = (
+        f"The reconstruction error of {len(runs)} {m.config.get('kind', '')} dictionaries as a law of their size."
+    )
     return sentence, _singles(m), sae_href(runs[0]) if runs else None
 
 
 def _model_comparison(m: Manifest) -> Described:
-    found = [("parts found", f"{len(m.summary.get('weights') or [])}"), *_singles(m)]
-    sentence = f"What training changed from {m.summary.get('base')} to {m.summary.get('tuned')}."
+    found = [("changed matrices", f"{len(m.summary.get('weights') or [])}"), *_singles(m)]
+    sentence = f"The effects of fine-tuning {m.summary.get('base')} into {m.summary.get('tuned')}."
     return sentence, found[:6], changes_href(m.name)
 
 
 def _latent_comparison(m: Manifest) -> Described:
-    return "What one model has and the other lacks, by a crosscoder of both.", _singles(m), changes_href(m.name)
+    return "The latents of a crosscoder: shared by two models, or of one only.", _singles(m), changes_href(m.name)
 
 
 def _singles(m: Manifest) -> list[tuple[str, str]]:
     """Return the first six single numbers of the summary."""
-    numbers = [(k.replace("_", " "), _number(v)) for k, v in m.summary.items() if isinstance(v, int | float)]
-    return numbers[:6]
+    numbers = [(k, v) for k, v in m.summary.items() if isinstance(v, int | float) and not isinstance(v, bool)]
+    return [
+        (_NAMES.get(k, k.replace("_", " ")), _count(v) if isinstance(v, int) else _number(v)) for k, v in numbers[:6]
+    ]
+
+
+_NAMES = {"fvu": "FVU", "l0": "L0", "n_tokens": "tokens", "dead_fraction": "dead", "dense_fraction": "dense"}
 
 
 def _circuit(m: Manifest) -> Described:
@@ -182,7 +190,7 @@ def _circuit(m: Manifest) -> Described:
     if task and kind != "induction":
         sentence += f" for {task}"
     if s.get("found") is False:
-        sentence += ": looked for, and not found"
+        sentence += ": the search found none"
     facts = [("nodes", _count(s.get("n_nodes"))), ("edges", _count(s.get("n_edges")))]
     facts += [("faithfulness", _number(s.get("faithfulness"))), ("method", str(c.get("method") or ""))]
     heads = s.get("induction")
@@ -192,7 +200,7 @@ def _circuit(m: Manifest) -> Described:
 
 
 def _lens(m: Manifest) -> Described:
-    sentence = f"A tuned lens: what {m.config.get('model', 'the model')} would say after each layer, in its own terms."
+    sentence = f"A tuned lens: the next token that {m.config.get('model', 'the model')} would predict after each layer."
     return (
         sentence,
         [("hook points", _plain(m.config.get("hook_points"))), ("steps", _count(m.config.get("steps")))],
@@ -202,10 +210,10 @@ def _lens(m: Manifest) -> Described:
 
 def _labels(m: Manifest) -> Described:
     s, features = m.summary, str(m.config.get("features", ""))
-    sentence = f"{_count(s.get('n_labelled'))} features of {features} labelled from {s.get('label_source', 'contexts')}"
+    sentence = f"{_count(s.get('n_labelled'))} features of {features}, labelled by {s.get('label_source', 'a model')}"
     gain = (s.get("detection_gain") or {}).get("mean")
     if gain is not None:
-        sentence += f"; told the label, {s.get('judge')} finds their contexts {gain:+.2f} better than told another's"
+        sentence += f"; with a label {s.get('judge')} detects its contexts {gain:+.2f} better than with another one"
     facts = [(name, _number((s.get(name) or {}).get("mean"))) for name in ("detection", "detection_null", "fuzzing")]
     facts = [(name.replace("_", " "), value) for name, value in facts]
     return sentence + ".", [*facts, ("requests", _count(s.get("requests")))], f"/feature/{features}"
@@ -215,22 +223,22 @@ def _word_geometry(m: Manifest) -> Described:
     verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
     shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
     sentence = (
-        f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster in {len(shaped)} of them."
+        f"{len(verdicts)} lists of words in {m.config.get('model')}; {len(shaped)} of them have an order or a cluster."
     )
     return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(m.name)
 
 
 def _direction(m: Manifest) -> Described:
     s = m.summary
-    moves = {True: "moves the output", False: "moves the output no more than a random one", None: "was not pushed"}
+    moves = {True: "steers the output", False: "steers the output no more than a random one", None: "was not steered"}
     apart = ", ".join(map(str, s.get("set_apart") or [])) or "no list"
     facts = [
-        ("sets apart", apart),
+        ("separates", apart),
         ("raises", ", ".join(map(str, s.get("raised") or []))),
-        ("at", str(s.get("hook_point") or "")),
+        ("hook point", str(s.get("hook_point") or "")),
     ]
-    said = moves.get(s.get("moves_output"), "was not pushed")
-    return f"The direction {s.get('direction')} of {m.config.get('model')}: it {said}.", facts, geometry_href(m.name)
+    said = moves.get(s.get("moves_output"), moves[None])
+    return f"The direction {s.get('direction')} of {m.config.get('model')} {said}.", facts, geometry_href(m.name)
 
 
 def _dynamics(m: Manifest) -> Described:
@@ -245,17 +253,18 @@ def _dynamics(m: Manifest) -> Described:
         return _scaling(m)
     dated = [run for run in runs if run.get("onset") is not None]
     facts = [(f"{run['spec']} {run['seed']} from step", _count(run["onset"])) for run in dated]
-    return f"{len(dated)} of {len(runs)} toys begin to copy all at once.", facts, dynamics_href(m.name)
+    return f"{len(dated)} of {len(runs)} small models begin to copy suddenly.", facts, dynamics_href(m.name)
 
 
 def _scaling(m: Manifest) -> Described:
     sizes = {run.get("n_params") for run in m.summary.get("runs", [])}
     law = m.summary.get("intervals") or {}
-    fell = "their loss falls by a law" if law else "no law is seen in their loss"
+    fell = "a law fits their loss" if law else "no law fits their loss"
     if law and m.summary.get("predicts") is False:
-        fell = "their loss falls, but by no law that holds"
+        fell = "a law fits their loss, but does not predict the largest model"
     facts = [
-        (f"{name} power", _number(law.get(key, {}).get("value"))) for name, key in (("size", "alpha"), ("text", "beta"))
+        (f"exponent of {name}", _number(law.get(key, {}).get("value")))
+        for name, key in (("parameters", "alpha"), ("tokens", "beta"))
     ]
     return f"Language models of {len(sizes)} sizes on the same text: {fell}.", facts, dynamics_href(m.name)
 

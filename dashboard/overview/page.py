@@ -1,4 +1,4 @@
-"""*Overview*: what is in this workspace and where it came from."""
+"""*Overview*: every artefact of the workspace as a card, with its origin."""
 
 from typing import Any
 
@@ -12,44 +12,48 @@ from interp.artifacts import KINDS
 from interp.workspace import Broken, Partial
 
 _COLUMNS = {
-    "recording": ("Recordings", "what the model computed"),
-    "sae": ("Dictionaries", "sparse features learnt from it"),
-    "features": ("Features", "when each one fires, and what it says"),
-    "atlas": ("Atlases", "where things lie"),
+    "recording": ("Recordings", "activations of a model"),
+    "sae": ("Dictionaries", "sparse autoencoders trained on them"),
+    "features": ("Features", "what each latent responds to"),
+    "atlas": ("Atlases", "maps of vectors"),
 }
 _MORE = {
-    "heads": ("Heads", "what attention looks at"),
-    "induction_circuit": ("Induction circuits", "which heads copy what came before"),
-    "edge_circuit": ("Circuits of heads", "which heads and MLPs carry out a task"),
-    "feature_circuit": ("Circuits of features", "which features carry out a task"),
-    "lens": ("Lenses", "what each layer would say"),
-    "labels": ("Labels", "features in a model's words, scored"),
-    "word_geometry": ("Word lists", "the shape of what words mean"),
+    "heads": ("Heads", "kinds of attention heads"),
+    "induction_circuit": ("Induction circuits", "heads that copy"),
+    "edge_circuit": ("Circuits of heads", "heads and MLPs of a task"),
+    "feature_circuit": ("Circuits of features", "features of a task"),
+    "lens": ("Lenses", "the prediction after each layer"),
+    "labels": ("Labels", "written by a model, and scored"),
+    "word_geometry": ("Word lists", "circles, lines, clusters"),
     "direction": ("Directions", "the meaning of one direction"),
-    "dynamics": ("Dynamics", "what training did"),
-    "evaluation": ("Evaluations", "how true a dictionary is"),
-    "sae_comparison": ("Comparisons of dictionaries", "several at one sparsity"),
-    "size_law": ("Size laws", "how error falls with size"),
-    "model_comparison": ("Fine-tuning effects", "how training changed a model"),
-    "latent_comparison": ("Crosscoder latents", "which belong to one of two models"),
+    "dynamics": ("Dynamics", "small models in training"),
+    "evaluation": ("Evaluations", "the error of a dictionary"),
+    "sae_comparison": ("SAE comparisons", "at the same sparsity"),
+    "size_law": ("Size laws", "error as a law of size"),
+    "model_comparison": ("Fine-tuning effects", "base and tuned model"),
+    "latent_comparison": ("Crosscoder latents", "shared, or of one model"),
 }
 _WIDE = 13
-"""characters beyond which a fact takes a line of its own"""
-_PLACES = {folder: kind.replace("_", " ") for kind, folder in KINDS.items()}
-_PLACES |= {"saes": "SAE", "dynamics": "training", "circuits": "circuit"}  # circuits: a folder of earlier versions
+"""Characters beyond which a fact takes a line of its own."""
+_KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in KINDS.items()}
+_KIND_OF_FOLDER |= {
+    "saes": "SAE",
+    "dynamics": "training",
+    "circuits": "circuit",
+}  # circuits: a folder of earlier versions
 
 
 def layout(context: Context, **_: Any) -> html.Div:
-    """Every artefact as a card, in the order in which they are made."""
+    """Return every artefact as a card, in the order in which they are made."""
     found = overview(context.workspace)
     root = context.workspace.root
     if found.empty:
         return page("Overview", _empty(str(root)))
     lead = [
-        f"{sum(map(len, found.cards.values()))} results in ",
+        f"{sum(map(len, found.cards.values()))} artefacts in ",
         html.Code(root.name or str(root)),
-        f", about {', '.join(found.models)}. " if found.models else ". ",
-        "Each was made from what stands to its left.",
+        f", made with {', '.join(found.models)}. " if found.models else ". ",
+        "In the first row each column is made from the columns to its left; a card names its parents.",
     ]
     return page(
         "Overview",
@@ -89,11 +93,11 @@ def _card(card: Card) -> html.Article:
 
 def _origin(parents: list[str]) -> str:
     """`recordings/demo` -> `from recording demo`."""
-    places = []
+    named = []
     for parent in parents:
-        place, _, name = parent.replace("model:", "model/").partition("/")
-        places.append(f"{_PLACES.get(place, place)} {name}")
-    return "from " + ", ".join(places) if places else ""
+        folder, _, name = parent.replace("model:", "model/").partition("/")
+        named.append(f"{_KIND_OF_FOLDER.get(folder, folder)} {name}")
+    return "from " + ", ".join(named) if named else ""
 
 
 def _when(created: str) -> str:
@@ -117,7 +121,7 @@ def _partial(partial: Partial) -> html.Div:
     return notice(
         html.Strong(f"Unfinished {partial.kind.replace('_', ' ')} {partial.name}"),
         html.Span(f" {words}. ", className="wb-notice-text"),
-        html.Span(f"Last sign of life {updated} UTC; the same command resumes it." if updated else ""),
+        html.Span(f"Last update {updated} UTC; the same command resumes it." if updated else ""),
         html.Progress(value=str(done), max=str(total)) if share else None,
     )
 
@@ -133,7 +137,7 @@ def _short(value: Any) -> str:
 def _empty(root: str) -> html.Section:
     return panel(
         "Nothing here yet",
-        html.P("One command records a real model, learns features from it, and maps them. It takes some minutes."),
+        html.P("One command records a real model, opens a dictionary of its features, and maps them, within minutes:"),
         html.Pre(f"workbench demo --workspace {root}", className="wb-command"),
         html.P("Or step by step:"),
         html.Pre(

@@ -1,6 +1,6 @@
-"""A model that answers prompts: loaded at the first one, kept for the next. The only file here that loads torch.
+"""A model that answers prompts, loaded at the first one. The only module of the dashboard that loads torch.
 
-One prompt at a time: a lock keeps two visitors from loading twice or from sharing hooks.
+Prompts run one at a time: a lock keeps two visitors from loading a model twice or from sharing its hooks.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_TOKENS = 256
-"""what a page can show; the model's own context may be longer"""
+"""Tokens that the page can show; the context of the model may be longer."""
 TOP_TOKENS, TOP_FEATURES = 5, 5
 TOP_SHARES, SHARE_STEPS = 16, 8
-"""features shown behind an answer, and gradients that their effects are means of"""
+"""Features shown for an answer, and steps of the integrated gradients behind their effects."""
 _REMEMBERED = 16
-"""readings kept, so that going back to a prompt costs nothing"""
+"""Results that are retained, so that going back to a prompt costs nothing."""
 
 
 class LiveModel:
@@ -105,7 +105,7 @@ class LiveModel:
             tokens = tokens[:, : _position(tokens, after) + 1]
             dictionary = self._dictionary(model, features)
             if not isinstance(dictionary, HookedSAE):
-                raise ConfigError("neurons leave no error to show; choose the features of an SAE")
+                raise ConfigError("attribution needs the features of an SAE, got neurons; choose another dictionary")
             right, wrong = _answers(loaded, tokens, answer, contrast)
             return _feature_shares(loaded, dictionary.sae, tokens, right, wrong)
 
@@ -139,8 +139,8 @@ class LiveModel:
         loaded, tokens = self._tokens(text, spec)
         dictionary = self._dictionary(spec, features) if features else None
         started = time.perf_counter()
-        places = [dictionary.hook_point] if dictionary is not None else []
-        logits, values = run_with_cache(loaded, tokens, places)
+        hook_points = [dictionary.hook_point] if dictionary is not None else []
+        logits, values = run_with_cache(loaded, tokens, hook_points)
         lens, translators = logit_lens(loaded, tokens, top=TOP_TOKENS), self._tuned_lens(spec)
         tuned = logit_lens(loaded, tokens, top=TOP_TOKENS, lens=translators) if translators is not None else None
         shape = head_shape(loaded)
@@ -159,7 +159,7 @@ class LiveModel:
         )
 
     def _tokens(self, text: str, spec: str) -> "tuple[Any, Tensor]":
-        """The loaded model, and `[1, n]` tokens of a prompt that is not empty and not too long."""
+        """Return the loaded model and the tokens `[1, n]` of a prompt. Raises `PromptError` (empty, or too long)."""
         if not text.strip():
             raise PromptError("the prompt is empty; type some text")
         from interp.models.adapter import to_tokens
@@ -173,7 +173,7 @@ class LiveModel:
         return loaded, tokens
 
     def _model(self, spec: str) -> Any:
-        """The model of a spec that the workspace names: an address must not make the server load anything else."""
+        """Return the model of a spec that the workspace names: an address must not make the server load another one."""
         if spec not in self._models:
             from dashboard.overview.data import models
 
@@ -190,7 +190,7 @@ class LiveModel:
         return self._models[spec]
 
     def _tuned_lens(self, spec: str) -> Any:
-        """The newest tuned lens of these weights in the workspace, or None."""
+        """Return the newest tuned lens of these weights in the workspace, or None."""
         lenses = [m for m in self._workspace.artifacts("lens") if m.config.get("model") == spec]
         if not lenses:
             return None
@@ -208,7 +208,7 @@ class LiveModel:
         return self._dictionaries[key]
 
     def _dictionary(self, spec: str, features: str) -> Any:
-        """The SAE or the neurons that a features artefact is about."""
+        """Return the SAE or the neurons that a features artefact describes."""
         manifest = self._workspace.manifest("features", features)
         source, _, name = str(manifest.config["dictionary"]).partition(":")
         key = (spec, manifest.content_hash)
@@ -232,7 +232,7 @@ class LiveModel:
 
 
 class HookedSAE:
-    """An SAE with the place it reads."""
+    """An SAE with the hook point that it reads."""
 
     def __init__(self, sae: Any):
         self.sae, self.hook_point = sae, sae.metadata.hook_point
@@ -287,15 +287,15 @@ def _feature_shares(loaded: Any, sae: Any, tokens: "Tensor", right: int, wrong: 
     shares = []
     for feature, effect in found.top(TOP_SHARES):
         mine = found.feature == feature
-        place = int(found.position[mine][found.effect[mine].abs().argmax()])
-        shares.append(FeatureShare(feature, effect, place, texts[place]))
+        position = int(found.position[mine][found.effect[mine].abs().argmax()])
+        shares.append(FeatureShare(feature, effect, position, texts[position]))
     names = token_strings(loaded, [right] if wrong is None else [right, wrong])
     return FeatureShares(
         answer=names[0],
         contrast=None if wrong is None else names[1],
         after=n - 1,
         token=texts[-1],
-        place=found.site.writes,
+        hook_point=found.site.writes,
         total=found.total,
         explained=found.explained,
         error=found.error_effect,

@@ -24,21 +24,21 @@ from dashboard.prompt.why import logit_panel, register_why
 
 
 def rests_panel() -> html.Section:
-    """A button, since it takes the model some ten passes; answer, contrast and place are those of the panel above."""
+    """Return the panel with a button (it takes some ten passes of the model); the answer is that of the panel above."""
     return panel(
-        "Which features it rests on",
+        "Attribution to features",
         html.Div(
             dmc.Button("Attribute to features", id="prompt-rests", size="xs", variant="default"),
             className="wb-controls",
         ),
         html.Div(id="prompt-feature-shares"),
-        note="each feature's share of what the answer loses when all of them are off; without one alone the answer may "
-        "lose less, as others stand in",
+        note="effect of each feature on the logit of the answer: its share of the change when all features are ablated "
+        "together (integrated gradients); ablating one alone may change less, since others compensate",
     )
 
 
 def register_features(app: Dash) -> None:
-    """The button."""
+    """Add the callback of the button."""
     app.callback(
         Output("prompt-feature-shares", "children"),
         Input("prompt-rests", "n_clicks"),
@@ -69,7 +69,7 @@ def _attribute(
 
 
 def shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.Div:
-    """What adds up to the whole, and the strongest features, each a link."""
+    """Return the sums over features and error, and the features with the largest effects, each a link."""
     against = f" − logit({visible(found.contrast, 24)})" if found.contrast is not None else " above the mean"
     rest = found.explained - sum(share.effect for share in found.features)
     left = found.n_active - len(found.features)
@@ -77,11 +77,11 @@ def shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.
         stat(
             f"logit({visible(found.answer, 24)}){against}",
             f"{found.total:+.3f}",
-            f"after {visible(found.token, 24)}, less what it is with all features and the error off at {found.place}",
+            f"after {visible(found.token, 24)}, minus its value with features and error ablated at {found.hook_point}",
         ),
         stat("all features", f"{found.explained:+.3f}", f"{found.n_active:,} active ones"),
-        stat("error", f"{found.error:+.3f}", "what the dictionary does not reconstruct: nothing here explains it"),
-        stat("remainder", f"{found.gap:+.3f}", "what the gradients miss"),
+        stat("error", f"{found.error:+.3f}", "effect of the reconstruction error, which no feature explains"),
+        stat("remainder", f"{found.gap:+.3f}", "the part that the approximation by gradients misses"),
     ]
     lines = [
         feature_line(
@@ -97,7 +97,7 @@ def shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.
 
 
 FULL_SURPRISE = 10.0
-"""nats at which a token is coloured fully: a chance of 1 in 22,000"""
+"""Loss in nats at which a token is coloured fully: a probability of 1 in 22,000."""
 
 
 def reading(
@@ -110,7 +110,7 @@ def reading(
     layer: int,
     head: int,
 ) -> html.Div:
-    """Panels in reading order."""
+    """Return the panels of a prompt in reading order."""
     return html.Div(
         [
             html.Div([_surprise(result), _continuations(result)], className="wb-two"),
@@ -128,7 +128,7 @@ def _surprise(result: PromptResult) -> html.Section:
     known = [loss for loss in result.losses if loss is not None]
     mean = f"{sum(known) / len(known):.2f}" if known else "none"
     return panel(
-        "Surprise",
+        "Loss of every token",
         token_strip(result.tokens, losses, maximum=FULL_SURPRISE, unit="loss in nats"),
         html.Div(
             [
@@ -138,21 +138,21 @@ def _surprise(result: PromptResult) -> html.Section:
             ],
             className="wb-stats",
         ),
-        note="the stronger the colour, the less the model expected the token (loss in nats; hover for the value)",
+        note="the stronger the colour, the less probable the token was for the model: -log(probability) in nats",
     )
 
 
 def _continuations(result: PromptResult) -> html.Section:
     bars = token_bars(result.next_tokens, label="Likeliest next tokens", maximum=1.0, form="{:.1%}".format)
-    return panel("What comes next", bars, note="the likeliest next tokens")
+    return panel("Next token", bars, note="the most probable next tokens")
 
 
 def _why() -> html.Section:
-    return panel("Why it looks there", html.Div(id="prompt-reasons"))
+    return panel("Reasons for one cell", html.Div(id="prompt-reasons"))
 
 
 def lens_figure(result: PromptResult, kind: str, colours: Theme) -> html.Div:
-    """The lens of one kind, `logit` or `tuned`."""
+    """Return the figure of a lens, `logit` or `tuned`."""
     cells = result.tuned if kind == "tuned" else result.lens
     figure = logit_lens(cells, result.layers, result.tokens, colours)
     return graph("prompt-lens", figure=figure, label=f"{kind.capitalize()} lens")
@@ -166,7 +166,8 @@ def _lens_section(result: PromptResult, colours: Theme) -> html.Section:
         "After each layer",
         html.Div(lens_figure(result, "logit", colours), id="prompt-lens-figure", className="wb-scroll"),
         actions=[choice],
-        note="the top token if the model stopped after that layer; the input is at the bottom, the output at the top",
+        note="the most probable next token when the residual stream after that layer is unembedded; the input is at "
+        "the bottom, the output at the top",
     )
 
 
@@ -181,7 +182,7 @@ def _attention(result: PromptResult, layer: int, head: int) -> html.Section:
             select("prompt-layer", "Layer", layers, str(layer), width=112),
             select("prompt-head", "Head", heads, str(head), width=112),
         ],
-        note="each row shows where one token looks; a row sums to 1",
+        note="each row is one token (destination), and sums to 1 over the tokens that it attends to (sources)",
     )
 
 
@@ -194,7 +195,9 @@ def _features(result: PromptResult, features: str, names: dict[int, str]) -> htm
         for token, at in zip(result.tokens, result.features, strict=True)
     ]
     return panel(
-        "Features", html.Ol(rows, className="wb-token-features"), note="the strongest on each token; a click opens one"
+        "Features",
+        html.Ol(rows, className="wb-token-features"),
+        note="the most active features on each token; a click opens one",
     )
 
 
@@ -227,7 +230,8 @@ def layout(
 ) -> html.Div:
     """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
 
-    `answer`, `contrast` and `after` (a position) ask who wrote a logit; `query` and `key` why the head looks there.
+    `answer`, `contrast` and `after` (a position) are those of the direct logit attribution; `query` and `key` name the
+    cell of the attention pattern whose reasons are shown.
     """
     known = models(context.workspace)
     if not known:
@@ -248,7 +252,8 @@ def layout(
         _editor(text, known, model or known[0], sets, chosen),
         html.Div(COLD if context.live.state == "cold" else WARM, id="prompt-busy", className="wb-busy"),
         html.Div(id="prompt-result", **attrs({"aria-live": "polite"})),
-        lead="What the model expects after each token, layer by layer; where its heads look; which features fire.",
+        lead="One text, read by a model: its loss and predictions, layer by layer, the attention of its heads, and the "
+        "active features.",
     )
 
 

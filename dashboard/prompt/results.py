@@ -1,4 +1,4 @@
-"""What running a prompt gives back: plain values, so that pages and their tests need no torch."""
+"""The results of running a prompt, as plain values: pages and their tests need no torch."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -74,7 +74,7 @@ class FeatureShare:
 
     feature: int
     effect: float
-    """logits; above 0 it speaks for the answer"""
+    """logits; above 0 it raises the answer"""
     position: int
     """of the token where its effect is largest"""
     token: str
@@ -82,22 +82,22 @@ class FeatureShare:
 
 @dataclass(frozen=True)
 class FeatureShares:
-    """What a logit difference rests on at one place: features and the error add up to `total`, up to `gap`."""
+    """Effects on a logit difference at one hook point: features, reconstruction error and `gap` add up to `total`."""
 
     answer: str
     contrast: str | None
     after: int
     token: str
-    place: str
-    """the hook point that the dictionary writes"""
+    hook_point: str
+    """The hook point whose activation the dictionary reconstructs."""
     total: float
-    """the logit difference, less what it is with all features and the error off"""
+    """the logit difference, minus its value with all features and the error ablated"""
     explained: float
     """by all features together"""
     error: float
-    """by what the dictionary does not reconstruct"""
+    """by the reconstruction error of the dictionary"""
     gap: float
-    """what the gradients miss"""
+    """the part that the approximation by gradients misses"""
     n_active: int
     features: list[FeatureShare]
     """the strongest, strongest first"""
@@ -142,7 +142,7 @@ class Live(Protocol):
         ...
 
     def shares(self, text: str, *, model: str, answer: str, contrast: str, after: int | None) -> LogitShares:
-        """Who wrote the logit of `answer` (less that of `contrast`) at position `after` (None: the last).
+        """Attribute the logit of `answer`, minus that of `contrast`, after position `after` (None: the last) to parts.
 
         An empty answer is the likeliest continuation, and an empty contrast with it the next likeliest. Raises
         `PromptError` when one of them is not a single token, or the position lies outside the prompt.
@@ -152,11 +152,11 @@ class Live(Protocol):
     def feature_shares(
         self, text: str, *, model: str, features: str, answer: str, contrast: str, after: int | None
     ) -> FeatureShares:
-        """Which features of a dictionary that logit rests on; answers as in `shares`. Raises what it raises, and
+        """Attribute that logit to the features of a dictionary; answers as in `shares`. Raises what it raises, and
         `ConfigError` for neurons.
         """
         ...
 
     def reasons(self, text: str, *, model: str, layer: int, head: int, query: int, key: int) -> ScoreReasons:
-        """Why a head at `query` looks at `key`. Raises `PromptError`, `UnknownNameError` (no such head)."""
+        """Split an attention score into pairs of parts. Raises `PromptError`, `UnknownNameError` (no such head)."""
         ...

@@ -14,31 +14,32 @@ from dashboard.prompt.results import LogitShares, PromptResult, ScoreReasons
 
 
 def logit_panel(result: PromptResult, asked: dict[str, Any]) -> html.Section:
-    """The answer, what it is compared with, after which token; the shares come when the panel is there."""
+    """Return the panel with the answer, its contrast and the position; a callback fills in the attribution."""
     n = len(result.tokens)
-    places = [{"value": str(i), "label": f"after {i}: {visible(t, 16)}"} for i, t in enumerate(result.tokens)]
+    positions = [{"value": str(i), "label": f"after {i}: {visible(t, 16)}"} for i, t in enumerate(result.tokens)]
     after = whole_number(asked.get("after"))
     return panel(
-        "Who wrote the answer",
+        "Direct logit attribution",
         html.Div(
             [
-                dmc.TextInput(id="prompt-answer", value=asked.get("answer") or "", placeholder="answer: the likeliest",
+                dmc.TextInput(id="prompt-answer", value=asked.get("answer") or "", placeholder="answer: most probable",
                               size="xs", w=190, className="wb-mono", **attrs({"aria-label": "Answer"})),
                 dmc.TextInput(id="prompt-contrast", value=asked.get("contrast") or "", placeholder="rather than",
                               size="xs", w=150, className="wb-mono", **attrs({"aria-label": "Contrast"})),
-                select("prompt-after", "After which token", places,
+                select("prompt-after", "After which token", positions,
                        str(after if after is not None and 0 <= after < n else n - 1), width=200),
                 dmc.Button("Attribute", id="prompt-attribute", size="xs", variant="default"),
             ],
             className="wb-controls",
         ),
         html.Div(id="prompt-shares"),
-        note="what each head and MLP writes straight into the logit; later layers may still use it otherwise",
+        note="direct effect of each head and MLP on the logit of the answer (minus that of the contrast), through the "
+        "final norm and the unembedding; effects through later layers are not included",
     )  # fmt: skip
 
 
 def register_why(app: Dash) -> None:
-    """The shares (at once, and on the button) and the reasons (on a click in the pattern)."""
+    """Add the callbacks: the attribution (at once, and on the button), the reasons (on a click in the pattern)."""
     app.callback(
         Output("prompt-shares", "children"),
         Output("prompt-asked", "data"),
@@ -84,14 +85,18 @@ def _attribute(
 def _shares(found: LogitShares, colours: Theme) -> html.Div:
     against = f"− logit({spaced(found.contrast)})" if found.contrast is not None else "− mean over the vocabulary"
     numbers = [stat(f"logit({spaced(found.answer)}) {against}, after {spaced(found.token)}", f"{found.total:+.3f}")]
-    bars = share_bars(found.parts, colours, unit="share of it (logits)")
+    bars = share_bars(found.parts, colours, unit="direct effect (logits)")
     return html.Div(
         [
             html.Div(numbers, className="wb-stats", dir="auto"),
             html.Div(
                 [
-                    graph("prompt-share-bars", figure=bars, label="Largest shares"),
-                    graph("prompt-share-map", figure=share_map(found.heads, found.mlps, colours), label="All shares"),
+                    graph("prompt-share-bars", figure=bars, label="Largest direct effects"),
+                    graph(
+                        "prompt-share-map",
+                        figure=share_map(found.heads, found.mlps, colours),
+                        label="All direct effects",
+                    ),
                 ],
                 className="wb-two wb-even wb-flush",
             ),
@@ -104,13 +109,14 @@ def _cell(click: dict[str, Any] | None) -> Any:
         return no_update
     at = click["points"][0]
     if at.get("z") is None:
-        return no_update  # the future
+        return no_update  # a later token, which no head attends to
     return {"query": int(at["y"]), "key": int(at["x"])}
 
 
 def _reasons(cell: dict[str, int] | None, head: dict[str, int], run: dict[str, Any] | None, scheme: str | None) -> Any:
     if not run or not cell:
-        return html.P("Click a cell of the pattern to see why the head looks there.", className="wb-none")
+        words = "Click a cell of the pattern: its attention score is split into what earlier parts wrote."
+        return html.P(words, className="wb-none")
 
     def body() -> html.Div:
         found = current().live.reasons(run["text"], model=run["model"], layer=head["layer"], head=head["head"], **cell)
@@ -120,7 +126,7 @@ def _reasons(cell: dict[str, int] | None, head: dict[str, int], run: dict[str, A
 
 
 def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
-    """Attention, the score against the other keys, and the pairs of parts that make it."""
+    """Return the attention, the score above that of the other keys, and the pairs of parts that it is the sum of."""
     pairs = [
         (f"{q} · {k}", float(found.matrix[i, j]))
         for i, q in enumerate(found.query_parts)
@@ -128,14 +134,18 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
     ]
     numbers = [
         stat("attention", f"{found.attention:.3f}"),
-        stat("score above the other keys", f"{found.relative:+.2f}", "before the softmax, less the mean of the others"),
+        stat(
+            "score above the other keys",
+            f"{found.relative:+.2f}",
+            "before the softmax, minus the mean of the other keys",
+        ),
     ]
-    where = f"{spaced(found.query_token)} ({found.query}) looks at {spaced(found.key_token)} ({found.key})"
+    where = f"{spaced(found.query_token)} ({found.query}) attends to {spaced(found.key_token)} ({found.key})"
     return html.Div(
         [
             html.H3(html.Span(where, dir="auto", className="wb-token")),
             html.P(
-                "The score is a sum over pairs: what a part wrote at the query with what a part wrote at the key.",
+                "The score is a sum over pairs of parts: the output of one at the query, of another at the key.",
                 className="wb-note",
             ),
             html.Div(numbers, className="wb-stats"),
@@ -154,6 +164,6 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
 
 
 def spaced(token: str) -> str:
-    """A token on one line, with its leading space to be seen: `␣Paris`."""
+    """Return a token on one line, with its leading space visible: `␣Paris`."""
     shown = visible(token, 24)
     return "␣" + shown[1:] if shown.startswith(" ") else shown

@@ -20,7 +20,7 @@ from dashboard.components.evidence import evidence_table, number
 from dashboard.context import Context
 from dashboard.figures.theme import DARK, LIGHT
 from interp.circuits.circuit import Circuit
-from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError, WorkbenchError
+from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_node
 from interp.workspace import Workspace
 
@@ -120,11 +120,6 @@ def test_only_paths_keeps_exactly_the_edges_between_embedding_and_logits(ioi, n)
     alive = reach(rows, "embed", True) & reach(rows, "logits", False)
     expected = {r["id"] for r in rows if r["source"] in alive and r["target"] in alive}
     assert {r["id"] for r in ioi[1].strongest(n, paths=True)} == expected
-
-
-def test_no_circuit_says_the_commands(tmp_path):
-    with pytest.raises(MissingError, match="workbench circuit induction"):
-        view.choose(Workspace(tmp_path, create=True), None)
 
 
 @pytest.mark.parametrize(

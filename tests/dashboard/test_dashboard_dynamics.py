@@ -19,7 +19,7 @@ from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import overview
 from interp.artifacts import Draft
-from interp.errors import CorruptError, MissingError, UnknownNameError, UsageError
+from interp.errors import CorruptError, UnknownNameError, UsageError
 from interp.workspace import Workspace
 
 
@@ -103,11 +103,6 @@ def test_a_spec_is_text(own):
 def test_a_wrong_address_says_what_was_expected(own, address, error, message):
     with pytest.raises(error, match=message):
         page.layout(Context(own, None), **address)
-
-
-def test_without_an_artefact_the_commands_are_named(tmp_path):
-    with pytest.raises(MissingError, match=r"workbench dynamics grok.*workbench dynamics induction"):
-        page.layout(Context(Workspace(tmp_path), None))
 
 
 @pytest.mark.parametrize("summary", [{"kind": "other", "runs": [{"seed": 0}]}, {"kind": "grokking"}, {}])

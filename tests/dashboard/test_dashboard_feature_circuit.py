@@ -89,8 +89,8 @@ def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, l
 
 def test_the_panel_is_there_only_with_features(live):
     result = live.read("one two", model="m", features="demo")
-    assert "Which features it rests on" in text_of(reading(result, "demo", {}, DARK, layer=0, head=0))
-    assert "Which features it rests on" not in text_of(reading(result, "", {}, DARK, layer=0, head=0))
+    assert "Attribution to features" in text_of(reading(result, "demo", {}, DARK, layer=0, head=0))
+    assert "Attribution to features" not in text_of(reading(result, "", {}, DARK, layer=0, head=0))
 
 
 def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monkeypatch):

@@ -21,7 +21,7 @@ from dashboard.figures.theme import DARK, LIGHT
 from dashboard.geometry import data as view
 from dashboard.geometry import page
 from dashboard.overview.data import overview
-from interp.errors import CorruptError, MissingError, UnknownNameError
+from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace
 
 
@@ -42,7 +42,7 @@ def own(tmp_path, live) -> Iterator[Workspace]:
 
 
 def found_in(workspace: Workspace, name: str = "shapes") -> dict[str, view.WordList]:
-    return view.lists(workspace, view.choose(workspace, name))
+    return view.lists(workspace, workspace.manifest("word_geometry", name))
 
 
 def shown(name: str, word_list: str) -> str:
@@ -99,11 +99,6 @@ def test_wrong_names_say_the_nearest_right_one(workspace, live):
         page.layout(context, list="weekday")
     with pytest.raises(UnknownNameError, match="did you mean 'shapes'"):
         page.layout(context, name="shape")
-
-
-def test_without_an_artefact_the_command_is_named(tmp_path, live):
-    with pytest.raises(MissingError, match="workbench geometry shapes smollm2-135m"):
-        page.layout(Context(Workspace(tmp_path), live))
 
 
 @pytest.mark.parametrize(("file", "lost", "kept"), [

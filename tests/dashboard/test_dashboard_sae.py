@@ -37,7 +37,7 @@ from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, WHOLE, Point, drift, first_not_finite, read_log
 from interp.artifacts import STATUS, partial_path
-from interp.errors import ConfigError, MissingError, UnknownNameError
+from interp.errors import ConfigError, UnknownNameError
 from interp.workspace import Workspace
 
 
@@ -211,11 +211,6 @@ def test_a_run_that_goes_on_is_shown_first_else_the_newest(saes):
 def test_wrong_names_are_refused(saes, name, error):
     with pytest.raises(error):
         view.choose(saes, name, view.entries(saes))
-
-
-def test_an_empty_workspace_says_what_to_run(tmp_path, live):
-    with pytest.raises(MissingError, match="workbench train"):
-        sae.layout(Context(Workspace(tmp_path), live))
 
 
 # Scores

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dashboard.atlas import data as atlas
+from dashboard.components.pages import NothingYetError
 from dashboard.feature import data as features
 from dashboard.heads import page as heads
 from dashboard.overview import data as overview
-from interp.errors import ConfigError, MissingError, UnknownNameError, UsageError, WorkbenchError
+from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError
 from interp.workspace import Workspace
 
 
@@ -128,15 +129,21 @@ def test_heads_found_are_the_flagged_ones_strongest_first(workspace):
 
 def test_unknown_score_names_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'induction'"):
-        heads.check_kind("inductoin")
+        heads.check_kind("inductoin", list(heads.MEANINGS))
 
 
 def test_empty_workspace_says_what_to_run(tmp_path):
     empty = Workspace(tmp_path)
     assert overview.overview(empty).empty
-    for choose in (features.choose, atlas.choose, heads.choose):
-        with pytest.raises(MissingError, match="workbench"):
+    for choose in (features.choose, atlas.choose):
+        with pytest.raises(NothingYetError):
             choose(empty, None)
+
+
+def test_head_scores_of_a_new_kind_can_be_chosen_without_a_view_that_lists_them():
+    row = {"layer": 0, "head": 1} | {f"{kind}{end}": 0.5 for kind in ("induction", "sink") for end in ("", "_found")}
+    assert heads.kinds_of([row]) == ["induction", "sink"]
+    assert heads.check_kind("sink", heads.kinds_of([row])) == "sink"
 
 
 def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
@@ -186,7 +193,7 @@ def test_cards_speak_in_the_numbers_of_the_manifest(workspace):
     assert "158,750 tokens of docstrings" in cards["recording"][0].sentence
     assert "88% of the variance" in cards["sae"][0].sentence
     atlas_card = next(c for c in cards["atlas"] if c.name == "embeddings")
-    assert "15% close by" in atlas_card.sentence
+    assert "15% are so on the map" in atlas_card.sentence
     assert atlas_card.href == "/atlas/embeddings"
 
 
