@@ -114,6 +114,13 @@ def test_the_folder_is_whole_and_says_what_was_found(recording, whole):
     assert load_sae(whole).metadata.hook_point == HOOK
 
 
+def test_the_same_run_twice_has_one_content_hash_though_its_log_tells_other_speeds(recording, whole, tmp_path):
+    finish(recording, tmp_path / "sae")
+    one, two = read_manifest(whole), read_manifest(tmp_path / "sae")
+    assert one.content_hash == two.content_hash
+    assert one.files["log.jsonl"] != two.files["log.jsonl"]
+
+
 def test_the_log_holds_the_documented_fields_at_every_tenth_step(whole):
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [*range(5, 78, 5), 78]
