@@ -227,11 +227,32 @@ def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None
     them) or a pair of different length (lists both), `ConfigError` without a gap between clean and corrupted prompts.
     """
     path = Path(path)
-    rows = _read(path)[:n_prompts]
+    rows = [(f"{path.name}, line {line}", row) for line, row in _read(path)[:n_prompts]]
+    return _task_of_rows(model, rows, str(path), name=path.stem, check_gap=check_gap, settings={"file": path.name})
+
+
+def pair_task(
+    model: Any, clean: str, corrupt: str, correct: str, wrong: str | None = None, *, check_gap: bool = True
+) -> Task:
+    """Return the task of one pair of prompts and one answer (less `wrong`, where given), read at the last token.
+
+    Text, or for a model without a tokenizer token numbers: `"3 5 7"`. Raises `PromptError` for an answer of several
+    tokens (lists them), an empty prompt, or prompts of different length (lists both); `ConfigError` without a gap.
+    """
+    row = {"clean": clean, "corrupt": corrupt, "correct": correct, "wrong": wrong}
+    for name in FIELDS[:3]:
+        if not row[name]:
+            raise PromptError(f"the {name} {'answer' if name == 'correct' else 'prompt'} is empty; give some text")
+    return _task_of_rows(model, [("the prompts", row)], "the prompts", name="pair", check_gap=check_gap, settings=row)
+
+
+def _task_of_rows(
+    model: Any, rows: list[tuple[str, dict[str, Any]]], source: str, *, name: str, check_gap: bool, settings: dict
+) -> Task:
+    """Return the task of rows, each with the words that name it in an error."""
     encode = _encoder_with_bos(model)
     clean, corrupt, correct, wrong = [], [], [], []
-    for line, row in rows:
-        where = f"{path.name}, line {line}"
+    for where, row in rows:
         pair = [encode(str(row[field]), bos=True) for field in ("clean", "corrupt")]
         if len(pair[0]) != len(pair[1]):
             raise PromptError(
@@ -245,10 +266,10 @@ def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None
             wrong.append([_one_token(model, encode, text, where) for text in _as_list(row["wrong"])])
     if wrong and len(wrong) != len(rows):
         raise CorruptError(
-            f"{path}: {len(wrong)} of {len(rows)} lines have a wrong answer; give one everywhere or nowhere"
+            f"{source}: {len(wrong)} of {len(rows)} lines have a wrong answer; give one everywhere or nowhere"
         )
     metric: Metric = LogitDiff(correct=correct, wrong=wrong) if wrong else LogProb(correct=correct)
-    return Task.of(model, clean, corrupt, metric, name=path.stem, check_gap=check_gap, settings={"file": path.name})
+    return Task.of(model, clean, corrupt, metric, name=name, check_gap=check_gap, settings=settings)
 
 
 def _read(path: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -305,10 +326,21 @@ def _encoder_with_bos(model: Any) -> Any:
     from interp.models.adapter import bos_token_id
     from interp.models.identity import tokenizer_of
 
-    tokenizer, start = tokenizer_of(model), bos_token_id(model)
+    tokenizer, start = tokenizer_of(model, required=False), bos_token_id(model)
 
     def encode(text: str, bos: bool) -> list[int]:
-        ids = list(tokenizer.encode_batch([text])[0])
+        ids = _numbers(model, text) if tokenizer is None else list(tokenizer.encode_batch([text])[0])
         return [start, *ids] if bos and start is not None else ids
 
     return encode
+
+
+def _numbers(model: Any, text: str) -> list[int]:
+    """Return the token numbers of a text such as `"3 5 7"`, for a model without a tokenizer."""
+    words = text.split()
+    if not words or not all(word.isdecimal() and int(word) < model.cfg.d_vocab for word in words):
+        raise PromptError(
+            f"this model has no tokenizer, so token numbers from 0 to {model.cfg.d_vocab - 1} with spaces between them "
+            f"were expected, got {text!r}"
+        )
+    return [int(word) for word in words]

@@ -1,8 +1,9 @@
-"""Interventions on a running model: what changes when a value is replaced?
+"""Interventions on a running model: the effect of replacing a value.
 
-activation.py   heat maps: one value of the other prompt at a time, every layer, head and position
-ablation.py     zero, mean or resample a group of heads and MLPs
-paths.py        one value, but only along chosen paths to its readers
-readers.py      who reads: receivers by layer and side
-partial.py      passes that begin or end in the middle of the model
+- `ablation`    zero, mean or resample a group of heads and MLPs
+- `activation`  one value of another prompt at a time, by layer, head and position
+- `paths`       one value, but only along chosen paths to its readers
+- `partial`     passes that begin or end in the middle of the model
+- `config`      settings of activation patching
+- `maps`        a map of activation patches against its null, and its artefact
 """

@@ -1,1 +1,17 @@
-"""One file per verb: a frozen dataclass whose fields are the options and whose `run()` does the work."""
+"""Verbs: frozen dataclasses whose fields are the options and whose `run()` does the work.
+
+- `record`    record activations; list models
+- `train`     train dictionaries; import one
+- `evaluate`  evaluate a dictionary
+- `features`  describe features, attribute to them, steer with them
+- `explain`   label features by a language model
+- `heads`     score heads; train a tuned lens
+- `circuit`   find, evaluate and print circuits
+- `patch`     activation patching
+- `atlas`     maps
+- `geometry`  shapes, directions
+- `compare`   compare dictionaries or models
+- `dynamics`  studies of training
+- `demo`      the whole pipeline
+- `serve`     the dashboard; verify artefacts
+"""

@@ -1,0 +1,33 @@
+"""Settings of activation patching. Torch-free: the command line inherits them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from interp.errors import ConfigError
+
+What = Literal["resid_pre", "resid_post", "attn_out", "mlp_out", "heads", "z", "q", "k", "v", "pattern"]
+Direction = Literal["denoise", "noise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchingConfig:
+    """Settings of a map of activation patches."""
+
+    what: What = "resid_pre"
+    """The value that is replaced: the residual stream before or after a block, the output of attention or the MLP, or
+    per head its output z (also called heads), its inputs q, k, v, or its attention pattern."""
+    direction: Direction = "denoise"
+    """denoise: restore clean values in the corrupt run, which finds what suffices; noise: put corrupt values into the
+    clean run, which finds what is needed."""
+    by_position: bool | None = None
+    """Patch each position by itself. Default: yes for one pair of prompts, no for a task."""
+    draws: int = 9
+    """Null maps. A false discovery is expected in at most one map of draws + 1; each costs as much as the map."""
+    batch_size: int = 32
+    """Sequences per forward pass."""
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ConfigError("an effect is never given without its null; draws must be at least 1")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")

@@ -1,0 +1,236 @@
+"""A map of activation patches with its null, as a table and an artefact.
+
+The null depends on the question.
+
+- `denoise` asks which clean values suffice. An effect of 0.5 need not mean that half of the information crossed: a
+  patch that merely destroys the corrupt answer brings a logit difference to 0, which may lie halfway. So every patch is
+  made again with the values that the model has on unrelated prompts: random ordinary tokens, at each position another
+  one than either prompt has, BOS retained.
+- `noise` asks which clean values are needed, and there destruction is the point. So every value is changed again as far
+  as the corrupt prompt changes it, in a random direction.
+
+An effect counts as found when it is larger in size than every effect of every null map.
+
+1. `measure_map` makes the map and `draws` null maps (each costs as much as the map itself);
+2. `save_map` does the same into a folder, one finished map at a time, so that an interrupted run goes on from there.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from interp.artifacts import Draft, Manifest, read_json, save_json, write_json, write_table
+from interp.errors import ConfigError
+from interp.patching.activation import ActivationPatching, activation_patching
+from interp.patching.config import PatchingConfig
+from interp.progress import Progress
+from interp.runtime import make_generator
+
+if TYPE_CHECKING:
+    from interp.circuits.task import Task
+
+NULLS = {
+    "denoise": "values of random tokens",
+    "noise": "changes of the same size in random directions",
+}
+"""The null of each direction, in words."""
+RUNS = "runs"
+"""subfolder of the partial folder: the finished maps"""
+
+
+@dataclass(frozen=True)
+class PatchingMap:
+    """Effects of single patches, each next to its null."""
+
+    found: ActivationPatching
+    null: Tensor
+    """`[draws, *found.effect.shape]` float64: effects of the null's patches, in the same unit"""
+
+    @property
+    def threshold(self) -> float:
+        """Largest size of any null effect."""
+        return float(self.null.abs().max())
+
+    @property
+    def level(self) -> float:
+        """Bound on the probability that a map without any true effect shows a discovery: `1 / (draws + 1)`."""
+        return 1 / (len(self.null) + 1)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return one plain dict per patch: its axes, `effect`, `stderr`, `null` (mean), `null_low`, `null_high`
+        (smallest and largest), and `beyond` (larger in size than the whole null)."""
+        null, highest = self.null.flatten(1), self.threshold
+        ends = zip(null.mean(0).tolist(), null.amin(0).tolist(), null.amax(0).tolist(), strict=True)
+        return [
+            record | {"null": mean, "null_low": low, "null_high": high, "beyond": abs(record["effect"]) > highest}
+            for record, (mean, low, high) in zip(self.found.to_records(), ends, strict=True)
+        ]
+
+    def strongest(self, n: int = 8) -> list[dict[str, Any]]:
+        """Return the records of the largest effects by size, strongest first."""
+        return sorted(self.records(), key=lambda record: -abs(record["effect"]))[:n]
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers that a person asks for first."""
+        return {
+            **self.found.settings,
+            "null": NULLS[self.found.settings["direction"]],
+            "clean_metric": self.found.clean_metric,
+            "corrupt_metric": self.found.corrupt_metric,
+            "n_patches": self.found.effect.numel(),
+            "n_beyond": int((self.found.effect.abs() > self.threshold).sum()),
+            "null_largest": self.threshold,
+            "level": self.level,
+            "strongest": self.strongest(5),
+        }
+
+
+def measure_map(
+    model: Any, task: "Task", config: PatchingConfig, *, seed: int = 0, progress: Progress | None = None
+) -> PatchingMap:
+    """Return the map of a task and its null. Raises as `activation_patching`, and `ConfigError` where positions are
+    asked for and the prompts differ in length."""
+    return _measure(model, task, config, seed, progress, lambda number, make: make())
+
+
+def save_map(
+    model: Any,
+    task: "Task",
+    config: PatchingConfig,
+    folder: Path,
+    *,
+    model_name: str,
+    weight_hash: str,
+    seed: int = 0,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[PatchingMap, Manifest]:
+    """Measure into `folder`: `effects.parquet` and `prompts.json`. The same call resumes after the last finished map.
+
+    Raises what `measure_map` and `Draft.open` raise.
+    """
+    config = _resolved(task, config)
+    settings = {"model": model_name, "weight_hash": weight_hash, **_plain(task), **vars(config)}
+    draft = Draft.open(folder, kind="patching", config=settings, seed=seed, overwrite=overwrite)
+
+    def remembered(number: int, make: Callable[[], ActivationPatching]) -> ActivationPatching:
+        path = draft.path / RUNS / f"{number}.json"
+        if not path.exists():
+            save_json(make(), path)
+            draft.update(maps=number + 1, of=config.draws + 1)
+        return _read_run(path)
+
+    try:
+        found = _measure(model, task, config, seed, progress, remembered)
+    except Exception:
+        if not (draft.path / RUNS).exists():
+            draft.discard()  # nothing was measured, so there is nothing to resume
+        raise
+    shutil.rmtree(draft.path / RUNS)
+    write_table(draft.path / "effects.parquet", _table(found.records()))
+    first = {"clean_tokens": list(found.found.clean_tokens), "corrupt_tokens": list(found.found.corrupt_tokens)}
+    write_json(draft.path / "prompts.json", first)
+    parents = {f"model:{model_name}": weight_hash}
+    return found, draft.finish(summary=found.summary(), parents=parents, threads=threads)
+
+
+def unrelated_prompts(model: Any, clean: Tensor, corrupt: Tensor, generator: torch.Generator) -> Tensor:
+    """Return random ordinary tokens `[batch, pos]`, none of them the one that either prompt has there; a first token
+    that is BOS remains.
+
+    Raises `ConfigError` for a vocabulary of fewer than three ordinary tokens.
+    """
+    from interp.models.adapter import bos_token_id, ordinary_tokens
+
+    ids, bos = ordinary_tokens(model), bos_token_id(model)
+    if len(ids) < 3:
+        raise ConfigError(f"the null draws other tokens than those of the prompts; the vocabulary has {len(ids)}")
+    drawn = ids[torch.randint(len(ids), tuple(clean.shape), generator=generator)]
+    while (same := (drawn == clean) | (drawn == corrupt)).any():
+        drawn[same] = ids[torch.randint(len(ids), (int(same.sum()),), generator=generator)]
+    if bos is not None:
+        drawn[:, 0] = torch.where(clean[:, 0] == bos, bos, drawn[:, 0])
+    return drawn
+
+
+def _measure(
+    model: Any,
+    task: "Task",
+    config: PatchingConfig,
+    seed: int,
+    progress: Progress | None,
+    remembered: Callable[[int, Callable[[], ActivationPatching]], ActivationPatching],
+) -> PatchingMap:
+    config = _resolved(task, config)
+    total = config.draws + 1
+
+    def one(number: int) -> ActivationPatching:
+        donors, random_change = None, None
+        if number and config.direction == "noise":
+            random_change = make_generator(seed, f"random change {number}")
+        elif number:
+            generator = make_generator(seed, f"unrelated prompts {number}")
+            donors = unrelated_prompts(model, task.clean, task.corrupt, generator)
+
+        def layers(done: int, n_layers: int, facts: dict) -> None:
+            if progress:
+                progress(number * n_layers + done, total * n_layers, {"map": f"{number} of null" if number else "real"})
+
+        return activation_patching(
+            model,
+            task,
+            what=config.what,
+            direction=config.direction,
+            by_position=bool(config.by_position),
+            donors=donors,
+            random_change=random_change,
+            batch_size=config.batch_size,
+            progress=layers,
+        )
+
+    maps = [remembered(number, lambda number=number: one(number)) for number in range(total)]
+    return PatchingMap(maps[0], torch.stack([each.effect for each in maps[1:]]))
+
+
+def _resolved(task: "Task", config: PatchingConfig) -> PatchingConfig:
+    """Return the settings with `by_position` decided."""
+    lengths = set(task.lengths.tolist())
+    wanted = task.n_prompts == 1 if config.by_position is None else config.by_position
+    if wanted and len(lengths) > 1:
+        raise ConfigError(
+            f"prompts of {min(lengths)} to {max(lengths)} tokens have no positions in common; leave by_position off, "
+            "or give prompts of one length"
+        )
+    return replace(config, by_position=wanted)
+
+
+def _plain(task: "Task") -> dict[str, Any]:
+    """Return what names the prompts in a manifest, without the values that are measured."""
+    found = {key: value for key, value in task.describe().items() if key not in ("clean", "corrupt", "seed")}
+    return found | {key: value for key, value in task.settings.items() if key in ("clean", "corrupt")}
+
+
+def _read_run(path: Path) -> ActivationPatching:
+    raw = read_json(path)
+    tensors = {name: torch.tensor(_numbers(raw[name]), dtype=torch.float64) for name in ("effect", "stderr")}
+    texts = {name: tuple(raw[name]) for name in ("axes", "clean_tokens", "corrupt_tokens")}
+    return ActivationPatching(**{**raw, **tensors, **texts})
+
+
+def _numbers(values: Any) -> Any:
+    """Return nested lists with NaN for None, which JSON has instead."""
+    if isinstance(values, list):
+        return [_numbers(each) for each in values]
+    return float("nan") if values is None else values
+
+
+def _table(records: list[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_pylist(records)
