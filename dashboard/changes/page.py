@@ -55,13 +55,13 @@ def own_latents(workspace: Workspace, manifest: Manifest, limit: int = 60) -> li
 
 HEIGHT = 380
 _MEASURES = {
-    "own_pattern": "attends elsewhere by its own weights",
-    "own_output": "writes something else by its own weights",
-    "pattern": "attends elsewhere",
+    "own_pattern": "attention pattern, by its own weights on the same input",
+    "own_output": "output, by its own weights on the same input",
+    "pattern": "attention pattern",
     "previous_token": "previous-token score",
     "induction": "induction score",
 }
-_OTHERS = {"shared": "in both", "between": "between", "rare": "hardly fire"}
+_OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 
 
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
@@ -86,13 +86,13 @@ def _lead(manifest: Manifest) -> str:
     s = manifest.summary
     if manifest.kind == "model_comparison":
         return (
-            f"From {visible(str(s.get('base')), 60)} to {visible(str(s.get('tuned')), 60)}, each number beside that of "
-            f"models that differ in nothing: {visible(str(s.get('null')), 200)}."
+            f"Effects of fine-tuning {visible(str(s.get('base')), 60)} into {visible(str(s.get('tuned')), 60)}, each "
+            f"number with its null: {visible(str(s.get('null')), 200)}."
         )
     first, second = visible(str(s.get("first")), 60), visible(str(s.get("second")), 60)
     return (
-        f"Latents of a crosscoder that reads {first} and {second} at once: one that writes into one model only is the "
-        "other's lack, if latent scaling confirms it."
+        f"Latents of a crosscoder of {first} and {second}. A latent that decodes into one model only is specific to "
+        "that model, if latent scaling confirms it."
     )
 
 
@@ -107,16 +107,17 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
         html.Div(
             [
                 guarded("Weights", lambda: _weights(found, colours),
-                        note="the length of the change over that of the matrix; quiet up to the bound of its null"),
-                guarded("Stream", lambda: _stream(found, colours),
-                        note="filled: beyond the null, corrected for all layers; 95 % intervals over contexts"),
+                        note="norm of the change of a matrix over its norm; grey up to the bound of the null"),
+                guarded("Residual stream", lambda: _stream(found, colours),
+                        note="relative change after each layer; filled: beyond the null, corrected for all layers; "
+                        "whiskers: 95 % over contexts"),
             ],
             className="wb-two wb-even",
         ),
         html.Div(
             [
-                guarded("The proof: parts transplanted", lambda: _transplants(found, colours), note=_behaviour(found)),
-                guarded("Heads", lambda: _heads(found), note="beyond the bound of the nulls, corrected for all heads"),
+                guarded("Transplanted parts", lambda: _transplants(found, colours), note=_behaviour(found)),
+                guarded("Heads", lambda: _heads(found), note="changes beyond the null, corrected for all heads"),
             ],
             className="wb-two wb-even",
         ),
@@ -134,14 +135,17 @@ def _behaviour(found: dict[str, Any]) -> str:
     if not asked:
         return ""
     gap = f"{visible(str(asked.get('name')), 80)}: {known(asked.get('base'))} before, {known(asked.get('tuned'))} after"
-    return f"{gap}; marks are random changes of the same length in the same part, whiskers 95 % over prompts"
+    return f"{gap}; marks: random changes of the same norm in the same part; whiskers: 95 % over prompts"
 
 
 def _weights(found: dict[str, Any], colours: Theme) -> list[Any]:
     rows = found["weights"]
     figure = weights_figure(rows, colours, height=max(HEIGHT, 120 + 22 * (2 + _n_layers(rows))))
     keys = ("name", "change", "null_high", "rank", "random_rank", "found")
-    return [graph("changes-weights", figure=figure, label="How far every matrix moved, by layer"), _table(rows, keys)]
+    return [
+        graph("changes-weights", figure=figure, label="Relative change of every matrix, by layer"),
+        _table(rows, keys),
+    ]
 
 
 def _stream(found: dict[str, Any], colours: Theme) -> list[Any]:
@@ -149,7 +153,7 @@ def _stream(found: dict[str, Any], colours: Theme) -> list[Any]:
     rows = [{"text": text} | row for text, each in texts.items() for row in each]
     keys = ("text", "name", "change", "low", "high", "null_high", "cka", "found")
     figure = stream_figure(texts, colours, height=HEIGHT)
-    return [graph("changes-stream", figure=figure, label="How far the stream moved after every layer", height=HEIGHT),
+    return [graph("changes-stream", figure=figure, label="Relative change of the stream by layer", height=HEIGHT),
             _table(rows, keys)]  # fmt: skip
 
 
@@ -161,7 +165,7 @@ def _transplants(found: dict[str, Any], colours: Theme) -> list[Any]:
     rows = found["transplants"]
     keys = ("name", *(f"{way}{end}" for way in ("carried", "removed") for end in ("", "_low", "_high", "_bound")))
     figure = transplant_figure(rows, colours)
-    return [graph("changes-transplants", figure=figure, label="How much of the behaviour comes along with each part"),
+    return [graph("changes-transplants", figure=figure, label="Fraction of the behaviour carried by each part"),
             _table([row for row in rows if row.get("changed")], keys)]  # fmt: skip
 
 
@@ -203,12 +207,12 @@ def _difference(workspace: Workspace, manifest: Manifest, colours: Theme) -> lis
         rows = own_latents(workspace, manifest)
         whose = {"first only": visible(first, 40), "second only": visible(second, 40)}
         if not rows:
-            return [html.P("Every latent writes into both models.", className="wb-none")]
+            return [html.P("Every latent decodes into both models.", className="wb-none")]
         return [records_table([row | {"kind": f"{whose[row['kind']]} only"} for row in rows], limit=40)]
 
-    ratios = "confirmed: neither the error nor the reconstruction of the other model holds it (ratios near 0)"
+    ratios = "confirmed: it explains neither the error nor the reconstruction of the other model (ratios near 0)"
     return [
-        guarded("Whose latents they are", histogram, note=f"seen on {known(s.get('n_tokens'))} held-out tokens"),
+        guarded("Latents by model", histogram, note=f"measured on {known(s.get('n_tokens'))} held-out tokens"),
         guarded("Latents of one model", own, note=ratios),
     ]
 

@@ -1,4 +1,4 @@
-"""A circuit and what lies beside it: scored edges, the curve, evidence of heads, prompts, stored patterns.
+"""A circuit as the page reads it: scored edges, faithfulness curve, evidence of heads, prompts, stored patterns.
 
 Supernodes: nodes of a circuit that a person, or a proposal, treats as one. They live in the page's address.
 
@@ -21,14 +21,14 @@ from interp.names import NodeName, parse_node
 from interp.workspace import Workspace
 
 MAX_EDGES = 1000
-"""the most that a graph shows: beyond it a person sees a blur and the browser slows down"""
+"""Edges that the graph shows at most: with more it is unreadable and slow."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Edges to draw, strongest first, and how many the file holds in all."""
+    """Edges to draw, strongest first, and the number of all scored edges."""
 
     rows: list[Row]
     """`id, source, target, via, position, score, exact, low, high, member, evidence`"""
@@ -38,7 +38,7 @@ class Scored:
     everything: bool
     """whether the whole graph was scored (`edges.parquet`), or only the circuit is known"""
     group: int = 1
-    """query heads that share one key and value: an edge into the first of them is an edge into all"""
+    """query heads that share one key and value (grouped-query attention): an edge into the first is an edge into all"""
 
     def strongest(self, n: int | None, *, paths: bool = False, limit: int | None = MAX_EDGES) -> list[Row]:
         """The `n` strongest by absolute score; None gives the circuit as it was found, up to `limit` edges.
@@ -50,7 +50,7 @@ class Scored:
         return on_paths(rows, self.group) if paths and self.has_ends else rows
 
     def at_least(self, score: float) -> int:
-        """How many edges have an absolute score of `score` or more."""
+        """Return the number of edges with an absolute score of `score` or more."""
         return sum(abs(row["score"] or 0.0) >= score for row in self._ranked)
 
     @property
@@ -60,7 +60,7 @@ class Scored:
 
     @property
     def limit(self) -> int:
-        """The most that a slider can ask for."""
+        """Return the largest number of edges that the slider can ask for."""
         return len(self._ranked)
 
     @property
@@ -71,7 +71,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A stored prompt and attention on it."""
+    """A stored prompt: its tokens, and those of its corrupt version."""
 
     tokens: list[str] = field(default_factory=list)
     corrupt: list[str] = field(default_factory=list)

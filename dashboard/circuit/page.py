@@ -27,7 +27,7 @@ from interp.artifacts import CIRCUITS
 from interp.circuits.circuit import Circuit
 
 _STEPS = 100
-"""the slider runs over the logarithm of the number of edges"""
+"""Positions of the slider, which runs over the logarithm of the number of edges."""
 VIA_WORDS = {"q": "query", "k": "key", "v": "value", "other": "MLP or logits"}
 
 
@@ -48,7 +48,7 @@ def graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Sec
             ),
             dmc.Button("As found", id="circuit-found", size="compact-xs", variant="default"),
             dmc.Switch(
-                id="circuit-paths", label="only whole paths", checked=paths, size="xs",
+                id="circuit-paths", label="only edges on a path from input to output", checked=paths, size="xs",
                 className="" if scored.has_ends else "wb-hidden",
             ),
         ],
@@ -77,7 +77,8 @@ def graph_panel(scored: view.Scored, shown: int | None, paths: bool) -> html.Sec
         html.Div(id="circuit-legend", className="wb-legend"),
         _group_controls(),
         actions=zoom,
-        note="input below, output above; a click shows the evidence, Shift selects several",
+        note="an edge: the upper node reads what the lower one writes; input at the bottom, output at the top; a click "
+        "shows the evidence, Shift selects several nodes",
     )
 
 
@@ -103,7 +104,8 @@ def curve_panel(present: bool) -> html.Section:
     return panel(
         "Faithfulness",
         graph("circuit-curve", label="Faithfulness over number of edges", height=200),
-        note="1 is the whole model; grey: random circuits of that size",
+        note="metric of the circuit alone, over its number of edges: 1 as the whole model, 0 as all ablated; grey: "
+        "random circuits of that size",
         actions=[html.Span(id="circuit-faithful", className="wb-quiet", **attrs({"aria-live": "polite"}))],
         className="" if present else "wb-hidden",
     )
@@ -130,12 +132,12 @@ def table_panel() -> html.Section:
 
 
 def to_position(n: int, limit: int) -> int:
-    """The slider's position, 0 to 100, for `n` of at most `limit` edges."""
+    """Return the position of the slider, 0 to 100, for `n` of at most `limit` edges."""
     return round(_STEPS * math.log(max(1, n)) / math.log(limit)) if limit > 1 else _STEPS
 
 
 def to_number(position: float, limit: int) -> int:
-    """The number of edges at a position of the slider."""
+    """Return the number of edges at a position of the slider."""
     return max(1, min(limit, round(limit ** (position / _STEPS))))
 
 
@@ -235,7 +237,7 @@ def layout(
 
 
 def register(app: Dash) -> None:
-    """The view (slider, switch, groups), what it draws, what is chosen, the exports and the address."""
+    """Add the callbacks: the view (slider, switch, groups), its drawing, the chosen edge, exports and the address."""
     app.callback(
         Output("circuit-view", "data"),
         Output("circuit-slider", "value"),
@@ -289,7 +291,7 @@ def register(app: Dash) -> None:
 
 
 def _register_browser(app: Dash) -> None:
-    """What the browser does by itself."""
+    """Add the callbacks that run in the browser."""
     app.clientside_callback(
         ClientsideFunction("circuit", "choose"),
         Output("circuit-chosen", "data"),
@@ -335,7 +337,7 @@ def _change(
     _fold: Any, _ungroup: Any, members: list[str] | None, name: str | None, shown: dict[str, Any],
     state: dict[str, Any],
 ) -> Any:  # fmt: skip
-    """The next view, and where the slider and the name of the next group then stand."""
+    """Return the next view, the position of the slider and the name of the next group."""
     trigger, groups = ctx.triggered_id, grouping.parse_groups(shown["groups"])
     slider, title = no_update, no_update
     if not ctx.triggered or (isinstance(trigger, dict) and not ctx.triggered[0]["value"]):
@@ -368,7 +370,7 @@ def _change(
 
 
 def _rows(name: str, shown: dict[str, Any]) -> tuple[Circuit, list[view.Row]]:
-    """What an export holds: all of a circuit as it was found, also where a drawing stops."""
+    """Return the circuit and the edges of an export: all of a circuit as it was found, also beyond `MAX_EDGES`."""
     workspace = current().workspace
     found = view.circuit(workspace, name)
     return found, view.scored(workspace, name, found).strongest(shown["n"], paths=shown["paths"], limit=None)
@@ -416,7 +418,7 @@ def _choose(chosen: str | None, shown: dict[str, Any], state: dict[str, Any], sc
 
 
 def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) -> Any:
-    """The circuit as it is shown: its edges by the slider, its groups among the settings."""
+    """Return the circuit as it is shown, as a file: the edges by the slider, the groups among the settings."""
     if not clicks:
         return no_update
     found, rows = _rows(state["name"], shown)
@@ -426,7 +428,7 @@ def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) ->
 
 
 def _asked(found: Circuit) -> int:
-    """How many of the best edges the circuit was cut from: those on no path were left out of it."""
+    """Return the number of best edges that the circuit was pruned from: those on no path were left out of it."""
     asked = found.settings.get("asked")
     return asked if isinstance(asked, int) else len(found.edges)
 
@@ -441,12 +443,12 @@ def _bare(drawing: Drawing) -> list[str]:
 
 def _nothing(scored: view.Scored) -> str:
     if scored.limit:
-        return "No edge is on a path from the embedding to the logits: show more edges."
-    return "Nothing was found, so there is nothing to draw. The verdict says what was missing."
+        return "No edge is on a path from the embedding to the logits: move the slider to show more edges."
+    return "The search found no circuit, so there is nothing to draw. The verdict names the condition that failed."
 
 
 def _faithful(curve: list[view.Row], n: int, total: int) -> str:
-    """Between the measured sizes: what the slider would give, pruned or not."""
+    """Return the faithfulness at `n` of `total` edges, interpolated between the measured sizes."""
     at = faithfulness_at(curve, n / total) if total else None
     return "" if at is None else f"about {at:.2f} with the best {n:,}"
 

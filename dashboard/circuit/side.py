@@ -1,4 +1,4 @@
-"""The right side of a circuit: what was found, or the evidence of the chosen edge, node or group."""
+"""The right side of the circuit page: the finding, or the evidence for the chosen edge, node or group."""
 
 from typing import Any
 
@@ -27,13 +27,13 @@ _KINDS = {
     "embed": "the embedding",
     "logits": "the output",
     "feature": "a feature of a sparse dictionary",
-    "error": "what a sparse dictionary leaves out",
+    "error": "the reconstruction error of a sparse dictionary",
 }
 _PLAIN = ("kind", "task", "metric", "method", "steps", "ablation", "direction", "seeds", "prompts")
 
 
 def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> html.Section:
-    """Verdict, how it was judged, and the settings that find it again."""
+    """Return the verdict with its rule, the scores with their nulls, and the settings."""
     evaluation = found.evaluation
     scores = [(k, evaluation[k]) for k in ("faithfulness", "completeness", "cpr", "cmd") if _is_number(evaluation, k)]
     records = {k: v for k, v in evaluation.items() if _is_records(v)}
@@ -43,18 +43,21 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
     checked = view.checked(workspace, name)
     order = {k: found.settings[k] for k in _PLAIN if k in found.settings}
     settings = order | {k: v for k, v in found.settings.items() if k not in order}
-    hints = {"faithfulness": "1: all of the behaviour", "completeness": "0: nothing is left without the circuit"}
+    hints = {
+        "faithfulness": "metric with everything outside the circuit ablated: 1 as the whole model, 0 as all ablated",
+        "completeness": "metric with the circuit itself ablated: 0 if nothing else carries the behaviour",
+    }
     return panel(
         "What was found",
         _verdict(found),
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
         *([html.H3("Redundancy"), evidence_table(redundancy)] if isinstance(redundancy, dict) else []),
-        *([html.H3("Against chance"), evidence_table(nulls)] if nulls else []),
+        *([html.H3("Null distributions and controls"), evidence_table(nulls)] if nulls else []),
         *_strongest_nodes(*view.strongest_nodes(workspace, name, _LISTED)),
         *[part for k, v in records.items() for part in (_records_title(k, v), records_table(v))],
         *(
             [
-                html.H3(["Exact against estimated", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
+                html.H3(["Exact against estimated effects", html.Span(f"{len(checked)} edges", className="wb-quiet")]),
                 graph("circuit-agreement", figure=agreement(checked, colours), label="Exact against estimated"),
             ]
             if checked
@@ -69,7 +72,7 @@ def details(
     workspace: Workspace, name: str, found: Circuit, rows: list[view.Row], chosen: str, groups: tuple[Group, ...],
     colours: Theme, *, group: int = 1,
 ) -> html.Section:  # fmt: skip
-    """The panel of an edge, a node, a group, or of a line between groups that stands for several edges."""
+    """Return the panel of an edge, a node, a group, or a line between groups that bundles several edges."""
     close = html.Button("close", className="wb-link", type="button", **attrs({"data-circuit-at": ""}))
     edge = next((row for row in rows if row["id"] == chosen), None)
     if edge:
@@ -108,7 +111,7 @@ def _edge(
     effect = row["evidence"].get("effect")
     if isinstance(effect, float) and row["score"] is not None and abs(effect) == abs(row["score"]):
         measured.pop("score", None)  # the same number, maybe as a drop
-    place = "" if row["position"] is None else f" at position {row['position']}"
+    position = "" if row["position"] is None else f" at position {row['position']}"
     via = THROUGH.get(row["via"] or "", "")
     colour = via_colours(colours)[row["via"] or "other"]
     return panel(
@@ -116,9 +119,9 @@ def _edge(
         html.P(
             [
                 html.Span(className="wb-swatch", style={"background": colour}),
-                f"What {row['source']} writes, as {row['target']} reads it {via}{place}".rstrip() + ". ",
+                f"The output of {row['source']}, read by {row['target']} {via}{position}".rstrip() + ". ",
                 _shared(row, group),
-                "" if row["member"] else "Not in the circuit as found.",
+                "" if row["member"] else "This edge is not part of the circuit as it was found.",
             ],
             className="wb-note",
         ),
@@ -147,7 +150,7 @@ def _node(
         link = _heads_link(workspace, found.model, bare)
         head = parse_node(bare)
         text = prompt_href(model=found.model, layer=head.layer, head=head.head)
-        links = [html.P([link, " · " if link else "", quiet_link("On a prompt of your own", text)])]
+        links = [html.P([link, " · " if link else "", quiet_link("Open it on a prompt of your own", text)])]
     return panel(
         html.Span(chosen, className="wb-circuit-title"),
         html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
@@ -190,7 +193,8 @@ def _bundle(chosen: str, rows: list[view.Row], groups: tuple[Group, ...], close:
     return panel(
         html.Span(visible(title, 80), dir="auto"),
         html.P(
-            f"{_edges(len(inside))} {THROUGH.get(via, '')}; the line is as wide as the strongest.", className="wb-note"
+            f"{_edges(len(inside))} {THROUGH.get(via, '')}; the width of the line is that of the strongest one.",
+            className="wb-note",
         ),
         *_edge_list("Edges", inside, None),
         actions=close,
@@ -201,17 +205,17 @@ def _bundle(chosen: str, rows: list[view.Row], groups: tuple[Group, ...], close:
 def _pattern(
     workspace: Workspace, name: str, found: Circuit, reader: str, source: str | None, colours: Theme
 ) -> list[Any]:
-    """Attention of the reader on the stored prompt; of the sender where the reader is no head."""
+    """Return the attention of the reader on the stored prompt; of the sender where the reader is no head."""
     head = next((n for n in (reader, source) if n and parse_node(n.partition("@")[0]).kind == "head"), None)
     if head is None:
         return []
     head = head.partition("@")[0]
     prompt, weights = view.prompt(workspace, name), view.pattern(workspace, name, head)
-    title = html.H3([f"Where {head} looks", html.Span("on the first stored prompt", className="wb-quiet")])
+    title = html.H3([f"Attention of {head}", html.Span("on the first stored prompt", className="wb-quiet")])
     if weights is None or len(weights) != len(prompt.tokens):
-        place = parse_node(head)
-        words = quiet_link("look on a prompt", prompt_href(model=found.model, layer=place.layer, head=place.head))
-        return [title, html.P(["Its pattern was not stored; ", words, "."], className="wb-none")]
+        at = parse_node(head)
+        words = quiet_link("open it on a prompt", prompt_href(model=found.model, layer=at.layer, head=at.head))
+        return [title, html.P(["Its attention pattern was not stored; ", words, "."], className="wb-none")]
     height = max(320, min(660, 14 * len(prompt.tokens) + 100))
     figure = attention_pattern(weights, prompt.tokens, colours, height=height)
     figure.update_traces(showscale=False)
@@ -239,7 +243,7 @@ def _edge_list(title: str, rows: list[view.Row], end: str | None) -> list[Any]:
 
 
 def _strongest_nodes(rows: list[view.Row], total: int) -> list[Any]:
-    """Whole parts, a click away from their panels; they need not be in the graph as it is drawn."""
+    """Return the nodes with the strongest scores as links to their panels; the graph may not show all of them."""
     if not rows:
         return []
     lines = [
@@ -251,8 +255,8 @@ def _strongest_nodes(rows: list[view.Row], total: int) -> list[Any]:
         )
         for row in rows
     ]
-    note = html.Span(f"by all that each writes, {len(rows)} of {total:,}", className="wb-quiet")
-    return [html.H3(["Strongest parts", note]), html.Ol(lines, className="wb-lines")]
+    note = html.Span(f"by the effect of their whole output, {len(rows)} of {total:,}", className="wb-quiet")
+    return [html.H3(["Strongest nodes", note]), html.Ol(lines, className="wb-lines")]
 
 
 def _line(row: view.Row, end: str | None) -> str:

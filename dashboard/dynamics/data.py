@@ -1,7 +1,4 @@
-"""What training did, as a dynamics artefact has it: runs, their curves, shares of frequencies, the series of maps.
-
-Curves over training as rows of a table.
-"""
+"""A dynamics artefact as the page reads it: runs, their curves, the power of frequencies, the series of maps."""
 
 import re
 from dataclasses import dataclass
@@ -15,16 +12,16 @@ from interp.workspace import Workspace
 
 KINDS = ("grokking", "induction", "scaling")
 MAX_ROWS = 500_000
-"""of one run; curves have some hundred steps"""
+"""Rows read of one run; curves have some hundred steps."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed of one toy."""
+    """One seed of one small model."""
 
     seed: int
     spec: str
-    """the toy; empty of grokking, where there is only one"""
+    """The model; empty for grokking, which has only one."""
     found: dict[str, Any]
     """its entry in the manifest's summary"""
 
@@ -42,7 +39,7 @@ class Curves:
     """NaN where a curve has no value"""
 
     def get(self, name: str) -> np.ndarray:
-        """A curve by name; NaN all along when there is none."""
+        """Return a curve by name; NaN at every step when there is none."""
         return self.values.get(name, np.full(len(self.steps), np.nan))
 
 
@@ -56,7 +53,7 @@ class Shares:
 
 
 def kind_of(manifest: Manifest) -> str:
-    """One of `KINDS`. Raises `CorruptError`."""
+    """Return the kind of the study, one of `KINDS`. Raises `CorruptError`."""
     kind = manifest.summary.get("kind")
     if kind not in KINDS:
         raise CorruptError(f"dynamics {manifest.name!r} is of kind {kind!r}; known are {', '.join(KINDS)}")
@@ -64,19 +61,19 @@ def kind_of(manifest: Manifest) -> str:
 
 
 def runs(manifest: Manifest) -> list[Run]:
-    """Every run, in the order in which they are kept. Raises `CorruptError` when there is none."""
+    """Return every run, in the order of the manifest. Raises `CorruptError` when there is none."""
     raw = [
         run for run in manifest.summary.get("runs") or [] if isinstance(run, dict) and isinstance(run.get("seed"), int)
     ]
     if not raw:
         raise CorruptError(f"the manifest of dynamics {manifest.name!r} names no run; it was edited or cut short")
-    if kind_of(manifest) == "scaling":  # its runs are sizes; what one looks at is a seed
+    if kind_of(manifest) == "scaling":  # its runs are sizes; the page shows one seed with all of them
         return [Run(seed, "", {"runs": [run for run in raw if run["seed"] == seed]}) for seed in _seeds(raw)]
     return [Run(run["seed"], str(run.get("spec") or ""), run) for run in raw]
 
 
 def find(found: list[Run], seed: int | None, spec: str = "") -> Run:
-    """The run of a seed and toy; without them the first. Raises `UnknownNameError` with those that there are."""
+    """Return the run of a seed and model; without them the first. Raises `UnknownNameError` with the known runs."""
     fits = [run for run in found if (seed is None or run.seed == seed) and spec in ("", run.spec)]
     if not fits:
         asked = f"{spec} seed {'?' if seed is None else seed}".strip()
@@ -84,14 +81,14 @@ def find(found: list[Run], seed: int | None, spec: str = "") -> Run:
     return fits[0]
 
 
-def twin(found: list[Run], run: Run) -> Run | None:
-    """The run of another toy on the same data to hold beside this one: of the same seed, else the first."""
+def control(found: list[Run], run: Run) -> Run | None:
+    """Return the control of a run: another model on the same data, of the same seed if there is one, else the first."""
     others = [other for other in found if other.spec != run.spec]
     return next((other for other in others if other.seed == run.seed), others[0] if others else None)
 
 
 def curves(workspace: Workspace, name: str, run: Run) -> Curves:
-    """Its rows of `curves.parquet`. Raises `CorruptError` when there are none."""
+    """Return the curves of a run, from `curves.parquet`. Raises `CorruptError` when there are none."""
     path = workspace.table_path("dynamics", name, "curves")
     where, given = ("and spec = ?", [run.spec]) if run.spec else ("", [])
     sql = f"select step, curve, value from c where seed = ? {where} order by step limit {MAX_ROWS}"
@@ -109,14 +106,14 @@ def curves(workspace: Workspace, name: str, run: Run) -> Curves:
     return Curves(steps, values)
 
 
-def beside(mine: Curves, other: Curves) -> tuple[np.ndarray, Curves, Curves]:
-    """Two runs over the steps of either: what one did not measure there is NaN."""
+def aligned(mine: Curves, other: Curves) -> tuple[np.ndarray, Curves, Curves]:
+    """Return the curves of two runs over the steps of both; NaN where one was not measured."""
     steps = np.union1d(mine.steps, other.steps)
     return steps, _over(mine, steps), _over(other, steps)
 
 
 def shares(workspace: Workspace, name: str, seed: int) -> Shares:
-    """Its rows of `shares.parquet`. Raises `CorruptError` when there are none."""
+    """Return the power of frequencies of a seed, from `shares.parquet`. Raises `CorruptError` when there is none."""
     path = workspace.table_path("dynamics", name, "shares")
     sql = f"select step, frequency, logits, embedding from s where seed = ? order by step, frequency limit {MAX_ROWS}"
     table = workspace.query(sql, seed, s=path)
@@ -132,7 +129,7 @@ def shares(workspace: Workspace, name: str, seed: int) -> Shares:
 
 
 def scaling(workspace: Workspace, name: str) -> dict[str, Any]:
-    """The law of several sizes, as `scaling.json` has it. Raises `CorruptError` when it is missing."""
+    """Return the law of several sizes, from `scaling.json`. Raises `CorruptError` when it is missing."""
     path = workspace.path("dynamics", name) / "scaling.json"
     try:
         return read_json(path)
@@ -141,7 +138,7 @@ def scaling(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def series(workspace: Workspace, name: str) -> Manifest | None:
-    """The maps of an embedding over training: the atlas of the same name, if it is one of checkpoints."""
+    """Return the maps of an embedding over training: the atlas of the same name, if it maps checkpoints."""
     if name not in workspace.names("atlas"):
         return None
     manifest = workspace.manifest("atlas", name)
@@ -150,7 +147,7 @@ def series(workspace: Workspace, name: str) -> Manifest | None:
 
 
 def seed_of(series: Manifest) -> str:
-    """Which seed's embedding the maps are of, as their source says it; empty where it does not."""
+    """Return the seed whose embedding the maps show, from their source; empty where it names none."""
     found = re.search(r"-seed(\d+)-", str(series.config.get("source", "")))
     return found[1] if found else ""
 
@@ -168,11 +165,11 @@ def _over(curves: Curves, steps: np.ndarray) -> Curves:
 
 
 MAX_TABLE_ROWS = 60
-"""steps in a table; more are thinned out"""
+"""Steps in a table; of more, evenly spaced ones are shown."""
 
 
 def curve_rows(steps: np.ndarray, curves: dict[str, np.ndarray], unit: str) -> list[dict[str, Any]]:
-    """Some steps of all curves, the first and the last among them; what was not measured is left empty."""
+    """Return some steps of all curves as rows, the first and the last among them; None where not measured."""
     at = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_TABLE_ROWS)).round().astype(int))
     return [
         {unit: int(steps[i])} | {name: _known(float(values[i])) for name, values in curves.items()} for i in at.tolist()

@@ -1,4 +1,4 @@
-"""Addition modulo a prime, one seed: learned by heart, then understood; what formed inside, and the numbers' maps."""
+"""The panels of grokking: addition modulo a prime, memorised first, then generalised, with the circuit that forms."""
 
 from math import log
 from typing import Any
@@ -18,43 +18,43 @@ from interp.workspace import Workspace
 
 HEIGHT = 280
 _MAPS = (
-    "the embedding of every number at checkpoints, as maps in one frame: move the slider. Maps keep who is near whom, "
+    "the embedding of every number at checkpoints, as aligned maps: move the slider. A map preserves neighbourhoods, "
     "not distances"
 )
 
 
 def lead(manifest: Manifest) -> str:
-    """What was trained, in a sentence."""
+    """Return a sentence on what was trained."""
     c = manifest.config
     return (
         f"A small transformer learns to add modulo {c.get('p')} from {_percent(c.get('train_fraction'))} of all pairs, "
-        f"with weight decay {c.get('weight_decay')}. It is measured every {c.get('log_every')} epochs, and no epoch is "
-        "known more precisely than that."
+        f"with weight decay {c.get('weight_decay')}. It is measured every {c.get('log_every')} epochs, so epochs are "
+        "known to that precision."
     )
 
 
 def outcome(run: view.Run) -> tuple[str, str]:
-    """What came of a seed, in a word and in a line."""
+    """Return the outcome of a seed, in two words and in a line."""
     found = run.found
     outcome = "grokked" if found.get("grokked") else "did not grok"
-    epochs = [("by heart", found.get("memorised")), ("understood", found.get("generalised"))]
+    epochs = [("memorised", found.get("memorised")), ("generalised", found.get("generalised"))]
     return outcome, ", ".join(
         f"{word} at {_epoch(value)}" if value is not None else f"never {word}" for word, value in epochs
     )
 
 
 def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actions: list[Any]) -> html.Section:
-    """The phases of a seed, and those of all seeds as a table."""
+    """Return the phases of a seed, and those of all seeds as a table."""
     found = run.found
     learned, unknown = (_percent(manifest.summary.get(key)) for key in ("learned", "unknown"))
     stats = [
-        stat("by heart", _epoch(found.get("memorised")), f"first epoch with training accuracy of {learned} or more"),
+        stat("memorised", _epoch(found.get("memorised")), f"first epoch with training accuracy of {learned} or more"),
         stat("begins to generalise", _epoch(found.get("generalising")), f"with test accuracy of {unknown} or more"),
         stat("generalised", _epoch(found.get("generalised")), f"with test accuracy of {learned} or more"),
-        stat("epochs in between", _epoch(found.get("gap")), "from by heart to where it begins to generalise"),
+        stat("epochs in between", _epoch(found.get("gap")), "from memorised to the beginning of generalisation"),
     ]
     table = [
-        {"seed": str(each.seed), "by heart": each.found.get("memorised"),
+        {"seed": str(each.seed), "memorised": each.found.get("memorised"),
          **{phase: each.found.get(phase) for phase in ("generalising", "generalised")},
          "grokked": bool(each.found.get("grokked")),
          "frequencies of the logits": each.found.get("keys"),
@@ -66,37 +66,38 @@ def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actio
         html.P(_unseen(found), className="wb-why"),
         html.Div(stats, className="wb-stats"),
         as_table(table, "All seeds as a table"),
-        note=f"grokked: {learned} of training pairs by heart while less than {unknown} of the others are right, then "
-        f"{learned} of these too",
+        note=f"grokked: accuracy reaches {learned} on training pairs while below {unknown} on all other pairs, and "
+        f"{learned} on those later",
         actions=actions,
         className="wb-findings",
     )  # fmt: skip
 
 
 def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
-    """Outside and inside, frequencies, and the maps."""
+    """Return the panels: accuracy and loss, structure of the weights, frequencies, maps."""
     name, p = manifest.name, _modulus(manifest)
-    marks = {"by heart": run.found.get("memorised"), "generalising": run.found.get("generalising"),
+    marks = {"memorised": run.found.get("memorised"), "generalising": run.found.get("generalising"),
              "generalised": run.found.get("generalised")}  # fmt: skip
     return [
         html.Div(
             [
-                guarded("What shows outside", lambda: _outside(workspace, name, run, marks, p, colours),
-                        note="accuracy on the pairs that it learns from, and on all others"),
-                guarded("What forms inside", lambda: _inside(workspace, name, run, marks, p, colours),
-                        note="loss with the key frequencies alone (restricted, all pairs), and with all but them "
-                        "(excluded, training pairs: what memory explains)"),
+                guarded("Accuracy", lambda: _outside(workspace, name, run, marks, p, colours),
+                        note="on the training pairs, and on all other pairs"),
+                guarded("Loss, restricted and excluded", lambda: _inside(workspace, name, run, marks, p, colours),
+                        note="restricted: loss on all pairs with the key frequencies of the logits alone; excluded: "
+                        "loss on training pairs without them, the part that memorisation explains"),
             ],
             className="wb-two wb-even",
         ),
         html.Div(
             [
-                guarded("How uneven the frequencies are", lambda: _one(workspace, name, run, marks, "gini",
+                guarded("Concentration of frequencies", lambda: _one(workspace, name, run, marks, "gini",
                                                         "Gini coefficient", colours),
-                        note="of the embedding's Fourier norms: 0 all alike, towards 1 few hold everything"),
+                        note="Gini coefficient of the Fourier norms of the embedding: 0 if all are equal, near 1 if "
+                        "few dominate"),
                 guarded("Size of the weights", lambda: _one(workspace, name, run, marks, "weight_norm",
                                                         "sum of squares", colours),
-                        note="of all weights: what weight decay takes away"),
+                        note="sum of squares of all weights, which weight decay reduces"),
             ],
             className="wb-two wb-even",
         ),
@@ -124,7 +125,7 @@ def _inside(
     found = view.curves(workspace, name, run)
     shown = {each: found.get(f"{each}_loss") for each in ("train", "test", "restricted", "excluded")}
     figure = training_curves(found.steps, shown, colours, x_title="epoch", y_title="loss (nats)", log=True, marks=marks,
-                             levels={"knows nothing": log(p)} if p else None, height=HEIGHT)  # fmt: skip
+                             levels={"uniform guess": log(p)} if p else None, height=HEIGHT)  # fmt: skip
     figure.update_yaxes(dtick=1, exponentformat="power")
     return [graph("dynamics-inside", figure=figure, label="Losses over training", height=HEIGHT),
             as_table(curve_rows(found.steps, shown, "epoch"))]  # fmt: skip
@@ -144,9 +145,9 @@ def _one(
 def _shares_panel(workspace: Workspace, manifest: Manifest, run: view.Run, which: str, colours: Theme) -> html.Section:
     keys = run.found.get("keys" if which == "logits" else "embedding_keys") or []
     p = _modulus(manifest)
-    null = {"logits": f"logits without structure give each about {1 / p**2:.2%}" if p else "",
+    null = {"logits": f"in random logits each has about {1 / p**2:.2%}" if p else "",
             "embedding": f"an even share is {2 / (p - 1):.1%}" if p else ""}[which]  # fmt: skip
-    found = f"key frequencies {', '.join(map(str, keys))}" if keys else "no frequency stands out at the end"
+    found = f"key frequencies {', '.join(map(str, keys))}" if keys else "no frequency dominates at the end"
 
     def body() -> list[Any]:
         shares = view.shares(workspace, manifest.name, run.seed)
@@ -163,14 +164,17 @@ def _shares_panel(workspace: Workspace, manifest: Manifest, run: view.Run, which
 def _maps(workspace: Workspace, name: str) -> list[Any]:
     manifest = view.series(workspace, name)
     if manifest is None:
-        return [html.P("There is no atlas of this name with the embedding at checkpoints.", className="wb-none")]
+        return [
+            html.P("There is no atlas of the same name that maps the embedding at checkpoints.", className="wb-none")
+        ]
     shown = atlas_view(workspace, name, colour="value", overlays=["labels", "minimap"]).component("dynamics-map")
     frames = [
         {"map": str(frame.get("name")), **{part: frame.get(part) for part in ("trustworthiness", "moved")},
          "true neighbours that stayed": frame.get("stayed")} for frame in manifest.summary["frames"]
     ]  # fmt: skip
     null = manifest.summary.get("moved_null") or {}
-    still = f" When nothing changes, points move by {number(null.get('median'))}, at most {number(null.get('high'))}."
+    still = f" Null: between maps of the same vectors points move by {number(null.get('median'))} (median), at most "
+    still += f"{number(null.get('high'))}."
     of = view.seed_of(manifest)
     return [
         html.Div(shown, className="wb-map wb-map-inside"),
@@ -186,27 +190,27 @@ def _maps(workspace: Workspace, name: str) -> list[Any]:
 def _verdict(found: dict[str, Any]) -> str:
     if found.get("grokked"):
         known, understood = _epoch(found.get("memorised")), _epoch(found.get("generalised"))
-        return f"It grokked: by heart at epoch {known}, understood at {understood}."
+        return f"It grokked: memorised at epoch {known}, generalised at epoch {understood}."
     if found.get("memorised") is None:
-        return "It did not grok: it never knew its own examples."
+        return "It did not grok: it never memorised its training pairs."
     if found.get("generalising") is None:
-        return "It did not grok: it knows its examples by heart, and stays there."
+        return "It did not grok: it memorised its training pairs, and never generalised."
     if found.get("generalised") is None:
-        return "It has not grokked yet: it began to generalise, and training ended."
-    return "It did not grok: it generalised without having known its examples by heart before."
+        return "It had not grokked by the end of training: it had only begun to generalise."
+    return "It did not grok: it generalised without memorising its training pairs first."
 
 
 def _unseen(found: dict[str, Any]) -> str:
-    """What changed inside while nothing showed, beside what was to be expected."""
+    """Return a sentence on the hidden progress between memorisation and generalisation, with the expected signs."""
     formed = found.get("formed_unseen")
     if not (isinstance(formed, list) and len(formed) == 2):
-        return "There is no time between, in which a circuit could form unseen."
+        return "There is no interval between memorisation and generalisation in which a circuit could form."
     restricted, excluded = formed
     as_expected = restricted < 0 < excluded
     return (
-        f"While nothing showed, restricted loss went by {number(restricted, signed=True)} nats and excluded loss by "
-        f"{number(excluded, signed=True)}. A circuit that forms unseen lowers the first and raises the second: "
-        f"{'so it was here' if as_expected else 'not both did here'}."
+        f"Between memorisation and generalisation the restricted loss changed by {number(restricted, signed=True)} "
+        f"nats and the excluded loss by {number(excluded, signed=True)}. A circuit that forms here lowers the first "
+        f"and raises the second: {'both happened' if as_expected else 'not both happened'}."
     )
 
 

@@ -1,4 +1,4 @@
-"""A toy on its way to induction heads: behaviour, attention and composition, beside the twin that cannot."""
+"""The panels of a small model that learns induction: behaviour, attention, composition, with those of its control."""
 
 from typing import Any
 
@@ -22,84 +22,84 @@ CURVES = {
     "previous": "previous token",
     "composition": "K-composition",
 }
-"""curve -> what the table of changes calls it"""
+"""Curve -> its name in the table of changes."""
 _PARTS = (
     ("loss", "Loss", {"loss_repeat": "second copy", "loss_first": "first copy"}, "loss (nats per token)",
-     "of random tokens that repeat once: the first copy cannot be known, the second can"),
+     "on random tokens that repeat once: the first copy is unpredictable, the second is not"),
     ("accuracy", "Copying", {"accuracy": "second copy"}, "accuracy",
-     "share of the second copy's tokens that are guessed right"),
+     "fraction of the tokens of the second copy that are predicted"),
     ("attention", "Attention", {"induction": "induction", "previous": "previous token"}, "share of attention",
-     "of the strongest head: on what followed its token before (induction), on the token before"),
+     "of the strongest head: to the token after an earlier copy (induction), to the previous token"),
     ("composition", "Composition", {"composition": "K-composition"}, "over its null",
-     "strongest K-composition of an earlier head with a later one, over the mean of random weights: 1 is chance"),
+     "strongest K-composition of a head with a later one, divided by the mean of random weights: 1 is chance"),
 )  # fmt: skip
 HEIGHT = 290
 
 
 def lead(manifest: Manifest) -> str:
-    """What was trained, in a sentence."""
+    """Return a sentence on what was trained."""
     specs = ", ".join(visible(str(spec)) for spec in manifest.config.get("specs") or [])
     return (
-        f"Do induction heads form all at once? Toys trained on random tokens that repeat: {specs or 'not named'}. What "
-        "a twin on the same data never does is not due to the data."
+        f"Do induction heads form suddenly? Small models trained on random tokens that repeat: {specs or 'not named'}. "
+        "The control sees the same data: a change that only the model shows is not due to the data."
     )
 
 
 def outcome(run: view.Run) -> tuple[str, str]:
-    """What came of a run, in a word and in a line."""
+    """Return the outcome of a run, in a word and in a line."""
     onset = run.found.get("onset")
     if onset is None:
-        return "never copies", "no sudden rise of accuracy"
+        return "does not copy", "no sudden rise of accuracy"
     together = run.found.get("together")
-    beside = "" if together is None else f", heads within {together:,.0f} steps"
-    return "copies", f"begins at step {onset:,.0f}{beside}"
+    heads = "" if together is None else f", induction heads within {together:,.0f} steps"
+    return "copies", f"from step {onset:,.0f}{heads}"
 
 
 def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actions: list[Any]) -> html.Section:
-    """Where it begins to copy, what changed with it, and the same of its twin."""
-    onset, together, twin = run.found.get("onset"), run.found.get("together"), view.twin(runs, run)
+    """Return the step at which it begins to copy, the changes at that step, and the same for its control."""
+    onset, together, control = run.found.get("onset"), run.found.get("together"), view.control(runs, run)
     verdict = (
         "It does not begin to copy: its accuracy makes no sudden change."
         if onset is None
-        else f"It begins to copy at step {onset:,.0f}, all at once."
+        else f"It begins to copy suddenly at step {onset:,.0f}."
     )
     stats = [
         stat("begins to copy", "never" if onset is None else f"{onset:,.0f}",
-             "the step at which accuracy has gone a tenth of its way"),
+             "the step at which the accuracy has made a tenth of its rise"),
         stat("steps between copying and heads", "not both" if together is None else f"{together:,.0f}",
-             "between the middles of the changes of accuracy and of the induction score"),
+             "between the midpoints of the rises of accuracy and of the induction score"),
     ]  # fmt: skip
     tables = [
-        as_table(_transitions(each), f"What changed suddenly: {visible(each.label)}") for each in (run, twin) if each
+        as_table(_transitions(each), f"Sudden changes of {visible(each.label)}") for each in (run, control) if each
     ]
     return panel(
         visible(run.label, 80),
         html.P(verdict, className="wb-verdict"),
-        html.P(_beside(twin), className="wb-why"),
+        html.P(_of_control(control), className="wb-why"),
         html.Div(stats, className="wb-stats"),
         *tables,
-        note="that they change together is no proof that the heads cause it; ablation is for that "
-        "(workbench circuit induction)",
+        note="a simultaneous change is no proof of cause; `workbench circuit induction` ablates the heads",
         actions=actions,
         className="wb-findings",
     )
 
 
-def _beside(twin: view.Run | None) -> str:
-    if twin is None:
-        return "No twin was trained beside it, so nothing says what the data alone does."
-    onset = twin.found.get("onset")
-    return f"Its twin {visible(twin.label)} " + ("never does." if onset is None else f"does from step {onset:,.0f}.")
+def _of_control(control: view.Run | None) -> str:
+    if control is None:
+        return "No control was trained on the same data, so the effect of the data alone is unknown."
+    onset = control.found.get("onset")
+    does = "does not begin to copy" if onset is None else f"begins to copy at step {onset:,.0f}"
+    return f"Its control on the same data, {visible(control.label)}, {does}."
 
 
 def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
-    """One figure for each kind of measure, the twin's curves in it."""
-    twin = view.twin(runs, run)
+    """Return one figure for each kind of measure, with the curves of the control in it."""
+    control = view.control(runs, run)
 
     def shown(part: tuple[str, str, dict[str, str], str, str]) -> html.Section:
         key, title, names, axis, note = part
         return guarded(
-            title, lambda: _figure(workspace, manifest.name, run, twin, key, names, axis, colours), note=note
+            title, lambda: _figure(workspace, manifest.name, run, control, key, names, axis, colours), note=note
         )
 
     made = [shown(part) for part in _PARTS]
@@ -110,7 +110,7 @@ def _figure(
     workspace: Workspace,
     name: str,
     run: view.Run,
-    twin: view.Run | None,
+    control: view.Run | None,
     key: str,
     names: dict[str, str],
     axis: str,
@@ -118,11 +118,11 @@ def _figure(
 ) -> list[Any]:
     mine = view.curves(workspace, name, run)
     steps, shown = mine.steps, {word: mine.get(each) for each, word in names.items()}
-    if twin is not None:
-        steps, mine, other = view.beside(mine, view.curves(workspace, name, twin))
+    if control is not None:
+        steps, mine, other = view.aligned(mine, view.curves(workspace, name, control))
         shown = {word: mine.get(each) for each, word in names.items()}
         first = next(iter(names))
-        shown |= {f"{names[first]}, {twin.spec}": other.get(first)}
+        shown |= {f"{names[first]}, {control.spec}": other.get(first)}
     marks = {"begins to copy": run.found.get("onset")}
     levels = {"chance": 1.0} if key == "composition" else None
     figure = training_curves(steps, shown, colours, y_title=axis, marks=marks, levels=levels, height=HEIGHT)
@@ -134,15 +134,15 @@ def _figure(
 
 
 def _transitions(run: view.Run) -> list[dict[str, Any]]:
-    """One row per curve, places rounded to the step."""
+    """Return one row per curve, with the steps of its change."""
     found = run.found.get("transitions") or {}
     rows = []
     for name, change in found.items():
-        places = {
+        steps = {
             part: None if change.get(part) is None else f"{change[part]:,.0f}" for part in ("onset", "middle", "end")
         }
         rows.append(
-            {"curve": CURVES.get(name, visible(str(name))), "sudden": bool(change.get("found")), **places}
+            {"curve": CURVES.get(name, visible(str(name))), "sudden": bool(change.get("found")), **steps}
             | {part: change.get(part) for part in ("before", "after", "noise")}
             | {"why": visible(str(change.get("reason") or ""), 80)}
         )

@@ -1,4 +1,4 @@
-"""Language models of several sizes on the same text: how their loss falls, and the law, where there is one."""
+"""The panels of language models of several sizes on the same text: their loss, and the scaling law if one fits."""
 
 from typing import Any
 
@@ -16,29 +16,29 @@ from interp.workspace import Workspace
 
 HEIGHT = 340
 _EXPONENTS = {
-    "alpha": ("power of parameters", "the loss above the floor falls with parameters to this power"),
-    "beta": ("power of tokens", "and with tokens to this one"),
-    "e": ("floor (nats)", "what no size and no text removes"),
+    "alpha": ("exponent of parameters", "the loss above the floor falls as (parameters) to minus this power"),
+    "beta": ("exponent of tokens", "and as (tokens) to minus this power"),
+    "e": ("floor (nats)", "the irreducible loss: the limit for infinite size and data"),
 }
 
 
 def lead(manifest: Manifest) -> str:
-    """What was trained, in a sentence."""
+    """Return a sentence on what was trained."""
     return (
-        "Language models of several sizes read the same text, each token once. A law that fits them describes models "
-        "trained alike, within the sizes measured."
+        "Language models of several sizes, trained on the same text, each token once. A law that fits them holds for "
+        "models trained in the same way, within the measured sizes."
     )
 
 
 def outcome(run: view.Run) -> tuple[str, str]:
-    """What came of a seed, in a word and in a line."""
+    """Return the outcome of a seed, in two words and in a line."""
     losses = [each["loss"] for each in run.found["runs"] if isinstance(each.get("loss"), int | float)]
     about = f"loss {max(losses):.2f} to {min(losses):.2f}" if losses else "no loss"
     return f"{len(run.found['runs'])} sizes", about
 
 
 def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actions: list[Any]) -> html.Section:
-    """What was found, in the words of the fit."""
+    """Return the findings of the fit, with the fitted numbers."""
     intervals = manifest.summary.get("intervals") or {}
     said = [visible(str(each), 400) for each in manifest.summary.get("findings") or []]
     stats = [
@@ -59,14 +59,14 @@ def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actio
 
 def _verdict(manifest: Manifest) -> str:
     if not manifest.summary.get("intervals"):
-        return "There is no law to be seen."
+        return "No scaling law fits the losses."
     if manifest.summary.get("predicts") is False:
-        return "The loss falls, but the law that fits best does not hold."
-    return "The loss falls by a law."
+        return "The loss falls, but the fitted law does not predict the largest model."
+    return "The loss falls by a scaling law."
 
 
 def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
-    """The law over sizes, and the losses of this seed over tokens."""
+    """Return the law over sizes, and the losses of this seed over tokens."""
     name = manifest.name
     return [
         html.Div(
@@ -83,8 +83,8 @@ def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: 
 
 def _over_size(workspace: Workspace, name: str, colours: Theme) -> list[Any]:
     found = view.scaling(workspace, name)
-    p = f"That larger models have no lower loss: p {number(found.get('p_size'))}; that the loss does not fall while a "
-    p += f"model reads: p {number(found.get('p_tokens'))}."
+    p = f"Null hypotheses: the loss does not fall with size, p {number(found.get('p_size'))}; it does not fall with "
+    p += f"tokens, p {number(found.get('p_tokens'))}."
     rows = [
         {"parameters": run.get("n_params"), "seed": str(run.get("seed")), "loss": (run.get("losses") or [None])[-1]}
         for run in found.get("runs") or []

@@ -386,7 +386,7 @@ def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
 PAGE = Page(
     title="Features",
     path="/feature",
-    templates=("/feature/<features>", "/feature/<features>/<index>"),
+    templates=("/feature/<features>/<index>", "/feature/<features>"),
     order=30,
     layout=layout,
     register=register,

@@ -1,1 +1,6 @@
-"""The page `/geometry`: shapes of word lists, and directions."""
+"""The page `/geometry`: shapes of word lists, and directions.
+
+- `page`    the page
+- `data`    lists of words and directions of an artefact
+- `panels`  one panel per question: a figure, how to read it against its null, the numbers
+"""

@@ -1,8 +1,7 @@
-"""Lists of words as a geometry artefact has them: the verdict and its evidence, the plane, the layers, interventions.
+"""Lists of words and directions as the page reads them.
 
-A part that a list cannot have is a sentence that says why; it stays one here.
-
-One direction as a geometry artefact has it: what it says, what it sets apart, where it is read, what a push does.
+A list has a verdict with evidence, a plane, layers and interventions; a direction has logits, separated lists, a probe
+and steering. A part that was not measured is a sentence that says why.
 """
 
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from interp.names import parse_hook_point
 from interp.workspace import Workspace
 
 VERDICTS = {
-    "circle": "A circle: each word lies next to the one before it, and the last next to the first.",
-    "line": "A line, straight or bent: each word lies next to the one before it, and it does not close.",
-    "ordered": "An order: neighbours in the list lie near each other; neither clearly closed nor clearly open.",
-    "cluster": "A cluster: its words lie together, apart from those of other lists, in no order.",
-    "nothing": "No shape: neither an order nor a cluster beyond what chance makes.",
-    "undecided": "Undecided: the list is too short for any order to count.",
+    "circle": "A circle: neighbours in the list are neighbours in the model, and the last word is next to the first.",
+    "line": "A line, straight or bent: neighbours in the list are neighbours in the model, and its ends are far apart.",
+    "ordered": "An order: neighbours in the list are neighbours in the model; the test cannot tell circle from line.",
+    "cluster": "A cluster: its words lie together, separate from those of other lists, without an order.",
+    "nothing": "No shape: neither an order nor a cluster beyond the null distribution.",
+    "undecided": "Undecided: the list is too short for an order to be significant.",
 }
 DIRECTION = "direction.json"
 """the file that makes a geometry artefact one direction, and not lists of words"""
@@ -96,7 +95,7 @@ def lists(workspace: Workspace, manifest: Manifest) -> dict[str, WordList]:
 
 
 def find(found: dict[str, WordList], name: str | None) -> WordList:
-    """The list called `name`, else the first. Raises `UnknownNameError` with the nearest names."""
+    """Return the list called `name`, else the first. Raises `UnknownNameError` with the nearest names."""
     if not name:
         return next(iter(found.values()))
     if name not in found:
@@ -105,14 +104,14 @@ def find(found: dict[str, WordList], name: str | None) -> WordList:
 
 
 def points(workspace: Workspace, name: str, word_list: str) -> list[dict[str, Any]]:
-    """Its words on its plane: `place, word, half (fit, judge), x, y`, by half and place."""
+    """Return the words of a list on its plane: `place` (index in the list), `word, half (fit, judge), x, y`."""
     path = workspace.table_path("word_geometry", name, "points")
     sql = 'select place, word, half, x, y from p where "list" = ? order by half, place limit 2000'
     return workspace.query(sql, word_list, p=path).to_pylist()
 
 
 def layers(workspace: Workspace, name: str, word_list: str) -> list[dict[str, Any]]:
-    """Its rows of `layers.parquet`, by layer: correlations, silhouette, and the probe beside its nulls."""
+    """Return the rows of a list in `layers.parquet`, by layer: correlations, silhouette, probe with its nulls."""
     path = workspace.table_path("word_geometry", name, "layers")
     return workspace.query('select * from l where "list" = ? order by layer limit 2000', word_list, l=path).to_pylist()
 
@@ -173,26 +172,26 @@ class DirectionView:
 
     @property
     def set_apart(self) -> list[str]:
-        """Names of the lists that it sets apart."""
+        """Names of the lists that it separates from the others."""
         alpha = self.along.get("alpha")
         if not isinstance(alpha, int | float):
             return []
         return [str(e.get("name")) for e in self.lists if isinstance(e.get("p"), int | float) and e["p"] <= alpha]
 
     def verdict(self) -> str:
-        """In two sentences: what it sets apart, and whether a push along it shows."""
+        """Return two sentences: the lists that it separates, and the effect of steering along it."""
         apart = self.set_apart
-        words = f"It sets apart {', '.join(apart)}." if apart else "It sets no list of words apart."
+        words = f"It separates {', '.join(apart)} from the other lists." if apart else "It separates no list of words."
         pushed = {
-            True: "A push along it raises its tokens, more than along any random direction.",
-            False: "A push along it does no more for its tokens than one along a random direction.",
-            None: "Nothing was pushed along it.",
+            True: "Steering along it raises its tokens, more than along any random direction.",
+            False: "Steering along it raises its tokens no more than along a random direction.",
+            None: "Steering along it was not measured.",
         }
         return f"{words} {pushed[self.moves_output]}"
 
 
 def direction(workspace: Workspace, manifest: Manifest) -> DirectionView:
-    """Raises `CorruptError` where the file is missing or lacks something."""
+    """Return the direction of an artefact. Raises `CorruptError` where its file is missing or lacks something."""
     path = workspace.path("direction", manifest.name) / DIRECTION
     try:
         raw = read_json(path)
@@ -212,13 +211,13 @@ def direction(workspace: Workspace, manifest: Manifest) -> DirectionView:
 
 
 def words(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """Its words: `list, word, place, low, high, counted`, in the order of the lists."""
+    """Return the words along it: `list, word, place, low, high, counted`, in the order of the lists."""
     path = workspace.table_path("direction", name, "along")
     return workspace.query("select * from a limit 5000", a=path).to_pylist()
 
 
 def direction_layers(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """The probes by place, named as those of a list are, with `random`."""
+    """Return the probes by layer, with the column names of a list's probes and `random`."""
     path = workspace.table_path("direction", name, "layers")
     sql = "select * rename (accuracy as probe_accuracy, low as probe_low, high as probe_high) from l order by layer"
     return workspace.query(f"{sql} limit 2000", l=path).to_pylist()

@@ -51,16 +51,14 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
 
 
 def _page_of_direction(workspace: Workspace, manifest: Manifest) -> html.Div:
-    """The chosen direction, beside the lists of the newest artefact of its model and the other directions."""
+    """Return the page of a direction, with the lists of the newest artefact of its model and the other directions."""
     found = direction(workspace, manifest)
     beside = view.lists_of_model(workspace, manifest)
     choices = [_choice(beside.name, each) for each in view.lists(workspace, beside).values()] if beside else []
     others = view.directions_of(workspace, manifest)
     at = len(choices) + [each.name for each in others].index(manifest.name)
     choices += [_choice_of_direction(each) for each in others]
-    lead = (
-        f"What does a direction mean inside {manifest.config.get('model', 'a model')}? Laid beside words, read, pushed."
-    )
+    lead = f"The meaning of a direction in {manifest.config.get('model', 'a model')}: words along it, logits, steering."
     panel = direction_verdict(found, previous_next(choices, at))
     return _page(workspace, manifest, {"name": manifest.name, "list": None}, choices, at, panel, lead)
 
@@ -111,20 +109,22 @@ def _where(hook_point: str) -> str:
 
 def _choice_of_direction(manifest: Manifest) -> Choice:
     summary = manifest.summary
-    outcomes = {True: "moves the output", False: "no effect beyond random"}
-    moves = outcomes.get(summary["moves_output"], "") if summary.get("moves_output") is not None else "not pushed"
+    outcomes = {True: "steers the output", False: "no effect beyond random", None: "not steered"}
+    moves = outcomes.get(summary.get("moves_output"), "not steered")
     apart = summary.get("set_apart") or []
     about = f"a direction {_where(str(summary.get('hook_point')))}"
-    about += f" · sets apart {', '.join(map(str, apart[:3]))}" if apart else " · sets no list apart"
+    about += f" · separates {', '.join(map(str, apart[:3]))}" if apart else " · separates no list"
     return Choice(str(summary.get("direction") or manifest.name), moves, about, geometry_href(manifest.name))
 
 
 def _lead(manifest: Manifest, lists: dict[str, view.WordList]) -> str:
     sentences = manifest.config.get("sentences")
-    read = f"read in {len(sentences)} sentences each; one half fits and chooses, the other judges" if sentences else ""
+    read = (
+        f"each word in {len(sentences)} sentences; one half fits and selects, the other half tests" if sentences else ""
+    )
     count = "1 list of words" if len(lists) == 1 else f"{len(lists)} lists of words"
     return (
-        f"What shape do words have inside {manifest.config.get('model', 'a model')}? {count}, {read}".rstrip(", ") + "."
+        f"The shape of lists of words in {manifest.config.get('model', 'a model')}: {count}, {read}".rstrip(", ") + "."
     )
 
 

@@ -1,7 +1,4 @@
-"""The panels of one list of words: each a figure, how to read it with its null, and the same numbers as a table.
-
-The panels of one direction: words along it, its share of their variance, list planes, a probe, a push.
-"""
+"""The panels of one list of words, and those of one direction: a figure, its null, and the same numbers as a table."""
 
 from typing import Any
 
@@ -25,12 +22,12 @@ from interp.workspace import Workspace
 
 
 def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
-    """The verdict, its reason, and every number that it rests on."""
+    """Return the verdict, its reason, and every number behind it."""
     order = found.order
     rows = [
         ("as a circle", f"RSA {_rsa(order.get('circular'))}, p {p_text(order.get('p_circular'))}"),
         ("as a line", f"RSA {_rsa(order.get('linear'))}, p {p_text(order.get('p_linear'))}"),
-        ("an order counts", _counts(order)),
+        ("significance", _counts(order)),
         ("closed or open", _closing(order)),
         ("first to last", _gap(order)),
         ("a cluster", _cluster(found.shape.get("cluster"))),
@@ -45,7 +42,7 @@ def verdict_panel(found: WordList, actions: list[Any]) -> html.Section:
         html.Ul([html.Li(visible(word, 60), dir="auto") for word in found.words], className="wb-words",
                 title="the words, in the order of the list"),
         html.Table(html.Tbody([evidence_row(name, words) for name, words in rows if words]), className="wb-evidence"),
-        note=f"judged at {visible(found.hook_point, 60)}, the layer that the other half of the sentences chose",
+        note=f"tested at {visible(found.hook_point, 60)}, the layer selected on the other half of the sentences",
         actions=actions,
         className="wb-findings",
     )  # fmt: skip
@@ -61,20 +58,20 @@ def plane_panel(workspace: Workspace, name: str, found: WordList, colours: Theme
         return [graph("geometry-plane", figure=figure, label=label, height=420), as_table(rows)]
 
     joined = {"closed": "joined in order, last to first too", "open": "joined in order",
-              "unsure": "joined in order; dotted, from the last to the first",
+              "unsure": "joined in order, and dotted from the last to the first",
               "": "not joined, as no order was found"}[found.joined]  # fmt: skip
-    note = f"the two directions in which they differ most; the plane knows nothing of the order. The words are {joined}"
+    note = f"the first two principal components, found without the order of the list. The words are {joined}"
     return guarded("On its plane", body, note=note)
 
 
 def spectrum_panel(found: WordList, colours: Theme) -> html.Section:
-    """How many directions the words take up."""
+    """Return the spectrum of the words: the number of dimensions that they span."""
     spectrum = found.shape["spectrum"]
     isotropic = spectrum.get("isotropic") or {}
     note = (
-        f"participation ratio {known(spectrum.get('participation_ratio'))}; isotropic points, as many in as many "
-        f"dimensions, {known(isotropic.get('participation_ratio'))}. Mean cosine of two words "
-        f"{known(spectrum.get('cosine_raw'))}, without their mean {known(spectrum.get('cosine_centred'))}. "
+        f"participation ratio (effective dimension) {known(spectrum.get('participation_ratio'))}; of as many isotropic "
+        f"points in as many dimensions {known(isotropic.get('participation_ratio'))}. Mean cosine similarity of two "
+        f"words {known(spectrum.get('cosine_raw'))}, after centring {known(spectrum.get('cosine_centred'))}. "
         f"{spectrum.get('note') or ''}"
     )
 
@@ -91,17 +88,17 @@ def spectrum_panel(found: WordList, colours: Theme) -> html.Section:
         )
         return [shown, as_table(needed, "Components needed, as a table"), as_table(rows, "Eigenvalues as a table")]
 
-    return guarded("How many directions", body, note=note)
+    return guarded("Number of dimensions", body, note=note)
 
 
 def order_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
     """Circular against linear RSA over layers."""
     order = found.order
     note = (
-        "chosen by one half of the sentences, drawn by the other. Circle: p "
-        f"{p_text(order.get('p_circular'))}, line: p {p_text(order.get('p_linear'))}, smallest possible "
-        f"{p_text(order.get('smallest_p'))}; p counts orderings whose best layer does as well, so the search is paid "
-        "for"
+        "RSA: rank correlation of distances in the model with those on a circle, or a line. The layer is selected on "
+        "one half of the sentences, and the other half is drawn. Permutation test over orderings of the list, each at "
+        f"its best layer: circle p {p_text(order.get('p_circular'))}, line p {p_text(order.get('p_linear'))}, smallest "
+        f"possible {p_text(order.get('smallest_p'))}"
     )
 
     def body() -> list[Any]:
@@ -121,13 +118,13 @@ def order_panel(workspace: Workspace, name: str, found: WordList, colours: Theme
 
 def probe_panel(workspace: Workspace, name: str, found: WordList, colours: Theme) -> html.Section:
     """A linear probe over layers, or why there is none."""
-    title = "Can a probe tell a word of it?"
+    title = "Linear probe for words of the list"
     if isinstance(found.probes, str):
         return missing_panel(title, found.probes)
     tested = next((probe.get("n_test") for probe in found.probes), None)
     note = (
-        f"on {known(tested)} words that it has not seen, of this list and the others; only what lies above both nulls "
-        "counts. Base rate: always say the likelier class. Control labels: drawn at random for each word"
+        f"accuracy on {known(tested)} held-out words, of this list and of the others, with its two nulls. Base rate: "
+        "always the more frequent class. Control labels: drawn at random for each word"
     )
 
     def body() -> list[Any]:
@@ -146,53 +143,55 @@ def probe_panel(workspace: Workspace, name: str, found: WordList, colours: Theme
 
 
 def steering_panel(found: WordList, colours: Theme) -> html.Section:
-    """A push towards the list, or why there is none."""
-    title, sweep = "Pushed towards the list", found.steering
+    """Return the effect of steering towards the list, or the reason why it was not measured."""
+    title, sweep = "Steering towards the list", found.steering
     if isinstance(sweep, str):
         return missing_panel(title, sweep)
     note = (
-        f"at {visible(str(sweep.get('hook_point')), 60)}, by the difference in means; strength 1 is the distance "
-        f"between the means, {known(sweep.get('unit'))}. Without a push its words have probability "
+        f"at {visible(str(sweep.get('hook_point')), 60)}, along the difference in means; strength 1 is the distance "
+        f"between the means, {known(sweep.get('unit'))}. Without steering its words have probability "
         f"{known(sweep.get('baseline'))}, mean of {known(sweep.get('n_prompts'))} prompts. "
-        "Whiskers: 95 % intervals over prompts and over documents; random directions are as long"
+        "Whiskers: 95 % intervals over prompts and over documents; random directions have the same length"
     )
 
-    label = f"Effect of pushing towards {found.name} and loss on unrelated text, over strength"
+    label = f"Effect of steering towards {found.name} and loss on unrelated text, over strength"
     unit = "distances between the means"
     return guarded(title, lambda: steering_body(sweep, colours, "geometry-steering", label, unit), note=note)
 
 
 def steering_body(sweep: dict[str, Any], colours: Theme, id: str, label: str, unit: str) -> list[Any]:
-    """The figure of a push and its numbers; `unit` is what a strength of 1 is."""
+    """Return the figure of a steering sweep and its numbers; `unit` is the meaning of strength 1."""
     figure = steering_figure(sweep, colours, unit=unit)
     return [graph(id, figure=figure, label=label, height=380), as_table(_steering_rows(sweep))]
 
 
 def rotation_panel(found: WordList, colours: Theme) -> html.Section:
-    """Words turned on their plane, or why they were not."""
-    title, sweep = "Turned on its plane", found.rotation
+    """Return the effect of rotating words on their plane, or the reason why it was not measured."""
+    title, sweep = "Rotation on the plane", found.rotation
     if isinstance(sweep, str):
         return missing_panel(title, sweep)
     verb = "moves" if found.found.get("moves_output") else "does not move"
     steps = found.found.get("steps_followed")
-    along = f"; it goes along at {steps[0]} of {steps[1]} steps" if isinstance(steps, list) and len(steps) == 2 else ""
+    along = (
+        f"; the answer follows at {steps[0]} of {steps[1]} steps" if isinstance(steps, list) and len(steps) == 2 else ""
+    )
     note = (
-        f"at {visible(str(sweep.get('hook_point')), 60)}. Turning {verb} the answer: {_signed(sweep.get('overall'))} "
+        f"at {visible(str(sweep.get('hook_point')), 60)}. Rotation {verb} the answer: {_signed(sweep.get('overall'))} "
         f"nats ({_signed(sweep.get('overall_low'))} to {_signed(sweep.get('overall_high'))}), random directions at "
-        f"most {_signed(sweep.get('random_high'))}{along}. Without turning {_percent(sweep.get('baseline'))} of "
-        f"{known(sweep.get('n_prompts'))} prompts are answered right, by chance {_chance(sweep.get('n_items'))}"
+        f"most {_signed(sweep.get('random_high'))}{along}. Without rotation {_percent(sweep.get('baseline'))} of "
+        f"{known(sweep.get('n_prompts'))} prompts are answered correctly, by chance {_chance(sweep.get('n_items'))}"
     )
 
     def body() -> list[Any]:
         figure = rotation_figure(sweep, colours)
-        label = f"How far the answer goes along when words of {found.name} are turned"
+        label = f"Change of the answer when words of {found.name} are rotated"
         return [graph("geometry-rotation", figure=figure, label=label, height=380), as_table(_rotation_rows(sweep))]
 
     return guarded(title, body, note=note)
 
 
 def missing_panel(title: str, why: str) -> html.Section:
-    """In place of a part that was not measured."""
+    """Return the panel of a part that was not measured, with the reason."""
     return panel(title, html.P(["Not measured: ", visible(why, 400), "."], className="wb-why"))
 
 
@@ -219,9 +218,9 @@ def _gap(order: dict[str, Any]) -> str:
 
 def _cluster(found: dict[str, Any] | None) -> str:
     if not isinstance(found, dict):
-        return "one list alone has no others to lie apart from"
+        return "there is no other list to separate it from"
     return (
-        f"silhouette {known(found.get('silhouette'))}, p {p_text(found.get('p'))}; words dealt to lists at random "
+        f"silhouette {known(found.get('silhouette'))}, p {p_text(found.get('p'))}; words assigned to lists at random "
         f"{known(found.get('null'))}, at most {known(found.get('null_high'))}"
     )
 
@@ -247,7 +246,7 @@ def _rotation_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for at, step in enumerate(sweep.get("steps") or []):
         draws = [value for draw in sweep.get("random") or [] if (value := _at(draw, at)) is not None]
-        row = {"turned by": step, "moved": _at(sweep.get("moved"), at), "low": _at(sweep.get("low"), at)}
+        row = {"rotated by": step, "moved": _at(sweep.get("moved"), at), "low": _at(sweep.get("low"), at)}
         row |= {"high": _at(sweep.get("high"), at), "random, most": max(draws) if draws else None}
         rows.append(row | {name: _at(sweep.get(name), at) for name in ("swapped", "followed")})
     return rows
@@ -258,7 +257,7 @@ def _at(values: Any, place: int) -> Any:
 
 
 def evidence_row(name: str, words: str) -> html.Tr:
-    """One number of the evidence, in words."""
+    """Return one row of the evidence: a name and a number in words."""
     return html.Tr([html.Th(name, scope="row"), html.Td(words, dir="auto")])
 
 
@@ -271,7 +270,7 @@ def _rsa(value: Any) -> str:
 
 
 def p_text(value: Any) -> str:
-    """A p-value, or that it is not known."""
+    """Return a p-value as text, or that it is not known."""
     return f"{value:.2g}" if isinstance(value, int | float) else "not known"
 
 
@@ -280,7 +279,7 @@ def _signed(value: Any) -> str:
 
 
 def share_text(value: Any) -> str:
-    """A share with one decimal, or that it is not known."""
+    """Return a fraction as a percentage with one decimal, or that it is not known."""
     return f"{value:.1%}" if isinstance(value, int | float) else "an unknown share"
 
 
@@ -289,10 +288,10 @@ def _chance(n: Any) -> str:
 
 
 def direction_verdict(found: DirectionView, actions: list[Any]) -> html.Section:
-    """What came out, and every number that it rests on."""
+    """Return the verdict on a direction, and every number behind it."""
     rows = [
-        ("where from", visible(str(found.about.get("source") or ""), 300)),
-        ("tells words apart", _accuracy(found.about.get("found"))),
+        ("source", visible(str(found.about.get("source") or ""), 300)),
+        ("classifies words", _accuracy(found.about.get("found"))),
         ("tokens raised", _tokens(found.reading, "raised")),
         ("tokens lowered", _tokens(found.reading, "lowered")),
         ("largest logit", _largest(found.reading)),
@@ -303,8 +302,8 @@ def direction_verdict(found: DirectionView, actions: list[Any]) -> html.Section:
         html.Span(visible(found.name, 80), dir="auto"),
         html.P(found.verdict(), className="wb-verdict"),
         html.P(
-            f"A list counts as set apart up to p {p_text(alpha)}, with the smallest possible {p_text(least)}: so few "
-            "random directions set it as far apart.",
+            f"A list counts as separated up to p {p_text(alpha)} (the smallest possible is {p_text(least)}): the "
+            "fraction of random directions that separate it as far.",
             className="wb-why",
         ),
         html.Table(html.Tbody([evidence_row(name, text) for name, text in rows if text]), className="wb-evidence"),
@@ -315,7 +314,7 @@ def direction_verdict(found: DirectionView, actions: list[Any]) -> html.Section:
 
 
 def direction_panels(workspace: Workspace, name: str, found: DirectionView, colours: Theme) -> list[Any]:
-    """All that is drawn of it."""
+    """Return the panels of a direction."""
     return [
         html.Div(_along_panel(workspace, name, found, colours), className="wb-two wb-one"),
         html.Div([_spectrum_panel(found, colours), _planes_panel(found, colours)], className="wb-two wb-even"),
@@ -341,9 +340,9 @@ def _along_panel(workspace: Workspace, name: str, found: DirectionView, colours:
 def _spectrum_panel(found: DirectionView, colours: Theme) -> html.Section:
     along = found.along
     note = (
-        f"{share_text(along.get('share'))} of the words' variance lies along it; along a random direction "
+        f"{share_text(along.get('share'))} of the variance of all words lies along it; along a random direction "
         f"{share_text(along.get('random_share'))}, in 99 of 100 at most {share_text(along.get('random_share_high'))}. "
-        "The bars are the components that hold most"
+        "The bars are the largest principal components"
     )
 
     def body() -> list[Any]:
@@ -353,13 +352,13 @@ def _spectrum_panel(found: DirectionView, colours: Theme) -> html.Section:
         figure = spectrum_figure(spectrum, colours, height=320)
         return [graph("direction-spectrum", figure=figure, label=label, height=320), as_table(rows)]
 
-    return guarded("How much of what differs", body, note=note)
+    return guarded("Variance along it", body, note=note)
 
 
 def _planes_panel(found: DirectionView, colours: Theme) -> html.Section:
     note = (
-        "a direction alone has no order and is no circle; but it may lie in the plane on which a list is one. In the "
-        "accent colour where it does, more than 99 of 100 random directions"
+        "fraction of the direction that lies in the plane of each list, 0 to 1: a direction can be part of a circle or "
+        "line; coloured where it exceeds 99 of 100 random directions"
     )
 
     def body() -> list[Any]:
@@ -371,17 +370,16 @@ def _planes_panel(found: DirectionView, colours: Theme) -> html.Section:
         figure = in_planes_figure(found.lists, colours, height=320)
         return [graph("direction-planes", figure=figure, label=label, height=320), as_table(table)]
 
-    return guarded("Does it lie in a list's plane?", body, note=note)
+    return guarded("Overlap with the planes of lists", body, note=note)
 
 
 def _probe_panel(workspace: Workspace, name: str, found: DirectionView, colours: Theme) -> html.Section:
-    title = "On which side is a word?"
+    title = "Linear probe for the side of a word"
     if isinstance(found.probes, str):
         return missing_panel(title, found.probes)
     note = (
-        "whether a probe can tell, of words that it has not seen, on which side of the middle they lie along the "
-        "direction; the same for random directions, which words of lists that lie together make easy too. Control "
-        "labels are drawn at random for each word"
+        "accuracy on held-out words: on which side of the median does a word lie along the direction? Random "
+        "directions are a null, since words of one list lie together along any direction; control labels are random"
     )
 
     def body() -> list[Any]:
@@ -396,17 +394,17 @@ def _probe_panel(workspace: Workspace, name: str, found: DirectionView, colours:
 
 
 def _steering_panel(found: DirectionView, colours: Theme) -> html.Section:
-    title, sweep = "Pushed along it", found.steering
+    title, sweep = "Steering along the direction", found.steering
     if isinstance(sweep, str):
         return missing_panel(title, sweep)
     tokens = ", ".join(visible(repr(each), 24) for each in found.targets[:12])
     note = (
-        f"judged by the tokens {tokens}; without a push they have probability {known(sweep.get('baseline'))}, mean of "
-        f"{known(sweep.get('n_prompts'))} prompts. Strength 1 is the mean distance of a word from the middle of all, "
-        f"{known(sweep.get('unit'))}. Whiskers: 95 % over prompts and over documents; random directions are as long"
+        f"measured on the tokens {tokens}; without steering they have probability {known(sweep.get('baseline'))}, mean "
+        f"of {known(sweep.get('n_prompts'))} prompts. Strength 1 is the mean distance of a word from the mean of all, "
+        f"{known(sweep.get('unit'))}. Whiskers: 95 % over prompts and documents; random directions have the same length"
     )
-    label = f"Effect of pushing along {found.name} and loss on unrelated text, over strength"
-    unit = "distances of a word from the middle"
+    label = f"Effect of steering along {found.name} and loss on unrelated text, over strength"
+    unit = "distances of a word from the mean"
     return guarded(title, lambda: steering_body(sweep, colours, "direction-steering", label, unit), note=note)
 
 
@@ -433,16 +431,17 @@ def _largest(reading: dict[str, Any] | str) -> str:
         return ""
     logits = reading.get("raised_logits") or [None]
     return (
-        f"{known(logits[0])} nats above the mean; random directions {known(reading.get('random'))}, at most "
+        f"{known(logits[0])} above the mean logit; random directions {known(reading.get('random'))}, at most "
         f"{known(reading.get('random_high'))}"
     )
 
 
 def _list(each: dict[str, Any]) -> str:
     if not any(each.get("counted") or ()):
-        return ""  # the direction was made of it
+        return ""  # the direction was made from it
     if not isinstance(each.get("separation"), int | float):
-        return "too few words that it was not made of"
-    return f"{number(each['separation'], signed=True)} deviations from the others, p {p_text(each.get('p'))}" + (
-        f"; a word of it lies above one of the others with probability {share_text(each.get('auc'))}"
+        return "too few words beyond those that the direction was made from"
+    return (
+        f"{number(each['separation'], signed=True)} standard deviations from the others, p {p_text(each.get('p'))}"
+        + (f"; a word of it lies above one of the others with probability {share_text(each.get('auc'))}")
     )

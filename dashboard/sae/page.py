@@ -24,21 +24,21 @@ from interp.artifacts import Manifest, hash_json
 from interp.workspace import Workspace
 
 HINTS = {
-    "FVU": "Fraction of variance unexplained, on documents that it never saw: 0 is perfect, 1 no better than the mean.",
+    "FVU": "Fraction of variance unexplained, on held-out documents: 0 is perfect, 1 no better than the mean.",
     "L0": "Features active per token, on those documents.",
-    "dead": "Share of features that never fired on those documents; with few tokens rare features count as dead.",
-    "dense": "Share of features active on more than a tenth of those tokens: seldom about one thing.",
-    "CE recovered": "With the reconstruction in place of the activation: 1 loses nothing of the model's loss, 0 is as "
-    "bad as zeros there. Against zeros almost anything looks good.",
-    "from the mean": "The same against the mean activation instead of zeros: the harder baseline.",
-    "FVU now": "Fraction of variance unexplained on the last batches it learned from.",
+    "dead": "Fraction of features never active on those documents; with few tokens, rare features count as dead.",
+    "dense": "Fraction of features active on more than a tenth of those tokens; few of them are interpretable.",
+    "CE recovered": "Cross-entropy recovered with the reconstruction in place of the activation: 1 keeps the loss of "
+    "the model, 0 is as bad as zero ablation, a baseline that is easy to beat.",
+    "from the mean": "The same against mean ablation instead of zero ablation: the harder baseline.",
+    "FVU now": "Fraction of variance unexplained on the last training batches.",
     "L0 now": "Features active per token on those batches.",
-    "dead now": "Share of features that have not fired for the dead window.",
-    "dense now": "Share of features that fire on more than a tenth of recent tokens.",
-    "l2 ratio": "Mean length of the reconstruction over that of the activation: below 1 it shrinks.",
-    "features": "Directions learned (d_sae).",
+    "dead now": "Fraction of features that were not active for the dead window.",
+    "dense now": "Fraction of features active on more than a tenth of recent tokens.",
+    "l2 ratio": "Mean length of the reconstruction over that of the activation: below 1 it shrinks activations.",
+    "features": "Latents of the dictionary (d_sae).",
     "tokens": "Tokens seen in training; a token of the recording counts once per epoch.",
-    "tokens/s": "Of its own steps; dictionaries trained together take turns.",
+    "tokens/s": "Training speed, over its own steps; dictionaries that are trained together take turns.",
 }
 MAX_LISTED = 200
 _SETTINGS = ("k", "l1_coefficient", "sparsity", "prefixes", "target", "batch_size", "lr", "aux_coefficient", "seed")
@@ -52,7 +52,7 @@ _STATES = {
 
 
 def listing(found: list[Entry], chosen: str) -> html.Ul:
-    """Every dictionary (at most `MAX_LISTED`) as a link, those in training with their progress."""
+    """Return every dictionary (at most `MAX_LISTED`) as a link, those in training with their progress."""
     here = attrs({"aria-current": "true"})
     rows = [html.Li(_link(entry), **(here if entry.name == chosen else {})) for entry in found[:MAX_LISTED]]
     more = len(found) - len(rows)
@@ -83,7 +83,7 @@ def _link(entry: Entry) -> dcc.Link:
 
 
 def live_notice(entry: Entry) -> Any:
-    """How far an unfinished run has come, and whether it still goes on."""
+    """Return the progress of an unfinished run, and a warning when it has stopped writing."""
     if entry.state == "broken":
         return notice(html.Strong(f"Cannot read {entry.name}. "), html.Span(entry.problem), tone="error")
     if not entry.unfinished:
@@ -100,8 +100,8 @@ def live_notice(entry: Entry) -> Any:
     )
     if entry.state == "silent":
         return notice(
-            html.Strong(f"No sign of life for {_duration(entry.quiet)}. "),
-            html.Span(f"It stands at {said}. If it was stopped, the same command resumes it.{instead}"),
+            html.Strong(f"No log line for {_duration(entry.quiet)}. "),
+            html.Span(f"Its progress is {said}. If it was stopped, the same command resumes it.{instead}"),
             bar,
             tone="warning",
         )
@@ -110,11 +110,11 @@ def live_notice(entry: Entry) -> Any:
 
 
 def log_notices(log: Log) -> list[Any]:
-    """What is wrong with a log."""
+    """Return messages about a damaged log, or a loss that is no longer finite."""
     shown_: list[Any] = []
     lost = first_not_finite(log.rows)
     if lost:
-        words = f"The loss is no number from step {lost['step']:,} on: lower the learning rate."
+        words = f"The loss is not finite from step {lost['step']:,} on; train it again with a lower learning rate."
         shown_.append(notice(html.Span(words), tone="error"))
     if log.unreadable:
         lines = "1 line" if log.unreadable == 1 else f"{log.unreadable:,} lines"
@@ -123,7 +123,7 @@ def log_notices(log: Log) -> list[Any]:
 
 
 def card(entry: Entry, inside: dict[str, Any], made: list[Manifest]) -> html.Section:
-    """Numbers first, then settings and origin, then where to go on."""
+    """Return the card of one dictionary: scores, settings and origin, links to its features and maps."""
     held = entry.heldout
     now = entry.progress if entry.unfinished else {}
     stats = [
@@ -173,7 +173,7 @@ def _facts(entry: Entry, inside: dict[str, Any]) -> list[tuple[str, str]]:
         known = [error for error in errors if error is not None]
         if known:
             rows = f" on {check['rows']} rows" if isinstance(check.get("rows"), int) else ""
-            facts.append(("self-check", f"agrees with that format's own numbers to {max(known):.1e}{rows}"))
+            facts.append(("self-check", f"agrees with the forward pass of that format to {max(known):.1e}{rows}"))
     facts += [(name.replace("_", " "), config.get(name)) for name in _SETTINGS]
     if inside:
         facts.append(
@@ -190,7 +190,9 @@ def _links(made: list[Manifest]) -> html.P:
         words = "its features" if manifest.kind == "features" else "its map"
         links += [quiet_link(f"{words} ({manifest.name})", href), " · "]
     if not links:
-        return html.P("Not described yet: `workbench features` makes its feature tables.", className="wb-note wb-flush")
+        return html.P(
+            "Its features are not described yet; `workbench features` makes the tables.", className="wb-note wb-flush"
+        )
     return html.P(links[:-1], className="wb-flush")
 
 
@@ -231,7 +233,7 @@ TICK = 2000
 
 
 def layout(context: Context, name: str | None = None, alone: str = "", **_: Any) -> html.Div:
-    """`/sae?name=<dictionary>&alone=1`; without a name, a run that goes on, else the newest."""
+    """`/sae?name=<dictionary>&alone=1`; without a name, one that is in training, else the newest."""
     found = view.entries(context.workspace)
     chosen = view.choose(context.workspace, name, found)
     return page(
@@ -264,7 +266,7 @@ def layout(context: Context, name: str | None = None, alone: str = "", **_: Any)
 
 
 def register(app: Dash) -> None:
-    """What is shown of the chosen one, and what changes while a run goes on."""
+    """Add the callbacks: the panels of the chosen dictionary, and their updates while it is in training."""
     app.callback(
         Output("sae-card", "children"),
         Output("sae-scores", "children"),
@@ -298,14 +300,14 @@ def register(app: Dash) -> None:
 
 
 def _health_panel(alone: bool) -> html.Section:
-    words = "with the runs of its sweep"
+    words = "with other runs of its sweep"
     name = attrs({"aria-label": words})
     overlay = dmc.Switch(id="sae-overlay", label=words, checked=not alone, size="xs", **name)
     return panel(
-        "Health of the training",
+        "Training curves",
         html.Div(id="sae-log"),
         graph("sae-health", figure=_EMPTY, label="Loss, FVU, L0, threshold, dead and dense features", height=HEIGHT),
-        note="on the batches it learns from; point at a title to read what it means, click in the legend to hide a run",
+        note="measured on the training batches; point at a title for its meaning, click in the legend to hide a run",
         actions=[overlay],
         className="wb-row",
     )
@@ -316,7 +318,7 @@ def _lead(found: list[view.Entry]) -> str:
     silent = sum(entry.state == "silent" for entry in found)
     words = [f"{sum(entry.state == 'finished' for entry in found)} finished"]
     words += [f"{going} in training"] * bool(going) + [f"{silent} silent"] * bool(silent)
-    return "Sparse dictionaries: directions that a model's activations are sums of, few at a time. " + (
+    return "Sparse dictionaries: an activation is reconstructed as a sum of few of their decoder directions. " + (
         ", ".join(words) + " here."
     )
 
@@ -339,24 +341,24 @@ def _show(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
 def _plane(workspace: Workspace, chosen: view.Entry, found: list[view.Entry], scheme: str | None) -> html.Section:
     points = scores.points(workspace, chosen, found)
     foreign = len({point.recording for point in points}) > 1
-    note = "every dictionary at this hook point, on held-out tokens; lower left is better. A lower error at another L0 "
-    note += "says little" + (". Open marks were scored on other documents" if foreign else "")
+    note = "every dictionary at this hook point, on held-out documents; lower left is better; compare at the same L0"
+    note += ". Open marks were scored on other documents" if foreign else ""
     figure = pareto_plane(points, chosen.name, theme(scheme))
     return panel("Error against sparsity", graph("sae-plane", figure=figure, label="FVU against L0"), note=note)
 
 
 def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.Section:
     tables = next((m.name for m in made if m.kind == "features"), None)
-    title = "How often its features fire"
+    title = "Firing density of its features"
     if tables is None:
-        figure = message_figure("no feature tables yet", theme(scheme), height=320)
-        note = "`workbench features` counts every feature over a recording"
+        figure = message_figure("there are no feature tables yet", theme(scheme), height=320)
+        note = "`workbench features` measures the density of every feature on a recording"
         return panel(title, graph("sae-density", figure=figure, label="no density histogram"), note=note)
     try:
         found = scores.densities(workspace, tables)
     except Exception as error:
         return panel(title, notice(explain(error), tone="error"))
-    rest = [f"{found.dead:,} never fired", " in " if found.n_tokens else "",
+    rest = [f"{found.dead:,} are dead", " in " if found.n_tokens else "",
             f"{found.n_tokens:,} tokens" if found.n_tokens else "", f", {found.dense:,} are "]  # fmt: skip
     dense = quiet_link("dense", f"/feature/{tables}/?d=-1,0", title="fire on more than a tenth of the tokens")
     figure = density_histogram(found, theme(scheme))
@@ -370,11 +372,11 @@ def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> An
     figure = scaling_curves(found, theme(scheme), chosen=chosen.name)
     said = [html.Li(str(each)) for each in found.get("findings") or []]
     return panel(
-        "How the error falls with size",
+        "Error as a law of size",
         graph("sae-scaling", figure=figure, label="Held-out FVU over number of latents, with the fitted law"),
         html.Ul(said, className="wb-said"),
-        note=f"scaling fit {found['artefact']}: one colour per k, the band is the 95 % interval of the fitted law, "
-        "a cross what the smaller sizes predict for the largest",
+        note=f"fit {found['artefact']}: one colour per k; band: 95 % interval of the fitted law; cross: the prediction "
+        "for the largest size from the smaller ones",
         className="wb-row",
     )
 
@@ -384,18 +386,18 @@ def _health(state: dict[str, Any], overlay: bool, _logs: Any, scheme: str | None
     found = view.entries(workspace)
     chosen = view.choose(workspace, state["name"], found)
     if chosen.state == "broken":
-        return message_figure("it cannot be read", theme(scheme), height=HEIGHT), None
+        return message_figure("this dictionary cannot be read", theme(scheme), height=HEIGHT), None
     shown = view.sweep(workspace, chosen, found) if overlay else [chosen]
     logs = {entry.name: read_log(view.log_path(workspace, entry)) for entry in shown}
     notes = log_notices(logs[chosen.name])
     if not logs[chosen.name].rows:
-        words = "it was imported: how it was trained is not known here" if chosen.imported else "no health line yet"
+        words = "imported dictionaries have no training log" if chosen.imported else "no line of the log is written yet"
         return message_figure(words, theme(scheme), height=HEIGHT), notes
     return health_figure([HealthRun(name, log.rows) for name, log in logs.items()], theme(scheme)), notes
 
 
 def _tick(_n: int | None, state: dict[str, Any], status: str, logs: list[str], listed: str) -> Any:
-    """What has changed since the last look, and only that."""
+    """Return what has changed since the last call, and `no_update` for the rest."""
     workspace = current().workspace
     found = view.entries(workspace)
     chosen = view.choose(workspace, state["name"], found)
@@ -412,14 +414,14 @@ def _tick(_n: int | None, state: dict[str, Any], status: str, logs: list[str], l
 
 
 def _logs(workspace: Workspace, chosen: view.Entry, found: list[view.Entry]) -> list[str]:
-    """Changes whenever a log of the health figure does."""
+    """Return a fingerprint of the logs in the training curves."""
     if chosen.state == "broken":
         return []
     return [fingerprint(view.log_path(workspace, entry)) for entry in view.sweep(workspace, chosen, found)]
 
 
 def _listed(found: list[view.Entry]) -> str:
-    """Changes whenever the list of dictionaries, or how far one has come, does."""
+    """Return a fingerprint of the list of dictionaries and their progress."""
     return hash_json([(e.name, e.state, e.when, e.share, e.quiet // 60 if e.state == "silent" else 0) for e in found])
 
 

@@ -46,7 +46,7 @@ def found(visit, workspace, live) -> Iterator[Any]:
 def test_a_direction_stands_below_the_lists_and_is_drawn(found):
     page = found.open("/geometry?name=shapes")
     page.locator(".wb-choice", has_text=HOSTILE_NAME).click()
-    page.wait_for_selector(".wb-verdict >> text=It sets apart weekdays")
+    page.wait_for_selector(".wb-verdict >> text=It separates weekdays")
     for figure in ("along", "spectrum", "planes", "probe", "steering"):
         page.wait_for_selector(f"#direction-{figure} .main-svg")
     assert page.url.endswith("/geometry?name=pushed")
@@ -81,7 +81,7 @@ def test_choosing_a_list_changes_the_picture_and_the_address(found):
 
 def test_another_artefact_is_chosen_by_keyboard(found):
     page = found.open("/geometry?name=shapes")
-    page.locator("#geometry-name").focus()
+    page.locator("#artefact-menu").focus()
     page.keyboard.press("Enter")
     page.get_by_role("option", name="other").click()
     page.wait_for_selector(".wb-findings >> text=one list alone")
@@ -130,7 +130,7 @@ def test_a_seed_is_chosen_and_its_frequencies_and_maps_are_there(found):
     assert found.outside == []
 
 
-def test_a_toy_and_its_twin_are_drawn_together(found):
+def test_a_toy_and_its_control_are_drawn_together(found):
     page = found.open("/dynamics?name=induction")
     page.wait_for_selector("#dynamics-composition .main-svg")
     names = page.evaluate("document.querySelector('#dynamics-loss .js-plotly-plot').data.map(trace => trace.name)")

@@ -58,7 +58,7 @@ def test_a_click_on_an_edge_shows_its_evidence_and_its_readers_pattern(visit):
     page.wait_for_selector(".wb-circuit-chosen")
     said = page.locator(".wb-circuit-chosen").inner_text()
     assert "+0.55" in said
-    assert "Where L5H3 looks" in said
+    assert "Attention of L5H3" in said
     page.wait_for_selector("#circuit-pattern .main-svg")
     assert "at=L1H2-k-L5H3" in page.url
     click(page, "L4H1")

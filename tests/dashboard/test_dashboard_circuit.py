@@ -329,7 +329,7 @@ def test_every_view_draws(server, name, changes):
 def test_an_edge_shows_its_evidence_and_the_pattern_of_its_reader(server):
     _, side = page._choose("L1H2-k-L4H1", shown(), {"name": "induction"}, "light")
     said = text_of(side)
-    for part in ("effect on the metric", "+0.81", "0.76 to 0.85", "composition of the weights", "Where L4H1 looks"):
+    for part in ("effect on the metric", "+0.81", "0.76 to 0.85", "composition of the weights", "Attention of L4H1"):
         assert part in said, part
     assert "circuit-pattern" in said
 
@@ -355,14 +355,14 @@ def test_a_part_shows_the_score_of_all_that_it_writes(server, workspace):
     sizes = [abs(row["score"]) for row in strongest]
     assert sizes == sorted(sizes, reverse=True)
     said = text_of(summary(workspace, "ioi", view.circuit(workspace, "ioi"), LIGHT))
-    assert "Strongest parts" in said
+    assert "Strongest nodes" in said
     row = strongest[0]
     assert f'"data-circuit-at": "{row["node"]}"' in said
     side = text_of(page._choose(row["node"], shown(), {"name": "ioi"}, "light")[1])
     for value in (number(row["score"], signed=True), number(row["exact"], signed=True), "95 % interval"):
         assert value in side, value
     assert view.node_score(workspace, "ioi", "L99H9") == {}
-    assert "Strongest parts" not in text_of(
+    assert "Strongest nodes" not in text_of(
         summary(workspace, "induction", view.circuit(workspace, "induction"), LIGHT)
     )
 

@@ -40,9 +40,9 @@ def told_of(workspace: Workspace, name: str) -> str:
 
 def test_the_verdict_names_the_list_that_is_set_apart_and_the_push(own):
     told = told_of(own, "pushed")
-    assert "It sets apart weekdays. A push along it raises its tokens, more than along any random direction" in told
-    assert "deviations from the others" in told
-    assert "too few words" not in told, "lists that it was made of are not judged at all"
+    assert "It separates weekdays from the other lists. Steering along it raises its tokens, more than" in told
+    assert "standard deviations from the others" in told
+    assert "too few words beyond" not in told, "lists that it was made of are not judged at all"
     for figure in ("along", "spectrum", "planes", "probe", "steering"):
         assert f"direction-{figure}" in told
     assert "random directions" in told
@@ -50,7 +50,7 @@ def test_the_verdict_names_the_list_that_is_set_apart_and_the_push(own):
 
 def test_what_was_not_measured_says_why(own):
     told = told_of(own, "plain")
-    assert "Nothing was pushed along it" in told
+    assert "Steering along it was not measured" in told
     assert "interventions were left out" in told
     assert "four words are too few" in told
     assert "is not in it" in told
@@ -106,7 +106,7 @@ def test_a_damaged_file_is_one_line_that_names_it(own, text):
 def test_a_bare_file_still_shows_what_it_has(own):
     (own.path("direction", "pushed") / "direction.json").write_text('{"direction": {}, "along": {"lists": [3, {}]}}')
     told = told_of(own, "pushed")
-    assert "It sets no list of words apart" in told
+    assert "It separates no list of words" in told
     assert "direction-along" in told, "its table is whole"
 
 
@@ -119,6 +119,6 @@ def test_a_missing_table_is_said_where_it_is_missing(own):
 
 def test_the_overview_says_what_it_does_and_leads_to_it(own):
     card = next(card for card in overview(own).cards["direction"] if card.name == "pushed")
-    assert "moves the output" in card.sentence
-    assert ("sets apart", "weekdays") in card.facts
+    assert "steers the output" in card.sentence
+    assert ("separates", "weekdays") in card.facts
     assert card.href == "/geometry?name=pushed"

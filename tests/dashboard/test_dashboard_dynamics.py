@@ -1,4 +1,4 @@
-"""The dynamics page without a browser: phases, curves, twins, frequencies, maps, and what is missing or damaged."""
+"""The dynamics page without a browser: phases, curves, controls, frequencies, maps, and what is missing or damaged."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from dashboard.context import Context
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking as grok_page
 from dashboard.dynamics import page
-from dashboard.dynamics.data import MAX_ROWS, curve_rows
+from dashboard.dynamics.data import MAX_TABLE_ROWS, curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import overview
@@ -42,20 +42,20 @@ def all_of(workspace: Workspace, **address: str) -> str:
 
 def test_the_phases_of_every_seed_are_told(own):
     told = all_of(own, name="grok")
-    assert "It grokked: by heart at epoch 100, understood at 400." in told
-    assert "so it was here" in told
+    assert "It grokked: memorised at epoch 100, generalised at epoch 400." in told
+    assert "both happened" in told
     other = all_of(own, name="grok", seed="4")
-    assert "knows its examples by heart, and stays there" in other
-    assert "no frequency stands out at the end" in other
-    assert "There is no time between" in other
+    assert "memorised its training pairs, and never generalised" in other
+    assert "no frequency dominates at the end" in other
+    assert "There is no interval between" in other
 
 
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ({"memorised": None}, "never knew its own examples"),
-        ({"memorised": 1.0, "generalising": 2.0, "generalised": None}, "training ended"),
-        ({"memorised": 9.0, "generalising": 2.0, "generalised": 3.0}, "without having known"),
+        ({"memorised": None}, "never memorised its training pairs"),
+        ({"memorised": 1.0, "generalising": 2.0, "generalised": None}, "end of training"),
+        ({"memorised": 9.0, "generalising": 2.0, "generalised": 3.0}, "without memorising"),
     ],
 )
 def test_what_did_not_grok_says_in_which_way(found, words):
@@ -63,22 +63,22 @@ def test_what_did_not_grok_says_in_which_way(found, words):
 
 
 def test_a_circuit_that_did_not_form_as_expected_is_not_called_one():
-    assert "not both did here" in grok_page._unseen({"formed_unseen": [-0.5, -2.1]})
+    assert "not both happened" in grok_page._unseen({"formed_unseen": [-0.5, -2.1]})
 
 
-def test_a_toy_stands_beside_its_twin(own):
+def test_a_toy_is_shown_with_its_control(own):
     told = all_of(own, name="induction")
-    assert "It begins to copy at step 200" in told
-    assert f"Its twin {SPECS[1]} seed 0 never does." in told
+    assert "It begins to copy suddenly at step 200" in told
+    assert f"Its control on the same data, {SPECS[1]} seed 0, does not begin to copy." in told
     assert f"second copy, {SPECS[1]}" in told
     other = all_of(own, name="induction", spec=SPECS[1], seed="0")
     assert "It does not begin to copy" in other
-    assert f"Its twin {SPECS[0]} seed 0 does from step 200." in other
+    assert f"{SPECS[0]} seed 0, begins to copy at step 200." in other
 
 
-def test_a_toy_alone_says_that_nothing_stands_beside_it(own):
+def test_a_toy_without_a_control_says_so(own):
     induction(own, "alone", specs=SPECS[:1])
-    assert "nothing says what the data alone does" in all_of(own, name="alone")
+    assert "the effect of the data alone is unknown" in all_of(own, name="alone")
 
 
 def test_a_spec_is_text(own):
@@ -143,10 +143,10 @@ def test_curves_and_shares_are_those_of_the_seed(own):
     assert shares.logits[-1].argmax() == 1
 
 
-def test_twins_measured_at_other_steps_are_drawn_together(own):
+def test_runs_measured_at_different_steps_are_drawn_together(own):
     runs = view.runs(own.manifest("dynamics", "induction"))
     mine, other = (view.curves(own, "induction", run) for run in runs)
-    steps, first, second = view.beside(mine, other)
+    steps, first, second = view.aligned(mine, other)
     assert len(steps) == len(mine.steps) > len(other.steps)
     assert np.isfinite(first.get("accuracy")).all()
     assert np.isnan(second.get("accuracy")).sum() == len(mine.steps) - len(other.steps)
@@ -157,7 +157,7 @@ def test_the_maps_of_checkpoints_are_shown_and_no_other_atlas_is_taken_for_them(
 
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     with create_app(workspace, live=live).server.app_context():
-        assert "There is no atlas of this name" in all_of(workspace, name="grok")
+        assert "There is no atlas of the same name" in all_of(workspace, name="grok")
         series(workspace, "grok")
         assert view.series(workspace, "grok") is None
         (tmp_path / "ws" / "atlases" / "grok").rename(tmp_path / "ws" / "atlases" / "other")
@@ -196,7 +196,7 @@ def test_key_frequencies_are_named_on_the_axis():
 def test_a_table_of_curves_has_both_ends_and_a_limit():
     steps = np.arange(1000)
     rows = curve_rows(steps, {"a": np.where(steps == 0, np.nan, steps)}, "epoch")
-    assert len(rows) == MAX_ROWS
+    assert len(rows) == MAX_TABLE_ROWS
     assert (rows[0]["epoch"], rows[-1]["epoch"]) == (0, 999)
     assert rows[0]["a"] is None
 
@@ -243,17 +243,17 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
         save_language_scaling(found, ScalingRecipe(), "ab" * 32, workspace.path("dynamics", name), seed=0)
     with create_app(workspace, live=live).server.app_context():
         told = all_of(workspace, name="law", seed="1")
-        assert "The loss falls by a law." in told
+        assert "The loss falls by a scaling law." in told
         assert "predicted from the smaller" in told
         assert told.index("width 8") < told.index("width 64")
         assert "seed 1" in told
         flat = all_of(workspace, name="flat")
-        assert "There is no law to be seen." in flat
+        assert "No scaling law fits the losses." in flat
         assert "it could be chance that larger models have no lower loss" in flat
-        assert "the law that fits best does not hold" in all_of(workspace, name="leap")
+        assert "the fitted law does not predict the largest model" in all_of(workspace, name="leap")
         (workspace.path("dynamics", "law") / "scaling.json").unlink()
         assert "scaling.json is missing" in all_of(workspace, name="law")
     cards = {card.name: card for card in overview(workspace).cards["dynamics"]}
-    assert "5 sizes on the same text: their loss falls by a law" in cards["law"].sentence
-    assert "no law is seen" in cards["flat"].sentence
-    assert "by no law that holds" in cards["leap"].sentence
+    assert "5 sizes on the same text: a law fits their loss" in cards["law"].sentence
+    assert "no law fits their loss" in cards["flat"].sentence
+    assert "does not predict the largest model" in cards["leap"].sentence

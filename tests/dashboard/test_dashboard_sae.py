@@ -145,7 +145,7 @@ def test_states_follow_the_last_sign_of_life(tmp_path):
     late = entry(workspace, "run", now=now + 7200)
     assert late.state == "silent"
     assert late.quiet == pytest.approx(7200, abs=3)
-    assert "No sign of life for 2 hours" in shown(sae.live_notice(late))
+    assert "No log line for 2 hours" in shown(sae.live_notice(late))
 
 
 def test_runs_of_one_process_take_turns_so_their_time_adds_up(tmp_path):
