@@ -30,6 +30,7 @@ The ground floor, which knows no analysis:
 - `ranks`       several processes
 - `progress`    the type of progress callbacks
 - `statistics`  intervals, p-values, correlations
+- `scaling_law` sums of power laws, fitted
 - `results`     the base of results: table, data frame
 - `dictionary`  the protocol of a dictionary of features
 - `upgrades`    older artefacts, read as today's

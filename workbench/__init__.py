@@ -1,1 +1,8 @@
-"""The front door: `workbench VERB`, one verb per artefact, plus `demo` and `serve`."""
+"""The command line, `workbench VERB`.
+
+- `verbs`     one class per verb
+- `shipped`   the dictionary that ships
+- `opening`   from a name to the thing: models, recordings, dictionaries, tasks, vectors
+- `terminal`  options, lines of output, progress bar
+- `demo`      the whole pipeline on a real model
+"""

@@ -1,1 +1,4 @@
-"""The page `/changes`: two models compared."""
+"""The page `/changes`: two models compared.
+
+- `page`  the page: changes of weights, residual stream and heads, or a crosscoder's latents
+"""

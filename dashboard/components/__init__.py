@@ -1,3 +1,7 @@
-"""Pieces of pages: `frame` (panels, statistics, messages), `token_strip`, `bars`, `feature_links`; `atlas_view` and
-`atlas_map`, the map for pages and notebooks.
+"""Pieces that several pages share.
+
+- `frame`     page, panel, statistic, message, figure, menu, link
+- `pages`     a page and its callbacks: navigation, chosen artefact
+- `evidence`  measurements as a table, in words with their intervals
+- `tokens`    tokens in a row, coloured by activation
 """

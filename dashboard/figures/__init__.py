@@ -6,7 +6,7 @@
 
 The names below are public.
 
-- `results`      `plot`: the figure of a result, by its class
+- `results`      the figure of a result, by its class (`plot`)
 - `theme`        colours of the light and the dark scheme, axes, text
 - `heads`        scores of every head, attention patterns, lenses
 - `attribution`  shares of a logit or of an attention score, effects of patches

@@ -1,1 +1,4 @@
-"""The page `/heads/<name>`: scores of every attention head."""
+"""The page `/heads/<name>`: scores of every attention head.
+
+- `page`  the page: heat map and table
+"""

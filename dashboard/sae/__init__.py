@@ -1,1 +1,5 @@
-"""The page `/sae`: dictionaries, their training and evaluation."""
+"""The page `/sae`: dictionaries, their training and evaluation.
+
+- `page`  the page
+- `data`  dictionaries, finished and in training: settings, logs, quality
+"""

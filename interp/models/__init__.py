@@ -1,10 +1,16 @@
 """Models you can hook. The only package that imports transformer_lens.
 
-- `loading.load_model(spec)`: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
-- `sources`: known names and where their weights come from; `convert`: GGUF -> safetensors, once
-- `small.SmallConfig`: small transformers from a config
-- `adapter`: the few TransformerLens tools we call, under our names
-- `capture.Capture`: values at hook points in one pass that stops after the last one
-- `fused.use_fused_attention`: torch's own attention kernel where no pattern is wanted
-- `identity`: weight and tokenizer hashes; `tokenizers`: text <-> tokens for any of these models
+- `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
+- `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
+- `adapter`     the few TransformerLens tools that we call, under our names
+- `capture`     values at hook points in one pass that stops after the last of them
+- `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it
+- `norms`       norms and rotary positions taken apart
+- `loss`        loss per token, in-context learning
+- `generation`  chat: one message in, one reply out
+- `small`       small transformers from a config, and their folder
+- `training`    the training loop of small models
+- `toys`        small models trained by recipe
+- `planted`     transformers with analytic weights and a known circuit
+- `tracr`       compiled programs as models
 """

@@ -1,7 +1,9 @@
 """Activations on disk.
 
-- `record.record(model, documents, folder, ...)` writes a recording, resumable to the bit
-- `store.Recording` reads one: in order, shuffled (`shuffle`), or by document
-- steps of writing: `preflight` (does it fit?), `contexts` (text -> shards of contexts), `shards` (arrays -> bytes,
-  checks, moments), `writer` (bytes -> disk beside the computation, and the log that a resume reads)
+- `record`    a model and text to a recording, resumable to the bit
+- `contexts`  documents to shards of contexts
+- `writer`    shards to disk on a thread of their own, and the log that a resume reads
+- `store`     a recording, read in order, shuffled, or by document
+- `live`      a recording that computes activations whenever they are read
+- `passages`  the text around rows of a recording
 """

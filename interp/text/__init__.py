@@ -1,8 +1,8 @@
 """Text and tokens.
 
-- `documents.Document`: one text with an id and a label
-- `corpora.open_corpus(spec)`: any source -> a `Corpus` of documents, the same ones in the same order every time
-- `docstrings`, `files`, `hub`: the sources
-- `packing.pack(documents, tokenizer, ...)`: documents -> contexts in which every token is traced to its document
-- `tokens.repeated_random_tokens(...)`: random prompts with a known repeat, and their unrepeated twins
+- `corpora`     any source as documents, the same ones in the same order every time
+- `files`       documents of .txt, .jsonl and .parquet files
+- `docstrings`  documents from the docstrings of installed packages
+- `packing`     documents to contexts in which every token is traced to its document
+- `tokens`      the protocol of tokenizers, bytes as tokens, random prompts with a known repeat
 """

@@ -1,9 +1,14 @@
-"""What features mean, in words.
+"""Labels of features, in words: from token statistics, or by a language model and scored on held-out text.
 
-- `tokens.py`: a label for every feature from token statistics alone; no model is asked
-- `run.py`: labels by a language model, scored on text that it did not see:
-  contexts (`contexts.py`, `negatives.py`, `trials.py`, `cases.py`) -> prompts (`prompts.py`) -> replies
-  (`providers.py`, `endpoint.py`, `local.py`, kept by `asking.py`) -> readings (`parsing.py`) -> scores (`scores.py`,
-  `tables.py`); what it will cost: `plan.py`
-- `adopt.py`: labels into a features folder
+- `tokens`     a label for every feature from token statistics alone
+- `config`     settings of labels by a language model
+- `contexts`   contexts on which a feature fires: shown or held out
+- `cases`      all that is asked about one feature
+- `prompts`    the text that is sent, and how answers are read
+- `protocol`   the contract with a provider: request, reply
+- `providers`  providers: an endpoint or a local model
+- `endpoint`   OpenAI-compatible endpoints
+- `asking`     requests with a budget, replies on disk
+- `scores`     agreement of answers with the truth, with intervals
+- `run`        from cases to the artefact, and labels adopted into a features folder
 """

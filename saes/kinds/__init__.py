@@ -1,14 +1,15 @@
-"""Kinds of sparse dictionaries: what is used (`SAE`) and how it is trained (`Recipe`).
+"""Kinds of sparse dictionaries: an `SAE` that is used, and a `Recipe` that trains it.
 
-base.py               `SAE`: what every kind is (weights, encode, decode, metadata)
-recipe.py             `Recipe`: what a kind decides in the training step, and how training ends in an SAE
-registry.py           config -> recipe
-topk.py               the k largest latents of each token
-batchtopk.py          k on average over a batch, one threshold afterwards
-matryoshka.py         BatchTopK whose prefixes reconstruct too
-jumprelu.py           one threshold per latent, learned; the class in which BatchTopK and Matryoshka end as well
-relu.py, gated.py     sparse by an L1 penalty
-transcoder.py, transcoder_recipe.py    from one place to another
-crosscoder.py         one set of latents for several places
-activations.py, token_norm.py          what is read from other tools
+- `base`        the base of all kinds: weights, encode, decode, metadata; activations that other tools use
+- `recipe`      a kind's part in the training step, and the end of training
+- `registry`    from a config to its recipe
+- `topk`        the k largest latents of each token
+- `batchtopk`   k per token on average over a batch, one threshold afterwards
+- `matryoshka`  BatchTopK whose prefixes reconstruct too
+- `jumprelu`    one learned threshold per latent; BatchTopK and Matryoshka end in this class as well
+- `relu`        ReLU with an L1 penalty
+- `gated`       a gate and a magnitude for each latent
+- `transcoder`  from one hook point to another
+- `clt`         cross-layer transcoders, read from other tools
+- `crosscoder`  one set of latents for several hook points or models
 """

@@ -1,10 +1,18 @@
-"""Dictionaries on disk: ours, and every peer's.
+"""Dictionaries on disk: ours, and every peer's, one module per format.
 
-folder.py      `save_sae`, `load_sae`: our folder, which SAELens reads as it stands
-read.py        `load_dictionary`: any format, recognised by its files
-importing.py   `import_dictionary`: a peer's checkpoint into the workspace, at the place it belongs to
-selfcheck.py   the comparison with the source format's own arithmetic, stored and repeated
-layout.py      reading and checking arrays from elsewhere; nothing is ever unpickled as code
-saelens.py, saelens_flat.py, dictionary_learning.py, sparsify.py, gemma_scope.py, gemma_scope_2.py, openai.py,
-llama_scope.py, qwen_scope.py, circuit_tracer.py, crosscoder.py: one layout each, written out in its docstring
+- `folder`               our folder (`save_sae`, `load_sae`), which SAELens reads as well
+- `read`                 any format (`load_dictionary`), recognised by its files, checked against its own arithmetic
+- `importing`            a peer's checkpoint into the workspace, with its model and hook point
+- `layout`               arrays from elsewhere, read without running code, and checked
+- `saelens`              SAELens 6
+- `saelens_flat`         SAELens before 6
+- `dictionary_learning`  dictionary_learning
+- `sparsify`             EleutherAI sparsify
+- `gemma_scope`          Gemma Scope 1
+- `gemma_scope_2`        Gemma Scope 2
+- `llama_scope`          Llama Scope
+- `qwen_scope`           Qwen Scope
+- `openai`               OpenAI's sparse_autoencoder
+- `circuit_tracer`       circuit-tracer's transcoders
+- `crosscoder`           our crosscoders
 """
