@@ -77,7 +77,8 @@ def create_app(
 def _register_pages(pages: list[Page]) -> None:
     dash.page_registry.clear()  # it is one per process, and may hold another application's pages
     for each in pages:
-        for n, path in enumerate((each.path, *each.templates)):
+        # Dash takes the first template that fits, and a name in one takes the rest of an address, slashes included
+        for n, path in enumerate(sorted((each.path, *each.templates), key=lambda path: -path.count("/"))):
             dash.register_page(
                 f"workbench.{each.title.lower()}_{n}",
                 name=each.title,

@@ -1,4 +1,4 @@
-"""What pages are given: the workspace and a model that can be asked. It hangs on the Flask app: no global."""
+"""The sources of the pages, the workspace and a live model; stored on the Flask application, not in a global."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,17 @@ _KEY = "workbench"
 
 @dataclass(frozen=True)
 class Context:
-    """One dashboard's sources."""
+    """The sources of one dashboard."""
 
     workspace: Workspace
     live: Live
 
 
 def attach(server: flask.Flask, context: Context) -> None:
-    """Make `context` the one that pages of this server see."""
+    """Make `context` the one of this server."""
     server.config[_KEY] = context
 
 
 def current() -> Context:
-    """The context of the server that is answering."""
+    """Return the context of the server that is answering."""
     return flask.current_app.config[_KEY]

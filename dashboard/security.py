@@ -1,4 +1,4 @@
-"""What keeps other sites, and other machines, out of a server that runs on your own.
+"""Access control: other sites and other machines are kept out of a server that runs on your own.
 
 A page elsewhere can make your browser talk to 127.0.0.1, and with DNS rebinding even read the answers. So every request
 must name a host that we know (`Host`), every write must come from our own pages (`Origin`), and beyond loopback every
@@ -21,7 +21,7 @@ WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to `host`."""
+    """Return True when only this machine can reach a server bound to `host`."""
     return host in LOOPBACK or host.startswith("127.")
 
 
@@ -36,7 +36,7 @@ def check_binding(host: str, token: str | None) -> None:
 
 
 def content_security_policy(script_hashes: Iterable[str]) -> str:
-    """Everything from this server, nothing else.
+    """Return the policy: everything from this server, nothing from elsewhere.
 
     Styles may be inline: figures, tables and layout set them on elements. Nothing is compiled from text: no figure uses
     Plotly's WebGL traces, which would need `unsafe-eval`.
@@ -85,8 +85,8 @@ class Guard:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             ours = self._headers()
             names = {name.lower() for name, _ in ours}
-            kept = [(name, value) for name, value in headers if name.lower() not in names]
-            return start_response(status, kept + ours + self._new_cookie(environ), exc_info)
+            others = [(name, value) for name, value in headers if name.lower() not in names]
+            return start_response(status, others + ours + self._new_cookie(environ), exc_info)
 
         return self.app(environ, start)
 
@@ -121,12 +121,12 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """The host without its port; `[::1]:80` -> `::1`."""
+    """Return the host without its port; `[::1]:80` -> `::1`."""
     return (urlsplit(f"//{host}").hostname or "") if host else ""
 
 
 def _same_origin(origin: str | None, host: str) -> bool:
-    """A write without `Origin` is no browser's cross-site write; with one it must name the host it was sent to."""
+    """Return True when a write has no `Origin` (no browser sent it across sites) or one that names its own host."""
     return origin is None or urlsplit(origin).netloc == host
 
 

@@ -54,7 +54,7 @@ def serve(
 def make_server(
     workspace: Workspace, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, live: Live | None = None
 ) -> "BaseWSGIServer":
-    """A threaded WSGI server, bound and not yet running; `port` 0 takes any free one (`server.server_port`)."""
+    """Return a threaded WSGI server, bound and not yet running; `port` 0 takes any free one (`server.server_port`)."""
     import logging
 
     from werkzeug.serving import make_server as bind
@@ -72,7 +72,7 @@ def make_server(
 
 
 def free_port(host: str, first: int = DEFAULT_PORT) -> int:
-    """`first`, or the next port above it that is free. Raises `ResourceError` when fifty are taken."""
+    """Return `first`, or the next free port above it. Raises `ResourceError` when fifty are taken."""
     for port in range(first, first + _TRIES):
         if _is_free(host, port):
             return port
@@ -91,7 +91,7 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _names(host: str) -> tuple[str, ...]:
-    """What other machines may call this one: the host it is bound to, its name, its addresses."""
+    """Return the names by which other machines may call this one: its host, its name, its addresses."""
     name = socket.gethostname()
     try:
         addresses = socket.gethostbyname_ex(name)[2]

@@ -1,10 +1,11 @@
-"""Columns of a map as the browser takes them: arrays of bytes, what each means, and the regions with their colours.
+"""Columns of a map as the browser reads them: arrays of bytes with their meaning, and the regions with their colours.
 
-Arrays are read once and kept for the last few maps, by content hash: a map that was built anew is read anew. Columns:
+Arrays are read once and cached for the last few maps, by content hash: a map that was built again is read again.
+Columns:
 
     region     `level_0` ...: 0 for none, else 1 + the region's number
     category   text such as `group`: 0 for none, else 1 + the rank of its text by frequency
-    number     `density`, `value`, `kept` and whatever else is there, NaN for none
+    number     `density`, `value`, `kept` and any other number of the table, NaN for none
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 MAX_CATEGORIES = 4096
 _NO_COLOURING = {"point", "x", "y", "item", "label", "context", "cluster"}  # `cluster`: in maps of before regions
 _ABOUT = {
-    "density": "share of points with fewer others around them",
-    "kept": "share of its true neighbours that are near it on the map",
+    "density": "fraction of points with a lower local density, 0 to 1",
+    "kept": "fraction of its nearest neighbours in the full space that are near it on the map, 0 to 1",
 }
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ def table(workspace: Workspace, name: str) -> Table:
 
 
 def columns(workspace: Workspace, name: str) -> list[Column]:
-    """What points can be coloured by, regions first."""
+    """Return the columns that points can be coloured by, regions first."""
     manifest, points = workspace.manifest("atlas", name), table(workspace, name)
     levels = int(manifest.summary.get("n_levels") or 0)
     n_regions = sum(manifest.summary.get("regions_per_level") or [])
@@ -91,13 +92,13 @@ def columns(workspace: Workspace, name: str) -> list[Column]:
 
 
 def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
-    """What the browser gets for `xy`, `frame_0` ... (float32 `[n, 2]`) or a column `[n]`. Raises `UnknownNameError`."""
+    """Return the array of `xy`, `frame_0` ... (float32 `[n, 2]`) or a column `[n]`. Raises `UnknownNameError`."""
     points = table(workspace, name)
     if column == "xy":
         return np.stack([points.numbers("x"), points.numbers("y")], axis=1).astype(np.float32)
     frames = frame_names(workspace, name)
     if column in (f"frame_{at}" for at in range(len(frames))):
-        return frame_places(workspace, name, int(column.removeprefix("frame_")))
+        return frame_positions(workspace, name, int(column.removeprefix("frame_")))
     known = {each.name: each for each in columns(workspace, name)}
     if column not in known:
         raise UnknownNameError("colouring", column, list(known))
@@ -110,19 +111,19 @@ def array(workspace: Workspace, name: str, column: str) -> np.ndarray:
 
 
 def frame_names(workspace: Workspace, name: str) -> list[str]:
-    """What the maps of a series are called, the one that `points` holds last; none for a single map."""
+    """Return the names of the maps of a series, the one in `points` last; empty for a single map."""
     return [frame["name"] for frame in workspace.manifest("atlas", name).summary.get("frames") or []]
 
 
-def frame_places(workspace: Workspace, name: str, frame: int) -> np.ndarray:
-    """`[n, 2]` float32: where the points are on one map of a series."""
+def frame_positions(workspace: Workspace, name: str, frame: int) -> np.ndarray:
+    """Return the positions of the points on one map of a series, `[n, 2]` float32."""
     path = workspace.table_path("atlas", name, "frames")
     found = workspace.query("select x, y from f where frame = ? order by point", frame, f=path)
     return np.column_stack([found["x"].to_numpy(), found["y"].to_numpy()]).astype(np.float32)
 
 
 def about(workspace: Workspace, name: str) -> dict[str, Any]:
-    """Everything about the map but its arrays and regions, as JSON."""
+    """Return everything about the map except its arrays and regions, as JSON."""
     manifest, found = workspace.manifest("atlas", name), columns(workspace, name)
     levels = sum(column.kind == "region" for column in found)
     return {
@@ -141,12 +142,12 @@ def about(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def default_colour(found: list[Column]) -> str:
-    """Regions where there are some, else the first number."""
+    """Return the colouring to begin with: regions if there are some, else the first column."""
     return "regions" if any(c.kind == "region" for c in found) else next((c.name for c in found), "none")
 
 
 def colours_of(theme: Theme) -> dict[str, Any]:
-    """A theme as the view needs it."""
+    """Return the colours of a theme that the view uses."""
     dark = theme.name == "dark"
     return {
         "categories": theme.points,
@@ -165,7 +166,7 @@ def colours_of(theme: Theme) -> dict[str, Any]:
 
 
 def regions(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """Regions by number, each with `colour` (an index into the eight) so that neighbours differ."""
+    """Return the regions by number, each with `colour` (an index of eight) so that neighbouring regions differ."""
     manifest = workspace.manifest("atlas", name)
     if not manifest.summary.get("n_levels"):
         return []
@@ -181,7 +182,7 @@ def _columns(points: Table, n_levels: int, width: str, value_name: str) -> tuple
     import pyarrow.types as types
 
     found = [Column(f"level_{k}", "region", f"regions, level {k + 1}", width) for k in range(n_levels)]
-    titles: dict[str, str] = {"density": "local density (rank)", "kept": "true neighbours kept", "value": value_name}
+    titles: dict[str, str] = {"density": "local density (rank)", "kept": "neighbours preserved", "value": value_name}
     for column in points.schema:
         if column.name in _NO_COLOURING or column.name.startswith("level_"):
             continue
@@ -197,7 +198,7 @@ def _columns(points: Table, n_levels: int, width: str, value_name: str) -> tuple
 
 
 def _categories(texts: "pa.Array") -> tuple[list[str], list[int]]:
-    """Distinct texts, the most frequent first, and how often each occurs."""
+    """Return the distinct texts, most frequent first, and their counts."""
     found = [(row["values"], row["counts"]) for row in texts.value_counts().to_pylist() if row["values"]]
     found.sort(key=lambda row: (-row[1], row[0]))
     return [name for name, _ in found], [count for _, count in found]
@@ -216,7 +217,7 @@ def _codes(points: Table, column: str, names: tuple[str, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _shape(path: Path, content_hash: str) -> "tuple[int, pa.Schema]":
-    """How many points, and the names and types of their columns."""
+    """Return the number of points, and the names and types of their columns."""
     footer = _read(path, lambda parquet: parquet.ParquetFile(path))
     return footer.metadata.num_rows, footer.schema_arrow
 
@@ -231,7 +232,7 @@ def _column(path: Path, content_hash: str, name: str) -> "pa.Array":
 
 @lru_cache(maxsize=8)
 def _order(path: Path, content_hash: str) -> np.ndarray | None:
-    """Which row holds each point; None when rows are in order, as ours are."""
+    """Return the row of each point; None when rows are in order, as ours are."""
     point = _read(path, lambda parquet: parquet.read_table(path, columns=["point"]))["point"].to_numpy()
     return None if np.array_equal(point, np.arange(len(point))) else np.argsort(point, kind="stable")
 
@@ -263,20 +264,20 @@ def _regions(path: Path, content_hash: str) -> list[dict[str, Any]]:
 
 
 def region_colours(rows: list[dict[str, Any]], n_colours: int = len(LIGHT.points), near: int = 6) -> list[int]:
-    """A colour for each region, unlike those of its nearest ones on the same level.
+    """Return a colour for each region, different from those of the nearest regions on the same level.
 
-    The largest region within a parent keeps the parent's colour where it can, so that zooming in does not repaint all.
+    The largest region within a parent keeps the parent's colour if possible, so that zooming in does not repaint all.
     """
     colours = [0] * len(rows)
     at = np.array([[row["x"], row["y"]] for row in rows]).reshape(-1, 2)
     level = np.array([row["level"] for row in rows], int)
     inherited: set[int] = set()
-    place = {row["region"]: i for i, row in enumerate(rows)}
+    row_of = {row["region"]: i for i, row in enumerate(rows)}
     for i, row in enumerate(rows):
         earlier = np.flatnonzero(level[:i] == level[i])
         apart = ((at[earlier] - at[i]) ** 2).sum(1)
         around = [colours[j] for j in earlier[np.argsort(apart, kind="stable")[:near]]]
-        parent = place.get(row["parent"])
+        parent = row_of.get(row["parent"])
         if parent is not None and parent not in inherited and colours[parent] not in around[:3]:
             colours[i] = colours[parent]
             inherited.add(parent)

@@ -1,11 +1,11 @@
-"""A map's points as people read them: which map, texts of points, rows of the table, neighbours of one point.
+"""The points of a map as the page reads them: texts, rows of the table, nearest neighbours of one point.
 
-Which points are meant: a selection, a search and a filter, short texts that the browser reads the same way.
+Points are chosen by a selection, a search and a filter, short texts that the browser reads in the same way.
 
     selection   `lasso:x0,y0,x1,y1,...`   `box:x0,y0,x1,y1`   `region:12`   `points:3,14,15`
     filter      `density:0.2,0.8` (a range)   `group=1,4` (categories, by number)
 
-A point counts when it meets all that is given. See dashboard/assets/atlas/choice.mjs for the other reader.
+A point is chosen when it meets all that are given. dashboard/assets/atlas/choice.mjs is the reader in the browser.
 """
 
 import csv
@@ -31,7 +31,7 @@ _FILTER = re.compile(r"^(.+)(:|=)([^:=]+)$")
 
 @dataclass(frozen=True)
 class Choice:
-    """What narrows the points; empty texts narrow nothing."""
+    """A choice of points; an empty text restricts nothing."""
 
     search: str = ""
     selection: str = ""
@@ -39,29 +39,29 @@ class Choice:
 
 
 def chosen(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
-    """Numbers of the points that meet the choice, ascending. Raises `UsageError` when it cannot be read."""
+    """Return the numbers of the points that meet the choice, ascending. Raises `UsageError` when it is malformed."""
     return np.flatnonzero(brightness(workspace, name, choice) == 2)
 
 
 def brightness(workspace: Workspace, name: str, choice: Choice) -> np.ndarray:
-    """`[n]` uint8: 2 shown bright, 1 dimmed (not selected or not found), 0 left out by the filter."""
+    """Return `[n]` uint8: 2 bright, 1 dimmed (not selected, or not found by the search), 0 removed by the filter."""
     n = table(workspace, name).n
     marked = _selected(workspace, name, choice.selection) if choice.selection else np.ones(n, bool)
     if choice.search.strip():
         marked = marked & matches(workspace, name, choice.search)
-    kept = _filtered(workspace, name, choice.filter) if choice.filter else np.ones(n, bool)
-    return np.where(kept, 1 + marked, 0).astype(np.uint8)
+    passing = _filtered(workspace, name, choice.filter) if choice.filter else np.ones(n, bool)
+    return np.where(passing, 1 + marked, 0).astype(np.uint8)
 
 
 def matches(workspace: Workspace, name: str, text: str) -> np.ndarray:
-    """`[n]` bool: points whose label contains `text`, whatever the case; none for an empty text."""
+    """Return `[n]` bool: points whose label contains `text` in any case; none for an empty text."""
     needle = text.strip()
     points = table(workspace, name)
     return _matches(points, needle.lower()) if needle else np.zeros(points.n, bool)
 
 
 def inside(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Even-odd rule for points against `corners [k, 2]`, in the operations and order of polygon.mjs: the same bits.
+    """Apply the even-odd rule to points and a polygon `corners [k, 2]`, with the same bits as polygon.mjs.
 
     >>> square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], float)
     >>> inside(square, np.array([1.0, 3.0]), np.array([1.0, 1.0])).tolist()
@@ -171,7 +171,7 @@ def choose(workspace: Workspace, name: str | None) -> Manifest:
 
 
 def colourings(workspace: Workspace, name: str) -> list[str]:
-    """What the map can be coloured by: `regions` (the level that fits the zoom), columns, `none`."""
+    """Return the ways to colour the map: `regions` (the level that fits the zoom), columns, `none`."""
     found = columns(workspace, name)
     by_zoom = ["regions"] if any(c.kind == "region" for c in found) else []
     return [*by_zoom, *(c.name for c in found), "none"]
@@ -186,18 +186,18 @@ def check_colour(workspace: Workspace, name: str, colour_by: str) -> str:
 
 
 def texts(workspace: Workspace, name: str, ids: list[int]) -> list[dict[str, Any]]:
-    """Label, finest region, context and values of some points, in the order asked; unknown numbers are left out."""
+    """Return label, finest region, context and values of some points, in their order, without unknown numbers."""
     points, found = table(workspace, name), columns(workspace, name)
     at = np.array([i for i in ids[:MAX_TEXTS] if 0 <= i < points.n], np.int64)
     shown = [c for c in found if c.kind != "region"]
     names = ["label", *(c.name for c in shown)] + (["context"] if "context" in points.schema.names else [])
     taken = {each: points.column(each).take(at).to_pylist() for each in names}
-    places = _region_names(workspace, name, found, at)
+    region_of = _region_names(workspace, name, found, at)
     return [
         {
             "point": int(i),
             "label": taken["label"][k] or "",
-            "region": places[k],
+            "region": region_of[k],
             "context": (taken.get("context", [None] * len(at))[k] or "")[:MAX_CONTEXT],
             "values": [[c.title, _plain(taken[c.name][k])] for c in shown],
         }
@@ -215,7 +215,7 @@ def rows(
     start: int = 0,
     end: int = 100,
 ) -> tuple[list[dict[str, Any]], int]:
-    """A slice of the table of the chosen points, sorted by a column, and how many there are."""
+    """Return a slice of the table of the chosen points, sorted by a column, and the number of all of them."""
     at = ordered(workspace, name, chosen(workspace, name, choice), sort, descending)
     part = at[max(start, 0) : max(start, 0) + max(0, min(end - start, MAX_TEXTS))]
     found = texts(workspace, name, part.tolist())
@@ -230,7 +230,7 @@ def rows(
 
 
 def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descending: bool) -> np.ndarray:
-    """`at` by a column, equal ones by number; by number when `sort` is none."""
+    """Sort the points `at` by a column, equal ones by number; by number when `sort` is no column."""
     points = table(workspace, name)
     if sort not in points.schema.names or sort == "point":
         return at[::-1] if descending and sort == "point" else at
@@ -242,7 +242,7 @@ def ordered(workspace: Workspace, name: str, at: np.ndarray, sort: str, descendi
 
 
 def csv_lines(workspace: Workspace, name: str, choice: Choice) -> Iterator[str]:
-    """The chosen points as CSV, some thousand rows at a time: every column of `points.parquet` but the neighbours."""
+    """Yield the chosen points as CSV, some thousand rows at a time: every column of `points.parquet`."""
     points = table(workspace, name)
     names = points.schema.names
     at = chosen(workspace, name, choice)
@@ -253,7 +253,7 @@ def csv_lines(workspace: Workspace, name: str, choice: Choice) -> Iterator[str]:
 
 
 def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
-    """One point: label, region, value, item, and its nearest neighbours in the full space.
+    """Return one point: label, region, value, item, and its nearest neighbours in the full space.
 
     Raises `UsageError` when the map has no such point.
     """
@@ -276,14 +276,14 @@ def point(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
 
 
 def largest_regions(workspace: Workspace, name: str, limit: int = 30) -> list[dict[str, Any]]:
-    """The largest regions of the level that suits a view of the whole map."""
+    """Return the largest regions of the level that fits a view of the whole map."""
     level = workspace.manifest("atlas", name).summary.get("whole_map_level") or 0
     found = [region for region in regions(workspace, name) if region["level"] == level]
     return sorted(found, key=lambda region: (-region["size"], region["region"]))[:limit]
 
 
 def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """Grids of an activation atlas, coarse to fine: `{"grid", "side" (of a cell, in units of the map), "cells"}`."""
+    """Return the grids of cells, coarse to fine: `{"grid", "side" (of a cell, in units of the map), "cells"}`."""
     if not (workspace.path("atlas", name) / "cells.parquet").is_file():
         return []
     path = workspace.table_path("atlas", name, "cells")
@@ -301,16 +301,16 @@ def cells(workspace: Workspace, name: str) -> list[dict[str, Any]]:
 
 
 def _side(rows: list[dict[str, Any]]) -> float:
-    """The side of a cell: how far apart the middles of two columns, or rows, are per step."""
-    for step, place in (("column", "x"), ("row", "y")):
+    """Return the side of a cell: the distance between the centres of neighbouring columns, or rows."""
+    for step, axis in (("column", "x"), ("row", "y")):
         first, last = min(rows, key=lambda c: c[step]), max(rows, key=lambda c: c[step])
         if last[step] > first[step]:
-            return (last[place] - first[place]) / (last[step] - first[step])
+            return (last[axis] - first[axis]) / (last[step] - first[step])
     return 1.0
 
 
 def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.ndarray) -> list[str]:
-    """The label of the finest region that each point is in, "" for none."""
+    """Return the label of the finest region that each point is in, "" for none."""
     points, known = table(workspace, name), regions(workspace, name)
     number = np.full(len(at), -1)
     for column in (c for c in found if c.kind == "region"):
@@ -320,7 +320,7 @@ def _region_names(workspace: Workspace, name: str, found: list[Column], at: np.n
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can hold."""
+    """Return a value that JSON can hold: None for a number that is not finite."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 

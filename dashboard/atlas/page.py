@@ -24,40 +24,48 @@ from interp.workspace import Workspace
 
 
 def quality_panel(manifest: Manifest) -> html.Section:
-    """How much of the full space the map keeps, each number with what it means."""
+    """Return the panel with the quality of the map: measures of how well it preserves the full space, explained."""
     s = manifest.summary
     trust, recall = s.get("trustworthiness"), s.get("recall_at_15")
     continuity, triplets = s.get("continuity"), s.get("triplet_accuracy")
     lines = []
     if recall is not None:
-        lines.append(f"Of each point's 15 true neighbours the map keeps {recall:.0%} among the 15 nearest.")
+        lines.append(
+            f"Recall: of the 15 nearest neighbours in the full space, {recall:.0%} are among the 15 nearest here."
+        )
     if trust is not None:
-        lines.append(f"Neighbours on the map are true ones to {trust:.2f} (1: all of them, 0.5: as good as chance).")
+        lines.append(
+            f"Trustworthiness {trust:.2f}: neighbours on the map are neighbours in full space (1: all, 0.5: chance)."
+        )
     if continuity is not None:
-        lines.append(f"True neighbours lie together on the map to {continuity:.2f} (by the same measure).")
+        lines.append(
+            f"Continuity {continuity:.2f}: neighbours in the full space are neighbours on the map (the same scale)."
+        )
     if triplets is not None:
-        lines.append(f"Which of two points is nearer to a third, the map says rightly in {triplets:.0%} (chance: 50%).")
+        lines.append(
+            f"Of two points the one nearer to a third is so on the map in {triplets:.0%} of triplets (chance: 50%)."
+        )
     if s.get("quality_sample"):
         of = "each point" if s["quality_sample"] == s.get("n_points") else f"{s['quality_sample']:,} random points"
         lines.append(f"Measured on {of} against all others.")
-    lines.append("So read regions, not distances; colour by “kept” to see where the map is true.")
+    lines.append("Read regions, not distances; colour by “neighbours preserved” to see where the map is reliable.")
     if s.get("neighbours") == "approximate":
         lines.append(
-            f"Neighbour lists were searched, not counted out: they hold {s['neighbours_recall']:.0%} of the true ones."
+            f"Nearest neighbours were searched for approximately: {s['neighbours_recall']:.0%} of the exact ones found."
         )
     numbers = [
         stat("points", f"{s.get('n_points', 0):,}"),
-        stat("from dimensions", f"{s.get('d', 0):,}"),
+        stat("dimensions", f"{s.get('d', 0):,}", "of the full space"),
         stat("regions", " · ".join(f"{n:,}" for n in s.get("regions_per_level") or [0]), "on each zoom level"),
     ]
     notes = [html.P(visible(note, 300), className="wb-note", dir="auto") for note in s.get("notes") or []]
-    said = [html.H3("What else to know"), *notes] if notes else []
+    said = [html.H3("Notes"), *notes] if notes else []
     body = [html.Div(numbers, className="wb-stats"), *[html.P(line) for line in lines], *said]
-    return panel("How true is this map", *body)
+    return panel("Quality of the map", *body)
 
 
 def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
-    """The largest regions by size; each selects its points."""
+    """Return the largest regions by size; a click on one selects its points."""
     rows = [
         html.Li(
             [
@@ -72,12 +80,12 @@ def regions_panel(regions: list[dict[str, Any]]) -> html.Section:
         )
         for region in regions
     ]
-    body = html.Ol(rows, className="wb-lines") if rows else html.P("None found.", className="wb-none")
-    return panel("Regions", body, note="dense places, by number of points; press one to select it")
+    body = html.Ol(rows, className="wb-lines") if rows else html.P("No dense region was found.", className="wb-none")
+    return panel("Regions", body, note="dense parts of the map, by number of points; click one to select it")
 
 
 def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
-    """The chosen point and its true neighbours, from the full space."""
+    """Return the panel of the chosen point, with its nearest neighbours in the full space."""
     lines = [
         html.Li(
             [
@@ -102,7 +110,7 @@ def point_panel(features: str | None, found: dict[str, Any]) -> html.Section:
         ),
         html.P(visible(found["context"], 400), className="wb-tokens", dir="auto") if found["context"] else None,
         link,
-        html.H3("True neighbours"),
+        html.H3("Nearest neighbours in the full space"),
         html.Ol(lines, className="wb-lines"),
         className="wb-chosen",
     )
@@ -112,7 +120,7 @@ _NUMBER = {"function": "params.value == null ? '' : d3.format('.3~g')(params.val
 
 
 def table_panel(workspace: Workspace, name: str) -> html.Section:
-    """The grid, filled in blocks as one scrolls."""
+    """Return the table under the map, filled in blocks as the visitor scrolls."""
     shown: list[dict[str, Any]] = [
         {"field": "point", "headerName": "#", "width": 90, "type": "rightAligned"},
         {"field": "label", "headerName": "label", "flex": 2, "minWidth": 140, "tooltipField": "label"},
@@ -154,12 +162,14 @@ def table_panel(workspace: Workspace, name: str) -> html.Section:
         },
     )  # fmt: skip
     title = html.Span(id="atlas-table-title", **attrs({"aria-live": "polite"}))
-    note = "Shift-drag on the map draws a lasso, alt-drag a rectangle; a row leads to its point."
+    note = (
+        "Select points with a lasso (Shift-drag on the map) or a rectangle (Alt-drag); click a row to select its point."
+    )
     return panel(title, grid, note=note, className="wb-atlas-table")
 
 
 def fill(request: dict[str, Any] | None, narrowing: dict[str, str] | None, state: dict[str, Any]) -> Any:
-    """Rows of the points that are chosen, and how many there are."""
+    """Return a block of rows of the selected points, and the title of the table with their number."""
     if not request:
         return no_update, no_update
     sort = (request.get("sortModel") or [{"colId": "", "sort": "asc"}])[0]

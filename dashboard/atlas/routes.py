@@ -1,17 +1,17 @@
-"""What the atlas view fetches, beside Dash: arrays as bytes, texts of points that are looked at, pictures and tables.
+"""HTTP routes of the atlas view, outside Dash: arrays as bytes, texts of visible points, pictures and tables.
 
-    /atlas-data/<name>/about.json   regions.json   cells.json      what there is
+    /atlas-data/<name>/about.json   regions.json   cells.json      columns, regions, cells
     /atlas-data/<name>/xy.bin       <column>.bin                   float32, uint16 or int32, low byte first, by point
     /atlas-data/<name>/texts.json?ids=3,14                         label, region, context and values
     /atlas-data/<name>/search.bin?q=river                          a bit per point, the first in the lowest bit
     /atlas-data/<name>/picture.png  points.csv                     drawn and written here
 
-All are reads. What depends on the artefact alone has its content hash as ETag: an unchanged map is not sent twice.
+All are reads. An answer that depends on the artefact alone has its content hash as ETag, so that an unchanged map is
+not sent twice.
 
-Draw the map before the dashboard is up: on /atlas the head of the page names what the browser should fetch at once.
-
-A page of Dash starts in a second or so; the map needs a few modules and one array. They are fetched and drawn meanwhile
-(assets/atlas/early.mjs), and the component takes the drawn map over.
+The map is drawn before Dash has started, which takes about a second: on /atlas the head of the page names the modules
+and arrays that the browser should fetch at once (`EarlyDash`, assets/atlas/early.mjs), and the component takes the
+drawn map over.
 """
 
 import re
@@ -45,11 +45,13 @@ def register(server: flask.Flask) -> None:
         ("about.json", _about), ("regions.json", _regions), ("cells.json", _cells), ("texts.json", _texts),
         ("search.bin", _search), ("picture.png", _picture), ("points.csv", _csv), ("<column>.bin", _column),
     ):  # fmt: skip
-        server.add_url_rule(f"/atlas-data/<name>/{path}", f"atlas_{answer.__name__}", _told(answer), methods=["GET"])
+        server.add_url_rule(
+            f"/atlas-data/<name>/{path}", f"atlas_{answer.__name__}", _with_errors(answer), methods=["GET"]
+        )
 
 
-def _told(answer: Answer) -> Answer:
-    """Errors of ours as a sentence with a status: 404 for what is not there, 400 for what cannot be read."""
+def _with_errors(answer: Answer) -> Answer:
+    """Turn our errors into a sentence with a status: 404 for an unknown name, 400 for a malformed query."""
 
     @wraps(answer)
     def reply(name: str, **rest: str) -> flask.Response:
@@ -62,8 +64,8 @@ def _told(answer: Answer) -> Answer:
     return reply
 
 
-def _kept(name: str, what: str, make: Callable[[], bytes | str], mimetype: str) -> flask.Response:
-    """The answer with its ETag, or 304 when the browser has it; `make` is called only when it is needed."""
+def _cached(name: str, what: str, make: Callable[[], bytes | str], mimetype: str) -> flask.Response:
+    """Return the answer with its ETag, or 304 when the browser has it; `make` is called only when it is needed."""
     hash_ = current().workspace.manifest("atlas", name).content_hash
     response = flask.Response(mimetype=mimetype)
     response.set_etag(f"{hash_[:40]}-{what}")
@@ -80,15 +82,15 @@ def _json(value: Any) -> str:
 
 
 def _about(name: str) -> flask.Response:
-    return _kept(name, "about", lambda: _json(data.about(current().workspace, name)), "application/json")
+    return _cached(name, "about", lambda: _json(data.about(current().workspace, name)), "application/json")
 
 
 def _regions(name: str) -> flask.Response:
-    return _kept(name, "regions", lambda: _json(data.regions(current().workspace, name)), "application/json")
+    return _cached(name, "regions", lambda: _json(data.regions(current().workspace, name)), "application/json")
 
 
 def _cells(name: str) -> flask.Response:
-    return _kept(name, "cells", lambda: _json(view.cells(current().workspace, name)), "application/json")
+    return _cached(name, "cells", lambda: _json(view.cells(current().workspace, name)), "application/json")
 
 
 def _column(name: str, column: str) -> flask.Response:
@@ -96,7 +98,7 @@ def _column(name: str, column: str) -> flask.Response:
         values = data.array(current().workspace, name, column)
         return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
-    return _kept(name, f"column-{column.encode().hex()}", make, _BYTES)
+    return _cached(name, f"column-{column.encode().hex()}", make, _BYTES)
 
 
 def _texts(name: str) -> flask.Response:
@@ -130,7 +132,7 @@ def _picture(name: str) -> flask.Response:
 
 def _csv(name: str) -> flask.Response:
     workspace, choice = current().workspace, _choice()
-    brightness(workspace, name, choice)  # says what cannot be read before the first line is sent
+    brightness(workspace, name, choice)  # raises on a malformed choice, before the first line is sent
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "private, no-cache"}
     lines = view.csv_lines(workspace, name, choice)
     return flask.Response(lines, mimetype="text/csv", headers=headers)
@@ -160,7 +162,7 @@ def draw(
     width: int,
     height: int,
 ) -> bytes:
-    """PNG of a part of the map in one colouring, as the view shows it. Raises `UnknownNameError`, `UsageError`."""
+    """Draw a part of the map in one colouring as PNG, as the view shows it. Raises `UnknownNameError`, `UsageError`."""
     xy, colours = data.array(workspace, name, "xy"), theme(scheme)
     span = np.maximum(np.ptp(xy, axis=0) if len(xy) else np.ones(2), 1e-9)
     nearer = max(0.4, min(width / (box[2] - box[0]), height / (box[3] - box[1])) / (0.88 * min([width, height] / span)))
@@ -193,15 +195,15 @@ MODULES = sorted(path.name for path in (Path(__file__).parents[1] / "assets" / "
 
 
 class EarlyDash(Dash):
-    """Dash whose page of the atlas begins with the map."""
+    """Dash with the head lines that draw the map early on the atlas page."""
 
     def interpolate_index(self, metas: str = "", *parts: Any, **named: Any) -> str:
-        """The page as Dash builds it, with our lines in its head."""
+        """Return the page as Dash builds it, with our lines in its head."""
         return super().interpolate_index(metas + head(self.get_asset_url), *parts, **named)
 
 
 def head(asset_url: Any) -> str:
-    """Lines for the head of the page being answered; none but on `/atlas`, and none for a map that is not there."""
+    """Return the lines for the head of the current page; empty except on `/atlas` with a map that exists."""
     match = _PATH.match(unquote(flask.request.path))
     if match is None:
         return ""

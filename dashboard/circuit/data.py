@@ -350,7 +350,8 @@ def add(groups: tuple[Group, ...], name: str, members: list[str]) -> tuple[Group
         raise UsageError("choose at least two nodes to group: Shift-click or Shift-drag in the graph, or in the list")
     title, taken = clean_name(name), {g.name for g in groups}
     if title in taken:
-        title = next(f"{title} {i}" for i in range(2, MAX_GROUPS + 3) if f"{title} {i}" not in taken)
+        short = title[: MAX_NAME - 3].rstrip()  # room for a space and two digits
+        title = next(each for i in range(2, MAX_GROUPS + 3) if (each := f"{short} {i}") not in taken)
     left = (replace(g, members=tuple(m for m in g.members if m not in chosen)) for g in groups)
     return (*(g for g in left if g.members), Group(title, chosen))
 

@@ -37,8 +37,7 @@ class Page:
     register: Callable[[Dash], None] | None = None
     """Adds the callbacks of the page to the application."""
     templates: tuple[str, ...] = ()
-    """Further addresses with names in them, such as `/atlas/<name>`. The longest first: a name takes what is left of an
-    address, slashes included."""
+    """Further addresses with names in them, such as `/atlas/<name>`."""
     order: int = 1000
     """Place in the navigation bar: the smallest is leftmost, equal ones by title."""
     shows: str = ""

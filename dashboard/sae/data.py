@@ -1,8 +1,7 @@
-"""The dictionaries of a workspace, finished and in training: what each is, how far it has come, how good it is.
+"""The dictionaries of a workspace, finished and in training: settings, progress, and quality.
 
-The health log of a run, read while it is written: a bounded number of lines whatever its length, broken ones out.
-
-How good dictionaries are: beside each other at one hook point, inside the model, feature by feature, and by size.
+A training log is read while it is written: a bounded number of lines whatever its length, without damaged ones. Quality
+is compared at one hook point, inside the model, by the density of features, and as a law of size.
 """
 
 import calendar
@@ -21,13 +20,13 @@ from interp.errors import UnknownNameError, WorkbenchError
 from interp.workspace import Partial, Workspace
 
 MAX_LINES = 400
-"""lines of a log that a figure shows: more than a screen has room for"""
+"""Lines of a log that a figure shows; more than a screen has pixels for."""
 WHOLE = 256 * 1024
 """bytes up to which a log is read from end to end; of a longer one `MAX_LINES` lines are read, evenly spaced"""
 LAST_PART = 0.2
-"""share of a run, at its end, over which a threshold should have settled: the rate falls to 0 there"""
+"""Fraction of a run, at its end, in which the threshold should be constant, since the learning rate falls to 0."""
 _LINE = 8192
-"""no line is longer"""
+"""Bytes of the longest line."""
 
 Row = dict[str, Any]
 
@@ -42,7 +41,7 @@ class Log:
 
 
 def fingerprint(path: Path) -> str:
-    """Changes whenever the log does; empty without one."""
+    """Return a text that changes whenever the log does; empty without a log."""
     try:
         found = os.stat(path)
     except OSError:
@@ -51,7 +50,7 @@ def fingerprint(path: Path) -> str:
 
 
 def read_log(path: Path, limit: int = MAX_LINES) -> Log:
-    """At most `limit` lines of a log, first and last among them; an absent log is an empty one."""
+    """Read at most `limit` lines of a log, the first and last among them; an absent log is an empty one."""
     try:
         with open(path, "rb") as handle:
             size = os.fstat(handle.fileno()).st_size
@@ -66,8 +65,10 @@ def read_log(path: Path, limit: int = MAX_LINES) -> Log:
 
 
 def drift(rows: Iterable[Row], part: float = LAST_PART) -> float | None:
-    """How far the threshold moved over the last `part` of the log, along a straight line fitted to it, as a share of
-    its mean there: 0 has settled. None with fewer than four lines there, or no threshold."""
+    """Return the relative change of the threshold over the last `part` of the log, from a linear fit; 0: none.
+
+    None with fewer than four lines in that part, or without a threshold.
+    """
     import numpy as np
 
     points = [(row["tokens"], row["threshold"]) for row in rows if number(row.get("threshold")) is not None]
@@ -82,14 +83,14 @@ def drift(rows: Iterable[Row], part: float = LAST_PART) -> float | None:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for everything else that may stand in a log."""
+    """Return a finite number, or None for anything else that a log may hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if value == value and abs(value) != float("inf") else None
 
 
 def first_not_finite(rows: Iterable[Row]) -> Row | None:
-    """The first line whose loss is no finite number: from there on nothing is learned."""
+    """Return the first line whose loss is not finite, if there is one: from there on the training is lost."""
     return next((row for row in rows if "loss" in row and number(row["loss"]) is None), None)
 
 
@@ -103,7 +104,7 @@ def _parse(line: bytes) -> Row | None:
 
 
 def _spaced(handle: BinaryIO, size: int, limit: int) -> list[bytes]:
-    """Whole lines that start after evenly spaced places, and the last two."""
+    """Return whole lines at evenly spaced offsets, and the last two."""
     lines = [handle.readline(_LINE).rstrip(b"\n")]
     for at in range(1, limit):
         handle.seek(size * at // limit)
@@ -122,9 +123,9 @@ def _thinned(rows: list[Row], limit: int) -> list[Row]:
 State = Literal["training", "finishing", "silent", "finished", "broken"]
 _ORDER: tuple[State, ...] = ("training", "finishing", "silent", "broken", "finished")
 MAX_OVERLAID = 8
-"""runs in one health figure"""
+"""Runs in one figure of training curves."""
 SILENT_AFTER = 120.0
-"""seconds without a sign of life after which a run is called silent; more where its lines come slowly"""
+"""Seconds without a new line after which a run counts as silent; more where its lines are far apart."""
 FINISHING_AFTER = 900.0
 """the same once every token was seen: a large dictionary takes a while to be scored and written"""
 _STREAM = ("recording", "recording_hash", "hook_point", "places", "tokens", "batch_size", "seed", "heldout_fraction")
@@ -144,14 +145,14 @@ class Entry:
     """of one in training: its last health line, `total_tokens`"""
     parents: dict[str, str] = field(default_factory=dict)
     when: str = ""
-    """finished, or last sign of life (UTC)"""
+    """time at which it finished, or of its last log line (UTC)"""
     quiet: float = 0.0
-    """seconds since the last sign of life"""
+    """seconds since the last log line"""
     seconds_left: float | None = None
     pid: int | None = None
     problem: str = ""
     replaces: bool = False
-    """whether a finished dictionary of this name is there until this one is whole"""
+    """True when it will replace a finished dictionary of the same name"""
 
     @property
     def unfinished(self) -> bool:
@@ -163,7 +164,7 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """How it was trained; of an imported one, what it is."""
+        """Kind of training; of an imported dictionary its architecture."""
         return str(self.summary.get("architecture", "") if self.imported else self.config.get("kind", ""))
 
     @property
@@ -182,13 +183,13 @@ class Entry:
 
     @property
     def heldout(self) -> dict[str, Any]:
-        """Scores on documents that it never saw, where there are any."""
+        """Scores on held-out documents, where there are any."""
         found = self.summary.get("heldout")
         return found if isinstance(found, dict) else {}
 
     @property
     def share(self) -> float | None:
-        """How much of the training is done, 0 to 1."""
+        """Fraction of the training that is done, 0 to 1."""
         done, total = number(self.progress.get("tokens")), number(self.progress.get("total_tokens"))
         if done is None:
             done, total = number(self.progress.get("done")), number(self.progress.get("total"))
@@ -196,7 +197,7 @@ class Entry:
 
 
 def entries(workspace: Workspace, *, now: float | None = None) -> list[Entry]:
-    """Every dictionary: those in training first, then what cannot be read, then the newest."""
+    """Return every dictionary: those in training first, then unreadable ones, then the newest."""
     now = time.time() if now is None else now
     partials = {p.name: p for p in workspace.partials() if p.kind == "sae"}
     names = workspace.names("sae")
@@ -225,13 +226,13 @@ def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
 
 
 def folder(workspace: Workspace, entry: Entry) -> Path:
-    """Where its files are now."""
+    """Return the folder that holds its files now."""
     path = workspace.path("sae", entry.name)
     return partial_path(path) if entry.unfinished else path
 
 
 def log_path(workspace: Workspace, entry: Entry) -> Path:
-    """Its health log (imported ones have none)."""
+    """Return the path of its training log (imported ones have none)."""
     return folder(workspace, entry) / LOG
 
 
@@ -287,7 +288,7 @@ def _unfinished(partial: Partial, replaces: bool, now: float) -> Entry:
 
 
 def _with_time_left(entry: Entry, running: list[Entry]) -> Entry:
-    """Runs of one process take turns, so what is left of any of them is left for all."""
+    """Add the time left: runs of one process take turns, so each waits for the rest of all of them."""
     if entry.state != "training":
         return entry
     together = [e for e in running if e.state == "training" and (e is entry or (e.pid and e.pid == entry.pid))]
@@ -309,7 +310,7 @@ def _seconds_per_line(entry: Entry) -> float:
 
 
 def _seconds(when: str) -> float:
-    """Seconds since 1970 of a time as manifests write it; 0 when it cannot be read."""
+    """Return a time of a manifest in seconds since 1970; 0 when it is malformed."""
     try:
         return calendar.timegm(time.strptime(when, "%Y-%m-%dT%H:%M:%SZ"))
     except ValueError:
@@ -335,35 +336,35 @@ class Point:
     d_sae: int | None = None
     k: int | None = None
     recording: str = ""
-    """whose held-out documents it was scored on: scores compare only on the same ones"""
+    """the recording whose held-out documents it was scored on; only scores on the same documents are comparable"""
     baseline: bool = False
-    """learned nothing: principal components, coordinates, an untrained dictionary"""
+    """a baseline that is no dictionary: principal components, coordinates, an untrained dictionary"""
 
 
 @dataclass(frozen=True)
 class Densities:
-    """How often features fire: `counts[i]` of them on a share of tokens from `10**edges[i]` to `10**edges[i + 1]`."""
+    """Histogram of firing density: `counts[i]` features between `10**edges[i]` and `10**edges[i + 1]` of all tokens."""
 
     edges: list[float]
     counts: list[int]
     dead: int
-    """that never fired"""
+    """features that were never active"""
     dense: int
-    """that fire on more than a tenth of the tokens"""
+    """features active on more than a tenth of the tokens"""
     n_tokens: int
 
 
 def points(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[Point]:
-    """Every finished dictionary of the entry's model and hook point that has scores, and baselines from comparisons."""
-    place = (entry.summary.get("model"), entry.hook_point)
-    there = [e for e in found if e.state == "finished" and (e.summary.get("model"), e.hook_point) == place]
+    """Return the scored dictionaries of the same model and hook point, and the baselines of comparisons."""
+    source = (entry.summary.get("model"), entry.hook_point)
+    there = [e for e in found if e.state == "finished" and (e.summary.get("model"), e.hook_point) == source]
     evaluations = workspace.newest("evaluation")
     shown = [point for e in there if (point := _point(e, evaluations))]
     return shown + _baselines(workspace, {e.name for e in there})
 
 
 def in_the_model(workspace: Workspace, name: str) -> dict[str, Any]:
-    """Scores inside the model from the newest evaluation of this dictionary and `artefact`, its name; empty without."""
+    """Return the scores inside the model from the newest evaluation, and its name as `artefact`; empty without one."""
     for manifest in workspace.newest("evaluation"):
         if manifest.config.get("sae") == name and isinstance(manifest.summary.get("model"), dict):
             return manifest.summary["model"] | {"artefact": manifest.name}
@@ -375,7 +376,7 @@ def in_the_model(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 def described(workspace: Workspace, name: str) -> list[Manifest]:
-    """Feature tables and maps made from this dictionary."""
+    """Return the feature tables and maps made from this dictionary."""
     key = f"sae:{name}"
     return [
         m
@@ -386,7 +387,7 @@ def described(workspace: Workspace, name: str) -> list[Manifest]:
 
 
 def densities(workspace: Workspace, features: str) -> Densities:
-    """Features per fifth of a decade of firing density."""
+    """Count features per fifth of a decade of firing density."""
     import numpy as np
 
     from saes.features.schema import DENSE
@@ -410,7 +411,7 @@ def densities(workspace: Workspace, features: str) -> Densities:
 
 
 def scaling(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    """The newest scaling fit that this dictionary is part of, with `artefact` its name; None without."""
+    """Return the newest size law that includes this dictionary, and its name as `artefact`; None without one."""
     for manifest, found in _read_all(workspace, "size_law", SCALING):
         if name in [run.get("name") for run in _rows(found, "runs")]:
             return found | {"artefact": manifest.name}
@@ -429,7 +430,7 @@ def _point(entry: Entry, evaluations: list[Manifest]) -> Point | None:
 
 
 def _baselines(workspace: Workspace, names: set[str]) -> list[Point]:
-    """Of the newest comparison that any of these dictionaries stands in."""
+    """Return the baselines of the newest comparison that includes any of these dictionaries."""
     for manifest, comparison in _read_all(workspace, "sae_comparison", COMPARISON):
         rows = _rows(comparison)
         if names.isdisjoint(str(row.get("name")) for row in rows):

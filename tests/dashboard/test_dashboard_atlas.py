@@ -92,7 +92,7 @@ def test_texts_hold_labels_as_they_are_and_unknown_points_are_left_out(get):
     found = json.loads(get("embeddings/texts.json?ids=5,0,99999,-1").data)
     assert [text["point"] for text in found] == [5, 0]
     assert [text["label"] for text in found] == [HOSTILE[5], HOSTILE[0]]
-    assert dict(found[0]["values"]).keys() == {"local density (rank)", "norm", "true neighbours kept"}
+    assert dict(found[0]["values"]).keys() == {"local density (rank)", "norm", "neighbours preserved"}
 
 
 def test_search_sends_one_bit_per_point(get, workspace):

@@ -80,7 +80,7 @@ def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, l
     run = {"text": "one two", "model": "m", "features": "demo"}
     shown = text_of(prompt_features._attribute(1, "Paris", "", "2", run))
     assert live.calls[0] == ("feature_shares", "demo: Paris-")
-    for word in ("logit(Paris) above the mean", "+0.375", "what the dictionary does not reconstruct", "35 active"):
+    for word in ("logit(Paris) above the mean", "+0.375", "effect of the reconstruction error", "35 active"):
         assert word in shown
     assert '"href": "/feature/demo/7"' in shown
     assert "positions 0 to 2, got 9" in text_of(prompt_features._attribute(1, "", "", "9", run))

@@ -375,7 +375,7 @@ def test_only_what_changed_is_sent_again(inside):
 def test_the_page_and_its_figures_load_no_torch(saes):
     code = (
         "import sys; from interp.workspace import Workspace; from dashboard.app import create_app\n"
-        "from dashboard.pages import sae; from fake_live import FakeLive\n"
+        "from dashboard.sae import page as sae; from fake_live import FakeLive\n"
         f"app = create_app(Workspace({str(saes.root)!r}), live=FakeLive())\n"
         "with app.server.app_context():\n"
         "    sae._show({'name': 'big'}, '', 'light'); sae._health({'name': 'going'}, True, [], 'dark')\n"
