@@ -25,6 +25,9 @@ test: $(VENV)/.dev   ## every test but the slow ones: minutes
 test-full: $(VENV)/.dev  ## the slow tests too
 	$(PYTEST) $(ARGS)
 
+test-lowest: $(VENV)/.dev  ## the fast tests on the lowest versions of pyproject.toml, in .venv-lowest (large download)
+	$(BIN)/python -m tests.lowest $(ARGS)
+
 check: $(VENV)/.dev  ## format, lint, types, the arrows between packages: seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -15,14 +15,14 @@ import json
 import re
 import shutil
 import warnings
-from argparse import SUPPRESS, Action, ArgumentParser
+from argparse import SUPPRESS, Action
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
 NOTEBOOKS = DOCS.parent / "notebooks"
-PUBLIC = ("interp", "saes", "dashboard.figures")
+PUBLIC = ("interp", "interp.studies", "saes", "dashboard.figures")
 """Packages whose exported names users may rely on."""
 PLOTLY = "application/vnd.plotly.v1+json"
 MARK = "% Written by docs/generate.py from the code; edit the code instead.\n\n"
@@ -184,7 +184,7 @@ def signature(value: Any, method: bool = False) -> str:
         return ""
     parameters = [p for p in found.parameters.values() if not (method and p.name == "self")]
     text = stringify_signature(found.replace(parameters=parameters), unqualified_typehints=True)
-    return " ".join(text.split())
+    return re.sub(r"~[\w.]*?(\w+)(?![\w.])", r"\1", " ".join(text.split()))
 
 
 def type_text(annotation: Any) -> str:
@@ -242,46 +242,39 @@ def _escaped(line: str) -> str:
 
 def verbs(folder: Path) -> int:
     """Write a page per verb, and their index in the groups of `workbench --help`."""
-    parsers = dict(subparsers(cli_parser()))
-    lines = ["# The command line", "", "`workbench VERB --help` prints the same.", ""]
-    lines += ["| verb | |", "|---|---|"]
-    for name, parser in parsers.items():
-        lines.append(f"| [`workbench {name}`](verbs/{name}.md) | {first_sentence(parser)} |")
-        write(folder / "verbs" / f"{name}.md", MARK + verb_page(f"workbench {name}", parser))
-    for old in set((folder / "verbs").glob("*.md")) - {folder / "verbs" / f"{name}.md" for name in parsers}:
+    from workbench.__main__ import GROUPS
+
+    lines = ["# The command line", "", "`workbench VERB --help` prints what is here.", ""]
+    pages = []
+    for title, group in GROUPS.items():
+        lines += [f"**{title[:1].upper()}{title[1:]}**", "", "| verb | |", "|---|---|"]
+        for verb in group:
+            name = " ".join(verb.typed_words())
+            pages.append(write(folder / "verbs" / f"{name.replace(' ', '-')}.md", MARK + verb_page(name, verb)))
+            summary = cell((verb.__doc__ or "").split("\n\n")[0])
+            lines.append(f"| [`workbench {name}`](verbs/{pages[-1].name}) | {summary} |")
+        lines.append("")
+    for old in set((folder / "verbs").glob("*.md")) - set(pages):
         old.unlink()
-    toctree = ["", "```{toctree}", ":hidden:", "", *(f"verbs/{name}" for name in parsers), "```", ""]
+    toctree = ["```{toctree}", ":hidden:", "", *(f"verbs/{page.stem}" for page in pages), "```", ""]
     write(folder / "verbs.md", MARK + "\n".join(lines + toctree))
-    return len(parsers)
+    return len(pages)
 
 
-def cli_parser() -> ArgumentParser:
-    """The parser of the real command line, with every verb below it."""
+def verb_page(name: str, verb: type) -> str:
+    """A verb's description, and its arguments and options as a table."""
     import tyro
 
-    from workbench.__main__ import _union
-
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return tyro.extras.get_parser(_union(), prog="workbench", config=(tyro.conf.OmitArgPrefixes,))
-
-
-def subparsers(parser: ArgumentParser) -> Iterator[tuple[str, ArgumentParser]]:
-    """The verbs directly below a parser."""
-    for action in parser._actions:
-        if isinstance(action.choices, dict):
-            yield from action.choices.items()
-
-
-def verb_page(words: str, parser: ArgumentParser, level: int = 1) -> str:
-    """A verb's description, its arguments and options as a table, and the same of the verbs below it."""
-    parts = [f"{'#' * level} {words}", described_text(parser.description or "")]
-    own = [a for a in parser._actions if not isinstance(a.choices, dict) and "--help" not in a.option_strings]
-    if own:
-        rows = [f"| {named(action)} | {cell(str(action.help or ''))} |" for action in own if action.help != SUPPRESS]
-        parts.append("\n".join(["| option | meaning |", "|---|---|", *rows]))
-    parts += [verb_page(f"{words} {name}", below, level + 1) for name, below in subparsers(parser)]
-    return "\n\n".join(parts) + "\n"
+        warnings.simplefilter("ignore", DeprecationWarning)  # tyro has no other way to ask for the options
+        parser = tyro.extras.get_parser(verb, prog=f"workbench {name}", config=(tyro.conf.OmitArgPrefixes,))
+    rows = [
+        f"| {named(action)} | {cell(str(action.help or ''))} |"
+        for action in parser._actions
+        if "--help" not in action.option_strings and action.help != SUPPRESS
+    ]
+    table = ["\n".join(["| option | meaning |", "|---|---|", *rows])] if rows else []
+    return "\n\n".join([f"# workbench {name}", described_text(inspect.getdoc(verb) or ""), *table]) + "\n"
 
 
 def described_text(description: str) -> str:
@@ -300,8 +293,3 @@ def named(action: Action) -> str:
 def cell(text: str) -> str:
     """Text that stays inside one cell of a table."""
     return _escaped(" ".join(text.split())).replace("|", "\\|")
-
-
-def first_sentence(parser: ArgumentParser) -> str:
-    """The first paragraph of a verb's description."""
-    return cell((parser.description or "").split("\n\n")[0])

@@ -138,7 +138,8 @@ def render(names: list[str]) -> Iterator[Path]:
                 yield page
             title, question = title_and_question(notebook)
             picture = next(iter(sorted(GALLERY.glob(f"{path.stem}-*.png"))), None)
-            index += [f"## [{title}]({page.name})", question, *([f"![]({picture.name})"] if picture else [])]
+            figure = [f"![A figure of: {title}]({picture.name})"] if picture else []
+            index += [f"## [{title}]({page.name})", question, *figure]
         browser.close()
     (GALLERY / "README.md").write_text("\n\n".join(index) + "\n", encoding="utf-8")
 
