@@ -1,0 +1,308 @@
+"""CONTRIBUTING's "how to add" list is true: each addition is made in a copy of the packages, in the files it names.
+
+A path of the list such as `saes/kinds/KIND.py` stands for a new file of any name. After every addition a fresh process
+imports the copy and uses what was added.
+"""
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("interp", "saes", "dashboard", "workbench")
+
+
+class Copy:
+    """The packages in a folder of their own, and the files that an addition touched."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.touched = folder, set()
+        data = shutil.ignore_patterns("__pycache__", "*.parquet", "*.safetensors")
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, folder / package, ignore=data)
+
+    def create(self, path: str, text: str) -> None:
+        assert not (self.folder / path).exists()
+        (self.folder / path).parent.mkdir(exist_ok=True)
+        (self.folder / path).write_text(text, encoding="utf-8")
+        self.touched.add(path)
+
+    def insert(self, path: str, before: str, text: str) -> None:
+        """Put text before a line that is there exactly once."""
+        content = (self.folder / path).read_text(encoding="utf-8")
+        assert content.count(before) == 1, f"{before!r} is {content.count(before)} times in {path}"
+        (self.folder / path).write_text(content.replace(before, text + before), encoding="utf-8")
+        self.touched.add(path)
+
+    def run(self, code: str) -> str:
+        """What a fresh process prints that imports the copy."""
+        check = f"import interp; assert interp.__file__.startswith({str(self.folder)!r}), interp.__file__\n"
+        ran = subprocess.run(
+            [sys.executable, "-c", check + code],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr[-3000:]
+        return ran.stdout
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+def named_files(addition: str) -> list[str]:
+    """The product files that the list names for an addition, as patterns: capitals stand for a name of one's own."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    entry = re.search(rf"^- \*{addition}\*:(.*?)(?=^- |^\S|\Z)", text, flags=re.MULTILINE | re.DOTALL)
+    assert entry, f"CONTRIBUTING says nothing of {addition}"
+    paths = re.findall(r"`([\w/]+\.py)`", entry[1])
+    return [re.sub(r"[A-Z]{2,}", "*", path) for path in paths if path.startswith(PACKAGES)]
+
+
+def check_touched(copy: Copy, addition: str) -> None:
+    """Every file that was touched is named, and every file that is named was needed."""
+    patterns = named_files(addition)
+    unnamed = {path for path in copy.touched if not any(fnmatch.fnmatch(path, pattern) for pattern in patterns)}
+    assert not unnamed, f"the list does not name {unnamed}"
+    unused = {pattern for pattern in patterns if not fnmatch.filter(copy.touched, pattern)}
+    assert not unused, f"the list names {unused} without need"
+
+
+def test_a_head_kind_is_scored_and_can_be_selected(copy: Copy):
+    kinds = "interp/circuits/head_kinds.py"
+    copy.insert(
+        kinds,
+        "KINDS: dict[",
+        '''def token_before_last(tokens: Tensor, is_bos: Tensor) -> Tensor:
+    """Return the targets of a head that attends two tokens back."""
+    two_back = _shift(torch.eye(tokens.shape[1], dtype=torch.bool)[None].expand(len(tokens), -1, -1), -2)
+    return two_back & ~is_bos[:, None]
+
+
+''',
+    )
+    copy.insert(kinds, '    "current_token": current_token,\n', '    "token_before_last": token_before_last,\n')
+    check_touched(copy, "a head kind")
+    copy.run("""
+import torch
+from interp.circuits.head_kinds import KINDS, save_heads, score_heads, score_pattern, target_masks, target_weights
+from interp.models.loading import load_model
+from interp.workspace import Workspace
+
+tokens = torch.arange(1, 9)[None]
+pattern = torch.eye(8)
+pattern[2:] = torch.eye(8)[:6]
+scores = score_pattern(pattern[None, None], target_weights(target_masks(tokens, None)))[0, 0]
+at = list(KINDS).index("token_before_last")
+assert scores[at] == 1 and scores[list(KINDS).index("previous_token")] < 0.2, scores
+
+scores = score_heads(load_model("small:mlp-2l"), n_prompts=4, context_length=41, min_lag=8, max_lag=20, seeds=(0,))
+assert not scores.found["token_before_last"].any(), "a random model has no such head"
+workspace = Workspace("workspace", create=True)
+save_heads(scores, workspace.path("heads", "mine"), model_name="small:mlp-2l", weight_hash="0")
+
+from dashboard.app import create_app
+app = create_app(workspace)
+callback = next(value for key, value in app.callback_map.items() if "heads-map.figure" in key)
+with app.server.test_request_context():
+    import dash
+    layout = dash.page_registry["workbench.heads_0"]["layout"](scheme="light", kind="token_before_last")
+    text = str(layout.to_plotly_json())
+    assert "token before last" in text, text[:2000]
+client = app.server.test_client()
+body = {
+    "output": "..heads-map.figure...heads-grid.rowData...heads-lead.children..",
+    "outputs": [{"id": i, "property": p} for i, p in
+                (("heads-map", "figure"), ("heads-grid", "rowData"), ("heads-lead", "children"))],
+    "inputs": [{"id": "heads-kind", "property": "value", "value": "token_before_last"}],
+    "changedPropIds": ["heads-kind.value"],
+    "state": [{"id": "heads-state", "property": "data", "value": {"name": "mine", "model": "small:mlp-2l"}},
+              {"id": "scheme", "property": "data", "value": "light"}],
+}
+answer = client.post("/_dash-update-component", json=body, headers={"Host": "127.0.0.1:8050"})
+assert answer.status_code == 200, answer.data[:2000]
+rows = answer.json["response"]["heads-grid"]["rowData"]
+assert len(rows) == scores.score["token_before_last"].size
+""")
+
+
+def test_an_sae_kind_trains_by_its_config_and_reads_back(copy: Copy):
+    copy.insert(
+        "saes/training/config.py",
+        "_KINDS: tuple[type[SAEConfig], ...] = (\n",
+        '''@dataclass(frozen=True, kw_only=True)
+class HalfTopKConfig(KConfig):
+    """Half of `k` latents per token, in two halves of the dictionary."""
+
+    kind: ClassVar[str] = "halftopk"
+
+
+''',
+    )
+    copy.insert("saes/training/config.py", "    CrosscoderConfig,\n)", "    HalfTopKConfig,\n")
+    copy.create(
+        "saes/kinds/halftopk.py",
+        '''"""Half TopK: `k // 2` latents of each token."""
+
+from saes.kernels.state import Ops, Selected, TrainState, whole
+from saes.kinds.recipe import Recipe, Trained
+from saes.kinds.topk import TopKSAE
+from saes.training.config import HalfTopKConfig
+
+
+class HalfTopKRecipe(Recipe):
+    """Select half of `k` latents per token."""
+
+    def __init__(self, config: HalfTopKConfig):
+        self.k = config.k // 2
+
+    def select(self, ops: Ops, state: TrainState, pre) -> Selected:
+        return whole(ops.select_topk(pre, self.k))
+
+    def finish(self, trained: Trained) -> TopKSAE:
+        return TopKSAE(trained.weights, k=self.k, metadata=trained.metadata)
+''',
+    )
+    registry = "saes/kinds/registry.py"
+    copy.insert(
+        registry,
+        "from saes.kinds.jumprelu import JumpReLURecipe\n",
+        "from saes.kinds.halftopk import HalfTopKRecipe\nfrom saes.training.config import HalfTopKConfig\n",
+    )
+    copy.insert(registry, "    TranscoderConfig: TranscoderRecipe,\n", "    HalfTopKConfig: HalfTopKRecipe,\n")
+    check_touched(copy, "an SAE kind")
+    copy.run("""
+import json
+from pathlib import Path
+from workbench.__main__ import main
+
+pages = [f"page {i}: a quick fox and {i * 7 % 13} lazy dogs sleep" for i in range(300)]
+Path("text.jsonl").write_text("\\n".join(json.dumps({"text": page}) for page in pages))
+corpus = ["--corpus", "text.jsonl", "--tokens", "6000", "--context-length", "32"]
+assert main(["record", "small:mlp-2l", "--name", "mine", "--hook-points", "blocks.0.hook_resid_post", *corpus]) == 0
+settings = ["--d-sae", "64", "--k", "8", "--tokens", "5120", "--batch-size", "256"]
+assert main(["train", "mine", "--name", "half", "--kind", "halftopk", *settings]) == 0
+
+from interp.workspace import Workspace
+from saes.weights.folder import load_sae
+sae = load_sae(Workspace("workspace").path("sae", "half"))
+assert sae.k == 4 and sae.d_sae == 64
+summary = Workspace("workspace").manifest("sae", "half").summary
+assert 3 < summary["heldout"]["l0"] <= 4 and summary["heldout"]["fvu"] < 1, summary
+""")
+
+
+def test_a_weight_format_is_recognised_and_loaded(copy: Copy):
+    copy.create(
+        "saes/weights/plain.py",
+        '''"""A plain layout: `plain.json`, and `plain.safetensors` with `enc` and `dec`, both `[d_sae, d_in]`."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saes.kinds.base import Weights
+from saes.kinds.relu import ReLUSAE
+from saes.weights.layout import Axes, Conversion, Format, check_arrays, read_safetensors
+
+LAYOUT: dict[str, Axes] = {"enc": ("d_sae", "d_in"), "dec": ("d_sae", "d_in")}
+
+
+def read(path: Path) -> Conversion:
+    """Return the dictionary of a folder."""
+    arrays = check_arrays(read_safetensors(path / "plain.safetensors"), LAYOUT, path, what="a plain dictionary")
+    d_sae, d_in = arrays["enc"].shape
+    weights = Weights(arrays["enc"].T.contiguous(), torch.zeros(d_sae), arrays["dec"], torch.zeros(d_in))
+
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        double = arrays.double()
+        acts = (x @ double["enc"].T).clamp_min(0)
+        return acts, acts @ double["dec"]
+
+    return Conversion(sae=ReLUSAE(weights), forward=forward)
+
+
+FORMAT = Format(
+    name="plain",
+    files="plain.json, plain.safetensors",
+    recognises=lambda path: (path / "plain.json").is_file(),
+    read=read,
+)
+''',
+    )
+    copy.insert("saes/weights/read.py", "    qwen_scope,\n    saelens,\n", "    plain,\n")
+    copy.insert("saes/weights/read.py", "    openai.FORMAT,\n", "    plain.FORMAT,\n")
+    check_touched(copy, "a weight format")
+    copy.run("""
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from saes.weights.read import load_checked
+
+folder = Path("theirs")
+folder.mkdir()
+(folder / "plain.json").write_text("{}")
+generator = torch.Generator().manual_seed(0)
+enc, dec = (torch.randn(24, 8, generator=generator) for _ in range(2))
+save_file({"enc": enc, "dec": dec}, folder / "plain.safetensors")
+loaded = load_checked(folder)
+assert loaded.format == "plain" and loaded.check.rows_differing == 0
+x = torch.randn(5, 8, generator=generator)
+assert torch.allclose(loaded.sae(x), (x @ enc.T).relu() @ dec, atol=1e-5)
+""")
+
+
+def test_a_page_answers_and_is_in_the_navigation(copy: Copy):
+    copy.create(
+        "dashboard/sizes/page.py",
+        '''"""*Sizes*: the number of artefacts of the workspace."""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.components.frame import page
+from dashboard.components.pages import Page
+from dashboard.context import Context
+
+
+def layout(context: Context, **_: Any) -> html.Div:
+    """Return the page."""
+    return page("Sizes", html.P(f"The workspace holds {len(list(context.workspace.artifacts()))} artefacts."))
+
+
+PAGE = Page(title="Sizes", path="/sizes", layout=layout)
+''',
+    )
+    check_touched(copy, "a page")
+    copy.run("""
+import dash
+from dashboard.app import create_app
+from interp.workspace import Workspace
+
+app = create_app(Workspace("workspace", create=True))
+assert app.server.test_client().get("/sizes", headers={"Host": "127.0.0.1:8050"}).status_code == 200
+with app.server.test_request_context():
+    shown = dash.page_registry["workbench.sizes_0"]["layout"](scheme="light")
+assert "The workspace holds 0 artefacts." in str(shown.to_plotly_json())
+assert "/sizes" in str(app.layout.to_plotly_json()), "a link in the bar"
+""")
+
+
+def test_the_check_sees_a_file_that_the_list_does_not_name(copy: Copy):
+    copy.create("dashboard/sizes/page.py", "")
+    copy.create("dashboard/elsewhere.py", "")
+    with pytest.raises(AssertionError, match="does not name"):
+        check_touched(copy, "a page")
