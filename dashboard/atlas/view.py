@@ -6,11 +6,9 @@
     view.save("map.html")                                        # one file; opens anywhere, asks nobody for anything
     view.component("atlas-map")                                  # in the dashboard
 
-The page carries its numbers (base64), its texts and the modules of assets/atlas, tied together by an import map.
-
-The atlas view as a Dash component. Its other half is assets/atlas_component.js, plain JavaScript without a build.
-
-Properties flow both ways: what a visitor changes arrives in callbacks, what a callback sets is shown.
+A page of its own carries its numbers (base64), its texts and the modules of assets/atlas, with an import map. In the
+dashboard the view is a Dash component (`AtlasMap`), whose other half is assets/atlas_component.js, plain JavaScript
+without a build step. Properties flow both ways: changes by the visitor arrive in callbacks, and callbacks set them.
 """
 
 import base64
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
 
 
 STATE = ("colour", "size", "search", "filter", "selection", "point", "at", "overlays")
-"""what an address can hold; dashboard/assets/atlas/view.mjs says what each means"""
+"""Properties that an address can hold; dashboard/assets/atlas/view.mjs explains each."""
 _PROPERTIES = ["id", "source", *STATE, "neighbours", "opened"]
 
 
@@ -239,7 +237,7 @@ def _data_url(kind: str, content: str | bytes) -> str:
 
 
 def _inert(text: str) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """Escape JSON so that it cannot end the script element around it."""
     return text.replace("<", "\\u003c")
 
 

@@ -36,7 +36,7 @@ class Scored:
     found: int
     """edges of the circuit itself"""
     everything: bool
-    """whether the whole graph was scored (`edges.parquet`), or only the circuit is known"""
+    """True when the whole graph was scored (`edges.parquet`); False when only the circuit itself is known."""
     group: int = 1
     """query heads that share one key and value (grouped-query attention): an edge into the first is an edge into all"""
 
@@ -55,7 +55,7 @@ class Scored:
 
     @property
     def has_ends(self) -> bool:
-        """Whether the embedding and the logits are among its nodes; an induction circuit stops at its heads."""
+        """True when the embedding and the logits are among its nodes; an induction circuit ends at its heads."""
         return {"embed", "logits"} <= {row[end] for row in self.rows for end in ("source", "target")}
 
     @property
@@ -245,13 +245,13 @@ def as_shown(found: Circuit, rows: list[Row], shown: dict[str, Any]) -> dict[str
     if shown.get("n") is None and not shown.get("paths"):
         nodes |= {n.name for n in found.nodes}
     edges = [Edge(r["source"], r["target"], r["via"], r["position"], r["score"], _with_numbers(r)) for r in rows]
-    kept = [n for n in found.nodes if n.name in nodes]
+    shown_nodes = [n for n in found.nodes if n.name in nodes]
     same = len(rows) == len(found.edges) and all(r["member"] for r in rows)
     return Circuit.of(
         found.model,
         found.weight_hash,
         edges,
-        kept,
+        shown_nodes,
         settings=found.settings | {"shown": shown},
         evaluation=found.evaluation if same else {},  # it judged another set of edges
         verdict=found.verdict if same else {},

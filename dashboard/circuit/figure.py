@@ -1,8 +1,7 @@
 """A circuit as the elements of a Cytoscape graph: layers are rows (input below), heads or token positions are columns.
 
-Positions are computed here and never move with the browser: the same circuit looks the same to everyone.
-
-How a circuit's graph looks: colour says role or input, width says strength, a dashed line a negative score.
+The layout is computed here and not in the browser, so the same circuit looks the same to everyone. Colour encodes the
+role of a node or the input that an edge enters, width the size of the score, a dashed line a negative score.
 """
 
 import re
@@ -19,26 +18,26 @@ from interp.names import NodeName, parse_node
 
 COLUMN, ROW = 96.0, 62.0
 _TALLEST, _HEIGHT = 116.0, 430.0
-"""rows move apart, up to the first, until the drawing is as high as the second"""
+"""Largest distance of rows, and the height that the drawing should reach."""
 _WIDEST = 190.0
-"""columns move apart, up to this, until the drawing is as wide as a page likes it"""
+"""Largest distance of columns: they spread up to it until the drawing fills the page."""
 LETTERED = 60
-"""up to this many edges carry the letter of their input, and bend around nodes in their way"""
+"""With at most this many edges, each carries the letter of its input and bends around nodes in its way."""
 _FAN = (0, 26, -26)
-"""how far lines between the same two nodes keep apart"""
+"""Distances between lines that join the same two nodes."""
 _CLEAR = 30.0
-"""distance, in the graph's units, at which a line passes a node without touching it"""
+"""Distance, in units of the graph, at which a line passes a node without touching it."""
 
 VIAS = {"q": "query", "k": "key", "v": "value", "other": "into an MLP or the logits"}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn, and what it stands for."""
+    """Elements of a graph, and the edges and nodes that they represent."""
 
     elements: list[dict[str, Any]]
     edges: dict[str, list[Row]] = field(default_factory=dict)
-    """id of a drawn edge -> the edges that it stands for (several into or out of a folded group)"""
+    """id of a drawn edge -> the edges that it represents (several into or out of a folded group)"""
     nodes: list[str] = field(default_factory=list)
     """ids of the nodes before folding, in the model's order"""
     n_rows: int = 1
@@ -62,7 +61,7 @@ def draw(
     alone: tuple[str, ...] = (),
     tokens: list[str] | None = None,
 ) -> Drawing:
-    """Nodes and edges of `rows`. `alone` are nodes drawn though no edge touches them.
+    """Draw the nodes and edges of `rows`. `alone` are nodes drawn though no edge touches them.
 
     `tokens` name the columns when the edges have positions.
     """
@@ -81,9 +80,9 @@ def draw(
 
 
 def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]:
-    """Only rows and columns in use take room. Nodes that share a cell stand side by side.
+    """Lay out the nodes: only rows and columns in use take room, and nodes that share a cell are drawn side by side.
 
-    A folded group takes the row of its middle member, and stands in the middle, as the embedding and the logits do.
+    A folded group takes the row of its middle member, centred as the embedding and the logits are.
     """
     by_position = any(_position(i) >= 0 for i in ordered)
     own = [i for i in ordered if stands_for[i] == i]
@@ -120,18 +119,18 @@ def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]
 
 
 def _free(middle: float, taken: list[float]) -> float:
-    """The place nearest the middle where nothing in the row stands."""
+    """Return the free x coordinate of a row that is nearest to the middle."""
     steps = [middle + COLUMN * 0.5 * ((k + 1) // 2) * (1 if k % 2 else -1) for k in range(200)]
     return next((x for x in steps if all(abs(x - other) > COLUMN for other in taken)), middle)
 
 
 def _head_column(name: NodeName) -> float:
-    """Features share a column, wide as they are many; MLPs and errors stand at the right."""
+    """Return the column of a node; features share one, MLPs and error nodes are rightmost."""
     return float("inf") if name.kind in ("mlp", "error") else float(name.head or 0)
 
 
 def _axes(places: dict[str, _Place], tokens: list[str]) -> list[dict[str, Any]]:
-    """Names of rows at the left, of columns below, as elements that cannot be clicked."""
+    """Return the names of rows (left) and columns (below) as elements that cannot be clicked."""
     if not places:
         return []
     left = min(p.x for p in places.values()) - 0.9 * COLUMN
@@ -195,7 +194,7 @@ def _nodes(
 
 
 def group_colour(n: int, colours: Theme) -> str:
-    """The colour of the n-th group, from the far end of the palette: the near end tells inputs apart."""
+    """Return the colour of the n-th group, from the end of the palette that does not encode inputs."""
     return colours.categories[-1 - n % 5]
 
 
@@ -234,7 +233,7 @@ def _edges(
 
 
 def _moves(ordered: list[str], stands_for: dict[str, str]) -> list[dict[str, Any]]:
-    """Quiet lines between the positions of one head: what it reads at one, it writes at a later one."""
+    """Return thin lines between the positions of one head, which reads at one and writes at a later one."""
     at: dict[str, list[str]] = defaultdict(list)
     for i in ordered:
         if stands_for[i] == i and _position(i) >= 0 and _name(i).kind == "head":
@@ -247,7 +246,7 @@ def _moves(ordered: list[str], stands_for: dict[str, str]) -> list[dict[str, Any
 
 
 def _bend(where: dict[str, tuple[float, float]], source: str, target: str, nth: int) -> float:
-    """How far the middle of the line moves aside: round nodes in its way, and off lines between the same two nodes."""
+    """Return the sideways shift of the middle of a line: around nodes in its way, and away from parallel lines."""
     a, b = np.array(where[source]), np.array(where[target])
     along = b - a
     length = float(np.hypot(*along)) or 1.0
@@ -282,24 +281,24 @@ _FONT = "system-ui, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
 _MONO = "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
 
 ROLES = ("induction", "previous_token", "duplicate_token", "name_mover", "s_inhibition", "negative")
-"""roles with a colour of their own, in this order; others share the last one"""
+"""Roles with a colour of their own, in this order; others share the last one."""
 
 
 def via_colours(colours: Theme) -> dict[str, str]:
-    """Blue, orange, green, grey: told apart by colour-blind readers, and each edge names its input too."""
+    """Return the colours of inputs, distinct for colour-blind readers; each edge carries its letter as well."""
     q, v, k = colours.categories[0], colours.categories[2], colours.categories[1]
     return {"q": q, "k": k, "v": v, "other": colours.muted}
 
 
 def role_colours(colours: Theme, roles: list[str]) -> dict[str, str]:
-    """A colour for each role that occurs."""
+    """Return a colour for each role that occurs."""
     palette = [colours.categories[i] for i in (4, 5, 6, 3, 7, 8)]
     known = sorted(set(roles), key=lambda r: (ROLES.index(r) if r in ROLES else len(ROLES), r))
     return {role: palette[min(i, len(palette) - 1)] for i, role in enumerate(known)}
 
 
 def stylesheet(colours: Theme, roles: list[str], chosen: str | None = None, *, many: bool = False) -> list[dict]:
-    """Rules for the graph. `chosen` is the id of the node or edge that stands out; `many` gives up bends for speed."""
+    """Return the style rules. `chosen` is the highlighted node or edge; `many` edges are drawn straight, which is faster."""
     rules = [*_node_rules(colours), *_edge_rules(colours, many)]
     for role, colour in role_colours(colours, roles).items():
         rules.append(
@@ -400,5 +399,5 @@ def _chosen_rules(colours: Theme, chosen: str | None) -> list[dict[str, Any]]:
 
 
 def _quoted(text: str) -> str:
-    """A name inside a selector; whatever could end the string is left out."""
+    """Quote a name for a selector, without the characters that could end the string."""
     return '"' + re.sub(r'["\\\n\r]', "", text) + '"'

@@ -1,8 +1,6 @@
-"""What fine-tuning changed: which weights moved, where the stream moved, and which part brings the behaviour along.
+"""Fine-tuning effects: changes of weights and of the residual stream, transplanted parts, latents of a crosscoder.
 
 The tables are those of `interp.difference`: `to_records()` of its weights, representations and transplants.
-
-Whose features they are: latents of a crosscoder of two models, by how much of each lies in the second.
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,16 +92,16 @@ def stream_figure(texts: Mapping[str, Sequence[Row]], colours: Theme, *, height:
         )  # fmt: skip
     styled(figure, colours, height=height)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
-    figure.update_xaxes(title_text="stream after layer")
-    figure.update_yaxes(title_text="change, share of the base's variance", type="log", dtick=1)
+    figure.update_xaxes(title_text="residual stream after layer")
+    figure.update_yaxes(title_text="change (fraction of the base's variance)", type="log", dtick=1)
     return figure
 
 
 def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None = None) -> go.Figure:
-    """Share of the behaviour that comes along with a part, and that goes with it; marks are random changes as large."""
+    """Fraction of the behaviour that a transplanted part carries or removes; marks: random changes of equal norm."""
     rows = [row for row in rows if row["changed"]]
     if not any(np.isfinite(row["carried"] if row["carried"] is not None else np.nan) for row in rows):
-        return message_figure("the two models behave alike: nothing to move", colours)
+        return message_figure("the two models behave alike, so no part was transplanted", colours)
     names = [escape(row["name"]) for row in rows]
     figure = go.Figure()
     for direction, label, colour in (
@@ -131,7 +129,7 @@ def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None
     figure.update_layout(barmode="group", showlegend=True)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title_text="share of the difference in behaviour", tickformat=".0%", zeroline=True)
+    figure.update_xaxes(title_text="fraction of the difference in behaviour", tickformat=".0%", zeroline=True)
     figure.update_xaxes(zerolinecolor=colours.muted)
     return figure
 
@@ -167,7 +165,7 @@ def difference_histogram(
     """
     norm, kind, sure = np.asarray(relative_norm, float), np.asarray(kinds), np.asarray(confirmed, bool)
     if not (kind != "rare").any():
-        return message_figure("no latent fired often enough to say whose it is", colours, height=height)
+        return message_figure("no latent fired often enough to assign it to a model", colours, height=height)
     own = np.isin(kind, ["first only", "second only"])
     parts = [
         ("in both, or between", (kind != "rare") & ~own, colours.noise),
@@ -190,7 +188,7 @@ def difference_histogram(
     figure.update_layout(barmode="stack", showlegend=True)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
     ends = [f"0<br>{escape(first, 24)} only", "0.5<br>both", f"1<br>{escape(second, 24)} only"]
-    figure.update_xaxes(title_text="share of the decoder's length in the second", tickvals=[0, 0.5, 1], ticktext=ends)
+    figure.update_xaxes(title_text="fraction of the decoder norm in the second", tickvals=[0, 0.5, 1], ticktext=ends)
     figure.update_xaxes(range=[-0.02, 1.02], showgrid=False)
     figure.update_yaxes(title_text="latents (log scale)", type="log", dtick=1)
     return figure

@@ -1,10 +1,6 @@
-"""What the model loses when heads are taken out, before and after a text starts to repeat.
+"""Figures of circuits: effects of ablating heads, a circuit as a graph, composition of weights, faithfulness over size.
 
-A circuit as one still figure, for notebooks and papers; the page draws the interactive one.
-
-How strongly the weights of one head reach into the query, key or value of a later one.
-
-How much of the behaviour a circuit of the best edges keeps, against circuits drawn at random.
+The graph is a still figure for notebooks and papers; the circuit page draws an interactive one.
 """
 
 from typing import Any
@@ -64,7 +60,7 @@ def ablation_bars(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
     figure.update_layout(barmode="group", bargap=0.36, bargroupgap=0.08, showlegend=True)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"})
     figure.add_vline(x=0, line={"color": colours.muted, "width": 1})
-    figure.update_xaxes(title_text="change of loss (nats)", nticks=6)
+    figure.update_xaxes(title_text="change of loss (nats per token)", nticks=6)
     figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 12, "color": colours.text})
     return figure
 
@@ -216,8 +212,8 @@ def composition_map(rows: list[dict[str, Any]], via: str, colours: Theme) -> go.
     _marks(figure, strongest, names, readers, ring, colours)
     styled(figure, colours, height=max(200, 18 * len(names) + 90))
     figure.update_xaxes(tickvals=list(range(len(readers))), ticktext=readers, side="top", showgrid=False,
-                        title_text=f"reads, through its {VIAS[via]}")  # fmt: skip
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=False, title_text="writes")
+                        title_text=f"reader, through its {VIAS[via]}")  # fmt: skip
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=False, title_text="sender")
     figure.update_yaxes(range=[len(names) - 0.5, -0.5])
     return figure
 
@@ -327,8 +323,8 @@ def agreement(rows: list[dict[str, Any]], colours: Theme, *, height: int = 230) 
         hovertext=[f"<b>{_edge(r)}</b><br>estimated {s:.4g}<br>exact {e:.4g}" for s, e, r in points],
         hoverinfo="text",
     )
-    figure.update_xaxes(title_text="estimated", nticks=5)
-    figure.update_yaxes(title_text="exact", nticks=5)
+    figure.update_xaxes(title_text="estimated effect", nticks=5)
+    figure.update_yaxes(title_text="exact effect", nticks=5)
     return styled(figure, colours, height=height)
 
 

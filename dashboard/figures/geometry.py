@@ -1,14 +1,6 @@
-"""The words of a list on its plane: where the sentences that fitted it put them, and where those that judge do.
+"""Figures of geometry: words on a plane and along a direction, order and probes over layers, spectra, interventions.
 
-Words along one direction: a row for each list, so that a list that is set apart stands to one side.
-
-How much of a direction lies in the plane of each list of words, against random directions.
-
-What can be read of a list of words over layers: its order, as circle and as line, and whether a word is in it.
-
-How the variance of some points is spread over directions, against points that have no favourite one.
-
-The effect of an intervention as it gets stronger, against random directions of the same length.
+Every figure draws its null: isotropic points, shuffled labels, or random directions of the same length.
 """
 
 from itertools import accumulate
@@ -33,7 +25,7 @@ def plane_figure(rows: list[dict[str, Any]], colours: Theme, *, joined: str = ""
     """
     fit, judge = (_half(rows, half) for half in ("fit", "judge"))
     if not judge:
-        return message_figure("no word of this list has a place on a plane", colours, height=height)
+        return message_figure("no word of this list has coordinates on a plane", colours, height=height)
     figure = go.Figure()
     if fit:
         _ties(figure, fit, judge, colours)
@@ -66,13 +58,13 @@ def plane_figure(rows: list[dict[str, Any]], colours: Theme, *, joined: str = ""
 
 
 def _half(rows: list[dict[str, Any]], half: str) -> list[dict[str, Any]]:
-    """In the order of the list; rows without a finite place are left out."""
+    """Return the rows in the order of the list, without those whose coordinates are not finite."""
     mine = [row for row in rows if row["half"] == half and np.isfinite([row["x"], row["y"]]).all()]
     return sorted(mine, key=lambda row: row["place"])
 
 
 def _ties(figure: go.Figure, fit: list[dict[str, Any]], judge: list[dict[str, Any]], colours: Theme) -> None:
-    """A short line from each word's ring to its dot: how far the halves differ."""
+    """Draw a short line from each word's ring to its dot: the difference of the two halves."""
     at = {row["place"]: row for row in judge}
     x, y = [], []
     for row in fit:
@@ -99,7 +91,7 @@ def _column(rows: list[dict[str, Any]], name: str) -> list[float]:
 
 
 def _outward(rows: list[dict[str, Any]]) -> list[str]:
-    """The side of each dot that looks away from the middle of all, where a label lies on nothing; beside a line."""
+    """Return the side of each dot that faces away from the centre, where its label overlaps least."""
     places = np.array([[row["x"], row["y"]] for row in rows])
     width, height = np.ptp(places, axis=0)
     if min(width, height) < 0.3 * max(width, height):
@@ -131,7 +123,7 @@ _ROW = 62
 _LABELLED = 6
 """words of a row that are written, those at its ends"""
 _LETTER = 0.011
-"""width of a letter, as a share of the width of all places"""
+"""Width of a letter, as a fraction of the width of the figure."""
 
 
 def along_figure(rows: list[dict[str, Any]], colours: Theme, *, apart: list[str]) -> go.Figure:
@@ -141,7 +133,7 @@ def along_figure(rows: list[dict[str, Any]], colours: Theme, *, apart: list[str]
     """
     rows = [row for row in rows if np.isfinite(row["place"])]
     if not rows:
-        return message_figure("no word has a place along this direction", colours, height=300)
+        return message_figure("no word has a coordinate along this direction", colours, height=300)
     names = list(dict.fromkeys(row["list"] for row in rows))
     figure = go.Figure()
     for name in names:
@@ -183,7 +175,7 @@ def _dots(rows: list[dict[str, Any]], at: int, apart: bool, counted: bool, colou
 
 
 def _written(figure: go.Figure, rows: list[dict[str, Any]], at: int, span: float, colours: Theme) -> None:
-    """The words at both ends of a row, above it, as far as they do not run into each other."""
+    """Write the words at both ends of a row above it, as far as they do not overlap."""
     ordered = sorted(rows, key=lambda row: row["place"])
     half = _LABELLED // 2
     chosen = ordered if len(ordered) <= _LABELLED else ordered[:half] + ordered[-half:]
@@ -235,7 +227,7 @@ def in_planes_figure(lists: list[dict[str, Any]], colours: Theme, *, height: int
                    for name, share in zip(names, shares, strict=True)],
     )  # fmt: skip
     figure.add_scatter(
-        y=names, x=highs, mode="markers", name="random directions, one in a hundred", hoverinfo="text",
+        y=names, x=highs, mode="markers", name="random directions, 99th percentile", hoverinfo="text",
         marker={"size": 9, "symbol": "diamond-open", "color": colours.opposite, "line": {"width": 1.8}},
         hovertext=[f"{name}<br>random directions: {high:.2%} or less in 99 of 100" if high is not None else name
                    for name, high in zip(names, highs, strict=True)],
@@ -243,7 +235,7 @@ def in_planes_figure(lists: list[dict[str, Any]], colours: Theme, *, height: int
     styled(figure, colours, height=height)
     legend_above(figure)
     most = max([*shares, *(high for high in highs if high is not None)])
-    figure.update_xaxes(title_text="share of the direction", tickformat=".0%" if most > 0.04 else ".1%",
+    figure.update_xaxes(title_text="fraction of the direction in the plane", tickformat=".0%" if most > 0.04 else ".1%",
                         range=[0, 1.12 * most], nticks=5)  # fmt: skip
     return figure.update_yaxes(autorange="reversed", showgrid=False)
 
@@ -273,7 +265,7 @@ def order_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int
     styled(figure, colours, height=height)
     figure.add_hline(y=0, line={"color": colours.muted, "width": 1, "dash": "dot"})
     _layers(figure, rows, colours)
-    return figure.update_yaxes(title_text="rank correlation with the order", nticks=6)
+    return figure.update_yaxes(title_text="RSA (rank correlation)", nticks=6)
 
 
 def probe_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int = 300) -> go.Figure:
@@ -303,7 +295,7 @@ def probe_over_layers(rows: list[dict[str, Any]], colours: Theme, *, height: int
         )  # fmt: skip
     styled(figure, colours, height=height)
     _layers(figure, rows, colours)
-    return figure.update_yaxes(title_text="share of held-out words", range=[-0.02, 1.04], tickformat=".0%", nticks=6)
+    return figure.update_yaxes(title_text="accuracy on held-out words", range=[-0.02, 1.04], tickformat=".0%", nticks=6)
 
 
 def _layers(figure: go.Figure, rows: list[dict[str, Any]], colours: Theme) -> None:
@@ -348,15 +340,15 @@ def spectrum_figure(found: dict[str, Any], colours: Theme, *, height: int = 300)
     values = [value for value in found.get("eigenvalues") or [] if isinstance(value, int | float)]
     total = sum(values)
     if not total > 0:
-        return message_figure("the spectrum is not known", colours, height=height)
+        return message_figure("the artefact holds no spectrum", colours, height=height)
     shares = [value / total for value in values]
     sums = list(accumulate(shares))
     x = list(range(1, len(shares) + 1))
     figure = go.Figure()
-    figure.add_bar(x=x, y=shares, name="each component", marker={"color": colours.noise}, hoverinfo="text",
+    figure.add_bar(x=x, y=shares, name="one component", marker={"color": colours.noise}, hoverinfo="text",
                    hovertext=[f"component {n}<br>{share:.1%} of the variance<br>eigenvalue {value:.4g}"
                               for n, share, value in zip(x, shares, values, strict=True)])  # fmt: skip
-    figure.add_scatter(x=x, y=sums, mode="lines+markers", name="all up to it", marker={"size": 5},
+    figure.add_scatter(x=x, y=sums, mode="lines+markers", name="cumulative", marker={"size": 5},
                        line={"color": colours.accent, "width": 2}, hoverinfo="text",
                        hovertext=[f"the first {n}: {share:.1%}" for n, share in zip(x, sums, strict=True)])  # fmt: skip
     null = sorted(
@@ -372,7 +364,7 @@ def spectrum_figure(found: dict[str, Any], colours: Theme, *, height: int = 300)
     styled(figure, colours, height=height)
     legend_above(figure)
     figure.update_xaxes(title_text="component", showgrid=False, dtick=max(1, len(x) // 10), range=[0.4, len(x) + 0.6])
-    return figure.update_yaxes(title_text="share of the variance", range=[0, 1.04], tickformat=".0%", nticks=6)
+    return figure.update_yaxes(title_text="fraction of the variance", range=[0, 1.04], tickformat=".0%", nticks=6)
 
 
 def steering_figure(
@@ -385,7 +377,7 @@ def steering_figure(
     """
     strengths = found.get("strengths") or []
     if not strengths:
-        return message_figure("no strength was tried", colours, height=height)
+        return message_figure("no strength was measured", colours, height=height)
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[0.58, 0.42])
     rows = (
         ("effect", ("low", "high"), "log-odds of the targets (nats)", colours.accent, "circle"),
@@ -418,14 +410,14 @@ def steering_figure(
 
 
 def rotation_figure(found: dict[str, Any], colours: Theme, *, height: int = 380) -> go.Figure:
-    """How far the answer goes along when a word is turned by some items, with the interval over prompts, in nats.
+    """Effect of rotating a word by some items on the answer, with the interval over prompts, in nats.
 
     `found` as `interp.geometry.rotation.RotationSweep` keeps it: the band is the range of random directions, diamonds
     are the whole activation replaced.
     """
     steps = found.get("steps") or []
     if not steps:
-        return message_figure("no turn was tried", colours, height=height)
+        return message_figure("no rotation was measured", colours, height=height)
     figure = go.Figure()
     draws = [draw for draw in found.get("random") or [] if len(draw) == len(steps)]
     low, high = [_least(draws, at) for at in range(len(steps))], [_most(draws, at) for at in range(len(steps))]
@@ -441,15 +433,15 @@ def rotation_figure(found: dict[str, Any], colours: Theme, *, height: int = 380)
     )  # fmt: skip
     moved = found.get("moved") or []
     figure.add_scatter(
-        x=steps, y=moved, mode="lines+markers", name="turned", line={"color": colours.accent, "width": 1.6},
+        x=steps, y=moved, mode="lines+markers", name="rotated", line={"color": colours.accent, "width": 1.6},
         marker={"size": 8}, hovertext=[_turn(found, at) for at in range(len(moved))], hoverinfo="text",
         error_y=_whiskers(moved, found.get("low"), found.get("high"), colours.accent),
     )  # fmt: skip
     styled(figure, colours, height=height)
     legend_above(figure)
     figure.add_hline(y=0, line={"color": colours.muted, "width": 1})
-    figure.update_xaxes(title_text="turned by so many items", tickvals=steps, showgrid=False)
-    return figure.update_yaxes(title_text="towards the turned word's answer (nats)", nticks=6)
+    figure.update_xaxes(title_text="rotation (items of the list)", tickvals=steps, showgrid=False)
+    return figure.update_yaxes(title_text="change towards the rotated answer (nats)", nticks=6)
 
 
 def _least(draws: list[list[float]], at: int) -> float | None:

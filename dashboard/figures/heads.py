@@ -1,9 +1,4 @@
-"""Every head's score of one kind: layers down, heads across.
-
-The logit lens: what the model would say next if it stopped after each layer.
-
-Where one head looks: attention from each token (row) to each earlier one (column).
-"""
+"""Figures of attention heads and lenses: scores of all heads, an attention pattern, the logit lens."""
 
 from typing import Any
 
@@ -35,7 +30,7 @@ def head_scores(rows: list[dict[str, Any]], kind: str, colours: Theme, *, height
             ygap=2,
             hovertext=hover,
             hoverinfo="text",
-            colorbar=colour_bar(colours, "share of attention"),
+            colorbar=colour_bar(colours, "score (fraction of attention)"),
         )
     )
     found = [row for row in rows if row[f"{kind}_found"]]
@@ -97,7 +92,7 @@ def logit_lens(predictions: Predictions, layers: list[str], tokens: list[str], c
             hoverinfo="text",
             xgap=1,
             ygap=1,
-            colorbar=colour_bar(colours, "probability of its top token"),
+            colorbar=colour_bar(colours, "probability of the top token"),
         )
     )
     styled(figure, colours, height=_ROW * len(layers) + 90)
@@ -164,8 +159,8 @@ def attention_pattern(weights: np.ndarray, tokens: list[str], colours: Theme, *,
     if n <= PATTERN_LABELLED:
         labels = [escape(visible(token, 12).strip() or "␣", 14) for token in tokens]
         ticks |= {"tickvals": list(range(n)), "ticktext": labels}
-    figure.update_xaxes(title_text="looked at (source)", tickangle=-60, **ticks)
-    figure.update_yaxes(title_text="looking (destination)", range=[n - 0.5, -0.5], **ticks)
+    figure.update_xaxes(title_text="source token", tickangle=-60, **ticks)
+    figure.update_yaxes(title_text="destination token", range=[n - 0.5, -0.5], **ticks)
     return figure
 
 

@@ -1,7 +1,4 @@
-"""The health of training runs: small multiples over the tokens seen, one line per run, the chosen one in front.
-
-How strongly a feature fires when it fires.
-"""
+"""Figures of one SAE: training curves as small multiples, one line per run, and the activations of a feature."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,7 +41,7 @@ PANELS = (
         "Share of the variance that the reconstruction misses: 0 is perfect, 1 no better than always saying the mean.",
         log=True,
     ),
-    Panel("l0", "L0", "How many features stand for one token, on average.", ".1f"),
+    Panel("l0", "L0", "Mean number of features active on a token.", ".1f"),
     Panel(
         "threshold",
         "threshold",
@@ -84,7 +81,7 @@ def health_figure(runs: Sequence[HealthRun], colours: Theme, *, height: int = HE
     """
     runs = [run for run in runs if run.rows]
     if not runs:
-        return message_figure("no health line yet", colours, height=height)
+        return message_figure("no line of the training log yet", colours, height=height)
     figure = make_subplots(rows=3, cols=2, shared_xaxes=True, vertical_spacing=0.085, horizontal_spacing=0.09)
     for order, run in reversed(list(enumerate(runs))):  # the chosen run is drawn last, on top
         for place, panel in enumerate(PANELS):
@@ -121,7 +118,7 @@ def _line(run: HealthRun, panel: Panel, order: int, colours: Theme, *, legend: b
 
 
 def _value(value: Any, panel: Panel) -> float | None:
-    """What a panel can draw: a gap for what is no finite number, and for what a log axis has no place for."""
+    """Return the values that a panel can draw: gaps where they are not finite, or not positive on a log axis."""
     found = number(value)
     return None if found is None or (panel.log and found <= 0) else found
 
@@ -188,7 +185,7 @@ def activation_histogram(
     """
     bins, bounds = np.asarray(counts, float), np.asarray(edges, float)
     if bins.sum() == 0:
-        return message_figure("it never fired, so there is nothing to count", colours, height=height)
+        return message_figure("this feature never fired, so there is no histogram", colours, height=height)
     filled = np.flatnonzero(bins)
     shown = slice(max(0, int(filled[0]) - 1), int(filled[-1]) + 2)
     bins, low, high = bins[shown], bounds[:-1][shown], bounds[1:][shown]

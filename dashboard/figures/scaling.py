@@ -1,8 +1,6 @@
-"""How the loss of dictionaries falls with their size: runs, the fitted law for every k, and its band.
+"""Figures that compare models or dictionaries: laws of size, error against sparsity, density of features.
 
-How the loss of language models falls with their size: the trained models, the fitted law, and a prediction.
-
-Dictionaries of one hook point on the plane of sparsity and error, and how often the features of one fire.
+A law of size is drawn with the runs that it was fitted to, its band, and its prediction for the largest one.
 """
 
 from collections.abc import Sequence
@@ -83,7 +81,7 @@ def loss_over_size(found: dict[str, Any], colours: Theme, *, height: int = 340) 
     if law:
         x = np.geomspace(sizes[0], sizes[-1], 60)
         y = law["e"] + law["a"] / x ** law["alpha"] + law["b"] / runs[0]["tokens"][-1] ** law["beta"]
-        figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", name="the law", hoverinfo="skip",
+        figure.add_scatter(x=x.tolist(), y=y.tolist(), mode="lines", name="fitted law", hoverinfo="skip",
                            line={"color": colours.accent, "width": 1.8})  # fmt: skip
     figure.add_scatter(
         x=[run["n_params"] for run in runs], y=[run["losses"][-1] for run in runs], mode="markers", name="models",
@@ -171,7 +169,7 @@ def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Those that no other reconstructs better with as few features or fewer, by L0; a hundredth more is as few."""
+    """Return the Pareto front by L0: no other has a lower error at the same L0 or less (up to one hundredth)."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.l0, p.fvu)):
         if best and point.fvu >= best[-1].fvu:
@@ -185,7 +183,7 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 def density_histogram(found: Densities, colours: Theme, *, height: int = 320) -> go.Figure:
     """Features by how often they fire, on a log axis; the dashed line is where dense begins."""
     if not sum(found.counts):
-        return message_figure("none of its features fires in the recording", colours, height=height)
+        return message_figure("no feature is active in the recording", colours, height=height)
     left, right = found.edges[:-1], found.edges[1:]
     figure = go.Figure(
         go.Bar(
@@ -202,7 +200,7 @@ def density_histogram(found: Densities, colours: Theme, *, height: int = 320) ->
     )
     figure.add_vline(x=-1, line={"color": colours.opposite, "width": 1, "dash": "dot"})
     whole = [e for e in range(-9, 1) if left[0] - 0.5 <= e <= right[-1] + 0.5]
-    figure.update_xaxes(title_text="share of tokens on which it fires", showgrid=False, tickvals=whole)
+    figure.update_xaxes(title_text="density (fraction of tokens on which it is active)", showgrid=False, tickvals=whole)
     figure.update_xaxes(ticktext=[_percent(10.0**e) for e in whole])
     figure.update_yaxes(title_text="features", rangemode="tozero", nticks=5)
     return styled(figure, colours, height=height)

@@ -1,9 +1,4 @@
-"""Heads as associative memories, the melting of a distribution, and how much a Hopfield network keeps.
-
-Curves over training, with the places where something changed.
-
-Toys of superposition: directions as arrows, interference, dimensionality, and the phases of a feature.
-"""
+"""Figures of the studies: Hopfield memories, temperature, training curves with their phases, superposition."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +32,7 @@ def retrieval_grid(rows: list[dict[str, Any]], colours: Theme, *, measure: str =
             hoverinfo="text",
             xgap=1,
             ygap=1,
-            colorbar=colour_bar(colours, title or "share of keys that hold 90 % of attention"),
+            colorbar=colour_bar(colours, title or "fraction of keys that hold 90 % of the attention"),
         )
     )
     styled(figure, colours, height=height)
@@ -96,7 +91,7 @@ def capacity_curve(rows: list[dict[str, float]], colours: Theme, *, height: int 
                            line={"color": colour, "width": 2})  # fmt: skip
     styled(figure, colours, height=height)
     figure.update_xaxes(title_text="dimension", showgrid=False)
-    figure.update_yaxes(type="log", title_text="patterns kept", dtick=1)
+    figure.update_yaxes(type="log", title_text="stored patterns", dtick=1)
     return _with_legend(figure)
 
 

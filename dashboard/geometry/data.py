@@ -47,7 +47,7 @@ class WordList:
 
     @property
     def hook_point(self) -> str:
-        """Where its order is clearest, on the sentences that fit."""
+        """Hook point at which its order is clearest, on the half of the sentences that selects it."""
         return str(self.shape["hook_points"][self.shape["layer"]])
 
     @property
@@ -60,7 +60,7 @@ class WordList:
 
     @property
     def joined(self) -> str:
-        """How the words are joined on the plane: `closed`, `open`, `unsure` (it may close), or `` without an order."""
+        """Lines between the words on the plane: `closed`, `open`, `unsure` (it may close), or `` without an order."""
         if self.verdict not in ORDERED:
             return ""
         if self.verdict == "ordered" and self.order.get("cyclic"):

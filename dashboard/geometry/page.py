@@ -53,8 +53,8 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
 def _page_of_direction(workspace: Workspace, manifest: Manifest) -> html.Div:
     """Return the page of a direction, with the lists of the newest artefact of its model and the other directions."""
     found = direction(workspace, manifest)
-    beside = view.lists_of_model(workspace, manifest)
-    choices = [_choice(beside.name, each) for each in view.lists(workspace, beside).values()] if beside else []
+    lists = view.lists_of_model(workspace, manifest)
+    choices = [_choice(lists.name, each) for each in view.lists(workspace, lists).values()] if lists else []
     others = view.directions_of(workspace, manifest)
     at = len(choices) + [each.name for each in others].index(manifest.name)
     choices += [_choice_of_direction(each) for each in others]
@@ -151,6 +151,6 @@ PAGE = Page(
     layout=layout,
     register=register,
     shows="The shape that lists of words have in the residual stream (the weekdays as a circle, numbers as a line, "
-    "countries as a cluster) and the meaning of single directions, each beside a null distribution.",
+    "countries as a cluster) and the meaning of single directions, each with a null distribution.",
     command="workbench geometry shapes MODEL",
 )

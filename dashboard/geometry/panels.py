@@ -133,7 +133,7 @@ def probe_panel(workspace: Workspace, name: str, found: WordList, colours: Theme
             {"at": row["hook_point"], **{part: row[f"probe_{part}"] for part in ("accuracy", "low", "high")},
              **{column: row[column] for column in ("base_rate", "control", "selectivity")}} for row in rows
         ]  # fmt: skip
-        label = f"Accuracy of a probe for {found.name} over layers, beside base rate and control labels"
+        label = f"Accuracy of a probe for {found.name} over layers, with base rate and control labels"
         return [
             graph("geometry-probe", figure=probe_over_layers(rows, colours), label=label, height=300),
             as_table(table),
@@ -252,8 +252,8 @@ def _rotation_rows(sweep: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _at(values: Any, place: int) -> Any:
-    return values[place] if isinstance(values, list) and place < len(values) else None
+def _at(values: Any, index: int) -> Any:
+    return values[index] if isinstance(values, list) and index < len(values) else None
 
 
 def evidence_row(name: str, words: str) -> html.Tr:
@@ -384,7 +384,7 @@ def _probe_panel(workspace: Workspace, name: str, found: DirectionView, colours:
 
     def body() -> list[Any]:
         rows = direction_layers(workspace, name)
-        label = f"Accuracy of a probe for the side of {found.name} over layers, beside its nulls"
+        label = f"Accuracy of a probe for the side of {found.name} over layers, with its nulls"
         table = [{"at": row["hook_point"], **{key: value for key, value in row.items() if key not in _NOT_SHOWN}}
                  for row in rows]  # fmt: skip
         figure = probe_over_layers(rows, colours, height=380)

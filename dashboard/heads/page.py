@@ -1,6 +1,6 @@
 """*Heads*: the score of every attention head for every kind of head, as a heat map and a table.
 
-A click shows the attention of that head on a prompt. Below stand the causal evidence of a circuit of the same model:
+A click shows the attention of that head on a prompt. Below is the causal evidence of a circuit of the same model:
 verdicts, ablations, and the composition of the weights. The kinds of scores are those of the artefact.
 """
 

@@ -1,6 +1,6 @@
 """*SAE*: the dictionaries of the workspace, the health of their training as it goes on, and their quality.
 
-The list of dictionaries stands at the left. The chosen one is shown by a card (settings, scores, origin), the curves
+The list of dictionaries is at the left. The chosen one is shown by a card (settings, scores, origin), the curves
 of its training log, and its scores among other dictionaries: error against sparsity, firing density, scaling law.
 """
 

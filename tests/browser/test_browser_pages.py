@@ -1,6 +1,17 @@
 """Every page in a real browser: no errors, nothing from outside, nothing that token texts could run."""
 
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
+from make_workspace import build
+
+from dashboard.components.pages import find_pages
+from dashboard.serve import make_server
+from interp.artifacts import KINDS, Draft
+from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
 
@@ -96,3 +107,56 @@ def test_no_page_scrolls_sideways_and_everything_to_click_has_a_name(visit):
             page.set_viewport_size({"width": width, "height": height})
             fits = "document.documentElement.scrollWidth <= innerWidth + 1"
             page.wait_for_function(fits, timeout=8000)  # figures take a moment to follow
+
+
+DEMO_KINDS = {"recording", "sae", "features", "atlas", "heads", "induction_circuit", "evaluation"}
+"""Kinds of artefacts that `workbench demo` leaves in a workspace."""
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, live) -> Iterator[str]:
+    """The address of a dashboard on a workspace with the demo's kinds of artefacts and no others."""
+    workspace: Workspace = build(tmp_path_factory.mktemp("demo") / "workspace", n_features=40, n_points=40)
+    for kind, folder in KINDS.items():
+        if kind not in DEMO_KINDS:
+            shutil.rmtree(workspace.root / folder, ignore_errors=True)
+    shutil.rmtree(workspace.root / "saes" / "wide.partial")
+    scores: dict[str, Any] = {
+        "fvu": 0.1,
+        "l0": 31.9,
+        "model": {"ce_clean": 2.9, "ce_spliced": 3.0, "ce_recovered": 0.99},
+    }
+    Draft.open(workspace.path("evaluation", "demo"), kind="evaluation", config={"sae": "demo"}).finish(
+        summary=scores, parents={}
+    )
+    server = make_server(workspace, live=live)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
+    fresh_visit.base = demo
+    empty = set()
+    for each in find_pages():
+        page = fresh_visit.open(each.path)
+        assert page.locator("h1").inner_text() == each.title
+        page.wait_for_load_state("networkidle")
+        assert page.locator(".wb-notice-error").count() == 0, each.title
+        assert page.locator("#error-strip").is_hidden(), each.title
+        if page.locator(".wb-empty").count():
+            empty.add(each.title)
+            assert page.locator(".wb-empty .wb-command").inner_text().startswith("workbench "), each.title
+    assert empty == {"Geometry", "Dynamics", "Changes"}
+    assert fresh_visit.errors == []
+
+
+def test_the_overview_and_the_prompt_name_models_and_nothing_else(visit, demo):
+    visit.base = demo
+    assert "made with smollm2-135m." in visit.open("/").locator(".wb-lead").inner_text()
+    page = visit.open("/prompt")
+    page.click("#prompt-model")
+    assert page.get_by_role("option").all_inner_texts() == ["smollm2-135m"]

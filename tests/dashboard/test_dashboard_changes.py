@@ -40,7 +40,7 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
     told = shown("fine", scheme)
     assert "2 of 8 components moved" in told
     assert all(name in told for name in MOVED)
-    assert "writes something else by its own weights" in told
+    assert "output, by its own weights on the same input" in told
     for figure in ("changes-weights", "changes-stream", "changes-transplants"):
         assert figure in told
     assert "wb-notice-error" not in told

@@ -180,7 +180,7 @@ def test_sweeps_show_every_random_direction_and_bear_what_is_not_known(workspace
     figure = steering_figure(one.steering, LIGHT)
     assert sum(trace.name == "random directions" for trace in figure.data) == 4
     turned = rotation_figure(one.rotation, LIGHT)
-    whiskers = next(trace for trace in turned.data if trace.name == "turned").error_y
+    whiskers = next(trace for trace in turned.data if trace.name == "rotated").error_y
     assert whiskers.arrayminus[0] == 0
     assert whiskers.arrayminus[1] == pytest.approx(0.2)
     bare = {**one.rotation, "random": [], "low": None, "high": [None] * 6, "swapped": None, "followed": None}

@@ -294,7 +294,7 @@ def test_panels_without_numbers_say_so_and_one_line_is_enough():
     assert "this kind has none" in [a.text for a in kinds.layout.annotations]
     one = health_figure([HealthRun("new", health_lines(512, 16, tokens=45_000)[:1])], LIGHT)
     assert all(len(trace.x) == 1 and "markers" in trace.mode for trace in one.data)
-    assert "no health line" in health_figure([HealthRun("none", [])], LIGHT).layout.annotations[0].text
+    assert "no line of the training log" in health_figure([HealthRun("none", [])], LIGHT).layout.annotations[0].text
 
 
 def test_the_drift_stands_in_the_title_of_the_threshold():
