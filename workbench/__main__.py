@@ -63,6 +63,16 @@ RENAMED_OPTIONS: dict[str, dict[str, str | None]] = {
     "import": {"--allow-other-place": "--allow-mismatch", "--seed": None},
     "attribute": dict.fromkeys(("--name", "--seed", "--overwrite")),
     "steer": dict.fromkeys(("--name", "--overwrite")),
+    "circuit induction": {
+        "--prompts": "--prompts-per-seed",
+        "--candidates": "--max-candidates",
+        "--n-seeds": "--seeds, the seeds themselves",
+        "--seed": "--seeds, the seeds themselves",
+    },
+    "circuit find": {"--edges": "--n-edges", "--random-circuits": "--n-random"},
+    "circuit features": {"--features": "--n-features", "--edges": "--n-edges", "--random-circuits": "--n-random"},
+    "dynamics grok": dict.fromkeys(("--seed", "--n-seeds"), "--seeds, the seeds themselves"),
+    "dynamics scaling": dict.fromkeys(("--seed", "--n-seeds"), "--seeds, the seeds themselves"),
     "circuit show": dict.fromkeys(("--name", "--seed", "--threads", "--overwrite")),
     "compare sizes": dict.fromkeys(("--threads",)),
     "compare latents": dict.fromkeys(("--seed",)),
@@ -175,7 +185,7 @@ def options_of(settings: type) -> set[str]:
     found, hints = set(), get_type_hints(settings, include_extras=True)
     for name in {each.name for each in fields(settings)}:
         hint = hints[name]
-        if _POSITIONAL in getattr(hint, "__metadata__", ()):
+        if {_POSITIONAL, tyro.conf.Fixed} & set(getattr(hint, "__metadata__", ())):
             continue
         if isinstance(hint, type) and is_dataclass(hint):
             found |= options_of(hint)

@@ -186,11 +186,11 @@ def _induction(shared: dict[str, Any]) -> Step:
         Induction(
             model=MODEL,
             name=f"induction-{MODEL}",
-            prompts=6,
-            n_seeds=2,
+            prompts_per_seed=6,
+            seeds=(shared["seed"], shared["seed"] + 1),
             context_length=41,
-            candidates=8,
-            **shared,
+            max_candidates=8,
+            **{name: value for name, value in shared.items() if name != "seed"},
         ),
     )
 

@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+import tyro
 
 from interp.errors import ConfigError, OtherRankError
 from interp.progress import Progress
@@ -186,6 +188,8 @@ class OnDevice(Verb):
 
 
 S = TypeVar("S")
+Derived = Annotated[S, tyro.conf.Fixed, tyro.conf.Suppress]
+"""Type of an inherited setting that a verb derives from its other options: it is no option itself."""
 
 
 def settings_of(verb: Any, kind: type[S], **changed: Any) -> S:

@@ -13,4 +13,5 @@
 - `labels`      a few words for every region
 - `cells`       a grid over the map, each cell's mean vector read in words
 - `build`       all of it, written as one folder
+- `config`      settings of a map
 """

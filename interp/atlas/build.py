@@ -10,7 +10,7 @@
 The tables of an atlas folder, and the summary in its manifest (`docs/formats.md`).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, read_manifest, write_table
 from interp.atlas.cells import write_cells
-from interp.atlas.layout import METHODS, Layout, lay_out
-from interp.atlas.neighbours import METRICS, Found, Neighbours, check_vectors, find_neighbours, unit_rows
+from interp.atlas.config import MapSettings
+from interp.atlas.layout import Layout, lay_out
+from interp.atlas.neighbours import Found, Neighbours, check_vectors, find_neighbours, unit_rows
 from interp.atlas.new_points import place_points
 from interp.atlas.quality import K, Quality, kept_neighbours, measure_quality
 from interp.atlas.regions import (
@@ -34,7 +35,7 @@ from interp.atlas.regions import (
     write_regions,
 )
 from interp.atlas.sources import AtlasSource, joined
-from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
 
@@ -172,31 +173,6 @@ def parts_of_graph(near: Neighbours) -> int:
 
 
 OLD, NEW = "on the map", "new"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapSettings:
-    """How a map is made."""
-
-    metric: str = "cosine"
-    """`cosine` or `euclidean`"""
-    method: str = "umap"
-    """`umap` (ours), `umap-learn`, `tsne`, `pca`"""
-    n_neighbors: int = 15
-    """neighbours that shape the map"""
-    min_dist: float = 0.1
-    """how tightly points may lie, in map units"""
-    max_points: int | None = None
-    """map a seeded uniform sample of at most so many"""
-
-    def __post_init__(self) -> None:
-        for what, known in (("method", METHODS), ("metric", METRICS)):
-            if getattr(self, what) not in known:
-                raise UnknownNameError(what, getattr(self, what), known)
-        if self.n_neighbors < 2:
-            raise ConfigError(f"n_neighbors must be at least 2, got {self.n_neighbors}")
-        if self.max_points is not None and self.max_points < 1:
-            raise ConfigError(f"max_points must be at least 1, got {self.max_points}; leave it out to map all")
 
 
 def build_atlas(

@@ -45,6 +45,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.atlas.config import METHODS
 from interp.atlas.neighbours import Neighbours, rescaled
 from interp.errors import ConfigError, UnknownNameError
 from interp.progress import Progress
@@ -208,7 +209,6 @@ def force_tables(a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
     return attraction.astype(np.float32), repulsion.astype(np.float32)
 
 
-METHODS = ("umap", "umap-learn", "tsne", "pca")
 FEWEST_FOR_UMAP = 10
 SHARES, ROWS_AT_ONCE = 8, 4096
 

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from interp.atlas.config import METRICS
 from interp.errors import NonFiniteError, UnknownNameError
 from interp.progress import Progress
 from interp.runtime import in_blocks, one_thread
 
-METRICS = ("cosine", "euclidean")
 BLOCK = 1024
 """points a side: a block of pairs is 4 MB, which a core's cache holds"""
 

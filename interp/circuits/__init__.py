@@ -19,4 +19,5 @@
 - `circuit`            a circuit as a value: nodes, edges, evidence, verdict
 - `evaluation`         faithfulness, completeness and minimality against random circuits and an untrained model
 - `find`               from a task to an evaluated circuit, and its artefact
+- `config`             settings of the analyses
 """

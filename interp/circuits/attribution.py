@@ -42,8 +42,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from interp.circuits.edge_runs import Ablation, Batch, Bench, SourceValues, collect, outputs, run_with_single_edges
-from interp.circuits.edge_scores import By, Level, Scores, Verified
+from interp.circuits.config import Ablation, By, Level, Method
+from interp.circuits.edge_runs import Batch, Bench, SourceValues, collect, outputs, run_with_single_edges
+from interp.circuits.edge_scores import Scores, Verified
 from interp.circuits.gradients import GradientReader
 from interp.circuits.graph import Graph
 from interp.circuits.task import Task, read_hook
@@ -135,7 +136,6 @@ def _replace(bench: Bench, source: int, new: SourceValues | None) -> tuple[str, 
     return f"blocks.{layer}.attn.hook_z", one_head
 
 
-Method = Literal["exact", "eap", "eap-ig", "acdc"]
 METHODS: tuple[Method, ...] = ("exact", "eap", "eap-ig", "acdc")
 Direction = Literal["noise", "denoise"]
 KEEP_PER_PROMPT = 50_000_000

@@ -25,11 +25,12 @@ prompts at that position (`mean`), or nothing (`zero`).
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from interp.circuits.config import Ablation
 from interp.circuits.graph import Graph
 from interp.circuits.metrics import Metric
 from interp.circuits.task import Task, final_point, read_hook
@@ -330,7 +331,6 @@ def _subtract(rows: Tensor, diff: Tensor, where: int | None) -> None:
         rows[:, where] -= diff[:, where]
 
 
-Ablation = Literal["resample", "mean", "zero"]
 ABLATIONS: tuple[Ablation, ...] = ("resample", "mean", "zero")
 
 

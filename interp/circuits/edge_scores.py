@@ -18,13 +18,14 @@ forwards.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit, Edge, Node
+from interp.circuits.config import By, Level
 from interp.circuits.graph import Graph
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import parse_node
@@ -97,8 +98,6 @@ def _later(graph: Graph, flags: Tensor) -> Tensor:
     return flags.flip(0).long().cumsum(0).flip(0).bool()
 
 
-By = Literal["abs", "signed"]
-Level = Literal["edge", "node"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

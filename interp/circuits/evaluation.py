@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.edge_runs import Ablation, Bench
-from interp.circuits.edge_scores import By, Scores
+from interp.circuits.config import By, EvaluationConfig
+from interp.circuits.edge_runs import Bench
+from interp.circuits.edge_scores import Scores
 from interp.circuits.graph import Graph
 from interp.circuits.task import Task
 from interp.errors import ConfigError
@@ -35,9 +36,6 @@ from interp.runtime import derive_seed, make_generator
 from interp.statistics import Interval, auroc, bootstrap_interval, p_from_null, percentile_interval
 
 MAX_PATHED = 2000
-
-FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""of all edges: the sizes at which MIB measures a ranking"""
 
 
 def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -138,31 +136,6 @@ def _edges_into(graph: Graph) -> dict[tuple[int, int], list[int]]:
 
 def _pick(n: int, generator: torch.Generator) -> int:
     return int(torch.randint(n, (1,), generator=generator))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """How much to measure; every entry costs runs on all prompts."""
-
-    ablation: Ablation | None = None
-    """what edges outside the circuit carry; None: as in the settings of what is evaluated"""
-    n_random: int = 10
-    """random circuits of the same size (per size, for a curve)"""
-    n_knockouts: int = 4
-    """random halves K of the circuit, for completeness"""
-    n_minimality: int = 20
-    """edges whose removal is tried, drawn at random from the circuit"""
-    untrained: bool = True
-    """measure the gap of an untrained twin"""
-    fractions: tuple[float, ...] = FRACTIONS
-    batch_size: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.n_random, self.n_knockouts, self.n_minimality) < 0 or self.batch_size < 1:
-            raise ConfigError("n_random, n_knockouts and n_minimality must be at least 0, batch_size at least 1")
-        if len(self.fractions) < 2 or list(self.fractions) != sorted(set(self.fractions)) or self.fractions[-1] > 1:
-            raise ConfigError(f"fractions must rise from above 0 to at most 1, got {self.fractions}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

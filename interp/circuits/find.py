@@ -16,18 +16,19 @@ Columns and files are those of docs/formats.md (`edge-circuits/<name>`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
-from interp.circuits.attribution import Method, attribute, verify_top_k
+from interp.circuits.attribution import attribute, verify_top_k
 from interp.circuits.circuit import FILE, Circuit
-from interp.circuits.edge_runs import Ablation, Bench
-from interp.circuits.edge_scores import By, Level, Scores, Verified
-from interp.circuits.evaluation import Curve, EvaluationConfig, evaluate, faithfulness
+from interp.circuits.config import FindConfig
+from interp.circuits.edge_runs import Bench
+from interp.circuits.edge_scores import Scores, Verified
+from interp.circuits.evaluation import Curve, evaluate, faithfulness
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns, save_patterns
 from interp.circuits.task import Task
@@ -47,32 +48,6 @@ RULE = (
 
 HALVINGS = 5
 """runs spent on narrowing the size between two points of the curve"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindConfig:
-    """How a circuit is looked for."""
-
-    method: Method = "eap-ig"
-    steps: int = 5
-    ablation: Ablation = "resample"
-    by: By = "abs"
-    level: Level = "edge"
-    """`node`: rank what whole parts write, and keep all edges among the best parts"""
-    n_edges: int | None = None
-    """edges (nodes, at that level) of the circuit before pruning; None: the smallest size on the curve that reaches
-    `faithfulness`"""
-    faithfulness: float = 0.8
-    verify: int = 20
-    """edges patched one by one to check the scores; 0 for none"""
-    node_scores: bool = True
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-    def __post_init__(self) -> None:
-        if self.n_edges is not None and self.n_edges < 1:
-            raise ConfigError(f"n_edges must be at least 1, got {self.n_edges}")
-        if not self.faithfulness > 0 or self.verify < 0 or self.verify == 1:
-            raise ConfigError("faithfulness must be above 0, verify 0 or at least 2")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

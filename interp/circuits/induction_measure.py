@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.circuits.config import InductionConfig
 from interp.circuits.head_kinds import draw_prompts, score_pattern, target_masks, target_weights
 from interp.circuits.task import final_point
 from interp.errors import ConfigError
@@ -39,42 +40,6 @@ from interp.patching.paths import KnownClean, PathPatcher
 from interp.runtime import make_generator
 from interp.statistics import t_interval
 from interp.text.tokens import repeated_random_tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class InductionConfig:
-    """How the induction circuit is looked for."""
-
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """independent draws of prompts; the first chooses senders, the others test them"""
-    prompts_per_seed: int = 8
-    context_length: int | None = None
-    """tokens per prompt, BOS included; by default 65, or the model's context when that is shorter"""
-    min_lag: int | None = None
-    max_lag: int | None = None
-    """block lengths; by default a quarter to a half of the prompt, each prompt has its own"""
-    batch_size: int = 8
-    """prompts in the model at once"""
-    n_controls: int = 6
-    """random senders that each chosen sender is compared with: half other heads, half its own write turned at random"""
-    max_candidates: int = 24
-    """heads that are tested for a sender, strongest induction scores first"""
-    max_loss_senders: int = 2
-    """senders, the most read first, whose paths into keys, queries and values are measured in loss too"""
-    screening_prompts: int = 4
-    """of the first seed's, on which every earlier head is tried as a sender"""
-    max_singles: int = 48
-    """models with no more heads than this have every head ablated by itself"""
-    copying_tokens: int = 2048
-    """sampled tokens for OV copying"""
-
-    def __post_init__(self) -> None:
-        if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(
-                f"at least two different seeds are needed, one to choose senders and one to test them, got {self.seeds}"
-            )
-        if self.prompts_per_seed < 3 or self.batch_size < 1 or self.n_controls < 2 or self.max_candidates < 1:
-            raise ConfigError("prompts_per_seed must be at least 3, n_controls 2, batch_size and max_candidates 1")
 
 
 @dataclass(frozen=True)

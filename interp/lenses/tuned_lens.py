@@ -37,6 +37,7 @@ from torch import Tensor
 
 from interp.artifacts import Draft, atomic_file, read_manifest
 from interp.errors import ConfigError, CorruptError, MismatchError, NonFiniteError
+from interp.lenses.config import TunedLensConfig
 from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.capture import Capture
 from interp.names import lens_hook_points
@@ -138,40 +139,6 @@ def identity_lens(hook_points: list[str], d_model: int, weight_hash: str) -> Tun
 
 
 CHECKPOINT = "checkpoint.safetensors"
-_BETAS, _EPS = (0.9, 0.999), 1e-8
-
-
-@dataclass(frozen=True, kw_only=True)
-class TunedLensConfig:
-    """How a tuned lens is trained."""
-
-    steps: int = 250
-    positions: int = 256
-    """tokens per step"""
-    contexts: int = 4
-    """contexts per step that the positions are drawn from; the model runs over all of them"""
-    lr: float = 1e-3
-    """largest learning rate; rises over `warmup` steps, then falls linearly to 0"""
-    warmup: int = 10
-    layers: tuple[int, ...] | None = None
-    """which readings get a translator: 0 the embedding, i the residual after block i - 1. None: all but the last, which
-    is the model's output itself"""
-    heldout_positions: int = 1024
-    """tokens that decide, and as many that measure"""
-    checkpoint_every: int = 25
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        counts = (self.steps, self.positions, self.contexts, self.heldout_positions, self.checkpoint_every)
-        if min(counts) < 1 or self.warmup < 0 or not self.lr > 0:
-            raise ConfigError("steps, positions, contexts, heldout_positions, checkpoint_every and lr must be above 0")
-
-    def hook_points(self, n_layers: int) -> list[str]:
-        """The places that get a translator. Raises `ConfigError` for a layer without one."""
-        layers = tuple(range(n_layers)) if self.layers is None else self.layers
-        if not layers or not all(0 <= layer < n_layers for layer in layers):
-            raise ConfigError(f"layers to translate are 0 .. {n_layers - 1} (the last speaks for itself), got {layers}")
-        return [lens_hook_points(n_layers)[layer] for layer in sorted(set(layers))]
 
 
 class LensStep(NamedTuple):
@@ -226,16 +193,6 @@ class _Sample(NamedTuple):
     """`[n, d_vocab]` log-probabilities, float32"""
 
 
-class _State(NamedTuple):
-    """All that changes; replaced whole, so that an interrupt between two lines leaves the last whole step."""
-
-    done: int
-    values: dict[str, Tensor]
-    """`<hook point>.weight` and `.bias`"""
-    moments: dict[str, Tensor]
-    """Adam's, `<value>.first` and `.second`"""
-
-
 class _Run:
     """One training run: opened or resumed, advanced step by step, finished."""
 
@@ -274,35 +231,39 @@ class _Run:
         values = {f"{n}.weight": w for n, w in start.weights.items()} | {
             f"{n}.bias": b for n, b in start.biases.items()
         }
-        values = {key: value.to(device) for key, value in values.items()}
-        moments = {f"{key}.{m}": torch.zeros_like(v) for key, v in values.items() for m in ("first", "second")}
-        self.state = self._resumed(_State(0, values, moments))
+        self.values = {key: value.to(device).requires_grad_() for key, value in values.items()}
+        """`<hook point>.weight` and `.bias`"""
+        self.optimizer = torch.optim.Adam(self.values.values())
+        self.done = 0
+        """steps taken"""
+        self.whole = True
+        """False while a step is half taken: what an interrupt leaves then is not kept"""
+        self._resume()
         self.units = {n: float(r.float().pow(2).mean().sqrt()) for n, r in self.sample(self.contexts, 0).resid.items()}
-
-    @property
-    def done(self) -> int:
-        """Steps taken."""
-        return self.state.done
 
     def step(self) -> float:
         """One step for every layer; the mean loss."""
         sample, losses = self.sample(self.contexts, self.done + 1), []
-        gradients = {}
         for name in self.names:
-            weight, bias = (part.requires_grad_() for part in self.translator(name))
+            weight, bias = self.translator(name)
             with torch.enable_grad():
                 loss = kl_divergence(sample.target, self.read(name, sample.resid[name], weight, bias)).mean()
-            gradients[f"{name}.weight"], gradients[f"{name}.bias"] = torch.autograd.grad(loss, (weight, bias))
+            weight.grad, bias.grad = torch.autograd.grad(loss, (weight, bias))
             losses.append(float(loss.detach()))
         mean = sum(losses) / len(losses)
         if mean != mean or mean == float("inf"):
             raise NonFiniteError(f"the loss is not finite at step {self.done + 1}; lower lr (now {self.config.lr:g})")
-        self.state = self._adam(gradients)
+        rise = min(1.0, (self.done + 1) / max(1, self.config.warmup))
+        self.optimizer.param_groups[0]["lr"] = self.config.lr * rise * (1 - self.done / self.config.steps)
+        self.whole = False
+        self.optimizer.step()
+        self.done += 1
+        self.whole = True
         return mean
 
     def translator(self, name: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias of one hook point, as fresh leaves."""
-        return self.state.values[f"{name}.weight"].detach(), self.state.values[f"{name}.bias"].detach()
+        """Weight and bias of one hook point."""
+        return self.values[f"{name}.weight"], self.values[f"{name}.bias"]
 
     def read(self, name: str, resid: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Logits of `resid [n, d_model]` through a translator whose bias is in units of the layer."""
@@ -340,10 +301,16 @@ class _Run:
         return {name: (plain, tuned) for name, (plain, tuned) in sums.items()}
 
     def checkpoint(self, loss: float | None) -> None:
-        """Keep everything that the rest of the run depends on."""
+        """Write everything that the rest of the run depends on; within a step the checkpoint before it stays."""
         from safetensors.torch import save_file
 
-        tensors = {key: value.contiguous() for key, value in (self.state.values | self.state.moments).items()}
+        if not self.whole:
+            return
+        tensors = {key: value.detach().contiguous() for key, value in self.values.items()}
+        for key, value in self.values.items():
+            moments = self.optimizer.state.get(value, {})
+            for name, moment in (("first", "exp_avg"), ("second", "exp_avg_sq")):
+                tensors[f"{key}.{name}"] = moments.get(moment, torch.zeros_like(value))
         with atomic_file(self.draft.path / CHECKPOINT) as temporary:
             save_file(tensors, temporary, metadata={"step": str(self.done)})
         self.draft.update(step=self.done, steps=self.config.steps, loss=loss)
@@ -351,41 +318,32 @@ class _Run:
     def finish(self) -> None:
         """Keep the translators that help, measure, and put the folder in place."""
         kept = {name: tuned < plain for name, (plain, tuned) in self.measure(self.deciding, "decide").items()}
-        values = {key: value * kept[key.rpartition(".")[0]] for key, value in self.state.values.items()}
-        self.state = self.state._replace(values=values)
+        with torch.no_grad():
+            for key, value in self.values.items():
+                value.mul_(kept[key.rpartition(".")[0]])
         measured = self.measure(self.heldout, "heldout")
         summary = {
             "n_heldout": self.config.heldout_positions,
             "kl": {n: {"kl_logit": a, "kl_tuned": b, "kept": kept[n]} for n, (a, b) in measured.items()},
         }
         config = self.draft.config
-        weights = {name: self.translator(name)[0].cpu() for name in self.names}
-        biases = {name: (self.translator(name)[1] * self.units[name]).cpu() for name in self.names}
+        weights = {name: self.translator(name)[0].detach().cpu() for name in self.names}
+        biases = {name: (self.translator(name)[1].detach() * self.units[name]).cpu() for name in self.names}
         TunedLens(weights, biases, config["weight_hash"]).save(self.draft.path)
         (self.draft.path / CHECKPOINT).unlink(missing_ok=True)
         self.draft.finish(summary=summary, parents={f"model:{config['model']}": config["weight_hash"]})
 
-    def _resumed(self, start: _State) -> _State:
-        """The state of the checkpoint, where there is one."""
+    def _resume(self) -> None:
+        """Take up the checkpoint, where there is one."""
         from safetensors import safe_open
 
         path = self.draft.path / CHECKPOINT
         if not path.exists():
-            return start
-        with safe_open(path, "pt", device=str(self.model.cfg.device)) as file:
-            values, moments = ({key: file.get_tensor(key) for key in table} for table in (start.values, start.moments))
-            return _State(int(file.metadata()["step"]), values, moments)
-
-    @torch.no_grad()
-    def _adam(self, gradients: dict[str, Tensor]) -> _State:
-        """The state one step on (Kingma and Ba 2015)."""
-        step, values, moments = self.done + 1, {}, {}
-        rise = min(1.0, step / max(1, self.config.warmup))
-        rate = self.config.lr * rise * (1 - self.done / self.config.steps)
-        for key, gradient in gradients.items():
-            first = self.state.moments[f"{key}.first"].lerp(gradient, 1 - _BETAS[0])
-            second = self.state.moments[f"{key}.second"].lerp(gradient.square(), 1 - _BETAS[1])
-            size = (second / (1 - _BETAS[1] ** step)).sqrt() + _EPS
-            values[key] = self.state.values[key] - rate * first / (1 - _BETAS[0] ** step) / size
-            moments |= {f"{key}.first": first, f"{key}.second": second}
-        return _State(step, values, moments)
+            return
+        with safe_open(path, "pt", device=str(self.model.cfg.device)) as file, torch.no_grad():
+            self.done = int(file.metadata()["step"])
+            for key, value in self.values.items():
+                value.copy_(file.get_tensor(key))
+                first, second = (file.get_tensor(f"{key}.{moment}") for moment in ("first", "second"))
+                step = torch.tensor(float(self.done))
+                self.optimizer.state[value] = {"step": step, "exp_avg": first, "exp_avg_sq": second}

@@ -11,6 +11,7 @@
 - `classical_networks`      the Hopfield network of 1982, and the capacity of both kinds
 - `boltzmann`               a Boltzmann machine, and next-token distributions as Boltzmann distributions
 - `save`                    the artefact of a study
+- `config`                  settings of grokking and of scaling laws
 """
 
 from typing import TYPE_CHECKING

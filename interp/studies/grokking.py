@@ -45,59 +45,12 @@ from torch import Tensor
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.results import Record, Result
 from interp.runtime import make_generator, one_thread
+from interp.studies.config import ModularConfig
 from interp.studies.induction_emerges import first_at
 
 Parameters = dict[str, Tensor]
 LEARNED = 0.99
 """accuracy above which pairs are learned"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModularConfig:
-    """How it is built and trained."""
-
-    p: int = 37
-    """the modulus, a prime"""
-    train_fraction: float = 0.75
-    """of the pairs, mirror images kept together; the others are the test"""
-    d_model: int = 64
-    n_heads: int = 4
-    d_mlp: int = 192
-    lr: float = 5e-3
-    weight_decay: float = 1.0
-    """0 memorises and stays there: the control; at 2 some seeds end with two frequencies that do not explain all"""
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-5
-    """of AdamW: with 1e-8 steps stay long where gradients vanish, and what was learned comes and goes (Thilak et al.
-    2022, 2206.04817)"""
-    batches: int = 3
-    """parts of the training pairs, drawn anew in each epoch, with a step on each"""
-    epochs: int = 800
-    """passes over the training pairs, at most"""
-    settle: int | None = 140
-    """epochs after the last seed has generalised, where training ends; None: after all `epochs`"""
-    log_every: int = 4
-    seeds: tuple[int, ...] = (0, 1, 2)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.p, int) or self.p < 5 or any(self.p % factor == 0 for factor in range(2, self.p)):
-            raise ConfigError(f"p must be a prime of at least 5, got {self.p}: frequencies of others share components")
-        if not 0 < self.train_fraction < 1 or not 0 < round(self.train_fraction * self.p) < self.p:
-            raise ConfigError(
-                f"train_fraction must leave pairs to train on and to test, got {self.train_fraction} of p {self.p}"
-            )
-        if min(self.d_model, self.n_heads, self.d_mlp) < 1 or self.d_model % self.n_heads:
-            raise ConfigError(
-                f"d_model {self.d_model} must be a multiple of n_heads {self.n_heads}, and every size at least 1"
-            )
-        if (
-            min(self.epochs, self.batches, self.log_every, len(self.seeds)) < 1
-            or (self.settle or 0) < 0
-            or not (self.lr > 0 and self.eps > 0 and self.weight_decay >= 0)
-        ):
-            raise ConfigError(
-                "epochs, batches, log_every, lr, eps must be above 0, weight_decay and settle at least 0; a seed given"
-            )
 
 
 @dataclass(frozen=True)

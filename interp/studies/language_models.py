@@ -10,63 +10,18 @@ the sooner the wider it is, and no power law holds across that change.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.runtime import derive_seed
+from interp.studies.config import ScalingRecipe
 from interp.studies.language_scaling import LanguageRun
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.text.corpora import Corpus
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScalingRecipe:
-    """How the models are built and trained."""
-
-    widths: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
-    """`d_model`, multiples of 8"""
-    n_layers: int = 2
-    context_length: int = 64
-    """bytes"""
-    batch_size: int = 64
-    """contexts a step"""
-    tokens: int = 2_000_000
-    """bytes that each model sees, each once"""
-    n_checkpoints: int = 6
-    """from an eighth of the tokens to all of them, evenly in their logarithm"""
-    heldout_contexts: int = 256
-    lr: float = 8e-3
-    """at width 16"""
-    seeds: tuple[int, ...] = (0, 1)
-    """of weights and of the order of the text"""
-
-    def __post_init__(self) -> None:
-        if any(width < 8 or width % 8 for width in self.widths):
-            raise ConfigError(f"widths must be multiples of 8, got {self.widths}")
-        if self.steps < 8 * self.n_checkpoints:
-            raise ConfigError(
-                f"{self.tokens:,} tokens are {self.steps} steps, too few for {self.n_checkpoints} checkpoints"
-            )
-
-    @property
-    def steps(self) -> int:
-        return self.tokens // (self.batch_size * self.context_length)
-
-    @property
-    def checkpoints(self) -> list[int]:
-        """Steps at which the loss is measured."""
-        first, last = self.steps / 8, self.steps
-        exponents = [i / (self.n_checkpoints - 1) for i in range(self.n_checkpoints)]
-        return [round(first * (last / first) ** each) for each in exponents]
-
-    def n_params(self, width: int) -> int:
-        """Parameters without embeddings and unembedding: `12 n_layers d_model^2` (Kaplan et al. 2020, table 1)."""
-        return 12 * self.n_layers * width**2
 
 
 def train_language_models(

@@ -6,4 +6,5 @@
 - `edges`        how much of a later latent's effect an earlier one causes, estimated and by patching
 - `bench`        the model with only some latents left
 - `find`         a feature circuit found and judged, and its artefact
+- `config`       settings of attribution and of feature circuits
 """

@@ -20,47 +20,19 @@ active features are held.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from interp.circuits.task import Task, read_hook
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
+from saes.circuits.config import AttributionConfig
 from saes.circuits.sites import Prompts, Site, open_sites, run_sites
 from saes.circuits.traces import Trace, metric_with, put, sum_by, trace_sites
 from saes.kinds.base import SAE
-
-Method = Literal["ig", "gradient"]
-METHODS = ("ig", "gradient")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttributionConfig:
-    """How effects are estimated."""
-
-    method: Method = "ig"
-    steps: int = 10
-    """gradients on the way from the baseline to the prompt, for `ig`"""
-    first: int = 0
-    """positions at the start that are left alone: 1 where SAEs never saw the BOS, whose residual is like no other"""
-    batch_size: int = 8
-    """prompts per pass"""
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UnknownNameError("attribution method", self.method, METHODS)
-        if self.steps < 1 or self.batch_size < 1 or self.first < 0:
-            raise ConfigError("steps and batch_size must be at least 1, first at least 0")
-
-    def describe(self, prompts: Prompts) -> dict[str, Any]:
-        """Settings that travel with results."""
-        steps = {"steps": self.steps} if self.method == "ig" else {}
-        baseline = "features and error off" if prompts.corrupt is None else "corrupted prompts"
-        return {"task": prompts.name, "metric": prompts.metric.name, "method": self.method, **steps,
-                "baseline": baseline, "first": self.first}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,18 +10,18 @@ Replacements (`ablation`): `resample` the corrupted prompt's, `mean` the mean ov
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from interp.circuits.config import Ablation
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, UnknownNameError
 from saes.circuits.edges import FeatureNode, Measured, Network
 from saes.circuits.sites import Entries, Replace, Site
 from saes.circuits.traces import Trace, metric_with, sum_by
 
-Ablation = Literal["resample", "mean", "zero"]
 ABLATIONS = ("resample", "mean", "zero")
 
 

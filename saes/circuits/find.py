@@ -13,7 +13,7 @@ The folder of a feature circuit: the circuit, every scored edge and feature, the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,13 @@ from interp.circuits.circuit import FILE, Circuit, Edge, Node
 from interp.circuits.evaluation import faithfulness, faithfulness_interval, null_summary, untrained_gap
 from interp.circuits.find import prompt_texts
 from interp.circuits.task import Task
-from interp.errors import ConfigError
 from interp.models.adapter import weight_hash
 from interp.models.identity import model_spec
 from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import rank_correlation, rank_correlation_interval
-from saes.circuits.attribution import AttributionConfig
-from saes.circuits.bench import Ablation, FeatureBench, Left
+from saes.circuits.bench import FeatureBench, Left
+from saes.circuits.config import FeatureCircuitConfig
 from saes.circuits.edges import Edges, Ends, FeatureNode, Network, edge_scores, exact_edges, measure
 from saes.circuits.sites import Prompts
 from saes.evaluation.baselines import random_dictionary_like
@@ -49,32 +48,6 @@ RULE = (
     "of this model's"
 )
 Step = Callable[[str], Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureCircuitConfig:
-    """How a circuit of features is looked for, and judged."""
-
-    attribution: AttributionConfig = field(default_factory=AttributionConfig)
-    n_features: int = 20
-    """features of each place that become nodes"""
-    n_edges: int = 60
-    """edges that are kept"""
-    ablation: Ablation = "resample"
-    """what features outside the circuit carry"""
-    verify: int = 20
-    """edges patched one by one, and as many random ones"""
-    n_random: int = 20
-    """random circuits with as many features at each place"""
-    nulls: bool = True
-    """judge untrained SAEs and an untrained model too"""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.n_features, self.n_edges) < 1 or self.n_random < 1:
-            raise ConfigError("n_features, n_edges and n_random must be at least 1")
-        if self.verify < 0:
-            raise ConfigError(f"verify must be at least 0, got {self.verify}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

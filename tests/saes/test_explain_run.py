@@ -366,7 +366,7 @@ def test_busy_endpoints_are_waited_for(workspace):
 def test_a_dead_feature_is_left_out_with_the_reason(workspace, capsys):
     with FakeEndpoint() as fake:
         assert run(workspace, fake, "dead", features=("0", "1", "40")) == 0
-        assert "feature 40 is left out: it fires in only 0 different contexts" in capsys.readouterr().out
+        assert "feature 40 is skipped: it fires in only 0 different contexts" in capsys.readouterr().out
         assert run(workspace, fake, "dead-alone", features=("40",)) == 2
     assert "none of these features can be explained" in capsys.readouterr().err
     assert workspace.manifest("labels", "dead").summary["skipped"].keys() == {"40"}

@@ -14,7 +14,7 @@ from workbench.verbs.circuit import Find
 
 
 def find(folder, *more: str) -> int:
-    return main(["circuit", "find", *more, "--workspace", str(folder), "--random-circuits", "2"])
+    return main(["circuit", "find", *more, "--workspace", str(folder), "--n-random", "2"])
 
 
 def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):

@@ -60,7 +60,7 @@ def test_attribution_prints_features_the_error_and_what_adds_up(folder, capsys):
     parts = [float(line.split()[0]) for line in early.splitlines()[1:] if line.strip()]
     assert sum(parts) == pytest.approx(total, abs=0.005)
     assert early.count("feature ") == early.count("(alone ") == 3
-    assert "error: what the SAE does not reconstruct" in early
+    assert "reconstruction error of the SAE" in early
 
 
 def test_attribution_against_another_prompt_and_answer(folder, capsys):
@@ -99,7 +99,7 @@ def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys
     pairs = tmp_path / "pairs.jsonl"
     lines = [{"clean": f"a{x}", "corrupt": f"b{x}", "correct": "a", "wrong": "b"} for x in "cdefgh"]
     pairs.write_text("\n".join(map(json.dumps, lines)))
-    options = ("--features", "4", "--edges", "9", "--steps", "2", "--verify", "4", "--random-circuits", "3")
+    options = ("--n-features", "4", "--n-edges", "9", "--steps", "2", "--verify", "4", "--n-random", "3")
     assert run(folder, "circuit", "features", "late", "early", "--task", str(pairs), *options, "--name", "pairs") == 0
     circuit = Circuit.load(folder / "feature-circuits" / "pairs")
     assert circuit.settings["places"] == ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from interp.atlas.config import MapSettings
 from interp.errors import ConfigError
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.artifacts import Manifest
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Atlas(Writes, Seeded, Threaded, OnDevice):
+class Atlas(MapSettings, Writes, Seeded, Threaded, OnDevice):
     """Map vectors to the plane so that near neighbours stay near.
 
     SOURCE is one of
@@ -33,17 +34,6 @@ class Atlas(Writes, Seeded, Threaded, OnDevice):
 
     source: tyro.conf.Positional[str]
     """KIND:NAME, as above."""
-    metric: Literal["cosine", "euclidean"] = "cosine"
-    """Similarity of two vectors."""
-    method: Literal["umap", "umap-learn", "tsne", "pca"] = "umap"
-    """umap: our own, on all cores, with the same result for any number of them; umap-learn: the reference, on one core;
-    tsne: preserves more near neighbours and takes far longer; pca: two principal components."""
-    n_neighbors: int = 15
-    """Nearest neighbours that shape the map: fewer show local detail, more show the large structure."""
-    min_dist: float = 0.1
-    """Smallest distance between points, in map units."""
-    max_points: int | None = None
-    """Map a random sample of at most this many points. Default: all, 20,000 of a recording."""
     hook_point: tuple[str, ...] = ()
     """Hook points of a recording; several give one map each, aligned with each other. Default: its first."""
     then: tuple[str, ...] = ()
@@ -78,7 +68,7 @@ class Atlas(Writes, Seeded, Threaded, OnDevice):
     def _build(
         self, workspace: "Workspace", sources: list["AtlasSource"], names: list[str], folder: Path, progress: Any
     ) -> "Manifest":
-        from interp.atlas.build import MapSettings, build_atlas, extend_atlas
+        from interp.atlas.build import build_atlas, extend_atlas
         from interp.atlas.series import build_series
         from workbench.opening import open_mapped_source
 
@@ -89,13 +79,7 @@ class Atlas(Writes, Seeded, Threaded, OnDevice):
             options.pop("seed")
             old = open_mapped_source(workspace, self.onto, device=self.device)
             return extend_atlas(sources[0], old, workspace.path("atlas", self.onto), folder, **options)
-        settings = MapSettings(
-            metric=self.metric,
-            method=self.method,
-            n_neighbors=self.n_neighbors,
-            min_dist=self.min_dist,
-            max_points=self.max_points,
-        )
+        settings = settings_of(self, MapSettings)
         if len(sources) > 1:
             return build_series(sources, names, folder, settings, **options)
         return build_atlas(sources[0], folder, settings, **options)

@@ -7,25 +7,27 @@
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
+from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
-from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
+from workbench.terminal import Derived, InWorkspace, OnDevice, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from interp.circuits.find import Found
     from interp.circuits.task import Task
-    from saes.circuits.find import FeatureCircuitConfig, FoundFeatures
+    from saes.circuits.find import FoundFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(Writes, Seeded, Threaded, OnDevice):
+class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, OnDevice):
     """Find a task's circuit in the features of several SAEs.
 
     Example: workbench circuit features sae-9 sae-15 --task ioi
@@ -43,21 +45,10 @@ class FeatureCircuit(Writes, Seeded, Threaded, OnDevice):
     """induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt, correct and wrong."""
     prompts: int = 16
     """Prompt pairs."""
-    features: int = 20
-    """Features of each SAE that become nodes."""
-    edges: int = 60
-    """Edges that are kept."""
     steps: int = 8
-    """Gradients per prompt."""
-    ablation: Literal["resample", "mean", "zero"] = "resample"
-    """What features outside the circuit carry."""
-    verify: int = 20
-    """Edges patched one by one, and as many random ones."""
-    random_circuits: int = 20
-    """Random circuits of the same size."""
-    nulls: bool = True
-    """Judge untrained SAEs and an untrained model too."""
-    batch_size: int = 8
+    """Gradients per prompt, for ig."""
+    attribution: Derived[AttributionConfig] = field(default_factory=AttributionConfig)
+    first: Derived[int] = 0
     include_bos: bool = False
     """Attribute to features at the BOS position too. SAEs do not see it in training."""
     model: str | None = None
@@ -67,7 +58,7 @@ class FeatureCircuit(Writes, Seeded, Threaded, OnDevice):
 
     def run(self) -> None:
         from saes.circuits.find import find_feature_circuit, save_feature_circuit
-        from workbench.opening import feature_table, open_saes, open_task, parents_of, task_name
+        from workbench.opening import feature_table, open_saes, open_task, parents_of, task_name, unseen_positions
 
         workspace = self.open_workspace()
         self.use_threads()
@@ -93,8 +84,11 @@ class FeatureCircuit(Writes, Seeded, Threaded, OnDevice):
             for sae, table in zip(saes, tables, strict=True)
         ]
         labelled = labels if any(tables) else None
+        first = unseen_positions(model, include_bos=self.include_bos)
+        attribution = settings_of(self, AttributionConfig, first=first)
+        config = settings_of(self, FeatureCircuitConfig, attribution=attribution)
         with step_bars() as progress:
-            found = find_feature_circuit(model, saes, task, self._config(model), labels=labelled, progress=progress)
+            found = find_feature_circuit(model, saes, task, config, labels=labelled, progress=progress)
         manifest = save_feature_circuit(
             folder,
             found,
@@ -106,23 +100,6 @@ class FeatureCircuit(Writes, Seeded, Threaded, OnDevice):
         wrote(folder, f"{manifest.summary['n_features']} features, {manifest.summary['n_edges']} edges")
         for line in describe_features(found):
             say(f"      {line}")
-
-    def _config(self, model: Any) -> "FeatureCircuitConfig":
-        from saes.circuits.attribution import AttributionConfig
-        from saes.circuits.find import FeatureCircuitConfig
-        from workbench.opening import unseen_positions
-
-        first = unseen_positions(model, include_bos=self.include_bos)
-        return FeatureCircuitConfig(
-            attribution=AttributionConfig(steps=self.steps, batch_size=self.batch_size, first=first),
-            n_features=self.features,
-            n_edges=self.edges,
-            ablation=self.ablation,
-            verify=self.verify,
-            n_random=self.random_circuits,
-            nulls=self.nulls,
-            seed=self.seed,
-        )
 
 
 @contextlib.contextmanager
@@ -162,7 +139,7 @@ def describe_features(found: "FoundFeatures") -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Find(Writes, Seeded, Threaded, OnDevice):
+class Find(FindConfig, EvaluationConfig, Writes, Threaded, OnDevice):
     """Find a task's circuit of heads and MLPs.
 
     Example: workbench circuit find smollm2-135m --task ioi
@@ -185,21 +162,9 @@ class Find(Writes, Seeded, Threaded, OnDevice):
     Default: as many again, or the rest of the file."""
     metric: Literal["task", "logit-diff", "prob-diff", "log-prob", "kl", "l2"] = "task"
     """Metric of the answer: the task's own, the distance of the output from the clean one (kl, l2), or another."""
-    method: Literal["eap-ig", "eap", "exact", "acdc"] = "eap-ig"
-    """How edges are scored; exact and acdc run the model once per edge."""
-    level: Literal["edge", "node"] = "edge"
-    """Rank edges, or whole heads and MLPs; then the circuit is all edges among the best of them."""
-    steps: int = 5
-    """Gradients per prompt for eap-ig."""
-    ablation: Literal["resample", "mean", "zero"] = "resample"
-    """What edges outside the circuit carry."""
-    edges: int | None = None
-    """Edges (or nodes, at that level) of the circuit. Default: the smallest size on the curve that is 80 % faithful."""
-    random_circuits: int = 5
-    """Random circuits per size."""
-    verify: int = 20
-    """Edges patched one by one to check the scores."""
-    batch_size: int = 16
+    n_random: int = 5
+    """Random circuits of the same size (per size, for the curve), as the null."""
+    evaluation: Derived[EvaluationConfig] = field(default_factory=EvaluationConfig)
 
     def run(self) -> None:
         from interp.circuits.find import find_circuit, save_discovered
@@ -208,14 +173,16 @@ class Find(Writes, Seeded, Threaded, OnDevice):
 
         workspace = self.open_workspace()
         self.use_threads()
+        config = settings_of(self, FindConfig, evaluation=settings_of(self, EvaluationConfig, ablation=None))
         folder = workspace.path("edge_circuit", self.name or slug(f"{task_name(self.task)}-{self.model}"))
+        self.check_free(folder)
         model = load_model(self.model, device=self.use_device())
         task, held_out = self._make_tasks(model)
         say(
             f"{task.name}: {task.metric.name} {float(task.clean_value.mean()):.3g} on clean prompts, "
             f"{float(task.corrupt_value.mean()):.3g} on corrupted ones"
         )
-        found = find_circuit(model, task, self._config(), held_out=held_out, progress=_bars())
+        found = find_circuit(model, task, config, held_out=held_out, progress=_bars())
         manifest = save_discovered(
             folder,
             model=model,
@@ -254,21 +221,6 @@ class Find(Writes, Seeded, Threaded, OnDevice):
             )
         return task, rest.take(range(wanted or rest.n_prompts))
 
-    def _config(self) -> Any:
-        from interp.circuits.evaluation import EvaluationConfig
-        from interp.circuits.find import FindConfig
-
-        judged = EvaluationConfig(n_random=self.random_circuits, batch_size=self.batch_size, seed=self.seed)
-        return FindConfig(
-            method=self.method,
-            steps=self.steps,
-            ablation=self.ablation,
-            level=self.level,
-            n_edges=self.edges,
-            verify=self.verify,
-            evaluation=judged,
-        )
-
 
 def describe_found(found: "Found") -> list[str]:
     """Return the verdict, the agreement of edge scores with patching, and the strongest edges."""
@@ -302,7 +254,7 @@ def _bars() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Induction(Writes, Seeded, Threaded, OnDevice):
+class Induction(InductionConfig, Writes, Threaded, OnDevice):
     """Find induction heads and the heads that they read, and test each edge.
 
     Scores are fractions of attention (0 to 1) on repeated random tokens, losses are in nats. circuit.json states the
@@ -313,29 +265,15 @@ class Induction(Writes, Seeded, Threaded, OnDevice):
 
     model: tyro.conf.Positional[str]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
-    prompts: int = 8
-    """Prompts per seed."""
-    n_seeds: int = 3
-    """Independent draws of prompts: the first chooses senders, the others test them."""
-    context_length: int | None = None
-    """Tokens per prompt, BOS included. Default: 65, or the model's context when that is shorter."""
-    candidates: int = 24
-    """At most so many heads are tested for a sender, strongest induction scores first."""
 
     def run(self) -> None:
         from interp.circuits.induction import gather_induction_evidence
-        from interp.circuits.induction_measure import InductionConfig
         from interp.circuits.induction_table import describe_induction, save_induction
         from interp.models.loading import load_model
 
         workspace = self.open_workspace()
         self.use_threads()
-        config = InductionConfig(
-            seeds=self.seeds(self.n_seeds),
-            prompts_per_seed=self.prompts,
-            context_length=self.context_length,
-            max_candidates=self.candidates,
-        )
+        config = settings_of(self, InductionConfig)
         folder = workspace.path("induction_circuit", self.name or f"induction-{slug(self.model)}")
         model = load_model(self.model, device=self.use_device())
         with bar("induction circuit", "%") as progress:
@@ -345,7 +283,7 @@ class Induction(Writes, Seeded, Threaded, OnDevice):
             folder,
             model_name=self.model,
             weight_hash=evidence.circuit.weight_hash,
-            seed=self.seed,
+            seed=self.seeds[0],
             overwrite=self.overwrite,
         )
         wrote(folder, f"{manifest.summary['n_nodes']} nodes, {manifest.summary['n_edges']} edges")

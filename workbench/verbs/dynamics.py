@@ -8,11 +8,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from workbench.terminal import Seeded, Threaded, Writes, bar, say, wrote
+from interp.studies.config import ModularConfig, ScalingRecipe
+from workbench.terminal import Seeded, Threaded, Writes, bar, say, settings_of, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grok(Writes, Seeded, Threaded):
+class Grok(ModularConfig, Writes, Threaded):
     """Follow grokking: addition modulo a prime, memorised first, generalised later.
 
     Several seeds train at once. Key frequencies, restricted and excluded loss (Nanda et al. 2023, arXiv 2301.05217)
@@ -22,32 +23,24 @@ class Grok(Writes, Seeded, Threaded):
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "grok")
 
-    p: int = 37
-    """The modulus, a prime."""
-    epochs: int = 800
-    """Passes over the training pairs, at most; it ends 140 after the last seed has understood."""
-    weight_decay: float = 1.0
-    """0 memorises and stays there."""
-    n_seeds: int = 3
-
     def run(self) -> None:
-        from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
+        from interp.studies.grokking import describe_grokking, train_modular
         from interp.studies.save import embedding_series, save_grokking
 
         workspace = self.open_workspace()
         self.use_threads()
         name = self.name or f"grok-{self.p}"
-        seeds = self.seeds(self.n_seeds)
-        config = ModularConfig(p=self.p, epochs=self.epochs, weight_decay=self.weight_decay, seeds=seeds)
+        config = settings_of(self, ModularConfig)
         snapshots = []
         with bar("epochs", "") as progress:
             for snapshot in train_modular(config):
                 snapshots.append(snapshot)
                 progress(snapshot.epoch, self.epochs, {"test accuracy": round(float(snapshot.test_accuracy.mean()), 2)})
         found = describe_grokking(snapshots, config)
-        manifest = save_grokking(found, workspace.path("dynamics", name), seed=self.seed, overwrite=self.overwrite)
+        manifest = save_grokking(found, workspace.path("dynamics", name), seed=self.seeds[0], overwrite=self.overwrite)
         wrote(
-            workspace.path("dynamics", name), f"{sum(phase.grokked for phase in found.phases)} of {len(seeds)} grokked"
+            workspace.path("dynamics", name),
+            f"{sum(phase.grokked for phase in found.phases)} of {len(self.seeds)} grokked",
         )
         for run in manifest.summary["runs"]:
             say(f"      {describe_run(run)}")
@@ -97,7 +90,7 @@ class Form(Writes, Seeded, Threaded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(Writes, Seeded, Threaded):
+class Scale(ScalingRecipe, Writes, Threaded):
     """Fit a scaling law to language models of several sizes trained here.
 
     The models read bytes of the same documents, each once. The law is L = E + A / N^alpha + B / D^beta over parameters
@@ -107,16 +100,11 @@ class Scale(Writes, Seeded, Threaded):
 
     words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
 
-    widths: tuple[int, ...] = (16, 24, 32, 48, 64, 96)
-    """Widths of the residual stream, multiples of 8; at least four."""
-    tokens: int = 2_000_000
-    """Bytes that each model sees."""
-    n_seeds: int = 2
     corpus: str = "docstrings"
     """As for `workbench record`."""
 
     def run(self) -> None:
-        from interp.studies.language_models import ScalingRecipe, train_language_models
+        from interp.studies.language_models import train_language_models
         from interp.studies.language_scaling import fit_language_scaling
         from interp.studies.save import save_language_scaling
         from interp.text.corpora import open_corpus
@@ -125,13 +113,12 @@ class Scale(Writes, Seeded, Threaded):
         self.use_threads()
         folder = workspace.path("dynamics", self.name or "scaling")
         self.check_free(folder)
-        seeds = self.seeds(self.n_seeds)
-        recipe = ScalingRecipe(widths=self.widths, tokens=self.tokens, seeds=seeds)
-        corpus = open_corpus(self.corpus, seed=self.seed)
+        recipe, seed = settings_of(self, ScalingRecipe), self.seeds[0]
+        corpus = open_corpus(self.corpus, seed=seed)
         with bar("models", "steps") as progress:
             runs = list(train_language_models(corpus, recipe, progress=progress))
-        found = fit_language_scaling(runs, seed=self.seed)
-        save_language_scaling(found, recipe, corpus.hash, folder, seed=self.seed, overwrite=self.overwrite)
+        found = fit_language_scaling(runs, seed=seed)
+        save_language_scaling(found, recipe, corpus.hash, folder, seed=seed, overwrite=self.overwrite)
         wrote(folder, f"{len(runs)} models of {runs[0].n_params:,} to {runs[-1].n_params:,} parameters")
         for sentence in found.findings:
             say(f"      {sentence}")

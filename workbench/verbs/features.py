@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from interp.errors import ConfigError, PromptError
-from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from saes.circuits.config import AttributionConfig
+from workbench.terminal import (
+    Derived,
+    InWorkspace,
+    OnDevice,
+    Seeded,
+    Threaded,
+    Writes,
+    bar,
+    say,
+    settings_of,
+    slug,
+    wrote,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,7 +88,7 @@ class Features(Writes, Seeded, Threaded, OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attribute(InWorkspace, Threaded, OnDevice):
+class Attribute(AttributionConfig, InWorkspace, Threaded, OnDevice):
     """Attribute a prediction to the features of one or more SAEs.
 
     Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
@@ -97,11 +110,10 @@ class Attribute(InWorkspace, Threaded, OnDevice):
     """Explain the difference of two logits, target minus this, instead of a log-probability."""
     corrupt: str | None = None
     """Corrupted prompt with as many tokens, as the baseline. Default: all features and the error ablated."""
-    method: Literal["ig", "gradient"] = "ig"
-    """ig: integrated gradients, whose attributions add up; gradient: the gradient on the prompt, which ranks like
-    single ablations."""
     steps: int = 16
     """Gradients for ig."""
+    first: Derived[int] = 0
+    batch_size: Derived[int] = 8
     top: int = 15
     """Features to show for each SAE."""
     include_bos: bool = False
@@ -112,7 +124,7 @@ class Attribute(InWorkspace, Threaded, OnDevice):
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def run(self) -> None:
-        from saes.circuits.attribution import AttributionConfig, attribute, exact_effects
+        from saes.circuits.attribution import attribute, exact_effects
         from workbench.opening import feature_table, open_saes, unseen_positions
 
         workspace = self.open_workspace()
@@ -126,7 +138,7 @@ class Attribute(InWorkspace, Threaded, OnDevice):
         )
         prompts = self._prompts(model)
         first = unseen_positions(model, include_bos=self.include_bos)
-        config = AttributionConfig(method=self.method, steps=self.steps, first=first)
+        config = settings_of(self, AttributionConfig, first=first)
         found = attribute(model, saes, prompts, config)
         names = {id(sae): name for sae, name in zip(saes, self.saes, strict=True)}
         for each in found:

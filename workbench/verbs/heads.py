@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from interp.lenses.config import TunedLensConfig
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,7 @@ def describe_heads(summary: dict) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(Writes, Seeded, Threaded, OnDevice):
+class Lens(TunedLensConfig, Writes, Threaded, OnDevice):
     """Train a tuned lens: one affine translator per layer.
 
     Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29
@@ -93,34 +94,14 @@ class Lens(Writes, Seeded, Threaded, OnDevice):
     """Contexts to read from the corpus; the last tenth of them is held out."""
     context_length: int = 128
     """Tokens per context, BOS included."""
-    steps: int = 250
-    """Steps of training."""
-    positions: int = 256
-    """Tokens per step; time is proportional to steps x positions x layers x vocabulary."""
-    contexts: int = 4
-    """Contexts per step that these are drawn from; the model runs over all of them."""
-    heldout_positions: int = 1024
-    """Held-out tokens that measure, and as many that decide whether a translator is kept."""
-    lr: float = 1e-3
-    """Largest learning rate."""
-    layers: tuple[int, ...] = ()
-    """Which layers to translate, 0 for the embedding. Default: all but the last."""
 
     def run(self) -> None:
-        from interp.lenses.tuned_lens import TunedLensConfig, train_tuned_lens
+        from interp.lenses.tuned_lens import train_tuned_lens
         from interp.models.loading import load_model
 
         workspace = self.open_workspace()
         self.use_threads()
-        config = TunedLensConfig(
-            steps=self.steps,
-            positions=self.positions,
-            contexts=self.contexts,
-            lr=self.lr,
-            layers=self.layers or None,
-            heldout_positions=self.heldout_positions,
-            seed=self.seed,
-        )
+        config = settings_of(self, TunedLensConfig)
         folder = workspace.path("lens", self.name or slug(self.model))
         model = load_model(self.model, device=self.use_device())
         contexts, heldout, source = self.tokens(model)

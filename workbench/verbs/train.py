@@ -122,7 +122,8 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
         same: dict[str, Any] = {"target": self.target, "skip": self.skip or None, "sparsity": self.sparsity}
         same["prefixes"] = self.prefixes or None
         given = {name: value for name, value in same.items() if value is not None}
-        several = {name: values for name in SWEPT if (values := getattr(self, name))}
+        swept = {"d_sae": self.d_sae, "k": self.k, "l1_coefficient": self.l1_coefficient}
+        several = {name: values for name, values in swept.items() if values}
         return [
             make_config(self.kind, **given, **dict(zip(several, values, strict=True)))
             for values in product(*several.values())

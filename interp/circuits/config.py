@@ -1,0 +1,111 @@
+"""Settings of the circuit analyses. Torch-free: the command line inherits them."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from interp.errors import ConfigError
+
+Method = Literal["exact", "eap", "eap-ig", "acdc"]
+Ablation = Literal["resample", "mean", "zero"]
+By = Literal["abs", "signed"]
+Level = Literal["edge", "node"]
+FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Sizes at which the Mechanistic Interpretability Benchmark measures a ranking, as fractions of all edges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InductionConfig:
+    """Settings of the search for the induction circuit."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of independent draws of prompts: the first draw chooses senders, the others test them."""
+    prompts_per_seed: int = 8
+    """Prompts of each draw."""
+    context_length: int | None = None
+    """Tokens per prompt, BOS included. Default: 65, or the model's context when that is shorter."""
+    min_lag: int | None = None
+    """Shortest block that repeats. Default: a quarter of the prompt."""
+    max_lag: int | None = None
+    """Longest block that repeats. Default: half of the prompt."""
+    batch_size: int = 8
+    """Prompts per forward pass."""
+    n_controls: int = 6
+    """Control senders for each chosen sender: half other heads, half its own write rotated at random."""
+    max_candidates: int = 24
+    """Heads tested for a sender, strongest induction scores first."""
+    max_loss_senders: int = 2
+    """Senders, the most read first, whose paths into keys, queries and values are also measured in loss."""
+    screening_prompts: int = 4
+    """Prompts of the first draw on which every earlier head is tried as a sender."""
+    max_singles: int = 48
+    """Largest number of heads of a model in which every head is also ablated by itself."""
+    copying_tokens: int = 2048
+    """Sampled tokens for the OV copying score."""
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(
+                f"at least two different seeds are needed, one to choose senders and one to test them, got {self.seeds}"
+            )
+        if self.prompts_per_seed < 3 or self.batch_size < 1 or self.n_controls < 2 or self.max_candidates < 1:
+            raise ConfigError("prompts_per_seed must be at least 3, n_controls 2, batch_size and max_candidates 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Settings of a circuit's evaluation. Every entry costs forward passes on all prompts."""
+
+    ablation: Ablation | None = None
+    """Activation of edges outside the circuit. Default: as in the settings of the circuit that is evaluated."""
+    n_random: int = 10
+    """Random circuits of the same size, as the null (for a curve: per size)."""
+    n_knockouts: int = 4
+    """Random halves of the circuit that are removed, for completeness."""
+    n_minimality: int = 20
+    """Random edges of the circuit that are removed one by one, for minimality."""
+    untrained: bool = True
+    """Also measure the gap of an untrained model."""
+    fractions: tuple[float, ...] = FRACTIONS
+    """Sizes of the circuits on the faithfulness curve, as fractions of all edges."""
+    batch_size: int = 16
+    """Prompts per forward pass."""
+    seed: int = 0
+    """Determines every random number."""
+
+    def __post_init__(self) -> None:
+        if min(self.n_random, self.n_knockouts, self.n_minimality) < 0 or self.batch_size < 1:
+            raise ConfigError("n_random, n_knockouts and n_minimality must be at least 0, batch_size at least 1")
+        if len(self.fractions) < 2 or list(self.fractions) != sorted(set(self.fractions)) or self.fractions[-1] > 1:
+            raise ConfigError(f"fractions must rise from above 0 to at most 1, got {self.fractions}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindConfig:
+    """Settings of the search for a task's circuit."""
+
+    method: Method = "eap-ig"
+    """Scores of edges: integrated gradients (eap-ig), one gradient (eap), one forward pass per edge (exact, acdc)."""
+    steps: int = 5
+    """Gradients per prompt, for eap-ig."""
+    ablation: Ablation = "resample"
+    """Activation of edges outside the circuit: that of the corrupted prompt, its mean over prompts, or zero."""
+    by: By = "abs"
+    """Rank edges by the size of their score, or by the signed score."""
+    level: Level = "edge"
+    """Rank edges, or whole heads and MLPs (node); then the circuit is all edges among the best of them."""
+    n_edges: int | None = None
+    """Edges (nodes, at that level) of the circuit before pruning. Default: the smallest size on the curve that reaches
+    `faithfulness`."""
+    faithfulness: float = 0.8
+    """Faithfulness that decides the size: 0 is the corrupted value of the metric, 1 the clean one."""
+    verify: int = 20
+    """Best edges that are patched one by one to check the scores; 0 for none."""
+    node_scores: bool = True
+    """Also score whole heads and MLPs."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if self.n_edges is not None and self.n_edges < 1:
+            raise ConfigError(f"n_edges must be at least 1, got {self.n_edges}")
+        if not self.faithfulness > 0 or self.verify < 0 or self.verify == 1:
+            raise ConfigError("faithfulness must be above 0, verify 0 or at least 2")

@@ -1,0 +1,103 @@
+"""Every verb uses each of its options: none is accepted and then ignored."""
+
+import ast
+import inspect
+import sys
+import textwrap
+from dataclasses import dataclass, fields
+from typing import ClassVar, get_type_hints
+
+import pytest
+import tyro
+
+from workbench.__main__ import VERBS
+from workbench.demo import run_demo
+from workbench.terminal import Derived, Seeded, Threaded, Verb
+
+
+def options(verb: type) -> set[str]:
+    """The fields that are options: all but those that the verb derives from others."""
+    hints = get_type_hints(verb, include_extras=True)
+    derived = {name for name, hint in hints.items() if tyro.conf.Fixed in getattr(hint, "__metadata__", ())}
+    return {each.name for each in fields(verb)} - derived
+
+
+def used(verb: type) -> set[str]:
+    """The fields that `run` reads, itself or through methods, settings of an analysis, and functions given the verb."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    waiting = ["run", "__post_init__"]
+    while waiting:
+        name = waiting.pop()
+        method = getattr(verb, name, None)
+        if name in seen or not inspect.isfunction(method):
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method)))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+                found.add(node.attr)
+                waiting.append(node.attr)
+            if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "self" for a in node.args):
+                found |= handed_on(verb, node)
+    return found
+
+
+def handed_on(verb: type, call: ast.Call) -> set[str]:
+    """Fields that `settings_of(self, KIND, name=...)` or another function that takes the verb reads."""
+    name = ast.unparse(call.func)
+    if name == "settings_of":
+        kind = getattr(sys.modules[verb.__module__], ast.unparse(call.args[1]))
+        return {each.name for each in fields(kind)} - {keyword.arg for keyword in call.keywords}
+    if name == "run_demo":
+        tree = ast.parse(inspect.getsource(sys.modules[run_demo.__module__]))
+        reads = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "options"]
+        return {node.attr for node in reads}
+    return set()
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_each_option_is_used(name):
+    verb = VERBS[name]
+    ignored = used_in_checks_only(verb)
+    assert not ignored, f"workbench {name} accepts and ignores {sorted(ignored)}"
+
+
+def used_in_checks_only(verb: type) -> set[str]:
+    """Options that nothing but `__post_init__` reads: they are checked, and then ignored."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Unchecked(verb):
+        def __post_init__(self) -> None:
+            pass
+
+    Unchecked.__module__ = verb.__module__
+    return options(verb) - used(Unchecked)
+
+
+def test_an_ignored_option_is_seen():
+    @dataclass(frozen=True, kw_only=True)
+    class Ignores(Seeded, Threaded):
+        words: ClassVar[tuple[str, ...]] = ("ignores",)
+        checked: int = 0
+        size: int = 1
+        derived: Derived[int] = 2
+
+        def __post_init__(self) -> None:
+            assert self.checked == 0
+
+        def run(self) -> None:
+            self.use_threads()
+            self.grow()
+
+        def grow(self) -> int:
+            return self.size
+
+    assert options(Ignores) - used(Ignores) == {"seed"}
+    assert used_in_checks_only(Ignores) == {"seed", "checked"}
+
+
+def test_a_verb_has_a_one_line_summary_and_words():
+    for name, verb in VERBS.items():
+        assert issubclass(verb, Verb)
+        assert tuple(name.split()) == verb.typed_words()
+        assert (verb.__doc__ or "").splitlines()[0].endswith("."), name
