@@ -298,7 +298,7 @@ def role_colours(colours: Theme, roles: list[str]) -> dict[str, str]:
 
 
 def stylesheet(colours: Theme, roles: list[str], chosen: str | None = None, *, many: bool = False) -> list[dict]:
-    """Return the style rules. `chosen` is the highlighted node or edge; `many` edges are drawn straight, which is faster."""
+    """Return the style rules. `chosen` is the highlighted node or edge; `many` edges are drawn straight, for speed."""
     rules = [*_node_rules(colours), *_edge_rules(colours, many)]
     for role, colour in role_colours(colours, roles).items():
         rules.append(

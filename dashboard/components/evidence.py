@@ -1,4 +1,4 @@
-"""Evidence as a table: what was measured, in words, with its number and its interval."""
+"""Evidence as a table: the name of each measure in words, its number, and its interval."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from dashboard.figures.theme import visible
 
 WORDS = {
     "score": "estimated effect on the metric",
-    "exact": "exact effect, patching this alone",
+    "exact": "exact effect, patching this edge or node alone",
     "effect": "effect on the metric",
-    "p_holm": "p, corrected for all heads",
-    "null_high": "upper bound by chance",
-    "null_mean": "mean by chance",
+    "p_holm": "p (Holm, over all heads)",
+    "null_high": "upper bound of the null",
+    "null_mean": "mean of the null",
     "induction_score": "induction score",
     "previous_token_score": "previous-token score",
     "ov_copying": "OV copying (eigenvalues, -1 to 1)",
@@ -28,14 +28,14 @@ WORDS = {
     "loss_second_half_k": "loss, second half, patched into keys (nats)",
     "loss_second_half_q": "loss, second half, patched into queries (nats)",
     "loss_second_half_v": "loss, second half, patched into values (nats)",
-    "share_of_score": "share of the reader's score",
-    "composition_null_high": "composition by chance, at most",
-    "composition_is_argmax": "strongest sender of this reader",
+    "share_of_score": "fraction of the reader's score",
+    "composition_null_high": "upper bound of the null of the composition",
+    "composition_is_argmax": "is the strongest sender of this reader",
     "induction_score_tl": "induction score by stripe",
-    "ov_top1": "OV top-1 copying (share of tokens)",
+    "ov_top1": "OV top-1 copying (fraction of tokens)",
     "ov_copying_through_block_0": "OV copying after block 0 (eigenvalues)",
     "ov_top1_through_block_0": "OV top-1 copying after block 0",
-    "logit_effect": "next token's logit above the mean, direct path patched",
+    "logit_effect": "direct effect on the next token's logit, above the mean logit",
     "logit_effect_of_other_head": "the same, strongest other head of the layer",
     "low": "lower end, 95 %",
     "high": "upper end, 95 %",
@@ -46,7 +46,7 @@ MAX_ROWS = 60
 
 
 def evidence_table(values: dict[str, Any], *, skip: tuple[str, ...] = ()) -> html.Table | html.P:
-    """One row per value; nested ones are flattened, unknown names are shown as they are written.
+    """Return one row per value; nested values are flattened, unknown names are shown as they are written.
 
     `low` and `high` become the interval of the first value before them when it lies between the two.
     """
@@ -63,12 +63,12 @@ def evidence_table(values: dict[str, Any], *, skip: tuple[str, ...] = ()) -> htm
         if name == owner:
             rows.append(_row("95 % interval", f"{number(low)} to {number(high)}", "wb-sub"))
     if not rows:
-        return html.P("Nothing was measured.", className="wb-none")
+        return html.P("This artefact holds no such measurement.", className="wb-none")
     return html.Table(html.Tbody(rows), className="wb-evidence")
 
 
 def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div:
-    """Rows that share their names, as a small table; `low` and `high` become one column, groups of heads come first."""
+    """Return records as a small table; `low` and `high` become one column, groups of heads come first."""
     records = sorted(records, key=lambda record: -(record.get("n_heads") or 0))
     same = _same_text(records)
     hidden = ("low", "high", "n_heads", *same)
@@ -86,14 +86,14 @@ def records_table(records: list[dict[str, Any]], *, limit: int = 14) -> html.Div
 
 
 def as_table(records: list[dict[str, Any]], words: str = "These numbers as a table") -> html.Details | None:
-    """All of a figure's numbers, folded: the way in for those who cannot see it."""
+    """Return all numbers of a figure as a folded table, for readers who cannot see the figure."""
     if not records:
         return None
     return html.Details([html.Summary(words), records_table(records, limit=len(records))], className="wb-folded")
 
 
 def _same_text(records: list[dict[str, Any]]) -> dict[str, str]:
-    """Columns in which several rows all hold one text: a note says it once, a column would say it on each row."""
+    """Return the columns in which all rows hold the same text: a note under the table holds it once."""
     first = records[0] if len(records) > 1 else {}
     return {
         name: value
@@ -114,12 +114,12 @@ def _interval(record: dict[str, Any], wanted: bool) -> list[html.Td]:
 
 
 def words(name: str) -> str:
-    """`p_holm` -> what it means; other names without their underscores."""
+    """Return the meaning of a name such as `p_holm`; unknown names without their underscores."""
     return WORDS.get(name) or visible(name.replace("_", " "), 60)
 
 
 def number(value: Any, *, signed: bool = False) -> str:
-    """Three significant digits; whole numbers as they are; text cut to a line."""
+    """Return a value as text: three significant digits, whole numbers as they are, text cut to a line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -139,7 +139,7 @@ def number(value: Any, *, signed: bool = False) -> str:
 
 
 def known(value: Any) -> str:
-    """`number`, or that there is none."""
+    """Return `number(value)`, or that the value is not known."""
     return "not known" if value is None else number(value)
 
 

@@ -14,7 +14,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from dashboard.figures.theme import visible
-from interp.errors import WorkbenchError
+from interp.errors import WorkbenchError, as_typed
 
 
 def attrs(values: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def failure(error: Exception, *, back: str = "/") -> html.Div:
 def explain(error: Exception) -> str:
     """Return an error as one line: the message of one of ours, for any other its type and message."""
     if isinstance(error, WorkbenchError):
-        return str(error)
+        return as_typed(str(error))
     return f"An unexpected {type(error).__name__}: {error}. The terminal that runs the dashboard has the details."
 
 

@@ -9,6 +9,7 @@ them, and the navigation bar lists them. Shared here:
 - the part of a page that is drawn after the page itself (`register_parts`).
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,7 +20,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import page, panel, select
 from interp.artifacts import Manifest
-from interp.errors import MissingError
+from interp.errors import MissingError, program
 from interp.workspace import Workspace
 
 Layout = Callable[..., html.Div]
@@ -43,7 +44,7 @@ class Page:
     shows: str = ""
     """One or two sentences: what the page shows once there is something."""
     command: str = ""
-    """The command that fills the page; `MODEL` in it becomes a model of the workspace."""
+    """The command that fills the page, `workbench VERB ...`; `MODEL` in it becomes a model of the workspace."""
 
 
 class NothingYetError(MissingError):
@@ -75,14 +76,14 @@ def open_artefact(
 
 def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     """Return the page of an address that has nothing to show yet: its purpose, and the command that fills it."""
-    command = which.command.replace("MODEL", model)
+    command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
     return page(
         which.title,
         panel(
             "Nothing to show yet",
             html.P(which.shows),
             html.P("This command makes it:"),
-            html.Pre(f"{command} --workspace {workspace.root}", className="wb-command"),
+            html.Pre(f"{command} --workspace {shlex.quote(str(workspace.root))}", className="wb-command"),
             html.P("Then open this page again."),
             className="wb-empty",
         ),

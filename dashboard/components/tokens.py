@@ -1,10 +1,7 @@
-"""Tokens in a row, coloured by activation: one hue, alpha = activation / maximum, the peak outlined.
+"""Tokens in a row coloured by activation, tokens with a bar each, and links to features with their labels.
 
-Texts are set as text, never as HTML. Runs of silent tokens are one element, so that a page of examples stays light.
-
-Tokens with a bar each: what a feature promotes, what the model would say next.
-
-Links to features, with their labels.
+Texts are set as text, never as HTML. The colour of a token is one hue with alpha = activation / maximum; the peak is
+outlined. Runs of inactive tokens are one element, so that a page of examples stays small.
 """
 
 from collections.abc import Callable
@@ -16,13 +13,13 @@ from dashboard.components.frame import attrs
 from dashboard.figures.theme import visible
 
 MIN_ALPHA, MAX_ALPHA = 0.12, 0.72
-"""the weakest token stays visible, the strongest keeps its text readable in both schemes"""
+"""Bounds of alpha: the weakest token is visible, the strongest readable, in both schemes."""
 
 
 def token_strip(
     tokens: list[str], activations: list[float], *, maximum: float, peak: int | None = None, unit: str = "activation"
 ) -> html.Div:
-    """`tokens [n]` with `activations [n]` (>= 0); `maximum` is what full colour means."""
+    """Return `tokens [n]` coloured by `activations [n]` (>= 0); `maximum` is the activation of full colour."""
     children: list[html.Span | html.Mark] = []
     silent: list[str] = []
     for i, (token, activation) in enumerate(zip(tokens, activations, strict=True)):
@@ -39,14 +36,14 @@ def token_strip(
 
 
 def alpha(activation: float, maximum: float) -> float:
-    """Opacity of the highlight: 0 for silence, else between `MIN_ALPHA` and `MAX_ALPHA`."""
+    """Return the opacity of the highlight: 0 for no activation, else between `MIN_ALPHA` and `MAX_ALPHA`."""
     if activation <= 0 or maximum <= 0:
         return 0.0
     return MIN_ALPHA + (MAX_ALPHA - MIN_ALPHA) * min(activation / maximum, 1.0)
 
 
 def token_text(token: str, limit: int = 32) -> html.Span:
-    """One token as it is, in the token typeface; the full text is in its title."""
+    """Return one token as it is, in the token typeface; the full text is in its tooltip."""
     return html.Span(visible(token, limit), className="wb-token", title=repr(token)[:400], dir="auto")
 
 
@@ -72,7 +69,7 @@ def token_bars(
     maximum: float | None = None,
     form: Callable[[float], str] = "{:.2f}".format,
 ) -> html.Ol:
-    """One line per `(token, value)`; bar length is `|value| / maximum`. `signed` colours it as the opposite sign."""
+    """Return one line per `(token, value)`; bar length is `|value| / maximum`. `signed` takes the negative colour."""
     top = maximum or max((abs(value) for _, value in rows), default=0.0) or 1.0
     return html.Ol(
         [_line(token, value, min(abs(value) / top, 1.0), form) for token, value in rows],
@@ -94,7 +91,7 @@ def _line(token: str, value: float, share: float, form: Callable[[float], str]) 
 
 
 def feature_line(features: str, index: int, label: str, value: str) -> html.Li:
-    """A neighbour: number, label, cosine."""
+    """Return a link to a feature: number, label, and a value such as a cosine similarity."""
     return html.Li(
         dcc.Link(
             [
@@ -109,7 +106,7 @@ def feature_line(features: str, index: int, label: str, value: str) -> html.Li:
 
 
 def feature_chip(features: str, index: int, label: str, activation: float, share: float) -> dcc.Link:
-    """A feature that fires on a token; `share` (0 to 1) sets how strongly it is coloured."""
+    """Return a link to a feature that is active on a token; `share` (0 to 1) sets the strength of its colour."""
     return dcc.Link(
         [
             html.Span(f"{index}", className="wb-feature-number"),

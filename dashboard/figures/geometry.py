@@ -454,10 +454,10 @@ def _most(draws: list[list[float]], at: int) -> float | None:
 
 def _whiskers(values: list, low: list | None, high: list | None, colour: str) -> dict[str, Any]:
     return {"type": "data", "symmetric": False, "color": colour, "thickness": 1.4, "width": 4,
-            "array": _reach(high, values), "arrayminus": _reach(values, low)}  # fmt: skip
+            "array": _reaches(high, values), "arrayminus": _reaches(values, low)}  # fmt: skip
 
 
-def _reach(upper: list[float | None] | None, lower: list[float | None] | None) -> list[float]:
+def _reaches(upper: list[float | None] | None, lower: list[float | None] | None) -> list[float]:
     """Lengths of whiskers; 0 where an end is not known."""
     pairs = zip(upper or [], lower or [], strict=False)
     return [max(0.0, a - b) if a is not None and b is not None else 0.0 for a, b in pairs]

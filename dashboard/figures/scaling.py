@@ -114,14 +114,13 @@ def _size_hover(run: dict[str, Any]) -> str:
 
 
 SAME_L0 = 0.01
-"""by how much two L0 may differ and count as one: held-out L0 of TopK differ in the third digit"""
+"""Relative difference up to which two L0 count as equal: held-out L0 of TopK differ in the third digit."""
 
 
 def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height: int = 320) -> go.Figure:
-    """FVU against L0 on held-out tokens, both logarithmic: lower left is better, and the line joins those that no other
-    beats in both.
+    """Draw FVU against L0 on held-out tokens, both logarithmic: lower left is better; the line is the Pareto front.
 
-    Open marks were scored on other documents than the chosen dictionary, crosses are baselines that learned nothing.
+    Open marks were scored on other documents than the chosen dictionary; crosses are baselines without training.
     """
     if not points:
         return message_figure("no dictionary here has held-out scores yet", colours, height=height)
@@ -211,7 +210,8 @@ def _log_axis(figure: go.Figure, letter: str, values: list[float], title: str) -
     ticks = [m * 10.0**e for e in range(-7, 6) for m in steps]
     shown = [t for t in ticks if min(values) / 1.6 <= t <= max(values) * 1.6]
     update = figure.update_xaxes if letter == "x" else figure.update_yaxes
-    update(type="log", title_text=title, tickvals=shown, ticktext=[f"{t:g}" for t in shown])
+    ends = [float(np.log10(min(values) / 1.6)), float(np.log10(max(values) * 1.6))]
+    update(type="log", title_text=title, tickvals=shown, ticktext=[f"{t:g}" for t in shown], range=ends, tickangle=0)
 
 
 def _percent(share: float) -> str:

@@ -391,7 +391,7 @@ def test_a_page_of_its_own_brings_its_grids_of_averages(workspace):
 def test_the_page_says_what_quality_was_measured_on_and_every_note(workspace):
     manifest = workspace.manifest("atlas", "embeddings")
     n = manifest.summary["n_points"]
-    for sample, said in ((n, "Measured on each point"), (7, "Measured on 7 random points"), (None, "read regions")):
+    for sample, said in ((n, "Measured on each point"), (7, "Measured on 7 random points"), (None, "Read regions")):
         summary = manifest.summary | {"quality_sample": sample, "notes": ["two <b>parts</b>", "copies"]}
         words = json.dumps(quality_panel(dataclasses.replace(manifest, summary=summary)).to_plotly_json(), default=str)
         assert said in words

@@ -44,7 +44,7 @@ def test_the_planted_change_is_named_drawn_and_tabled(own, scheme):
     for figure in ("changes-weights", "changes-stream", "changes-transplants"):
         assert figure in told
     assert "wb-notice-error" not in told
-    assert "From base to tuned" in text_of(page.layout(Context(own, None), name="fine"))
+    assert "Effects of fine-tuning base into tuned" in text_of(page.layout(Context(own, None), name="fine"))
 
 
 def test_where_no_head_changed_it_says_so(own):

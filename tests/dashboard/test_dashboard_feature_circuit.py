@@ -111,7 +111,7 @@ def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monke
         (feature, pytest.approx(effect, abs=1e-6)) for feature, effect in expected.top(16)
     ]
     assert found.explained + found.error + found.gap == pytest.approx(found.total, abs=1e-6)
-    assert (found.answer, found.contrast, found.place) == ("t", "s", "blocks.0.hook_resid_post")
+    assert (found.answer, found.contrast, found.hook_point) == ("t", "s", "blocks.0.hook_resid_post")
     with pytest.raises(PromptError, match="positions 0 to"):
         live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="", after=99)
 

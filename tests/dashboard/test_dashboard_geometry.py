@@ -72,8 +72,8 @@ def test_an_order_that_may_close_is_joined_with_a_doubt():
 
 def test_no_number_stands_without_its_null(inside):
     told = text_of(page.layout(Context(inside, None), list="weekdays")) + shown("shapes", "weekdays")
-    for words in ("smallest possible", "words dealt to lists at random", "the best plane of isotropic points holds",
-                  "isotropic points, as many in as many dimensions", "random directions at most", "by chance 14%",
+    for words in ("smallest possible", "words assigned to lists at random", "the best plane of isotropic points holds",
+                  "isotropic points in as many dimensions", "random directions at most", "by chance 14%",
                   "Base rate", "control labels", "of simulated horseshoes"):  # fmt: skip
         assert words in told, words
 
@@ -86,7 +86,7 @@ def test_a_part_that_a_list_cannot_have_is_its_reason(inside):
 def test_one_list_alone_has_no_others_to_be_told_from(own):
     geometry(own, "alone", lists={"weekdays": LISTS["weekdays"]})
     told = text_of(page.layout(Context(own, None), name="alone")) + shown("alone", "weekdays")
-    assert "one list alone has no others to lie apart from" in told
+    assert "there is no other list to separate it from" in told
     assert "a probe needs words of another list" in told
     assert "a direction needs words of another list" in told
     assert "geometry-rotation" in told

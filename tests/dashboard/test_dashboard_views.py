@@ -181,7 +181,7 @@ def test_shapes_and_training_have_cards(tmp_path):
     draft = Draft.open(workspace.path("dynamics", "i"), kind="dynamics", config={})
     draft.finish(summary={"kind": "induction", "runs": [{"spec": "toy:x", "seed": 0, "onset": 351.0}]}, parents={})
     cards = overview.overview(workspace).cards
-    assert "2 lists of words in m; an order or a cluster in 1" in cards["word_geometry"][0].sentence
+    assert "2 lists of words in m; an order or a cluster was found in 1" in cards["word_geometry"][0].sentence
     told = {card.name: card for card in cards["dynamics"]}
     assert "1 of 1 runs grokked" in told["d"].sentence
     assert told["d"].href == "/dynamics?name=d"
@@ -200,9 +200,9 @@ def test_cards_speak_in_the_numbers_of_the_manifest(workspace):
 @pytest.mark.parametrize(
     ("kind", "summary", "expected"),
     [
-        ("model_comparison", {"base": "one", "tuned": "two", "weights": ["L1.mlp.in"]}, "from one to two"),
-        ("latent_comparison", {"shared": 3}, "crosscoder of both"),
-        ("evaluation", {"fvu": 0.1}, "How faithful"),
+        ("model_comparison", {"base": "one", "tuned": "two", "weights": ["L1.mlp.in"]}, "fine-tuning one into two"),
+        ("latent_comparison", {"shared": 3}, "shared by two models"),
+        ("evaluation", {"fvu": 0.1}, "reconstruction error"),
     ],
 )
 def test_every_kind_of_comparison_has_its_own_sentence(kind, summary, expected, tmp_path):
