@@ -100,7 +100,6 @@ def test_modules_are_few_and_of_a_size():
 SMALL_WITH_ONE_IMPORTER = {
     "saes.kinds.matryoshka": "one file per kind of dictionary",
     "saes.kinds.registry": "names every kind; a new kind adds a line here",
-    "workbench.verbs.demo": "the verb loads without what the demo loads",
 }
 """Modules under 60 lines that only one other imports, and the reason why each is a file of its own."""
 

@@ -4,5 +4,5 @@
 - `shipped`   the dictionary that ships
 - `opening`   from a name to the thing: models, recordings, dictionaries, tasks, vectors
 - `terminal`  options, lines of output, progress bar
-- `demo`      the whole pipeline on a real model
+- `demo`      the verb `demo`: the whole pipeline on a real model
 """

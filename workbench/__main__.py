@@ -13,11 +13,11 @@ from typing import get_args, get_type_hints
 import tyro
 
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError, as_typed, program
+from workbench.demo import Demo
 from workbench.terminal import Verb
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import FeatureCircuit, Find, Induction, Show
 from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, CompareSizes
-from workbench.verbs.demo import Demo
 from workbench.verbs.dynamics import Form, Grok, Scale
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
@@ -66,13 +66,13 @@ RENAMED_OPTIONS: dict[str, dict[str, str | None]] = {
     "circuit induction": {
         "--prompts": "--prompts-per-seed",
         "--candidates": "--max-candidates",
-        "--n-seeds": "--seeds, the seeds themselves",
-        "--seed": "--seeds, the seeds themselves",
+        "--n-seeds": "--seeds (the seeds themselves)",
+        "--seed": "--seeds (the seeds themselves)",
     },
     "circuit find": {"--edges": "--n-edges", "--random-circuits": "--n-random"},
     "circuit features": {"--features": "--n-features", "--edges": "--n-edges", "--random-circuits": "--n-random"},
-    "dynamics grok": dict.fromkeys(("--seed", "--n-seeds"), "--seeds, the seeds themselves"),
-    "dynamics scaling": dict.fromkeys(("--seed", "--n-seeds"), "--seeds, the seeds themselves"),
+    "dynamics grok": dict.fromkeys(("--seed", "--n-seeds"), "--seeds (the seeds themselves)"),
+    "dynamics scaling": dict.fromkeys(("--seed", "--n-seeds"), "--seeds (the seeds themselves)"),
     "circuit show": dict.fromkeys(("--name", "--seed", "--threads", "--overwrite")),
     "compare sizes": dict.fromkeys(("--threads",)),
     "compare latents": dict.fromkeys(("--seed",)),

@@ -1,22 +1,21 @@
-"""The whole pipeline on a real model, told in order.
+"""`workbench demo`: the whole pipeline on a real model, step by step.
 
-The dictionary that ships is unpacked with its tables and maps, and only what is quick is computed; `--train` computes
-all of it from nothing, `--sae` takes another dictionary. Each step is a verb that could be typed by hand; the demo
-prints it, runs it when its artefact is not there yet, and says what came out. So the demo is also the shortest tour of
-the command line.
+By default the dictionary that ships is unpacked with its tables and maps, and only the quick steps are computed;
+`--train` computes all of them, `--sae` takes another dictionary. Each step is a verb that could be typed by hand: the
+demo prints it, runs it unless its artefact exists, and prints what was found.
 """
 
 import shlex
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.errors import program
+from interp.errors import ConfigError, program
 from interp.workspace import Workspace
 from saes.features.schema import has_plain_label
 from workbench.shipped.unpack import SHIPPED, unpack
-from workbench.terminal import Verb, Writes, say, slug
+from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, Verb, Writes, say, slug
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import Induction
 from workbench.verbs.features import Features
@@ -25,18 +24,51 @@ from workbench.verbs.record import Record
 from workbench.verbs.serve import Serve
 from workbench.verbs.train import Import, Train
 
-if TYPE_CHECKING:
-    from workbench.verbs.demo import Demo
-
 MODEL = "smollm2-135m"
 LAYER = 9
 RESID, MLP = f"blocks.{LAYER}.hook_resid_post", f"blocks.{LAYER}.mlp.hook_post"
 TRAINED = "trained"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demo(InWorkspace, Seeded, Threaded, OnDevice):
+    """Show features, heads, a circuit and maps of SmolLM2-135M, then open the dashboard.
+
+    The dictionary ships with the package, so this takes two minutes on two cores. --train trains one instead (eight
+    minutes, three with --quick), --sae takes another. A second run finds what is there and opens the dashboard at once.
+    """
+
+    quick: bool = False
+    """Fewer tokens, features and prompts."""
+    train: bool = False
+    """Record, train, describe and map a new dictionary, named `trained`, instead of the one that ships."""
+    sae: str | None = None
+    """Another dictionary instead: a folder or file of any known format, or hub:OWNER/NAME[/FOLDER]."""
+    model: str = "smollm2-135m"
+    """The model that --sae belongs to."""
+    hook_point: str | None = None
+    """Hook point that --sae reads. Default: as stated in its files."""
+    serve: bool = True
+    """Open the dashboard at the end."""
+    browser: bool = True
+    """Open the page in the default browser."""
+    port: int | None = None
+    """Default: 8050, or the next free one."""
+
+    def run(self) -> None:
+        if self.sae is not None and self.train:
+            raise ConfigError("--train trains a dictionary and --sae takes another; choose one of the two")
+        if self.sae is None and (self.model != MODEL or self.hook_point):
+            raise ConfigError(
+                "--model and --hook-point say where --sae belongs, and there is none; for another model use "
+                "`workbench record`"
+            )
+        run_demo(self)
+
+
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """Size of every step."""
 
     tokens: int
     d_sae: int
@@ -45,8 +77,8 @@ class Size:
     prompts: int
     n_seeds: int
     embedding_points: int | None
-    looked_at: int
-    """tokens recorded when nothing is trained"""
+    look_tokens: int
+    """Tokens recorded when no dictionary is trained."""
 
 
 FULL = Size(200_000, 4_608, 32, 1_000_000, 8, 3, None, 60_000)
@@ -55,7 +87,7 @@ QUICK = Size(60_000, 2_048, 32, 250_000, 6, 1, 8_000, 20_000)
 
 @dataclass(frozen=True)
 class Step:
-    """One artefact: why a person would want it, and the verb that makes it."""
+    """One artefact: its purpose, and the verb that makes it."""
 
     kind: str
     title: str
@@ -63,29 +95,29 @@ class Step:
     verb: Writes
 
 
-def steps(options: "Demo") -> list[Step]:
-    """The pipeline for the chosen size; of a dictionary from elsewhere what comes after its import."""
+def steps(options: Demo) -> list[Step]:
+    """Return the steps of the chosen pipeline; for a dictionary from elsewhere, those after its import."""
     if options.sae is not None:
         return imported_steps(options)
     return trained_steps(options) if options.train else shipped_steps(options)
 
 
-def shipped_steps(options: "Demo") -> list[Step]:
-    """What is computed here beside the dictionary that ships."""
+def shipped_steps(options: Demo) -> list[Step]:
+    """Return the steps that are computed around the dictionary that ships."""
     size, shared = _size(options), _shared(options)
-    return [_record(MODEL, SHIPPED, (RESID, MLP), size.looked_at, shared), _induction(shared)]
+    return [_record(MODEL, SHIPPED, (RESID, MLP), size.look_tokens, shared), _induction(shared)]
 
 
-def trained_steps(options: "Demo") -> list[Step]:
-    """Everything from nothing."""
+def trained_steps(options: Demo) -> list[Step]:
+    """Return all steps, from recording to maps."""
     size, shared = _size(options), _shared(options)
     return [
         _record(MODEL, TRAINED, (RESID, MLP), size.tokens, shared),
         Step(
             "sae",
             "Train a sparse autoencoder",
-            f"It rewrites each of those activations as a sum of about {size.k} out of {size.d_sae:,} learned "
-            "directions: the features.",
+            f"It writes each of those activations as a sum of about {size.k} out of {size.d_sae:,} learned directions: "
+            "the features.",
             Train(
                 recording=TRAINED,
                 name=TRAINED,
@@ -101,14 +133,14 @@ def trained_steps(options: "Demo") -> list[Step]:
         Step(
             "features",
             "Describe every neuron, for comparison",
-            "The MLP's own 1,536 neurons go through the same tables: the baseline that features must beat.",
+            "The MLP's own 1,536 neurons get the same tables, as the baseline for features.",
             Features(dictionary=f"neurons:{MLP}", recording=TRAINED, name=f"{TRAINED}-neurons", **shared),
         ),
         Step(
             "heads",
             "Score every attention head",
-            "On random tokens that repeat: which heads look at the previous token, at a duplicate, at what came "
-            "after the same token before?",
+            "On repeated random tokens: which heads attend to the previous token, to a duplicate, or to the token "
+            "after an earlier copy of the current one?",
             Heads(model=MODEL, name=MODEL, prompts=size.prompts, n_seeds=size.n_seeds, **shared),
         ),
         _induction(shared),
@@ -116,31 +148,31 @@ def trained_steps(options: "Demo") -> list[Step]:
         Step(
             "atlas",
             "Map the vocabulary",
-            "The same for the token embeddings.",
+            "The same for token embeddings.",
             Atlas(source=f"embeddings:{MODEL}", name=f"{TRAINED}-tokens", max_points=size.embedding_points, **shared),
         ),
     ]
 
 
-def imported_steps(options: "Demo") -> list[Step]:
-    """What is computed of a dictionary that `import_step` brought in."""
+def imported_steps(options: Demo) -> list[Step]:
+    """Return the steps that are computed for a dictionary after `import_step`."""
     shared, name = _shared(options), imported_name(options)
     where = Workspace(options.workspace).manifest("sae", name).config
     places = tuple(place for place in (where["hook_point"], where["hook_point_out"]) if place)
     return [
-        _record(options.model, name, places, _size(options).looked_at, shared),
+        _record(options.model, name, places, _size(options).look_tokens, shared),
         _features(name, {**shared, "recording": name}),
         _map_features(name, shared),
     ]
 
 
-def import_step(options: "Demo") -> Step:
-    """Bring in the dictionary that was asked for."""
+def import_step(options: Demo) -> Step:
+    """Return the step that imports the dictionary of `--sae`."""
     assert options.sae is not None
     return Step(
         "sae",
         "Import the dictionary",
-        "Read as the tool that wrote it reads it, and compared with that tool's arithmetic.",
+        "Read in the format of the tool that wrote it, and compared with that tool's forward pass.",
         Import(
             path=options.sae,
             model=options.model,
@@ -153,8 +185,8 @@ def import_step(options: "Demo") -> Step:
     )
 
 
-def imported_name(options: "Demo") -> str:
-    """`imported-` and the last two parts of where it comes from: `layers.9` alone names nothing."""
+def imported_name(options: Demo) -> str:
+    """Return `imported-` and the last two parts of the path, since `layers.9` alone would be ambiguous."""
     return slug("imported-" + "-".join(Path(str(options.sae).removeprefix("hub:")).parts[-2:]))
 
 
@@ -162,27 +194,27 @@ def _record(model: str, name: str, hook_points: tuple[str, ...], tokens: int, sh
     return Step(
         "recording",
         "Record",
-        f"{model} reads {tokens:,} tokens of prose; we keep what it computes at {' and '.join(hook_points)}.",
+        f"{model} reads {tokens:,} tokens of text; its activations at {' and '.join(hook_points)} are stored.",
         Record(model=model, name=name, hook_points=hook_points, tokens=tokens, **shared),
     )
 
 
 def _features(name: str, shared: dict[str, Any]) -> Step:
-    why = "When does it fire, on what text, which next tokens does it argue for?"
+    why = "How often does it fire, on which text, and which next tokens does it promote?"
     return Step("features", "Describe every feature", why, Features(dictionary=name, name=name, **shared))
 
 
 def _map_features(name: str, shared: dict[str, Any]) -> Step:
-    why = "Features whose directions are alike lie close together."
+    why = "Features with similar directions lie close together."
     return Step("atlas", "Map the features", why, Atlas(source=f"sae:{name}", name=f"{name}-features", **shared))
 
 
 def _induction(shared: dict[str, Any]) -> Step:
     return Step(
         "induction_circuit",
-        "Prove the induction circuit",
-        "A head that looks at what came after the same token before must have been told what came before each "
-        "token. By whom? We cut that one edge and see the attention collapse.",
+        "Test the induction circuit",
+        "An induction head needs to know the token before each position, from an earlier head. Which one? Patching "
+        "that one edge must remove its attention.",
         Induction(
             model=MODEL,
             name=f"induction-{MODEL}",
@@ -195,11 +227,11 @@ def _induction(shared: dict[str, Any]) -> Step:
     )
 
 
-def _size(options: "Demo") -> Size:
+def _size(options: Demo) -> Size:
     return QUICK if options.quick else FULL
 
 
-def _shared(options: "Demo") -> dict[str, Any]:
+def _shared(options: Demo) -> dict[str, Any]:
     return {
         "workspace": options.workspace,
         "seed": options.seed,
@@ -208,8 +240,8 @@ def _shared(options: "Demo") -> dict[str, Any]:
     }
 
 
-def run_demo(options: "Demo") -> None:
-    """Run what is missing, say what was found, serve."""
+def run_demo(options: Demo) -> None:
+    """Run the missing steps, print what was found, and open the dashboard."""
     started = time.time()
     workspace = Workspace(options.workspace, create=True)
     if options.sae is not None:
@@ -219,7 +251,7 @@ def run_demo(options: "Demo") -> None:
     plan = steps(options)
     for number, step in enumerate(plan, 1):
         run_step(workspace, step, f"{number}/{len(plan)}")
-    say(f"\nAll there after {time.time() - started:.0f} s.")
+    say(f"\nDone after {time.time() - started:.0f} s.")
     name = imported_name(options) if options.sae else TRAINED if options.train else SHIPPED
     for line in highlights(workspace, name):
         say(line)
@@ -232,7 +264,7 @@ def run_demo(options: "Demo") -> None:
 
 
 def run_step(workspace: Workspace, step: Step, number: str) -> None:
-    """Run one verb unless its artefact is there."""
+    """Run one verb unless its artefact exists."""
     assert step.verb.name is not None
     say(f"\n{number}  {step.title}")
     if step.verb.name in workspace.names(step.kind):
@@ -246,10 +278,10 @@ def run_step(workspace: Workspace, step: Step, number: str) -> None:
 
 
 def command_line(verb: Verb) -> str:
-    """The command that a verb instance stands for; options at their defaults are left out.
+    """Return the command that makes a verb with these options, without those at their defaults.
 
-    >>> command_line(Atlas(source="sae:demo", name="map"))
-    'workbench atlas sae:demo --name map'
+    >>> command_line(Atlas(source="sae:demo", name="map")).removeprefix(program())
+    ' atlas sae:demo --name map'
     """
     words = [program(), *verb.typed_words()]
     named = ("model", "recording", "dictionary", "source", "path")
@@ -269,7 +301,7 @@ def command_line(verb: Verb) -> str:
 
 
 def highlights(workspace: Workspace, name: str) -> list[str]:
-    """Features with a plain reading, the strongest first."""
+    """Return lines on features with a plain label, strongest first."""
     table = workspace.table_path("features", name, "features")
     rows = workspace.query(
         f"""select feature, label, density from f where n_fired between 50 and 2000 and {has_plain_label(table)}

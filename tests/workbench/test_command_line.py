@@ -1,19 +1,22 @@
 """The command line: teaches, lists, fails in one line, and says what it would take to type the demo by hand."""
 
+import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from interp.artifacts import Draft
+from interp.errors import as_typed
 from interp.workspace import Workspace
 from workbench.__main__ import FAMILIES, RENAMED_OPTIONS, RENAMED_VERBS, VERBS, main, options_of, overview, parse
-from workbench.demo import command_line, import_step, steps
+from workbench.demo import Demo, command_line, import_step, steps
 from workbench.terminal import slug
 from workbench.verbs.atlas import Atlas
-from workbench.verbs.demo import Demo
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
 
@@ -167,8 +170,6 @@ def test_command_line_leaves_defaults_out_and_quotes_what_needs_it(monkeypatch):
 
 
 def test_the_demo_says_commands_that_parse_to_the_same_verbs():
-    import shlex
-
     written = [
         step for train in (False, True) for quick in (False, True) for step in steps(Demo(train=train, quick=quick))
     ]
@@ -194,3 +195,58 @@ def test_slug_is_always_a_usable_name(tmp_path):
     workspace = Workspace(tmp_path)
     for text in ("HuggingFaceTB/SmolLM2-135M", "../..", "neurons:blocks.9.mlp.hook_post", "é" * 100, "a" * 200):
         assert workspace.path("heads", slug(text)).parent == tmp_path / "heads"
+
+
+def test_every_command_that_pages_print_is_a_verb():
+    from dashboard.components.pages import find_pages
+    from dashboard.overview.page import STEPS
+
+    commands = [page.command for page in find_pages() if page.command] + [f"workbench {step}" for step in STEPS]
+    assert len(commands) > len(STEPS)
+    for command in commands:
+        program, *words = command.split()
+        assert program == "workbench"
+        assert parse(words).typed_words() == tuple(words[: len(parse(words).typed_words())])
+
+
+def test_every_command_in_a_message_or_a_page_of_the_documentation_is_a_verb():
+    root = Path(__file__).parents[2]
+    files = [f for folder in ("interp", "saes", "dashboard", "workbench") for f in (root / folder).rglob("*.py")]
+    files += [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")]
+    found = [(f, w) for f in files for w in re.findall(r"`workbench ((?:[a-z]+ ?)+)", f.read_text(encoding="utf-8"))]
+    assert len(found) > 30
+    for file, words in found:
+        first, *more = words.split()
+        known = first in VERBS or (first in FAMILIES and (not more or f"{first} {more[0]}" in VERBS))
+        assert known or (first in RENAMED_VERBS and file.name == "log.md"), f"{file}: workbench {words}"
+
+
+def test_every_command_of_the_documentation_and_of_the_examples_parses():
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")]
+    pages += [*(root / "docs" / "howto").glob("*.md"), *(root / "docs" / "explanation").glob("*.md")]
+    lines = [line for page in pages for line in re.findall(r"^(?:\$ )?workbench (.+)$", page.read_text("utf-8"), re.M)]
+    for verb in VERBS.values():
+        for block in re.findall(r"Example: (workbench .*?)\n\n", inspect.getdoc(verb) + "\n\n", re.S):
+            lines += [line.strip(" ;\n") for line in block.split("workbench ") if line]
+    assert len(lines) > 30
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if "--help" not in words:
+            assert parse(words).typed_words()[0] == words[0], line
+
+
+@pytest.mark.parametrize("where", ["on the path", "below the working directory", "elsewhere"])
+def test_the_next_move_works_as_typed(where, tmp_path, monkeypatch):
+    script = tmp_path / "env" / "bin" / "workbench"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\necho workbench $1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script.with_name("python")))
+    monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin" if where == "on the path" else "/usr/bin:/bin")
+    monkeypatch.chdir("/usr" if where == "elsewhere" else tmp_path)
+    typed = as_typed("nothing here; `workbench demo` makes it")
+    command = re.findall("`(.*)`", typed)[0]
+    expected = {"on the path": "workbench demo", "below the working directory": "env/bin/workbench demo"}
+    assert command == expected.get(where, f"{script} demo")
+    assert subprocess.run(command, shell=True, capture_output=True, text=True, check=True).stdout == "workbench demo\n"

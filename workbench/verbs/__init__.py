@@ -12,6 +12,5 @@
 - `geometry`  shapes, directions
 - `compare`   compare dictionaries or models
 - `dynamics`  studies of training
-- `demo`      the whole pipeline
 - `serve`     the dashboard; verify artefacts
 """
