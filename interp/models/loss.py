@@ -1,4 +1,4 @@
-"""Loss per token, and what falls out of it: does the model learn from its context?
+"""Loss per token, and measures of in-context learning derived from it.
 
     losses = loss_per_token(model, tokens)                       # [batch, pos - 1], nats
     in_context_learning_score(losses, late=50, early=5)          # below 0: later tokens are easier

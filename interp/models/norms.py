@@ -1,21 +1,18 @@
-"""A norm taken apart: its scale, its gain, and its Jacobian, so that gradients pass through it in closed form.
+"""Norms and rotary positions, decomposed so that analyses can treat them as linear maps.
 
-For LayerNorm and RMSNorm alike `y = gain * unit(x) + bias`, with `unit(x) = (x - mean) / scale` (RMSNorm keeps the
-mean) and `scale = sqrt(mean of squares + eps)`. A change dx moves y by
+**Norms.** LayerNorm and RMSNorm both compute `y = gain * unit(x) + bias`, with `unit(x) = (x - mean) / scale` (RMSNorm
+subtracts no mean) and `scale = sqrt(mean of squares + eps)`. A change dx of the input changes the output by
 
     dy = gain * (dx_c - unit(x) * <unit(x), dx_c> / d) / scale       dx_c: centred for LayerNorm, dx itself for RMSNorm
 
-A norm as a linear map: its scale held at one value, so that parts of its input have outputs that sum.
+so gradients pass in closed form (`Norm`). `norm(x)` is nonlinear in `x` only because `scale` depends on it. With the
+scale of the full input held fixed (`FrozenNorm`), every component of the input has its own share of the output, and the
+shares plus the bias equal the output exactly. The effect of a component on the scale is left out.
 
-`norm(x) = gain * (x - mean) / scale + bias` is not linear in `x` only because `scale` depends on it. With the scale of
-the full input kept, every part of the input has its own share, and the shares plus the bias are the output exactly.
-What a part does to the scale itself is left out.
-
-Rotary positions as what they are: one fixed rotation of queries and keys per position (Su et al. 2021).
-
-Being linear, a rotation acts on every part of a query by itself: rotated parts sum to the rotated query. `adjacent`
-pairs dimensions (0, 1), (2, 3), ...; otherwise dimension `i` goes with `i + rotary_dim / 2`, as in Llama and GPT-NeoX.
-A table narrower than the head leaves the other dimensions alone.
+**Rotary positions** (Su et al. 2021) are one fixed rotation of queries and keys per position (`Rotation`). A rotation
+is linear: the rotated components of a query sum to the rotated query. `adjacent` pairs dimensions (0, 1), (2, 3), ...;
+otherwise dimension `i` is paired with `i + rotary_dim / 2`, as in Llama and GPT-NeoX. Dimensions beyond the width of
+the table are not rotated.
 """
 
 from dataclasses import dataclass
@@ -32,41 +29,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Norm:
-    """The parts of one norm."""
+    """Parameters of one norm."""
 
     gain: "Tensor | None"
     """`[d_model]`, None for 1"""
     bias: "Tensor | None"
     centred: bool
-    """LayerNorm takes the mean away, RMSNorm does not"""
+    """True for LayerNorm, which subtracts the mean; False for RMSNorm"""
     eps: float
 
     def unit_and_scale(self, resid: "Tensor") -> "tuple[Tensor, Tensor]":
-        """unit(x) `[..., d_model]` and the scale `[..., 1]`."""
+        """Return unit(x) `[..., d_model]` and the scale `[..., 1]`."""
         x = resid - resid.mean(-1, keepdim=True) if self.centred else resid
         scale = (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
         return x / scale, scale
 
     def fold(self, weight: "Tensor") -> "Tensor":
-        """`weight [..., d_model, k]` that reads unit(x): the gain multiplied in, centred for LayerNorm."""
+        """Return `weight [..., d_model, k]` with respect to unit(x): multiplied by the gain, centred for LayerNorm."""
         folded = weight if self.gain is None else self.gain[:, None] * weight
         return folded - folded.mean(-2, keepdim=True) if self.centred else folded
 
     def fold_vector(self, gradient: "Tensor") -> "Tensor":
-        """The same for gradients `[..., d_model]` with respect to y."""
+        """Fold gradients `[..., d_model]` with respect to y in the same way."""
         folded = gradient if self.gain is None else gradient * self.gain
         return folded - folded.mean(-1, keepdim=True) if self.centred else folded
 
 
 def norm_of(owner: Any, name: str, d_model: int) -> Norm | None:
-    """The parts of the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`); None where there is no norm."""
+    """Return the parameters of the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`); None without a norm."""
     return read_norm(getattr(getattr(owner, name, None), "original_component", None), d_model)
 
 
 def read_norm(module: Any, d_model: int) -> Norm | None:
-    """The parts of a norm module of torch or transformers; None for the identity.
+    """Return the parameters of a norm module of torch or transformers; None for the identity.
 
-    The parts are checked on a random vector. Raises `ConfigError` for a norm of another kind.
+    They are checked on a random vector. Raises `ConfigError` for a norm of another kind.
     """
     import torch
 
@@ -79,7 +76,7 @@ def read_norm(module: Any, d_model: int) -> Norm | None:
     probe = probe.to(like.device, like.dtype)
     with torch.no_grad():
         expected = module(probe)
-        gains = [None] if weight is None else [weight.detach(), 1 + weight.detach()]  # Gemma keeps gain - 1
+        gains = [None] if weight is None else [weight.detach(), 1 + weight.detach()]  # Gemma stores gain - 1
         for gain in gains:
             for centred in (True, False):
                 norm = Norm(gain, None if bias is None else bias.detach(), centred, eps)
@@ -94,7 +91,7 @@ def read_norm(module: Any, d_model: int) -> Norm | None:
 
 @dataclass(frozen=True)
 class FrozenNorm:
-    """One norm at one set of inputs; without a norm the identity."""
+    """One norm at fixed inputs, as a linear map; the identity without a norm."""
 
     norm: Norm | None
     scale: Tensor
@@ -103,13 +100,13 @@ class FrozenNorm:
     """`[d_model]`, zero for RMS norms"""
 
     def fold(self, direction: Tensor) -> Tensor:
-        """`u [..., d_model]`, gain and centring folded in: a part's share along `direction` is `part @ u / scale`."""
+        """Return `u [..., d_model]` with gain and centring folded in: a component's share is `component @ u / scale`."""
         return direction if self.norm is None else self.norm.fold_vector(direction)
 
 
 @torch.no_grad()
 def freeze(owner: Any, name: str, x: Tensor) -> FrozenNorm:
-    """The bridge's norm `owner.name` (`block.ln1`, `model.ln_final`) at inputs `x [..., d_model]`.
+    """Freeze the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`) at inputs `x [..., d_model]`.
 
     Raises `ConfigError` for a norm that is neither LayerNorm nor an RMS norm with a gain.
     """
@@ -121,7 +118,7 @@ def freeze(owner: Any, name: str, x: Tensor) -> FrozenNorm:
 
 @dataclass(frozen=True)
 class Rotation:
-    """The rotation of every position of a prompt."""
+    """Rotations of all positions of a prompt."""
 
     cos: Tensor
     """`[pos, rotary_dim]`"""
@@ -129,7 +126,7 @@ class Rotation:
     adjacent: bool
 
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
-        """`x [..., n, d_head]` with row `i` rotated as at `positions[i]`."""
+        """Return `x [..., n, d_head]` with row `i` rotated as at `positions[i]`."""
         cos, sin = (table[positions].to(x) for table in (self.cos, self.sin))
         width = cos.shape[-1]
         turned, rest = x[..., :width], x[..., width:]
@@ -141,7 +138,9 @@ class Rotation:
 
 
 def rotary_hook_points(model: Any, layer: int) -> list[str]:
-    """The hook points that `read_rotation` needs in its cache; none for positions of other kinds and native models."""
+    """Return the hook points that `read_rotation` needs in its cache; none for other kinds of positions or small
+    models.
+    """
     from interp.models.adapter import available_hook_points
 
     names = [f"blocks.{layer}.attn.hook_{table}" for table in ("cos", "sin")]
@@ -149,10 +148,10 @@ def rotary_hook_points(model: Any, layer: int) -> list[str]:
 
 
 def read_rotation(model: Any, layer: int, cache: dict[str, Tensor]) -> Rotation | None:
-    """The rotation in one layer's attention, None where there is none.
+    """Return the rotation in one layer's attention, or None without rotary positions.
 
-    `cache` holds the model's `rotary_hook_points`. Pairings of dimensions differ between model families; whoever
-    builds on this compares its scores with the model's own (`interp.circuits.score_explanation` does).
+    `cache` holds the model's `rotary_hook_points`. Pairings of dimensions differ between model families, so callers
+    compare their scores with the model's own (as `interp.circuits.score_explanation` does).
     """
     names = rotary_hook_points(model, layer)
     if names:

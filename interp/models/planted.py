@@ -1,4 +1,4 @@
-"""Transformers with analytic weights and a known circuit: what an analysis must find, to the last digit.
+"""Transformers with analytic weights and a known circuit: exact known answers for analyses.
 
 The planted induction transformer (two layers of one head, no norms, no biases). Its residual stream is four subspaces:
 
@@ -7,8 +7,8 @@ The planted induction transformer (two layers of one head, no norms, no biases).
     out    what to predict, one-hot                 d_vocab   written by L1H0, read by the unembedding
     pos    the position, one-hot                    n_ctx
 
-`L0H0` looks one position back (query pos i, key pos i - 1) and copies tok to prev; `L1H0` looks for a prev that equals
-its own tok and copies that key's tok to out. So the edges are, all others being exactly zero:
+`L0H0` attends one position back (query pos i, key pos i - 1) and copies tok to prev; `L1H0` attends to a prev that
+equals its own tok and copies that key's tok to out. So the edges are the following, and all others are exactly zero:
 
     embed -q,k,v-> L0H0,  L0H0 -k-> L1H0,  embed -q-> L1H0,  embed -v-> L1H0,  L1H0 -> logits
 
@@ -17,8 +17,8 @@ token has two keys that match, and its attention is split evenly between them: t
 tokens that repeat 16 is 31/32. Start the prompt with a token used nowhere else and it is 1.
 
 The planted control, `planted_copying`, behaves the same and has no induction head: `L1H0` attends one position
-*later*, to a key whose token *two* before matches, and reads there the token before (V-composition). Whoever infers
-induction heads from behaviour is wrong about it.
+*later*, to a key whose token *two* before matches, and reads there the token before (V-composition). A detector that
+infers induction heads from behaviour is wrong about it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ _EDGES = (
 def planted_induction(
     *, d_vocab: int = 16, n_ctx: int = 32, sharpness: float = 100.0, device: str = "cpu", dtype: Any = None
 ) -> "TransformerBridge":
-    """The planted induction transformer, `d_model = 3 * d_vocab + n_ctx`.
+    """Build the planted induction transformer, `d_model = 3 * d_vocab + n_ctx`.
 
     `sharpness` is the attention score of a match (of no match: 0), and the logit of the predicted token: at 100 the
     softmax is exact in float32. Raises `ConfigError` when there is nothing to repeat.
@@ -77,10 +77,11 @@ def planted_induction(
 def planted_copying(
     *, d_vocab: int = 16, n_ctx: int = 32, sharpness: float = 100.0, device: str = "cpu", dtype: Any = None
 ) -> "TransformerBridge":
-    """Copies what followed a token before, without attending to it: the negative control. Two heads a layer.
+    """Build the negative control: it copies the token that followed before, without attending to it. Two heads a layer.
 
     Subspaces tok, prev, prev2 (the token two before), out, pos; `L0H0` writes prev, `L0H1` prev2; `L1H0` has query tok,
-    key prev2, value prev; `L1H1` is nothing. Its induction scores are 0 up to the even attention of matchless queries.
+    key prev2, value prev; `L1H1` is zero. Its induction scores are 0 up to the uniform attention of queries without
+    match.
     """
     import torch
 
@@ -109,13 +110,13 @@ def planted_copying(
 
 
 def planted_circuit(weight_hash: str = "") -> Circuit:
-    """The edges that the planted model has, and no others."""
+    """Return exactly the edges of the planted model."""
     nodes = (Node("L0H0", role="previous_token"), Node("L1H0", role="induction"))
     return Circuit.of(PLANTED_SPEC, weight_hash, _EDGES, nodes, settings={"kind": "planted"})
 
 
 def _set(model: Any, layer: int, side: str, read: slice, head: slice, value: Any) -> None:
-    """`x[read] @ value` in the head dimensions `head`; torch keeps linear weights as [out, in]."""
+    """Set a weight so that head dimensions `head` get `x[read] @ value`; torch stores linear weights as [out, in]."""
     getattr(model.blocks[layer].attn, side).original_component.weight[head, read] = value.T.to(model.W_E)
 
 
@@ -124,7 +125,7 @@ def _set_output(model: Any, layer: int, head: slice, write: slice, value: Any) -
 
 
 def build_planted(spec: str, *, device: str, dtype: Any) -> "TransformerBridge":
-    """`"planted:induction"` or `"planted:copying"`. Raises `UnknownNameError`."""
+    """Build `"planted:induction"` or `"planted:copying"`. Raises `UnknownNameError`."""
     build = {"induction": planted_induction, "copying": planted_copying}.get(spec.removeprefix(PLANTED_PREFIX))
     if build is None:
         raise UnknownNameError("planted model", spec, PLANTED_NAMES)
@@ -137,7 +138,7 @@ def _check_sizes(d_vocab: int, n_ctx: int) -> None:
 
 
 def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> "TransformerBridge":
-    """Two layers of zeros, without norms."""
+    """Return two layers of zeros, without norms."""
     import torch
 
     config = SmallConfig(n_layers=2, d_model=d_model, n_heads=n_heads, d_vocab=d_vocab, n_ctx=n_ctx, normalization=None)

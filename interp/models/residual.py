@@ -1,12 +1,12 @@
-"""A transformer as a sum: which parts write to the residual stream, which read it, and with what weights.
+"""The residual stream as a sum: the components that write to it and read from it, with their weights.
 
-Circuit analyses need three things of a model that hooks alone do not give: what a part's input would have been had the
-residual been another (`project`), what one head alone wrote (`head_output`), and the certainty that the residual is the
-plain sum of what was written (`check_additive`). Grouped-query attention: a head's keys and values are those of
-its group, `kv_head(head)`; query-side tensors have `n_heads`, key-value-side ones `n_kv_heads`.
+Circuit analyses need three things that hooks alone do not give: the input that a component would get from another
+residual (`project`), the output of a single head (`head_output`), and a check that the residual is the plain sum of
+component outputs (`check_additive`). With grouped-query attention a head's keys and values are those of its group,
+`kv_head(head)`; query-side tensors have `n_heads`, key-value-side ones `n_kv_heads`.
 
     residual = ResidualStream(model)          # refuses a model whose residual is not a plain sum
-    k = residual.project(layer, "k", resid)   # [batch, pos, n_kv_heads, d_head], what hook_k would hold
+    k = residual.project(layer, "k", resid)   # [batch, pos, n_kv_heads, d_head], the value of hook_k
     out = residual.head_output(layer, z)      # [batch, pos, n_heads, d_model], summing (plus bias) to hook_attn_out
 
 Weights are raw, with the layout of the field: `x @ W_Q`. Nothing is folded or copied unless said.
@@ -28,10 +28,10 @@ _ADDITIVE: "WeakSet[Any]" = WeakSet()
 
 
 class ResidualStream:
-    """The parts of one model around its residual stream. Cheap to make; holds no activations.
+    """Components of one model around its residual stream. Cheap to make; holds no activations.
 
-    Raises `ConfigError` when the residual is no plain sum, since then no head has a contribution of its own: blocks
-    that norm their outputs before adding them (Gemma 2 and 3), residual multipliers (Granite).
+    Raises `ConfigError` when the residual is not a plain sum, so that contributions of heads are undefined: blocks that
+    norm their outputs before adding them (Gemma 2 and 3), residual multipliers (Granite).
     """
 
     def __init__(self, model: Any):
@@ -53,20 +53,20 @@ class ResidualStream:
         return next(self.model.parameters()).device
 
     def kv_head(self, head: int) -> int:
-        """The key-value head that query head `head` reads."""
+        """Return the key-value head that query head `head` reads."""
         return head // (self.shape.n_heads // self.shape.n_kv_heads)
 
     def heads_of_group(self, kv_head: int) -> range:
-        """The query heads that read key-value head `kv_head`."""
+        """Return the query heads that read key-value head `kv_head`."""
         size = self.shape.n_heads // self.shape.n_kv_heads
         return range(kv_head * size, (kv_head + 1) * size)
 
     def n_side_heads(self, side: Side) -> int:
-        """`n_heads` for queries, `n_kv_heads` for keys and values."""
+        """Return `n_heads` for queries, `n_kv_heads` for keys and values."""
         return self.shape.n_heads if side == "q" else self.shape.n_kv_heads
 
     def check_head(self, head: HeadName) -> HeadName:
-        """The head, when the model has it. Raises `UnknownNameError`."""
+        """Return the head if the model has it. Raises `UnknownNameError`."""
         if not (0 <= head.layer < self.shape.n_layers and 0 <= head.head < self.shape.n_heads):
             raise UnknownNameError(
                 "head",
@@ -77,41 +77,43 @@ class ResidualStream:
         return head
 
     def all_heads(self) -> list[HeadName]:
-        """Every head, layer by layer."""
+        """Return every head, layer by layer."""
         return [HeadName(layer, head) for layer in range(self.shape.n_layers) for head in range(self.shape.n_heads)]
 
     def W(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor":
-        """Of one layer: q `[n_heads, d_model, d_head]`, k and v `[n_kv_heads, ...]`, o `[n_heads, d_head, d_model]`."""
+        """Return weights of a layer: q `[n_heads, d_model, d_head]`, k, v `[n_kv_heads, ..]`, o `[n_heads, d_head,
+        d_model]`.
+        """
         return getattr(self.model.blocks[layer].attn, f"W_{side.upper()}")
 
     def b(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor | None":
-        """The bias, `[heads, d_head]` or `[d_model]` for o; None when the model has none."""
+        """Return the bias, `[heads, d_head]` or `[d_model]` for o; None when the model has none."""
         return getattr(self.model.blocks[layer].attn, f"b_{side.upper()}", None)
 
     def norm1(self, layer: int, resid: "Tensor") -> "Tensor":
-        """What attention reads: the block's first norm of `resid [..., d_model]`; the identity without norms."""
+        """Return the input of attention: the block's first norm of `resid [..., d_model]`; the identity without norms."""
         return _norm(self.model.blocks[layer], "ln1", resid)
 
     def norm2(self, layer: int, resid: "Tensor") -> "Tensor":
-        """What the MLP reads."""
+        """Return the input of the MLP: the block's second norm of `resid [..., d_model]`."""
         return _norm(self.model.blocks[layer], "ln2", resid)
 
     def norm_final(self, resid: "Tensor") -> "Tensor":
-        """What the unembedding reads."""
+        """Return the input of the unembedding: the final norm of `resid [..., d_model]`."""
         return _norm(self.model, "ln_final", resid)
 
     def project(self, layer: int, side: Side, resid: "Tensor") -> "Tensor":
-        """`[batch, pos, heads, d_head]`: what `attn.hook_q` (k, v) would hold were the block's input `resid`.
+        """Return the value of `attn.hook_q` (k, v), `[batch, pos, heads, d_head]`, for block input `resid`.
 
-        `resid [batch, pos, d_model]` is before the norm, whose scale is recomputed. Before rotation, when there is one.
+        `resid [batch, pos, d_model]` is before the norm, whose scale is recomputed. The result is before rotation.
         """
         linear = getattr(self.model.blocks[layer].attn, side).original_component
         return linear(self.norm1(layer, resid)).unflatten(-1, (-1, self.shape.d_head))
 
     def head_output(self, layer: int, z: "Tensor", head: int | None = None) -> "Tensor":
-        """What heads wrote: `[..., n_heads, d_model]` of `z [..., n_heads, d_head]`, or `[..., d_model]` of one head.
+        """Return head outputs `[..., n_heads, d_model]` of `z [..., n_heads, d_head]`, or `[..., d_model]` of one head.
 
-        All heads at once is `n_heads` copies of the residual: ask for one head, or work layer by layer.
+        All heads take `n_heads` times the memory of the residual: ask for one head, or work layer by layer.
         """
         import torch
 
@@ -121,24 +123,24 @@ class ResidualStream:
         return torch.einsum("...hd,hdm->...hm", z, W_O)
 
     def mlp(self, layer: int, resid: "Tensor") -> "Tensor":
-        """What the MLP would write were the stream that it reads `resid [batch, pos, d_model]`."""
+        """Return the output of the MLP for the stream `resid [batch, pos, d_model]`."""
         return self.model.blocks[layer].mlp(self.norm2(layer, resid))
 
     def logits(self, resid: "Tensor") -> "Tensor":
-        """Logits of a final residual, through the final norm: `[..., d_vocab]`."""
+        """Return logits of a final residual, through the final norm: `[..., d_vocab]`."""
         from interp.models.adapter import final_norm_and_unembed
 
         return final_norm_and_unembed(self.model, resid)
 
     def mlp_reads(self, layer: int) -> str:
-        """The hook point of the stream that the MLP of a layer reads."""
+        """Return the hook point of the stream that the MLP of a layer reads."""
         return f"blocks.{layer}.hook_resid_pre" if self.parallel else f"blocks.{layer}.hook_resid_mid"
 
     def check_additive(self, tolerance: float | None = None) -> float:
-        """Largest relative error of `resid_post = resid_pre + sum of heads + bias + MLP`, by one pass of four tokens.
+        """Return the largest relative error of `resid_post = resid_pre + sum of heads + bias + MLP` on four tokens.
 
         Raises `ConfigError` when it exceeds `tolerance` (by default 0.001, 0.05 in 16-bit models): then a head's output
-        is not what it adds (a residual multiplier, a norm on outputs) and patching by addition would be wrong.
+        is not its contribution (a residual multiplier, a norm on outputs), and patching by addition would be wrong.
         """
         import torch
 
@@ -165,7 +167,7 @@ class ResidualStream:
 
 
 def _check_once(residual: ResidualStream) -> None:
-    """Additivity is a property of the architecture: one short pass per model and process."""
+    """Check additivity, a property of the architecture, once per model and process."""
     if residual.model not in _ADDITIVE:
         residual.check_additive()
         _ADDITIVE.add(residual.model)
@@ -181,6 +183,6 @@ def _refuse_post_norm(model: Any) -> None:
 
 
 def _norm(owner: Any, name: str, resid: "Tensor") -> "Tensor":
-    """The norm without its hooks, which may be ours; the identity where the model has none."""
+    """Apply the norm without its hooks, which may be ours; the identity where the model has none."""
     module = getattr(owner, name, None)
     return resid if module is None else module.original_component(resid)

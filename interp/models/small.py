@@ -1,8 +1,7 @@
-"""Small transformers of our own, from a config: attention-only or with an MLP, 1..n layers. Torch-free until built.
+"""Small transformers from a config: attention-only or with an MLP, 1..n layers. Torch-free until built.
 
-A small model on disk: `small.json` (its sizes) and `model.safetensors` (its weights, by plain names).
-
-`load_model` opens such a folder by its path, like any other model folder.
+On disk a small model is `small.json` (its sizes) and `model.safetensors` (its weights, by plain names). `load_model`
+opens such a folder by its path, like any other model folder.
 """
 
 import json
@@ -24,13 +23,13 @@ SMALL_PREFIX = "small:"
 
 @dataclass(frozen=True, kw_only=True)
 class SmallConfig:
-    """Sizes of a small transformer. The default vocabulary is bytes plus BOS, so that it reads text as it stands."""
+    """Sizes of a small transformer. The default vocabulary is bytes plus BOS, so that it reads text directly."""
 
     n_layers: int = 2
     d_model: int = 64
     n_heads: int = 4
     d_mlp: int | None = None
-    """None leaves the MLPs out (attention-only)."""
+    """None: no MLPs (attention-only)."""
     d_vocab: int = ByteTokenizer.d_vocab
     n_ctx: int = 256
     normalization: Literal["LN", "RMS"] | None = "LN"
@@ -71,7 +70,7 @@ PRESETS = {
 
 
 def small_config(spec: str) -> SmallConfig:
-    """`"small:attn-only-2l"` -> its config. Raises `UnknownNameError` with the nearest presets."""
+    """Return the config of a spec such as `"small:attn-only-2l"`. Raises `UnknownNameError`."""
     name = spec.removeprefix(SMALL_PREFIX)
     if name not in PRESETS:
         raise UnknownNameError("small model", spec, [SMALL_PREFIX + each for each in PRESETS])
@@ -79,7 +78,7 @@ def small_config(spec: str) -> SmallConfig:
 
 
 def build_small(config: SmallConfig, *, seed: int, device: str, dtype: Any) -> "TransformerBridge":
-    """A randomly initialised model; the same seed gives the same weights on every device."""
+    """Build a randomly initialised model; the same seed gives the same weights on every device."""
     from transformer_lens import TransformerBridge, TransformerBridgeConfig
 
     native = TransformerBridgeConfig(
@@ -120,7 +119,7 @@ def is_small_folder(folder: Path) -> bool:
 
 
 def load_small(folder: Path, *, device: str = "cpu", dtype: Any = None) -> "TransformerBridge":
-    """The model that `save_small` wrote. Raises `CorruptError` when the files do not fit each other."""
+    """Load a model written by `save_small`. Raises `CorruptError` when the files do not fit each other."""
     import torch
     from safetensors.torch import load_file
 

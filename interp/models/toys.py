@@ -1,12 +1,12 @@
-"""Toys trained by recipe: small models whose inside is known because many runs agreed on it.
+"""Toys trained by recipe: small models with a known mechanism, the same in many training runs.
 
-    toy:induction-2l    learns to copy what followed a token before, by a previous-token head and induction heads
-    toy:induction-1l    its one-layer twin on the same data: cannot (loss stays at 3.0 nats)
+    toy:induction-2l    learns to copy the token that followed before, by a previous-token head and induction heads
+    toy:induction-1l    one layer on the same data: cannot learn it (the loss stays at 3.0 nats)
     toy:fixed-period-1l a one-layer control whose rows all repeat with period 16: it copies perfectly, by position and
-                        not by content; a detector that reads behaviour, or tests one lag alone, is fooled by it
+                        not by content, which misleads a detector that reads behaviour or tests a single lag
 
 The data of the first two are random tokens that repeat with a period drawn per row.
-`load_model("toy:induction-2l")` trains one (about a minute) and keeps it in the cache.
+`load_model("toy:induction-2l")` trains one (about a minute) and stores it in the cache.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Toy:
     """each row repeats with a period drawn evenly from these"""
 
     def batches(self, n: int, generator: "torch.Generator") -> "Tensor":
-        """`[n, n_ctx]` tokens, each row random and repeating with a period of its own."""
+        """Draw `[n, n_ctx]` tokens, each row random and repeating with its own period."""
         return repeating_rows(n, self.model.n_ctx, self.model.d_vocab, self.min_period, self.max_period, generator)
 
 
@@ -58,7 +58,7 @@ TOYS = {
 
 
 def find_toy(spec: str) -> Toy:
-    """`"toy:induction-2l"` -> its recipe. Raises `UnknownNameError` with the nearest."""
+    """Return the recipe of a spec such as `"toy:induction-2l"`. Raises `UnknownNameError` with the nearest names."""
     name = spec.removeprefix(TOY_PREFIX)
     if name not in TOYS:
         raise UnknownNameError("toy", spec, [TOY_PREFIX + each for each in TOYS])
@@ -68,7 +68,7 @@ def find_toy(spec: str) -> Toy:
 def train_toy(
     spec: "str | Toy", *, seed: int = 0, progress: "Callable[[TrainingStep, int], None] | None" = None
 ) -> "TransformerBridge":
-    """A freshly trained toy, in evaluation mode. `seed` is of both the weights and the data."""
+    """Train a toy, and return it in evaluation mode. `seed` determines both the weights and the data."""
     import torch
 
     toy = find_toy(spec) if isinstance(spec, str) else spec
@@ -82,12 +82,12 @@ def train_toy(
 
 
 def cached_toy(spec: str, folder: Path, *, seed: int, device: str, dtype: Any) -> "TransformerBridge":
-    """The toy of a spec, trained when `folder` holds none by this recipe and seed."""
+    """Return the toy of a spec, trained first when `folder` holds none by this recipe and seed."""
     toy = find_toy(spec)
-    place = folder / f"{spec.removeprefix(TOY_PREFIX)}-seed{seed}-{_recipe_hash(toy)}"
-    if not is_small_folder(place):
-        save_small(train_toy(toy, seed=seed), toy.model, place)
-    return load_small(place, device=device, dtype=dtype)
+    path = folder / f"{spec.removeprefix(TOY_PREFIX)}-seed{seed}-{_recipe_hash(toy)}"
+    if not is_small_folder(path):
+        save_small(train_toy(toy, seed=seed), toy.model, path)
+    return load_small(path, device=device, dtype=dtype)
 
 
 def _recipe_hash(toy: Toy) -> str:
@@ -97,7 +97,7 @@ def _recipe_hash(toy: Toy) -> str:
 def repeating_rows(
     n: int, length: int, d_vocab: int, min_period: int, max_period: int, generator: "torch.Generator"
 ) -> "Tensor":
-    """`[n, length]` random tokens; row i repeats with a period drawn evenly from `min_period .. max_period`."""
+    """Draw `[n, length]` random tokens; row i repeats with a period drawn uniformly from `min_period .. max_period`."""
     import torch
 
     tokens = torch.randint(d_vocab, (n, max_period), generator=generator)

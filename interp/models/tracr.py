@@ -1,12 +1,11 @@
-"""Programs compiled to transformers by tracr (Lindner et al. 2023), from frozen arrays: models whose circuit is
-written down.
+"""Programs compiled to transformers by tracr (Lindner et al. 2023), from stored arrays: models with a known circuit.
 
     model, program = load_tracr("tracr_reverse.npz")
     program.circuit()                   # the edges that the compiled weights use
 
 A compiled model has no norms, bidirectional attention, ReLU MLPs, and a residual stream whose axes are the program's
-variables, one-hot. So what a part reads and writes can be read off its weights: an edge exists where the axes that a
-source writes and those that a reader reads overlap. tracr itself is not needed.
+variables, one-hot. The weights therefore show what a component reads and writes: an edge exists where the axes written
+by a source and those read by a reader overlap. tracr itself is not needed.
 """
 
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class TracrProgram:
 
     @property
     def labels(self) -> list[str]:
-        """What each axis of the residual stream stands for, `variable:value`."""
+        """Meaning of each axis of the residual stream, `variable:value`."""
         return [str(label) for label in self.arrays["labels"]]
 
     @property
@@ -39,7 +38,7 @@ class TracrProgram:
 
     @property
     def expected(self) -> np.ndarray:
-        """`[n, pos]` what the program gives: the index of the output value, or the number; nan at BOS."""
+        """`[n, pos]` outputs of the program: the index of the output value, or the number; nan at BOS."""
         return self.arrays["expected"]
 
     @property
@@ -51,7 +50,7 @@ class TracrProgram:
 
 
 def load_tracr(path: Path | str, *, device: str = "cpu") -> "tuple[TransformerBridge, TracrProgram]":
-    """The compiled model and its program. Logits beyond the program's outputs are zero.
+    """Load the compiled model and its program. Logits beyond the program's outputs are zero.
 
     Raises `MissingError`, or `CorruptError` when the arrays are not such a program.
     """
@@ -108,7 +107,7 @@ def _build(program: TracrProgram, device: str) -> "TransformerBridge":
 
 
 def written_edges(program: TracrProgram) -> list[tuple[str, str, str | None]]:
-    """(source, reader, via) of every edge that the compiled weights use.
+    """Return (source, reader, via) of every edge that the compiled weights use.
 
     An edge is used where the axes that its source writes and those that its reader reads overlap; query and key
     edges only in heads whose scores can differ between keys (a "select all" head, as in counting the length, scores
@@ -132,7 +131,7 @@ def written_edges(program: TracrProgram) -> list[tuple[str, str, str | None]]:
 
 
 def _selects(program: TracrProgram, layer: int) -> bool:
-    """Whether the head's scores can differ between keys, for some query but BOS."""
+    """Return whether the head's scores can differ between keys, for any query except BOS."""
     W_Q, W_K = program.layer(layer, "W_Q"), program.layer(layer, "W_K")
     read = _columns(W_Q.T) | _columns(W_K.T)
     W_E, W_pos = program.arrays["embed.W_E"], program.arrays["embed.W_pos"]
@@ -147,5 +146,5 @@ def _selects(program: TracrProgram, layer: int) -> bool:
 
 
 def _columns(weight: np.ndarray) -> set[int]:
-    """The columns that are not all zero."""
+    """Return the columns that are not all zero."""
     return set(np.flatnonzero(np.abs(weight).max(0) > 1e-8).tolist())

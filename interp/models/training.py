@@ -1,4 +1,4 @@
-"""The one training loop for small models: a generator of metrics, which a script, a notebook and a test read alike.
+"""The training loop of small models: a generator of metrics, for scripts, notebooks and tests.
 
     for step in train_small(model, batches, TrainingConfig(steps=1000)):
         print(step.step, step.loss)
@@ -6,10 +6,8 @@
 `batches(n, generator)` gives `n` rows of tokens `[n, pos]`; the loss is the mean next-token cross-entropy in nats.
 Plain AdamW, a linear warm-up, then a constant rate. The same seed gives the same weights for one number of threads.
 
-The forward pass of a small model without its hooks: what a training loop needs, at the price of a plain module.
-
-The bridge looks at every activation by name, takes norms apart and keeps attention patterns; in training nobody looks,
-and a step costs half as much again. The weights are the bridge's own tensors, so gradients reach them.
+The forward pass runs without the bridge's hooks: in training no activation is read, and hooks make a step half as slow
+again. The weights are the bridge's own tensors, so gradients reach them.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,20 +28,20 @@ Batches = Callable[[int, "torch.Generator"], "Tensor"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How a small model is trained."""
+    """Settings for training a small model."""
 
     steps: int = 1000
     batch_size: int = 64
     """rows of tokens per step"""
     lr: float = 1e-3
     warmup_steps: int = 100
-    """the rate rises linearly from 0 to `lr` over these"""
+    """steps over which the learning rate rises linearly from 0 to `lr`"""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     log_every: int = 50
-    """steps between the values that the loop yields; the last step is always among them"""
+    """steps between yielded values; the last step is always yielded"""
     seed: int = 0
-    """of the data; the weights have their own, given when the model is built"""
+    """seed of the data; the weights have their own, given when the model is built"""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.log_every) < 1 or self.lr <= 0 or self.warmup_steps < 0:
@@ -52,7 +50,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """The state after one step; the model itself is the one that was given, trained in place."""
+    """State after one step. The given model is trained in place."""
 
     step: int
     """1 after the first update"""
@@ -61,7 +59,7 @@ class TrainingStep:
     loss: float
     """nats, mean over the steps since the last value"""
     metrics: dict[str, float]
-    """what `measure` returned; empty without it"""
+    """result of `measure`; empty without it"""
 
 
 def train_small(
@@ -74,7 +72,7 @@ def train_small(
     """Train a model in place, yielding every `log_every` steps; `measure(model)` runs at each of those.
 
     Stop iterating to stop training. The model is in evaluation mode whenever the caller has control.
-    Raises `NonFiniteError` when the loss is no number.
+    Raises `NonFiniteError` when the loss is NaN or infinite.
     """
     import torch
 
@@ -126,9 +124,9 @@ _WRAPPER = "_original_component."
 
 
 def training_forward(model: Any) -> "Callable[[Tensor], Tensor]":
-    """`tokens [n, pos]` -> logits `[n, pos, d_vocab]`, the model's own to rounding.
+    """Return a function from `tokens [n, pos]` to logits `[n, pos, d_vocab]`, equal to the model up to rounding.
 
-    A model that is not one of `build_small`'s, or on which somebody has put a hook, is returned as it is.
+    A model not built by `build_small`, or with hooks attached, is returned itself.
     """
     from transformer_lens.hook_points import HookPoint
     from transformer_lens.model_bridge.sources.native.model import NativeModel
@@ -141,7 +139,7 @@ def training_forward(model: Any) -> "Callable[[Tensor], Tensor]":
 
 
 class _Unhooked:
-    """The pass of a native model: pre-norm blocks of causal attention and perhaps an MLP."""
+    """Forward pass of a native model: pre-norm blocks of causal attention, with or without an MLP."""
 
     def __init__(self, model: Any, native: Any):
         from torch.nn import functional
