@@ -7,9 +7,9 @@
     W_dec_N.safetensors     W_dec_N [d_sae, n_layers - N, d_out]
     config.yaml             model_name, feature_input_hook, feature_output_hook
 
-Layers count from 0 to `n_layers - 1` and none may be missing; the last one's decoder has one slice. The two kinds keep
-`W_skip` the other way round from each other: `x @ W_skip.T` per layer, `x @ W_skip` across. JumpReLU here is
-`x * 1[x > threshold]` without ReLU, so that a threshold below 0 would let negative activations through: refused.
+Layers count from 0 to `n_layers - 1` and none may be missing; the last one's decoder has one slice. The two kinds store
+`W_skip` transposed to each other: `x @ W_skip.T` per layer, `x @ W_skip` across layers. JumpReLU here is
+`x * 1[x > threshold]` without ReLU. A threshold below 0 would let negative activations through and is refused.
 """
 
 import re
@@ -48,19 +48,19 @@ ENCODERS = "W_enc_*.safetensors"
 
 
 def read(path: Path) -> Conversion:
-    """The transcoder of one layer's file."""
+    """Read the transcoder of one layer's file."""
     file = one_file(path, FILES)
     w = check_arrays(read_safetensors(file), LAYOUT, file, optional=OPTIONAL, what="a circuit-tracer transcoder")
     activation: Activation = JumpReLU(_threshold(w[THRESHOLD], file)) if THRESHOLD in w else ReLU()
     layer = re.search(r"layer_(\d+)", file.name)
     weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"], w["b_dec"])
     skip = w["W_skip"] if "W_skip" in w else None  # noqa: SIM401 (not a dict)
-    about = place(file.parent, int(layer[1]) if layer else None)
+    about = metadata_of(file.parent, int(layer[1]) if layer else None)
     return Conversion(sae=Transcoder(weights, activation=activation, W_skip=skip, metadata=about), forward=_forward(w))
 
 
 def load_cross_layer_transcoder(folder: Path | str) -> CrossLayerTranscoder:
-    """All layers of a cross-layer transcoder's folder, in memory.
+    """Load all layers of a cross-layer transcoder's folder.
 
     Raises `MissingError` (no such files, or a layer missing), `CorruptError`, `MismatchError`, `NonFiniteError`.
     """
@@ -83,12 +83,12 @@ def load_cross_layer_transcoder(folder: Path | str) -> CrossLayerTranscoder:
         columns["b_dec"],
         threshold=columns.get("threshold"),
         W_skip=columns.get("W_skip"),
-        metadata=place(folder, None),
+        metadata=metadata_of(folder, None),
     )
 
 
 def _read_layer(folder: Path, layer: int, n_layers: int, sizes: dict[str, int]) -> dict[str, Tensor]:
-    """The arrays of one layer by their bare names; `sizes` holds what the layers before agreed on."""
+    """Read the arrays of one layer by their bare names; `sizes` holds the sizes of the layers before."""
     encoder, decoder = folder / f"W_enc_{layer}.safetensors", folder / f"W_dec_{layer}.safetensors"
     expected: dict[str, Axes] = {"W_enc": ("d_sae", "d_in"), "b_enc": ("d_sae",), "b_dec": ("d_out",)}
     optional: dict[str, Axes] = {"threshold": ("d_sae",), "W_skip": ("d_in", "d_out")}
@@ -120,8 +120,8 @@ def _threshold(threshold: Tensor, path: Path) -> Tensor:
     return threshold
 
 
-def place(folder: Path, layer: int | None) -> SAEMetadata:
-    """From `config.yaml`, where there is one."""
+def metadata_of(folder: Path, layer: int | None) -> SAEMetadata:
+    """Return the metadata of `config.yaml`, where that exists."""
     path = folder / "config.yaml"
     config = _yaml(path)
     source, target = (text(config, f"feature_{side}_hook", path) for side in ("input", "output"))
@@ -157,19 +157,19 @@ def _forward(arrays: Arrays):
 
 
 def recognises(path: Path) -> bool:
-    """A file or a folder of files named after layers."""
+    """Return whether the path is a file, or a folder of files, named after layers."""
     if path.is_file():
         return re.fullmatch(r"layer_\d+\.safetensors", path.name) is not None
     return any(path.glob(FILES))
 
 
 def recognises_cross_layer(path: Path) -> bool:
-    """A folder of encoders named after layers."""
+    """Return whether the folder holds encoders named after layers."""
     return path.is_dir() and any(path.glob(ENCODERS))
 
 
 def read_cross_layer(path: Path) -> Conversion:
-    """Never: says how."""
+    """Raise `MismatchError` with the function that reads it."""
     raise MismatchError(
         f"{path} is a cross-layer transcoder, whose features write to many layers; it can be read with "
         "saes.weights.circuit_tracer.load_cross_layer_transcoder, but not imported as one dictionary"

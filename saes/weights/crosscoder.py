@@ -29,7 +29,7 @@ LAYOUT: dict[str, Axes] = {
 def convert(
     config: dict[str, Any], tensors: Mapping[str, Tensor], about: SAEMetadata, config_path: Path, path: Path
 ) -> Conversion:
-    """The crosscoder of a config and arrays. Raises `CorruptError`, `NonFiniteError`."""
+    """Convert a config and arrays to a crosscoder. Raises `CorruptError`, `NonFiniteError`."""
     sites = check_sites(config.get("places"), config["d_in"], config_path)
     sizes = {"d_in": config["d_in"], "d_sae": config["d_sae"], "n_places": len(sites)}
     w = check_arrays(tensors, LAYOUT, path, sizes=sizes, what="a crosscoder")

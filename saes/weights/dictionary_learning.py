@@ -77,7 +77,7 @@ COUNTS = ("k", "group_sizes")  # whole numbers among the arrays
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of a folder."""
+    """Read the dictionary of a folder."""
     config = section(read_json(path / CONFIG), "trainer", path / CONFIG)
     require(path / CONFIG, config, "dict_class", "activation_dim", "dict_size")
     kind = config["dict_class"]
@@ -106,9 +106,9 @@ def _k(config: dict[str, Any], tensors: dict[str, Any], d_sae: int, path: Path) 
 
 def _metadata(config: dict[str, Any], path: Path) -> SAEMetadata:
     """`submodule_name` is free text; the one that the peer's demo writes is understood."""
-    place = re.fullmatch(r"resid_post_layer_(\d+)", text(config, "submodule_name", path))
+    found = re.fullmatch(r"resid_post_layer_(\d+)", text(config, "submodule_name", path))
     return SAEMetadata(
-        model=text(config, "lm_name", path), hook_point=f"blocks.{place[1]}.hook_resid_post" if place else ""
+        model=text(config, "lm_name", path), hook_point=f"blocks.{found[1]}.hook_resid_post" if found else ""
     )
 
 
@@ -220,7 +220,7 @@ _FORWARDS: dict[str, Maker] = {
 
 
 def recognises(path: Path) -> bool:
-    """Both files are there."""
+    """Return whether both files exist."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 

@@ -1,8 +1,8 @@
-"""Saving and loading an SAE in SAELens' inference format: `sae_lens.SAE.load_from_disk(folder)` reads it as it stands.
+"""Save and load an SAE in SAELens' inference format: `sae_lens.SAE.load_from_disk(folder)` reads it unchanged.
 
-What the two files hold is in `saelens.py`. A folder that was imported also holds `selfcheck.safetensors`: inputs and
-the reconstructions that the source format's own arithmetic gave for them; loading repeats the comparison. Folders
-that SAELens wrote load as well, where the settings are ones we know; others are refused rather than misread.
+`saelens.py` documents the two files. An imported folder also holds `selfcheck.safetensors`: inputs, and their
+reconstructions by the source format's own arithmetic; loading repeats the comparison. Folders written by SAELens load
+too, as long as we know their settings; others are refused rather than misread.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = 
 
 
 def load_sae(folder: Path) -> SAE:
-    """The SAE of a folder.
+    """Load the SAE of a folder.
 
     Raises `MissingError` (no such folder), `CorruptError` (keys missing, weights that do not fit the config, or that no
     longer give the reconstructions stored with them), `UnknownNameError` (an architecture we do not read),
@@ -51,9 +51,9 @@ def load_sae(folder: Path) -> SAE:
 
 
 def check_model(sae: SAE, weight_hash: str, *, allow_other_weights: bool = False) -> None:
-    """Raise `MismatchError` when the SAE was trained on other weights than these, unless told to allow it.
+    """Raise `MismatchError` when the SAE was trained on other weights than these, unless `allow_other_weights`.
 
-    An SAE without a recorded hash (a folder from elsewhere) needs the permission too: nothing can be checked.
+    An SAE without a recorded hash (written by another tool) needs that permission too, since nothing can be checked.
     """
     if allow_other_weights or sae.metadata.weight_hash == weight_hash:
         return
@@ -65,7 +65,7 @@ def check_model(sae: SAE, weight_hash: str, *, allow_other_weights: bool = False
 
 
 def sae_config(sae: SAE) -> dict[str, Any]:
-    """`cfg.json`: SAELens' keys, with what only we know under `metadata`."""
+    """Return the content of `cfg.json`: SAELens' keys, and ours under `metadata`."""
     about = sae.metadata
     target = {"hook_name_out": about.hook_point_out} if about.hook_point_out else {}
     return {

@@ -3,7 +3,7 @@ float32.
 
     acts = pre * 1[pre > threshold]  with  pre = x @ W_enc + b_enc        recons = acts @ W_dec + b_dec
 
-`b_dec` is not subtracted from the input. The file says nothing else, so the path does:
+`b_dec` is not subtracted from the input. The file holds nothing else; the path tells the format:
 
 | format | recognised by | difference |
 |---|---|---|
@@ -11,7 +11,7 @@ float32.
 | gemma_scope_embedding | a folder `embedding` above it | of `x / s`, `s = sqrt(d_in)`: `W_enc / s`, `W_dec * s` |
 | gemma_scope_transcoder | a folder `gemma-scope...transcoders` above it | from an MLP's input to its output |
 
-Embedding SAEs follow SAELens' reading: `b_dec` is left as it is.
+Embedding SAEs follow SAELens' reading: `b_dec` is not rescaled.
 """
 
 import re
@@ -42,18 +42,18 @@ _SITES = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
 def read_sae(path: Path) -> Conversion:
-    """A residual, MLP or attention SAE."""
-    return _autoencoder(_arrays(path, same_width=True), 1.0, place(path))
+    """Read a residual, MLP or attention SAE."""
+    return _autoencoder(_arrays(path, same_width=True), 1.0, metadata_of(path))
 
 
 def read_embedding(path: Path) -> Conversion:
-    """An SAE of the embedding."""
+    """Read an SAE of the embedding."""
     arrays = _arrays(path, same_width=True)
     return _autoencoder(arrays, sqrt(arrays.sizes["d_in"]), SAEMetadata(hook_point="hook_embed"))
 
 
 def read_transcoder(path: Path) -> Conversion:
-    """A transcoder of one MLP."""
+    """Read a transcoder of one MLP."""
     w = _arrays(path, same_width=False)
     layer = re.search(r"layer_(\d+)", path.as_posix())
     about = SAEMetadata(hook_point_out=f"blocks.{layer[1]}.hook_mlp_out" if layer else "")
@@ -88,8 +88,8 @@ def _forward(arrays: Arrays, scale: float):
     return forward
 
 
-def place(path: Path) -> SAEMetadata:
-    """What the release's folder names say; unknown where the file lies elsewhere."""
+def metadata_of(path: Path) -> SAEMetadata:
+    """Return the metadata that the release's folder names imply; empty where the file lies elsewhere."""
     release, layer = _RELEASE.search(path.as_posix()), re.search(r"layer_(\d+)", path.as_posix())
     if not release or not layer:
         return SAEMetadata()

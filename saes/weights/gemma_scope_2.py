@@ -4,9 +4,9 @@
     acts = pre * 1[pre > threshold]  with  pre = x @ w_enc + b_enc
     recons = acts @ w_dec + b_dec [+ x @ affine_skip_connection]
 
-`b_dec` is not subtracted from the input. `affine_skip_connection [d_in, d_out]` lies the other way round than `W_skip`.
-A transcoder is one whose two hook points differ, or that has the skip. A layer of a cross-layer transcoder has
-`w_dec [d_sae, n_layers, d_out]` and is refused.
+`b_dec` is not subtracted from the input. `affine_skip_connection [d_in, d_out]` is the transpose of `W_skip`. A
+dictionary is a transcoder when its two hook points differ or it has the skip connection. A layer of a cross-layer
+transcoder has `w_dec [d_sae, n_layers, d_out]` and is refused.
 """
 
 import re
@@ -38,7 +38,7 @@ _SITES = {"resid_post": "hook_resid_post", "attn_out": "attn.hook_z", "mlp_out":
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of a folder."""
+    """Read the dictionary of a folder."""
     config = read_json(path / CONFIG)
     if config.get("architecture") != "jump_relu":
         raise MismatchError(
@@ -55,7 +55,7 @@ def read(path: Path) -> Conversion:
         tensors, layout, path / WEIGHTS, optional=SKIP if transcodes else None, what="a Gemma Scope 2 dictionary"
     )
     weights, threshold = Weights(w["w_enc"], w["b_enc"], w["w_dec"], w["b_dec"]), w["threshold"].clamp_min(0)
-    about = place(config, path, transcodes)
+    about = metadata_of(config, path, transcodes)
     if not transcodes:
         sae = JumpReLUSAE(subtract_b_dec(weights), threshold=threshold, metadata=about)
         return Conversion(sae=sae, forward=_forward(w))
@@ -65,13 +65,13 @@ def read(path: Path) -> Conversion:
 
 
 def is_transcoder(config: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> bool:
-    """By the skip, or by two hook points that differ."""
+    """Return whether there is a skip connection, or two hook points that differ."""
     source, target = (text(config, f"hf_hook_point_{side}", path) for side in ("in", "out"))
     return SKIP_NAME in tensors or flag(config, "affine_connection", path) or (bool(target) and source != target)
 
 
-def place(config: dict[str, Any], path: Path, transcodes: bool) -> SAEMetadata:
-    """The model of the config, and the hook point that the folder's name says."""
+def metadata_of(config: dict[str, Any], path: Path, transcodes: bool) -> SAEMetadata:
+    """Return the model of the config, and the hook point that the folder's name implies."""
     layer = re.search(r"layer_(\d+)", path.as_posix())
     model = text(config, "model_name", path / CONFIG).replace("-v3", "-3")
     if not layer:
@@ -94,7 +94,7 @@ def _forward(arrays: Arrays):
 
 
 def recognises(path: Path) -> bool:
-    """Both files are there."""
+    """Return whether both files exist."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 

@@ -118,7 +118,7 @@ def same_model(theirs: str, ours: str) -> bool:
 
 
 def check_widths(sae: SAE, about: SAEMetadata, widths: dict[str, int]) -> None:
-    """Raise `MismatchError` where the model's vectors have another width than the dictionary's."""
+    """Raise `MismatchError` where the model's width at a hook point differs from the dictionary's."""
     for name, width in ((about.hook_point, sae.d_in), (about.hook_point_out or about.hook_point, sae.d_out)):
         if widths[name] != width:
             raise MismatchError(
@@ -128,7 +128,7 @@ def check_widths(sae: SAE, about: SAEMetadata, widths: dict[str, int]) -> None:
 
 
 def source_files(path: Path) -> dict[str, dict[str, Any]]:
-    """Hash and size of what was read: the file, or the files directly in the folder."""
+    """Return hash and size of the file that was read, or of the files directly in the folder."""
     files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
     return {each.name: file_entry(each) for each in files[:MAX_FILES]}
 
@@ -152,12 +152,12 @@ _SPEC = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<inside>[\w.=/-]+))?"
 
 
 def is_hub_spec(spec: str) -> bool:
-    """`hub:...` always; `OWNER/NAME...` when there is no such path here."""
+    """Return whether a spec names the hub: `hub:...` always, `OWNER/NAME...` when no such path exists."""
     return spec.startswith(PREFIX) or (bool(_SPEC.fullmatch(spec)) and not Path(spec).expanduser().exists())
 
 
 def checkpoint_path(spec: str) -> Path:
-    """`spec` as a local path; `hub:OWNER/NAME[/FOLDER or /FILE]` is downloaded, or found in the cache when offline.
+    """Return `spec` as a local path; `hub:OWNER/NAME[/FOLDER or /FILE]` is downloaded, or read from the cache offline.
 
     Raises `ConfigError` (not a hub name), `MissingError` (no such repository or part of it, or no network).
     """

@@ -1,8 +1,8 @@
-"""What every format of a dictionary on disk has in common: reading arrays without running code, and checking them.
+"""Tools shared by all formats of dictionaries on disk: read arrays without running code, and check them.
 
-A format is a `Format`: how to recognise it, and how to read it into a `Conversion`. A conversion holds the SAE and,
-next to it, the source's own forward pass on the source's own arrays, written out in float64: `selfcheck.py` compares
-the two, so that a transposed matrix or a forgotten bias cannot pass.
+A `Format` knows how to recognise its files and how to read them into a `Conversion`. A conversion holds the SAE and the
+source's own forward pass on the source's own arrays, written out in float64; `read.py` compares the two, so that a
+transposed matrix or a forgotten bias cannot pass.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 Axes = tuple[str, ...]
 MAX_SIZE = 1 << 40
-"""Largest length of an axis that is believed."""
+"""Largest length of an axis that is accepted."""
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -40,9 +40,9 @@ class Format:
 
     name: str
     files: str
-    """what it looks like, for a message"""
+    """its files, for error messages"""
     recognises: Callable[[Path], bool]
-    """by the names of its files and the keys of its config; never by the values of its arrays"""
+    """recognise by names of files and keys of the config, never by values of arrays"""
     read: Callable[[Path], Conversion]
 
 
@@ -54,14 +54,14 @@ class Arrays:
     sizes: dict[str, int]
 
     def __getitem__(self, name: str) -> Tensor:
-        """In float32, as the SAE keeps it."""
+        """Return the array in float32, the dtype of the SAE."""
         return self.tensors[name].float()
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
 
     def double(self) -> dict[str, Tensor]:
-        """All in float64, as the self-check computes; made once."""
+        """Return all arrays in float64, for the self-check; converted once."""
         return self._double
 
     @cached_property
@@ -70,7 +70,7 @@ class Arrays:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All arrays of a file. Raises `CorruptError` naming the file when it is missing or cannot be read."""
+    """Read all arrays of a file. Raises `CorruptError` naming the file when it is missing or cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -83,7 +83,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
-    """Arrays of a numpy archive; objects (which can hold code) are refused."""
+    """Read the arrays of a numpy archive; objects (which can hold code) are refused."""
     import zipfile
 
     import numpy as np
@@ -100,7 +100,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def read_pt(path: Path) -> dict[str, Any]:
-    """The state dict of a `.pt` file, read as plain tensors: code that a pickle may hold is never run.
+    """Read the state dict of a `.pt` file as plain tensors: code that a pickle may hold is never run.
 
     Raises `CorruptError` when the file holds anything else.
     """
@@ -108,7 +108,7 @@ def read_pt(path: Path) -> dict[str, Any]:
         raise MissingError(f"no file at {path}")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler meets in a file from elsewhere
+    except Exception as error:  # the unpickler can raise anything on a foreign file
         raise CorruptError(
             f"{path} does not hold plain tensors alone ({first_line(error)}); a .pt file can carry code, which is "
             "never run here: ask its maker for safetensors, or convert it where you trust it"
@@ -128,10 +128,10 @@ def check_arrays(
     what: str = "this format",
     ignore: tuple[str, ...] = (),
 ) -> Arrays:
-    """The arrays by name, with their shapes, types and values checked.
+    """Return the arrays by name, with shapes, dtypes and values checked.
 
-    `expected` and `optional` give each array's axes by name. A size is what the config says (`sizes`), else what the
-    first array says; all others must agree. Raises `CorruptError` (missing, unknown, wrong shape, not floats),
+    `expected` and `optional` give each array's axes by name. The config (`sizes`) determines a size, else the first
+    array that has the axis; all others must agree. Raises `CorruptError` (missing, unknown, wrong shape, not floats),
     `NonFiniteError`.
     """
     optional = optional or {}
@@ -183,14 +183,14 @@ def check_finite(name: str, tensor: Tensor, path: Path) -> None:
 
 
 def check_size(value: Any, name: str, path: Path) -> int:
-    """A whole number above 0 from a config. Raises `CorruptError`, also where no file could hold as many numbers."""
+    """Return a whole number above 0 from a config. Raises `CorruptError`, also where no file could be that large."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
         raise CorruptError(f"{path}: {name} must be a whole number above 0, found {value!r:.80}")
     return value
 
 
 def check_k(value: Any, d_sae: int, path: Path) -> int:
-    """`k` from a config or a tensor, at most `d_sae`. Raises `CorruptError`."""
+    """Return `k` from a config or a tensor, at most `d_sae`. Raises `CorruptError`."""
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex() and not value.is_meta:
         number = value.item()
         value = int(number) if isinstance(number, float) and number.is_integer() else number
@@ -201,7 +201,7 @@ def check_k(value: Any, d_sae: int, path: Path) -> int:
 
 
 def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    """A part of a config that must be an object. Raises `CorruptError`."""
+    """Return a part of a config that must be an object. Raises `CorruptError`."""
     value = config.get(key)
     if not isinstance(value, dict):
         found = "nothing" if value is None else type(value).__name__
@@ -210,8 +210,10 @@ def section(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 
 def text(config: Mapping[str, Any], key: str, path: Path) -> str:
-    """A string from a config, or "" where it says nothing. Raises `CorruptError` on anything else: a place that is not
-    understood must not count as one that is not named."""
+    """Return a string from a config, or "" where the key is missing.
+
+    Raises `CorruptError` on anything else: a name of the wrong type must not count as missing.
+    """
     value = config.get(key)
     if value is not None and not isinstance(value, str):
         raise CorruptError(f"{path}: {key} must be text, found {value!r:.80}")
@@ -219,7 +221,7 @@ def text(config: Mapping[str, Any], key: str, path: Path) -> str:
 
 
 def flag(config: Mapping[str, Any], key: str, path: Path, *, default: bool = False) -> bool:
-    """A switch from a config. Raises `CorruptError` on anything but true and false: the word "false" is true."""
+    """Return a boolean from a config. Raises `CorruptError` on anything else: the word "false" would count as true."""
     value = config.get(key)
     if value is None:
         return default
@@ -236,7 +238,7 @@ def require(path: Path, names: Mapping[str, Any] | set[str], *wanted: str) -> No
 
 
 def one_file(path: Path, pattern: str) -> Path:
-    """The file itself, or the only one of that pattern in the folder. Raises `MissingError`, `ConfigError`."""
+    """Return the file itself, or the only one of that pattern in the folder. Raises `MissingError`, `ConfigError`."""
     if path.is_file():
         return path
     found = sorted(path.glob(pattern))
@@ -249,13 +251,13 @@ def one_file(path: Path, pattern: str) -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, short enough for a message."""
+    """Return the first line of an error, shortened for a message."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:160]
 
 
 def as_relu_topk(pre: Tensor, k: int) -> Tensor:
-    """Reference of TopK, by sorting: the `k` largest of each row where positive, else 0."""
+    """Return TopK by sorting, as a reference: the `k` largest of each row where positive, else 0."""
     kept = torch.zeros_like(pre, dtype=torch.bool)
     kept.scatter_(-1, pre.argsort(dim=-1, descending=True)[..., :k], True)
     return torch.where(kept & (pre > 0), pre, torch.zeros_like(pre))

@@ -1,4 +1,4 @@
-"""Llama Scope and what OpenMOSS trains since (Llamascopium): `config.json` and `sae_weights.safetensors`.
+"""Llama Scope and OpenMOSS' later releases (Llamascopium): `config.json` and `sae_weights.safetensors`.
 
     W_E [d_model, d_sae]  b_E [d_sae]  W_D [d_sae, d_model]  b_D [d_model]
     activation_function.log_jumprelu_threshold [d_sae]       for act_fn jumprelu
@@ -8,11 +8,11 @@
     g = act((z @ W_E + b_E) * n) / n      n = |W_D| per row where sparsity_include_decoder_norm, else 1
     recons = (g @ W_D + b_D) / s_out
 
-act: relu, topk (`top_k`), jumprelu. Nothing is subtracted from the input. Read with rows of length 1 and the scale
-taken out, so that activations are `g * n / s_in`, in the units of the model. Two hook points make it a transcoder.
-`norm_activation` token-wise and batch-wise, and `use_glu_encoder`, are not maps of this form and are refused, and so
-are batchtopk weights, which have no threshold yet (the peer turns them into jumprelu to ship them). The older release
-(`hyperparams.json`, `checkpoints/final.safetensors`) is read by the same arithmetic: see `older`.
+act: relu, topk (`top_k`), jumprelu. Nothing is subtracted from the input. Decoder rows are normalised to 1 and the
+scale is folded in, so that activations are `g * n / s_in`, in the units of the model. Two different hook points make
+it a transcoder. `norm_activation` token-wise and batch-wise, and `use_glu_encoder`, are not maps of this form and are
+refused; so are batchtopk weights, which have no threshold yet (the peer converts them to jumprelu for release). The
+older release (`hyperparams.json`, `checkpoints/final.safetensors`) is read by the same arithmetic: see `older`.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ LARGEST = torch.finfo(torch.float32).max
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the arithmetic above needs besides the arrays."""
+    """Settings of the arithmetic above, besides the arrays."""
 
     act: str
     k: int
@@ -76,7 +76,7 @@ class Settings:
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of a folder."""
+    """Read the dictionary of a folder."""
     if (path / OLD_CONFIG).is_file():
         return older(path)
     config, file = read_json(path / CONFIG), path / WEIGHTS
@@ -91,7 +91,7 @@ def read(path: Path) -> Conversion:
     layout = {**LAYOUT, **threshold}
     w = check_arrays(tensors, layout, file, optional=norms, sizes=sizes, what=f"a Llama Scope {act} dictionary")
     source, target = (text(config, f"hook_point_{side}", path / CONFIG) for side in ("in", "out"))
-    s_in, s_out = (_scale(config, w, place or source, d_model, path / CONFIG) for place in (source, target))
+    s_in, s_out = (_scale(config, w, hook_point or source, d_model, path / CONFIG) for hook_point in (source, target))
     settings = Settings(
         act=act,
         k=check_k(config.get("top_k"), sizes["d_sae"], path / CONFIG) if act == "topk" else 0,
@@ -108,9 +108,9 @@ def read(path: Path) -> Conversion:
 
 
 def older(path: Path) -> Conversion:
-    """The first release: `nn.Linear` arrays, one `jump_relu_threshold` for all latents, in the units of the model.
+    """Read the first release: `nn.Linear` arrays, one `jump_relu_threshold` for all latents, in the model's units.
 
-    The threshold is compared in the units of training after multiplication by the input scale, as SAELens reads it.
+    The threshold is multiplied by the input scale and compared in training units, as SAELens reads it.
     """
     config, config_path, file = read_json(path / OLD_CONFIG), path / OLD_CONFIG, path / OLD_WEIGHTS
     require(config_path, config, "d_model", "d_sae", "jump_relu_threshold", "dataset_average_activation_norm")
@@ -130,7 +130,7 @@ def older(path: Path) -> Conversion:
 
 
 def _transposed(linear: Arrays) -> Arrays:
-    """`nn.Linear` arrays by today's names."""
+    """Return `nn.Linear` arrays by the names of the later releases."""
     t = linear.tensors
     W_E, W_D = (t[f"{side}.weight"].T.contiguous() for side in ("encoder", "decoder"))
     return Arrays({"W_E": W_E, "b_E": t["encoder.bias"], "W_D": W_D, "b_D": t["decoder.bias"]}, linear.sizes)
@@ -152,15 +152,15 @@ def _d_sae(config: dict[str, Any], d_model: int, path: Path) -> int:
     return check_size(round(d_model * factor), "d_model * expansion_factor", path)
 
 
-def _scale(config: dict[str, Any], w: Arrays, place: str, d_model: int, path: Path) -> float:
+def _scale(config: dict[str, Any], w: Arrays, hook_point: str, d_model: int, path: Path) -> float:
     kind = config.get("norm_activation", "dataset-wise")
     if kind == "inference":
         return 1.0
     if kind != "dataset-wise":
         raise MismatchError(f"{path}: norm_activation {kind!r} is not supported, only dataset-wise and inference")
-    if NORM + place not in w:
-        raise CorruptError(f"{path.parent / WEIGHTS} lacks {NORM}{place}; the scale is not known")
-    return sqrt(d_model) / _positive(float(w[NORM + place]), NORM + place, path)
+    if NORM + hook_point not in w:
+        raise CorruptError(f"{path.parent / WEIGHTS} lacks {NORM}{hook_point}; the scale is not known")
+    return sqrt(d_model) / _positive(float(w[NORM + hook_point]), NORM + hook_point, path)
 
 
 def _positive(value: Any, name: str, path: Path) -> float:
@@ -191,7 +191,7 @@ def _convert(w: Arrays, threshold: Tensor | None, settings: Settings, about: SAE
 
 
 def _forward(arrays: Arrays, threshold: Tensor | None, settings: Settings):
-    """Their steps, then the change of units that is stated above."""
+    """Return the source's forward pass, followed by the change of units stated above."""
 
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         w = arrays.double()
@@ -208,7 +208,7 @@ def _forward(arrays: Arrays, threshold: Tensor | None, settings: Settings):
 
 
 def recognises(path: Path) -> bool:
-    """Either release's pair of files."""
+    """Return whether either release's pair of files exists."""
     return ((path / CONFIG).is_file() and (path / WEIGHTS).is_file()) or (path / OLD_CONFIG).is_file()
 
 

@@ -7,8 +7,8 @@
     recons = acts @ decoder.weight.T + pre_bias
 
 `z` is `x` for ReLU. With TopK (the peer's own rule) every token is first centred and divided by its standard deviation
-plus 1e-5, and the reconstruction is multiplied by the deviation and moved back. Counters (`stats_last_nonzero` ...)
-are ignored. `postact_fn: Identity` lets negative activations through and is refused.
+plus 1e-5, and the reconstruction is scaled and shifted back. Counters (`stats_last_nonzero` ...) are ignored.
+`postact_fn: Identity` lets negative activations through and is refused.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ SETTINGS = ("activation", "activation_state_dict")
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of a file."""
+    """Read the dictionary of a file."""
     file = one_file(path, "*.pt")
     state = read_pt(file)
     arrays = check_arrays(
@@ -53,7 +53,7 @@ def read(path: Path) -> Conversion:
 
 
 def _k(state: Mapping[str, Any], d_sae: int, path: Path) -> int:
-    """0 for ReLU."""
+    """Return `k`; 0 for ReLU."""
     activation = state.get("activation", "ReLU")
     if activation == "ReLU":
         return 0
@@ -90,7 +90,8 @@ def _forward(arrays: Arrays, k: int):
 
 
 def recognises(path: Path) -> bool:
-    """A `.pt` file, or a folder with exactly one, that is no other format's; its keys decide when it is read."""
+    """Return whether this is a `.pt` file, or a folder with exactly one, of no other format.
+    """
     if path.is_file():
         return path.suffix == ".pt" and path.name != "ae.pt"
     return len(list(path.glob("*.pt"))) == 1

@@ -26,7 +26,7 @@ _RELEASE = re.compile(r"SAE-Res-(.+?)-W\d+K-L0_\d+")
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of a file."""
+    """Read the dictionary of a file."""
     file = one_file(path, FILES)
     named = re.search(r"L0_(\d+)", file.as_posix())
     if not named:
@@ -34,11 +34,11 @@ def read(path: Path) -> Conversion:
     w = check_arrays(read_pt(file), LAYOUT, file, what="a Qwen Scope SAE")
     k = check_k(int(named[1]), w.sizes["d_sae"], file)
     weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"].T.contiguous(), w["b_dec"])
-    return Conversion(sae=TopKSAE(subtract_b_dec(weights), k=k, metadata=place(file)), forward=_forward(w, k))
+    return Conversion(sae=TopKSAE(subtract_b_dec(weights), k=k, metadata=metadata_of(file)), forward=_forward(w, k))
 
 
-def place(file: Path) -> SAEMetadata:
-    """From the release's names."""
+def metadata_of(file: Path) -> SAEMetadata:
+    """Return the metadata that the names of the release imply."""
     layer, release = re.search(r"layer(\d+)\.sae\.pt$", file.name), _RELEASE.search(file.as_posix())
     return SAEMetadata(
         model=f"Qwen/{release[1]}" if release else "",
@@ -56,7 +56,7 @@ def _forward(arrays: Arrays, k: int):
 
 
 def recognises(path: Path) -> bool:
-    """By the name of the file."""
+    """Return whether the file's name fits."""
     return path.name.endswith(".sae.pt") or (path.is_dir() and any(path.glob(FILES)))
 
 

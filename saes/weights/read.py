@@ -1,20 +1,20 @@
-"""One call for every format: `load_dictionary(path)` recognises the files, converts them and checks the conversion.
+"""Read a dictionary of any known format: `load_dictionary(path)` recognises the files, converts and checks them.
 
-Formats are asked in the order of `FORMATS`, the more particular ones first; each says in its module how its files lie
-and what is done with them. A format is recognised by file names and config keys alone.
+Formats are tried in the order of `FORMATS`, the more specific ones first. Each format's module documents its layout and
+its conversion. A format is recognised by file names and config keys alone.
 
-The numeric self-check of a conversion: does our SAE give the numbers of the format that it came from?
+A numeric self-check compares every converted SAE with the arithmetic of its source format:
 
-1. probe inputs from a fixed seed: sums of a few encoder directions and some noise around `b_dec`, at the size at which
-   about an eighth of the latents (at most 32) are active, so that every part of the arithmetic takes part;
-2. the source format's own forward pass, written out in float64 on its own arrays (`Conversion.forward`), against our
-   `encode`, `encode_sparse` and whole forward pass with our weights in float64;
-3. inputs and the source's reconstructions are kept in `selfcheck.safetensors` next to the weights, and compared again
+1. probe inputs from a fixed seed: sums of a few encoder directions plus noise around `b_dec`, scaled so that about an
+   eighth of the latents (at most 32) are active, which exercises every part of the arithmetic;
+2. the source format's own forward pass, written out in float64 on its own arrays (`Conversion.forward`), is compared
+   with our `encode`, `encode_sparse` and forward pass in float64;
+3. inputs and the source's reconstructions are saved in `selfcheck.safetensors` next to the weights, and compared again
    whenever the folder is loaded or verified.
 
-A misread layout (a transposed matrix, a bias subtracted or not, a scale left out) changes every row. Rounding can
-move a single pre-activation over its threshold and change one row by much, so a check passes when at most a quarter
-of the rows differ by more than `TOLERANCE`. It holds the weights twice in float64 (16,384 x 2,304: 2.1 GB in all, 5 s).
+A misread layout (a transposed matrix, a bias wrongly subtracted, a missing scale) changes every row. Rounding can move
+a single pre-activation over its threshold and change one row a lot, so a check passes when at most a quarter of the
+rows differ by more than `TOLERANCE`. It holds the weights twice in float64 (16,384 x 2,304: 2.1 GB in all, 5 s).
 """
 
 from dataclasses import asdict, dataclass
@@ -55,7 +55,7 @@ ROWS_MAY_FLIP = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCheck:
-    """How a conversion compares with its source: errors are shares of the largest value of a row, median over rows."""
+    """Differences between a conversion and its source, as fractions of a row's largest value; medians over rows."""
 
     rows: int
     active: float
@@ -118,7 +118,7 @@ def self_check(conversion: Conversion) -> tuple[SelfCheck, Probe]:
 
 
 def probe(conversion: Conversion) -> tuple[Tensor, Tensor, Tensor]:
-    """`(x, feature activations, reconstructions)` in float64, the latter two by the source's own arithmetic."""
+    """Return `(x, feature activations, reconstructions)` in float64, the latter two by the source's own arithmetic."""
     sae, generator = conversion.sae, make_generator(SEED, "self-check")
     chosen = torch.randint(sae.d_sae, (ROWS, 4), generator=generator)
     directions = sae.W_enc.T[chosen].double()
@@ -142,24 +142,24 @@ def probe(conversion: Conversion) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def agree(errors: Tensor) -> bool:
-    """Whether row errors `[n]` are within tolerance but for rows that rounding may have flipped."""
+    """Return whether row errors `[n]` are within tolerance, except for rows that rounding may have changed."""
     return float((errors > TOLERANCE).double().mean()) <= ROWS_MAY_FLIP and bool(torch.isfinite(errors).all())
 
 
 def row_errors(ours: Tensor, theirs: Tensor) -> Tensor:
-    """`[n, d]` both -> `[n]`: largest difference of a row over the row's largest value."""
+    """Return the largest difference of each row, divided by the row's largest value: `[n, d]` both to `[n]`."""
     return (ours - theirs).abs().amax(1) / theirs.abs().amax(1).clamp_min(1e-12)
 
 
 def write_probe(folder: Path, found: Probe) -> None:
-    """Keep a probe next to the weights."""
+    """Save a probe next to the weights."""
     with atomic_file(folder / FILE) as temporary:
         save_file({"x": found.x.contiguous(), "recons": found.recons.contiguous()}, temporary)
 
 
 @torch.no_grad()
 def recheck(sae: SAE, folder: Path) -> float | None:
-    """Median error on the stored probe; None where none is stored.
+    """Return the median error on the stored probe; None without a stored probe.
 
     Raises `CorruptError` when the weights no longer give the stored reconstructions.
     """
@@ -179,7 +179,7 @@ def recheck(sae: SAE, folder: Path) -> float | None:
 
 
 def summary(found: SelfCheck) -> dict[str, Any]:
-    """For a manifest."""
+    """Return the numbers for a manifest."""
     return asdict(found)
 
 
@@ -207,7 +207,7 @@ BY_NAME = {each.name: each for each in FORMATS}
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A dictionary from elsewhere, with the proof that it was read rightly."""
+    """A dictionary of another tool, with its self-check."""
 
     sae: SAE
     format: str
@@ -216,9 +216,9 @@ class Loaded:
 
 
 def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
-    """The dictionary at a file or folder of any known format, which is recognised where it is not given.
+    """Load the dictionary at a file or folder of any known format, which is recognised unless it is given.
 
-    Every call compares our numbers with the format's own arithmetic (see `selfcheck.py`).
+    Every call compares our numbers with the format's own arithmetic (see the module's docstring).
 
     Raises `MissingError` (nothing there, or nothing recognised), `UnknownNameError` (a format or architecture that is
     not known), `CorruptError` (keys missing, shapes that do not fit, code in a pickle, numbers that disagree),
@@ -228,7 +228,7 @@ def load_dictionary(path: Path | str, format: str | None = None) -> SAE:
 
 
 def load_checked(path: Path | str, format: str | None = None) -> Loaded:
-    """The same, with the format that was recognised and the self-check."""
+    """Load a dictionary, and return it with the format that was recognised and the self-check."""
     path = Path(path).expanduser().absolute()  # formats go by folder names; links are not followed
     chosen = find_format(path, format)
     folder = path if chosen.recognises(path) or not path.is_file() else path.parent
@@ -240,16 +240,16 @@ def load_checked(path: Path | str, format: str | None = None) -> Loaded:
 
 
 def find_format(path: Path, name: str | None = None) -> Format:
-    """The format of a name, or the first that recognises the path (or, for a file, its folder)."""
+    """Return the format of a name, or the first that recognises the path (or, for a file, its folder)."""
     if not path.exists():
         raise MissingError(f"nothing at {path}; give a dictionary's folder, or its file")
     if name is not None:
         if name not in BY_NAME:
             raise UnknownNameError("dictionary format", name, BY_NAME)
         return BY_NAME[name]
-    for place in (path, path.parent) if path.is_file() else (path,):
+    for candidate in (path, path.parent) if path.is_file() else (path,):
         for each in FORMATS:
-            if each.recognises(place):
+            if each.recognises(candidate):
                 return each
     sparsify.explain(path)
     known = "; ".join(f"{each.name}: {each.files}" for each in FORMATS)

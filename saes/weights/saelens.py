@@ -96,12 +96,12 @@ NOT_READ = {
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of a folder. Raises `CorruptError`, `UnknownNameError`, `MismatchError`, `NonFiniteError`."""
+    """Read the dictionary of a folder. Raises `CorruptError`, `UnknownNameError`, `MismatchError`, `NonFiniteError`."""
     return convert(read_json(path / CONFIG), read_safetensors(path / WEIGHTS), path / CONFIG, path / WEIGHTS)
 
 
 def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: Path, path: Path) -> Conversion:
-    """The same from a config and arrays that were read already."""
+    """Convert a config and arrays that are already in memory."""
     require(config_path, config, "architecture", "d_in", "d_sae", "metadata")
     architecture = config["architecture"]
     if isinstance(architecture, str) and architecture in NOT_READ:
@@ -122,7 +122,7 @@ def convert(config: dict[str, Any], tensors: Mapping[str, Tensor], config_path: 
 
 
 def metadata(about: Mapping[str, Any], path: Path) -> SAEMetadata:
-    """What SAELens' keys say, and ours beside them."""
+    """Return the metadata from SAELens' keys and ours."""
     size = about.get("context_size")
     return SAEMetadata(
         model=text(about, "model_name", path),
@@ -153,7 +153,7 @@ def _check_settings(config: dict[str, Any], architecture: str, path: Path) -> No
 
 
 def _same(found: Any, value: Any) -> bool:
-    """Whether a setting is this value; 0 is not false, which is asked for by identity."""
+    """Return whether a setting is this value; 0 does not equal False, so booleans are compared by identity."""
     return found is value or (isinstance(value, str) and found == value)
 
 
@@ -182,7 +182,7 @@ def _build(config: dict[str, Any], arrays: Arrays, about: SAEMetadata, path: Pat
 
 
 def plain_sae(weights: Weights, activation: Activation, about: SAEMetadata) -> SAE:
-    """The SAE kind of an activation function."""
+    """Return the SAE of the kind that has this activation function."""
     if isinstance(activation, TopK):
         return TopKSAE(weights, k=activation.k, metadata=about)
     if isinstance(activation, JumpReLU):
@@ -206,13 +206,14 @@ def _gated(weights: Weights, arrays: Arrays, about: SAEMetadata, *, unbiased: bo
 
 
 def subtract_b_dec(weights: Weights) -> Weights:
-    """The same SAE with its input centred: `x @ W_enc + b = (x - b_dec) @ W_enc + (b + b_dec @ W_enc)`."""
+    """Return the same SAE with centred input: `x @ W_enc + b = (x - b_dec) @ W_enc + (b + b_dec @ W_enc)`."""
     shifted = weights.b_enc.double() + weights.b_dec.double() @ weights.W_enc.double()
     return weights._replace(b_enc=shifted.to(weights.b_enc.dtype))
 
 
 def with_unit_rows(weights: Weights) -> Weights:
-    """The same reconstruction from decoder rows of length 1; activations grow by the rows' former lengths."""
+    """Return weights of the same reconstruction with unit decoder rows; activations grow by the former norms.
+    """
     norm = weights.W_dec.double().norm(dim=1)
     W_enc, b_enc, W_dec, b_dec = weights
     unit = W_dec.double() / norm.clamp_min(1e-300)[:, None]
@@ -220,13 +221,13 @@ def with_unit_rows(weights: Weights) -> Weights:
 
 
 def both_signs(weights: Weights) -> Weights:
-    """Twice the latents, the second half the negatives of the first."""
+    """Return weights of twice the latents, the second half the negatives of the first."""
     W_enc, b_enc, W_dec, b_dec = weights
     return Weights(torch.cat([W_enc, -W_enc], 1), torch.cat([b_enc, -b_enc]), torch.cat([W_dec, -W_dec]), b_dec)
 
 
 def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
-    """SAELens' own arithmetic, step by step, in float64."""
+    """Return SAELens' own arithmetic, step by step, in float64."""
     architecture, centred = config["architecture"], config.get("apply_b_dec_to_input") is not False
     transcoder, norm = architecture.endswith("transcoder"), config.get("normalize_activations")
 
@@ -268,7 +269,7 @@ def _token_scale(x: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def recognises(path: Path) -> bool:
-    """`cfg.json` with SAELens 6's `metadata`, or anything that has both files and cannot be older."""
+    """Return whether `cfg.json` has SAELens 6's `metadata`, or both files exist and cannot be older."""
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         return False
     try:

@@ -29,7 +29,7 @@ SCALE = "scaling_factor"
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of a folder."""
+    """Read the dictionary of a folder."""
     config, tensors = read_json(path / CONFIG), read_safetensors(path / WEIGHTS)
     require(path / CONFIG, config, "d_in", "d_sae")
     new = modern(config, path / CONFIG)
@@ -48,7 +48,7 @@ def read(path: Path) -> Conversion:
 
 
 def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The same settings by the keys of version 6."""
+    """Translate the settings to the keys of version 6."""
     hook_point = text(config, "hook_name", path) or text(config, "hook_point", path)
     activation = text(config, "activation_fn_str", path) or text(config, "activation_fn", path) or "relu"
     if activation not in ACTIVATIONS:
@@ -77,7 +77,7 @@ def modern(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def recognises(path: Path) -> bool:
-    """`cfg.json` without `metadata`, but with a hook point and sizes of its own."""
+    """Return whether `cfg.json` has no `metadata`, but a hook point and sizes."""
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         return False
     try:

@@ -47,7 +47,7 @@ _MODULE = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)(\.mlp)?$")
 
 
 def read(path: Path) -> Conversion:
-    """The dictionary of one hook point's folder."""
+    """Read the dictionary of one hook point's folder."""
     config_path = path / CONFIG
     config = read_json(config_path)
     require(config_path, config, "d_in", "k")
@@ -65,7 +65,7 @@ def read(path: Path) -> Conversion:
     )
     k = check_k(config["k"], sizes["d_sae"], config_path)
     return Conversion(
-        sae=_build(arrays, k, transcode, place(path.name, transcode)), forward=_forward(arrays, k, transcode)
+        sae=_build(arrays, k, transcode, metadata_of(path.name, transcode)), forward=_forward(arrays, k, transcode)
     )
 
 
@@ -75,8 +75,8 @@ def _d_sae(config: dict[str, Any], d_in: int, path: Path) -> int:
     return d_in * check_size(config.get("expansion_factor", 32), "expansion_factor", path)
 
 
-def place(module: str, transcode: bool) -> SAEMetadata:
-    """The hook points of a module's name; unknown for a module we have no name for, and for an MLP's input."""
+def metadata_of(module: str, transcode: bool) -> SAEMetadata:
+    """Return the hook points of a module's name; empty for an unknown module, and for an MLP's input."""
     match = _MODULE.search(module)
     if not match:
         return SAEMetadata()
@@ -107,7 +107,7 @@ def _forward(arrays: Arrays, k: int, transcode: bool):
 
 
 def recognises(path: Path) -> bool:
-    """Both files are there."""
+    """Return whether both files exist."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
