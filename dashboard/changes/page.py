@@ -229,5 +229,5 @@ PAGE = Page(
     register=register,
     shows="Fine-tuning effects: how far weights, residual stream and heads of a model moved from those of its base, "
     "each with the movement of models that differ in nothing; and the parts that carry a behaviour when transplanted.",
-    command="workbench changes BASE TUNED",
+    command="workbench compare models BASE TUNED",
 )

@@ -392,5 +392,5 @@ PAGE = Page(
     register=register,
     shows="Every latent of a sparse autoencoder (or every neuron): the text on which it fires, the next tokens that "
     "it promotes, its nearest neighbours, and its label.",
-    command="workbench features",
+    command="workbench demo --no-serve",
 )

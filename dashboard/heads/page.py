@@ -19,7 +19,7 @@ from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composi
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
 from dashboard.prompt.page import COLD, WARM, pattern_graph
-from interp.errors import UnknownNameError
+from interp.errors import UnknownNameError, program
 from interp.names import parse_head
 from interp.workspace import Workspace
 
@@ -40,7 +40,7 @@ def evidence(workspace: Workspace, model: str) -> html.Div:
                         "An attention pattern alone does not show that the model uses the head. This command measures "
                         "the effect of patching and of ablating heads, and compares it with random heads:"
                     ),
-                    html.Pre(f"workbench circuit induction {model}", className="wb-command"),
+                    html.Pre(f"{program()} circuit induction {model}", className="wb-command"),
                     html.Div([grid, *_unused()], className="wb-hidden"),
                 ),
             ],

@@ -1,5 +1,6 @@
 """*Overview*: every artefact of the workspace as a card, with its origin."""
 
+import shlex
 from typing import Any
 
 from dash import dcc, html
@@ -9,6 +10,7 @@ from dashboard.components.pages import Page
 from dashboard.context import Context
 from dashboard.overview.data import Card, Overview, overview
 from interp.artifacts import KINDS
+from interp.errors import as_typed, program
 from interp.workspace import Broken, Partial
 
 _COLUMNS = {
@@ -22,6 +24,7 @@ _MORE = {
     "induction_circuit": ("Induction circuits", "heads that copy"),
     "edge_circuit": ("Circuits of heads", "heads and MLPs of a task"),
     "feature_circuit": ("Circuits of features", "features of a task"),
+    "patching": ("Patching", "which values carry a difference"),
     "lens": ("Lenses", "the prediction after each layer"),
     "labels": ("Labels", "written by a model, and scored"),
     "word_geometry": ("Word lists", "circles, lines, clusters"),
@@ -127,23 +130,31 @@ def _partial(partial: Partial) -> html.Div:
 
 
 def _broken(broken: Broken) -> html.Div:
-    return notice(html.Strong(f"Cannot read {broken.key}. "), html.Span(broken.problem), tone="error")
+    return notice(html.Strong(f"Cannot read {broken.key}. "), html.Span(as_typed(broken.problem)), tone="error")
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+STEPS = (
+    "record smollm2-135m --name mine",
+    "train mine",
+    "features mine",
+    "heads smollm2-135m",
+    "atlas sae:mine",
+)
+"""Arguments of the commands that fill a workspace step by step."""
+
+
 def _empty(root: str) -> html.Section:
     return panel(
         "Nothing here yet",
         html.P("One command records a real model, opens a dictionary of its features, and maps them, within minutes:"),
-        html.Pre(f"workbench demo --workspace {root}", className="wb-command"),
+        html.Pre(f"{program()} demo --workspace {shlex.quote(root)}", className="wb-command"),
         html.P("Or step by step:"),
         html.Pre(
-            "workbench record smollm2-135m\nworkbench train\nworkbench features\nworkbench heads smollm2-135m\n"
-            "workbench atlas sae:demo",
-            className="wb-command",
+            "\n".join(f"{program()} {step} --workspace {shlex.quote(root)}" for step in STEPS), className="wb-command"
         ),
         html.P(["Then ", dcc.Link("look again", href="/", refresh=True, className="wb-link"), "."]),
     )

@@ -433,5 +433,5 @@ PAGE = Page(
     register=register,
     shows="Sparse dictionaries (SAEs): the curves of their training while it runs, their reconstruction error and "
     "sparsity on held-out documents, and the loss of the model with the reconstruction in place.",
-    command="workbench train",
+    command="workbench demo --no-serve",
 )

@@ -11,6 +11,7 @@ from make_workspace import build
 from dashboard.components.pages import find_pages
 from dashboard.serve import make_server
 from interp.artifacts import KINDS, Draft
+from interp.errors import program
 from interp.workspace import Workspace
 
 pytestmark = pytest.mark.browser
@@ -149,7 +150,7 @@ def test_after_the_demo_every_page_opens_without_an_error(fresh_visit, demo):
         assert page.locator("#error-strip").is_hidden(), each.title
         if page.locator(".wb-empty").count():
             empty.add(each.title)
-            assert page.locator(".wb-empty .wb-command").inner_text().startswith("workbench "), each.title
+            assert page.locator(".wb-empty .wb-command").inner_text().startswith(f"{program()} "), each.title
     assert empty == {"Geometry", "Dynamics", "Changes"}
     assert fresh_visit.errors == []
 

@@ -92,7 +92,7 @@ def test_steering_changes_what_is_written_and_ablating_nothing_does_not(folder, 
 def test_a_transcoder_is_steered_where_it_writes(folder, capsys):
     words = ("steer", "mlp", "--prompt", "one", "--new-tokens", "2", "--samples", "0", "--feature", "1")
     assert run(folder, *words, "--action", "clamp", "--amount", "30") == 0
-    assert "held at 30" in capsys.readouterr().out
+    assert "clamped to 30" in capsys.readouterr().out
 
 
 def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys):

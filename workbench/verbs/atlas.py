@@ -52,6 +52,7 @@ class Atlas(MapSettings, Writes, Seeded, Threaded, OnDevice):
         self.use_threads()
         name = f"{slug(self.source)}-on-{self.onto}" if self.onto else slug(self.source)
         folder = workspace.path("atlas", self.name or name)
+        self.check_free(folder)
         wanted = [(source, point) for source in (self.source, *self.then) for point in self.hook_point or (None,)]
         device = self.use_device()
         sources = [

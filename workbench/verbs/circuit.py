@@ -275,6 +275,7 @@ class Induction(InductionConfig, Writes, Threaded, OnDevice):
         self.use_threads()
         config = settings_of(self, InductionConfig)
         folder = workspace.path("induction_circuit", self.name or f"induction-{slug(self.model)}")
+        self.check_free(folder)
         model = load_model(self.model, device=self.use_device())
         with bar("induction circuit", "%") as progress:
             evidence = gather_induction_evidence(model, config, progress=progress, name=self.model)

@@ -30,6 +30,7 @@ class Grok(ModularConfig, Writes, Threaded):
         workspace = self.open_workspace()
         self.use_threads()
         name = self.name or f"grok-{self.p}"
+        self.check_free(workspace.path("dynamics", name), workspace.path("atlas", name))
         config = settings_of(self, ModularConfig)
         snapshots = []
         with bar("epochs", "") as progress:
@@ -72,6 +73,8 @@ class Form(Writes, Seeded, Threaded):
 
         workspace = self.open_workspace()
         self.use_threads()
+        folder = workspace.path("dynamics", self.name or "induction")
+        self.check_free(folder)
         specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
         runs = []
         for spec in specs:
@@ -80,13 +83,12 @@ class Form(Writes, Seeded, Threaded):
                     runs.append(
                         follow_induction(spec, seed=seed, steps=self.steps, every=self.every, progress=progress)
                     )
-        folder = workspace.path("dynamics", self.name or "induction")
         save_induction_runs(runs, folder, overwrite=self.overwrite)
         wrote(folder, f"{len(runs)} runs")
         for run in runs:
             where = "does not begin to copy" if run.onset is None else f"begins to copy at step {run.onset:.0f}"
-            beside = "" if run.together is None else f", within {run.together:.0f} steps of its heads' induction score"
-            say(f"      {run.spec} seed {run.seed}: {where}{beside}; induction {run.curves['induction'][-1]:.2f}")
+            timing = "" if run.together is None else f", within {run.together:.0f} steps of its heads' induction score"
+            say(f"      {run.spec} seed {run.seed}: {where}{timing}; induction {run.curves['induction'][-1]:.2f}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,8 +86,7 @@ class Explain(Writes, Seeded, Threaded, OnDevice):
         folder = workspace.path("labels", self.name or slug(f"{self.source}-{provider.model}"))
         target = workspace.path("features", self.into) if self.into else None
         if not self.dry_run:
-            for path in (folder, target):
-                self._check_free(path)
+            self.check_free(folder, target)  # before anything is paid for
         run, parents = self._prepare(workspace, provider, folder)
         for feature, why in run.skipped.items():
             say(f"feature {feature} is skipped: it {why}")
@@ -120,11 +119,6 @@ class Explain(Writes, Seeded, Threaded, OnDevice):
 
             adopt_labels(folder, workspace.path("features", self.source), target, overwrite=self.overwrite)
             wrote(target, f"the features of {self.source} with these labels")
-
-    def _check_free(self, path: "Path | None") -> None:
-        """Fail before anything is paid for, not after."""
-        if path is not None and path.exists() and not self.overwrite:
-            raise ConfigError(f"{path} is already there; choose another name, or --overwrite to replace it")
 
     def _prepare(
         self, workspace: "Workspace", provider: "Provider", folder: "Path"

@@ -55,6 +55,7 @@ class Features(Writes, Seeded, Threaded, OnDevice):
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def run(self) -> None:
+        from saes.features.build import build_features
         from workbench.opening import open_dictionary, open_recording_model
 
         workspace = self.open_workspace()
@@ -64,8 +65,7 @@ class Features(Writes, Seeded, Threaded, OnDevice):
         model = open_recording_model(chosen.recording, device=device)
         dictionary = chosen.load(model, allow_other_weights=self.allow_other_weights)
         folder = workspace.path("features", self.name or slug(chosen.name))
-        from saes.features.build import build_features
-
+        self.check_free(folder)
         with bar("features", "tokens") as progress:
             manifest = build_features(
                 dictionary,

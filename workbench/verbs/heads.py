@@ -37,6 +37,7 @@ class Heads(Writes, Seeded, Threaded, OnDevice):
         workspace = self.open_workspace()
         self.use_threads()
         folder = workspace.path("heads", self.name or slug(self.model))
+        self.check_free(folder)
         model = load_model(self.model, device=self.use_device())
         with bar("head scores", "batches") as progress:
             scores = score_heads(
@@ -103,6 +104,7 @@ class Lens(TunedLensConfig, Writes, Threaded, OnDevice):
         self.use_threads()
         config = settings_of(self, TunedLensConfig)
         folder = workspace.path("lens", self.name or slug(self.model))
+        self.check_free(folder)
         model = load_model(self.model, device=self.use_device())
         contexts, heldout, source = self.tokens(model)
         options = {"model_name": self.model, "source": source, "overwrite": self.overwrite}
