@@ -2,7 +2,7 @@
 
     from interp import load_model, score_heads
 
-    print(score_heads(load_model("toy:induction-2l")))
+    print(score_heads(load_model("smollm2-135m")))
 
 The names below are public: they may be relied on, and importing this package loads none of them before it is used.
 Everything else may move. Results print as short tables and have `to_frame()`.
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
         token_strings,
     )
     from interp.models.adapter import (
-        untrained_twin as untrained_model,
+        untrained_model,
     )
     from interp.models.capture import Capture
     from interp.models.identity import model_spec, weight_hash
@@ -109,7 +109,7 @@ _HOMES = {
     "interp.models.identity": "model_spec weight_hash",
     "interp.models.small": "SmallConfig save_small",
     "interp.models.training": "TrainingConfig train_small",
-    "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_twin:untrained_model",
+    "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_model",
     "interp.models.capture": "Capture",
     "interp.text.corpora": "open_corpus",
     "interp.text.files": "Document",

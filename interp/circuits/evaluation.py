@@ -373,9 +373,9 @@ def untrained_gap(model: Any, task: Task, seed: int) -> dict[str, float]:
     """The task's gap in an untrained twin of the model: within two standard errors of 0 there is no behaviour to
     explain.
     """
-    from interp.models.adapter import untrained_twin
+    from interp.models.adapter import untrained_model
 
-    twin = task.on(untrained_twin(model, seed))
+    twin = task.on(untrained_model(model, seed))
     return {"gap": twin.gap, "gap_error": twin.gap_error, "gap_of_model": task.gap}
 
 

@@ -233,7 +233,7 @@ def score_heads(
     Three passes per seed at most: repeated prompts, unrepeated ones, and (first seed only) an untrained twin on the
     repeated ones. Raises `ConfigError` on settings that leave no repeat, no room, or no interval.
     """
-    from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_twin
+    from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model
 
     if n_prompts * len(seeds) < 2 or not seeds:
         raise ConfigError(f"an interval needs at least two prompts, got {n_prompts} for {len(seeds)} seeds")
@@ -257,7 +257,7 @@ def score_heads(
         scores.append(steps.done(pattern_scores(model, repeated, weights, batch_size)))
         repeat_null.append(steps.done(pattern_scores(model, unrepeated, weights, batch_size)))
         if twin_scores is None:
-            twin_scores = steps.done(pattern_scores(untrained_twin(model, seed), repeated, weights, batch_size))
+            twin_scores = steps.done(pattern_scores(untrained_model(model, seed), repeated, weights, batch_size))
     assert twin_scores is not None
     return summarise_scores(torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(even), twin_scores, settings)
 

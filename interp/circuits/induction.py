@@ -184,14 +184,14 @@ def _score(
     model: Any, drawn: Sequence[InductionPrompts], config: InductionConfig, steps: "_Steps"
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Scores `[n_layers, n_heads, 3, n]`, p-values of the strict ones, the bound of previous-token scores untrained."""
-    from interp.models.adapter import untrained_twin
+    from interp.models.adapter import untrained_model
 
     found, null = [], []
     for i, prompts in enumerate(drawn):
         found.append(pattern_scores(model, prompts.tokens, prompts.weights, config.batch_size))
         null.append(pattern_scores(model, prompts.unrepeated, prompts.weights, config.batch_size))
         steps.at(2 + 12 * (i + 1) // len(drawn), "scores")
-    twin = untrained_twin(model, config.seeds[0])
+    twin = untrained_model(model, config.seeds[0])
     twin_scores = pattern_scores(twin, drawn[0].tokens, drawn[0].weights, config.batch_size)
     del twin
     scores, unrepeated = (torch.cat(each, 3).double().numpy() for each in (found, null))

@@ -67,7 +67,7 @@ class DelegatingForward:
 __all__ = [
     "available_hook_points", "bos_token_id", "final_norm_and_unembed", "head_shape", "hook_points_by_name",
     "ordinary_tokens", "run_with_cache", "run_with_hooks", "to_tokens", "token_strings", "token_text",
-    "tokenizer_hash", "untrained_twin", "weight_hash",
+    "tokenizer_hash", "untrained_model", "weight_hash",
 ]  # fmt: skip
 
 # These fire only while a flag of the config is on (`model.set_use_attn_result(True)` and so on).
@@ -239,7 +239,7 @@ def check_token_ids(model: "TransformerBridge", tokens: "Tensor") -> None:
         )
 
 
-def untrained_twin(model: "TransformerBridge", seed: int) -> "TransformerBridge":
+def untrained_model(model: "TransformerBridge", seed: int) -> "TransformerBridge":
     """Return a randomly initialised model of the same architecture and tokenizer: the untrained null of an analysis.
 
     It is in evaluation mode, on the model's device and in its dtype. The same seed gives the same weights.

@@ -80,9 +80,9 @@ def _only_bits(tokenizer: Any, bits: int, n: int) -> "Callable[[int, Tensor], li
     zero, one, comma, close = (tokenizer(c, add_special_tokens=False)["input_ids"][-1] for c in "01,]")
 
     def allowed(_: int, tokens: "Tensor") -> list[int]:
-        place = len(tokens) - n
-        if place % 2 == 0:
+        written = len(tokens) - n
+        if written % 2 == 0:
             return [zero, one]
-        return [close if place == 2 * bits - 1 else comma]
+        return [close if written == 2 * bits - 1 else comma]
 
     return allowed

@@ -170,4 +170,4 @@ def _byte_of_character() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(byte): byte for byte in printable}
     hidden = [byte for byte in range(256) if byte not in printable]
-    return table | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+    return table | {chr(256 + i): byte for i, byte in enumerate(hidden)}

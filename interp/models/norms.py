@@ -100,7 +100,7 @@ class FrozenNorm:
     """`[d_model]`, zero for RMS norms"""
 
     def fold(self, direction: Tensor) -> Tensor:
-        """Return `u [..., d_model]` with gain and centring folded in: a component's share is `component @ u / scale`."""
+        """Fold gain and centring into `u [..., d_model]`: a component's share is `component @ u / scale`."""
         return direction if self.norm is None else self.norm.fold_vector(direction)
 
 

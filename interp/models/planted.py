@@ -95,9 +95,9 @@ def planted_copying(
         model.W_E[:, tok], model.W_pos[:, pos] = eye(d_vocab), eye(n_ctx)
         for head, (offset, write) in enumerate([(1, prev), (2, prev2)]):
             at = head * second
-            places, tokens = slice(at, at + n_ctx), slice(at, at + d_vocab)
-            _set(model, 0, "q", pos, places, gain * eye(n_ctx).roll(-offset, 1).tril())
-            _set(model, 0, "k", pos, places, eye(n_ctx))
+            positions, tokens = slice(at, at + n_ctx), slice(at, at + d_vocab)
+            _set(model, 0, "q", pos, positions, gain * eye(n_ctx).roll(-offset, 1).tril())
+            _set(model, 0, "k", pos, positions, eye(n_ctx))
             _set(model, 0, "v", tok, tokens, eye(d_vocab))
             _set_output(model, 0, tokens, write, eye(d_vocab))
         first = slice(0, d_vocab)

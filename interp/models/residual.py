@@ -91,7 +91,7 @@ class ResidualStream:
         return getattr(self.model.blocks[layer].attn, f"b_{side.upper()}", None)
 
     def norm1(self, layer: int, resid: "Tensor") -> "Tensor":
-        """Return the input of attention: the block's first norm of `resid [..., d_model]`; the identity without norms."""
+        """Return the input of attention: the block's first norm of `resid [..., d_model]`, or `resid` without norms."""
         return _norm(self.model.blocks[layer], "ln1", resid)
 
     def norm2(self, layer: int, resid: "Tensor") -> "Tensor":

@@ -44,7 +44,7 @@ from torch import Tensor
 from interp.artifacts import as_json, save_json
 from interp.circuits.head_kinds import CONFIDENCE, twin_bounds
 from interp.errors import ConfigError, NonFiniteError, PromptError
-from interp.models.adapter import available_hook_points, check_token_ids, head_shape, run_with_cache, untrained_twin
+from interp.models.adapter import available_hook_points, check_token_ids, head_shape, run_with_cache, untrained_model
 from interp.models.norms import read_rotation, rotary_hook_points
 from interp.names import HeadName
 from interp.results import Record, Result
@@ -342,7 +342,7 @@ def measure_retrieval(
     first = tokens.shape[1] // 2 if first_query is None else first_query
     _check_first(tokens, first, skip_first)
     values, rise, error = _measure(model, tokens, first, skip_first)
-    null, *_ = _measure(twin or untrained_twin(model, seed), tokens, first, skip_first)
+    null, *_ = _measure(twin or untrained_model(model, seed), tokens, first, skip_first)
     share = MEASURES.index("mass_share")
     n_keys = np.arange(first, tokens.shape[1]) + 1 - skip_first
     even = float(1 - np.median(np.ceil(MASS * n_keys) / n_keys))

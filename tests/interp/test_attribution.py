@@ -301,10 +301,10 @@ def test_intervals_hold_the_mean_and_shrink_with_prompts():
 
 
 def test_an_untrained_model_has_no_induction_task():
-    from interp.models.adapter import untrained_twin
+    from interp.models.adapter import untrained_model
 
     with pytest.raises(ConfigError, match="no gap"):
-        induction_task(untrained_twin(tiny("native-ln"), 0), n_prompts=16, block=7)
+        induction_task(untrained_model(tiny("native-ln"), 0), n_prompts=16, block=7)
 
 
 def test_wrong_settings_are_refused():

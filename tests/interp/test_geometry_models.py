@@ -303,7 +303,7 @@ def test_the_folder_holds_what_was_measured_and_why_the_rest_is_missing(on_a_cir
 @pytest.mark.real
 def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
     """And what SmolLM2 names as the day after follows a turn of the word; an untrained twin has no order."""
-    from interp.models.adapter import untrained_twin
+    from interp.models.adapter import untrained_model
 
     weekdays = CONCEPTS["weekdays"]
     places = ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in (3, 7, 14, 21, 28))]
@@ -315,7 +315,7 @@ def test_smollm2_weekdays_have_an_order_that_seven_items_cannot_close(smollm2):
     turned = rotate_words(smollm2, acts, fit_plane(acts.points(place, half=0)), place, n_random=2)
     assert turned.moves_output
     assert turned.overall.estimate < turned.swapped.mean()
-    twin = untrained_twin(smollm2, 0)
+    twin = untrained_model(smollm2, 0)
     blank = {
         name: read_words(twin, CONCEPTS[name], hook_points=places[1:3]) for name in ("weekdays", "colours", "months")
     }

@@ -7,7 +7,7 @@ import torch
 from architectures import NAMES, tiny
 
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import untrained_twin
+from interp.models.adapter import untrained_model
 from interp.models.planted import planted_induction
 from interp.studies.hopfield import MEASURES, measure_retrieval, queries_and_keys, retrieve, text_prompts
 from interp.text.files import Document
@@ -59,7 +59,7 @@ def test_planted_heads_retrieve_one_pattern_each_and_their_blank_twin_averages()
 def test_an_untrained_model_concentrates_nowhere(tiny_model):
     tokens = random_prompts(4, 40, 200)
     for seed in range(3):
-        found = measure_retrieval(untrained_twin(tiny_model, 10 + seed), tokens, seed=seed)
+        found = measure_retrieval(untrained_model(tiny_model, 10 + seed), tokens, seed=seed)
         assert not found.concentrates.any()
         assert found.counts()["global averaging"] == 8
 
@@ -141,6 +141,6 @@ def test_smollm2s_heads_concentrate_and_its_untrained_twins_average(smollm2):
     assert found.counts()["metastable"] > 200
     first, later = found.mass_share[0].mean(), found.mass_share[1:].mean()
     assert first > later + 0.15, "the first layer averages most, as in Ramsauer et al."
-    null = measure_retrieval(untrained_twin(smollm2, 7), tokens)
+    null = measure_retrieval(untrained_model(smollm2, 7), tokens)
     assert null.counts() == {"single pattern": 0, "metastable": 0, "global averaging": 270}
     assert not null.concentrates.any()

@@ -11,7 +11,7 @@ from interp.circuits.induction import InductionConfig, find_induction_circuit, g
 from interp.circuits.induction_measure import DirectEdges, direct_logit_changes, draw_induction_prompts, hold
 from interp.circuits.induction_table import describe_induction, save_induction
 from interp.errors import ConfigError
-from interp.models.adapter import run_with_cache, untrained_twin
+from interp.models.adapter import run_with_cache, untrained_model
 from interp.models.planted import planted_copying, planted_induction
 from interp.names import HeadName, parse_node
 from interp.patching.partial import reader
@@ -108,13 +108,13 @@ def test_copying_by_another_route_is_no_induction():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_untrained_models_have_none(induction_toy, seed):
-    nothing(untrained_twin(induction_toy, seed))
+    nothing(untrained_model(induction_toy, seed))
 
 
 @pytest.mark.parametrize("name", ["native-rms", "gpt2", "llama-gqa", "neox"])
 def test_random_models_of_every_architecture_have_none(name, monkeypatch):
     # models built in a test have no name to be made anew from; they are untrained themselves
-    monkeypatch.setattr("interp.models.adapter.untrained_twin", lambda model, seed: model)
+    monkeypatch.setattr("interp.models.adapter.untrained_model", lambda model, seed: model)
     nothing(tiny(name), context_length=16)
 
 

@@ -18,7 +18,7 @@ from interp.models.adapter import (
     to_tokens,
     token_strings,
     tokenizer_hash,
-    untrained_twin,
+    untrained_model,
     weight_hash,
 )
 from interp.models.capture import Capture
@@ -151,7 +151,7 @@ def test_capture_equals_run_with_cache_and_leaves_no_trace(smollm2) -> None:
 
 @pytest.mark.real
 def test_untrained_twin_has_the_shapes_and_not_the_weights(smollm2) -> None:
-    twin = untrained_twin(smollm2, seed=1)
+    twin = untrained_model(smollm2, seed=1)
     assert head_shape(twin) == head_shape(smollm2)
     assert weight_hash(twin) != weight_hash(smollm2)
     tokens = to_tokens(smollm2, PARIS)
@@ -229,7 +229,7 @@ def test_the_hash_follows_a_weight_that_is_written_to() -> None:
 
 
 def test_small_twins_differ_from_their_model_and_by_seed(tiny_model) -> None:
-    hashes = {weight_hash(untrained_twin(tiny_model, seed)) for seed in (0, 0, 1)}
+    hashes = {weight_hash(untrained_model(tiny_model, seed)) for seed in (0, 0, 1)}
     assert len(hashes) == 2
     assert weight_hash(tiny_model) not in hashes
 

@@ -27,7 +27,7 @@ def pair(planted):
 
 
 def beyond(found: PatchingMap) -> set[str]:
-    return {f"L{r['layer']}H{r['head']} at {r['position']}" for r in found.records() if r["beyond"]}
+    return {f"L{r['layer']}H{r['head']} at {r['position']}" for r in found.to_records() if r["beyond"]}
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
@@ -71,7 +71,7 @@ def test_an_untrained_model_shows_no_discoveries(tiny_model, what, direction, se
 
 
 def beyond_any(found: PatchingMap) -> list[dict]:
-    return [record for record in found.records() if record["beyond"]]
+    return [record for record in found.to_records() if record["beyond"]]
 
 
 def test_unrelated_prompts_share_no_token_with_either_prompt_but_the_first(tiny_model):

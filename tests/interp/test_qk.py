@@ -7,7 +7,7 @@ from architectures import NAMES, tiny
 from interp.circuits.score_explanation import explain_score, hook_points_of_parts, mean_explanation, parts_of_input
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
-from interp.models.adapter import run_with_cache, untrained_twin
+from interp.models.adapter import run_with_cache, untrained_model
 from interp.models.norms import read_rotation, rotary_hook_points
 from interp.models.planted import planted_induction
 from interp.models.residual import ResidualStream
@@ -168,7 +168,7 @@ def test_the_previous_token_head_is_the_reason_in_the_trained_toy(induction_toy)
     assert best["query_part"] == "embed"
     assert best["key_part"] == f"L0H{previous}" == key_side[0]
     assert found.pair("embed", f"L0H{previous}") > 3
-    untrained = explain_induction(untrained_twin(induction_toy, 0), head, period=32)
+    untrained = explain_induction(untrained_model(induction_toy, 0), head, period=32)
     assert abs(untrained.relative_score) < 0.05 * found.relative_score
     of_heads = [abs(untrained.pair("embed", f"L0H{head}")) for head in range(4)]
     assert max(of_heads) < 0.01 * found.pair("embed", f"L0H{previous}")

@@ -92,6 +92,25 @@ def test_a_stopped_run_resumes_to_the_same_lens(model, texts, folder, tmp_path):
     assert sorted(path.name for path in again.iterdir()) == sorted(path.name for path in folder.iterdir())
 
 
+def test_half_a_step_is_not_kept(model, texts, folder, tmp_path, monkeypatch):
+    """Interrupted while weights change, a run goes on from its last checkpoint, and ends in the same numbers."""
+    again, whole, taken = tmp_path / "small", torch.optim.Adam.step, []
+
+    def interrupted(optimizer, *args):
+        whole(optimizer, *args)
+        taken.append(1)
+        if len(taken) == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(model, texts, again)
+    monkeypatch.undo()
+    assert trained(model, texts, again)[0].step == 8
+    one, two = TunedLens.load(folder), TunedLens.load(again)
+    assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
+
+
 def test_a_translator_that_is_no_better_is_not_kept(texts, tmp_path):
     """Blocks that write nothing: the plain lens is exact, and no training may make it worse."""
     silent = load_model("small:mlp-2l", seed=1)
