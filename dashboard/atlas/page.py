@@ -139,7 +139,7 @@ def table_panel(workspace: Workspace, name: str) -> html.Section:
                 {
                     "field": column.name,
                     "headerName": column.title,
-                    "width": 150,
+                    "width": 172,
                     "type": "rightAligned",
                     "valueFormatter": _NUMBER,
                 }

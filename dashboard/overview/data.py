@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dashboard.addresses import changes_href, dynamics_href, geometry_href, sae_href
+from dashboard.addresses import changes_href, dynamics_href, geometry_href, prompt_href, sae_href
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
@@ -223,7 +223,8 @@ def _word_geometry(m: Manifest) -> Described:
     verdicts = {name: found["verdict"] for name, found in m.summary.items() if isinstance(found, dict)}
     shaped = [name for name, verdict in verdicts.items() if verdict not in ("nothing", "undecided")]
     sentence = (
-        f"{len(verdicts)} lists of words in {m.config.get('model')}; {len(shaped)} of them have an order or a cluster."
+        f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster was found in {len(shaped)} "
+        "of them."
     )
     return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(m.name)
 
@@ -239,6 +240,15 @@ def _direction(m: Manifest) -> Described:
     ]
     said = moves.get(s.get("moves_output"), moves[None])
     return f"The direction {s.get('direction')} of {m.config.get('model')} {said}.", facts, geometry_href(m.name)
+
+
+def _patching(m: Manifest) -> Described:
+    s, c = m.summary, m.config
+    task = f"for {c['task']}" if c.get("task") not in (None, "pair") else "between two prompts"
+    sentence = f"Activation patching of {s.get('what')} in {c.get('model')}, {task}"
+    facts = [("beyond the null", f"{_count(s.get('n_beyond'))} of {_count(s.get('n_patches'))}")]
+    facts += [("direction", str(s.get("direction") or "")), ("largest null effect", _number(s.get("null_largest")))]
+    return sentence + ".", facts, prompt_href(patching=m.name)
 
 
 def _dynamics(m: Manifest) -> Described:
@@ -287,6 +297,7 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "labels": _labels,
     "word_geometry": _word_geometry,
     "direction": _direction,
+    "patching": _patching,
     "dynamics": _dynamics,
 }
 

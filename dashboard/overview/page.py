@@ -36,6 +36,20 @@ _MORE = {
     "model_comparison": ("Fine-tuning effects", "base and tuned model"),
     "latent_comparison": ("Crosscoder latents", "shared, or of one model"),
 }
+MEANINGS = {
+    "FVU": "fraction of variance unexplained on held-out documents: 0 is perfect, 1 no better than the mean",
+    "L0": "mean number of active features per token",
+    "dead": "features that are active on none of the tokens",
+    "dense": "features that are active on more than a tenth of the tokens",
+    "l2 ratio": "mean length of the reconstruction over that of the activation",
+    "hook point": "the activation that the dictionary or direction reads",
+    "trustworthiness": "neighbours on the map are neighbours in the full space: 1 all of them, 0.5 as by chance",
+    "regions": "dense parts of the map",
+    "faithfulness": "metric of the circuit alone: 1 as the whole model, 0 as with everything ablated",
+    "detection": "balanced accuracy of detecting contexts from the label: 0.5 by chance, 1 always right",
+    "detection null": "the same with the label of another feature",
+}
+"""Name of a number on a card -> its meaning, shown in a tooltip."""
 _WIDE = 13
 """Characters beyond which a fact takes a line of its own."""
 _KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in KINDS.items()}
@@ -77,7 +91,10 @@ def _column(kind: str, cards: list[Card]) -> html.Section:
 def _card(card: Card) -> html.Article:
     title = quiet_link(card.name, card.href) if card.href else html.Span(card.name)
     facts = [
-        html.Div([html.Dt(name), html.Dd(value, title=value)], className="wb-wide" if len(value) > _WIDE else None)
+        html.Div(
+            [html.Dt(name, title=MEANINGS.get(name)), html.Dd(value, title=value)],
+            className="wb-wide" if len(value) > _WIDE else None,
+        )
         for name, value in card.facts
     ]
     return html.Article(

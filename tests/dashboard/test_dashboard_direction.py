@@ -62,9 +62,9 @@ def test_lists_and_directions_of_one_model_stand_beside_each_other(own):
         assert all(f"name=shapes&list={each}" in told for each in ("weekdays", "digits"))
         assert "/geometry?name=pushed" in told
         assert "/geometry?name=plain" in told
-        assert "name=foreign" not in told
+        assert '"href": "/geometry?name=foreign"' not in told, "the menu has it, the list of this model has not"
     alone = text_of(page.layout(Context(own, None), name="foreign"))
-    assert "name=shapes" not in alone
+    assert "name=shapes&list" not in alone
 
 
 def test_hostile_names_and_tokens_are_text(own):
