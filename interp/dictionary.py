@@ -1,4 +1,4 @@
-"""What `interp` may know of a sparse dictionary. An SAE satisfies it; so do the neurons of an MLP layer."""
+"""Protocol of a sparse dictionary, all that `interp` knows of one. SAEs and the neurons of an MLP layer satisfy it."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -27,17 +27,17 @@ class Dictionary(Protocol):
 
     @property
     def decoder_directions(self) -> Tensor:
-        """`[d_sae, d_out]`: what one unit of each feature adds to the reconstruction (not normalised)."""
+        """`[d_sae, d_out]`: the vector that one unit of each latent adds to the reconstruction (not normalised)."""
         ...
 
     def encode(self, x: Tensor) -> Tensor:
-        """`[..., d_in] -> [..., d_sae]`: feature activations, >= 0, mostly exactly 0."""
+        """Return feature activations, `[..., d_in] -> [..., d_sae]`: >= 0, mostly exactly 0."""
         ...
 
     def encode_sparse(self, x: Tensor) -> SparseActs:
-        """`[n_rows, d_in]` -> the same activations as (values, indices)."""
+        """Return the same activations of `[n_rows, d_in]` as (values, indices)."""
         ...
 
     def decode(self, feature_acts: Tensor) -> Tensor:
-        """`[..., d_sae] -> [..., d_out]`: the reconstruction, bias included."""
+        """Return the reconstruction, bias included: `[..., d_sae] -> [..., d_out]`."""
         ...

@@ -1,7 +1,8 @@
-"""Names of places in a model: hook points and heads. Torch-free.
+"""Names of hook points and heads. Torch-free.
 
-A *hook point* is a place whose value can be read or replaced, by the field's names: `blocks.9.hook_resid_post`,
-`blocks.9.attn.hook_z`, `blocks.9.mlp.hook_post`. A *head* is `L5H1`: layer 5, head 1, both counted from 0.
+A *hook point* is a value in the forward pass that can be read or replaced, by the field's names:
+`blocks.9.hook_resid_post`, `blocks.9.attn.hook_z`, `blocks.9.mlp.hook_post`. A *head* is `L5H1`: layer 5, head 1, both
+counted from 0.
 The axis words of every shape in this project: `batch pos d_model d_head d_mlp d_vocab d_sae n_layers n_heads dest src`.
 """
 

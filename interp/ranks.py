@@ -1,7 +1,7 @@
-"""Several processes that do one piece of work, as `torchrun` starts them. Torch-free until there is more than one.
+"""Several processes on one task, as started by `torchrun`. Torch-free until there is more than one.
 
-A process that is alone is the same value with a world of one, and every operation gives back what it was given: there
-is one code path. Two rules keep ranks together:
+A single process is the case of world size 1, in which every operation returns its input: there is one code path. Two
+rules keep ranks together:
 
 - what may fail on one rank alone (reading, checking, opening a folder) happens inside `checked`: the failure of one
   ends all, with one message;
@@ -30,32 +30,32 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 TIMEOUT = timedelta(minutes=10)
-"""How long one rank waits for another inside an exchange: longer than a checkpoint takes to write."""
+"""Longest wait for another rank inside an exchange: longer than a checkpoint takes to write."""
 
 PATIENCE = timedelta(days=7)
-"""How long the others wait while the first rank finishes an artefact."""
+"""Longest wait of the other ranks while the first finishes an artefact."""
 
 _MESSAGE_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of how many processes this one is, and what they can tell each other."""
+    """Rank and world size of this process, and exchanges between ranks."""
 
     rank: int = 0
     world: int = 1
     local: int = 0
     """rank within this machine: the number of its GPU"""
     group: "ProcessGroup | None" = field(default=None, repr=False, compare=False)
-    """carries what lies on the CPU where the usual group carries GPU memory; None: the usual one does both"""
+    """process group for CPU tensors, where the default group is for GPU memory; None: the default serves both"""
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes what is written once."""
+        """True for the rank that writes files that are written once."""
         return self.rank == 0
 
     def device(self, asked: str | None = None) -> str | None:
-        """The device asked for; on a machine with GPUs, where none or just `cuda` was asked for, this rank's own."""
+        """Return the requested device; for none or plain `cuda` on a machine with GPUs, this rank's own GPU."""
         import torch
 
         if self.world == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
@@ -63,7 +63,7 @@ class Ranks:
         return f"cuda:{self.local}"
 
     def share(self, n: int, what: str) -> slice:
-        """This rank's equal run of `n` things. Raises `ConfigError` when they cannot be dealt evenly."""
+        """Return this rank's equal slice of `n` items. Raises `ConfigError` when they cannot be divided evenly."""
         each, left = divmod(n, self.world)
         if left:
             near = each * self.world or self.world
@@ -82,15 +82,15 @@ class Ranks:
         return tensors[0]
 
     def total(self, number: float) -> float:
-        """The sum of every rank's number."""
+        """Return the sum of the ranks' numbers."""
         return sum(self._numbers(number))
 
     def least(self, number: float) -> float:
-        """The smallest of the ranks' numbers."""
+        """Return the smallest of the ranks' numbers."""
         return min(self._numbers(number))
 
     def gather(self, tensor: "Tensor") -> "list[Tensor]":
-        """Every rank's tensor, in order of rank; all have the same shape."""
+        """Return every rank's tensor, in order of rank; all have the same shape."""
         if self.world == 1:
             return [tensor]
         import torch
@@ -102,8 +102,9 @@ class Ranks:
         return found
 
     def collect(self, tensor: "Tensor") -> "Tensor":
-        """The ranks' rows one below the other, on the CPU of the first rank. Every rank has as many; the others get
-        their own back."""
+        """Concatenate the ranks' rows on the CPU of the first rank. All ranks have the same number; the others get
+        their own rows back.
+        """
         if self.world == 1:
             return tensor
         import torch
@@ -123,7 +124,7 @@ class Ranks:
         return whole
 
     def wait(self) -> None:
-        """Until every rank is here, however long that takes."""
+        """Wait for every rank, without time limit."""
         if self.world > 1:
             import torch.distributed as dist
 
@@ -132,10 +133,10 @@ class Ranks:
 
     @contextlib.contextmanager
     def checked(self, *, patient: bool = False) -> Iterator[None]:
-        """A block that all ranks leave together: well, or by an exception.
+        """Run a block that all ranks leave together: normally, or by an exception.
 
-        The lowest rank that failed raises its own exception, the others `OtherRankError`. Blocks may lie inside each
-        other; a failure is told once. `patient`: wait for the others without limit.
+        The lowest rank that failed raises its own exception, the others `OtherRankError`. Blocks may be nested; a
+        failure is reported once. `patient`: wait for the others without limit.
         """
         if self.world == 1:
             yield
@@ -143,7 +144,7 @@ class Ranks:
         try:
             yield
         except (LostRankError, OtherRankError):
-            raise  # the others know, or cannot be reached
+            raise  # the others have been notified, or cannot be reached
         except BaseException as error:
             if getattr(error, "told", False):
                 raise
@@ -152,14 +153,14 @@ class Ranks:
             self._tell(None, patient=patient)
 
     def common(self, error: Exception) -> Exception:
-        """What to raise where every rank has found the same error: it is reported once."""
+        """Return the exception to raise where every rank has found the same error: it is reported once."""
         if self.first:
             error.told = True  # type: ignore[attr-defined]
             return error
         return OtherRankError(f"rank 0 stopped: {error}")
 
     def _tell(self, error: BaseException | None, *, patient: bool) -> None:
-        """Tell the others how a checked block ended; raises when any of them failed."""
+        """Report to the others how a checked block ended; raises when any of them failed."""
         if patient:
             self.wait()
         failed = self._numbers(float(error is not None))
@@ -176,7 +177,7 @@ class Ranks:
         return None if tensor.is_cuda else self.group
 
     def _numbers(self, number: float) -> list[float]:
-        """Every rank's number."""
+        """Return every rank's number."""
         if self.world == 1:
             return [number]
         import torch
@@ -207,11 +208,11 @@ ALONE = Ranks()
 
 @contextlib.contextmanager
 def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
-    """The ranks that `torchrun` started; `ALONE` without it.
+    """Join the ranks that `torchrun` started; `ALONE` without it.
 
-    Numbers on the CPU travel over gloo, those on a GPU over NCCL. Blocks may lie inside each other. `torchrun` ends the
-    ranks that are left by SIGTERM when it has lost one: inside the block that is a `KeyboardInterrupt`, so that what
-    stands is written.
+    Numbers on the CPU are exchanged over gloo, those on a GPU over NCCL. Blocks may be nested. When `torchrun` has
+    lost a rank it ends the others by SIGTERM: inside the block that is a `KeyboardInterrupt`, so that a checkpoint is
+    written.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "RANK" not in os.environ:
@@ -243,21 +244,22 @@ def join(timeout: timedelta = TIMEOUT) -> Iterator[Ranks]:
 
 
 def stay_for_the_end() -> None:
-    """Ignore SIGTERM from now on: `torchrun` sends it to those who are left, and this rank is ending already. It would
-    come in the middle of the last checkpoint, or take the place of the message."""
+    """Ignore SIGTERM from now on: `torchrun` sends it to remaining ranks, and this one is already ending. It would
+    interrupt the last checkpoint, or replace the message.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def restore(handlers: Mapping[signal.Signals, Any]) -> None:
-    """Put signal handlers back, but for a SIGTERM that is ignored since another rank was lost."""
+    """Restore signal handlers, except for a SIGTERM that is ignored since another rank was lost."""
     for number, handler in handlers.items():
         if number != signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 def open_draft(ranks: Ranks, folder: Path, *, kind: str, config: dict[str, Any], seed: int, overwrite: bool) -> Draft:
-    """`Draft.open` by the first rank; the others get a view of it that leaves the disk alone.
+    """Open a draft on the first rank; the others get a view of it that writes nothing.
 
     Every rank must see the same file system.
     """
@@ -268,7 +270,7 @@ def open_draft(ranks: Ranks, folder: Path, *, kind: str, config: dict[str, Any],
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first sentence of torch's message, without the place in its source."""
+    """Return the first sentence of torch's message, without the location in its source."""
     text = re.sub(r"^\[[^]]*\]\s*", "", str(error).strip())
     return text.split(". ")[0].splitlines()[0] if text else type(error).__name__
 

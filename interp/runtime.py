@@ -43,10 +43,10 @@ def set_threads(threads: int | None) -> int:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One CPU thread in torch for the length of the block: small products only wait for each other's threads.
+    """Use one CPU thread in torch within the block: on small products threads mostly wait for each other.
 
-    On a busy machine a step of a toy model takes ten times as long with two threads as with one. The numbers do not
-    depend on the machine's number of cores then, either.
+    On a busy machine a step of a toy model takes ten times as long with two threads as with one. With one thread the
+    numbers do not depend on the machine's number of cores either.
     """
     import torch
 
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 
 
 def pick_device(device: str | None = None) -> str:
-    """The device asked for, or `cuda`, `mps`, `cpu` in that order of preference."""
+    """Return the requested device, or the first available of `cuda`, `mps`, `cpu`."""
     import torch
 
     if device is None:
@@ -75,7 +75,7 @@ def pick_device(device: str | None = None) -> str:
 
 
 def parse_dtype(name: str) -> "torch.dtype":
-    """`"bfloat16"` -> `torch.bfloat16`; only the three dtypes in `DTYPES`."""
+    """Return the torch dtype of a name; only the three in `DTYPES`."""
     import torch
 
     short = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(name, name)
@@ -85,9 +85,9 @@ def parse_dtype(name: str) -> "torch.dtype":
 
 
 def make_generator(seed: int, *streams: str | int, device: str = "cpu") -> "torch.Generator":
-    """A generator for one named stream of randomness.
+    """Return a generator for one named stream of randomness.
 
-    Streams with different names are independent, so adding a draw in one place moves no other number.
+    Streams with different names are independent, so an additional draw in one stream changes no other.
     """
     import torch
 
@@ -95,7 +95,7 @@ def make_generator(seed: int, *streams: str | int, device: str = "cpu") -> "torc
 
 
 def derive_seed(seed: int, *streams: str | int) -> int:
-    """A 63-bit seed from `(seed, *streams)`; the same on every machine and Python."""
+    """Return a 63-bit seed from `(seed, *streams)`, the same on every machine and Python."""
     text = "/".join(str(part) for part in (seed, *streams))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -103,9 +103,10 @@ def derive_seed(seed: int, *streams: str | int) -> int:
 def in_blocks(
     blocks: Iterable[Any], work: Callable[[Any], Any], each: Callable[[Any], None] | None = None
 ) -> list[Any]:
-    """`[work(block) for block in blocks]`, as many at a time as torch has threads; `each(block)` as results come in
-    order, and what it raises stops the work within a block. A matrix product spread over threads may round differently
-    than on one; a product within a block does not.
+    """Return `[work(block) for block in blocks]`, computed on as many threads as torch uses.
+
+    `each(block)` is called in order as results arrive; an exception in it stops the work within a block. A matrix
+    product spread over threads may round differently than on one thread; a product within a block does not.
     """
     import torch
 
@@ -124,9 +125,9 @@ def in_blocks(
 
 
 def run_compiled(kernel: Callable[..., Any], *arguments: Any, at_most: int | None = None) -> Any:
-    """Call a kernel, tensors passed as arrays, on as many threads as torch uses, or `at_most` so many.
+    """Call a compiled kernel with tensors as arrays, on as many threads as torch uses, or `at_most`.
 
-    Numba starts its threads at first use and resets OpenMP's number, which torch shares; it is put back.
+    Numba starts its threads at first use and resets OpenMP's number, which torch shares; it is restored.
     """
     import numba
     import torch

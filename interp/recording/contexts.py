@@ -1,4 +1,4 @@
-"""Documents -> shards of contexts, deterministic, so that a resumed run meets the same shards."""
+"""Cut documents into shards of contexts, deterministically, so that a resumed run gets the same shards."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from interp.text.tokens import Tokenizer
 
 
 class ShardText(NamedTuple):
-    """The text of one shard: everything but the activations."""
+    """Text of one shard: everything except the activations."""
 
     number: int
     tokens: np.ndarray
@@ -21,7 +21,7 @@ class ShardText(NamedTuple):
     begins: list[tuple[int, str, str]]
     """(number, id, label) of the documents whose first token is here"""
     last: bool
-    """whether the recording ends with this shard"""
+    """True for the last shard of the recording"""
 
     @property
     def n_rows(self) -> int:
@@ -33,7 +33,7 @@ class ShardText(NamedTuple):
 
 
 class Registry:
-    """Hands documents on and remembers their names until their shard is written."""
+    """Pass documents through, and remember their names until their shard is written."""
 
     def __init__(self, documents: Iterable[Document]):
         self._documents = documents
@@ -45,7 +45,7 @@ class Registry:
             yield document
 
     def take(self, numbers: list[int]) -> list[tuple[int, str, str]]:
-        """Names of documents in order; they and all before them are forgotten."""
+        """Return the names of documents in order, and forget them and all earlier ones."""
         found = [(number, *self._names[number]) for number in numbers]
         if numbers:
             self._names = {n: names for n, names in self._names.items() if n > numbers[-1]}
@@ -61,12 +61,12 @@ def shard_texts(
     n_tokens: int,
     shard_contexts: int,
 ) -> Iterator[ShardText]:
-    """Shards of `shard_contexts` contexts, until `n_tokens` real tokens are reached or the text ends."""
+    """Yield shards of `shard_contexts` contexts, until `n_tokens` real tokens are reached or the text ends."""
     registry = Registry(documents)
     chosen = _enough(pack(registry, tokenizer, context_length, bos), n_tokens)
     number, held = 0, []
     for context in chosen:
-        # a full shard is handed on only when another context follows, so that the last one knows that it is
+        # a full shard is yielded only once another context follows, so that the last one can be marked
         if len(held) == shard_contexts:
             yield _shard(number, held, registry, last=False)
             number, held = number + 1, []

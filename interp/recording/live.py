@@ -1,12 +1,12 @@
-"""A recording that keeps the text and computes the activations whenever they are read.
+"""A recording that stores the text and computes activations whenever they are read.
 
 `record(..., live=True)` writes tokens, documents and the moments of the first shards, about a hundredth of the bytes.
-Everything that reads a recording reads this one: the shuffle, the splits and a resumed run are the same, and where a
-shard is read whole the numbers are the ones that would have been stored, to the bit. The price is the model's pass,
-paid again in every epoch; so it is for text that is seen once, or for a disk that is too small.
+Every reader of recordings can read it: shuffle, splits and resumed runs are the same, and a shard that is read whole
+has exactly the numbers that would have been stored. The price is a forward pass in every epoch, so it suits text that
+is seen once, or a disk that is too small.
 
-Training needs activations a group of contexts at a time (`shuffle.py`), a held-out split those of some documents: only
-contexts that hold a wanted row are run.
+Training reads activations a group of contexts at a time, and a held-out split those of some documents; the model runs
+only on contexts that hold a requested row.
 """
 
 from functools import cached_property
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def open_recording(folder: str | Path, *, device: str | None = None) -> Recording:
-    """The recording of a folder, live or stored. `device`: where a live one runs its model, loaded when first read."""
+    """Open the recording of a folder, live or stored. A live one loads its model on `device` when first read."""
     recording = Recording(folder)
     return LiveRecording(folder, device=device) if recording.live else recording
 
@@ -36,7 +36,7 @@ class LiveRecording(Recording):
     def __init__(
         self, folder: str | Path, *, model: "TransformerBridge | None" = None, device: str | None = None
     ) -> None:
-        """`model`: one that is loaded already; `MismatchError` when its weights are not those of the recording."""
+        """Use `model` if given; raises `MismatchError` when its weights are not those of the recording."""
         super().__init__(folder)
         self._device = device
         if model is not None:
@@ -53,14 +53,14 @@ class LiveRecording(Recording):
         return self._checked(model)
 
     def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Tensor:
-        """`[n_rows, d]`, computed now; with `rows` only the contexts that hold them are run."""
+        """Compute activations `[n_rows, d]`; with `rows` the model runs only on the contexts that hold them."""
         local = torch.arange(self.shard_rows[shard])[rows or slice(None)]
         return self.read_local([hook_point], shard, local)[self.check_hook_point(hook_point)]
 
     def read_local(
         self, hook_points: list[str], shard: int, local: Tensor, out: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """See `Recording.read_local`: one pass of the model for all hook points."""
+        """Compute chosen rows in one pass of the model for all hook points; see `Recording.read_local`."""
         found = self._compute(self._names(hook_points), shard, local)
         for name, place in (out or {}).items():
             place.copy_(found[name])

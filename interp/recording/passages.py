@@ -19,7 +19,7 @@ class Passages(NamedTuple):
 
 
 def read_passages(recording: Recording, rows: np.ndarray, *, before: int, after: int) -> Passages:
-    """The tokens around each row of `rows [n]`; shards are read one after the other, so memory does not grow."""
+    """Return the tokens around each row of `rows [n]`; shards are read one by one, so memory does not grow."""
     token_ids = np.full((len(rows), before + 1 + after), NO_TOKEN, np.int64)
     document, position = np.full(len(rows), -1, np.int32), np.full(len(rows), -1, np.int32)
     shard_of = np.searchsorted(recording.shard_starts, rows, side="right") - 1
@@ -36,20 +36,20 @@ def read_passages(recording: Recording, rows: np.ndarray, *, before: int, after:
 def _cut(
     tokens: np.ndarray, real: np.ndarray, local: np.ndarray, before: int, after: int, context_length: int
 ) -> np.ndarray:
-    """`[n, before + 1 + after]` tokens, `NO_TOKEN` where the passage has ended."""
+    """Cut `[n, before + 1 + after]` tokens, with `NO_TOKEN` beyond the ends of a passage."""
     offsets = np.arange(-before, after + 1)
     place = local[:, None] + offsets
     inside = (place // context_length == local[:, None] // context_length) & (place >= 0) & (place < len(tokens))
     place = np.clip(place, 0, len(tokens) - 1)
     inside &= real[place]
-    # A gap (BOS, padding) ends the passage: what lies behind it is another text.
+    # A gap (BOS, padding) ends the passage: another text follows it.
     inside[:, before:] = np.logical_and.accumulate(inside[:, before:], axis=1)
     inside[:, : before + 1] = np.logical_and.accumulate(inside[:, before::-1], axis=1)[:, ::-1]
     return np.where(inside, tokens[place], NO_TOKEN)
 
 
 def document_names(recording: Recording) -> tuple[list[str], list[str]]:
-    """Ids and labels of the documents, by document number."""
+    """Return ids and labels of the documents, by document number."""
     documents = recording.documents()
     size = documents[-1].document + 1 if documents else 0
     ids, labels = [""] * size, [""] * size

@@ -1,16 +1,12 @@
-"""A model and text -> a recording on disk: any set of hook points in one pass, sharded, resumable to the bit.
+"""Record a model's activations on text: any set of hook points in one pass, sharded, resumable to the same bits.
 
-Steps: check what is asked (`preflight`), cut the text into shards (`contexts`), run the model up to the last hook point
-(`interp.models.capture`), check and serialise (`shards`), write beside the computation (`writer`), merge the moments,
-finish the artefact. An interrupted run keeps every finished shard; the same call computes the others and ends with the
-same bytes. Memory holds three shards at most, whatever the number of tokens.
+Steps: check the request and the free disk space, cut the text into shards (`contexts`), run the model up to the last
+hook point (`interp.models.capture`), check and serialise, write on another thread (`writer`), merge the moments,
+finish the artefact. An interrupted run retains every finished shard; the same call computes the others and ends with
+the same bytes. Memory holds three shards at most, whatever the number of tokens.
 
-Several ranks (`interp.ranks`) cut the same text and take turns at its shards, all writing into one folder. The bytes
-are those of one process, and a run may be resumed by another number of ranks than began it.
-
-The model on the contexts of one shard: what a recording stores, and what a live one computes when it is read.
-
-What a recording will hold and whether there is room for it, before the model works.
+Several ranks (`interp.ranks`) cut the same text and take its shards in turn, all writing into one folder. The bytes are
+those of one process, and a run may be resumed by another number of ranks.
 """
 
 import hashlib
@@ -65,7 +61,7 @@ def compute_activations(
     dtype: torch.dtype,
     each: Callable[[int], None] | None = None,
 ) -> dict[str, Tensor]:
-    """Hook point -> `[n_rows, d]` of every context of `text`, `batch_size` contexts a pass, as `dtype` stores them.
+    """Return activations `[n_rows, d]` by hook point for all contexts of `text`, `batch_size` a pass, in storage dtype.
 
     `each(n_real)` is called after every pass. Raises `NonFiniteError` (NaN, infinity, or what `dtype` cannot hold).
     """
@@ -91,9 +87,9 @@ _SQUARE = ("hook_pattern", "hook_attn_scores")
 
 
 def probe_widths(model: "TransformerBridge", hook_points: list[str]) -> dict[str, int]:
-    """Numbers per token at each hook point, from a run on 14 tokens (heads are laid side by side).
+    """Measure the width at each hook point, from a run on 14 tokens (heads are concatenated).
 
-    Raises `ConfigError` for a place that does not hold one vector per token.
+    Raises `ConfigError` for a hook point that does not hold one vector per token.
     """
     import torch
 
@@ -113,12 +109,12 @@ def probe_widths(model: "TransformerBridge", hook_points: list[str]) -> dict[str
 
 
 def bytes_needed(widths: dict[str, int], n_rows: int, dtype: str) -> int:
-    """Size of a recording of `n_rows` rows, small tables left out."""
+    """Return the size in bytes of a recording of `n_rows` rows, without small tables."""
     return n_rows * (sum(widths.values()) * _BYTES[dtype] + _TOKEN_BYTES)
 
 
 def check_space(folder: Path, needed: int, budget_bytes: int | None, already: int = 0) -> None:
-    """Raises `ResourceError` when the recording exceeds the budget or the free disk (less what is there already)."""
+    """Raise `ResourceError` when the recording exceeds the budget or the free disk (minus what exists already)."""
     smaller = "record fewer tokens or hook points, or in a narrower --dtype"
     if budget_bytes is not None and needed > budget_bytes:
         raise ResourceError(f"the recording needs {_size(needed)}, the budget is {_size(budget_bytes)}; {smaller}")
@@ -131,7 +127,7 @@ def check_space(folder: Path, needed: int, budget_bytes: int | None, already: in
 
 
 def existing_parent(path: Path) -> Path:
-    """The nearest folder above `path` that exists."""
+    """Return the nearest existing folder above `path`."""
     path = path.absolute()
     while not path.is_dir():
         path = path.parent
@@ -139,7 +135,7 @@ def existing_parent(path: Path) -> Path:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Total size of the files in a folder; 0 when it is not there."""
+    """Return the total size of the files in a folder; 0 when it does not exist."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
@@ -261,7 +257,7 @@ def _settings(
     batch_size: int,
     shard_contexts: int | None,
 ) -> _Settings:
-    """What was asked, checked."""
+    """Check the request."""
     check_policy(tokenizer_of(model), context_length, bos)
     if not hook_points:
         raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
@@ -326,7 +322,7 @@ def _run(
     *,
     live: bool,
 ) -> None:
-    """Compute and write every shard that is not there yet, one turn of all ranks after the other."""
+    """Compute and write every missing shard, in rounds over all ranks."""
     texts = shard_texts(
         documents,
         tokenizer_of(model),
@@ -350,7 +346,7 @@ def _run(
 
 
 def write_first_stats(model: "TransformerBridge", folder: Path, log: ShardLog, settings: _Settings) -> None:
-    """The moments of the first `LIVE_STATS_TOKENS` real tokens, of whole shards: what training starts from."""
+    """Write the moments of the first `LIVE_STATS_TOKENS` real tokens (whole shards), which training starts from."""
     totals: dict[str, Moments] = {}
     n = 0
     with Capture(model, settings.hook_points) as capture:
@@ -371,7 +367,7 @@ def write_first_stats(model: "TransformerBridge", folder: Path, log: ShardLog, s
 
 
 def _missing(texts: Iterator[ShardText], log: ShardLog, meter: "_Meter") -> Iterator[ShardText]:
-    """The shards that no earlier run has finished; the text of the others is checked."""
+    """Yield the shards that no earlier run has finished, and check the text of the others."""
     before = {entry["shard"] for entry in log.entries}
     for text in texts:
         if text.number in before:
@@ -399,7 +395,7 @@ def _text_only(text: ShardText, meter: "_Meter") -> Shard:
 
 
 class _Meter:
-    """Counts tokens, those of other ranks too, and tells `progress`."""
+    """Count tokens, those of other ranks too, and report `progress`."""
 
     def __init__(self, total: int, progress: Progress | None, world: int = 1):
         self._total, self._progress, self._world = total, progress, world
@@ -408,13 +404,13 @@ class _Meter:
 
     @property
     def speed(self) -> float:
-        """Real tokens per second that this rank computes; 0 when every shard was there already."""
+        """Real tokens per second of this rank; 0 when every shard existed already."""
         return self._computed / max(time.perf_counter() - self._started, 1e-9)
 
     def skip(self, n: int) -> None:
         self._done += n
         if not self._computed:
-            self._started = time.perf_counter()  # what was there already says nothing about speed
+            self._started = time.perf_counter()  # shards that existed already say nothing about speed
 
     def elsewhere(self, n: int) -> None:
         self._done += n

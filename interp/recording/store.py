@@ -1,4 +1,4 @@
-"""The recording folder: what is in it, and how it is read.
+"""The recording folder: its layout, and readers in order, shuffled, or by document.
 
     recordings/<name>/
       manifest.json                    model, weight hash, hook points, corpus, BOS policy, dtype, checksums
@@ -11,18 +11,15 @@
 A *row* is one token of one context. Contexts have a fixed length, so row `r` is position `r % context_length` of
 context `r // context_length`, and a shard holds whole contexts. `document` is the running number of the document a
 token came from and `position` its token index in that document; both are -1 for BOS and padding. Rows with
-`document == -1` are kept on disk (they are what the model saw) and left out by every reader unless asked for: they are
-not text, and the BOS residual is an outlier hundreds of times the norm of the others.
+`document == -1` are stored (the model saw them) and skipped by every reader unless requested: they are not text, and
+the norm of the BOS residual is hundreds of times that of the others.
 
-A seeded global shuffle over shards, in bounded memory, that can start anywhere.
-
-Shards are permuted and taken `WINDOW_SHARDS` at a time. The contexts of a window are dealt into groups, and the rows of
-a group are mixed in memory. Single contexts, not runs of them: what lies together in a recording is alike, and batches
-of too few documents train a worse dictionary (`docs/log.md`).
-
-The order is planned from tokens alone (no activations are read), so batch 1,000 is found without reading the 999 before
-it. Memory: the rows of one group, as stored (75 MB of 576 bfloat16 numbers at the defaults), and less than one batch
-that the group before left over.
+**Shuffle.** A seeded global shuffle over shards, in bounded memory, that can start at any batch. Shards are permuted
+and taken `WINDOW_SHARDS` at a time. The contexts of a window are dealt into groups, and the rows of a group are mixed
+in memory. Contexts are dealt singly, because neighbouring contexts of a recording are alike, and batches of too few
+documents train a worse dictionary (`docs/log.md`). The order is planned from tokens alone, so batch 1,000 is found
+without reading the activations of the 999 before it. Memory: the rows of one group, as stored (75 MB of 576 bfloat16
+numbers at the defaults), plus less than one batch carried over from the group before.
 """
 
 from collections.abc import Iterator
@@ -47,7 +44,7 @@ GROUP_ROWS = 65_536
 
 
 class Group(NamedTuple):
-    """Rows read together, and the order in which they are drawn."""
+    """Rows that are read together, and the order in which they are drawn."""
 
     shards: list[int]
     local_rows: list[Tensor]
@@ -59,7 +56,7 @@ class Group(NamedTuple):
 def plan_epoch(
     recording: "Recording", *, seed: int, epoch: int, group_rows: int, split: str, fraction: float
 ) -> Iterator[Group]:
-    """The groups of one epoch, in order."""
+    """Yield the groups of one epoch, in order."""
     generator = make_generator(seed, "shuffle", epoch)
     shards = torch.randperm(recording.n_shards, generator=generator).tolist()
     for first in range(0, len(shards), WINDOW_SHARDS):
@@ -72,7 +69,7 @@ def plan_epoch(
 def _deal(
     recording: "Recording", shards: list[int], local: list[Tensor], group_rows: int, generator: torch.Generator
 ) -> Iterator[list[Tensor]]:
-    """The rows `local` of some shards in groups of about `group_rows`, each of randomly chosen contexts."""
+    """Deal the rows `local` of some shards into groups of about `group_rows`, each of randomly chosen contexts."""
     length = recording.context_length
     sizes = [recording.shard_rows[shard] // length for shard in shards]
     n_groups = max(1, -(-sum(sizes) * length // max(group_rows, length)))
@@ -85,7 +82,7 @@ def _deal(
 def read_plan(
     recording: "Recording", plan: Iterator[Group], names: list[str], *, batch_size: int, skip: int, dtype: torch.dtype
 ) -> Iterator["Batch"]:
-    """Batches of a plan, from batch number `skip` on.
+    """Yield the batches of a plan, from batch number `skip` on.
 
     A remainder shorter than a batch is carried into the next group; it is read only when it is needed.
     """
@@ -106,13 +103,13 @@ def read_plan(
                 carried = batch
             else:
                 yield batch
-        del mixed  # before the next group is read: two of them would double the memory
+        del mixed  # free it before the next group is read: two groups would double the memory
     if carried is not None:
         yield carried
 
 
 def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batch":
-    """The rows of a group in the order of its shards, as stored: batches are drawn from it and converted one by one."""
+    """Read the rows of a group in the order of its shards, as stored; batches are drawn from it one by one."""
 
     places = list(zip(group.shards, group.local_rows, strict=True))
     rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in places])
@@ -125,7 +122,7 @@ def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batc
 
 
 def _cuts(order: Tensor, size: int, first: int) -> Iterator[Tensor]:
-    """`order` in pieces: `first` long, then `size` long; the last may be shorter."""
+    """Split `order` into pieces: the first of length `first`, then of length `size`; the last may be shorter."""
     yield order[:first]
     if len(order) > first:
         yield from order[first:].split(size)
@@ -205,12 +202,12 @@ class Recording:
 
     @property
     def key(self) -> str:
-        """The name under which children list this recording as their parent."""
+        """Name under which children list this recording as their parent."""
         return f"recordings/{self.folder.name}"
 
     @property
     def live(self) -> bool:
-        """Whether the folder holds text only, and activations are computed when they are read (`live.py`)."""
+        """True when the folder holds text only, and activations are computed when they are read (`live.py`)."""
         return bool(self.manifest.config.get("live", False))
 
     @property
@@ -223,28 +220,28 @@ class Recording:
         return np.concatenate([[0], np.cumsum(self.shard_rows)]).astype(np.int64)
 
     def check_hook_point(self, hook_point: str) -> str:
-        """The canonical name; `UnknownNameError` when it was not recorded."""
+        """Return the canonical name. Raises `UnknownNameError` when it was not recorded."""
         name = canonical_hook_point(hook_point)
         if name not in self.hook_points:
             raise UnknownNameError("recorded hook point", hook_point, self.hook_points)
         return name
 
     def d(self, hook_point: str) -> int:
-        """Width of the activations at a hook point."""
+        """Return the width of the activations at a hook point."""
         return int(self.manifest.summary["widths"][self.check_hook_point(hook_point)])
 
     def stats(self, hook_point: str) -> Stats:
-        """Mean, variance and mean norm over the real rows."""
+        """Return mean, variance and mean norm over the real rows."""
         tensors = load_tensors(self.folder / self.check_hook_point(hook_point) / "stats.safetensors")
         return Stats(tensors["mean"], tensors["variance"], float(tensors["mean_norm"]), int(tensors["n"]))
 
     def token_shard(self, shard: int) -> TokenShard:
-        """Tokens, documents and positions of one shard."""
+        """Return tokens, documents and positions of one shard."""
         tensors = load_tensors(self.folder / "tokens" / f"{shard:05d}.safetensors")
         return TokenShard(tensors["tokens"], tensors["document"], tensors["position"])
 
     def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Tensor:
-        """`[n_rows, d]` as stored; with `rows` only that range leaves the disk."""
+        """Return activations `[n_rows, d]` as stored; with `rows` only that range is read."""
         path = self.folder / self.check_hook_point(hook_point) / f"{shard:05d}.safetensors"
         with _open_safetensors(path) as handle:
             if rows is None:
@@ -254,10 +251,9 @@ class Recording:
     def read_local(
         self, hook_points: list[str], shard: int, local: Tensor, out: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Hook point -> `[len(local), d]`: chosen rows of one shard, in ascending order, as stored.
+        """Return chosen rows of one shard, `[len(local), d]` by hook point, in ascending order, as stored.
 
-        With `out` they are put there. They leave the disk a run at a time: a whole shard is never held beside what was
-        asked of it.
+        With `out` they are written there. They are read in runs, so that a whole shard is never in memory as well.
         """
         found = out or self.room(self._names(hook_points), len(local))
         for name in self._names(hook_points):
@@ -270,12 +266,12 @@ class Recording:
         return found
 
     def room(self, hook_points: list[str], n: int) -> dict[str, Tensor]:
-        """Hook point -> `[n, d]`, uninitialised, in the dtype of the recording."""
+        """Allocate `[n, d]` by hook point, uninitialised, in the dtype of the recording."""
         dtype = parse_dtype(self.manifest.config["dtype"])
         return {name: torch.empty(n, self.d(name), dtype=dtype) for name in hook_points}
 
     def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Tensor:
-        """`[n]` int64 local row numbers of real tokens of a split.
+        """Return local row numbers of the real tokens of a split, `[n]` int64.
 
         The split is by document (a hash of its number): no document has tokens on both sides.
         """
@@ -296,7 +292,7 @@ class Recording:
         heldout_fraction: float = 0.1,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Batch]:
-        """Real rows in order. Batches do not cross shards, so the last of each shard may be short."""
+        """Yield real rows in order. Batches do not cross shards, so the last of each shard may be short."""
         names = self._names(hook_points)
         for shard in range(self.n_shards):
             local = self.real_rows(shard, split, heldout_fraction)
@@ -319,7 +315,7 @@ class Recording:
         heldout_fraction: float = 0.1,
         dtype: torch.dtype = torch.float32,
     ) -> Iterator[Batch]:
-        """One epoch in a seeded global shuffle.
+        """Yield one epoch in a seeded global shuffle.
 
         Contexts from all over the recording are read in groups of about `group_rows`, which are mixed in memory. Every
         batch is full except the last. Same `(seed, epoch)`, same batches; `skip` starts at that
@@ -330,7 +326,7 @@ class Recording:
         yield from read_plan(self, plan, names, batch_size=batch_size, skip=skip, dtype=dtype)
 
     def documents(self) -> list[Document]:
-        """Every document of the recording, by number."""
+        """Return every document of the recording, by number."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.folder / "documents")
@@ -338,7 +334,7 @@ class Recording:
         return sorted((Document(*row) for row in rows), key=lambda document: document.document)
 
     def document_rows(self, document: int) -> Tensor:
-        """`[n]` int64 global rows of one document's tokens, in reading order (random access)."""
+        """Return the global rows of one document's tokens, `[n]` int64, in reading order (random access)."""
         found = []
         for shard in range(self.n_shards):
             documents = self.token_shard(shard).document
@@ -352,7 +348,7 @@ class Recording:
         return torch.cat(found)
 
     def read_rows(self, hook_point: str, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """`[len(rows), d]` for any global rows; each shard is opened once."""
+        """Read activations `[len(rows), d]` of any global rows; each shard is opened once."""
         shard_of = np.searchsorted(self.shard_starts, rows.numpy(), side="right") - 1
         out = torch.empty(len(rows), self.d(hook_point), dtype=dtype)
         for shard in np.unique(shard_of):
@@ -363,7 +359,7 @@ class Recording:
         return out
 
     def context_tokens(self, row: int) -> tuple[TokenShard, int]:
-        """The whole context that holds a row, and the row's place in it."""
+        """Return the context that holds a row, and the row's position in it."""
         shard = int(np.searchsorted(self.shard_starts, row, side="right") - 1)
         local = row - int(self.shard_starts[shard])
         start = local - local % self.context_length
@@ -372,16 +368,16 @@ class Recording:
         return TokenShard(*(t[start:stop] for t in tokens)), local - start
 
     def contexts(self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1) -> Tensor:
-        """`[n, context_length]` int64 tokens of the contexts whose every real token belongs to the split, in order.
+        """Return the contexts whose real tokens all belong to the split, in order: tokens `[n, context_length]` int64.
 
-        Contexts with padding are left out; BOS stays where it was. At most `limit` of them.
+        Contexts with padding are left out; BOS is included. At most `limit` of them.
         """
         return self.contexts_and_documents(split=split, limit=limit, heldout_fraction=heldout_fraction)[0]
 
     def contexts_and_documents(
         self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1
     ) -> tuple[Tensor, Tensor]:
-        """The same contexts, and the document of each of their tokens, `[n, context_length]` int64 both; -1 is BOS."""
+        """Return `contexts`, and the document of each token; `[n, context_length]` int64 both, -1 for BOS."""
         found = [torch.empty(2, 0, self.context_length, dtype=torch.int64)]
         for shard in range(self.n_shards):
             if limit is not None and sum(part.shape[1] for part in found) >= limit:
@@ -396,7 +392,7 @@ class Recording:
         return tokens, documents
 
     def verify(self) -> list[str]:
-        """Problems found by checksum, one line each, naming the file; empty when all is well."""
+        """Return problems found by checksum, one line each, naming the file; empty when there are none."""
         return verify(self.folder)
 
     def _names(self, hook_points: list[str] | None) -> list[str]:
@@ -404,13 +400,13 @@ class Recording:
 
 
 def text_of(number: int, columns: TokenShard, context_length: int, contexts: Tensor | None = None) -> ShardText:
-    """What is on disk of a shard's text as the model is given it: all of its contexts, or those chosen."""
+    """Return a shard's text from disk, as the model reads it: all contexts, or the chosen ones."""
     whole = (column.view(-1, context_length) for column in columns)
     return ShardText(number, *((c if contexts is None else c[contexts]).numpy() for c in whole), begins=[], last=False)
 
 
 def heldout_mask(document: Tensor, fraction: float) -> Tensor:
-    """Which tokens belong to held-out documents, from a hash of the document number alone."""
+    """Mark tokens of held-out documents, by a hash of the document number alone."""
     numbers = document.unique()
     cut = int(fraction * 2**32)
     heldout = torch.tensor([derive_seed(int(n), "heldout") % 2**32 < cut for n in numbers], dtype=torch.bool)
@@ -418,7 +414,7 @@ def heldout_mask(document: Tensor, fraction: float) -> Tensor:
 
 
 def _runs(rows: Tensor) -> list[Tensor]:
-    """Ascending rows in runs that are read at once: over `_READ_ROWS` rows at most, and across small gaps only."""
+    """Split ascending rows into runs that are read at once: `_READ_ROWS` rows at most, and across small gaps only."""
     if not len(rows):
         return []
     cut = (rows.diff() > _READ_GAP) | (rows[1:] // _READ_ROWS != rows[:-1] // _READ_ROWS)
@@ -426,7 +422,7 @@ def _runs(rows: Tensor) -> list[Tensor]:
 
 
 def load_tensors(path: Path, names: list[str] | None = None) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, all or those named; `CorruptError` names the file when it cannot be read."""
+    """Load the tensors of a safetensors file, all or those named. Raises `CorruptError` naming the file."""
     with _open_safetensors(path) as handle:
         return {name: handle.get_tensor(name) for name in names or handle.keys()}
 

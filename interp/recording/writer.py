@@ -1,9 +1,8 @@
-"""Shards to disk, on a thread beside the computation, and the log that a resumed run reads, whoever computed them.
+"""Write shards to disk on a separate thread, and keep the log that a resumed run reads.
 
-A shard counts as done when all its files are in place and its line is in `shards.jsonl`. What an interruption leaves
-behind of an unfinished shard is overwritten by the same bytes later.
-
-One shard: its activations, checked for finiteness, as the bytes of its files, with the moments of its real rows.
+A shard is activations checked for finiteness, as the bytes of its files, with the moments of its real rows. It is done
+when all its files are in place and its line is in `shards.jsonl`. Files of an unfinished shard are overwritten by the
+same bytes when the run is resumed.
 """
 
 import contextlib
@@ -51,7 +50,7 @@ class Moments(NamedTuple):
 
 
 def shard_name(number: int) -> str:
-    """`00000`, the stem of a shard's files."""
+    """Return the stem of a shard's files, such as `00000`."""
     return f"{number:05d}"
 
 
@@ -72,7 +71,7 @@ def store(values: Tensor, out: Tensor, hook_point: str, text: ShardText, first_c
 
 
 def moments(activations: Tensor, real: np.ndarray) -> Moments:
-    """Moments of the rows `real` (bool `[n_rows]`) of `activations [n_rows, d]`, as stored.
+    """Return the moments of the rows `real` (bool `[n_rows]`) of `activations [n_rows, d]`, as stored.
 
     Blocks of rows are merged by Chan, Golub and LeVeque, "Updating formulae" (1979), eq. 2.1. numpy, not torch: this
     runs beside the model, and torch's small operations would wait for the threads that the model keeps busy.
@@ -93,7 +92,7 @@ def moments(activations: Tensor, real: np.ndarray) -> Moments:
 
 
 def as_float64(rows: Tensor) -> np.ndarray:
-    """The same numbers in numpy, which has no bfloat16: its bits are the upper half of a float32's."""
+    """Convert to numpy float64. numpy has no bfloat16, whose bits are the upper half of a float32's."""
     if rows.dtype == torch.bfloat16:
         bits = rows.view(torch.int16).numpy().view(np.uint16).astype(np.uint32) << 16
         return bits.view(np.float32).astype(np.float64)
@@ -101,7 +100,7 @@ def as_float64(rows: Tensor) -> np.ndarray:
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Moments of the two sets of rows together."""
+    """Return the moments of the union of two sets of rows."""
     n = a.n + b.n
     if n == 0:
         return a
@@ -111,7 +110,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
 
 def text_files(text: ShardText) -> dict[str, bytes]:
-    """The files of a shard that need no model: tokens, and the documents that begin in it."""
+    """Return the files of a shard that need no model: tokens, and the documents that begin in it."""
     from safetensors.torch import save
 
     columns = {name: torch.from_numpy(getattr(text, name).reshape(-1)) for name in ("tokens", "document", "position")}
@@ -120,7 +119,7 @@ def text_files(text: ShardText) -> dict[str, bytes]:
 
 
 def activation_file(shard: Shard, hook_point: str) -> tuple[str, bytes]:
-    """(relative path, bytes) of one hook point's file."""
+    """Return (relative path, bytes) of one hook point's file."""
     from safetensors.torch import save
 
     activations = shard.activations[hook_point]
@@ -156,7 +155,7 @@ def _non_finite(
 ) -> NonFiniteError:
     bad = (~finite).any(dim=1).nonzero().squeeze(1)
     documents = torch.from_numpy(text.document[first_context:].reshape(-1))[bad]
-    # attention carries a NaN to every row of its context: a row of text says more than its BOS
+    # attention spreads a NaN to every row of its context: a row of text is more informative than its BOS
     first = int((documents >= 0).int().argmax())
     row, document = int(bad[first]), int(documents[first])
     where = f"{hook_point}, shard {text.number}, " + (
@@ -182,8 +181,8 @@ _RANK_LOGS = "shards-*.jsonl"
 class ShardLog:
     """Finished shards, one JSON object a line: `{shard, rows, real, documents, files: {path: {sha256, bytes}}}`.
 
-    Every rank adds to a log of its own, and the first rank joins them: when a run starts, so that each shard is done
-    once however many ranks there were before, and when it ends.
+    Every rank appends to its own log, and the first rank joins them: when a run starts, so that each shard is computed
+    once whatever the former number of ranks, and when it ends.
     """
 
     def __init__(self, draft: Draft, ranks: Ranks = ALONE):
@@ -198,7 +197,7 @@ class ShardLog:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """What this rank knows to be finished, in shard order."""
+        """Shards that this rank knows to be finished, in order."""
         return [self._entries[number] for number in sorted(self._entries)]
 
     def __contains__(self, number: int) -> bool:
@@ -206,12 +205,12 @@ class ShardLog:
 
     @property
     def done(self) -> tuple[int, int]:
-        """(real tokens, shards) that are finished on all ranks, as far as was last told."""
+        """Numbers of (real tokens, shards) finished on all ranks, as of the last exchange."""
         tokens, shards = self._elsewhere
         return tokens + sum(entry["real"] for entry in self._entries.values()), shards + len(self._entries)
 
     def tell(self) -> None:
-        """Tell the other ranks how far this one is."""
+        """Report this rank's progress to the other ranks."""
         if self.ranks.world > 1:
             mine = [entry for number, entry in list(self._entries.items()) if number not in self._before]
             tokens, shards = sum(entry["real"] for entry in mine), len(mine)
@@ -219,7 +218,7 @@ class ShardLog:
             self._elsewhere = int(total[0]) - tokens, int(total[1]) - shards
 
     def join(self) -> None:
-        """Make one log, in shard order, of what all ranks have finished, and know its entries on every rank."""
+        """Join the logs of all ranks into one, in shard order, and read its entries on every rank."""
         with self.ranks.checked():
             if self.ranks.first:
                 join_logs(self.draft.path)
@@ -241,7 +240,7 @@ class ShardLog:
         self._register(entry)
 
     def check_text(self, text: ShardText) -> None:
-        """Raises `MismatchError` when a finished shard was made from other text than the corpus holds now."""
+        """Raise `MismatchError` when a finished shard was made from other text than the corpus holds now."""
         recorded = self._entries[text.number]["files"]
         for relative, content in text_files(text).items():
             if recorded[relative]["sha256"] != hashlib.sha256(content).hexdigest():
@@ -256,7 +255,7 @@ class ShardLog:
 
 
 def join_logs(folder: Path) -> None:
-    """Write the whole entries of every rank's log into one, in shard order, and remove the ranks' own."""
+    """Write the complete entries of all ranks' logs into one, in shard order, and remove the ranks' own logs."""
     logs = [folder / LOG, *sorted(folder.glob(_RANK_LOGS))]
     found = {entry["shard"]: entry for log in logs if log.exists() for entry in _whole_entries(log)}
     with atomic_file(folder / LOG) as temporary:
@@ -266,7 +265,7 @@ def join_logs(folder: Path) -> None:
 
 
 def _whole_entries(path: Path) -> list[dict[str, Any]]:
-    """Entries that are not cut short and whose files are all there in full size."""
+    """Return entries that are complete and whose files all exist in full size."""
     entries: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError, AttributeError, OSError):
@@ -280,7 +279,7 @@ def _whole_entries(path: Path) -> list[dict[str, Any]]:
 
 
 def write_shard(draft: Draft, log: ShardLog, shard: Shard) -> None:
-    """Every file of a shard, each hashed as it is in memory and written atomically, then its line in the log."""
+    """Write every file of a shard, hashed in memory and written atomically, then its line in the log."""
     files: dict[str, dict[str, Any]] = {}
     for relative, content in text_files(shard.text).items():
         files[relative] = _write(draft.path / relative, content)
@@ -316,7 +315,7 @@ def write_stats(draft: Draft, log: ShardLog, hook_points: list[str]) -> None:
 
 
 def save_stats(folder: Path, hook_point: str, total: Moments) -> None:
-    """`<hook point>/stats.safetensors`."""
+    """Write `<hook point>/stats.safetensors`."""
     import torch
     from safetensors.torch import save_file
 
@@ -339,9 +338,9 @@ def _shard_moments(draft: Draft, log: ShardLog, hook_point: str) -> Iterator[Mom
 
 
 class ShardWriter:
-    """Writes shards on a thread of its own. Leaving the `with` block waits for what was handed in.
+    """Write shards on a separate thread. Leaving the `with` block waits for all of them.
 
-    At most one shard waits while one is written, so memory does not grow when the disk is the slower part.
+    At most one shard waits while another is written, so memory does not grow when the disk is slower than the model.
     """
 
     def __init__(self, draft: Draft, log: ShardLog):
@@ -355,7 +354,7 @@ class ShardWriter:
         return self
 
     def put(self, shard: Shard) -> None:
-        """Hand in a shard. Raises what went wrong with an earlier one."""
+        """Queue a shard. Raises the error of an earlier shard, if there was one."""
         self._raise_error()
         self._queue.put(shard)
 

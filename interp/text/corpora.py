@@ -1,4 +1,4 @@
-"""Any text source -> documents: the same ones in the same order every time.
+"""Documents of any text source, the same ones in the same order every time.
 
 | spec | documents |
 |---|---|
@@ -6,9 +6,8 @@
 | `PATH.txt` | paragraphs grouped to about 2,000 characters; label: the file |
 | `PATH.jsonl`, `PATH.parquet` | one a row: column `text`, and `id` and `label` where there are such columns |
 | `FOLDER` | every .txt file in it, as above |
-| `hub:NAME[:CONFIG][:SPLIT]` | a hub data set, streamed; split `train` unless told otherwise |
-
-Documents of a hub data set, streamed: nothing is downloaded that is not read.
+| `hub:NAME[:CONFIG][:SPLIT]` | a hub data set, streamed (only documents that are read are downloaded); split `train`
+by default |
 """
 
 import hashlib
@@ -28,7 +27,7 @@ from interp.text.files import Document, document_of
 
 @dataclass(frozen=True)
 class HubSource:
-    """Which data set, which configuration of it, which split."""
+    """A data set, its configuration, and its split."""
 
     name: str
     config: str | None = None
@@ -39,7 +38,7 @@ class HubSource:
 
 
 def parse(spec: str) -> HubSource:
-    """`"hub:owner/name:config:split"`; with one part after the name, it is the configuration."""
+    """Parse `"hub:owner/name:config:split"`; a single part after the name is the configuration."""
     name, *rest = spec.removeprefix("hub:").split(":")
     if not name or len(rest) > 2 or not all(rest):
         raise ConfigError(f"a hub corpus is written hub:NAME[:CONFIG][:SPLIT], got {spec!r}")
@@ -47,7 +46,7 @@ def parse(spec: str) -> HubSource:
 
 
 def read(source: HubSource) -> Iterator[Document]:
-    """Every document. Raises `MissingError` when the hub or the data set cannot be reached."""
+    """Yield every document. Raises `MissingError` when the hub or the data set cannot be reached."""
     if not hub_reachable():
         raise MissingError(
             f"{source} needs the hub, which cannot be reached; connect to the network, or use a .txt, .jsonl or "
@@ -65,12 +64,12 @@ def read(source: HubSource) -> Iterator[Document]:
 
 
 def fingerprint(source: HubSource) -> str:
-    """sha256 of the spec: a stream cannot be hashed without reading all of it."""
+    """Return the sha256 of the spec: a stream cannot be hashed without reading all of it."""
     return hashlib.sha256(str(source).encode()).hexdigest()
 
 
 def hub_reachable() -> bool:
-    """Whether the hub's name resolves (or a proxy will resolve it): an answer in milliseconds, without a request."""
+    """Return whether the hub's name resolves (or a proxy will resolve it); takes milliseconds and sends no request."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return False
     if getproxies().get("https"):
@@ -87,7 +86,7 @@ KNOWN = ("docstrings", "PATH.txt", "PATH.jsonl", "PATH.parquet", "FOLDER", "hub:
 
 
 class Corpus:
-    """Documents that can be iterated again and again."""
+    """Documents that can be iterated repeatedly."""
 
     def __init__(self, spec: str, read: Callable[[], Iterator[Document]], fingerprint: Callable[[], str]):
         self.spec = spec
@@ -98,7 +97,7 @@ class Corpus:
         return f"Corpus({self.spec!r})"
 
     def __iter__(self) -> Iterator[Document]:
-        """Every document in order. Raises `MissingError` when there is none."""
+        """Yield every document in order. Raises `MissingError` when there is none."""
         empty = True
         for document in self._read():
             if document.text.strip():
@@ -109,12 +108,12 @@ class Corpus:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 that changes when the documents or their order may have changed."""
+        """Return a sha256 that changes when the documents or their order may have changed."""
         return self._fingerprint()
 
 
 def open_corpus(spec: str, *, seed: int = 0) -> Corpus:
-    """The corpus that a spec names; `seed` orders the docstrings, the other sources keep their own order.
+    """Open the corpus that a spec names; `seed` orders the docstrings, other sources have a fixed order.
 
     Raises `UnknownNameError` for a spec of no known form, `MissingError` for a file that is not there. Reading may
     raise `CorruptError` (invalid UTF-8, broken JSON) and `ConfigError` (no text column; lists the columns).
@@ -134,5 +133,5 @@ def open_corpus(spec: str, *, seed: int = 0) -> Corpus:
 
 
 def corpus_hash(corpus: Corpus) -> str:
-    """The hash that a recording keeps of its text."""
+    """Return the hash of the text that a recording stores."""
     return corpus.hash

@@ -1,11 +1,11 @@
-"""The prose in the docstrings of the installed packages: real English that is there without a network.
+"""Prose from the docstrings of the installed packages: real English without a network.
 
 Source files are read with `ast`; nothing is imported. A document is one module, cut at paragraphs into parts of about
 `DOCUMENT_CHARS`; its label is the package. Modules come in a seeded order and are read only when they are reached, so
 any prefix is a mix of packages and costs only its own reading.
 
-Kept: paragraphs of at least `MIN_CHARS` characters and two sentences that read as prose. Left out: code, parameter
-lists, tables, paragraphs seen before, tests, and packages whose docstrings are generated from templates.
+Paragraphs are included when they have at least `MIN_CHARS` characters and two sentences of prose. Excluded are code,
+parameter lists, tables, repeated paragraphs, tests, and packages whose docstrings are generated from templates.
 """
 
 import ast
@@ -50,7 +50,7 @@ class Module(NamedTuple):
 
 
 def read(seed: int) -> Iterator[Document]:
-    """Every document, in the order of the seed."""
+    """Yield every document, in the order of the seed."""
     seen: set[int] = set()
     for module in modules(seed):
         for number, text in enumerate(_parts(_fresh(prose_of(module.path), seen))):
@@ -58,7 +58,7 @@ def read(seed: int) -> Iterator[Document]:
 
 
 def modules(seed: int) -> list[Module]:
-    """The source files worth reading, in the order of the seed."""
+    """Return the source files to read, in the order of the seed."""
     found = sorted(_installed(), key=lambda module: (module.package, module.name, str(module.path)))
     if not found:
         raise MissingError("no installed package has readable docstrings; use a .txt, .jsonl or .parquet file")
@@ -67,7 +67,7 @@ def modules(seed: int) -> list[Module]:
 
 
 def fingerprint(seed: int) -> str:
-    """sha256 over the order and the content of the source files, as the packages' own records state it."""
+    """Return the sha256 over order and content of the source files, as stated by the packages' own records."""
     digest = hashlib.sha256(f"{MIN_CHARS} {DOCUMENT_CHARS} {_NOT_PROSE.pattern}\n".encode())
     for module in modules(seed):
         digest.update(f"{module.package} {module.name} {module.recorded_hash}\n".encode())
@@ -75,7 +75,7 @@ def fingerprint(seed: int) -> str:
 
 
 def prose_of(path: Path) -> Iterator[str]:
-    """The prose paragraphs of a source file's docstrings, each on one line."""
+    """Yield the prose paragraphs of a source file's docstrings, each on one line."""
     try:
         source = path.read_text(encoding="utf-8")
         with warnings.catch_warnings():
@@ -90,7 +90,7 @@ def prose_of(path: Path) -> Iterator[str]:
 
 
 def _documented(body: list[ast.stmt]) -> Iterator[Documented]:
-    """Classes, methods and functions in source order; functions inside functions are not looked for (half the time)."""
+    """Yield classes, methods and functions in source order; nested functions are skipped, which halves the time."""
     for node in body:
         if isinstance(node, Documented):
             yield node
@@ -100,7 +100,7 @@ def _documented(body: list[ast.stmt]) -> Iterator[Documented]:
 
 
 def is_prose(paragraph: str) -> bool:
-    """Whether a paragraph is sentences rather than code, a list or a table."""
+    """Return whether a paragraph consists of sentences rather than code, a list or a table."""
     if len(paragraph) < MIN_CHARS or _NOT_PROSE.search(paragraph):
         return False
     if len(_SENTENCE_END.findall(paragraph)) < 2:
@@ -126,7 +126,7 @@ def _is_test(parts: list[str]) -> bool:
 
 
 def _fresh(paragraphs: Iterator[str], seen: set[int]) -> Iterator[str]:
-    """Paragraphs not met before, by a hash that is the same in every process."""
+    """Yield paragraphs not seen before, by a hash that is the same in every process."""
     for paragraph in paragraphs:
         key = int.from_bytes(hashlib.blake2b(paragraph.encode(), digest_size=8).digest(), "little")
         if key not in seen:

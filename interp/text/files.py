@@ -1,9 +1,7 @@
 """Documents from .txt, .jsonl and .parquet files, read as a stream.
 
 A text file is cut at blank lines into paragraphs, and paragraphs are grouped in order until a document has
-`TXT_DOCUMENT_CHARS` characters: most paragraphs are too short to be a context of their own.
-
-The unit of text. Torch-free.
+`TXT_DOCUMENT_CHARS` characters: most paragraphs are too short to fill a context. Torch-free.
 """
 
 import hashlib
@@ -17,7 +15,7 @@ from interp.errors import ConfigError, CorruptError, MissingError
 
 
 class Document(NamedTuple):
-    """One text, and where it came from."""
+    """One text, with its source."""
 
     text: str
     id: str
@@ -30,7 +28,7 @@ TXT_DOCUMENT_CHARS = 2000
 
 
 def check(path: Path) -> None:
-    """Raises `MissingError` when there is nothing to read at `path`."""
+    """Raise `MissingError` when there is nothing to read at `path`."""
     if not path.exists():
         raise MissingError(f"no corpus file at {path}")
     if not _members(path):
@@ -38,13 +36,13 @@ def check(path: Path) -> None:
 
 
 def read(path: Path) -> Iterator[Document]:
-    """Every document of a file, or of the .txt files of a folder in name order."""
+    """Yield every document of a file, or of the .txt files of a folder in name order."""
     for member in _members(path):
         yield from READERS[member.suffix](member)
 
 
 def fingerprint(path: Path) -> str:
-    """sha256 over the names and contents of the files."""
+    """Return the sha256 over names and contents of the files."""
     digest = hashlib.sha256(f"chars={TXT_DOCUMENT_CHARS}\n".encode())
     for member in _members(path):
         digest.update(f"{member.name}\0{sha256_file(member)}\n".encode())
@@ -82,7 +80,7 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text). Raises `CorruptError` naming the line that is not UTF-8."""
+    """Yield (line number from 1, text). Raises `CorruptError` naming the line that is not UTF-8."""
     with open(path, "rb") as handle:
         for number, raw in enumerate(handle, start=1):
             try:
@@ -127,7 +125,7 @@ def _read_parquet(path: Path) -> Iterator[Document]:
 
 
 def document_of(row: dict[str, Any], where: str, default_id: str, default_label: str) -> Document:
-    """A row with `text`, and `id` and `label` where it has them."""
+    """Build a document from a row with `text`, and `id` and `label` where it has them."""
     require_text(list(row), where)
     text, label = row["text"], row.get("label")
     if not isinstance(text, str):
@@ -136,7 +134,7 @@ def document_of(row: dict[str, Any], where: str, default_id: str, default_label:
 
 
 def require_text(columns: list[str], where: str) -> None:
-    """Raises `ConfigError` listing the columns when `text` is not among them."""
+    """Raise `ConfigError` listing the columns when `text` is not among them."""
     if "text" not in columns:
         found = ", ".join(map(str, columns)) or "none"
         raise ConfigError(f"{where} has no column `text` (columns: {found}); rename the column that holds the text")

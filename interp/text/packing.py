@@ -1,4 +1,4 @@
-"""Documents -> contexts of a fixed length, in which every token is traced to its document and position.
+"""Pack documents into contexts of a fixed length, in which every token is traced to its document and position.
 
 Documents are joined end to end; a context may hold the end of one and the start of the next, and attention crosses that
 border. The last context is filled up with padding. BOS policies:
@@ -37,7 +37,7 @@ class Context(NamedTuple):
 def pack(
     documents: Iterable[Document], tokenizer: Tokenizer, context_length: int, bos: Bos = "context"
 ) -> Iterator[Context]:
-    """Contexts of exactly `context_length` tokens, as a stream.
+    """Yield contexts of exactly `context_length` tokens.
 
     Padding repeats BOS (0 for a tokenizer without one). Raises `ConfigError` when a BOS policy needs a token that the
     tokenizer does not have, or the context is too short to hold text.
@@ -61,7 +61,7 @@ def pack(
 
 
 def check_policy(tokenizer: Tokenizer, context_length: int, bos: str) -> None:
-    """Raises when `pack` cannot do what is asked."""
+    """Raise `ConfigError` when `pack` cannot apply a BOS policy at this context length."""
     if bos not in BOS_POLICIES:
         raise UnknownNameError("BOS policy", bos, BOS_POLICIES)
     if context_length < 2:
@@ -71,7 +71,7 @@ def check_policy(tokenizer: Tokenizer, context_length: int, bos: str) -> None:
 
 
 def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[int, list[int]]]:
-    """(document number, token ids), a few documents at a time: tokenizers are faster on batches."""
+    """Yield (document number, token ids), a few documents at a time: tokenizers are faster on batches."""
     batch: list[str] = []
     first = 0
     for document in documents:
@@ -84,7 +84,7 @@ def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[
 
 
 def _columns(number: int, ids: list[int], bos: int | None) -> np.ndarray:
-    """`[3, n]`: tokens, document and position of one document."""
+    """Return tokens, document and position of one document, `[3, n]`."""
     n = len(ids)
     columns = np.empty((3, n), dtype=np.int32)
     columns[0], columns[1], columns[2] = ids, number, np.arange(n)

@@ -1,10 +1,10 @@
-"""Random prompts with a known repeat, for scoring heads without the help of language.
+"""Random prompts with a known repeat, for scoring heads independently of language; and the tokenizer protocol.
 
 A prompt is `[BOS] block block block ...` up to the context length: from the second block on, token `i` equals token
-`i - lag`, and nothing else repeats. The lag differs from prompt to prompt, since a fixed lag flatters heads that attend
+`i - lag`, and nothing else repeats. The lag differs between prompts, since a fixed lag would favour heads that attend
 at a constant offset.
 
-What packing needs of a tokenizer, and the simplest one: bytes. Torch-free.
+`Tokenizer` is the interface that packing needs; `ByteTokenizer` is the simplest one.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -21,7 +21,7 @@ class RandomPrompts(NamedTuple):
     tokens: Tensor
     """`[n_prompts, context_length]` int64"""
     lags: Tensor
-    """`[n_prompts]` int64; for unrepeated prompts, the lag of the repeated twin drawn from the same generator state"""
+    """`[n_prompts]` int64; for unrepeated prompts, the lag of the repeated prompts from the same generator state"""
 
 
 def repeated_random_tokens(
@@ -34,7 +34,7 @@ def repeated_random_tokens(
     bos: int | None,
     generator: torch.Generator,
 ) -> RandomPrompts:
-    """Prompts of one random block, repeated to the end of the context.
+    """Draw prompts of one random block, repeated to the end of the context.
 
     `d_vocab_ids [n]` are the token ids to draw from (`interp.models.adapter.ordinary_tokens`). Within a block every
     token is different, so a token's earlier copies are exactly those at multiples of the lag.
@@ -60,10 +60,10 @@ def unrepeated_random_tokens(
     bos: int | None,
     generator: torch.Generator,
 ) -> RandomPrompts:
-    """Prompts of the same shape in which no token repeats: the null for induction and duplicate-token scores.
+    """Draw prompts of the same shape in which no token repeats: the null for induction and duplicate-token scores.
 
-    From the same generator state the lags equal those of `repeated_random_tokens`, so the masks of the repeated twin
-    can be laid on these prompts. Raises `ConfigError` when the vocabulary is smaller than the context.
+    From the same generator state the lags equal those of `repeated_random_tokens`, so the masks of the repeated prompts
+    apply to these too. Raises `ConfigError` when the vocabulary is smaller than the context.
     """
     length = _check(n_prompts, context_length, d_vocab_ids, min_lag, max_lag, bos, longest_block=context_length)
     lags = _draw_lags(n_prompts, min_lag, max_lag, generator)
@@ -88,7 +88,7 @@ def _with_bos(rows: Tensor, bos: int | None) -> Tensor:
 def _check(
     n_prompts: int, context_length: int, ids: Tensor, min_lag: int, max_lag: int, bos: int | None, longest_block: int
 ) -> int:
-    """The number of random tokens in a prompt, when the settings agree with each other."""
+    """Return the number of random tokens in a prompt, or raise `ConfigError` for contradictory settings."""
     length = context_length - (bos is not None)
     if n_prompts < 1:
         raise ConfigError(f"n_prompts must be at least 1, got {n_prompts}")
@@ -112,15 +112,15 @@ class Tokenizer(Protocol):
 
     @property
     def bos_token_id(self) -> int | None:
-        """The beginning-of-sequence token, None when the model has none."""
+        """Beginning-of-sequence token, or None when the model has none."""
         ...
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text."""
+        """Return the token ids of each text."""
         ...
 
     def token_text(self, token: int) -> str:
-        """The text of one token, with plain spaces and newlines."""
+        """Return the text of one token, with plain spaces and newlines."""
         ...
 
 
@@ -134,7 +134,7 @@ class ByteTokenizer:
         return [list(text.encode("utf-8")) for text in texts]
 
     def token_text(self, token: int) -> str:
-        """ASCII characters as they are, other bytes as `<0xE4>`, BOS as `<bos>`."""
+        """Return ASCII characters unchanged, other bytes as `<0xE4>`, BOS as `<bos>`."""
         if token == self.bos_token_id:
             return "<bos>"
         return chr(token) if token < 128 else f"<0x{token:02X}>"
