@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.artifacts import KINDS, MANIFEST, PARTIAL, STATUS, Manifest, partial_path, read_json, read_manifest
-from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError, WorkbenchError
+from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError, WorkbenchError
 from interp.upgrades import FORMER_FOLDERS, upgrade
 
 if TYPE_CHECKING:
@@ -49,7 +49,12 @@ class Workspace:
     def __init__(self, root: str | Path, *, create: bool = False):
         self.root = Path(root).expanduser()
         if create:
-            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ResourceError(
+                    f"cannot make a workspace at {self.root}: {error.strerror}; choose another folder"
+                ) from error
         elif not self.root.is_dir():
             raise MissingError(f"no workspace at {self.root}; `workbench demo --workspace {self.root}` makes one")
 

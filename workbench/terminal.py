@@ -177,11 +177,18 @@ class OnDevice(Verb):
     device: str | None = None
     """cpu, cuda, cuda:1 or mps. Default: the fastest that is available."""
 
-    def use_device(self, ranks: "Ranks | None" = None) -> str:
-        """Return the device, and print it; under torchrun this rank's own, printed by the first rank."""
+    def use_device(self, ranks: "Ranks | None" = None, *, mps: bool = True) -> str:
+        """Return the device, and print it.
+
+        Args:
+            ranks: under torchrun, the ranks: each has its own device, and the first prints.
+            mps: whether mps may be taken when no device was asked for.
+        """
         from interp.runtime import pick_device
 
         device = pick_device(self.device if ranks is None else ranks.device(self.device))
+        if device == "mps" and self.device is None and not mps:
+            device = "cpu"
         if ranks is None or ranks.first:
             say(f"device: {device}")
         return device

@@ -73,7 +73,7 @@ class TunedLens(Result):
         if weight_hash(model) != self.weight_hash:
             raise MismatchError(
                 f"the lens was trained on weights {self.weight_hash[:12]}, this model has {weight_hash(model)[:12]}; "
-                "load the model that it belongs to, or train a lens for this one: workbench lens MODEL"
+                "load the model that it belongs to, or train a lens for this one: `workbench lens MODEL`"
             )
 
     def to_records(self) -> list[Record]:

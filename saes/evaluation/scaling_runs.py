@@ -48,8 +48,8 @@ def runs_of(
     manifests = [m for m in manifests if m.name not in unfit]
     if not manifests:
         raise ConfigError(
-            f"no finished {kind} dictionaries to fit; train a sweep: workbench train RECORDING --kind {kind} "
-            "--d-sae 512 1024 2048 --k 16 32"
+            f"no finished {kind} dictionaries to fit; train a sweep: `workbench train RECORDING --kind {kind} "
+            "--d-sae 512 1024 2048 --k 16 32`"
         )
     _check_alike(manifests)
     return [_run(m) for m in sorted(manifests, key=lambda m: (m.config["d_sae"], m.config["k"], m.name))]

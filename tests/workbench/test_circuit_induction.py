@@ -6,7 +6,7 @@ from workbench.__main__ import main
 
 def test_planted_circuit_is_written_and_shown(tmp_path, capsys):
     workspace = ["--workspace", str(tmp_path)]
-    assert main(["circuit", "induction", "planted:induction", "--prompts", "4", *workspace]) == 0
+    assert main(["circuit", "induction", "planted:induction", "--prompts-per-seed", "4", *workspace]) == 0
     assert "found: " in capsys.readouterr().out
     assert Circuit.load(tmp_path / "induction-circuits" / "induction-planted-induction").verdict["found"]
     assert main(["circuit", "show", "induction-planted-induction", *workspace]) == 0
@@ -15,7 +15,7 @@ def test_planted_circuit_is_written_and_shown(tmp_path, capsys):
 
 def test_a_model_without_one_says_why(tmp_path, capsys):
     workspace = ["--workspace", str(tmp_path)]
-    assert main(["circuit", "induction", "planted:copying", "--prompts", "4", *workspace]) == 0
+    assert main(["circuit", "induction", "planted:copying", "--prompts-per-seed", "4", *workspace]) == 0
     assert "not found: no head attends by induction" in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ import tyro
 
 from workbench.__main__ import VERBS
 from workbench.demo import run_demo
-from workbench.terminal import Derived, Seeded, Threaded, Verb
+from workbench.terminal import Derived, OnDevice, Seeded, Threaded, Verb
 
 
 def options(verb: type) -> set[str]:
@@ -101,3 +101,19 @@ def test_a_verb_has_a_one_line_summary_and_words():
         assert issubclass(verb, Verb)
         assert tuple(name.split()) == verb.typed_words()
         assert (verb.__doc__ or "").splitlines()[0].endswith("."), name
+
+
+@pytest.mark.parametrize("name", [name for name, verb in VERBS.items() if issubclass(verb, OnDevice)])
+def test_the_device_is_printed(name):
+    assert name == "demo" or "use_device" in used(VERBS[name]), "the demo's steps print theirs"
+
+
+def test_every_verb_that_loads_a_model_or_a_dictionary_takes_a_device():
+    openers = {"load_model", "open_saes", "open_recording_model", "open_dictionary", "open_atlas_source"}
+    for name, verb in VERBS.items():
+        names = set()
+        for method in vars(verb).values():
+            if inspect.isfunction(method):
+                tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+                names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert not names & openers or issubclass(verb, OnDevice), name

@@ -68,17 +68,19 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     def run(self) -> None:
         from saes.kernels.spread import Spread
         from saes.training.train import open_tracker
+        from workbench.opening import open_recording
 
         with joined_ranks() as ranks:
             with ranks.checked():
                 workspace = self.open_workspace()
                 self.use_threads()
                 configs = self.sae_configs()
-                recordings = [self._open(name) for name in (self.recording, *self.others)]
+                device = self.use_device(ranks, mps=False)
+                recordings = [open_recording(workspace, n, device=device) for n in (self.recording, *self.others)]
                 folders = [workspace.path("sae", name) for name in self.folder_names(configs)]
                 tracker = open_tracker(self.tracker) if self.tracker and ranks.first else None
             spread = Spread(latents=ranks) if self.share == "latents" else Spread(tokens=ranks)
-            self._train(recordings, configs, folders, tracker, spread)
+            self._train(recordings, configs, folders, tracker, spread, device)
             if tracker:
                 tracker.close()
             if ranks.first:
@@ -92,6 +94,7 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
         folders: list[Path],
         tracker: "Tracker | None",
         spread: "Spread",
+        device: str,
     ) -> None:
         from saes.training.run import Job
         from saes.training.train import train_many
@@ -102,7 +105,7 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
             "overwrite": self.overwrite,
             "resume_sweep": len(jobs) > 1,
             "spread": spread,
-            "device": self.device,
+            "device": device,
         }
         reached: dict[Path, int] = {}
         with first_bar(spread.ranks, title, "tokens") as progress:
@@ -140,11 +143,6 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
         if self.kind == "crosscoder":
             return list(self.hook_point or recording.hook_points)
         return list(self.hook_point or recording.hook_points[:1])
-
-    def _open(self, name: str) -> "Recording":
-        from workbench.opening import open_recording
-
-        return open_recording(self.open_workspace(), name, device=self.device)
 
 
 SWEPT = {"d_sae": "d", "k": "k", "l1_coefficient": "l1-"}
