@@ -1,7 +1,4 @@
-"""Who wrote it: shares of a logit by part of the model, and pairs of parts behind one attention score.
-
-Activation patching: which layers, heads or positions carry the difference between two prompts.
-"""
+"""Attribution: direct effects of parts of a model on a logit, pairs of parts in an attention score, patching maps."""
 
 from typing import Any
 
@@ -69,7 +66,7 @@ def strongest(parts: list[Part], n: int = SHOWN) -> list[Part]:
 def share_bars(parts: list[Part], colours: Theme, *, unit: str, n: int = SHOWN) -> go.Figure:
     """Signed bars, largest first; they sum to the whole."""
     if not parts:
-        return message_figure("there is nothing to share", colours)
+        return message_figure("there are no parts to attribute to", colours)
     shown = strongest(parts, n)
     names = [escape(name, 40) for name, _ in shown]
     values = [value for _, value in shown]
@@ -119,8 +116,8 @@ def pair_map(
     )
     styled(figure, colours, height=22 * len(rows) + 120)
     ticks: dict[str, Any] = {"showgrid": False, "tickfont": {"family": MONO, "size": 11}, "type": "category"}
-    figure.update_xaxes(title_text="at the key", side="top", tickangle=-60, **ticks)
-    figure.update_yaxes(title_text="at the query", autorange="reversed", **ticks)
+    figure.update_xaxes(title_text="part read at the key", side="top", tickangle=-60, **ticks)
+    figure.update_yaxes(title_text="part read at the query", autorange="reversed", **ticks)
     return figure
 
 
@@ -135,7 +132,8 @@ def patching_map(
     """Layers up, heads or positions across, from the records of an `ActivationPatching`.
 
     0: the patch changes nothing; 1: the metric crosses the whole gap between the prompts. Colour is centred on 0. Where
-    records have both a head and a position, each head's strongest position is shown. `tokens` name the positions.
+    records have both a head and a position, each head's strongest position is shown. `tokens` name the positions. A dot
+    marks what lies `beyond` the null, where records say so.
     """
     if not records:
         return message_figure("nothing was patched", colours)
@@ -147,17 +145,24 @@ def patching_map(
         at = record["layer"], record[across] if across else 0
         effect[at], hover[at] = record["effect"], _hover(record)
     limit = max(1e-6, float(np.abs(effect).max()))
+    beyond = sorted({(r["layer"], r[across] if across else 0) for r in records if r.get("beyond")})
     figure = go.Figure(
         go.Heatmap(
             z=effect, zmin=-limit, zmax=limit, colorscale=diverging(colours), xgap=1, ygap=1, hovertext=hover,
             hoverinfo="text", colorbar=colour_bar(colours, "share of the gap"),
         )
     )  # fmt: skip
+    if beyond:
+        dots = {"color": colours.text, "size": 5, "line": {"color": colours.surface, "width": 1}}
+        rows, columns = ([cell[i] for cell in beyond] for i in (0, 1))
+        figure.add_scatter(x=columns, y=rows, mode="markers", marker=dots, hoverinfo="skip", showlegend=False)
     styled(figure, colours, height=height)
     figure.update_yaxes(title_text="layer", dtick=1 if n_layers <= 40 else 5, showgrid=False)
+    figure.update_yaxes(range=[-0.5, n_layers - 0.5])
+    figure.update_xaxes(range=[-0.5, n_across - 0.5])
     figure.update_xaxes(title_text=across or "", showgrid=False, side="top", dtick=1 if n_across <= 40 else 5)
     if across == "position" and tokens:
-        figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[escape(t, 12) for t in tokens])
+        figure.update_xaxes(tickvals=list(range(len(tokens))), ticktext=[escape(t, 28) for t in tokens])
     if across is None:
         figure.update_xaxes(showticklabels=False)
     return figure
@@ -167,4 +172,5 @@ def _hover(record: dict[str, Any]) -> str:
     where = ", ".join(f"{name} {record[name]}" for name in ("layer", "head", "position") if name in record)
     token = f" {escape(record['token'], 24)}" if "token" in record else ""
     error = "" if record.get("stderr") is None else f" ± {record['stderr']:.3f}"
-    return f"<b>{where}</b>{token}<br>{record['effect']:+.3f}{error} of the gap"
+    null = f"<br>null {record['null_low']:+.3f} to {record['null_high']:+.3f}" if "null_low" in record else ""
+    return f"<b>{where}</b>{token}<br>{record['effect']:+.3f}{error} of the gap{null}"

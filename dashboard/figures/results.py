@@ -109,6 +109,11 @@ def _patching(result: Any, colours: Theme, **options: Any) -> go.Figure:
     return attribution.patching_map(result.to_records(), colours, **{"tokens": list(result.clean_tokens)} | options)
 
 
+def _patching_map(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    tokens = list(result.found.clean_tokens)
+    return attribution.patching_map(result.to_records(), colours, **{"tokens": tokens} | options)
+
+
 def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go.Figure:
     parts = [(f"feature {feature}", effect) for feature, effect in result.top(n)]
     return attribution.share_bars([*parts, ("error", result.error_effect)], colours, **{"unit": "metric"} | options)
@@ -156,7 +161,7 @@ def _geometry(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 def _grokking(result: Any, colours: Theme, *, seed: int = 0, **options: Any) -> go.Figure:
     phases = result.phases[seed]
-    marks = {"by heart": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
+    marks = {"memorised": phases.memorised, "generalising": phases.generalising, "generalised": phases.generalised}
     pairs = {"training pairs": "train_accuracy", "other pairs": "test_accuracy"}
     curves = {name: result.curves[curve][:, seed] for name, curve in pairs.items()}
     said = {"x_title": "epoch", "y_title": "accuracy", "marks": marks}
@@ -180,6 +185,7 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
     "interp.patching.ablation.Ablations": _records(circuits.ablation_bars),
     "interp.patching.activation.ActivationPatching": _patching,
+    "interp.patching.maps.PatchingMap": _patching_map,
     "interp.lenses.logit_lens.LogitLens": _lens,
     "interp.lenses.direct_attribution.LogitAttribution": _shares,
     "saes.circuits.attribution.FeatureAttribution": _features,

@@ -251,22 +251,23 @@ def _patching(m: Manifest) -> Described:
     return sentence + ".", facts, prompt_href(patching=m.name)
 
 
-def _dynamics(m: Manifest) -> Described:
+def _grokking(m: Manifest) -> Described:
     runs = m.summary.get("runs", [])
-    if m.summary.get("kind") == "grokking":
-        sentence = (
-            f"Addition modulo {m.config.get('p')}: {sum(run['grokked'] for run in runs)} of {len(runs)} runs grokked."
-        )
-        facts = [(f"seed {run['seed']} frequencies", ", ".join(map(str, run["keys"]))) for run in runs]
-        return sentence, facts, dynamics_href(m.name)
-    if m.summary.get("kind") == "scaling":
-        return _scaling(m)
+    sentence = (
+        f"Addition modulo {m.config.get('p')}: {sum(run['grokked'] for run in runs)} of {len(runs)} runs grokked."
+    )
+    facts = [(f"seed {run['seed']} frequencies", ", ".join(map(str, run["keys"]))) for run in runs]
+    return sentence, facts, dynamics_href(m.name)
+
+
+def _induction_onset(m: Manifest) -> Described:
+    runs = m.summary.get("runs", [])
     dated = [run for run in runs if run.get("onset") is not None]
     facts = [(f"{run['spec']} {run['seed']} from step", _count(run["onset"])) for run in dated]
     return f"{len(dated)} of {len(runs)} small models begin to copy suddenly.", facts, dynamics_href(m.name)
 
 
-def _scaling(m: Manifest) -> Described:
+def _language_scaling(m: Manifest) -> Described:
     sizes = {run.get("n_params") for run in m.summary.get("runs", [])}
     law = m.summary.get("intervals") or {}
     fell = "a law fits their loss" if law else "no law fits their loss"
@@ -298,7 +299,9 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "word_geometry": _word_geometry,
     "direction": _direction,
     "patching": _patching,
-    "dynamics": _dynamics,
+    "grokking": _grokking,
+    "induction_onset": _induction_onset,
+    "language_scaling": _language_scaling,
 }
 
 

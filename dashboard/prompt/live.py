@@ -14,6 +14,7 @@ from dashboard.prompt.results import (
     FeatureShare,
     FeatureShares,
     LogitShares,
+    PatchEffects,
     Pattern,
     PromptResult,
     ScoreReasons,
@@ -29,6 +30,8 @@ MAX_TOKENS = 256
 TOP_TOKENS, TOP_FEATURES = 5, 5
 TOP_SHARES, SHARE_STEPS = 16, 8
 """Features shown for an answer, and steps of the integrated gradients behind their effects."""
+PATCH_TOKENS, PATCH_DRAWS = 48, 3
+"""Tokens of a prompt that can be patched here, and null maps that come with the map."""
 _REMEMBERED = 16
 """Results that are retained, so that going back to a prompt costs nothing."""
 
@@ -131,6 +134,21 @@ class LiveModel:
                 query_parts=list(found.query_parts),
                 key_parts=list(found.key_parts),
             )
+
+    def patch(
+        self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str
+    ) -> PatchEffects:
+        """Activation patching between two prompts. Raises `PromptError`, `ConfigError` (no gap, no such value)."""
+        with self._lock:
+            loaded, tokens = self._tokens(clean, model)
+            if tokens.shape[1] > PATCH_TOKENS:
+                raise PromptError(
+                    f"the prompt has {tokens.shape[1]} tokens, this panel patches at most {PATCH_TOKENS}; shorten it, "
+                    "or use `workbench patch`"
+                )
+            right = _answer_text(loaded, tokens, answer)
+            against = _answer_text(loaded, self._tokens(corrupt, model)[1], wrong) if wrong else None
+            return _patch_effects(loaded, model, (clean, corrupt, right, against), what, direction)
 
     def _read(self, text: str, spec: str, features: str | None) -> PromptResult:
         from interp.lenses.logit_lens import logit_lens
@@ -261,6 +279,36 @@ def _answers(loaded: Any, tokens: "Tensor", answer: str, contrast: str) -> tuple
     if contrast:
         return right, _single_token(loaded, contrast, logits)
     return right, None if answer else likeliest[1]
+
+
+def _answer_text(loaded: Any, tokens: "Tensor", text: str) -> str:
+    """The text of the one token that an answer stands for after `tokens [1, n]`."""
+    from interp.models.adapter import run_with_cache, token_text
+
+    if not text:
+        raise PromptError("the answer to the clean prompt is empty; type a word that is one token")
+    return token_text(loaded, _single_token(loaded, text, run_with_cache(loaded, tokens, [])[0][0, -1].float()))
+
+
+def _patch_effects(
+    loaded: Any, spec: str, pair: tuple[str, str, str, str | None], what: Any, direction: Any
+) -> PatchEffects:
+    """The map of one pair of prompts; heads are patched at all positions at once."""
+    from interp.circuits.tasks import pair_task
+    from interp.patching.config import PatchingConfig
+    from interp.patching.maps import measure_map
+
+    task = pair_task(loaded, *pair)
+    config = PatchingConfig(what=what, direction=direction, by_position=what != "z", draws=PATCH_DRAWS)
+    found = measure_map(loaded, task, config)
+    return PatchEffects(
+        model=spec,
+        metric=task.metric.name,
+        records=found.to_records(),
+        clean_tokens=list(found.found.clean_tokens),
+        corrupt_tokens=list(found.found.corrupt_tokens),
+        summary=found.summary(),
+    )
 
 
 def _position(tokens: "Tensor", after: int | None) -> int:

@@ -2,7 +2,8 @@
 
 In reading order: the loss of every token and the likeliest continuations, the logit lens, direct logit attribution
 (`why.py`), attribution to the features of a dictionary, the attention of a head with the reasons for one of its cells
-(`why.py`), and the strongest features on every token.
+(`why.py`), and the strongest features on every token. Below them: activation patching between two prompts
+(`patching.py`).
 """
 
 from typing import Any
@@ -19,6 +20,7 @@ from dashboard.feature import data as feature_view
 from dashboard.figures.heads import attention_pattern, logit_lens
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.overview.data import models
+from dashboard.prompt.patching import patching_panel, register_patching
 from dashboard.prompt.results import ActiveFeature, FeatureShares, PromptResult
 from dashboard.prompt.why import logit_panel, register_why
 
@@ -226,12 +228,13 @@ def layout(
     after: str = "",
     query: str = "",
     key: str = "",
+    patching: str = "",
     **_: Any,
 ) -> html.Div:
     """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
 
     `answer`, `contrast` and `after` (a position) are those of the direct logit attribution; `query` and `key` name the
-    cell of the attention pattern whose reasons are shown.
+    cell of the attention pattern whose reasons are shown; `patching` names a stored map of activation patches.
     """
     known = models(context.workspace)
     if not known:
@@ -252,6 +255,7 @@ def layout(
         _editor(text, known, model or known[0], sets, chosen),
         html.Div(COLD if context.live.state == "cold" else WARM, id="prompt-busy", className="wb-busy"),
         html.Div(id="prompt-result", **attrs({"aria-live": "polite"})),
+        html.Div(patching_panel(context.workspace, patching), className="wb-row"),
         lead="One text, read by a model: its loss and predictions, layer by layer, the attention of its heads, and the "
         "active features.",
     )
@@ -295,6 +299,7 @@ def register(app: Dash) -> None:
     )(_lens)
     register_why(app)
     register_features(app)
+    register_patching(app)
     register_address(
         app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "head-shown", "asked", "cell"))
     )

@@ -1,7 +1,7 @@
 """The results of running a prompt, as plain values: pages and their tests need no torch."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -125,6 +125,20 @@ class ScoreReasons:
     key_parts: list[str]
 
 
+@dataclass(frozen=True)
+class PatchEffects:
+    """A map of activation patches between two prompts, each next to its null."""
+
+    model: str
+    metric: str
+    records: list[dict[str, Any]]
+    """One per patch, as the rows of `effects.parquet`: `layer`, `head` or `position`, `effect`, `null`, `beyond` ..."""
+    clean_tokens: list[str]
+    corrupt_tokens: list[str]
+    summary: dict[str, Any]
+    """That of a patching artefact."""
+
+
 class Live(Protocol):
     """A model that can be asked. `dashboard.prompt.live.LiveModel` is the real one; tests bring their own."""
 
@@ -159,4 +173,11 @@ class Live(Protocol):
 
     def reasons(self, text: str, *, model: str, layer: int, head: int, query: int, key: int) -> ScoreReasons:
         """Split an attention score into pairs of parts. Raises `PromptError`, `UnknownNameError` (no such head)."""
+        ...
+
+    def patch(
+        self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str
+    ) -> PatchEffects:
+        """Return the effects of activation patches between two prompts of one length; answers are one token each, with
+        or without their leading space. Raises `PromptError`, and `ConfigError` where the metric shows no gap."""
         ...

@@ -29,6 +29,7 @@ from interp.errors import ConfigError
 from interp.patching.activation import ActivationPatching, activation_patching
 from interp.patching.config import PatchingConfig
 from interp.progress import Progress
+from interp.results import ROWS, Result
 from interp.runtime import make_generator
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ RUNS = "runs"
 
 
 @dataclass(frozen=True)
-class PatchingMap:
+class PatchingMap(Result):
     """Effects of single patches, each next to its null."""
 
     found: ActivationPatching
@@ -61,7 +62,7 @@ class PatchingMap:
         """Bound on the probability that a map without any true effect shows a discovery: `1 / (draws + 1)`."""
         return 1 / (len(self.null) + 1)
 
-    def records(self) -> list[dict[str, Any]]:
+    def to_records(self) -> list[dict[str, Any]]:
         """Return one plain dict per patch: its axes, `effect`, `stderr`, `null` (mean), `null_low`, `null_high`
         (smallest and largest), and `beyond` (larger in size than the whole null)."""
         null, highest = self.null.flatten(1), self.threshold
@@ -73,7 +74,15 @@ class PatchingMap:
 
     def strongest(self, n: int = 8) -> list[dict[str, Any]]:
         """Return the records of the largest effects by size, strongest first."""
-        return sorted(self.records(), key=lambda record: -abs(record["effect"]))[:n]
+        return sorted(self.to_records(), key=lambda record: -abs(record["effect"]))[:n]
+
+    def headline(self) -> str:
+        """Name the patch, the metric's gap, and the null."""
+        return f"{self.found.headline()}; null: {NULLS[self.found.settings['direction']]}, largest {self.threshold:.3g}"
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Return the patches with the largest effects."""
+        return self.strongest(ROWS)
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers that a person asks for first."""
@@ -133,7 +142,7 @@ def save_map(
             draft.discard()  # nothing was measured, so there is nothing to resume
         raise
     shutil.rmtree(draft.path / RUNS)
-    write_table(draft.path / "effects.parquet", _table(found.records()))
+    write_table(draft.path / "effects.parquet", _table(found.to_records()))
     first = {"clean_tokens": list(found.found.clean_tokens), "corrupt_tokens": list(found.found.corrupt_tokens)}
     write_json(draft.path / "prompts.json", first)
     parents = {f"model:{model_name}": weight_hash}

@@ -17,3 +17,17 @@ def test_features_behind_an_answer_are_one_click_away(visit, live):
     lines.nth(1).click()
     page.wait_for_function("location.pathname === '/feature/demo/7'")
     assert visit.errors == []
+
+
+def test_patches_between_two_typed_prompts_are_drawn(visit, live):
+    page = visit.open("/prompt")
+    page.fill("#prompt-patch-clean", "one two three")
+    page.fill("#prompt-patch-corrupt", "one four three")
+    page.click("#prompt-patch-go")
+    page.wait_for_selector("#prompt-patch-map .main-svg")
+    assert live.calls[-1] == ("patch", "resid_pre denoise: Paris-Rome")
+    assert "beyond the null" in page.inner_text("#prompt-patch-result").lower()
+    page.fill("#prompt-patch-corrupt", "one")
+    page.click("#prompt-patch-go")
+    page.wait_for_function("document.querySelector('#prompt-patch-result').innerText.includes('reword')")
+    assert visit.errors == []

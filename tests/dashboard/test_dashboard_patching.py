@@ -1,0 +1,114 @@
+"""Activation patching on the prompt page: live and from disk, escaped, and every failure one sentence."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from fake_live import PATCHING, FakeLive, patches
+from make_workspace import HOSTILE
+from page_text import text_of
+
+from dashboard.app import create_app
+from dashboard.figures.attribution import patching_map
+from dashboard.figures.theme import theme
+from dashboard.overview import data as overview
+from dashboard.prompt import patching
+from interp.artifacts import Draft, write_json, write_table
+from interp.errors import CorruptError, UnknownNameError
+from interp.workspace import Workspace
+
+TOKENS = ["<|im_start|>", *HOSTILE[:4]]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path / "workspace", create=True)
+    config = {"model": "m", "weight_hash": "ab", "task": "pair", "metric": "logit difference"}
+    draft = Draft.open(workspace.path("patching", "mine"), kind="patching", config=config, seed=0)
+    write_table(draft.path / "effects.parquet", pa.Table.from_pylist(patches(TOKENS)))
+    write_json(draft.path / "prompts.json", {"clean_tokens": TOKENS, "corrupt_tokens": [*TOKENS[:-1], " other"]})
+    draft.finish(summary=PATCHING)
+    return workspace
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_map_marks_what_lies_beyond_the_null(scheme):
+    heat, dots = patching_map(patches(TOKENS), theme(scheme), tokens=TOKENS).data
+    assert (list(dots.x), list(dots.y)) == ([3], [2])
+    assert heat.z[2][3] == pytest.approx(0.97)
+    assert "null -0.200 to +0.500" in heat.hovertext[2][3]
+    assert "<script" not in json.dumps(heat.hovertext.tolist())
+
+
+def test_a_map_without_a_null_has_no_marks():
+    rows = [{"layer": layer, "effect": 0.5, "stderr": None} for layer in range(3)]
+    assert len(patching_map(rows, theme("light")).data) == 1
+
+
+def test_a_stored_map_says_what_was_measured(stored):
+    found = patching.stored_map(stored, "mine")
+    assert len(found.records) == len(patches(TOKENS))
+    shown = text_of(patching.effects(found, theme("light")))
+    assert "1 of 30" in shown
+    assert "values of random tokens" in shown
+    assert "at most 0.25" in shown
+    (card,) = overview.overview(stored).cards["patching"]
+    assert card.href == "/prompt?patching=mine"
+
+
+def test_the_page_opens_a_stored_map_by_its_address(stored):
+    from dashboard.context import Context
+    from dashboard.prompt.page import layout
+
+    menu = next(
+        each
+        for each in layout(Context(stored, FakeLive()), patching="mine")._traverse()
+        if getattr(each, "id", "") == "prompt-patch-stored"
+    )
+    assert (menu.value, menu.data[1:]) == ("mine", ["mine"])
+
+
+def test_a_map_that_is_not_there_or_damaged_is_one_sentence(stored):
+    with pytest.raises(UnknownNameError, match="mine"):
+        patching.stored_map(stored, "mien")
+    (stored.path("patching", "mine") / "prompts.json").write_text("{")
+    with pytest.raises(CorruptError, match=r"prompts\.json"):
+        patching.stored_map(stored, "mine")
+
+
+def test_the_button_asks_the_model_and_shows_errors_in_place(stored):
+    live = FakeLive()
+    with create_app(stored, live=live).server.app_context():
+        given = ("one two", "one three", "a", "b", "resid_pre", "denoise", "light")
+        assert "beyond the null" in text_of(patching._measure(1, "m", *given))
+        assert live.calls == [("patch", "resid_pre denoise: a-b")]
+        uneven = ("one two", "one", "a", "b", "z", "noise", "light")
+        assert "reword one of the two" in text_of(patching._measure(1, "m", *uneven))
+
+
+def test_the_real_model_finds_the_token_that_differs(tiny_model, monkeypatch, stored):
+    """An untrained model: the whole effect enters at the changed token, and the final residual is read at the end."""
+    from dashboard.prompt.live import LiveModel
+    from interp.errors import ConfigError, PromptError
+
+    live = LiveModel(stored)
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
+    kinds = {"model": "m", "what": "resid_pre", "direction": "denoise"}
+    for answers in ({"answer": "a", "wrong": "b"}, {"answer": "b", "wrong": "a"}):
+        try:
+            found = live.patch("a cat", "a bat", **answers, **kinds)
+        except ConfigError:
+            continue
+        at = {(r["layer"], r["position"]): r["effect"] for r in found.records}
+        assert at[0, 3] == pytest.approx(1, abs=1e-4)  # BOS, a, space, then the changed byte
+        assert at[0, 5] == pytest.approx(0, abs=1e-4)
+        break
+    else:
+        pytest.fail("neither order of the answers has a gap")
+    with pytest.raises(PromptError, match="several tokens"):
+        live.patch("a cat", "a bat", answer="long", wrong="", **kinds)
+    with pytest.raises(PromptError, match="answer to the clean prompt is empty"):
+        live.patch("a cat", "a bat", answer="", wrong="", **kinds)
+    with pytest.raises(PromptError, match="at most 48"):
+        live.patch("a cat" * 20, "a bat" * 20, answer="a", wrong="b", **kinds)
