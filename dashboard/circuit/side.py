@@ -19,6 +19,8 @@ from interp.workspace import Workspace
 
 THROUGH = {"q": "through its query", "k": "through its key", "v": "through its value"}
 _NULLS = ("random_circuits", "untrained", "verified")
+_NAMED = 24
+"""Tokens whose names fit below the narrow pattern."""
 _LISTED = 12
 """edges of a node that the side lists"""
 _KINDS = {
@@ -219,6 +221,8 @@ def _pattern(
     height = max(320, min(660, 14 * len(prompt.tokens) + 100))
     figure = attention_pattern(weights, prompt.tokens, colours, height=height)
     figure.update_traces(showscale=False)
+    if len(prompt.tokens) > _NAMED:
+        figure.update_xaxes(showticklabels=False, title_text="source token, in the order of the rows")
     return [title, graph("circuit-pattern", figure=figure, height=height, label=f"Attention of {head}")]
 
 

@@ -105,8 +105,8 @@ def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None
     names = [escape(row["name"]) for row in rows]
     figure = go.Figure()
     for direction, label, colour in (
-        ("carried", "put into the base: comes along", colours.accent),
-        ("removed", "taken out of the tuned model: is lost", colours.opposite),
+        ("carried", "put into the base: behaviour gained", colours.accent),
+        ("removed", "reverted in the tuned model: behaviour lost", colours.opposite),
     ):
         value, low, high = (np.array([row[direction + end] for row in rows], float) for end in ("", "_low", "_high"))
         error = {"type": "data", "symmetric": False, "array": high - value, "arrayminus": value - low, "width": 3}
@@ -117,8 +117,8 @@ def transplant_figure(rows: Sequence[Row], colours: Theme, *, height: int | None
             hovertemplate="%{y}: %{x:.0%}, %{customdata}<extra></extra>",
         )  # fmt: skip
     for direction, label, symbol in (
-        ("carried", "random change, put in: up to", "line-ns-open"),
-        ("removed", "random change, taken out: up to", "diamond-tall-open"),
+        ("carried", "null: random change put in, upper bound", "line-ns-open"),
+        ("removed", "null: random change reverted, upper bound", "diamond-tall-open"),
     ):
         figure.add_scatter(
             x=[row[f"{direction}_bound"] for row in rows], y=names, mode="markers", name=label,
