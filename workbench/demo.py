@@ -158,9 +158,9 @@ def imported_steps(options: Demo) -> list[Step]:
     """Return the steps that are computed for a dictionary after `import_step`."""
     shared, name = _shared(options), imported_name(options)
     where = Workspace(options.workspace).manifest("sae", name).config
-    places = tuple(place for place in (where["hook_point"], where["hook_point_out"]) if place)
+    hook_points = tuple(each for each in (where["hook_point"], where["hook_point_out"]) if each)
     return [
-        _record(options.model, name, places, _size(options).look_tokens, shared),
+        _record(options.model, name, hook_points, _size(options).look_tokens, shared),
         _features(name, {**shared, "recording": name}),
         _map_features(name, shared),
     ]

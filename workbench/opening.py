@@ -42,14 +42,17 @@ class ChosenDictionary:
 
     @property
     def is_neurons(self) -> bool:
+        """True for the neurons of a layer, False for an SAE."""
         return self.source.startswith(NEURONS)
 
     @property
     def name(self) -> str:
+        """Name of the SAE, or the hook point of the neurons."""
         return self.source.removeprefix(NEURONS)
 
     @property
     def full_name(self) -> str:
+        """Name with its kind, `sae:NAME` or `neurons:HOOK_POINT`, as manifests store it."""
         return self.source if self.is_neurons else f"sae:{self.source}"
 
     @property
@@ -172,7 +175,7 @@ def open_mapped_source(workspace: "Workspace", atlas: str, *, device: str | None
     """Return the vectors that an atlas of this workspace was made from."""
     config = workspace.manifest("atlas", atlas).config
     if config.get("onto") or config.get("frames"):
-        raise ConfigError(f"{atlas} was itself made from other maps; place points on a map of one source")
+        raise ConfigError(f"{atlas} was itself made from other maps; add points to a map of one source")
     seed = workspace.manifest("atlas", atlas).seed or 0
     at, most = config.get("hook_point"), config["max_points"]
     return open_atlas_source(workspace, config["source"], at, most, seed, device=device)

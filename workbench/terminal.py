@@ -195,6 +195,12 @@ class OnDevice(Verb):
 
 
 S = TypeVar("S")
+ModelArgument = Annotated[
+    tyro.conf.Positional[str],
+    tyro.conf.arg(
+        metavar="MODEL", help="A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."
+    ),
+]
 Derived = Annotated[S, tyro.conf.Fixed, tyro.conf.Suppress]
 """Type of an inherited setting that a verb derives from its other options: it is no option itself."""
 

@@ -134,8 +134,8 @@ def code(seed: int) -> Iterator[Document]:
             if isinstance(node, ast.Module | docstrings.Documented) and ast.get_docstring(node) is not None:
                 first, last = node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno
                 lines[first - 1 : last] = [""] * (last - first + 1)
-        kept = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
-        yield from _documents(kept.split("\n\n"), "\n\n", module, "code")
+        code = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+        yield from _documents(code.split("\n\n"), "\n\n", module, "code")
 
 
 def fetch(package: Package, downloads: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -32,7 +32,7 @@ class Atlas(MapSettings, Writes, Seeded, Threaded, OnDevice):
     among its 15 nearest on the map.
     """
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """KIND:NAME, as above."""
     hook_point: tuple[str, ...] = ()
     """Hook points of a recording; several give one map each, aligned with each other. Default: its first."""

@@ -9,14 +9,26 @@
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
-from workbench.terminal import Derived, InWorkspace, OnDevice, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import (
+    Derived,
+    InWorkspace,
+    ModelArgument,
+    OnDevice,
+    Threaded,
+    Writes,
+    bar,
+    say,
+    settings_of,
+    slug,
+    wrote,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +51,7 @@ class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, 
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "features")
 
-    saes: tyro.conf.Positional[tuple[str, ...]]
+    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs or transcoders in the workspace, all of one model, at different hook points."""
     task: str = "ioi"
     """induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt, correct and wrong."""
@@ -151,8 +163,7 @@ class Find(FindConfig, EvaluationConfig, Writes, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "find")
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
     task: str = "ioi"
     """Name of a task, or a file of prompts."""
     prompts: int = 32
@@ -263,8 +274,7 @@ class Induction(InductionConfig, Writes, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "induction")
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
 
     def run(self) -> None:
         from interp.circuits.induction import gather_induction_evidence
@@ -298,7 +308,7 @@ class Show(InWorkspace):
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "show")
 
-    circuit: tyro.conf.Positional[str]
+    circuit: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CIRCUIT")]
     """Name of a circuit in the workspace, or a path to one."""
 
     def run(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -39,7 +39,7 @@ class CompareSAEs(Writes, Seeded, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("compare", "saes")
 
-    saes: tyro.conf.Positional[tuple[str, ...]]
+    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs in the workspace."""
     recording: str | None = None
     """Recording to compare on. Default: the one that the first SAE was trained on."""
@@ -174,7 +174,7 @@ class CompareSizes(Writes, Seeded):
 
     words: ClassVar[tuple[str, ...]] = ("compare", "sizes")
 
-    saes: tyro.conf.Positional[tuple[str, ...]] = ()
+    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")] = ()
     """Names of SAEs in the workspace. Default: all finished ones of one kind that were trained alike."""
     recording: str | None = None
     """Only those trained on this recording."""
@@ -216,8 +216,8 @@ class CompareSizes(Writes, Seeded):
         name = self.name or slug(f"scaling-{shared['recording']}-{shared['kind']}")
         folder = workspace.path("size_law", name)
         draft = Draft.open(folder, kind="size_law", config=config, seed=self.seed, overwrite=self.overwrite)
-        write_json(draft.path / "scaling.json", {**asdict(fit), "findings": fit.findings})
-        summary = {f"exponent_k{each.k}": each.value for each in fit.exponents}
+        write_json(draft.path / "scaling.json", fit.to_json())
+        summary = {f"exponent_k{k}": each.estimate for k, each in fit.exponents.items()}
         errors = [abs(each.error) for each in fit.left_out]
         summary |= {"largest_predicted_within": max(errors)} if errors else {}
         draft.finish(summary=summary, parents={f"saes/{m.name}": m.content_hash for m in manifests})
@@ -238,7 +238,7 @@ class CompareLatents(Writes, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("compare", "latents")
 
-    crosscoder: tyro.conf.Positional[str]
+    crosscoder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CROSSCODER")]
     """Name of a crosscoder in the workspace, trained on two recordings of the same tokens."""
     top: int = 10
     """Latents of one model to print."""
@@ -301,9 +301,9 @@ class CompareModels(Writes, Seeded, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
 
-    base: tyro.conf.Positional[str]
+    base: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="BASE")]
     """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
-    tuned: tyro.conf.Positional[str]
+    tuned: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TUNED")]
     """The fine-tuned checkpoint of the same model."""
     corpus: str = "docstrings"
     """Text on which the change is expected; "random" for repeated random tokens (models without a tokenizer)."""
@@ -314,9 +314,11 @@ class CompareModels(Writes, Seeded, Threaded, OnDevice):
     prompts: int = 32
     """Contexts of each text."""
     context_length: int = 64
+    """Tokens per context."""
     random_changes: int = 5
     """Random changes of the same size as the null of each transplanted part."""
     batch_size: int = 8
+    """Contexts per forward pass."""
 
     def run(self) -> None:
         from interp.artifacts import Draft, write_json

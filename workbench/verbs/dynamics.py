@@ -30,7 +30,7 @@ class Grok(ModularConfig, Writes, Threaded):
         workspace = self.open_workspace()
         self.use_threads()
         name = self.name or f"grok-{self.p}"
-        self.check_free(workspace.path("dynamics", name), workspace.path("atlas", name))
+        self.check_free(workspace.path("grokking", name), workspace.path("atlas", name))
         config = settings_of(self, ModularConfig)
         snapshots = []
         with bar("epochs", "") as progress:
@@ -38,9 +38,9 @@ class Grok(ModularConfig, Writes, Threaded):
                 snapshots.append(snapshot)
                 progress(snapshot.epoch, self.epochs, {"test accuracy": round(float(snapshot.test_accuracy.mean()), 2)})
         found = describe_grokking(snapshots, config)
-        manifest = save_grokking(found, workspace.path("dynamics", name), seed=self.seeds[0], overwrite=self.overwrite)
+        manifest = save_grokking(found, workspace.path("grokking", name), seed=self.seeds[0], overwrite=self.overwrite)
         wrote(
-            workspace.path("dynamics", name),
+            workspace.path("grokking", name),
             f"{sum(phase.grokked for phase in found.phases)} of {len(self.seeds)} grokked",
         )
         for run in manifest.summary["runs"]:
@@ -64,6 +64,7 @@ class Form(Writes, Seeded, Threaded):
     every: int = 50
     """Steps between two measurements."""
     n_seeds: int = 1
+    """Independent runs of each model."""
     control: bool = True
     """Train the one-layer control too."""
 
@@ -73,7 +74,7 @@ class Form(Writes, Seeded, Threaded):
 
         workspace = self.open_workspace()
         self.use_threads()
-        folder = workspace.path("dynamics", self.name or "induction")
+        folder = workspace.path("induction_onset", self.name or "induction")
         self.check_free(folder)
         specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
         runs = []
@@ -103,7 +104,7 @@ class Scale(ScalingRecipe, Writes, Threaded):
     words: ClassVar[tuple[str, ...]] = ("dynamics", "scaling")
 
     corpus: str = "docstrings"
-    """As for `workbench record`."""
+    """Text to train on, as for `workbench record`."""
 
     def run(self) -> None:
         from interp.studies.language_models import train_language_models
@@ -113,7 +114,7 @@ class Scale(ScalingRecipe, Writes, Threaded):
 
         workspace = self.open_workspace()
         self.use_threads()
-        folder = workspace.path("dynamics", self.name or "scaling")
+        folder = workspace.path("language_scaling", self.name or "scaling")
         self.check_free(folder)
         recipe, seed = settings_of(self, ScalingRecipe), self.seeds[0]
         corpus = open_corpus(self.corpus, seed=seed)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -117,7 +117,7 @@ class Evaluate(Writes, Seeded, Threaded, OnDevice):
     transcoder, those of its target). An interrupted command continues with the missing parts when it is repeated.
     """
 
-    sae: tyro.conf.Positional[str]
+    sae: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAE")]
     """Name of an SAE in the workspace."""
     recording: str | None = None
     """Recording to evaluate on. Default: the one that it was trained on."""

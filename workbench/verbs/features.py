@@ -6,7 +6,7 @@
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -45,7 +45,7 @@ class Features(Writes, Seeded, Threaded, OnDevice):
     One pass over a recording. Labels are rules about where a feature fires; `workbench explain` asks a language model.
     """
 
-    dictionary: tyro.conf.Positional[str]
+    dictionary: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DICTIONARY")]
     """The name of an SAE in the workspace, or neurons:HOOK_POINT."""
     recording: str | None = None
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
@@ -100,7 +100,7 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, OnDevice):
     ranks by an estimate of it.
     """
 
-    saes: tyro.conf.Positional[tuple[str, ...]]
+    saes: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SAE [SAE ...]")]
     """Names of SAEs or transcoders in the workspace, all of one model."""
     prompt: str
     """The text before the prediction."""
@@ -218,7 +218,7 @@ class Steer(InWorkspace, Seeded, Threaded, OnDevice):
     Amounts are in units of the feature's activation.
     """
 
-    sae: tyro.conf.Positional[str]
+    sae: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAE")]
     """Name of an SAE or transcoder in the workspace."""
     feature: int
     """Index of the feature."""

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import tyro
-
 from interp.errors import ConfigError
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
 
 if TYPE_CHECKING:
     from interp.geometry.probes import NamedDirection
@@ -33,8 +31,7 @@ class Shapes(Writes, Seeded, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "shapes")
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
     lists: tuple[str, ...] = ()
     """Lists to measure. Default: all seven. A single list cannot be tested for being a cluster among others."""
     own_words: tuple[str, ...] = ()
@@ -119,8 +116,7 @@ class Direction(Writes, Seeded, Threaded, OnDevice):
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "direction")
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
     towards: tuple[str, ...] = ()
     """Words on the positive side of the direction, four or more."""
     away: tuple[str, ...] = ()

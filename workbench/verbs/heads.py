@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
-
 from interp.lenses.config import TunedLensConfig
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +18,7 @@ class Heads(Writes, Seeded, Threaded, OnDevice):
     1 all of it. A head counts as found when its interval lies above its null, corrected for testing all heads.
     """
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
     prompts: int = 16
     """Prompts per seed."""
     n_seeds: int = 3
@@ -85,8 +82,7 @@ class Lens(TunedLensConfig, Writes, Threaded, OnDevice):
     numbers.
     """
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
     recording: str | None = None
     """Recording to take tokens from; its held-out documents are held out. Default: the text of --corpus."""
     corpus: str = "docstrings"
@@ -114,7 +110,7 @@ class Lens(TunedLensConfig, Writes, Threaded, OnDevice):
         found = workspace.manifest("lens", folder.name).summary
         wrote(folder, f"{len(found['kl'])} layers; KL to the model's output on {found['n_heldout']:,} held-out tokens:")
         for name, kl in found["kl"].items():
-            note = "" if kl["kept"] else "  (no better than the plain lens, kept plain)"
+            note = "" if kl["kept"] else "  (no better than the logit lens, which replaces it)"
             say(f"      {name}: logit lens {kl['kl_logit']:.3f}, tuned {kl['kl_tuned']:.3f} nats{note}")
 
     def tokens(self, model: object) -> "tuple[Tensor, Tensor, str]":

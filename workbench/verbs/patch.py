@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from interp.errors import ConfigError
 from interp.patching.config import PatchingConfig
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.circuits.task import Task
@@ -28,8 +26,7 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, OnDevice):
     resumes.
     """
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
     clean: str | None = None
     """Prompt that the model answers. Of a model without a tokenizer: token numbers, "3 5 7"."""
     corrupt: str | None = None

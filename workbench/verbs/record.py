@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 import tyro
 
-from workbench.terminal import OnDevice, Seeded, Threaded, Verb, Writes, first_bar, joined_ranks, say, slug, wrote
+from workbench.terminal import (
+    ModelArgument,
+    OnDevice,
+    Seeded,
+    Threaded,
+    Verb,
+    Writes,
+    first_bar,
+    joined_ranks,
+    say,
+    slug,
+    wrote,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +31,7 @@ class Record(Writes, Seeded, Threaded, OnDevice):
     under `torchrun --nproc-per-node 2 -m workbench record ...`, to the same bytes too.
     """
 
-    model: tyro.conf.Positional[str]
-    """A known name (`workbench models`), a Hugging Face id or folder, or a .gguf file."""
+    model: ModelArgument
     hook_points: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
     """Hook points to record, all in one pass. Default: the residual stream after a third of the blocks."""
     corpus: str = "docstrings"

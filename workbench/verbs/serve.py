@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -15,7 +16,7 @@ class Serve(Threaded):
     Nothing leaves this machine unless --host names an address that other machines reach.
     """
 
-    folder: tyro.conf.Positional[Path | None] = None
+    folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="WORKSPACE")] = None
     """The workspace. Default: ./workspace."""
     workspace: Path = Path("workspace")
     """The same, as an option like that of other verbs."""
@@ -54,7 +55,7 @@ class Verify(InWorkspace):
     that are stored with it.
     """
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME [NAME ...]")] = ()
     """Artefacts to check, as NAME or FOLDER/NAME (recordings/demo). Default: all."""
 
     def run(self) -> int:

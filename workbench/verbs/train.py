@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -35,7 +35,7 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     ...`.
     """
 
-    recording: tyro.conf.Positional[str]
+    recording: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECORDING")]
     """Name of a recording in the workspace."""
     others: tuple[str, ...] = ()
     """Further recordings of the same tokens (those of another model, for example), for a crosscoder."""
@@ -168,7 +168,7 @@ class Import(Writes, Threaded, OnDevice):
     pass, and compared again whenever the dictionary is loaded or verified.
     """
 
-    path: tyro.conf.Positional[str]
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
     """Folder or file of the checkpoint, or hub:OWNER/NAME[/FOLDER]."""
     model: str
     """Model whose activations it was trained on: a name as for `workbench record`."""
