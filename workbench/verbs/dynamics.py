@@ -8,6 +8,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from interp.errors import ConfigError
 from interp.studies.config import ModularConfig, ScalingRecipe
 from workbench.terminal import Seeded, Threaded, Writes, bar, say, settings_of, wrote
 
@@ -67,6 +68,12 @@ class Form(Writes, Seeded, Threaded):
     """Independent runs of each model."""
     control: bool = True
     """Train the one-layer control too."""
+
+    def __post_init__(self) -> None:
+        if min(self.every, self.n_seeds) < 1 or (self.steps is not None and self.steps < 1):
+            raise ConfigError(
+                f"steps, every and n_seeds must be at least 1, got {self.steps}, {self.every} and {self.n_seeds}"
+            )
 
     def run(self) -> None:
         from interp.studies.induction_emerges import follow_induction
