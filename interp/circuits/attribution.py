@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from einops import einsum, rearrange
 from torch import Tensor
 
 from interp.circuits.config import Ablation, By, Level, Method
@@ -289,11 +290,12 @@ def _approximate(
         embeds = (torch.lerp(start, clean.embed, alpha) for alpha in some)
         for slots, n_seen, gradient in reader.summed(batch.clean, embeds, batch.metric, batch.at):
             if places is None:
-                seen = diff[:n_seen].flatten(2).permute(1, 2, 0)
-                scores[:, 0, slots, :n_seen] += torch.bmm(gradient.flatten(2).transpose(0, 1), seen)
+                seen = rearrange(diff[:n_seen], "source batch pos d_model -> batch (pos d_model) source")
+                read = rearrange(gradient, "slot batch pos d_model -> batch slot (pos d_model)")
+                scores[:, 0, slots, :n_seen] += torch.bmm(read, seen)
             else:
-                part = torch.einsum("rbpd,sbpd->bprs", gradient[:, :, places], diff[:n_seen, :, places])
-                scores[:, :, slots, :n_seen] += part
+                axes = "slot batch pos d_model, source batch pos d_model -> batch pos slot source"
+                scores[:, :, slots, :n_seen] += einsum(gradient[:, :, places], diff[:n_seen, :, places], axes)
     return graph.edge_values(scores).cpu() / len(alphas)
 
 

@@ -28,13 +28,15 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from einops import einsum, rearrange
 from torch import Tensor
 
 from interp.circuits.config import Ablation
 from interp.circuits.graph import Graph
+from interp.circuits.judging import check_ablation
 from interp.circuits.metrics import Metric
 from interp.circuits.task import Task, final_point, read_hook
-from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.patching.partial import reader
@@ -191,7 +193,7 @@ class _EdgeRun:
         heads = [self.changed[row] - slots.start for row in rows]
         new = project_heads(self.residual, layer, side, self.inputs[rows[0] : rows[-1] + 1], heads)
         out = value.clone()
-        out[:, :, heads] = new.permute(1, 2, 0, 3).to(value.dtype)
+        out[:, :, heads] = rearrange(new, "head batch pos d_head -> batch pos head d_head").to(value.dtype)
         return out
 
     def _heads_wrote(self, layer: int, z: Tensor) -> None:
@@ -223,7 +225,9 @@ class _EdgeRun:
             return seen.unflatten(1, resid.shape)
         places = torch.tensor(self.graph.positions, device=diff.device)
         inputs = resid.expand(len(slots), *resid.shape).clone()
-        inputs[:, :, places] -= torch.einsum("prs,sbpd->rbpd", weights, diff[:, :, places])
+        inputs[:, :, places] -= einsum(
+            weights, diff[:, :, places], "pos slot source, source batch pos d_model -> slot batch pos d_model"
+        )
         return inputs
 
 
@@ -233,7 +237,8 @@ def project_heads(residual: ResidualStream, layer: int, side: Side, inputs: Tens
     `inputs [len(heads), batch, pos, d_model]`, before the norm, whose scale is recomputed.
     """
     weight, bias = residual.W(layer, side)[heads], residual.b(layer, side)
-    out = torch.bmm(residual.norm1(layer, inputs).flatten(1, 2), weight).unflatten(1, inputs.shape[1:3])
+    flat = rearrange(residual.norm1(layer, inputs), "head batch pos d_model -> head (batch pos) d_model")
+    out = rearrange(torch.bmm(flat, weight), "head (batch pos) d -> head batch pos d", batch=inputs.shape[1])
     return out if bias is None else out + bias[heads][:, None, None]
 
 
@@ -266,7 +271,7 @@ def run_with_single_edges(
 
     hooks += [(final_point(residual.model), final), read_hook(at.repeat(len(edges), 1))]
     logits = run_with_hooks(residual.model, tokens.to(residual.device).repeat(len(edges), 1), hooks)
-    return logits.unflatten(0, (len(edges), batch))
+    return rearrange(logits, "(edge batch) read vocab -> edge batch read vocab", batch=batch)
 
 
 def _single_hooks(
@@ -331,9 +336,6 @@ def _subtract(rows: Tensor, diff: Tensor, where: int | None) -> None:
         rows[:, where] -= diff[:, where]
 
 
-ABLATIONS: tuple[Ablation, ...] = ("resample", "mean", "zero")
-
-
 @dataclass(frozen=True)
 class Batch:
     """Some prompts of a task."""
@@ -353,8 +355,6 @@ class Bench:
     """
 
     def __init__(self, model: Any, graph: Graph, task: Task, *, ablation: Ablation = "resample", batch_size: int = 16):
-        if ablation not in ABLATIONS:
-            raise UnknownNameError("ablation", str(ablation), ABLATIONS)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         check_graph(model, graph)
@@ -364,7 +364,7 @@ class Bench:
                 f"the graph has edges at position {graph.positions[-1]}, the longest prompt has {length} tokens"
             )
         self.model, self.graph, self.task = model, graph, task
-        self.ablation: Ablation = ablation
+        self.ablation: Ablation = check_ablation(ablation)
         self.batch_size = batch_size
         self.residual = ResidualStream(model)
 

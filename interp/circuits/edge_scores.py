@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit, Edge, Node
@@ -61,7 +62,7 @@ def _reached(graph: Graph, mask: Tensor) -> Tensor:
     for layer in range(graph.n_layers):
         reads = (mask[:, graph.attention_slots(layer)] & alive[:, None, :]).any(2)
         q = reads[:, : graph.n_heads]
-        kv = reads[:, graph.n_heads :].unflatten(1, (2, graph.n_kv_heads)).any(1)
+        kv = rearrange(reads[:, graph.n_heads :], "pos (side group) -> pos side group", side=2).any(1)
         kv = _earlier(graph, kv).repeat_interleave(graph.n_heads // graph.n_kv_heads, 1)
         alive[:, graph.head_sources(layer)] = q | kv
         if graph.has_mlp:
@@ -78,7 +79,7 @@ def _needed(graph: Graph, mask: Tensor) -> Tensor:
             source = graph.mlp_source(layer)
             needed[:, graph.mlp_slot(layer)] = (mask[:, :, source] & needed).any(1)
         heads = (mask[:, :, graph.head_sources(layer)] & needed[:, :, None]).any(1)
-        groups = _later(graph, heads).unflatten(1, (graph.n_kv_heads, -1)).any(2)
+        groups = rearrange(_later(graph, heads), "pos (group head) -> pos group head", group=graph.n_kv_heads).any(2)
         needed[:, graph.side_slots(layer, "q")] = heads
         needed[:, graph.side_slots(layer, "k")] = groups
         needed[:, graph.side_slots(layer, "v")] = groups
@@ -96,8 +97,6 @@ def _later(graph: Graph, flags: Tensor) -> Tensor:
     if graph.positions is None:
         return flags
     return flags.flip(0).long().cumsum(0).flip(0).bool()
-
-
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

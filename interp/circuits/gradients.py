@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from interp.circuits.graph import Graph
@@ -103,7 +104,9 @@ class GradientReader:
             self._add_run(sums, tokens, embed, metric, at)
         batch_pos = tokens.shape
         for layer in range(self.graph.n_layers):
-            gradient = self._attention(layer, sums).unflatten(1, batch_pos)
+            gradient = rearrange(
+                self._attention(layer, sums), "slot (batch pos) d_model -> slot batch pos d_model", batch=len(tokens)
+            )
             yield self.graph.attention_slots(layer), self.graph.before(layer), gradient
             if self.graph.has_mlp:
                 slot = self.graph.mlp_slot(layer)
@@ -121,7 +124,8 @@ class GradientReader:
         for layer in range(self.graph.n_layers):
             block = f"blocks.{layer}"
             names = [f"{block}.attn.hook_{side}" for side in SIDES]
-            at_heads = torch.cat([read.pop(name) for name in names], dim=2).flatten(0, 1)
+            at_heads = torch.cat([read.pop(name) for name in names], dim=2)
+            at_heads = rearrange(at_heads, "batch pos head d_head -> (batch pos) head d_head")
             norm, resid = self.norm1[layer], streams.pop(f"{block}.hook_resid_pre")
             if norm is not None:
                 unit, scale = norm.unit_and_scale(resid.flatten(0, 1))

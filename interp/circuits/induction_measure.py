@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from interp.circuits.config import InductionConfig
@@ -219,7 +220,7 @@ class DirectEdges:
             self.model, resid.repeat(len(differences), 1, 1), hooks, layer=layer,
             until=f"blocks.{layer}.attn.hook_pattern",
         )  # fmt: skip
-        return found[0].unflatten(0, (len(differences), -1)).transpose(1, 2)
+        return rearrange(found[0], "(sender batch) head -> sender head batch", sender=len(differences))
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
+from einops import einsum
 from torch import Tensor
 
 from interp.dictionary import Dictionary
@@ -79,7 +80,10 @@ def parts_of_input(
     parts = _embeddings(read, here) if dictionary is None else _features(read, here, dictionary)
     for layer in range(first, head.layer):
         z, W_O = here[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o")
-        per_head = torch.einsum("phd,hde->hpe", z.double(), W_O.double() @ read.weight) / read.scale
+        per_head = (
+            einsum(z.double(), W_O.double() @ read.weight, "pos head d_head, head d_head d_read -> head pos d_read")
+            / read.scale
+        )
         parts |= {f"L{layer}H{i}": value for i, value in enumerate(per_head)}
         if (bias := residual.b(layer, "o")) is not None:
             parts[f"L{layer}bias"] = read(bias.expand(len(positions), -1))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from einops import einsum
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
@@ -275,7 +276,8 @@ class _Share:
 
     def through(self, z: Tensor, W_O: Tensor) -> Tensor:
         """`[batch, n_heads]` of `z [batch, n_heads, d_head]`; no head's output is made."""
-        return torch.einsum("bhd,hdm,bm->bh", z.double(), W_O.double(), self.u)
+        axes = "batch heads d_head, heads d_head d_model, batch d_model -> batch heads"
+        return einsum(z.double(), W_O.double(), self.u, axes)
 
     def neurons(self, acts: Tensor, W_out: Tensor) -> Tensor:
         """`[batch, d_mlp]` of `acts [batch, d_mlp]`."""

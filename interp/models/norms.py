@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from interp.errors import ConfigError
@@ -131,7 +132,8 @@ class Rotation:
         width = cos.shape[-1]
         turned, rest = x[..., :width], x[..., width:]
         if self.adjacent:
-            partner = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
+            partner = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1)
+            partner = rearrange(partner, "... pair two -> ... (pair two)")
         else:
             partner = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
         return torch.cat([turned * cos + partner * sin, rest], -1)

@@ -16,6 +16,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
+from einops import einsum, rearrange
+
 from interp.errors import ConfigError, UnknownNameError
 from interp.names import HeadName
 
@@ -108,19 +110,19 @@ class ResidualStream:
         `resid [batch, pos, d_model]` is before the norm, whose scale is recomputed. The result is before rotation.
         """
         linear = getattr(self.model.blocks[layer].attn, side).original_component
-        return linear(self.norm1(layer, resid)).unflatten(-1, (-1, self.shape.d_head))
+        heads = linear(self.norm1(layer, resid))
+        return rearrange(heads, "... (heads d_head) -> ... heads d_head", d_head=self.shape.d_head)
 
     def head_output(self, layer: int, z: "Tensor", head: int | None = None) -> "Tensor":
         """Return head outputs `[..., n_heads, d_model]` of `z [..., n_heads, d_head]`, or `[..., d_model]` of one head.
 
         All heads take `n_heads` times the memory of the residual: ask for one head, or work layer by layer.
         """
-        import torch
 
         W_O = self.W(layer, "o")
         if head is not None:
             return z[..., head, :] @ W_O[head]
-        return torch.einsum("...hd,hdm->...hm", z, W_O)
+        return einsum(z, W_O, "... heads d_head, heads d_head d_model -> ... heads d_model")
 
     def mlp(self, layer: int, resid: "Tensor") -> "Tensor":
         """Return the output of the MLP for the stream `resid [batch, pos, d_model]`."""

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from einops import rearrange
+
 from interp.errors import ConfigError, NonFiniteError
 from interp.runtime import make_generator
 
@@ -163,13 +165,15 @@ class _Unhooked:
         import torch
         from torch.nn.functional import linear, scaled_dot_product_attention
 
-        read = [f"{at}attn.{name}." for name in "qkv"]
-        weight, bias = (torch.cat([self.weights[name + kind] for name in read]) for kind in ("weight", "bias"))
-        heads = linear(self._norm(x, at + "ln1"), weight, bias).unflatten(-1, (3, self.cfg.n_heads, -1))
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        names = [f"{at}attn.{name}." for name in "qkv"]
+        weight, bias = (torch.cat([self.weights[name + kind] for name in names]) for kind in ("weight", "bias"))
+        read = linear(self._norm(x, at + "ln1"), weight, bias)
+        axes = "batch pos (side head d_head) -> side batch head pos d_head"
+        q, k, v = rearrange(read, axes, side=3, head=self.cfg.n_heads)
         if self.rotary is not None:
             q, k = self.rotary.apply_rope(q, k)
-        mixed = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = rearrange(mixed, "batch head pos d_head -> batch pos (head d_head)")
         return x + linear(mixed, self.weights[f"{at}attn.o.weight"], self.weights[f"{at}attn.o.bias"])
 
     def _think(self, x: "Tensor", at: str) -> "Tensor":
