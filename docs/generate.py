@@ -269,7 +269,7 @@ def verb_page(name: str, verb: type) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)  # tyro has no other way to ask for the options
         parser = tyro.extras.get_parser(verb, prog=f"workbench {name}", config=(tyro.conf.OmitArgPrefixes,))
     rows = [
-        f"| {named(action)} | {cell(str(action.help or ''))} |"
+        f"| {named(action)} | {meaning(action)} |"
         for action in parser._actions
         if "--help" not in action.option_strings and action.help != SUPPRESS
     ]
@@ -287,7 +287,13 @@ def named(action: Action) -> str:
     """An option as it is typed, or an argument's metavar."""
     value = action.metavar if isinstance(action.metavar, str) else ""
     flags = ", ".join(action.option_strings)
-    return f"`{f'{flags} {value}'.strip().replace('|', ' or ')}`"
+    typed = f"{flags} {value}".strip().replace("{None}|", "")  # None is the default, said in words
+    return f"`{typed.replace('|', ' or ')}`"
+
+
+def meaning(action: Action) -> str:
+    """The help of an option, without a default that says nothing."""
+    return re.sub(r" *\(default: (None)?\)$", "", cell(str(action.help or "")))
 
 
 def cell(text: str) -> str:
