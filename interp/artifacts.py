@@ -74,10 +74,15 @@ KINDS = {
     "labels": "labels",
     "word_geometry": "word-geometry",
     "direction": "directions",
-    "dynamics": "dynamics",
+    "space": "spaces",
+    "space_comparison": "space-comparisons",
+    "grokking": "grokking",
+    "induction_onset": "induction-onsets",
+    "language_scaling": "language-scaling",
 }
 CIRCUITS = ("induction_circuit", "edge_circuit", "feature_circuit")
-GEOMETRY = ("word_geometry", "direction")
+GEOMETRY = ("word_geometry", "direction", "space", "space_comparison")
+STUDIES = ("grokking", "induction_onset", "language_scaling")
 MODEL_COMPARISONS = ("model_comparison", "latent_comparison")
 
 

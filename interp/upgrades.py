@@ -4,8 +4,8 @@ A manifest, or the status of unfinished work, goes in as it lies on disk and com
 of any file. Everything that reads either goes through here (`interp.artifacts.read_manifest`, `Draft.open`).
 
 Schema 2 (November 2026) gave every shape a kind of its own: until then `evaluation` was the name of five shapes,
-`circuit` of three and `geometry` of two. Folders of schema 1 stay where they lie (`FORMER_FOLDERS`), and their content
-hash covers the training log, as their children have it (`interp.artifacts.hash_files`).
+`circuit` and `dynamics` of three each, `geometry` of two. Folders of schema 1 stay where they lie (`FORMER_FOLDERS`),
+and their content hash covers the training log, as their children have it (`interp.artifacts.hash_files`).
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ FORMER_FOLDERS = {
     **dict.fromkeys(("sae_comparison", "size_law", "latent_comparison", "model_comparison"), "evaluations"),
     **dict.fromkeys(("induction_circuit", "edge_circuit", "feature_circuit"), "circuits"),
     **dict.fromkeys(("word_geometry", "direction"), "geometry"),
+    **dict.fromkeys(("grokking", "induction_onset", "language_scaling"), "dynamics"),
 }
 """kind -> the folder of a workspace in which schema 1 put what is of that kind now"""
 
@@ -51,8 +52,14 @@ def _geometry(config: Config) -> str:
     return "direction" if "direction" in config else "word_geometry"
 
 
+def _dynamics(config: Config) -> str:
+    """Return which of the three former studies of training has these settings."""
+    return {"induction": "induction_onset", "scaling": "language_scaling"}.get(config.get("kind", ""), "grokking")
+
+
 _CHANGED: dict[str, Callable[[Config], str]] = {
     "evaluation": _evaluation,
     "circuit": _circuit,
     "geometry": _geometry,
+    "dynamics": _dynamics,
 }

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from interp.artifacts import Manifest, read_json
+from interp.artifacts import STUDIES, Manifest, read_json
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.workspace import Workspace
 
-KINDS = ("grokking", "induction", "scaling")
 MAX_ROWS = 500_000
 """Rows read of one run; curves have some hundred steps."""
 
@@ -52,22 +51,14 @@ class Shares:
     embedding: np.ndarray
 
 
-def kind_of(manifest: Manifest) -> str:
-    """Return the kind of the study, one of `KINDS`. Raises `CorruptError`."""
-    kind = manifest.summary.get("kind")
-    if kind not in KINDS:
-        raise CorruptError(f"dynamics {manifest.name!r} is of kind {kind!r}; known are {', '.join(KINDS)}")
-    return kind
-
-
 def runs(manifest: Manifest) -> list[Run]:
     """Return every run, in the order of the manifest. Raises `CorruptError` when there is none."""
     raw = [
         run for run in manifest.summary.get("runs") or [] if isinstance(run, dict) and isinstance(run.get("seed"), int)
     ]
     if not raw:
-        raise CorruptError(f"the manifest of dynamics {manifest.name!r} names no run; it was edited or cut short")
-    if kind_of(manifest) == "scaling":  # its runs are sizes; the page shows one seed with all of them
+        raise CorruptError(f"the manifest of the study {manifest.name!r} names no run; it was edited or cut short")
+    if manifest.kind == "language_scaling":  # its runs are sizes; the page shows one seed with all of them
         return [Run(seed, "", {"runs": [run for run in raw if run["seed"] == seed]}) for seed in _seeds(raw)]
     return [Run(run["seed"], str(run.get("spec") or ""), run) for run in raw]
 
@@ -89,7 +80,7 @@ def control(found: list[Run], run: Run) -> Run | None:
 
 def curves(workspace: Workspace, name: str, run: Run) -> Curves:
     """Return the curves of a run, from `curves.parquet`. Raises `CorruptError` when there are none."""
-    path = workspace.table_path("dynamics", name, "curves")
+    path = workspace.table_path(workspace.find(name, *STUDIES).kind, name, "curves")
     where, given = ("and spec = ?", [run.spec]) if run.spec else ("", [])
     sql = f"select step, curve, value from c where seed = ? {where} order by step limit {MAX_ROWS}"
     table = workspace.query(sql, run.seed, *given, c=path)
@@ -114,7 +105,7 @@ def aligned(mine: Curves, other: Curves) -> tuple[np.ndarray, Curves, Curves]:
 
 def shares(workspace: Workspace, name: str, seed: int) -> Shares:
     """Return the power of frequencies of a seed, from `shares.parquet`. Raises `CorruptError` when there is none."""
-    path = workspace.table_path("dynamics", name, "shares")
+    path = workspace.table_path("grokking", name, "shares")
     sql = f"select step, frequency, logits, embedding from s where seed = ? order by step, frequency limit {MAX_ROWS}"
     table = workspace.query(sql, seed, s=path)
     steps, at = np.unique(table["step"].to_numpy(), return_inverse=True)
@@ -130,7 +121,7 @@ def shares(workspace: Workspace, name: str, seed: int) -> Shares:
 
 def scaling(workspace: Workspace, name: str) -> dict[str, Any]:
     """Return the law of several sizes, from `scaling.json`. Raises `CorruptError` when it is missing."""
-    path = workspace.path("dynamics", name) / "scaling.json"
+    path = workspace.path("language_scaling", name) / "scaling.json"
     try:
         return read_json(path)
     except MissingError:

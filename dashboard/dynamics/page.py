@@ -11,21 +11,21 @@ from dashboard.context import Context, current
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking, induction, scaling
 from dashboard.figures.theme import theme
+from interp.artifacts import STUDIES
 from interp.errors import UsageError
 
-KINDS = ("dynamics",)
-_PARTS = {"grokking": grokking, "induction": induction, "scaling": scaling}
+_PARTS = {"grokking": grokking, "induction_onset": induction, "language_scaling": scaling}
 
 
 def layout(context: Context, name: str | None = None, seed: str = "", spec: str = "", **_: Any) -> html.Div:
     """`/dynamics?name=<artefact>&seed=<seed>&spec=<toy>`; without them the newest artefact and its first run."""
-    manifest = open_artefact(context.workspace, KINDS, name)
-    part = _PARTS[view.kind_of(manifest)]
+    manifest = open_artefact(context.workspace, STUDIES, name)
+    part = _PARTS[manifest.kind]
     runs = view.runs(manifest)
     chosen = view.find(runs, _seed(seed), spec)
     choices = [Choice(run.label, *part.outcome(run), _href(manifest.name, run)) for run in runs]
     at = runs.index(chosen)
-    names = [(m.name, dynamics_href(m.name)) for m in context.workspace.newest(*KINDS)]
+    names = [(m.name, dynamics_href(m.name)) for m in context.workspace.newest(*STUDIES)]
     return page(
         "Dynamics",
         dcc.Store(id="dynamics-state", data={"name": manifest.name, "seed": chosen.seed, "spec": chosen.spec}),
@@ -54,10 +54,10 @@ def register(app: Dash) -> None:
 
 def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     workspace = current().workspace
-    manifest = open_artefact(workspace, KINDS, state["name"])
+    manifest = open_artefact(workspace, STUDIES, state["name"])
     runs = view.runs(manifest)
     chosen = view.find(runs, state["seed"], state["spec"])
-    return _PARTS[view.kind_of(manifest)].panels(workspace, manifest, runs, chosen, theme(scheme))
+    return _PARTS[manifest.kind].panels(workspace, manifest, runs, chosen, theme(scheme))
 
 
 def _seed(text: str) -> int | None:

@@ -242,6 +242,23 @@ def _direction(m: Manifest) -> Described:
     return f"The direction {s.get('direction')} of {m.config.get('model')} {said}.", facts, geometry_href(m.name)
 
 
+def _space(m: Manifest) -> Described:
+    spaces = [each for each in m.summary.get("spaces") or [] if isinstance(each, dict)]
+    facts = [
+        (str(each.get("space")), f"participation ratio {_number(each.get('participation_ratio'))}") for each in spaces
+    ]
+    return f"How the representations of {m.config.get('model')} fill their space.", facts[:4], geometry_href(m.name)
+
+
+def _space_comparison(m: Manifest) -> Described:
+    models = " and ".join(map(str, m.config.get("models") or []))
+    facts = [
+        ("spaces", _count(len(m.summary.get("spaces") or []))),
+        ("smallest CKA", _number(m.summary.get("smallest_cka"))),
+    ]
+    return f"Layers of {models} compared on the same tokens.", facts, geometry_href(m.name)
+
+
 def _patching(m: Manifest) -> Described:
     s, c = m.summary, m.config
     task = f"for {c['task']}" if c.get("task") not in (None, "pair") else "between two prompts"
@@ -298,6 +315,8 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "labels": _labels,
     "word_geometry": _word_geometry,
     "direction": _direction,
+    "space": _space,
+    "space_comparison": _space_comparison,
     "patching": _patching,
     "grokking": _grokking,
     "induction_onset": _induction_onset,

@@ -28,6 +28,8 @@ _MORE = {
     "lens": ("Lenses", "the prediction after each layer"),
     "labels": ("Labels", "written by a model, and scored"),
     "word_geometry": ("Word lists", "circles, lines, clusters"),
+    "space": ("Spaces", "spectrum and dimension"),
+    "space_comparison": ("Spaces compared", "CKA and its kin"),
     "direction": ("Directions", "the meaning of one direction"),
     "grokking": ("Grokking", "from memorising to a rule"),
     "induction_onset": ("Onset of induction", "when small models begin to copy"),
@@ -57,7 +59,6 @@ _WIDE = 13
 _KIND_OF_FOLDER = {folder: kind.replace("_", " ") for kind, folder in KINDS.items()}
 _KIND_OF_FOLDER |= {
     "saes": "SAE",
-    "dynamics": "training",
     "circuits": "circuit",
 }  # circuits: a folder of earlier versions
 

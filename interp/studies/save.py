@@ -26,7 +26,7 @@ CHECKPOINTS = 6
 def save_grokking(found: Grokking, folder: Path, *, seed: int = 0, overwrite: bool = False) -> Manifest:
     """Write curves and shares of all seeds; the summary has phases, key frequencies and what formed unseen."""
     config = {"kind": "grokking", **as_json(found.config)}
-    draft = Draft.open(folder, kind="dynamics", config=config, seed=seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="grokking", config=config, seed=seed, overwrite=overwrite)
     seeds = found.config.seeds
     write_table(draft.path / "curves.parquet", curves_table(found.epochs, found.curves, seeds))
     write_table(draft.path / "shares.parquet", shares_table(found))
@@ -44,7 +44,7 @@ def save_grokking(found: Grokking, folder: Path, *, seed: int = 0, overwrite: bo
                 "formed_unseen": as_json(found.circuit_forms_unseen(at)),
             }
         )
-    return draft.finish(summary={"kind": "grokking", "runs": runs, **found.settings}, parents={})
+    return draft.finish(summary={"runs": runs, **found.settings}, parents={})
 
 
 def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bool = False) -> Manifest:
@@ -52,7 +52,7 @@ def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bo
     if not runs:
         raise ConfigError("there is no run to save")
     config = {"kind": "induction", "specs": sorted({run.spec for run in runs}), "seeds": [run.seed for run in runs]}
-    draft = Draft.open(folder, kind="dynamics", config=config, seed=runs[0].seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="induction_onset", config=config, seed=runs[0].seed, overwrite=overwrite)
     import pyarrow as pa
 
     tables = []
@@ -66,7 +66,7 @@ def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bo
         | {"transitions": {name: as_json(t._asdict()) for name, t in run.transitions.items()}}
         for run in runs
     ]
-    return draft.finish(summary={"kind": "induction", "runs": found}, parents={})
+    return draft.finish(summary={"runs": found}, parents={})
 
 
 def save_language_scaling(
@@ -76,15 +76,15 @@ def save_language_scaling(
     import pyarrow as pa
 
     config = {"kind": "scaling", **as_json(recipe), "corpus_hash": corpus_hash}
-    draft = Draft.open(folder, kind="dynamics", config=config, seed=seed, overwrite=overwrite)
+    draft = Draft.open(folder, kind="language_scaling", config=config, seed=seed, overwrite=overwrite)
     tables = [
         curves_table(np.array(run.tokens), {run.name: np.array(run.losses)[:, None]}, (run.seed,)) for run in found.runs
     ]
     write_table(draft.path / "curves.parquet", pa.concat_tables(tables))
-    save_json(found, draft.path / "scaling.json")
+    save_json(found.to_json(), draft.path / "scaling.json")
     runs = [{"seed": run.seed, "n_params": run.n_params, "loss": run.losses[-1]} for run in found.runs]
-    summary = {"kind": "scaling", "runs": runs, "findings": found.findings, "predicts": found.predicts}
-    return draft.finish(summary=summary | {"intervals": as_json(found.intervals)}, parents={})
+    summary = {"runs": runs, "findings": found.findings, "predicts": found.predicts}
+    return draft.finish(summary=summary | {"intervals": found.to_json()["intervals"]}, parents={})
 
 
 def curves_table(steps: np.ndarray, curves: dict[str, np.ndarray], seeds: tuple[int, ...]) -> "pa.Table":

@@ -18,7 +18,7 @@ from dashboard.dynamics.data import MAX_TABLE_ROWS, curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.overview.data import overview
-from interp.artifacts import Draft
+from interp.artifacts import STUDIES, Draft
 from interp.errors import CorruptError, UnknownNameError, UsageError
 from interp.workspace import Workspace
 
@@ -105,9 +105,10 @@ def test_a_wrong_address_says_what_was_expected(own, address, error, message):
         page.layout(Context(own, None), **address)
 
 
-@pytest.mark.parametrize("summary", [{"kind": "other", "runs": [{"seed": 0}]}, {"kind": "grokking"}, {}])
-def test_a_summary_without_runs_or_of_another_kind_is_refused(own, summary):
-    Draft.open(own.path("dynamics", "odd"), kind="dynamics", config={}).finish(summary=summary, parents={})
+@pytest.mark.parametrize("kind", STUDIES)
+@pytest.mark.parametrize("summary", [{"runs": []}, {"runs": [{"seed": "none"}]}, {}])
+def test_a_summary_without_runs_is_refused(own, kind, summary):
+    Draft.open(own.path(kind, "odd"), kind=kind, config={}).finish(summary=summary, parents={})
     with pytest.raises(CorruptError, match="odd"):
         page.layout(Context(own, None), name="odd")
 
@@ -116,7 +117,7 @@ def test_a_summary_without_runs_or_of_another_kind_is_refused(own, summary):
     ("curves", "dynamics-outside", "dynamics-logits"), ("shares", "dynamics-logits", "dynamics-outside"),
 ])  # fmt: skip
 def test_a_missing_table_is_said_where_it_is_missing_and_the_rest_stays(own, table, lost, kept):
-    (own.path("dynamics", "grok") / f"{table}.parquet").unlink()
+    (own.path("grokking", "grok") / f"{table}.parquet").unlink()
     told = all_of(own, name="grok")
     assert f"{table}.parquet is missing from the artefact" in told
     assert f'"id": "{lost}"' not in told
@@ -131,9 +132,9 @@ def test_a_run_whose_rows_are_gone_is_said(own):
 
 
 def test_curves_and_shares_are_those_of_the_seed(own):
-    run = view.find(view.runs(own.manifest("dynamics", "grok")), 4)
+    run = view.find(view.runs(own.manifest("grokking", "grok")), 4)
     found = view.curves(own, "grok", run)
-    raw = pq.read_table(own.path("dynamics", "grok") / "curves.parquet").to_pandas()
+    raw = pq.read_table(own.path("grokking", "grok") / "curves.parquet").to_pandas()
     mine = raw[(raw.seed == 4) & (raw.curve == "test_loss")]
     assert found.steps.tolist() == mine.step.to_list()
     np.testing.assert_array_equal(found.get("test_loss"), mine.value)
@@ -144,7 +145,7 @@ def test_curves_and_shares_are_those_of_the_seed(own):
 
 
 def test_runs_measured_at_different_steps_are_drawn_together(own):
-    runs = view.runs(own.manifest("dynamics", "induction"))
+    runs = view.runs(own.manifest("induction_onset", "induction"))
     mine, other = (view.curves(own, "induction", run) for run in runs)
     steps, first, second = view.aligned(mine, other)
     assert len(steps) == len(mine.steps) > len(other.steps)
@@ -208,13 +209,13 @@ def test_a_run_of_the_real_writer_is_shown(tmp_path, live):
 
     config = ModularConfig(p=13, d_model=16, n_heads=2, d_mlp=24, epochs=20, log_every=4, seeds=(3, 4))
     workspace = Workspace(tmp_path, create=True)
-    real = save_grokking(describe_grokking(list(train_modular(config)), config), workspace.path("dynamics", "real"))
+    real = save_grokking(describe_grokking(list(train_modular(config)), config), workspace.path("grokking", "real"))
     grokking(workspace, "made")
-    made = workspace.manifest("dynamics", "made")
+    made = workspace.manifest("grokking", "made")
     assert set(real.summary) == set(made.summary)
     assert set(real.summary["runs"][0]) == set(made.summary["runs"][0])
     for table in ("curves", "shares"):
-        schemas = [pq.read_schema(workspace.table_path("dynamics", name, table)) for name in ("real", "made")]
+        schemas = [pq.read_schema(workspace.table_path("grokking", name, table)) for name in ("real", "made")]
         assert schemas[0].equals(schemas[1])
     with create_app(workspace, live=live).server.app_context():
         told = all_of(workspace, name="real", seed="4")
@@ -240,7 +241,7 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
             for width in (8, 12, 24, 48, 64) for seed in (0, 1)
         ]  # fmt: skip
         found = fit_language_scaling(runs, n_bootstrap=4, n_permutations=999)
-        save_language_scaling(found, ScalingRecipe(), "ab" * 32, workspace.path("dynamics", name), seed=0)
+        save_language_scaling(found, ScalingRecipe(), "ab" * 32, workspace.path("language_scaling", name), seed=0)
     with create_app(workspace, live=live).server.app_context():
         told = all_of(workspace, name="law", seed="1")
         assert "The loss falls by a scaling law." in told
@@ -251,9 +252,9 @@ def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
         assert "No scaling law fits the losses." in flat
         assert "it could be chance that larger models have no lower loss" in flat
         assert "the fitted law does not predict the largest model" in all_of(workspace, name="leap")
-        (workspace.path("dynamics", "law") / "scaling.json").unlink()
+        (workspace.path("language_scaling", "law") / "scaling.json").unlink()
         assert "scaling.json is missing" in all_of(workspace, name="law")
-    cards = {card.name: card for card in overview(workspace).cards["dynamics"]}
+    cards = {card.name: card for card in overview(workspace).cards["language_scaling"]}
     assert "5 sizes on the same text: a law fits their loss" in cards["law"].sentence
     assert "no law fits their loss" in cards["flat"].sentence
     assert "does not predict the largest model" in cards["leap"].sentence

@@ -154,7 +154,7 @@ def test_overview_has_every_artefact_the_unfinished_and_the_broken(tmp_path):
     found = overview.overview(workspace)
     assert {kind: len(cards) for kind, cards in found.cards.items() if cards} == {
         "recording": 1, "features": 2, "atlas": 2, "heads": 1, "model_comparison": 1, "latent_comparison": 1,
-        "induction_circuit": 1, "edge_circuit": 1, "labels": 1, "word_geometry": 1, "dynamics": 1,
+        "induction_circuit": 1, "edge_circuit": 1, "labels": 1, "word_geometry": 1, "grokking": 1,
     }  # fmt: skip
     assert [(b.kind, b.name) for b in found.broken] == [("sae", "demo")]
     assert [(p.kind, p.name) for p in found.partials] == [("sae", "wide")]
@@ -175,14 +175,14 @@ def test_shapes_and_training_have_cards(tmp_path):
     workspace = Workspace(tmp_path, create=True)
     draft = Draft.open(workspace.path("word_geometry", "g"), kind="word_geometry", config={"model": "m"})
     draft.finish(summary={"weekdays": {"verdict": "ordered"}, "colours": {"verdict": "nothing"}}, parents={})
-    draft = Draft.open(workspace.path("dynamics", "d"), kind="dynamics", config={"p": 37})
+    draft = Draft.open(workspace.path("grokking", "d"), kind="grokking", config={"p": 37})
     run = {"seed": 1, "grokked": True, "keys": [9, 17]}
-    draft.finish(summary={"kind": "grokking", "runs": [run]}, parents={})
-    draft = Draft.open(workspace.path("dynamics", "i"), kind="dynamics", config={})
-    draft.finish(summary={"kind": "induction", "runs": [{"spec": "toy:x", "seed": 0, "onset": 351.0}]}, parents={})
+    draft.finish(summary={"runs": [run]}, parents={})
+    draft = Draft.open(workspace.path("induction_onset", "i"), kind="induction_onset", config={})
+    draft.finish(summary={"runs": [{"spec": "toy:x", "seed": 0, "onset": 351.0}]}, parents={})
     cards = overview.overview(workspace).cards
     assert "2 lists of words in m; an order or a cluster was found in 1" in cards["word_geometry"][0].sentence
-    told = {card.name: card for card in cards["dynamics"]}
+    told = {card.name: card for kind in ("grokking", "induction_onset") for card in cards[kind]}
     assert "1 of 1 runs grokked" in told["d"].sentence
     assert told["d"].href == "/dynamics?name=d"
     assert ("toy:x 0 from step", "351") in told["i"].facts

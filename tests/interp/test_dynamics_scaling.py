@@ -155,7 +155,7 @@ def test_models_are_trained_measured_and_written(tmp_path):
     assert all(run.losses[-1] < run.losses[0] < math.log(257) for run in runs)
     found = fit_language_scaling(runs, n_bootstrap=5, n_permutations=99)
     manifest = save_language_scaling(found, TINY, "hash", tmp_path / "d", seed=0)
-    assert manifest.summary["kind"] == "scaling"
+    assert manifest.kind == "language_scaling"
     again = next(iter(train_language_models(corpus, TINY)))
     assert again == runs[0], "the same seed, the same losses"
 

@@ -36,6 +36,9 @@ SHAPES = [
     ("circuits", "circuit", MODEL | {"kind": "induction"}, "induction_circuit"),
     ("circuits", "circuit", MODEL | {"kind": "discovered"}, "edge_circuit"),
     ("circuits", "circuit", MODEL | {"kind": "features"}, "feature_circuit"),
+    ("dynamics", "dynamics", {"kind": "grokking", "p": 37}, "grokking"),
+    ("dynamics", "dynamics", {"kind": "induction", "specs": []}, "induction_onset"),
+    ("dynamics", "dynamics", {"kind": "scaling", "widths": []}, "language_scaling"),
     ("geometry", "geometry", MODEL | {"lists": {}}, "word_geometry"),
     ("geometry", "geometry", MODEL | {"lists": {}, "direction": {"name": "up"}}, "direction"),
 ]
