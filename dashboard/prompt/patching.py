@@ -44,7 +44,7 @@ def patching_panel(workspace: Workspace, name: str) -> html.Section:
         html.Div(
             [
                 *(_field(key, label, width) for key, label, width in _FIELDS),
-                select("prompt-patch-what", "Value that is patched", _options(WHATS), "resid_pre", width=290),
+                select("prompt-patch-what", "Value that is patched", _options(WHATS), "resid_pre", width=330),
                 select("prompt-patch-direction", "Direction", _options(DIRECTIONS), "denoise", width=210),
                 dmc.Button("Patch", id="prompt-patch-go", size="xs", variant="default"),
                 select("prompt-patch-stored", "Stored map", stored, name, width=200,

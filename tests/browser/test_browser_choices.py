@@ -84,7 +84,7 @@ def test_another_artefact_is_chosen_by_keyboard(found):
     page.locator("#artefact-menu").focus()
     page.keyboard.press("Enter")
     page.get_by_role("option", name="other").click()
-    page.wait_for_selector(".wb-findings >> text=one list alone")
+    page.wait_for_selector(".wb-findings >> text=there is no other list")
     assert page.url.endswith("/geometry?name=other")
     assert found.errors == []
 
@@ -115,7 +115,7 @@ def test_a_seed_is_chosen_and_its_frequencies_and_maps_are_there(found):
     page.wait_for_selector("#dynamics-logits .main-svg")
     page.wait_for_selector("#dynamics-map .atlas[data-ready] .atlas-frames input")
     page.locator(".wb-choice", has_text="seed 4").click()
-    page.wait_for_selector(".wb-verdict >> text=stays there")
+    page.wait_for_selector(".wb-verdict >> text=never generalised")
     assert page.url.endswith("/dynamics?name=grok&seed=4")
     page.wait_for_selector("#dynamics-map .atlas[data-ready] .atlas-frames input")
     slider = page.locator("#dynamics-map .atlas-frames input")

@@ -96,7 +96,7 @@ def test_a_wrong_address_explains_itself_and_leads_back(visit, address, says):
 
 NAMELESS = """() => [...document.querySelectorAll('main button, main a, main input, main textarea, header button')]
     .filter(e => e.offsetParent && !e.closest('.js-plotly-plot, .ag-root-wrapper, .mantine-SegmentedControl-root'))
-    .filter(e => !(e.innerText || e.getAttribute('aria-label') || e.title || '').trim())
+    .filter(e => !(e.innerText || e.getAttribute('aria-label') || e.title || e.labels?.[0]?.innerText || '').trim())
     .map(e => e.outerHTML.slice(0, 160))"""
 
 

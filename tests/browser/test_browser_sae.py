@@ -84,7 +84,7 @@ def test_the_list_is_walked_by_keyboard_and_the_address_follows(saes):
 def test_its_sweep_can_be_left_out(saes):
     page = open_sae(saes, "/sae?name=sweep-d512-k16")
     page.wait_for_function("document.querySelector('#sae-health .js-plotly-plot')?.data?.length === 48")
-    page.locator("label", has_text="with the runs of its sweep").click()
+    page.locator("label", has_text="with other runs of its sweep").click()
     page.wait_for_function("document.querySelector('#sae-health .js-plotly-plot').data.length === 6")
     assert saes.errors == []
 
