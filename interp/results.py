@@ -13,7 +13,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,13 +44,7 @@ class Result:
         A field `intervals` of `{score: (low, high)}` becomes the columns `<score>_low` and `<score>_high`.
         """
         assert is_dataclass(self), f"{type(self).__name__} says no rows of its own"
-        record: Record = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, Interval) and is_cell(value.estimate):
-                record |= value.columns(*ends_of(each))
-            elif is_cell(value):
-                record[each.name] = value
+        record = {name: value for name, value in columns_of(self).items() if is_cell(value)}
         for name, ends in (getattr(self, "intervals", None) or {}).items():
             if ends is not None and name in record:
                 record |= {f"{name}_low": float(ends[0]), f"{name}_high": float(ends[1])}
@@ -92,9 +86,14 @@ def ends(low: str, high: str) -> dict[str, tuple[str, str]]:
     return {"ends": (low, high)}
 
 
-def ends_of(each: Field[Any]) -> tuple[str, str, str]:
-    """Return the names of the three columns of a field that holds an `Interval`."""
-    return (each.name, *each.metadata.get("ends", (f"{each.name}_low", f"{each.name}_high")))
+def columns_of(value: Any) -> Record:
+    """Return the fields of a dataclass by name; one that holds an `Interval` becomes three."""
+    found: Record = {}
+    for each in fields(value):
+        held = getattr(value, each.name)
+        low, high = each.metadata.get("ends", ("", ""))
+        found |= held.columns(each.name, low, high) if isinstance(held, Interval) else {each.name: held}
+    return found
 
 
 def is_cell(value: Any) -> bool:

@@ -166,6 +166,20 @@ def p_from_null(
     return p if np.ndim(p) else float(p)
 
 
+def prediction_bound(
+    mean: Any, spread: Any, n: int, *, n_tests: Any, df: int | None = None, error: float = 0.05
+) -> Any:
+    """Value that one more draw of a null stays below, with a family-wise `error` over `n_tests` (Bonferroni).
+
+    `mean` and `spread` (standard deviation) are of `n` draws of a normal law, two at least, the spread with `df`
+    degrees of freedom (`n - 1` by default). Numbers, or arrays that broadcast.
+    """
+    from scipy.stats import t
+
+    quantile = t.ppf(1 - error / n_tests, n - 1 if df is None else df)
+    return mean + quantile * spread * np.sqrt(1 + 1 / n)
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's (1979) step-down adjustment over all entries: below 0.05 means found with a 5 % family-wise error.
 

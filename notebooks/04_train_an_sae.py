@@ -146,10 +146,10 @@ activation_histogram(feature["histogram"], workspace.manifest("features", "batch
 # %%
 matched = {row.name: row.matched.fvu for row in table.rows}
 assert matched["batchtopk"] < min(matched["pca"], matched["coordinates"], matched["untrained"]), "training beats no training"
-assert all(each.high < 0 for each in fit.exponents), "larger dictionaries reconstruct unseen text better, at every k"
+assert all(each.high < 0 for each in fit.exponents.values()), "larger dictionaries reconstruct unseen text better, at every k"
 assert all(abs(each.error) < abs(each.unchanged) for each in fit.left_out), "the law predicts better than no change"
 worst = max(fit.left_out, key=lambda each: abs(each.error))
-exponents = ", ".join(f"{e.value:.3f} ({e.low:.3f} to {e.high:.3f}) at k {e.k}" for e in fit.exponents)
+exponents = ", ".join(f"{each:.3f} at k {k}" for k, each in fit.exponents.items())
 print(
     f"Yes: the error on unseen text goes with the number of latents to the power {exponents}. "
     f"{fit.findings[1]}\n"

@@ -2,7 +2,6 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 
 from interp.artifacts import write_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.results import Result, ends_of
-from interp.statistics import Interval
+from interp.results import Result, columns_of
 
 
 class Finding(Result, ABC):
@@ -29,11 +27,7 @@ class Finding(Result, ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what is not a finite number is null."""
-        found: dict[str, Any] = {}
-        for each in fields(self):  # pyright: ignore[reportArgumentType]
-            value = getattr(self, each.name)
-            found |= value.columns(*ends_of(each)) if isinstance(value, Interval) else {each.name: value}
-        return plain(found)
+        return plain(columns_of(self))
 
     def save(self, path: Path | str) -> None:
         """Write `to_json()` to a file, atomically."""

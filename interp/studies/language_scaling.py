@@ -8,7 +8,8 @@ size and no text removes, `A / N^alpha` what too few parameters cost, `B / D^bet
 1. does the loss fall at all? Permutations of the sizes over runs, and of the checkpoints within runs: where either
    could be chance, there is no law, and the result says so instead of an exponent;
 2. the law is fitted to the checkpoints of all runs together;
-3. intervals: checkpoints of one run err together, so whole runs' residuals are drawn anew around the law;
+3. intervals: the law is fitted again to losses with redrawn residuals, of whole runs, as the checkpoints of one err
+   together (`interp.scaling_law`);
 4. the check: the largest size is left out and predicted, beside the guess that size changes nothing any more. A law
    that does worse than the guess is told as one that does not hold (`predicts`): curves that bend where some models
    change phase and others have not yet are no power law, however narrow the interval.
@@ -21,20 +22,21 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from interp.artifacts import as_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record, Result
+from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
+from interp.statistics import Interval, p_from_null, percentile_interval
 
 MIN_SIZES, MIN_CHECKPOINTS, MIN_FOLD = 4, 4, 4.0
 """A fit needs so many sizes and checkpoints, and sizes and tokens that each span at least this factor."""
 P_FOUND = 0.01
 """Below this p-value the loss is said to fall."""
-CONFIDENCE = 0.95
 _HUBER = 1e-2
-_LOWEST = 14.0
-"""`E` is looked for down to `exp(-14)` of the smallest loss: zero to all purposes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,24 +69,10 @@ class LanguageLaw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """The largest size, predicted from the smaller ones. Errors are shares of the loss that came."""
+class LeftOut(Prediction):
+    """The largest size, predicted from the smaller ones."""
 
     n_params: int
-    loss: float
-    predicted: float
-    error: float
-    unchanged: float
-    """the error of saying that it is the loss of the largest size that was kept"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +85,7 @@ class LanguageScaling(Result):
     p_tokens: float
     """p-value that the loss does not fall while a model reads"""
     law: LanguageLaw | None
-    intervals: dict[str, Interval]
+    intervals: dict[str, Interval[float]]
     """of `e, alpha, beta`; empty without a law"""
     scatter: float | None
     """typical distance of a checkpoint from the law, as a share of its loss"""
@@ -114,7 +102,7 @@ class LanguageScaling(Result):
         if self.law is None:
             missing = "larger models have no lower loss" if self.p_tokens < P_FOUND else "no model learns from the text"
             return [f"no law: it could be chance that {missing} (p {max(self.p_size, self.p_tokens):.3f})"]
-        told = {name: f"{each.value:.2f} ({each.low:.2f} to {each.high:.2f})" for name, each in self.intervals.items()}
+        told = {name: f"{each:.2f}" for name, each in self.intervals.items()}
         said = [
             f"the loss falls with parameters to the power {told['alpha']} and with tokens to the power {told['beta']}, "
             f"towards {told['e']} nats; a checkpoint lies {self.scatter:.1%} off"
@@ -131,6 +119,11 @@ class LanguageScaling(Result):
 
     def __str__(self) -> str:
         return "\n".join(self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values; an interval is `value, low, high`."""
+        intervals = {name: each.columns("value", "low", "high") for name, each in self.intervals.items()}
+        return {**as_json(self), "intervals": as_json(intervals)}
 
     def to_records(self) -> list[Record]:
         """Return one row per checkpoint: `name, n_params, seed, tokens, loss` (nats)."""
@@ -158,16 +151,18 @@ def fit_language_scaling(
         return LanguageScaling(
             runs=tuple(runs), p_size=p_size, p_tokens=p_tokens, law=None, intervals={}, scatter=None, left_out=None
         )
-    theta = _fit(data)
-    laws = [_law(each, data) for each in _bootstrap(theta, data, generator, n_bootstrap)]
-    law = _law(theta, data)
+    fitted = _fit(data)
+    free = max(len(data.n) - 3, 1)  # runs, not checkpoints, determine E, A and alpha
+    thetas = refits(fitted, n_bootstrap, generator, n_groups=len(data.n), free=free, bounds=_bounds)
+    laws = [_law(theta, data) for theta in thetas]
+    law = _law(fitted.theta, data)
     return LanguageScaling(
         runs=tuple(runs),
         p_size=p_size,
         p_tokens=p_tokens,
         law=law,
         intervals={name: _interval(name, law, laws) for name in ("e", "alpha", "beta")},
-        scatter=float(np.sqrt(np.square(_residuals(theta, data)).sum() / max(data.y.size - len(theta), 1))),
+        scatter=fitted.sigma,
         left_out=_leave_out(runs),
     )
 
@@ -186,9 +181,6 @@ class _Observations:
         _check(runs)
         n, d = np.log([run.n_params for run in runs]), np.log(runs[0].tokens)
         return cls(n - n.mean(), d - d.mean(), np.log([run.losses for run in runs]), (float(n.mean()), float(d.mean())))
-
-    def replaced(self, y: np.ndarray) -> "_Observations":
-        return _Observations(self.n, self.d, y, self.origin)
 
 
 def _check_draws(runs: Sequence[LanguageRun], n_bootstrap: int, n_permutations: int) -> None:
@@ -241,105 +233,57 @@ def _permuted(data: _Observations, generator: np.random.Generator, n: int, *, wi
     y = data.y if within_runs else data.y[:, -1][None]
     x, y = rankdata(x), rankdata(y, axis=1)
     x = x - x.mean()
-    found = float((x * y).sum())
-    drawn = sum(float((x * generator.permuted(y, axis=1)).sum()) <= found + 1e-9 for _ in range(n))
-    return (1 + drawn) / (1 + n)
+    drawn = np.array([(x * generator.permuted(y, axis=1)).sum() for _ in range(n)])
+    return p_from_null((x * y).sum(), drawn, alternative="less", tolerance=1e-9)
 
 
-def _terms(theta: np.ndarray, data: _Observations) -> np.ndarray:
-    """`[3, runs, checkpoints]` logarithms of the three terms, from `theta` = log E, log A, log B, alpha, beta."""
-    shape = data.y.shape
-    size = theta[1] - theta[3] * data.n[:, None]
-    text = theta[2] - theta[4] * data.d[None]
-    return np.stack([np.full(shape, theta[0]), np.broadcast_to(size, shape), np.broadcast_to(text, shape)])
+def _fit(data: _Observations) -> Fit:
+    """Coefficients log E, log A, alpha, log B, beta of centred logarithms, the best of several starts."""
+    y = data.y.ravel()
+    n, d = (each.ravel() for each in np.broadcast_arrays(data.n[:, None], data.d[None]))
+    one = np.ones_like(y)
+    terms = [one[:, None], np.stack([one, -n], axis=1), np.stack([one, -d], axis=1)]
+    return fit_law(terms, y, _starts(float(y.min())), huber=_HUBER, bounds=_bounds(y))
 
 
-def _residuals(theta: np.ndarray, data: _Observations) -> np.ndarray:
-    return data.y - np.logaddexp.reduce(_terms(theta, data), axis=0)
-
-
-def _fit(data: _Observations, start: np.ndarray | None = None) -> np.ndarray:
-    """Coefficients of centred logarithms: Huber's loss, the best of several starts (or from the one given)."""
-    from scipy.optimize import least_squares
-
-    lowest, highest = float(data.y.min()), float(data.y.max())
-    low = np.array([lowest - _LOWEST, lowest - _LOWEST, lowest - _LOWEST, 0.0, 0.0])
-    high = np.array([lowest, highest + 1, highest + 1, 4.0, 4.0])
-    starts = [start] if start is not None else _starts(lowest)
-    found = [
-        least_squares(
-            lambda theta: _residuals(theta, data).ravel(),
-            np.clip(each, low + 1e-6, high - 1e-6),
-            bounds=(low, high),
-            loss="huber",
-            f_scale=_HUBER,
-            max_nfev=200,
-        )
-        for each in starts
-    ]
-    return min(found, key=lambda each: each.cost).x
+def _bounds(y: np.ndarray) -> Bounds:
+    """No term falls below zero to all purposes; exponents lie between 0 and 4."""
+    none, most = y.min() - LOWEST, y.max() + 1
+    return np.array([none, none, 0.0, none, 0.0]), np.array([y.min(), most, 4.0, most, 4.0])
 
 
 def _starts(lowest: float) -> list[np.ndarray]:
     """Shares of the lowest loss that the floor, size and text may take, and exponents for both."""
     shares = [(0.8, 0.1, 0.1), (0.4, 0.3, 0.3), (0.1, 0.6, 0.3)]
     return [
-        np.array([*(lowest + np.log(share)), alpha, beta])
-        for share in shares
+        np.array([lowest + math.log(e), lowest + math.log(a), alpha, lowest + math.log(b), beta])
+        for e, a, b in shares
         for alpha in (0.3, 0.8)
         for beta in (0.3, 0.8)
     ]
 
 
-def _bootstrap(theta: np.ndarray, data: _Observations, generator: np.random.Generator, n: int) -> list[np.ndarray]:
-    """Fits to the law plus whole runs' residuals with random signs, widened for the fitted coefficients."""
-    left = _residuals(theta, data)
-    expected, n_runs = data.y - left, len(data.n)
-    left = left * _widening(n_runs)
-    found = []
-    for _ in range(n):
-        sign = generator.choice((-1.0, 1.0), n_runs)[:, None]
-        found.append(_fit(data.replaced(expected + sign * left[generator.integers(n_runs, size=n_runs)]), theta))
-    return found
-
-
-def _widening(n_runs: int) -> float:
-    """E, A and alpha are told by runs, not by checkpoints: the residuals of few are too small, and their spread unknown
-    (Student's t beside the normal distribution)."""
-    from scipy.stats import norm, t
-
-    free = max(n_runs - 3, 1)
-    tail = (1 + CONFIDENCE) / 2
-    return math.sqrt(n_runs / free) * float(t.ppf(tail, free) / norm.ppf(tail))
-
-
 def _law(theta: np.ndarray, data: _Observations) -> LanguageLaw:
     """Coefficients of `N` and `D` themselves."""
-    e, a, b, alpha, beta = map(float, theta)
+    e, a, alpha, b, beta = map(float, theta)
     n0, d0 = data.origin
     return LanguageLaw(e=math.exp(e), a=math.exp(a + alpha * n0), b=math.exp(b + beta * d0), alpha=alpha, beta=beta)
 
 
-def _interval(name: str, law: LanguageLaw, laws: Sequence[LanguageLaw]) -> Interval:
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile([getattr(each, name) for each in laws], [tail, 100 - tail])
-    return Interval(value=getattr(law, name), low=float(low), high=float(high))
+def _interval(name: str, law: LanguageLaw, laws: Sequence[LanguageLaw]) -> Interval[float]:
+    return percentile_interval(getattr(law, name), np.array([getattr(each, name) for each in laws]))
 
 
 def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
     """None where too few sizes would be left to fit."""
     sizes = sorted({run.n_params for run in runs})
-    kept = [run for run in runs if run.n_params < sizes[-1]]
     try:
-        data = _Observations.of(kept)
+        data = _Observations.of([run for run in runs if run.n_params < sizes[-1]])
     except ConfigError:
         return None
 
     def last(size: int) -> float:
-        return math.exp(float(np.mean([math.log(run.losses[-1]) for run in runs if run.n_params == size])))
+        return geometric_mean([run.losses[-1] for run in runs if run.n_params == size])
 
-    loss, before = last(sizes[-1]), last(sizes[-2])
-    predicted = _law(_fit(data), data).loss(sizes[-1], runs[0].tokens[-1])
-    return LeftOut(
-        n_params=sizes[-1], loss=loss, predicted=predicted, error=predicted / loss - 1, unchanged=before / loss - 1
-    )
+    predicted = _law(_fit(data).theta, data).loss(sizes[-1], runs[0].tokens[-1])
+    return LeftOut.of(last(sizes[-1]), predicted, last(sizes[-2]), n_params=sizes[-1])

@@ -18,6 +18,7 @@ from interp.statistics import (
     p_above,
     p_from_null,
     percentile_interval,
+    prediction_bound,
     rank_correlation,
     rank_correlation_interval,
     t_interval,
@@ -56,6 +57,14 @@ def test_p_above_is_the_t_test_and_decides_without_spread():
     np.testing.assert_allclose(p_above(values, bounds), each, rtol=1e-12)
     assert p_above(np.array([[1.0, 1, 1], [0, 0, 0]])).tolist() == [0, 1]
     assert p_above(np.array([[7.0]])).tolist() == [1]
+
+
+def test_one_more_draw_stays_below_its_bound_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(3, 2, (10_000, 7))
+    seen, new = draws[:, :6], draws[:, 6]
+    for n_tests in (1, 4):
+        bound = prediction_bound(seen.mean(1), seen.std(1, ddof=1), 6, n_tests=n_tests)
+        assert np.mean(new > bound) == pytest.approx(0.05 / n_tests, abs=0.006)
 
 
 def test_holm_is_the_textbook_adjustment():

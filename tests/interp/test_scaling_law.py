@@ -1,0 +1,58 @@
+"""One fit for all scaling laws: planted coefficients, yesterday's answers, and intervals that hold the truth."""
+
+import numpy as np
+import pytest
+
+from interp.scaling_law import Prediction, fit_law, geometric_mean, predict, refits
+from interp.statistics import percentile_interval
+
+SIZES = np.log(np.geomspace(1e3, 1e6, 12))
+CENTRED = SIZES - SIZES.mean()
+ONE = np.ones_like(CENTRED)
+FLOOR_AND_POWER = (ONE[:, None], np.stack([ONE, -CENTRED], axis=1))
+THETA = np.array([np.log(0.8), np.log(0.5), 0.4])
+STARTS = [np.array([-1.0, -1.0, exponent]) for exponent in (0.2, 0.8)]
+
+
+def test_derivatives_are_those_of_small_steps():
+    _, slopes = predict(FLOOR_AND_POWER, THETA)
+    steps = [
+        predict(FLOOR_AND_POWER, THETA + 1e-6 * unit)[0] - predict(FLOOR_AND_POWER, THETA)[0] for unit in np.eye(3)
+    ]
+    np.testing.assert_allclose(slopes.T, np.array(steps) / 1e-6, atol=1e-5)
+
+
+def test_a_power_law_with_an_offset_comes_back_exactly():
+    y = np.log(0.8 + 0.5 * np.exp(-0.4 * CENTRED))
+    found = fit_law(FLOOR_AND_POWER, y, STARTS, huber=0.01)
+    np.testing.assert_allclose(found.theta, THETA, atol=1e-6)
+    assert found.sigma == pytest.approx(0, abs=1e-7)
+    assert found.df == 9
+
+
+def test_one_failed_run_does_not_bend_the_law():
+    y = predict(FLOOR_AND_POWER, THETA)[0]
+    y[5] += 1.0
+    np.testing.assert_allclose(fit_law(FLOOR_AND_POWER, y, STARTS, huber=0.01).theta, THETA, atol=0.15)
+    plain = fit_law(FLOOR_AND_POWER, y, STARTS, huber=100.0).theta
+    assert np.abs(plain - THETA).max() > 0.3, "least squares is bent by it"
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_intervals_of_the_exponent_hold_it_whether_observations_err_alone_or_in_groups(together):
+    """A plain power law, so that every coefficient is determined by groups alone."""
+    terms = (np.repeat(np.stack([ONE, -CENTRED], axis=1), together, axis=0),)
+    inside = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        y = predict(terms, THETA[1:])[0] + np.repeat(rng.normal(0, 0.05, 12), together)
+        found = fit_law(terms, y, [np.zeros(2)], huber=1.0)
+        again = refits(found, 100, rng, n_groups=12, free=10)
+        inside += percentile_interval(found.theta[1], np.array([theta[1] for theta in again])).contains(0.4)
+    assert 52 <= inside <= 60
+
+
+def test_a_prediction_is_judged_beside_no_change():
+    found = Prediction.of(loss=2.0, predicted=1.9, before=2.5)
+    assert (found.error, found.unchanged) == pytest.approx((-0.05, 0.25))
+    assert geometric_mean([1.0, 4.0]) == pytest.approx(2)
