@@ -28,7 +28,7 @@ A direction with a name, a place and an origin: two lists of words, a file, or s
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from interp.geometry.words import SENTENCES, Concept, read_words
 from interp.results import ends
 from interp.runtime import derive_seed
 from interp.statistics import Interval, t_interval
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 STRENGTH = 0.1
 """inverse L2 penalty, on standardised coordinates"""
@@ -129,22 +132,29 @@ def control_classes(key: np.ndarray, labels: np.ndarray, *, seed: int) -> np.nda
     return rng.permutation(drawn)[place]
 
 
-def fit_linear(train: np.ndarray, labels: np.ndarray) -> "LinearProbe":
-    """Logistic regression of `train [n, d]`; with more coordinates than rows it is fitted in the rows' own span, which
-    gives the same probe."""
-    from sklearn.linear_model import LogisticRegression
+def logistic_regression(strength: float, *, balanced: bool = False, each: bool = True, tol: float = 1e-4) -> "Pipeline":
+    """A scaler and a logistic regression, unfitted: every probe of coordinates or of latents is one of these.
 
+    `strength` is the inverse L2 penalty on scaled inputs. `balanced` weights the classes alike; `each` scales every
+    coordinate to unit variance, else they are centred alone.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    weights = "balanced" if balanced else None
+    return make_pipeline(
+        StandardScaler(with_std=each), LogisticRegression(C=strength, class_weight=weights, max_iter=500, tol=tol)
+    )
+
+
+def fit_linear(train: np.ndarray, labels: np.ndarray) -> "LinearProbe":
+    """Logistic regression of `train [n, d]`, as a function of the coordinates as they are."""
     classes, codes = np.unique(labels, return_inverse=True)
-    mean, spread = train.mean(0), train.std(0)
-    scale = np.where(spread > 1e-12 * max(spread.max(), 1e-300), spread, np.inf)
-    z, back = (train - mean) / scale, None
-    if z.shape[1] > z.shape[0]:
-        u, s, back = np.linalg.svd(z, full_matrices=False)
-        z = u * s
-    model = LogisticRegression(C=STRENGTH, max_iter=500, tol=1e-4).fit(z, codes)
-    weights = model.coef_ if back is None else model.coef_ @ back
-    weights = weights / scale
-    return LinearProbe(weights, model.intercept_ - weights @ mean, classes)
+    fitted: Any = logistic_regression(STRENGTH).fit(train, codes)
+    scaler, model = fitted
+    weights = model.coef_ / scaler.scale_
+    return LinearProbe(weights, model.intercept_ - weights @ scaler.mean_, classes)
 
 
 @dataclass(frozen=True)

@@ -185,8 +185,9 @@ def layers_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
             }
             row |= {"circular": shape.circular[layer], "linear": shape.linear[layer]}
             row["silhouette"] = None if shape.cluster is None else shape.cluster.by_layer[layer]
-            for field in ("accuracy", "low", "high", "base_rate", "control", "selectivity"):
-                row[f"probe_{field}" if field in ("accuracy", "low", "high") else field] = getattr(probe, field, None)
+            numbers = {} if probe is None else probe.to_json()
+            row |= {f"probe_{name}": numbers.get(name) for name in ("accuracy", "low", "high")}
+            row |= {name: numbers.get(name) for name in ("base_rate", "control", "selectivity")}
             rows.append(row)
     return _table(rows)
 

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
+from interp.geometry.probes import logistic_regression
 from interp.progress import Progress
 from interp.recording.store import Recording
 from interp.results import Record, Result
@@ -235,23 +236,20 @@ def table_of(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], dict[str, float]]:
     """The classes that a linear probe tells on the test rows, and the F1 of the others."""
-    from sklearn.linear_model import LogisticRegression
-
     told, short = {}, {}
-    mean = train.x.mean(0)
-    scale = float((train.x - mean).square().mean().sqrt().clamp_min(1e-12))
-    seen, asked = (((part.x - mean) / scale).numpy() for part in (train, test))
+    scale = float((train.x - train.x.mean(0)).square().mean().sqrt().clamp_min(1e-12))
+    seen, asked = ((part.x / scale).numpy() for part in (train, test))
     for place, name in enumerate(train.names):
         yes, expected = train.label == place, test.label == place
         if min(yes.sum(), expected.sum()) < MIN_POSITIVES:
             continue
-        model = LogisticRegression(C=PROBE_STRENGTH, class_weight="balanced", max_iter=300, tol=1e-3).fit(seen, yes)
+        model: Any = logistic_regression(PROBE_STRENGTH, balanced=True, each=False, tol=1e-3).fit(seen, yes)
         said = model.decision_function(asked) > 0
         f1 = f1_score(said, expected)
         if f1 < PROBE_F1:
             short[name] = f1
             continue
-        direction = torch.from_numpy(model.coef_[0]).float()
+        direction = torch.from_numpy(model[-1].coef_[0]).float()
         told[name] = _Probe(direction / direction.norm(), f1, np.flatnonzero(said & expected))
     return told, short
 

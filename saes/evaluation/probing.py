@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError
+from interp.geometry.probes import logistic_regression
 from interp.progress import Progress
 from interp.recording.store import Recording, Split
 from interp.results import Record, Result
@@ -266,12 +267,7 @@ def mean_difference(features: Any, label: np.ndarray) -> np.ndarray:
 
 def fit_probe(train: np.ndarray, label: np.ndarray, test: np.ndarray, *, strength: float) -> np.ndarray:
     """`[n_test]`: log odds of yes by a logistic regression of `train [n, k]`, both answers weighted alike."""
-    from sklearn.linear_model import LogisticRegression
-
-    mean, spread = train.mean(0), train.std(0)
-    spread = np.where(spread > 0, spread, 1)
-    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300, tol=1e-3)
-    return model.fit((train - mean) / spread, label).decision_function((test - mean) / spread)
+    return logistic_regression(strength, balanced=True, tol=1e-3).fit(train, label).decision_function(test)
 
 
 def _probes(
