@@ -7,8 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need a network
+
+# Shapes and dtypes in the signatures of these modules are checked at every call, in tests only (CONTRIBUTING.md).
+SHAPES_CHECKED = ["interp.lenses.direct_attribution", "interp.lenses.logit_lens", "interp.models.loss"]
+install_import_hook(SHAPES_CHECKED, "beartype.beartype")
 
 # Test processes beside each other share the cores; set before torch counts them.
 BESIDE = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 from einops import einsum
+from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
@@ -36,31 +37,31 @@ class LogitAttribution(Result):
 
     parts: tuple[str, ...]
     """`[n_parts]` names"""
-    values: Tensor
+    values: Float64[Tensor, "n_parts batch"]
     """`[n_parts, batch]` float64; summing over parts to `total`"""
-    total: Tensor
+    total: Float64[Tensor, " batch"]
     """`[batch]` float64: what the model itself gave"""
     n_layers: int
     n_heads: int
-    neurons: Tensor | None = None
+    neurons: Float64[Tensor, "batch d_mlp"] | None = None
     """`[batch, d_mlp]` float64: with `neurons_of`, the shares of that MLP's neurons"""
     settings: dict[str, Any] = field(default_factory=dict)
     """target, answers, positions; `norm_scale` is always frozen"""
 
-    def __getitem__(self, part: str) -> Tensor:
+    def __getitem__(self, part: str) -> Float64[Tensor, " batch"]:
         """`[batch]` share of one part. Raises `KeyError`."""
         if part not in self.parts:
             raise KeyError(part)
         return self.values[self.parts.index(part)]
 
     @property
-    def heads(self) -> Tensor:
+    def heads(self) -> Float64[Tensor, "n_layers n_heads batch"]:
         """`[n_layers, n_heads, batch]`"""
         rows = [[self[f"L{i}H{h}"] for h in range(self.n_heads)] for i in range(self.n_layers)]
         return torch.stack([torch.stack(row) for row in rows])
 
     @property
-    def mlps(self) -> Tensor:
+    def mlps(self) -> Float64[Tensor, "n_layers batch"]:
         """`[n_layers, batch]`; zeros in an attention-only model"""
         return torch.stack([self._or_zero(f"L{i}MLP") for i in range(self.n_layers)])
 
@@ -118,7 +119,7 @@ class LogitAttribution(Result):
 @torch.no_grad()
 def direct_logit_attribution(
     model: Any,
-    tokens: Tensor,
+    tokens: Int[Tensor, "batch pos"],
     answer: Answer,
     wrong: Answer | None = None,
     *,
@@ -168,7 +169,7 @@ def direct_logit_attribution(
     )
 
 
-def token_ids(model: Any, answer: Answer, n_prompts: int) -> Tensor:
+def token_ids(model: Any, answer: Answer, n_prompts: int) -> Int64[Tensor, " n_prompts"]:
     """`[n_prompts]` int64 ids of one token for all prompts or one each; text must be a single token.
 
     Raises `PromptError` otherwise.

@@ -8,19 +8,17 @@ What a direction of the residual stream does to the next token's logits, read st
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
 from interp.errors import PromptError
 from interp.lenses.tuned_lens import TunedLens
 from interp.names import lens_hook_points
 from interp.results import ROWS, Record, Result
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,13 @@ class LogitLens(Result):
     """`[pos]` the prompt"""
     top_tokens: tuple[tuple[tuple[str, ...], ...], ...]
     """`[n_layers + 1][pos][top]` text, most probable first"""
-    token_ids: Tensor
+    token_ids: Int64[Tensor, "layers pos top"]
     """`[n_layers + 1, pos, top]` int64"""
-    probabilities: Tensor
+    probabilities: Float32[Tensor, "layers pos top"]
     """`[n_layers + 1, pos, top]` float32, 0 to 1"""
-    entropy: Tensor
+    entropy: Float32[Tensor, "layers pos"]
     """`[n_layers + 1, pos]` float32, nats: 0 certain, `log(d_vocab)` no idea"""
-    kl: Tensor
+    kl: Float32[Tensor, "layers pos"]
     """`[n_layers + 1, pos]` float32, nats: KL(model's output || reading); 0 at the last layer"""
     lens: str = "logit"
     """`logit`, or `tuned` when translators were applied"""
@@ -63,7 +61,7 @@ class LogitLens(Result):
             for position, token in enumerate(self.tokens)
         ]
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> Any:
         """Return one row per layer and position: `layer, position, token, reading, probability, entropy, kl`.
 
         `reading` is the most probable next token; entropy and KL are in nats.
@@ -106,9 +104,9 @@ class TokenTrajectory(Result):
     layers: tuple[str, ...]
     """`[n_layers + 1]` hook points"""
     token_id: int
-    rank: Tensor
+    rank: Int64[Tensor, "layers pos"]
     """`[n_layers + 1, pos]` int64: how many tokens are more probable; 0 is the top"""
-    probability: Tensor
+    probability: Float32[Tensor, "layers pos"]
     """`[n_layers + 1, pos]` float32, 0 to 1"""
     lens: str = "logit"
 
@@ -135,7 +133,7 @@ class TokenTrajectory(Result):
 
 
 @torch.no_grad()
-def logit_lens(model: Any, tokens: Tensor, *, top: int = 5, lens: TunedLens | None = None) -> LogitLens:
+def logit_lens(model: Any, tokens: Int[Tensor, "..."], *, top: int = 5, lens: TunedLens | None = None) -> LogitLens:
     """Read every layer of `tokens [1, pos]`; the logits of one layer and of the last exist at a time.
 
     With a tuned `lens` each residual is translated first. Raises `PromptError` on anything but one prompt of at least
@@ -160,7 +158,9 @@ def logit_lens(model: Any, tokens: Tensor, *, top: int = 5, lens: TunedLens | No
 
 
 @torch.no_grad()
-def follow_token(model: Any, tokens: Tensor, token_id: int, *, lens: TunedLens | None = None) -> TokenTrajectory:
+def follow_token(
+    model: Any, tokens: Int[Tensor, "..."], token_id: int, *, lens: TunedLens | None = None
+) -> TokenTrajectory:
     """Rank and probability of one token at every layer and position of `tokens [1, pos]`.
 
     Raises `PromptError` as `logit_lens` does, and for a token outside the vocabulary.
@@ -175,7 +175,9 @@ def follow_token(model: Any, tokens: Tensor, token_id: int, *, lens: TunedLens |
     return TokenTrajectory(layers, token_id, torch.stack(ranks[::-1]), torch.stack(probabilities[::-1]), kind)
 
 
-def reversed_readings(model: Any, tokens: Tensor, lens: TunedLens | None = None) -> Iterator[Tensor]:
+def reversed_readings(
+    model: Any, tokens: Int[Tensor, "..."], lens: TunedLens | None = None
+) -> Iterator[Float32[Tensor, "pos d_vocab"]]:
     """Logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
     from interp.models.adapter import final_norm_and_unembed
     from interp.models.capture import Capture

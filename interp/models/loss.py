@@ -10,12 +10,15 @@ A low loss is behaviour, not mechanism: models copy by other means than inductio
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
 
 
-def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
+def token_losses(
+    logits: Float[Tensor, "batch pos d_vocab"], tokens: Int[Tensor, "batch pos"]
+) -> Float32[Tensor, "batch pos-1"]:
     """`[batch, pos - 1]` float32 nats: entry `t` is the loss of token `t + 1` given tokens `0 .. t`.
 
     `logits [batch, pos, d_vocab]`, `tokens [batch, pos]`. 0 is certainty, `log(d_vocab)` a uniform guess.
@@ -25,7 +28,7 @@ def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def loss_per_token(model: Any, tokens: Tensor, *, batch_size: int = 16) -> Tensor:
+def loss_per_token(model: Any, tokens: Int[Tensor, "..."], *, batch_size: int = 16) -> Float32[Tensor, "batch targets"]:
     """`[batch, pos - 1]` float32 nats on the CPU; see `token_losses`. Logits of `batch_size` prompts exist at a time.
 
     Raises `PromptError` on prompts of fewer than two tokens.
@@ -35,7 +38,7 @@ def loss_per_token(model: Any, tokens: Tensor, *, batch_size: int = 16) -> Tenso
     return torch.cat([token_losses(model(rows), rows).cpu() for rows in tokens.split(batch_size)])
 
 
-def in_context_learning_score(losses: Tensor, *, late: int, early: int) -> float:
+def in_context_learning_score(losses: Float[Tensor, "batch targets"], *, late: int, early: int) -> float:
     """Mean loss of token `late` minus mean loss of token `early` (Olsson et al. 2022 take tokens 500 and 50).
 
     Nats; 0 when context does not help, negative when it does. `losses [batch, pos - 1]` of `loss_per_token`; both
@@ -52,7 +55,9 @@ def in_context_learning_score(losses: Tensor, *, late: int, early: int) -> float
     return float(losses[:, late - 1].mean() - losses[:, early - 1].mean())
 
 
-def repeat_losses(losses: Tensor, lags: Tensor | int, *, start: int = 0) -> tuple[Tensor, Tensor]:
+def repeat_losses(
+    losses: Float[Tensor, "batch targets"], lags: Int[Tensor, " batch"] | int, *, start: int = 0
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Per prompt, the mean loss `[batch]` of the first block's tokens and of all tokens after it (nats).
 
     `losses [batch, pos - 1]`; `lags [batch]` are the block lengths (`interp.text.tokens.RandomPrompts`), `start` is the
