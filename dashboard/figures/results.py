@@ -106,17 +106,19 @@ def _pairs(result: Any, colours: Theme, **options: Any) -> go.Figure:
 
 
 def _patching(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    return attribution.patching_map(result.to_records(), colours, **{"tokens": list(result.clean_tokens)} | options)
+    options.setdefault("tokens", list(result.clean_tokens))
+    return attribution.patching_map(result.to_records(), colours, **options)
 
 
 def _patching_map(result: Any, colours: Theme, **options: Any) -> go.Figure:
-    tokens = list(result.found.clean_tokens)
-    return attribution.patching_map(result.to_records(), colours, **{"tokens": tokens} | options)
+    options.setdefault("tokens", list(result.found.clean_tokens))
+    return attribution.patching_map(result.to_records(), colours, **options)
 
 
 def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go.Figure:
     parts = [(f"feature {feature}", effect) for feature, effect in result.top(n)]
-    return attribution.share_bars([*parts, ("error", result.error_effect)], colours, **{"unit": "metric"} | options)
+    options.setdefault("unit", "metric")
+    return attribution.share_bars([*parts, ("error", result.error_effect)], colours, **options)
 
 
 def _shape(result: Any, colours: Theme, **options: Any) -> go.Figure:
@@ -125,8 +127,8 @@ def _shape(result: Any, colours: Theme, **options: Any) -> go.Figure:
         for half, points in zip(("fit", "judge"), result.coordinates, strict=True)
         for place, (word, (x, y)) in enumerate(zip(result.words, points, strict=True))
     ]
-    joined = {"circle": "closed", "line": "open"}.get(result.verdict, "")
-    return geometry.plane_figure(rows, colours, **{"joined": joined} | options)
+    options.setdefault("joined", {"circle": "closed", "line": "open"}.get(result.verdict, ""))
+    return geometry.plane_figure(rows, colours, **options)
 
 
 def _direction(result: Any, colours: Theme, **options: Any) -> go.Figure:

@@ -1,0 +1,250 @@
+"""Results print as short tables, show themselves in notebooks, become data frames, and have figures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+import interp.studies as studies
+import saes
+from dashboard.figures import plot
+from interp.errors import ConfigError
+from interp.results import Result, table_lines
+
+
+@cache
+def model():
+    return interp.load_model("planted:induction")
+
+
+@cache
+def task():
+    return interp.make_task("induction", model(), n_prompts=8)
+
+
+@cache
+def evidence():
+    return interp.gather_induction_evidence(model(), interp.InductionConfig(seeds=(0, 1), prompts_per_seed=4))
+
+
+@cache
+def found():
+    evaluation = interp.EvaluationConfig(n_random=3, n_minimality=2, untrained=False)
+    return interp.find_circuit(model(), task(), interp.FindConfig(verify=4, evaluation=evaluation))
+
+
+@cache
+def cloud():
+    return np.random.default_rng(0).standard_normal((40, 6))
+
+
+@cache
+def toys():
+    return studies.train_toys(studies.ToyConfig(steps=40), densities=(0.05, 0.2), n_seeds=2, seed=0)
+
+
+@cache
+def changed():
+    base, tuned, on = (interp.load_model("small:mlp-1l", seed=0) for _ in range(3))
+    with torch.no_grad():
+        for other, size in ((tuned, 3.0), (on, 1e-3)):
+            weight = next(p for name, p in other.named_parameters() if "mlp" in name and p.ndim == 2)
+            weight += size * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(1, 200, (8, 16), generator=torch.Generator().manual_seed(1))
+    behaviour = interp.log_prob_of_answers(tokens, tokens[:, 0])
+    return interp.what_changed(base, tuned, {"text": tokens}, continuations=[on] * 3, behaviour=behaviour, n_random=3)
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory):
+    from saes.evaluation.toy_recovery import write_synthetic
+
+    data = saes.SyntheticData(saes.SyntheticConfig(n_features=16, d=8), seed=0)
+    return data, write_synthetic(data, Path(tmp_path_factory.mktemp("synthetic")) / "rows", n_rows=2000)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One class of results."""
+
+    make: Callable[[], Any]
+    columns: str
+    """of `to_frame`; `...` at the end: and others"""
+    figure: bool = False
+
+
+CASES = {
+    "head scores": Case(
+        lambda: interp.score_heads(model(), n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1)),
+        "head layer kind score low high null null_high found",
+        figure=True),
+    "induction evidence": Case(evidence, "head strict stripe sender by_keys by_queries p_holm induction", figure=True),
+    "circuit": Case(lambda: evidence().circuit, "source target via position score", figure=True),
+    "ablations": Case(
+        lambda: evidence().ablations[0], "group kind loss_first_half loss_second_half low high n_heads", figure=True),
+    "composition": Case(
+        lambda: evidence().compositions["k"], "source target via score null_mean null_high is_argmax", figure=True),
+    "copying": Case(lambda: evidence().copying, "head eigenvalue top1"),
+    "found circuit": Case(found, "source target via position score", figure=True),
+    "edge scores": Case(lambda: found().scores, "source target via position score"),
+    "curve": Case(lambda: found().curve, "fraction n_edges faithfulness low high random", figure=True),
+    "verified": Case(lambda: found().verified, "edge estimated exact"),
+    "circuit evaluation": Case(
+        lambda: interp.evaluate_circuit(
+            model(), task(), found().circuit,
+            config=interp.EvaluationConfig(n_random=3, n_minimality=2, n_knockouts=2, untrained=False)),
+        "n_edges n_edges_of_graph full empty faithfulness ..."),
+    "logit lens": Case(
+        lambda: interp.logit_lens(model(), task().clean[:1]),
+        "layer position token reading probability entropy kl", figure=True),
+    "token trajectory": Case(
+        lambda: interp.follow_token(model(), task().clean[:1], 3), "layer position rank probability"),
+    "direct attribution": Case(
+        lambda: interp.direct_logit_attribution(model(), task().clean[:2], 3), "part value low high share",
+        figure=True),
+    "activation patching": Case(
+        lambda: interp.activation_patching(model(), task(), what="z"), "layer head position token effect ...",
+        figure=True),
+    "path patching": Case(
+        lambda: interp.path_patch(
+            model(), task().clean, task().corrupt, lambda logits: logits[:, -1, 0], sender="L0H0",
+            receivers=[("L1H0", "k")]),
+        "prompt effect base"),
+    "score explanation": Case(
+        lambda: interp.explain_score(model(), task().clean[:1], "L1H0", query=10, key=5),
+        "query_part key_part value relative", figure=True),
+    "circle test": Case(lambda: interp.circle_test(cloud(), n_draws=99), "shape reason circular linear ..."),
+    "what changed": Case(changed, "question text name value null found", figure=True),
+    "weight changes": Case(lambda: changed().weights, "name kind layer change ...", figure=True),
+    "representation changes": Case(
+        lambda: changed().representations["text"], "name change low high cka cka_low cka_high null ..."),
+    "head changes": Case(lambda: changed().heads, "head layer measure value low high null null_high found"),
+    "transplants": Case(lambda: changed().transplants, "name level changed carried ...", figure=True),
+    "toys": Case(toys, "toy density seed loss null_loss unexplained", figure=True),
+    "toy geometry": Case(
+        lambda: toys().geometry(0), "feature norm dimensionality leverage polytope", figure=True),
+    "random geometry": Case(lambda: studies.random_geometry(5, 2), "tightness ..."),
+    "phase diagram": Case(
+        lambda: studies.map_phases(
+            (0.1, 0.5), (0.5, 2.0), studies.ToyConfig(n_features=2, d_hidden=1, steps=20), n_seeds=2),
+        "density importance phase agreement norm shared unexplained", figure=True),
+    "retrieval": Case(
+        lambda: studies.retrieve(torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[:2], 2.0),
+        "energy energy_after moved entropy n_patterns n_mass"),
+    "head retrieval": Case(
+        lambda: studies.measure_retrieval(interp.load_model("small:mlp-1l"), torch.randint(1, 200, (2, 24))),
+        "layer head name kind concentrates ...", figure=True),
+    "temperature": Case(
+        lambda: studies.sweep_temperatures(torch.randn(3, 20, dtype=torch.float64), [0.5, 1.0, 2.0]),
+        "temperature energy entropy free_energy heat_capacity", figure=True),
+    "load curve": Case(
+        lambda: studies.measure_capacity(60, (0.05, 0.2), n_seeds=2, n_starts=5),
+        "load overlap overlap_low overlap_high recalled error_rate theory", figure=True),
+    "grokking": Case(
+        lambda: studies.describe_grokking(
+            list(studies.train_modular(GROK)), GROK), "epoch seed train_loss test_loss ...", figure=True),
+    "induction run": Case(
+        lambda: studies.follow_induction("toy:induction-1l", steps=80, every=10, n_rows=4, n_null=4),
+        "step loss_first ...", figure=True),
+}  # fmt: skip
+GROK = studies.ModularConfig(p=11, epochs=40, log_every=10, seeds=(0, 1))
+
+
+def check(result: Any, columns: str) -> None:
+    lines = str(result).splitlines()
+    assert 0 < len(lines) <= 25, str(result)
+    if type(result).__str__ is Result.__str__:  # others write whole sentences
+        assert max(map(len, lines)) <= 120, str(result)
+    assert repr(result) == str(result)
+    html = result._repr_html_()
+    assert html.startswith(("<p>", "<pre>"))
+    assert len(html) < 20_000
+    frame, expected = result.to_frame(), columns.split()
+    assert len(frame) > 0
+    if expected[-1] == "...":
+        assert list(frame.columns)[: len(expected) - 1] == expected[:-1]
+    else:
+        assert list(frame.columns) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_result_is_a_short_table_and_a_frame_with_its_columns(name):
+    check(CASES[name].make(), CASES[name].columns)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.figure])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_plot_draws_a_result(name, theme):
+    figure = plot(CASES[name].make(), theme=theme)
+    assert figure.data
+
+
+def test_results_of_dictionaries_are_short_tables(recording):
+    from saes.evaluation.baselines import untrained_sae
+    from saes.evaluation.toy_recovery import HOOK_POINT
+
+    data, rows = recording
+    pair = {
+        "one": untrained_sae(rows, HOOK_POINT, d_sae=16, k=2),
+        "two": untrained_sae(rows, HOOK_POINT, d_sae=16, k=2),
+    }
+    check(saes.evaluate_on_recording(pair["one"], rows), "n_tokens l0 fvu dead_fraction ...")
+    check(saes.compare(pair, rows, truth=data), "name architecture d_sae baseline L0 FVU ...")
+    check(saes.measure_recovery(pair["one"], data, n_rows=500), "n_rows mcc mcc_random ...")
+    check(saes.match_features(pair["one"], pair["two"]), "first second cosine")
+    check(saes.decoder_cosines(pair["one"].decoder_directions), "nearest nearest_random near_copies")
+
+
+def test_plot_of_a_value_without_a_figure_names_what_has_one():
+    with pytest.raises(ConfigError, match=r"Copying has no figure.*Ablations.*Circuit.*HeadScores"):
+        plot(evidence().copying)
+    with pytest.raises(ConfigError, match="int has no figure"):
+        plot(3)
+
+
+def test_plot_takes_several_results_where_these_are_drawn_together():
+    assert plot(evidence().ablations).data
+    assert plot(evidence().compositions, via="k").data
+    sweep = studies.sweep_temperatures(torch.randn(3, 20, dtype=torch.float64), [0.5, 1.0, 2.0])
+    assert [line.name for line in plot({"a": sweep, "b": sweep}, measure="entropy").data][:2] == ["a", "b"]
+
+
+def test_plot_shows_the_kind_that_is_asked_for_and_refuses_others():
+    scores = CASES["head scores"].make()
+    shown = {kind: plot(scores, kind=kind).data[0].z for kind in ("induction", "previous_token")}
+    assert np.allclose(shown["induction"], scores.score["induction"], atol=1e-6)
+    assert np.allclose(shown["previous_token"], scores.score["previous_token"], atol=1e-6)
+    with pytest.raises(ConfigError, match=r"induktion.*previous_token"):
+        plot(scores, kind="induktion")
+
+
+def test_a_table_says_what_it_leaves_out():
+    lines = table_lines([{f"column{i}": i * row for i in range(40)} for row in range(30)])
+    assert max(map(len, lines)) <= 120
+    assert "18 more rows" in lines[-1]
+    assert "column39" in lines[-1] or lines[-1].endswith("...")
+
+
+def test_a_model_carries_the_spec_it_was_loaded_by():
+    assert interp.model_spec(model()) == "planted:induction"
+    assert evidence().circuit.model == "planted:induction"
+    assert found().circuit.model == "planted:induction"
+    assert interp.model_spec(interp.load_model("small:mlp-1l")) == "small:mlp-1l"
+
+
+def test_shapes_in_signatures_are_checked_while_testing():
+    from jaxtyping import TypeCheckError
+
+    from interp.models.loss import token_losses
+
+    logits, tokens = torch.zeros(2, 8, 5), torch.zeros(2, 8, dtype=torch.long)
+    assert token_losses(logits, tokens).shape == (2, 7)
+    for wrong in (tokens[:1], tokens[:, :3], tokens.float()):
+        with pytest.raises(TypeCheckError):
+            token_losses(logits, wrong)
