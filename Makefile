@@ -46,14 +46,14 @@ notebooks: $(VENV)/.dev  ## executed .ipynb of every notebook in notebooks/built
 gallery: $(VENV)/.dev  ## pages with pictures of the executed notebooks in docs/gallery/ (after `make notebooks`)
 	$(BIN)/python -m notebooks.gallery $(ARGS)
 
-docs: $(VENV)/.docs  ## the documentation site in docs/_build/html/ (shows the outputs of `make notebooks` where there are any)
+docs: $(VENV)/.dev   ## the documentation site in docs/_build/html/, with the outputs of `make notebooks`
 	$(BIN)/python -m docs.build $(ARGS)
 
 oracles: $(VENV)/.dev  ## compare with SAELens in an environment of its own (large download)
 	tests/oracles/run.sh
 
 clean:           ## remove the environment and caches; your workspace stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
+	rm -rf $(VENV) .venv-lowest docs/_build docs/generated .pytest_cache .ruff_cache .import_linter_cache build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -67,9 +67,5 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --group dev
-	@touch $@
-
-$(VENV)/.docs: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python -m pip install --quiet --group dev --group docs
 	@touch $@
