@@ -126,10 +126,18 @@ def test_an_unknown_verb_or_option_lists_the_nearest(arguments, expected, capsys
         (["heads", "smollm2-135m", "--name", "../../etc"], "not a usable name"),
         (["verify", "nothing-here"], "unknown artefact 'nothing-here'"),
         (["serve", "/no/such/folder"], "no workspace at /no/such/folder"),
+        (["attribute", "x", "--prompt", "y", "--top", "0"], "top must be at least 1"),
+        (["steer", "x", "--feature", "1", "--prompt", "y", "--amount", "nan"], "finite"),
+        (["evaluate", "x", "--contexts", "-1"], "contexts must be at least 0"),
+        (["compare", "saes", "x", "--contexts", "-1"], "contexts must be at least 0"),
+        (["dynamics", "induction", "--steps", "0"], "at least 1"),
+        (["attribute", "x", "--prompt", "y", "--workspace", "/no/such/folder"], "no workspace at /no/such/folder"),
+        (["heads", "small:mlp-2l", "--workspace", "/dev/null/x"], "cannot make a workspace at /dev/null/x"),
+        (["heads", "small:mlp-2l", "--device", "tpu"], "unknown device 'tpu'"),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_two(arguments, expected, tmp_path):
-    if arguments[0] != "serve":
+    if arguments[0] != "serve" and "--workspace" not in arguments:
         arguments = [*arguments, "--workspace", str(tmp_path)]
     result = run(*arguments)
     assert result.returncode == 2, result.stderr

@@ -60,6 +60,10 @@ class CompareSAEs(Writes, Seeded, Threaded, OnDevice):
     allow_other_weights: bool = False
     """Compare SAEs trained on other weights than the recording's."""
 
+    def __post_init__(self) -> None:
+        if self.contexts < 0:
+            raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
+
     def run(self) -> None:
         from interp.artifacts import Draft, write_json
         from saes.evaluation.compare import compare
@@ -191,8 +195,7 @@ class CompareSizes(Writes, Seeded):
         import numpy as np
 
         from interp.artifacts import Draft, write_json
-        from saes.evaluation.scaling import fit_scaling
-        from saes.evaluation.scaling_runs import runs_of
+        from saes.evaluation.scaling import fit_scaling, runs_of
 
         workspace = self.open_workspace()
         if self.n_bootstrap < 20:

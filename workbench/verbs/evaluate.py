@@ -137,6 +137,10 @@ class Evaluate(Writes, Seeded, Threaded, OnDevice):
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
+    def __post_init__(self) -> None:
+        if self.contexts < 0:
+            raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
+
     def run(self) -> None:
         from interp.artifacts import Draft, read_json, write_json
         from saes.evaluation.reconstruction import evaluate_on_recording

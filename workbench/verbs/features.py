@@ -5,6 +5,7 @@
 - `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -122,6 +123,11 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, OnDevice):
     """Model to run. Default: the one that the SAE belongs to."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.top < 1:
+            raise ConfigError(f"top must be at least 1, got {self.top}")
 
     def run(self) -> None:
         from saes.circuits.attribution import attribute, exact_effects
@@ -245,6 +251,8 @@ class Steer(InWorkspace, Seeded, Threaded, OnDevice):
     def __post_init__(self) -> None:
         if self.new_tokens < 1 or self.samples < 0 or (self.samples and self.temperature <= 0):
             raise ConfigError("new_tokens must be at least 1, samples at least 0, and temperature above 0")
+        if self.amount is not None and not math.isfinite(self.amount):
+            raise ConfigError(f"amount must be a finite number, got {self.amount}")
 
     def run(self) -> None:
         from interp.models.adapter import to_tokens
