@@ -22,7 +22,7 @@ from workbench.verbs.dynamics import Form, Grok, Scale
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
 from workbench.verbs.features import Attribute, Features, Steer
-from workbench.verbs.geometry import Direction, Shapes
+from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
 from workbench.verbs.record import Models, Record
@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[type[Verb], ...]] = {
     "record and train": (Record, Train, Import, Evaluate),
     "features": (Features, Explain, Attribute, Steer),
     "heads and circuits": (Heads, Patch, Induction, Find, FeatureCircuit, Show),
-    "geometry and maps": (Shapes, Direction, Lens, Atlas),
+    "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Lens, Atlas),
     "compare": (CompareSAEs, CompareSizes, CompareModels, CompareLatents),
     "studies": (Grok, Form, Scale),
     "keep": (Verify,),

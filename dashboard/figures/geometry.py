@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.theme import Theme, escape, faint, legend_above, message_figure, styled
+from dashboard.figures.theme import Theme, colour_bar, escape, faint, legend_above, message_figure, styled
 from dashboard.geometry.data import short_place
 
 _CROWDED = 16
@@ -478,3 +478,30 @@ def _turn(found: dict[str, Any], at: int) -> str:
 
 def _nats(value: float | None) -> str:
     return "not known" if value is None else f"{value:+.3f} nats"
+
+
+def similarity_map(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
+    """Draw the CKA of all spaces with all, from the rows `first, second, cka, error, shuffled`; 0 to 1."""
+    if not rows:
+        return message_figure("nothing was compared", colours)
+    names = list(dict.fromkeys(row["first"] for row in rows))
+    at = {name: place for place, name in enumerate(names)}
+    values, hover = [[None] * len(names) for _ in names], [[""] * len(names) for _ in names]
+    for row in rows:
+        i, j = at[row["first"]], at[row["second"]]
+        values[i][j] = row["cka"]
+        hover[i][j] = (
+            f"<b>{escape(row['first'])}</b><br>{escape(row['second'])}<br>CKA {row['cka']:.3f} ± {row['error']:.3f}"
+            f"<br>shuffled {row['shuffled']:.3f}"
+        )
+    short = [escape(name.replace(".hook_", " ").replace("blocks.", ""), 24) for name in names]
+    figure = go.Figure(
+        go.Heatmap(
+            z=values, zmin=0, zmax=1, colorscale=colours.sequential, xgap=1, ygap=1, hovertext=hover, hoverinfo="text",
+            colorbar=colour_bar(colours, "CKA"),
+        )
+    )  # fmt: skip
+    styled(figure, colours, height=max(280, min(640, 18 * len(names) + 140)))
+    ticks: dict[str, Any] = {"tickvals": list(range(len(names))), "ticktext": short, "showgrid": False}
+    figure.update_xaxes(side="top", tickangle=-60, **ticks)
+    return figure.update_yaxes(autorange="reversed", **ticks)

@@ -22,9 +22,11 @@ from dashboard.geometry.panels import (
     steering_panel,
     verdict_panel,
 )
+from dashboard.geometry.space import lead, space_panels
 from interp.artifacts import GEOMETRY, Manifest
 from interp.workspace import Workspace
 
+SPACES = ("space", "space_comparison")
 _OUTCOMES = {"nothing": "no shape", "ordered": "an order"}
 
 
@@ -34,6 +36,14 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
     manifest = open_artefact(workspace, GEOMETRY, name)
     if manifest.kind == "direction":
         return _page_of_direction(workspace, manifest)
+    if manifest.kind in SPACES:
+        return page(
+            "Geometry",
+            dcc.Store(id="geometry-state", data={"name": manifest.name, "list": None}),
+            html.Div(id="geometry-parts"),
+            controls=_menu(workspace, manifest),
+            lead=lead(manifest),
+        )
     lists = view.lists(workspace, manifest)
     chosen = view.find(lists, address.get("list"))
     choices = [_choice(manifest.name, each) for each in lists.values()]
@@ -72,7 +82,6 @@ def _page(
     verdict: html.Section,
     lead: str,
 ) -> html.Div:
-    names = [(m.name, geometry_href(m.name)) for m in workspace.newest(*GEOMETRY)]
     return page(
         "Geometry",
         dcc.Store(id="geometry-state", data=state),
@@ -83,9 +92,14 @@ def _page(
             ],
             className="wb-chosen-one",
         ),
-        controls=artefact_menu("Artefact", names, geometry_href(manifest.name), width=200),
+        controls=_menu(workspace, manifest),
         lead=lead,
     )
+
+
+def _menu(workspace: Workspace, manifest: Manifest) -> html.Div:
+    names = {m.name: geometry_href(m.name) for m in workspace.newest(*GEOMETRY)}
+    return artefact_menu("Artefact", list(names.items()), geometry_href(manifest.name), width=200)
 
 
 def register(app: Dash) -> None:
@@ -133,6 +147,8 @@ def _show(state: dict[str, Any], scheme: str | None) -> list[Any]:
     manifest = open_artefact(workspace, GEOMETRY, state["name"])
     if manifest.kind == "direction":
         return direction_panels(workspace, manifest.name, direction(workspace, manifest), theme(scheme))
+    if manifest.kind in SPACES:
+        return space_panels(workspace, manifest, theme(scheme))
     chosen = view.find(view.lists(workspace, manifest), state["list"])
     colours = theme(scheme)
     return [

@@ -71,3 +71,46 @@ def test_a_vector_of_another_width_is_refused(tmp_path, capsys):
     wrong = ["--vector", str(tmp_path / "v.npy"), "--at", "blocks.0.hook_resid_post", "--workspace", str(tmp_path)]
     assert main([*SMALL, *wrong]) == 2
     assert "7 numbers" in capsys.readouterr().err
+
+
+def test_spaces_are_measured_with_their_nulls(tmp_path, capsys):
+    options = ["--hook-points", "blocks.0.hook_resid_post", "--points", "200", "--workspace", str(tmp_path)]
+    assert main(["geometry", "space", "small:mlp-2l", *options]) == 0
+    shown = capsys.readouterr().out
+    assert "isotropic" in shown
+    assert "capital: 0 of 10 pairs are single tokens" in shown
+    workspace = Workspace(tmp_path)
+    rows = workspace.query(
+        "select * from s", s=workspace.table_path("space", "space-small-mlp-2l", "spaces")
+    ).to_pylist()
+    assert [row["space"] for row in rows] == ["embeddings", "blocks.0.hook_resid_post"]
+    assert all(row["two_nn_gaussian"] > 0 for row in rows)
+    assert main(["geometry", "space", "small:mlp-2l", *options]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_layers_are_compared_with_their_nulls(tmp_path, capsys):
+    options = ["--points", "256", "--batch", "64", "--workspace", str(tmp_path)]
+    assert main(["geometry", "compare", "small:mlp-2l", *options]) == 0
+    assert "Procrustes residual" in capsys.readouterr().out
+    workspace = Workspace(tmp_path)
+    manifest = workspace.manifest("space_comparison", "compare-small-mlp-2l")
+    assert manifest.config["models"] == ["small:mlp-2l"]
+    path = workspace.table_path("space_comparison", "compare-small-mlp-2l", "cka")
+    cells = {(row["first"], row["second"]): row for row in workspace.query("select * from c", c=path).to_pylist()}
+    assert len(cells) == 4
+    assert all(row["cka"] == pytest.approx(1) for pair, row in cells.items() if pair[0] == pair[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["space", "small:mlp-2l", "--hook-points", "blocks.7.hook_resid_post"], "blocks.7"),
+        (["space", "small:mlp-2l", "--hook-points", "hook_embed", "--points", "2"], "points at least 4"),
+        (["compare", "small:mlp-2l", "planted:induction"], "different tokenizers"),
+        (["compare", "small:mlp-2l", "--points", "64", "--batch", "64"], "two are needed"),
+    ],
+)
+def test_spaces_that_cannot_be_measured_are_one_line(tmp_path, capsys, options, says):
+    assert main(["geometry", *options, "--workspace", str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 - `shapes MODEL`: lists of words that lie on a circle, along a line or in a cluster.
 - `direction MODEL`: the tokens that one direction raises, the words it separates, and the effect of steering along it.
+- `space MODEL`: spectrum, anisotropy and intrinsic dimension of embeddings and activations, and analogies.
+- `compare A [B]`: how alike the layers of one model, two models or two checkpoints are.
 
 A further verb of the family is a dataclass here with its `words`, named in `GROUPS` of `workbench/__main__.py`.
 """
@@ -9,6 +11,8 @@ A further verb of the family is a dataclass here with its `words`, named in `GRO
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import tyro
 
 from interp.errors import ConfigError
 from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
@@ -229,3 +233,138 @@ class Direction(Writes, Seeded, Threaded, OnDevice):
         source = f"feature {number} of the SAE {name}" + (f", labelled {label!r}" if label else "")
         found = NamedDirection(name=self.name or f"{name} {number}", source=source, hook_point=at, vector=vector)
         return found, parents_of(workspace, [name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space(Writes, Seeded, Threaded, OnDevice):
+    """Measure the spectrum, anisotropy and dimension of a model's representations.
+
+    Example: workbench geometry space smollm2-135m --hook-points blocks.0.hook_resid_post blocks.15.hook_resid_post
+
+    The token embeddings are always measured, with analogies among them. Nulls: isotropic points, Gaussian points of the
+    same covariance, and for analogies shuffled pairs and the neighbours of the third word alone.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("geometry", "space")
+
+    model: ModelArgument
+    hook_points: tuple[str, ...] = ()
+    """Hook points whose values on text are measured too."""
+    points: int = 2000
+    """Tokens per hook point, and points that the intrinsic dimension is measured on."""
+    corpus: str = "docstrings"
+    """Text for the hook points: docstrings, a .txt, .jsonl or .parquet file, or hub:NAME."""
+    context_length: int = 64
+    """Tokens per context, BOS included."""
+
+    def run(self) -> None:
+        from interp.geometry.space import measure_space, save_space
+        from interp.models.adapter import weight_hash
+        from interp.models.loading import load_model
+
+        workspace = self.open_workspace()
+        threads = self.use_threads()
+        folder = workspace.path("space", self.name or slug(f"space-{self.model}"))
+        self.check_free(folder)
+        model = load_model(self.model, device=self.use_device())
+        tokens = _text(model, self) if self.hook_points else None
+        with bar("spaces", "spaces") as progress:
+            found = measure_space(
+                model, tokens, self.hook_points, n_points=self.points, seed=self.seed, progress=progress
+            )
+        digest = weight_hash(model)
+        config = {"model": self.model, "weight_hash": digest, "hook_points": list(self.hook_points)}
+        config |= {"points": self.points, "corpus": self.corpus, "context_length": self.context_length}
+        save_space(
+            found,
+            folder,
+            config=config,
+            parents={f"model:{self.model}": digest},
+            seed=self.seed,
+            threads=threads,
+            overwrite=self.overwrite,
+        )
+        wrote(folder, f"{len(found.spectra)} spaces")
+        for line in str(found).splitlines():
+            say(f"      {line}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSpaces(Writes, Seeded, Threaded, OnDevice):
+    """Compare the layers of one model, of two models, or of two checkpoints.
+
+    Example: workbench geometry compare small:mlp-2l
+
+    CKA of all layers with all, in batches; Procrustes and the optimal transport distance of neighbouring layers (one
+    model) or corresponding layers (two). Nulls: shuffled rows, and split halves of one cloud.
+    """
+
+    words: ClassVar[tuple[str, ...]] = ("geometry", "compare")
+
+    model: ModelArgument
+    other: tyro.conf.Positional[str | None] = None
+    """A second model or checkpoint with the same tokenizer. Default: the layers of the first with each other."""
+    hook_points: tuple[str, ...] = ()
+    """Default: the residual stream after every block."""
+    points: int = 1024
+    """Tokens that are compared."""
+    batch: int = 256
+    """Tokens per batch of CKA."""
+    corpus: str = "docstrings"
+    """Text: docstrings, a .txt, .jsonl or .parquet file, or hub:NAME."""
+    context_length: int = 64
+    """Tokens per context, BOS included."""
+
+    def run(self) -> None:
+        from interp.geometry.space import compare_spaces, save_comparison
+        from interp.models.adapter import weight_hash
+        from interp.models.loading import load_model
+
+        workspace = self.open_workspace()
+        threads = self.use_threads()
+        specs = [self.model, *([self.other] if self.other else [])]
+        folder = workspace.path("space_comparison", self.name or slug(f"compare-{'-'.join(specs)}"))
+        self.check_free(folder)
+        device = self.use_device()
+        models = [load_model(spec, device=device) for spec in specs]
+        with bar("comparison", "pairs") as progress:
+            found = compare_spaces(
+                _text(models[0], self),
+                *models,
+                hook_points=self.hook_points,
+                n_points=self.points,
+                batch=self.batch,
+                seed=self.seed,
+                progress=progress,
+            )
+        hashes = [weight_hash(model) for model in models]
+        config = {"models": specs, "weight_hashes": hashes, "hook_points": list(self.hook_points)}
+        config |= {"points": self.points, "batch": self.batch, "corpus": self.corpus}
+        config["context_length"] = self.context_length
+        save_comparison(
+            found,
+            folder,
+            config=config,
+            parents={f"model:{spec}": digest for spec, digest in zip(specs, hashes, strict=True)},
+            seed=self.seed,
+            threads=threads,
+            overwrite=self.overwrite,
+        )
+        wrote(folder, str(found.cka))
+        for pair in found.pairs:
+            transport = pair["transport_excess"]
+            moved = "" if transport is None else f", W2^2 above its floor {transport:.3g} (p {pair['transport_p']:.2g})"
+            say(
+                f"      {pair['first']} and {pair['second']}: CKA {pair['cka']:.3f} (shuffled {pair['cka_null']:.3f}), "
+                f"Procrustes residual {pair['procrustes']:.3f} (shuffled {pair['procrustes_null']:.3f}){moved}"
+            )
+
+
+def _text(model: Any, verb: "Space | CompareSpaces") -> Any:
+    """Return enough contexts `[n, context_length]` of the corpus for the points asked for."""
+    from workbench.verbs.heads import corpus_contexts
+
+    if verb.context_length < 2 or verb.points < 4:
+        raise ConfigError("context_length must be at least 2 and points at least 4")
+    n = -(-verb.points // (verb.context_length - 1)) + 1
+    return corpus_contexts(model, verb.corpus, n, verb.context_length, verb.seed)

@@ -1,0 +1,61 @@
+"""Spaces and their comparison on the geometry page: every number with its null, and damage is one sentence."""
+
+import pytest
+from fake_live import FakeLive
+from page_text import text_of
+
+from dashboard.app import create_app
+from dashboard.figures.geometry import similarity_map
+from dashboard.figures.theme import theme
+from dashboard.geometry import page
+from dashboard.overview import data as overview
+from interp.workspace import Workspace
+from workbench.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def spaces(tmp_path_factory) -> Workspace:
+    """What the two verbs write about a small untrained model."""
+    folder = tmp_path_factory.mktemp("spaces") / "workspace"
+    common = ["small:mlp-2l", "--points", "256", "--workspace", str(folder)]
+    assert main(["geometry", "space", *common, "--name", "fills"]) == 0
+    assert main(["geometry", "compare", *common, "--batch", "64", "--name", "alike"]) == 0
+    return Workspace(folder)
+
+
+def shown(workspace: Workspace, name: str, scheme: str = "light") -> str:
+    with create_app(workspace, live=FakeLive()).server.app_context():
+        return text_of(page._show({"name": name, "list": None}, scheme))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_space_shows_its_measures_with_their_nulls(spaces, scheme):
+    text = shown(spaces, "fills", scheme)
+    assert "participation ratio" in text
+    assert "embeddings" in text
+    assert "single tokens" in text, "there are no words, and it says so"
+
+
+def test_a_comparison_shows_all_pairs_and_the_close_ones(spaces):
+    text = shown(spaces, "alike")
+    assert "shuffled rows at most" in text
+    assert "blocks.1.hook_resid_post" in text
+    cards = overview.overview(spaces).cards
+    assert cards["space"][0].href == "/geometry?name=fills"
+    assert cards["space_comparison"][0].href == "/geometry?name=alike"
+
+
+def test_the_map_of_similarity_is_square_and_runs_from_0_to_1(spaces):
+    path = spaces.table_path("space_comparison", "alike", "cka")
+    (heat,) = similarity_map(spaces.query("select * from c", c=path).to_pylist(), theme("dark")).data
+    assert (heat.zmin, heat.zmax) == (0, 1)
+    assert [len(row) for row in heat.z] == [2, 2]
+
+
+def test_a_missing_table_is_one_sentence(spaces):
+    path = spaces.table_path("space_comparison", "alike", "pairs")
+    path.rename(path.with_suffix(".gone"))
+    try:
+        assert "is missing from the artefact" in shown(spaces, "alike")
+    finally:
+        path.with_suffix(".gone").rename(path)
