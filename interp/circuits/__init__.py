@@ -17,6 +17,7 @@
 - `attribution`        scores of edges and nodes: EAP, EAP-IG, ACDC, exact patching
 - `edge_scores`        scores as a value: rank, bound, verify, cut
 - `circuit`            a circuit as a value: nodes, edges, evidence, verdict
+- `judging`            the frame in which circuits of heads and of features are judged: faithfulness, null, verdict
 - `evaluation`         faithfulness, completeness and minimality against random circuits and an untrained model
 - `find`               from a task to an evaluated circuit, and its artefact
 - `config`             settings of the analyses

@@ -1,21 +1,19 @@
-"""How good a circuit is, against the whole model, random circuits of its size, and an untrained model.
+"""Evaluate a circuit of heads and MLPs against the full model, random circuits of its size, and an untrained model.
 
     report = evaluate(model, task, circuit)      # one circuit: faithfulness, completeness, minimality, nulls
     report = evaluate(model, task, scores)       # a ranking: the curve over sizes, CPR, CMD
     report.to_json()                             # goes into circuit.json as "evaluation"
 
-The circuit's edges carry the clean run, recomputed; all others carry the replacement (`ablation`). These numbers
-move with the kind of ablation, with edges or nodes, with position-specific edges, and with averaging before or after
-the ratio (Miller et al. 2024), so a report carries all four.
+Edges of the circuit carry the clean run, recomputed; all others carry the replacement (`ablation`). The numbers depend
+on the kind of ablation, on edges or nodes, on position-specific edges, and on averaging before or after the ratio
+(Miller et al. 2024), so a report states all four.
 
-Random circuits: what a circuit of this size does by chance.
-
-Edges drawn one by one mostly lie on no path from `embed` to `logits` and do nothing: too weak a null. So a random
-circuit is grown from random paths: from the logits to a random source, into one of its inputs, and so on to `embed`.
-Beyond `MAX_PATHED` edges the rest is drawn evenly, since a circuit that large is connected anyway.
+The null is random circuits of the same size. Edges drawn one by one mostly lie on no path from `embed` to `logits` and
+have no effect, which is too weak a null. So a random circuit is grown from random paths: from the logits to a random
+source, into one of its inputs, and so on to `embed`. Beyond `MAX_PATHED` edges the rest is drawn uniformly, since a
+circuit that large is connected anyway.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,52 +26,26 @@ from interp.circuits.config import By, EvaluationConfig
 from interp.circuits.edge_runs import Bench
 from interp.circuits.edge_scores import Scores
 from interp.circuits.graph import Graph
+from interp.circuits.judging import (
+    EMPTY,
+    FULL,
+    RANDOM,
+    cmd,
+    cpr,
+    faithfulness,
+    faithfulness_interval,
+    judge,
+    pick,
+    untrained_gap,
+)
 from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.names import parse_node
 from interp.results import Record, Result, flat
-from interp.runtime import derive_seed, make_generator
-from interp.statistics import Interval, auroc, bootstrap_interval, p_from_null, percentile_interval
+from interp.runtime import make_generator
+from interp.statistics import Interval, auroc
 
 MAX_PATHED = 2000
-
-
-def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: int = -1) -> np.ndarray:
-    """`f(C) = (m(C) - m(0)) / (m(M) - m(0))` of metrics over prompts (last axis): the ratio of means, not the mean of
-    ratios.
-
-    `m(M)` is the whole model's metric, `m(0)` that of the empty circuit, all edges replaced: 1 as good as the model, 0
-    as the empty circuit; not bounded on either side (Mechanistic Interpretability Benchmark, Mueller et al. 2025).
-    """
-    nothing = empty.mean(axis)
-    return (values.mean(axis) - nothing) / (full.mean(axis) - nothing)
-
-
-def faithfulness_interval(
-    values: np.ndarray, empty: np.ndarray, full: np.ndarray, *, n_resamples: int = 1000, seed: int = 0
-) -> Interval[np.ndarray]:
-    """`[n_circuits]` of `values [n_circuits, n_prompts]`: bootstrap over prompts, numerator and denominator together.
-    """
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap faithfulness"))
-    return bootstrap_interval(faithfulness, values, empty, full, rng=rng, n_resamples=n_resamples)
-
-
-def area(fractions: Sequence[float], heights: Sequence[float]) -> float:
-    """Trapezoid area of heights over fractions of edges, from the first fraction to the last."""
-    x, y = np.asarray(fractions, dtype=float), np.asarray(heights, dtype=float)
-    if x.shape != y.shape or len(x) < 2 or (np.diff(x) <= 0).any():
-        raise ConfigError("an area needs at least two fractions in rising order, with one height each")
-    return float(np.trapezoid(y, x))
-
-
-def cpr(fractions: Sequence[float], f: Sequence[float]) -> float:
-    """Circuit performance ratio: the area under f(k). Higher is better; can exceed 1. Rank edges by signed score."""
-    return area(fractions, f)
-
-
-def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
-    """Circuit-model distance: the area of |1 - f(k)|, 0 at best. Rank edges by absolute score."""
-    return area(fractions, np.abs(1 - np.asarray(f, dtype=float)).tolist())
 
 
 def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Tensor:
@@ -98,18 +70,18 @@ def _random_path(
     graph: Graph, inputs: dict[int, list[int]], edges_into: dict[tuple[int, int], list[int]], generator: torch.Generator
 ) -> list[int]:
     """Edges of one path, from the logits backwards, at one position where edges have positions."""
-    place = _pick(graph.n_positions, generator)
+    position = pick(graph.n_positions, generator)
     reader, path = len(graph.readers) - 1, []
     while True:
-        options = edges_into[place, reader]
-        edge = options[_pick(len(options), generator)]
+        options = edges_into[position, reader]
+        edge = options[pick(len(options), generator)]
         path.append(edge)
         source = int(graph.edge_table[edge, 2])
         if source == 0:
             return path
-        reader = inputs[source][_pick(len(inputs[source]), generator)]
+        reader = inputs[source][pick(len(inputs[source]), generator)]
         if graph.readers[reader][1] in ("k", "v"):  # a head reads keys and values at earlier positions too
-            place = _pick(place + 1, generator)
+            position = pick(position + 1, generator)
 
 
 def _inputs(graph: Graph) -> dict[int, list[int]]:
@@ -134,10 +106,6 @@ def _edges_into(graph: Graph) -> dict[tuple[int, int], list[int]]:
     return into
 
 
-def _pick(n: int, generator: torch.Generator) -> int:
-    return int(torch.randint(n, (1,), generator=generator))
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve(Result):
     """Circuits of the best edges, by size."""
@@ -146,13 +114,15 @@ class Curve(Result):
     fractions: tuple[float, ...]
     n_edges: list[int]
     """after pruning"""
-    faithfulness: np.ndarray
-    """`[n_fractions]`"""
-    low: np.ndarray
-    high: np.ndarray
-    """95 % interval over prompts"""
+    interval: Interval[np.ndarray]
+    """`[n_fractions]` faithfulness over prompts"""
     random: np.ndarray
     """`[n_random, n_fractions]` of random circuits with as many edges"""
+
+    @property
+    def faithfulness(self) -> np.ndarray:
+        """`[n_fractions]` without the interval."""
+        return self.interval.estimate
 
     @property
     def cpr(self) -> float:
@@ -170,14 +140,7 @@ class Curve(Result):
     def to_records(self) -> list[Record]:
         """Return one row per size: `fraction, n_edges, faithfulness, low, high, random` (mean of random circuits)."""
         random = self.random.mean(0).tolist() if len(self.random) else [None] * len(self.fractions)
-        columns = (
-            self.fractions,
-            self.n_edges,
-            self.faithfulness.tolist(),
-            self.low.tolist(),
-            self.high.tolist(),
-            random,
-        )
+        columns = (self.fractions, self.n_edges, *(each.tolist() for each in self.interval), random)
         names = ("fraction", "n_edges", "faithfulness", "low", "high", "random")
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -277,38 +240,26 @@ def _evaluate_circuit(bench: Bench, kept: Tensor, config: EvaluationConfig, prog
     tried = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
     randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
     masks = {
-        "full": [bench.everything(True)],
-        "empty": [bench.everything(False)],
+        FULL: [bench.everything(True)],
+        EMPTY: [bench.everything(False)],
         "circuit": [kept],
         "complement": [~kept],
         "halved": [kept & ~half for half in halves],
         "model_halved": [~half for half in halves],
         "without": [_without(kept, edge) for edge in tried],
-        "random": randoms,
+        RANDOM: randoms,
     }
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
-    full, empty = values[0], values[1]
-    f = faithfulness(values, empty, full)
-    ends = faithfulness_interval(values[2], empty, full, seed=config.seed)
-    split = dict(zip(masks, np.split(f, np.cumsum([len(group) for group in masks.values()])[:-1]), strict=True))
-    own = float(split["circuit"][0])
-    numbers: dict[str, Any] = {
-        "n_edges": size,
-        "n_edges_of_graph": bench.graph.n_edges,
-        "full": float(full.mean()),
-        "empty": float(empty.mean()),
-        "faithfulness": own,
-        "faithfulness_low": float(ends.low),
-        "faithfulness_high": float(ends.high),
-        "completeness": float(split["complement"][0]),
-    }
+    ends = np.cumsum([len(group) for group in masks.values()])[:-1]
+    judged = judge(dict(zip(masks, np.split(values, ends), strict=True)), complement="complement", seed=config.seed)
+    numbers: dict[str, Any] = {"n_edges": size, "n_edges_of_graph": bench.graph.n_edges}
+    numbers |= judged.numbers
     if halves:
-        numbers["incompleteness_of_halves"] = float(np.abs(split["halved"] - split["model_halved"]).mean())
+        gap = np.abs(judged.f["halved"] - judged.f["model_halved"])
+        numbers["incompleteness_of_halves"] = float(gap.mean())
     if tried:
-        drops = np.abs(own - split["without"])
+        drops = np.abs(judged.numbers["faithfulness"] - judged.f["without"])
         numbers["minimality"] = {"n_tried": len(tried), "median": float(np.median(drops)), "least": float(drops.min())}
-    if randoms:
-        numbers["random_circuits"] = null_summary(split["random"], own)
     return numbers
 
 
@@ -346,7 +297,7 @@ def curve(
     n_random: int | None = None,
     progress: Any = None,
 ) -> Curve:
-    """Faithfulness of the best edges at every fraction, beside random circuits with as many edges."""
+    """Measure faithfulness of the best edges at every fraction, and of random circuits with as many edges."""
     n_random = config.n_random if n_random is None else n_random
     asked = [round(fraction * len(scores)) for fraction in config.fractions]
     best = [scores.mask(n, by) for n in asked]
@@ -356,40 +307,20 @@ def curve(
     masks = [bench.everything(True), bench.everything(False), *best, *randoms]
     values = bench.values(masks, progress).numpy()
     full, empty, ours = values[0], values[1], values[2 : 2 + len(best)]
-    _, low, high = faithfulness_interval(ours, empty, full, seed=config.seed)
     null = faithfulness(values[2 + len(best) :], empty, full) if randoms else np.zeros(0)
     return Curve(
         by=by,
         fractions=config.fractions,
         n_edges=sizes,
-        faithfulness=faithfulness(ours, empty, full),
-        low=low,
-        high=high,
+        interval=faithfulness_interval(ours, empty, full, seed=config.seed),
         random=null.reshape(n_random, len(sizes)),
     )
 
 
-def untrained_gap(model: Any, task: Task, seed: int) -> dict[str, float]:
-    """The task's gap in an untrained twin of the model: within two standard errors of 0 there is no behaviour to
-    explain.
-    """
-    from interp.models.adapter import untrained_model
-
-    twin = task.on(untrained_model(model, seed))
-    return {"gap": twin.gap, "gap_error": twin.gap_error, "gap_of_model": task.gap}
-
-
 def overlap(found: Tensor, truth: Tensor) -> dict[str, float]:
-    """Share of found edges that are true, and of true edges that are found."""
+    """Return the fraction of found edges that are true, and of true edges that are found."""
     both = float((found & truth).sum())
     return {"precision": both / max(1.0, float(found.sum())), "recall": both / max(1.0, float(truth.sum()))}
-
-
-def null_summary(values: np.ndarray, own: float) -> dict[str, float]:
-    """Number, mean, 95 % range of a null `[n]`, and the p-value of a circuit's `own` faithfulness against it."""
-    null = percentile_interval(values.mean(), values)
-    numbers = {"mean": null.estimate, "low": null.low, "high": null.high, "p": p_from_null(own, values)}
-    return {"n": len(values), **numbers}
 
 
 def _half(kept: Tensor, generator: torch.Generator) -> Tensor:

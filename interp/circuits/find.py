@@ -28,9 +28,10 @@ from interp.circuits.circuit import FILE, Circuit
 from interp.circuits.config import FindConfig
 from interp.circuits.edge_runs import Bench
 from interp.circuits.edge_scores import Scores, Verified
-from interp.circuits.evaluation import Curve, evaluate, faithfulness
+from interp.circuits.evaluation import Curve, evaluate
 from interp.circuits.graph import Graph
 from interp.circuits.head_kinds import head_patterns, save_patterns
+from interp.circuits.judging import faithfulness, in_words, score_columns, verdict
 from interp.circuits.task import Task
 from interp.errors import ConfigError
 from interp.names import parse_head, parse_node
@@ -190,17 +191,14 @@ def _smallest(model: Any, task: Task, scores: Scores, curve: Curve, config: Find
 def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
     null, untrained = evaluation.get("random_circuits"), evaluation.get("untrained")
     if not null or not untrained:
-        return {"found": None, "rule": RULE, "reason": "nulls were not run"}
-    beats = evaluation["faithfulness_low"] > null["high"]
-    learned = abs(untrained["gap"]) < 0.1 * untrained["gap_of_model"]
-    f, size = evaluation["faithfulness"], f"{evaluation['n_edges']} of {evaluation['n_edges_of_graph']} edges"
+        return verdict(RULE, "nulls were not run", None, None)
     reason = (
-        f"faithfulness {f:.2f} ({evaluation['faithfulness_low']:.2f} to {evaluation['faithfulness_high']:.2f}) with "
-        f"{size}, random circuits {null['mean']:.2f} ({null['low']:.2f} to {null['high']:.2f}); gap of an untrained "
+        f"faithfulness {in_words(evaluation)} with {evaluation['n_edges']} of {evaluation['n_edges_of_graph']} edges, "
+        f"random circuits {null['mean']:.2f} ({null['low']:.2f} to {null['high']:.2f}); gap of an untrained "
         f"model {untrained['gap']:.3g}, of this one {untrained['gap_of_model']:.3g}; judged on "
         f"{evaluation['n_prompts']} prompts: {evaluation['judged_on']}"
     )
-    return {"found": bool(beats and learned), "rule": RULE, "reason": reason}
+    return verdict(RULE, reason, evaluation["faithfulness_low"] > null["high"], untrained)
 
 
 PROMPTS_SHOWN = 8
@@ -242,29 +240,21 @@ def save_discovered(
 
 def score_table(scores: Scores, verified: Verified | None) -> "pa.Table":
     """Edges (`source, target, via`) or nodes (`node`), strongest first, with `position, score, exact, low, high`."""
-    import pyarrow as pa
-
-    order = scores.order().tolist()
-    interval = scores.interval()
+    order, interval = scores.order().tolist(), scores.interval()
     exact = {} if verified is None else dict(zip(verified.indices.tolist(), verified.exact.tolist(), strict=True))
     if scores.level == "edge":
         edges = [scores.graph.edge(i) for i in order]
-        columns = {
-            "source": pa.array([edge.source for edge in edges], pa.string()),
-            "target": pa.array([edge.target for edge in edges], pa.string()),
-            "via": pa.array([edge.via for edge in edges], pa.string()),
-            "position": pa.array([edge.position for edge in edges], pa.int32()),
-        }
+        names = {part: [getattr(edge, part) for edge in edges] for part in ("source", "target", "via")}
+        positions = [edge.position for edge in edges]
     else:
-        columns = {
-            "node": pa.array([scores.graph.sources[i] for i in order], pa.string()),
-            "position": pa.array([None] * len(order), pa.int32()),
-        }
-    columns["score"] = pa.array(scores.values[order].numpy(), pa.float64())
-    columns["exact"] = pa.array([exact.get(i) for i in order], pa.float64())
-    for name, values in zip(("low", "high"), interval or (None, None), strict=True):
-        columns[name] = pa.array([None] * len(order) if values is None else values[order].numpy(), pa.float64())
-    return pa.table(columns)
+        names, positions = {"node": [scores.graph.sources[i] for i in order]}, None
+    return score_columns(
+        names,
+        scores.values[order].numpy(),
+        positions=positions,
+        exact=[exact.get(i) for i in order],
+        ends=None if interval is None else (interval[0][order].numpy(), interval[1][order].numpy()),
+    )
 
 
 def curve_table(curve: Curve) -> "pa.Table":

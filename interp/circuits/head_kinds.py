@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, atomic_file, write_table
@@ -38,7 +39,7 @@ from interp.names import HeadName
 from interp.progress import Progress
 from interp.results import Record, Result, per_head
 from interp.runtime import make_generator
-from interp.statistics import t_interval
+from interp.statistics import Interval, prediction_bound, t_interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +114,9 @@ def target_weights(masks: dict[str, Tensor]) -> Tensor:
 
 def score_pattern(pattern: Tensor, weights: Tensor) -> Tensor:
     """`[batch, n_heads, n_kinds]` scores of `pattern [batch, n_heads, dest, src]`, one batched product."""
-    return torch.bmm(pattern.flatten(2), weights.to(pattern.device, pattern.dtype))
+    return torch.bmm(
+        rearrange(pattern, "batch head dest src -> batch head (dest src)"), weights.to(pattern.device, pattern.dtype)
+    )
 
 
 def uniform_scores(weights: Tensor, context_length: int) -> Tensor:
@@ -176,9 +179,8 @@ class HeadScores(Result):
     0: no attention on that target, 1: all of it.
     """
 
-    score: dict[str, np.ndarray]
-    low: dict[str, np.ndarray]
-    high: dict[str, np.ndarray]
+    intervals: dict[str, Interval[np.ndarray]]
+    """mean score over prompts"""
     null: dict[str, np.ndarray]
     """mean under the null"""
     null_high: dict[str, np.ndarray]
@@ -189,6 +191,11 @@ class HeadScores(Result):
     """`[n_layers, n_heads, n_kinds, n_prompts]`: what the intervals are made of, kinds in the order of `KINDS`"""
     settings: dict[str, Any]
 
+    @property
+    def score(self) -> dict[str, np.ndarray]:
+        """The scores without their intervals."""
+        return {kind: each.estimate for kind, each in self.intervals.items()}
+
     def strongest(self, kind: str, n: int = 5) -> list[tuple[HeadName, float]]:
         """The `n` heads with the highest score of a kind, whether found or not."""
         scores = self.score[kind]
@@ -198,11 +205,14 @@ class HeadScores(Result):
 
     def to_records(self) -> list[Record]:
         """Return one row per kind and head: `head, layer, kind, score, low, high, null, null_high, found`."""
-        names = ("score", "low", "high", "null", "null_high", "found")
+        names = ("null", "null_high", "found")
         return [
             row
-            for kind in self.score
-            for row in per_head({name: getattr(self, name)[kind] for name in names}, kind=kind)
+            for kind, each in self.intervals.items()
+            for row in per_head(
+                {**each.columns("score", "low", "high"), **{name: getattr(self, name)[kind] for name in names}},
+                kind=kind,
+            )
         ]
 
     def headline(self) -> str:
@@ -292,7 +302,7 @@ def pattern_scores(model: Any, tokens: Tensor, weights: Tensor, batch_size: int)
     parts = []
     for batch, batch_weights in zip(tokens.split(batch_size), weights.split(batch_size), strict=True):
         layers = list(_layer_scores(model, batch, batch_weights))
-        parts.append(torch.stack(layers).permute(0, 2, 3, 1))
+        parts.append(rearrange(layers, "layer batch head kind -> layer head kind batch"))
     return torch.cat(parts, 3)
 
 
@@ -325,26 +335,23 @@ def summarise_scores(
     """
     values = scores.double().numpy()
     n_all_heads = values.shape[0] * values.shape[1]
-    mean, low, high = interval(values, CONFIDENCE)
-    out: dict[str, dict[str, np.ndarray]] = {
-        name: {} for name in ("score", "low", "high", "null", "null_high", "found")
-    }
+    whole = interval(values, CONFIDENCE)
+    intervals = {kind: Interval(*(each[:, :, i] for each in whole)) for i, kind in enumerate(KINDS)}
+    out: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("null", "null_high", "found")}
     for i, kind in enumerate(KINDS):
         if kind in REPEAT_KINDS:
             null, null_high = repeat_bounds(repeat_null[:, :, i].double().numpy(), n_all_heads)
         else:
             bounds = twin_bounds(twin_scores[:, :, i].double().numpy(), float(even[:, i].mean()), n_all_heads)
             null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
-        out["score"][kind], out["low"][kind], out["high"][kind] = mean[:, :, i], low[:, :, i], high[:, :, i]
         out["null"][kind], out["null_high"][kind] = null, null_high
-        out["found"][kind] = low[:, :, i] > np.maximum(null_high, SMALLEST_FOUND)
-    return HeadScores(**out, per_prompt=values, settings=settings)
+        out["found"][kind] = intervals[kind].low > np.maximum(null_high, SMALLEST_FOUND)
+    return HeadScores(intervals=intervals, **out, per_prompt=values, settings=settings)
 
 
-def interval(values: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def interval(values: np.ndarray, confidence: float) -> Interval[np.ndarray]:
     """Mean and Student t interval of shares over the last axis, cut to 0 and 1; NaN prompts are left out."""
-    mean, low, high = t_interval(values, confidence)
-    return mean, np.clip(low, 0, 1), np.clip(high, 0, 1)
+    return t_interval(values, confidence).clip(0, 1)
 
 
 def repeat_bounds(null_values: np.ndarray, n_all_heads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -359,13 +366,11 @@ def twin_bounds(twin_values: np.ndarray, even: float, n_all_heads: int) -> tuple
     The heads of the twin are the sample here (a head can be peaked by chance of its initial weights, whatever the
     prompt); the bound is their mean plus the Bonferroni t quantile times their spread, and their maximum at least.
     """
-    from scipy.stats import t
-
     heads = np.nanmean(twin_values, axis=-1).ravel()
-    quantile = t.ppf(1 - (1 - CONFIDENCE) / n_all_heads, len(heads) - 1) if len(heads) > 1 else 0.0
-    spread = heads.std(ddof=1) if len(heads) > 1 else 0.0
-    bound = heads.mean() + quantile * spread * np.sqrt(1 + 1 / len(heads))
-    return max(even, float(heads.mean())), float(min(max(even, bound, heads.max()), 1.0))
+    mean, bound = float(heads.mean()), float(heads.max())
+    if len(heads) > 1:
+        bound = max(bound, prediction_bound(mean, heads.std(ddof=1), len(heads), n_tests=n_all_heads))
+    return max(even, mean), float(min(max(even, bound), 1.0))
 
 
 class _Steps:
@@ -416,8 +421,8 @@ def heads_table(scores: HeadScores) -> "pa.Table":
     layer, head = np.divmod(np.arange(n_layers * n_heads), n_heads)
     columns = {"layer": pa.array(layer, pa.int32()), "head": pa.array(head, pa.int32())}
     for kind in KINDS:
-        columns[kind] = pa.array(scores.score[kind].ravel(), pa.float32())
-        for name in ("low", "high", "null", "null_high"):
-            columns[f"{kind}_{name}"] = pa.array(getattr(scores, name)[kind].ravel(), pa.float32())
+        numbers = scores.intervals[kind].columns(kind)
+        numbers |= {f"{kind}_null": scores.null[kind], f"{kind}_null_high": scores.null_high[kind]}
+        columns |= {name: pa.array(values.ravel(), pa.float32()) for name, values in numbers.items()}
         columns[f"{kind}_found"] = pa.array(scores.found[kind].ravel(), pa.bool_())
     return pa.table(columns)

@@ -59,6 +59,7 @@ from interp.names import HeadName
 from interp.patching.partial import capture
 from interp.results import Record, Result
 from interp.runtime import make_generator
+from interp.statistics import prediction_bound
 
 
 @dataclass(frozen=True)
@@ -306,8 +307,6 @@ def _scores(
     written: list[Factored], read: list[Factored], before: np.ndarray, blocks: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores, null means and null bounds `[n_senders, n_readers]`."""
-    from scipy.stats import t
-
     score = np.full(before.shape, np.nan)
     for i, j in zip(*np.nonzero(before), strict=True):
         denominator = written[i].norm * read[j].norm
@@ -316,8 +315,8 @@ def _scores(
     spectra_a, spectra_b = (s / s.sum(1, keepdim=True).clamp_min(1e-300) for s in (spectra_a, spectra_b))
     draws = torch.stack([(spectra_a @ block.square() @ spectra_b.T).sqrt() for block in blocks]).numpy()
     n_senders = np.maximum(before.sum(0), 1)
-    quantile = t.ppf(1 - FAMILY_WISE / n_senders, len(blocks) - 1) * np.sqrt(1 + 1 / len(blocks))
-    mean, high = draws.mean(0), draws.mean(0) + quantile[None] * draws.std(0, ddof=1)
+    mean = draws.mean(0)
+    high = prediction_bound(mean, draws.std(0, ddof=1), len(blocks), n_tests=n_senders, error=FAMILY_WISE)
     mean, high = (np.where(before, values, np.nan) for values in (mean, high))
     return score, mean, high
 

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from interp.circuits.config import Ablation
+from interp.circuits.judging import check_ablation
 from interp.dictionary import SparseActs
-from interp.errors import ConfigError, UnknownNameError
+from interp.errors import ConfigError
 from saes.circuits.edges import FeatureNode, Measured, Network
 from saes.circuits.sites import Entries, Replace, Site
 from saes.circuits.traces import Trace, metric_with, sum_by
-
-ABLATIONS = ("resample", "mean", "zero")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +45,7 @@ class FeatureBench:
 
     def __init__(self, network: Network, ablation: Ablation = "resample"):
         """Raises `ConfigError` for `resample` without corrupted prompts."""
-        if ablation not in ABLATIONS:
-            raise UnknownNameError("ablation", ablation, ABLATIONS)
+        check_ablation(ablation)
         if ablation == "resample" and network.batches[0].prompts.corrupt is None:
             raise ConfigError("resampling needs corrupted prompts; use ablation='mean' or 'zero'")
         self.network = network

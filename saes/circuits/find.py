@@ -22,8 +22,8 @@ import torch
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.circuits.circuit import FILE, Circuit, Edge, Node
-from interp.circuits.evaluation import faithfulness, faithfulness_interval, null_summary, untrained_gap
 from interp.circuits.find import prompt_texts
+from interp.circuits.judging import EMPTY, FULL, RANDOM, in_words, judge, pick, score_columns, untrained_gap, verdict
 from interp.circuits.task import Task
 from interp.models.adapter import weight_hash
 from interp.models.identity import model_spec
@@ -138,38 +138,26 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     generator = make_generator(config.seed, "random features")
     random = [_random_like(network, features, generator) for _ in range(config.n_random)]
     with_errors = bench.nodes([*features, *errors])
-    runs: dict[str, Left] = {
-        "full": bench.all_features(errors=True),
-        "empty": bench.nodes([]),
-        "faithfulness": with_errors,
-        "without_errors": bench.nodes(features),
-        "errors_alone": bench.nodes(errors),
-        "all_features": bench.all_features(errors=False),
-        "completeness": bench.without(with_errors),
+    runs: dict[str, list[Left]] = {
+        FULL: [bench.all_features(errors=True)],
+        EMPTY: [bench.nodes([])],
+        "circuit": [with_errors],
+        "without_errors": [bench.nodes(features)],
+        "errors_alone": [bench.nodes(errors)],
+        "all_features": [bench.all_features(errors=False)],
+        "complement": [bench.without(with_errors)],
+        RANDOM: [bench.nodes([*chosen, *errors]) for chosen in random],
     }
-    runs |= {f"random {i}": bench.nodes([*chosen, *errors]) for i, chosen in enumerate(random)}
-    values = np.stack([bench.values(left).numpy() for left in runs.values()])
-    full, empty = values[0], values[1]
-    f = dict(zip(runs, faithfulness(values, empty, full).tolist(), strict=True))
-    ends = faithfulness_interval(values[2:4], empty, full, seed=config.seed)
-    null = np.array([f[name] for name in runs if name.startswith("random")])
+    values = {name: np.stack([bench.values(left).numpy() for left in lefts]) for name, lefts in runs.items()}
+    judged = judge(values, complement="complement", also=["without_errors"], seed=config.seed)
+    alone = judged.intervals.at(1)
     return {
         "n_features": len(features),
         "n_active": sum(map(len, network.active)),
-        "full": float(full.mean()),
-        "empty": float(empty.mean()),
-        "faithfulness": f["faithfulness"],
-        "faithfulness_low": float(ends.low[0]),
-        "faithfulness_high": float(ends.high[0]),
-        "without_errors": {
-            "faithfulness": f["without_errors"],
-            "low": float(ends.low[1]),
-            "high": float(ends.high[1]),
-        },
-        "errors_alone": f["errors_alone"],
-        "all_features": f["all_features"],
-        "completeness": f["completeness"],
-        "random_circuits": null_summary(null, f["faithfulness"]),
+        **judged.numbers,
+        "without_errors": {"faithfulness": alone.estimate, "low": alone.low, "high": alone.high},
+        "errors_alone": float(judged.f["errors_alone"][0]),
+        "all_features": float(judged.f["all_features"][0]),
     }
 
 
@@ -210,7 +198,7 @@ def _random_edge(network: Network, generator: torch.Generator) -> Ends:
     """Between active features of two places, or from one to the logits, all evenly."""
     n = len(network.sites)
     pairs = [(s, t) for s in range(n) for t in range(s + 1, n + 1)]
-    source, target = pairs[_pick(len(pairs), generator)]
+    source, target = pairs[pick(len(pairs), generator)]
     ends = [None if i == n else _random_feature(network, i, generator) for i in (source, target)]
     assert ends[0] is not None
     return ends[0], ends[1]
@@ -218,7 +206,7 @@ def _random_edge(network: Network, generator: torch.Generator) -> Ends:
 
 def _random_feature(network: Network, site: int, generator: torch.Generator) -> FeatureNode:
     active = network.active[site]
-    return FeatureNode(site, int(active[_pick(len(active), generator)]))
+    return FeatureNode(site, int(active[pick(len(active), generator)]))
 
 
 def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Generator) -> list[FeatureNode]:
@@ -273,32 +261,24 @@ def _edge(network: Network, ends: Ends, score: float, exact: float | None) -> Ed
 def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
     null, alone = evaluation["random_circuits"], evaluation["without_errors"]
     reason = (
-        f"{evaluation['n_features']} of {evaluation['n_active']} active features: faithfulness "
-        f"{evaluation['faithfulness']:.2f} ({evaluation['faithfulness_low']:.2f} to "
-        f"{evaluation['faithfulness_high']:.2f}) with the errors left, {alone['faithfulness']:.2f} without; the errors "
-        f"alone {evaluation['errors_alone']:.2f}, random features with them {null['mean']:.2f} ({null['low']:.2f} to "
-        f"{null['high']:.2f})"
+        f"{evaluation['n_features']} of {evaluation['n_active']} active features: faithfulness {in_words(evaluation)} "
+        f"with error nodes, {alone['faithfulness']:.2f} without; error nodes alone {evaluation['errors_alone']:.2f}, "
+        f"random features with error nodes {null['mean']:.2f} ({null['low']:.2f} to {null['high']:.2f})"
     )
     gap, other = evaluation.get("untrained"), evaluation.get("untrained_saes")
     if gap is None or other is None:
-        return {"found": None, "rule": RULE, "reason": f"{reason}; untrained ones were not run"}
+        return verdict(RULE, f"{reason}; untrained dictionaries and model were not run", None, None)
     low = evaluation["faithfulness_low"]
     added, others = low - evaluation["errors_alone"], other["faithfulness"] - other["errors_alone"]
-    beats = low > null["high"] and added > others
-    learned = abs(gap["gap"]) < 0.1 * gap["gap_of_model"]
     reason += (
-        f"; untrained dictionaries {other['faithfulness']:.2f}, their errors alone {other['errors_alone']:.2f}; gap of "
-        f"an untrained model {gap['gap']:.3g}, of this one {gap['gap_of_model']:.3g}"
+        f"; untrained dictionaries {other['faithfulness']:.2f}, their error nodes alone {other['errors_alone']:.2f}; "
+        f"gap of an untrained model {gap['gap']:.3g}, of this one {gap['gap_of_model']:.3g}"
     )
-    return {"found": bool(beats and learned), "rule": RULE, "reason": reason}
-
-
-def _pick(n: int, generator: torch.Generator) -> int:
-    return int(torch.randint(n, (1,), generator=generator))
+    return verdict(RULE, reason, low > null["high"] and added > others, gap)
 
 
 MAX_FEATURES = 5000
-"""features of each place that `nodes.parquet` holds, strongest first"""
+"""Features of each site in `nodes.parquet`, strongest first."""
 
 
 def save_feature_circuit(
@@ -324,22 +304,19 @@ def save_feature_circuit(
 
 
 def edge_table(found: FoundFeatures) -> "pa.Table":
-    """Every scored edge, strongest first: the columns of any circuit's edges."""
+    """Every scored edge, strongest first, in the columns of any circuit's edges."""
     edges = sorted(found.scores, key=lambda edge: -abs(found.scores[edge]))
     names = [(found.network.name(source), found.network.name(target)) for source, target in edges]
-    columns = {"source": [source for source, _ in names], "target": [target for _, target in names]}
-    scores, exact = [found.scores[edge] for edge in edges], [found.exact.get(edge) for edge in edges]
-    return _table(columns | {"via": [None] * len(edges)}, scores, exact)
+    columns = {"source": [one for one, _ in names], "target": [other for _, other in names], "via": [None] * len(edges)}
+    exact = [found.exact.get(edge) for edge in edges]
+    return score_columns(columns, [found.scores[edge] for edge in edges], exact=exact)
 
 
 def node_table(found: FoundFeatures) -> "pa.Table":
-    """Every error and the strongest active features of each place, strongest first."""
+    """Every error node and the strongest active features of each site, strongest first."""
     network = found.network
-    nodes = network.strongest(MAX_FEATURES)
-    nodes.sort(key=lambda node: -abs(network.effect(node)))
-    return _table(
-        {"node": [network.name(node) for node in nodes]}, [network.effect(n) for n in nodes], [None] * len(nodes)
-    )
+    nodes = sorted(network.strongest(MAX_FEATURES), key=lambda node: -abs(network.effect(node)))
+    return score_columns({"node": [network.name(node) for node in nodes]}, [network.effect(n) for n in nodes])
 
 
 def summarise(found: FoundFeatures) -> dict[str, Any]:
@@ -359,13 +336,3 @@ def summarise(found: FoundFeatures) -> dict[str, Any]:
         "edges": evaluation["edges"],
         "found": circuit.verdict["found"],
     }
-
-
-def _table(names: dict[str, list[Any]], scores: list[float], exact: list[float | None]) -> "pa.Table":
-    import pyarrow as pa
-
-    nothing = pa.array([None] * len(scores), pa.float64())
-    columns = {name: pa.array(values, pa.string()) for name, values in names.items()}
-    columns["position"] = pa.array([None] * len(scores), pa.int32())
-    columns |= {"score": pa.array(scores, pa.float64()), "exact": pa.array(exact, pa.float64())}
-    return pa.table(columns | {"low": nothing, "high": nothing})

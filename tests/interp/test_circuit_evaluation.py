@@ -8,17 +8,9 @@ from interp.circuits.attribution import attribute
 from interp.circuits.circuit import Circuit, Edge
 from interp.circuits.edge_runs import Bench
 from interp.circuits.edge_scores import prune_edges
-from interp.circuits.evaluation import (
-    EvaluationConfig,
-    area,
-    cmd,
-    cpr,
-    evaluate,
-    faithfulness,
-    faithfulness_interval,
-    untrained_gap,
-)
+from interp.circuits.evaluation import EvaluationConfig, evaluate
 from interp.circuits.graph import Graph
+from interp.circuits.judging import area, cmd, cpr, faithfulness, faithfulness_interval, untrained_gap
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError
 from interp.models.planted import planted_circuit, planted_induction

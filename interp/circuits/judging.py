@@ -1,0 +1,165 @@
+"""The frame in which every circuit is judged, whether its nodes are heads and MLPs or features of dictionaries.
+
+1. the metric is measured in named runs of the model (`runs`): the full model, the empty circuit in which everything is
+   replaced, the circuit, its complement, random circuits of its size ...
+2. `judge` turns each into faithfulness (Mechanistic Interpretability Benchmark, Mueller et al. 2025), with a bootstrap
+   interval over prompts and the null of random circuits;
+3. `verdict` applies a written rule: the circuit must beat its null, and an untrained model must lack the behaviour.
+
+Tables of scored edges and nodes have the same columns for both (`score_columns`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import torch
+
+from interp.circuits.config import Ablation
+from interp.errors import ConfigError, UnknownNameError
+from interp.runtime import derive_seed
+from interp.statistics import Interval, bootstrap_interval, p_from_null, percentile_interval
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from interp.circuits.task import Task
+
+FULL, EMPTY, RANDOM = "full", "empty", "random"
+"""Names of the runs that `judge` needs (the first two) or reads as the null (the last)."""
+LEARNED = 0.1
+"""An untrained model's gap must lie below this fraction of the trained model's."""
+
+
+def check_ablation(ablation: str) -> Ablation:
+    """Return the ablation if it exists: `resample`, `mean` or `zero`. Raises `UnknownNameError`."""
+    if ablation not in get_args(Ablation):
+        raise UnknownNameError("ablation", str(ablation), get_args(Ablation))
+    return ablation  # pyright: ignore[reportReturnType]
+
+
+def pick(n: int, generator: torch.Generator) -> int:
+    """Draw one of `0 .. n - 1`, each with the same probability."""
+    return int(torch.randint(n, (1,), generator=generator))
+
+
+def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return `f(C) = (m(C) - m(0)) / (m(M) - m(0))` of metrics over prompts (last axis): a ratio of means.
+
+    `m(M)` is the metric of the full model, `m(0)` that of the empty circuit, in which everything is replaced. 1: as
+    good as the model; 0: as the empty circuit; not bounded on either side.
+    """
+    nothing = empty.mean(axis)
+    return (values.mean(axis) - nothing) / (full.mean(axis) - nothing)
+
+
+def faithfulness_interval(
+    values: np.ndarray, empty: np.ndarray, full: np.ndarray, *, n_resamples: int = 1000, seed: int = 0
+) -> Interval[Any]:
+    """Bootstrap faithfulness of `values [..., n_prompts]` over prompts, numerator and denominator drawn together."""
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap faithfulness"))
+    return bootstrap_interval(faithfulness, values, empty, full, rng=rng, n_resamples=n_resamples)
+
+
+def area(fractions: Sequence[float], heights: Sequence[float]) -> float:
+    """Return the trapezoid area of heights over fractions of edges, from the first fraction to the last."""
+    x, y = np.asarray(fractions, dtype=float), np.asarray(heights, dtype=float)
+    if x.shape != y.shape or len(x) < 2 or (np.diff(x) <= 0).any():
+        raise ConfigError("an area needs at least two fractions in rising order, with one height each")
+    return float(np.trapezoid(y, x))
+
+
+def cpr(fractions: Sequence[float], f: Sequence[float]) -> float:
+    """Circuit performance ratio: the area under f(k). Higher is better; can exceed 1. Rank edges by signed score."""
+    return area(fractions, f)
+
+
+def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
+    """Circuit-model distance: the area of |1 - f(k)|, 0 at best. Rank edges by absolute score."""
+    return area(fractions, np.abs(1 - np.asarray(f, dtype=float)).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Faithfulness of every run."""
+
+    f: dict[str, np.ndarray]
+    """run -> `[n_variants]`"""
+    intervals: Interval[Any]
+    """`[n]` of the runs that were asked for, in order"""
+    numbers: dict[str, Any]
+    """`full` and `empty` (means of the metric), `faithfulness` with its interval, `completeness` and the null"""
+
+
+def judge(
+    runs: Mapping[str, np.ndarray], circuit: str = "circuit", *, complement: str, also: Sequence[str] = (), seed: int
+) -> Judged:
+    """Judge a circuit by the metric in each run, `[n_variants, n_prompts]` by name.
+
+    `circuit` names the run of the circuit, `complement` that of everything else (completeness: 0 when nothing outside
+    the circuit does the task), `also` further runs that get an interval. Runs `full` and `empty` are needed; `random`
+    is the null.
+    """
+    full, empty = runs[FULL][0], runs[EMPTY][0]
+    f = {name: faithfulness(values, empty, full) for name, values in runs.items()}
+    ends = faithfulness_interval(np.stack([runs[name][0] for name in (circuit, *also)]), empty, full, seed=seed)
+    own = float(f[circuit][0])
+    numbers: dict[str, Any] = {
+        "full": float(full.mean()),
+        "empty": float(empty.mean()),
+        **ends.at(0)._replace(estimate=own).columns("faithfulness"),
+        "completeness": float(f[complement][0]),
+    }
+    if len(runs.get(RANDOM, ())):
+        numbers["random_circuits"] = null_summary(f[RANDOM], own)
+    return Judged(f, ends, numbers)
+
+
+def null_summary(values: np.ndarray, own: float) -> dict[str, float]:
+    """Return number, mean, 95 % range of a null `[n]`, and the p-value of a circuit's `own` faithfulness against it."""
+    null = percentile_interval(values.mean(), values)
+    numbers = {"mean": null.estimate, "low": null.low, "high": null.high, "p": p_from_null(own, values)}
+    return {"n": len(values), **numbers}
+
+
+def untrained_gap(model: Any, task: "Task", seed: int) -> dict[str, float]:
+    """Measure the task's gap in an untrained model. Within two standard errors of 0 there is nothing to explain."""
+    from interp.models.adapter import untrained_model
+
+    untrained = task.on(untrained_model(model, seed))
+    return {"gap": untrained.gap, "gap_error": untrained.gap_error, "gap_of_model": task.gap}
+
+
+def verdict(rule: str, reason: str, beats_null: bool | None, untrained: Mapping[str, float] | None) -> dict[str, Any]:
+    """Return `{found, rule, reason}` of a circuit; `found` is None where a null was not run."""
+    if beats_null is None or not untrained:
+        return {"found": None, "rule": rule, "reason": reason}
+    learned = abs(untrained["gap"]) < LEARNED * untrained["gap_of_model"]
+    return {"found": bool(beats_null and learned), "rule": rule, "reason": reason}
+
+
+def in_words(evaluation: Mapping[str, Any]) -> str:
+    """Return faithfulness and its interval as text."""
+    return f"{Interval(*(evaluation[f'faithfulness{end}'] for end in ('', '_low', '_high'))):.2f}"
+
+
+def score_columns(
+    names: Mapping[str, Iterable[str | None]],
+    scores: Sequence[float] | np.ndarray,
+    *,
+    positions: Sequence[int | None] | None = None,
+    exact: Sequence[float | None] | None = None,
+    ends: tuple[np.ndarray, np.ndarray] | None = None,
+) -> "pa.Table":
+    """Build a table of scored edges (`source, target, via`) or nodes (`node`): `names`, `position, score, exact, low,
+    high`.
+    """
+    import pyarrow as pa
+
+    nothing = [None] * len(scores)
+    low, high = ends or (nothing, nothing)
+    columns = {name: pa.array(list(values), pa.string()) for name, values in names.items()}
+    columns["position"] = pa.array(nothing if positions is None else positions, pa.int32())
+    numbers = {"score": scores, "exact": nothing if exact is None else exact, "low": low, "high": high}
+    return pa.table(columns | {name: pa.array(values, pa.float64()) for name, values in numbers.items()})
