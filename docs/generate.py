@@ -22,7 +22,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 NOTEBOOKS = DOCS.parent / "notebooks"
-PUBLIC = ("interp", "interp.studies", "saes", "dashboard.figures")
+PUBLIC = ("interp", "interp.studies", "saes", "dashboard", "dashboard.figures")
 """Packages whose exported names users may rely on."""
 PLOTLY = "application/vnd.plotly.v1+json"
 MARK = "% Written by docs/generate.py from the code; edit the code instead.\n\n"
@@ -278,9 +278,21 @@ def verb_page(name: str, verb: type) -> str:
 
 
 def described_text(description: str) -> str:
-    """A verb's docstring; its examples become code blocks."""
-    text = as_markdown(inspect.cleandoc(description))
-    return re.sub(r"(?m)^Examples?: *(workbench .*)$", r"```console\n$ \1\n```", text)
+    """A verb's docstring; its examples become code blocks, one command a line."""
+    parts = inspect.cleandoc(description).split("\n\n")
+    shown = [_example(part) if re.match(r"Examples?: *workbench ", part) else as_markdown(part) for part in parts]
+    return "\n\n".join(shown)
+
+
+def _example(part: str) -> str:
+    lines = [line.strip() for line in re.sub(r"^Examples?: *", "", part).splitlines()]
+    commands: list[str] = []
+    for line in lines:
+        if line.startswith("workbench "):
+            commands.append(f"$ {line}")
+        else:
+            commands[-1] += f" {line}"
+    return "\n".join(["```console", *commands, "```"])
 
 
 def named(action: Action) -> str:

@@ -83,7 +83,7 @@ def python_blocks() -> list[tuple[str, str, str]]:
 def test_python_blocks_compile_and_their_imports_exist(before: str, code: str):
     import ast
 
-    public = {"interp", "interp.studies", "saes", "dashboard.figures"}
+    public = {"interp", "interp.studies", "saes", "dashboard", "dashboard.figures"}
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.ImportFrom):
             continue
@@ -181,13 +181,16 @@ def test_every_public_name_has_an_entry(tmp_path: Path):
 
 def test_every_verb_has_a_page_with_its_options(tmp_path: Path):
     from docs.generate import MARK, verbs
-    from workbench.__main__ import VERBS
+    from workbench.__main__ import VERBS, parse
 
     assert verbs(tmp_path) == len(VERBS)
     for verb in VERBS:
         text = (tmp_path / "verbs" / f"{verb.replace(' ', '-')}.md").read_text(encoding="utf-8")
         assert text.startswith(MARK + f"# workbench {verb}\n"), verb
         assert verb == "models" or "| `" in text, f"{verb} has options"
+        for example in re.findall(r"^\$ workbench (.*)$", text, flags=re.MULTILINE):
+            for command in example.split("; workbench "):
+                parse(shlex.split(command))
     assert "`--d-sae" in (tmp_path / "verbs" / "train.md").read_text(encoding="utf-8")
 
 
