@@ -30,14 +30,13 @@ from workbench.verbs.serve import Serve, Verify
 from workbench.verbs.train import Import, Train
 
 GROUPS: dict[str, tuple[type[Verb], ...]] = {
-    "start": (Demo, Serve, Models),
+    "start": (Demo, Serve, Models, Verify),
     "record and train": (Record, Train, Import, Evaluate),
     "features": (Features, Explain, Attribute, Steer),
     "heads and circuits": (Heads, Patch, Induction, Find, FeatureCircuit, Show),
     "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Lens, Atlas),
     "compare": (CompareSAEs, CompareSizes, CompareModels, CompareLatents),
     "studies": (Grok, Form, Scale),
-    "keep": (Verify,),
 }
 """Every verb, under the heading that `workbench --help` gives it."""
 
