@@ -57,7 +57,9 @@ def changed():
             weight = next(p for name, p in other.named_parameters() if "mlp" in name and p.ndim == 2)
             weight += size * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     tokens = torch.randint(1, 200, (8, 16), generator=torch.Generator().manual_seed(1))
-    behaviour = interp.log_prob_of_answers(tokens, tokens[:, 0])
+    with torch.no_grad():
+        favoured = tuned(tokens)[:, -1].argmax(-1)
+    behaviour = interp.log_prob_of_answers(tokens, favoured)
     return interp.what_changed(base, tuned, {"text": tokens}, continuations=[on] * 3, behaviour=behaviour, n_random=3)
 
 
