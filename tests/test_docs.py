@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate import PUBLIC
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 WRITTEN = [
@@ -83,7 +85,6 @@ def python_blocks() -> list[tuple[str, str, str]]:
 def test_python_blocks_compile_and_their_imports_exist(before: str, code: str):
     import ast
 
-    public = {"interp", "interp.studies", "saes", "dashboard", "dashboard.figures"}
     for node in ast.walk(ast.parse(code)):
         if not isinstance(node, ast.ImportFrom):
             continue
@@ -91,7 +92,7 @@ def test_python_blocks_compile_and_their_imports_exist(before: str, code: str):
         for alias in node.names:
             assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
             if (node.module or "").split(".")[0] in ("interp", "saes", "dashboard"):
-                assert node.module in public, f"{node.module} is not public"
+                assert node.module in PUBLIC, f"{node.module} is not public"
                 assert alias.name in module.__all__
 
 
@@ -168,7 +169,7 @@ def test_the_readme_says_where_commands_begin_before_the_first_one():
 
 
 def test_every_public_name_has_an_entry(tmp_path: Path):
-    from docs.generate import PUBLIC, api
+    from docs.generate import api
 
     api(tmp_path)
     for package in PUBLIC:
@@ -192,6 +193,15 @@ def test_every_verb_has_a_page_with_its_options(tmp_path: Path):
             for command in example.split("; workbench "):
                 parse(shlex.split(command))
     assert "`--d-sae" in (tmp_path / "verbs" / "train.md").read_text(encoding="utf-8")
+
+
+def test_every_kind_of_artefact_is_described():
+    from interp.artifacts import KINDS
+
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    described = {folder for heading in re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+                 for folder in re.findall(r"([\w-]+)/<name>", heading)}  # fmt: skip
+    assert described == set(KINDS.values())
 
 
 def test_docstrings_become_markdown():
