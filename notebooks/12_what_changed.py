@@ -130,7 +130,7 @@ with torch.no_grad():
 # %% [markdown]
 # ## Everything at once
 #
-# On text with many digits the change should show, on text without them it should not. (`workbench changes BASE TUNED` prints the same
+# On text with many digits the change should show, on text without them it should not. (`workbench compare models BASE TUNED` prints the same
 # for checkpoints on disk.)
 
 # %%
@@ -283,7 +283,7 @@ single = [i for i in on_digits if of_one_digit(fires[i]) > 0.6 and float(latents
 assert set(weights.found) == {"L1.mlp.in", "L1.mlp.out"} and min(c.change for c in weights.changes) > 0
 assert digits.found == ["L1", "L2"] and digits["L2"].change.low > 3 * letters["L2"].change.high
 assert heads.names("pattern") and not heads.names("own_pattern") and not heads.names("own_output")
-assert proof.carried == ["L1.mlp"] and proof["L1.mlp"].carried > 0.9 and abs(proof["L1.mlp"].carried_random) < 0.1
+assert proof.carried == ["L1.mlp"] and proof["L1.mlp"].carried.estimate > 0.9 and abs(proof["L1.mlp"].carried_random) < 0.1
 assert kept > 0.9 and turned < 0.5 and len(single) >= 3
 assert max(of_one_digit(null_fires[i]) for i in null_live) < 0.3
 assert all(float(null_latents.cosine[i]) > 0.9 and abs(float(null_latents.relative_norm[i]) - 0.5) < 0.1 for i in null_live)
@@ -291,8 +291,8 @@ print(
     f"All {len(weights.changes)} components moved; by more than four continuations of the base did only {' and '.join(sorted(weights.found))}. The stream "
     f"changes from layer 1 on: at the end by {digits['L2'].change.estimate:.0%} of its variance on text with digits (continuations {digits['L2'].null:.1%}), by "
     f"{letters['L2'].change.estimate:.0%} on letters. {len(heads.names('pattern'))} heads attend elsewhere, none by its own weights.\n"
-    f"That the MLP matters, the transplant shows: alone in the base it brings {proof['L1.mlp'].carried:.0%} of the behaviour along, a random change as large "
-    f"{proof['L1.mlp'].carried_random:+.0%}, any other part {max(t.carried for t in proof.transplants if t.name != 'L1.mlp'):.0%} at most.\n"
+    f"That the MLP matters, the transplant shows: alone in the base it brings {proof['L1.mlp'].carried.estimate:.0%} of the behaviour along, a random change as large "
+    f"{proof['L1.mlp'].carried_random:+.0%}, any other part {max(t.carried.estimate for t in proof.transplants if t.name != 'L1.mlp'):.0%} at most.\n"
     f"The crosscoder says what was learned: latents of letters mean the same in both (median cosine {kept:.2f}), those of digits do not ({turned:.2f}); {len(single)} "
     "fire mostly on one digit each and write mostly into the tuned model; without the facts no latent tells two digits apart. The base knew that something was a digit; the tuned model knows which."
 )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from saes.evaluation.reconstruction import evaluate_on_recording
     from saes.evaluation.recovery import measure_recovery
     from saes.evaluation.scaling import fit_scaling
-    from saes.evaluation.scaling_runs import runs_of as scaling_runs_of
+    from saes.evaluation.scaling import runs_of as scaling_runs_of
     from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
     from saes.evaluation.toy_recovery import recover_toy
     from saes.features.build import build_features
@@ -88,8 +88,7 @@ _HOMES = {
     "saes.evaluation.toy_recovery": "recover_toy",
     "saes.evaluation.matching": "match_features decoder_cosines",
     "saes.evaluation.crosscoder_latents": "compare_models",
-    "saes.evaluation.scaling": "fit_scaling",
-    "saes.evaluation.scaling_runs": "runs_of:scaling_runs_of",
+    "saes.evaluation.scaling": "fit_scaling runs_of:scaling_runs_of",
     "saes.circuits.sites": "Prompts open_sites",
     "saes.circuits.attribution": "AttributionConfig attribute:attribute_features",
     "saes.circuits.find": "FeatureCircuitConfig find_feature_circuit",

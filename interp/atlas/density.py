@@ -14,7 +14,7 @@ crowded and in empty places alike, and one threshold holds for all of the map.
 Outlines of regions: contours of the grid (contourpy), of which the largest ring is simplified (shapely).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -202,7 +202,7 @@ def outline(inside: np.ndarray, *, corner: tuple[float, float], step: float, tol
         return np.zeros((0, 2), np.float32)
     part = np.pad(inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64), 3)
     found = _rings(gaussian_filter(part, 0.75)) or _rings(part)  # single cells are blurred away
-    largest = max(map(Polygon, found), key=lambda polygon: polygon.area)
+    largest: Any = max(map(Polygon, found), key=lambda polygon: polygon.area)
     ring = get_coordinates(largest.simplify(tolerance).exterior)
     first = np.array([columns[0], rows[0]]) - 3 + 0.5  # padding, and the middle of a cell
     return ((ring + first) * step + np.array(corner)).astype(np.float32)
@@ -212,7 +212,8 @@ def _rings(field: np.ndarray) -> list[np.ndarray]:
     """Closed lines `[m, 2]` (x, y in cells) around the parts of `field [n_y, n_x]` above 0.4, without their holes."""
     from contourpy import FillType, contour_generator
 
-    points, starts = contour_generator(z=field, fill_type=FillType.OuterOffset).filled(0.4, np.inf)
+    found: Any = contour_generator(z=field, fill_type=FillType.OuterOffset).filled(0.4, np.inf)
+    points, starts = found  # of each part its outer ring, then its holes
     return [each[: offsets[1]] for each, offsets in zip(points, starts, strict=True)]
 
 

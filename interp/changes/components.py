@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
+from interp.statistics import prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
 SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_type", "parallel_attn_mlp")
@@ -274,8 +275,6 @@ def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.nda
 
     With `log` values are sizes (0 or more) and the spread is one of ratios. Of a single null it is twice its value.
     """
-    from scipy.stats import t
-
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 1:
         return ROUNDING_MARGIN * values[0]
@@ -283,6 +282,6 @@ def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.nda
     mean, variance = scaled.mean(0), scaled.var(0, ddof=1)
     own, prior = len(values) - 1, PRIOR_DEGREES if variance.size > 1 else 0
     moderated = (prior * variance.mean() + own * variance) / (prior + own)
-    quantile = t.ppf(1 - FAMILY_WISE / max(n_tests, 1), prior + own)
-    bound = mean + quantile * np.sqrt(moderated * (1 + 1 / len(values)))
+    tests = {"n_tests": max(n_tests, 1), "df": prior + own, "error": FAMILY_WISE}
+    bound = prediction_bound(mean, np.sqrt(moderated), len(values), **tests)
     return np.exp(bound) if log else bound

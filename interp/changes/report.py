@@ -47,8 +47,11 @@ def changes_table(found: "WhatChanged") -> str:
     heads = [part for part in found.transplants.transplants if part.level == "head"]
     lines = [notes, "", *aligned(rows)]
     if heads:
-        shown = sorted(heads, key=lambda t: -t.carried)[:8]
-        parts = [[t.name, _share(t.carried, t.carried_found), _share(t.removed, t.removed_found)] for t in shown]
+        shown = sorted(heads, key=lambda t: -t.carried.estimate)[:8]
+        parts = [
+            [t.name, _share(t.carried.estimate, t.carried_found), _share(t.removed.estimate, t.removed_found)]
+            for t in shown
+        ]
         lines += ["", *aligned([["head", "carried", "removed"], *parts])]
     return "\n".join(lines)
 
@@ -90,7 +93,7 @@ def _rest(found: "WhatChanged", part: str) -> list[str]:
         layer = int(part[1:].split(".")[0])
         own = found.heads.found["own_pattern"][layer] | found.heads.found["own_output"][layer]
         heads = " ".join(f"H{head}" for head in own.nonzero()[0]) or "-"
-    return [heads, _share(row.carried, row.carried_found), _share(row.removed, row.removed_found)]
+    return [heads, _share(row.carried.estimate, row.carried_found), _share(row.removed.estimate, row.removed_found)]
 
 
 def _marked(value: float, beyond: bool) -> str:
@@ -142,8 +145,8 @@ class WhatChanged(Result):
             "layers": {text: each.found for text, each in self.representations.items()},
             "heads": {measure: self.heads.names(measure) for measure in MEASURES if measure in self.heads.found},
             "behaviour": {"name": proof.behaviour, "base": proof.base, "tuned": proof.tuned, "differ": proof.differ},
-            "carried": {name: proof[name].carried for name in proof.carried},
-            "removed": {name: proof[name].removed for name in proof.removed},
+            "carried": {name: proof[name].carried.estimate for name in proof.carried},
+            "removed": {name: proof[name].removed.estimate for name in proof.removed},
         }
 
     def to_records(self) -> list[Record]:
@@ -160,8 +163,8 @@ class WhatChanged(Result):
             for row in self.heads.to_records()
         ]
         for t in self.transplants.transplants:
-            rows.append(("carried", None, t.name, t.carried, t.carried_random, t.carried_found))
-            rows.append(("removed", None, t.name, t.removed, t.removed_random, t.removed_found))
+            rows.append(("carried", None, t.name, t.carried.estimate, t.carried_random, t.carried_found))
+            rows.append(("removed", None, t.name, t.removed.estimate, t.removed_random, t.removed_found))
         names = ("question", "text", "name", "value", "null", "found")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
@@ -232,10 +235,12 @@ class WhatChanged(Result):
             return (
                 f"transplant: the two behave alike ({gap}, bound of the nulls {proof.gap_bound:.2g}): nothing to move"
             )
-        carried = [f"{name} {proof[name].carried:.0%}" for name in proof.carried]
-        removed = [f"{name} {proof[name].removed:.0%}" for name in proof.removed]
-        doubtful = [t for t in proof.transplants if t.removed > HALF and not t.removed_found]
-        unsure = [f"{t.name} takes {t.removed:.0%}, a random change there {t.removed_random:.0%}" for t in doubtful]
+        carried = [f"{name} {proof[name].carried.estimate:.0%}" for name in proof.carried]
+        removed = [f"{name} {proof[name].removed.estimate:.0%}" for name in proof.removed]
+        doubtful = [t for t in proof.transplants if t.removed.estimate > HALF and not t.removed_found]
+        unsure = [
+            f"{t.name} takes {t.removed.estimate:.0%}, a random change there {t.removed_random:.0%}" for t in doubtful
+        ]
         return (
             f"transplant ({gap}): into the base, {_names(carried) if carried else 'no single part'} brings it along; "
             f"out of the tuned model, {_names(removed) if removed else 'no single part'} takes it away beyond chance"

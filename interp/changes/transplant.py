@@ -34,9 +34,9 @@ from interp.changes.components import (
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError
 from interp.models.adapter import check_token_ids
 from interp.progress import Progress
-from interp.results import Result
+from interp.results import Result, columns_of
 from interp.runtime import derive_seed, make_generator
-from interp.statistics import bootstrap_counts, t_interval
+from interp.statistics import Interval, bootstrap_counts, percentile_interval, t_interval
 
 Behaviour = Callable[[Any], Tensor | np.ndarray]
 """`behaviour(model)` -> `[n_prompts]`, higher where the tuned model does more of what it was tuned to do"""
@@ -54,17 +54,13 @@ class Transplant:
     level: Literal["part", "head"]
     changed: bool
     """False: both models have it alike to the bit, and nothing was run"""
-    carried: float
-    carried_low: float
-    carried_high: float
-    """95 % interval over prompts"""
+    carried: Interval[float]
+    """over prompts"""
     carried_random: float
     """mean of random changes of the same length"""
     carried_bound: float
     carried_found: bool
-    removed: float
-    removed_low: float
-    removed_high: float
+    removed: Interval[float]
     removed_random: float
     removed_bound: float
     removed_found: bool
@@ -90,12 +86,12 @@ class Transplants(Result):
     @property
     def carried(self) -> list[str]:
         """Parts that bring the behaviour along, the largest share first."""
-        return [t.name for t in sorted(self.transplants, key=lambda t: -t.carried) if t.carried_found]
+        return [t.name for t in sorted(self.transplants, key=lambda t: -t.carried.estimate) if t.carried_found]
 
     @property
     def removed(self) -> list[str]:
         """Parts without which the tuned model loses it."""
-        return [t.name for t in sorted(self.transplants, key=lambda t: -t.removed) if t.removed_found]
+        return [t.name for t in sorted(self.transplants, key=lambda t: -t.removed.estimate) if t.removed_found]
 
     def __getitem__(self, name: str) -> Transplant:
         by_name = {t.name: t for t in self.transplants}
@@ -105,7 +101,7 @@ class Transplants(Result):
 
     def to_records(self) -> list[dict[str, Any]]:
         """One row per part."""
-        return [dict(vars(t)) for t in self.transplants]
+        return [columns_of(t) for t in self.transplants]
 
     def headline(self) -> str:
         """Give the behaviour of both models."""
@@ -117,8 +113,8 @@ class Transplants(Result):
     def shown(self) -> list[dict[str, Any]]:
         """Return the parts that carry most, without their intervals."""
         names = ("name", "carried", "carried_random", "carried_found", "removed", "removed_random", "removed_found")
-        rows = sorted(self.transplants, key=lambda t: (t.carried != t.carried, -t.carried))
-        return [{n: getattr(t, n) for n in names} for t in rows]
+        rows = sorted(self.to_records(), key=lambda row: (row["carried"] != row["carried"], -row["carried"]))
+        return [{n: row[n] for n in names} for row in rows]
 
 
 def log_prob_of(tokens: Tensor) -> Behaviour:
@@ -252,18 +248,18 @@ class _Run:
 
     def _judge(self, moved: dict[str, tuple[np.ndarray, list[float]]], names: list[str]) -> dict[str, dict[str, Any]]:
         """Per part the share, its interval, the random mean and bound, and the verdict."""
-        keys = ("", "_low", "_high", "_random", "_bound")
-        nothing = dict.fromkeys(keys, 0.0 if self.differ else float("nan")) | {"_found": False}
+        none = 0.0 if self.differ else float("nan")
+        nothing = {"": Interval(none, none, none), "_random": none, "_bound": none, "_found": False}
         judged: dict[str, dict[str, Any]] = dict.fromkeys(names, nothing)
         if not moved:
             return judged
         random = np.array([each for _, each in moved.values()]).T  # [n_random, n_parts]
         bounds = upper_bound(random, n_tests=len(moved), log=False)
         for i, (name, (after, _)) in enumerate(moved.items()):
-            share, low, high, corrected = self._intervals(after, len(moved))
-            values = (share, low, high, float(random[:, i].mean()), float(bounds[i]))
+            share, corrected = self._interval(after, len(moved))
             found = bool(corrected > max(bounds[i], SMALLEST_SHARE))
-            judged[name] = dict(zip(keys, values, strict=True)) | {"_found": found}
+            chance = {"_random": float(random[:, i].mean()), "_bound": float(bounds[i])}
+            judged[name] = {"": share, **chance, "_found": found}
         return judged
 
     def _moved(self, target: int, into: list[Component], values: list[list[Tensor]]) -> np.ndarray:
@@ -275,13 +271,12 @@ class _Run:
     def _share(self, moved: np.ndarray) -> float:
         return float(moved.mean() / (self.tuned - self.base).mean())
 
-    def _intervals(self, moved: np.ndarray, n_tests: int) -> tuple[float, float, float, float]:
-        """The share, its 95 % interval, and the low end corrected for all tests, by a bootstrap over prompts."""
+    def _interval(self, moved: np.ndarray, n_tests: int) -> tuple[Interval[float], float]:
+        """The share with its interval, and the low end corrected for all tests, by a bootstrap over prompts."""
         weights = bootstrap_counts(len(moved), N_BOOTSTRAP, np.random.default_rng(derive_seed(self.seed, "prompts")))
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = (weights @ moved) / (weights @ (self.tuned - self.base))
-        low, high, corrected = np.nanquantile(drawn, [0.025, 0.975, FAMILY_WISE / n_tests])
-        return self._share(moved), float(low), float(high), float(corrected)
+        return percentile_interval(self._share(moved), drawn), float(np.nanquantile(drawn, FAMILY_WISE / n_tests))
 
     def _behave(self, model: Any) -> np.ndarray:
         values = _numbers(self.behaviour(model))

@@ -38,9 +38,9 @@ from torch import Tensor
 
 from interp.artifacts import as_json, save_json
 from interp.errors import ConfigError, NonFiniteError
-from interp.results import Result
+from interp.results import Result, columns_of
 from interp.runtime import make_generator, one_thread
-from interp.statistics import t_interval
+from interp.statistics import Interval, t_interval
 
 RECALLED = 0.9
 """overlap from which a pattern counts as recalled; the theory jumps from .967 to far below"""
@@ -117,36 +117,35 @@ class LoadCurve(Result):
     """Recall over load, `[n_loads]` with a 95 % interval over seeds."""
 
     loads: tuple[float, ...]
-    overlap: np.ndarray
+    overlap: Interval[np.ndarray]
     """mean `s . x / n` of where recall from pattern x ends: 1 kept exactly, 0 nothing left of it"""
-    overlap_low: np.ndarray
-    overlap_high: np.ndarray
     recalled: np.ndarray
     """share of patterns whose overlap stays above `RECALLED`"""
     error_rate: np.ndarray
     """share of wrong spins: half of 1 - overlap"""
     theory: np.ndarray
     """overlap in the limit of many spins; NaN above its capacity"""
-    capacity: float
+    capacity: Interval[float]
     """load at which the overlap falls through theory's at its capacity, mean over seeds; NaN when no load is beyond"""
-    capacity_low: float
-    capacity_high: float
     settings: dict[str, Any]
 
     def to_records(self) -> list[dict[str, float]]:
         """One plain dict per load."""
-        names = ("overlap", "overlap_low", "overlap_high", "recalled", "error_rate", "theory")
-        return [{"load": load} | {n: float(getattr(self, n)[i]) for n in names} for i, load in enumerate(self.loads)]
+        names = ("recalled", "error_rate", "theory")
+        return [
+            {"load": load, **self.overlap.at(i).columns("overlap"), **{n: float(getattr(self, n)[i]) for n in names}}
+            for i, load in enumerate(self.loads)
+        ]
 
     def headline(self) -> str:
         """Give the capacity."""
-        return f"Recall over load: capacity {self.capacity:.3f} [{self.capacity_low:.3f}, {self.capacity_high:.3f}]"
+        return f"Recall over load: capacity {self.capacity:.3f}"
 
     def to_json(self) -> dict[str, Any]:
-        return as_json(self)
+        return as_json(columns_of(self))
 
     def save(self, path: Path | str) -> None:
-        save_json(self, path)
+        save_json(self.to_json(), path)
 
 
 def measure_capacity(
@@ -179,23 +178,18 @@ def measure_capacity(
                 couplings, stored = couplings + hebb(patterns[stored:count]), count
                 starts = patterns[:count][-n_starts:]
                 final, _ = recall(couplings, starts)
-                overlap = (final * starts).mean(1)
-                overlaps[i, number], shares[i, number] = overlap.mean(), (overlap > RECALLED).double().mean()
-    mean, low, high = t_interval(overlaps)
+                reached = (final * starts).mean(1)
+                overlaps[i, number], shares[i, number] = reached.mean(), (reached > RECALLED).double().mean()
+    overlap = t_interval(overlaps)
     level = replica_capacity()[1]
     crossings = np.array([_crossing(loads, overlaps[:, number], level) for number in range(n_seeds)])
-    capacity, capacity_low, capacity_high = (float(v) for v in _interval(crossings))
     return LoadCurve(
         loads=tuple(count / n for count in counts),
-        overlap=mean,
-        overlap_low=low,
-        overlap_high=high,
+        overlap=overlap,
         recalled=shares.mean(1),
-        error_rate=(1 - mean) / 2,
+        error_rate=(1 - overlap.estimate) / 2,
         theory=np.array([replica_overlap(load) for load in loads]),
-        capacity=capacity,
-        capacity_low=capacity_low,
-        capacity_high=capacity_high,
+        capacity=_interval(crossings),
         settings={"n": n, "n_seeds": n_seeds, "n_starts": n_starts, "seed": seed, "recalled": RECALLED},
     )
 
@@ -241,11 +235,10 @@ def _crossing(loads: tuple[float, ...], overlaps: np.ndarray, level: float) -> f
     return loads[i - 1] + part * (loads[i] - loads[i - 1])
 
 
-def _interval(crossings: np.ndarray) -> tuple[float, float, float]:
+def _interval(crossings: np.ndarray) -> Interval[float]:
     if not np.isfinite(crossings).all():
-        return math.nan, math.nan, math.nan
-    mean, low, high = t_interval(crossings)
-    return float(mean), float(low), float(high)
+        return Interval(math.nan, math.nan, math.nan)
+    return t_interval(crossings).at(())
 
 
 KEPT = 0.5
@@ -265,10 +258,8 @@ class CapacityCurve(Result):
     """log2 of the number of patterns that the modern network keeps"""
     classical: np.ndarray
     """patterns that the classical network keeps from the same starts"""
-    slope: float
+    slope: Interval[float]
     """doublings of the modern capacity per dimension; not below `least_slope(wrong)` in the limit"""
-    slope_low: float
-    slope_high: float
     settings: dict[str, Any]
 
     def to_records(self) -> list[dict[str, float]]:
@@ -278,14 +269,13 @@ class CapacityCurve(Result):
 
     def headline(self) -> str:
         """Give the slope."""
-        ends = f"[{self.slope_low:.2f}, {self.slope_high:.2f}]"
-        return f"Patterns over dimension: the modern capacity doubles {self.slope:.2f} {ends} times per dimension"
+        return f"Patterns over dimension: the modern capacity doubles {self.slope:.2f} times per dimension"
 
     def to_json(self) -> dict[str, Any]:
-        return as_json(self)
+        return as_json(columns_of(self))
 
     def save(self, path: Path | str) -> None:
-        save_json(self, path)
+        save_json(self.to_json(), path)
 
 
 def compare_capacity(
@@ -311,14 +301,11 @@ def compare_capacity(
                 modern[i, number] = _doublings(d, wrong, n_starts, generator, _kept_by_modern)
                 classical[i, number] = 2 ** _doublings(d, wrong, n_starts, generator, _kept_by_classical)
     slopes = np.array([np.polyfit(dims, modern[:, number], 1)[0] for number in range(n_seeds)])
-    slope, low, high = t_interval(slopes)
     return CapacityCurve(
         dims=tuple(dims),
         log2_modern=modern.mean(1),
         classical=classical.mean(1),
-        slope=float(slope),
-        slope_low=float(low),
-        slope_high=float(high),
+        slope=t_interval(slopes).at(()),
         settings={"wrong": wrong, "n_seeds": n_seeds, "n_starts": n_starts, "seed": seed, "kept": KEPT, "beta": 1.0},
     )
 

@@ -11,7 +11,6 @@
 - `toy_recovery`        the same on a toy of superposition
 - `matching`            latents that two dictionaries share
 - `compare`             several dictionaries at matched sparsity
-- `scaling`             the law by which the error falls with size and sparsity
-- `scaling_runs`        the runs of a workspace that belong to one law
+- `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one
 - `crosscoder_latents`  latents that only one of two models has
 """

@@ -13,20 +13,24 @@ The exponent of `n` is `beta_n + gamma log k`: one for every `k`.
 4. the check: the largest `n` is left out and predicted, beside the guess that size changes nothing any more.
 
 Of `loss` only ratios matter for exponents; from a workspace it is the FVU on held-out documents, the paper's normalised
-MSE. The law describes runs trained alike; it says nothing of features, and nothing outside the sizes measured.
+MSE. The law describes runs trained alike; it says nothing of features, and nothing outside the sizes measured. A law
+through runs that also differ in tokens, learning rate or data would fit those differences, so `runs_of` refuses them.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from interp.artifacts import Manifest, hash_json
 from interp.errors import ConfigError, NonFiniteError
 from interp.results import Record, Result
 from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometric_mean, refits
 from interp.statistics import Interval, percentile_interval
+from interp.workspace import Workspace
 
 MIN_SIZES, MIN_KS, MIN_FOLD = 3, 2, 2.0
 """A fit needs so many sizes and values of k, in every combination, and sizes that span at least this factor."""
@@ -37,6 +41,11 @@ FLOOR_P = 0.01
 _STARTS = (0.02, 0.3, 0.6, 0.9)
 _HUBER = 0.01
 """Log residuals beyond twice their spread, and beyond this, count linearly: one failed run does not bend the law."""
+
+VARIED = ("d_sae", "k", "seed")
+"""settings in which the runs of a fit may differ"""
+LEAVE_OUT = ("checkpoint_every", "log_every")
+"""settings that change no weight"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,3 +387,70 @@ def _check_said(fit: ScalingFit) -> str:
         f"From the smaller sizes the loss at n {worst.n:,} is predicted with an error of at most "
         f"{abs(worst.error):.1%} (k {worst.k}); to say that it stays as at the size before is {flat:.1%} off."
     )
+
+
+def runs_of(
+    workspace: Workspace,
+    names: Sequence[str] = (),
+    *,
+    recording: str | None = None,
+    hook_point: str | None = None,
+    kind: str = "topk",
+    tokens: int | None = None,
+) -> list[ScalingRun]:
+    """The runs called `names`, or else every finished dictionary of a kind (and recording, hook point, token budget).
+
+    The loss is the FVU on held-out documents. Raises `ConfigError` when there are none, when they were not trained
+    alike, or when a kind has no `k`.
+    """
+    manifests = [workspace.manifest("sae", name) for name in names]
+    if not names:
+        manifests = [m for m in workspace.artifacts("sae") if m.config.get("kind") == kind]
+        asked = {"recording": recording, "hook_point": hook_point, "tokens": tokens}
+        for key, value in asked.items():
+            manifests = [m for m in manifests if value is None or m.config.get(key) == value]
+    unfit = [m.name for m in manifests if not _usable(m)]
+    if names and unfit:
+        raise ConfigError(
+            f"{', '.join(unfit)} cannot be part of a scaling fit: it needs a size, a k and a held-out FVU; imported "
+            "dictionaries and kinds with an L1 penalty have none"
+        )
+    manifests = [m for m in manifests if m.name not in unfit]
+    if not manifests:
+        raise ConfigError(
+            f"no finished {kind} dictionaries to fit; train a sweep: `workbench train RECORDING --kind {kind} "
+            "--d-sae 512 1024 2048 --k 16 32`"
+        )
+    _check_alike(manifests)
+    return [_run(m) for m in sorted(manifests, key=lambda m: (m.config["d_sae"], m.config["k"], m.name))]
+
+
+def _usable(manifest: Manifest) -> bool:
+    heldout, config = manifest.summary.get("heldout"), manifest.config
+    sized = isinstance(config.get("d_sae"), int) and isinstance(config.get("k"), int)
+    return sized and isinstance(heldout, dict) and isinstance(heldout.get("fvu"), int | float)
+
+
+def _run(manifest: Manifest) -> ScalingRun:
+    config = manifest.config
+    loss = float(manifest.summary["heldout"]["fvu"])
+    return ScalingRun(n=config["d_sae"], k=config["k"], loss=loss, seed=manifest.seed or 0, name=manifest.name)
+
+
+def _check_alike(manifests: Sequence[Manifest]) -> None:
+    groups: dict[str, list[Manifest]] = defaultdict(list)
+    for manifest in manifests:
+        groups[hash_json(_recipe(manifest))].append(manifest)
+    if len(groups) < 2:
+        return
+    largest, other = sorted(groups.values(), key=len, reverse=True)[:2]
+    one, two = _recipe(largest[0]), _recipe(other[0])
+    what = ", ".join(f"{key} ({one.get(key)} and {two.get(key)})" for key in one | two if one.get(key) != two.get(key))
+    raise ConfigError(
+        f"{len(largest)} runs like {largest[0].name} and {len(other)} like {other[0].name} were not trained alike: "
+        f"they differ in {what}; choose one group by name, --recording, --hook-point or --tokens"
+    )
+
+
+def _recipe(manifest: Manifest) -> dict[str, Any]:
+    return {key: value for key, value in manifest.config.items() if key not in (*VARIED, *LEAVE_OUT)}

@@ -66,10 +66,10 @@ def test_replica_theory_has_its_known_numbers():
 def test_overlaps_follow_replica_theory_below_the_capacity_and_break_down_above(tmp_path):
     found = measure_capacity(600, (0.05, 0.09, 0.115, 0.2, 0.3), n_seeds=5, n_starts=30)
     for i in range(3):
-        assert found.overlap[i] == pytest.approx(found.theory[i], abs=0.012)
+        assert found.overlap.estimate[i] == pytest.approx(found.theory[i], abs=0.012)
     assert np.isnan(found.theory[3:]).all()
-    assert found.overlap_high[3] < 0.8
-    assert found.overlap_high[4] < 0.5
+    assert found.overlap.high[3] < 0.8
+    assert found.overlap.high[4] < 0.5
     assert found.error_rate[4] > 0.25
     found.save(tmp_path / "curve.json")
     assert json.loads((tmp_path / "curve.json").read_text())["theory"][3:] == [None, None]
@@ -79,8 +79,8 @@ def test_overlaps_follow_replica_theory_below_the_capacity_and_break_down_above(
 def test_the_capacity_of_the_classical_network_is_near_138_per_thousand_spins():
     """At 4,000 spins. Of 1,000 and 2,000 the interval ends just below: .133 and .1355 (docs/log.md)."""
     found = measure_capacity(4000, (0.125, 0.13, 0.135, 0.14, 0.145, 0.155), n_seeds=5, n_starts=40)
-    assert found.capacity_low < 0.138 < found.capacity_high
-    assert found.capacity_high - found.capacity_low < 0.015
+    assert found.capacity.contains(0.138)
+    assert found.capacity.high - found.capacity.low < 0.015
     assert found.recalled[0] > 0.95
     assert found.recalled[-1] < 0.6, "beyond, what was stored is lost, and the faster the more spins there are"
 
@@ -97,7 +97,7 @@ def capacities():
 
 
 def test_the_modern_network_keeps_exponentially_many_patterns_and_the_classical_does_not(capacities):
-    assert capacities.slope_low > least_slope(0.2) > 0.1
+    assert capacities.slope.low > least_slope(0.2) > 0.1
     straight = np.corrcoef(capacities.dims, capacities.log2_modern)[0, 1]
     assert straight > 0.99, "doublings are linear in the dimension"
     assert 2 ** capacities.log2_modern[-1] > 100 * capacities.classical[-1]

@@ -13,7 +13,7 @@ from make_saes import final_fvu, finished, imported
 from interp.artifacts import read_json, read_manifest, verify
 from interp.errors import ConfigError
 from interp.workspace import Workspace
-from saes.evaluation.scaling_runs import runs_of
+from saes.evaluation.scaling import runs_of
 from workbench.__main__ import main
 
 GRID = [(n, k) for n in (512, 1024, 2048) for k in (16, 32)]
