@@ -51,7 +51,7 @@ class Interval(NamedTuple, Generic[Values]):
         return {name: self.estimate, low or f"{name}_low": self.low, high or f"{name}_high": self.high}
 
     def contains(self, value: float) -> Any:
-        """Whether `value` lies inside, ends included: a bool, or an array of them."""
+        """Return True where `value` lies inside, ends included, entry by entry for arrays."""
         return (self.low <= value) & (value <= self.high)
 
     def __format__(self, spec: str) -> str:

@@ -77,7 +77,7 @@ class LeftOut(Prediction):
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageScaling(Result):
-    """What `fit_language_scaling` found. `law` and all that follows it are None where the loss does not fall."""
+    """Result of `fit_language_scaling`. `law` and all that follows it are None where the loss does not fall."""
 
     runs: tuple[LanguageRun, ...]
     p_size: float
@@ -93,12 +93,12 @@ class LanguageScaling(Result):
 
     @property
     def predicts(self) -> bool | None:
-        """Whether the law tells the largest size better than the guess that size changes nothing; None if not tried."""
+        """True where the law predicts the largest size better than no change does; None where it was not tried."""
         return None if self.left_out is None else abs(self.left_out.error) < abs(self.left_out.unchanged)
 
     @property
     def findings(self) -> list[str]:
-        """What was found, in sentences."""
+        """The findings, in sentences."""
         if self.law is None:
             missing = "larger models have no lower loss" if self.p_tokens < P_FOUND else "no model learns from the text"
             return [f"no law: it could be chance that {missing} (p {max(self.p_size, self.p_tokens):.3f})"]

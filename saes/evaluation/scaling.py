@@ -104,7 +104,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingFit(Result):
-    """What `fit_scaling` found."""
+    """Result of `fit_scaling`."""
 
     runs: list[ScalingRun]
     law: Law
@@ -125,12 +125,12 @@ class ScalingFit(Result):
 
     @property
     def has_floor(self) -> bool:
-        """Whether an irreducible term was told from zero, and is part of `law`."""
+        """True where an irreducible term differs from zero, and is part of `law`."""
         return self.law.zeta is not None
 
     @property
     def findings(self) -> list[str]:
-        """What was found, in sentences."""
+        """The findings, in sentences."""
         return [_exponents_said(self), _floor_said(self), _check_said(self)]
 
     def __str__(self) -> str:
