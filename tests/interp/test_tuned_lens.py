@@ -144,7 +144,7 @@ def test_damaged_lenses_and_bad_settings_are_refused(model, texts, folder, tmp_p
         TunedLens.load(copy)
     with pytest.raises(ConfigError, match="above 0"):
         TunedLensConfig(steps=0)
-    with pytest.raises(ConfigError, match="speaks for itself"):
+    with pytest.raises(ConfigError, match="without a translator"):
         trained(model, texts, tmp_path / "x", TunedLensConfig(layers=(2,)))
     with pytest.raises(ConfigError, match="at least 10 contexts"):
         trained(model, (texts[0][:3], texts[1]), tmp_path / "y")

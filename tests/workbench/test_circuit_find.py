@@ -18,7 +18,7 @@ def find(folder, *more: str) -> int:
 
 
 def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):
-    options = ("planted:induction", "--task", "induction", "--prompts", "8", "--edges", "4", "--name", "planted")
+    options = ("planted:induction", "--task", "induction", "--prompts", "8", "--n-edges", "4", "--name", "planted")
     assert find(workspace_folder, *options) == 0
     folder = workspace_folder / "edge-circuits" / "planted"
     circuit = Circuit.load(folder)
@@ -56,7 +56,7 @@ def test_a_file_is_split_into_prompts_that_find_and_prompts_that_judge(monkeypat
     assert sizes(prompts=6, held_out=5) == (6, 5)
     assert sizes(prompts=6, held_out=0) == (6, None)
     assert sizes(prompts=32) == (20, None)
-    with pytest.raises(ConfigError, match="leaves 14 prompts that differ from the first 6, 30 were asked for"):
+    with pytest.raises(ConfigError, match="30 held-out prompts were asked for, mine.jsonl has 14 that differ from the first 6"):
         sizes(prompts=6, held_out=30)
 
 

@@ -98,7 +98,7 @@ def test_probes_add_columns_and_the_planted_features_are_the_questions(root, cap
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "name the SAEs"),
+        ([], "no SAE was named"),
         (["one", "tow"], "did you mean 'two'"),
         (["one", "neurons:blocks.0.mlp.hook_post"], "coordinates"),
         (["one", "--l0", "-1"], "l0 must be above 0"),
