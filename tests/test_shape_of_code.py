@@ -113,6 +113,32 @@ def test_small_modules_with_one_importer_have_a_reason():
     assert small == set(SMALL_WITH_ONE_IMPORTER), sorted(small ^ set(SMALL_WITH_ONE_IMPORTER))
 
 
+REACHED_OTHERWISE = {
+    "dashboard.figures.results": "public: `dashboard.figures.plot`, for notebooks",
+    "saes.features.planes": "public: `saes.feature_planes`, for notebooks",
+    "interp.geometry.reducibility": "what `saes.feature_planes` measures of a plane",
+    "interp.studies.hopfield": "public: `interp.studies`, for the notebook on energy",
+    "interp.studies.boltzmann": "public: `interp.studies`, for the notebook on energy",
+    "interp.studies.classical_networks": "public: `interp.studies`, for the notebook on energy",
+    "workbench.shipped.build": "`python -m workbench.shipped.build` makes the dictionary that ships",
+    "workbench.shipped.texts": "the texts of the dictionary that ships",
+}
+"""Modules that no verb and no page reaches, and how they are reached."""
+
+
+def test_every_module_is_reached_from_a_verb_or_a_page():
+    graph = import_graph()
+    found, todo = set(), ["workbench.__main__", *(name for name in graph if name.endswith(".page"))]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += graph[name]
+    packages = {module_name(path) for path in SOURCES if path.name == "__init__.py"}
+    alone = set(graph) - found - packages
+    assert alone == set(REACHED_OTHERWISE), sorted(alone ^ set(REACHED_OTHERWISE))
+
+
 def test_arrows_point_one_way():
     order = {package: level for level, package in enumerate(PACKAGES)}
     back = [

@@ -482,26 +482,19 @@ def _nats(value: float | None) -> str:
 
 def similarity_map(rows: list[dict[str, Any]], colours: Theme) -> go.Figure:
     """Draw the CKA of all spaces with all, from the rows `first, second, cka, error, shuffled`; 0 to 1."""
-    if not rows:
-        return message_figure("nothing was compared", colours)
     names = list(dict.fromkeys(row["first"] for row in rows))
-    at = {name: place for place, name in enumerate(names)}
-    values, hover = [[None] * len(names) for _ in names], [[""] * len(names) for _ in names]
-    for row in rows:
-        i, j = at[row["first"]], at[row["second"]]
-        values[i][j] = row["cka"]
-        hover[i][j] = (
-            f"<b>{escape(row['first'])}</b><br>{escape(row['second'])}<br>CKA {row['cka']:.3f} ± {row['error']:.3f}"
-            f"<br>shuffled {row['shuffled']:.3f}"
-        )
+    cells = {(row["first"], row["second"]): row for row in rows}
+    hover = [[_similarity_hover(cells[one, other]) for other in names] for one in names]
+    values = [[cells[one, other]["cka"] for other in names] for one in names]
+    scale = {"zmin": 0, "zmax": 1, "colorscale": colours.sequential, "colorbar": colour_bar(colours, "CKA")}
+    heat = go.Heatmap(z=values, hovertext=hover, hoverinfo="text", **scale)
+    figure = styled(go.Figure(heat), colours, height=max(280, min(640, 18 * len(names) + 140)))
     short = [escape(name.replace(".hook_", " ").replace("blocks.", ""), 24) for name in names]
-    figure = go.Figure(
-        go.Heatmap(
-            z=values, zmin=0, zmax=1, colorscale=colours.sequential, xgap=1, ygap=1, hovertext=hover, hoverinfo="text",
-            colorbar=colour_bar(colours, "CKA"),
-        )
-    )  # fmt: skip
-    styled(figure, colours, height=max(280, min(640, 18 * len(names) + 140)))
     ticks: dict[str, Any] = {"tickvals": list(range(len(names))), "ticktext": short, "showgrid": False}
     figure.update_xaxes(side="top", tickangle=-60, **ticks)
     return figure.update_yaxes(autorange="reversed", **ticks)
+
+
+def _similarity_hover(row: dict[str, Any]) -> str:
+    names = f"<b>{escape(row['first'])}</b><br>{escape(row['second'])}"
+    return f"{names}<br>CKA {row['cka']:.3f} ± {row['error']:.3f}<br>shuffled {row['shuffled']:.3f}"

@@ -153,6 +153,7 @@ class DirectionView:
     along: dict[str, Any]
     reading: dict[str, Any] | str
     probes: list[dict[str, Any]] | str
+    erased: dict[str, Any] | str
     steering: dict[str, Any] | str
     targets: list[str]
     moves_output: bool | None
@@ -204,7 +205,7 @@ def direction(workspace: Workspace, manifest: Manifest) -> DirectionView:
     return DirectionView(
         about=raw["direction"],
         along=raw["along"],
-        **{name: part_of(raw.get(name)) for name in ("reading", "probes", "steering")},
+        **{name: part_of(raw.get(name)) for name in ("reading", "probes", "erased", "steering")},
         targets=[str(each) for each in targets] if isinstance(targets, list) else [],
         moves_output=moves if isinstance(moves, bool) else None,
     )

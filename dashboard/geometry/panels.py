@@ -292,6 +292,7 @@ def direction_verdict(found: DirectionView, actions: list[Any]) -> html.Section:
     rows = [
         ("source", visible(str(found.about.get("source") or ""), 300)),
         ("classifies words", _accuracy(found.about.get("found"))),
+        ("after erasure", _erased(found.erased)),
         ("tokens raised", _tokens(found.reading, "raised")),
         ("tokens lowered", _tokens(found.reading, "lowered")),
         ("largest logit", _largest(found.reading)),
@@ -417,6 +418,16 @@ def _accuracy(found: Any) -> str:
     return (
         f"{share_text(found.get('accuracy'))} of {known(found.get('n_heldout'))} held-out words; shuffled labels "
         f"{share_text(found.get('shuffled'))}, at most {share_text(found.get('shuffled_high'))}"
+    )
+
+
+def _erased(found: Any) -> str:
+    if not isinstance(found, dict):
+        return ""
+    return (
+        f"a linear probe falls from {share_text(found.get('before_heldout'))} to "
+        f"{share_text(found.get('after_heldout'))} of held-out words (base rate {share_text(found.get('base_rate_heldout'))}; random directions erased "
+        f"{share_text(found.get('random'))}); the activations change by {share_text(found.get('change'))}"
     )
 
 

@@ -8,9 +8,9 @@
 - `similarity`        unbiased CKA, RSA and Procrustes
 - `streaming`         CKA of all layers in one pass over a recording
 - `transport`         Wasserstein-2 against its split-half floor, barycentres
+- `space`             spectrum, anisotropy, dimension and analogies of a model, and two models compared
 - `circles`           order on a circle, on a line, or none
 - `reducibility`      two-dimensional features: irreducible, or two features
-- `homology`          loops of a point cloud
 - `words`             lists of words, and a model's activations on each in fixed sentences
 - `shapes`            lists as circles, lines, clusters or nothing, over all layers
 - `rotation`          words turned around their circle, and what the model then predicts

@@ -19,6 +19,7 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.errors import ConfigError
+from interp.geometry.erasure import Erasure, erasure
 from interp.geometry.points import Finding, plain, unit_vector
 from interp.geometry.probes import NamedDirection, ProbeResult, probe_layers
 from interp.geometry.report import PROMPTS, TEXT, or_why
@@ -75,6 +76,9 @@ class DirectionProbe(Finding):
         return f"{self.probe}; for random directions {self.random:.3f}"
 
 
+_PARTS = ("reading", "along", "probes", "erased", "steering", "targets")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DirectionGeometry(Finding):
     """All that was measured of one direction. A part that is a text says why it is missing."""
@@ -83,6 +87,8 @@ class DirectionGeometry(Finding):
     reading: TokenReading | str
     along: WordsAlong
     probes: tuple[DirectionProbe, ...] | str
+    erased: Erasure | str = "erasure was left out"
+    """A linear probe for the two lists of words, before and after the linear information is erased (LEACE)."""
     steering: StrengthSweep | str
     targets: tuple[str, ...]
     """the tokens that the push is judged by"""
@@ -99,7 +105,7 @@ class DirectionGeometry(Finding):
         )
 
     def sentence(self) -> str:
-        parts = (self.reading, self.along, self.steering)
+        parts = (self.reading, self.along, self.erased, self.steering)
         text = ". ".join(str(part) for part in parts if isinstance(part, Finding))
         return f"{self.direction.name} ({self.direction.source}): {text}"
 
@@ -108,7 +114,7 @@ class DirectionGeometry(Finding):
         d = self.direction
         about = {"name": d.name, "source": d.source, "hook_point": d.hook_point, "towards": list(d.towards)}
         about |= {"away": list(d.away), "found": None if d.found is None else _without(d.found, "direction")}
-        rest = {name: plain(getattr(self, name)) for name in ("reading", "along", "probes", "steering", "targets")}
+        rest = {name: plain(getattr(self, name)) for name in _PARTS}
         return {"direction": about, **rest}
 
 
@@ -143,6 +149,7 @@ def measure_direction(
     steps.done("tokens")
     probes = or_why(lambda: _probes(lists, place, direction.vector, made_of, seed))
     steps.done("probes")
+    erased = or_why(lambda: _erased(lists, place, direction, seed))
     steering, ids = "interventions were left out", []
     if interventions:
         ids = _target_ids(model, direction, targets, reading)
@@ -153,6 +160,7 @@ def measure_direction(
         reading=reading,
         along=along,
         probes=probes,
+        erased=erased,
         steering=steering,
         targets=tuple(token_strings(model, ids)) if ids else (),
     )
@@ -324,6 +332,16 @@ def _probes(
         DirectionProbe(probe=probe, random=float(np.mean([other[at].accuracy.estimate for other in random])))
         for at, probe in enumerate(curve(layers[place] @ vector))
     )
+
+
+def _erased(lists: dict[str, WordActivations], place: str, direction: NamedDirection, seed: int) -> Erasure:
+    """Erase the difference between the words of both sides; every second word is held out, as for the direction."""
+    if not direction.own_words:
+        raise ConfigError("erasure needs the two lists of words that a direction leads to and away from")
+    sides = [lists[concept.name].points(place) for concept in direction.own_words]
+    yes = np.repeat([True, False], [len(side) for side in sides])
+    heldout = np.concatenate([np.arange(len(side)) % 2 == 1 for side in sides])
+    return erasure(np.concatenate(sides), yes, heldout, seed=seed)
 
 
 def _target_ids(

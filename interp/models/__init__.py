@@ -12,5 +12,4 @@
 - `training`    the training loop of small models
 - `toys`        small models trained by recipe
 - `planted`     transformers with analytic weights and a known circuit
-- `tracr`       compiled programs as models
 """

@@ -13,10 +13,10 @@ from interp.circuits.graph import Graph
 from interp.circuits.metrics import KLToClean, L2ToClean
 from interp.circuits.task import Task
 from interp.errors import ConfigError, CorruptError, MissingError
-from interp.models.tracr import load_tracr, written_edges
 from interp.statistics import auroc
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import random_task
+from tests.interp.tracr_models import load_tracr, written_edges
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 TAUS = (1e-6, 1e-4, 1e-2)

@@ -5,7 +5,6 @@ import pytest
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.geometry.circles import circle_test, orderings
-from interp.geometry.homology import loops
 from interp.geometry.reducibility import reducibility
 from interp.geometry.shapes import Plane, fit_plane, principal_cosines, random_plane
 
@@ -200,22 +199,9 @@ def test_points_on_a_line_or_too_few_have_no_second_part():
         reducibility(ring(50, 0))
 
 
-def test_a_noisy_ring_has_a_loop_and_a_cloud_has_none():
-    found = loops(ring(100, 0), n_null=9)
-    assert found.longest == pytest.approx(1.4, abs=0.15)
-    assert found.null_high < 0.6
-    assert found.p == 0.1
-    assert loops(np.random.default_rng(0).standard_normal((60, 5)), n_null=9).p > 0.1
-    with pytest.raises(ConfigError, match="perfect circle"):
-        loops(ring(12, 0))
-
-
 @pytest.mark.parametrize(
     ("measure", "settings"),
     [
-        (loops, {"max_points": 5}),
-        (loops, {"max_points": 0}),
-        (loops, {"n_null": 0}),
         (reducibility, {"max_points": 10}),
         (reducibility, {"max_points": 0}),
     ],

@@ -189,7 +189,7 @@ class Direction(Writes, Seeded, Threaded, OnDevice):
             overwrite=self.overwrite,
         )
         wrote(folder, f"the direction {direction.name} at {direction.hook_point}")
-        for part in (direction.found, found.reading, found.along, found.steering):
+        for part in (direction.found, found.reading, found.along, found.erased, found.steering):
             if part is not None:
                 say(f"      {part}")
 
