@@ -1,28 +1,28 @@
-"""A chat endpoint that speaks OpenAI's `/chat/completions`, over the standard library alone. Torch-free.
+"""A chat endpoint that speaks OpenAI's `/chat/completions`, over httpx with tenacity's retries. Torch-free.
 
-Asked again, with growing pauses: 429 (after its `Retry-After`), 408, 5xx, timeouts, broken connections, replies that
-are no chat completion. Given up at once: everything that asking again cannot mend. Redirects are not followed, so the
-key goes nowhere but to the address given, and over plain http only to this machine.
+Retried, with growing pauses: 429 (after its `Retry-After`), 408, 5xx, timeouts, broken connections, and replies that
+are not a chat completion. Every other refusal ends at once, with the next move. Redirects are not followed, so the key
+is sent to the given address only, and over plain http only to this machine.
 """
 
-import http.client
 import ipaddress
 import json
 import re
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
-from urllib.error import HTTPError, URLError
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
-from urllib.request import Request as HTTPRequest
 
 from interp.errors import ConfigError, MissingError, ResourceError
 from saes.explain.protocol import Reply, Request
 
+if TYPE_CHECKING:
+    import httpx
+    from tenacity import RetryCallState
+
 CHARACTERS_PER_TOKEN = 3.5
-"""English and code have about 4; a little too many tokens is the better error in an estimate of cost"""
+"""English and code have about 4; an estimate of cost should err on the high side."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 LARGEST_REPLY = 4 << 20
@@ -34,7 +34,7 @@ class Endpoint:
 
     remote = True
     starts = False
-    """The protocol has no such field, and servers differ in what they make of an unfinished answer."""
+    """The protocol has no field for the beginning of a reply, and servers differ on unfinished answers."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Endpoint:
             raise ConfigError(f"${key_variable} holds characters that no key has; set it to the key alone")
         self.where = base_url(url)
         self.model, self.concurrency, self.timeout, self.retries = model, concurrency, timeout, retries
-        local = is_this_machine(urlsplit(self.where).hostname or "")
-        if key and self.where.startswith("http://") and not local:
+        self._local = is_this_machine(urlsplit(self.where).hostname or "")
+        if key and self.where.startswith("http://") and not self._local:
             raise ConfigError(
                 f"the key in ${key_variable} would cross the network unencrypted to {self.where}; use an https "
                 "address, or unset the variable if the endpoint needs no key"
             )
         self._key, self._key_variable, self._sleep = key, key_variable, sleep
-        self._opener = build_opener(ProxyHandler({}) if local else ProxyHandler(), _NoRedirect())
+        self._client = self._open()
         self._answered = False
         self._limit_name, self._has_temperature = "max_tokens", True
 
@@ -77,29 +77,50 @@ class Endpoint:
         return {"endpoint": self.where, "model": self.model}
 
     def count_tokens(self, text: str) -> int:
-        """An estimate: the tokenizer is not known."""
+        """Estimate the number of tokens of a text: the tokenizer is not known."""
         return -int(-len(text.encode("utf-8", "replace")) // CHARACTERS_PER_TOKEN)
 
     def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
-        failures = 0
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+        attempts = Retrying(
+            retry=retry_if_exception_type(_Again),
+            stop=stop_after_attempt(self.retries + 1),
+            wait=_pause,
+            sleep=self._sleep,
+            retry_error_callback=self._give_up,
+        )
+        reply = attempts(self._ask, request, before_send)
+        self._answered = True
+        return reply
+
+    def _open(self) -> "httpx.Client":
+        """Open the client; on this machine without the proxies of the environment."""
+        import httpx
+
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "interp-workbench"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        return httpx.Client(headers=headers, timeout=self.timeout, trust_env=not self._local, follow_redirects=False)
+
+    def _give_up(self, state: "RetryCallState") -> Reply:
+        problem = state.outcome.exception() if state.outcome else None
+        raise ResourceError(
+            f"{self.where} did not answer in {state.attempt_number} attempts ({problem}); what was answered is kept: "
+            "run the same command again later, with a smaller --concurrency or a longer --timeout"
+        ) from None
+
+    def _ask(self, request: Request, before_send: Callable[[], None]) -> Reply:
+        """Send once, and again at once for each field that the server wants under another name."""
         while True:
             before_send()
-            try:
-                reply = self._send(self._body(request))
-            except _Adapted:
-                continue
-            except _Again as again:
-                failures += 1
-                if failures > self.retries:
-                    raise ResourceError(
-                        f"{self.where} did not answer in {failures} attempts ({again}); what was answered is kept: run "
-                        "the same command again later, with a smaller --concurrency or a longer --timeout"
-                    ) from None
-                wait = FIRST_PAUSE * 2 ** (failures - 1) if again.wait is None else again.wait
-                self._sleep(min(wait, LONGEST_PAUSE))
-            else:
-                self._answered = True
-                return reply
+            body = self._body(request)
+            status, headers, raw = self._post(body)
+            if status == 200:
+                return read_completion(raw)
+            said = self._said(raw)
+            if not (status == 400 and self._adapt(said, body)):
+                raise self._refusal(status, headers.get("Retry-After"), said)
 
     def _body(self, request: Request) -> bytes:
         body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
@@ -108,25 +129,23 @@ class Endpoint:
             body["temperature"] = request.temperature
         return json.dumps(body).encode()
 
-    def _send(self, body: bytes) -> Reply:
-        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "interp-workbench"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = HTTPRequest(f"{self.where}/chat/completions", body, headers, method="POST")
+    def _post(self, body: bytes) -> "tuple[int, httpx.Headers, bytes]":
+        """Return status, headers and at most `LARGEST_REPLY` bytes of the body."""
+        import httpx
+
+        raw = b""
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
-                return read_completion(response.read(LARGEST_REPLY))
-        except HTTPError as error:
-            with error:
-                said = self._said(_body_of(error))
-                if error.code == 400 and self._adapt(said, body):
-                    raise _Adapted from None
-                raise self._refusal(error.code, error.headers.get("Retry-After"), said) from None
-        except (OSError, http.client.HTTPException) as error:
+            with self._client.stream("POST", f"{self.where}/chat/completions", content=body) as response:
+                for part in response.iter_bytes():
+                    raw += part
+                    if len(raw) > LARGEST_REPLY:
+                        break
+                return response.status_code, response.headers, raw[:LARGEST_REPLY]
+        except httpx.HTTPError as error:
             raise self._broken(error) from None
 
     def _refusal(self, status: int, retry_after: str | None, said: str) -> Exception:
-        """The exception that an HTTP status becomes."""
+        """Return the exception for an HTTP status."""
         if status in _TRANSIENT:
             return _Again(f"status {status}{said}", _seconds(retry_after))
         if status in (401, 403):
@@ -143,7 +162,7 @@ class Endpoint:
         return ConfigError(f"{self.where} refused the request (status {status}{said})")
 
     def _adapt(self, said: str, sent: bytes) -> bool:
-        """Newer models renamed the limit and fix the temperature, and refuse what was `sent` in the old way.
+        """Adapt to newer models, which renamed the limit and fix the temperature; False when that is not the problem.
 
         Quotes in a prompt are escaped, so an unescaped name in the body is that of a field.
         """
@@ -155,27 +174,29 @@ class Endpoint:
             return False
         return True
 
-    def _broken(self, error: Exception) -> Exception:
-        """The exception that a failed connection becomes."""
-        reason = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            return ConfigError(f"the certificate of {self.where} cannot be trusted ({reason.verify_message})")
-        if not self._answered and not isinstance(
-            reason, TimeoutError | ConnectionResetError | http.client.HTTPException
-        ):
+    def _broken(self, error: "httpx.HTTPError") -> Exception:
+        """Return the exception for a failed connection."""
+        import httpx
+
+        untrusted = next((e for e in _causes(error) if isinstance(e, ssl.SSLCertVerificationError)), None)
+        if untrusted is not None:
+            return ConfigError(f"the certificate of {self.where} cannot be trusted ({untrusted.verify_message})")
+        if isinstance(error, httpx.TimeoutException):
+            return _Again("timed out")
+        problem = self._redacted(str(error)) or type(error).__name__
+        if isinstance(error, httpx.ConnectError) and not self._answered:
             return MissingError(
-                f"nothing answers at {self.where} ({self._redacted(str(reason)) or type(reason).__name__}); start the "
-                "server, or correct the address"
+                f"nothing answers at {self.where} ({problem}); start the server, or correct the address"
             )
-        return _Again(self._redacted(str(reason)) or type(reason).__name__)
+        return _Again(problem)
 
     def _said(self, body: bytes) -> str:
-        """`: message` of an error body, on one line, without the key."""
-        text = body.decode("utf-8", "replace")
+        """Return `: message` of an error body, on one line, without the key."""
+        text = body[:65536].decode("utf-8", "replace")
         try:
             error = json.loads(text)["error"]
             text = str(error["message"] if isinstance(error, dict) else error)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             text = re.sub(r"<[^>]*>", " ", text)
         text = " ".join(self._redacted(text).split())[:300]
         return f": {text}" if text else ""
@@ -192,17 +213,25 @@ class _Again(Exception):
         super().__init__(problem)
 
 
-class _Adapted(Exception):
-    """Refused for a field that is now sent differently."""
+def _pause(state: "RetryCallState") -> float:
+    """Return seconds until the next attempt: as the server asked, else doubled each time; `LONGEST_PAUSE` at most."""
+    problem = state.outcome.exception() if state.outcome else None
+    asked = problem.wait if isinstance(problem, _Again) else None
+    return min(FIRST_PAUSE * 2 ** (state.attempt_number - 1) if asked is None else asked, LONGEST_PAUSE)
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    def redirect_request(self, req, fp, code, msg, headers, newurl) -> None:
-        return None
+def _causes(error: BaseException) -> list[BaseException]:
+    """Return an exception and those that led to it."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
 
 
 def base_url(url: str) -> str:
-    """`http://host/v1`, whatever was typed after it. Raises `ConfigError` on an address that holds secrets."""
+    """Return `http://host/v1`, whatever was typed after it. Raises `ConfigError` on an address that holds secrets."""
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError("give the address without user, password or query: it is written into the result; "
@@ -213,7 +242,7 @@ def base_url(url: str) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a host name is the loopback, by name or number."""
+    """Return whether a host name is the loopback, by name or number."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -221,7 +250,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def read_completion(raw: bytes) -> Reply:
-    """The text and usage of a chat completion. Raises when it is none."""
+    """Return text and usage of a chat completion. Raises `_Again` when it is none."""
     try:
         body = json.loads(raw)
         choice = body["choices"][0]
@@ -236,16 +265,8 @@ def read_completion(raw: bytes) -> Reply:
     return Reply(text, counts[0], counts[1], choice.get("finish_reason") == "length")
 
 
-def _body_of(error: HTTPError) -> bytes:
-    """What the server said with its refusal; nothing when the connection broke meanwhile."""
-    try:
-        return error.read(65536)
-    except (OSError, http.client.HTTPException):
-        return b""
-
-
 def _seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` in seconds; dates are not read."""
+    """Return `Retry-After` in seconds; dates are not read."""
     try:
         return max(0.0, float(retry_after)) if retry_after else None
     except ValueError:
