@@ -7,7 +7,7 @@
 - `erasure`           LEACE, after which no linear probe finds a concept
 - `similarity`        unbiased CKA, RSA and Procrustes
 - `streaming`         CKA of all layers in one pass over a recording
-- `transport`         Wasserstein-2 against its split-half floor, barycentres
+- `transport`         Wasserstein-2 against its split-half floor
 - `space`             spectrum, anisotropy, dimension and analogies of a model, and two models compared
 - `circles`           order on a circle, on a line, or none
 - `reducibility`      two-dimensional features: irreducible, or two features

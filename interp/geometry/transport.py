@@ -8,7 +8,6 @@ samples of one distribution are not at distance 0: in many dimensions every poin
 lies above the floor. For a shift by a vector `v` it is `|v|^2`, whatever the cloud.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,26 +97,6 @@ def compare_clouds(
         n_splits=n_splits,
         seed=seed,
     )
-
-
-def barycentre(clouds: Sequence[Any], weights: Sequence[float] | None = None, *, n: int | None = None) -> np.ndarray:
-    """`[n, d]` points that are between the clouds: least weighted sum of `W2^2` to all (free support, Cuturi and Doucet
-    2014). Starts from the points of the first cloud, all of them by default; of two clouds that differ by a shift it
-    is the same cloud, shifted by the weight of the second.
-    """
-    import ot
-
-    points = [as_points(cloud, what="a cloud", at_least=1) for cloud in clouds]
-    if not points or len({cloud.shape[1] for cloud in points}) != 1:
-        raise ConfigError("a barycentre needs clouds in the same dimensions")
-    shares = np.full(len(points), 1 / len(points)) if weights is None else np.asarray(weights, float)
-    if len(shares) != len(points) or not (shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-9):
-        raise ConfigError(f"weights must be {len(points)} numbers of 0 or more that sum to 1, got {list(shares)}")
-    if n is not None:
-        check_count("n", n, 1, "it is the number of points between the clouds")
-    masses = [ot.unif(len(cloud)) for cloud in points]
-    found = ot.lp.free_support_barycenter(points, masses, points[0][:n].copy(), weights=shares, numItermax=100)
-    return np.asarray(found)
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from interp.geometry.dimension import (
 )
 from interp.geometry.similarity import cka, hsic, procrustes, rsa
 from interp.geometry.streaming import batched_cka
-from interp.geometry.transport import barycentre, compare_clouds, wasserstein
+from interp.geometry.transport import compare_clouds, wasserstein
 
 SEEDS = (0, 1, 2)
 
@@ -286,8 +286,6 @@ def test_a_shift_by_three_has_squared_distance_nine(seed):
     found = wasserstein(x, x + shift)
     assert found.w2_squared == pytest.approx(9.0, abs=1e-9)
     assert np.allclose(found.plan, np.eye(100) / 100)
-    middle = barycentre([x[:30], x[:30] + shift], [0.75, 0.25])
-    assert np.allclose(middle, x[:30] + shift / 4, atol=1e-8)
 
 
 def test_in_one_dimension_the_plan_sorts():
@@ -333,9 +331,3 @@ def test_far_clouds_have_a_small_p_and_alike_ones_any_p():
 def test_clouds_are_not_compared_with_nothing(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         compare_clouds(np.eye(8), np.eye(8), **settings)
-
-
-def test_a_barycentre_needs_shares_and_points():
-    for how, message in (({"weights": [np.nan, 1]}, "sum to 1"), ({"n": 0}, "at least 1")):
-        with pytest.raises(ConfigError, match=message):
-            barycentre([np.eye(4), np.eye(4)], **how)
