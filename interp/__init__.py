@@ -76,8 +76,6 @@ if TYPE_CHECKING:
         run_with_hooks,
         to_tokens,
         token_strings,
-    )
-    from interp.models.adapter import (
         untrained_model,
     )
     from interp.models.capture import Capture
