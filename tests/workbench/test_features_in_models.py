@@ -150,7 +150,7 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
     ("words", "expected"),
     [
         (("attribute", "nothing", "--prompt", "x"), "unknown sae 'nothing'"),
-        (("attribute", "--prompt", "x"), "name an SAE"),
+        (("attribute", "--prompt", "x"), "no SAE was named"),
         (("attribute", "early", "--prompt", ""), "the prompt is empty"),
         (("attribute", "early", "early", "--prompt", "x", "--target", "t"), "two SAEs write at one place"),
         (("attribute", "early", "--prompt", "x", "--target", "th"), "2 tokens"),
