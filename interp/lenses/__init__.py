@@ -2,6 +2,6 @@
 
 - `logit_lens`          every layer's next-token distribution through the final norm and the unembedding
 - `tuned_lens`          a learned affine translator for each layer, trained and read
-- `direct_attribution`  the logit of a token split exactly over heads, MLPs and the embedding
+- `direct_attribution`  exact split of a token's logit over heads, MLPs and the embedding
 - `config`              settings of a tuned lens
 """

@@ -1,16 +1,17 @@
-"""Direct logit attribution: which part of the model wrote the logit (Elhage et al. 2021, Wang et al. 2022).
+"""Direct logit attribution: the contribution of every component to a logit (Elhage et al. 2021, Wang et al. 2022).
 
-The final residual is a sum: embedding, every head, every MLP, biases. With the final norm's scale held at its value on
-the prompt, a logit is linear in that sum, so each part has a share, and the shares are the logit exactly:
+The final residual is a sum: embedding, every head, every MLP, biases. With the final norm's scale frozen at its value
+on the prompt, a logit is linear in that sum. So each component has a contribution, and they sum to the logit exactly:
 
     found = direct_logit_attribution(model, tokens, answer=" Mary", wrong=" John")     # tokens [batch, pos]
     found.values.sum(0)          # == the logit difference, per prompt
     found.heads                  # [n_layers, n_heads, batch]
     found.top(5)                 # records, strongest first
 
-Direct means direct: what a part does through later layers counts as theirs. Parts are named as in circuits, except that
-learned positions stand apart: `embed` is the token embedding, `pos_embed` the position's; then `L5H1`, `L5MLP` (its
-output bias included), `L5bias` (the attention's output bias), `norm_bias` and `unembed_bias`.
+Only direct effects count: the effect of a component through later layers is attributed to those layers. Components are
+named as in circuits, except that the learned position embedding is separate: `embed` is the token embedding,
+`pos_embed` the position embedding; then `L5H1`, `L5MLP` (with its output bias), `L5bias` (the attention's output bias),
+`norm_bias` and `unembed_bias`.
 """
 
 from dataclasses import dataclass, field
@@ -33,42 +34,43 @@ Answer = int | str | list[int] | Tensor
 
 @dataclass(frozen=True)
 class LogitAttribution(Result):
-    """Shares of one logit, or difference of logits, per prompt; units of logits."""
+    """Contributions to one logit, or to a difference of logits, per prompt; in logits."""
 
     parts: tuple[str, ...]
-    """`[n_parts]` names"""
+    """`[n_parts]` names of the components"""
     values: Float64[Tensor, "n_parts batch"]
     """`[n_parts, batch]` float64; summing over parts to `total`"""
     total: Float64[Tensor, " batch"]
-    """`[batch]` float64: what the model itself gave"""
+    """`[batch]` float64: the value of the model's own forward pass"""
     n_layers: int
     n_heads: int
     neurons: Float64[Tensor, "batch d_mlp"] | None = None
-    """`[batch, d_mlp]` float64: with `neurons_of`, the shares of that MLP's neurons"""
+    """`[batch, d_mlp]` float64: with `neurons_of`, the contributions of that MLP's neurons"""
     settings: dict[str, Any] = field(default_factory=dict)
     """target, answers, positions; `norm_scale` is always frozen"""
 
     def __getitem__(self, part: str) -> Float64[Tensor, " batch"]:
-        """`[batch]` share of one part. Raises `KeyError`."""
+        """Return the contribution of one component, `[batch]`. Raises `KeyError`."""
         if part not in self.parts:
             raise KeyError(part)
         return self.values[self.parts.index(part)]
 
     @property
     def heads(self) -> Float64[Tensor, "n_layers n_heads batch"]:
-        """`[n_layers, n_heads, batch]`"""
+        """Contributions of the heads, `[n_layers, n_heads, batch]`."""
         rows = [[self[f"L{i}H{h}"] for h in range(self.n_heads)] for i in range(self.n_layers)]
         return torch.stack([torch.stack(row) for row in rows])
 
     @property
     def mlps(self) -> Float64[Tensor, "n_layers batch"]:
-        """`[n_layers, batch]`; zeros in an attention-only model"""
+        """Contributions of the MLPs, `[n_layers, batch]`; zeros in an attention-only model."""
         return torch.stack([self._or_zero(f"L{i}MLP") for i in range(self.n_layers)])
 
     def by_layer(self) -> list[dict[str, Any]]:
-        """Per layer, mean over prompts: `layer, attention, mlp, accumulated` (everything written up to and with it).
+        """Return one row per layer, mean over prompts: `layer, attention, mlp, accumulated`.
 
-        `accumulated` starts from the embedding and the two output biases, and ends at the mean of `total`.
+        `accumulated` is the sum up to and including this layer. It starts from the embedding and the biases of norm and
+        unembedding, and ends at the mean of `total`.
         """
         start = [name for name in self.parts if not name.startswith("L")]
         accumulated, rows = float(sum(self[name].mean() for name in start)), []
@@ -80,7 +82,10 @@ class LogitAttribution(Result):
         return rows
 
     def top(self, n: int = 10) -> list[dict[str, Any]]:
-        """Strongest parts by mean share: `part, value, low, high` (over prompts), `share` of the total."""
+        """Return the components with the largest mean contribution by size: `part, value, low, high, share`.
+
+        `value` is the mean over prompts, `low` and `high` the extremes; `share` is the fraction of the total.
+        """
         mean, total = self.values.mean(1), float(self.total.mean())
         return [
             {
@@ -94,19 +99,22 @@ class LogitAttribution(Result):
         ]
 
     def top_neurons(self, n: int = 10) -> list[dict[str, Any]]:
-        """Strongest neurons of the chosen MLP by size of the mean share. Raises `ConfigError` when none was chosen."""
+        """Return the neurons of the chosen MLP with the largest mean contribution by size.
+
+        Raises `ConfigError` when no MLP was chosen.
+        """
         if self.neurons is None:
-            raise ConfigError("neurons were not asked for; pass neurons_of=LAYER")
+            raise ConfigError("the contributions of neurons were not computed; pass neurons_of=LAYER")
         mean = self.neurons.mean(0)
         layer, order = self.settings["neurons_of"], mean.abs().argsort(descending=True, stable=True)
         return [{"part": f"L{layer}N{i}", "neuron": i, "value": float(mean[i])} for i in order[:n].tolist()]
 
     def to_records(self) -> list[Record]:
-        """Return one row per part, strongest first: `part, value, low, high, share`, as in `top`."""
+        """Return one row per component, strongest first: `part, value, low, high, share`, as in `top`."""
         return self.top(len(self.parts))
 
     def headline(self) -> str:
-        """Give the logit that is split, and over how many prompts."""
+        """Return one line: the logit that is split, and the number of prompts."""
         n = len(self.total)
         return (
             f"Direct logit attribution: {float(self.total.mean()):.2f} logits over {len(self.parts)} parts, {n} prompts"
@@ -128,12 +136,12 @@ def direct_logit_attribution(
     neurons_of: int | None = None,
     batch_size: int = 8,
 ) -> LogitAttribution:
-    """Shares of the logit of `answer` at `position`, of prompts `tokens [batch, pos]`.
+    """Split the logit of `answer` at `position` over components, for prompts `tokens [batch, pos]`.
 
-    With `wrong`, of `logit(answer) - logit(wrong)`; without, of the logit less the mean over the vocabulary (`centre`),
-    since only differences of logits reach a probability, or of the bare logit (`centre=False`). `answer` and `wrong`
-    are token ids, one for all prompts or one each, or the text of a single token; `position` too is one or one each.
-    `neurons_of` also splits the MLP of that layer into its neurons.
+    With `wrong`, `logit(answer) - logit(wrong)` is split. Without it, the logit minus its mean over the vocabulary is
+    (`centre`), as probabilities depend on differences of logits only; with `centre=False`, the logit itself. `answer`
+    and `wrong` are token ids, one for all prompts or one each, or the text of a single token. `position` is also one
+    for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons.
 
     Raises `ConfigError` when the residual is not a plain sum, or the logits are not linear in its norm (soft caps);
     `PromptError` for an answer that is not one token of the vocabulary.
@@ -170,9 +178,9 @@ def direct_logit_attribution(
 
 
 def token_ids(model: Any, answer: Answer, n_prompts: int) -> Int64[Tensor, " n_prompts"]:
-    """`[n_prompts]` int64 ids of one token for all prompts or one each; text must be a single token.
+    """Return one token id per prompt, `[n_prompts]` int64, from one answer for all prompts or one each.
 
-    Raises `PromptError` otherwise.
+    Raises `PromptError` when a text is not a single token, or ids do not fit the prompts or the vocabulary.
     """
     if isinstance(answer, str):
         ids = to_tokens(model, answer, prepend_bos=False)[0]
@@ -193,7 +201,7 @@ def token_ids(model: Any, answer: Answer, n_prompts: int) -> Int64[Tensor, " n_p
 
 
 def _positions(position: int | Tensor, tokens: Tensor) -> Tensor:
-    """`[batch]` indices from the front."""
+    """Return positions counted from the first token, `[batch]`."""
     at, length = torch.as_tensor(position).expand(len(tokens)), tokens.shape[1]
     if int(at.min()) < -length or int(at.max()) >= length:
         raise PromptError(f"positions of a prompt of {length} tokens were expected, got {at.tolist()}")
@@ -209,7 +217,7 @@ def _attribute(
     centre: bool,
     neurons_of: int | None,
 ) -> tuple[list[str], Tensor, Tensor, Tensor | None]:
-    """Names, shares `[n_parts, batch]`, totals `[batch]` and neurons `[batch, d_mlp]` of one batch."""
+    """Return names, contributions `[n_parts, batch]`, totals `[batch]` and neurons `[batch, d_mlp]` of one batch."""
     model, layers = residual.model, range(residual.shape.n_layers)
     logits, cache = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
     rows = torch.arange(len(tokens))
@@ -217,25 +225,26 @@ def _attribute(
     final = cache[f"blocks.{layers[-1]}.hook_resid_post"]
     norm = freeze(model, "ln_final", final)
     direction, unembed_bias, total = _targets(model, logits[rows, at], answers, wrongs, centre)
-    share = _Share(norm, direction)
-    parts = {"embed": share(cache["blocks.0.hook_resid_pre"])}
+    contribution = _Contribution(norm, direction)
+    parts = {"embed": contribution(cache["blocks.0.hook_resid_pre"])}
     if "hook_pos_embed" in cache:
-        parts["pos_embed"] = share(cache["hook_pos_embed"])
+        parts["pos_embed"] = contribution(cache["hook_pos_embed"])
         parts["embed"] = parts["embed"] - parts["pos_embed"]
     for layer in layers:
-        per_head = share.through(cache[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o"))
+        per_head = contribution.per_head(cache[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o"))
         parts |= {f"L{layer}H{head}": per_head[:, head] for head in range(residual.shape.n_heads)}
         if (bias := residual.b(layer, "o")) is not None:
-            parts[f"L{layer}bias"] = share(bias.expand_as(final))
+            parts[f"L{layer}bias"] = contribution(bias.expand_as(final))
         if residual.has_mlp:
-            parts[f"L{layer}MLP"] = share(cache[f"blocks.{layer}.hook_mlp_out"])
+            parts[f"L{layer}MLP"] = contribution(cache[f"blocks.{layer}.hook_mlp_out"])
     parts["norm_bias"] = (norm.bias.double() * direction).sum(-1)
     parts["unembed_bias"] = unembed_bias
     values = torch.stack(list(parts.values())).cpu()
     _check_sum(values, total.cpu())
     neurons = None
     if neurons_of is not None:
-        neurons = share.neurons(cache[f"blocks.{neurons_of}.mlp.out.hook_in"], model.blocks[neurons_of].mlp.W_out).cpu()
+        acts = cache[f"blocks.{neurons_of}.mlp.out.hook_in"]
+        neurons = contribution.per_neuron(acts, model.blocks[neurons_of].mlp.W_out).cpu()
     return list(parts), values, total.cpu(), neurons
 
 
@@ -251,7 +260,7 @@ def _hook_points(residual: ResidualStream, neurons_of: int | None) -> list[str]:
 def _targets(
     model: Any, logits: Tensor, answers: Tensor, wrongs: Tensor | None, centre: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Direction of the target after the norm `[batch, d_model]`, its unembedding bias and its value `[batch]`."""
+    """Return the target's direction after the norm `[batch, d_model]`, its unembedding bias and value `[batch]`."""
     W_U, logits = model.W_U, logits.double()
     b_U = getattr(model, "b_U", None)
     b_U = torch.zeros_like(W_U[0]) if b_U is None else b_U
@@ -265,28 +274,28 @@ def _targets(
     return direction, bias, total
 
 
-class _Share:
-    """Shares in float64: the dot product of a part with the target's direction, norm gain and centring folded in."""
+class _Contribution:
+    """Contributions in float64: dot products with the target's direction, with norm gain and centring folded in."""
 
     def __init__(self, norm: FrozenNorm, direction: Tensor):
         self.u = norm.fold(direction) / norm.scale.double()
 
     def __call__(self, part: Tensor) -> Tensor:
-        """`[batch]` of `part [batch, d_model]`."""
+        """Return the contribution `[batch]` of `part [batch, d_model]`."""
         return (part.double() * self.u).sum(-1)
 
-    def through(self, z: Tensor, W_O: Tensor) -> Tensor:
-        """`[batch, n_heads]` of `z [batch, n_heads, d_head]`; no head's output is made."""
+    def per_head(self, z: Tensor, W_O: Tensor) -> Tensor:
+        """Return contributions `[batch, n_heads]` of `z [batch, n_heads, d_head]`, without the heads' outputs."""
         axes = "batch heads d_head, heads d_head d_model, batch d_model -> batch heads"
         return einsum(z.double(), W_O.double(), self.u, axes)
 
-    def neurons(self, acts: Tensor, W_out: Tensor) -> Tensor:
-        """`[batch, d_mlp]` of `acts [batch, d_mlp]`."""
+    def per_neuron(self, acts: Tensor, W_out: Tensor) -> Tensor:
+        """Return contributions `[batch, d_mlp]` of neurons with activations `acts [batch, d_mlp]`."""
         return acts.double() * (self.u @ W_out.T.double())
 
 
 def _check_sum(values: Tensor, total: Tensor) -> None:
-    """The parts are the total, up to the rounding of the model's own pass."""
+    """Raise `ConfigError` unless the components sum to the total, up to the rounding of the model's own pass."""
     error = ((values.sum(0) - total).abs() / values.abs().sum(0).clamp_min(1e-12)).max()
     if error > 1e-2:
         raise ConfigError(

@@ -1,9 +1,9 @@
-"""The logit lens: what the model would say if it stopped after each layer (nostalgebraist 2020).
+"""The logit lens: the next-token distribution decoded from every layer (nostalgebraist 2020).
 
-Each layer's residual goes through the model's own final norm and unembedding. Early layers need not speak the last
-layer's language, so an early reading is a hint; the last is the model's prediction itself.
+Each layer's residual goes through the model's own final norm and unembedding. Early layers may use another basis than
+the last layer, so their readings are only a hint; the reading of the last layer is the model's own prediction.
 
-What a direction of the residual stream does to the next token's logits, read straight off the weights.
+`logit_effects` decodes directions of the residual stream in the same way: the tokens whose logits they raise and lower.
 """
 
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ class LogitLens(Result):
     probabilities: Float32[Tensor, "layers pos top"]
     """`[n_layers + 1, pos, top]` float32, 0 to 1"""
     entropy: Float32[Tensor, "layers pos"]
-    """`[n_layers + 1, pos]` float32, nats: 0 certain, `log(d_vocab)` no idea"""
+    """`[n_layers + 1, pos]` float32, nats: 0 for a certain prediction, `log(d_vocab)` for a uniform one"""
     kl: Float32[Tensor, "layers pos"]
     """`[n_layers + 1, pos]` float32, nats: KL(model's output || reading); 0 at the last layer"""
     lens: str = "logit"
-    """`logit`, or `tuned` when translators were applied"""
+    """`logit`, or `tuned` where translators were applied"""
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One plain dict per layer and position: `layer, hook_point, position, token, top, entropy, kl`.
+        """Return one row per layer and position: `layer, hook_point, position, token, top, entropy, kl`.
 
         `top` is a list of `{"token", "token_id", "probability"}`.
         """
@@ -71,7 +71,7 @@ class LogitLens(Result):
         return pd.DataFrame([self._row(record) for record in self.to_records()])
 
     def headline(self) -> str:
-        """Name the lens and the prompt's last token."""
+        """Return one line: the lens and the prompt's last token."""
         return (
             f"{self.lens.capitalize()} lens: next token after {self.tokens[-1]!r}, layer by layer (entropy, KL in nats)"
         )
@@ -99,13 +99,13 @@ class LogitLens(Result):
 
 @dataclass(frozen=True)
 class TokenTrajectory(Result):
-    """How one token rises through the layers of one prompt."""
+    """Rank and probability of one token at every layer of one prompt."""
 
     layers: tuple[str, ...]
     """`[n_layers + 1]` hook points"""
     token_id: int
     rank: Int64[Tensor, "layers pos"]
-    """`[n_layers + 1, pos]` int64: how many tokens are more probable; 0 is the top"""
+    """`[n_layers + 1, pos]` int64: number of more probable tokens; 0 is the top"""
     probability: Float32[Tensor, "layers pos"]
     """`[n_layers + 1, pos]` float32, 0 to 1"""
     lens: str = "logit"
@@ -124,7 +124,7 @@ class TokenTrajectory(Result):
         ]
 
     def headline(self) -> str:
-        """Name the token."""
+        """Return one line: the token and the lens."""
         return f"Token {self.token_id} through {len(self.layers)} layers, {self.lens} lens; the last position"
 
     def shown(self) -> list[Record]:
@@ -134,15 +134,16 @@ class TokenTrajectory(Result):
 
 @torch.no_grad()
 def logit_lens(model: Any, tokens: Int[Tensor, "..."], *, top: int = 5, lens: TunedLens | None = None) -> LogitLens:
-    """Read every layer of `tokens [1, pos]`; the logits of one layer and of the last exist at a time.
+    """Decode the residual of every layer of `tokens [1, pos]`.
 
-    With a tuned `lens` each residual is translated first. Raises `PromptError` on anything but one prompt of at least
-    one token that fits the context, `MismatchError` for a lens of other weights.
+    With a tuned `lens` each residual is translated first. The logits of the last layer and of one other are in memory
+    at a time. Raises `PromptError` for anything but one prompt of at least one token that fits the context,
+    `MismatchError` for a lens that was trained on other weights.
     """
     from interp.models.adapter import token_strings
 
     layers, target, readings = lens_hook_points(model.cfg.n_layers), None, []
-    for logits in reversed_readings(model, tokens, lens):  # the last layer first: all are compared with it
+    for logits in reversed_readings(model, tokens, lens):  # last layer first: every other layer is compared with it
         log_p = logits.log_softmax(-1)
         target = log_p if target is None else target
         readings.append((*_read_layer(log_p, top), (target.exp() * (target - log_p)).sum(-1).cpu()))
@@ -161,7 +162,7 @@ def logit_lens(model: Any, tokens: Int[Tensor, "..."], *, top: int = 5, lens: Tu
 def follow_token(
     model: Any, tokens: Int[Tensor, "..."], token_id: int, *, lens: TunedLens | None = None
 ) -> TokenTrajectory:
-    """Rank and probability of one token at every layer and position of `tokens [1, pos]`.
+    """Return the rank and probability of one token at every layer and position of `tokens [1, pos]`.
 
     Raises `PromptError` as `logit_lens` does, and for a token outside the vocabulary.
     """
@@ -178,7 +179,7 @@ def follow_token(
 def reversed_readings(
     model: Any, tokens: Int[Tensor, "..."], lens: TunedLens | None = None
 ) -> Iterator[Float32[Tensor, "pos d_vocab"]]:
-    """Logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
+    """Yield the logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
     from interp.models.adapter import final_norm_and_unembed
     from interp.models.capture import Capture
 
@@ -197,7 +198,7 @@ def reversed_readings(
 
 
 def _read_layer(log_p: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids and probabilities of the `top` tokens `[pos, top]`, and the entropy `[pos]`, of `log_p [pos, d_vocab]`."""
+    """Return ids and probabilities of the top tokens `[pos, top]`, and the entropy `[pos]`, of `log_p [pos, d_vocab]`."""
     entropy = -(log_p.exp() * log_p).sum(-1)
     values, ids = log_p.topk(min(top, log_p.shape[-1]), dim=-1)
     return ids.cpu(), values.exp().cpu(), entropy.cpu()
@@ -207,7 +208,7 @@ BLOCK_DIRECTIONS = 256
 
 
 class Effects(NamedTuple):
-    """The tokens moved most by each direction, all `[n, k]`, strongest first."""
+    """Tokens whose logits each direction changes most, all `[n, k]`, largest change first."""
 
     promoted_ids: Tensor
     promoted_logits: Tensor
@@ -217,13 +218,13 @@ class Effects(NamedTuple):
 
 @torch.no_grad()
 def logit_effects(model: Any, directions: Tensor, k: int) -> Effects:
-    """The `k` tokens whose logit each of `directions [n, d_model]` raises and lowers most.
+    """Return the `k` tokens whose logits each of `directions [n, d_model]` raises and lowers most.
 
-    Each direction alone is taken as the final residual: it goes through the model's own final norm (which rescales it
-    to root mean square 1, subtracts the mean if the norm does, and applies the gain) and the unembedding. The logits of
-    a zero residual (norm and unembedding biases) are subtracted, and so is the mean over the vocabulary, which softmax
-    cannot see. So values compare between features as directions, whatever their length, but are not the change at any
-    actual token: there the norm divides by the whole residual. Later layers are left out.
+    Each direction by itself is used as the final residual. It goes through the model's own final norm (which rescales
+    it to root mean square 1, subtracts the mean if the norm does, and applies the gain) and the unembedding. Subtracted
+    are the logits of a zero residual (norm and unembedding biases), and the mean over the vocabulary, to which softmax
+    is invariant. So values are comparable between directions of any length. They are not the change at an actual token,
+    where the norm divides by the whole residual. Effects through later layers are not included.
     """
     from interp.models.adapter import final_norm_and_unembed
 

@@ -1,30 +1,29 @@
-"""The tuned lens: a logit lens that first learned each layer's language (Belrose et al. 2023).
+"""The tuned lens: a logit lens with a learned affine translator per layer (Belrose et al. 2023).
 
-Each layer gets an affine translator, added to the residual before the model's own final norm and unembedding:
+The translator is applied to the residual before the model's own final norm and unembedding:
 
     reading = unembed(norm_final(resid + resid @ weight + bias))
 
-At weight 0 and bias 0 it is the plain logit lens. `interp.lenses.tuned_lens` fits it by distillation: the loss is
-`KL(model's output || reading)`, nothing is learned from the text itself. A lens belongs to one set of weights.
-
-    lens = TunedLens.load(workspace.path("lens", "smollm2-135m"), model)
-    readings = logit_lens(model, tokens, lens=lens)
-
-Training a tuned lens: distil the model's output into one affine translator per layer.
+With weight 0 and bias 0 it is the plain logit lens. Translators are trained by distillation: the loss is
+`KL(model's output || reading)`, and the text itself is no target. A lens is valid for one set of weights.
 
     for step in train_tuned_lens(model, contexts, heldout, folder, config=TunedLensConfig(steps=250)):
         print(step.step, step.loss)
+    lens = TunedLens.load(workspace.path("lens", "smollm2-135m"), model)
+    readings = logit_lens(model, tokens, lens=lens)
 
-1. Run a few contexts, keep the residual after every layer at a few random positions (the first of a context is left
-   out: its residual is an outlier), and the model's own log-probabilities there.
-2. Layer by layer: `KL(model || reading)`, its gradient in that layer's translator alone, one step of Adam. Logits of
-   one layer at `positions` positions exist at a time, so a vocabulary of 50,000 costs what it must and no more.
-3. At the end each translator is kept only where it beats the plain logit lens on contexts set apart from training, and
-   both are measured once on `heldout`.
+Training:
 
-Belrose et al. 2023 train with SGD and Nesterov momentum on 2^18 tokens a step; Adam gets along with far fewer tokens.
-The bias is learned in units of its layer's typical residual, so that one learning rate suits all layers.
-Interrupted, a run keeps its last whole step, and the same call resumes it to the same numbers.
+1. Run a few contexts. Take the residual after every layer, and the model's own log-probabilities, at a few random
+   positions. The first position of a context is never drawn: its residual is an outlier.
+2. For each layer, compute `KL(model || reading)` and its gradient in that layer's translator, and take one step of
+   Adam. The logits of one layer at `positions` positions are in memory at a time.
+3. At the end, set a translator to zero unless it beats the plain logit lens on contexts held out for this choice.
+   Both lenses are then measured once on `heldout`.
+
+Belrose et al. 2023 train with SGD and Nesterov momentum on 2^18 tokens a step; Adam needs far fewer tokens. The bias is
+learned in units of its layer's root mean square residual, so that one learning rate suits all layers. An interrupted
+run retains its last whole step; the same call resumes it, and gives the same numbers as a run without interruption.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,27 +48,27 @@ FILE = "lens.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class TunedLens(Result):
-    """Translators by hook point; a hook point without one is read as it is."""
+    """Translators by hook point; without one, a hook point is read by the plain logit lens."""
 
     weights: Mapping[str, Tensor]
     """hook point -> `[d_model, d_model]`, so that `resid @ weight` is added"""
     biases: Mapping[str, Tensor]
     """hook point -> `[d_model]`"""
     weight_hash: str
-    """of the model that it was trained on"""
+    """weight hash of the model that it was trained on"""
     summary: dict[str, Any] = field(default_factory=dict)
     """KL per hook point on held-out tokens, as in the manifest"""
 
     def translate(self, hook_point: str, resid: Tensor) -> Tensor:
-        """`resid [..., d_model]` in the language of the last layer."""
+        """Return `resid [..., d_model]` translated to the basis of the last layer."""
         if hook_point not in self.weights:
             return resid
         weight, bias = (table[hook_point].to(resid.device) for table in (self.weights, self.biases))
-        moved = resid.to(weight.dtype)
-        return (moved + moved @ weight + bias).to(resid.dtype)
+        cast = resid.to(weight.dtype)
+        return (cast + cast @ weight + bias).to(resid.dtype)
 
     def check_model(self, model: Any) -> None:
-        """Raises `MismatchError` when the model has other weights than the lens was trained on."""
+        """Raise `MismatchError` when the model has other weights than the lens was trained on."""
         if weight_hash(model) != self.weight_hash:
             raise MismatchError(
                 f"the lens was trained on weights {self.weight_hash[:12]}, this model has {weight_hash(model)[:12]}; "
@@ -85,7 +84,7 @@ class TunedLens(Result):
         ]
 
     def headline(self) -> str:
-        """Count the translators."""
+        """Return one line: the number of translators."""
         return f"Tuned lens of {len(self.weights)} translators; KL from the model's output in nats"
 
     def save(self, folder: Path) -> None:
@@ -99,9 +98,10 @@ class TunedLens(Result):
 
     @classmethod
     def load(cls, folder: Path | str, model: Any = None) -> "TunedLens":
-        """The lens in an artefact folder; with a `model`, refused unless it was trained on these weights.
+        """Read the lens of an artefact folder, and check it against `model` where one is given.
 
-        Raises `MissingError`, `CorruptError`, or `MismatchError` for other weights or an artefact of another kind.
+        Raises `MissingError`, `CorruptError`, or `MismatchError` for an artefact of another kind, or for a model with
+        other weights than the lens was trained on.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -125,15 +125,16 @@ class TunedLens(Result):
 
 
 def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """`[...]` nats: `KL(target || reading)` of log-probabilities `target [..., d_vocab]` and a reading's `logits`.
+    """Return `KL(target || reading)` in nats, `[...]`, of log-probabilities `target` and a reading's `logits`.
 
-    0 when they are the same distribution; how surprised the reading would be by the target, on average.
+    Both are `[..., d_vocab]`. 0 means the same distribution; above 0, the expected excess surprise of the reading on
+    tokens drawn from the target.
     """
     return (target.exp() * (target - logits.log_softmax(-1))).sum(-1)
 
 
 def identity_lens(hook_points: list[str], d_model: int, weight_hash: str) -> TunedLens:
-    """Where training starts: translators that change nothing."""
+    """Return translators of weight 0 and bias 0, at which training starts."""
     weights = {name: torch.zeros(d_model, d_model) for name in hook_points}
     return TunedLens(weights, {name: torch.zeros(d_model) for name in hook_points}, weight_hash)
 
@@ -161,13 +162,13 @@ def train_tuned_lens(
     source: str,
     overwrite: bool = False,
 ) -> Iterator[LensStep]:
-    """Train into `folder` (a `lenses/<name>`), yielding every step; the folder is whole when it ends.
+    """Train a lens into `folder` (a `lenses/<name>`) and yield every step; the artefact is finished after the last.
 
-    `contexts [n, pos]` and `heldout [m, pos]` are tokens; `source` says where they come from. The manifest's summary
-    has per hook point `kl_logit` and `kl_tuned` on `heldout`, and `kept` (whether the translator beat the plain lens).
+    `contexts [n, pos]` and `heldout [m, pos]` are tokens; `source` names their origin. The manifest's summary has, per
+    hook point, `kl_logit` and `kl_tuned` on `heldout`, and `kept`: true where the translator beat the plain lens.
 
-    Raises `ConfigError` for too few contexts, `NonFiniteError` when the loss is not finite, `MismatchError` when an
-    unfinished run with other settings is in the way.
+    Raises `ConfigError` for too few contexts, `NonFiniteError` when the loss is not finite, `MismatchError` when the
+    folder holds an unfinished run with other settings.
     """
     run = _Run(model, contexts, heldout, Path(folder), config or TunedLensConfig(), model_name, source, overwrite)
     try:
@@ -185,7 +186,7 @@ def train_tuned_lens(
 
 
 class _Sample(NamedTuple):
-    """Residuals at drawn positions, and what the model says there."""
+    """Residuals at drawn positions, and the model's output there."""
 
     resid: dict[str, Tensor]
     """hook point -> `[n, d_model]`"""
@@ -237,12 +238,12 @@ class _Run:
         self.done = 0
         """steps taken"""
         self.whole = True
-        """False while a step is half taken: what an interrupt leaves then is not kept"""
+        """False during an optimizer step: an interrupt then writes no checkpoint"""
         self._resume()
         self.units = {n: float(r.float().pow(2).mean().sqrt()) for n, r in self.sample(self.contexts, 0).resid.items()}
 
     def step(self) -> float:
-        """One step for every layer; the mean loss."""
+        """Take one step for every layer and return the mean loss."""
         sample, losses = self.sample(self.contexts, self.done + 1), []
         for name in self.names:
             weight, bias = self.translator(name)
@@ -262,18 +263,18 @@ class _Run:
         return mean
 
     def translator(self, name: str) -> tuple[Tensor, Tensor]:
-        """Weight and bias of one hook point."""
+        """Return the weight and bias of one hook point."""
         return self.values[f"{name}.weight"], self.values[f"{name}.bias"]
 
     def read(self, name: str, resid: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Logits of `resid [n, d_model]` through a translator whose bias is in units of the layer."""
-        moved = resid.float()
-        moved = moved + moved @ weight + bias * self.units[name]
-        return final_norm_and_unembed(self.model, moved.to(resid.dtype)).float()
+        """Return logits of `resid [n, d_model]` through a translator whose bias is in units of the layer."""
+        translated = resid.float()
+        translated = translated + translated @ weight + bias * self.units[name]
+        return final_norm_and_unembed(self.model, translated.to(resid.dtype)).float()
 
     @torch.no_grad()
     def sample(self, contexts: Tensor, draw: int | str, n: int | None = None) -> _Sample:
-        """The `draw`-th sample of positions; the same for the same seed whenever it is drawn."""
+        """Return sample `draw` of positions; it depends on the seed and `draw` only, not on earlier samples."""
         n = n or self.config.positions
         generator = make_generator(self.config.seed, "tuned lens", draw)
         rows = torch.randint(len(contexts), (min(self.config.contexts, n),), generator=generator)
@@ -286,13 +287,13 @@ class _Run:
         return _Sample(values, final_norm_and_unembed(self.model, values[self.last]).float().log_softmax(-1))
 
     @torch.no_grad()
-    def measure(self, contexts: Tensor, what: str) -> dict[str, tuple[float, float]]:
-        """Mean KL per hook point, `(plain logit lens, tuned)`, on fresh tokens."""
+    def measure(self, contexts: Tensor, stream: str) -> dict[str, tuple[float, float]]:
+        """Return the mean KL per hook point, `(logit lens, tuned lens)`, on samples of the named random stream."""
         n = self.config.heldout_positions
         sizes = [min(self.config.positions, n - done) for done in range(0, n, self.config.positions)]
         sums = {name: [0.0, 0.0] for name in self.names}
         for i, size in enumerate(sizes):
-            sample = self.sample(contexts, f"{what} {i}", size)
+            sample = self.sample(contexts, f"{stream} {i}", size)
             for name in self.names:
                 weight, bias = self.translator(name)
                 for j, factor in enumerate((0, 1)):
@@ -301,7 +302,7 @@ class _Run:
         return {name: (plain, tuned) for name, (plain, tuned) in sums.items()}
 
     def checkpoint(self, loss: float | None) -> None:
-        """Write everything that the rest of the run depends on; within a step the checkpoint before it stays."""
+        """Write everything that the rest of the run depends on; during an optimizer step, retain the last checkpoint."""
         from safetensors.torch import save_file
 
         if not self.whole:
@@ -316,15 +317,15 @@ class _Run:
         self.draft.update(step=self.done, steps=self.config.steps, loss=loss)
 
     def finish(self) -> None:
-        """Keep the translators that help, measure, and put the folder in place."""
-        kept = {name: tuned < plain for name, (plain, tuned) in self.measure(self.deciding, "decide").items()}
+        """Set translators to zero that do not help, measure the lens, and finish the artefact."""
+        better = {name: tuned < plain for name, (plain, tuned) in self.measure(self.deciding, "decide").items()}
         with torch.no_grad():
             for key, value in self.values.items():
-                value.mul_(kept[key.rpartition(".")[0]])
+                value.mul_(better[key.rpartition(".")[0]])
         measured = self.measure(self.heldout, "heldout")
         summary = {
             "n_heldout": self.config.heldout_positions,
-            "kl": {n: {"kl_logit": a, "kl_tuned": b, "kept": kept[n]} for n, (a, b) in measured.items()},
+            "kl": {n: {"kl_logit": a, "kl_tuned": b, "kept": better[n]} for n, (a, b) in measured.items()},
         }
         config = self.draft.config
         weights = {name: self.translator(name)[0].detach().cpu() for name in self.names}
@@ -334,7 +335,7 @@ class _Run:
         self.draft.finish(summary=summary, parents={f"model:{config['model']}": config["weight_hash"]})
 
     def _resume(self) -> None:
-        """Take up the checkpoint, where there is one."""
+        """Restore the checkpoint, if there is one."""
         from safetensors import safe_open
 
         path = self.draft.path / CHECKPOINT
