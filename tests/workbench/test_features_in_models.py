@@ -106,7 +106,7 @@ def test_a_circuit_of_features_is_found_saved_and_shown(folder, tmp_path, capsys
     assert {node.name for node in circuit.nodes} >= {"L0resid.error", "L1resid.error"}
     assert "rank agreement" in capsys.readouterr().out
     assert set(Workspace(folder).manifest("feature_circuit", "pairs").parents) >= {"saes/early", "saes/late"}
-    assert run(folder, "circuit", "show", "pairs") == 0
+    assert main(["circuit", "show", "pairs", "--workspace", str(folder)]) == 0
     assert "L0resid.error" in capsys.readouterr().out
     assert run(folder, "circuit", "features", "late", "--task", str(pairs), "--name", "pairs") == 2
     assert "already there" in capsys.readouterr().err
