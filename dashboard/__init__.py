@@ -4,11 +4,9 @@
   page (`page` the page, `data` what it reads from the workspace)
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too
-- `app`         the Dash app
+- `app`         the Dash app, with the frame around every page
 - `serve`       a port for it
-- `shell`       the frame around every page
 - `security`    who may ask, and for what
-- `context`     the workspace that is served
 - `addresses`   links between pages
 """
 

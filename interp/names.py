@@ -194,5 +194,5 @@ def check_hook_points(names: list[str], available: set[str], n_layers: int) -> l
 
 
 def lens_hook_points(n_layers: int) -> tuple[str, ...]:
-    """Return the hook points that a lens reads: the embedding, then the residual after every block; `[n_layers + 1]`."""
+    """Return the hook points that a lens reads: the embedding, then the residual stream after every block."""
     return ("blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in range(n_layers)))

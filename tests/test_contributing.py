@@ -275,7 +275,7 @@ from dash import html
 
 from dashboard.components.frame import page
 from dashboard.components.pages import Page
-from dashboard.context import Context
+from dashboard.components.pages import Context
 
 
 def layout(context: Context, **_: Any) -> html.Div:

@@ -17,7 +17,7 @@ import pytest
 
 from interp.artifacts import KINDS, verify
 from interp.workspace import Workspace
-from workbench.shipped.unpack import shipped_artifacts
+from workbench.demo import shipped_artifacts
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(1800)]  # the first test makes the workspace

@@ -15,9 +15,8 @@ from dashboard.atlas.columns import columns, default_colour
 from dashboard.atlas.data import Choice, brightness
 from dashboard.atlas.view import atlas_view
 from dashboard.components.frame import attrs, page, panel, quiet_link, stat
-from dashboard.components.pages import Page, address_sink, artefact_menu, register_address
+from dashboard.components.pages import Context, Page, address_sink, artefact_menu, current, register_address
 from dashboard.components.tokens import token_text
-from dashboard.context import Context, current
 from dashboard.figures.theme import visible
 from interp.artifacts import Manifest
 from interp.workspace import Workspace

@@ -28,7 +28,7 @@ from dash import Dash
 from dashboard.atlas import columns as data
 from dashboard.atlas import data as view
 from dashboard.atlas.data import Choice, brightness, matches
-from dashboard.context import current
+from dashboard.components.pages import current
 from dashboard.figures import atlas as figure
 from dashboard.figures.theme import theme
 from interp.errors import ArtifactError, UnknownNameError, UsageError, WorkbenchError

@@ -19,8 +19,15 @@ from dashboard.circuit import data as view
 from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, role_colours, stylesheet, via_colours
 from dashboard.circuit.side import details, summary
 from dashboard.components.frame import attrs, graph, page, panel
-from dashboard.components.pages import Page, address_sink, artefact_menu, open_artefact, register_address
-from dashboard.context import Context, current
+from dashboard.components.pages import (
+    Context,
+    Page,
+    address_sink,
+    artefact_menu,
+    current,
+    open_artefact,
+    register_address,
+)
 from dashboard.figures.circuits import faithfulness_at, faithfulness_curve
 from dashboard.figures.theme import Theme, theme, visible
 from interp.artifacts import CIRCUITS

@@ -6,7 +6,8 @@ them, and the navigation bar lists them. Shared here:
 - the artefact that a page opens on (`open_artefact`), and the message of a page with nothing to show (`empty_page`);
 - the menu at the top of a page that opens another artefact (`artefact_menu`): the address says which one is shown;
 - the address that follows what a visitor changes (`address_sink` and `register_address`);
-- the part of a page that is drawn after the page itself (`register_parts`).
+- the part of a page that is drawn after the page itself (`register_parts`);
+- the sources of all pages, a workspace and a live model (`Context`), stored on the Flask application, not in a global.
 """
 
 import shlex
@@ -16,9 +17,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import page, panel, select
+from dashboard.prompt.results import Live
 from interp.artifacts import Manifest
 from interp.errors import MissingError, program
 from interp.workspace import Workspace
@@ -130,3 +133,24 @@ def register_address(app: Dash, which: str, *given: Input | State, script: str =
 def register_parts(app: Dash, which: str, draw: Callable[[Any, str | None], Any]) -> None:
     """Draw the parts of a page after the page itself: `draw(state, scheme)` fills the element `<which>-parts`."""
     app.callback(Output(f"{which}-parts", "children"), Input(f"{which}-state", "data"), State("scheme", "data"))(draw)
+
+
+_KEY = "workbench"
+
+
+@dataclass(frozen=True)
+class Context:
+    """The sources of one dashboard."""
+
+    workspace: Workspace
+    live: Live
+
+
+def attach(server: flask.Flask, context: Context) -> None:
+    """Make `context` the one of this server."""
+    server.config[_KEY] = context
+
+
+def current() -> Context:
+    """Return the context of the server that is answering."""
+    return flask.current_app.config[_KEY]

@@ -6,8 +6,7 @@ from dash import Dash, dcc, html
 
 from dashboard.addresses import dynamics_href, whole_number
 from dashboard.components.frame import Choice, choice_list, page, previous_next
-from dashboard.components.pages import Page, artefact_menu, open_artefact, register_parts
-from dashboard.context import Context, current
+from dashboard.components.pages import Context, Page, artefact_menu, current, open_artefact, register_parts
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking, induction, scaling
 from dashboard.figures.theme import theme

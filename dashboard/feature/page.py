@@ -16,9 +16,8 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html,
 
 from dashboard.addresses import whole_number
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, page, panel, stat
-from dashboard.components.pages import Page, address_sink, artefact_menu, register_address
+from dashboard.components.pages import Context, Page, address_sink, artefact_menu, current, register_address
 from dashboard.components.tokens import feature_line, token_bars, token_strip
-from dashboard.context import Context, current
 from dashboard.feature import data as view
 from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import theme, visible

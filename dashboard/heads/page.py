@@ -13,8 +13,15 @@ from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 from dashboard.addresses import circuit_href, heads_href
 from dashboard.circuit import data as view
 from dashboard.components.frame import attrs, graph, loading, page, panel, quiet_link
-from dashboard.components.pages import Page, address_sink, artefact_menu, open_artefact, register_address
-from dashboard.context import Context, current
+from dashboard.components.pages import (
+    Context,
+    Page,
+    address_sink,
+    artefact_menu,
+    current,
+    open_artefact,
+    register_address,
+)
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme

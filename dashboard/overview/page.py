@@ -6,8 +6,7 @@ from typing import Any
 from dash import dcc, html
 
 from dashboard.components.frame import notice, page, panel, quiet_link
-from dashboard.components.pages import Page
-from dashboard.context import Context
+from dashboard.components.pages import Context, Page
 from dashboard.overview.data import Card, Overview, overview
 from interp.artifacts import KINDS
 from interp.errors import as_typed, program

@@ -5,12 +5,9 @@
 - `analogies`         nearest words and analogies, with and without spelling variants
 - `probes`            linear probes split by document, and directions of concepts
 - `erasure`           LEACE, after which no linear probe finds a concept
-- `similarity`        unbiased CKA, RSA and Procrustes
-- `streaming`         CKA of all layers in one pass over a recording
-- `transport`         Wasserstein-2 against its split-half floor
+- `similarity`        unbiased CKA (of all layers in one pass too), RSA, Procrustes, optimal transport
 - `space`             spectrum, anisotropy, dimension and analogies of a model, and two models compared
-- `circles`           order on a circle, on a line, or none
-- `reducibility`      two-dimensional features: irreducible, or two features
+- `circles`           order on a circle, on a line, or none; two-dimensional features that do not reduce
 - `words`             lists of words, and a model's activations on each in fixed sentences
 - `shapes`            lists as circles, lines, clusters or nothing, over all layers
 - `rotation`          words turned around their circle, and what the model then predicts

@@ -27,7 +27,7 @@ from interp.runtime import derive_seed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from interp.geometry.streaming import LayerSimilarity
+    from interp.geometry.similarity import LayerSimilarity
 
 EMBEDDINGS = "embeddings"
 """Name of the space of the token embeddings."""
@@ -175,7 +175,7 @@ def compare_spaces(
     """
     import torch
 
-    from interp.geometry.streaming import batched_cka
+    from interp.geometry.similarity import batched_cka
     from interp.models.adapter import tokenizer_hash
 
     if second is not None and tokenizer_hash(first) != tokenizer_hash(second):
@@ -290,8 +290,7 @@ def _close_pairs(names: list[str], cka: np.ndarray) -> list[tuple[int, int]]:
 
 def _closely(x: np.ndarray, y: np.ndarray, n_shuffles: int, seed: int) -> dict[str, Any]:
     """Return Procrustes and, of one width, optimal transport, with their nulls."""
-    from interp.geometry.similarity import procrustes
-    from interp.geometry.transport import compare_clouds
+    from interp.geometry.similarity import compare_clouds, procrustes
 
     fit = procrustes(x, y, n_shuffles=n_shuffles, seed=seed)
     row: dict[str, Any] = {"procrustes": fit.value, "procrustes_null": fit.null_range[0], "procrustes_p": fit.p}

@@ -5,10 +5,9 @@
 - `contexts`   contexts on which a feature fires: shown or held out
 - `cases`      all that is asked about one feature
 - `prompts`    the text that is sent, and how answers are read
-- `protocol`   the contract with a provider: request, reply
 - `providers`  providers: an endpoint or a local model
 - `endpoint`   OpenAI-compatible endpoints
-- `asking`     requests with a budget, replies on disk
+- `asking`     the contract with a provider, requests within a budget, replies on disk
 - `scores`     agreement of answers with the truth, with intervals
 - `run`        from cases to the artefact, and labels adopted into a features folder
 """

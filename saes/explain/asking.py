@@ -1,10 +1,9 @@
-"""Requests, their replies on disk, and the asking in between.
+"""Requests to a provider and their replies on disk, within a budget. Torch-free.
 
-A reply is written the moment it arrives, one JSON line in `replies.jsonl`, under a key made of the prompt, the settings
-and the provider: whoever needs the same reply again, a resumed run or another labels artefact, finds it there. After a
-`kill -9` nothing that was answered is sent again; the requests in flight at that moment are.
-
-What asking will cost, counted before anything is sent.
+`Request`, `Reply` and `Provider` are the contract between `explain` and whatever answers it. The cost is counted before
+anything is sent. A reply is written as soon as it arrives, one JSON line in `replies.jsonl`, under a key made of prompt,
+settings and provider, so that a resumed run or another labels artefact reuses it. After a `kill -9` only the requests in
+flight are sent again.
 """
 
 import json
@@ -14,11 +13,70 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from interp.artifacts import atomic_file, disk_errors
+from interp.artifacts import atomic_file, disk_errors, hash_json
 from interp.errors import ConfigError, ResourceError
-from saes.explain.protocol import Provider, Reply, Request
+
+
+@dataclass(frozen=True)
+class Request:
+    """One user message with what decides its reply."""
+
+    content: str
+    max_tokens: int
+    temperature: float = 0.0
+    start: str = ""
+    """words that the reply is made to begin with; only for providers that can (`starts`)"""
+    bits: int = 0
+    """with a `start`: what follows is so many zeros and ones, at each place the likelier one"""
+
+    def key(self, identity: dict[str, str]) -> str:
+        """sha256 over message, settings and provider."""
+        return hash_json({**identity, **asdict(self)})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back."""
+
+    text: str
+    tokens_in: int
+    tokens_out: int
+    cut: bool = False
+    """it ran into the limit of tokens"""
+
+
+class Provider(Protocol):
+    """Something that continues a chat of one user message."""
+
+    model: str
+    """its name, as shown beside a label"""
+    where: str
+    """for people: the address, or `this machine`"""
+    remote: bool
+    """whether text leaves this process"""
+    concurrency: int
+    """requests that it takes at a time"""
+    starts: bool
+    """whether it can be made to begin a reply with given words, which keeps a small model to the form asked for"""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides a reply besides the prompt and its settings; a part of the key of the cache. No secrets."""
+        ...
+
+    def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
+        """The reply to a request. `before_send` is called before every attempt and may raise.
+
+        Raises `ConfigError` (refused for good), `MissingError` (nothing there), `ResourceError` (tried in vain).
+        """
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text; an estimate where the tokenizer is not at hand."""
+        ...
+
 
 REPLIES = "replies.jsonl"
 Lines = dict[str, dict[str, Any]]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from interp.errors import ConfigError, MissingError, ResourceError
-from saes.explain.protocol import Reply, Request
+from saes.explain.asking import Reply, Request
 
 if TYPE_CHECKING:
     import httpx

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from interp.errors import ConfigError, UnknownNameError
+from saes.explain.asking import Provider, Reply, Request
 from saes.explain.endpoint import Endpoint
-from saes.explain.protocol import Provider, Reply, Request
 
 LOCAL = "local:"
 KEY_VARIABLE = "WORKBENCH_API_KEY"

@@ -34,6 +34,8 @@ from saes.explain.asking import (
     Budget,
     Lines,
     Plan,
+    Provider,
+    Request,
     Transcript,
     count,
     read_lines,
@@ -42,7 +44,6 @@ from saes.explain.asking import (
 from saes.explain.cases import Case, Scorer, Trial
 from saes.explain.config import ExplainConfig
 from saes.explain.prompts import explanation_prompt, read_answers, read_explanation, scoring_prompt
-from saes.explain.protocol import Provider, Request
 from saes.explain.scores import Answered, labels_rows, labels_table, other_features, summarise, trials_table
 from saes.explain.tokens import LABEL_SOURCE, WRITTEN
 from saes.features.schema import LABEL_FIELDS

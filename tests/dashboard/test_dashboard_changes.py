@@ -10,7 +10,7 @@ from page_text import text_of
 from dashboard.app import create_app
 from dashboard.changes import page
 from dashboard.changes import page as view
-from dashboard.context import Context
+from dashboard.components.pages import Context
 from dashboard.overview.data import overview
 from interp.artifacts import MANIFEST, MODEL_COMPARISONS, read_json, write_json
 from interp.changes.report import what_changed

@@ -17,7 +17,7 @@ from dashboard.circuit.figure import draw, role_colours, stylesheet, via_colours
 from dashboard.circuit.page import table_row, to_number, to_position
 from dashboard.circuit.side import details, summary
 from dashboard.components.evidence import evidence_table, number
-from dashboard.context import Context
+from dashboard.components.pages import Context
 from dashboard.figures.theme import DARK, LIGHT
 from interp.circuits.circuit import Circuit
 from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError

@@ -8,7 +8,7 @@ from make_geometry import LISTS, geometry
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.context import Context
+from dashboard.components.pages import Context
 from dashboard.figures.geometry import along_figure, in_planes_figure, probe_over_layers
 from dashboard.figures.theme import DARK, LIGHT
 from dashboard.geometry import data as view

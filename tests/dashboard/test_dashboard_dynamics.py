@@ -10,7 +10,7 @@ from make_series import series
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.context import Context
+from dashboard.components.pages import Context
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking as grok_page
 from dashboard.dynamics import page

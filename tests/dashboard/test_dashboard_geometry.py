@@ -8,7 +8,7 @@ from make_geometry import HOSTILE_LIST, LISTS, NO_PROMPTS, PLACES, geometry
 from page_text import text_of
 
 from dashboard.app import create_app
-from dashboard.context import Context
+from dashboard.components.pages import Context
 from dashboard.figures.geometry import (
     order_over_layers,
     plane_figure,

@@ -13,9 +13,8 @@ from dashboard.app import create_app, safe_layout
 from dashboard.atlas import page as atlas
 from dashboard.circuit import page as circuit
 from dashboard.components.frame import explain
-from dashboard.components.pages import Page, find_pages
+from dashboard.components.pages import Context, Page, find_pages
 from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
-from dashboard.context import Context
 from dashboard.dynamics import page as dynamics
 from dashboard.feature import page as feature
 from dashboard.feature import page as feature_detail

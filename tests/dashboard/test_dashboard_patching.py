@@ -58,7 +58,7 @@ def test_a_stored_map_says_what_was_measured(stored):
 
 
 def test_the_page_opens_a_stored_map_by_its_address(stored):
-    from dashboard.context import Context
+    from dashboard.components.pages import Context
     from dashboard.prompt.page import layout
 
     menu = next(

@@ -27,7 +27,7 @@ from make_saes import (
 )
 
 from dashboard.app import create_app
-from dashboard.context import Context
+from dashboard.components.pages import Context
 from dashboard.figures.saes import PANELS, HealthRun, health_figure
 from dashboard.figures.scaling import SAME_L0, density_histogram, frontier, pareto_plane, scaling_curves
 from dashboard.figures.theme import DARK, LIGHT

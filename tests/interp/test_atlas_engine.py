@@ -143,7 +143,7 @@ def test_the_search_is_exact_where_all_pairs_are_affordable():
 PROGRAM = """
 import hashlib, sys, torch
 torch.set_num_threads(int(sys.argv[1]))
-from interp.atlas import approximate
+from interp.atlas import neighbours as approximate
 from tests.interp.test_atlas_engine import clustered, digest
 print(digest(clustered()))
 """

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.geometry.circles import circle_test, orderings
-from interp.geometry.reducibility import reducibility
+from interp.geometry.circles import circle_test, orderings, reducibility
 from interp.geometry.shapes import Plane, fit_plane, principal_cosines, random_plane
 
 SEEDS = range(6)

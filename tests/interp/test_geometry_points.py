@@ -17,9 +17,7 @@ from interp.geometry.dimension import (
     spectrum,
     two_nn,
 )
-from interp.geometry.similarity import cka, hsic, procrustes, rsa
-from interp.geometry.streaming import batched_cka
-from interp.geometry.transport import compare_clouds, wasserstein
+from interp.geometry.similarity import batched_cka, cka, compare_clouds, hsic, procrustes, rsa, wasserstein
 
 SEEDS = (0, 1, 2)
 

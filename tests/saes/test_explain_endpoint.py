@@ -7,9 +7,8 @@ import pytest
 from fake_endpoint import FakeEndpoint, completion
 
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
-from saes.explain.asking import Budget
+from saes.explain.asking import Budget, Request
 from saes.explain.endpoint import Endpoint, base_url
-from saes.explain.protocol import Request
 from saes.explain.providers import open_provider
 
 KEY = "sk-secret-of-the-test-123"

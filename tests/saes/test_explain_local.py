@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from interp.models.generation import chat_tokens, complete_chat
+from saes.explain.asking import Request
 from saes.explain.prompts import quote, read_answers
-from saes.explain.protocol import Request
 from saes.explain.providers import LocalModel
 
 pytestmark = pytest.mark.real

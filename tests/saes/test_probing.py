@@ -178,7 +178,7 @@ def test_labels_of_tokens_are_those_read_off_the_text(tmp_path):
     rows = torch.tensor([1, 18, 19, 21, 39, 399])
     tokens = tokens_at(recording, rows)
     assert tokens.token.tolist() == [int(recording.token_shard(0).tokens[r]) for r in rows]
-    assert tokens.place.tolist() == [1, 18, 19, 1, 19, 19]
+    assert tokens.position.tolist() == [1, 18, 19, 1, 19, 19]
     assert tokens.document.tolist() == [0, 0, 0, 0, 0, 9]
     assert [t == LEFT_OUT for t in tokens.next_token] == [False, False, True, False, True, True]
     tasks = {task.name: task.label(tokens) for task in text_tasks(VOCABULARY)}

@@ -8,7 +8,7 @@ import pytest
 from interp.artifacts import KINDS, verify
 from interp.errors import CorruptError, MissingError
 from interp.workspace import Workspace
-from workbench.shipped.unpack import CARD, DATA, SHIPPED, shipped_artifacts, unpack
+from workbench.demo import CARD, DATA, SHIPPED, shipped_artifacts, unpack
 
 
 def test_what_ships_is_whole():

@@ -2,5 +2,4 @@
 
 - `build`   the recipe: `python -m workbench.shipped.build`
 - `texts`   the text it was trained on: books and speeches from packages, docstrings, code
-- `unpack`  from the package into a workspace
 """

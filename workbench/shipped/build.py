@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from interp.workspace import Workspace
-from workbench.demo import MLP, MODEL, RESID, Step, run_step
-from workbench.shipped.unpack import CARD, SHIPPED, pack
+from workbench.demo import CARD, MLP, MODEL, RESID, SHIPPED, Step, pack, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.evaluate import Evaluate

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from interp.workspace import Workspace
-    from saes.explain.asking import Plan
-    from saes.explain.protocol import Provider
+    from saes.explain.asking import Plan, Provider
     from saes.explain.run import Explanation
 
 
