@@ -7,7 +7,6 @@
 - `app`         the Dash app, with the frame around every page
 - `serve`       a port for it
 - `security`    who may ask, and for what
-- `addresses`   links between pages
 """
 
 from typing import TYPE_CHECKING

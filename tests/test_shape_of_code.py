@@ -116,7 +116,6 @@ def test_small_modules_with_one_importer_have_a_reason():
 REACHED_OTHERWISE = {
     "dashboard.figures.results": "public: `dashboard.figures.plot`, for notebooks",
     "saes.features.planes": "public: `saes.feature_planes`, for notebooks",
-    "interp.geometry.circles": "what `saes.feature_planes` measures of a plane",
     "interp.studies.hopfield": "public: `interp.studies`, for the notebook on energy",
     "interp.studies.boltzmann": "public: `interp.studies`, for the notebook on energy",
     "interp.studies.classical_networks": "public: `interp.studies`, for the notebook on energy",

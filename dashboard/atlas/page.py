@@ -9,13 +9,22 @@ from typing import Any
 import dash_ag_grid as dag
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.addresses import atlas_href, feature_href, whole_number
 from dashboard.atlas import data as view
 from dashboard.atlas.columns import columns, default_colour
 from dashboard.atlas.data import Choice, brightness
 from dashboard.atlas.view import atlas_view
 from dashboard.components.frame import attrs, page, panel, quiet_link, stat
-from dashboard.components.pages import Context, Page, address_sink, artefact_menu, current, register_address
+from dashboard.components.pages import (
+    Context,
+    Page,
+    address_sink,
+    artefact_menu,
+    atlas_href,
+    current,
+    feature_href,
+    register_address,
+    whole_number,
+)
 from dashboard.components.tokens import token_text
 from dashboard.figures.theme import visible
 from interp.artifacts import Manifest

@@ -8,10 +8,17 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
-from dashboard.addresses import changes_href
 from dashboard.components.evidence import as_table, known, records_table
 from dashboard.components.frame import graph, guarded, page, panel, stat
-from dashboard.components.pages import Context, Page, artefact_menu, current, open_artefact, register_parts
+from dashboard.components.pages import (
+    Context,
+    Page,
+    artefact_menu,
+    changes_href,
+    current,
+    open_artefact,
+    register_parts,
+)
 from dashboard.figures.changes import difference_histogram, stream_figure, transplant_figure, weights_figure
 from dashboard.figures.theme import Theme, theme, visible
 from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json

@@ -13,7 +13,6 @@ import dash_cytoscape as cyto
 import dash_mantine_components as dmc
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.addresses import circuit_href, whole_number
 from dashboard.circuit import data as grouping
 from dashboard.circuit import data as view
 from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, role_colours, stylesheet, via_colours
@@ -24,9 +23,11 @@ from dashboard.components.pages import (
     Page,
     address_sink,
     artefact_menu,
+    circuit_href,
     current,
     open_artefact,
     register_address,
+    whole_number,
 )
 from dashboard.figures.circuits import faithfulness_at, faithfulness_curve
 from dashboard.figures.theme import Theme, theme, visible

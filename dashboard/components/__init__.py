@@ -1,7 +1,7 @@
 """Pieces that several pages share.
 
 - `frame`     page, panel, statistic, message, figure, menu, link
-- `pages`     a page and its callbacks: navigation, chosen artefact, the workspace that is served
+- `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
 - `evidence`  measurements as a table, in words with their intervals
 - `tokens`    tokens in a row, coloured by activation
 """

@@ -7,7 +7,8 @@ them, and the navigation bar lists them. Shared here:
 - the menu at the top of a page that opens another artefact (`artefact_menu`): the address says which one is shown;
 - the address that follows what a visitor changes (`address_sink` and `register_address`);
 - the part of a page that is drawn after the page itself (`register_parts`);
-- the sources of all pages, a workspace and a live model (`Context`), stored on the Flask application, not in a global.
+- the sources of all pages, a workspace and a live model (`Context`), stored on the Flask application, not in a global;
+- addresses (`feature_href` and others): the state of a page is in its path and query, so every view can be linked to.
 """
 
 import shlex
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
@@ -154,3 +156,61 @@ def attach(server: flask.Flask, context: Context) -> None:
 def current() -> Context:
     """Return the context of the server that is answering."""
     return flask.current_app.config[_KEY]
+
+
+def feature_href(features: str, index: int) -> str:
+    """Address of one feature."""
+    return f"/feature/{quote(features)}/{index}"
+
+
+def atlas_href(name: str, **query: Any) -> str:
+    """Address of a map; `None` and empty values of the query are left out."""
+    return f"/atlas/{quote(name)}" + _query(query)
+
+
+def heads_href(name: str, **query: Any) -> str:
+    """Address of the scores of attention heads."""
+    return f"/heads/{quote(name)}" + _query(query)
+
+
+def circuit_href(name: str, **query: Any) -> str:
+    """Address of a circuit."""
+    return f"/circuit/{quote(name)}" + _query(query)
+
+
+def sae_href(name: str, **query: Any) -> str:
+    """Address of a dictionary, in training or finished."""
+    return "/sae" + _query({"name": name, **query})
+
+
+def geometry_href(name: str, **query: Any) -> str:
+    """Address of a geometry artefact: shapes of word lists, a direction, a space."""
+    return "/geometry" + _query({"name": name, **query})
+
+
+def dynamics_href(name: str, **query: Any) -> str:
+    """Address of a study of training."""
+    return "/dynamics" + _query({"name": name, **query})
+
+
+def changes_href(name: str) -> str:
+    """Address of a comparison of two models."""
+    return "/changes" + _query({"name": name})
+
+
+def prompt_href(**query: Any) -> str:
+    """Address of a prompt."""
+    return "/prompt" + _query(query)
+
+
+def _query(values: dict[str, Any]) -> str:
+    given = {key: value for key, value in values.items() if value not in (None, "")}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def whole_number(text: Any, default: int | None = None) -> int | None:
+    """Return the whole number in an address, or `default` when the text is none."""
+    try:
+        return int(str(text))
+    except ValueError:
+        return default

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from dash import dcc, html
 
-from dashboard.addresses import feature_href
 from dashboard.components.frame import attrs
+from dashboard.components.pages import feature_href
 from dashboard.figures.theme import visible
 
 MIN_ALPHA, MAX_ALPHA = 0.12, 0.72

@@ -5,10 +5,10 @@ from typing import Any
 
 from dash import html
 
-from dashboard.addresses import atlas_href
 from dashboard.atlas.view import atlas_view
 from dashboard.components.evidence import as_table, number
 from dashboard.components.frame import graph, guarded, panel, quiet_link, stat
+from dashboard.components.pages import atlas_href
 from dashboard.dynamics import data as view
 from dashboard.dynamics.data import curve_rows
 from dashboard.figures.studies import frequency_shares, training_curves

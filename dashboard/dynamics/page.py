@@ -4,9 +4,17 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
-from dashboard.addresses import dynamics_href, whole_number
 from dashboard.components.frame import Choice, choice_list, page, previous_next
-from dashboard.components.pages import Context, Page, artefact_menu, current, open_artefact, register_parts
+from dashboard.components.pages import (
+    Context,
+    Page,
+    artefact_menu,
+    current,
+    dynamics_href,
+    open_artefact,
+    register_parts,
+    whole_number,
+)
 from dashboard.dynamics import data as view
 from dashboard.dynamics import grokking, induction, scaling
 from dashboard.figures.theme import theme

@@ -14,9 +14,16 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.addresses import whole_number
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, page, panel, stat
-from dashboard.components.pages import Context, Page, address_sink, artefact_menu, current, register_address
+from dashboard.components.pages import (
+    Context,
+    Page,
+    address_sink,
+    artefact_menu,
+    current,
+    register_address,
+    whole_number,
+)
 from dashboard.components.tokens import feature_line, token_bars, token_strip
 from dashboard.feature import data as view
 from dashboard.figures.saes import activation_histogram

@@ -4,9 +4,16 @@ from typing import Any
 
 from dash import Dash, dcc, html
 
-from dashboard.addresses import geometry_href
 from dashboard.components.frame import Choice, choice_list, page, previous_next
-from dashboard.components.pages import Context, Page, artefact_menu, current, open_artefact, register_parts
+from dashboard.components.pages import (
+    Context,
+    Page,
+    artefact_menu,
+    current,
+    geometry_href,
+    open_artefact,
+    register_parts,
+)
 from dashboard.figures.theme import theme
 from dashboard.geometry import data as view
 from dashboard.geometry.data import direction

@@ -426,8 +426,9 @@ def _erased(found: Any) -> str:
         return ""
     return (
         f"a linear probe falls from {share_text(found.get('before_heldout'))} to "
-        f"{share_text(found.get('after_heldout'))} of held-out words (base rate {share_text(found.get('base_rate_heldout'))}; random directions erased "
-        f"{share_text(found.get('random'))}); the activations change by {share_text(found.get('change'))}"
+        f"{share_text(found.get('after_heldout'))} of held-out words (base rate "
+        f"{share_text(found.get('base_rate_heldout'))}; random directions erased {share_text(found.get('random'))}); "
+        f"the activations change by {share_text(found.get('change'))}"
     )
 
 

@@ -10,7 +10,6 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.addresses import circuit_href, heads_href
 from dashboard.circuit import data as view
 from dashboard.components.frame import attrs, graph, loading, page, panel, quiet_link
 from dashboard.components.pages import (
@@ -18,7 +17,9 @@ from dashboard.components.pages import (
     Page,
     address_sink,
     artefact_menu,
+    circuit_href,
     current,
+    heads_href,
     open_artefact,
     register_address,
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dashboard.addresses import changes_href, dynamics_href, geometry_href, prompt_href, sae_href
+from dashboard.components.pages import changes_href, dynamics_href, geometry_href, prompt_href, sae_href
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 

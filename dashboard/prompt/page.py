@@ -11,9 +11,16 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.addresses import whole_number
 from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, select, stat
-from dashboard.components.pages import Context, NothingYetError, Page, address_sink, current, register_address
+from dashboard.components.pages import (
+    Context,
+    NothingYetError,
+    Page,
+    address_sink,
+    current,
+    register_address,
+    whole_number,
+)
 from dashboard.components.tokens import feature_chip, feature_line, token_bars, token_strip, token_text
 from dashboard.feature import data as feature_view
 from dashboard.figures.heads import attention_pattern, logit_lens

@@ -5,9 +5,8 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, html, no_update
 
-from dashboard.addresses import whole_number
 from dashboard.components.frame import attempt, attrs, graph, panel, select, stat
-from dashboard.components.pages import current
+from dashboard.components.pages import current, whole_number
 from dashboard.figures.attribution import pair_map, share_bars, share_map
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.prompt.results import LogitShares, PromptResult, ScoreReasons

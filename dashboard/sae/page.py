@@ -9,10 +9,9 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.addresses import atlas_href, sae_href
 from dashboard.components.evidence import number as shown
 from dashboard.components.frame import attrs, explain, graph, notice, page, panel, quiet_link, stat
-from dashboard.components.pages import Context, Page, current
+from dashboard.components.pages import Context, Page, atlas_href, current, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, theme
