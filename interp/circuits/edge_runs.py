@@ -39,7 +39,7 @@ from interp.circuits.task import Task, final_point, read_hook
 from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import Hook, run_with_hooks
 from interp.models.residual import SIDES, ResidualStream, Side
-from interp.patching.partial import reader
+from interp.patching.partial import storing_hook
 
 
 @dataclass
@@ -77,7 +77,7 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.attn.hook_z" for layer in range(n_layers))]
     if residual.has_mlp:
         names += [f"blocks.{layer}.hook_mlp_out" for layer in range(n_layers)]
-    hooks: list[tuple[str, Hook]] = [(name, reader(store, name)) for name in names]
+    hooks: list[tuple[str, Hook]] = [(name, storing_hook(store, name)) for name in names]
     hooks.append(read_hook(at))
     logits = run_with_hooks(residual.model, tokens.to(residual.device), hooks)
     values = [store[name] for name in names]

@@ -1,4 +1,4 @@
-"""Ablation: take parts away, one by one or together, and see what the model loses.
+"""Ablation: the effect of removing components, singly or in groups, on the model's loss.
 
     with ablated(model, ["L1H0", "L1H3"], kind="mean", reference=tokens):
         logits = model(tokens)
@@ -6,14 +6,14 @@
     found = ablate(model, tokens, {"pair": ["L1H0", "L1H3"], "L1H0": ["L1H0"]}, kind="mean", lags=lags, start=1)
     found.second.mean(1)          # nats of loss added to the tokens after the repeat began
 
-A part is a head `L5H1`, all heads of a layer `L5ATTN` (their output bias stays), an MLP `L5MLP`, or a neuron `L5N123`.
-What stands in its place is the *kind*, and results differ with it:
+A component is a head `L5H1`, all heads of a layer `L5ATTN` (their output bias remains), an MLP `L5MLP`, or a neuron
+`L5N123`. The *kind* of ablation is the value that replaces its output, and results depend on it:
 
-    zero      nothing. Far from anything the model has seen; overstates parts with a large mean
-    mean      the mean over reference prompts, position by position when `by_position`
-    resample  what the part wrote on another prompt: the reference prompt of the same index
+    zero      zero. Out of distribution; overstates components with a large mean
+    mean      the mean over reference prompts, per position with `by_position`
+    resample  the component's value on another prompt: the reference prompt of the same index
 
-Parts that stand in for each other each look unimportant alone: ablate them together too.
+Redundant components each look unimportant alone: ablate them as a group, too.
 """
 
 import re
@@ -40,17 +40,20 @@ _COMPONENT = re.compile(r"^L(\d+)(?:H(\d+)|N(\d+)|(MLP)|(ATTN))$")
 
 @dataclass(frozen=True)
 class Component:
-    """One part that can be ablated."""
+    """One component that can be ablated."""
 
     layer: int
     point: str
-    """hook point of the value that holds it"""
+    """hook point of the value that contains it"""
     index: int | None
-    """head or neuron; None for all of the value"""
+    """head or neuron; None for the whole value"""
 
 
 def parse_component(residual: ResidualStream, name: str) -> Component:
-    """`"L5H1"`, `"L5ATTN"`, `"L5MLP"` or `"L5N123"`. Raises `UnknownNameError` when the model has no such part."""
+    """Parse `"L5H1"`, `"L5ATTN"`, `"L5MLP"` or `"L5N123"`.
+
+    Raises `UnknownNameError` when the model has no such component.
+    """
     match, shape = _COMPONENT.match(name), residual.shape
     if match is None:
         raise UnknownNameError("component", name, ["L5H1", "L5ATTN", "L5MLP", "L5N123"])
@@ -67,10 +70,10 @@ def parse_component(residual: ResidualStream, name: str) -> Component:
 
 
 class Ablator:
-    """The replacement of a set of components, ready to be hooked in.
+    """Hooks that ablate a set of components.
 
-    Reference values are computed once, batch by batch: means keep one vector per hook point (and position); `resample`
-    keeps the values of all reference prompts at those hook points.
+    Reference values are computed once, batch by batch. Means take one vector per hook point (and position) of memory;
+    `resample` takes the values of all reference prompts at those hook points.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class Ablator:
             self.values = {point: torch.cat([batch[point] for batch in batches]) for point in self.points}
 
     def hooks(self, components: Sequence[str] | None = None, rows: slice | None = None) -> list[tuple[str, Hook]]:
-        """Hooks that ablate all components, or some; `rows` says which reference prompts face this batch."""
+        """Return hooks that ablate all components, or some; `rows` are this batch's reference prompts in `resample`."""
         parts = self.parts
         if components is not None:
             parts = [parse_component(ResidualStream(self.model), name) for name in components]
@@ -153,7 +156,7 @@ def ablated(
     by_position: bool = False,
     batch_size: int = 16,
 ) -> Iterator[Ablator]:
-    """The model without some components, for the length of the block; see `Ablator` for the settings."""
+    """Ablate components of the model within the block; see `Ablator` for the settings."""
     ablator = Ablator(model, components, kind=kind, reference=reference, by_position=by_position, batch_size=batch_size)
     with model.hooks(fwd_hooks=ablator.hooks()):
         yield ablator
@@ -161,25 +164,25 @@ def ablated(
 
 @dataclass(frozen=True)
 class Ablations(Result):
-    """What each group's ablation costs, in nats of loss; above 0 the model got worse."""
+    """Effect of ablating each group on the loss, in nats; above 0 the model got worse."""
 
     groups: dict[str, tuple[str, ...]]
     first: np.ndarray
-    """`[n_groups, n_prompts]` change of the mean loss over the first half (or the first block of a repeat)"""
+    """`[n_groups, n_prompts]` change of the mean loss over the first half (or up to the start of the repeat)"""
     second: np.ndarray
-    """the same after it"""
+    """the same over the second half (or the repeat)"""
     per_position: np.ndarray
     """`[n_groups, pos - 1]` change of the loss of token `t + 1`, mean over prompts"""
     base_first: np.ndarray
-    """`[n_prompts]` loss of the whole model"""
+    """`[n_prompts]` loss of the unablated model; `base_second` likewise"""
     base_second: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
     """kind, by_position, n_prompts, reference prompts"""
 
     def to_records(self, confidence: float = 0.95) -> list[dict[str, Any]]:
-        """Per group `group, kind, loss_first_half, loss_second_half, low, high, n_heads`.
+        """Return one row per group: `group, kind, loss_first_half, loss_second_half, low, high, n_heads`.
 
-        `low, high` are the interval of the second half; `n_heads` counts the components.
+        `low, high` are the confidence interval of the second half; `n_heads` is the number of components.
         """
         mean, low, high = t_interval(self.second, confidence)
         return [
@@ -196,12 +199,12 @@ class Ablations(Result):
         ]
 
     def headline(self) -> str:
-        """Name the kind of ablation and the loss without it."""
+        """Return one line: the kind of ablation and the loss without it."""
         kind, loss = self.settings.get("kind", ""), float(self.base_second.mean())
         return f"Change of the loss by {kind} ablation, in nats; the whole model's is {loss:.3f} in the second half"
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return the groups whose ablation costs most, first."""
+        """Return the groups with the largest effect on the second half first."""
         return sorted(self.to_records(), key=lambda row: -row["loss_second_half"])
 
 
@@ -219,15 +222,14 @@ def ablate(
     batch_size: int = 16,
     progress: Any = None,
 ) -> Ablations:
-    """Ablate groups of components, each by itself, on prompts `tokens [batch, pos]`.
+    """Measure the effect of ablating each group of components on prompts `tokens [batch, pos]`.
 
-    `groups` maps a name to components; a plain list ablates each alone. `reference` is by default the prompts
-    themselves for `mean`, and for `resample` the prompts moved on by one, so that each meets another. `lags` and
-    `start` say where the repeat of each prompt begins (`interp.models.loss.repeat_losses`); without lags the prompt is
-    cut in the middle. A pass begins at the first ablated layer; no more than `batch_size` prompts are in the model at
-    once.
+    `groups` maps a name to components; a plain list ablates each component by itself. `reference` defaults to the
+    prompts themselves for `mean`, and for `resample` to the prompts rolled by one, so that each gets another prompt.
+    `lags` and `start` give the start of each prompt's repeat (`interp.models.loss.repeat_losses`); without lags the
+    prompt is split in the middle. A pass begins at the first ablated layer, with at most `batch_size` prompts.
 
-    Raises `ConfigError` when there is nothing to ablate or to resample, `UnknownNameError` for parts not there.
+    Raises `ConfigError` for an empty group or a single prompt to resample, `UnknownNameError` for unknown components.
     """
     parts = {name: tuple(names) for name, names in groups.items()} if isinstance(groups, Mapping) else {
         name: (name,) for name in groups
@@ -273,7 +275,7 @@ def ablate(
 def mean_values(
     model: Any, reference: Tensor, points: Sequence[str], *, by_position: bool, batch_size: int = 16
 ) -> dict[str, Tensor]:
-    """Mean at each hook point over the reference prompts: `[1, pos, ...]`, or `[1, 1, ...]` over positions too."""
+    """Return the mean at each hook point over prompts, `[1, pos, ...]`, or over positions too, `[1, 1, ...]`."""
     sums: dict[str, Tensor] = {}
     for rows in reference.split(batch_size) if points else ():
         for point, value in capture(model, rows, points).items():
@@ -284,7 +286,7 @@ def mean_values(
 
 
 def _resids(model: Any, tokens: Tensor, layers: set[int]) -> dict[int, Tensor]:
-    """The residual before some layers; before the first, the tokens themselves."""
+    """Return the residual before each of the layers; for layer 0, the tokens themselves."""
     names = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers if layer > 0}
     values = capture(model, tokens, list(names.values())) if names else {}
     return {0: tokens} | {layer: values[name] for layer, name in names.items()}

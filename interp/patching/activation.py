@@ -1,20 +1,20 @@
-"""Activation patching: put one value of one run into another, and see how much of the difference follows (Meng 2022).
+"""Activation patching: replace one value of a run by its value in another run, and measure the effect (Meng 2022).
 
-Two prompts of the same length differ in one thing. One run is the base; at one place it gets what the other run had
-there. The effect says how much of the metric's gap between the runs crosses with that value:
+Two prompts of the same length differ in one detail. In the base run, the value at one hook point is replaced by the
+value of the other run. The effect is the fraction of the metric's gap between the two runs that this patch closes:
 
     found = activation_patching(model, (clean, corrupt), metric, what="z", by_position=False)
-    found.effect                 # [n_layers, n_heads]: 0 nothing changed, 1 all of the gap
+    found.effect                 # [n_layers, n_heads]: 0 no change, 1 the whole gap
     found.top(5)
 
-Direction. `denoise` runs the corrupt prompt and restores clean values: which are *enough* to bring the answer back?
-`noise` runs the clean prompt and breaks it with corrupt values: which are *needed*? They differ where parts can stand
-in for each other.
+Direction. `denoise` runs the corrupt prompt and restores clean values, which tests which values are *sufficient* for
+the answer. `noise` runs the clean prompt and inserts corrupt values, which tests which are *necessary*. The two differ
+where components are redundant.
 
 Grouped-query attention: keys and values belong to a group of query heads, so `k` and `v` are patched per key-value
-head; `settings["heads"]` says which kind the head axis counts.
+head; `settings["heads"]` says which kind of head the head axis counts.
 
-Prompts in pairs, and what is measured on them: what every kind of patching asks of its input.
+`measure` and `check_pairs` check the metric and the prompt pairs of every kind of patching.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,11 +33,14 @@ from interp.progress import Progress
 from interp.results import ROWS, Result
 
 Metric = Callable[[Tensor], Tensor]
-"""`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger = more correct."""
+"""`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger means more correct."""
 
 
 def measure(metric: Metric, logits: Tensor, n_prompts: int) -> Tensor:
-    """`[n_prompts]` float64 on the CPU. Raises `ConfigError` for a metric that gives anything but one number each."""
+    """Return the metric of every prompt, `[n_prompts]` float64 on the CPU.
+
+    Raises `ConfigError` for a metric that does not give one number per prompt.
+    """
     values = torch.as_tensor(metric(logits))
     if values.shape != (n_prompts,):
         raise ConfigError(
@@ -47,7 +50,7 @@ def measure(metric: Metric, logits: Tensor, n_prompts: int) -> Tensor:
 
 
 def check_pairs(model: Any, clean: Tensor, corrupt: Tensor) -> None:
-    """Raises `PromptError` unless both are `[batch, pos]` of the same shape; names both lengths and the tokens."""
+    """Raise `PromptError` unless both are `[batch, pos]` of the same shape; it names both lengths and the tokens."""
     if clean.ndim == 2 and clean.shape == corrupt.shape and clean.shape[1] > 0 and len(clean) > 0:
         return
     if clean.ndim != 2 or corrupt.ndim != 2 or 0 in (*clean.shape, *corrupt.shape):
@@ -68,7 +71,7 @@ _WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
 
 
 class PatchingTask(Protocol):
-    """Prompts in pairs and what is measured on them (`interp.circuits.task.Task` is one)."""
+    """Prompt pairs and their metric (`interp.circuits.task.Task` is one)."""
 
     @property
     def clean(self) -> Tensor: ...
@@ -78,19 +81,19 @@ class PatchingTask(Protocol):
     def metric(self) -> Metric: ...
     @property
     def at(self) -> Tensor:
-        """`[batch, n_read]` positions whose logits the metric is given, instead of all"""
+        """Positions whose logits the metric gets, instead of all: `[batch, n_read]`."""
         ...
 
 
 @dataclass(frozen=True)
 class ActivationPatching(Result):
-    """Effects of single patches, as a share of the gap between the clean and the corrupt metric."""
+    """Effects of single patches, as a fraction of the gap between the clean and the corrupt metric."""
 
     effect: Tensor
-    """float64, over `axes`: `(patched - base) / (other - base)` of the means over prompts; 0 no change, 1 the whole
-    gap; below 0 or above 1 where a patch works against it or overshoots"""
+    """float64, over `axes`: `(patched - base) / (other - base)` of the means over prompts. 0 is no change, 1 the whole
+    gap; below 0 a patch widens the gap, above 1 it overshoots"""
     stderr: Tensor
-    """the same shape: standard error over prompts, in the same unit; NaN of one prompt"""
+    """the same shape: standard error over prompts, in the same unit; NaN for a single prompt"""
     axes: tuple[str, ...]
     """`layer`, then `head` and `position` where the patch has one"""
     clean_metric: float
@@ -103,18 +106,18 @@ class ActivationPatching(Result):
     `key-value` or None), group_size, n_prompts"""
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One plain dict per patch: its axes, `effect`, `stderr` (None of one prompt)."""
+        """Return one row per patch: its axes, `effect`, `stderr` (None for a single prompt)."""
         cells = torch.cartesian_prod(*(torch.arange(n) for n in self.effect.shape)).reshape(-1, self.effect.ndim)
         return [self._record(cell) for cell in map(tuple, cells.tolist())]
 
     def top(self, n: int = 10) -> list[dict[str, Any]]:
-        """The records of the largest effects by size, strongest first."""
+        """Return the rows of the largest effects by absolute value, largest first."""
         order = self.effect.flatten().abs().argsort(descending=True, stable=True)[:n]
-        places = torch.stack(torch.unravel_index(order, self.effect.shape), 1)
-        return [self._record(cell) for cell in map(tuple, places.tolist())]
+        cells = torch.stack(torch.unravel_index(order, self.effect.shape), 1)
+        return [self._record(cell) for cell in map(tuple, cells.tolist())]
 
     def headline(self) -> str:
-        """Name the patch, the direction and the two metrics."""
+        """Return one line: the patch, the direction and the two metrics."""
         what, direction = self.settings.get("what", ""), self.settings.get("direction", "")
         return (
             f"Activation patching of {what} ({direction}): effect 1 is the whole gap between the clean metric "
@@ -147,23 +150,23 @@ def activation_patching(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> ActivationPatching:
-    """Patch every layer (and head, and position) by itself.
+    """Patch every layer (and head, and position) by itself, and measure the effect on the metric.
 
-    `task` is a task, or `(clean, corrupt)` tokens `[batch, pos]` each with a `metric`. `what`: `resid_pre`,
-    `resid_post`, `attn_out`, `mlp_out` patch whole vectors; `z` (= `heads`) what a head hands to its output weights;
-    `q`, `k`, `v` its inputs; `pattern` its attention, by query position. `effect` is `[n_layers]`, with a head axis
-    `[n_layers, heads]`, with `by_position` one more axis `pos`.
+    `task` is a task, or `(clean, corrupt)` tokens, `[batch, pos]` each, with a `metric`. `what` is the value that is
+    replaced. `resid_pre`, `resid_post`, `attn_out` and `mlp_out` are whole vectors. `z` (or `heads`) is the output of a
+    head before its output weights, `q`, `k`, `v` are its inputs, and `pattern` is its attention by query position.
+    `effect` is `[n_layers]`; heads add an axis `[n_layers, heads]`, and `by_position` adds a last axis `pos`.
 
     Several patches share a forward pass of at most `batch_size` sequences. The metric needs all prompts together, so
-    the logits of `max(batch_size, n_prompts)` sequences exist at once (of a task, at the positions that it reads), and
-    the activations of one layer.
+    the logits of `max(batch_size, n_prompts)` sequences are in memory at once (for a task, at the positions that it
+    reads), and the activations of one layer.
 
-    Two nulls of the same patch, in the same unit (`interp.patching.maps`): with `donors [batch, pos]` the values come
-    from these prompts instead of the other run; with `random_change` a value changes as far as by the true patch, but
-    in a random direction.
+    Two nulls of the same patch have the same unit (`interp.patching.maps`). With `donors [batch, pos]`, values come
+    from these prompts instead of the other run. With `random_change`, a value changes by the same distance as in the
+    true patch, but in a random direction.
 
-    Raises `PromptError` when clean, corrupt and donors differ in shape; `ConfigError` when the metric has no gap, or
-    heads are asked of a model whose blocks norm their outputs (patch `resid_pre` there).
+    Raises `PromptError` when clean, corrupt and donors differ in shape. Raises `ConfigError` when the metric has no
+    gap, or for heads of a model whose blocks norm their outputs (patch `resid_pre` there).
     """
     clean, corrupt, at, metric = _unpack(task, metric)
     _check_names(model, what, direction)
@@ -197,7 +200,7 @@ def activation_patching(
 
 
 class _Run:
-    """How one kind of patch is made."""
+    """Patches of one kind on one model and metric."""
 
     def __init__(
         self,
@@ -231,12 +234,12 @@ class _Run:
         return f"blocks.{layer}." + (f"hook_{self.what}" if self.what in _WHOLE else f"attn.hook_{self.what}")
 
     def plain(self, tokens: Tensor) -> Tensor:
-        """`[n_prompts]` float64: the metric without a patch."""
+        """Return the metric without a patch, `[n_prompts]` float64."""
         rows = torch.arange(len(tokens)).split(self.batch_size)
         return measure(self.metric, torch.cat([self._logits(tokens[r], r, []) for r in rows]), len(tokens))
 
     def layer(self, layer: int, base: Tensor, donors: Tensor) -> Tensor:
-        """`[heads?, pos?, n_prompts]` float64: the metric with each patch of a layer, values from `donors`."""
+        """Return the metric with each patch of a layer from `donors`, `[heads?, pos?, n_prompts]` float64."""
         from interp.models.capture import Capture
 
         name, n = self.hook_point(layer), len(base)
@@ -245,19 +248,19 @@ class _Run:
             if self.random_change is not None:
                 own = torch.cat([capture(rows)[name] for rows in base.split(self.batch_size)])
                 source = _changed_at_random(own, source, self.random_change, inside=self.what == "pattern")
-        places = list(self._places(base.shape[1]))
+        slots = list(self._slots(base.shape[1]))
         at_once = max(1, self.batch_size // n)
         found = []
-        for first in range(0, len(places), at_once):
-            chunk = places[first : first + at_once]
+        for first in range(0, len(slots), at_once):
+            chunk = slots[first : first + at_once]
             parts = [torch.arange(n)] if n <= self.batch_size else torch.arange(n).split(self.batch_size)
             logits = torch.cat([self._patched(name, base, source, rows, chunk) for rows in parts])
             found += [measure(self.metric, each, n) for each in logits.split(n)]
         lengths = [size for size in (self.n_heads, base.shape[1] if self.by_position else 0) if size]
         return torch.stack(found).reshape(*lengths, n)
 
-    def _places(self, length: int) -> Iterator[tuple[Any, ...]]:
-        """Where each patch goes: an index into the value of one variant, batch first."""
+    def _slots(self, length: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the index of each patch into the value at the hook point, batch first."""
         everything = slice(None)
         positions = range(length) if self.by_position else [everything]
         for head in range(self.n_heads) if self.n_heads else [None]:
@@ -267,41 +270,41 @@ class _Run:
                 else:
                     yield (everything, head, position) if self.what == "pattern" else (everything, position, head)
 
-    def _patched(self, name: str, base: Tensor, source: Tensor, rows: Tensor, places: list[tuple[Any, ...]]) -> Tensor:
-        """Logits `[len(places) * rows, ...]` of some prompts, repeated, each time with another patch from `source`."""
+    def _patched(self, name: str, base: Tensor, source: Tensor, rows: Tensor, slots: list[tuple[Any, ...]]) -> Tensor:
+        """Return logits `[len(slots) * rows, ...]` of prompts, repeated once per patch from `source`."""
         source = source[rows]
 
         def patch(value: Tensor, hook: Any) -> Tensor:
             value = value.clone()
-            for part, place in zip(value.split(len(source)), places, strict=True):
-                part[place] = source[place]
+            for part, slot in zip(value.split(len(source)), slots, strict=True):
+                part[slot] = source[slot]
             return value
 
-        repeated = rows.repeat(len(places))
+        repeated = rows.repeat(len(slots))
         return self._logits(base[repeated], repeated, [(name, patch)])
 
     def _logits(self, tokens: Tensor, rows: Tensor, hooks: list[tuple[str, Any]]) -> Tensor:
-        """Logits of prompts `rows`, at every position or those that the task reads."""
+        """Return logits of prompts `rows`, at every position or at those that the task reads."""
         reads = [] if self.at is None else [read_hook(self.at[rows])]
         return run_with_hooks(self.model, tokens, [*hooks, *reads])
 
 
 def _changed_at_random(own: Tensor, other: Tensor, generator: torch.Generator, *, inside: bool) -> Tensor:
-    """Return `own [..., d]` moved in a random direction, each vector as far as it is from `other`.
+    """Return `own [..., d]`, each vector moved in a random direction by its distance from `other`.
 
-    `inside` keeps the sum of a vector and its zeros, as a row of an attention pattern has them.
+    `inside` preserves the sum of a vector and the zeros that both have, as needed for rows of an attention pattern.
     """
     drawn = torch.randn(own.shape, generator=generator).to(own)
     if inside:
-        seen = ((own > 0) | (other > 0)).to(own.dtype)
-        mean = (drawn * seen).sum(-1, keepdim=True) / seen.sum(-1, keepdim=True).clamp_min(1)
-        drawn = (drawn - mean) * seen
+        support = ((own > 0) | (other > 0)).to(own.dtype)
+        mean = (drawn * support).sum(-1, keepdim=True) / support.sum(-1, keepdim=True).clamp_min(1)
+        drawn = (drawn - mean) * support
     distance = (other - own).norm(dim=-1, keepdim=True)
     return own + drawn * distance / drawn.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _standard_error(values: Tensor) -> Tensor:
-    """Over the last axis; NaN of one value."""
+    """Return the standard error over the last axis; NaN for a single value."""
     n = values.shape[-1]
     return values.std(-1) / n**0.5 if n > 1 else torch.full_like(values[..., 0], torch.nan)
 
@@ -328,7 +331,7 @@ def _check_names(model: Any, what: str, direction: str) -> None:
 
 
 def _check_gap(start: Tensor, target: Tensor, direction: str) -> float:
-    """Mean of target less mean of start, when there is one to explain."""
+    """Return mean of `target` minus mean of `start`. Raises `ConfigError` when it is 0 or not finite."""
     gap = float((target - start).mean())
     size = float(torch.cat([start, target]).abs().max())
     if not torch.isfinite(target - start).all():

@@ -17,17 +17,18 @@ class PatchingConfig:
     """The value that is replaced: the residual stream before or after a block, the output of attention or the MLP, or
     per head its output z (also called heads), its inputs q, k, v, or its attention pattern."""
     direction: Direction = "denoise"
-    """denoise: restore clean values in the corrupt run, which finds what suffices; noise: put corrupt values into the
-    clean run, which finds what is needed."""
+    """denoise: restore clean values in the corrupt run, which tests sufficiency; noise: put corrupt values into the
+    clean run, which tests necessity."""
     by_position: bool | None = None
     """Patch each position by itself. Default: yes for one pair of prompts, no for a task."""
     draws: int = 9
-    """Null maps. A false discovery is expected in at most one map of draws + 1; each costs as much as the map."""
+    """Number of null maps. A map without true effects shows a discovery with probability at most 1 / (draws + 1). Each
+    null map costs as much as the map itself."""
     batch_size: int = 32
     """Sequences per forward pass."""
 
     def __post_init__(self) -> None:
         if self.draws < 1:
-            raise ConfigError("an effect is never given without its null; draws must be at least 1")
+            raise ConfigError("every effect is compared with a null distribution; draws must be at least 1")
         if self.batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {self.batch_size}")

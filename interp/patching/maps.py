@@ -1,18 +1,18 @@
-"""A map of activation patches with its null, as a table and an artefact.
+"""A map of activation patches with its null distribution, as a table and an artefact.
 
-The null depends on the question.
+The null depends on the direction of patching.
 
-- `denoise` asks which clean values suffice. An effect of 0.5 need not mean that half of the information crossed: a
-  patch that merely destroys the corrupt answer brings a logit difference to 0, which may lie halfway. So every patch is
-  made again with the values that the model has on unrelated prompts: random ordinary tokens, at each position another
-  one than either prompt has, BOS retained.
-- `noise` asks which clean values are needed, and there destruction is the point. So every value is changed again as far
-  as the corrupt prompt changes it, in a random direction.
+- `denoise` tests sufficiency. An effect of 0.5 need not mean that half of the information was restored: a patch that
+  merely destroys the corrupt answer brings a logit difference to 0, which may be halfway. So the null repeats every
+  patch with values from unrelated prompts. These are random ordinary tokens that differ from both prompts at every
+  position; BOS is retained.
+- `noise` tests necessity, and a patch is meant to destroy. So the null changes every value by the same distance as the
+  corrupt prompt does, in a random direction.
 
-An effect counts as found when it is larger in size than every effect of every null map.
+An effect is a discovery when it is larger in absolute value than every effect of every null map.
 
-1. `measure_map` makes the map and `draws` null maps (each costs as much as the map itself);
-2. `save_map` does the same into a folder, one finished map at a time, so that an interrupted run goes on from there.
+1. `measure_map` computes the map and `draws` null maps, each of which costs as much as the map itself.
+2. `save_map` does the same into a folder, and saves each finished map, so that an interrupted run resumes there.
 """
 
 import shutil
@@ -41,12 +41,12 @@ NULLS = {
 }
 """The null of each direction, in words."""
 RUNS = "runs"
-"""subfolder of the partial folder: the finished maps"""
+"""subfolder of the unfinished artefact: the maps measured so far"""
 
 
 @dataclass(frozen=True)
 class PatchingMap(Result):
-    """Effects of single patches, each next to its null."""
+    """Effects of single patches, each with its null distribution."""
 
     found: ActivationPatching
     null: Tensor
@@ -54,17 +54,20 @@ class PatchingMap(Result):
 
     @property
     def threshold(self) -> float:
-        """Largest size of any null effect."""
+        """Largest absolute value of any null effect."""
         return float(self.null.abs().max())
 
     @property
     def level(self) -> float:
-        """Bound on the probability that a map without any true effect shows a discovery: `1 / (draws + 1)`."""
+        """Upper bound on the probability that a map without true effects shows a discovery: `1 / (draws + 1)`."""
         return 1 / (len(self.null) + 1)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """Return one plain dict per patch: its axes, `effect`, `stderr`, `null` (mean), `null_low`, `null_high`
-        (smallest and largest), and `beyond` (larger in size than the whole null)."""
+        """Return one row per patch: its axes, `effect`, `stderr`, `null`, `null_low`, `null_high`, `beyond`.
+
+        The null columns are mean, smallest and largest null effect of the same patch. `beyond` is true where the effect
+        exceeds every null effect of all patches in absolute value.
+        """
         null, highest = self.null.flatten(1), self.threshold
         ends = zip(null.mean(0).tolist(), null.amin(0).tolist(), null.amax(0).tolist(), strict=True)
         return [
@@ -73,11 +76,11 @@ class PatchingMap(Result):
         ]
 
     def strongest(self, n: int = 8) -> list[dict[str, Any]]:
-        """Return the records of the largest effects by size, strongest first."""
+        """Return the rows of the largest effects by absolute value, largest first."""
         return sorted(self.to_records(), key=lambda record: -abs(record["effect"]))[:n]
 
     def headline(self) -> str:
-        """Name the patch, the metric's gap, and the null."""
+        """Return one line: the patch, the metric's gap, and the null."""
         return f"{self.found.headline()}; null: {NULLS[self.found.settings['direction']]}, largest {self.threshold:.3g}"
 
     def shown(self) -> list[dict[str, Any]]:
@@ -85,7 +88,7 @@ class PatchingMap(Result):
         return self.strongest(ROWS)
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers that a person asks for first."""
+        """Return the summary of the manifest: settings, metrics, counts, and the five largest effects."""
         return {
             **self.found.settings,
             "null": NULLS[self.found.settings["direction"]],
@@ -102,8 +105,10 @@ class PatchingMap(Result):
 def measure_map(
     model: Any, task: "Task", config: PatchingConfig, *, seed: int = 0, progress: Progress | None = None
 ) -> PatchingMap:
-    """Return the map of a task and its null. Raises as `activation_patching`, and `ConfigError` where positions are
-    asked for and the prompts differ in length."""
+    """Measure the map of a task and its null maps.
+
+    Raises what `activation_patching` raises, and `ConfigError` when `by_position` is set and prompts differ in length.
+    """
     return _measure(model, task, config, seed, progress, lambda number, make: make())
 
 
@@ -150,8 +155,9 @@ def save_map(
 
 
 def unrelated_prompts(model: Any, clean: Tensor, corrupt: Tensor, generator: torch.Generator) -> Tensor:
-    """Return random ordinary tokens `[batch, pos]`, none of them the one that either prompt has there; a first token
-    that is BOS remains.
+    """Return random ordinary tokens `[batch, pos]` that differ from both prompts at every position.
+
+    A first token that is BOS is retained.
 
     Raises `ConfigError` for a vocabulary of fewer than three ordinary tokens.
     """
@@ -208,7 +214,7 @@ def _measure(
 
 
 def _resolved(task: "Task", config: PatchingConfig) -> PatchingConfig:
-    """Return the settings with `by_position` decided."""
+    """Return the settings with the default of `by_position` filled in."""
     lengths = set(task.lengths.tolist())
     wanted = task.n_prompts == 1 if config.by_position is None else config.by_position
     if wanted and len(lengths) > 1:
@@ -220,7 +226,7 @@ def _resolved(task: "Task", config: PatchingConfig) -> PatchingConfig:
 
 
 def _plain(task: "Task") -> dict[str, Any]:
-    """Return what names the prompts in a manifest, without the values that are measured."""
+    """Return the description of the prompts for a manifest, without measured values."""
     found = {key: value for key, value in task.describe().items() if key not in ("clean", "corrupt", "seed")}
     return found | {key: value for key, value in task.settings.items() if key in ("clean", "corrupt")}
 
@@ -233,7 +239,7 @@ def _read_run(path: Path) -> ActivationPatching:
 
 
 def _numbers(values: Any) -> Any:
-    """Return nested lists with NaN for None, which JSON has instead."""
+    """Return nested lists with NaN for None, as JSON has no NaN."""
     if isinstance(values, list):
         return [_numbers(each) for each in values]
     return float("nan") if values is None else values

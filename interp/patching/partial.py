@@ -1,4 +1,4 @@
-"""Passes through a part of the model: from a residual onwards, and no further than needed."""
+"""Forward passes through a part of the model: from a residual onwards, and no further than needed."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,18 @@ _EXTRAS: "WeakKeyDictionary[Any, tuple[int | None]]" = WeakKeyDictionary()
 
 
 class _Seen(Exception):
-    """Raised inside a pass when nothing more is needed of it."""
+    """Raised inside a pass once all wanted values are captured."""
 
 
 @torch.no_grad()
 def run_from(
     model: Any, value: Tensor, hooks: Sequence[tuple[str, Hook]] = (), *, layer: int = 0, until: str | None = None
 ) -> Tensor | None:
-    """Logits of a pass with hooks, from block `layer` on; the blocks before it do not run.
+    """Run the model with hooks from block `layer` on, and return the logits; earlier blocks do not run.
 
-    `value` is tokens `[batch, pos]` when `layer` is 0 and it holds integers, else the residual before that block
+    `value` is either integer tokens `[batch, pos]`, with `layer` 0, or the residual before that block,
     `[batch, pos, d_model]`. With `until`, the name of a hook point, the pass ends there and the result is None.
-    Hooks run in the order given, those on one hook point too.
+    Hooks run in the order given, also those on one hook point.
     """
     hooks = list(hooks)
     if until is not None:
@@ -44,16 +44,16 @@ def run_from(
 
 @contextlib.contextmanager
 def _skipping(model: Any, layer: int) -> Iterator[None]:
-    """Blocks before `layer` hand their input on; TransformerLens would run them on a dummy before the swap."""
+    """Replace blocks before `layer` by the identity; TransformerLens would run them on a dummy input."""
     extras = _block_extras(model) if layer else 0
     skipped = list(model.blocks)[:layer]
 
-    def hand_on(*args: Any, **kwargs: Any) -> Any:
+    def identity(*args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
         return hidden if extras is None else (hidden, *[None] * extras)
 
     for block in skipped:
-        object.__setattr__(block, "forward", hand_on)
+        object.__setattr__(block, "forward", identity)
     try:
         yield
     finally:
@@ -62,7 +62,10 @@ def _skipping(model: Any, layer: int) -> Iterator[None]:
 
 
 def _block_extras(model: Any) -> int | None:
-    """How many values a block returns beside its output; None when it returns a plain tensor. Found by a short pass."""
+    """Return the number of values that a block returns besides its output; None when it returns a plain tensor.
+
+    A pass over two tokens finds it.
+    """
     known = _EXTRAS.get(model)
     if known is None:
         block, seen = model.blocks[0], []
@@ -86,29 +89,29 @@ def _block_extras(model: Any) -> int | None:
 def capture(
     model: Any, value: Tensor, names: Sequence[str], *, layer: int = 0, hooks: Sequence[tuple[str, Hook]] = ()
 ) -> dict[str, Tensor]:
-    """The values at hook points, by a pass that ends at the last of them to fire."""
+    """Return the values at hook points, from a pass that ends once all of them have fired."""
     seen: dict[str, Tensor] = {}
 
-    def keep(value: Tensor, hook: Any, name: str) -> None:
+    def save(value: Tensor, hook: Any, name: str) -> None:
         seen[name] = value.detach()
         if len(seen) == len(set(names)):
             raise _Seen
 
-    run_from(model, value, [*hooks, *((name, _named(keep, name)) for name in names)], layer=layer)
+    run_from(model, value, [*hooks, *((name, _named(save, name)) for name in names)], layer=layer)
     return {name: seen[name] for name in names}
 
 
-def reader(store: dict[str, Tensor], name: str) -> Hook:
-    """A hook that keeps the value that passes under `name`."""
+def storing_hook(store: dict[str, Tensor], name: str) -> Hook:
+    """Return a hook that stores the value it sees as `store[name]`."""
 
-    def keep(value: Tensor, hook: Any) -> None:
+    def save(value: Tensor, hook: Any) -> None:
         store[name] = value.detach()
 
-    return keep
+    return save
 
 
-def _named(keep: Any, name: str) -> Hook:
-    return lambda value, hook: keep(value, hook, name)
+def _named(save: Any, name: str) -> Hook:
+    return lambda value, hook: save(value, hook, name)
 
 
 def _stop(value: Tensor, hook: Any) -> None:

@@ -1,25 +1,23 @@
-"""Path patching: let chosen readers see another run's value of a sender, and nobody else.
+"""Path patching: send another run's value of a node to chosen receivers only.
 
 After Wang et al. (2022) and Goldowsky-Dill et al. (2023).
 
     found = path_patch(model, clean, corrupt, metric, sender="L4H2", receivers=[("L7H1", "k")], between="frozen")
     found.effect              # [n_prompts], the metric's change, in its unit
 
-The residual stream is a plain sum. So what a reader would see, were the sender alone another, is the clean stream plus
-the difference of what the sender wrote, `resid + (corrupt write - clean write)`, exactly, without a further pass; its
-norm's scale is recomputed. Only the readers' queries, keys or values (or MLP input, or the logits) take that value;
-everything after the readers runs on. What the parts between sender and reader do is the choice `between`:
+The residual stream is a plain sum. So a receiver's input with only the sender's output replaced is exactly
+`resid + (corrupt output - clean output)`, without a further forward pass; the scale of its norm is recomputed. Only the
+receivers' queries, keys or values (or MLP inputs, or the logits) are computed from that input; everything after the
+receivers is recomputed. The choice `between` sets the nodes between sender and receivers:
 
-    frozen      they stay as in the clean run: the effect of the direct edges alone. Every receiver sees clean stream
-                plus difference, receivers at different layers do not see each other
-    receivers   receivers also see what earlier receivers changed: the direct edges, taken out of one running model
-    recomputed  the total path: in a first run the sender's value reaches everyone, and the receivers then take, in a
-                clean run, what they saw there, by whatever route it came
+    frozen      they retain their clean values: the direct effect along the edges. Every receiver reads the clean stream
+                plus the difference; receivers at different layers do not affect each other
+    receivers   as frozen, but a receiver also reads the changes made by earlier receivers
+    recomputed  the total effect, along all paths. In a first run the sender's value reaches every node; the receivers'
+                values of that run are then inserted into a clean run
 
-Grouped-query attention: the keys and values of a head are its group's, so a patch into one reaches the whole group;
+Grouped-query attention: heads of a group share keys and values, so a patch into one reaches the whole group;
 `settings["receivers"]` lists all heads that are reached.
-
-Who reads: receivers of path patching, by layer and side, checked against the model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,22 +38,22 @@ from interp.results import Record, Result
 
 
 @dataclass(frozen=True)
-class Readers:
-    """Receivers as hooks meet them."""
+class Receivers:
+    """Receivers of path patching, by layer and side."""
 
     heads: dict[tuple[int, Side], tuple[int, ...]]
-    """per layer and side the heads whose slice is replaced: key-value heads for k and v"""
+    """heads whose slice is replaced, per layer and side: key-value heads for k and v"""
     mlps: tuple[int, ...]
     logits: bool
 
     def layers_and_logits(self, n_layers: int) -> list[int]:
-        """The layers at which something reads; the logits count as one past the last."""
+        """Return the layers that have receivers; the logits count as layer `n_layers`."""
         return [layer for layer, _ in self.heads] + list(self.mlps) + ([n_layers] if self.logits else [])
 
     def check_after(self, residual: ResidualStream, senders: Sequence[NodeName]) -> None:
-        """Raises `ConfigError` when a receiver reads the stream before any sender has written to it."""
-        places = [(layer, False) for layer, _ in self.heads] + [(layer, True) for layer in self.mlps]
-        for layer, mlp in places:
+        """Raise `ConfigError` when a receiver reads the stream before any sender has written to it."""
+        receivers = [(layer, False) for layer, _ in self.heads] + [(layer, True) for layer in self.mlps]
+        for layer, mlp in receivers:
             if not any(writes_before(node, layer, mlp=mlp, parallel=residual.parallel) for node in senders):
                 names = ", ".join(map(str, senders))
                 raise ConfigError(
@@ -64,7 +62,7 @@ class Readers:
                 )
 
     def names(self, residual: ResidualStream) -> list[str]:
-        """`L5H1.k`, `L5MLP`, `logits`: every receiver that is reached, whole groups for keys and values."""
+        """Return `L5H1.k`, `L5MLP`, `logits`: every receiver that is reached, whole groups for keys and values."""
         names = []
         for (layer, side), heads in self.heads.items():
             reached = heads if side == "q" else [h for group in heads for h in residual.heads_of_group(group)]
@@ -72,8 +70,11 @@ class Readers:
         return names + [f"L{layer}MLP" for layer in self.mlps] + (["logits"] if self.logits else [])
 
 
-def read_receivers(residual: ResidualStream, receivers: Sequence[Any]) -> Readers:
-    """Raises `UnknownNameError` for receivers that the model does not have, or that are not written as one."""
+def parse_receivers(residual: ResidualStream, receivers: Sequence[Any]) -> Receivers:
+    """Parse receivers and check them against the model.
+
+    Raises `UnknownNameError` for receivers that the model does not have, or that are not in a known form.
+    """
     heads: dict[tuple[int, Side], set[int]] = {}
     mlps, logits = set(), False
     for receiver in receivers:
@@ -96,13 +97,13 @@ def read_receivers(residual: ResidualStream, receivers: Sequence[Any]) -> Reader
         if head is not None:
             chosen = [head if side == "q" else residual.kv_head(head)]
         heads.setdefault((layer, side), set()).update(chosen)
-    return Readers(
+    return Receivers(
         {key: tuple(sorted(of_layer)) for key, of_layer in sorted(heads.items())}, tuple(sorted(mlps)), logits
     )
 
 
 def writes_before(node: NodeName, layer: int, *, mlp: bool, parallel: bool) -> bool:
-    """Whether a node's output is in the stream that the heads of a layer (or its MLP) read."""
+    """Return whether a node's output is in the stream that the heads of a layer (or its MLP) read."""
     if node.layer is None:
         return node.kind == "embed"
     if node.layer == layer:
@@ -127,20 +128,23 @@ Receiver = str | tuple[str, Side] | tuple[int, int | None, Side]
 
 @dataclass(frozen=True)
 class PathPatching(Result):
-    """What crosses from one sender to its receivers."""
+    """Effect of one sender (or several) on the metric through chosen receivers."""
 
     effect: np.ndarray
-    """`[n_prompts]` float64: metric of the patched run minus the run it starts from, in the metric's unit"""
+    """`[n_prompts]` float64: metric of the patched run minus that of the base run, in the metric's unit"""
     base: np.ndarray
-    """`[n_prompts]`: metric of the run without a patch"""
+    """`[n_prompts]`: metric of the base run, without a patch"""
     other: np.ndarray | None
-    """`[n_prompts]`: metric of the run that the sender's value comes from; None unless `normalise` was asked for"""
+    """`[n_prompts]`: metric of the run that the sender's value comes from; None without `normalise`"""
     settings: dict[str, Any] = field(default_factory=dict)
     """sender, receivers, between, path (in words), direction, ablation (`resample`), n_prompts"""
 
     @property
     def share(self) -> float:
-        """The mean effect as a share of the gap between the two runs: 0 nothing crosses, 1 all of it."""
+        """Mean effect as a fraction of the gap between the two runs: 0 is no effect, 1 the whole gap.
+
+        Raises `ConfigError` without `normalise`.
+        """
         if self.other is None:
             raise ConfigError("the share needs the other run's metric; call path_patch with normalise=True")
         return float(self.effect.mean() / (self.other - self.base).mean())
@@ -152,16 +156,16 @@ class PathPatching(Result):
         ]
 
     def headline(self) -> str:
-        """Give the path and its mean effect."""
+        """Return one line: the path and its mean effect."""
         share = f", {self.share:.0%} of the gap" if self.other is not None else ""
         return f"Path {self.settings.get('path', '')}: effect {self.effect.mean():+.3f} on the metric{share}"
 
 
 class PathPatcher:
-    """Patches one batch at a time. Holds no activations between batches.
+    """Path patching of one batch at a time; stores no activations between batches.
 
-    `senders` are nodes (`L4H2`, `L4MLP`, `embed`); several are patched together. Raises `UnknownNameError` for parts
-    that are not there, `ConfigError` when a receiver comes before every sender.
+    `senders` are nodes (`L4H2`, `L4MLP`, `embed`); several are patched together. Raises `UnknownNameError` for unknown
+    nodes, `ConfigError` when a receiver comes before every sender.
     """
 
     def __init__(self, model: Any, senders: Sequence[str], receivers: Sequence[Receiver], between: Between = "frozen"):
@@ -171,15 +175,15 @@ class PathPatcher:
         self.residual = ResidualStream(model)
         self.n_layers = self.residual.shape.n_layers
         self.senders = [_check_sender(self.residual, name) for name in senders]
-        self.readers: Readers = read_receivers(self.residual, receivers)
-        if not self.senders or not self.readers.layers_and_logits(self.residual.shape.n_layers):
+        self.receivers: Receivers = parse_receivers(self.residual, receivers)
+        if not self.senders or not self.receivers.layers_and_logits(self.residual.shape.n_layers):
             raise ConfigError("path patching needs at least one sender and one receiver")
-        self.readers.check_after(self.residual, self.senders)
+        self.receivers.check_after(self.residual, self.senders)
         self.first_sender = min(max(int(node.order[0]), 0) for node in self.senders)
-        self.first_reader = min(self.readers.layers_and_logits(self.residual.shape.n_layers))
+        self.first_receiver = min(self.receivers.layers_and_logits(self.residual.shape.n_layers))
 
     def sender_values(self, tokens: Tensor) -> dict[NodeName, Tensor]:
-        """What the senders hold in a plain run: heads their z `[batch, pos, d_head]`, others what they write."""
+        """Return the senders' values in a plain run: z `[batch, pos, d_head]` of heads, the output of other nodes."""
         points = {node: _point(node) for node in self.senders}
         values = capture(self.model, tokens, sorted(set(points.values())))
         return {node: _slice(node, values[point]) for node, point in points.items()}
@@ -194,12 +198,12 @@ class PathPatcher:
         clean_logits: Callable[[Tensor], None] | None = None,
         known: "KnownClean | None" = None,
     ) -> Tensor | None:
-        """Logits `[batch, pos, d_vocab]` of the run on `clean [batch, pos]` with `values` sent along the chosen paths.
+        """Run `clean [batch, pos]` with `values` sent along the chosen paths; return logits `[batch, pos, d_vocab]`.
 
-        `values` replace what the senders hold (`sender_values` of another prompt). `hooks` are added to the patched
-        pass, which begins at the first receiver's layer and ends at `until`; `clean_logits` is given those of the
-        clean pass, which otherwise ends as soon as nothing more is needed of it; with `known` and `between="receivers"`
-        there is no clean pass at all.
+        `values` replace the senders' values (`sender_values` of another prompt). `hooks` are added to the patched pass,
+        which begins at the first receiver's layer and ends at `until`. `clean_logits` is called with the logits of the
+        clean pass; without it, that pass ends once its last needed value is captured. With `known` and
+        `between="receivers"` there is no clean pass.
         """
         state = _Pass(self, values)
         if known is not None and self.between == "receivers":
@@ -217,13 +221,13 @@ class PathPatcher:
                 layer=self.first_sender,
                 until=self._last_point(),
             )
-        start = state.resid(self.first_reader, clean)
+        start = state.resid(self.first_receiver, clean)
         patched = [*state.patch_hooks(), *hooks]
-        return run_from(self.model, start, patched, layer=min(self.first_reader, self.n_layers - 1), until=until)
+        return run_from(self.model, start, patched, layer=min(self.first_receiver, self.n_layers - 1), until=until)
 
     def _last_clean_point(self) -> str:
-        """The last hook point of the clean pass that a patched pass depends on."""
-        points = [f"blocks.{min(self.first_reader, self.n_layers - 1)}.hook_resid_pre"]
+        """Return the last hook point of the clean pass that a patched pass depends on."""
+        points = [f"blocks.{min(self.first_receiver, self.n_layers - 1)}.hook_resid_pre"]
         if self.between == "frozen":
             points.append(self._last_point())
         if self.between != "recomputed":
@@ -231,104 +235,104 @@ class PathPatcher:
         return max(points, key=_depth)
 
     def _last_point(self) -> str:
-        """Where the last receiver has read its input."""
-        if self.readers.logits:
+        """Return the first hook point at which all receivers have read their input."""
+        if self.receivers.logits:
             return f"blocks.{self.n_layers - 1}.hook_resid_post"
-        points = [f"blocks.{layer}.attn.hook_z" for layer, _ in self.readers.heads]
-        points += [f"blocks.{layer}.hook_resid_post" for layer in self.readers.mlps]
+        points = [f"blocks.{layer}.attn.hook_z" for layer, _ in self.receivers.heads]
+        points += [f"blocks.{layer}.hook_resid_post" for layer in self.receivers.mlps]
         return max(points, key=_depth)
 
 
 @dataclass(frozen=True)
 class KnownClean:
-    """What a clean pass on the same prompts gave earlier, so that it need not be made again."""
+    """Values of an earlier clean pass on the same prompts, which is then not repeated."""
 
     resid: Tensor
     """`[batch, pos, d_model]`: the input of the first receiver's layer"""
     values: Mapping[NodeName, Tensor]
-    """what the senders held: see `PathPatcher.sender_values`"""
+    """values of the senders, as from `PathPatcher.sender_values`"""
 
 
 class _Pass:
-    """The hooks of one batch, and what they hand to each other."""
+    """Hooks of one batch, and the values that they share."""
 
     def __init__(self, patcher: PathPatcher, values: Mapping[NodeName, Tensor]):
         self.patcher, self.residual, self.values = patcher, patcher.residual, values
         self.writes: dict[NodeName, Tensor] = {}
         self.resids: dict[int, Tensor] = {}
-        self.held: dict[str, Tensor] = {}
+        self.received: dict[str, Tensor] = {}
 
     def resid(self, layer: int, tokens: Tensor) -> Tensor:
-        """Where a pass begins that starts at a layer."""
+        """Return the input of a pass that starts at a layer: tokens at layer 0, otherwise the residual before it."""
         n_layers = self.residual.shape.n_layers
         return tokens if layer == 0 else self.resids[min(layer, n_layers - 1)]
 
     def clean_hooks(self) -> list[tuple[str, Hook]]:
-        """Keep the starts, the senders' differences, and (frozen) what the receivers will read."""
+        """Return hooks that store start residuals, the senders' differences, and (frozen) the receivers' values."""
         patcher, n_layers = self.patcher, self.residual.shape.n_layers
-        starts = {patcher.first_reader}
+        starts = {patcher.first_receiver}
         starts |= {patcher.first_sender} if patcher.between == "recomputed" else set()
         hooks: list[tuple[str, Hook]] = [
-            (f"blocks.{min(layer, n_layers - 1)}.hook_resid_pre", self._keep_resid(min(layer, n_layers - 1)))
+            (f"blocks.{min(layer, n_layers - 1)}.hook_resid_pre", self._save_resid(min(layer, n_layers - 1)))
             for layer in starts
         ]
         if patcher.between != "recomputed":
-            hooks += [(_point(node), self._keep_write(node)) for node in patcher.senders]
+            hooks += [(_point(node), self._save_write(node)) for node in patcher.senders]
         if patcher.between == "frozen":
-            hooks += self._reading_hooks()
+            hooks += self._input_hooks()
         return hooks
 
     def total_hooks(self) -> list[tuple[str, Hook]]:
-        """The senders replaced for everyone, and what the receivers then hold."""
-        readers, n_layers = self.patcher.readers, self.residual.shape.n_layers
+        """Return hooks that replace the senders for all later nodes, and store the values of the receivers."""
+        receivers, n_layers = self.patcher.receivers, self.residual.shape.n_layers
         hooks: list[tuple[str, Hook]] = [(_point(node), self._replace_sender(node)) for node in self.patcher.senders]
-        points = [f"blocks.{layer}.attn.hook_{side}" for layer, side in readers.heads]
-        points += [f"blocks.{layer}.hook_mlp_out" for layer in readers.mlps]
-        points += [f"blocks.{n_layers - 1}.hook_resid_post"] if readers.logits else []
-        return hooks + [(point, self._hold(point)) for point in points]
+        points = [f"blocks.{layer}.attn.hook_{side}" for layer, side in receivers.heads]
+        points += [f"blocks.{layer}.hook_mlp_out" for layer in receivers.mlps]
+        points += [f"blocks.{n_layers - 1}.hook_resid_post"] if receivers.logits else []
+        return hooks + [(point, self._store(point)) for point in points]
 
     def patch_hooks(self) -> list[tuple[str, Hook]]:
-        """Give the receivers, and nobody else, what was held for them."""
-        readers, n_layers = self.patcher.readers, self.residual.shape.n_layers
-        hooks = self._reading_hooks() if self.patcher.between == "receivers" else []
-        for (layer, side), heads in readers.heads.items():
-            hooks.append((f"blocks.{layer}.attn.hook_{side}", self._give(f"blocks.{layer}.attn.hook_{side}", heads)))
-        for layer in readers.mlps:
-            hooks.append((f"blocks.{layer}.hook_mlp_out", self._give(f"blocks.{layer}.hook_mlp_out")))
-        if readers.logits:
+        """Return hooks that insert the stored values into the receivers only."""
+        receivers, n_layers = self.patcher.receivers, self.residual.shape.n_layers
+        hooks = self._input_hooks() if self.patcher.between == "receivers" else []
+        for (layer, side), heads in receivers.heads.items():
+            hooks.append((f"blocks.{layer}.attn.hook_{side}", self._insert(f"blocks.{layer}.attn.hook_{side}", heads)))
+        for layer in receivers.mlps:
+            hooks.append((f"blocks.{layer}.hook_mlp_out", self._insert(f"blocks.{layer}.hook_mlp_out")))
+        if receivers.logits:
             point = f"blocks.{n_layers - 1}.hook_resid_post"
             total = self.patcher.between == "recomputed"
-            hooks.append((point, self._give(point) if total else self._add_everything))
+            hooks.append((point, self._insert(point) if total else self._add_everything))
         return hooks
 
-    def _reading_hooks(self) -> list[tuple[str, Hook]]:
-        """Where receivers read: compute what they would hold, were the stream changed by the senders alone."""
-        readers = self.patcher.readers
+    def _input_hooks(self) -> list[tuple[str, Hook]]:
+        """Return hooks that compute the receivers' values from a stream in which only the senders are replaced."""
+        receivers = self.patcher.receivers
         sides: dict[int, list[Side]] = {}
-        for layer, side in readers.heads:
+        for layer, side in receivers.heads:
             sides.setdefault(layer, []).append(side)
         hooks: list[tuple[str, Hook]] = [
             (f"blocks.{layer}.hook_resid_pre", self._project(layer, of_layer)) for layer, of_layer in sides.items()
         ]
-        return hooks + [(self.residual.mlp_reads(layer), self._run_mlp(layer)) for layer in readers.mlps]
+        return hooks + [(self.residual.mlp_reads(layer), self._run_mlp(layer)) for layer in receivers.mlps]
 
     def _difference(self, layer: int, *, mlp: bool = False) -> Tensor:
-        """`[batch, pos, d_model]`: what the senders add to the stream that a layer's heads (or MLP) read."""
+        """Return the senders' change of the stream that a layer's heads (or MLP) read, `[batch, pos, d_model]`."""
         nodes = [n for n in self.patcher.senders if writes_before(n, layer, mlp=mlp, parallel=self.residual.parallel)]
         total = self.writes[nodes[0]]
         for node in nodes[1:]:
             total = total + self.writes[node]
         return total
 
-    def _keep_resid(self, layer: int) -> Hook:
-        def keep(value: Tensor, hook: Any) -> None:
+    def _save_resid(self, layer: int) -> Hook:
+        def save(value: Tensor, hook: Any) -> None:
             self.resids[layer] = value
 
-        return keep
+        return save
 
     def take(self, known: KnownClean) -> None:
-        """The starts and the senders' differences, from an earlier clean pass."""
-        self.resids[min(self.patcher.first_reader, self.residual.shape.n_layers - 1)] = known.resid
+        """Take the start residual and the senders' differences from an earlier clean pass."""
+        self.resids[min(self.patcher.first_receiver, self.residual.shape.n_layers - 1)] = known.resid
         for node in self.patcher.senders:
             self._write(node, known.values[node])
 
@@ -337,26 +341,26 @@ class _Pass:
         head = node.kind == "head"
         self.writes[node] = difference @ self.residual.W(node.layer or 0, "o")[node.head] if head else difference
 
-    def _keep_write(self, node: NodeName) -> Hook:
-        def keep(value: Tensor, hook: Any) -> None:
+    def _save_write(self, node: NodeName) -> Hook:
+        def save(value: Tensor, hook: Any) -> None:
             if node not in self.writes:
                 self._write(node, _slice(node, value))
 
-        return keep
+        return save
 
     def _project(self, layer: int, sides: list[Side]) -> Hook:
         def project(value: Tensor, hook: Any) -> None:
             resid = value + self._difference(layer)
             for side in sides:
-                self.held[f"blocks.{layer}.attn.hook_{side}"] = self.residual.project(layer, side, resid)
+                self.received[f"blocks.{layer}.attn.hook_{side}"] = self.residual.project(layer, side, resid)
 
         return project
 
     def _run_mlp(self, layer: int) -> Hook:
         def run(value: Tensor, hook: Any) -> None:
             point = f"blocks.{layer}.hook_mlp_out"
-            self.held.pop(point, None)  # the call below passes through the same hook point
-            self.held[point] = self.residual.mlp(layer, value + self._difference(layer, mlp=True))
+            self.received.pop(point, None)  # the call below passes through the same hook point
+            self.received[point] = self.residual.mlp(layer, value + self._difference(layer, mlp=True))
 
         return run
 
@@ -370,22 +374,22 @@ class _Pass:
 
         return replace
 
-    def _hold(self, point: str) -> Hook:
-        def hold(value: Tensor, hook: Any) -> None:
-            self.held[point] = value
+    def _store(self, point: str) -> Hook:
+        def store(value: Tensor, hook: Any) -> None:
+            self.received[point] = value
 
-        return hold
+        return store
 
-    def _give(self, point: str, heads: Sequence[int] | None = None) -> Hook:
-        def give(value: Tensor, hook: Any) -> Tensor | None:
-            held = self.held.get(point)
-            if held is None or heads is None:
-                return held
+    def _insert(self, point: str, heads: Sequence[int] | None = None) -> Hook:
+        def insert(value: Tensor, hook: Any) -> Tensor | None:
+            received = self.received.get(point)
+            if received is None or heads is None:
+                return received
             value = value.clone()
-            value[:, :, list(heads)] = held[:, :, list(heads)]
+            value[:, :, list(heads)] = received[:, :, list(heads)]
             return value
 
-        return give
+        return insert
 
     def _add_everything(self, value: Tensor, hook: Any) -> Tensor:
         return value + self._difference(self.residual.shape.n_layers)
@@ -405,14 +409,15 @@ def path_patch(
     normalise: bool = False,
     batch_size: int = 16,
 ) -> PathPatching:
-    """Patch `sender` (one node, or several together) into `receivers` on prompts `[batch, pos]` in pairs.
+    """Patch `sender` (one node, or several together) into `receivers`, on pairs of prompts `[batch, pos]`.
 
-    `metric(logits [batch, pos, d_vocab]) -> [batch]`; one with `take(rows)` is asked for each batch's own. `noise` runs
-    the clean prompts and sends the corrupt value; `denoise` the other way round. `normalise` also runs the other
-    prompts to the end, so that `share` is known. Memory: the activations and logits of `batch_size` prompts.
+    `metric(logits [batch, pos, d_vocab]) -> [batch]`; if it has `take(rows)`, that gives the metric of each batch.
+    `noise` runs the clean prompts and sends the corrupt value; `denoise` runs the corrupt prompts and sends the clean
+    value. `normalise` also computes the metric of the other prompts, which `share` needs. Memory: the activations and
+    logits of `batch_size` prompts.
 
-    Raises `PromptError` when the prompts differ in shape, `UnknownNameError` for parts that are not there,
-    `ConfigError` when a receiver comes before the sender or the model's residual is no plain sum.
+    Raises `PromptError` when the prompts differ in shape, `UnknownNameError` for unknown nodes, `ConfigError` when a
+    receiver comes before the sender or the model's residual is not a plain sum.
     """
     check_pairs(model, clean, corrupt)
     if direction not in ("noise", "denoise"):
@@ -435,7 +440,7 @@ def path_patch(
         other=np.concatenate(other) if normalise else None,
         settings={
             "sender": senders,
-            "receivers": patcher.readers.names(patcher.residual),
+            "receivers": patcher.receivers.names(patcher.residual),
             "between": between,
             "path": {
                 "frozen": "direct edge, readers between frozen",
@@ -450,7 +455,7 @@ def path_patch(
 
 
 def into_all(model: Any, side: Side, *, after: str) -> list[Receiver]:
-    """The queries, keys or values of every head in every layer after a node: receivers for `path_patch`."""
+    """Return the queries, keys or values of every head in every layer after a node, as receivers for `path_patch`."""
     if side not in SIDES:
         raise UnknownNameError("side", side, SIDES)
     layer = parse_node(after).layer
@@ -466,16 +471,16 @@ def _measure(metric: Callable[[Tensor], Tensor], rows: Tensor, n: int) -> Callab
 def _check_sender(residual: ResidualStream, name: str) -> NodeName:
     node = parse_node(name)
     if node.kind == "logits":
-        raise ConfigError("the logits are read by nobody; the sender must be a head, an MLP or embed")
+        raise ConfigError("the sender is the logits, which no node reads; choose a head, an MLP or embed")
     if node.kind == "head":
         residual.check_head(parse_head(name))
     if node.kind == "mlp" and (not residual.has_mlp or (node.layer or 0) >= residual.shape.n_layers):
-        raise UnknownNameError("MLP", name, [], "The model has no MLP there.")
+        raise UnknownNameError("MLP", name, [], "The model has no MLP in this layer.")
     return node
 
 
 def _point(node: NodeName) -> str:
-    """Where a sender's value passes."""
+    """Return the hook point of a sender's value."""
     if node.kind == "embed":
         return "blocks.0.hook_resid_pre"
     return f"blocks.{node.layer}." + ("attn.hook_z" if node.kind == "head" else "hook_mlp_out")
@@ -486,6 +491,6 @@ def _slice(node: NodeName, value: Tensor) -> Tensor:
 
 
 def _depth(point: str) -> tuple[int, int]:
-    """Sorts the hook points of starts, senders and ends as every block passes through them."""
+    """Return the sort key of a hook point in the order of the forward pass."""
     _, layer, name = point.split(".", 2)
     return int(layer), ("hook_resid_pre", "attn.hook_z", "hook_mlp_out", "hook_resid_post").index(name)

@@ -14,7 +14,7 @@ from interp.errors import ConfigError
 from interp.models.adapter import run_with_cache, untrained_model
 from interp.models.planted import planted_copying, planted_induction
 from interp.names import HeadName, parse_node
-from interp.patching.partial import reader
+from interp.patching.partial import storing_hook
 from interp.patching.paths import PathPatcher
 from tests.interp.architectures import tiny
 
@@ -131,7 +131,7 @@ def test_direct_edges_are_those_of_path_patching(name):
         seen: dict = {}
         patcher.run(
             prompts.tokens, {parse_node(str(sender)): held.corrupt_z[0][:, :, 2]},
-            hooks=[("blocks.1.attn.hook_pattern", reader(seen, "pattern"))],
+            hooks=[("blocks.1.attn.hook_pattern", storing_hook(seen, "pattern"))],
         )  # fmt: skip
         expected = torch.einsum("bhx,bx->hb", seen["pattern"].flatten(2), prompts.weights[..., 0])
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
