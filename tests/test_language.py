@@ -1,0 +1,91 @@
+"""The part of the writing rules that needs no judgement: openings of docstrings, and a few private words."""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(
+    path for package in ("interp", "saes", "dashboard", "workbench") for path in (ROOT / package).rglob("*.py")
+)
+OPENING = re.compile(r"(What|Where|Who|How|Which|Whether|Why)\b")
+PRIVATE = {
+    r"\bplaces?\b": "hook point, site or position",
+    r"\btwins?\b": "untrained model, control",
+    r"\bnever saw\b": "held-out",
+    r"\bwhat the dictionary leaves\b": "reconstruction error",
+    r"\bcounts as no change\b": "null",
+    r"\bbrings? (it |the \w+ )?along\b": "effect",
+    r"\bstands? in for\b": "compensates for",
+    r"\brests? on\b": "depends on",
+}
+"""Private word -> the field's."""
+ALLOWED = re.compile(r"`[^`]*`|\bin[- ]place\b|\btak(e|es|ing) place\b|\bdecimal places?\b|\bin place of\b")
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Docstrings of modules, classes and functions, and strings below attributes and constants."""
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            if (
+                isinstance(child, ast.Expr)
+                and isinstance(child.value, ast.Constant)
+                and isinstance(child.value.value, str)
+            ):
+                yield child.lineno, child.value.value
+
+
+def owners(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Docstrings of modules, classes and functions alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield getattr(node, "lineno", 1), text
+
+
+def checked(
+    what: Callable[[ast.Module], Iterator[tuple[int, str]]], judge: Callable[[str], Iterator[str]]
+) -> list[str]:
+    """Every finding in the docstrings of the product, as `file:line: finding`."""
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {finding}"
+        for path in SOURCES
+        for line, text in what(ast.parse(path.read_text(encoding="utf-8")))
+        for finding in judge(text)
+    ]
+
+
+def openings(text: str) -> Iterator[str]:
+    if OPENING.match(text):
+        yield text[:70]
+
+
+def private_words(text: str) -> Iterator[str]:
+    plain = ALLOWED.sub("", " ".join(text.split()))
+    for word, better in PRIVATE.items():
+        yield from (f"{match[0]!r}, say {better}" for match in re.finditer(word, plain))
+
+
+def test_docstrings_open_with_a_verb_or_a_noun():
+    found = checked(owners, openings)
+    assert not found, "\n".join(found)
+
+
+def test_docstrings_use_the_terms_of_the_field():
+    found = checked(docstrings, private_words)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("text", ["What a folder is.", "Whether it holds.", "Who asks"])
+def test_the_check_of_openings_fails_where_it_should(text):
+    assert list(openings(text))
+
+
+@pytest.mark.parametrize("text", ["the place where it reads", "its untrained twin", "the circuit rests on three heads"])
+def test_the_check_of_words_fails_where_it_should(text):
+    assert list(private_words(text))
+    assert not list(private_words("sorted in place; `places` on disk"))
