@@ -1,16 +1,16 @@
-"""Quality of dictionaries, against baselines that learned nothing.
+"""Quality of dictionaries, against untrained and linear baselines.
 
 - `reconstruction`      FVU, L0 and dead latents on held-out rows
-- `in_model`            loss of the model with the reconstruction in place of the activation
+- `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
-- `probing`             sparse probes on k latents
-- `probing_tasks`       their labels
+- `probing`             sparse probes that read k latents
+- `probing_tasks`       yes-or-no questions about tokens, for the probes
 - `absorption`          parent latents that stop firing because a more specific latent absorbed their direction
-- `synthetic`           activations from a known dictionary
-- `recovery`            how much of a known dictionary was found
-- `toy_recovery`        the same on a toy of superposition
-- `matching`            latents that two dictionaries share
-- `compare`             several dictionaries at matched sparsity
+- `synthetic`           synthetic activations drawn from a known dictionary
+- `recovery`            share of a known dictionary that an SAE recovers
+- `toy_recovery`        the same on the hidden layer of a toy model of superposition
+- `matching`            latents that two dictionaries share, by one-to-one matching
+- `compare`             several dictionaries at the same L0
 - `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one
-- `crosscoder_latents`  latents that only one of two models has
+- `crosscoder_latents`  latents of a crosscoder that only one of its two models has
 """

@@ -1,23 +1,25 @@
-"""Feature absorption: does the feature for a class keep silent where a more special one has taken its direction over?
+"""Feature absorption: a parent latent stops firing because a more specific latent has absorbed its direction.
 
-"Begins with S" may have a latent that fires on every word with S but "short", because the latent for "short" adds the
-direction of S itself: sparser by one, and a hole in the meaning of the first (Chanin et al. 2024, arXiv 2409.14507).
+A latent for "begins with S" may fire on every S-word except "short", because the latent for "short" itself adds the
+direction of S. The code is sparser by one latent, and the parent latent has a hole (Chanin et al. 2024, arXiv
+2409.14507).
 
-1. a linear probe of each class on the activations says which rows carry it and along which direction; classes that it
-   cannot tell are left out, and where it can tell too few, the measurement is refused;
-2. the *main* latents of a class are those of the best k-sparse probe: one, and more as long as each lifts F1 by `JUMP`;
-3. on rows of held-out groups (word types) that the probe gets right, absorption is *full* where all main latents are
-   silent while the latent that adds most along the probe is aligned with it and adds at least `SHARE` of the whole; the
-   *fraction* is what up to three aligned latents add, over that and what the main ones add (thresholds of the paper and
-   of SAEBench).
+1. A linear probe per class, on the activations, finds the direction of the class and the rows that carry it. Classes
+   with a poor probe are left out; with too few classes the measurement is refused.
+2. The *main* latents of a class are those of the best k-sparse probe: one, and further ones while each lifts F1 by
+   `JUMP`.
+3. Absorption is measured on rows of held-out groups (word types) that the probe classifies correctly, with the
+   thresholds of the paper and of SAEBench. It is *full* where all main latents are silent, and the latent that adds
+   most along the probe is aligned with it and adds at least `SHARE` of the whole projection. The *fraction* is the
+   projection of up to three aligned latents, over the sum of that and the projection of the main latents.
 
-What the score can say. 0 on a dictionary whose parents never keep silent, the planted rate where they do (tests). On a
-real model it is a lower bound that rests on the probe and on the choice of main latents: latents that fire by accident
-count as well, so an untrained SAE stands beside it. The paper used models from 1B parameters and dictionaries from 16k
-latents, where letters have latents of their own. In a small dictionary of a small model a low score more likely says
-that no latent is that general than that nothing is absorbed: read `main_f1` first.
+Limits of the score. It is 0 on a dictionary without absorption and equals the planted rate where absorption is planted
+(tests). On a real model it is a lower bound that depends on the probe and on the choice of main latents. Latents that
+fire by accident count too, so compare with the score of an untrained SAE. The paper used models from 1B parameters and
+dictionaries from 16k latents, where letters have latents of their own. In a small dictionary of a small model, a low
+score more likely means that no latent is that general than that nothing is absorbed: read `main_f1` first.
 
-One deviation: projections are of `x - b_dec`, the part that latents make up, not of `x` with its large mean.
+One deviation: projections are of `x - b_dec`, the part that latents reconstruct, not of `x` with its large mean.
 """
 
 import re
@@ -28,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from jaxtyping import Bool, Float, Float64, Int
 
 from interp.errors import ConfigError, MismatchError
 from interp.geometry.probes import logistic_regression
@@ -42,73 +45,85 @@ from saes.evaluation.probing_tasks import tokens_at
 from saes.kinds.base import SAE
 
 PROBE_F1 = 0.7
-"""F1 on held-out groups that the linear probe of a class needs."""
+"""Smallest F1 on held-out groups with which the linear probe of a class is used."""
 MIN_CLASSES = 3
-"""Classes that need it, at least."""
+"""Smallest number of classes with such a probe."""
 MIN_POSITIVES = 10
-"""Rows of a class on either side."""
+"""Smallest number of rows of a class, in training and in test rows."""
 JUMP = 0.03
+"""Rise of F1 from which one more main latent is added."""
 MAX_MAIN = 10
+"""Largest number of main latents."""
 COSINE_FULL, COSINE_PART = 0.025, 0.1
+"""Smallest cosine with the probe, of an absorbing latent for full absorption and for the fraction."""
 SHARE = 0.4
+"""Share of the projection on the probe that absorbing latents add, at least."""
 N_ABSORBERS = 3
+"""Absorbing latents that the fraction counts, at most."""
 PROBE_STRENGTH = 1.0
+"""Inverse L2 penalty of the linear probes."""
 
 CAVEAT = (
     "absorption was defined on models from 1B parameters with 16k latents and more; with fewer, read main_f1 first: "
-    "where no latent stands for a class, nothing can be absorbed, and accidents count (compare the untrained SAE)"
+    "where no latent detects a class, nothing can be absorbed, and accidents count (compare the untrained SAE)"
 )
 
 
 class Examples(NamedTuple):
-    """Rows that belong to one class each."""
+    """Activations with the class of each row."""
 
-    x: Tensor
-    """`[n, d]`"""
-    label: np.ndarray
-    """`[n]` int: place in `names`"""
-    group: np.ndarray
-    """`[n]` int: rows of one group (word type) are never on both sides of the split"""
+    x: Float[Tensor, "n d"]
+    """`[n, d]`: activations"""
+    label: Int[np.ndarray, " n"]
+    """`[n]` int: index in `names`"""
+    group: Int[np.ndarray, " n"]
+    """`[n]` int: rows of one group (word type) are all training rows or all test rows"""
     names: list[str]
+    """names of the classes"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassAbsorption:
-    """One class, the mean over seeds (splits)."""
+    """Absorption of one class, as means over seeds (splits)."""
 
     name: str
     probe_f1: float
-    """of the linear probe on held-out groups"""
+    """F1 of the linear probe on held-out groups"""
     main: tuple[int, ...]
     """main latents in the first split"""
     main_f1: float
-    """of the k-sparse probe that reads them, on held-out groups"""
+    """F1 of the k-sparse probe that reads the main latents, on held-out groups"""
     n: int
-    """held-out rows that the probe gets right, over all splits"""
+    """held-out rows that the probe classifies correctly, over all splits"""
     full: float
     """share of them that are fully absorbed"""
     fraction: float
-    """mean absorption fraction, 0 to 1"""
+    """mean absorption fraction: 0 is none, 1 is all"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Absorption(Result):
-    """One dictionary: means over classes, then over seeds. 0 is none."""
+    """Absorption in one dictionary, as means over classes, then over seeds."""
 
     full: float
+    """share of rows that are fully absorbed: 0 is none, 1 is all"""
     fraction: float
+    """mean absorption fraction: 0 is none, 1 is all"""
     main_f1: float
-    """how well main latents stand for their classes; near chance, absorption means nothing"""
+    """F1 with which main latents detect their classes; near chance, the absorption scores mean nothing"""
     probe_f1: float
+    """F1 of the linear probes on held-out groups"""
     intervals: dict[str, Ends]
-    """of `full` and `fraction`, 95 %, over held-out groups; empty with fewer than `bootstrap.MIN_DOCUMENTS`"""
+    """95 % intervals of `full` and `fraction` over held-out groups; empty with fewer than `statistics.MIN_DOCUMENTS`"""
     by_seed: list[float]
     """`full` of each split"""
     classes: list[ClassAbsorption]
     left_out: dict[str, float]
-    """class -> F1 of the probe that could not tell it (in some split)"""
+    """class -> F1 of its probe, which was too low in some split"""
     n_rows: int
+    """rows of the examples"""
     n_groups: int
+    """groups (word types) of the examples"""
     caveat: str = CAVEAT
 
     def to_records(self) -> list[Record]:
@@ -116,7 +131,7 @@ class Absorption(Result):
         return [dict(vars(each)) for each in self.classes]
 
     def headline(self) -> str:
-        """Give the means and their intervals."""
+        """Report the means and their intervals."""
         ends = {k: f" [{v[0]:.1%}, {v[1]:.1%}]" for k, v in self.intervals.items() if v is not None}
         return (
             f"Absorption (0 is none): {self.full:.1%}{ends.get('full', '')} of {self.n_rows:,} rows fully, mean "
@@ -125,28 +140,31 @@ class Absorption(Result):
         )
 
     def shown(self) -> list[Record]:
-        """Return the classes with most absorption."""
+        """Return one row per class, the most absorbed first."""
         return sorted(self.to_records(), key=lambda row: -row["full"])
 
 
 class _Probe(NamedTuple):
-    """What one split knows of one class, the same for all dictionaries."""
+    """Linear probe of one class in one split, shared by all dictionaries."""
 
     direction: Tensor
     """`[d]`, unit"""
     f1: float
     right: np.ndarray
-    """held-out rows of the class that the probe gets right (places in the split's test rows)"""
+    """rows of the class that the probe classifies correctly, as indices into the split's test rows"""
 
 
 class _Found(NamedTuple):
-    """One class, one dictionary, one split."""
+    """Absorption of one class in one dictionary and one split."""
 
     main: list[int]
     main_f1: float
     full: np.ndarray
+    """`[n]` bool, per row"""
     fraction: np.ndarray
+    """`[n]`, per row"""
     group: np.ndarray
+    """`[n]`, per row"""
 
 
 def measure_absorption(
@@ -157,34 +175,40 @@ def measure_absorption(
     test_share: float = 0.4,
     progress: Progress | None = None,
 ) -> dict[str, Absorption]:
-    """Measure SAEs that read and write the place of `examples`; each seed is a split of the groups.
+    """Measure feature absorption in SAEs that read and write the hook point of `examples`.
 
-    Raises `MismatchError` (widths, a transcoder), `ConfigError` when a linear probe tells fewer than `MIN_CLASSES` of
-    the classes: then nothing can be said of their absorption.
+    Each seed splits the groups anew; `test_share` of them are held out. Returns the absorption by name of the SAE.
+    Raises `MismatchError` for an SAE of another width and for a transcoder. Raises `ConfigError` when fewer than
+    `MIN_CLASSES` classes have a linear probe of F1 `PROBE_F1`: absorption is then not defined.
     """
     for name, sae in saes.items():
         if sae.d_in != examples.x.shape[1] or sae.d_out != sae.d_in or sae.hook_point_out not in ("", sae.hook_point):
-            raise MismatchError(f"{name} ({sae}) does not read and write the place of the examples")
+            raise MismatchError(
+                f"{name} ({sae}) does not read and write the hook point of the examples, of width "
+                f"{examples.x.shape[1]}; choose an SAE that was trained there"
+            )
     found: dict[tuple[str, str], list[_Found]] = {}
     probes: dict[str, list[float]] = {}
     failed: dict[str, float] = {}
     for number, seed in enumerate(seeds):
         train, test = split_groups(examples, test_share, seed)
-        told, short = _probe_classes(train, test)
-        failed |= short
+        probed, too_low = _probe_classes(train, test)
+        failed |= too_low
         for name, sae in saes.items():
             columns = sparse_columns(sae, train.x), sparse_columns(sae, test.x)
-            for label, each in told.items():
+            for label, each in probed.items():
                 found.setdefault((name, label), []).append(_absorbed(sae, columns, train, test, label, each))
-        for label, each in told.items():
+        for label, each in probed.items():
             probes.setdefault(label, []).append(each.f1)
         if progress:
-            progress(number + 1, len(seeds), {"classes": len(told)})
-    kept = [label for label in examples.names if len(probes.get(label, ())) == len(seeds)]
-    _refuse_if_untold(examples, kept, {**failed, **{n: float(np.mean(f1)) for n, f1 in probes.items()}})
+            progress(number + 1, len(seeds), {"classes": len(probed)})
+    usable = [label for label in examples.names if len(probes.get(label, ())) == len(seeds)]
+    _refuse_too_few(examples, usable, {**failed, **{n: float(np.mean(f1)) for n, f1 in probes.items()}})
     rows, groups = len(examples.x), len(np.unique(examples.group))
-    f1 = {label: float(np.mean(probes[label])) for label in kept}
-    return {name: _summarise({label: found[name, label] for label in kept}, f1, failed, rows, groups) for name in saes}
+    f1 = {label: float(np.mean(probes[label])) for label in usable}
+    return {
+        name: _summarise({label: found[name, label] for label in usable}, f1, failed, rows, groups) for name in saes
+    }
 
 
 def first_letters(
@@ -196,10 +220,11 @@ def first_letters(
     per_word: int = 4,
     seed: int = 0,
 ) -> Examples:
-    """Words of the text by their first letter: tokens that are a space and letters, at most `per_word` of each type.
+    """Return words of the recorded text, labelled by their first letter, as examples for `measure_absorption`.
 
-    The paper asks the model to spell single words; here the words stand in the recorded text, which needs no model.
-    Raises `ConfigError` when there are none.
+    A word is a token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
+    type. The paper prompts the model to spell single words; recorded text needs no run of the model.
+    Raises `ConfigError` when the text holds no such tokens.
     """
     letter = np.array([_letter(text) for text in vocabulary], np.int64)
     generator = make_generator(seed, "absorption", "rows")
@@ -213,7 +238,10 @@ def first_letters(
     token = tokens_at(recording, rows).token
     chosen = np.flatnonzero(_times_before(token) < per_word)[:n_rows]
     if not len(chosen):
-        raise ConfigError(f"{recording.folder} holds no words; first letters are asked of text in letters")
+        raise ConfigError(
+            f"{recording.folder} holds no words (tokens of a space and letters), which the first-letter task needs; "
+            "record a model whose tokens are words"
+        )
     order = rows[torch.from_numpy(chosen)].sort().values
     token = tokens_at(recording, order).token
     names = [chr(ord("a") + i) for i in range(26)]
@@ -221,7 +249,7 @@ def first_letters(
 
 
 def split_groups(examples: Examples, test_share: float, seed: int) -> tuple[Examples, Examples]:
-    """Training and test rows; every group is on one side."""
+    """Split examples into training and test rows, so that no group is in both."""
     groups = np.unique(examples.group)
     drawn = np.random.default_rng(derive_seed(seed, "absorption", "split")).random(len(groups)) < test_share
     test = drawn[np.searchsorted(groups, examples.group)]
@@ -229,36 +257,36 @@ def split_groups(examples: Examples, test_share: float, seed: int) -> tuple[Exam
 
 
 def table_of(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Plain text, one dictionary a line, of what `measure_absorption` found, as dicts."""
+    """Return a plain-text table with one dictionary a line; `found` holds `Absorption`s as dicts, by name."""
     head = ["", "full", "95 %", "fraction", "95 %", "F1 of main latents", "F1 of probe", "classes"]
     return "\n".join(align([head, *([name, *_cells(each)] for name, each in found.items())]))
 
 
 def _probe_classes(train: Examples, test: Examples) -> tuple[dict[str, _Probe], dict[str, float]]:
-    """The classes that a linear probe tells on the test rows, and the F1 of the others."""
-    told, short = {}, {}
+    """Return the probes of classes whose F1 on test rows is at least `PROBE_F1`, and the F1 of the other classes."""
+    probed, too_low = {}, {}
     scale = float((train.x - train.x.mean(0)).square().mean().sqrt().clamp_min(1e-12))
-    seen, asked = ((part.x / scale).numpy() for part in (train, test))
-    for place, name in enumerate(train.names):
-        yes, expected = train.label == place, test.label == place
+    x_train, x_test = ((part.x / scale).numpy() for part in (train, test))
+    for index, name in enumerate(train.names):
+        yes, expected = train.label == index, test.label == index
         if min(yes.sum(), expected.sum()) < MIN_POSITIVES:
             continue
-        model: Any = logistic_regression(PROBE_STRENGTH, balanced=True, each=False, tol=1e-3).fit(seen, yes)
-        said = model.decision_function(asked) > 0
-        f1 = f1_score(said, expected)
+        model: Any = logistic_regression(PROBE_STRENGTH, balanced=True, each=False, tol=1e-3).fit(x_train, yes)
+        predicted = model.decision_function(x_test) > 0
+        f1 = f1_score(predicted, expected)
         if f1 < PROBE_F1:
-            short[name] = f1
+            too_low[name] = f1
             continue
         direction = torch.from_numpy(model[-1].coef_[0]).float()
-        told[name] = _Probe(direction / direction.norm(), f1, np.flatnonzero(said & expected))
-    return told, short
+        probed[name] = _Probe(direction / direction.norm(), f1, np.flatnonzero(predicted & expected))
+    return probed, too_low
 
 
 @torch.no_grad()
 def _absorbed(sae: SAE, columns: tuple[Any, Any], train: Examples, test: Examples, label: str, probe: _Probe) -> _Found:
-    """Full absorption and absorption fraction of every right row; `columns` are the features of both sides."""
-    place = train.names.index(label)
-    main, main_f1 = main_latents(*columns, train.label == place, test.label == place)
+    """Measure absorption on every correctly classified row; `columns` are activations of training and test rows."""
+    index = train.names.index(label)
+    main, main_f1 = main_latents(*columns, train.label == index, test.label == index)
     x = test.x[torch.from_numpy(probe.right)]
     along = sae.decoder_directions.float() @ probe.direction
     cosines = along / sae.decoder_directions.float().norm(dim=1).clamp_min(1e-12)
@@ -267,12 +295,16 @@ def _absorbed(sae: SAE, columns: tuple[Any, Any], train: Examples, test: Example
 
 
 def absorption_of(
-    acts: Tensor, along: Tensor, cosines: Tensor, whole: Tensor, main: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """`(full [n] bool, fraction [n])` of rows with feature activations `acts [n, d_sae]`.
+    acts: Float[Tensor, "n d_sae"],
+    along: Float[Tensor, " d_sae"],
+    cosines: Float[Tensor, " d_sae"],
+    whole: Float[Tensor, " n"],
+    main: Sequence[int],
+) -> tuple[Bool[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Return full absorption `[n]` bool and the absorption fraction `[n]` of rows with activations `acts [n, d_sae]`.
 
-    `along [d_sae]` is what one unit of each latent adds along the probe, `cosines [d_sae]` its alignment with it,
-    `whole [n]` what there is along the probe in all.
+    `along [d_sae]`: projection of each latent's decoder row on the unit probe. `cosines [d_sae]`: cosine of the two.
+    `whole [n]`: projection of each row's `x - b_dec` on the probe. `main`: the main latents of the class.
     """
     adds = acts * along
     mains = torch.tensor(list(main), dtype=torch.int64)
@@ -290,11 +322,14 @@ def absorption_of(
     return full.numpy(), torch.where(none, torch.zeros_like(own), fraction).double().numpy()
 
 
-def main_latents(train: Any, test: Any, yes: np.ndarray, expected: np.ndarray) -> tuple[list[int], float]:
-    """The latents that stand for a class, and the F1 on test rows of the probe that reads them.
+def main_latents(
+    train: Any, test: Any, yes: Bool[np.ndarray, " n_train"], expected: Bool[np.ndarray, " n_test"]
+) -> tuple[list[int], float]:
+    """Return the main latents of a class, and the F1 on test rows of the probe that reads them.
 
-    `train` and `test` are features as CSR matrices, `yes` and `expected` (bool) which of their rows are of the class.
-    Chosen on training rows, by the largest mean difference first, as long as the next one lifts F1 by `JUMP`.
+    `train` and `test` are activations as CSR matrices `[n, d_sae]`; `yes` and `expected` (bool) mark the rows of the
+    class in each. Latents are added in order of their mean difference on training rows, while each lifts the F1 there
+    by `JUMP`.
     """
     label = yes.astype(np.int8)
     order = np.argsort(-mean_difference(train, label), kind="stable")[:MAX_MAIN]
@@ -306,23 +341,23 @@ def main_latents(train: Any, test: Any, yes: np.ndarray, expected: np.ndarray) -
             break
         best, k = f1, size
     chosen = order[:k]
-    said = fit_probe(train[:, chosen].toarray(), label, test[:, chosen].toarray(), strength=1.0) > 0
-    return chosen.tolist(), f1_score(said, expected)
+    predicted = fit_probe(train[:, chosen].toarray(), label, test[:, chosen].toarray(), strength=1.0) > 0
+    return chosen.tolist(), f1_score(predicted, expected)
 
 
-def f1_score(said: np.ndarray, true: np.ndarray) -> float:
-    """Harmonic mean of precision and recall of `said [n]` bool; 0 where nothing is right."""
-    return float(2 * (said & true).sum() / max(said.sum() + true.sum(), 1))
+def f1_score(predicted: Bool[np.ndarray, " n"], true: Bool[np.ndarray, " n"]) -> float:
+    """Return the harmonic mean of precision and recall, `[n]` bool both; 1 is perfect, 0 has no true positive."""
+    return float(2 * (predicted & true).sum() / max(predicted.sum() + true.sum(), 1))
 
 
-def _refuse_if_untold(examples: Examples, kept: list[str], f1: dict[str, float]) -> None:
-    if len(kept) >= min(MIN_CLASSES, len(examples.names)):
+def _refuse_too_few(examples: Examples, usable: list[str], f1: dict[str, float]) -> None:
+    if len(usable) >= min(MIN_CLASSES, len(examples.names)):
         return
     listed = ", ".join(f"{name} {score:.2f}" for name, score in sorted(f1.items())) or "no class has enough rows"
     raise ConfigError(
-        f"a linear probe tells {len(kept)} of {len(examples.names)} classes from the activations with F1 of {PROBE_F1} "
-        f"or more, {MIN_CLASSES} are needed ({listed}); absorption cannot be measured on what the model does not "
-        "represent: record more text, or another layer"
+        f"a linear probe detects {len(usable)} of {len(examples.names)} classes in the activations with F1 of "
+        f"{PROBE_F1} or more, {MIN_CLASSES} are needed ({listed}); absorption cannot be measured on classes that the "
+        "model does not represent: record more text, or another layer"
     )
 
 
@@ -358,33 +393,36 @@ def _summarise(
 
 
 def _ends(found: dict[str, list[_Found]], score: str) -> Ends | None:
-    """Bootstrap over groups: a group counts as often in every class and split. None where they are few."""
+    """Return a bootstrap interval over groups, or None with too few groups.
+
+    In one replicate a group has the same weight in every class and split.
+    """
     n_groups = len(np.unique(np.concatenate([each.group for runs in found.values() for each in runs])))
     if n_groups < MIN_DOCUMENTS:
         return None
     means = []
     for runs in found.values():
         for each in runs:
-            groups, place = np.unique(each.group, return_inverse=True)
-            weights = poisson_weights(groups.tolist())[1:][:, place]
+            groups, index = np.unique(each.group, return_inverse=True)
+            weights = poisson_weights(groups.tolist())[1:][:, index]
             with np.errstate(invalid="ignore", divide="ignore"):
                 means.append(weights @ getattr(each, score).astype(float) / weights.sum(1))
     return quantile_ends(np.nanmean(means, axis=0), n_groups)
 
 
-def _part(examples: Examples, keep: np.ndarray) -> Examples:
+def _part(examples: Examples, chosen: np.ndarray) -> Examples:
     return examples._replace(
-        x=examples.x[torch.from_numpy(keep)], label=examples.label[keep], group=examples.group[keep]
+        x=examples.x[torch.from_numpy(chosen)], label=examples.label[chosen], group=examples.group[chosen]
     )
 
 
 def _letter(text: str) -> int:
-    """Place of the first letter of a word that begins here; -1 for any other token."""
+    """Return the alphabet index (a is 0) of the first letter of a token that is a word; -1 for any other token."""
     return ord(text[1].lower()) - ord("a") if re.fullmatch(r" [A-Za-z]{2,}", text) else -1
 
 
 def _times_before(values: np.ndarray) -> np.ndarray:
-    """How often each value came before, at every place."""
+    """Count, for every element `[n]`, the earlier elements of the same value."""
     order = np.argsort(values, kind="stable")
     ranked = values[order]
     first = np.concatenate([[True], ranked[1:] != ranked[:-1]])

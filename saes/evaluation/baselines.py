@@ -1,18 +1,17 @@
-"""Dictionaries that learned no features, saved, evaluated and spliced as any other: what an SAE must beat.
+"""Baseline dictionaries without learned features, saved, evaluated and spliced like any SAE.
 
-The principal components are in `pca.py`; the neurons of an MLP with what they write in `neurons.py`.
+- an untrained SAE (random unit directions): the null for every claim about features
+- the principal components of a hook point: the linear baseline
+- the coordinates of a hook point (at `mlp.hook_post` the neurons): the baseline of the standard basis
 
-A dictionary that was never trained, in the place of one that was: the null of every claim about features.
-
-The principal components of a place as a dictionary: the linear baseline that features must beat.
-
-Feature `i` is the distance from the mean along component `i`, feature `d + i` the same in the other direction, so that
-activations are >= 0. A token keeps its `k` largest: that is a TopK SAE with 2 d features whose weights were computed
-rather than learned, and it is saved, loaded, evaluated and spliced as one. With `k = d` the reconstruction is exact.
+The last two are TopK SAEs of 2 d latents whose weights are computed rather than learned. Latent `i < d` is the distance
+from the mean along direction `i`, and latent `d + i` the distance in the opposite direction, so activations are >= 0.
+A token retains its `k` largest; with `k = d` the reconstruction is exact.
 """
 
 import torch
 from torch import Tensor
+from jaxtyping import Float
 
 from interp.errors import ConfigError
 from interp.recording.store import Recording
@@ -23,10 +22,10 @@ from saes.kinds.transcoder import Transcoder
 
 
 def coordinates_of(recording: Recording, hook_point: str, *, k: int) -> TopKSAE:
-    """The coordinates of a place, at `mlp.hook_post` the neurons: feature `i < d` is the distance from the mean along
-    coordinate `i`, feature `d + i` the same in the other direction; a token keeps its `k` largest.
+    """Return the coordinates of a hook point as a dictionary; at `mlp.hook_post` they are the neurons.
 
-    Raises `ConfigError` when `k` exceeds the width.
+    Latent `i < d` is the distance from the mean along coordinate `i`, latent `d + i` that in the opposite direction. A
+    token retains its `k` largest. Raises `ConfigError` when `k` exceeds the width.
     """
     name = recording.check_hook_point(hook_point)
     d, mean = recording.d(name), recording.stats(name).mean.float()
@@ -36,9 +35,10 @@ def coordinates_of(recording: Recording, hook_point: str, *, k: int) -> TopKSAE:
 
 
 def untrained_sae(recording: Recording, hook_point: str, *, d_sae: int, k: int, seed: int = 0) -> TopKSAE:
-    """A TopK SAE as training would start it: random unit directions, the encoder their transpose, `b_dec` the mean.
+    """Return a TopK SAE as initialised before training.
 
-    Raises `ConfigError` when `k` exceeds `d_sae`.
+    Decoder rows are random unit directions, the encoder is their transpose, and `b_dec` is the mean activation. Raises
+    `ConfigError` when `k` exceeds `d_sae`.
     """
     name = recording.check_hook_point(hook_point)
     _check_k(k, d_sae, name)
@@ -49,8 +49,8 @@ def untrained_sae(recording: Recording, hook_point: str, *, d_sae: int, k: int, 
     return TopKSAE(weights, k=k, metadata=_at(recording, name))
 
 
-def untrained_like(sae: SAE, recording: Recording, x: Tensor, *, seed: int = 0) -> TopKSAE:
-    """An untrained SAE of the size of `sae`, and as sparse as it is on `x [n, d_in]`."""
+def untrained_like(sae: SAE, recording: Recording, x: Float[Tensor, "n d_in"], *, seed: int = 0) -> TopKSAE:
+    """Return an untrained SAE with the number of latents of `sae` and its L0 on `x [n, d_in]`."""
     active = sum(int((sae.encode_sparse(part).values > 0).sum()) for part in x.split(4096))
     k = max(1, min(round(active / max(len(x), 1)), sae.d_sae))
     return untrained_sae(recording, sae.hook_point, d_sae=sae.d_sae, k=k, seed=seed)
@@ -72,9 +72,10 @@ def _at(recording: Recording, hook_point: str) -> SAEMetadata:
 
 
 def random_dictionary_like(sae: SAE, *, k: int, seed: int = 0) -> SAE:
-    """Random unit directions of the same sizes at the same place, `k` active per token, with the same `b_dec`.
+    """Return a dictionary of random unit directions with the shape, hook points and `b_dec` of `sae`.
 
-    The encoder is the decoder's transpose where the widths agree. A skip connection is part of no feature and is kept.
+    `k` latents are active per token. The encoder is the decoder's transpose where the widths agree. A skip connection
+    is copied, since it belongs to no latent.
     """
     generator = make_generator(seed, "untrained", sae.metadata.hook_point)
     rows = torch.nn.functional.normalize(torch.randn(sae.d_sae, sae.d_out, generator=generator), dim=1)
@@ -93,9 +94,10 @@ def random_dictionary_like(sae: SAE, *, k: int, seed: int = 0) -> SAE:
 
 @torch.no_grad()
 def pca_of(recording: Recording, hook_point: str, *, k: int, heldout_fraction: float = 0.1) -> TopKSAE:
-    """The components of the training rows, the widest first: feature `i < d` and its mirror image `d + i`.
+    """Return the principal components of the training rows as a dictionary, largest variance first.
 
-    One pass over the recording, sums in float64; memory `[d, d]`. Raises `ConfigError` when `k` exceeds the width.
+    Latent `i < d` and its mirror image `d + i` belong to component `i`. One pass over the recording, with sums in
+    float64; memory `[d, d]`. Raises `ConfigError` when `k` exceeds the width.
     """
     name = recording.check_hook_point(hook_point)
     d, mean = recording.d(name), recording.stats(name).mean
@@ -103,11 +105,11 @@ def pca_of(recording: Recording, hook_point: str, *, k: int, heldout_fraction: f
         raise ConfigError(f"k must lie between 1 and the width {d} of {name}, got {k}")
     scatter, total, n = torch.zeros(d, d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64), 0
     for batch in recording.sequential([name], split="train", heldout_fraction=heldout_fraction):
-        x = batch.activations[name].double() - mean  # about a fixed point near the mean: no cancellation
+        x = batch.activations[name].double() - mean  # centred near the true mean, which avoids cancellation
         scatter.addmm_(x.T, x)
         total, n = total + x.sum(0), n + len(x)
     offset = total / max(n, 1)
-    _, vectors = torch.linalg.eigh(scatter / max(n, 1) - torch.outer(offset, offset))  # rising variance
+    _, vectors = torch.linalg.eigh(scatter / max(n, 1) - torch.outer(offset, offset))  # ascending variance
     components = vectors.T.flip(0).float()
     both = torch.cat([components, -components])
     weights = Weights(both.T.contiguous(), torch.zeros(2 * d), both, (mean + offset).float())

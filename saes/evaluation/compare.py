@@ -1,20 +1,20 @@
-"""Dictionaries of one place side by side, at the sparsity that each has and at one that all share.
+"""Comparison of dictionaries of one hook point, at the L0 of each and at a common L0.
 
-A reconstruction is bought with active features, so errors compare only at the same L0: every dictionary is also cut to
-the smallest L0 among them (`truncation.py`). Dictionaries that learned nothing stand in the table: principal
-components, the place's own coordinates (at `mlp.hook_post` its neurons), an untrained SAE. And a better reconstruction
-is no proof of better features: where the data come from a known dictionary, the table also says how much of it was
-found, and `reversals` names the pairs that the reconstruction error ranks the wrong way round. Runs that differ only in
-their seed are also shown as one, with the interval over seeds: a difference within it is noise.
+**Common L0.** More active latents reconstruct better, so reconstruction errors compare only at the same L0. Every
+dictionary is therefore also truncated to the smallest L0 among them. One cutoff serves all latents: an activation is
+retained where its contribution, `activation * |decoder row|`, reaches the cutoff. The cutoff is set on the rows that
+are then measured, since latents fire at other rates on other text; it is a single number, the sparsity. Nothing is
+trained again. A dictionary trained at that L0 would do better, so read each truncated score together with the own L0.
 
-What a comparison of dictionaries found, as values and as a table.
+**Baselines.** The table includes principal components, the coordinates of the hook point (at `mlp.hook_post` the
+neurons) and an untrained SAE.
 
-A dictionary held to fewer active features than it has by itself, so that dictionaries compare at one sparsity.
+**Ground truth.** A better reconstruction does not prove better features. Where the data come from a known dictionary,
+the table also reports the recovery of that dictionary, and `reversals` lists the pairs whose order by reconstruction
+error is the opposite of their order by recovery.
 
-One cutoff for all features: an activation is kept where what it adds, `activation * |decoder row|`, reaches it. It is
-set on the rows that are then measured, since features fire more or less often on other text: all that is learned from
-them is one number, the sparsity. Nothing is trained again; a dictionary trained at that sparsity would do better,
-which is why its own L0 belongs beside every cut score.
+**Seeds.** Runs that differ only in their seed are also shown as a group, with the interval over seeds: a difference
+within it is noise.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor
+from jaxtyping import Float, Int
 
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
@@ -42,45 +43,46 @@ from saes.kinds.base import SAE
 from saes.training.data import Source
 
 REVERSAL = 0.1
-"""By how much F1 must be lower for a better reconstruction to be called misleading: three times what the difference
-between two seeds of one kind varies by (standard deviation .03)."""
+"""Loss of F1 from which a better reconstruction is called misleading: about three standard deviations (.03) of the
+difference between two seeds of one kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbedRow:
-    """Sparse probing of one dictionary, the mean over tasks (see `probing.py`)."""
+    """Sparse probing of one dictionary, as means over tasks (see `probing.py`)."""
 
     accuracy: dict[int, float]
     """`k -> balanced accuracy`"""
     selectivity: dict[int, float]
-    """`k -> accuracy less that on control labels`"""
+    """`k -> accuracy minus the accuracy on control labels`"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One dictionary of a comparison. `own` and `matched` are on held-out rows."""
+    """Scores of one dictionary in a comparison; `own` and `matched` are on held-out rows."""
 
     name: str
     architecture: str
     d_sae: int
     baseline: bool
+    """True for the baselines that `compare` adds"""
     own: Evaluation
-    """at the L0 that it has by itself"""
+    """at its own L0"""
     matched: Evaluation
-    """cut to the common L0; the same numbers where it has no more than that"""
+    """truncated to the common L0; equal to `own` where its own L0 is no larger"""
     nearest_cosine: float
-    """Mean over features of the largest cosine with another decoder row; random rows have more than 0."""
+    """Mean over latents of the largest cosine with another decoder row; above 0 for random rows too."""
     near_copies: float
-    """Share of features with another decoder row above `NEAR_COPY`."""
+    """Share of latents with another decoder row above `NEAR_COPY`."""
     model: ModelEvaluation | None = None
-    """inside the model, at the common L0"""
+    """spliced into the model, at the common L0"""
     recovery: Recovery | None = None
-    """against the truth, where there is one, at its own L0"""
+    """against the true dictionary, where it is known, at its own L0"""
     probing: ProbedRow | None = None
     """at its own L0"""
 
     def scores(self) -> dict[str, float]:
-        """What runs of several seeds are averaged over."""
+        """Return the scores that are averaged over seeds, by column title."""
         found = {
             "L0": self.own.l0,
             "FVU": self.own.fvu,
@@ -98,17 +100,17 @@ class Compared:
 
 
 RECOVERY = {"MCC": "mcc", "F1": "f1", "unique": "uniqueness", "strength": "shrinkage"}
-"""Columns against the truth, and the scores that they show."""
+"""Titles of the columns of recovery, and the fields of `Recovery` that they show."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Runs that differ only in their seed, as one."""
+    """Mean scores of runs that differ only in their seed."""
 
     name: str
     members: tuple[str, ...]
     scores: dict[str, Interval]
-    """`score -> mean and 95 % interval over seeds` (Student t), of the scores that all members have."""
+    """`score -> mean and 95 % interval over seeds` (Student t), for the scores that all members have."""
 
     def __str__(self) -> str:
         shown = [f"{name} {i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]" for name, i in self.scores.items()]
@@ -116,7 +118,10 @@ class Group:
 
 
 def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Group]:
-    """`groups`: dictionary -> the group that it belongs to. A group of one says nothing of spread and is left out."""
+    """Average the rows of each group; `groups` maps a dictionary's name to the name of its group.
+
+    A group of one row has no spread over seeds and is left out.
+    """
     found = []
     for group in dict.fromkeys(groups.values()):
         members = [row for row in rows if groups.get(row.name) == group]
@@ -132,7 +137,7 @@ def group_rows(rows: Sequence[Compared], groups: Mapping[str, str]) -> list[Grou
 
 @dataclass(frozen=True, kw_only=True)
 class Reversal:
-    """`lower_error` reconstructs better than `more_found` and has found less of the true dictionary."""
+    """Two dictionaries of which `lower_error` reconstructs better and `more_found` recovers more of the truth."""
 
     lower_error: Compared
     more_found: Compared
@@ -150,21 +155,21 @@ class Reversal:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
-    """What `compare` found."""
+    """Result of `compare`."""
 
     l0: float
-    """the common L0 that was aimed at"""
+    """common L0, the target of the truncation"""
     rows: list[Compared]
     groups: list[Group] = field(default_factory=list)
 
     @property
     def reversals(self) -> list[Reversal]:
-        """Pairs, baselines left out, whose order by reconstruction error is that of the true features turned round."""
+        """Pairs of trained dictionaries whose order by reconstruction error is the opposite of that by recovery."""
         trained = [row for row in self.rows if row.recovery and not row.baseline]
         return [Reversal(lower_error=a, more_found=b) for a, b in permutations(trained, 2) if _misleads(a, b)]
 
     def table(self) -> str:
-        """Plain text, one dictionary a line, best matched FVU first; groups over seeds and reversals below."""
+        """Return a plain-text table: one dictionary a line, lowest matched FVU first, then groups and reversals."""
         columns = _columns(self)
         rows = sorted(self.rows, key=lambda row: row.matched.fvu)
         cells = [[title for title, _ in columns], *([show(row) for _, show in columns] for row in rows)]
@@ -179,13 +184,13 @@ class Comparison(Result):
         ]
 
     def headline(self) -> str:
-        """Give the common L0."""
+        """Report the common L0."""
         notes = "".join(f"\n{each}" for each in (*self.groups[:4], *self.reversals[:4]))
         return f"{len(self.rows)} dictionaries at L0 {self.l0:.1f}{notes}"
 
 
 def align(cells: list[list[str]]) -> list[str]:
-    """Lines of a plain table: the first column to the left, the others to the right."""
+    """Return the lines of a plain table, the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
@@ -247,7 +252,7 @@ def _ends(ends: tuple[float, float] | None) -> str:
 
 @final
 class TruncatedSAE(SAE):
-    """`inner` with its small contributions switched off; made for measuring, not for saving."""
+    """Dictionary `inner` with contributions below `cutoff` set to 0; for evaluation, not for saving."""
 
     def __init__(self, inner: SAE, cutoff: float):
         super().__init__(inner.weights, metadata=inner.metadata)
@@ -258,24 +263,26 @@ class TruncatedSAE(SAE):
     def hook_points(self) -> tuple[str, ...]:
         return self.inner.hook_points
 
-    def encoder_input(self, x: Tensor) -> Tensor:
+    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         return self.inner.encoder_input(x)
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         acts = self.inner.activate(pre)
         return acts * (acts * self.norms >= self.cutoff)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         active = self.inner.select(ops, pre)
         return active._replace(values=active.values * (active.values * self.norms[active.latents] >= self.cutoff))
 
-    def complete(self, recons: Tensor, x: Tensor) -> Tensor:
+    def complete(
+        self, recons: Float[Tensor, "*#batch d_out"], x: Float[Tensor, "*#batch d_in"]
+    ) -> Float[Tensor, "*#batch d_out"]:
         return self.inner.complete(recons, x)
 
 
 @torch.no_grad()
-def truncate(sae: SAE, batches: Iterator[Tensor], l0: float) -> SAE:
-    """`sae` cut to `l0` active features per row on `batches [n, d_in]`; `sae` itself where it has no more than that.
+def truncate(sae: SAE, batches: Iterator[Float[Tensor, "n d_in"]], l0: float) -> SAE:
+    """Truncate `sae` to `l0` active latents per row on `batches [n, d_in]`; return `sae` itself if it has no more.
 
     Raises `ConfigError` without rows, or with an L0 that is not above 0.
     """
@@ -288,15 +295,15 @@ def truncate(sae: SAE, batches: Iterator[Tensor], l0: float) -> SAE:
         found.append(added[added > 0])
         n += len(x)
     if not n:
-        raise ConfigError("a cutoff needs rows to be set on; record more documents")
-    added, keep = torch.cat(found), max(1, round(l0 * n))
-    if len(added) <= keep:
+        raise ConfigError("setting a cutoff needs held-out rows, got none; record more documents")
+    added, n_active = torch.cat(found), max(1, round(l0 * n))
+    if len(added) <= n_active:
         return sae
-    return TruncatedSAE(sae, float(added.topk(keep).values[-1]))
+    return TruncatedSAE(sae, float(added.topk(n_active).values[-1]))
 
 
 CUT_ROWS = 65_536
-"""Held-out rows at most on which cutoffs are set."""
+"""Largest number of held-out rows on which a cutoff is set."""
 
 
 def compare(
@@ -306,8 +313,8 @@ def compare(
     l0: float | None = None,
     baselines: bool = True,
     model: Any = None,
-    tokens: Tensor | None = None,
-    documents: Tensor | None = None,
+    tokens: Int[Tensor, "..."] | None = None,
+    documents: Int[Tensor, "..."] | None = None,
     truth: SyntheticData | None = None,
     probing: Mapping[str, ProbedRow] | None = None,
     groups: Mapping[str, str] | None = None,
@@ -315,16 +322,17 @@ def compare(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Compare dictionaries that read and reconstruct the same place; `l0` None takes the smallest L0 among them.
+    """Compare dictionaries that read and reconstruct the same hook point, on held-out rows of `recording`.
 
-    With `model` and `tokens [n, n_ctx]` (and their `documents`) what the model loses is measured too. `truth` is what
-    the recording was drawn from (`read_synthetic`). `probing` says what sparse probes found, by name; `groups` which
-    dictionaries are runs of one recipe. Baselines stand where one place is read and reconstructed; they get `k` = the
-    common L0.
+    `l0` is the common L0; None takes the smallest L0 among the dictionaries. With `model` and `tokens [n, n_ctx]` (and
+    their `documents`) the loss of the model with each dictionary spliced in is measured too. `truth` is the synthetic
+    data that the recording was drawn from (`read_synthetic`). `probing` holds results of sparse probes by dictionary;
+    `groups` maps each run to its recipe. Baselines are added for dictionaries that reconstruct the one hook point that
+    they read; their `k` is the common L0.
 
-    Raises `ConfigError` (nothing to compare, an L0 not above 0), `MismatchError` (dictionaries of other places).
+    Raises `ConfigError` (nothing to compare, an L0 not above 0), `MismatchError` (several hook points).
     """
-    _check_places(saes)
+    _check_hook_points(saes)
     if l0 is not None and l0 <= 0:
         raise ConfigError(f"l0 must be above 0, got {l0}")
 
@@ -334,16 +342,16 @@ def compare(
     own = {name: heldout(sae) for name, sae in saes.items()}
     target = min(found.l0 for found in own.values()) if l0 is None else l0
     others = _baselines(next(iter(saes.values())), recording, target, heldout_fraction, seed) if baselines else {}
-    everyone = {**saes, **{name: sae for name, sae in others.items() if name not in saes}}
+    compared = {**saes, **{name: sae for name, sae in others.items() if name not in saes}}
     cuts = {
         name: truncate(sae, _heldout_rows(sae, recording, heldout_fraction), target) if name in saes else sae
-        for name, sae in everyone.items()
+        for name, sae in compared.items()
     }
     inside: dict[str, ModelEvaluation] = {}
     if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
         inside = evaluate_all_in_model(cuts, model, tokens, documents=documents, seed=seed, progress=progress)
     rows = []
-    for number, (name, sae) in enumerate(everyone.items()):
+    for number, (name, sae) in enumerate(compared.items()):
         before = own.get(name) or heldout(sae)
         nearest = nearest_cosines(sae.decoder_directions)
         rows.append(
@@ -362,27 +370,29 @@ def compare(
             )
         )
         if progress:
-            progress(number + 1, len(everyone), {"dictionary": name})
+            progress(number + 1, len(compared), {"dictionary": name})
     return Comparison(l0=target, rows=rows, groups=group_rows(rows, groups or {}))
 
 
-def _check_places(saes: Mapping[str, SAE]) -> None:
+def _check_hook_points(saes: Mapping[str, SAE]) -> None:
     if not saes:
-        raise ConfigError("a comparison needs at least one dictionary")
-    places = {name: (sae.hook_points, sae.hook_point_out or sae.hook_point) for name, sae in saes.items()}
-    if len(set(places.values())) > 1:
-        listed = "; ".join(f"{name}: {', '.join(read)} -> {made}" for name, (read, made) in places.items())
-        raise MismatchError(f"dictionaries compare only at one place, these are at several ({listed})")
+        raise ConfigError("a comparison needs at least one dictionary, got none; name one that was trained")
+    hook_points = {name: (sae.hook_points, sae.hook_point_out or sae.hook_point) for name, sae in saes.items()}
+    if len(set(hook_points.values())) > 1:
+        listed = "; ".join(f"{name}: {', '.join(read)} -> {written}" for name, (read, written) in hook_points.items())
+        raise MismatchError(
+            f"dictionaries compare only at one hook point, these are at several ({listed}); compare those of one"
+        )
 
 
 def _baselines(sae: SAE, recording: Recording, l0: float, heldout_fraction: float, seed: int) -> dict[str, SAE]:
     if len(sae.hook_points) > 1 or sae.hook_point_out not in ("", sae.hook_point):
         return {}
-    place, k = sae.hook_point, max(1, min(round(l0), sae.d_in, sae.d_sae))
+    hook_point, k = sae.hook_point, max(1, min(round(l0), sae.d_in, sae.d_sae))
     return {
-        "pca": pca_of(recording, place, k=k, heldout_fraction=heldout_fraction),
-        "coordinates": coordinates_of(recording, place, k=k),
-        "untrained": untrained_sae(recording, place, d_sae=sae.d_sae, k=k, seed=seed),
+        "pca": pca_of(recording, hook_point, k=k, heldout_fraction=heldout_fraction),
+        "coordinates": coordinates_of(recording, hook_point, k=k),
+        "untrained": untrained_sae(recording, hook_point, d_sae=sae.d_sae, k=k, seed=seed),
     }
 
 

@@ -1,17 +1,20 @@
-"""What one model has that another has not, by a crosscoder of both (Lindsey et al. 2024; Minder et al. 2504.02922).
+"""Model comparison by a crosscoder: latents that only one of two models has.
 
-A latent writes into both models with decoders of its own. Its *relative norm* is the second one's share of their
-lengths: 0, the latent is the first model's only; a half, it is shared; 1, the second's only. Training can bring a
-shared latent to 0 or 1 in two ways, and *latent scaling* finds both. For a latent of one model only, with activations
-`f` and direction `d` there, the best scale of `f d` for a target `y` is `beta(y) = sum f <d, y> / sum f^2 |d|^2`:
+The measures are those of Lindsey et al. 2024 and Minder et al. 2025 (arXiv 2504.02922). A latent of a crosscoder has
+one decoder row per model. Its *relative norm* is the second row's share of the sum of their norms: 0 for a latent of
+the first model only, 0.5 for a shared latent, 1 for a latent of the second model only.
+Training can drive the relative norm of a shared latent to 0 or 1 in two ways, and *latent scaling* detects both. Take a
+latent of one model only, with activations `f` and decoder row `d` there. The least-squares scale of `f d` for a target
+`y` is `beta(y) = sum f <d, y> / sum f^2 |d|^2`.
 
-- shrinkage: the other model has the feature too, but its decoder was shrunk to zero, so the feature is left in the
-  other's error. `error_ratio = beta(error of the other) / beta(error of its own + f d)`: 0 true, 1 an artefact
-- decoupling: the other model has the feature through another latent, that fires on the same tokens.
-  `recons_ratio = beta(reconstruction of the other) / beta(reconstruction of its own)`: the same
+- *Shrinkage.* The other model has the feature too, but its decoder row was shrunk to zero, so the feature remains in
+  the other model's reconstruction error.
+  `error_ratio = beta(error of the other) / beta(error of its own + f d)`: 0 for a latent of one model, 1 an artefact.
+- *Decoupling.* The other model has the feature through another latent that fires on the same tokens.
+  `recons_ratio = beta(reconstruction of the other) / beta(reconstruction of its own)`: 0 and 1 mean the same.
 
-`confirmed` are the latents below `MAX_ERROR_RATIO` and `MAX_RECONS_RATIO`. All is measured in training units, in which
-both models have the same mean norm, and without `b_dec`.
+Latents below both `MAX_ERROR_RATIO` and `MAX_RECONS_RATIO` are `confirmed`. Everything is measured in training units,
+in which both models have the same mean norm, and without `b_dec`.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from jaxtyping import Bool, Float, Int64
 
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
@@ -32,10 +36,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ONLY, SHARED = 0.1, (0.3, 0.7)
-"""relative norm: a model's own up to (or from one minus) the first, shared between the others"""
+"""Bounds of the relative norm: up to `ONLY` first model only, from `1 - ONLY` second only, within `SHARED` shared."""
 MAX_ERROR_RATIO, MAX_RECONS_RATIO = 0.2, 0.5
+"""Ratios from which a latent counts as shrunk, and as decoupled."""
 MIN_FIRED = 10
-"""tokens below which nothing is said of a latent"""
+"""Smallest number of tokens with an active latent for which it is classified; below, it is `rare`."""
 
 Kind = Literal["first only", "second only", "shared", "between", "rare"]
 KINDS: tuple[Kind, ...] = ("first only", "second only", "shared", "between", "rare")
@@ -43,50 +48,52 @@ KINDS: tuple[Kind, ...] = ("first only", "second only", "shared", "between", "ra
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelDifference(Result):
-    """Every latent of a crosscoder of two models, `[d_sae]` each, and what became of it."""
+    """Measures of every latent of a crosscoder of two models, `[d_sae]` each."""
 
     first: str
+    """name of the first model"""
     second: str
+    """name of the second model"""
     n_tokens: int
-    relative_norm: Tensor
+    relative_norm: Float[Tensor, " d_sae"]
     """0: it writes to the first model only, 1: to the second only"""
-    cosine: Tensor
-    """between its two decoders; only of shared latents does it say anything"""
-    n_fired: Tensor
+    cosine: Float[Tensor, " d_sae"]
+    """cosine of its two decoder rows; meaningful for shared latents only"""
+    n_fired: Int64[Tensor, " d_sae"]
     """tokens on which it is active, int64"""
-    error_ratio: Tensor
-    """of latents of one model only: shrinkage; NaN for others"""
-    recons_ratio: Tensor
-    """of latents of one model only: decoupling; NaN for others"""
+    error_ratio: Float[Tensor, " d_sae"]
+    """shrinkage, for latents of one model only: 0 none, 1 an artefact; NaN for others"""
+    recons_ratio: Float[Tensor, " d_sae"]
+    """decoupling, for latents of one model only: 0 none, 1 an artefact; NaN for others"""
 
     @property
     def kinds(self) -> list[Kind]:
-        """What each latent is by its norms alone; `rare` where it fired too seldom to say."""
+        """Class of each latent by its norms alone; `rare` where it fired on fewer than `MIN_FIRED` tokens."""
         return [_kind(r, n) for r, n in zip(self.relative_norm.tolist(), self.n_fired.tolist(), strict=True)]
 
     @property
-    def shrunk(self) -> Tensor:
-        """`[d_sae]` bool: said to be of one model only, but the other one's error holds it."""
+    def shrunk(self) -> Bool[Tensor, " d_sae"]:
+        """Mask `[d_sae]` of latents of one model by norm that the other model's reconstruction error contains."""
         return self.error_ratio.abs() >= MAX_ERROR_RATIO
 
     @property
-    def decoupled(self) -> Tensor:
-        """`[d_sae]` bool: said to be of one model only, but other latents give it to the other one."""
+    def decoupled(self) -> Bool[Tensor, " d_sae"]:
+        """Mask `[d_sae]` of latents of one model by norm that other latents write into the other model."""
         return self.recons_ratio.abs() >= MAX_RECONS_RATIO
 
     @property
-    def confirmed(self) -> Tensor:
-        """`[d_sae]` bool: of one model only, and no artefact."""
+    def confirmed(self) -> Bool[Tensor, " d_sae"]:
+        """Mask `[d_sae]` of latents of one model by norm that are neither shrunk nor decoupled."""
         return self.error_ratio.isfinite() & ~self.shrunk & ~self.decoupled
 
     def latents(self, kind: Kind, *, confirmed: bool = False) -> list[int]:
-        """The latents of a kind, the most active first; with `confirmed` without artefacts."""
+        """Return the latents of a kind, the most often active first; with `confirmed`, without artefacts."""
         known = self.confirmed.tolist()
         chosen = [i for i, each in enumerate(self.kinds) if each == kind and (known[i] or not confirmed)]
         return sorted(chosen, key=lambda i: -int(self.n_fired[i]))
 
     def summary(self) -> dict[str, Any]:
-        """Counts."""
+        """Return the names of the models and counts of latents by kind."""
         kinds = self.kinds
         own = [i for i, kind in enumerate(kinds) if kind in ("first only", "second only")]
         return {
@@ -110,7 +117,7 @@ class ModelDifference(Result):
         )
 
     def to_records(self) -> list[Record]:
-        """Return one row per latent: `feature`, `kind`, the measures above, and `confirmed`."""
+        """Return one row per latent: `feature`, `kind`, the measures of this class, and `confirmed`."""
         names = ("relative_norm", "cosine", "n_fired", "error_ratio", "recons_ratio", "confirmed")
         columns = [getattr(self, name).tolist() for name in names]
         return [
@@ -129,10 +136,10 @@ def compare_models(
     batch_size: int = 4096,
     progress: Progress | None = None,
 ) -> ModelDifference:
-    """Judge the latents of a crosscoder on recordings of the same tokens by the two models that it was trained on.
+    """Classify the latents of a crosscoder, on recordings of the same tokens by the two models it was trained on.
 
-    Raises `ConfigError` for a crosscoder of other than two places or no tokens in the split, `MismatchError` for
-    recordings of other models or widths.
+    Raises `ConfigError` for a crosscoder that does not read two sites, or without tokens in the split. Raises
+    `MismatchError` for recordings of other models or widths.
     """
     source = _open(crosscoder, recordings)
     norms = crosscoder.decoder_norms()
@@ -161,7 +168,7 @@ def compare_models(
 
 
 def latent_table(found: ModelDifference) -> "pa.Table":
-    """One row per latent: `latent, kind, relative_norm, cosine, n_fired, error_ratio, recons_ratio, confirmed`."""
+    """Return a table with one row per latent: its number as `latent`, else the columns of `to_records`."""
     import pyarrow as pa
 
     def numbers(values: Tensor) -> "pa.Array":
@@ -182,7 +189,7 @@ def latent_table(found: ModelDifference) -> "pa.Table":
 
 
 class _Scaling:
-    """Sums over tokens for the scales of latents that one model has alone, in float64."""
+    """Sums over tokens for the latent scaling of latents of one model only, in float64."""
 
     def __init__(self, crosscoder: CrosscoderSAE, relative: Tensor):
         self.crosscoder, self.n_tokens = crosscoder, 0
@@ -192,9 +199,9 @@ class _Scaling:
         ]
         self.own = torch.where(relative >= 1 - ONLY, 1, torch.where(relative <= ONLY, 0, -1))
         if crosscoder.widths[0] != crosscoder.widths[1]:
-            self.own.fill_(-1)  # directions of one space mean nothing in another
+            self.own.fill_(-1)  # directions of one space have no counterpart in a space of another width
         self.fired = torch.zeros(crosscoder.d_sae, dtype=torch.int64)
-        # per latent <f d, target> for: other's error, own error + f d, other's reconstruction, own reconstruction
+        # per latent <f d, target> for: the other's error, its own error + f d, the other's and its own reconstruction
         self.sums = torch.zeros(4, crosscoder.d_sae, dtype=torch.float64)
 
     def add(self, rows: Rows) -> None:
@@ -206,12 +213,12 @@ class _Scaling:
         values = rows.x.split(self.crosscoder.widths, 1)
         biases = self.crosscoder.b_dec.split(self.crosscoder.widths)
         recons, errors = [], []
-        for place, scale in enumerate(self.crosscoder.scales):
-            made = torch.zeros_like(values[place], dtype=torch.float32)
+        for site, scale in enumerate(self.crosscoder.scales):
+            written = torch.zeros_like(values[site], dtype=torch.float32)
             for part in _parts(len(row)):
-                made.index_add_(0, row[part], self.decoders[place][latent[part]] * value[part, None])
-            recons.append(made)
-            errors.append((values[place].float() - biases[place]) * scale - made)
+                written.index_add_(0, row[part], self.decoders[site][latent[part]] * value[part, None])
+            recons.append(written)
+            errors.append((values[site].float() - biases[site]) * scale - written)
         for own in (0, 1):
             self._add(own, row, latent, value, recons, errors)
 
@@ -229,24 +236,27 @@ class _Scaling:
                 self.sums[i].index_add_(0, latent[part].cpu(), along)
 
     def ratios(self) -> tuple[Tensor, Tensor]:
-        """Error and reconstruction ratios; the common denominator of the scales cancels."""
+        """Return the error ratios and the reconstruction ratios; the common denominator of the scales cancels."""
         judged = (self.own >= 0) & (self.fired >= MIN_FIRED)
-        nothing = torch.full_like(self.sums[0], torch.nan)
+        missing = torch.full_like(self.sums[0], torch.nan)
         return (
-            torch.where(judged, self.sums[0] / self.sums[1], nothing),
-            torch.where(judged, self.sums[2] / self.sums[3], nothing),
+            torch.where(judged, self.sums[0] / self.sums[1], missing),
+            torch.where(judged, self.sums[2] / self.sums[3], missing),
         )
 
 
 def _open(crosscoder: CrosscoderSAE, recordings: Sequence[Recording]) -> Source:
     if len(crosscoder.sites) != 2 or len(recordings) != 2:
         raise ConfigError(
-            f"the comparison is between two models; the crosscoder has {len(crosscoder.sites)} sites, "
-            f"{len(recordings)} recordings were given"
+            f"a model comparison needs a crosscoder of two sites and two recordings; this one has "
+            f"{len(crosscoder.sites)} sites, and {len(recordings)} recordings were given"
         )
     source = Source(recordings, crosscoder.hook_points)
     if source.widths != crosscoder.widths:
-        raise MismatchError(f"the recordings have widths {source.widths}, the crosscoder reads {crosscoder.widths}")
+        raise MismatchError(
+            f"the recordings have widths {source.widths}, the crosscoder reads {crosscoder.widths}; give those that it "
+            "was trained on"
+        )
     for site, recording in zip(crosscoder.sites, recordings, strict=True):
         if site["weight_hash"] and site["weight_hash"] != recording.weight_hash:
             raise MismatchError(
@@ -257,7 +267,7 @@ def _open(crosscoder: CrosscoderSAE, recordings: Sequence[Recording]) -> Source:
 
 
 def _name(crosscoder: CrosscoderSAE, site: int) -> str:
-    """The model, or the recording where both come from models of one name."""
+    """Return the name of a site's model, or of its recording where both models have the same name."""
     names = [each["model"] for each in crosscoder.sites]
     return str(names[site] if names[0] != names[1] else crosscoder.sites[site]["recording"])
 

@@ -1,12 +1,13 @@
-"""What a model loses when a reconstruction takes the place of the activation.
+"""Loss of a model when a dictionary's reconstruction replaces an activation.
 
-1. the model runs clean, with zeros, with the mean, and with each SAE spliced in, a few contexts at a time: as many as
-   keep one pass's logits within `LOGIT_VALUES`;
-2. losses and KL are taken from the logits some rows at a time, so that no second array of that size exists;
-3. sums are kept by document, for intervals (`bootstrap.py`).
+1. The model runs unchanged, with zero ablation, with mean ablation, and with each SAE spliced in. It runs a few
+   contexts at a time, so that the logits of one pass stay within `LOGIT_VALUES`.
+2. Cross-entropy and KL are computed from a few rows of the logits at a time, so that no second array of that size
+   exists.
+3. Sums are stored per document, for bootstrap intervals (`interp.statistics`).
 
-Positions that are no text (BOS, whose residual is like no other) are neither replaced nor scored. Several SAEs of one
-place share the passes without them. A transcoder reads one place and its prediction replaces another.
+Positions without text (BOS, whose residual is an outlier) are neither replaced nor scored. Several SAEs of one hook
+point share the three passes without an SAE. A transcoder reads one hook point, and its prediction replaces another.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from jaxtyping import Float, Float64, Int, Int64
 
 from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point, parse_hook_point
@@ -24,49 +26,54 @@ from interp.statistics import DocumentBootstrap, Ends
 from saes.kinds.base import SAE
 
 LOGIT_VALUES = 1 << 25
-"""Logits that one pass may give (128 MB in float32); two such arrays exist at once, the clean one and another."""
+"""Largest number of logits of one pass (128 MB in float32); two such arrays exist at once, the clean and another."""
 CHUNK_VALUES = 1 << 22
-"""Logits that are worked on at once."""
+"""Number of logits converted to float32 at once."""
 
 Hooks = list[tuple[str, Callable[..., Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEvaluation(Result):
-    """The model's loss with and without the SAE in place. CE and KL in nats per token."""
+    """Loss of the model with and without the SAE spliced in; CE and KL in nats per token."""
 
     n_tokens: int
-    """Predicted tokens of text; the one after BOS, which nothing here can change, is left out."""
+    """Predicted tokens of text; the token after BOS, whose prediction no SAE can change, is left out."""
     ce_clean: float
+    """cross-entropy of the unchanged model"""
     ce_spliced: float
+    """cross-entropy with the reconstruction"""
     ce_zero: float
+    """cross-entropy with zero ablation"""
     ce_mean: float
+    """cross-entropy with mean ablation"""
     ce_recovered: float | None
-    """`(ce_zero - ce_spliced) / (ce_zero - ce_clean)`: 1 loses nothing, 0 is as bad as zeros. None where zeros do not
-    hurt, so that there is nothing to recover."""
+    """`(ce_zero - ce_spliced) / (ce_zero - ce_clean)`: 1 loses nothing, 0 is as bad as zero ablation. None where zero
+    ablation does not raise the loss."""
     ce_recovered_from_mean: float | None
-    """The same against the mean activation instead of zeros, which is the harder baseline."""
+    """The same against mean ablation instead of zero ablation: the harder baseline."""
     kl_spliced: float
     """`KL(clean || spliced)`."""
     kl_zero: float = float("nan")
+    """`KL(clean || zero ablation)`."""
     kl_recovered: float | None = None
-    """`1 - kl_spliced / kl_zero`: 1 changes no prediction, 0 changes them as much as zeros do."""
+    """`1 - kl_spliced / kl_zero`: 1 changes no prediction, 0 changes them as much as zero ablation."""
     n_documents: int = 0
     intervals: dict[str, Ends] = field(default_factory=dict)
-    """`score -> (low, high)`, 95 %, over documents (contexts, where documents are not known)."""
+    """`score -> (low, high)`, 95 %, over documents (over contexts, where documents are unknown)."""
 
     def headline(self) -> str:
-        """Say how much text was measured."""
-        return f"The model with the dictionary in place, {self.n_tokens:,} tokens (nats per token)"
+        """Report the number of tokens."""
+        return f"Loss of the model with the dictionary spliced in, {self.n_tokens:,} tokens (nats per token)"
 
 
 def can_splice(sae: SAE) -> bool:
-    """Whether its output has one place in one model; a crosscoder's has several."""
+    """Return True for an SAE whose output replaces one hook point of one model; a crosscoder's replaces several."""
     return len(sae.hook_points) == 1 and sae.architecture != "crosscoder"
 
 
-def evaluate_in_model(sae: SAE, model: Any, tokens: Tensor, **options: Any) -> ModelEvaluation:
-    """`evaluate_all_in_model` for one SAE."""
+def evaluate_in_model(sae: SAE, model: Any, tokens: Int[Tensor, "..."], **options: Any) -> ModelEvaluation:
+    """Evaluate one SAE in the model, with the options of `evaluate_all_in_model`."""
     return evaluate_all_in_model({"sae": sae}, model, tokens, **options)["sae"]
 
 
@@ -74,35 +81,35 @@ def evaluate_in_model(sae: SAE, model: Any, tokens: Tensor, **options: Any) -> M
 def evaluate_all_in_model(
     saes: Mapping[str, SAE],
     model: Any,
-    tokens: Tensor,
+    tokens: Int[Tensor, "..."],
     *,
-    documents: Tensor | None = None,
-    mean: Tensor | None = None,
+    documents: Int[Tensor, "..."] | None = None,
+    mean: Float[Tensor, " d"] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, ModelEvaluation]:
-    """Cross-entropy of `model` on `tokens [n, n_ctx]` with the activation clean, zeroed, set to its mean, and spliced.
+    """Measure the loss of `model` on `tokens [n, n_ctx]` with each SAE spliced in, and with zero and mean ablation.
 
-    `documents [n, n_ctx]` says which document a token belongs to, below 0 for tokens that are no text; without it every
-    context is a document whose first token is no text. `mean [d]` of the replaced place is measured when not given.
-    `model` needs `run_with_hooks(tokens, return_type=, fwd_hooks=, stop_at_layer=)` and `cfg.d_vocab`, as
-    TransformerBridge has them. Cost: `3 + len(saes)` passes. Raises `ConfigError` (too short, or nothing to splice),
-    `MismatchError` (SAEs of several places).
+    `documents [n, n_ctx]` is the document of each token, below 0 for tokens that are not text. Without it every context
+    is a document whose first token is not text. `mean [d]` is the mean activation of the replaced hook point; None
+    measures it. `model` needs `run_with_hooks(tokens, return_type=, fwd_hooks=, stop_at_layer=)` and `cfg.d_vocab`, as
+    in TransformerBridge. Cost: `3 + len(saes)` passes. Raises `ConfigError` (contexts too short, or an SAE that cannot
+    be spliced), `MismatchError` (SAEs of several hook points).
     """
     documents = _documents(tokens, documents)
-    place = _place(saes)
+    hook_point = _replaced_hook_point(saes)
     size = batch_size or max(1, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab))
     if mean is None:
-        mean = _mean_activation(place, model, tokens, documents, size)
+        mean = _mean_activation(hook_point, model, tokens, documents, size)
     losses = _Losses(["clean", "zero", "mean", *(f"sae {name}" for name in saes)], seed)
     done = 0
     for batch, document in zip(tokens.split(size), documents.split(size), strict=True):
         text = document >= 0
         variants = {
             "clean": [],
-            "zero": [(place, _replace(torch.zeros_like(mean), text))],
-            "mean": [(place, _replace(mean, text))],
+            "zero": [(hook_point, _replace(torch.zeros_like(mean), text))],
+            "mean": [(hook_point, _replace(mean, text))],
             **{f"sae {name}": _splice(sae, text) for name, sae in saes.items()},
         }
         passes = ((name, _logits(model, batch, hooks)) for name, hooks in variants.items())
@@ -114,13 +121,13 @@ def evaluate_all_in_model(
 
 
 class _Losses:
-    """Sums of CE and KL by variant: columns `n`, CE of every variant, KL of every variant."""
+    """Sums of CE and KL per variant; the columns are `n`, CE of every variant, KL of every variant."""
 
     def __init__(self, variants: list[str], seed: int):
         self.variants, self.bootstrap = variants, DocumentBootstrap(seed=seed)
 
     def add(self, passes: Any, tokens: Tensor, document: Tensor) -> None:
-        """`passes` yields `(variant, logits)`, the clean one first; only two logits are held at a time."""
+        """Add one batch. `passes` yields `(variant, logits)`, the clean one first; two logits exist at a time."""
         row, pos = ((document[:, :-1] >= 0) & (document[:, 1:] >= 0)).nonzero(as_tuple=True)
         targets, clean = tokens[row, pos + 1], None
         ce, kl = [], []
@@ -139,7 +146,7 @@ class _Losses:
         return sums[:, 1 + len(self.variants) + self.variants.index(variant)] / sums[:, 0]
 
     def recovered(self, sums: Tensor, spliced: str, worst: str) -> Tensor:
-        """NaN where the baseline is not worse than the clean model."""
+        """Return the share of the loss that is recovered; NaN where ablation does not raise the loss."""
         whole = self.ce(sums, worst) - self.ce(sums, "clean")
         return torch.where(whole > 1e-6, (self.ce(sums, worst) - self.ce(sums, spliced)) / whole, torch.nan)
 
@@ -166,10 +173,17 @@ class _Losses:
         )
 
 
-def token_losses(logits: Tensor, clean: Tensor, row: Tensor, pos: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """`([n], [n])` float64: CE at `targets [n]` of the predictions made at `(row, pos)`, and KL from the clean ones.
+def token_losses(
+    logits: Float[Tensor, "batch pos d_vocab"],
+    clean: Float[Tensor, "batch pos d_vocab"],
+    row: Int64[Tensor, " n"],
+    pos: Int64[Tensor, " n"],
+    targets: Int64[Tensor, " n"],
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """Return the CE and the KL of predictions as `([n], [n])` float64.
 
-    A few rows of `logits [batch, pos, d_vocab]` are in float32 at a time. The KL of `clean` from itself is 0.
+    CE is that of `logits [batch, pos, d_vocab]` at `(row, pos)`, for `targets [n]`. KL is `KL(clean || logits)` there,
+    0 where `logits` is `clean`. A few rows are converted to float32 at a time.
     """
     step, found = max(1, CHUNK_VALUES // logits.shape[-1]), []
     for part in torch.arange(len(row), device=row.device).split(step):
@@ -196,19 +210,25 @@ def _documents(tokens: Tensor, documents: Tensor | None) -> Tensor:
     if documents.shape != tokens.shape:
         raise ConfigError(f"documents must be {list(tokens.shape)} like the tokens, got {list(documents.shape)}")
     if not ((documents[:, :-1] >= 0) & (documents[:, 1:] >= 0)).any():
-        raise ConfigError("no token can be scored: no two tokens of text lie side by side")
+        raise ConfigError("no token can be scored: no two consecutive tokens are text; record longer documents")
     return documents.cpu()
 
 
-def _place(saes: Mapping[str, SAE]) -> str:
-    """The one place that is replaced."""
+def _replaced_hook_point(saes: Mapping[str, SAE]) -> str:
+    """Return the one hook point that all SAEs replace."""
     several = [name for name, sae in saes.items() if not can_splice(sae)]
     if several:
-        raise ConfigError(f"{', '.join(several)} reconstructs several places and cannot be put into one model")
-    places = {sae.hook_point_out or sae.hook_point for sae in saes.values()}
-    if len(places) != 1:
-        raise MismatchError(f"SAEs that share passes replace one place, these replace {', '.join(sorted(places))}")
-    return places.pop()
+        raise ConfigError(
+            f"{', '.join(several)} reconstructs several hook points and cannot be spliced into one model; "
+            "choose dictionaries of one hook point"
+        )
+    hook_points = {sae.hook_point_out or sae.hook_point for sae in saes.values()}
+    if len(hook_points) != 1:
+        raise MismatchError(
+            f"SAEs that share passes replace one hook point, these replace {', '.join(sorted(hook_points))}; "
+            "evaluate those of one hook point at a time"
+        )
+    return hook_points.pop()
 
 
 def _logits(model: Any, tokens: Tensor, hooks: Hooks) -> Tensor:
@@ -216,7 +236,7 @@ def _logits(model: Any, tokens: Tensor, hooks: Hooks) -> Tensor:
 
 
 def _replace(vector: Tensor, text: Tensor) -> Callable[..., Tensor]:
-    """A hook that puts one vector at every position of `text [batch, pos]`."""
+    """Return a hook that writes one vector at every position that is True in `text [batch, pos]`."""
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
         return _at_text(value, vector.to(value.device, value.dtype).expand(*text.shape, -1), text)
@@ -225,36 +245,36 @@ def _replace(vector: Tensor, text: Tensor) -> Callable[..., Tensor]:
 
 
 def _splice(sae: SAE, text: Tensor) -> Hooks:
-    """Hooks that replace the activation by the reconstruction; a transcoder's input is kept from the place it reads."""
-    seen: dict[str, Tensor] = {}
+    """Return hooks that replace the activation by the reconstruction; a transcoder's input is stored where it reads."""
+    stored: dict[str, Tensor] = {}
 
     def recons(value: Tensor) -> Tensor:
         return sae(value.flatten(2).to(sae.W_enc.dtype))
 
     def read(value: Tensor, hook: Any = None) -> None:
-        seen["x"] = value
+        stored["x"] = value
 
-    def put(value: Tensor, hook: Any = None) -> Tensor:
-        return _at_text(value, recons(seen.pop("x") if seen else value), text)
+    def write(value: Tensor, hook: Any = None) -> Tensor:
+        return _at_text(value, recons(stored.pop("x") if stored else value), text)
 
     target = sae.hook_point_out or sae.hook_point
-    return [(target, put)] if target == sae.hook_point else [(sae.hook_point, read), (target, put)]
+    return [(target, write)] if target == sae.hook_point else [(sae.hook_point, read), (target, write)]
 
 
 def _at_text(value: Tensor, new: Tensor, text: Tensor) -> Tensor:
-    """`value` with `new [batch, pos, d]` where there is text; `value` may have an axis of heads."""
+    """Return `value` with `new [batch, pos, d]` at positions of text; `value` may have an axis of heads."""
     return torch.where(text.to(value.device)[..., None], new.to(value.dtype), value.flatten(2)).view_as(value)
 
 
-def _mean_activation(place: str, model: Any, tokens: Tensor, documents: Tensor, batch_size: int) -> Tensor:
-    """`[d]`: mean over the positions of text."""
+def _mean_activation(hook_point: str, model: Any, tokens: Tensor, documents: Tensor, batch_size: int) -> Tensor:
+    """Return the mean activation `[d]` over positions of text."""
     sums: list[Tensor] = []
-    layer = parse_hook_point(canonical_hook_point(place)).layer
+    layer = parse_hook_point(canonical_hook_point(hook_point)).layer
     stop = {} if layer is None else {"stop_at_layer": layer + 1}
     for batch, document in zip(tokens.split(batch_size), documents.split(batch_size), strict=True):
 
         def add(value: Tensor, hook: Any = None, document: Tensor = document) -> None:
             sums.append(value.flatten(2)[(document >= 0).to(value.device)].double().sum(0).cpu())
 
-        model.run_with_hooks(batch, return_type=None, fwd_hooks=[(place, add)], **stop)
+        model.run_with_hooks(batch, return_type=None, fwd_hooks=[(hook_point, add)], **stop)
     return (torch.stack(sums).sum(0) / int((documents >= 0).sum())).float()

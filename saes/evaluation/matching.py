@@ -1,9 +1,10 @@
-"""Which features of two dictionaries are the same: a one-to-one match of their directions, and what chance would give.
+"""Cosine similarity of decoder directions: between two dictionaries, and within one.
 
-Two SAEs trained with different seeds share only part of their features (Paulo and Belrose 2025, arXiv 2501.16615);
-how large a share of matches above a cosine means anything depends on the space, so a null stands beside it.
-
-How close the decoder rows of a dictionary lie: near copies are one feature counted twice, crowding has a null.
+- *Shared latents.* A one-to-one match of the decoder rows of two dictionaries, compared with a null of random
+  directions. Two SAEs trained with different seeds share only part of their latents (Paulo and Belrose 2025, arXiv
+  2501.16615). The share of matches above a cosine that chance gives depends on the space, hence the null.
+- *Near copies.* The largest cosine of every decoder row with another row of the same dictionary. Near copies are one
+  feature represented twice; random rows with the same second moments are the null for crowding.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from jaxtyping import Float, Int64
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError
@@ -19,34 +21,36 @@ from interp.results import Record, Result
 from interp.runtime import make_generator
 
 SHARED = 0.7
-"""Cosine above which two features count as the same."""
+"""Cosine above which two latents count as the same."""
 
 MAX_PAIRS = 1 << 28
-"""Pairs of features matched at most: 16,384 by 16,384, which takes 1 GB and minutes."""
+"""Largest number of pairs of latents to match: 16,384 by 16,384, which takes 1 GB and minutes."""
 
 
 class Match(NamedTuple):
-    """Pairs of features, at most one for each, in the order of `rows`."""
+    """One-to-one pairs of latents, in the order of `rows`."""
 
-    rows: Tensor
-    """`[n]` int64: features of the first dictionary"""
-    columns: Tensor
-    """`[n]` int64: their partners in the second"""
-    cosines: Tensor
-    """`[n]`: between the two"""
+    rows: Int64[Tensor, " n"]
+    """`[n]` int64: latents of the first dictionary"""
+    columns: Int64[Tensor, " n"]
+    """`[n]` int64: their partners in the second dictionary"""
+    cosines: Float[Tensor, " n"]
+    """`[n]`: cosine of each pair"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedFeatures(Result):
-    """What two dictionaries have in common. Shares are of the smaller dictionary's features."""
+    """Latents that two dictionaries share, as shares of the smaller dictionary's latents."""
 
     match: Match
     shared: float
-    """Share of pairs whose cosine is above `SHARED`: 1 for two dictionaries that are the same up to order."""
+    """Share of pairs with a cosine above `SHARED`: 1 for two dictionaries that are equal up to order."""
     shared_random: float
-    """The same with random directions of the second one's covariance in its place: what a match finds by chance."""
+    """The same for a null: random directions with the second moments of the second dictionary's rows."""
     mean_cosine: float
+    """Mean cosine of the pairs."""
     mean_cosine_random: float
+    """Mean cosine of the pairs under the null."""
 
     def __str__(self) -> str:
         return (
@@ -60,20 +64,23 @@ class SharedFeatures(Result):
         return [{"first": i, "second": j, "cosine": value} for i, j, value in zip(*columns, strict=True)]
 
 
-def best_match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Match:
-    """The one-to-one match of rows with the largest sum of cosines (the Hungarian method; of `|cos|` when `absolute`).
+def best_match(first: Float[Tensor, "n d"], second: Float[Tensor, "m d_second"], *, absolute: bool = False) -> Match:
+    """Return the one-to-one match of rows with the largest sum of cosines, or of `|cos|` when `absolute`.
 
-    `first [n, d]`, `second [m, d]`: the match has `min(n, m)` pairs. Cost grows with the cube of the smaller number.
-    Raises `MismatchError` (other widths), `ConfigError` (more than `MAX_PAIRS` pairs).
+    `first [n, d]` and `second [m, d]` give `min(n, m)` pairs by the Hungarian method, whose cost grows with the cube of
+    the smaller number. Raises `MismatchError` (unequal widths), `ConfigError` (more than `MAX_PAIRS` pairs).
     """
     from scipy.optimize import linear_sum_assignment
 
     if first.shape[1] != second.shape[1]:
-        raise MismatchError(f"directions of width {first.shape[1]} and {second.shape[1]} cannot be compared")
+        raise MismatchError(
+            f"directions of width {first.shape[1]} and {second.shape[1]} cannot be compared; choose two dictionaries "
+            "of the same hook point"
+        )
     if len(first) * len(second) > MAX_PAIRS:
         raise ConfigError(
             f"{len(first):,} by {len(second):,} features are too many for a one-to-one match; "
-            f"choose features so that there are at most {MAX_PAIRS:,} pairs"
+            f"choose some of them, at most {MAX_PAIRS:,} pairs"
         )
     cosines = unit(first.detach().float()) @ unit(second.detach().float()).T
     cosines = cosines.abs() if absolute else cosines
@@ -82,9 +89,9 @@ def best_match(first: Tensor, second: Tensor, *, absolute: bool = False) -> Matc
 
 
 def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> SharedFeatures:
-    """Match the decoder directions of two dictionaries of the same space, and of the first with a null.
+    """Match the decoder directions of two dictionaries of the same space, and those of the first with a null.
 
-    Dictionaries trained from one seed start at the same weights and share more for that alone: compare over seeds.
+    Dictionaries trained from one seed share their initial weights and therefore more latents: compare different seeds.
     Raises as `best_match` does.
     """
     one, two = first.decoder_directions.detach().float(), second.decoder_directions.detach().float()
@@ -99,9 +106,11 @@ def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> S
     )
 
 
-def random_like(directions: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Gaussian directions `[n, d]` with the second moments of the unit rows given: a null that shares their mean and
-    their crowded subspace, and none of the features."""
+def random_like(directions: Float[Tensor, "n d"], *, generator: torch.Generator) -> Float[Tensor, "n d"]:
+    """Draw Gaussian directions `[n, d]` with the second moments of the given rows, scaled to unit norm.
+
+    The null shares the mean and the crowded subspace of the rows, and none of their single directions.
+    """
     rows = unit(directions).double()
     values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
@@ -109,8 +118,8 @@ def random_like(directions: Tensor, *, generator: torch.Generator) -> Tensor:
     return (drawn @ root.to(drawn)).to(directions)
 
 
-def unit(rows: Tensor) -> Tensor:
-    """Rows of length 1 (a row of zeros stays)."""
+def unit(rows: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+    """Return the rows scaled to norm 1; a row of zeros is unchanged."""
     return torch.nn.functional.normalize(rows, dim=-1)
 
 
@@ -118,25 +127,30 @@ NEAR_COPY = 0.9
 """Cosine above which a decoder row has a near copy."""
 
 EDGES = tuple(round(float(edge), 2) for edge in np.linspace(-1, 1, 41))
+"""Edges of the bins of the histogram of cosines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderCosines(Result):
-    """Of every decoder row with the nearest other one."""
+    """Cosine of every decoder row with its nearest neighbour by cosine similarity."""
 
     nearest: float
-    """Mean over features of the largest cosine with another row."""
+    """Mean over latents of the largest cosine with another row."""
     nearest_random: float
-    """The same of random rows with the dictionary's second moments: crowding without features."""
+    """The same for random rows with the dictionary's second moments: the null for crowding."""
     near_copies: float
-    """Share of features with another row above `NEAR_COPY`."""
+    """Share of latents with another row above `NEAR_COPY`."""
     edges: tuple[float, ...]
+    """Edges of the bins of that cosine."""
     counts: tuple[int, ...]
-    """Features per bin of that cosine, `len(edges) - 1`."""
+    """Latents per bin, `len(edges) - 1`."""
 
 
-def decoder_cosines(directions: Tensor, *, seed: int = 0) -> DecoderCosines:
-    """Measure `directions [d_sae, d]`. All pairs are compared: `2 d_sae^2 d` operations, twice."""
+def decoder_cosines(directions: Float[Tensor, "d_sae d"], *, seed: int = 0) -> DecoderCosines:
+    """Measure the nearest cosines of `directions [d_sae, d]` and of a null.
+
+    All pairs are compared: `2 d_sae^2 d` operations, twice.
+    """
     directions = directions.detach().float().cpu()
     nearest = nearest_cosines(directions)
     null = random_like(directions, generator=make_generator(seed, "decoder cosines"))
@@ -150,8 +164,8 @@ def decoder_cosines(directions: Tensor, *, seed: int = 0) -> DecoderCosines:
     )
 
 
-def nearest_cosines(directions: Tensor) -> Tensor:
-    """`[n]`: the largest cosine of every row of `directions [n, d]` with another row; of one row alone it is -1."""
+def nearest_cosines(directions: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Return, for every row of `directions [n, d]`, the largest cosine with another row, `[n]`; -1 for a single row."""
     from interp.atlas.neighbours import nearest_neighbours
 
     if len(directions) < 2:
@@ -159,6 +173,6 @@ def nearest_cosines(directions: Tensor) -> Tensor:
     return 1 - nearest_neighbours(directions.detach().cpu(), 1).distances[:, 0]
 
 
-def near_copies(nearest: Tensor) -> float:
-    """Share of rows whose nearest cosine is above `NEAR_COPY`."""
+def near_copies(nearest: Float[Tensor, " n"]) -> float:
+    """Return the share of rows whose nearest cosine is above `NEAR_COPY`."""
     return float((nearest > NEAR_COPY).float().mean())

@@ -1,19 +1,18 @@
-"""Sparse probing: is a thing that tokens have written in one feature, or in a few (Gurnee et al. 2023, 2305.01610)?
+"""Sparse probing: logistic regressions that read few latents (Gurnee et al. 2023, arXiv 2305.01610).
 
-1. tokens of training documents answer a yes-or-no question (`probing_tasks.py`);
-2. the `k` features whose mean differs most between yes and no are chosen, and a logistic regression reads them;
-3. it is judged on held-out documents, which neither it nor the SAE was trained on: balanced accuracy, so that guessing
-   gives .5 whatever the share of yes, and the area under the ROC curve;
-4. the whole is repeated with control labels, random for each token type (or document, position): *selectivity* is the
-   accuracy less that of the control (Hewitt and Liang 2019, 1909.03368);
-5. beside the SAE stand what it must beat at the same `k`: principal components, coordinates, an untrained SAE; and what
-   it cannot beat by much: all coordinates at once.
+1. Tokens of training documents are labelled by a yes-or-no question (`probing_tasks.py`).
+2. The `k` latents with the largest difference in mean between yes and no are chosen, and a logistic regression reads
+   them.
+3. The probe is evaluated on held-out documents, which neither it nor the SAE was trained on. The scores are balanced
+   accuracy (guessing gives .5 at any base rate) and the area under the ROC curve.
+4. All is repeated with control labels, random for each token type (or document, or position). *Selectivity* is the
+   accuracy minus the accuracy on control labels (Hewitt and Liang 2019, arXiv 1909.03368).
+5. Baselines at the same `k` are principal components, coordinates and an untrained SAE. A probe of all coordinates is
+   the practical upper bound.
 
-Intervals are over held-out documents, of the mean over seeds (which draw training tokens, control labels and the
-untrained SAE). Of the benchmarks of SAEs this is the one that measures best, and it still cannot tell variants of one
-kind apart (2605.18229): differences within the intervals are noise.
-
-What sparse probes found (`probing.py`), as values and as a table.
+Intervals are over held-out documents, for the mean over seeds. Seeds draw training tokens, control labels and the
+untrained SAE. Sparse probing is the most reliable of the SAE benchmarks, and still does not distinguish variants of one
+kind (arXiv 2605.18229): differences within the intervals are noise.
 """
 
 import math
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from jaxtyping import Float, Int, Int64
 
 from interp.errors import ConfigError
 from interp.geometry.probes import logistic_regression
@@ -38,70 +38,81 @@ from saes.evaluation.probing_tasks import LEFT_OUT, Task, Tokens, control_labels
 from saes.kinds.base import SAE
 
 ALL = "all coordinates"
-"""the row that reads the whole activation"""
+"""Name of the probe that reads the whole activation."""
 MEAN = "mean of tasks"
+"""Task name of the mean over tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeScore:
-    """One dictionary, one `k`, one task or the mean over tasks. Accuracies are balanced: .5 is guessing, 1 is right."""
+    """Scores of one dictionary at one `k`, on one task or as the mean over tasks.
+
+    Accuracies are balanced: .5 is guessing, 1 is perfect.
+    """
 
     dictionary: str
     k: int
+    """latents that the probe reads"""
     task: str
     accuracy: Interval[float]
-    """over held-out documents; the ends are NaN where those are fewer than `interp.statistics.MIN_DOCUMENTS`, or too
-    many resampled texts lack an answer"""
+    """interval over held-out documents. Its ends are NaN with fewer documents than `interp.statistics.MIN_DOCUMENTS`,
+    or where too many bootstrap replicates lack one of the answers"""
     control: float
     """accuracy on control labels"""
     selectivity: float
     """`accuracy - control`"""
     auroc: float
-    """area under the ROC curve: .5 is guessing"""
+    """area under the ROC curve: .5 is guessing, 1 is perfect"""
     by_seed: tuple[float, ...]
     """accuracy for each seed"""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields, the interval as `accuracy, low, high`; the ends are None where there is none."""
+        """Return the fields, with the interval as `accuracy, low, high`; missing ends are None."""
         ends = {} if self.has_interval else {"low": None, "high": None}
         return {**asdict(self), **self.accuracy.columns("accuracy", "low", "high"), **ends}
 
     @property
     def has_interval(self) -> bool:
-        """True where documents are enough for one."""
+        """True where the documents suffice for an interval."""
         return not math.isnan(self.accuracy.low)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
-    """A question as it was asked."""
+    """One task as it was probed."""
 
     name: str
     yes: str
+    """description of a positive token"""
     key: str
+    """property of a token that determines its label (`probing_tasks.Key`)"""
     base_rate: float
-    """share of yes among the test tokens that it applies to"""
+    """share of yes among the test tokens that the question applies to"""
     n_train: int
+    """training tokens that the question applies to"""
     n_test: int
+    """test tokens that the question applies to"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probing(Result):
-    """What the probes found."""
+    """Scores of all probes."""
 
     tasks: list[TaskFacts]
     skipped: dict[str, str]
-    """task -> why it could not be asked"""
+    """task -> reason why it could not be probed"""
     scores: list[ProbeScore]
+    """one for every dictionary, `k` and task"""
     means: list[ProbeScore]
-    """over tasks, one for every dictionary and `k`"""
+    """means over tasks, one for every dictionary and `k`"""
     n_test: int
+    """test tokens"""
     n_documents: int
     """held-out documents that the test tokens come from"""
     seeds: tuple[int, ...]
 
     def rows(self) -> dict[str, ProbedRow]:
-        """By dictionary, for `compare`."""
+        """Return the mean scores by dictionary, for `compare`."""
         names = dict.fromkeys(score.dictionary for score in self.means)
         return {
             name: ProbedRow(
@@ -113,7 +124,7 @@ class Probing(Result):
         }
 
     def table(self) -> str:
-        """Plain text: the means, then every task at the smallest `k`."""
+        """Return a plain-text table of the means, then of every task at the smallest `k`."""
         lines = align([["", "k", "accuracy", "95 %", "control", "selectivity", "AUROC"], *map(_cells, self.means)])
         names = list(dict.fromkeys(score.dictionary for score in self.scores))
         smallest = min((score.k for score in self.scores), default=0)
@@ -142,7 +153,7 @@ class Probing(Result):
         return {**asdict(self), **scores}
 
     def headline(self) -> str:
-        """Say how much text was probed."""
+        """Report the amount of text."""
         return f"Balanced accuracy of probes, {self.n_test:,} tokens of {self.n_documents:,} documents (0.5: chance)"
 
     def shown(self) -> list[Record]:
@@ -158,35 +169,37 @@ def _cells(score: ProbeScore) -> list[str]:
 
 
 MIN_ROWS = 20
-"""Rows of each answer that a task needs on either side, of at least `MIN_KEYS` documents where it asks of documents."""
+"""Smallest number of rows of each answer, in training and in test rows."""
 MIN_KEYS = 3
+"""Smallest number of documents of each answer, for tasks about documents."""
 MIN_WHOLE = 0.8
 """Share of bootstrap replicates that must hold both answers for an interval."""
 STRENGTH = {"few": 1.0, "all": 0.1}
-"""Inverse L2 penalty of the regressions, on standardised inputs: of `k` features, and of all coordinates."""
+"""Inverse L2 penalty of the regressions of `k` latents and of all coordinates, on standardised inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbingConfig:
-    """How much is probed."""
+    """Settings of sparse probing. Raises `ConfigError` for values out of range."""
 
     ks: tuple[int, ...] = (1, 2, 5)
-    """Features that a probe may read."""
+    """Numbers of latents that a probe reads."""
     n_train: int = 8192
     """Tokens of training documents, drawn anew for every seed."""
     n_test: int = 8192
     """Tokens of held-out documents."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds over which scores are averaged."""
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1 or min(self.n_train, self.n_test) < 2 * MIN_ROWS or not self.seeds:
             raise ConfigError(
-                f"probing needs k of 1 or more, {2 * MIN_ROWS} tokens or more on either side and a seed, got {self}"
+                f"probing needs k of 1 or more, at least {2 * MIN_ROWS} training and test tokens and a seed, got {self}"
             )
 
 
 class _Basis(NamedTuple):
-    """Features of training and test rows, `[n, m]` each: a scipy CSR matrix or an array."""
+    """Inputs of probes for training and test rows, `[n, m]` each: a scipy CSR matrix or an array."""
 
     name: str
     train: Any
@@ -202,36 +215,39 @@ def probe(
     heldout_fraction: float = 0.1,
     progress: Progress | None = None,
 ) -> Probing:
-    """Probe SAEs that read one place of `recording`, and the baselines there.
+    """Probe SAEs that read one hook point of `recording`, and the baselines there.
 
-    `heldout_fraction` is that of the SAEs' training. Memory: the sampled rows and their active features. Cost: some
-    milliseconds a probe, `2 tasks * seeds * (1 + dictionaries * ks)` probes, and the one of all coordinates a second.
-    Raises `ConfigError` (no SAE, several places, too few tokens, no task that can be asked).
+    `heldout_fraction` is that of the SAEs' training. Memory: the sampled rows and their active latents. Cost: some
+    milliseconds for each of `2 tasks * seeds * (1 + dictionaries * ks)` probes, about a second for one of all
+    coordinates. Raises `ConfigError` (no SAE, several hook points, too few tokens, no usable task).
     """
     config = config or ProbingConfig()
-    place = _one_place(saes, recording)
+    hook_point = _one_hook_point(saes, recording)
     test_rows = sample_rows(recording, config.n_test, split="heldout", fraction=heldout_fraction, seed=config.seeds[0])
-    test, x_test = tokens_at(recording, test_rows), recording.read_rows(place, test_rows)
+    test, x_test = tokens_at(recording, test_rows), recording.read_rows(hook_point, test_rows)
     encoded = {name: sparse_columns(sae, x_test) for name, sae in saes.items()}
     tally, total = _Tally(test, config), 0
     for seed in config.seeds:
         rows = sample_rows(recording, config.n_train, split="train", fraction=heldout_fraction, seed=seed)
-        train, x_train = tokens_at(recording, rows), recording.read_rows(place, rows)
+        train, x_train = tokens_at(recording, rows), recording.read_rows(hook_point, rows)
         bases = [_Basis(name, sparse_columns(sae, x_train), encoded[name]) for name, sae in saes.items()]
         bases += _baselines(next(iter(saes.values())), recording, x_train, x_test, seed)
-        asked = tally.ask(tasks, train, seed)
-        total = total or len(asked) * len(config.seeds)
-        for number, (task, labels) in enumerate(asked.items()):
+        labelled = tally.label(tasks, train, seed)
+        total = total or len(labelled) * len(config.seeds)
+        for number, (task, labels) in enumerate(labelled.items()):
             for kind, (y_train, y_test) in labels.items():
                 for name, k, scores in _probes(bases, y_train, y_test, config.ks):
                     tally.add((name, k, task, kind), scores, y_test)
             if progress:
-                progress(config.seeds.index(seed) * len(asked) + number + 1, total, {"task": task})
+                progress(config.seeds.index(seed) * len(labelled) + number + 1, total, {"task": task})
     return tally.result()
 
 
-def sample_rows(recording: Recording, n: int, *, split: Split, fraction: float, seed: int) -> Tensor:
-    """`[m <= n]` int64 sorted global rows of a split, each as likely as any. Raises `ConfigError` when it is empty."""
+def sample_rows(recording: Recording, n: int, *, split: Split, fraction: float, seed: int) -> Int64[Tensor, " m"]:
+    """Draw global rows of a split uniformly: `[m <= n]` int64, sorted.
+
+    Raises `ConfigError` when the split has too few tokens.
+    """
     local = (recording.real_rows(shard, split, fraction) for shard in range(recording.n_shards))
     rows = torch.cat([part + int(start) for part, start in zip(local, recording.shard_starts[:-1], strict=True)])
     if len(rows) < 2 * MIN_ROWS:
@@ -243,9 +259,11 @@ def sample_rows(recording: Recording, n: int, *, split: Split, fraction: float, 
 
 
 @torch.no_grad()
-def sparse_columns(sae: SAE, x: Tensor, batch_size: int = 2048) -> Any:
-    """Feature activations `[n, d_sae]` of `x [n, d_in]` as a CSR matrix, times the length of each decoder row, so that
-    features compare by what they add."""
+def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048) -> Any:
+    """Return activations of latents on `x [n, d_in]` as a CSR matrix `[n, d_sae]`, times the norm of each decoder row.
+
+    The norm makes latents comparable by their contributions to the reconstruction.
+    """
     from scipy.sparse import csr_matrix, vstack
 
     lengths = sae.decoder_directions.norm(dim=1)
@@ -259,21 +277,27 @@ def sparse_columns(sae: SAE, x: Tensor, batch_size: int = 2048) -> Any:
     return vstack(parts, format="csr")
 
 
-def mean_difference(features: Any, label: np.ndarray) -> np.ndarray:
-    """`[m]`: mean of each feature over rows labelled 1 less that over rows labelled 0; others do not count."""
+def mean_difference(features: Any, label: Int[np.ndarray, " n"]) -> Float[np.ndarray, " m"]:
+    """Return the mean of each column over rows labelled 1, minus that over rows labelled 0: `[m]`."""
     means = [np.asarray(features[np.flatnonzero(label == answer)].mean(axis=0)).ravel() for answer in (1, 0)]
     return means[0] - means[1]
 
 
-def fit_probe(train: np.ndarray, label: np.ndarray, test: np.ndarray, *, strength: float) -> np.ndarray:
-    """`[n_test]`: log odds of yes by a logistic regression of `train [n, k]`, both answers weighted alike."""
+def fit_probe(
+    train: Float[np.ndarray, "n k"],
+    label: Int[np.ndarray, " n"],
+    test: Float[np.ndarray, "n_test k"],
+    *,
+    strength: float,
+) -> Float[np.ndarray, " n_test"]:
+    """Fit a logistic regression to `train [n, k]`, both answers weighted equally; return log odds of yes `[n_test]`."""
     return logistic_regression(strength, balanced=True, tol=1e-3).fit(train, label).decision_function(test)
 
 
 def _probes(
     bases: Sequence[_Basis], y_train: np.ndarray, y_test: np.ndarray, ks: tuple[int, ...]
 ) -> Iterator[tuple[str, int, np.ndarray]]:
-    """`(dictionary, k, log odds of the test rows that have an answer)`."""
+    """Fit all probes of one task; yield `(dictionary, k, log odds of the test rows that have a label)`."""
     rows, others = np.flatnonzero(y_train != LEFT_OUT), np.flatnonzero(y_test != LEFT_OUT)
     for basis in bases:
         if basis.name == ALL:
@@ -291,8 +315,11 @@ def _dense(columns: Any) -> np.ndarray:
 
 
 def _baselines(sae: SAE, recording: Recording, x_train: Tensor, x_test: Tensor, seed: int) -> list[_Basis]:
-    """Principal components and coordinates as they are (signed, none cut off), an untrained SAE of the same size and
-    sparsity, and the whole activation."""
+    """Return the baselines as inputs of probes.
+
+    They are principal components and coordinates (signed, without a TopK), an untrained SAE of the same size and L0,
+    and the whole activation.
+    """
     mean = x_train.mean(0)
     _, vectors = torch.linalg.eigh((x_train - mean).T.double() @ (x_train - mean).double())
     components = vectors.flip(1).to(x_train)
@@ -307,11 +334,11 @@ def _baselines(sae: SAE, recording: Recording, x_train: Tensor, x_test: Tensor, 
 
 
 class _Tally:
-    """Counts of right answers by document, kept as sums over bootstrap replicates."""
+    """Balanced accuracies of all probes in every bootstrap replicate over documents."""
 
     def __init__(self, test: Tokens, config: ProbingConfig):
         self.test, self.config = test, config
-        self.documents, self.place = np.unique(test.document, return_inverse=True)
+        self.documents, self.document_index = np.unique(test.document, return_inverse=True)
         self.weights = poisson_weights(self.documents.tolist())
         self.facts: dict[str, TaskFacts] = {}
         self.skipped: dict[str, str] = {}
@@ -319,19 +346,19 @@ class _Tally:
         """`(dictionary, k, task, labels or control)` -> for each seed, balanced accuracy in every replicate"""
         self.areas: dict[tuple[str, int, str, str], list[float]] = {}
 
-    def ask(
+    def label(
         self, tasks: Sequence[Task], train: Tokens, seed: int
     ) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-        """The answers of the tasks that can be asked, on training and test rows, and control answers."""
+        """Return labels and control labels of the usable tasks, on training and test rows."""
         found = {}
         for task in tasks:
             if task.name in self.skipped:
                 continue
             labels = task.label(train), task.label(self.test)
-            why = unusable(task, labels, (train, self.test))
-            control = _controls(task, labels, train, self.test, seed) if not why else None
-            if why or control is None:
-                self.skipped[task.name] = why or "no control labels of both answers exist"
+            reason = unusable(task, labels, (train, self.test))
+            control = _controls(task, labels, train, self.test, seed) if not reason else None
+            if reason or control is None:
+                self.skipped[task.name] = reason or "no control labels of both answers exist"
                 self._forget(task.name)
                 continue
             found[task.name] = {"labels": labels, "control": control}
@@ -344,18 +371,19 @@ class _Tally:
                 n_test=int((labels[1] != LEFT_OUT).sum()),
             )
         if not found:
-            raise ConfigError(f"none of the tasks can be asked of these tokens: {self.skipped}; record more")
+            raise ConfigError(f"none of the tasks can be probed on these tokens: {self.skipped}; record more")
         return found
 
     def add(self, what: tuple[str, int, str, str], scores: np.ndarray, label: np.ndarray) -> None:
+        """Add the log odds `scores` of one probe on the test rows that have a label."""
         rows = np.flatnonzero(label != LEFT_OUT)
-        yes, said = label[rows] == 1, scores > 0
-        counts = np.stack([yes & said, yes, ~yes & ~said, ~yes], axis=1).astype(np.float64)
+        yes, predicted = label[rows] == 1, scores > 0
+        counts = np.stack([yes & predicted, yes, ~yes & ~predicted, ~yes], axis=1).astype(np.float64)
         by_document = np.zeros((len(self.documents), 4))
-        np.add.at(by_document, self.place[rows], counts)
-        right, all_yes, kept, all_no = (self.weights @ by_document).T
+        np.add.at(by_document, self.document_index[rows], counts)
+        true_yes, all_yes, true_no, all_no = (self.weights @ by_document).T
         with np.errstate(invalid="ignore", divide="ignore"):
-            self.accuracies.setdefault(what, []).append((right / all_yes + kept / all_no) / 2)
+            self.accuracies.setdefault(what, []).append((true_yes / all_yes + true_no / all_no) / 2)
         self.areas.setdefault(what, []).append(auroc(scores, yes))
 
     def result(self) -> Probing:
@@ -388,7 +416,7 @@ class _Tally:
         )
 
     def _forget(self, task: str) -> None:
-        """A task that some seed's sample cannot answer is left out for all seeds."""
+        """Remove a task for all seeds, since one seed's sample has too few labels."""
         self.facts.pop(task, None)
         for table in (self.accuracies, self.areas):
             for what in [what for what in table if what[2] == task]:
@@ -396,20 +424,20 @@ class _Tally:
 
 
 def _ends(replicates: np.ndarray, n_documents: int) -> Ends | None:
-    """Over the replicates that hold both answers of every task, where enough of them do and documents are not few."""
+    """Return the interval over replicates with both answers of every task; None with few of them or few documents."""
     whole = replicates[np.isfinite(replicates)]
     enough = n_documents >= MIN_DOCUMENTS and len(whole) >= MIN_WHOLE * len(replicates)
     return quantile_ends(whole, n_documents) if enough else None
 
 
 def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[Tokens, Tokens]) -> str:
-    """Why a task cannot be asked; empty when it can."""
-    for side, label, where in zip(("training", "held-out"), labels, tokens, strict=True):
+    """Return the reason why a task cannot be probed; an empty string when it can."""
+    for side, label, part in zip(("training", "held-out"), labels, tokens, strict=True):
         for answer, word in ((1, "yes"), (0, "no")):
             rows = np.flatnonzero(label == answer)
             if len(rows) < MIN_ROWS:
                 return f"{len(rows)} {side} tokens answer {word}, {MIN_ROWS} are needed"
-            documents = len(np.unique(where.document[rows]))
+            documents = len(np.unique(part.document[rows]))
             if task.key == "document" and documents < MIN_KEYS:
                 return f"{documents} {side} documents answer {word}, {MIN_KEYS} are needed"
     return ""
@@ -418,7 +446,7 @@ def unusable(task: Task, labels: tuple[np.ndarray, np.ndarray], tokens: tuple[To
 def _controls(
     task: Task, labels: tuple[np.ndarray, np.ndarray], train: Tokens, test: Tokens, seed: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Control labels of training and test rows by one random function; None when twenty draws lack an answer."""
+    """Draw control labels of training and test rows by one random function; None when twenty draws lack an answer."""
     key = np.concatenate([train.key(task.key), test.key(task.key)])
     for draw in range(20):
         drawn = control_labels(key, np.concatenate(labels), seed=derive_seed(seed, "control", draw), task=task.name)
@@ -428,14 +456,18 @@ def _controls(
     return None
 
 
-def _one_place(saes: Mapping[str, SAE], recording: Recording) -> str:
-    places = {sae.hook_points for sae in saes.values()}
-    if len(places) != 1 or len(next(iter(places))) != 1:
-        raise ConfigError(f"probes read one place, these dictionaries read {sorted(places) or 'none'}")
-    place = recording.check_hook_point(next(iter(places))[0])
-    widths = {name: sae.d_in for name, sae in saes.items() if sae.d_in != recording.d(place)}
+def _one_hook_point(saes: Mapping[str, SAE], recording: Recording) -> str:
+    hook_points = {sae.hook_points for sae in saes.values()}
+    if len(hook_points) != 1 or len(next(iter(hook_points))) != 1:
+        raise ConfigError(
+            f"probes read one hook point, these dictionaries read {sorted(hook_points) or 'none'}; "
+            "choose dictionaries of one"
+        )
+    hook_point = recording.check_hook_point(next(iter(hook_points))[0])
+    widths = {name: sae.d_in for name, sae in saes.items() if sae.d_in != recording.d(hook_point)}
     if widths:
         raise ConfigError(
-            f"{recording.folder} has width {recording.d(place)} at {place}, the dictionaries read {widths}"
+            f"{recording.folder} has width {recording.d(hook_point)} at {hook_point}, the dictionaries read {widths}; "
+            "choose the recording that they were trained on"
         )
-    return place
+    return hook_point

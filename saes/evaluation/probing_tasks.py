@@ -1,8 +1,8 @@
-"""Yes-or-no questions about tokens, for probes: what a recording knows about each, and what its keeper adds.
+"""Yes-or-no questions about tokens, for probes: from a recording, from its vocabulary, or from a table of labels.
 
-A task's label is a function of a *key*: the token, the token after it, the document, the place in the context. Its
-control (Hewitt and Liang 2019, arXiv 1909.03368) is a random function of the same key, with the same share of yes: a
-probe that answers it has learned keys by heart, so only what lies above it says that something is represented.
+The label of a task is a function of a *key*: the token, the next token, the document, or the position in the context.
+Its control task (Hewitt and Liang 2019, arXiv 1909.03368) is a random function of the same key, with the same share of
+yes. A probe can solve the control only by memorising keys, so only accuracy above it is evidence of a representation.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,38 +13,41 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from jaxtyping import Int, Int64, Int8, Shaped
 
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
 
 Key = Literal["token", "next token", "document", "place", "row"]
+"""Property of a token that determines its label; `place` is the position in the context."""
 LEFT_OUT = -1
 """Label of a row to which a question does not apply."""
 
 N_LABELS = 3
-"""Document labels (packages, files) asked about: the most frequent ones."""
+"""Number of document labels (packages, files) that become tasks, the most frequent ones."""
 MAX_VALUES = 8
-"""Values that a file's labels may have, each against the others."""
+"""Largest number of values of a label in a file; each is a task against the others."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Where rows are, `[n]` int64 each."""
+    """Tokens of some rows of a recording, `[n]` int64 each."""
 
-    row: np.ndarray
-    """global numbers in the recording"""
-    token: np.ndarray
-    next_token: np.ndarray
-    """-1 where the context ends or no text follows"""
-    document: np.ndarray
-    place: np.ndarray
+    row: Int64[np.ndarray, " n"]
+    """global row in the recording"""
+    token: Int64[np.ndarray, " n"]
+    """token id"""
+    next_token: Int64[np.ndarray, " n"]
+    """id of the next token; -1 where the context ends or no text follows"""
+    document: Int64[np.ndarray, " n"]
+    """running number of the document"""
+    position: Int64[np.ndarray, " n"]
     """position in the context"""
 
-    def key(self, kind: Key) -> np.ndarray:
-        """What a task of that kind is a function of."""
-        names = {"token": "token", "next token": "next_token", "document": "document", "place": "place", "row": "row"}
-        return getattr(self, names[kind])
+    def key(self, kind: Key) -> Int64[np.ndarray, " n"]:
+        """Return the values `[n]` of a key."""
+        return getattr(self, {"next token": "next_token", "place": "position"}.get(kind, kind))
 
     def __len__(self) -> int:
         return len(self.row)
@@ -52,18 +55,19 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Task:
-    """One question."""
+    """One yes-or-no question about tokens."""
 
     name: str
     yes: str
-    """what a positive token is, in words"""
+    """description of a positive token"""
     key: Key
-    label: Callable[[Tokens], np.ndarray]
-    """`[n]` int8: 1 yes, 0 no, -1 does not apply"""
+    """property that determines the label"""
+    label: Callable[[Tokens], Int8[np.ndarray, " n"]]
+    """function that returns labels `[n]` int8: 1 yes, 0 no, -1 does not apply"""
 
 
-def tokens_at(recording: Recording, rows: Tensor) -> Tokens:
-    """What is known of `rows [n]` (global numbers); token shards are read one at a time."""
+def tokens_at(recording: Recording, rows: Int[Tensor, " n"]) -> Tokens:
+    """Read token, document and position of the global `rows [n]`, one token shard at a time."""
     rows = rows.cpu()
     starts, length = recording.shard_starts, recording.context_length
     shard_of = np.searchsorted(starts, rows.numpy(), side="right") - 1
@@ -76,12 +80,12 @@ def tokens_at(recording: Recording, rows: Tensor) -> Tokens:
         after = np.minimum(local + 1, len(token) - 1)
         follows = ((local + 1) % length != 0) & (document[after] >= 0)
         columns[:, mine] = token[local], np.where(follows, token[after], -1), document[local]
-    place = (rows.numpy() - starts[shard_of]) % length
-    return Tokens(rows.numpy(), columns[0], columns[1], columns[2], place)
+    position = (rows.numpy() - starts[shard_of]) % length
+    return Tokens(rows.numpy(), columns[0], columns[1], columns[2], position)
 
 
 def text_tasks(vocabulary: Sequence[str]) -> list[Task]:
-    """What the text of a token, or of the next one, says."""
+    """Return tasks about the text of a token or of the next token; `vocabulary` is the text of every token id."""
     flags = {name: np.array([flag(text) for text in vocabulary], np.int8) for name, flag in _FLAGS.items()}
     return [
         Task("capital", "the token's first letter is a capital", "token", _lookup("token", flags["capital"])),
@@ -95,10 +99,10 @@ def text_tasks(vocabulary: Sequence[str]) -> list[Task]:
 
 
 def recording_tasks(recording: Recording) -> list[Task]:
-    """Where a token stands, and what its document is labelled."""
+    """Return tasks about the position of a token in its context, and about the label of its document."""
     half = recording.context_length // 2
     late = Task(
-        "late", f"the token stands at position {half} or later", "place", lambda t: (t.place >= half).astype(np.int8)
+        "late", f"the token is at position {half} or later", "place", lambda t: (t.position >= half).astype(np.int8)
     )
     documents = recording.documents()
     labels = np.array([document.label for document in documents])
@@ -116,16 +120,16 @@ def recording_tasks(recording: Recording) -> list[Task]:
     ]
 
 
-def row_task(name: str, yes: str, labels: np.ndarray) -> Task:
-    """A question whose answer is known for every row of the recording: `labels [n_rows]`, 1, 0 or -1."""
+def row_task(name: str, yes: str, labels: Shaped[np.ndarray, " n_rows"]) -> Task:
+    """Return a task with a given label for every row of the recording: `labels [n_rows]`, 1, 0 or -1."""
     labels = np.asarray(labels, np.int8)
     return Task(name, yes, "row", lambda tokens: labels[tokens.row])
 
 
 def planted_tasks(recording: Recording, n: int = 8) -> list[Task]:
-    """Whether a planted feature is on, for `n` features spread from the most to the least frequent.
+    """Return tasks that ask whether a planted feature is on, for `n` features from the most to the least frequent.
 
-    Raises `MismatchError` on a recording of a model.
+    Raises `MismatchError` for a recording of a model, which has no planted features.
     """
     from saes.evaluation.toy_recovery import read_synthetic
 
@@ -133,16 +137,18 @@ def planted_tasks(recording: Recording, n: int = 8) -> list[Task]:
     chosen = np.unique(np.linspace(0, data.config.n_features - 1, n).astype(int))
     on = np.zeros((recording.n_rows, len(chosen)), np.int8)
     for shard, start in enumerate(recording.shard_starts[:-1]):
-        rows = next(data.batches(recording.shard_rows[shard], start=shard))  # as they were written
+        rows = next(data.batches(recording.shard_rows[shard], start=shard))  # the rows that were written
         on[start : start + len(rows.x)] = (rows.strengths[:, torch.from_numpy(chosen)] > 0).numpy()
     return [row_task(f"feature {f}", f"planted feature {f} is on", on[:, i]) for i, f in enumerate(chosen)]
 
 
 def file_tasks(path: Path, recording: Recording, vocabulary: Sequence[str] | None) -> list[Task]:
-    """Tasks from a table of yours: .csv, .jsonl or .parquet with `label` and one of `document` (an id of the recording)
-    or `token` (its text). Two values make one question, up to eight make one each against the others.
+    """Read tasks from a table of labels: a .csv, .jsonl or .parquet file.
 
-    Raises `MissingError`, `CorruptError` (no table), `ConfigError` (columns, or nothing in it that was recorded).
+    Its columns are `label` and one of `document` (an id of the recording) or `token` (its exact text). Two values of
+    `label` give one task; three to eight give one task each, against the others. `vocabulary` is the text of every
+    token id, for labels of tokens. Raises `MissingError` (no file), `CorruptError` (not a table), `ConfigError`
+    (missing columns, no row that was recorded, too many values).
     """
     table = _read_table(Path(path))
     keys = [key for key in ("document", "token") if key in table]
@@ -164,20 +170,22 @@ def file_tasks(path: Path, recording: Recording, vocabulary: Sequence[str] | Non
         raise ConfigError(
             f"{path} has {len(names)} values of label for what was recorded; 2 to {MAX_VALUES} make tasks"
         )
-    asked = names[1:] if len(names) == 2 else names
+    positive = names[1:] if len(names) == 2 else names
     return [
-        Task(f"{Path(path).stem}: {n}", f"{kind} labelled {n!r}", kind, _from_table(kind, values, n)) for n in asked
+        Task(f"{Path(path).stem}: {n}", f"{kind} labelled {n!r}", kind, _from_table(kind, values, n)) for n in positive
     ]
 
 
-def control_labels(key: np.ndarray, label: np.ndarray, *, seed: int, task: str) -> np.ndarray:
-    """Random labels, one for each value of `key [n]`, with as large a share of yes as `label [n]` has.
+def control_labels(
+    key: Int64[np.ndarray, " n"], label: Int[np.ndarray, " n"], *, seed: int, task: str
+) -> Int8[np.ndarray, " n"]:
+    """Draw a random label for each value of `key [n]`, with the share of yes of `label [n]`.
 
-    Keys come in random order and say yes as long as the share is not reached; rows left out stay so.
+    Keys are labelled yes in random order until that share is reached. Rows labelled `LEFT_OUT` retain that label.
     """
-    values, place, counts = np.unique(key, return_inverse=True, return_counts=True)
+    values, index, counts = np.unique(key, return_inverse=True, return_counts=True)
     used = label != LEFT_OUT
-    counts = np.bincount(place[used], minlength=len(values))
+    counts = np.bincount(index[used], minlength=len(values))
     wanted = int((label == 1).sum())
     yes = np.zeros(len(values), np.int8)
     order = np.random.default_rng(derive_seed(seed, "control labels", task)).permutation(len(values))
@@ -185,7 +193,7 @@ def control_labels(key: np.ndarray, label: np.ndarray, *, seed: int, task: str) 
         if counts[value] and counts[value] <= wanted:
             yes[value] = 1
             wanted -= counts[value]
-    return np.where(used, yes[place], LEFT_OUT).astype(np.int8)
+    return np.where(used, yes[index], LEFT_OUT).astype(np.int8)
 
 
 def _lookup(kind: Key, flags: np.ndarray) -> Callable[[Tokens], np.ndarray]:
@@ -216,7 +224,7 @@ def _read_table(path: Path) -> dict[str, list[Any]]:
     if path.suffix not in readers:
         raise ConfigError(f"labels are read from .csv, .jsonl and .parquet files, got {path}")
     if not path.exists():
-        raise MissingError(f"no file at {path}")
+        raise MissingError(f"no file of labels at {path}; check the path")
     try:
         return readers[path.suffix](str(path)).to_pydict()
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -1,7 +1,8 @@
-"""How good an SAE is on recorded activations: reconstruction, sparsity, and which latents are in use.
+"""Quality of an SAE on recorded activations: reconstruction, sparsity, and the density of its latents.
 
-All sums are streamed in float64, so the numbers do not depend on the batch size; intervals are over documents
-(`bootstrap.py`), since tokens of one document are alike. What the model loses is in `evaluate_model.py`.
+All sums are streamed in float64, so the scores do not depend on the batch size. Intervals are over documents
+(`interp.statistics`), since tokens of one document are correlated. The loss of the model with the SAE spliced in is
+measured in `in_model.py`.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from jaxtyping import Int64
 
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress
@@ -21,7 +23,7 @@ from saes.kinds.base import SAE
 from saes.training.data import Source
 
 DENSITY_EDGES = tuple(float(edge) for edge in np.linspace(-6, 0, 25))
-"""`log10` of the share of tokens on which a latent fires: bins of the density histogram."""
+"""Edges of the bins of the density histogram: `log10` of the share of tokens on which a latent fires."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,31 +32,32 @@ class Evaluation(Result):
 
     n_tokens: int
     l0: float
-    """Active features per token."""
+    """Mean number of active latents per token."""
     fvu: float
-    """`E|x - x_hat|^2 / (E|x|^2 - |E x|^2)`: 0 is perfect, 1 no better than the mean."""
+    """Variance unexplained, `E|x - x_hat|^2 / (E|x|^2 - |E x|^2)`: 0 is perfect, 1 no better than the mean."""
     dead_fraction: float
-    """Share of features that never fired on these tokens."""
+    """Share of latents that never fire on these tokens."""
     dense_fraction: float
-    """Share of features active on more than a tenth of them."""
+    """Share of latents that fire on more than a tenth of these tokens."""
     l2_ratio: float
-    """`mean |x_hat| / |x|`: below 1 is shrinkage."""
+    """`mean |x_hat| / |x|`: 1 is unbiased, below 1 is shrinkage."""
     relative_bias: float
     """`E|x_hat|^2 / E[x . x_hat]`: 1 is unbiased, below 1 is shrinkage (2404.16014, equation 10)."""
     cosine: float
-    """Mean cosine between `x` and `x_hat`."""
+    """Mean cosine between `x` and `x_hat`: 1 is perfect."""
     n_documents: int = 0
-    """Documents that these tokens come from: what the intervals count as observations."""
+    """Documents that these tokens come from: the observations that the intervals resample."""
     intervals: dict[str, Ends] = field(default_factory=dict)
-    """`score -> (low, high)`, 95 %, over documents; empty with fewer than `bootstrap.MIN_DOCUMENTS`. Shares of dead and
-    dense features have none: a resampled text always lacks documents on which rare features fire."""
+    """`score -> (low, high)`, 95 %, over documents; empty with fewer than `statistics.MIN_DOCUMENTS`. Dead and dense
+    fractions have no interval, since a resample always lacks documents on which rare latents fire."""
     density_edges: tuple[float, ...] = DENSITY_EDGES
+    """Edges of the bins of `density_counts`."""
     density_counts: tuple[int, ...] = ()
-    """Features per bin of `log10(share of tokens)`, those rarer than the first edge in the first bin. Dead ones are in
-    none, so the counts add up to `d_sae * (1 - dead_fraction)`."""
+    """Latents per bin of `log10(share of tokens)`; those rarer than the first edge are in the first bin. Dead latents
+    are in no bin, so the counts add up to `d_sae * (1 - dead_fraction)`."""
 
     def headline(self) -> str:
-        """Say how much text was measured."""
+        """Report the amount of text."""
         return f"Reconstruction on {self.n_tokens:,} tokens of {self.n_documents:,} documents"
 
 
@@ -69,16 +72,22 @@ def evaluate_on_recording(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure on recorded rows at the places that the SAE reads and reconstructs; a crosscoder of several models takes
-    as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the split is empty."""
+    """Measure reconstruction and sparsity of an SAE on recorded rows, at the hook points that it reads and writes.
+
+    A crosscoder of several models takes as many recordings. `seed` draws the bootstrap. Raises `ConfigError` when the
+    split is empty, `MismatchError` when the widths differ.
+    """
     source = Source(recording, sae.hook_points, target=sae.hook_point_out)
     first = source.recording
     if source.d_in != sae.d_in:
-        places = ", ".join(sae.hook_points)
-        raise MismatchError(f"{first.folder} has width {source.d_in} at {places}, the SAE expects {sae.d_in}")
+        names = ", ".join(sae.hook_points)
+        raise MismatchError(
+            f"{first.folder} has width {source.d_in} at {names}, the SAE expects {sae.d_in}; choose a recording of "
+            "its model"
+        )
     sums, documents = _Sums(sae, seed), DocumentsOfRows(first)
     for batch in source.sequential(batch_size=batch_size, split=split, heldout_fraction=heldout_fraction):
-        if not len(batch.rows):  # a shard without documents of this split
+        if not len(batch.rows):  # the shard has no documents of this split
             continue
         sums.add(batch.x, batch.x if batch.target is None else batch.target, documents(batch.rows))
         if progress:
@@ -89,14 +98,14 @@ def evaluate_on_recording(
 
 
 class DocumentsOfRows:
-    """Looks up which document each row of one shard belongs to; the last shard is kept."""
+    """Lookup of the document of each row; it caches the last shard that was read."""
 
     def __init__(self, recording: Recording):
         self.recording, self.shard = recording, -1
         self.document = torch.empty(0, dtype=torch.int32)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """`rows [n]`: global numbers, all of one shard (as `Recording.sequential` gives them)."""
+    def __call__(self, rows: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """Return the documents `[n]` of global `rows [n]`, all of one shard (as from `Recording.sequential`)."""
         starts = self.recording.shard_starts
         shard = int(np.searchsorted(starts, int(rows[0]), side="right") - 1)
         if shard != self.shard:
@@ -105,9 +114,9 @@ class DocumentsOfRows:
 
 
 class _Sums:
-    """Running sums over tokens. Per token: `TERMS`, then the target itself, for its mean."""
+    """Running sums over tokens: the columns are `TERMS`, then the target itself, for its mean."""
 
-    TERMS = ("n", "active", "error", "square", "made", "dot", "ratio", "cosine")
+    TERMS = ("n", "active", "error", "square", "recons", "dot", "ratio", "cosine")
 
     def __init__(self, sae: SAE, seed: int):
         self.sae, self.n = sae, 0
@@ -120,17 +129,17 @@ class _Sums:
         x, on = target.double(), acts.values > 0
         self.n += len(x)
         self.fired += torch.bincount(acts.indices[on].long(), minlength=self.sae.d_sae)
-        length, made = x.norm(dim=1), recons.norm(dim=1)
+        norm, recons_norm = x.norm(dim=1), recons.norm(dim=1)
         dot = (x * recons).sum(1)
         terms = [
-            torch.ones_like(length),
+            torch.ones_like(norm),
             on.sum(1).double(),
             (x - recons).square().sum(1),
-            length**2,
-            made**2,
+            norm**2,
+            recons_norm**2,
             dot,
-            made / length.clamp_min(1e-30),
-            dot / (length * made).clamp_min(1e-30),
+            recons_norm / norm.clamp_min(1e-30),
+            dot / (norm * recons_norm).clamp_min(1e-30),
         ]
         self.bootstrap.add(torch.cat([torch.stack(terms, 1), x], dim=1), document)
 
@@ -139,7 +148,7 @@ class _Sums:
             "l0": lambda s: _mean(s, "active"),
             "fvu": self._fvu,
             "l2_ratio": lambda s: _mean(s, "ratio"),
-            "relative_bias": lambda s: _mean(s, "made") / _mean(s, "dot"),
+            "relative_bias": lambda s: _mean(s, "recons") / _mean(s, "dot"),
             "cosine": lambda s: _mean(s, "cosine"),
         }
         whole = {name: float(score(self.bootstrap.sums[:1])) for name, score in scores.items()}
@@ -160,8 +169,11 @@ class _Sums:
         )
 
     def _fvu(self, sums: Tensor) -> Tensor:
-        """The variance is about the mean of all tokens in every replicate: a mean fitted anew to a replicate's few
-        documents takes up part of what they differ by, and would push the interval up."""
+        """Return the FVU of every replicate, with the variance about the mean of all tokens.
+
+        A mean fitted to the few documents of one replicate would absorb part of their variance, which biases the
+        interval upwards.
+        """
         whole = self.bootstrap.sums[0, len(self.TERMS) :] / self.n
         about = sums[:, len(self.TERMS) :] @ whole / sums[:, 0]
         variance = _mean(sums, "square") - 2 * about + whole.square().sum()

@@ -1,9 +1,9 @@
-"""How much of a known dictionary an SAE has found: scores against the truth, which no reconstruction error replaces.
+"""Recovery of a known dictionary: scores of an SAE against the true features, which reconstruction error cannot give.
 
 Latents and true features are matched one to one so that the sum of `|cos|` between decoder rows and true directions is
-largest (the Hungarian method). A latent is then judged as a detector of the feature it was matched with: it says "on"
-where it is active. Features left without a latent count as 0, so that a small dictionary cannot score well on a few.
-Where features may lie opposite each other (`SyntheticData.signed`) the cosine itself stands for `|cos|` throughout.
+largest (the Hungarian method). Each latent is then scored as a detector of its matched feature: it predicts "on" where
+it is active. Features without a latent count as 0, so that a small dictionary cannot score well on a few. Where two
+features may have opposite directions (`SyntheticData.signed`), the cosine replaces `|cos|` throughout.
 """
 
 from collections.abc import Sequence
@@ -23,44 +23,48 @@ from saes.evaluation.synthetic import SyntheticData
 from saes.kinds.base import SAE
 
 FOUND = 0.5
-"""F1 from which a true feature counts as found."""
+"""Smallest F1 with which a true feature counts as found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery(Result):
-    """An SAE against the truth over `n_rows` fresh rows. Counts are per row, everything else is a share or a ratio."""
+    """Scores of an SAE against the true features, over `n_rows` fresh rows.
+
+    The two L0 are per row; all other scores are shares or ratios.
+    """
 
     n_rows: int
     mcc: float
-    """Mean `|cos|` over matched pairs: 1 is full recovery. A random dictionary has `mcc_random`, not 0."""
+    """Mean `|cos|` over matched pairs: 1 is full recovery. A random dictionary scores `mcc_random`, not 0."""
     mcc_random: float
-    """The same of random unit rows, as many: what matching alone gives."""
+    """The same for as many random unit rows: the null."""
     mmcs: float
-    """Mean over true features of the largest `|cos|` to any latent (Sharkey et al. 2022): one latent may serve many."""
+    """Mean over true features of the largest `|cos|` to any latent (Sharkey et al. 2022): latents may be reused."""
     uniqueness: float
-    """Share of latents that are, by `|cos|`, nearest to a feature of their own: distinct nearest features over latents,
-    or over features where those are fewer."""
+    """Distinct nearest features (by `|cos|`) over latents, or over features where those are fewer: 1 when every latent
+    has a nearest feature of its own."""
     precision: float
-    """Mean over true features: how often its latent is right when it is active."""
+    """Mean over true features of the share of the latent's active rows on which the feature is on."""
     recall: float
-    """Mean over true features: how often its latent is active when the feature is on."""
+    """Mean over true features of the share of the feature's rows on which its latent is active."""
     f1: float
-    """Mean over true features of the harmonic mean of the two."""
+    """Mean over true features of the harmonic mean of precision and recall."""
     found: float
     """Share of true features whose F1 is at least `FOUND`."""
     true_l0: float
+    """True features per row."""
     l0: float
     """Active latents per row; above `true_l0` features are split or noise is fitted, below it features are missed."""
     shrinkage: float
-    """Sum over active latents of what they add along their features, over the sum of true strengths there: 1 is
+    """Sum over active latents of their contribution along their features, over the sum of true strengths there: 1 is
     unbiased, below 1 the latents are too weak."""
     dead: float
-    """Share of latents that never fired."""
+    """Share of latents that never fire."""
     fvu: float
-    """`E|x - x_hat|^2 / E|x - E x|^2`."""
+    """Fraction of variance unexplained, `E|x - x_hat|^2 / E|x - E x|^2`: 0 is perfect, 1 no better than the mean."""
 
     def headline(self) -> str:
-        """Give the match and its null."""
+        """Report the match and its null."""
         return f"Recovery of known features: MCC {self.mcc:.2f} (random directions {self.mcc_random:.2f})"
 
 
@@ -68,9 +72,9 @@ class Recovery(Result):
 def measure_recovery(
     dictionary: Dictionary, data: SyntheticData, *, n_rows: int = 16_384, batch_size: int = 4096, seed: int = 0
 ) -> Recovery:
-    """Score `dictionary` on rows that it was not trained on (a stream of their own, by `seed`).
+    """Score `dictionary` against the true features, on fresh rows from a separate stream (by `seed`).
 
-    Raises `MismatchError` when it reads another width than the data have.
+    Raises `MismatchError` when its width is not that of the data.
     """
     directions = dictionary.decoder_directions.detach().float().cpu()
     if dictionary.d_in != data.config.d or directions.shape[1] != data.config.d:
@@ -80,7 +84,7 @@ def measure_recovery(
         )
     match = best_match(directions, data.directions, absolute=not data.signed)
     counts = _Counts(dictionary, data, directions, match)
-    batches, left = data.batches(batch_size, seed=-1 - seed), n_rows  # recordings take seeds from 0 up
+    batches, left = data.batches(batch_size, seed=-1 - seed), n_rows  # recordings use seeds from 0 up
     while left > 0:
         rows = next(batches)
         counts.add(rows.x[:left], rows.strengths[:left])
@@ -99,9 +103,9 @@ def measure_recovery(
 
 
 def over_seeds(found: Sequence[Recovery]) -> dict[str, Interval]:
-    """Every score as mean and 95 % interval over runs with different seeds; of one run the interval is infinite.
+    """Return every score as mean and 95 % interval over runs with different seeds; one run has an infinite interval.
 
-    Differences between two kinds that lie within these are noise.
+    Differences between two kinds of SAE that lie within these intervals are noise.
     """
     scores = [asdict(each) for each in found]
     names = [name for name in scores[0] if name != "n_rows"]
@@ -110,33 +114,33 @@ def over_seeds(found: Sequence[Recovery]) -> dict[str, Interval]:
 
 
 class _Counts:
-    """Sums over rows, in float64."""
+    """Sums over rows of the counts behind `Recovery`, in float64."""
 
     def __init__(self, dictionary: Dictionary, data: SyntheticData, directions: Tensor, match: Match):
         self.dictionary, self.match = dictionary, match
         self.along = (directions[match.rows] * data.directions[match.columns]).sum(1)
-        """what one unit of a matched latent adds along its feature"""
+        """contribution of one unit of a matched latent along its feature"""
         n, d_sae = data.config.n_features, dictionary.d_sae
         self.hits, self.active, self.on = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
         self.fired = torch.zeros(d_sae, dtype=torch.float64)
         self.sum = torch.zeros(data.config.d, dtype=torch.float64)
-        self.error = self.square = self.made = self.true = 0.0
+        self.error = self.square = self.contributed = self.true = 0.0
         self.n = 0
 
     def add(self, x: Tensor, strengths: Tensor) -> None:
         acts = self.dictionary.encode(x)
         recons = self.dictionary.decode(acts)
-        if isinstance(self.dictionary, SAE):  # what some kinds add past the features
+        if isinstance(self.dictionary, SAE):  # some kinds add terms without latents, for example a skip connection
             recons = self.dictionary.complete(recons, x)
         recons = recons.double()
         self.fired += (acts > 0).sum(0).double()
-        mine, theirs = acts[:, self.match.rows], strengths[:, self.match.columns]
-        both = (mine > 0) & (theirs > 0)
+        latents, features = acts[:, self.match.rows], strengths[:, self.match.columns]
+        both = (latents > 0) & (features > 0)
         self.hits[self.match.columns] += both.sum(0).double()
-        self.active[self.match.columns] += (mine > 0).sum(0).double()
+        self.active[self.match.columns] += (latents > 0).sum(0).double()
         self.on += (strengths > 0).sum(0).double()
-        self.made += float((mine * self.along * both).double().sum())
-        self.true += float((theirs * both).double().sum())
+        self.contributed += float((latents * self.along * both).double().sum())
+        self.true += float((features * both).double().sum())
         x = x.double()
         self.error += float((x - recons).square().sum())
         self.square += float(x.square().sum())
@@ -153,7 +157,7 @@ class _Counts:
             "found": float((f1 >= FOUND).double().mean()),
             "true_l0": float(self.on.sum() / self.n),
             "l0": float(self.fired.sum() / self.n),
-            "shrinkage": self.made / self.true if self.true else float("nan"),
+            "shrinkage": self.contributed / self.true if self.true else float("nan"),
             "dead": float((self.fired == 0).double().mean()),
             "fvu": self.error / max(variance, 1e-30),
         }

@@ -1,13 +1,13 @@
-"""Data from a known dictionary: rows whose features, and how strong each is in every row, are known.
+"""Synthetic activations from a known dictionary: the features of every row and their strengths are known.
 
-A row is `mean + scale * (strengths @ directions + noise)`. What makes it hard is what makes real activations hard, each
-a setting of its own (after SynthSAEBench, arXiv 2602.14687):
+A row is `mean + scale * (strengths @ directions + noise)`. The properties that make real activations hard to decompose
+are settings (after SynthSAEBench, arXiv 2602.14687):
 
-- superposition: more unit directions than dimensions, spread apart only as far as they go;
+- superposition: more unit directions than dimensions, spread apart as far as possible;
 - Zipf: a few frequent features, many rare ones;
-- trees: a child is on only where its parent is, and of several children at most one;
-- correlation: roots that tend to be on together, through a Gaussian copula of low rank;
-- strengths that vary from row to row.
+- trees: a child is on only where its parent is on, and at most one child of a parent is on;
+- correlation: roots tend to be on together, by a Gaussian copula of low rank;
+- magnitude: strengths vary from row to row.
 
 Rates are exact: `rates[i]` is the probability that feature `i` is on, trees and correlations included. Correlations are
 between roots; descendants inherit them from their roots.
@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from jaxtyping import Float32
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.runtime import make_generator
@@ -29,10 +30,13 @@ MAGNITUDES = ("log_normal", "half_normal", "constant")
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    """What the data are made of. The defaults train in seconds on one core."""
+    """Settings of the data. An SAE trains on the defaults in seconds on one core.
+
+    Raises `ConfigError` for a setting out of range.
+    """
 
     n_features: int = 128
-    """True features."""
+    """Number of true features."""
 
     d: int = 48
     """Dimensions of a row."""
@@ -41,40 +45,41 @@ class SyntheticConfig:
     """Probability that the most frequent feature is on."""
 
     least_frequent: float = 0.01
-    """Probability of the rarest. Between them the rate falls with the rank to the power of `-zipf`."""
+    """Probability that the rarest feature is on. Between the two, rates fall with the rank to the power of `-zipf`."""
 
     zipf: float = 0.5
-    """Exponent of that fall."""
+    """Exponent of the fall of rates with rank."""
 
     n_trees: int = 0
-    """Roots that have children. The roots are the most frequent features, then come their children, and theirs."""
+    """Number of trees. Their roots are the most frequent features, followed by their children, generation by
+    generation."""
 
     branching: int = 3
-    """Children of every parent in a tree, of which at most one is on."""
+    """Children of every parent in a tree; at most one of them is on."""
 
     depth: int = 1
     """Generations below a root."""
 
     correlation: float = 0.0
-    """Share of the copula's variance that roots have in common: 0 is independent."""
+    """Share of the copula's variance from factors common to all roots: 0 is independent."""
 
     rank: int = 4
-    """Number of common factors behind that share."""
+    """Number of common factors."""
 
     magnitude: Literal["log_normal", "half_normal", "constant"] = "log_normal"
-    """How the strength of a feature that is on is drawn; its mean is 1."""
+    """Distribution of the strength of a feature that is on; its mean is 1."""
 
     spread: float = 0.25
-    """Sigma of the log-normal."""
+    """Sigma of the log-normal distribution."""
 
     noise: float = 0.01
-    """Standard deviation of Gaussian noise in every dimension, where a strength is 1."""
+    """Standard deviation of Gaussian noise in every dimension, in units of the mean strength."""
 
     mean_norm: float = 2.0
-    """Length of the mean that every row has besides its features, where a strength is 1."""
+    """Norm of the mean that is added to every row, in units of the mean strength."""
 
     scale: float = 1.0
-    """Units of the rows."""
+    """Factor of all strengths, the noise and the mean."""
 
     def __post_init__(self) -> None:
         _check(self.n_features >= 2, "n_features", "at least 2", self.n_features)
@@ -107,31 +112,31 @@ class SyntheticConfig:
 
 
 class Rows(NamedTuple):
-    """Rows and the truth about them."""
+    """Rows and their true features."""
 
-    x: Tensor
+    x: Float32[Tensor, "n d"]
     """`[n, d]` float32"""
-    strengths: Tensor
-    """`[n, n_features]` float32: how strong every feature is, 0 where it is off"""
+    strengths: Float32[Tensor, "n n_features"]
+    """`[n, n_features]` float32: strength of every feature, 0 where it is off"""
 
 
 class SyntheticData:
-    """A known dictionary and the law by which its features are on. Everything follows from `(config, seed)`."""
+    """A known dictionary and the distribution of its features, both determined by `(config, seed)`."""
 
     signed: ClassVar[bool] = False
-    """Whether features may lie opposite each other, so that a direction and its negative are not the same feature."""
+    """True where two features may have opposite directions, so that the sign of a cosine matters."""
 
     def __init__(self, config: SyntheticConfig, *, seed: int = 0):
         self.config, self.seed = config, seed
         generator = make_generator(seed, "synthetic", "dictionary")
         self.directions = _spread_apart(torch.randn(config.n_features, config.d, generator=generator))
-        """`[n_features, d]`: unit rows"""
+        """unit rows, `[n_features, d]`"""
         self.mean = config.scale * config.mean_norm * _unit(torch.randn(config.d, generator=generator))
         """`[d]`"""
         self.parents = _parents(config)
-        """`[n_features]` int64: the parent's number, -1 for a root"""
+        """parent of every feature, -1 for a root: `[n_features]` int64"""
         self.rates = _rates(config, self.parents)
-        """`[n_features]` float64: probability of being on"""
+        """probability that each feature is on: `[n_features]` float64"""
         self._factors = _unit(torch.randn(self.n_roots, config.rank, generator=generator))
 
     def __repr__(self) -> str:
@@ -140,15 +145,16 @@ class SyntheticData:
 
     @property
     def n_roots(self) -> int:
+        """Number of features without a parent, in trees or outside them."""
         return int((self.parents < 0).sum())
 
     @property
     def l0(self) -> float:
-        """Features that are on in a row, in the mean."""
+        """Mean number of features that are on in a row."""
         return float(self.rates.sum())
 
     def sample(self, n: int, *, generator: torch.Generator) -> Rows:
-        """`n` independent rows."""
+        """Draw `n` independent rows. Raises `ConfigError` when `n` is below 1."""
         _check(n >= 1, "the number of rows", "at least 1", n)
         config, on = self.config, self._on(n, generator)
         strengths = on * self._magnitudes(on.shape, generator)
@@ -156,13 +162,16 @@ class SyntheticData:
         return Rows(config.scale * (strengths @ self.directions + noise) + self.mean, config.scale * strengths)
 
     def batches(self, batch_size: int, *, seed: int = 0, start: int = 0) -> Iterator[Rows]:
-        """Rows without end; batch `b` follows from `(seed, b)` alone, so that a stream can start anywhere."""
+        """Yield batches of rows without end, from batch `start` on; batch `b` depends on `(seed, b)` alone."""
         while True:
             yield self.sample(batch_size, generator=make_generator(seed, "synthetic", "rows", self.seed, start))
             start += 1
 
     def _on(self, n: int, generator: torch.Generator) -> Tensor:
-        """`[n, n_features]` bool. Roots by the copula; siblings share one number in [0, 1), each its own stretch."""
+        """Draw which features are on, `[n, n_features]` bool.
+
+        Roots follow the copula. Siblings share one uniform number, and each is on within its own interval of [0, 1).
+        """
         share = self.config.correlation
         own = torch.randn(n, self.n_roots, generator=generator)
         common = torch.randn(n, self.config.rank, generator=generator) @ self._factors.T
@@ -179,7 +188,7 @@ class SyntheticData:
 
     @property
     def _families(self) -> list[tuple[int, Tensor]]:
-        """Every parent and its children, older generations first, so that a parent is settled before its children."""
+        """Every parent and its children, older generations first, so that parents are drawn before their children."""
         return [(int(p), (self.parents == p).nonzero().squeeze(1)) for p in self.parents.unique() if p >= 0]
 
     def _magnitudes(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
@@ -193,7 +202,7 @@ class SyntheticData:
 
 
 def _parents(config: SyntheticConfig) -> Tensor:
-    """Generation by generation: roots of trees, their children, theirs, then features of no tree."""
+    """Return the parent of every feature: trees generation by generation, then the features outside trees."""
     parents, before = [-1] * config.n_trees, range(config.n_trees)
     for _ in range(config.depth if config.n_trees else 0):
         first = len(parents)
@@ -203,7 +212,7 @@ def _parents(config: SyntheticConfig) -> Tensor:
 
 
 def _rates(config: SyntheticConfig, parents: Tensor) -> Tensor:
-    """Zipf by number, scaled to the two ends; children together are on at most as often as their parent."""
+    """Return rates that fall with rank by Zipf's law; siblings together are at most as frequent as their parent."""
     rank = torch.arange(1, config.n_features + 1, dtype=torch.float64)
     falling = rank**-config.zipf
     falling = (falling - falling[-1]) / (falling[0] - falling[-1])
@@ -216,16 +225,17 @@ def _rates(config: SyntheticConfig, parents: Tensor) -> Tensor:
 
 
 def _spread_apart(rows: Tensor, steps: int = 100) -> Tensor:
-    """Unit rows, pushed away from those they are closest to (gradient steps on the sum of their cosines' 4th powers).
+    """Return unit rows, spread apart by gradient steps on the sum of the 4th powers of their cosines.
 
-    Random directions may lie so close that nothing could tell them apart. More than 4,096 stay random: in the many
-    dimensions that go with them random directions are nearly orthogonal, and the cosines would not fit in memory.
+    Without this, two random directions may be too similar to distinguish. More than 4,096 rows remain random: so many
+    features come with many dimensions, where random directions are nearly orthogonal, and their cosines need too much
+    memory.
     """
     rows = _unit(rows)
     for _ in range(steps if len(rows) <= 4096 else 0):
         cosines = (rows @ rows.T).fill_diagonal_(0)
-        push = cosines**3 @ rows
-        rows = _unit(rows - 0.2 * push / push.norm(dim=1).max().clamp_min(1e-12))
+        gradient = cosines**3 @ rows
+        rows = _unit(rows - 0.2 * gradient / gradient.norm(dim=1).max().clamp_min(1e-12))
     return rows
 
 

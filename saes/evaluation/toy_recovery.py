@@ -1,20 +1,20 @@
-"""What a TopK SAE recovers from a toy of superposition, whose features and directions are known.
+"""Recordings of synthetic data, and the recovery of a toy model of superposition by a TopK SAE.
 
     toys = train_toys(densities=(0.05,))                              # interp.studies.superposition
     found = recover_toy(toys, toys.best(), folder)                    # trains a TopK SAE on the hidden layer
     found.trained.f1, found.untrained.f1, found.one_at_a_time
 
-The rows are `x @ W`: what the toy's hidden layer holds. A feature that is on adds its strength times its direction, as
-in `saes.evaluation.synthetic`, so the recordings, kinds and scores are the same. Three things differ: nothing is
-noise; rows with nothing on, most of them where features are rare, are left out, since they have nothing to recover;
-and features may lie exactly opposite each other (antipodal pairs), so that latents are matched by the sign of the
-cosine too.
+**Recording.** Synthetic rows are written as a recording, so that the training loop and every verb read them like those
+of a model. A context is a document of 64 rows. There is no text (every token is 0) and no model: `weight_hash` is the
+hash of the settings and the seed, which determine the true dictionary. `truth.safetensors` holds the true directions;
+`read_synthetic` recomputes them and checks them against the file.
 
-Synthetic rows written as a recording, so that every verb and the training loop read them as they read a model's.
+**Toy model.** The rows are the hidden layer `x @ W` of the toy. An active feature adds its strength times its
+direction, as in `saes.evaluation.synthetic`, so recordings, kinds of SAE and scores are the same. Three things differ:
 
-A context is a document of 64 rows; there is no text (every token is 0) and no model: `weight_hash` is the hash of the
-settings and the seed, from which the truth follows. `truth.safetensors` holds the directions, against which what
-`read_synthetic` makes anew is checked.
+- there is no noise;
+- rows without an active feature are left out, since they contain nothing to recover (rare features give many);
+- features may have exactly opposite directions (antipodal pairs), so latents are matched by signed cosine.
 """
 
 from collections.abc import Iterator
@@ -56,10 +56,11 @@ def write_synthetic(
     hook_point: str = HOOK_POINT,
     overwrite: bool = False,
 ) -> Recording:
-    """At least `n_rows` rows (whole contexts) as a recording at `hook_point`; interrupted, the same call goes on.
+    """Write at least `n_rows` rows (whole contexts) as a recording at `hook_point`.
 
-    Rows are float32 and drawn with the data's own seed, shard by shard. Memory holds one shard of 16,384 rows.
-    Raises `ConfigError` (no rows, or the folder is there), `MismatchError` (an unfinished run with other settings).
+    Rows are float32 and drawn with the seed of the data, shard by shard. Memory holds one shard of 16,384 rows. After
+    an interruption the same call continues. Raises `ConfigError` (no rows, or the folder exists), `MismatchError` (an
+    unfinished run with other settings).
     """
     if n_rows < 1:
         raise ConfigError(f"n_rows must be at least 1, got {n_rows}")
@@ -102,11 +103,14 @@ def write_synthetic(
 
 
 def read_synthetic(recording: Recording) -> SyntheticData:
-    """The data that a recording was drawn from. Raises `MismatchError` when it holds a model's activations."""
+    """Return the synthetic data that a recording was drawn from.
+
+    Raises `MismatchError` for a recording of a model, and where the recomputed directions differ from the stored ones.
+    """
     settings = recording.manifest.config.get("synthetic")
     if settings is None:
         raise MismatchError(
-            f"{recording.folder} holds activations of {recording.model}, whose true features nobody knows; "
+            f"{recording.folder} holds activations of {recording.model}, whose true features are unknown; "
             "recovery can be measured on recordings that `saes.evaluation.toy_recovery.write_synthetic` wrote"
         )
     data = _data_of(settings, recording.manifest.config["seed"])
@@ -120,7 +124,7 @@ def read_synthetic(recording: Recording) -> SyntheticData:
 
 
 def _data_of(settings: dict[str, Any], seed: int) -> SyntheticData:
-    """Drawn by the settings of `SyntheticConfig`, or the hidden layer of a toy of superposition."""
+    """Return data by settings of `SyntheticConfig`, or the hidden layer of a toy by settings of `ToyDataConfig`."""
     if "W" in settings:
         rows = tuple(tuple(row) for row in settings["W"])
         return ToyData(ToyDataConfig(W=rows, density=settings["density"]), seed=seed)
@@ -146,23 +150,26 @@ def _hash(data: SyntheticData) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyDataConfig:
-    """A toy's represented features and how often they are on; plain numbers, so that a manifest can hold them."""
+    """Represented features of a toy and their density, as plain numbers for the manifest."""
 
     W: tuple[tuple[float, ...], ...]
-    """`[n_features, d]`"""
+    """`[n_features, d]`: direction of each feature in the hidden layer, not normalised"""
     density: float
+    """probability that a feature is on"""
 
     @property
     def n_features(self) -> int:
+        """Number of represented features."""
         return len(self.W)
 
     @property
     def d(self) -> int:
+        """Width of the hidden layer."""
         return len(self.W[0])
 
 
 class ToyData(SyntheticData):
-    """The hidden layer of a toy as data from a known dictionary."""
+    """Hidden layer of a toy model of superposition, as data from a known dictionary."""
 
     signed = True
 
@@ -170,15 +177,15 @@ class ToyData(SyntheticData):
         self.config, self.seed = config, seed  # pyright: ignore[reportAttributeAccessIssue] (its own settings)
         rows = torch.tensor(config.W)
         self.lengths = rows.norm(dim=1)
-        """`[n_features]`: what one unit of a feature adds along its direction"""
+        """norm of each feature's direction before normalisation, `[n_features]`"""
         self.directions = torch.nn.functional.normalize(rows, dim=1)
         self.mean = torch.zeros(config.d)
-        silent = (1 - config.density) ** config.n_features
-        self.rates = torch.full((config.n_features,), config.density / (1 - silent), dtype=torch.float64)
+        empty = (1 - config.density) ** config.n_features
+        self.rates = torch.full((config.n_features,), config.density / (1 - empty), dtype=torch.float64)
         self.parents = torch.full((config.n_features,), -1)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Rows:
-        """`n` independent rows, each with a feature on."""
+        """Draw `n` independent rows, each with at least one active feature."""
         density, parts, found = torch.tensor([self.config.density]), [], 0
         while found < n:
             drawn = draw_features(density, 2 * n, self.config.n_features, generator)[0].T
@@ -189,31 +196,32 @@ class ToyData(SyntheticData):
 
 
 def toy_data(toys: Toys, toy: int, *, seed: int = 0) -> ToyData:
-    """The hidden layer of one toy; features that it dropped are no part of the truth (`REPRESENTED`).
+    """Return the hidden layer of one toy as data; features below `REPRESENTED` are not in the true dictionary.
 
-    Raises `ConfigError` when fewer than two features are represented: there is no dictionary to recover.
+    Raises `ConfigError` for a toy that does not exist, and for one that represents fewer than two features.
     """
     if not 0 <= toy < len(toys.W):
         raise ConfigError(f"toys are 0 to {len(toys.W) - 1}, got {toy}")
     W = toys.W[toy]
-    kept = W[W.square().sum(1) >= REPRESENTED]
-    if len(kept) < 2:
+    represented = W[W.square().sum(1) >= REPRESENTED]
+    if len(represented) < 2:
         raise ConfigError(
-            f"toy {toy} represents {len(kept)} of {len(W)} features; recovery needs two, so train it on rarer features"
+            f"toy {toy} represents {len(represented)} of {len(W)} features; recovery needs two, so train it on rarer "
+            "features"
         )
-    rows = tuple(tuple(float(value) for value in row) for row in kept)
+    rows = tuple(tuple(float(value) for value in row) for row in represented)
     return ToyData(ToyDataConfig(W=rows, density=float(toys.density[toy])), seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyRecovery(Result):
-    """A trained TopK SAE against a toy's features, beside its null."""
+    """Recovery of a toy's features by a trained TopK SAE, with the null of an untrained one."""
 
     trained: Recovery
     untrained: Recovery
-    """of random directions, as many and as sparse: the null of every score"""
+    """null: as many random directions with the same `k`"""
     one_at_a_time: float
-    """share of rows that have only one feature on: each of them shows a direction by itself"""
+    """share of rows with a single active feature, each of which reveals one direction: 0 none, 1 all"""
     settings: dict[str, Any]
 
     def to_records(self) -> list[Record]:
@@ -221,20 +229,22 @@ class ToyRecovery(Result):
         return [{"dictionary": "trained", **asdict(self.trained)}, {"dictionary": "random", **asdict(self.untrained)}]
 
     def headline(self) -> str:
-        """Give the match and its null."""
+        """Report the match and its null."""
         return self.trained.headline()
 
     def shown(self) -> list[Record]:
-        """Return the scores downwards."""
+        """Return one row per score, with the trained and the random dictionary as columns."""
         trained, random = self.to_records()
         return [
             {"score": n, "trained": value, "random": random[n]} for n, value in trained.items() if n != "dictionary"
         ]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
         return as_json({**asdict(self)})
 
     def save(self, path: Path | str) -> None:
+        """Write the fields as JSON."""
         save_json(self, path)
 
 
@@ -252,20 +262,19 @@ def recover_toy(
 ) -> ToyRecovery:
     """Train a TopK SAE on the hidden layer of one toy, in `folder`, and score it on fresh rows.
 
-    `d_sae` None: twice as many latents as the toy represents features (with as many, most seeds end with a latent
-    that never fires and another that stands for two features); `k` None: features on in a row, in the mean, at least
-    1. Raises as `toy_data`, `write_synthetic` and `train_sae` do.
+    `d_sae` None takes twice the number of represented features. (With as many latents as features, most seeds end with
+    a dead latent and another that represents two features.) `k` None takes the mean number of active features per row,
+    at least 1. Raises as `toy_data`, `write_synthetic` and `train_sae` do.
     """
     data = toy_data(toys, toy, seed=seed)
     size = d_sae or 2 * data.config.n_features
     k = k or max(1, min(round(data.l0), size))
     folder = Path(folder)
     recording = write_synthetic(data, folder / "recording", n_rows=n_rows, overwrite=overwrite)
-    how = TrainConfig(tokens=tokens, batch_size=256, lr=1e-2, seed=seed, log_every=10_000)
+    config = TrainConfig(tokens=tokens, batch_size=256, lr=1e-2, seed=seed, log_every=10_000)
+    sizes = TopKConfig(d_sae=size, k=k)
     with one_thread():
-        sae = train_sae(
-            recording, HOOK_POINT, TopKConfig(d_sae=size, k=k), how, folder / "sae", overwrite=overwrite, device="cpu"
-        )
+        sae = train_sae(recording, HOOK_POINT, sizes, config, folder / "sae", overwrite=overwrite, device="cpu")
     null = untrained_sae(recording, HOOK_POINT, d_sae=size, k=k, seed=seed)
     return ToyRecovery(
         trained=measure_recovery(sae, data, seed=seed),

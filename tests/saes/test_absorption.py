@@ -178,7 +178,7 @@ def test_first_letters_are_those_of_words_in_the_text(tmp_path):
 def test_what_a_linear_probe_cannot_tell_is_refused_with_its_scores():
     examples, _, directions = hierarchy(0.4, n=1500)
     noise = examples._replace(x=torch.randn(1500, N, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(ConfigError, match=r"tells 0 of 5 classes .*class 0 0\.\d\d, class 1"):
+    with pytest.raises(ConfigError, match=r"detects 0 of 5 classes .*class 0 0\.\d\d, class 1"):
         measure_absorption({"a": dictionary(directions, 1.0)}, noise, seeds=(0,))
     few = examples._replace(x=examples.x[:20], label=examples.label[:20], group=examples.group[:20])
     with pytest.raises(ConfigError, match="no class has enough rows"):

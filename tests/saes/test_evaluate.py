@@ -338,7 +338,7 @@ def test_what_cannot_be_put_into_the_model_is_refused(tokens):
         evaluate_in_model(signed_basis(), OneLayerModel(), tokens, documents=torch.zeros(20, 7))
     with pytest.raises(ConfigError, match="no token can be scored"):
         evaluate_in_model(signed_basis(), OneLayerModel(), tokens, documents=torch.full_like(tokens, -1))
-    with pytest.raises(MismatchError, match="replace one place"):
+    with pytest.raises(MismatchError, match="replace one hook point"):
         evaluate_all_in_model({"a": signed_basis(), "b": transcoder(1.0)}, OneLayerModel(), tokens)
 
 

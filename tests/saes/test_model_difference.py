@@ -198,7 +198,7 @@ def test_what_hardly_fires_is_called_rare_and_not_judged(tmp_path):
 def test_other_recordings_are_refused(tmp_path):
     one, two = simple_pair(tmp_path, in_base=1.0)
     crosscoder = coordinates([1.0] * D, [1.0] * D)
-    with pytest.raises(ConfigError, match="between two models"):
+    with pytest.raises(ConfigError, match="two sites and two recordings"):
         compare_models(crosscoder, [one])
     with pytest.raises(MismatchError, match="order of training"):
         compare_models(crosscoder, [two, one])

@@ -314,11 +314,11 @@ def test_what_cannot_be_asked_is_said_or_refused(tmp_path, planted):
         probe({"truth": truth}, recording, [never], config=SMALL)
     with pytest.raises(ConfigError, match="probes need"):
         probe({"truth": truth}, recording, good, config=SMALL, heldout_fraction=1e-9)
-    with pytest.raises(ConfigError, match="read one place"):
+    with pytest.raises(ConfigError, match="read one hook point"):
         probe({}, recording, good)
     with pytest.raises(ConfigError, match="width 40"):
         probe({"other": ReLUSAE(coordinates_as_sae(6).weights, metadata=truth.metadata)}, recording, good)
     with pytest.raises(ConfigError, match="k of 1 or more"):
         ProbingConfig(ks=(0,))
-    with pytest.raises(MismatchError, match="nobody knows"):
+    with pytest.raises(MismatchError, match="true features are unknown"):
         planted_tasks(written(tmp_path / "real", one_hot=False, n=400))

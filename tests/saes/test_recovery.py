@@ -301,7 +301,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="at least one"):
         compare({}, recording)
     elsewhere = ReLUSAE(mine.weights, metadata=SAEMetadata(hook_point="blocks.1.hook_resid_post"))
-    with pytest.raises(MismatchError, match="one place"):
+    with pytest.raises(MismatchError, match="one hook point"):
         compare({"mine": mine, "elsewhere": elsewhere}, recording)
 
 

@@ -168,7 +168,7 @@ def test_other_truths_are_refused(tmp_path):
     with pytest.raises(MismatchError, match="other directions"):
         read_synthetic(recording)
     recording.manifest.config.pop("synthetic")
-    with pytest.raises(MismatchError, match="nobody knows"):
+    with pytest.raises(MismatchError, match="true features are unknown"):
         read_synthetic(recording)
 
 
