@@ -1,10 +1,10 @@
 """Circuits of features.
 
-- `sites`        where dictionaries sit in a model; prompts that are compared
-- `traces`       one run through all sites, with gradients
-- `attribution`  which latents a logit is attributed to, with the error node
-- `edges`        how much of a later latent's effect an earlier one causes, estimated and by patching
-- `bench`        the model with only some latents left
-- `find`         a feature circuit found and judged, and its artefact
+- `sites`        a dictionary at its hook points in a model, and prompts with a metric
+- `traces`       decomposed values at all sites, on the prompts and in the baseline
+- `attribution`  effects of features and of error nodes on a metric, from gradients
+- `edges`        direct effects of earlier features on later ones, estimated and by patching
+- `bench`        the model with all features outside a set ablated
+- `find`         a feature circuit, found and judged, and its artefact
 - `config`       settings of attribution and of feature circuits
 """

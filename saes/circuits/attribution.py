@@ -1,21 +1,23 @@
-"""Which features a prediction rests on: the effect of every active feature at every position, from gradients.
+"""Attribution of a metric to features: the effect of every active feature at every position, from gradients.
 
     effect = (activation on the prompt - activation in the baseline) * d metric / d activation
 
-The baseline is the corrupted prompt, or without one the SAE with all features and its error switched off. Two methods:
-`gradient` takes the slope on the prompt itself (attribution patching); `ig` its mean on the straight line from the
-baseline's value to the prompt's, the integrated gradients of sparse feature circuits (Marks et al. 2024, 2403.19647).
+The baseline is the corrupted prompt, or without one the SAE with all features and its error set to zero. There are two
+methods. `gradient` takes the gradient on the prompt itself (attribution patching). `ig` takes the mean gradient on the
+straight line from the baseline's value to the prompt's: the integrated gradients of sparse feature circuits (Marks et
+al. 2024, arXiv 2403.19647).
 
-A positive effect helps the metric: it estimates `m(prompt) - m(prompt with that feature as in the baseline)`, the sign
-that edge scores have here (the paper's indirect effect is minus that). What the SAE leaves out is a node like any
-feature, the *error*. Features, error and rest add up to `m(prompt) - m(baseline)`: exactly where the metric is linear
-in the value, with `ig` up to the number of steps; `gap` says by how much not.
+A positive effect helps the metric. It estimates `m(prompt) - m(prompt with that feature as in the baseline)`, the sign
+of edge scores here; the indirect effect of the paper has the opposite sign. The reconstruction error of the SAE is a
+node like any feature, the *error node*. Features, error and rest add up to `m(prompt) - m(baseline)`: exactly where the
+metric is linear in the value, and with `ig` up to the discretisation by `steps`. `gap` is the difference.
 
-The two answer different questions. Where a model is sure of its answer, switching one feature off changes little and
-`gradient` ranks such ablations well; `ig` shares out the whole fall to the baseline, and its ranking is another.
+The two methods answer different questions. Where a model is certain of its answer, ablating a single feature changes
+little, and `gradient` ranks such ablations well. `ig` distributes the whole fall of the metric to the baseline, and
+ranks features differently.
 
-One pass forward and back serves all positions and, with `gradient`, all SAEs; `ig` takes `steps` for each SAE. Only
-active features are held.
+One forward and one backward pass serve all positions and, with `gradient`, all SAEs; `ig` takes `steps` passes for each
+SAE. Only active features are held in memory.
 """
 
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from interp.circuits.task import Task, read_hook
@@ -37,32 +40,35 @@ from saes.kinds.base import SAE
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FeatureAttribution(Result):
-    """Effects of the features of one SAE. Units are the metric's; one entry per prompt, position and active feature."""
+    """Effects of the features of one SAE, in units of the metric.
+
+    The tensors of length `m` have one entry per prompt, position and active feature.
+    """
 
     site: Site
-    prompt: Tensor
+    prompt: Int64[Tensor, " m"]
+    """`[m]` int64: index of the prompt"""
+    position: Int64[Tensor, " m"]
     """`[m]` int64"""
-    position: Tensor
-    """`[m]` int64"""
-    feature: Tensor
-    """`[m]` int64"""
-    activation: Tensor
-    """`[m]` on the prompt; 0 for a feature that only the corrupted prompt has"""
-    effect: Tensor
-    """`[m]`"""
-    error: Tensor
-    """`[n_prompts, pos]` effect of what the SAE does not reconstruct"""
-    rest: Tensor
-    """`[n_prompts, pos]` effect of a skip connection or a token's own scale, where corrupted prompts change those"""
-    metric: Tensor
-    """`[n_prompts]` on the prompts"""
-    baseline: Tensor
-    """`[n_prompts]` with the site's value as in the baseline, all else following"""
+    feature: Int64[Tensor, " m"]
+    """`[m]` int64: latent of the SAE"""
+    activation: Float[Tensor, " m"]
+    """`[m]`: activation on the prompt; 0 for a feature that is active on the corrupted prompt only"""
+    effect: Float[Tensor, " m"]
+    """`[m]`: above 0, the feature helps the metric"""
+    error: Float[Tensor, "n_prompts pos"]
+    """`[n_prompts, pos]`: effect of the error node"""
+    rest: Float[Tensor, "n_prompts pos"]
+    """`[n_prompts, pos]`: effect of a skip connection or a token's own scale, if the corrupted prompt changes them"""
+    metric: Float[Tensor, " n_prompts"]
+    """`[n_prompts]`: metric on the prompts"""
+    baseline: Float[Tensor, " n_prompts"]
+    """`[n_prompts]`: metric with the value at the site as in the baseline, and all later layers recomputed"""
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def by_feature(self) -> Tensor:
-        """`[d_sae]` float64: effects summed over positions, mean over prompts."""
+    def by_feature(self) -> Float64[Tensor, " d_sae"]:
+        """Effects summed over positions, mean over prompts: `[d_sae]` float64."""
         return sum_by(self.feature, self.effect, self.site.sae.d_sae) / len(self.metric)
 
     @property
@@ -77,16 +83,16 @@ class FeatureAttribution(Result):
 
     @property
     def total(self) -> float:
-        """`m(prompt) - m(baseline)`, mean over prompts: what there is to explain."""
+        """Change of the metric to be explained, `m(prompt) - m(baseline)`, mean over prompts."""
         return float((self.metric - self.baseline).mean())
 
     @property
     def gap(self) -> float:
-        """`total` less all effects: what the gradients miss. 0 where the metric is linear in the site's value."""
+        """`total` minus all effects: 0 where the metric is linear in the value at the site."""
         return self.total - self.explained - self.error_effect - float(self.rest.double().sum()) / len(self.metric)
 
     def top(self, n: int) -> list[tuple[int, float]]:
-        """The `n` features with the largest effects by size, strongest first, and their effects; silent ones never."""
+        """Return the `n` features with the largest absolute effects and their effects; those with effect 0 never."""
         effects = self.by_feature
         order = effects.abs().argsort(descending=True, stable=True)[:n].tolist()
         return [(feature, float(effects[feature])) for feature in order if effects[feature] != 0]
@@ -98,7 +104,7 @@ class FeatureAttribution(Result):
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def headline(self) -> str:
-        """Split the change of the metric over features, error and what the gradients miss."""
+        """Report the shares of features, reconstruction error and rest in the change of the metric."""
         return (
             f"Attribution to features at {self.site.reads}: of {self.total:+.3f}, features {self.explained:+.3f}, "
             f"reconstruction error {self.error_effect:+.3f}, rest {self.gap:+.3f} (mean of {len(self.metric)} prompts)"
@@ -117,9 +123,9 @@ def attribute(
     *,
     progress: Progress | None = None,
 ) -> list[FeatureAttribution]:
-    """Effects of the features of each SAE on the metric, in the order in which the model computes their places.
+    """Measure the effects of the features of each SAE on the metric, in the order in which the model computes them.
 
-    Each SAE is judged in the unchanged model, so effects at several places count the same path again.
+    Each SAE is measured in the unchanged model, so effects at several sites count the same path more than once.
 
     Raises as `open_sites` does, and `ConfigError` for a metric whose gradient is zero on the prompts themselves.
     """
@@ -141,7 +147,7 @@ def attribute(
 
 
 def check_metric(prompts: Prompts, config: AttributionConfig) -> None:
-    """Raises `ConfigError` when the method asks for a gradient that is zero everywhere."""
+    """Raise `ConfigError` when the method needs a gradient that is zero on every prompt."""
     if config.method == "gradient" and prompts.metric.flat_at_clean:
         raise ConfigError(
             f"the gradient of {prompts.metric.name} is zero on the prompts themselves; use method='ig', or a metric of "
@@ -149,29 +155,31 @@ def check_metric(prompts: Prompts, config: AttributionConfig) -> None:
         )
 
 
-def metric_gradients(model: Any, traces: Sequence[Trace], prompts: Prompts, config: AttributionConfig) -> list[Tensor]:
-    """`[batch, pos, d_out]` for each site: the metric's gradient at its value, mean over the steps of `ig`."""
+def metric_gradients(
+    model: Any, traces: Sequence[Trace], prompts: Prompts, config: AttributionConfig
+) -> list[Float[Tensor, "batch pos d_out"]]:
+    """Return the gradient of the metric at each site, mean over the steps of `ig`: `[batch, pos, d_out]` each."""
     if config.method == "gradient":
         return _joint_gradients(model, [each.site for each in traces], prompts)
     return [_path_gradient(model, each, prompts, config.steps) for each in traces]
 
 
 def _joint_gradients(model: Any, sites: Sequence[Site], prompts: Prompts) -> list[Tensor]:
-    """The metric's gradient at every site, of one pass."""
+    """Return the gradient of the metric at every site, from one pass."""
     values: list[Tensor] = []
 
-    def watch(x: Tensor, value: Tensor) -> Tensor:
-        # nothing before the first site is asked for, so its graph need not be kept
+    def note(x: Tensor, value: Tensor) -> Tensor:
+        # no gradient before the first site is needed, so the graph starts there
         values.append(value.view_as(value) if values else value.detach().requires_grad_())
         return values[-1]
 
     with torch.enable_grad():
-        logits = run_sites(model, prompts.tokens, sites, [watch] * len(sites), [read_hook(prompts.at)])
+        logits = run_sites(model, prompts.tokens, sites, [note] * len(sites), [read_hook(prompts.at)])
         return list(torch.autograd.grad(prompts.metric(logits).sum(), values))
 
 
 def _path_gradient(model: Any, trace: Trace, prompts: Prompts, steps: int) -> Tensor:
-    """Mean gradient at the middles of `steps` equal parts of the line from the baseline's value to the prompt's."""
+    """Return the mean gradient on the line from the baseline's value to the prompt's, at midpoints of `steps` parts."""
     total = torch.zeros_like(trace.value)
     for step in range(steps):
         at = torch.lerp(trace.start, trace.value, (step + 0.5) / steps).requires_grad_()
@@ -188,7 +196,7 @@ class _Batch(NamedTuple):
 
 
 def _collect(batches: list[_Batch], settings: dict[str, Any]) -> FeatureAttribution:
-    """One site's batches as one value."""
+    """Join the batches of one site."""
     columns: dict[str, list[Tensor]] = {name: [] for name in ("prompt", "position", "feature", "activation", "effect")}
     error, rest, done = [], [], 0
     for each, gradient, _ in batches:
@@ -221,10 +229,11 @@ def exact_effects(
     config: AttributionConfig | None = None,
     *,
     progress: Progress | None = None,
-) -> Tensor:
-    """`[n_features]` float64: `m(prompt) - m(prompt with that feature as in the baseline)`, mean over prompts.
+) -> Float64[Tensor, " n_features"]:
+    """Measure `m(prompt) - m(prompt with one feature as in the baseline)` for each feature, mean over prompts.
 
-    One run of the model per feature, all positions at once, the error kept: what `attribute` estimates.
+    Returns `[n_features]` float64, the effects that `attribute` estimates. Each feature takes one run of the model,
+    with all positions patched at once and the error node unchanged.
     """
     config = config or AttributionConfig()
     prompts = Prompts.of_task(prompts) if isinstance(prompts, Task) else prompts
@@ -244,4 +253,4 @@ def exact_effects(
 def _check_features(sae: SAE, features: Sequence[int]) -> None:
     wrong = [feature for feature in features if not 0 <= feature < sae.d_sae]
     if wrong:
-        raise ConfigError(f"feature {wrong[0]} is not there; the SAE has features 0 to {sae.d_sae - 1}")
+        raise ConfigError(f"feature {wrong[0]} does not exist; the SAE has features 0 to {sae.d_sae - 1}")

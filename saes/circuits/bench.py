@@ -1,11 +1,14 @@
-"""The model with only some features left: everything else carries what it has in the baseline.
+"""Runs of the model with all features outside a given set ablated.
 
-At every site, as the run reaches it, the SAE reads what has become of the stream: features of the circuit take the
-activation that they then have, all others the replacement, and the error what the run makes of it or its replacement.
-With everything left the run is the model's own.
+At every site the SAE reads the stream of this run. Features in the set have the activation that the SAE then gives
+them; all others have a replacement. The error node has its value in this run, or its replacement. With every feature
+and error in the set, the run equals the unchanged model.
 
-Replacements (`ablation`): `resample` the corrupted prompt's, `mean` the mean over those prompts at the same position
-(over the prompts themselves where none are corrupted), `zero` none.
+Replacements, by `ablation`:
+
+- `resample`: the value on the corrupted prompt;
+- `mean`: the mean over corrupted prompts at the same position (over the prompts themselves if none are corrupted);
+- `zero`: zero.
 """
 
 from collections.abc import Sequence
@@ -25,15 +28,17 @@ from saes.circuits.traces import Trace, metric_with, sum_by
 
 
 @dataclass(frozen=True, eq=False)
-class Left:
-    """What is left in the model: features per site `[d_sae]` bool, and whether each site's error is."""
+class NodeSet:
+    """Features and errors that are not ablated."""
 
     features: tuple[Tensor, ...]
+    """one mask per site, `[d_sae]` bool"""
     errors: tuple[bool, ...]
+    """one flag per site"""
 
 
 class _Replacement(NamedTuple):
-    """What a site carries in place of what is taken out; rows are `[batch * pos]`, or `[pos]` for a mean."""
+    """Replacement of ablated features and of the error at a site; rows are `[batch * pos]`, or `[pos]` for a mean."""
 
     entries: Entries
     error: Tensor
@@ -41,20 +46,22 @@ class _Replacement(NamedTuple):
 
 
 class FeatureBench:
-    """Runs a network's prompts with sets of features left."""
+    """Runs of a network's prompts with all features outside a set ablated.
+
+    Raises `ConfigError` for `resample` without corrupted prompts.
+    """
 
     def __init__(self, network: Network, ablation: Ablation = "resample"):
-        """Raises `ConfigError` for `resample` without corrupted prompts."""
         check_ablation(ablation)
         if ablation == "resample" and network.batches[0].prompts.corrupt is None:
-            raise ConfigError("resampling needs corrupted prompts; use ablation='mean' or 'zero'")
+            raise ConfigError("resample ablation needs corrupted prompts, got none; use ablation='mean' or 'zero'")
         self.network = network
         self.ablation: Ablation = ablation
         sites = range(len(network.sites))
         self._means = [_mean(network, i) for i in sites] if ablation == "mean" else None
 
-    def nodes(self, nodes: Sequence[FeatureNode]) -> Left:
-        """Some features and errors left."""
+    def nodes(self, nodes: Sequence[FeatureNode]) -> NodeSet:
+        """Return the set of some features and errors."""
         features = [torch.zeros(site.sae.d_sae, dtype=torch.bool) for site in self.network.sites]
         errors = [False] * len(features)
         for site, feature in nodes:
@@ -62,74 +69,74 @@ class FeatureBench:
                 errors[site] = True
             else:
                 features[site][feature] = True
-        return Left(tuple(features), tuple(errors))
+        return NodeSet(tuple(features), tuple(errors))
 
-    def all_features(self, *, errors: bool) -> Left:
-        """Every feature left, and the errors or not."""
+    def all_features(self, *, errors: bool) -> NodeSet:
+        """Return the set of every feature, with or without every error."""
         n = len(self.network.sites)
-        return Left(tuple(torch.ones(s.sae.d_sae, dtype=torch.bool) for s in self.network.sites), (errors,) * n)
+        return NodeSet(tuple(torch.ones(s.sae.d_sae, dtype=torch.bool) for s in self.network.sites), (errors,) * n)
 
-    def without(self, left: Left) -> Left:
-        """Everything but what is left there."""
-        return Left(tuple(~features for features in left.features), tuple(not error for error in left.errors))
+    def complement(self, nodes: NodeSet) -> NodeSet:
+        """Return the set of all features and errors that are not in `nodes`."""
+        return NodeSet(tuple(~features for features in nodes.features), tuple(not error for error in nodes.errors))
 
     @torch.no_grad()
-    def values(self, left: Left) -> Tensor:
-        """`[n_prompts]` float64: the metric."""
-        return torch.cat([self._run(batch, left) for batch in self.network.batches])
+    def values(self, nodes: NodeSet) -> Tensor:
+        """Return the metric of a run in which everything outside `nodes` is ablated: `[n_prompts]` float64."""
+        return torch.cat([self._run(batch, nodes) for batch in self.network.batches])
 
-    def _run(self, batch: Measured, left: Left) -> Tensor:
+    def _run(self, batch: Measured, nodes: NodeSet) -> Tensor:
         replace = []
         for i, trace in enumerate(batch.traces):
             replacement = self._means[i] if self._means else _replacement(trace, self.ablation)
-            replace.append(_leave(trace, left.features[i].to(trace.x.device), left.errors[i], replacement))
+            replace.append(_ablate(trace, nodes.features[i].to(trace.x.device), nodes.errors[i], replacement))
         return metric_with(self.network.model, self.network.sites, batch.prompts, replace)
 
 
-def _leave(trace: Trace, features: Tensor, error: bool, replacement: _Replacement) -> Replace:
-    """What a site passes on."""
-    site, pos = trace.site, trace.kept.shape[1]
+def _ablate(trace: Trace, features: Tensor, error: bool, replacement: _Replacement) -> Replace:
+    """Return the replacement at a site that ablates everything outside `features`, and the error unless `error`."""
+    site, pos = trace.site, trace.mask.shape[1]
     outside = replacement.entries.take(~features[replacement.entries.feature])
-    others = _decode(site, outside, len(replacement.error)).view(-1, pos, site.sae.d_out)
+    ablated = _decode(site, outside, len(replacement.error)).view(-1, pos, site.sae.d_out)
     replaced_error = replacement.error.view(-1, pos, site.sae.d_out)
 
     def replace(x: Tensor, value: Tensor) -> Tensor:
         acts = site.sae.encode_sparse(x.flatten(0, 1))
         inside = SparseActs(acts.values * features[acts.indices.long()], acts.indices)
-        recons = site.sae.decode_sparse(inside).view(value.shape) + others
-        left_out = replaced_error
+        recons = site.sae.decode_sparse(inside).view(value.shape) + ablated
+        error_node = replaced_error
         if error:
-            left_out = value - site.sae.complete(site.sae.decode_sparse(acts).view(value.shape), x)
-        return torch.where(trace.kept[..., None], site.sae.complete(recons, x) + left_out, value)
+            error_node = value - site.sae.complete(site.sae.decode_sparse(acts).view(value.shape), x)
+        return torch.where(trace.mask[..., None], site.sae.complete(recons, x) + error_node, value)
 
     return replace
 
 
 def _replacement(trace: Trace, ablation: Ablation) -> _Replacement:
     if ablation == "zero" or trace.base is None or trace.base_entries is None:
-        nothing = torch.zeros(0, dtype=torch.long, device=trace.x.device)
-        return _Replacement(Entries(nothing, nothing, nothing.float()), torch.zeros_like(trace.parts.error))
+        empty = torch.zeros(0, dtype=torch.long, device=trace.x.device)
+        return _Replacement(Entries(empty, empty, empty.float()), torch.zeros_like(trace.parts.error))
     return _Replacement(trace.base_entries, trace.base[1].error)
 
 
 def _mean(network: Network, i: int) -> _Replacement:
-    """Mean activations and error at each position, over prompts that have that position."""
+    """Return the mean activations and error at each position of site `i`, over prompts that have that position."""
     traces = [batch.traces[i] for batch in network.batches]
-    site, pos = network.sites[i], traces[0].kept.shape[1]
-    count = torch.stack([trace.kept.sum(0) for trace in traces]).sum(0).clamp_min(1)
+    site, pos = network.sites[i], traces[0].mask.shape[1]
+    count = torch.stack([trace.mask.sum(0) for trace in traces]).sum(0).clamp_min(1)
     sources = [(t.entries, t.parts) if t.base is None else (t.base_entries, t.base[1]) for t in traces]
     d_sae = site.sae.d_sae
     keys = torch.cat([entries.row % pos * d_sae + entries.feature for entries, _ in sources if entries is not None])
     values = torch.cat([entries.value for entries, _ in sources if entries is not None])
-    found, where = keys.unique(return_inverse=True)
+    found, index = keys.unique(return_inverse=True)
     row, feature = found // d_sae, found % d_sae
-    mean = (sum_by(where, values, len(found)) / count[row]).to(values)
+    mean = (sum_by(index, values, len(found)) / count[row]).to(values)
     error = torch.stack([parts.error.view(-1, pos, site.sae.d_out).sum(0) for _, parts in sources]).sum(0)
     return _Replacement(Entries(row, feature, mean), error / count[:, None])
 
 
 def _decode(site: Site, entries: Entries, n_rows: int) -> Tensor:
-    """`[n_rows, d_out]`: sums of decoder directions."""
+    """Return the sum of decoder rows times activations for each row, without `b_dec`: `[n_rows, d_out]`."""
     W_dec = site.sae.W_dec
     total = torch.zeros(n_rows, site.sae.d_out, dtype=W_dec.dtype, device=W_dec.device)
     for part in torch.arange(len(entries.row), device=total.device).split(1 << 14):

@@ -18,13 +18,13 @@ class AttributionConfig:
     """Settings of attribution to features."""
 
     method: Method = "ig"
-    """ig: integrated gradients, whose attributions add up; gradient: the gradient on the prompt, which ranks like
-    single ablations."""
+    """ig: integrated gradients, whose attributions add up to the total; gradient: the gradient on the prompt, which
+    ranks features as single ablations do."""
     steps: int = 10
     """Gradients between the baseline and the prompt, for ig."""
     first: int = 0
-    """Positions at the start that are left out: 1 for SAEs that were trained without the BOS position, whose residual
-    differs from all others."""
+    """Positions at the start that are left out: 1 for SAEs trained without the BOS position, whose residual is an
+    outlier."""
     batch_size: int = 8
     """Prompts per forward pass."""
 
@@ -32,7 +32,10 @@ class AttributionConfig:
         if self.method not in METHODS:
             raise UnknownNameError("attribution method", self.method, METHODS)
         if self.steps < 1 or self.batch_size < 1 or self.first < 0:
-            raise ConfigError("steps and batch_size must be at least 1, first at least 0")
+            raise ConfigError(
+                f"steps and batch_size must be at least 1 and first at least 0, got {self.steps}, {self.batch_size}, "
+                f"{self.first}"
+            )
 
     def describe(self, prompts: "Prompts") -> dict[str, Any]:
         """Return the settings that are stored with results."""
@@ -44,7 +47,7 @@ class AttributionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureCircuitConfig:
-    """Settings of the search for a circuit of features, and of its evaluation."""
+    """Settings of the search for a feature circuit, and of its evaluation."""
 
     attribution: AttributionConfig = field(default_factory=AttributionConfig)
     n_features: int = 20
@@ -54,9 +57,9 @@ class FeatureCircuitConfig:
     ablation: Ablation = "resample"
     """Activation of features outside the circuit: that of the corrupted prompt, its mean over prompts, or zero."""
     verify: int = 20
-    """Best edges that are patched one by one, and as many random ones."""
+    """Number of strongest edges that are patched one by one, and of random edges."""
     n_random: int = 20
-    """Random circuits with as many features of each SAE, as the null."""
+    """Random circuits with as many features of each SAE, for the null distribution."""
     nulls: bool = True
     """Also evaluate untrained SAEs and an untrained model."""
     seed: int = 0
@@ -64,6 +67,9 @@ class FeatureCircuitConfig:
 
     def __post_init__(self) -> None:
         if min(self.n_features, self.n_edges) < 1 or self.n_random < 1:
-            raise ConfigError("n_features, n_edges and n_random must be at least 1")
+            raise ConfigError(
+                f"n_features, n_edges and n_random must be at least 1, got {self.n_features}, {self.n_edges}, "
+                f"{self.n_random}"
+            )
         if self.verify < 0:
             raise ConfigError(f"verify must be at least 0, got {self.verify}")

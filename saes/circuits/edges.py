@@ -1,27 +1,25 @@
-"""The sites of several SAEs on a task: what they read and write, taken apart, and the metric's gradients there.
+"""Edges between features: the direct effect of an earlier node on a later one, times its effect on the metric.
 
-Edges: how much of a later node's effect on the metric an earlier node causes directly.
+**Scores from gradients** (`edge_scores`). For an earlier node `u` and a later node `d`:
 
     score(u -> d) = sum over positions of (change of u) * d d/d u * d metric/d d
 
-with no way through the sites in between: what they write is held fixed, so that every path is counted once (Marks et
-al. 2024, 2403.19647, section 3). What a site adds past its nodes, a skip connection or a token's own scale, stays open.
-An edge to `logits` is the part of a feature's effect that passes no later site.
+The values that sites in between write are frozen, so that every path is counted once (Marks et al. 2024, arXiv
+2403.19647, section 3). Terms of a site outside its nodes, a skip connection or a token's own scale, are not frozen. An
+edge to `logits` is the part of a feature's effect that passes through no later site.
 
-With gradients taken on the prompts themselves the chain rule closes exactly: a node's effect is the sum of its edges to
-all nodes of later sites, errors included, and to the logits. One pass forward for each earlier site, one backward for
-each later node, whatever the number of earlier nodes and positions.
+With gradients taken on the prompts themselves, the chain rule is exact: the effect of a node is the sum of its edges to
+all nodes of later sites, errors included, and to the logits. The cost is one forward pass for each earlier site and one
+backward pass for each later node, for any number of earlier nodes and positions.
 
-Left out: a feature that is silent on the prompts and active on the corrupted ones has an effect, but no slope on the
-prompts, so nothing leads to it.
+One kind of edge is missing. A feature that is inactive on the prompts and active on the corrupted prompts has an
+effect, but its gradient on the prompts is zero, so no edge leads to it.
 
-An edge by itself: the earlier node is set to the baseline, and only the later node sees it.
+**Exact effects by patching** (`exact_edges`), which the scores estimate:
 
-1. the earlier node is changed, the sites in between keep what they wrote on the prompt, and the later node takes the
-   activation (or error) that it then has: the direct effect of one on the other, thresholds included;
-2. the model runs on the prompt with that one activation in place: what it does to the metric.
-
-This is what `edges.edge_scores` estimates with gradients.
+1. The earlier node is set to its baseline, and sites in between are frozen at their values on the prompt. The later
+   node takes the activation (or error) that it then has: the direct effect, thresholds included.
+2. The model runs on the prompt with only that activation patched, which gives the change of the metric.
 """
 
 from collections.abc import Sequence
@@ -37,30 +35,32 @@ from interp.names import feature_node
 from interp.progress import Progress
 from saes.circuits.attribution import AttributionConfig, check_metric, metric_gradients
 from saes.circuits.sites import Entries, Prompts, Replace, Site, open_sites, run_sites
-from saes.circuits.traces import Trace, metric_with, put, strength, sum_by, trace_sites
+from saes.circuits.traces import Trace, activation_of, metric_with, put, sum_by, trace_sites
 from saes.kinds.base import SAE
 
 
 class FeatureNode(NamedTuple):
-    """A feature of the SAE at a site, or with None that site's error."""
+    """Feature of the SAE at a site, or the error node of that site."""
 
     site: int
+    """index of the site"""
     feature: int | None
+    """latent of the SAE; None is the error node"""
 
 
 class Measured(NamedTuple):
-    """One batch of prompts."""
+    """Traces and gradients of one batch of prompts."""
 
     prompts: Prompts
     traces: list[Trace]
     """one per site"""
     gradients: list[Tensor]
-    """`[batch, pos, d_out]` per site: of the metric, mean over the steps"""
+    """gradient of the metric at each site, mean over the steps: `[batch, pos, d_out]` each"""
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Sites in the order of computation, measured on all prompts. Held in memory: six values of each site."""
+    """Sites in the order of computation, measured on all prompts; memory holds six values of each site."""
 
     model: Any
     sites: list[Site]
@@ -68,11 +68,12 @@ class Network:
 
     @property
     def n_prompts(self) -> int:
+        """Number of prompts in all batches."""
         return sum(len(batch.prompts) for batch in self.batches)
 
     @cached_property
     def effects(self) -> list[Tensor]:
-        """Per site `[d_sae]` float64: each feature's effect, summed over positions, mean over prompts."""
+        """Effects of all features, summed over positions, mean over prompts: `[d_sae]` float64 per site."""
         found = [torch.zeros(site.sae.d_sae, dtype=torch.float64) for site in self.sites]
         for batch in self.batches:
             for i, (each, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
@@ -81,7 +82,7 @@ class Network:
 
     @cached_property
     def error_effects(self) -> list[float]:
-        """Per site the effect of the error."""
+        """Effect of the error node of each site, summed over positions, mean over prompts."""
         totals = [0.0] * len(self.sites)
         for batch in self.batches:
             for i, (each, gradient) in enumerate(zip(batch.traces, batch.gradients, strict=True)):
@@ -90,17 +91,18 @@ class Network:
 
     @cached_property
     def active(self) -> list[Tensor]:
-        """Per site the features that are active anywhere, on the prompts or in the baseline, sorted."""
+        """Features of each site that are active on any token of the prompts or the baseline, sorted."""
         columns = ([batch.traces[i].feature for batch in self.batches] for i in range(len(self.sites)))
         return [torch.cat(column).unique().cpu() for column in columns]
 
     def effect(self, node: FeatureNode) -> float:
+        """Return the effect of a node on the metric; above 0, it helps."""
         if node.feature is None:
             return self.error_effects[node.site]
         return float(self.effects[node.site][node.feature])
 
     def strongest(self, n: int) -> list[FeatureNode]:
-        """The `n` strongest features of each site by size, and every site's error."""
+        """Return the `n` features of each site with the largest absolute effects, and every error node."""
         nodes = []
         for i, effects in enumerate(self.effects):
             order = effects.abs().argsort(descending=True, stable=True)[:n].tolist()
@@ -109,7 +111,7 @@ class Network:
         return nodes
 
     def name(self, node: FeatureNode | None) -> str:
-        """`L9resid.123`, `L9resid.error`; None: `logits`."""
+        """Return the name of a node, such as `L9resid.123` or `L9resid.error`; `logits` for None."""
         return "logits" if node is None else str(feature_node(self.sites[node.site].writes, node.feature))
 
 
@@ -121,7 +123,10 @@ def measure(
     *,
     progress: Progress | None = None,
 ) -> Network:
-    """Run the model on all prompts. Raises as `open_sites` does, and `UnknownNameError` for a place without a name."""
+    """Trace the model on all prompts, with gradients at all sites.
+
+    Raises as `open_sites` does, and `UnknownNameError` for a hook point whose features have no node names.
+    """
     check_metric(prompts, config)
     sites = open_sites(model, saes)
     for site in sites:
@@ -136,17 +141,17 @@ def measure(
 
 
 Edges = dict[tuple[FeatureNode, FeatureNode | None], float]
-"""(earlier node, later node or None for the logits) -> score, in the metric's unit, mean over prompts"""
+"""Scores by (earlier node, later node or None for the logits), in the metric's unit, mean over prompts."""
 
 
 def edge_scores(network: Network, nodes: Sequence[FeatureNode], *, progress: Progress | None = None) -> Edges:
-    """The scores of all edges among `nodes`, and from each of them to the logits."""
+    """Score all edges among `nodes`, and from each of them to the logits."""
     scores: Edges = {}
     steps = [(batch, source) for batch in network.batches for source in range(len(network.sites))]
     for done, (batch, source) in enumerate(steps, 1):
-        mine = [node for node in nodes if node.site == source]
-        if mine:
-            _add_edges(network, batch, source, mine, nodes, scores)
+        sources = [node for node in nodes if node.site == source]
+        if sources:
+            _add_edges(network, batch, source, sources, nodes, scores)
         if progress:
             progress(done, len(steps), {})
     return {edge: score / network.n_prompts for edge, score in scores.items()}
@@ -156,11 +161,11 @@ def _add_edges(
     network: Network,
     batch: Measured,
     source: int,
-    mine: list[FeatureNode],
+    sources: list[FeatureNode],
     nodes: Sequence[FeatureNode],
     scores: Edges,
 ) -> None:
-    """Edges out of one site on one batch, summed over its prompts."""
+    """Add the scores of edges out of one site on one batch, summed over its prompts."""
     trace = batch.traces[source]
     with torch.enable_grad():
         leaf = trace.value.detach().clone().requires_grad_()
@@ -173,17 +178,17 @@ def _add_edges(
                 value = later[target.site - source - 1].objective(target.feature)
             else:
                 continue
-            for node, score in zip(mine, _effects(trace, mine, _gradient(value, leaf)), strict=True):
+            for node, score in zip(sources, _effects(trace, sources, _gradient(value, leaf)), strict=True):
                 scores[node, target] = scores.get((node, target), 0.0) + score
 
 
 def _run(model: Any, batch: Measured, sites: list[Site], leaf: Tensor, later: "list[_Later]") -> Tensor:
-    replace: list[Replace] = [lambda x, value: leaf, *(each.cut for each in later)]
+    replace: list[Replace] = [lambda x, value: leaf, *(each.freeze for each in later)]
     return run_sites(model, batch.prompts.tokens, sites, replace, [read_hook(batch.prompts.at)])
 
 
 def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
-    """Zero where the later place does not read the earlier one."""
+    """Return the gradient of `value` at `leaf`: zero where the later site does not depend on the earlier one."""
     if not value.requires_grad:
         return torch.zeros_like(leaf)
     found = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0]
@@ -198,14 +203,15 @@ def _effects(trace: Trace, nodes: list[FeatureNode], gradient: Tensor) -> list[f
 
 
 class _Weighted(NamedTuple):
-    """A later site's active features, with what one unit of each pre-activation is worth to the metric."""
+    """Active features of a later site, with the gradient of the metric at each pre-activation."""
 
     entries: Entries
-    worth: Tensor
+    weight: Tensor
+    """`[m]`"""
 
 
 class _Later:
-    """A later site in the pass: it notes what reaches it, and lets nothing through its nodes."""
+    """A later site in the pass: it stores the value that reaches it, and freezes its nodes."""
 
     def __init__(self, trace: Trace, gradient: Tensor):
         self.trace, self.gradient = trace, gradient
@@ -213,27 +219,28 @@ class _Later:
         with torch.no_grad():
             self.recons = trace.site.sae.decode_sparse(trace.parts.acts).view(trace.value.shape)
 
-    def cut(self, x: Tensor, value: Tensor) -> Tensor:
-        self.x, self.value, self.past = x, value, self.trace.site.sae.complete(self.recons, x)
-        return value.detach() + (self.past - self.past.detach()) * self.trace.kept[..., None]
+    def freeze(self, x: Tensor, value: Tensor) -> Tensor:
+        """Return `value` with a gradient through the terms outside the nodes only."""
+        self.x, self.value, self.recons_at_x = x, value, self.trace.site.sae.complete(self.recons, x)
+        return value.detach() + (self.recons_at_x - self.recons_at_x.detach()) * self.trace.mask[..., None]
 
     def objective(self, feature: int | None) -> Tensor:
-        """A number whose gradient is that of the node's effect: activation or error, times its worth, summed."""
-        entries, worth = self.weighted
-        seen = self.trace.site.sae.encoder_input(self.x).flatten(0, 1)
+        """Return a scalar whose gradient is that of the node's effect: activation or error, weighted and summed."""
+        entries, weight = self.weighted
+        encoded = self.trace.site.sae.encoder_input(self.x).flatten(0, 1)
         W_enc = self.trace.site.sae.W_enc
         if feature is not None:
-            mine = entries.feature == feature
-            return (seen[entries.row[mine]] @ W_enc[:, feature] * worth[mine]).sum()
-        at_error = self.gradient * self.trace.kept[..., None]
-        return ((self.value - self.past) * at_error).sum() - (seen * self._all_features(len(seen))).sum()
+            active = entries.feature == feature
+            return (encoded[entries.row[active]] @ W_enc[:, feature] * weight[active]).sum()
+        at_error = self.gradient * self.trace.mask[..., None]
+        return ((self.value - self.recons_at_x) * at_error).sum() - (encoded * self._all_features(len(encoded))).sum()
 
     def _all_features(self, n_rows: int) -> Tensor:
-        """`[n_rows, d_in]`: the gradient of all activations, times their worth, at what the encoder multiplies."""
-        sae, (entries, worth) = self.trace.site.sae, self.weighted
+        """Return the weighted gradient of all activations at the input of the encoder, `[n_rows, d_in]`."""
+        sae, (entries, weight) = self.trace.site.sae, self.weighted
         total = torch.zeros(n_rows, sae.d_in, dtype=sae.W_enc.dtype, device=sae.W_enc.device)
-        for part in torch.arange(len(worth), device=total.device).split(1 << 14):
-            rows = sae.W_enc.T[entries.feature[part]] * worth[part, None]
+        for part in torch.arange(len(weight), device=total.device).split(1 << 14):
+            rows = sae.W_enc.T[entries.feature[part]] * weight[part, None]
             total.index_add_(0, entries.row[part], rows)
         return total
 
@@ -241,31 +248,32 @@ class _Later:
 @torch.no_grad()
 def _weigh(trace: Trace, gradient: Tensor) -> _Weighted:
     pulled = trace.site.pull_back(gradient, trace.x).flatten(0, 1)
-    worth = trace.site.along(trace.entries, pulled) * trace.site.slopes(trace.x.flatten(0, 1), trace.entries)
-    return _Weighted(trace.entries, worth)
+    weight = trace.site.along(trace.entries, pulled) * trace.site.slopes(trace.x.flatten(0, 1), trace.entries)
+    return _Weighted(trace.entries, weight)
 
 
 Ends = tuple[FeatureNode, FeatureNode | None]
+"""Earlier and later node of an edge; None is the logits."""
 
 
 @torch.no_grad()
 def exact_edges(network: Network, edges: Sequence[Ends], *, progress: Progress | None = None) -> Tensor:
-    """`[n_edges]` float64: `m(prompt) - m(prompt with that edge patched)`, mean over prompts.
+    """Measure `m(prompt) - m(prompt with one edge patched)` for each edge, mean over prompts: `[n_edges]` float64.
 
-    One run for each earlier node, and one for each edge between two.
+    The cost is one run for each earlier node, and one for each edge between two nodes.
     """
     total = torch.zeros(len(edges), dtype=torch.float64)
     sources = list(dict.fromkeys(source for source, _ in edges))
     steps = [(batch, source) for batch in network.batches for source in sources]
     for done, (batch, source) in enumerate(steps, 1):
-        cut, metric = _change_source(network, batch, source)
+        reached, metric = _change_source(network, batch, source)
         for i, (node, target) in enumerate(edges):
             if node != source:
                 continue
             if target is None:
                 total[i] += (batch.traces[0].metric - metric).sum()
             else:
-                total[i] += _change_target(network, batch, target, *cut[target.site])
+                total[i] += _change_target(network, batch, target, *reached[target.site])
         if progress:
             progress(done, len(steps), {})
     return total / network.n_prompts
@@ -274,39 +282,43 @@ def exact_edges(network: Network, edges: Sequence[Ends], *, progress: Progress |
 def _change_source(
     network: Network, batch: Measured, source: FeatureNode
 ) -> tuple[dict[int, tuple[Tensor, Tensor]], Tensor]:
-    """What later sites would read and write, each reached directly; and the metric, reached past all of them."""
+    """Set one node to its baseline, with all later sites frozen.
+
+    Returns the values that each later site would read and write (its direct effect on them), and the metric (its direct
+    effect on the logits).
+    """
     trace = batch.traces[source.site]
     changed = trace.value + (-trace.error_change if source.feature is None else trace.change(source.feature))
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    reached: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def hold(site: int) -> Replace:
+    def freeze(site: int) -> Replace:
         each = batch.traces[site]
         sae = each.site.sae
         recons = sae.decode_sparse(each.parts.acts).view(each.value.shape)
 
         def replace(x: Tensor, value: Tensor) -> Tensor:
-            seen[site] = (x, value)
-            past = sae.complete(recons, x) - sae.complete(recons, each.x)
-            return each.value + past * each.kept[..., None]
+            reached[site] = (x, value)
+            outside_nodes = sae.complete(recons, x) - sae.complete(recons, each.x)
+            return each.value + outside_nodes * each.mask[..., None]
 
         return replace
 
     later = range(source.site + 1, len(network.sites))
-    replace = [put(changed), *(hold(site) for site in later)]
+    replace = [put(changed), *(freeze(site) for site in later)]
     prompts = batch.prompts
     logits = run_sites(network.model, prompts.tokens, network.sites[source.site :], replace, [read_hook(prompts.at)])
-    return seen, prompts.metric(logits).cpu().double()
+    return reached, prompts.metric(logits).cpu().double()
 
 
 def _change_target(network: Network, batch: Measured, target: FeatureNode, x: Tensor, value: Tensor) -> float:
-    """The fall of the metric, summed over prompts, when the later node takes what it has at `x`."""
+    """Return the fall of the metric, summed over prompts, when the later node takes its activation at `x`."""
     trace = batch.traces[target.site]
-    there = trace.site.take_apart(x, value, trace.kept)
+    patched = trace.site.decompose(x, value, trace.mask)
     if target.feature is None:
-        change = (there.error - trace.parts.error).view(trace.value.shape)
+        change = (patched.error - trace.parts.error).view(trace.value.shape)
     else:
-        gained = strength(there.acts, target.feature) - strength(trace.parts.acts, target.feature)
-        direction = gained[:, None] * trace.site.sae.W_dec[target.feature]
+        difference = activation_of(patched.acts, target.feature) - activation_of(trace.parts.acts, target.feature)
+        direction = difference[:, None] * trace.site.sae.W_dec[target.feature]
         change = trace.site.add(direction.view(trace.value.shape), trace.x)
     metric = metric_with(network.model, [trace.site], batch.prompts, [put(trace.value + change)])
     return float((trace.metric - metric).sum())

@@ -1,15 +1,16 @@
-"""From SAEs and a task to a judged circuit of features, in order: effects, edges, patching, ablation.
+"""Feature circuits: found from SAEs and a task, judged against nulls, and saved as an artefact.
 
     found = find_feature_circuit(model, [sae_9, sae_15], task)
     found.circuit.evaluation["faithfulness"], found.circuit.evaluation["edges"]["spearman"]
 
-1. every active feature and every error gets an effect; the strongest features of each place become nodes
-2. edges among them are scored with gradients, and the strongest are kept
-3. the strongest edges are patched one by one, and as many random ones, so that scores can be trusted or not
-4. the nodes are judged by what is left of the behaviour when everything else is replaced, with the errors and without,
-   beside random active features, and SAEs of the same size that were never trained
+1. Effects: every active feature and every error node is attributed an effect. The strongest features of each site
+   become nodes.
+2. Edges: the edges among nodes are scored with gradients. The circuit retains the strongest.
+3. Patching: the strongest edges and as many random ones are patched one by one, which tests the scores.
+4. Ablation: faithfulness of the nodes is measured with everything else ablated, with and without error nodes. The nulls
+   are random active features, untrained SAEs of the same size, and an untrained model.
 
-The folder of a feature circuit: the circuit, every scored edge and feature, the prompts. See docs/formats.md.
+`save_feature_circuit` writes the circuit, every scored edge and feature, and the prompts (docs/formats.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from interp.models.identity import model_spec
 from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import rank_correlation, rank_correlation_interval
-from saes.circuits.bench import FeatureBench, Left
+from saes.circuits.bench import FeatureBench, NodeSet
 from saes.circuits.config import FeatureCircuitConfig
 from saes.circuits.edges import Edges, Ends, FeatureNode, Network, edge_scores, exact_edges, measure
 from saes.circuits.sites import Prompts
@@ -42,25 +43,27 @@ if TYPE_CHECKING:
 
 
 RULE = (
-    "the low end of the 95 % interval of its faithfulness, errors left, lies above the 97.5 % quantile of as many "
-    "random active features with the same errors; what its features add to the errors is by that low end still more "
-    "than as many features of untrained dictionaries add to theirs; and the gap of an untrained model is below a tenth "
-    "of this model's"
+    "the low end of the 95 % interval of its faithfulness with error nodes lies above the 97.5 % quantile of as many "
+    "random active features with the same error nodes; by that low end its features add more to the error nodes than "
+    "as many features of untrained dictionaries add to theirs; and the gap of an untrained model is below a tenth of "
+    "this model's"
 )
+"""Rule of the verdict."""
 Step = Callable[[str], Any]
+"""Function from the name of a step to its progress callback."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoundFeatures(Result):
-    """A circuit with all that led to it."""
+    """A feature circuit with the measurements behind it."""
 
     circuit: Circuit
     network: Network
     nodes: list[FeatureNode]
     scores: Edges
-    """all edges among the nodes, and to the logits"""
+    """scores of all edges among the nodes, and to the logits"""
     exact: dict[Ends, float]
-    """of those that were patched, the random ones left out"""
+    """exact effects of the edges of the circuit that were patched"""
 
     def to_records(self) -> list[Record]:
         """Return one row per edge of the circuit, as `Circuit.to_records`."""
@@ -86,8 +89,8 @@ def find_feature_circuit(
 ) -> FoundFeatures:
     """Find and judge the circuit of a task in the features of several SAEs of one model.
 
-    `labels` are names of features, one list for each SAE, in the order given. `progress(step name)` gives the callback
-    of each step. Raises as `measure` does.
+    `labels` are labels of features, one list for each SAE, in the order given. `progress(step name)` returns the
+    callback of each step. Raises as `measure` does.
     """
     config = config or FeatureCircuitConfig()
     step = progress or (lambda name: None)
@@ -95,9 +98,9 @@ def find_feature_circuit(
     network = measure(model, saes, prompts, config.attribution, progress=step("effects of features"))
     nodes = network.strongest(config.n_features)
     scores = edge_scores(network, nodes, progress=step("edges"))
-    kept = sorted(scores, key=lambda edge: -abs(scores[edge]))[: config.n_edges]
-    kept = [edge for edge in kept if scores[edge] != 0]
-    exact, edges = _check_edges(network, scores, kept, config, step("patching edges"))
+    strongest = sorted(scores, key=lambda edge: -abs(scores[edge]))[: config.n_edges]
+    strongest = [edge for edge in strongest if scores[edge] != 0]
+    exact, edges = _check_edges(network, scores, strongest, config, step("patching edges"))
     evaluation = evaluate_nodes(network, nodes, config) | {"edges": edges}
     if config.nulls:
         evaluation["untrained_saes"] = _untrained_saes(network, prompts, config)
@@ -116,7 +119,7 @@ def find_feature_circuit(
     circuit = Circuit.of(
         model_spec(model),
         weight_hash(model),
-        [_edge(network, edge, scores[edge], exact.get(edge)) for edge in kept],
+        [_edge(network, edge, scores[edge], exact.get(edge)) for edge in strongest],
         _nodes(network, nodes, saes, labels),
         settings=settings,
         evaluation=evaluation,
@@ -126,11 +129,13 @@ def find_feature_circuit(
 
 
 def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: FeatureCircuitConfig) -> dict[str, Any]:
-    """Faithfulness of some features: (m(left) - m(nothing left)) / (m(model) - m(nothing left)).
+    """Measure the faithfulness of some features, `(m(C) - m(0)) / (m(M) - m(0))`.
 
-    `faithfulness` has the errors left at every place, `without_errors` has none. `errors_alone` says what the errors do
-    by themselves, `all_features` what all features do without them, `completeness` what is left without the circuit (0
-    when nothing outside does the task).
+    `m(C)` is the metric with everything but the features ablated, `m(0)` with everything ablated, `m(M)` that of the
+    model: 1 is as good as the model, 0 as everything ablated. `faithfulness` includes the error nodes of every site;
+    `without_errors` includes none. `errors_alone` is the faithfulness of the error nodes alone, `all_features` that of
+    all features without error nodes. `completeness` is the faithfulness of the complement of the circuit: 0 when
+    nothing outside it contributes to the task.
     """
     bench = FeatureBench(network, config.ablation)
     features = [node for node in nodes if node.feature is not None]
@@ -138,17 +143,17 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
     generator = make_generator(config.seed, "random features")
     random = [_random_like(network, features, generator) for _ in range(config.n_random)]
     with_errors = bench.nodes([*features, *errors])
-    runs: dict[str, list[Left]] = {
+    runs: dict[str, list[NodeSet]] = {
         FULL: [bench.all_features(errors=True)],
         EMPTY: [bench.nodes([])],
         "circuit": [with_errors],
         "without_errors": [bench.nodes(features)],
         "errors_alone": [bench.nodes(errors)],
         "all_features": [bench.all_features(errors=False)],
-        "complement": [bench.without(with_errors)],
+        "complement": [bench.complement(with_errors)],
         RANDOM: [bench.nodes([*chosen, *errors]) for chosen in random],
     }
-    values = {name: np.stack([bench.values(left).numpy() for left in lefts]) for name, lefts in runs.items()}
+    values = {name: np.stack([bench.values(nodes).numpy() for nodes in sets]) for name, sets in runs.items()}
     judged = judge(values, complement="complement", also=["without_errors"], seed=config.seed)
     alone = judged.intervals.at(1)
     return {
@@ -162,13 +167,13 @@ def evaluate_nodes(network: Network, nodes: Sequence[FeatureNode], config: Featu
 
 
 def _check_edges(
-    network: Network, scores: Edges, kept: list[Ends], config: FeatureCircuitConfig, progress: Any
+    network: Network, scores: Edges, strongest: list[Ends], config: FeatureCircuitConfig, progress: Any
 ) -> tuple[dict[Ends, float], dict[str, Any]]:
-    """The strongest edges patched one by one, and random ones between any active features."""
-    n = min(config.verify, len(kept))
+    """Patch the strongest edges one by one, and as many random edges between active features."""
+    n = min(config.verify, len(strongest))
     if not n:
         return {}, {"n": 0}
-    best = kept[:n]
+    best = strongest[:n]
     generator = make_generator(config.seed, "random edges")
     random = [_random_edge(network, generator) for _ in range(n)]
     effects = exact_edges(network, [*best, *random], progress=progress)
@@ -186,7 +191,7 @@ def _check_edges(
 
 
 def _rank_agreement(scored: np.ndarray, exact: np.ndarray, config: FeatureCircuitConfig) -> dict[str, float | None]:
-    """Rank correlation of scores and effects with its interval, and that of their sizes; None where all are alike."""
+    """Return the rank correlation of scores and exact effects, and that of their sizes; None where all are equal."""
     rng = np.random.default_rng(derive_seed(config.seed, "rank agreement"))
     signed = rank_correlation_interval(scored, exact, rng=rng)
     sizes = rank_correlation(np.abs(scored), np.abs(exact))
@@ -195,7 +200,7 @@ def _rank_agreement(scored: np.ndarray, exact: np.ndarray, config: FeatureCircui
 
 
 def _random_edge(network: Network, generator: torch.Generator) -> Ends:
-    """Between active features of two places, or from one to the logits, all evenly."""
+    """Draw an edge between active features, or from one to the logits, uniformly over pairs of earlier and later."""
     n = len(network.sites)
     pairs = [(s, t) for s in range(n) for t in range(s + 1, n + 1)]
     source, target = pairs[pick(len(pairs), generator)]
@@ -210,7 +215,7 @@ def _random_feature(network: Network, site: int, generator: torch.Generator) -> 
 
 
 def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Generator) -> list[FeatureNode]:
-    """As many active features at each place, drawn at random."""
+    """Draw as many active features of each site at random as `nodes` has."""
     chosen = []
     for i, active in enumerate(network.active):
         n = sum(node.site == i for node in nodes)
@@ -220,7 +225,7 @@ def _random_like(network: Network, nodes: list[FeatureNode], generator: torch.Ge
 
 
 def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitConfig) -> dict[str, float]:
-    """The same with dictionaries of random directions: what features as such, and their errors, give for free."""
+    """Evaluate untrained dictionaries of random directions: the null for features and error nodes."""
     saes = [
         random_dictionary_like(site.sae, k=_l0(network, i), seed=config.seed) for i, site in enumerate(network.sites)
     ]
@@ -235,7 +240,7 @@ def _untrained_saes(network: Network, prompts: Prompts, config: FeatureCircuitCo
 
 
 def _l0(network: Network, site: int) -> int:
-    rows = sum(int(batch.traces[site].kept.sum()) for batch in network.batches)
+    rows = sum(int(batch.traces[site].mask.sum()) for batch in network.batches)
     active = sum(len(batch.traces[site].entries.row) for batch in network.batches)
     return max(1, round(active / max(1, rows)))
 
@@ -247,8 +252,8 @@ def _nodes(
     for node in nodes:
         evidence: dict[str, Any] = {"effect": network.effect(node)}
         if labels is not None and node.feature is not None:
-            mine = labels[[id(sae) for sae in saes].index(id(network.sites[node.site].sae))]
-            evidence |= {"label": mine[node.feature]} if node.feature < len(mine) else {}
+            names = labels[[id(sae) for sae in saes].index(id(network.sites[node.site].sae))]
+            evidence |= {"label": names[node.feature]} if node.feature < len(names) else {}
         found.append(Node(network.name(node), "error" if node.feature is None else None, evidence=evidence))
     return found
 
@@ -278,7 +283,7 @@ def _verdict(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 MAX_FEATURES = 5000
-"""Features of each site in `nodes.parquet`, strongest first."""
+"""Largest number of features of each site in `nodes.parquet`, strongest first."""
 
 
 def save_feature_circuit(
@@ -291,7 +296,10 @@ def save_feature_circuit(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write a circuit folder; `parents` are the SAEs. Raises `ConfigError` when it exists and `overwrite` is off."""
+    """Write the folder of a feature circuit; `parents` are the SAEs.
+
+    Raises `ConfigError` when the folder exists and `overwrite` is False.
+    """
     circuit = found.circuit
     config = config or {"model": circuit.model, "weight_hash": circuit.weight_hash, **circuit.settings}
     draft = Draft.open(folder, kind="feature_circuit", config=config, seed=seed, overwrite=overwrite)
@@ -304,7 +312,7 @@ def save_feature_circuit(
 
 
 def edge_table(found: FoundFeatures) -> "pa.Table":
-    """Every scored edge, strongest first, in the columns of any circuit's edges."""
+    """Return a table of every scored edge, strongest first, with the columns of `score_columns`."""
     edges = sorted(found.scores, key=lambda edge: -abs(found.scores[edge]))
     names = [(found.network.name(source), found.network.name(target)) for source, target in edges]
     columns = {"source": [one for one, _ in names], "target": [other for _, other in names], "via": [None] * len(edges)}
@@ -313,16 +321,16 @@ def edge_table(found: FoundFeatures) -> "pa.Table":
 
 
 def node_table(found: FoundFeatures) -> "pa.Table":
-    """Every error node and the strongest active features of each site, strongest first."""
+    """Return a table of every error node and the strongest active features of each site, strongest first."""
     network = found.network
     nodes = sorted(network.strongest(MAX_FEATURES), key=lambda node: -abs(network.effect(node)))
     return score_columns({"node": [network.name(node) for node in nodes]}, [network.effect(n) for n in nodes])
 
 
 def summarise(found: FoundFeatures) -> dict[str, Any]:
-    """What a person asks first."""
+    """Return the summary of the manifest: sizes, faithfulness, agreement of edges, verdict."""
     circuit, evaluation = found.circuit, found.circuit.evaluation
-    kept = ("faithfulness", "faithfulness_low", "faithfulness_high", "completeness", "random_circuits", "errors_alone")
+    names = ("faithfulness", "faithfulness_low", "faithfulness_high", "completeness", "random_circuits", "errors_alone")
     return {
         "kind": "features",
         "task": circuit.settings["task"],
@@ -331,7 +339,7 @@ def summarise(found: FoundFeatures) -> dict[str, Any]:
         "n_nodes": len(circuit.nodes),
         "n_edges": len(circuit.edges),
         "n_features": sum(node.feature is not None for node in found.nodes),
-        **{name: evaluation[name] for name in kept},
+        **{name: evaluation[name] for name in names},
         "without_errors": evaluation["without_errors"]["faithfulness"],
         "edges": evaluation["edges"],
         "found": circuit.verdict["found"],

@@ -1,18 +1,19 @@
-"""Where an SAE sits in a model, and the value there taken apart into its parts.
+"""Sites, where SAEs decompose the values of a model, and prompts with a metric.
+
+**Sites.** A site is an SAE at the hook points that it reads and writes. It decomposes the value there:
 
     value = features + rest + error
 
-`features` is what the active features add; `rest` what the SAE adds without any (`b_dec`, a skip connection, a token's
-own mean and scale); `error` what it does not reconstruct. A transcoder reads `x` at one hook point and writes at
-another: the value taken apart is the one that it writes. The sum is exact, so a part can be replaced alone.
+`features` is the sum of the active features' contributions. `rest` is the output of the SAE without any feature
+(`b_dec`, a skip connection, a token's own mean and scale). `error` is the reconstruction error. A transcoder reads `x`
+at one hook point and writes at another; the value that it writes is decomposed. The sum is exact, so that each part can
+be replaced alone. Activations are sparse, `[n_tokens, k_max]`: nothing here is `[batch, pos, d_sae]`.
 
-Activations are kept sparse, `[n_tokens, k_max]`: nothing here is `[batch, pos, d_sae]`.
+**Prompts**, with or without corrupted counterparts:
 
-Prompts with a metric, as attribution asks for them: with a corrupted counterpart or without.
-
-Prompts.of_task(task)                                             # clean and corrupted pairs
-Prompts.of_text(model, "The capital of France is", " Paris")      # one prompt, the log-probability of one token
-Prompts.of_loss(model, tokens)                                    # the loss on every token
+    Prompts.of_task(task)                                         # clean and corrupted pairs
+    Prompts.of_text(model, "The capital of France is", " Paris")  # one prompt, the log-probability of one token
+    Prompts.of_loss(tokens)                                       # the loss on every token
 """
 
 from collections.abc import Callable, Sequence
@@ -31,11 +32,11 @@ from interp.names import canonical_hook_point, check_hook_points
 from saes.kinds.base import CHUNK_VALUES, SAE
 
 Replace = Callable[[Tensor, Tensor], Tensor]
-"""`replace(x, value) -> value`: what a site passes on, given what it reads and what it would write."""
+"""Replacement at a site: `replace(x, value)` returns the new value, given those that it reads and would write."""
 
 
 class Parts(NamedTuple):
-    """A value at a site, taken apart; rows are tokens, `n = batch * pos`."""
+    """Decomposed value at a site; rows are tokens, `n = batch * pos`."""
 
     acts: SparseActs
     """`[n, k_max]`"""
@@ -46,7 +47,7 @@ class Parts(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """Single activations: feature `feature[i]` on token `row[i]`; sorted by row."""
+    """Nonzero activations: `value[i]` of feature `feature[i]` on token `row[i]`, sorted by row."""
 
     row: Tensor
     """`[m]` int64"""
@@ -57,28 +58,31 @@ class Entries(NamedTuple):
 
     @classmethod
     def of(cls, acts: SparseActs) -> "Entries":
-        """Those that are not 0."""
+        """Return the nonzero activations."""
         row, slot = acts.values.nonzero(as_tuple=True)
         return cls(row, acts.indices[row, slot], acts.values[row, slot])
 
     def take(self, chosen: Tensor) -> "Entries":
+        """Return some of the entries, by mask or by index."""
         return Entries(*(column[chosen] for column in self))
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One SAE in one model."""
+    """One SAE at its hook points in one model."""
 
     sae: SAE
     reads: str
+    """hook point that it reads"""
     writes: str
+    """hook point of the value that it reconstructs"""
 
-    def take_apart(self, x: Tensor, value: Tensor, kept: Tensor) -> Parts:
-        """The parts of `value [batch, pos, d_out]`, where `x [batch, pos, d_in]` was read.
+    def decompose(self, x: Tensor, value: Tensor, mask: Tensor) -> Parts:
+        """Decompose `value [batch, pos, d_out]`, given the input `x [batch, pos, d_in]` of the SAE.
 
-        Where `kept [batch, pos]` is False (BOS, padding) there are no features and no error: all of the value is rest.
+        Where `mask [batch, pos]` is False (BOS, padding) there are no features and no error: all of the value is rest.
         """
-        x, inside = x.detach(), kept.flatten()[:, None].to(x.device)
+        x, inside = x.detach(), mask.flatten()[:, None].to(x.device)
         acts = self.sae.encode_sparse(x.flatten(0, 1))
         acts = SparseActs(acts.values * inside, acts.indices.long())
         rest = self.rest(x).flatten(0, 1)
@@ -87,18 +91,18 @@ class Site:
         return Parts(acts, error, torch.where(inside, rest, flat))
 
     def rest(self, x: Tensor) -> Tensor:
-        """`[..., d_out]`: what the SAE gives without any feature; differentiable in `x [..., d_in]`."""
+        """Return the output of the SAE without any feature, `[..., d_out]`; differentiable in `x [..., d_in]`."""
         return self.sae.complete(self.sae.b_dec.expand(*x.shape[:-1], -1), x.to(self.sae.W_dec.dtype))
 
     def features(self, acts: SparseActs, x: Tensor) -> Tensor:
-        """`[batch, pos, d_out]`: what the active features add, `acts [batch * pos, k_max]`."""
+        """Return the sum of the contributions of `acts [batch * pos, k_max]`: `[batch, pos, d_out]`."""
         added = (self.sae.decode_sparse(acts) - self.sae.b_dec).unflatten(0, x.shape[:2])
         return self.add(added, x)
 
     def add(self, direction: Tensor, x: Tensor) -> Tensor:
-        """What adding `direction [..., d_out]` to the decoder's output adds to the value.
+        """Return the change of the value when `direction [..., d_out]` is added to the output of the decoder.
 
-        The direction itself, but for SAEs of normalised tokens, which put the token's scale back.
+        It is the direction itself, except for SAEs of normalised tokens, which multiply by the token's scale.
         """
         bias = self.sae.b_dec.expand_as(direction)
         x = x.to(self.sae.W_dec.dtype)
@@ -106,13 +110,13 @@ class Site:
 
     @torch.enable_grad()
     def pull_back(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """The gradient at the decoder's output, given the one at the value, `[batch, pos, d_out]` both."""
+        """Return the gradient at the output of the decoder, given that at the value; both `[batch, pos, d_out]`."""
         at = self.sae.b_dec.expand_as(gradient).detach().clone().requires_grad_()
         value = self.sae.complete(at, x.detach().to(self.sae.W_dec.dtype))
         return torch.autograd.grad(value, at, gradient.to(value.dtype))[0]
 
     def along(self, entries: Entries, pulled: Tensor) -> Tensor:
-        """`[m]`: the metric's gradient with respect to each activation, of `pulled [n, d_out]` at the decoder."""
+        """Return the gradient with respect to each activation, `[m]`, given `pulled [n, d_out]` at the decoder."""
         found = torch.empty_like(entries.value)
         for part in _chunks(len(found), self.sae.d_out):
             directions = self.sae.W_dec[entries.feature[part]]
@@ -120,9 +124,9 @@ class Site:
         return found
 
     def slopes(self, x: Tensor, entries: Entries) -> Tensor:
-        """`[m]`: derivative of each activation by its pre-activation, selection held fixed; `x [n, d_in]`.
+        """Return the derivative of each activation by its pre-activation, `[m]`, with the selection of latents fixed.
 
-        1 but for gated SAEs. Entries are in the order of their rows.
+        `x [n, d_in]` is the input of the SAE, and entries are sorted by row. The derivative is 1 except for gated SAEs.
         """
         found = torch.zeros_like(entries.value)
         for rows in _chunks(len(x), self.sae.d_sae):
@@ -137,17 +141,17 @@ class Site:
 
 
 def open_sites(model: Any, saes: Sequence[SAE]) -> list[Site]:
-    """The sites of several SAEs of one model, in the order in which the model computes what they write.
+    """Return the sites of several SAEs of one model, in the order in which the model computes the written values.
 
     Raises `UnknownNameError` for a hook point that the model lacks, `ConfigError` for a crosscoder and for two SAEs
-    that write at one place, `MismatchError` for a width that is not the model's.
+    that write at one hook point, `MismatchError` for a width that is not the model's.
     """
     if not saes:
-        raise ConfigError("at least one SAE is needed")
+        raise ConfigError("at least one SAE is needed, got none; name one that was trained on this model")
     sites = [_site(model, sae) for sae in saes]
     names = [site.writes for site in sites]
     if len(set(names)) < len(names):
-        raise ConfigError(f"two SAEs write at one place ({', '.join(names)}); choose one of them")
+        raise ConfigError(f"two SAEs write at one hook point ({', '.join(names)}); choose one of them")
     widths: dict[str, int] = {}
 
     def note(name: str) -> Hook:
@@ -156,22 +160,24 @@ def open_sites(model: Any, saes: Sequence[SAE]) -> list[Site]:
 
         return hook
 
-    places = list(dict.fromkeys([*(site.reads for site in sites), *names]))
+    hook_points = list(dict.fromkeys([*(site.reads for site in sites), *names]))
     with torch.no_grad():
         run_with_hooks(
-            model, torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device), [(n, note(n)) for n in places]
+            model, torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device), [(n, note(n)) for n in hook_points]
         )
     for site in sites:
         for name, d in ((site.reads, site.sae.d_in), (site.writes, site.sae.d_out)):
             if widths[name] != d:
-                raise MismatchError(f"{name} has width {widths[name]} in this model, {site.sae} expects {d}")
+                raise MismatchError(
+                    f"{name} has width {widths[name]} in this model, {site.sae} expects {d}; choose an SAE of the model"
+                )
     order = list(widths)
     return sorted(sites, key=lambda site: order.index(site.writes))
 
 
 def _site(model: Any, sae: SAE) -> Site:
     if len(sae.hook_points) > 1:
-        raise ConfigError(f"{sae} reads several places; features are traced with one SAE per place")
+        raise ConfigError(f"{sae} reads several hook points; choose SAEs that read one hook point each")
     reads, writes = (canonical_hook_point(name) for name in (sae.hook_point, sae.hook_point_out or sae.hook_point))
     check_hook_points([reads, writes], available_hook_points(model), model.cfg.n_layers)
     return Site(sae, reads, writes)
@@ -180,9 +186,10 @@ def _site(model: Any, sae: SAE) -> Site:
 def run_sites(
     model: Any, tokens: Tensor, sites: Sequence[Site], replace: Sequence[Replace | None], hooks: Sequence = ()
 ) -> Tensor:
-    """Logits of a run in which each site passes on what its `replace` gives; None leaves the value.
+    """Return the logits of a run in which the value at each site is replaced; a replacement of None leaves it.
 
-    Values are in the SAE's dtype there, and go back to the model's. `hooks` are further ones, `(name, hook)`.
+    Replacements receive values in the dtype of the SAE, and their results are cast to the dtype of the model. `hooks`
+    are additional `(name, hook)` pairs.
     """
     all_hooks: list[tuple[str, Hook]] = []
     for site, change in zip(sites, replace, strict=True):
@@ -206,8 +213,8 @@ def _site_hooks(site: Site, replace: Replace) -> list[tuple[str, Hook]]:
     return [(site.writes, writes)] if site.reads == site.writes else [(site.reads, reads), (site.writes, writes)]
 
 
-def keep(store: dict[str, tuple[Tensor, Tensor]], name: str) -> Replace:
-    """A replacement that changes nothing and notes `(x, value)`."""
+def note_values(store: dict[str, tuple[Tensor, Tensor]], name: str) -> Replace:
+    """Return a replacement that changes nothing and stores `(x, value)` as `store[name]`."""
 
     def replace(x: Tensor, value: Tensor) -> Tensor:
         store[name] = (x.detach(), value.detach())
@@ -223,25 +230,25 @@ def _chunks(n: int, per_row: int) -> list[slice]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prompts:
-    """Tokens, the positions whose logits a metric reads, and the metric."""
+    """Prompts with a metric of their logits."""
 
     name: str
     tokens: Tensor
     """`[n, pos]` int64, padded on the right"""
     lengths: Tensor
-    """`[n]`"""
+    """`[n]`: tokens of each prompt without padding"""
     at: Tensor
-    """`[n, n_read]`"""
+    """`[n, n_read]`: positions whose logits the metric reads"""
     metric: Metric
     corrupt: Tensor | None = None
-    """`[n, pos]`: what each prompt is compared with; None: with its features switched off"""
+    """`[n, pos]`: corrupted prompts as the baseline; None: the baseline sets all features and the error to zero"""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @classmethod
     def of_task(cls, task: Task) -> "Prompts":
-        """The pairs of a task."""
+        """Return the clean and corrupted pairs of a task."""
         return cls(
             name=task.name,
             tokens=task.clean,
@@ -255,10 +262,11 @@ class Prompts:
     def of_text(
         cls, model: Any, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None
     ) -> "Prompts":
-        """One prompt, BOS first, and the log-probability of `target` after it (nats), or with `wrong` the difference of
-        the two logits. `corrupt` is a prompt to compare with.
+        """Return one prompt, BOS first, with a metric of its next token.
 
-        Raises `PromptError` when an answer is not one token, or the two prompts differ in length.
+        The metric is the log-probability of `target` in nats, or with `wrong` the logit difference of the two.
+        `corrupt` is the corrupted prompt. Raises `PromptError` when an answer is not one token, or the two prompts
+        differ in length.
         """
         from interp.models.adapter import to_tokens, token_strings
 
@@ -267,7 +275,7 @@ class Prompts:
         if other is not None and other.shape != tokens.shape:
             pair = [" ".join(map(repr, token_strings(model, each))) for each in (tokens, other)]
             raise PromptError(
-                f"{tokens.shape[1]} tokens and {other.shape[1]} in the corrupted prompt, positions must match: "
+                f"{tokens.shape[1]} tokens in the prompt, {other.shape[1]} in the corrupted one, positions must match: "
                 f"{pair[0]} against {pair[1]}; reword one of the two"
             )
         right = _one_token(model, target)
@@ -277,19 +285,21 @@ class Prompts:
 
     @classmethod
     def of_loss(cls, tokens: Tensor) -> "Prompts":
-        """`tokens [n, pos]`, and the mean log-probability of each next token: minus the loss, in nats.
+        """Return `tokens [n, pos]` with the mean log-probability of each next token in nats, which is minus the loss.
 
-        Raises `PromptError` below two tokens.
+        Raises `PromptError` below two positions.
         """
         if tokens.ndim != 2 or tokens.shape[1] < 2:
-            raise PromptError(f"a loss needs tokens [n, pos] with at least 2 positions, got {list(tokens.shape)}")
+            raise PromptError(
+                f"a loss needs tokens [n, pos] with at least 2 positions, got {list(tokens.shape)}; give a longer text"
+            )
         n, pos = tokens.shape
         metric = LogProb(tokens[:, 1:, None])
         at = torch.arange(pos - 1).expand(n, -1)
         return cls(name="loss", tokens=tokens, lengths=torch.full((n,), pos), at=at, metric=metric)
 
     def take(self, rows: Tensor) -> "Prompts":
-        """Some of the prompts."""
+        """Return some of the prompts."""
         return replace(
             self,
             tokens=self.tokens[rows],
@@ -300,11 +310,11 @@ class Prompts:
         )
 
     def batches(self, batch_size: int) -> "list[Prompts]":
-        """In order."""
+        """Return the prompts in batches, in order."""
         return [self.take(rows) for rows in torch.arange(len(self)).split(batch_size)]
 
-    def kept(self, first: int) -> Tensor:
-        """`[n, pos]` bool: neither padding nor among the `first` positions."""
+    def mask(self, first: int) -> Tensor:
+        """Return the mask of positions that are neither padding nor among the `first`: `[n, pos]` bool."""
         position = torch.arange(self.tokens.shape[1])[None]
         return (position >= first) & (position < self.lengths[:, None])
 

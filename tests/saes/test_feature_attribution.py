@@ -190,7 +190,7 @@ def test_a_prompt_of_text_needs_an_answer_of_one_token(tiny_model):
 
 def test_what_cannot_be_attributed_is_refused(raw):
     task, sae = random_task(raw), random_sae("topk", 1)
-    with pytest.raises(ConfigError, match="two SAEs write at one place"):
+    with pytest.raises(ConfigError, match="two SAEs write at one hook point"):
         attribute(raw, [sae, sae], task)
     elsewhere = TopKSAE(sae.weights, k=3, metadata=SAEMetadata(hook_point=RESID.format(7)))
     with pytest.raises(UnknownNameError, match="hook point"):
@@ -202,7 +202,7 @@ def test_what_cannot_be_attributed_is_refused(raw):
         {"recording": "r", "model": "m", "weight_hash": "", "hook_point": RESID.format(i), "d": 20} for i in (0, 1)
     ]
     crosscoder = CrosscoderSAE(wide, threshold=torch.zeros(40), scales=torch.ones(2), sites=places)
-    with pytest.raises(ConfigError, match="reads several places"):
+    with pytest.raises(ConfigError, match="reads several hook points"):
         attribute(raw, crosscoder, task)
     with pytest.raises(ConfigError, match="zero on the prompts"):
         attribute(raw, sae, random_task(raw, metric=KLToClean()), GRADIENT)

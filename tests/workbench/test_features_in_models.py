@@ -152,7 +152,7 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
         (("attribute", "nothing", "--prompt", "x"), "unknown sae 'nothing'"),
         (("attribute", "--prompt", "x"), "no SAE was named"),
         (("attribute", "early", "--prompt", ""), "the prompt is empty"),
-        (("attribute", "early", "early", "--prompt", "x", "--target", "t"), "two SAEs write at one place"),
+        (("attribute", "early", "early", "--prompt", "x", "--target", "t"), "two SAEs write at one hook point"),
         (("attribute", "early", "--prompt", "x", "--target", "th"), "2 tokens"),
         (("attribute", "early", "--prompt", "x", "--model", "small:attn-only-2l"), "trained on small:mlp-2l"),
         (("steer", "early", "--prompt", "x", "--feature", "3"), "add --amount"),
