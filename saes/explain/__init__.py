@@ -1,13 +1,13 @@
-"""Labels of features, in words: from token statistics, or by a language model and scored on held-out text.
+"""Natural-language labels of features: from token statistics, or from a language model and scored on held-out text.
 
 - `tokens`     a label for every feature from token statistics alone
 - `config`     settings of labels by a language model
-- `contexts`   contexts on which a feature fires: shown or held out
-- `cases`      all that is asked about one feature
-- `prompts`    the text that is sent, and how answers are read
-- `providers`  providers: an endpoint or a local model
+- `contexts`   contexts on which a feature fires, shown or held out, and contexts on which it is silent
+- `cases`      everything that is asked about one feature
+- `prompts`    the text that is sent, and the parsing of replies
+- `providers`  language models that answer: an endpoint or a local model
 - `endpoint`   OpenAI-compatible endpoints
-- `asking`     the contract with a provider, requests within a budget, replies on disk
+- `asking`     the provider protocol, requests within a budget, replies on disk
 - `scores`     agreement of answers with the truth, with intervals
 - `run`        from cases to the artefact, and labels adopted into a features folder
 """

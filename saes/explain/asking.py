@@ -1,8 +1,10 @@
-"""Requests to a provider and their replies on disk, within a budget. Torch-free.
+"""Requests to a provider within a budget, and their replies on disk. Torch-free.
 
-`Request`, `Reply` and `Provider` are the contract between `explain` and whatever answers it. The cost is counted before
-anything is sent. A reply is written as soon as it arrives, one JSON line in `replies.jsonl`, under a key made of prompt,
-settings and provider, so that a resumed run or another labels artefact reuses it. After a `kill -9` only the requests in
+`Request`, `Reply` and `Provider` are the interface between `explain` and the language model that answers. `count` gives
+the cost as a `Plan` before anything is sent; `Budget` limits the requests; `Asker` sends them.
+
+Each reply is written as soon as it arrives, as one JSON line of `replies.jsonl`. Its key is a hash of the prompt, the
+settings and the provider, so a resumed run or another labels artefact reuses it. After a `kill -9` only the requests in
 flight are sent again.
 """
 
@@ -21,70 +23,71 @@ from interp.errors import ConfigError, ResourceError
 
 @dataclass(frozen=True)
 class Request:
-    """One user message with what decides its reply."""
+    """One user message, with the settings that determine its reply."""
 
     content: str
     max_tokens: int
     temperature: float = 0.0
     start: str = ""
-    """words that the reply is made to begin with; only for providers that can (`starts`)"""
+    """Text that the reply is forced to begin with; only for providers that support it (`starts`)."""
     bits: int = 0
-    """with a `start`: what follows is so many zeros and ones, at each place the likelier one"""
+    """With a `start`: the number of zeros and ones that follow it, the likelier of the two each time."""
 
     def key(self, identity: dict[str, str]) -> str:
-        """sha256 over message, settings and provider."""
+        """Return the sha256 of message, settings and provider."""
         return hash_json({**identity, **asdict(self)})
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back."""
+    """Reply of a provider to one request."""
 
     text: str
     tokens_in: int
     tokens_out: int
     cut: bool = False
-    """it ran into the limit of tokens"""
+    """True when the reply was cut off at the limit of tokens."""
 
 
 class Provider(Protocol):
-    """Something that continues a chat of one user message."""
+    """A language model that replies to one user message."""
 
     model: str
-    """its name, as shown beside a label"""
+    """Its name, as shown with a label."""
     where: str
-    """for people: the address, or `this machine`"""
+    """Its address, or `this machine`, for display."""
     remote: bool
-    """whether text leaves this process"""
+    """True when text leaves this process."""
     concurrency: int
-    """requests that it takes at a time"""
+    """Number of requests that it takes at a time."""
     starts: bool
-    """whether it can be made to begin a reply with given words, which keeps a small model to the form asked for"""
+    """True when a reply can be forced to begin with a given text, so that a small model answers in the right form."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """What decides a reply besides the prompt and its settings; a part of the key of the cache. No secrets."""
+        """Return the facts about the provider that determine a reply, for the key of the cache. No secrets."""
         ...
 
     def complete(self, request: Request, *, before_send: Callable[[], None]) -> Reply:
-        """The reply to a request. `before_send` is called before every attempt and may raise.
+        """Return the reply to a request. `before_send` is called before every attempt and may raise.
 
-        Raises `ConfigError` (refused for good), `MissingError` (nothing there), `ResourceError` (tried in vain).
+        Raises `ConfigError` (refused, and a retry cannot help), `MissingError` (no provider at this address),
+        `ResourceError` (every attempt failed).
         """
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text; an estimate where the tokenizer is not at hand."""
+        """Return the number of tokens of a text; an estimate when the tokenizer is not available."""
         ...
 
 
 REPLIES = "replies.jsonl"
 Lines = dict[str, dict[str, Any]]
-"""key -> line of a file of replies"""
+"""Lines of a file of replies, by key."""
 
 
 class Budget:
-    """A hard limit on requests sent, attempts that fail included."""
+    """A hard limit on the number of requests sent, failed attempts included."""
 
     def __init__(self, most: int):
         self.most, self.sent = most, 0
@@ -95,14 +98,14 @@ class Budget:
         with self._lock:
             if self.sent >= self.most:
                 raise ResourceError(
-                    f"the budget of {self.most:,} requests is spent; what was answered is kept: run the same command "
-                    "again to go on, with a larger --max-requests"
+                    f"the budget of {self.most:,} requests is spent; the replies so far are saved: run the same "
+                    "command again to go on, with a larger --max-requests"
                 )
             self.sent += 1
 
 
 class Transcript:
-    """Replies in a file of JSON lines, and the lines of other files that may be used as well."""
+    """Replies in a file of JSON lines, and the lines of other files that may be reused."""
 
     def __init__(self, path: Path, others: Lines | None = None):
         self.path, self._others = path, others or {}
@@ -114,20 +117,20 @@ class Transcript:
         return key in self._own or key in self._others
 
     def reply(self, key: str) -> Reply | None:
-        """The reply that is kept under a key."""
+        """Return the reply with this key, of this file or another; None when there is none."""
         return reply_of(self._own.get(key) or self._others.get(key))
 
     def add(self, key: str, request: Request, reply: Reply) -> None:
-        """Write a reply down; it is on the disk when this returns."""
+        """Append a reply to the file; it is on the disk when this returns."""
         self._append(key, {"key": key, **asdict(request), **asdict(reply)})
 
-    def keep(self, key: str) -> None:
-        """Take a reply of another file into this one."""
+    def reuse(self, key: str) -> None:
+        """Copy a reply of another file into this one, unless it is here already."""
         if key not in self._own:
             self._append(key, self._others[key])
 
     def finish(self, keys: Iterable[str]) -> None:
-        """Rewrite the file with these replies in this order: the same run gives the same bytes."""
+        """Rewrite the file with these replies in this order, so that the same run gives the same bytes."""
         with atomic_file(self.path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
             handle.writelines(_dump(self._own[key]) for key in dict.fromkeys(keys))
 
@@ -140,11 +143,11 @@ class Transcript:
 
 
 class _Stopped(Exception):
-    """Another request has failed."""
+    """Raised before sending when another request has failed."""
 
 
 class Asker:
-    """Puts requests to a provider, several at a time, each once."""
+    """Sends requests to a provider, several at a time, each once."""
 
     def __init__(
         self, provider: Provider, transcript: Transcript, budget: Budget, progress: Callable[[], None] | None = None
@@ -152,16 +155,16 @@ class Asker:
         self.provider, self.transcript, self.budget = provider, transcript, budget
         self.identity = provider.identity
         self.asked: list[str] = []
-        """keys in the order asked"""
+        """Keys of the requests, in the order asked."""
         self._progress = progress or (lambda: None)
         self._stopped = threading.Event()
 
     def ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply per request. The first error stops the rest; what is on its way is still written down."""
+        """Return one reply per request. The first error stops the rest; replies already under way are still saved."""
         wanted = {request.key(self.identity): request for request in requests}
         for key in wanted:
             if key in self.transcript:
-                self.transcript.keep(key)
+                self.transcript.reuse(key)
                 self._progress()
         missing = [key for key in wanted if key not in self.transcript]
         with ThreadPoolExecutor(self.provider.concurrency) as pool:
@@ -191,26 +194,26 @@ class Asker:
 
 
 def read_lines(paths: Iterable[Path]) -> Lines:
-    """The lines of files of replies, by key. Missing files have none; a damaged line is left out and asked again."""
+    """Return the lines of files of replies, by key. Missing files count as empty; damaged lines are skipped."""
     found: Lines = {}
     for path in paths:
         for line in path.read_bytes().splitlines() if path.is_file() else ():
             try:
-                kept = json.loads(line)
-                reply_of(kept)
-                found[kept["key"]] = kept
+                reply = json.loads(line)
+                reply_of(reply)
+                found[reply["key"]] = reply
             except (ValueError, KeyError, TypeError):
                 continue
     return found
 
 
 def reply_of(line: dict[str, Any] | None) -> Reply | None:
-    """The reply in a line."""
+    """Return the reply that a line holds; None for no line."""
     return None if line is None else Reply(line["text"], line["tokens_in"], line["tokens_out"], line["cut"])
 
 
 def _cut_torn_line(path: Path) -> None:
-    """End the file at its last whole line: a process killed while writing may have left half of one."""
+    """Cut the file after its last whole line: a process killed while writing may have left half of one."""
     if path.is_file():
         data = path.read_bytes()
         whole = data.rfind(b"\n") + 1
@@ -224,7 +227,7 @@ def _dump(line: dict[str, Any]) -> str:
 
 
 UNKNOWN_LABEL = "words that name a place, a person or a thing, right after a preposition or an article"
-"""stands in prompts for a label that is not written yet, when their tokens are counted"""
+"""Placeholder of average length for a label that is not written yet, when the tokens of prompts are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,25 +235,26 @@ class Plan:
     """Requests still to be sent, and their tokens."""
 
     requests: dict[str, int] = field(default_factory=dict)
-    """purpose (`explanation`, `detection`, `fuzzing`) -> requests to send"""
+    """Number of requests to send for each purpose (`explanation`, `detection`, `fuzzing`)."""
     cached: int = 0
-    """requests already answered: in this unfinished run or in another labels artefact"""
+    """Number of requests already answered, in this unfinished run or in another labels artefact."""
     tokens_in: int = 0
-    """an estimate for an endpoint, whose tokenizer is not at hand; exact but for labels not yet written otherwise"""
+    """Tokens of the prompts. For an endpoint an estimate, as its tokenizer is not available; for a local model exact
+    except for labels not yet written."""
     tokens_out_most: int = 0
-    """every reply as long as it may be"""
+    """Upper bound on the tokens of all replies."""
 
     @property
     def total(self) -> int:
-        """Requests to send."""
+        """Number of requests to send."""
         return sum(self.requests.values())
 
     def cost(self, price_in: float, price_out: float) -> float:
-        """Money at prices per million tokens, every reply as long as it may be."""
+        """Return the upper bound on the cost, at prices per million tokens and with every reply at its limit."""
         return (self.tokens_in * price_in + self.tokens_out_most * price_out) / 1e6
 
     def check(self, max_requests: int) -> None:
-        """Raise `ConfigError` when the plan alone is over the budget."""
+        """Raise `ConfigError` when the plan exceeds the budget before any retry."""
         if self.total > max_requests:
             raise ConfigError(
                 f"this takes {self.total:,} requests, the budget is {max_requests:,}; choose fewer features, or raise "
@@ -261,15 +265,15 @@ class Plan:
         if not self.total:
             return f"nothing to send: all {self.cached:,} replies are here already"
         parts = ", ".join(f"{n:,} {purpose}" for purpose, n in self.requests.items() if n)
-        kept = f"; {self.cached:,} more are answered already" if self.cached else ""
+        cached = f"; {self.cached:,} more are answered already" if self.cached else ""
         return (
-            f"{self.total:,} requests to send ({parts}{kept}), about {self.tokens_in:,} tokens in, "
+            f"{self.total:,} requests to send ({parts}{cached}), about {self.tokens_in:,} tokens in, "
             f"at most {self.tokens_out_most:,} out"
         )
 
 
 def count(provider: Provider, wanted: Sequence[tuple[str, Request]], known: Callable[[Request], Reply | None]) -> Plan:
-    """The plan for some (purpose, request): a request that occurs twice is sent once."""
+    """Return the plan for `(purpose, request)` pairs; a request that occurs twice is sent once."""
     requests: dict[str, int] = {}
     cached = tokens_in = tokens_out = 0
     for request, purpose in {request: purpose for purpose, request in wanted}.items():

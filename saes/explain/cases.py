@@ -1,14 +1,17 @@
-"""From a features folder to the cases: for every chosen feature what is shown, what is held out, what it is silent on.
+"""From a features folder to cases: for every chosen feature, everything that is asked about it.
 
-A case depends on its feature, the settings and the seed alone, so that the same feature in another selection meets the
-same questions, and finds their replies.
+A case holds the contexts shown to the explainer and two kinds of questions for the scorer (Paulo et al. 2024, arXiv
+2410.13928), both on held-out contexts:
 
-The questions that a scorer is asked about one feature.
+- *Detection*: in which of these contexts does the feature fire? The silent ones among them are random, or hard: they
+  resemble contexts of the feature (`saes/explain/contexts.py`).
+- *Fuzzing*: some tokens are marked in contexts on which the feature fires; in which contexts are the marks right?
+  Wrong marks lie on tokens of the same context on which the feature is silent. They are as many and in the same
+  pattern, so that only the explanation can tell them apart. A scorer sees each context once with right and once with
+  wrong marks, never both in one request.
 
-*Detection*: here are contexts; in which does the feature fire? *Fuzzing*: here are contexts on which it fires, with
-some tokens marked; in which are the marks right? (Paulo et al. 2024, arXiv 2410.13928.) Wrong marks lie on tokens of
-the same context where the feature is silent, as many and in the same pattern, so that only the explanation tells them
-apart. A context meets a scorer with right and with wrong marks, but never twice in one request.
+A case depends only on its feature, the settings and the seed. The same feature in another selection gets the same
+questions, and reuses their replies.
 """
 
 from collections.abc import Sequence
@@ -39,7 +42,10 @@ from saes.features.schema import DENSE, TOP
 
 Scorer = Literal["detection", "fuzzing"]
 CROP = 8
-"""Tokens cut off a fuzzing context, at random left or right: the middle of the context would give right marks away."""
+"""Tokens cut off a fuzzing context, some at the left and the others at the right, at random.
+
+Uncut, the feature's peak lies in the middle of every context, which would give the right marks away.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,9 @@ class Trial:
 
     context: Context
     marks: tuple[bool, ...]
-    """which tokens are shown as marked; none for detection"""
+    """True for each token that is shown as marked; all False for detection."""
     truth: bool
-    """the right answer: it fires here (detection), the marks are right (fuzzing)"""
+    """The right answer: the feature fires here (detection), or the marks are right (fuzzing)."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +66,22 @@ class Case:
     feature: int
     statistics_label: str
     maximum: float
-    """its largest activation"""
+    """Its largest activation."""
     shown: list[Context]
     detection: list[list[Trial]]
-    """one list per request"""
+    """Trials of detection, one list per request."""
     fuzzing: list[list[Trial]]
+    """Trials of fuzzing, one list per request."""
 
     def requests(self, scorer: Scorer) -> list[list[Trial]]:
+        """Return the trials of one scorer, one list per request."""
         return self.detection if scorer == "detection" else self.fuzzing
 
 
 def detection_trials(
     firing: Sequence[Context], silent: Sequence[Context], *, per_request: int, generator: np.random.Generator
 ) -> list[list[Trial]]:
-    """Firing and silent contexts in random order, cut into requests."""
+    """Return firing and silent contexts as trials, in random order, divided into requests."""
     trials = [
         Trial(c, (False,) * len(c.tokens), truth) for truth, side in ((True, firing), (False, silent)) for c in side
     ]
@@ -81,7 +89,10 @@ def detection_trials(
 
 
 def fuzzing_trials(firing: Sequence[Context], *, per_request: int, generator: np.random.Generator) -> list[list[Trial]]:
-    """Every context twice, with right and with wrong marks; those without room for wrong marks are left out."""
+    """Return every context as two trials, with right and with wrong marks, divided into requests.
+
+    Contexts with too few silent tokens for wrong marks are left out.
+    """
     pairs = []
     for context in firing:
         context = crop(context, generator)
@@ -93,7 +104,7 @@ def fuzzing_trials(firing: Sequence[Context], *, per_request: int, generator: np
 
 
 def cut_requests(trials: Sequence[Trial], per_request: int, generator: np.random.Generator) -> list[list[Trial]]:
-    """Shuffled, and cut into as few requests as hold them, of nearly equal size."""
+    """Shuffle the trials and divide them into the fewest requests that hold them, of nearly equal size."""
     if not trials:
         return []
     order = generator.permutation(len(trials))
@@ -102,27 +113,27 @@ def cut_requests(trials: Sequence[Trial], per_request: int, generator: np.random
 
 
 def crop(context: Context, generator: np.random.Generator) -> Context:
-    """The context without `CROP` tokens, its peak kept: some go at the left, the others at the right."""
+    """Return the context without `CROP` tokens, taken at random from its left and its right, never the peak."""
     n, peak = len(context.tokens), int(np.argmax(context.activations))
     spare = min(CROP, n - 1)
     low, high = max(0, spare - (n - 1 - peak)), min(spare, peak)
     left = int(generator.integers(low, high + 1))
-    kept = slice(left, n - (spare - left))
-    return Context(context.row, context.tokens[kept], context.activations[kept], context.group)
+    inner = slice(left, n - (spare - left))
+    return Context(context.row, context.tokens[inner], context.activations[inner], context.group)
 
 
 def wrong_marks(context: Context, generator: np.random.Generator) -> tuple[bool, ...] | None:
-    """As many marks as the right ones on tokens where the feature is silent; None where there are too few such tokens.
+    """Return as many marks as the right ones, on tokens where the feature is silent; None with too few such tokens.
 
-    The pattern of the right marks is moved as a whole where it fits, else the marks are scattered.
+    The pattern of the right marks is shifted as a whole where it fits; otherwise the marks are scattered at random.
     """
     right, silent = np.array(context.marked), np.array(context.activations) == 0
-    places = np.flatnonzero(right)
-    shifts = [s for s in range(-int(places[0]), len(right) - int(places[-1])) if silent[places + s].all()]
+    marked = np.flatnonzero(right)
+    shifts = [s for s in range(-int(marked[0]), len(right) - int(marked[-1])) if silent[marked + s].all()]
     if shifts:
-        chosen = places + int(generator.choice(shifts))
-    elif silent.sum() >= len(places):
-        chosen = generator.choice(np.flatnonzero(silent), len(places), replace=False)
+        chosen = marked + int(generator.choice(shifts))
+    elif silent.sum() >= len(marked):
+        chosen = generator.choice(np.flatnonzero(silent), len(marked), replace=False)
     else:
         return None
     marks = np.zeros(len(right), bool)
@@ -131,41 +142,46 @@ def wrong_marks(context: Context, generator: np.random.Generator) -> tuple[bool,
 
 
 FEWEST = 4
-"""contexts held out, and random ones on which it is silent: with fewer there is no score"""
+"""Smallest number of held-out contexts, and of random silent ones; a feature with fewer gets no score."""
 N_NEAREST = 5
-"""nearest features whose contexts serve as hard negatives"""
+"""Nearest neighbours by cosine similarity of decoder directions, whose contexts serve as hard negatives."""
 
 
 class Source(NamedTuple):
-    """What contexts are drawn from."""
+    """Source of contexts: a features artefact with its dictionary and recording."""
 
     folder: Path
-    """a features artefact"""
+    """Folder of the features artefact."""
     window: int
-    """tokens on each side of a peak there"""
+    """Tokens on each side of a peak in its examples."""
     dictionary: Dictionary
     recording: Recording
     hook_point: str
     vocabulary: Sequence[str]
-    """text of every token id"""
+    """Text of every token id."""
 
 
 class Evidence(NamedTuple):
-    """The rows of one feature and the split of its contexts."""
+    """The table row of one feature, and its contexts divided into shown and held out."""
 
     row: dict[str, Any]
+    """Columns of `features.parquet`."""
     shown: list[Context]
     heldout: list[Context]
     peak_tokens: np.ndarray
+    """Token ids on which the feature peaks, int64, each once."""
     generator: np.random.Generator
+    """Random numbers of this feature alone."""
 
 
 def choose_features(
     folder: Path, *, features: Sequence[int] = (), top: int | None = None, sample: int | None = None, seed: int = 0
 ) -> list[int]:
-    """Those named; or the `top` most frequent that are not dense; or `sample` drawn from all that fire, by `seed`.
+    """Return the features to explain, in ascending order, chosen in one of three ways.
 
-    Only a random sample speaks for the whole dictionary. Raises `ConfigError` unless exactly one way is chosen.
+    Either the given `features`, or the `top` most frequent that are not dense, or a random `sample` of all that fire.
+    Only a random sample is representative of the dictionary. Raises `ConfigError` unless exactly one way is chosen,
+    `UsageError` for features that the folder does not have.
     """
     import pyarrow.parquet as pq
 
@@ -190,7 +206,7 @@ def choose_features(
 def build_cases(
     source: Source, features: Sequence[int], config: ExplainConfig, *, seed: int
 ) -> tuple[list[Case], dict[int, str]]:
-    """(cases, feature -> why there is none): a feature that fires in too few places cannot be scored."""
+    """Return `(cases, skipped)`: one case per feature, and the reason for every feature that cannot be scored."""
     skipped: dict[int, str] = {}
     evidence = {}
     for feature, found in _evidence(source.folder, features, config, seed).items():

@@ -1,4 +1,4 @@
-"""Settings of `explain`: how features are explained, and how the explanations are scored. Torch-free."""
+"""Settings of `explain`: the explanation of features, and the scoring of explanations. Torch-free."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,23 +10,23 @@ LabelFrom = Literal["provider", "token-statistics"]
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainConfig:
-    """Everything that decides a prompt. Two runs with the same settings ask the same questions."""
+    """Everything that determines a prompt. Two runs with the same settings ask the same questions."""
 
     label_from: LabelFrom = "provider"
-    """`provider`: a language model reads contexts and writes the label. `token-statistics`: the label that the features
-    folder holds is scored as it stands (it was made from all strong firings, those held out here among them)."""
+    """`provider`: a language model reads contexts and writes the label. `token-statistics`: the label in the features
+    folder is scored. It was made from all strong firings, so the held-out contexts are among its evidence."""
     shown: int = 10
-    """Contexts shown to the explainer: half of them the strongest, the rest from the quarters of its values."""
+    """Contexts shown to the explainer: half of them the strongest, the rest from all quarters of activation."""
     heldout: int = 12
-    """Contexts on which the feature fires, kept from the explainer, that the scores are measured on."""
+    """Held-out contexts on which the feature fires; the scores are measured on them."""
     per_request: int = 5
     """Contexts judged in one request; 1 is the easiest for a small model."""
     null: bool = True
-    """Score every feature with another feature's label too: what the score is when the label is wrong."""
+    """Also score every feature with another feature's label: the null, a score with a wrong label."""
     temperature: float = 0.0
-    """0 takes the likeliest reply."""
+    """Sampling temperature; 0 takes the most likely token each time."""
     max_tokens: int = 300
-    """Most tokens of one reply. A model that reasons aloud needs thousands."""
+    """Largest number of tokens in one reply. A model that reasons aloud needs thousands."""
 
     def __post_init__(self) -> None:
         if self.label_from not in ("provider", "token-statistics"):

@@ -1,12 +1,12 @@
-"""Contexts on which a feature fires: what the explainer is shown, and what is kept from it for scoring.
+"""Contexts of a feature: those on which it fires, shown or held out, and those on which it is silent.
 
-How features are explained and how the explanations are scored. Torch-free.
+*Firing* contexts come from the example table of a features folder. Some are shown to the explainer, others are held out
+for scoring; no text is in both.
 
-Contexts on which a feature is silent, for a scorer to tell from those on which it fires.
-
-Easy ones are drawn at random from the recording. Hard ones look like the feature's own: in half of them the middle
-token is one on which it fires elsewhere, in the other half one of its nearest features (by decoder direction) fires.
-Each is run through the dictionary first: a negative is a context on which the feature is silent at every token.
+*Silent* contexts are the negatives of the scores. Easy ones are drawn at random from the recording. Hard ones resemble
+the feature's own: in half of them the middle token is one on which it fires elsewhere, in the other half one of its
+nearest neighbours by cosine similarity of decoder directions fires. Each is encoded by the dictionary first, as a
+negative must be a context on which the feature is silent at every token.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,29 +25,29 @@ from interp.recording.store import Recording
 from saes.features.schema import QUARTILES, TOP
 
 MARK = 0.3
-"""A token is marked when it reaches this share of the largest activation in its context."""
+"""A token is marked when its activation reaches this fraction of the largest one in its context."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """A passage of text and what one feature does on each of its tokens."""
+    """A passage of text, with the activation of one feature on each of its tokens."""
 
     row: int
-    """of its centre, in the recording"""
+    """Row of its middle token in the recording."""
     tokens: tuple[str, ...]
     activations: tuple[float, ...]
-    """0 where the feature is silent"""
+    """Activation on each token; 0 where the feature is silent."""
     group: str
-    """`top`, `q4` ... `q1` where it fires; `random`, `same token` or `neighbour` where it does not"""
+    """`top` or `q4` ... `q1` for a firing context; `random`, `same token` or `neighbour` for a silent one."""
 
     @property
     def marked(self) -> tuple[bool, ...]:
-        """Tokens on which the feature fires, weak ones beside a strong one left out; none where it is silent."""
+        """Return True for each token whose activation is at least `MARK` of the largest; all False when silent."""
         peak = max(self.activations)
         return tuple(value > 0 and value >= MARK * peak for value in self.activations)
 
     def overlaps(self, other: "Context") -> bool:
-        """Whether they share text: the same stretch of the recording, or the same words elsewhere."""
+        """Return whether two contexts share text: the same part of the recording, or the same tokens elsewhere."""
         near = abs(self.row - other.row) < max(len(self.tokens), len(other.tokens))
         return near or self.tokens == other.tokens
 
@@ -55,7 +55,7 @@ class Context:
 def read_table(
     folder: Path, table: str, features: Iterable[int], columns: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of `features.parquet` or `examples.parquet` that belong to some features, in the order stored."""
+    """Return the rows of `features.parquet` or `examples.parquet` for some features, in the order stored."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -68,17 +68,18 @@ def read_table(
 
 
 def context_of(row: dict[str, Any]) -> Context:
-    """A row of `examples.parquet`."""
+    """Return the context that a row of `examples.parquet` holds."""
     return Context(row["row"], tuple(row["tokens"]), tuple(row["activations"]), row["group"])
 
 
 def split_contexts(
     contexts: Iterable[Context], *, shown: int, heldout: int, generator: np.random.Generator
 ) -> tuple[list[Context], list[Context]]:
-    """(shown, held out): at most so many of each, and no text in both, nor twice in either.
+    """Return `(shown, held out)`: at most that many of each, without any text twice or in both.
 
-    Shown are the strongest ones and, for the other half, the quarters in turn. Held out are the quarters in turn, so
-    that the score speaks for all strengths, and what remains of the strongest only where the quarters run short.
+    Half of those shown are the strongest; the other half is taken from the four quarters of activation in turn. Those
+    held out come from the quarters in turn, so that the score covers all strengths. The remaining strongest ones are
+    used only where the quarters run short.
     """
     groups: dict[str, list[Context]] = {group: [] for group in (TOP, *QUARTILES)}
     for context in contexts:
@@ -91,12 +92,12 @@ def split_contexts(
 
 
 def in_turn(lists: Iterable[Sequence[Context]]) -> list[Context]:
-    """The first of each list, then the second of each, and so on."""
+    """Return the first of each list, then the second of each, and so on."""
     return [context for round_ in zip_longest(*lists) for context in round_ if context is not None]
 
 
 def distinct(contexts: Iterable[Context], *, most: int, apart_from: Iterable[Context] = ()) -> list[Context]:
-    """The first `most` contexts that overlap neither each other nor `apart_from`."""
+    """Return the first `most` contexts that overlap neither each other nor `apart_from`."""
     taken, found = list(apart_from), []
     for context in contexts:
         if len(found) == most:
@@ -110,24 +111,26 @@ def distinct(contexts: Iterable[Context], *, most: int, apart_from: Iterable[Con
 RANDOM, SAME_TOKEN, NEIGHBOUR = "random", "same token", "neighbour"
 HARD = (SAME_TOKEN, NEIGHBOUR)
 POOL = 384
-"""random contexts drawn once for all features"""
+"""Number of random contexts, drawn once for all features."""
 SPARE = 4
-"""hard candidates looked at per one that is wanted"""
+"""Number of hard candidates that are encoded for each hard negative wanted."""
 _CHUNK = 128
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Rows whose contexts may serve one feature as negatives, best first."""
+    """Rows `[n]` int64 whose contexts may serve as negatives of one feature, in the order to try them."""
 
     feature: int
     random: np.ndarray
     same_token: np.ndarray
+    """Rows of a token on which the feature fires elsewhere."""
     neighbour: np.ndarray
+    """Rows on which one of its nearest neighbours fires."""
 
 
 def real_tokens(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
-    """(row, token id) of every real token, both int64: 16 bytes a token."""
+    """Return the row and the token id of every real token, both `[n]` int64: 16 bytes a token."""
     rows, tokens = [], []
     for shard in range(recording.n_shards):
         part = recording.token_shard(shard)
@@ -138,7 +141,7 @@ def real_tokens(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
 
 
 def random_pool(rows: np.ndarray, *, generator: np.random.Generator) -> np.ndarray:
-    """At most `POOL` different rows."""
+    """Return at most `POOL` rows `[n]`, drawn without replacement."""
     return generator.choice(rows, min(POOL, len(rows)), replace=False)
 
 
@@ -153,16 +156,19 @@ def silent_contexts(
     n_random: int,
     n_hard: int,
 ) -> dict[int, tuple[list[Context], list[Context]]]:
-    """Feature -> (random, hard) contexts of up to `2 * window + 1` tokens on which it is silent, at most so many."""
+    """Return for each feature `(random, hard)` contexts of up to `2 * window + 1` tokens on which it is silent.
+
+    There are at most `n_random` and `n_hard` of them, none overlapping another.
+    """
     groups = [np.concatenate([c.random, c.same_token, c.neighbour]) for c in candidates]
     rows = np.unique(np.concatenate(groups)).astype(np.int64)
     features = [c.feature for c in candidates]
     passages = read_passages(recording, rows, before=window, after=window).token_ids
     largest = window_maxima(dictionary, recording, hook_point, rows, passages != NO_TOKEN, features)
-    place = {int(row): number for number, row in enumerate(rows)}
+    index_of = {int(row): number for number, row in enumerate(rows)}
 
     def silent(column: int, chosen: np.ndarray, group: str) -> list[Context]:
-        numbers = [place[int(row)] for row in chosen]
+        numbers = [index_of[int(row)] for row in chosen]
         return [
             _context(int(rows[n]), passages[n], vocabulary, group) for n in numbers if largest[n, column] == 0
         ]  # fmt: skip
@@ -189,7 +195,10 @@ def window_maxima(
     present: np.ndarray,
     features: Sequence[int],
 ) -> np.ndarray:
-    """`[n, len(features)]` float32: each feature's largest value around each row; `present [n, width]` is a mask."""
+    """Return the largest activation of each feature in the window around each row, `[n, len(features)]` float32.
+
+    `present [n, width]` is True where the window holds a token.
+    """
     window = present.shape[1] // 2
     column = torch.full((dictionary.d_sae,), -1, dtype=torch.int64)
     column[torch.tensor(list(features))] = torch.arange(len(features))

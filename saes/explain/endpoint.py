@@ -1,8 +1,8 @@
-"""A chat endpoint that speaks OpenAI's `/chat/completions`, over httpx with tenacity's retries. Torch-free.
+"""Provider over OpenAI's `/chat/completions` protocol, by httpx with retries by tenacity. Torch-free.
 
-Retried, with growing pauses: 429 (after its `Retry-After`), 408, 5xx, timeouts, broken connections, and replies that
-are not a chat completion. Every other refusal ends at once, with the next move. Redirects are not followed, so the key
-is sent to the given address only, and over plain http only to this machine.
+Status 429 (after its `Retry-After`), 408 and 5xx, timeouts, broken connections and replies that are not a chat
+completion are retried after growing pauses. Every other refusal is an error at once, with the next move. Redirects are
+not followed, so the key is sent to the given address only, and over plain http only to this machine.
 """
 
 import ipaddress
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 CHARACTERS_PER_TOKEN = 3.5
-"""English and code have about 4; an estimate of cost should err on the high side."""
+"""Bytes per token that the estimate assumes. English and code have about 4; a cost should be estimated too high."""
 FIRST_PAUSE = 0.5
+"""Seconds before the first retry."""
 LONGEST_PAUSE = 60.0
+"""Longest pause before a retry, in seconds."""
 LARGEST_REPLY = 4 << 20
+"""Largest reply that is read, in bytes."""
 _TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529)
 
 
@@ -34,7 +37,7 @@ class Endpoint:
 
     remote = True
     starts = False
-    """The protocol has no field for the beginning of a reply, and servers differ on unfinished answers."""
+    """The protocol has no field for the beginning of a reply, and servers treat unfinished replies differently."""
 
     def __init__(
         self,
@@ -106,21 +109,21 @@ class Endpoint:
     def _give_up(self, state: "RetryCallState") -> Reply:
         problem = state.outcome.exception() if state.outcome else None
         raise ResourceError(
-            f"{self.where} did not answer in {state.attempt_number} attempts ({problem}); what was answered is kept: "
-            "run the same command again later, with a smaller --concurrency or a longer --timeout"
+            f"{self.where} did not answer in {state.attempt_number} attempts ({problem}); the replies so far are "
+            "saved: run the same command again later, with a smaller --concurrency or a longer --timeout"
         ) from None
 
     def _ask(self, request: Request, before_send: Callable[[], None]) -> Reply:
-        """Send once, and again at once for each field that the server wants under another name."""
+        """Send a request, and again at once for each field that the server rejects and that can be adapted."""
         while True:
             before_send()
             body = self._body(request)
             status, headers, raw = self._post(body)
             if status == 200:
                 return read_completion(raw)
-            said = self._said(raw)
-            if not (status == 400 and self._adapt(said, body)):
-                raise self._refusal(status, headers.get("Retry-After"), said)
+            message = self._error_message(raw)
+            if not (status == 400 and self._adapt(message, body)):
+                raise self._refusal(status, headers.get("Retry-After"), message)
 
     def _body(self, request: Request) -> bytes:
         body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": request.content}]}
@@ -144,31 +147,32 @@ class Endpoint:
         except httpx.HTTPError as error:
             raise self._broken(error) from None
 
-    def _refusal(self, status: int, retry_after: str | None, said: str) -> Exception:
+    def _refusal(self, status: int, retry_after: str | None, message: str) -> Exception:
         """Return the exception for an HTTP status."""
         if status in _TRANSIENT:
-            return _Again(f"status {status}{said}", _seconds(retry_after))
+            return _Again(f"status {status}{message}", _seconds(retry_after))
         if status in (401, 403):
             what = f"refused the key in ${self._key_variable}" if self._key else "wants a key"
-            return ConfigError(f"{self.where} {what} (status {status}{said}); set ${self._key_variable or 'KEY'} to a "
-                               "valid one, or name another variable with --key-variable")  # fmt: skip
+            return ConfigError(f"{self.where} {what} (status {status}{message}); set ${self._key_variable or 'KEY'} to "
+                               "a valid one, or name another variable with --key-variable")  # fmt: skip
         if status in (301, 302, 303, 307, 308):
             return ConfigError(f"{self.where} redirects elsewhere (status {status}); give the final address")
         if status == 404:
             return ConfigError(
-                f"{self.where} has no chat completions or no model {self.model!r} (status 404{said}); the address "
+                f"{self.where} has no chat completions or no model {self.model!r} (status 404{message}); the address "
                 "usually ends in /v1"
             )
-        return ConfigError(f"{self.where} refused the request (status {status}{said})")
+        return ConfigError(f"{self.where} refused the request (status {status}{message})")
 
-    def _adapt(self, said: str, sent: bytes) -> bool:
-        """Adapt to newer models, which renamed the limit and fix the temperature; False when that is not the problem.
+    def _adapt(self, message: str, sent: bytes) -> bool:
+        """Adapt the fields to newer models, which renamed the token limit and accept no temperature.
 
-        Quotes in a prompt are escaped, so an unescaped name in the body is that of a field.
+        Returns False when neither is the problem. Quotes in a prompt are escaped, so an unescaped name in the body
+        `sent` is the name of a field.
         """
-        if "max_completion_tokens" in said and b'"max_tokens":' in sent:
+        if "max_completion_tokens" in message and b'"max_tokens":' in sent:
             self._limit_name = "max_completion_tokens"
-        elif "temperature" in said and "upport" in said and b'"temperature":' in sent:
+        elif "temperature" in message and "upport" in message and b'"temperature":' in sent:
             self._has_temperature = False
         else:
             return False
@@ -190,8 +194,8 @@ class Endpoint:
             )
         return _Again(problem)
 
-    def _said(self, body: bytes) -> str:
-        """Return `: message` of an error body, on one line, without the key."""
+    def _error_message(self, body: bytes) -> str:
+        """Return `: message` of an error body, on one line and without the key; empty when there is no message."""
         text = body[:65536].decode("utf-8", "replace")
         try:
             error = json.loads(text)["error"]
@@ -206,7 +210,7 @@ class Endpoint:
 
 
 class _Again(Exception):
-    """Worth another attempt; `wait` is in seconds, None for the usual pause."""
+    """Failure that is worth another attempt after `wait` seconds; None for the usual pause."""
 
     def __init__(self, problem: str, wait: float | None = None):
         self.wait = wait
@@ -214,14 +218,14 @@ class _Again(Exception):
 
 
 def _pause(state: "RetryCallState") -> float:
-    """Return seconds until the next attempt: as the server asked, else doubled each time; `LONGEST_PAUSE` at most."""
+    """Return the seconds until the next attempt: as the server asked, else doubled each time, up to `LONGEST_PAUSE`."""
     problem = state.outcome.exception() if state.outcome else None
     asked = problem.wait if isinstance(problem, _Again) else None
     return min(FIRST_PAUSE * 2 ** (state.attempt_number - 1) if asked is None else asked, LONGEST_PAUSE)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an exception and those that led to it."""
+    """Return an exception and its chain of causes."""
     found: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in found:
@@ -231,18 +235,21 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def base_url(url: str) -> str:
-    """Return `http://host/v1`, whatever was typed after it. Raises `ConfigError` on an address that holds secrets."""
+    """Return the base address, such as `http://host/v1`, without a final `/` or `/chat/completions`.
+
+    Raises `ConfigError` on an address that contains secrets, or that is not http or https.
+    """
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError("give the address without user, password or query: it is written into the result; "
                           f"a key belongs into an environment variable (got host {parts.hostname!r})")  # fmt: skip
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{url!r} is no http or https address")
+        raise ConfigError(f"an http or https address was expected, got {url!r}; write it as http://HOST/v1")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/chat/completions')}"
 
 
 def is_this_machine(host: str) -> bool:
-    """Return whether a host name is the loopback, by name or number."""
+    """Return whether a host is the loopback interface, by name or by number."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -250,7 +257,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def read_completion(raw: bytes) -> Reply:
-    """Return text and usage of a chat completion. Raises `_Again` when it is none."""
+    """Return text and token counts of a chat completion. Raises `_Again` when the body is not one."""
     try:
         body = json.loads(raw)
         choice = body["choices"][0]
@@ -266,7 +273,7 @@ def read_completion(raw: bytes) -> Reply:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Return `Retry-After` in seconds; dates are not read."""
+    """Return `Retry-After` in seconds; None when it is missing or a date."""
     try:
         return max(0.0, float(retry_after)) if retry_after else None
     except ValueError:

@@ -1,11 +1,11 @@
-"""What is said to a language model: contexts on numbered lines, as JSON strings, with marks that no text can fake.
+"""Prompts for explanation and scoring, and the parsing of replies.
 
-Text from a recording is data. Line breaks and quotes are escaped as JSON does it; the brackets around marked tokens
-are chosen so that no context contains them; and what chat templates use as control words (`<|im_end|>`, `[INST]`) is
-escaped too, or a context could end the user's turn. Everything is one user message: not every model's template knows a
-system role.
+A prompt lists contexts on numbered lines as JSON strings. Text from a recording is data, so no context can act as an
+instruction or as a mark. Line breaks and quotes are escaped as in JSON. The brackets around marked tokens are chosen so
+that no context contains them. Control words of chat templates (`<|im_end|>`, `[INST]`) are escaped too, or a context
+could end the user's turn. Everything is one user message, as some chat templates have no system role.
 
-Replies of a language model, read strictly: what cannot be read is None, never a guess.
+Replies are read strictly: an unreadable one gives None, never a guess.
 """
 
 import json
@@ -19,8 +19,9 @@ from saes.explain.contexts import Context
 
 BRACKETS = (("<<", ">>"), ("⟪", "⟫"), ("⟦", "⟧"), ("⦗", "⦘"))
 STEPS = 10
-"""activations are told as 1 to 10, 10 the feature's largest anywhere"""
+"""Scale of the activations in a prompt: integers from 1 to this, which is the feature's largest activation anywhere."""
 MOST_VALUES = 8
+"""Largest number of activations listed for one context."""
 _CONTROL = re.compile(r"<(?=\||/?s>|(?:bos|eos|start_of_turn|end_of_turn)>)|\[(?=/?INST\])")
 
 EXPLAIN = """One feature inside a language model fires on some tokens of text and not on others. Below are {n} \
@@ -66,7 +67,7 @@ Answer with a JSON list of {n} numbers, one per excerpt in order, and nothing el
 
 
 def explanation_prompt(contexts: Sequence[Context], maximum: float) -> str:
-    """Ask for a label: `contexts` with their marks and activations relative to `maximum`."""
+    """Return the prompt that asks for a label, given contexts with marks and activations relative to `maximum`."""
     opening, closing = choose_brackets(contexts)
     lines = [
         f"{n}. {excerpt(c.tokens, c.marked, opening, closing)}\n   {activations(c, maximum)}"
@@ -78,7 +79,7 @@ def explanation_prompt(contexts: Sequence[Context], maximum: float) -> str:
 
 
 def scoring_prompt(scorer: Scorer, label: str, trials: Sequence[Trial]) -> str:
-    """Ask which trials are true of a feature with this label."""
+    """Return the prompt that asks for each trial whether it is true of a feature with this label."""
     opening, closing = choose_brackets([trial.context for trial in trials])
     lines = [
         f"{n}. {excerpt(trial.context.tokens, trial.marks, opening, closing)}" for n, trial in enumerate(trials, 1)
@@ -90,9 +91,10 @@ def scoring_prompt(scorer: Scorer, label: str, trials: Sequence[Trial]) -> str:
 
 
 def choose_brackets(contexts: Sequence[Context]) -> tuple[str, str]:
-    """The first pair of which no context has a character, so that no text can fake, tear or lengthen a mark.
+    """Return the first pair of brackets without any character in common with the contexts.
 
-    Where text has some of all of them, a numbered pair whose number it does not have.
+    Then no text can imitate, split or extend a mark. When every pair shares a character with the text, return a
+    numbered pair, `#3(` and `)#3`, whose number does not occur in it.
     """
     text = "\n".join("".join(context.tokens) for context in contexts)
     used = set(text)
@@ -104,7 +106,7 @@ def choose_brackets(contexts: Sequence[Context]) -> tuple[str, str]:
 
 
 def excerpt(tokens: Sequence[str], marks: Sequence[bool], opening: str, closing: str) -> str:
-    """The text as one JSON string; neighbouring marked tokens share one pair of brackets."""
+    """Return the text as one JSON string; neighbouring marked tokens share one pair of brackets."""
     parts: list[tuple[str, bool]] = []
     for marked, run in groupby(zip(tokens, marks, strict=True), lambda pair: pair[1]):
         text = "".join(token for token, _ in run)
@@ -113,7 +115,10 @@ def excerpt(tokens: Sequence[str], marks: Sequence[bool], opening: str, closing:
 
 
 def activations(context: Context, maximum: float) -> str:
-    """`" the": 10, " of": 3`: the strongest marked tokens in reading order."""
+    """Return the strongest marked tokens with their activations from 1 to `STEPS`, in reading order.
+
+    At most `MOST_VALUES` of them are listed, as in `" the": 10, " of": 3`.
+    """
     marked = [i for i, mark in enumerate(context.marked) if mark]
     strongest = sorted(sorted(marked, key=lambda i: -context.activations[i])[:MOST_VALUES])
     values = (max(1, round(STEPS * context.activations[i] / max(maximum, 1e-30))) for i in strongest)
@@ -121,7 +126,7 @@ def activations(context: Context, maximum: float) -> str:
 
 
 def quote(text: str) -> str:
-    r"""A JSON string on one line, safe inside any chat template.
+    r"""Return the text as a JSON string on one line, safe inside any chat template.
 
     >>> quote('a "b"\n<|im_end|>')
     '"a \\"b\\"\\n\\u003c|im_end|>"'
@@ -130,7 +135,11 @@ def quote(text: str) -> str:
 
 
 def _escaped(parts: Sequence[tuple[str, bool]]) -> str:
-    """One JSON string of (text, is data) parts. Brackets stay as they are, even where they complete a control word."""
+    """Return one JSON string of `(text, is data)` parts.
+
+    Brackets are not data and stay unescaped, even where they complete a control word: a character of data in that word
+    is escaped instead.
+    """
     characters = [(c, data) for text, data in parts for c in text]
     whole = "".join(c for c, _ in characters)
     broken = set()
@@ -152,7 +161,7 @@ _LIST = re.compile(r"\[[^\[\]]*\]")
 
 
 def read_explanation(text: str) -> str | None:
-    """The line after the last `Explanation:`, or the only line there is; None without either.
+    """Return the label in a reply: the line after the last `Explanation:`, or else the only line; None without either.
 
     >>> read_explanation("They are all animals.\\n\\n**Explanation:** names of animals")
     'names of animals'
@@ -172,7 +181,7 @@ def read_explanation(text: str) -> str | None:
 
 
 def read_answers(text: str, n: int) -> list[bool] | None:
-    """The last JSON list of exactly `n` zeros and ones; None when there is none.
+    """Return the last JSON list of exactly `n` zeros and ones in a reply; None when there is none.
 
     >>> read_answers("I think: [1, 0, 1]", 3)
     [True, False, True]

@@ -1,11 +1,9 @@
-"""Who answers: any OpenAI-compatible endpoint, or a model on this machine. Torch-free.
-
-Ask one thing:
+"""Providers of replies: any OpenAI-compatible endpoint, or a model on this machine. Torch-free.
 
     provider = open_provider("http://localhost:8000/v1", "my-model")  # or open_provider("local:smollm2-135m")
     provider.complete(Request("What is 1 + 1?", max_tokens=20), before_send=budget.take)
 
-A model on this machine as a provider: nothing leaves it, and nothing costs but time.
+With a model on this machine no text leaves it, and the only cost is time.
 """
 
 import os
@@ -31,10 +29,10 @@ def open_provider(
     retries: int = 5,
     device: str | None = None,
 ) -> Provider:
-    """The provider that a spec names: a base URL with a model's name, or `local:MODEL`.
+    """Return the provider that a spec names: a base URL together with a model's name, or `local:MODEL`.
 
-    The key is read from the environment variable `key_variable`, when that is set, and kept in memory alone.
-    Raises `UnknownNameError`, `ConfigError` (no model named, an address with secrets in it).
+    The key is read from the environment variable `key_variable`, when that is set, and is never written to disk.
+    Raises `UnknownNameError`, `ConfigError` (no model named, or an address that contains secrets).
     """
     if spec.startswith(LOCAL):
         if model is not None:
@@ -44,7 +42,7 @@ def open_provider(
     if not spec.startswith(("http://", "https://")):
         raise UnknownNameError("provider", spec, ["local:smollm2-135m", "http://HOST/v1", "https://HOST/v1"])
     if not model:
-        raise ConfigError(f"{spec} serves several models, perhaps; add --model NAME")
+        raise ConfigError(f"{spec} may serve several models and none was named; add --model NAME")
     key = os.environ.get(key_variable) if key_variable else None
     return Endpoint(
         spec, model, key=key, key_variable=key_variable, concurrency=concurrency, timeout=timeout, retries=retries
@@ -52,13 +50,13 @@ def open_provider(
 
 
 class LocalModel:
-    """A chat model by its name, loaded when it is first asked."""
+    """A chat model on this machine, given by its name and loaded at the first request."""
 
     remote = False
     starts = True
     where = "this machine"
     concurrency = 1
-    """one after the other: two would share the same cores"""
+    """One request at a time: two would share the same cores."""
 
     def __init__(self, spec: str, *, device: str | None = None):
         self.model, self._device = spec, device
@@ -76,7 +74,7 @@ class LocalModel:
         return {"local": self.model, "weight_hash": weight_hash(self._loaded)}
 
     def count_tokens(self, text: str) -> int:
-        """Exact, chat template included."""
+        """Return the exact number of tokens, chat template included."""
         from interp.models.generation import chat_tokens
 
         return chat_tokens(self._loaded, text).shape[1]

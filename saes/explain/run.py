@@ -1,15 +1,15 @@
-"""Labels by a language model, and how much they are worth, as an artefact.
+"""Labels of features by a language model, scored on held-out contexts, as an artefact.
 
 1. *explain*: the model reads contexts on which a feature fires and writes one phrase (Bills et al. 2023);
-2. *detect* and *fuzz*: told the phrase, it says which held-out contexts the feature fires in, and which marked tokens
-   are right (Paulo et al. 2024, arXiv 2410.13928);
-3. *null*: the same contexts with another feature's phrase. A score is worth what it exceeds this by: a scorer can be
-   right because some texts are simply likelier to contain something.
+2. *detect* and *fuzz*: given the phrase, the model says in which held-out contexts the feature fires, and in which
+   contexts the marked tokens are right (Paulo et al. 2024, arXiv 2410.13928);
+3. *null*: the same questions with another feature's phrase. Only the difference from this null counts, since a scorer
+   can be right because some texts are simply more likely to contain something.
 
-Before anything is sent the plan is counted and shown. Left out: simulation of activation values (Bills et al.), whose
-cost is a request per token.
+The requests are counted before anything is sent (`Explanation.plan`). Simulation of activation values (Bills et al.)
+is left out, as it costs one request per token.
 
-Labels into a features folder: a copy of it in which the labelled features carry their new label and its source.
+`adopt_labels` copies a features folder and gives the labelled features their new label and its source.
 """
 
 import os
@@ -53,26 +53,28 @@ SCORERS: tuple[Scorer, ...] = ("detection", "fuzzing")
 
 @dataclass(frozen=True)
 class Question:
-    """One scoring request and what it is about."""
+    """One scoring request, with the trials that it asks about."""
 
     case: Case
     scorer: Scorer
     label_of: int
+    """The feature whose label is in the prompt: the case's own, or another one for the null."""
     trials: list[Trial]
     request: Request
 
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One run: which cases, who is asked, how, and what is known already."""
+    """One run of explanation and scoring: its cases, provider, settings, and replies of earlier runs."""
 
     cases: list[Case]
     skipped: dict[int, str]
+    """Features without a case, and the reason."""
     provider: Provider
     config: ExplainConfig
     seed: int
     known: Lines
-    """replies of earlier runs"""
+    """Replies of earlier runs."""
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -81,14 +83,14 @@ class Explanation:
 
     @property
     def partner(self) -> dict[int, int]:
-        """Feature -> the feature whose label is its null; empty without a null, or with a single feature."""
+        """Return for each feature the one whose label is its null; empty without a null, or for a single feature."""
         features = [case.feature for case in self.cases]
         generator = np.random.default_rng(derive_seed(self.seed, "null labels"))
         order = other_features(len(features), generator=generator) if self.config.null else None
         return {features[i]: features[j] for i, j in enumerate(order)} if order else {}
 
     def plan(self) -> Plan:
-        """What is still to be sent. Labels not yet written are counted as a phrase of average length."""
+        """Return the plan of requests still to be sent, with unwritten labels counted as phrases of average length."""
         identity = self.provider.identity
 
         def known(request: Request):
@@ -103,19 +105,19 @@ class Explanation:
             request = self.explanation_request(case)
             wanted.append(("explanation", request))
             reply = known(request)
-            # the number in the stand-in keeps prompts of two unwritten labels apart, or they would count as one
+            # the feature number makes prompts with two unwritten labels differ; equal ones would be counted once
             labels[case.feature] = read_explanation(reply.text) if reply else f"{UNKNOWN_LABEL} {case.feature}"
         wanted += [(question.scorer, question.request) for question in self.questions(labels)]
         return count(self.provider, wanted, known)
 
     def explanation_request(self, case: Case) -> Request:
-        """Ask for a label."""
+        """Return the request for the label of a case."""
         return self._request(explanation_prompt(case.shown, case.maximum), start="Explanation:")
 
     def questions(self, labels: dict[int, str | None]) -> list[Question]:
-        """Ask for every score, with each feature's own label and with its partner's.
+        """Return every scoring question, with each feature's own label and with its partner's.
 
-        No label, no question; and a partner that got the very same label is no null.
+        A feature without a label gets none. A partner with exactly the same label gives no null.
         """
         partner = self.partner
         found = []
@@ -136,7 +138,7 @@ class Explanation:
 
 
 def known_replies(folder: Path, others: Iterable[Path] = ()) -> Lines:
-    """Replies of an unfinished run of `folder`, of the one that it replaces, and of other labels artefacts."""
+    """Return the replies of an unfinished run of `folder`, of the run that it replaces, and of other artefacts."""
     return read_lines([*(other / REPLIES for other in others), folder / REPLIES, partial_path(folder) / REPLIES])
 
 
@@ -150,10 +152,11 @@ def explain(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Ask, score and write `labels.parquet`, `trials.parquet` and `replies.jsonl`; resumes an interrupted run.
+    """Ask for labels, score them, and write `labels.parquet`, `trials.parquet` and `replies.jsonl`.
 
-    `about` says which features of what are explained and goes into the manifest's config. Raises `ConfigError` when the
-    plan is over `max_requests`, `ResourceError` when retries use the budget up; what was answered is kept.
+    An interrupted run is resumed. `about` states the features and their artefact, and becomes part of the manifest's
+    config. Raises `ConfigError` when the plan exceeds `max_requests`, `ResourceError` when retries exhaust that budget;
+    the replies received until then are saved.
     """
     plan = run.plan()
     plan.check(max_requests)
@@ -185,7 +188,7 @@ def explain(
 
 
 class _Visible:
-    """Counts replies, for the caller and about every second for other processes; called by several threads."""
+    """Count of replies, reported to the caller and about every second to other processes; safe to call from threads."""
 
     def __init__(self, draft: Draft, total: int, budget: Budget, progress: Progress | None):
         self._draft, self._total, self._budget, self._progress = draft, total, budget, progress
@@ -212,10 +215,10 @@ def _labels(run: Explanation, asker: Asker) -> dict[int, str | None]:
 def _answers(questions: Sequence[Question], asker: Asker) -> list[Answered]:
     answered = []
     for question, reply in zip(questions, asker.ask([q.request for q in questions]), strict=True):
-        said = read_answers(reply.text, len(question.trials)) or [None] * len(question.trials)
+        answers = read_answers(reply.text, len(question.trials)) or [None] * len(question.trials)
         answered += [
             Answered(question.case.feature, question.scorer, question.label_of, trial, answer)
-            for trial, answer in zip(question.trials, said, strict=True)
+            for trial, answer in zip(question.trials, answers, strict=True)
         ]
     return answered
 
@@ -225,10 +228,10 @@ def _source(run: Explanation) -> str:
 
 
 def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool = False) -> Manifest:
-    """Write a features artefact like `features`, with the labels of `labels`; the others stay as they are.
+    """Write a copy of the features artefact with the labels of `labels`; features without one retain their label.
 
-    The labels artefact becomes a parent, so the page of a feature still shows the label from token statistics, and the
-    scores, beside the new one. Raises `MismatchError` when the labels were made for other features.
+    The labels artefact becomes a parent. The page of a feature thus also shows the scores and the label from token
+    statistics. Raises `MismatchError` when the labels were made for other features.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -242,12 +245,12 @@ def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool 
     table = pq.read_table(features / "features.parquet")
     fields = [name for name in ("label", "label_source", *LABEL_FIELDS) if name in table.schema.names]
     columns = {name: table[name].to_pylist() for name in ("feature", *fields)}
-    place = {feature: i for i, feature in enumerate(columns["feature"])}
+    row_of = {feature: i for i, feature in enumerate(columns["feature"])}
     for row in pq.read_table(labels / "labels.parquet", columns=["feature", "label", "label_source"]).to_pylist():
         if row["label"] is not None:
             new = {**row, "label_kind": WRITTEN, "label_names": [], "label_share": None}
             for name in fields:
-                columns[name][place[row["feature"]]] = new[name]
+                columns[name][row_of[row["feature"]]] = new[name]
     for name in fields:
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
@@ -258,7 +261,7 @@ def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool 
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name where the disk allows it: artefacts are never written into."""
+    """Hard-link a file where the disk allows it, else copy it. A link is safe, as finished artefacts never change."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

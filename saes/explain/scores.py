@@ -1,10 +1,8 @@
-"""How well answers agree with the truth: 0.5 knows nothing, 1 is always right, with intervals.
+"""Scores of labels: agreement of answers with the truth, as the tables and the summary of a labels artefact.
 
-Balanced accuracy, the mean of the share of yes-trials answered yes and of no-trials answered no, does not move with the
-mixture of trials: always yes, always no and a coin all get 0.5. A question without a readable answer counts as a no,
-which is worth 0.5 as well.
-
-From answers to the two tables of a labels artefact, and to what it says in its manifest.
+The score is balanced accuracy: the mean of the true positive rate and the true negative rate, with intervals. 1 is
+always right, 0.5 is chance. It does not depend on the proportion of positive trials: answering always yes, always no or
+at random scores 0.5. A question without a readable answer counts as a no, which scores 0.5 as well.
 """
 
 from collections.abc import Sequence
@@ -28,32 +26,33 @@ class Score(NamedTuple):
     """Balanced accuracy of one set of answers."""
 
     accuracy: Interval[float]
-    """by bootstrap over trials, yes and no apart. Of few trials all answered right the interval is [1, 1]: what did not
-    happen in the sample cannot happen in its resamples."""
+    """Balanced accuracy, 0 to 1, with a bootstrap interval over positive and negative trials separately.
+
+    If all trials are answered right the interval is [1, 1] however few they are, as resamples contain no error."""
     f1: float
-    """harmonic mean of precision and recall of the yes answers; 0 without any right one"""
+    """Harmonic mean of precision and recall of the yes answers; 0 if none is right."""
     n: int
-    """trials"""
+    """Number of trials."""
 
 
 def score_answers(truth: Sequence[bool], answers: Sequence[bool], *, generator: np.random.Generator) -> Score | None:
-    """Score of the answers; None unless there are trials of both kinds."""
-    yes, said = np.array(truth, bool), np.array(answers, bool)
+    """Return the score of the answers; None unless there are positive and negative trials."""
+    yes, answered = np.array(truth, bool), np.array(answers, bool)
     n_yes, n_no = int(yes.sum()), int((~yes).sum())
     if not n_yes or not n_no:
         return None
-    hit, refused = said[yes].mean(), (~said[~yes]).mean()
-    # resampling n zeros and ones with replacement is drawing from a binomial
+    hit, refused = answered[yes].mean(), (~answered[~yes]).mean()
+    # the sum of n zeros and ones resampled with replacement is binomial
     draws = (
         generator.binomial(n_yes, hit, RESAMPLES) / n_yes + generator.binomial(n_no, refused, RESAMPLES) / n_no
     ) / 2
-    right = int((said & yes).sum())
-    f1 = 2 * right / (n_yes + int(said.sum())) if right else 0.0
+    right = int((answered & yes).sum())
+    f1 = 2 * right / (n_yes + int(answered.sum())) if right else 0.0
     return Score(percentile_interval(float((hit + refused) / 2), draws), f1, len(yes))
 
 
 def mean_over_features(values: Sequence[float], *, generator: np.random.Generator) -> dict[str, float | int] | None:
-    """`mean, low, high` (95 % by bootstrap over features) and `n`; None of no values."""
+    """Return `mean`, the 95 % bootstrap interval over features `low, high`, and `n`; None without values."""
     known = np.array([v for v in values if v is not None], np.float64)
     if not len(known):
         return None
@@ -62,7 +61,7 @@ def mean_over_features(values: Sequence[float], *, generator: np.random.Generato
 
 
 def other_features(n: int, *, generator: np.random.Generator) -> list[int] | None:
-    """For each of `n` features another one, each used once: one random cycle. None of fewer than two."""
+    """Return for each of `n` features another one, each used once: a random cycle. None for fewer than two."""
     if n < 2:
         return None
     order = generator.permutation(n)
@@ -72,19 +71,19 @@ def other_features(n: int, *, generator: np.random.Generator) -> list[int] | Non
 
 
 class Answered(NamedTuple):
-    """A trial and what the scorer said."""
+    """A trial with the scorer's answer."""
 
     feature: int
     scorer: Scorer
     label_of: int
-    """the feature whose label was used: another one under the null"""
+    """The feature whose label was used: another one under the null."""
     trial: Trial
     answer: bool | None
-    """None: the reply could not be read"""
+    """True for yes, False for no; None when the reply could not be read."""
 
 
 def trials_table(answered: Sequence[Answered]) -> "pa.Table":
-    """The rows of `trials.parquet`: every score can be computed again from them."""
+    """Return the rows of `trials.parquet`, from which every score can be recomputed."""
     import pyarrow as pa
 
     rows = [
@@ -111,7 +110,7 @@ def labels_rows(
     *,
     generator: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """The rows of `labels.parquet`, one per case."""
+    """Return the rows of `labels.parquet`, one per case, with `labels` and `partner` by feature."""
     by_feature: dict[tuple[int, bool], list[Answered]] = {}
     for each in answered:
         by_feature.setdefault((each.feature, each.label_of == each.feature), []).append(each)
@@ -138,14 +137,14 @@ def labels_rows(
 
 
 def labels_table(rows: Sequence[dict[str, Any]]) -> "pa.Table":
-    """The rows of `labels.parquet`."""
+    """Return the rows as the table of `labels.parquet`."""
     import pyarrow as pa
 
     return pa.Table.from_pylist(list(rows), schema=labels_schema())
 
 
 def summarise(rows: Sequence[dict[str, Any]], *, generator: np.random.Generator) -> dict[str, Any]:
-    """Means over features with intervals: each score, its null, and the gain of the label over the null."""
+    """Return means over features with intervals: each score, its null, and the gain of the score over the null."""
     summary: dict[str, Any] = {
         "n_features": len(rows),
         "n_labelled": sum(row["label"] is not None for row in rows),
@@ -161,7 +160,7 @@ def summarise(rows: Sequence[dict[str, Any]], *, generator: np.random.Generator)
 
 
 def _score(answered: Sequence[Answered], name: str, generator: np.random.Generator) -> Score | None:
-    """One of `SCORES` of some answers."""
+    """Return the score called `name`, one of `SCORES`, of some answers; None when it has no trials."""
     scorer = "fuzzing" if name == "fuzzing" else "detection"
     silent = HARD if name == "detection_hard" else (RANDOM,)
     chosen = [

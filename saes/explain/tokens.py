@@ -1,23 +1,25 @@
-"""A short label for every feature, from token statistics alone: a value with fields (`Label`), rendered as text here.
+"""Labels of features from token statistics alone: a value with fields (`Label`), rendered as text here.
 
-The evidence is a feature's strong firings, since weak ones are noisy: the strongest of 12 different contexts, and those
-of a uniform sample that reach at least half of its maximum. The rule, in order, with the kind of label and its text:
+The evidence is a feature's strong firings, since weak ones are noisy: the strongest firing of each of 12 contexts, and
+those of a uniform sample that reach at least half of its maximum. The rule, in order, with the kind of label and its
+text:
 
 1. never fired: `dead`, "dead"; fewer than five firings: `rare`, "rare: " and its tokens;
-2. six readings compete; of those that hold for at least half of the firings, and at least three times as often as among
-   all tokens, the one with the most information wins, `share * log2(share / base)` bits: the token itself (`token`,
+2. six readings are compared. Each has a `share`, the fraction of the firings for which it holds, and a `base`, the
+   fraction of all tokens. Of those with a share of at least one half and at least three times the base, the one with
+   the most information is chosen, `share * log2(share / base)` bits. The readings: the token itself (`token`,
    '" the" (84 %)'), the token in any case and spacing (`any_form`, '"the" in any form (90 %)'), the token that follows
    (`before`, 'before " of" (70 %)'), the preceding token (`after`, 'after " of" (70 %)'), the document's label
    (`document`, 'in numpy docs (80 %)'), and a following token among the ten that its direction promotes (`promotes`,
    'promotes " and", " or" (55 %)');
-3. else, active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
-4. else, up to three tokens that make up half of the firings together: `tokens`, '" a", " an", " any" (61 %)';
-5. else, the best reading that holds for a fifth of the firings, ten times as often as among all tokens: its kind, with
-   a share below one half, 'often before " of" (35 %)';
+3. else, for a feature active on more than half of all tokens: `dense`, 'dense (73 % of tokens)';
+4. else, up to three tokens that together make up half of the firings: `tokens`, '" a", " an", " any" (61 %)';
+5. else, the best reading with a share of at least one fifth and at least ten times the base: its kind, with a share
+   below one half, 'often before " of" (35 %)';
 6. else its most frequent tokens: `mixed`, 'mixed: " the", " of", "."'.
 
-Promoted tokens count only as far as they do follow: in early and middle layers most tokens that a direction promotes by
-itself never come. A label is a reading of the contexts in which a feature fires, not a claim about its meaning.
+Promoted tokens count only where they do follow: in early and middle layers, most tokens that a direction promotes never
+occur next. A label describes the contexts in which a feature fires; it is not a claim about its meaning.
 """
 
 import json
@@ -42,14 +44,14 @@ LONGEST_TOKEN = 24
 
 
 class BaseRates(NamedTuple):
-    """Shares among all real tokens of a recording, each summing to 1."""
+    """Fractions among all real tokens of a recording, each array summing to 1."""
 
     tokens: np.ndarray
-    """`[d_vocab]`"""
+    """Fraction of each token, `[d_vocab]`."""
     labels: np.ndarray
-    """`[n_labels]`"""
+    """Fraction of tokens in documents with each label, `[n_labels]`."""
     label_of_document: np.ndarray
-    """`[n_documents]` int64"""
+    """Index of each document's label in `label_names`, `[n_documents]` int64."""
     label_names: list[str]
 
 
@@ -58,25 +60,26 @@ class Folded(NamedTuple):
 
     names: list[str]
     of_token: np.ndarray
-    """`[d_vocab]` int64: place in `names`"""
+    """Index in `names` of each token, `[d_vocab]` int64."""
     base: np.ndarray
-    """share of each among all tokens"""
+    """Fraction of each name among all tokens, `[n_names]`."""
 
 
 READINGS = ("token", "any_form", "before", "after", "document", "promotes")
 WRITTEN = "written"
-"""The kind of a label in the words of a language model or a person: it has no fields but its text."""
+"""Kind of a label written by a language model or a person: it has a text and no further fields."""
 
 
 class Label(NamedTuple):
-    """The label of one feature; `str(label)` is its text, and nothing reads that text back."""
+    """Label of one feature; `str(label)` is its text, and no code parses that text."""
 
     kind: str
     """One of `READINGS`, or `tokens`, `dense`, `mixed`, `rare`, `dead`."""
     names: tuple[str, ...] = ()
-    """The tokens (for `document`: the label of the documents) that it names, as they are in the vocabulary."""
+    """The tokens that it names, as in the vocabulary; for `document`, the label of the documents."""
     share: float | None = None
-    """Fraction of the strong firings for which it holds, 0 to 1; for `dense`, of all tokens on which it is active."""
+    """Fraction of the strong firings for which it holds, 0 to 1; for `dense`, the fraction of all tokens with the
+    feature active."""
 
     def __str__(self) -> str:
         if self.kind == "dead":
@@ -94,12 +97,14 @@ class Label(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One way to describe some firings: the share for which it holds, among them and among all tokens."""
+    """One description of some firings, with the fractions of firings and of all tokens for which it holds."""
 
     kind: str
     names: tuple[str, ...]
     share: float
+    """Fraction of the firings for which it holds, 0 to 1."""
     base: float
+    """Fraction of all tokens for which it holds, 0 to 1."""
 
     @property
     def label(self) -> Label:
@@ -107,7 +112,7 @@ class Reading(NamedTuple):
 
     @property
     def information(self) -> float:
-        """Bits per firing."""
+        """Return `share * log2(share / base)`, in bits per firing."""
         return self.share * float(np.log2(self.share / self.base))
 
     @property
@@ -120,7 +125,7 @@ class Reading(NamedTuple):
 
 
 def measure_base_rates(recording: Recording, d_vocab: int) -> BaseRates:
-    """Token and document-label shares, one read over the token shards."""
+    """Measure the fractions of tokens and of document labels, in one read of the token shards."""
     _, labels = document_names(recording)
     names, label_of_document = np.unique(labels, return_inverse=True) if labels else (np.array([""]), np.zeros(1, int))
     tokens, label_counts = np.zeros(d_vocab, np.int64), np.zeros(len(names), np.int64)
@@ -137,7 +142,11 @@ def measure_base_rates(recording: Recording, d_vocab: int) -> BaseRates:
 def label_features(
     statistics: FeatureStatistics, recording: Recording, vocabulary: list[str], promoted: np.ndarray | None
 ) -> list[Label]:
-    """Label every feature; `promoted [d_sae, k]` are the ids of its promoted tokens, best first, where it has any."""
+    """Return the label of every feature.
+
+    `promoted [d_sae, k]` are the ids of the tokens that each direction promotes most, the strongest first; None when
+    the directions do not write to the residual stream.
+    """
     base = measure_base_rates(recording, len(vocabulary))
     folded = fold(vocabulary, base.tokens)
     feature, row = strong_firings(statistics)
@@ -164,24 +173,27 @@ def label_features(
 
 
 def strong_firings(statistics: FeatureStatistics) -> tuple[np.ndarray, np.ndarray]:
-    """(feature, row), sorted and each once: the top firings, and those of the sample of at least half the maximum."""
+    """Return the features and rows `[n]` of strong firings, sorted and each once.
+
+    Strong are the top firings, and those of the sample that reach at least half of the feature's maximum.
+    """
     top, sample = statistics.top, statistics.sample
     strong = (sample.keys >= 0) & (sample.values >= STRONG * statistics.totals.maximum[:, None])
     pairs = [
-        np.stack([np.nonzero(kept)[0], slots.rows[kept]]) for slots, kept in ((top, top.keys >= 0), (sample, strong))
+        np.stack([np.nonzero(mask)[0], slots.rows[mask]]) for slots, mask in ((top, top.keys >= 0), (sample, strong))
     ]
     feature, row = np.unique(np.concatenate(pairs, axis=1), axis=1)
     return feature, row
 
 
 def fold(vocabulary: list[str], token_base: np.ndarray) -> Folded:
-    """Tokens without case and outer spaces."""
+    """Return the vocabulary in lower case without outer spaces, with the summed fractions of tokens."""
     names, of_token = np.unique([token.strip().lower() for token in vocabulary], return_inverse=True)
     return Folded([str(name) for name in names], of_token, np.bincount(of_token, token_base, len(names)))
 
 
 def promoted_reading(ids: np.ndarray, after: np.ndarray, base: np.ndarray, vocabulary: list[str]) -> Reading | None:
-    """How often the next token is one that the direction promotes."""
+    """Return the reading that the next token is one of those that the direction promotes; None if it never is."""
     share = float(np.isin(after, ids).mean())
     if share == 0:
         return None
@@ -189,14 +201,14 @@ def promoted_reading(ids: np.ndarray, after: np.ndarray, base: np.ndarray, vocab
 
 
 def label_without_evidence(tokens: np.ndarray, vocabulary: list[str]) -> Label:
-    """Label a feature that fired never or hardly ever."""
+    """Return the label of a feature that fired fewer than `MIN_FIRINGS` times."""
     if not len(tokens):
         return Label("dead")
     return Label("rare", tuple(vocabulary[i] for i in dict.fromkeys(tokens.tolist())))
 
 
 def most_telling(kind: str, ids: np.ndarray, base: np.ndarray, names: Sequence[str]) -> Reading | None:
-    """Return the reading with the most information among the values of `ids [n]`, which index `base` and `names`.
+    """Return the reading with the most information among the values of `ids [n]`, indices into `base` and `names`.
 
     `NO_TOKEN` counts as a miss.
     """
@@ -209,7 +221,7 @@ def most_telling(kind: str, ids: np.ndarray, base: np.ndarray, names: Sequence[s
 
 
 def choose_label(readings: list[Reading], tokens: np.ndarray, vocabulary: list[str], density: float) -> Label:
-    """Choose a label by steps 2 to 6 of the rule."""
+    """Return the label by steps 2 to 6 of the rule in the module's docstring."""
     holding = [reading for reading in readings if reading.holds]
     if holding:
         return max(holding, key=lambda reading: reading.information).label
@@ -228,7 +240,7 @@ def choose_label(readings: list[Reading], tokens: np.ndarray, vocabulary: list[s
 
 
 def quoted(token: str) -> str:
-    """A token in double quotes, line breaks written as `\\n`, cut when very long.
+    """Return a token in double quotes, with line breaks as `\\n`, truncated when very long.
 
     >>> quoted(" the")
     '" the"'

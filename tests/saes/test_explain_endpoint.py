@@ -74,7 +74,7 @@ def test_a_named_pause_is_kept():
 def test_what_does_not_pass_ends_with_the_next_move():
     with (
         FakeEndpoint(lambda *_: (503, {}, b'{"error": "overloaded"}')) as fake,
-        pytest.raises(ResourceError, match=r"4 attempts \(status 503: overloaded\).*kept"),
+        pytest.raises(ResourceError, match=r"4 attempts \(status 503: overloaded\).*saved"),
     ):
         ask(fake)
     assert len(fake.prompts) == 4

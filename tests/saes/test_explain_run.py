@@ -288,7 +288,7 @@ def test_a_run_that_dies_goes_on_and_sends_nothing_twice(workspace, capsys):
 
     with FakeEndpoint(answer) as fake:
         assert run(workspace, fake, "dies", "--retries", "0") == 2
-        assert "what was answered is kept" in capsys.readouterr().err
+        assert "the replies so far are saved" in capsys.readouterr().err
         answered = fake.prompts[:20]
         assert partial_path(workspace.path("labels", "dies")).exists()
         good.append("now")
