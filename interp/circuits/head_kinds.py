@@ -1,26 +1,21 @@
-"""What a previous-token, duplicate-token, induction, first-token and current-token pattern IS.
+"""Scores of every head for five kinds of attention pattern, with nulls, intervals and verdicts.
 
-A kind of attention is a set of *targets*: for each query (dest) the keys (src) that a head of that kind attends to.
-Targets are read from the tokens, not from diagonals, so they are right for any text: every earlier copy counts, and
-BOS, which is not text, is neither a query nor the source of a match. (The one exception: the first-token kind asks
-for attention to position 0, which usually is BOS.)
+The kinds are previous-token, duplicate-token, induction, first-token and current-token. A kind is a set of *targets*:
+for each query (dest), the keys (src) that a head of that kind attends to. Targets are computed from the tokens, not
+from diagonals, so they are correct for any text: every earlier copy counts. BOS is not text, so it is neither a query
+nor the source of a match, except that the first-token kind measures attention to position 0, which is usually BOS. To
+add a kind, add a function here and its name to `KINDS`.
 
-To add a kind, add a function here and its name to `KINDS`.
+1. Draw random prompts that repeat a block, each with its own lag, and compute their targets.
+2. Run one pass per batch. Each layer's patterns are reduced to scores inside the hook and not stored.
+3. Measure nulls. For induction and duplicate tokens: the same targets on prompts without repeats. For previous, first
+   and current token: a head with uniform attention, and the heads of an untrained model.
+4. A kind is *found* in a head when the low end of its 95 % interval is above the null's upper bound, corrected for all
+   heads, and above 0.1.
 
-The attention of a few heads on one prompt, kept beside a circuit so that a page can show it without the model.
-
-Every head scored for five kinds of attention, against nulls, with intervals and a verdict.
-
-1. random prompts that repeat a block, with a lag of their own each, and their targets (`patterns`)
-2. one pass per batch: each layer's patterns are reduced to scores inside the hook and dropped
-3. nulls: for induction and duplicate tokens the same targets laid on prompts without repeats; for previous, first and
-   current token a head that attends evenly, and the heads of an untrained twin of the model
-4. a kind is *found* in a head when the low end of its 95 % interval lies above the null's upper bound, corrected for
-   all heads, and above 0.1
-
-One prompt is one observation: the intervals are Student t over all prompts of all seeds.
-
-The heads folder: one row per head, and the strongest of each kind in the manifest.
+One prompt is one observation: the intervals are Student t over all prompts of all seeds. `save_heads` writes one row
+per head, and the strongest heads of each kind into the manifest. `save_patterns` stores the attention of a few heads on
+one prompt with a circuit, so that a page can show it without the model.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, atomic_file, write_table
@@ -45,36 +41,40 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def previous_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
-    """The token just before; queries right after BOS have none."""
+def previous_token(
+    tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]
+) -> Bool[Tensor, "batch pos pos"]:
+    """Return the targets of a previous-token head: the key one position back; none for a query right after BOS."""
     return _shift(torch.eye(tokens.shape[1], dtype=torch.bool)[None].expand(len(tokens), -1, -1), -1) & ~is_bos[:, None]
 
 
-def duplicate_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
-    """Every earlier copy of the query's own token."""
+def duplicate_token(
+    tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]
+) -> Bool[Tensor, "batch pos pos"]:
+    """Return the targets of a duplicate-token head: every earlier copy of the query's token."""
     same = tokens[:, :, None] == tokens[:, None, :]
     return same & _before(tokens, 1) & ~is_bos[:, None]
 
 
-def induction(tokens: Tensor, is_bos: Tensor) -> Tensor:
-    """Every key whose previous token is the query's token: what followed that token before (Olsson et al. 2022).
+def induction(tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
+    """Return the targets of an induction head: every key whose previous token is the query's token.
 
-    Keys up to the query itself count (`k <= q`, prefix matching as published).
+    Keys up to the query itself count (`k <= q`), as in the prefix matching score of Olsson et al. (2022).
     """
     followed = _shift(tokens[:, :, None] == tokens[:, None, :], 1)
     follows_bos = _shift(is_bos[:, None], 1)
     return followed & _before(tokens, 0) & ~follows_bos
 
 
-def first_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
-    """Position 0, BOS or not; the query at position 0 has no choice and is left out."""
+def first_token(tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
+    """Return the targets of a first-token head: position 0, BOS or not; the query at position 0 does not count."""
     target = torch.zeros(*tokens.shape, tokens.shape[1], dtype=torch.bool)
     target[:, 1:, 0] = True
     return target
 
 
-def current_token(tokens: Tensor, is_bos: Tensor) -> Tensor:
-    """The query's own position; the query at position 0 has no choice and is left out."""
+def current_token(tokens: Int[Tensor, "batch pos"], is_bos: Bool[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos pos"]:
+    """Return the targets of a current-token head: the query's own position; position 0 does not count."""
     target = torch.eye(tokens.shape[1], dtype=torch.bool)[None].repeat(len(tokens), 1, 1)
     target[:, 0] = False
     return target
@@ -89,18 +89,18 @@ KINDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def target_masks(tokens: Tensor, bos: int | None) -> dict[str, Tensor]:
-    """kind -> `[batch, dest, src]` bool for `tokens [batch, pos]`: which attention counts for which query."""
+def target_masks(tokens: Int[Tensor, "batch pos"], bos: int | None) -> dict[str, Bool[Tensor, "batch pos pos"]]:
+    """Return the targets of each kind, `[batch, dest, src]` bool, for `tokens [batch, pos]`."""
     tokens = tokens.cpu()
     is_bos = tokens == bos if bos is not None else torch.zeros_like(tokens, dtype=torch.bool)
     return {kind: targets(tokens, is_bos) & ~is_bos[:, :, None] for kind, targets in KINDS.items()}
 
 
-def target_weights(masks: dict[str, Tensor]) -> Tensor:
-    """`[batch, dest * src, n_kinds]` float32, such that `pattern.flatten() @ weights` is a prompt's score.
+def target_weights(masks: dict[str, Bool[Tensor, "batch dest src"]]) -> Float32[Tensor, "batch dest*src n_kinds"]:
+    """Return weights `[batch, dest * src, n_kinds]` float32, for which `pattern.flatten() @ weights` is the score.
 
-    A prompt's score is the mean, over queries with at least one target, of the attention summed over its targets:
-    0 when none goes there, 1 when all does. A prompt without such a query has the score NaN.
+    A prompt's score is the mean, over queries with at least one target, of the attention summed over the targets: 0 is
+    no attention on targets, 1 all attention. A prompt without such a query has the score NaN.
     """
     columns = []
     for mask in masks.values():
@@ -112,28 +112,32 @@ def target_weights(masks: dict[str, Tensor]) -> Tensor:
     return torch.stack(columns, dim=2)
 
 
-def score_pattern(pattern: Tensor, weights: Tensor) -> Tensor:
-    """`[batch, n_heads, n_kinds]` scores of `pattern [batch, n_heads, dest, src]`, one batched product."""
+def score_pattern(
+    pattern: Float[Tensor, "batch n_heads dest src"], weights: Float[Tensor, "batch dest*src n_kinds"]
+) -> Float[Tensor, "batch n_heads n_kinds"]:
+    """Return scores `[batch, n_heads, n_kinds]` of `pattern [batch, n_heads, dest, src]`."""
     return torch.bmm(
         rearrange(pattern, "batch head dest src -> batch head (dest src)"), weights.to(pattern.device, pattern.dtype)
     )
 
 
-def uniform_scores(weights: Tensor, context_length: int) -> Tensor:
-    """`[batch, n_kinds]`: the scores of a head that spreads its attention evenly over all keys up to the query."""
+def uniform_scores(
+    weights: Float[Tensor, "batch dest_src n_kinds"], context_length: int
+) -> Float[Tensor, "batch n_kinds"]:
+    """Return the scores of a head with uniform attention over all keys up to the query, `[batch, n_kinds]`."""
     ones = torch.ones(context_length, context_length).tril()
     uniform = ones / ones.sum(1, keepdim=True)
     return score_pattern(uniform.expand(len(weights), 1, -1, -1), weights)[:, 0]
 
 
 def _before(tokens: Tensor, at_least: int) -> Tensor:
-    """`[1, dest, src]`: src at least that far before dest."""
+    """Return true where src is at least `at_least` positions before dest, `[1, dest, src]`."""
     n = tokens.shape[1]
     return torch.ones(n, n, dtype=torch.bool).tril(-at_least)[None]
 
 
 def _shift(mask: Tensor, by: int) -> Tensor:
-    """A mask moved along src by `by` places; what enters is False."""
+    """Return a mask shifted along src by `by` positions; new entries are False."""
     out = torch.zeros_like(mask)
     if by > 0:
         out[..., by:] = mask[..., :-by]
@@ -145,8 +149,13 @@ def _shift(mask: Tensor, by: int) -> Tensor:
 FILE = "patterns.safetensors"
 
 
-def head_patterns(model: Any, tokens: Tensor, heads: Iterable[HeadName]) -> dict[str, Tensor]:
-    """Head -> `[dest, src]` float32 on `tokens [1, pos]`; empty when the model's attention has no patterns."""
+def head_patterns(
+    model: Any, tokens: Int[Tensor, "1 pos"], heads: Iterable[HeadName]
+) -> dict[str, Float32[Tensor, "pos pos"]]:
+    """Return the attention pattern of each head, `[dest, src]` float32, on `tokens [1, pos]`.
+
+    Empty when the model's attention kernel computes no patterns.
+    """
     from interp.models.adapter import available_hook_points, run_with_cache
 
     points = {head: f"blocks.{head.layer}.attn.hook_pattern" for head in heads}
@@ -157,8 +166,8 @@ def head_patterns(model: Any, tokens: Tensor, heads: Iterable[HeadName]) -> dict
     return {str(head): cache[point][0, head.head].float().cpu().contiguous() for head, point in points.items()}
 
 
-def save_patterns(patterns: dict[str, Tensor], folder: Path) -> None:
-    """Write them into a circuit's folder; nothing when there are none."""
+def save_patterns(patterns: dict[str, Float32[Tensor, "pos pos"]], folder: Path) -> None:
+    """Write attention patterns into a circuit's folder; no file without patterns."""
     if patterns:
         from safetensors.torch import save
 
@@ -167,7 +176,7 @@ def save_patterns(patterns: dict[str, Tensor], folder: Path) -> None:
 
 
 REPEAT_KINDS = ("duplicate_token", "induction")
-"""Kinds whose null is the same targets on prompts without repeats; the others have the twin and the even head."""
+"""Kinds whose null is prompts without repeats; the null of the others is an untrained model and uniform attention."""
 CONFIDENCE = 0.95
 SMALLEST_FOUND = 0.1
 
@@ -176,32 +185,32 @@ SMALLEST_FOUND = 0.1
 class HeadScores(Result):
     """Scores of every head for every kind, all `[n_layers, n_heads]` float64, by kind.
 
-    0: no attention on that target, 1: all of it.
+    0 is no attention on the targets, 1 all attention.
     """
 
     intervals: dict[str, Interval[np.ndarray]]
     """mean score over prompts"""
-    null: dict[str, np.ndarray]
+    null: dict[str, Float64[np.ndarray, "n_layers n_heads"]]
     """mean under the null"""
-    null_high: dict[str, np.ndarray]
+    null_high: dict[str, Float64[np.ndarray, "n_layers n_heads"]]
     """95 % upper bound of the null, corrected for all heads"""
-    found: dict[str, np.ndarray]
-    """bool"""
-    per_prompt: np.ndarray
-    """`[n_layers, n_heads, n_kinds, n_prompts]`: what the intervals are made of, kinds in the order of `KINDS`"""
+    found: dict[str, Bool[np.ndarray, "n_layers n_heads"]]
+    """bool: the head is of this kind"""
+    per_prompt: Float64[np.ndarray, "n_layers n_heads n_kinds n_prompts"]
+    """`[n_layers, n_heads, n_kinds, n_prompts]`: scores by prompt, kinds in the order of `KINDS`"""
     settings: dict[str, Any]
 
     @property
-    def score(self) -> dict[str, np.ndarray]:
-        """The scores without their intervals."""
+    def score(self) -> dict[str, Float64[np.ndarray, "n_layers n_heads"]]:
+        """Scores without their intervals."""
         return {kind: each.estimate for kind, each in self.intervals.items()}
 
     def strongest(self, kind: str, n: int = 5) -> list[tuple[HeadName, float]]:
-        """The `n` heads with the highest score of a kind, whether found or not."""
+        """Return the `n` heads with the highest score of a kind, found or not."""
         scores = self.score[kind]
         order = np.argsort(-scores, axis=None, kind="stable")[:n]
-        places = zip(*np.unravel_index(order, scores.shape), strict=True)
-        return [(HeadName(int(layer), int(head)), float(scores[layer, head])) for layer, head in places]
+        heads = zip(*np.unravel_index(order, scores.shape), strict=True)
+        return [(HeadName(int(layer), int(head)), float(scores[layer, head])) for layer, head in heads]
 
     def to_records(self) -> list[Record]:
         """Return one row per kind and head: `head, layer, kind, score, low, high, null, null_high, found`."""
@@ -216,13 +225,13 @@ class HeadScores(Result):
         ]
 
     def headline(self) -> str:
-        """Count the heads found of each kind."""
+        """Return one line: the number of heads found of each kind."""
         found = [f"{int(heads.sum())} {kind.replace('_', ' ')}" for kind, heads in self.found.items() if heads.any()]
         n = next(iter(self.score.values())).size
         return f"Attention of {n} heads on the target of each kind (0 to 1). Found: {', '.join(found) or 'none'}"
 
     def shown(self) -> list[Record]:
-        """Return the two strongest heads of each kind."""
+        """Return the two heads with the highest score of each kind."""
         rows = sorted(self.to_records(), key=lambda row: -row["score"])
         return [row for kind in self.score for row in [each for each in rows if each["kind"] == kind][:2]]
 
@@ -240,8 +249,8 @@ def score_heads(
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` random prompts per seed.
 
-    Three passes per seed at most: repeated prompts, unrepeated ones, and (first seed only) an untrained twin on the
-    repeated ones. Raises `ConfigError` on settings that leave no repeat, no room, or no interval.
+    Each seed takes a pass over repeated and one over unrepeated prompts; the first seed also one of an untrained model.
+    Raises `ConfigError` for fewer than two prompts, a prompt beyond the context, or lags that leave no repeat.
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model
 
@@ -259,23 +268,25 @@ def score_heads(
     }
     ids = ordinary_tokens(model)
     steps = _Steps(progress, 2 * len(seeds) + 1)
-    scores, repeat_null, even, twin_scores = [], [], [], None
+    scores, repeat_null, uniform, untrained_scores = [], [], [], None
     for seed in seeds:
         repeated, unrepeated = draw_prompts(ids, bos, n_prompts, context_length, min_lag, max_lag, seed)
         weights = target_weights(target_masks(repeated, bos))
-        even.append(uniform_scores(weights, context_length))
+        uniform.append(uniform_scores(weights, context_length))
         scores.append(steps.done(pattern_scores(model, repeated, weights, batch_size)))
         repeat_null.append(steps.done(pattern_scores(model, unrepeated, weights, batch_size)))
-        if twin_scores is None:
-            twin_scores = steps.done(pattern_scores(untrained_model(model, seed), repeated, weights, batch_size))
-    assert twin_scores is not None
-    return summarise_scores(torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(even), twin_scores, settings)
+        if untrained_scores is None:
+            untrained_scores = steps.done(pattern_scores(untrained_model(model, seed), repeated, weights, batch_size))
+    assert untrained_scores is not None
+    return summarise_scores(
+        torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(uniform), untrained_scores, settings
+    )
 
 
 def draw_prompts(
-    ids: Tensor, bos: int | None, n_prompts: int, context_length: int, min_lag: int, max_lag: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Repeated and unrepeated prompts of one seed, `[n_prompts, context_length]` each, with the same lags."""
+    ids: Int[Tensor, " n"], bos: int | None, n_prompts: int, context_length: int, min_lag: int, max_lag: int, seed: int
+) -> tuple[Int64[Tensor, "{n_prompts} {context_length}"], Int64[Tensor, "{n_prompts} {context_length}"]]:
+    """Draw repeated and unrepeated prompts of one seed, `[n_prompts, context_length]` each, with the same lags."""
     from interp.text.tokens import repeated_random_tokens, unrepeated_random_tokens
 
     drawn = [
@@ -294,10 +305,15 @@ def draw_prompts(
 
 
 @torch.no_grad()
-def pattern_scores(model: Any, tokens: Tensor, weights: Tensor, batch_size: int) -> Tensor:
-    """`[n_layers, n_heads, n_kinds, n_prompts]` float32 scores of every head.
+def pattern_scores(
+    model: Any,
+    tokens: Int[Tensor, "n_prompts pos"],
+    weights: Float[Tensor, "n_prompts pos*pos n_kinds"],
+    batch_size: int,
+) -> Float32[Tensor, "n_layers n_heads n_kinds n_prompts"]:
+    """Return scores of every head, `[n_layers, n_heads, n_kinds, n_prompts]` float32.
 
-    A layer's patterns live only inside its hook, and the pass ends with the last layer's patterns.
+    A layer's patterns are in memory only inside its hook. The pass ends with the last layer's patterns.
     """
     parts = []
     for batch, batch_weights in zip(tokens.split(batch_size), weights.split(batch_size), strict=True):
@@ -307,7 +323,7 @@ def pattern_scores(model: Any, tokens: Tensor, weights: Tensor, batch_size: int)
 
 
 def _layer_scores(model: Any, tokens: Tensor, weights: Tensor) -> Iterator[Tensor]:
-    """Per layer `[batch, n_heads, n_kinds]` on the CPU."""
+    """Yield scores of each layer, `[batch, n_heads, n_kinds]`, on the CPU."""
     from interp.patching.partial import run_from
 
     n_layers = model.cfg.n_layers
@@ -327,11 +343,15 @@ def _layer_scores(model: Any, tokens: Tensor, weights: Tensor) -> Iterator[Tenso
 
 
 def summarise_scores(
-    scores: Tensor, repeat_null: Tensor, even: Tensor, twin_scores: Tensor, settings: dict[str, Any]
+    scores: Float[Tensor, "n_layers n_heads n_kinds n_prompts"],
+    repeat_null: Float[Tensor, "n_layers n_heads n_kinds n_null"],
+    uniform: Float[Tensor, "n_prompts n_kinds"],
+    untrained_scores: Float[Tensor, "n_layers n_heads n_kinds n_untrained"],
+    settings: dict[str, Any],
 ) -> HeadScores:
-    """Means, intervals, nulls and verdicts.
+    """Compute means, intervals, nulls and verdicts.
 
-    `scores, repeat_null, twin_scores [n_layers, n_heads, n_kinds, n_prompts]`; `even [n_prompts, n_kinds]`.
+    `scores, repeat_null, untrained_scores [n_layers, n_heads, n_kinds, n_prompts]`; `uniform [n_prompts, n_kinds]`.
     """
     values = scores.double().numpy()
     n_all_heads = values.shape[0] * values.shape[1]
@@ -342,7 +362,9 @@ def summarise_scores(
         if kind in REPEAT_KINDS:
             null, null_high = repeat_bounds(repeat_null[:, :, i].double().numpy(), n_all_heads)
         else:
-            bounds = twin_bounds(twin_scores[:, :, i].double().numpy(), float(even[:, i].mean()), n_all_heads)
+            bounds = untrained_bounds(
+                untrained_scores[:, :, i].double().numpy(), float(uniform[:, i].mean()), n_all_heads
+            )
             null, null_high = (np.full(values.shape[:2], bound) for bound in bounds)
         out["null"][kind], out["null_high"][kind] = null, null_high
         out["found"][kind] = intervals[kind].low > np.maximum(null_high, SMALLEST_FOUND)
@@ -350,27 +372,27 @@ def summarise_scores(
 
 
 def interval(values: np.ndarray, confidence: float) -> Interval[np.ndarray]:
-    """Mean and Student t interval of shares over the last axis, cut to 0 and 1; NaN prompts are left out."""
+    """Return mean and Student t interval over the last axis, clipped to 0 and 1; NaN prompts do not count."""
     return t_interval(values, confidence).clip(0, 1)
 
 
 def repeat_bounds(null_values: np.ndarray, n_all_heads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each head's own mean on unrepeated prompts, and its upper bound at 5 % over all heads (Bonferroni)."""
+    """Return each head's mean on unrepeated prompts, and its upper bound at 5 % over all heads (Bonferroni)."""
     mean, _, high = interval(null_values, 1 - 2 * (1 - CONFIDENCE) / n_all_heads)
     return mean, high
 
 
-def twin_bounds(twin_values: np.ndarray, even: float, n_all_heads: int) -> tuple[float, float]:
-    """What untrained heads reach: mean and upper bound, the even head's score at least.
+def untrained_bounds(values: np.ndarray, uniform: float, n_all_heads: int) -> tuple[float, float]:
+    """Return mean and upper bound of untrained heads' scores; both are at least the score of uniform attention.
 
-    The heads of the twin are the sample here (a head can be peaked by chance of its initial weights, whatever the
-    prompt); the bound is their mean plus the Bonferroni t quantile times their spread, and their maximum at least.
+    The sample is the heads, not the prompts: by its initial weights a head can have a peaked pattern on every prompt.
+    The bound is the mean plus the Bonferroni t quantile times the spread of heads, and at least their maximum.
     """
-    heads = np.nanmean(twin_values, axis=-1).ravel()
+    heads = np.nanmean(values, axis=-1).ravel()
     mean, bound = float(heads.mean()), float(heads.max())
     if len(heads) > 1:
         bound = max(bound, prediction_bound(mean, heads.std(ddof=1), len(heads), n_tests=n_all_heads))
-    return max(even, mean), float(min(max(even, bound), 1.0))
+    return max(uniform, mean), float(min(max(uniform, bound), 1.0))
 
 
 class _Steps:
@@ -395,7 +417,7 @@ def save_heads(
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write `heads.parquet`; returns the manifest, whose summary names the heads found."""
+    """Write `heads.parquet` and return the manifest, whose summary names the heads found."""
     config = {"model": model_name, "weight_hash": weight_hash, **scores.settings}
     draft = Draft.open(folder, kind="heads", config=config, seed=seed, overwrite=overwrite)
     write_table(draft.path / "heads.parquet", heads_table(scores))
@@ -403,7 +425,7 @@ def save_heads(
 
 
 def summarise(scores: HeadScores) -> dict[str, Any]:
-    """Per kind: how many heads were found, and the five strongest as `{"head", "score"}`."""
+    """Return, per kind, the number of heads found and the five highest scores as `{"head", "score"}`."""
     return {
         kind: {
             "found": int(scores.found[kind].sum()),
@@ -414,7 +436,7 @@ def summarise(scores: HeadScores) -> dict[str, Any]:
 
 
 def heads_table(scores: HeadScores) -> "pa.Table":
-    """`layer, head`, and for each kind its score, interval, null, the null's upper bound, and the verdict."""
+    """Return the table `layer, head`, and for each kind score, interval, null mean, null bound and verdict."""
     import pyarrow as pa
 
     n_layers, n_heads = next(iter(scores.score.values())).shape

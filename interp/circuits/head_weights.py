@@ -1,45 +1,39 @@
-"""The two circuits of a head as factored matrices (Elhage et al. 2021), norms folded in.
+"""QK and OV circuits of heads as factored matrices; composition of heads, and copying (Elhage et al. 2021).
 
-Row vectors, weights as `x @ W`. What a head reads is the unit-scaled stream, so the norm's gain (and for LayerNorm the
-centring) is multiplied into a copy of `W_Q W_K W_V`; the model's weights stay as they are.
+Vectors are rows, weights act as `x @ W`, norms are folded in. A head's input is the normed stream, so the norm's gain
+(and for LayerNorm the centring) is multiplied into a copy of `W_Q W_K W_V`. The model's own weights do not change.
 
-    qk   W_Q W_K^T     [d_model, d_model]   what a query looks for in a key       left = W_Q, right = W_K^T
-    ov   W_V W_O       [d_model, d_model]   what is read from a key and written   left = W_V, right = W_O
+    qk   W_Q W_K^T     [d_model, d_model]   query residual to key residual       left = W_Q, right = W_K^T
+    ov   W_V W_O       [d_model, d_model]   key residual to head output          left = W_V, right = W_O
 
-Neither product is ever formed: everything here works on the `d_head` wide factors.
+The products are never formed: all computations use the factors of width `d_head`. Biases are not included.
 
-Rotary heads rotate queries and keys by their positions, so their QK circuit depends on how far the key is behind the
-query. `offset=0` is the weights alone, a query looking at its own position; `offset=n` looks `n` positions back.
-Biases are left out.
+Rotary heads rotate queries and keys by position, so their QK circuit depends on the distance from key to query.
+`offset=0` is the weights alone, for a query and key at the same position; `offset=n` is a key `n` positions earlier.
 
-Composition: how much of what one head writes another head's weights read (Elhage et al. 2021).
-
-With `A = W_OV` of the earlier head and `B` what the later one reads (row vectors, norms folded in),
+**Composition** measures how much of one head's output another head's weights read. `A = W_OV` belongs to the earlier
+head, `B` to the later one:
 
     q   B = W_QK        k   B = W_QK^T        v   B = W_OV        score = ||A B|| / (||A|| ||B||)    (Frobenius)
 
-0: nothing written is read; factors of random directions reach about `1 / sqrt(d_model)`; the largest value is 1.
+0 means that nothing written is read, 1 is the maximum; factors in random directions give about `1 / sqrt(d_model)`.
 
-The null. Trained matrices put much of their norm into few directions, so scores scatter far more than random matrices
-would. The null keeps both matrices and turns one against the other by a random rotation (Haar): `||S_A R S_B||` with
-S the singular values and R a `d_head` square block of the rotation. Only the spectra enter, so one sample of blocks
-serves all pairs. A pair beats chance when its score lies above `null_high`, an upper bound at 5 % over all pairs of its
-reader. Even so, real edges are best read off the *arg-max* sender of each reader: trained models share directions.
+The null distribution. Trained matrices have much of their norm in few directions, so their scores vary far more than
+those of random matrices. The null therefore retains both spectra and applies a random (Haar) rotation between the two
+matrices: `||S_A R S_B||`, with S the singular values and R a `d_head` square block of the rotation. One sample of
+blocks serves all pairs. A pair is above chance when its score exceeds `null_high`, an upper bound at 5 % over all pairs
+of its reader. Trained heads share directions, so the *arg-max* sender of each reader is the better indicator of an
+edge. Composition is a property of weights: norm scales, positions and the actual contents of the stream do not enter.
 
-Weights are not behaviour: a norm's scale, positions and what is really in the stream are missing. Rotary heads:
-`offset` says how far the key lies behind the query, for q and k; at 0 they are the weights alone.
+**Copying**: a head copies if attending to a token raises that token's own logit. The full OV circuit maps tokens to
+logits, `M = E W_V W_O W_U` with `E` the embedding of each token. It has two scores:
 
-Does a head copy: does attending to a token raise that token's own logit (Elhage et al. 2021)?
-
-The head's full OV circuit takes tokens to logits, `M = E W_V W_O W_U` with `E` the embedding of each token and the
-norms folded in. Two scores of it:
-
-    eigenvalue   sum of Re(eigenvalues) / sum of |eigenvalues|; 1 copies, -1 suppresses what it attends to, 0 neither
-    top1         share of tokens whose own logit is raised most; by chance 1 / number of tokens
+    eigenvalue   sum of Re(eigenvalues) / sum of |eigenvalues|; 1 copies, -1 suppresses the attended token, 0 neither
+    top1         fraction of tokens whose own logit is raised most; by chance 1 / number of tokens
 
 The non-zero eigenvalues of the token by token matrix are those of the `d_head` square `W_O W_U E W_V`. In a deep model
-the raw embedding is not what later heads see, so `through_block_0=True` uses each token's residual after the first
-block, run on that token alone. Large vocabularies are sampled: both axes hold the same `n_tokens` tokens.
+the inputs of later heads differ from raw embeddings, so `through_block_0=True` uses each token's residual after the
+first block, run on that token alone. Large vocabularies are sampled: both axes have the same `n_tokens` tokens.
 """
 
 from collections.abc import Sequence
@@ -49,6 +43,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError
@@ -64,51 +59,51 @@ from interp.statistics import prediction_bound
 
 @dataclass(frozen=True)
 class Factored:
-    """`left [a, d_head] @ right [d_head, b]`, never multiplied out; float64."""
+    """Product `left [a, d_head] @ right [d_head, b]` in factored form; float64."""
 
-    left: Tensor
-    right: Tensor
+    left: Float64[Tensor, "a d_head"]
+    right: Float64[Tensor, "d_head b"]
 
     @property
     def T(self) -> "Factored":
         return Factored(self.right.T, self.left.T)
 
     @cached_property
-    def core(self) -> tuple[Tensor, Tensor]:
-        """`R_left, R_right [d_head, d_head]`, triangular: left = Q R_left, right = R_right^T Q'^T, Q orthonormal."""
+    def core(self) -> tuple[Float64[Tensor, "d_head d_head"], Float64[Tensor, "d_head d_head"]]:
+        """Triangular `R_left, R_right [d_head, d_head]`: left = Q R_left, right = R_right^T Q'^T, Q orthonormal."""
         return torch.linalg.qr(self.left, mode="r").R, torch.linalg.qr(self.right.T, mode="r").R
 
     @cached_property
-    def singular_values(self) -> Tensor:
-        """`[d_head]`, largest first."""
+    def singular_values(self) -> Float64[Tensor, " d_head"]:
+        """Singular values of the product, `[d_head]`, largest first."""
         left, right = self.core
         return torch.linalg.svdvals(left @ right.T)
 
     @cached_property
     def norm(self) -> float:
-        """Frobenius."""
+        """Frobenius norm of the product."""
         return float(self.singular_values.square().sum().sqrt())
 
     def composed_norm(self, other: "Factored") -> float:
-        """Frobenius norm of `self @ other`, by way of a `d_head x d_head` matrix."""
+        """Return the Frobenius norm of `self @ other`, from a `d_head x d_head` matrix."""
         left, right = self.core[0], other.core[1]
         return float((left @ (self.right @ other.left) @ right.T).norm())
 
-    def rows(self, x: Tensor) -> "Factored":
-        """`x [n, a]` in place of the identity on the left: for example an embedding."""
+    def rows(self, x: Float[Tensor, "n a"]) -> "Factored":
+        """Return `x @ self` for `x [n, a]`, for example an embedding."""
         return Factored(x.double() @ self.left, self.right)
 
-    def columns(self, y: Tensor) -> "Factored":
-        """`y [b, n]` on the right: for example an unembedding."""
+    def columns(self, y: Float[Tensor, "b n"]) -> "Factored":
+        """Return `self @ y` for `y [b, n]`, for example an unembedding."""
         return Factored(self.left, self.right @ y.double())
 
-    def dense(self) -> Tensor:
-        """The product; only for few rows and columns."""
+    def dense(self) -> Float64[Tensor, "a b"]:
+        """Return the product as one matrix; for few rows and columns only."""
         return self.left @ self.right
 
 
 class HeadWeights:
-    """The factored circuits of a model's heads. Grouped heads share `W_K` and `W_V`."""
+    """Factored QK and OV circuits of a model's heads. Heads of a group share `W_K` and `W_V`."""
 
     def __init__(self, model: Any):
         self.model, self.residual = model, ResidualStream(model)
@@ -117,13 +112,13 @@ class HeadWeights:
         self._folded: dict[tuple[int, str], Tensor] = {}
 
     def ov(self, head: HeadName) -> Factored:
-        """`W_V W_O`."""
+        """Return `W_V W_O`."""
         self.residual.check_head(head)
         group = self.residual.kv_head(head.head)
         return Factored(self._read(head.layer, "v")[group], self._write(head.layer)[head.head])
 
     def qk(self, head: HeadName, *, offset: int = 0) -> Factored:
-        """`W_Q W_K^T`, the key `offset` positions behind the query (rotary models only feel it)."""
+        """Return `W_Q W_K^T` for a key `offset` positions before the query; only rotary models depend on the offset."""
         self.residual.check_head(head)
         W_Q = self._read(head.layer, "q")[head.head]
         W_K = self._read(head.layer, "k")[self.residual.kv_head(head.head)]
@@ -131,8 +126,10 @@ class HeadWeights:
             W_Q = W_Q @ self.rotation(head.layer, offset)
         return Factored(W_Q, W_K.T)
 
-    def rotation(self, layer: int, offset: int) -> Tensor:
-        """`[d_head, d_head]`: what rotary position `offset` does to a query (row vector); the identity without rotary.
+    def rotation(self, layer: int, offset: int) -> Float64[Tensor, "d_head d_head"]:
+        """Return the rotation of a query (row vector) by rotary position `offset`, `[d_head, d_head]`.
+
+        It is the identity in models without rotary embeddings.
 
         Raises `ConfigError` for an offset beyond the model's context.
         """
@@ -155,12 +152,15 @@ class HeadWeights:
         rotation, unit = read_rotation(self.model, layer, cache), torch.eye(self.shape.d_head, dtype=torch.float64)
         if rotation is None:
             return unit
-        here, there = (rotation(unit, torch.full((len(unit),), place)) for place in (0, offset))
-        return there @ torch.linalg.inv(here)  # some models scale what they rotate
+        start, end = (rotation(unit, torch.full((len(unit),), position)) for position in (0, offset))
+        return end @ torch.linalg.inv(start)  # some models also scale queries, at position 0 too
 
     @torch.no_grad()
-    def unembedding(self) -> Tensor:
-        """`[d_model, d_vocab]` float64: gain of the final norm folded in, centred over the vocabulary."""
+    def unembedding(self) -> Float64[Tensor, "d_model d_vocab"]:
+        """Return the unembedding with the final norm's gain folded in, centred over the vocabulary.
+
+        `[d_model, d_vocab]` float64.
+        """
         W_U = self.model.unembed.original_component.weight.T.detach().double()
         norm = norm_of(self.model, "ln_final", self.shape.d_model)
         W_U = W_U if norm is None else norm.fold(W_U)
@@ -168,7 +168,7 @@ class HeadWeights:
 
     @torch.no_grad()
     def _read(self, layer: int, side: Side) -> Tensor:
-        """`[heads, d_model, d_head]` float64, the block's first norm folded in."""
+        """Return input weights `[heads, d_model, d_head]` float64, with the block's first norm folded in."""
         if (layer, side) not in self._folded:
             W = self.residual.W(layer, side).detach().double()
             norm = norm_of(self.model.blocks[layer], "ln1", self.shape.d_model)
@@ -185,20 +185,23 @@ FAMILY_WISE = 0.05
 
 @dataclass(frozen=True)
 class Composition(Result):
-    """Scores of one side, all `[n_senders, n_readers]` float64; NaN where the sender is not in an earlier layer."""
+    """Composition scores of one side, all `[n_senders, n_readers]` float64.
+
+    NaN where the sender is not in an earlier layer than the reader.
+    """
 
     via: Side
     senders: tuple[HeadName, ...]
     readers: tuple[HeadName, ...]
-    score: np.ndarray
-    null_mean: np.ndarray
-    null_high: np.ndarray
+    score: Float64[np.ndarray, "n_senders n_readers"]
+    null_mean: Float64[np.ndarray, "n_senders n_readers"]
+    null_high: Float64[np.ndarray, "n_senders n_readers"]
     """upper bound of the null at 5 % over all senders of a reader"""
     settings: dict[str, Any] = field(default_factory=dict)
     """baseline `1 / sqrt(d_model)`, n_null, seed, offset, rotary, folded norms"""
 
     def argmax(self) -> dict[HeadName, HeadName]:
-        """Per reader the sender with the highest score."""
+        """Return the sender with the highest score for each reader."""
         return {
             reader: self.senders[int(np.nanargmax(self.score[:, i]))]
             for i, reader in enumerate(self.readers)
@@ -206,7 +209,7 @@ class Composition(Result):
         }
 
     def to_records(self) -> list[dict[str, Any]]:
-        """`source, target, via, score, null_mean, null_high, is_argmax` of every pair."""
+        """Return one row per pair: `source, target, via, score, null_mean, null_high, is_argmax`."""
         best = self.argmax()
         return [
             {
@@ -224,13 +227,13 @@ class Composition(Result):
         ]
 
     def headline(self) -> str:
-        """Count the pairs above the null."""
+        """Return one line: the number of pairs above the null."""
         above = int((self.score > self.null_high).sum())
         n = int(np.isfinite(self.score).sum())
         return f"{self.via.upper()}-composition of {n} pairs of heads; {above} above the null"
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return each reader's strongest sender, the furthest above its null first."""
+        """Return the sender with the highest score for each reader, the largest excess over the null first."""
         rows = [row for row in self.to_records() if row["is_argmax"]]
         return sorted(rows, key=lambda row: row["null_high"] - row["score"])
 
@@ -247,10 +250,10 @@ def composition(
     seed: int = 0,
     weights: HeadWeights | None = None,
 ) -> dict[Side, Composition]:
-    """Composition of senders with readers in later layers, by default of all heads.
+    """Score composition of senders with readers in later layers, by default of all heads.
 
-    `n_null` rotations are drawn for the null. Cost: products `d_head` wide for each pair; nothing `d_model` square.
-    Raises `UnknownNameError` for heads that are not there, `ConfigError` when no sender comes before any reader.
+    `n_null` rotations are drawn for the null. The cost is products of width `d_head` for each pair; no `d_model` square
+    matrix is formed. Raises `UnknownNameError` for unknown heads, `ConfigError` when no sender comes before any reader.
     """
     weights = weights or HeadWeights(model)
     senders = tuple(senders if senders is not None else weights.residual.all_heads())
@@ -280,10 +283,10 @@ def composition(
     return found
 
 
-def haar_blocks(d_model: int, d_head: int, n: int, seed: int) -> Tensor:
-    """`[n, d_head, d_head]` float64: the overlap of two independent random `d_head`-dimensional frames.
+def haar_blocks(d_model: int, d_head: int, n: int, seed: int) -> Float64[Tensor, "n d_head d_head"]:
+    """Draw overlaps of two independent random `d_head`-dimensional frames, `[n, d_head, d_head]` float64.
 
-    A corner of a Haar-random rotation of `d_model` dimensions.
+    Each is a corner block of a Haar-random rotation of `d_model` dimensions. Raises `ConfigError` for fewer than 2.
     """
     if n < 2:
         raise ConfigError(f"a null needs at least 2 draws, got {n}")
@@ -306,7 +309,7 @@ def _reads(weights: HeadWeights, head: HeadName, side: Side, offset: int) -> Fac
 def _scores(
     written: list[Factored], read: list[Factored], before: np.ndarray, blocks: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, null means and null bounds `[n_senders, n_readers]`."""
+    """Return scores, null means and null bounds, `[n_senders, n_readers]` each."""
     score = np.full(before.shape, np.nan)
     for i, j in zip(*np.nonzero(before), strict=True):
         denominator = written[i].norm * read[j].norm
@@ -339,11 +342,11 @@ class Copying(Result):
         return [{"head": str(h), "eigenvalue": value, "top1": self.top1[h]} for h, value in self.eigenvalue.items()]
 
     def headline(self) -> str:
-        """Give the share of tokens that all heads together copy."""
+        """Return one line: the fraction of tokens that all heads together copy."""
         return f"Copying by {len(self.eigenvalue)} heads: together they raise {self.group_top1:.0%} of tokens most"
 
     def shown(self) -> list[Record]:
-        """Return the heads that copy most, first."""
+        """Return the heads with the highest copying scores first."""
         return sorted(self.to_records(), key=lambda row: -row["top1"])
 
 
@@ -368,15 +371,15 @@ class TokenTables:
         self.unembedding = self.weights.unembedding()[:, self.tokens]
 
     def ov(self, head: HeadName) -> Factored:
-        """`[token attended to, logit of token]`, unit-scaled input, per unit of the final norm's scale."""
+        """Return the table `[attended token, logit]`, for normed inputs, per unit of the final norm's scale."""
         return self.weights.ov(head).rows(self.embedding).columns(self.unembedding)
 
     def qk(self, head: HeadName, *, offset: int = 0) -> Factored:
-        """`[query token, key token]`: attention scores, before division by the square root of d_head."""
+        """Return the table of attention scores `[query token, key token]`, before division by `sqrt(d_head)`."""
         return self.weights.qk(head, offset=offset).rows(self.embedding).columns(self.embedding.T)
 
     def top(self, table: Factored, row: int, n: int = 10) -> list[tuple[str, float]]:
-        """The largest entries of one row of a table, as `(token, value)`."""
+        """Return the largest entries of one row of a table, as `(token, value)`."""
         values = (table.left[row] @ table.right).topk(n)
         texts = token_strings(self.model, self.tokens[values.indices])
         return list(zip(texts, values.values.tolist(), strict=True))
@@ -392,7 +395,7 @@ def copying(
     seed: int = 0,
     weights: HeadWeights | None = None,
 ) -> Copying:
-    """Copying scores of some heads on `n_tokens` sampled tokens (all of them, when the vocabulary is smaller)."""
+    """Score copying by `heads` on `n_tokens` sampled tokens, or on all tokens of a smaller vocabulary."""
     tables = TokenTables(model, n_tokens=n_tokens, through_block_0=through_block_0, seed=seed, weights=weights)
     own = torch.arange(len(tables.tokens))
     eigenvalue, top1 = {}, {}
@@ -412,15 +415,20 @@ def copying(
 
 
 def eigenvalue_score(table: Factored) -> float:
-    """Sum of the eigenvalues' real parts over the sum of their sizes, of a square table; 0 for the zero matrix."""
+    """Return the sum of real parts over the sum of absolute values of a square table's eigenvalues; 0 for zero."""
     values = torch.linalg.eigvals(table.right @ table.left)
     size = float(values.abs().sum())
     return float(values.real.sum()) / size if size else 0.0
 
 
 @torch.no_grad()
-def embeddings(model: Any, tokens: Tensor, *, through_block_0: bool = False, batch_size: int = 1024) -> Tensor:
-    """`[n, d_model]` float64: token embeddings without positions, or the stream after block 0 on each token alone."""
+def embeddings(
+    model: Any, tokens: Int[Tensor, " n"], *, through_block_0: bool = False, batch_size: int = 1024
+) -> Float64[Tensor, "n d_model"]:
+    """Return token embeddings without positions, `[n, d_model]` float64.
+
+    With `through_block_0`, the residual stream after block 0 of a run on each token alone.
+    """
     if not through_block_0:
         return model.embed.original_component.weight.detach()[tokens].double()
     point = "blocks.0.hook_resid_post"

@@ -1,27 +1,25 @@
-"""Why does a head attend there? One attention score, taken apart into pairs of what the query and the key were made of.
+"""Exact decomposition of one attention score over pairs of components, one at the query and one at the key.
 
-A score is `scale * rotate(q) . rotate(k)`, where q and k are linear in the residual once the norm's scale is held at
-its value on the prompt. The residual is a sum of what earlier parts wrote, so the score is a sum over pairs (part at
-the query, part at the key), exactly (the 14 x 14 table of Elhage et al. 2021, with rotary positions and norms):
+A score is `scale * rotate(q) . rotate(k)`, where q and k are linear in the residual once the norm's scale is frozen at
+its value on the prompt. The residual is a sum of the outputs of earlier components. So the score is exactly a sum over
+pairs of components (the 14 x 14 table of Elhage et al. 2021, with rotary positions and norms):
 
     found = explain_score(model, tokens, "L1H0", query=20, key=5)
     found.score                  # before the softmax, = found.matrix.sum()
-    found.top(3)                 # the pairs that draw attention to this key rather than to others
+    found.top(3)                 # the pairs that raise the score of this key above those of other keys
 
-Softmax sees differences only: a pair that raises the scores of all keys alike explains nothing. `relative` therefore
-takes from each pair its mean over the other keys that the query may attend to, and `top` ranks by it.
+Softmax depends on differences only: a pair that raises the scores of all keys equally has no effect. `relative`
+therefore subtracts from each pair its mean over the other keys that the query may attend to, and `top` ranks by it.
 
-Parts: `embed`, `pos_embed` (learned positions), heads `L0H3`, `L0MLP`, `L0bias` (an attention output bias), and `bias`
-(the norm's and the projection's). With a dictionary on the residual stream, its features `F12`, `error` and
-`dictionary_bias` stand for everything written before its hook point.
+Components: `embed`, `pos_embed` (learned positions), heads `L0H3`, `L0MLP`, `L0bias` (an attention output bias), and
+`bias` (of the norm and the projection). With a dictionary on the residual stream, the components before its hook point
+are replaced by its active latents `F12`, its reconstruction `error` and `dictionary_bias`.
 
-Left out: how parts change the norm's scale, and why the earlier parts wrote what they wrote (ask again, of them).
+Queries and keys are split by `parts_of_input`: with the norm's scale frozen, each earlier component has a contribution
+in the head's `d_head` dimensions, and these sum to the query. Outputs of width `d_model` are never computed: z of an
+earlier head is multiplied by the product of `W_O`, the norm's gain and `W_Q`.
 
-What a head's query or key was made of: every earlier part's share of it, by name.
-
-With the scale of the head's norm frozen, a query is linear in the residual: each part that wrote to the residual has a
-share, in the `d_head` dimensions of the head, and the shares sum to the query. Head outputs of width `d_model`
-are never made; a head's `z` goes straight through `W_O`, the norm's gain and `W_Q`.
+Not included: the effect of components on the norm's scale, and indirect effects through earlier components.
 """
 
 from collections.abc import Sequence
@@ -30,6 +28,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import einsum
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.dictionary import Dictionary
@@ -42,15 +41,15 @@ from interp.results import Record, Result
 
 
 class Parts(NamedTuple):
-    """Named shares of a head's queries, keys or values."""
+    """Contributions of named components to a head's queries, keys or values."""
 
     names: tuple[str, ...]
-    values: Tensor
+    values: Float64[Tensor, "n_parts n_positions d_head"]
     """`[n_parts, n_positions, d_head]` float64, before rotation"""
 
 
 def hook_points_of_parts(residual: ResidualStream, layer: int, dictionary: Dictionary | None = None) -> list[str]:
-    """What `parts_of_input` needs of the model for the heads of a layer.
+    """Return the hook points that `parts_of_input` needs for the heads of a layer.
 
     Raises `ConfigError` for a dictionary that is not on the residual stream at or before the layer.
     """
@@ -64,20 +63,21 @@ def hook_points_of_parts(residual: ResidualStream, layer: int, dictionary: Dicti
 
 def parts_of_input(
     residual: ResidualStream,
-    cache: dict[str, Tensor],
+    cache: dict[str, Float[Tensor, "..."]],
     head: HeadName,
     side: Side,
-    positions: Tensor,
+    positions: Int[Tensor, " n"],
     dictionary: Dictionary | None = None,
 ) -> Parts:
-    """Shares of the query, key or value of a head at `positions [n]` of the first prompt in `cache`.
+    """Split the query, key or value of a head over components, at `positions [n]` of the first prompt in `cache`.
 
-    Without a dictionary the parts are the same for every prompt; with one, its features active at any of the positions.
+    Without a dictionary the components are the same for every prompt. With one, they include every latent that is
+    active at any of the positions.
     """
-    read = _Reader(residual, cache[f"blocks.{head.layer}.hook_resid_pre"][0, positions], head, side)
+    read = _Projection(residual, cache[f"blocks.{head.layer}.hook_resid_pre"][0, positions], head, side)
     here = {name: cache[name][0, positions] for name in hook_points_of_parts(residual, head.layer, dictionary)}
     first = _first_layer(dictionary, head.layer)
-    parts = _embeddings(read, here) if dictionary is None else _features(read, here, dictionary)
+    parts = _embeddings(read, here) if dictionary is None else _latents(read, here, dictionary)
     for layer in range(first, head.layer):
         z, W_O = here[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o")
         per_head = (
@@ -93,8 +93,8 @@ def parts_of_input(
     return Parts(tuple(parts), torch.stack(list(parts.values())))
 
 
-class _Reader:
-    """How one head reads the residual on one side, at fixed positions."""
+class _Projection:
+    """Projection of the residual to the query, key or value of one head, at fixed positions, with frozen norm."""
 
     def __init__(self, residual: ResidualStream, resid: Tensor, head: HeadName, side: Side):
         index = head.head if side == "q" else residual.kv_head(head.head)
@@ -107,14 +107,14 @@ class _Reader:
         own = residual.b(head.layer, side)
         constant = norm.bias.double() @ weight + (0 if own is None else own[index].double())
         self.bias = constant.expand(len(resid), -1)
-        """`[n_positions, d_head]`: what no part wrote"""
+        """`[n_positions, d_head]`: constant, from the biases of norm and projection"""
 
     def __call__(self, part: Tensor) -> Tensor:
-        """`[n_positions, d_head]` share of `part [n_positions, d_model]`."""
+        """Return the contribution `[n_positions, d_head]` of `part [n_positions, d_model]`."""
         return part.double() @ self.weight / self.scale
 
 
-def _embeddings(read: _Reader, here: dict[str, Tensor]) -> dict[str, Tensor]:
+def _embeddings(read: _Projection, here: dict[str, Tensor]) -> dict[str, Tensor]:
     embed = read(here["blocks.0.hook_resid_pre"])
     if "hook_pos_embed" not in here:
         return {"embed": embed}
@@ -122,56 +122,59 @@ def _embeddings(read: _Reader, here: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"embed": embed - positions, "pos_embed": positions}
 
 
-def _features(read: _Reader, here: dict[str, Tensor], dictionary: Dictionary) -> dict[str, Tensor]:
-    """The residual at the dictionary's hook point: active features, its bias, and what it does not reconstruct."""
+def _latents(read: _Projection, here: dict[str, Tensor], dictionary: Dictionary) -> dict[str, Tensor]:
+    """Split the residual at the dictionary's hook point into active latents, bias and reconstruction error."""
     x = here[canonical_hook_point(dictionary.hook_point)]
     acts = dictionary.encode(x.float()).double()
     active = (acts > 0).any(0).nonzero()[:, 0]
     directions = dictionary.decoder_directions[active].double().to(x.device)
     bias = dictionary.decode(torch.zeros_like(acts[:1]).float())[0].double()
-    seen = directions @ read.weight
-    parts = {f"F{f}": acts[:, f, None] * seen[i] / read.scale for i, f in enumerate(active.tolist())}
+    projected = directions @ read.weight
+    parts = {f"F{f}": acts[:, f, None] * projected[i] / read.scale for i, f in enumerate(active.tolist())}
     parts["dictionary_bias"] = read(bias.expand_as(x))
     parts["error"] = read(x.double() - acts[:, active] @ directions - bias)
     return parts
 
 
 def _first_layer(dictionary: Dictionary | None, layer: int) -> int:
-    """The first layer whose parts are not inside the dictionary's hook point; 0 without a dictionary."""
+    """Return the first layer after the dictionary's hook point; 0 without a dictionary."""
     if dictionary is None:
         return 0
-    place: Any = parse_hook_point(dictionary.hook_point)
-    first = {"hook_resid_pre": 0, "hook_resid_post": 1}.get(place.suffix)
-    if place.layer is None or first is None or place.layer + first > layer:
+    point: Any = parse_hook_point(dictionary.hook_point)
+    first = {"hook_resid_pre": 0, "hook_resid_post": 1}.get(point.suffix)
+    if point.layer is None or first is None or point.layer + first > layer:
         raise ConfigError(
             f"a dictionary on the residual stream before layer {layer} was expected (blocks.N.hook_resid_pre or "
             f"hook_resid_post), this one is at {dictionary.hook_point}"
         )
-    return place.layer + first
+    return point.layer + first
 
 
 @dataclass(frozen=True)
 class ScoreExplanation(Result):
-    """One attention score (or the mean of several) as a sum over pairs of parts; all float64."""
+    """One attention score (or the mean of several) as a sum over pairs of components; all float64."""
 
     head: HeadName
     query_parts: tuple[str, ...]
     key_parts: tuple[str, ...]
-    matrix: Tensor
+    matrix: Float64[Tensor, "n_query_parts n_key_parts"]
     """`[n_query_parts, n_key_parts]`, summing to `score`"""
-    relative: Tensor
-    """the same less its mean over the other keys, summing to `relative_score`"""
+    relative: Float64[Tensor, "n_query_parts n_key_parts"]
+    """the same minus its mean over the other keys, summing to `relative_score`"""
     score: float
-    """before the softmax, scaled by `1/sqrt(d_head)`; nats of attention up to a constant"""
+    """before the softmax, scaled by `1/sqrt(d_head)`; the log of the attention up to a constant, in nats"""
     relative_score: float
-    """how far the score is above the mean of the other keys'"""
+    """the score minus the mean score of the other keys"""
     attention: float
-    """0 to 1: what the query gives this key after the softmax"""
+    """attention of the query to this key after the softmax, 0 to 1"""
     settings: dict[str, Any] = field(default_factory=dict)
     """query, key, their tokens, dictionary, norm_scale (always frozen), keys compared with, number averaged"""
 
     def top(self, n: int = 10, *, relative: bool = True) -> list[dict[str, Any]]:
-        """The largest pairs by size: `query_part, key_part, value, share` (of the whole, which may be below a part)."""
+        """Return the pairs with the largest absolute values: `query_part, key_part, value, share`.
+
+        `share` is the fraction of the total, and exceeds 1 where other pairs cancel this one.
+        """
         matrix, total = (self.relative, self.relative_score) if relative else (self.matrix, self.score)
         order = matrix.flatten().abs().argsort(descending=True, stable=True)[:n]
         cells = torch.stack(torch.unravel_index(order, matrix.shape), 1).tolist()
@@ -186,7 +189,7 @@ class ScoreExplanation(Result):
         ]
 
     def pair(self, query_part: str, key_part: str, *, relative: bool = True) -> float:
-        """The contribution of one pair. Raises `KeyError` for a part that is not there."""
+        """Return the contribution of one pair. Raises `KeyError` for an unknown component."""
         for name, names in ((query_part, self.query_parts), (key_part, self.key_parts)):
             if name not in names:
                 raise KeyError(name)
@@ -194,14 +197,14 @@ class ScoreExplanation(Result):
         return float(matrix[self.query_parts.index(query_part), self.key_parts.index(key_part)])
 
     def by_part(self, side: Literal["query", "key"], n: int = 10, *, relative: bool = True) -> list[dict[str, Any]]:
-        """Parts of one side, summed over the other: `part, value`, largest by size first."""
+        """Return components of one side, summed over the other: `part, value`, largest absolute value first."""
         names = self.query_parts if side == "query" else self.key_parts
         sums = (self.relative if relative else self.matrix).sum(1 if side == "query" else 0)
         order = sums.abs().argsort(descending=True, stable=True)[:n].tolist()
         return [{"part": names[i], "value": float(sums[i])} for i in order]
 
     def to_records(self) -> list[Record]:
-        """Return one row per pair of parts: `query_part, key_part, value, relative`, largest `relative` first."""
+        """Return one row per pair: `query_part, key_part, value, relative`, by absolute `relative`, largest first."""
         rows = [
             {"query_part": q, "key_part": k, "value": value, "relative": relative}
             for q, values, relatives in zip(self.query_parts, self.matrix.tolist(), self.relative.tolist(), strict=True)
@@ -210,7 +213,7 @@ class ScoreExplanation(Result):
         return sorted(rows, key=lambda row: -abs(row["relative"]))
 
     def headline(self) -> str:
-        """Give the score and the attention that it leads to."""
+        """Return one line: the score and the attention."""
         return (
             f"Attention score of {self.head}: {self.score:.2f}, {self.relative_score:+.2f} against the mean of other "
             f"keys; attention {self.attention:.0%}"
@@ -219,16 +222,22 @@ class ScoreExplanation(Result):
 
 @torch.no_grad()
 def explain_score(
-    model: Any, tokens: Tensor, head: HeadName | str, *, query: int, key: int, dictionary: Dictionary | None = None
+    model: Any,
+    tokens: Int[Tensor, "..."],
+    head: HeadName | str,
+    *,
+    query: int,
+    key: int,
+    dictionary: Dictionary | None = None,
 ) -> ScoreExplanation:
-    """Take apart the score with which `head` at position `query` looks at position `key` of `tokens [1, pos]`.
+    """Decompose the attention score of `head` from position `query` to position `key` of `tokens [1, pos]`.
 
-    Under grouped-query attention the key side is that of the head's group. A `dictionary` must sit on the residual
-    stream at or before the head's layer.
+    Under grouped-query attention the key is that of the head's group. The hook point of a `dictionary` must be on the
+    residual stream at or before the head's layer.
 
-    Raises `PromptError` when the key lies after the query or outside the prompt; `ConfigError` when the model's scores
-    are not a plain product of projected residuals (norms on queries and keys, soft caps), when attention patterns are
-    not computed, or the dictionary sits elsewhere.
+    Raises `PromptError` when the key is after the query or outside the prompt. Raises `ConfigError` when the model's
+    scores are not a plain product of projected residuals (norms on queries and keys, soft caps), when attention
+    patterns are not computed, or for a dictionary at another hook point.
     """
     residual = ResidualStream(model)
     head = residual.check_head(parse_head(head) if isinstance(head, str) else head)
@@ -264,9 +273,9 @@ def explain_score(
 
 
 def mean_explanation(explanations: Sequence[ScoreExplanation]) -> ScoreExplanation:
-    """The mean over several scores of one head, pair by pair: what it does in general rather than once.
+    """Average explanations of several scores of one head, pair by pair.
 
-    Raises `ConfigError` when there is none, or they differ in head or parts (features differ from token to token).
+    Raises `ConfigError` for an empty sequence, or when heads or components differ (active latents differ by token).
     """
     if not explanations:
         raise ConfigError("there are no explanations to average; pass at least one")
@@ -290,7 +299,7 @@ def _rotated(parts: Parts, rotation: Rotation | None, positions: Tensor) -> Part
 
 
 def _scale(model: Any, layer: int) -> float:
-    """What a product of query and key is multiplied by: the layer's own scaling, else `1/sqrt(d_head)`."""
+    """Return the factor of the product of query and key: the layer's own scaling, else `1/sqrt(d_head)`."""
     scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
     return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
 
@@ -308,14 +317,17 @@ def _check_request(model: Any, tokens: Tensor, query: int, key: int) -> None:
 
 
 def _check_scores(scores: Tensor, attention: Tensor, model: Any) -> None:
-    """The scores, after a softmax over the keys that are attended to at all, are the model's own attention."""
-    seen = attention > 0
-    ours = scores[seen].softmax(0)
+    """Raise `ConfigError` unless the softmax of the scores is the model's own attention.
+
+    Only keys with attention above 0 are compared.
+    """
+    visible = attention > 0
+    ours = scores[visible].softmax(0)
     tolerance = 1e-3 if attention.dtype == torch.float32 else 3e-2
-    error = float((ours - attention[seen]).abs().max())
+    error = float((ours - attention[visible]).abs().max())
     if error > tolerance:
         raise ConfigError(
             f"the scores of {getattr(model.cfg, 'architecture', None) or 'this model'} are not the scaled product of "
             f"projected residuals (attention differs by {error:.2g}): it norms queries and keys, caps scores or adds a "
-            "bias, which this analysis does not take apart"
+            "bias, which this analysis cannot decompose; use a model without these"
         )

@@ -24,6 +24,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
@@ -82,7 +83,7 @@ class Ablator:
         components: Sequence[str],
         *,
         kind: AblationKind = "mean",
-        reference: Tensor | None = None,
+        reference: Int[Tensor, "batch pos"] | None = None,
         by_position: bool = False,
         batch_size: int = 16,
     ):
@@ -152,7 +153,7 @@ def ablated(
     components: Sequence[str],
     *,
     kind: AblationKind = "mean",
-    reference: Tensor | None = None,
+    reference: Int[Tensor, "batch pos"] | None = None,
     by_position: bool = False,
     batch_size: int = 16,
 ) -> Iterator[Ablator]:
@@ -167,15 +168,15 @@ class Ablations(Result):
     """Effect of ablating each group on the loss, in nats; above 0 the model got worse."""
 
     groups: dict[str, tuple[str, ...]]
-    first: np.ndarray
+    first: Float64[np.ndarray, "n_groups n_prompts"]
     """`[n_groups, n_prompts]` change of the mean loss over the first half (or up to the start of the repeat)"""
-    second: np.ndarray
+    second: Float64[np.ndarray, "n_groups n_prompts"]
     """the same over the second half (or the repeat)"""
-    per_position: np.ndarray
+    per_position: Float64[np.ndarray, "n_groups targets"]
     """`[n_groups, pos - 1]` change of the loss of token `t + 1`, mean over prompts"""
-    base_first: np.ndarray
+    base_first: Float64[np.ndarray, " n_prompts"]
     """`[n_prompts]` loss of the unablated model; `base_second` likewise"""
-    base_second: np.ndarray
+    base_second: Float64[np.ndarray, " n_prompts"]
     settings: dict[str, Any] = field(default_factory=dict)
     """kind, by_position, n_prompts, reference prompts"""
 
@@ -211,13 +212,13 @@ class Ablations(Result):
 @torch.no_grad()
 def ablate(
     model: Any,
-    tokens: Tensor,
+    tokens: Int[Tensor, "batch pos"],
     groups: Mapping[str, Sequence[str]] | Sequence[str],
     *,
     kind: AblationKind = "mean",
-    reference: Tensor | None = None,
+    reference: Int[Tensor, "n_reference reference_pos"] | None = None,
     by_position: bool = False,
-    lags: Tensor | int | None = None,
+    lags: Int[Tensor, " batch"] | int | None = None,
     start: int = 0,
     batch_size: int = 16,
     progress: Any = None,
@@ -273,8 +274,8 @@ def ablate(
 
 @torch.no_grad()
 def mean_values(
-    model: Any, reference: Tensor, points: Sequence[str], *, by_position: bool, batch_size: int = 16
-) -> dict[str, Tensor]:
+    model: Any, reference: Int[Tensor, "batch pos"], points: Sequence[str], *, by_position: bool, batch_size: int = 16
+) -> dict[str, Float32[Tensor, "1 ..."]]:
     """Return the mean at each hook point over prompts, `[1, pos, ...]`, or over positions too, `[1, 1, ...]`."""
     sums: dict[str, Tensor] = {}
     for rows in reference.split(batch_size) if points else ():

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.circuits.task import read_hook
@@ -36,7 +37,7 @@ Metric = Callable[[Tensor], Tensor]
 """`metric(logits [batch, pos, d_vocab]) -> [batch]`, one number per prompt, in order; larger means more correct."""
 
 
-def measure(metric: Metric, logits: Tensor, n_prompts: int) -> Tensor:
+def measure(metric: Metric, logits: Float[Tensor, "..."], n_prompts: int) -> Float64[Tensor, " {n_prompts}"]:
     """Return the metric of every prompt, `[n_prompts]` float64 on the CPU.
 
     Raises `ConfigError` for a metric that does not give one number per prompt.
@@ -49,7 +50,7 @@ def measure(metric: Metric, logits: Tensor, n_prompts: int) -> Tensor:
     return values.double().cpu()
 
 
-def check_pairs(model: Any, clean: Tensor, corrupt: Tensor) -> None:
+def check_pairs(model: Any, clean: Int[Tensor, "..."], corrupt: Int[Tensor, "..."]) -> None:
     """Raise `PromptError` unless both are `[batch, pos]` of the same shape; it names both lengths and the tokens."""
     if clean.ndim == 2 and clean.shape == corrupt.shape and clean.shape[1] > 0 and len(clean) > 0:
         return
@@ -74,13 +75,13 @@ class PatchingTask(Protocol):
     """Prompt pairs and their metric (`interp.circuits.task.Task` is one)."""
 
     @property
-    def clean(self) -> Tensor: ...
+    def clean(self) -> Int[Tensor, "batch pos"]: ...
     @property
-    def corrupt(self) -> Tensor: ...
+    def corrupt(self) -> Int[Tensor, "batch pos"]: ...
     @property
     def metric(self) -> Metric: ...
     @property
-    def at(self) -> Tensor:
+    def at(self) -> Int[Tensor, "batch n_read"]:
         """Positions whose logits the metric gets, instead of all: `[batch, n_read]`."""
         ...
 
@@ -89,10 +90,10 @@ class PatchingTask(Protocol):
 class ActivationPatching(Result):
     """Effects of single patches, as a fraction of the gap between the clean and the corrupt metric."""
 
-    effect: Tensor
+    effect: Float64[Tensor, "*axes"]
     """float64, over `axes`: `(patched - base) / (other - base)` of the means over prompts. 0 is no change, 1 the whole
     gap; below 0 a patch widens the gap, above 1 it overshoots"""
-    stderr: Tensor
+    stderr: Float64[Tensor, "*axes"]
     """the same shape: standard error over prompts, in the same unit; NaN for a single prompt"""
     axes: tuple[str, ...]
     """`layer`, then `head` and `position` where the patch has one"""
@@ -145,7 +146,7 @@ def activation_patching(
     what: What = "resid_pre",
     by_position: bool = True,
     direction: Direction = "denoise",
-    donors: Tensor | None = None,
+    donors: Int[Tensor, "..."] | None = None,
     random_change: torch.Generator | None = None,
     batch_size: int = 32,
     progress: Progress | None = None,

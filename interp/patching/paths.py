@@ -26,6 +26,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
@@ -130,11 +131,11 @@ Receiver = str | tuple[str, Side] | tuple[int, int | None, Side]
 class PathPatching(Result):
     """Effect of one sender (or several) on the metric through chosen receivers."""
 
-    effect: np.ndarray
+    effect: Float64[np.ndarray, " n_prompts"]
     """`[n_prompts]` float64: metric of the patched run minus that of the base run, in the metric's unit"""
-    base: np.ndarray
+    base: Float64[np.ndarray, " n_prompts"]
     """`[n_prompts]`: metric of the base run, without a patch"""
-    other: np.ndarray | None
+    other: Float64[np.ndarray, " n_prompts"] | None
     """`[n_prompts]`: metric of the run that the sender's value comes from; None without `normalise`"""
     settings: dict[str, Any] = field(default_factory=dict)
     """sender, receivers, between, path (in words), direction, ablation (`resample`), n_prompts"""
@@ -182,7 +183,7 @@ class PathPatcher:
         self.first_sender = min(max(int(node.order[0]), 0) for node in self.senders)
         self.first_receiver = min(self.receivers.layers_and_logits(self.residual.shape.n_layers))
 
-    def sender_values(self, tokens: Tensor) -> dict[NodeName, Tensor]:
+    def sender_values(self, tokens: Int[Tensor, "batch pos"]) -> dict[NodeName, Float[Tensor, "batch pos _"]]:
         """Return the senders' values in a plain run: z `[batch, pos, d_head]` of heads, the output of other nodes."""
         points = {node: _point(node) for node in self.senders}
         values = capture(self.model, tokens, sorted(set(points.values())))
@@ -190,14 +191,14 @@ class PathPatcher:
 
     def run(
         self,
-        clean: Tensor,
-        values: Mapping[NodeName, Tensor],
+        clean: Int[Tensor, "batch pos"],
+        values: Mapping[NodeName, Float[Tensor, "batch pos _"]],
         *,
         hooks: Sequence[tuple[str, Hook]] = (),
         until: str | None = None,
         clean_logits: Callable[[Tensor], None] | None = None,
         known: "KnownClean | None" = None,
-    ) -> Tensor | None:
+    ) -> Float[Tensor, "batch _ d_vocab"] | None:
         """Run `clean [batch, pos]` with `values` sent along the chosen paths; return logits `[batch, pos, d_vocab]`.
 
         `values` replace the senders' values (`sender_values` of another prompt). `hooks` are added to the patched pass,
@@ -247,9 +248,9 @@ class PathPatcher:
 class KnownClean:
     """Values of an earlier clean pass on the same prompts, which is then not repeated."""
 
-    resid: Tensor
+    resid: Float[Tensor, "batch pos d_model"]
     """`[batch, pos, d_model]`: the input of the first receiver's layer"""
-    values: Mapping[NodeName, Tensor]
+    values: Mapping[NodeName, Float[Tensor, "batch pos _"]]
     """values of the senders, as from `PathPatcher.sender_values`"""
 
 
@@ -398,8 +399,8 @@ class _Pass:
 @torch.no_grad()
 def path_patch(
     model: Any,
-    clean: Tensor,
-    corrupt: Tensor,
+    clean: Int[Tensor, "..."],
+    corrupt: Int[Tensor, "..."],
     metric: Callable[[Tensor], Tensor],
     *,
     sender: str | Sequence[str],
@@ -443,9 +444,9 @@ def path_patch(
             "receivers": patcher.receivers.names(patcher.residual),
             "between": between,
             "path": {
-                "frozen": "direct edge, readers between frozen",
+                "frozen": "direct edge, nodes between frozen",
                 "receivers": "direct edges, receivers see earlier receivers",
-                "recomputed": "total path, readers between recomputed",
+                "recomputed": "total path, nodes between recomputed",
             }[between],
             "direction": direction,
             "ablation": "resample",
