@@ -8,21 +8,10 @@ from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from shapes import SHAPES_CHECKED
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need a network
 
-# Shapes and dtypes in the signatures of these modules are checked at every call, in tests only (CONTRIBUTING.md).
-SHAPES_CHECKED = [
-    "interp.circuits.head_kinds",
-    "interp.circuits.head_weights",
-    "interp.circuits.score_explanation",
-    "interp.lenses.direct_attribution",
-    "interp.lenses.logit_lens",
-    "interp.models.loss",
-    "interp.patching.ablation",
-    "interp.patching.activation",
-    "interp.patching.paths",
-]
 install_import_hook(SHAPES_CHECKED, "shapes.check_shapes")
 
 # Test processes beside each other share the cores; set before torch counts them.

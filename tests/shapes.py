@@ -1,10 +1,25 @@
-"""Check of the shapes in signatures, by beartype; `conftest.py` applies it to modules as they are imported."""
+"""Check of the shapes and dtypes in signatures, by beartype, at every call and in tests only (CONTRIBUTING.md).
+
+`conftest.py` applies it to these modules as they are imported. Compiled kernels are left out.
+"""
 
 from collections.abc import Callable
 from typing import Any, get_args
 
 from beartype import beartype
 from jaxtyping import AbstractArray
+
+SHAPES_CHECKED = [
+    "interp.circuits.head_kinds",
+    "interp.circuits.head_weights",
+    "interp.circuits.score_explanation",
+    "interp.lenses.direct_attribution",
+    "interp.lenses.logit_lens",
+    "interp.models.loss",
+    "interp.patching.ablation",
+    "interp.patching.activation",
+    "interp.patching.paths",
+]
 
 
 def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:
