@@ -29,7 +29,7 @@ from workbench.verbs.record import Record
 from workbench.verbs.serve import Serve
 from workbench.verbs.train import Import, Train
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "shipped" / "data"
 CARD = "card.json"
 SHIPPED = "demo"
 """Name of the dictionary and of its features, and prefix of the names of its maps."""

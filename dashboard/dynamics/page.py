@@ -30,7 +30,7 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
     part = _PARTS[manifest.kind]
     runs = view.runs(manifest)
     chosen = view.find(runs, _seed(seed), spec)
-    choices = [Choice(run.label, *part.outcome(run), _href(manifest.name, run)) for run in runs]
+    choices = [_choice(run, part.outcome(run), manifest.name) for run in runs]
     at = runs.index(chosen)
     names = [(m.name, dynamics_href(m.name)) for m in context.workspace.newest(*STUDIES)]
     return page(
@@ -89,3 +89,8 @@ PAGE = Page(
     "induction heads form, or how the loss falls with the size of a model.",
     command="workbench dynamics induction",
 )
+
+
+def _choice(run: view.Run, outcome: tuple[str, str], name: str) -> Choice:
+    result, about = outcome
+    return Choice(run.label, result, about, _href(name, run))

@@ -19,7 +19,7 @@ from dashboard.figures.circuits import (
     faithfulness_curve,
     senders,
 )
-from dashboard.figures.heads import LABELLED, attention_pattern, head_scores, logit_lens
+from dashboard.figures.heads import LENS_LABELLED, attention_pattern, head_scores, logit_lens
 from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import DARK, LIGHT, escape, theme, visible
 
@@ -117,7 +117,7 @@ def test_lens_shows_the_top_token_of_each_cell():
 
 
 def test_lens_of_a_long_prompt_carries_no_cell_text():
-    n = LABELLED + 1
+    n = LENS_LABELLED + 1
     assert len(logit_lens(lens_of(n), ["a", "b", "c"], ["t"] * n, LIGHT).data) == 1
 
 
