@@ -1,37 +1,35 @@
-"""How much each edge (or node) of a graph adds to a task's metric.
+"""Attribution of a task's metric to the edges (or nodes) of a graph.
 
     scores = attribute(model, task)                              # EAP-IG with five steps
-    scores = attribute(model, task, graph, method="exact")       # patch every edge alone: the truth, E runs
+    scores = attribute(model, task, graph, method="exact")       # patch every edge by itself: ground truth, E runs
 
 | method | score of an edge                                                             | cost per batch            |
 |--------|------------------------------------------------------------------------------|---------------------------|
-| exact  | the metric's change when it alone is replaced, all after it recomputed       | one run per edge, batched |
-| eap    | (change of the source) . (gradient at the reader), at the clean point        | 2 forward, 1 back         |
+| exact  | change of the metric when this edge alone is replaced, all after it recomputed | one run per edge, batched |
+| eap    | (change of the source) . (gradient at the reader), at the clean input        | 2 forward, 1 backward     |
 | eap-ig | the same, gradients averaged over `steps` points from corrupted to clean     | 2 forward, `steps` back   |
-| acdc   | the largest tau at which greedy removal keeps it (`interp.circuits.attribution`) | about E runs per tau    |
+| acdc   | the largest tau at which greedy removal retains the edge                     | about E runs per tau      |
 
-EAP: Syed et al. 2023 (edge attribution patching). EAP-IG: Hanna et al. 2024; the points lie between the two *input
-embeddings*, at the midpoints of `steps` equal parts (`points="left"`: the left ends, as in their code, which never
-reaches the clean point). A saturated softmax has no gradient at the clean point, so EAP misses the edges of an
+EAP (edge attribution patching): Syed et al. 2023. EAP-IG: Hanna et al. 2024. The points of EAP-IG are between the two
+*input embeddings*, at the midpoints of `steps` equal intervals. `points="left"` takes the left ends as in their code,
+which does not reach the clean input. A saturated softmax has no gradient at the clean input, so EAP misses edges of an
 induction circuit that EAP-IG finds.
 
-Exact patching is Goldowsky-Dill et al. 2023's path patching of one edge; readers after it are recomputed, norms
-included. Memory: `n_sources * batch_size * pos * d_model` numbers.
+Exact patching is the path patching of Goldowsky-Dill et al. 2023 for one edge; everything after the reader is
+recomputed, norms included. Memory: `n_sources * batch_size * pos * d_model` numbers.
 
-Scores of whole sources: all that a head, an MLP or the embedding writes, to every later reader at once.
+A node score (`level="node"`) is the same for the whole output of a head, an MLP or the embedding, to all later readers.
+It needs the gradient at z or at the output only, and no gradients per reader.
 
-The gradient at a head's z, or at an MLP's output, is already what a node score needs; no gradients per reader are made.
+ACDC (Conmy et al. 2023) removes edges one by one, from the logits backwards:
 
-ACDC: remove edges one by one, from the logits backwards, as long as the metric does not mind (Conmy et al. 2023).
+1. Start with all edges.
+2. For each reader, last first, and each of its sources, last first: replace this edge as well. It remains replaced when
+   the metric falls by less than tau.
+3. When no remaining edge reads a node, remove all edges into that node without a run.
 
-1. all edges are kept
-2. for each reader, last first, and each of its sources, last first: replace that edge too; when the metric falls by
-less than
-   tau, it stays replaced
-3. a reader of a part that nothing kept reads any more loses all its edges without a run
-
-Greedy, so the result depends on the order, and redundant parts can hide each other. One run on all prompts per edge
-tried.
+The search is greedy, so the result depends on the order, and redundant components can hide each other. Each tested edge
+costs one run on all prompts.
 """
 
 import warnings
@@ -57,7 +55,10 @@ from interp.names import parse_node
 def node_scores(
     bench: Bench, batch: Batch, clean: SourceValues, other: SourceValues | None, alphas: list[float]
 ) -> Tensor:
-    """`[batch, n_sources]`: <clean minus other, mean gradient at the source's output over the points>."""
+    """Return node scores `[batch, n_sources]`: <clean minus other, mean gradient at the source's output>.
+
+    The mean is over points `alphas` between the other embedding (0) and the clean one (1).
+    """
     diff = clean - other
     start = torch.zeros_like(clean.embed) if other is None else other.embed
     scores = torch.zeros(len(batch.rows), bench.graph.n_sources)
@@ -72,20 +73,20 @@ def node_scores(
 
 
 def _gradients(bench: Bench, batch: Batch, embed: Tensor) -> SourceValues:
-    """Of the metric, at every source's output."""
+    """Return the gradient of the metric at every source's output."""
     values: list[Tensor] = []
     leaf = embed.detach().requires_grad_()
     n_layers = bench.graph.n_layers
 
-    def keep(value: Tensor, hook: Any) -> Tensor:
+    def record(value: Tensor, hook: Any) -> Tensor:
         values.append(value)
         return value
 
-    hooks: list[tuple[str, Hook]] = [("blocks.0.hook_resid_pre", lambda value, hook: keep(leaf, hook))]
+    hooks: list[tuple[str, Hook]] = [("blocks.0.hook_resid_pre", lambda value, hook: record(leaf, hook))]
     for layer in range(n_layers):
-        hooks.append((f"blocks.{layer}.attn.hook_z", keep))
+        hooks.append((f"blocks.{layer}.attn.hook_z", record))
         if bench.graph.has_mlp:
-            hooks.append((f"blocks.{layer}.hook_mlp_out", keep))
+            hooks.append((f"blocks.{layer}.hook_mlp_out", record))
     hooks.append(read_hook(batch.at))
     with torch.enable_grad():
         logits = run_with_hooks(bench.model, batch.clean.to(bench.residual.device), hooks)
@@ -104,7 +105,10 @@ def exact_node_scores(
     direction: str,
     only: Sequence[int] | None,
 ) -> Tensor:
-    """`[batch, n_sources]`: the metric's change when one source's output alone is replaced, all after it recomputed."""
+    """Return the metric's change when one source's output alone is replaced, `[batch, n_sources]`.
+
+    Everything after the source is recomputed.
+    """
     denoise = direction == "denoise"
     tokens = (batch.corrupt if denoise else batch.clean).to(bench.residual.device)
     new = clean if denoise else other
@@ -121,7 +125,7 @@ def exact_node_scores(
 
 
 def _replace(bench: Bench, source: int, new: SourceValues | None) -> tuple[str, Hook]:
-    """The hook that replaces what one source writes."""
+    """Return the hook that replaces one source's output."""
     if source == 0:
         return "blocks.0.hook_resid_pre", lambda value, hook: torch.zeros_like(value) if new is None else new.embed
     layer, part = divmod(source - 1, bench.graph.sources_per_layer)
@@ -140,11 +144,11 @@ def _replace(bench: Bench, source: int, new: SourceValues | None) -> tuple[str, 
 METHODS: tuple[Method, ...] = ("exact", "eap", "eap-ig", "acdc")
 Direction = Literal["noise", "denoise"]
 KEEP_PER_PROMPT = 50_000_000
-"""numbers: per-prompt scores beyond this are not kept"""
+"""largest number of per-prompt scores that are stored"""
 ROWS_AT_ONCE = 256
-"""rows of an exact run: edges times prompts"""
+"""batch size of an exact run: edges times prompts"""
 POINTS_AT_ONCE = 8
-"""points whose gradients are summed before they meet the sources; each keeps one stream per layer"""
+"""points whose gradients are summed before the product with the sources; each stores one stream per layer"""
 
 
 def attribute(
@@ -165,12 +169,13 @@ def attribute(
 ) -> Scores:
     """Score every edge of `graph` (the model's own graph by default) on a task.
 
-    `direction="noise"`: run on clean prompts, corrupt one edge. `"denoise"`: run on corrupted prompts, restore one edge
-    (resample only). `level="node"` scores sources by all that they write. `only` limits `exact` to some edges; the
+    `direction="noise"` runs clean prompts and corrupts one edge; `"denoise"` runs corrupted prompts and restores one
+    edge (resample only). `level="node"` scores sources by their whole output. `only` limits `exact` to some edges; the
     others get 0. `taus` are the thresholds of `acdc`, in the metric's unit.
 
-    Results do not depend on `batch_size`. Raises `ConfigError`, `UnknownNameError` on settings that do not go together,
-    `MismatchError` for the graph of another model. Warns when plain EAP meets a metric that is flat at the clean point.
+    Results do not depend on `batch_size`. Raises `ConfigError` or `UnknownNameError` for invalid or incompatible
+    settings, `MismatchError` for the graph of another model. Warns when plain EAP is used with a metric whose gradient
+    is zero on the clean prompts.
     """
     from interp.models.adapter import weight_hash
     from interp.models.identity import model_spec
@@ -241,7 +246,7 @@ class _Plan:
 
     @property
     def alphas(self) -> list[float]:
-        """Where gradients are taken: 0 is the replaced embedding, 1 the clean one."""
+        """Points at which gradients are taken: 0 is the replaced embedding, 1 the clean one."""
         if self.method == "eap":
             return [1.0 if self.direction == "noise" else 0.0]
         shift = 0.5 if self.points == "midpoint" else 0.0
@@ -249,7 +254,7 @@ class _Plan:
 
 
 def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[Tensor]:
-    """Per batch `[batch, n]` scores."""
+    """Yield the scores of each batch, `[batch, n]`."""
     exact = plan.method == "exact"
     reader = None if exact else GradientReader(bench.residual, bench.graph)
     buffer: Tensor | None = None
@@ -280,29 +285,29 @@ def _approximate(
     diff: Tensor,
     alphas: list[float],
 ) -> Tensor:
-    """`[batch, n_edges]`: <clean minus other, mean gradient over the points>."""
+    """Return edge scores `[batch, n_edges]`: <clean minus other, mean gradient over the points>."""
     n = diff.shape[1]
-    places = None if graph.positions is None else torch.tensor(graph.positions, device=diff.device)
+    positions = None if graph.positions is None else torch.tensor(graph.positions, device=diff.device)
     shape = n, graph.n_positions, graph.n_slots, graph.n_sources
     scores = diff.new_zeros(shape, dtype=torch.promote_types(diff.dtype, torch.float32))
     start = torch.zeros_like(clean.embed) if other is None else other.embed
     for some in (alphas[i : i + POINTS_AT_ONCE] for i in range(0, len(alphas), POINTS_AT_ONCE)):
         embeds = (torch.lerp(start, clean.embed, alpha) for alpha in some)
         for slots, n_seen, gradient in reader.summed(batch.clean, embeds, batch.metric, batch.at):
-            if places is None:
+            if positions is None:
                 seen = rearrange(diff[:n_seen], "source batch pos d_model -> batch (pos d_model) source")
                 read = rearrange(gradient, "slot batch pos d_model -> batch slot (pos d_model)")
                 scores[:, 0, slots, :n_seen] += torch.bmm(read, seen)
             else:
                 axes = "slot batch pos d_model, source batch pos d_model -> batch pos slot source"
-                scores[:, :, slots, :n_seen] += einsum(gradient[:, :, places], diff[:n_seen, :, places], axes)
+                scores[:, :, slots, :n_seen] += einsum(gradient[:, :, positions], diff[:n_seen, :, positions], axes)
     return graph.edge_values(scores).cpu() / len(alphas)
 
 
 def _exact(
     bench: Bench, batch: Batch, diff: Tensor, clean_logits: Tensor, direction: Direction, only: Sequence[int] | None
 ) -> Tensor:
-    """`[batch, n_edges]`: one run per edge, several edges at once."""
+    """Return exact edge scores `[batch, n_edges]`: one run per edge, several edges in one batch."""
     graph, edges = bench.graph, list(range(bench.graph.n_edges)) if only is None else list(only)
     scores = torch.zeros(len(batch.rows), graph.n_edges)
     tokens, base = batch.clean, clean_logits
@@ -320,25 +325,25 @@ def _exact(
 
 
 def _gather(parts: Iterator[Tensor], n: int, n_prompts: int, progress: Any) -> tuple[Tensor, Tensor | None]:
-    """The mean over prompts in float64, and the per-prompt scores when they are few enough to keep."""
-    total, kept, done = torch.zeros(n, dtype=torch.float64), [], 0
-    keep = n * n_prompts <= KEEP_PER_PROMPT
+    """Return the mean over prompts in float64, and the per-prompt scores when they are few enough to store."""
+    total, per_prompt, done = torch.zeros(n, dtype=torch.float64), [], 0
+    store = n * n_prompts <= KEEP_PER_PROMPT
     for part in parts:
         total += part.double().sum(0)
         done += len(part)
-        if keep:
-            kept.append(part.float())
+        if store:
+            per_prompt.append(part.float())
         if progress is not None:
             progress(done, n_prompts, {})
-    return total / n_prompts, torch.cat(kept) if keep else None
+    return total / n_prompts, torch.cat(per_prompt) if store else None
 
 
 DEFAULT_TAUS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""thresholds as shares of the gap between clean and corrupted prompts"""
+"""thresholds as fractions of the gap between clean and corrupted prompts"""
 
 
 def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Tensor, int]:
-    """The edges kept, `[n_edges]` bool, and the number of runs it took.
+    """Run ACDC at one threshold; return the edges of the circuit, `[n_edges]` bool, and the number of runs.
 
     `tau` is in the metric's unit. Raises `ConfigError` when it is negative.
     """
@@ -347,47 +352,47 @@ def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Tensor, int]:
     graph = bench.graph
     prepared = [(batch, bench.replacement(batch)) for batch in bench.batches()]
 
-    def value(kept: Tensor) -> float:
-        return float(torch.cat([bench.metric_with(batch, kept, other) for batch, other in prepared]).mean())
+    def value(included: Tensor) -> float:
+        return float(torch.cat([bench.metric_with(batch, included, other) for batch, other in prepared]).mean())
 
     return _greedy(graph, value, tau, progress)
 
 
 def _greedy(graph: Graph, value: Callable[[Tensor], float], tau: float, progress: Any) -> tuple[Tensor, int]:
-    kept = torch.ones(graph.n_edges, dtype=torch.bool)
-    current, runs = value(kept), 1
+    included = torch.ones(graph.n_edges, dtype=torch.bool)
+    current, runs = value(included), 1
     order = _backwards(graph)
     for done, edge in enumerate(order):
-        if not _is_read(graph, kept, edge):
-            kept[edge] = False
+        if not _is_read(graph, included, edge):
+            included[edge] = False
             continue
-        kept[edge] = False
-        without, runs = value(kept), runs + 1
+        included[edge] = False
+        without, runs = value(included), runs + 1
         if current - without < tau:
             current = without
         else:
-            kept[edge] = True
+            included[edge] = True
         if progress is not None:
-            progress(done + 1, len(order), {"kept": int(kept.sum())})
-    return kept, runs
+            progress(done + 1, len(order), {"kept": int(included.sum())})
+    return included, runs
 
 
 def acdc_scores(bench: Bench, taus: Sequence[float] | None, progress: Any = None) -> tuple[Tensor, dict[str, Any]]:
-    """`[n_edges]` the largest tau at which ACDC keeps each edge (0: at none), and the settings to note."""
+    """Return the largest tau at which ACDC retains each edge, `[n_edges]` (0: at none), and settings to record."""
     taus = sorted(taus) if taus is not None else [share * bench.task.gap for share in DEFAULT_TAUS]
     if not taus:
         raise ConfigError("acdc needs at least one tau")
     scores = torch.zeros(bench.graph.n_edges, dtype=torch.float64)
     total = 0
     for tau in taus:
-        kept, runs = acdc(bench, tau, progress)
-        scores = torch.where(kept, torch.tensor(tau, dtype=torch.float64).clamp_min(1e-12), scores)
+        included, runs = acdc(bench, tau, progress)
+        scores = torch.where(included, torch.tensor(tau, dtype=torch.float64).clamp_min(1e-12), scores)
         total += runs
     return scores, {"taus": list(taus), "n_runs": total}
 
 
 def _backwards(graph: Graph) -> list[int]:
-    """Edges by reader, the last computed first, then by source, the last first."""
+    """Return edges by reader, the last computed first, then by source, the last first."""
     table = graph.edge_table.tolist()
     via_order = {None: 0, "v": 1, "k": 2, "q": 3}
 
@@ -400,8 +405,8 @@ def _backwards(graph: Graph) -> list[int]:
     return sorted(range(len(table)), key=key)
 
 
-def _is_read(graph: Graph, kept: Tensor, edge: int) -> bool:
-    """Whether anything kept still reads the node that an edge goes into."""
+def _is_read(graph: Graph, included: Tensor, edge: int) -> bool:
+    """Return whether any edge in `included` still reads the node that an edge goes into."""
     node, via = graph.readers[int(graph.edge_table[edge, 1])]
     if node == "logits":
         return True
@@ -410,11 +415,11 @@ def _is_read(graph: Graph, kept: Tensor, edge: int) -> bool:
     heads = range(name.head or 0, (name.head or 0) + (group if via in ("k", "v") else 1))
     names = [node] if name.kind == "mlp" else [f"L{name.layer}H{head}" for head in heads]
     sources = torch.tensor([graph.sources.index(each) for each in names])
-    return bool((kept & torch.isin(graph.edge_table[:, 2], sources)).any())
+    return bool((included & torch.isin(graph.edge_table[:, 2], sources)).any())
 
 
 def verify_top_k(scores: Scores, model: Any, task: "Task", k: int, *, by: By = "abs", batch_size: int = 16) -> Verified:
-    """Patch the best `k` edges (or nodes) of a ranking one by one, and compare with their estimates.
+    """Patch the `k` highest-ranked edges (or nodes) one by one, and compare with their estimates.
 
     Costs `k` runs on the task's prompts. Raises `ConfigError` when `k` is out of range.
     """

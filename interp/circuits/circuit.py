@@ -1,13 +1,13 @@
-"""A circuit is a value: nodes and edges with their evidence, the settings that found it, and how it was judged.
+"""A circuit: nodes and edges with their evidence, the settings that found it, its evaluation and verdict.
 
     circuit = Circuit.load(folder)
     circuit & other, circuit | other, circuit - other       # by node and edge names
     circuit.to_networkx(); circuit.to_json()
 
-Node names: `embed` (token and position embedding: the first block's input), `L5H1` (a head), `L5MLP`, `logits`.
-An edge says how it enters a head: `via` q, k or v; None into an MLP or the logits. Under grouped-query attention
-the k and v of a head are those of its group: an edge into `L5H1` via k is the same as into every head of its group.
-With positions, `position` is the token position of a node, and of the reader of an edge; None means all positions.
+Node names: `embed` (token and position embedding: the first block's input), `L5H1` (a head), `L5MLP`, `logits`. The
+`via` of an edge is the input of a head that it enters: q, k or v; None for an MLP or the logits. Under grouped-query
+attention the heads of a group share k and v, so an edge into `L5H1` via k is an edge into every head of its group. With
+positions, `position` is the token position of a node, and of the reader of an edge; None means all positions.
 """
 
 import json
@@ -29,11 +29,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Node:
-    """One part of the model in a circuit."""
+    """One component of the model in a circuit."""
 
     name: str
     role: str | None = None
-    """what it does: `induction`, `previous_token`, ...; None when only its score is known"""
+    """function of the node: `induction`, `previous_token`, ...; None when unknown"""
     position: int | None = None
     evidence: dict[str, Any] = field(default_factory=dict, compare=False)
 
@@ -44,7 +44,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """What `source` wrote, as `target` reads it."""
+    """Connection from the output of `source` to an input of `target`."""
 
     source: str
     target: str
@@ -64,9 +64,9 @@ class Edge:
 
 @dataclass(frozen=True)
 class Circuit(Result):
-    """Nodes and edges of one model, by one set of settings.
+    """Nodes and edges of one model, found with one set of settings.
 
-    Two circuits are equal when their model, nodes and edges are; scores and evidence do not count.
+    Two circuits are equal when their model, nodes and edges are equal; scores and evidence do not matter.
     """
 
     model: str
@@ -74,17 +74,17 @@ class Circuit(Result):
     nodes: tuple[Node, ...] = ()
     edges: tuple[Edge, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict, compare=False)
-    """task, metric, method, ablation, direction, seeds: all that is needed to find it again"""
+    """task, metric, method, ablation, direction, seeds: all settings needed to find it again"""
     evaluation: dict[str, Any] = field(default_factory=dict, compare=False)
     """faithfulness and its nulls, when evaluated"""
     verdict: dict[str, Any] = field(default_factory=dict, compare=False)
-    """`{"found": bool, "rule": text, "reason": text, ...}` where a written rule decided"""
+    """`{"found": bool, "rule": text, "reason": text, ...}` where a stated rule was applied"""
 
     @classmethod
     def of(
         cls, model: str, weight_hash: str, edges: Iterable[Edge], nodes: Iterable[Node] = (), **rest: Any
     ) -> "Circuit":
-        """From edges; ends that `nodes` does not name become plain nodes. Order: by layer, then name."""
+        """Make a circuit from edges; ends that `nodes` does not name become plain nodes, sorted by layer, then name."""
         edges = tuple(edges)
         known = {node.name: node for node in nodes}
         for edge in edges:
@@ -99,7 +99,7 @@ class Circuit(Result):
         return self._keep(lambda n: n.key in nodes, lambda e: e.key in edges)
 
     def __sub__(self, other: "Circuit") -> "Circuit":
-        """The edges that `other` lacks, and the nodes that they touch."""
+        """Return the edges that are not in `other`, and their nodes."""
         self._same_model(other)
         edges = {e.key for e in other.edges}
         left = tuple(e for e in self.edges if e.key not in edges)
@@ -116,22 +116,22 @@ class Circuit(Result):
         )
 
     def diff(self, other: "Circuit") -> dict[str, list[str]]:
-        """`{"only_here": [...], "only_there": [...], "both": [...]}`: edges as text."""
+        """Return `{"only_here": [...], "only_there": [...], "both": [...]}`, with edges as text."""
         self._same_model(other)
         here, there = {edge_text(e) for e in self.edges}, {edge_text(e) for e in other.edges}
         return {"only_here": sorted(here - there), "only_there": sorted(there - here), "both": sorted(here & there)}
 
     def prune(self, source: str = "embed", sink: str = "logits") -> "Circuit":
-        """Without edges on no path from `source` to `sink`, and without the nodes left alone."""
+        """Remove edges on no path from `source` to `sink`, and nodes without edges."""
         ahead = _reach(self.edges, source, forwards=True)
         behind = _reach(self.edges, sink, forwards=False)
         alive = ahead & behind
-        kept = tuple(e for e in self.edges if e.source in alive and e.target in alive)
-        touched = {name for e in kept for name in (e.source, e.target)}
-        return replace(self, nodes=tuple(n for n in self.nodes if n.name in touched), edges=kept)
+        included = tuple(e for e in self.edges if e.source in alive and e.target in alive)
+        touched = {name for e in included for name in (e.source, e.target)}
+        return replace(self, nodes=tuple(n for n in self.nodes if n.name in touched), edges=included)
 
     def to_networkx(self) -> "networkx.MultiDiGraph":
-        """A directed multigraph; node and edge attributes are the fields, edge keys the `via`."""
+        """Return a directed multigraph; node and edge attributes are the fields, edge keys the `via`."""
         import networkx as nx
 
         graph = nx.MultiDiGraph(model=self.model, **self.settings)
@@ -149,17 +149,17 @@ class Circuit(Result):
         ]
 
     def headline(self) -> str:
-        """Count nodes and edges, and give the verdict."""
+        """Return one line: the numbers of nodes and edges, and the verdict."""
         size = f"Circuit of {self.model}: {len(self.nodes)} nodes, {len(self.edges)} edges"
         reason = self.verdict.get("reason")
         return f"{size}. {reason}" if reason else size
 
     def shown(self) -> list[Record]:
-        """Return the edges, those with the largest scores first."""
+        """Return the edges, largest scores first."""
         return sorted(self.to_records(), key=lambda row: -abs(row["score"] or 0.0))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as on disk (docs/formats.md)."""
+        """Return plain values, as on disk (docs/formats.md)."""
         return {
             "format": FORMAT,
             "model": self.model,
@@ -173,7 +173,7 @@ class Circuit(Result):
 
     @classmethod
     def from_json(cls, data: dict[str, Any], where: str = "circuit") -> "Circuit":
-        """Raises `CorruptError` on anything that is no circuit, naming `where`."""
+        """Make a circuit from plain values. Raises `CorruptError`, naming `where`, for anything else."""
         try:
             nodes = tuple(Node(**node) for node in data["nodes"])
             edges = tuple(Edge(**edge) for edge in data["edges"])
@@ -186,7 +186,7 @@ class Circuit(Result):
 
     @classmethod
     def load(cls, path: Path | str) -> "Circuit":
-        """From a circuit folder or a .json file. Raises `MissingError` or `CorruptError`."""
+        """Read a circuit folder or a .json file. Raises `MissingError` or `CorruptError`."""
         from interp.errors import MissingError
 
         path = Path(path)
@@ -202,7 +202,7 @@ class Circuit(Result):
         return cls.from_json(data, str(path))
 
     def check_model(self, weight_hash: str) -> None:
-        """Raises `MismatchError` when the circuit was found in other weights."""
+        """Raise `MismatchError` when the circuit was found in other weights."""
         if weight_hash != self.weight_hash:
             raise MismatchError(
                 f"the circuit was found in {self.model} with weights {self.weight_hash[:12]}, these are "
@@ -217,13 +217,13 @@ class Circuit(Result):
 
 
 def edge_text(edge: Edge) -> str:
-    """`L4H2 -k-> L5H1`, `embed -> L0MLP`; with a position `... @7`."""
+    """Return an edge as text: `L4H2 -k-> L5H1`, `embed -> L0MLP`; with a position `... @7`."""
     arrow = "->" if edge.via is None else f"-{edge.via}->"
     return f"{edge.source} {arrow} {edge.target}" + ("" if edge.position is None else f" @{edge.position}")
 
 
 def _plain(value: Node | Edge, optional: tuple[str, ...]) -> dict[str, Any]:
-    """The fields, without the optional ones that are None."""
+    """Return the fields, without optional ones that are None."""
     return {k: v for k, v in vars(value).items() if not (k in optional and v is None)}
 
 

@@ -10,7 +10,7 @@ Ablation = Literal["resample", "mean", "zero"]
 By = Literal["abs", "signed"]
 Level = Literal["edge", "node"]
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Sizes at which the Mechanistic Interpretability Benchmark measures a ranking, as fractions of all edges."""
+"""Circuit sizes at which the Mechanistic Interpretability Benchmark measures a ranking, as fractions of all edges."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +30,17 @@ class InductionConfig:
     batch_size: int = 8
     """Prompts per forward pass."""
     n_controls: int = 6
-    """Control senders for each chosen sender: half other heads, half its own write rotated at random."""
+    """Control senders for each chosen sender: half are other heads, half random rotations of its own output."""
     max_candidates: int = 24
-    """Heads tested for a sender, strongest induction scores first."""
+    """Largest number of heads tested for a sender, highest induction scores first."""
     max_loss_senders: int = 2
-    """Senders, the most read first, whose paths into keys, queries and values are also measured in loss."""
+    """Senders whose paths into keys, queries and values are also measured in loss, those of most candidates first."""
     screening_prompts: int = 4
-    """Prompts of the first draw on which every earlier head is tried as a sender."""
+    """Prompts of the first draw on which every earlier head is tested as a sender."""
     max_singles: int = 48
-    """Largest number of heads of a model in which every head is also ablated by itself."""
+    """In models of at most this many heads, every head is also ablated by itself."""
     copying_tokens: int = 2048
-    """Sampled tokens for the OV copying score."""
+    """Tokens sampled for the OV copying score."""
 
     def __post_init__(self) -> None:
         if len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
@@ -53,16 +53,16 @@ class InductionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Settings of a circuit's evaluation. Every entry costs forward passes on all prompts."""
+    """Settings of a circuit's evaluation. Every random circuit, half and edge costs a run on all prompts."""
 
     ablation: Ablation | None = None
-    """Activation of edges outside the circuit. Default: as in the settings of the circuit that is evaluated."""
+    """Values on edges outside the circuit: resample, mean or zero. Default: as in the circuit's settings."""
     n_random: int = 10
-    """Random circuits of the same size, as the null (for a curve: per size)."""
+    """Number of random circuits of the same size, the null distribution (for a curve: per size)."""
     n_knockouts: int = 4
-    """Random halves of the circuit that are removed, for completeness."""
+    """Number of random halves of the circuit that are removed, for completeness."""
     n_minimality: int = 20
-    """Random edges of the circuit that are removed one by one, for minimality."""
+    """Number of random edges of the circuit that are removed one by one, for minimality."""
     untrained: bool = True
     """Also measure the gap of an untrained model."""
     fractions: tuple[float, ...] = FRACTIONS
@@ -88,18 +88,18 @@ class FindConfig:
     steps: int = 5
     """Gradients per prompt, for eap-ig."""
     ablation: Ablation = "resample"
-    """Activation of edges outside the circuit: that of the corrupted prompt, its mean over prompts, or zero."""
+    """Values on edges outside the circuit: of the corrupted prompt (resample), their mean over prompts, or zero."""
     by: By = "abs"
-    """Rank edges by the size of their score, or by the signed score."""
+    """Rank edges by absolute score (abs), or by signed score."""
     level: Level = "edge"
-    """Rank edges, or whole heads and MLPs (node); then the circuit is all edges among the best of them."""
+    """Rank edges, or whole heads and MLPs (node); then the circuit is all edges among the highest-ranked nodes."""
     n_edges: int | None = None
     """Edges (nodes, at that level) of the circuit before pruning. Default: the smallest size on the curve that reaches
     `faithfulness`."""
     faithfulness: float = 0.8
     """Faithfulness that decides the size: 0 is the corrupted value of the metric, 1 the clean one."""
     verify: int = 20
-    """Best edges that are patched one by one to check the scores; 0 for none."""
+    """Number of highest-ranked edges that are patched one by one to check the scores; 0 for none."""
     node_scores: bool = True
     """Also score whole heads and MLPs."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -1,25 +1,20 @@
-"""Runs in which every edge can carry another run's value.
-
-A reader's input is the stream as it is in this run, minus what its replaced sources wrote here, plus what they wrote
-in the other run. Sources are recomputed from the inputs that they get, so a replacement early on reaches everything
-after it: effects are total, along all kept edges. Per layer that takes one product of the mask with the differences
-so far (`[n_slots, n_sources] @ [n_sources, batch * pos * d_model]`) and one norm per reader; no copies of the
-model's attention.
-
-Memory: `n_sources * batch * pos * d_model` numbers for the differences, and one layer of reader inputs.
-
-What the sources of a graph wrote in one run, kept small: heads by their z, not by what they add to the stream.
-
-A head's output is `z @ W_O`, `d_model` numbers per token made of `d_head`. Storing z and projecting a batch when it is
-needed keeps a run at the size of its activations instead of `n_heads` copies of the stream.
-
-A model on a task with a graph, batch by batch: what attribution and evaluation share.
+"""Forward passes in which each edge of a graph can carry another run's value.
 
     bench = Bench(model, graph, task, ablation="resample", batch_size=16)
-    bench.values([mask, other_mask])      # [n_masks, n_prompts]: the metric with only those edges kept
+    bench.values([mask, other_mask])      # [n_masks, n_prompts]: the metric with only those edges in the circuit
 
-The replacement of an edge is what its source wrote on the corrupted prompt (`resample`), its mean over the corrupted
-prompts at that position (`mean`), or nothing (`zero`).
+`Bench` runs a model on a task with a graph, batch by batch, for attribution and evaluation. An edge outside the circuit
+carries its source's output on the corrupted prompt (`resample`), its mean over the corrupted prompts at that position
+(`mean`), or zero (`zero`).
+
+A reader's input is the stream of this run, minus the outputs of its replaced sources, plus their outputs in the other
+run. Sources are recomputed from their own inputs, so an early replacement affects everything after it: effects are
+total, along all edges of the circuit. Each layer takes one product of the mask with the differences so far
+(`[n_slots, n_sources] @ [n_sources, batch * pos * d_model]`) and one norm per reader; attention is not copied.
+
+Memory: `n_sources * batch * pos * d_model` numbers for the differences, and one layer of reader inputs. Outputs of
+heads are stored as z (`d_head` numbers per token) and projected by `W_O` one batch at a time, so a stored run has the
+size of its activations, not of `n_heads` copies of the stream.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +39,7 @@ from interp.patching.partial import storing_hook
 
 @dataclass
 class SourceValues:
-    """The outputs of all sources in one run. Zero ablation is their absence (`None` where a value is asked for)."""
+    """Outputs of all sources in one run; zero ablation has None instead."""
 
     embed: Tensor
     """`[batch, pos, d_model]`"""
@@ -57,7 +52,7 @@ class SourceValues:
         return [self.embed, *self.z, *self.mlp]
 
     def map(self, change: Any) -> "SourceValues":
-        """`change` applied to every tensor."""
+        """Apply `change` to every tensor."""
         return SourceValues(change(self.embed), [change(z) for z in self.z], [change(m) for m in self.mlp])
 
     def __sub__(self, other: "SourceValues | None") -> "SourceValues":
@@ -70,7 +65,7 @@ class SourceValues:
 
 @torch.no_grad()
 def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[SourceValues, Tensor]:
-    """The sources of a plain run on `tokens [batch, pos]`, and its logits `[batch, n_read, d_vocab]` at `at`."""
+    """Run `tokens [batch, pos]` without patches; return all sources, and logits `[batch, n_read, d_vocab]` at `at`."""
     store: dict[str, Tensor] = {}
     n_layers = residual.shape.n_layers
 
@@ -86,7 +81,7 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
 
 @torch.no_grad()
 def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: Tensor | None = None) -> Tensor:
-    """`[n_sources, batch, pos, d_model]`: what each source adds to the stream. The one large buffer of an analysis."""
+    """Return the output of each source to the stream, `[n_sources, batch, pos, d_model]`: the largest buffer."""
     if out is None:
         out = values.embed.new_empty(graph.n_sources, *values.embed.shape)
     out[0] = values.embed
@@ -98,13 +93,16 @@ def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: T
 
 
 def write_heads(residual: ResidualStream, layer: int, z: Tensor, out: Tensor) -> None:
-    """`out [n_heads, batch, pos, d_model]` becomes what a layer's heads add, of `z [batch, pos, n_heads, d_head]`."""
+    """Write the outputs of a layer's heads from `z [batch, pos, n_heads, d_head]` into `out`.
+
+    `out` is `[n_heads, batch, pos, d_model]`.
+    """
     torch.bmm(z.flatten(0, 1).transpose(0, 1), residual.W(layer, "o"), out=out.flatten(1, 2))
 
 
 @torch.no_grad()
 def mean_values(residual: ResidualStream, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> SourceValues:
-    """Mean over prompts of every source at every position, `batch` 1; padding is left out.
+    """Return the mean over prompts of every source at every position, `batch` 1; padding does not count.
 
     `batches` gives `(tokens [batch, pos], lengths [batch], at)`.
     """
@@ -128,18 +126,18 @@ def mean_values(residual: ResidualStream, batches: Iterable[tuple[Tensor, Tensor
 
 @torch.no_grad()
 def run_with_edges(
-    residual: ResidualStream, graph: Graph, tokens: Tensor, kept: Tensor, other: SourceValues | None, at: Tensor
+    residual: ResidualStream, graph: Graph, tokens: Tensor, included: Tensor, other: SourceValues | None, at: Tensor
 ) -> Tensor:
-    """Logits `[batch, n_read, d_vocab]` at `at` of a run on `tokens` where only edges in `kept [n_edges]` are its own.
+    """Run `tokens` with the circuit `included [n_edges]` bool; return logits `[batch, n_read, d_vocab]` at `at`.
 
-    All other edges carry what their source wrote in `other` (None: nothing, zero ablation).
+    All other edges carry their source's output in `other`, or zero for None.
     """
-    run = _EdgeRun(residual, graph, graph.slot_mask(kept), other)
+    run = _EdgeRun(residual, graph, graph.slot_mask(included), other)
     return run_with_hooks(residual.model, tokens.to(residual.device), run.hooks(at))
 
 
 class _EdgeRun:
-    """The hooks of one masked run, and the differences that it gathers on the way."""
+    """Hooks of one masked run, and the differences of sources that they accumulate."""
 
     def __init__(self, residual: ResidualStream, graph: Graph, mask: Tensor, other: SourceValues | None):
         self.residual, self.graph, self.other = residual, graph, other
@@ -217,24 +215,24 @@ class _EdgeRun:
         return self._reads(value, [self.graph.logits_slot], self.graph.n_sources)[0]
 
     def _reads(self, resid: Tensor, slots: list[int], n_seen: int) -> Tensor:
-        """`[len(slots), batch, pos, d_model]`: the stream as some slots see it, their replaced sources taken out."""
+        """Return the inputs of some slots, with replaced sources subtracted, `[len(slots), batch, pos, d_model]`."""
         weights = self.dropped[:, slots, :n_seen].to(self.diff.dtype)
         diff = self.diff[:n_seen]
         if self.graph.positions is None:
             seen = torch.addmm(resid.reshape(1, -1), weights[0], diff.flatten(1), alpha=-1)
             return seen.unflatten(1, resid.shape)
-        places = torch.tensor(self.graph.positions, device=diff.device)
+        positions = torch.tensor(self.graph.positions, device=diff.device)
         inputs = resid.expand(len(slots), *resid.shape).clone()
-        inputs[:, :, places] -= einsum(
-            weights, diff[:, :, places], "pos slot source, source batch pos d_model -> slot batch pos d_model"
+        inputs[:, :, positions] -= einsum(
+            weights, diff[:, :, positions], "pos slot source, source batch pos d_model -> slot batch pos d_model"
         )
         return inputs
 
 
 def project_heads(residual: ResidualStream, layer: int, side: Side, inputs: Tensor, heads: list[int]) -> Tensor:
-    """`[len(heads), batch, pos, d_head]`: the q, k or v of some heads, each from a stream of its own.
+    """Return q, k or v of some heads, `[len(heads), batch, pos, d_head]`, each from its own input.
 
-    `inputs [len(heads), batch, pos, d_model]`, before the norm, whose scale is recomputed.
+    `inputs [len(heads), batch, pos, d_model]` are before the norm, whose scale is recomputed.
     """
     weight, bias = residual.W(layer, side)[heads], residual.b(layer, side)
     flat = rearrange(residual.norm1(layer, inputs), "head batch pos d_model -> head (batch pos) d_model")
@@ -246,10 +244,10 @@ def project_heads(residual: ResidualStream, layer: int, side: Side, inputs: Tens
 def run_with_single_edges(
     residual: ResidualStream, graph: Graph, tokens: Tensor, diff: Tensor, edges: list[int], at: Tensor
 ) -> Tensor:
-    """Logits `[n_edges, batch, n_read, d_vocab]`, each with one edge replaced in an otherwise plain run on `tokens`.
+    """Run `tokens` once per edge with only that edge replaced; return logits `[n_edges, batch, n_read, d_vocab]`.
 
-    `diff [n_sources, batch, pos, d_model]`: what each source writes in this plain run minus what it shall carry
-    instead. All the edges run as one batch of `len(edges) * batch` rows.
+    `diff [n_sources, batch, pos, d_model]` is the output of each source in this run minus its replacement. All edges
+    run as one batch of `len(edges) * batch` rows.
     """
     batch = len(tokens)
     by_layer: dict[int, list[tuple[int, int, int, int | None]]] = {}
@@ -281,7 +279,7 @@ def _single_hooks(
     patches: list[tuple[int, int, int, int | None]],
     diff: Tensor,
 ) -> list[tuple[str, Hook]]:
-    """Hooks that replace one input of one layer in each of some blocks of rows."""
+    """Return hooks that replace one input of a layer in each block of rows."""
     batch, block = diff.shape[1], f"blocks.{layer}"
     stream: dict[str, Tensor] = {}
 
@@ -329,7 +327,7 @@ def _single_hooks(
 
 
 def _subtract(rows: Tensor, diff: Tensor, where: int | None) -> None:
-    """In place, at one position or at all."""
+    """Subtract in place, at one position or at all."""
     if where is None:
         rows -= diff
     else:
@@ -338,7 +336,7 @@ def _subtract(rows: Tensor, diff: Tensor, where: int | None) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some prompts of a task."""
+    """Prompts of a task that share a forward pass."""
 
     rows: Tensor
     clean: Tensor
@@ -348,10 +346,10 @@ class Batch:
 
 
 class Bench:
-    """Runs a model on the prompts of a task with edges replaced.
+    """Runs of a model on the prompts of a task with edges replaced.
 
-    Raises `MismatchError` when the graph is of another model, `ConfigError` on positions beyond the prompts,
-    `UnknownNameError` for an ablation that does not exist.
+    Raises `MismatchError` when the graph is of another model, `ConfigError` for positions beyond the prompts,
+    `UnknownNameError` for an unknown ablation.
     """
 
     def __init__(self, model: Any, graph: Graph, task: Task, *, ablation: Ablation = "resample", batch_size: int = 16):
@@ -369,20 +367,20 @@ class Bench:
         self.residual = ResidualStream(model)
 
     def batches(self) -> Iterator[Batch]:
-        """The prompts in order; the last batch may be smaller."""
+        """Yield the prompts in order; the last batch may be smaller."""
         task = self.task
         for rows in torch.arange(task.n_prompts).split(self.batch_size):
             yield Batch(rows, task.clean[rows], task.corrupt[rows], task.at[rows], task.metric.take(rows))
 
     @cached_property
     def means(self) -> SourceValues:
-        """Mean of every source over the corrupted prompts, by position."""
+        """Mean output of every source over the corrupted prompts, by position."""
         task, size = self.task, self.batch_size
         parts = zip(task.corrupt.split(size), task.lengths.split(size), task.at.split(size), strict=True)
         return mean_values(self.residual, parts)
 
     def replacement(self, batch: Batch) -> SourceValues | None:
-        """What the edges outside a circuit carry on these prompts; None for nothing at all."""
+        """Return the values on edges outside a circuit for these prompts; None for zero ablation."""
         if self.ablation == "zero":
             return None
         if self.ablation == "mean":
@@ -390,32 +388,32 @@ class Bench:
             return self.means.map(lambda value: value.expand(n, *value.shape[1:]))
         return collect(self.residual, batch.corrupt, batch.at)[0]
 
-    def metric_with(self, batch: Batch, kept: Tensor, replacement: SourceValues | None) -> Tensor:
-        """`[batch]` float64: the metric of the run on clean prompts in which only `kept [n_edges]` is its own."""
-        logits = run_with_edges(self.residual, self.graph, batch.clean, kept, replacement, batch.at)
+    def metric_with(self, batch: Batch, included: Tensor, replacement: SourceValues | None) -> Tensor:
+        """Return the metric of a run on clean prompts with the circuit `included [n_edges]`, `[batch]` float64."""
+        logits = run_with_edges(self.residual, self.graph, batch.clean, included, replacement, batch.at)
         return batch.metric(logits).double().cpu()
 
     def values(self, masks: Sequence[Tensor], progress: Any = None) -> Tensor:
-        """`[n_masks, n_prompts]` float64: the metric with only the edges of each mask `[n_edges]` kept."""
+        """Return the metric of the circuit of each mask `[n_edges]`, `[n_masks, n_prompts]` float64."""
         parts, done, total = [], 0, len(masks) * -(-self.task.n_prompts // self.batch_size)
         for batch in self.batches():
             replacement = self.replacement(batch)
             column = []
-            for kept in masks:
-                column.append(self.metric_with(batch, kept, replacement))
+            for included in masks:
+                column.append(self.metric_with(batch, included, replacement))
                 done += 1
                 if progress is not None:
                     progress(done, total, {})
             parts.append(torch.stack(column))
         return torch.cat(parts, 1)
 
-    def everything(self, kept: bool) -> Tensor:
-        """The mask of all edges, or of none."""
-        return torch.full((self.graph.n_edges,), kept)
+    def everything(self, included: bool) -> Tensor:
+        """Return the mask of all edges, or of none."""
+        return torch.full((self.graph.n_edges,), included)
 
 
 def check_graph(model: Any, graph: Graph) -> None:
-    """Raises `MismatchError` when a graph belongs to a model of another shape."""
+    """Raise `MismatchError` when a graph belongs to a model of another shape."""
     own = Graph.from_model(model, split_qkv=graph.split_qkv, positions=graph.positions)
     if own != graph:
         raise MismatchError(

@@ -1,19 +1,17 @@
-"""Scores of edges or nodes as a value: rank them, bound them, verify the best, cut a circuit.
+"""Scores of edges or nodes: rank them, bound them, verify the highest, select a circuit.
 
     scores = attribute(model, task)                  # interp.circuits.attribution
-    scores.top(50)                                   # Circuit of the 50 best edges, pruned
+    scores.top(50)                                   # Circuit of the 50 highest-ranked edges, pruned
     verify_top_k(scores, model, task, 20).spearman    # against patching those 20 edges one by one
 
-A score is how much an edge adds to the metric: positive, it helps; the unit is the metric's. It is the same sign in
-both directions: noising, m(clean) - m(clean with the edge corrupted); denoising, m(corrupted with the edge clean) -
-m(corrupted).
+A score is the contribution of an edge to the metric, in the metric's unit; above 0 the edge raises the metric. The
+sign is the same in both directions. Noising: m(clean) - m(clean with the edge corrupted). Denoising: m(corrupted with
+the edge clean) - m(corrupted).
 
-Edges that cannot matter: those that no path from `embed` to `logits` runs through.
-
-A source none of whose inputs are in the circuit writes what it writes in the corrupted run, so an edge from it carries
-nothing; an edge into a part that no kept path leads from is not read. Taking both out leaves every measure of the
-circuit as it was and its size honest. Information moves between positions only through keys and values, and only
-forwards.
+Pruning (`prune_edges`) removes edges on no path from `embed` to `logits`, which have no effect. A source without inputs
+in the circuit has its value of the corrupted run, so edges from it change nothing. An edge into a node without a path
+to the logits is not used. Removing both changes no measure of the circuit and gives its true size. Information moves
+between positions through keys and values only, and only forwards.
 """
 
 from collections.abc import Iterator
@@ -38,13 +36,14 @@ if TYPE_CHECKING:
     pass
 
 
-def prune_edges(graph: Graph, kept: Tensor, length: int | None = None) -> Tensor:
-    """`kept [n_edges]` bool without the edges on no path from `embed` to `logits`.
+def prune_edges(graph: Graph, included: Tensor, length: int | None = None) -> Tensor:
+    """Remove edges on no path from `embed` to `logits` from `included [n_edges]` bool.
 
-    A graph over some of the `length` positions: at the others the stream is whole, as if all their edges were kept, so
-    a part is also reached, or read, by way of them. Without a length there may be positions after the last.
+    In a graph over some of the `length` positions, the stream at the other positions is never replaced. Paths may
+    therefore run through them as if all their edges were in the circuit. Without a length, one position after the last
+    of the graph is assumed.
     """
-    mask, chosen = graph.slot_mask(kept), list(graph.positions or ())
+    mask, chosen = graph.slot_mask(included), list(graph.positions or ())
     if chosen:
         whole = mask.new_ones(length or chosen[-1] + 2, *mask.shape[1:])
         whole &= torch.arange(graph.n_sources) < graph.sources_of_slot[:, None]
@@ -52,11 +51,11 @@ def prune_edges(graph: Graph, kept: Tensor, length: int | None = None) -> Tensor
         mask = whole
     mask = mask & _reached(graph, mask)[:, None, :]
     mask &= _needed(graph, mask)[:, :, None]
-    return kept.cpu() & graph.edge_values((mask[chosen] if chosen else mask).float()).bool()
+    return included.cpu() & graph.edge_values((mask[chosen] if chosen else mask).float()).bool()
 
 
 def _reached(graph: Graph, mask: Tensor) -> Tensor:
-    """`[n_positions, n_sources]` bool: the sources whose output depends on `embed`."""
+    """Return the sources whose output depends on `embed`, `[n_positions, n_sources]` bool."""
     alive = torch.zeros(len(mask), graph.n_sources, dtype=torch.bool)
     alive[:, 0] = True
     for layer in range(graph.n_layers):
@@ -71,7 +70,7 @@ def _reached(graph: Graph, mask: Tensor) -> Tensor:
 
 
 def _needed(graph: Graph, mask: Tensor) -> Tensor:
-    """`[n_positions, n_slots]` bool: the inputs that the logits depend on."""
+    """Return the inputs that the logits depend on, `[n_positions, n_slots]` bool."""
     needed = torch.zeros(mask.shape[:2], dtype=torch.bool)
     needed[:, graph.logits_slot] = True
     for layer in reversed(range(graph.n_layers)):
@@ -87,7 +86,7 @@ def _needed(graph: Graph, mask: Tensor) -> Tensor:
 
 
 def _earlier(graph: Graph, flags: Tensor) -> Tensor:
-    """True where a flag is up at this position or before it."""
+    """Return true where a flag is true at this position or an earlier one."""
     if graph.positions is None:
         return flags
     return flags.long().cumsum(0).bool()
@@ -110,7 +109,7 @@ class Scores(Result):
     values: Tensor
     """`[n_edges]` or `[n_sources]` float64, mean over prompts"""
     per_prompt: Tensor | None = None
-    """`[n_prompts, n]` float32, when small enough to keep"""
+    """`[n_prompts, n]` float32; None when too large to store"""
     length: int = 0
     """positions of the prompts, padding included"""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -120,21 +119,24 @@ class Scores(Result):
         return len(self.values)
 
     def order(self, by: By = "abs") -> Tensor:
-        """Indices from the strongest: by absolute score, or by signed score (what helps most first)."""
+        """Return indices in falling order of absolute score, or of signed score (largest contribution first)."""
         if by not in ("abs", "signed"):
             raise UnknownNameError("ranking", str(by), ["abs", "signed"])
         values = self.values.abs() if by == "abs" else self.values
         return values.argsort(descending=True, stable=True)
 
     def mask(self, n: int, by: By = "abs", prune: bool = True) -> Tensor:
-        """`[n_edges]` bool: the `n` best (all edges among the `n` best nodes), without those on no path when pruned."""
+        """Return the `n` highest-ranked edges, `[n_edges]` bool; for nodes, all edges among the `n` highest.
+
+        `prune` removes edges on no path from `embed` to `logits`.
+        """
         chosen = torch.zeros(len(self), dtype=torch.bool)
         chosen[self.order(by)[:n]] = True
-        kept = chosen if self.level == "edge" else self.edges_among(chosen)
-        return prune_edges(self.graph, kept, self.length) if prune else kept
+        included = chosen if self.level == "edge" else self.edges_among(chosen)
+        return prune_edges(self.graph, included, self.length) if prune else included
 
     def edges_among(self, sources: Tensor) -> Tensor:
-        """`[n_edges]` bool of `sources [n_sources]` bool: the edges with both ends in (the logits always are)."""
+        """Return the edges with both ends in `sources [n_sources]` bool, `[n_edges]` bool; the logits are always in."""
         number = {name: i for i, name in enumerate(self.graph.sources)}
         ends = torch.tensor([sources[number[node]] if node in number else True for node, _ in self.graph.readers])
         _, reader, source = self.graph.edge_table.unbind(1)
@@ -142,17 +144,19 @@ class Scores(Result):
         return sources[source] & grouped[reader]
 
     def to_records(self) -> list[Record]:
-        """Return one row per edge (`source, target, via, position, score`) or source (`node, score`), by size."""
+        """Return one row per edge (`source, target, via, position, score`) or source (`node, score`), by absolute
+        score.
+        """
         return self._records(len(self))
 
     def headline(self) -> str:
-        """Count the edges, and name method and task."""
+        """Return one line: the number of edges, the method and the task."""
         what = "edges" if self.level == "edge" else "nodes"
         how = ", ".join(f"{key} {self.settings[key]}" for key in ("task", "metric", "method") if key in self.settings)
         return f"Scores of {len(self):,} {what} of {self.model}" + (f" ({how})" if how else "")
 
     def shown(self) -> list[Record]:
-        """Return the strongest."""
+        """Return the edges or nodes with the largest absolute scores."""
         return self._records(min(ROWS, len(self)))
 
     def _records(self, n: int) -> list[Record]:
@@ -171,7 +175,7 @@ class Scores(Result):
         ]
 
     def _group_ends(self, ends: Tensor) -> Tensor:
-        """A shared key or value reader is in when any head of its group is."""
+        """Return `ends` with a shared key or value reader included when any head of its group is."""
         group = self.graph.n_heads // self.graph.n_kv_heads
         if group == 1:
             return ends
@@ -185,7 +189,7 @@ class Scores(Result):
         return ends
 
     def top(self, n: int, by: By = "abs", prune: bool = True) -> Circuit:
-        """The circuit of the `n` best edges (or nodes). Pruning can leave fewer; the settings say how many were asked.
+        """Return the circuit of the `n` highest-ranked edges (or nodes); the settings record `n` before pruning.
 
         Raises `ConfigError` unless `1 <= n <= len(self)`.
         """
@@ -193,10 +197,10 @@ class Scores(Result):
             raise ConfigError(f"n must be from 1 to {len(self)}, got {n}")
         return self.circuit(self.mask(n, by, prune), asked=n, by=by, pruned=prune)
 
-    def circuit(self, kept: Tensor, **settings: Any) -> Circuit:
-        """The circuit of some edges `kept [n_edges]` bool, with their scores."""
+    def circuit(self, included: Tensor, **settings: Any) -> Circuit:
+        """Return the circuit of the edges `included [n_edges]` bool, with their scores."""
         scored = self.level == "edge"
-        chosen = kept.nonzero()[:, 0].tolist()
+        chosen = included.nonzero()[:, 0].tolist()
         edges = [self.graph.edge(i, float(self.values[i]) if scored else None) for i in chosen]
         merged = {"kind": "discovered", **self.settings, "n_edges": len(edges), **settings}
         touched = {name for edge in edges for name in (edge.source, edge.target)}
@@ -209,14 +213,15 @@ class Scores(Result):
                 yield Node(name, evidence={"effect": value})
 
     def name(self, index: int) -> Edge | str:
-        """The edge, or the name of the source."""
+        """Return the edge, or the name of the source."""
         return self.graph.edge(index, float(self.values[index])) if self.level == "edge" else self.graph.sources[index]
 
     def interval(
         self, confidence: float = 0.95, n_resamples: int = 1000, seed: int = 0
     ) -> tuple[Tensor, Tensor] | None:
-        """(low, high), `[n]` float64 each: percentile bootstrap over prompts; None when per-prompt scores were not
-        kept.
+        """Return the percentile bootstrap interval over prompts, `(low, high)`, `[n]` float64 each.
+
+        None without per-prompt scores.
         """
         if self.per_prompt is None or len(self.per_prompt) < 2:
             return None
@@ -233,36 +238,36 @@ class Scores(Result):
 
 @dataclass(frozen=True, eq=False)
 class Verified(Result):
-    """The best of a ranking beside their exact effects."""
+    """Estimated scores of the highest-ranked edges (or nodes), and their exact effects by patching."""
 
     indices: Tensor
-    """`[k]` numbers of the edges (sources), best estimate first"""
+    """`[k]` numbers of the edges (sources), highest estimate first"""
     estimated: Tensor
     exact: Tensor
-    """`[k]` effect by patching that one alone"""
+    """`[k]` effect of patching this edge alone"""
 
     @property
     def spearman(self) -> float:
-        """Rank correlation of the absolute values, -1 to 1."""
+        """Spearman rank correlation of the absolute values, -1 to 1."""
         return rank_correlation(self.estimated.abs().numpy(), self.exact.abs().numpy())
 
     @property
     def pearson(self) -> float:
-        """Linear correlation of the signed values, -1 to 1."""
+        """Pearson correlation of the signed values, -1 to 1."""
         return float(np.corrcoef(self.estimated, self.exact)[0, 1])
 
     def to_records(self) -> list[Record]:
-        """Return one row per edge, best estimate first: `edge` (its number), `estimated`, `exact`."""
+        """Return one row per edge, highest estimate first: `edge` (its number), `estimated`, `exact`."""
         columns = (self.indices.tolist(), self.estimated.tolist(), self.exact.tolist())
         return [{"edge": i, "estimated": a, "exact": b} for i, a, b in zip(*columns, strict=True)]
 
     def headline(self) -> str:
-        """Give both correlations of estimated and exact effects."""
+        """Return one line: both correlations of estimated and exact effects."""
         return (
             f"The {len(self.indices)} highest ranked, patched one by one: estimated and exact effects correlate by "
             f"{self.pearson:.2f} (Pearson), their sizes by {self.spearman:.2f} (Spearman)"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """`k`, both correlations."""
+        """Return `k` and both correlations."""
         return {"k": len(self.indices), "spearman_abs": self.spearman, "pearson": self.pearson}

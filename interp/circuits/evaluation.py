@@ -4,14 +4,14 @@
     report = evaluate(model, task, scores)       # a ranking: the curve over sizes, CPR, CMD
     report.to_json()                             # goes into circuit.json as "evaluation"
 
-Edges of the circuit carry the clean run, recomputed; all others carry the replacement (`ablation`). The numbers depend
-on the kind of ablation, on edges or nodes, on position-specific edges, and on averaging before or after the ratio
-(Miller et al. 2024), so a report states all four.
+Edges of the circuit carry recomputed values of the clean run; all others carry the replacement (`ablation`). The
+numbers depend on the kind of ablation, on edges or nodes, on position-specific edges, and on averaging before or after
+the ratio (Miller et al. 2024), so a report states all four.
 
-The null is random circuits of the same size. Edges drawn one by one mostly lie on no path from `embed` to `logits` and
-have no effect, which is too weak a null. So a random circuit is grown from random paths: from the logits to a random
-source, into one of its inputs, and so on to `embed`. Beyond `MAX_PATHED` edges the rest is drawn uniformly, since a
-circuit that large is connected anyway.
+The null distribution is over random circuits of the same size. Single random edges are mostly on no path from `embed`
+to `logits` and have no effect, so they would make too weak a null. A random circuit is therefore a union of random
+paths: from the logits to a random source, to one of its inputs, and so on back to `embed`. Beyond `MAX_PATHED` edges
+the rest is drawn uniformly, as a circuit of that size is connected anyway.
 """
 
 from dataclasses import dataclass, field
@@ -49,27 +49,27 @@ MAX_PATHED = 2000
 
 
 def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Tensor:
-    """`[n_edges of the graph]` bool with exactly `n_edges` set."""
-    kept = torch.zeros(graph.n_edges, dtype=torch.bool)
+    """Draw a random circuit: `[n_edges of the graph]` bool with exactly `n_edges` true."""
+    included = torch.zeros(graph.n_edges, dtype=torch.bool)
     if n_edges >= graph.n_edges:
-        return ~kept
+        return ~included
     inputs, edges_into = _inputs(graph), _edges_into(graph)
     count, tries = 0, 0
     while count < min(n_edges, MAX_PATHED) and tries < 20 * MAX_PATHED:
         tries += 1
         for edge in _random_path(graph, inputs, edges_into, generator):
-            if count < n_edges and not kept[edge]:
-                kept[edge] = True
+            if count < n_edges and not included[edge]:
+                included[edge] = True
                 count += 1
-    left = (~kept).nonzero()[:, 0]
-    kept[left[torch.randperm(len(left), generator=generator)[: n_edges - count]]] = True
-    return kept
+    left = (~included).nonzero()[:, 0]
+    included[left[torch.randperm(len(left), generator=generator)[: n_edges - count]]] = True
+    return included
 
 
 def _random_path(
     graph: Graph, inputs: dict[int, list[int]], edges_into: dict[tuple[int, int], list[int]], generator: torch.Generator
 ) -> list[int]:
-    """Edges of one path, from the logits backwards, at one position where edges have positions."""
+    """Return the edges of one random path, from the logits backwards; at one position where edges have positions."""
     position = pick(graph.n_positions, generator)
     reader, path = len(graph.readers) - 1, []
     while True:
@@ -80,12 +80,12 @@ def _random_path(
         if source == 0:
             return path
         reader = inputs[source][pick(len(inputs[source]), generator)]
-        if graph.readers[reader][1] in ("k", "v"):  # a head reads keys and values at earlier positions too
+        if graph.readers[reader][1] in ("k", "v"):  # a head also reads keys and values at earlier positions
             position = pick(position + 1, generator)
 
 
 def _inputs(graph: Graph) -> dict[int, list[int]]:
-    """source -> the readers that are its inputs; a group's key and value count for each of its heads."""
+    """Return the readers that are inputs of each source; a group's key and value count for each of its heads."""
     group = graph.n_heads // graph.n_kv_heads
     number = {reader: i for i, reader in enumerate(graph.readers)}
     found: dict[int, list[int]] = {}
@@ -108,7 +108,7 @@ def _edges_into(graph: Graph) -> dict[tuple[int, int], list[int]]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve(Result):
-    """Circuits of the best edges, by size."""
+    """Faithfulness of the circuits of the highest-ranked edges, by size."""
 
     by: By
     fractions: tuple[float, ...]
@@ -121,7 +121,7 @@ class Curve(Result):
 
     @property
     def faithfulness(self) -> np.ndarray:
-        """`[n_fractions]` without the interval."""
+        """Faithfulness without its interval, `[n_fractions]`."""
         return self.interval.estimate
 
     @property
@@ -133,7 +133,7 @@ class Curve(Result):
         return cmd(self.fractions, self.faithfulness.tolist())
 
     def smallest(self, at_least: float) -> int | None:
-        """Index of the first fraction whose circuit is that faithful; None when none is."""
+        """Return the index of the first fraction with at least this faithfulness; None when there is none."""
         reached = np.flatnonzero(self.faithfulness >= at_least)
         return int(reached[0]) if len(reached) else None
 
@@ -145,7 +145,7 @@ class Curve(Result):
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def headline(self) -> str:
-        """Give the two areas of the curve."""
+        """Return one line: the two areas of the curve."""
         return (
             f"Faithfulness over circuit size: CPR {self.cpr:.2f} (1 is the model), CMD {self.cmd:.2f} (0 is the model)"
         )
@@ -153,7 +153,7 @@ class Curve(Result):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation(Result):
-    """What was measured, as plain numbers, with the settings that they depend on."""
+    """Results of an evaluation as plain numbers, with the settings that they depend on."""
 
     numbers: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
@@ -164,18 +164,18 @@ class Evaluation(Result):
         return self.numbers[name]
 
     def to_records(self) -> list[Record]:
-        """Return one row, a column per number; nested ones are joined by a dot, as `random_circuits.mean`."""
+        """Return one row with a column per number; names of nested ones are joined by a dot: `random_circuits.mean`."""
         return [flat(self.numbers)]
 
     def headline(self) -> str:
-        """Name metric, ablation and number of prompts."""
+        """Return one line: metric, ablation and number of prompts."""
         how = ", ".join(
             f"{key} {self.settings[key]}" for key in ("metric", "ablation", "n_prompts") if key in self.settings
         )
         return f"Evaluation of a circuit ({how})"
 
     def to_json(self) -> dict[str, Any]:
-        """Settings and numbers in one flat object."""
+        """Return settings and numbers in one flat object."""
         return {**self.settings, **self.numbers}
 
 
@@ -189,10 +189,10 @@ def evaluate(
     truth: Circuit | None = None,
     progress: Any = None,
 ) -> Evaluation:
-    """Judge a circuit, or a ranking of edges, on a task.
+    """Evaluate a circuit, or a ranking of edges, on a task.
 
-    `graph` is that of the scores, or the model's own; a circuit with positions needs the graph it was found in. With
-    `truth` (a known circuit) scores get an AUROC, a circuit its precision and recall.
+    `graph` defaults to that of the scores, or to the model's own; a circuit with positions needs the graph in which it
+    was found. With `truth` (a known circuit) scores get an AUROC, and a circuit its precision and recall.
 
     Raises `MismatchError` for a circuit of other weights, `UnknownNameError` for an edge that the graph lacks.
     """
@@ -232,21 +232,21 @@ def evaluate(
     return Evaluation(numbers=numbers, settings=settings, curve=curve)
 
 
-def _evaluate_circuit(bench: Bench, kept: Tensor, config: EvaluationConfig, progress: Any) -> dict[str, Any]:
-    size = int(kept.sum())
+def _evaluate_circuit(bench: Bench, included: Tensor, config: EvaluationConfig, progress: Any) -> dict[str, Any]:
+    size = int(included.sum())
     generator = make_generator(config.seed, "evaluation")
-    halves = [_half(kept, generator) for _ in range(config.n_knockouts)]
-    members = kept.nonzero()[:, 0]
+    halves = [_half(included, generator) for _ in range(config.n_knockouts)]
+    members = included.nonzero()[:, 0]
     tried = members[torch.randperm(size, generator=generator)[: config.n_minimality]].tolist()
     randoms = [random_circuit(bench.graph, size, generator) for _ in range(config.n_random)]
     masks = {
         FULL: [bench.everything(True)],
         EMPTY: [bench.everything(False)],
-        "circuit": [kept],
-        "complement": [~kept],
-        "halved": [kept & ~half for half in halves],
+        "circuit": [included],
+        "complement": [~included],
+        "halved": [included & ~half for half in halves],
         "model_halved": [~half for half in halves],
-        "without": [_without(kept, edge) for edge in tried],
+        "without": [_without(included, edge) for edge in tried],
         RANDOM: randoms,
     }
     values = bench.values([mask for group in masks.values() for mask in group], progress).numpy()
@@ -323,11 +323,11 @@ def overlap(found: Tensor, truth: Tensor) -> dict[str, float]:
     return {"precision": both / max(1.0, float(found.sum())), "recall": both / max(1.0, float(truth.sum()))}
 
 
-def _half(kept: Tensor, generator: torch.Generator) -> Tensor:
-    return kept & (torch.rand(len(kept), generator=generator) < 0.5)
+def _half(included: Tensor, generator: torch.Generator) -> Tensor:
+    return included & (torch.rand(len(included), generator=generator) < 0.5)
 
 
-def _without(kept: Tensor, edge: int) -> Tensor:
-    kept = kept.clone()
-    kept[edge] = False
-    return kept
+def _without(included: Tensor, edge: int) -> Tensor:
+    included = included.clone()
+    included[edge] = False
+    return included

@@ -1,18 +1,17 @@
-"""From a task to a judged circuit, in order: score, verify, cut, judge.
+"""Circuit discovery on a task: score, verify, select, evaluate.
 
     task, held_out = make_task("ioi", model, n_prompts=80).split(40)
     found = find_circuit(model, task, FindConfig(n_edges=200), held_out=held_out)
     found.circuit.evaluation["faithfulness"], found.circuit.verdict["found"]
 
-1. every edge (or node) is scored (`attribution`), and the best are patched one by one to check the scores
-2. the curve of faithfulness over sizes is measured beside random circuits
-3. the circuit is the best `n_edges`, or the smallest on the curve that reaches the faithfulness asked for
-4. it is judged: faithfulness, completeness, minimality, random circuits of its size, an untrained model; on prompts
-   that had no part in steps 1 to 3 when `held_out` gives some
+1. Score every edge (or node) by `attribution`, and patch the highest-ranked ones one by one to check the scores.
+2. Measure the curve of faithfulness over circuit size, with random circuits of each size as the null.
+3. Select the `n_edges` highest-ranked edges, or the smallest circuit on the curve with the wanted faithfulness.
+4. Evaluate it: faithfulness, completeness, minimality, random circuits of its size, an untrained model. With
+   `held_out`, on prompts that were not used in steps 1 to 3.
 
-The folder of a discovered circuit: the circuit, all scores, the curve, the prompts, the attention of its heads.
-
-Columns and files are those of docs/formats.md (`edge-circuits/<name>`).
+`save_discovered` writes the circuit, all scores, the curve, the prompts and the attention of its heads; columns and
+files are described in docs/formats.md (`edge-circuits/<name>`).
 """
 
 from collections.abc import Callable
@@ -48,31 +47,31 @@ RULE = (
 )
 
 HALVINGS = 5
-"""runs spent on narrowing the size between two points of the curve"""
+"""bisection steps for the size between two points of the curve"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Found(Result):
-    """A circuit with all that led to it."""
+    """A circuit with the scores and curves that led to it."""
 
     circuit: Circuit
     scores: Scores
     nodes: Scores | None
-    """`scores` again with `level="node"`"""
+    """scores with `level="node"`"""
     curve: Curve
     verified: Verified | None
 
     def to_records(self) -> list[Record]:
-        """Return one row per edge of the circuit, as `Circuit.to_records`."""
+        """Return one row per edge of the circuit, as `Circuit.to_records` does."""
         return self.circuit.to_records()
 
     def headline(self) -> str:
-        """Describe the circuit, and how well estimates of edge effects agree with patching."""
+        """Return the circuit's headline, and the agreement of estimated edge effects with patching."""
         verified = f". {self.verified.headline()}" if self.verified else ""
         return self.circuit.headline().rstrip(".") + verified
 
     def shown(self) -> list[Record]:
-        """Return the edges of the circuit, those with the largest scores first."""
+        """Return the edges of the circuit, largest scores first."""
         return self.circuit.shown()
 
 
@@ -85,10 +84,10 @@ def find_circuit(
     held_out: Task | None = None,
     progress: Callable[[str], Any] | None = None,
 ) -> Found:
-    """Find the circuit of a task and judge it on `held_out`; without, on the prompts that found it.
+    """Find the circuit of a task and evaluate it on `held_out`, or without it on the task's own prompts.
 
     `progress(step name)` gives the callback of each step. Raises `ConfigError` when the two tasks share a prompt or
-    measure different things, and what its steps raise.
+    have different metrics, and what the steps raise.
     """
     config = config or FindConfig()
     if held_out is not None:
@@ -120,13 +119,13 @@ def _check_apart(task: Task, held_out: Task) -> None:
     seen = {tuple(row) for row in task.clean.tolist()}
     shared = sum(tuple(row) in seen for row in held_out.clean.tolist())
     if shared:
-        raise ConfigError(f"{shared} held-out prompts are among the task's own; `task.split(n)` takes them apart")
+        raise ConfigError(f"{shared} held-out prompts are among the task's own; separate them with `task.split(n)`")
 
 
 def _score(
     model: Any, task: Task, config: FindConfig, graph: Graph | None, step: Callable[[str], Any]
 ) -> tuple[Scores, Scores | None, Verified | None]:
-    """Scores at the level asked for, those of nodes, and the best ones patched one by one."""
+    """Return scores at the chosen level, scores of nodes, and the highest-ranked ones patched one by one."""
     size = config.evaluation.batch_size
     shared: dict[str, Any] = {"ablation": config.ablation, "batch_size": size, "steps": config.steps}
     scores = attribute(
@@ -149,7 +148,7 @@ def _score(
 
 
 def _with_effects(circuit: Circuit, nodes: Scores | None) -> Circuit:
-    """The circuit's nodes with the score of all that each writes, and its interval over prompts."""
+    """Return the circuit with each node's own score and its interval over prompts."""
     if nodes is None:
         return circuit
     columns = {"effect": nodes.values}
@@ -165,9 +164,10 @@ def _with_effects(circuit: Circuit, nodes: Scores | None) -> Circuit:
 
 
 def _smallest(model: Any, task: Task, scores: Scores, curve: Curve, config: FindConfig) -> int:
-    """A size that reaches the faithfulness: the first on the curve that does, then halved down to the size before it.
+    """Return a size that reaches the faithfulness: the first such point of the curve, refined by bisection.
 
-    All edges when none does. Faithfulness need not rise with size, so a smaller circuit may have been passed over.
+    The bisection goes down to the size before it. All edges when no point reaches the faithfulness. As faithfulness
+    need not rise with size, a smaller circuit may exist.
     """
     index = curve.smallest(config.faithfulness)
     if index is None:
@@ -218,10 +218,10 @@ def save_discovered(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write a circuit folder; `circuit` carries its evaluation. `nodes` are scores with `level="node"`; where `scores`
-    themselves are of nodes, edges have none and `edges.parquet` is left out.
+    """Write a circuit folder; the evaluation is part of `circuit`.
 
-    Raises `ConfigError` when the folder exists and `overwrite` is off.
+    `nodes` are scores with `level="node"`. Where `scores` are of nodes, edges have no scores and there is no
+    `edges.parquet`. Raises `ConfigError` when the folder exists and `overwrite` is off.
     """
     config = config or {"model": circuit.model, "weight_hash": circuit.weight_hash, **circuit.settings}
     draft = Draft.open(folder, kind="edge_circuit", config=config, seed=seed, overwrite=overwrite)
@@ -239,7 +239,10 @@ def save_discovered(
 
 
 def score_table(scores: Scores, verified: Verified | None) -> "pa.Table":
-    """Edges (`source, target, via`) or nodes (`node`), strongest first, with `position, score, exact, low, high`."""
+    """Return the table of edges (`source, target, via`) or nodes (`node`), largest absolute score first.
+
+    Further columns: `position, score, exact, low, high`.
+    """
     order, interval = scores.order().tolist(), scores.interval()
     exact = {} if verified is None else dict(zip(verified.indices.tolist(), verified.exact.tolist(), strict=True))
     if scores.level == "edge":
@@ -258,7 +261,7 @@ def score_table(scores: Scores, verified: Verified | None) -> "pa.Table":
 
 
 def curve_table(curve: Curve) -> "pa.Table":
-    """`fraction, n_edges, faithfulness, random, random_low, random_high`."""
+    """Return the table `fraction, n_edges, faithfulness, random, random_low, random_high`."""
     import pyarrow as pa
 
     n_random = len(curve.random)
@@ -275,7 +278,7 @@ def curve_table(curve: Curve) -> "pa.Table":
 
 
 def prompt_texts(model: Any, task: Task) -> list[dict[str, Any]]:
-    """The first prompts as text, with their answers where they have some."""
+    """Return the first prompts as text, with their answers if any."""
     from interp.models.adapter import token_strings
 
     answers = task.metric.per_prompt()
@@ -293,9 +296,9 @@ def prompt_texts(model: Any, task: Task) -> list[dict[str, Any]]:
 
 
 def summarise(circuit: Circuit, curve: Curve | None) -> dict[str, Any]:
-    """What a person asks first: size, faithfulness, the null, the strongest heads."""
+    """Return the summary of the manifest: size, faithfulness, the null, the heads with the largest scores."""
     evaluation = circuit.evaluation
-    kept = ("faithfulness", "faithfulness_low", "faithfulness_high", "completeness", "random_circuits", "cpr", "cmd")
+    shown = ("faithfulness", "faithfulness_low", "faithfulness_high", "completeness", "random_circuits", "cpr", "cmd")
     heads = [node.name for node in circuit.nodes if parse_node(node.name).kind == "head"]
     return {
         "kind": "discovered",
@@ -304,7 +307,7 @@ def summarise(circuit: Circuit, curve: Curve | None) -> dict[str, Any]:
         "n_nodes": len(circuit.nodes),
         "n_edges": len(circuit.edges),
         "n_heads": len(heads),
-        **{name: evaluation[name] for name in kept if name in evaluation},
+        **{name: evaluation[name] for name in shown if name in evaluation},
         "found": circuit.verdict.get("found"),
         "curve": curve is not None,
     }

@@ -1,17 +1,17 @@
-"""How the metric answers to a small change of what each reader reads: gradients per reader, mapped back to the stream.
+"""Gradient of the metric with respect to each reader's input, in the residual stream.
 
 One backward pass gives the gradients at every head's q, k and v and at every MLP's input. They are mapped to the
-stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.norms`). The effect of a
-source's change on a reader is then an inner product summed over positions, `score = <change, gradient>`.
+stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.norms`). The estimated effect
+of a source's change through a reader is an inner product summed over positions, `score = <change, gradient>`.
 
-Integrated gradients need only the sum over several runs, and most of it can be taken before the map: with `g` the
-gradient at a query of value `W u + b`, where `u` is the normed stream and `s` the norm's scale,
+Integrated gradients need only the sum over several runs, and most of it can be computed before the map. Let `g` be the
+gradient at a query of value `W u + b`, with `u` the normed stream and `s` the norm's scale:
 
     sum over runs of (W^T g / s - u <W^T g / s, u> / d)  =  W^T (sum of g / s)  -  sum of u <g / s, W u> / d
 
-the first term is `d_head` wide until it is mapped once, and `W u` is the query itself without its constant. So the map,
-and the product with all sources after it, happen once for all runs. Memory: one layer of gradients in stream space,
-and per run and layer one stream.
+The first sum has width `d_head` and is mapped once; `W u` is the query itself without its constant. So the map to the
+stream, and the product with all sources, are computed once for all runs. Memory: one layer of gradients in the stream,
+and one stream per run and layer.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -35,12 +35,12 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass
 class _Sums:
-    """Gradients summed over runs, by layer, still where they were read; `n = batch * pos`."""
+    """Gradients summed over runs, by layer, before the map to the stream; `n = batch * pos`."""
 
     heads: dict[int, Tensor] = field(default_factory=dict)
-    """`[n, n_slots, d_head]` at q, k and v, over the scale of the norm"""
+    """`[n, n_slots, d_head]` at q, k and v, divided by the scale of the norm"""
     along: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
-    """per run `u [n, d_model]` and what of the gradient lies along it, `[n_slots, n, 1]`: the norm takes that away"""
+    """per run `u [n, d_model]` and the gradient's component along it, `[n_slots, n, 1]`, which the norm removes"""
     mlp: dict[int, Tensor] = field(default_factory=dict)
     """`[batch, pos, d_model]` at the stream that the MLP reads"""
     final: dict[None, Tensor] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class _Sums:
 
 
 class GradientReader:
-    """A model prepared for gradients at its readers: norms read once, weights folded once."""
+    """Gradients at the readers of a model, with norms read and weights folded once."""
 
     def __init__(self, residual: ResidualStream, graph: Graph):
         self.residual, self.graph = residual, graph
@@ -68,7 +68,7 @@ class GradientReader:
 
     @cached_property
     def weights(self) -> list[Tensor]:
-        """Per layer `[n_slots of attention, d_head, d_model]`: what maps a reader's gradient to the stream."""
+        """Maps from a reader's gradient to the stream, `[n_slots of attention, d_head, d_model]` per layer."""
         folded = []
         with torch.no_grad():
             for layer, norm in enumerate(self.norm1):
@@ -78,7 +78,7 @@ class GradientReader:
 
     @cached_property
     def constants(self) -> list[Tensor]:
-        """Per layer `[n_slots of attention, d_head]`: what is in q, k and v whatever the stream holds."""
+        """Constant terms of q, k and v, `[n_slots of attention, d_head]` per layer."""
         constants = []
         with torch.no_grad():
             for layer, norm in enumerate(self.norm1):
@@ -94,10 +94,10 @@ class GradientReader:
     def summed(
         self, tokens: Tensor, embeds: Iterable[Tensor], metric: Metric, at: Tensor
     ) -> Iterator[tuple[slice, int, Tensor]]:
-        """`(slots, n_seen, gradient [n_slots, batch, pos, d_model])` layer by layer, of the metric summed over prompts.
+        """Yield `(slots, n_seen, gradient [n_slots, batch, pos, d_model])` by layer, of the metric summed over prompts.
 
-        Summed over one run per `embeds`, each `[batch, pos, d_model]` the input of the first block; the slots see the
-        sources `0 .. n_seen - 1`.
+        Gradients are summed over one run for each of `embeds`, which are inputs of the first block,
+        `[batch, pos, d_model]`. The slots read the sources `0 .. n_seen - 1`.
         """
         sums = _Sums()
         for embed in embeds:
@@ -119,7 +119,7 @@ class GradientReader:
 
     @torch.no_grad()
     def _add_run(self, sums: _Sums, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor) -> None:
-        """One run forward and back, added to the sums."""
+        """Add the gradients of one forward and backward pass to the sums."""
         streams, values, read = self._backward(tokens, embed, metric, at)
         for layer in range(self.graph.n_layers):
             block = f"blocks.{layer}"
@@ -143,14 +143,14 @@ class GradientReader:
     def _backward(
         self, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """The stream at every norm, the value at every point and its gradient, of one pass forward and back."""
+        """Run one forward and backward pass; return streams at norms, and values and gradients at hook points."""
         streams: dict[str, Tensor] = {}
         values: dict[str, Tensor] = {}
         leaf = embed.detach().requires_grad_()
 
-        def keep(name: str) -> Hook:
+        def record(name: str) -> Hook:
             def hook(value: Tensor, hook: Any) -> Tensor:
-                values[name] = value.view_as(value)  # without a norm this is the stream itself, which others read too
+                values[name] = value.view_as(value)  # without a norm this is the stream, which other readers share
                 return values[name]
 
             return hook
@@ -159,7 +159,7 @@ class GradientReader:
             streams["final"] = value.detach()
 
         hooks: list[tuple[str, Hook]] = [(final_point(self.residual.model), final), read_hook(at)]
-        hooks += [(name, keep(name)) for name in self.points]
+        hooks += [(name, record(name)) for name in self.points]
         hooks += self._stream_hooks(streams, leaf)
         with torch.enable_grad():
             logits = run_with_hooks(self.residual.model, tokens.to(self.residual.device), hooks)
@@ -169,7 +169,7 @@ class GradientReader:
         return streams, {name: value.detach() for name, value in values.items()}, read
 
     def _stream_hooks(self, streams: dict[str, Tensor], leaf: Tensor) -> list[tuple[str, Hook]]:
-        """Hooks that note the stream before each norm, and start the run from `leaf`."""
+        """Return hooks that store the stream before each norm, and start the run from `leaf`."""
         hooks: list[tuple[str, Hook]] = []
         for layer in range(self.graph.n_layers):
             block = f"blocks.{layer}"
@@ -188,7 +188,7 @@ class GradientReader:
         return hooks
 
     def _attention(self, layer: int, sums: _Sums) -> Tensor:
-        """`[n_slots, n, d_model]`: the gradients at the stream that a layer's attention reads."""
+        """Return the gradients at the stream that a layer's attention reads, `[n_slots, n, d_model]`."""
         gradient = torch.bmm(sums.heads.pop(layer).transpose(0, 1), self.weights[layer])
         for unit, along in sums.along.pop(layer, []):
             gradient.addcmul_(along, unit[None], value=-1)
@@ -196,12 +196,12 @@ class GradientReader:
 
 
 def _add(sums: dict[Key, Tensor], key: Key, value: Tensor) -> None:
-    """Not in place: autograd may hand out one tensor as several gradients."""
+    """Add a value to a sum, never in place: autograd may return one tensor as several gradients."""
     sums[key] = sums[key] + value if key in sums else value
 
 
 def pull_back(norm: Norm | None, gradient: Tensor, resid: Tensor) -> Tensor:
-    """The gradient with respect to the norm's input `resid [..., d_model]`, given the one at its output."""
+    """Return the gradient at the norm's input `resid [..., d_model]`, given the one at its output."""
     if norm is None:
         return gradient
     unit, scale = norm.unit_and_scale(resid)

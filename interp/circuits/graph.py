@@ -1,13 +1,13 @@
-"""The edges a circuit can be made of: what each part writes, as each later part reads it.
+"""The graph of all edges of a model: from every component's output to every later component's input.
 
-Sources write to the residual stream, in the order in which the model computes them: `embed` (token and position
-embedding: the input of the first block), the heads of a layer, its MLP, and so on. Readers take it up: the query, key
-and value input of every head, the MLPs, and `logits`. An edge is one source as one reader sees it. Biases belong to no
-source: they are constants and stay whatever is replaced (an MLP's output bias is part of its output).
+Sources write to the residual stream, in the order of computation: `embed` (token and position embedding: the input of
+the first block), the heads of a layer, its MLP, and so on. Readers read from it: the query, key and value inputs of
+every head, the MLPs, and `logits`. An edge connects one source to one reader. Biases belong to no source and are never
+replaced, except that an MLP's output bias is part of its output.
 
-Under grouped-query attention keys and values are read once per group, so a k or v edge exists once per group and
-bears the name of the group's first head. In models whose MLP runs beside attention (GPT-NeoX) the MLP does not see
-the heads of its own layer.
+Under grouped-query attention keys and values are read once per group. So there is one k or v edge per group, with the
+name of the group's first head. In models with MLPs parallel to attention (GPT-NeoX), an MLP does not read the heads of
+its own layer.
 
     graph = Graph.from_model(model)            # 81 edges for two attention-only layers of four heads
     graph.edge(0), graph.index(edge)           # edges are numbered; scores are [n_edges]
@@ -29,10 +29,10 @@ from interp.names import parse_node
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """All edges of one model's anatomy. Holds no weights; two models of the same shape have equal graphs.
+    """All edges of one architecture, without weights: models of the same shape have equal graphs.
 
-    A *slot* is one physical input: the query input of one head, the key input of one group. With `split_qkv` readers
-    and slots are the same; without, the three slots of a head are one reader.
+    A *slot* is one physical input: the query input of one head, the key input of one group. With `split_qkv` each
+    reader is one slot; without it, the three slots of a head form one reader.
     """
 
     n_layers: int
@@ -43,15 +43,15 @@ class Graph:
     """the MLP reads the block's input, not the stream after attention"""
     split_qkv: bool = True
     positions: tuple[int, ...] | None = None
-    """token positions with edges of their own; the stream at all other positions is never replaced. None: one edge
-    stands for all positions"""
+    """token positions that have their own edges; the stream at other positions is never replaced. None: an edge covers
+    all positions"""
 
     @classmethod
     def from_model(cls, model: Any, *, split_qkv: bool = True, positions: Sequence[int] | None = None) -> "Graph":
-        """The graph of a model.
+        """Make the graph of a model.
 
-        Raises `ConfigError` where the residual is no plain sum (post-norm models), and where heads of a group share
-        keys and values but `split_qkv` is off; on positions that are negative or repeated.
+        Raises `ConfigError` when the residual is not a plain sum (post-norm models), when heads share keys and values
+        but `split_qkv` is off, and for negative or repeated positions.
         """
         from interp.models.residual import ResidualStream
 
@@ -93,7 +93,7 @@ class Graph:
         return tuple(names)
 
     def head_sources(self, layer: int) -> slice:
-        """The sources that are heads of a layer."""
+        """Return the sources that are heads of a layer."""
         start = self.before(layer)
         return slice(start, start + self.n_heads)
 
@@ -101,11 +101,11 @@ class Graph:
         return self.before(layer) + self.n_heads
 
     def before(self, layer: int) -> int:
-        """How many sources precede the attention of a layer (`n_layers`: the logits)."""
+        """Return the number of sources before the attention of a layer (`n_layers`: before the logits)."""
         return 1 + layer * self.sources_per_layer
 
     def before_mlp(self, layer: int) -> int:
-        """How many sources the MLP of a layer sees."""
+        """Return the number of sources that the MLP of a layer reads."""
         return self.before(layer) + (0 if self.parallel else self.n_heads)
 
     # Slots: per layer q of every head, k and v of every group, the MLP; at the end the logits.
@@ -119,12 +119,12 @@ class Graph:
         return self.n_layers * self.slots_per_layer + 1
 
     def attention_slots(self, layer: int) -> slice:
-        """The slots of a layer's attention: q, then k, then v."""
+        """Return the slots of a layer's attention: q, then k, then v."""
         start = layer * self.slots_per_layer
         return slice(start, start + self.n_heads + 2 * self.n_kv_heads)
 
     def side_slots(self, layer: int, side: Side) -> slice:
-        """The slots of one side, one per query head or per group."""
+        """Return the slots of one side, one per query head or per group."""
         start = layer * self.slots_per_layer
         if side == "q":
             return slice(start, start + self.n_heads)
@@ -140,7 +140,7 @@ class Graph:
 
     @cached_property
     def readers(self) -> tuple[tuple[str, str | None], ...]:
-        """(node, via) of every reader, in order."""
+        """Node and `via` of every reader, in order."""
         return tuple(dict.fromkeys(self._slot_names))
 
     @cached_property
@@ -157,13 +157,13 @@ class Graph:
 
     @cached_property
     def reader_of_slot(self) -> Tensor:
-        """`[n_slots]` int64."""
+        """Number of each slot's reader, `[n_slots]` int64."""
         number = {reader: i for i, reader in enumerate(self.readers)}
         return torch.tensor([number[name] for name in self._slot_names])
 
     @cached_property
     def sources_of_slot(self) -> Tensor:
-        """`[n_slots]`: a slot sees the sources `0 .. this - 1`."""
+        """Number of sources that each slot reads, `[n_slots]`: the sources `0 .. number - 1`."""
         seen = []
         for layer in range(self.n_layers):
             seen += [self.before(layer)] * (self.slots_per_layer - self.has_mlp)
@@ -174,12 +174,12 @@ class Graph:
 
     @property
     def n_positions(self) -> int:
-        """Distinct positions of edges: 1 when an edge stands for all positions."""
+        """Number of positions with their own edges; 1 when an edge covers all positions."""
         return 1 if self.positions is None else len(self.positions)
 
     @cached_property
     def edge_table(self) -> Tensor:
-        """`[n_edges, 3]` int64: index into `positions` (0 without), reader, source."""
+        """Index into `positions` (0 without positions), reader and source of every edge, `[n_edges, 3]` int64."""
         first_slot = torch.zeros(len(self.readers), dtype=torch.long)
         first_slot[self.reader_of_slot.flip(0)] = torch.arange(self.n_slots).flip(0)
         seen = torch.arange(self.n_sources)[None] < self.sources_of_slot[first_slot][:, None]
@@ -190,21 +190,22 @@ class Graph:
         return len(self.edge_table)
 
     def edge(self, index: int, score: float | None = None, **evidence: Any) -> Edge:
-        """The edge of a number, as a value."""
+        """Return the edge with a number."""
         position, reader, source = self.edge_table[index].tolist()
         target, via = self.readers[reader]
         where = None if self.positions is None else self.positions[position]
         return Edge(self.sources[source], target, via, where, score, evidence)
 
     def edges(self) -> list[Edge]:
-        """All edges, in order."""
+        """Return all edges, in order."""
         return [self.edge(i) for i in range(self.n_edges)]
 
     def index(self, edge: Edge) -> int:
-        """The number of an edge; a k or v edge may name any head of its group. Raises `UnknownNameError`."""
+        """Return the number of an edge; a k or v edge may name any head of its group. Raises `UnknownNameError`."""
         found = self._numbers.get(self._canonical(edge))
         if found is None:
-            hint = "With positions every edge names one; without, none does." if edge.target in self._targets else ""
+            hint = "In a graph with positions every edge needs one; without, none may have one."
+            hint = hint if edge.target in self._targets else ""
             near = [edge_text(self.edge(i)) for (s, t, *_), i in self._numbers.items() if edge.target == t][:400]
             raise UnknownNameError("edge", edge_text(edge), near or [edge_text(self.edge(0))], hint)
         return found
@@ -229,21 +230,21 @@ class Graph:
         return edge.source, edge.target, edge.via, edge.position
 
     def members(self, circuit: Circuit | Iterable[Edge]) -> Tensor:
-        """`[n_edges]` bool: the edges of a circuit. Raises `UnknownNameError` for one that the graph lacks."""
-        kept = torch.zeros(self.n_edges, dtype=torch.bool)
+        """Return the edges of a circuit, `[n_edges]` bool. Raises `UnknownNameError` for one that the graph lacks."""
+        included = torch.zeros(self.n_edges, dtype=torch.bool)
         for edge in circuit.edges if isinstance(circuit, Circuit) else circuit:
-            kept[self.index(edge)] = True
-        return kept
+            included[self.index(edge)] = True
+        return included
 
-    def slot_mask(self, kept: Tensor) -> Tensor:
-        """`[n_positions, n_slots, n_sources]` bool of `kept [n_edges]` bool: what reaches each physical input."""
+    def slot_mask(self, included: Tensor) -> Tensor:
+        """Return the circuit `included [n_edges]` bool by slot and source, `[n_positions, n_slots, n_sources]` bool."""
         position, reader, source = self.edge_table.unbind(1)
         by_reader = torch.zeros(self.n_positions, len(self.readers), self.n_sources, dtype=torch.bool)
-        by_reader[position, reader, source] = kept.cpu()
+        by_reader[position, reader, source] = included.cpu()
         return by_reader[:, self.reader_of_slot]
 
     def edge_values(self, by_slot: Tensor) -> Tensor:
-        """`[..., n_edges]` of `by_slot [..., n_positions, n_slots, n_sources]`: summed over the slots of a reader."""
+        """Sum `by_slot [..., n_positions, n_slots, n_sources]` over the slots of each reader, `[..., n_edges]`."""
         position, reader, source = self.edge_table.to(by_slot.device).unbind(1)
         if not self.split_qkv:
             shape = (*by_slot.shape[:-2], len(self.readers), self.n_sources)
@@ -251,5 +252,5 @@ class Graph:
         return by_slot[..., position, reader, source]
 
     def slots_of_reader(self, reader: int) -> list[int]:
-        """The physical inputs that are one reader."""
+        """Return the slots of one reader."""
         return (self.reader_of_slot == reader).nonzero()[:, 0].tolist()

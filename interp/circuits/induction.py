@@ -1,14 +1,14 @@
-"""The induction circuit: found by its pattern, proved by its parts (Olsson et al. 2022; Elhage et al. 2021).
+"""The induction circuit, from attention pattern to causal evidence (Olsson et al. 2022; Elhage et al. 2021).
 
-An induction head attends to what followed the current token before; it can, because a head in an earlier layer wrote
-the token before into each position, and the induction head's keys read that. So the proof has more than the pattern:
+An induction head attends to the token that followed an earlier copy of the current token. Its keys read the output of a
+head in an earlier layer, which writes each position's previous token there. The evidence covers both parts:
 
-1. scores     every head's induction score, strict and by TransformerLens' stripe, against unrepeated prompts
-2. senders    every earlier head's direct edge into the candidate's keys, exactly; the strongest one is the sender
-3. controls   on other prompts: the same sender into queries and values, random senders of the same size into the keys
-4. ablation   of single heads and of the group: the loss after the repeat begins, and before
-5. outputs    each head's direct path to the logits replaced: the logit of the repeated token (reported)
-6. weights    composition of the pairs, OV copying of the candidates (reported; no verdict rests on them)
+1. scores     induction score of every head, strict and by TransformerLens' stripe, against unrepeated prompts
+2. senders    exact direct edge of every earlier head into a candidate's keys; the strongest is the sender
+3. controls   on other prompts: the same sender into queries and values, control senders of the same norm into keys
+4. ablation   of single heads and of the group: the loss before and after the start of the repeat
+5. outputs    direct effect of each head on the logit of the repeated token (reported)
+6. weights    composition of the pairs, OV copying of the candidates (reported, and not part of the verdict)
 
     circuit = find_induction_circuit(model)
     circuit.verdict["found"], [node.name for node in circuit.nodes if node.role == "induction"]
@@ -25,18 +25,18 @@ import torch
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit
-from interp.circuits.head_kinds import head_patterns, pattern_scores, twin_bounds
+from interp.circuits.head_kinds import head_patterns, pattern_scores, untrained_bounds
 from interp.circuits.head_weights import Composition, Copying, HeadWeights, composition, copying
 from interp.circuits.induction_measure import (
     DirectEdges,
     GroupEffect,
     InductionConfig,
     InductionPrompts,
+    capture_edge_inputs,
     clean_run,
     collect_effects,
     direct_outputs,
     draw_induction_prompts,
-    hold,
     into_candidates,
 )
 from interp.circuits.induction_verdict import (
@@ -59,35 +59,36 @@ from interp.runtime import make_generator
 
 @dataclass(frozen=True, kw_only=True)
 class InductionEvidence(Result):
-    """Everything that was measured, and what follows from it."""
+    """All measurements of the search for an induction circuit, and the resulting circuit."""
 
     circuit: Circuit
     scores: np.ndarray
-    """`[n_layers, n_heads, 3, n_prompts]`: strict, tl, previous token; all seeds"""
+    """`[n_layers, n_heads, 3, n_prompts]`: strict, stripe (tl), previous token; all seeds"""
     verdicts: HeadVerdicts
     candidates: tuple[HeadName, ...]
     tests: dict[HeadName, SenderTest]
-    """per candidate: its best sender and that sender's controls, on the test prompts"""
+    """test of each candidate's sender against controls, on the test prompts"""
     group_effects: dict[tuple[HeadName, Side], GroupEffect]
-    """(sender, side) -> its value sent into all candidates"""
+    """effect of patching each sender into one side of all candidates"""
     ablations: list[Ablations]
     compositions: dict[Side, Composition]
     copying: Copying | None
     copying_deep: Copying | None
     """the same with embeddings passed through block 0; None in models of two layers or fewer"""
     prompts: InductionPrompts
-    """of the first seed"""
+    """prompts of the first seed"""
     texts: list[dict[str, list[str]]]
-    """`tokens` and `corrupt_tokens` of its first prompts"""
+    """`tokens` and `corrupt_tokens` of the first prompts"""
     patterns: dict[str, Tensor]
-    """head -> `[dest, src]`: attention on the first prompt; the circuit's heads, or without one the strongest"""
+    """`[dest, src]` attention on the first prompt, for the circuit's heads, or without a circuit the highest scores"""
     config: InductionConfig = field(default_factory=InductionConfig)
 
     def to_records(self) -> list[Record]:
         """Return one row per candidate head: `head, strict, stripe, sender, by_keys, by_queries, p_holm, induction`.
 
-        `strict` and `stripe` are shares of attention; `by_keys` and `by_queries` are what the strict score loses when
-        the sender's value on the corrupted prompt enters by that side alone; `p_holm` belongs to the former.
+        `strict` and `stripe` are fractions of attention, 0 to 1. `by_keys` and `by_queries` are drops of the strict
+        score when the sender's corrupted value is patched into that side alone. `p_holm` is the head's corrected
+        p-value.
         """
         rows = []
         for head in self.candidates:
@@ -107,7 +108,7 @@ class InductionEvidence(Result):
         return rows
 
     def headline(self) -> str:
-        """Describe the circuit."""
+        """Return the headline of the circuit."""
         return self.circuit.headline()
 
 
@@ -115,10 +116,11 @@ def find_induction_circuit(
     model: Any, *, seeds: tuple[int, ...] = (0, 1, 2), progress: Progress | None = None, name: str | None = None,
     **settings: Any,
 ) -> Circuit:  # fmt: skip
-    """The induction circuit of a model with its evidence, or a circuit without nodes and the reason why.
+    """Find the induction circuit of a model with its evidence, or return a circuit without nodes and the reason.
 
-    `circuit.verdict`: `found`, `rule`, `reason`, `redundancy`. `settings` are those of `InductionConfig`; `name` is
-    the model's name in the circuit. Raises `ConfigError` when the model gives no patterns, or its stream is no sum.
+    `circuit.verdict` has `found`, `rule`, `reason` and `redundancy`. `settings` are those of `InductionConfig`; `name`
+    is the model's name in the circuit. Raises `ConfigError` when the model's attention gives no patterns, or its
+    residual is not a plain sum.
     """
     config = InductionConfig(seeds=tuple(seeds), **settings)
     return gather_induction_evidence(model, config, progress=progress, name=name).circuit
@@ -128,7 +130,7 @@ def find_induction_circuit(
 def gather_induction_evidence(
     model: Any, config: InductionConfig | None = None, *, progress: Progress | None = None, name: str | None = None
 ) -> InductionEvidence:
-    """Measure, test, judge. See the module's steps; progress counts them out of 100."""
+    """Run all steps of the search (see the module); progress is out of 100."""
     from interp.models.identity import model_spec, weight_hash
 
     config = config or InductionConfig()
@@ -183,7 +185,10 @@ def gather_induction_evidence(
 def _score(
     model: Any, drawn: Sequence[InductionPrompts], config: InductionConfig, steps: "_Steps"
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Scores `[n_layers, n_heads, 3, n]`, p-values of the strict ones, the bound of previous-token scores untrained."""
+    """Return scores `[n_layers, n_heads, 3, n]`, p-values of strict scores, and the previous-token bound.
+
+    The bound is that of an untrained model's heads.
+    """
     from interp.models.adapter import untrained_model
 
     found, null = [], []
@@ -191,19 +196,21 @@ def _score(
         found.append(pattern_scores(model, prompts.tokens, prompts.weights, config.batch_size))
         null.append(pattern_scores(model, prompts.unrepeated, prompts.weights, config.batch_size))
         steps.at(2 + 12 * (i + 1) // len(drawn), "scores")
-    twin = untrained_model(model, config.seeds[0])
-    twin_scores = pattern_scores(twin, drawn[0].tokens, drawn[0].weights, config.batch_size)
-    del twin
+    untrained = untrained_model(model, config.seeds[0])
+    untrained_scores = pattern_scores(untrained, drawn[0].tokens, drawn[0].weights, config.batch_size)
+    del untrained
     scores, unrepeated = (torch.cat(each, 3).double().numpy() for each in (found, null))
     length = drawn[0].tokens.shape[1]
-    even = float((1 / torch.arange(2, length + 1)).mean())
-    _, previous_high = twin_bounds(twin_scores[:, :, 2].double().numpy(), even, scores.shape[0] * scores.shape[1])
+    uniform = float((1 / torch.arange(2, length + 1)).mean())
+    _, previous_high = untrained_bounds(
+        untrained_scores[:, :, 2].double().numpy(), uniform, scores.shape[0] * scores.shape[1]
+    )
     steps.at(18, "scores")
     return scores, score_p_values(scores[:, :, 0], unrepeated[:, :, 0]), previous_high
 
 
 def _choose_candidates(scores: np.ndarray, p_score: np.ndarray, config: InductionConfig) -> tuple[HeadName, ...]:
-    """Heads whose induction score stands above its null (Holm over all heads), strongest first."""
+    """Return heads whose strict score is above its null (Holm over all heads), highest first."""
     from interp.statistics import holm
 
     strict = scores[:, :, 0].mean(-1)
@@ -216,7 +223,10 @@ def _choose_candidates(scores: np.ndarray, p_score: np.ndarray, config: Inductio
 def _screen(
     model: Any, prompts: InductionPrompts, candidates: Sequence[HeadName], config: InductionConfig, steps: "_Steps"
 ) -> dict[HeadName, HeadName]:
-    """Per candidate the earlier head whose direct edge into its keys matters most, on the first seed's prompts."""
+    """Return each candidate's sender: the earlier head with the largest direct effect through its keys.
+
+    Measured on the first seed's prompts.
+    """
     layers = sorted({head.layer for head in candidates if head.layer > 0})
     if not layers:
         return {}
@@ -225,7 +235,7 @@ def _screen(
     drops: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     work, done = sum(layers) * len(parts), 0
     for part in parts:
-        edges = DirectEdges(model, hold(model, part, layers))
+        edges = DirectEdges(model, capture_edge_inputs(model, part, layers))
         for layer in layers:
             clean, of_layers = edges.clean(layer), []
             for earlier in range(layer):
@@ -244,12 +254,12 @@ def _test(
     model: Any, drawn: Sequence[InductionPrompts], senders: dict[HeadName, HeadName], config: InductionConfig,
     steps: "_Steps",
 ) -> tuple[dict[HeadName, SenderTest], dict[tuple[HeadName, Side], GroupEffect]]:  # fmt: skip
-    """The chosen senders and their controls, on prompts that did not choose them."""
+    """Test the chosen senders against controls, on prompts other than those that chose them."""
     if not senders:
         return {}, {}
     candidates, chosen = list(senders), sorted(set(senders.values()))
     layers = sorted({head.layer for head in candidates})
-    controls = {head: _matched(model, senders[head], chosen, config) for head in candidates}
+    controls = {head: _control_senders(model, senders[head], chosen, config) for head in candidates}
     per_batch: dict[HeadName, list[dict[str, Tensor]]] = {head: [] for head in candidates}
     popular = sorted(chosen, key=lambda sender: -list(senders.values()).count(sender))[: config.max_loss_senders]
     group: dict[tuple[HeadName, Side], list[GroupEffect]] = {
@@ -257,14 +267,14 @@ def _test(
     }
     parts = [part for prompts in drawn for part in prompts.batches(config.batch_size)]
     for i, part in enumerate(parts):
-        held = hold(model, part, layers)
-        edges = DirectEdges(model, held)
+        inputs = capture_edge_inputs(model, part, layers)
+        edges = DirectEdges(model, inputs)
         clean = clean_run(model, part, candidates)
         for head in candidates:
             per_batch[head].append(_direct_test(edges, head, senders[head], controls[head]))
         for j, (sender, side) in enumerate(group):
             group[sender, side].append(
-                into_candidates(model, part, held, sender, side, candidates, clean, with_loss=sender in popular)
+                into_candidates(model, part, inputs, sender, side, candidates, clean, with_loss=sender in popular)
             )
             steps.at(45 + 30 * (i * len(group) + j + 1) // (len(parts) * len(group)), "path patching")
     effects = {key: collect_effects(found) for key, found in group.items()}
@@ -281,20 +291,22 @@ def _test(
 def _direct_test(
     edges: DirectEdges, head: HeadName, sender: HeadName, controls: Sequence[HeadName | int]
 ) -> dict[str, Tensor]:
-    """Drops of one candidate's strict score by prompt: keys, queries, and controls into the keys."""
+    """Return drops of one candidate's strict score by prompt: into keys, queries, and controls into keys."""
     own = edges.difference(sender)
-    random = [edges.turned(sender, other) if isinstance(other, int) else edges.difference(other) for other in controls]
+    random = [edges.rotated(sender, other) if isinstance(other, int) else edges.difference(other) for other in controls]
     clean = edges.clean(head.layer)[head.head]
     keys = edges.scores(head.layer, "k", [own, *random])[:, head.head]
     query = edges.scores(head.layer, "q", [own])[0, head.head]
     return {"clean": clean, "k": clean - keys[0], "q": clean - query, "controls": clean - keys[1:]}
 
 
-def _matched(model: Any, sender: HeadName, chosen: Sequence[HeadName], config: InductionConfig) -> list[HeadName | int]:
-    """Random senders to compare with, matched in depth and in size.
+def _control_senders(
+    model: Any, sender: HeadName, chosen: Sequence[HeadName], config: InductionConfig
+) -> list[HeadName | int]:
+    """Draw control senders that match the sender in depth or in norm.
 
-    Heads of the sender's layer and the one before that were chosen for nobody, with what they write themselves; and
-    seeds of random turns of the sender's own write.
+    Half are heads of the sender's layer and the one before that are no candidate's sender. The others, given as seeds,
+    are random rotations of the sender's own output.
     """
     shape = ResidualStream(model).shape
     pool = [
@@ -305,14 +317,14 @@ def _matched(model: Any, sender: HeadName, chosen: Sequence[HeadName], config: I
     ]
     generator = make_generator(config.seeds[0], "control senders", str(sender))
     order = torch.randperm(len(pool), generator=generator).tolist()
-    n_turns = config.n_controls - len(order[: config.n_controls // 2])
-    return [pool[i] for i in order[: config.n_controls // 2]] + list(range(n_turns))
+    n_rotations = config.n_controls - len(order[: config.n_controls // 2])
+    return [pool[i] for i in order[: config.n_controls // 2]] + list(range(n_rotations))
 
 
 def _ablate(
     model: Any, drawn: Sequence[InductionPrompts], verdicts: HeadVerdicts, config: InductionConfig, steps: "_Steps"
 ) -> list[Ablations]:
-    """Mean ablation of single heads, the induction heads together, their senders, and random heads as many."""
+    """Mean-ablate single heads, all induction heads, all their senders, and random groups of as many heads."""
     residual = ResidualStream(model)
     every = residual.all_heads()
     heads, senders = sorted(verdicts.induction), sorted(proved_senders(verdicts))
@@ -337,7 +349,7 @@ def _ablate(
 def _random_groups(
     every: Sequence[HeadName], heads: Sequence[HeadName], senders: Sequence[HeadName], config: InductionConfig
 ) -> dict[str, list[str]]:
-    """Groups of other heads, as many as the induction heads and layer by layer where the layer has others."""
+    """Draw groups of as many other heads as there are induction heads, from the same layers where possible."""
     taken = {*heads, *senders}
     groups = {}
     for i in range(3):
@@ -357,14 +369,14 @@ def _random_groups(
 def _compose(
     model: Any, weights: HeadWeights, verdicts: HeadVerdicts, candidates: Sequence[HeadName], config: InductionConfig
 ) -> dict[Side, Composition]:
-    """All pairs of a small model; of a large one all heads before the candidates with the candidates."""
+    """Score composition of all pairs; in a large model, of senders and previous-token heads with candidates."""
     every = weights.residual.all_heads()
     if len(every) <= config.max_singles:
         senders, readers = every, every
     else:
         strong = np.argsort(-verdicts.previous_token, axis=None)[:16]
-        places = zip(*np.unravel_index(strong, verdicts.previous_token.shape), strict=True)
-        senders = sorted({*proved_senders(verdicts), *(HeadName(int(i), int(j)) for i, j in places)})
+        heads = zip(*np.unravel_index(strong, verdicts.previous_token.shape), strict=True)
+        senders = sorted({*proved_senders(verdicts), *(HeadName(int(i), int(j)) for i, j in heads)})
         readers = sorted(candidates)
     try:
         return composition(model, senders=senders, readers=readers, weights=weights, seed=config.seeds[0])
@@ -377,12 +389,12 @@ def _texts(model: Any, prompts: InductionPrompts, n: int = 3) -> list[dict[str, 
 
     return [
         {"tokens": token_strings(model, clean), "corrupt_tokens": token_strings(model, corrupt)}
-        for clean, corrupt in zip(prompts.tokens[:n], prompts.twins[0][:n], strict=True)
+        for clean, corrupt in zip(prompts.tokens[:n], prompts.corrupted[0][:n], strict=True)
     ]
 
 
 def _heads_to_show(verdicts: HeadVerdicts, circuit: Circuit) -> list[HeadName]:
-    """Those of the circuit; of an empty one the four with the strongest scores."""
+    """Return the heads of the circuit; of an empty one, the four heads with the highest strict scores."""
     names = [parse_node(node.name) for node in circuit.nodes]
     heads = [HeadName(node.layer or 0, node.head or 0) for node in names if node.kind == "head"]
     if heads:
@@ -409,7 +421,7 @@ def _settings(config: InductionConfig, prompts: InductionPrompts) -> dict[str, A
 
 
 class _Steps:
-    """Progress out of 100."""
+    """Progress in percent."""
 
     def __init__(self, progress: Progress | None):
         self.progress = progress

@@ -1,22 +1,18 @@
-"""Prompts that ask for induction, their corrupted twins, and what is measured on them.
+"""Prompts with repeats, their corrupted versions, and the measurements behind the induction verdict.
 
-A prompt repeats a block of random tokens. Its two corrupted twins replace every second token by others: where one of
-them keeps a token, *the token is the same and the token before it is another*. A head's corrupted value at a position
-is taken from the twin that keeps it, so the difference from the clean value is what the head knows of the token before
-(and of others at odd distance), not of the token itself.
+A prompt repeats a block of random tokens. It has two corrupted versions: one replaces all tokens at even positions, the
+other those at odd positions. So where a version retains a token, *the token before it differs*. A head's corrupted
+value at a position is taken from the version that retains the token. Its difference from the clean value then depends
+on the previous token (and others at odd distance), not on the token itself.
 
-The measurements behind the induction verdict: scores, direct edges, edges into all candidates at once.
+Direct edges (`DirectEdges`) are exact and need no full forward pass. With all nodes between sender and reader frozen,
+the reader's input is the clean stream plus the change of the sender's output. So each sender costs one block, from its
+input to its attention pattern. `into_candidates` patches the edges into all candidates at once.
 
-Direct edges are exact and need no pass through the model: with everything between sender and reader frozen, the
-reader's input is the clean stream plus what the sender alone would have written differently. So one block, from its
-input to its attention pattern, is run per sender.
-
-What a head adds to the logits itself: its direct path replaced, nothing between, the final norm recomputed.
-
-The final stream is a sum, so the path from a head to the logits is replaced by adding to it what the head writes on
-prompts that do not repeat, minus what it writes here: there it has nothing to find. Measured is the logit of the right
-next token above the mean of all logits, wherever that token can be known from the first block. Exact, and two passes
-for all heads. What later parts make of the head's write is not in it.
+Direct effects on the logits (`direct_outputs`) replace the path from a head to the final stream. The head's output on
+prompts without repeats is added and its own output subtracted, and the final norm is recomputed. The metric is the
+logit of the correct next token above the mean logit, at all positions where the first block determines that token. This
+is exact and takes two passes for all heads. Indirect effects through later components are not included.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,35 +41,36 @@ from interp.text.tokens import repeated_random_tokens
 
 @dataclass(frozen=True)
 class InductionPrompts:
-    """The prompts of one seed."""
+    """Prompts of one seed."""
 
     tokens: Tensor
-    """`[n, pos]`"""
+    """`[n, pos]` prompts that repeat a block"""
     unrepeated: Tensor
-    """`[n, pos]`: the same lags, nothing repeats: the null"""
-    twins: tuple[Tensor, Tensor]
+    """`[n, pos]` prompts without repeats, the null, with the same lags"""
+    corrupted: tuple[Tensor, Tensor]
     """`[n, pos]` each: with the tokens at even (odd) positions replaced"""
     lags: Tensor
+    """`[n]` length of the repeated block of each prompt"""
     start: int
     """1 after a BOS, else 0"""
     weights: Tensor
-    """`[n, pos * pos, 3]`: attention times these, summed, are the scores of `measure_weights`"""
+    """`[n, pos * pos, 3]`: weights of attention in the three scores of `measure_weights`"""
 
-    def merge_twins(self, even_replaced: Tensor, odd_replaced: Tensor) -> Tensor:
-        """Values `[n, pos, ...]`, each position from the twin that keeps its token."""
+    def merge_corrupted(self, even_replaced: Tensor, odd_replaced: Tensor) -> Tensor:
+        """Merge values `[n, pos, ...]` of the two versions: each position from the one that retains its token."""
         even = (torch.arange(even_replaced.shape[1], device=even_replaced.device) % 2 == 0).view(
             1, -1, *[1] * (even_replaced.ndim - 2)
         )
         return torch.where(even, odd_replaced, even_replaced)
 
     def first(self, n: int) -> "InductionPrompts":
-        """The first prompts."""
+        """Return the first `n` prompts."""
         return self.batches(n)[0]
 
     def batches(self, size: int) -> list["InductionPrompts"]:
-        """The prompts in order, `size` at a time."""
+        """Return the prompts in order, in batches of `size`."""
         tokens, unrepeated, even, odd, lags, weights = (
-            value.split(size) for value in (self.tokens, self.unrepeated, *self.twins, self.lags, self.weights)
+            value.split(size) for value in (self.tokens, self.unrepeated, *self.corrupted, self.lags, self.weights)
         )
         return [
             InductionPrompts(tokens[i], unrepeated[i], (even[i], odd[i]), lags[i], self.start, weights[i])
@@ -82,7 +79,7 @@ class InductionPrompts:
 
 
 def draw_induction_prompts(model: Any, config: InductionConfig, seed: int) -> InductionPrompts:
-    """The prompts of one seed. Raises `ConfigError` when the model's context or vocabulary holds no repeat."""
+    """Draw the prompts of one seed. Raises `ConfigError` when context or vocabulary are too small for a repeat."""
     from interp.models.adapter import bos_token_id, ordinary_tokens
 
     ids, bos = ordinary_tokens(model), bos_token_id(model)
@@ -91,17 +88,17 @@ def draw_induction_prompts(model: Any, config: InductionConfig, seed: int) -> In
     lags = torch.stack([_lag(row, bos) for row in tokens])
     generator = make_generator(seed, "corrupted twins")
     others = ids[torch.randint(len(ids) - 1, tokens.shape, generator=generator)]
-    others = torch.where(others == tokens, ids[-1], others)  # any token but its own
+    others = torch.where(others == tokens, ids[-1], others)  # any other token
     even = (torch.arange(length) % 2 == 0)[None].expand_as(tokens)
     is_bos = tokens == (-1 if bos is None else bos)
-    twins = [torch.where(which & ~is_bos, others, tokens) for which in (even, ~even)]
+    corrupted = [torch.where(which & ~is_bos, others, tokens) for which in (even, ~even)]
     return InductionPrompts(
-        tokens, unrepeated, (twins[0], twins[1]), lags, int(bos is not None), measure_weights(tokens, lags, bos)
+        tokens, unrepeated, (corrupted[0], corrupted[1]), lags, int(bos is not None), measure_weights(tokens, lags, bos)
     )
 
 
 def _draw(ids: Tensor, bos: int | None, n: int, length: int, low: int, high: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Repeated prompts, and ones that do not repeat: independent draws where the vocabulary is shorter than these."""
+    """Draw prompts with and without repeats; tokens of the latter are independent where the vocabulary is too small."""
     if len(ids) >= length - (bos is not None):
         return draw_prompts(ids, bos, n, length, low, high, seed)
     tokens = repeated_random_tokens(
@@ -115,7 +112,7 @@ def _draw(ids: Tensor, bos: int | None, n: int, length: int, low: int, high: int
 
 
 def prompt_sizes(model: Any, config: InductionConfig, n_ids: int, bos: int | None) -> tuple[int, int, int]:
-    """Context length, shortest and longest lag."""
+    """Return context length, shortest and longest lag. Raises `ConfigError` for a length beyond the context."""
     length = config.context_length or min(int(model.cfg.n_ctx), 65)
     if length > model.cfg.n_ctx:
         raise ConfigError(f"context_length {length} exceeds the model's context of {model.cfg.n_ctx}")
@@ -125,10 +122,10 @@ def prompt_sizes(model: Any, config: InductionConfig, n_ids: int, bos: int | Non
 
 
 def measure_weights(tokens: Tensor, lags: Tensor, bos: int | None) -> Tensor:
-    """`[n, pos * pos, 3]`: strict induction, TransformerLens' stripe, previous token.
+    """Return attention weights of three scores, `[n, pos * pos, 3]`: strict induction, stripe, previous token.
 
-    strict: queries whose token occurred before, all their matches summed. tl: the mean of the diagonal `lag - 1`
-    back, whose first entry has no match yet.
+    The strict score takes queries whose token occurred before and sums attention over all matches. The stripe (`tl`, as
+    in TransformerLens) is the mean of the diagonal `lag - 1` back, whose first entry has no match yet.
     """
     masks = target_masks(tokens, bos)
     position = torch.arange(tokens.shape[1])
@@ -143,54 +140,55 @@ def _lag(row: Tensor, bos: int | None) -> Tensor:
 
 
 @dataclass
-class Held:
-    """What one batch of prompts makes the model hold, for exact direct edges."""
+class EdgeInputs:
+    """Activations of one batch of prompts that exact direct edges need."""
 
     prompts: InductionPrompts
     resid: dict[int, Tensor]
-    """layer -> its input, for the layers of the candidates"""
+    """input of each layer that has candidates, `[batch, pos, d_model]`"""
     clean_z: list[Tensor]
-    """per layer below the deepest candidate `[batch, pos, n_heads, d_head]`"""
+    """`[batch, pos, n_heads, d_head]` for each layer before the last candidate's"""
     corrupt_z: list[Tensor]
+    """the same on corrupted prompts"""
 
 
 @torch.no_grad()
-def hold(model: Any, prompts: InductionPrompts, layers: Sequence[int]) -> Held:
-    """One clean pass and one of each twin, up to the deepest layer of interest."""
+def capture_edge_inputs(model: Any, prompts: InductionPrompts, layers: Sequence[int]) -> EdgeInputs:
+    """Capture the inputs of direct edges: a clean pass and two corrupted ones, up to the last of `layers`."""
     depth = max(layers, default=0)
     z_names = [f"blocks.{layer}.attn.hook_z" for layer in range(depth)]
     resid_names = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers}
     clean = capture(model, prompts.tokens, [*z_names, *resid_names.values()])
-    even, odd = (capture(model, twin, z_names) for twin in prompts.twins) if z_names else ({}, {})
-    return Held(
+    even, odd = (capture(model, tokens, z_names) for tokens in prompts.corrupted) if z_names else ({}, {})
+    return EdgeInputs(
         prompts,
         {layer: clean[name] for layer, name in resid_names.items()},
         [clean[name] for name in z_names],
-        [prompts.merge_twins(even[name], odd[name]) for name in z_names],
+        [prompts.merge_corrupted(even[name], odd[name]) for name in z_names],
     )
 
 
 class DirectEdges:
-    """Strict induction scores of heads when one sender's direct edge into their queries or keys is patched."""
+    """Strict induction scores of heads under a patch of one sender's direct edge into their queries or keys."""
 
-    def __init__(self, model: Any, held: Held, *, at_once: int = 4):
-        self.model, self.held, self.residual, self.at_once = model, held, ResidualStream(model), at_once
-        self.weights = held.prompts.weights[..., :1]
+    def __init__(self, model: Any, inputs: EdgeInputs, *, at_once: int = 4):
+        self.model, self.inputs, self.residual, self.at_once = model, inputs, ResidualStream(model), at_once
+        self.weights = inputs.prompts.weights[..., :1]
 
     def difference(self, sender: HeadName) -> Tensor:
-        """`[batch, pos, d_model]`: corrupted minus clean write of a head."""
-        held = self.held
-        z = held.corrupt_z[sender.layer][:, :, sender.head] - held.clean_z[sender.layer][:, :, sender.head]
+        """Return corrupted minus clean output of a head, `[batch, pos, d_model]`."""
+        inputs = self.inputs
+        z = inputs.corrupt_z[sender.layer][:, :, sender.head] - inputs.clean_z[sender.layer][:, :, sender.head]
         return z @ self.residual.W(sender.layer, "o")[sender.head]
 
-    def turned(self, sender: HeadName, seed: int) -> Tensor:
-        """The sender's difference turned by a random rotation: its size at every position, another direction."""
+    def rotated(self, sender: HeadName, seed: int) -> Tensor:
+        """Return the sender's difference under a random rotation: the same norms in another direction."""
         own = self.difference(sender)
         gaussian = torch.randn(own.shape[-1], own.shape[-1], generator=make_generator(seed, "turned writes"))
         return own @ torch.linalg.qr(gaussian).Q.to(own)
 
     def scores(self, layer: int, side: Side, differences: Sequence[Tensor]) -> Tensor:
-        """`[n_differences, n_heads, batch]`: strict scores of a layer's heads, each difference by itself."""
+        """Return strict scores of a layer's heads for each difference, `[n_differences, n_heads, batch]`."""
         parts = [
             self._scores(layer, side, list(differences[i : i + self.at_once]))
             for i in range(0, len(differences), self.at_once)
@@ -198,12 +196,12 @@ class DirectEdges:
         return torch.cat(parts)
 
     def clean(self, layer: int) -> Tensor:
-        """`[n_heads, batch]`"""
-        return self._scores(layer, "k", [torch.zeros_like(self.held.resid[layer])])[0]
+        """Return strict scores without a patch, `[n_heads, batch]`."""
+        return self._scores(layer, "k", [torch.zeros_like(self.inputs.resid[layer])])[0]
 
     @torch.no_grad()
     def _scores(self, layer: int, side: Side, differences: list[Tensor]) -> Tensor:
-        resid = self.held.resid[layer]
+        resid = self.inputs.resid[layer]
         changed = torch.cat([resid + difference for difference in differences])
         new = self.residual.project(layer, side, changed)
         found: list[Tensor] = []
@@ -225,19 +223,22 @@ class DirectEdges:
 
 @dataclass(frozen=True)
 class GroupEffect:
-    """One sender's value sent into all candidates after it, which see each other: changes against the clean run."""
+    """Effect of patching one sender into all later candidates at once, as changes from the clean run.
+
+    Candidates also read the changes of earlier candidates.
+    """
 
     strict: dict[HeadName, Tensor]
-    """candidate -> `[n]` change of its strict score"""
+    """`[n]` change of each candidate's strict score"""
     first: Tensor | None
-    """`[n]` change of the first block's loss, nats; None where the pass ended before the logits"""
+    """`[n]` change of the loss before the repeat, nats; None where the pass ended before the logits"""
     second: Tensor | None
-    """`[n]` change of the loss after the repeat began"""
+    """`[n]` change of the loss after the start of the repeat, nats"""
 
 
 @dataclass(frozen=True)
 class CleanRun:
-    """The plain model on the prompts."""
+    """Strict scores and losses of the model without a patch."""
 
     strict: dict[HeadName, Tensor]
     first: Tensor
@@ -246,34 +247,34 @@ class CleanRun:
 
 @torch.no_grad()
 def clean_run(model: Any, prompts: InductionPrompts, candidates: Sequence[HeadName]) -> CleanRun:
-    """Scores and losses without a patch."""
-    watch = _Watch(candidates, prompts.weights[..., :1])
-    logits = run_from(model, prompts.tokens, watch.hooks())
+    """Measure strict scores and losses without a patch."""
+    scores = _StrictScores(candidates, prompts.weights[..., :1])
+    logits = run_from(model, prompts.tokens, scores.hooks())
     assert logits is not None
     first, second = _halves(logits, prompts)
-    return CleanRun(watch.strict(), first, second)
+    return CleanRun(scores.strict(), first, second)
 
 
 @torch.no_grad()
 def into_candidates(
-    model: Any, prompts: InductionPrompts, held: Held, sender: HeadName, side: Side, candidates: Sequence[HeadName],
-    clean: CleanRun, *, with_loss: bool = True,
+    model: Any, prompts: InductionPrompts, inputs: EdgeInputs, sender: HeadName, side: Side,
+    candidates: Sequence[HeadName], clean: CleanRun, *, with_loss: bool = True,
 ) -> GroupEffect:  # fmt: skip
     """Path-patch a sender into the queries, keys or values of every candidate in a later layer.
 
-    Without the loss the pass ends at the last candidate's pattern.
+    Without the loss, the pass ends at the last candidate's attention pattern.
     """
     after = [head for head in candidates if head.layer > sender.layer]
     patcher = PathPatcher(model, [str(sender)], [(str(head), side) for head in after], "receivers")
-    corrupt, clean_z = (z[sender.layer][:, :, sender.head] for z in (held.corrupt_z, held.clean_z))
+    corrupt, clean_z = (z[sender.layer][:, :, sender.head] for z in (inputs.corrupt_z, inputs.clean_z))
     node = parse_node(str(sender))
-    known = KnownClean(held.resid[min(head.layer for head in after)], {node: clean_z})
-    watch = _Watch(after, prompts.weights[..., :1])
+    known = KnownClean(inputs.resid[min(head.layer for head in after)], {node: clean_z})
+    scores = _StrictScores(after, prompts.weights[..., :1])
     last = f"blocks.{max(head.layer for head in after)}.attn.hook_pattern"
     logits = patcher.run(
-        prompts.tokens, {node: corrupt}, hooks=watch.hooks(), until=None if with_loss else last, known=known
+        prompts.tokens, {node: corrupt}, hooks=scores.hooks(), until=None if with_loss else last, known=known
     )
-    strict = {head: score - clean.strict[head] for head, score in watch.strict().items()}
+    strict = {head: score - clean.strict[head] for head, score in scores.strict().items()}
     if logits is None:
         return GroupEffect(strict, None, None)
     first, second = _halves(logits, prompts)
@@ -281,7 +282,7 @@ def into_candidates(
 
 
 def collect_effects(effects: Sequence[GroupEffect]) -> GroupEffect:
-    """Batches put together."""
+    """Concatenate the effects of batches."""
     first = [effect.first for effect in effects if effect.first is not None]
     second = [effect.second for effect in effects if effect.second is not None]
     return GroupEffect(
@@ -291,8 +292,8 @@ def collect_effects(effects: Sequence[GroupEffect]) -> GroupEffect:
     )
 
 
-class _Watch:
-    """Reduces the patterns of some heads' layers to strict scores."""
+class _StrictScores:
+    """Hooks that reduce attention patterns of some heads to strict scores."""
 
     def __init__(self, heads: Sequence[HeadName], weights: Tensor):
         self.heads, self.weights, self.found = list(heads), weights, {}
@@ -304,7 +305,7 @@ class _Watch:
         ]
 
     def strict(self) -> dict[HeadName, Tensor]:
-        """Head -> `[n]`."""
+        """Return the strict score of each head, `[n]`."""
         return {head: self.found[head.layer][:, head.head] for head in self.heads}
 
     def _reduce(self, layer: int) -> Callable[..., None]:
@@ -320,15 +321,15 @@ def _halves(logits: Tensor, prompts: InductionPrompts) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class DirectOutput:
-    """One head's direct path to the logits, replaced."""
+    """Effect of replacing one head's direct path to the logits."""
 
     change: np.ndarray
-    """`[n]` change of the right token's logit above the mean, by prompt; negative: the head argues for it"""
+    """`[n]` change of the correct token's logit above the mean, by prompt; below 0 the head raises that logit"""
     control: np.ndarray | None
-    """`[n]` the same of the strongest other head of its layer (no induction head itself)"""
+    """`[n]` the same for the strongest head of the layer that is not an induction head"""
 
     def evidence(self) -> dict[str, float]:
-        """The change with its interval, and the bound of the control, in logits."""
+        """Return the change with its interval, and the mean of the control, in logits."""
         mean, low, high = t_interval(self.change)
         found = {"logit_effect": float(mean), "low": float(low), "high": float(high)}
         if self.control is not None:
@@ -339,7 +340,7 @@ class DirectOutput:
 def direct_outputs(
     model: Any, drawn: Sequence[InductionPrompts], heads: Sequence[HeadName], batch_size: int
 ) -> dict[HeadName, DirectOutput]:
-    """Of each head in `heads`, with all other heads of its layer as controls."""
+    """Measure the direct effect on the logits of each of `heads`, with other heads of its layer as controls."""
     if not heads:
         return {}
     layers = sorted({head.layer for head in heads})
@@ -356,7 +357,10 @@ def direct_outputs(
 
 @torch.no_grad()
 def direct_logit_changes(model: Any, prompts: InductionPrompts, layers: Sequence[int]) -> Tensor:
-    """`[n_layers, n_heads, n]`: mean change of the right token's logit above the mean, each head of `layers` alone."""
+    """Replace the direct path of each head of `layers`; return the change of the correct token's logit above the mean.
+
+    `[n_layers, n_heads, n]`, mean over positions.
+    """
     residual, tokens = ResidualStream(model), prompts.tokens
     names = [f"blocks.{layer}.attn.hook_z" for layer in layers]
     final = final_point(model)
@@ -381,6 +385,6 @@ def direct_logit_changes(model: Any, prompts: InductionPrompts, layers: Sequence
 
 
 def _known(prompts: InductionPrompts) -> Tensor:
-    """`[n, pos - 1]` bool: positions whose next token followed the same token one lag before."""
+    """Return positions whose next token the first block determines, `[n, pos - 1]` bool."""
     position = torch.arange(prompts.tokens.shape[1] - 1)[None]
     return position >= (prompts.start + prompts.lags)[:, None]

@@ -1,4 +1,4 @@
-"""The folder of an induction circuit: the circuit, and the evidence for and against every head (docs/formats.md)."""
+"""Artefact of an induction circuit: the circuit, and the evidence on every head (docs/formats.md)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ def save_induction(
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write an `induction-circuits/<name>` folder; returns its manifest, whose summary holds the verdict."""
+    """Write an `induction-circuits/<name>` folder and return its manifest, whose summary contains the verdict."""
     config = {"model": model_name, "weight_hash": weight_hash, **evidence.circuit.settings}
     draft = Draft.open(folder, kind="induction_circuit", config=config, seed=seed, overwrite=overwrite)
     write_json(draft.path / FILE, evidence.circuit.to_json())
@@ -39,7 +39,7 @@ def save_induction(
 
 
 def summarise(evidence: InductionEvidence) -> dict[str, Any]:
-    """The verdict, its heads, and the size of the circuit."""
+    """Return the verdict, its heads, and the size of the circuit."""
     verdict, circuit = evidence.circuit.verdict, evidence.circuit
     return {
         "kind": "induction",
@@ -55,7 +55,7 @@ def summarise(evidence: InductionEvidence) -> dict[str, Any]:
 
 
 def heads_table(evidence: InductionEvidence) -> "pa.Table":
-    """One row per head; null where a head was not tested, ablated or decomposed."""
+    """Return one row per head; null where a head was not tested, ablated or scored for copying."""
     import pyarrow as pa
 
     verdicts, n_heads = evidence.verdicts, evidence.verdicts.strict.shape[1]
@@ -84,7 +84,7 @@ def heads_table(evidence: InductionEvidence) -> "pa.Table":
 
 
 def ablations_table(evidence: InductionEvidence) -> "pa.Table":
-    """`group, kind, loss_first_half, loss_second_half, low, high, n_heads`."""
+    """Return the table `group, kind, loss_first_half, loss_second_half, low, high, n_heads`."""
     import pyarrow as pa
 
     records = [record for each in evidence.ablations for record in each.to_records()]
@@ -97,14 +97,14 @@ def ablations_table(evidence: InductionEvidence) -> "pa.Table":
 
 
 def composition_table(evidence: InductionEvidence) -> "pa.Table":
-    """`source, target, via, score, null_mean, null_high, is_argmax`."""
+    """Return the table `source, target, via, score, null_mean, null_high, is_argmax`."""
     import pyarrow as pa
 
     return pa.Table.from_pylist([record for each in evidence.compositions.values() for record in each.to_records()])
 
 
 def describe_induction(evidence: InductionEvidence) -> list[str]:
-    """What was found, in a few lines for a terminal."""
+    """Describe the result in a few lines for a terminal."""
     verdict = evidence.circuit.verdict
     lines = [("found: " if verdict["found"] else "not found: ") + verdict["reason"]]
     strongest = sorted(evidence.verdicts.induction.items(), key=lambda pair: -evidence.tests[pair[0]].k.mean())
@@ -113,12 +113,12 @@ def describe_induction(evidence: InductionEvidence) -> list[str]:
         mean, low, high = t_interval(test.k)
         lines.append(
             f"{sender} -k-> {head}: score {test.clean.mean():.2f} falls by {mean:.2f} [{low:.2f}, {high:.2f}] "
-            f"(into queries {test.q.mean():+.2f}, random senders up to {test.strongest_control.mean():+.2f})"
+            f"(into queries {test.q.mean():+.2f}, control senders up to {test.strongest_control.mean():+.2f})"
         )
     if verdict["redundancy"]:
         r = verdict["redundancy"]
         lines.append(
-            f"together {r['group']:+.2f} nats after the repeat, one by one {r['sum_of_singles']:+.2f} in sum: "
+            f"ablated together {r['group']:+.2f} nats after the repeat, singly {r['sum_of_singles']:+.2f} in sum: "
             f"{r['reading']}"
         )
     return lines

@@ -1,18 +1,19 @@
-"""The rule by which a head is called an induction head, and the circuit that it makes.
+"""Rule by which a head is called an induction head, and the resulting circuit.
 
-RULE. A head is an induction head when all of these hold, each by a one-sided Student t test over prompts; its p-value
-is the largest of theirs, corrected by Holm over *all* heads of the model, and lies below 0.05:
+RULE. A head is an induction head when all of these hold, each by a one-sided Student t test over prompts. Its p-value
+is the largest of theirs, corrected by Holm over *all* heads of the model, and is below 0.05.
 
-1. its strict induction score exceeds what the same targets get on prompts without repeats (all seeds), and is >= 0.1
-2. one earlier head, its sender, matters through its keys: patching that direct edge lowers the strict score more than
-   the same sender into its queries (direct edge)
-3. ... more than the same sender into the values of all candidates, which later candidates see
-4. ... more than the most effective of several random senders into its keys: other heads of about its depth, and its
-   own write turned at random (the same size, another direction)
-   (2 to 4 on prompts other than those that chose the sender; the drop is at least a quarter of the score)
+1. Its strict induction score exceeds its score for the same targets on prompts without repeats (all seeds), and is at
+   least 0.1.
+2. It depends on one earlier head, its sender, through its keys: patching this direct edge lowers the strict score by
+   more than patching the same sender into its queries.
+3. The drop exceeds that of patching the same sender into the values of all candidates.
+4. The drop exceeds that of the most effective of several control senders into its keys. Controls are other heads of
+   about the same depth, and the sender's own output under a random rotation.
+   (2 to 4 are tested on prompts other than those that chose the sender; the drop is at least a quarter of the score.)
 
-The circuit is found when there is such a head and ablating all of them together raises the loss after the repeat begins
-(95 % interval above 0), by more than before it, and by more than every random group of as many heads.
+The circuit is found when there is such a head and ablating all of them together raises the loss after the start of the
+repeat (95 % interval above 0), by more than the loss before it, and by more than every random group of as many heads.
 A sender is called a previous-token head when its previous-token score exceeds that of untrained heads.
 """
 
@@ -36,17 +37,17 @@ RULE = " ".join((__doc__ or "").split("RULE. ")[1].split())
 
 @dataclass(frozen=True)
 class SenderTest:
-    """One candidate and its sender: drops of the strict score per prompt `[n]`."""
+    """Drops of one candidate's strict score under patches of its sender, per prompt, `[n]`, by side."""
 
     sender: HeadName
     clean: np.ndarray
-    """the score itself"""
+    """the score without a patch"""
     k: np.ndarray
     q: np.ndarray
     v: np.ndarray
-    """into the values of all candidates; a head's own values do not enter its pattern"""
+    """patched into the values of all candidates, as a head's pattern does not depend on its own values"""
     controls: np.ndarray
-    """`[n_controls, n]` random senders into the keys"""
+    """`[n_controls, n]` control senders, patched into the keys"""
 
     @property
     def strongest_control(self) -> np.ndarray:
@@ -54,7 +55,7 @@ class SenderTest:
 
     @property
     def p(self) -> float:
-        """The largest p-value of the three comparisons."""
+        """Largest p-value of the three comparisons."""
         rivals = (self.q, self.v, self.strongest_control)
         if self.k.mean() < SMALLEST_SHARE * self.clean.mean():
             return 1.0
@@ -63,24 +64,24 @@ class SenderTest:
 
 @dataclass(frozen=True)
 class HeadVerdicts:
-    """Per head, all `[n_layers, n_heads]`."""
+    """Scores and p-values of every head, all `[n_layers, n_heads]`, and the induction heads."""
 
     strict: np.ndarray
     tl: np.ndarray
     previous_token: np.ndarray
     p_holm: np.ndarray
     previous_high: float
-    """what the best untrained head reaches, corrected for all heads"""
+    """upper bound of untrained heads' previous-token scores, corrected for all heads"""
     induction: dict[HeadName, HeadName] = field(default_factory=dict)
-    """induction head -> its sender"""
+    """sender of each induction head"""
 
     def is_previous_token(self, head: HeadName) -> bool:
-        """Whether a head's previous-token score exceeds that of untrained heads."""
+        """Return whether a head's previous-token score exceeds that of untrained heads."""
         return bool(self.previous_token[head.layer, head.head] > self.previous_high)
 
 
 def score_p_values(strict: np.ndarray, unrepeated: np.ndarray) -> np.ndarray:
-    """`[n_layers, n_heads]`: that a head's strict score is no higher than on prompts without repeats (paired)."""
+    """Test that strict scores exceed those on prompts without repeats (paired); p-values `[n_layers, n_heads]`."""
     return p_above(strict - unrepeated)
 
 
@@ -102,7 +103,7 @@ def judge_heads(
 
 
 def proved_senders(verdicts: HeadVerdicts) -> set[HeadName]:
-    """The heads that some induction head reads."""
+    """Return the senders of all induction heads."""
     return set(verdicts.induction.values())
 
 
@@ -112,7 +113,7 @@ def to_circuit(
     outputs: Mapping[HeadName, DirectOutput], compositions: Mapping[Side, Composition],
     copies: tuple[Copying | None, Copying | None], settings: dict[str, Any],
 ) -> Circuit:  # fmt: skip
-    """Nodes and edges with their evidence, and the verdict; without nodes when nothing was proved."""
+    """Build the circuit from nodes and edges with their evidence, and the verdict; without nodes unless found."""
     losses = {record["group"]: record for each in ablations for record in each.to_records()}
     verdict = circuit_verdict(verdicts, tests, ablations)
     nodes, edges = [], []
@@ -131,9 +132,9 @@ def to_circuit(
 def circuit_verdict(
     verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest], ablations: Sequence[Ablations]
 ) -> dict[str, Any]:
-    """`found`, `rule`, `reason`, `redundancy`."""
+    """Return `found`, `rule`, `reason` and `redundancy`."""
     if not verdicts.induction:
-        reason = _why_nothing(verdicts, tests)
+        reason = _reason_not_found(verdicts, tests)
         return {"found": False, "rule": RULE, "reason": reason, "redundancy": None}
     result = ablations[0]
     rows = list(result.groups)
@@ -147,27 +148,29 @@ def circuit_verdict(
     heads = ", ".join(map(str, sorted(verdicts.induction)))
     senders = ", ".join(map(str, sorted(proved_senders(verdicts))))
     reason = (
-        f"attending by induction: {heads}, which read {senders} through their keys; with all of them ablated the loss "
-        f"after the repeat begins changes by {float(mean):+.2f} nats (before it by {first:+.2f}, random heads at most "
+        f"induction heads: {heads}, which read {senders} through their keys; ablating all of them changes the loss "
+        f"after the start of the repeat by {float(mean):+.2f} nats (before it by {first:+.2f}; random heads by at most "
         f"{max(random.values(), default=0.0):+.2f})"
     )
     redundancy = {
         "group": float(mean),
         "sum_of_singles": float(np.sum(singles)),
         "largest_single": float(np.max(singles)),
-        "reading": "heads stand in for each other" if float(mean) > 1.5 * np.sum(singles) else "effects add up",
+        "reading": "heads are redundant" if float(mean) > 1.5 * np.sum(singles) else "effects are additive",
     }
     return {"found": found, "rule": RULE, "reason": reason, "redundancy": redundancy}
 
 
-def _why_nothing(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest]) -> str:
+def _reason_not_found(verdicts: HeadVerdicts, tests: Mapping[HeadName, SenderTest]) -> str:
     best = HeadName(*map(int, np.unravel_index(verdicts.strict.argmax(), verdicts.strict.shape)))
     score = f"the highest strict induction score is {verdicts.strict.max():.2f} ({best})"
     if verdicts.strict.max() < SMALLEST_SCORE:
         return f"no head attends by induction: {score}"
     if not tests:
-        return f"{score}, and no head that passes the score has an earlier layer to read"
-    return f"{score}, and of {len(tests)} candidates none reads a sender by its keys beyond the controls"
+        return f"{score}, and no head with a high enough score is after the first layer"
+    return (
+        f"{score}, and none of {len(tests)} candidates depends on a sender through its keys more than on the controls"
+    )
 
 
 def _node(
@@ -217,9 +220,9 @@ def _edge(
 
 
 def _to_logits(head: HeadName, output: DirectOutput | None, copies: tuple[Copying | None, Copying | None]) -> Edge:
-    """What the head writes to the logits directly, by patching and by its weights: the token that it attends to.
+    """Build the edge from an induction head to the logits: its direct effect by patching, and copying by its weights.
 
-    No score: the other edges' are changes of the induction score, this one's effect is in logits.
+    It has no score, since scores of the other edges are changes of the induction score and this effect is in logits.
     """
     evidence: dict[str, Any] = {} if output is None else dict(output.evidence())
     for key, copied in zip(("", "_through_block_0"), copies, strict=True):
@@ -229,7 +232,10 @@ def _to_logits(head: HeadName, output: DirectOutput | None, copies: tuple[Copyin
 
 
 def _loss_table(effects: Mapping[tuple[HeadName, Side], GroupEffect]) -> list[dict[str, Any]]:
-    """Per sender and side: the change of both losses when it reaches all candidates; the interval is of the second."""
+    """Return, per sender and side, the change of both losses under a patch into all candidates.
+
+    The interval is that of the second loss.
+    """
     rows = []
     for (sender, side), effect in effects.items():
         if effect.first is None or effect.second is None:

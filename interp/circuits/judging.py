@@ -1,12 +1,12 @@
-"""The frame in which every circuit is judged, whether its nodes are heads and MLPs or features of dictionaries.
+"""Evaluation shared by all circuits, with heads and MLPs or with dictionary features as nodes.
 
-1. the metric is measured in named runs of the model (`runs`): the full model, the empty circuit in which everything is
-   replaced, the circuit, its complement, random circuits of its size ...
-2. `judge` turns each into faithfulness (Mechanistic Interpretability Benchmark, Mueller et al. 2025), with a bootstrap
-   interval over prompts and the null of random circuits;
-3. `verdict` applies a written rule: the circuit must beat its null, and an untrained model must lack the behaviour.
+1. Measure the metric in named runs of the model (`runs`): the full model, the empty circuit in which everything is
+   replaced, the circuit, its complement, random circuits of its size, and others.
+2. `judge` converts each into faithfulness (Mechanistic Interpretability Benchmark, Mueller et al. 2025), with a
+   bootstrap interval over prompts and the null distribution of random circuits.
+3. `verdict` applies a stated rule: the circuit must exceed its null, and an untrained model must lack the behaviour.
 
-Tables of scored edges and nodes have the same columns for both (`score_columns`).
+Tables of scored edges and nodes have the same columns for both kinds of circuit (`score_columns`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from interp.circuits.task import Task
 
 FULL, EMPTY, RANDOM = "full", "empty", "random"
-"""Names of the runs that `judge` needs (the first two) or reads as the null (the last)."""
+"""Names of the runs that `judge` needs (the first two) or uses as the null (the last)."""
 LEARNED = 0.1
-"""An untrained model's gap must lie below this fraction of the trained model's."""
+"""The gap of an untrained model must be below this fraction of the trained model's."""
 
 
 def check_ablation(ablation: str) -> Ablation:
@@ -47,8 +47,8 @@ def pick(n: int, generator: torch.Generator) -> int:
 def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: int = -1) -> np.ndarray:
     """Return `f(C) = (m(C) - m(0)) / (m(M) - m(0))` of metrics over prompts (last axis): a ratio of means.
 
-    `m(M)` is the metric of the full model, `m(0)` that of the empty circuit, in which everything is replaced. 1: as
-    good as the model; 0: as the empty circuit; not bounded on either side.
+    `m(M)` is the metric of the full model, `m(0)` that of the empty circuit, in which everything is replaced. 1 is as
+    good as the model, 0 as good as the empty circuit; it is not bounded on either side.
     """
     nothing = empty.mean(axis)
     return (values.mean(axis) - nothing) / (full.mean(axis) - nothing)
@@ -71,12 +71,15 @@ def area(fractions: Sequence[float], heights: Sequence[float]) -> float:
 
 
 def cpr(fractions: Sequence[float], f: Sequence[float]) -> float:
-    """Circuit performance ratio: the area under f(k). Higher is better; can exceed 1. Rank edges by signed score."""
+    """Return the circuit performance ratio: the area under f(k). Higher is better and may exceed 1.
+
+    Edges are ranked by signed score.
+    """
     return area(fractions, f)
 
 
 def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
-    """Circuit-model distance: the area of |1 - f(k)|, 0 at best. Rank edges by absolute score."""
+    """Return the circuit-model distance: the area of |1 - f(k)|; 0 is best. Edges are ranked by absolute score."""
     return area(fractions, np.abs(1 - np.asarray(f, dtype=float)).tolist())
 
 
@@ -87,19 +90,19 @@ class Judged:
     f: dict[str, np.ndarray]
     """run -> `[n_variants]`"""
     intervals: Interval[Any]
-    """`[n]` of the runs that were asked for, in order"""
+    """`[n]` of `circuit` and `also`, in order"""
     numbers: dict[str, Any]
-    """`full` and `empty` (means of the metric), `faithfulness` with its interval, `completeness` and the null"""
+    """`full` and `empty` (mean metrics), `faithfulness` with its interval, `completeness` and the null"""
 
 
 def judge(
     runs: Mapping[str, np.ndarray], circuit: str = "circuit", *, complement: str, also: Sequence[str] = (), seed: int
 ) -> Judged:
-    """Judge a circuit by the metric in each run, `[n_variants, n_prompts]` by name.
+    """Evaluate a circuit from the metric in each run, `[n_variants, n_prompts]` by name.
 
-    `circuit` names the run of the circuit, `complement` that of everything else (completeness: 0 when nothing outside
-    the circuit does the task), `also` further runs that get an interval. Runs `full` and `empty` are needed; `random`
-    is the null.
+    `circuit` names the run of the circuit and `complement` that of everything else; completeness is 0 when nothing
+    outside the circuit contributes to the task. `also` names further runs that get an interval. Runs `full` and `empty`
+    are required; `random` is the null.
     """
     full, empty = runs[FULL][0], runs[EMPTY][0]
     f = {name: faithfulness(values, empty, full) for name, values in runs.items()}
@@ -124,7 +127,7 @@ def null_summary(values: np.ndarray, own: float) -> dict[str, float]:
 
 
 def untrained_gap(model: Any, task: "Task", seed: int) -> dict[str, float]:
-    """Measure the task's gap in an untrained model. Within two standard errors of 0 there is nothing to explain."""
+    """Measure the task's gap in an untrained model; within two standard errors of 0 the behaviour is absent."""
     from interp.models.adapter import untrained_model
 
     untrained = task.on(untrained_model(model, seed))
@@ -132,7 +135,7 @@ def untrained_gap(model: Any, task: "Task", seed: int) -> dict[str, float]:
 
 
 def verdict(rule: str, reason: str, beats_null: bool | None, untrained: Mapping[str, float] | None) -> dict[str, Any]:
-    """Return `{found, rule, reason}` of a circuit; `found` is None where a null was not run."""
+    """Return `{found, rule, reason}` of a circuit; `found` is None without a null."""
     if beats_null is None or not untrained:
         return {"found": None, "rule": rule, "reason": reason}
     learned = abs(untrained["gap"]) < LEARNED * untrained["gap_of_model"]

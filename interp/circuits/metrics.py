@@ -1,11 +1,11 @@
-"""What a task measures of the logits. Larger is better, one number per prompt.
+"""Metrics of a task: one number per prompt from its logits; larger is better.
 
     metric = LogitDiff(correct=[5, 9], wrong=[7, 2])      # one token id per prompt
     metric(logits)                                        # [batch, n_read, d_vocab] -> [batch]
     metric.take(rows)(logits_of_those_rows)
 
 `n_read` is the number of positions that a task reads per prompt: one where the answer is one token, many in
-sequences. A metric averages over them. Answers may be sets of tokens (years above a year).
+sequences. A metric is the mean over them. Answers may be sets of tokens (all years above a year).
 """
 
 from abc import ABC, abstractmethod
@@ -26,35 +26,35 @@ class Metric(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called in settings, with its unit."""
+        """Name in settings, with its unit."""
 
     @abstractmethod
     def __call__(self, logits: Tensor) -> Tensor: ...
 
     @abstractmethod
     def take(self, rows: Tensor) -> Self:
-        """The metric of some prompts, in that order."""
+        """Return the metric of some prompts, in that order."""
 
     def bind(self, clean_logits: Tensor) -> Self:
-        """The metric once the clean logits `[n, n_read, d_vocab]` are known; most do not need them."""
+        """Return the metric with the clean logits `[n, n_read, d_vocab]` as reference; most metrics need none."""
         return self
 
     def check(self, n: int, n_read: int, d_vocab: int) -> None:  # noqa: B027 (most metrics fit any task)
-        """Raises `ConfigError` when it does not fit a task of `n` prompts."""
+        """Raise `ConfigError` when it does not fit a task of `n` prompts."""
 
     @property
     def flat_at_clean(self) -> bool:
-        """Whether its gradient is zero on the clean prompts, as a distance from them is."""
+        """True where the gradient is zero on the clean prompts, as for a distance from them."""
         return False
 
     def per_prompt(self) -> list[dict[str, Any]]:
-        """The answers of each prompt as plain values, for `prompts.json`; empty when it has none."""
+        """Return the answers of each prompt as plain values, for `prompts.json`; empty without answers."""
         return []
 
 
 @dataclass(frozen=True, eq=False)
 class _Answers(Metric):
-    """Token answers, kept as `[n, n_read, k]` int64 padded with -1."""
+    """Metric with token answers, `[n, n_read, k]` int64 padded with -1."""
 
     correct: Any
     wrong: Any = None
@@ -77,7 +77,7 @@ class _Answers(Metric):
                     f"{n} prompts read at {n_read}; give one answer per prompt (or per position read)"
                 )
             if int(tokens.max()) >= d_vocab:
-                raise ConfigError(f"{what} answer {int(tokens.max())} is no token: the vocabulary has {d_vocab}")
+                raise ConfigError(f"{what} answers are token ids below {d_vocab}, got {int(tokens.max())}")
 
     def per_prompt(self) -> list[dict[str, Any]]:
         rows = []
@@ -90,9 +90,9 @@ class _Answers(Metric):
 
 
 class LogitDiff(_Answers):
-    """Mean logit of the correct tokens minus mean logit of the wrong ones, in logits; 0: no preference.
+    """Mean logit of the correct tokens minus mean logit of the wrong ones, in logits; 0 is no preference.
 
-    Without `wrong`, minus the mean over the vocabulary. (Wang et al. 2022 for the indirect object.)
+    Without `wrong`, minus the mean over the vocabulary. Used by Wang et al. (2022) for the indirect object.
     """
 
     @property
@@ -118,7 +118,7 @@ class ProbDiff(_Answers):
 
 
 class LogProb(_Answers):
-    """Log-probability of the correct tokens (of any of a set), in nats, at most 0."""
+    """Log-probability of the correct tokens (of a set: of any of them), in nats, at most 0."""
 
     @property
     def name(self) -> str:
@@ -133,7 +133,7 @@ class LogProb(_Answers):
 
 @dataclass(frozen=True, eq=False)
 class _Distance(Metric):
-    """Minus a distance from the clean logits: 0 on the clean prompts, negative elsewhere."""
+    """Negative distance from the clean logits: 0 on the clean prompts, below 0 elsewhere."""
 
     clean: Tensor | None = field(default=None, repr=False)
     """`[n, n_read, d_vocab]`, bound by the task"""
@@ -154,7 +154,7 @@ class _Distance(Metric):
 
 
 class KLToClean(_Distance):
-    """Minus the Kullback-Leibler divergence from the clean output, summed over the vocabulary, in nats."""
+    """Negative Kullback-Leibler divergence from the clean output, in nats; at most 0."""
 
     @property
     def name(self) -> str:
@@ -166,7 +166,7 @@ class KLToClean(_Distance):
 
 
 class L2ToClean(_Distance):
-    """Minus the squared distance of the logits from the clean ones: for models whose output is a number."""
+    """Negative squared distance of the logits from the clean ones, for models whose output is a number."""
 
     @property
     def name(self) -> str:
@@ -186,9 +186,9 @@ METRICS: dict[str, Callable[..., Metric]] = {
 
 
 def metric_by_name(name: str, answers: Metric) -> Metric:
-    """A metric of `METRICS` with the answers of another, where it needs them.
+    """Return the metric of `METRICS` with this name, with the answers of another metric where it needs them.
 
-    Raises `UnknownNameError`, and `ConfigError` when there are no answers to take.
+    Raises `UnknownNameError`, and `ConfigError` when the other metric has no answers.
     """
     if name not in METRICS:
         raise UnknownNameError("metric", name, METRICS)
@@ -196,12 +196,15 @@ def metric_by_name(name: str, answers: Metric) -> Metric:
     if name in ("kl", "l2"):
         return made()
     if not isinstance(answers, _Answers):
-        raise ConfigError(f"{name} needs right answers, and {answers.name} has none to take over")
+        raise ConfigError(f"{name} needs correct answers, and {answers.name} has none; make the task with answers")
     return made(correct=answers.correct, wrong=answers.wrong)
 
 
 def _token_sets(answers: Any, what: str) -> Tensor:
-    """`[n, n_read, k]` int64, padded with -1, of one id per prompt, a list of ids per prompt, or such a tensor."""
+    """Return answers as `[n, n_read, k]` int64 padded with -1.
+
+    They are given as one id per prompt, a list of ids per prompt, or such a tensor.
+    """
     if isinstance(answers, Tensor):
         if answers.ndim not in (1, 3):
             raise ConfigError(f"{what} must be [n] or [n, n_read, k] token ids, got shape {list(answers.shape)}")
@@ -218,7 +221,7 @@ def _wide(tokens: Tensor, logits: Tensor) -> Tensor:
 
 
 def _sum_over(values: Tensor, tokens: Tensor) -> Tensor:
-    """`[batch, n_read]`: the sum of `values [batch, n_read, d_vocab]` over the tokens that are not padding."""
+    """Return the sum of `values [batch, n_read, d_vocab]` over tokens that are not padding, `[batch, n_read]`."""
     tokens = _wide(tokens, values)
     return values.gather(-1, tokens.clamp_min(0)).masked_fill(tokens < 0, 0).sum(-1)
 

@@ -1,11 +1,11 @@
-"""A task: clean prompts that show a behaviour, corrupted ones that do not, and the metric that tells them apart.
+"""A task: clean prompts that show a behaviour, corrupted prompts that do not, and a metric that separates the two.
 
     task = Task.of(model, clean, corrupt, LogitDiff(correct, wrong), name="indirect object")
     task.gap        # mean metric on the clean prompts minus on the corrupted ones
 
-Clean and corrupted prompts have the same length pair by pair, so that a position of one stands for the same position of
-the other. Prompts of different length are padded on the right: a causal model never looks there, so nothing changes,
-and the metric is read at each prompt's own last token.
+Clean and corrupted prompts of a pair have the same length, so that positions correspond. Prompts of different length
+are padded on the right: a causal model never attends there, so nothing changes. The metric is read at each prompt's own
+last token.
 """
 
 from collections.abc import Sequence
@@ -24,24 +24,24 @@ Prompts = Tensor | Sequence[Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """Prompts, the positions read, the metric, and its value on both sides for one model."""
+    """Prompt pairs, positions read, the metric, and its values on both sides for one model."""
 
     name: str
     clean: Tensor
     """`[n, pos]` int64, padded on the right"""
     corrupt: Tensor
-    """the same shape"""
+    """corrupted prompts, the same shape"""
     lengths: Tensor
-    """`[n]` tokens of each prompt before padding"""
+    """`[n]` number of tokens of each prompt before padding"""
     at: Tensor
     """`[n, n_read]` positions whose logits the metric reads"""
     metric: Metric
     clean_value: Tensor
-    """`[n]` the metric on the clean prompts"""
+    """`[n]` metric on the clean prompts"""
     corrupt_value: Tensor
-    """`[n]` and on the corrupted ones"""
+    """`[n]` metric on the corrupted prompts"""
     settings: dict[str, Any] = field(default_factory=dict)
-    """what made the prompts: generator, seed, ..."""
+    """origin of the prompts: generator, seed, ..."""
 
     @classmethod
     def of(
@@ -57,18 +57,21 @@ class Task:
         check_gap: bool = True,
         settings: dict[str, Any] | None = None,
     ) -> "Task":
-        """Measure a model on both sides.
+        """Make a task and measure the model on clean and corrupted prompts.
 
-        `at [n, n_read]` are the positions to read, the last token of each prompt by default. Raises `ConfigError`
-        when a pair differs in length, a token or an answer is not in the vocabulary, the prompts exceed the context,
-        or the metric does not tell clean from corrupted (the gap lies within two standard errors of zero).
+        `at [n, n_read]` are the positions to read, by default the last token of each prompt. Raises `ConfigError` when
+        a pair differs in length, a token or an answer is not in the vocabulary, or the prompts exceed the context. Also
+        raises it when the metric does not separate clean from corrupted prompts (a gap within two standard errors of
+        zero).
         """
         clean, lengths = _padded(clean, "clean")
         corrupt, corrupt_lengths = _padded(corrupt, "corrupt")
         _check_pairs(lengths, corrupt_lengths)
         _check_tokens(model, clean, corrupt)
         if getattr(model.cfg, "attention_dir", "causal") != "causal" and len(set(lengths.tolist())) > 1:
-            raise ConfigError("this model looks ahead, so padding would change it; give prompts of one length")
+            raise ConfigError(
+                "attention of this model is not causal, so padding changes it; give prompts of one length"
+            )
         at = lengths[:, None] - 1 if at is None else at.cpu()
         if at.shape[0] != len(clean) or bool((at < 0).any() | (at >= lengths[:, None]).any()):
             raise ConfigError(f"at must be [n, n_read] positions within the {len(clean)} prompts")
@@ -88,7 +91,7 @@ class Task:
         return task.on(model, batch_size=batch_size, check_gap=check_gap)
 
     def on(self, model: Any, *, batch_size: int = 32, check_gap: bool = False) -> "Task":
-        """The same prompts measured on another model, whose clean logits a distance then refers to."""
+        """Return the same prompts measured on another model; distances then refer to its clean logits."""
         clean = torch.cat([read_logits(model, *part) for part in self._parts(self.clean, batch_size)])
         metric = self.metric.bind(clean)
         rows = torch.arange(len(self.clean)).split(batch_size)
@@ -107,7 +110,7 @@ class Task:
         return task
 
     def measured_by(self, model: Any, metric: Metric, *, batch_size: int = 32, check_gap: bool = True) -> "Task":
-        """The same prompts with another metric. Raises `ConfigError` when it does not fit, or shows no gap."""
+        """Return the same prompts with another metric. Raises `ConfigError` when it does not fit or has no gap."""
         metric.check(self.n_prompts, self.at.shape[1], model.cfg.d_vocab)
         return replace(self, metric=metric).on(model, batch_size=batch_size, check_gap=check_gap)
 
@@ -122,13 +125,13 @@ class Task:
 
     @property
     def gap_error(self) -> float:
-        """Standard error of the gap over prompts; 0 for one prompt, which has none."""
+        """Standard error of the gap over prompts; 0 for a single prompt."""
         if self.n_prompts < 2:
             return 0.0
         return float((self.clean_value - self.corrupt_value).std() / self.n_prompts**0.5)
 
     def check_gap(self) -> None:
-        """Raises `ConfigError` when the metric does not tell clean from corrupted prompts."""
+        """Raise `ConfigError` when the metric does not separate clean from corrupted prompts."""
         smallest = max(2 * self.gap_error, 1e-6 * float(self.clean_value.abs().mean()), 1e-9)
         if not self.gap > smallest:
             raise ConfigError(
@@ -139,16 +142,15 @@ class Task:
             )
 
     def take(self, rows: Tensor | Sequence[int]) -> "Task":
-        """Some of the prompts, in that order."""
+        """Return the task of some prompts, in that order."""
         rows = torch.as_tensor(rows)
         tensors = ("clean", "corrupt", "lengths", "at", "clean_value", "corrupt_value")
         return replace(self, metric=self.metric.take(rows), **{name: getattr(self, name)[rows] for name in tensors})
 
     def split(self, n: int) -> "tuple[Task, Task]":
-        """The first `n` prompts, and those of the others whose clean prompt is not among them: a circuit found on the
-        first is judged fairly on the second.
+        """Split into the first `n` prompts and held-out prompts: all others whose clean prompt is not among the first.
 
-        Raises `ConfigError` when nothing is left on one side.
+        Raises `ConfigError` when a side is empty.
         """
         first = self.take(torch.arange(min(n, self.n_prompts)))
         seen = {tuple(row) for row in first.clean.tolist()}
@@ -160,7 +162,7 @@ class Task:
         return first, self.take(rest)
 
     def describe(self) -> dict[str, Any]:
-        """Settings that travel with results."""
+        """Return the settings that results record."""
         return {
             "task": self.name,
             "metric": self.metric.name,
@@ -175,31 +177,31 @@ class Task:
 
 
 def final_point(model: Any) -> str:
-    """The hook point of the stream that the logits read, before the final norm."""
+    """Return the hook point of the residual stream before the final norm."""
     return "ln_final.hook_in" if hasattr(model, "ln_final") else "unembed.hook_in"
 
 
 def gather_positions(values: Tensor, at: Tensor) -> Tensor:
-    """`[batch, n_read, d]` of `values [batch, pos, d]` at `at [batch, n_read]`."""
+    """Return `values [batch, pos, d]` at positions `at [batch, n_read]`, `[batch, n_read, d]`."""
     return values[torch.arange(len(values), device=values.device)[:, None], at.to(values.device)]
 
 
 def read_hook(at: Tensor) -> tuple[str, Hook]:
-    """The hook that leaves only the positions `at [batch, n_read]` to the unembedding: the others are not computed.
+    """Return a hook that passes only positions `at [batch, n_read]` to the unembedding; other logits are not computed.
 
-    It sits after the final norm, since models reshape the stream before that.
+    It is after the final norm, since models reshape the stream before that.
     """
     return "unembed.hook_in", lambda value, hook: gather_positions(value, at)
 
 
 @torch.no_grad()
 def read_logits(model: Any, tokens: Tensor, at: Tensor) -> Tensor:
-    """`[batch, n_read, d_vocab]` logits at the positions asked for; the others are not computed."""
+    """Return logits at positions `at` only, `[batch, n_read, d_vocab]`; other logits are not computed."""
     return run_with_hooks(model, tokens.to(model.cfg.device), [read_hook(at)])
 
 
 def _padded(prompts: Prompts, what: str) -> tuple[Tensor, Tensor]:
-    """`[n, pos]` tokens padded with 0 on the right, and the lengths `[n]`."""
+    """Return tokens padded with 0 on the right, `[n, pos]`, and the lengths `[n]`."""
     if isinstance(prompts, Tensor):
         if prompts.ndim != 2 or not prompts.numel():
             raise ConfigError(f"{what} prompts must be [n, pos] token ids, got shape {list(prompts.shape)}")

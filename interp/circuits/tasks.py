@@ -1,5 +1,4 @@
-"""Tasks made for a model: induction, indirect object, greater-than. Words are used only when the tokenizer has them
-whole.
+"""Tasks for a model: induction, indirect object, greater-than, or from a file of prompts.
 
     task = make_task("ioi", model, n_prompts=64, seed=0)
 
@@ -9,15 +8,15 @@ whole.
 | ioi          | When Mary and John went to the shop, John gave a book to; Tom gave | logit(Mary) - logit(John)     |
 | greater-than | The war lasted from the year 1732 to the year 17; from 1701        | p(years above) - p(others)    |
 
-The induction task needs no tokenizer. IOI after Wang et al. 2022, greater-than after Hanna et al. 2023 (for
-tokenizers that split years into digits, the tens digit is asked for).
+The induction task needs no tokenizer. IOI follows Wang et al. 2022 and greater-than Hanna et al. 2023; with tokenizers
+that split years into digits, the answer of greater-than is the tens digit. Only words that are single tokens are used.
 
-A task from a file of prompts: one pair per line, as JSON lines or CSV.
+A file of prompts has one pair per line, as JSON lines or CSV:
 
     {"clean": "The capital of France is", "corrupt": "The capital of Italy is", "correct": " Paris", "wrong": " Rome"}
 
 Answers are one token each, with the leading space that the tokenizer expects; a list of answers (in JSON) is a set.
-`wrong` may be left out everywhere: then the metric is the log-probability of the right answer.
+Without `wrong` in all lines, the metric is the log-probability of the correct answer.
 """
 
 import csv
@@ -51,7 +50,7 @@ NOUNS = ["war", "siege", "campaign", "trial", "reign", "project", "strike", "dro
 
 
 def make_task(kind: str, model: Any, *, n_prompts: int = 64, seed: int = 0, **settings: Any) -> Task:
-    """A task by name: `induction`, `ioi`, `greater-than`. Raises `UnknownNameError`."""
+    """Make a task by name: `induction`, `ioi`, `greater-than`. Raises `UnknownNameError`."""
     if kind not in TASKS:
         raise UnknownNameError("task", kind, TASKS, "A file of prompts (.jsonl or .csv) is a task too.")
     return TASKS[kind](model, n_prompts=n_prompts, seed=seed, **settings)
@@ -60,12 +59,12 @@ def make_task(kind: str, model: Any, *, n_prompts: int = 64, seed: int = 0, **se
 def induction_task(
     model: Any, *, n_prompts: int = 64, seed: int = 0, block: int | None = None, check_gap: bool = True
 ) -> Task:
-    """Random tokens that repeat once; read wherever the next token is known from the first half.
+    """Make the induction task: random tokens that repeat once, read where the first half determines the next token.
 
-    `[BOS] r_0 .. r_(block-1) r_0 .. r_(block-2)`: the positions of the second half but the last token, `block - 1`
-    reads, whose right answers are `r_1 ..`. The corrupted prompt has other random tokens in its first half: what
-    was to be found there is gone, what asks for it stays. `block` is 32 by default, or as many as context and
-    vocabulary allow. Raises `ConfigError` when they are too small for the block asked for.
+    The prompt is `[BOS] r_0 .. r_(block-1) r_0 .. r_(block-2)`. The `block - 1` positions of the second half are read;
+    the correct answers are `r_1 ..`. The corrupted prompt has other random tokens in its first half, so the second half
+    has nothing to copy. `block` is 32 by default, or as long as context and vocabulary allow. Raises `ConfigError` when
+    they are too small for `block`.
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens
     from interp.text.tokens import repeated_random_tokens
@@ -106,11 +105,11 @@ def induction_task(
 
 
 def ioi_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
-    """Two names, one of them twice: the other one comes next (indirect object identification).
+    """Make the task of indirect object identification: of two names, the one that occurs once comes next.
 
-    Half the prompts have the subject first (BABA), half second (ABBA). The corrupted prompt names a third person in the
-    subject's second place, so that neither answer is favoured. Raises `ConfigError` when fewer than three names are
-    single tokens.
+    Half of the prompts have the subject first (BABA), half second (ABBA). In the corrupted prompt a third name replaces
+    the subject's second mention, so that neither answer is favoured. Raises `ConfigError` when fewer than three names
+    are single tokens.
     """
     encode = _encoder(model)
     names = [name for name in NAMES if len(encode(f" {name}")) == 1]
@@ -118,7 +117,7 @@ def ioi_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool 
     things = [word for word in OBJECTS if len(encode(f" {word}")) == 1]
     if len(names) < 3 or not places or not things:
         raise ConfigError(
-            f"the tokenizer has {len(names)} of our names as single tokens, 3 are needed; use a file of prompts"
+            f"the tokenizer has {len(names)} of the task's names as single tokens, 3 are needed; use a file of prompts"
         )
     generator = make_generator(seed, "ioi task")
     clean, corrupt, correct, wrong = [], [], [], []
@@ -143,10 +142,11 @@ def ioi_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool 
 
 
 def greater_than_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_gap: bool = True) -> Task:
-    """A span of years must end after it began; the corrupted prompt begins in year 01, which any end follows.
+    """Make the greater-than task: a span of years must end after its start.
 
-    Where two digits are one token the answer is the year (`correct`: all above, `wrong`: all others); where every
-    digit is a token it is the tens digit (those above against those below). Raises `ConfigError` for other tokenizers.
+    The corrupted prompt starts in year 01, after which every end is possible. Where two digits are one token, the
+    answer is the year (`correct`: all later years, `wrong`: all others). Where every digit is a token, it is the tens
+    digit (larger ones against smaller ones). Raises `ConfigError` for other tokenizers.
     """
     encode = _encoder(model)
     whole = all(
@@ -154,7 +154,7 @@ def greater_than_task(model: Any, *, n_prompts: int = 64, seed: int = 0, check_g
     )
     single = len(encode("1701")) == len(encode("17")) + 2
     if not whole and not single:
-        raise ConfigError("the tokenizer splits years neither after the century nor into digits; use a file of prompts")
+        raise ConfigError("the tokenizer must split years after the century or into digits; use a file of prompts")
     nouns = [noun for noun in NOUNS if len(encode(f" {noun}")) == 1]
     answers = _year_answers(encode) if whole else _digit_answers(encode)
     generator = make_generator(seed, "greater-than task")
@@ -193,7 +193,7 @@ def _year_answers(encode: Callable[[str], list[int]]) -> Callable[[int], tuple[l
 
 
 def _digit_answers(encode: Callable[[str], list[int]]) -> Callable[[int], tuple[list[int], list[int]]]:
-    """Tens digits above and below the year's own, which is left out: whether it fits depends on the ones digit."""
+    """Return the tens digits above and below the year's own; that digit is neither, as the ones digit would decide."""
     token = [encode(f"17{digit}")[-1] for digit in range(10)]
     return lambda year: (token[year // 10 + 1 :] or token[9:], token[: year // 10])
 
@@ -221,10 +221,10 @@ FIELDS = ("clean", "corrupt", "correct", "wrong")
 
 
 def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None, check_gap: bool = True) -> Task:
-    """The task of a .jsonl or .csv file with `clean, corrupt, correct` and optionally `wrong`.
+    """Read the task of a .jsonl or .csv file with `clean, corrupt, correct` and optionally `wrong`.
 
-    Raises `MissingError`, `CorruptError` (names the line), `PromptError` for an answer of several tokens (lists
-    them) or a pair of different length (lists both), `ConfigError` without a gap between clean and corrupted prompts.
+    Raises `MissingError`, `CorruptError` (names the line), `PromptError` for an answer of several tokens (lists them)
+    or a pair of different length (lists both), `ConfigError` without a gap between clean and corrupted prompts.
     """
     path = Path(path)
     rows = [(f"{path.name}, line {line}", row) for line, row in _read(path)[:n_prompts]]
@@ -234,10 +234,11 @@ def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None
 def pair_task(
     model: Any, clean: str, corrupt: str, correct: str, wrong: str | None = None, *, check_gap: bool = True
 ) -> Task:
-    """Return the task of one pair of prompts and one answer (less `wrong`, where given), read at the last token.
+    """Make the task of one pair of prompts and one answer (minus `wrong`, where given), read at the last token.
 
-    Text, or for a model without a tokenizer token numbers: `"3 5 7"`. Raises `PromptError` for an answer of several
-    tokens (lists them), an empty prompt, or prompts of different length (lists both); `ConfigError` without a gap.
+    Prompts are text, or token numbers such as `"3 5 7"` for a model without a tokenizer. Raises `PromptError` for an
+    answer of several tokens (lists them), an empty prompt, or prompts of different length (lists both); `ConfigError`
+    without a gap.
     """
     row = {"clean": clean, "corrupt": corrupt, "correct": correct, "wrong": wrong}
     for name in FIELDS[:3]:
@@ -249,7 +250,7 @@ def pair_task(
 def _task_of_rows(
     model: Any, rows: list[tuple[str, dict[str, Any]]], source: str, *, name: str, check_gap: bool, settings: dict
 ) -> Task:
-    """Return the task of rows, each with the words that name it in an error."""
+    """Make the task of rows, each with its name in error messages."""
     encode = _encoder_with_bos(model)
     clean, corrupt, correct, wrong = [], [], [], []
     for where, row in rows:
@@ -273,7 +274,7 @@ def _task_of_rows(
 
 
 def _read(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(line number, fields) of every prompt pair."""
+    """Return line number and fields of every prompt pair."""
     if not path.is_file():
         raise MissingError(f"there is no file of prompts at {path}")
     if path.suffix not in (".jsonl", ".json", ".csv"):

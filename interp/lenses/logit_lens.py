@@ -198,7 +198,7 @@ def reversed_readings(
 
 
 def _read_layer(log_p: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids and probabilities of the top tokens `[pos, top]`, and the entropy `[pos]`, of `log_p [pos, d_vocab]`."""
+    """Return top ids and probabilities `[pos, top]`, and the entropy `[pos]`, of `log_p [pos, d_vocab]`."""
     entropy = -(log_p.exp() * log_p).sum(-1)
     values, ids = log_p.topk(min(top, log_p.shape[-1]), dim=-1)
     return ids.cpu(), values.exp().cpu(), entropy.cpu()

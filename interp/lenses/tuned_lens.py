@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.artifacts import Draft, atomic_file, read_manifest
@@ -50,16 +51,16 @@ FILE = "lens.safetensors"
 class TunedLens(Result):
     """Translators by hook point; without one, a hook point is read by the plain logit lens."""
 
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Float[Tensor, "d_model d_model"]]
     """hook point -> `[d_model, d_model]`, so that `resid @ weight` is added"""
-    biases: Mapping[str, Tensor]
+    biases: Mapping[str, Float[Tensor, " d_model"]]
     """hook point -> `[d_model]`"""
     weight_hash: str
     """weight hash of the model that it was trained on"""
     summary: dict[str, Any] = field(default_factory=dict)
     """KL per hook point on held-out tokens, as in the manifest"""
 
-    def translate(self, hook_point: str, resid: Tensor) -> Tensor:
+    def translate(self, hook_point: str, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """Return `resid [..., d_model]` translated to the basis of the last layer."""
         if hook_point not in self.weights:
             return resid
@@ -124,7 +125,9 @@ class TunedLens(Result):
         return lens
 
 
-def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
+def kl_divergence(
+    target: Float[Tensor, "*batch d_vocab"], logits: Float[Tensor, "*batch d_vocab"]
+) -> Float[Tensor, "*batch"]:
     """Return `KL(target || reading)` in nats, `[...]`, of log-probabilities `target` and a reading's `logits`.
 
     Both are `[..., d_vocab]`. 0 means the same distribution; above 0, the expected excess surprise of the reading on
@@ -153,8 +156,8 @@ class LensStep(NamedTuple):
 
 def train_tuned_lens(
     model: Any,
-    contexts: Tensor,
-    heldout: Tensor,
+    contexts: Int[Tensor, "n pos"],
+    heldout: Int[Tensor, "m heldout_pos"],
     folder: Path,
     *,
     config: TunedLensConfig | None = None,
@@ -302,7 +305,7 @@ class _Run:
         return {name: (plain, tuned) for name, (plain, tuned) in sums.items()}
 
     def checkpoint(self, loss: float | None) -> None:
-        """Write everything that the rest of the run depends on; during an optimizer step, retain the last checkpoint."""
+        """Write everything that the rest of the run depends on; within an optimizer step, do nothing."""
         from safetensors.torch import save_file
 
         if not self.whole:

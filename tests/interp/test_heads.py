@@ -20,8 +20,8 @@ from interp.circuits.head_kinds import (
     summarise_scores,
     target_masks,
     target_weights,
-    twin_bounds,
     uniform_scores,
+    untrained_bounds,
 )
 from interp.errors import ConfigError
 from interp.models.adapter import bos_token_id, run_with_cache
@@ -59,8 +59,8 @@ def planted_scores(share: float):
     scores = pattern_scores(model, repeated, weights, 5)
     null = pattern_scores(model, unrepeated, weights, 5)
     even = uniform_scores(weights, 41)
-    twin = even.T[None, None].repeat(1, 5, 1, 1)
-    return summarise_scores(scores, null, even, twin, {"prompts": 12})
+    untrained = even.T[None, None].repeat(1, 5, 1, 1)
+    return summarise_scores(scores, null, even, untrained, {"prompts": 12})
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
@@ -122,8 +122,8 @@ def test_a_wide_spread_among_untrained_heads_raises_the_bound():
     rng = np.random.default_rng(0)
     narrow = np.full((2, 4, 6), 0.05) + rng.normal(0, 0.001, (2, 4, 1))
     wide = np.full((2, 4, 6), 0.05) + rng.normal(0, 0.05, (2, 4, 1))
-    assert twin_bounds(narrow, 0.05, 8)[1] < 0.07
-    assert twin_bounds(wide, 0.05, 8)[1] > 0.1
+    assert untrained_bounds(narrow, 0.05, 8)[1] < 0.07
+    assert untrained_bounds(wide, 0.05, 8)[1] > 0.1
 
 
 def test_the_table_has_the_documented_columns(tmp_path: Path):

@@ -8,7 +8,12 @@ import torch
 from interp.artifacts import verify
 from interp.circuits.circuit import Circuit
 from interp.circuits.induction import InductionConfig, find_induction_circuit, gather_induction_evidence
-from interp.circuits.induction_measure import DirectEdges, direct_logit_changes, draw_induction_prompts, hold
+from interp.circuits.induction_measure import (
+    DirectEdges,
+    capture_edge_inputs,
+    direct_logit_changes,
+    draw_induction_prompts,
+)
 from interp.circuits.induction_table import describe_induction, save_induction
 from interp.errors import ConfigError
 from interp.models.adapter import run_with_cache, untrained_model
@@ -123,14 +128,14 @@ def test_random_models_of_every_architecture_have_none(name, monkeypatch):
 def test_direct_edges_are_those_of_path_patching(name):
     model = tiny(name)
     prompts = draw_induction_prompts(model, InductionConfig(prompts_per_seed=3), 0)
-    held = hold(model, prompts, [1])
-    edges, sender = DirectEdges(model, held), HeadName(0, 2)
+    inputs = capture_edge_inputs(model, prompts, [1])
+    edges, sender = DirectEdges(model, inputs), HeadName(0, 2)
     for side in ("k", "q"):
         found = edges.scores(1, side, [edges.difference(sender)])[0]
         patcher = PathPatcher(model, [str(sender)], [(1, None, side)], "frozen")
         seen: dict = {}
         patcher.run(
-            prompts.tokens, {parse_node(str(sender)): held.corrupt_z[0][:, :, 2]},
+            prompts.tokens, {parse_node(str(sender)): inputs.corrupt_z[0][:, :, 2]},
             hooks=[("blocks.1.attn.hook_pattern", storing_hook(seen, "pattern"))],
         )  # fmt: skip
         expected = torch.einsum("bhx,bx->hb", seen["pattern"].flatten(2), prompts.weights[..., 0])
@@ -188,10 +193,10 @@ def test_induction_heads_of_the_trained_toy_argue_for_the_next_token(trained):
 
 def test_twins_keep_a_token_and_change_the_one_before():
     prompts = draw_induction_prompts(planted_induction(), QUICK, 3)
-    tokens, (even, odd) = prompts.tokens, prompts.twins
-    own = prompts.merge_twins(even, odd)
+    tokens, (even, odd) = prompts.tokens, prompts.corrupted
+    own = prompts.merge_corrupted(even, odd)
     assert (own == tokens).all()
-    before = prompts.merge_twins(even.roll(1, 1), odd.roll(1, 1))[:, 1:]
+    before = prompts.merge_corrupted(even.roll(1, 1), odd.roll(1, 1))[:, 1:]
     assert (before != tokens[:, :-1]).all()
 
 

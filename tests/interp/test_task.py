@@ -135,7 +135,7 @@ def test_a_metric_by_name_takes_over_the_answers(tiny_model):
             assert torch.equal(changed.metric.correct, task.metric.correct)
     again = task.measured_by(tiny_model, metric_by_name("logit-diff", task.metric), check_gap=False)
     torch.testing.assert_close(again.clean_value, task.clean_value)
-    with pytest.raises(ConfigError, match="needs right answers"):
+    with pytest.raises(ConfigError, match="needs correct answers"):
         metric_by_name("log-prob", KLToClean())
     with pytest.raises(UnknownNameError, match="did you mean 'kl'"):
         metric_by_name("k", task.metric)
