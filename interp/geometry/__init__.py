@@ -1,4 +1,4 @@
-"""The shape of representations. Every number comes with its null distribution or baseline.
+"""Geometry of representations; every number is reported with its null distribution or baseline.
 
 - `points`            arrays `[n, d]` checked, and the base of findings
 - `dimension`         spectrum, anisotropy, and intrinsic dimension by TwoNN, maximum likelihood and local PCA

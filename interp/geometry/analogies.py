@@ -1,16 +1,17 @@
-"""Nearest words and analogies, with and without the words that win for the wrong reason.
+"""Nearest neighbours of words, and analogies, with and without spelling variants.
 
     words = WordVectors.of(model)
     words.nearest(" king", k=5)
     words.analogy(" man", " king", " woman", expect=" queen")
 
-`b - a + c` is mostly close to `b` and `c`, and to their spelling variants: `King`, ` king`, `KING`. Leaving out the
-three inputs only, as is usual, lets the variants win; so a *variant* is any token that is the same without case and
-surrounding space, and every answer is ranked three times: nothing left out, inputs left out, variants left out too.
+`b - a + c` is usually closest to `b`, to `c` and to their spelling variants: `King`, ` king`, `KING`. Excluding only
+the three inputs, as is usual, lets the variants win. So a *variant* is any token that is equal up to case and
+surrounding space. Every answer is ranked three times: with nothing excluded, without the inputs, and without variants
+too.
 
-Vectors are centred by default: token embeddings share a large mean vector, and raw cosines are mostly that.
-The null of a cosine is the cosine of random words; that of an analogy, the rank that `c` alone gives (Linzen 2016), and
-the ranks when the pairs are shuffled.
+Vectors are centred by default, because token embeddings share a large mean vector that dominates raw cosines. The null
+of a cosine is the cosine with random words. An analogy has two baselines: the rank that `c` alone gives (Linzen 2016),
+and the ranks with shuffled pairs.
 """
 
 from collections.abc import Sequence
@@ -27,27 +28,27 @@ from interp.runtime import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """One word near another."""
+    """A word, and its cosine similarity to the query."""
 
     word: str
     cosine: float
     variant: bool
-    """differs from the query in case or surrounding space only"""
+    """True if it differs from the query in case or surrounding space only"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest(Finding):
-    """Neighbours of one word, nearest first."""
+    """Nearest neighbours of one word by cosine similarity, nearest first."""
 
     query: str
     neighbours: tuple[Neighbour, ...]
-    """variants among them are marked"""
+    """nearest words other than the query; variants are marked"""
     others: tuple[Neighbour, ...]
-    """as many, without variants"""
+    """the same number of neighbours, variants excluded"""
     random: float
     """mean cosine of the query with all words"""
     random_high: float
-    """cosine that one word in a thousand reaches"""
+    """99.9th percentile of the cosines with all other words"""
     centred: bool
 
     def sentence(self) -> str:
@@ -61,18 +62,18 @@ class Nearest(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class Analogy(Finding):
-    """`a` is to `b` as `c` is to what?"""
+    """Answers to `a : b :: c : ?`."""
 
     a: str
     b: str
     c: str
     answers: dict[str, tuple[str, ...]]
-    """the first words with `nothing`, `inputs`, `variants` left out"""
+    """the first words with `nothing`, `inputs` or `variants` excluded"""
     expect: str | None
     ranks: dict[str, int] | None
-    """of the expected word, 1 is first; where `inputs` are left out its own variants still count as wrong"""
+    """rank of the expected word, 1 is first; with only `inputs` excluded, its own variants count as wrong"""
     rank_of_c_alone: int | None
-    """of the expected word among the neighbours of `c`, variants left out: what the offset has to beat"""
+    """rank of the expected word among the neighbours of `c`, variants excluded: the baseline for the offset"""
     centred: bool
 
     def sentence(self) -> str:
@@ -88,13 +89,16 @@ class Analogy(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class AnalogySet(Finding):
-    """A relation over many pairs: shares of analogies whose expected word comes first, variants left out."""
+    """Accuracy of a relation over many pairs: fraction of analogies whose expected word ranks first.
+
+    Variants are excluded from the answers.
+    """
 
     accuracy: float
     c_alone: float
-    """by the neighbours of `c` alone"""
+    """accuracy of the nearest neighbour of `c` alone"""
     shuffled: float
-    """with second words of the pairs shuffled: what the offset of the two kinds of words gives without the pairing"""
+    """mean accuracy with the second words of the pairs shuffled: the offset between the kinds without the pairing"""
     shuffled_high: float
     n: int
     seed: int
@@ -107,7 +111,7 @@ class AnalogySet(Finding):
 
 
 class WordVectors:
-    """Words with a vector each, and searches among them."""
+    """Words with one vector each, searched by cosine similarity."""
 
     def __init__(self, words: Sequence[str], vectors: Any, *, centre: bool = True):
         points = as_points(vectors, what="the word vectors")
@@ -120,7 +124,7 @@ class WordVectors:
 
     @classmethod
     def of(cls, model: Any, *, centre: bool = True) -> "WordVectors":
-        """The token embeddings of a model, special tokens left out."""
+        """Return the token embeddings of a model, special tokens excluded."""
         from interp.models.adapter import ordinary_tokens, token_strings
 
         ids = ordinary_tokens(model)
@@ -130,7 +134,7 @@ class WordVectors:
         return len(self.words)
 
     def number(self, word: str) -> int:
-        """Raises `UnknownNameError` for what is not one word here, such as a word of several tokens."""
+        """Return the index of a word. Raises `UnknownNameError` for one not in the list, as one of several tokens."""
         if word not in self._number:
             raise UnknownNameError(
                 "word",
@@ -142,16 +146,16 @@ class WordVectors:
 
     @cached_property
     def family(self) -> np.ndarray:
-        """`[n]` a number for each word; the same for words that are equal without case and surrounding space."""
+        """Number `[n]` of each word's family; words equal up to case and surrounding space share one."""
         known: dict[str, int] = {}
         return np.array([known.setdefault(word.strip().casefold(), len(known)) for word in self.words])
 
     def variants(self, *words: str) -> np.ndarray:
-        """`[n]` bool: the words themselves and their variants."""
+        """Return a mask `[n]` of the words themselves and their variants."""
         return np.isin(self.family, [self.family[self.number(word)] for word in words])
 
     def nearest(self, word: str, k: int = 10) -> Nearest:
-        """The `k` nearest words by cosine, the word itself left out."""
+        """Return the `k` nearest words by cosine similarity, without the word itself."""
         number = self.number(word)
         cosines = self.units @ self.units[number]
         own, same = np.zeros(len(self), bool), self.variants(word)
@@ -174,7 +178,7 @@ class WordVectors:
         )
 
     def analogy(self, a: str, b: str, c: str, *, expect: str | None = None, k: int = 5) -> Analogy:
-        """Words near `b - a + c`; with `expect` the rank of the right one each way."""
+        """Return the words nearest to `b - a + c`; with `expect`, also the rank of the right answer."""
         numbers = [self.number(word) for word in (a, b, c)]
         cosines, alone = self.units @ self._offset(*numbers), self.units @ self.units[numbers[2]]
         nothing = np.zeros(len(self), bool)
@@ -196,10 +200,10 @@ class WordVectors:
         )
 
     def relation(self, pairs: Sequence[tuple[str, str]], *, n_shuffles: int = 9, seed: int = 0) -> AnalogySet:
-        """Every pair's offset applied to the first word of every other pair. Raises `ConfigError` below three pairs."""
+        """Apply every pair's offset to the first word of every other pair. Raises `ConfigError` below three pairs."""
         if len(pairs) < 3:
             raise ConfigError(f"{len(pairs)} pairs; at least three are needed to shuffle them")
-        check_count("n_shuffles", n_shuffles, 1, "an accuracy is held against shuffled pairs")
+        check_count("n_shuffles", n_shuffles, 1, "shuffled pairs are the baseline of an accuracy")
         first, second = (np.array([self.number(pair[side]) for pair in pairs]) for side in (0, 1))
         rng = np.random.default_rng(derive_seed(seed, "shuffled pairs"))
         shuffled = [self._share_right(first, rng.permutation(second), second) for _ in range(n_shuffles)]
@@ -213,12 +217,14 @@ class WordVectors:
         )
 
     def _offset(self, a: int, b: int, c: int) -> np.ndarray:
-        """`b - a + c` of unit vectors (Mikolov et al. 2013)."""
+        """Return `b - a + c` of unit vectors (Mikolov et al. 2013)."""
         return self.units[b] - self.units[a] + self.units[c]
 
     def _share_right(self, first: np.ndarray, second: np.ndarray | None, right: np.ndarray) -> float:
-        """`second` None: the vector of `c` alone. The words used are no answers; where that leaves the right one out,
-        nothing is asked."""
+        """Return the fraction of right answers; with `second` None, of the vector of `c` alone.
+
+        The words used cannot be answers. Where that excludes the right answer, the analogy is skipped.
+        """
         hits: list[bool] = []
         used = right if second is None else second
         units = self.units.astype(np.float32)
@@ -236,7 +242,7 @@ class WordVectors:
 
 
 def _order(cosines: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """Numbers of the words, nearest first."""
+    """Return the indices of the words, nearest first."""
     order = np.argsort(-cosines, kind="stable")
     return order[~left_out[order]]
 

@@ -1,41 +1,34 @@
-"""Do items that have an order lie on a circle, on a line, or in no such order?
+"""Circular order of items, and two-dimensional features that do not reduce to one-dimensional ones.
 
-    circle_test(points)          # row i is the item at place i of the order: Monday, Tuesday, ...
+    circle_test(points)          # row i is item i of the order: Monday, Tuesday, ...
 
-*Circular RSA* is the Spearman correlation of the points' distances with steps around the circle, `min(|i - j|,
-n - |i - j|)`; *linear RSA* with `|i - j|`, for the cut of the circle that fits best. 1 is a perfect circle, or line.
+**Circle, line or no order** (`circle_test`). *Circular RSA* is the Spearman correlation of the points' distances with
+the steps around a circle, `min(|i - j|, n - |i - j|)`. *Linear RSA* is the correlation with `|i - j|`, for the cut of
+the circle that fits best. 1 is a perfect circle, or a perfect line. The test has two steps:
 
-Two questions, in this order:
+1. Order: an exact permutation test over all orderings that differ by more than rotation and reflection, `(n - 1)! / 2`
+   of them. So the smallest possible p-value is 1/3 for four items, 1/12 for five, 1/60 for six and 1/360 for seven.
+   Where it exceeds the significance level, no data could be significant, and the verdict is `undecided`. Two
+   correlations are tested, so each p-value is compared with `alpha / 2` (Bonferroni).
+2. Closed or open: a line or a horseshoe has a perfect order too. The statistic is circular RSA minus linear RSA
+   (`closing`). Its null distributions are simulated for a circle and for a horseshoe (three quarters of a circle) with
+   the same number of items. Noise is added in the plane of the curve or in many dimensions, whichever makes the
+   decision harder. Only simulated sets whose order is about as clean as the observed one are compared; cleanness is
+   `quality`, the larger of the two correlations. Where the data fit neither curve, or both, the verdict says so. Seven
+   items decide only when they are almost without noise.
 
-1. Is there an order at all? Exact permutation over all orderings that differ by more than turning and mirroring:
-   `(n - 1)! / 2` of them. So the smallest possible p is 1/3 for four items, 1/12 for five, 1/60 for six, 1/360 for
-   seven: where it is above what counts, no result could, and the verdict is refused. Two correlations are tried, so a
-   p-value counts from `alpha / 2` on.
-2. Closed or open? A line or a horseshoe has a perfect order too. The difference of the two correlations is held
-   against simulated circles and horseshoes of as many items and as clean an order (`closed`). Where it fits neither, or
-   both, that is the verdict: few or noisy items cannot tell. Seven only do where they lie almost without noise.
+**Reducibility of a two-dimensional feature** (`reducibility`; Engels et al. 2024, 2405.14860). A feature is reducible
+if its distribution splits into two lower-dimensional parts, in one of two ways:
 
-Closed or open: does a curve through ordered items end where it began?
+- *separable*: the two coordinates are independent after some rotation. `separability` is the smallest mutual
+  information over all rotations, in bits: 0 for independent coordinates, large for a circle, where one coordinate
+  nearly determines the other;
+- *mixture*: some of the points lie on a line and the others elsewhere. `mixture` is the largest fraction of points
+  within a narrow strip (a tenth of the spread across it): .1 for a Gaussian, .2 for a circle (along its rim), at least
+  .5 where half of the points lie on one line.
 
-The statistic is circular less linear RSA. What it would be is simulated for a circle and for a horseshoe (three
-quarters of a circle), both with as many items and with noise, in their plane or in many dimensions, whichever makes it
-harder to tell. Of the simulated sets those count whose order is about as clean as the one observed (`quality`, the
-larger of the two correlations). So the answer depends on how many items there are and how clean they lie: with few or
-noisy ones neither is ruled out.
-
-Is a two-dimensional feature one thing, or two one-dimensional ones side by side (Engels et al. 2024, 2405.14860)?
-
-A feature reduces where its points come apart into two parts, in one of two ways:
-
-- *separable*: after some rotation the two coordinates are independent. `separability` is the least mutual information
-  over all rotations, in bits: 0 for independent coordinates, large for a circle, where one coordinate says much of the
-  other;
-- *mixture*: points of one kind lie on a line, others elsewhere, and never both at once. `mixture` is the largest share
-  of points within a narrow strip (a tenth of the spread across it): .1 for a Gaussian, .2 for a circle (along its rim),
-  half or more where half of the points lie on one line.
-
-An irreducible feature has a high first and a low second number. Both stand beside those of Gaussian points of the same
-covariance, which are separable and no mixture.
+An irreducible feature has a high separability index and a low mixture index. The baseline of both is Gaussian points of
+the same covariance, which are separable and no mixture.
 """
 
 from dataclasses import dataclass
@@ -53,26 +46,26 @@ from interp.runtime import derive_seed
 from interp.statistics import p_from_null
 
 OPEN_ARC = 270.0
-"""degrees of the horseshoe; a shorter arc or a straight line is further from a circle"""
+"""degrees of the simulated horseshoe; shorter arcs and straight lines differ more from a circle"""
 NOISE_DIMS = (2, 24)
 N_SIMULATED, N_ALIKE = 2000, 200
 NOISE = (0.01, 1.0)
-"""smallest and largest standard deviation, where the radius is 1"""
+"""smallest and largest standard deviation of the simulated noise, in radii of the curve"""
 
 
 class Closing(NamedTuple):
-    """Circular less linear RSA, and how often simulated curves of the same quality go as far."""
+    """Circular minus linear RSA, and its p-values under an open and under a closed curve of the same quality."""
 
     difference: float
     quality: float
     p_open: float
-    """share of horseshoes that look at least as closed: small where the curve is closed"""
+    """fraction of simulated horseshoes that look at least as closed: small for a closed curve"""
     p_closed: float
-    """share of circles that look at least as open: small where the curve is open"""
+    """fraction of simulated circles that look at least as open: small for an open curve"""
 
 
 def closing(circular: float, linear: float, n: int, cyclic: bool) -> Closing:
-    """For the two correlations of `n` items; `cyclic`: the linear one is of the best cut."""
+    """Test two correlations of `n` items for a closed curve; `cyclic`: `linear` is that of the best cut."""
     difference, quality = circular - linear, max(circular, linear)
     p_open = max(p_from_null(difference, _alike(n, cyclic, OPEN_ARC, dims, quality)) for dims in NOISE_DIMS)
     p_closed = max(
@@ -82,14 +75,14 @@ def closing(circular: float, linear: float, n: int, cyclic: bool) -> Closing:
 
 
 def _alike(n: int, cyclic: bool, arc: float, noise_dims: int, quality: float) -> np.ndarray:
-    """Differences of the simulated curves whose quality is nearest."""
+    """Return the statistic of the `N_ALIKE` simulated curves whose quality is nearest to `quality`."""
     difference, qualities = simulated(n, cyclic, arc, noise_dims)
     return difference[np.argsort(np.abs(qualities - quality), kind="stable")[:N_ALIKE]]
 
 
 @lru_cache(maxsize=64)
 def simulated(n: int, cyclic: bool, arc: float, noise_dims: int) -> tuple[np.ndarray, np.ndarray]:
-    """`(difference, quality)` of `N_SIMULATED` noisy curves of `n` items over `arc` degrees, always the same ones."""
+    """Return `(difference, quality)` of `N_SIMULATED` noisy curves of `n` items over `arc` degrees; deterministic."""
 
     rng = np.random.default_rng(derive_seed(0, "curves", n, str(arc), noise_dims))
     angles = np.deg2rad(np.arange(n) * (arc / n if arc == 360 else arc / (n - 1)))
@@ -109,38 +102,38 @@ def simulated(n: int, cyclic: bool, arc: float, noise_dims: int) -> tuple[np.nda
 Shape = Literal["circle", "line", "ordered", "unordered", "undecided"]
 ALPHA = 0.05
 EXACT_BELOW = 10
-"""all orderings are counted for cycles of up to ten items and orders with ends of up to nine; beyond, they are drawn"""
+"""exact enumeration up to ten items on a cycle, or nine in an order with ends; larger sets use random orderings"""
 SURE_FROM = 12
-"""items below which a verdict of `circle` says its doubt: up to eleven on an arc of 300 degrees can be called one"""
+"""a verdict of `circle` on fewer items carries a caveat: up to eleven items on an arc of 300 degrees can pass"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CircleTest(Finding):
-    """One set of points in one order."""
+    """Result of the circle test for one set of points in one order."""
 
     shape: Shape
-    """`circle`, `line` (any open curve); `ordered`: closed or open cannot be told; `unordered`; `undecided`: too few"""
+    """`circle`; `line` (any open curve); `ordered` (open or closed is unclear); `unordered`; `undecided` (too few)"""
     reason: str
     circular: float
     linear: float
-    """for the best cut; for an order with ends, the cut is where it has them"""
+    """linear RSA of the best cut; an order with ends (`cyclic` False) has one cut only"""
     p_circular: float
     p_linear: float
     p_open: float
-    """share of simulated horseshoes, as many items in as clean an order, that look at least as closed"""
+    """fraction of simulated horseshoes (same number of items, equally clean order) that look at least as closed"""
     p_closed: float
-    """share of simulated circles that look at least as open"""
+    """fraction of simulated circles that look at least as open"""
     gap: float
-    """distance of the last item from the first, over the mean distance of neighbours: 1 on a circle"""
+    """distance from the last item to the first, over the mean distance of consecutive items: 1 on a circle"""
     smallest_p: float
-    """the smallest that a p-value could be: one in `n_orderings`"""
+    """the smallest possible p-value: `1 / n_orderings` when exact, else `1 / (1 + n_orderings)`"""
     n: int
     n_orderings: int
     exact: bool
-    """all orderings counted, not drawn"""
+    """True when all orderings were enumerated, False when they were drawn at random"""
     cyclic: bool
     alpha: float
-    """from which each of the two p-values counts"""
+    """significance level of each of the two p-values"""
     seed: int
 
     def sentence(self) -> str:
@@ -156,11 +149,11 @@ class CircleTest(Finding):
 def circle_test(
     x: Any, *, cyclic: bool = True, alpha: float = ALPHA, n_draws: int = 20_000, seed: int = 0
 ) -> CircleTest:
-    """Test `x [n, d]`, one row per item in its order, `n >= 4`.
+    """Test whether `x [n, d]`, one row per item in its order, lies on a circle or a line; `n >= 4`.
 
-    `cyclic`: the order has no ends (weekdays), so a line may be cut anywhere; without, it has (digits). `alpha`: how
-    often items without an order may be said to have one. Raises `ConfigError` with fewer items, or when all are the
-    same point.
+    `cyclic`: the order has no ends (weekdays), so a line may be cut anywhere; without it, the order has ends (digits).
+    `alpha`: the probability of finding an order in items that have none. Raises `ConfigError` with fewer than 4 items,
+    or when all are the same point.
     """
     check_count("n_draws", n_draws, 1, "orderings are drawn where there are too many to count")
     points = centred(as_points(x, what="the items", at_least=4), what="the items")
@@ -172,10 +165,10 @@ def circle_test(
 def judge_layer(
     ranks: np.ndarray, points: np.ndarray, *, cyclic: bool, alpha: float, n_draws: int, seed: int
 ) -> CircleTest:
-    """The test where `points [n, d]` are one of several layers, `ranks [n_layers, n, n]` (`ranked_distances` of each).
+    """Run the circle test on one of several layers: `points [n, d]`, and the `ranked_distances` of every layer.
 
-    `alpha` is for each of the two p-values. They are of the largest correlation over the layers, against the largest
-    over the layers under each ordering: the search for a layer is paid for.
+    `ranks [n_layers, n, n]`. `alpha` applies to each of the two p-values. They compare the largest correlation over
+    layers with the largest over layers under each ordering, so the choice of the layer is corrected for.
     """
     n = len(points)
     orders, exact = orderings(n, cyclic=cyclic, n_draws=n_draws, seed=seed)
@@ -210,7 +203,7 @@ def judge_layer(
 def judge(
     p_circular: float, p_linear: float, closed: Closing, n: int, smallest: float, alpha: float
 ) -> tuple[Shape, str]:
-    """The verdict, and why. `alpha` is for the order; closed and open are told at 5 % once there is one."""
+    """Return the verdict and its reason. `alpha` is the level for the order; open and closed are decided at 5 %."""
     if smallest > alpha:
         return "undecided", f"{n} items have so few orderings that p cannot fall below {smallest:.2g}"
     if min(p_circular, p_linear) > alpha:
@@ -228,33 +221,34 @@ def judge(
 
 
 def circular_steps(n: int) -> np.ndarray:
-    """`[n, n]`: steps around a circle of `n` places, the shorter way."""
+    """Return the number of steps around a circle of `n` positions, the shorter way: `[n, n]`."""
     apart = linear_steps(n)
     return np.minimum(apart, n - apart)
 
 
 def linear_steps(n: int) -> np.ndarray:
-    """`[n, n]`: steps along a line of `n` places."""
+    """Return the number of steps along a line of `n` positions: `[n, n]`."""
     return np.abs(np.arange(n)[:, None] - np.arange(n)[None])
 
 
 def order_models(n: int, cyclic: bool) -> list[np.ndarray]:
-    """Steps around the circle, then steps along a line for every cut (of an order with ends, for its own only)."""
+    """Return the steps around the circle, then along the line for every cut (one cut for an order with ends)."""
     line = linear_steps(n)
     cuts = range(n) if cyclic else range(1)
     return [circular_steps(n), *(np.roll(line, (cut, cut), (0, 1)) for cut in cuts)]
 
 
 def orderings(n: int, *, cyclic: bool, n_draws: int, seed: int) -> tuple[np.ndarray, bool]:
-    """`[m, n]`: the place of every item, and whether these are all orderings.
+    """Return orderings `[m, n]`, the position of every item, and True if they are exhaustive.
 
-    All that differ by more than mirroring, and for a cycle by more than turning; or `n_draws` at random.
+    Exhaustive means all that differ by more than reflection, and for a cycle by more than rotation. Otherwise `n_draws`
+    orderings are drawn at random.
     """
     if n - cyclic < EXACT_BELOW:
         first = np.zeros((factorial(n - cyclic), int(cyclic)), np.int64)
         rest = np.array(list(permutations(range(int(cyclic), n))))
-        places = np.hstack([first, rest])
-        return places[places[:, int(cyclic)] < places[:, -1]], True
+        positions = np.hstack([first, rest])
+        return positions[positions[:, int(cyclic)] < positions[:, -1]], True
     rng = np.random.default_rng(derive_seed(seed, "orderings"))
     return rng.permuted(np.tile(np.arange(n), (n_draws, 1)), axis=1), False
 
@@ -262,9 +256,9 @@ def orderings(n: int, *, cyclic: bool, n_draws: int, seed: int) -> tuple[np.ndar
 def order_correlations(
     ranks: np.ndarray, models: list[np.ndarray], orders: np.ndarray, block: int = 2048
 ) -> np.ndarray:
-    """`[2, n_orders, n_layers]`: Spearman correlations with the circle, and with the best of the lines.
+    """Return Spearman correlations with the circle and with the best line, `[2, n_orders, n_layers]`.
 
-    `ranks [n_layers, n, n]`, `orders [n_orders, n]` the place of every item.
+    `ranks [n_layers, n, n]`; `orders [n_orders, n]` holds the position of every item.
     """
     flat = ranks.reshape(len(ranks), -1)
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(min=1e-300)
@@ -278,20 +272,20 @@ def order_correlations(
 
 
 def share_above(value: float, null: np.ndarray, exact: bool) -> float:
-    """Share of orderings that reach `value`; of drawn ones, with the right one counted among them."""
+    """Return the p-value of `value`; for random orderings, the observed one is counted among them."""
     if exact:
         return float((null >= value - 1e-9).mean())
     return p_from_null(value, null, tolerance=1e-9)
 
 
 def closing_gap(points: np.ndarray) -> float:
-    """Distance of the last item from the first over the mean distance of neighbours: 1 on a circle, n - 1 on a line."""
+    """Return the last item's distance to the first over the mean step: 1 on a circle, `n - 1` on a line."""
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     return float(np.linalg.norm(points[-1] - points[0]) / steps.mean())
 
 
 def _model_ranks(model: np.ndarray) -> np.ndarray:
-    """Centred ranks of a symmetric matrix of steps, of unit length, zeros on the diagonal."""
+    """Return the centred ranks of a symmetric matrix of steps, with unit norm and a zero diagonal."""
     from scipy.spatial.distance import squareform
 
     ranks = squareform(centred_ranks(squareform(model.astype(float), checks=False)))
@@ -300,28 +294,28 @@ def _model_ranks(model: np.ndarray) -> np.ndarray:
 
 BINS, ANGLES, EPSILON = 10, 90, 0.1
 SEPARABLE_BELOW, MIXTURE_ABOVE = 3.0, 1 / 3
-"""times the Gaussian's separability; share of points"""
+"""multiple of the Gaussian baseline's separability; fraction of points"""
 MIN_POINTS = 200
-"""a histogram of a hundred cells needs that many for its mutual information to mean something"""
+"""fewest points for a meaningful mutual information from a histogram of a hundred cells"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reducibility(Finding):
-    """Of points on a plane."""
+    """Separability and mixture index of points on a plane, with their Gaussian baselines."""
 
     separability: float
-    """bits: 0 separable, large when not"""
+    """bits: 0 for a separable distribution, large otherwise"""
     separability_gaussian: float
-    """what Gaussian points of the same covariance reach by chance: mutual information of few points is above 0"""
+    """the same for Gaussian points of the same covariance; above 0 in finite samples"""
     mixture: float
-    """share of points, 0 to 1: 1 is a mixture"""
+    """fraction of points in the fullest strip, 0 to 1: 1 is a mixture"""
     mixture_gaussian: float
     n: int
     seed: int
 
     @property
     def irreducible(self) -> bool:
-        """Three times as far from separable as Gaussian points are, and less than a third in a strip."""
+        """True if separability exceeds three times the Gaussian baseline and less than a third lies in one strip."""
         return self.separability > SEPARABLE_BELOW * self.separability_gaussian and self.mixture < MIXTURE_ABOVE
 
     def sentence(self) -> str:
@@ -333,14 +327,14 @@ class Reducibility(Finding):
 
 
 def reducibility(x: Any, *, max_points: int = 5000, seed: int = 0) -> Reducibility:
-    """Both indices of `x [n, 2]` and of Gaussian points.
+    """Compute both indices for `x [n, 2]` and for Gaussian points of the same covariance.
 
-    Raises `ConfigError` with fewer than 200 points, or `max_points`, or when they lie on one line.
+    Raises `ConfigError` with fewer than 200 points, `max_points` below 200, or points on one line.
     """
     check_count("max_points", max_points, MIN_POINTS, "both indices need that many")
     points = as_points(x, at_least=MIN_POINTS)
     if points.shape[1] != 2:
-        raise ConfigError(f"points on a plane, [n, 2], were expected, got {list(points.shape)}; see planes.fit_plane")
+        raise ConfigError(f"points on a plane, [n, 2], were expected, got {list(points.shape)}; see shapes.fit_plane")
     rng = np.random.default_rng(derive_seed(seed, "reducibility"))
     points = centred(points[np.sort(rng.permutation(len(points))[:max_points])])
     variances = np.linalg.eigvalsh(points.T @ points)
@@ -358,12 +352,12 @@ def reducibility(x: Any, *, max_points: int = 5000, seed: int = 0) -> Reducibili
 
 
 def separability_index(points: np.ndarray) -> float:
-    """Least mutual information (bits) of the coordinates of `points [n, 2]` over rotations up to 90 degrees."""
+    """Return the smallest mutual information (bits) of the coordinates of `points [n, 2]` up to 90-degree rotations."""
     return min(mutual_information(turned) for _, turned in _turns(points))
 
 
 def mutual_information(points: np.ndarray) -> float:
-    """Bits, from a histogram of 10 by 10 cells of `points [n, 2]`."""
+    """Return the mutual information in bits of `points [n, 2]`, from a histogram of 10 by 10 cells."""
     joint = np.histogram2d(points[:, 0], points[:, 1], bins=BINS)[0] / len(points)
     apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     seen = joint > 0
@@ -371,9 +365,10 @@ def mutual_information(points: np.ndarray) -> float:
 
 
 def mixture_index(points: np.ndarray) -> float:
-    """Largest share of `points [n, 2]` in a strip `|v.f + c| < 0.1 sqrt(E (v.f + c)^2)`, over directions and offsets.
+    """Return the largest fraction of `points [n, 2]` in a strip `|v.f + c| < 0.1 sqrt(E (v.f + c)^2)`.
 
-    The strip is narrow compared with how far the points lie from its middle line, root mean square.
+    The maximum is over directions `v` and offsets `c`. The strip is narrow compared with the root mean square distance
+    of the points from its middle line.
     """
     best = 0.0
     for _, turned in _turns(points):
@@ -387,6 +382,6 @@ def mixture_index(points: np.ndarray) -> float:
 
 
 def _turns(points: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """The points in axes turned by 0 to 90 degrees; beyond, the axes only change places."""
+    """Return the points in axes rotated by 0 to 90 degrees; larger angles only swap the axes."""
     angles = np.arange(ANGLES) * (np.pi / 2 / ANGLES)
     return [(a, points @ np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])) for a in angles]

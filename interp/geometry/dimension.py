@@ -1,29 +1,31 @@
-"""How many coordinates does a cloud of points need locally? Three estimators, because they disagree.
+"""Spectrum, anisotropy and intrinsic dimension of a cloud of points.
 
-- TwoNN (Facco et al. 2017): the ratio of the distances to the second and to the first neighbour follows a Pareto law
-  whose exponent is the dimension; the tenth of points with the largest ratios is left out of the fit;
-- maximum likelihood (Levina and Bickel 2004) over `k` neighbours, averaged as MacKay and Ghahramani (2005) do;
-- local PCA (Fukunaga and Olsen 1971): components of a neighbourhood with more than a twentieth of its largest
-  variance, at most as many as neighbours; the median over points.
-
-All three are low for many dimensions and few points, and noise adds dimensions. So each stands beside the same
-estimator on Gaussian points with the same covariance: a curved or clustered set lies below it, and where it does not,
-the number says no more than the spectrum. The interval is the estimator's own spread (half-samples without
-replacement, scaled as a delete-half jackknife); it does not cover the bias.
-
-The first two read ratios of distances. Copies and near-copies (rounding apart) have none that mean anything and are
-left out; where most distances tie (a lattice, one-hot rows) the estimator is left out, and the note says so.
-
-How a cloud of points fills its space: one common direction, a few directions, or all of them?
+**Global: the spectrum** (`spectrum`).
 
     spectrum(x).participation_ratio      # (sum l)^2 / sum l^2 over the eigenvalues l of the covariance
 
-Both ends have a name. *Anisotropy* is the mean cosine of two different points: 0 for directions spread evenly, near 1
-when all share a large mean (Ethayarajh 2019). Most of it is that mean, so it is given raw and after centring. The
-*participation ratio* counts directions: `d` when all have the same variance, 1 when one has it all.
+*Anisotropy* is the mean cosine of two different points: 0 for evenly spread directions, near 1 when all points share a
+large mean (Ethayarajh 2019). Most of it comes from that mean, so it is given raw and after centring. The *participation
+ratio* is an effective number of directions: `d` when all have the same variance, 1 when one has all of it. Few points
+cannot show many directions: `n` isotropic points in `d` dimensions reach a ratio of only about `d m / (d + m + 1)`,
+`m = n - 1`. So the null of every number is isotropic Gaussian points with the same `n` and `d`.
 
-Few points cannot show many directions: `n` isotropic points of `d` dimensions reach a ratio of only about
-`d m / (d + m + 1)`, `m = n - 1`. That, drawn with the same `n` and `d`, stands beside every number as its null.
+**Local: the intrinsic dimension** (`intrinsic_dimension`), by three estimators, because they disagree:
+
+- TwoNN (Facco et al. 2017): the ratio of the distances to the second and to the first neighbour follows a Pareto law
+  whose exponent is the dimension. The tenth of the points with the largest ratios is excluded from the fit.
+- Maximum likelihood (Levina and Bickel 2004) over `k` neighbours, averaged as by MacKay and Ghahramani (2005).
+- Local PCA (Fukunaga and Olsen 1971): the number of components of a neighbourhood with more than a twentieth of its
+  largest variance; the median over points. It cannot exceed the number of neighbours.
+
+All three underestimate with many dimensions and few points, and noise adds dimensions. So the baseline of each is the
+same estimator on Gaussian points of the same covariance. A curved or clustered set lies below it; where it does not,
+the estimate adds nothing to the spectrum. The interval is the estimator's own spread (half-samples without
+replacement, scaled as a delete-half jackknife) and does not cover the bias.
+
+The first two estimators use ratios of distances. Copies and near-copies (equal up to rounding) have no meaningful
+ratios and are excluded. Where most distances tie (a lattice, one-hot rows), the estimator is omitted and the note says
+so.
 """
 
 from collections.abc import Callable
@@ -31,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float64, Int64
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, centred, check_count
@@ -39,29 +42,29 @@ from interp.runtime import derive_seed
 from interp.statistics import Interval
 
 DISCARD = 0.1
-"""share of points with the largest ratios that TwoNN leaves out"""
+"""fraction of points, those with the largest ratios, that TwoNN excludes"""
 LARGE = 0.05
-"""local components count down to this share of the largest"""
+"""smallest variance of a counted local component, as a fraction of the largest"""
 HALVES = 20
 CLUMPED = 0.9
-"""below 1 with some room for chance: no curve has so low a dimension, only points in close groups"""
+"""below 1, with a margin for chance: a dimension this low means tight clusters of points, as no curve has one"""
 TIED = 1e-6
-"""logarithms of a ratio of distances below this are 0 to rounding"""
+"""log ratios of distances below this are 0 up to rounding"""
 NEAR = 1e-6
-"""points closer than this share of the root mean square length are copies of each other"""
+"""points closer than this fraction of the root mean square length count as copies"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Finding):
-    """One estimator's answer."""
+    """Dimension by one estimator, with its Gaussian baseline."""
 
     estimator: str
     dimension: Interval[float] = field(metadata=ends("low", "high"))
-    """of the spread only: the bias is not in it"""
+    """interval of the estimator's spread only; it does not cover the bias"""
     gaussian: float
     """the same estimator on Gaussian points with the same covariance"""
     k: int
-    """neighbours looked at"""
+    """number of neighbours used"""
     n: int
 
     def sentence(self) -> str:
@@ -74,17 +77,17 @@ class Estimate(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class IntrinsicDimension(Finding):
-    """Several estimates of one cloud."""
+    """Estimates of the intrinsic dimension of one cloud of points."""
 
     estimates: tuple[Estimate, ...]
     n: int
     d: int
     n_repeated: int
-    """exact copies of other points, left out: their distance of 0 has no ratio"""
+    """number of exact copies of other points, excluded: a distance of 0 has no ratio"""
     n_near: int
-    """of the points drawn, near-copies of others (rounding apart), left out too"""
+    """number of near-copies (equal up to rounding) among the points drawn, excluded too"""
     note: str
-    """what limits the numbers, or why an estimator is missing; empty when nothing does"""
+    """limits of the numbers, or the reason why an estimator is missing; empty without any"""
     seed: int
 
     def __getitem__(self, estimator: str) -> Estimate:
@@ -104,15 +107,15 @@ class IntrinsicDimension(Finding):
 def intrinsic_dimension(
     x: Any, *, k_mle: int = 20, k_pca: int = 50, max_points: int = 2000, seed: int = 0
 ) -> IntrinsicDimension:
-    """All three estimates of points `[n, d]`, of which at most `max_points` are drawn.
+    """Estimate the dimension of points `[n, d]` with all three estimators; at most `max_points` are drawn.
 
-    Cost: all distances of the points drawn, twice, and local covariances of 60 of them.
-    Raises `ConfigError` with fewer different points, or `max_points`, than `k_mle + 2`, or 20.
+    Cost: all pairwise distances of the points drawn, twice, and local covariances at 60 of them. Raises `ConfigError`
+    when there are fewer distinct points than `k_mle + 2` or 20, or when `max_points` is smaller than that.
     """
-    check_count("k_mle", k_mle, 2, "one neighbour has no other to compare with")
+    check_count("k_mle", k_mle, 2, "the estimator compares the distances to different neighbours")
     check_count("k_pca", k_pca, 2, "fewer neighbours have no components to count")
     needed = max(k_mle + 2, 20)
-    check_count("max_points", max_points, needed, f"neighbourhoods of k_mle = {k_mle} need that many")
+    check_count("max_points", max_points, needed, f"neighbourhoods of k_mle = {k_mle} need that many points")
     given = as_points(x)
     points = np.unique(given, axis=0)
     n_repeated = len(given) - len(points)
@@ -159,8 +162,8 @@ def intrinsic_dimension(
     )
 
 
-def without_near_copies(points: np.ndarray) -> np.ndarray:
-    """The first of each group of points `[n, d]` that are closer than `NEAR` of their root mean square length."""
+def without_near_copies(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n_left d"]:
+    """Return the first of each group of points `[n, d]` closer than `NEAR` times their root mean square length."""
     from scipy.spatial import KDTree
 
     away = points - points.mean(0)
@@ -168,10 +171,10 @@ def without_near_copies(points: np.ndarray) -> np.ndarray:
     return np.delete(points, KDTree(away).query_pairs(close, output_type="ndarray")[:, 1], axis=0)
 
 
-def two_nn(points: np.ndarray) -> float:
-    """TwoNN of different points `[n, d]`: slope through the origin of `-log(1 - F)` on `log(r2 / r1)`.
+def two_nn(points: Float[np.ndarray, "n d"]) -> float:
+    """Return the TwoNN dimension of distinct points `[n, d]`: slope of `-log(1 - F)` on `log(r2 / r1)` through 0.
 
-    Raises `ConfigError` where more than a tenth of the points have two neighbours equally near.
+    Raises `ConfigError` where more than a tenth of the points have two equally near neighbours.
     """
     r1, r2 = nearest_distances(points, 2)[0].T
     ratios = np.sort(np.log(r2 / r1))
@@ -186,8 +189,8 @@ def two_nn(points: np.ndarray) -> float:
     return float((ratios @ -np.log1p(-share)) / (ratios @ ratios))
 
 
-def maximum_likelihood(points: np.ndarray, k: int) -> float:
-    """Levina and Bickel over `k` neighbours; the inverse of the mean inverse over points.
+def maximum_likelihood(points: Float[np.ndarray, "n d"], k: int) -> float:
+    """Return the Levina-Bickel dimension over `k` neighbours: one over the mean inverse dimension of the points.
 
     Raises `ConfigError` where all neighbours are equally far.
     """
@@ -200,8 +203,8 @@ def maximum_likelihood(points: np.ndarray, k: int) -> float:
     return 1 / inverse
 
 
-def local_pca(points: np.ndarray, k: int, *, most: int = 60) -> float:
-    """Median over points (evenly chosen, at most `most`) of the large components among `k` neighbours and itself."""
+def local_pca(points: Float[np.ndarray, "n d"], k: int, *, most: int = 60) -> float:
+    """Return the median number of large components of a point and its `k` neighbours, at `most` spaced points."""
     chosen = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).astype(int))
     near = nearest_distances(points, k)[1][chosen]
     counts = []
@@ -214,8 +217,10 @@ def local_pca(points: np.ndarray, k: int, *, most: int = 60) -> float:
     return float(np.median(counts))
 
 
-def nearest_distances(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distances and numbers of the `k` nearest others, nearest first, `[n, k]` each; float64 and exact."""
+def nearest_distances(
+    points: Float[np.ndarray, "n d"], k: int
+) -> tuple[Float64[np.ndarray, "n {k}"], Int64[np.ndarray, "n {k}"]]:
+    """Return float64 distances to the `k` nearest other points and their indices, `[n, k]` each, nearest first."""
     squares = (points**2).sum(1)
     distances, indices = np.empty((len(points), k)), np.empty((len(points), k), np.int64)
     for start in range(0, len(points), 512):
@@ -231,8 +236,8 @@ def nearest_distances(points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarra
     return distances, indices
 
 
-def gaussian_like(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian points with the covariance of centred `points [n, d]`, as many."""
+def gaussian_like(points: Float[np.ndarray, "n d"], rng: np.random.Generator) -> Float[np.ndarray, "n d"]:
+    """Draw as many Gaussian points with the covariance of centred `points [n, d]`."""
     return rng.standard_normal((len(points), len(points))) @ points / np.sqrt(len(points))
 
 
@@ -246,20 +251,20 @@ class Spectrum(Finding):
     n: int
     d: int
     cosine_raw: float
-    """mean cosine over all pairs of different points; 0 for directions spread evenly, 1 when all are the same"""
+    """mean cosine over all pairs of different points; 0 for evenly spread directions, 1 when all are the same"""
     cosine_centred: float
-    """the same without the mean; near 0 by construction, about `-1 / (n - 1)`"""
+    """the same after centring; near 0 by construction, about `-1 / (n - 1)`"""
     mean_share: float
-    """length of the mean vector over the mean length of a point; 0 without a common part, 1 when it is all there is"""
+    """length of the mean vector over the mean length of a point; 0 without a common part, 1 for identical points"""
     participation_ratio: float
     dims: dict[str, int]
-    """`"50" -> components` that hold half of the variance, and so on"""
+    """`"50" -> number of components` that hold half of the variance; likewise 90 and 99 %"""
     isotropic: dict[str, Any]
-    """the same `participation_ratio` and `dims` of isotropic Gaussian points, as many in as many dimensions"""
-    eigenvalues: np.ndarray
-    """`[min(n - 1, d)]` of the covariance, largest first"""
+    """`participation_ratio` and `dims` of isotropic Gaussian points with the same `n` and `d`"""
+    eigenvalues: Float64[np.ndarray, " n_eigenvalues"]
+    """`[min(n - 1, d)]` eigenvalues of the covariance, largest first"""
     note: str
-    """what limits the numbers, empty when nothing does"""
+    """limits of the numbers; empty without any"""
     seed: int
 
     def sentence(self) -> str:
@@ -273,7 +278,7 @@ class Spectrum(Finding):
 
 
 def spectrum(x: Any, *, seed: int = 0) -> Spectrum:
-    """Measure points `[n, d]`. `seed` draws the isotropic points. Cost: two products `n d min(n, d)`.
+    """Measure the spectrum of points `[n, d]`; `seed` draws the isotropic null. Cost: two products `n d min(n, d)`.
 
     Raises `ConfigError` when all points are the same, `NonFiniteError`.
     """
@@ -299,34 +304,34 @@ def spectrum(x: Any, *, seed: int = 0) -> Spectrum:
     )
 
 
-def covariance_spectrum(away: np.ndarray) -> np.ndarray:
-    """Eigenvalues of the covariance of centred points `[n, d]`, largest first, `min(n - 1, d)` of them."""
+def covariance_spectrum(away: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n_eigenvalues"]:
+    """Return the `min(n - 1, d)` eigenvalues of the covariance of centred points `[n, d]`, largest first."""
     n, d = away.shape
     gram = away.T @ away if d <= n else away @ away.T
     return np.linalg.eigvalsh(gram)[::-1][: min(n - 1, d)].clip(min=0) / max(n - 1, 1)
 
 
-def isotropic_like(n: int, d: int, seed: int) -> np.ndarray:
-    """Centred Gaussian points of the same variance in every direction."""
+def isotropic_like(n: int, d: int, seed: int) -> Float64[np.ndarray, "{n} {d}"]:
+    """Draw centred Gaussian points `[n, d]` of the same variance in every direction."""
     drawn = np.random.default_rng(derive_seed(seed, "isotropic")).standard_normal((n, d))
     return drawn - drawn.mean(0)
 
 
-def participation_ratio(eigenvalues: np.ndarray) -> float:
-    """`(sum l)^2 / sum l^2`: 1 when one direction has all the variance, the number of directions when all are equal."""
+def participation_ratio(eigenvalues: Float[np.ndarray, " n_eigenvalues"]) -> float:
+    """Return `(sum l)^2 / sum l^2`: 1 when one direction has all the variance, the number of directions when equal."""
     return float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
 
 
-def dims_for(eigenvalues: np.ndarray) -> dict[str, int]:
-    """How many of the largest eigenvalues hold 50, 90 and 99 % of their sum."""
+def dims_for(eigenvalues: Float[np.ndarray, " n_eigenvalues"]) -> dict[str, int]:
+    """Return the number of largest eigenvalues that hold 50, 90 and 99 % of their sum."""
     shares = np.cumsum(eigenvalues) / eigenvalues.sum()
     return {str(share): int(np.searchsorted(shares, share / 100 - 1e-12) + 1) for share in SHARES}
 
 
-def mean_cosine(points: np.ndarray) -> float:
-    """Over all ordered pairs of different points, exactly: `(|sum u|^2 - n) / (n (n - 1))` of the unit vectors.
+def mean_cosine(points: Float[np.ndarray, "n d"]) -> float:
+    """Return the mean cosine over all ordered pairs of different points, exactly: `(|sum u|^2 - n) / (n (n - 1))`.
 
-    A point of length zero has no direction and counts as cosine 0 with all others.
+    `u` are the unit vectors. A point of length zero has no direction and counts as cosine 0 with all others.
     """
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     units = np.divide(points, lengths, out=np.zeros_like(points), where=lengths > 0)

@@ -1,13 +1,13 @@
-"""The folder of one direction: what it says, what it sets apart, where it can be read, and what a push along it does.
+"""Report of one direction: tokens, word lists, probes, erasure and steering, as an artefact.
 
-Four questions, each beside random directions or shuffled labels:
+Each part is compared with random directions or shuffled labels:
 
-1. which tokens does it raise, read straight off the weights? (`interp.lenses.logit_lens`)
-2. which lists of words does it set apart, and does it lie in a list's plane? (`along`)
-3. at which layers can a linear probe tell on which side of its middle a held-out word lies? (`probes`)
-4. does a push along it raise the tokens that it stands for, at little cost elsewhere? (`steering`) The tokens are those
-   of the words that it leads to; of a direction that was brought along those that question 1 names, so the push asks
-   whether the model does what its last step alone would do.
+1. the tokens whose logits the direction raises, computed from the weights (`interp.lenses.logit_lens`);
+2. the lists of words that it separates, and its share in each list's plane (`along`);
+3. the layers at which a linear probe predicts on which side of the median a held-out word lies (`probes`);
+4. the effect of steering along it on its target tokens, and the cost on unrelated text (`steering`). The targets are
+   tokens of the words that the direction points to. For a direction without such words they are the tokens of part 1,
+   so steering then tests if the model does what the unembedding alone would do.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from interp.geometry.probes import NamedDirection, ProbeResult, probe_layers
 from interp.geometry.report import PROMPTS, TEXT, or_why
 from interp.geometry.separation import WordsAlong, words_along
 from interp.geometry.steering import StrengthSweep, sweep_strengths
-from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_places
+from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words, residual_hook_points
 from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
@@ -43,7 +43,7 @@ _PROBE_COLUMNS = ("accuracy", "low", "high", "base_rate", "control", "selectivit
 
 @dataclass(frozen=True, kw_only=True)
 class TokenReading(Finding):
-    """The tokens whose logits a direction moves most, when it alone is the last residual."""
+    """Tokens whose logits a direction changes most, as if the direction alone were the final residual."""
 
     raised: tuple[str, ...]
     raised_ids: tuple[int, ...]
@@ -51,11 +51,11 @@ class TokenReading(Finding):
     """nats above the mean over the vocabulary, largest first"""
     lowered: tuple[str, ...]
     lowered_logits: tuple[float, ...]
-    """nats, lowest first"""
+    """nats relative to the mean over the vocabulary, lowest first"""
     random: float
-    """the largest logit of a random direction, mean over directions"""
+    """largest logit of a random direction, mean over random directions"""
     random_high: float
-    """and the largest of them"""
+    """largest logit of any random direction"""
 
     def sentence(self) -> str:
         return (
@@ -66,11 +66,11 @@ class TokenReading(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionProbe(Finding):
-    """A probe for the side of the direction on which a word lies, at one place."""
+    """A probe at one hook point that predicts on which side of the median along the direction a word lies."""
 
     probe: ProbeResult
     random: float
-    """mean accuracy of the same for random directions of the same place"""
+    """mean accuracy of the same probe for random directions at the same hook point"""
 
     def sentence(self) -> str:
         return f"{self.probe}; for random directions {self.random:.3f}"
@@ -81,22 +81,24 @@ _PARTS = ("reading", "along", "probes", "erased", "steering", "targets")
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionGeometry(Finding):
-    """All that was measured of one direction. A part that is a text says why it is missing."""
+    """All measurements of one direction. A part that is a string gives the reason why it is missing."""
 
     direction: NamedDirection
     reading: TokenReading | str
     along: WordsAlong
     probes: tuple[DirectionProbe, ...] | str
     erased: Erasure | str = "erasure was left out"
-    """A linear probe for the two lists of words, before and after the linear information is erased (LEACE)."""
+    """Linear probes for the two lists of words, before and after the linear information is erased (LEACE)."""
     steering: StrengthSweep | str
     targets: tuple[str, ...]
-    """the tokens that the push is judged by"""
+    """tokens whose log-odds measure the effect of steering"""
 
     @property
     def moves_output(self) -> bool | None:
-        """Whether at the best harmless strength the targets rise by more than along every random direction; None where
-        nothing was pushed."""
+        """True if steering along the direction raises the targets more than every random direction does.
+
+        Measured at the best harmless strength. None where nothing was steered.
+        """
         if isinstance(self.steering, str):
             return None
         best = self.steering.best
@@ -110,7 +112,7 @@ class DirectionGeometry(Finding):
         return f"{self.direction.name} ({self.direction.source}): {text}"
 
     def to_json(self) -> dict[str, Any]:
-        """As of every finding; the vector itself lies beside it."""
+        """Return plain values as every finding does, without the vector, which is saved in its own file."""
         d = self.direction
         about = {"name": d.name, "source": d.source, "hook_point": d.hook_point, "towards": list(d.towards)}
         about |= {"away": list(d.away), "found": None if d.found is None else _without(d.found, "direction")}
@@ -130,31 +132,31 @@ def measure_direction(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DirectionGeometry:
-    """Measure one direction by the words of some lists. `targets`: words whose tokens a push is judged by, in place of
-    those that it leads to or raises.
+    """Measure one direction on the words of some lists.
 
-    Raises `ConfigError` without lists or for a direction 0, `MismatchError` on one of another width than its place,
-    `NonFiniteError`, `UnknownNameError` for a place that the model does not have.
+    `targets`: words whose tokens measure the effect of steering; by default those that the direction points to or
+    raises. Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width
+    than its hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
     """
     if not concepts:
         raise ConfigError("no lists of words were given; find_concepts([]) gives all")
-    place = canonical_hook_point(direction.hook_point)
+    hook_point = canonical_hook_point(direction.hook_point)
     made_of = (*direction.towards, *direction.away)
     concepts = [*concepts, *direction.own_words]
     steps = _Steps(progress, len(concepts) + 4)
-    lists = _read(model, concepts, place, direction, sentences, steps)
-    along = words_along(lists, place, direction.vector, made_of=made_of, seed=seed)
+    lists = _read(model, concepts, hook_point, direction, sentences, steps)
+    along = words_along(lists, hook_point, direction.vector, made_of=made_of, seed=seed)
     steps.done("words")
-    reading = or_why(lambda: read_tokens(model, place, direction.vector, seed=seed))
+    reading = or_why(lambda: read_tokens(model, hook_point, direction.vector, seed=seed))
     steps.done("tokens")
-    probes = or_why(lambda: _probes(lists, place, direction.vector, made_of, seed))
+    probes = or_why(lambda: _probes(lists, hook_point, direction.vector, made_of, seed))
     steps.done("probes")
-    erased = or_why(lambda: _erased(lists, place, direction, seed))
+    erased = or_why(lambda: _erased(lists, hook_point, direction, seed))
     steering, ids = "interventions were left out", []
     if interventions:
         ids = _target_ids(model, direction, targets, reading)
-        steering = or_why(lambda: _push(model, place, direction, along.typical, ids, n_random, seed))
-    steps.done("pushed")
+        steering = or_why(lambda: _steer(model, hook_point, direction, along.typical, ids, n_random, seed))
+    steps.done("steered")
     return DirectionGeometry(
         direction=direction,
         reading=reading,
@@ -175,8 +177,10 @@ def read_tokens(
     n_random: int = N_RANDOM_READINGS,
     seed: int = 0,
 ) -> TokenReading:
-    """The tokens that `vector [d_model]` raises and lowers most. Raises `ConfigError` at a place that is not in the
-    residual stream: what lies there is not what the unembedding reads."""
+    """Return the tokens that `vector [d_model]` raises and lowers most.
+
+    Raises `ConfigError` at a hook point outside the residual stream, as the unembedding does not read its values.
+    """
     import torch
 
     if parse_hook_point(hook_point).suffix not in RESIDUAL_SUFFIXES:
@@ -211,7 +215,7 @@ def save_direction(
     threads: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write `direction.json`, `direction.safetensors`, `along.parquet` and `layers.parquet`; returns the manifest."""
+    """Write `direction.json`, `direction.safetensors`, `along.parquet` and `layers.parquet`; return the manifest."""
     import torch
     from safetensors.torch import save_file
 
@@ -234,7 +238,7 @@ def save_direction(
 
 
 def summarise(found: DirectionGeometry) -> dict[str, Any]:
-    """What the overview and the command line say of it."""
+    """Return the summary for the overview and the command line."""
     reading = found.reading if isinstance(found.reading, TokenReading) else None
     return {
         "direction": found.direction.name,
@@ -251,7 +255,7 @@ def summarise(found: DirectionGeometry) -> dict[str, Any]:
 
 
 def along_table(found: DirectionGeometry) -> "pa.Table":
-    """One row per word: `list, word, place, low, high, counted`."""
+    """Return one row per word: `list, word, place, low, high, counted`; `place` is its position along the direction."""
     import pyarrow as pa
 
     rows = [
@@ -268,7 +272,7 @@ def along_table(found: DirectionGeometry) -> "pa.Table":
 
 
 def layers_table(found: DirectionGeometry) -> "pa.Table":
-    """One row per place: `layer, hook_point, chosen`, the probe beside its nulls, `random` among them."""
+    """Return one row per hook point: `layer, hook_point, chosen`, the probe with its baselines and `random`."""
     import pyarrow as pa
 
     schema = {"layer": pa.int64(), "hook_point": pa.string(), "chosen": pa.bool_()}
@@ -283,7 +287,7 @@ def layers_table(found: DirectionGeometry) -> "pa.Table":
 
 
 class _Steps:
-    """Tells the progress bar what is done."""
+    """Counter that reports finished steps to the progress bar."""
 
     def __init__(self, progress: Progress | None, total: int):
         self._progress, self._total, self._n = progress, total, 0
@@ -297,48 +301,50 @@ class _Steps:
 def _read(
     model: Any,
     concepts: Sequence[Concept],
-    place: str,
+    hook_point: str,
     direction: NamedDirection,
     sentences: Sequence[str],
     steps: _Steps,
 ) -> dict[str, WordActivations]:
-    """Every list at every layer and at the direction's place."""
-    places = residual_places(model)
-    places += [place] * (place not in places)
+    """Read every list at every layer and at the direction's hook point."""
+    hook_points = residual_hook_points(model)
+    hook_points += [hook_point] * (hook_point not in hook_points)
     lists = {}
     for concept in concepts:
-        lists[concept.name] = read_words(model, concept, sentences=sentences, hook_points=places)
-        unit_vector(direction.vector, d=lists[concept.name].values[place].shape[-1])  # before the rest is read
+        lists[concept.name] = read_words(model, concept, sentences=sentences, hook_points=hook_points)
+        unit_vector(direction.vector, d=lists[concept.name].values[hook_point].shape[-1])  # before the rest is read
         steps.done(concept.name)
     return lists
 
 
 def _probes(
-    lists: dict[str, WordActivations], place: str, vector: np.ndarray, made_of: Sequence[str], seed: int
+    lists: dict[str, WordActivations], hook_point: str, vector: np.ndarray, made_of: Sequence[str], seed: int
 ) -> tuple[DirectionProbe, ...]:
-    """On which side of the middle along the direction is a word? Half of the words are held out, and those that it was
-    made of are left out."""
+    """Probe at every layer on which side of the median along the direction a word lies.
+
+    Half of the words are held out, and those that the direction was derived from are excluded.
+    """
     words = np.array([word for acts in lists.values() for word in acts.concept.words])
     used = ~np.isin(words, list(made_of))
-    places = next(iter(lists.values())).hook_points
-    layers = {each: np.concatenate([acts.points(each) for acts in lists.values()])[used] for each in places}
+    hook_points = next(iter(lists.values())).hook_points
+    layers = {each: np.concatenate([acts.points(each) for acts in lists.values()])[used] for each in hook_points}
     rng = np.random.default_rng(derive_seed(seed, "random probes"))
 
     def curve(along: np.ndarray) -> list[ProbeResult]:
         return probe_layers(layers, along > np.median(along), words[used], key=words[used], seed=seed)
 
-    random = [curve(layers[place] @ rng.standard_normal(len(vector))) for _ in range(N_RANDOM_PROBES)]
+    random = [curve(layers[hook_point] @ rng.standard_normal(len(vector))) for _ in range(N_RANDOM_PROBES)]
     return tuple(
         DirectionProbe(probe=probe, random=float(np.mean([other[at].accuracy.estimate for other in random])))
-        for at, probe in enumerate(curve(layers[place] @ vector))
+        for at, probe in enumerate(curve(layers[hook_point] @ vector))
     )
 
 
-def _erased(lists: dict[str, WordActivations], place: str, direction: NamedDirection, seed: int) -> Erasure:
+def _erased(lists: dict[str, WordActivations], hook_point: str, direction: NamedDirection, seed: int) -> Erasure:
     """Erase the difference between the words of both sides; every second word is held out, as for the direction."""
     if not direction.own_words:
-        raise ConfigError("erasure needs the two lists of words that a direction leads to and away from")
-    sides = [lists[concept.name].points(place) for concept in direction.own_words]
+        raise ConfigError("erasure needs the two lists of words that a direction points to and away from")
+    sides = [lists[concept.name].points(hook_point) for concept in direction.own_words]
     yes = np.repeat([True, False], [len(side) for side in sides])
     heldout = np.concatenate([np.arange(len(side)) % 2 == 1 for side in sides])
     return erasure(np.concatenate(sides), yes, heldout, seed=seed)
@@ -347,7 +353,7 @@ def _erased(lists: dict[str, WordActivations], place: str, direction: NamedDirec
 def _target_ids(
     model: Any, direction: NamedDirection, targets: Sequence[str], reading: TokenReading | str
 ) -> list[int]:
-    """Last tokens of the words that were named, else of those that the direction leads to, else what it raises."""
+    """Return the last tokens of the named words, else of the words it points to, else the tokens it raises."""
     from interp.models.identity import tokenizer_of
 
     words = targets or direction.towards
@@ -356,13 +362,21 @@ def _target_ids(
     return list(reading.raised_ids) if isinstance(reading, TokenReading) else []
 
 
-def _push(
-    model: Any, place: str, direction: NamedDirection, unit: float, ids: list[int], n_random: int, seed: int
+def _steer(
+    model: Any, hook_point: str, direction: NamedDirection, unit: float, ids: list[int], n_random: int, seed: int
 ) -> StrengthSweep:
     if not ids:
-        raise ConfigError("no tokens to judge a push by: name some words as targets")
+        raise ConfigError("steering needs target tokens to measure its effect: name some words as targets")
     return sweep_strengths(
-        model, place, direction.vector, unit=unit, prompts=PROMPTS, targets=ids, text=TEXT, n_random=n_random, seed=seed
+        model,
+        hook_point,
+        direction.vector,
+        unit=unit,
+        prompts=PROMPTS,
+        targets=ids,
+        text=TEXT,
+        n_random=n_random,
+        seed=seed,
     )
 
 

@@ -1,16 +1,16 @@
-"""LEACE: the smallest linear change after which no linear probe finds a concept (Belrose et al. 2023, 2306.03819).
+"""LEACE: the smallest linear edit after which no linear probe finds a concept (Belrose et al. 2023, 2306.03819).
 
     eraser = fit_eraser(x, labels)
     eraser(x)
 
-A linear probe with any convex loss can do no better than a constant exactly when every class has the same mean, that
-is, when the cross-covariance of `x` and the labels is zero. Of all affine maps with that property,
+A linear probe with any convex loss is no better than a constant predictor exactly when all classes have the same mean.
+That is the case when the cross-covariance of `x` and the labels is zero. Of all affine maps with that property,
 
     r(x) = x - W+ P W (x - mean),   W = (cov x)^(-1/2),   P the projection onto the columns of W cov(x, labels)
 
-changes `x` least, in the mean square and in every norm at once. It holds to the last digit on the rows it was fitted
-to. On others the class means are not quite the same: with fewer rows than dimensions they can differ a lot, so the
-report shows held-out rows too.
+changes `x` least, in the mean square and in every norm at once. On the rows used for the fit the property is exact up
+to rounding. On other rows the class means differ somewhat, and with fewer rows than dimensions they can differ a lot.
+So the report covers held-out rows too.
 """
 
 from dataclasses import dataclass
@@ -24,26 +24,26 @@ from interp.geometry.probes import fit_linear
 from interp.runtime import derive_seed
 
 SMALL = 1e-10
-"""eigenvalues of the covariance below this share of the largest are taken as zero"""
+"""eigenvalues of the covariance below this fraction of the largest count as zero"""
 
 
 @dataclass(frozen=True)
 class Eraser:
-    """`x -> x - ((x - mean) @ read) @ write`."""
+    """The affine map `x -> x - ((x - mean) @ read) @ write`."""
 
     mean: np.ndarray
     read: np.ndarray
     """`[d, k]`"""
     write: np.ndarray
-    """`[k, d]`; `k` is the number of classes less one, at most"""
+    """`[k, d]`; `k` is at most the number of classes minus one"""
 
     def __call__(self, x: Any) -> np.ndarray:
-        """`[n, d]` of `x [n, d]`, in float64. Raises `MismatchError` on another `d` than it was fitted to."""
+        """Erase the concept from `x [n, d]`; returns `[n, d]` float64. Raises `MismatchError` on another `d`."""
         points = as_points(x, at_least=1, d=len(self.mean))
         return points - (points - self.mean) @ self.read @ self.write
 
     def hook(self) -> Any:
-        """A hook that erases at every position: `run_with_hooks(model, tokens, [(hook_point, eraser.hook())])`."""
+        """Return a hook that erases everywhere: `run_with_hooks(model, tokens, [(hook_point, eraser.hook())])`."""
         import torch
 
         mean, read, write = (torch.from_numpy(np.asarray(part)) for part in (self.mean, self.read, self.write))
@@ -51,7 +51,7 @@ class Eraser:
         def erase(value: Any, hook: Any = None) -> Any:
             if value.shape[-1] != len(mean):
                 raise MismatchError(
-                    f"an eraser of {len(mean)} coordinates was put at a place of {value.shape[-1]}; fit one there"
+                    f"an eraser of {len(mean)} coordinates ran at a hook point of {value.shape[-1]}; fit one there"
                 )
             x = value.double()
             m, r, w = (part.to(value.device) for part in (mean, read, write))
@@ -62,21 +62,21 @@ class Eraser:
 
 @dataclass(frozen=True, kw_only=True)
 class Erasure(Finding):
-    """What a linear probe finds before and after."""
+    """Accuracy of linear probes for the concept before and after erasure."""
 
     before: float
     after: float
-    """accuracy on the rows that the eraser was fitted to; `after` is the base rate"""
+    """accuracies on the rows that the eraser was fitted to; `after` is the base rate"""
     before_heldout: float
     after_heldout: float
     base_rate: float
     base_rate_heldout: float
     random: float
-    """held-out accuracy after erasing as many random directions instead: the null"""
+    """the control: held-out accuracy after erasing the same number of random directions"""
     change: float
-    """relative change of the rows, root mean square: `|r(x) - x| / |x - mean|`"""
+    """relative change of the rows, root mean square: `|r(x) - x| / |x - mean|`; 0 for no change"""
     cross_covariance: float
-    """largest entry left, over the largest before: 0 to rounding"""
+    """largest entry of the cross-covariance after erasure, over the largest before: 0 up to rounding"""
     n: int
     n_heldout: int
     seed: int
@@ -91,7 +91,7 @@ class Erasure(Finding):
 
 
 def fit_eraser(x: Any, labels: Any) -> Eraser:
-    """The eraser of `labels [n]` (two classes or more) from `x [n, d]`.
+    """Fit the eraser of `labels [n]` (two classes or more) to `x [n, d]`.
 
     Raises `ConfigError` on one class only, or rows that are all the same.
     """
@@ -99,8 +99,8 @@ def fit_eraser(x: Any, labels: Any) -> Eraser:
     z = one_hot(labels, len(points))
     mean, away = points.mean(0), centred(points, what="the rows to fit on")
     values, vectors = np.linalg.eigh(away.T @ away / len(points))
-    kept = values > SMALL * values[-1]
-    vectors, roots = vectors[:, kept], np.sqrt(values[kept])
+    nonzero = values > SMALL * values[-1]
+    vectors, roots = vectors[:, nonzero], np.sqrt(values[nonzero])
     whitened = (vectors / roots).T @ (away.T @ (z - z.mean(0)) / len(points))
     u, s, _ = np.linalg.svd(whitened, full_matrices=False)
     u = u[:, s > max(1e-9 * s[0], 1e-14)] if len(s) else u
@@ -108,14 +108,14 @@ def fit_eraser(x: Any, labels: Any) -> Eraser:
 
 
 def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
-    """Fit on the rows where `heldout [n]` is false, and judge with fresh probes on both sides.
+    """Fit an eraser on the rows where `heldout [n]` is false, and evaluate new probes on both parts.
 
     Raises `ConfigError` on rows that are all the same, on one class only, or where labels or `heldout` do not fit.
     """
     points = as_points(x)
     labels, heldout = one_each(labels, len(points)), as_mask(heldout, len(points), what="held-out mark")
     if heldout.all() or not heldout.any() or len(np.unique(labels[~heldout])) < 2:
-        raise ConfigError("rows on both sides, and two classes among those that are not held out, were expected")
+        raise ConfigError("rows on both sides of the split, and two classes among the fitted rows, were expected")
     eraser = fit_eraser(points[~heldout], labels[~heldout])
     rng = np.random.default_rng(derive_seed(seed, "random directions"))
     frame, _ = np.linalg.qr(rng.standard_normal((points.shape[1], max(eraser.read.shape[1], 1))))
@@ -144,7 +144,7 @@ def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
 
 
 def one_hot(labels: Any, n: int) -> np.ndarray:
-    """`[n, n_classes]` float64. Raises `ConfigError` on one class only."""
+    """Return labels as indicators `[n, n_classes]` float64. Raises `ConfigError` on one class only."""
     labels = one_each(labels, n)
     classes = np.unique(labels)
     if len(classes) < 2:

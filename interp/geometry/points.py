@@ -1,4 +1,4 @@
-"""What the analyses take and give: points as float64 arrays, findings as small values that print, save and plot."""
+"""Inputs and results of the geometry analyses: points as float64 arrays, and findings that print, save and plot."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,11 +13,11 @@ from interp.results import Result, columns_of
 
 
 class Finding(Result, ABC):
-    """Base of the results: a frozen dataclass that prints as a sentence and becomes JSON with its settings."""
+    """Base of the results: a frozen dataclass that prints as a sentence and converts to JSON with its settings."""
 
     @abstractmethod
     def sentence(self) -> str:
-        """What was found, beside its null."""
+        """Return the result in one sentence, with its null or baseline."""
 
     def headline(self) -> str:
         return self.sentence()
@@ -26,7 +26,7 @@ class Finding(Result, ABC):
         return self.sentence()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; what is not a finite number is null."""
+        """Return plain values; non-finite numbers become None."""
         return plain(columns_of(self))
 
     def save(self, path: Path | str) -> None:
@@ -35,7 +35,7 @@ class Finding(Result, ABC):
 
 
 def plain(value: Any) -> Any:
-    """Lists, dicts, strings, numbers; NaN and infinity become None."""
+    """Convert to lists, dicts, strings and numbers; NaN and infinity become None."""
     if isinstance(value, Finding):
         return value.to_json()
     if isinstance(value, dict):
@@ -52,7 +52,10 @@ def plain(value: Any) -> Any:
 
 
 def as_array(x: Any, *, what: str) -> np.ndarray:
-    """Of a tensor, an array or nested lists. Raises `ConfigError` on rows of several lengths, or what is no array."""
+    """Convert a tensor, array or nested lists to an array.
+
+    Raises `ConfigError` on rows of different lengths, or anything that is not an array.
+    """
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         x = x.double() if x.is_floating_point() else x
@@ -64,7 +67,7 @@ def as_array(x: Any, *, what: str) -> np.ndarray:
 
 
 def as_numbers(x: Any, *, what: str) -> np.ndarray:
-    """float64 of a tensor or array, of any shape. Raises `ConfigError` on text, objects or complex numbers."""
+    """Convert to float64, any shape. Raises `ConfigError` on text, objects or complex numbers."""
     array = as_array(x, what=what)
     try:
         if array.dtype.kind in "biufO":
@@ -77,10 +80,10 @@ def as_numbers(x: Any, *, what: str) -> np.ndarray:
 def as_points(
     x: Any, *, what: str = "the points", at_least: int = 2, n: int | None = None, d: int | None = None
 ) -> np.ndarray:
-    """`[n, d]` float64 of a tensor or array; `n`, `d`: the numbers of rows and coordinates that it must have.
+    """Convert to points `[n, d]` float64; `n` and `d`, where given, are the required numbers of rows and coordinates.
 
-    Raises `ConfigError` on no numbers, another shape, another `n` or fewer rows than `at_least`; `MismatchError` on
-    another `d`; `NonFiniteError` naming the first bad row.
+    Raises `ConfigError` on input that is not numeric, another shape, another `n` or fewer rows than `at_least`;
+    `MismatchError` on another `d`; `NonFiniteError` with the first bad row.
     """
     points = as_numbers(x, what=what)
     if points.ndim != 2 or points.shape[1] < 1:
@@ -93,7 +96,7 @@ def as_points(
         )
     if d not in (None, points.shape[1]):
         raise MismatchError(
-            f"{what} must have {d} coordinates, got {points.shape[1]}; they are of another model or hook point"
+            f"{what} must have {d} coordinates, got {points.shape[1]}; they come from another model or hook point"
         )
     bad = ~np.isfinite(points).all(1)
     if bad.any():
@@ -102,14 +105,16 @@ def as_points(
 
 
 def unit_vector(direction: Any, *, d: int | None = None) -> np.ndarray:
-    """`[d]` float64 of length 1. Raises `ConfigError` on zeros or another shape, `MismatchError` on another `d`,
-    `NonFiniteError`."""
+    """Scale a direction to unit length, `[d]` float64.
+
+    Raises `ConfigError` on zeros or another shape, `MismatchError` on another `d`, `NonFiniteError`.
+    """
     vector = as_numbers(direction, what="the direction")
     if vector.ndim != 1 or not len(vector):
         raise ConfigError(f"a direction is a flat list of numbers [d], got shape {list(vector.shape)}; give one row")
     if d not in (None, len(vector)):
         raise MismatchError(
-            f"the direction has {len(vector)} numbers, the activations {d}; it is of another model or hook point"
+            f"the direction has {len(vector)} numbers, the activations {d}; it comes from another model or hook point"
         )
     bad = ~np.isfinite(vector)
     if bad.any():
@@ -121,7 +126,7 @@ def unit_vector(direction: Any, *, d: int | None = None) -> np.ndarray:
 
 
 def centred(points: np.ndarray, *, what: str = "the points") -> np.ndarray:
-    """Without their mean. Raises `ConfigError` when nothing is left: all points are the same."""
+    """Subtract the mean of the points. Raises `ConfigError` when all points are the same."""
     away = points - points.mean(0)
     scale = np.abs(points).max()
     if np.abs(away).max() <= 1e-12 * max(scale, 1e-300):
@@ -130,7 +135,7 @@ def centred(points: np.ndarray, *, what: str = "the points") -> np.ndarray:
 
 
 def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two representations of the same items, row by row. Raises `ConfigError` when their numbers differ."""
+    """Convert two representations of the same items, row by row. Raises `ConfigError` when their row counts differ."""
     x, y = as_points(x, what="the first", at_least=at_least), as_points(y, what="the second", at_least=at_least)
     if len(x) != len(y):
         raise ConfigError(f"row i of both must be the same item, but there are {len(x)} and {len(y)} rows")
@@ -138,7 +143,7 @@ def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def one_each(values: Any, n: int, *, what: str = "label") -> np.ndarray:
-    """`[n]`, one value for each row: labels, documents, keys.
+    """Convert to a column `[n]` with one value per row: labels, documents, keys.
 
     Raises `ConfigError` on another shape, or values that cannot be sorted; `NonFiniteError` on NaN.
     """
@@ -161,7 +166,7 @@ def one_each(values: Any, n: int, *, what: str = "label") -> np.ndarray:
 
 
 def as_mask(values: Any, n: int, *, what: str) -> np.ndarray:
-    """`[n]` bool of true and false, or 0 and 1. Raises `ConfigError` on other values or another shape."""
+    """Convert true and false, or 0 and 1, to a mask `[n]`. Raises `ConfigError` on other values or another shape."""
     column = one_each(values, n, what=what)
     if not np.isin(column, (0, 1)).all():
         raise ConfigError(f"the {what} must be true or false for each row, got {np.unique(column)[:5].tolist()}")
@@ -169,13 +174,13 @@ def as_mask(values: Any, n: int, *, what: str) -> np.ndarray:
 
 
 def check_count(name: str, value: int, least: int, why: str) -> None:
-    """Raises `ConfigError` unless a setting is a whole number of at least `least`; `why` says what it is needed for."""
+    """Raise `ConfigError` unless a setting is a whole number of at least `least`; `why` goes into the message."""
     if not isinstance(value, int | np.integer) or value < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: {why}")
 
 
 def two_groups(labels: Any, n: int, *, each: int = 2) -> np.ndarray:
-    """`[n]` bool of yes-or-no labels. Raises `ConfigError` on one class only, or fewer than `each` rows of either."""
+    """Convert binary labels to a mask `[n]`. Raises `ConfigError` unless both classes have `each` rows or more."""
     labels = one_each(labels, n)
     found = np.unique(labels)
     if len(found) != 2:

@@ -1,28 +1,32 @@
-"""Linear probes: can a linear reader tell classes apart, on documents that it has not seen?
+"""Linear probes split by document, and directions of binary concepts.
 
     curve = probe_layers({"blocks.3.hook_resid_post": x, ...}, labels, document, key=token)
 
-1. whole documents are held out, a share of them, so that nothing of a test row's neighbourhood was trained on;
-2. multinomial logistic regression on standardised coordinates, one fixed penalty;
-3. beside the accuracy stand the *base rate* (always say the most frequent class of the training rows) and the accuracy
-   on *control labels*: random classes, one for each value of `key` (the token), in the same proportions. *Selectivity*
-   is the accuracy less that of the control (Hewitt and Liang 2019, 1909.03368): a probe that reaches both alike has
-   learned keys by heart.
+**Linear probes** (`probe_layers`):
 
-Intervals are over held-out documents (Student t over their accuracies, weighted alike). A high accuracy says that a
-thing can be read, not that the model reads it.
+1. Whole documents are held out, so that no training row comes from the context of a test row.
+2. The probe is multinomial logistic regression on standardised coordinates, with one fixed penalty.
+3. The accuracy has two baselines. The *base rate* always predicts the most frequent class of the training rows. The
+   *control labels* are random classes, one for each value of `key` (the token), in the same proportions. *Selectivity*
+   is the accuracy minus that on control labels (Hewitt and Liang 2019, 1909.03368): a probe that reaches both alike has
+   memorised the keys.
 
-A yes-or-no concept as one direction, found in three ways that need not agree.
+Intervals are over held-out documents (Student t over their accuracies, weighted alike). A high accuracy shows that
+information is linearly decodable, not that the model uses it.
 
-- difference in means: from the mean of no to the mean of yes;
+**Directions of a binary concept** (`concept_directions`), by three methods that need not agree:
+
+- difference in means: from the mean of the negative rows to the mean of the positive rows;
 - probe: the weights of a logistic regression;
-- PCA: the first principal component of all rows, turned towards yes; it sees no labels but that sign.
+- PCA: the first principal component of all rows; the labels determine its sign only.
 
-The difference in means is moved by whatever else the two sides differ in; the probe looks past it, and can be far more
-accurate along a direction that the model does not use. So all three are given with their held-out accuracy (threshold
-half-way between the two training means), their cosines, and what the same recipe reaches with shuffled labels.
+The difference in means also reflects everything else that differs between the classes. The probe ignores such
+differences, and can be far more accurate along a direction that the model does not use. So all three are given, with
+their held-out accuracy (threshold half-way between the training means), their cosines, and the accuracy of the same
+method on shuffled labels.
 
-A direction with a name, a place and an origin: two lists of words, a file, or somebody's dictionary.
+**Named directions** (`NamedDirection`): a direction with a name, a hook point and an origin, such as two lists of words
+or a file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from jaxtyping import Bool, Float, Shaped
 
 from interp.artifacts import read_npy
 from interp.errors import ConfigError, MissingError
@@ -49,13 +54,13 @@ STRENGTH = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult(Finding):
-    """One probe of one place. Accuracies are shares of held-out rows, 0 to 1."""
+    """One probe at one hook point. Accuracies are fractions of held-out rows, 0 to 1."""
 
     hook_point: str
     accuracy: Interval[float] = field(metadata=ends("low", "high"))
-    """over held-out documents"""
+    """mean and interval over held-out documents"""
     base_rate: float
-    """accuracy of always saying the most frequent class"""
+    """accuracy of always predicting the most frequent training class"""
     control: float
     """accuracy on control labels"""
     selectivity: float
@@ -63,7 +68,7 @@ class ProbeResult(Finding):
     n_train: int
     n_test: int
     n_documents: int
-    """held-out documents"""
+    """number of held-out documents"""
     n_classes: int
     seed: int
 
@@ -79,13 +84,14 @@ class ProbeResult(Finding):
 def probe_layers(
     layers: Mapping[str, Any], labels: Any, document: Any, *, key: Any, heldout: float = 0.5, seed: int = 0
 ) -> list[ProbeResult]:
-    """One probe for each place, all with the same split and the same control labels.
+    """Fit one probe for each hook point, all with the same split and the same control labels.
 
-    `layers`: hook point -> `[n, d]`; `labels, document, key [n]`. Raises `ConfigError` on one class or one key only, on
-    fewer than four documents, where a class is missing from the training documents, and on columns that do not fit.
+    `layers`: hook point -> `[n, d]`; `labels, document, key [n]`. `heldout` is the fraction of documents held out.
+    Raises `ConfigError` on one class or one key only, on fewer than four documents, where a class is missing from the
+    training documents, and on columns that do not fit.
     """
     if not layers:
-        raise ConfigError("a probe needs the activations of one place or more, got none; give {hook point: rows}")
+        raise ConfigError("a probe needs the activations of at least one hook point, got none; give {hook point: rows}")
     n = len(as_points(next(iter(layers.values()))))
     labels, document = one_each(labels, n), one_each(document, n, what="document")
     key = one_each(key, n, what="key")
@@ -95,10 +101,12 @@ def probe_layers(
     return [_probe(name, x, labels, control, document, train, seed) for name, x in points]
 
 
-def split_by_document(document: np.ndarray, labels: np.ndarray, *, heldout: float, seed: int) -> np.ndarray:
-    """`[n]` bool: rows of training documents. Every class is among them, or `ConfigError`."""
+def split_by_document(
+    document: Shaped[np.ndarray, " n"], labels: Shaped[np.ndarray, " n"], *, heldout: float, seed: int
+) -> Bool[np.ndarray, " n"]:
+    """Return the rows of training documents, `[n]` bool. Raises `ConfigError` if a class would be missing from them."""
     if not 0 < heldout < 1:
-        raise ConfigError(f"the share of held-out documents must lie between 0 and 1, got {heldout}")
+        raise ConfigError(f"the fraction of held-out documents must lie between 0 and 1, got {heldout}")
     classes, documents = np.unique(labels), np.unique(document)
     if len(classes) < 2:
         raise ConfigError(f"a probe needs two classes, all {len(labels)} rows are {classes[:1].tolist()}")
@@ -111,32 +119,34 @@ def split_by_document(document: np.ndarray, labels: np.ndarray, *, heldout: floa
         if len(np.unique(labels[train])) == len(classes) and len(np.unique(labels[~train])) > 1:
             return train
     raise ConfigError(
-        f"classes sit in so few of the {len(documents)} documents that no split has them on both sides; give more"
+        f"classes occur in so few of the {len(documents)} documents that no split has them on both sides; give more"
     )
 
 
-def control_classes(key: np.ndarray, labels: np.ndarray, *, seed: int) -> np.ndarray:
-    """`[n]` a random class for each value of `key`, in about the proportions of `labels`.
+def control_classes(
+    key: Shaped[np.ndarray, " n"], labels: Shaped[np.ndarray, " n"], *, seed: int
+) -> Shaped[np.ndarray, " n"]:
+    """Draw a random class for each value of `key`, in about the proportions of `labels`; returns `[n]`.
 
-    Raises `ConfigError` on one key only: its control labels would be one class, which every probe gets right.
+    Raises `ConfigError` on one key only: its control labels would be one class, which every probe predicts.
     """
     rng = np.random.default_rng(derive_seed(seed, "control classes"))
-    values, place = np.unique(key, return_inverse=True)
+    values, number = np.unique(key, return_inverse=True)
     if len(values) < 2:
         raise ConfigError(f"a control needs two keys or more, all rows have {values[:1].tolist()}; give each its token")
     drawn = np.resize(rng.permutation(labels), len(values))
     for _ in range(20):
-        if len(np.unique(drawn[place])) > 1:
+        if len(np.unique(drawn[number])) > 1:
             break
         drawn = rng.choice(labels, len(values))
-    return rng.permutation(drawn)[place]
+    return rng.permutation(drawn)[number]
 
 
 def logistic_regression(strength: float, *, balanced: bool = False, each: bool = True, tol: float = 1e-4) -> "Pipeline":
-    """A scaler and a logistic regression, unfitted: every probe of coordinates or of latents is one of these.
+    """Return an unfitted scaler and logistic regression, the probe for coordinates and latents alike.
 
-    `strength` is the inverse L2 penalty on scaled inputs. `balanced` weights the classes alike; `each` scales every
-    coordinate to unit variance, else they are centred alone.
+    `strength` is the inverse L2 penalty on scaled inputs. `balanced` gives the classes equal weight. `each` scales
+    every coordinate to unit variance; otherwise coordinates are only centred.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -148,8 +158,8 @@ def logistic_regression(strength: float, *, balanced: bool = False, each: bool =
     )
 
 
-def fit_linear(train: np.ndarray, labels: np.ndarray) -> "LinearProbe":
-    """Logistic regression of `train [n, d]`, as a function of the coordinates as they are."""
+def fit_linear(train: Float[np.ndarray, "n d"], labels: Shaped[np.ndarray, " n"]) -> "LinearProbe":
+    """Fit a logistic regression to `train [n, d]`, expressed on unscaled coordinates."""
     classes, codes = np.unique(labels, return_inverse=True)
     fitted: Any = logistic_regression(STRENGTH).fit(train, codes)
     scaler, model = fitted
@@ -159,16 +169,16 @@ def fit_linear(train: np.ndarray, labels: np.ndarray) -> "LinearProbe":
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """`x @ weights.T + bias`: one row of weights for two classes, else one for each."""
+    """Linear scores `x @ weights.T + bias`: one row of weights for two classes, otherwise one per class."""
 
-    weights: np.ndarray
-    bias: np.ndarray
-    classes: np.ndarray
+    weights: Float[np.ndarray, "n_scores d"]
+    bias: Float[np.ndarray, " n_scores"]
+    classes: Shaped[np.ndarray, " n_classes"]
 
-    def scores(self, x: np.ndarray) -> np.ndarray:
+    def scores(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n_scores"]:
         return x @ self.weights.T + self.bias
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: Float[np.ndarray, "n d"]) -> Shaped[np.ndarray, " n"]:
         scores = self.scores(x)
         chosen = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(1)
         return self.classes[chosen]
@@ -203,7 +213,7 @@ def _probe(
 
 
 def _accuracy(x: np.ndarray, labels: np.ndarray, train: np.ndarray) -> float:
-    """Held-out accuracy; where the training side has one class only, that of saying it."""
+    """Return the held-out accuracy; with one training class only, that of always predicting it."""
     if len(np.unique(labels[train])) < 2:
         return float((labels[~train] == labels[train][0]).mean())
     return float((fit_linear(x[train], labels[train]).predict(x[~train]) == labels[~train]).mean())
@@ -216,19 +226,19 @@ N_SHUFFLES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptDirection(Finding):
-    """One direction."""
+    """Direction of a concept by one method, with its held-out accuracy."""
 
     method: Method
-    direction: np.ndarray
-    """`[d]`, unit length, from no to yes"""
+    direction: Float[np.ndarray, " d"]
+    """`[d]`, unit length, from negative to positive"""
     distance: float
-    """between the two means along it, in units of the activations: what a strength of 1 adds when steering"""
+    """distance of the two means along it, in units of the activations: the length that steering at strength 1 adds"""
     accuracy: float
-    """balanced, on held-out rows: .5 says nothing"""
+    """balanced accuracy on held-out rows: .5 is chance"""
     shuffled: float
-    """mean held-out accuracy of the same recipe on shuffled training labels"""
+    """mean held-out accuracy of the same method on shuffled training labels"""
     shuffled_high: float
-    """the largest of them"""
+    """largest of these accuracies"""
     n_train: int
     n_heldout: int
     seed: int
@@ -242,11 +252,11 @@ class ConceptDirection(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class Directions(Finding):
-    """All three, and how far they agree."""
+    """Directions by all three methods, and their cosines."""
 
     found: tuple[ConceptDirection, ...]
     cosines: dict[str, float]
-    """of every two; of random directions about `1 / sqrt(d)`"""
+    """cosine of every pair of methods; about `1 / sqrt(d)` for random directions"""
     random_cosine: float
 
     def __getitem__(self, method: str) -> ConceptDirection:
@@ -258,10 +268,10 @@ class Directions(Finding):
 
 
 def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Directions:
-    """Directions from the rows of `x [n, d]` where `heldout [n]` is false, judged on the others.
+    """Find directions from the rows of `x [n, d]` where `heldout [n]` is false, and evaluate them on the others.
 
-    Hold out whole documents or words, not rows that repeat. Raises `ConfigError` on one class only, or fewer than two
-    rows of a class on a side.
+    Hold out whole documents or words, not repeated rows. Raises `ConfigError` on one class only, or fewer than two rows
+    of a class on either side of the split.
     """
     points, heldout = as_points(x), np.asarray(heldout, bool)
     yes = two_groups(labels, len(points), each=4)
@@ -295,8 +305,10 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
     return Directions(found=tuple(found), cosines=cosines, random_cosine=points.shape[1] ** -0.5)
 
 
-def find_direction(points: np.ndarray, yes: np.ndarray, method: Method) -> np.ndarray:
-    """`[d]` unit direction from no to yes."""
+def find_direction(
+    points: Float[np.ndarray, "n d"], yes: Bool[np.ndarray, " n"], method: Method
+) -> Float[np.ndarray, " d"]:
+    """Return the unit direction `[d]` from negative to positive rows."""
     gap = points[yes].mean(0) - points[~yes].mean(0)
     if method == "difference in means":
         direction = gap
@@ -312,7 +324,7 @@ def find_direction(points: np.ndarray, yes: np.ndarray, method: Method) -> np.nd
 
 
 def _null_accuracy(points: np.ndarray, yes: np.ndarray, train: np.ndarray, method: Method, labels: np.ndarray) -> float:
-    """Of shuffled labels; where they leave the classes with one mean there is no direction, which tells nothing."""
+    """Return the accuracy on shuffled labels; chance if they give the classes the same mean, so no direction exists."""
     try:
         return _balanced_accuracy(points, yes, train, find_direction(points[train], labels, method), labels)
     except ConfigError:
@@ -322,7 +334,7 @@ def _null_accuracy(points: np.ndarray, yes: np.ndarray, train: np.ndarray, metho
 def _balanced_accuracy(
     points: np.ndarray, yes: np.ndarray, train: np.ndarray, direction: np.ndarray, labels: np.ndarray
 ) -> float:
-    """Balanced accuracy on held-out rows; the threshold is half-way between the training means."""
+    """Return the balanced accuracy on held-out rows; the threshold is half-way between the training means."""
     along = points @ direction
     seen = along[train]
     threshold = (seen[labels].mean() + seen[~labels].mean()) / 2
@@ -331,28 +343,28 @@ def _balanced_accuracy(
 
 
 EACH = 4
-"""words that either side of a direction needs: half are held out"""
+"""fewest words on either side of a direction: half are held out"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedDirection:
-    """One direction at one place."""
+    """A direction at one hook point, with a name and an origin."""
 
     name: str
     source: str
-    """in words: where it comes from"""
+    """origin of the direction, in words"""
     hook_point: str
-    vector: np.ndarray
-    """`[d]` of length 1"""
+    vector: Float[np.ndarray, " d"]
+    """`[d]`, unit length"""
     towards: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
-    """the words that it was made of, none where it was brought along"""
+    """words that the direction was derived from; empty for a direction from a file"""
     found: ConceptDirection | None = None
-    """how well it tells held-out words apart"""
+    """how well it separates held-out words"""
 
     @property
     def own_words(self) -> list[Concept]:
-        """Both sides as lists of words."""
+        """Return both sides as lists of words."""
         sides = (("towards", self.towards), ("away", self.away))
         return [Concept(name=name, words=words, cyclic=False) for name, words in sides if words]
 
@@ -367,9 +379,9 @@ def direction_of_words(
     sentences: Sequence[str] = SENTENCES,
     seed: int = 0,
 ) -> NamedDirection:
-    """The difference in means from the words `away` to the words `towards`; every second word of both is held out.
+    """Compute the difference in means from the words `away` to the words `towards`; every second word is held out.
 
-    Raises `ConfigError` on fewer than four words of a side or a word on both, else as `read_words` does.
+    Raises `ConfigError` on fewer than four words on a side or a word on both, otherwise as `read_words` does.
     """
     sides = [
         Concept(name=side, words=tuple(words), cyclic=False) for side, words in (("towards", towards), ("away", away))
@@ -399,8 +411,11 @@ def direction_of_words(
 
 
 def direction_of_file(path: Path | str, hook_point: str, *, name: str = "") -> NamedDirection:
-    """A vector `[d]` from a `.npy` file. Raises `MissingError`, `CorruptError` as `read_npy` does, `ConfigError` on
-    another shape or zeros, `NonFiniteError`."""
+    """Read a vector `[d]` from a `.npy` file.
+
+    Raises `MissingError` and `CorruptError` as `read_npy` does, `ConfigError` on another shape or zeros,
+    `NonFiniteError`.
+    """
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingError(f"no file at {path}; numpy.save(path, vector) writes one")

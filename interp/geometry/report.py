@@ -1,8 +1,8 @@
-"""The geometry folder: what a model makes of lists of words, as tables and JSON that a page can show.
+"""Geometry report: the representations of word lists in a model, as an artefact of tables and JSON.
 
-Everything is decided before looking: the sentences (`concepts`), which half chooses and which judges (`shapes`), that
-words are turned and concepts are steered after the block a quarter of the way up, and the strengths. Parts that a list
-cannot have (turning words of several tokens, a probe with one list) say why instead.
+All choices are fixed in advance: the sentences (`words`), the halves of them that choose the layer and that test
+(`shapes`), the layer of interventions (after the block a quarter of the way up) and the steering strengths. A part that
+does not apply to a list gives its reason, such as rotation for words of several tokens, or a probe with one list only.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,11 +51,11 @@ TEXT = (
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptGeometry(Finding):
-    """All that was measured of one list. A part that is a text says why it is missing."""
+    """All measurements of one list. A part that is a string gives the reason why it is missing."""
 
     shape: Shape
     probes: tuple[ProbeResult, ...] | str
-    """is a word one of this list? Words held out, by place"""
+    """per hook point: does a word belong to this list? Words are held out"""
     steering: StrengthSweep | str
     rotation: RotationSweep | str
 
@@ -75,13 +75,13 @@ def measure_concepts(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, ConceptGeometry]:
-    """Read the lists, judge their shapes, and intervene. Without `interventions` nothing is steered or turned.
+    """Read the lists, test their shapes, and intervene; without `interventions` nothing is steered or rotated.
 
-    Cost: about a thousand short prompts for all seven lists, some hundred for each that is turned.
-    Raises `ConfigError` without lists or on two of one name, and for sentences that `read_words` refuses.
+    Cost: about a thousand short prompts for all seven lists, and a few hundred for each list that is rotated. Raises
+    `ConfigError` without lists or on two of one name, and on sentences that `read_words` rejects.
     """
     if interventions:
-        check_count("n_random", n_random, 1, "an intervention is never given without random directions")
+        check_count("n_random", n_random, 1, "random directions are the control of an intervention")
     if not concepts:
         raise ConfigError("no lists were given; find_concepts([]) gives all")
     if len({concept.name for concept in concepts}) != len(concepts):
@@ -98,7 +98,7 @@ def measure_concepts(
         rotation: RotationSweep | str = steering
         if interventions:
             steering = or_why(lambda name=name: _steer(model, name, lists, n_random, seed))
-            rotation = or_why(lambda acts=acts: _turn(model, acts, n_random, seed))
+            rotation = or_why(lambda acts=acts: _rotate(model, acts, n_random, seed))
         probes = or_why(lambda name=name: tuple(_probes(name, lists, seed)))
         found[name] = ConceptGeometry(shape=shapes[name], probes=probes, steering=steering, rotation=rotation)
         if progress:
@@ -106,8 +106,8 @@ def measure_concepts(
     return found
 
 
-def early_place(model: Any) -> str:
-    """After the block a quarter of the way up: the word is known there, and most of the model is still to read it."""
+def early_hook_point(model: Any) -> str:
+    """Return the residual stream a quarter of the way up: past the first reading of the word, before most blocks."""
     return f"blocks.{model.cfg.n_layers // 4}.hook_resid_post"
 
 
@@ -122,7 +122,7 @@ def save_geometry(
     threads: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write `geometry.json`, `points.parquet`, `layers.parquet` and `sweeps.parquet`; returns the manifest."""
+    """Write `geometry.json`, `points.parquet`, `layers.parquet` and `sweeps.parquet`; return the manifest."""
     config = {
         "model": model_name,
         "weight_hash": weight_hash,
@@ -138,7 +138,7 @@ def save_geometry(
 
 
 def summarise(found: dict[str, ConceptGeometry]) -> dict[str, Any]:
-    """Per list: the verdict, where, and the numbers behind it."""
+    """Return per list the verdict, its hook point, and the numbers behind it."""
     out = {}
     for name, each in found.items():
         order, cluster, turned = each.shape.order, each.shape.cluster, each.rotation
@@ -160,18 +160,21 @@ def summarise(found: dict[str, ConceptGeometry]) -> dict[str, Any]:
 
 
 def points_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
-    """One row per word and half of the sentences: `list, place, word, half, x, y` on the list's plane."""
+    """Return one row per word and half of the sentences, on the list's plane: `list, place, word, half, x, y`.
+
+    `place` is the position of the word in its list.
+    """
     rows = [
-        {"list": name, "place": place, "word": word, "half": half, "x": float(x), "y": float(y)}
+        {"list": name, "place": position, "word": word, "half": half, "x": float(x), "y": float(y)}
         for name, each in found.items()
         for half, points in zip(("fit", "judge"), each.shape.coordinates, strict=True)
-        for place, (word, (x, y)) in enumerate(zip(each.shape.words, points, strict=True))
+        for position, (word, (x, y)) in enumerate(zip(each.shape.words, points, strict=True))
     ]
     return _table(rows)
 
 
 def layers_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
-    """One row per list and hook point: RSA, silhouette, and the probe beside its base rate and control."""
+    """Return one row per list and hook point: RSA, silhouette, and the probe with its base rate and control."""
     rows = []
     for name, each in found.items():
         shape = each.shape
@@ -193,8 +196,11 @@ def layers_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
 
 
 def sweeps_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
-    """One row per list and setting: `kind` (`steering`, `rotation`), `setting, effect, low, high, side_effect`, and of
-    random directions `random, random_high`; `swapped` and `followed` of a rotation."""
+    """Return one row per list and setting: `kind, setting, effect, low, high, side_effect`, then the controls.
+
+    `kind` is `steering` or `rotation`; `random` and `random_high` are for random directions. `swapped` and `followed`
+    are for a rotation.
+    """
     rows: list[dict[str, Any]] = []
     for name, each in found.items():
         if isinstance(each.steering, StrengthSweep):
@@ -226,7 +232,7 @@ def _table(rows: list[dict[str, Any]]) -> "pa.Table":
 
 
 def or_why(measure: Callable[[], Any]) -> Any:
-    """What a part found, or the reason why this list cannot have it."""
+    """Return the result of a part, or the reason why it does not apply."""
     try:
         return measure()
     except UsageError as error:
@@ -234,29 +240,33 @@ def or_why(measure: Callable[[], Any]) -> Any:
 
 
 def _probes(name: str, lists: dict[str, WordActivations], seed: int) -> list[ProbeResult]:
-    """Is a word one of this list? Half of the words of every list are held out, so nothing can be learned by heart: the
-    control labels, random for each word, must stay at their base rate."""
+    """Probe at every layer if a word belongs to this list.
+    Half of the words of every list are held out, so words cannot be memorised. The control labels, random for each
+    word, must therefore stay at their base rate.
+    """
     if len(lists) < 2:
-        raise ConfigError("a probe needs words of another list to tell these from; measure two lists or more")
-    places = next(iter(lists.values())).hook_points
+        raise ConfigError("a probe needs words of another list as negatives; measure two lists or more")
+    hook_points = next(iter(lists.values())).hook_points
     words = np.array([word for acts in lists.values() for word in acts.concept.words])
     yes = np.repeat([each == name for each in lists], [len(acts.concept.words) for acts in lists.values()])
-    layers = {place: np.concatenate([acts.points(place) for acts in lists.values()]) for place in places}
+    layers = {
+        hook_point: np.concatenate([acts.points(hook_point) for acts in lists.values()]) for hook_point in hook_points
+    }
     return probe_layers(layers, yes, words, key=words, seed=seed)
 
 
 def _steer(model: Any, name: str, lists: dict[str, WordActivations], n_random: int, seed: int) -> StrengthSweep:
-    """Towards this list, away from the others, by the difference in means."""
+    """Steer towards this list and away from the others, along the difference in means."""
     if len(lists) < 2:
-        raise ConfigError("a direction needs words of another list to lead away from; measure two lists or more")
-    place = early_place(model)
-    points = np.concatenate([acts.points(place) for acts in lists.values()])
+        raise ConfigError("a direction needs words of another list to point away from; measure two lists or more")
+    hook_point = early_hook_point(model)
+    points = np.concatenate([acts.points(hook_point) for acts in lists.values()])
     yes = np.repeat([each == name for each in lists], [len(acts.concept.words) for acts in lists.values()])
     heldout = np.concatenate([np.arange(len(acts.concept.words)) % 2 == 1 for acts in lists.values()])
     direction = concept_directions(points, yes, heldout, seed=seed)["difference in means"]
     return sweep_strengths(
         model,
-        place,
+        hook_point,
         direction.direction,
         unit=direction.distance,
         prompts=PROMPTS,
@@ -267,7 +277,7 @@ def _steer(model: Any, name: str, lists: dict[str, WordActivations], n_random: i
     )
 
 
-def _turn(model: Any, acts: WordActivations, n_random: int, seed: int) -> RotationSweep:
-    place = early_place(model)
-    plane = fit_plane(acts.points(place, half=0), seed=seed)
-    return rotate_words(model, acts, plane, place, n_random=n_random, seed=seed)
+def _rotate(model: Any, acts: WordActivations, n_random: int, seed: int) -> RotationSweep:
+    hook_point = early_hook_point(model)
+    plane = fit_plane(acts.points(hook_point, half=0), seed=seed)
+    return rotate_words(model, acts, plane, hook_point, n_random=n_random, seed=seed)

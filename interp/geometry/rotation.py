@@ -1,19 +1,19 @@
-"""Turn a word around its circle, and see whether the model then names what follows the word it was turned to.
+"""Rotation of words around their circle, and its effect on the item that the model names next.
 
     sweep = rotate_words(model, acts, plane, "blocks.7.hook_resid_post")
 
-A prompt asks for the next item: *Today is Monday. Tomorrow is*. At the word, after a block, the activation is turned in
-the plane by `k` items' worth of angle; nothing else is touched. If the model reads the word's place off that plane, the
-answer moves by `k`. The measure is the change of one logit, that of the answer that belongs to the turned word, above
-the mean change of the other items' (nats). The real answer is not among those: a turn that merely spoils it gives 0.
+A prompt asks for the next item: *Today is Monday. Tomorrow is*. At the word, after a block, the activation is rotated
+in the plane by the angle of `k` items; nothing else is changed. If the model reads the word's position in the order
+from that plane, the answer moves by `k`. The measure is the change of the rotated word's answer logit, minus the mean
+change of the other items' logits (nats). The original answer is not among those others, so a rotation that merely
+destroys it scores 0.
 
-Beside it stand two references. *Random*: the same activation moved as far in a random direction. *Swapped*: the whole
-activation replaced by what that place holds for the other word (mean over the sentences that fitted the plane), the
-most that this place can do. A plane of two dimensions out of hundreds will move less than the swap; whether it moves
-more than random directions is the question.
+There are two references. *Random*, the control: the same activation, moved as far in a random direction. *Swapped*, an
+upper bound: the whole activation replaced by that of the other word (mean over the sentences that fitted the plane). A
+plane of two dimensions among hundreds has less effect than the swap; the test is against random directions.
 
-The plane is fitted on other sentences than these prompts. Answers are read as one token, so words must be single
-tokens, or differ in the last one only (a space, then a digit): prompts then end with what comes before it.
+The plane is fitted on other sentences than these prompts. Answers are read as one token. So words must be single
+tokens, or differ in the last token only (a space, then a digit); prompts then end with the tokens before it.
 """
 
 import warnings
@@ -36,52 +36,52 @@ from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 
 MAX_STEPS = 6
-"""turns tried, spread evenly around the circle"""
+"""largest number of rotations tried, spread evenly around the circle"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotationSweep(Finding):
-    """What turning did to the answers, by steps `1 .. n - 1` around the circle (or along the line)."""
+    """Effect of rotation on the answers, by steps `1 .. n - 1` around the circle (or along the line)."""
 
     name: str
     hook_point: str
     steps: tuple[int, ...]
     moved: Interval[np.ndarray] = field(metadata=ends("low", "high"))
-    """`[n_steps]` nats: mean over words and prompts; above 0 where the answer goes along"""
+    """`[n_steps]` nats: mean over words and prompts; above 0 where the answer follows the rotation"""
     random: np.ndarray
-    """`[n_random, n_steps]`: as far in random directions"""
+    """`[n_random, n_steps]` nats: moved as far in random directions"""
     swapped: np.ndarray
-    """`[n_steps]`: the whole activation replaced"""
+    """`[n_steps]` nats: the whole activation replaced"""
     followed: np.ndarray
-    """`[n_steps]`: share of prompts whose best answer among the items is that of the turned word; by chance `1 / n`"""
+    """`[n_steps]`: fraction of prompts whose best answer among the items is the rotated word's; chance is `1 / n`"""
     baseline: float
-    """share of prompts with the right answer without turning: can the model do this at all?"""
+    """accuracy of the answers without rotation, 0 to 1: the model's ability on the task"""
     overall: Interval[float]
-    """`moved` over all steps, with its interval over prompts"""
+    """mean of `moved` over all steps, with its interval over prompts"""
     random_high: float
-    """the largest mean over all steps of a random draw"""
+    """largest mean over all steps of a random draw"""
     n_items: int
     n_prompts: int
     seed: int
 
     @property
     def moves_output(self) -> bool:
-        """The interval lies above 0 and above every random draw."""
+        """True if the interval lies above 0 and above every random draw."""
         return self.overall.low > max(0.0, self.random_high)
 
     @property
     def n_following(self) -> int:
-        """Steps at which the answer goes along by itself: the interval above 0 and above every random draw."""
+        """Number of steps whose own interval lies above 0 and above every random draw."""
         return int((self.moved.low > np.maximum(0.0, self.random.max(0))).sum())
 
     def sentence(self) -> str:
         word = "moves" if self.moves_output else "does not move"
         overall, low, high = self.overall
         return (
-            f"turning {self.name} at {self.hook_point} {word} the answer: {overall:+.2f} nats "
-            f"[{low:+.2f}, {high:+.2f}] towards the turned word's, random directions at most "
-            f"{self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; it goes along at "
-            f"{self.n_following} of {len(self.steps)} steps; without turning {self.baseline:.0%} of {self.n_prompts} "
+            f"rotating {self.name} at {self.hook_point} {word} the answer: {overall:+.2f} nats "
+            f"[{low:+.2f}, {high:+.2f}] towards the rotated word's, random directions at most "
+            f"{self.random_high:+.2f}, whole activation swapped {self.swapped.mean():+.2f}; it follows at "
+            f"{self.n_following} of {len(self.steps)} steps; without rotation {self.baseline:.0%} of {self.n_prompts} "
             f"prompts are answered right (chance {1 / self.n_items:.0%})"
         )
 
@@ -98,15 +98,16 @@ def rotate_words(
     batch_size: int = 64,
     seed: int = 0,
 ) -> RotationSweep:
-    """Turn every word of a list by every number of items, in every prompt (the list's `successors` by default).
+    """Rotate every word of a list by every number of items, in every prompt (by default the list's `successors`).
 
-    `plane`: fitted to `acts.points(hook_point, half=0)`. Raises `ConfigError` where the list has no prompts, or items
-    of several tokens, or two items with the same one; `MismatchError` when the words or the plane are of another model,
-    `UnknownNameError` for a place that the model does not have, `PromptError` for a prompt longer than its context.
+    `plane`: fitted to `acts.points(hook_point, half=0)`. Raises `ConfigError` where the list has no prompts, items of
+    several tokens, or two items with the same token; `MismatchError` when the words or the plane come from another
+    model; `UnknownNameError` for a hook point that the model does not have; `PromptError` for a prompt longer than its
+    context.
     """
     from interp.models.adapter import available_hook_points
 
-    check_count("n_random", n_random, 1, "a turn is never given without random directions")
+    check_count("n_random", n_random, 1, "random directions are the control of a rotation")
     [hook_point] = check_hook_points([hook_point], available_hook_points(model), model.cfg.n_layers)
     layer, fitted = layer_after(hook_point), acts.points(hook_point, half=0)
     if fitted.shape[1] != model.cfg.d_model:
@@ -116,51 +117,53 @@ def rotate_words(
     direction = turning_sense(plane, fitted)
     prompts = list(acts.concept.successors if prompts is None else prompts)
     items = _single_tokens(acts, prompts)
-    asked = _Asked.of(model, acts, prompts)
-    n, starts = len(items), asked.starts(model, hook_point, batch_size)
+    prompted = _Prompts.of(model, acts, prompts)
+    n, starts = len(items), prompted.starts(model, hook_point, batch_size)
     generator = make_generator(seed, "random directions")
-    turned, swapped, random = [], [], [[] for _ in range(n_random)]
+    rotated, swapped, random = [], [], [[] for _ in range(n_random)]
     clean = _logits(model, starts, layer, None, items)
     steps = sorted({round(step) for step in np.linspace(1, n - 1, min(n - 1, MAX_STEPS))})
     for step in steps:
         turn = torch.from_numpy(plane.turn(direction * step * 360 / n))
         moves = (torch.from_numpy(fitted - plane.centre) @ turn).norm(dim=1)
-        turned.append(_logits(model, starts, layer, _turner(plane, turn), items))
+        rotated.append(_logits(model, starts, layer, _rotator(plane, turn), items))
         swapped.append(_logits(model, starts, layer, _swapper(np.roll(fitted, -step, axis=0)), items))
         for draw in random:
-            draw.append(_logits(model, starts, layer, _pusher(moves, fitted.shape[1], generator), items))
-    return _summary(acts, hook_point, steps, asked.word, clean, turned, swapped, random, seed)
+            draw.append(_logits(model, starts, layer, _mover(moves, fitted.shape[1], generator), items))
+    return _summary(acts, hook_point, steps, prompted.word, clean, rotated, swapped, random, seed)
 
 
 def layer_after(hook_point: str) -> int:
-    """The block that reads what a residual hook point holds. Raises `ConfigError` for another kind of place."""
-    place = parse_hook_point(hook_point)
-    if place.suffix == "hook_embed":
+    """Return the block that reads a residual hook point. Raises `ConfigError` for other hook points."""
+    parsed = parse_hook_point(hook_point)
+    if parsed.suffix == "hook_embed":
         return 0
-    if place.layer is None or place.suffix not in ("hook_resid_pre", "hook_resid_post"):
-        raise ConfigError(f"words are turned in the residual stream (hook_embed, hook_resid_post), not at {hook_point}")
-    return place.layer + (place.suffix == "hook_resid_post")
+    if parsed.layer is None or parsed.suffix not in ("hook_resid_pre", "hook_resid_post"):
+        raise ConfigError(
+            f"words are rotated in the residual stream (hook_embed, hook_resid_post), not at {hook_point}"
+        )
+    return parsed.layer + (parsed.suffix == "hook_resid_post")
 
 
 def turning_sense(plane: Plane, points: np.ndarray) -> float:
-    """+1 where the items go around in the sense in which the plane's angles grow, else -1."""
-    place = plane.coordinates(points)
-    after = np.roll(place, -1, axis=0)
-    return 1.0 if (place[:, 0] * after[:, 1] - place[:, 1] * after[:, 0]).sum() >= 0 else -1.0
+    """Return +1 if the items go around in the direction of the plane's growing angles, else -1."""
+    now = plane.coordinates(points)
+    after = np.roll(now, -1, axis=0)
+    return 1.0 if (now[:, 0] * after[:, 1] - now[:, 1] * after[:, 0]).sum() >= 0 else -1.0
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Prompts, and where the word stands in each."""
+class _Prompts:
+    """Prompts, with the position of the word in each."""
 
     tokens: list[list[int]]
     word: np.ndarray
-    """`[n_prompts]` number of the word"""
+    """`[n_prompts]` index of the word in its list"""
     at: np.ndarray
     """`[n_prompts]` position of its last token"""
 
     @classmethod
-    def of(cls, model: Any, acts: WordActivations, prompts: Sequence[str]) -> "_Asked":
+    def of(cls, model: Any, acts: WordActivations, prompts: Sequence[str]) -> "_Prompts":
         tokens, word, at = [], [], []
         for prompt in prompts:
             for number, text in enumerate(acts.concept.words):
@@ -177,7 +180,7 @@ class _Asked:
         return cls(tokens, np.array(word), np.array(at))
 
     def starts(self, model: Any, hook_point: str, batch_size: int) -> "list[_Start]":
-        """The residual at the hook point for every prompt, in groups of one length: what the passes begin with."""
+        """Return the residual at the hook point for every prompt, in groups of one length: where the passes start."""
         found = []
         for group in by_length(self.tokens, batch_size):
             tokens = torch.tensor([self.tokens[i] for i in group], device=model.cfg.device)
@@ -189,7 +192,7 @@ class _Asked:
 
 
 class _Start(NamedTuple):
-    """Prompts of one length."""
+    """Prompts of one length, with their residual at the hook point."""
 
     group: np.ndarray
     value: Tensor
@@ -199,9 +202,10 @@ class _Start(NamedTuple):
 
 
 def _logits(model: Any, starts: "list[_Start]", layer: int, edit: Any, items: Tensor) -> np.ndarray:
-    """`[n_prompts, n_items]`: next-token logits of the items after `edit(rows [b, d], word numbers [b])` at the word.
+    """Return next-token logits of the items, `[n_prompts, n_items]`, after `edit` of the residual at the word.
 
-    The blocks up to the hook point do not run again, and only the last position is unembedded.
+    `edit(rows [b, d], word indices [b])` returns the new rows. The blocks up to the hook point do not run again, and
+    only the last position is unembedded.
     """
     from interp.models.adapter import final_norm_and_unembed
 
@@ -216,7 +220,7 @@ def _logits(model: Any, starts: "list[_Start]", layer: int, edit: Any, items: Te
     return out
 
 
-def _turner(plane: Plane, turn: Tensor) -> Any:
+def _rotator(plane: Plane, turn: Tensor) -> Any:
     centre = torch.from_numpy(plane.centre)
     return lambda rows, word: rows + (rows - centre) @ turn
 
@@ -226,11 +230,11 @@ def _swapper(others: np.ndarray) -> Any:
     return lambda rows, word: values[word]
 
 
-def _pusher(lengths: Tensor, d: int, generator: torch.Generator) -> Any:
-    """Each word moved as far as the turning moves it on average, in a direction of its own."""
+def _mover(lengths: Tensor, d: int, generator: torch.Generator) -> Any:
+    """Move each word as far as the rotation does, each in its own random direction."""
     directions = torch.randn(len(lengths), d, generator=generator, dtype=torch.float64)
-    pushes = directions / directions.norm(dim=1, keepdim=True) * lengths[:, None]
-    return lambda rows, word: rows + pushes[word]
+    shifts = directions / directions.norm(dim=1, keepdim=True) * lengths[:, None]
+    return lambda rows, word: rows + shifts[word]
 
 
 def _single_tokens(acts: WordActivations, prompts: Sequence[str]) -> Tensor:
@@ -240,7 +244,7 @@ def _single_tokens(acts: WordActivations, prompts: Sequence[str]) -> Tensor:
     if acts.prefix is None:
         raise ConfigError(f"answers are read as one token, but {name} has words of several: {acts.note}")
     if len(set(acts.last_tokens)) < len(acts.last_tokens):
-        raise ConfigError(f"two words of {name} are the same token; their answers cannot be told apart")
+        raise ConfigError(f"two words of {name} are the same token, so their answers cannot be distinguished")
     return torch.tensor(acts.last_tokens)
 
 
@@ -250,30 +254,30 @@ def _summary(
     steps: list[int],
     word: np.ndarray,
     clean: np.ndarray,
-    turned: list[np.ndarray],
+    rotated: list[np.ndarray],
     swapped: list[np.ndarray],
     random: list[list[np.ndarray]],
     seed: int,
 ) -> RotationSweep:
-    """Changes of the answers, step by step; on a line the turns that would go past its end do not count."""
+    """Summarise the changes of the answers by step; on a line, rotations past its end do not count."""
     n, cyclic = len(acts.concept.words), acts.concept.cyclic
     rows, real = np.arange(len(word)), word + 1
     own = real % n
 
     def towards(logits: np.ndarray, step: int) -> np.ndarray:
-        """`[n_prompts]`: change of the turned word's answer above that of the items that are neither it nor real."""
+        """Return the change of the rotated word's answer minus that of the items other than it and the real one."""
         wanted, change = real + step, logits - clean
         right, spoilt = change[rows, wanted % n], change[rows, own]
         others = (change.sum(1) - right - spoilt) / (n - 2)
         return np.where(cyclic | (wanted < n), right - others, np.nan)
 
     used = [i for i, step in enumerate(steps) if cyclic or step < n - 1]
-    moved = np.array([towards(turned[i], steps[i]) for i in used])
+    moved = np.array([towards(rotated[i], steps[i]) for i in used])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a prompt all of whose turns go past the end has no mean
+        warnings.simplefilter("ignore", RuntimeWarning)  # a prompt whose rotations all pass the end has no mean
         overall = t_interval(np.nanmean(moved, axis=0))
     null = np.array([[np.nanmean(towards(draw[i], steps[i])) for i in used] for draw in random])
-    followed = [np.nanmean(_hits(turned[i], real, steps[i], n, cyclic)) for i in used]
+    followed = [np.nanmean(_hits(rotated[i], real, steps[i], n, cyclic)) for i in used]
     return RotationSweep(
         name=acts.concept.name,
         hook_point=hook_point,
@@ -292,6 +296,6 @@ def _summary(
 
 
 def _hits(logits: np.ndarray, real: np.ndarray, step: int, n: int, cyclic: bool) -> np.ndarray:
-    """Whether the best of the items is the answer wanted; NaN past the end of a line."""
+    """Mark the prompts whose best item is the wanted answer, 1 or 0; NaN past the end of a line."""
     wanted = real + step
     return np.where(cyclic | (wanted < n), logits.argmax(1) == wanted % n, np.nan)

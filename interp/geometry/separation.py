@@ -1,14 +1,15 @@
-"""Where words lie along one direction: does it set a list apart from the others, or lie in a list's plane?
+"""Separation of word lists along one direction, and the direction's share in each list's plane.
 
-Words are read as for shapes (`words`): the mean over sentences of the activation at the last token, here projected on
-the unit direction and counted from the mean of all words. For every list the *separation*: from the median of the other
-lists' means to its mean, in standard deviations within lists (0: none), and the *AUC*, how probable it is that a word
-of the list lies higher than a word of the others (1: all do, 0: none does, .5: no difference).
+Words are read as for shapes (`words`): the mean over sentences of the activation at the last token. Here it is
+projected on the unit direction, relative to the mean of all words. Two measures per list:
 
-The null is random directions, which also set lists apart: words of a list lie together, so any direction that meets
-their mean does it. A p-value counts random directions with as large a separation, up or down (their AUC reaches 1 as
-soon as a list is tight, so it cannot tell); there is one for each list that has enough words, so each is compared with
-`.05` over their number. Words that the direction was made of do not count.
+- *separation*: from the median of the other lists' means to its own mean, in standard deviations within lists; 0: none;
+- *AUC*: the probability that a word of the list lies higher than a word of the others; 1: always, 0: never, .5: chance.
+
+The null is random directions. They separate lists too: the words of a list are close together, so any direction that
+correlates with their mean does. The p-value is the fraction of random directions with as large a separation, up or
+down. (Their AUC reaches 1 as soon as a list is tight, so it cannot discriminate.) Each list with enough words has one
+p-value, compared with `.05` over their number. Words that the direction was derived from do not count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,59 +30,60 @@ from interp.statistics import Interval, auroc, p_from_null, t_interval
 
 N_RANDOM = 1999
 LEAST = 3
-"""words on either side of an AUC"""
+"""fewest words on either side of an AUC"""
 RARE = 0.99
-"""quantile of random directions that stands beside a share"""
+"""quantile over random directions that is reported with a share"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListAlong(Finding):
-    """One list along the direction."""
+    """One list along the direction, with its null over random directions."""
 
     name: str
     words: tuple[str, ...]
     places: Interval[np.ndarray] = field(metadata=ends("low", "high"))
-    """`[n_words]` along the unit direction from the mean of all words, in units of the activations, over sentences"""
+    """`[n_words]` positions along the unit direction from the mean of all words, in units of the activations, with
+    intervals over sentences"""
     counted: tuple[bool, ...]
-    """false for words that the direction was made of"""
+    """False for words that the direction was derived from"""
     separation: float | None
-    """its mean from the median of the others' means, in standard deviations within lists; above 0 it lies higher. None
-    where too few words are left on a side"""
+    """mean of the list minus the median of the others' means, in standard deviations within lists; above 0: it lies
+    higher. None with too few words on either side"""
     auc: float | None
     p: float | None
-    """of the separation"""
+    """p-value of the separation"""
     plane_share: float
-    """of the direction's square, that lies in the plane of the list's two largest components: 1 within, 0 across"""
+    """squared length of the unit direction in the plane of the list's two largest components: 1 within, 0 orthogonal"""
     random_plane_share: float
-    """the same for a random direction: mean, `2 / d`"""
+    """the same for random directions: mean, about `2 / d`"""
     random_plane_high: float
-    """and the largest but one in a hundred"""
+    """the same for random directions: 99th percentile"""
 
     def sentence(self) -> str:
         lies = f"{self.plane_share:.3f} of the direction in its plane (random at most {self.random_plane_high:.3f})"
         if self.separation is None or self.p is None:
-            return f"{self.name}: too few words that the direction was not made of; {lies}"
+            return f"{self.name}: too few words besides those that the direction was derived from; {lies}"
         return f"{self.name}: separation {self.separation:+.2f} (p {self.p:.2g}), AUC {self.auc:.3f}; {lies}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordsAlong(Finding):
-    """All lists along one direction."""
+    """All lists along one direction, with the null over random directions."""
 
     hook_point: str
     lists: tuple[ListAlong, ...]
     alpha: float
-    """what each p is compared with"""
+    """significance level of each p-value"""
     smallest_p: float
     share: float
-    """of the variance of all words, along the direction: 0 to 1"""
+    """fraction of the variance of all words along the direction: 0 to 1"""
     random_share: float
     random_share_high: float
-    """the same for random directions: mean, and the largest but one in a hundred"""
+    """the same for random directions: mean and 99th percentile"""
     spectrum: Spectrum
-    """of all words; its first component is the most that a direction could have"""
+    """spectrum of all words; its first component is the largest possible share"""
     typical: float
-    """mean distance of a word from the mean of all words: the length that a push is measured in"""
+    """mean distance of a word from the mean of all words: the unit of steering strength"""
     n_random: int
     seed: int
 
@@ -108,14 +110,14 @@ def words_along(
     n_random: int = N_RANDOM,
     seed: int = 0,
 ) -> WordsAlong:
-    """Lay the words of `lists` along `direction [d]` at a place at which they were read.
+    """Project the words of `lists` on `direction [d]`, at a hook point at which they were read.
 
-    `made_of`: words that the direction was made of. Raises `ConfigError` without lists or for a direction 0,
-    `MismatchError` on one of another width, `NonFiniteError`, `UnknownNameError` for a place that was not read.
+    `made_of`: words that the direction was derived from. Raises `ConfigError` without lists or for a zero direction,
+    `MismatchError` on another width, `NonFiniteError`, `UnknownNameError` for a hook point that was not read.
     """
     if not lists:
         raise ConfigError("no lists of words were given; find_concepts([]) gives all")
-    check_count("n_random", n_random, 1, "a number along a direction is never given without random directions")
+    check_count("n_random", n_random, 1, "random directions are the null of a separation")
     points = as_points(
         np.concatenate([acts.points(hook_point) for acts in lists.values()]), what="the words", at_least=3
     )
@@ -142,18 +144,18 @@ def words_along(
 
 @dataclass(frozen=True)
 class _Cloud:
-    """All words, along the direction and along random ones."""
+    """Projections of all words on the direction and on random ones."""
 
     middle: np.ndarray
     unit: np.ndarray
     along: np.ndarray
     """`[n]`"""
     random: np.ndarray
-    """`[n_random, d]` of length 1"""
+    """`[n_random, d]`, unit length"""
     at_random: np.ndarray
     """`[n, n_random]`"""
     total: float
-    """sum of squared distances from the middle"""
+    """sum of squared distances from the mean"""
 
     @classmethod
     def of(cls, points: np.ndarray, unit: np.ndarray, n_random: int, seed: int) -> "_Cloud":
@@ -188,7 +190,7 @@ def _list_along(
 def _judge(
     cloud: _Cloud, owner: np.ndarray, at: int, counted: np.ndarray
 ) -> tuple[float, float, float] | tuple[None, None, None]:
-    """Separation of list number `at` from the others, AUC, and the p-value of the former."""
+    """Return the separation of list number `at` from the others, its AUC, and the p-value of the separation."""
     owner = owner[counted]
     yes = owner == at
     if min(yes.sum(), (~yes).sum()) < LEAST:
@@ -200,9 +202,9 @@ def _judge(
 
 
 def _separation(values: np.ndarray, owner: np.ndarray, at: int) -> np.ndarray:
-    """`[k]` of `values [n, k]`, for list number `at`; 0 where no list has any spread.
+    """Return the separation of list number `at` for `values [n, k]`, `[k]`; 0 where no list has any spread.
 
-    The median, because one list far out would set all others apart from their common mean.
+    The median of the others is used because one distant list would shift their mean away from all lists.
     """
     lists = {number: values[owner == number] for number in np.unique(owner)}
     within = np.sum([((each - each.mean(0)) ** 2).sum(0) for each in lists.values()], axis=0)

@@ -1,29 +1,25 @@
-"""Which lists of words are circles, lines, clusters or nothing in a model?
+"""Shapes of word lists in a model: circle, line, cluster or nothing.
 
-The rule, fixed before looking:
+**The rule**, fixed in advance:
 
-1. every list is read in the same sentences at the embedding and after every block (`words`);
-2. even-numbered sentences choose the layer: the one where the order is clearest, as a circle or as a line, whichever;
-3. odd-numbered ones judge it there (`circles`), by distances in the whole space: no plane is chosen. Both halves hold
-   the same words, so the choice leaks; therefore each p-value counts orderings whose *largest* correlation over all
-   layers reaches the one found. There are two of them, circle and line, so each is compared with `.05 / (2 * number of
-   lists)`: an untrained model has an order in one run of twenty;
-4. whether a list is a cluster is judged likewise, among the other lists (`clusters`);
-5. the verdict is the order's, if there is one; else cluster; else nothing. A list too short to have a significant order
+1. Every list is read in the same sentences at the embedding and after every block (`words`).
+2. Even-numbered sentences choose the layer: the one with the clearest order, as a circle or as a line.
+3. Odd-numbered sentences test the order at that layer (`circles`), by distances in the whole space; no plane is chosen.
+   Both halves contain the same words, so the choice of the layer leaks. Each p-value therefore counts the orderings
+   whose *largest* correlation over all layers reaches the observed one. There are two p-values, circle and line, and
+   each is compared with `.05 / (2 * number of lists)`. An untrained model then shows an order in one run of twenty.
+4. The cluster test is corrected in the same way, against the other lists (`cluster_tests`).
+5. The verdict is the order, if there is one; else cluster; else nothing. A list too short for a significant order
    stays undecided, cluster or not.
 
-The plane that is shown and turned on is that of the first two principal components of the even-numbered sentences at
-the chosen layer; it knows nothing of the order. Distances along idiosyncratic directions of single words (every word
-has its own) add a constant to all pairs, to which rank correlations are blind.
+**The plane** (`Plane`) for plots and rotations is that of the first two principal components of the even-numbered
+sentences at the chosen layer; it does not use the order. Each word also has an idiosyncratic direction of its own.
+These add a constant to all pairwise distances, which leaves rank correlations unchanged.
 
-Do the words of a list lie closer to each other than to those of other lists?
-
-The silhouette of a word (Rousseeuw 1987) is `(b - a) / max(a, b)`, with `a` its mean distance to the rest of its list
-and `b` the smallest mean distance to another list: 1 far from all others, 0 between two lists, below 0 in another one.
-Its null is the same number with all words dealt to lists of the same sizes at random, the largest over the layers
-looked at, so that the choice of a layer is paid for.
-
-A plane in activation space: coordinates on it, turning around its centre, angles to another plane.
+**The cluster test** uses the silhouette of a word (Rousseeuw 1987), `(b - a) / max(a, b)`. `a` is its mean distance to
+the rest of its list and `b` the smallest mean distance to another list. It is 1 far from all others, 0 between two
+lists, below 0 within another list. The null is the largest silhouette over layers with all words assigned at random to
+lists of the same sizes, so the choice of a layer is corrected for.
 """
 
 import math
@@ -45,16 +41,16 @@ from interp.statistics import p_from_null
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterTest(Finding):
-    """One list among others."""
+    """Silhouette of one list among the others, with its null."""
 
     name: str
     silhouette: float
-    """mean over its words, -1 to 1"""
+    """mean over its words, -1 to 1: above 0 closer to its own list than to any other"""
     null: float
     null_high: float
     p: float
     layer: int
-    """the number of the layer with the largest silhouette"""
+    """index of the layer with the largest silhouette"""
     by_layer: tuple[float, ...]
     n: int
     n_deals: int
@@ -62,7 +58,7 @@ class ClusterTest(Finding):
 
     def sentence(self) -> str:
         return (
-            f"silhouette of {self.name} {self.silhouette:.3f} among other lists; words dealt at random "
+            f"silhouette of {self.name} {self.silhouette:.3f} among other lists; words assigned at random "
             f"{self.null:.3f}, at most {self.null_high:.3f}, p {self.p:.3g} of {self.n_deals}"
         )
 
@@ -70,13 +66,14 @@ class ClusterTest(Finding):
 def cluster_tests(
     lists: Mapping[str, Sequence[np.ndarray]], *, n_deals: int = 499, seed: int = 0
 ) -> dict[str, ClusterTest]:
-    """For every list: `name -> [n_words, d]` for each layer, the same layers for all. Two lists or more.
+    """Test every list for a cluster; `name -> [n_words, d]` for each layer, the same layers for all lists.
 
-    Raises `ConfigError` for fewer lists or words, or other layers; `NonFiniteError` for NaN.
+    `n_deals`: random assignments of words to lists. Raises `ConfigError` for fewer than two lists or words, or
+    different layers; `NonFiniteError` for NaN.
     """
     if len(lists) < 2 or min((len(layer) for layers in lists.values() for layer in layers), default=0) < 2:
-        raise ConfigError("clusters are told apart from each other: give two lists or more, of two words or more")
-    check_count("n_deals", n_deals, 1, "a silhouette is held against words dealt at random")
+        raise ConfigError("a cluster is tested against other lists: give two lists or more, of two words or more")
+    check_count("n_deals", n_deals, 1, "words assigned at random are the null of a silhouette")
     n_layers = len(next(iter(lists.values())))
     for name, layers in lists.items():
         if len(layers) != n_layers or len({len(layer) for layer in layers}) != 1:
@@ -109,7 +106,7 @@ def cluster_tests(
 
 
 def silhouettes(distances: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`[n_layers, n_lists]`: mean silhouette of each list, from `distances [n_layers, n, n]`."""
+    """Return the mean silhouette of each list, `[n_layers, n_lists]`, from `distances [n_layers, n, n]`."""
     member = (labels[:, None] == np.unique(labels)[None]).astype(np.float64)
     sizes = member.sum(0)
     own = member.astype(bool)
@@ -128,26 +125,26 @@ def _distances(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Plane(Finding):
-    """Two orthonormal directions through a centre."""
+    """A plane in activation space: two orthonormal directions through a centre."""
 
     centre: np.ndarray
     """`[d]`"""
     basis: np.ndarray
     """`[2, d]`"""
     share: float
-    """of the variance of the points it was fitted to; 1 when they lie on it"""
+    """fraction of the variance of the fitted points in the plane; 1 when they lie on it"""
     isotropic_share: float
-    """what the best plane holds of as many isotropic points: the null of `share`"""
+    """the same for the best plane of as many isotropic points: the null of `share`"""
 
     def sentence(self) -> str:
         return f"a plane with {self.share:.3f} of the variance (isotropic points: {self.isotropic_share:.3f})"
 
     def coordinates(self, x: Any) -> np.ndarray:
-        """`[n, 2]` of `x [n, d]`. Raises `MismatchError` on another `d` than the plane's."""
+        """Return coordinates on the plane, `[n, 2]`, of `x [n, d]`. Raises `MismatchError` on another `d`."""
         return (as_points(x, at_least=1, d=len(self.centre)) - self.centre) @ self.basis.T
 
     def turn(self, degrees: float) -> np.ndarray:
-        """`[d, d]` matrix `R` such that `x + (x - centre) @ R` is `x` turned around the centre within the plane."""
+        """Return a matrix `R [d, d]`: `x + (x - centre) @ R` rotates `x` around the centre within the plane."""
         if not np.isfinite(degrees):
             raise NonFiniteError(f"an angle in degrees was expected, got {degrees}; give a finite one")
         angle = np.deg2rad(degrees)
@@ -155,22 +152,22 @@ class Plane(Finding):
         return self.basis.T @ (rotation - np.eye(2)) @ self.basis
 
     def rotate(self, x: Any, degrees: float) -> np.ndarray:
-        """`x [n, d]` turned; what lies across the plane stays."""
+        """Rotate `x [n, d]` within the plane; the orthogonal component does not change."""
         points = as_points(x, at_least=1, d=len(self.centre))
         return points + (points - self.centre) @ self.turn(degrees)
 
     def radii(self, x: Any) -> np.ndarray:
-        """`[n]` distances from the centre, on the plane."""
+        """Return distances from the centre within the plane, `[n]`."""
         return np.linalg.norm(self.coordinates(x), axis=1)
 
     def angles(self, x: Any) -> np.ndarray:
-        """`[n]` degrees, 0 to 360, counted from the first basis direction towards the second."""
+        """Return angles in degrees, `[n]`, 0 to 360, from the first basis direction towards the second."""
         first, second = self.coordinates(x).T
         return np.degrees(np.arctan2(second, first)) % 360
 
 
 def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) -> Plane:
-    """The plane of two principal components of `x [n, d]`, by default the first two; it looks at no order of the items.
+    """Fit the plane of two principal components of `x [n, d]`, by default the first two; ignores any order of items.
 
     Raises `ConfigError` when there are not that many components.
     """
@@ -197,9 +194,9 @@ def fit_plane(x: Any, *, components: tuple[int, int] = (0, 1), seed: int = 0) ->
 
 
 def principal_cosines(first: Plane, second: Plane) -> tuple[float, float]:
-    """Cosines of the two principal angles: 1 and 1 for the same plane, 0 and 0 for planes at right angles.
+    """Return the cosines of the two principal angles: 1 and 1 for the same plane, 0 and 0 for orthogonal planes.
 
-    Raises `MismatchError` on planes of spaces of different width.
+    Raises `MismatchError` on planes in spaces of different width.
     """
     widths = first.basis.shape[1], second.basis.shape[1]
     if widths[0] != widths[1]:
@@ -209,7 +206,7 @@ def principal_cosines(first: Plane, second: Plane) -> tuple[float, float]:
 
 
 def random_plane(centre: np.ndarray, rng: np.random.Generator) -> Plane:
-    """A plane in a random direction through a centre: the null of an intervention."""
+    """Draw a random plane through a centre, as the control of an intervention."""
     q, _ = np.linalg.qr(rng.standard_normal((len(centre), 2)))
     return Plane(centre=centre, basis=q.T, share=0.0, isotropic_share=0.0)
 
@@ -219,26 +216,26 @@ Verdict = Literal["circle", "line", "ordered", "cluster", "nothing", "undecided"
 
 @dataclass(frozen=True, kw_only=True)
 class Shape(Finding):
-    """What one list is."""
+    """Verdict on one list, with its tests."""
 
     name: str
     verdict: Verdict
     reason: str
     words: tuple[str, ...]
     layer: int
-    """number of the chosen place among `hook_points`"""
+    """index of the chosen layer in `hook_points`"""
     hook_points: tuple[str, ...]
     order: CircleTest
     cluster: ClusterTest | None
-    """None where there are no other lists"""
+    """None without other lists"""
     circular: tuple[float, ...]
     linear: tuple[float, ...]
-    """per place, on the sentences that judge"""
+    """per hook point, on the sentences of the test"""
     plane: Plane
     coordinates: np.ndarray
-    """`[2, n_words, 2]`: on the plane, of the sentences that fitted it and of those that did not"""
+    """`[2, n_words, 2]` on the plane: of the sentences that fitted it, and of the others"""
     spectrum: Spectrum
-    """of the words at the chosen place"""
+    """spectrum of the words at the chosen hook point"""
     n_tokens: tuple[int, ...]
     note: str
 
@@ -261,29 +258,29 @@ def find_shapes(
     n_deals: int = 499,
     seed: int = 0,
 ) -> dict[str, Shape]:
-    """The verdict of every list, by the rule above. With one list only there is no test for a cluster.
+    """Judge every list by the rule above; a single list has no cluster test.
 
-    Words are dealt at least so often that a list could be a cluster among so many. Raises `ConfigError` for no lists,
-    or one whose words are all the same point; `NonFiniteError` for NaN at any place.
+    Words are reassigned at least often enough for a significant p-value at this number of lists. Raises `ConfigError`
+    for no lists, or one whose words are all the same point; `NonFiniteError` for NaN at any hook point.
     """
     if not lists:
         raise ConfigError("no lists of words were given")
     check_count("n_draws", n_draws, 1, "orderings are drawn where there are too many to count")
     for name, acts in lists.items():
-        for place in acts.hook_points:
+        for hook_point in acts.hook_points:
             for half in (0, 1):
-                as_points(acts.points(place, half=half), what=f"the words of {name!r} at {place}")
+                as_points(acts.points(hook_point, half=half), what=f"the words of {name!r} at {hook_point}")
     corrected = alpha / (2 * len(lists))
-    n_deals = max(n_deals, math.ceil(2 / corrected))  # p is at least one in as many: with fewer nothing could count
+    n_deals = max(n_deals, math.ceil(2 / corrected))  # p is at least 1 / (n_deals + 1): fewer could not be significant
     clusters: dict[str, ClusterTest] = {}
     if len(lists) > 1:
-        layers = {name: [acts.points(place, half=1) for place in acts.hook_points] for name, acts in lists.items()}
+        layers = {name: [acts.points(at, half=1) for at in acts.hook_points] for name, acts in lists.items()}
         clusters = cluster_tests(layers, n_deals=n_deals, seed=seed)
     return {name: _shape(name, acts, clusters.get(name), corrected, n_draws, seed) for name, acts in lists.items()}
 
 
 def choose_layer(acts: WordActivations, half: int | None) -> int:
-    """The place where the order is clearest, as a circle or as a line: it favours neither."""
+    """Return the layer with the clearest order, as a circle or as a line."""
     return int(_correlations(acts, half).max(0).argmax())
 
 
@@ -291,13 +288,13 @@ def _shape(
     name: str, acts: WordActivations, cluster: ClusterTest | None, alpha: float, n_draws: int, seed: int
 ) -> Shape:
     layer, cyclic = choose_layer(acts, 0), acts.concept.cyclic
-    place = acts.hook_points[layer]
-    if np.ptp(acts.points(place), axis=0).max() == 0:
-        raise ConfigError(f"the model does not tell the words of {name!r} apart; leave the list out")
+    hook_point = acts.hook_points[layer]
+    if np.ptp(acts.points(hook_point), axis=0).max() == 0:
+        raise ConfigError(f"all words of {name!r} have the same activation in this model; leave the list out")
     ranks = np.stack([ranked_distances(acts.points(each, half=1)) for each in acts.hook_points])
-    order = judge_layer(ranks, acts.points(place, half=1), cyclic=cyclic, alpha=alpha, n_draws=n_draws, seed=seed)
+    order = judge_layer(ranks, acts.points(hook_point, half=1), cyclic=cyclic, alpha=alpha, n_draws=n_draws, seed=seed)
     circular, linear = _correlations(acts, 1)
-    plane = fit_plane(acts.points(place, half=0), seed=seed)
+    plane = fit_plane(acts.points(hook_point, half=0), seed=seed)
     verdict, reason = _verdict(order, cluster, alpha)
     return Shape(
         name=name,
@@ -311,17 +308,17 @@ def _shape(
         circular=tuple(map(float, circular)),
         linear=tuple(map(float, linear)),
         plane=plane,
-        coordinates=np.stack([plane.coordinates(acts.points(place, half=half)) for half in (0, 1)]),
-        spectrum=spectrum(acts.points(place), seed=seed),
+        coordinates=np.stack([plane.coordinates(acts.points(hook_point, half=half)) for half in (0, 1)]),
+        spectrum=spectrum(acts.points(hook_point), seed=seed),
         n_tokens=acts.n_tokens,
         note=acts.note,
     )
 
 
 def _correlations(acts: WordActivations, half: int | None) -> np.ndarray:
-    """`[2, n_places]`: circular and linear RSA."""
+    """Return circular and linear RSA at every hook point, `[2, n_hook_points]`."""
     n, models = len(acts.concept.words), order_models(len(acts.concept.words), acts.concept.cyclic)
-    ranks = np.stack([ranked_distances(acts.points(place, half=half)) for place in acts.hook_points])
+    ranks = np.stack([ranked_distances(acts.points(at, half=half)) for at in acts.hook_points])
     return order_correlations(ranks, models, np.arange(n)[None])[:, 0]
 
 
@@ -334,7 +331,7 @@ def _verdict(order: CircleTest, cluster: ClusterTest | None, alpha: float) -> tu
 
 
 def shapes_of(model: Any, concepts: list[Any], *, seed: int = 0, **settings: Any) -> dict[str, Shape]:
-    """Read the lists of `concepts` with a model, and judge them."""
+    """Read the lists of `concepts` with a model, and judge their shapes."""
     from interp.geometry.words import read_words
 
     return find_shapes({concept.name: read_words(model, concept) for concept in concepts}, seed=seed, **settings)

@@ -1,32 +1,33 @@
-"""Similarity of two representations: of the same items (row `i` of both is the same item), or of two clouds of points.
+"""Similarity of two representations: CKA, RSA and Procrustes for the same items, optimal transport for point clouds.
 
-**Same items.**
+**The same items** (row `i` of both is the same item):
 
-- CKA (Kornblith et al. 2019) from the unbiased HSIC of Song et al. (2012): 1 for any rotation, shift and scale, 0 for
-  independent ones. The biased form is not offered: 500 independent Gaussian rows of 576 dimensions give .535 by it,
-  where the unbiased one gives .003. It can fall a little below 0.
-- RSA (Kriegeskorte et al. 2008): Spearman correlation of all pairs' distances.
-- Procrustes: the squared residual after the best rotation of one onto the other, both centred and of unit size; 0 is a
-  perfect fit. With fewer items than dimensions a rotation fits almost anything, so compare it with its null.
+- CKA (Kornblith et al. 2019) with the unbiased HSIC of Song et al. (2012): 1 for representations that differ by a
+  rotation, shift and scale, about 0 for independent ones (slightly negative values occur). The biased estimator is not
+  offered: it gives .535 for 500 independent Gaussian rows of 576 dimensions, where the unbiased one gives .003.
+- RSA (Kriegeskorte et al. 2008): Spearman correlation of all pairwise distances.
+- Procrustes: the squared residual after the best rotation of one onto the other, both centred and scaled to unit norm;
+0
+  is a perfect fit. With fewer items than dimensions a rotation fits almost anything, so compare it with its null.
 
-The null of each is the same number with the rows of one shuffled.
+The null distribution of each is the same measure with the rows of one representation shuffled.
 
-**All layers with all layers**, by CKA in one pass over a recording (`recording_cka`):
+**All pairs of layers** by CKA, in one pass over a recording (`recording_cka`):
 
-1. rows come in a seeded shuffle, `batch` at a time, all hook points together;
-2. each batch gives one kernel matrix per hook point, and the unbiased HSIC of every pair: one product of the flattened
-   kernels, `[layers, batch^2]` with itself;
-3. HSICs are averaged over batches (Nguyen et al. 2021). Each is unbiased whatever its size, so their mean is too, and
-   the ratio of means goes to the CKA of the whole set as batches are added.
+1. Rows come in a seeded shuffle, `batch` at a time, for all hook points together.
+2. Each batch gives one kernel matrix per hook point, and the unbiased HSIC of every pair. That is one product of the
+   flattened kernels `[layers, batch^2]` with their transpose.
+3. HSICs are averaged over batches (Nguyen et al. 2021). Each is unbiased at any batch size, and so is their mean. The
+   ratio of the means converges to the CKA of the whole recording as batches are added.
 
-The error is a delete-one jackknife over batches; the null the same pass with each batch's rows shuffled for one side.
-Memory: `layers * batch^2` floats. Nothing grows with the recording.
+The standard error is a delete-one jackknife over batches. The null is the same pass with each batch's rows shuffled for
+one side. Memory is `layers * batch^2` floats, whatever the size of the recording.
 
-**Two clouds**, by optimal transport (`compare_clouds`). `W2^2` is the least mean squared distance over all ways to
-move one sample onto the other (POT's exact solver). Two samples of one distribution do not have distance 0: in many
-dimensions every point is far from all others, and this *floor* dominates. So clouds are compared half against half, with
-the same number of points each time; `excess` is the distance above the floor. For a shift by a vector `v` it is `|v|^2`,
-whatever the cloud.
+**Two clouds** by optimal transport (`compare_clouds`). `W2^2` is the smallest mean squared distance over all ways to
+transport one sample onto the other (POT's exact solver). Two samples of one distribution are not at distance 0: in high
+dimensions all points are far apart, and this *floor* dominates. So halves of the clouds are compared, always with the
+same number of points. `excess` is the distance above the floor; for a shift by a vector `v` it is `|v|^2`, whatever the
+distribution.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
@@ -48,17 +50,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Similarity(Finding):
-    """One measure of two representations."""
+    """One similarity measure of two representations, with its null distribution."""
 
     measure: str
-    """`CKA` and `RSA`: 1 is the same shape, about 0 unrelated. `Procrustes`: a residual, 0 is the same shape"""
+    """`CKA` and `RSA`: 1 for the same geometry, about 0 for unrelated ones. `Procrustes`: a residual, 0 for the same"""
     value: float
     null: float
-    """mean over shuffles of the rows of one"""
+    """mean over shuffles of the rows of one representation"""
     null_range: tuple[float, float]
-    """smallest and largest of them"""
+    """smallest and largest value over shuffles"""
     p: float
-    """share of shuffles at least as similar, the value itself counted: never below `1 / (n_shuffles + 1)`"""
+    """fraction of shuffles at least as similar, counting the value itself: at least `1 / (n_shuffles + 1)`"""
     n: int
     n_shuffles: int
     seed: int
@@ -72,15 +74,15 @@ class Similarity(Finding):
 
 
 def cka(x: Any, y: Any, *, n_shuffles: int = 99, seed: int = 0) -> Similarity:
-    """Unbiased linear CKA of `x [n, d1]` and `y [n, d2]`, `n >= 4`."""
+    """Compute the unbiased linear CKA of `x [n, d1]` and `y [n, d2]`, `n >= 4`, with its null."""
     x, y = same_rows(x, y, at_least=4)
     k, other = (away @ away.T for away in (centred(x), centred(y)))
     norm = _norm(hsic(k, k), hsic(other, other))
     return _against_shuffles("CKA", lambda rows: hsic(k, other[np.ix_(rows, rows)]) / norm, len(x), n_shuffles, seed)
 
 
-def hsic(k: np.ndarray, other: np.ndarray) -> float:
-    """Unbiased estimator of the Hilbert-Schmidt independence criterion (Song et al. 2012, eq. 4).
+def hsic(k: Float[np.ndarray, "n n"], other: Float[np.ndarray, "n n"]) -> float:
+    """Return the unbiased estimate of the Hilbert-Schmidt independence criterion (Song et al. 2012, eq. 4).
 
     `k, other [n, n]`: kernel matrices of the same `n >= 4` items.
     """
@@ -93,24 +95,24 @@ def hsic(k: np.ndarray, other: np.ndarray) -> float:
 
 
 def rsa(x: Any, y: Any, *, n_shuffles: int = 99, seed: int = 0) -> Similarity:
-    """Spearman correlation of the Euclidean distances of all pairs, of `x [n, d1]` and `y [n, d2]`, `n >= 4`."""
+    """Correlate (Spearman) all pairwise Euclidean distances of `x [n, d1]` and of `y [n, d2]`, `n >= 4`."""
     x, y = same_rows(x, y, at_least=4)
     a, b = (ranked_distances(centred(points)) for points in (x, y))
     scale = np.sqrt((a**2).sum() * (b**2).sum())
     if scale == 0:
-        raise ConfigError("all pairs of one representation are equally far apart; their order says nothing")
+        raise ConfigError("all pairs of one representation are equally far apart, so their distances have no order")
     return _against_shuffles("RSA", lambda rows: (a * b[np.ix_(rows, rows)]).sum() / scale, len(x), n_shuffles, seed)
 
 
-def ranked_distances(points: np.ndarray) -> np.ndarray:
-    """`[n, n]`: centred ranks of all pairs' distances (ties share their mean rank), zeros on the diagonal."""
+def ranked_distances(points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n"]:
+    """Return the centred ranks of all pairwise distances, `[n, n]` with a zero diagonal; ties share their mean rank."""
     from scipy.spatial.distance import pdist, squareform
 
     return squareform(centred_ranks(pdist(points)))
 
 
-def centred_ranks(values: np.ndarray) -> np.ndarray:
-    """Mean ranks less their mean, along the last axis; values that differ by rounding only are ties."""
+def centred_ranks(values: Float[np.ndarray, "*batch n"]) -> Float[np.ndarray, "*batch n"]:
+    """Return mean ranks minus their mean, along the last axis; values that differ by rounding only are ties."""
     from scipy.stats import rankdata
 
     step = 1e-10 * np.abs(values).max(-1, keepdims=True).clip(min=1e-300)
@@ -119,9 +121,9 @@ def centred_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def procrustes(x: Any, y: Any, *, n_shuffles: int = 99, seed: int = 0) -> Similarity:
-    """Residual after the best rotation and scale: `1 - (sum of singular values of X^T Y)^2`, of `x` and `y [n, d]`.
-
-    `X, Y` are centred and of unit Frobenius norm; the narrower one is filled up with zeros by the formula itself.
+    """Fit the best rotation and scale, and return the residual `1 - (sum of singular values of X^T Y)^2`.
+    `x` and `y` are `[n, d]`; `X, Y` are centred and of unit Frobenius norm. If the widths differ, the formula amounts
+    to padding the narrower one with zeros.
     """
     x, y = same_rows(x, y, at_least=3)
     x, y = (away / np.linalg.norm(away) for away in (centred(x), centred(y)))
@@ -134,7 +136,7 @@ def procrustes(x: Any, y: Any, *, n_shuffles: int = 99, seed: int = 0) -> Simila
 
 
 def _compact(x: np.ndarray) -> np.ndarray:
-    """The same points in at most `n` coordinates, by a rotation."""
+    """Rotate the points into at most `n` coordinates."""
     if x.shape[1] <= len(x):
         return x
     u, s, _ = np.linalg.svd(x, full_matrices=False)
@@ -149,9 +151,9 @@ def _against_shuffles(
     seed: int,
     smaller: bool = False,
 ) -> Similarity:
-    """`value_of(order of the rows)` for the right order and for shuffles."""
+    """Evaluate `value_of(order of the rows)` for the true order and for shuffles."""
     if n_shuffles < 1:
-        raise ConfigError("a similarity is never given without its null; n_shuffles must be at least 1")
+        raise ConfigError("n_shuffles must be at least 1, as a similarity is always reported with its null")
     rng = np.random.default_rng(derive_seed(seed, "shuffled rows", measure))
     value = float(value_of(np.arange(n)))
     null = np.array([value_of(rng.permutation(n)) for _ in range(n_shuffles)])
@@ -175,14 +177,14 @@ def _norm(kk: float, ll: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSimilarity(Finding):
-    """Unbiased CKA of every pair of places, `[n, n]` each: 1 is the same shape, about 0 unrelated."""
+    """Unbiased CKA of every pair of hook points, `[n, n]` each: 1 for the same geometry, about 0 for unrelated."""
 
     hook_points: tuple[str, ...]
-    cka: np.ndarray
-    error: np.ndarray
+    cka: Float64[np.ndarray, "n n"]
+    error: Float64[np.ndarray, "n n"]
     """standard error over batches"""
-    shuffled: np.ndarray
-    """the null: row `i` of one against another row of the other; about 0"""
+    shuffled: Float64[np.ndarray, "n n"]
+    """the null: row `i` of one hook point against a different row of the other; about 0"""
     n_rows: int
     batch: int
     seed: int
@@ -190,10 +192,10 @@ class LayerSimilarity(Finding):
     def sentence(self) -> str:
         away = ~np.eye(len(self.cka), dtype=bool)
         if not away.any():
-            return f"CKA of {self.hook_points[0]} with itself is 1; give another place to compare it with"
+            return f"CKA of {self.hook_points[0]} with itself is 1; give another hook point to compare it with"
         i, j = np.unravel_index(np.where(away, self.cka, np.inf).argmin(), self.cka.shape)
         return (
-            f"CKA of {len(self.cka)} places on {self.n_rows} rows in batches of {self.batch}: least alike "
+            f"CKA of {len(self.cka)} hook points on {self.n_rows} rows in batches of {self.batch}: least alike "
             f"{self.hook_points[i]} and {self.hook_points[j]}, {self.cka[i, j]:.3f} (standard error "
             f"{self.error[i, j]:.3f}); rows shuffled at most {np.abs(self.shuffled[away]).max():.3f}"
         )
@@ -207,13 +209,13 @@ def recording_cka(
     max_rows: int | None = None,
     seed: int = 0,
 ) -> LayerSimilarity:
-    """CKA of all pairs of hook points of a recording, by default of all it has, in one pass.
+    """Compute CKA for all pairs of hook points of a recording (by default all recorded ones), in one pass.
 
-    `max_rows` ends the pass early; rows come shuffled, so any part of them is a sample. Raises `ConfigError` when the
+    `max_rows` ends the pass early; rows are shuffled, so any prefix is a random sample. Raises `ConfigError` when the
     recording holds fewer than two batches.
     """
     names = [recording.check_hook_point(name) for name in hook_points or recording.hook_points]
-    centre = [recording.stats(name).mean.float() for name in names]  # any shift leaves CKA as it is, but not rounding
+    centre = [recording.stats(name).mean.float() for name in names]  # CKA is shift-invariant, float32 rounding is not
     batches = (
         [part.activations[name] - mean for name, mean in zip(names, centre, strict=True)]
         for part in recording.shuffled(names, batch_size=batch, seed=seed)
@@ -225,9 +227,10 @@ def recording_cka(
 def batched_cka(
     batches: Iterable[list[Tensor]], names: list[str], *, max_rows: int | None = None, seed: int = 0
 ) -> LayerSimilarity:
-    """The same from batches, each a list of `[m, d]`, one for each name; a last batch that is smaller is left out.
+    """Compute CKA for all pairs from batches, each a list of `[m, d]`, one per name; a smaller last batch is left out.
 
-    Raises `ConfigError` on fewer than two whole batches, and where one does not fit the names, or in its rows.
+    Raises `ConfigError` on fewer than two whole batches, and on a batch that does not fit the names or whose row counts
+    differ.
     """
     right: list[Tensor] = []
     wrong: list[Tensor] = []
@@ -244,7 +247,7 @@ def batched_cka(
             raise ConfigError(f"batches of one size were expected, got {len(values[0])} rows after {size}; split them")
         if size < 4:
             raise ConfigError(f"unbiased HSIC needs batches of 4 rows or more, got {size}")
-        scales = scales or [_spread(value) for value in values]  # one for all batches, or they would weigh unequally
+        scales = scales or [_spread(value) for value in values]  # one scale for all batches, so they weigh the same
         if kernels is None:
             kernels = torch.empty(len(names), size, size, device=values[0].device)
         for kernel, value, scale in zip(kernels, values, scales, strict=True):
@@ -278,16 +281,16 @@ def _check_batch(values: list[Tensor], names: list[str]) -> None:
         raise ConfigError(f"a batch must hold one tensor for each of the {len(names)} names {names}, got {len(values)}")
     shapes = [list(value.shape) for value in values]
     if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
-        raise ConfigError(f"a batch must be [m, d] of the same m items at every place, got shapes {shapes}")
+        raise ConfigError(f"a batch must be [m, d] of the same m items at every hook point, got shapes {shapes}")
 
 
 def _spread(x: Tensor) -> float:
-    """Typical length of a centred row: kernels of rows divided by it suit float32."""
+    """Return the root mean square length of a centred row; kernels of rows divided by it fit float32."""
     return max(float((x.double() - x.double().mean(0)).square().sum(1).mean().sqrt()), 1e-30)
 
 
 def _write_kernel(x: Tensor, scale: float, kernel: Tensor) -> None:
-    """Of `x [m, d] / scale` into `kernel [m, m]`, its diagonal 0. The mean is taken off: HSIC is blind to it."""
+    """Write the kernel of `x [m, d] / scale` into `kernel [m, m]`, zero diagonal; centring leaves HSIC unchanged."""
     x = x.float()
     x = (x - x.mean(0)).div_(scale)
     torch.mm(x, x.T, out=kernel)
@@ -295,13 +298,13 @@ def _write_kernel(x: Tensor, scale: float, kernel: Tensor) -> None:
 
 
 def _reordered(kernels: Tensor, order: Tensor) -> Tensor:
-    """Rows and columns of `kernels [n, m, m]` in another order, in one gather."""
+    """Reorder rows and columns of `kernels [n, m, m]` in one gather."""
     m = len(order)
     return kernels.flatten(1).index_select(1, (order[:, None] * m + order).flatten()).view_as(kernels)
 
 
 def _hsics(k: Tensor, other: Tensor) -> Tensor:
-    """`[n, n]` float64: unbiased HSIC of every kernel of `k [n, m, m]` with every one of `other`."""
+    """Return the unbiased HSIC of every kernel of `k [n, m, m]` with every one of `other`: `[n, n]` float64."""
     m = k.shape[1]
     trace = (k.flatten(1) @ other.flatten(1).T).double()
     rows_k, rows_other = k.sum(2).double(), other.sum(2).double()
@@ -310,7 +313,7 @@ def _hsics(k: Tensor, other: Tensor) -> Tensor:
 
 
 def _ratio(each: Tensor) -> tuple[Tensor, Tensor]:
-    """CKA of the mean HSIC over batches `[b, n, n]`, and its jackknife standard error."""
+    """Return the CKA of the mean HSIC over batches `[b, n, n]`, and its jackknife standard error."""
     n = len(each)
     left_out = _normalised((each.sum(0) - each) / (n - 1))
     error = ((n - 1) / n * (left_out - left_out.mean(0)).square().sum(0)).sqrt()
@@ -320,15 +323,15 @@ def _ratio(each: Tensor) -> tuple[Tensor, Tensor]:
 def _normalised(hsic: Tensor) -> Tensor:
     own: Any = hsic.diagonal(dim1=-2, dim2=-1)
     if (own <= 0).any():
-        raise ConfigError("a place has no structure beyond chance at this batch size; use larger batches")
+        raise ConfigError("a hook point has no structure beyond chance at this batch size; use larger batches")
     return hsic / (own[..., :, None] * own[..., None, :]).sqrt()
 
 
 class Transport(NamedTuple):
-    """One plan."""
+    """An optimal transport plan and its cost."""
 
     w2_squared: float
-    plan: np.ndarray
+    plan: Float64[np.ndarray, "n m"]
     """`[n, m]`: mass moved from each point to each; rows sum to `1 / n`, columns to `1 / m`"""
 
 
@@ -337,14 +340,14 @@ class CloudDistance(Finding):
     """Squared Wasserstein-2 distances, in squared units of the points; all between samples of `size` points."""
 
     between: float
-    """halves of one against halves of the other, mean over splits"""
+    """halves of one cloud against halves of the other, mean over splits"""
     floor: float
-    """halves of one cloud against its other half, mean over both clouds and splits"""
+    """one half of a cloud against its other half, mean over both clouds and splits"""
     floor_range: tuple[float, float]
     excess: float
     """`between - floor`: near 0 where both are samples of one distribution"""
     p: float
-    """share of random relabellings of one split's points that are as far apart as the halves that were relabelled"""
+    """fraction of random relabellings of one split's points whose halves are at least as far apart"""
     size: int
     n_splits: int
     seed: int
@@ -358,9 +361,9 @@ class CloudDistance(Finding):
 
 
 def wasserstein(x: Any, y: Any) -> Transport:
-    """Exact plan between `x [n, d]` and `y [m, d]`, every point of a cloud with the same mass.
+    """Compute the exact transport plan between `x [n, d]` and `y [m, d]`, with equal mass on the points of a cloud.
 
-    Of equal numbers it is an assignment. Cost grows with the cube of `n`: a second at 1,000.
+    With `n = m` it is an assignment. The cost grows with the cube of `n`: a second at 1,000.
     """
     import ot
 
@@ -374,14 +377,14 @@ def wasserstein(x: Any, y: Any) -> Transport:
 def compare_clouds(
     x: Any, y: Any, *, n_splits: int = 10, n_relabelled: int = 99, max_points: int = 500, seed: int = 0
 ) -> CloudDistance:
-    """`x [n, d]` against `y [m, d]` beside the split-half floor; at most `max_points` of either are drawn.
+    """Compare `x [n, d]` with `y [m, d]` against the split-half floor; at most `max_points` of each are drawn.
 
-    Raises `ConfigError` with fewer than 4 points of either, or other widths.
+    Raises `ConfigError` with fewer than 4 points in a cloud, or different widths.
     """
     x, y = _two_clouds(x, y, at_least=4)
     check_count("n_splits", n_splits, 1, "the floor is a mean over splits")
-    check_count("n_relabelled", n_relabelled, 19, "p can be no smaller than one in one more")
-    check_count("max_points", max_points, 4, "halves of two points are the least")
+    check_count("n_relabelled", n_relabelled, 19, "the smallest possible p is 1 / (n_relabelled + 1)")
+    check_count("max_points", max_points, 4, "a cloud is split into halves of at least two points")
     rng = np.random.default_rng(derive_seed(seed, "split halves"))
     x, y = (points[rng.permutation(len(points))[:max_points]] for points in (x, y))
     size = min(len(x), len(y)) // 2
@@ -404,8 +407,8 @@ def compare_clouds(
     )
 
 
-def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """`[n, m]`, never below 0."""
+def squared_distances(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
+    """Return all squared distances `[n, m]`, clipped at 0."""
     centre = x.mean(0)
     x, y = x - centre, y - centre
     return ((x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T).clip(min=0)

@@ -1,10 +1,10 @@
-"""The space that a model's representations fill, and two such spaces compared: tables and artefacts.
+"""Spectrum, dimension and analogies of a model's representation spaces, and the comparison of two models' spaces.
 
     report = measure_space(model, tokens, ["blocks.3.hook_resid_post"])
     comparison = compare_spaces(tokens, base, tuned)
 
-Points are the token embeddings, and the values at hook points on tokens of text (BOS left out). Each number has its
-null: isotropic and Gaussian points for the dimensions, shuffled pairs for analogies, shuffled rows for CKA and
+Points are the token embeddings, and the activations at hook points on tokens of text (BOS excluded). Each number has
+its null: isotropic and Gaussian points for the dimensions, shuffled pairs for analogies, shuffled rows for CKA and
 Procrustes, split halves of one cloud for the optimal transport distance.
 """
 
@@ -63,7 +63,7 @@ class SpaceReport(Finding):
     spectra: dict[str, Spectrum]
     """By space: `embeddings`, then the hook points."""
     dimensions: dict[str, IntrinsicDimension | str]
-    """By space; a text says why there is no estimate."""
+    """By space; a string gives the reason why there is no estimate."""
     relations: dict[str, AnalogySet | str]
 
     def sentence(self) -> str:
@@ -77,12 +77,12 @@ class SpaceReport(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceComparison(Finding):
-    """Spaces of one model with each other, or of two models."""
+    """Spaces of one model compared with each other, or with those of a second model."""
 
     cka: "LayerSimilarity"
-    """Of all spaces with all."""
+    """CKA of all pairs of spaces."""
     pairs: tuple[dict[str, Any], ...]
-    """One record per pair of spaces that was compared closely: CKA, Procrustes, optimal transport, with their nulls."""
+    """One record per pair of spaces compared in detail: CKA, Procrustes, optimal transport, with their nulls."""
 
     def sentence(self) -> str:
         return f"{self.cka}; {len(self.pairs)} pairs compared by Procrustes and optimal transport"
@@ -104,11 +104,12 @@ def read_points(model: Any, tokens: "Tensor", hook_points: Sequence[str], n: int
     from interp.names import check_hook_points
 
     names = check_hook_points(list(hook_points), available_hook_points(model), model.cfg.n_layers)
-    places = (tokens != bos_token_id(model)).nonzero() if bos_token_id(model) is not None else (tokens >= 0).nonzero()
-    if len(places) < n:
-        raise ConfigError(f"{n} tokens are needed, the text has {len(places)}; give more contexts or fewer points")
-    order = np.random.default_rng(derive_seed(seed, "tokens read")).permutation(len(places))[:n]
-    chosen = places[torch.from_numpy(np.sort(order))]
+    bos = bos_token_id(model)
+    positions = (tokens != bos).nonzero() if bos is not None else (tokens >= 0).nonzero()
+    if len(positions) < n:
+        raise ConfigError(f"{n} tokens are needed, the text has {len(positions)}; give more contexts or fewer points")
+    order = np.random.default_rng(derive_seed(seed, "tokens read")).permutation(len(positions))[:n]
+    chosen = positions[torch.from_numpy(np.sort(order))]
     rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
     with Capture(model, names) as capture:
         for start in range(0, len(tokens), 8):
@@ -132,8 +133,8 @@ def measure_space(
 ) -> SpaceReport:
     """Measure the token embeddings, and `n_points` tokens of `tokens [batch, pos]` at each hook point.
 
-    Cost: per space the distances of `n_points` points; for analogies, each pair with each other pair over the
-    vocabulary. Raises as `read_points`.
+    Cost: per space all distances of `n_points` points; for analogies, each pair of words against each other pair over
+    the vocabulary. Raises as `read_points`.
     """
     from interp.models.adapter import ordinary_tokens
 
@@ -169,8 +170,8 @@ def compare_spaces(
 ) -> SpaceComparison:
     """Compare the residual stream after every block (or the `hook_points`) of one model, or of two on the same tokens.
 
-    CKA of all with all, in batches. Closely compared are neighbouring layers of one model; of two models each layer of
-    the first with the layer of the same name, or where there is none, with the one of the largest CKA. Optimal
+    CKA covers all pairs, in batches. Neighbouring layers of one model are compared in detail. For two models, each
+    layer of the first is compared with the layer of the same name, or else with the one of the largest CKA. Optimal
     transport needs vectors of one width. Raises `MismatchError` for two vocabularies, and as `read_points`.
     """
     import torch
@@ -235,7 +236,7 @@ def save_comparison(
     threads: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write `cka.parquet` (all with all) and `pairs.parquet`; return the manifest."""
+    """Write `cka.parquet` (all pairs) and `pairs.parquet`; return the manifest."""
     draft = Draft.open(folder, kind="space_comparison", config=config, seed=seed, overwrite=overwrite)
     names, cka = found.cka.hook_points, found.cka
     cells = [
@@ -279,7 +280,7 @@ def _relation(words: WordVectors, pairs: Sequence[tuple[str, str]], seed: int) -
 
 
 def _close_pairs(names: list[str], cka: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs to compare closely: neighbours of one model, or the counterpart in the second model."""
+    """Return the pairs to compare in detail: neighbours of one model, or the counterpart in the second model."""
     ours = [i for i, name in enumerate(names) if not name.startswith("B ")]
     others = {name.removeprefix("B "): i for i, name in enumerate(names) if name.startswith("B ")}
     if not others:
@@ -289,13 +290,13 @@ def _close_pairs(names: list[str], cka: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _closely(x: np.ndarray, y: np.ndarray, n_shuffles: int, seed: int) -> dict[str, Any]:
-    """Return Procrustes and, of one width, optimal transport, with their nulls."""
+    """Return Procrustes and, for equal widths, optimal transport, with their nulls."""
     from interp.geometry.similarity import compare_clouds, procrustes
 
     fit = procrustes(x, y, n_shuffles=n_shuffles, seed=seed)
     row: dict[str, Any] = {"procrustes": fit.value, "procrustes_null": fit.null_range[0], "procrustes_p": fit.p}
     order = np.random.default_rng(derive_seed(seed, "halves of tokens")).permutation(len(x))
-    one, two = order[: len(x) // 2], order[len(x) // 2 :]  # other tokens, or points of one cloud would lie in both
+    one, two = order[: len(x) // 2], order[len(x) // 2 :]  # disjoint tokens, so that no point lies in both clouds
     cloud = None
     if x.shape == y.shape:
         cloud = compare_clouds(x[one], y[two], n_splits=3, n_relabelled=19, max_points=300, seed=seed)

@@ -1,11 +1,12 @@
-"""Push the residual stream along a direction: how strong must it be to show, and what does it break?
+"""Steering along a direction: its effect and its side effects by strength.
 
     sweep = sweep_strengths(model, "blocks.10.hook_resid_post", direction, prompts=..., targets=..., text=...)
 
-At every strength two numbers: the *effect*, the log-odds of the target tokens as the next token after the prompts, and
-the *side effect*, the loss on unrelated text with the same push at every position. Both are changes from no push, with
-95 % intervals over prompts and over documents. The null is the same push along random directions: of the strengths that
-do little harm, does any do more than they?
+A multiple of the direction is added to the residual stream (activation addition). Two measures per strength: the
+*effect* on the log-odds of the target tokens as the next token after the prompts, and the *side effect* on the loss on
+unrelated text, steered at every position. Both are changes from the unsteered model, with 95 % intervals over prompts
+and over documents. The control is steering along random directions: a direction matters if, at a harmless strength, its
+effect exceeds theirs.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,45 +24,45 @@ from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 
 HARMLESS = 0.1
-"""nats of loss on unrelated text that a push may cost"""
+"""largest acceptable cost of steering, in nats of loss on unrelated text"""
 BATCH_TOKENS = 512
-"""tokens that run together, each text once for every push: their logits stand in memory"""
+"""tokens per forward pass, over all steered copies of one text: their logits are in memory together"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrengthSweep(Finding):
-    """Changes from no push, by strength."""
+    """Changes from the unsteered model, by strength."""
 
     hook_point: str
     strengths: tuple[float, ...]
-    """in units of `unit`; below 0 against the direction"""
+    """in units of `unit`; negative values steer against the direction"""
     unit: float
     """length added at strength 1, in units of the activations"""
     effect: Interval[np.ndarray] = field(metadata=ends("low", "high"))
-    """`[n]` nats: log-odds of the target tokens, mean over prompts; infinite ends with one prompt"""
+    """`[n]` nats: log-odds of the target tokens, mean over prompts; infinite bounds with one prompt"""
     side_effect: Interval[np.ndarray] = field(metadata=ends("side_low", "side_high"))
-    """`[n]` nats of loss per token on unrelated text, mean over documents; above 0 is harm; infinite ends with one"""
+    """`[n]` nats of loss per token on unrelated text, mean over documents; above 0 is harm; infinite bounds with one"""
     random_effect: np.ndarray
     random_side_effect: np.ndarray
     """`[n_random, n]`: the same for random directions"""
     baseline: float
-    """probability of the targets without a push, mean over prompts"""
+    """probability of the targets without steering, mean over prompts"""
     n_prompts: int
     n_tokens: int
     seed: int
 
     @property
     def best(self) -> int | None:
-        """Number of the strength with the largest effect among the harmless ones; None when there is none above 0."""
+        """Index of the harmless strength with the largest effect; None when no effect is above 0."""
         ok = np.flatnonzero((self.side_effect.estimate <= HARMLESS) & (np.array(self.strengths) > 0))
         return int(ok[self.effect.estimate[ok].argmax()]) if len(ok) else None
 
     def sentence(self) -> str:
         best = self.best
         if max(self.strengths) <= 0:
-            return f"no push along the direction at {self.hook_point} was tried: no strength is above 0"
+            return f"nothing was steered along the direction at {self.hook_point}: no strength is above 0"
         if best is None:
-            return f"every push at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
+            return f"every strength at {self.hook_point} costs more than {HARMLESS} nats of loss on unrelated text"
         (effect, low, high), (harm, harm_low, harm_high) = self.effect.at(best), self.side_effect.at(best)
         return (
             f"at {self.hook_point} strength {self.strengths[best]:g} ({self.strengths[best] * self.unit:.3g} long) "
@@ -86,11 +87,12 @@ def sweep_strengths(
     n_random: int = 2,
     seed: int = 0,
 ) -> StrengthSweep:
-    """`direction [d]`; a strength of 1 adds `unit` of it (`ConceptDirection.distance`) at every position but BOS.
+    """Steer along `direction [d]`; a strength of 1 adds `unit` times the unit vector at every position but BOS.
 
-    `targets` are token ids (one named twice counts once), `text` some documents of two tokens or more. Raises
-    `ConfigError` when one of them is empty, or the direction 0; `NonFiniteError`; `MismatchError` on a direction of
-    another width than the hook point; `UnknownNameError` for a place that the model does not have; `PromptError`.
+    `unit` is usually `ConceptDirection.distance`. `targets` are token ids (duplicates count once), `text` documents of
+    two tokens or more. Raises `ConfigError` when one of them is empty, or the direction zero; `NonFiniteError`;
+    `MismatchError` on a direction of another width than the hook point; `UnknownNameError` for a hook point that the
+    model does not have; `PromptError`.
     """
     from interp.models.adapter import bos_token_id, to_tokens
 
@@ -98,20 +100,20 @@ def sweep_strengths(
     if isinstance(prompts, str) or isinstance(text, str) or not (len(prompts) and len(text)):
         raise ConfigError("a list of prompts and one of text were expected, got a single string or an empty list")
     targets = _token_ids(targets, model.cfg.d_vocab)
-    check_count("n_random", n_random, 1, "an effect is never given without random directions")
-    asked, documents = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
+    check_count("n_random", n_random, 1, "random directions are the control of an effect")
+    prompted, documents = [to_tokens(model, p) for p in prompts], [to_tokens(model, t) for t in text]
     first = int(bos_token_id(model) is not None)
     if min(tokens.shape[1] for tokens in documents) < first + 2:
         raise PromptError("documents of two tokens or more were expected, one has fewer: give longer text")
-    direction = _unit_vector(direction, model, hook_point, asked[0])
+    direction = _unit_vector(direction, model, hook_point, prompted[0])
     units = [torch.from_numpy(direction)]
     generator = make_generator(seed, "random directions")
     for _ in range(n_random):
         drawn = torch.randn(len(direction), generator=generator, dtype=torch.float64)
         units.append(drawn / drawn.norm())
-    pushes = torch.cat([along * (torch.tensor(strengths)[:, None] * unit) for along in units])
-    pushes = torch.cat([torch.zeros(1, len(direction)), pushes])  # the first row: no push
-    odds, losses = _measure(model, asked, documents, targets, hook_point, pushes, first)
+    added_vectors = torch.cat([along * (torch.tensor(strengths)[:, None] * unit) for along in units])
+    added_vectors = torch.cat([torch.zeros(1, len(direction)), added_vectors])  # the first row is the unsteered model
+    odds, losses = _measure(model, prompted, documents, targets, hook_point, added_vectors, first)
     shape = (len(units), len(strengths), -1)
     effects, side_effects = ((each[1:] - each[0]).reshape(shape) for each in (odds, losses))
     return StrengthSweep(
@@ -141,7 +143,7 @@ def _strengths(strengths: Any, unit: float) -> tuple[float, ...]:
 
 
 def _token_ids(targets: Any, d_vocab: int) -> list[int]:
-    """Each once."""
+    """Check token ids and remove duplicates."""
     ids = as_array(targets, what="the targets")
     if not ids.size or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= d_vocab:
         raise ConfigError(
@@ -151,7 +153,7 @@ def _token_ids(targets: Any, d_vocab: int) -> list[int]:
 
 
 def _unit_vector(direction: Any, model: Any, hook_point: str, tokens: Tensor) -> np.ndarray:
-    """`[d]` of length 1, as wide as what stands at the hook point."""
+    """Scale the direction to unit length; its width must be that of the hook point."""
     from interp.models.adapter import run_with_cache
 
     vector = as_numbers(direction, what="the direction")
@@ -159,13 +161,13 @@ def _unit_vector(direction: Any, model: Any, hook_point: str, tokens: Tensor) ->
     if value.shape[2:] != vector.shape:
         raise MismatchError(
             f"{hook_point} holds {list(value.shape[2:])} numbers at every position, the direction is "
-            f"{list(vector.shape)}; give one of the same place"
+            f"{list(vector.shape)}; give one of the same hook point"
         )
     return unit_vector(vector)
 
 
-def push(added: Tensor, first: int) -> Any:
-    """A hook that adds a vector, `[d]` or one for each row `[rows, 1, d]`, at all but the `first` positions."""
+def add_vector(added: Tensor, first: int) -> Any:
+    """Return a hook that adds a vector `[d]`, or one per row `[rows, 1, d]`, at all but the `first` positions."""
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
         moved = value.clone()
@@ -177,15 +179,17 @@ def push(added: Tensor, first: int) -> Any:
 
 def _measure(
     model: Any,
-    asked: list[Tensor],
+    prompted: list[Tensor],
     documents: list[Tensor],
     targets: list[int],
     hook_point: str,
-    pushes: Tensor,
+    added_vectors: Tensor,
     first: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """With each of `pushes [n, d]` the log-odds of the targets as the next token, `[n, prompts]`, and the loss per
-    token, `[n, documents]`."""
+    """Return log-odds of the targets as the next token `[n, prompts]`, and the loss per token `[n, documents]`.
+
+    One row for each added vector of `added_vectors [n, d]`.
+    """
     from interp.models.loss import token_losses
 
     def log_odds(logits: Tensor, _: Tensor) -> Tensor:
@@ -197,21 +201,26 @@ def _measure(
 
     def measure(texts: list[Tensor], read: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
         return torch.stack(
-            [_with_pushes(model, tokens, hook_point, pushes, first, read) for tokens in texts], 1
+            [_read_steered(model, tokens, hook_point, added_vectors, first, read) for tokens in texts], 1
         ).numpy()
 
-    return measure(asked, log_odds), measure(documents, loss)
+    return measure(prompted, log_odds), measure(documents, loss)
 
 
-def _with_pushes(
-    model: Any, tokens: Tensor, hook_point: str, pushes: Tensor, first: int, read: Callable[[Tensor, Tensor], Tensor]
+def _read_steered(
+    model: Any,
+    tokens: Tensor,
+    hook_point: str,
+    added_vectors: Tensor,
+    first: int,
+    read: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """`[n]` float64: what is read of the logits of one text, `tokens [1, pos]`, with each of `pushes [n, d]`."""
+    """Return what `read` computes from the logits of one text `tokens [1, pos]`, per added vector: `[n]` float64."""
     from interp.models.adapter import run_with_hooks
 
     found = []
-    for rows in pushes.split(max(1, BATCH_TOKENS // tokens.shape[1])):
+    for rows in added_vectors.split(max(1, BATCH_TOKENS // tokens.shape[1])):
         repeated = tokens.expand(len(rows), -1)
-        logits = run_with_hooks(model, repeated, [(hook_point, push(rows[:, None], first))])
+        logits = run_with_hooks(model, repeated, [(hook_point, add_vector(rows[:, None], first))])
         found.append(read(logits, repeated).double().cpu())
     return torch.cat(found)

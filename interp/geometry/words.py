@@ -1,14 +1,12 @@
-"""What a model makes of the words of a list, in every sentence, at every layer.
+"""Word lists, and a model's activations on their words in fixed sentences, at every layer.
 
-Lists of words that have an order or a kinship, and the sentences in which a model reads them.
+A list has an order or a common kind. All lists are read in the same sentences, each of which ends with the word, so
+that lists do not differ by their sentences. The activation is taken at the word's *last* token; for a word of several
+tokens it has attended to the earlier ones. The result reports the number of tokens of each word.
 
-Every list is read in the same sentences, each of which ends with the word, so that a difference between lists is none
-of sentences. The activation taken is the one at the word's *last* token: of a word of several tokens it is a word's end
-that has seen its beginning. How many tokens each word has stands in the result.
-
-`cyclic` says whether the order has no ends, and so whether a line through it may be cut anywhere. Colours are in the
-order of hue. Where a list has a `successor`, that prompt asks for the item that follows: the output that turning around
-a circle should move.
+`cyclic` marks an order without ends, so that a line through it may be cut anywhere. Colours are in the order of hue.
+Where a list has `successors`, those prompts ask for the next item: the answer that rotation around a circle should
+change.
 """
 
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ from interp.names import canonical_hook_point
 
 
 def with_word(prompt: str, word: str) -> str:
-    """The prompt with the word where `{word}` stands; other braces are text. Raises `ConfigError` unless it does once.
+    """Replace `{word}` in a prompt; other braces are text. Raises `ConfigError` unless it occurs exactly once.
 
     >>> with_word("f({word}) = {", "x")
     'f(x) = {'
@@ -36,12 +34,12 @@ def with_word(prompt: str, word: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Concept:
-    """One list, in order."""
+    """A list of words, in order."""
 
     name: str
     words: tuple[str, ...]
     cyclic: bool
-    """the last is followed by the first"""
+    """True when the first word follows the last"""
     successors: tuple[str, ...] = ()
     """prompts with `{word}` that ask for the next item"""
 
@@ -72,7 +70,7 @@ SENTENCES = (
     "Please spell {word}",
     "The children shouted {word}",
 )
-"""Even-numbered ones (the first, third ...) choose the layer and fit the plane; odd-numbered ones judge."""
+"""Even-numbered sentences (the first, third ...) choose the layer and fit the plane; odd-numbered ones test."""
 
 CONCEPTS: dict[str, Concept] = {
     concept.name: concept
@@ -125,7 +123,7 @@ CONCEPTS: dict[str, Concept] = {
 
 
 def find_concepts(names: Sequence[str]) -> list[Concept]:
-    """Lists by name; none named means all. Raises `UnknownNameError` with the nearest names."""
+    """Return lists by name, all lists for no names. Raises `UnknownNameError` with the nearest names."""
     for name in names:
         if name not in CONCEPTS:
             raise UnknownNameError("list of words", name, CONCEPTS)
@@ -133,13 +131,13 @@ def find_concepts(names: Sequence[str]) -> list[Concept]:
 
 
 def own_concept(name: str, words: Sequence[str], *, cyclic: bool) -> Concept:
-    """A list of your own."""
+    """Return a user-defined list."""
     return Concept(name=name, words=tuple(words), cyclic=cyclic)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordActivations:
-    """One list, read in fixed sentences."""
+    """Activations of one list of words in fixed sentences."""
 
     concept: Concept
     sentences: tuple[str, ...]
@@ -147,32 +145,32 @@ class WordActivations:
     values: dict[str, np.ndarray] = field(repr=False)
     """hook point -> `[n_sentences, n_words, d]` float32, at the last token of each word"""
     n_tokens: tuple[int, ...]
-    """of each word, with its leading space"""
+    """number of tokens of each word, with its leading space"""
     last_tokens: tuple[int, ...]
-    """id of the token that each word is read at"""
+    """token id at which each word is read"""
     prefix: tuple[int, ...] | None
-    """ids of the tokens before it, where all words have the same (a lone space, say); None where they differ"""
+    """token ids before it, where all words share them (such as a lone space); None where they differ"""
 
     @property
     def note(self) -> str:
-        """What to know of words that are several tokens; empty when none is."""
+        """Caveat about words of several tokens; empty without any."""
         if max(self.n_tokens) == 1:
             return ""
         longer = [word for word, n in zip(self.concept.words, self.n_tokens, strict=True) if n > 1]
         text = f"read at the last of several tokens: {', '.join(longer)}"
         if len(set(self.n_tokens)) > 1:
-            text += "; numbers of tokens differ, and may be what sets these apart"
+            text += "; numbers of tokens differ, and may be the cause of a separation"
         if len(set(self.last_tokens)) < len(self.last_tokens):
-            text += "; some share that token, and differ by what came before it only"
+            text += "; some share that token, and differ only in the tokens before it"
         return text
 
     def points(self, hook_point: str, *, half: int | None = None) -> np.ndarray:
-        """`[n_words, d]` float64, mean over sentences; `half` 0: those that fit, 1: those that judge, None: all.
+        """Return the mean over sentences, `[n_words, d]` float64; `half` 0: those that fit, 1: that test, None: all.
 
         Raises `UnknownNameError` for a hook point that was not read.
         """
         if half not in (None, 0, 1):
-            raise ConfigError(f"half is 0 (sentences that fit), 1 (that judge) or None (all), got {half!r}")
+            raise ConfigError(f"half is 0 (sentences that fit), 1 (that test) or None (all), got {half!r}")
         name = canonical_hook_point(hook_point)
         if name not in self.values:
             raise UnknownNameError(
@@ -183,8 +181,8 @@ class WordActivations:
         return chosen.astype(np.float64).mean(0)
 
 
-def residual_places(model: Any) -> list[str]:
-    """The embedding and the residual stream after every block."""
+def residual_hook_points(model: Any) -> list[str]:
+    """Return the embedding and the residual stream after every block."""
     return ["hook_embed", *(f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers))]
 
 
@@ -196,10 +194,10 @@ def read_words(
     hook_points: Sequence[str] | None = None,
     batch_size: int = 64,
 ) -> WordActivations:
-    """Run every word in every sentence. Prompts of one length go together, so there is no padding.
+    """Run every word in every sentence, in batches of one length, so without padding.
 
     Raises `ConfigError` for sentences that do not end in `{word}` or are fewer than four, for attention patterns, or a
-    model without text; `UnknownNameError` for a hook point that it does not have, `PromptError` for a sentence longer
+    model without text; `UnknownNameError` for a hook point that it does not have; `PromptError` for a sentence longer
     than its context.
     """
     from interp.models.adapter import available_hook_points
@@ -208,12 +206,12 @@ def read_words(
     from interp.names import check_hook_points
 
     if len(sentences) < 4 or not all(sentence.endswith(" {word}") for sentence in sentences):
-        raise ConfigError("four or more sentences that end in ' {word}' were expected: half fit, half judge")
+        raise ConfigError("four or more sentences that end in ' {word}' were expected: half fit, half test")
     names = check_hook_points(
-        list(hook_points or residual_places(model)), available_hook_points(model), model.cfg.n_layers
+        list(hook_points or residual_hook_points(model)), available_hook_points(model), model.cfg.n_layers
     )
     if square := [name for name in names if name.endswith(("hook_pattern", "hook_attn_scores"))]:
-        raise ConfigError(f"words are read at one position, {square[0]} has two; read a residual place, or hook_z")
+        raise ConfigError(f"words are read at one position, {square[0]} has two; read a residual hook point, or hook_z")
     prompts = encode(model, [with_word(sentence, word) for sentence in sentences for word in concept.words])
     words = [list(ids) for ids in tokenizer_of(model).encode_batch([" " + word for word in concept.words])]
     rows: dict[str, list[np.ndarray | None]] = {name: [None] * len(prompts) for name in names}
@@ -236,7 +234,7 @@ def read_words(
 
 
 def encode(model: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, BOS first when the model has one. Raises `PromptError` on one beyond the context."""
+    """Return the token ids of each text, BOS first when the model has one. Raises `PromptError` beyond the context."""
     from interp.models.identity import tokenizer_of
 
     tokenizer, n_ctx = tokenizer_of(model), model.cfg.n_ctx
@@ -251,8 +249,8 @@ def encode(model: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def by_length(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Numbers of the prompts in groups of one length, at most `batch_size` each."""
-    check_count("batch_size", batch_size, 1, "prompts run in groups of that many")
+    """Group the indices of prompts by length, at most `batch_size` in each group."""
+    check_count("batch_size", batch_size, 1, "prompts run in groups of that size")
     groups: dict[int, list[int]] = {}
     for number, prompt in enumerate(prompts):
         groups.setdefault(len(prompt), []).append(number)

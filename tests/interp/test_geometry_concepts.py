@@ -195,7 +195,7 @@ LABELS, DOCUMENTS, KEYS = np.arange(60) % 2, np.arange(60) // 6, np.arange(60) %
         ({"document": DOCUMENTS[:5]}, ConfigError, "one document"),
         ({"layers": ROWS | {"b": ROWS["a"][:50]}}, ConfigError, "of b must be 60 rows"),
         ({"layers": {"a": ROWS["a"][:50]}}, ConfigError, "50 rows"),
-        ({"layers": {}}, ConfigError, "one place or more"),
+        ({"layers": {}}, ConfigError, "at least one hook point"),
     ],
 )
 def test_columns_of_a_probe_that_do_not_fit_are_refused(changed, error, message):

@@ -198,7 +198,7 @@ def test_without_interventions_and_outside_the_residual_stream_it_says_why(plant
     assert found.steering == "interventions were left out"
     assert found.moves_output is None
     pushed = measure_direction(model, direction, [CAPITALS, SMALL], sentences=SENTENCES)
-    assert "no tokens to judge a push by" in str(pushed.steering)
+    assert "steering needs target tokens" in str(pushed.steering)
 
 
 def test_a_direction_of_another_width_is_refused_before_all_is_read(planted):

@@ -250,7 +250,7 @@ def test_pushes_against_the_direction_only_are_not_called_harmful(on_a_circle):
 def test_words_that_a_model_does_not_tell_apart_have_no_shape(on_a_circle):
     animals = own_concept("animals", ["cat", "dog", "cow", "pig"], cyclic=False)
     acts = read_words(on_a_circle[0], animals, sentences=SENTENCES)
-    with pytest.raises(ConfigError, match="apart"):
+    with pytest.raises(ConfigError, match="same activation"):
         find_shapes({"animals": acts})
 
 

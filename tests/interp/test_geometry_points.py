@@ -248,7 +248,7 @@ def test_one_place_is_like_itself():
     generator = torch.Generator().manual_seed(0)
     found = batched_cka([[torch.randn(16, 3, generator=generator)] for _ in range(4)], ["a"])
     assert found.cka == pytest.approx(1)
-    assert "give another place" in str(found)
+    assert "give another hook point" in str(found)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -201,13 +201,13 @@ class Direction(Writes, Seeded, Threaded, OnDevice):
     def _direction(self, workspace: "Workspace", model: Any) -> "tuple[NamedDirection, dict[str, str]]":
         """Return the direction, and the parents of the artefact."""
         from interp.geometry.probes import direction_of_file, direction_of_words
-        from interp.geometry.report import early_place
+        from interp.geometry.report import early_hook_point
 
         if self.vector is not None:
             return direction_of_file(self.vector, self.at or "", name=self.name or ""), {}
         if self.feature is not None:
             return self._of_feature(workspace, model, self.feature)
-        at = self.at or early_place(model)
+        at = self.at or early_hook_point(model)
         return direction_of_words(model, self.towards, self.away, at, name=self.name or "", seed=self.seed), {}
 
     def _of_feature(self, workspace: "Workspace", model: Any, feature: str) -> "tuple[NamedDirection, dict[str, str]]":
