@@ -1,13 +1,11 @@
-"""The atlas folder: a map of vectors, its regions, the true neighbours, and how much the map keeps.
+"""Build an atlas folder: a map of vectors, its regions, the true neighbours, and the quality of the map.
 
-1. nearest neighbours in the full space, exact (`neighbours`) or for very many vectors nearly so (`approximate`)
-2. positions (`layout`); or, onto a map that stays, places for what is new (`place`)
+1. nearest neighbours in the full space, exact or, for very many vectors, approximate (`neighbours`)
+2. positions (`layout`), or positions of new points on an existing map (`new_points`)
 3. quality against the full space (`quality`)
-4. regions at several zoom levels, their names, local density (`regions`)
-5. what the averages of a grid's cells say, where something reads them (`cells`)
-6. tables (`tables`) and a manifest
-
-The tables of an atlas folder, and the summary in its manifest (`docs/formats.md`).
+4. regions at several zoom levels, their labels, local density (`regions`)
+5. the mean vector of each cell of a grid as tokens or features, where the source has a readout (`cells`)
+6. tables, and a manifest with a summary (`docs/formats.md`)
 """
 
 from dataclasses import asdict
@@ -24,7 +22,7 @@ from interp.atlas.config import MapSettings
 from interp.atlas.layout import Layout, lay_out
 from interp.atlas.neighbours import Found, Neighbours, check_vectors, find_neighbours, unit_rows
 from interp.atlas.new_points import place_points
-from interp.atlas.quality import K, Quality, kept_neighbours, measure_quality
+from interp.atlas.quality import K, Quality, measure_quality, retained_neighbours
 from interp.atlas.regions import (
     NO_REGIONS,
     Regions,
@@ -44,9 +42,9 @@ if TYPE_CHECKING:
 
 
 def write_points(
-    folder: Path, source: "AtlasSource", positions: np.ndarray, regions: Regions, kept: np.ndarray
+    folder: Path, source: "AtlasSource", positions: np.ndarray, regions: Regions, retained: np.ndarray
 ) -> None:
-    """`points.parquet`: one row per point."""
+    """Write `points.parquet`, one row per point."""
     import pyarrow as pa
 
     columns = {
@@ -57,7 +55,7 @@ def write_points(
         "density": pa.array(local_density(positions), pa.float32()),
         "item": pa.array(source.items, pa.int32()),
         "value": pa.array(source.values, pa.float32()),
-        "kept": pa.array(kept, pa.float32()),
+        "kept": pa.array(retained, pa.float32()),
         **{name: pa.array(column, pa.int32()) for name, column in region_columns(regions).items()},
     }
     for name, texts in (("context", source.contexts), ("group", source.groups)):
@@ -67,7 +65,7 @@ def write_points(
 
 
 def read_positions(folder: Path) -> np.ndarray:
-    """`[n, 2]` float32: where the points of an atlas folder are."""
+    """Return the map positions of the points of an atlas folder, `[n, 2]` float32."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(folder / "points.parquet", columns=["x", "y"])
@@ -75,7 +73,7 @@ def read_positions(folder: Path) -> np.ndarray:
 
 
 def write_neighbours(folder: Path, near: Neighbours, vectors: Tensor, metric: str) -> None:
-    """`neighbours.parquet`: the lists from the full space."""
+    """Write `neighbours.parquet`: each point's nearest neighbours in the full space."""
     import pyarrow as pa
 
     n, k = near.indices.shape
@@ -90,7 +88,7 @@ def write_neighbours(folder: Path, near: Neighbours, vectors: Tensor, metric: st
 
 
 def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
-    """`[n, k]` cosines of the neighbours, whatever metric found them."""
+    """Return cosines of the neighbours, `[n, k]`, whichever metric found them."""
     if metric == "cosine":
         return 1 - near.distances
     unit = unit_rows(vectors)
@@ -103,7 +101,7 @@ def cosines_of(near: Neighbours, vectors: Tensor, metric: str) -> Tensor:
 def summarise(
     source: "AtlasSource", layout: Layout, found: Found, quality: Quality | None, n_neighbors: int, *, n_given: int
 ) -> dict[str, Any]:
-    """What a person would ask first; `notes` says whatever is not as asked for or as one would think."""
+    """Return the summary of the manifest; `notes` lists every departure from the request and every caveat."""
     n = len(source.vectors)
     notes = [*source.notes, *([layout.note] if layout.note else [])]
     if n < n_given:
@@ -131,7 +129,7 @@ def summarise(
 
 
 def oddities(vectors: Tensor, near: Neighbours, n_neighbors: int) -> list[str]:
-    """What a reader of the map should know of its points: too few, copies of each other, zero, in parts."""
+    """Return caveats about the points: too few, copies of each other, zero vectors, a disconnected graph."""
     n, k = near.indices.shape
     notes = []
     if k < n_neighbors:
@@ -140,29 +138,31 @@ def oddities(vectors: Tensor, near: Neighbours, n_neighbors: int) -> list[str]:
         return notes
     copies = copies_of_another(vectors, near)
     if copies:
-        notes.append(f"{copies:,} of {n:,} vectors equal another one: copies lie together and fill each other's lists")
+        notes.append(
+            f"{copies:,} of {n:,} vectors equal another one: copies lie together and fill each other's neighbour lists"
+        )
     zero = int((vectors == 0).all(1).sum())
     if zero:
         notes.append(f"{zero:,} vectors are zero and have no direction: their cosine with all others counts as 0")
-    parts = parts_of_graph(near)
+    parts = connected_parts(near)
     if parts > 1:
         notes.append(
-            f"the graph of neighbours falls into {parts:,} parts with no tie between: how far apart they lie, and how "
-            "they are turned, means nothing"
+            f"the neighbour graph has {parts:,} connected components: their distances from each other and their "
+            "orientations on the map carry no meaning"
         )
     return notes
 
 
 def copies_of_another(vectors: Tensor, near: Neighbours) -> int:
-    """How many vectors equal their nearest neighbour, number by number."""
+    """Count the vectors that equal their nearest neighbour in every coordinate."""
     return sum(
         int((vectors[rows] == vectors[near.indices[rows, 0]]).all(1).sum())
         for rows in torch.arange(len(vectors)).split(8192)
     )
 
 
-def parts_of_graph(near: Neighbours) -> int:
-    """Connected parts of the graph of neighbours, directions left aside."""
+def connected_parts(near: Neighbours) -> int:
+    """Count the connected components of the neighbour graph, taken as undirected."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -184,10 +184,10 @@ def build_atlas(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write `points`, `regions` and `neighbours` tables for a source; returns the manifest.
+    """Write the `points`, `regions` and `neighbours` tables of a source, and return the manifest.
 
-    The same seed gives the same map, with `umap` and `pca` for any number of threads. `progress` may raise to stop.
-    Raises `ConfigError` (no vectors, lengths that do not fit), `NonFiniteError` naming the row with NaN.
+    The same seed gives the same map; with `umap` and `pca` also on any number of threads. `progress` may raise to stop.
+    Raises `ConfigError` (no vectors, lists of other lengths), `NonFiniteError` naming the row with NaN.
     """
     settings = settings or MapSettings()
     check_source(source)
@@ -216,21 +216,21 @@ def extend_atlas(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """The map `old_folder` of the source `old` with the points of `new` placed on it; no old point moves.
+    """Add the points of `new` to the map `old_folder` of the source `old`; no old point moves.
 
-    The new map holds both, old points first under their numbers, and says of each in `group` which it is. Neighbours,
-    quality and regions are those of all points together. Raises `MismatchError` when `old` is not what the map was made
-    of, or the vectors are not as wide.
+    The new map holds both, old points first under their numbers; the column `group` tells them apart. Neighbours,
+    quality and regions are computed over all points together. Raises `MismatchError` when the map was not made from
+    `old`, or the new vectors have another width.
     """
     for source in (new, old):
         check_source(source)
     manifest = read_manifest(old_folder)
-    made = {name: manifest.config[name] for name in ("metric", "method", "n_neighbors", "min_dist", "max_points")}
-    settings, seed = MapSettings(**made), manifest.seed or 0
+    of_map = {name: manifest.config[name] for name in ("metric", "method", "n_neighbors", "min_dist", "max_points")}
+    settings, seed = MapSettings(**of_map), manifest.seed or 0
     if not old.parents.items() <= manifest.parents.items() or new.vectors.shape[1] != old.vectors.shape[1]:
         raise MismatchError(
-            f"points can join a map of the same kind of vectors: {old_folder.name} was made of {manifest.parents} "
-            f"({manifest.summary['d']} wide), found {old.parents} and {new.vectors.shape[1]} wide new ones"
+            f"points can join a map of the same kind of vectors only: {old_folder.name} was made of {manifest.parents} "
+            f"({manifest.summary['d']} wide), found {old.parents} and new vectors that are {new.vectors.shape[1]} wide"
         )
     given = old.chosen(choose_points(len(old.vectors), settings.max_points, seed))
     positions = read_positions(old_folder)
@@ -248,9 +248,9 @@ def extend_atlas(
     )
     both = joined(given, new, groups=(OLD, NEW))
     note = (
-        f"{len(new.vectors):,} new points; {np.mean(placed.ordinary == 0):.0%} of them are farther from the map than "
+        f"{len(new.vectors):,} new points; {np.mean(placed.ordinary == 0):.0%} of them are farther from the map's "
+        "vectors than any of those is from its nearest neighbour, so their positions carry little information"
     )
-    note += "any of its points is from the next: their place says little"
     layout = Layout(np.concatenate([positions, placed.positions]), manifest.summary["layout"], note)
     found = search(both.vectors, settings, seed, progress)
     parents = {f"atlases/{old_folder.name}": manifest.content_hash}
@@ -269,14 +269,14 @@ def finish(
     parents: dict[str, str] | None = None,
     more: dict[str, Any] | None = None,
 ) -> Manifest:
-    """Measure, name the regions, and write what is known of a map; `more` goes into the summary."""
+    """Measure quality, find and label regions, and write all tables of a map; `more` is added to the summary."""
     metric, near = settings.metric, found.neighbours
     quality = measure_quality(given.vectors, layout.positions, metric=metric, generator=make_generator(seed, "quality"))
     tokens = given.item_kind in ("token", "row")
     subjects = given.labels if given.subjects is None else given.subjects
     regions = find_regions(layout.positions, subjects, tokens=tokens, contexts=given.contexts)
-    kept = kept_neighbours(near.indices, layout.positions)
-    write_points(draft.path, given, layout.positions, regions, kept)
+    retained = retained_neighbours(near.indices, layout.positions)
+    write_points(draft.path, given, layout.positions, regions, retained)
     write_regions(draft.path, regions)
     write_neighbours(draft.path, near, given.vectors, metric)
     grids = [] if given.readout is None else write_cells(draft.path, layout.positions, given.vectors, given.readout)
@@ -287,7 +287,7 @@ def finish(
 
 
 def search(vectors: Tensor, settings: MapSettings, seed: int, progress: Progress | None) -> Found:
-    """The nearest neighbours that a map is made from."""
+    """Return the nearest neighbours from which a map is laid out."""
     return find_neighbours(
         vectors,
         settings.n_neighbors,
@@ -298,14 +298,14 @@ def search(vectors: Tensor, settings: MapSettings, seed: int, progress: Progress
 
 
 def stage(progress: Progress | None, name: str) -> Progress | None:
-    """The same progress, saying which part of the work it is."""
+    """Return the same progress callback with the name of the current step added to its information."""
     if progress is None:
         return None
     return lambda done, total, info: progress(done, total, {"step": name, **info})
 
 
 def check_source(source: AtlasSource) -> None:
-    """Raise `ConfigError` or `NonFiniteError` before any work is done."""
+    """Check shapes and values before any work: raise `ConfigError` or `NonFiniteError`."""
     vectors = source.vectors
     if vectors.ndim != 2 or 0 in vectors.shape:
         raise ConfigError(f"an atlas needs vectors as [n, d] with at least one, got shape {list(vectors.shape)}")
@@ -318,7 +318,7 @@ def check_source(source: AtlasSource) -> None:
 
 
 def choose_points(n: int, max_points: int | None, seed: int) -> Tensor:
-    """Sorted numbers of the points to map: all, or a seeded uniform sample."""
+    """Return the sorted numbers of the points to map: all, or a seeded uniform sample."""
     if max_points is None or n <= max_points:
         return torch.arange(n)
     return torch.randperm(n, generator=make_generator(seed, "points"))[:max_points].sort().values

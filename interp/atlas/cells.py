@@ -1,16 +1,15 @@
-"""The activation atlas: a grid over a map, and what the average of each cell's vectors says.
+"""Activation atlas: a grid over a map, and the mean vector of each cell read as tokens or features.
 
-Carter, Armstrong, Schubert, Johnson & Olah (2019) show an image for every cell of a map of image activations; a
-language model says its averages in words (`readouts`). Cells come in several sizes, and a cell is drawn the larger the
-more vectors it holds.
+Carter, Armstrong, Schubert, Johnson & Olah (2019) render an image for every cell of a map of image activations. For a
+language model a readout turns each mean vector into text: tokens by the unembedding, the nearest known directions, or
+the active features of a dictionary. Grids come in several cell sizes. A cell is drawn larger the more vectors it holds.
 
-An average is a summary only where it is one of like vectors. `coherence` says how far it is:
+A mean summarises a cell only if the cell's vectors are alike. `coherence` measures that:
 
     mean over pairs i != j of <v_i - m, v_j - m>  /  mean over i of |v_i - m|^2,        m the mean of the whole map
 
-1 where all vectors of a cell are one, 0 where they are as unlike as vectors drawn anywhere from the map.
-
-What a vector says: in tokens, through a model or by nearness, or in the features of a dictionary.
+It is 1 where all vectors of a cell are equal, and 0 where they are as different as vectors drawn at random from the
+map.
 """
 
 from collections.abc import Sequence
@@ -29,30 +28,30 @@ from interp.runtime import one_thread
 
 
 class Reading(NamedTuple):
-    """What some vectors say, the strongest first."""
+    """Texts and weights read from some vectors, the strongest first: one list per vector."""
 
     texts: list[list[str]]
     weights: list[list[float]]
 
 
 class Readout(Protocol):
-    """Something that can read vectors."""
+    """Interface for reading vectors as texts."""
 
     @property
     def name(self) -> str:
-        """`unembedding`, `tokens`, `dictionary:NAME`"""
+        """`unembedding`, `tokens` or `dictionary:NAME`."""
         ...
 
     def read(self, vectors: Tensor, top: int) -> Reading:
-        """The `top` strongest texts of each of `vectors [n, d]` float32; fewer where there are fewer."""
+        """Return the `top` strongest texts of each of `vectors [n, d]` float32; fewer where there are fewer."""
         ...
 
 
 class UnembeddingReadout:
-    """The tokens that the model would say if the vector were its last residual: final norm, then unembedding.
+    """Tokens that the model would predict if the vector were its last residual: final norm, then unembedding.
 
-    A logit lens of averages (nostalgebraist 2020). The weight is the probability. Early layers do not speak the last
-    layer's language: there the features of a dictionary say more.
+    A logit lens of means (nostalgebraist 2020). The weight is the probability. In early layers, whose basis is not that
+    of the last layer, the features of a dictionary are more informative.
     """
 
     name = "unembedding"
@@ -72,11 +71,11 @@ class UnembeddingReadout:
 
 
 class NearestReadout:
-    """The labels of the nearest of some known directions; the weight is the cosine.
+    """Labels of the known directions with the largest cosine to the vector; the weight is the cosine.
 
-    Of token embeddings: an average of embeddings is no residual, so it is read where it lies, among the embeddings.
-    Both are taken from the mean of the directions. Raw embeddings share a large mean: the more unlike the vectors of
-    an average are, the more it is that mean, whose nearest tokens are the rarely trained ones, cell after cell.
+    Used for token embeddings: a mean of embeddings is not a residual, so it is compared with the embeddings instead of
+    unembedded. The mean of all directions is subtracted from both sides first. Raw embeddings share a large mean: the
+    mean of dissimilar embeddings is close to it, and would get the same rarely trained tokens in every cell.
     """
 
     def __init__(self, name: str, directions: Tensor, labels: Sequence[str]) -> None:
@@ -85,12 +84,12 @@ class NearestReadout:
 
     @cached_property
     def middle(self) -> Tensor:
-        """`[d]`: the mean direction."""
+        """Mean direction `[d]`."""
         return self.directions.double().mean(0).float()
 
     @cached_property
     def unit(self) -> Tensor:
-        """`[n, d]`: the directions from their mean, at length 1."""
+        """Directions minus their mean, of unit length, `[n, d]`."""
         return normalize(self.directions - self.middle, dim=1)
 
     def read(self, vectors: Tensor, top: int) -> Reading:
@@ -100,7 +99,7 @@ class NearestReadout:
 
 
 class DictionaryReadout:
-    """The features that are most active on the vector; the weight is the activation. Silent features are left out."""
+    """Features of a dictionary that are most active on the vector; the weight is the activation, always above 0."""
 
     def __init__(self, name: str, dictionary: Dictionary, labels: Sequence[str] | None = None) -> None:
         self.name = f"dictionary:{name}"
@@ -123,36 +122,37 @@ class DictionaryReadout:
 GRIDS = (8, 16, 32, 64)
 """Cells along the longer side."""
 FEWEST = 5
-"""Vectors in a cell that is shown, as in the paper."""
+"""Smallest number of vectors in a cell that is shown, as in the paper."""
 COVERED = 0.5
-"""A finer grid is made while its cells of at least `FEWEST` hold this share of the points."""
+"""A finer grid is added while its cells of at least `FEWEST` vectors hold this fraction of the points."""
 SMALLEST_DRAWN = 0.15
 TOP = 8
 _ROWS, _CELLS = 8192, 256
-"""vectors summed, and averages read, at a time"""
+"""vectors summed, and means read, at a time"""
 
 
 class Cells(NamedTuple):
-    """The cells of one grid that hold enough points, row after row from the lower left."""
+    """Cells of one grid that hold enough points, row by row from the lower left."""
 
     grid: int
     column: np.ndarray
     row: np.ndarray
     x: np.ndarray
-    """middle"""
+    """centre of the cell"""
     y: np.ndarray
     size: np.ndarray
-    """0 to 1: drawn side; the area goes with `n` up to the 95th percentile"""
+    """side to draw as a fraction of the cell's, 0 to 1; the area is proportional to `n` up to its 95th percentile"""
     n: np.ndarray
     means: Tensor
     """`[n_cells, d]` float32"""
     coherence: np.ndarray
+    """1: all vectors of the cell are equal; 0: as different as random vectors of the map"""
 
 
 def grid_cells(positions: np.ndarray, vectors: Tensor, grid: int, *, fewest: int = FEWEST) -> Cells:
-    """Averages of `vectors [n, d]` by cell of a grid of `grid` cells along the longer side of the map `[n, 2]`.
+    """Average `vectors [n, d]` by square cell of a grid with `grid` cells along the longer side of the map `[n, 2]`.
 
-    Cells are square. Points that lie far outside the map (`density.frame`) are in none.
+    Points that lie far outside the map (`density.frame`) belong to no cell.
     """
     positions = np.asarray(positions, np.float64)
     low, high = frame(positions)
@@ -163,21 +163,22 @@ def grid_cells(positions: np.ndarray, vectors: Tensor, grid: int, *, fewest: int
     inside = ((where >= 0) & (where < grid)).all(1)
     flat = where[:, 1] * grid + where[:, 0]
     counts = np.bincount(flat[inside], minlength=grid * grid)
-    kept = np.flatnonzero(counts >= fewest)
+    filled = np.flatnonzero(counts >= fewest)
     number = np.full(grid * grid, -1)
-    number[kept] = np.arange(len(kept))
+    number[filled] = np.arange(len(filled))
     cell = np.where(inside, number[flat.clip(0, grid * grid - 1)], -1)
-    means, coherence = average(vectors, cell, len(kept))
-    n, column, row = counts[kept], kept % grid, kept // grid
+    means, coherence = average(vectors, cell, len(filled))
+    n, column, row = counts[filled], filled % grid, filled // grid
     size = np.sqrt(n / np.quantile(n, 0.95)).clip(SMALLEST_DRAWN, 1) if len(n) else n.astype(float)
     x, y = (middle[i] + (index + 0.5 - grid / 2) * step for i, index in enumerate((column, row)))
     return Cells(grid, column, row, x, y, size, n, means, coherence)
 
 
 def average(vectors: Tensor, cell: np.ndarray, n_cells: int) -> tuple[Tensor, np.ndarray]:
-    """`[n_cells, d]` float32 means of the vectors of each cell (-1: of none), and `[n_cells]` their coherence.
+    """Return the mean vector `[n_cells, d]` float32 and the coherence `[n_cells]` of each cell.
 
-    Sums are in float64, a block of vectors at a time. A cell of one vector has coherence 1.
+    `cell [n]` is each vector's cell, -1 for none. Sums are in float64, a block of vectors at a time. A cell of one
+    vector has coherence 1.
     """
     d = vectors.shape[1]
     sums, squares, counts = np.zeros((n_cells, d)), np.zeros(n_cells), np.bincount(cell[cell >= 0], minlength=n_cells)
@@ -206,7 +207,10 @@ def write_cells(
     grids: tuple[int, ...] = GRIDS,
     fewest: int = FEWEST,
 ) -> list[int]:
-    """`cells.parquet`: what each cell's average says; returns the grids made, none where no cell holds enough."""
+    """Write `cells.parquet`, each cell's mean vector read as texts, and return the grids made.
+
+    Nothing is written where no cell holds `fewest` vectors.
+    """
     import pyarrow as pa
 
     from interp.artifacts import write_table
@@ -234,7 +238,10 @@ def write_cells(
 
 
 def choose_grids(positions: np.ndarray, vectors: Tensor, grids: tuple[int, ...], fewest: int) -> list[Cells]:
-    """The coarsest grid, and finer ones while most points lie in cells that hold enough, and not all in one."""
+    """Return the coarsest grid, and finer ones while at least half of the points lie in cells of `fewest` or more.
+
+    No finer grid follows one with a single cell.
+    """
     found: list[Cells] = []
     for grid in grids:
         cells = grid_cells(positions, vectors, grid, fewest=fewest)
@@ -245,7 +252,7 @@ def choose_grids(positions: np.ndarray, vectors: Tensor, grids: tuple[int, ...],
 
 
 def read_means(readout: Readout, means: Tensor, top: int = TOP) -> tuple[list[list[str]], list[list[float]]]:
-    """What each average says and how strongly, the strongest first; on one thread, some cells at a time."""
+    """Return the texts of each mean vector and their weights, the strongest first; on one thread, in blocks."""
     texts: list[list[str]] = []
     weights: list[list[float]] = []
     with one_thread(), torch.no_grad():
@@ -257,7 +264,7 @@ def read_means(readout: Readout, means: Tensor, top: int = TOP) -> tuple[list[li
 
 
 def _mean(vectors: Tensor) -> np.ndarray:
-    """`[d]` float64, summed a block at a time."""
+    """Return the mean vector `[d]` in float64, summed a block at a time."""
     total = np.zeros(vectors.shape[1])
     for block in vectors.split(_ROWS):
         total += block.double().numpy().sum(0)

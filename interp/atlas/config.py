@@ -18,10 +18,10 @@ class MapSettings:
     metric: Metric = "cosine"
     """Similarity of two vectors."""
     method: Method = "umap"
-    """umap: our own, on all cores, with the same result for any number of them; umap-learn: the reference, on one core;
-    tsne: preserves more near neighbours and takes far longer; pca: two principal components."""
+    """umap: our own implementation, on all cores, the same result on any number of them; umap-learn: the reference, on
+    one core; tsne: preserves more near neighbours and takes far longer; pca: two principal components."""
     n_neighbors: int = 15
-    """Nearest neighbours that shape the map: fewer show local detail, more show the large structure."""
+    """Nearest neighbours in the graph that is laid out: fewer show local detail, more show the large structure."""
     min_dist: float = 0.1
     """Smallest distance between points, in map units."""
     max_points: int | None = None

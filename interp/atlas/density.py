@@ -1,17 +1,17 @@
-"""How crowded each place of a map is, and its peaks: what the regions of a map are cut from.
+"""Density of points over a map and its peaks, from which the regions of the map are cut.
 
-1. points are counted on a grid of square cells
-2. the counts are blurred with a Gaussian of one bandwidth, by one FFT for all bandwidths and on one thread
-   (`scipy.ndimage.gaussian_filter` gives the same, but takes three times as long for a ladder of 29 on 512 x 512)
-3. every cell climbs to its steepest neighbour until it stands on a peak; cells of one peak are its basin
-4. a peak that does not rise far enough above the saddle to a higher one joins it (ToMATo: Chazal, Guibas, Oudot &
-   Skraba 2013)
+1. Points are counted on a grid of square cells.
+2. The counts are blurred with a Gaussian of one bandwidth, on one thread and with one FFT shared by all bandwidths.
+   (`scipy.ndimage.gaussian_filter` gives the same, but takes three times as long for 29 bandwidths on 512 x 512.)
+3. Every cell follows the steepest ascent to a peak; the cells that reach one peak are its basin.
+4. A peak that does not rise far enough above the saddle to a higher one is merged with it (ToMATo: Chazal, Guibas,
+   Oudot & Skraba 2013).
 
-How far is far enough is said in standard errors. A Gaussian kernel of bandwidth `h` sees `c = 4 pi h^2 n f` points at
-density `f`, with variance `c` where they fall at random, so that `2 sqrt(c + 3/8)` (Anscombe 1948) has variance 1 in
-crowded and in empty places alike, and one threshold holds for all of the map.
+The required rise (prominence) is in standard errors. At density `f` a Gaussian kernel of bandwidth `h` covers
+`c = 4 pi h^2 n f` points, with variance `c` under random placement. So `2 sqrt(c + 3/8)` (Anscombe 1948) has variance 1
+at every density, and one threshold serves the whole map.
 
-Outlines of regions: contours of the grid (contourpy), of which the largest ring is simplified (shapely).
+The outline of a region is a contour of the grid (contourpy), of which the largest ring is simplified (shapely).
 """
 
 from typing import Any, NamedTuple
@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PROMINENCE = 5.5
-"""Standard errors by which a peak must rise above its saddle. The highest of thousands that chance makes rises by 5."""
+"""Standard errors by which a peak must rise above its saddle. The highest of thousands of chance peaks rises by 5."""
 FEWEST_SEEN = 0.01
-"""Points that a kernel must see for a cell to count as part of the map."""
+"""Points that a kernel must cover for a cell to count as part of the map."""
 _MARGIN = 2.0
-"""Empty border of the grid, in the largest bandwidth, so that a blur does not reach around."""
+"""Width of the grid's empty border, in units of the largest bandwidth: it keeps the FFT's blur from wrapping around."""
 
 
 class Grid(NamedTuple):
@@ -31,32 +31,32 @@ class Grid(NamedTuple):
 
     x: float
     y: float
-    """the corner of cell 0"""
+    """lower left corner of cell 0, with `x`"""
     step: float
     """side of a cell in map units"""
     counts: np.ndarray
     """`[n_y, n_x]` float64 points per cell"""
     cell: np.ndarray
-    """`[n]` int64 cell of every point, row after row; -1 for one far outside"""
+    """`[n]` int64 cell of every point, numbered row by row; -1 for a point far outside the map"""
 
 
 class Peaks(NamedTuple):
-    """The peaks of a map at one bandwidth."""
+    """Peaks of a map's density at one bandwidth."""
 
     bandwidth: float
     """in cells"""
     seen: np.ndarray
-    """`[n_y, n_x]` float64: the points that a kernel sees at each cell"""
+    """`[n_y, n_x]` float64: number of points that the kernel covers at each cell"""
     basin: np.ndarray
     """`[n_y, n_x]` int64: the peak that each cell belongs to, -1 for none"""
     n: int
-    """how many peaks stand out"""
+    """number of peaks of sufficient prominence"""
 
 
 def lay_grid(positions: np.ndarray) -> Grid | None:
-    """128 to 512 cells along the longer side, more for more points; None when all points share one place.
+    """Count `positions [n, 2]` on a grid with 128 to 512 cells along the longer side, more for more points.
 
-    What lies outside the map's `frame` is in no cell.
+    Points outside the map's `frame` belong to no cell. Returns None when all points share one position.
     """
     positions = np.asarray(positions, np.float64)
     low, high = frame(positions)
@@ -65,7 +65,7 @@ def lay_grid(positions: np.ndarray) -> Grid | None:
         return None
     side = int(np.clip(2 ** np.ceil(np.log2(2 * np.sqrt(len(positions)))), 128, 512))
     step = extent / (side - 1)
-    border = side // 16  # room for outlines around what lies at the edge
+    border = side // 16  # room for outlines around regions at the edge
     low = low - border * step
     where = np.floor((positions - low) / step + 0.5).astype(np.int64)
     shape = np.floor((high - low) / step + 0.5).astype(np.int64)[::-1] + 1 + border
@@ -76,10 +76,10 @@ def lay_grid(positions: np.ndarray) -> Grid | None:
 
 
 def frame(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The lower and the upper corner of a map `[n, 2]`: of all points, or without those that lie far outside.
+    """Return the lower and the upper corner of a map `[n, 2]`, without outliers.
 
-    A few points far away must not coarsen the rest: what is further from the middle than twice the width of the middle
-    99 % is outside.
+    A few far points must not coarsen the grid. A point is an outlier if it is farther from the median than twice the
+    width of the central 99 %.
     """
     inner, middle, outer = np.percentile(positions, [0.5, 50, 99.5], axis=0)
     reach = 2 * (outer - inner).max() or np.inf
@@ -88,7 +88,7 @@ def frame(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Blur:
-    """The counts of one grid, ready to be blurred with any bandwidth."""
+    """Counts of one grid as a spectrum, ready to be blurred with any bandwidth."""
 
     def __init__(self, counts: np.ndarray, largest: float) -> None:
         from scipy.fft import next_fast_len, rfft2
@@ -99,7 +99,7 @@ class Blur:
         self.spectrum: np.ndarray = np.asarray(rfft2(counts, self.padded, workers=1))
 
     def seen(self, bandwidth: float) -> np.ndarray:
-        """`[n_y, n_x]`: the points that a Gaussian kernel of this bandwidth (in cells) sees at every cell."""
+        """Return the number of points under a Gaussian kernel of `bandwidth` cells at every cell, `[n_y, n_x]`."""
         from scipy.fft import irfft2
         from scipy.ndimage import fourier_gaussian
 
@@ -109,35 +109,38 @@ class Blur:
 
 
 def find_peaks(blur: Blur, bandwidth: float, prominence: float = PROMINENCE) -> Peaks:
-    """The peaks that rise `prominence` standard errors above their saddles, and the cells that climb to them."""
+    """Find the peaks that rise `prominence` standard errors above their saddles, and their basins."""
     seen = blur.seen(bandwidth)
     basin = climb(seen)
     top = np.zeros(basin.size, bool)
     top[basin[basin >= 0]] = True
     tops, basin = np.flatnonzero(top), np.append(np.cumsum(top) - 1, -1)[basin]  # peaks by their numbers
     joined = join(stable(seen.ravel()[tops]), *saddles(stable(seen), basin), prominence)
-    kept = np.unique(joined[joined >= 0])
-    number = np.searchsorted(kept, joined)
+    prominent = np.unique(joined[joined >= 0])
+    number = np.searchsorted(prominent, joined)
     number[joined < 0] = -1
-    return Peaks(bandwidth, seen, np.append(number, -1)[basin], len(kept))
+    return Peaks(bandwidth, seen, np.append(number, -1)[basin], len(prominent))
 
 
 def stable(seen: np.ndarray) -> np.ndarray:
-    """Numbers of points in units of their standard error (Anscombe 1948)."""
+    """Return counts of points on a scale where their standard error is 1 (Anscombe 1948)."""
     return 2 * np.sqrt(seen + 0.375)
 
 
 def climb(seen: np.ndarray) -> np.ndarray:
-    """`[n_y, n_x]` int64: the cell (row after row) on which every cell's steepest way up ends, -1 off the map."""
+    """Return the cell in which each cell's steepest ascent ends, `[n_y, n_x]` int64; -1 off the map.
+
+    Cells are numbered row by row.
+    """
     n_y, n_x = seen.shape
     padded = np.pad(seen, 1, constant_values=-1.0)
     itself = np.arange(seen.size).reshape(seen.shape)
     best, up = seen, itself
     for number, (dy, dx) in enumerate(_AROUND):
-        beside = padded[1 + dy : 1 + dy + n_y, 1 + dx : 1 + dx + n_x]
-        # of equal cells the first is the higher one, so that a plateau has one peak
-        higher = (beside > best) | ((beside == best) & (up == itself) if number < 4 else False)
-        best, up = np.where(higher, beside, best), np.where(higher, itself + dy * n_x + dx, up)
+        adjacent = padded[1 + dy : 1 + dy + n_y, 1 + dx : 1 + dx + n_x]
+        # of equal cells the first counts as the higher one, so that a plateau has one peak
+        higher = (adjacent > best) | ((adjacent == best) & (up == itself) if number < 4 else False)
+        best, up = np.where(higher, adjacent, best), np.where(higher, itself + dy * n_x + dx, up)
     top = up.ravel()
     while not np.array_equal(further := top[top], top):
         top = further
@@ -145,7 +148,7 @@ def climb(seen: np.ndarray) -> np.ndarray:
 
 
 def saddles(height: np.ndarray, basin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`[m, 2]` neighbouring basins and `[m]` the height of the highest pass between them, the highest first."""
+    """Return pairs of adjacent basins `[m, 2]` and the height of the saddle between them `[m]`, the highest first."""
     pairs, passes = [], []
     n_y, n_x = height.shape
     n = int(basin.max(initial=0)) + 1
@@ -166,9 +169,10 @@ def saddles(height: np.ndarray, basin: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def join(tops: np.ndarray, pairs: np.ndarray, passes: np.ndarray, prominence: float) -> np.ndarray:
-    """`[m]`: the peak that each of `m` peaks ends in, -1 for those that neither stand out nor touch one that does.
+    """Return the peak that each of `m` peaks is merged into, `[m]`; -1 for one that reaches no prominent peak.
 
-    Of two basins that meet, the one with the lower peak joins the other unless it rises `prominence` above the pass.
+    Of two adjacent basins the one with the lower peak joins the other, unless that peak rises `prominence` above the
+    saddle.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -188,11 +192,11 @@ _AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0,
 
 
 def outline(inside: np.ndarray, *, corner: tuple[float, float], step: float, tolerance: float = 0.35) -> np.ndarray:
-    """`[m, 2]` float32 (x, y): the largest ring around the cells of a mask `[n_y, n_x]`, closed by its first point.
+    """Return the largest ring (x, y) around the cells of a mask `[n_y, n_x]`: `[m, 2]` float32, closed.
 
-    `corner` is where cell 0 begins, `step` the side of a cell. Jags of single cells are smoothed, and corners within
-    `tolerance` cells of the line through their neighbours are left out (Douglas & Peucker 1973). Empty for an empty
-    mask.
+    `corner` is the lower left corner of cell 0, `step` the side of a cell. Jags of single cells are smoothed. Corners
+    within `tolerance` cells of the line through their neighbours are dropped (Douglas & Peucker 1973). An empty mask
+    gives an empty ring.
     """
     from scipy.ndimage import gaussian_filter
     from shapely import Polygon, get_coordinates
@@ -201,24 +205,24 @@ def outline(inside: np.ndarray, *, corner: tuple[float, float], step: float, tol
     if len(rows) == 0:
         return np.zeros((0, 2), np.float32)
     part = np.pad(inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float64), 3)
-    found = _rings(gaussian_filter(part, 0.75)) or _rings(part)  # single cells are blurred away
+    found = _rings(gaussian_filter(part, 0.75)) or _rings(part)  # the blur removes single cells
     largest: Any = max(map(Polygon, found), key=lambda polygon: polygon.area)
     ring = get_coordinates(largest.simplify(tolerance).exterior)
-    first = np.array([columns[0], rows[0]]) - 3 + 0.5  # padding, and the middle of a cell
+    first = np.array([columns[0], rows[0]]) - 3 + 0.5  # the padding, and half a cell to its centre
     return ((ring + first) * step + np.array(corner)).astype(np.float32)
 
 
 def _rings(field: np.ndarray) -> list[np.ndarray]:
-    """Closed lines `[m, 2]` (x, y in cells) around the parts of `field [n_y, n_x]` above 0.4, without their holes."""
+    """Return closed outer rings `[m, 2]` (x, y in cells) around the parts of `field [n_y, n_x]` above 0.4."""
     from contourpy import FillType, contour_generator
 
     found: Any = contour_generator(z=field, fill_type=FillType.OuterOffset).filled(0.4, np.inf)
-    points, starts = found  # of each part its outer ring, then its holes
+    points, starts = found  # each part's outer ring, then its holes
     return [each[: offsets[1]] for each, offsets in zip(points, starts, strict=True)]
 
 
 def contains(ring: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """`[n]` bool: which of `points [n, 2]` lie inside a closed ring; none where the ring is empty."""
+    """Return which of `points [n, 2]` lie inside a closed ring, `[n]` bool; none if the ring is empty."""
     from shapely import Polygon, contains_xy, prepare
 
     polygon = Polygon(ring)

@@ -1,27 +1,27 @@
-"""Compiled loops of the map: lists of neighbours, the fuzzy graph, epochs of the layout. Imports numba: import lazily.
+"""Compiled loops for neighbour lists, the fuzzy graph and the layout. Imports numba, so import it lazily.
 
-Every parallel loop gives each point to one thread, which writes that point only and draws its random numbers from a
-counter `(seed, epoch, point)`. So the numbers do not depend on how many threads there are.
+Every parallel loop assigns each point to one thread, which writes that point only. Random numbers come from a counter
+`(seed, epoch, point)`. So results do not depend on the number of threads.
 """
 
 import numpy as np
 from numba import njit, prange
 
-FAST = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
+FAST = {"reassoc", "contract", "arcp", "nsz"}  # without the flags that assume no NaN and no infinity
 SMALLEST_SCALE = 1e-3
-"""of sigma, as a share of the mean distance"""
+"""smallest sigma, as a fraction of the mean distance"""
 
 
-NOBODY = np.iinfo(np.int32).max
-"""stands in a list of neighbours where none is known yet"""
+UNFILLED = np.iinfo(np.int32).max
+"""index in an entry of a neighbour list that is not filled yet"""
 STRETCH = 64
 COUNTED = 1 << 14
-"""counted at a time: a float32 is exact so far"""
+"""entries counted at a time; a float32 counts exactly up to here"""
 
 
 @njit(inline="always")
 def _insert(closest, indices, row, value, other):
-    """Put `other` where it belongs in the list of `row`; the last one leaves."""
+    """Insert `other` into the sorted list of `row`; the last entry drops out."""
     at = closest.shape[1] - 1
     while at > 0 and (closest[row, at - 1] < value or (closest[row, at - 1] == value and indices[row, at - 1] > other)):
         closest[row, at], indices[row, at] = closest[row, at - 1], indices[row, at - 1]
@@ -36,11 +36,11 @@ def _belongs(closest, indices, row, value, other):
 
 
 @njit(cache=True, nogil=True, fastmath=FAST)
-def take_in(near, first, other, closest, indices):
-    """Put what is close enough in the block `near [a, b]` of points `first ...` and `other ...` into both their lists.
+def merge_block(near, first, other, closest, indices):
+    """Update the lists of points `first ...` and `other ...` with their closeness `near [a, b]`.
 
-    `closest, indices [n, k]`: of every point the closest seen so far, closest first, of equally close ones the lower
-    number. Nearly all pairs are passed over, in stretches that are compared as vectors.
+    `closest, indices [n, k]` hold each point's closest others so far, closest first, ties to the lower number. Nearly
+    all pairs are rejected, in stretches of `STRETCH` that are compared with vector instructions.
     """
     a, b = near.shape
     last = closest.shape[1] - 1
@@ -69,12 +69,12 @@ def take_in(near, first, other, closest, indices):
 
 @njit(cache=True, nogil=True, fastmath=FAST)
 def count_larger(value, marks, found):
-    """`found[i, j]`: how many of `value [m, n]`'s row `i` are larger than `marks[i, j]`; `marks, found [m, k]`."""
+    """Count in `found[i, j]` the entries of row `i` of `value [m, n]` above `marks[i, j]`; `marks, found [m, k]`."""
     for i in range(len(value)):
         for j in range(marks.shape[1]):
             mark, total = marks[i, j], 0
             for start in range(0, value.shape[1], COUNTED):
-                row, some = value[i, start : start + COUNTED], np.float32(0)  # a float32 counts in vector lanes
+                row, some = value[i, start : start + COUNTED], np.float32(0)  # a float32 counter vectorises
                 for at in range(len(row)):
                     some += np.float32(1) if row[at] > mark else np.float32(0)
                 total += int(some)
@@ -83,7 +83,7 @@ def count_larger(value, marks, found):
 
 @njit(cache=True, parallel=True, fastmath=FAST)
 def memberships(distances, overall_mean, out):
-    """`out[i, j] = exp(-(d - rho) / sigma)` with sigma by bisection; `distances [n, k]` rise along a row."""
+    """Compute `out[i, j] = exp(-(d - rho) / sigma)`, sigma by bisection; `distances [n, k]` ascend along a row."""
     n, k = distances.shape
     target = np.log2(k + 1.0)
     for i in prange(n):
@@ -114,7 +114,7 @@ def memberships(distances, overall_mean, out):
 
 @njit(inline="always")
 def _mixed(x):
-    """splitmix64's finaliser (Steele, Lea & Flood 2014)."""
+    """Apply splitmix64's finaliser (Steele, Lea & Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -127,18 +127,18 @@ def _clipped(x):
 
 @njit(inline="always")
 def _entry(squared):
-    """Where a squared distance lies in the tables of forces: its exponent and the first seven bits of its mantissa."""
+    """Return the index of a squared distance in the force tables: its exponent and the upper 7 bits of its mantissa."""
     return np.float32(squared).view(np.int32) >> 16
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
-def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, first, last, total, rate, seed, turns):
-    """Epochs `first` to `last` of `total`, in place on `positions [n, 2]`; `moved` is room of the same shape.
+def run_epochs(positions, buffer, starts, others, rates, attraction, repulsion, first, last, total, rate, seed, turns):
+    """Run epochs `first` to `last` of `total`, in place on `positions [n, 2]`; `buffer` has the same shape.
 
-    An epoch has `turns` turns: in turn `t` the points `t, t + turns, ...` move, seeing the others where they are and
-    each other where they were when the turn began. A tie is used in a share `rates` of the epochs; it draws its point,
-    and pushes it from five random points. A point goes around its ties from another one each time: what it visits last
-    it stays nearest to. Steps shrink from `rate` to nothing.
+    An epoch has `turns` turns. In turn `t` the points `t, t + turns, ...` move; they see all positions as of the start
+    of the turn. An edge is used in a fraction `rates` of the epochs: it attracts its point, and five random points
+    repel it. Each epoch a point visits its edges from another starting edge, since it ends nearest to the last one
+    visited. Step sizes decrease from `rate` to 0.
     """
     n = positions.shape[0]
     for epoch in range(first, last):
@@ -150,13 +150,13 @@ def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, f
                 key = np.uint64(seed) + np.uint64(epoch) * np.uint64(0x9E3779B97F4A7C15)
                 state = _mixed(key + np.uint64(i) * np.uint64(0xD1B54A32D192ED03))
                 x, y = positions[i, 0], positions[i, 1]
-                n_ties = starts[i + 1] - starts[i]
-                begin = np.int64(state >> np.uint64(33)) % max(n_ties, 1)
-                for step in range(begin, begin + n_ties):
-                    tie = starts[i] + (step if step < n_ties else step - n_ties)
-                    if int((epoch + 1) * rates[tie]) <= int(epoch * rates[tie]):
+                n_edges = starts[i + 1] - starts[i]
+                begin = np.int64(state >> np.uint64(33)) % max(n_edges, 1)
+                for step in range(begin, begin + n_edges):
+                    edge = starts[i] + (step if step < n_edges else step - n_edges)
+                    if int((epoch + 1) * rates[edge]) <= int(epoch * rates[edge]):
                         continue
-                    other_x, other_y = positions[others[tie], 0], positions[others[tie], 1]
+                    other_x, other_y = positions[others[edge], 0], positions[others[edge], 1]
                     dx, dy = x - other_x, y - other_y
                     force = attraction[_entry(dx * dx + dy * dy)]
                     x -= alpha * _clipped(force * dx)
@@ -165,20 +165,21 @@ def run_epochs(positions, moved, starts, others, rates, attraction, repulsion, f
                         state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
                         j = np.int64(((state >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
                         dx, dy = x - positions[j, 0], y - positions[j, 1]
-                        force = repulsion[_entry(dx * dx + dy * dy)]  # 0 at distance 0: a point does not push itself
+                        force = repulsion[_entry(dx * dx + dy * dy)]  # 0 at distance 0: a point does not repel itself
                         x += alpha * _clipped(force * dx)
                         y += alpha * _clipped(force * dy)
-                moved[i, 0], moved[i, 1] = x, y
+                buffer[i, 0], buffer[i, 1] = x, y
             for member in prange(members):
                 i = turn + member * turns
-                positions[i, 0], positions[i, 1] = moved[i, 0], moved[i, 1]
+                positions[i, 0], positions[i, 1] = buffer[i, 0], buffer[i, 1]
 
 
 @njit(cache=True, parallel=True, fastmath=FAST)
 def neighbours_of_neighbours(points, squares, factor, indices, values, found, closest):
-    """For every point the `k` closest of its neighbours and theirs: `found`, `closest [n, k]`, closest first.
+    """Find the `k` closest among each point's neighbours and their neighbours: `found`, `closest [n, k]`.
 
-    Closeness is `factor * x . y - squares[y]`. Equally close: the lower number first. Reads the lists as they were.
+    Closeness is `factor * x . y - squares[y]`; closest first, ties to the lower number. `indices` and `values` are not
+    changed.
     """
     n, k = indices.shape
     d = points.shape[1]
@@ -196,8 +197,8 @@ def neighbours_of_neighbours(points, squares, factor, indices, values, found, cl
         for a in range(k):
             best[a], near[a] = indices[i, a], values[i, a]
         before = -1
-        for place in range(size):
-            other = pool[place]
+        for at_pool in range(size):
+            other = pool[at_pool]
             if other == before:
                 continue
             before = other
@@ -221,10 +222,10 @@ def neighbours_of_neighbours(points, squares, factor, indices, values, found, cl
 
 
 @njit(cache=True, nogil=True)
-def measure_again(new, reference, candidates, cosine, indices, distances):
-    """The nearest of `candidates [m, c]` for every row of `new [m, d]`, into `indices, distances [m, k]`.
+def nearest_candidates(new, reference, candidates, cosine, indices, distances):
+    """Find the nearest of `candidates [m, c]` for every row of `new [m, d]`, into `indices, distances [m, k]`.
 
-    `1 - cosine` (1 where a vector is zero) or the Euclidean distance; equally near: the lower number first.
+    Distances, in float64, are `1 - cosine` (1 where a vector is zero) or Euclidean; ties go to the lower number.
     """
     m, wide = candidates.shape
     k = indices.shape[1]
@@ -246,22 +247,22 @@ def measure_again(new, reference, candidates, cosine, indices, distances):
                 measured[c] = 1.0 - dot / np.sqrt(mine * theirs) if mine * theirs > 0.0 else 1.0
                 if apart == 0.0:
                     measured[c] = 0.0
-        for place in range(k):
+        for rank in range(k):
             best = 0
             for c in range(1, wide):
                 if measured[c] < measured[best] or (
                     measured[c] == measured[best] and candidates[i, c] < candidates[i, best]
                 ):
                     best = c
-            indices[i, place], distances[i, place] = candidates[i, best], max(measured[best], 0.0)
+            indices[i, rank], distances[i, rank] = candidates[i, best], max(measured[best], 0.0)
             measured[best] = np.inf
 
 
 @njit(cache=True, nogil=True)
-def climb(positions, indices, distances, weights, a, b, places):
-    """`places [m, 2]`: where the attraction to the neighbours `indices [m, k]` is strongest (`place.py`).
+def strongest_attraction(positions, indices, distances, weights, a, b, out):
+    """Write into `out [m, 2]` the position of strongest attraction to the neighbours `indices [m, k]` (`new_points`).
 
-    Steps are means of the neighbours weighted by the force of each (iteratively reweighted least squares).
+    Each step is the mean of the neighbours weighted by their forces (iteratively reweighted least squares).
     """
     m, k = indices.shape
     for i in range(m):
@@ -275,7 +276,7 @@ def climb(positions, indices, distances, weights, a, b, places):
             if total > best:
                 best, x, y = total, at_x, at_y
         if distances[i, 0] <= 1e-9:
-            places[i, 0], places[i, 1] = positions[indices[i, 0], 0], positions[indices[i, 0], 1]
+            out[i, 0], out[i, 1] = positions[indices[i, 0], 0], positions[indices[i, 0], 1]
             continue
         for _ in range(60):
             sum_x, sum_y, mass = 0.0, 0.0, 0.0
@@ -291,4 +292,4 @@ def climb(positions, indices, distances, weights, a, b, places):
             x, y = new_x, new_y
             if moved < 1e-7:
                 break
-        places[i, 0], places[i, 1] = x, y
+        out[i, 0], out[i, 1] = x, y

@@ -1,24 +1,20 @@
-"""A few words for every region: what its points are, and what sets it apart from its siblings.
+"""Short labels for regions: the terms that distinguish a region from its siblings.
 
-Class-based TF-IDF (Grootendorst 2022, BERTopic eq. 2) with the siblings of a region, not all of the map, as the other
-classes:
+Terms are ranked by class-based TF-IDF (Grootendorst 2022, BERTopic eq. 2), in which the other classes are the siblings
+of a region, not the whole map:
 
     weight(term, region) = n(term, region) * log(1 + A / n(term, parent))
 
-`n(term, region)` counts occurrences, each by how crowded its place is (1 at the region's densest point): the outskirts
-of a region do not name it. `A` is the mean number of terms per region within the parent. The parent's points that lie
-in none of its regions count too. A region that is more than half of its parent is held against the parent's parent, and
-in the end against the map: against itself nothing stands out. What a region above already says is left to it; a region
-that is nearly all of its parent has its name.
+`n(term, region)` counts occurrences weighted by local density (1 at the region's densest point), so that the outskirts
+of a region hardly affect its label. `A` is the mean number of terms per region within the parent; the parent's points
+that lie in none of its regions count too. A region with more than half of its parent's points is compared with the
+parent's parent instead, and at the top with the whole map, since nothing distinguishes it from itself. Terms in the
+label of an enclosing region are not repeated. A region that is nearly all of its parent has the parent's label.
 
-Of tokens a form (`-ing`, `Capitalised`, `Greek`) is said first where most of a region has it and the region's
-surroundings have it far less; the words follow as examples. Of activations, words of the text around them follow that
-are far more frequent there than elsewhere.
-
-What a point's label is made of: words, and for tokens also their form.
-
-Words of a vocabulary occur once or twice each, so words alone name a region of them poorly. What such a region has in
-common is often a form: an ending, capitals, a script, punctuation, raw bytes.
+Terms are words and, for tokens, also forms: an ending, capitals, a script, punctuation, raw bytes. Each word of a
+vocabulary occurs only once or twice, so words alone describe a region of token embeddings poorly. A form (`-ing`,
+`Capitalised`, `Greek`) opens the label if most of a region has it and the reference far less; words follow as examples.
+For activations, the label ends with words of the surrounding text that are far more frequent there than elsewhere.
 """
 
 import re
@@ -37,32 +33,32 @@ _BYTES = re.compile(r"(<0x[0-9A-Fa-f]{2}>)+")
 _ENDINGS = (2, 3, 4)
 _SHORTEST_STEM = 2
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
-"""Scripts written without spaces between words: pairs of characters stand for their words."""
+"""Scripts written without spaces between words; pairs of characters serve as their words."""
 
 
 class Terms(NamedTuple):
-    """The terms of every point, point after point."""
+    """Terms of every point, one entry per occurrence, in the order of the points."""
 
     names: list[str]
     """each term once"""
     ids: np.ndarray
-    """`[n_occurrences]` int32: which"""
+    """`[n_occurrences]` int32: index of the term in `names`"""
     points: np.ndarray
-    """`[n_occurrences]` int32: whose"""
+    """`[n_occurrences]` int32: the point in which it occurs"""
 
 
 def words_of_labels(labels: Sequence[str], *, tokens: bool = False) -> Terms:
-    """The words of each label, at least one; of tokens each is one word."""
+    """Split each label into words, at least one; a token is one word."""
     return _collect(labels, token_word if tokens else words_of)
 
 
 def forms_of_tokens(labels: Sequence[str]) -> Terms:
-    """The forms of each token (`forms_of`); some have none."""
+    """Collect the forms of each token (`forms_of`); some have none."""
     return _collect(labels, forms_of)
 
 
 def words_of(label: str) -> list[str]:
-    """The words of a label, in lower case; a label without letters counts as one word.
+    """Return the words of a label, in lower case; a label without letters counts as one word.
 
     >>> words_of('" The" (84 %)')
     ['the']
@@ -76,7 +72,7 @@ def words_of(label: str) -> list[str]:
 
 
 def token_word(token: str) -> list[str]:
-    """A token as one word, in lower case.
+    """Return a token as one word, in lower case.
 
     >>> token_word(" Don't")
     ["don't"]
@@ -85,7 +81,7 @@ def token_word(token: str) -> list[str]:
 
 
 def shown(label: str) -> str:
-    """A label as one line; one that shows nothing is spelled out.
+    """Return a label as one line; one without visible characters is spelled out.
 
     >>> shown("\\n   "), shown("    "), shown("")
     ('\\\\n␣␣␣', '␣×4', 'no label')
@@ -95,7 +91,7 @@ def shown(label: str) -> str:
 
 
 def forms_of(token: str) -> list[str]:
-    """The forms of a token: of each family (`family_of`) at most one, of endings several.
+    """Return the forms of a token: at most one of each family (`family_of`), except several endings.
 
     >>> forms_of(" Running")
     ['leading space', 'Capitalised', '-ng', '-ing', '-ning']
@@ -128,7 +124,7 @@ def forms_of(token: str) -> list[str]:
 
 
 def family_of(form: str) -> str:
-    """Forms of one family say the same kind of thing; a region is given the strongest of each."""
+    """Return the family of a form; a label has the strongest form of each family only."""
     if form.startswith("-"):
         return "ending"
     if form.endswith("leading space"):
@@ -137,20 +133,20 @@ def family_of(form: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text on one line: control and direction marks go, white space becomes one space.
+    """Return text on one line, without control and direction marks, each run of white space as one space.
 
-    Marks that turn the direction of text (such as U+202E) would otherwise turn what stands around a label too. Joiners
-    stay: Indic scripts and emoji need them.
+    Marks that change the direction of text (such as U+202E) would also affect the text around a label. Joiners are
+    retained, since Indic scripts and emoji need them.
     """
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
-    kept = (" " if c.isspace() else c for c in text if c.isspace() or c in _JOINERS or _visible(c))
-    return " ".join("".join(kept).split())
+    shown_characters = (" " if c.isspace() else c for c in text if c.isspace() or c in _JOINERS or _visible(c))
+    return " ".join("".join(shown_characters).split())
 
 
 @cache
 def script_of(letter: str) -> str:
-    """The script of a letter, by its Unicode name.
+    """Return the script of a letter, from its Unicode name.
 
     >>> script_of("я"), script_of("é")
     ('CYRILLIC', 'LATIN')
@@ -159,7 +155,7 @@ def script_of(letter: str) -> str:
 
 
 def _collect(labels: Sequence[str], split: Callable[[str], list[str]]) -> Terms:
-    """Labels that occur again are split once."""
+    """Split every label into terms; equal labels are split once."""
     number: dict[str, int] = {}
     which = np.fromiter((number.setdefault(label, len(number)) for label in labels), np.int64, len(labels))
     known: dict[str, int] = {}
@@ -187,7 +183,7 @@ def _visible(c: str) -> bool:
 
 @cache
 def _word_pattern() -> re.Pattern[str]:
-    """Letters with the marks written on them (vowel signs of Indic scripts, accents) and joiners."""
+    """Return a pattern of words: letters with their marks (vowel signs of Indic scripts, accents) and joiners."""
     marks = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)).startswith("M"))
     return re.compile(rf"[^\W\d_](?:[^\W\d_]|[{marks}{_JOINERS}])*")
 
@@ -198,37 +194,37 @@ _JOINERS = "\u200c\u200d"
 N_WORDS = 3
 N_FORMS = 2
 MOST = 0.6
-"""Share of a region that must have a form for the region to be called by it."""
+"""Smallest fraction of a region's points that must have a form for its label to use the form."""
 LIFT = 1.5
-"""So many times the share in what the region is held against."""
+"""Smallest ratio of that fraction to the fraction in the region's reference."""
 ONE_WORD = 1 / 3
-"""A region of which one word is this share is called by the word, not by a form."""
+"""Fraction of a region from which one word on its label uses words, not forms."""
 N_NEAR = 2
 NEAR, NEAR_LIFT = 0.3, 3.0
-"""The same two of a word in the text around activations."""
+"""Smallest fraction and ratio, as above, for a word of the text around activations."""
 THE_SAME = 0.9
-"""A region with this share of its parent's points is the same to a reader."""
+"""Fraction of its parent's points from which on a region gets the parent's label."""
 LONGEST_WORD = 24
 """Characters of one word in a label; the rest becomes an ellipsis."""
 
 
 class Tree(NamedTuple):
-    """The regions of a map, the coarsest level first, and what each is held against."""
+    """Nested regions of a map, the coarsest level first."""
 
     levels: np.ndarray
-    """`[n_levels, n]` the region of each point on each level, -1 for none"""
+    """`[n_levels, n]`: region of each point on each level, -1 for none"""
     parents: list[np.ndarray]
-    """per level `[n_regions]`: the region of the level before that holds it, -1 for none"""
-    crowded: np.ndarray
-    """`[n_levels, n]` the density at each point, as a share of its region's highest"""
+    """per level `[n_regions]`: enclosing region of the next coarser level, -1 for none"""
+    density: np.ndarray
+    """`[n_levels, n]`: density at each point, as a fraction of its region's maximum"""
 
     def sizes(self, level: int) -> np.ndarray:
-        """`[n_regions]` points of each region."""
+        """Return the number of points of each region, `[n_regions]`."""
         row = self.levels[level]
         return np.bincount(row[row >= 0], minlength=len(self.parents[level]))
 
     def reference(self, level: int) -> np.ndarray:
-        """`[n_regions, 2]`: the level and region that each region is held against; (-1, -1) is the whole map."""
+        """Return the level and region with which each region is compared, `[n_regions, 2]`; (-1, -1): the whole map."""
         sizes = [self.sizes(each) for each in range(level + 1)]
         reference = np.full((len(self.parents[level]), 2), -1, np.int64)
         for r in range(len(reference)):
@@ -241,48 +237,48 @@ class Tree(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """The terms of one region, the heaviest first."""
+    """Terms of one region, the largest weight first."""
 
     terms: list[str]
     share: np.ndarray
-    """of the region's occurrences"""
+    """occurrences of each term per point of the region"""
     lift: np.ndarray
-    """share here over share in what the region is held against"""
+    """that share over the same share in the region's reference"""
 
 
 def name_regions(
     tree: Tree, words: Terms, forms: Terms | None = None, contexts: Terms | None = None
 ) -> list[list[str]]:
-    """The label of every region of every level; none is empty."""
+    """Return the label of every region of every level; none is empty."""
     found: list[list[str]] = []
-    above: list[frozenset[str]] = []
+    used_above: list[frozenset[str]] = []
     by_words = rank(tree, words)
     by_forms = None if forms is None else rank(tree, forms)
     by_contexts = None if contexts is None else rank(tree, contexts)
     for level, parents in enumerate(tree.parents):
         names: list[str] = []
-        said: list[frozenset[str]] = []
+        used: list[frozenset[str]] = []
         sizes = tree.sizes(level)
         for r, parent in enumerate(parents.tolist()):
             if parent >= 0 and sizes[r] >= THE_SAME * tree.sizes(level - 1)[parent]:
                 names.append(found[-1][parent])
-                said.append(above[parent])
+                used.append(used_above[parent])
                 continue
-            taken = above[parent] if parent >= 0 else frozenset[str]()
+            taken = used_above[parent] if parent >= 0 else frozenset[str]()
             own = by_words[level][r]
             varied = own.share.max(initial=0) < ONE_WORD
             shape = choose_forms(by_forms[level][r], taken) if by_forms and varied else []
             new = [word for word in own.terms if word not in taken and word not in shape][:N_WORDS] or own.terms[:1]
             near = choose_near(by_contexts[level][r], taken | frozenset(new)) if by_contexts else []
-            names.append(say(shape, new, near))
-            said.append(taken | frozenset((*new, *shape, *near)))
-        above = said
+            names.append(compose(shape, new, near))
+            used.append(taken | frozenset((*new, *shape, *near)))
+        used_above = used
         found.append(names)
     return found
 
 
 def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
-    """The forms that most of a region has and its surroundings have far less, at most one per family."""
+    """Choose the forms that most of a region has and its reference far less, at most one per family."""
     chosen: dict[str, str] = {}
     shares: dict[str, float] = {}
     for form, share, lift in zip(ranked.terms, ranked.share.tolist(), ranked.lift.tolist(), strict=True):
@@ -290,31 +286,31 @@ def choose_forms(ranked: Ranked, taken: frozenset[str]) -> list[str]:
             family = family_of(form)
             same = family == "ending" and family in chosen and form.endswith(chosen[family][1:])
             if family not in chosen or (same and share >= THE_SAME * shares[chosen[family]]):
-                chosen[family] = form  # of two endings as common as each other the longer one
+                chosen[family] = form  # of two equally common endings the longer one
                 shares[form] = share
     return list(chosen.values())[:N_FORMS]
 
 
 def choose_near(ranked: Ranked, taken: frozenset[str]) -> list[str]:
-    """Words of the text around a region's points that are far more frequent there than in the region's surroundings."""
+    """Choose words of the text around a region's points that are far more frequent there than in its reference."""
     found = zip(ranked.terms, ranked.share.tolist(), ranked.lift.tolist(), strict=True)
     return [word for word, share, lift in found if share >= NEAR and lift >= NEAR_LIFT and word not in taken][:N_NEAR]
 
 
-def say(forms: list[str], words: list[str], near: Sequence[str] = ()) -> str:
-    """`form, form: word, word; near word, word`."""
+def compose(forms: list[str], words: list[str], near: Sequence[str] = ()) -> str:
+    """Return the label `form, form: word, word; near word, word`."""
     after = ", ".join(shortened(word) for word in words)
-    said = ": ".join(part for part in (", ".join(forms), after) if part) or UNNAMED
-    return said + ("; near " + ", ".join(shortened(word) for word in near) if near else "")
+    label = ": ".join(part for part in (", ".join(forms), after) if part) or UNNAMED
+    return label + ("; near " + ", ".join(shortened(word) for word in near) if near else "")
 
 
 def shortened(word: str) -> str:
-    """At most `LONGEST_WORD` characters."""
+    """Cut a word to at most `LONGEST_WORD` characters, with an ellipsis."""
     return word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 1] + "…"
 
 
 def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
-    """For every region of every level its heaviest terms, by the class-based TF-IDF above, at most `most`."""
+    """Rank the terms of every region of every level by class-based TF-IDF; at most `most` per region."""
     n_terms = max(len(terms.names), 1)
     everywhere = np.bincount(terms.ids, minlength=n_terms)
     counted: list[_Counts] = []
@@ -329,8 +325,8 @@ def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
         for up, outer in enumerate(counted):
             mine = reference[:, 0] == up
             points[mine], occurrences[mine] = tree.sizes(up)[reference[mine, 1]], outer.totals[reference[mine, 1]]
-            held = mine[region]
-            around[held] = outer.of(reference[region[held], 1] * n_terms + term[held])
+            compared = mine[region]
+            around[compared] = outer.of(reference[region[compared], 1] * n_terms + term[compared])
         weight = here.weights * np.log1p((occurrences / _siblings(reference))[region] / around)
         share = here.counts / tree.sizes(level)[region]
         order = np.lexsort((-weight, region))
@@ -343,19 +339,19 @@ def rank(tree: Tree, terms: Terms, most: int = 40) -> list[list[Ranked]]:
 
 
 class _Counts(NamedTuple):
-    """How often each term occurs in each region of one level."""
+    """Occurrences of each term in each region of one level."""
 
     keys: np.ndarray
-    """`[m]` int64, rising: region * n_terms + term"""
+    """`[m]` int64, ascending: region * n_terms + term"""
     counts: np.ndarray
     """`[m]` occurrences"""
     weights: np.ndarray
-    """`[m]` the same, each by how crowded its place is"""
+    """`[m]` occurrences weighted by the density at their points"""
     totals: np.ndarray
     """`[n_regions]` occurrences of all terms"""
 
     def of(self, keys: np.ndarray) -> np.ndarray:
-        """The counts of some keys, all of which exist."""
+        """Return the counts of some keys, all of which exist."""
         return self.counts[np.searchsorted(self.keys, keys)]
 
 
@@ -364,12 +360,12 @@ def _count(tree: Tree, level: int, terms: Terms, n_terms: int) -> _Counts:
     inside = region >= 0
     keys = region[inside].astype(np.int64) * n_terms + terms.ids[inside]
     unique, which, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    weights = np.bincount(which, tree.crowded[level][terms.points[inside]], len(unique))
+    weights = np.bincount(which, tree.density[level][terms.points[inside]], len(unique))
     totals = np.bincount(unique // n_terms, counts, len(tree.parents[level]))
     return _Counts(unique, counts, weights, totals)
 
 
 def _siblings(reference: np.ndarray) -> np.ndarray:
-    """`[n_regions]`: how many regions are held against the same."""
+    """Return the number of regions with the same reference as each region, `[n_regions]`."""
     _, which, counts = np.unique(reference, axis=0, return_inverse=True, return_counts=True)
     return counts[which.ravel()]

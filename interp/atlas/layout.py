@@ -1,41 +1,40 @@
-"""Two dimensions for each vector.
+"""Layout: two coordinates for each vector.
 
 | method | |
 |---|---|
-| `umap` | our own engine (`engine`): parallel, and the same map to the bit for any number of threads |
+| `umap` | our own implementation: parallel, and the same map to the bit for any number of threads |
 | `umap-learn` | the reference (McInnes, Healy & Melville 2018), on one thread since it is seeded |
-| `tsne` | scikit-learn's t-SNE (van der Maaten & Hinton 2008): keeps more near neighbours, takes far longer |
-| `pca` | the first two principal components: no structure that is not linear, nothing random |
+| `tsne` | scikit-learn's t-SNE (van der Maaten & Hinton 2008): preserves more near neighbours, takes far longer |
+| `pca` | the first two principal components: linear structure only, nothing random |
 
-All start at the principal components: no spectral start that fails on graphs of several parts.
+Every method starts from the principal components; a spectral start fails on disconnected graphs.
 
-The fuzzy graph of UMAP: how strongly each point is tied to its neighbours (McInnes, Healy & Melville 2018, sec. 3).
+**Fuzzy graph.** Edge weights are UMAP's (McInnes, Healy & Melville 2018, sec. 3):
 
-    w(i -> j) = exp(-(d_ij - rho_i) / sigma_i)          rho_i: distance to the nearest, which is tied with weight 1
+    w(i -> j) = exp(-(d_ij - rho_i) / sigma_i)          rho_i: distance to the nearest neighbour, whose weight is 1
     sum over j of w(i -> j) = log2(k + 1)               fixes sigma_i; the point itself counts as a neighbour
     w(i, j) = w(i -> j) + w(j -> i) - w(i -> j) w(j -> i)
 
-Rows are independent, so the result is the same for any number of threads.
+**Our layout of that graph.** UMAP iterates over edges and moves both ends, so threads race, or one thread must do all
+the work. Here each point moves itself, by the same forces:
 
-Our own layout of UMAP's fuzzy graph: parallel, and the same to the bit for any number of threads.
+    attraction   2 a b d^(2b - 2) / (1 + a d^2b)        towards the other end of an edge
+    repulsion    2 b / ((.001 + d^2) (1 + a d^2b))      from five random points for every edge used
 
-UMAP (McInnes, Healy & Melville 2018) walks over edges and moves both ends, so threads race or one thread must do it
-all. Here each point moves itself, by the same forces:
+An epoch moves the points in `TURNS` turns. Points of one turn use all positions as of its start; the next turn uses the
+new ones. With a single turn (all points move at once) maps preserve fewer true neighbours. The order of turns is
+random: a vocabulary is sorted by frequency, and in that order its map preserves a tenth fewer neighbours.
 
-    attraction   2 a b d^(2b - 2) / (1 + a d^2b)        towards the other end of a tie
-    repulsion    2 b / ((.001 + d^2) (1 + a d^2b))      from five random points for every tie used
+Three departures from UMAP, each of which makes maps preserve more neighbours:
 
-An epoch moves the points in `TURNS` turns. Within one turn all see where the others were, across turns they see where
-the others are: with a single turn (everyone moves at once) maps keep fewer of their true neighbours. Points take their
-turns in an order drawn at random: vocabularies are sorted by frequency, and in that order a map of one keeps a tenth
-fewer.
+1. A point visits its edges from a different starting edge every epoch. In a fixed order it always ends near the last
+   one: a rolled-up sheet then preserves .71 of its neighbours, with varying starts .76.
+2. An edge attracts its point once, where an edge of UMAP attracts each end twice. So repulsion has double weight
+(UMAP's
+   `repulsion_strength` 2): a vocabulary preserves .20 of its neighbours instead of .17.
+3. Step sizes begin at `RATE` instead of 1.
 
-Three things are not UMAP's, as maps are truer for them: a point goes around its ties from another one each epoch (in
-one order it ends each near the last of them: a rolled-up sheet keeps .71 of its neighbours then, .76 so); a tie draws
-it once, where an edge of UMAP draws each end twice, so that repulsion weighs double (its `repulsion_strength` 2: a
-vocabulary keeps .20 instead of .17); and steps begin at `RATE`.
-
-Forces are read from a table over the bits of the squared distance, 128 entries per octave, instead of two powers.
+Forces come from a table over the upper bits of the squared distance, 128 entries per octave, instead of two powers.
 """
 
 from collections.abc import Callable
@@ -53,14 +52,14 @@ from interp.runtime import in_blocks, make_generator, one_thread
 
 
 class FuzzyGraph(NamedTuple):
-    """A symmetric graph by rows: the ties of point `i` are `starts[i] : starts[i + 1]`, by rising other point."""
+    """Symmetric graph by rows: the edges of point `i` are `starts[i] : starts[i + 1]`, sorted by the other point."""
 
     starts: np.ndarray
     """`[n + 1]` int64"""
     others: np.ndarray
-    """`[n_ties]` int32"""
+    """`[n_edges]` int32: the other end of each edge"""
     weights: np.ndarray
-    """`[n_ties]` float32, above 0 and at most 1"""
+    """`[n_edges]` float32, above 0 and at most 1"""
 
     @property
     def n(self) -> int:
@@ -68,7 +67,7 @@ class FuzzyGraph(NamedTuple):
 
 
 def fuzzy_graph(neighbours: Neighbours) -> FuzzyGraph:
-    """The graph of `neighbours` (the point itself not among them)."""
+    """Build UMAP's fuzzy graph from `neighbours`, in which no point lists itself."""
     import scipy.sparse as sparse
 
     from interp.atlas.kernels import memberships
@@ -88,27 +87,28 @@ def fuzzy_graph(neighbours: Neighbours) -> FuzzyGraph:
 
 TURNS = 16
 RATE = 0.5
-"""Of the first steps, in UMAP's units: its own 1 throws points about for longer than the rest of the schedule mends."""
+"""Initial learning rate. UMAP's own 1 scatters points more than the rest of the schedule can repair."""
 FEW_POINTS = 10_000
-"""Up to so many, 700 epochs (500 in umap-learn) instead of 200: with 500 clusters are less true than its, by .003."""
+"""Up to this many points there are 700 epochs instead of 200. umap-learn has 500; with 500 our maps of clusters score
+.003 below its own."""
 FEWEST_PER_THREAD = 1000
-"""Points of a turn that are worth a thread: fewer take less time than threads take to meet."""
+"""Smallest number of points per turn and thread; with fewer the synchronisation takes longer than the work."""
 AT_ONCE = 10
 """Epochs between two reports of progress."""
 
 
 def epochs_for(n: int) -> int:
-    """How long a map of `n` points is laid out."""
+    """Return the number of epochs for a map of `n` points."""
     return 700 if n <= FEW_POINTS else 200
 
 
 class Mover:
-    """A map on its way: epochs as many at a time as one likes, `positions` in between."""
+    """Layout in progress: runs any number of epochs at a time and gives the `positions` reached."""
 
     def __init__(
         self, graph: FuzzyGraph, start: np.ndarray, *, min_dist: float, seed: int, n_epochs: int | None = None
     ) -> None:
-        """From `start [n, 2]`, which stays as it is. Ties too weak to be used once are left out."""
+        """Begin at `start [n, 2]`, which is not changed. Edges too weak to be used once are dropped."""
         self.n_epochs = n_epochs or epochs_for(graph.n)
         self._order = np.random.default_rng(seed).permutation(graph.n)
         graph = reordered(graph, self._order)
@@ -117,28 +117,28 @@ class Mover:
         starts = np.concatenate([[0], np.cumsum(used)])[graph.starts]
         self._fixed = (starts, graph.others[used], rates[used], *force_tables(*curve(min_dist)))
         self._seed = seed % 2**63
-        self._places = np.ascontiguousarray(start[self._order], dtype=np.float32)
-        self._room = np.empty_like(self._places)
+        self._ordered = np.ascontiguousarray(start[self._order], dtype=np.float32)
+        self._buffer = np.empty_like(self._ordered)
         self._threads = max(1, graph.n // (TURNS * FEWEST_PER_THREAD))
 
     def run(self, first: int, last: int) -> None:
-        """Epochs `first` to `last`, the second not included."""
+        """Run epochs `first` to `last`, the latter excluded."""
         from interp.atlas.kernels import run_epochs
         from interp.runtime import run_compiled
 
         steps = (first, last, self.n_epochs, RATE, self._seed, TURNS)
-        run_compiled(run_epochs, self._places, self._room, *self._fixed, *steps, at_most=self._threads)
+        run_compiled(run_epochs, self._ordered, self._buffer, *self._fixed, *steps, at_most=self._threads)
 
     @property
     def positions(self) -> np.ndarray:
-        """`[n, 2]` float32, a copy."""
-        found = np.empty_like(self._places)
-        found[self._order] = self._places
+        """Current positions `[n, 2]` float32, a copy."""
+        found = np.empty_like(self._ordered)
+        found[self._order] = self._ordered
         return found
 
     def shift(self, by: np.ndarray) -> None:
         """Add `by [n, 2]` to every position."""
-        self._places += by[self._order]
+        self._ordered += by[self._order]
 
 
 def move_points(
@@ -150,7 +150,7 @@ def move_points(
     n_epochs: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Positions `[n, 2]` float32 of `graph`'s points. `progress(epoch, n_epochs, {})` may raise to stop."""
+    """Lay out the points of `graph`: positions `[n, 2]` float32. `progress(epoch, n_epochs, {})` may raise to stop."""
     mover = Mover(graph, start, min_dist=min_dist, seed=seed, n_epochs=n_epochs)
     for first in range(0, mover.n_epochs, AT_ONCE):
         last = min(first + AT_ONCE, mover.n_epochs)
@@ -161,20 +161,22 @@ def move_points(
 
 
 def reordered(graph: FuzzyGraph, order: np.ndarray) -> FuzzyGraph:
-    """The same graph with point `order[i]` as its point `i`."""
+    """Return the same graph with point `order[i]` as its point `i`."""
     import scipy.sparse as sparse
 
     rows = sparse.csr_matrix((graph.weights, graph.others, graph.starts), shape=(graph.n, graph.n))[order]
-    place = np.empty(graph.n, np.int32)
-    place[order] = np.arange(graph.n, dtype=np.int32)
-    rows.indices = place[rows.indices]
+    new_number = np.empty(graph.n, np.int32)
+    new_number[order] = np.arange(graph.n, dtype=np.int32)
+    rows.indices = new_number[rows.indices]
     rows.sort_indices()
     return FuzzyGraph(rows.indptr.astype(np.int64), rows.indices.astype(np.int32), rows.data.astype(np.float32))
 
 
 def curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
-    """`a` and `b` for which `1 / (1 + a d^2b)` is nearest to 1 up to `min_dist` and `exp(-(d - min_dist) / spread)`
-    beyond, in least squares (section 3.2; as umap-learn does), by Levenberg's damped Gauss-Newton steps."""
+    """Fit `a` and `b` of `1 / (1 + a d^2b)` to 1 up to `min_dist` and `exp(-(d - min_dist) / spread)` beyond.
+
+    Least squares as in umap-learn (McInnes et al. 2018, sec. 3.2), by Levenberg's damped Gauss-Newton steps.
+    """
     d = np.linspace(0, spread * 3, 300)[1:]  # at 0 every curve is 1
     wanted = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
     found, damping = np.ones(2), 1e-3
@@ -194,9 +196,9 @@ def curve(min_dist: float, spread: float = 1.0) -> tuple[float, float]:
 
 
 def force_tables(a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
-    """Attraction and repulsion, `[2^15]` float32 each, by the upper 15 bits of a squared distance (a positive float32).
+    """Return tables of attraction and repulsion, `[2^15]` float32 each, by the upper 15 bits of a squared distance.
 
-    Both are 0 at distance 0, and at what is no number.
+    The squared distance is a positive float32. Both tables are 0 at distance 0 and at infinity and NaN.
     """
     bits = (np.arange(1 << 15, dtype=np.int64) << 16) + (1 << 15)
     with np.errstate(all="ignore"):
@@ -214,14 +216,14 @@ SHARES, ROWS_AT_ONCE = 8, 4096
 
 
 class Layout(NamedTuple):
-    """A map."""
+    """Positions on a map, and the method that gave them."""
 
     positions: np.ndarray
     """`[n, 2]` float32"""
     method: str
-    """what was used"""
+    """method that was used"""
     note: str
-    """why it is not what was asked for; empty when it is"""
+    """reason why the method or the map differs from the request; empty if it does not"""
 
 
 def lay_out(
@@ -234,10 +236,10 @@ def lay_out(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Layout:
-    """Positions for `vectors [n, d]`, given their neighbours in the full space.
+    """Lay out `vectors [n, d]` in two dimensions, given their neighbours in the full space.
 
-    A handful of points (fewer than 10) is laid out by its principal components, and equal vectors all fall on one spot;
-    `note` says so. Raises `UnknownNameError` on a method that does not exist, `ConfigError` on a bad `min_dist`.
+    Fewer than 10 points are laid out by their principal components, and equal vectors all get one position; `note` says
+    so. Raises `UnknownNameError` for an unknown method, `ConfigError` for `min_dist` outside 0 to 1.
     """
     if method not in METHODS:
         raise UnknownNameError("layout method", method, METHODS)
@@ -246,7 +248,7 @@ def lay_out(
     vectors = rescaled(vectors).contiguous()
     start = principal_components(vectors, 2)
     if not np.ptp(start, axis=0).any():
-        return Layout(np.zeros_like(start), "pca", "all vectors are equal, so all points share one place")
+        return Layout(np.zeros_like(start), "pca", "all vectors are equal, so all points share one position")
     if method == "pca":
         return Layout(start, "pca", "")
     if len(vectors) < FEWEST_FOR_UMAP:
@@ -264,10 +266,10 @@ def lay_out(
 
 
 def principal_components(vectors: Tensor, k: int) -> np.ndarray:
-    """`[n, k]` float32 scores on the first `k` components, each with its largest loading positive.
+    """Return scores on the first `k` components, `[n, k]` float32, each with its largest loading positive.
 
-    From the `d x d` covariance in float64, summed in `SHARES` shares of the rows: the same on any number of threads.
-    Missing components (k > d) are zeros.
+    They come from the `d x d` covariance in float64, summed over `SHARES` fixed blocks of rows, so that the result is
+    the same on any number of threads. Missing components (k > d) are zeros.
     """
     shares = vectors.split(-(-len(vectors) // SHARES))
     mean = torch.stack(in_blocks(shares, lambda share: _summed(share, lambda x: x.sum(0)))).sum(0) / len(vectors)
@@ -283,13 +285,13 @@ def principal_components(vectors: Tensor, k: int) -> np.ndarray:
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
     blocks = vectors.split(ROWS_AT_ONCE)
     scores = torch.cat(in_blocks(blocks, lambda x: ((x.double() - mean) @ axes).float())).numpy()
-    # Equal vectors leave rounding noise; it must not be scaled up into a map.
+    # Equal vectors give rounding noise, which must not be scaled up into a map.
     scores[:, np.ptp(scores, axis=0) < 1e-6 * max(float(vectors.abs().max()), 1e-30)] = 0
     return np.pad(scores, ((0, 0), (0, k - scores.shape[1])))
 
 
 def _summed(share: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """`of(rows)` in float64 added up over a share of the rows, few at a time."""
+    """Sum `of(rows)` in float64 over a block of rows, `ROWS_AT_ONCE` at a time."""
     total, *rest = (of(rows.double()) for rows in share.split(ROWS_AT_ONCE))
     for part in rest:
         total += part
@@ -329,7 +331,7 @@ def _tsne(vectors: Tensor, start: np.ndarray, metric: str, seed: int) -> np.ndar
 
 
 def spread(start: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    """The start, each axis scaled to 0 to 10 as umap-learn does, with a little noise so that equal points can part."""
+    """Scale each axis to 0 to 10 as umap-learn does, and add a little noise that separates equal points."""
     low, wide = start.min(0), np.ptp(start, axis=0)
     scaled = (start - low) * (10.0 / np.where(wide > 0, wide, 1))
     return (scaled + 1e-4 * torch.randn(start.shape, generator=generator).numpy()).astype(np.float32)

@@ -1,18 +1,18 @@
-"""Exact nearest neighbours: all pairs, each compared once.
+"""Nearest neighbours in the full space: exact, or approximate for very many vectors.
 
-Closeness is symmetric, so a block of one matrix product serves its rows and its columns: `n^2 d` operations, half of
-what a product of everything with everything takes. What is close enough goes into the lists of both points while the
-block is still in the cache. Blocks come in any order on any number of threads; a list holds the best of all it has
-seen, ties to the lower number, so the order leaves no trace. For very many vectors there is `approximate`.
+**Exact** (`nearest_neighbours`). Every pair is compared once. Closeness is symmetric, so a block of one matrix product
+serves its rows and its columns: `n^2 d` operations, half of a full product. Close pairs enter the lists of both points
+while the block is in the cache. A list holds the best of all pairs so far, ties to the lower number; so the order of
+blocks and the number of threads do not change the result.
 
-Nearly all of the nearest neighbours, for more vectors than all pairs allow.
+**Approximate** (`approximate_neighbours`), for more vectors than all pairs allow:
 
-1. k-means cells, about the square root of their number, on a sample;
-2. every cell searches itself and the cells nearest to it, until they hold `POOL` points, in one matrix product;
-3. `ROUNDS` times every point also looks at the neighbours of its neighbours (Dong, Moses & Li 2011, NN-descent).
+1. k-means on a sample gives as many cells as the square root of the number of vectors;
+2. the points of a cell search it and the cells nearest to it, until these hold `POOL` points, in one matrix product;
+3. `ROUNDS` times each point also searches the neighbours of its neighbours (NN-descent: Dong, Moses & Li 2011).
 
-Cells, products and rounds are fixed blocks of work, and ties go to the lower number, so the answer is the same for any
-number of threads. How many of the true neighbours it holds is measured on points drawn at random.
+Cells, products and rounds are fixed blocks of work with ties to the lower number, so the result is the same for any
+number of threads. Recall of the true neighbours is measured on random points.
 """
 
 import math
@@ -30,16 +30,16 @@ from interp.progress import Progress
 from interp.runtime import in_blocks, one_thread
 
 BLOCK = 1024
-"""points a side: a block of pairs is 4 MB, which a core's cache holds"""
+"""points per side of a block of pairs: 4 MB, which fits into a core's cache"""
 
 FAR = 2.0**40
-"""Lengths beyond this, and below its inverse, are brought near 1 before they are squared."""
+"""Lengths above this or below its inverse are rescaled to about 1 before they are squared."""
 ALIKE = 1e-3
-"""Mean `1 - cosine` with the mean direction below which directions are compared by their differences."""
+"""Limit of 1 minus the squared length of the mean direction; below it directions are compared by their differences."""
 
 
 class Neighbours(NamedTuple):
-    """The `k` nearest other points of every point, nearest first."""
+    """`k` nearest other points of every point, nearest first."""
 
     indices: Tensor
     """`[n, k]` int64"""
@@ -58,19 +58,19 @@ def check_vectors(vectors: Tensor, what: str = "the vectors") -> None:
 
 
 class Prepared(NamedTuple):
-    """Vectors ready to be compared by products."""
+    """Vectors in a form that matrix products can compare."""
 
     points: Tensor
     """`[n, d]` float32"""
     metric: str
-    """how these points are compared"""
+    """metric by which these points are compared: `cosine` or `euclidean`"""
 
 
 def prepare(vectors: Tensor, metric: str) -> Prepared:
-    """Points in which the metric is a dot product away: of unit length for `cosine`.
+    """Transform vectors so that dot products give the metric: to unit length for `cosine`.
 
-    A vector of length zero has no direction: its cosine with everything counts as 0. Directions so alike that a float32
-    holds little of `1 - cosine` are taken from their mean and compared by distance: the same order.
+    The cosine of a zero vector with any other counts as 0. Directions so alike that float32 resolves `1 - cosine`
+    poorly are centred on their mean and compared by Euclidean distance, which gives the same order.
     """
     if metric not in METRICS:
         raise UnknownNameError("metric", metric, METRICS)
@@ -84,14 +84,15 @@ def prepare(vectors: Tensor, metric: str) -> Prepared:
             rows.copy_(unit_rows(mine.double(), torch.float64) - middle)
         return Prepared(points, "euclidean")
     vectors = rescaled(vectors).contiguous()
-    # The same distances from smaller numbers. From one of the points: equal distances of whole numbers stay equal.
+    # Distances do not change with the origin; smaller numbers round less. With one of the points as the origin, equal
+    # distances between vectors of whole numbers stay equal.
     some = vectors[:1000]
     return Prepared(vectors - some[(some - some.mean(0)).square().sum(1).argmin()], "euclidean")
 
 
 def unit_rows(vectors: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Vectors at length 1, zeros left as they are; lengths may be ones whose squares a float32 cannot hold."""
-    # Sums and products of the same numbers laid out otherwise in memory round otherwise.
+    """Scale vectors to unit length; zero vectors stay zero. Squared lengths may exceed the range of float32."""
+    # Another memory layout of the same numbers would round sums and products differently.
     vectors = (vectors if vectors.dtype == torch.float64 else vectors.float()).contiguous()
     found = normalize(vectors.to(dtype), dim=1)
     lengths = torch.linalg.vector_norm(vectors, dim=1)
@@ -103,19 +104,22 @@ def unit_rows(vectors: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def scale_of(vectors: Tensor) -> float:
-    """What to divide vectors by so that their squares neither overflow nor vanish: a power of two, 1 for usual ones."""
+    """Return the power of two by which to divide vectors so that squares stay in range; 1 for vectors of usual size."""
     largest = max((abs(float(end)) for end in vectors.aminmax()), default=0.0) if vectors.numel() else 0.0
     return 1.0 if largest == 0 or 1 / FAR < largest < FAR else 2.0 ** round(math.log2(largest))
 
 
 def rescaled(vectors: Tensor, scale: float | None = None) -> Tensor:
-    """float32 vectors over `scale_of` them, or over a given scale; the usual ones as they are."""
+    """Return float32 vectors divided by `scale`, by default their `scale_of`."""
     scale = scale_of(vectors) if scale is None else scale
     return vectors.float() if scale == 1 else (vectors.double() / scale).float()
 
 
 def in_units(distances: Tensor, vectors: Tensor, metric: str, compared: str) -> Tensor:
-    """Distances between points that are `compared` by it as what `metric` says of the vectors; at most a float32's."""
+    """Convert distances between prepared points (metric `compared`) to distances of the vectors under `metric`.
+
+    They are capped at the largest float32.
+    """
     if metric == "cosine":
         return distances if compared == "cosine" else distances.square() / 2
     scale, most = scale_of(vectors), torch.finfo(torch.float32).max
@@ -125,35 +129,36 @@ def in_units(distances: Tensor, vectors: Tensor, metric: str, compared: str) -> 
 def nearest_neighbours(
     vectors: Tensor, k: int, *, metric: str = "cosine", block: int = BLOCK, progress: Progress | None = None
 ) -> Neighbours:
-    """The `k` nearest others of each row of `vectors [n, d]`; `k` is cut to `n - 1`.
+    """Find the `k` nearest other rows of each row of `vectors [n, d]`, exactly; `k` is reduced to at most `n - 1`.
 
-    Of equally near points the one with the lower number comes first, so repeated vectors give one answer.
+    Ties go to the lower number, so the result is unique for repeated vectors too. Raises `NonFiniteError` for NaN or
+    infinity, `UnknownNameError` for an unknown metric.
     """
-    from interp.atlas.kernels import NOBODY, take_in
+    from interp.atlas.kernels import UNFILLED, merge_block
 
     check_vectors(vectors)
     points, compared = prepare(vectors, metric)
     n = len(points)
     k = min(k, n - 1)
-    closest, indices = np.full((n, k), -np.inf, np.float32), np.full((n, k), NOBODY, np.int32)
+    closest, indices = np.full((n, k), -np.inf, np.float32), np.full((n, k), UNFILLED, np.int32)
     if k < 1:
         return Neighbours(torch.empty(n, k, dtype=torch.int64), torch.empty(n, k))
     starts = range(0, n, block)
-    in_use = [threading.Lock() for _ in starts]
+    locks = [threading.Lock() for _ in starts]
     half = points.square().sum(1) / 2 if compared == "euclidean" else None
     done = [0]
 
     def compare(pair: tuple[int, int]) -> None:
         rows, columns = (slice(starts[at], starts[at] + block) for at in pair)
         near = points[rows] @ points[columns].T
-        if half is not None:  # minus half the squared distance: as the closeness of one to the other, so back
+        if half is not None:  # minus half the squared distance, which is symmetric
             near.sub_(half[rows, None]).sub_(half[None, columns])
-        with in_use[pair[0]]:
+        with locks[pair[0]]:
             if pair[0] == pair[1]:
-                take_in(near.numpy(), rows.start, columns.start, closest, indices)
+                merge_block(near.numpy(), rows.start, columns.start, closest, indices)
             else:
-                with in_use[pair[1]]:
-                    take_in(near.numpy(), rows.start, columns.start, closest, indices)
+                with locks[pair[1]]:
+                    merge_block(near.numpy(), rows.start, columns.start, closest, indices)
 
     def report(pair: tuple[int, int]) -> None:
         done[0] += 1
@@ -167,9 +172,10 @@ def nearest_neighbours(
 
 
 def closeness(some: Tensor, others: Tensor, metric: str) -> Tensor:
-    """`[m, n]`: larger is nearer, from prepared points `some [m, d]` to `others [n, d]`, in one matrix product.
+    """Return the closeness of prepared points `some [m, d]` and `others [n, d]`, `[m, n]`: larger is nearer.
 
-    The cosine, or `2 x.y - |y|^2`, which orders as the Euclidean distance from `x` does.
+    It is the cosine, or `2 x.y - |y|^2`, which orders others as their Euclidean distance from `x` does. One matrix
+    product computes it.
     """
     if metric == "cosine":
         return some @ others.T
@@ -177,23 +183,23 @@ def closeness(some: Tensor, others: Tensor, metric: str) -> Tensor:
 
 
 def as_distance(values: Tensor, points: Tensor, rows: slice | Tensor, metric: str) -> Tensor:
-    """Distances for the `closeness` values `[len(rows), k]` of some rows."""
+    """Convert `closeness` values `[len(rows), k]` of some rows to distances."""
     if metric == "cosine":
         return (1 - values).clamp_(0, 2)
     return (points[rows].square().sum(1, keepdim=True) - values).clamp_(min=0).sqrt_()
 
 
 def largest(near: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` largest of each row of `[m, n]` with their columns; ties go to the lower column."""
+    """Return the `k` largest values of each row of `near [m, n]` and their columns; ties go to the lower column."""
     values, columns = near.topk(min(k + 1, near.shape[1]))
     if values.shape[1] > k:
         tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
         values, columns = values[:, :k].contiguous(), columns[:, :k].contiguous()
-        everything = near.numpy()  # one short row at a time: numpy's scan costs a hundredth of torch's here
+        all_values = near.numpy()  # for one row at a time numpy's scan takes a hundredth of torch's time
         for row in tied.tolist():
-            # topk may pick any of the entries equal to the last: take those with the lowest columns.
+            # topk may return any of the entries equal to the last one: take those with the lowest columns.
             cut = values[row] == values[row, -1]
-            equal = np.flatnonzero(everything[row] == float(values[row, -1]))
+            equal = np.flatnonzero(all_values[row] == float(values[row, -1]))
             columns[row, cut] = torch.from_numpy(equal[: int(cut.sum())])
     by_column = columns.argsort(dim=1)
     values, columns = values.gather(1, by_column), columns.gather(1, by_column)
@@ -206,26 +212,26 @@ ROUNDS = 2
 SAMPLE = 20_000
 ITERATIONS = 6
 CHECKED = 500
-"""points whose true neighbours are found, to say how many of them are there"""
+"""points whose true neighbours are computed to measure recall"""
 
 EXACT_COST = 2e13
-"""Operations up to which all pairs are compared: 186,000 vectors of 576, two or three minutes on two cores."""
+"""Operations up to which the search is exact: 186,000 vectors of width 576, two or three minutes on two cores."""
 
 
 class Found(NamedTuple):
-    """Neighbours, and how they were found."""
+    """Nearest neighbours and the search that found them."""
 
     neighbours: Neighbours
     how: str
     """`exact` or `approximate`"""
     recall: float
-    """share of the true neighbours among them: 1, or measured on a sample"""
+    """fraction of the true neighbours found, 0 to 1; 1 for the exact search, else measured on a sample"""
 
 
 def find_neighbours(
     vectors: Tensor, k: int, *, metric: str, generator: torch.Generator, progress: Progress | None = None
 ) -> Found:
-    """The `k` nearest others of every vector: exact where all pairs are affordable, else approximate."""
+    """Find the `k` nearest others of every vector: exactly up to `EXACT_COST` operations, else approximately."""
     n, d = vectors.shape
     if float(n) * n * d <= EXACT_COST or n <= 2 * POOL:
         return Found(nearest_neighbours(vectors, k, metric=metric, progress=progress), "exact", 1.0)
@@ -234,15 +240,15 @@ def find_neighbours(
 
 
 class Cells(NamedTuple):
-    """A partition of the points."""
+    """Partition of the points into k-means cells."""
 
     centres: Tensor
     """`[n_cells, d]`"""
     members: list[Tensor]
-    """points of each cell, rising"""
+    """points of each cell, in ascending order"""
 
     def around(self, cell: int, near: Tensor) -> Tensor:
-        """Points of a cell and of those nearest to it (`near`, in that order), at least `POOL` of them; rising."""
+        """Return at least `POOL` points of a cell and of those nearest to it (`near`, in that order), ascending."""
         found, size = [self.members[cell]], len(self.members[cell])
         for other in near.tolist():
             if size >= POOL:
@@ -256,7 +262,10 @@ class Cells(NamedTuple):
 def approximate_neighbours(
     vectors: Tensor, k: int, *, metric: str, generator: torch.Generator, progress: Progress | None = None
 ) -> tuple[Neighbours, float]:
-    """`k` near others of each row of `vectors [n, d]`, and the share of true ones among them (on `CHECKED` points)."""
+    """Find about the `k` nearest others of each row of `vectors [n, d]`, and measure recall on `CHECKED` points.
+
+    Recall is the fraction of true neighbours found, 0 to 1.
+    """
     check_vectors(vectors)
     points, compared = prepare(vectors, metric)
     n = len(points)
@@ -279,15 +288,15 @@ def approximate_neighbours(
 
     in_blocks(range(len(cells.members)), search, report)
     for _ in range(ROUNDS):
-        indices, values = look_further(points, indices, values, compared)
+        indices, values = search_neighbours_of_neighbours(points, indices, values, compared)
     checked = torch.randperm(n, generator=generator)[:CHECKED]
-    recall = true_share(points, indices, checked, compared)
+    recall = recall_of(points, indices, checked, compared)
     distances = torch.cat([as_distance(values[rows], points, rows, compared) for rows in torch.arange(n).split(8192)])
     return Neighbours(indices, in_units(distances, vectors, metric, compared)), recall
 
 
 def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Generator) -> Cells:
-    """k-means of a sample (Lloyd's steps from random points), then every point to its nearest centre."""
+    """Cluster a sample by k-means (Lloyd's algorithm from random points), then assign every point to a centre."""
     sample = points[torch.randperm(len(points), generator=generator)[:SAMPLE].sort().values]
     centres = sample[torch.randperm(len(sample), generator=generator)[:n_cells]].clone()
     for _ in range(ITERATIONS):
@@ -303,13 +312,15 @@ def find_cells(points: Tensor, n_cells: int, metric: str, generator: torch.Gener
 
 
 def assign(points: Tensor, centres: Tensor, metric: str) -> Tensor:
-    """`[n]` int64: the nearest centre of every point."""
+    """Return the nearest centre of every point, `[n]` int64."""
     blocks = torch.arange(len(points)).split(2048)
     return torch.cat(in_blocks(blocks, lambda rows: closeness(points[rows], centres, metric).argmax(1)))
 
 
-def look_further(points: Tensor, indices: Tensor, values: Tensor, metric: str) -> tuple[Tensor, Tensor]:
-    """One round: the best `k` of every point's neighbours and their neighbours."""
+def search_neighbours_of_neighbours(
+    points: Tensor, indices: Tensor, values: Tensor, metric: str
+) -> tuple[Tensor, Tensor]:
+    """Return the best `k` of every point's neighbours and their neighbours: one round of NN-descent."""
     from interp.atlas.kernels import neighbours_of_neighbours
     from interp.runtime import run_compiled
 
@@ -320,8 +331,8 @@ def look_further(points: Tensor, indices: Tensor, values: Tensor, metric: str) -
     return found, closest
 
 
-def true_share(points: Tensor, indices: Tensor, rows: Tensor, metric: str) -> float:
-    """Share of the true `k` nearest of some rows that are among `indices [n, k]`."""
+def recall_of(points: Tensor, indices: Tensor, rows: Tensor, metric: str) -> float:
+    """Return the fraction of the true `k` nearest neighbours of some rows that are among `indices [n, k]`, 0 to 1."""
     k = indices.shape[1]
 
     def hits(mine: Tensor) -> int:

@@ -1,7 +1,7 @@
-"""How much of the full space a map keeps. A map without these numbers is a picture.
+"""Quality of a map: how faithfully two dimensions represent the full space.
 
-Token embeddings of SmolLM2 keep about 15 % of their 15 nearest neighbours on any two-dimensional map: read
-neighbour lists from the full space, not off the map.
+A map should never be read without these numbers. Token embeddings of SmolLM2 retain about 15 % of their 15 nearest
+neighbours on any two-dimensional map: take neighbour lists from the full space, not from the map.
 """
 
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ TRIPLETS = 20_000
 
 @dataclass(frozen=True)
 class Quality(Result):
-    """Agreement between map and full space, on a sample of points against all points."""
+    """Agreement between map and full space, for a sample of points against all points."""
 
     trustworthiness: float
-    """1: what is near on the map is near in the full space; 0.5 is about chance (Venna & Kaski 2001)"""
+    """1: neighbours on the map are neighbours in the full space; 0.5 is about chance (Venna & Kaski 2001)"""
     continuity: float
-    """1: what is near in the full space is near on the map; 0.5 is about chance (the same, spaces exchanged)"""
+    """1: neighbours in the full space are neighbours on the map; 0.5 is about chance (the same, spaces exchanged)"""
     recall: float
-    """share of the `k` true neighbours that are among the `k` neighbours on the map; 1 all, 0 none"""
+    """fraction of the `k` true neighbours that are among the `k` neighbours on the map; 1 all, 0 none"""
     triplets: float
-    """share of random triples whose nearer pair is the same in both: 1 all, 0.5 is chance (Wang et al. 2021, PaCMAP)"""
+    """fraction of random triplets with the same nearer pair in both; 1 all, 0.5 chance (Wang et al. 2021, PaCMAP)"""
     k: int
     sample: int
     """points measured; neighbours and ranks are always over all points"""
 
     def headline(self) -> str:
-        """Say which points were measured."""
+        """Give the number of points measured and the scale of the scores."""
         return f"Quality of a map, {self.sample:,} points against all (1 is faithful; chance: 0.5, 0.5, about 0, 0.5)"
 
 
@@ -49,10 +49,10 @@ def measure_quality(
     sample: int = 2000,
     block: int = 128,
 ) -> Quality | None:
-    """Quality of `positions [n, 2]` as a map of `vectors [n, d]`; None below `2 k + 2` points.
+    """Measure the quality of `positions [n, 2]` as a map of `vectors [n, d]`; None below `2 k + 2` points.
 
     Trustworthiness is `1 - 2 / (m k (2n - 3k - 1)) * sum of max(0, rank - k)` over the map neighbours of `m` sampled
-    points, `rank` being a neighbour's place in the full-space order; with `m = n` it is the published number.
+    points. `rank` is a neighbour's rank by distance in the full space; with `m = n` this is the published definition.
     """
     n = len(vectors)
     if n < 2 * k + 2:
@@ -60,14 +60,15 @@ def measure_quality(
     chosen = torch.randperm(n, generator=generator)[: min(sample, n)]
     on_map = torch.from_numpy(map_neighbours(positions, chosen.numpy(), k))
     points, compared = prepare(vectors, metric)
-    places = prepare(torch.from_numpy(positions), "euclidean").points
+    map_points = prepare(torch.from_numpy(positions), "euclidean").points
 
     def compare(part: slice) -> tuple[float, float, int]:
         rows, near = chosen[part], on_map[part]
         value = closeness(points[rows], points, compared)
         true = _nearest(value, rows, k)
-        excess = float((_places(value, rows, near) - k).clamp(min=0).sum())
-        missed = float((_places(closeness(places[rows], places, "euclidean"), rows, true) - k).clamp(min=0).sum())
+        excess = float((_ranks(value, rows, near) - k).clamp(min=0).sum())
+        on_plane = closeness(map_points[rows], map_points, "euclidean")
+        missed = float((_ranks(on_plane, rows, true) - k).clamp(min=0).sum())
         return excess, missed, int((near[:, :, None] == true[:, None, :]).any(2).sum())
 
     parts = [slice(start, start + block) for start in range(0, len(chosen), block)]
@@ -77,33 +78,32 @@ def measure_quality(
         trustworthiness=1 - excess / worst,
         continuity=1 - missed / worst,
         recall=shared / (len(chosen) * k),
-        triplets=triplet_accuracy(points, places, generator=generator),
+        triplets=triplet_accuracy(points, map_points, generator=generator),
         k=k,
         sample=len(chosen),
     )
 
 
-def triplet_accuracy(points: Tensor, places: Tensor, *, generator: torch.Generator) -> float:
-    """How often, of three random points, the second is nearer to the first than the third is in both spaces or none.
+def triplet_accuracy(points: Tensor, map_points: Tensor, *, generator: torch.Generator) -> float:
+    """Return the fraction of random triplets for which map and full space agree on the point nearer to the first.
 
-    `points [n, d]` as `prepare` gives them, `places [n, 2]`.
+    `points [n, d]` and `map_points [n, 2]` are as `prepare` returns them. 1: always, 0.5: chance.
     """
     one, two, three = torch.randint(len(points), (3, TRIPLETS), generator=generator)
     distinct = (one != two) & (one != three) & (two != three)
     one, two, three = one[distinct], two[distinct], three[distinct]
 
     def nearer(x: Tensor) -> Tensor:
-        return (x[one] - x[two]).square().sum(1) < (x[one] - x[three]).square().sum(
-            1
-        )  # unit vectors: the cosine's order
+        # for unit vectors this is the order of the cosine
+        return (x[one] - x[two]).square().sum(1) < (x[one] - x[three]).square().sum(1)
 
-    return float((nearer(points) == nearer(places)).float().mean())
+    return float((nearer(points) == nearer(map_points)).float().mean())
 
 
-def kept_neighbours(indices: Tensor, positions: np.ndarray) -> np.ndarray:
-    """`[n]` float32: share of each point's neighbours `indices [n, k]` that are among its `k` neighbours on the map.
+def retained_neighbours(indices: Tensor, positions: np.ndarray) -> np.ndarray:
+    """Return the fraction of each point's neighbours `indices [n, k]` among its `k` neighbours on the map.
 
-    A map's distortion point by point: 1 keeps the whole neighbourhood, 0 nothing of it.
+    `[n]` float32, the distortion of a map point by point. 1: the whole neighbourhood is retained, 0: none of it.
     """
     n, k = indices.shape
     if k == 0:
@@ -118,10 +118,10 @@ def kept_neighbours(indices: Tensor, positions: np.ndarray) -> np.ndarray:
 
 
 def map_neighbours(positions: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
-    """`[len(rows), k]` int64: the nearest other points on the map."""
-    from scipy.spatial import KDTree  # a tenth of what scikit-learn takes to import
+    """Find the nearest other points on the map, `[len(rows), k]` int64."""
+    from scipy.spatial import KDTree  # imports in a tenth of scikit-learn's time
 
-    # k + 1 because the point finds itself; among equal positions it need not come first, so it is removed by number.
+    # k + 1 since each point finds itself; among equal positions it need not come first, so it is removed by number.
     _, near = KDTree(positions).query(positions[rows], k + 1, workers=torch.get_num_threads())
     found = np.asarray(near)
     itself = found == rows[:, None]
@@ -130,20 +130,20 @@ def map_neighbours(positions: np.ndarray, rows: np.ndarray, k: int) -> np.ndarra
 
 
 def _nearest(value: Tensor, rows: Tensor, k: int) -> Tensor:
-    """`[m, k]`: the true neighbours of some rows, from their closeness `[m, n]`, which is left as it was."""
+    """Return the true neighbours of some rows `[m, k]` from their closeness `[m, n]`, which is restored afterwards."""
     itself = (torch.arange(len(rows)), rows)
-    kept = value[itself]
+    own = value[itself]
     value[itself] = -torch.inf
     nearest = largest(value, k)[1]
-    value[itself] = kept
+    value[itself] = own
     return nearest
 
 
-def _places(value: Tensor, rows: Tensor, near: Tensor) -> Tensor:
-    """`[m, k]`: the places (1 is nearest) of the points `near [m, k]` in the order of closeness `value [m, n]`."""
+def _ranks(value: Tensor, rows: Tensor, near: Tensor) -> Tensor:
+    """Return the ranks `[m, k]` (1 is nearest) of the points `near [m, k]` by closeness `value [m, n]`."""
     from interp.atlas.kernels import count_larger
 
-    value[torch.arange(len(rows)), rows] = torch.inf  # itself: place 0
+    value[torch.arange(len(rows)), rows] = torch.inf  # the point itself has rank 0
     found = np.empty(near.shape, np.int64)
     count_larger(value.numpy(), value.gather(1, near).numpy(), found)
     return torch.from_numpy(found)

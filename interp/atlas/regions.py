@@ -1,19 +1,18 @@
-"""The regions of a map at several zoom levels: numbers for the points, and one row for every region.
+"""Regions of a map at several zoom levels: the region of every point, and a table with one row per region.
 
-Regions are dense parts of the map (`hierarchy`), so they describe the picture; what belongs together in the full space
-is in the neighbour lists. Each has a name (`labels`), an outline (`contours`) and an anchor for its name.
+Regions are dense parts of the map, so they describe the picture; neighbour lists say which vectors are near in the full
+space. Each region has a label (`labels`), an outline, and an anchor for its label.
 
-Regions within regions: the peaks of a map at several bandwidths, nested.
+The regions of a level are the basins of the density's peaks (`density`) at one bandwidth: wide for a view of the whole
+map, narrow for details. Peaks of sufficient prominence are counted at a series of bandwidths. For each of the wanted
+numbers (6, 20, 60, ...) the level is the bandwidth whose number of peaks is nearest; no level is forced to a number.
+Then levels are nested, from the finest up:
 
-A wide bandwidth sees what the eye sees from afar, a narrow one what it sees up close. Along a ladder of bandwidths the
-peaks that stand out (`density`) are counted, and for each of the wanted numbers (6, 20, 60, ...) the bandwidth that
-comes nearest is taken: levels are found in the map, none is cut to a number. Then, from the finest level up,
+- A region is the largest connected part of its peak's basin, without nearly empty cells.
+- It goes as a whole to the coarser region that holds most of its points, or to none if most lie between regions. So
+  every region lies in one region of the next coarser level, or in none.
 
-- a region is the largest connected part of its peak's basin that is not nearly empty,
-- and goes as a whole to the coarser region that holds most of its points, or to none if most lie between regions: so
-  every region lies in one of the next coarser level, or in none.
-
-A level that adds little to the coarser one is left out; a map with one peak has no regions.
+A level with hardly more regions than the coarser one is dropped. A map with one peak has no regions.
 """
 
 from pathlib import Path
@@ -28,20 +27,20 @@ from interp.atlas.labels import Tree, forms_of_tokens, name_regions, words_of_la
 
 NONE = -1
 WANTED = (6, 20, 60, 180, 540)
-"""Numbers of regions, the coarsest level first."""
+"""Wanted numbers of regions, the coarsest level first."""
 FEWEST_POINTS = 15
-"""A smaller map has no regions."""
+"""A map with fewer points has no regions."""
 MEAN_SIZE = 30
-"""Points that a level's regions must hold on average: 1,000 points are not cut into 60."""
+"""Smallest mean number of points per region of a level: 1,000 points are not cut into 60 regions."""
 SMALLEST = 5
-"""Points in the smallest region."""
+"""Smallest number of points in a region."""
 EMPTY = 0.1
-"""Cells below this share of the density at their region's median point belong to no region."""
+"""Cells whose density is below this fraction of that at their region's median point belong to no region."""
 MORE = 1.5
-"""A level has at least so many times the regions of the coarser one."""
+"""Smallest ratio of the number of regions of a level to that of the coarser one."""
 _STEPS_PER_OCTAVE = 3
 _NARROWEST = 1.5
-"""Cells in the narrowest bandwidth; the widest is an eighth of the map."""
+"""Narrowest bandwidth in cells; the widest is an eighth of the map."""
 
 
 class Level(NamedTuple):
@@ -50,7 +49,7 @@ class Level(NamedTuple):
     cells: np.ndarray
     """`[n_y, n_x]` int64: the region of every cell, `NONE` for none"""
     seen: np.ndarray
-    """`[n_y, n_x]`: the density that it was found in (points that a kernel sees)"""
+    """`[n_y, n_x]`: density at the level's bandwidth (number of points that the kernel covers)"""
     bandwidth: float
     """in map units"""
 
@@ -62,14 +61,14 @@ class Hierarchy(NamedTuple):
     levels: list[Level]
 
     def regions(self, n: int) -> np.ndarray:
-        """`[n_levels, n]` int64: the region of every point on every level, `NONE` for none."""
+        """Return the region of every point on every level, `[n_levels, n]` int64; `NONE` for none."""
         if self.grid is None or not self.levels:
             return np.zeros((0, n), np.int64)
         return np.stack([np.append(level.cells.ravel(), NONE)[self.grid.cell] for level in self.levels])
 
 
 def find_hierarchy(positions: np.ndarray) -> Hierarchy:
-    """The nested regions of a map `positions [n, 2]`; on each level the largest region has the lowest number."""
+    """Find the nested regions of a map `positions [n, 2]`; on each level the largest region has the lowest number."""
     grid = lay_grid(positions) if len(positions) >= FEWEST_POINTS else None
     if grid is None:
         return Hierarchy(None, [])
@@ -80,9 +79,9 @@ def find_hierarchy(positions: np.ndarray) -> Hierarchy:
 
 
 def choose_levels(ladder: list[Peaks], n: int) -> list[Peaks]:
-    """For each wanted number the step of the ladder that comes nearest, each level at a narrower bandwidth.
+    """Choose for each wanted number the bandwidth whose number of peaks is nearest, in descending bandwidths.
 
-    Where a number of peaks lasts over several steps, the middle one: there the peaks are most their own.
+    Where several successive bandwidths have the same number of peaks, the middle one is taken, as the most stable.
     """
     counts = np.array([peaks.n for peaks in ladder], np.float64)
     chosen: list[Peaks] = []
@@ -92,8 +91,8 @@ def choose_levels(ladder: list[Peaks], n: int) -> list[Peaks]:
             break
         off = np.abs(np.log(counts[start:].clip(0.5) / wanted))
         best = int(off.argmin())
-        lasts = int((off[best:] == off[best]).cumprod().sum())
-        at = start + best + (lasts - 1) // 2
+        run_length = int((off[best:] == off[best]).cumprod().sum())
+        at = start + best + (run_length - 1) // 2
         if ladder[at].n >= 2 and (not chosen or ladder[at].n >= MORE * chosen[-1].n):
             chosen.append(ladder[at])
             start = at + 1
@@ -101,14 +100,14 @@ def choose_levels(ladder: list[Peaks], n: int) -> list[Peaks]:
 
 
 def nest(grid: Grid, chosen: list[Peaks]) -> list[Level]:
-    """Cut every level's regions from its basins, the finest first, each coarser one around the finer."""
+    """Cut every level's regions from its basins, the finest level first, and fit each coarser one around the finer."""
     levels: list[Level] = []
     finer = None
     for peaks in reversed(chosen):
         cells = one_piece(grid, cut_empty(grid, peaks))
         if finer is not None:
-            home = np.append(homes(grid, finer, cells), NONE)
-            cells = np.where(finer == NONE, cells, home[finer])
+            outer = np.append(enclosing_regions(grid, finer, cells), NONE)
+            cells = np.where(finer == NONE, cells, outer[finer])
         cells = by_size(grid, cells)
         levels.append(Level(cells, peaks.seen, peaks.bandwidth * grid.step))
         finer = cells
@@ -116,7 +115,7 @@ def nest(grid: Grid, chosen: list[Peaks]) -> list[Level]:
 
 
 def cut_empty(grid: Grid, peaks: Peaks) -> np.ndarray:
-    """`[n_y, n_x]` region of every cell: its basin, without what is nearly empty."""
+    """Return the region of every cell `[n_y, n_x]`: its basin, or `NONE` for nearly empty cells."""
     cells = peaks.basin.copy()
     basin, seen, counts = peaks.basin.ravel(), peaks.seen.ravel(), grid.counts.ravel()
     order = np.lexsort((seen, basin))
@@ -130,7 +129,7 @@ def cut_empty(grid: Grid, peaks: Peaks) -> np.ndarray:
 
 
 def one_piece(grid: Grid, cells: np.ndarray) -> np.ndarray:
-    """The same regions, of each only the connected part (cells that touch) with most points."""
+    """Reduce every region to its connected part with most points; cells that share a corner are connected."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -157,17 +156,17 @@ def one_piece(grid: Grid, cells: np.ndarray) -> np.ndarray:
     return np.where(keep[part].reshape(cells.shape), cells, NONE)
 
 
-def homes(grid: Grid, finer: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-    """`[n_finer]`: the coarse region that holds most points of each finer one, `NONE` where most lie in none."""
+def enclosing_regions(grid: Grid, finer: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """Return the coarse region with most points of each finer one, `[n_finer]`; `NONE` where most lie in none."""
     inside = finer >= 0
-    n, m = int(finer.max(initial=NONE)) + 1, int(coarse.max(initial=NONE)) + 2  # the last stands for none
-    place = finer[inside] * m + coarse[inside] % m
-    home = np.bincount(place, grid.counts[inside], n * m).reshape(n, m).argmax(1)
-    return np.where(home == m - 1, NONE, home)
+    n, m = int(finer.max(initial=NONE)) + 1, int(coarse.max(initial=NONE)) + 2  # the last column means none
+    pair = finer[inside] * m + coarse[inside] % m
+    outer = np.bincount(pair, grid.counts[inside], n * m).reshape(n, m).argmax(1)
+    return np.where(outer == m - 1, NONE, outer)
 
 
 def by_size(grid: Grid, cells: np.ndarray) -> np.ndarray:
-    """The same regions, numbered by falling number of points, without those of fewer than `SMALLEST`."""
+    """Number the regions by descending number of points, and drop those of fewer than `SMALLEST`."""
     inside = cells >= 0
     sizes = np.bincount(cells[inside], grid.counts[inside])
     order = np.argsort(-sizes, kind="stable")
@@ -178,14 +177,15 @@ def by_size(grid: Grid, cells: np.ndarray) -> np.ndarray:
 
 
 SUITS_THE_MAP = 20
-"""The level whose number of regions is nearest to this suits a view of the whole map."""
+"""Number of regions that suits a view of the whole map; the level with the nearest number is shown first."""
 
-NO_REGIONS = "no regions: no part of the map is denser than its surroundings by more than chance makes"
+NO_REGIONS = "no regions: no part of the map is denser than its surroundings beyond chance"
 WITHIN = (1.0, 1.5, 2.0, np.inf)
-"""Bandwidths from a region's points to its outline, the first that holds `OUTLINED` of them in one ring."""
+"""Distances in bandwidths from a region's points to its outline; used is the first at which one ring holds `OUTLINED`
+of the points."""
 OUTLINED = 0.95
 NEARLY_ALL = 0.95
-"""A region with more of all points than this is what is left beside some islands: its words are those of the map."""
+"""A region that holds more than this fraction of all points is the background, not a cluster; its label is `REST`."""
 REST = "nearly all points"
 
 
@@ -193,16 +193,16 @@ class Region(NamedTuple):
     """One region."""
 
     region: int
-    """number over all levels: by level, then by falling size"""
+    """number over all levels: by level, then by descending size"""
     level: int
     """0 is the coarsest"""
     parent: int
-    """the region of the level before that holds it; -1 for none"""
+    """enclosing region of the next coarser level; -1 for none"""
     label: str
     size: int
-    """points"""
+    """number of points"""
     x: float
-    """where its name goes: the densest point"""
+    """with `y` the anchor of the label: the densest point"""
     y: float
     x_min: float
     x_max: float
@@ -211,11 +211,11 @@ class Region(NamedTuple):
     contour: list[float]
     """x, y, x, y, ... of its largest outline, closed"""
     priority: float
-    """which name comes first where two overlap: the coarser level's, then the larger region's"""
+    """the label with the higher priority is shown where two overlap: coarser levels first, then larger regions"""
 
 
 class Regions(NamedTuple):
-    """All regions of a map."""
+    """Regions of a map on all levels."""
 
     levels: np.ndarray
     """`[n_levels, n]` int32 region of each point on each level, -1 for none"""
@@ -223,13 +223,13 @@ class Regions(NamedTuple):
 
     @property
     def per_level(self) -> list[int]:
-        """How many regions each level has."""
+        """Number of regions of each level."""
         counts = np.bincount([region.level for region in self.table], minlength=len(self.levels))
         return counts.tolist()
 
     @property
     def whole_map_level(self) -> int | None:
-        """The level that suits a view of the whole map; None without regions."""
+        """Level that suits a view of the whole map; None without regions."""
         if not len(self.levels):
             return None
         return int(np.abs(np.log(np.array(self.per_level) / SUITS_THE_MAP)).argmin())
@@ -238,9 +238,9 @@ class Regions(NamedTuple):
 def find_regions(
     positions: np.ndarray, labels: list[str], *, tokens: bool = False, contexts: list[str] | None = None
 ) -> Regions:
-    """The regions of a map `positions [n, 2]` whose points carry `labels`, each one token or any text.
+    """Find and label the regions of a map `positions [n, 2]` whose points have `labels`, each one token or any text.
 
-    `contexts` are the texts that activations come from. A map with one peak has no regions.
+    `contexts` are the texts from which activations were recorded. A map with one peak has no regions.
     """
     n = len(positions)
     hierarchy = find_hierarchy(positions)
@@ -249,11 +249,11 @@ def find_regions(
         return Regions(np.zeros((0, n), np.int32), [])
     sizes = [np.bincount(row[row >= 0], minlength=int(row.max()) + 1) for row in within]
     starts = np.concatenate([[0], np.cumsum([len(size) for size in sizes])])
-    crowded = _crowded(hierarchy, within)
-    anchors = [_densest(*each) for each in zip(crowded, within, map(len, sizes), strict=True)]
+    density = _relative_density(hierarchy, within)
+    anchors = [_densest(*each) for each in zip(density, within, map(len, sizes), strict=True)]
     parents = [_parents(within, level, len(size)) for level, size in enumerate(sizes)]
-    places = [positions[rows].astype(np.float64) for rows in anchors]
-    tree = Tree(within, parents, crowded)
+    anchor_positions = [positions[rows].astype(np.float64) for rows in anchors]
+    tree = Tree(within, parents, density)
     forms = forms_of_tokens(labels) if tokens else None
     around = None if contexts is None else words_of_labels(contexts)
     names = name_regions(tree, words_of_labels(labels, tokens=tokens), forms, around)
@@ -270,8 +270,8 @@ def find_regions(
                     parent=parent if parent == NONE else int(starts[level - 1]) + parent,
                     label=REST if size[r] > NEARLY_ALL * n else names[level][r],
                     size=int(size[r]),
-                    x=float(places[level][r, 0]),
-                    y=float(places[level][r, 1]),
+                    x=float(anchor_positions[level][r, 0]),
+                    y=float(anchor_positions[level][r, 1]),
                     x_min=float(boxes[0][r, 0]),
                     x_max=float(boxes[1][r, 0]),
                     y_min=float(boxes[0][r, 1]),
@@ -285,7 +285,7 @@ def find_regions(
 
 
 def write_regions(folder: Path, regions: Regions) -> None:
-    """`regions.parquet`."""
+    """Write `regions.parquet`, one row per region."""
     import pyarrow as pa
 
     kinds = {
@@ -299,12 +299,12 @@ def write_regions(folder: Path, regions: Regions) -> None:
 
 
 def region_columns(regions: Regions) -> dict[str, np.ndarray]:
-    """`level_0`, `level_1` ... for the table of points."""
+    """Return the columns `level_0`, `level_1` ... of the table of points."""
     return {f"level_{level}": row for level, row in enumerate(regions.levels)}
 
 
 def summarise_regions(regions: Regions) -> dict[str, object]:
-    """What the manifest says of them."""
+    """Return the counts of regions for the manifest, and the fraction of points in none on the whole-map level."""
     level = regions.whole_map_level
     return {
         "n_levels": len(regions.levels),
@@ -316,7 +316,10 @@ def summarise_regions(regions: Regions) -> dict[str, object]:
 
 
 def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:
-    """`[n]` float32 in 0 to 1: rank of the inverse distance to the k-th map neighbour; 1 is the most crowded place."""
+    """Return the density rank of each point, `[n]` float32 in 0 to 1; 1 is the densest.
+
+    It is the rank of the inverse distance to the k-th neighbour on the map.
+    """
     from scipy.spatial import KDTree
 
     n = len(positions)
@@ -324,26 +327,26 @@ def local_density(positions: np.ndarray, k: int = 15) -> np.ndarray:
     if k < 1:
         return np.ones(n, np.float32)
     distance, _ = KDTree(positions).query(positions, k + 1, workers=torch.get_num_threads())
-    _, place, counts = np.unique(-np.asarray(distance)[:, -1], return_inverse=True, return_counts=True)
-    return ((np.cumsum(counts) - counts / 2)[place] / n).astype(np.float32)  # equal ones share their mean rank
+    _, which, counts = np.unique(-np.asarray(distance)[:, -1], return_inverse=True, return_counts=True)
+    return ((np.cumsum(counts) - counts / 2)[which] / n).astype(np.float32)  # ties share their mean rank
 
 
-def _crowded(hierarchy: Hierarchy, within: np.ndarray) -> np.ndarray:
-    """`[n_levels, n]` float32: the density at each point on each level, as a share of its region's highest."""
+def _relative_density(hierarchy: Hierarchy, within: np.ndarray) -> np.ndarray:
+    """Return each point's density on each level, `[n_levels, n]` float32, as a fraction of its region's maximum."""
     assert hierarchy.grid is not None
-    crowded = np.zeros(within.shape, np.float32)
+    density = np.zeros(within.shape, np.float32)
     for level, region in enumerate(within):
         inside = region >= 0
         seen = hierarchy.levels[level].seen.ravel()[hierarchy.grid.cell[inside]]
         highest = np.zeros(int(region.max()) + 1)
         np.maximum.at(highest, region[inside], seen)
-        crowded[level, inside] = seen / highest[region[inside]]
-    return crowded
+        density[level, inside] = seen / highest[region[inside]]
+    return density
 
 
-def _densest(crowded: np.ndarray, region: np.ndarray, n_regions: int) -> np.ndarray:
-    """`[n_regions]`: the point of each region in its densest cell, the first of several."""
-    order = np.lexsort((-crowded, region))
+def _densest(density: np.ndarray, region: np.ndarray, n_regions: int) -> np.ndarray:
+    """Return the point of each region in its densest cell, `[n_regions]`; the first of several."""
+    order = np.lexsort((-density, region))
     return order[np.searchsorted(region[order], np.arange(n_regions))]
 
 
@@ -356,7 +359,7 @@ def _parents(within: np.ndarray, level: int, n_regions: int) -> np.ndarray:
 
 
 def _boxes(positions: np.ndarray, region: np.ndarray, n_regions: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lower and the upper corner `[n_regions, 2]` of each region's points."""
+    """Return the lower and the upper corner of each region's points, `[n_regions, 2]` each."""
     low, high = np.full((n_regions, 2), np.inf), np.full((n_regions, 2), -np.inf)
     inside = region >= 0
     np.minimum.at(low, region[inside], positions[inside])
@@ -365,7 +368,7 @@ def _boxes(positions: np.ndarray, region: np.ndarray, n_regions: int) -> tuple[n
 
 
 def _contours(hierarchy: Hierarchy, level: int, n_regions: int) -> list[list[float]]:
-    """Outlines around what of each region lies within a bandwidth of a point; within more where that falls apart."""
+    """Outline each region's cells within one bandwidth of a point, or within more where that gives several parts."""
     from scipy.ndimage import distance_transform_edt, find_objects
 
     grid, here = hierarchy.grid, hierarchy.levels[level]
@@ -376,11 +379,11 @@ def _contours(hierarchy: Hierarchy, level: int, n_regions: int) -> list[list[flo
         mine, counts = here.cells[box] == r, grid.counts[box]
         corner = (grid.x + box[1].start * grid.step, grid.y + box[0].start * grid.step)
         rows, columns = np.nonzero(mine & (counts > 0))
-        places = np.column_stack([corner[0] + (columns + 0.5) * grid.step, corner[1] + (rows + 0.5) * grid.step])
+        centres = np.column_stack([corner[0] + (columns + 0.5) * grid.step, corner[1] + (rows + 0.5) * grid.step])
         held, ring = counts[rows, columns], np.zeros((0, 2))
         for reach in WITHIN:
             ring = outline(mine & (away[box] <= reach), corner=corner, step=grid.step)
-            if held[contains(ring, places)].sum() >= OUTLINED * held.sum():
+            if held[contains(ring, centres)].sum() >= OUTLINED * held.sum():
                 break
         found.append(ring.ravel().tolist())
     return found

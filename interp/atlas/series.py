@@ -1,21 +1,21 @@
-"""An atlas of several spaces: one map per layer or checkpoint, in one frame, as steps of a slider.
+"""Aligned maps of the same points in several spaces (layers, checkpoints), drawn in one frame.
 
-The folder is an atlas of the last space (its regions, its neighbours), with the table `frames` beside it: where every
-point is on every map, how much each map keeps, how far the point moved and how many of its neighbours stayed. So the
-regions that there are in the end can be followed back to where they come from.
+Two maps laid out independently differ by rotation, reflection and the randomness of the layout. Here the first map is
+laid out alone. Each further one starts from the map before and is drawn towards it after every epoch,
 
-Maps of the same points in several spaces (layers, checkpoints), drawn in one frame, so that what moves has changed.
+    y <- y + strength * alpha * (position on the map before - y)
 
-Alone, two maps differ by turns, mirrors and the chance of the layout. Here the first is laid out alone, and each
-further one starts from the map before and is held to it: after every epoch each point is drawn back
+in addition to the forces of its own graph; with `strength` 0 only the start is shared. (AlignedUMAP, Dadu et al. 2023,
+couples maps in both directions: a cluster that will join another lies next to it from the start, so that its move
+cannot be seen.)
 
-    y <- y + strength * alpha * (its place on the map before - y)
+Displacements are in units of the maps' radius. Two references go with them: a null, the displacement of points when
+nothing changed (the first space after itself); and the change in the full spaces, without any map: the fraction of a
+point's neighbours that are still its neighbours in the next space.
 
-while its own map's ties pull as always. (AlignedUMAP, Dadu et al. 2023, draws both ways; a cluster that is to join
-another then lies beside it from the start, and its move cannot be seen.) `strength` 0 leaves each map free from its
-start. How far points move is measured in units of the maps' size. Two things are said beside it: how far they move when
-nothing has changed (the first space as its own successor: the null), and what changed in the full spaces, with no map
-involved: the share of a point's neighbours that it keeps.
+The folder of a series is an atlas of the last space, its regions and neighbours included, with a further table
+`frames`: every point's position on every map, neighbours retained, displacement, and neighbours that stayed. So the
+final regions can be traced back to where they come from.
 """
 
 from collections.abc import Sequence
@@ -32,17 +32,17 @@ from interp.artifacts import Draft, Manifest, write_table
 from interp.atlas.build import MapSettings, check_source, choose_points, finish, search, stage
 from interp.atlas.layout import AT_ONCE, Layout, Mover, fuzzy_graph, principal_components, spread
 from interp.atlas.neighbours import Neighbours, rescaled
-from interp.atlas.quality import Quality, kept_neighbours, measure_quality
+from interp.atlas.quality import Quality, measure_quality, retained_neighbours
 from interp.atlas.sources import AtlasSource
 from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.runtime import derive_seed, make_generator
 
 STRENGTH = 0.05
-"""Measured on planted moves, three seeds: at .05 (as at .2 and .5) each map is as true as alone; at .2 a group that
-joined another is drawn halfway to it only, at .5 not at all."""
+"""Strength of the alignment. Measured on planted moves, three seeds: at .05, .2 and .5 each map is as faithful as one
+laid out alone. But at .2 a group that joined another is shown only halfway to it, at .5 not at all."""
 SKIPPED = 0.5
-"""share of the schedule that a map leaves out which starts from the one before: as true, and half the time"""
+"""fraction of the epochs omitted for a map that starts from the one before: as faithful, in half the time"""
 
 
 class AlignedMaps(NamedTuple):
@@ -51,13 +51,13 @@ class AlignedMaps(NamedTuple):
     positions: list[np.ndarray]
     """each `[n, 2]` float32"""
     moved: np.ndarray
-    """`[n_maps - 1, n]` float32: how far each point goes from one map to the next; 1 is the radius of the maps (root
-    mean square distance from their middle)"""
+    """`[n_maps - 1, n]` float32: displacement of each point from one map to the next; 1 is the radius of the maps (root
+    mean square distance from their centre)"""
     stayed: np.ndarray
-    """`[n_maps - 1, n]` float32: share of each point's neighbours in one space that are neighbours in the next, no map
-    involved; 1: nothing changed around it, 0: everything"""
+    """`[n_maps - 1, n]` float32: fraction of each point's neighbours in one full space that are its neighbours in the
+    next; 1: the same neighbours, 0: none in common"""
     null: np.ndarray
-    """`[n]` float32: how far each point moves when nothing changes, the first space after itself"""
+    """`[n]` float32: displacement of each point when nothing changes (the first space after itself)"""
 
 
 def lay_out_aligned(
@@ -69,9 +69,9 @@ def lay_out_aligned(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> AlignedMaps:
-    """Maps of `spaces`, each `[n, d]` of the same `n` points in the same order (`d` may differ).
+    """Lay out `spaces`, each `[n, d]` of the same `n` points in the same order, in one frame; `d` may differ.
 
-    Raises `ConfigError` for fewer than two spaces, other numbers of points, or a strength outside 0 to 1.
+    Raises `ConfigError` for fewer than two spaces, unequal numbers of points, or a strength outside 0 to 1.
     """
     check_spaces(spaces, neighbours, strength)
     settings = {"min_dist": min_dist, "seed": derive_seed(seed, "layout")}
@@ -88,40 +88,47 @@ def lay_out_aligned(
     return AlignedMaps(placed, movement(placed), neighbours_that_stay(neighbours), null)
 
 
-def draw(mover: Mover, held_to: np.ndarray | None, strength: float, progress: Progress | None) -> None:
-    """Lay a map out: alone, or held to the one before and from the middle of the schedule on."""
+def draw(mover: Mover, previous: np.ndarray | None, strength: float, progress: Progress | None) -> None:
+    """Lay out one map: alone, or aligned with the previous one and from the middle of the schedule on."""
     total = mover.n_epochs
-    first = 0 if held_to is None else round(SKIPPED * total)
+    first = 0 if previous is None else round(SKIPPED * total)
     for epoch in range(first, total):
         mover.run(epoch, epoch + 1)
-        if held_to is not None and strength:
-            mover.shift(np.float32(strength * (1 - epoch / total)) * (held_to - mover.positions))
+        if previous is not None and strength:
+            mover.shift(np.float32(strength * (1 - epoch / total)) * (previous - mover.positions))
         if progress is not None and (epoch + 1) % AT_ONCE == 0:
             progress(epoch + 1, total, {})
 
 
 def _stage_of_map(progress: Progress | None, at: int, n_maps: int) -> Progress | None:
-    """The same progress over all maps."""
+    """Return a progress callback that counts one map's epochs towards those of all maps."""
     if progress is None:
         return None
     return lambda done, total, info: progress(at * total + done, n_maps * total, {"map": at + 1, **info})
 
 
 def check_spaces(spaces: Sequence[Tensor], each: Sequence[Any], strength: float) -> None:
-    """Raise `ConfigError` unless there are several spaces of equally many points, and `each` has one thing for each."""
+    """Raise `ConfigError` unless there are two or more spaces of equally many points, and one item of `each` for each.
+
+    It also checks that `strength` lies in 0 to 1.
+    """
     if len(spaces) < 2 or len(spaces) != len(each):
         raise ConfigError(
-            f"maps to align need two spaces or more, got {len(spaces)} (and {len(each)} of what goes along)"
+            f"maps to align need two spaces or more and as many names or neighbour lists, got {len(spaces)} spaces and "
+            f"{len(each)} of the latter"
         )
     sizes = sorted({len(space) for space in spaces})
     if len(sizes) > 1:
-        raise ConfigError(f"aligned maps show the same points in every space; these have {sizes}")
+        raise ConfigError(f"aligned maps show the same points in every space; these spaces have {sizes} points")
     if not 0 <= strength <= 1:
-        raise ConfigError(f"strength must lie between 0 (alone) and 1, got {strength}")
+        raise ConfigError(f"strength must lie between 0 (not aligned) and 1, got {strength}")
 
 
 def neighbours_that_stay(neighbours: Sequence[Neighbours]) -> np.ndarray:
-    """`[n_maps - 1, n]` float32: share of each point's neighbours that are its neighbours in the next space too."""
+    """Return the fraction of each point's neighbours that are its neighbours in the next space too.
+
+    `[n_maps - 1, n]` float32, 0 to 1.
+    """
     shares = []
     for one, two in pairwise(neighbours):
         pairs = zip(one.indices.split(8192), two.indices.split(8192), strict=True)
@@ -130,7 +137,7 @@ def neighbours_that_stay(neighbours: Sequence[Neighbours]) -> np.ndarray:
 
 
 def in_one_frame(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Each map moved, turned and mirrored, never stretched, to lie as near as it can to the one before (Procrustes)."""
+    """Align each map with the one before by translation, rotation and reflection, without scaling (Procrustes)."""
     placed = [np.asarray(maps[0], np.float32)]
     for positions in maps[1:]:
         target = placed[-1].astype(np.float64)
@@ -142,7 +149,10 @@ def in_one_frame(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def movement(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """`[n_maps - 1, n]` float32: distances between successive places, over the root mean square radius of all maps."""
+    """Return displacements between successive maps, `[n_maps - 1, n]` float32.
+
+    They are in units of the root mean square radius of all maps.
+    """
     radius = np.sqrt(np.mean([np.square(m - m.mean(0)).sum(1).mean() for m in maps]))
     steps = [np.linalg.norm(after - before, axis=1) for before, after in pairwise(maps)]
     return (np.stack(steps) / max(float(radius), 1e-30)).astype(np.float32)
@@ -159,10 +169,10 @@ def build_series(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Maps of `sources`, which hold the same points in the same order, called `names`.
+    """Write an atlas with one map per source, in one frame, and return the manifest.
 
-    `strength` holds each map to the one before (`aligned`). Raises `ConfigError` when the sources hold other points, or
-    the method is not `umap`.
+    The `sources` hold the same points in the same order; `names` name the maps. `strength` (0 to 1) aligns each map
+    with the one before. Raises `ConfigError` when the sources hold different points, or the method is not `umap`.
     """
     settings = settings or MapSettings()
     if settings.method != "umap":
@@ -185,8 +195,8 @@ def build_series(
         seed=seed,
         progress=stage(progress, "layout"),
     )
-    kept = [kept_neighbours(one.neighbours.indices, at) for one, at in zip(found, maps.positions, strict=True)]
-    write_frames(draft.path, maps, kept)
+    retained = [retained_neighbours(one.neighbours.indices, at) for one, at in zip(found, maps.positions, strict=True)]
+    write_frames(draft.path, maps, retained)
     frames = summarise_frames(names, chosen, maps, settings, seed)
     last = Layout(maps.positions[-1], "umap", f"one of {len(names)} maps in one frame: {', '.join(names)}")
     parents = {name: digest for source in sources for name, digest in source.parents.items()}
@@ -203,8 +213,8 @@ def build_series(
     )
 
 
-def write_frames(folder: Path, maps: AlignedMaps, kept: list[np.ndarray]) -> None:
-    """`frames.parquet`: `frame, point, x, y, kept, moved, stayed`; the last two are null on the first frame."""
+def write_frames(folder: Path, maps: AlignedMaps, retained: list[np.ndarray]) -> None:
+    """Write `frames.parquet`: `frame, point, x, y, kept, moved, stayed`; the last two are null on the first frame."""
     import pyarrow as pa
 
     n_frames, n = len(maps.positions), len(maps.positions[0])
@@ -215,7 +225,7 @@ def write_frames(folder: Path, maps: AlignedMaps, kept: list[np.ndarray]) -> Non
         "point": pa.array(np.tile(np.arange(n), n_frames), pa.int32()),
         "x": pa.array(x, pa.float32()),
         "y": pa.array(y, pa.float32()),
-        "kept": pa.array(np.concatenate(kept), pa.float32()),
+        "kept": pa.array(np.concatenate(retained), pa.float32()),
     }
     for name, steps in (("moved", maps.moved), ("stayed", maps.stayed)):
         columns[name] = pa.array(np.concatenate([nothing, steps]).ravel(), pa.float32(), from_pandas=True)
@@ -225,7 +235,7 @@ def write_frames(folder: Path, maps: AlignedMaps, kept: list[np.ndarray]) -> Non
 def summarise_frames(
     names: list[str], sources: list[AtlasSource], maps: AlignedMaps, settings: MapSettings, seed: int
 ) -> dict[str, Any]:
-    """Per frame what the map keeps, how far points moved (median), and the null of that; for the manifest."""
+    """Return each map's quality and median displacement, and the null of displacements, for the manifest."""
     frames = []
     for at, (name, source, positions) in enumerate(zip(names, sources, maps.positions, strict=True)):
         generator = make_generator(seed, "quality")

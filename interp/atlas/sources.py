@@ -1,14 +1,13 @@
-"""Where an atlas gets its vectors: a model's token embeddings, a recording, a file.
+"""Sources of vectors for an atlas: token embeddings, unembeddings, attention heads, a recording, a file.
 
-Unembeddings and heads are in `weight_sources`; `saes.features.sources` adds the directions of SAEs.
+`saes.features.sources` adds the directions of SAEs.
 
-Maps of a model's weights: its unembedding, and its heads by what they read and write or by what they were scored.
+Heads are compared by their OV or QK circuits: by the cosine of `W_V W_O` (or `W_Q W_K^T`) as matrices
+`[d_model, d_model]`,
 
-Two heads are alike as their circuits are: the cosine of `W_V W_O` (or `W_Q W_K^T`) as matrices `[d_model, d_model]`,
+    <A, B> = tr(A^T B)        computed from the factors of width d_head; the products are never formed
 
-    <A, B> = tr(A^T B)        from the d_head wide factors, the products are never formed
-
-Vectors with exactly these inner products are the rows of a square root of the Gram matrix, one dimension per head, so
+The rows of a square root of the Gram matrix have exactly these inner products, with one dimension per head. So
 neighbours and map are those of the matrices themselves.
 """
 
@@ -36,7 +35,7 @@ BEFORE, AFTER = 12, 4
 
 @dataclass(frozen=True, kw_only=True)
 class AtlasSource:
-    """Vectors and what is known about each: what `build_atlas` takes."""
+    """Vectors with a label and further properties of each, as `build_atlas` takes them."""
 
     vectors: Tensor
     """`[n, d]`"""
@@ -45,31 +44,31 @@ class AtlasSource:
     labels: list[str]
     """plain text, one per vector"""
     subjects: list[str] | None = None
-    """The part of each label that regions are named by, where labels are more than that: of `before " of" (70 %)` the
-    token; None where it is the whole label."""
+    """Part of each label from which regions are labelled, such as the token of `before " of" (70 %)`; None: the whole
+    label."""
     items: np.ndarray
     """`[n]` int32: token id, feature number, recording row, head number or index"""
     values: np.ndarray
-    """`[n]` float32: a quantity worth colouring by"""
+    """`[n]` float32: a quantity to colour by"""
     value_name: str
     item_kind: str
     """`token`, `feature`, `row`, `head` or `index`"""
     parents: dict[str, str] = field(default_factory=dict)
     features: str | None = None
-    """the features artefact that a click leads to"""
+    """features artefact that a click on a point opens"""
     hook_point: str | None = None
-    """where the vectors were recorded"""
+    """hook point at which the vectors were recorded"""
     contexts: list[str] | None = None
-    """the text that each vector comes from, where it comes from one"""
+    """text around each vector's token, if there is one"""
     groups: list[str] | None = None
-    """what else it belongs to: the label of its document"""
+    """group of each vector, such as the label of its document"""
     notes: tuple[str, ...] = ()
-    """what a reader of the map should know about the vectors"""
+    """remarks on the vectors for readers of the map"""
     readout: Readout | None = None
-    """what says in words what an average of such vectors is; without one a map has no cells"""
+    """readout that turns means of such vectors into texts; without one a map has no cells"""
 
     def chosen(self, points: Tensor) -> "AtlasSource":
-        """The same, of some `points` only."""
+        """Return the same source with some `points` only."""
         which = points.tolist()
 
         def pick(texts: list[str] | None) -> list[str] | None:
@@ -88,7 +87,7 @@ class AtlasSource:
 
 
 def joined(one: AtlasSource, two: AtlasSource, *, groups: tuple[str, str]) -> AtlasSource:
-    """Both, `one` first; `groups` says which is which. What only one of them has is left out."""
+    """Join two sources, `one` first; `groups` names the two. Fields that only one of them has are dropped."""
     contexts = None if one.contexts is None or two.contexts is None else one.contexts + two.contexts
     return replace(
         one,
@@ -106,14 +105,14 @@ def joined(one: AtlasSource, two: AtlasSource, *, groups: tuple[str, str]) -> At
 
 
 def embedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSource:
-    """The token embeddings of a loaded model; the value is the norm of each."""
+    """Return the token embeddings of a loaded model; the value is the norm of each."""
     return token_source(model, model.W_E, f"embeddings:{name}", {f"model:{name}": weight_hash}, ())
 
 
 def token_source(
     model: Any, vectors: Tensor, source: str, parents: dict[str, str], notes: tuple[str, ...]
 ) -> AtlasSource:
-    """One vector per token of the vocabulary."""
+    """Return a source with one vector per token of the vocabulary; the value is the norm."""
     from interp.models.adapter import token_strings
 
     vectors = vectors.detach().float().cpu()
@@ -135,19 +134,20 @@ def token_source(
 def recording_source(
     recording: Recording, model: Any, *, hook_point: str | None = None, max_points: int = 20_000, seed: int = 0
 ) -> AtlasSource:
-    """Recorded activations of `max_points` real rows, drawn uniformly without replacement, in recording order.
+    """Return recorded activations of at most `max_points` rows, drawn uniformly without replacement.
 
-    Labels are the tokens, contexts the text around them, groups the labels of their documents; the value is the norm.
-    The model spells the tokens, and reads cells of the residual stream and what is added to it.
+    Rows are in recording order. Labels are the tokens, contexts the text around them, groups the labels of their
+    documents; the value is the norm. The model gives the text of tokens. At hook points of the residual stream, and of
+    what is added to it, the model's unembedding is also the readout of cells.
     """
     from interp.models.adapter import token_strings
 
-    place = recording.check_hook_point(hook_point or recording.hook_points[0])
+    hook_point = recording.check_hook_point(hook_point or recording.hook_points[0])
     shards = range(recording.n_shards)
     rows = torch.cat([recording.real_rows(shard) + int(recording.shard_starts[shard]) for shard in shards])
     drawn = torch.randperm(len(rows), generator=make_generator(seed, "atlas rows"))[:max_points]
     total, rows = len(rows), rows[drawn.sort().values]
-    vectors = recording.read_rows(place, rows)
+    vectors = recording.read_rows(hook_point, rows)
     passages = read_passages(recording, rows.numpy(), before=BEFORE, after=AFTER)
     ids = np.unique(passages.token_ids[passages.token_ids != NO_TOKEN])
     spelled = {NO_TOKEN: "", **dict(zip(ids.tolist(), token_strings(model, torch.from_numpy(ids)), strict=True))}
@@ -161,19 +161,19 @@ def recording_source(
         value_name="norm",
         item_kind="row",
         parents={recording.key: recording.manifest.content_hash},
-        hook_point=place,
+        hook_point=hook_point,
         contexts=["".join(spelled[token] for token in passage) for passage in passages.token_ids.tolist()],
         groups=[document_labels[document] for document in passages.document.tolist()],
-        notes=(f"activations at {place} of {len(rows):,} of {total:,} recorded tokens, drawn uniformly",),
-        readout=UnembeddingReadout(model) if parse_hook_point(place).suffix in RESIDUAL_SUFFIXES else None,
+        notes=(f"activations at {hook_point} of {len(rows):,} of {total:,} recorded tokens, drawn uniformly",),
+        readout=UnembeddingReadout(model) if parse_hook_point(hook_point).suffix in RESIDUAL_SUFFIXES else None,
     )
 
 
 def file_source(path: str | Path) -> AtlasSource:
-    """Vectors of a `.npy` file `[n, d]`, or of a `.parquet` file: its column of lists, else its columns of numbers.
+    """Read vectors from a `.npy` file `[n, d]` or a `.parquet` file: its column of lists, else its numeric columns.
 
-    The parquet file's `label` column labels. Raises `MissingError`, `CorruptError` (unreadable, or not a table of
-    numbers), `ConfigError` (another file type).
+    The parquet file's column `label`, if there is one, gives the labels. Raises `MissingError`, `CorruptError`
+    (unreadable, or not a table of numbers), `ConfigError` (another file type).
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -219,7 +219,7 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, list[str] | None]:
     numeric = [f.name for f in fields if _is_number(f.type)]
     lists = [f.name for f in fields if _is_list(f.type) and _is_number(f.type.value_type)]
     if len(lists) > 1:
-        raise CorruptError(f"{path} has several columns of lists ({', '.join(lists)}); keep the one to be mapped")
+        raise CorruptError(f"{path} has several columns of lists ({', '.join(lists)}); leave only the one to be mapped")
     if lists:
         return _rows_of(table[lists[0]], f"{path}, column {lists[0]}"), labels
     if not numeric:
@@ -240,7 +240,7 @@ def _is_list(kind: Any) -> bool:
 
 
 def _rows_of(column: Any, where: str) -> np.ndarray:
-    """`[n, d]` of a column of lists of numbers, NaN where a number is missing."""
+    """Return a column of lists of numbers as `[n, d]`, with NaN for missing numbers."""
     import pyarrow.compute as compute
 
     lengths = np.unique(compute.call_function("list_value_length", [column]).to_numpy())
@@ -250,7 +250,7 @@ def _rows_of(column: Any, where: str) -> np.ndarray:
 
 
 def unembedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSource:
-    """What raises each token's logit: the columns of `W_U`, the gain of the final norm folded in, centred over tokens.
+    """Return the columns of `W_U`, with the gain of the final norm folded in, centred over tokens.
 
     Centring changes no probability. A tied model's embeddings and unembeddings differ by the gain and the centring.
     """
@@ -260,16 +260,17 @@ def unembedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSourc
 
 
 def head_circuit_source(model: Any, name: str, circuit: Literal["ov", "qk"], *, weight_hash: str) -> AtlasSource:
-    """One point per head, alike as their `ov` or `qk` circuits are; the value is the layer.
+    """Return one vector per head, with the inner products of their `ov` or `qk` circuits; the value is the layer.
 
-    QK circuits of rotary models are those of a query at its own position (offset 0), and say so.
+    In rotary models the QK circuit is that of a key at the query's own position (offset 0); a note says so.
     """
     weights = HeadWeights(model)
     heads = weights.residual.all_heads()
     circuits = [weights.ov(head) if circuit == "ov" else weights.qk(head) for head in heads]
-    notes = [f"heads alike as {'W_V W_O' if circuit == 'ov' else 'W_Q W_K^T'} are, norms folded in, biases left out"]
+    product = "W_V W_O" if circuit == "ov" else "W_Q W_K^T"
+    notes = [f"heads by the similarity of {product}, norms folded in, biases left out"]
     if circuit == "qk" and weights.is_rotary:
-        notes.append("rotary: the key at the query's own position")
+        notes.append("rotary embeddings: the QK circuit of a key at the query's own position")
     return AtlasSource(
         vectors=square_root_of(inner_products(circuits)),
         source=f"heads-{circuit}:{name}",
@@ -285,9 +286,9 @@ def head_circuit_source(model: Any, name: str, circuit: Literal["ov", "qk"], *, 
 
 
 def head_score_source(folder: Path) -> AtlasSource:
-    """One point per head of a heads artefact: its scores, each over its spread; the value is the induction score.
+    """Return one vector per head of a heads artefact: its standardised scores; the value is the induction score.
 
-    Labels name what the head was found to be. Raises `MissingError` when there is no such folder.
+    Labels name the kinds of head found. Raises `MissingError` when there is no such folder.
     """
     import pyarrow.parquet as pq
 
@@ -309,12 +310,15 @@ def head_score_source(folder: Path) -> AtlasSource:
         item_kind="head",
         parents={f"heads/{folder.name}": manifest.content_hash},
         groups=[kinds[0] if kinds else "none found" for kinds in verdicts],
-        notes=(f"heads by {len(KINDS)} scores ({', '.join(KINDS)}), each centred and over its spread",),
+        notes=(f"heads by {len(KINDS)} scores ({', '.join(KINDS)}), each with mean 0 and standard deviation 1",),
     )
 
 
 def inner_products(circuits: list[Factored]) -> Tensor:
-    """`[n, n]` float64: `tr(A^T B)` of all pairs of factored matrices, as `sum((L_A^T L_B) * (R_A R_B^T))`."""
+    """Return `tr(A^T B)` of all pairs of factored matrices, `[n, n]` float64.
+
+    It is computed as `sum((L_A^T L_B) * (R_A R_B^T))`.
+    """
     left = torch.stack([circuit.left for circuit in circuits])
     right = torch.stack([circuit.right for circuit in circuits])
     rows = [
@@ -326,6 +330,6 @@ def inner_products(circuits: list[Factored]) -> Tensor:
 
 
 def square_root_of(gram: Tensor) -> Tensor:
-    """`[n, n]` float32 rows whose inner products are `gram [n, n]` (positive semidefinite)."""
+    """Return `[n, n]` float32 rows whose inner products are `gram [n, n]` (positive semidefinite)."""
     values, vectors = torch.linalg.eigh(gram)
     return (vectors * values.clamp(min=0).sqrt()).float()

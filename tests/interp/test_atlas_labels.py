@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 def tree(*levels: list[int]) -> Tree:
-    """A tree of hand-made levels; all places are equally crowded."""
+    """A tree of hand-made levels of equal density everywhere."""
     rows = np.array(levels)
     parents = [np.full(rows[0].max() + 1, -1)]
     for outer, inner in pairwise(rows):
@@ -68,9 +68,9 @@ def test_a_region_that_is_all_of_its_parent_keeps_its_name():
 
 def test_the_outskirts_do_not_name_a_region():
     words = words_of_labels(["core"] * 10 + ["edge"] * 12 + ["other"] * 30)
-    crowded = np.array([[1.0] * 10 + [0.2] * 12 + [1.0] * 30])
+    density = np.array([[1.0] * 10 + [0.2] * 12 + [1.0] * 30])
     region = np.array([[0] * 22 + [1] * 30])
-    names = name_regions(Tree(region, [np.array([-1, -1])], crowded), words)
+    names = name_regions(Tree(region, [np.array([-1, -1])], density), words)
     assert names[0][0].split(", ") == ["core", "edge"]
 
 

@@ -119,6 +119,6 @@ def test_odd_points_are_said():
     assert "2 of 61 vectors equal" in said(torch.cat([x, x[3:4]]))
     assert "1 vectors are zero" in said(torch.cat([x, torch.zeros(1, 12)]))
     apart = torch.cat([x, x + 1000])
-    assert "parts with no tie" in said(apart)
+    assert "connected components" in said(apart)
     assert "at most 3 neighbours each, 5 were asked for" in said(x[:4])
     assert said(x[:1]) == "1 points have at most 0 neighbours each, 5 were asked for"
