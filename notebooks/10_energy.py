@@ -75,15 +75,15 @@ for beta in (2000.0, 8.0, 0.1):
 smollm2 = load_model("smollm2-135m")
 tokens = text_prompts(smollm2, open_corpus("docstrings", seed=0), 4, 96)
 twin = untrained_model(smollm2, 0)
-heads = measure_retrieval(smollm2, tokens, twin=twin)
-null = measure_retrieval(untrained_model(smollm2, 1), tokens, twin=twin)
+heads = measure_retrieval(smollm2, tokens, untrained=twin)
+null = measure_retrieval(untrained_model(smollm2, 1), tokens, untrained=twin)
 print(f"our attention differs from the model's by {heads.pattern_error:.1e} at most; energy never rises ({heads.energy_rise:.0e})")
 print("SmolLM2:  ", heads.counts(), f"{int(heads.concentrates.sum())} concentrate more than untrained ones")
 print("untrained:", null.counts(), f"{int(null.concentrates.sum())} do")
 plot(heads)
 
 # %%
-rest = measure_retrieval(smollm2, tokens, twin=twin, skip_first=True)
+rest = measure_retrieval(smollm2, tokens, untrained=twin, skip_first=True)
 sinks = int((heads.first_share > 0.5).sum())
 print(f"{sinks} heads keep most of their attention on the first position; without it: {rest.counts()}")
 for layer in (0, 3, 10, 20, 29):

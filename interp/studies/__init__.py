@@ -1,14 +1,13 @@
-"""Small models that teach one thing each, trained in minutes. The names below are public.
+"""Small models that each demonstrate one phenomenon, trained in minutes. The names below are public.
 
-- `grokking`                modular addition: memorised first, generalised late, with Fourier components as progress
-                            measure
-- `induction_emerges`       a toy trained until induction heads form, and a one-layer model that never gets them
+- `grokking`                modular addition: memorised first, generalised late, with Fourier progress measures
+- `induction_emerges`       a toy trained until induction heads form, with a one-layer model as the control
 - `language_models`         small language models of several sizes
-- `language_scaling`        the law by which their loss falls with size
-- `superposition`           toys with more features than dimensions, and their phases
+- `language_scaling`        scaling law of their loss with parameters and tokens
+- `superposition`           toys with more features than dimensions, and their phase diagram
 - `superposition_geometry`  interference, feature dimensionality, polytopes
-- `hopfield`                modern Hopfield retrieval, and attention heads measured as such
-- `classical_networks`      the Hopfield network of 1982, and the capacity of both kinds
+- `hopfield`                modern Hopfield retrieval, and attention heads as associative memories
+- `classical_networks`      the Hopfield network of 1982, and the capacity of classical and modern networks
 - `boltzmann`               a Boltzmann machine, and next-token distributions as Boltzmann distributions
 - `save`                    the artefact of a study
 - `config`                  settings of grokking and of scaling laws

@@ -1,32 +1,35 @@
-"""A small Boltzmann machine: the distribution over spins whose energy a Hopfield network descends (Ackley et al. 1985).
+"""A small Boltzmann machine, and the thermodynamics of next-token distributions.
+
+**The machine** (`BoltzmannMachine`; Ackley et al. 1985) is the distribution over spins whose energy a Hopfield network
+minimises:
 
     p(s) = exp(-E(s) / T) / Z,    E(s) = -s^T J s / 2 - b . s,    s_i = +1 or -1
 
-The first `n_visible` spins are seen, the others hidden. Sampling turns one spin at a time by its conditional
-probability (Gibbs); learning raises the probability of data by the difference of two correlations (T = 1):
+The first `n_visible` spins are visible, the others hidden. Gibbs sampling draws one spin at a time from its conditional
+distribution. Learning follows the gradient of the log-likelihood, a difference of two correlations (at T = 1):
 
-    d log p(v) / d J_ij = <s_i s_j> with v held - <s_i s_j> of the machine
+    d log p(v) / d J_ij = <s_i s_j> with v clamped - <s_i s_j> of the machine
 
-Contrastive divergence (Hinton 2002) takes the second from a few sweeps that start at the data. Up to `MOST` spins
-everything is summed exactly, which is what sampling and learning are checked against. At temperature 0 the machine is
-the Hopfield network of `classical`.
+Contrastive divergence (Hinton 2002) estimates the second term from a few sweeps that start at the data. Up to `MOST`
+spins all sums are also exact, as a reference for sampling and learning. At temperature 0 the machine is the Hopfield
+network of `classical_networks`.
 
-A next-token distribution as a Boltzmann distribution: token v has energy `E_v`, and `p_v ~ exp(-E_v / T)`.
-
-At `T = 1` this is the model's own distribution; other temperatures are `softmax(logits / T)`. With `Z = sum exp(-E/T)`:
+**A next-token distribution** is a Boltzmann distribution too (`sweep_temperatures`): token v has energy `E_v`, and
+`p_v ~ exp(-E_v / T)`. At `T = 1` this is the model's own distribution; other temperatures give `softmax(logits / T)`.
+With `Z = sum exp(-E/T)`:
 
     U = sum p E              mean energy
-    S = -sum p log p         entropy, nats;  exp(S) tokens are in play
+    S = -sum p log p         entropy, nats;  exp(S) is the effective number of tokens
     F = U - T S = -T log Z   free energy
-    C = Var(E) / T^2         heat capacity = dU/dT: where it peaks, the distribution melts
+    C = Var(E) / T^2         heat capacity = dU/dT: at its peak the distribution melts
 
-Logits fix energies up to a constant, which `S` and `C` do not see and `U` and `F` do. Two gauges fix it:
+Logits determine energies up to a constant, which affects `U` and `F` but not `S` and `C`. Two gauges fix it:
 
     mean      E_v = mean(logits) - logit_v             energies average 0 over the vocabulary
     surprisal E_v = logsumexp(logits) - logit_v        energies are surprisals at T = 1: there U = S and F = 0
 
-Beside every sweep stands the null of a random energy model (Derrida 1981): as many normal energies of the same
-variance, over several draws. What a model knows shows as tokens far below that crowd.
+The null of every sweep is a random energy model (Derrida 1981): as many normal energies of the same variance, over
+several draws. The knowledge of a model shows in tokens far below these random levels.
 """
 
 import itertools
@@ -48,21 +51,21 @@ from interp.runtime import make_generator
 from interp.studies.classical_networks import check_couplings, check_spins
 
 MOST = 16
-"""spins up to which all states are summed: 65,536 states"""
+"""largest number of spins for sums over all states: 65,536 states"""
 
 
 class Moments(NamedTuple):
-    """Means over a distribution of spins."""
+    """First and second moments of a distribution over spins."""
 
     first: Tensor
-    """`[n]`: `<s_i>`, -1 to 1"""
+    """`[n]`: means `<s_i>`, -1 to 1"""
     second: Tensor
-    """`[n, n]`: `<s_i s_j>`, 1 on the diagonal"""
+    """`[n, n]`: correlations `<s_i s_j>`, 1 on the diagonal"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoltzmannMachine:
-    """Couplings and biases; a value, learning makes new ones."""
+    """Couplings and biases of a Boltzmann machine. Immutable: learning returns new machines."""
 
     couplings: Tensor
     """`[n, n]` symmetric, diagonal 0, float32 or float64"""
@@ -79,36 +82,37 @@ class BoltzmannMachine:
                 f"{self.bias.dtype} {list(self.bias.shape)}"
             )
         if not torch.isfinite(self.bias).all():
-            raise NonFiniteError("biases must be finite, got NaN or infinity; give a large number to hold a spin")
+            raise NonFiniteError("biases must be finite, got NaN or infinity; give a large number to clamp a spin")
         if not 1 <= self.n_visible <= n:
             raise ConfigError(f"n_visible must lie between 1 and {n}, got {self.n_visible}")
 
     @property
     def n(self) -> int:
+        """Number of spins, visible and hidden."""
         return len(self.bias)
 
     def energy(self, states: Tensor) -> Tensor:
-        """`E` of every row of `states [n_states, n]` of +1 and -1, summed in float64."""
+        """Return the energy of every row of `states [n_states, n]` of +1 and -1, summed in float64."""
         states = check_spins(states, self.couplings).double()
         return -((states @ self.couplings.double()) * states).sum(-1) / 2 - states @ self.bias.double()
 
     def exact(self, temperature: float = 1.0) -> Tensor:
-        """Probabilities `[2^n]` float64 of `all_states(n)`. Raises `ConfigError` beyond `MOST` spins."""
+        """Return the probabilities of `all_states(n)`, `[2^n]` float64. Raises `ConfigError` beyond `MOST` spins."""
         return (-self.energy(all_states(self.n)) / _above_zero(temperature)).softmax(0)
 
     def moments(self, temperature: float = 1.0) -> Moments:
-        """Exact means of spins and pairs."""
+        """Return the exact means of spins and of pairs of spins."""
         return _moments(all_states(self.n), self.exact(temperature))
 
     def log_likelihood(self, data: Tensor) -> float:
-        """Exact mean log probability of visible rows `data [n_rows, n_visible]`, nats."""
+        """Return the exact mean log-probability of visible rows `data [n_rows, n_visible]`, nats."""
         states = all_states(self.n)
         log_p = (-self.energy(states)).log_softmax(0)
         visible = log_p.view(2**self.n_visible, -1).logsumexp(1)
         return float(visible[state_numbers(_check_data(self, data))].mean())
 
     def sample(self, n_chains: int, n_sweeps: int, *, temperature: float = 1.0, generator: torch.Generator) -> Tensor:
-        """`[n_chains, n]`: independent chains after `n_sweeps` of Gibbs sampling from random spins."""
+        """Run independent chains of `n_sweeps` Gibbs sweeps from random spins; returns `[n_chains, n]`."""
         if n_chains < 1:
             raise ConfigError(f"at least one chain was expected, got n_chains {n_chains}")
         states = torch.randint(2, (n_chains, self.n), generator=generator).to(self.bias) * 2 - 1
@@ -123,7 +127,7 @@ class BoltzmannMachine:
         first: int = 0,
         generator: torch.Generator,
     ) -> Tensor:
-        """`states [n_chains, n]` after sweeps over the spins from `first` on (`n_visible` leaves the visible ones)."""
+        """Sweep over the spins of `states [n_chains, n]` from `first` on; `n_visible` clamps the visible spins."""
         if n_sweeps < 0 or not 0 <= first <= self.n:
             raise ConfigError(
                 f"sweeps of at least 0 from a spin of 0 to {self.n} on were expected, got {n_sweeps} from {first} on"
@@ -138,7 +142,7 @@ class BoltzmannMachine:
 
 
 def new_machine(n_visible: int, n_hidden: int = 0, *, scale: float = 0.01, seed: int = 0) -> BoltzmannMachine:
-    """A machine with small random couplings and no biases, float64."""
+    """Create a machine with small random couplings and no biases, float64."""
     if n_visible < 1 or n_hidden < 0 or not math.isfinite(scale):
         raise ConfigError(
             f"at least one visible spin, 0 hidden ones and a finite scale were expected, got {n_visible}, {n_hidden} "
@@ -151,7 +155,7 @@ def new_machine(n_visible: int, n_hidden: int = 0, *, scale: float = 0.01, seed:
 
 
 def all_states(n: int) -> Tensor:
-    """`[2^n, n]` float64: every state of `n` spins, the last varying fastest. Raises `ConfigError` beyond `MOST`."""
+    """Return all `[2^n, n]` float64 states of `n` spins, last spin fastest. Raises `ConfigError` beyond `MOST`."""
     if not 1 <= n <= MOST:
         raise ConfigError(f"all states can be summed for 1 to {MOST} spins, got {n}; sample instead")
     return _all_states(n)
@@ -163,13 +167,13 @@ def _all_states(n: int) -> Tensor:
 
 
 def state_numbers(states: Tensor) -> Tensor:
-    """Row numbers in `all_states` of `states [n_states, n]`."""
+    """Return the row numbers of `states [n_states, n]` in `all_states`."""
     powers = 2 ** torch.arange(states.shape[1] - 1, -1, -1)
     return ((states > 0).long() * powers).sum(1)
 
 
 def exact_gradient(machine: BoltzmannMachine, data: Tensor) -> Moments:
-    """Gradient of the mean log-likelihood of `data [n_rows, n_visible]` by bias and couplings, exact.
+    """Return the exact gradient of the mean log-likelihood of `data [n_rows, n_visible]` by biases and couplings.
 
     A coupling `J_ij = J_ji` is one parameter, with gradient `<s_i s_j>_data - <s_i s_j>_machine`.
     """
@@ -183,12 +187,13 @@ def exact_gradient(machine: BoltzmannMachine, data: Tensor) -> Moments:
 def contrastive_divergence(
     machine: BoltzmannMachine, data: Tensor, *, n_sweeps: int = 1, generator: torch.Generator
 ) -> Moments:
-    """CD-`n_sweeps` (Hinton 2002): both correlations from chains at the data, hidden spins first, then all of them.
+    """Estimate the gradient by CD-`n_sweeps` (Hinton 2002), with chains that start at the data.
 
-    Biased for few sweeps; with many it tends to `exact_gradient` up to sampling noise.
+    Hidden spins are sampled first, then all spins. Biased for few sweeps; with many it converges to `exact_gradient` up
+    to sampling noise.
     """
     if n_sweeps < 1:
-        raise ConfigError(f"contrastive divergence needs a sweep, got n_sweeps {n_sweeps}: without one nothing differs")
+        raise ConfigError(f"contrastive divergence needs a sweep, got n_sweeps {n_sweeps}; give at least 1")
     visible = _check_data(machine, data)
     hidden = torch.randint(2, (len(visible), machine.n - machine.n_visible), generator=generator) * 2.0 - 1
     states = torch.cat([visible, hidden.to(visible)], 1)
@@ -200,7 +205,7 @@ def contrastive_divergence(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LearningStep:
-    """The machine after some steps of learning."""
+    """The machine after some steps of learning, with its log-likelihood."""
 
     step: int
     machine: BoltzmannMachine
@@ -219,10 +224,10 @@ def learn(
     log_every: int = 50,
     seed: int = 0,
 ) -> Iterator[LearningStep]:
-    """Climb the likelihood of `data [n_rows, n_visible]`, yielding every `log_every` steps and at the last.
+    """Maximise the likelihood of `data [n_rows, n_visible]`, yielding every `log_every` steps and at the last.
 
-    `n_sweeps` None follows the exact gradient, a number contrastive divergence with as many sweeps. Raises
-    `NonFiniteError` when couplings grow without bound.
+    `n_sweeps` None uses the exact gradient, a number contrastive divergence with as many sweeps. Raises
+    `NonFiniteError` when couplings diverge.
     """
     if steps < 1 or not 0 < lr < math.inf or log_every < 1 or (n_sweeps is not None and n_sweeps < 1):
         raise ConfigError(
@@ -239,7 +244,7 @@ def learn(
         couplings = machine.couplings + lr * by.second.to(machine.couplings)
         bias = machine.bias + lr * by.first.to(machine.bias)
         if not (torch.isfinite(couplings).all() and torch.isfinite(bias).all()):
-            raise NonFiniteError(f"couplings are no numbers after {step} steps; use a lower lr (it is {lr})")
+            raise NonFiniteError(f"couplings are not finite after {step} steps; use a lower lr (it is {lr})")
         machine = BoltzmannMachine(couplings=couplings, bias=bias, n_visible=machine.n_visible)
         if step % log_every == 0 or step == steps:
             known = machine.log_likelihood(data) if machine.n <= MOST else None
@@ -256,7 +261,7 @@ def _difference(one: Moments, other: Moments) -> Moments:
 
 def _above_zero(temperature: float) -> float:
     if not temperature > 0:
-        raise ConfigError(f"a temperature above 0 was expected, got {temperature}; at 0 use `classical.recall`")
+        raise ConfigError(f"a temperature above 0 was expected, got {temperature}; for 0 use classical_networks.recall")
     return temperature
 
 
@@ -273,39 +278,39 @@ COLDEST = 1e-100
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Thermodynamics(Result):
-    """`[n_rows, n_temperatures]` float64 throughout: one row per distribution."""
+    """Thermodynamics over temperature, `[n_rows, n_temperatures]` float64: one row per distribution."""
 
     temperatures: Tensor
     """`[n_temperatures]`, rising"""
     energy: Tensor
-    """`U`, in logits, by the gauge of the settings"""
+    """`U`, in logits, in the gauge of the settings"""
     entropy: Tensor
-    """`S`, nats: 0 one token, log d_vocab all alike"""
+    """`S`, nats: 0 for one certain token, log d_vocab for a uniform distribution"""
     free_energy: Tensor
-    """`F`, in logits, by the gauge"""
+    """`F`, in logits, in the gauge of the settings"""
     heat_capacity: Tensor
     """`C`, nats: dU/dT"""
     settings: dict[str, Any]
 
     @property
     def n_tokens(self) -> Tensor:
-        """exp(entropy): the effective number of tokens in play."""
+        """Effective number of tokens, exp(entropy)."""
         return self.entropy.exp()
 
     @property
     def peak_temperature(self) -> Tensor:
-        """`[n_rows]`: where the heat capacity is largest among the temperatures of the sweep."""
+        """Temperature of the largest heat capacity in the sweep, `[n_rows]`."""
         return self.temperatures[self.heat_capacity.argmax(1)]
 
     def to_records(self) -> list[dict[str, float]]:
-        """One plain dict per temperature, every measure a mean over rows."""
+        """Return one row per temperature, every measure a mean over distributions."""
         names = ("energy", "entropy", "free_energy", "heat_capacity")
         columns = {name: getattr(self, name).mean(0).tolist() for name in names}
         rows = enumerate(self.temperatures.tolist())
         return [{"temperature": t} | {name: columns[name][i] for name in names} for i, t in rows]
 
     def headline(self) -> str:
-        """Give the temperature of the largest heat capacity."""
+        """Return one line: the temperature of the largest heat capacity."""
         n, peak = len(self.entropy), float(self.peak_temperature.median())
         return f"{n} next-token distributions over temperature: means; heat capacity is largest at {peak:.2g} (median)"
 
@@ -319,10 +324,10 @@ class Thermodynamics(Result):
 def sweep_temperatures(
     logits: Tensor | np.ndarray, temperatures: Tensor | np.ndarray | list[float], *, gauge: Gauge = "mean"
 ) -> Thermodynamics:
-    """Sweep `logits [n_rows, d_vocab]` (or `[d_vocab]`) over temperatures, in float64, one temperature at a time.
+    """Measure `logits [n_rows, d_vocab]` (or `[d_vocab]`) at every temperature, in float64.
 
     Raises `ConfigError` unless temperatures are finite, above 0 and rising and there are two tokens; `NonFiniteError`
-    on logits that are no numbers (minus infinity, a forbidden token, would have infinite energy).
+    on NaN or infinite logits (minus infinity, a forbidden token, would have infinite energy).
     """
     heat = torch.as_tensor(temperatures, dtype=torch.float64).flatten()
     _check_heat(heat)
@@ -341,7 +346,7 @@ def sweep_temperatures(
 
 
 def energy_levels(logits: Tensor, gauge: Gauge = "mean") -> Tensor:
-    """Energies `[n_rows, d_vocab]` of logits, the constant fixed by the gauge."""
+    """Return energies `[n_rows, d_vocab]` of logits, with the constant fixed by the gauge."""
     if gauge not in GAUGES:
         raise UnknownNameError("gauge", gauge, GAUGES)
     if not torch.isfinite(logits).all():
@@ -358,10 +363,10 @@ def random_energy_null(
     n_draws: int = 5,
     seed: int = 0,
 ) -> Thermodynamics:
-    """The sweep of normal energies with each row's own mean and variance, means over `n_draws` draws.
+    """Return the same sweep for normal energies with each row's mean and variance, averaged over `n_draws` draws.
 
-    Rows and gauge as in `sweep_temperatures`. In the limit of many tokens its entropy reaches 0 below a temperature of
-    `sigma / sqrt(2 log d_vocab)`.
+    Rows and gauge as in `sweep_temperatures`. In the limit of many tokens the entropy of this null reaches 0 below a
+    temperature of `sigma / sqrt(2 log d_vocab)`.
     """
     rows = _rows(logits)
     if n_draws < 1:
@@ -390,7 +395,7 @@ def _at(levels: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def _rows(logits: Tensor | np.ndarray) -> Tensor:
-    """`[n_rows, d_vocab]` float64 of `[d_vocab]` or any number of leading axes."""
+    """Reshape `[d_vocab]` or any number of leading axes to `[n_rows, d_vocab]` float64."""
     values = torch.as_tensor(logits).detach().double()
     if values.ndim == 0 or values.shape[-1] < 2 or not values.numel():
         raise ConfigError(
@@ -400,7 +405,7 @@ def _rows(logits: Tensor | np.ndarray) -> Tensor:
 
 
 def _check_heat(heat: Tensor) -> None:
-    """Below `COLDEST` nothing is left of a heat capacity but rounding."""
+    """Check temperatures; below `COLDEST` the heat capacity is rounding error only."""
     if not len(heat) or not float(heat[0]) >= COLDEST or not bool((heat.diff() > 0).all()) or heat[-1].isinf():
         raise ConfigError(
             f"temperatures must be above 0 (at least {COLDEST:g}), finite and rising, got {heat.tolist()}; sort "

@@ -1,29 +1,30 @@
-"""The Hopfield network of 1982: patterns as minima of a quadratic energy, and how many fit (Amit et al. 1985).
+"""The Hopfield network of 1982, and the capacity of classical and modern Hopfield networks.
 
-Spins `s [n]` are +1 or -1, patterns are stored by Hebb's rule, a spin at a time is turned to where its field points:
+**The classical network** (`recall`, `measure_capacity`; Amit et al. 1985) stores patterns as minima of a quadratic
+energy. Spins `s [n]` are +1 or -1, Hebb's rule stores the patterns, and one spin at a time is aligned with its field:
 
     J = X^T X / n, diagonal 0            X [n_patterns, n]
-    E(s) = -s^T J s / 2                  falls with every turned spin, so recall ends
+    E(s) = -s^T J s / 2                  falls with every flipped spin, so recall terminates
     load = n_patterns / n
 
-Recall turns the most unstable spin first, in many copies of the network at once: a descent of the same energy as the
-usual random order, without its draw. Replica theory (`replica_overlap`) says how much of a pattern is left in the limit
-of many spins: with `m = erf(t)`, `sqrt(2 load) = erf(t) / t - 2 exp(-t^2) / sqrt(pi)`. That has a solution up to a load
-of .138, where 1.7 % of the spins are wrong; beyond, nothing of the pattern is left to recall.
+Recall flips the most unstable spin first, in many copies of the network at once. It descends the same energy as the
+usual random order, without random draws. Replica theory (`replica_overlap`) gives the overlap with a pattern after
+recall, in the limit of many spins: `m = erf(t)` with `sqrt(2 load) = erf(t) / t - 2 exp(-t^2) / sqrt(pi)`. A solution
+exists up to a load of .138, where 1.7 % of the spins are wrong. Beyond it no pattern can be recalled.
 
-In a network of n spins the breakdown is smeared. Its capacity here is the load at which the share of wrong spins
-reaches what theory allows at its own capacity. Where half of the patterns are still recalled lies higher, and comes
-down slowly as n grows.
+In a network of n spins the transition is gradual. Its capacity is defined here as the load at which the fraction of
+wrong spins reaches the theory's value at its own capacity. The load at which half of the patterns are still recalled is
+higher, and decreases slowly with n.
 
-How many random patterns the modern network keeps: exponentially many in the dimension (Demircigil et al. 2017).
-
-Patterns of +1 and -1 are stored, a state starts with a share of its spins wrong, takes one step of retrieval at
-`beta = 1` (`interp.studies.hopfield`) and keeps the signs. The capacity of a dimension is the largest number of
-patterns at which at least half of the starts come back exactly. It grows as `exp(a d)`, `a` being at least
+**The modern network** (`compare_capacity`) retains exponentially many random patterns in the dimension (Demircigil et
+al. 2017). A state starts with a fraction of its spins wrong, takes one step of retrieval at `beta = 1`
+(`interp.studies.hopfield`), and is reduced to its signs. The capacity of a dimension is the largest number of patterns
+at which at least half of the starts are recovered exactly. For large `d` it grows as `exp(a d)` with `a` at least
+(their theorem 2)
 
     I(1 - 2 wrong) / 2,    I(m) = ((1 + m) log(1 + m) + (1 - m) log(1 - m)) / 2
 
-for large `d` (their theorem 2), where the classical network keeps a number in proportion to `d` at most.
+while the capacity of the classical network is at most proportional to `d`.
 """
 
 import math
@@ -47,7 +48,7 @@ RECALLED = 0.9
 
 
 def hebb(patterns: Tensor) -> Tensor:
-    """Couplings `[n, n]` of `patterns [n_patterns, n]` of +1 and -1: Hebb's rule, without self-coupling."""
+    """Return Hebbian couplings `[n, n]` of `patterns [n_patterns, n]` of +1 and -1, without self-coupling."""
     if patterns.ndim != 2 or not patterns.numel() or not bool((patterns.abs() == 1).all()):
         raise ConfigError(f"patterns of +1 and -1 were expected as [n_patterns, n], got {list(patterns.shape)}")
     X = patterns.to(torch.float32) if patterns.dtype not in (torch.float32, torch.float64) else patterns
@@ -55,19 +56,19 @@ def hebb(patterns: Tensor) -> Tensor:
 
 
 def spin_energy(couplings: Tensor, states: Tensor) -> Tensor:
-    """`E = -s^T J s / 2` of every row of `states [n_states, n]`."""
+    """Return the energy `-s^T J s / 2` of every row of `states [n_states, n]`."""
     check_couplings(couplings)
     states = check_spins(states, couplings)
     return -((states @ couplings) * states).sum(-1) / 2
 
 
 def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -> tuple[Tensor, Tensor]:
-    """Stable states `[n_states, n]` below `states`, and how many spins were turned in each.
+    """Descend to stable states `[n_states, n]`; returns them and the number of spins flipped in each.
 
-    Turns the most unstable spin of every state until none is (`max_turns` default: 20 n, which is never reached in
-    practice). A spin without field stays: one below 1e-6 of the largest that the couplings allow is rounding. Raises
-    `ConfigError` where nothing would end (couplings that are not symmetric, or couple a spin to itself) and on states
-    that are no spins; `NonFiniteError`.
+    Flips the most unstable spin of every state until none is unstable (`max_turns` default: 20 n, never reached in
+    practice). A spin with a field below 1e-6 of the largest possible one stays, as that is rounding. Raises
+    `ConfigError` where recall would not terminate (couplings that are not symmetric, or couple a spin to itself) and
+    on states that are not spins; `NonFiniteError`.
     """
     check_couplings(couplings)
     s = check_spins(states, couplings).clone()
@@ -88,14 +89,14 @@ def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -
 
 
 def check_couplings(couplings: Tensor) -> None:
-    """Raises unless `couplings [n, n]` are finite, symmetric and without self-coupling: else no energy falls."""
+    """Raise unless `couplings [n, n]` are finite, symmetric and without self-coupling, so that the energy falls."""
     square = couplings.ndim == 2 and couplings.shape[0] == couplings.shape[1] > 0
     if not square or not couplings.is_floating_point():
         raise ConfigError(
             f"couplings must be symmetric [n, n] of floating point, got {couplings.dtype} {list(couplings.shape)}"
         )
     if not torch.isfinite(couplings).all():
-        raise NonFiniteError("couplings must be finite, got NaN or infinity; make them anew, for example by `hebb`")
+        raise NonFiniteError("couplings must be finite, got NaN or infinity; compute them again, for example by `hebb`")
     if not torch.allclose(couplings, couplings.T, atol=1e-6 * float(couplings.abs().max())):
         raise ConfigError("couplings must be symmetric, got J_ij unlike J_ji; use (J + J.T) / 2")
     if bool(couplings.diagonal().any()):
@@ -103,7 +104,7 @@ def check_couplings(couplings: Tensor) -> None:
 
 
 def check_spins(states: Tensor, couplings: Tensor) -> Tensor:
-    """`states [n_states, n]` in the dtype of the couplings. Raises `ConfigError` unless they are as many +1 and -1."""
+    """Return `states [n_states, n]` in the dtype of the couplings. Raises `ConfigError` unless they are +1 or -1."""
     if states.ndim != 2 or states.shape[1] != len(couplings) or not bool((states.abs() == 1).all()):
         raise ConfigError(
             f"states of +1 and -1 were expected as [n_states, {len(couplings)}], a spin for each row of the couplings, "
@@ -114,23 +115,23 @@ def check_spins(states: Tensor, couplings: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadCurve(Result):
-    """Recall over load, `[n_loads]` with a 95 % interval over seeds."""
+    """Recall over load, `[n_loads]`, with a 95 % interval over seeds."""
 
     loads: tuple[float, ...]
     overlap: Interval[np.ndarray]
-    """mean `s . x / n` of where recall from pattern x ends: 1 kept exactly, 0 nothing left of it"""
+    """mean `s . x / n` of the state s that recall from pattern x reaches: 1 for an exact match, 0 for chance"""
     recalled: np.ndarray
-    """share of patterns whose overlap stays above `RECALLED`"""
+    """fraction of patterns whose overlap stays above `RECALLED`"""
     error_rate: np.ndarray
-    """share of wrong spins: half of 1 - overlap"""
+    """fraction of wrong spins, `(1 - overlap) / 2`"""
     theory: np.ndarray
     """overlap in the limit of many spins; NaN above its capacity"""
     capacity: Interval[float]
-    """load at which the overlap falls through theory's at its capacity, mean over seeds; NaN when no load is beyond"""
+    """load at which the overlap falls below the theory's at its capacity, mean over seeds; NaN if it never does"""
     settings: dict[str, Any]
 
     def to_records(self) -> list[dict[str, float]]:
-        """One plain dict per load."""
+        """Return one row per load."""
         names = ("recalled", "error_rate", "theory")
         return [
             {"load": load, **self.overlap.at(i).columns("overlap"), **{n: float(getattr(self, n)[i]) for n in names}}
@@ -138,7 +139,7 @@ class LoadCurve(Result):
         ]
 
     def headline(self) -> str:
-        """Give the capacity."""
+        """Return one line: the capacity."""
         return f"Recall over load: capacity {self.capacity:.3f}"
 
     def to_json(self) -> dict[str, Any]:
@@ -156,10 +157,11 @@ def measure_capacity(
     n_starts: int = 40,
     seed: int = 0,
 ) -> LoadCurve:
-    """Recall from the stored patterns themselves, in `n_seeds` networks of `n` spins at every load.
+    """Measure recall from the stored patterns themselves, in `n_seeds` networks of `n` spins at every load.
 
-    A network of a lower load holds the first patterns of the next. `n_starts` patterns are tried in each. Cost per
-    network: `n^2 n_patterns` for the couplings. Raises `ConfigError` on loads that are not rising, or store nothing.
+    A network at a lower load stores the first patterns of the network at the next. `n_starts` patterns are tried in
+    each. Cost per network: `n^2 n_patterns` for the couplings. Raises `ConfigError` on loads that are not rising or
+    store no pattern.
     """
     counts = [round(load * n) for load in loads if math.isfinite(load)]
     rising = len(counts) == len(loads) > 0 and counts[0] >= 1 and sorted(set(counts)) == counts
@@ -195,19 +197,19 @@ def measure_capacity(
 
 
 def replica_overlap(load: float) -> float:
-    """Overlap that recall keeps in the limit of many spins (Amit et al. 1985); NaN above the capacity."""
+    """Return the overlap after recall in the limit of many spins (Amit et al. 1985); NaN above the capacity."""
     t_critical, _, capacity = _replica_maximum()
     if not 0 < load <= capacity:
         return math.nan
     low, high = t_critical, 40.0
-    for _ in range(100):  # the load falls along this branch
+    for _ in range(100):  # bisection: the load decreases along this branch
         middle = (low + high) / 2
         low, high = (middle, high) if _replica_load(middle) > load else (low, middle)
     return math.erf(low)
 
 
 def replica_capacity() -> tuple[float, float]:
-    """The largest load that replica theory allows, .138, and the overlap there, .967."""
+    """Return the largest load with a solution of replica theory, .138, and the overlap there, .967."""
     _, overlap, capacity = _replica_maximum()
     return capacity, overlap
 
@@ -217,7 +219,7 @@ def _replica_load(t: float) -> float:
 
 
 def _replica_maximum() -> tuple[float, float, float]:
-    """`t`, overlap and load at the capacity, by ternary search."""
+    """Return `t`, overlap and load at the capacity, by ternary search."""
     low, high = 0.5, 4.0
     for _ in range(100):
         left, right = low + (high - low) / 3, high - (high - low) / 3
@@ -226,7 +228,7 @@ def _replica_maximum() -> tuple[float, float, float]:
 
 
 def _crossing(loads: tuple[float, ...], overlaps: np.ndarray, level: float) -> float:
-    """Where the overlap falls through `level` for good, between loads; NaN when it does not."""
+    """Return the load at which the overlap falls below `level` for good, interpolated; NaN if it never does."""
     above = np.nonzero(overlaps >= level)[0]
     if not len(above) or above[-1] == len(loads) - 1:
         return math.nan
@@ -241,12 +243,12 @@ def _interval(crossings: np.ndarray) -> Interval[float]:
     return t_interval(crossings).at(())
 
 
-KEPT = 0.5
-"""share of starts that must come back exactly"""
+RECOVERED = 0.5
+"""fraction of starts that must be recovered exactly"""
 _CHUNK = 1 << 22
-"""scores held at once"""
-KeptBy = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
-"""(patterns, starts, truth) -> share of starts brought back"""
+"""scores in memory at once"""
+Recovery = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
+"""(patterns, starts, truth) -> fraction of starts recovered"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -255,20 +257,20 @@ class CapacityCurve(Result):
 
     dims: tuple[int, ...]
     log2_modern: np.ndarray
-    """log2 of the number of patterns that the modern network keeps"""
+    """log2 of the number of patterns that the modern network retains"""
     classical: np.ndarray
-    """patterns that the classical network keeps from the same starts"""
+    """number of patterns that the classical network retains from the same starts"""
     slope: Interval[float]
-    """doublings of the modern capacity per dimension; not below `least_slope(wrong)` in the limit"""
+    """doublings of the modern capacity per dimension; at least `least_slope(wrong)` in the limit of large `d`"""
     settings: dict[str, Any]
 
     def to_records(self) -> list[dict[str, float]]:
-        """One plain dict per dimension: `d, modern, classical`."""
+        """Return one row per dimension: `d, modern, classical`."""
         rows = zip(self.dims, self.log2_modern.tolist(), self.classical.tolist(), strict=True)
         return [{"d": d, "modern": 2**log2, "classical": classical} for d, log2, classical in rows]
 
     def headline(self) -> str:
-        """Give the slope."""
+        """Return one line: the slope."""
         return f"Patterns over dimension: the modern capacity doubles {self.slope:.2f} times per dimension"
 
     def to_json(self) -> dict[str, Any]:
@@ -281,37 +283,39 @@ class CapacityCurve(Result):
 def compare_capacity(
     dims: tuple[int, ...], *, wrong: float = 0.2, n_seeds: int = 4, n_starts: int = 100, seed: int = 0
 ) -> CapacityCurve:
-    """Capacities of both networks from starts with a share `wrong` of their spins turned.
+    """Measure the capacities of both networks from starts with a fraction `wrong` of their spins flipped.
 
-    The number of patterns doubles until fewer than `KEPT` of the starts come back; the crossing is taken between, on
-    a log scale. Raises `ConfigError` on fewer than two dimensions or seeds, or no start.
+    The number of patterns doubles until fewer than `RECOVERED` of the starts are recovered; the crossing is
+    interpolated on a log scale. Raises `ConfigError` on fewer than two dimensions or seeds, no start, or `wrong`
+    outside (0, 0.5).
     """
     few = len(set(dims)) < 2 or n_seeds < 2 or n_starts < 1
     if few or not 0 < wrong < 0.5 or round(wrong * min(dims)) < 1:
         raise ConfigError(
             "two dimensions, two seeds, a start, and from one wrong spin to fewer than half were expected (starts "
-            f"without any ask for stability only), got dimensions {dims}, {n_seeds} seeds, {n_starts} starts, a share "
-            f"of {wrong}"
+            f"without wrong spins test stability only), got dimensions {dims}, {n_seeds} seeds, {n_starts} starts, a "
+            f"fraction of {wrong}"
         )
     modern, classical = np.zeros((2, len(dims), n_seeds))
     with one_thread():
         for number in range(n_seeds):
             for i, d in enumerate(dims):
                 generator = make_generator(seed, "capacity", number, d)
-                modern[i, number] = _doublings(d, wrong, n_starts, generator, _kept_by_modern)
-                classical[i, number] = 2 ** _doublings(d, wrong, n_starts, generator, _kept_by_classical)
+                modern[i, number] = _doublings(d, wrong, n_starts, generator, _recovered_by_modern)
+                classical[i, number] = 2 ** _doublings(d, wrong, n_starts, generator, _recovered_by_classical)
     slopes = np.array([np.polyfit(dims, modern[:, number], 1)[0] for number in range(n_seeds)])
     return CapacityCurve(
         dims=tuple(dims),
         log2_modern=modern.mean(1),
         classical=classical.mean(1),
         slope=t_interval(slopes).at(()),
-        settings={"wrong": wrong, "n_seeds": n_seeds, "n_starts": n_starts, "seed": seed, "kept": KEPT, "beta": 1.0},
+        settings={"wrong": wrong, "n_seeds": n_seeds, "n_starts": n_starts, "seed": seed}
+        | {"kept": RECOVERED, "beta": 1.0},
     )
 
 
 def least_slope(wrong: float) -> float:
-    """Doublings per dimension that large networks reach at least, from starts with a share `wrong` of wrong spins."""
+    """Return the theorem's lower bound on doublings per dimension, for a fraction `wrong` of wrong spins."""
     if not 0 < wrong < 0.5:
         raise ConfigError(f"a share of wrong spins between 0 and 0.5 was expected, got {wrong}; 0.2 is usual here")
     m = 1 - 2 * wrong
@@ -319,8 +323,8 @@ def least_slope(wrong: float) -> float:
     return rate / 2 / math.log(2)
 
 
-def _doublings(d: int, wrong: float, n_starts: int, generator: torch.Generator, kept_by: KeptBy) -> float:
-    """log2 of the number of patterns at which the share of starts kept falls through `KEPT`."""
+def _doublings(d: int, wrong: float, n_starts: int, generator: torch.Generator, recovery: Recovery) -> float:
+    """Return log2 of the number of patterns at which the fraction of recovered starts falls below `RECOVERED`."""
     before = 1.0
     for power in range(1, 26):
         patterns = torch.randint(2, (2**power, d), generator=generator, dtype=torch.int8).float() * 2 - 1
@@ -328,15 +332,15 @@ def _doublings(d: int, wrong: float, n_starts: int, generator: torch.Generator, 
         starts = patterns[chosen].clone()
         turned = torch.rand(n_starts, d, generator=generator).argsort(1)[:, : round(wrong * d)]
         starts.scatter_(1, turned, -starts.gather(1, turned))
-        kept = kept_by(patterns, starts, patterns[chosen])
-        if kept < KEPT:
-            return power - 1 + (before - KEPT) / (before - kept)
-        before = kept
-    raise ConfigError(f"more than 2^25 patterns of {d} spins are kept; use fewer dimensions")
+        recovered = recovery(patterns, starts, patterns[chosen])
+        if recovered < RECOVERED:
+            return power - 1 + (before - RECOVERED) / (before - recovered)
+        before = recovered
+    raise ConfigError(f"more than 2^25 patterns of {d} spins are retained; use fewer dimensions")
 
 
-def _kept_by_modern(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
-    """Share of starts that one step brings back; the sum over patterns is taken in chunks around each start's best."""
+def _recovered_by_modern(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
+    """Return the fraction of starts that one step recovers; the sum over patterns is taken in chunks."""
     top, total = torch.full((len(starts), 1), -torch.inf), torch.zeros_like(starts)
     for part in patterns.split(max(1, _CHUNK // len(starts))):
         scores = starts @ part.T
@@ -346,6 +350,6 @@ def _kept_by_modern(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.T
     return float(((total > 0) == (truth > 0)).all(1).double().mean())
 
 
-def _kept_by_classical(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
+def _recovered_by_classical(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
     final, _ = recall(hebb(patterns), starts)
     return float((final == truth).all(1).double().mean())

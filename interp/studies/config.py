@@ -12,7 +12,7 @@ class ModularConfig:
     p: int = 37
     """The modulus, a prime."""
     train_fraction: float = 0.75
-    """Fraction of the pairs to train on, mirror images together; the others are the test."""
+    """Fraction of the pairs to train on, mirror images together; the others are the test set."""
     d_model: int = 64
     """Width of the residual stream."""
     n_heads: int = 4
@@ -74,7 +74,7 @@ class ScalingRecipe:
     batch_size: int = 64
     """Contexts per step."""
     tokens: int = 2_000_000
-    """Bytes that each model is trained on, each once."""
+    """Bytes that each model is trained on, in one pass."""
     n_checkpoints: int = 6
     """Measurements of the loss, from an eighth of the tokens to all of them, evenly spaced in their logarithm."""
     heldout_contexts: int = 256
@@ -94,6 +94,7 @@ class ScalingRecipe:
 
     @property
     def steps(self) -> int:
+        """Number of optimiser steps of every model."""
         return self.tokens // (self.batch_size * self.context_length)
 
     @property
@@ -104,5 +105,5 @@ class ScalingRecipe:
         return [round(first * (last / first) ** each) for each in exponents]
 
     def n_params(self, width: int) -> int:
-        """Parameters without embeddings and unembedding: `12 n_layers d_model^2` (Kaplan et al. 2020, table 1)."""
+        """Return the parameters without embeddings and unembedding: `12 n_layers d_model^2` (Kaplan et al. 2020)."""
         return 12 * self.n_layers * width**2

@@ -1,37 +1,38 @@
-"""Modular addition: the transformer that groks, several seeds in one tensor (Nanda et al. 2023, Power et al. 2022).
+"""Grokking of modular addition: training, Fourier progress measures and phases (Nanda et al. 2023, Power et al. 2022).
 
-    tokens  a  b  =      ->      a + b mod p         one layer, no norms, no biases, ReLU
+**Training** (`train_modular`): a transformer of one layer, without norms and biases, with ReLU.
 
-Only the last position is read, and its query is the same for all pairs, so keys and values are tables over tokens and a
-step costs milliseconds. Weight decay is what makes it grok; that an epoch is cut into batches keeps seeds from being
-caught with a few pairs wrong. Every parameter is `[n_seeds, ...]`; the seeds never meet, each has its own split,
-batches, weights and optimiser moments.
+    tokens  a  b  =      ->      a + b mod p
 
-What grokking grows: an addition by angles, seen in the Fourier components of embedding and logits.
+Only the last position is read. Its query is the same for all pairs, so keys and values are tables over tokens and a
+step costs milliseconds. Weight decay causes grokking. Epochs are divided into batches, so that seeds do not get stuck
+with a few wrong pairs. Every parameter is `[n_seeds, ...]`; seeds are independent, each with its own split, batches,
+weights and optimiser moments.
 
-The network that generalises adds by rotating (Nanda et al. 2023, section 4): for a few key frequencies k,
+**Progress measures** (`measure_progress`). The network that generalises adds by rotation (Nanda et al. 2023, section
+4), which shows in the Fourier components of embedding and logits. For a few key frequencies k,
 
     logits(a, b, c)  ~  sum over key k of  A_k cos(w_k (a + b - c))        w_k = 2 pi k / p,  k = 1 .. (p - 1) / 2
 
 | measure | | 0, 1 |
 |---|---|---|
-| `logit_share[k]` | of the power of the centred logits, how much is in `cos w_k(a+b)`, `sin w_k(a+b)` | 0 none, 1 all |
-| `embedding_share[k]` | of the power of `W_E` along tokens, how much is in `cos w_k a`, `sin w_k a` | 0 none, 1 all |
-| restricted loss | on all pairs, of the key frequencies' part of the logits alone (5.1) | `log p` knows nothing |
-| excluded loss | on training pairs, of the logits without that part: what memory alone explains | |
-| Gini | of the Fourier norms of `W_E` | 0 all alike, towards 1 few |
+| `logit_share[k]` | fraction of the power of the centred logits in `cos w_k(a+b)`, `sin w_k(a+b)` | 0 none, 1 all |
+| `embedding_share[k]` | fraction of the power of `W_E` along tokens in `cos w_k a`, `sin w_k a` | 0 none, 1 all |
+| restricted loss | on all pairs, from the key frequencies' part of the logits alone (5.1) | `log p` is chance |
+| excluded loss | on training pairs, from the logits without that part: the loss of memorisation alone | |
+| Gini | of the Fourier norms of `W_E` | 0 all equal, near 1 few dominate |
 
-Embedding and logits are read apart from each other: that they name the same frequencies is a check, not a definition.
+Embedding and logits are analysed independently, so their agreement on the frequencies is evidence.
 
-Grokking, told in phases (Nanda et al. 2023, section 5.2), by thresholds stated beforehand:
+**Phases** (`find_phases`; section 5.2), by thresholds fixed in advance:
 
     memorisation        until training accuracy is above .99
-    circuit formation   from there until test accuracy is above .3: nothing shows outside, inside the restricted loss
+    circuit formation   from there until test accuracy is above .3: accuracies hardly change, while the restricted loss
                         falls and the excluded loss rises
-    clean-up            from there until test accuracy is above .99: what was memorised is given up
+    clean-up            from there until test accuracy is above .99: the memorised solution is removed
 
-A run grokked when it has all three, with a gap between the first and the last of at least one measurement: training
-accuracy above .99 while test accuracy is below .3. Key frequencies are read off the last snapshot and followed back.
+A run grokked when it has all three phases, with a gap of at least one measurement between the end of memorisation and
+test accuracy above .3. Key frequencies are those of the last snapshot, followed back in time.
 """
 
 from collections.abc import Iterator
@@ -50,12 +51,12 @@ from interp.studies.induction_emerges import first_at
 
 Parameters = dict[str, Tensor]
 LEARNED = 0.99
-"""accuracy above which pairs are learned"""
+"""accuracy above which pairs count as learned"""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where training stands after an epoch; every tensor starts with the seeds."""
+    """State of training after an epoch; the first axis of every tensor is seeds."""
 
     epoch: int
     """0 before the first step"""
@@ -69,11 +70,10 @@ class Snapshot:
 
 
 def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
-    """Train all seeds at once, yielding before the first epoch, every `log_every` and after the last.
+    """Train all seeds at once, yielding before the first epoch, every `log_every` epochs and after the last.
 
-    It ends early, `settle` epochs after every seed had a test accuracy above `LEARNED`.
-
-    Raises `NonFiniteError` when a loss is no number.
+    Training ends early, `settle` epochs after every seed has reached a test accuracy above `LEARNED`. Raises
+    `NonFiniteError` when a loss is not finite.
     """
     parameters = {name: value.requires_grad_() for name, value in initial_parameters(config).items()}
     train = training_pairs(config)
@@ -91,7 +91,7 @@ def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
     for epoch in range(1, config.epochs + 1):
         loss = torch.zeros(())
         for pairs in _shuffled(train, order).tensor_split(min(config.batches, train.shape[1]), 1):
-            with torch.enable_grad(), one_thread():  # products this small take longer on several
+            with torch.enable_grad(), one_thread():  # matrices this small are slower on several threads
                 loss = pair_losses(all_logits(parameters, config, pairs), config, pairs).mean(1).sum()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -110,12 +110,12 @@ def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
 
 
 def _shuffled(train: Tensor, order: list[torch.Generator]) -> Tensor:
-    """The pairs of every seed in a random order of its own."""
+    """Shuffle the pairs of every seed independently."""
     return train.gather(1, torch.stack([torch.randperm(train.shape[1], generator=each) for each in order]))
 
 
 def initial_parameters(config: ModularConfig) -> Parameters:
-    """Gaussian weights of variance `1 / d_model` (the unembedding `1 / p`), each seed from its own generator."""
+    """Draw Gaussian weights of variance `1 / d_model` (the unembedding `1 / p`), each seed from its own generator."""
     p, d, heads, mlp = config.p, config.d_model, config.n_heads, config.d_mlp
     shapes = {
         "W_E": (p + 1, d),
@@ -136,10 +136,10 @@ def initial_parameters(config: ModularConfig) -> Parameters:
 
 
 def training_pairs(config: ModularConfig) -> Tensor:
-    """`[n_seeds, n_train]` int64: numbers `a * p + b` of the pairs each seed trains on, always `(b, a)` with `(a, b)`.
+    """Return the training pairs of each seed, `[n_seeds, n_train]` int64 numbers `a * p + b`.
 
-    Drawn singly, half of the test would be mirror images of what was trained on: a model that learned no more than that
-    the order does not matter then passes 60 % of it.
+    `(b, a)` is always drawn with `(a, b)`. Otherwise half of the test pairs would be mirror images of training pairs,
+    and a model that learned only the symmetry would pass 60 % of the test.
     """
     p = config.p
     apart, same = torch.triu_indices(p, p, 1).T, torch.arange(p)[:, None].expand(-1, 2)
@@ -156,7 +156,7 @@ def training_pairs(config: ModularConfig) -> Tensor:
 
 
 def all_logits(parameters: Parameters, config: ModularConfig, pairs: Tensor | None = None) -> Tensor:
-    """`[n_seeds, n_pairs, p]` logits at `=` for `pairs [n_seeds, n_pairs]`, by default all in order `a * p + b`."""
+    """Return logits at `=`, `[n_seeds, n_pairs, p]`, for `pairs [n_seeds, n_pairs]` or all, in order `a * p + b`."""
     if pairs is None:
         pairs = torch.arange(config.p**2).expand(len(config.seeds), -1)
     W_E, W_pos = parameters["W_E"], parameters["W_pos"]
@@ -177,20 +177,20 @@ def all_logits(parameters: Parameters, config: ModularConfig, pairs: Tensor | No
 
 
 def pair_losses(logits: Tensor, config: ModularConfig, pairs: Tensor | None = None) -> Tensor:
-    """`[n_seeds, n_pairs]` cross-entropy in float64: float32 ends at 1e-7, where grokking is still under way."""
+    """Return cross-entropy `[n_seeds, n_pairs]` in float64; float32 stops at 1e-7, while grokking continues below."""
     right = answers(config, pairs, len(logits))
     return -logits.double().log_softmax(-1).gather(2, right[..., None])[..., 0]
 
 
 def answers(config: ModularConfig, pairs: Tensor | None, n_seeds: int) -> Tensor:
-    """`[n_seeds, n_pairs]`: a + b mod p."""
+    """Return the answers `a + b mod p`, `[n_seeds, n_pairs]`."""
     if pairs is None:
         pairs = torch.arange(config.p**2).expand(n_seeds, -1)
     return (pairs // config.p + pairs % config.p) % config.p
 
 
 def _taken(table: Tensor, index: Tensor) -> Tensor:
-    """`table[seed, index[seed, pair]]`."""
+    """Return `table[seed, index[seed, pair]]`."""
     return table[torch.arange(len(index))[:, None], index]
 
 
@@ -211,13 +211,13 @@ def _snapshot(epoch: int, parameters: Parameters, train: Tensor, config: Modular
 
 
 KEY_SHARE = 0.02
-"""Share of the logits' power above which a frequency is key. Logits without structure give each about `1 / p^2`."""
+"""Fraction of the logits' power above which a frequency is key. Unstructured logits give each about `1 / p^2`."""
 ABOVE_EVEN = 2.0
-"""All of an embedding's power lies in the frequencies, whatever it is: a key holds more than twice an even share."""
+"""Multiple of an even share of the embedding's power above which a frequency is key; all its power is in them."""
 
 
 class Progress(NamedTuple):
-    """Measures of one snapshot; every tensor starts with the seeds."""
+    """Progress measures of one snapshot; the first axis of every tensor is seeds."""
 
     restricted_loss: Tensor
     """`[n_seeds]` nats, all pairs"""
@@ -229,14 +229,13 @@ class Progress(NamedTuple):
     gini: Tensor
     """`[n_seeds]`"""
     weight_norm: Tensor
-    """`[n_seeds]` sum of squares of all weights"""
+    """`[n_seeds]`: sum of squares of all weights"""
 
 
 def measure_progress(parameters: Parameters, config: ModularConfig, keys: list[list[int]]) -> Progress:
-    """Measures of `parameters` with each seed's key frequencies (found at the end of training, `key_frequencies`).
+    """Measure `parameters` with each seed's key frequencies (`key_frequencies` at the end of training).
 
-    Raises `MismatchError` on parameters of another config, `ConfigError` on keys that are no frequencies of it,
-    `NonFiniteError`.
+    Raises `MismatchError` on parameters of another config, `ConfigError` on invalid frequencies, `NonFiniteError`.
     """
     _check(parameters, config, keys)
     logits = all_logits(parameters, config).double()
@@ -259,12 +258,12 @@ def measure_progress(parameters: Parameters, config: ModularConfig, keys: list[l
 
 
 def key_frequencies(logit_share: Tensor) -> list[list[int]]:
-    """Per seed the frequencies (from 1) that hold more than `KEY_SHARE` of the logits' power, rising."""
+    """Return per seed the frequencies (from 1) with more than `KEY_SHARE` of the logits' power, rising."""
     return _above(logit_share, KEY_SHARE)
 
 
 def embedding_frequencies(embedding_share: Tensor) -> list[list[int]]:
-    """The same of the embedding: those with more than `ABOVE_EVEN` times an even share."""
+    """Return per seed the frequencies with more than `ABOVE_EVEN` times an even share of the embedding's power."""
     return _above(embedding_share, ABOVE_EVEN / embedding_share.shape[1])
 
 
@@ -273,45 +272,46 @@ def _above(share: Tensor, least: float) -> list[list[int]]:
 
 
 def shares(parameters: Parameters, config: ModularConfig) -> tuple[Tensor, Tensor]:
-    """`logit_share` and `embedding_share` alone: they need no key frequencies. 0 where there is no power at all."""
+    """Return `logit_share` and `embedding_share`, which need no key frequencies; 0 where there is no power."""
     found = measure_progress(parameters, config, [[1]] * len(config.seeds))
     return found.logit_share, found.embedding_share
 
 
 def token_waves(p: int) -> Tensor:
-    """`[(p - 1) / 2, 2, p]` float64: cosine and sine of every frequency over tokens, of length one, at right angles."""
+    """Return cosine and sine of every frequency over tokens, `[(p - 1) / 2, 2, p]` float64, orthonormal."""
     k = torch.arange(1, (p - 1) // 2 + 1, dtype=torch.float64)
     angle = 2 * torch.pi * k[:, None] * torch.arange(p, dtype=torch.float64) / p
     return torch.stack([angle.cos(), angle.sin()], 1) * (2 / p) ** 0.5
 
 
 def pair_waves(p: int) -> Tensor:
-    """`[(p - 1) / 2, 2, p^2]`: the same of `a + b` over all pairs in order `a * p + b`, of length one."""
+    """Return cosine and sine of `a + b` over all pairs in order `a * p + b`, `[(p - 1) / 2, 2, p^2]`, unit norm."""
     pairs = torch.arange(p**2)
     return token_waves(p)[:, :, (pairs // p + pairs % p) % p] / p**0.5
 
 
 def gini(values: Tensor) -> Tensor:
-    """`[...]` Gini coefficient over the last axis: 0 when all are equal, `1 - 1/n` when one holds everything."""
+    """Return the Gini coefficient over the last axis: 0 when all are equal, `1 - 1/n` when one value has everything."""
     ordered = values.sort(-1).values
     n = values.shape[-1]
-    place = torch.arange(1, n + 1, dtype=values.dtype)
-    return ((2 * place - n - 1) * ordered).sum(-1) / (n * ordered.sum(-1).clamp_min(1e-300))
+    rank = torch.arange(1, n + 1, dtype=values.dtype)
+    return ((2 * rank - n - 1) * ordered).sum(-1) / (n * ordered.sum(-1).clamp_min(1e-300))
 
 
 def sum_of_squares(parameters: Parameters) -> Tensor:
+    """Return the sum of squares of all weights per seed, `[n_seeds]`."""
     return torch.stack([value.double().square().flatten(1).sum(1) for value in parameters.values()]).sum(0)
 
 
 def _embedding(W_E: Tensor, p: int) -> tuple[Tensor, Tensor]:
-    """Shares of the frequencies in `W_E [n_seeds, p, d_model]`, and the Gini coefficient of their norms."""
+    """Return the frequencies' shares of `W_E [n_seeds, p, d_model]`, and the Gini coefficient of their norms."""
     parts = torch.einsum("kwn,snd->skwd", token_waves(p), W_E)
     centred = W_E - W_E.mean(1, keepdim=True)
     return _share(parts, centred), gini(parts.square().sum(3).sqrt().flatten(1))
 
 
 def _share(parts: Tensor, centred: Tensor) -> Tensor:
-    """`[n_seeds, (p - 1) / 2]`: the power of each frequency's parts over all power; 0 when there is none."""
+    """Return each frequency's fraction of the power, `[n_seeds, (p - 1) / 2]`; 0 when there is no power."""
     return parts.square().sum((2, 3)) / centred.square().sum((1, 2))[:, None].clamp_min(1e-300)
 
 
@@ -344,7 +344,7 @@ INSIDE = ("restricted_loss", "excluded_loss", "gini", "weight_norm")
 
 @dataclass(frozen=True)
 class Phases:
-    """Epochs at which one seed's phases end; None where it never came to that."""
+    """Epochs at which the phases of one seed end; None for a phase that was not reached."""
 
     memorised: float | None
     generalising: float | None
@@ -354,20 +354,20 @@ class Phases:
 
     @property
     def gap(self) -> float | None:
-        """Epochs between having memorised and beginning to generalise."""
+        """Epochs from memorisation to the start of generalisation."""
         if self.memorised is None or self.generalising is None:
             return None
         return self.generalising - self.memorised
 
     @property
     def grokked(self) -> bool:
-        """Whether all three phases are there, in this order, with a gap."""
+        """True if all three phases occur, in this order, with a gap."""
         return self.generalised is not None and self.gap is not None and self.gap > 0
 
 
 @dataclass(frozen=True)
 class Grokking(Result):
-    """Curves and phases of all seeds."""
+    """Curves, key frequencies and phases of all seeds."""
 
     config: ModularConfig
     epochs: np.ndarray
@@ -380,13 +380,15 @@ class Grokking(Result):
     keys: list[list[int]]
     """per seed the key frequencies of the logits"""
     embedding_keys: list[list[int]]
-    """per seed those of the embedding, found apart"""
+    """per seed the key frequencies of the embedding, found independently"""
     phases: list[Phases]
     settings: dict[str, Any] = field(default_factory=dict)
 
     def circuit_forms_unseen(self, seed: int) -> tuple[float, float] | None:
-        """Change of the restricted and of the excluded loss (nats) of a seed between having memorised and beginning to
-        generalise: below 0 and above 0 when the circuit forms while nothing shows. None without a gap."""
+        """Return the change of the restricted and of the excluded loss (nats) of a seed during the gap.
+
+        Below 0 and above 0 when the circuit forms before the test accuracy rises. None without a gap.
+        """
         phases = self.phases[seed]
         if not phases.gap:
             return None
@@ -403,7 +405,7 @@ class Grokking(Result):
         ]
 
     def headline(self) -> str:
-        """Count the seeds that grokked."""
+        """Return one line: the number of seeds that grokked."""
         return f"mod {self.config.p}: {sum(p.grokked for p in self.phases)} of {len(self.phases)} seeds grokked"
 
     def shown(self) -> list[Record]:
@@ -413,9 +415,9 @@ class Grokking(Result):
 
 @torch.no_grad()
 def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokking:
-    """Curves, key frequencies and phases of what `train_modular` yielded.
+    """Return curves, key frequencies and phases of the snapshots of `train_modular`.
 
-    Raises `ConfigError` without a snapshot, and what `measure_progress` raises.
+    Raises `ConfigError` without a snapshot, and as `measure_progress` does.
     """
     if not snapshots:
         raise ConfigError("at least one snapshot was expected, got none; give it list(train_modular(config))")
@@ -441,7 +443,7 @@ def describe_grokking(snapshots: list[Snapshot], config: ModularConfig) -> Grokk
 
 
 def find_phases(epochs: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray) -> Phases:
-    """The ends of the phases of one run."""
+    """Return the ends of the phases of one run."""
     return Phases(
         first_at(epochs, train_accuracy, LEARNED),
         first_at(epochs, test_accuracy, UNKNOWN),

@@ -1,35 +1,34 @@
-"""Modern Hopfield retrieval: one step of attention as a descent in energy (Ramsauer et al. 2020).
+"""Modern Hopfield retrieval, and attention heads measured as such (Ramsauer et al. 2020).
 
-Stored patterns are the rows `x_i` of `X [n, d]`, the state is `q [d]`, `beta` the inverse temperature:
+**Retrieval** (`retrieve`): one step of attention is a descent in energy. Stored patterns are the rows `x_i` of
+`X [n, d]`, the state is `q [d]`, `beta` the inverse temperature:
 
-    weights = softmax(beta X q)                     how much of each pattern is retrieved
+    weights = softmax(beta X q)                     retrieved fraction of each pattern
     step    q' = X^T weights                        equation 3 of the paper: attention whose values are its keys
     energy  E(q) = -lse(beta, X q) + |q|^2 / 2 + log(n) / beta + M^2 / 2
 
-where `lse(beta, z) = log(sum exp(beta z)) / beta`, with `M` the longest pattern (equation 2). `E >= 0`, and a step
-lowers it: lse is convex with gradient `q'`, so
+where `lse(beta, z) = log(sum exp(beta z)) / beta`, and `M` is the length of the longest pattern (equation 2). `E >= 0`,
+and a step lowers it: lse is convex with gradient `q'`, so
 
     E(q') <= E(q) - |q - q'|^2 / 2
 
-and equality of both means a fixed point. Three kinds of fixed point are told apart by how many patterns share the
-weights: all of them (global averaging), a few (metastable), one (retrieval proper).
+with equality at a fixed point. Fixed points have three classes, by the number of patterns that share the weights: all
+(global averaging), a few (metastable), one (single pattern).
 
-Attention heads as modern Hopfield retrieval, measured on prompts and against an untrained twin.
+**Attention heads** (`measure_retrieval`). A query is the state, and the keys that it may attend to are the stored
+patterns, both after rotary positions; `beta = 1/sqrt(d_head)`. The weights of one step are then exactly the head's
+attention (checked against the model's own pattern for every head). The step is followed in key space,
+`q' = sum attention_j k_j`. The head's actual output mixes values, which are in another space and have no energy here.
 
-A query is the state, the keys that it may look at are the stored patterns, both after rotary positions, and
-`beta = 1/sqrt(d_head)`: one step of retrieval has exactly the head's attention as its weights (checked against the
-model's own pattern for every head). The step is followed in key space, `q' = sum attention_j k_j`; what the head really
-writes mixes values, which live in another space and have no energy here.
+`beta` alone is not meaningful, as the lengths of query and keys multiply it. For unit lengths the inverse temperature
+is `beta |q| rms|k|` (`beta_unit`). A vector common to all keys adds the same to every score and changes no weight. The
+relevant quantity is therefore the spread of the scores (`score_spread`, nats).
 
-What "inverse temperature" means for a head: `beta` alone says nothing, since lengths multiply it. With keys and query
-of unit length it is `beta |q| rms|k|` (`beta_unit`). But a vector common to all keys adds to every score alike and
-changes no weight: what is left is the spread of the scores (`score_spread`, nats).
+Many heads attend mostly to the first position (attention sinks): a single pattern, but nothing is retrieved.
+`first_share` is the attention on it, and `skip_first` measures the attention among the other positions.
 
-Many heads rest on the first position (attention sinks): one pattern, but nothing retrieved. `first_share` says how
-much, and `skip_first` measures what the head does among the others.
-
-The class of a head is what its numbers are. Whether they mean anything is another question: a head concentrates when
-the low end of its interval over prompts lies above what the twin's heads reach, corrected for all of them.
+The class of a head is descriptive. Its significance is a separate test: a head *concentrates* when the lower end of its
+interval over prompts exceeds the bound of the heads of an untrained model, corrected for all heads.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +41,7 @@ import torch
 from torch import Tensor
 
 from interp.artifacts import as_json, save_json
-from interp.circuits.head_kinds import CONFIDENCE, twin_bounds
+from interp.circuits.head_kinds import CONFIDENCE, untrained_bounds
 from interp.errors import ConfigError, NonFiniteError, PromptError
 from interp.models.adapter import available_hook_points, check_token_ids, head_shape, run_with_cache, untrained_model
 from interp.models.norms import read_rotation, rotary_hook_points
@@ -51,32 +50,32 @@ from interp.results import Record, Result
 from interp.statistics import t_interval
 
 MASS = 0.9
-"""share of the weights that the counted patterns hold together (Ramsauer et al. 2020, section on BERT)"""
+"""fraction of the weights that the counted patterns must hold together (Ramsauer et al. 2020, section on BERT)"""
 CLASSES = ("single pattern", "metastable", "global averaging")
 AVERAGING = 0.5
-"""share of the patterns from which a head that needs them for `MASS` of its weights averages globally"""
+"""fraction of the patterns: a head that needs more than this for `MASS` of its weights averages globally"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Retrieval(Result):
-    """One step from each state, `[..., n_states]` unless said otherwise."""
+    """One retrieval step from each state, `[..., n_states]` unless stated otherwise."""
 
     weights: Tensor
     """`[..., n_states, n]`: rows sum to 1"""
     state: Tensor
     """`[..., n_states, d]`: after the step, in the space of the patterns"""
     energy: Tensor
-    """before the step; at least 0"""
+    """energy before the step; at least 0"""
     energy_after: Tensor
-    """never above `energy`"""
+    """energy after the step; never above `energy`"""
     moved: Tensor
-    """squared distance of the step; half of it is the least that the energy falls"""
+    """squared length of the step; the energy falls by at least half of it"""
     entropy: Tensor
-    """of the weights, nats: 0 one pattern, log n all alike"""
+    """entropy of the weights, nats: 0 for one pattern, log n for equal weights"""
     n_patterns: Tensor
     """exp(entropy): the effective number of patterns, 1 to n"""
     n_mass: Tensor
-    """fewest patterns that hold `MASS` of the weights, 1 to n"""
+    """smallest number of patterns that hold `MASS` of the weights, 1 to n"""
     settings: dict[str, Any]
 
     def to_records(self) -> list[Record]:
@@ -93,10 +92,10 @@ class Retrieval(Result):
 
 
 def retrieve(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor | None = None) -> Retrieval:
-    """One step from `states [..., n_states, d]` in the memories `patterns [..., n, d]`, in float64.
+    """Take one step from `states [..., n_states, d]` with stored `patterns [..., n, d]`, in float64.
 
-    `visible [n_states, n]` bool says which patterns each state's memory holds (a causal mask); default all.
-    Raises `ConfigError` on shapes that do not fit, an empty memory, no state, or `beta` not above 0.
+    `visible [n_states, n]` bool marks the patterns in each state's memory (a causal mask); default all. Raises
+    `ConfigError` on shapes that do not fit, an empty memory, no state, or `beta` not above 0.
     """
     patterns, states = patterns.double(), states.double()
     mask = _check(patterns, states, beta, visible)
@@ -118,7 +117,7 @@ def retrieve(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor |
 
 
 def energies(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor | None = None) -> Tensor:
-    """Energy `[..., n_states]` of every state (equation 2), at least 0; `n` and `M` are of each state's own memory."""
+    """Return the energy of every state (equation 2), `[..., n_states]`, at least 0; `n` and `M` are of its memory."""
     patterns, states = patterns.double(), states.double()
     mask = _check(patterns, states, beta, visible)
     lse = _scores(patterns, states, beta, mask).logsumexp(-1) / beta
@@ -129,7 +128,7 @@ def energies(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor |
 def settle(
     patterns: Tensor, states: Tensor, beta: float, *, max_steps: int = 200, tolerance: float = 1e-10
 ) -> tuple[Tensor, int]:
-    """Fixed points `[n_states, d]` that repeated steps lead to, and the number of steps taken.
+    """Repeat steps until the states are fixed points; returns them, `[n_states, d]`, and the number of steps.
 
     Ends when no state moves by more than `tolerance` (squared distance), or after `max_steps`.
     """
@@ -147,10 +146,10 @@ def settle(
 
 
 def separation(patterns: Tensor) -> Tensor:
-    """`[n]`: how far each pattern's product with itself exceeds that with any other (`Delta_i` of the paper).
+    """Return each pattern's separation `Delta_i`, `[n]`: its product with itself minus the largest with another.
 
-    A step from pattern i leaves it by at most `2 (n - 1) M exp(-beta (Delta_i - 2 M |q - x_i|))` (theorem 5): the error
-    falls exponentially with separation. Infinite for a lone pattern.
+    A step from pattern i moves by at most `2 (n - 1) M exp(-beta (Delta_i - 2 M |q - x_i|))` (theorem 5), so the error
+    falls exponentially with separation. Infinite for a single pattern.
     """
     if patterns.ndim != 2:
         raise ConfigError(f"patterns [n, d] were expected, got {list(patterns.shape)}; take one memory at a time")
@@ -161,21 +160,21 @@ def separation(patterns: Tensor) -> Tensor:
 
 
 def weight_entropy(weights: Tensor) -> Tensor:
-    """Entropy over the last axis, nats."""
+    """Return the entropy over the last axis, nats."""
     return torch.special.entr(weights).sum(-1)
 
 
 def patterns_for_mass(weights: Tensor, mass: float = MASS) -> Tensor:
-    """Fewest entries over the last axis whose sum reaches `mass`, int64."""
+    """Return the smallest number of entries over the last axis whose sum reaches `mass`, int64."""
     sums = weights.sort(-1, descending=True).values.cumsum(-1)
     return (sums < mass - 1e-12).sum(-1) + 1
 
 
 def classify(n_mass: float, n: float) -> str:
-    """The class of a fixed point whose weights need `n_mass` of `n` patterns for `MASS`.
+    """Return the class of a fixed point whose weights need `n_mass` of `n` patterns for `MASS`.
 
-    `single pattern`: one is enough. `global averaging`: more than `AVERAGING` of all. `metastable`: between. (The paper
-    splits the middle at n/8 and n/32.) With one pattern alone there is nothing to tell apart: `ConfigError`.
+    `single pattern`: one suffices. `global averaging`: more than `AVERAGING` of all. `metastable`: between. (The paper
+    divides the middle at n/8 and n/32.) Raises `ConfigError` for one pattern, where the classes coincide.
     """
     if not n >= 2:
         raise ConfigError(f"a memory of {n:g} patterns has one kind of retrieval only; use at least 2")
@@ -196,7 +195,7 @@ def _fit(patterns: Tensor, states: Tensor) -> bool:
 
 
 def _check(patterns: Tensor, states: Tensor, beta: float, visible: Tensor | None) -> Tensor:
-    """The mask `[n_states, n]`, once everything fits."""
+    """Check the arguments, and return the mask `[n_states, n]`."""
     if not _fit(patterns, states):
         raise ConfigError(
             f"patterns [n, d] and states [n_states, d] of one width, one of each at least, were expected, got "
@@ -211,16 +210,16 @@ def _check(patterns: Tensor, states: Tensor, beta: float, visible: Tensor | None
     expected = (states.shape[-2], patterns.shape[-2])
     if visible.dtype != torch.bool or visible.shape != expected:
         raise ConfigError(
-            f"visible says yes or no for each state and pattern: bool {list(expected)} was expected, got "
+            f"visible must be true or false for each state and pattern: bool {list(expected)} was expected, got "
             f"{visible.dtype} {list(visible.shape)}"
         )
     if not visible.any(-1).all():
-        raise ConfigError("a state whose memory is empty retrieves nothing; every row of visible needs a pattern")
+        raise ConfigError("a state with an empty memory retrieves nothing; every row of visible needs a pattern")
     return visible
 
 
 TOLERANCE = 1e-3
-"""largest difference from the model's own attention that is still rounding (half precision: 3e-2)"""
+"""largest difference from the model's own attention that counts as rounding (half precision: 3e-2)"""
 MEASURES = (
     "n_mass", "mass_share", "n_patterns", "entropy", "energy", "energy_after", "beta_unit", "score_spread",
     "first_share",
@@ -232,50 +231,50 @@ class HeadRetrieval(Result):
     """Every head as an associative memory, `[n_layers, n_heads]`: means over prompts of medians over queries."""
 
     n_mass: np.ndarray
-    """keys that hold `MASS` of the attention: 1 and up"""
+    """number of keys that hold `MASS` of the attention, 1 and up"""
     mass_share: np.ndarray
-    """the same over the keys that the query may look at: about 0.9 for even attention, towards 0 for one key"""
+    """the same as a fraction of the visible keys: about 0.9 for uniform attention, towards 0 for one key"""
     n_patterns: np.ndarray
-    """exp(entropy): effective number of keys"""
+    """effective number of keys, exp(entropy)"""
     entropy: np.ndarray
-    """of the attention over its largest value log n: 0 one key, 1 all alike"""
+    """entropy of the attention over its maximum log n: 0 for one key, 1 for uniform attention"""
     energy: np.ndarray
-    """of the query, at least 0; in squared units of the key space"""
+    """energy of the query, at least 0; in squared units of the key space"""
     energy_after: np.ndarray
-    """after one step"""
+    """energy after one step"""
     beta_unit: np.ndarray
     """inverse temperature for a query and keys of unit length: `beta |q| rms|k|`"""
     score_spread: np.ndarray
-    """standard deviation of the scores over keys, nats: 0 gives even attention"""
+    """standard deviation of the scores over keys, nats: 0 gives uniform attention"""
     first_share: np.ndarray
     """attention on the first position, 0 to 1"""
     concentrates: np.ndarray
-    """bool: on fewer keys than untrained heads do"""
+    """bool: attention on fewer keys than in heads of an untrained model"""
     concentration_low: np.ndarray
-    """low end of the 95 % interval of `1 - mass_share` over prompts"""
-    twin_bound: float
-    """what untrained heads reach of it at most, corrected for all heads"""
+    """lower end of the 95 % interval of `1 - mass_share` over prompts"""
+    untrained_bound: float
+    """upper bound of `1 - mass_share` for heads of the untrained model, corrected for all heads"""
     per_prompt: np.ndarray
     """`[n_measures, n_layers, n_heads, n_prompts]`, in the order of `MEASURES`"""
     energy_rise: float
-    """largest rise of energy in any step of any head, of the energy itself: 0 up to rounding, by theorem"""
+    """largest relative rise of the energy in any step of any head: 0 up to rounding, by theorem"""
     pattern_error: float
     """largest difference from the model's own attention"""
     settings: dict[str, Any]
 
     def kind(self, layer: int, head: int) -> str:
-        """`single pattern`, `metastable` or `global averaging`, by the keys that hold `MASS` of the attention."""
+        """Return the class (`classify`) of one head, by the number of keys that hold `MASS` of the attention."""
         share = self.mass_share[layer, head]
         n = self.n_mass[layer, head]
         return classify(round(float(n)), float(n) / max(float(share), 1e-12))
 
     def counts(self) -> dict[str, int]:
-        """How many heads are of each class."""
+        """Return the number of heads of each class."""
         kinds = [row["kind"] for row in self.to_records()]
         return {name: kinds.count(name) for name in CLASSES}
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One plain dict per head: `layer, head, name, kind, concentrates` and every measure."""
+        """Return one row per head: `layer, head, name, kind, concentrates` and every measure."""
         n_layers, n_heads = self.n_mass.shape
         return [
             {"layer": i, "head": j, "name": str(HeadName(i, j)), "kind": self.kind(i, j)}
@@ -286,18 +285,18 @@ class HeadRetrieval(Result):
         ]
 
     def headline(self) -> str:
-        """Count the heads of each class."""
+        """Return one line: the number of heads of each class."""
         counts = ", ".join(f"{n} {name}" for name, n in self.counts().items())
         return f"Heads as associative memories: {counts}; {int(self.concentrates.sum())} above untrained heads"
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return the heads that attend to the smallest share of their keys."""
+        """Return all heads, starting with the smallest fraction of keys attended to."""
         names = ("name", "kind", "concentrates", "mass_share", "n_mass", "entropy", "beta_unit", "first_share")
         rows = sorted(self.to_records(), key=lambda row: row["mass_share"])
         return [{n: row[n] for n in names} for row in rows]
 
     def to_json(self) -> dict[str, Any]:
-        return {"settings": self.settings, "counts": self.counts(), "twin_bound": self.twin_bound} | {
+        return {"settings": self.settings, "counts": self.counts(), "twin_bound": self.untrained_bound} | {
             "energy_rise": self.energy_rise,
             "pattern_error": self.pattern_error,
             "heads": as_json(self.to_records()),
@@ -308,7 +307,8 @@ class HeadRetrieval(Result):
 
 
 def text_prompts(model: Any, documents: Iterable[Any], n: int, length: int) -> Tensor:
-    """`[n, length]`: the first tokens of the first `n` documents that are long enough, BOS in front where there is one.
+    """Return the first tokens of the first `n` documents that are long enough, `[n, length]`, BOS first if there is
+    one.
 
     Raises `PromptError` when there are fewer.
     """
@@ -330,31 +330,32 @@ def measure_retrieval(
     *,
     first_query: int | None = None,
     skip_first: bool = False,
-    twin: Any = None,
+    untrained: Any = None,
     seed: int = 0,
 ) -> HeadRetrieval:
     """Measure every head on `tokens [n_prompts, pos]`, at the queries from `first_query` on (default: the later half).
 
-    `twin` is the untrained model of the null; default: made from `seed`. Raises `PromptError` on fewer than two prompts
-    or queries without two keys, `ConfigError` where attention is no softmax of scaled products.
+    `untrained` is the model of the null (randomly initialised); by default it is made from `seed`. Raises `PromptError`
+    on fewer than two prompts or queries without two keys, `ConfigError` where attention is not a softmax of scaled
+    products.
     """
     _check_prompts(model, tokens, skip_first)
     first = tokens.shape[1] // 2 if first_query is None else first_query
     _check_first(tokens, first, skip_first)
     values, rise, error = _measure(model, tokens, first, skip_first)
-    null, *_ = _measure(twin or untrained_model(model, seed), tokens, first, skip_first)
+    null, *_ = _measure(untrained or untrained_model(model, seed), tokens, first, skip_first)
     share = MEASURES.index("mass_share")
     n_keys = np.arange(first, tokens.shape[1]) + 1 - skip_first
     even = float(1 - np.median(np.ceil(MASS * n_keys) / n_keys))
     n_all = values.shape[1] * values.shape[2]
     _, low, _ = t_interval(1 - values[share], CONFIDENCE)
-    bound = twin_bounds(1 - null[share], even, n_all)[1]
+    bound = untrained_bounds(1 - null[share], even, n_all)[1]
     means = {name: values[i].mean(-1) for i, name in enumerate(MEASURES)}
     return HeadRetrieval(
         **means,
         concentrates=low > bound,
         concentration_low=low,
-        twin_bound=bound,
+        untrained_bound=bound,
         per_prompt=values,
         energy_rise=rise,
         pattern_error=error,
@@ -372,7 +373,7 @@ def measure_retrieval(
 
 
 def _measure(model: Any, tokens: Tensor, first: int, skip_first: bool) -> tuple[np.ndarray, float, float]:
-    """`[n_measures, n_layers, n_heads, n_prompts]`, the largest rise of energy, and the largest error of a pattern."""
+    """Return measures `[n_measures, n_layers, n_heads, n_prompts]`, the largest energy rise, and the pattern error."""
     columns, rises, errors, tolerance = [], [], [], TOLERANCE
     for prompt in tokens.split(1):
         layers = []
@@ -393,9 +394,9 @@ def _measure(model: Any, tokens: Tensor, first: int, skip_first: bool) -> tuple[
 
 @torch.no_grad()
 def queries_and_keys(model: Any, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Per layer of one prompt `[1, pos]`: queries and keys `[n_heads, pos, d_head]` as they meet, and the pattern.
+    """Yield per layer of one prompt `[1, pos]` queries and keys `[n_heads, pos, d_head]`, and the attention pattern.
 
-    Rotary positions are applied, and each query head has its group's keys.
+    Rotary positions are applied, and each query head has the keys of its group.
     """
     check_token_ids(model, tokens)
     shape = head_shape(model)
@@ -416,7 +417,7 @@ def queries_and_keys(model: Any, tokens: Tensor) -> Iterator[tuple[Tensor, Tenso
 def _measure_layer(
     q: Tensor, k: Tensor, pattern: Tensor, beta: float, first: int, skip_first: bool
 ) -> tuple[Tensor, float, float]:
-    """`[n_measures, n_heads]`, largest relative rise of energy, largest error of the pattern."""
+    """Return measures `[n_measures, n_heads]`, the largest relative energy rise, and the pattern error of one layer."""
     pos = q.shape[1]
     causal = torch.ones(pos, pos, dtype=torch.bool).tril()
     whole = (beta * q.double() @ k.double().mT).masked_fill(~causal, -torch.inf).softmax(-1)
@@ -446,7 +447,7 @@ def _measure_layer(
 
 
 def _scale(model: Any, layer: int) -> float:
-    """What scores are multiplied by: the layer's own scaling, else `1/sqrt(d_head)`."""
+    """Return the factor of the scores: the layer's own scaling, else `1/sqrt(d_head)`."""
     scaling = getattr(model.blocks[layer].attn.original_component, "scaling", None)
     return model.cfg.d_head**-0.5 if scaling is None else float(scaling)
 

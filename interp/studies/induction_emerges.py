@@ -1,27 +1,27 @@
-"""A toy on its way to induction heads: what rises together, and what its one-layer twin lacks (Olsson et al. 2022).
+"""Emergence of induction heads in a toy over training, and sudden transitions of its curves (Olsson et al. 2022).
 
-Every so many steps, on fresh rows of random tokens that repeat once:
+**Curves** (`follow_induction`), measured at intervals on new rows of random tokens that repeat once. A one-layer toy is
+the control:
 
 | curve | |
 |---|---|
-| `loss_first`, `loss_repeat` | nats per token of the first copy (nothing to know: about `log d_vocab`), of the second |
+| `loss_first`, `loss_repeat` | nats per token of the first copy (unpredictable: about `log d_vocab`), of the second |
 | `accuracy` | of the second copy |
-| `induction`, `previous` | attention of the strongest head on what followed its token before; on the token before |
+| `induction`, `previous` | largest attention of any head to the token after the earlier copy; to the previous token |
 | `composition` | strongest K-composition of an earlier head with a later one, over the mean of its null (1: chance) |
 
-`find_transition` says of each whether it changes suddenly, and where. Loss alone proves no mechanism: that of a toy
-which copies by position falls too, and its `induction` stays where it is.
+A falling loss alone does not show a mechanism: a toy that copies by position has one too, with a flat `induction`
+curve.
 
-Is there a sudden change on a curve, and when?
+**Transitions** (`find_transition`). A curve goes from its starting level to its final level. Its *onset*, *middle* and
+*end* are the steps at which it has covered 10, 50 and 90 % of the way for good. It is a transition when two conditions
+hold:
 
-A curve goes from where it starts to where it ends; its *onset*, *middle* and *end* are where it has gone 10, 50 and
-90 % of the way for good (it does not come back below). It is a transition when two things hold:
+- the change is large: at least `SIGNAL` times the typical step in the flat parts of the curve, and at least `least`;
+- the change is fast: from onset to end takes at most `QUICK` of the steps. A straight line takes 80 %.
 
-- the way is long: at least `SIGNAL` times the typical step of the curve where it lies flat, and at least `least`;
-- it is quick: from onset to end takes at most `QUICK` of the steps. A line takes 80 %, and is no transition.
-
-Steps may be any rising numbers. Between two measurements the crossing is interpolated, so no place is known better than
-to the distance of measurements.
+Steps may be any rising numbers. Crossings are interpolated between measurements, so their resolution is the distance
+between measurements.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ FEWEST = 8
 
 
 class Transition(NamedTuple):
-    """What was found; the places are None where nothing was."""
+    """Result of the search for a transition; the steps are None where none was found."""
 
     found: bool
     reason: str
@@ -65,15 +65,16 @@ class Transition(NamedTuple):
 
 
 def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0) -> Transition:
-    """The transition of a curve `values [n]` over rising `steps [n]`, if it goes at least the way `least` (its units).
+    """Find the transition of a curve `values [n]` over rising `steps [n]`, if it changes by at least `least`.
 
-    Raises `ConfigError` for fewer than 8 measurements or steps that do not rise, `NonFiniteError`.
+    `least` is in units of the curve. Raises `ConfigError` for fewer than 8 measurements or steps that do not rise,
+    `NonFiniteError`.
     """
     steps, values = _curve(steps, values)
     if len(steps) < FEWEST or (np.diff(steps) <= 0).any():
         raise ConfigError(f"a transition needs {FEWEST} measurements or more at rising steps, got {len(steps)}")
     if not least >= 0:
-        raise ConfigError(f"the way that counts must be at least 0 in units of the curve, got least {least}")
+        raise ConfigError(f"least must be at least 0, in units of the curve, got {least}; 0 accepts any change")
     tenth = max(2, len(values) // 10)
     before, after = float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
     fifth = max(3, len(values) // 5)
@@ -92,7 +93,7 @@ def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0
 
 
 def crossing(steps: np.ndarray, gone: np.ndarray, level: float) -> float:
-    """The step after which `gone` stays at or above `level`, interpolated; the last step when it never does."""
+    """Return the step from which `gone` stays at or above `level`, interpolated; the last step when it never does."""
     below = np.flatnonzero(gone < level)
     if len(below) == 0:
         return float(steps[0])
@@ -104,7 +105,7 @@ def crossing(steps: np.ndarray, gone: np.ndarray, level: float) -> float:
 
 
 def first_at(steps: np.ndarray, values: np.ndarray, level: float) -> float | None:
-    """The first step at which a curve is at or above a level; None when it never is."""
+    """Return the first step at which a curve is at or above a level; None when it never is."""
     steps, values = _curve(steps, values)
     hit = np.flatnonzero(values >= level)
     return float(steps[hit[0]]) if len(hit) else None
@@ -125,12 +126,12 @@ def _curve(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 CURVES = ("loss_first", "loss_repeat", "accuracy", "induction", "previous", "composition")
 LEAST = {"loss_first": 0.5, "loss_repeat": 0.5, "accuracy": 0.2, "induction": 0.1, "previous": 0.1, "composition": 0.2}
-"""Ways that are worth a name: a twin's induction score creeps from .04 to .07, and no head does anything."""
+"""Smallest changes that count: in the one-layer control the induction score drifts from .04 to .07 without a head."""
 
 
 @dataclass(frozen=True)
 class InductionRun(Result):
-    """The curves of one toy and seed."""
+    """Curves of one toy and seed over training, with their transitions."""
 
     spec: str
     seed: int
@@ -139,19 +140,19 @@ class InductionRun(Result):
     curves: dict[str, np.ndarray]
     """name -> `[n]`"""
     transitions: dict[str, Transition]
-    """of each curve"""
+    """transition of each curve"""
 
     @property
     def onset(self) -> float | None:
-        """Where it begins to copy: the onset of the accuracy on the second copy, if that changes suddenly.
+        """Onset of copying: of the accuracy on the second copy, if that changes suddenly.
 
-        The loss falls before, to that of knowing which tokens there are, and long after.
+        The loss is no substitute: it falls earlier, when the model learns which tokens occur, and continues long after.
         """
         return self.transitions["accuracy"].onset
 
     @property
     def together(self) -> float | None:
-        """Steps between the middles of the changes of accuracy and of the induction score; None without both."""
+        """Steps between the middles of the transitions of accuracy and induction score; None without both."""
         copies, score = (self.transitions[name].middle for name in ("accuracy", "induction"))
         return None if copies is None or score is None else abs(copies - score)
 
@@ -163,7 +164,7 @@ class InductionRun(Result):
         ]
 
     def headline(self) -> str:
-        """Give the onset of copying."""
+        """Return one line: the onset of copying."""
         found = "no sudden onset of copying" if self.onset is None else f"copying sets in at step {self.onset:.0f}"
         return f"{self.spec}, seed {self.seed}: {found}"
 
@@ -184,7 +185,10 @@ def follow_induction(
     keep: Callable[[int, Any], None] | None = None,
     progress: Progress | None = None,
 ) -> InductionRun:
-    """Train a toy and measure it every `every` steps. `keep(step, model)` may save it, `progress` may raise to stop."""
+    """Train a toy and measure it every `every` steps.
+
+    `keep(step, model)` may save the model; `progress` may raise to stop.
+    """
     toy = find_toy(spec) if isinstance(spec, str) else spec
     training = replace(toy.training, seed=seed, log_every=every, steps=steps or toy.training.steps)
     model = build_small(toy.model, seed=seed, device="cpu", dtype=torch.float32)
@@ -195,17 +199,17 @@ def follow_induction(
         for step in train_small(model, toy.batches, training, measure=lambda m: measure_repeats(m, rows, n_null)):
             at.append(step.step)
             found.append(step.metrics)
-            _tell(step, training.steps, keep, model, progress)
+            _report(step, training.steps, keep, model, progress)
     curves = {name: np.array([metrics[name] for metrics in found]) for name in CURVES}
-    where = np.array(at)
+    step_numbers = np.array(at)
     name = spec if isinstance(spec, str) else "toy"
-    changes = {curve: find_transition(where, curves[curve], least=LEAST[curve]) for curve in CURVES}
-    return InductionRun(name, seed, where, curves, changes)
+    changes = {curve: find_transition(step_numbers, curves[curve], least=LEAST[curve]) for curve in CURVES}
+    return InductionRun(name, seed, step_numbers, curves, changes)
 
 
 @torch.no_grad()
 def measure_repeats(model: Any, rows: Tensor, n_null: int) -> dict[str, float]:
-    """The curves' values of a model on `rows [n, 2 * half]` whose second half is the first again."""
+    """Return the values of all curves for a model on `rows [n, 2 * half]` whose second half repeats the first."""
     half = rows.shape[1] // 2
     logits = model(rows)
     losses = token_losses(logits, rows)
@@ -223,7 +227,7 @@ def measure_repeats(model: Any, rows: Tensor, n_null: int) -> dict[str, float]:
 
 
 def strongest_composition(model: Any, n_null: int) -> float:
-    """K-composition of the strongest pair over the mean of its null; 1 (chance) for a model of one layer."""
+    """Return the K-composition of the strongest pair over the mean of its null; 1 (chance) for a one-layer model."""
     from interp.circuits.head_weights import composition
 
     if model.cfg.n_layers < 2:
@@ -232,7 +236,7 @@ def strongest_composition(model: Any, n_null: int) -> float:
     return float(np.nanmax(found.score / found.null_mean))
 
 
-def _tell(
+def _report(
     step: TrainingStep,
     total: int,
     keep: Callable[[int, Any], None] | None,

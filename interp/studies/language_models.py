@@ -1,11 +1,11 @@
-"""Language models of several sizes on the same text, for a scaling law to be fitted to. The recipe is the config.
+"""Language models of several sizes trained on the same text, as data for a scaling law (`ScalingRecipe`).
 
-Bytes of documents, each seen once by every model, in the same order; two layers with MLPs four times as wide; AdamW at
-a constant rate that falls with the square root of the width, so that every checkpoint stands for a run of its length.
-Losses are on held-out documents.
+Every model reads the same bytes once, in the same order. It has two layers, with MLPs four times as wide as the
+residual stream. AdamW has a constant learning rate, inversely proportional to the square root of the width. With a
+constant rate every checkpoint is equivalent to a run of its length. Losses are on held-out documents.
 
-Positions are rotary. With learned ones a model stays at the loss of bigrams until its heads have found the byte before,
-the sooner the wider it is, and no power law holds across that change.
+Positions are rotary. With learned positions a model stays at the bigram loss until its heads attend to the previous
+byte, earlier for wider models, and no power law holds across that change.
 """
 
 import math
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def train_language_models(
     corpus: "Corpus", recipe: ScalingRecipe, *, progress: Progress | None = None
 ) -> Iterator[LanguageRun]:
-    """Train every width with every seed, the narrowest first.
+    """Train every width with every seed, the narrowest first, and yield the runs.
 
     Raises `ConfigError` where the corpus has too little text.
     """
@@ -53,13 +53,13 @@ def train_language_models(
 
 
 def read_contexts(corpus: "Corpus", recipe: ScalingRecipe) -> "Tensor":
-    """`[n, context_length]` bytes; the last `heldout_contexts` rows come from documents that no other row touches."""
+    """Return bytes `[n, context_length]`; the last `heldout_contexts` rows are from held-out documents."""
     import torch
 
     n_train, n_heldout = recipe.steps * recipe.batch_size, recipe.heldout_contexts
     heldout, train = bytearray(), bytearray()
     for document in corpus:
-        # the first documents are held out: few, and of another part of the corpus than those that come last
+        # the first documents are held out: few, and from another part of the corpus than the last ones
         part = heldout if len(heldout) < n_heldout * recipe.context_length else train
         part += document.text.encode() + b"\n\n"
         if len(train) >= n_train * recipe.context_length:
@@ -67,7 +67,7 @@ def read_contexts(corpus: "Corpus", recipe: ScalingRecipe) -> "Tensor":
     rows = [_rows(each, recipe.context_length) for each in (train, heldout)]
     if len(rows[0]) < n_train or len(rows[1]) < n_heldout:
         raise ConfigError(
-            f"{corpus.spec} has {len(train):,} bytes beside the {len(heldout):,} held out, "
+            f"{corpus.spec} has {len(train):,} bytes besides the {len(heldout):,} held out, "
             f"{n_train * recipe.context_length:,} are needed; ask for fewer tokens"
         )
     return torch.cat([rows[0][:n_train], rows[1][:n_heldout]])
@@ -118,7 +118,7 @@ def _checkpoint_losses(
 
 
 def heldout_loss(model: object, rows: "Tensor", batch_size: int) -> float:
-    """Nats per byte over `rows [n, pos]`."""
+    """Return the loss in nats per byte over `rows [n, pos]`."""
     import torch
     from torch.nn.functional import cross_entropy
 

@@ -1,21 +1,21 @@
-"""The scaling law of language models: how the loss falls with parameters `N` and tokens `D`.
+"""Scaling law of language models: the loss as a function of parameters `N` and tokens `D`.
 
     L(N, D) = E + A / N^alpha + B / D^beta
 
-(Hoffmann et al. 2022, arXiv 2203.15556, equation 10 and section 3.3: log losses, Huber, several starts.) `E` is what no
-size and no text removes, `A / N^alpha` what too few parameters cost, `B / D^beta` what too little text costs.
+(Hoffmann et al. 2022, arXiv 2203.15556, equation 10 and section 3.3: log losses, Huber loss, several starts.) `E` is
+the irreducible loss, `A / N^alpha` the cost of finite size, `B / D^beta` the cost of finite text.
 
-1. does the loss fall at all? Permutations of the sizes over runs, and of the checkpoints within runs: where either
-   could be chance, there is no law, and the result says so instead of an exponent;
-2. the law is fitted to the checkpoints of all runs together;
-3. intervals: the law is fitted again to losses with redrawn residuals, of whole runs, as the checkpoints of one err
-   together (`interp.scaling_law`);
-4. the check: the largest size is left out and predicted, beside the guess that size changes nothing any more. A law
-   that does worse than the guess is told as one that does not hold (`predicts`): curves that bend where some models
-   change phase and others have not yet are no power law, however narrow the interval.
+1. A test that the loss falls: permutations of the sizes over runs, and of the checkpoints within runs. Where either
+   could be chance, no law is fitted, and the result says so instead of giving an exponent.
+2. The law is fitted to the checkpoints of all runs together.
+3. Intervals: the law is refitted to losses with resampled residuals, of whole runs, as the errors of one run's
+   checkpoints are correlated (`interp.scaling_law`).
+4. Validation: the largest size is left out and predicted. The baseline predicts that size has no further effect. A law
+   worse than the baseline is reported as one that does not hold (`predicts`). Where some models have passed a phase
+   change and others have not, the curves are no power law, however narrow the interval.
 
-Checkpoints of one run stand for runs of that length, which is right only at a constant learning rate. The law describes
-models trained alike, within the sizes measured: at these sizes exponents depend on the recipe.
+Checkpoints of one run are treated as runs of that length, which is valid only at a constant learning rate. The law
+describes models trained alike, within the sizes measured: at these sizes exponents depend on the recipe.
 """
 
 import math
@@ -33,29 +33,29 @@ from interp.scaling_law import LOWEST, Bounds, Fit, Prediction, fit_law, geometr
 from interp.statistics import Interval, p_from_null, percentile_interval
 
 MIN_SIZES, MIN_CHECKPOINTS, MIN_FOLD = 4, 4, 4.0
-"""A fit needs so many sizes and checkpoints, and sizes and tokens that each span at least this factor."""
+"""Smallest numbers of sizes and checkpoints for a fit, and the smallest factor that each must span."""
 P_FOUND = 0.01
-"""Below this p-value the loss is said to fall."""
+"""Significance level of the tests that the loss falls."""
 _HUBER = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageRun:
-    """One trained model."""
+    """Losses of one trained model at its checkpoints."""
 
     n_params: int
     """without embeddings and unembedding (Kaplan et al. 2020, section 2.1)"""
     seed: int
     tokens: tuple[int, ...]
-    """seen at each checkpoint, rising"""
+    """number read at each checkpoint, rising"""
     losses: tuple[float, ...]
-    """nats per token on held-out documents, at each"""
+    """nats per token on held-out documents, at each checkpoint"""
     name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageLaw:
-    """The coefficients."""
+    """Coefficients of the law."""
 
     e: float
     a: float
@@ -64,7 +64,7 @@ class LanguageLaw:
     beta: float
 
     def loss(self, n_params: float, tokens: float) -> float:
-        """Nats per token that the law gives."""
+        """Return the law's loss, nats per token."""
         return self.e + self.a / n_params**self.alpha + self.b / tokens**self.beta
 
 
@@ -81,40 +81,40 @@ class LanguageScaling(Result):
 
     runs: tuple[LanguageRun, ...]
     p_size: float
-    """p-value that larger models have no lower loss"""
+    """p-value of the null that larger models have no lower loss"""
     p_tokens: float
-    """p-value that the loss does not fall while a model reads"""
+    """p-value of the null that the loss does not fall over training"""
     law: LanguageLaw | None
     intervals: dict[str, Interval[float]]
-    """of `e, alpha, beta`; empty without a law"""
+    """intervals of `e, alpha, beta`; empty without a law"""
     scatter: float | None
-    """typical distance of a checkpoint from the law, as a share of its loss"""
+    """typical deviation of a checkpoint from the law, as a fraction of its loss"""
     left_out: LeftOut | None
 
     @property
     def predicts(self) -> bool | None:
-        """True where the law predicts the largest size better than no change does; None where it was not tried."""
+        """True where the law predicts the largest size better than the baseline; None where it was not tested."""
         return None if self.left_out is None else abs(self.left_out.error) < abs(self.left_out.unchanged)
 
     @property
     def findings(self) -> list[str]:
-        """The findings, in sentences."""
+        """Findings in whole sentences."""
         if self.law is None:
             missing = "larger models have no lower loss" if self.p_tokens < P_FOUND else "no model learns from the text"
             return [f"no law: it could be chance that {missing} (p {max(self.p_size, self.p_tokens):.3f})"]
-        told = {name: f"{each:.2f}" for name, each in self.intervals.items()}
+        ends = {name: f"{each:.2f}" for name, each in self.intervals.items()}
         said = [
-            f"the loss falls with parameters to the power {told['alpha']} and with tokens to the power {told['beta']}, "
-            f"towards {told['e']} nats; a checkpoint lies {self.scatter:.1%} off"
+            f"the loss falls with parameters to the power {ends['alpha']} and with tokens to the power {ends['beta']}, "
+            f"towards {ends['e']} nats; a checkpoint lies {self.scatter:.1%} off"
         ]
         if self.left_out is not None:
             said.append(
-                f"the largest model ({self.left_out.n_params:,} parameters), predicted from the smaller: "
-                f"{self.left_out.predicted:.3f} nats, it came to {self.left_out.loss:.3f} ({self.left_out.error:+.1%}; "
-                f"saying that size changes nothing more {self.left_out.unchanged:+.1%})"
+                f"the largest model ({self.left_out.n_params:,} parameters), predicted from the smaller ones: "
+                f"{self.left_out.predicted:.3f} nats, measured {self.left_out.loss:.3f} ({self.left_out.error:+.1%}; "
+                f"assuming no further effect of size {self.left_out.unchanged:+.1%})"
             )
         if self.predicts is False:
-            said.append("the law does not hold here: it predicts worse than saying that size changes nothing more")
+            said.append("the law does not hold here: it predicts worse than assuming no further effect of size")
         return said
 
     def __str__(self) -> str:
@@ -139,8 +139,8 @@ def fit_language_scaling(
 ) -> LanguageScaling:
     """Fit the law to trained runs, all measured at the same numbers of tokens.
 
-    Raises `ConfigError` that says what is missing (fewer than four sizes or checkpoints, too close together, other
-    checkpoints in some runs), `NonFiniteError` for a loss that is no positive number.
+    Raises `ConfigError` with the missing condition (fewer than four sizes or checkpoints, too narrow a range, different
+    checkpoints in some runs), `NonFiniteError` for a loss that is not a positive number.
     """
     data = _Observations.of(runs)
     _check_draws(runs, n_bootstrap, n_permutations)
@@ -169,7 +169,7 @@ def fit_language_scaling(
 
 @dataclass(frozen=True)
 class _Observations:
-    """Log parameters `[runs]`, log tokens `[checkpoints]`, each less its mean; log losses `[runs, checkpoints]`."""
+    """Centred log parameters `[runs]` and log tokens `[checkpoints]`; log losses `[runs, checkpoints]`."""
 
     n: np.ndarray
     d: np.ndarray
@@ -184,7 +184,7 @@ class _Observations:
 
 
 def _check_draws(runs: Sequence[LanguageRun], n_bootstrap: int, n_permutations: int) -> None:
-    """Raises `ConfigError` where nothing that is drawn could count."""
+    """Raise `ConfigError` where too few draws are possible for a significant result."""
     if n_bootstrap < 2:
         raise ConfigError(f"an interval needs at least 2 draws of the bootstrap, got {n_bootstrap}")
     if (1 + n_permutations) * P_FOUND < 1:
@@ -223,9 +223,9 @@ def _check(runs: Sequence[LanguageRun]) -> None:
 
 
 def _permuted(data: _Observations, generator: np.random.Generator, n: int, *, within_runs: bool) -> float:
-    """One-sided p-value of a falling loss: the mean product of ranks, against permuted ones.
+    """Return the one-sided p-value of a falling loss: the mean product of ranks, against permuted ones.
 
-    Over runs their last loss, against their size; within runs every checkpoint, against its tokens.
+    Over runs, the last loss is ranked against the size; within runs, every checkpoint against its tokens.
     """
     from scipy.stats import rankdata
 
@@ -238,7 +238,7 @@ def _permuted(data: _Observations, generator: np.random.Generator, n: int, *, wi
 
 
 def _fit(data: _Observations) -> Fit:
-    """Coefficients log E, log A, alpha, log B, beta of centred logarithms, the best of several starts."""
+    """Fit coefficients log E, log A, alpha, log B, beta on centred logarithms; the best of several starts."""
     y = data.y.ravel()
     n, d = (each.ravel() for each in np.broadcast_arrays(data.n[:, None], data.d[None]))
     one = np.ones_like(y)
@@ -247,13 +247,13 @@ def _fit(data: _Observations) -> Fit:
 
 
 def _bounds(y: np.ndarray) -> Bounds:
-    """No term falls below zero to all purposes; exponents lie between 0 and 4."""
+    """Return bounds: no term falls below effectively zero; exponents lie between 0 and 4."""
     none, most = y.min() - LOWEST, y.max() + 1
     return np.array([none, none, 0.0, none, 0.0]), np.array([y.min(), most, 4.0, most, 4.0])
 
 
 def _starts(lowest: float) -> list[np.ndarray]:
-    """Shares of the lowest loss that the floor, size and text may take, and exponents for both."""
+    """Return starting points: fractions of the lowest loss for floor, size and text, and exponents for both."""
     shares = [(0.8, 0.1, 0.1), (0.4, 0.3, 0.3), (0.1, 0.6, 0.3)]
     return [
         np.array([lowest + math.log(e), lowest + math.log(a), alpha, lowest + math.log(b), beta])
@@ -264,7 +264,7 @@ def _starts(lowest: float) -> list[np.ndarray]:
 
 
 def _law(theta: np.ndarray, data: _Observations) -> LanguageLaw:
-    """Coefficients of `N` and `D` themselves."""
+    """Convert coefficients of centred logarithms to those of `N` and `D` themselves."""
     e, a, alpha, b, beta = map(float, theta)
     n0, d0 = data.origin
     return LanguageLaw(e=math.exp(e), a=math.exp(a + alpha * n0), b=math.exp(b + beta * d0), alpha=alpha, beta=beta)
@@ -275,7 +275,7 @@ def _interval(name: str, law: LanguageLaw, laws: Sequence[LanguageLaw]) -> Inter
 
 
 def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
-    """None where too few sizes would be left to fit."""
+    """Predict the largest size from the others; None where too few sizes would remain for a fit."""
     sizes = sorted({run.n_params for run in runs})
     try:
         data = _Observations.of([run for run in runs if run.n_params < sizes[-1]])

@@ -1,7 +1,8 @@
-"""The dynamics folder: curves over training, what changed when, and the embedding at checkpoints as a series of maps.
+"""The dynamics artefact: curves over training, their transitions, and maps of the embedding at checkpoints.
 
-`curves.parquet` is long: `step` (int64), `seed` (int32), `curve`, `value`. Of grokking, `shares.parquet` has `step,
-seed, frequency, logits, embedding`: shares of the power. Phases and transitions are in the manifest's summary.
+`curves.parquet` is in long format: `step` (int64), `seed` (int32), `curve`, `value`. For grokking, `shares.parquet` has
+`step, seed, frequency, logits, embedding`: fractions of the power. Phases and transitions are in the manifest's
+summary.
 """
 
 from pathlib import Path
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CHECKPOINTS = 6
-"""maps in the series of an embedding"""
+"""number of maps in the series of an embedding"""
 
 
 def save_grokking(found: Grokking, folder: Path, *, seed: int = 0, overwrite: bool = False) -> Manifest:
-    """Write curves and shares of all seeds; the summary has phases, key frequencies and what formed unseen."""
+    """Write curves and shares of all seeds; the summary has phases, key frequencies and loss changes in the gap."""
     config = {"kind": "grokking", **as_json(found.config)}
     draft = Draft.open(folder, kind="grokking", config=config, seed=seed, overwrite=overwrite)
     seeds = found.config.seeds
@@ -48,9 +49,9 @@ def save_grokking(found: Grokking, folder: Path, *, seed: int = 0, overwrite: bo
 
 
 def save_induction_runs(runs: list[InductionRun], folder: Path, *, overwrite: bool = False) -> Manifest:
-    """Write the curves of several seeds of one toy, and of its control where it is among them (another `spec`)."""
+    """Write the curves of several seeds of one toy, and of its control if it is among them (another `spec`)."""
     if not runs:
-        raise ConfigError("there is no run to save")
+        raise ConfigError("at least one run was expected, got none; give those of follow_induction")
     config = {"kind": "induction", "specs": sorted({run.spec for run in runs}), "seeds": [run.seed for run in runs]}
     draft = Draft.open(folder, kind="induction_onset", config=config, seed=runs[0].seed, overwrite=overwrite)
     import pyarrow as pa
@@ -88,7 +89,7 @@ def save_language_scaling(
 
 
 def curves_table(steps: np.ndarray, curves: dict[str, np.ndarray], seeds: tuple[int, ...]) -> "pa.Table":
-    """Curves `[n_steps, n_seeds]` by name as one long table."""
+    """Return curves `[n_steps, n_seeds]` by name as one long table."""
     import pyarrow as pa
 
     n = len(steps) * len(seeds)
@@ -103,7 +104,7 @@ def curves_table(steps: np.ndarray, curves: dict[str, np.ndarray], seeds: tuple[
 
 
 def shares_table(found: Grokking) -> "pa.Table":
-    """Power of every frequency in logits and embedding, over training."""
+    """Return the power of every frequency in logits and embedding, over training."""
     import pyarrow as pa
 
     n_steps, n_seeds, n_frequencies = found.logit_share.shape
@@ -119,9 +120,12 @@ def shares_table(found: Grokking) -> "pa.Table":
 
 
 def embedding_series(
-    snapshots: list[Snapshot], found: Grokking, folder: Path, *, seed: int = 0, **told: Any
+    snapshots: list[Snapshot], found: Grokking, folder: Path, *, seed: int = 0, **options: Any
 ) -> Manifest:
-    """The number tokens of run `seed` at checkpoints spread over training, as maps in one frame (an atlas folder)."""
+    """Map the number tokens of run `seed` at checkpoints spread over training, in one frame (an atlas folder).
+
+    `options` go to `build_series`.
+    """
     from interp.atlas.build import MapSettings
     from interp.atlas.series import build_series
     from interp.atlas.sources import AtlasSource
@@ -141,4 +145,4 @@ def embedding_series(
         for snapshot in chosen
     ]
     names = [f"epoch {snapshot.epoch}" for snapshot in chosen]
-    return build_series(sources, names, folder, MapSettings(n_neighbors=4), seed=seed, **told)
+    return build_series(sources, names, folder, MapSettings(n_neighbors=4), seed=seed, **options)

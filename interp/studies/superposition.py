@@ -1,28 +1,28 @@
-"""The toy: sparse features squeezed through fewer dimensions and read back through a ReLU (Elhage et al. 2022).
+"""Toy models of superposition, and the phase diagram of one feature (Elhage et al. 2022).
+
+**The toy** (`train_toys`) compresses sparse features into fewer dimensions and reconstructs them through a ReLU:
 
     hidden = x @ W            x [n_features] sparse, hidden [d_hidden]
     x_hat  = relu(hidden @ W.T + b)
     loss   = sum_i importance_i (x_i - x_hat_i)^2, mean over the batch
 
-Row `W[i]` is the direction of feature `i` (the paper's column `W_i`). A feature is on with probability `density`
-(the paper's 1 - S), and then even in [0, 1].
+Row `W[i]` is the direction of feature `i` (the paper's column `W_i`). A feature is active with probability `density`
+(the paper's 1 - S), and then uniform in [0, 1]. All toys of a study (densities x importances x seeds) are trained in
+one batched product with an explicit gradient: 3,000 steps of 100 toys take seconds on one core. Each toy has its own
+initial weights and its own data.
 
-Every toy of a study (densities x importances x seeds) is trained in one batched product, with the gradient written
-out: 3,000 steps of 100 toys are seconds on one core. Each has its own first weights and its own data.
-
-Phases of one feature beside others: not represented, dedicated, or in superposition (Elhage et al. 2022).
-
-Over density (how often features are on) and the importance of the last feature, the others having importance 1, toys
-are trained from several seeds and the one of lowest loss is read:
+**Phases** (`map_phases`) of the last feature: not represented, dedicated, or in superposition. The axes are density
+(how often features are active) and the importance of the last feature; the other features have importance 1. At each
+point, toys are trained from several seeds and the one of lowest loss is classified:
 
     not represented   the feature's squared length is below one half
-    superposition     its direction carries at least half a unit of interference: sum_j (u_i . w_j)^2
-    dedicated         else: a dimension of its own
+    superposition     its direction has at least half a unit of interference: sum_j (u_i . w_j)^2
+    dedicated         otherwise: a dimension of its own
 
-For two features in one dimension the three ideal solutions have losses in closed form (`ideal_losses`), and so a phase
-diagram that no training is needed for (`ideal_phase`): superposition below a density of `4 I / (2 + 5 I)` for
-`I <= 1`, of `4 / (2 I + 5)` above. Trained toys may shrink their directions and shift their biases, which the ideal
-solutions do not: the two diagrams agree away from the borders.
+For two features in one dimension the losses of the three ideal solutions have a closed form (`ideal_losses`), which
+gives a phase diagram without training (`ideal_phase`). Superposition is ideal below a density of `4 I / (2 + 5 I)` for
+`I <= 1`, and of `4 / (2 I + 5)` above. Trained toys may shrink their directions and shift their biases, unlike the
+ideal solutions, so the two diagrams agree only away from the borders.
 """
 
 import math
@@ -42,22 +42,22 @@ from interp.studies.superposition_geometry import REPRESENTED, Geometry, measure
 Activation = Literal["relu", "linear"]
 BETAS = (0.9, 0.999)
 HELD_OUT, HELD_OUT_BATCH = 32_768, 2048
-"""fresh rows that the final loss is measured on, and how many of them at once"""
+"""number of held-out rows that measure the final loss, and rows per batch"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig:
-    """Sizes and training of a toy; the defaults are those that settle in a pentagon when features are rare."""
+    """Sizes and training of a toy; with the defaults, rare features form a pentagon."""
 
     n_features: int = 5
     d_hidden: int = 2
     activation: Activation = "relu"
-    """`linear` is the control: it keeps the most important directions, as principal components do, and no others"""
+    """`linear` is the control: it represents only the most important directions, as principal components do"""
     steps: int = 3000
     batch_size: int = 512
     """rows per step and toy"""
     lr: float = 1e-2
-    """of Adam; falls to 0 along a cosine"""
+    """learning rate of Adam; falls to 0 along a cosine"""
 
     def __post_init__(self) -> None:
         for name in ("n_features", "d_hidden", "steps", "batch_size"):
@@ -78,15 +78,15 @@ class Toys(Result):
     b: Tensor
     """`[n_toys, n_features]`"""
     density: Tensor
-    """`[n_toys]`: probability that a feature is on"""
+    """`[n_toys]`: probability that a feature is active"""
     importance: Tensor
     """`[n_toys, n_features]`: weight of each feature in the loss"""
     seed: tuple[int, ...]
-    """`[n_toys]`: number of the toy among those that differ in nothing else"""
+    """`[n_toys]`: index of the toy among those that differ in their random numbers only"""
     loss: Tensor
-    """`[n_toys]`: on fresh rows; in units of importance times squared feature"""
+    """`[n_toys]`: loss on held-out rows, in units of importance times squared feature"""
     null_loss: Tensor
-    """`[n_toys]`: of the best constant, which represents nothing"""
+    """`[n_toys]`: loss of the best constant, which represents nothing"""
     settings: dict[str, Any]
 
     def __len__(self) -> int:
@@ -94,11 +94,11 @@ class Toys(Result):
 
     @property
     def unexplained(self) -> Tensor:
-        """`[n_toys]`: loss over null loss. 0: every feature is read back exactly; 1: no better than a constant."""
+        """Loss over null loss, `[n_toys]`. 0: perfect reconstruction; 1: no better than a constant."""
         return self.loss / self.null_loss
 
     def at(self, density: float) -> "Toys":
-        """The toys of one density. Raises `ConfigError` when there are none."""
+        """Return the toys of one density. Raises `ConfigError` when there are none."""
         chosen = (self.density - density).abs() < 1e-9
         if not chosen.any():
             have = ", ".join(f"{d:g}" for d in self.density.unique().tolist())
@@ -106,17 +106,17 @@ class Toys(Result):
         return self.select(chosen)
 
     def select(self, chosen: Tensor) -> "Toys":
-        """Those of a mask `[n_toys]` bool."""
-        kept = {n: getattr(self, n)[chosen] for n in ("W", "b", "density", "importance", "loss", "null_loss")}
+        """Return the toys of a mask `[n_toys]` bool."""
+        fields = {n: getattr(self, n)[chosen] for n in ("W", "b", "density", "importance", "loss", "null_loss")}
         seed = tuple(s for s, keep in zip(self.seed, chosen.tolist(), strict=True) if keep)
-        return Toys(**kept, seed=seed, settings=self.settings)
+        return Toys(**fields, seed=seed, settings=self.settings)
 
     def best(self) -> int:
-        """The toy with the lowest loss (compare only toys of one density and importance)."""
+        """Return the toy with the lowest loss (only toys of one density and importance are comparable)."""
         return int(self.loss.argmin())
 
     def geometry(self, toy: int) -> Geometry:
-        """The geometry of one toy's directions."""
+        """Measure the geometry of one toy's directions."""
         return measure_geometry(self.W[toy])
 
     def to_records(self) -> list[Record]:
@@ -129,7 +129,7 @@ class Toys(Result):
         ]
 
     def headline(self) -> str:
-        """Give the sizes."""
+        """Return one line: the sizes."""
         n, features, hidden = self.W.shape
         return f"{n} toys of {features} features in {hidden} dimensions; unexplained: 0 is perfect, 1 a constant"
 
@@ -199,12 +199,12 @@ def train_grid(config: ToyConfig, density: Tensor, importance: Tensor, *, n_seed
 
 
 def constant_loss(density: Tensor) -> Tensor:
-    """Variance of a feature that is even in [0, 1] with probability `density`, else 0: what no constant can remove."""
+    """Return the variance of a feature that is uniform in [0, 1] with probability `density`, else 0."""
     return density / 3 - density**2 / 4
 
 
 def draw_features(density: Tensor, n: int, n_features: int, generator: torch.Generator) -> Tensor:
-    """`[n_toys, n_features, n]` columns of every toy; one draw says both whether a feature is on and how strong."""
+    """Draw columns `[n_toys, n_features, n]` for every toy; one number gives both activity and value of a feature."""
     drawn = torch.rand(len(density), n_features, n, generator=generator).div_(density[:, None, None])
     return drawn.mul_(drawn < 1)
 
@@ -212,9 +212,10 @@ def draw_features(density: Tensor, n: int, n_features: int, generator: torch.Gen
 def loss_and_gradients(
     x: Tensor, W: Tensor, b: Tensor, importance: Tensor, activation: Activation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss `[n_toys]` and its gradients by `W` and by `b`, of columns `x [n_toys, n_features, n]`.
+    """Return the loss `[n_toys]` and its gradients by `W` and by `b`, for columns `x [n_toys, n_features, n]`.
 
-    Written out rather than traced, and with the rows of the batch last, where products this thin are fastest.
+    The gradient is explicit instead of by autograd, with the batch as the last axis, where such thin products are
+    fastest.
     """
     hidden = W.mT @ x
     pre = torch.baddbmm(b[..., None], W, hidden)
@@ -244,7 +245,7 @@ def _train(config: ToyConfig, density: Tensor, importance: Tensor, generator: to
 def _held_out_loss(
     config: ToyConfig, W: Tensor, b: Tensor, density: Tensor, importance: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Mean over rows that all toys of one density share, so that their differences are not the draw's."""
+    """Return the loss on held-out rows, shared by all toys of one density so that sampling adds no differences."""
     levels, which = density.unique(return_inverse=True)
     total = torch.zeros(len(density), dtype=torch.float64)
     for _ in range(HELD_OUT // HELD_OUT_BATCH):
@@ -281,25 +282,25 @@ SHARED = 0.5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PhaseDiagram(Result):
-    """The phase of the last feature, `[n_densities, n_importances]` throughout."""
+    """Phases of the last feature, `[n_densities, n_importances]` throughout."""
 
     densities: tuple[float, ...]
     importances: tuple[float, ...]
-    """of the last feature, where the others have 1"""
+    """importance of the last feature; the others have 1"""
     phase: tuple[tuple[str, ...], ...]
-    """of the toy of lowest loss"""
+    """phase of the toy of lowest loss"""
     agreement: Tensor
-    """share of seeds in that phase"""
+    """fraction of seeds in that phase"""
     norm: Tensor
-    """squared length of the last feature, best toy"""
+    """squared length of the last feature, in the toy of lowest loss"""
     shared: Tensor
-    """its interference with the others, best toy"""
+    """interference of the last feature with the others, in the toy of lowest loss"""
     unexplained: Tensor
-    """loss over that of the best constant, best toy"""
+    """loss over that of the best constant, in the toy of lowest loss"""
     settings: dict[str, Any]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One plain dict per cell: `density, importance, phase, agreement, norm, shared, unexplained`."""
+        """Return one row per cell: `density, importance, phase, agreement, norm, shared, unexplained`."""
         measures = {name: getattr(self, name) for name in ("agreement", "norm", "shared", "unexplained")}
         return [
             {"density": d, "importance": w, "phase": self.phase[i][j]}
@@ -309,7 +310,7 @@ class PhaseDiagram(Result):
         ]
 
     def headline(self) -> str:
-        """Count the cells of each phase."""
+        """Return one line: the number of cells of each phase."""
         cells = [phase for row in self.phase for phase in row]
         return f"Phases of {len(cells)} cells: " + ", ".join(f"{cells.count(p)} {p}" for p in sorted(set(cells)))
 
@@ -328,12 +329,11 @@ def map_phases(
     n_seeds: int = 16,
     seed: int = 0,
 ) -> PhaseDiagram:
-    """Train a toy per density, importance of the last feature and seed; default: two features in one dimension.
+    """Train toys over density, importance of the last feature and seed; default: two features in one dimension.
 
-    In one dimension half of the toys start with both features on the same side, and neither can pass the other through
-    zero: of few seeds all may be stuck in a cell (of 16, one cell in 65,536).
-
-    Raises `ConfigError` as `train_toys` does, and on an empty axis.
+    In one dimension half of the toys start with both features on the same side, and neither can cross zero past the
+    other. With few seeds all toys of a cell may be stuck (with 16, one cell in 65,536). Raises `ConfigError` as
+    `train_toys` does, and on an empty axis.
     """
     config = config or ToyConfig(n_features=2, d_hidden=1, steps=1500)
     if not densities or not importances or n_seeds < 1:
@@ -347,7 +347,7 @@ def map_phases(
 
 
 def read_phases(toys: Toys, densities: tuple[float, ...], importances: tuple[float, ...]) -> PhaseDiagram:
-    """The diagram of toys that were trained on the grid of `densities` and `importances`, in that order."""
+    """Classify toys that were trained on the grid of `densities` and `importances`, in that order."""
     n_seeds = toys.settings["n_seeds"]
     shape = (len(densities), len(importances), n_seeds)
     norm, shared = last_feature(toys)
@@ -371,7 +371,7 @@ def read_phases(toys: Toys, densities: tuple[float, ...], importances: tuple[flo
 
 
 def last_feature(toys: Toys) -> tuple[Tensor, Tensor]:
-    """Squared length and summed interference `[n_toys]` of every toy's last feature."""
+    """Return the squared length and summed interference of every toy's last feature, `[n_toys]` each."""
     W = toys.W.double()
     last = W[:, -1:]
     norm = last.square().sum(-1)
@@ -380,15 +380,16 @@ def last_feature(toys: Toys) -> tuple[Tensor, Tensor]:
 
 
 def phase_numbers(norm: Tensor, shared: Tensor) -> Tensor:
-    """Indices into `PHASES` of squared lengths and summed interferences, elementwise."""
+    """Return indices into `PHASES` for squared lengths and summed interferences, elementwise."""
     return torch.where(norm < REPRESENTED, 0, torch.where(shared >= SHARED, 2, 1))
 
 
 def ideal_losses(density: float, importance: float) -> dict[str, float]:
-    """Losses of the ideal solutions of two features in one dimension, by the phase of the second feature.
+    """Return the losses of the ideal solutions of two features in one dimension, by phase of the second feature.
 
-    A feature without a direction is answered by its mean: it costs its variance. An antipodal pair of unit length is
-    wrong only when both are on, by the smaller of the two in each: `E[min^2] = 1/6` for two numbers even in [0, 1].
+    A feature without a direction is reconstructed by its mean, so its loss is its variance. An antipodal pair of unit
+    length errs only when both features are active, by the smaller value on each: `E[min^2] = 1/6` for two uniform
+    numbers in [0, 1].
     """
     if not 0 < density <= 1 or importance < 0:
         raise ConfigError(f"a density in (0, 1] and an importance from 0 up were expected, got {density}, {importance}")
@@ -401,12 +402,12 @@ def ideal_losses(density: float, importance: float) -> dict[str, float]:
 
 
 def ideal_phase(density: float, importance: float) -> str:
-    """The phase whose ideal solution has the lowest loss (two features in one dimension)."""
+    """Return the phase whose ideal solution has the lowest loss (two features in one dimension)."""
     losses = ideal_losses(density, importance)
     return min(losses, key=losses.__getitem__)
 
 
 def border_distance(density: float, importance: float) -> float:
-    """How clear the ideal phase is: the second lowest ideal loss over the lowest, less 1; 0 on a border."""
+    """Return the second lowest ideal loss over the lowest, minus 1: 0 on a border, large for a clear phase."""
     low, second, *_ = sorted(ideal_losses(density, importance).values())
     return second / low - 1 if low > 0 else float("inf")

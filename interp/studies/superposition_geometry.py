@@ -1,14 +1,14 @@
-"""How directions share a space: interference, dimensionality, and the polytope that they form.
+"""Geometry of directions that share a space: interference, dimensionality and polytopes.
 
 With rows `w_i` of `W [n, d]` and `u_i` their unit vectors (Elhage et al. 2022; Scherlis et al. 2022):
 
-    interference_ij = (u_i . w_j)^2                       how much of feature j is read as feature i
-    D_i = |w_i|^2 / sum_j (u_i . w_j)^2                   the share of a dimension that feature i has to itself
+    interference_ij = (u_i . w_j)^2                       squared reading of feature j along feature i
+    D_i = |w_i|^2 / sum_j (u_i . w_j)^2                   fraction of a dimension devoted to feature i
     sum_i D_i <= rank(W)                                  equal if and only if every w_i is an eigenvector of W^T W
 
 The last line holds because `D_i <= w_i^T (W^T W)^+ w_i`, the leverage of row i (Cauchy-Schwarz), and leverages sum to
-the rank. Equality makes every group of directions that touch each other a tight frame of its own span: an antipodal
-pair (D 1/2), a triangle (2/3), a tetrahedron (3/4), a pentagon (2/5), a square antiprism (3/8).
+the rank. With equality, every group of mutually interfering directions is a tight frame of its span: an antipodal pair
+(D 1/2), a triangle (2/3), a tetrahedron (3/4), a pentagon (2/5), a square antiprism (3/8).
 """
 
 import math
@@ -26,42 +26,42 @@ from interp.runtime import make_generator
 from interp.statistics import Interval, percentile_interval
 
 REPRESENTED = 0.5
-"""squared length from which a feature counts as represented; trained toys give it about 1 or about 0"""
+"""squared length from which a feature counts as represented; in trained toys it is about 1 or about 0"""
 TOUCH = 0.02
-"""interference between unit vectors from which two features share a group (|cos| of 0.14)"""
+"""interference between unit vectors from which two features are in one group (|cos| of 0.14)"""
 REGULAR = 0.05
-"""largest difference from the regular polytope's cosines, and relative one of lengths"""
+"""largest difference from the regular polytope's cosines, and largest relative difference of lengths"""
 _POLYTOPES = {(1, 1): "dedicated", (2, 1): "antipodal pair", (4, 3): "tetrahedron", (8, 3): "square antiprism"}
 _POLYGONS = {3: "triangle", 4: "square", 5: "pentagon", 6: "hexagon", 7: "heptagon", 8: "octagon"}
 
 
 class Group(NamedTuple):
-    """Features that interfere with each other and with no others."""
+    """Features that interfere with each other and with no others, and their polytope."""
 
     features: tuple[int, ...]
     rank: int
-    """dimensions that they share"""
+    """number of dimensions that they share"""
     polytope: str
     """`dedicated`, `antipodal pair`, `triangle`, `pentagon`, ..., or `irregular`"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Geometry(Result):
-    """The geometry of one set of directions; all float64."""
+    """Geometry of one set of directions; all float64."""
 
     gram: Tensor
-    """`[n, n]`: `W W^T`. Off the diagonal, what one unit of one feature adds to the reading of another"""
+    """`[n, n]`: `W W^T`. Off the diagonal: change of one feature's reading per unit of another"""
     interference: Tensor
-    """`[n, n]`: `(u_i . w_j)^2`, 0 on the diagonal; 0: feature j is never seen in i"""
+    """`[n, n]`: `(u_i . w_j)^2`, 0 on the diagonal; 0 elsewhere: feature j does not affect the reading of i"""
     norm: Tensor
     """`[n]`: length of each direction; about 1 when represented, 0 when dropped"""
     dimensionality: Tensor
-    """`[n]`: 0 (dropped) to 1 (a dimension of its own)"""
+    """`[n]`: 0 (not represented) to 1 (a dimension of its own)"""
     leverage: Tensor
-    """`[n]`: the largest dimensionality that direction could have in this span; sums to the rank"""
+    """`[n]`: upper bound of the dimensionality of that direction in this span; sums to the rank"""
     rank: int
     groups: tuple[Group, ...]
-    """of the represented features, by their first feature"""
+    """groups of represented features, in the order of their first feature"""
     settings: dict[str, Any]
 
     @property
@@ -71,21 +71,21 @@ class Geometry(Result):
 
     @property
     def tightness(self) -> float:
-        """Sum over rank: 1 when all groups are tight frames, below 1 otherwise; NaN when nothing is represented."""
+        """Sum over rank: 1 when all groups are tight frames, otherwise below 1; NaN when nothing is represented."""
         return self.total / self.rank if self.rank else math.nan
 
     @property
     def represented(self) -> int:
-        """Features whose squared length is at least `REPRESENTED`."""
+        """Number of features whose squared length is at least `REPRESENTED`."""
         return sum(len(group.features) for group in self.groups)
 
     @property
     def in_superposition(self) -> bool:
-        """Whether more features are represented than there are dimensions."""
+        """True if more features are represented than there are dimensions."""
         return self.represented > self.rank
 
     def polytopes(self) -> dict[str, int]:
-        """How many groups are of each kind."""
+        """Return the number of groups of each kind."""
         names = [group.polytope for group in self.groups]
         return {name: names.count(name) for name in sorted(set(names))}
 
@@ -99,7 +99,7 @@ class Geometry(Result):
         ]
 
     def headline(self) -> str:
-        """Give the rank, the features represented in it and the polytopes."""
+        """Return one line: the rank, the number of represented features, and the polytopes."""
         shapes = ", ".join(f"{n} {name}" for name, n in self.polytopes().items())
         return f"{self.represented} features in {self.rank} dimensions (tightness {self.tightness:.2f}): {shapes}"
 
@@ -111,11 +111,11 @@ class Geometry(Result):
 
 
 def measure_geometry(directions: Tensor, *, tolerance: float = 1e-6) -> Geometry:
-    """The geometry of `directions [n, d]` with their lengths: rows of a toy's `W`, or of a decoder.
+    """Measure `directions [n, d]` with their lengths: rows of a toy's `W`, or of a decoder.
 
-    Directions shorter than `tolerance` of the longest are nothing: they have dimensionality 0 (0/0 otherwise) and do
-    not count towards the rank. Singular values below that share are 0 too. Cost `n^2 d`; memory two `n x n` matrices.
-    Raises `ConfigError` unless there is at least one row, `NonFiniteError` on NaN.
+    Directions shorter than `tolerance` times the longest count as zero: their dimensionality is 0 and they do not count
+    towards the rank. Singular values below that fraction are 0 too. Cost `n^2 d`; memory two `n x n` matrices. Raises
+    `ConfigError` unless there is at least one row, `NonFiniteError` on NaN.
     """
     directions = torch.as_tensor(directions)
     if directions.ndim != 2 or not directions.numel():
@@ -130,14 +130,14 @@ def measure_geometry(directions: Tensor, *, tolerance: float = 1e-6) -> Geometry
     overlap = (unit @ W.T).square()
     dimensionality = torch.where(there, norm.square() / overlap.sum(1).clamp_min(1e-300), 0.0)
     left, values, _ = torch.linalg.svd(W, full_matrices=False)
-    kept = values > tolerance * values.max().clamp_min(1e-300)
+    nonzero = values > tolerance * values.max().clamp_min(1e-300)
     return Geometry(
         gram=gram,
         interference=overlap - torch.diag(overlap.diagonal()),
         norm=norm,
         dimensionality=dimensionality,
-        leverage=left[:, kept].square().sum(1) * there,
-        rank=int(kept.sum()),
+        leverage=left[:, nonzero].square().sum(1) * there,
+        rank=int(nonzero.sum()),
         groups=_groups(W, norm),
         settings={"tolerance": tolerance, "represented": REPRESENTED, "touch": TOUCH, "regular": REGULAR},
     )
@@ -145,17 +145,17 @@ def measure_geometry(directions: Tensor, *, tolerance: float = 1e-6) -> Geometry
 
 @dataclass(frozen=True, kw_only=True)
 class RandomGeometry(Result):
-    """What directions that nobody trained show: the null of `tightness` and of named polytopes."""
+    """Geometry of random directions: the null of `tightness` and of named polytopes."""
 
     tightness: Interval[float]
-    """mean over draws, and the range of 95 % of them"""
+    """mean over draws, and the central 95 % of them"""
     regular: float
-    """share of draws in which all directions form named polytopes"""
+    """fraction of draws in which all directions form named polytopes"""
     settings: dict[str, Any]
 
 
 def random_geometry(n: int, d: int, *, n_draws: int = 200, seed: int = 0) -> RandomGeometry:
-    """Tightness and regularity of `n` random unit directions in `d` dimensions, over `n_draws` draws."""
+    """Measure tightness and regularity of `n` random unit directions in `d` dimensions, over `n_draws` draws."""
     if min(n, d, n_draws) < 1:
         raise ConfigError(f"n, d and n_draws must be at least 1, got {n}, {d} and {n_draws}")
     generator = make_generator(seed, "superposition", "random directions")
@@ -171,7 +171,7 @@ def random_geometry(n: int, d: int, *, n_draws: int = 200, seed: int = 0) -> Ran
 
 
 def _groups(W: Tensor, norm: Tensor) -> tuple[Group, ...]:
-    """Connected components of the represented features, where an edge is an overlap of at least `TOUCH`."""
+    """Return connected components of the represented features, with an edge for an overlap of at least `TOUCH`."""
     chosen = (norm.square() >= REPRESENTED).nonzero()[:, 0]
     unit = W[chosen] / norm[chosen, None]
     touching = (unit @ unit.T).square() >= TOUCH
@@ -200,13 +200,13 @@ def _name(features: list[int], rows: Tensor) -> Group:
 
 
 def _is_regular(cosines: Tensor, k: int, rank: int) -> bool:
-    """Whether every direction sees the others at the polytope's cosines, whatever their order."""
+    """Return True if every direction has the polytope's cosines with the others, in any order."""
     expected = _cosines(k, rank)
     return bool((cosines.sort(dim=1).values - expected).abs().max() <= REGULAR)
 
 
 def _cosines(k: int, rank: int) -> Tensor:
-    """`[k]` sorted cosines of one corner of the regular polytope with all `k`."""
+    """Return the sorted cosines of one corner of the regular polytope with all `k` corners, `[k]`."""
     if rank == 2:
         found = [math.cos(2 * math.pi * i / k) for i in range(k)]
     elif (k, rank) == (8, 3):
@@ -217,7 +217,10 @@ def _cosines(k: int, rank: int) -> Tensor:
 
 
 def _antiprism() -> list[float]:
-    """Square antiprism whose eight unit directions are a tight frame: height 1/sqrt(3), radius sqrt(2/3)."""
+    """Return the square antiprism whose eight unit directions form a tight frame.
+
+    Its height is 1/sqrt(3), its radius sqrt(2/3).
+    """
     z, r = 1 / math.sqrt(3), math.sqrt(2 / 3)
     corners = [(r * math.cos(a * math.pi / 2), r * math.sin(a * math.pi / 2), z) for a in range(4)]
     corners += [(r * math.cos((a + 0.5) * math.pi / 2), r * math.sin((a + 0.5) * math.pi / 2), -z) for a in range(4)]

@@ -30,7 +30,7 @@ def test_every_architectures_pattern_comes_out_of_its_queries_and_keys(name):
 
 @pytest.mark.parametrize("name", ["native-rms", "llama-gqa"])
 def test_no_step_of_any_head_raises_the_energy(name):
-    found = measure_retrieval(tiny(name), random_prompts(), twin=tiny(name))
+    found = measure_retrieval(tiny(name), random_prompts(), untrained=tiny(name))
     assert found.energy_rise == 0
     assert (found.energy_after <= found.energy).all()
     assert (found.energy_after > 0).all()
@@ -44,12 +44,12 @@ def test_planted_heads_retrieve_one_pattern_each_and_their_blank_twin_averages()
             parameter.zero_()
     generator = torch.Generator().manual_seed(0)
     tokens = torch.stack([torch.randperm(15, generator=generator).repeat(2) for _ in range(4)])  # one match each
-    found = measure_retrieval(model, tokens, first_query=20, twin=blank)
+    found = measure_retrieval(model, tokens, first_query=20, untrained=blank)
     assert found.counts() == {"single pattern": 2, "metastable": 0, "global averaging": 0}
     assert found.concentrates.all()
     assert found.n_patterns == pytest.approx(1, abs=1e-3)
     assert found.entropy == pytest.approx(0, abs=1e-3)
-    even = measure_retrieval(blank, tokens, first_query=20, twin=blank)
+    even = measure_retrieval(blank, tokens, first_query=20, untrained=blank)
     assert even.counts()["global averaging"] == 2
     assert not even.concentrates.any()
     assert even.score_spread == pytest.approx(0, abs=1e-6)
@@ -66,8 +66,8 @@ def test_an_untrained_model_concentrates_nowhere(tiny_model):
 
 def test_without_the_first_key_the_others_share_what_is_left():
     prompts = random_prompts()
-    whole = measure_retrieval(tiny("native-ln"), prompts, twin=tiny("native-ln"))
-    rest = measure_retrieval(tiny("native-ln"), prompts, skip_first=True, twin=tiny("native-ln"))
+    whole = measure_retrieval(tiny("native-ln"), prompts, untrained=tiny("native-ln"))
+    rest = measure_retrieval(tiny("native-ln"), prompts, skip_first=True, untrained=tiny("native-ln"))
     assert rest.first_share == pytest.approx(whole.first_share), "of the whole pattern either way"
     q, k, _ = next(iter(queries_and_keys(tiny("native-ln"), prompts[:1])))
     visible = torch.ones(12, 12, dtype=torch.bool).tril()[6:]
@@ -78,7 +78,7 @@ def test_without_the_first_key_the_others_share_what_is_left():
 
 
 def test_a_value_is_saved_with_every_head(tmp_path):
-    found = measure_retrieval(tiny("native-ln"), random_prompts(), twin=tiny("native-ln"))
+    found = measure_retrieval(tiny("native-ln"), random_prompts(), untrained=tiny("native-ln"))
     found.save(tmp_path / "heads.json")
     read = json.loads((tmp_path / "heads.json").read_text())
     assert len(read["heads"]) == 8
@@ -114,7 +114,7 @@ def test_what_cannot_be_measured_is_refused(tiny_model):
 )
 def test_prompts_that_the_model_cannot_read_are_refused(change, expected):
     with pytest.raises(PromptError, match=expected):
-        measure_retrieval(tiny("native-ln"), change(random_prompts()), twin=tiny("native-ln"))
+        measure_retrieval(tiny("native-ln"), change(random_prompts()), untrained=tiny("native-ln"))
 
 
 class _Fused:
