@@ -1,11 +1,11 @@
-"""Results of analyses: values that print as a short table, show themselves in a notebook and become a data frame.
+"""Results of analyses: values that print as a short table, render in a notebook and convert to a data frame.
 
     scores = score_heads(model)
     print(scores)             # the strongest heads of each kind
     scores.to_frame()         # every head and kind, as a pandas data frame
 
-A class of results says what its rows are (`to_records`), which of them are worth printing (`shown`) and one line about
-the whole (`headline`). Everything else is here. Torch-free; pandas is imported when a frame is asked for.
+A class of results defines its rows (`to_records`), the rows to print (`shown`) and one line about the whole
+(`headline`); everything else is inherited. Torch-free; pandas is imported only for a data frame.
 """
 
 import html
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
-"""One row: column -> number, text, yes or no, or None where nothing was measured."""
+"""One row: column -> number, text, bool, or None for a value that was not measured."""
 
 ROWS, WIDTH, CELL = 12, 110, 36
-"""Most rows and characters of a printed table, and characters of one cell."""
+"""Largest number of rows and of characters per line of a printed table, and of characters per cell."""
 
 
 class Result:
@@ -35,15 +35,15 @@ class Result:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__repr__" not in vars(cls):  # set before @dataclass looks, which would write out every array
+        if "__repr__" not in vars(cls):  # set before @dataclass generates one that would print every array
             cls.__repr__ = Result.__repr__
 
     def to_records(self) -> list[Record]:
-        """Return one dict per row. By default one row: the fields that are numbers, text, yes or no.
+        """Return one dict per row. By default one row: the fields that are numbers, text or bools.
 
         A field `intervals` of `{score: (low, high)}` becomes the columns `<score>_low` and `<score>_high`.
         """
-        assert is_dataclass(self), f"{type(self).__name__} says no rows of its own"
+        assert is_dataclass(self), f"{type(self).__name__} defines no to_records"
         record = {name: value for name, value in columns_of(self).items() if is_cell(value)}
         for name, ends in (getattr(self, "intervals", None) or {}).items():
             if ends is not None and name in record:
@@ -56,7 +56,7 @@ class Result:
         return words[0] + words[1:].lower()
 
     def shown(self) -> list[Record]:
-        """Return the rows to print, the most telling first. By default all rows."""
+        """Return the rows to print, the most informative first. By default all rows."""
         return self.to_records()
 
     def to_frame(self) -> "pd.DataFrame":
@@ -72,14 +72,14 @@ class Result:
         return str(self)
 
     def _repr_html_(self) -> str:
-        """Return the same for a notebook."""
+        """Return the printed text as HTML, for a notebook."""
         if type(self).__str__ is not Result.__str__:
             return f"<pre>{html.escape(str(self))}</pre>"
         return f"<p>{html.escape(self.headline())}</p>{table_html(self.shown())}"
 
 
 def ends(low: str, high: str) -> dict[str, tuple[str, str]]:
-    """Return the metadata of a field that holds an `Interval` whose ends are columns called `low` and `high`.
+    """Return field metadata for an `Interval`: the names of the columns of its two ends.
 
     Without it they are `<field>_low` and `<field>_high`.
     """
@@ -87,7 +87,7 @@ def ends(low: str, high: str) -> dict[str, tuple[str, str]]:
 
 
 def columns_of(value: Any) -> Record:
-    """Return the fields of a dataclass by name; one that holds an `Interval` becomes three."""
+    """Return the fields of a dataclass by name; a field with an `Interval` becomes three."""
     found: Record = {}
     for each in fields(value):
         held = getattr(value, each.name)
@@ -97,15 +97,15 @@ def columns_of(value: Any) -> Record:
 
 
 def is_cell(value: Any) -> bool:
-    """Return True for a value that one cell of a table can hold."""
+    """Return True for a value that fits in one cell of a table."""
     return value is None or isinstance(value, str | bool | int | float | np.generic)
 
 
 def table_lines(records: Sequence[Record], rows: int = ROWS, width: int = WIDTH) -> list[str]:
     """Return a table in plain text, at most `rows + 3` lines of `width` characters.
 
-    A single record is written downwards, one score per line with its interval. Rows and columns that do not fit are
-    named in a last line.
+    A single record is written vertically, one score per line with its interval. A last line names the rows and columns
+    that do not fit.
     """
     if len(records) == 1 and len(records[0]) > 4:
         records = _downwards(records[0])
@@ -139,7 +139,7 @@ def table_html(records: Sequence[Record], rows: int = ROWS) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return the text of one cell: three significant digits, `-` where nothing was measured."""
+    """Return the text of one cell: three significant digits, `-` for a value that was not measured."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -180,7 +180,7 @@ def flat(values: Mapping[str, Any], before: str = "") -> Record:
 
 
 def _downwards(record: Record) -> list[Record]:
-    """One record as rows `score, value, low, high`; the last two only where there are intervals."""
+    """Convert one record to rows `score, value, low, high`; the last two only if there are intervals."""
     ends = {f"{name}_{end}" for name in record for end in ("low", "high") if f"{name}_{end}" in record}
     return [
         {"score": name, "value": value}
@@ -191,7 +191,7 @@ def _downwards(record: Record) -> list[Record]:
 
 
 def _column(cells: list[str], records: Sequence[Record], name: str) -> list[str]:
-    """Padded to one width: numbers to the right, text to the left."""
+    """Pad to one width: numbers to the right, text to the left."""
     wide = max(map(len, cells))
     words = any(isinstance(record.get(name), str) for record in records)
     return [each.ljust(wide) if words else each.rjust(wide) for each in cells]

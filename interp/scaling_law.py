@@ -2,14 +2,15 @@
 
     loss = sum_j exp(X_j @ theta_j)        columns of X_j: 1 and logarithms, so that exp(X_j @ theta_j) is a power law
 
-A term whose only column is 1 is an irreducible loss. Two laws are fitted here: of language models in parameters and
+A term whose only column is 1 is an irreducible loss. Two laws are fitted with it: of language models in parameters and
 tokens (`interp.studies.language_scaling`), and of sparse dictionaries in latents and sparsity
 (`saes.evaluation.scaling`).
 
-1. `fit_law`: log losses with Huber's loss, so that one failed run does not bend the law, from several starts
-   (`scipy.optimize.least_squares`; `curve_fit` calls the same, but says nothing of the cost by which starts compare);
-2. `refits`: the same fit to redrawn losses, of which `interp.statistics.percentile_interval` makes intervals;
-3. `Prediction`: the largest size, left out and predicted, beside the guess that size changes nothing any more.
+1. `fit_law` fits log losses with the Huber loss, so that one failed run does not bend the law, from several starts. It
+   uses `scipy.optimize.least_squares`; `curve_fit` calls the same, but does not return the cost that compares starts.
+2. `refits` repeats the fit on resampled losses, for the intervals of `interp.statistics.percentile_interval`.
+3. `Prediction` is the validation: the largest size is left out and predicted. The baseline predicts that size has no
+   further effect.
 """
 
 import math
@@ -20,50 +21,50 @@ from typing import Any, Self
 import numpy as np
 
 LOWEST = 14.0
-"""An irreducible term is looked for down to `exp(-14)` of the smallest loss: zero to all purposes."""
+"""Lower bound of an irreducible term: `exp(-14)` of the smallest loss, effectively zero."""
 
 Bounds = tuple[np.ndarray, np.ndarray]
-"""the least and the largest value of every coefficient"""
+"""smallest and largest value of every coefficient"""
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Coefficients of a law, and the losses that they were fitted to."""
+    """Coefficients of a law, with the losses that they were fitted to."""
 
     terms: tuple[np.ndarray, ...]
-    """one design `[n, p_j]` per term of the sum"""
+    """one design matrix `[n, p_j]` per term of the sum"""
     y: np.ndarray
     """`[n]` log losses"""
     theta: np.ndarray
-    """`[sum of p_j]`, term after term"""
+    """`[sum of p_j]` coefficients, term after term"""
     cost: float
-    """Huber's, in squared log units"""
+    """Huber cost, in squared log units"""
     huber: float
-    """log units beyond which a residual counts linearly"""
+    """threshold in log units beyond which a residual counts linearly"""
 
     @property
     def expected(self) -> np.ndarray:
-        """`[n]` log losses that the law gives."""
+        """Log losses of the law, `[n]`."""
         return predict(self.terms, self.theta)[0]
 
     @property
     def residuals(self) -> np.ndarray:
-        """`[n]` log losses above the law."""
+        """Observed minus expected log losses, `[n]`."""
         return self.y - self.expected
 
     @property
     def df(self) -> int:
-        """Observations less coefficients, 1 at least."""
+        """Degrees of freedom: observations minus coefficients, at least 1."""
         return max(len(self.y) - len(self.theta), 1)
 
     @property
     def sigma(self) -> float:
-        """Spread of the observations around the law, in log units."""
+        """Standard deviation of the observations around the law, in log units."""
         return math.sqrt(float(np.square(self.residuals).sum()) / self.df)
 
 
 def predict(terms: Sequence[np.ndarray], theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log losses `[n]` of a law, and their derivatives `[n, len(theta)]`."""
+    """Return log losses of a law, `[n]`, and their derivatives by its coefficients, `[n, len(theta)]`."""
     parts = np.split(theta, np.cumsum([design.shape[1] for design in terms])[:-1])
     logs = np.stack([design @ part for design, part in zip(terms, parts, strict=True)])
     total = np.logaddexp.reduce(logs, axis=0)
@@ -80,7 +81,7 @@ def fit_law(
     bounds: Bounds | None = None,
     max_nfev: int = 200,
 ) -> Fit:
-    """The best fit from several starts: residuals beyond `huber` log units count linearly."""
+    """Return the best fit from several starts; residuals beyond `huber` log units count linearly."""
     from scipy.optimize import least_squares
 
     low, high = bounds or (np.full(len(starts[0]), -np.inf), np.full(len(starts[0]), np.inf))
@@ -114,11 +115,11 @@ def refits(
     bounds: Callable[[np.ndarray], Bounds] | None = None,
     max_nfev: int = 200,
 ) -> list[np.ndarray]:
-    """Coefficients of `n` fits to losses drawn anew around the law: whole groups' residuals, with random signs.
+    """Return the coefficients of `n` fits to resampled losses: residuals of whole groups, with random signs.
 
-    Observations come in `n_groups` blocks of one size, each of which errs together: the checkpoints of one run, or an
-    observation by itself. Residuals are widened for the coefficients that groups determine (`free` groups remain), and
-    by what so few say of their spread, so that intervals are those of Student's law.
+    Observations come in `n_groups` blocks of one size with correlated errors: the checkpoints of one run, or a single
+    observation. Residuals are scaled up for the coefficients that the groups determine (`free` degrees of freedom
+    remain). They are also scaled for the uncertainty of their spread, so that intervals have Student's coverage.
     """
     left = fitted.residuals.reshape(n_groups, -1) * math.sqrt(n_groups / free)
     found = []
@@ -135,20 +136,23 @@ def refits(
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The largest size, predicted from the smaller ones. Errors are shares of the loss that it came to."""
+    """Loss of the largest size, predicted from the smaller ones. Errors are fractions of the observed loss."""
 
     loss: float
     predicted: float
     error: float
     unchanged: float
-    """the error of the guess that the loss is that of the largest size left in"""
+    """error of the baseline, which predicts the loss of the next smaller size"""
 
     @classmethod
     def of(cls, loss: float, predicted: float, before: float, **size: int) -> Self:
-        """From the loss, the one predicted, and that of the size before; `size` are fields of a subclass."""
+        """Create a prediction from the observed loss, the predicted one, and that of the next smaller size.
+
+        `size` are fields of a subclass.
+        """
         return cls(loss=loss, predicted=predicted, error=predicted / loss - 1, unchanged=before / loss - 1, **size)
 
 
 def geometric_mean(losses: Sequence[float]) -> float:
-    """Mean of several seeds' losses, in logarithms, as the laws are fitted."""
+    """Return the geometric mean of several seeds' losses, as the laws are fitted to log losses."""
     return math.exp(float(np.mean(np.log(losses))))

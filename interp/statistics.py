@@ -1,15 +1,16 @@
-"""Intervals, p-values, AUROC and rank correlation: every analysis takes them from here.
+"""Intervals, p-values, AUROC and rank correlation, shared by all analyses.
 
-An observation is one thing that was drawn by itself: a prompt, a context, a document, a seed. Arrays have observations
-on their last axis, draws of a null distribution on their first. scipy, scikit-learn and torch are imported by the
-functions that need them, so that this module loads in no time.
+An observation is one independent draw: a prompt, a context, a document, a seed. Arrays have observations on their last
+axis, and draws of a null distribution on their first. scipy, scikit-learn and torch are imported in the functions that
+need them, so that this module loads fast.
 
-Two bootstraps. `bootstrap_interval` resamples observations that lie in memory (scipy). `DocumentBootstrap` is ours: a
-Poisson bootstrap (Chamandy et al. 2012, "Estimating uncertainty for massive data streams") for tokens that stream by.
-In every replicate each document counts 0, 1, 2 ... times, drawn from a Poisson law of mean 1 by the document's number
-alone. Batches may therefore arrive in any order, and memory holds one row of sums per replicate, however many documents
-there are; scipy would need all of them at once. Its quantiles lie further out where documents are few (`expanded`): of
-8 documents, 95 % intervals hold the truth in 93 to 96 of 100 cases, where plain percentiles do in 87 to 90.
+There are two bootstraps. `bootstrap_interval` resamples observations in memory (scipy). `DocumentBootstrap` is our own
+Poisson bootstrap (Chamandy et al. 2012, "Estimating uncertainty for massive data streams") for streams of tokens. In
+every replicate each document counts 0, 1, 2 ... times. That number is drawn from a Poisson distribution of mean 1 and
+depends on the document's number alone. Batches may therefore arrive in any order, and memory is one row of sums per
+replicate, whatever the number of documents; scipy would need all of them at once. Its quantiles are wider with few
+documents (`expanded`): with 8 documents, 95 % intervals cover the true value in 93 to 96 of 100 cases, and plain
+percentiles in 87 to 90.
 """
 
 import warnings
@@ -28,7 +29,7 @@ Values = TypeVar("Values", float, np.ndarray)
 
 
 class Interval(NamedTuple, Generic[Values]):
-    """An estimate and the ends of its interval, 95 % unless said otherwise: numbers, or arrays of one shape.
+    """An estimate with the ends of its interval, 95 % unless stated otherwise: numbers, or arrays of one shape.
 
     >>> f"{Interval(0.5, 0.25, 0.75):.2f}"
     '0.50 (0.25 to 0.75)'
@@ -39,19 +40,19 @@ class Interval(NamedTuple, Generic[Values]):
     high: Values
 
     def at(self, index: Any) -> "Interval[float]":
-        """The interval of one entry of the arrays."""
+        """Return the interval of one entry of the arrays."""
         return Interval(*(float(each[index]) for each in self))  # pyright: ignore[reportIndexIssue, reportArgumentType]
 
     def clip(self, least: float, most: float) -> "Interval[Values]":
-        """Cut both ends to what the measure can be; the estimate stays."""
+        """Clip both ends to the range of the measure; the estimate does not change."""
         return self._replace(low=np.clip(self.low, least, most), high=np.clip(self.high, least, most))
 
     def columns(self, name: str, low: str = "", high: str = "") -> dict[str, Values]:
-        """The three as columns of a table or keys of a file: `name`, and `<name>_low`, `<name>_high` unless given."""
+        """Return columns of a table or keys of a file: `name`, and `<name>_low`, `<name>_high` unless given."""
         return {name: self.estimate, low or f"{name}_low": self.low, high or f"{name}_high": self.high}
 
     def contains(self, value: float) -> Any:
-        """Return True where `value` lies inside, ends included, entry by entry for arrays."""
+        """Return True where `value` lies inside, ends included; elementwise for arrays."""
         return (self.low <= value) & (value <= self.high)
 
     def __format__(self, spec: str) -> str:
@@ -59,10 +60,10 @@ class Interval(NamedTuple, Generic[Values]):
 
 
 def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
-    """Mean and two-sided Student t interval over the last axis; NaN entries are left out.
+    """Return mean and two-sided Student t interval over the last axis; NaN entries are excluded.
 
-    Of one observation the interval is infinite: nothing is known of its spread. (`scipy.stats.ttest_1samp` gives the
-    same numbers, but takes a hundred times as long where entries are NaN, and has no interval for one observation.)
+    The interval of a single observation is infinite, as its spread is unknown. (`scipy.stats.ttest_1samp` gives the
+    same numbers, but takes a hundred times as long with NaN entries, and has no interval for one observation.)
     """
     from scipy.stats import t
 
@@ -76,7 +77,7 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
 
 
 def percentile_interval(estimate: Any, draws: np.ndarray, confidence: float = 0.95) -> Interval[Any]:
-    """`estimate`, and the quantiles of `draws [n, ...]` with equal shares outside them; NaN draws are left out."""
+    """Return `estimate` with the equal-tailed quantiles of `draws [n, ...]`; NaN draws are excluded."""
     tail = (1 - confidence) / 2
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
@@ -91,10 +92,10 @@ def bootstrap_interval(
     confidence: float = 0.95,
     n_resamples: int = 1000,
 ) -> Interval[Any]:
-    """Percentile bootstrap interval of `statistic(*samples, axis=-1)`, with observations drawn together in all samples.
+    """Return the percentile bootstrap interval of `statistic(*samples, axis=-1)`, resampling all samples jointly.
 
-    `samples [..., n]` share their last axis. Of one observation both ends are the estimate. Draws of which the
-    statistic is NaN (both samples constant, say) are left out.
+    `samples [..., n]` share their last axis. With one observation both ends are the estimate. Draws with a NaN
+    statistic (both samples constant, say) are excluded.
     """
     from scipy.stats import DegenerateDataWarning, bootstrap
 
@@ -102,7 +103,7 @@ def bootstrap_interval(
     if samples[0].shape[-1] < 2:
         return percentile_interval(estimate, np.asarray(estimate)[None], confidence)
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that are all alike or NaN
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # draws that are all equal or NaN
         found: Any = bootstrap(
             samples,
             statistic,
@@ -117,7 +118,7 @@ def bootstrap_interval(
 
 
 def bootstrap_counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """`[n_resamples, n]` float64: how often each of `n` observations counts when `n` are drawn with replacement.
+    """Return how often each of `n` observations counts in a resample with replacement, `[n_resamples, n]` float64.
 
     For statistics that are functions of sums: one matrix product with these gives all resamples, where
     `bootstrap_interval` would gather a copy of the data for each.
@@ -126,9 +127,9 @@ def bootstrap_counts(n: int, n_resamples: int, rng: np.random.Generator) -> np.n
 
 
 def p_above(values: np.ndarray, bound: float | np.ndarray = 0.0) -> np.ndarray:
-    """One-sided p-value that the mean over the last axis is not above `bound` (Student t).
+    """Return the one-sided p-value of the null that the mean over the last axis is not above `bound` (Student t).
 
-    Without spread it is 0 above the bound and 1 elsewhere; of one observation it is 1.
+    Without spread it is 0 above the bound and 1 elsewhere; with one observation it is 1.
     """
     from scipy.stats import ttest_1samp
 
@@ -150,14 +151,14 @@ def p_from_null(
     alternative: Literal["greater", "less", "two-sided"] = "greater",
     tolerance: float = 1e-12,
 ) -> Any:
-    """p-value of `value [...]` against draws `null [n, ...]`: `(1 + draws that reach it) / (1 + n)`, so never 0.
+    """Return the p-value of `value [...]` against draws `null [n, ...]`: `(1 + draws that reach it) / (1 + n)`.
 
-    "two-sided" compares sizes, for a null around 0. Draws within `tolerance` of the value count as reaching it.
-    Raises `NonFiniteError` on NaN, which no draw would reach.
+    It is never 0. "two-sided" compares absolute values, for a null around 0. Draws within `tolerance` of the value
+    count as reaching it. Raises `NonFiniteError` on NaN.
     """
     value, null = np.asarray(value, dtype=np.float64), np.asarray(null, dtype=np.float64)
     if np.isnan(value).any() or np.isnan(null).any():
-        raise NonFiniteError("a statistic or its null is NaN: there is nothing to compare; look at the input's values")
+        raise NonFiniteError("a statistic or its null is NaN, so they cannot be compared; look at the input's values")
     if alternative == "two-sided":
         value, null = np.abs(value), np.abs(null)
     elif alternative == "less":
@@ -169,10 +170,10 @@ def p_from_null(
 def prediction_bound(
     mean: Any, spread: Any, n: int, *, n_tests: Any, df: int | None = None, error: float = 0.05
 ) -> Any:
-    """Value that one more draw of a null stays below, with a family-wise `error` over `n_tests` (Bonferroni).
+    """Return a bound for one more draw of a null, with a family-wise `error` over `n_tests` (Bonferroni).
 
-    `mean` and `spread` (standard deviation) are of `n` draws of a normal law, two at least, the spread with `df`
-    degrees of freedom (`n - 1` by default). Numbers, or arrays that broadcast.
+    `mean` and `spread` (standard deviation) are of `n` draws from a normal distribution, two at least; the spread has
+    `df` degrees of freedom (`n - 1` by default). Numbers, or arrays that broadcast.
     """
     from scipy.stats import t
 
@@ -181,9 +182,9 @@ def prediction_bound(
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's (1979) step-down adjustment over all entries: below 0.05 means found with a 5 % family-wise error.
+    """Apply Holm's (1979) step-down adjustment over all entries: below 0.05 is a 5 % family-wise error.
 
-    (scipy adjusts for the false discovery rate alone.)
+    (scipy only adjusts for the false discovery rate.)
     """
     flat = np.asarray(p, dtype=np.float64).ravel()
     order = np.argsort(flat, kind="stable")
@@ -194,9 +195,9 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Probability that a true one of `n` things outranks one that is not: 1 perfect, 0.5 chance; ties count half.
+    """Return the probability that a positive outranks a negative: 1 perfect, 0.5 chance; ties count half.
 
-    `scores [n]`, `truth [n]` bool. Raises `ConfigError` when all are true, or none.
+    `scores [n]`, `truth [n]` bool. Raises `ConfigError` when all are positive, or none.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -207,7 +208,7 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
-    """Spearman's correlation of `[n]` and `[n]`: 1 the same order, 0 chance, -1 reversed; NaN where one is constant."""
+    """Return Spearman's correlation of `[n]` and `[n]`: 1 same order, 0 chance, -1 reversed; NaN if one is constant."""
     from scipy.stats import ConstantInputWarning, spearmanr
 
     with warnings.catch_warnings():
@@ -219,7 +220,7 @@ def rank_correlation(one: np.ndarray, two: np.ndarray) -> float:
 def rank_correlation_interval(
     one: np.ndarray, two: np.ndarray, *, rng: np.random.Generator, n_resamples: int = 1000
 ) -> Interval[float]:
-    """Spearman's correlation with a bootstrap interval over the `n` things ranked. Raises `ConfigError` below three."""
+    """Return Spearman's correlation with a bootstrap interval over the `n` pairs. Raises `ConfigError` below three."""
     from scipy.stats import pearsonr, rankdata
 
     if len(one) != len(two) or len(one) < 3:
@@ -227,7 +228,7 @@ def rank_correlation_interval(
 
     def correlation(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
         ranks: Any = (rankdata(a, axis=axis), rankdata(b, axis=axis))
-        found: Any = pearsonr(*ranks, axis=axis)  # of ranks, as spearmanr takes no stack of resamples
+        found: Any = pearsonr(*ranks, axis=axis)  # on ranks, as spearmanr does not take a stack of resamples
         return np.asarray(found.statistic)
 
     with warnings.catch_warnings():
@@ -238,14 +239,14 @@ def rank_correlation_interval(
 
 REPLICATES = 200
 MIN_DOCUMENTS = 8
-"""Below this many documents no interval is given: quantiles of so few are far too narrow."""
+"""Smallest number of documents for an interval: quantiles of fewer are far too narrow."""
 
 Ends = tuple[float, float]
 """low and high, where the estimate is stored elsewhere"""
 
 
 class DocumentBootstrap:
-    """Running sums of `m` numbers per token, whole and in every replicate."""
+    """Running sums of `m` numbers per token, over all documents and in every bootstrap replicate."""
 
     def __init__(self, *, replicates: int = REPLICATES, seed: int = 0):
         import torch
@@ -257,11 +258,11 @@ class DocumentBootstrap:
 
     @property
     def n_documents(self) -> int:
-        """Documents seen so far."""
+        """Number of documents added."""
         return len(self._seen)
 
     def add(self, values: "Tensor", document: "Tensor") -> None:
-        """Count `values [n, m]` of tokens that belong to `document [n]` (numbers of any size)."""
+        """Add `values [n, m]` of tokens that belong to documents numbered `document [n]` (integers of any size)."""
         numbers, index = document.cpu().unique(return_inverse=True)
         values = values.double().cpu()
         per_document = values.new_zeros(len(numbers), values.shape[1]).index_add_(0, index, values)
@@ -272,19 +273,19 @@ class DocumentBootstrap:
         self._seen.update(numbers.tolist())
 
     def interval(self, score: "Callable[[Tensor], Tensor]", confidence: float = 0.95) -> Ends | None:
-        """Ends of the interval of `score`, which maps sums `[r, m]` to `[r]`; None with too few documents."""
+        """Return the interval of `score`, which maps sums `[r, m]` to `[r]`; None with too few documents."""
         if self.n_documents < MIN_DOCUMENTS:
             return None
         return quantile_ends(score(self.sums[1:]).numpy(), self.n_documents, confidence)
 
     def intervals(self, scores: "Mapping[str, Callable[[Tensor], Tensor]]") -> dict[str, Ends]:
-        """`name -> (low, high)` of the scores that have an interval."""
+        """Return `name -> (low, high)` for the scores that have an interval."""
         found = {name: self.interval(score) for name, score in scores.items()}
         return {name: ends for name, ends in found.items() if ends is not None}
 
 
 def poisson_weights(documents: list[int], *, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
-    """`[1 + replicates, n]` float64: how often each document counts. Row 0 counts every document once."""
+    """Return the weight of each document, `[1 + replicates, n]` float64. Row 0 counts every document once."""
     start = derive_seed(seed, "document bootstrap")
     draws = [np.random.Generator(np.random.Philox(key=[start, n % 2**63])).poisson(1.0, replicates) for n in documents]
     drawn = np.array(draws, dtype=np.float64).reshape(len(documents), replicates).T
@@ -292,7 +293,7 @@ def poisson_weights(documents: list[int], *, replicates: int = REPLICATES, seed:
 
 
 def quantile_ends(values: np.ndarray, n: int, confidence: float = 0.95) -> Ends | None:
-    """Ends of the interval from the replicates' values of a score of `n` documents; None where a replicate has none."""
+    """Return the interval from the replicates' values of a score of `n` documents; None if a replicate has none."""
     if not np.isfinite(values).all():
         return None
     ends = percentile_interval(0.0, values, expanded(confidence, n))
@@ -300,10 +301,10 @@ def quantile_ends(values: np.ndarray, n: int, confidence: float = 0.95) -> Ends 
 
 
 def expanded(confidence: float, n: int) -> float:
-    """Share of replicates inside an interval of that confidence over `n` observations (Hesterberg 2015, "What
-    teachers should know about the bootstrap", expanded percentiles).
+    """Return the fraction of replicates inside an interval of that confidence over `n` observations.
 
-    Replicates of a mean spread too little by `sqrt((n - 1) / n)`, and as a normal law where Student's is due.
+    These are the expanded percentiles of Hesterberg 2015, "What teachers should know about the bootstrap". Replicates
+    of a mean have too little spread, by `sqrt((n - 1) / n)`, and are normal where Student's distribution applies.
 
     >>> round(expanded(0.95, 8), 3), round(expanded(0.95, 1000), 3)
     (0.989, 0.95)
