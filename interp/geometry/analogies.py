@@ -192,7 +192,7 @@ class WordVectors:
         if expect is not None:
             right = self.number(expect)
             if left_out["variants"][right]:
-                raise ConfigError(f"{expect!r} is a variant of one of the three words; there is nothing to find")
+                raise ConfigError(f"{expect!r} is a variant of one of the three words; expect a different word")
             ranks = {name: _rank(cosines, out, right) for name, out in left_out.items()}
             rank_alone = _rank(alone, left_out["variants"], right)
         return Analogy(
@@ -221,7 +221,7 @@ class WordVectors:
         return self.units[b] - self.units[a] + self.units[c]
 
     def _share_right(self, first: np.ndarray, second: np.ndarray | None, right: np.ndarray) -> float:
-        """Return the fraction of right answers; with `second` None, of the vector of `c` alone.
+        """Return the fraction of right answers; with `second` None, for the vector of `c` alone.
 
         The words used cannot be answers. Where that excludes the right answer, the analogy is skipped.
         """
@@ -237,7 +237,9 @@ class WordVectors:
                 if not inputs[right[j]]:
                     hits.append(int(np.where(inputs, -np.inf, row).argmax()) == right[j])
         if not hits:
-            raise ConfigError("every second word is a variant of a word it is asked by; there is nothing to find")
+            raise ConfigError(
+                "every expected word is a variant of an input word, so no analogy can be tested; give other pairs"
+            )
         return float(np.mean(hits))
 
 

@@ -139,9 +139,9 @@ class CircleTest(Finding):
     def sentence(self) -> str:
         return (
             f"{self.shape}: {self.reason} (circular RSA {self.circular:.3f}, p {self.p_circular:.4f}; linear RSA "
-            f"{self.linear:.3f}, p {self.p_linear:.4f}; as closed are {self.p_open:.3f} of "
-            f"horseshoes, as open {self.p_closed:.3f} of circles; "
-            f"{self.n_orderings} orderings {'counted' if self.exact else 'drawn'}, smallest possible p "
+            f"{self.linear:.3f}, p {self.p_linear:.4f}; {self.p_open:.3f} of simulated horseshoes are as closed, "
+            f"{self.p_closed:.3f} of circles as open; "
+            f"{self.n_orderings} orderings {'enumerated' if self.exact else 'drawn'}, smallest possible p "
             f"{self.smallest_p:.2g})"
         )
 
@@ -211,13 +211,13 @@ def judge(
     is_closed = closed.p_open <= ALPHA and closed.p_closed > ALPHA / 10
     is_open = closed.p_closed <= ALPHA and closed.p_open > ALPHA / 10
     if is_closed and p_circular <= alpha:
-        doubt = f"; yet {n} items cannot tell it from an arc of 300 degrees" if n < SURE_FROM else ""
-        return "circle", "closer around a circle than horseshoes in as clean an order are" + doubt
+        doubt = f"; but {n} items cannot tell a circle from an arc of 300 degrees" if n < SURE_FROM else ""
+        return "circle", "more closed than horseshoes with an equally clean order" + doubt
     if is_open and p_linear <= alpha:
-        return "line", "an open curve: closer along a line than circles in as clean an order are"
+        return "line", "an open curve: more open than circles with an equally clean order"
     if closed.p_open <= ALPHA:
-        return "ordered", "an order, neither as closed as circles nor as open as horseshoes are"
-    return "ordered", f"an order, but {n} items this noisy cannot tell a circle from a horseshoe"
+        return "ordered", "an order, less closed than circles and less open than horseshoes"
+    return "ordered", f"an order, but {n} items with this much noise cannot tell a circle from a horseshoe"
 
 
 def circular_steps(n: int) -> np.ndarray:

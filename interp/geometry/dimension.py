@@ -237,7 +237,7 @@ def nearest_distances(
 
 
 def gaussian_like(points: Float[np.ndarray, "n d"], rng: np.random.Generator) -> Float[np.ndarray, "n d"]:
-    """Draw as many Gaussian points with the covariance of centred `points [n, d]`."""
+    """Draw Gaussian points, `[n, d]`, with the covariance of centred `points [n, d]`."""
     return rng.standard_normal((len(points), len(points))) @ points / np.sqrt(len(points))
 
 

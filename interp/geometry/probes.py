@@ -176,9 +176,11 @@ class LinearProbe:
     classes: Shaped[np.ndarray, " n_classes"]
 
     def scores(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n n_scores"]:
+        """Return scores of rows `x [n, d]`, one column per row of weights: `[n, 1]` or `[n, n_classes]`."""
         return x @ self.weights.T + self.bias
 
     def predict(self, x: Float[np.ndarray, "n d"]) -> Shaped[np.ndarray, " n"]:
+        """Return the predicted class of rows `x [n, d]`, `[n]`."""
         scores = self.scores(x)
         chosen = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(1)
         return self.classes[chosen]
@@ -276,7 +278,9 @@ def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> D
     points, heldout = as_points(x), np.asarray(heldout, bool)
     yes = two_groups(labels, len(points), each=4)
     if heldout.shape != yes.shape:
-        raise ConfigError(f"heldout must say yes or no for each of the {len(points)} rows")
+        raise ConfigError(
+            f"heldout must be true or false for each of the {len(points)} rows, got shape {list(heldout.shape)}"
+        )
     train, test = ~heldout, heldout
     two_groups(yes[train], int(train.sum()))
     two_groups(yes[test], int(test.sum()))

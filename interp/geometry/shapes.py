@@ -241,6 +241,7 @@ class Shape(Finding):
 
     @property
     def hook_point(self) -> str:
+        """Name of the chosen hook point."""
         return self.hook_points[self.layer]
 
     def sentence(self) -> str:
