@@ -1,9 +1,9 @@
-"""Features of a dictionary: when they fire, on what text, and what they do to the model.
+"""Features of a dictionary: their firing statistics, the text they fire on, and their effect on the model.
 
 - `build`      the feature tables: statistics, examples, token labels, promoted and suppressed tokens
 - `firings`    streamed statistics of every latent
-- `sources`    other things that are described like features: neurons, and dictionaries as sources of maps
-- `intervene`  splice, ablate, clamp and steer latents in the model; sampled continuations
-- `planes`     features that need two dimensions
+- `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
+- `intervene`  splicing, ablation, clamping and steering of latents in the model; sampled continuations
+- `planes`     two-dimensional features
 - `schema`     columns of the tables
 """

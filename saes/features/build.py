@@ -1,15 +1,13 @@
-"""The features folder: what every feature of a dictionary does over a recording.
+"""The features artefact: statistics, labels and example texts of every latent of a dictionary over a recording.
 
-1. one streaming pass: statistics, strongest firings, a sample of firings (`saes/features/firings.py`)
-2. from the decoder alone: promoted and suppressed tokens (`saes/features/build.py`), neighbours
-3. labels (`saes/explain/tokens.py`) and example texts (`saes/features/build.py`)
-4. two tables and a manifest
+1. One streaming pass collects statistics, the strongest firings and a sample of firings (`saes/features/firings.py`).
+2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
+   given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
+3. Labels follow from token statistics (`saes/explain/tokens.py`).
+4. Example firings are chosen, with the text around them.
+5. Two tables and a manifest are written.
 
-The pass is short, so an interrupted run starts again; until the last step there is only a `.partial` folder.
-
-Where what a dictionary writes can be read as next-token logits.
-
-From the firings kept in a pass to the example table: which are shown, and the text around them.
+The pass is short, so an interrupted run starts again. Until the last step there is only a `.partial` folder.
 """
 
 import time
@@ -38,29 +36,31 @@ if TYPE_CHECKING:
 
 
 def writes_to_residual(dictionary: Dictionary) -> bool:
-    """Whether its decoder directions live in the residual stream."""
+    """Return whether the decoder directions of a dictionary lie in the residual stream."""
     own = getattr(dictionary, "writes_to_residual", None)
     return bool(own) if own is not None else parse_hook_point(dictionary.hook_point).suffix in RESIDUAL_SUFFIXES
 
 
 class Examples(NamedTuple):
-    """Chosen firings, sorted by feature, group and rank."""
+    """Chosen firings, sorted by feature, group and rank; all arrays have the length `n`."""
 
     feature: np.ndarray
     group: np.ndarray
-    """place in `GROUPS`"""
+    """Index in `GROUPS`."""
     rank: np.ndarray
+    """Rank by activation within the feature's group, from 0."""
     activation: np.ndarray
     row: np.ndarray
+    """Row of the recording."""
     windows: np.ndarray
-    """`[n, 2 * window + 1]` float32"""
+    """Activations on the rows around, `[n, 2 * window + 1]` float32."""
 
 
 def choose_examples(statistics: FeatureStatistics, *, n_per_quantile: int) -> Examples:
-    """The strongest firings, and `n_per_quantile` drawn from each quarter of every feature's sampled firings.
+    """Choose the strongest firings, and `n_per_quantile` from each quarter of every feature's sampled firings.
 
-    Quarters are quarters of the sample by rank: exact for a feature that fired no more often than the sample is large,
-    an estimate otherwise (with 64 samples the borders are right to about 6 percentage points).
+    Quarters are taken by rank within the sample. They are exact for a feature that fired no more often than the sample
+    size, and an estimate otherwise: with 64 samples their borders are right to about 6 percentage points.
     """
     top, sample = statistics.top, statistics.sample
     feature, slot = np.nonzero(top.keys >= 0)
@@ -69,13 +69,13 @@ def choose_examples(statistics: FeatureStatistics, *, n_per_quantile: int) -> Ex
     feature, slot = np.nonzero(sample.keys >= 0)
     values, keys = sample.values[feature, slot], sample.keys[feature, slot]
     order = np.lexsort((sample.rows[feature, slot], -values, feature))
-    place, size = _place_in_run(feature[order])
+    rank, size = _rank_in_run(feature[order])
     quarter = np.empty(len(order), np.int64)
-    quarter[order] = 1 + 4 * place // size
+    quarter[order] = 1 + 4 * rank // size
     order = np.lexsort((-keys, quarter, feature))
-    place, _ = _place_in_run(feature[order] * len(GROUPS) + quarter[order])
-    kept = order[place < n_per_quantile]
-    parts.append((feature[kept], slot[kept], quarter[kept], sample))
+    rank, _ = _rank_in_run(feature[order] * len(GROUPS) + quarter[order])
+    chosen = order[rank < n_per_quantile]
+    parts.append((feature[chosen], slot[chosen], quarter[chosen], sample))
     return _sorted_examples(parts)
 
 
@@ -86,18 +86,18 @@ def _sorted_examples(parts) -> Examples:
         for name in ("values", "rows", "windows")
     )
     order = np.lexsort((row, -value, group, feature))
-    rank, _ = _place_in_run(feature[order] * len(GROUPS) + group[order])
+    rank, _ = _rank_in_run(feature[order] * len(GROUPS) + group[order])
     return Examples(feature[order], group[order], rank, value[order], row[order], windows[order])
 
 
-def _place_in_run(sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every entry of a sorted array: its place among equal ones, and how many equal ones there are."""
+def _rank_in_run(sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for every entry of a sorted array its index among the equal ones, from 0, and their number."""
     _, first, counts = np.unique(sorted_ids, return_index=True, return_counts=True)
     return np.arange(len(sorted_ids)) - np.repeat(first, counts), np.repeat(counts, counts)
 
 
 def examples_table(recording: Recording, examples: Examples, vocabulary: list[str], *, window: int) -> "pa.Table":
-    """The rows of `examples.parquet`. Token text is kept exactly as it is, HTML or not."""
+    """Return the rows of `examples.parquet`. Token text is stored unescaped, even if it looks like HTML."""
     import pyarrow as pa
 
     passages = read_passages(recording, examples.row, before=window, after=window)
@@ -147,10 +147,12 @@ def build_features(
     parents: dict[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write `features.parquet` and `examples.parquet` for a dictionary; returns the manifest.
+    """Write `features.parquet` and `examples.parquet` for a dictionary and return the manifest.
 
-    `dictionary_name` is `sae:NAME` or `neurons:<hook_point>`; `window` is in tokens on each side of a peak; `parents`
-    are further parents besides the recording and the model (the SAE's `{"saes/NAME": hash}`).
+    `dictionary_name` is `sae:NAME` or `neurons:<hook_point>`. `window` counts tokens on each side of a peak, `n_top`
+    the strongest examples of a feature, and `n_per_quantile` those from each quarter of activation. `parents` are
+    parents other than the recording and the model, such as the SAE's `{"saes/NAME": hash}`.
+
     Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
     """
     hook_point = recording.check_hook_point(hook_point or dictionary.hook_point)
@@ -221,7 +223,7 @@ def write_tables(
     *,
     n_per_quantile: int,
 ) -> np.ndarray:
-    """Both tables into `folder`; returns the histogram edges."""
+    """Write both tables into `folder` and return the edges of the histograms, `[n_bins + 1]`."""
     from interp.models.adapter import token_strings
 
     directions = dictionary.decoder_directions.detach().float().cpu()
@@ -247,7 +249,7 @@ def features_table(
     vocabulary: list[str],
     histogram: np.ndarray,
 ) -> "pa.Table":
-    """The rows of `features.parquet`."""
+    """Return the rows of `features.parquet`; `effects` is None where directions have no effect on logits."""
     import pyarrow as pa
 
     n = statistics.d_sae
@@ -276,7 +278,7 @@ def features_table(
 
 
 def _visible(draft: Draft, progress: Progress | None) -> Progress:
-    """Report to the caller, and to other processes about every second."""
+    """Return a callback that reports to the caller, and to other processes about every second."""
     last = [time.monotonic()]
 
     def report(done: int, total: int, info: dict) -> None:

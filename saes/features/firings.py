@@ -1,16 +1,15 @@
-"""What each feature does over a recording, in one streaming pass.
+"""Statistics of every latent over a recording, in one streaming pass.
 
-1. read a block of whole contexts, encode its real rows;
-2. group the firings by feature (`saes/features/firings.py`);
-3. update counts, histograms, the strongest firings and a uniform sample of firings, with their windows.
+1. read a block of whole contexts, and encode its real rows;
+2. group the firings of the block by feature;
+3. update counts, histograms, the strongest firings and a uniform sample of firings, each with its window.
 
-Memory does not grow with the number of tokens: it is `d_sae * ((n_top + n_sample) * (2 * window + 6) + 200) * ~4` bytes
+A *firing* is one feature active on one row. A block's firings are grouped by feature, in row order. The activations
+around a firing are then next to it in the list, and a window is read by walking left and right. The loops are compiled,
+and linear in the number of firings.
+
+Memory does not grow with the number of tokens. It is `d_sae * ((n_top + n_sample) * (2 * window + 6) + 200) * ~4` bytes
 (about 60 MB for 4,608 features at the defaults), plus one block.
-
-Compiled loops of the statistics pass. Each works on one block of whole contexts and is linear in its firings.
-
-A *firing* is one feature active on one row. A block's firings are first grouped by feature, in row order, so that the
-activations around a firing are its neighbours in the list: a window is read by walking left and right.
 """
 
 from typing import NamedTuple
@@ -26,13 +25,13 @@ from interp.progress import Progress
 from interp.recording.store import Recording
 
 N_SAMPLE = 64
-"""Firings sampled per feature: quartiles and labels are read from these."""
+"""Firings sampled per feature; quarters of activation and labels are estimated from them."""
 BLOCK_ROWS = 4096
 MAX_BINS = 40
 
 
 class FeatureStatistics:
-    """Accumulates firings block by block; the result does not depend on how the rows were cut into blocks."""
+    """Statistics of firings, accumulated block by block. The result does not depend on the division into blocks."""
 
     def __init__(self, d_sae: int, *, context_length: int, window: int, n_top: int, n_sample: int, seed: int):
 
@@ -51,30 +50,30 @@ class FeatureStatistics:
         self.sample = _empty_slots(d_sae, n_sample, window)
 
     def add(self, acts: SparseActs, rows: Tensor) -> None:
-        """One block: activations of `rows [n]`, global row numbers in ascending order, whole contexts."""
+        """Add one block of whole contexts: the activations of `rows [n]`, global row numbers in ascending order."""
 
         values = acts.values.detach().to("cpu", torch.float32).contiguous().numpy()
         indices = acts.indices.detach().to("cpu", torch.int64).contiguous().numpy()
         firings = group_by_feature(values, indices, rows.numpy(), self.d_sae)
         add_totals(firings, self.totals)
-        keep_strongest(firings, self.top, self.window, self.context_length)
-        keep_sample(firings, self.sample, self.window, self.context_length, self.seed)
+        update_strongest(firings, self.top, self.window, self.context_length)
+        update_sample(firings, self.sample, self.window, self.context_length, self.seed)
         self.n_tokens += len(rows)
 
     @property
     def density(self) -> np.ndarray:
-        """`[d_sae]` float64: share of tokens on which each feature is active; 0 never, 1 always."""
+        """Fraction of tokens on which each feature is active, `[d_sae]` float64; 0 never, 1 always."""
         return self.totals.n_fired / max(self.n_tokens, 1)
 
     @property
     def mean_activation(self) -> np.ndarray:
-        """`[d_sae]` float64: over active tokens; 0 for a feature that never fired."""
+        """Mean activation over active tokens, `[d_sae]` float64; 0 for a feature that never fired."""
         return self.totals.total / np.maximum(self.totals.n_fired, 1)
 
     def histogram(self) -> tuple[np.ndarray, np.ndarray]:
-        """Counts `[d_sae, n_bins]` and the edges `[n_bins + 1]` that all features share, log-spaced.
+        """Return counts of activations `[d_sae, n_bins]`, and the log-spaced edges `[n_bins + 1]` of all features.
 
-        The pass counts into fine bins over 48 octaves; here the range in use is cut into at most 40 equal ones.
+        The pass counts into fine bins over 48 octaves. Here the range in use is divided into at most 40 equal bins.
         """
 
         fine = self.totals.fine_histogram
@@ -100,7 +99,10 @@ def collect_statistics(
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
 ) -> FeatureStatistics:
-    """One pass over all real rows. Raises `MismatchError` on a width that does not fit, `NonFiniteError` on NaN."""
+    """Collect the statistics of every feature in one pass over all real rows.
+
+    Raises `MismatchError` when the recording's width is not the dictionary's, `NonFiniteError` on NaN or infinity.
+    """
     width = recording.d(hook_point)
     if width != dictionary.d_in:
         raise MismatchError(
@@ -119,10 +121,10 @@ def collect_statistics(
     for shard in range(recording.n_shards):
         real = recording.token_shard(shard).document >= 0
         for start in range(0, len(real), step):
-            keep = real[start : start + step].nonzero().squeeze(1)
+            local = real[start : start + step].nonzero().squeeze(1)
             x = recording.activation_shard(hook_point, shard, slice(start, start + step))
-            rows = keep + start + int(recording.shard_starts[shard])
-            x = x.index_select(0, keep).float()
+            rows = local + start + int(recording.shard_starts[shard])
+            x = x.index_select(0, local).float()
             statistics.add(_encode(dictionary, x, rows, recording, hook_point), rows)
             if progress is not None:
                 done = int(recording.shard_starts[shard]) + min(start + step, len(real))
@@ -141,7 +143,10 @@ def _encode(dictionary: Dictionary, x: Tensor, rows: Tensor, recording: Recordin
             )
     acts = dictionary.encode_sparse(x)
     if not torch.isfinite(acts.values.sum()):
-        raise NonFiniteError("the dictionary gives NaN or infinity on finite activations; its weights are damaged")
+        raise NonFiniteError(
+            "finite latent activations were expected, the dictionary gives NaN or infinity on finite inputs; "
+            "its weights are damaged: train or import it again"
+        )
     return acts
 
 
@@ -165,44 +170,44 @@ class Totals(NamedTuple):
     """Running sums per feature."""
 
     n_fired: np.ndarray
-    """`[d_sae]` int64"""
+    """Number of firings, `[d_sae]` int64."""
     total: np.ndarray
-    """`[d_sae]` float64: sum of activations"""
+    """Sum of activations, `[d_sae]` float64."""
     maximum: np.ndarray
-    """`[d_sae]` float32"""
+    """Largest activation, `[d_sae]` float32."""
     fine_histogram: np.ndarray
-    """`[d_sae, N_FINE_BINS]` int64"""
+    """Counts of activations in log-spaced bins, `[d_sae, N_FINE_BINS]` int64."""
 
 
 class Slots(NamedTuple):
     """The firings with the largest keys of each feature, each with its window of activations."""
 
     keys: np.ndarray
-    """`[d_sae, n]` float64: what is kept largest; -1 in an empty slot"""
+    """Key by which firings are ranked, `[d_sae, n]` float64; -1 in an empty slot."""
     rows: np.ndarray
-    """`[d_sae, n]` int64: global row of the firing"""
+    """Global row of the firing, `[d_sae, n]` int64."""
     values: np.ndarray
-    """`[d_sae, n]` float32: its activation"""
+    """Activation of the firing, `[d_sae, n]` float32."""
     windows: np.ndarray
-    """`[d_sae, n, 2 * window + 1]` float32: the feature on the rows around, 0 outside the context"""
+    """Activations of the feature on the rows around, `[d_sae, n, 2 * window + 1]` float32; 0 outside the context."""
     worst: np.ndarray
-    """`[d_sae]` int64: the slot that is given up next"""
+    """Slot with the smallest key, which is replaced next, `[d_sae]` int64."""
 
 
 class Firings(NamedTuple):
     """The firings of one block, grouped by feature."""
 
     starts: np.ndarray
-    """`[d_sae + 1]` int64: feature `f` owns `starts[f]:starts[f + 1]`"""
+    """Bounds `[d_sae + 1]` int64: the firings of feature `f` are `starts[f]:starts[f + 1]`."""
     rows: np.ndarray
-    """`[n_firings]` int64, ascending within a feature"""
+    """Global row of each firing, `[n_firings]` int64, ascending within a feature."""
     values: np.ndarray
-    """`[n_firings]` float32"""
+    """Activation of each firing, `[n_firings]` float32."""
 
 
 @njit(cache=True)
 def group_by_feature(values, indices, rows, d_sae):
-    """Counting sort of `values, indices [n_rows, k]` into `Firings`; zeros are padding."""
+    """Group the firings in `values, indices [n_rows, k]` by feature, with a counting sort; zeros are padding."""
     starts = np.zeros(d_sae + 1, np.int64)
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
@@ -210,14 +215,14 @@ def group_by_feature(values, indices, rows, d_sae):
                 starts[indices[i, j] + 1] += 1
     for f in range(d_sae):
         starts[f + 1] += starts[f]
-    place = starts[:-1].copy()
+    free = starts[:-1].copy()
     out_rows = np.empty(starts[-1], np.int64)
     out_values = np.empty(starts[-1], np.float32)
     for i in range(values.shape[0]):
         for j in range(values.shape[1]):
             if values[i, j] > 0:
-                at = place[indices[i, j]]
-                place[indices[i, j]] = at + 1
+                at = free[indices[i, j]]
+                free[indices[i, j]] = at + 1
                 out_rows[at] = rows[i]
                 out_values[at] = values[i, j]
     return Firings(starts, out_rows, out_values)
@@ -225,7 +230,7 @@ def group_by_feature(values, indices, rows, d_sae):
 
 @njit(cache=True)
 def add_totals(firings, totals):
-    """Counts, sums, maxima and fine log-spaced histograms."""
+    """Add a block's firings to counts, sums, maxima and fine log-spaced histograms."""
     for f in range(len(firings.starts) - 1):
         for i in range(firings.starts[f], firings.starts[f + 1]):
             value = firings.values[i]
@@ -238,8 +243,8 @@ def add_totals(firings, totals):
 
 
 @njit(cache=True)
-def keep_strongest(firings, slots, window, context_length):
-    """The strongest firing of each of the `n` contexts in which a feature fires most strongly."""
+def update_strongest(firings, slots, window, context_length):
+    """Update each feature's slots with the strongest firing of each of the `n` contexts where it fires most strongly."""
     for f in range(len(firings.starts) - 1):
         for i in range(firings.starts[f], firings.starts[f + 1]):
             key = np.float64(firings.values[i])
@@ -251,8 +256,8 @@ def keep_strongest(firings, slots, window, context_length):
 
 
 @njit(cache=True)
-def keep_sample(firings, slots, window, context_length, seed):
-    """A uniform sample of each feature's firings: those whose hash of `(seed, feature, row)` is largest.
+def update_sample(firings, slots, window, context_length, seed):
+    """Update a uniform sample of each feature's firings: those with the largest hash of `(seed, feature, row)`.
 
     The hash does not depend on the order of reading, so neither does the sample.
     """
@@ -265,7 +270,7 @@ def keep_sample(firings, slots, window, context_length, seed):
 
 @njit(cache=True)
 def _slot_of_context(slots, f, context, context_length):
-    """The slot that already holds this context, or else the worst one."""
+    """Return the slot that already holds a firing in this context, or else the one with the smallest key."""
     for slot in range(slots.keys.shape[1]):
         if slots.keys[f, slot] >= 0 and slots.rows[f, slot] // context_length == context:
             return slot
@@ -287,7 +292,7 @@ def _put(slots, f, slot, key, i, firings, window, context_length):
 
 @njit(cache=True)
 def _write_window(out, i, f, firings, window, context_length):
-    """Walk from firing `i` to both sides while the rows lie in its window and its context."""
+    """Write the activations around firing `i` into `out`, walking to both sides within its window and context."""
     row = firings.rows[i]
     first = max(row - window, row - row % context_length)
     last = min(row + window, row - row % context_length + context_length - 1)
@@ -304,7 +309,7 @@ def _write_window(out, i, f, firings, window, context_length):
 
 @njit(cache=True)
 def _uniform(seed, f, row):
-    """A number in [0, 1) from a 64-bit mix of the three (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Return a number in [0, 1), a 64-bit hash of the arguments (the finaliser of SplitMix64, Steele et al. 2014)."""
     x = np.uint64(seed) + np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(f) * np.uint64(0xD1B54A32D192ED03)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

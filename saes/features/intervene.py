@@ -1,21 +1,21 @@
-"""Hooks that put an SAE into a model: splice its reconstruction in, ablate, clamp or steer a feature.
+"""Interventions on a model through an SAE: splicing, ablation, clamping and steering, and sampled continuations.
 
     model.run_with_hooks(tokens, fwd_hooks=splice_hooks(sae, keep_error=True, edit=ablate(sae, 12)))
     model.run_with_hooks(tokens, fwd_hooks=steer_hooks(sae, 12, 8.0))
 
-A transcoder takes two hooks: one notes what it reads, one replaces what it predicts. A single hook is
-`fn(value, hook) -> value`, values are `[batch, pos, d]`. An edit is a function of feature activations,
-`[batch, pos, d_sae] -> [batch, pos, d_sae]`.
+A hook is `fn(value, hook) -> value` on values `[batch, pos, d]`. An edit is a function of latent activations,
+`[batch, pos, d_sae] -> [batch, pos, d_sae]`. A transcoder takes two hooks: one records its input, the other replaces
+the value that it predicts.
 
-What a model writes next, with hooks in place: greedily, or sampled from a seed.
-
-The whole text is run again for every token: hooks then see what they would see on a text given at once.
+`continue_tokens` continues a text with hooks applied, greedily or sampled from a seed. It runs the whole text again for
+every new token, so that hooks see the same values as on a text given at once.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float32, Int
 from torch import Tensor
 
 from interp.errors import ConfigError
@@ -27,15 +27,18 @@ Edit = Callable[[Tensor], Tensor]
 
 
 def splice(sae: SAE, *, keep_error: bool = False, edit: Edit | None = None) -> Hook:
-    """A hook that replaces the activation by the SAE's reconstruction, after an optional `edit` of its features.
+    """Return a hook that replaces the activation by the SAE's reconstruction, after an optional `edit` of its latents.
 
-    With `keep_error` the part that the SAE cannot reconstruct is added back, so that only the edit changes anything:
-    without an edit the value then passes through unchanged. Raises `ConfigError` for a transcoder, whose output belongs
-    at another hook point (`splice_hooks` has both hooks), and for a crosscoder.
+    With `keep_error` the reconstruction error is added back, so that only the edit has an effect. Without an edit the
+    value then passes through unchanged. Raises `ConfigError` for a transcoder, whose output belongs at another hook
+    point (`splice_hooks` returns both hooks), and for a crosscoder.
     """
     if _writes_elsewhere(sae):
-        raise ConfigError(f"{sae} predicts {sae.hook_point_out}; it cannot take the place of what it reads")
-    _check_place(sae)
+        raise ConfigError(
+            f"an SAE that reconstructs {sae.hook_point} was expected, {sae} predicts {sae.hook_point_out}; "
+            "take `splice_hooks`"
+        )
+    _check_single_hook_point(sae)
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
         return _spliced(sae, value, value, keep_error, edit)
@@ -46,10 +49,10 @@ def splice(sae: SAE, *, keep_error: bool = False, edit: Edit | None = None) -> H
 def splice_hooks(
     sae: SAE, *, keep_error: bool = False, edit: Edit | None = None, first: int = 0
 ) -> list[tuple[str, Hook]]:
-    """The hooks that put an SAE or a transcoder into a model, with the places where they belong.
+    """Return the hooks that splice an SAE or a transcoder into a model, each with its hook point.
 
-    The `first` positions keep their values. `keep_error` as in `splice`: the error of a transcoder is what its
-    prediction lacks of the value at the place that it writes.
+    The `first` positions keep their values. `keep_error` is as in `splice`; the error of a transcoder is the value at
+    its output hook point minus its prediction.
     """
     if not _writes_elsewhere(sae):
         return [(sae.hook_point, keep_positions(splice(sae, keep_error=keep_error, edit=edit), first))]
@@ -65,7 +68,7 @@ def splice_hooks(
 
 
 def _spliced(sae: SAE, x: Tensor, value: Tensor, keep_error: bool, edit: Edit | None) -> Tensor:
-    """The value that takes the place of `value`, where `x` was read."""
+    """Return the reconstruction from the input `x` that replaces `value`."""
     if keep_error and edit is None:
         return value
     x = x.to(sae.W_enc.dtype)
@@ -77,7 +80,7 @@ def _spliced(sae: SAE, x: Tensor, value: Tensor, keep_error: bool, edit: Edit | 
 
 
 def ablate(sae: SAE, *features: int) -> Edit:
-    """An edit that switches features off. Raises `ConfigError` on a number that is not a feature."""
+    """Return an edit that ablates latents: it sets them to 0. Raises `ConfigError` for a number outside the SAE."""
     _check(sae, features)
 
     def edit(acts: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ def ablate(sae: SAE, *features: int) -> Edit:
 
 
 def clamp(sae: SAE, feature: int, value: float) -> Edit:
-    """An edit that holds a feature at `value` on every token."""
+    """Return an edit that clamps a latent to `value` on every token."""
     _check(sae, (feature,))
 
     def edit(acts: Tensor) -> Tensor:
@@ -101,13 +104,13 @@ def clamp(sae: SAE, feature: int, value: float) -> Edit:
 
 
 def steer(sae: SAE, feature: int, amount: float) -> Hook:
-    """A hook for the place that the SAE writes: `amount` units of a feature are added on every token.
+    """Return a steering hook for the SAE's output hook point: it adds `amount` times a decoder direction to every
+    token.
 
-    That is its decoder direction times `amount`, and nothing is encoded; where tokens are normalised, times the token's
-    own scale too.
+    Nothing is encoded. For an SAE that normalises tokens, the addition is also multiplied by each token's own scale.
     """
     _check(sae, (feature,))
-    _check_place(sae)
+    _check_single_hook_point(sae)
     direction = sae.decoder_directions[feature] * amount
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
@@ -121,12 +124,12 @@ def steer(sae: SAE, feature: int, amount: float) -> Hook:
 
 
 def steer_hooks(sae: SAE, feature: int, amount: float, *, first: int = 0) -> list[tuple[str, Hook]]:
-    """The same with its place; the `first` positions keep their values."""
+    """Return the hook of `steer` with its hook point; the `first` positions keep their values."""
     return [(sae.hook_point_out or sae.hook_point, keep_positions(steer(sae, feature, amount), first))]
 
 
 def keep_positions(inner: Hook, n: int) -> Hook:
-    """The hook applied to all but the first `n` positions (BOS was not in the training data)."""
+    """Return a hook that applies `inner` to all but the first `n` positions (SAEs are trained without BOS)."""
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
         return torch.cat([value[:, :n], inner(value, hook=hook)[:, n:]], dim=1)
@@ -138,30 +141,31 @@ def _writes_elsewhere(sae: SAE) -> bool:
     return sae.hook_point_out not in ("", sae.hook_point)
 
 
-def _check_place(sae: SAE) -> None:
+def _check_single_hook_point(sae: SAE) -> None:
     if isinstance(sae, CrosscoderSAE):
-        raise ConfigError(f"{sae} reads several places at once; splice an SAE or a transcoder of one of them")
+        raise ConfigError(f"{sae} reads several hook points at once; splice an SAE or a transcoder of one of them")
 
 
 def _check(sae: SAE, features: tuple[int, ...]) -> None:
     for feature in features:
         if not 0 <= feature < sae.d_sae:
-            raise ConfigError(f"feature {feature} is not there; the SAE has features 0 to {sae.d_sae - 1}")
+            raise ConfigError(f"there is no feature {feature}; choose one of the SAE's features 0 to {sae.d_sae - 1}")
 
 
 @torch.no_grad()
 def continue_tokens(
     model: Any,
-    tokens: Tensor,
+    tokens: Int[Tensor, "1 pos"],
     n_new: int,
     *,
     hooks: Sequence[tuple[str, Hook]] = (),
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
-) -> Tensor:
-    """`[n_new]` token ids after `tokens [1, pos]`: the most likely ones, or above temperature 0 drawn by `generator`.
+) -> Int[Tensor, " {n_new}"]:
+    """Return the `[n_new]` token ids that follow `tokens [1, pos]`.
 
-    Raises `ConfigError` for a negative temperature, sampling without a generator, or a text longer than the context.
+    At temperature 0 these are the most likely ones, above it samples drawn by `generator`. Raises `ConfigError` for a
+    negative temperature, sampling without a generator, or a text longer than the context.
     """
     if temperature < 0 or (temperature > 0 and generator is None):
         raise ConfigError(f"temperature must be at least 0, and sampling needs a generator; got {temperature}")
@@ -177,8 +181,10 @@ def continue_tokens(
 
 
 @torch.no_grad()
-def next_token_logits(model: Any, tokens: Tensor, hooks: Sequence[tuple[str, Hook]] = ()) -> Tensor:
-    """`[d_vocab]` float32 after `tokens [1, pos]`."""
+def next_token_logits(
+    model: Any, tokens: Int[Tensor, "1 pos"], hooks: Sequence[tuple[str, Hook]] = ()
+) -> Float32[Tensor, " d_vocab"]:
+    """Return the logits `[d_vocab]` float32 of the token that follows `tokens [1, pos]`."""
     return run_with_hooks(model, tokens, [*hooks])[0, -1].float()
 
 

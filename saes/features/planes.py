@@ -1,16 +1,17 @@
-"""Features that need two dimensions, from the decoder of a dictionary (Engels et al. 2024, 2405.14860).
+"""Two-dimensional features, found in the decoder of a dictionary (Engels et al. 2024, arXiv 2405.14860).
 
-A circle in the activations is covered by several latents whose decoder rows lie around it, each near the next. So:
+A circle in the activations is represented by several latents whose decoder rows lie around it, each near the next.
 
-1. decoder rows are linked to their nearest ones by cosine, where it is above `threshold`; linked groups are clusters
-   (a chain around a circle holds together although its ends are opposite);
-2. of every cluster the rows that it reconstructs, `sum acts * decoder row` over its latents alone, where any is on;
-3. the planes of neighbouring principal components of those rows, each with its separability and mixture index
-   (`interp.geometry.reducibility`);
-4. as the null, groups of as many latents drawn at random.
+1. Decoder rows are linked to their nearest neighbours by cosine similarity, where it is at least `threshold`. Connected
+   groups are clusters, so a chain around a circle is one cluster although its opposite rows are not similar.
+2. Each cluster reconstructs the activations with its latents alone, `sum acts * decoder row`, on the rows where any of
+   them is active.
+3. The planes of consecutive principal components of these reconstructions are measured, each by its separability and
+   its mixture index (`interp.geometry.circles`).
+4. The null is groups of as many latents, drawn at random.
 
-A plane that is irreducible is a candidate and no more: what it means, and whether the model uses it, is for the circle
-test and for turning it.
+An irreducible plane is a candidate only. Its meaning, and its use by the model, are tested by the circle test and by
+rotating it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,12 +19,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError
+from interp.geometry.circles import MIN_POINTS, Reducibility, reducibility
 from interp.geometry.points import Finding
-from interp.geometry.reducibility import MIN_POINTS, Reducibility, reducibility
 from interp.geometry.shapes import Plane, fit_plane
 from interp.runtime import make_generator
 
@@ -37,9 +39,9 @@ class FeaturePlane(Finding):
     plane: Plane
     reducibility: Reducibility
     score: float
-    """`(1 - mixture) * separability`, as Engels et al. rank them: 0 reducible"""
+    """`(1 - mixture) * separability`, by which Engels et al. rank planes; 0 for a reducible one."""
     n_rows: int
-    """rows on which any of the latents is on"""
+    """Number of rows on which any of the latents is active."""
 
     def sentence(self) -> str:
         first = ", ".join(map(str, self.latents[:6])) + (" ..." if len(self.latents) > 6 else "")
@@ -48,20 +50,20 @@ class FeaturePlane(Finding):
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlanes(Finding):
-    """All planes, highest score first."""
+    """Planes of all clusters, the highest score first."""
 
     found: tuple[FeaturePlane, ...]
     random: tuple[float, ...]
-    """scores of the best planes of random groups: the null"""
+    """Null distribution: the score of the best plane of each random group of latents."""
     n_clusters: int
     skipped: dict[str, int]
-    """why clusters have no plane -> how many"""
+    """Number of clusters without a plane, for each reason."""
     threshold: float
     seed: int
 
     @property
     def above_random(self) -> tuple[FeaturePlane, ...]:
-        """Irreducible ones with a higher score than any random group."""
+        """Irreducible planes with a higher score than any random group."""
         bound = max(self.random, default=np.inf)
         return tuple(each for each in self.found if each.reducibility.irreducible and each.score > bound)
 
@@ -75,12 +77,13 @@ class FeaturePlanes(Finding):
 
 
 def cluster_decoder(
-    directions: Tensor, *, threshold: float = 0.5, n_neighbours: int = 2, largest: int = 200
+    directions: Float[Tensor, "..."], *, threshold: float = 0.5, n_neighbours: int = 2, largest: int = 200
 ) -> list[list[int]]:
-    """Groups of two or more rows of `directions [d_sae, d]` linked by a cosine of `threshold`, largest first.
+    """Return clusters of two or more rows of `directions [d_sae, d]`, linked by cosine similarity, largest first.
 
-    Every row is linked to at most its `n_neighbours` nearest, which keeps crowds from growing together; groups above
-    `largest` are left out. Cost: all pairs, `2 d_sae^2 d` operations.
+    Two rows are linked when their cosine is at least `threshold`. Every row is linked to at most its `n_neighbours`
+    nearest, which stops dense regions from merging. Clusters with more than `largest` rows are left out. The cost is
+    that of all pairs, `2 d_sae^2 d` operations.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -108,7 +111,7 @@ def cluster_decoder(
 
 def feature_planes(
     sae: Dictionary,
-    batches: Iterable[Tensor],
+    batches: Iterable[Float[Tensor, "n d_in"]],
     *,
     clusters: Sequence[Sequence[int]] | None = None,
     threshold: float = 0.5,
@@ -117,10 +120,10 @@ def feature_planes(
     n_random: int = 20,
     seed: int = 0,
 ) -> FeaturePlanes:
-    """Planes of the decoder clusters of `sae` on activations `batches`, each `[n, d_in]`.
+    """Find the planes of the decoder clusters of `sae` on activations `batches`, each `[n, d_in]`.
 
-    Memory: the sparse activations of all rows. Raises `ConfigError` when no two decoder rows are near each other, or
-    `clusters` hold what is no latent; `NonFiniteError`.
+    Memory is that of the sparse activations of all rows. Raises `ConfigError` when no two decoder rows are similar
+    enough or when `clusters` name a latent that does not exist, `NonFiniteError` on NaN or infinity.
     """
     if max_components < 2 or max_clusters < 1 or n_random < 0:
         raise ConfigError(
@@ -128,8 +131,11 @@ def feature_planes(
             f"{max_components}, max_clusters {max_clusters} and n_random {n_random}"
         )
     directions = sae.decoder_directions.detach().float().cpu()
-    near = cluster_decoder(directions, threshold=threshold) if clusters is None else _given(clusters, len(directions))
-    groups = near[:max_clusters]
+    if clusters is None:
+        groups = cluster_decoder(directions, threshold=threshold)
+    else:
+        groups = _checked(clusters, len(directions))
+    groups = groups[:max_clusters]
     if not groups:
         raise ConfigError(f"no two decoder rows have a cosine of {threshold}; lower the threshold")
     acts = _activations(sae, batches)
@@ -159,8 +165,8 @@ def feature_planes(
     )
 
 
-def _given(clusters: Sequence[Sequence[int]], d_sae: int) -> list[list[int]]:
-    """Clusters as lists, once they are groups of different latents."""
+def _checked(clusters: Sequence[Sequence[int]], d_sae: int) -> list[list[int]]:
+    """Return clusters as lists; raise `ConfigError` unless each is a group of different latents."""
     wrong = [i for group in clusters for i in group if i not in range(d_sae)]
     if wrong:
         raise ConfigError(f"clusters are of latents 0 to {d_sae - 1}, got {wrong[0]}; take them of this dictionary")
@@ -175,7 +181,7 @@ def _given(clusters: Sequence[Sequence[int]], d_sae: int) -> list[list[int]]:
 
 @torch.no_grad()
 def _activations(sae: Dictionary, batches: Iterable[Tensor]) -> "list[tuple[Tensor, Tensor]]":
-    """`(values, indices)` of every batch, on the CPU."""
+    """Return the sparse activations `(values, indices)` of every batch, on the CPU."""
     from interp.atlas.neighbours import check_vectors
 
     found = []
@@ -195,20 +201,20 @@ def _activations(sae: Dictionary, batches: Iterable[Tensor]) -> "list[tuple[Tens
 def _planes(
     group: Sequence[int], acts: "list[tuple[Tensor, Tensor]]", directions: Tensor, max_components: int, seed: int
 ) -> "list[FeaturePlane] | str":
-    """Planes of a group of latents, or why there are none."""
-    place = torch.full((len(directions),), -1)
-    place[torch.tensor(group)] = torch.arange(len(group))
+    """Return the planes of a group of latents, or the reason why there are none."""
+    column = torch.full((len(directions),), -1)
+    column[torch.tensor(group)] = torch.arange(len(group))
     rows = []
     for values, indices in acts:
-        at = place[indices]
-        kept = (at >= 0) & (values > 0)
-        on = kept.any(1)
-        local = torch.zeros(int(on.sum()), len(group))
-        local.scatter_add_(1, at[on].clamp_min(0), values[on] * kept[on])
+        at = column[indices]
+        active = (at >= 0) & (values > 0)
+        any_active = active.any(1)
+        local = torch.zeros(int(any_active.sum()), len(group))
+        local.scatter_add_(1, at[any_active].clamp_min(0), values[any_active] * active[any_active])
         rows.append(local)
     local = torch.cat(rows).double().numpy()
     if len(local) < MIN_POINTS:
-        return f"on in fewer than {MIN_POINTS} rows"
+        return f"active in fewer than {MIN_POINTS} rows"
     points = local @ directions[list(group)].double().numpy()
     found = []
     for first in range(min(max_components, len(group)) - 1):

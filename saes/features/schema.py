@@ -1,6 +1,6 @@
-"""Column names and types of the feature tables, and the few constants that readers and writers share. Torch-free.
+"""Column names and types of the feature tables, and constants that readers and writers share. Torch-free.
 
-The meaning of every column is in `docs/formats.md`; a test holds the two together.
+The meaning of every column is in `docs/formats.md`; a test compares the two.
 """
 
 from pathlib import Path
@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Example groups in the order in which they are stored and shown; `group_order` is the place in this tuple.
+# Example groups in the order in which they are stored and shown; `group_order` is the index in this tuple.
 TOP = "top"
 QUARTILES = ("q4", "q3", "q2", "q1")
 """`q4` holds firings from the strongest quarter of a feature's active values, `q1` from the weakest."""
 GROUPS = (TOP, *QUARTILES)
 
 N_EFFECTS = 10
-"""Promoted and suppressed tokens kept per feature."""
+"""Number of promoted and of suppressed tokens stored per feature."""
 N_NEIGHBOURS = 10
-"""Nearest features kept per feature."""
+"""Number of nearest neighbours by cosine similarity stored per feature."""
 DENSE = 0.1
-"""A feature that fires on more than this share of tokens counts as dense."""
+"""A feature that fires on more than this fraction of tokens counts as dense."""
 LABEL_FIELDS = ("label_kind", "label_names", "label_share")
-"""The fields of a label (`saes.explain.tokens.Label`) as columns; tables of earlier versions have only its text."""
+"""Columns with the fields of a label (`saes.explain.tokens.Label`); tables of earlier versions have only its text."""
 SCORES = ("detection", "detection_hard", "fuzzing")
-"""Scores of a label: balanced accuracies, 0.5 by chance."""
+"""Scores of a label: balanced accuracies, 0.5 at chance, 1 without error."""
 
 
 def has_plain_label(path: Path) -> str:
     """Return the SQL condition on `features.parquet` at `path` that a label holds for at least half of the firings.
 
-    Tables of earlier versions do not say; there it is true for every feature.
+    Tables of earlier versions lack the columns for it; for them the condition is true for every feature.
     """
     import pyarrow.parquet as pq
 
@@ -39,7 +39,7 @@ def has_plain_label(path: Path) -> str:
 
 
 def features_schema() -> "pa.Schema":
-    """One row per feature, sorted by `feature`."""
+    """Return the schema of `features.parquet`: one row per feature, sorted by `feature`."""
     import pyarrow as pa
 
     return pa.schema(
@@ -65,7 +65,7 @@ def features_schema() -> "pa.Schema":
 
 
 def examples_schema() -> "pa.Schema":
-    """One row per example, sorted by `feature, group_order, rank`."""
+    """Return the schema of `examples.parquet`: one row per example, sorted by `feature, group_order, rank`."""
     import pyarrow as pa
 
     return pa.schema(
@@ -89,7 +89,7 @@ def examples_schema() -> "pa.Schema":
 
 
 def labels_schema() -> "pa.Schema":
-    """One row per explained feature, sorted by `feature`."""
+    """Return the schema of `labels.parquet`: one row per explained feature, sorted by `feature`."""
     import pyarrow as pa
 
     parts = (("", pa.float64()), ("_low", pa.float64()), ("_high", pa.float64()), ("_null", pa.float64()),
@@ -110,7 +110,7 @@ def labels_schema() -> "pa.Schema":
 
 
 def trials_schema() -> "pa.Schema":
-    """One row per judged context, in the order asked."""
+    """Return the schema of `trials.parquet`: one row per judged context, in the order asked."""
     import pyarrow as pa
 
     return pa.schema(

@@ -1,6 +1,7 @@
-"""The neurons of an MLP layer as a dictionary: what people look at first, and the baseline that an SAE must beat.
+"""The neurons of an MLP layer as a dictionary, and the directions of an SAE as the source or readout of an atlas.
 
-An SAE's features as the source of an atlas, one point each, and as what reads the cells of any atlas.
+Neurons are the baseline that an SAE must improve on. As a source, an SAE gives one point for each of its latents; as a
+readout, it gives the features that are active in each cell of any atlas.
 """
 
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.artifacts import read_manifest
@@ -24,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class NeuronBasis:
-    """Feature `i` is neuron `i`: its activation is the neuron's own value where that has the chosen sign, else 0.
+    """Dictionary whose latent `i` is neuron `i`: the neuron's own activation where it has the chosen sign, else 0.
 
-    Reads `blocks.N.mlp.hook_post [.., d_mlp]`. Under `sign=-1` activations are the negated negative values and the
-    directions are negated too, so that `decode` still adds what the neuron adds.
+    It reads `blocks.N.mlp.hook_post [.., d_mlp]`. With `sign=-1` its activations are the negated negative values. The
+    directions are negated too, so that `decode` still gives the contribution of the neurons.
     """
 
     writes_to_residual = True
-    """Its directions are in residual coordinates although its hook point is not."""
+    """Its directions lie in the residual stream, although its hook point does not."""
 
-    def __init__(self, d_mlp: int, hook_point: str, W_out: Tensor, *, sign: int = 1):
-        """`W_out [d_mlp, d_model]`: what each neuron writes per unit."""
+    def __init__(self, d_mlp: int, hook_point: str, W_out: Float[Tensor, "..."], *, sign: int = 1):
+        """Take `W_out [d_mlp, d_model]`, the vector that each neuron writes per unit of activation."""
         if sign not in (1, -1):
             raise ConfigError(f"sign must be 1 (positive activations) or -1 (negative ones), got {sign}")
         if W_out.ndim != 2 or len(W_out) != d_mlp:
@@ -45,35 +47,35 @@ class NeuronBasis:
         self._directions = W_out.detach().float() * sign
 
     @property
-    def decoder_directions(self) -> Tensor:
-        """`[d_mlp, d_model]`: the neuron's row of `W_out`, times the sign."""
+    def decoder_directions(self) -> Float[Tensor, "d_mlp d_model"]:
+        """Each neuron's row of `W_out` times the sign, `[d_mlp, d_model]`."""
         return self._directions
 
-    def encode(self, x: Tensor) -> Tensor:
-        """`[..., d_mlp]` -> the same shape: the part with the chosen sign, as values >= 0."""
+    def encode(self, x: Float[Tensor, "*batch d_mlp"]) -> Float[Tensor, "*batch d_mlp"]:
+        """Return the part of `x [..., d_mlp]` with the chosen sign, as values >= 0 of the same shape."""
         return torch.relu(x * self.sign)
 
-    def encode_sparse(self, x: Tensor) -> SparseActs:
-        """`[n, d_mlp]` -> every neuron with its own number; the inactive ones are the padding."""
+    def encode_sparse(self, x: Float[Tensor, "n d_mlp"]) -> SparseActs:
+        """Return the activations of `x [n, d_mlp]` with the number of every neuron; inactive ones are padding."""
         indices = torch.arange(self.d_sae, dtype=torch.int32).expand(len(x), -1)
         return SparseActs(self.encode(x), indices)
 
-    def decode(self, feature_acts: Tensor) -> Tensor:
-        """`[..., d_mlp] -> [..., d_model]`: the part of the MLP's output that these activations write."""
+    def decode(self, feature_acts: Float[Tensor, "*batch d_mlp"]) -> Float[Tensor, "*batch d_model"]:
+        """Return the contribution of activations `[..., d_mlp]` to the MLP's output, `[..., d_model]`."""
         return feature_acts @ self._directions
 
 
 def neurons_of(model, hook_point: str, *, sign: int = 1) -> NeuronBasis:
-    """The neurons of the MLP at `blocks.N.mlp.hook_post` of a loaded model."""
+    """Return the neurons of the MLP at `blocks.N.mlp.hook_post` of a loaded model. Raises `ConfigError` elsewhere."""
     from interp.names import parse_hook_point
 
-    place = parse_hook_point(hook_point)
-    if place.layer is None or place.suffix != "mlp.hook_post" or place.layer >= model.cfg.n_layers:
+    point = parse_hook_point(hook_point)
+    if point.layer is None or point.suffix != "mlp.hook_post" or point.layer >= model.cfg.n_layers:
         raise ConfigError(
             f"neurons live at blocks.N.mlp.hook_post with N below {model.cfg.n_layers}, got {hook_point!r}"
         )
-    W_out = model.blocks[place.layer].mlp.W_out
-    return NeuronBasis(len(W_out), str(place), W_out, sign=sign)
+    W_out = model.blocks[point.layer].mlp.W_out
+    return NeuronBasis(len(W_out), str(point), W_out, sign=sign)
 
 
 def sae_source(
@@ -84,11 +86,11 @@ def sae_source(
     features_folder: Path | None = None,
     parents: dict[str, str] | None = None,
 ) -> AtlasSource:
-    """Directions of the SAE `name`, the rows of `W_dec` or of `W_enc^T`; with its features folder, labels and `log10
-    firing density` as the value.
+    """Return the directions of the SAE `name` as the source of an atlas: the rows of `W_dec` or of `W_enc^T`.
 
-    Without one, labels are feature numbers and the value is the length of the direction. Features that never fired get
-    the density of half a token, so that the logarithm exists. Raises `MismatchError` when the folder is another SAE's.
+    With its features folder, points have the features' labels, and `log10 firing density` as the value. A feature that
+    never fired gets the density of half a token, so that the logarithm exists. Without a folder, labels are feature
+    numbers and the value is the norm of the direction. Raises `MismatchError` when the folder is another SAE's.
     """
     directions = (sae.decoder_directions if side == "decoder" else sae.W_enc.T).detach().float().cpu().contiguous()
     labels, values, value_name = [str(i) for i in range(len(directions))], directions.norm(dim=1).numpy(), "norm"
@@ -114,13 +116,16 @@ def sae_source(
 
 
 def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = None) -> DictionaryReadout:
-    """Reads activations by the features of the SAE `name`, which its features folder names; without one, by number."""
+    """Return a readout of vectors by the features of the SAE `name`: with a features folder their labels, else numbers."""
     labels = None if features_folder is None else named(_read_features(features_folder, sae.d_sae)[0])
     return DictionaryReadout(name, sae, labels)
 
 
 class PromotedReadout:
-    """The tokens that a direction alone raises most (`interp.lenses.logit_lens`); the weight is by how much."""
+    """Readout by the tokens whose logits a direction alone raises most (`interp.lenses.logit_lens`).
+
+    The weight of a token is the increase of its logit.
+    """
 
     name = "unembedding"
 
@@ -137,12 +142,16 @@ class PromotedReadout:
 
 
 def named(labels: list[str]) -> list[str]:
-    """The labels, and a number for each feature without one."""
+    """Return the labels, with `feature NUMBER` for each feature without one."""
     return [label if label and label != str(i) else f"feature {i}" for i, label in enumerate(labels)]
 
 
 def _read_features(folder: Path, d_sae: int) -> tuple[list[str], list[str] | None, np.ndarray]:
-    """Return labels, their subjects (None where the table has only the text of labels), and `log10 firing density`."""
+    """Return the labels, their subjects and `log10 firing density` of all features.
+
+    A subject is the tokens that a label names, or else its kind or text. Subjects are None for a table of an earlier
+    version, which has only the text of labels.
+    """
     import pyarrow.parquet as pq
 
     manifest = read_manifest(folder)

@@ -143,5 +143,5 @@ def test_steering_adds_what_a_unit_of_the_feature_writes(kind):
 def test_a_crosscoder_is_spliced_nowhere():
     crosscoder = make_others()[-1]
     for make in (lambda: splice(crosscoder), lambda: splice_hooks(crosscoder), lambda: steer(crosscoder, 0, 1.0)):
-        with pytest.raises(ConfigError, match="reads several places"):
+        with pytest.raises(ConfigError, match="reads several hook points"):
             make()

@@ -136,5 +136,5 @@ def test_splicing_scales_the_reconstruction_of_normalised_tokens_back():
 def test_a_transcoder_cannot_take_the_place_of_what_it_reads():
     sae = Transcoder(random_weights())
     object.__setattr__(sae, "metadata", type(sae.metadata)(hook_point="a", hook_point_out="b"))
-    with pytest.raises(ConfigError, match="cannot take the place"):
+    with pytest.raises(ConfigError, match="take `splice_hooks`"):
         splice(sae)
