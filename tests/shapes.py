@@ -13,12 +13,19 @@ SHAPES_CHECKED = [
     "interp.circuits.head_kinds",
     "interp.circuits.head_weights",
     "interp.circuits.score_explanation",
+    "interp.geometry.dimension",
+    "interp.geometry.probes",
+    "interp.geometry.similarity",
     "interp.lenses.direct_attribution",
     "interp.lenses.logit_lens",
+    "interp.lenses.tuned_lens",
     "interp.models.loss",
     "interp.patching.ablation",
     "interp.patching.activation",
     "interp.patching.paths",
+    "interp.recording.store",
+    "saes.features.intervene",
+    "saes.kinds.base",
 ]
 
 

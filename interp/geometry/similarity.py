@@ -6,9 +6,8 @@
   rotation, shift and scale, about 0 for independent ones (slightly negative values occur). The biased estimator is not
   offered: it gives .535 for 500 independent Gaussian rows of 576 dimensions, where the unbiased one gives .003.
 - RSA (Kriegeskorte et al. 2008): Spearman correlation of all pairwise distances.
-- Procrustes: the squared residual after the best rotation of one onto the other, both centred and scaled to unit norm;
-0
-  is a perfect fit. With fewer items than dimensions a rotation fits almost anything, so compare it with its null.
+- Procrustes: the squared residual after the best rotation of one onto the other, both centred and of unit norm; 0 is a
+  perfect fit. With fewer items than dimensions a rotation fits almost anything, so compare it with its null.
 
 The null distribution of each is the same measure with the rows of one representation shuffled.
 

@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Float64, Int, Int32, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -47,9 +48,9 @@ class Group(NamedTuple):
     """Rows that are read together, and the order in which they are drawn."""
 
     shards: list[int]
-    local_rows: list[Tensor]
+    local_rows: list[Int64[Tensor, " n"]]
     """per shard `[n]` int64, ascending: rows of the split, of whole contexts"""
-    order: Tensor
+    order: Int64[Tensor, " n_group"]
     """`[sum n]`: permutation over the concatenated rows"""
 
 
@@ -146,26 +147,26 @@ _READ_ROWS, _READ_GAP = 4096, 64
 class TokenShard(NamedTuple):
     """The tokens of one shard, all `[n_rows]` int32."""
 
-    tokens: Tensor
-    document: Tensor
-    position: Tensor
+    tokens: Int32[Tensor, " n_rows"]
+    document: Int32[Tensor, " n_rows"]
+    position: Int32[Tensor, " n_rows"]
 
 
 class Batch(NamedTuple):
     """Rows in the order drawn."""
 
-    activations: dict[str, Tensor]
+    activations: dict[str, Float[Tensor, "n d"]]
     """hook point -> `[n, d]` in the requested dtype"""
-    rows: Tensor
+    rows: Int64[Tensor, " n"]
     """`[n]` int64: global row numbers in the recording"""
 
 
 class Stats(NamedTuple):
     """Moments of the real rows of one hook point."""
 
-    mean: Tensor
+    mean: Float64[Tensor, " d"]
     """`[d]` float64"""
-    variance: Tensor
+    variance: Float64[Tensor, " d"]
     """`[d]` float64, population"""
     mean_norm: float
     """mean Euclidean norm of a row"""
@@ -215,7 +216,7 @@ class Recording:
         return len(self.shard_rows)
 
     @cached_property
-    def shard_starts(self) -> np.ndarray:
+    def shard_starts(self) -> Int64[np.ndarray, " {self.n_shards}+1"]:
         """`[n_shards + 1]` first global row of each shard, and the total."""
         return np.concatenate([[0], np.cumsum(self.shard_rows)]).astype(np.int64)
 
@@ -240,7 +241,7 @@ class Recording:
         tensors = load_tensors(self.folder / "tokens" / f"{shard:05d}.safetensors")
         return TokenShard(tensors["tokens"], tensors["document"], tensors["position"])
 
-    def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Tensor:
+    def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Float[Tensor, "n_rows d"]:
         """Return activations `[n_rows, d]` as stored; with `rows` only that range is read."""
         path = self.folder / self.check_hook_point(hook_point) / f"{shard:05d}.safetensors"
         with _open_safetensors(path) as handle:
@@ -249,8 +250,12 @@ class Recording:
             return handle.get_slice("activations")[rows]
 
     def read_local(
-        self, hook_points: list[str], shard: int, local: Tensor, out: dict[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+        self,
+        hook_points: list[str],
+        shard: int,
+        local: Int64[Tensor, " n"],
+        out: dict[str, Float[Tensor, "n _"]] | None = None,
+    ) -> dict[str, Float[Tensor, "n _"]]:
         """Return chosen rows of one shard, `[len(local), d]` by hook point, in ascending order, as stored.
 
         With `out` they are written there. They are read in runs, so that a whole shard is never in memory as well.
@@ -265,12 +270,12 @@ class Recording:
                 start += len(rows)
         return found
 
-    def room(self, hook_points: list[str], n: int) -> dict[str, Tensor]:
+    def room(self, hook_points: list[str], n: int) -> dict[str, Float[Tensor, "{n} _"]]:
         """Allocate `[n, d]` by hook point, uninitialised, in the dtype of the recording."""
         dtype = parse_dtype(self.manifest.config["dtype"])
         return {name: torch.empty(n, self.d(name), dtype=dtype) for name in hook_points}
 
-    def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Tensor:
+    def real_rows(self, shard: int, split: Split = "all", heldout_fraction: float = 0.1) -> Int64[Tensor, " n"]:
         """Return local row numbers of the real tokens of a split, `[n]` int64.
 
         The split is by document (a hash of its number): no document has tokens on both sides.
@@ -333,7 +338,7 @@ class Recording:
         rows = zip(*(table[name].to_pylist() for name in ("document", "id", "label")), strict=True)
         return sorted((Document(*row) for row in rows), key=lambda document: document.document)
 
-    def document_rows(self, document: int) -> Tensor:
+    def document_rows(self, document: int) -> Int64[Tensor, " n"]:
         """Return the global rows of one document's tokens, `[n]` int64, in reading order (random access)."""
         found = []
         for shard in range(self.n_shards):
@@ -347,7 +352,9 @@ class Recording:
             raise UnknownNameError("document", str(document), [])
         return torch.cat(found)
 
-    def read_rows(self, hook_point: str, rows: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def read_rows(
+        self, hook_point: str, rows: Int[Tensor, " n"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "n d"]:
         """Read activations `[len(rows), d]` of any global rows; each shard is opened once."""
         shard_of = np.searchsorted(self.shard_starts, rows.numpy(), side="right") - 1
         out = torch.empty(len(rows), self.d(hook_point), dtype=dtype)
@@ -367,7 +374,9 @@ class Recording:
         stop = start + self.context_length
         return TokenShard(*(t[start:stop] for t in tokens)), local - start
 
-    def contexts(self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1) -> Tensor:
+    def contexts(
+        self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1
+    ) -> Int64[Tensor, "n {self.context_length}"]:
         """Return the contexts whose real tokens all belong to the split, in order: tokens `[n, context_length]` int64.
 
         Contexts with padding are left out; BOS is included. At most `limit` of them.
@@ -376,7 +385,7 @@ class Recording:
 
     def contexts_and_documents(
         self, *, split: Split = "all", limit: int | None = None, heldout_fraction: float = 0.1
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Int64[Tensor, "n pos"], Int64[Tensor, "n pos"]]:
         """Return `contexts`, and the document of each token; `[n, context_length]` int64 both, -1 for BOS."""
         found = [torch.empty(2, 0, self.context_length, dtype=torch.int64)]
         for shard in range(self.n_shards):
@@ -399,13 +408,15 @@ class Recording:
         return [self.check_hook_point(name) for name in (hook_points or self.hook_points)]
 
 
-def text_of(number: int, columns: TokenShard, context_length: int, contexts: Tensor | None = None) -> ShardText:
+def text_of(
+    number: int, columns: TokenShard, context_length: int, contexts: Int[Tensor, " n"] | None = None
+) -> ShardText:
     """Return a shard's text from disk, as the model reads it: all contexts, or the chosen ones."""
     whole = (column.view(-1, context_length) for column in columns)
     return ShardText(number, *((c if contexts is None else c[contexts]).numpy() for c in whole), begins=[], last=False)
 
 
-def heldout_mask(document: Tensor, fraction: float) -> Tensor:
+def heldout_mask(document: Int[Tensor, " n"], fraction: float) -> Bool[Tensor, " n"]:
     """Mark tokens of held-out documents, by a hash of the document number alone."""
     numbers = document.unique()
     cut = int(fraction * 2**32)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.dictionary import SparseActs
@@ -48,13 +49,13 @@ class SAEMetadata:
 class Weights(NamedTuple):
     """The four arrays that every kind has."""
 
-    W_enc: Tensor
+    W_enc: Float[Tensor, "d_in d_sae"]
     """`[d_in, d_sae]`"""
-    b_enc: Tensor
+    b_enc: Float[Tensor, " d_sae"]
     """`[d_sae]`"""
-    W_dec: Tensor
+    W_dec: Float[Tensor, "d_sae d_out"]
     """`[d_sae, d_out]`: one latent per row; `d_out` is `d_in` unless another hook point is reconstructed"""
-    b_dec: Tensor
+    b_dec: Float[Tensor, " d_out"]
     """`[d_out]`"""
 
 
@@ -80,11 +81,11 @@ class SAE(nn.Module, ABC):
         return f"{type(self).__name__}({self.d_sae} latents of {source}, d_in={self.d_in})"
 
     @abstractmethod
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """Return feature activations for pre-activations, both `[..., d_sae]`."""
 
     @abstractmethod
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         """The same for `pre [n, d_sae]`, active latents only."""
 
     def saved_tensors(self) -> dict[str, Tensor]:
@@ -114,25 +115,25 @@ class SAE(nn.Module, ABC):
         return Weights(self.W_enc, self.b_enc, self.W_dec, self.b_dec)
 
     @property
-    def decoder_directions(self) -> Tensor:
+    def decoder_directions(self) -> Float[Tensor, "d_sae d_out"]:
         """`[d_sae, d_out]`: the vector that one unit of each latent adds to the reconstruction."""
         return self.W_dec
 
-    def pre_activations(self, x: Tensor) -> Tensor:
+    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """`[..., d_in] -> [..., d_sae]`, before the activation function."""
         return self.encoder_input(x) @ self.W_enc + self.b_enc
 
-    def encoder_input(self, x: Tensor) -> Tensor:
+    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         """Return the encoder's input `[..., d_in]`: `x - b_dec`, or `x` where nothing is subtracted."""
         x = x.to(self.W_enc.dtype)
         return x - self.b_dec if self.subtracts_b_dec else x
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """`[..., d_in] -> [..., d_sae]`: feature activations, >= 0, mostly exactly 0."""
         return self.activate(self.pre_activations(x))
 
     @torch.no_grad()
-    def encode_sparse(self, x: Tensor) -> SparseActs:
+    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
         """`[n, d_in] -> ([n, k_max], [n, k_max])`: the same activations, active ones only, padded with 0."""
         ops, seen = choose_ops(x), self.encoder_input(x)
         rows = max(1, min(len(x), CHUNK_VALUES // self.d_sae))
@@ -143,11 +144,11 @@ class SAE(nn.Module, ABC):
         ]
         return _padded(parts)
 
-    def decode(self, feature_acts: Tensor) -> Tensor:
+    def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
         """`[..., d_sae] -> [..., d_out]`: the reconstruction, bias included."""
         return feature_acts.to(self.W_dec.dtype) @ self.W_dec + self.b_dec
 
-    def decode_sparse(self, acts: SparseActs) -> Tensor:
+    def decode_sparse(self, acts: SparseActs) -> Float[Tensor, "n d_out"]:
         """`decode` of `encode_sparse`'s result, `[n, d_out]`, going through active features only."""
         if not acts.values.numel():
             return self.b_dec.expand(len(acts.values), -1).clone()
@@ -156,11 +157,13 @@ class SAE(nn.Module, ABC):
             nn.functional.embedding_bag(acts.indices, self.W_dec, per_sample_weights=weights, mode="sum") + self.b_dec
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """`[..., d_in] -> [..., d_out]`: the reconstruction."""
         return self.complete(self.decode(self.encode(x)), x)
 
-    def complete(self, recons: Tensor, x: Tensor) -> Tensor:
+    def complete(
+        self, recons: Float[Tensor, "*#batch d_out"], x: Float[Tensor, "*#batch d_in"]
+    ) -> Float[Tensor, "*#batch d_out"]:
         """Return the full output, given the result of `decode`.
 
         Some kinds add terms that bypass the latents: a skip connection, or the token's own mean and scale. Call it
@@ -189,11 +192,11 @@ class Activation(nn.Module, ABC):
     """SAELens' name of an autoencoder with this activation"""
 
     @abstractmethod
-    def forward(self, pre: Tensor) -> Tensor:
+    def forward(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """Apply to `pre [..., d_sae]`; the result has the same shape."""
 
     @abstractmethod
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         """The same for `pre [n, d_sae]`, active latents only."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -211,10 +214,10 @@ class ReLU(Activation):
 
     architecture: ClassVar[str] = "standard"
 
-    def forward(self, pre: Tensor) -> Tensor:
+    def forward(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pre.relu()
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_above(pre, pre.new_zeros(pre.shape[-1]))
 
 
@@ -230,11 +233,11 @@ class TopK(Activation):
             raise ConfigError(f"k must be at least 1, got {k}")
         self.k = k
 
-    def forward(self, pre: Tensor) -> Tensor:
+    def forward(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         values, latents = pre.topk(self.k, dim=-1, sorted=False)
         return torch.zeros_like(pre).scatter(-1, latents, values.relu())
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_topk(pre, self.k)
 
     def settings(self) -> dict[str, Any]:
@@ -247,16 +250,16 @@ class JumpReLU(Activation):
 
     architecture: ClassVar[str] = "jumprelu"
 
-    def __init__(self, threshold: Tensor):
+    def __init__(self, threshold: Float[Tensor, " d_sae"]):
         super().__init__()
         if bool((threshold < 0).any()):
             raise ConfigError(f"thresholds must be >= 0, got {float(threshold.min()):g}; activations would be negative")
         self.threshold = nn.Parameter(threshold, requires_grad=False)
 
-    def forward(self, pre: Tensor) -> Tensor:
+    def forward(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pre.relu() * (pre > self.threshold)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_above(pre, self.threshold)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -271,8 +274,8 @@ EPSILON = 1e-5
 class Scale(NamedTuple):
     """`x = normalised * size + centre`, both `[..., 1]`."""
 
-    size: Tensor
-    centre: Tensor
+    size: Float[Tensor, "*batch 1"]
+    centre: Float[Tensor, "*batch 1"]
 
 
 @final
@@ -288,28 +291,30 @@ class TokenNormSAE(SAE):
         self.activation, self.norm = activation, norm
         self.architecture = activation.architecture
 
-    def scale(self, x: Tensor) -> Scale:
+    def scale(self, x: Float[Tensor, "*batch d_in"]) -> Scale:
         """Return divisor and offset of the normalisation, `[..., d_in] -> [..., 1]` each."""
         if self.norm == "layer_norm":
             return Scale(x.std(-1, keepdim=True) + EPSILON, x.mean(-1, keepdim=True))
         size = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
         return Scale(size, size.new_zeros(()).expand_as(size))
 
-    def encoder_input(self, x: Tensor) -> Tensor:
+    def encoder_input(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         x = x.to(self.W_enc.dtype)
         scale = self.scale(x)
         return (x - scale.centre) / scale.size - self.b_dec
 
-    def complete(self, recons: Tensor, x: Tensor) -> Tensor:
+    def complete(
+        self, recons: Float[Tensor, "*#batch d_out"], x: Float[Tensor, "*#batch d_in"]
+    ) -> Float[Tensor, "*#batch d_out"]:
         size, centre = self.scale(x.to(self.W_dec.dtype))
         if self.norm == "layer_norm":  # both tools leave epsilon out when they scale back
             size = size - EPSILON
         return recons * size + centre
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return self.activation(pre)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return self.activation.select(ops, pre)
 
     def extra_tensors(self) -> dict[str, Tensor]:

@@ -335,7 +335,7 @@ def test_what_cannot_be_put_into_the_model_is_refused(tokens):
     with pytest.raises(ConfigError, match="n_ctx >= 3"):
         evaluate_in_model(signed_basis(), OneLayerModel(), torch.zeros(4, 2, dtype=torch.int64))
     with pytest.raises(ConfigError, match="like the tokens"):
-        evaluate_in_model(signed_basis(), OneLayerModel(), tokens, documents=torch.zeros(20, 7))
+        evaluate_in_model(signed_basis(), OneLayerModel(), tokens, documents=torch.zeros(20, 7, dtype=torch.int64))
     with pytest.raises(ConfigError, match="no token can be scored"):
         evaluate_in_model(signed_basis(), OneLayerModel(), tokens, documents=torch.full_like(tokens, -1))
     with pytest.raises(MismatchError, match="replace one hook point"):
