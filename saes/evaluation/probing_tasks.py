@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int, Int8, Int64, Shaped
 from torch import Tensor
-from jaxtyping import Int, Int64, Int8, Shaped
 
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.recording.store import Recording
@@ -224,7 +224,7 @@ def _read_table(path: Path) -> dict[str, list[Any]]:
     if path.suffix not in readers:
         raise ConfigError(f"labels are read from .csv, .jsonl and .parquet files, got {path}")
     if not path.exists():
-        raise MissingError(f"no file of labels at {path}; check the path")
+        raise MissingError(f"no file at {path}; check the path of the labels")
     try:
         return readers[path.suffix](str(path)).to_pydict()
     except (pa.ArrowException, OSError, ValueError) as error:
