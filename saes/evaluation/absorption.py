@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.geometry.probes import logistic_regression

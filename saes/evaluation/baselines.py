@@ -10,8 +10,8 @@ A token retains its `k` largest; with `k = d` the reconstruction is exact.
 """
 
 import torch
-from torch import Tensor
 from jaxtyping import Float
+from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.recording.store import Recording

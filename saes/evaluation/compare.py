@@ -24,8 +24,8 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress

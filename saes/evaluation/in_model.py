@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from jaxtyping import Float, Float64, Int, Int64
+from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point, parse_hook_point

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from jaxtyping import Float, Int64
+from torch import Tensor
 
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from jaxtyping import Float, Int, Int64
+from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.geometry.probes import logistic_regression

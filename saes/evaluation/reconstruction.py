@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 from jaxtyping import Int64
+from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
 from interp.progress import Progress

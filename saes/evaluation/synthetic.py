@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor
 from jaxtyping import Float32
+from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.runtime import make_generator
