@@ -39,6 +39,7 @@ from typing import Any, Literal
 
 import torch
 from einops import einsum, rearrange
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from interp.circuits.config import Ablation, By, Level, Method
@@ -54,7 +55,7 @@ from interp.names import parse_node
 
 def node_scores(
     bench: Bench, batch: Batch, clean: SourceValues, other: SourceValues | None, alphas: list[float]
-) -> Tensor:
+) -> Float[Tensor, "batch n_sources"]:
     """Return node scores `[batch, n_sources]`: <clean minus other, mean gradient at the source's output>.
 
     The mean is over points `alphas` between the other embedding (0) and the clean one (1).
@@ -104,7 +105,7 @@ def exact_node_scores(
     other: SourceValues | None,
     direction: str,
     only: Sequence[int] | None,
-) -> Tensor:
+) -> Float[Tensor, "batch n_sources"]:
     """Return the metric's change when one source's output alone is replaced, `[batch, n_sources]`.
 
     Everything after the source is recomputed.
@@ -342,7 +343,7 @@ DEFAULT_TAUS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """thresholds as fractions of the gap between clean and corrupted prompts"""
 
 
-def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Tensor, int]:
+def acdc(bench: Bench, tau: float, progress: Any = None) -> tuple[Bool[Tensor, " n_edges"], int]:
     """Run ACDC at one threshold; return the edges of the circuit, `[n_edges]` bool, and the number of runs.
 
     `tau` is in the metric's unit. Raises `ConfigError` when it is negative.
@@ -377,7 +378,9 @@ def _greedy(graph: Graph, value: Callable[[Tensor], float], tau: float, progress
     return included, runs
 
 
-def acdc_scores(bench: Bench, taus: Sequence[float] | None, progress: Any = None) -> tuple[Tensor, dict[str, Any]]:
+def acdc_scores(
+    bench: Bench, taus: Sequence[float] | None, progress: Any = None
+) -> tuple[Float64[Tensor, " n_edges"], dict[str, Any]]:
     """Return the largest tau at which ACDC retains each edge, `[n_edges]` (0: at none), and settings to record."""
     taus = sorted(taus) if taus is not None else [share * bench.task.gap for share in DEFAULT_TAUS]
     if not taus:

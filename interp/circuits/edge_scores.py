@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from einops import rearrange
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit, Edge, Node
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     pass
 
 
-def prune_edges(graph: Graph, included: Tensor, length: int | None = None) -> Tensor:
+def prune_edges(
+    graph: Graph, included: Bool[Tensor, " n_edges"], length: int | None = None
+) -> Bool[Tensor, " n_edges"]:
     """Remove edges on no path from `embed` to `logits` from `included [n_edges]` bool.
 
     In a graph over some of the `length` positions, the stream at the other positions is never replaced. Paths may
@@ -106,9 +109,9 @@ class Scores(Result):
     level: Level
     model: str
     weight_hash: str
-    values: Tensor
+    values: Float64[Tensor, " n"]
     """`[n_edges]` or `[n_sources]` float64, mean over prompts"""
-    per_prompt: Tensor | None = None
+    per_prompt: Float32[Tensor, "n_prompts n"] | None = None
     """`[n_prompts, n]` float32; None when too large to store"""
     length: int = 0
     """positions of the prompts, padding included"""
@@ -118,14 +121,14 @@ class Scores(Result):
     def __len__(self) -> int:
         return len(self.values)
 
-    def order(self, by: By = "abs") -> Tensor:
+    def order(self, by: By = "abs") -> Int64[Tensor, " n"]:
         """Return indices in falling order of absolute score, or of signed score (largest contribution first)."""
         if by not in ("abs", "signed"):
             raise UnknownNameError("ranking", str(by), ["abs", "signed"])
         values = self.values.abs() if by == "abs" else self.values
         return values.argsort(descending=True, stable=True)
 
-    def mask(self, n: int, by: By = "abs", prune: bool = True) -> Tensor:
+    def mask(self, n: int, by: By = "abs", prune: bool = True) -> Bool[Tensor, " n_edges"]:
         """Return the `n` highest-ranked edges, `[n_edges]` bool; for nodes, all edges among the `n` highest.
 
         `prune` removes edges on no path from `embed` to `logits`.
@@ -135,7 +138,7 @@ class Scores(Result):
         included = chosen if self.level == "edge" else self.edges_among(chosen)
         return prune_edges(self.graph, included, self.length) if prune else included
 
-    def edges_among(self, sources: Tensor) -> Tensor:
+    def edges_among(self, sources: Bool[Tensor, " n_sources"]) -> Bool[Tensor, " n_edges"]:
         """Return the edges with both ends in `sources [n_sources]` bool, `[n_edges]` bool; the logits are always in."""
         number = {name: i for i, name in enumerate(self.graph.sources)}
         ends = torch.tensor([sources[number[node]] if node in number else True for node, _ in self.graph.readers])
@@ -197,7 +200,7 @@ class Scores(Result):
             raise ConfigError(f"n must be from 1 to {len(self)}, got {n}")
         return self.circuit(self.mask(n, by, prune), asked=n, by=by, pruned=prune)
 
-    def circuit(self, included: Tensor, **settings: Any) -> Circuit:
+    def circuit(self, included: Bool[Tensor, " n_edges"], **settings: Any) -> Circuit:
         """Return the circuit of the edges `included [n_edges]` bool, with their scores."""
         scored = self.level == "edge"
         chosen = included.nonzero()[:, 0].tolist()
@@ -218,7 +221,7 @@ class Scores(Result):
 
     def interval(
         self, confidence: float = 0.95, n_resamples: int = 1000, seed: int = 0
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]] | None:
         """Return the percentile bootstrap interval over prompts, `(low, high)`, `[n]` float64 each.
 
         None without per-prompt scores.
@@ -240,10 +243,10 @@ class Scores(Result):
 class Verified(Result):
     """Estimated scores of the highest-ranked edges (or nodes), and their exact effects by patching."""
 
-    indices: Tensor
+    indices: Int64[Tensor, " k"]
     """`[k]` numbers of the edges (sources), highest estimate first"""
-    estimated: Tensor
-    exact: Tensor
+    estimated: Float[Tensor, " k"]
+    exact: Float[Tensor, " k"]
     """`[k]` effect of patching this edge alone"""
 
     @property

@@ -297,7 +297,7 @@ def curve(
     n_random: int | None = None,
     progress: Any = None,
 ) -> Curve:
-    """Measure faithfulness of the best edges at every fraction, and of random circuits with as many edges."""
+    """Measure faithfulness of the highest-ranked edges at every fraction, and of random circuits of the same sizes."""
     n_random = config.n_random if n_random is None else n_random
     asked = [round(fraction * len(scores)) for fraction in config.fractions]
     best = [scores.mask(n, by) for n in asked]

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit, Edge, edge_text
@@ -156,13 +157,13 @@ class Graph:
         return [*names, ("logits", None)]
 
     @cached_property
-    def reader_of_slot(self) -> Tensor:
+    def reader_of_slot(self) -> Int64[Tensor, " n_slots"]:
         """Number of each slot's reader, `[n_slots]` int64."""
         number = {reader: i for i, reader in enumerate(self.readers)}
         return torch.tensor([number[name] for name in self._slot_names])
 
     @cached_property
-    def sources_of_slot(self) -> Tensor:
+    def sources_of_slot(self) -> Int64[Tensor, " n_slots"]:
         """Number of sources that each slot reads, `[n_slots]`: the sources `0 .. number - 1`."""
         seen = []
         for layer in range(self.n_layers):
@@ -178,7 +179,7 @@ class Graph:
         return 1 if self.positions is None else len(self.positions)
 
     @cached_property
-    def edge_table(self) -> Tensor:
+    def edge_table(self) -> Int64[Tensor, "n_edges 3"]:
         """Index into `positions` (0 without positions), reader and source of every edge, `[n_edges, 3]` int64."""
         first_slot = torch.zeros(len(self.readers), dtype=torch.long)
         first_slot[self.reader_of_slot.flip(0)] = torch.arange(self.n_slots).flip(0)
@@ -229,21 +230,23 @@ class Graph:
             return edge.source, f"L{target.layer}H{target.head // group * group}", edge.via, edge.position
         return edge.source, edge.target, edge.via, edge.position
 
-    def members(self, circuit: Circuit | Iterable[Edge]) -> Tensor:
+    def members(self, circuit: Circuit | Iterable[Edge]) -> Bool[Tensor, " {self.n_edges}"]:
         """Return the edges of a circuit, `[n_edges]` bool. Raises `UnknownNameError` for one that the graph lacks."""
         included = torch.zeros(self.n_edges, dtype=torch.bool)
         for edge in circuit.edges if isinstance(circuit, Circuit) else circuit:
             included[self.index(edge)] = True
         return included
 
-    def slot_mask(self, included: Tensor) -> Tensor:
+    def slot_mask(self, included: Bool[Tensor, " {self.n_edges}"]) -> Bool[Tensor, "n_positions n_slots n_sources"]:
         """Return the circuit `included [n_edges]` bool by slot and source, `[n_positions, n_slots, n_sources]` bool."""
         position, reader, source = self.edge_table.unbind(1)
         by_reader = torch.zeros(self.n_positions, len(self.readers), self.n_sources, dtype=torch.bool)
         by_reader[position, reader, source] = included.cpu()
         return by_reader[:, self.reader_of_slot]
 
-    def edge_values(self, by_slot: Tensor) -> Tensor:
+    def edge_values(
+        self, by_slot: Float[Tensor, "*batch n_positions n_slots n_sources"]
+    ) -> Float[Tensor, "*batch {self.n_edges}"]:
         """Sum `by_slot [..., n_positions, n_slots, n_sources]` over the slots of each reader, `[..., n_edges]`."""
         position, reader, source = self.edge_table.to(by_slot.device).unbind(1)
         if not self.split_qkv:

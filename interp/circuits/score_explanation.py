@@ -281,7 +281,7 @@ def mean_explanation(explanations: Sequence[ScoreExplanation]) -> ScoreExplanati
         raise ConfigError("there are no explanations to average; pass at least one")
     first = explanations[0]
     if len({(e.head, e.query_parts, e.key_parts) for e in explanations}) > 1:
-        raise ConfigError("explanations of one head over the same parts can be averaged; these differ in head or parts")
+        raise ConfigError("explanations of one head over the same components were expected, these differ; select some")
     n = len(explanations)
     return replace(
         first,

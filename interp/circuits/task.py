@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from interp.circuits.metrics import Metric
@@ -27,18 +28,18 @@ class Task:
     """Prompt pairs, positions read, the metric, and its values on both sides for one model."""
 
     name: str
-    clean: Tensor
+    clean: Int64[Tensor, "n pos"]
     """`[n, pos]` int64, padded on the right"""
-    corrupt: Tensor
+    corrupt: Int64[Tensor, "n pos"]
     """corrupted prompts, the same shape"""
-    lengths: Tensor
+    lengths: Int[Tensor, " n"]
     """`[n]` number of tokens of each prompt before padding"""
-    at: Tensor
+    at: Int[Tensor, "n n_read"]
     """`[n, n_read]` positions whose logits the metric reads"""
     metric: Metric
-    clean_value: Tensor
+    clean_value: Float[Tensor, " n"]
     """`[n]` metric on the clean prompts"""
-    corrupt_value: Tensor
+    corrupt_value: Float[Tensor, " n"]
     """`[n]` metric on the corrupted prompts"""
     settings: dict[str, Any] = field(default_factory=dict)
     """origin of the prompts: generator, seed, ..."""
@@ -52,7 +53,7 @@ class Task:
         metric: Metric,
         *,
         name: str = "task",
-        at: Tensor | None = None,
+        at: Int[Tensor, "n n_read"] | None = None,
         batch_size: int = 32,
         check_gap: bool = True,
         settings: dict[str, Any] | None = None,
@@ -181,12 +182,14 @@ def final_point(model: Any) -> str:
     return "ln_final.hook_in" if hasattr(model, "ln_final") else "unembed.hook_in"
 
 
-def gather_positions(values: Tensor, at: Tensor) -> Tensor:
+def gather_positions(
+    values: Float[Tensor, "batch pos d"], at: Int[Tensor, "batch n_read"]
+) -> Float[Tensor, "batch n_read d"]:
     """Return `values [batch, pos, d]` at positions `at [batch, n_read]`, `[batch, n_read, d]`."""
     return values[torch.arange(len(values), device=values.device)[:, None], at.to(values.device)]
 
 
-def read_hook(at: Tensor) -> tuple[str, Hook]:
+def read_hook(at: Int[Tensor, "batch n_read"]) -> tuple[str, Hook]:
     """Return a hook that passes only positions `at [batch, n_read]` to the unembedding; other logits are not computed.
 
     It is after the final norm, since models reshape the stream before that.
@@ -195,7 +198,9 @@ def read_hook(at: Tensor) -> tuple[str, Hook]:
 
 
 @torch.no_grad()
-def read_logits(model: Any, tokens: Tensor, at: Tensor) -> Tensor:
+def read_logits(
+    model: Any, tokens: Int[Tensor, "batch pos"], at: Int[Tensor, "batch n_read"]
+) -> Float[Tensor, "batch n_read d_vocab"]:
     """Return logits at positions `at` only, `[batch, n_read, d_vocab]`; other logits are not computed."""
     return run_with_hooks(model, tokens.to(model.cfg.device), [read_hook(at)])
 
