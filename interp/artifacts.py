@@ -1,18 +1,18 @@
-"""One folder per result: `manifest.json`, atomic writes, hashes, and work in progress. Torch-free.
+"""Artefacts: one folder per result, with `manifest.json`, atomic writes, hashes, and resumable work. Torch-free.
 
 Steps of every verb:
 
-1. `Draft.open(folder, kind=, config=)` makes `<folder>.partial/` with `status.json`, or resumes the one that is there
-   when its config is the same;
-2. the verb writes files into `draft.path` (each atomically) and reports with `draft.update(...)`;
-3. `draft.finish(...)` hashes every file, writes the manifest, renames the folder. Only whole artefacts have a manifest.
+1. `Draft.open(folder, kind=, config=)` makes `<folder>.partial/` with `status.json`, or resumes an existing one with
+   the same config.
+2. The verb writes files into `draft.path` (each atomically) and reports with `draft.update(...)`.
+3. `draft.finish(...)` hashes every file, writes the manifest and renames the folder. Only complete artefacts have a
+   manifest.
 
-The content hash covers the files that determine the content: not the manifest, and not the training log, whose speeds
-differ from run to run. Same content, same hash.
+The content hash covers the files that determine the content. It leaves out the manifest and the training log, whose
+speeds differ from run to run. The same content has the same hash.
 
-Arrays that a user brings along as `.npy` files.
-
-Frozen values as JSON: what an analysis found together with the settings it was found with. Torch-free at load.
+The module also reads arrays that a user provides as `.npy` files (`read_npy`), and writes frozen values, such as a
+finding with its settings, as JSON (`as_json`, `save_json`).
 """
 
 import contextlib
@@ -50,11 +50,11 @@ MANIFEST = "manifest.json"
 STATUS = "status.json"
 PARTIAL = ".partial"
 LOG = "log.jsonl"
-"""training log: losses, and speeds, which say nothing about what was learned"""
+"""Training log of losses and speeds; the speeds do not affect the result."""
 UNHASHED = frozenset({LOG})
-"""files outside the content hash; `verify` checks them all the same"""
+"""Files outside the content hash; `verify` checks them as well."""
 
-# The kinds of artefact, each of one shape, and the folder of the workspace that each lies in.
+# The kinds of artefact, each with one format, and the folder of the workspace that holds each.
 KINDS = {
     "recording": "recordings",
     "sae": "saes",
@@ -88,18 +88,18 @@ MODEL_COMPARISONS = ("model_comparison", "latent_comparison")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Result):
-    """What a folder is, what made it, and what it was made from."""
+    """Manifest of an artefact: its kind, settings, results, origin and files."""
 
     kind: str
     name: str
     config: dict[str, Any]
     """The settings that determine the content."""
     summary: dict[str, Any] = field(default_factory=dict)
-    """What was found: the numbers a person would ask for first."""
+    """The main results, as numbers and short texts."""
     parents: dict[str, str] = field(default_factory=dict)
-    """`"recordings/demo" -> content hash` (or `"model:smollm2-135m" -> weight hash`): what this was made from."""
+    """Hash of each parent: `"recordings/demo"` to its content hash, or `"model:smollm2-135m"` to its weight hash."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """`relative path -> {"sha256", "bytes"}` of every file but the manifest."""
+    """`{"sha256", "bytes"}` of every file but the manifest, by relative path."""
     content_hash: str = ""
     seed: int | None = None
     threads: int | None = None
@@ -138,11 +138,11 @@ class Draft:
     def open(
         cls, folder: Path, *, kind: str, config: dict[str, Any], seed: int | None = None, overwrite: bool = False
     ) -> "Draft":
-        """Start, or resume where an interrupted run with the same config stopped.
+        """Start an artefact, or resume an interrupted run with the same config.
 
-        Raises `ConfigError` when the finished folder exists (unless `overwrite`, which replaces it only at `finish`,
-        and resumes its own unfinished run too), `MismatchError` when a partial run with another config is in the way,
-        `UnknownNameError` for a kind that there is not.
+        With `overwrite` an existing folder is replaced, but only at `finish`; an unfinished run of it is resumed too.
+        Raises `ConfigError` when the finished folder exists without `overwrite`, `MismatchError` when there is a
+        partial run with another config, `UnknownNameError` for an unknown kind.
         """
         if kind not in KINDS:
             raise UnknownNameError("artefact kind", kind, KINDS)
@@ -173,7 +173,7 @@ class Draft:
         write_json(self.path / STATUS, self._status)
 
     def add_known(self, relative: str, sha256: str, n_bytes: int) -> None:
-        """Hash of a file that was computed while writing it, so that `finish` need not read it again."""
+        """Record the hash of a file that was computed while writing it, so that `finish` need not read it again."""
         self._known_files[relative] = {"sha256": sha256, "bytes": n_bytes}
 
     def finish(
@@ -183,7 +183,7 @@ class Draft:
         parents: dict[str, str] | None = None,
         threads: int | None = None,
     ) -> Manifest:
-        """Hash the files, write the manifest, put the folder in place."""
+        """Hash the files, write the manifest and rename the folder. Return the manifest."""
         files: dict[str, dict[str, Any]] = {}
         for path in sorted(p for p in self.path.rglob("*") if p.is_file()):
             relative = path.relative_to(self.path).as_posix()
@@ -219,12 +219,12 @@ class Draft:
 
 
 def partial_path(folder: Path) -> Path:
-    """Where an artefact lives until it is whole."""
+    """Return the folder of an artefact until it is complete: `<folder>.partial`."""
     return folder.with_name(folder.name + PARTIAL)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a whole artefact, in today's form whichever version wrote it (`interp.upgrades`).
+    """Return the manifest of a complete artefact, converted to the current schema (`interp.upgrades`).
 
     Raises `MissingError` (no such folder, or still partial), `CorruptError`, `SchemaError` (a newer version wrote it).
     """
@@ -249,7 +249,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> list[str]:
-    """Every way in which the files differ from the manifest, one line each; empty when all is well."""
+    """Return every difference between the files and the manifest, one line each; empty when there is none."""
     manifest = read_manifest(folder)
     problems = []
     for relative, entry in manifest.files.items():
@@ -267,7 +267,7 @@ def verify(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved into place when the block ends well and removed when it does not."""
+    """Give a temporary path in the folder of `path`: renamed to it when the block succeeds, removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -288,12 +288,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; `CorruptError` names the file when it is not one."""
+    """Read a JSON object. Raises `MissingError`, and `CorruptError` when the file does not hold one."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingError(f"no file at {path}") from None
-    except (ValueError, RecursionError) as error:  # no JSON, no text, a number of thousands of digits; too deep
+    except (ValueError, RecursionError) as error:  # not JSON, not text, a number of thousands of digits, too deep
         raise CorruptError(f"{path} is not valid JSON ({error}); it was edited or cut short") from None
     if not isinstance(value, dict):
         raise CorruptError(f"{path} should hold a JSON object, found {type(value).__name__}")
@@ -301,7 +301,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_table(path: Path, table: Any) -> None:
-    """Write a pyarrow table as parquet, atomically. Row groups are small so that one feature is one short read."""
+    """Write a pyarrow table as parquet, atomically, in small row groups, so that one feature is one short read."""
     import pyarrow.parquet as pq
 
     with atomic_file(path) as temporary:
@@ -316,7 +316,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
-                f"disk full while writing {path}; what was written before is kept: free space and run again to resume"
+                f"disk full while writing {path}; the files written before it are complete: free space and run again to resume"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise ResourceError(f"cannot write {path}: {error.strerror}; choose another --workspace") from error
@@ -333,9 +333,9 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def hash_files(files: dict[str, dict[str, Any]], schema_version: int = SCHEMA_VERSION) -> str:
-    """Return the content hash of a manifest's `files`: over the names and checksums of all but `UNHASHED`.
+    """Return the content hash of a manifest's `files`, over the names and checksums of all but `UNHASHED`.
 
-    Schema 1 hashed every file. Its hashes stay as they were recorded, so that children still name their parents.
+    Schema 1 hashed every file. Its recorded hashes remain valid, so that children still name their parents.
     """
     left_out = UNHASHED if schema_version > 1 else frozenset()
     digest = hashlib.sha256()
@@ -356,7 +356,7 @@ def code_version() -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions that can change a number."""
+    """Return the versions of Python and of the libraries that can change a number."""
     found = {"python": platform.python_version()}
     for package in ("torch", "transformers", "transformer-lens", "numpy", "umap-learn"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -365,7 +365,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _replace_folder(source: Path, target: Path) -> None:
-    """Rename a folder into place; an old one is moved aside first, so a crash leaves one of the two whole."""
+    """Rename a folder to `target`; an old one is moved aside first, so that a crash leaves one of the two complete."""
     old = target.with_name(target.name + ".old")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -375,7 +375,7 @@ def _replace_folder(source: Path, target: Path) -> None:
 
 
 def _identity(kind: str, config: dict[str, Any], seed: int | None) -> dict[str, Any]:
-    """What two runs must share for one to resume the other, as it reads back from JSON."""
+    """Return the settings that two runs must share for one to resume the other, as read back from JSON."""
     return json.loads(_dump({"kind": kind, "config": config, "seed": seed}))
 
 
@@ -400,21 +400,24 @@ def _now() -> str:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The one array of a `.npy` file, of integers or floats. Raises `CorruptError`; pickled objects are not loaded."""
+    """Return the array of integers or floats in a `.npy` file.
+
+    Raises `CorruptError` on any other content; pickled objects are not loaded.
+    """
     try:
         array = np.load(path, allow_pickle=False)
-    # Headers are Python literals, which fail to be read in several ways; a false one may ask for any amount of memory.
+    # Headers are Python literals, and reading them can fail in several ways; a false one may ask for any memory.
     except (ValueError, OSError, EOFError, SyntaxError, TokenError, MemoryError) as error:
         raise CorruptError(f"{path} cannot be read as .npy ({error}); pickled arrays are not loaded") from None
     if not isinstance(array, np.ndarray):
-        raise CorruptError(f"{path} holds several arrays (.npz); save the one that is meant by numpy.save")
+        raise CorruptError(f"{path} holds several arrays (.npz), one was expected; save that one by numpy.save")
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise CorruptError(f"{path} should hold numbers, found {array.dtype}")
     return array
 
 
 def as_json(value: Any) -> Any:
-    """A frozen dataclass, tensor, array or container as plain JSON values; what is no number becomes None.
+    """Return a frozen dataclass, tensor, array or container as plain JSON values; NaN and infinity become None.
 
     >>> as_json({"beta": 0.125, "heads": (1, 2), "slope": float("nan")})
     {'beta': 0.125, 'heads': [1, 2], 'slope': None}

@@ -1,23 +1,23 @@
-"""One exception tree. Catch `WorkbenchError` to catch all of ours.
+"""The exception tree. Every exception raised on purpose is a `WorkbenchError`.
 
     WorkbenchError
-    ├── UsageError               what was asked cannot be done as asked
+    ├── UsageError               the request cannot be carried out
     │   ├── UnknownNameError     no such model, hook point, kind, corpus ... (lists the nearest)
     │   ├── ConfigError          a setting out of range, or settings that contradict each other
-    │   ├── PromptError          empty, or longer than the context
-    │   └── MissingError         a file, folder or package that is not there
-    ├── ArtifactError            something on disk is not what it should be
+    │   ├── PromptError          a prompt that is empty, or longer than the context
+    │   └── MissingError         a file, folder or package that does not exist
+    ├── ArtifactError            a file on disk does not have the expected content
     │   ├── CorruptError         truncated, edited, or not in the format (names the file)
     │   ├── SchemaError          written by a newer version
-    │   └── MismatchError        right format, wrong parent: other model, other hook point, other config
+    │   └── MismatchError        right format, wrong parent: another model, hook point or config
     ├── NonFiniteError           NaN or infinity where numbers must be finite
-    ├── ResourceError            the machine cannot: disk full, port in use, out of budget
-    │   └── LostRankError        another of the ranks of a run is gone
-    └── OtherRankError           another rank failed, and told why: that rank reports it
+    ├── ResourceError            a resource is exhausted or taken: disk, port, budget
+    │   └── LostRankError        another rank of the run is gone
+    └── OtherRankError           another rank of the run failed, and reports the cause itself
 
-A message has three parts: what was expected, what came, the next move. The command line prints it on one
-line and exits with 2. Exit code 1 is left for findings (`verify` found damage), 130 for Ctrl-C. A message names the
-next move as `workbench VERB`; `as_typed` turns that into a command that works in the reader's shell.
+A message has three parts: what was expected, what was found, and the next move. The command line prints it on one line
+and exits with 2. Exit code 1 is reserved for findings (`verify` found damage), 130 for Ctrl-C. A message names the next
+move as `workbench VERB`; `as_typed` turns that into a command that works in the reader's shell.
 """
 
 import re
@@ -29,17 +29,17 @@ from pathlib import Path
 
 
 class WorkbenchError(Exception):
-    """Anything we raise on purpose."""
+    """Base class of every exception that is raised on purpose."""
 
     exit_code = 2
 
 
 class UsageError(WorkbenchError):
-    """What was asked cannot be done as asked."""
+    """A request that cannot be carried out."""
 
 
 class UnknownNameError(UsageError):
-    """A name that is not known; the message lists the nearest right ones."""
+    """An unknown name; the message lists the nearest known ones."""
 
     def __init__(self, what: str, name: str, known: Iterable[str], hint: str = ""):
         self.what, self.name, self.known = what, name, sorted(known)
@@ -55,23 +55,23 @@ class PromptError(UsageError):
 
 
 class MissingError(UsageError):
-    """A file, folder or package that is not there."""
+    """A file, folder or package that does not exist."""
 
 
 class ArtifactError(WorkbenchError):
-    """Something on disk is not what it should be."""
+    """A file on disk without the expected content."""
 
 
 class CorruptError(ArtifactError):
-    """Truncated, edited, or not in the stated format."""
+    """A file that is truncated, edited, or not in the stated format."""
 
 
 class SchemaError(ArtifactError):
-    """Written by a newer version than this one."""
+    """An artefact written by a newer version than this one."""
 
 
 class MismatchError(ArtifactError):
-    """Right format, wrong parent: another model, hook point or config."""
+    """An artefact in the right format with another model, hook point or config than expected."""
 
 
 class NonFiniteError(WorkbenchError):
@@ -79,19 +79,19 @@ class NonFiniteError(WorkbenchError):
 
 
 class ResourceError(WorkbenchError):
-    """The machine cannot: disk full, port in use, out of budget."""
+    """A resource that is exhausted or taken: disk full, port in use, budget spent."""
 
 
 class LostRankError(ResourceError):
-    """Another rank of the same run is gone, or has not answered in time."""
+    """Another rank of the same run ended, or did not answer in time."""
 
 
 class OtherRankError(WorkbenchError):
-    """Another rank of the same run failed and reports why; this one ends with it."""
+    """Another rank of the same run failed and reports the cause; this rank ends with it."""
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
-    """`did you mean 'a', 'b'?`, or the known names when none is close (at most eight of them).
+    """Return `did you mean 'a', 'b'?`, or the known names when none is close (at most eight of them).
 
     >>> nearest("smolm2", ["smollm2-135m", "gpt2"])
     "did you mean 'smollm2-135m'?"
@@ -107,11 +107,11 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
 
 
 def program() -> str:
-    """Return what to type for `workbench`.
+    """Return the command that runs `workbench` in the reader's shell.
 
-    That is the bare name where the shell finds this installation under it, else the path of the script (relative to the
-    working directory where it lies below it, as `.venv/bin/workbench` does after `make demo`), else `python -m
-    workbench`.
+    It is the bare name where the shell finds this installation under it, else the path of the script, else
+    `python -m workbench`. The path is relative where the script lies below the working directory, as
+    `.venv/bin/workbench` does after `make demo`.
     """
     script = Path(sys.executable).with_name("workbench")
     if not script.is_file():

@@ -1,9 +1,9 @@
 """Names of hook points and heads. Torch-free.
 
-A *hook point* is a value in the forward pass that can be read or replaced, by the field's names:
+A *hook point* is a value in the forward pass that can be read or replaced. Names are those of TransformerLens:
 `blocks.9.hook_resid_post`, `blocks.9.attn.hook_z`, `blocks.9.mlp.hook_post`. A *head* is `L5H1`: layer 5, head 1, both
-counted from 0.
-The axis words of every shape in this project: `batch pos d_model d_head d_mlp d_vocab d_sae n_layers n_heads dest src`.
+counted from 0. The axis names of every shape in this project are
+`batch pos d_model d_head d_mlp d_vocab d_sae n_layers n_heads dest src`.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from interp.errors import UnknownNameError
 
-# The bridge calls a block's residual input and output by generic names; on disk only the field's names appear.
+# TransformerBridge gives a block's residual input and output generic names; on disk only the canonical names appear.
 _CANONICAL_SUFFIX = {
     "hook_in": "hook_resid_pre",
     "hook_out": "hook_resid_post",
@@ -50,14 +50,14 @@ _KNOWN_SUFFIXES = (
 RESIDUAL_SUFFIXES = frozenset(
     {"hook_embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out"}
 )
-"""Places whose vectors are, or are added to, the residual stream: the unembedding can read them."""
+"""Hook points whose vectors are, or are added to, the residual stream, so that the unembedding can read them."""
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _HEAD = re.compile(r"^L(\d+)H(\d+)$")
 _MLP = re.compile(r"^L(\d+)MLP$")
 _FEATURE = re.compile(r"^L(\d+)([a-z]+)\.(\d+|error)$")
 
-# Where dictionaries sit in a block, in the order of computation: short name, hook point, place among the block's nodes.
-_FEATURE_PLACES = {
+# Hook points of dictionaries in a block, in the order of computation: short name, suffix, rank among the block's nodes.
+_FEATURE_POINTS = {
     "pre": ("hook_resid_pre", -0.1),
     "z": ("attn.hook_z", 0.1),
     "attn": ("hook_attn_out", 0.2),
@@ -81,7 +81,7 @@ class HeadName:
 
 @dataclass(frozen=True)
 class HookPoint:
-    """One place: `layer` is None for places outside the blocks (`hook_embed`, `ln_final.hook_normalized`)."""
+    """One hook point; `layer` is None for one outside the blocks (`hook_embed`, `ln_final.hook_normalized`)."""
 
     layer: int | None
     suffix: str
@@ -91,7 +91,7 @@ class HookPoint:
 
 
 def parse_head(text: str) -> HeadName:
-    """`"L5H1"` -> `HeadName(5, 1)`. Raises `UnknownNameError` on anything else."""
+    """Return `HeadName(5, 1)` for `"L5H1"`. Raises `UnknownNameError` when the text is not a head."""
     match = _HEAD.match(text.strip())
     if not match:
         raise UnknownNameError("head", text, ["L5H1"], "A head is written L<layer>H<head>, both from 0.")
@@ -100,66 +100,70 @@ def parse_head(text: str) -> HeadName:
 
 @dataclass(frozen=True)
 class NodeName:
-    """One node of a circuit: `embed`, a head `L5H1`, an MLP `L5MLP`, `logits`; in circuits of sparse features a feature
-    `L5resid.123` of the dictionary at a place, or what that dictionary leaves out, `L5resid.error`."""
+    """One node of a circuit: `embed`, a head `L5H1`, an MLP `L5MLP`, or `logits`.
+
+    In circuits of sparse features it is also a latent `L5resid.123` of the dictionary at a hook point, or the error
+    node `L5resid.error` of that dictionary.
+    """
 
     kind: str
-    """`embed`, `head`, `mlp`, `logits`, `feature` or `error`"""
+    """One of `embed`, `head`, `mlp`, `logits`, `feature` and `error`."""
     layer: int | None = None
     head: int | None = None
-    place: str = ""
-    """of a feature or error: `pre z attn mid neurons mlp resid`"""
+    point: str = ""
+    """Short name of the hook point of a feature or error: one of `pre z attn mid neurons mlp resid`."""
     feature: int | None = None
 
     def __str__(self) -> str:
         if self.kind == "head":
             return f"L{self.layer}H{self.head}"
-        if self.place:
-            return f"L{self.layer}{self.place}.{'error' if self.feature is None else self.feature}"
+        if self.point:
+            return f"L{self.layer}{self.point}.{'error' if self.feature is None else self.feature}"
         return f"L{self.layer}MLP" if self.kind == "mlp" else self.kind
 
     @property
     def order(self) -> tuple[float, int, int]:
-        """Sorts nodes as the model computes them: embed, then per layer heads and MLP, then logits."""
+        """Sort key in the order of computation: embed, then the heads and the MLP of each layer, then logits."""
         if self.layer is None:
             return (-1.0 if self.kind == "embed" else float("inf"), 0, 0)
-        if self.place:
-            return (self.layer + _FEATURE_PLACES[self.place][1], int(self.kind == "error"), self.feature or 0)
+        if self.point:
+            return (self.layer + _FEATURE_POINTS[self.point][1], int(self.kind == "error"), self.feature or 0)
         return (float(self.layer), int(self.kind == "mlp"), self.head or 0)
 
 
 def parse_node(text: str) -> NodeName:
-    """`"L5MLP"` -> `NodeName("mlp", 5)`. Raises `UnknownNameError` on anything else."""
+    """Return `NodeName("mlp", 5)` for `"L5MLP"`. Raises `UnknownNameError` when the text is not a node."""
     if text in ("embed", "logits"):
         return NodeName(text)
     if match := _HEAD.match(text):
         return NodeName("head", int(match[1]), int(match[2]))
     if match := _MLP.match(text):
         return NodeName("mlp", int(match[1]))
-    if (match := _FEATURE.match(text)) and match[2] in _FEATURE_PLACES:
+    if (match := _FEATURE.match(text)) and match[2] in _FEATURE_POINTS:
         if match[3] == "error":
-            return NodeName("error", int(match[1]), place=match[2])
-        return NodeName("feature", int(match[1]), place=match[2], feature=int(match[3]))
+            return NodeName("error", int(match[1]), point=match[2])
+        return NodeName("feature", int(match[1]), point=match[2], feature=int(match[3]))
     raise UnknownNameError("node", text, ["embed", "L5H1", "L5MLP", "logits", "L5resid.123", "L5resid.error"])
 
 
 def feature_node(hook_point: str, feature: int | None) -> NodeName:
-    """The node of a feature of the dictionary at a hook point; None: of its error.
+    """Return the node of a latent of the dictionary at a hook point; with `feature` None, its error node.
 
-    Raises `UnknownNameError` for a place that features in circuits cannot have.
+    Raises `UnknownNameError` for a hook point that features in circuits cannot have.
 
     >>> str(feature_node("blocks.9.hook_resid_post", 123))
     'L9resid.123'
     """
-    place = parse_hook_point(hook_point)
-    short = next((name for name, (suffix, _) in _FEATURE_PLACES.items() if suffix == place.suffix), None)
-    if place.layer is None or short is None:
-        raise UnknownNameError("place of features", hook_point, [f"blocks.N.{s}" for s, _ in _FEATURE_PLACES.values()])
-    return NodeName("error" if feature is None else "feature", place.layer, place=short, feature=feature)
+    parsed = parse_hook_point(hook_point)
+    short = next((name for name, (suffix, _) in _FEATURE_POINTS.items() if suffix == parsed.suffix), None)
+    if parsed.layer is None or short is None:
+        known = [f"blocks.N.{suffix}" for suffix, _ in _FEATURE_POINTS.values()]
+        raise UnknownNameError("hook point of features", hook_point, known)
+    return NodeName("error" if feature is None else "feature", parsed.layer, point=short, feature=feature)
 
 
 def parse_hook_point(text: str) -> HookPoint:
-    """`"blocks.3.hook_out"` -> the canonical `blocks.3.hook_resid_post`; other names pass through unchanged."""
+    """Return the hook point of a name, `blocks.3.hook_resid_post` for `"blocks.3.hook_out"`; others are unchanged."""
     match = _BLOCK.match(text)
     if not match:
         return HookPoint(None, _CANONICAL_OUTSIDE.get(text, text))
@@ -167,7 +171,7 @@ def parse_hook_point(text: str) -> HookPoint:
 
 
 def canonical_hook_point(text: str) -> str:
-    """The name that goes on disk.
+    """Return the canonical name, which is the one written to disk.
 
     >>> canonical_hook_point("blocks.3.hook_out")
     'blocks.3.hook_resid_post'
@@ -176,12 +180,12 @@ def canonical_hook_point(text: str) -> str:
 
 
 def common_hook_points(n_layers: int) -> list[str]:
-    """The names worth suggesting for a model of `n_layers` blocks."""
+    """Return the names to suggest for a model of `n_layers` blocks."""
     return ["hook_embed", *(f"blocks.{i}.{suffix}" for i in range(n_layers) for suffix in _KNOWN_SUFFIXES)]
 
 
 def check_hook_points(names: list[str], available: set[str], n_layers: int) -> list[str]:
-    """Canonical names, each known to the model, without duplicates, in the order given.
+    """Return the canonical names without duplicates, in the order given, when the model has them all.
 
     Raises `UnknownNameError` with the nearest names that the model has.
     """

@@ -1,11 +1,11 @@
-"""Reading of what earlier versions wrote: one function for each kind of artefact that has changed since. Torch-free.
+"""Conversion of artefacts of earlier versions: one function per kind that has changed since. Torch-free.
 
-A manifest, or the status of unfinished work, goes in as it lies on disk and comes out in today's form, without a change
-of any file. Everything that reads either goes through here (`interp.artifacts.read_manifest`, `Draft.open`).
+`upgrade` takes a manifest, or the status of unfinished work, as read from disk, and returns it in the current schema.
+No file is changed. Everything that reads either calls it (`interp.artifacts.read_manifest`, `Draft.open`).
 
-Schema 2 (November 2026) gave every shape a kind of its own: until then `evaluation` was the name of five shapes,
-`circuit` and `dynamics` of three each, `geometry` of two. Folders of schema 1 stay where they lie (`FORMER_FOLDERS`),
-and their content hash covers the training log, as their children have it (`interp.artifacts.hash_files`).
+Schema 2 (November 2026) gave every format a kind of its own. Until then `evaluation` was the kind of five formats,
+`circuit` and `dynamics` of three each, `geometry` of two. Folders of schema 1 remain where they are (`FORMER_FOLDERS`).
+Their content hash covers the training log, as their children recorded it (`interp.artifacts.hash_files`).
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ FORMER_FOLDERS = {
     **dict.fromkeys(("word_geometry", "direction"), "geometry"),
     **dict.fromkeys(("grokking", "induction_onset", "language_scaling"), "dynamics"),
 }
-"""kind -> the folder of a workspace in which schema 1 put what is of that kind now"""
+"""Folder of a workspace in which schema 1 put the artefacts of each present kind."""
 
 
 def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest or a status in today's form; one that is in today's form already comes back unchanged."""
+    """Return a manifest or a status in the current schema; one that has it already is returned unchanged."""
     kind_of = _CHANGED.get(str(raw.get("kind")))
     if kind_of is None or raw.get("schema_version", 1) != 1:
         return raw

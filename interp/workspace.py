@@ -3,7 +3,7 @@
     workspace/
       recordings/demo/  saes/demo/  features/demo/  heads/smollm2-135m/  atlases/demo-features/  ...
 
-Tables are parquet, read through DuckDB: only the row groups and columns a query needs leave the disk.
+Tables are parquet, read through DuckDB: only the row groups and columns that a query needs are read from disk.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 @dataclass(frozen=True)
 class Broken:
-    """A folder that cannot be read, and why: shown instead of hidden."""
+    """A folder that cannot be read, with the reason; pages show it instead of hiding it."""
 
     kind: str
     name: str
     problem: str
     key: str
-    """`folder/name` in the workspace"""
+    """Path `folder/name` in the workspace."""
 
 
 @dataclass(frozen=True)
 class Partial:
-    """Work in progress (or interrupted): its kind, name and last status."""
+    """An artefact in progress, or interrupted: its kind, name and last status."""
 
     kind: str
     name: str
@@ -62,8 +62,10 @@ class Workspace:
         return f"Workspace({str(self.root)!r})"
 
     def path(self, kind: str, name: str) -> Path:
-        """Return where the artefact `name` of `kind` is or will be: in the folder of its kind, or in the one where an
-        earlier version put it. Names are `[A-Za-z0-9._-]`, at most 64 characters.
+        """Return the path of the artefact `name` of `kind`, existing or not.
+
+        It lies in the folder of its kind, or in the folder where an earlier version put it. Names are
+        `[A-Za-z0-9._-]`, at most 64 characters.
         """
         _check_kind(kind)
         if not _NAME.match(name) or name.endswith((PARTIAL, ".old", ".tmp")):
@@ -78,15 +80,15 @@ class Workspace:
         return path
 
     def key(self, manifest: Manifest) -> str:
-        """Return `folder/name`, by which other manifests name this artefact as a parent."""
+        """Return `folder/name`, the key of this artefact among the parents in other manifests."""
         return self.path(manifest.kind, manifest.name).relative_to(self.root).as_posix()
 
     def names(self, kind: str) -> list[str]:
-        """The names of the whole artefacts of one kind, sorted."""
+        """Return the names of the complete artefacts of one kind, sorted."""
         return sorted(self._folders(kind, f"*/{MANIFEST}"))
 
     def manifest(self, kind: str, name: str) -> Manifest:
-        """The manifest of one artefact. Raises `UnknownNameError` with the nearest names when it is not there."""
+        """Return the manifest of one artefact. Raises `UnknownNameError` with the nearest names when there is none."""
         path = self.path(kind, name)
         if not path.exists() and not path.with_name(path.name + PARTIAL).exists():
             raise UnknownNameError(kind, name, self.names(kind), f"(workspace {self.root})")
@@ -105,7 +107,7 @@ class Workspace:
             _check_kind(kind)
         place, _, bare = name.rpartition("/")
         meant = [kind for kind in kinds if place in ("", KINDS[kind], FORMER_FOLDERS.get(kind))]
-        paths = {kind: self.path(kind, bare if meant else name) for kind in meant or kinds}  # refuses what is no name
+        paths = {kind: self.path(kind, bare if meant else name) for kind in meant or kinds}  # raises on unusable names
         there = [kind for kind, path in paths.items() if _there(path) and _kind_at(path) == kind]
         if not there:
             known = [each for kind in kinds for each in self.names(kind)]
@@ -113,29 +115,29 @@ class Workspace:
         return max((self.manifest(kind, bare) for kind in there), key=lambda manifest: manifest.created)
 
     def artifacts(self, kind: str | None = None) -> list[Manifest]:
-        """Every readable artefact, of one kind or of all."""
+        """Return the manifest of every readable artefact, of one kind or of all."""
         return [m for m in self._scan(kind) if isinstance(m, Manifest)]
 
     def newest(self, *kinds: str) -> list[Manifest]:
-        """Return the readable artefacts of some kinds, newest first; of equally new ones the first by kind and name."""
+        """Return the readable artefacts of some kinds, newest first, then by kind and name."""
         found = [manifest for kind in kinds for manifest in self.artifacts(kind)]
         return sorted(found, key=lambda manifest: manifest.created, reverse=True)
 
     def default(self, *kinds: str, prefer: Callable[[Manifest], bool] | None = None) -> Manifest | None:
-        """Return the artefact that a page opens on when its address names none; None when there is none.
+        """Return the artefact that a page opens when its address names none; None when there is none.
 
-        The rule of every page: the newest finished and readable artefact of the kinds that the page shows. Those for
-        which `prefer` holds come before all others (the *Feature* page prefers features of an SAE to neurons).
+        On every page this is the newest complete and readable artefact of the kinds that it shows. Artefacts for which
+        `prefer` holds come before all others (the *Feature* page prefers features of an SAE to neurons).
         """
         found = self.newest(*kinds)
         return next(filter(prefer, found), None) or next(iter(found), None)
 
     def broken(self) -> list[Broken]:
-        """Every artefact that cannot be read, with the reason."""
+        """Return every artefact that cannot be read, with the reason."""
         return [b for b in self._scan(None) if isinstance(b, Broken)]
 
     def partials(self) -> list[Partial]:
-        """Work in progress, or interrupted and resumable."""
+        """Return the artefacts that are in progress, or interrupted and resumable."""
         found = []
         for kind in KINDS:
             for name, folder in sorted(self._folders(kind, f"*{PARTIAL}/{STATUS}").items()):
@@ -146,12 +148,12 @@ class Workspace:
         return found
 
     def children(self, kind: str, name: str) -> list[Manifest]:
-        """The artefacts made from this one."""
+        """Return the artefacts made from this one."""
         keys = {f"{KINDS[kind]}/{name}", self.path(kind, name).relative_to(self.root).as_posix()}
         return [m for m in self.artifacts() if keys & m.parents.keys()]
 
     def table_path(self, kind: str, name: str, table: str) -> Path:
-        """The parquet file of one table of an artefact."""
+        """Return the parquet file of one table of an artefact."""
         path = self.path(kind, name) / f"{table}.parquet"
         if not path.is_file():
             self.manifest(kind, name)  # the clearer error when the artefact itself is missing
@@ -203,15 +205,15 @@ def _check_kind(kind: str) -> None:
 
 
 def _there(path: Path) -> bool:
-    """Whole or unfinished."""
+    """Return whether there is a complete or an unfinished artefact at a path."""
     return path.exists() or partial_path(path).exists()
 
 
 def _kind_at(folder: Path) -> str:
-    """Return the kind of the artefact in a folder, whole or unfinished (`x`, `x.partial`).
+    """Return the kind of the artefact in a folder, complete or unfinished (`x`, `x.partial`).
 
-    Only where kinds share a place is the manifest asked; what cannot be read counts as the first of them, to be listed
-    once.
+    The manifest is read only where several kinds share a folder. An unreadable artefact counts as the first of them, so
+    that it is listed once.
     """
     kinds = [kind for kind in KINDS if folder.parent.name in (KINDS[kind], FORMER_FOLDERS.get(kind))]
     for file in (folder / MANIFEST, folder / STATUS, partial_path(folder) / STATUS):

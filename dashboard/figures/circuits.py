@@ -132,15 +132,15 @@ def _places(names: list[str]) -> dict[str, tuple[float, float]]:
         x = middle if name in _ENDS else right if node.head is None else columns[node.head]
         places[name] = (x, float(levels.index(_ENDS.get(name, _level(node)))))
     for level in range(len(levels)):  # features have no column of their own: side by side, errors last
-        beside = [name for name, (_, y) in places.items() if nodes[name].place and y == level]
-        for x, name in enumerate(sorted(beside, key=lambda n: (nodes[n].kind == "error", nodes[n].order))):
+        features = [name for name, (_, y) in places.items() if nodes[name].point and y == level]
+        for x, name in enumerate(sorted(features, key=lambda n: (nodes[n].kind == "error", nodes[n].order))):
             places[name] = (float(x), float(level))
     return places
 
 
 def _level(node: NodeName) -> float:
     """One row per layer; where a layer has several dictionaries, one for each."""
-    return node.order[0] if node.place else float(node.layer or 0)
+    return node.order[0] if node.point else float(node.layer or 0)
 
 
 def _right(places: dict[str, tuple[float, float]]) -> float:

@@ -244,7 +244,7 @@ def add_totals(firings, totals):
 
 @njit(cache=True)
 def update_strongest(firings, slots, window, context_length):
-    """Update each feature's slots with the strongest firing of each of the `n` contexts where it fires most strongly."""
+    """Update each feature's slots: the strongest firing of each of the `n` contexts where it fires most strongly."""
     for f in range(len(firings.starts) - 1):
         for i in range(firings.starts[f], firings.starts[f + 1]):
             key = np.float64(firings.values[i])

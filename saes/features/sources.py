@@ -116,7 +116,7 @@ def sae_source(
 
 
 def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = None) -> DictionaryReadout:
-    """Return a readout of vectors by the features of the SAE `name`: with a features folder their labels, else numbers."""
+    """Return a readout by the features of the SAE `name`, shown by label with a features folder, else by number."""
     labels = None if features_folder is None else named(_read_features(features_folder, sae.d_sae)[0])
     return DictionaryReadout(name, sae, labels)
 

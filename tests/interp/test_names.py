@@ -116,5 +116,5 @@ def test_features_and_errors_are_nodes_by_place_and_number() -> None:
     for wrong in ("L1nowhere.3", "L1resid.", "L1resid.x", "resid.3"):
         with pytest.raises(UnknownNameError, match="L5resid"):
             parse_node(wrong)
-    with pytest.raises(UnknownNameError, match="place of features"):
+    with pytest.raises(UnknownNameError, match="hook point of features"):
         feature_node("hook_embed", 3)
