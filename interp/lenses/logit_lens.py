@@ -8,7 +8,7 @@ the last layer, so their readings are only a hint; the reading of the last layer
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from interp.errors import PromptError
 from interp.lenses.tuned_lens import TunedLens
 from interp.names import lens_hook_points
 from interp.results import ROWS, Record, Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class LogitLens(Result):
             for position, token in enumerate(self.tokens)
         ]
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> "pd.DataFrame":
         """Return one row per layer and position: `layer, position, token, reading, probability, entropy, kl`.
 
         `reading` is the most probable next token; entropy and KL are in nats.
