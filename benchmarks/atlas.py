@@ -1,9 +1,10 @@
-"""How long does a map take from a cold start, and is it as true? Against umap-learn with a seed, in fresh processes.
+"""Time and quality of an atlas from a cold start, against umap-learn with a seed, in fresh processes.
 
-`python -m benchmarks.atlas [--json]`. Ours is the whole atlas folder: exact neighbours, layout, quality, regions,
-tables. umap-learn is `UMAP(random_state=seed).fit_transform(x)` alone. Both start a new Python and import what they
-need; disk caches are warm (each ran once before). The vectors are SmolLM2's token embeddings where its weights are
-installed, clusters of the same shape otherwise. Quality of both maps is measured by the same 2,000 points.
+`python -m benchmarks.atlas [--json]`. Ours writes the whole atlas folder: exact neighbours, layout, quality, regions
+and tables. umap-learn runs `UMAP(random_state=seed).fit_transform(x)` alone. Both start a new Python and import what
+they need; disk caches are warm, since each ran once before. The vectors are SmolLM2's token embeddings where its
+weights are installed, otherwise clusters of the same shape. The quality of both maps is measured on the same 2,000
+points.
 """
 
 import os
@@ -51,7 +52,7 @@ print(json.dumps([wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20]))
 
 
 def run() -> list[Result]:
-    """Whole maps, ours against umap-learn: seconds from a cold start, quality, memory."""
+    """Compare whole maps with umap-learn: seconds from a cold start, quality, memory."""
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room)
         np.save(folder / "small.npy", clusters(5000, 64))
@@ -60,7 +61,7 @@ def run() -> list[Result]:
 
 
 def race(folder: Path, name: str, target: float) -> list[Result]:
-    """Three seeds of both in turns, after one round that fills the caches."""
+    """Run three seeds of both in turns, after one round that fills the caches."""
     x = np.load(folder / f"{name}.npy")
     what = f"{len(x):,} x {x.shape[1]}"
     ours, theirs, kept = [], [], []
@@ -93,7 +94,7 @@ def race(folder: Path, name: str, target: float) -> list[Result]:
 
 
 def large(folder: Path) -> Result:
-    """200,000 x 256 finishes; memory above the data."""
+    """Measure the peak memory above the data for a map of 200,000 x 256."""
     np.save(folder / "large.npy", clusters(200_000, 256))
     wall, cpu, peak = cold(OURS, folder / "large.npy", folder / "large", 0)
     above = peak - 200_000 * 256 * 4 / 2**30
@@ -104,7 +105,7 @@ def large(folder: Path) -> Result:
 
 
 def cold(program: str, data: Path, out: Path, seed: int) -> list[float]:
-    """Wall seconds, CPU seconds and peak GB of a fresh process."""
+    """Return wall seconds, CPU seconds and peak GB of a fresh process."""
     import json
 
     command = [sys.executable, "-W", "ignore", "-c", program, str(data), str(out), str(seed)]
@@ -113,7 +114,7 @@ def cold(program: str, data: Path, out: Path, seed: int) -> list[float]:
 
 
 def quality(x: np.ndarray, positions: np.ndarray) -> tuple[float, float]:
-    """recall@15 and trustworthiness."""
+    """Return recall@15 and trustworthiness of a map, both 0 to 1."""
     import torch
 
     from interp.atlas.quality import measure_quality
@@ -131,7 +132,7 @@ def places(folder: Path) -> np.ndarray:
 
 
 def clusters(n: int, d: int) -> np.ndarray:
-    """Four hundred clusters of unequal size."""
+    """Return vectors in four hundred clusters of unequal size."""
     rng = np.random.default_rng(0)
     size = 1 / np.arange(1, 401)
     which = rng.choice(400, n, p=size / size.sum())
@@ -140,7 +141,7 @@ def clusters(n: int, d: int) -> np.ndarray:
 
 
 def token_embeddings() -> np.ndarray:
-    """49,152 x 576: of SmolLM2, or clusters of that shape."""
+    """Return the token embeddings of SmolLM2, 49,152 x 576, or clusters of that shape without its weights."""
     from interp.errors import WorkbenchError
     from interp.models.loading import load_model
 

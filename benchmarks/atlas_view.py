@@ -1,14 +1,15 @@
-"""How quick is the map in the browser, against Plotly's WebGL scatter? One Chromium, one run, the same points.
+"""Speed of the atlas in the browser, against Plotly's WebGL scatter: one Chromium, one run, the same points.
 
-`python -m benchmarks.atlas_view [--points 10000 100000 1000000] [--json]`. Headless and without a graphics card, so
-WebGL is computed by the processor: a ranking and a floor, not what a laptop shows. The canvas is 1000 x 700.
+`python -m benchmarks.atlas_view [--points 10000 100000 1000000] [--json]`. Chromium runs headless and without a
+graphics card, so the processor computes WebGL. The times rank the two viewers; a laptop with a graphics card is faster.
+The canvas is 1000 x 700.
 
-ready   from navigation until everything is drawn: of the view in a page of its own, and of the dashboard
-drag    the longest frame of a drag of 30 steps by real mouse events
-full    from letting go until every point is drawn again
-hover   from a mouse event until the ring is on the point that it means, the median of twenty
-heap    of JavaScript after all this, array buffers included
-Plotly is asked for ready, the longest frame of the same drag, and heap.
+ready   time from navigation until everything is drawn, for the view in a page of its own and in the dashboard
+drag    longest frame of a drag of 30 steps by real mouse events
+full    time from the release of the mouse until every point is drawn again
+hover   time from a mouse event until the ring is on the point under the mouse, the median of twenty
+heap    size of the JavaScript heap at the end, array buffers included
+For Plotly, ready, the longest frame of the same drag, and heap are measured.
 """
 
 import argparse
@@ -48,7 +49,7 @@ TWO_FRAMES = (
 
 
 def measure(sizes: tuple[int, ...], viewers: tuple[str, ...] = VIEWERS) -> Iterator[dict[str, Any]]:
-    """One record per size and viewer, as they come: milliseconds, and megabytes of heap."""
+    """Yield one record per size and viewer: milliseconds, and megabytes of heap."""
     from playwright.sync_api import sync_playwright
 
     pages = {"view": ("bare", _ours), "dashboard": ("atlas", _dashboard), "plotly": ("plotly", _plotly)}
@@ -114,7 +115,7 @@ def _plotly(page: Any) -> dict[str, float]:
 
 
 def _heap(page: Any) -> float:
-    """Megabytes of JavaScript after a collection, array buffers included."""
+    """Return the megabytes of the JavaScript heap after a collection, array buffers included."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     used = session.send("Runtime.getHeapUsage")
@@ -122,7 +123,7 @@ def _heap(page: Any) -> float:
 
 
 def _dragged(page: Any) -> float:
-    """The longest frame, in milliseconds, while the mouse moves the map; the last frame included."""
+    """Return the longest frame, in milliseconds, while the mouse moves the map; the last frame is included."""
     page.mouse.move(500, 400)
     page.evaluate(WATCH)
     page.mouse.down()
@@ -134,7 +135,7 @@ def _dragged(page: Any) -> float:
 
 
 def _hovered(page: Any) -> float:
-    """Median milliseconds from a mouse event to the frame in which the ring and the point's number are shown."""
+    """Return the median milliseconds from a mouse event to the frame that shows the ring and the point's number."""
     page.evaluate(
         """() => { const view = document.querySelector('.atlas').atlasView; window.hovers = [];
              const shown = (event) => () => view.visitor.point >= 0 && hovers.push(performance.now() - event.timeStamp);
@@ -149,7 +150,7 @@ def _hovered(page: Any) -> float:
 
 
 def as_results(records: list[dict[str, Any]]) -> list[Result]:
-    """Each limit as a ratio: measured / allowed, so 1 is the limit and lower is better."""
+    """Return each limit as the ratio measured / allowed: 1 is the limit, lower is better."""
     by = {(r["n"], r["viewer"]): r for r in records}
     results = []
     for n, limits in LIMITS.items():
@@ -173,7 +174,7 @@ def as_results(records: list[dict[str, Any]]) -> list[Result]:
 
 
 def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
-    """A synthetic map: 60 Gaussian blots in 12 groups, labels, values, two levels of regions; no neighbours."""
+    """Write a synthetic map: 60 Gaussian clusters in 12 groups, labels, values, two levels of regions, no neighbours."""
     import pyarrow as pa
 
     from interp.artifacts import Draft, write_table
@@ -216,7 +217,7 @@ def _region(inside: np.ndarray, region: int, level: int, parent: int, xy: np.nda
 
 @contextmanager
 def _serving(workspace: Workspace) -> Iterator[str]:
-    """The dashboard, with two pages more: our view alone, and Plotly's."""
+    """Serve the dashboard with two additional pages: our view alone, and Plotly's."""
     from dashboard.serve import make_server
 
     server = make_server(workspace)
@@ -245,7 +246,7 @@ window.drawn = true;</script>"""
 
 
 def _add_pages(app: Any, workspace: Workspace) -> None:
-    """Pages beside the dashboard's, past its policy: Plotly's WebGL compiles its draw calls, which that forbids."""
+    """Add two pages without the dashboard's content security policy, which forbids Plotly's compiled draw calls."""
     import plotly
     from werkzeug.wrappers import Request, Response
 
@@ -274,7 +275,7 @@ def _chromium() -> str:
 
 
 def run() -> list[Result]:
-    """Milliseconds over what is allowed, for 100,000 and a million points."""
+    """Measure the milliseconds relative to those allowed, for 100,000 and a million points."""
     return as_results(list(measure(SIZES)))
 
 

@@ -1,8 +1,8 @@
-"""What do the curves of a training run cost beyond the training, and how soon is there something to see?
+"""Cost of the curves of a training run beyond the training itself, and the time until its phase change.
 
-CPU seconds, against a bare torch loop in the same run: a module written plainly, the same sizes, data, optimiser and
-number of steps, nothing measured. Then seconds to the phase change, as a share of the minute (induction) or the half
-minute (grokking at p = 37, three seeds) that a person waits.
+The cost is in CPU seconds, relative to a bare torch loop in the same run: a plain module with the same sizes, data,
+optimiser and number of steps, and nothing measured. The time to the phase change is relative to the minute (induction)
+or the half minute (grokking at p = 37, three seeds) that is allowed.
 """
 
 import time
@@ -24,7 +24,7 @@ MODULAR = ModularConfig()
 
 
 class PlainBlock(nn.Module):
-    """Causal attention, then an MLP where there is one."""
+    """A block of causal attention, followed by an MLP where there is one."""
 
     def __init__(self, d: int, heads: int, d_mlp: int | None, *, norm: bool):
         super().__init__()
@@ -43,7 +43,7 @@ class PlainBlock(nn.Module):
 
 
 class Plain(nn.Module):
-    """What anybody would write."""
+    """A plain transformer, as the baseline."""
 
     def __init__(self, d_vocab: int, pos: int, d: int, heads: int, layers: int, d_mlp: int | None, *, norm: bool):
         super().__init__()
@@ -56,7 +56,7 @@ class Plain(nn.Module):
 
 
 def run() -> list[Result]:
-    """Both recipes against a bare loop, and the time to their phase change."""
+    """Compare both recipes with a bare loop, and measure the time to their phase change."""
     induction, middle, wall = _induction()
     grokking, generalised, grok_wall, epochs = _grokking()
     bare = cpu_seconds(bare_induction)
@@ -82,7 +82,7 @@ def _result(question: str, ratio: float, target: float, against: str, detail: st
 
 
 def _induction() -> tuple[float, float, float]:
-    """CPU seconds of the run, the step half-way through its phase change, wall seconds to there."""
+    """Return the CPU seconds of the run, the step half-way through its phase change, and the wall seconds until it."""
     walls: dict[int, float] = {}
     start = time.perf_counter()
     found: list[Any] = []
@@ -100,8 +100,10 @@ def _induction() -> tuple[float, float, float]:
 
 
 def _grokking() -> tuple[float, float, float, int]:
-    """CPU seconds of training and describing, the epoch by which every seed generalised, wall seconds to there, and all
-    epochs."""
+    """Return the CPU seconds of training and measuring, and the epoch by which every seed generalised.
+
+    The wall seconds until that epoch and the number of all epochs follow.
+    """
     walls: dict[int, float] = {}
     start = time.perf_counter()
     found: list[Any] = []
@@ -122,7 +124,7 @@ def _grokking() -> tuple[float, float, float, int]:
 
 
 def bare_induction() -> None:
-    """The toy's training, nothing else."""
+    """Train the toy, and measure nothing."""
     toy = find_toy(INDUCTION)
     config, training = toy.model, toy.training
     model = Plain(config.d_vocab, config.n_ctx, config.d_model, config.n_heads, config.n_layers, None, norm=True)
@@ -135,7 +137,7 @@ def bare_induction() -> None:
 
 
 def bare_grokking(epochs: int) -> None:
-    """Training on the training pairs and nothing else, one seed after the other."""
+    """Train on the training pairs, one seed after the other, and measure nothing."""
     c = MODULAR
     for pairs in training_pairs(c):
         model = Plain(c.p + 1, 3, c.d_model, c.n_heads, 1, c.d_mlp, norm=False)
@@ -158,7 +160,7 @@ def _step(optimizer: torch.optim.Optimizer, logits: Tensor, answer: Tensor) -> N
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:
-    """Of this process, all threads."""
+    """Return the CPU seconds of this process, over all threads."""
     start = time.process_time()
     work()
     return time.process_time() - start

@@ -1,10 +1,10 @@
-"""What does EAP-IG cost beyond the passes that it cannot do without?
+"""Cost of EAP-IG relative to the passes that it needs.
 
-EAP-IG with m = 5 steps needs two forward passes (what sources wrote on clean and corrupted prompts) and five passes
-forward and back. The bare cost is exactly those, by plain calls of the same model on the same batch: the metric at
-the last token, gradients taken to the input embedding only, so no gradient of a weight is computed on either side.
-Ours adds hooks, the map of every reader's gradient to the stream, and the product with every source (70,651 edges in
-SmolLM2). Rounds alternate; the ratio is the median over rounds, in CPU time.
+EAP-IG with m = 5 steps needs two forward passes, for the outputs of sources on clean and corrupted prompts, and five
+passes forward and back. The bare cost is exactly those, by plain calls of the same model on the same batch. They
+compute the metric at the last token and gradients with respect to the input embedding only, so neither side computes a
+gradient of a weight. Ours adds hooks, the map from every reader's gradient to the residual stream, and the product with
+every source (70,651 edges in SmolLM2). Rounds alternate; the ratio is the median over rounds, in CPU time.
 """
 
 import time
@@ -17,7 +17,7 @@ STEPS = 5
 
 
 def run() -> list[Result]:
-    """EAP-IG / the bare passes."""
+    """Measure the CPU time of EAP-IG, relative to the bare passes."""
     return [_measure("small:mlp-2l", 64, 64, repeats=9), _measure("smollm2-135m", 8, 16, repeats=5)]
 
 

@@ -1,10 +1,10 @@
-"""How much of the encoder's speed is left when every feature's statistics and examples are kept?
+"""Speed of the pass that collects the statistics and examples of features, relative to the encoder alone.
 
-The streaming pass over a recording (shards read from disk, checked for NaN, encoded, counted, strongest and sampled
-firings kept with their windows) against the encoder's matrix product alone on the same blocks, already in memory in
-float32. TopK with k 32 and 4,608 latents over SmolLM2's residual after block 9; its encoder rows are centred data
-directions, so that firings are spread as unevenly as in a trained dictionary. Rounds alternate; the ratio is their
-median.
+The streaming pass over a recording reads shards from disk, checks them for NaN, encodes and counts. It also stores the
+strongest and the sampled firings with their windows. The baseline is the encoder's matrix product alone on the same
+blocks, in memory in float32. The dictionary is TopK with k 32 and 4,608 latents, on SmolLM2's residual stream after
+block 9. Its encoder rows are centred data directions, so that firings are distributed as unevenly as in a trained
+dictionary. Rounds alternate; the ratio is their median.
 """
 
 import itertools
@@ -19,7 +19,7 @@ HOOK_POINT, D_SAE, K, N_TOKENS, REPEATS = "blocks.9.hook_resid_post", 4608, 32, 
 
 
 def run() -> list[Result]:
-    """Feature statistics pass: tokens/s / (encoder matmul alone)."""
+    """Measure the tokens per second of the pass, relative to the encoder's product alone."""
     with tempfile.TemporaryDirectory() as scratch:
         recording = _recorded(Path(scratch) / "recordings" / "speed")
         sae = _dictionary(recording)

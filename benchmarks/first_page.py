@@ -1,8 +1,8 @@
-"""How soon does something appear? `workbench --help`, and the first page of the dashboard, each from a cold process.
+"""Time until `workbench --help` and the first page of the dashboard, each from a cold process.
 
-`python -m benchmarks.first_page [--json]`. The ratio is seconds / the seconds allowed, the median of five processes, so
-1 is the limit and lower is better. A page counts from starting Python to the answer of its last request without a
-prompt: the document, the layout, the callback graph and the page itself. It fails when torch was loaded on the way.
+`python -m benchmarks.first_page [--json]`. The ratio is seconds / the seconds allowed, the median of five processes: 1
+is the limit and lower is better. A page is timed from the start of Python to the answer of its last request without a
+prompt: the document, the layout, the callback graph and the page itself. The benchmark fails when torch was loaded.
 """
 
 import subprocess
@@ -45,7 +45,7 @@ assert "torch" not in sys.modules, "torch was loaded before any prompt"
 
 
 def run() -> list[Result]:
-    """Seconds until the help text and until the first page, over the seconds allowed."""
+    """Measure the seconds until the help text and the first page, relative to the seconds allowed."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = _workspace(Path(folder) / "workspace")
         help_seconds = _seconds(["-m", "workbench", "--help"])
@@ -68,7 +68,7 @@ def _result(question: str, seconds: list[float], allowed: float) -> Result:
 
 
 def _seconds(arguments: list[str]) -> list[float]:
-    """Wall clock of fresh interpreters; one more, not counted, first fills the disk cache."""
+    """Return wall seconds of fresh interpreters, after an uncounted one that fills the disk cache."""
     taken = []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()

@@ -1,9 +1,9 @@
-"""What does the CKA of 30 layers with each other cost in one pass over a recording?
+"""Cost of the CKA of all pairs among 30 layers, in one pass over a recording.
 
-Against the same numbers pair by pair, where both layers of a pair are read again and their kernels made anew, which is
-what a function of two representations costs. A tenth of the pairs is timed and scaled up. The second ratio is against
-reading the same rows alone, the third against what no pass can do without: the products `x @ x.T` of every layer and
-batch, and reading. The layers are those of an untrained model of SmolLM2's width: only the time matters.
+The first ratio is to the same numbers pair by pair, where both layers of a pair are read and their kernels computed
+again, as a function of two representations does. A tenth of the pairs is timed and scaled up. The second ratio is to
+reading the same rows alone. The third is to the least that a pass must do: reading, and the products `x @ x.T` of every
+layer and batch. The layers are those of an untrained model of SmolLM2's width, as only the time matters.
 """
 
 import itertools
@@ -19,7 +19,7 @@ LAYERS, D, ROWS, BATCH = 30, 576, 6144, 512
 
 
 def run() -> list[Result]:
-    """Pair by pair / one pass, one pass / reading alone, and one pass / its products and its reading."""
+    """Measure pair by pair / one pass, one pass / reading alone, and one pass / its products and reading."""
     from interp.geometry.similarity import recording_cka
 
     with tempfile.TemporaryDirectory() as scratch:

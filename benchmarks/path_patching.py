@@ -1,9 +1,9 @@
-"""What does a patched path cost, in plain forward passes?
+"""Cost of path patching, in plain forward passes.
 
-One head of SmolLM2 into the key inputs of all later layers, against two plain forward passes (clean and corrupt) on the
-same batch. The head's difference is added to the stream that each reader sees, so a patch is one clean pass, the
-corrupt pass up to the head, and one patched pass from the first reader on. Heads of an early, middle and late layer;
-rounds alternate, the ratio is the median over rounds.
+The path from one head of SmolLM2 to the key inputs of all later layers is patched. The baseline is two plain forward
+passes (clean and corrupt) on the same batch. The head's difference is added to the residual stream that each reader
+sees. A patch is therefore one clean pass, the corrupt pass up to the head, and one patched pass from the first reader
+on. Heads of an early, a middle and a late layer are measured. Rounds alternate; the ratio is the median over rounds.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ BATCH, LENGTH, REPEATS, SENDERS = 4, 64, 3, ("L2H0", "L14H0", "L26H0")
 
 
 def run() -> list[Result]:
-    """Path patching of one head into the keys of all later layers / two plain forward passes."""
+    """Measure path patching of one head into the keys of all later layers, relative to two plain forward passes."""
     import torch
 
     from interp.models.loading import load_model

@@ -1,9 +1,9 @@
-"""How much of the bare model's speed is left when its activations are recorded?
+"""Throughput of recording activations, relative to the bare model.
 
-Recording SmolLM2's residual after block 9 (shards written, fsynced and checksummed, moments kept) against a plain
-torch forward hook that stops the pass at the same place: same weights, same attention kernel, same batches of 16 x 128
-tokens, no key-value cache, nothing else done with the values. Rounds alternate; the ratio is between the best rounds of
-each, which other work on the machine disturbs least.
+SmolLM2's residual stream after block 9 is recorded: shards are written, fsynced and checksummed, and moments are
+accumulated. The baseline is a plain torch forward hook that stops the pass at the same hook point and does nothing with
+the values. Both use the same weights, attention kernel and batches of 16 x 128 tokens, without a key-value cache.
+Rounds alternate; the ratio is between the best rounds of each, which other work on the machine disturbs least.
 """
 
 import shutil
@@ -18,7 +18,7 @@ LAYER, BATCH, CONTEXT, N_BATCHES, REPEATS = 9, 16, 128, 4, 7
 
 
 def run() -> list[Result]:
-    """Recording throughput / plain torch forward hook with early stop."""
+    """Measure the throughput of recording, relative to a plain torch forward hook with early stop."""
     return [_measure("sdpa"), _measure("eager")]
 
 
@@ -42,7 +42,7 @@ def _measure(attention: Any) -> Result:
 
 
 def _text(model: Any) -> tuple[list[Any], Any]:
-    """Documents that fill the batches exactly, and the same tokens as `[n_contexts, CONTEXT]`."""
+    """Return documents that fill the batches exactly, and the same tokens as `[n_contexts, CONTEXT]`."""
     import itertools
 
     import torch

@@ -1,4 +1,4 @@
-"""How a benchmark tells its answer: a table, or with `--json` a list of `{"question", "ratio", "target", "against"}`.
+"""Output of a benchmark: a table, or with `--json` a list of `{"question", "ratio", "target", "against"}`.
 
 def run() -> list[Result]: ...
 if __name__ == "__main__":
@@ -21,19 +21,19 @@ class Result:
     ratio: float
     target: float
     against: str
-    """what the ratio is taken against"""
+    """Baseline of the ratio."""
     lower_is_better: bool = False
     detail: str = ""
-    """absolute numbers and settings, for the reader of the table"""
+    """Absolute numbers and settings, for the reader of the table."""
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is on the right side of the target."""
+        """Return whether the ratio meets the target."""
         return self.ratio <= self.target if self.lower_is_better else self.ratio >= self.target
 
 
 def main(run: Callable[[], list[Result]]) -> None:
-    """Run a benchmark from the command line and print what it found."""
+    """Run a benchmark from the command line and print its results."""
     parser = argparse.ArgumentParser(description=run.__doc__)
     parser.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     as_json = parser.parse_args().json
@@ -45,7 +45,7 @@ def main(run: Callable[[], list[Result]]) -> None:
 
 
 def as_record(result: Result) -> dict[str, str | float]:
-    """The four fields of the JSON form."""
+    """Return the four fields of a result in JSON."""
     return {
         "question": result.question,
         "ratio": round(result.ratio, 4),
@@ -55,7 +55,7 @@ def as_record(result: Result) -> dict[str, str | float]:
 
 
 def print_table(results: list[Result]) -> None:
-    """The table a person reads."""
+    """Print the results as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -72,9 +72,10 @@ def print_table(results: list[Result]) -> None:
 def interleaved(
     *functions: Callable[[], object], repeats: int = 5, warm_up: int = 1, clock: Callable[[], float] = time.perf_counter
 ) -> list[list[float]]:
-    """Seconds per call of each function, `repeats` of each, run in turns so that a slow spell of the machine hits all.
+    """Measure the seconds per call of each function, `repeats` times each.
 
-    Compare `min` or `median` of the lists; the first `warm_up` rounds are not timed.
+    Functions run in turns, so that a slow phase of the machine affects all of them. Compare `min` or `median` of the
+    lists; the first `warm_up` rounds are not timed.
     """
     seconds: list[list[float]] = [[] for _ in functions]
     for round_number in range(warm_up + repeats):
@@ -87,5 +88,5 @@ def interleaved(
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over rounds of `numerator[i] / denominator[i]`: pairs of one round met the same weather."""
+    """Return the median over rounds of `numerator[i] / denominator[i]`, as both of a round met the same load."""
     return statistics.median(n / d for n, d in zip(numerator, denominator, strict=True))

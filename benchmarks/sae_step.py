@@ -1,7 +1,7 @@
-"""How much does a sparse training step cost beyond the one dense product it cannot avoid?
+"""Cost of a sparse training step, relative to the one dense product that it needs.
 
-Everything at d_in 512, d_sae 4096, k 32, batch 4096, 2 threads, over one float32 4096x512x4096 product. Steps include
-the loss, firing statistics, clipping, Adam and the unit decoder rows; no latent is dead unless said.
+All steps run at d_in 512, d_sae 4096, k 32, batch 4096 and 2 threads, relative to one float32 4096x512x4096 product.
+They include the loss, firing statistics, clipping, Adam and unit decoder rows. No latent is dead unless stated.
 """
 
 import statistics
@@ -23,7 +23,7 @@ AGAINST = "one float32 4096x512x4096 product"
 
 
 def run() -> list[Result]:
-    """The step of saes/kernels, in turns with a plain autograd step and the product itself."""
+    """Measure the step of saes/kernels, in turns with a plain autograd step and the product itself."""
     torch.set_num_threads(2)
     x = torch.randn(N, D_IN, generator=torch.Generator().manual_seed(0))
     left, out = torch.randn(D_SAE, D_IN), torch.empty(N, D_SAE)
@@ -83,7 +83,7 @@ def sparse_step(x: Tensor, *, encoder: torch.dtype = torch.float32, n_dead: int 
 
 
 def rule_step(x: Tensor, config: SAEConfig):
-    """Thresholds, where a kind has them, start at its target L0."""
+    """Return the step of one kind; its thresholds, where it has them, start at the target L0."""
     state, rule = fresh(D_IN, D_SAE), recipe_of(config)
     stepper = make_stepper(D_IN, rule, torch.float32)
     rule.start(stepper.ops, state, x, None)
@@ -92,7 +92,7 @@ def rule_step(x: Tensor, config: SAEConfig):
 
 
 def autograd_step(x: Tensor):
-    """The step as a page of torch: dense decoder, autograd, fused Adam; firing statistics included."""
+    """Return a step in plain torch: dense decoder, autograd, fused Adam, firing statistics."""
     state = fresh(D_IN, D_SAE)
     W_enc, b_enc, W_dec, b_dec = weights = [w.clone().requires_grad_() for w in state.parameters().values()]
     adam = torch.optim.Adam(weights, lr=1e-4, fused=True)
@@ -115,7 +115,7 @@ def autograd_step(x: Tensor):
 
 
 def quality_ratio() -> float:
-    """Loss of the bfloat16 encoder over the loss in float32 after the same steps (mean of the last 20)."""
+    """Return the loss with a bfloat16 encoder / the loss in float32, after the same steps (mean of the last 20)."""
     losses = []
     for encoder in (torch.bfloat16, torch.float32):
         d_in, d_sae, generator = 128, 1024, torch.Generator().manual_seed(2)

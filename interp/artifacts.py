@@ -316,7 +316,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
-                f"disk full while writing {path}; the files written before it are complete: free space and run again to resume"
+                f"disk full while writing {path}; the files written before it are complete: "
+                "free space and run again to resume"
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise ResourceError(f"cannot write {path}: {error.strerror}; choose another --workspace") from error
