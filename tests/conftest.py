@@ -25,7 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """The packaged SmolLM2-135M, float32, eager attention. Read-only: tests that edit weights load their own."""
+    """Return the packaged SmolLM2-135M, float32, eager attention. Read-only: tests that edit weights load their own."""
     from interp.models.loading import load_model
 
     return load_model("smollm2-135m")
@@ -33,14 +33,14 @@ def smollm2():
 
 @pytest.fixture(scope="session")
 def tiny_model():
-    """A small random model with bytes as tokens: two layers with MLPs. Read-only."""
+    """Return a small random model with bytes as tokens: two layers with MLPs. Read-only."""
     from interp.models.loading import load_model
 
     return load_model("small:mlp-2l", seed=0)
 
 
 def _toy(request, spec: str):
-    """A trained toy, kept in pytest's cache (absent in a clean checkout) by its recipe and the code that trains it."""
+    """Return a trained toy, cached by pytest under its recipe and training code; a clean checkout has no cache."""
     import hashlib
 
     from interp.models import small, toys, training
@@ -52,25 +52,25 @@ def _toy(request, spec: str):
 
 @pytest.fixture(scope="session")
 def induction_toy(request):
-    """Two layers trained by recipe until they hold an induction circuit. Read-only."""
+    """Return a two-layer model trained by recipe until it has an induction circuit. Read-only."""
     return _toy(request, "toy:induction-2l")
 
 
 @pytest.fixture(scope="session")
 def one_layer_toy(request):
-    """Its one-layer twin, which cannot. Read-only."""
+    """Return the one-layer control of the induction toy, which cannot have an induction circuit. Read-only."""
     return _toy(request, "toy:induction-1l")
 
 
 @pytest.fixture(scope="session")
 def fixed_period_toy(request):
-    """Copies with period 16 alone, by position. Read-only."""
+    """Return a model that copies only at period 16, by position. Read-only."""
     return _toy(request, "toy:fixed-period-1l")
 
 
 @pytest.fixture(scope="session")
 def text_documents():
-    """Some pages of plain text as documents with ids and labels; the same in every run."""
+    """Return some pages of plain text as documents with ids and labels; the same in every run."""
     from interp.text.files import Document
 
     sentence = "the quick brown fox jumps over a lazy dog while seven wizards quietly mix potions for grumpy kings"
@@ -84,25 +84,25 @@ def text_documents():
 
 @pytest.fixture
 def workspace_folder(tmp_path: Path) -> Path:
-    """An empty workspace folder."""
+    """Return an empty workspace folder."""
     (tmp_path / "workspace").mkdir()
     return tmp_path / "workspace"
 
 
 @pytest.fixture(scope="session")
 def demo_workspace(tmp_path_factory) -> Path:
-    """What `workbench demo` makes around the dictionary that ships; a minute or two, so only slow tests ask for it."""
+    """Return the workspace of `workbench demo` with the packaged dictionary; a minute or two, for slow tests only."""
     return _made_by_demo("WORKBENCH_DEMO_WORKSPACE", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def trained_workspace(tmp_path_factory) -> Path:
-    """What `workbench demo --train --quick` makes from nothing; minutes."""
+    """Return the workspace of `workbench demo --train --quick`, made from nothing; takes minutes."""
     return _made_by_demo("WORKBENCH_TRAINED_WORKSPACE", tmp_path_factory, "--train", "--quick")
 
 
 def _made_by_demo(variable: str, tmp_path_factory, *options: str) -> Path:
-    """A fresh workspace, or the finished one that an environment variable names, while developing."""
+    """Return a fresh workspace, or the finished one that an environment variable names during development."""
     if ready := os.environ.get(variable):
         return Path(ready)
     folder = tmp_path_factory.mktemp("demo") / "workspace"
