@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.figures.theme import Theme, colour_bar, escape, faint, legend_above, message_figure, styled
-from dashboard.geometry.data import short_place
+from dashboard.geometry.data import short_hook_point
 
 _CROWDED = 16
 """words beyond which labels get smaller"""
@@ -303,7 +303,7 @@ def _layers(figure: go.Figure, rows: list[dict[str, Any]], colours: Theme) -> No
     legend_above(figure, top=44)
     every = max(1, -(-len(rows) // 11))
     shown = list(range(0, len(rows), every))
-    names = [escape(short_place(rows[at]["hook_point"]), 14) for at in shown]
+    names = [escape(short_hook_point(rows[at]["hook_point"]), 14) for at in shown]
     figure.update_xaxes(title_text="after block", tickvals=shown, ticktext=names, showgrid=False)
     for at, row in enumerate(rows):
         if row["chosen"]:

@@ -116,12 +116,12 @@ def layers(workspace: Workspace, name: str, word_list: str) -> list[dict[str, An
     return workspace.query('select * from l where "list" = ? order by layer limit 2000', word_list, l=path).to_pylist()
 
 
-def short_place(hook_point: str) -> str:
-    """`hook_embed` -> `embed`; `blocks.3.hook_resid_post` -> `3`; another place as it is."""
-    place = parse_hook_point(hook_point)
-    if place.suffix == "hook_embed":
+def short_hook_point(hook_point: str) -> str:
+    """Shorten `hook_embed` to `embed` and `blocks.3.hook_resid_post` to `3`; other hook points are unchanged."""
+    parsed = parse_hook_point(hook_point)
+    if parsed.suffix == "hook_embed":
         return "embed"
-    return str(place.layer) if place.suffix == "hook_resid_post" and place.layer is not None else hook_point
+    return str(parsed.layer) if parsed.suffix == "hook_resid_post" and parsed.layer is not None else hook_point
 
 
 def _word_list(path: str, name: str, raw: Any, found: Any) -> WordList:

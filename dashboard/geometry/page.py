@@ -123,7 +123,7 @@ def _choice(artefact: str, found: view.WordList) -> Choice:
 
 
 def _where(hook_point: str) -> str:
-    place = view.short_place(hook_point)
+    place = view.short_hook_point(hook_point)
     return "at the embedding" if place == "embed" else f"after block {place}" if place.isdigit() else f"at {place}"
 
 

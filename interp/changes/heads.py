@@ -1,17 +1,18 @@
-"""Which heads look elsewhere or write something else, and whether by their own weights or by what reaches them.
+"""Changes of attention heads, separated into effects of a head's own weights and of its input.
 
-Five measures of every head, each against the same measure of models that differ in nothing:
+There are five measures of every head, each compared with the same measure of null models (`components`):
 
-- `pattern`: total variation `1/2 sum |a - b|` of the attention of both models on the same text, mean over queries: 0
-  the same, 1 nothing in common. A head behind the change moves too, since its input did
-- `own_pattern`: the same while both read the *base's* stream: what the head's own weights changed
-- `own_output`: the length of the difference of what the head writes into the stream, over the length of what it wrote,
-  again both on the base's stream: 0 the same, 1 as large as what it wrote. It sees an edit of W_V and W_O as well
-- `previous_token`, `induction`: scores of `interp.circuits.head_kinds` on random prompts that repeat, tuned less base,
-  paired by prompt: -1 to 1
+- `pattern`: total variation `1/2 sum |a - b|` of the attention of both models on the same text, mean over queries. 0:
+  the same; 1: disjoint. It also changes in heads downstream of the edit, since their input changed.
+- `own_pattern`: the same with both models' heads on the *base's* residual stream: the effect of the head's own weights.
+- `own_output`: norm of the difference of the head's outputs to the residual stream, over the larger of their norms,
+  again with both on the base's stream. 0: the same; 1: the difference is as large as the output; at most 2. It also
+  responds to edits of W_V and W_O.
+- `previous_token`, `induction`: scores of `interp.circuits.head_kinds` on random repeated prompts, tuned minus base,
+  paired by prompt; -1 to 1.
 
-One context (or prompt) is one observation; a head is found when the interval's near end, corrected for all heads, lies
-beyond the bound of the nulls.
+One context (or prompt) is one observation. A head is found if the end of the interval nearer to 0, corrected for all
+heads, lies beyond the bound of the nulls.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,28 +40,30 @@ SCORES: tuple[Measure, ...] = MEASURES[3:]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadChanges(Result):
-    """Every measure of every head: dicts by measure of arrays `[n_layers, n_heads]`."""
+    """Measures of every head: dicts by measure of arrays `[n_layers, n_heads]`."""
 
     value: dict[str, Interval[np.ndarray]]
-    """over contexts or prompts; 0: nothing changed"""
+    """mean over contexts or prompts with its interval; 0: no change"""
     null: dict[str, np.ndarray]
-    """mean size under the nulls"""
+    """mean absolute value under the nulls"""
     null_high: dict[str, np.ndarray]
+    """upper bound of the nulls"""
     found: dict[str, np.ndarray]
-    """bool"""
+    """bool: the change exceeds `null_high`"""
     before: dict[str, np.ndarray]
     """the base's own `previous_token` and `induction` scores"""
     null_words: str
+    """description of the null"""
     n_contexts: int
 
-    def names(self, measure: Measure) -> list[str]:
-        """The heads found by a measure, the largest change first."""
-        places = np.argwhere(self.found[measure])
-        order = sorted(places.tolist(), key=lambda at: -abs(float(self.value[measure].estimate[tuple(at)])))
+    def names(self, measure: Measure | str) -> list[str]:
+        """Return the heads found by a measure, the largest change first."""
+        heads = np.argwhere(self.found[measure])
+        order = sorted(heads.tolist(), key=lambda at: -abs(float(self.value[measure].estimate[tuple(at)])))
         return [f"L{layer}H{head}" for layer, head in order]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One row per head and measure: `head, layer, measure, value, low, high, null, null_high, found`."""
+        """Return one row per head and measure: `head, layer, measure, value, low, high, null, null_high, found`."""
         return [
             {"head": f"L{layer}H{head}", "layer": layer, "measure": measure}
             | value.at((layer, head)).columns("value", "low", "high")
@@ -93,8 +96,9 @@ def head_changes(
 ) -> HeadChanges:
     """Compare the heads of two models on `tokens [n_contexts, pos]`, and their scores on `n_prompts` random prompts.
 
-    Without scores when the model's context is too short for prompts that repeat. Raises `ConfigError` when the models
-    have no patterns (load them with `attention="eager"`) or no heads of their own, and what `check_comparable` raises.
+    The scores are omitted when the model's context is too short for repeated prompts. Raises `ConfigError` when the
+    models have no patterns (load them with `attention="eager"`) or no separate weights per head, and what
+    `check_comparable` raises.
     """
     check_comparable(base, tuned)
     check_tokens(tokens, base)
@@ -127,14 +131,14 @@ def _judge(
         _, near, far = t_interval(values, 1 - 2 * FAMILY_WISE / heads)
         bound = upper_bound(sizes, n_tests=heads)
         out["null"][measure], out["null_high"][measure] = sizes.mean(0), bound
-        beyond = np.maximum(near, -far)  # the end nearer to 0 of an interval that may lie on either side
+        beyond = np.maximum(near, -far)  # the end nearer to 0; the interval may lie on either side of 0
         out["found"][measure] = beyond > np.maximum(bound, SMALLEST)
     return HeadChanges(value=changes, **out, before=before, null_words=words, n_contexts=n)
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """What the base does on one batch: per layer the stream, the patterns, and what heads wrote (as z)."""
+    """Values of the base on one batch, per layer: the residual stream, attention patterns, and head outputs as z."""
 
     tokens: Tensor
     resid: list[Tensor]
@@ -160,12 +164,12 @@ _INSIDE = ("attn.hook_pattern", "attn.hook_z")
 
 
 def _written(residual: ResidualStream, layer: int, z: Tensor) -> Tensor:
-    """`[n_heads, batch, pos, d_model]`: what each head writes, without the bias that all share."""
+    """Return each head's output to the stream, `[n_heads, batch, pos, d_model]`, without the shared bias."""
     return torch.stack([residual.head_output(layer, z, head) for head in range(residual.shape.n_heads)])
 
 
 def _on_text(model: Any, reference: list[_Reference]) -> dict[str, np.ndarray]:
-    """`pattern`, `own_pattern`, `own_output` of a model against the base: `[n_layers, n_heads, n_contexts]`."""
+    """Return `pattern`, `own_pattern`, `own_output` of a model against the base, `[n_layers, n_heads, n_contexts]`."""
     from interp.patching.partial import capture
 
     residual, layers = ResidualStream(model), range(model.cfg.n_layers)
@@ -177,37 +181,43 @@ def _on_text(model: Any, reference: list[_Reference]) -> dict[str, np.ndarray]:
         for layer in layers:
             inside = [f"blocks.{layer}.{kind}" for kind in _INSIDE]
             value = batch.resid[layer] if layer else batch.tokens
-            hooks = [] if layer else [("blocks.0.hook_resid_pre", _put(batch.resid[0]))]
+            hooks = [] if layer else [("blocks.0.hook_resid_pre", _replacement(batch.resid[0]))]
             own = capture(model, value, inside, layer=layer, hooks=hooks)
             own_pattern.append(_variation(own[inside[0]], batch.pattern[layer]))
-            own_output.append(_moved(_written(residual, layer, own[inside[1]]), batch.z[layer]))
-        moved = [_variation(seen[name], batch.pattern[layer]) for layer, name in enumerate(names)]
-        for measure, values in zip(ON_TEXT, (moved, own_pattern, own_output), strict=True):
+            own_output.append(_relative_difference(_written(residual, layer, own[inside[1]]), batch.z[layer]))
+        pattern = [_variation(seen[name], batch.pattern[layer]) for layer, name in enumerate(names)]
+        for measure, values in zip(ON_TEXT, (pattern, own_pattern, own_output), strict=True):
             parts[measure].append(torch.stack(values))
     return {measure: torch.cat(values, -1).double().cpu().numpy() for measure, values in parts.items()}
 
 
-def _put(value: Tensor) -> Callable[..., Tensor]:
-    def put(_: Tensor, hook: Any) -> Tensor:
+def _replacement(value: Tensor) -> Callable[..., Tensor]:
+    def replace(_: Tensor, hook: Any) -> Tensor:
         return value
 
-    return put
+    return replace
 
 
 def _variation(one: Tensor, two: Tensor) -> Tensor:
-    """`[n_heads, batch]`: total variation of `[batch, n_heads, dest, src]`, first query left out."""
+    """Return the total variation of two patterns `[batch, n_heads, dest, src]`, `[n_heads, batch]`.
+
+    The first query is omitted.
+    """
     return (one.float() - two.float()).abs().sum(-1)[..., 1:].mean(-1).T / 2
 
 
-def _moved(after: Tensor, before: Tensor) -> Tensor:
-    """`[n_heads, batch]`: the length of the difference over that of what was, of `[n_heads, batch, pos, d_model]`."""
+def _relative_difference(after: Tensor, before: Tensor) -> Tensor:
+    """Return the norm of the difference over the larger norm, `[n_heads, batch]`, 0 to 2.
+
+    `after` and `before` are `[n_heads, batch, pos, d_model]`.
+    """
     old, new = (each.float().flatten(2).norm(dim=-1) for each in (before, after))
     return (after - before).float().flatten(2).norm(dim=-1) / torch.maximum(old, new).clamp_min(SMALLEST)
 
 
 @dataclass(frozen=True)
 class _Prompts:
-    """Random prompts that repeat, and what their heads are scored for; None when the context is too short."""
+    """Random repeated prompts with the weights of the head scores; None when the context is too short."""
 
     tokens: Tensor | None
     weights: Tensor | None
@@ -226,11 +236,11 @@ class _Prompts:
         return cls(tokens, target_weights(target_masks(tokens, bos)))
 
     def scores(self, model: Any) -> dict[str, np.ndarray]:
-        """`[n_layers, n_heads, n_prompts]` by kind; NaN-free, empty without prompts."""
+        """Return scores `[n_layers, n_heads, n_prompts]` by kind, without NaN; empty without prompts."""
         if self.tokens is None or self.weights is None:
             return {}
-        every = pattern_scores(model, self.tokens, self.weights, 16).double().numpy()
-        return {kind: every[:, :, list(KINDS).index(kind)] for kind in SCORES}
+        all_scores = pattern_scores(model, self.tokens, self.weights, 16).double().numpy()
+        return {kind: all_scores[:, :, list(KINDS).index(kind)] for kind in SCORES}
 
 
 def _differences(after: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

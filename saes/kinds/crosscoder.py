@@ -12,7 +12,7 @@ keys say `places` for sites:
     W_enc [sum d, d_sae], b_enc [d_sae], W_dec [d_sae, sum d], b_dec [sum d]    blocks in the order of `places`
     threshold [d_sae]      f = pre * 1[pre > threshold]; zeros after L1
     scales [n_sites]       the factor that training multiplied each site by
-    cfg.json: places       [{"recording", "model", "weight_hash", "hook_point", "d"}]
+    cfg.json: `places`     [{"recording", "model", "weight_hash", "hook_point", "d"}]
 
 Weights take raw activations; feature activations stay in training units, the only units that the sites share.
 """

@@ -186,7 +186,7 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether every step has been taken."""
+        """True when every step has been taken."""
         return self.state.step >= self.plan.n_steps
 
     def step(self, batch: TrainingBatch) -> Metrics | None:

@@ -164,7 +164,7 @@ def test_layers_mark_the_chosen_one_and_name_places_shortly(workspace):
     assert {trace.name for trace in probe_over_layers(rows, LIGHT).data} == {
         "95 % interval", "accuracy", "control labels", "base rate",
     }  # fmt: skip
-    assert view.short_place("blocks.3.attn.hook_z") == "blocks.3.attn.hook_z"
+    assert view.short_hook_point("blocks.3.attn.hook_z") == "blocks.3.attn.hook_z"
 
 
 def test_the_spectrum_is_shares_that_reach_one(workspace):
@@ -242,5 +242,5 @@ def keys(value) -> object:
 
 
 def test_places_are_those_of_the_fixture():
-    assert view.short_place(PLACES[0]) == "embed"
-    assert view.short_place(PLACES[3]) == "2"
+    assert view.short_hook_point(PLACES[0]) == "embed"
+    assert view.short_hook_point(PLACES[3]) == "2"
