@@ -10,6 +10,9 @@ from beartype import beartype
 from jaxtyping import AbstractArray
 
 SHAPES_CHECKED = [
+    "interp.atlas.series",
+    "interp.atlas.sources",
+    "interp.circuits.graph",
     "interp.circuits.head_kinds",
     "interp.circuits.head_weights",
     "interp.circuits.score_explanation",

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, write_table
@@ -48,20 +49,20 @@ SKIPPED = 0.5
 class AlignedMaps(NamedTuple):
     """One map per space, in one frame."""
 
-    positions: list[np.ndarray]
+    positions: list[Float32[np.ndarray, "n 2"]]
     """each `[n, 2]` float32"""
-    moved: np.ndarray
+    moved: Float32[np.ndarray, "n_steps n"]
     """`[n_maps - 1, n]` float32: displacement of each point from one map to the next; 1 is the radius of the maps (root
     mean square distance from their centre)"""
-    stayed: np.ndarray
+    stayed: Float32[np.ndarray, "n_steps n"]
     """`[n_maps - 1, n]` float32: fraction of each point's neighbours in one full space that are its neighbours in the
     next; 1: the same neighbours, 0: none in common"""
-    null: np.ndarray
+    null: Float32[np.ndarray, " n"]
     """`[n]` float32: displacement of each point when nothing changes (the first space after itself)"""
 
 
 def lay_out_aligned(
-    spaces: Sequence[Tensor],
+    spaces: Sequence[Float[Tensor, "n _"]],
     neighbours: Sequence[Neighbours],
     *,
     min_dist: float = 0.1,
@@ -124,7 +125,7 @@ def check_spaces(spaces: Sequence[Tensor], each: Sequence[Any], strength: float)
         raise ConfigError(f"strength must lie between 0 (not aligned) and 1, got {strength}")
 
 
-def neighbours_that_stay(neighbours: Sequence[Neighbours]) -> np.ndarray:
+def neighbours_that_stay(neighbours: Sequence[Neighbours]) -> Float32[np.ndarray, "n_steps n"]:
     """Return the fraction of each point's neighbours that are its neighbours in the next space too.
 
     `[n_maps - 1, n]` float32, 0 to 1.
@@ -136,7 +137,7 @@ def neighbours_that_stay(neighbours: Sequence[Neighbours]) -> np.ndarray:
     return torch.stack(shares).numpy()
 
 
-def in_one_frame(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+def in_one_frame(maps: Sequence[Float[np.ndarray, "n 2"]]) -> list[Float32[np.ndarray, "n 2"]]:
     """Align each map with the one before by translation, rotation and reflection, without scaling (Procrustes)."""
     placed = [np.asarray(maps[0], np.float32)]
     for positions in maps[1:]:
@@ -148,7 +149,7 @@ def in_one_frame(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
     return placed
 
 
-def movement(maps: Sequence[np.ndarray]) -> np.ndarray:
+def movement(maps: Sequence[Float[np.ndarray, "n 2"]]) -> Float32[np.ndarray, "n_steps n"]:
     """Return displacements between successive maps, `[n_maps - 1, n]` float32.
 
     They are in units of the root mean square radius of all maps.

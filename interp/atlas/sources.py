@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
 from interp.artifacts import read_manifest, read_npy, sha256_file
@@ -37,7 +38,7 @@ BEFORE, AFTER = 12, 4
 class AtlasSource:
     """Vectors with a label and further properties of each, as `build_atlas` takes them."""
 
-    vectors: Tensor
+    vectors: Float[Tensor, "n d"]
     """`[n, d]`"""
     source: str
     """`embeddings:MODEL`, `recording:NAME`, `sae:NAME`, `file:PATH` ..."""
@@ -46,9 +47,9 @@ class AtlasSource:
     subjects: list[str] | None = None
     """Part of each label from which regions are labelled, such as the token of `before " of" (70 %)`; None: the whole
     label."""
-    items: np.ndarray
+    items: Int[np.ndarray, " n"]
     """`[n]` int32: token id, feature number, recording row, head number or index"""
-    values: np.ndarray
+    values: Float[np.ndarray, " n"]
     """`[n]` float32: a quantity to colour by"""
     value_name: str
     item_kind: str
@@ -67,7 +68,7 @@ class AtlasSource:
     readout: Readout | None = None
     """readout that turns means of such vectors into texts; without one a map has no cells"""
 
-    def chosen(self, points: Tensor) -> "AtlasSource":
+    def chosen(self, points: Int[Tensor, " n_chosen"]) -> "AtlasSource":
         """Return the same source with some `points` only."""
         which = points.tolist()
 
@@ -110,7 +111,7 @@ def embedding_source(model: Any, name: str, *, weight_hash: str) -> AtlasSource:
 
 
 def token_source(
-    model: Any, vectors: Tensor, source: str, parents: dict[str, str], notes: tuple[str, ...]
+    model: Any, vectors: Float[Tensor, "d_vocab d"], source: str, parents: dict[str, str], notes: tuple[str, ...]
 ) -> AtlasSource:
     """Return a source with one vector per token of the vocabulary; the value is the norm."""
     from interp.models.adapter import token_strings
@@ -314,7 +315,7 @@ def head_score_source(folder: Path) -> AtlasSource:
     )
 
 
-def inner_products(circuits: list[Factored]) -> Tensor:
+def inner_products(circuits: list[Factored]) -> Float64[Tensor, "n n"]:
     """Return `tr(A^T B)` of all pairs of factored matrices, `[n, n]` float64.
 
     It is computed as `sum((L_A^T L_B) * (R_A R_B^T))`.
@@ -329,7 +330,7 @@ def inner_products(circuits: list[Factored]) -> Tensor:
     return (gram + gram.T) / 2
 
 
-def square_root_of(gram: Tensor) -> Tensor:
+def square_root_of(gram: Float[Tensor, "n n"]) -> Float32[Tensor, "n n"]:
     """Return `[n, n]` float32 rows whose inner products are `gram [n, n]` (positive semidefinite)."""
     values, vectors = torch.linalg.eigh(gram)
     return (vectors * values.clamp(min=0).sqrt()).float()
