@@ -146,7 +146,7 @@ class Ranks:
         except (LostRankError, OtherRankError):
             raise  # the others have been notified, or cannot be reached
         except BaseException as error:
-            if getattr(error, "told", False):
+            if getattr(error, "reported", False):
                 raise
             self._tell(error, patient=patient)
         else:
@@ -155,7 +155,7 @@ class Ranks:
     def common(self, error: Exception) -> Exception:
         """Return the exception to raise where every rank has found the same error: it is reported once."""
         if self.first:
-            error.told = True  # type: ignore[attr-defined]
+            error.reported = True  # type: ignore[attr-defined]
             return error
         return OtherRankError(f"rank 0 stopped: {error}")
 
@@ -169,7 +169,7 @@ class Ranks:
         first = failed.index(1.0)
         messages = self._messages("" if error is None else f"{type(error).__name__}: {error}")
         if error is not None and self.rank == first:
-            error.told = True  # type: ignore[attr-defined]
+            error.reported = True  # type: ignore[attr-defined]
             raise error
         raise OtherRankError(f"rank {first} stopped: {messages[first]}") from error
 

@@ -222,8 +222,8 @@ def _still(xy: np.ndarray, scheme: str) -> dict[str, Any]:
     image = figure.picture(
         xy, colours, shown, theme(scheme), box=box, width=width, height=height, radius=radius, opacity=opacity
     )
-    place = {"x": float(middle[0]), "y": float(middle[1]), "zoom": float(zoom), "width": width, "height": height}
-    return place | {"image": _data_url("image/png", image)}
+    camera = {"x": float(middle[0]), "y": float(middle[1]), "zoom": float(zoom), "width": width, "height": height}
+    return camera | {"image": _data_url("image/png", image)}
 
 
 def _bare(text: str) -> str:

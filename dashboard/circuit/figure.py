@@ -44,7 +44,7 @@ class Drawing:
 
 
 @dataclass
-class _Place:
+class _Spot:
     row: int
     column: int | None
     """None for the ends and for folded groups, which belong to no column"""
@@ -70,16 +70,14 @@ def draw(
     stands_for = {i: i for i in ordered}
     for group in groups:
         stands_for |= {member: group.id for member in group.members if group.folded and member in ids}
-    places = _places(ordered, stands_for)
-    elements = _axes(places, tokens or [])
-    elements += _nodes(ordered, places, stands_for, roles or {}, groups, colours)
-    drawn, edges = _edges(rows, stands_for, {i: (p.x, p.y) for i, p in places.items()})
-    return Drawing(
-        elements + _moves(ordered, stands_for) + drawn, edges, ordered, len({p.row for p in places.values()})
-    )
+    spots = _spots(ordered, stands_for)
+    elements = _axes(spots, tokens or [])
+    elements += _nodes(ordered, spots, stands_for, roles or {}, groups, colours)
+    drawn, edges = _edges(rows, stands_for, {i: (p.x, p.y) for i, p in spots.items()})
+    return Drawing(elements + _moves(ordered, stands_for) + drawn, edges, ordered, len({p.row for p in spots.values()}))
 
 
-def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]:
+def _spots(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Spot]:
     """Lay out the nodes: only rows and columns in use take room, and nodes that share a cell are drawn side by side.
 
     A folded group takes the row of its middle member, centred as the embedding and the logits are.
@@ -96,13 +94,13 @@ def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]
         if by_position or _name(i).layer is not None
     }
     rows, columns = sorted(set(level.values())), sorted(set(column_of.values())) or [0.0]
-    places = {
-        i: _Place(rows.index(at), columns.index(column_of[i]) if i in column_of else None) for i, at in level.items()
+    spots = {
+        i: _Spot(rows.index(at), columns.index(column_of[i]) if i in column_of else None) for i, at in level.items()
     }
     cells: dict[tuple[int, int], list[str]] = defaultdict(list)
-    for i, place in places.items():
-        if place.column is not None:
-            cells[place.row, place.column].append(i)
+    for i, spot in spots.items():
+        if spot.column is not None:
+            cells[spot.row, spot.column].append(i)
     widest = [max([1, *(len(v) for (_, c), v in cells.items() if c == column)]) for column in range(len(columns))]
     left = np.concatenate([[0], np.cumsum(widest)])
     step = float(np.clip(1.55 * ROW * len(rows) / max(1, left[-1]), COLUMN, _WIDEST))
@@ -110,12 +108,12 @@ def _places(ordered: list[str], stands_for: dict[str, str]) -> dict[str, _Place]
     for (row, column), members in cells.items():
         for k, i in enumerate(members):
             centre = left[column] + (widest[column] - len(members)) / 2 + k
-            places[i].x, places[i].y = step * float(centre), -rise * row
-    for place in places.values():
-        if place.column is None:
-            taken = [p.x for p in places.values() if p is not place and p.row == place.row and p.y == -rise * place.row]
-            place.x, place.y = _free(step * float(left[-1] - 1) / 2, taken), -rise * place.row
-    return places
+            spots[i].x, spots[i].y = step * float(centre), -rise * row
+    for spot in spots.values():
+        if spot.column is None:
+            taken = [p.x for p in spots.values() if p is not spot and p.row == spot.row and p.y == -rise * spot.row]
+            spot.x, spot.y = _free(step * float(left[-1] - 1) / 2, taken), -rise * spot.row
+    return spots
 
 
 def _free(middle: float, taken: list[float]) -> float:
@@ -129,20 +127,20 @@ def _head_column(name: NodeName) -> float:
     return float("inf") if name.kind in ("mlp", "error") else float(name.head or 0)
 
 
-def _axes(places: dict[str, _Place], tokens: list[str]) -> list[dict[str, Any]]:
+def _axes(spots: dict[str, _Spot], tokens: list[str]) -> list[dict[str, Any]]:
     """Return the names of rows (left) and columns (below) as elements that cannot be clicked."""
-    if not places:
+    if not spots:
         return []
-    left = min(p.x for p in places.values()) - 0.9 * COLUMN
-    bottom = max(p.y for p in places.values()) + 0.7 * ROW
-    inside = {i: p for i, p in places.items() if p.column is not None}
+    left = min(p.x for p in spots.values()) - 0.9 * COLUMN
+    bottom = max(p.y for p in spots.values()) + 0.7 * ROW
+    inside = {i: p for i, p in spots.items() if p.column is not None}
     rows = {p.y: _name(i) for i, p in inside.items() if _name(i).layer is not None}
     labels = [(f"row:{y}", f"layer {name.layer}", left, y) for y, name in rows.items()]
     columns: dict[int, list[str]] = defaultdict(list)
-    for i, place in inside.items():
-        columns[place.column or 0].append(i)
+    for i, spot in inside.items():
+        columns[spot.column or 0].append(i)
     for column, members in columns.items():
-        x = float(np.mean([min(places[m].x for m in members), max(places[m].x for m in members)]))
+        x = float(np.mean([min(spots[m].x for m in members), max(spots[m].x for m in members)]))
         labels.append((f"column:{column}", _column_title(members[0], tokens), x, bottom))
     return [
         {
@@ -166,7 +164,7 @@ def _column_title(member: str, tokens: list[str]) -> str:
 
 def _nodes(
     ordered: list[str],
-    places: dict[str, _Place],
+    spots: dict[str, _Spot],
     stands_for: dict[str, str],
     roles: dict[str, str],
     groups: tuple[Group, ...],
@@ -183,13 +181,13 @@ def _nodes(
         if i in halo:
             data["halo"] = group_colour(halo[i][0], colours)
             classes.append("grouped")
-        elements.append(_element(data, places[i].x, places[i].y, " ".join(classes)))
+        elements.append(_element(data, spots[i].x, spots[i].y, " ".join(classes)))
     for n, group in enumerate(groups):
         inside = [i for i in ordered if stands_for[i] == group.id]
         if inside:
             label = f"{visible(group.name, 28)}\n{len(inside)} nodes"
             data = {"id": group.id, "label": label, "role": "group", "halo": group_colour(n, colours)}
-            elements.append(_element(data, places[group.id].x, places[group.id].y, "group"))
+            elements.append(_element(data, spots[group.id].x, spots[group.id].y, "group"))
     return elements
 
 
@@ -238,7 +236,7 @@ def _moves(ordered: list[str], stands_for: dict[str, str]) -> list[dict[str, Any
     for i in ordered:
         if stands_for[i] == i and _position(i) >= 0 and _name(i).kind == "head":
             at[i.partition("@")[0]].append(i)
-    pairs = [pair for places in at.values() for pair in pairwise(places)]
+    pairs = [pair for spots in at.values() for pair in pairwise(spots)]
     return [
         {"data": {"id": f"moves:{a}:{b}", "source": a, "target": b}, "classes": "moves", "selectable": False}
         for a, b in pairs

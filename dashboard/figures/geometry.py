@@ -92,11 +92,11 @@ def _column(rows: list[dict[str, Any]], name: str) -> list[float]:
 
 def _outward(rows: list[dict[str, Any]]) -> list[str]:
     """Return the side of each dot that faces away from the centre, where its label overlaps least."""
-    places = np.array([[row["x"], row["y"]] for row in rows])
-    width, height = np.ptp(places, axis=0)
+    positions = np.array([[row["x"], row["y"]] for row in rows])
+    width, height = np.ptp(positions, axis=0)
     if min(width, height) < 0.3 * max(width, height):
         return ["top center" if width > height else "middle right"] * len(rows)
-    away = places - places.mean(0)
+    away = positions - positions.mean(0)
     across = np.abs(away[:, 0]) > np.abs(away[:, 1])
     return [
         ("middle right" if x > 0 else "middle left") if sideways else ("top center" if y > 0 else "bottom center")
@@ -106,8 +106,8 @@ def _outward(rows: list[dict[str, Any]]) -> list[str]:
 
 def _ranges(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
     """Ends of both axes, with room for labels; none is narrower than half of the other, as points on a line are."""
-    places = np.array([[row["x"], row["y"]] for row in rows if np.isfinite([row["x"], row["y"]]).all()])
-    middle, span = (places.min(0) + places.max(0)) / 2, np.ptp(places, axis=0)
+    positions = np.array([[row["x"], row["y"]] for row in rows if np.isfinite([row["x"], row["y"]]).all()])
+    middle, span = (positions.min(0) + positions.max(0)) / 2, np.ptp(positions, axis=0)
     half = np.maximum(span, max(span.max() / 2, 1e-9)) * (0.82, 0.64)
     (left, low), (right, high) = (middle - half).tolist(), (middle + half).tolist()
     return [left, right], [low, high]
@@ -157,9 +157,9 @@ def along_figure(rows: list[dict[str, Any]], colours: Theme, *, apart: list[str]
 
 def _dots(rows: list[dict[str, Any]], at: int, apart: bool, counted: bool, colours: Theme) -> dict[str, Any]:
     colour = colours.accent if apart else colours.text
-    places = [row["place"] for row in rows]
+    positions = [row["place"] for row in rows]
     return {
-        "x": places,
+        "x": positions,
         "y": [at] * len(rows),
         "mode": "markers",
         "marker": {"size": 8, "color": colour, "opacity": 0.8, "symbol": "circle" if counted else "circle-open"},

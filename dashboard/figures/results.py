@@ -123,9 +123,9 @@ def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go
 
 def _shape(result: Any, colours: Theme, **options: Any) -> go.Figure:
     rows = [
-        {"list": result.name, "place": place, "word": word, "half": half, "x": float(x), "y": float(y)}
+        {"list": result.name, "place": index, "word": word, "half": half, "x": float(x), "y": float(y)}
         for half, points in zip(("fit", "judge"), result.coordinates, strict=True)
-        for place, (word, (x, y)) in enumerate(zip(result.words, points, strict=True))
+        for index, (word, (x, y)) in enumerate(zip(result.words, points, strict=True))
     ]
     options.setdefault("joined", {"circle": "closed", "line": "open"}.get(result.verdict, ""))
     return geometry.plane_figure(rows, colours, **options)

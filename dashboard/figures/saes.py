@@ -84,9 +84,9 @@ def health_figure(runs: Sequence[HealthRun], colours: Theme, *, height: int = HE
         return message_figure("no line of the training log yet", colours, height=height)
     figure = make_subplots(rows=3, cols=2, shared_xaxes=True, vertical_spacing=0.085, horizontal_spacing=0.09)
     for order, run in reversed(list(enumerate(runs))):  # the chosen run is drawn last, on top
-        for place, panel in enumerate(PANELS):
-            trace = _line(run, panel, order, colours, legend=place == 0 and len(runs) > 1)
-            figure.add_trace(trace, row=place // 2 + 1, col=place % 2 + 1)
+        for slot, panel in enumerate(PANELS):
+            trace = _line(run, panel, order, colours, legend=slot == 0 and len(runs) > 1)
+            figure.add_trace(trace, row=slot // 2 + 1, col=slot % 2 + 1)
     styled(figure, colours, height=height)
     legend = {"orientation": "h", "y": 1.06, "yanchor": "bottom", "x": 0, "traceorder": "reversed",
               "font": {"size": 11}, "bgcolor": "rgba(0,0,0,0)"}  # fmt: skip
@@ -125,8 +125,8 @@ def _value(value: Any, panel: Panel) -> float | None:
 
 def _titles(figure: go.Figure, chosen: HealthRun, colours: Theme) -> None:
     """The name of every panel; the threshold's says how far it moved over the part that is shaded."""
-    for place, panel in enumerate(PANELS):
-        axes = _inside(place)
+    for slot, panel in enumerate(PANELS):
+        axes = _inside(slot)
         moved = drift(chosen.rows) if panel.column == "threshold" else None
         if moved is not None:
             last = chosen.rows[-1]["tokens"]
@@ -144,9 +144,9 @@ def _titles(figure: go.Figure, chosen: HealthRun, colours: Theme) -> None:
         )
 
 
-def _inside(place: int) -> dict[str, str]:
+def _inside(slot: int) -> dict[str, str]:
     """Coordinates from 0 to 1 within a panel."""
-    number_of = place + 1 if place else ""
+    number_of = slot + 1 if slot else ""
     return {"xref": f"x{number_of} domain", "yref": f"y{number_of} domain"}
 
 
@@ -157,13 +157,13 @@ def _axes(figure: go.Figure, runs: Sequence[HealthRun], colours: Theme) -> None:
     figure.update_layout(xaxis_matches=None)  # the one that the others follow
     figure.update_xaxes(title_text="tokens seen", row=3)
     figure.update_yaxes(nticks=5)
-    for place, panel in enumerate(PANELS):
+    for slot, panel in enumerate(PANELS):
         values = [v for run in runs for row in run.rows if (v := _value(row.get(panel.column), panel)) is not None]
         axis: dict[str, Any] = {}
         if not values:
             axis = {"visible": False}
             text = "this kind has none" if panel.column == "threshold" else "not in the log"
-            figure.add_annotation(_inside(place), text=text, showarrow=False, x=0.5, y=0.5,
+            figure.add_annotation(_inside(slot), text=text, showarrow=False, x=0.5, y=0.5,
                                   font={"size": 12, "color": colours.muted})  # fmt: skip
         elif panel.share:
             top = max(*values, 0.0)
@@ -173,7 +173,7 @@ def _axes(figure: go.Figure, runs: Sequence[HealthRun], colours: Theme) -> None:
             axis["tickformat"] = "~g"
         elif panel.column == "l0":
             axis = {"type": "log", "tickformat": "~g"} if max(values) > 20 * max(min(values), 1e-9) > 0 else {}
-        figure.update_yaxes(axis, row=place // 2 + 1, col=place % 2 + 1)
+        figure.update_yaxes(axis, row=slot // 2 + 1, col=slot % 2 + 1)
 
 
 def activation_histogram(

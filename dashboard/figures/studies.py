@@ -140,7 +140,7 @@ def training_curves(
             hovertemplate=f"{escape(name)}<br>{x_title} %{{x:,}}: %{{y:.4g}}<extra></extra>",
         )  # fmt: skip
     styled(figure, colours, height=height)
-    given = {word: place for word, place in (marks or {}).items() if place is not None}
+    given = {word: step for word, step in (marks or {}).items() if step is not None}
     _marks(figure, given, colours)
     for word, level in (levels or {}).items():
         figure.add_hline(y=level, line={"color": colours.muted, "width": 1, "dash": "dot"})
@@ -157,10 +157,10 @@ def training_curves(
 
 def _marks(figure: go.Figure, marks: Mapping[str, float], colours: Theme) -> None:
     """Lines with a word each, every other one higher: neighbours may stand close."""
-    for at, (word, place) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
-        figure.add_vline(x=place, line={"color": colours.muted, "width": 1, "dash": "dot"})
+    for at, (word, step) in enumerate(sorted(marks.items(), key=lambda mark: mark[1])):
+        figure.add_vline(x=step, line={"color": colours.muted, "width": 1, "dash": "dot"})
         figure.add_annotation(
-            x=place, y=1, yref="paper", yanchor="bottom", yshift=13 * (at % 2), text=escape(word), showarrow=False,
+            x=step, y=1, yref="paper", yanchor="bottom", yshift=13 * (at % 2), text=escape(word), showarrow=False,
             font={"size": 11, "color": colours.muted},
         )  # fmt: skip
 

@@ -123,8 +123,8 @@ def _choice(artefact: str, found: view.WordList) -> Choice:
 
 
 def _where(hook_point: str) -> str:
-    place = view.short_hook_point(hook_point)
-    return "at the embedding" if place == "embed" else f"after block {place}" if place.isdigit() else f"at {place}"
+    shown = view.short_hook_point(hook_point)
+    return "at the embedding" if shown == "embed" else f"after block {shown}" if shown.isdigit() else f"at {shown}"
 
 
 def _choice_of_direction(manifest: Manifest) -> Choice:

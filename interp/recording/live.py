@@ -62,8 +62,8 @@ class LiveRecording(Recording):
     ) -> dict[str, Tensor]:
         """Compute chosen rows in one pass of the model for all hook points; see `Recording.read_local`."""
         found = self._compute(self._names(hook_points), shard, local)
-        for name, place in (out or {}).items():
-            place.copy_(found[name])
+        for name, target in (out or {}).items():
+            target.copy_(found[name])
         return out or found
 
     def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
@@ -84,8 +84,10 @@ class LiveRecording(Recording):
         whole = len(local) == len(contexts) * length and bool((local.diff() == 1).all())
         if whole:
             return values
-        places = torch.searchsorted(contexts, torch.div(local, length, rounding_mode="floor")) * length + local % length
-        return {name: value[places] for name, value in values.items()}
+        computed = (
+            torch.searchsorted(contexts, torch.div(local, length, rounding_mode="floor")) * length + local % length
+        )
+        return {name: value[computed] for name, value in values.items()}
 
     def _checked(self, model: "TransformerBridge") -> "TransformerBridge":
         from interp.models.adapter import weight_hash

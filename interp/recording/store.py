@@ -112,10 +112,10 @@ def read_plan(
 def _read_group(recording: "Recording", group: Group, names: list[str]) -> "Batch":
     """Read the rows of a group in the order of its shards, as stored; batches are drawn from it one by one."""
 
-    places = list(zip(group.shards, group.local_rows, strict=True))
-    rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in places])
+    parts = list(zip(group.shards, group.local_rows, strict=True))
+    rows = torch.cat([local + int(recording.shard_starts[shard]) for shard, local in parts])
     acts, start = recording.room(names, len(rows)), 0
-    for shard, local in places:
+    for shard, local in parts:
         stop = start + len(local)
         recording.read_local(names, shard, local, out={name: a[start:stop] for name, a in acts.items()})
         start = stop

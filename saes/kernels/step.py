@@ -64,8 +64,8 @@ def dead_latents(state: TrainState, window: int, k_aux: int, latents: Ranks = AL
     n = int(latents.total(len(dead)))
     if n <= CAP * k_aux:
         return n, dead
-    places = dead + latents.rank * state.d_sae
-    return n, dead[Spread(latents=latents).largest(state.silent[dead], places, CAP * k_aux)]
+    order = dead + latents.rank * state.d_sae
+    return n, dead[Spread(latents=latents).largest(state.silent[dead], order, CAP * k_aux)]
 
 
 def add_auxk(

@@ -54,7 +54,7 @@ class CrossLayerTranscoder(nn.Module):
         return torch.stack([self.encode_layer(layer, x[layer]) for layer in range(self.n_layers)])
 
     def directions(self, source: int, target: int) -> Tensor:
-        """`[d_sae, d_out]`: the vector that one unit of each latent of layer `source` adds at layer `target >= source`."""
+        """`[d_sae, d_out]`: vectors that one unit of each latent of layer `source` adds at `target >= source`."""
         return self.W_dec[source][:, target - source]
 
     def decode(self, feature_acts: Tensor) -> Tensor:

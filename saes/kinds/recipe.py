@@ -1,4 +1,4 @@
-"""Training side of a kind: its rule inside the step (`saes.kernels.state`), and the conversion of the result to an SAE."""
+"""Training side of a kind: its rule inside the step (`saes.kernels.state`), and how the result becomes an SAE."""
 
 from abc import abstractmethod
 from collections.abc import Iterable

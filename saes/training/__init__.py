@@ -1,6 +1,6 @@
 """Train dictionaries: one loop for one run or many, on stored or live activations, on one process or several.
 
-- `config`      what a run is told, and the choices made from its token budget
+- `config`      settings of a run, and the choices made from its token budget
 - `data`        batches of activations, scaled and shuffled
 - `train`       the loop
 - `run`         one dictionary in training: opened or resumed, advanced by a batch, finished
