@@ -1,22 +1,24 @@
-"""The parts of a model by canonical names, as views into its live weights, whatever the architecture calls them.
+"""Components of a model by canonical name, and the null that changes are compared with.
+
+**Components** are views into a model's live weights, under the same names for every architecture:
 
     L3H5.W_Q  L3KV1.W_K  L3H5.W_O  L3.b_O     per head; grouped keys and values by their group
     L3.mlp.gate  L3.mlp.in  L3.mlp.out  L3.ln1  L3.ln2
     embed  pos_embed  ln_final  unembed        a tied unembedding is part of `embed`
     other:NAME                                 a parameter that is none of these
 
-Matrices are laid out as `x @ W [d_in, d_out]`; a bias is one more row, since it is what a constant input of 1 writes.
-Together they are every parameter once: putting all of one model's components into another makes it that model.
+Matrices are laid out as `x @ W [d_in, d_out]`. A bias is one more row, as for a constant input of 1. Together the
+components hold every parameter once: writing all components of one model into another makes the two equal.
 
-What counts as no change. A change stands beside what the same measure says of models that differ in nothing.
+**The null.** Every measure is compared with its value for models without the fine-tuning in question:
 
-- *continuations*: the base trained on, with the same data and other seeds, without what is asked about. At least three,
-  since the bound is a prediction: where would one more continuation lie? Of `n` log values per test the spread is
-  moderated, `(d0 s0^2 + (n - 1) s^2) / (d0 + n - 1)` with the mean variance of all tests as `s0^2` (Smyth 2004, with
-  `d0` fixed at 4, 0 of a single test), and the bound is Student's at 5 % over all tests (Bonferroni). Where the true
-  spreads of all tests are alike it errs less often than that (.3 % of families of 20), since it does not count on it
-- *rounding*, where there is no continuation: the base with its weights rounded to bfloat16, as many a checkpoint is
-  stored. Below twice that change nothing is said.
+- *Continuations*: the base trained further on the same kind of data with other seeds, without the fine-tuning. At least
+  three are needed, since the bound is a prediction interval for one more continuation. The variance of `n` log values
+  per test is moderated, `(d0 s0^2 + (n - 1) s^2) / (d0 + n - 1)`, with the mean variance of all tests as `s0^2` (Smyth
+  2004; `d0` is fixed at 4, and 0 for a single test). The bound is Student's t at 5 % over all tests (Bonferroni). It is
+  conservative (.3 % errors in families of 20 tests) where the true variances of all tests are equal.
+- *Rounding*, without continuations: the base with its weights rounded to bfloat16, a common storage format. Changes
+  below twice the effect of rounding are not reported.
 """
 
 import contextlib
@@ -34,29 +36,29 @@ from interp.statistics import prediction_bound
 
 SIDE_NAMES = (("q", "W_Q"), ("k", "W_K"), ("v", "W_V"))
 SAME = ("architecture", "act_fn", "normalization_type", "positional_embedding_type", "parallel_attn_mlp")
-"""settings that two models of one architecture share, beside their sizes"""
+"""settings that two models of one architecture share, in addition to their sizes"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Component:
-    """One part of a model. Writing into `tensors` changes the model."""
+    """One component of a model. Writing into `tensors` changes the model."""
 
     name: str
     kind: str
-    """the part of the name after the layer or head: `W_Q`, `mlp.in`, `ln1`, `embed` ..."""
+    """the name after the layer or head: `W_Q`, `mlp.in`, `ln1`, `embed` ..."""
     layer: int | None = None
     heads: tuple[int, ...] = ()
-    """query heads that use it; empty when it belongs to no head"""
+    """query heads that use the component; empty when it belongs to no head"""
     tensors: tuple[Tensor, ...]
     """the matrix `[d_in, d_out]` (or a gain `[d]`), then the bias `[d_out]` where there is one"""
 
     def matrix(self) -> Tensor:
-        """`[rows, d_out]` float64 copy: the bias is the last row."""
+        """Return a float64 copy `[rows, d_out]`, with the bias as the last row."""
         return torch.cat([t.detach().double().reshape(-1, t.shape[-1]) for t in self.tensors])
 
 
 def components(model: Any) -> list[Component]:
-    """Every part of a model, from the embedding to the unembedding.
+    """Return every component of a model, from the embedding to the unembedding.
 
     Raises `ConfigError` where attention has no separate query, key, value and output weights.
     """
@@ -79,9 +81,9 @@ def components(model: Any) -> list[Component]:
 
 
 def check_comparable(base: Any, tuned: Any) -> tuple[list[Component], list[Component]]:
-    """The components of two models, pair by pair.
+    """Return the components of two models, as two lists in the same order.
 
-    Raises `MismatchError` when they are not of one architecture and vocabulary, `NonFiniteError` naming the component
+    Raises `MismatchError` when the models differ in architecture or vocabulary, `NonFiniteError` naming the component
     that holds NaN or infinity.
     """
     from interp.models.adapter import head_shape, tokenizer_hash
@@ -91,22 +93,28 @@ def check_comparable(base: Any, tuned: Any) -> tuple[list[Component], list[Compo
         if getattr(one, size) != getattr(two, size):
             what = "vocabularies" if size == "d_vocab" else "architectures"
             raise MismatchError(
-                f"the models have other {what}: {size} is {getattr(one, size)} and {getattr(two, size)}; "
-                "what changed can be asked of two checkpoints of one model only"
+                f"the models have different {what}: {size} is {getattr(one, size)} and {getattr(two, size)}; "
+                "compare two checkpoints of one model"
             )
     for setting in SAME:
         values = [getattr(model.cfg, setting, None) for model in (base, tuned)]
         if values[0] != values[1]:
-            raise MismatchError(f"the models have other architectures: {setting} is {values[0]} and {values[1]}")
+            raise MismatchError(
+                f"the models have different architectures: {setting} is {values[0]} and {values[1]}; compare two "
+                "checkpoints of one model"
+            )
     if tokenizer_hash(base) != tokenizer_hash(tuned):
         raise MismatchError(
-            "the models have other vocabularies: one token id means two things; give them one tokenizer"
+            "the models have different vocabularies: their tokenizers assign different tokens to one id; use two "
+            "models with the same tokenizer"
         )
     parts = components(base), components(tuned)
     names = [[(c.name, [tuple(t.shape) for t in c.tensors]) for c in each] for each in parts]
     if names[0] != names[1]:
-        differ = sorted({n for n, _ in names[0]} ^ {n for n, _ in names[1]}) or ["the shape of a part"]
-        raise MismatchError(f"the models have other parts: {', '.join(differ[:3])}; compare checkpoints of one model")
+        differ = sorted({n for n, _ in names[0]} ^ {n for n, _ in names[1]}) or ["the shape of a component"]
+        raise MismatchError(
+            f"the models have different components: {', '.join(differ[:3])}; compare two checkpoints of one model"
+        )
     for which, each in zip(("first", "second"), parts, strict=True):
         for component in each:
             if not all(bool(t.isfinite().all()) for t in component.tensors):
@@ -115,20 +123,20 @@ def check_comparable(base: Any, tuned: Any) -> tuple[list[Component], list[Compo
 
 
 def same(one: Component, two: Component) -> bool:
-    """Whether two models have a component alike, to the bit."""
+    """Return whether a component is equal in two models, to the bit."""
     return all(torch.equal(a, b.to(a.device)) for a, b in zip(one.tensors, two.tensors, strict=True))
 
 
 @contextlib.contextmanager
 def written(targets: Sequence[Component], values: Sequence[Sequence[Tensor]]) -> Iterator[None]:
-    """The model of `targets` with other values in them for the length of the block; then the old ones, to the bit.
+    """Write other values into `targets` for the duration of the block, then restore the old ones to the bit.
 
     `values` has the tensors of each target. The model is changed in place: do not use it elsewhere meanwhile.
     """
     flat = [
         (t, v) for target, each in zip(targets, values, strict=True) for t, v in zip(target.tensors, each, strict=True)
     ]
-    kept = [t.detach().clone() for t, _ in flat]
+    saved = [t.detach().clone() for t, _ in flat]
     try:
         with torch.no_grad():
             for tensor, value in flat:
@@ -136,14 +144,15 @@ def written(targets: Sequence[Component], values: Sequence[Sequence[Tensor]]) ->
         yield
     finally:
         with torch.no_grad():
-            for (tensor, _), old in zip(flat, kept, strict=True):
+            for (tensor, _), old in zip(flat, saved, strict=True):
                 tensor.copy_(old)
 
 
 def units(parts: Sequence[Component]) -> dict[str, list[int]]:
-    """Name -> indices of components: `embed`, `L0.attn`, `L0.mlp` ... `unembed`, `other`. Every component is in one.
+    """Map the parts of a model (`embed`, `L0.attn`, `L0.mlp` ... `unembed`, `other`) to indices of their components.
 
-    A norm goes with what reads it: `ln1` with attention, `ln2` with the MLP, `ln_final` with the unembedding.
+    Every component is in one part. A norm belongs to the module that reads it: `ln1` to attention, `ln2` to the MLP,
+    `ln_final` to the unembedding.
     """
     found: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
@@ -152,7 +161,10 @@ def units(parts: Sequence[Component]) -> dict[str, list[int]]:
 
 
 def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, list[int]]:
-    """`L0H1` -> indices of its `W_Q W_K W_V W_O`, in some layers. Heads of a group share keys and values."""
+    """Map heads (`L0H1`) of some layers to indices of their `W_Q W_K W_V W_O`.
+
+    Heads of a group share keys and values.
+    """
     found: dict[str, list[int]] = {}
     for i, part in enumerate(parts):
         for head in part.heads if part.layer in layers else ():
@@ -161,7 +173,7 @@ def head_units(parts: Sequence[Component], layers: Sequence[int]) -> dict[str, l
 
 
 def unit_of(kind: str, layer: int | None) -> str:
-    """The unit that a component belongs to, by its kind and layer."""
+    """Return the part of the model to which a component belongs, by its kind and layer."""
     if kind == "other":
         return "other"
     if layer is None:
@@ -170,7 +182,7 @@ def unit_of(kind: str, layer: int | None) -> str:
 
 
 def _module(owner: Any, attribute: str, name: str, layer: int | None = None) -> list[Component]:
-    """The component of a wrapped linear map, embedding or norm; none where the model has no such module."""
+    """Return the component of a wrapped linear map, embedding or norm, as a list; empty if there is no such module."""
     wrapped = getattr(owner, attribute, None) if owner is not None else None
     module = getattr(wrapped, "original_component", None)
     if getattr(module, "weight", None) is None:
@@ -180,7 +192,7 @@ def _module(owner: Any, attribute: str, name: str, layer: int | None = None) -> 
 
 
 def _tensors(module: Any) -> tuple[Tensor, ...]:
-    """The weight as `x @ W`, then the bias: `nn.Linear` keeps its weight the other way round."""
+    """Return the weight as `x @ W`, then the bias; `nn.Linear` stores its weight transposed."""
     weight = module.weight.T if isinstance(module, torch.nn.Linear) else module.weight
     bias = getattr(module, "bias", None)
     return (weight,) if bias is None else (weight, bias)
@@ -194,10 +206,10 @@ def _attention(attn: Any, layer: int, shape: Any) -> list[Component]:
         n, size = (shape.n_kv_heads if side != "q" else shape.n_heads), shape.n_heads // shape.n_kv_heads
         for head in range(n):
             columns = slice(head * shape.d_head, (head + 1) * shape.d_head)
-            readers = tuple(range(head * size, (head + 1) * size)) if side != "q" else (head,)
+            query_heads = tuple(range(head * size, (head + 1) * size)) if side != "q" else (head,)
             owner = f"L{layer}{'KV' if grouped else 'H'}{head}"
             views = tuple(t[..., columns] for t in tensors)
-            found.append(Component(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=readers, tensors=views))
+            found.append(Component(name=f"{owner}.{kind}", kind=kind, layer=layer, heads=query_heads, tensors=views))
     weight, *bias = _tensors(_projection(attn, "o"))
     for head in range(shape.n_heads):
         rows = weight[head * shape.d_head : (head + 1) * shape.d_head]
@@ -208,7 +220,10 @@ def _attention(attn: Any, layer: int, shape: Any) -> list[Component]:
 def _projection(attn: Any, side: str) -> Any:
     module = getattr(getattr(attn, side, None), "original_component", None)
     if getattr(module, "weight", None) is None:
-        raise ConfigError(f"this model's attention has no weights of its own for {side!r}, so its heads have no parts")
+        raise ConfigError(
+            f"heads can be compared where attention has separate query, key, value and output weights; this model has "
+            f"none for {side!r}"
+        )
     return module
 
 
@@ -217,7 +232,7 @@ def _shares(tensor: Tensor, parts: Sequence[Component]) -> bool:
 
 
 def _others(model: Any, parts: list[Component]) -> list[Component]:
-    """Parameters that no component is a view of; the unsplit copies that the bridge keeps of joint weights are none."""
+    """Return parameters of which no component is a view, without the bridge's unsplit copies of joint weights."""
     from interp.models.identity import plain_parameters
 
     seen = {t.untyped_storage().data_ptr() for part in parts for t in part.tensors}
@@ -232,11 +247,11 @@ FAMILY_WISE = 0.05
 ROUNDING_MARGIN = 2.0
 PRIOR_DEGREES = 4
 SMALLEST = 1e-12
-"""what is smaller is taken for nothing"""
+"""values below this count as 0"""
 
 
 def null_models(base: Any, continuations: Sequence[Any]) -> list[AbstractContextManager[Any]]:
-    """Each null as a context that gives a model: the continuations, or the base while it is rounded.
+    """Return each null as a context manager that yields a model: the continuations, or the base while it is rounded.
 
     Raises `ConfigError` for one or two continuations, `MismatchError` for one of another architecture.
     """
@@ -247,33 +262,34 @@ def null_models(base: Any, continuations: Sequence[Any]) -> list[AbstractContext
 
 
 def check_count(continuations: Sequence[Any]) -> None:
-    """Raises `ConfigError` for one or two continuations: they have no spread to speak of."""
+    """Raise `ConfigError` for one or two continuations, whose variance cannot be estimated."""
     if 0 < len(continuations) < 3:
         raise ConfigError(
-            f"{len(continuations)} continuations say too little of how far such models lie apart; give at least 3, or "
-            "none (then the floor is rounding to bfloat16)"
+            f"the variance between continuations needs at least 3 of them, got {len(continuations)}; give more, or "
+            "none (then the null is rounding to bfloat16)"
         )
 
 
 def describe_null(n_continuations: int) -> str:
-    """In words."""
+    """Return the null in words."""
     if n_continuations:
         return f"{n_continuations} continuations of the base"
-    return f"{ROUNDING_MARGIN:g} times what rounding the base to bfloat16 changes"
+    return f"{ROUNDING_MARGIN:g} times the change from rounding the base to bfloat16"
 
 
 @contextlib.contextmanager
 def rounded(model: Any) -> Iterator[Any]:
-    """The model with its weights rounded to bfloat16 for the length of the block."""
+    """Yield the model with its weights rounded to bfloat16 for the duration of the block."""
     parts = components(model)
     with written(parts, [[t.to(torch.bfloat16).to(t.dtype) for t in part.tensors] for part in parts]):
         yield model
 
 
 def upper_bound(values: np.ndarray, *, n_tests: int, log: bool = True) -> np.ndarray:
-    """`[...]`: what one more null stays below, at 5 % over `n_tests`, of `values [n_null, ...]`.
+    """Return the upper prediction bound `[...]` for one more null, given `values [n_null, ...]`, at 5 % over `n_tests`.
 
-    With `log` values are sizes (0 or more) and the spread is one of ratios. Of a single null it is twice its value.
+    With `log` the values are sizes (0 or more), and the variance is that of their logarithms. The bound of a single
+    null is twice its value.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 1:

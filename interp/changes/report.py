@@ -1,12 +1,11 @@
-"""What changed between two checkpoints, as one value: weights, representations on each text, heads, and the proof.
+"""Comparison of two checkpoints as one result: weights, representations on each text, heads, and transplants.
 
     found = what_changed(base, tuned, {"facts": tokens, "prose": others}, continuations=models, behaviour=log_prob)
     print(found)            # a table
     found.findings()        # sentences
 
-The first text is where the change should show, the others are controls.
-
-The plain-text table of what changed: one row per part of the model; an asterisk marks what lies beyond its null.
+The effect of fine-tuning is expected on the first text; the others are controls. The plain-text table has one row per
+part of the model, and an asterisk marks values beyond their null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from interp.results import Record, Result
 
 
 def changes_table(found: "WhatChanged") -> str:
-    """Rows `embed, L0.attn, L0.mlp ... unembed`: weights, stream after it by text, heads, transplants."""
+    """Return the table with rows `embed, L0.attn, L0.mlp ... unembed`: weights, stream by text, heads, transplants."""
     texts = list(found.representations)
     header = [
         "part",
@@ -57,7 +56,7 @@ def changes_table(found: "WhatChanged") -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right."""
+    """Format rows of cells as lines, the first column aligned left, the others right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
@@ -68,7 +67,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _weights(found: "WhatChanged", part: str) -> list[str]:
-    """The largest change among the components of a part, its null, and its rank beside a random one."""
+    """Return the largest change among the components of a part, its null, and its rank over the random rank."""
     mine = [c for c in found.weights.changes if unit_of(c.kind, c.layer) == part]
     most = max(mine, key=lambda c: (c.found, c.change))
     rank = f"{most.rank:.1f}/{most.random_rank:.1f}" if most.change else "-"
@@ -76,7 +75,7 @@ def _weights(found: "WhatChanged", part: str) -> list[str]:
 
 
 def _stream(found: "WhatChanged", part: str) -> list[str]:
-    """The stream after a layer stands in the row of its MLP (of its attention, where there is none)."""
+    """Return the change of the stream after a layer, for the row of its MLP (of its attention if there is no MLP)."""
     layer = part.split(".")[0]
     last = {row.name.split(".")[0]: row.name for row in found.transplants.transplants if row.level == "part"}
     known = {each.name for each in next(iter(found.representations.values())).layers}
@@ -111,21 +110,21 @@ SHOWN = 6
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WhatChanged(Result):
-    """Everything that `what_changed` measured."""
+    """Effects of fine-tuning: changes of weights, representations and heads, and the transplants."""
 
     base: str
     tuned: str
     null: str
-    """what every number is compared with, in words"""
+    """description of the null with which every number is compared"""
     weights: WeightChanges
     representations: dict[str, RepresentationChanges]
-    """by text"""
+    """by name of the text"""
     heads: HeadChanges
     transplants: Transplants
     settings: dict[str, Any]
 
     def findings(self) -> list[str]:
-        """One sentence for each question."""
+        """Return one sentence per question: weights, stream on each text, heads, transplants."""
         return [
             self._weights(),
             *(self._stream(text) for text in self.representations),
@@ -134,7 +133,7 @@ class WhatChanged(Result):
         ]
 
     def summary(self) -> dict[str, Any]:
-        """The names that were found."""
+        """Return the names of what was found, and the behaviour of both models."""
         proof = self.transplants
         return {
             "base": self.base,
@@ -152,7 +151,7 @@ class WhatChanged(Result):
     def to_records(self) -> list[Record]:
         """Return one row per component, layer, head and part: `question, text, name, value, null, found`.
 
-        `question` is `weights`, `stream`, a measure of heads, `carried` or `removed`; `text` is that of the stream.
+        `question` is `weights`, `stream`, a measure of heads, `carried` or `removed`; `text` is given for the stream.
         """
         rows = [("weights", None, c.name, c.change, c.null, c.found) for c in self.weights.changes]
         for text, each in self.representations.items():
@@ -169,7 +168,7 @@ class WhatChanged(Result):
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def to_json(self) -> dict[str, Any]:
-        """Every number, by part; what is no number is null."""
+        """Return every number by question; NaN becomes null."""
         return as_json(
             {
                 "summary": self.summary(),
@@ -187,7 +186,7 @@ class WhatChanged(Result):
         save_json(self.to_json(), path)
 
     def table(self) -> str:
-        """A table in plain text: one row per part of the model, from the embedding to the unembedding."""
+        """Return a table in plain text: one row per part of the model, from the embedding to the unembedding."""
         return changes_table(self)
 
     def __str__(self) -> str:
@@ -198,7 +197,7 @@ class WhatChanged(Result):
         if not found:
             return f"weights: none of {n} components moved by more than the null ({self.null})"
         low = [c.name for c in self.weights.changes if c.low_rank]
-        rank = f"; of low rank: {_names(low)}" if low else "; none of low rank"
+        rank = f"; low-rank: {_names(low)}" if low else "; none is low-rank"
         return (
             f"weights: {len(found)} of {n} components moved by more than the null ({self.null}): {_names(found)}{rank}"
         )
@@ -210,10 +209,10 @@ class WhatChanged(Result):
         most = max((each[name] for name in each.found), key=lambda layer: layer.change.estimate)
         change, low, high = most.change
         return (
-            f"stream on {text}: from {each.found[0]} on; most at {most.name}, by {change:.2g} of its variance "
-            f"[{low:.2g}, {high:.2g}] (null {most.null:.2g}), CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}), "
-            f"{most.main_share:.0%} of it along one direction (null {most.main_share_null:.0%}), "
-            f"which argues for {' '.join(map(repr, most.promoted))}"
+            f"stream on {text}: differs from {each.found[0]} on, most at {most.name}: by {change:.2g} of its variance "
+            f"[{low:.2g}, {high:.2g}] (null {most.null:.2g}), CKA {most.cka.estimate:.4f} (null {most.cka_null:.4f}); "
+            f"{most.main_share:.0%} of the squared difference lies along one direction (null "
+            f"{most.main_share_null:.0%}), which promotes {' '.join(map(repr, most.promoted))}"
         )
 
     def _heads(self) -> str:
@@ -222,29 +221,39 @@ class WhatChanged(Result):
         text = (
             f"heads: changed by their own weights: {_names(by_weights)}"
             if by_weights
-            else "heads: none by its own weights"
+            else "heads: none changed by its own weights"
         )
-        text += f"; attend elsewhere: {_names(own['pattern'])}" if own["pattern"] else "; none attends elsewhere"
+        text += (
+            f"; changed attention patterns: {_names(own['pattern'])}"
+            if own["pattern"]
+            else "; no attention pattern changed"
+        )
         scores = [f"{kind.replace('_', '-')} {_names(own[kind])}" for kind in MEASURES[3:] if own.get(kind)]
-        return text + (f"; other scores: {', '.join(scores)}" if scores else "")
+        return text + (f"; changed scores: {', '.join(scores)}" if scores else "")
 
     def _proof(self) -> str:
         proof = self.transplants
         gap = f"{proof.behaviour} {proof.base:.3f} in the base, {proof.tuned:.3f} in the tuned model"
         if not proof.differ:
             return (
-                f"transplant: the two behave alike ({gap}, bound of the nulls {proof.gap_bound:.2g}): nothing to move"
+                f"transplants: the two models behave alike ({gap}, bound of the nulls {proof.gap_bound:.2g}), so no "
+                "part was transplanted"
             )
         carried = [f"{name} {proof[name].carried.estimate:.0%}" for name in proof.carried]
         removed = [f"{name} {proof[name].removed.estimate:.0%}" for name in proof.removed]
-        doubtful = [t for t in proof.transplants if t.removed.estimate > HALF and not t.removed_found]
-        unsure = [
-            f"{t.name} takes {t.removed.estimate:.0%}, a random change there {t.removed_random:.0%}" for t in doubtful
+        inconclusive = [
+            f"reverting {t.name} removes {t.removed.estimate:.0%}, a random change {t.removed_random:.0%} on average"
+            for t in proof.transplants
+            if t.removed.estimate > HALF and not t.removed_found
         ]
-        return (
-            f"transplant ({gap}): into the base, {_names(carried) if carried else 'no single part'} brings it along; "
-            f"out of the tuned model, {_names(removed) if removed else 'no single part'} takes it away beyond chance"
-            + (f" ({'; '.join(unsure[:SHOWN])} on average)" if unsure else "")
+        into = (
+            f"parts that transfer the behaviour: {_names(carried)}"
+            if carried
+            else "no single part transfers the behaviour"
+        )
+        out = f"parts that remove it: {_names(removed)}" if removed else "no single part removes it beyond chance"
+        return f"transplants ({gap}): written into the base, {into}; reverted in the tuned model, {out}" + (
+            f" ({'; '.join(inconclusive[:SHOWN])})" if inconclusive else ""
         )
 
 
@@ -262,17 +271,18 @@ def what_changed(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> WhatChanged:
-    """Compare two checkpoints of one architecture. Both are as before when it returns.
+    """Compare two checkpoints of one architecture; both models are restored when it returns.
 
-    `texts`: name -> tokens `[n_contexts, pos]`, the first where the change should show. `continuations`: three or more
-    models that differ from the base in nothing that is asked about; without them the floor is rounding to bfloat16.
-    `behaviour(model)` gives a number per prompt; by default the mean log-probability of the first text's contexts.
+    `texts`: name -> tokens `[n_contexts, pos]`; the effect of fine-tuning is expected on the first. `continuations`:
+    three or more models trained further from the base without the fine-tuning, as the null; without them the null is
+    rounding to bfloat16. `behaviour(model)` returns a number per prompt; by default it is the mean log-probability of
+    the first text's contexts.
 
-    Raises `MismatchError` for other architectures or vocabularies, `NonFiniteError`, `ConfigError`.
+    Raises `MismatchError` for different architectures or vocabularies, `NonFiniteError`, `ConfigError`.
     """
     check_comparable(base, tuned)
     if not texts:
-        raise ConfigError("a text is needed on which the models can be compared; give one")
+        raise ConfigError("a text is needed on which the models can be compared, got none; give one")
     first = next(iter(texts))
     report = _Steps(progress, 3 + len(texts))
     moved = weight_changes(base, tuned, continuations=continuations, progress=report.within("weights"))
@@ -309,7 +319,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 class _Steps:
-    """Progress of several analyses as one bar, each a step of the same size."""
+    """Progress of several analyses as one bar, with a step of equal size for each."""
 
     def __init__(self, progress: Progress | None, n: int):
         self.progress, self.n, self.at = progress, n, -1

@@ -1,19 +1,19 @@
-"""Where the residual stream moved, layer by layer, on the same tokens.
+"""Changes of the residual stream, layer by layer, on the same tokens.
 
     change = sum |x_tuned - x_base|^2 / sum |x_base - mean|^2
 
-0: the same; 1: as far from the base as its own mean is (the definition of FVU). Measured on text where the change
-should show and on text where it should not. Besides, per layer:
+0: the same; 1: as large as the base's variance (the definition of FVU). It is measured on target text and on control
+text. Two further measures per layer:
 
-- unbiased CKA (`interp.geometry.similarity`): 1 for a rotation, shift or scale of the same shape, about 0 for unrelated
-  ones. It hardly sees a shift that all tokens share; `change` does
-- the main direction of the differences `x_tuned - x_base`: found on half of the contexts, and the share of the squared
-  difference along it measured on the other half; 1 means that all tokens moved along one line. Beside it the share that
-  the base's own values have along that direction, and which of the text's tokens it argues for in the unembedding
+- Unbiased CKA (`interp.geometry.similarity`): 1 for representations equal up to rotation, translation and scale, about
+  0 for unrelated ones. It is nearly blind to a shift common to all tokens; `change` is not.
+- The main direction of the differences `x_tuned - x_base`: estimated on half of the contexts, and scored by the
+  fraction of the squared difference along it on the other half. 1: all tokens moved along one line. With it go the
+  fraction of the base's variance along that direction, and the tokens of the text that it promotes in the unembedding.
 
-One context is one observation: intervals are of a bootstrap over contexts for `change`, of a jackknife for CKA (a
-bootstrap would count a context drawn twice as its own neighbour). The first positions are left out: their values are
-many times longer than all others in most models, and depend on nothing.
+One context is one observation. Intervals come from a bootstrap over contexts for `change`, and from a jackknife for CKA
+(in a bootstrap a context drawn twice would be its own neighbour). The first positions are omitted: in most models their
+norms are many times those of all others, and do not depend on the text.
 """
 
 from collections.abc import Sequence
@@ -36,40 +36,44 @@ from interp.statistics import Interval, bootstrap_counts, percentile_interval
 MIN_CONTEXTS = 8
 N_BOOTSTRAP = 2000
 CKA_ROWS = 256
-"""tokens that CKA compares, spread evenly over the contexts"""
+"""number of tokens that CKA compares, spread evenly over the contexts"""
 PROMOTED = 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerChange:
-    """The residual stream after one layer (`embed`: before the first)."""
+    """Change of the residual stream after one layer (`embed`: before the first)."""
 
     name: str
     change: Interval[float]
-    """over contexts; 0: the same; 1: as far from the base as its mean is"""
+    """over contexts; 0: the same; 1: as large as the base's variance"""
     null: float
+    """mean change of the nulls"""
     null_high: float
+    """upper bound of the nulls"""
     found: bool
-    """the low end, corrected for all layers, lies above `null_high`"""
+    """the interval's low end, corrected for all layers, lies above `null_high`"""
     cka: Interval[float]
+    """1: the same up to rotation, translation and scale; about 0: unrelated"""
     cka_null: float
     """mean of the nulls"""
     cka_found: bool
-    """the shape changed: `1 - cka` lies above the bound of the nulls"""
+    """the low end of `1 - cka` lies above the bound of the nulls"""
     main_share: float
-    """of the squared difference along its main direction, on contexts that did not choose it; NaN without a change"""
+    """fraction of the squared difference along its main direction, on held-out contexts; NaN without a change"""
     main_share_null: float
+    """mean of the nulls"""
     main_share_base: float
-    """of the base's variance along that direction"""
+    """fraction of the base's variance along that direction, 0 to 1"""
     direction: np.ndarray
     """`[d_model]` of unit length, towards the tuned model; zeros without a change"""
     promoted: list[str]
-    """of the tokens in the text, those whose logits the direction raises most"""
+    """tokens of the text whose logits the direction raises most"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RepresentationChanges(Result):
-    """All layers, on one text."""
+    """Changes of the residual stream at all layers, on one text."""
 
     layers: list[LayerChange]
     n_contexts: int
@@ -78,7 +82,7 @@ class RepresentationChanges(Result):
 
     @property
     def found(self) -> list[str]:
-        """Layers that moved by more than their null, in order."""
+        """Layers that changed by more than their null, in the order of the model."""
         return [layer.name for layer in self.layers if layer.found]
 
     def __getitem__(self, name: str) -> LayerChange:
@@ -88,7 +92,7 @@ class RepresentationChanges(Result):
         return by_name[name]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One row per layer, without the directions."""
+        """Return one row per layer, without the directions."""
         return [
             {
                 "name": layer.name,
@@ -100,7 +104,7 @@ class RepresentationChanges(Result):
         ]
 
     def headline(self) -> str:
-        """Count the layers that moved."""
+        """Count the layers that changed by more than their null."""
         return f"Residual stream on {self.n_tokens:,} tokens: {len(self.found)} of {len(self.layers)} layers moved"
 
     def shown(self) -> list[dict[str, Any]]:
@@ -124,8 +128,8 @@ def representation_changes(
 ) -> RepresentationChanges:
     """Compare the residual streams of two models on `tokens [n_contexts, pos]`, without the first `skip` positions.
 
-    Holds the values of two models at once. Raises `ConfigError` on fewer than eight contexts or too short ones,
-    `NonFiniteError`, and what `check_comparable` raises.
+    Memory: the activations of two models at once. Raises `ConfigError` for fewer than eight contexts or contexts that
+    are too short, `NonFiniteError`, and what `check_comparable` raises.
     """
     check_comparable(base, tuned)
     check_tokens(tokens, base, skip)
@@ -155,9 +159,9 @@ def representation_changes(
 
 
 def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
-    """Raises `ConfigError` when contexts are too few, too short or too long, or hold tokens that the model lacks."""
+    """Raise `ConfigError` for too few, too short or too long contexts, `PromptError` for other than the model's ids."""
     if skip < 0:
-        raise ConfigError(f"the positions to leave out at the start are 0 or more, got skip {skip}")
+        raise ConfigError(f"the number of positions to omit at the start must be 0 or more, got skip {skip}")
     if tokens.ndim != 2 or len(tokens) < MIN_CONTEXTS:
         raise ConfigError(
             f"tokens must be [n_contexts, pos] with at least {MIN_CONTEXTS} contexts, got {list(tokens.shape)}: one "
@@ -169,11 +173,14 @@ def check_tokens(tokens: Tensor, model: Any, skip: int = 1) -> None:
 
 
 def stream(model: Any, tokens: Tensor, skip: int, batch_size: int) -> Tensor:
-    """`[n_layers + 1, n_contexts, pos - skip, d_model]` float32 on the CPU: the stream before and after each layer."""
+    """Return the residual stream before the first and after each layer, in float32 on the CPU.
+
+    The shape is `[n_layers + 1, n_contexts, pos - skip, d_model]`.
+    """
     from interp.patching.partial import capture
 
     if batch_size < 1:
-        raise ConfigError(f"at least one context runs at a time, got batch_size {batch_size}; 8 is the default")
+        raise ConfigError(f"a batch needs at least one context, got batch_size {batch_size}; 8 is the default")
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{i}.hook_resid_post" for i in range(model.cfg.n_layers))]
     parts = []
     for rows in tokens.split(batch_size):
@@ -186,7 +193,7 @@ def stream(model: Any, tokens: Tensor, skip: int, batch_size: int) -> Tensor:
 
 
 class _Measured:
-    """One model against the base: per layer the parts of every number, context by context."""
+    """Sums of one model against the base, per layer and context, from which all measures are computed."""
 
     def __init__(self, before: Tensor, after: Tensor, seed: int):
         self.seed = seed
@@ -203,7 +210,7 @@ class _Measured:
         return self.moved.sum(1) / np.maximum(self.spread.sum(1), SMALLEST)
 
     def bootstrap(self) -> np.ndarray:
-        """`[N_BOOTSTRAP, n_layers + 1]`: the change on contexts drawn with replacement."""
+        """Return the change on contexts drawn with replacement, `[N_BOOTSTRAP, n_layers + 1]`."""
         n = self.moved.shape[1]
         rng = np.random.default_rng(derive_seed(self.seed, "contexts"))
         weights = bootstrap_counts(n, N_BOOTSTRAP, rng)
@@ -247,14 +254,14 @@ def _mean(values: list[float]) -> float:
 
 
 def _rows(values: Tensor) -> Tensor:
-    """`[n_layers + 1, n_contexts, k, d_model]` of evenly spread positions, about `CKA_ROWS` in all."""
+    """Return values at evenly spread positions, about `CKA_ROWS` in all: `[n_layers + 1, n_contexts, k, d_model]`."""
     n, length = values.shape[1:3]
     k = min(length, max(4, CKA_ROWS // n))
     return values[:, :, torch.linspace(0, length - 1, k).round().long()]
 
 
 def _cka(x: Tensor, y: Tensor) -> tuple[float, float, float]:
-    """Unbiased CKA of `[n_contexts, k, d]`, its jackknife standard error over contexts, and Student's quantile."""
+    """Return unbiased CKA of `[n_contexts, k, d]`, its jackknife error over contexts, and the t quantile."""
     from scipy.stats import t
 
     n, k = x.shape[:2]
@@ -274,7 +281,7 @@ def _cka(x: Tensor, y: Tensor) -> tuple[float, float, float]:
 
 
 def _main_direction(difference: Tensor, away: Tensor) -> tuple[float, float, np.ndarray]:
-    """(held-out share, share of the base's variance, direction) of differences `[n_contexts, pos, d]`."""
+    """Return (held-out share, share of the base's variance, direction) of differences `[n_contexts, pos, d]`."""
     flat = difference.flatten(0, 1)
     total = float(flat.square().sum())
     if total <= SMALLEST:
@@ -290,12 +297,12 @@ def _main_direction(difference: Tensor, away: Tensor) -> tuple[float, float, np.
 
 
 def _top(rows: Tensor) -> Tensor:
-    """`[d]`: the unit direction along which rows have most of their square."""
+    """Return the unit direction `[d]` with the largest sum of squared projections of `rows`."""
     return torch.linalg.eigh(rows.T @ rows).eigenvectors[:, -1]
 
 
 class _Unembedding:
-    """What directions argue for, among the tokens of a text: those that no text has were never trained on."""
+    """Tokens of a text that a direction promotes. Others are excluded, as some tokens were hardly trained on."""
 
     def __init__(self, model: Any, tokens: Tensor):
         from interp.models.norms import norm_of
@@ -307,7 +314,7 @@ class _Unembedding:
         self.W_U = (W_U if norm is None else norm.fold(W_U)).cpu()
 
     def promoted(self, direction: np.ndarray) -> list[str]:
-        """The tokens whose logits it raises most, gain of the final norm folded in."""
+        """Return the tokens whose logits `direction [d_model]` raises most, with the final norm folded in."""
         from interp.models.adapter import token_text
 
         if not direction.any():

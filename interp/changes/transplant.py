@@ -1,14 +1,15 @@
-"""The proof: put one part of the tuned model into the base and see how much of the behaviour comes along.
+"""Causal test of fine-tuning effects: transplant a part of one model into the other and measure the behaviour.
 
-    carried = (base with the part - base) / (tuned - base)        0: nothing comes along, 1: all of it
-    removed = (tuned - tuned without the part) / (tuned - base)   0: nothing is lost, 1: all of it
+    carried = (base with the tuned part - base) / (tuned - base)        0: no effect, 1: the whole behaviour transfers
+    removed = (tuned - tuned with the base's part) / (tuned - base)     0: no effect, 1: the whole behaviour is lost
 
-of a behaviour, a number per prompt. Parts that stand in for each other have a small `removed` and a large `carried`;
-parts that need each other the other way round. The null of both: a random change of the same length in every matrix of
-the same part. A part is found when the interval's low end lies above the bound of the random ones, and above 0.1.
+A behaviour is a number per prompt. `carried` tests sufficiency, `removed` necessity. Redundant parts have a large
+`carried` and a small `removed`; parts that depend on each other the reverse. The null of both is a random change of the
+same norm in every matrix of the same part. A part is found if the interval's low end lies above the bound of the random
+changes, and above 0.1.
 
-Parts are the embedding, each layer's attention and MLP with the norms that they read through, the unembedding; then
-the single heads of the layers whose attention was found. One prompt is one observation (bootstrap over prompts).
+Parts are the embedding, each layer's attention and MLP with the norms that they read through, and the unembedding; then
+the single heads of layers whose attention was found. One prompt is one observation (bootstrap over prompts).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.changes.components import (
@@ -39,7 +41,7 @@ from interp.runtime import derive_seed, make_generator
 from interp.statistics import Interval, bootstrap_counts, percentile_interval, t_interval
 
 Behaviour = Callable[[Any], Tensor | np.ndarray]
-"""`behaviour(model)` -> `[n_prompts]`, higher where the tuned model does more of what it was tuned to do"""
+"""`behaviour(model)` returns `[n_prompts]`, larger where a model shows more of the behaviour it was tuned for"""
 HEADS = ("found", "all", "none")
 SMALLEST_SHARE = 0.1
 MIN_PROMPTS = 4
@@ -48,36 +50,42 @@ N_BOOTSTRAP = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Transplant:
-    """One part, moved in both directions. NaN where the two models behave alike."""
+    """Effects of transplanting one part in both directions; NaN where the two models behave alike."""
 
     name: str
     level: Literal["part", "head"]
     changed: bool
-    """False: both models have it alike to the bit, and nothing was run"""
+    """False: the part is equal in both models to the bit, and nothing was run"""
     carried: Interval[float]
-    """over prompts"""
+    """fraction of the behaviour that the tuned part transfers into the base, over prompts; 0: none, 1: all"""
     carried_random: float
-    """mean of random changes of the same length"""
+    """mean of random changes of the same norm"""
     carried_bound: float
+    """upper bound of the random changes"""
     carried_found: bool
+    """the interval's low end, corrected for all parts, lies above `carried_bound` and above 0.1"""
     removed: Interval[float]
+    """fraction of the behaviour that the tuned model loses with the base's part, over prompts; 0: none, 1: all"""
     removed_random: float
+    """mean of random changes of the same norm"""
     removed_bound: float
+    """upper bound of the random changes"""
     removed_found: bool
+    """the interval's low end, corrected for all parts, lies above `removed_bound` and above 0.1"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transplants(Result):
-    """Every part, and the gap between the models that the shares are of."""
+    """Transplants of every part, and the behavioural gap between the models of which they are fractions."""
 
     behaviour: str
     base: float
     """mean over prompts"""
     tuned: float
     gap_bound: float
-    """what the gap of one more null stays below"""
+    """upper prediction bound of the gap of one more null"""
     differ: bool
-    """the near end of the gap's 95 % interval lies beyond `gap_bound`; if not, no share means anything"""
+    """the end of the gap's 95 % interval nearer to 0 lies beyond `gap_bound`; if not, fractions are undefined"""
     transplants: list[Transplant]
     n_prompts: int
     n_random: int
@@ -85,12 +93,12 @@ class Transplants(Result):
 
     @property
     def carried(self) -> list[str]:
-        """Parts that bring the behaviour along, the largest share first."""
+        """Parts that transfer the behaviour into the base, the largest fraction first."""
         return [t.name for t in sorted(self.transplants, key=lambda t: -t.carried.estimate) if t.carried_found]
 
     @property
     def removed(self) -> list[str]:
-        """Parts without which the tuned model loses it."""
+        """Parts whose reversal removes the behaviour from the tuned model, the largest fraction first."""
         return [t.name for t in sorted(self.transplants, key=lambda t: -t.removed.estimate) if t.removed_found]
 
     def __getitem__(self, name: str) -> Transplant:
@@ -100,25 +108,25 @@ class Transplants(Result):
         return by_name[name]
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One row per part."""
+        """Return one row per part."""
         return [columns_of(t) for t in self.transplants]
 
     def headline(self) -> str:
         """Give the behaviour of both models."""
         return (
-            f"{self.behaviour}: {self.base:.3f} in the base, {self.tuned:.3f} in the tuned model; shares of that "
-            "gap that one part moves (1 is all of it)"
+            f"{self.behaviour}: {self.base:.3f} in the base, {self.tuned:.3f} in the tuned model; fractions of that "
+            "gap due to one part (1 is all of it)"
         )
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return the parts that carry most, without their intervals."""
+        """Return the parts by descending `carried`, without their intervals."""
         names = ("name", "carried", "carried_random", "carried_found", "removed", "removed_random", "removed_found")
         rows = sorted(self.to_records(), key=lambda row: (row["carried"] != row["carried"], -row["carried"]))
         return [{n: row[n] for n in names} for row in rows]
 
 
-def log_prob_of(tokens: Tensor) -> Behaviour:
-    """The mean log-probability of the tokens of each context `[n_contexts, pos]`, in nats."""
+def log_prob_of(tokens: Int[Tensor, "n_contexts pos"]) -> Behaviour:
+    """Return the behaviour "mean log-probability of the tokens of each context `[n_contexts, pos]`", in nats."""
     from interp.models.loss import loss_per_token
 
     def measure(model: Any) -> Tensor:
@@ -128,8 +136,8 @@ def log_prob_of(tokens: Tensor) -> Behaviour:
     return measure
 
 
-def log_prob_of_answers(prompts: Tensor, answers: Tensor) -> Behaviour:
-    """The log-probability of `answers [n_prompts]` after `prompts [n_prompts, pos]`, in nats."""
+def log_prob_of_answers(prompts: Int[Tensor, "..."], answers: Int[Tensor, "..."]) -> Behaviour:
+    """Return the behaviour "log-probability of `answers [n_prompts]` after `prompts [n_prompts, pos]`", in nats."""
     if prompts.ndim != 2 or answers.shape != prompts.shape[:1]:
         raise ConfigError(f"one answer for each prompt was expected, got {list(prompts.shape)}, {list(answers.shape)}")
 
@@ -155,16 +163,16 @@ def transplants(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Transplants:
-    """Move every part that differs, one at a time, in both directions. Both models are as before when it returns.
+    """Transplant every part that differs, one at a time, in both directions; both models are restored at the end.
 
     Cost: `2 (1 + n_random)` runs of the behaviour for each part that differs. `heads`: those of layers whose attention
-    was found, of all layers, or none. Raises `ConfigError` on fewer than four prompts or two random changes,
-    `NonFiniteError`, and what `check_comparable` raises.
+    was found, of all layers, or none. Raises `ConfigError` for fewer than four prompts or two random changes,
+    `UnknownNameError` for another choice of heads, `NonFiniteError`, and what `check_comparable` raises.
     """
     if heads not in HEADS:
         raise UnknownNameError("choice of heads", heads, HEADS)
     if n_random < 2:
-        raise ConfigError(f"a share is never given without random changes beside it; n_random {n_random} is below 2")
+        raise ConfigError(f"the null needs at least 2 random changes, got n_random {n_random}; 5 is the default")
     ones, twos = check_comparable(base, tuned)
     nulls = null_models(base, continuations)
     run = _Run((base, tuned), (ones, twos), behaviour, n_random, seed)
@@ -187,7 +195,7 @@ def _layer(name: str) -> int:
 
 
 class _Run:
-    """Both models, their parts, and how they behave as they are."""
+    """Both models with their components and their unmodified behaviour."""
 
     def __init__(
         self,
@@ -202,11 +210,13 @@ class _Run:
         self.n_prompts: int | None = None
         self.base, self.tuned = (self._behave(model) for model in models)
         if len(self.base) < MIN_PROMPTS:
-            raise ConfigError(f"a share needs at least {MIN_PROMPTS} prompts for its interval, got {len(self.base)}")
+            raise ConfigError(
+                f"an interval needs at least {MIN_PROMPTS} prompts, got {len(self.base)}; give more prompts"
+            )
         self.gap_bound, self.differ = 0.0, False
 
     def judge_gap(self, nulls: Sequence[AbstractContextManager[Any]]) -> None:
-        """Do the models behave unlike each other, beyond what the nulls do?"""
+        """Decide whether the models' behaviours differ by more than those of the nulls."""
         gaps = []
         for null in nulls:
             with null as model:
@@ -218,7 +228,7 @@ class _Run:
     def all(
         self, wanted: dict[str, list[int]], level: Literal["part", "head"], progress: Progress | None
     ) -> list[Transplant]:
-        """Every part that is wanted (name -> components), judged together."""
+        """Transplant the wanted parts (name -> components) in both directions, and test them together."""
         differs = {n: [i for i in each if not same(self.parts[0][i], self.parts[1][i])] for n, each in wanted.items()}
         run = [n for n, each in differs.items() if each and self.differ]
         shares: dict[str, dict[str, Any]] = {name: {} for name in wanted}
@@ -233,7 +243,7 @@ class _Run:
         return [Transplant(name=n, level=level, changed=bool(differs[n]), **shares[n]) for n in wanted]
 
     def _try(self, name: str, indices: list[int], target: int) -> tuple[np.ndarray, list[float]]:
-        """Per prompt what moving a part into model `target` does, and the shares that random changes reach."""
+        """Return the effect per prompt of writing a part into model `target`, and the fractions of random changes."""
         into = [self.parts[target][i] for i in indices]
         other = [[t.detach().clone() for t in self.parts[1 - target][i].tensors] for i in indices]
         generator = make_generator(self.seed, "random change", name, target)
@@ -247,10 +257,10 @@ class _Run:
         return self._moved(target, into, other), random
 
     def _judge(self, moved: dict[str, tuple[np.ndarray, list[float]]], names: list[str]) -> dict[str, dict[str, Any]]:
-        """Per part the share, its interval, the random mean and bound, and the verdict."""
+        """Return for each part the fraction with its interval, the random mean and bound, and the verdict."""
         none = 0.0 if self.differ else float("nan")
-        nothing = {"": Interval(none, none, none), "_random": none, "_bound": none, "_found": False}
-        judged: dict[str, dict[str, Any]] = dict.fromkeys(names, nothing)
+        no_effect = {"": Interval(none, none, none), "_random": none, "_bound": none, "_found": False}
+        judged: dict[str, dict[str, Any]] = dict.fromkeys(names, no_effect)
         if not moved:
             return judged
         random = np.array([each for _, each in moved.values()]).T  # [n_random, n_parts]
@@ -263,7 +273,7 @@ class _Run:
         return judged
 
     def _moved(self, target: int, into: list[Component], values: list[list[Tensor]]) -> np.ndarray:
-        """Per prompt how far the behaviour went from where model `target` has it, towards the other."""
+        """Return the shift of the behaviour per prompt from that of model `target` towards that of the other."""
         with written(into, values):
             after = self._behave(self.models[target])
         return after - self.base if target == 0 else self.tuned - after
@@ -272,7 +282,7 @@ class _Run:
         return float(moved.mean() / (self.tuned - self.base).mean())
 
     def _interval(self, moved: np.ndarray, n_tests: int) -> tuple[Interval[float], float]:
-        """The share with its interval, and the low end corrected for all tests, by a bootstrap over prompts."""
+        """Return the fraction with its interval, and the low end corrected for all tests (bootstrap over prompts)."""
         weights = bootstrap_counts(len(moved), N_BOOTSTRAP, np.random.default_rng(derive_seed(self.seed, "prompts")))
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = (weights @ moved) / (weights @ (self.tuned - self.base))
@@ -284,29 +294,29 @@ class _Run:
             raise NonFiniteError("the behaviour is NaN or infinite on some prompt")
         if self.n_prompts not in (None, len(values)):
             raise ConfigError(
-                f"a behaviour has the same prompts for every model, got {self.n_prompts} and then {len(values)} "
-                "numbers; fix its prompts before"
+                f"a behaviour needs the same prompts for every model, got {self.n_prompts} and then {len(values)} "
+                "numbers; choose the prompts before"
             )
         self.n_prompts = len(values)
         return values
 
 
 def _numbers(values: Any) -> np.ndarray:
-    """`[n_prompts]` float64 of what a behaviour gave."""
+    """Return the values of a behaviour as `[n_prompts]` float64."""
     if isinstance(values, Tensor) and not values.is_complex():
         values = values.detach().double().cpu().numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         raise ConfigError(
-            f"a behaviour gives one real number per prompt as a tensor or an array, got {type(values).__name__} "
-            f"{getattr(values, 'dtype', '')}; wrap it in torch.tensor, or take the part that counts"
+            f"a behaviour returns one real number per prompt as a tensor or an array, got {type(values).__name__} "
+            f"{getattr(values, 'dtype', '')}; wrap it in torch.tensor, or take the real part"
         )
     if values.ndim != 1:
-        raise ConfigError(f"a behaviour gives one number per prompt, got shape {list(values.shape)}; take the mean")
+        raise ConfigError(f"a behaviour returns one number per prompt, got shape {list(values.shape)}; take the mean")
     return values.astype(np.float64)
 
 
 def _random(here: Tensor, there: Tensor, generator: torch.Generator) -> Tensor:
-    """`here` plus a random change as long as the true one."""
+    """Return `here` plus a random change of the same norm as the true one."""
     noise = torch.randn(here.shape, generator=generator).to(here)
     change = (there.to(here.device) - here.detach()).float().norm()
     return here.detach() + noise * (change / noise.float().norm().clamp_min(1e-12)).to(here.dtype)

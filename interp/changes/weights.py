@@ -1,13 +1,14 @@
-"""Which matrices moved, how far, and in how many directions.
+"""Changes of weight matrices: their size, and their effective rank.
 
-    change = |W_tuned - W_base| / max(|W_base|, |W_tuned|)        (Frobenius, bias included as a row)
+    change = |W_tuned - W_base| / max(|W_base|, |W_tuned|)        (Frobenius norm, bias included as a row)
 
-0: the same; 1: one is nothing beside the other; 2 at most. The singular values `s` of the difference say whether it is
-of low rank: `rank` is the participation ratio `(sum s^2)^2 / sum s^4`, 1 for one direction. A random difference of an
-`m x n` matrix has about `m n / (m + n + 1)` (the ratio of the two expectations), which stands beside it, and so does
-the rank of the nulls. Fine-tuning has a low intrinsic rank (Hu et al. 2021); a number alone would not show that.
+0: the same; 1: one of the two is negligible, or the difference is as large as the larger; at most 2. The singular
+values `s` of the difference give its effective rank: the participation ratio `(sum s^2)^2 / sum s^4`, 1 for a single
+direction. It is reported with two references: a random difference of an `m x n` matrix, which has about
+`m n / (m + n + 1)` (the ratio of the two expectations), and the null models. Fine-tuning often has a low intrinsic rank
+(Hu et al. 2021).
 
-That weights moved does not say that it matters: see `transplant`.
+A change of weights need not affect behaviour: see `transplant`.
 """
 
 from collections.abc import Sequence
@@ -31,49 +32,51 @@ from interp.progress import Progress
 from interp.results import Result
 
 LOW_RANK, LOW_RANK_OF_NULL = 0.25, 0.5
-"""shares of the random rank and of the nulls' rank up to which a change is called one of low rank"""
-KEPT = 8
-"""singular values that are kept, as shares of the sum of squares"""
+"""fractions of the random rank and of the nulls' rank up to which a change counts as low-rank"""
+N_SPECTRUM = 8
+"""number of squared singular values reported, as fractions of their sum"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightChange:
-    """What became of one component."""
+    """Change of one component between the two models."""
 
     name: str
     kind: str
     layer: int | None
     heads: tuple[int, ...]
     change: float
-    """relative Frobenius norm of the difference, 0 to 2; 0 is the same to the bit"""
+    """relative Frobenius norm of the difference, 0 to 2; 0: equal to the bit"""
     null: float
-    """mean of the same over the nulls"""
+    """mean change of the null models"""
     null_high: float
+    """upper bound of the nulls"""
     found: bool
     """the change lies above `null_high`"""
     rank: float
-    """participation ratio of the squared singular values of the difference; NaN without one"""
+    """participation ratio of the squared singular values of the difference; NaN without a difference"""
     random_rank: float
-    """about that of a random difference of this shape"""
+    """expected rank of a random difference of this shape"""
     null_rank: float
+    """mean rank of the null models' differences"""
     rank_90: int
-    """directions that hold 90 % of the squared difference"""
+    """number of directions that hold 90 % of the squared difference"""
     spectrum: np.ndarray
-    """the largest squared singular values as shares of all, at most `KEPT`"""
+    """largest squared singular values as fractions of their sum, at most `N_SPECTRUM`"""
 
     @property
     def low_rank(self) -> bool:
-        """Found, in at most a quarter of the directions of a random change, and in half of those of the nulls."""
+        """True if found, with at most a quarter of the rank of a random change and half of that of the nulls."""
         return self.found and self.rank <= min(LOW_RANK * self.random_rank, LOW_RANK_OF_NULL * self.null_rank)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightChanges(Result):
-    """All components, from the embedding to the unembedding."""
+    """Changes of all components, from the embedding to the unembedding."""
 
     changes: list[WeightChange]
     null: str
-    """what the null is, in words"""
+    """description of the null"""
 
     @property
     def found(self) -> list[str]:
@@ -84,7 +87,7 @@ class WeightChanges(Result):
         return next(c for c in self.changes if c.name == name)
 
     def to_records(self) -> list[dict[str, Any]]:
-        """One row per component."""
+        """Return one row per component."""
         keys = ("name", "kind", "layer", "change", "null", "null_high", "found", "rank", "random_rank", "null_rank")
         return [
             {key: getattr(c, key) for key in keys}
@@ -108,8 +111,8 @@ def weight_changes(
 ) -> WeightChanges:
     """Compare the weights of two models of one architecture.
 
-    Cost: one singular value decomposition per component and model that differs. Raises what `check_comparable` raises,
-    and `ConfigError` for one or two continuations.
+    Cost: one singular value decomposition per differing component, of the tuned model and of each null. Raises what
+    `check_comparable` raises, and `ConfigError` for one or two continuations.
     """
     ones, twos = check_comparable(base, tuned)
     nulls = _nulls(base, ones, continuations)
@@ -135,30 +138,30 @@ def weight_changes(
                 random_rank=rows * columns / (rows + columns + 1),
                 null_rank=float(np.mean([participation(each[i][1]) for each in nulls])),
                 rank_90=directions_for(spectrum, 0.9),
-                spectrum=spectrum[:KEPT],
+                spectrum=spectrum[:N_SPECTRUM],
             )
         )
     return WeightChanges(changes=found, null=describe_null(len(continuations)))
 
 
 def participation(shares: np.ndarray) -> float:
-    """`1 / sum p^2` of shares `p`: how many directions; NaN of none."""
+    """Return the participation ratio `1 / sum p^2` of fractions `p`: effective number of directions, NaN if empty."""
     return float(1 / (shares**2).sum()) if len(shares) else float("nan")
 
 
 def directions_for(shares: np.ndarray, of: float) -> int:
-    """How many of the largest shares make up `of` of all; 0 of none."""
+    """Count the largest fractions that sum to at least `of`; 0 if `shares` is empty."""
     return int(np.searchsorted(np.cumsum(shares), of - 1e-12) + 1) if len(shares) else 0
 
 
 def relative_change(one: Tensor, two: Tensor) -> float:
-    """`|two - one|` over the larger of their Frobenius norms; 0 when both are nothing."""
+    """Return `|two - one|` over the larger of their Frobenius norms; 0 when both are zero."""
     scale = max(float(one.norm()), float(two.norm()))
     return float((two - one).norm()) / scale if scale else 0.0
 
 
 def _nulls(base: Any, parts: list[Component], continuations: Sequence[Any]) -> list[list[tuple[float, np.ndarray]]]:
-    """Per null and component what `_measure` says; without continuations of every matrix and itself rounded."""
+    """Measure every component of each null; without continuations, each matrix against itself rounded."""
     check_count(continuations)
     if not continuations:
         matrices = (part.matrix() for part in parts)
@@ -168,7 +171,7 @@ def _nulls(base: Any, parts: list[Component], continuations: Sequence[Any]) -> l
 
 
 def _measure(before: Tensor, after: Tensor) -> tuple[float, np.ndarray]:
-    """The change, and the squared singular values of the difference as shares, largest first."""
+    """Return the change, and the squared singular values of the difference as fractions, largest first."""
     after = after.to(before.device)
     power = torch.linalg.svdvals(after - before).square()
     total = float(power.sum())

@@ -65,5 +65,5 @@ def test_the_same_model_twice_has_no_difference(checkpoints, capsys):
 
 def test_other_models_are_refused_and_nothing_is_left(checkpoints, capsys):
     assert run(checkpoints, checkpoints / "base", "small:mlp-2l", "--corpus", "random") == 2
-    assert "other architectures" in capsys.readouterr().err
+    assert "different architectures" in capsys.readouterr().err
     assert not list((checkpoints / "ws" / "model-comparisons").glob("*"))
