@@ -1,5 +1,5 @@
-// The Dash component `workbench_atlas.AtlasMap`, and what the atlas page does in the browser alone. The view itself is in
-// assets/atlas/*.mjs; where the page began with a map (assets/atlas/early.mjs), that one is taken over.
+// The Dash component `workbench_atlas.AtlasMap`, and the browser-only callbacks of the atlas page. The view itself is in
+// assets/atlas/*.mjs; a map that the page already shows (assets/atlas/early.mjs) is adopted.
 (function () {
   const { createElement, useEffect, useRef } = window.React;
   const none = () => window.dash_clientside.no_update;
@@ -19,7 +19,7 @@
         view.current.changed = (part) => latest.current.setProps(part);
         view.current.moveTo(place.current);
         view.current.set({ ...given(), ...early?.touched });
-        if (early) latest.current.setProps(early.touched); // what was done before the page was up
+        if (early) latest.current.setProps(early.touched); // changes made before the page had loaded
       });
       return () => {
         gone = true;
@@ -31,7 +31,7 @@
     return createElement("div", { id: props.id, ref: place, className: "atlas-place" });
   }
 
-  // The address follows the view; what is as at first is left out.
+  // The address follows the view; values equal to the defaults are omitted.
   function address(colour, size, search, filter, selection, point, at, overlays, state) {
     if (!state || location.pathname.split("/")[1] !== "atlas") return none();
     const plain = (overlays || []).join(",") === "labels,contours,minimap";
@@ -42,7 +42,7 @@
     return window.workbenchAddress.show(`/atlas/${encodeURIComponent(state.name)}`, query);
   }
 
-  // What narrows the table, as one value; a row that is pressed becomes the chosen point.
+  // The table's selection, search and filter as one value; a pressed row becomes the chosen point.
   const narrowing = (search, filter, selection) => ({ search: search || "", filter: filter || "", selection: selection || "" });
 
   function refresh() {
@@ -57,7 +57,7 @@
     return Number.isInteger(point) && cell ? point : none();
   }
 
-  // A neighbour or region in the side panel.
+  // A click on a neighbour or region in the side panel.
   document.addEventListener("click", (event) => {
     const set = (part) => window.dash_clientside.set_props("atlas-map", part);
     const neighbour = event.target.closest("[data-atlas-point]"), region = event.target.closest("[data-atlas-region]");

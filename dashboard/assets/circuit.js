@@ -1,11 +1,11 @@
-// The graph of a circuit, as far as the browser handles it alone. Callbacks in Python name these functions.
+// Browser-only handling of a circuit's graph. Callbacks in Python refer to these functions by name.
 (function () {
   const none = () => window.dash_clientside.no_update;
   const graph = () => document.getElementById("circuit-graph")?._cyreg?.cy;
   const LARGEST = 1.3;
   const on = () => location.pathname.split("/")[1] === "circuit";
 
-  // A click on a node, an edge or a row of the table. What was tapped is forgotten, so that the same can be tapped again.
+  // A click on a node, an edge or a row of the table. The tapped element is reset, so that it can be tapped again.
   function choose(node, edge, cell) {
     const from = window.dash_clientside.callback_context.triggered.map((t) => t.prop_id);
     if (from.includes("circuit-grid.cellClicked") && cell) return [cell.rowId, none(), none()];
@@ -30,7 +30,7 @@
     return window.workbenchAddress.show(`/circuit/${encodeURIComponent(state.name)}`, given);
   }
 
-  // All of the graph, but never larger than the text around it. Again when the canvas has taken its size.
+  // Fit the whole graph, but never with text larger than the page's. Repeated once the canvas has its size.
   function fit() {
     const cy = graph();
     if (!cy || !cy.elements().length) return;
@@ -52,7 +52,7 @@
       observer.observe(canvas);
       watched = canvas;
     }
-    for (const wait of [30, 160]) setTimeout(fit, wait); // the component takes new elements a moment later
+    for (const wait of [30, 160]) setTimeout(fit, wait); // the component shows new elements with a short delay
     return none();
   }
 

@@ -1,4 +1,4 @@
-// Light or dark is decided before anything is drawn: what was chosen here before, else what the system prefers.
+// Light or dark is decided before anything is drawn: the visitor's earlier choice, else the system's preference.
 (function () {
   const KEY = "workbench-scheme";
   const media = window.matchMedia("(prefers-color-scheme: dark)");
@@ -20,7 +20,7 @@
 
   function flip() {
     const next = current() === "dark" ? "light" : "dark";
-    try { localStorage.setItem(KEY, next); } catch { /* private window: it lasts for this page */ }
+    try { localStorage.setItem(KEY, next); } catch { /* private window: the choice lasts for this page only */ }
     apply(next);
     return next;
   }

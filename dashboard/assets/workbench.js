@@ -1,4 +1,4 @@
-// Addresses that follow what a page shows, and the keyboard. Callbacks in Python name these functions.
+// Addresses that follow the state of a page, and keyboard shortcuts. Callbacks in Python refer to these functions by name.
 (function () {
   const none = () => window.dash_clientside.no_update;
 
@@ -17,7 +17,7 @@
   function scheme(clicks) {
     if (!clicks) return [window.workbenchScheme.current(), window.workbenchScheme.current()];
     const next = window.workbenchScheme.flip();
-    window.dispatchEvent(new PopStateEvent("popstate")); // the router hears of addresses that `show` has set
+    window.dispatchEvent(new PopStateEvent("popstate")); // informs the router of addresses that `show` has set
     return [next, next];
   }
 
@@ -68,7 +68,7 @@
     },
   });
 
-  // Going back to a feature that was reached without the router.
+  // Back navigation to a feature that was opened without the router.
   window.addEventListener("popstate", () => {
     const match = location.pathname.match(/^\/feature\/([^/]+)\/(\d+)$/);
     if (!match || !document.getElementById("feature-detail")) return;

@@ -1,6 +1,6 @@
-// Where we look: the world point in the middle of the canvas and CSS pixels per unit of the world. The world's y points up.
+// The view: the world point in the middle of the canvas and CSS pixels per unit of the world. The world's y points up.
 
-const MARGIN = 26, ABOVE = 58; // pixels around everything; the controls lie above
+const MARGIN = 26, ABOVE = 58; // pixels around the map; the controls lie above
 const CLOSEST = 4000, FARTHEST = 0.4; // times the zoom that shows all
 
 export class Camera {
@@ -33,7 +33,7 @@ export class Camera {
     this.fitted = true;
   }
 
-  /** World units across the shorter side: what a link keeps, the same on every screen. */
+  /** World units across the shorter side: stored in links, so that a view is the same on every screen. */
   get span() {
     return Math.min(this.width, this.height) / this.zoom;
   }
@@ -70,7 +70,7 @@ export class Camera {
     this.fitted = false;
   }
 
-  /** Closer (factor > 1) or farther; what is under (sx, sy) stays there. */
+  /** Zoom in (factor > 1) or out about the screen point (sx, sy). */
   zoomAt(factor, sx, sy) {
     const x = this.worldX(sx), y = this.worldY(sy);
     this.zoom = this.allowed(this.zoom * factor);

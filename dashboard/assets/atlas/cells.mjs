@@ -1,9 +1,10 @@
-// An activation atlas over the map: square cells, each with what the average of its activations says. Of several grids
-// the finest is drawn whose cells have room for words; a cell of unlike activations is pale, as its average stands for none.
+// An activation atlas over the map: square cells, each with the tokens or features of its mean activation. Of several
+// grids the finest is drawn whose cells have room for text. A cell of low coherence is pale: its mean represents none of
+// its activations.
 
 import { visible } from "./dom.mjs";
 
-const ROOM = 104; // pixels of a cell that words fit in
+const ROOM = 104; // smallest side in pixels of a cell that has room for text
 const LINE = 13, PADDING = 4;
 const FONT = '11px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace';
 
@@ -12,7 +13,7 @@ function gridAt(grids, zoom) {
   return grids.filter(({ side }) => side * zoom >= ROOM).pop() ?? grids[0] ?? null;
 }
 
-/** The cell under a place of the world, if any. */
+/** The cell at a position of the world, if any. */
 export function cellAt(grids, zoom, x, y) {
   const grid = gridAt(grids, zoom);
   if (!grid) return null;

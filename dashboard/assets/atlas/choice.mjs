@@ -1,13 +1,13 @@
-// Which points are meant: a selection, a search and a filter, each a short text that fits in an address and that the
-// server reads the same way (dashboard/atlas/data.py).
+// Selection, search and filter of points: each is a short text that fits in an address, and that the server parses the
+// same way (dashboard/atlas/data.py).
 //
 //   selection   lasso:x0,y0,x1,y1,...   box:x0,y0,x1,y1   region:12   points:3,14,15
 //   filter      density:0.2,0.8   group=1,4
-// What is selected and found stays bright and the rest is dimmed; what a filter leaves out is not drawn.
+// Selected and found points stay bright, others are dimmed; points that a filter excludes are not drawn.
 
 import { DIMMED, HIDDEN } from "./looks.mjs";
 
-/** Corners of the polygon that a selection draws, or null. */
+/** Corners of the polygon of a lasso or box selection, or null. */
 export function cornersOf(selection) {
   const [kind, rest] = [selection.split(":")[0], selection.slice(selection.indexOf(":") + 1)];
   const v = rest.split(",").map(Number);
@@ -23,7 +23,7 @@ export function numbersOf(selection, kind) {
   return selection.slice(kind.length + 1).split(",").filter(Boolean).map(Number).filter(Number.isInteger);
 }
 
-/** A byte per point, 1 = selected; null when nothing is. `data` gives the grid, regions and columns. */
+/** A byte per point, 1 = selected; null without a selection. `data` gives the grid, regions and columns. */
 export async function selected(selection, data) {
   if (!selection) return null;
   const corners = cornersOf(selection);
@@ -49,7 +49,7 @@ export function unpacked(bits, n) {
   return found;
 }
 
-/** A byte per point, 1 = kept by the filter; null without one that can be read. */
+/** A byte per point, 1 = passes the filter; null without a valid filter. */
 export async function filtered(filter, data) {
   const match = /^(.+)(:|=)([^:=]+)$/.exec(filter || "");
   if (!match) return null;
@@ -75,7 +75,7 @@ export function both(a, b) {
   return out;
 }
 
-/** Final codes from the plain ones: dimmed where not marked, hidden where not kept. Gives how many are bright. */
+/** Final codes from the plain ones: dimmed where not marked, hidden where filtered out. Gives the number of bright points. */
 export function applied(plain, codes, marked, kept) {
   let bright = 0;
   for (let i = 0; i < plain.length; i++) {

@@ -2,9 +2,9 @@
 
 import { categoryCodes, ends, scaleCodes, sizeSteps } from "./looks.mjs";
 
-const OUTGROWN = 620; // pixels of a level's typical region from which the next finer level colours the map
+const OUTGROWN = 620; // size in pixels of a level's typical region from which on the next finer level colours the map
 
-/** Zooms at which each finer level takes over: one per level but the first. */
+/** Zooms at which each finer level replaces the coarser: one per level but the first. */
 export function thresholds(regions, levels) {
   const at = [];
   for (let level = 0; level + 1 < levels; level++) {

@@ -1,4 +1,4 @@
-// The controls that lie on the map: what colours and sizes points, search, modes, what is drawn over, and pictures of it.
+// The controls on the map: colour and size of points, search, modes, overlays, and export of pictures.
 
 import { count, element, icon } from "./dom.mjs";
 
@@ -82,7 +82,7 @@ export class Controls {
     }
   }
 
-  /** Make the controls say what the view shows. */
+  /** Set the controls to the state of the view. */
   show(state, mode) {
     this.colour.select.value = state.colour;
     this.size.select.value = state.size;
@@ -92,7 +92,7 @@ export class Controls {
     press(this.overlays, (name) => state.overlays.includes(name));
   }
 
-  /** "312 of 49,152" while something is chosen. */
+  /** "312 of 49,152" while points are selected. */
   tell(marked, n, what) {
     this.found.textContent = marked === null ? "" : `${count(marked)} ${what}`;
     this.found.title = marked === null ? "" : `${count(marked)} of ${count(n)} points`;

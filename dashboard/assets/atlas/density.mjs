@@ -1,4 +1,4 @@
-// How many points lie where: a smoothed grid, drawn as contours over the map and as a picture in the corner.
+// Density of points: a smoothed grid, drawn as contours over the map and as a picture in the corner.
 
 const SIDE = 176, BLUR = 2;
 const MASSES = [0.95, 0.8, 0.6, 0.4, 0.2]; // each contour encloses this share of the points
@@ -14,7 +14,7 @@ export class Density {
     this.perX = this.columns / wide;
     this.perY = this.rows / high;
     this.cells = this.counted(xy);
-    for (let i = 0; i < 3; i++) this.cells = this.blurred(this.cells); // three boxes are nearly a Gaussian
+    for (let i = 0; i < 3; i++) this.cells = this.blurred(this.cells); // three box blurs approximate a Gaussian
   }
 
   counted(xy) {
@@ -46,7 +46,7 @@ export class Density {
     return out;
   }
 
-  /** Lines around the densest places, coarse to dense: arrays of x0, y0, x1, y1 segments in the world. */
+  /** Contour lines from low to high density: arrays of x0, y0, x1, y1 segments in the world. */
   contours() {
     const sorted = Float32Array.from(this.cells).sort().reverse();
     let total = 0;
@@ -94,13 +94,13 @@ export class Density {
   }
 }
 
-// Which sides of a square (0 below, 1 right, 2 above, 3 left) a line joins, by which corners are high.
+// Sides of a square (0 below, 1 right, 2 above, 3 left) that a contour line joins, by the corners above its height.
 const PAIRS = [
   [], [[3, 0]], [[0, 1]], [[3, 1]], [[1, 2]], [[3, 0], [1, 2]], [[0, 2]], [[3, 2]],
   [[2, 3]], [[2, 0]], [[0, 1], [2, 3]], [[2, 1]], [[1, 3]], [[1, 0]], [[0, 3]], [],
 ];
 
-/** Draw segments of each height; they fade as one comes so near that the grid would show. */
+/** Draw the segments of each height; they fade at zooms at which the grid would become visible. */
 export function drawContours(context, contours, camera, theme) {
   const nearer = camera.zoom / camera.whole;
   const strength = Math.min(1, Math.max(0, (14 - nearer) / 8));

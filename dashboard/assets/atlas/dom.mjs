@@ -1,4 +1,4 @@
-// Elements, made without any markup: texts are text, whatever they hold.
+// Elements, made without markup: text is never parsed as HTML.
 
 /** `element("button", {class: "x", onclick: f, "aria-label": "..."}, "text", child)` */
 export function element(tag, given = {}, ...children) {
@@ -35,7 +35,7 @@ export function visible(text, most = 200) {
 
 export const count = (n) => Number(n).toLocaleString("en-US");
 
-/** A number as a person writes it: three digits that count. */
+/** A number with three significant digits. */
 export function short(value) {
   if (value === null || value === undefined || !Number.isFinite(Number(value))) return "–";
   const v = Number(value), size = Math.abs(v);

@@ -1,11 +1,11 @@
-// The map before the dashboard: on /atlas it is drawn while the rest of the page still loads, where it will be; the
-// component takes it over (assets/atlas_component.js). dashboard/atlas/routes.py puts this into the page.
+// The map before the dashboard: on /atlas it is drawn at its final position while the rest of the page still loads; the
+// component adopts it later (assets/atlas_component.js). dashboard/atlas/routes.py puts this script into the page.
 
 import { AtlasView, sourceAt } from "./view.mjs";
 
 const KEYS = { colour: "colour", size: "size", q: "search", filter: "filter", selection: "selection", at: "at" };
 
-/** What the address says, as the page will read it. */
+/** State of the view from the address, parsed as the page parses it. */
 function fromAddress() {
   const given = new URLSearchParams(location.search), state = {};
   for (const [key, name] of Object.entries(KEYS)) if (given.get(key)) state[name] = given.get(key);
@@ -28,7 +28,7 @@ function start(base) {
   };
   const watch = new MutationObserver(() => {
     const page = document.querySelector(".wb-page:not(.wb-waiting)");
-    if (!page || page.querySelector("#atlas-map")) return; // not there yet, or about to take the view over
+    if (!page || page.querySelector("#atlas-map")) return; // not there yet, or about to adopt the view
     leave();
     view.close();
   });

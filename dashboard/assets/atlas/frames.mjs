@@ -1,11 +1,11 @@
-// The same points in several spaces (layers, checkpoints), in one frame: a slider, and points that go from map to map.
+// Maps of the same points in several spaces (layers, checkpoints), in one frame: a slider, and animated moves between maps.
 
 import { element } from "./dom.mjs";
 
 const TIME = 450; // milliseconds from one map to another
 
 export class Frames {
-  /** @param {string[]} names of the maps; the last is the one that the view begins with */
+  /** @param {string[]} names of the maps; the view begins with the last */
   constructor(root, names, view) {
     Object.assign(this, { names, view, at: names.length - 1, ticket: 0 });
     this.slider = element("input", {

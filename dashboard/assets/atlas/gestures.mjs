@@ -1,7 +1,7 @@
-// What hands do: drag to move, wheel to zoom about the pointer, shift-drag for a lasso, alt-drag for a rectangle, a mode
-// for each, two fingers, and keys. It moves the camera itself and tells the rest through `on`.
+// Gestures: drag to move, wheel to zoom about the pointer, shift-drag for a lasso, alt-drag for a rectangle, a mode for
+// each, two fingers, and keys. This module moves the camera itself and reports everything else through `on`.
 
-const CLICK = 4; // pixels that a hand trembles
+const CLICK = 4; // largest movement in pixels that still counts as a click
 const STEP = 80;
 
 export class Gestures {

@@ -1,5 +1,5 @@
-// Which points are where: points sorted by the cell of a uniform grid that they lie in (a counting sort, built once).
-// A question then looks at a few cells: the nearest point of a million takes far less than a millisecond.
+// Spatial index: points sorted by their cell of a uniform grid (a counting sort, built once). A query looks at a few
+// cells only: finding the nearest of a million points takes far less than a millisecond.
 
 import { inside } from "./polygon.mjs";
 
@@ -48,7 +48,7 @@ export class Grid {
 
   column(x) {
     const c = Math.floor((x - this.x0) * this.perX);
-    return c > 0 ? (c < this.side ? c : this.side - 1) : 0; // NaN too falls into 0
+    return c > 0 ? (c < this.side ? c : this.side - 1) : 0; // NaN also gives 0
   }
 
   row(y) {
@@ -62,7 +62,7 @@ export class Grid {
     for (let r = r0; r <= r1; r++) visit(this.starts[r * this.side + c0], this.starts[r * this.side + c1 + 1]);
   }
 
-  /** How many points lie in cells that touch the box: no fewer than are inside. */
+  /** Number of points in cells that touch the box: an upper bound on the number inside. */
   count(x0, y0, x1, y1) {
     let n = 0;
     this.runs(x0, y0, x1, y1, (from, to) => { n += to - from; });

@@ -1,17 +1,17 @@
-// Names of regions that never overlap and never flicker. Each label is given, once, one interval of zoom in which it is
-// shown: it starts where it is clear of every label that comes before it (coarser regions first, then by priority), and
-// ends where its region outgrows the screen and finer ones take over. Panning changes nothing.
+// Labels of regions that never overlap and never flicker. Each label has one fixed interval of zoom in which it is shown.
+// It starts where the label overlaps none of higher priority (coarser regions first), and ends where its region outgrows
+// the screen and finer regions replace it. Panning changes nothing.
 
 const FONTS = ["600 14px", "500 12px", "400 11px"];
 const FAMILY = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif';
 const LINE = 1.25, WIDEST = 170, GAP = 6;
-const SMALLEST = 46, LARGEST = 1500; // pixels of a region between which its name is shown
+const SMALLEST = 46, LARGEST = 1500; // a region's label is shown while its size in pixels lies between these
 const MOST = 1200;
 
 const fontOf = (level) => `${FONTS[Math.min(level, FONTS.length - 1)]} ${FAMILY}`;
 const sizeOf = (level) => [14, 12, 11][Math.min(level, 2)];
 
-/** Labels with their lines, size and interval of zoom `[from, to)` in pixels per unit; hopeless ones are left out. */
+/** Labels with their lines, size and interval of zoom `[from, to)` in pixels per unit; those with an empty interval are dropped. */
 export function placed(regions, context) {
   const parents = new Set(regions.map((region) => region.parent));
   const ordered = regions
@@ -35,7 +35,7 @@ function clearOf(others, label, least) {
   for (const other of others) {
     const wide = ((label.width + other.width) / 2 + GAP) / Math.abs(label.x - other.x);
     const high = ((label.height + other.height) / 2 + GAP / 2) / Math.abs(label.y - other.y);
-    const end = Math.min(wide, high, other.to); // Infinity / 0 is Infinity: two labels at one place never part
+    const end = Math.min(wide, high, other.to); // Infinity / 0 is Infinity: two labels at one position always overlap
     if (end > other.from && end > from) from = end;
   }
   return from;
@@ -48,7 +48,7 @@ function box(region, context) {
   return { lines, width, height: lines.length * sizeOf(region.level) * LINE };
 }
 
-/** At most two lines of at most `WIDEST` pixels, cut between characters as people see them. */
+/** At most two lines of at most `WIDEST` pixels, cut between grapheme clusters. */
 function wrap(text, context) {
   const clean = text.replace(/\r\n|\r|\n/g, "↵").replace(/\t/g, "⇥");
   const fits = (line) => context.measureText(line).width <= WIDEST;
@@ -74,7 +74,7 @@ function cut(text, context, fits) {
   return characters.slice(0, low).join("") + "…";
 }
 
-/** Labels shown at this view, with where they are on the screen. */
+/** Labels shown at this view, with their positions on the screen. */
 export function shownLabels(labels, camera) {
   const shown = [];
   for (const label of labels) {
@@ -86,7 +86,7 @@ export function shownLabels(labels, camera) {
   return shown;
 }
 
-/** Text with a halo of the background; direction is that of each label's own letters. */
+/** Text with a halo in the background's colour; the writing direction is that of each label. */
 export function drawLabels(context, shown, theme) {
   context.textAlign = "center";
   context.textBaseline = "middle";

@@ -1,4 +1,4 @@
-// What colours mean, and a filter at the same place: drag over a scale to keep a range, click a category to keep it.
+// Legend of the colours, which also filters: drag over a scale to show a range only, click a category to show it only.
 
 import { count, element, short, visible } from "./dom.mjs";
 import { along } from "./looks.mjs";
@@ -41,7 +41,7 @@ export class Legend {
         context.fillRect(x, 0, 1, 12);
       }
     };
-    draw(at(range[0]), high > low ? at(range[1]) : WIDTH); // one value: all of it
+    draw(at(range[0]), high > low ? at(range[1]) : WIDTH); // a single value fills the scale
     this.brush(bar, draw, (from, to) => {
       const value = (x) => Number((low + (x / WIDTH) * (high - low)).toPrecision(4));
       this.filtered(to - from < 3 ? "" : `${column.name}:${value(from)},${value(to)}`);

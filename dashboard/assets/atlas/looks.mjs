@@ -1,4 +1,4 @@
-// How points look: every point has one byte, and a table of 256 colours says what it means.
+// Appearance of points: every point has one byte, an index into a table of 256 colours.
 //
 //   0         no value, no region        1..12     categories
 //   16..126   a scale, low to high       +128      the same, dimmed        255   not drawn
@@ -45,7 +45,7 @@ export function plain(n, nearer) {
   return { radius, opacity };
 }
 
-/** Low and high ends of a scale: the 1st and 99th hundredth of a sample, so that one outlier does not set them. */
+/** Low and high ends of a scale: the 1st and 99th percentile of a sample, so that outliers do not set them. */
 export function ends(values) {
   const step = Math.max(1, Math.floor(values.length / 20000));
   const sample = [];

@@ -1,4 +1,4 @@
-// The whole map in a corner, with the box that is seen. Press or drag there to go there.
+// The whole map in a corner, with the visible box. Press or drag on it to move the view.
 
 import { element } from "./dom.mjs";
 import { rgb } from "./looks.mjs";

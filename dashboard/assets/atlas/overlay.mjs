@@ -1,5 +1,5 @@
-// Two sheets over the points. Marks change with the view: contours, names, the selection's outline, the chosen point and
-// its true neighbours. The live sheet changes with the pointer: a ring, the region under it, a lasso being drawn.
+// Two canvases over the points. One changes with the view: contours, labels, the selection's outline, the chosen point
+// and its true neighbours. The live one changes with the pointer: a ring, the region under it, a lasso being drawn.
 
 import { drawCells } from "./cells.mjs";
 import { drawContours } from "./density.mjs";
@@ -83,7 +83,7 @@ export class Overlay {
     context.stroke();
   }
 
-  /** The name under a place on the screen, if any. */
+  /** The label at a position on the screen, if any. */
   labelAt(x, y) {
     return this.shown.find((s) => Math.abs(s.x - x) < s.label.width / 2 && Math.abs(s.y - y) < s.label.height / 2)?.label ?? null;
   }

@@ -1,9 +1,9 @@
-// Stands in for the renderer where there is no WebGL2: a picture that the server draws, moved and stretched until the next.
+// Replaces the renderer where there is no WebGL2: a picture drawn by the server, shifted and scaled until the next one.
 
 const WAIT = 180;
 
 export class Picture {
-  /** @param {() => object} asked what to draw, for the server; its `camera` is kept to place the picture */
+  /** @param {() => object} asked gives the request to the server; its `camera` is stored to position the picture */
   constructor(source, image, asked) {
     this.source = source;
     this.image = image;
@@ -45,7 +45,7 @@ export class Picture {
     next.src = address;
   }
 
-  /** Where the picture that we have lies in the view that we want. */
+  /** Position of the current picture in the wanted view. */
   place(camera) {
     if (!this.drawn) return;
     const scale = camera.zoom / this.drawn.zoom;

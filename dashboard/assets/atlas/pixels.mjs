@@ -1,6 +1,6 @@
-// Points painted by the processor, for machines whose WebGL is a program: there a drawn point costs about a microsecond
-// of set-up, a painted one some nanoseconds. The order of points does not matter: each adds its weight -ln(1 - alpha) and
-// its colour times that weight to the pixels that it covers, and a pixel shows the mean colour under 1 - exp(-weight).
+// Points painted by the CPU, for machines with software WebGL: there a point drawn by WebGL costs about a microsecond of
+// set-up, a painted one some nanoseconds. The order of points does not matter. Each adds its weight -ln(1 - alpha), and
+// its colour times that weight, to the pixels that it covers; a pixel shows the mean colour with alpha 1 - exp(-weight).
 
 import { DIMMED, sizeFactor, SIZE_STEPS } from "./looks.mjs";
 
@@ -17,7 +17,7 @@ export class Pixels {
     this.bytes = new Uint8Array(this.image.buffer);
   }
 
-  /** Add points to the picture. `view`: scale and offset to device pixels; `every`: take one point in so many. */
+  /** Add points to the picture. `view`: scale and offset to device pixels; `every`: use every n-th point only. */
   add(points, colours, view, radius, { every = 1, emphasis = 1, grid = null, box = null } = {}) {
     const inks = inkOf(colours, every, emphasis);
     const stamps = stampsOf(radius, this.width, points.sizes !== null);
@@ -68,7 +68,7 @@ export class Pixels {
   }
 }
 
-/** Colour times weight, and weight, of each code. Thinned points stand for those left out; plain ones can outweigh dimmed. */
+/** Colour times weight, and weight, of each code. Thinned points also count for the omitted; plain ones can outweigh dimmed. */
 function inkOf(colours, every, emphasis) {
   const inks = new Float32Array(colours.length);
   for (let c = 0; c < colours.length; c += 4) {
@@ -82,7 +82,7 @@ function inkOf(colours, every, emphasis) {
 
 const kept = { key: "", stamps: null };
 
-/** Pixels that a point covers, per size step: offsets in the picture and how much of each pixel. */
+/** Pixels that a point covers, per size step: offsets in the picture and the covered fraction of each pixel. */
 function stampsOf(radius, width, sized) {
   const key = `${radius.toFixed(3)} ${width} ${sized}`;
   if (kept.key === key) return kept.stamps;

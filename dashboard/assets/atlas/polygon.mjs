@@ -1,4 +1,4 @@
-// Outlines drawn by hand: few corners, and a test for being inside that the server repeats number by number.
+// Outlines drawn by hand: simplification, and a point-in-polygon test that gives the same result as the server's.
 
 /** Even-odd rule. dashboard/atlas/data.py does the same operations in the same order. */
 export function inside(corners, x, y) {
@@ -10,7 +10,7 @@ export function inside(corners, x, y) {
   return within;
 }
 
-/** Douglas-Peucker: leave out corners that lie within `tolerance` of the line without them; at most `most` remain. */
+/** Douglas-Peucker: drop corners that lie within `tolerance` of the line without them; at most `most` remain. */
 export function simplify(corners, tolerance, most = 90) {
   let kept = thin(corners, tolerance);
   while (kept.length / 2 > most) {
@@ -51,7 +51,7 @@ function distance(p, i, a, b) {
   return Math.hypot(x - t * dx, y - t * dy);
 }
 
-/** Corners as they stand in an address: seven digits, so that browser and server test the same polygon. */
+/** Corners as written in an address: seven digits, so that browser and server test the same polygon. */
 export function rounded(corners) {
   return corners.map((v) => Number(v.toPrecision(7)));
 }

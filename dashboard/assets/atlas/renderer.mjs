@@ -1,22 +1,22 @@
-// Draws the points through WebGL2. With a graphics card: one buffer of points in a scattered order, of which a beginning
-// is a fair sample, so that thinning while moving needs no second buffer. Without one: painted by the processor
-// (pixels.mjs) and shown as one texture. Both thin out while moving when frames get slow, and draw all when at rest.
+// Draws the points with WebGL2. With a GPU: one buffer of points in a scattered order, of which any prefix is an even
+// sample, so that thinning while moving needs no second buffer. Without one: painted by the CPU (pixels.mjs) and shown as
+// one texture. Both draw fewer points while moving when frames get slow, and all points at rest.
 
 import { Pixels } from "./pixels.mjs";
 import { CODE, PLACE, SIZE, context, isSoftware, pictureProgram, pointProgram, texture } from "./webgl.mjs";
 
-const SLOW = 45; // milliseconds of a frame above which moving thins
+const SLOW = 45; // milliseconds per frame above which fewer points are drawn while moving
 const FEWEST = 40000;
 
 export class Renderer {
-  /** @param {"auto"|"points"|"pixels"} how draw by the graphics card, by the processor, or by what there is */
+  /** @param {"auto"|"points"|"pixels"} how to draw: "points" by the GPU, "pixels" by the CPU, "auto" by what is available */
   constructor(canvas, how = "auto") {
     this.canvas = canvas;
     this.gl = context(canvas);
     if (!this.gl) throw new Error("no WebGL2");
     this.how = how === "auto" ? (isSoftware(this.gl) ? "pixels" : "points") : how;
     this.points = null;
-    this.wholeCost = 0; // milliseconds that all points take, as last seen
+    this.wholeCost = 0; // milliseconds to draw all points, as last measured
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => {
       this.start();
@@ -42,7 +42,7 @@ export class Renderer {
     }
   }
 
-  /** Take points: `{xy, codes, sizes}`; the arrays stay the caller's, who calls `recode` after changing codes or sizes. */
+  /** Set the points: `{xy, codes, sizes}`. The caller owns the arrays and calls `recode` after changing codes or sizes. */
   load(points) {
     this.points = points;
     if (this.how === "pixels") return;
@@ -90,8 +90,8 @@ export class Renderer {
   }
 
   /**
-   * Draw now. `scene`: camera, colours (the table), radius in CSS pixels, grid or null, selecting; `moving`: may thin.
-   * Gives what share of the points was drawn.
+   * Draw now. `scene`: camera, colours (the table), radius in CSS pixels, grid or null, selecting; `moving`: may draw
+   * fewer points. Gives the fraction of the points that was drawn.
    */
   draw(scene, moving) {
     if (this.gl.isContextLost()) return 1;
@@ -146,7 +146,7 @@ export class Renderer {
     this.setColours(scene.colours);
     const sx = (2 * camera.zoom) / camera.width, sy = (2 * camera.zoom) / camera.height;
     gl.uniform4f(program.view, sx, sy, -camera.x * sx, -camera.y * sy);
-    const stand = Math.min(2, (n / drawn) ** 0.2); // those drawn stand for those left out
+    const stand = Math.min(2, (n / drawn) ** 0.2); // drawn points grow to make up for the omitted
     gl.uniform1f(program.diameter, (2 * scene.radius * stand * canvas.width) / camera.width);
     for (const pass of scene.selecting ? [0, 1] : [2]) {
       gl.uniform1i(program.pass, pass);
@@ -166,7 +166,7 @@ export class Renderer {
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, bytes);
   }
 
-  /** How long the card took, known some frames later. */
+  /** Time that the GPU took, known some frames later. */
   time(share) {
     if (this.fence) return;
     const { gl } = this, started = performance.now();

@@ -1,6 +1,6 @@
-// Pictures and tables to take away.
+// Export of pictures and tables.
 
-/** A PNG of the layers over the background, as a download. The points are drawn just before, as WebGL keeps no picture. */
+/** A PNG of the layers over the background, as a download. The points are drawn just before, as WebGL discards its picture. */
 export async function savePicture(layers, background, name) {
   const sheet = document.createElement("canvas");
   sheet.width = layers[0].width || layers[0].naturalWidth;

@@ -1,5 +1,5 @@
-// Where the numbers come from: routes of the server (arrays as bytes, text only of points that are looked at), or a page
-// that carries everything in itself (a notebook). Both answer the same questions.
+// Sources of a map's data: routes of the server (arrays as bytes, text only of inspected points), or a page that contains
+// everything (a notebook). Both have the same interface.
 
 const ARRAYS = { float32: Float32Array, uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array };
 const query = (given) => new URLSearchParams(Object.entries(given).filter(([, v]) => v !== "" && v != null)).toString();
@@ -11,7 +11,7 @@ export class RouteSource {
     this.asked = new Map();
   }
 
-  /** Ask once, keep the promise; a failure is forgotten, so that it can be asked again. */
+  /** Request once and cache the promise; a failure is not cached, so that it can be requested again. */
   once(path, read) {
     if (!this.asked.has(path)) {
       const answer = this.get(path).then(read);
@@ -123,7 +123,7 @@ export class EmbeddedSource {
     return this.page.picture.image;
   }
 
-  /** Where the one picture lies, shown as large as fits: it was drawn for all points. */
+  /** The box of the one picture, which was drawn for all points, scaled to fit. */
   still({ width, height }) {
     const { x, y, zoom, width: wide, height: high } = this.page.picture;
     return { x, y, zoom: zoom * Math.min(width / wide, height / high) };
@@ -140,13 +140,13 @@ export class EmbeddedSource {
 
 let latest = null;
 
-/** The source at an address; the last one is kept, so that what was fetched ahead of the page is used by it. */
+/** The source at an address; the last one is cached, so that the page uses what was fetched before it loaded. */
 export function sourceAt(base) {
   if (latest?.base !== base) latest = new RouteSource(base);
   return latest;
 }
 
-/** Texts of points by number: the last few thousand are kept, one request runs at a time and takes what was asked last. */
+/** Texts of points by number: the last few thousand are cached. One request runs at a time, for the latest point asked. */
 export class Texts {
   constructor(source, most = 4000) {
     this.source = source;
@@ -156,7 +156,7 @@ export class Texts {
     this.busy = false;
   }
 
-  /** The text if it is here. */
+  /** The text if it is cached. */
   get(id) {
     const text = this.kept.get(id);
     if (text) {
@@ -166,7 +166,7 @@ export class Texts {
     return text;
   }
 
-  /** Fetch it; `arrived(text)` is called unless another was asked for in the meantime. */
+  /** Fetch it; `arrived(text)` is called unless another was requested in the meantime. */
   async ask(id, arrived) {
     this.wanted = { id, arrived };
     if (this.busy) return;

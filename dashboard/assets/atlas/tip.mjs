@@ -1,4 +1,4 @@
-// What is under the pointer, in words. Text is set as text.
+// Tooltip of the point under the pointer. Text is never parsed as HTML.
 
 import { element, short, visible } from "./dom.mjs";
 
@@ -13,7 +13,7 @@ export class Tip {
     if (text.context) lines.push(element("div", { class: "atlas-tip-context", dir: "auto" }, visible(text.context, 240)));
     if (text.region) lines.push(element("div", { class: "atlas-tip-region", dir: "auto" }, visible(text.region, 90)));
     const values = text.values.map(([name, value]) => `${visible(name, 40)} ${typeof value === "number" ? short(value) : visible(value, 40)}`);
-    const apart = values.flatMap((value, i) => [i ? " · " : "", element("bdi", {}, value)]); // none turns what follows
+    const apart = values.flatMap((value, i) => [i ? " · " : "", element("bdi", {}, value)]); // no value changes the direction of the text after it
     lines.push(element("div", { class: "atlas-tip-values" }, ...apart));
     this.box.replaceChildren(...lines);
     this.box.hidden = false;

@@ -1,7 +1,7 @@
-// The atlas view: points, overlays, controls, and what is chosen. `new AtlasView(element, source, state)`.
+// The atlas view: points, overlays, controls, and the selection. `new AtlasView(element, source, state)`.
 //
-// `state` is what an address can hold: colour, size, search, filter, selection, point, at (where we look), overlays.
-// `set(part)` takes new values from outside; `changed(part)`, a property to set, hears what the visitor did.
+// `state` is what an address can hold: colour, size, search, filter, selection, point, at (the camera), overlays.
+// `set(part)` takes new values from outside; `changed(part)`, a property to set, is called with the visitor's changes.
 
 import { Camera } from "./camera.mjs";
 import { applied, both, cornersOf, filtered, selected, unpacked } from "./choice.mjs";
@@ -29,8 +29,8 @@ const START = {
   overlays: ["labels", "contours", "minimap"],
 };
 
-// What must be fetched or worked out when a part of the state changes, and where it goes. All are done at once; an
-// answer that comes after a later question is dropped.
+// Values to fetch or compute when a part of the state changes, and the fields that hold them. All run in parallel; a
+// response that a later request has superseded is dropped.
 const LOADED = {
   colour: ["colouring", (view) => coloured(view.shownColour, view)],
   size: ["sizes", (view) => sized(view.state.size, view)],
@@ -60,7 +60,7 @@ export class AtlasView {
     this.root.replaceChildren(this.image, ...Object.values(this.sheets), this.note, this.status);
   }
 
-  /** Draw as soon as places and colours are here; what hangs on them follows. */
+  /** Draw as soon as positions and colours are loaded; whatever depends on them follows. */
   async start() {
     const [about, regions] = [await this.source.about(), this.source.regions()];
     this.about = about;
@@ -73,7 +73,7 @@ export class AtlasView {
     if (this.closed) return;
     this.bounds = boundsOf(xy);
     this.camera = new Camera(this.bounds);
-    const several = about.frames?.length > 1; // then places change, and what was fetched stays as it came
+    const several = about.frames?.length > 1; // then positions change, and the fetched array must stay unchanged
     this.points = { xy: several ? xy.slice() : xy, codes: this.colouring.codes.slice(), sizes: null };
     this.openRenderer();
     this.furnish();
@@ -116,7 +116,7 @@ export class AtlasView {
     this.themed();
   }
 
-  /** Follow the size of the element and the scheme of the page. */
+  /** Follow the size of the element and the page's colour scheme. */
   observe() {
     const resized = () => {
       const { clientWidth: width, clientHeight: height } = this.root;
@@ -149,7 +149,7 @@ export class AtlasView {
     this.invalidate("points", "marks", "live");
   }
 
-  /** What takes time and nobody waits for: the index, contours, the small map. */
+  /** Slow work that nothing waits for: the spatial index, contours, the minimap. */
   prepare() {
     if (this.closed) return;
     this.grid();
@@ -160,7 +160,7 @@ export class AtlasView {
     this.invalidate("marks");
   }
 
-  /** Points have moved to other places; `done` when they have arrived. */
+  /** Points have moved; `done` when they have reached their new positions. */
   relaid(done) {
     this.index = this.contours = null;
     this.renderer.load(this.points);
@@ -224,7 +224,7 @@ export class AtlasView {
     this.refresh(keys);
   }
 
-  /** A change made here: done, and told. */
+  /** Apply a change made by the visitor, and report it. */
   change(part) {
     this.set(part);
     this.changed(part);
@@ -260,7 +260,7 @@ export class AtlasView {
     if (this.marked || this.kept) this.say(`${count(this.bright)} of ${count(this.n)} points`);
   }
 
-  /** Make controls and legend say what is shown. */
+  /** Set controls and legend to what is shown. */
   told() {
     const { state, colouring } = this;
     this.controls.show(state, this.visitor.mode);
@@ -328,17 +328,17 @@ export class AtlasView {
     this.minimap.draw(on("minimap") && Boolean(this.density));
   }
 
-  /** The grids of averages while they are shown, else null. */
+  /** The grids of mean activations while they are shown, else null. */
   get cells() {
     return this.state.overlays.includes("grid") ? this.cellList ?? null : null;
   }
 
-  /** Where a point lies in the world. */
+  /** Position of a point in the world. */
   place(id) {
     return [this.points.xy[2 * id], this.points.xy[2 * id + 1]];
   }
 
-  /** What the server needs to know to draw or list what is shown. */
+  /** Parameters with which the server draws or lists what is shown. */
   asked() {
     const { size, search, filter, selection } = this.state;
     return { colour: this.shownColour, size, search, filter, selection, scheme: this.scheme };
@@ -361,7 +361,7 @@ export class AtlasView {
     console.error(error);
   }
 
-  /** Live in another element; what is drawn stays drawn. */
+  /** Move the view into another element without redrawing. */
   moveTo(place) {
     this.root.classList.remove("atlas-early");
     place.append(this.root);
@@ -379,7 +379,7 @@ export class AtlasView {
   }
 }
 
-/** Only what was given. */
+/** The entries that are not undefined. */
 const clean = (part) => Object.fromEntries(Object.entries(part ?? {}).filter(([, value]) => value !== undefined));
 
 export { EmbeddedSource, sourceAt };

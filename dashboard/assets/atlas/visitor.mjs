@@ -1,4 +1,4 @@
-// What a visitor does on the map, and the live sheet that answers: hover, click, lasso, modes, saving.
+// Interaction with the map and the live canvas that shows it: hover, click, lasso, modes, saving.
 
 import { cellAt } from "./cells.mjs";
 import { numbersOf } from "./choice.mjs";
@@ -8,7 +8,7 @@ import { csvOf, download, savePicture } from "./saving.mjs";
 import { Texts } from "./source.mjs";
 import { Tip } from "./tip.mjs";
 
-const REACH = 12; // pixels from the pointer within which a point is under it
+const REACH = 12; // largest distance in pixels at which a point counts as under the pointer
 const STEP = 1.6; // of the zoom buttons
 
 export class Visitor {
@@ -22,7 +22,7 @@ export class Visitor {
     this.mode = "pan";
   }
 
-  /** What gestures call. */
+  /** Callbacks of the gestures. */
   get gestures() {
     return {
       moved: () => this.view.moved(), rested: () => this.view.rested(),
@@ -32,7 +32,7 @@ export class Visitor {
     };
   }
 
-  /** What the controls call. */
+  /** Callbacks of the controls. */
   get controls() {
     return {
       change: (part) => this.view.change(part), mode: (mode) => this.setMode(mode), zoom: (how) => this.zoom(how),
@@ -61,7 +61,7 @@ export class Visitor {
     else this.texts.ask(point, show).catch((error) => view.fail(error));
   }
 
-  /** Over a grid of averages the words of a cell take the place of a point's. */
+  /** Over a grid of mean activations the tooltip shows a cell's text instead of a point's. */
   hoveredCell(x, y) {
     const { camera, cells } = this.view;
     const cell = cellAt(cells, camera.zoom, camera.worldX(x), camera.worldY(y));
@@ -71,7 +71,7 @@ export class Visitor {
     this.tip.show({ point: -1, label, context: rest.join("\u2002"), values }, x, y, camera);
   }
 
-  /** The region that a point is coloured by. */
+  /** The region that gives a point its colour. */
   regionOf(point) {
     const { column, values } = this.view.colouring;
     return point >= 0 && column?.kind === "region" ? this.view.regionList[values[point] - 1] ?? null : null;

@@ -1,4 +1,4 @@
-// The little WebGL2 that we need: one program for points, one for a picture over the whole canvas.
+// WebGL2 helpers: one program for points, one for a picture over the whole canvas.
 
 import { SIZE_STEPS, sizeFactor } from "./looks.mjs";
 
@@ -44,7 +44,7 @@ export function context(canvas) {
   return canvas.getContext("webgl2", wanted);
 }
 
-/** Whether this WebGL is computed by the processor: then every point costs dear. */
+/** True if WebGL runs in software on the CPU, where every point is expensive. */
 export function isSoftware(gl) {
   const extension = gl.getExtension("WEBGL_debug_renderer_info");
   const name = String(gl.getParameter(extension ? extension.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
