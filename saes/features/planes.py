@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from interp.dictionary import Dictionary
@@ -77,7 +76,7 @@ class FeaturePlanes(Finding):
 
 
 def cluster_decoder(
-    directions: Float[Tensor, "..."], *, threshold: float = 0.5, n_neighbours: int = 2, largest: int = 200
+    directions: Tensor, *, threshold: float = 0.5, n_neighbours: int = 2, largest: int = 200
 ) -> list[list[int]]:
     """Return clusters of two or more rows of `directions [d_sae, d]`, linked by cosine similarity, largest first.
 
@@ -111,7 +110,7 @@ def cluster_decoder(
 
 def feature_planes(
     sae: Dictionary,
-    batches: Iterable[Float[Tensor, "n d_in"]],
+    batches: Iterable[Tensor],
     *,
     clusters: Sequence[Sequence[int]] | None = None,
     threshold: float = 0.5,
