@@ -105,8 +105,8 @@ class Workspace:
         """
         for kind in kinds:
             _check_kind(kind)
-        place, _, bare = name.rpartition("/")
-        meant = [kind for kind in kinds if place in ("", KINDS[kind], FORMER_FOLDERS.get(kind))]
+        parent, _, bare = name.rpartition("/")
+        meant = [kind for kind in kinds if parent in ("", KINDS[kind], FORMER_FOLDERS.get(kind))]
         paths = {kind: self.path(kind, bare if meant else name) for kind in meant or kinds}  # raises on unusable names
         there = [kind for kind, path in paths.items() if _there(path) and _kind_at(path) == kind]
         if not there:
@@ -183,8 +183,8 @@ class Workspace:
     def _folders(self, kind: str, pattern: str) -> dict[str, Path]:
         """Return the folders of one kind with a file that fits `pattern`, by name."""
         _check_kind(kind)
-        places = dict.fromkeys((KINDS[kind], FORMER_FOLDERS.get(kind, KINDS[kind])))
-        folders = [file.parent for place in places for file in sorted((self.root / place).glob(pattern))]
+        parents = dict.fromkeys((KINDS[kind], FORMER_FOLDERS.get(kind, KINDS[kind])))
+        folders = [file.parent for parent in parents for file in sorted((self.root / parent).glob(pattern))]
         found = [folder for folder in folders if _NAME.match(folder.name) and _kind_at(folder) == kind]
         return {folder.name.removesuffix(PARTIAL): folder for folder in reversed(found)}
 
