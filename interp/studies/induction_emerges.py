@@ -74,7 +74,7 @@ def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0
     if len(steps) < FEWEST or (np.diff(steps) <= 0).any():
         raise ConfigError(f"a transition needs {FEWEST} measurements or more at rising steps, got {len(steps)}")
     if not least >= 0:
-        raise ConfigError(f"least must be at least 0, in units of the curve, got {least}; 0 accepts any change")
+        raise ConfigError(f"least must be at least 0, in units of the curve, got least {least}; 0 accepts any change")
     tenth = max(2, len(values) // 10)
     before, after = float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
     fifth = max(3, len(values) // 5)
