@@ -4,8 +4,7 @@
 - `read`                 any format (`load_dictionary`), recognised by its files, checked against its own arithmetic
 - `importing`            a peer's checkpoint into the workspace, with its model and hook point
 - `layout`               arrays from elsewhere, read without running code, and checked
-- `saelens`              SAELens 6
-- `saelens_flat`         SAELens before 6
+- `saelens`              SAELens 6, and the flat layout before 6
 - `dictionary_learning`  dictionary_learning
 - `sparsify`             EleutherAI sparsify
 - `gemma_scope`          Gemma Scope 1

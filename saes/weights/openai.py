@@ -90,8 +90,7 @@ def _forward(arrays: Arrays, k: int):
 
 
 def recognises(path: Path) -> bool:
-    """Return whether this is a `.pt` file, or a folder with exactly one, of no other format.
-    """
+    """Return whether this is a `.pt` file, or a folder with exactly one, of no other format."""
     if path.is_file():
         return path.suffix == ".pt" and path.name != "ae.pt"
     return len(list(path.glob("*.pt"))) == 1

@@ -39,7 +39,6 @@ from saes.weights import (
     openai,
     qwen_scope,
     saelens,
-    saelens_flat,
     sparsify,
 )
 from saes.weights.layout import Axes, Conversion, Format, check_arrays, read_safetensors
@@ -188,7 +187,7 @@ def _dense(acts: SparseActs, d_sae: int) -> Tensor:
 
 
 FORMATS: tuple[Format, ...] = (
-    saelens_flat.FORMAT,
+    saelens.FLAT_FORMAT,
     saelens.FORMAT,
     dictionary_learning.FORMAT,
     sparsify.FORMAT,

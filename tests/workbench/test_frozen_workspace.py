@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from dashboard.addresses import (
+from dashboard.app import create_app
+from dashboard.components.pages import (
     atlas_href,
     changes_href,
     circuit_href,
@@ -22,7 +23,6 @@ from dashboard.addresses import (
     heads_href,
     sae_href,
 )
-from dashboard.app import create_app
 from dashboard.dynamics import data as dynamics
 from dashboard.geometry import data as geometry
 from interp.artifacts import KINDS, MANIFEST, Manifest, read_json
