@@ -10,15 +10,20 @@ from beartype import beartype
 from jaxtyping import AbstractArray
 
 SHAPES_CHECKED = [
+    "interp.atlas.new_points",
     "interp.atlas.series",
     "interp.atlas.sources",
     "interp.circuits.graph",
     "interp.circuits.head_kinds",
     "interp.circuits.head_weights",
     "interp.circuits.score_explanation",
+    "interp.geometry.circles",
     "interp.geometry.dimension",
     "interp.geometry.probes",
+    "interp.geometry.rotation",
+    "interp.geometry.shapes",
     "interp.geometry.similarity",
+    "interp.geometry.words",
     "interp.lenses.direct_attribution",
     "interp.lenses.logit_lens",
     "interp.lenses.tuned_lens",

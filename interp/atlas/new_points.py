@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from interp.atlas.layout import curve
@@ -43,21 +44,21 @@ COLUMNS = 16_384
 class Placed(NamedTuple):
     """Positions of new points, with the neighbours that determine them."""
 
-    positions: np.ndarray
+    positions: Float32[np.ndarray, "m 2"]
     """`[m, 2]` float32"""
     neighbours: Neighbours
     """nearest points of the map, nearest first"""
-    ordinary: np.ndarray
+    ordinary: Float32[np.ndarray, " m"]
     """`[m]` float32, 0 to 1: fraction of the map's points whose own nearest neighbour is at least as far away. 1:
     nearer to the map than any of its points to its neighbour; 0: farther than all of them, so the position is
     uninformative"""
 
 
 def place_points(
-    new: Tensor,
-    reference: Tensor,
-    positions: np.ndarray,
-    nearest: np.ndarray,
+    new: Float[Tensor, "..."],
+    reference: Float[Tensor, "n d"],
+    positions: Float[np.ndarray, "n_positions 2"],
+    nearest: Float[np.ndarray, " n"],
     *,
     k: int = 15,
     metric: str = "cosine",
@@ -91,7 +92,7 @@ def place_points(
     return Placed(placed.astype(np.float32), near, ordinary.astype(np.float32))
 
 
-def nearest_of_map(new: Tensor, reference: Tensor, k: int, metric: str) -> Neighbours:
+def nearest_of_map(new: Float[Tensor, "m d"], reference: Float[Tensor, "n d"], k: int, metric: str) -> Neighbours:
     """Find the `k` points of the map nearest to each new vector; how `new` is cut into batches makes no difference.
 
     Candidates come from matrix products, their distances from a loop over the coordinates in float64.

@@ -38,6 +38,7 @@ from math import factorial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from interp.errors import ConfigError
 from interp.geometry.points import Finding, as_points, centred, check_count
@@ -163,7 +164,13 @@ def circle_test(
 
 
 def judge_layer(
-    ranks: np.ndarray, points: np.ndarray, *, cyclic: bool, alpha: float, n_draws: int, seed: int
+    ranks: Float[np.ndarray, "n_layers n n"],
+    points: Float[np.ndarray, "n d"],
+    *,
+    cyclic: bool,
+    alpha: float,
+    n_draws: int,
+    seed: int,
 ) -> CircleTest:
     """Run the circle test on one of several layers: `points [n, d]`, and the `ranked_distances` of every layer.
 
@@ -220,25 +227,25 @@ def judge(
     return "ordered", f"an order, but {n} items with this much noise cannot tell a circle from a horseshoe"
 
 
-def circular_steps(n: int) -> np.ndarray:
+def circular_steps(n: int) -> Int[np.ndarray, "{n} {n}"]:
     """Return the number of steps around a circle of `n` positions, the shorter way: `[n, n]`."""
     apart = linear_steps(n)
     return np.minimum(apart, n - apart)
 
 
-def linear_steps(n: int) -> np.ndarray:
+def linear_steps(n: int) -> Int[np.ndarray, "{n} {n}"]:
     """Return the number of steps along a line of `n` positions: `[n, n]`."""
     return np.abs(np.arange(n)[:, None] - np.arange(n)[None])
 
 
-def order_models(n: int, cyclic: bool) -> list[np.ndarray]:
+def order_models(n: int, cyclic: bool) -> list[Int[np.ndarray, "{n} {n}"]]:
     """Return the steps around the circle, then along the line for every cut (one cut for an order with ends)."""
     line = linear_steps(n)
     cuts = range(n) if cyclic else range(1)
     return [circular_steps(n), *(np.roll(line, (cut, cut), (0, 1)) for cut in cuts)]
 
 
-def orderings(n: int, *, cyclic: bool, n_draws: int, seed: int) -> tuple[np.ndarray, bool]:
+def orderings(n: int, *, cyclic: bool, n_draws: int, seed: int) -> tuple[Int[np.ndarray, "m {n}"], bool]:
     """Return orderings `[m, n]`, the position of every item, and True if they are exhaustive.
 
     Exhaustive means all that differ by more than reflection, and for a cycle by more than rotation. Otherwise `n_draws`
@@ -254,8 +261,11 @@ def orderings(n: int, *, cyclic: bool, n_draws: int, seed: int) -> tuple[np.ndar
 
 
 def order_correlations(
-    ranks: np.ndarray, models: list[np.ndarray], orders: np.ndarray, block: int = 2048
-) -> np.ndarray:
+    ranks: Float[np.ndarray, "n_layers n n"],
+    models: list[Int[np.ndarray, "n n"]],
+    orders: Int[np.ndarray, "n_orders n"],
+    block: int = 2048,
+) -> Float[np.ndarray, "2 n_orders n_layers"]:
     """Return Spearman correlations with the circle and with the best line, `[2, n_orders, n_layers]`.
 
     `ranks [n_layers, n, n]`; `orders [n_orders, n]` holds the position of every item.
@@ -271,14 +281,14 @@ def order_correlations(
     return np.concatenate(parts, axis=1)
 
 
-def share_above(value: float, null: np.ndarray, exact: bool) -> float:
+def share_above(value: float, null: Float[np.ndarray, " n_orders"], exact: bool) -> float:
     """Return the p-value of `value`; for random orderings, the observed one is counted among them."""
     if exact:
         return float((null >= value - 1e-9).mean())
     return p_from_null(value, null, tolerance=1e-9)
 
 
-def closing_gap(points: np.ndarray) -> float:
+def closing_gap(points: Float[np.ndarray, "n d"]) -> float:
     """Return the last item's distance to the first over the mean step: 1 on a circle, `n - 1` on a line."""
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     return float(np.linalg.norm(points[-1] - points[0]) / steps.mean())
@@ -351,12 +361,12 @@ def reducibility(x: Any, *, max_points: int = 5000, seed: int = 0) -> Reducibili
     )
 
 
-def separability_index(points: np.ndarray) -> float:
+def separability_index(points: Float[np.ndarray, "n 2"]) -> float:
     """Return the smallest mutual information (bits) of the coordinates of `points [n, 2]` up to 90-degree rotations."""
     return min(mutual_information(turned) for _, turned in _turns(points))
 
 
-def mutual_information(points: np.ndarray) -> float:
+def mutual_information(points: Float[np.ndarray, "n 2"]) -> float:
     """Return the mutual information in bits of `points [n, 2]`, from a histogram of 10 by 10 cells."""
     joint = np.histogram2d(points[:, 0], points[:, 1], bins=BINS)[0] / len(points)
     apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
@@ -364,7 +374,7 @@ def mutual_information(points: np.ndarray) -> float:
     return float((joint[seen] * np.log2(joint[seen] / apart[seen])).sum())
 
 
-def mixture_index(points: np.ndarray) -> float:
+def mixture_index(points: Float[np.ndarray, "n 2"]) -> float:
     """Return the largest fraction of `points [n, 2]` in a strip `|v.f + c| < 0.1 sqrt(E (v.f + c)^2)`.
 
     The maximum is over directions `v` and offsets `c`. The strip is narrow compared with the root mean square distance

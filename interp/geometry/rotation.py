@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
@@ -48,11 +49,11 @@ class RotationSweep(Finding):
     steps: tuple[int, ...]
     moved: Interval[np.ndarray] = field(metadata=ends("low", "high"))
     """`[n_steps]` nats: mean over words and prompts; above 0 where the answer follows the rotation"""
-    random: np.ndarray
+    random: Float[np.ndarray, "n_random n_steps"]
     """`[n_random, n_steps]` nats: moved as far in random directions"""
-    swapped: np.ndarray
+    swapped: Float[np.ndarray, " n_steps"]
     """`[n_steps]` nats: the whole activation replaced"""
-    followed: np.ndarray
+    followed: Float[np.ndarray, " n_steps"]
     """`[n_steps]`: fraction of prompts whose best answer among the items is the rotated word's; chance is `1 / n`"""
     baseline: float
     """accuracy of the answers without rotation, 0 to 1: the model's ability on the task"""
@@ -145,7 +146,7 @@ def layer_after(hook_point: str) -> int:
     return parsed.layer + (parsed.suffix == "hook_resid_post")
 
 
-def turning_sense(plane: Plane, points: np.ndarray) -> float:
+def turning_sense(plane: Plane, points: Float[np.ndarray, "n d"]) -> float:
     """Return +1 if the items go around in the direction of the plane's growing angles, else -1."""
     now = plane.coordinates(points)
     after = np.roll(now, -1, axis=0)

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.geometry.circles import ALPHA, CircleTest, judge_layer, order_correlations, order_models
@@ -105,7 +106,9 @@ def cluster_tests(
     return found
 
 
-def silhouettes(distances: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def silhouettes(
+    distances: Float[np.ndarray, "n_layers n n"], labels: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "n_layers n_lists"]:
     """Return the mean silhouette of each list, `[n_layers, n_lists]`, from `distances [n_layers, n, n]`."""
     member = (labels[:, None] == np.unique(labels)[None]).astype(np.float64)
     sizes = member.sum(0)
@@ -127,9 +130,9 @@ def _distances(points: np.ndarray) -> np.ndarray:
 class Plane(Finding):
     """A plane in activation space: two orthonormal directions through a centre."""
 
-    centre: np.ndarray
+    centre: Float[np.ndarray, " d"]
     """`[d]`"""
-    basis: np.ndarray
+    basis: Float[np.ndarray, "2 d"]
     """`[2, d]`"""
     share: float
     """fraction of the variance of the fitted points in the plane; 1 when they lie on it"""
@@ -139,11 +142,11 @@ class Plane(Finding):
     def sentence(self) -> str:
         return f"a plane with {self.share:.3f} of the variance (isotropic points: {self.isotropic_share:.3f})"
 
-    def coordinates(self, x: Any) -> np.ndarray:
+    def coordinates(self, x: Any) -> Float[np.ndarray, "n 2"]:
         """Return coordinates on the plane, `[n, 2]`, of `x [n, d]`. Raises `MismatchError` on another `d`."""
         return (as_points(x, at_least=1, d=len(self.centre)) - self.centre) @ self.basis.T
 
-    def turn(self, degrees: float) -> np.ndarray:
+    def turn(self, degrees: float) -> Float[np.ndarray, "d d"]:
         """Return a matrix `R [d, d]`: `x + (x - centre) @ R` rotates `x` around the centre within the plane."""
         if not np.isfinite(degrees):
             raise NonFiniteError(f"an angle in degrees was expected, got {degrees}; give a finite one")
@@ -151,16 +154,16 @@ class Plane(Finding):
         rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         return self.basis.T @ (rotation - np.eye(2)) @ self.basis
 
-    def rotate(self, x: Any, degrees: float) -> np.ndarray:
+    def rotate(self, x: Any, degrees: float) -> Float[np.ndarray, "n d"]:
         """Rotate `x [n, d]` within the plane; the orthogonal component does not change."""
         points = as_points(x, at_least=1, d=len(self.centre))
         return points + (points - self.centre) @ self.turn(degrees)
 
-    def radii(self, x: Any) -> np.ndarray:
+    def radii(self, x: Any) -> Float[np.ndarray, " n"]:
         """Return distances from the centre within the plane, `[n]`."""
         return np.linalg.norm(self.coordinates(x), axis=1)
 
-    def angles(self, x: Any) -> np.ndarray:
+    def angles(self, x: Any) -> Float[np.ndarray, " n"]:
         """Return angles in degrees, `[n]`, 0 to 360, from the first basis direction towards the second."""
         first, second = self.coordinates(x).T
         return np.degrees(np.arctan2(second, first)) % 360
@@ -205,7 +208,7 @@ def principal_cosines(first: Plane, second: Plane) -> tuple[float, float]:
     return float(cosines[0]), float(cosines[1])
 
 
-def random_plane(centre: np.ndarray, rng: np.random.Generator) -> Plane:
+def random_plane(centre: Float[np.ndarray, " d"], rng: np.random.Generator) -> Plane:
     """Draw a random plane through a centre, as the control of an intervention."""
     q, _ = np.linalg.qr(rng.standard_normal((len(centre), 2)))
     return Plane(centre=centre, basis=q.T, share=0.0, isotropic_share=0.0)
@@ -232,7 +235,7 @@ class Shape(Finding):
     linear: tuple[float, ...]
     """per hook point, on the sentences of the test"""
     plane: Plane
-    coordinates: np.ndarray
+    coordinates: Float[np.ndarray, "2 n_words 2"]
     """`[2, n_words, 2]` on the plane: of the sentences that fitted it, and of the others"""
     spectrum: Spectrum
     """spectrum of the words at the chosen hook point"""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32, Float64
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.geometry.points import check_count
@@ -142,7 +143,7 @@ class WordActivations:
     concept: Concept
     sentences: tuple[str, ...]
     hook_points: tuple[str, ...]
-    values: dict[str, np.ndarray] = field(repr=False)
+    values: dict[str, Float32[np.ndarray, "n_sentences n_words d"]] = field(repr=False)
     """hook point -> `[n_sentences, n_words, d]` float32, at the last token of each word"""
     n_tokens: tuple[int, ...]
     """number of tokens of each word, with its leading space"""
@@ -164,7 +165,7 @@ class WordActivations:
             text += "; some share that token, and differ only in the tokens before it"
         return text
 
-    def points(self, hook_point: str, *, half: int | None = None) -> np.ndarray:
+    def points(self, hook_point: str, *, half: int | None = None) -> Float64[np.ndarray, "n_words d"]:
         """Return the mean over sentences, `[n_words, d]` float64; `half` 0: those that fit, 1: that test, None: all.
 
         Raises `UnknownNameError` for a hook point that was not read.
