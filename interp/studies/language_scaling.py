@@ -187,11 +187,11 @@ def _check_draws(runs: Sequence[LanguageRun], n_bootstrap: int, n_permutations: 
     """Raise `ConfigError` where too few draws are possible for a significant result."""
     if n_bootstrap < 2:
         raise ConfigError(f"an interval needs at least 2 draws of the bootstrap, got {n_bootstrap}")
-    if (1 + n_permutations) * P_FOUND < 1:
-        raise ConfigError(f"of {n_permutations} permutations no p-value can fall below {P_FOUND}; draw 99 or more")
+    if (1 + n_permutations) * P_FOUND <= 1:
+        raise ConfigError(f"of {n_permutations} permutations no p-value can fall below {P_FOUND}; draw 100 or more")
     alike = [math.factorial(n) for n in Counter(run.n_params for run in runs).values()]
     orders = math.factorial(len(runs)) // math.prod(alike)
-    if orders * P_FOUND < 1:
+    if orders * P_FOUND <= 1:
         raise ConfigError(
             f"{len(runs)} runs of {len(alike)} sizes have {orders} orders: p cannot fall below {1 / orders:.2g}; "
             f"train more sizes or seeds, until it can fall below {P_FOUND}"

@@ -107,7 +107,7 @@ def test_what_cannot_be_fitted_is_refused_with_what_is_missing():
         fit_language_scaling([*runs, LanguageRun(n_params=5, seed=0, tokens=TOKENS[1:], losses=runs[0].losses[1:])])
     with pytest.raises(ConfigError, match=r"4 sizes have 24 orders.*more sizes or seeds"):
         fit_language_scaling(runs[:8:2])
-    with pytest.raises(ConfigError, match="99 or more"):
+    with pytest.raises(ConfigError, match="100 or more"):
         fit_language_scaling(runs, n_permutations=50)
     with pytest.raises(ConfigError, match="bootstrap"):
         fit_language_scaling(runs, n_bootstrap=0)
@@ -153,7 +153,7 @@ def test_models_are_trained_measured_and_written(tmp_path):
     assert [run.n_params for run in runs[::2]] == [24 * w * w for w in TINY.widths]
     assert told[-1][0] == told[-1][1] == len(runs) * TINY.steps
     assert all(run.losses[-1] < run.losses[0] < math.log(257) for run in runs)
-    found = fit_language_scaling(runs, n_bootstrap=5, n_permutations=99)
+    found = fit_language_scaling(runs, n_bootstrap=5, n_permutations=199)
     manifest = save_language_scaling(found, TINY, "hash", tmp_path / "d", seed=0)
     assert manifest.kind == "language_scaling"
     again = next(iter(train_language_models(corpus, TINY)))
