@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Shaped
 from torch import Tensor
 
 from interp.changes.components import (
@@ -125,7 +125,7 @@ class Transplants(Result):
         return [{n: row[n] for n in names} for row in rows]
 
 
-def log_prob_of(tokens: Int[Tensor, "n_contexts pos"]) -> Behaviour:
+def log_prob_of(tokens: Shaped[Tensor, "n_contexts pos"]) -> Behaviour:
     """Return the behaviour "mean log-probability of the tokens of each context `[n_contexts, pos]`", in nats."""
     from interp.models.loss import loss_per_token
 
@@ -136,7 +136,7 @@ def log_prob_of(tokens: Int[Tensor, "n_contexts pos"]) -> Behaviour:
     return measure
 
 
-def log_prob_of_answers(prompts: Int[Tensor, "..."], answers: Int[Tensor, "..."]) -> Behaviour:
+def log_prob_of_answers(prompts: Shaped[Tensor, "..."], answers: Shaped[Tensor, "..."]) -> Behaviour:
     """Return the behaviour "log-probability of `answers [n_prompts]` after `prompts [n_prompts, pos]`", in nats."""
     if prompts.ndim != 2 or answers.shape != prompts.shape[:1]:
         raise ConfigError(f"one answer for each prompt was expected, got {list(prompts.shape)}, {list(answers.shape)}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
@@ -29,13 +30,13 @@ class Metric(ABC):
         """Name in settings, with its unit."""
 
     @abstractmethod
-    def __call__(self, logits: Tensor) -> Tensor: ...
+    def __call__(self, logits: Float[Tensor, "batch n_read d_vocab"]) -> Float[Tensor, " batch"]: ...
 
     @abstractmethod
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Int[Tensor, " n_taken"]) -> Self:
         """Return the metric of some prompts, in that order."""
 
-    def bind(self, clean_logits: Tensor) -> Self:
+    def bind(self, clean_logits: Float[Tensor, "n n_read d_vocab"]) -> Self:
         """Return the metric with the clean logits `[n, n_read, d_vocab]` as reference; most metrics need none."""
         return self
 
@@ -64,7 +65,7 @@ class _Answers(Metric):
         if self.wrong is not None:
             object.__setattr__(self, "wrong", _token_sets(self.wrong, "wrong"))
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Int[Tensor, " n_taken"]) -> Self:
         return replace(self, correct=self.correct[rows], wrong=None if self.wrong is None else self.wrong[rows])
 
     def check(self, n: int, n_read: int, d_vocab: int) -> None:
@@ -99,7 +100,7 @@ class LogitDiff(_Answers):
     def name(self) -> str:
         return "logit difference" if self.wrong is not None else "logit above the mean"
 
-    def __call__(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch n_read d_vocab"]) -> Float[Tensor, " batch"]:
         against = logits.mean(-1) if self.wrong is None else _mean_over(logits, self.wrong)
         return (_mean_over(logits, self.correct) - against).mean(1)
 
@@ -111,7 +112,7 @@ class ProbDiff(_Answers):
     def name(self) -> str:
         return "probability difference"
 
-    def __call__(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch n_read d_vocab"]) -> Float[Tensor, " batch"]:
         probs = logits.softmax(-1)
         wrong = 0 if self.wrong is None else _sum_over(probs, self.wrong)
         return (_sum_over(probs, self.correct) - wrong).mean(1)
@@ -124,7 +125,7 @@ class LogProb(_Answers):
     def name(self) -> str:
         return "log-probability"
 
-    def __call__(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch n_read d_vocab"]) -> Float[Tensor, " batch"]:
         log_probs = logits.log_softmax(-1)
         chosen = log_probs.gather(-1, _wide(self.correct, logits).clamp_min(0))
         chosen = chosen.masked_fill(_wide(self.correct, logits) < 0, -torch.inf)
@@ -135,13 +136,13 @@ class LogProb(_Answers):
 class _Distance(Metric):
     """Negative distance from the clean logits: 0 on the clean prompts, below 0 elsewhere."""
 
-    clean: Tensor | None = field(default=None, repr=False)
+    clean: Float[Tensor, "n n_read d_vocab"] | None = field(default=None, repr=False)
     """`[n, n_read, d_vocab]`, bound by the task"""
 
-    def bind(self, clean_logits: Tensor) -> Self:
+    def bind(self, clean_logits: Float[Tensor, "n n_read d_vocab"]) -> Self:
         return replace(self, clean=clean_logits)
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Int[Tensor, " n_taken"]) -> Self:
         return self if self.clean is None else replace(self, clean=self.clean[rows])
 
     @property
@@ -160,7 +161,7 @@ class KLToClean(_Distance):
     def name(self) -> str:
         return "minus KL to clean (nats)"
 
-    def __call__(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch n_read d_vocab"]) -> Float[Tensor, " batch"]:
         log_p, log_q = self._reference(logits).log_softmax(-1), logits.log_softmax(-1)
         return -(log_p.exp() * (log_p - log_q)).sum(-1).mean(1)
 
@@ -172,7 +173,7 @@ class L2ToClean(_Distance):
     def name(self) -> str:
         return "minus squared distance to clean"
 
-    def __call__(self, logits: Tensor) -> Tensor:
+    def __call__(self, logits: Float[Tensor, "batch n_read d_vocab"]) -> Float[Tensor, " batch"]:
         return -(logits - self._reference(logits)).pow(2).sum(-1).mean(1)
 
 

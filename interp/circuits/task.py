@@ -77,7 +77,7 @@ class Task:
         if at.shape[0] != len(clean) or bool((at < 0).any() | (at >= lengths[:, None]).any()):
             raise ConfigError(f"at must be [n, n_read] positions within the {len(clean)} prompts")
         metric.check(len(clean), at.shape[1], model.cfg.d_vocab)
-        empty = torch.zeros(0)
+        unmeasured = torch.full((len(clean),), torch.nan, dtype=torch.float64)
         task = cls(
             name=name,
             clean=clean,
@@ -85,8 +85,8 @@ class Task:
             lengths=lengths,
             at=at,
             metric=metric,
-            clean_value=empty,
-            corrupt_value=empty,
+            clean_value=unmeasured,
+            corrupt_value=unmeasured,
             settings=settings or {},
         )
         return task.on(model, batch_size=batch_size, check_gap=check_gap)

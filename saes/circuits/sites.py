@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from interp.circuits.metrics import LogitDiff, LogProb, Metric
@@ -40,20 +41,20 @@ class Parts(NamedTuple):
 
     acts: SparseActs
     """`[n, k_max]`"""
-    error: Tensor
+    error: Float[Tensor, "n d_out"]
     """`[n, d_out]`"""
-    rest: Tensor
+    rest: Float[Tensor, "n d_out"]
     """`[n, d_out]`"""
 
 
 class Entries(NamedTuple):
     """Nonzero activations: `value[i]` of feature `feature[i]` on token `row[i]`, sorted by row."""
 
-    row: Tensor
+    row: Int64[Tensor, " m"]
     """`[m]` int64"""
-    feature: Tensor
+    feature: Int64[Tensor, " m"]
     """`[m]` int64"""
-    value: Tensor
+    value: Float[Tensor, " m"]
     """`[m]`"""
 
     @classmethod
@@ -77,7 +78,12 @@ class Site:
     writes: str
     """hook point of the value that it reconstructs"""
 
-    def decompose(self, x: Tensor, value: Tensor, mask: Tensor) -> Parts:
+    def decompose(
+        self,
+        x: Float[Tensor, "batch pos d_in"],
+        value: Float[Tensor, "batch pos d_out"],
+        mask: Bool[Tensor, "batch pos"],
+    ) -> Parts:
         """Decompose `value [batch, pos, d_out]`, given the input `x [batch, pos, d_in]` of the SAE.
 
         Where `mask [batch, pos]` is False (BOS, padding) there are no features and no error: all of the value is rest.
@@ -90,11 +96,11 @@ class Site:
         error = (flat - self.features(acts, x).flatten(0, 1) - rest) * inside
         return Parts(acts, error, torch.where(inside, rest, flat))
 
-    def rest(self, x: Tensor) -> Tensor:
+    def rest(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Return the output of the SAE without any feature, `[..., d_out]`; differentiable in `x [..., d_in]`."""
         return self.sae.complete(self.sae.b_dec.expand(*x.shape[:-1], -1), x.to(self.sae.W_dec.dtype))
 
-    def features(self, acts: SparseActs, x: Tensor) -> Tensor:
+    def features(self, acts: SparseActs, x: Float[Tensor, "batch pos d_in"]) -> Float[Tensor, "batch pos d_out"]:
         """Return the sum of the contributions of `acts [batch * pos, k_max]`: `[batch, pos, d_out]`."""
         added = (self.sae.decode_sparse(acts) - self.sae.b_dec).unflatten(0, x.shape[:2])
         return self.add(added, x)
@@ -109,13 +115,15 @@ class Site:
         return self.sae.complete(bias + direction, x) - self.sae.complete(bias, x)
 
     @torch.enable_grad()
-    def pull_back(self, gradient: Tensor, x: Tensor) -> Tensor:
+    def pull_back(
+        self, gradient: Float[Tensor, "batch pos d_out"], x: Float[Tensor, "batch pos d_in"]
+    ) -> Float[Tensor, "batch pos d_out"]:
         """Return the gradient at the output of the decoder, given that at the value; both `[batch, pos, d_out]`."""
         at = self.sae.b_dec.expand_as(gradient).detach().clone().requires_grad_()
         value = self.sae.complete(at, x.detach().to(self.sae.W_dec.dtype))
         return torch.autograd.grad(value, at, gradient.to(value.dtype))[0]
 
-    def along(self, entries: Entries, pulled: Tensor) -> Tensor:
+    def along(self, entries: Entries, pulled: Float[Tensor, "n d_out"]) -> Float[Tensor, " m"]:
         """Return the gradient with respect to each activation, `[m]`, given `pulled [n, d_out]` at the decoder."""
         found = torch.empty_like(entries.value)
         for part in _chunks(len(found), self.sae.d_out):
@@ -123,7 +131,7 @@ class Site:
             found[part] = torch.linalg.vecdot(directions, pulled[entries.row[part]].to(directions.dtype))
         return found
 
-    def slopes(self, x: Tensor, entries: Entries) -> Tensor:
+    def slopes(self, x: Float[Tensor, "n d_in"], entries: Entries) -> Float[Tensor, " m"]:
         """Return the derivative of each activation by its pre-activation, `[m]`, with the selection of latents fixed.
 
         `x [n, d_in]` is the input of the SAE, and entries are sorted by row. The derivative is 1 except for gated SAEs.
@@ -184,8 +192,12 @@ def _site(model: Any, sae: SAE) -> Site:
 
 
 def run_sites(
-    model: Any, tokens: Tensor, sites: Sequence[Site], replace: Sequence[Replace | None], hooks: Sequence = ()
-) -> Tensor:
+    model: Any,
+    tokens: Int[Tensor, "batch pos"],
+    sites: Sequence[Site],
+    replace: Sequence[Replace | None],
+    hooks: Sequence = (),
+) -> Float[Tensor, "batch _ d_vocab"]:
     """Return the logits of a run in which the value at each site is replaced; a replacement of None leaves it.
 
     Replacements receive values in the dtype of the SAE, and their results are cast to the dtype of the model. `hooks`
@@ -233,14 +245,14 @@ class Prompts:
     """Prompts with a metric of their logits."""
 
     name: str
-    tokens: Tensor
+    tokens: Int64[Tensor, "n pos"]
     """`[n, pos]` int64, padded on the right"""
-    lengths: Tensor
+    lengths: Int[Tensor, " n"]
     """`[n]`: tokens of each prompt without padding"""
-    at: Tensor
+    at: Int[Tensor, "n n_read"]
     """`[n, n_read]`: positions whose logits the metric reads"""
     metric: Metric
-    corrupt: Tensor | None = None
+    corrupt: Int64[Tensor, "n pos"] | None = None
     """`[n, pos]`: corrupted prompts as the baseline; None: the baseline sets all features and the error to zero"""
 
     def __len__(self) -> int:
@@ -284,7 +296,7 @@ class Prompts:
         return cls(name=text, tokens=tokens, lengths=lengths, at=lengths[:, None] - 1, metric=metric, corrupt=other)
 
     @classmethod
-    def of_loss(cls, tokens: Tensor) -> "Prompts":
+    def of_loss(cls, tokens: Int[Tensor, "..."]) -> "Prompts":
         """Return `tokens [n, pos]` with the mean log-probability of each next token in nats, which is minus the loss.
 
         Raises `PromptError` below two positions.
@@ -298,7 +310,7 @@ class Prompts:
         at = torch.arange(pos - 1).expand(n, -1)
         return cls(name="loss", tokens=tokens, lengths=torch.full((n,), pos), at=at, metric=metric)
 
-    def take(self, rows: Tensor) -> "Prompts":
+    def take(self, rows: Int[Tensor, " n_taken"]) -> "Prompts":
         """Return some of the prompts."""
         return replace(
             self,
@@ -313,7 +325,7 @@ class Prompts:
         """Return the prompts in batches, in order."""
         return [self.take(rows) for rows in torch.arange(len(self)).split(batch_size)]
 
-    def mask(self, first: int) -> Tensor:
+    def mask(self, first: int) -> Bool[Tensor, "n pos"]:
         """Return the mask of positions that are neither padding nor among the `first`: `[n, pos]` bool."""
         position = torch.arange(self.tokens.shape[1])[None]
         return (position >= first) & (position < self.lengths[:, None])
