@@ -112,7 +112,8 @@ class Workspace:
         if not there:
             known = [each for kind in kinds for each in self.names(kind)]
             raise UnknownNameError(" or ".join(kinds), name, known, f"(workspace {self.root})")
-        return max((self.manifest(kind, bare) for kind in there), key=lambda manifest: manifest.created)
+        finished = [kind for kind in there if (paths[kind] / MANIFEST).is_file()]
+        return max((self.manifest(kind, bare) for kind in finished or there), key=lambda manifest: manifest.created)
 
     def artifacts(self, kind: str | None = None) -> list[Manifest]:
         """Return the manifest of every readable artefact, of one kind or of all."""

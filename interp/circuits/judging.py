@@ -127,7 +127,10 @@ def null_summary(values: np.ndarray, own: float) -> dict[str, float]:
 
 
 def untrained_gap(model: Any, task: "Task", seed: int) -> dict[str, float]:
-    """Measure the task's gap in an untrained model; within two standard errors of 0 the behaviour is absent."""
+    """Measure the task's gap in an untrained model, with its standard error.
+
+    The behaviour was learned where this gap lies below `LEARNED` of the trained model's (`verdict`).
+    """
     from interp.models.adapter import untrained_model
 
     untrained = task.on(untrained_model(model, seed))

@@ -137,7 +137,7 @@ def save_map(
         path = draft.path / RUNS / f"{number}.json"
         if not path.exists():
             save_json(make(), path)
-            draft.update(maps=number + 1, of=config.draws + 1)
+            draft.update(done=number + 1, total=config.draws + 1)
         return _read_run(path)
 
     try:
@@ -146,11 +146,11 @@ def save_map(
         if not (draft.path / RUNS).exists():
             draft.discard()  # nothing was measured, so there is nothing to resume
         raise
-    shutil.rmtree(draft.path / RUNS)
     write_table(draft.path / "effects.parquet", _table(found.to_records()))
     first = {"clean_tokens": list(found.found.clean_tokens), "corrupt_tokens": list(found.found.corrupt_tokens)}
     write_json(draft.path / "prompts.json", first)
     parents = {f"model:{model_name}": weight_hash}
+    shutil.rmtree(draft.path / RUNS)  # last: until here a crash loses no map
     return found, draft.finish(summary=found.summary(), parents=parents, threads=threads)
 
 

@@ -104,7 +104,12 @@ class Endpoint:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "interp-workbench"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        return httpx.Client(headers=headers, timeout=self.timeout, trust_env=not self._local, follow_redirects=False)
+        try:
+            return httpx.Client(
+                headers=headers, timeout=self.timeout, trust_env=not self._local, follow_redirects=False
+            )
+        except ImportError as error:  # a SOCKS proxy in the environment
+            raise ConfigError(f"the proxy of the environment cannot be used ({error}); unset ALL_PROXY") from None
 
     def _give_up(self, state: "RetryCallState") -> Reply:
         problem = state.outcome.exception() if state.outcome else None
@@ -144,6 +149,8 @@ class Endpoint:
                     if len(raw) > LARGEST_REPLY:
                         break
                 return response.status_code, response.headers, raw[:LARGEST_REPLY]
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"{self.where} is no address ({error}); write it as http://HOST:PORT/v1") from None
         except httpx.HTTPError as error:
             raise self._broken(error) from None
 
@@ -239,7 +246,10 @@ def base_url(url: str) -> str:
 
     Raises `ConfigError` on an address that contains secrets, or that is not http or https.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no address ({error}); write it as http://HOST:PORT/v1") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ConfigError("give the address without user, password or query: it is written into the result; "
                           f"a key belongs into an environment variable (got host {parts.hostname!r})")  # fmt: skip

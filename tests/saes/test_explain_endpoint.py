@@ -177,6 +177,18 @@ def test_addresses_that_would_give_secrets_away_are_refused(url, settings, expec
         assert secret not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["http://host:abc/v1", "http://[::1/v1"])
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(ConfigError, match=r"is no address.*http://HOST:PORT/v1"):
+        Endpoint(url, "m").complete(Request("x", max_tokens=20), before_send=lambda: None)
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="unset ALL_PROXY"):
+        Endpoint("https://example.org/v1", "m")
+
+
 def test_addresses_are_understood_with_and_without_their_ending():
     assert base_url("http://localhost:8000/v1/") == base_url("http://localhost:8000/v1/chat/completions")
     assert repr(Endpoint("http://localhost:1/v1", "m", key=KEY)) == "Endpoint('http://localhost:1/v1', 'm')"
