@@ -12,6 +12,7 @@ from typing import get_args, get_type_hints
 
 import tyro
 
+from interp.artifacts import code_version
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError, as_typed, program
 from workbench.demo import Demo
 from workbench.terminal import Verb
@@ -33,8 +34,8 @@ GROUPS: dict[str, tuple[type[Verb], ...]] = {
     "start": (Demo, Serve, Models, Verify),
     "record and train": (Record, Train, Import, Evaluate),
     "features": (Features, Explain, Attribute, Steer),
-    "heads and circuits": (Heads, Patch, Induction, Find, FeatureCircuit, Show),
-    "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Lens, Atlas),
+    "heads and circuits": (Heads, Lens, Patch, Induction, Find, FeatureCircuit, Show),
+    "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Atlas),
     "compare": (CompareSAEs, CompareSizes, CompareModels, CompareLatents),
     "studies": (Grok, Form, Scale),
 }
@@ -82,6 +83,9 @@ VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for ver
 _POSITIONAL = get_args(tyro.conf.Positional[str])[1]
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
 circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
+STOPPED = """
+workbench: stopped; the same command continues where the verb saves its progress (record, train, lens, patch, explain),
+else it starts again"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"workbench: {as_typed(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nworkbench: stopped; what was written stays, and the same command resumes it", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     except BrokenPipeError:  # `workbench models | head`
         return 0
@@ -106,7 +110,7 @@ def parse(arguments: list[str]) -> Verb:
     """
     name, rest = _split_verb(arguments)
     _check_options(name, rest)
-    return tyro.cli(VERBS[name], args=rest, prog=f"workbench {name}", config=(tyro.conf.OmitArgPrefixes,))
+    return tyro.cli(VERBS[name], args=rest, prog=f"{program()} {name}", config=(tyro.conf.OmitArgPrefixes,))
 
 
 def overview() -> str:
@@ -134,11 +138,16 @@ def one_line(verb: type[Verb]) -> str:
 
 
 def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return the name of the verb and the arguments that are left. Prints help, and exits, where that is asked for."""
+    """Return the name of the verb and the arguments that are left. Help and the version are printed, then it exits."""
     first, *rest = arguments or [""]
     if first in ("", "-h", "--help"):
         print(overview())
         raise SystemExit(0 if first else 2)
+    if first == "--version":
+        print(code_version())
+        raise SystemExit(0)
+    if first.startswith("-"):
+        raise ConfigError(f"options follow the verb: `workbench VERB ... {first}`; `workbench --help` lists the verbs")
     if first in RENAMED_VERBS:
         raise ConfigError(f"`workbench {first}` is now `workbench {RENAMED_VERBS[first]}`")
     if first not in FAMILIES:

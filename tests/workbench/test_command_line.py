@@ -6,12 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from interp.artifacts import Draft
-from interp.errors import as_typed
+from interp.errors import as_typed, program
 from interp.workspace import Workspace
 from workbench.__main__ import FAMILIES, RENAMED_OPTIONS, RENAMED_VERBS, VERBS, main, options_of, overview, parse
 from workbench.demo import Demo, command_line, import_step, steps
@@ -57,13 +58,29 @@ def test_no_verb_prints_the_help_and_exits_with_two(capsys):
     assert capsys.readouterr().out == overview() + "\n"
 
 
+def test_version_is_that_of_the_installed_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == metadata.version("interp-workbench") + "\n"
+
+
+def test_a_stopped_verb_exits_with_130_and_promises_no_more_than_some_verbs_do(capsys, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Heads, "run", stop)
+    assert main(["heads", "toy:induction-2l"]) == 130
+    assert "continues where the verb saves its progress" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*name.split(), "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert f"workbench {name}" in out
+    assert f"usage: {program()} {name} " in " ".join(out.split())
     for option in options_of(VERBS[name]):
         assert option in out, option
 
@@ -102,6 +119,7 @@ def test_an_old_option_answers_with_the_new_one(name, old, new, capsys):
     [
         (["recrod"], "did you mean 'record'"),
         (["circuit", "fnid", "x"], "did you mean 'find'"),
+        (["--workspace", "x", "heads"], "options follow the verb"),
         (["heads", "x", "--promts", "3"], "did you mean '--prompts'"),
         (["heads", "x", "--promts=3"], "did you mean '--prompts'"),
         (["heads", "--model", "x"], "workbench heads MODEL"),
