@@ -47,7 +47,7 @@ def test_it_names_what_changed_and_writes_it(checkpoints, capsys):
     out = capsys.readouterr().out
     assert "1 of 30 components moved" in out
     assert "L1.mlp.out" in out
-    folder = checkpoints / "ws" / "model-comparisons" / "changes-base-tuned"
+    folder = checkpoints / "ws" / "model-comparisons" / "models-base-tuned"
     assert verify(folder) == []
     read = json.loads((folder / "changes.json").read_text())
     assert read["summary"]["weights"] == ["L1.mlp.out"]

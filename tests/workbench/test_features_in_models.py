@@ -140,7 +140,7 @@ def test_two_models_are_told_apart_from_the_command_line(tmp_path, capsys):
     assert run(tmp_path, "train", "base", *train, "--lr", "0.01", "--batch-size", "256", "--name", "pair") == 0
     assert run(tmp_path, "compare", "latents", "pair") == 0
     assert "1 of tuned only (of 1)" in capsys.readouterr().out
-    found = Workspace(tmp_path).manifest("latent_comparison", "difference-pair")
+    found = Workspace(tmp_path).manifest("latent_comparison", "latents-pair")
     assert found.summary["second_only_confirmed"] == 1
     assert found.summary["first_only"] == 0
     assert set(found.parents) == {"saes/pair", "recordings/base", "recordings/tuned"}

@@ -35,7 +35,7 @@ def scaling(workspace: Workspace, *arguments: str) -> int:
 
 def test_the_sweep_is_found_fitted_and_written(workspace, capsys):
     assert scaling(workspace) == 0
-    folder = workspace.path("size_law", "scaling-demo-topk")
+    folder = workspace.path("size_law", "sizes-demo-topk")
     found, manifest = read_json(folder / "scaling.json"), read_manifest(folder)
     assert verify(folder) == []
     assert {(run["n"], run["k"]) for run in found["runs"]} == set(GRID)

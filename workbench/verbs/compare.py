@@ -216,7 +216,7 @@ class CompareSizes(Writes, Seeded):
             **{key: shared.get(key) for key in ("recording", "hook_point", "kind", "tokens")},
             "n_bootstrap": self.n_bootstrap,
         }
-        name = self.name or slug(f"scaling-{shared['recording']}-{shared['kind']}")
+        name = self.name or slug(f"sizes-{shared['recording']}-{shared['kind']}")
         folder = workspace.path("size_law", name)
         draft = Draft.open(folder, kind="size_law", config=config, seed=self.seed, overwrite=self.overwrite)
         write_json(draft.path / "scaling.json", fit.to_json())
@@ -230,7 +230,7 @@ class CompareSizes(Writes, Seeded):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareLatents(Writes, Threaded, OnDevice):
-    """Sort a crosscoder's latents into those of either model and shared ones.
+    """Sort a crosscoder's latents into shared ones and those of one model.
 
     Example: workbench train base --others tuned --kind crosscoder --name pair; workbench compare latents pair
 
@@ -270,7 +270,7 @@ class CompareLatents(Writes, Threaded, OnDevice):
         recordings = [open_recording(workspace, name, device=device) for name in names]
         parents = parents_of(workspace, [self.crosscoder])
         parents |= {recording.key: recording.manifest.content_hash for recording in recordings}
-        folder = workspace.path("latent_comparison", self.name or slug(f"difference-{self.crosscoder}"))
+        folder = workspace.path("latent_comparison", self.name or slug(f"latents-{self.crosscoder}"))
         config = {"sae": self.crosscoder, "recordings": names}
         draft = Draft.open(folder, kind="latent_comparison", config=config, overwrite=self.overwrite)
         fraction = trained.config.get("heldout_fraction", 0.1)
@@ -299,7 +299,8 @@ class CompareModels(Writes, Seeded, Threaded, OnDevice):
 
     Compares weights, residual stream and heads, and transplants parts of the tuned model into the base to find those
     that carry the change of behaviour. The null is a set of models without the change in question: continuations of the
-    base where you have them, else the base rounded to bfloat16. For features, see `workbench compare latents`.
+    base where you have them, else the base rounded to bfloat16. For features, see
+    `workbench compare latents`; for CKA between the layers of any two models, `workbench geometry compare`.
     """
 
     words: ClassVar[tuple[str, ...]] = ("compare", "models")
@@ -334,7 +335,7 @@ class CompareModels(Writes, Seeded, Threaded, OnDevice):
         device = self.use_device()
         models = {name: load_model(name, device=device) for name in (self.base, self.tuned, *self.continuations)}
         base, tuned = models[self.base], models[self.tuned]
-        called = self.name or slug(f"changes-{_short(self.base)}-{_short(self.tuned)}")
+        called = self.name or slug(f"models-{_short(self.base)}-{_short(self.tuned)}")
         folder = workspace.path("model_comparison", called)
         texts = {spec: self._tokens(base, spec) for spec in dict.fromkeys([self.corpus, self.control or self.corpus])}
         hashes = {name: weight_hash(model) for name, model in models.items()}

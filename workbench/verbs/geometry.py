@@ -242,7 +242,8 @@ class Space(Writes, Seeded, Threaded, OnDevice):
     Example: workbench geometry space smollm2-135m --hook-points blocks.0.hook_resid_post blocks.15.hook_resid_post
 
     The token embeddings are always measured, with analogies among them. Nulls: isotropic points, Gaussian points of the
-    same covariance, and for analogies shuffled pairs and the neighbours of the third word alone.
+    same covariance, and for analogies `a - b + c` shuffled pairs and the neighbours of the third word
+    alone (the baseline that ignores a - b). The dashboard's *Geometry* page shows the result.
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "space")
@@ -296,7 +297,8 @@ class CompareSpaces(Writes, Seeded, Threaded, OnDevice):
     Example: workbench geometry compare small:mlp-2l
 
     CKA of all layers with all, in batches; Procrustes and the optimal transport distance of neighbouring layers (one
-    model) or corresponding layers (two). Nulls: shuffled rows, and split halves of one cloud.
+    model) or corresponding layers (two). Nulls: shuffled rows, and split halves of one cloud. For a fine-tuned
+    model, `workbench compare models` also finds the parts that carry the change of behaviour.
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "compare")

@@ -20,6 +20,8 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, OnDevice):
     Example: workbench patch smollm2-135m --clean "The capital of France is" --corrupt "The capital of Italy is"
     --answer " Paris" --wrong " Rome"
 
+    Give `--clean`, `--corrupt` and `--answer`, or `--task`. The map opens on the dashboard's *Prompt* page.
+
     One value of one run is replaced by the value of the other run. Effects are fractions of the gap that the metric has
     between the prompts: 0 changes nothing, 1 crosses the whole gap. The null of denoise is the same patch with the
     values of random tokens; of noise, a change of the same size in a random direction. Interrupted? The same command
