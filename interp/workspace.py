@@ -128,7 +128,8 @@ class Workspace:
         """Return the artefact that a page opens when its address names none; None when there is none.
 
         On every page this is the newest complete and readable artefact of the kinds that it shows. Artefacts for which
-        `prefer` holds come before all others (the *Feature* page prefers features of an SAE to neurons).
+        `prefer` holds come before all others (the *Feature* page prefers features of an SAE to neurons). The exception
+        is the *SAE* page, which opens one in training first.
         """
         found = self.newest(*kinds)
         return next(filter(prefer, found), None) or next(iter(found), None)

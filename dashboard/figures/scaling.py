@@ -120,7 +120,7 @@ SAME_L0 = 0.01
 def pareto_plane(points: Sequence[Point], chosen: str, colours: Theme, *, height: int = 320) -> go.Figure:
     """Draw FVU against L0 on held-out tokens, both logarithmic: lower left is better; the line is the Pareto front.
 
-    Open marks were scored on other documents than the chosen dictionary; crosses are baselines without training.
+    Open marks: evaluated on other documents than the chosen dictionary; crosses are baselines without training.
     """
     if not points:
         return message_figure("no dictionary here has held-out scores yet", colours, height=height)

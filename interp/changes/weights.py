@@ -80,7 +80,7 @@ class WeightChanges(Result):
 
     @property
     def found(self) -> list[str]:
-        """Names of the components that moved by more than their null, the largest change first."""
+        """Names of the components that changed by more than their null, the largest change first."""
         return [c.name for c in sorted(self.changes, key=lambda c: -c.change) if c.found]
 
     def __getitem__(self, name: str) -> WeightChange:

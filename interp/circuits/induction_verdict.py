@@ -37,7 +37,7 @@ RULE = " ".join((__doc__ or "").split("RULE. ")[1].split())
 
 @dataclass(frozen=True)
 class SenderTest:
-    """Drops of one candidate's strict score under patches of its sender, per prompt, `[n]`, by side."""
+    """Fall of the induction score when one sender is patched into query, key or value, per prompt, `[n]`."""
 
     sender: HeadName
     clean: np.ndarray

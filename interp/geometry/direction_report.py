@@ -353,7 +353,7 @@ def _erased(lists: dict[str, WordActivations], hook_point: str, direction: Named
 def _target_ids(
     model: Any, direction: NamedDirection, targets: Sequence[str], reading: TokenReading | str
 ) -> list[int]:
-    """Return the last tokens of the named words, else of the words it points to, else the tokens it raises."""
+    """Return target tokens: of `targets`, else the direction's own words, else the tokens it promotes."""
     from interp.models.identity import tokenizer_of
 
     words = targets or direction.towards

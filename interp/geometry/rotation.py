@@ -266,7 +266,7 @@ def _summary(
     own = real % n
 
     def towards(logits: np.ndarray, step: int) -> np.ndarray:
-        """Return the change of the rotated word's answer minus that of the items other than it and the real one."""
+        """Return the change of the rotated answer minus the mean over all but it and the original answer."""
         wanted, change = real + step, logits - clean
         right, spoilt = change[rows, wanted % n], change[rows, own]
         others = (change.sum(1) - right - spoilt) / (n - 2)

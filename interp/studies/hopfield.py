@@ -117,7 +117,10 @@ def retrieve(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor |
 
 
 def energies(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor | None = None) -> Tensor:
-    """Return the energy of every state (equation 2), `[..., n_states]`, at least 0; `n` and `M` are of its memory."""
+    """Return the energy of every state (equation 2), `[..., n_states]`, at least 0.
+
+    `n` is the number of patterns visible to the state, `M` the length of the longest of them.
+    """
     patterns, states = patterns.double(), states.double()
     mask = _check(patterns, states, beta, visible)
     lse = _scores(patterns, states, beta, mask).logsumexp(-1) / beta

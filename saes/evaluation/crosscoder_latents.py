@@ -87,7 +87,10 @@ class ModelDifference(Result):
         return self.error_ratio.isfinite() & ~self.shrunk & ~self.decoupled
 
     def latents(self, kind: Kind, *, confirmed: bool = False) -> list[int]:
-        """Return the latents of a kind, the most often active first; with `confirmed`, without artefacts."""
+        """Return the latents of a kind, the most often active first.
+
+        With `confirmed`, only those confirmed by latent scaling.
+        """
         known = self.confirmed.tolist()
         chosen = [i for i, each in enumerate(self.kinds) if each == kind and (known[i] or not confirmed)]
         return sorted(chosen, key=lambda i: -int(self.n_fired[i]))

@@ -245,7 +245,10 @@ def _replace(vector: Tensor, text: Tensor) -> Callable[..., Tensor]:
 
 
 def _splice(sae: SAE, text: Tensor) -> Hooks:
-    """Return hooks that replace the activation by the reconstruction; a transcoder's input is stored where it reads."""
+    """Return hooks that replace the activation by the reconstruction.
+
+    For a transcoder, a first hook stores its input at its input hook point.
+    """
     stored: dict[str, Tensor] = {}
 
     def recons(value: Tensor) -> Tensor:

@@ -255,7 +255,7 @@ def _bounds(y: np.ndarray) -> Bounds:
 
 
 def _start(data: _Observations, share: float) -> np.ndarray:
-    """The plain law of the loss above a flat irreducible term of `share` of the smallest loss."""
+    """Return start values: the power law fitted to the loss minus `share` of the smallest loss."""
     floor = share * math.exp(data.y.min())
     theta = np.linalg.lstsq(data.design, np.log(np.exp(data.y) - floor), rcond=None)[0]
     return np.array([*theta, math.log(floor), 0.0])

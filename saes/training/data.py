@@ -245,7 +245,7 @@ class Position(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """One batch, and the position of the next."""
+    """One batch, and the stream position at which the next begins."""
 
     x: Tensor
     """`[n, d_in]` float32, as recorded"""

@@ -220,7 +220,7 @@ _FORWARDS: dict[str, Maker] = {
 
 
 def recognises(path: Path) -> bool:
-    """Return whether both files exist."""
+    """Return whether `config.json` and `ae.pt` exist."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 

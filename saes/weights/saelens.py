@@ -241,7 +241,7 @@ def both_signs(weights: Weights) -> Weights:
 
 
 def _forward(config: dict[str, Any], arrays: Arrays) -> Forward:
-    """Return SAELens' own arithmetic, step by step, in float64."""
+    """Compute SAELens' forward pass in float64."""
     architecture, centred = config["architecture"], config.get("apply_b_dec_to_input") is not False
     transcoder, norm = architecture.endswith("transcoder"), config.get("normalize_activations")
 
@@ -283,7 +283,7 @@ def _token_scale(x: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def recognises(path: Path) -> bool:
-    """Return whether `cfg.json` has SAELens 6's `metadata`, or both files exist and cannot be older."""
+    """Return whether `cfg.json` and the weights exist, and `cfg.json` has SAELens 6's `metadata` or is unreadable."""
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         return False
     try:
