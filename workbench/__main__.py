@@ -6,6 +6,8 @@ options of a verb are the fields of its dataclass (tyro). A verb or option that 
 Exit codes: 0 done, 1 damage found by `verify`, 2 an error whose message names the next move, 130 Ctrl-C.
 """
 
+import inspect
+import re
 import sys
 from dataclasses import fields, is_dataclass
 from typing import get_args, get_type_hints
@@ -110,7 +112,9 @@ def parse(arguments: list[str]) -> Verb:
     """
     name, rest = _split_verb(arguments)
     _check_options(name, rest)
-    return tyro.cli(VERBS[name], args=rest, prog=f"{program()} {name}", config=(tyro.conf.OmitArgPrefixes,))
+    about = re.sub("(?<=Example: )workbench|(?<=; )workbench", program(), as_typed(inspect.getdoc(VERBS[name]) or ""))
+    prog = f"{program()} {name}"
+    return tyro.cli(VERBS[name], args=rest, prog=prog, description=about, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def overview() -> str:

@@ -81,6 +81,7 @@ def test_every_verb_has_help(name, capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert f"usage: {program()} {name} " in " ".join(out.split())
+    assert "Example:" not in out or f"Example: {program()} " in out
     for option in options_of(VERBS[name]):
         assert option in out, option
 

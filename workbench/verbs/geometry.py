@@ -242,8 +242,8 @@ class Space(Writes, Seeded, Threaded, OnDevice):
     Example: workbench geometry space smollm2-135m --hook-points blocks.0.hook_resid_post blocks.15.hook_resid_post
 
     The token embeddings are always measured, with analogies among them. Nulls: isotropic points, Gaussian points of the
-    same covariance, and for analogies `a - b + c` shuffled pairs and the neighbours of the third word
-    alone (the baseline that ignores a - b). The dashboard's *Geometry* page shows the result.
+    same covariance, and for analogies `b - a + c` shuffled pairs and the neighbours of the third word alone
+    (the baseline that ignores `b - a`). The dashboard's *Geometry* page shows the result.
     """
 
     words: ClassVar[tuple[str, ...]] = ("geometry", "space")
