@@ -21,13 +21,14 @@
   function picture(clicks, state) {
     if (!clicks) return none();
     const background = getComputedStyle(document.documentElement).getPropertyValue("--wb-surface").trim();
-    return { type: "png", action: "download", filename: state.name, options: { bg: background, full: true, scale: 2 } };
+    return { type: "png", action: "download", filename: state.name.split("/").pop(), options: { bg: background, full: true, scale: 2 } };
   }
 
   function address(view, chosen, state) {
     if (!state || !view || !on()) return none();
     const given = { n: view.n, paths: view.paths ? 1 : "", at: chosen, groups: view.groups };
-    return window.workbenchAddress.show(`/circuit/${encodeURIComponent(state.name)}`, given);
+    const name = state.name.split("/").map(encodeURIComponent).join("/");
+    return window.workbenchAddress.show(`/circuit/${name}`, given);
   }
 
   // Fit the whole graph, but never with text larger than the page's. Repeated once the canvas has its size.

@@ -51,7 +51,8 @@ def quality_panel(manifest: Manifest) -> html.Section:
         )
     if triplets is not None:
         lines.append(
-            f"Of two points the one nearer to a third is so on the map in {triplets:.0%} of triplets (chance: 50%)."
+            f"In {triplets:.0%} of random triplets, the map preserves which of two points is nearer to the third "
+            "(chance: 50%)."
         )
     if s.get("quality_sample"):
         of = "each point" if s["quality_sample"] == s.get("n_points") else f"{s['quality_sample']:,} random points"

@@ -13,9 +13,11 @@ from dashboard.components.frame import graph, guarded, page, panel, stat
 from dashboard.components.pages import (
     Context,
     Page,
+    artefact_key,
     artefact_menu,
     changes_href,
     current,
+    menu_choices,
     open_artefact,
     register_parts,
 )
@@ -73,12 +75,13 @@ _OTHERS = {"shared": "in both", "between": "between", "rare": "rarely active"}
 def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
     """`/changes?name=<comparison>`; without a name the newest."""
     manifest = open_artefact(context.workspace, MODEL_COMPARISONS, name)
-    names = [(m.name, changes_href(m.name)) for m in context.workspace.newest(*MODEL_COMPARISONS)]
+    key = artefact_key(manifest)
+    choices = menu_choices(context.workspace, MODEL_COMPARISONS, changes_href)
     return page(
         "Changes",
-        dcc.Store(id="changes-state", data={"name": manifest.name}),
+        dcc.Store(id="changes-state", data={"name": key}),
         html.Div(id="changes-parts"),
-        controls=artefact_menu("Comparison", names, changes_href(manifest.name), width=260),
+        controls=artefact_menu("Comparison", choices, changes_href(key), width=260),
         lead=_lead(manifest),
     )
 
@@ -234,6 +237,7 @@ PAGE = Page(
     layout=layout,
     register=register,
     shows="Fine-tuning effects: how far weights, residual stream and heads of a model moved from those of its base, "
-    "each with the movement of models that differ in nothing; and the parts that carry a behaviour when transplanted.",
+    "each with its null, the same distance for models without the change in question; and the parts that carry a "
+    "behaviour when transplanted.",
     command="workbench compare models BASE TUNED",
 )

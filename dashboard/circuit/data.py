@@ -86,7 +86,7 @@ def of_model(workspace: Workspace, model: str, table: str) -> Manifest | None:
 
 
 def folder(workspace: Workspace, name: str) -> Path:
-    """Return the folder of a circuit of any kind. Raises `UnknownNameError`."""
+    """Return the folder of a circuit of any kind, by its name or key. Raises `UnknownNameError`."""
     manifest = workspace.find(name, *CIRCUITS)
     return workspace.path(manifest.kind, manifest.name)
 

@@ -22,9 +22,11 @@ from dashboard.components.pages import (
     Context,
     Page,
     address_sink,
+    artefact_key,
     artefact_menu,
     circuit_href,
     current,
+    menu_choices,
     open_artefact,
     register_address,
     whole_number,
@@ -112,8 +114,8 @@ def curve_panel(present: bool) -> html.Section:
     return panel(
         "Faithfulness",
         graph("circuit-curve", label="Faithfulness over number of edges", height=200),
-        note="metric of the circuit alone, over its number of edges: 1 as the whole model, 0 as all ablated; grey: "
-        "random circuits of that size",
+        note="metric of the circuit alone, over its number of edges: 1: as good as the whole model; 0: as bad as with "
+        "every edge ablated; grey: random circuits of that size",
         actions=[html.Span(id="circuit-faithful", className="wb-quiet", **attrs({"aria-live": "polite"}))],
         className="" if present else "wb-hidden",
     )
@@ -202,26 +204,26 @@ def chips(groups: tuple[grouping.Group, ...], colours: Theme) -> list[Any]:
 def layout(
     context: Context, name: str | None = None, n: str = "", paths: str = "", at: str = "", groups: str = "", **_: Any
 ) -> html.Div:
-    """`/circuit/<name>?n=<edges>&paths=1&at=<node or edge>&groups=<name:members;...>`.
+    """`/circuit/<name or key>?n=<edges>&paths=1&at=<node or edge>&groups=<name:members;...>`.
 
     Without `n`, the circuit as it was found.
     """
     manifest = open_artefact(context.workspace, CIRCUITS, name)
-    found = view.circuit(context.workspace, manifest.name)
-    scored = view.scored(context.workspace, manifest.name, found)
+    key = artefact_key(manifest)
+    found = view.circuit(context.workspace, key)
+    scored = view.scored(context.workspace, key, found)
     parsed = grouping.parse_groups(groups)
     asked = whole_number(n)
     shown = None if asked is None else max(1, min(asked, scored.limit))
     if at and not at.startswith(grouping.PREFIX) and "|" not in at:
-        view.check_chosen(at, scored, found, context.workspace, manifest.name)
-    state = {"name": manifest.name, "limit": scored.limit, "found": scored.found}
-    names = [(m.name, circuit_href(m.name)) for m in context.workspace.newest(*CIRCUITS)]
+        view.check_chosen(at, scored, found, context.workspace, key)
+    state = {"name": key, "limit": scored.limit, "found": scored.found}
     controls = [
-        artefact_menu("Circuit", names, circuit_href(manifest.name), width=220),
+        artefact_menu("Circuit", menu_choices(context.workspace, CIRCUITS, circuit_href), circuit_href(key), width=220),
         dmc.Button("JSON", id="circuit-json", size="xs", variant="default", **attrs({"aria-label": "Export as JSON"})),
         dmc.Button("PNG", id="circuit-png", size="xs", variant="default", **attrs({"aria-label": "Save as PNG"})),
     ]
-    has_curve = bool(view.table(context.workspace, manifest.name, "curve"))
+    has_curve = bool(view.table(context.workspace, key, "curve"))
     return page(
         "Circuit",
         dcc.Store(id="circuit-state", data=state),
@@ -432,7 +434,7 @@ def _export(clicks: int | None, shown: dict[str, Any], state: dict[str, Any]) ->
     found, rows = _rows(state["name"], shown)
     text = json.dumps(view.as_shown(found, rows, shown), indent=1, ensure_ascii=False)
     size = "" if shown["n"] is None else f"-{len(rows)}-edges"
-    return {"content": text, "filename": f"{state['name']}{size}.json", "type": "application/json"}
+    return {"content": text, "filename": f"{state['name'].rpartition('/')[2]}{size}.json", "type": "application/json"}
 
 
 def _asked(found: Circuit) -> int:
@@ -477,7 +479,7 @@ PAGE = Page(
     order=60,
     layout=layout,
     register=register,
-    shows="The heads and MLPs that carry out one behaviour, as a graph of which reads what another writes, with the "
-    "evidence for each edge and the faithfulness of the whole.",
+    shows="The heads and MLPs that carry out one behaviour, as a graph: an edge leads from a component to one that "
+    "reads its output. With the evidence for each edge and the faithfulness of the whole.",
     command="workbench circuit induction MODEL",
 )

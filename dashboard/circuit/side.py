@@ -46,7 +46,8 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
     order = {k: found.settings[k] for k in _PLAIN if k in found.settings}
     settings = order | {k: v for k, v in found.settings.items() if k not in order}
     hints = {
-        "faithfulness": "metric with everything outside the circuit ablated: 1 as the whole model, 0 as all ablated",
+        "faithfulness": "metric with everything outside the circuit ablated: 1: as good as the whole model; "
+        "0: as bad as with every edge ablated",
         "completeness": "metric with the circuit itself ablated: 0 if nothing else carries the behaviour",
     }
     return panel(

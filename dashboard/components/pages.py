@@ -12,6 +12,7 @@ them, and the navigation bar lists them. Shared here:
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,7 +25,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import page, panel, select
 from dashboard.prompt.results import Live
-from interp.artifacts import Manifest
+from interp.artifacts import KINDS, Manifest
 from interp.errors import MissingError, program
 from interp.workspace import Workspace
 
@@ -93,6 +94,25 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
             className="wb-empty",
         ),
     )
+
+
+def artefact_key(manifest: Manifest) -> str:
+    """Return `folder/name`, by which addresses and stores name one artefact: artefacts of two kinds may share a name.
+
+    `Workspace.find` opens it in the folder of an earlier version too. A bare name in an address opens the newest.
+    """
+    return f"{KINDS[manifest.kind]}/{manifest.name}"
+
+
+def menu_choices(workspace: Workspace, kinds: Sequence[str], href: Callable[[str], str]) -> list[tuple[str, str]]:
+    """Return (text, address) of every artefact of some kinds, newest first; `href` turns a key into an address.
+
+    The text is the name, with the kind where artefacts of two kinds share the name.
+    """
+    found = workspace.newest(*kinds)
+    names = Counter(each.name for each in found)
+    texts = [m.name if names[m.name] == 1 else f"{m.name} · {m.kind.replace('_', ' ')}" for m in found]
+    return [(text, href(artefact_key(each))) for text, each in zip(texts, found, strict=True)]
 
 
 def artefact_menu(label: str, choices: list[tuple[str, str]], shown: str, *, width: int = 240) -> html.Div:
@@ -174,7 +194,7 @@ def heads_href(name: str, **query: Any) -> str:
 
 
 def circuit_href(name: str, **query: Any) -> str:
-    """Address of a circuit."""
+    """Address of a circuit, by its name or key; this and the next ones take either (`artefact_key`)."""
     return f"/circuit/{quote(name)}" + _query(query)
 
 
@@ -205,7 +225,7 @@ def prompt_href(**query: Any) -> str:
 
 def _query(values: dict[str, Any]) -> str:
     given = {key: value for key, value in values.items() if value not in (None, "")}
-    return f"?{urlencode(given)}" if given else ""
+    return f"?{urlencode(given, safe='/')}" if given else ""
 
 
 def whole_number(text: Any, default: int | None = None) -> int | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from interp.artifacts import STUDIES, Manifest, read_json
+from interp.artifacts import Manifest, read_json
 from interp.errors import CorruptError, MissingError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -78,9 +78,9 @@ def control(found: list[Run], run: Run) -> Run | None:
     return next((other for other in others if other.seed == run.seed), others[0] if others else None)
 
 
-def curves(workspace: Workspace, name: str, run: Run) -> Curves:
+def curves(workspace: Workspace, manifest: Manifest, run: Run) -> Curves:
     """Return the curves of a run, from `curves.parquet`. Raises `CorruptError` when there are none."""
-    path = workspace.table_path(workspace.find(name, *STUDIES).kind, name, "curves")
+    path = workspace.table_path(manifest.kind, manifest.name, "curves")
     where, given = ("and spec = ?", [run.spec]) if run.spec else ("", [])
     sql = f"select step, curve, value from c where seed = ? {where} order by step limit {MAX_ROWS}"
     table = workspace.query(sql, run.seed, *given, c=path)

@@ -75,15 +75,15 @@ def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actio
 
 def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
     """Return the panels: accuracy and loss, structure of the weights, frequencies, maps."""
-    name, p = manifest.name, _modulus(manifest)
+    p = _modulus(manifest)
     marks = {"memorised": run.found.get("memorised"), "generalising": run.found.get("generalising"),
              "generalised": run.found.get("generalised")}  # fmt: skip
     return [
         html.Div(
             [
-                guarded("Accuracy", lambda: _outside(workspace, name, run, marks, p, colours),
+                guarded("Accuracy", lambda: _outside(workspace, manifest, run, marks, p, colours),
                         note="on the training pairs, and on all other pairs"),
-                guarded("Loss, restricted and excluded", lambda: _inside(workspace, name, run, marks, p, colours),
+                guarded("Loss, restricted and excluded", lambda: _inside(workspace, manifest, run, marks, p, colours),
                         note="restricted: loss on all pairs with the key frequencies of the logits alone; excluded: "
                         "loss on training pairs without them, the part that memorisation explains"),
             ],
@@ -91,11 +91,11 @@ def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: 
         ),
         html.Div(
             [
-                guarded("Concentration of frequencies", lambda: _one(workspace, name, run, marks, "gini",
+                guarded("Concentration of frequencies", lambda: _one(workspace, manifest, run, marks, "gini",
                                                         "Gini coefficient", colours),
                         note="Gini coefficient of the Fourier norms of the embedding: 0 if all are equal, near 1 if "
                         "few dominate"),
-                guarded("Size of the weights", lambda: _one(workspace, name, run, marks, "weight_norm",
+                guarded("Size of the weights", lambda: _one(workspace, manifest, run, marks, "weight_norm",
                                                         "sum of squares", colours),
                         note="sum of squares of all weights, which weight decay reduces"),
             ],
@@ -103,14 +103,14 @@ def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: 
         ),
         html.Div([_shares_panel(workspace, manifest, run, which, colours) for which in ("logits", "embedding")],
                  className="wb-two wb-even"),
-        guarded("The numbers, over training", lambda: _maps(workspace, name), note=_MAPS),
+        guarded("The numbers, over training", lambda: _maps(workspace, manifest.name), note=_MAPS),
     ]  # fmt: skip
 
 
 def _outside(
-    workspace: Workspace, name: str, run: view.Run, marks: dict[str, Any], p: int | None, colours: Theme
+    workspace: Workspace, manifest: Manifest, run: view.Run, marks: dict[str, Any], p: int | None, colours: Theme
 ) -> list[Any]:
-    found = view.curves(workspace, name, run)
+    found = view.curves(workspace, manifest, run)
     shown = {"training pairs": found.get("train_accuracy"), "other pairs": found.get("test_accuracy")}
     figure = training_curves(found.steps, shown, colours, x_title="epoch", y_title="accuracy", marks=marks,
                              levels={f"chance, 1/{p}": 1 / p} if p else None, height=HEIGHT)  # fmt: skip
@@ -120,9 +120,9 @@ def _outside(
 
 
 def _inside(
-    workspace: Workspace, name: str, run: view.Run, marks: dict[str, Any], p: int | None, colours: Theme
+    workspace: Workspace, manifest: Manifest, run: view.Run, marks: dict[str, Any], p: int | None, colours: Theme
 ) -> list[Any]:
-    found = view.curves(workspace, name, run)
+    found = view.curves(workspace, manifest, run)
     shown = {each: found.get(f"{each}_loss") for each in ("train", "test", "restricted", "excluded")}
     figure = training_curves(found.steps, shown, colours, x_title="epoch", y_title="loss (nats)", log=True, marks=marks,
                              levels={"uniform guess": log(p)} if p else None, height=HEIGHT)  # fmt: skip
@@ -132,9 +132,15 @@ def _inside(
 
 
 def _one(
-    workspace: Workspace, name: str, run: view.Run, marks: dict[str, Any], curve: str, title: str, colours: Theme
+    workspace: Workspace,
+    manifest: Manifest,
+    run: view.Run,
+    marks: dict[str, Any],
+    curve: str,
+    title: str,
+    colours: Theme,
 ) -> list[Any]:
-    found = view.curves(workspace, name, run)
+    found = view.curves(workspace, manifest, run)
     shown = {title: found.get(curve)}
     figure = training_curves(found.steps, shown, colours, x_title="epoch", y_title=title, marks=marks, height=220)
     figure.update_layout(showlegend=False)

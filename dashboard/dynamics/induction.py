@@ -12,6 +12,7 @@ from dashboard.dynamics.data import curve_rows
 from dashboard.figures.studies import training_curves
 from dashboard.figures.theme import Theme, visible
 from interp.artifacts import Manifest
+from interp.errors import as_typed
 from interp.workspace import Workspace
 
 CURVES = {
@@ -78,7 +79,7 @@ def summary_panel(manifest: Manifest, runs: list[view.Run], run: view.Run, actio
         html.P(_of_control(control), className="wb-why"),
         html.Div(stats, className="wb-stats"),
         *tables,
-        note="a simultaneous change is no proof of cause; `workbench circuit induction` ablates the heads",
+        note=as_typed("a simultaneous change is no proof of cause; `workbench circuit induction` ablates the heads"),
         actions=actions,
         className="wb-findings",
     )
@@ -98,9 +99,7 @@ def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: 
 
     def shown(part: tuple[str, str, dict[str, str], str, str]) -> html.Section:
         key, title, names, axis, note = part
-        return guarded(
-            title, lambda: _figure(workspace, manifest.name, run, control, key, names, axis, colours), note=note
-        )
+        return guarded(title, lambda: _figure(workspace, manifest, run, control, key, names, axis, colours), note=note)
 
     made = [shown(part) for part in _PARTS]
     return [html.Div(made[at : at + 2], className="wb-two wb-even") for at in (0, 2)]
@@ -108,7 +107,7 @@ def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: 
 
 def _figure(
     workspace: Workspace,
-    name: str,
+    manifest: Manifest,
     run: view.Run,
     control: view.Run | None,
     key: str,
@@ -116,10 +115,10 @@ def _figure(
     axis: str,
     colours: Theme,
 ) -> list[Any]:
-    mine = view.curves(workspace, name, run)
+    mine = view.curves(workspace, manifest, run)
     steps, shown = mine.steps, {word: mine.get(each) for each, word in names.items()}
     if control is not None:
-        steps, mine, other = view.aligned(mine, view.curves(workspace, name, control))
+        steps, mine, other = view.aligned(mine, view.curves(workspace, manifest, control))
         shown = {word: mine.get(each) for each, word in names.items()}
         first = next(iter(names))
         shown |= {f"{names[first]}, {control.spec}": other.get(first)}

@@ -8,9 +8,11 @@ from dashboard.components.frame import Choice, choice_list, page, previous_next
 from dashboard.components.pages import (
     Context,
     Page,
+    artefact_key,
     artefact_menu,
     current,
     dynamics_href,
+    menu_choices,
     open_artefact,
     register_parts,
     whole_number,
@@ -30,12 +32,13 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
     part = _PARTS[manifest.kind]
     runs = view.runs(manifest)
     chosen = view.find(runs, _seed(seed), spec)
-    choices = [_choice(run, part.outcome(run), manifest.name) for run in runs]
+    key = artefact_key(manifest)
+    choices = [_choice(run, part.outcome(run), key) for run in runs]
     at = runs.index(chosen)
-    names = [(m.name, dynamics_href(m.name)) for m in context.workspace.newest(*STUDIES)]
+    studies = menu_choices(context.workspace, STUDIES, dynamics_href)
     return page(
         "Dynamics",
-        dcc.Store(id="dynamics-state", data={"name": manifest.name, "seed": chosen.seed, "spec": chosen.spec}),
+        dcc.Store(id="dynamics-state", data={"name": key, "seed": chosen.seed, "spec": chosen.spec}),
         html.Div(
             [
                 choice_list("Runs", choices, at),
@@ -49,7 +52,7 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
             ],
             className="wb-chosen-one",
         ),
-        controls=artefact_menu("Study", names, dynamics_href(manifest.name), width=200),
+        controls=artefact_menu("Study", studies, dynamics_href(key), width=200),
         lead=part.lead(manifest),
     )
 

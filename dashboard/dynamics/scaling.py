@@ -67,13 +67,12 @@ def _verdict(manifest: Manifest) -> str:
 
 def panels(workspace: Workspace, manifest: Manifest, runs: list[view.Run], run: view.Run, colours: Theme) -> list[Any]:
     """Return the law over sizes, and the losses of this seed over tokens."""
-    name = manifest.name
     return [
         html.Div(
             [
-                guarded("Over size", lambda: _over_size(workspace, name, colours),
+                guarded("Over size", lambda: _over_size(workspace, manifest.name, colours),
                         note="at the end of training; all seeds"),
-                guarded("Over tokens", lambda: _over_tokens(workspace, name, run, colours),
+                guarded("Over tokens", lambda: _over_tokens(workspace, manifest, run, colours),
                         note=f"held-out loss of every size, seed {run.seed}"),
             ],
             className="wb-two wb-even",
@@ -97,9 +96,9 @@ def _over_size(workspace: Workspace, name: str, colours: Theme) -> list[Any]:
     ]  # fmt: skip
 
 
-def _over_tokens(workspace: Workspace, name: str, run: view.Run, colours: Theme) -> list[Any]:
-    found = view.curves(workspace, name, run)
-    order = [str(each.get("name")) for each in view.scaling(workspace, name).get("runs") or []]
+def _over_tokens(workspace: Workspace, manifest: Manifest, run: view.Run, colours: Theme) -> list[Any]:
+    found = view.curves(workspace, manifest, run)
+    order = [str(each.get("name")) for each in view.scaling(workspace, manifest.name).get("runs") or []]
     shown = {
         curve: found.values[curve] for curve in sorted(found.values, key=lambda c: order.index(c) if c in order else -1)
     }

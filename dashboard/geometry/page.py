@@ -8,9 +8,11 @@ from dashboard.components.frame import Choice, choice_list, page, previous_next
 from dashboard.components.pages import (
     Context,
     Page,
+    artefact_key,
     artefact_menu,
     current,
     geometry_href,
+    menu_choices,
     open_artefact,
     register_parts,
 )
@@ -45,20 +47,20 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
     if manifest.kind in SPACES:
         return page(
             "Geometry",
-            dcc.Store(id="geometry-state", data={"name": manifest.name, "list": None}),
+            dcc.Store(id="geometry-state", data={"name": artefact_key(manifest), "list": None}),
             html.Div(id="geometry-parts"),
             controls=_menu(workspace, manifest),
             lead=lead(manifest),
         )
     lists = view.lists(workspace, manifest)
     chosen = view.find(lists, address.get("list"))
-    choices = [_choice(manifest.name, each) for each in lists.values()]
+    choices = [_choice(manifest, each) for each in lists.values()]
     at = [*lists].index(chosen.name)
     choices += [_choice_of_direction(each) for each in view.directions_of(workspace, manifest)]
     return _page(
         workspace,
         manifest,
-        {"name": manifest.name, "list": chosen.name},
+        {"name": artefact_key(manifest), "list": chosen.name},
         choices,
         at,
         verdict_panel(chosen, previous_next(choices, at)),
@@ -70,13 +72,13 @@ def _page_of_direction(workspace: Workspace, manifest: Manifest) -> html.Div:
     """Return the page of a direction, with the lists of the newest artefact of its model and the other directions."""
     found = direction(workspace, manifest)
     lists = view.lists_of_model(workspace, manifest)
-    choices = [_choice(lists.name, each) for each in view.lists(workspace, lists).values()] if lists else []
+    choices = [_choice(lists, each) for each in view.lists(workspace, lists).values()] if lists else []
     others = view.directions_of(workspace, manifest)
     at = len(choices) + [each.name for each in others].index(manifest.name)
     choices += [_choice_of_direction(each) for each in others]
     lead = f"The meaning of a direction in {manifest.config.get('model', 'a model')}: words along it, logits, steering."
     panel = direction_verdict(found, previous_next(choices, at))
-    return _page(workspace, manifest, {"name": manifest.name, "list": None}, choices, at, panel, lead)
+    return _page(workspace, manifest, {"name": artefact_key(manifest), "list": None}, choices, at, panel, lead)
 
 
 def _page(
@@ -104,8 +106,8 @@ def _page(
 
 
 def _menu(workspace: Workspace, manifest: Manifest) -> html.Div:
-    names = {m.name: geometry_href(m.name) for m in workspace.newest(*GEOMETRY)}
-    return artefact_menu("Artefact", list(names.items()), geometry_href(manifest.name), width=200)
+    choices = menu_choices(workspace, GEOMETRY, geometry_href)
+    return artefact_menu("Artefact", choices, geometry_href(artefact_key(manifest)), width=200)
 
 
 def register(app: Dash) -> None:
@@ -113,13 +115,13 @@ def register(app: Dash) -> None:
     register_parts(app, "geometry", _show)
 
 
-def _choice(artefact: str, found: view.WordList) -> Choice:
+def _choice(artefact: Manifest, found: view.WordList) -> Choice:
     order = found.order
     p = [value for value in (order.get("p_circular"), order.get("p_linear")) if isinstance(value, int | float)]
     about = f"{len(found.words)} words {_where(found.hook_point)}"
     about += f" · p {min(p):.2g}" if p else ""
     outcome = _OUTCOMES.get(found.verdict, found.verdict)
-    return Choice(found.name, outcome, about, geometry_href(artefact, list=found.name))
+    return Choice(found.name, outcome, about, geometry_href(artefact_key(artefact), list=found.name))
 
 
 def _where(hook_point: str) -> str:
@@ -134,13 +136,16 @@ def _choice_of_direction(manifest: Manifest) -> Choice:
     apart = summary.get("set_apart") or []
     about = f"a direction {_where(str(summary.get('hook_point')))}"
     about += f" · separates {', '.join(map(str, apart[:3]))}" if apart else " · separates no list"
-    return Choice(str(summary.get("direction") or manifest.name), moves, about, geometry_href(manifest.name))
+    return Choice(str(summary.get("direction") or manifest.name), moves, about, geometry_href(artefact_key(manifest)))
 
 
 def _lead(manifest: Manifest, lists: dict[str, view.WordList]) -> str:
     sentences = manifest.config.get("sentences")
     read = (
-        f"each word in {len(sentences)} sentences; one half fits and selects, the other half tests" if sentences else ""
+        f"each word in {len(sentences)} sentences; half of the sentences choose the layer and fit the shape, the other "
+        "half test it"
+        if sentences
+        else ""
     )
     count = "1 list of words" if len(lists) == 1 else f"{len(lists)} lists of words"
     return (

@@ -16,6 +16,7 @@ from dashboard.components.pages import (
     Context,
     Page,
     address_sink,
+    artefact_key,
     artefact_menu,
     circuit_href,
     current,
@@ -35,7 +36,7 @@ from interp.workspace import Workspace
 def evidence(workspace: Workspace, model: str) -> html.Div:
     """Return verdicts, ablations and composition as far as they were measured; else the command that measures them."""
     found = {which: view.of_model(workspace, model, which) for which in ("heads", "ablations", "composition")}
-    sources = {which: m.name if m else None for which, m in found.items()}
+    sources = {which: artefact_key(m) if m else None for which, m in found.items()}
     store = dcc.Store(id="heads-proof-state", data=sources)
     grid = _grid([] if not sources["heads"] else _rows(view.table(workspace, sources["heads"], "heads")))
     if not any(sources.values()):
@@ -374,7 +375,7 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     strongest = ", ".join(name_of(row) for row in found[:5])
     article = "An" if kind[0] in "aeiou" else "A"
     meaning = f"{article} {kind.replace('_', ' ')} head {MEANINGS[kind]}. " if kind in MEANINGS else ""
-    words = f"{meaning}{len(found)} of {len(rows)} heads do so more than by chance"
+    words = f"{meaning}{len(found)} of {len(rows)} heads score above chance"
     height = max(260, 22 * (1 + max(row["layer"] for row in rows)) + 70)
     return head_scores(rows, kind, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
 

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dashboard.components.pages import changes_href, dynamics_href, geometry_href, prompt_href, sae_href
+from dashboard.components.pages import (
+    artefact_key,
+    changes_href,
+    circuit_href,
+    dynamics_href,
+    geometry_href,
+    prompt_href,
+    sae_href,
+)
 from interp.artifacts import KINDS, Manifest
 from interp.workspace import Broken, Partial, Workspace
 
@@ -164,11 +172,12 @@ def _size_law(m: Manifest) -> Described:
 def _model_comparison(m: Manifest) -> Described:
     found = [("changed matrices", f"{len(m.summary.get('weights') or [])}"), *_singles(m)]
     sentence = f"The effects of fine-tuning {m.summary.get('base')} into {m.summary.get('tuned')}."
-    return sentence, found[:6], changes_href(m.name)
+    return sentence, found[:6], changes_href(artefact_key(m))
 
 
 def _latent_comparison(m: Manifest) -> Described:
-    return "The latents of a crosscoder: shared by two models, or of one only.", _singles(m), changes_href(m.name)
+    sentence = "The latents of a crosscoder: shared by two models, or of one only."
+    return sentence, _singles(m), changes_href(artefact_key(m))
 
 
 def _singles(m: Manifest) -> list[tuple[str, str]]:
@@ -196,7 +205,7 @@ def _circuit(m: Manifest) -> Described:
     heads = s.get("induction")
     if isinstance(heads, list):
         facts.append(("induction heads", ", ".join(map(str, heads[:6])) or "none"))
-    return sentence + ".", facts, f"/circuit/{m.name}"
+    return sentence + ".", facts, circuit_href(artefact_key(m))
 
 
 def _lens(m: Manifest) -> Described:
@@ -226,7 +235,7 @@ def _word_geometry(m: Manifest) -> Described:
         f"{len(verdicts)} lists of words in {m.config.get('model')}; an order or a cluster was found in {len(shaped)} "
         "of them."
     )
-    return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(m.name)
+    return sentence, [(name, str(verdict)) for name, verdict in verdicts.items()], geometry_href(artefact_key(m))
 
 
 def _direction(m: Manifest) -> Described:
@@ -239,7 +248,8 @@ def _direction(m: Manifest) -> Described:
         ("hook point", str(s.get("hook_point") or "")),
     ]
     said = moves.get(s.get("moves_output"), moves[None])
-    return f"The direction {s.get('direction')} of {m.config.get('model')} {said}.", facts, geometry_href(m.name)
+    sentence = f"The direction {s.get('direction')} of {m.config.get('model')} {said}."
+    return sentence, facts, geometry_href(artefact_key(m))
 
 
 def _space(m: Manifest) -> Described:
@@ -247,7 +257,8 @@ def _space(m: Manifest) -> Described:
     facts = [
         (str(each.get("space")), f"participation ratio {_number(each.get('participation_ratio'))}") for each in spaces
     ]
-    return f"How the representations of {m.config.get('model')} fill their space.", facts[:4], geometry_href(m.name)
+    sentence = f"How the representations of {m.config.get('model')} fill their space."
+    return sentence, facts[:4], geometry_href(artefact_key(m))
 
 
 def _space_comparison(m: Manifest) -> Described:
@@ -256,7 +267,7 @@ def _space_comparison(m: Manifest) -> Described:
         ("spaces", _count(len(m.summary.get("spaces") or []))),
         ("smallest CKA", _number(m.summary.get("smallest_cka"))),
     ]
-    return f"Layers of {models} compared on the same tokens.", facts, geometry_href(m.name)
+    return f"Layers of {models} compared on the same tokens.", facts, geometry_href(artefact_key(m))
 
 
 def _patching(m: Manifest) -> Described:
@@ -274,14 +285,14 @@ def _grokking(m: Manifest) -> Described:
         f"Addition modulo {m.config.get('p')}: {sum(run['grokked'] for run in runs)} of {len(runs)} runs grokked."
     )
     facts = [(f"seed {run['seed']} frequencies", ", ".join(map(str, run["keys"]))) for run in runs]
-    return sentence, facts, dynamics_href(m.name)
+    return sentence, facts, dynamics_href(artefact_key(m))
 
 
 def _induction_onset(m: Manifest) -> Described:
     runs = m.summary.get("runs", [])
     dated = [run for run in runs if run.get("onset") is not None]
     facts = [(f"{run['spec']} {run['seed']} from step", _count(run["onset"])) for run in dated]
-    return f"{len(dated)} of {len(runs)} small models begin to copy suddenly.", facts, dynamics_href(m.name)
+    return f"{len(dated)} of {len(runs)} small models begin to copy suddenly.", facts, dynamics_href(artefact_key(m))
 
 
 def _language_scaling(m: Manifest) -> Described:
@@ -294,7 +305,7 @@ def _language_scaling(m: Manifest) -> Described:
         (f"exponent of {name}", _number(law.get(key, {}).get("value")))
         for name, key in (("parameters", "alpha"), ("tokens", "beta"))
     ]
-    return f"Language models of {len(sizes)} sizes on the same text: {fell}.", facts, dynamics_href(m.name)
+    return f"Language models of {len(sizes)} sizes on the same text: {fell}.", facts, dynamics_href(artefact_key(m))
 
 
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {

@@ -28,7 +28,7 @@ _MORE = {
     "labels": ("Labels", "written by a model, and scored"),
     "word_geometry": ("Word lists", "circles, lines, clusters"),
     "space": ("Spaces", "spectrum and dimension"),
-    "space_comparison": ("Spaces compared", "CKA and its kin"),
+    "space_comparison": ("Spaces compared", "CKA, Procrustes, optimal transport"),
     "direction": ("Directions", "the meaning of one direction"),
     "grokking": ("Grokking", "from memorising to a rule"),
     "induction_onset": ("Onset of induction", "when small models begin to copy"),
@@ -48,7 +48,7 @@ MEANINGS = {
     "hook point": "the activation that the dictionary or direction reads",
     "trustworthiness": "neighbours on the map are neighbours in the full space: 1 all of them, 0.5 as by chance",
     "regions": "dense parts of the map",
-    "faithfulness": "metric of the circuit alone: 1 as the whole model, 0 as with everything ablated",
+    "faithfulness": "metric of the circuit alone: 1: as good as the whole model; 0: as bad as with every edge ablated",
     "detection": "balanced accuracy of detecting contexts from the label: 0.5 by chance, 1 always right",
     "detection null": "the same with the label of another feature",
 }
@@ -72,7 +72,7 @@ def layout(context: Context, **_: Any) -> html.Div:
         f"{sum(map(len, found.cards.values()))} artefacts in ",
         html.Code(root.name or str(root)),
         f", made with {', '.join(found.models)}. " if found.models else ". ",
-        "In the first row each column is made from the columns to its left; a card names its parents.",
+        "A card names the artefacts that it was made from.",
     ]
     return page(
         "Overview",

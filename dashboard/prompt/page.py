@@ -31,12 +31,12 @@ from dashboard.prompt.results import ActiveFeature, FeatureShares, PromptResult
 from dashboard.prompt.why import logit_panel, register_why
 
 
-def rests_panel() -> html.Section:
+def attribution_panel() -> html.Section:
     """Return the panel with a button (it takes some ten passes of the model); the answer is that of the panel above."""
     return panel(
         "Attribution to features",
         html.Div(
-            dmc.Button("Attribute to features", id="prompt-rests", size="xs", variant="default"),
+            dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
             className="wb-controls",
         ),
         html.Div(id="prompt-feature-shares"),
@@ -49,12 +49,12 @@ def register_features(app: Dash) -> None:
     """Add the callback of the button."""
     app.callback(
         Output("prompt-feature-shares", "children"),
-        Input("prompt-rests", "n_clicks"),
+        Input("prompt-attribution", "n_clicks"),
         State("prompt-answer", "value"),
         State("prompt-contrast", "value"),
         State("prompt-after", "value"),
         State("prompt-run-state", "data"),
-        running=[(Output("prompt-rests", "disabled"), True, False)],
+        running=[(Output("prompt-attribution", "disabled"), True, False)],
         prevent_initial_call=True,
     )(_attribute)
 
@@ -124,7 +124,7 @@ def reading(
             html.Div([_surprise(result), _continuations(result)], className="wb-two"),
             _lens_section(result, colours),
             html.Div(logit_panel(result, asked or {}), className="wb-row"),
-            *([html.Div(rests_panel(), className="wb-row")] if features else []),
+            *([html.Div(attribution_panel(), className="wb-row")] if features else []),
             html.Div([_attention(result, layer, head), _why()], className="wb-two wb-even"),
             _features(result, features, names),
         ]

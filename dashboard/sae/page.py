@@ -19,6 +19,7 @@ from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae.data import Entry, Log, fingerprint, first_not_finite, number, read_log
 from interp.artifacts import Manifest, hash_json
+from interp.errors import as_typed
 from interp.workspace import Workspace
 
 HINTS = {
@@ -28,7 +29,7 @@ HINTS = {
     "dense": "Fraction of features active on more than a tenth of those tokens; few of them are interpretable.",
     "CE recovered": "Cross-entropy recovered with the reconstruction in place of the activation: 1 keeps the loss of "
     "the model, 0 is as bad as zero ablation, a baseline that is easy to beat.",
-    "from the mean": "The same against mean ablation instead of zero ablation: the harder baseline.",
+    "CE recovered (mean ablation)": "The same against mean ablation instead of zero ablation: the harder baseline.",
     "FVU now": "Fraction of variance unexplained on the last training batches.",
     "L0 now": "Features active per token on those batches.",
     "dead now": "Fraction of features that were not active for the dead window.",
@@ -134,7 +135,7 @@ def card(entry: Entry, inside: dict[str, Any], made: list[Manifest]) -> html.Sec
         _stat("dense", _percent(held.get("dense_fraction"))),
         _stat("l2 ratio", _short(held.get("l2_ratio"))),
         _stat("CE recovered", _short(inside.get("ce_recovered"))),
-        _stat("from the mean", _short(inside.get("ce_recovered_from_mean"))),
+        _stat("CE recovered (mean ablation)", _short(inside.get("ce_recovered_from_mean"))),
         _stat("tokens", _count(entry.summary.get("tokens_seen"))),
         _stat("tokens/s", _count(entry.summary.get("tokens_per_second"))),
     ]
@@ -189,7 +190,8 @@ def _links(made: list[Manifest]) -> html.P:
         links += [quiet_link(f"{words} ({manifest.name})", href), " · "]
     if not links:
         return html.P(
-            "Its features are not described yet; `workbench features` makes the tables.", className="wb-note wb-flush"
+            as_typed("Its features are not described yet; `workbench features` makes the tables."),
+            className="wb-note wb-flush",
         )
     return html.P(links[:-1], className="wb-flush")
 
@@ -315,7 +317,7 @@ def _lead(found: list[view.Entry]) -> str:
     going = sum(entry.state in ("training", "finishing") for entry in found)
     silent = sum(entry.state == "silent" for entry in found)
     words = [f"{sum(entry.state == 'finished' for entry in found)} finished"]
-    words += [f"{going} in training"] * bool(going) + [f"{silent} silent"] * bool(silent)
+    words += [f"{going} in training"] * bool(going) + [f"{silent} without a new log line"] * bool(silent)
     return "Sparse dictionaries: an activation is reconstructed as a sum of few of their decoder directions. " + (
         ", ".join(words) + " here."
     )
@@ -350,7 +352,7 @@ def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.
     title = "Firing density of its features"
     if tables is None:
         figure = message_figure("there are no feature tables yet", theme(scheme), height=320)
-        note = "`workbench features` measures the density of every feature on a recording"
+        note = as_typed("`workbench features` measures the density of every feature on a recording")
         return panel(title, graph("sae-density", figure=figure, label="no density histogram"), note=note)
     try:
         found = scores.densities(workspace, tables)

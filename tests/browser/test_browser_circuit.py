@@ -215,7 +215,7 @@ def test_proof_on_the_heads_page_leads_to_a_pattern_and_to_the_circuit(visit, li
         "document.querySelector('#heads-composition .js-plotly-plot').layout.xaxis.title.text.includes('query')"
     )
     page.get_by_text("open the circuit").click()
-    page.wait_for_url(re.compile(r"/circuit/induction"))
+    page.wait_for_url(re.compile(r"/circuit/induction-circuits/induction"))
     assert visit.errors == []
 
 

@@ -9,7 +9,7 @@ def test_features_behind_an_answer_are_one_click_away(visit, live):
     page = visit.open("/prompt?text=one+two+three&features=demo")
     page.wait_for_selector("#prompt-share-map .main-svg")
     page.fill("#prompt-answer", "Paris")
-    page.click("#prompt-rests")
+    page.click("#prompt-attribution")
     page.wait_for_function("document.querySelector('#prompt-feature-shares').innerText.includes('remainder')")
     assert live.calls[-2:] == [("feature_shares", "demo: Paris-"), ("shares", "Paris-")]
     lines = page.locator("#prompt-feature-shares .wb-feature-line")

@@ -68,8 +68,8 @@ def test_a_crosscoders_latents_are_drawn_and_confirmed_ones_come_first(own):
 def test_the_overview_leads_to_both(own):
     cards = overview(own).cards
     assert {card.href for kind in MODEL_COMPARISONS for card in cards[kind]} == {
-        "/changes?name=fine",
-        "/changes?name=pair",
+        "/changes?name=model-comparisons/fine",
+        "/changes?name=latent-comparisons/pair",
     }
 
 
@@ -83,6 +83,17 @@ def test_without_a_name_it_is_the_newest_and_a_wrong_one_is_answered_with_the_ne
         page.layout(Context(own, None), name="fien")
     with pytest.raises(MissingError):
         page.layout(Context(Workspace(tmp_path / "empty", create=True), None))
+
+
+def test_comparisons_of_two_kinds_with_one_name_are_both_reached(own):
+    difference(own, "fine")
+    for key, part in (("model-comparisons/fine", "changes-weights"), ("latent-comparisons/fine", "changes-latents")):
+        layout = page.layout(Context(own, None), name=key)
+        state = next(each.data for each in layout.children if getattr(each, "id", "") == "changes-state")
+        assert part in text_of(page._show(state, "light"))
+        menu = next(each for each in layout._traverse() if getattr(each, "id", "") == "artefact-menu")
+        assert menu.value == f"/changes?name={key}"
+        assert [each["label"] for each in menu.data if each["value"] == menu.value] != ["fine"]
 
 
 def test_a_damaged_file_is_named(own):

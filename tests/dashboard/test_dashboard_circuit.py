@@ -10,6 +10,7 @@ from make_circuits import discovered
 from make_workspace import HOSTILE, build
 from page_text import text_of
 
+from dashboard.app import create_app
 from dashboard.circuit import data as grouping
 from dashboard.circuit import data as view
 from dashboard.circuit import page
@@ -19,6 +20,7 @@ from dashboard.circuit.side import details, summary
 from dashboard.components.evidence import evidence_table, number
 from dashboard.components.pages import Context
 from dashboard.figures.theme import DARK, LIGHT
+from interp.artifacts import CIRCUITS, MANIFEST, read_json, write_json
 from interp.circuits.circuit import Circuit
 from interp.errors import CorruptError, UnknownNameError, UsageError, WorkbenchError
 from interp.names import parse_node
@@ -411,11 +413,59 @@ def test_heads_page_shows_the_evidence_or_the_command(tmp_path, workspace, live)
     from dashboard.heads import page as heads
 
     said = text_of(heads.layout(Context(workspace, live)))
-    assert "/circuit/induction" in said
+    assert "/circuit/induction-circuits/induction" in said
     assert '"best_sender": "L1H2"' in said
     bare = build(tmp_path / "ws", n_features=40, n_points=40)
     shutil.rmtree(bare.root / "induction-circuits")
     assert "workbench circuit induction smollm2-135m" in text_of(heads.layout(Context(bare, live)))
+
+
+# --- circuits of several kinds under one name ---
+
+
+def test_circuits_of_two_kinds_with_one_name_are_both_reached_by_menu_and_address(tmp_path, live):
+    own = build(tmp_path / "ws", n_features=40, n_points=40)
+    first, second = (own.find(name, *CIRCUITS) for name in ("induction", "ioi"))
+    assert first.kind != second.kind
+    named, newer = own.path(second.kind, "induction"), "2999-01-01T00:00:00Z"
+    own.path(second.kind, "ioi").rename(named)
+    write_json(named / MANIFEST, read_json(named / MANIFEST) | {"name": "induction", "created": newer})
+    numbers = {kind: len(Circuit.load(own.path(kind, "induction")).edges) for kind in (first.kind, second.kind)}
+    assert len(set(numbers.values())) == 2
+    app = create_app(own, live=live)
+    menu = {each["label"]: each["value"] for each in options(page.layout(Context(own, live)))}
+    assert menu == {
+        "induction · induction circuit": "/circuit/induction-circuits/induction",
+        "induction · edge circuit": "/circuit/edge-circuits/induction",
+    }
+    with app.server.app_context():
+        for kind, number_of_edges in numbers.items():
+            address = menu[f"induction · {kind.replace('_', ' ')}"]
+            shown = page.layout(Context(own, live), name=address.removeprefix("/circuit/"))
+            state = of_id(shown, "circuit-state").data
+            assert state["found"] == number_of_edges
+            assert of_id(shown, "artefact-menu").value == address
+            rows = page._draw({"n": None, "paths": False, "groups": ""}, state, "light")[1]
+            assert len(rows) == number_of_edges
+            export = page._export(1, {"n": None, "paths": False, "groups": ""}, state)
+            assert len(json.loads(export["content"])["edges"]) == number_of_edges
+            assert export["filename"] == "induction.json"
+    bare = page.layout(Context(own, live), name="induction")
+    assert of_id(bare, "circuit-state").data["found"] == numbers[second.kind], "the newest"
+
+
+def test_a_menu_says_the_kind_only_where_a_name_occurs_twice(workspace, live):
+    labels = [each["label"] for each in options(page.layout(Context(workspace, live)))]
+    assert sorted(labels) == ["induction", "ioi"]
+
+
+def of_id(tree, identity: str):
+    """The component of a page with this id."""
+    return next(each for each in tree._traverse() if getattr(each, "id", None) == identity)
+
+
+def options(tree) -> list[dict]:
+    return of_id(tree, "artefact-menu").data
 
 
 # --- keys and values that several heads share ---

@@ -1,5 +1,6 @@
 """A direction on the geometry page without a browser: the verdict and its numbers, what is missing, hostile texts."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -59,12 +60,26 @@ def test_what_was_not_measured_says_why(own):
 def test_lists_and_directions_of_one_model_stand_beside_each_other(own):
     for name in ("pushed", "shapes"):
         told = text_of(page.layout(Context(own, None), name=name))
-        assert all(f"name=shapes&list={each}" in told for each in ("weekdays", "digits"))
-        assert "/geometry?name=pushed" in told
-        assert "/geometry?name=plain" in told
-        assert '"href": "/geometry?name=foreign"' not in told, "the menu has it, the list of this model has not"
+        assert all(f"name=word-geometry/shapes&list={each}" in told for each in ("weekdays", "digits"))
+        assert "/geometry?name=directions/pushed" in told
+        assert "/geometry?name=directions/plain" in told
+        assert '"href": "/geometry?name=directions/foreign"' not in told, (
+            "the menu has it, the list of this model has not"
+        )
     alone = text_of(page.layout(Context(own, None), name="foreign"))
-    assert "name=shapes&list" not in alone
+    assert "name=word-geometry/shapes&list" not in alone
+
+
+def test_lists_and_a_direction_of_one_name_are_both_reached(own):
+    direction(own, "shapes", model=MODEL)
+    lists, single = "word-geometry/shapes", "directions/shapes"
+    told = text_of(page.layout(Context(own, None), name=lists))
+    for key, text in ((lists, "shapes · word geometry"), (single, "shapes · direction")):
+        assert json.dumps({"value": f"/geometry?name={key}", "label": text}, ensure_ascii=False) in told
+    assert "A circle" in told
+    assert "It separates weekdays" in text_of(page.layout(Context(own, None), name=single))
+    assert "geometry-plane" in text_of(page._show({"name": lists, "list": None}, "light"))
+    assert "direction-along" in text_of(page._show({"name": single, "list": None}, "light"))
 
 
 def test_hostile_names_and_tokens_are_text(own):
@@ -121,4 +136,4 @@ def test_the_overview_says_what_it_does_and_leads_to_it(own):
     card = next(card for card in overview(own).cards["direction"] if card.name == "pushed")
     assert "steers the output" in card.sentence
     assert ("separates", "weekdays") in card.facts
-    assert card.href == "/geometry?name=pushed"
+    assert card.href == "/geometry?name=directions/pushed"

@@ -126,14 +126,14 @@ def test_a_missing_table_is_said_where_it_is_missing_and_the_rest_stays(own, tab
 
 def test_a_run_whose_rows_are_gone_is_said(own):
     with pytest.raises(CorruptError, match="no curve of seed 77"):
-        view.curves(own, "grok", view.Run(77, "", {}))
+        view.curves(own, own.find("grok", *STUDIES), view.Run(77, "", {}))
     with pytest.raises(CorruptError, match="no frequencies of seed 77"):
         view.shares(own, "grok", 77)
 
 
 def test_curves_and_shares_are_those_of_the_seed(own):
     run = view.find(view.runs(own.manifest("grokking", "grok")), 4)
-    found = view.curves(own, "grok", run)
+    found = view.curves(own, own.find("grok", *STUDIES), run)
     raw = pq.read_table(own.path("grokking", "grok") / "curves.parquet").to_pandas()
     mine = raw[(raw.seed == 4) & (raw.curve == "test_loss")]
     assert found.steps.tolist() == mine.step.to_list()
@@ -146,7 +146,7 @@ def test_curves_and_shares_are_those_of_the_seed(own):
 
 def test_runs_measured_at_different_steps_are_drawn_together(own):
     runs = view.runs(own.manifest("induction_onset", "induction"))
-    mine, other = (view.curves(own, "induction", run) for run in runs)
+    mine, other = (view.curves(own, own.find("induction", *STUDIES), run) for run in runs)
     steps, first, second = view.aligned(mine, other)
     assert len(steps) == len(mine.steps) > len(other.steps)
     assert np.isfinite(first.get("accuracy")).all()

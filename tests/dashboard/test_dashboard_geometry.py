@@ -198,7 +198,7 @@ def test_nothing_to_draw_is_said(draw):
 
 def test_the_overview_leads_to_the_page(workspace):
     card = overview(workspace).cards["word_geometry"][0]
-    assert card.href == "/geometry?name=shapes"
+    assert card.href == "/geometry?name=word-geometry/shapes"
 
 
 def test_the_fixture_holds_what_the_writer_writes(tmp_path, workspace, live):

@@ -41,8 +41,8 @@ def test_a_comparison_shows_all_pairs_and_the_close_ones(spaces):
     assert "shuffled rows at most" in text
     assert "blocks.1.hook_resid_post" in text
     cards = overview.overview(spaces).cards
-    assert cards["space"][0].href == "/geometry?name=fills"
-    assert cards["space_comparison"][0].href == "/geometry?name=alike"
+    assert cards["space"][0].href == "/geometry?name=spaces/fills"
+    assert cards["space_comparison"][0].href == "/geometry?name=space-comparisons/alike"
 
 
 def test_the_map_of_similarity_is_square_and_runs_from_0_to_1(spaces):

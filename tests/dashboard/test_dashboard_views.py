@@ -184,7 +184,7 @@ def test_shapes_and_training_have_cards(tmp_path):
     assert "2 lists of words in m; an order or a cluster was found in 1" in cards["word_geometry"][0].sentence
     told = {card.name: card for kind in ("grokking", "induction_onset") for card in cards[kind]}
     assert "1 of 1 runs grokked" in told["d"].sentence
-    assert told["d"].href == "/dynamics?name=d"
+    assert told["d"].href == "/dynamics?name=grokking/d"
     assert ("toy:x 0 from step", "351") in told["i"].facts
 
 

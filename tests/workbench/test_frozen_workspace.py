@@ -14,6 +14,7 @@ import torch
 
 from dashboard.app import create_app
 from dashboard.components.pages import (
+    artefact_key,
     atlas_href,
     changes_href,
     circuit_href,
@@ -164,7 +165,7 @@ def opened(workspace: Workspace, manifest: Manifest) -> tuple[Any, Any]:
             return (found.hook_point, found.set_apart), (summary["hook_point"], summary["set_apart"])
         case "grokking" | "induction_onset" | "language_scaling":
             found = dynamics.runs(manifest)
-            steps = [len(dynamics.curves(workspace, manifest.name, run).steps) for run in found]
+            steps = [len(dynamics.curves(workspace, manifest, run).steps) for run in found]
             return (len(found), min(steps) > 1), (len({str(run) for run in found}), True)
     raise AssertionError(f"nobody opens {manifest.kind}")
 
@@ -246,8 +247,8 @@ def test_the_overview_and_the_pages_lead_to_every_artefact_of_a_kind_that_has_a_
     overview = visitor.open("/")
     assert [m.name for m in there.artifacts() if addresses(m) and m.name not in overview] == []
     circuits = visitor.open("/circuit")
-    names = {m.name for m in there.newest("induction_circuit", "edge_circuit", "feature_circuit")}
-    assert {name for name in names if circuit_href(name) in circuits} == names
+    keys = {artefact_key(m) for m in there.newest("induction_circuit", "edge_circuit", "feature_circuit")}
+    assert {key for key in keys if circuit_href(key) in circuits} == keys
 
 
 @pytest.mark.parametrize("name", ["edges", "circuits/edges", "induction", "of-features"])
