@@ -46,7 +46,7 @@ snapshots = list(train_modular(config))
 found = describe_grokking(snapshots, config)
 control_config = ModularConfig(weight_decay=0.0, epochs=400, log_every=20, seeds=(0,))
 control = describe_grokking(list(train_modular(control_config)), control_config)
-save_grokking(found, workspace.path("dynamics", "grokking"), overwrite=True)
+save_grokking(found, workspace.path("grokking", "grokking"), overwrite=True)
 for seed, phases in enumerate(found.phases):
     print(f"seed {seed}: by heart at {phases.memorised:.0f}, begins to generalise at {phases.generalising:.0f}, done at {phases.generalised}")
 print("without weight decay:", control.phases[0])

@@ -326,7 +326,7 @@ def end_and_resume(done: Path, name: str, ends: list[tuple[str, int, int, int]],
         ran = torchrun("train", done, how, rank, step, "--name", name, *options)
         assert ran.returncode != 0
         assert ("lost another rank" in ran.stderr) == (how == "killed")
-        assert ("stopped; what was written is kept" in ran.stderr) == (how == "interrupted")
+        assert ("workbench: stopped; the same command" in ran.stderr) == (how == "interrupted")
         assert not folder.exists()
         stands = step_of(partial_path(folder))
         assert kept <= stands <= (kept if how == "killed" else 39)  # torchrun takes its time to hand Ctrl-C on

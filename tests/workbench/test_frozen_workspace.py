@@ -3,7 +3,9 @@
 `tests/fixtures/frozen_workspace.tar.gz` is never made again: it is what users of that version have.
 """
 
+import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -73,7 +75,12 @@ def own(frozen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worksp
 
 
 def run(*words: str) -> int:
-    return main([*words, "--threads", "1", "--workspace", "."])
+    """Run a verb in a process of its own, as a user would: the tests before it leave nothing behind that it meets."""
+    environment = {**os.environ, "PYTHONPATH": str(FIXTURES.parents[1])}
+    line = [sys.executable, "-m", "workbench", *words, "--threads", "1", "--workspace", "."]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    sys.stderr.write(done.stderr)
+    return done.returncode
 
 
 def on_disk(workspace: Workspace, file: str) -> set[str]:
