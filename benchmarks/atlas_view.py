@@ -174,7 +174,7 @@ def as_results(records: list[dict[str, Any]]) -> list[Result]:
 
 
 def write_map(workspace: Workspace, name: str, n: int, seed: int = 0) -> None:
-    """Write a synthetic map: 60 Gaussian clusters in 12 groups, labels, values, two levels of regions, no neighbours."""
+    """Write a synthetic map: 60 Gaussian clusters in 12 groups, labels, values, two levels of regions."""
     import pyarrow as pa
 
     from interp.artifacts import Draft, write_table
