@@ -18,9 +18,8 @@ from interp.errors import ConfigError, MismatchError, MissingError
 from interp.names import canonical_hook_point
 from interp.text.corpora import hub_reachable
 from saes.kinds.base import SAE, SAEMetadata
-from saes.weights import read as selfcheck
 from saes.weights.folder import save_sae
-from saes.weights.read import Loaded, load_checked
+from saes.weights.read import Loaded, load_checked, summary, write_probe
 
 SAME_MODEL = {"gpt2-small": "gpt2"}
 """Names that TransformerLens and the hub give to one model."""
@@ -73,7 +72,7 @@ def import_dictionary(
     loaded.sae.metadata = about
     loaded.sae.hook_point = about.hook_point
     save_sae(loaded.sae, draft.path)
-    selfcheck.write_probe(draft.path, loaded.probe)
+    write_probe(draft.path, loaded.probe)
     return draft.finish(summary=_summary(loaded), parents={f"model:{about.model}": about.weight_hash})
 
 
@@ -142,7 +141,7 @@ def _summary(loaded: Loaded) -> dict[str, Any]:
         "model": sae.metadata.model,
         "architecture": sae.architecture,
         "format": loaded.format,
-        "self_check": selfcheck.summary(loaded.check),
+        "self_check": summary(loaded.check),
     }
 
 

@@ -1,7 +1,6 @@
 """`workbench patch MODEL`: activation patching, every patch next to its null."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError
@@ -87,18 +86,19 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, OnDevice):
             say(f"      {line}")
 
     def _called(self) -> str:
+        from workbench.opening import task_name
+
         if self.task is not None:
-            return Path(self.task).stem if Path(self.task).suffix else self.task
+            return task_name(self.task)
         return (self.answer or "").strip()
 
     def _make_task(self, model: Any) -> "Task":
-        from interp.circuits.tasks import make_task, pair_task, task_from_file
+        from interp.circuits.tasks import pair_task
+        from workbench.opening import open_task
 
         if self.task is None:
             return pair_task(model, self.clean or "", self.corrupt or "", self.answer or "", self.wrong)
-        if Path(self.task).suffix:
-            return task_from_file(model, self.task, n_prompts=self.prompts)
-        return make_task(self.task, model, n_prompts=self.prompts, seed=self.seed)
+        return open_task(model, self.task, self.prompts, seed=self.seed)
 
 
 def describe(found: "PatchingMap", n: int = 8) -> list[str]:
