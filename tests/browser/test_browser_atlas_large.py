@@ -58,9 +58,14 @@ def test_many_points_are_dragged_zoomed_pointed_at_selected_and_searched(visit, 
     page.wait_for_function(f"!{VIEW}.moving && {VIEW}.visitor.pointAt({box['width'] / 2}, {box['height'] / 2}) >= 0")
     page.mouse.move(x - 2, y)
     page.mouse.move(x, y)
-    page.wait_for_selector(".atlas-tip:not([hidden])")
-    shown = int(page.locator(".atlas-tip").get_attribute("data-point"))
-    assert page.locator(".atlas-tip-label").inner_text().strip() == f"token {shown}"
+    page.wait_for_function(
+        f"""(at) => {{
+            const tip = document.querySelector('.atlas-tip:not([hidden])'), point = {VIEW}.visitor.pointAt(...at);
+            return tip && tip.dataset.point === String(point)
+                && tip.querySelector('.atlas-tip-label').innerText.trim() === `token ${{point}}`;
+        }}""",
+        arg=[box["width"] / 2, box["height"] / 2],
+    )
 
     page.evaluate(f"{VIEW}.visitor.zoom('all')")
     page.keyboard.down("Shift")
