@@ -14,8 +14,6 @@ import inspect
 import json
 import re
 import shutil
-import warnings
-from argparse import SUPPRESS, Action
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,16 +261,9 @@ def verbs(folder: Path) -> int:
 
 def verb_page(name: str, verb: type) -> str:
     """A verb's description, and its arguments and options as a table."""
-    import tyro
+    from workbench.terminal import options_of
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # tyro has no other way to ask for the options
-        parser = tyro.extras.get_parser(verb, prog=f"workbench {name}", config=(tyro.conf.OmitArgPrefixes,))
-    rows = [
-        f"| {named(action)} | {meaning(action)} |"
-        for action in parser._actions
-        if "--help" not in action.option_strings and action.help != SUPPRESS
-    ]
+    rows = [f"| `{each.typed}` | {cell(each.text)} |" for each in options_of(verb)]
     table = ["\n".join(["| option | meaning |", "|---|---|", *rows])] if rows else []
     return "\n\n".join([f"# workbench {name}", described_text(inspect.getdoc(verb) or ""), *table]) + "\n"
 
@@ -293,19 +284,6 @@ def _example(part: str) -> str:
         else:
             commands[-1] += f" {line}"
     return "\n".join(["```console", *commands, "```"])
-
-
-def named(action: Action) -> str:
-    """An option as it is typed, or an argument's metavar."""
-    value = action.metavar if isinstance(action.metavar, str) else ""
-    flags = ", ".join(action.option_strings)
-    typed = f"{flags} {value}".strip().replace("{None}|", "")  # None is the default, said in words
-    return f"`{typed.replace('|', ' or ')}`"
-
-
-def meaning(action: Action) -> str:
-    """The help of an option, without a default that says nothing."""
-    return re.sub(r" *\(default: (None)?\)$", "", cell(str(action.help or "")))
 
 
 def cell(text: str) -> str:

@@ -3,6 +3,6 @@
 - `verbs`     one class per verb
 - `shipped`   the dictionary that ships
 - `opening`   from a name to the thing: models, recordings, dictionaries, tasks, vectors
-- `terminal`  options, lines of output, progress bar
+- `terminal`  options, help, lines of output, progress bar
 - `demo`      the verb `demo`: the whole pipeline on a real model
 """

@@ -6,18 +6,19 @@ options of a verb are the fields of its dataclass (tyro). A verb or option that 
 Exit codes: 0 done, 1 damage found by `verify`, 2 an error whose message names the next move, 130 Ctrl-C.
 """
 
-import inspect
-import re
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import replace
+from types import NoneType
 from typing import get_args, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from interp.artifacts import code_version
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError, as_typed, program
 from workbench.demo import Demo
-from workbench.terminal import Verb
+from workbench.terminal import Verb, help_of, is_switch
+from workbench.terminal import options_of as described_options
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import FeatureCircuit, Find, Induction, Show
 from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, CompareSizes
@@ -82,7 +83,6 @@ RENAMED_OPTIONS: dict[str, dict[str, str | None]] = {
 """Verb: old option: the option of today, or None where it never had an effect."""
 
 VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for verb in group}
-_POSITIONAL = get_args(tyro.conf.Positional[str])[1]
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
 circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
 STOPPED = """
@@ -111,10 +111,72 @@ def parse(arguments: list[str]) -> Verb:
     `SystemExit` after help (0), without a verb (2), and for values that the options do not take (2).
     """
     name, rest = _split_verb(arguments)
+    if {"-h", "--help"} & set(rest[: rest.index("--") if "--" in rest else None]):
+        print(help_of(VERBS[name]))
+        raise SystemExit(0)
     _check_options(name, rest)
-    about = re.sub("(?<=Example: )workbench|(?<=; )workbench", program(), as_typed(inspect.getdoc(VERBS[name]) or ""))
-    prog = f"{program()} {name}"
-    return tyro.cli(VERBS[name], args=rest, prog=prog, description=about, config=(tyro.conf.OmitArgPrefixes,))
+    rest = _with_values(VERBS[name], rest)
+    marks = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(VERBS[name], args=rest, prog=f"{program()} {name}", config=marks, registry=_registry())
+
+
+def _registry() -> ConstructorRegistry:
+    """Return the rules by which values are read: numbers with a plain message, `X | None` as X or the word None."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type not in (int, float):
+            return None
+
+        def read(words: list[str]) -> int | float:
+            try:
+                return info.type(words[0])
+            except ValueError:
+                raise ValueError(
+                    f"a {'whole ' if info.type is int else ''}number was expected, got {words[0]!r}"
+                ) from None
+
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="N" if info.type is int else "NUMBER",
+            instance_from_str=read,
+            is_instance=lambda value: isinstance(value, int | float),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    @registry.primitive_rule
+    def optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        inner = [each for each in get_args(info.type) if each is not NoneType]
+        if NoneType not in get_args(info.type) or len(inner) != 1:
+            return None
+        spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(inner[0], info.markers))
+        if not isinstance(spec, PrimitiveConstructorSpec):
+            return None
+        return replace(
+            spec,
+            instance_from_str=lambda words: None if words == ["None"] else spec.instance_from_str(words),
+            is_instance=lambda value: value is None or spec.is_instance(value),
+            str_from_instance=lambda value: ["unset"] if value is None else spec.str_from_instance(value),
+        )
+
+    return registry
+
+
+def _with_values(verb: type[Verb], arguments: list[str]) -> list[str]:
+    """Return the arguments with every switch that may also be left open (`bool | None`) followed by its value."""
+    hints = get_type_hints(verb)
+    switches = {"--" + name.replace("_", "-") for name in hints if hints[name] is not bool and is_switch(hints[name])}
+    words: list[str] = []
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        option = word.replace("_", "-")
+        if option in switches and following not in ("True", "False"):
+            words += [option, "True"]
+        elif option.replace("--no-", "--", 1) in switches - {option}:
+            words += [option.replace("--no-", "--", 1), "False"]
+        else:
+            words.append(word)
+    return words
 
 
 def overview() -> str:
@@ -192,26 +254,14 @@ def _check_options(name: str, arguments: list[str]) -> None:
         raise ConfigError(f"{option} of `workbench {name}` is now {renamed[option]}")
 
 
-def options_of(settings: type) -> set[str]:
-    """Return the options that a dataclass gives a command line: fields, nested ones too, and their aliases."""
-    found, hints = set(), get_type_hints(settings, include_extras=True)
-    for name in {each.name for each in fields(settings)}:
-        hint = hints[name]
-        if {_POSITIONAL, tyro.conf.Fixed} & set(getattr(hint, "__metadata__", ())):
-            continue
-        if isinstance(hint, type) and is_dataclass(hint):
-            found |= options_of(hint)
-            continue
-        option = "--" + name.replace("_", "-")
-        found |= {option, option.replace("--", "--no-", 1)} if hint is bool else {option}
-        found |= {alias for mark in getattr(hint, "__metadata__", ()) for alias in getattr(mark, "aliases", None) or ()}
-    return found
+def options_of(verb: type) -> set[str]:
+    """Return the options that a verb gives the command line, with their aliases and negations."""
+    return {flag for option in described_options(verb) for flag in option.flags}
 
 
 def positional_of(verb: type[Verb]) -> dict[str, str]:
     """Return the values that a verb takes without an option: `{"--hook-point": "HOOK-POINT"}`."""
-    hints = get_type_hints(verb, include_extras=True)
-    names = [name.replace("_", "-") for name in hints if _POSITIONAL in getattr(hints[name], "__metadata__", ())]
+    names = [option.name.replace("_", "-") for option in described_options(verb) if not option.flags]
     return {f"--{name}": name.upper() for name in names}
 
 

@@ -204,10 +204,10 @@ class TrainConfig:
     """
 
     batch_size: int | None = None
-    """Tokens per step. None: 4,096, halved until the run has at least 250 steps (not below 256)."""
+    """Tokens per step. Default: 4,096, halved until the run has at least 250 steps (not below 256)."""
 
     lr: float | None = None
-    """Peak learning rate of Adam. None: see `choose_lr`."""
+    """Peak learning rate of Adam. Default: by the size of the dictionary and the length of the run (`choose_lr`)."""
 
     warmup_steps: int = 20
     """Steps of linear warm-up from 0, at most a tenth of the run."""
@@ -219,10 +219,10 @@ class TrainConfig:
     """Weight of the AuxK loss, by which dead latents learn to predict the reconstruction error; 0: no AuxK."""
 
     k_aux: int | None = None
-    """Dead latents used per token in AuxK. None: the power of two nearest d_in / 2 (Gao et al. 2024, appendix A.2)."""
+    """Dead latents used per token in AuxK. Default: the power of two nearest d_in / 2 (Gao et al. 2024, appendix A.2)."""
 
     dead_window: int | None = None
-    """A latent is dead when it has not fired for this many tokens. None: a tenth of the run, at most 10 million."""
+    """A latent is dead when it has not fired for this many tokens. Default: a tenth of the run, at most 10 million."""
 
     sparsity_warmup: float = 0.05
     """Share of the run, at its start, over which a sparsity penalty (JumpReLU, ReLU, Gated) rises to its full weight.

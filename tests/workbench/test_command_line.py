@@ -16,7 +16,8 @@ from interp.errors import as_typed, program
 from interp.workspace import Workspace
 from workbench.__main__ import FAMILIES, RENAMED_OPTIONS, RENAMED_VERBS, VERBS, main, options_of, overview, parse
 from workbench.demo import Demo, command_line, import_step, steps
-from workbench.terminal import slug
+from workbench.terminal import help_of, slug
+from workbench.terminal import options_of as described_options
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
@@ -84,6 +85,94 @@ def test_every_verb_has_help(name, capsys):
     assert "Example:" not in out or f"Example: {program()} " in out
     for option in options_of(VERBS[name]):
         assert option in out, option
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "300"])
+def test_help_names_values_in_plain_words_and_fits_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    for name in VERBS:
+        with pytest.raises(SystemExit):
+            main([*name.split(), "--help"])
+        out = capsys.readouterr().out
+        for noise in (r"\{None", "None(?!: train for all)", "default: ", r"\{True", "STR", r"\bINT\b", r"\(required\)"):
+            assert not re.search(noise, out), (name, noise)
+        assert max(map(len, out.splitlines())) <= min(100, int(columns)), name
+        assert all(line == line.rstrip() for line in out.splitlines()), name
+
+
+def test_help_gives_own_options_first_and_every_option_a_meaning():
+    for name, verb in VERBS.items():
+        options = described_options(verb)
+        common = [option.common for option in options]
+        assert common == sorted(common), name
+        assert len({option.name for option in options}) == len(options)
+        for option in options:
+            assert re.fullmatch(r"[^ .].*\.", option.text), (name, option)
+            assert option.metavar == "" or option.metavar[0] in "{[" or option.metavar.split()[0].isupper(), option
+
+
+def test_an_example_stays_on_its_own_lines_and_can_be_copied(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for verb in VERBS.values():
+        for title in re.findall(r"^(.+: )workbench ", inspect.getdoc(verb) or "", re.M):
+            shown = help_of(verb)
+            start = shown.index(f"\n{title}{program()}") + 1
+            text = shown[start:].split("\n\n")[0].removeprefix(title)
+            commands = text.replace("\\\n", "").splitlines()
+            for command in commands:
+                words = shlex.split(command)
+                assert words[0] == program(), command
+                assert type(parse(words[1:])) in VERBS.values()
+
+
+def test_the_help_names_defaults_as_their_option_takes_them():
+    texts = {option.name: option.text for option in described_options(VERBS["dynamics grok"])}
+    assert texts["seeds"].endswith("Default: 0 1 2.")
+    assert texts["eps"].endswith("Default: 1e-05.")
+    texts = {option.name: option.text for option in described_options(VERBS["record"])}
+    assert texts["live"].endswith("Default: no.")
+    assert texts["threads"] == "CPU threads. Default: all cores."
+    assert texts["budget_gb"] == "Refuse to write more gigabytes than this."
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ([], None),
+        (["--by-position"], True),
+        (["--no-by-position"], False),
+        (["--no_by_position"], False),
+        (["--by-position", "True"], True),
+        (["--by_position", "False"], False),
+        (["--by-position=False"], False),
+    ],
+)
+def test_a_switch_may_be_left_open(typed, expected):
+    for arguments in (["m", "--task", "ioi", *typed], [*typed, "--task", "ioi", "m"], [*typed, "m", "--task", "ioi"]):
+        verb = parse(["patch", *arguments])
+        assert (verb.by_position, verb.model) == (expected, "m")
+
+
+def test_an_optional_value_takes_the_word_none():
+    assert parse(["dynamics", "grok", "--settle", "None"]).settle is None
+    assert parse(["dynamics", "grok", "--settle", "3"]).settle == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["record", "m", "--threads", "q"], "a whole number was expected, got 'q'"),
+        (["record", "m", "--tokens", "1.5"], "a whole number was expected, got '1.5'"),
+        (["record", "m", "--budget-gb", "much"], "a number was expected, got 'much'"),
+        (["train", "m", "--sparsity", "q"], "Expected one of ('quadratic', 'tanh', 'batchtopk', 'l1')"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(arguments, expected, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        parse(arguments)
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,14 +1,14 @@
 """`workbench explain FEATURES`: labels of features by a language model, scored on held-out text."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from interp.errors import ConfigError
 from saes.explain.config import ExplainConfig
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(Writes, Seeded, Threaded, OnDevice):
+class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
     """Label features with a language model, and score the labels on held-out text.
 
     Example: workbench explain demo --provider http://localhost:8000/v1 --model my-model --top 50
@@ -42,7 +42,6 @@ class Explain(Writes, Seeded, Threaded, OnDevice):
     """Explain this many of the most frequent features that are not dense."""
     sample: int | None = None
     """Explain this many features drawn at random. Only a random sample estimates the scores of the whole dictionary."""
-    explain: ExplainConfig = field(default_factory=ExplainConfig)
     into: str | None = None
     """Also write a features artefact of this name with the new labels."""
     dry_run: bool = False
@@ -133,7 +132,7 @@ class Explain(Writes, Seeded, Threaded, OnDevice):
         chosen_features = choose_features(
             features_folder, features=self.features, top=self.top, sample=self.sample, seed=self.seed
         )
-        name = str(config["dictionary"])
+        settings, name = settings_of(self, ExplainConfig), str(config["dictionary"])
         chosen = open_dictionary(
             workspace,
             name if name.startswith(NEURONS) else name.removeprefix("sae:"),
@@ -149,13 +148,13 @@ class Explain(Writes, Seeded, Threaded, OnDevice):
             config["hook_point"],
             token_strings(model, list(range(model.cfg.d_vocab))),
         )
-        cases, skipped = build_cases(source, chosen_features, self.explain, seed=self.seed)
+        cases, skipped = build_cases(source, chosen_features, settings, seed=self.seed)
         others = [workspace.path("labels", other) for other in workspace.names("labels")]
         run = Explanation(
             cases=cases,
             skipped=skipped,
             provider=provider,
-            config=self.explain,
+            config=settings,
             seed=self.seed,
             known=known_replies(folder, others),
         )

@@ -51,7 +51,7 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     """Latents active per token (all kinds but relu and gated). Default: 32."""
     l1_coefficient: tuple[float, ...] = ()
     """Weight of the L1 penalty (relu, gated, crosscoder with --sparsity l1). Default: 0.1."""
-    target: str | None = None
+    target: Annotated[str | None, tyro.conf.arg(metavar="HOOK-POINT")] = None
     """Hook point that a transcoder reconstructs."""
     skip: bool = False
     """Give a transcoder a linear skip connection."""
