@@ -5,8 +5,7 @@
 - `contexts`   contexts on which a feature fires, shown or held out, and contexts on which it is silent
 - `cases`      everything that is asked about one feature
 - `prompts`    the text that is sent, and the parsing of replies
-- `providers`  language models that answer: an endpoint or a local model
-- `endpoint`   OpenAI-compatible endpoints
+- `providers`  language models that answer: an OpenAI-compatible endpoint or a local model
 - `asking`     the provider protocol, requests within a budget, replies on disk
 - `scores`     agreement of answers with the truth, with intervals
 - `run`        from cases to the artefact, and labels adopted into a features folder

@@ -8,8 +8,7 @@ from fake_endpoint import FakeEndpoint, completion
 
 from interp.errors import ConfigError, MissingError, ResourceError, UnknownNameError
 from saes.explain.asking import Budget, Request
-from saes.explain.endpoint import Endpoint, base_url
-from saes.explain.providers import open_provider
+from saes.explain.providers import Endpoint, base_url, open_provider
 
 KEY = "sk-secret-of-the-test-123"
 
