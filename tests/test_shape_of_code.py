@@ -120,7 +120,6 @@ REACHED_OTHERWISE = {
     "interp.studies.boltzmann": "public: `interp.studies`, for the notebook on energy",
     "interp.studies.classical_networks": "public: `interp.studies`, for the notebook on energy",
     "workbench.shipped.build": "`python -m workbench.shipped.build` makes the dictionary that ships",
-    "workbench.shipped.texts": "the texts of the dictionary that ships",
 }
 """Modules that no verb and no page reaches, and how they are reached."""
 

