@@ -28,7 +28,7 @@ The ground floor, which knows no analysis:
 - `artifacts`   one folder per result: manifest, hashes, work in progress
 - `runtime`     device, dtype, threads, seeds
 - `ranks`       several processes
-- `progress`    the type of progress callbacks
+- `progress`    the type of progress callbacks, and reports to the process that started this one
 - `statistics`  intervals, p-values, correlations
 - `scaling_law` sums of power laws, fitted
 - `results`     the base of results: table, data frame
@@ -78,9 +78,9 @@ if TYPE_CHECKING:
         token_strings,
         untrained_model,
     )
-    from interp.models.capture import Capture
     from interp.models.identity import model_spec, weight_hash
     from interp.models.loading import load_model
+    from interp.models.passes import Capture
     from interp.models.small import SmallConfig, save_small
     from interp.models.training import TrainingConfig, train_small
     from interp.patching.ablation import ablate, ablated
@@ -108,7 +108,7 @@ _HOMES = {
     "interp.models.small": "SmallConfig save_small",
     "interp.models.training": "TrainingConfig train_small",
     "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_model",
-    "interp.models.capture": "Capture",
+    "interp.models.passes": "Capture",
     "interp.text.corpora": "open_corpus",
     "interp.text.files": "Document",
     "interp.recording.record": "record",

@@ -16,6 +16,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from interp.artifacts import code_version
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError, as_typed, program
+from interp.progress import follow_starter
 from workbench.demo import Demo
 from workbench.terminal import Verb, help_of, is_switch
 from workbench.terminal import options_of as described_options
@@ -266,4 +267,5 @@ def positional_of(verb: type[Verb]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    follow_starter()
     sys.exit(main())

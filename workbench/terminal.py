@@ -36,7 +36,7 @@ from typing import (
 import tyro
 
 from interp.errors import ConfigError, OtherRankError, as_typed, program
-from interp.progress import Progress
+from interp.progress import Progress, report_made, reported
 
 if TYPE_CHECKING:
     from interp.ranks import Ranks
@@ -52,6 +52,7 @@ def wrote(path: Path, finding: str) -> None:
     """Print the folder that was written, and the main finding on a second line."""
     say(f"wrote {path}")
     say(f"      {finding}")
+    report_made(path)
 
 
 @contextlib.contextmanager
@@ -66,7 +67,7 @@ def bar(title: str, unit: str = "") -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain_lines(title, unit)
+        yield reported(title, _plain_lines(title, unit))
         return
     columns = [
         TextColumn("{task.description}"),

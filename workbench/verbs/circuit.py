@@ -15,6 +15,7 @@ import tyro
 
 from interp.circuits.config import EvaluationConfig, FindConfig, InductionConfig
 from interp.errors import ConfigError
+from interp.progress import reported
 from saes.circuits.config import AttributionConfig, FeatureCircuitConfig
 from workbench.terminal import (
     Derived,
@@ -259,7 +260,7 @@ def _bars() -> Any:
             if total and done == total:
                 say(f"  {name}: {total:,} done")
 
-        return report
+        return reported(name, report)
 
     return start
 
