@@ -23,6 +23,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_
 from dashboard.atlas import routes as atlas_routes
 from dashboard.atlas.routes import EarlyDash
 from dashboard.components.frame import attrs, explain, failure
+from dashboard.components.live import Live
 from dashboard.components.pages import (
     Context,
     Layout,
@@ -35,7 +36,6 @@ from dashboard.components.pages import (
     register_menu,
 )
 from dashboard.overview.data import models
-from dashboard.prompt.results import Live
 from dashboard.security import Guard, content_security_policy
 from interp.errors import UsageError, WorkbenchError
 from interp.workspace import Workspace

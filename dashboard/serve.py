@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING
 
-from dashboard.prompt.results import Live
+from dashboard.components.live import Live
 from dashboard.security import check_binding, is_loopback
 from interp.errors import ResourceError
 from interp.workspace import Workspace

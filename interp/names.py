@@ -51,6 +51,14 @@ RESIDUAL_SUFFIXES = frozenset(
     {"hook_embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out"}
 )
 """Hook points whose vectors are, or are added to, the residual stream, so that the unembedding can read them."""
+HEAD_KINDS = {
+    "induction": "attends to the token after an earlier copy of the current one: the key step of copying a repeat",
+    "previous_token": "attends to the token just before",
+    "duplicate_token": "attends to an earlier copy of the current token",
+    "first_token": "attends to the first token of the context, often because it has nothing else to attend to",
+    "current_token": "attends to the current token itself",
+}
+"""Kind of head -> its behaviour, a sentence without its subject; `interp.circuits.head_kinds` measures each."""
 _BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _HEAD = re.compile(r"^L(\d+)H(\d+)$")
 _MLP = re.compile(r"^L(\d+)MLP$")

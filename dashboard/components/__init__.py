@@ -2,6 +2,7 @@
 
 - `frame`     page, panel, statistic, message, figure, menu, link
 - `pages`     a page and its callbacks: navigation, chosen artefact, addresses, the workspace that is served
+- `live`      results of a model that answers prompts, and the protocol of such a model; without torch
 - `evidence`  measurements as a table, in words with their intervals
-- `tokens`    tokens in a row, coloured by activation
+- `tokens`    tokens in a row, coloured by activation; attention between them
 """

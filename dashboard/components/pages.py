@@ -24,7 +24,7 @@ import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from dashboard.components.frame import page, panel, select
-from dashboard.prompt.results import Live
+from dashboard.components.live import Live
 from interp.artifacts import KINDS, Manifest
 from interp.errors import MissingError, program
 from interp.workspace import Workspace

@@ -1,16 +1,21 @@
-"""Tokens in a row coloured by activation, tokens with a bar each, and links to features with their labels.
+"""Tokens in a row coloured by activation, tokens with a bar each, attention between them, and links to features.
 
 Texts are set as text, never as HTML. The colour of a token is one hue with alpha = activation / maximum; the peak is
 outlined. Runs of inactive tokens are one element, so that a page of examples stays small.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from dash import dcc, html
 
-from dashboard.components.frame import attrs
-from dashboard.components.pages import feature_href
-from dashboard.figures.theme import visible
+from dashboard.components.frame import attempt, attrs, graph, loading
+from dashboard.components.pages import current, feature_href
+from dashboard.figures.heads import attention_pattern
+from dashboard.figures.theme import theme, visible
+
+COLD = "Loading the model: the first prompt takes a while, later ones do not."
+WARM = "Reading the prompt."
 
 MIN_ALPHA, MAX_ALPHA = 0.12, 0.72
 """Bounds of alpha: the weakest token is visible, the strongest readable, in both schemes."""
@@ -118,3 +123,14 @@ def feature_chip(features: str, index: int, label: str, activation: float, share
         style={"--a": f"{0.1 + 0.5 * share:.2f}"},
         title=visible(label, 200),
     )
+
+
+def attention_graph(text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str) -> Any:
+    """Return the attention of one head on a text as a figure, or the reason why there is none."""
+
+    def body() -> Any:
+        pattern = current().live.pattern(text, model=model, layer=layer, head=head)
+        figure = attention_pattern(pattern.weights, pattern.tokens, theme(scheme), height=460)
+        return loading(graph(id, figure=figure, height=460, label=f"Attention of L{layer}H{head}"))
+
+    return attempt(body)

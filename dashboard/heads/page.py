@@ -24,12 +24,12 @@ from dashboard.components.pages import (
     open_artefact,
     register_address,
 )
+from dashboard.components.tokens import COLD, WARM, attention_graph
 from dashboard.figures.circuits import MAX_SENDERS, VIAS, ablation_bars, composition_map, senders
 from dashboard.figures.heads import head_scores
 from dashboard.figures.theme import theme
-from dashboard.prompt.page import COLD, WARM, pattern_graph
 from interp.errors import UnknownNameError, program
-from interp.names import parse_head
+from interp.names import HEAD_KINDS, parse_head
 from interp.workspace import Workspace
 
 
@@ -187,16 +187,6 @@ def _composition(via: str, sources: dict[str, str | None], scheme: str | None) -
     return composition_map(rows, via, theme(scheme)), note
 
 
-MEANINGS = {
-    "induction": "attends to the token after an earlier copy of the current one: the key step of copying a repeat",
-    "previous_token": "attends to the token just before",
-    "duplicate_token": "attends to an earlier copy of the current token",
-    "first_token": "attends to the first token of the context, often because it has nothing else to attend to",
-    "current_token": "attends to the current token itself",
-}
-"""Kind of head -> its behaviour, as a sentence without its subject; a kind that is not listed is shown without one."""
-
-
 def kinds_of(rows: list[dict[str, Any]]) -> list[str]:
     """Return the kinds of heads that a table of scores holds, those with a meaning first: `<kind>` and `<kind>_found`.
 
@@ -204,7 +194,7 @@ def kinds_of(rows: list[dict[str, Any]]) -> list[str]:
     ['induction', 'sink']
     """
     found = [name.removesuffix("_found") for name in rows[0] if name.endswith("_found")] if rows else []
-    return [kind for kind in MEANINGS if kind in found] + [kind for kind in found if kind not in MEANINGS]
+    return [kind for kind in HEAD_KINDS if kind in found] + [kind for kind in found if kind not in HEAD_KINDS]
 
 
 def check_kind(kind: str, kinds: list[str]) -> str:
@@ -374,7 +364,7 @@ def _draw(kind: str, state: dict[str, Any], scheme: str | None) -> Any:
     found = found_heads(rows, kind)
     strongest = ", ".join(name_of(row) for row in found[:5])
     article = "An" if kind[0] in "aeiou" else "A"
-    meaning = f"{article} {kind.replace('_', ' ')} head {MEANINGS[kind]}. " if kind in MEANINGS else ""
+    meaning = f"{article} {kind.replace('_', ' ')} head {HEAD_KINDS[kind]}. " if kind in HEAD_KINDS else ""
     words = f"{meaning}{len(found)} of {len(rows)} heads score above chance"
     height = max(260, 22 * (1 + max(row["layer"] for row in rows)) + 70)
     return head_scores(rows, kind, theme(scheme), height=height), table, words + (f": {strongest}." if found else ".")
@@ -393,7 +383,7 @@ def _pattern(chosen: str | None, text: str, state: dict[str, Any], scheme: str |
     if not chosen:
         return html.P("Choose a head in the heat map or the table.", className="wb-none"), "On a prompt"
     head = parse_head(chosen)
-    figure = pattern_graph(text, state["model"], head.layer, head.head, scheme, id="heads-pattern-graph")
+    figure = attention_graph(text, state["model"], head.layer, head.head, scheme, id="heads-pattern-graph")
     return figure, f"{chosen} on a prompt"
 
 

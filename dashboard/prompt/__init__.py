@@ -2,7 +2,6 @@
 
 - `page`      the page
 - `live`      a model that answers prompts, loaded at the first one: the only module of the dashboard that loads torch
-- `results`   values that a prompt gives back
 - `why`       direct logit attribution of an answer, and one attention score by its parts
 - `patching`  activation patching between two prompts
 """

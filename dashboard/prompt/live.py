@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from dashboard.prompt.results import (
+from dashboard.components.live import (
     ActiveFeature,
     FeatureShare,
     FeatureShares,
@@ -37,7 +37,7 @@ _REMEMBERED = 16
 
 
 class LiveModel:
-    """Answers prompts with the models and dictionaries of a workspace; implements `dashboard.prompt.results.Live`."""
+    """Answers prompts with the models and dictionaries of a workspace; implements `dashboard.components.live.Live`."""
 
     def __init__(self, workspace: Workspace):
         self._workspace = workspace

@@ -11,7 +11,8 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.components.frame import attempt, attrs, graph, loading, page, panel, select, stat
+from dashboard.components.frame import attempt, attrs, graph, page, panel, select, stat
+from dashboard.components.live import ActiveFeature, FeatureShares, PromptResult
 from dashboard.components.pages import (
     Context,
     NothingYetError,
@@ -21,13 +22,21 @@ from dashboard.components.pages import (
     register_address,
     whole_number,
 )
-from dashboard.components.tokens import feature_chip, feature_line, token_bars, token_strip, token_text
+from dashboard.components.tokens import (
+    COLD,
+    WARM,
+    attention_graph,
+    feature_chip,
+    feature_line,
+    token_bars,
+    token_strip,
+    token_text,
+)
 from dashboard.feature import data as feature_view
-from dashboard.figures.heads import attention_pattern, logit_lens
+from dashboard.figures.heads import logit_lens
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.overview.data import models
 from dashboard.prompt.patching import patching_panel, register_patching
-from dashboard.prompt.results import ActiveFeature, FeatureShares, PromptResult
 from dashboard.prompt.why import logit_panel, register_why
 
 
@@ -218,8 +227,6 @@ def _chips(at: list[ActiveFeature], features: str, names: dict[int, str], strong
 
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
-COLD = "Loading the model: the first prompt takes a while, later ones do not."
-WARM = "Reading the prompt."
 
 
 def layout(
@@ -361,18 +368,7 @@ def _pattern(layer: str, head: str, run: dict[str, Any] | None, scheme: str | No
     if not run:
         return no_update, no_update
     at = {"layer": whole_number(layer, 0) or 0, "head": whole_number(head, 0) or 0}
-    return pattern_graph(run["text"], run["model"], at["layer"], at["head"], scheme, id="prompt-pattern-graph"), at
-
-
-def pattern_graph(text: str, model: str, layer: int, head: int, scheme: str | None, *, id: str) -> Any:
-    """Return the attention of one head on a text as a figure, or the reason why there is none."""
-
-    def body() -> Any:
-        pattern = current().live.pattern(text, model=model, layer=layer, head=head)
-        figure = attention_pattern(pattern.weights, pattern.tokens, theme(scheme), height=460)
-        return loading(graph(id, figure=figure, height=460, label=f"Attention of L{layer}H{head}"))
-
-    return attempt(body)
+    return attention_graph(run["text"], run["model"], at["layer"], at["head"], scheme, id="prompt-pattern-graph"), at
 
 
 PAGE = Page(

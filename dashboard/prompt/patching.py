@@ -6,10 +6,10 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, html, no_update
 
 from dashboard.components.frame import attempt, attrs, graph, loading, panel, select, stat
+from dashboard.components.live import PatchEffects
 from dashboard.components.pages import current
 from dashboard.figures.attribution import patching_map
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.prompt.results import PatchEffects
 from interp.artifacts import Manifest, read_json
 from interp.errors import CorruptError
 from interp.workspace import Workspace

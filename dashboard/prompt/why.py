@@ -6,10 +6,10 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, html, no_update
 
 from dashboard.components.frame import attempt, attrs, graph, panel, select, stat
+from dashboard.components.live import LogitShares, PromptResult, ScoreReasons
 from dashboard.components.pages import current, whole_number
 from dashboard.figures.attribution import pair_map, share_bars, share_map
 from dashboard.figures.theme import Theme, theme, visible
-from dashboard.prompt.results import LogitShares, PromptResult, ScoreReasons
 
 
 def logit_panel(result: PromptResult, asked: dict[str, Any]) -> html.Section:

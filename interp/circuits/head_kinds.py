@@ -4,7 +4,7 @@ The kinds are previous-token, duplicate-token, induction, first-token and curren
 for each query (dest), the keys (src) that a head of that kind attends to. Targets are computed from the tokens, not
 from diagonals, so they are correct for any text: every earlier copy counts. BOS is not text, so it is neither a query
 nor the source of a match, except that the first-token kind measures attention to position 0, which is usually BOS. To
-add a kind, add a function here and its name to `KINDS`.
+add a kind, add a function here, its name to `KINDS` and a sentence about it to `interp.names.HEAD_KINDS`.
 
 1. Draw random prompts that repeat a block, each with its own lag, and compute their targets.
 2. Run one pass per batch. Each layer's patterns are reduced to scores inside the hook and not stored.
@@ -324,7 +324,7 @@ def pattern_scores(
 
 def _layer_scores(model: Any, tokens: Tensor, weights: Tensor) -> Iterator[Tensor]:
     """Yield scores of each layer, `[batch, n_heads, n_kinds]`, on the CPU."""
-    from interp.patching.partial import run_from
+    from interp.models.passes import run_from
 
     n_layers = model.cfg.n_layers
     reduced: list[Tensor] = []

@@ -12,6 +12,7 @@ from dashboard.feature import data as features
 from dashboard.heads import page as heads
 from dashboard.overview import data as overview
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError
+from interp.names import HEAD_KINDS
 from interp.workspace import Workspace
 
 
@@ -129,7 +130,7 @@ def test_heads_found_are_the_flagged_ones_strongest_first(workspace):
 
 def test_unknown_score_names_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'induction'"):
-        heads.check_kind("inductoin", list(heads.MEANINGS))
+        heads.check_kind("inductoin", list(HEAD_KINDS))
 
 
 def test_empty_workspace_says_what_to_run(tmp_path):

@@ -166,3 +166,10 @@ def test_scores_on_smollm2_equal_a_slow_reading_of_its_patterns():
                 expected = slow_score(kind, repeated[prompt].tolist(), pattern, bos)
                 assert fast[layer, head, i, prompt].item() == pytest.approx(expected, abs=1e-4)
     assert fast[18, 6, list(KINDS).index("induction")].mean() > 0.6
+
+
+def test_every_kind_of_head_has_a_sentence_about_it():
+    from interp.circuits.head_kinds import KINDS
+    from interp.names import HEAD_KINDS
+
+    assert set(HEAD_KINDS) == set(KINDS)
