@@ -2,8 +2,7 @@
 
 - `grokking`                modular addition: memorised first, generalised late, with Fourier progress measures
 - `induction_emerges`       a toy trained until induction heads form, with a one-layer model as the control
-- `language_models`         small language models of several sizes
-- `language_scaling`        scaling law of their loss with parameters and tokens
+- `language_scaling`        small language models of several sizes, and the scaling law of their loss
 - `superposition`           toys with more features than dimensions, and their phase diagram
 - `superposition_geometry`  interference, feature dimensionality, polytopes
 - `hopfield`                modern Hopfield retrieval, and attention heads as associative memories
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from interp.studies.grokking import ModularConfig, describe_grokking, train_modular
     from interp.studies.hopfield import classify, measure_retrieval, retrieve, settle, text_prompts
     from interp.studies.induction_emerges import follow_induction
-    from interp.studies.language_models import ScalingRecipe, train_language_models
-    from interp.studies.language_scaling import fit_language_scaling
+    from interp.studies.language_scaling import ScalingRecipe, fit_language_scaling, train_language_models
     from interp.studies.save import embedding_series, save_grokking
     from interp.studies.superposition import ToyConfig, border_distance, ideal_phase, map_phases, train_toys
     from interp.studies.superposition_geometry import random_geometry
@@ -44,8 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "interp.studies.grokking": "ModularConfig train_modular describe_grokking",
     "interp.studies.induction_emerges": "follow_induction",
-    "interp.studies.language_models": "ScalingRecipe train_language_models",
-    "interp.studies.language_scaling": "fit_language_scaling",
+    "interp.studies.language_scaling": "ScalingRecipe train_language_models fit_language_scaling",
     "interp.studies.superposition": "ToyConfig train_toys map_phases ideal_phase border_distance",
     "interp.studies.superposition_geometry": "random_geometry",
     "interp.studies.hopfield": "retrieve settle classify text_prompts measure_retrieval",

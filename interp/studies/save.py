@@ -14,8 +14,7 @@ from interp.artifacts import Draft, Manifest, as_json, save_json, write_table
 from interp.errors import ConfigError
 from interp.studies.grokking import Grokking, Snapshot
 from interp.studies.induction_emerges import InductionRun
-from interp.studies.language_models import ScalingRecipe
-from interp.studies.language_scaling import LanguageScaling
+from interp.studies.language_scaling import LanguageScaling, ScalingRecipe
 
 if TYPE_CHECKING:
     import pyarrow as pa

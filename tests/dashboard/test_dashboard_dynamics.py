@@ -225,8 +225,7 @@ def test_a_run_of_the_real_writer_is_shown(tmp_path, live):
 
 def test_sizes_are_shown_with_their_law_and_without_one(tmp_path, live):
     """As the real writer leaves them."""
-    from interp.studies.language_models import ScalingRecipe
-    from interp.studies.language_scaling import LanguageRun, fit_language_scaling
+    from interp.studies.language_scaling import LanguageRun, ScalingRecipe, fit_language_scaling
     from interp.studies.save import save_language_scaling
 
     workspace, rng = Workspace(tmp_path, create=True), np.random.default_rng(0)

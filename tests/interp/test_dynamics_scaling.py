@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.studies.language_models import ScalingRecipe, read_contexts, train_language_models
-from interp.studies.language_scaling import LanguageLaw, LanguageRun, fit_language_scaling
+from interp.studies.language_scaling import (
+    LanguageLaw,
+    LanguageRun,
+    ScalingRecipe,
+    fit_language_scaling,
+    read_contexts,
+    train_language_models,
+)
 from interp.studies.save import save_language_scaling
 from interp.text.corpora import open_corpus
 

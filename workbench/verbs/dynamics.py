@@ -114,8 +114,7 @@ class Scale(ScalingRecipe, Writes, Threaded):
     """Text to train on, as for `workbench record`."""
 
     def run(self) -> None:
-        from interp.studies.language_models import train_language_models
-        from interp.studies.language_scaling import fit_language_scaling
+        from interp.studies.language_scaling import fit_language_scaling, train_language_models
         from interp.studies.save import save_language_scaling
         from interp.text.corpora import open_corpus
 
