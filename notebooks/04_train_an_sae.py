@@ -158,5 +158,5 @@ print(
     "What this is not: a law of SmolLM2. The sizes span a factor of eight, one seed each; 24,000 tokens seen four times teach a "
     "large dictionary less than fresh ones would, and short runs leave all of them unfinished. The smaller sizes alone predict an "
     f"error for the largest that is {worst.error:+.1%} off at k {worst.k}. The exponents hold for this recipe. And "
-    "a lower error is no proof of better features: see `saes/evaluation/recovery.py`."
+    "a lower error is no proof of better features: see `saes/evaluation/synthetic.py`."
 )

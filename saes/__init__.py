@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from saes.evaluation.probing import ProbingConfig, probe
     from saes.evaluation.probing_tasks import text_tasks
     from saes.evaluation.reconstruction import evaluate_on_recording
-    from saes.evaluation.recovery import measure_recovery
     from saes.evaluation.scaling import fit_scaling
     from saes.evaluation.scaling import runs_of as scaling_runs_of
-    from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+    from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery
     from saes.evaluation.toy_recovery import recover_toy
     from saes.features.build import build_features
     from saes.features.intervene import ablate as ablate_features
@@ -83,8 +82,7 @@ _HOMES = {
     "saes.evaluation.probing": "ProbingConfig probe",
     "saes.evaluation.probing_tasks": "text_tasks",
     "saes.evaluation.absorption": "first_letters measure_absorption",
-    "saes.evaluation.synthetic": "SyntheticConfig SyntheticData",
-    "saes.evaluation.recovery": "measure_recovery",
+    "saes.evaluation.synthetic": "SyntheticConfig SyntheticData measure_recovery",
     "saes.evaluation.toy_recovery": "recover_toy",
     "saes.evaluation.matching": "match_features decoder_cosines",
     "saes.evaluation.crosscoder_latents": "compare_models",

@@ -6,9 +6,8 @@
 - `probing`             sparse probes that read k latents
 - `probing_tasks`       yes-or-no questions about tokens, for the probes
 - `absorption`          parent latents that stop firing because a more specific latent absorbed their direction
-- `synthetic`           synthetic activations drawn from a known dictionary
-- `recovery`            share of a known dictionary that an SAE recovers
-- `toy_recovery`        the same on the hidden layer of a toy model of superposition
+- `synthetic`           synthetic activations drawn from a known dictionary, and the share of it that an SAE recovers
+- `toy_recovery`        that share on the hidden layer of a toy model of superposition
 - `matching`            latents that two dictionaries share, by one-to-one matching
 - `compare`             several dictionaries at the same L0
 - `scaling`             the law by which the error falls with size and sparsity; the runs that belong to one

@@ -36,8 +36,7 @@ from saes.evaluation.baselines import coordinates_of, pca_of, untrained_sae
 from saes.evaluation.in_model import ModelEvaluation, can_splice, evaluate_all_in_model
 from saes.evaluation.matching import NEAR_COPY, near_copies, nearest_cosines
 from saes.evaluation.reconstruction import Evaluation, evaluate_on_recording
-from saes.evaluation.recovery import Recovery, measure_recovery
-from saes.evaluation.synthetic import SyntheticData
+from saes.evaluation.synthetic import Recovery, SyntheticData, measure_recovery
 from saes.kernels.state import Active, Ops
 from saes.kinds.base import SAE
 from saes.training.data import Source

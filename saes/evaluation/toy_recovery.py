@@ -38,8 +38,7 @@ from interp.runtime import one_thread
 from interp.studies.superposition import Toys, draw_features
 from interp.studies.superposition_geometry import REPRESENTED
 from saes.evaluation.baselines import untrained_sae
-from saes.evaluation.recovery import Recovery, measure_recovery
-from saes.evaluation.synthetic import Rows, SyntheticConfig, SyntheticData
+from saes.evaluation.synthetic import Recovery, Rows, SyntheticConfig, SyntheticData, measure_recovery
 from saes.training.config import TopKConfig, TrainConfig
 from saes.training.train import train_sae
 

@@ -12,8 +12,7 @@ from saes.evaluation.baselines import coordinates_of, untrained_sae
 from saes.evaluation.compare import Comparison, TruncatedSAE, compare, truncate
 from saes.evaluation.matching import best_match, match_features, nearest_cosines, random_like
 from saes.evaluation.reconstruction import evaluate_on_recording
-from saes.evaluation.recovery import measure_recovery, over_seeds
-from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+from saes.evaluation.synthetic import SyntheticConfig, SyntheticData, measure_recovery, over_seeds
 from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
 from saes.kinds.base import ReLU, SAEMetadata, TokenNormSAE, Weights
 from saes.kinds.relu import ReLUSAE

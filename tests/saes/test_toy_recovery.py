@@ -12,7 +12,7 @@ from interp.recording.store import Recording
 from interp.statistics import t_interval
 from interp.studies.superposition import ToyConfig, Toys, train_toys
 from interp.studies.superposition_geometry import measure_geometry
-from saes.evaluation.recovery import measure_recovery
+from saes.evaluation.synthetic import measure_recovery
 from saes.evaluation.toy_recovery import ToyData, read_synthetic, recover_toy, toy_data, write_synthetic
 from saes.kinds.base import Weights
 from saes.kinds.topk import TopKSAE
