@@ -7,7 +7,8 @@
 - `open_atlas_source`, the vectors that `workbench atlas` maps, and `with_readout`, the labels of its cells.
 
 A name that is not there raises `UnknownNameError` with the nearest ones, weights that do not match `MismatchError`.
-`device` is where the model runs, and the SAEs that are applied inside it; None takes the fastest that is available.
+`device` is where the model runs, and the SAEs that are applied inside it or to a recording; None takes the fastest that
+is available for a model, and the CPU for an SAE alone.
 """
 
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ class ChosenDictionary:
     workspace: "Workspace"
     source: str
     recording: "Recording"
+    device: str | None = None
+    """Device of an SAE; neurons are on that of their model."""
 
     @property
     def is_neurons(self) -> bool:
@@ -74,7 +77,7 @@ class ChosenDictionary:
         """Return the SAE. Raises `MismatchError` when the recording comes from other weights."""
         from saes.weights.folder import check_model
 
-        sae = open_sae(self.workspace, self.name)
+        sae = open_sae(self.workspace, self.name, device=self.device)
         check_model(sae, self.recording.weight_hash, allow_other_weights=allow_other_weights)
         return sae
 
@@ -94,7 +97,10 @@ def open_dictionary(
         if recording is None:
             raise ConfigError(f"{source} was imported and has no recording of its own; add --recording NAME")
     return ChosenDictionary(
-        workspace=workspace, source=source, recording=open_recording(workspace, recording, device=device)
+        workspace=workspace,
+        source=source,
+        recording=open_recording(workspace, recording, device=device),
+        device=device,
     )
 
 
@@ -122,12 +128,16 @@ def open_recording_model(recording: "Recording", *, device: str | None = None) -
     return model
 
 
-def open_sae(workspace: "Workspace", name: str) -> "SAE":
-    """Return an SAE of the workspace, on the CPU."""
+def open_sae(workspace: "Workspace", name: str, *, device: str | None = None) -> "SAE":
+    """Return an SAE of the workspace, by default on the CPU.
+
+    On mps it stays on the CPU too, since operations of the sparse step are missing there.
+    """
     from saes.weights.folder import load_sae
 
     workspace.manifest("sae", name)  # lists the nearest names when it is not there
-    return load_sae(workspace.path("sae", name))
+    sae = load_sae(workspace.path("sae", name))
+    return sae if device in (None, "cpu", "mps") else sae.to(device)
 
 
 def open_task(model: Any, task: str, n_prompts: int | None, *, seed: int) -> "Task":
@@ -290,7 +300,7 @@ def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name:
 
         return UnembeddingReadout(load_model(name, device=device))
     if kind == "sae":
-        from saes.features.build import writes_to_residual
+        from saes.features.sources import writes_to_residual
         from saes.features.sources import PromotedReadout
 
         model, (sae,) = open_saes(workspace, [name], device=device)

@@ -184,7 +184,7 @@ def reversed_readings(
 ) -> Iterator[Float32[Tensor, "pos d_vocab"]]:
     """Yield the logits `[pos, d_vocab]` float32 of every layer of one prompt, the last layer first."""
     from interp.models.adapter import final_norm_and_unembed
-    from interp.models.capture import Capture
+    from interp.models.passes import Capture
 
     if tokens.ndim != 2 or len(tokens) != 1 or tokens.shape[1] == 0:
         raise PromptError(f"the lens reads one prompt as [1, pos] with at least one token, got {list(tokens.shape)}")
@@ -229,14 +229,20 @@ def logit_effects(model: Any, directions: Tensor, k: int) -> Effects:
     is invariant. So values are comparable between directions of any length. They are not the change at an actual token,
     where the norm divides by the whole residual. Effects through later layers are not included.
     """
+    parts = []
+    for block in directions.split(BLOCK_DIRECTIONS):
+        logits = all_logit_effects(model, block)
+        high, low = logits.topk(k), logits.topk(k, largest=False)
+        parts.append((high.indices, high.values, low.indices, low.values))
+    return Effects(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def all_logit_effects(model: Any, directions: Tensor) -> Tensor:
+    """Return the direct effects `[n, d_vocab]` of `directions [n, d_model]` on all logits, as in `logit_effects`."""
     from interp.models.adapter import final_norm_and_unembed
 
     device = next(model.parameters()).device
     zero = final_norm_and_unembed(model, torch.zeros(1, 1, directions.shape[1], device=device))[0, 0].float()
-    parts = []
-    for block in directions.split(BLOCK_DIRECTIONS):
-        logits = final_norm_and_unembed(model, block[None].to(device, torch.float32))[0].float() - zero
-        logits -= logits.mean(1, keepdim=True)
-        high, low = logits.topk(k), logits.topk(k, largest=False)
-        parts.append((high.indices, high.values, low.indices, low.values))
-    return Effects(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+    logits = final_norm_and_unembed(model, directions[None].to(device, torch.float32))[0].float() - zero
+    return logits - logits.mean(1, keepdim=True)

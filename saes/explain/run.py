@@ -255,7 +255,8 @@ def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool 
         at = table.schema.get_field_index(name)
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
     write_table(draft.path / "features.parquet", table)
-    _link_or_copy(features / "examples.parquet", draft.path / "examples.parquet")
+    for name in sorted(set(source.files) - {"features.parquet"}):
+        _link_or_copy(features / name, draft.path / name)
     parents = {**source.parents, f"labels/{labels.name}": made.content_hash}
     return draft.finish(summary=source.summary, parents=parents, threads=source.threads)
 

@@ -4,6 +4,7 @@
 - `firings`    streamed statistics of every latent
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `intervene`  splicing, ablation, clamping and steering of latents in the model; sampled continuations
+- `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features
 - `schema`     columns of the tables
 """

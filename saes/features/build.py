@@ -5,7 +5,7 @@
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
 3. Labels follow from token statistics (`saes/explain/tokens.py`).
 4. Example firings are chosen, with the text around them.
-5. Two tables and a manifest are written.
+5. Two tables are written, then the relations of every feature with their nulls (`saes/features/relations.py`).
 
 The pass is short, so an interrupted run starts again. Until the last step there is only a `.partial` folder.
 """
@@ -22,23 +22,19 @@ from interp.atlas.neighbours import Neighbours, nearest_neighbours
 from interp.dictionary import Dictionary
 from interp.errors import MismatchError
 from interp.lenses.logit_lens import Effects, logit_effects
-from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
+from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.recording.passages import NO_TOKEN, document_names, read_passages
 from interp.recording.store import Recording
 from interp.runtime import derive_seed
 from saes.explain.tokens import LABEL_SOURCE, Label, label_features
 from saes.features.firings import FeatureStatistics, collect_statistics
+from saes.features.relations import write_relations
 from saes.features.schema import DENSE, GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
+from saes.features.sources import writes_to_residual
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def writes_to_residual(dictionary: Dictionary) -> bool:
-    """Return whether the decoder directions of a dictionary lie in the residual stream."""
-    own = getattr(dictionary, "writes_to_residual", None)
-    return bool(own) if own is not None else parse_hook_point(dictionary.hook_point).suffix in RESIDUAL_SUFFIXES
 
 
 class Examples(NamedTuple):
@@ -179,6 +175,7 @@ def build_features(
     )
     seconds = time.perf_counter() - started
     edges = write_tables(draft.path, statistics, dictionary, recording, model, n_per_quantile=n_per_quantile)
+    scales = write_relations(draft.path, dictionary, recording, model, hook_point, seed=derive_seed(seed, "relations"))
     summary = {
         "n_features": dictionary.d_sae,
         "n_tokens": statistics.n_tokens,
@@ -189,6 +186,7 @@ def build_features(
         "tokens_per_second": round(statistics.n_tokens / max(seconds, 1e-9), 1),
         "model": recording.model,
         "hook_point": hook_point,
+        "relations": scales,
     }
     own = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
     return draft.finish(summary=summary, parents={**own, **(parents or {})}, threads=torch.get_num_threads())

@@ -88,6 +88,27 @@ def examples_schema() -> "pa.Schema":
     )
 
 
+def relations_schema() -> "pa.Schema":
+    """Return the schema of `relations.parquet`: one row per feature, sorted by `feature`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("feature", pa.int32()),
+            ("logit_histogram", pa.list_(pa.int32())),
+            ("promoted_p", pa.float32()),
+            ("suppressed_p", pa.float32()),
+            ("neuron_layers", pa.list_(pa.int16())),
+            ("neurons", pa.list_(pa.int32())),
+            ("neuron_cosines", pa.list_(pa.float32())),
+            ("coactive", pa.list_(pa.int32())),
+            ("coactive_jaccard", pa.list_(pa.float32())),
+            ("coactive_tokens", pa.list_(pa.int32())),
+            ("coactive_expected", pa.list_(pa.float32())),
+        ]
+    )
+
+
 def labels_schema() -> "pa.Schema":
     """Return the schema of `labels.parquet`: one row per explained feature, sorted by `feature`."""
     import pyarrow as pa

@@ -15,14 +15,20 @@ from torch import Tensor
 from interp.artifacts import read_manifest
 from interp.atlas.cells import DictionaryReadout, NearestReadout, Reading
 from interp.atlas.sources import AtlasSource
-from interp.dictionary import SparseActs
+from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError
-from interp.names import canonical_hook_point
+from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from saes.explain.tokens import WRITTEN
 from saes.features.schema import LABEL_FIELDS
 
 if TYPE_CHECKING:
     from saes.kinds.base import SAE
+
+
+def writes_to_residual(dictionary: Dictionary) -> bool:
+    """Return whether the decoder directions of a dictionary lie in the residual stream."""
+    own = getattr(dictionary, "writes_to_residual", None)
+    return bool(own) if own is not None else parse_hook_point(dictionary.hook_point).suffix in RESIDUAL_SUFFIXES
 
 
 class NeuronBasis:
@@ -57,7 +63,7 @@ class NeuronBasis:
 
     def encode_sparse(self, x: Float[Tensor, "n d_mlp"]) -> SparseActs:
         """Return the activations of `x [n, d_mlp]` with the number of every neuron; inactive ones are padding."""
-        indices = torch.arange(self.d_sae, dtype=torch.int32).expand(len(x), -1)
+        indices = torch.arange(self.d_sae, dtype=torch.int32, device=x.device).expand(len(x), -1)
         return SparseActs(self.encode(x), indices)
 
     def decode(self, feature_acts: Float[Tensor, "*batch d_mlp"]) -> Float[Tensor, "*batch d_model"]:
@@ -67,8 +73,6 @@ class NeuronBasis:
 
 def neurons_of(model, hook_point: str, *, sign: int = 1) -> NeuronBasis:
     """Return the neurons of the MLP at `blocks.N.mlp.hook_post` of a loaded model. Raises `ConfigError` elsewhere."""
-    from interp.names import parse_hook_point
-
     point = parse_hook_point(hook_point)
     if point.layer is None or point.suffix != "mlp.hook_post" or point.layer >= model.cfg.n_layers:
         raise ConfigError(

@@ -15,7 +15,7 @@ from interp.models.adapter import final_norm_and_unembed, weight_hash
 from interp.models.loading import load_model
 from interp.models.small import SmallConfig
 from saes.features.build import build_features
-from saes.features.schema import GROUPS, examples_schema, features_schema
+from saes.features.schema import GROUPS, examples_schema, features_schema, relations_schema
 
 D = 12
 
@@ -40,6 +40,9 @@ def test_the_tables_have_the_documented_schema(built):
     _, _, _, _, features, examples = built
     assert features.schema.equals(features_schema())
     assert examples.schema.equals(examples_schema())
+    relations = pq.read_table(built[0] / "relations.parquet")
+    assert relations.schema.equals(relations_schema())
+    assert len(relations) == 30
     assert features["feature"].to_pylist() == list(range(30))
 
 

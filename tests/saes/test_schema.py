@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from saes.features.schema import GROUPS, examples_schema, features_schema, labels_schema, trials_schema
+from saes.features.schema import GROUPS, examples_schema, features_schema, labels_schema, relations_schema, trials_schema
 
 FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
 
@@ -22,7 +22,11 @@ def test_feature_columns_are_those_of_the_document():
 
 
 def test_example_columns_are_those_of_the_document():
-    assert documented_columns("`examples.parquet`, sorted", "## heads") == examples_schema().names
+    assert documented_columns("`examples.parquet`, sorted", "`relations.parquet`") == examples_schema().names
+
+
+def test_relation_columns_are_those_of_the_document():
+    assert documented_columns("`relations.parquet`, one row", "## heads") == relations_schema().names
 
 
 def test_label_columns_are_those_of_the_document():

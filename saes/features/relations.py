@@ -1,0 +1,260 @@
+"""Relations of every feature: to next tokens, to neurons, and to the features that fire on the same tokens.
+
+Three tables in one, `relations.parquet`, each beside its null:
+
+- **Logits.** The direct effect on the logit of every token of the vocabulary (`interp.lenses.logit_lens`), as a
+  histogram, and the fraction of random directions whose largest effect is at least as large. Any direction promotes
+  some tokens; only a small fraction says that this one does so more than a direction without meaning.
+- **Neurons.** The MLP neurons whose output weights have the largest cosine similarity with the decoder direction. The
+  null is the largest cosine similarity that random directions reach with any neuron.
+- **Co-activation.** The features that fire on the same tokens most often, by Jaccard index (tokens with both, divided
+  by tokens with either), beside the count expected if the two fired independently.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.dictionary import Dictionary
+from interp.names import parse_hook_point
+from interp.recording.store import Recording
+from interp.runtime import derive_seed, make_generator
+from saes.features.schema import relations_schema
+from saes.features.sources import writes_to_residual
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from scipy.sparse import csr_matrix
+
+DRAWS = 200
+"""Random directions in each null: the smallest fraction that can be told is 1 in 201."""
+BINS = 60
+RANGE = 1.5
+"""Histograms reach to this many times the largest effect of the random directions; end bins hold what lies beyond."""
+N_RELATED = 8
+"""Neurons and co-active features stored per feature."""
+SAMPLE_FIRINGS = 4_000_000
+"""Firings in the sample of tokens that co-activation is counted on, so that memory stays bounded."""
+BLOCK = 256
+
+
+class LogitRelations(NamedTuple):
+    """Direct effects of `n` directions on the logits of the whole vocabulary."""
+
+    edges: np.ndarray
+    """Edges of all histograms, `[BINS + 1]`, in logits."""
+    counts: np.ndarray
+    """Tokens of the vocabulary per bin, `[n, BINS]`."""
+    promoted_p: np.ndarray
+    """Fraction of random directions (with this one counted among them) whose largest effect is as large, `[n]`."""
+    suppressed_p: np.ndarray
+    """The same for the smallest effect, `[n]`."""
+    null_counts: np.ndarray
+    """Mean histogram of the random directions, `[BINS]`."""
+    null_top: np.ndarray
+    """Largest effect of each random direction, sorted, `[DRAWS]`."""
+
+
+@torch.no_grad()
+def logit_relations(model: Any, directions: Float[Tensor, "n d_model"], *, seed: int) -> LogitRelations:
+    """Return the effects of directions on all logits, and those of random directions of the same distribution."""
+    generator = make_generator(seed, "random directions")
+    random = torch.randn(DRAWS, directions.shape[1], generator=generator)
+    null = torch.cat(list(_logits(model, random)))
+    bound = RANGE * float(null.abs().max()) or 1.0
+    counts, high, low = [], [], []
+    for block in _logits(model, directions):
+        counts.append(_histograms(block, bound))
+        high.append(block.max(1).values.numpy())
+        low.append(block.min(1).values.numpy())
+    null_high, null_low = null.max(1).values.numpy(), null.min(1).values.numpy()
+    return LogitRelations(
+        edges=np.linspace(-bound, bound, BINS + 1),
+        counts=np.concatenate(counts),
+        promoted_p=_fraction_as_large(np.concatenate(high), null_high),
+        suppressed_p=_fraction_as_large(-np.concatenate(low), -null_low),
+        null_counts=_histograms(null, bound).mean(0),
+        null_top=np.sort(null_high),
+    )
+
+
+def _logits(model: Any, directions: Tensor) -> Iterator[Tensor]:
+    """Yield the centred effects `[<= BLOCK, d_vocab]` of blocks of directions on the CPU."""
+    from interp.lenses.logit_lens import all_logit_effects
+
+    for block in directions.split(BLOCK):
+        yield all_logit_effects(model, block).cpu()
+
+
+def _histograms(logits: Tensor, bound: float) -> np.ndarray:
+    """Return the counts per bin of each row, `[n, BINS]`."""
+    bins = ((logits + bound) * (BINS / (2 * bound))).long().clamp_(0, BINS - 1)
+    bins += BINS * torch.arange(len(logits))[:, None]
+    return bins.flatten().bincount(minlength=BINS * len(logits)).view(len(logits), BINS).numpy()
+
+
+def _fraction_as_large(values: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Return `(1 + draws at least as large) / (1 + draws)` for each value."""
+    at_least = len(null) - np.searchsorted(np.sort(null), values, side="left")
+    return (1 + at_least) / (1 + len(null))
+
+
+class NeuronRelations(NamedTuple):
+    """The neurons nearest to `n` directions."""
+
+    layers: np.ndarray
+    neurons: np.ndarray
+    cosines: np.ndarray
+    """Cosine similarities, largest magnitude first, `[n, N_RELATED]`; above 0 the neuron writes the direction."""
+    null: float
+    """The magnitude that the nearest neuron of 19 in 20 random directions stays below."""
+
+
+@torch.no_grad()
+def neuron_relations(
+    model: Any, directions: Float[Tensor, "n d_model"], hook_point: str, *, seed: int
+) -> NeuronRelations | None:
+    """Return the nearest neurons of the MLPs up to a hook point's layer; None for a model without MLPs."""
+    last = parse_hook_point(hook_point).layer
+    n_layers = model.cfg.n_layers if last is None else last + 1
+    weights = [getattr(getattr(model.blocks[layer], "mlp", None), "W_out", None) for layer in range(n_layers)]
+    outputs = [(layer, each.detach().float().cpu()) for layer, each in enumerate(weights) if each is not None]
+    if not outputs:
+        return None
+    layer_of = np.concatenate([np.full(len(each), layer) for layer, each in outputs])
+    neuron_of = np.concatenate([np.arange(len(each)) for _, each in outputs])
+    rows = torch.nn.functional.normalize(torch.cat([each for _, each in outputs]), dim=1)
+    k = min(N_RELATED, len(rows))
+    cosines, nearest_rows = [], []
+    for block in directions.split(BLOCK):
+        found = torch.nn.functional.normalize(block, dim=1) @ rows.T
+        at = found.abs().topk(k, dim=1).indices
+        nearest_rows.append(at)
+        cosines.append(found.gather(1, at))
+    index = torch.cat(nearest_rows).numpy()
+    random = torch.randn(DRAWS, directions.shape[1], generator=make_generator(seed, "random directions"))
+    nearest = (torch.nn.functional.normalize(random, dim=1) @ rows.T).abs().max(1).values
+    return NeuronRelations(layer_of[index], neuron_of[index], torch.cat(cosines).numpy(), float(nearest.quantile(0.95)))
+
+
+class Coactivation(NamedTuple):
+    """The features that fire on the same tokens as each of `n` features, in a sample of tokens."""
+
+    features: list[list[int]]
+    jaccard: list[list[float]]
+    """Tokens with both divided by tokens with either: 0 never together, 1 always."""
+    both: list[list[int]]
+    expected: list[list[float]]
+    """Tokens with both if the two fired independently."""
+    n_tokens: int
+
+
+@torch.no_grad()
+def coactivation(dictionary: Dictionary, recording: Recording, hook_point: str, *, seed: int) -> Coactivation:
+    """Count joint firings on a random sample of the recording's tokens and return the most frequent companions."""
+    fired = _sampled_firings(dictionary, recording, hook_point, seed=seed)
+    n_tokens, n = fired.shape[0], np.asarray(fired.sum(0)).ravel()
+    columns = fired.T.tocsr()
+    found = Coactivation([], [], [], [], n_tokens)
+    for start in range(0, dictionary.d_sae, BLOCK):
+        together = (columns[start : start + BLOCK] @ fired).tocsr()
+        for row in range(together.shape[0]):
+            _add_companions(found, together[row], start + row, n)
+    return found
+
+
+def _add_companions(found: Coactivation, row: "csr_matrix", feature: int, n: np.ndarray) -> None:
+    others, both = row.indices, row.data
+    apart = others != feature
+    others, both = others[apart], both[apart]
+    jaccard = both / (n[feature] + n[others] - both)
+    order = np.lexsort((others, -jaccard))[:N_RELATED]
+    found.features.append(others[order].tolist())
+    found.jaccard.append(jaccard[order].tolist())
+    found.both.append(both[order].astype(int).tolist())
+    found.expected.append((n[feature] * n[others[order]] / max(found.n_tokens, 1)).tolist())
+
+
+def _sampled_firings(dictionary: Dictionary, recording: Recording, hook_point: str, *, seed: int) -> "csr_matrix":
+    """Return which features fire on a sample of tokens, `[n_tokens, d_sae]` of 0 and 1."""
+    from scipy.sparse import csr_matrix
+
+    indices, lengths, total = [], [], 0
+    for x in _random_blocks(recording, hook_point, derive_seed(seed, "coactivation")):
+        acts = dictionary.encode_sparse(x)
+        active = (acts.values > 0).cpu()
+        indices.append(acts.indices.cpu()[active].numpy())
+        lengths.append(active.sum(1).numpy())
+        total += len(indices[-1])
+        if total > SAMPLE_FIRINGS:
+            break
+    ends = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    data = np.ones(int(ends[-1]), np.int32)
+    return csr_matrix((data, np.concatenate(indices), ends), shape=(len(ends) - 1, dictionary.d_sae))
+
+
+def _random_blocks(recording: Recording, hook_point: str, seed: int) -> Iterator[Tensor]:
+    """Yield the activations of whole contexts, about 4,096 tokens at a time, in a random order."""
+    step = max(1, 4096 // recording.context_length) * recording.context_length
+    shards = range(recording.n_shards)
+    blocks = [
+        (shard, start) for shard in shards for start in range(0, len(recording.token_shard(shard).document), step)
+    ]
+    for at in np.random.default_rng(seed).permutation(len(blocks)):
+        shard, start = blocks[at]
+        real = recording.token_shard(shard).document[start : start + step] >= 0
+        yield recording.activation_shard(hook_point, shard, slice(start, start + step))[real].float()
+
+
+def write_relations(
+    folder: Path, dictionary: Dictionary, recording: Recording, model: Any, hook_point: str, *, seed: int
+) -> dict[str, Any]:
+    """Write `relations.parquet` and return the nulls and scales that its columns are read with.
+
+    Columns for logits and neurons are empty where directions do not lie in the residual stream (`residual` False).
+    """
+    from interp.artifacts import write_table
+
+    directions = dictionary.decoder_directions.detach().float().cpu()
+    residual = writes_to_residual(dictionary)
+    logits = logit_relations(model, directions, seed=seed) if residual else None
+    neurons = neuron_relations(model, directions, hook_point, seed=seed) if residual else None
+    fired = coactivation(dictionary, recording, hook_point, seed=seed)
+    write_table(folder / "relations.parquet", relations_table(len(directions), logits, neurons, fired))
+    scales: dict[str, Any] = {"coactivation_tokens": fired.n_tokens, "draws": DRAWS}
+    if logits is not None:
+        scales |= {
+            "logit_edges": [float(logits.edges[0]), float(logits.edges[-1]), BINS],
+            "logit_null": logits.null_counts.round(2).tolist(),
+            "logit_null_top": np.quantile(logits.null_top, [0.05, 0.5, 0.95]).tolist(),
+        }
+    return scales | ({"neuron_null": neurons.null} if neurons is not None else {})
+
+
+def relations_table(
+    n: int, logits: LogitRelations | None, neurons: NeuronRelations | None, fired: Coactivation
+) -> "pa.Table":
+    """Return the rows of `relations.parquet`, one per feature."""
+    import pyarrow as pa
+
+    none: list[list[Any]] = [[]] * n
+    columns = {
+        "feature": np.arange(n),
+        "logit_histogram": none if logits is None else logits.counts.tolist(),
+        "promoted_p": [None] * n if logits is None else logits.promoted_p.tolist(),
+        "suppressed_p": [None] * n if logits is None else logits.suppressed_p.tolist(),
+        "neuron_layers": none if neurons is None else neurons.layers.tolist(),
+        "neurons": none if neurons is None else neurons.neurons.tolist(),
+        "neuron_cosines": none if neurons is None else neurons.cosines.tolist(),
+        "coactive": fired.features,
+        "coactive_jaccard": fired.jaccard,
+        "coactive_tokens": fired.both,
+        "coactive_expected": fired.expected,
+    }
+    schema = relations_schema()
+    return pa.table({each.name: pa.array(columns[each.name], each.type) for each in schema}, schema=schema)
