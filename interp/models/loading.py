@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from interp.artifacts import disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.models.identity import hash_weights, remember
-from interp.models.planted import PLANTED_NAMES, PLANTED_PREFIX, build_planted
 from interp.models.small import (
     PRESETS,
     SMALL_PREFIX,
@@ -37,7 +36,7 @@ from interp.models.small import (
     load_small,
     small_config,
 )
-from interp.models.toys import TOY_PREFIX, TOYS, cached_toy
+from interp.models.toys import PLANTED_NAMES, PLANTED_PREFIX, TOY_PREFIX, TOYS, build_planted, cached_toy
 from interp.runtime import parse_dtype, pick_device
 from interp.text.corpora import hub_reachable
 

@@ -8,7 +8,7 @@ from interp.circuits.metrics import LogitDiff
 from interp.circuits.task import Task
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache
-from interp.models.planted import planted_induction
+from interp.models.toys import planted_induction
 from interp.patching.activation import activation_patching
 
 WHATS = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")

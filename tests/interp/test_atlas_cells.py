@@ -19,7 +19,7 @@ from interp.atlas.cells import (
 )
 from interp.dictionary import SparseActs
 from interp.models.adapter import token_strings
-from interp.models.planted import planted_induction
+from interp.models.toys import planted_induction
 
 D_VOCAB = 16
 

@@ -15,8 +15,8 @@ from interp.circuits.metrics import KLToClean, LogitDiff
 from interp.circuits.task import Task
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError, UnknownNameError
-from interp.models.planted import planted_circuit, planted_induction
 from interp.models.residual import ResidualStream
+from interp.models.toys import planted_circuit, planted_induction
 from tests.interp.architectures import NAMES, tiny
 from tests.interp.circuit_tasks import random_task
 

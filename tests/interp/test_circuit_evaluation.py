@@ -13,7 +13,7 @@ from interp.circuits.graph import Graph
 from interp.circuits.judging import area, cmd, cpr, faithfulness, faithfulness_interval, untrained_gap
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError
-from interp.models.planted import planted_circuit, planted_induction
+from interp.models.toys import planted_circuit, planted_induction
 from tests.interp.architectures import NAMES, tiny
 from tests.interp.circuit_tasks import random_task
 

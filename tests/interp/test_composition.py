@@ -15,7 +15,7 @@ from interp.circuits.head_weights import (
 )
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import run_with_cache
-from interp.models.planted import planted_induction
+from interp.models.toys import planted_induction
 from interp.names import HeadName
 from tests.interp.architectures import NAMES, tiny
 

@@ -9,7 +9,7 @@ from interp.lenses.direct_attribution import direct_logit_attribution, token_ids
 from interp.models.adapter import run_with_cache
 from interp.models.loading import load_model
 from interp.models.norms import freeze, norm_of
-from interp.models.planted import planted_induction
+from interp.models.toys import planted_induction
 
 ANSWERS, WRONGS = torch.tensor([3, 7, 7]), torch.tensor([9, 1, 4])
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from interp.models.loading import load_model
-from interp.models.planted import planted_induction
-from interp.models.toys import TOYS
+from interp.models.toys import TOYS, planted_induction
 from interp.studies.induction_emerges import CURVES, follow_induction, measure_repeats
 
 

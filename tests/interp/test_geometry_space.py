@@ -65,7 +65,7 @@ def test_another_initialisation_is_another_cloud_and_layers_of_one_model_are_nei
 
 
 def test_models_of_other_tokens_cannot_be_compared(tiny_model, tokens):
-    from interp.models.planted import planted_induction
+    from interp.models.toys import planted_induction
 
     with pytest.raises(MismatchError, match="tokenizers"):
         compare_spaces(tokens, tiny_model, planted_induction())

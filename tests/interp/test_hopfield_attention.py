@@ -8,7 +8,7 @@ from architectures import NAMES, tiny
 
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import untrained_model
-from interp.models.planted import planted_induction
+from interp.models.toys import planted_induction
 from interp.studies.hopfield import MEASURES, measure_retrieval, queries_and_keys, retrieve, text_prompts
 from interp.text.files import Document
 

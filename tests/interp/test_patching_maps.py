@@ -6,7 +6,7 @@ import torch
 from interp.artifacts import verify
 from interp.circuits.tasks import induction_task, pair_task
 from interp.errors import ConfigError, MismatchError, PromptError
-from interp.models.planted import planted_induction
+from interp.models.toys import planted_induction
 from interp.patching.activation import activation_patching
 from interp.patching.config import PatchingConfig
 from interp.patching.maps import PatchingMap, measure_map, save_map, unrelated_prompts

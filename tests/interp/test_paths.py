@@ -6,7 +6,7 @@ import torch
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import available_hook_points, run_with_cache, run_with_hooks
-from interp.models.planted import planted_induction
+from interp.models.toys import planted_induction
 from interp.patching.paths import into_all, path_patch
 from tests.interp.architectures import NAMES, tiny
 

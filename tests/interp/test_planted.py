@@ -8,10 +8,9 @@ from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
 from interp.models.loss import loss_per_token
-from interp.models.planted import planted_circuit, planted_copying, planted_induction
 from interp.models.residual import ResidualStream
 from interp.models.small import SmallConfig, build_small, load_small, save_small
-from interp.models.toys import repeating_rows
+from interp.models.toys import planted_circuit, planted_copying, planted_induction, repeating_rows
 from interp.models.training import TrainingConfig, train_small
 
 

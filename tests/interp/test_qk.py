@@ -9,9 +9,8 @@ from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, untrained_model
 from interp.models.norms import read_rotation, rotary_hook_points
-from interp.models.planted import planted_induction
 from interp.models.residual import ResidualStream
-from interp.models.toys import repeating_rows
+from interp.models.toys import planted_induction, repeating_rows
 from interp.names import HeadName
 
 

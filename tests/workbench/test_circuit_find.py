@@ -6,7 +6,7 @@ import pytest
 
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError
-from interp.models.planted import planted_circuit
+from interp.models.toys import planted_circuit
 from tests.interp.architectures import tiny
 from tests.interp.circuit_tasks import random_task
 from workbench.__main__ import main
