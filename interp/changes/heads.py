@@ -148,7 +148,7 @@ class _Reference:
 
 
 def _references(base: Any, tokens: Tensor, batch_size: int) -> Any:
-    from interp.patching.partial import capture
+    from interp.models.passes import capture
 
     residual = ResidualStream(base)
     layers = range(base.cfg.n_layers)
@@ -170,7 +170,7 @@ def _written(residual: ResidualStream, layer: int, z: Tensor) -> Tensor:
 
 def _on_text(model: Any, reference: list[_Reference]) -> dict[str, np.ndarray]:
     """Return `pattern`, `own_pattern`, `own_output` of a model against the base, `[n_layers, n_heads, n_contexts]`."""
-    from interp.patching.partial import capture
+    from interp.models.passes import capture
 
     residual, layers = ResidualStream(model), range(model.cfg.n_layers)
     parts: dict[str, list[Tensor]] = {measure: [] for measure in ON_TEXT}

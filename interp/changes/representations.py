@@ -177,7 +177,7 @@ def stream(model: Any, tokens: Tensor, skip: int, batch_size: int) -> Tensor:
 
     The shape is `[n_layers + 1, n_contexts, pos - skip, d_model]`.
     """
-    from interp.patching.partial import capture
+    from interp.models.passes import capture
 
     if batch_size < 1:
         raise ConfigError(f"a batch needs at least one context, got batch_size {batch_size}; 8 is the default")

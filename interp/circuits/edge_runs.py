@@ -33,8 +33,8 @@ from interp.circuits.metrics import Metric
 from interp.circuits.task import Task, final_point, read_hook
 from interp.errors import ConfigError, MismatchError
 from interp.models.adapter import Hook, run_with_hooks
+from interp.models.passes import storing_hook
 from interp.models.residual import SIDES, ResidualStream, Side
-from interp.patching.partial import storing_hook
 
 
 @dataclass

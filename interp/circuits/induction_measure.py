@@ -30,9 +30,9 @@ from interp.circuits.task import final_point
 from interp.errors import ConfigError
 from interp.models.adapter import Hook
 from interp.models.loss import repeat_losses, token_losses
+from interp.models.passes import capture, run_from
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, parse_node
-from interp.patching.partial import capture, run_from
 from interp.patching.paths import KnownClean, PathPatcher
 from interp.runtime import make_generator
 from interp.statistics import t_interval

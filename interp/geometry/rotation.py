@@ -30,8 +30,8 @@ from interp.errors import ConfigError, MismatchError
 from interp.geometry.points import Finding, check_count
 from interp.geometry.shapes import Plane
 from interp.geometry.words import WordActivations, by_length, encode, with_word
+from interp.models.passes import capture
 from interp.names import check_hook_points, parse_hook_point
-from interp.patching.partial import capture
 from interp.results import ends
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval

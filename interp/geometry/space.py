@@ -100,7 +100,7 @@ def read_points(model: Any, tokens: "Tensor", hook_points: Sequence[str], n: int
     import torch
 
     from interp.models.adapter import available_hook_points, bos_token_id
-    from interp.models.capture import Capture
+    from interp.models.passes import Capture
     from interp.names import check_hook_points
 
     names = check_hook_points(list(hook_points), available_hook_points(model), model.cfg.n_layers)

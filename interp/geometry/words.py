@@ -202,8 +202,8 @@ def read_words(
     than its context.
     """
     from interp.models.adapter import available_hook_points
-    from interp.models.capture import Capture
     from interp.models.identity import tokenizer_of
+    from interp.models.passes import Capture
     from interp.names import check_hook_points
 
     if len(sentences) < 4 or not all(sentence.endswith(" {word}") for sentence in sentences):

@@ -39,7 +39,7 @@ from interp.artifacts import Draft, atomic_file, read_manifest
 from interp.errors import ConfigError, CorruptError, MismatchError, NonFiniteError
 from interp.lenses.config import TunedLensConfig
 from interp.models.adapter import final_norm_and_unembed, weight_hash
-from interp.models.capture import Capture
+from interp.models.passes import Capture
 from interp.names import lens_hook_points
 from interp.results import Record, Result
 from interp.runtime import make_generator

@@ -3,13 +3,12 @@
 - `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
-- `capture`     values at hook points in one pass that stops after the last of them
+- `passes`      forward passes through a part of the model, with values at hook points captured
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it
 - `norms`       norms and rotary positions taken apart
 - `loss`        loss per token, in-context learning
 - `generation`  chat: one message in, one reply out
 - `small`       small transformers from a config, and their folder
 - `training`    the training loop of small models
-- `toys`        small models trained by recipe
-- `planted`     transformers with analytic weights and a known circuit
+- `toys`        small models by recipe: trained, or with analytic weights and a known circuit
 """

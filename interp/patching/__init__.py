@@ -3,7 +3,6 @@
 - `ablation`    zero, mean or resample ablation of groups of heads, MLPs and neurons
 - `activation`  activation patching by layer, head and position
 - `paths`       path patching: one value, along chosen paths to its receivers only
-- `partial`     forward passes that begin or end inside the model
 - `config`      settings of activation patching
 - `maps`        a map of activation patches with its null distribution, and its artefact
 """

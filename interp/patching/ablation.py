@@ -30,8 +30,8 @@ from torch import Tensor
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import Hook
 from interp.models.loss import repeat_losses, token_losses
+from interp.models.passes import capture, run_from
 from interp.models.residual import ResidualStream
-from interp.patching.partial import capture, run_from
 from interp.results import Result
 from interp.statistics import t_interval
 

@@ -241,7 +241,7 @@ class _Run:
 
     def layer(self, layer: int, base: Tensor, donors: Tensor) -> Tensor:
         """Return the metric with each patch of a layer from `donors`, `[heads?, pos?, n_prompts]` float64."""
-        from interp.models.capture import Capture
+        from interp.models.passes import Capture
 
         name, n = self.hook_point(layer), len(base)
         with Capture(self.model, [name]) as capture:

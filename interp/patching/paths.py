@@ -31,10 +31,10 @@ from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import Hook
+from interp.models.passes import capture, run_from
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, NodeName, parse_head, parse_node
 from interp.patching.activation import check_pairs, measure
-from interp.patching.partial import capture, run_from
 from interp.results import Record, Result
 
 

@@ -67,7 +67,7 @@ class LiveRecording(Recording):
         return out or found
 
     def _compute(self, hook_points: list[str], shard: int, local: Tensor) -> dict[str, Tensor]:
-        from interp.models.capture import Capture
+        from interp.models.passes import Capture
         from interp.recording.record import compute_activations
 
         if not len(local):

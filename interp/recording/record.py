@@ -1,7 +1,7 @@
 """Record a model's activations on text: any set of hook points in one pass, sharded, resumable to the same bits.
 
 Steps: check the request and the free disk space, cut the text into shards (`contexts`), run the model up to the last
-hook point (`interp.models.capture`), check and serialise, write on another thread (`writer`), merge the moments,
+hook point (`interp.models.passes`), check and serialise, write on another thread (`writer`), merge the moments,
 finish the artefact. An interrupted run retains every finished shard; the same call computes the others and ends with
 the same bytes. Memory holds three shards at most, whatever the number of tokens.
 
@@ -25,8 +25,8 @@ from torch import Tensor
 from interp.artifacts import Manifest, partial_path, read_manifest
 from interp.errors import ConfigError, ResourceError
 from interp.models.adapter import available_hook_points, tokenizer_hash, weight_hash
-from interp.models.capture import Capture
 from interp.models.identity import attention_kernel, model_spec, tokenizer_of
+from interp.models.passes import Capture
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft

@@ -17,9 +17,9 @@ from interp.circuits.induction_measure import (
 from interp.circuits.induction_table import describe_induction, save_induction
 from interp.errors import ConfigError
 from interp.models.adapter import run_with_cache, untrained_model
+from interp.models.passes import storing_hook
 from interp.models.toys import planted_copying, planted_induction
 from interp.names import HeadName, parse_node
-from interp.patching.partial import storing_hook
 from interp.patching.paths import PathPatcher
 from tests.interp.architectures import tiny
 

@@ -21,8 +21,8 @@ from interp.models.adapter import (
     untrained_model,
     weight_hash,
 )
-from interp.models.capture import Capture
 from interp.models.loading import INSTALL_PACKAGED, known_models, known_names, load_model
+from interp.models.passes import Capture
 from interp.models.small import PRESETS, SmallConfig
 
 PARIS = "The capital of France is"

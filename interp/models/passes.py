@@ -1,23 +1,132 @@
-"""Values at chosen hook points, in one pass that stops after the last of them.
+"""Forward passes through a part of the model: from a residual onwards, no further than needed, with values captured.
 
-`run_with_cache` gives the same numbers (bit for bit; tested). `Capture` skips everything that recording does not need:
-layers and logits after the last hook point, the key-value cache, and values inside norms and attention that the bridge
-computes a second time for hook points without hooks.
+`run_from` and `capture` run any part of the model with hooks. `Capture` is for many passes over the same hook points,
+as recording needs. `run_with_cache` gives the same numbers (bit for bit; tested); `Capture` skips everything that
+recording does not need: layers and logits after the last hook point, the key-value cache, and values inside norms and
+attention that the bridge computes a second time for hook points without hooks.
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.models.adapter import DelegatingForward, hook_points_by_name, watched_inside
+from interp.models.adapter import DelegatingForward, Hook, hook_points_by_name, watched_inside
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
 
+_EXTRAS: "WeakKeyDictionary[Any, tuple[int | None]]" = WeakKeyDictionary()
 
-class _AllCaptured(Exception):
-    """Raised inside the forward pass once all values are captured."""
+
+class _Seen(Exception):
+    """Raised inside a pass once all wanted values are captured."""
+
+
+@torch.no_grad()
+def run_from(
+    model: Any, value: Tensor, hooks: Sequence[tuple[str, Hook]] = (), *, layer: int = 0, until: str | None = None
+) -> Tensor | None:
+    """Run the model with hooks from block `layer` on, and return the logits; earlier blocks do not run.
+
+    `value` is either integer tokens `[batch, pos]`, with `layer` 0, or the residual before that block,
+    `[batch, pos, d_model]`. With `until`, the name of a hook point, the pass ends there and the result is None.
+    Hooks run in the order given, also those on one hook point.
+    """
+    hooks = list(hooks)
+    if until is not None:
+        hooks.append((until, _stop))
+    options: dict[str, Any] = {}
+    if hasattr(getattr(model.original_model, "config", None), "use_cache"):
+        options["use_cache"] = False  # a plain forward of a Hugging Face model fills a key-value cache
+    if value.is_floating_point():
+        options["start_at_layer"] = layer
+    with _skipping(model, layer) if value.is_floating_point() else contextlib.nullcontext():
+        try:
+            return model.run_with_hooks(value, fwd_hooks=hooks, **options)
+        except _Seen:
+            return None
+
+
+@contextlib.contextmanager
+def _skipping(model: Any, layer: int) -> Iterator[None]:
+    """Replace blocks before `layer` by the identity; TransformerLens would run them on a dummy input."""
+    extras = _block_extras(model) if layer else 0
+    skipped = list(model.blocks)[:layer]
+
+    def identity(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return hidden if extras is None else (hidden, *[None] * extras)
+
+    for block in skipped:
+        object.__setattr__(block, "forward", identity)
+    try:
+        yield
+    finally:
+        for block in skipped:
+            object.__delattr__(block, "forward")
+
+
+def _block_extras(model: Any) -> int | None:
+    """Return the number of values that a block returns besides its output; None when it returns a plain tensor.
+
+    A pass over two tokens finds it.
+    """
+    known = _EXTRAS.get(model)
+    if known is None:
+        block, seen = model.blocks[0], []
+        plain = block.forward
+
+        def watch(*args: Any, **kwargs: Any) -> Any:
+            out = plain(*args, **kwargs)
+            seen.append(len(out) - 1 if isinstance(out, tuple) else None)
+            raise _Seen
+
+        object.__setattr__(block, "forward", watch)
+        try:
+            with contextlib.suppress(_Seen):
+                model(torch.zeros(1, 2, dtype=torch.long, device=model.cfg.device))
+        finally:
+            object.__delattr__(block, "forward")
+        known = _EXTRAS[model] = (seen[0],)
+    return known[0]
+
+
+def capture(
+    model: Any, value: Tensor, names: Sequence[str], *, layer: int = 0, hooks: Sequence[tuple[str, Hook]] = ()
+) -> dict[str, Tensor]:
+    """Return the values at hook points, from a pass that ends once all of them have fired."""
+    seen: dict[str, Tensor] = {}
+
+    def save(value: Tensor, hook: Any, name: str) -> None:
+        seen[name] = value.detach()
+        if len(seen) == len(set(names)):
+            raise _Seen
+
+    run_from(model, value, [*hooks, *((name, _named(save, name)) for name in names)], layer=layer)
+    return {name: seen[name] for name in names}
+
+
+def storing_hook(store: dict[str, Tensor], name: str) -> Hook:
+    """Return a hook that stores the value it sees as `store[name]`."""
+
+    def save(value: Tensor, hook: Any) -> None:
+        store[name] = value.detach()
+
+    return save
+
+
+def _named(save: Any, name: str) -> Hook:
+    return lambda value, hook: save(value, hook, name)
+
+
+def _stop(value: Tensor, hook: Any) -> None:
+    raise _Seen
 
 
 class Capture:
@@ -58,20 +167,18 @@ class Capture:
         self._shortened.clear()
         self._handles.clear()
 
-    def __call__(self, tokens: "Tensor") -> "dict[str, Tensor]":
+    def __call__(self, tokens: Tensor) -> dict[str, Tensor]:
         """Return values `[batch, pos, ...]` by hook point for `tokens [batch, pos]`, in the model's dtype, no
         gradients.
 
         Raises `ConfigError` when a hook point did not fire.
         """
-        import torch
-
         self._values = {}
         try:
             # not inference_mode: a model may cache rotary tables while it runs, and be trained later
             with torch.no_grad():
                 self.model(tokens, return_type=None, **self._options)
-        except _AllCaptured:
+        except _Seen:
             pass
         missing = [name for name in self.names if name not in self._values]
         if missing:
@@ -87,15 +194,15 @@ class Capture:
         self._shortened.append((module, method))
 
     def _keep(self, name: str) -> Any:
-        def hook(value: "Tensor", hook: Any) -> None:
+        def hook(value: Tensor, hook: Any) -> None:
             self._values[name] = value
             if len(self._values) == len(self.names):
-                raise _AllCaptured
+                raise _Seen
 
         return hook
 
 
-def _plain_norm(norm: Any, x: "Tensor") -> "Tensor":
+def _plain_norm(norm: Any, x: Tensor) -> Tensor:
     return norm(x).to(x.dtype)
 
 
