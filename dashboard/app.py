@@ -12,13 +12,17 @@ every page: the bar with navigation, the switch between light and dark, help, an
 """
 
 import logging
+import re
+import secrets
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import dash
 import dash_mantine_components as dmc
+import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
+from dash.exceptions import CallbackException, DependencyException
 
 from dashboard.atlas import routes as atlas_routes
 from dashboard.atlas.routes import EarlyDash
@@ -36,8 +40,9 @@ from dashboard.components.pages import (
     register_menu,
 )
 from dashboard.overview.data import models
-from dashboard.security import Guard, content_security_policy
-from interp.errors import UsageError, WorkbenchError
+from dashboard.security import READS, Guard, content_security_policy, refuse_callback
+from interp.artifacts import KINDS
+from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError
 from interp.workspace import Workspace
 
 KEYS = [
@@ -174,10 +179,59 @@ def create_app(
     for each in pages:
         if each.register is not None:
             each.register(app)
+    _register_answers(app, pages)
     app.server.wsgi_app = Guard(
-        app.server.wsgi_app, policy=lambda: content_security_policy(app.csp_hashes()), hosts=hosts, token=token
+        app.server.wsgi_app,
+        policy=lambda: content_security_policy(app.csp_hashes()),
+        hosts=hosts,
+        token=token,
+        run_key=secrets.token_urlsafe(24),
     )
     return app
+
+
+def _register_answers(app: Dash, pages: list[Page]) -> None:
+    """Answer what is malformed with 400 and what is missing with 404; a page of a missing thing explains itself too."""
+    known = [re.compile(re.sub(r"<\w+>", "(.+)", path)) for each in pages for path in (each.path, *each.templates)]
+
+    @app.server.before_request
+    def check() -> flask.Response | None:
+        if flask.request.endpoint != "/_dash-update-component" or flask.request.method in READS:
+            return None
+        try:
+            body = flask.request.get_json()
+        except RecursionError:
+            return flask.Response("This body is nested too deeply.\n", 400, mimetype="text/plain")
+        refusal = refuse_callback(body, app.callback_map)
+        return refusal and flask.Response(refusal[1], refusal[0], mimetype="text/plain")
+
+    @app.server.after_request
+    def missing(response: flask.Response) -> flask.Response:
+        if flask.request.endpoint == "/<path:path>" and response.status_code == 200:
+            matches = [match for pattern in known if (match := pattern.fullmatch(flask.request.path.rstrip("/")))]
+            if not any(_has_named(*match.groups()) for match in matches):
+                response.status_code = 404
+        return response
+
+    @app.server.errorhandler(CallbackException)
+    def malformed(error: Exception) -> flask.Response:
+        if type(error) is not CallbackException:  # a callback of ours returned what it must not
+            raise error
+        return flask.Response(f"{error}\n", 400, mimetype="text/plain")
+
+    @app.server.errorhandler(DependencyException)
+    def no_file(_: Exception) -> flask.Response:
+        return flask.Response("There is no such file.\n", 404, mimetype="text/plain")
+
+
+def _has_named(name: str | None = None, *_: str) -> bool:
+    """Return True when the workspace has the artefact that an address names first, finished or not."""
+    try:
+        return name is None or bool(current().workspace.find(name, *KINDS))
+    except UsageError as error:
+        return not isinstance(error, UnknownNameError | ConfigError)
+    except WorkbenchError:
+        return True
 
 
 def _register_pages(pages: list[Page]) -> None:

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from werkzeug.test import Client
 
 from dashboard.app import create_app
-from dashboard.security import COOKIE, Guard, check_binding, content_security_policy, is_loopback
+from dashboard.security import (
+    COOKIE,
+    MAX_BODY,
+    Guard,
+    check_binding,
+    content_security_policy,
+    is_loopback,
+    refuse_callback,
+)
 from interp.errors import ConfigError
 
 TOKEN = "a-token-of-enough-letters"
@@ -100,6 +108,64 @@ def test_a_short_token_is_refused():
         check_binding("127.0.0.1", "short")
 
 
+KEY = "the-key-of-this-run"
+
+
+def test_a_write_needs_the_key_of_this_run_which_a_page_hands_over():
+    client = guarded(run_key=KEY)
+    here = {"Host": "127.0.0.1:8050", "Origin": "http://127.0.0.1:8050"}
+    assert client.post("/", headers=here, base_url="http://127.0.0.1:8050").status_code == 403
+    fresh = guarded(run_key=KEY)
+    page = fresh.get("/", base_url="http://127.0.0.1:8050")
+    assert re.search(rf"workbench-run-8050={KEY}; .*HttpOnly; SameSite=Strict", page.headers["Set-Cookie"])
+    assert fresh.post("/", headers=here, base_url="http://127.0.0.1:8050").status_code == 200
+    assert "Set-Cookie" not in fresh.get("/", base_url="http://127.0.0.1:8050").headers
+
+
+@pytest.mark.parametrize("cookie", ["workbench-run-8050=another", f"workbench-run-8051={KEY}", "\x00=;;", ""])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_no_other_cookie_and_no_other_method_writes(cookie, method):
+    client = Client(Guard(hello, policy=lambda: "", run_key=KEY), use_cookies=False)
+    answer = client.open("/", method=method, headers={"Host": "127.0.0.1:8050", "Cookie": cookie})
+    assert answer.status_code == 403
+    assert b"hello" not in answer.data
+
+
+def test_a_page_of_an_earlier_run_gets_the_new_key_with_its_refusal_and_another_site_does_not():
+    client = guarded(run_key=KEY)
+    assert KEY in client.post("/", headers={"Host": "127.0.0.1:8050"}).headers["Set-Cookie"]
+    foreign = {"Host": "127.0.0.1:8050", "Origin": "http://evil.example"}
+    assert "Set-Cookie" not in client.post("/", headers=foreign).headers
+    assert "Set-Cookie" not in client.post("/", headers={"Host": "evil.example"}).headers
+
+
+class Unread:
+    """A body that must not be read."""
+
+    def read(self, *_):
+        raise AssertionError("the body was read")
+
+    readline = __iter__ = read
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"CONTENT_LENGTH": str(MAX_BODY + 1)}, 413),
+        ({"CONTENT_LENGTH": "9" * 5000}, 413),
+        ({"CONTENT_LENGTH": "-1"}, 400),
+        ({"CONTENT_LENGTH": "1e3"}, 400),
+        ({"CONTENT_LENGTH": "\u0663"}, 400),
+        ({"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}, 411),
+    ],
+)
+def test_a_large_or_endless_body_is_refused_before_it_is_read(headers, status):
+    answer = []
+    environ = {"REQUEST_METHOD": "POST", "HTTP_HOST": "127.0.0.1", "wsgi.input": Unread(), **headers}
+    Guard(hello, policy=lambda: "")(environ, lambda given, _: answer.append(given))
+    assert answer[0].startswith(str(status))
+
+
 def test_policy_names_no_other_server():
     policy = content_security_policy(["'sha256-x'"])
     assert not re.search(
@@ -133,3 +199,67 @@ def test_assets_do_not_lead_out(app_client, path):
     answer = app_client.get(path, headers={"Host": "127.0.0.1:8050"})
     assert "create_app" not in answer.text
     assert "build-system" not in answer.text
+
+
+HERE = {"Host": "127.0.0.1:8050"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("", 400), ("{", 400), ("[]", 400), ("{}", 400), ("null", 400), ("[" * 100_000, 400),
+        ('{"output": 3}', 400),
+        ('{"output": "no-such.children"}', 404),
+        ('{"output": "feature-detail.children"}', 400),
+        ('{"output": "feature-detail.children", "inputs": [{"id": "a"}], "state": [1]}', 400),
+        ('{"output": "feature-detail.children", "inputs": {"a": 1}, "state": []}', 400),
+    ],
+)  # fmt: skip
+def test_a_malformed_callback_is_a_400_and_an_unknown_one_a_404(app_client, body, status):
+    app_client.get("/_dash-dependencies", headers=HERE)
+    answer = app_client.post(CALLBACK, data=body, content_type="application/json", headers=HERE)
+    assert answer.status_code == status
+
+
+_json = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "property", "value"]), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["inputs", "state", "outputs", "changedPropIds"]), _json))
+def test_no_body_gets_to_dash_in_another_shape(body):
+    """A body either is refused, or has for every input of the callback something with an id and a property."""
+    body["output"] = "known.children"
+    known = {"known.children": {"inputs": [1], "state": []}}
+    if refuse_callback(body, known) is None:
+        assert len(body["inputs"]) == 1
+        assert not body.get("state")
+
+
+def test_a_body_over_a_megabyte_is_a_413(app_client):
+    app_client.get("/_dash-dependencies", headers=HERE)
+    answer = app_client.post(CALLBACK, data=b" " * (MAX_BODY + 1), content_type="application/json", headers=HERE)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere", "/feature/nothing/3", "/atlas/nothing", "/circuit/edge-circuits/nothing", "/heads/..%2f..%2fetc",
+        "/assets/nothing.js", "/_dash-component-suites/dash/nothing.js", "/_dash-component-suites/no/thing.js",
+        "/atlas-data/nothing/about.json",
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_a_404(app_client, path):
+    assert app_client.get(path, headers=HERE).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/atlas", "/feature/demo/3", "/feature/demo", "/atlas/embeddings", "/circuit/induction",
+     "/circuit/induction-circuits/induction", "/prompt", "/sae?name=nothing"],
+)  # fmt: skip
+def test_what_is_there_is_a_200(app_client, path):
+    assert app_client.get(path, headers=HERE).status_code == 200
