@@ -30,7 +30,6 @@ from interp.models.passes import Capture
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
-from interp.recording.contexts import ShardText, shard_texts
 from interp.recording.store import TokenShard, load_tensors, text_of
 from interp.recording.writer import (
     Moments,
@@ -47,7 +46,7 @@ from interp.recording.writer import (
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus
 from interp.text.files import Document
-from interp.text.packing import Bos, check_policy
+from interp.text.packing import Bos, ShardText, check_policy, shard_texts
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

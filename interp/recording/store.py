@@ -37,8 +37,8 @@ from torch import Tensor
 from interp.artifacts import Manifest, read_manifest, verify
 from interp.errors import CorruptError, MismatchError, UnknownNameError
 from interp.names import canonical_hook_point
-from interp.recording.contexts import ShardText
 from interp.runtime import derive_seed, make_generator, parse_dtype
+from interp.text.packing import ShardText
 
 WINDOW_SHARDS = 8
 GROUP_ROWS = 65_536

@@ -30,13 +30,13 @@ from torch import Tensor
 from interp.artifacts import Draft, as_json, atomic_file, hash_json, save_json
 from interp.errors import ConfigError, MismatchError
 from interp.names import canonical_hook_point
-from interp.recording.contexts import ShardText
 from interp.recording.store import Recording, load_tensors
 from interp.recording.writer import Shard, ShardLog, write_shard, write_stats
 from interp.results import Record, Result
 from interp.runtime import one_thread
 from interp.studies.superposition import Toys, draw_features
 from interp.studies.superposition_geometry import REPRESENTED
+from interp.text.packing import ShardText
 from saes.evaluation.baselines import untrained_sae
 from saes.evaluation.synthetic import Recovery, Rows, SyntheticConfig, SyntheticData, measure_recovery
 from saes.training.config import TopKConfig, TrainConfig
