@@ -300,8 +300,7 @@ def _unembedding(workspace: "Workspace", source: "AtlasSource", kind: str, name:
 
         return UnembeddingReadout(load_model(name, device=device))
     if kind == "sae":
-        from saes.features.sources import writes_to_residual
-        from saes.features.sources import PromotedReadout
+        from saes.features.sources import PromotedReadout, writes_to_residual
 
         model, (sae,) = open_saes(workspace, [name], device=device)
         if writes_to_residual(sae):

@@ -288,10 +288,12 @@ def _absorbed(sae: SAE, columns: tuple[Any, Any], train: Examples, test: Example
     index = train.names.index(label)
     main, main_f1 = main_latents(*columns, train.label == index, test.label == index)
     x = test.x[torch.from_numpy(probe.right)]
-    along = sae.decoder_directions.float() @ probe.direction
-    cosines = along / sae.decoder_directions.float().norm(dim=1).clamp_min(1e-12)
-    whole = (x - sae.decode(torch.zeros(1, sae.d_sae))) @ probe.direction
-    return _Found(main, main_f1, *absorption_of(sae.encode(x), along, cosines, whole, main), test.group[probe.right])
+    directions = sae.decoder_directions.float().cpu()
+    along = directions @ probe.direction
+    cosines = along / directions.norm(dim=1).clamp_min(1e-12)
+    whole = (x - sae.decode(torch.zeros(1, sae.d_sae, device=sae.device)).cpu()) @ probe.direction
+    acts = sae.encode(x.to(sae.device)).cpu()
+    return _Found(main, main_f1, *absorption_of(acts, along, cosines, whole, main), test.group[probe.right])
 
 
 def absorption_of(

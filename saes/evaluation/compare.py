@@ -18,6 +18,7 @@ within it is noise.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any, final
@@ -253,10 +254,13 @@ def _ends(ends: tuple[float, float] | None) -> str:
 class TruncatedSAE(SAE):
     """Dictionary `inner` with contributions below `cutoff` set to 0; for evaluation, not for saving."""
 
+    norms: Tensor
+    """`[d_sae]`: norms of the decoder rows"""
+
     def __init__(self, inner: SAE, cutoff: float):
         super().__init__(inner.weights, metadata=inner.metadata)
         self.inner, self.cutoff, self.architecture = inner, cutoff, inner.architecture
-        self.norms = self.W_dec.norm(dim=1)
+        self.register_buffer("norms", self.W_dec.norm(dim=1), persistent=False)
 
     @property
     def hook_points(self) -> tuple[str, ...]:
@@ -289,7 +293,7 @@ def truncate(sae: SAE, batches: Iterator[Float[Tensor, "n d_in"]], l0: float) ->
         raise ConfigError(f"l0 must be above 0, got {l0}")
     norms, found, n = sae.W_dec.norm(dim=1), [], 0
     for x in batches:
-        acts = sae.encode_sparse(x)
+        acts = sae.encode_sparse(x.to(sae.device))
         added = acts.values * norms[acts.indices.long()]
         found.append(added[added > 0])
         n += len(x)
@@ -348,7 +352,9 @@ def compare(
     }
     inside: dict[str, ModelEvaluation] = {}
     if model is not None and tokens is not None and all(map(can_splice, cuts.values())):
-        inside = evaluate_all_in_model(cuts, model, tokens, documents=documents, seed=seed, progress=progress)
+        device = torch.device(model.cfg.device)
+        there = {name: sae if sae.device == device else deepcopy(sae).to(device) for name, sae in cuts.items()}
+        inside = evaluate_all_in_model(there, model, tokens, documents=documents, seed=seed, progress=progress)
     rows = []
     for number, (name, sae) in enumerate(compared.items()):
         before = own.get(name) or heldout(sae)
@@ -388,11 +394,12 @@ def _baselines(sae: SAE, recording: Recording, l0: float, heldout_fraction: floa
     if len(sae.hook_points) > 1 or sae.hook_point_out not in ("", sae.hook_point):
         return {}
     hook_point, k = sae.hook_point, max(1, min(round(l0), sae.d_in, sae.d_sae))
-    return {
+    found = {
         "pca": pca_of(recording, hook_point, k=k, heldout_fraction=heldout_fraction),
         "coordinates": coordinates_of(recording, hook_point, k=k),
         "untrained": untrained_sae(recording, hook_point, d_sae=sae.d_sae, k=k, seed=seed),
     }
+    return {name: each.to(sae.device) for name, each in found.items()}
 
 
 def _heldout_rows(sae: SAE, recording: Recording, heldout_fraction: float) -> Iterator[Tensor]:

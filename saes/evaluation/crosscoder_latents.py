@@ -208,12 +208,13 @@ class _Scaling:
         self.sums = torch.zeros(4, crosscoder.d_sae, dtype=torch.float64)
 
     def add(self, rows: Rows) -> None:
-        acts = self.crosscoder.encode_sparse(rows.x)
+        x = rows.x.to(self.crosscoder.device)
+        acts = self.crosscoder.encode_sparse(x)
         row, slot = acts.values.nonzero(as_tuple=True)
         latent, value = acts.indices[row, slot].long(), acts.values[row, slot]
-        self.n_tokens += len(rows.x)
-        self.fired += torch.bincount(latent, minlength=len(self.fired)).cpu()
-        values = rows.x.split(self.crosscoder.widths, 1)
+        self.n_tokens += len(x)
+        self.fired += torch.bincount(latent.cpu(), minlength=len(self.fired))
+        values = x.split(self.crosscoder.widths, 1)
         biases = self.crosscoder.b_dec.split(self.crosscoder.widths)
         recons, errors = [], []
         for site, scale in enumerate(self.crosscoder.scales):
@@ -235,7 +236,7 @@ class _Scaling:
             targets = (errors[1 - own], errors[own], recons[1 - own], recons[own])
             for i, target in enumerate(targets):
                 at = target[row[part]] + written if i == 1 else target[row[part]]
-                along = torch.linalg.vecdot(written, at).double().cpu()
+                along = torch.linalg.vecdot(written, at).cpu().double()
                 self.sums[i].index_add_(0, latent[part].cpu(), along)
 
     def ratios(self) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> S
     Dictionaries trained from one seed share their initial weights and therefore more latents: compare different seeds.
     Raises as `best_match` does.
     """
-    one, two = first.decoder_directions.detach().float(), second.decoder_directions.detach().float()
+    one, two = (each.decoder_directions.detach().float().cpu() for each in (first, second))
     match = best_match(one, two)
     random = best_match(one, random_like(two, generator=make_generator(seed, "matching", "random directions")))
     return SharedFeatures(

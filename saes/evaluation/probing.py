@@ -269,7 +269,7 @@ def sparse_columns(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 2048)
     lengths = sae.decoder_directions.norm(dim=1)
     parts = []
     for part in x.split(batch_size):
-        acts = sae.encode_sparse(part)
+        acts = sae.encode_sparse(part.to(sae.device))
         on = (acts.values > 0).nonzero(as_tuple=True)
         columns = acts.indices[on].long()
         values = (acts.values[on] * lengths[columns]).float().cpu().numpy()

@@ -124,11 +124,13 @@ class _Sums:
         self.bootstrap = DocumentBootstrap(seed=seed)
 
     def add(self, x: Tensor, target: Tensor, document: Tensor) -> None:
+        x = x.to(self.sae.device)
         acts = self.sae.encode_sparse(x)
-        recons = self.sae.complete(self.sae.decode_sparse(acts), x).double()
-        x, on = target.double(), acts.values > 0
+        recons = self.sae.complete(self.sae.decode_sparse(acts), x).cpu().double()  # float64 is not on every device
+        values, indices = acts.values.cpu(), acts.indices.cpu()
+        x, on = target.double(), values > 0
         self.n += len(x)
-        self.fired += torch.bincount(acts.indices[on].long(), minlength=self.sae.d_sae)
+        self.fired += torch.bincount(indices[on].long(), minlength=self.sae.d_sae)
         norm, recons_norm = x.norm(dim=1), recons.norm(dim=1)
         dot = (x * recons).sum(1)
         terms = [

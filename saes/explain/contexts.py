@@ -207,7 +207,8 @@ def window_maxima(
     for start in range(0, len(rows), _CHUNK):
         mask = present[start : start + _CHUNK]
         around = (rows[start : start + _CHUNK, None] + offsets)[mask]
-        acts = dictionary.encode_sparse(recording.read_rows(hook_point, torch.from_numpy(around)))
+        x = recording.read_rows(hook_point, torch.from_numpy(around))
+        acts = dictionary.encode_sparse(x.to(dictionary.decoder_directions.device))
         which = column[acts.indices.cpu()]
         at, slot = ((which >= 0) & (acts.values.cpu() > 0)).nonzero(as_tuple=True)
         window_of = start + np.nonzero(mask)[0][at.numpy()]

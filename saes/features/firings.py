@@ -141,7 +141,7 @@ def _encode(dictionary: Dictionary, x: Tensor, rows: Tensor, recording: Recordin
                 f"{recording.folder}: {hook_point} holds NaN or infinity at row {int(rows[bad[0]])} "
                 f"({len(bad)} rows in this block); record it again in a wider dtype"
             )
-    acts = dictionary.encode_sparse(x)
+    acts = dictionary.encode_sparse(x.to(dictionary.decoder_directions.device))
     if not torch.isfinite(acts.values.sum()):
         raise NonFiniteError(
             "finite latent activations were expected, the dictionary gives NaN or infinity on finite inputs; "

@@ -188,7 +188,7 @@ def _activations(sae: Dictionary, batches: Iterable[Tensor]) -> "list[tuple[Tens
         if x.ndim != 2:
             raise ConfigError(f"batches of activations [n, d_in] were expected, got {list(x.shape)}; give [x] for one")
         check_vectors(x, "activations")
-        acts = sae.encode_sparse(x)
+        acts = sae.encode_sparse(x.to(sae.decoder_directions.device))
         found.append((acts.values.float().cpu(), acts.indices.long().cpu()))
     if not found:
         raise ConfigError(

@@ -88,6 +88,11 @@ class SAE(nn.Module, ABC):
     def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         """The same for `pre [n, d_sae]`, active latents only."""
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights, where its input belongs."""
+        return self.W_enc.device
+
     def saved_tensors(self) -> dict[str, Tensor]:
         """Return the tensors to write, by SAELens' names: the four of every kind and `extra_tensors`."""
         return {**self.weights._asdict(), **self.extra_tensors()}

@@ -219,7 +219,7 @@ class TrainConfig:
     """Weight of the AuxK loss, by which dead latents learn to predict the reconstruction error; 0: no AuxK."""
 
     k_aux: int | None = None
-    """Dead latents used per token in AuxK. Default: the power of two nearest d_in / 2 (Gao et al. 2024, appendix A.2)."""
+    """Dead latents used per token in AuxK. Default: the power of two nearest d_in / 2 (Gao et al. 2024, A.2)."""
 
     dead_window: int | None = None
     """A latent is dead when it has not fired for this many tokens. Default: a tenth of the run, at most 10 million."""

@@ -255,7 +255,8 @@ class CompareLatents(Writes, Threaded, OnDevice):
         workspace = self.open_workspace()
         threads = self.use_threads()
         trained = workspace.manifest("sae", self.crosscoder)
-        sae = open_sae(workspace, self.crosscoder)
+        device = self.use_device()
+        sae = open_sae(workspace, self.crosscoder, device=device)
         if not isinstance(sae, CrosscoderSAE):
             raise ConfigError(
                 f"{self.crosscoder} is not a crosscoder; train one on two recordings with --kind crosscoder"
@@ -266,7 +267,6 @@ class CompareLatents(Writes, Threaded, OnDevice):
                 f"a comparison needs one hook point of two models, {self.crosscoder} reads {len(names)} of "
                 f"{', '.join(dict.fromkeys(names))}; train a crosscoder on two recordings (--others)"
             )
-        device = self.use_device()
         recordings = [open_recording(workspace, name, device=device) for name in names]
         parents = parents_of(workspace, [self.crosscoder])
         parents |= {recording.key: recording.manifest.content_hash for recording in recordings}

@@ -71,7 +71,7 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
 
         workspace = self.open_workspace()
         self.use_threads()
-        manifest = workspace.manifest("features", self.source)
+        manifest, device = workspace.manifest("features", self.source), self.use_device()
         provider = open_provider(
             self.provider,
             self.model,
@@ -79,13 +79,13 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
             concurrency=self.concurrency,
             timeout=self.timeout,
             retries=self.retries,
-            device=self.use_device(),
+            device=device,
         )
         folder = workspace.path("labels", self.name or slug(f"{self.source}-{provider.model}"))
         target = workspace.path("features", self.into) if self.into else None
         if not self.dry_run:
             self.check_free(folder, target)  # before anything is paid for
-        run, parents = self._prepare(workspace, provider, folder)
+        run, parents = self._prepare(workspace, provider, folder, device)
         for feature, why in run.skipped.items():
             say(f"feature {feature} is skipped: it {why}")
         plan = run.plan()
@@ -119,7 +119,7 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
             wrote(target, f"the features of {self.source} with these labels")
 
     def _prepare(
-        self, workspace: "Workspace", provider: "Provider", folder: "Path"
+        self, workspace: "Workspace", provider: "Provider", folder: "Path", device: str
     ) -> "tuple[Explanation, dict[str, str]]":
         """Return the features to explain with their contexts, and the parents besides the features artefact."""
         from interp.models.adapter import token_strings
@@ -137,9 +137,9 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
             workspace,
             name if name.startswith(NEURONS) else name.removeprefix("sae:"),
             config["recording"],
-            device=self.device,
+            device=device,
         )
-        model = open_recording_model(chosen.recording, device=self.device)
+        model = open_recording_model(chosen.recording, device=device)
         source = Source(
             features_folder,
             int(config["window"]),
