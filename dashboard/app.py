@@ -38,8 +38,10 @@ from dashboard.components.pages import (
     empty_page,
     find_pages,
     register_menu,
+    register_runs,
 )
 from dashboard.overview.data import models
+from dashboard.runs.queue import RunQueue
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError
@@ -145,12 +147,17 @@ log = logging.getLogger("workbench.dashboard")
 
 
 def create_app(
-    workspace: Workspace, *, live: Live | None = None, hosts: tuple[str, ...] = (), token: str | None = None
+    workspace: Workspace,
+    *,
+    live: Live | None = None,
+    hosts: tuple[str, ...] = (),
+    token: str | None = None,
+    runs: RunQueue | None = None,
 ) -> Dash:
     """Return the application on a workspace.
 
     `live` answers prompts (without one, models of the workspace, loaded at the first prompt); `hosts` and `token` are
-    those of `security.Guard`.
+    those of `security.Guard`; `runs` is the queue of analyses, without which pages only show commands.
     """
     if live is None:
         from dashboard.prompt.live import LiveModel
@@ -170,7 +177,7 @@ def create_app(
         on_error=_show_error,
         routing_callback_inputs={"scheme": Input("scheme", "data")},
     )
-    attach(app.server, Context(workspace, live))
+    attach(app.server, Context(workspace, live, runs))
     atlas_routes.register(app.server)
     pages = find_pages()
     _register_pages(pages)
@@ -287,6 +294,7 @@ def _show_error(error: Exception) -> None:
 
 def _register_shell(app: Dash) -> None:
     register_menu(app)
+    register_runs(app)
     app.clientside_callback(
         ClientsideFunction("workbench", "scheme"),
         Output("scheme", "data"),

@@ -8,6 +8,7 @@ from threading import Timer
 from typing import TYPE_CHECKING
 
 from dashboard.components.live import Live
+from dashboard.runs.queue import RunQueue
 from dashboard.security import check_binding, is_loopback
 from interp.errors import ResourceError
 from interp.workspace import Workspace
@@ -26,19 +27,23 @@ def serve(
     port: int | None = None,
     open_browser: bool = True,
     token: str | None = None,
+    runs: RunQueue | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve until interrupted (Ctrl-C).
 
-    `port` None takes 8050, or the next free one and says so. Raises `ResourceError` when the port that was asked for is
-    in use, `ConfigError` when `host` lets other machines in and there is no token.
+    `port` None takes 8050, or the next free one and says so. `runs` is the queue of analyses that pages start; it works
+    as long as the server does. Raises `ResourceError` when the port that was asked for is in use, `ConfigError` when
+    `host` lets other machines in and there is no token.
     """
     check_binding(host, token)
     opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     chosen = port if port is not None else free_port(host)
     if port is None and chosen != DEFAULT_PORT:
         say(f"port {DEFAULT_PORT} is in use, so this one takes {chosen}")
-    server = make_server(opened, host=host, port=chosen, token=token)
+    server = make_server(opened, host=host, port=chosen, token=token, runs=runs)
+    if runs is not None:
+        runs.start()
     address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")
     say(f"{opened.root} is at {address}   (Ctrl-C stops)")
     if open_browser:
@@ -49,10 +54,18 @@ def serve(
         say("stopped")
     finally:
         server.server_close()
+        if runs is not None:
+            runs.stop()
 
 
 def make_server(
-    workspace: Workspace, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, live: Live | None = None
+    workspace: Workspace,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    live: Live | None = None,
+    runs: RunQueue | None = None,
 ) -> "BaseWSGIServer":
     """Return a threaded WSGI server, bound and not yet running; `port` 0 takes any free one (`server.server_port`)."""
     import logging
@@ -62,7 +75,7 @@ def make_server(
     from dashboard.app import create_app
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request says nothing to a reader
-    app = create_app(workspace, live=live, token=token, hosts=() if is_loopback(host) else _names(host))
+    app = create_app(workspace, live=live, token=token, runs=runs, hosts=() if is_loopback(host) else _names(host))
     if port and not _is_free(host, port):
         raise ResourceError(f"port {port} on {host} is in use; leave --port out to take a free one")
     try:

@@ -315,4 +315,5 @@ PAGE = Page(
     shows="A map of thousands of vectors (tokens, features, activations, heads): similar ones lie together, dense "
     "regions are labelled, and a click shows the nearest neighbours in the full space.",
     command="workbench atlas embeddings:MODEL",
+    fill=lambda _, model: ("atlas", {"source": f"embeddings:{model}"}),
 )

@@ -482,4 +482,5 @@ PAGE = Page(
     shows="The heads and MLPs that carry out one behaviour, as a graph: an edge leads from a component to one that "
     "reads its output. With the evidence for each edge and the faithfulness of the whole.",
     command="workbench circuit induction MODEL",
+    fill=lambda _, model: ("circuit induction", {"model": model}),
 )

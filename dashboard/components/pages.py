@@ -7,7 +7,9 @@ them, and the navigation bar lists them. Shared here:
 - the menu at the top of a page that opens another artefact (`artefact_menu`): the address says which one is shown;
 - the address that follows what a visitor changes (`address_sink` and `register_address`);
 - the part of a page that is drawn after the page itself (`register_parts`);
-- the sources of all pages, a workspace and a live model (`Context`), stored on the Flask application, not in a global;
+- a button that runs an analysis and shows its progress where it stands (`run_button`);
+- the sources of all pages, a workspace, a live model and a queue of runs (`Context`), stored on the Flask application,
+  not in a global;
 - addresses (`feature_href` and others): the state of a page is in its path and query, so every view can be linked to.
 """
 
@@ -21,12 +23,13 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import flask
-from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.components.frame import page, panel, select
+from dashboard.components.frame import attrs, page, panel, quiet_link, select
 from dashboard.components.live import Live
-from interp.artifacts import KINDS, Manifest
-from interp.errors import MissingError, program
+from dashboard.runs.queue import Run, RunQueue
+from interp.artifacts import CIRCUITS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES, Manifest
+from interp.errors import MissingError, as_typed, program
 from interp.workspace import Workspace
 
 Layout = Callable[..., html.Div]
@@ -51,6 +54,8 @@ class Page:
     """One or two sentences: what the page shows once there is something."""
     command: str = ""
     """The command that fills the page, `workbench VERB ...`; `MODEL` in it becomes a model of the workspace."""
+    fill: Callable[[Workspace, str], tuple[str, dict[str, Any]]] | None = None
+    """`fill(workspace, model)`: the verb and its options by which a button fills the page, or does the first step."""
 
 
 class NothingYetError(MissingError):
@@ -81,19 +86,153 @@ def open_artefact(
 
 
 def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
-    """Return the page of an address that has nothing to show yet: its purpose, and the command that fills it."""
+    """Return the page of an address that has nothing to show yet: its purpose, and what fills it.
+
+    That is a button where the server runs analyses and the page has one, and always the command.
+    """
     command = which.command.replace("MODEL", model).replace("workbench", program(), 1)
+    given = f"{command} --workspace {shlex.quote(str(workspace.root))}"
+    button = []
+    if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
+        verb, options = which.fill(workspace, model)
+        of = next((str(value) for value in options.values()), "")
+        button = [
+            html.P("Run this now, in the background; it appears here when it is done:"),
+            run_button(verb, options, id="fill", text=f"Run {verb} {of}".strip(), then=which.path),
+        ]
     return page(
         which.title,
         panel(
             "Nothing to show yet",
             html.P(which.shows),
-            html.P("This command makes it:"),
-            html.Pre(f"{command} --workspace {shlex.quote(str(workspace.root))}", className="wb-command"),
+            *button,
+            html.P("This command in a terminal makes it" + (" too:" if button else ":")),
+            html.Pre(given, className="wb-command"),
             html.P("Then open this page again."),
             className="wb-empty",
         ),
     )
+
+
+def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
+    """Return the next step towards described features: record a model, train on it, describe the dictionary."""
+    if found := workspace.default("sae", prefer=lambda manifest: bool(manifest.config.get("recording"))):
+        return "features", {"dictionary": found.name}
+    if recording := workspace.default("recording"):
+        return "train", {"recording": recording.name}
+    return "record", {"model": model}
+
+
+def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: str = "") -> html.Div:
+    """Return a button that queues an analysis, and shows its progress and a link to what it made where it stands.
+
+    Args:
+        verb: a verb that runs from the page, such as `atlas`.
+        options: the fields of the verb, by name.
+        id: tells the buttons of one page apart.
+        text: words on the button.
+        then: address to go to when the run is done; by default a link to each artefact that it made.
+    """
+    queue = _queue()
+    if queue is None or queue.problem:
+        reason = queue.problem if queue else "This dashboard runs no analyses; start it with `workbench serve`."
+        return html.Div(html.P(as_typed(reason)), className="wb-run-here")
+    run = next((each for each in queue.active() if each.verb == verb and each.options == options), None)
+    asked = {"verb": verb, "options": options, "run": run.id if run else None, "then": then}
+    return html.Div(
+        [
+            dcc.Store(id={"type": "run-ask", "of": id}, data=asked),
+            html.Button(
+                text, id={"type": "run-go", "of": id}, className="wb-button", disabled=run is not None, type="button"
+            ),
+            html.Div(
+                run_progress(run) if run else None, id={"type": "run-shown", "of": id}, className="wb-run-shown",
+                role="status",
+            ),
+            dcc.Interval(id={"type": "run-clock", "of": id}, interval=1000, disabled=run is None),
+        ],
+        className="wb-run-here",
+    )  # fmt: skip
+
+
+def run_progress(run: Run, *, then: str = "") -> list[Any]:
+    """Return how far a run is: its state in words, a bar, the time left, and links to what it made."""
+    shown: list[Any] = [html.Span(run_state(run), className=f"wb-run-state wb-run-{run.state}")]
+    if run.state == "running":
+        known = {} if run.fraction is None else {"value": f"{run.fraction:.3f}", "max": "1"}
+        shown.append(html.Progress(**known, **attrs({"aria-label": f"Progress of {run.verb}"})))
+    if run.problem:
+        shown.append(html.P(run.problem, className="wb-run-problem"))
+    if run.state == "done" and then:
+        return [*shown, dcc.Link("Show it", href=then, refresh=True, className="wb-link")]
+    links = [quiet_link(f"Open {key}", artefact_href(key)) for key in run.made]
+    return [*shown, *links] if run.state in ("running", "done") else shown
+
+
+def run_state(run: Run) -> str:
+    """Return the state of a run in words, `running: training, 40 %, about 3 min left` for example."""
+    if run.state != "running":
+        return run.state
+    parts = [run.stage, "" if run.fraction is None else f"{run.fraction:.0%}", _time_left(run.seconds_left)]
+    return "running: " + ", ".join(part for part in parts if part)
+
+
+def _time_left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s left"
+    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
+
+
+def register_runs(app: Dash) -> None:
+    """Let every `run_button` of any page queue its run, and follow it once a second."""
+
+    @app.callback(
+        Output({"type": "run-ask", "of": MATCH}, "data"),
+        Output({"type": "run-shown", "of": MATCH}, "children"),
+        Output({"type": "run-clock", "of": MATCH}, "disabled"),
+        Output({"type": "run-go", "of": MATCH}, "disabled"),
+        Input({"type": "run-go", "of": MATCH}, "n_clicks"),
+        Input({"type": "run-clock", "of": MATCH}, "n_intervals"),
+        State({"type": "run-ask", "of": MATCH}, "data"),
+        prevent_initial_call=True,
+    )
+    def follow(clicks: int | None, _: int | None, asked: dict[str, Any]) -> tuple[Any, Any, bool, bool]:
+        queue = _queue()
+        if queue is None:
+            raise MissingError("this dashboard runs no analyses; start it with `workbench serve`")
+        if clicks and not asked["run"]:
+            asked = {**asked, "run": queue.add(asked["verb"], asked["options"])}
+        if not asked["run"]:
+            return no_update, no_update, True, False
+        run = queue.get(asked["run"])
+        lead = run_progress(run, then=asked["then"])
+        log = [html.Pre(run.log, className="wb-run-log")] if run.state == "failed" else []
+        more = [quiet_link("All runs", "/runs")]
+        again = not run.active and run.state != "done"
+        return {**asked, "run": None} if again else asked, [*lead, *more, *log], not run.active, not again
+
+
+def _queue() -> RunQueue | None:
+    return current().runs if flask.has_app_context() else None
+
+
+def artefact_href(key: str) -> str:
+    """Return the address of the page that shows an artefact, by its key `folder/name`; else that of the overview."""
+    folder, _, name = key.partition("/")
+    by_folder: dict[str, Callable[[], str]] = {
+        "saes": lambda: sae_href(name),
+        "features": lambda: f"/feature/{quote(name)}",
+        "atlases": lambda: atlas_href(name),
+        "heads": lambda: heads_href(name),
+        "patching": lambda: prompt_href(patching=name),
+        **dict.fromkeys((KINDS[kind] for kind in CIRCUITS), lambda: circuit_href(key)),
+        **dict.fromkeys((KINDS[kind] for kind in GEOMETRY), lambda: geometry_href(key)),
+        **dict.fromkeys((KINDS[kind] for kind in STUDIES), lambda: dynamics_href(key)),
+        **dict.fromkeys((KINDS[kind] for kind in MODEL_COMPARISONS), lambda: changes_href(key)),
+    }
+    return by_folder.get(folder, lambda: "/")()
 
 
 def artefact_key(manifest: Manifest) -> str:
@@ -166,6 +305,8 @@ class Context:
 
     workspace: Workspace
     live: Live
+    runs: RunQueue | None = None
+    """The queue of analyses; None where the server offers no runs."""
 
 
 def attach(server: flask.Flask, context: Context) -> None:

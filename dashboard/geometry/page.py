@@ -304,4 +304,5 @@ PAGE = Page(
     shows="The shape that lists of words have in the residual stream (the weekdays as a circle, numbers as a line, "
     "countries as a cluster) and the meaning of single directions, each with a null distribution.",
     command="workbench geometry shapes MODEL",
+    fill=lambda _, model: ("geometry shapes", {"model": model}),
 )

@@ -403,4 +403,5 @@ PAGE = Page(
     shows="How strongly each attention head behaves as an induction head, a previous-token head and so on, with the "
     "level expected by chance, and the attention of any head on a prompt.",
     command="workbench heads MODEL",
+    fill=lambda _, model: ("heads", {"model": model}),
 )

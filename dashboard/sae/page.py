@@ -11,7 +11,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number as shown
 from dashboard.components.frame import attrs, explain, graph, notice, page, panel, quiet_link, stat
-from dashboard.components.pages import Context, Page, atlas_href, current, sae_href
+from dashboard.components.pages import Context, Page, atlas_href, current, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, theme
@@ -434,4 +434,5 @@ PAGE = Page(
     shows="Sparse dictionaries (SAEs): the curves of their training while it runs, their reconstruction error and "
     "sparsity on held-out documents, and the loss of the model with the reconstruction in place.",
     command="workbench demo --no-serve",
+    fill=first_step,
 )

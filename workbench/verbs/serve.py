@@ -33,15 +33,18 @@ class Serve(Threaded):
         import os
         import secrets
 
+        from dashboard.runs.queue import RunQueue
         from dashboard.security import is_loopback
         from dashboard.serve import serve
         from interp.workspace import Workspace
+        from workbench.commands import Commands
 
         if self.threads is not None:  # torch is loaded at the first prompt, and reads this then
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
         workspace = Workspace(self.folder or self.workspace)
         token = self.token or (None if is_loopback(self.host) else secrets.token_urlsafe(16))
-        serve(workspace, host=self.host, port=self.port, open_browser=self.browser, token=token)
+        runs = RunQueue(workspace, Commands(workspace))
+        serve(workspace, host=self.host, port=self.port, open_browser=self.browser, token=token, runs=runs)
 
 
 PROBE = "selfcheck.safetensors"

@@ -1,0 +1,319 @@
+"""The verbs that the dashboard runs: a form for each, checks of what is entered, and the arguments of the process.
+
+A form is made from the verb's own dataclass, so nothing is stated twice. A page may be reached by more people than a
+terminal, so less is taken from it: names of artefacts must be those of the workspace, models those that load by name
+or that the workspace was made with, files must lie inside the workspace, and options that write elsewhere or reach the
+network (`--workspace`, `--tracker`, a corpus of the hub) are not offered. `explain` is not offered: it may send text to
+another machine. Torch-free.
+"""
+
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from dashboard.runs.queue import Field, Form
+from interp.artifacts import KINDS
+from interp.errors import ConfigError, UnknownNameError, as_typed, program
+from interp.workspace import Workspace
+from workbench.terminal import Option, Verb, options_of
+from workbench.verbs.atlas import Atlas
+from workbench.verbs.circuit import FeatureCircuit, Find, Induction
+from workbench.verbs.compare import CompareSAEs
+from workbench.verbs.dynamics import Form as Onset
+from workbench.verbs.dynamics import Grok
+from workbench.verbs.evaluate import Evaluate
+from workbench.verbs.features import Features
+from workbench.verbs.geometry import Direction, Shapes, Space
+from workbench.verbs.heads import Heads, Lens
+from workbench.verbs.patch import Patch
+from workbench.verbs.record import Record
+from workbench.verbs.train import Train
+
+OFFERED: tuple[type[Verb], ...] = (
+    *(Record, Train, Features, Evaluate, Atlas, Heads, Lens, Patch, Induction, Find, FeatureCircuit),
+    *(Shapes, Direction, Space, CompareSAEs, Grok, Onset),
+)
+"""Verbs that can be started from the page, in the order of its menu."""
+KNOWN_MODELS = (
+    *("smollm2-135m", "planted:induction", "planted:copying", "small:attn-only-1l", "small:attn-only-2l"),
+    *("small:mlp-1l", "small:mlp-2l", "toy:induction-2l", "toy:induction-1l", "toy:fixed-period-1l"),
+    *("HuggingFaceTB/SmolLM2-135M-Instruct", "gpt2", "EleutherAI/pythia-70m", "roneneldan/TinyStories-33M"),
+)
+"""Names of `interp.models.loading.known_models`, here because a page loads without torch."""
+TASKS = ("induction", "ioi", "greater-than")
+WITHHELD = frozenset({"workspace", "tracker"})
+LONGEST, MOST = 4_000, 200
+"""Characters of a text, and values of one option."""
+_MENUS = {
+    **dict.fromkeys(("recording", "others"), "recording"),
+    **dict.fromkeys(("sae", "saes"), "sae"),
+    **dict.fromkeys(("source", "then"), "source"),
+    **dict.fromkeys(("hook_point", "hook_points", "at", "target"), "hook point"),
+    **{name: name for name in ("model", "dictionary", "features", "corpus", "task", "cells", "name", "device")},
+    "onto": "atlas",
+    "feature": "feature",
+}
+"""Field: the things that its text names. Texts of other fields are free."""
+_ARTEFACTS = {"recording": "recording", "sae": "sae", "atlas": "atlas", "features": "features"}
+_HOOK_POINT = re.compile(r"^[A-Za-z][A-Za-z0-9_.]{0,99}$")
+_DEVICE = re.compile(r"^(cpu|mps|cuda(:\d{1,2})?)$")
+_SOURCES = {
+    **dict.fromkeys(("embeddings", "unembeddings", "heads-ov", "heads-qk"), "model"),
+    **dict.fromkeys(("sae", "encoder"), "sae"),
+    "recording": "recording",
+    "heads": "heads",
+    "file": "file",
+}
+_TEXTS, _PROMPTS, _VECTORS = (".txt", ".jsonl", ".parquet"), (".jsonl", ".csv"), (".npy", ".parquet")
+
+
+class Commands:
+    """The verbs on offer for one workspace (a `Catalogue` of `dashboard.runs.queue`)."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace = workspace
+        self.verbs = {" ".join(verb.typed_words()): verb for verb in OFFERED}
+        self._forms: dict[str, Form] = {}
+
+    @property
+    def forms(self) -> dict[str, Form]:
+        """Return the form of every verb on offer, by the words that are typed."""
+        if not self._forms:
+            self._forms = {name: form_of(name, verb) for name, verb in self.verbs.items()}
+        return self._forms
+
+    def suggestions(self, menu: str) -> list[str]:
+        """Return the values that the workspace offers for a menu."""
+        makers: dict[str, Callable[[], Iterable[str]]] = {
+            "model": self._models,
+            "dictionary": lambda: [*self._names("sae"), *(f"neurons:{each}" for each in self._hook_points())],
+            "source": self._sources,
+            "hook point": self._hook_points,
+            "corpus": lambda: ["docstrings", *self._files(_TEXTS)],
+            "task": lambda: [*TASKS, *self._files(_PROMPTS)],
+            "cells": lambda: ["auto", "unembedding", "none", *self._names("sae")],
+            "device": lambda: ["cpu", "cuda", "mps"],
+            **{menu: lambda kind=kind: self._names(kind) for menu, kind in _ARTEFACTS.items()},
+        }
+        return list(dict.fromkeys(makers[menu]())) if menu in makers else []
+
+    def arguments(self, verb: str, options: dict[str, Any]) -> list[str]:
+        """Return the arguments of the process, values with their options in one word each, workspace included.
+
+        Raises `UnknownNameError` for a verb, option or name that there is not, `ConfigError` for a value that the
+        option does not take.
+        """
+        return self._words(verb, options, inside=str(self.workspace.root.resolve()))
+
+    def command(self, verb: str, options: dict[str, Any]) -> str:
+        """Return the command as a reader types it. Raises as `arguments` does."""
+        return shlex.join([*shlex.split(program()), *self._words(verb, options, inside=str(self.workspace.root))])
+
+    def checked(self, verb: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options with the types of the verb's fields. Raises as `arguments` does."""
+        form = self._form(verb)
+        known = {each.name: each for each in form.fields}
+        if not isinstance(options, dict):
+            raise ConfigError(f"options are names with values, got {type(options).__name__}")
+        for name in options:
+            if name not in known:
+                raise UnknownNameError(f"option of {verb}", str(name), known)
+        given = {name: value for name, value in options.items() if value not in (None, "", [], ())}
+        values = {name: self._value(known[name], value) for name, value in given.items()}
+        for each in form.fields:
+            if each.required and each.name not in values:
+                raise ConfigError(f"{verb} needs {each.label}: {each.help}")
+        self.verbs[verb](**values)  # the settings check themselves
+        return values
+
+    def _form(self, verb: str) -> Form:
+        if verb not in self.forms:
+            hint = f"Others are for the terminal: `{program()} --help` lists them."
+            raise UnknownNameError("verb that runs from the page", verb, self.forms, hint)
+        return self.forms[verb]
+
+    def _words(self, verb: str, options: dict[str, Any], *, inside: str) -> list[str]:
+        values, words, last = self.checked(verb, options), verb.split(), []
+        for each in self._form(verb).fields:
+            value = values.get(each.name)
+            if value is None or value == each.default:
+                continue
+            texts = [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
+            if not each.label.startswith("--"):
+                words += texts
+            elif isinstance(value, bool):
+                words.append(each.label if value else each.label.replace("--", "--no-", 1))
+            elif each.many:
+                last += [each.label, *texts]
+            else:
+                words.append(f"{each.label}={texts[0]}" if texts[0].startswith("-") else each.label)
+                words += [] if texts[0].startswith("-") else texts
+        return [*words, *last, "--workspace", inside]
+
+    def _value(self, field: Field, value: Any) -> Any:
+        if not field.many:
+            return self._one(field, value)
+        several = list(value) if isinstance(value, list | tuple) else _split(field, value)
+        if len(several) > MOST:
+            raise ConfigError(f"{field.label} takes at most {MOST} values, got {len(several)}")
+        return tuple(self._one(field, each) for each in several)
+
+    def _one(self, field: Field, value: Any) -> Any:
+        if field.kind in ("switch", "either"):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{field.label} is yes or no, got {value!r}")
+            return value
+        if field.kind in ("whole", "number"):
+            return _number(field, value)
+        if not isinstance(value, str) or len(value) > LONGEST or not value.isprintable():
+            raise ConfigError(f"{field.label} takes one line of text, at most {LONGEST:,} characters")
+        if field.kind == "choice":
+            if value not in field.choices:
+                raise UnknownNameError(f"value of {field.label}", value, field.choices)
+            return value
+        if value.startswith("-") and (field.many or not field.label.startswith("--")):
+            raise ConfigError(f"a value of {field.label} may not begin with '-', which marks an option; got {value!r}")
+        return self._named(field.menu, value)
+
+    def _named(self, menu: str, value: str) -> str:
+        """Return a text that names something, checked. Free texts are returned as they are."""
+        kind, _, rest = value.partition(":")
+        if menu in _ARTEFACTS:
+            self.workspace.manifest(_ARTEFACTS[menu], value)
+        elif menu == "model" and value not in self._models():
+            raise UnknownNameError("model", value, self._models(), "Another one is for the terminal.")
+        elif menu == "dictionary":
+            self._named("hook point", rest) if kind == "neurons" else self._named("sae", value)
+        elif menu == "source":
+            return self._source(value)
+        elif menu == "corpus":
+            return value if value == "docstrings" else self._file(value, _TEXTS)
+        elif menu == "task":
+            return value if value in TASKS else self._file(value, _PROMPTS)
+        elif menu == "cells" and value not in ("auto", "unembedding", "none"):
+            self._named("sae", value)
+        elif menu == "name":
+            self.workspace.path("sae", value)
+        elif menu == "feature":
+            self._named("sae", value.rpartition(":")[0])
+        elif (menu == "hook point" and not _HOOK_POINT.match(value)) or (menu == "device" and not _DEVICE.match(value)):
+            raise ConfigError(f"{value!r} is no {menu}; blocks.3.hook_resid_post, or cpu, cuda, cuda:1 or mps are some")
+        return value
+
+    def _source(self, value: str) -> str:
+        kind, _, name = value.partition(":")
+        if kind not in _SOURCES:
+            raise UnknownNameError("atlas source", value, [f"{each}:NAME" for each in _SOURCES])
+        named = _SOURCES[kind]
+        if named == "file":
+            return f"file:{self._file(name, _VECTORS)}"
+        if named == "heads":
+            self.workspace.manifest("heads", name)
+        else:
+            self._named(named, name)
+        return value
+
+    def _file(self, name: str, suffixes: tuple[str, ...]) -> str:
+        """Return the path of a file inside the workspace. Raises `ConfigError` for any other file."""
+        root = self.workspace.root.resolve()
+        path = (root / name).resolve()
+        if not path.is_relative_to(root) or path.suffix not in suffixes or not path.is_file():
+            raise ConfigError(
+                f"{name!r} is neither a name on offer nor a {', '.join(suffixes)} file inside the workspace; "
+                "put the file there, or run the command in a terminal"
+            )
+        return str(path)
+
+    def _names(self, kind: str) -> list[str]:
+        return [manifest.name for manifest in self.workspace.newest(kind)]
+
+    def _models(self) -> list[str]:
+        """Return the models of the workspace, those of its newest artefacts first, then all that load by name."""
+        found = [m.config.get("model") for m in self.workspace.newest(*KINDS)]
+        return list(dict.fromkeys([*(each for each in found if isinstance(each, str) and each), *KNOWN_MODELS]))
+
+    def _hook_points(self) -> list[str]:
+        points = (m.config.get("hook_points") for m in self.workspace.newest("recording"))
+        return list(dict.fromkeys(each for several in points if isinstance(several, list) for each in several))
+
+    def _sources(self) -> list[str]:
+        kinds = (*("sae", "recording", "heads"), *("embeddings", "unembeddings", "encoder", "heads-ov", "heads-qk"))
+        return [
+            f"{kind}:{name}"
+            for kind in kinds
+            for name in (self._models() if _SOURCES[kind] == "model" else self._names(_SOURCES[kind]))
+        ]
+
+    def _files(self, suffixes: tuple[str, ...]) -> list[str]:
+        """Return the files at the top of the workspace, and in `texts/`, with one of these endings."""
+        root = self.workspace.root
+        found = [path for folder in (root, root / "texts") for path in folder.glob("*") if path.suffix in suffixes]
+        return sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+
+
+def form_of(name: str, verb: type[Verb]) -> Form:
+    """Return the form of a verb: its own options first; those that change rarely are marked as advanced."""
+    hints, defaults = get_type_hints(verb), {each.name: each.default for each in fields(verb)}
+    own = set(inspect.get_annotations(verb))
+    made = [
+        _field(option, hints[option.name], defaults[option.name], advanced=option.name not in own | {"name", "seed"})
+        for option in options_of(verb)
+        if option.name not in WITHHELD and Path not in (hints[option.name], *get_args(hints[option.name]))
+    ]
+    about = as_typed(re.split(r"\n\s*\n", verb.__doc__ or "")[0].strip())
+    return Form(verb=name, about=about, fields=tuple(sorted(made, key=lambda field: field.advanced)))
+
+
+def _field(option: Option, hint: Any, default: Any, *, advanced: bool) -> Field:
+    inner = [each for each in get_args(hint) if each not in (NoneType, ...)]
+    many = get_origin(hint) is tuple or any(get_origin(each) is tuple for each in inner)
+    if many and get_origin(hint) is not tuple:  # tuple[...] | None
+        inner = [each for each in get_args(inner[0]) if each is not ...]
+    choices: tuple[str, ...] = ()
+    if get_origin(hint) is Literal:
+        choices = tuple(map(str, get_args(hint)))
+    elif inner and get_origin(inner[0]) is Literal:
+        choices = tuple(map(str, get_args(inner[0])))
+    base = hint if not inner or choices else inner[0]
+    kinds = {bool: "either" if inner else "switch", int: "whole", float: "number"}
+    return Field(
+        name=option.name,
+        kind="choice" if choices else kinds.get(base, "text"),
+        label=option.flags[0] if option.flags else option.metavar,
+        help=option.text,
+        default=None if option.required else default,
+        required=option.required,
+        many=many,
+        choices=choices,
+        menu=_MENUS.get(option.name, ""),
+        advanced=advanced and not option.required,
+    )
+
+
+def _number(field: Field, value: Any) -> int | float:
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+        if field.kind == "whole" and number == int(number) and abs(number) < 1e15:
+            return int(number)
+        if field.kind == "number" and abs(number) < float("inf"):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError(f"{field.label} takes a {'whole ' if field.kind == 'whole' else ''}number, got {value!r}")
+
+
+def _split(field: Field, value: Any) -> list[Any]:
+    """Return the values of a text that holds several. They are separated as in a shell: quotes hold spaces."""
+    if not isinstance(value, str):
+        return [value]
+    try:
+        return shlex.split(value.replace(",", " ") if field.kind in ("whole", "number") else value)
+    except ValueError as error:
+        raise ConfigError(f"{field.label}: {error}; close the quotes") from None
