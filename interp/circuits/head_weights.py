@@ -314,7 +314,7 @@ def _scores(
     for i, j in zip(*np.nonzero(before), strict=True):
         denominator = written[i].norm * read[j].norm
         score[i, j] = written[i].composed_norm(read[j]) / denominator if denominator else 0.0
-    spectra_a, spectra_b = (torch.stack([f.singular_values.square() for f in side]) for side in (written, read))
+    spectra_a, spectra_b = (torch.stack([f.singular_values.square() for f in side]).cpu() for side in (written, read))
     spectra_a, spectra_b = (s / s.sum(1, keepdim=True).clamp_min(1e-300) for s in (spectra_a, spectra_b))
     draws = torch.stack([(spectra_a @ block.square() @ spectra_b.T).sqrt() for block in blocks]).numpy()
     n_senders = np.maximum(before.sum(0), 1)
@@ -403,7 +403,7 @@ def copying(
     for head in heads:
         table = tables.ov(head)
         eigenvalue[head] = eigenvalue_score(table)
-        logits = table.left.float() @ table.right.float()
+        logits = (table.left.float() @ table.right.float()).cpu()
         top1[head] = float((logits.argmax(1) == own).float().mean())
         total += logits
     return Copying(

@@ -61,7 +61,7 @@ class Snapshot:
     epoch: int
     """0 before the first step"""
     parameters: Parameters
-    """copies"""
+    """copies on the CPU"""
     train_loss: Tensor
     """`[n_seeds]` nats"""
     test_loss: Tensor
@@ -69,14 +69,17 @@ class Snapshot:
     test_accuracy: Tensor
 
 
-def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
+def train_modular(config: ModularConfig, *, device: str = "cpu") -> Iterator[Snapshot]:
     """Train all seeds at once, yielding before the first epoch, every `log_every` epochs and after the last.
 
-    Training ends early, `settle` epochs after every seed has reached a test accuracy above `LEARNED`. Raises
-    `NonFiniteError` when a loss is not finite.
+    Training ends early, `settle` epochs after every seed has reached a test accuracy above `LEARNED`. Random numbers
+    are drawn on the CPU, so every device starts from the same weights and sees the same batches. Snapshots are on the
+    CPU. Raises `NonFiniteError` when a loss is not finite, `ConfigError` for mps.
     """
-    parameters = {name: value.requires_grad_() for name, value in initial_parameters(config).items()}
-    train = training_pairs(config)
+    if device.startswith("mps"):
+        raise ConfigError("losses are computed in float64, which mps does not have; use --device cpu")
+    parameters = {name: value.to(device).requires_grad_() for name, value in initial_parameters(config).items()}
+    train = training_pairs(config).to(device)
     optimizer = torch.optim.AdamW(
         parameters.values(),
         lr=config.lr,
@@ -89,7 +92,7 @@ def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
     generalised, last = torch.zeros(len(config.seeds), dtype=torch.bool), config.epochs
     order = [make_generator(seed, "modular batches") for seed in config.seeds]
     for epoch in range(1, config.epochs + 1):
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=device)
         for pairs in _shuffled(train, order).tensor_split(min(config.batches, train.shape[1]), 1):
             with torch.enable_grad(), one_thread():  # matrices this small are slower on several threads
                 loss = pair_losses(all_logits(parameters, config, pairs), config, pairs).mean(1).sum()
@@ -111,7 +114,8 @@ def train_modular(config: ModularConfig) -> Iterator[Snapshot]:
 
 def _shuffled(train: Tensor, order: list[torch.Generator]) -> Tensor:
     """Shuffle the pairs of every seed independently."""
-    return train.gather(1, torch.stack([torch.randperm(train.shape[1], generator=each) for each in order]))
+    drawn = torch.stack([torch.randperm(train.shape[1], generator=each) for each in order])
+    return train.gather(1, drawn.to(train.device))
 
 
 def initial_parameters(config: ModularConfig) -> Parameters:
@@ -158,7 +162,7 @@ def training_pairs(config: ModularConfig) -> Tensor:
 def all_logits(parameters: Parameters, config: ModularConfig, pairs: Tensor | None = None) -> Tensor:
     """Return logits at `=`, `[n_seeds, n_pairs, p]`, for `pairs [n_seeds, n_pairs]` or all, in order `a * p + b`."""
     if pairs is None:
-        pairs = torch.arange(config.p**2).expand(len(config.seeds), -1)
+        pairs = torch.arange(config.p**2, device=parameters["W_E"].device).expand(len(config.seeds), -1)
     W_E, W_pos = parameters["W_E"], parameters["W_pos"]
     at = [W_E[:, :-1] + W_pos[:, 0:1], W_E[:, :-1] + W_pos[:, 1:2], W_E[:, -1:] + W_pos[:, 2:3]]  # a, b, =
     q = torch.einsum("sd,sdhk->shk", at[2][:, 0], parameters["W_Q"]) / (config.d_model // config.n_heads) ** 0.5
@@ -178,7 +182,7 @@ def all_logits(parameters: Parameters, config: ModularConfig, pairs: Tensor | No
 
 def pair_losses(logits: Tensor, config: ModularConfig, pairs: Tensor | None = None) -> Tensor:
     """Return cross-entropy `[n_seeds, n_pairs]` in float64; float32 stops at 1e-7, while grokking continues below."""
-    right = answers(config, pairs, len(logits))
+    right = answers(config, pairs, len(logits)).to(logits.device)
     return -logits.double().log_softmax(-1).gather(2, right[..., None])[..., 0]
 
 
@@ -191,20 +195,20 @@ def answers(config: ModularConfig, pairs: Tensor | None, n_seeds: int) -> Tensor
 
 def _taken(table: Tensor, index: Tensor) -> Tensor:
     """Return `table[seed, index[seed, pair]]`."""
-    return table[torch.arange(len(index))[:, None], index]
+    return table[torch.arange(len(index), device=index.device)[:, None], index]
 
 
 @torch.no_grad()
 def _snapshot(epoch: int, parameters: Parameters, train: Tensor, config: ModularConfig) -> Snapshot:
-    logits = all_logits(parameters, config)
+    logits = all_logits(parameters, config).cpu()
     losses = pair_losses(logits, config)
     right = (logits.argmax(-1) == answers(config, None, len(logits))).double()
-    chosen = torch.zeros_like(right, dtype=torch.bool).scatter_(1, train, True)
+    chosen = torch.zeros_like(right, dtype=torch.bool).scatter_(1, train.cpu(), True)
 
     def mean(values: Tensor, of: Tensor) -> Tensor:
         return (values * of).sum(1) / of.sum(1)
 
-    copies = {name: value.detach().clone() for name, value in parameters.items()}
+    copies = {name: value.detach().cpu().clone() for name, value in parameters.items()}
     return Snapshot(
         epoch, copies, mean(losses, chosen), mean(losses, ~chosen), mean(right, chosen), mean(right, ~chosen)
     )

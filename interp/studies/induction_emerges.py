@@ -183,17 +183,20 @@ def follow_induction(
     n_rows: int = 32,
     n_null: int = 50,
     keep: Callable[[int, Any], None] | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> InductionRun:
     """Train a toy and measure it every `every` steps.
 
-    `keep(step, model)` may save the model; `progress` may raise to stop.
+    Weights and data are drawn on the CPU, so they are the same on every `device`. `keep(step, model)` may save the
+    model; `progress` may raise to stop.
     """
     toy = find_toy(spec) if isinstance(spec, str) else spec
     training = replace(toy.training, seed=seed, log_every=every, steps=steps or toy.training.steps)
-    model = build_small(toy.model, seed=seed, device="cpu", dtype=torch.float32)
+    model = build_small(toy.model, seed=seed, device=device, dtype=torch.float32)
     half = toy.model.n_ctx // 2
     rows = torch.randint(toy.model.d_vocab, (n_rows, half), generator=make_generator(seed, "repeat rows")).repeat(1, 2)
+    rows = rows.to(device)
     at, found = [0], [measure_repeats(model, rows, n_null)]
     with one_thread():
         for step in train_small(model, toy.batches, training, measure=lambda m: measure_repeats(m, rows, n_null)):

@@ -306,11 +306,12 @@ def _leave_out(runs: Sequence[LanguageRun]) -> LeftOut | None:
 
 
 def train_language_models(
-    corpus: "Corpus", recipe: ScalingRecipe, *, progress: Progress | None = None
+    corpus: "Corpus", recipe: ScalingRecipe, *, device: str = "cpu", progress: Progress | None = None
 ) -> Iterator[LanguageRun]:
     """Train every width with every seed, the narrowest first, and yield the runs.
 
-    Raises `ConfigError` where the corpus has too little text.
+    Weights and the order of the text are drawn on the CPU, so they are the same on every `device`. Raises `ConfigError`
+    where the corpus has too little text.
     """
     rows = read_contexts(corpus, recipe)
     train, heldout = rows[: -recipe.heldout_contexts], rows[-recipe.heldout_contexts :]
@@ -318,7 +319,7 @@ def train_language_models(
     for width in sorted(recipe.widths):
         for seed in recipe.seeds:
             steps, losses = [], []
-            for step, loss in _checkpoint_losses(train, heldout, recipe, width, seed):
+            for step, loss in _checkpoint_losses(train, heldout, recipe, width, seed, device):
                 steps.append(step)
                 losses.append(loss)
                 if progress is not None:
@@ -364,7 +365,7 @@ def _rows(text: bytearray, length: int) -> "Tensor":
 
 
 def _checkpoint_losses(
-    train: "Tensor", heldout: "Tensor", recipe: ScalingRecipe, width: int, seed: int
+    train: "Tensor", heldout: "Tensor", recipe: ScalingRecipe, width: int, seed: int, device: str
 ) -> Iterator[tuple[int, float]]:
     import torch
 
@@ -380,7 +381,7 @@ def _checkpoint_losses(
         positions="rotary",
     )
     model = build_small(
-        config, seed=derive_seed(seed, "scaling weights", width) % 2**31, device="cpu", dtype=torch.float32
+        config, seed=derive_seed(seed, "scaling weights", width) % 2**31, device=device, dtype=torch.float32
     )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(derive_seed(seed, "order") % 2**63))
     taken = iter(train[order].split(recipe.batch_size))
@@ -395,7 +396,7 @@ def _checkpoint_losses(
     )
     for state in train_small(model, lambda n, generator: next(taken), loop):
         if state.step in wanted:
-            yield state.step, heldout_loss(model, heldout, recipe.batch_size)
+            yield state.step, heldout_loss(model, heldout.to(device), recipe.batch_size)
 
 
 def heldout_loss(model: object, rows: "Tensor", batch_size: int) -> float:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from interp.errors import ConfigError
 from interp.studies.config import ModularConfig, ScalingRecipe
-from workbench.terminal import Seeded, Threaded, Writes, bar, say, settings_of, wrote
+from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, wrote
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grok(ModularConfig, Writes, Threaded):
+class Grok(ModularConfig, Writes, Threaded, OnDevice):
     """Follow grokking: addition modulo a prime, memorised first, generalised later.
 
     Several seeds train at once. Key frequencies, restricted and excluded loss (Nanda et al. 2023, arXiv 2301.05217)
@@ -32,10 +32,10 @@ class Grok(ModularConfig, Writes, Threaded):
         self.use_threads()
         name = self.name or f"grok-{self.p}"
         self.check_free(workspace.path("grokking", name), workspace.path("atlas", name))
-        config = settings_of(self, ModularConfig)
+        config, device = settings_of(self, ModularConfig), self.use_device(mps=False)
         snapshots = []
         with bar("epochs", "") as progress:
-            for snapshot in train_modular(config):
+            for snapshot in train_modular(config, device=device):
                 snapshots.append(snapshot)
                 progress(snapshot.epoch, self.epochs, {"test accuracy": round(float(snapshot.test_accuracy.mean()), 2)})
         found = describe_grokking(snapshots, config)
@@ -51,7 +51,7 @@ class Grok(ModularConfig, Writes, Threaded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form(Writes, Seeded, Threaded):
+class Form(Writes, Seeded, Threaded, OnDevice):
     """Follow induction heads forming in a two-layer toy, with a one-layer control.
 
     Measures the loss on the second copy of a repeated sequence, the scores of the strongest heads, and composition
@@ -83,14 +83,14 @@ class Form(Writes, Seeded, Threaded):
         self.use_threads()
         folder = workspace.path("induction_onset", self.name or "induction")
         self.check_free(folder)
+        device = self.use_device(mps=False)
         specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
         runs = []
         for spec in specs:
             for seed in self.seeds(self.n_seeds):
                 with bar(f"{spec} seed {seed}", "steps") as progress:
-                    runs.append(
-                        follow_induction(spec, seed=seed, steps=self.steps, every=self.every, progress=progress)
-                    )
+                    options = {"steps": self.steps, "every": self.every, "device": device}
+                    runs.append(follow_induction(spec, seed=seed, progress=progress, **options))
         save_induction_runs(runs, folder, overwrite=self.overwrite)
         wrote(folder, f"{len(runs)} runs")
         for run in runs:
@@ -100,7 +100,7 @@ class Form(Writes, Seeded, Threaded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale(ScalingRecipe, Writes, Threaded):
+class Scale(ScalingRecipe, Writes, Threaded, OnDevice):
     """Fit a scaling law to language models of several sizes trained here.
 
     The models read bytes of the same documents, each once. The law is L = E + A / N^alpha + B / D^beta over parameters
@@ -122,10 +122,10 @@ class Scale(ScalingRecipe, Writes, Threaded):
         self.use_threads()
         folder = workspace.path("language_scaling", self.name or "scaling")
         self.check_free(folder)
-        recipe, seed = settings_of(self, ScalingRecipe), self.seeds[0]
+        recipe, seed, device = settings_of(self, ScalingRecipe), self.seeds[0], self.use_device(mps=False)
         corpus = open_corpus(self.corpus, seed=seed)
         with bar("models", "steps") as progress:
-            runs = list(train_language_models(corpus, recipe, progress=progress))
+            runs = list(train_language_models(corpus, recipe, device=device, progress=progress))
         found = fit_language_scaling(runs, seed=seed)
         save_language_scaling(found, recipe, corpus.hash, folder, seed=seed, overwrite=self.overwrite)
         wrote(folder, f"{len(runs)} models of {runs[0].n_params:,} to {runs[-1].n_params:,} parameters")

@@ -1,0 +1,112 @@
+"""`--device`: the dictionary of a verb goes where it says, rows follow batch by batch, and the scores stay."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from interp import runtime
+from interp.artifacts import read_json
+from interp.workspace import Workspace
+from saes.evaluation.synthetic import SyntheticConfig, SyntheticData
+from saes.evaluation.toy_recovery import HOOK_POINT, write_synthetic
+from saes.kinds.base import SAE
+from saes.training.config import CrosscoderConfig, TopKConfig, TrainConfig
+from saes.training.train import train_sae
+from workbench.__main__ import main
+from workbench.opening import open_dictionary, open_sae
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))  # the fixtures serve other tests too
+
+from other_device import DEVICE, other_device
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two recordings of planted features and three hardly trained dictionaries."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"), create=True)
+    data = SyntheticData(SyntheticConfig(n_features=24, d=16))
+    base, tuned = (write_synthetic(data, workspace.path("recording", n), n_rows=6_000) for n in ("base", "tuned"))
+    settings = TrainConfig(tokens=6_000, batch_size=256, lr=1e-2, log_every=1000)
+    for name, k in (("one", 2), ("two", 6)):
+        train_sae(base, HOOK_POINT, TopKConfig(d_sae=24, k=k), settings, workspace.path("sae", name))
+    train_sae([base, tuned], HOOK_POINT, CrosscoderConfig(d_sae=24, k=2), settings, workspace.path("sae", "pair"))
+    yield workspace.root
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Devices on which dictionaries encode, on a machine whose one CUDA device is played by `other_device`."""
+    devices: set[str] = set()
+    encode = SAE.encode_sparse
+
+    def spy(self, x):
+        devices.add(str(x.device))
+        return encode(self, x)
+
+    monkeypatch.setattr(SAE, "encode_sparse", spy)
+    monkeypatch.setattr(runtime, "pick_device", lambda device=None: "cpu" if device == "cpu" else str(DEVICE))
+    return devices
+
+
+def both(root, seen, verb: list[str], made: str) -> tuple[dict, dict]:
+    """The file that a verb writes, made on the CPU and on the other device."""
+    options = ["--workspace", str(root), "--threads", "1"]
+    assert main([*verb, "--name", "here", "--device", "cpu", *options]) == 0
+    assert seen == {"cpu"}
+    seen.clear()
+    with other_device():
+        assert main([*verb, "--name", "there", "--device", "cuda", *options]) == 0
+    assert seen == {str(DEVICE)}
+    return read_json(root / made.format("here")), read_json(root / made.format("there"))
+
+
+def test_evaluate(root, seen):
+    verb = ["evaluate", "one", "--contexts", "0", "--probing", "--probe-seeds", "1"]
+    here, there = both(root, seen, verb, "evaluations/{}/evaluation.json")
+    assert there["fvu"] == pytest.approx(here["fvu"], rel=1e-5)
+    accuracy = [[each["accuracy"] for each in found["probing"]["means"]] for found in (here, there)]
+    assert accuracy[1] == pytest.approx(accuracy[0], abs=1e-3)
+
+
+def test_compare_saes(root, seen):
+    verb = ["compare", "saes", "one", "two", "--match", "--probing", "--probe-seeds", "1"]
+    here, there = both(root, seen, verb, "sae-comparisons/{}/comparison.json")
+    for one, other in zip(here["rows"], there["rows"], strict=True):
+        assert other["matched"]["fvu"] == pytest.approx(one["matched"]["fvu"], rel=1e-4), one["name"]
+        assert other["recovery"]["mcc"] == pytest.approx(one["recovery"]["mcc"], rel=1e-4)
+
+
+def test_compare_latents(root, seen):
+    here, there = both(root, seen, ["compare", "latents", "pair"], "latent-comparisons/{}/difference.json")
+    assert here["n_latents"] == 24
+    assert here == there
+
+
+def test_a_dictionary_opens_on_the_device_asked_for(root):
+    workspace = Workspace(root)
+    for device, expected in ((None, "cpu"), ("cpu", "cpu"), ("mps", "cpu"), ("meta", "meta")):
+        assert open_sae(workspace, "one", device=device).device.type == expected
+        assert open_dictionary(workspace, "one", None, device=device).load_sae().device.type == expected
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["evaluate", "one"],
+        ["compare", "saes", "one"],
+        ["compare", "latents", "pair"],
+        ["dynamics", "grok"],
+        ["dynamics", "induction"],
+        ["dynamics", "scaling"],
+    ],
+)
+def test_a_missing_cuda_device_is_named_before_the_work(verb, root, tmp_path, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    assert main([*verb, "--workspace", str(root), "--name", "refused", "--device", "cuda"]) == 2
+    assert "torch sees no CUDA device; use --device cpu" in capsys.readouterr().err
