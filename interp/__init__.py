@@ -92,8 +92,7 @@ if TYPE_CHECKING:
     from interp.results import Result
     from interp.runtime import one_thread
     from interp.statistics import t_interval
-    from interp.text.corpora import open_corpus
-    from interp.text.files import Document
+    from interp.text.corpora import Document, open_corpus
     from interp.workspace import Workspace
 
 _HOMES = {
@@ -109,8 +108,7 @@ _HOMES = {
     "interp.models.training": "TrainingConfig train_small",
     "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_model",
     "interp.models.passes": "Capture",
-    "interp.text.corpora": "open_corpus",
-    "interp.text.files": "Document",
+    "interp.text.corpora": "open_corpus Document",
     "interp.recording.record": "record",
     "interp.recording.store": "Recording",
     "interp.recording.live": "open_recording",

@@ -44,8 +44,7 @@ from interp.recording.writer import (
     write_stats,
 )
 from interp.runtime import parse_dtype
-from interp.text.corpora import Corpus
-from interp.text.files import Document
+from interp.text.corpora import Corpus, Document
 from interp.text.packing import Bos, ShardText, check_policy, shard_texts
 
 if TYPE_CHECKING:

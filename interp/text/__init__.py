@@ -1,8 +1,6 @@
 """Text and tokens.
 
-- `corpora`     any source as documents, the same ones in the same order every time
-- `files`       documents of .txt, .jsonl and .parquet files
-- `docstrings`  documents from the docstrings of installed packages
-- `packing`     documents to contexts in which every token is traced to its document, and to shards of contexts
-- `tokens`      the protocol of tokenizers, bytes as tokens, random prompts with a known repeat
+- `corpora`  any source as documents in a fixed order: files, docstrings of installed packages, data sets of the hub
+- `packing`  documents to contexts in which every token is traced to its document, and to shards of contexts
+- `tokens`   the protocol of tokenizers, bytes as tokens, random prompts with a known repeat
 """

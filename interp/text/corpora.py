@@ -8,21 +8,291 @@
 | `FOLDER` | every .txt file in it, as above |
 | `hub:NAME[:CONFIG][:SPLIT]` | a hub data set, streamed (only documents that are read are downloaded); split `train`
 by default |
+
+**Files** are read as a stream. A text file is cut at blank lines into paragraphs, and paragraphs are grouped in order
+until a document has `TXT_DOCUMENT_CHARS` characters: most paragraphs are too short to fill a context.
+
+**Docstrings** are real English without a network. Source files are read with `ast`; nothing is imported. A document is
+one module, cut at paragraphs into parts of about `PROSE_DOCUMENT_CHARS`. Modules come in a seeded order and are read
+only when they are reached, so any prefix is a mix of packages and costs only its own reading. Paragraphs are included
+when they have at least `MIN_PROSE_CHARS` characters and two sentences of prose. Excluded are code, parameter lists,
+tables, repeated paragraphs, tests, and packages whose docstrings are generated from templates.
+
+Torch-free.
 """
 
+import ast
+import csv
 import hashlib
+import json
 import os
+import re
 import socket
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from interp.errors import ConfigError, MissingError, UnknownNameError
-from interp.text import docstrings, files
-from interp.text.files import Document, document_of
+from interp.artifacts import sha256_file
+from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.runtime import derive_seed
+
+
+class Document(NamedTuple):
+    """One text, with its source."""
+
+    text: str
+    id: str
+    """names the document within its corpus, for a person: `numpy.linalg.norm`, `notes.txt#3`"""
+    label: str
+    """a free group label: the package, the file, the column `label`; empty when there is none"""
+
+
+TXT_DOCUMENT_CHARS = 2000
+
+
+def check_files(path: Path) -> None:
+    """Raise `MissingError` when there is nothing to read at `path`."""
+    if not path.exists():
+        raise MissingError(f"no corpus file at {path}")
+    if not _members(path):
+        raise MissingError(f"{path} holds no .txt files; give a .txt, .jsonl or .parquet file")
+
+
+def read_files(path: Path) -> Iterator[Document]:
+    """Yield every document of a file, or of the .txt files of a folder in name order."""
+    for member in _members(path):
+        yield from READERS[member.suffix](member)
+
+
+def fingerprint_files(path: Path) -> str:
+    """Return the sha256 over names and contents of the files."""
+    digest = hashlib.sha256(f"chars={TXT_DOCUMENT_CHARS}\n".encode())
+    for member in _members(path):
+        digest.update(f"{member.name}\0{sha256_file(member)}\n".encode())
+    return digest.hexdigest()
+
+
+def _members(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(member for member in path.rglob("*.txt") if member.is_file())
+
+
+def _read_txt(path: Path) -> Iterator[Document]:
+    number, parts, size = 0, [], 0
+    for paragraph in _paragraphs(path):
+        parts.append(paragraph)
+        size += len(paragraph)
+        if size >= TXT_DOCUMENT_CHARS:
+            yield Document("\n\n".join(parts), f"{path.name}#{number}", path.stem)
+            number, parts, size = number + 1, [], 0
+    if parts:
+        yield Document("\n\n".join(parts), f"{path.name}#{number}", path.stem)
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    lines: list[str] = []
+    for _, line in _lines(path):
+        if line.strip():
+            lines.append(line.rstrip())
+        elif lines:
+            yield "\n".join(lines)
+            lines = []
+    if lines:
+        yield "\n".join(lines)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, text). Raises `CorruptError` naming the line that is not UTF-8."""
+    with open(path, "rb") as handle:
+        for number, raw in enumerate(handle, start=1):
+            try:
+                yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise CorruptError(
+                    f"{path} line {number} is not UTF-8 (byte {error.object[error.start]:#04x}); "
+                    "convert it, for example with `iconv -t utf-8`"
+                ) from None
+
+
+def _read_jsonl(path: Path) -> Iterator[Document]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise CorruptError(
+                f"{path} line {number} is not JSON ({error.msg}); one object a line is expected"
+            ) from None
+        if not isinstance(row, dict):
+            raise CorruptError(f"{path} line {number} is a {type(row).__name__}; one object a line is expected")
+        yield document_of(row, f"{path} line {number}", f"{path.name}#{number - 1}", path.stem)
+
+
+def _read_parquet(path: Path) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = [name for name in ("text", "id", "label") if name in file.schema_arrow.names]
+            require_text(file.schema_arrow.names, str(path))
+            number = 0
+            for batch in file.iter_batches(1024, columns=columns):
+                for row in batch.to_pylist():
+                    yield document_of(row, f"{path} row {number}", f"{path.name}#{number}", path.stem)
+                    number += 1
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptError(f"{path} is not a whole parquet file ({str(error).splitlines()[0]})") from None
+
+
+def document_of(row: dict[str, Any], where: str, default_id: str, default_label: str) -> Document:
+    """Build a document from a row with `text`, and `id` and `label` where it has them."""
+    require_text(list(row), where)
+    text, label = row["text"], row.get("label")
+    if not isinstance(text, str):
+        raise ConfigError(f"{where}: column `text` holds {type(text).__name__}, text was expected")
+    return Document(text, str(row.get("id") or default_id), default_label if label is None else str(label))
+
+
+def require_text(columns: list[str], where: str) -> None:
+    """Raise `ConfigError` listing the columns when `text` is not among them."""
+    if "text" not in columns:
+        found = ", ".join(map(str, columns)) or "none"
+        raise ConfigError(f"{where} has no column `text` (columns: {found}); rename the column that holds the text")
+
+
+READERS = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+
+
+MIN_PROSE_CHARS = 150
+PROSE_DOCUMENT_CHARS = 4000
+MIN_FILE_BYTES = 2000
+# Generated docstrings (one sentence filled in thousands of times), and our own words.
+PACKAGES_LEFT_OUT = {"plotly", "dash", "dash-ag-grid", "dash-mantine-components", "dash-cytoscape", "interp-workbench"}
+
+Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+_NOT_PROSE = re.compile(
+    r">>>|\.\. |::|```|\|.*\||[+=~-]{4,}|^\s*(Args|Parameters|Returns|Raises|Examples?|Attributes|Yields|Notes?):?\s*$"
+    r"|^\s*[`*]*[\w.*, ]{1,40}[`*]* ?(\([^)]*\))? ?:(?=\s)|^\s*:\w+|\\[a-z]+\{|https?://|[{}<>=\[\]]{2,}",
+    re.MULTILINE,
+)
+_NOT_WORDS = re.compile(r"[^A-Za-z ,.'()-]")
+
+
+class SourceModule(NamedTuple):
+    """One source file of an installed package."""
+
+    package: str
+    path: Path
+    name: str
+    recorded_hash: str
+    """from the package's own record of its files"""
+
+
+def read_docstrings(seed: int) -> Iterator[Document]:
+    """Yield every document, in the order of the seed."""
+    seen: set[int] = set()
+    for module in source_modules(seed):
+        for number, text in enumerate(_prose_documents(_fresh(prose_of(module.path), seen))):
+            yield Document(text, f"{module.name}#{number}" if number else module.name, module.package)
+
+
+def source_modules(seed: int) -> list[SourceModule]:
+    """Return the source files to read, in the order of the seed."""
+    found = sorted(_installed_modules(), key=lambda module: (module.package, module.name, str(module.path)))
+    if not found:
+        raise MissingError("no installed package has readable docstrings; use a .txt, .jsonl or .parquet file")
+    Random(derive_seed(seed, "docstrings")).shuffle(found)
+    return found
+
+
+def fingerprint_docstrings(seed: int) -> str:
+    """Return the sha256 over order and content of the source files, as stated by the packages' own records."""
+    digest = hashlib.sha256(f"{MIN_PROSE_CHARS} {PROSE_DOCUMENT_CHARS} {_NOT_PROSE.pattern}\n".encode())
+    for module in source_modules(seed):
+        digest.update(f"{module.package} {module.name} {module.recorded_hash}\n".encode())
+    return digest.hexdigest()
+
+
+def prose_of(path: Path) -> Iterator[str]:
+    """Yield the prose paragraphs of a source file's docstrings, each on one line."""
+    try:
+        source = path.read_text(encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's invalid escapes
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, UnicodeDecodeError, ValueError, RecursionError):
+        return  # a template, a Python 2 file or another encoding: no prose for us
+    for node in (tree, *_documented(tree.body)):
+        for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
+            if is_prose(paragraph):
+                yield " ".join(paragraph.split())
+
+
+def _documented(body: list[ast.stmt]) -> Iterator[Documented]:
+    """Yield classes, methods and functions in source order; nested functions are skipped, which halves the time."""
+    for node in body:
+        if isinstance(node, Documented):
+            yield node
+        if isinstance(node, ast.ClassDef | ast.If | ast.Try | ast.With):
+            for part in ("body", "orelse", "finalbody"):
+                yield from _documented(getattr(node, part, []))
+
+
+def is_prose(paragraph: str) -> bool:
+    """Return whether a paragraph consists of sentences rather than code, a list or a table."""
+    if len(paragraph) < MIN_PROSE_CHARS or _NOT_PROSE.search(paragraph):
+        return False
+    if len(_SENTENCE_END.findall(paragraph)) < 2:
+        return False
+    return len(_NOT_WORDS.findall(" ".join(paragraph.split()))) < 0.06 * len(paragraph)
+
+
+def _installed_modules() -> Iterator[SourceModule]:
+    for distribution in metadata.distributions():
+        package = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        if package in PACKAGES_LEFT_OUT:
+            continue
+        root = Path(str(distribution.locate_file("")))
+        # read as text: metadata's own file objects take ten times as long
+        for path, recorded_hash, size in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            parts = path.removesuffix(".py").split("/")
+            if path.endswith(".py") and recorded_hash and int(size or 0) >= MIN_FILE_BYTES and not _is_test(parts):
+                yield SourceModule(package, root / path, ".".join(parts).removesuffix(".__init__"), recorded_hash)
+
+
+def _is_test(parts: list[str]) -> bool:
+    return any(part in ("tests", "test", "testing", "_vendor", "..") or part.startswith("test_") for part in parts)
+
+
+def _fresh(paragraphs: Iterator[str], seen: set[int]) -> Iterator[str]:
+    """Yield paragraphs not seen before, by a hash that is the same in every process."""
+    for paragraph in paragraphs:
+        key = int.from_bytes(hashlib.blake2b(paragraph.encode(), digest_size=8).digest(), "little")
+        if key not in seen:
+            seen.add(key)
+            yield paragraph
+
+
+def _prose_documents(paragraphs: Iterator[str]) -> Iterator[str]:
+    parts: list[str] = []
+    for paragraph in paragraphs:
+        parts.append(paragraph)
+        if sum(map(len, parts)) >= PROSE_DOCUMENT_CHARS:
+            yield "\n\n".join(parts)
+            parts = []
+    if parts:
+        yield "\n\n".join(parts)
 
 
 @dataclass(frozen=True)
@@ -37,7 +307,7 @@ class HubSource:
         return ":".join(part for part in ("hub", self.name, self.config, self.split) if part)
 
 
-def parse(spec: str) -> HubSource:
+def parse_hub(spec: str) -> HubSource:
     """Parse `"hub:owner/name:config:split"`; a single part after the name is the configuration."""
     name, *rest = spec.removeprefix("hub:").split(":")
     if not name or len(rest) > 2 or not all(rest):
@@ -45,7 +315,7 @@ def parse(spec: str) -> HubSource:
     return HubSource(name, *rest)
 
 
-def read(source: HubSource) -> Iterator[Document]:
+def read_hub(source: HubSource) -> Iterator[Document]:
     """Yield every document. Raises `MissingError` when the hub or the data set cannot be reached."""
     if not hub_reachable():
         raise MissingError(
@@ -63,7 +333,7 @@ def read(source: HubSource) -> Iterator[Document]:
         yield document_of(dict(row), f"{source} row {number}", f"{source.name}#{number}", source.name)
 
 
-def fingerprint(source: HubSource) -> str:
+def fingerprint_hub(source: HubSource) -> str:
     """Return the sha256 of the spec: a stream cannot be hashed without reading all of it."""
     return hashlib.sha256(str(source).encode()).hexdigest()
 
@@ -119,14 +389,14 @@ def open_corpus(spec: str, *, seed: int = 0) -> Corpus:
     raise `CorruptError` (invalid UTF-8, broken JSON) and `ConfigError` (no text column; lists the columns).
     """
     if spec == "docstrings":
-        return Corpus(spec, lambda: docstrings.read(seed), lambda: docstrings.fingerprint(seed))
+        return Corpus(spec, lambda: read_docstrings(seed), lambda: fingerprint_docstrings(seed))
     if spec.startswith("hub:"):
-        source = parse(spec)
-        return Corpus(spec, lambda: read(source), lambda: fingerprint(source))
+        source = parse_hub(spec)
+        return Corpus(spec, lambda: read_hub(source), lambda: fingerprint_hub(source))
     path = Path(spec).expanduser()
-    if path.is_dir() or path.suffix in files.READERS:
-        files.check(path)
-        return Corpus(spec, lambda: files.read(path), lambda: files.fingerprint(path))
+    if path.is_dir() or path.suffix in READERS:
+        check_files(path)
+        return Corpus(spec, lambda: read_files(path), lambda: fingerprint_files(path))
     if path.exists():
         raise UnknownNameError("corpus file type", path.suffix or path.name, [".txt", ".jsonl", ".parquet"])
     raise UnknownNameError("corpus", spec, KNOWN)

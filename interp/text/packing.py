@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from interp.errors import ConfigError, UnknownNameError
-from interp.text.files import Document
+from interp.text.corpora import Document
 from interp.text.tokens import Tokenizer
 
 Bos = Literal["context", "document", "none"]

@@ -16,7 +16,7 @@ from interp.artifacts import Manifest, partial_path, read_manifest
 from interp.errors import ConfigError, MismatchError
 from interp.recording.store import Recording
 from interp.recording.writer import LOG
-from interp.text.files import Document
+from interp.text.corpora import Document
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
-from interp.text import docstrings
-from interp.text.corpora import corpus_hash, open_corpus
-from interp.text.files import TXT_DOCUMENT_CHARS, Document
+from interp.text import corpora
+from interp.text.corpora import TXT_DOCUMENT_CHARS, Document, corpus_hash, open_corpus
 from interp.text.packing import pack
 from interp.text.tokens import ByteTokenizer
 
@@ -34,7 +33,7 @@ def test_docstrings_are_the_same_for_a_seed_and_a_mix_of_packages() -> None:
     assert documents[:10] != take("docstrings", 10, seed=1)
     assert len({document.label for document in documents}) >= 8
     assert len({document.id for document in documents}) == 60
-    assert not {document.label for document in documents} & docstrings.LEFT_OUT
+    assert not {document.label for document in documents} & corpora.PACKAGES_LEFT_OUT
     paragraphs = [p for document in documents for p in document.text.split("\n\n")]
     assert len(set(paragraphs)) == len(paragraphs)
 
@@ -64,13 +63,13 @@ class Outer:
             """{PROSE.replace("paragraph", "inner text")}"""
 '''
     (tmp_path / "module.py").write_text(source)
-    assert list(docstrings.prose_of(tmp_path / "module.py")) == [
+    assert list(corpora.prose_of(tmp_path / "module.py")) == [
         PROSE,
         PROSE.replace("paragraph", "method"),
         PROSE.replace("paragraph", "inner text"),
     ]
     (tmp_path / "broken.py").write_text("def (:")
-    assert list(docstrings.prose_of(tmp_path / "broken.py")) == []
+    assert list(corpora.prose_of(tmp_path / "broken.py")) == []
 
 
 def test_text_files_are_grouped_paragraphs_and_lose_nothing(tmp_path: Path) -> None:

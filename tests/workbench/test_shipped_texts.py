@@ -13,7 +13,7 @@ import pytest
 
 from interp.artifacts import sha256_file
 from interp.errors import CorruptError, MissingError
-from interp.text import docstrings
+from interp.text import corpora
 from workbench.shipped import build
 
 SPEECH = "We meet in a time of plenty. " * 300
@@ -49,8 +49,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One installed package of one module, seen twice."""
     path = tmp_path / "module.py"
     path.write_text(SOURCE)
-    modules = [docstrings.Module("numpy", path, name, "") for name in ("numpy.sums", "numpy.copy")]
-    monkeypatch.setattr(docstrings, "modules", lambda seed: modules)
+    modules = [corpora.SourceModule("numpy", path, name, "") for name in ("numpy.sums", "numpy.copy")]
+    monkeypatch.setattr(corpora, "source_modules", lambda seed: modules)
 
 
 def test_books_and_speeches_are_cut_into_documents_and_cleaned(downloads: Path):

@@ -46,8 +46,8 @@ import tyro
 from interp.artifacts import atomic_file, sha256_file
 from interp.errors import CorruptError, MissingError
 from interp.runtime import derive_seed
-from interp.text import docstrings
-from interp.text.files import Document
+from interp.text import corpora
+from interp.text.corpora import Document
 from interp.workspace import Workspace
 from workbench.demo import CARD, MLP, MODEL, RESID, SHIPPED, Step, pack, run_step
 from workbench.terminal import InWorkspace, OnDevice, Seeded, Threaded, say, wrote
@@ -98,7 +98,7 @@ def write_corpus(path: Path, *, reference_chars: int, code_chars: int, seed: int
     """
     kinds: dict[str, Iterable[Document]] = {
         "books and speeches": [*speeches(path.parent), *novel(path.parent), *bible(path.parent)],
-        "docstring prose": docstrings.read(seed),
+        "docstring prose": corpora.read_docstrings(seed),
         "reference": _at_most(reference_chars, reference(seed)),
         "code": _at_most(code_chars, code(seed)),
     }
@@ -146,9 +146,9 @@ def reference(seed: int) -> Iterator[Document]:
     for module, tree, _ in _parsed(seed):
         texts = []
         for node in ast.walk(tree):
-            if isinstance(node, ast.Module | docstrings.Documented):
+            if isinstance(node, ast.Module | corpora.Documented):
                 paragraphs = re.split(r"\n\s*\n", ast.get_docstring(node) or "")
-                texts.append("\n\n".join(p for p in paragraphs if not docstrings.is_prose(p)))
+                texts.append("\n\n".join(p for p in paragraphs if not corpora.is_prose(p)))
         yield from _documents(texts, "\n\n", module, "reference")
 
 
@@ -157,7 +157,7 @@ def code(seed: int) -> Iterator[Document]:
     for module, tree, source in _parsed(seed):
         lines: list[str] = source.splitlines()
         for node in ast.walk(tree):
-            if isinstance(node, ast.Module | docstrings.Documented) and ast.get_docstring(node) is not None:
+            if isinstance(node, ast.Module | corpora.Documented) and ast.get_docstring(node) is not None:
                 first, last = node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno
                 lines[first - 1 : last] = [""] * (last - first + 1)
         code = re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
@@ -189,9 +189,9 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
     return handle.read().decode("utf-8", errors="replace")
 
 
-def _parsed(seed: int) -> Iterator[tuple[docstrings.Module, ast.Module, str]]:
+def _parsed(seed: int) -> Iterator[tuple[corpora.SourceModule, ast.Module, str]]:
     seen: set[bytes] = set()
-    for module in docstrings.modules(seed):
+    for module in corpora.source_modules(seed):
         try:
             source = module.path.read_text(encoding="utf-8")
             with warnings.catch_warnings():
@@ -205,7 +205,7 @@ def _parsed(seed: int) -> Iterator[tuple[docstrings.Module, ast.Module, str]]:
             yield module, tree, source
 
 
-def _documents(texts: Iterable[str], joint: str, module: docstrings.Module, what: str) -> Iterator[Document]:
+def _documents(texts: Iterable[str], joint: str, module: corpora.SourceModule, what: str) -> Iterator[Document]:
     for number, part in enumerate(_parts(texts, joint)):
         yield Document(part, f"{module.name} {what}#{number}", f"{module.package} {what}")
 
