@@ -2,6 +2,7 @@
 
 - `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `sae`, `geometry`, `dynamics`, `changes`: one folder per
   page (`page` the page, `data` what it reads from the workspace)
+- `runs`        a queue of analyses that are started from the page, and the page of it
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too
 - `app`         the Dash app, with the frame around every page

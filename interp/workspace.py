@@ -9,13 +9,25 @@ Tables are parquet, read through DuckDB: only the row groups and columns that a 
 import contextlib
 import os
 import re
+import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.artifacts import KINDS, MANIFEST, PARTIAL, STATUS, Manifest, partial_path, read_json, read_manifest
+from interp.artifacts import (
+    KINDS,
+    MANIFEST,
+    PARTIAL,
+    STATUS,
+    Manifest,
+    disk_errors,
+    partial_path,
+    read_json,
+    read_manifest,
+)
 from interp.errors import ConfigError, CorruptError, MissingError, ResourceError, UnknownNameError, WorkbenchError
 from interp.upgrades import FORMER_FOLDERS, upgrade
 
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -210,6 +223,105 @@ def _database(process: int) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
     return duckdb.connect(config={"threads": 1})
+
+
+TRASH = "trash"
+"""Folder of the workspace that deleted artefacts are moved to."""
+
+
+@dataclass(frozen=True)
+class Trashed:
+    """A deleted artefact, which can be restored."""
+
+    entry: str
+    """Folder in the trash, `20260102-030405`: the time of the deletion, in UTC."""
+    key: str
+    """Path `folder/name` that it had."""
+    n_bytes: int
+
+
+def outdated(manifests: list[Manifest], key: Callable[[Manifest], str]) -> dict[str, list[str]]:
+    """Return for every artefact the parents, as `folder/name`, whose content is another now than when it was made.
+
+    Parents that are gone, and models, whose weights would have to be read, are not judged.
+    """
+    present = {key(each): each.content_hash for each in manifests}
+    return {
+        key(each): [parent for parent, digest in each.parents.items() if present.get(parent, digest) != digest]
+        for each in manifests
+    }
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder; links are not followed."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def move_to_trash(workspace: Workspace, key: str) -> Trashed:
+    """Move an artefact, complete or unfinished (`folder/name.partial`), to the trash. `restore` undoes it.
+
+    Raises `UnknownNameError` where there is no artefact of that key, `ConfigError` for a key that can be none.
+    """
+    folder = _artefact_folder(workspace, key)
+    if not folder.is_dir() or folder.is_symlink():
+        raise UnknownNameError("artefact", key, [workspace.key(each) for each in workspace.artifacts()])
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    number, entry = 1, stamp
+    while (workspace.root / TRASH / entry).exists():
+        number, entry = number + 1, f"{stamp}-{number + 1}"
+    target = workspace.root / TRASH / entry / key
+    with disk_errors(target):
+        target.parent.mkdir(parents=True)
+        folder.rename(target)
+    return Trashed(entry, key, folder_bytes(target))
+
+
+def trashed(workspace: Workspace) -> list[Trashed]:
+    """Return the deleted artefacts, the last one first."""
+    found = sorted((workspace.root / TRASH).glob("*/*/*/"), reverse=True)
+    return [
+        Trashed(path.parts[-3], f"{path.parts[-2]}/{path.parts[-1]}", folder_bytes(path))
+        for path in found
+        if _ENTRY.match(path.parts[-3])
+    ]
+
+
+def restore(workspace: Workspace, entry: str) -> str:
+    """Move a deleted artefact back; return its key.
+
+    Raises `UnknownNameError` for an entry that is not in the trash, `ConfigError` when its name is taken by now.
+    """
+    found = {each.entry: each for each in trashed(workspace)}
+    if entry not in found:
+        raise UnknownNameError("entry of the trash", entry, found)
+    key = found[entry].key
+    target = _artefact_folder(workspace, key)
+    if target.exists():
+        raise ConfigError(f"there is another {key} by now; delete it first, or leave the old one in the trash")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (workspace.root / TRASH / entry / key).rename(target)
+        shutil.rmtree(workspace.root / TRASH / entry, ignore_errors=True)
+    return key
+
+
+def empty_trash(workspace: Workspace) -> int:
+    """Remove every deleted artefact for good; return the bytes that this frees."""
+    found = trashed(workspace)
+    for each in found:
+        shutil.rmtree(workspace.root / TRASH / each.entry, ignore_errors=True)
+    return sum(each.n_bytes for each in found)
+
+
+def _artefact_folder(workspace: Workspace, key: str) -> Path:
+    """Return the folder of a key. Raises `ConfigError` for a key that is none, so that nothing else is moved."""
+    parent, _, name = key.partition("/")
+    if parent not in {*KINDS.values(), *FORMER_FOLDERS.values()} or not _NAME.fullmatch(name.removesuffix(PARTIAL)):
+        raise ConfigError(f"{key!r} is no artefact of a workspace; they are called folder/name, saes/demo for example")
+    folder = workspace.root / parent / name
+    if not folder.resolve().parent.is_relative_to(workspace.root.resolve()):
+        raise ConfigError(f"{key} points outside the workspace; links out are not followed")
+    return folder
 
 
 def _check_kind(kind: str) -> None:
