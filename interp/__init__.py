@@ -63,11 +63,16 @@ if TYPE_CHECKING:
     from interp.circuits.score_explanation import explain_score
     from interp.circuits.tasks import make_task
     from interp.errors import ArtifactError, UsageError, WorkbenchError
+    from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test
+    from interp.geometry.dimension import intrinsic_dimension, spectrum
     from interp.geometry.direction_report import measure_direction
+    from interp.geometry.erasure import erasure
     from interp.geometry.probes import direction_of_words
     from interp.geometry.rotation import rotate_words
     from interp.geometry.shapes import find_shapes, fit_plane, shapes_of
+    from interp.geometry.similarity import cka, procrustes
+    from interp.geometry.space import compare_spaces, measure_space, save_space
     from interp.geometry.words import find_concepts, read_words
     from interp.lenses.direct_attribution import direct_logit_attribution
     from interp.lenses.logit_lens import follow_token, logit_lens
@@ -85,6 +90,8 @@ if TYPE_CHECKING:
     from interp.models.training import TrainingConfig, train_small
     from interp.patching.ablation import ablate, ablated
     from interp.patching.activation import activation_patching
+    from interp.patching.config import PatchingConfig
+    from interp.patching.maps import measure_map, save_map
     from interp.patching.paths import path_patch
     from interp.recording.live import open_recording
     from interp.recording.record import record
@@ -117,6 +124,8 @@ _HOMES = {
     "interp.lenses.direct_attribution": "direct_logit_attribution",
     "interp.patching.ablation": "ablate ablated",
     "interp.patching.activation": "activation_patching",
+    "interp.patching.config": "PatchingConfig",
+    "interp.patching.maps": "measure_map save_map",
     "interp.patching.paths": "path_patch",
     "interp.circuits.head_kinds": "score_heads",
     "interp.circuits.head_weights": "composition:head_composition copying:head_copying",
@@ -135,6 +144,11 @@ _HOMES = {
     "interp.geometry.rotation": "rotate_words",
     "interp.geometry.probes": "direction_of_words",
     "interp.geometry.direction_report": "measure_direction",
+    "interp.geometry.erasure": "erasure",
+    "interp.geometry.dimension": "spectrum intrinsic_dimension",
+    "interp.geometry.analogies": "WordVectors",
+    "interp.geometry.similarity": "cka procrustes",
+    "interp.geometry.space": "measure_space compare_spaces save_space",
     "interp.atlas.sources": "embedding_source recording_source",
     "interp.atlas.build": "MapSettings build_atlas extend_atlas",
     "interp.atlas.series": "build_series",

@@ -1,14 +1,15 @@
 """Results print as short tables, show themselves in notebooks, become data frames, and have figures."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+import inspect
+import pkgutil
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from result_cases import DICTIONARIES, GEOMETRY, OTHERS, Case, cloud
 
 import interp
 import interp.studies as studies
@@ -40,11 +41,6 @@ def found():
 
 
 @cache
-def cloud():
-    return np.random.default_rng(0).standard_normal((40, 6))
-
-
-@cache
 def toys():
     return studies.train_toys(studies.ToyConfig(steps=40), densities=(0.05, 0.2), n_seeds=2, seed=0)
 
@@ -61,24 +57,6 @@ def changed():
         favoured = tuned(tokens)[:, -1].argmax(-1)
     behaviour = interp.log_prob_of_answers(tokens, favoured)
     return interp.what_changed(base, tuned, {"text": tokens}, continuations=[on] * 3, behaviour=behaviour, n_random=3)
-
-
-@pytest.fixture(scope="session")
-def recording(tmp_path_factory):
-    from saes.evaluation.toy_recovery import write_synthetic
-
-    data = saes.SyntheticData(saes.SyntheticConfig(n_features=16, d=8), seed=0)
-    return data, write_synthetic(data, Path(tmp_path_factory.mktemp("synthetic")) / "rows", n_rows=2000)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One class of results."""
-
-    make: Callable[[], Any]
-    columns: str
-    """of `to_frame`; `...` at the end: and others"""
-    figure: bool = False
 
 
 CASES = {
@@ -121,7 +99,7 @@ CASES = {
     "score explanation": Case(
         lambda: interp.explain_score(model(), task().clean[:1], "L1H0", query=10, key=5),
         "query_part key_part value relative", figure=True),
-    "circle test": Case(lambda: interp.circle_test(cloud(), n_draws=99), "shape reason circular linear ..."),
+    "circle test": Case(lambda: interp.circle_test(cloud(40), n_draws=99), "shape reason circular linear ..."),
     "what changed": Case(changed, "question text name value null found", figure=True),
     "weight changes": Case(lambda: changed().weights, "name kind layer change ...", figure=True),
     "representation changes": Case(
@@ -154,8 +132,19 @@ CASES = {
     "induction run": Case(
         lambda: studies.follow_induction("toy:induction-1l", steps=80, every=10, n_rows=4, n_null=4),
         "step loss_first ...", figure=True),
+    "patching map": Case(
+        lambda: interp.measure_map(model(), task(), interp.PatchingConfig(what="z", draws=1)),
+        "layer head effect stderr ...", figure=True),
+    **GEOMETRY,
+    **DICTIONARIES,
+    **OTHERS,
 }  # fmt: skip
 GROK = studies.ModularConfig(p=11, epochs=40, log_every=10, seeds=(0, 1))
+
+
+@cache
+def instance(name: str) -> Any:
+    return CASES[name].make()
 
 
 def check(result: Any, columns: str) -> None:
@@ -177,30 +166,32 @@ def check(result: Any, columns: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_result_is_a_short_table_and_a_frame_with_its_columns(name):
-    check(CASES[name].make(), CASES[name].columns)
+    check(instance(name), CASES[name].columns)
+
+
+def classes_of_results(base: type = Result) -> set[type]:
+    """Return the concrete classes of results in the product, with all its modules imported."""
+    found = set()
+    for each in base.__subclasses__():
+        own = each.__module__.split(".")[0] in ("interp", "saes")
+        found |= classes_of_results(each) | ({each} if own and not inspect.isabstract(each) else set())
+    return found
+
+
+def test_every_class_of_results_has_a_case():
+    for package in (interp, saes):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    covered = {type(instance(name)) for name in CASES}
+    missing = {f"{each.__module__}.{each.__name__}" for each in classes_of_results() - covered}
+    assert missing == set(), "give it a small instance and its columns in CASES"
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.figure])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_plot_draws_a_result(name, theme):
-    figure = plot(CASES[name].make(), theme=theme)
+    figure = plot(instance(name), theme=theme)
     assert figure.data
-
-
-def test_results_of_dictionaries_are_short_tables(recording):
-    from saes.evaluation.baselines import untrained_sae
-    from saes.evaluation.toy_recovery import HOOK_POINT
-
-    data, rows = recording
-    pair = {
-        "one": untrained_sae(rows, HOOK_POINT, d_sae=16, k=2),
-        "two": untrained_sae(rows, HOOK_POINT, d_sae=16, k=2),
-    }
-    check(saes.evaluate_on_recording(pair["one"], rows), "n_tokens l0 fvu dead_fraction ...")
-    check(saes.compare(pair, rows, truth=data), "name architecture d_sae baseline L0 FVU ...")
-    check(saes.measure_recovery(pair["one"], data, n_rows=500), "n_rows mcc mcc_random ...")
-    check(saes.match_features(pair["one"], pair["two"]), "first second cosine")
-    check(saes.decoder_cosines(pair["one"].decoder_directions), "nearest nearest_random near_copies")
 
 
 def test_plot_of_a_value_without_a_figure_names_what_has_one():
@@ -218,7 +209,7 @@ def test_plot_takes_several_results_where_these_are_drawn_together():
 
 
 def test_plot_shows_the_kind_that_is_asked_for_and_refuses_others():
-    scores = CASES["head scores"].make()
+    scores = instance("head scores")
     shown = {kind: plot(scores, kind=kind).data[0].z for kind in ("induction", "previous_token")}
     assert np.allclose(shown["induction"], scores.score["induction"], atol=1e-6)
     assert np.allclose(shown["previous_token"], scores.score["previous_token"], atol=1e-6)
@@ -238,47 +229,3 @@ def test_a_model_carries_the_spec_it_was_loaded_by():
     assert evidence().circuit.model == "planted:induction"
     assert found().circuit.model == "planted:induction"
     assert interp.model_spec(interp.load_model("small:mlp-1l")) == "small:mlp-1l"
-
-
-def test_shapes_in_signatures_are_checked_while_testing():
-    from jaxtyping import TypeCheckError
-
-    from interp.models.loss import token_losses
-
-    logits, tokens = torch.zeros(2, 8, 5), torch.zeros(2, 8, dtype=torch.long)
-    assert token_losses(logits, tokens).shape == (2, 7)
-    for wrong in (tokens[:1], tokens[:, :3], tokens.float()):
-        with pytest.raises(TypeCheckError):
-            token_losses(logits, wrong)
-
-
-def test_wrong_shapes_are_refused_while_testing():
-    import numpy as np
-    from jaxtyping import TypeCheckError
-
-    from interp.circuits.head_kinds import score_pattern
-    from interp.patching.paths import PathPatching
-
-    pattern, weights = torch.zeros(2, 3, 4, 4), torch.zeros(2, 16, 5)
-    assert score_pattern(pattern, weights).shape == (2, 3, 5)
-    for wrong in (weights[:, :4], weights[:1], weights.long()):
-        with pytest.raises(TypeCheckError):
-            score_pattern(pattern, wrong)
-
-    effect = np.zeros(3)
-    assert len(PathPatching(effect, effect, None).to_records()) == 3
-    for wrong in (np.zeros(2), np.zeros((3, 1)), np.zeros(3, np.float32)):
-        with pytest.raises(TypeCheckError):
-            PathPatching(effect, wrong, None)
-
-
-def test_modules_whose_shapes_are_checked_exist_and_have_shapes():
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    from shapes import SHAPES_CHECKED
-
-    for name in SHAPES_CHECKED:
-        spec = find_spec(name)
-        assert spec is not None, name
-        assert "from jaxtyping import" in Path(str(spec.origin)).read_text(), name

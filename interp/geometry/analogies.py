@@ -23,6 +23,7 @@ import numpy as np
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, check_count
+from interp.results import Record
 from interp.runtime import derive_seed
 
 
@@ -59,6 +60,11 @@ class Nearest(Finding):
             f"left out here; random words {self.random:.2f}, one in a thousand {self.random_high:.2f})"
         )
 
+    def to_records(self) -> list[Record]:
+        """Return one row per neighbour: `query, word, cosine, variant`, and the null `random, random_high`."""
+        null = {"random": self.random, "random_high": self.random_high}
+        return [{"query": self.query, **vars(each), **null} for each in self.neighbours]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Analogy(Finding):
@@ -85,6 +91,16 @@ class Analogy(Finding):
                 f", and {self.rank_of_c_alone} near {self.c!r} alone"
             )
         return text
+
+    def to_records(self) -> list[Record]:
+        """Return one row per set of excluded words: the best answer, the rank of the right one, and its baseline."""
+        ranks = self.ranks or dict.fromkeys(self.answers)
+        words = {"a": self.a, "b": self.b, "c": self.c, "expect": self.expect}
+        return [
+            {**words, "excluded": name, "answer": found[0] if found else None, "rank": ranks[name]}
+            | {"rank_of_c_alone": self.rank_of_c_alone}
+            for name, found in self.answers.items()
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from jaxtyping import Float, Float64, Int64
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.geometry.points import Finding, as_points, centred, check_count
-from interp.results import ends
+from interp.results import Record, ends, flat
 from interp.runtime import derive_seed
 from interp.statistics import Interval
 
@@ -102,6 +102,10 @@ class IntrinsicDimension(Finding):
         if len(values) > 1:
             text += f". They differ by a factor of {max(values) / min(values):.1f}"
         return f"{text}. {self.note}" if self.note else text
+
+    def to_records(self) -> list[Record]:
+        """Return one row per estimator: its estimate and interval beside `gaussian`, the null."""
+        return [record for each in self.estimates for record in each.to_records()]
 
 
 def intrinsic_dimension(
@@ -275,6 +279,11 @@ class Spectrum(Finding):
             f"{self.isotropic['participation_ratio']:.1f}); components {dims}"
         )
         return f"{text}. {self.note}" if self.note else text
+
+    def to_records(self) -> list[Record]:
+        """Return one row: the numbers, `components.90` and so on, and the same of isotropic points."""
+        null = {"participation_ratio": self.isotropic["participation_ratio"], "components": self.isotropic["dims"]}
+        return [super().to_records()[0] | flat({"components": self.dims, "isotropic": null})]
 
 
 def spectrum(x: Any, *, seed: int = 0) -> Spectrum:

@@ -30,6 +30,7 @@ from interp.lenses.logit_lens import logit_effects
 from interp.models.adapter import token_strings
 from interp.names import RESIDUAL_SUFFIXES, canonical_hook_point, parse_hook_point
 from interp.progress import Progress
+from interp.results import Record
 from interp.runtime import derive_seed
 
 if TYPE_CHECKING:
@@ -63,6 +64,12 @@ class TokenReading(Finding):
             f"{self.raised_logits[0]:.2f}; random directions {self.random:.2f}, at most {self.random_high:.2f})"
         )
 
+    def to_records(self) -> list[Record]:
+        """Return one row per token: `token, logit`, and the largest logits of random directions."""
+        tokens = zip((*self.raised, *self.lowered), (*self.raised_logits, *self.lowered_logits), strict=True)
+        null = {"random": self.random, "random_high": self.random_high}
+        return [{"token": token, "logit": logit, **null} for token, logit in tokens]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionProbe(Finding):
@@ -74,6 +81,10 @@ class DirectionProbe(Finding):
 
     def sentence(self) -> str:
         return f"{self.probe}; for random directions {self.random:.3f}"
+
+    def to_records(self) -> list[Record]:
+        """Return one row: the probe's, and `random`."""
+        return [self.probe.to_records()[0] | {"random": self.random}]
 
 
 _PARTS = ("reading", "along", "probes", "erased", "steering", "targets")
@@ -110,6 +121,10 @@ class DirectionGeometry(Finding):
         parts = (self.reading, self.along, self.erased, self.steering)
         text = ". ".join(str(part) for part in parts if isinstance(part, Finding))
         return f"{self.direction.name} ({self.direction.source}): {text}"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per list of words along the direction."""
+        return self.along.to_records()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values as every finding does, without the vector, which is saved in its own file."""
@@ -258,16 +273,7 @@ def along_table(found: DirectionGeometry) -> "pa.Table":
     """Return one row per word: `list, word, place, low, high, counted`; `place` is its position along the direction."""
     import pyarrow as pa
 
-    rows = [
-        {
-            "list": each.name,
-            "word": word,
-            **each.places.at(i).columns("place", "low", "high"),
-            "counted": each.counted[i],
-        }
-        for each in found.along.lists
-        for i, word in enumerate(each.words)
-    ]
+    rows = [{"list": each.name, **row} for each in found.along.lists for row in each.to_records()]
     return pa.Table.from_pylist(rows)
 
 
@@ -326,6 +332,11 @@ def _probes(
     """
     words = np.array([word for acts in lists.values() for word in acts.concept.words])
     used = ~np.isin(words, list(made_of))
+    if used.sum() < 2:
+        raise ConfigError(
+            f"all but {used.sum()} of {len(words)} words define the direction, so no probe can be fitted to others; "
+            "give another list"
+        )
     hook_points = next(iter(lists.values())).hook_points
     layers = {each: np.concatenate([acts.points(each) for acts in lists.values()])[used] for each in hook_points}
     rng = np.random.default_rng(derive_seed(seed, "random probes"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from interp.artifacts import write_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.results import Result, columns_of
+from interp.results import Record, Result, columns_of
 
 
 class Finding(Result, ABC):
@@ -32,6 +32,11 @@ class Finding(Result, ABC):
     def save(self, path: Path | str) -> None:
         """Write `to_json()` to a file, atomically."""
         write_json(Path(path), self.to_json())
+
+
+def mean_and_high(random: np.ndarray) -> Record:
+    """Return the columns `random` and `random_high` for the effects `[n_random]` of random directions."""
+    return {"random": float(random.mean()), "random_high": float(random.max())}
 
 
 def plain(value: Any) -> Any:

@@ -41,7 +41,7 @@ from interp.artifacts import read_npy
 from interp.errors import ConfigError, MissingError
 from interp.geometry.points import Finding, as_points, one_each, two_groups, unit_vector
 from interp.geometry.words import SENTENCES, Concept, read_words
-from interp.results import ends
+from interp.results import Record, ends
 from interp.runtime import derive_seed
 from interp.statistics import Interval, t_interval
 
@@ -267,6 +267,10 @@ class Directions(Finding):
     def sentence(self) -> str:
         cosines = ", ".join(f"{names} {value:.2f}" for names, value in self.cosines.items())
         return "; ".join(map(str, self.found)) + f". Cosines: {cosines} (random {self.random_cosine:.2f})"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per method: its accuracy beside that on shuffled labels."""
+        return [record for each in self.found for record in each.to_records()]
 
 
 def concept_directions(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Directions:

@@ -21,6 +21,7 @@ from interp.geometry.shapes import Shape, find_shapes, fit_plane
 from interp.geometry.steering import StrengthSweep, sweep_strengths
 from interp.geometry.words import SENTENCES, Concept, WordActivations, read_words
 from interp.progress import Progress
+from interp.results import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,17 @@ class ConceptGeometry(Finding):
         parts = [str(self.shape)]
         parts += [str(part) if isinstance(part, Finding) else "" for part in (self.steering, self.rotation)]
         return ". ".join(filter(None, parts))
+
+    def to_records(self) -> list[Record]:
+        """Return one row per hook point: RSA, silhouette, and the probe with its base rate and control."""
+        shapes = self.shape.to_records()
+        probes = [each.to_json() for each in self.probes] if isinstance(self.probes, tuple) else [{}] * len(shapes)
+        return [
+            row
+            | {f"probe_{name}": probe.get(name) for name in ("accuracy", "low", "high")}
+            | {name: probe.get(name) for name in ("base_rate", "control", "selectivity")}
+            for row, probe in zip(shapes, probes, strict=True)
+        ]
 
 
 def measure_concepts(
@@ -175,24 +187,7 @@ def points_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
 
 def layers_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
     """Return one row per list and hook point: RSA, silhouette, and the probe with its base rate and control."""
-    rows = []
-    for name, each in found.items():
-        shape = each.shape
-        for layer, hook_point in enumerate(shape.hook_points):
-            probe = each.probes[layer] if isinstance(each.probes, tuple) else None
-            row: dict[str, Any] = {
-                "list": name,
-                "layer": layer,
-                "hook_point": hook_point,
-                "chosen": layer == shape.layer,
-            }
-            row |= {"circular": shape.circular[layer], "linear": shape.linear[layer]}
-            row["silhouette"] = None if shape.cluster is None else shape.cluster.by_layer[layer]
-            numbers = {} if probe is None else probe.to_json()
-            row |= {f"probe_{name}": numbers.get(name) for name in ("accuracy", "low", "high")}
-            row |= {name: numbers.get(name) for name in ("base_rate", "control", "selectivity")}
-            rows.append(row)
-    return _table(rows)
+    return _table([{"list": name, **row} for name, each in found.items() for row in each.to_records()])
 
 
 def sweeps_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
@@ -201,28 +196,14 @@ def sweeps_table(found: dict[str, ConceptGeometry]) -> "pa.Table":
     `kind` is `steering` or `rotation`; `random` and `random_high` are for random directions. `swapped` and `followed`
     are for a rotation.
     """
-    rows: list[dict[str, Any]] = []
+    columns = ("effect", "low", "high", "side_effect", "random", "random_high", "swapped", "followed")
+    rows = []
     for name, each in found.items():
-        if isinstance(each.steering, StrengthSweep):
-            s = each.steering
-            for i, strength in enumerate(s.strengths):
-                row = {"list": name, "kind": "steering", "setting": strength}
-                row |= s.effect.at(i).columns("effect", "low", "high") | {"side_effect": s.side_effect.at(i).estimate}
-                row |= _random(s.random_effect[:, i]) | {"swapped": None, "followed": None}
-                rows.append(row)
-        if isinstance(each.rotation, RotationSweep):
-            r = each.rotation
-            for i, step in enumerate(r.steps):
-                row = {"list": name, "kind": "rotation", "setting": float(step)}
-                row |= r.moved.at(i).columns("effect", "low", "high") | {"side_effect": None}
-                row |= _random(r.random[:, i])
-                row |= {"swapped": float(r.swapped[i]), "followed": float(r.followed[i])}
-                rows.append(row)
+        for kind, setting, sweep in (("steering", "strength", each.steering), ("rotation", "step", each.rotation)):
+            for row in sweep.to_records() if isinstance(sweep, Finding) else ():
+                about = {"list": name, "kind": kind, "setting": float(row[setting])}
+                rows.append(about | {column: row.get(column) for column in columns})
     return _table(rows)
-
-
-def _random(values: np.ndarray) -> dict[str, float]:
-    return {"random": float(values.mean()), "random_high": float(values.max())}
 
 
 def _table(rows: list[dict[str, Any]]) -> "pa.Table":

@@ -27,12 +27,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
-from interp.geometry.points import Finding, check_count
+from interp.geometry.points import Finding, check_count, mean_and_high
 from interp.geometry.shapes import Plane
 from interp.geometry.words import WordActivations, by_length, encode, with_word
 from interp.models.passes import capture
 from interp.names import check_hook_points, parse_hook_point
-from interp.results import ends
+from interp.results import Record, ends
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 
@@ -85,6 +85,16 @@ class RotationSweep(Finding):
             f"{self.n_following} of {len(self.steps)} steps; without rotation {self.baseline:.0%} of {self.n_prompts} "
             f"prompts are answered right (chance {1 / self.n_items:.0%})"
         )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per step: the effect with its interval, that of random directions, and the controls."""
+        return [
+            {"step": step}
+            | self.moved.at(i).columns("effect", "low", "high")
+            | mean_and_high(self.random[:, i])
+            | {"swapped": float(self.swapped[i]), "followed": float(self.followed[i])}
+            for i, step in enumerate(self.steps)
+        ]
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from interp.geometry.points import Finding, as_points, centred, check_count, uni
 from interp.geometry.shapes import fit_plane
 from interp.geometry.words import WordActivations
 from interp.names import canonical_hook_point
-from interp.results import ends
+from interp.results import Record, ends
 from interp.runtime import derive_seed
 from interp.statistics import Interval, auroc, p_from_null, t_interval
 
@@ -65,6 +65,12 @@ class ListAlong(Finding):
             return f"{self.name}: too few words besides those that the direction was derived from; {lies}"
         return f"{self.name}: separation {self.separation:+.2f} (p {self.p:.2g}), AUC {self.auc:.3f}; {lies}"
 
+    def to_records(self) -> list[Record]:
+        """Return one row per word: `word, place, low, high, counted`; `place` is its position along the direction."""
+        places = [self.places.at(i).columns("place", "low", "high") for i in range(len(self.words))]
+        rows = zip(self.words, places, self.counted, strict=True)
+        return [{"word": word, **place, "counted": counted} for word, place, counted in rows]
+
 
 @dataclass(frozen=True, kw_only=True)
 class WordsAlong(Finding):
@@ -99,6 +105,11 @@ class WordsAlong(Finding):
             f"{self.share:.4f} of the words' variance (random {self.random_share:.4f}, at most "
             f"{self.random_share_high:.4f})"
         )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per list: its separation with p-value, and its plane's share beside random directions'."""
+        names = ("name", "separation", "auc", "p", "plane_share", "random_plane_share", "random_plane_high")
+        return [{name: getattr(each, name) for name in names} for each in self.lists]
 
 
 def words_along(
@@ -199,6 +210,20 @@ def _judge(
     [found] = _separation(along[:, None], owner, at)
     p = p_from_null(found, _separation(cloud.at_random[counted], owner, at), alternative="two-sided")
     return float(found), auroc(along, yes), p
+
+
+def separations(lists: Mapping[str, WordActivations], hook_point: str, directions: np.ndarray) -> np.ndarray:
+    """Return the separation of every list along each of `directions [k, d]`, `[n_lists, k]`; their length is free.
+
+    For null directions of one's own; `words_along` draws random ones. Raises as it does.
+    """
+    if not lists:
+        raise ConfigError("no lists of words were given; find_concepts([]) gives all")
+    clouds = [acts.points(hook_point) for acts in lists.values()]
+    points = as_points(np.concatenate(clouds), what="the words", at_least=3)
+    owner = np.repeat(np.arange(len(clouds)), [len(each) for each in clouds])
+    along = points @ as_points(directions, what="the directions", at_least=1, d=points.shape[1]).T
+    return np.stack([_separation(along, owner, at) for at in range(len(clouds))])
 
 
 def _separation(values: np.ndarray, owner: np.ndarray, at: int) -> np.ndarray:

@@ -36,6 +36,7 @@ from interp.geometry.dimension import Spectrum, spectrum
 from interp.geometry.points import Finding, as_points, centred, check_count
 from interp.geometry.similarity import ranked_distances
 from interp.geometry.words import WordActivations
+from interp.results import Record
 from interp.runtime import derive_seed
 from interp.statistics import p_from_null
 
@@ -252,6 +253,16 @@ class Shape(Finding):
         if self.cluster is not None:
             text += f". {self.cluster}"
         return f"{text}. {self.note}" if self.note else text
+
+    def to_records(self) -> list[Record]:
+        """Return one row per hook point: `layer, hook_point, chosen`, RSA with circle and line, and the silhouette."""
+        silhouettes = [None] * len(self.hook_points) if self.cluster is None else self.cluster.by_layer
+        columns = zip(self.hook_points, self.circular, self.linear, silhouettes, strict=True)
+        return [
+            {"layer": layer, "hook_point": name, "chosen": layer == self.layer}
+            | {"circular": circular, "linear": linear, "silhouette": silhouette}
+            for layer, (name, circular, linear, silhouette) in enumerate(columns)
+        ]
 
 
 def find_shapes(

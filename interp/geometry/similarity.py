@@ -40,6 +40,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
 from interp.geometry.points import Finding, as_points, centred, check_count, same_rows
+from interp.results import Record
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import p_from_null
 
@@ -198,6 +199,14 @@ class LayerSimilarity(Finding):
             f"{self.hook_points[i]} and {self.hook_points[j]}, {self.cka[i, j]:.3f} (standard error "
             f"{self.error[i, j]:.3f}); rows shuffled at most {np.abs(self.shuffled[away]).max():.3f}"
         )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per ordered pair of hook points: `first, second, cka, error`, and the null `shuffled`."""
+        names, tables = self.hook_points, {"cka": self.cka, "error": self.error, "shuffled": self.shuffled}
+        return [
+            {"first": names[i], "second": names[j]} | {name: float(table[i, j]) for name, table in tables.items()}
+            for i, j in np.ndindex(self.cka.shape)
+        ]
 
 
 def recording_cka(

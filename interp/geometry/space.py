@@ -203,7 +203,7 @@ def compare_spaces(
 
 
 def save_space(
-    report: SpaceReport,
+    found: SpaceReport | SpaceComparison,
     folder: Path,
     *,
     config: dict[str, Any],
@@ -212,49 +212,40 @@ def save_space(
     threads: int | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Write `space.json` (spectra, dimensions, relations) and `spaces.parquet`; return the manifest."""
-    draft = Draft.open(folder, kind="space", config=config, seed=seed, overwrite=overwrite)
+    """Write a report or a comparison into a folder; return the manifest.
+
+    A report gives `space.json` (spectra, dimensions, relations) and `spaces.parquet`; a comparison gives `cka.parquet`
+    (all pairs) and `pairs.parquet`. Raises as `Draft.open`.
+    """
+    kind, write = ("space", _write_report) if isinstance(found, SpaceReport) else ("space_comparison", _write_pairs)
+    draft = Draft.open(folder, kind=kind, config=config, seed=seed, overwrite=overwrite)
+    return draft.finish(summary=write(found, draft.path), parents=parents, threads=threads)
+
+
+def _write_report(report: SpaceReport, folder: Path) -> dict[str, Any]:
+    """Write the files of a report; return the summary of the manifest."""
     parts = ("spectra", "dimensions", "relations")
-    save_json({name: getattr(report, name) for name in parts}, draft.path / "space.json")
-    write_table(draft.path / "spaces.parquet", _table(report.to_records()))
+    save_json({name: getattr(report, name) for name in parts}, folder / "space.json")
+    write_table(folder / "spaces.parquet", _table(report.to_records()))
     relations = {
         name: {"accuracy": found.accuracy, "null": max(found.c_alone, found.shuffled_high), "n": found.n}
         for name, found in report.relations.items()
         if isinstance(found, AnalogySet)
     }
-    summary = {"spaces": report.to_records(), "relations": relations}
-    return draft.finish(summary=summary, parents=parents, threads=threads)
+    return {"spaces": report.to_records(), "relations": relations}
 
 
-def save_comparison(
-    found: SpaceComparison,
-    folder: Path,
-    *,
-    config: dict[str, Any],
-    parents: dict[str, str],
-    seed: int = 0,
-    threads: int | None = None,
-    overwrite: bool = False,
-) -> Manifest:
-    """Write `cka.parquet` (all pairs) and `pairs.parquet`; return the manifest."""
-    draft = Draft.open(folder, kind="space_comparison", config=config, seed=seed, overwrite=overwrite)
+def _write_pairs(found: SpaceComparison, folder: Path) -> dict[str, Any]:
+    """Write the files of a comparison; return the summary of the manifest."""
     names, cka = found.cka.hook_points, found.cka
-    cells = [
-        {
-            **{"first": names[i], "second": names[j], "cka": float(cka.cka[i, j])},
-            **{"error": float(cka.error[i, j]), "shuffled": float(cka.shuffled[i, j])},
-        }
-        for i, j in np.ndindex(cka.cka.shape)
-    ]
-    write_table(draft.path / "cka.parquet", _table(cells))
-    write_table(draft.path / "pairs.parquet", _table(list(found.pairs)))
+    write_table(folder / "cka.parquet", _table(cka.to_records()))
+    write_table(folder / "pairs.parquet", _table(list(found.pairs)))
     away = ~np.eye(len(names), dtype=bool)
-    summary = {
+    return {
         **{"spaces": list(names), "n_rows": cka.n_rows, "batch": cka.batch, "n_pairs": len(found.pairs)},
         "null_largest": float(np.abs(cka.shuffled[away]).max(initial=0)),
         "smallest_cka": min((pair["cka"] for pair in found.pairs), default=None),
     }
-    return draft.finish(summary=summary, parents=parents, threads=threads)
 
 
 def _space_row(name: str, found: Spectrum, dimension: IntrinsicDimension | str) -> dict[str, Any]:

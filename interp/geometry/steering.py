@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
-from interp.geometry.points import Finding, as_array, as_numbers, check_count, unit_vector
-from interp.results import ends
+from interp.geometry.points import Finding, as_array, as_numbers, check_count, mean_and_high, unit_vector
+from interp.results import Record, ends
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 
@@ -71,6 +71,17 @@ class StrengthSweep(Finding):
             f"unrelated text; random directions {self.random_effect[:, best].mean():+.2f}, at most "
             f"{self.random_effect[:, best].max():+.2f}"
         )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per strength: both effects with their intervals, then those of random directions."""
+        return [
+            {"strength": strength}
+            | self.effect.at(i).columns("effect", "low", "high")
+            | self.side_effect.at(i).columns("side_effect", "side_low", "side_high")
+            | mean_and_high(self.random_effect[:, i])
+            | {"random_side_effect": float(self.random_side_effect[:, i].mean())}
+            for i, strength in enumerate(self.strengths)
+        ]
 
 
 @torch.no_grad()

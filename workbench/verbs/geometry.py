@@ -318,7 +318,7 @@ class CompareSpaces(Writes, Seeded, Threaded, OnDevice):
     """Tokens per context, BOS included."""
 
     def run(self) -> None:
-        from interp.geometry.space import compare_spaces, save_comparison
+        from interp.geometry.space import compare_spaces, save_space
         from interp.models.adapter import weight_hash
         from interp.models.loading import load_model
 
@@ -343,7 +343,7 @@ class CompareSpaces(Writes, Seeded, Threaded, OnDevice):
         config = {"models": specs, "weight_hashes": hashes, "hook_points": list(self.hook_points)}
         config |= {"points": self.points, "batch": self.batch, "corpus": self.corpus}
         config["context_length"] = self.context_length
-        save_comparison(
+        save_space(
             found,
             folder,
             config=config,

@@ -1,0 +1,370 @@
+"""Small instances of the results of geometry, dictionaries and saved artefacts, for `test_results.py`."""
+
+import string
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+import interp
+import interp.studies as studies
+import saes
+
+sys.path.append(str(Path(__file__).parent / "saes"))  # where models and dictionaries with known answers are built
+
+from planted import HOOK, write_recording
+from planted_pair import perfect_dictionaries, planted_pair, planted_task
+
+SENTENCES = ("x {word}", "so {word}", "and {word}", "it is {word}")
+LAYER = "blocks.0.hook_resid_post"
+METHOD = "method distance accuracy shuffled shuffled_high n_train n_heldout seed"
+ALONG = "name separation auc p plane_share random_plane_share random_plane_high"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One class of results."""
+
+    make: Callable[[], Any]
+    columns: str
+    """of `to_frame`; `...` at the end: and others"""
+    figure: bool = False
+
+
+@cache
+def folder(name: str) -> Path:
+    """Return a folder that is removed when the process ends."""
+    return Path(_scratch().name) / name
+
+
+@cache
+def _scratch() -> TemporaryDirectory:
+    return TemporaryDirectory(prefix="results-")
+
+
+@cache
+def cloud(n: int = 300, d: int = 6) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((n, d))
+
+
+@cache
+def small():
+    return interp.load_model("small:mlp-2l", seed=0)
+
+
+@cache
+def text() -> torch.Tensor:
+    return torch.randint(97, 123, (40, 16), generator=torch.Generator().manual_seed(0))
+
+
+# Words in a model
+
+
+@cache
+def letters():
+    from interp.geometry.words import Concept
+
+    successors = ("x {word} ", "then {word} ")
+    return [
+        Concept(name="capitals", words=tuple(string.ascii_uppercase[:9]), cyclic=False),
+        Concept(name="small letters", words=tuple(string.ascii_lowercase[:9]), cyclic=True, successors=successors),
+    ]
+
+
+@cache
+def concepts():
+    from interp.geometry.report import measure_concepts
+
+    return measure_concepts(small(), letters(), sentences=SENTENCES, n_random=1)["small letters"]
+
+
+@cache
+def direction():
+    from interp.geometry.words import own_concept
+
+    towards, away = (each.words for each in letters())
+    named = interp.direction_of_words(small(), towards, away, LAYER, sentences=SENTENCES)
+    digits = own_concept("digits", "0123456789", cyclic=False)
+    return interp.measure_direction(small(), named, [*letters(), digits], sentences=SENTENCES, n_random=2)
+
+
+@cache
+def words():
+    names = ["man", "woman", "king", "queen", "boy", "girl", "dog", "tree"]
+    return interp.WordVectors(names, cloud(len(names)))
+
+
+def binary():
+    """Points with a label along the first coordinate, and which of them are held out."""
+    label = np.arange(300) % 2
+    points = cloud() + 3 * label[:, None] * np.eye(6)[0]
+    return points, label, np.arange(300) % 4 > 1
+
+
+@cache
+def found_directions():
+    from interp.geometry.probes import concept_directions
+
+    return concept_directions(*binary())
+
+
+def dimension():
+    return interp.intrinsic_dimension(cloud())
+
+
+def reducible():
+    from interp.geometry.circles import reducibility
+
+    return reducibility(cloud(300, 2))
+
+
+def clouds():
+    from interp.geometry.similarity import compare_clouds
+
+    return compare_clouds(cloud()[:50], cloud()[50:100], n_splits=2, n_relabelled=19)
+
+
+@cache
+def compared_spaces():
+    return interp.compare_spaces(text(), small(), n_points=300, batch=100, n_shuffles=9)
+
+
+GEOMETRY = {
+    "nearest words": Case(
+        lambda: words().nearest("man", k=3), "query word cosine variant random random_high"),
+    "analogy": Case(
+        lambda: words().analogy("man", "woman", "king", expect="queen"),
+        "a b c expect excluded answer rank rank_of_c_alone"),
+    "analogies": Case(
+        lambda: words().relation([("man", "woman"), ("king", "queen"), ("boy", "girl")]),
+        "accuracy c_alone shuffled shuffled_high n seed"),
+    "intrinsic dimension": Case(dimension, "estimator dimension low high gaussian k n"),
+    "estimate of dimension": Case(lambda: dimension().estimates[0], "estimator dimension low high gaussian k n"),
+    "spectrum": Case(
+        lambda: interp.spectrum(cloud()),
+        "n d cosine_raw cosine_centred mean_share participation_ratio note seed components.50 components.90 "
+        "components.99 isotropic.participation_ratio ..."),
+    "reducibility": Case(reducible, "separability separability_gaussian mixture mixture_gaussian n seed"),
+    "similarity": Case(
+        lambda: interp.cka(cloud(), cloud() ** 2, n_shuffles=19), "measure value null p n n_shuffles seed"),
+    "distance of clouds": Case(clouds, "between floor excess p size n_splits seed"),
+    "layer similarity": Case(lambda: compared_spaces().cka, "first second cka error shuffled"),
+    "space comparison": Case(compared_spaces, "first second cka cka_error cka_null procrustes ..."),
+    "space": Case(
+        lambda: interp.measure_space(small(), text(), [LAYER], n_points=200),
+        "space n d cosine cosine_centred mean_share participation_ratio isotropic ..."),
+    "directions of a concept": Case(found_directions, METHOD),
+    "direction of a concept": Case(lambda: found_directions()["probe"], METHOD),
+    "erasure": Case(
+        lambda: interp.erasure(*binary()), "before after before_heldout after_heldout base_rate ..."),
+    "geometry of a list": Case(
+        concepts,
+        "layer hook_point chosen circular linear silhouette probe_accuracy probe_low probe_high base_rate control "
+        "selectivity"),
+    "shape": Case(lambda: concepts().shape, "layer hook_point chosen circular linear silhouette"),
+    "plane": Case(lambda: concepts().shape.plane, "share isotropic_share"),
+    "cluster test": Case(
+        lambda: concepts().shape.cluster, "name silhouette null null_high p layer n n_deals seed"),
+    "probe": Case(lambda: concepts().probes[0], "hook_point accuracy low high base_rate control selectivity ..."),
+    "strength sweep": Case(
+        lambda: concepts().steering,
+        "strength effect low high side_effect side_low side_high random random_high random_side_effect"),
+    "rotation sweep": Case(
+        lambda: concepts().rotation, "step effect low high random random_high swapped followed"),
+    "geometry of a direction": Case(direction, ALONG),
+    "tokens along a direction": Case(lambda: direction().reading, "token logit random random_high"),
+    "words along a direction": Case(lambda: direction().along, ALONG),
+    "list along a direction": Case(lambda: direction().along.lists[0], "word place low high counted"),
+    "probe along a direction": Case(
+        lambda: direction().probes[0], "hook_point accuracy low high base_rate control selectivity ..."),
+}  # fmt: skip
+
+
+# Dictionaries
+
+
+@cache
+def synthetic():
+    """Return data of known features and a recording of it."""
+    from saes.evaluation.toy_recovery import write_synthetic
+
+    data = saes.SyntheticData(saes.SyntheticConfig(n_features=16, d=8), seed=0)
+    return data, write_synthetic(data, folder("synthetic"), n_rows=4000)
+
+
+@cache
+def untrained_pair():
+    from saes.evaluation.baselines import untrained_sae
+    from saes.evaluation.toy_recovery import HOOK_POINT
+
+    return {name: untrained_sae(synthetic()[1], HOOK_POINT, d_sae=16, k=2) for name in ("one", "two")}
+
+
+def evaluated():
+    return saes.evaluate_on_recording(untrained_pair()["one"], synthetic()[1])
+
+
+def evaluated_in_model():
+    model, dictionary = planted_pair(), perfect_dictionaries()[0]
+    return saes.evaluate_in_model(dictionary, model, planted_task(model, n=12).clean)
+
+
+def probing():
+    from saes.evaluation.probing_tasks import planted_tasks
+
+    config = saes.ProbingConfig(n_train=300, n_test=300, ks=(1, 2), seeds=(0,))
+    return saes.probe(untrained_pair(), synthetic()[1], planted_tasks(synthetic()[1], 2), config=config)
+
+
+def absorption():
+    """Return the absorption of five orthogonal classes whose dictionary is their directions."""
+    from saes.evaluation.absorption import Examples
+    from saes.kinds.base import SAEMetadata, Weights
+    from saes.kinds.relu import ReLUSAE
+
+    label = np.arange(1000) % 5
+    noise = 0.01 * torch.randn(1000, 5, generator=torch.Generator().manual_seed(0))
+    examples = Examples(torch.eye(5)[label] + noise, label, np.arange(1000) // 5, [f"class {i}" for i in range(5)])
+    eye, zero = torch.eye(5), torch.zeros(5)
+    dictionary = ReLUSAE(Weights(eye, zero - 0.1, eye, zero), metadata=SAEMetadata(hook_point=HOOK))
+    return saes.measure_absorption({"true": dictionary}, examples, seeds=(0,))["true"]
+
+
+def scaling():
+    from saes.evaluation.scaling import Law, ScalingRun
+
+    law = Law(alpha=0.2, beta_k=-0.3, beta_n=-0.12, gamma=-0.01)
+    runs = [ScalingRun(n=n, k=k, seed=0, loss=law.loss(n, k)) for n in (256, 512, 1024) for k in (16, 32)]
+    return saes.fit_scaling(runs, n_bootstrap=2)
+
+
+def model_difference():
+    """Return the comparison of two models by a crosscoder whose latents are drawn at random."""
+    from saes.kinds.base import Weights
+    from saes.kinds.crosscoder import CrosscoderSAE
+
+    recordings = [
+        write_recording(
+            folder(name), torch.randn(400, 4, generator=torch.Generator().manual_seed(seed)), torch.ones(400),
+            torch.arange(400) // 40, context_length=40, shard_contexts=100, weight_hash=name[0] * 64,
+        )
+        for seed, name in enumerate(("base", "tuned"))
+    ]  # fmt: skip
+    drawn = torch.randn(6, 8, generator=torch.Generator().manual_seed(2))
+    sites = [
+        {"model": r.folder.name, "recording": r.folder.name, "weight_hash": r.weight_hash, "hook_point": HOOK,
+         "d": 4}
+        for r in recordings
+    ]  # fmt: skip
+    weights = Weights(drawn.T.contiguous(), torch.zeros(6), drawn, torch.zeros(8))
+    crosscoder = CrosscoderSAE(weights, threshold=torch.zeros(6), scales=torch.ones(2), sites=sites)
+    return saes.compare_models(crosscoder, recordings, split="all")
+
+
+@cache
+def toy_recovery():
+    toys = studies.train_toys(studies.ToyConfig(n_features=5, d_hidden=2, steps=40), densities=(0.1,), n_seeds=1)
+    return saes.recover_toy(toys, 0, folder("toy"), n_rows=2000, tokens=4000)
+
+
+def feature_effects():
+    model = planted_pair()
+    prompts = saes.Prompts.of_task(planted_task(model))
+    return saes.attribute_features(model, perfect_dictionaries()[:1], prompts)[0]
+
+
+def feature_circuit():
+    config = saes.FeatureCircuitConfig(
+        attribution=saes.AttributionConfig(steps=2), n_features=2, verify=1, n_random=2, nulls=False
+    )
+    model = planted_pair()
+    return saes.find_feature_circuit(model, perfect_dictionaries(), planted_task(model), config)
+
+
+@cache
+def planes():
+    """Return the planes of a dictionary with eight latents around a circle."""
+    from saes.kinds.base import SAEMetadata, Weights
+    from saes.kinds.relu import ReLUSAE
+
+    angles = np.arange(8) * np.pi / 4
+    rows = torch.zeros(20, 14)
+    rows[:8, :2] = torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)], 1)).float()
+    rows[8:, 2:] = torch.eye(12)
+    sae = ReLUSAE(Weights(rows.T.contiguous(), torch.zeros(20), rows, torch.zeros(14)), metadata=SAEMetadata())
+    return saes.feature_planes(sae, [torch.from_numpy(cloud(400, 14)).float()], threshold=0.6, n_random=2)
+
+
+DICTIONARIES = {
+    "evaluation": Case(evaluated, "n_tokens l0 fvu dead_fraction ..."),
+    "evaluation in the model": Case(evaluated_in_model, "n_tokens ce_clean ce_spliced ce_zero ce_mean ..."),
+    "dictionaries compared": Case(
+        lambda: saes.compare(untrained_pair(), synthetic()[1], truth=synthetic()[0]),
+        "name architecture d_sae baseline L0 FVU ..."),
+    "recovery": Case(
+        lambda: saes.measure_recovery(untrained_pair()["one"], synthetic()[0], n_rows=500),
+        "n_rows mcc mcc_random ..."),
+    "shared features": Case(lambda: saes.match_features(*untrained_pair().values()), "first second cosine"),
+    "decoder cosines": Case(
+        lambda: saes.decoder_cosines(untrained_pair()["one"].decoder_directions),
+        "nearest nearest_random near_copies"),
+    "probing": Case(probing, "dictionary k task accuracy low high control selectivity auroc"),
+    "absorption": Case(absorption, "name probe_f1 main main_f1 n full fraction"),
+    "scaling of dictionaries": Case(scaling, "name n k seed loss law"),
+    "model difference": Case(
+        model_difference, "feature kind relative_norm cosine n_fired error_ratio recons_ratio confirmed"),
+    "toy recovery": Case(toy_recovery, "dictionary n_rows mcc mcc_random ..."),
+    "effects of features": Case(feature_effects, "prompt position feature activation effect"),
+    "circuit of features": Case(feature_circuit, "source target via position score"),
+    "planes of features": Case(planes, "..."),
+    "plane of features": Case(lambda: planes().found[0], "score n_rows ..."),
+}  # fmt: skip
+
+
+# Maps, lenses, artefacts
+
+
+def map_quality():
+    from interp.atlas.quality import measure_quality
+
+    points = torch.from_numpy(cloud()).float()
+    generator = torch.Generator().manual_seed(0)
+    return measure_quality(points, cloud()[:, :2].astype(np.float32), metric="euclidean", generator=generator)
+
+
+@cache
+def tuned_lens():
+    config = interp.TunedLensConfig(steps=3, positions=16, heldout_positions=32)
+    place = folder("lens")
+    list(interp.train_tuned_lens(small(), text(), text()[:8], place, config=config, model_name="small", source="drawn"))
+    return interp.TunedLens.load(place)
+
+
+def language_scaling():
+    from interp.studies.language_scaling import LanguageLaw, LanguageRun
+
+    law = LanguageLaw(e=1.2, a=12.0, b=300.0, alpha=0.35, beta=0.5)
+    tokens = (200_000, 400_000, 800_000, 1_600_000, 3_200_000)
+    runs = [
+        LanguageRun(n_params=n, seed=seed, tokens=tokens, losses=tuple(law.loss(n, d) for d in tokens))
+        for n in (1_000, 3_000, 10_000, 30_000, 100_000)
+        for seed in (0, 1)
+    ]
+    return studies.fit_language_scaling(runs, n_bootstrap=2, n_permutations=199)
+
+
+OTHERS = {
+    "map quality": Case(map_quality, "trustworthiness continuity recall triplets k sample"),
+    "tuned lens": Case(tuned_lens, "hook_point kl_logit kl_tuned"),
+    "manifest": Case(
+        lambda: synthetic()[1].manifest,
+        "kind name created seconds seed content_hash ..."),
+    "language scaling": Case(language_scaling, "name n_params seed tokens loss"),
+    "capacity curve": Case(lambda: studies.compare_capacity((10, 15), n_seeds=2), "d modern classical"),
+}  # fmt: skip
