@@ -93,6 +93,11 @@ class Workspace:
             path = former
         if path.is_symlink() or not path.resolve().is_relative_to(self.root.resolve()):
             raise ConfigError(f"{kind} {name!r} points outside the workspace; links out are not followed")
+        for folder in (path, partial_path(path)):
+            if (link := _link_in(folder)) is not None:
+                raise ConfigError(
+                    f"{kind} {name!r} holds a link, {link}; put the file itself there: links may lead out"
+                )
         return path
 
     def key(self, manifest: Manifest) -> str:
@@ -327,6 +332,20 @@ def _artefact_folder(workspace: Workspace, key: str) -> Path:
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise UnknownNameError("artefact kind", kind, KINDS)
+
+
+def _link_in(folder: Path) -> str | None:
+    """Return the path of a symbolic link in a folder or below it, relative to the folder; None when there is none."""
+    try:
+        entries = list(os.scandir(folder))
+    except (OSError, ValueError):  # no folder
+        return None
+    for entry in entries:
+        if entry.is_symlink():
+            return entry.name
+        if entry.is_dir() and (below := _link_in(Path(entry.path))) is not None:
+            return f"{entry.name}/{below}"
+    return None
 
 
 def _there(path: Path) -> bool:

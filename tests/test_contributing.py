@@ -130,6 +130,7 @@ body = {
     "state": [{"id": "heads-state", "property": "data", "value": {"name": "mine", "model": "small:mlp-2l"}},
               {"id": "scheme", "property": "data", "value": "light"}],
 }
+client.get("/", headers={"Host": "127.0.0.1:8050"})  # a page hands over the key that writes carry
 answer = client.post("/_dash-update-component", json=body, headers={"Host": "127.0.0.1:8050"})
 assert answer.status_code == 200, answer.data[:2000]
 rows = answer.json["response"]["heads-grid"]["rowData"]

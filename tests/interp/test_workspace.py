@@ -99,6 +99,18 @@ def test_links_out_are_not_followed(root: Path, tmp_path: Path) -> None:
         Workspace(root).path("atlas", "x")
 
 
+@pytest.mark.parametrize("where", ["features.parquet", "deep/er/file.json", "folder"])
+def test_a_link_within_an_artefact_is_refused_like_a_linked_artefact(root: Path, tmp_path: Path, where: str) -> None:
+    outside = tmp_path / "secret"
+    outside.write_text("secret")
+    link = root / "saes" / "demo" / where
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside if "." in where else tmp_path, target_is_directory="." not in where)
+    with pytest.raises(ConfigError, match=f"holds a link, {where}"):
+        Workspace(root).manifest("sae", "demo")
+    assert ["demo"] == [broken.name for broken in Workspace(root).broken() if broken.kind == "sae"]
+
+
 def test_what_cannot_be_read_is_shown_with_its_reason(root: Path) -> None:
     workspace = Workspace(root)
     newer = root / "saes" / "demo" / MANIFEST
