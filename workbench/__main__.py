@@ -26,7 +26,7 @@ from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, 
 from workbench.verbs.dynamics import Form, Grok, Scale
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
-from workbench.verbs.features import Attribute, Features, Steer
+from workbench.verbs.features import Attribute, Features, Prove, Steer
 from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
@@ -37,7 +37,7 @@ from workbench.verbs.train import Import, Train
 GROUPS: dict[str, tuple[type[Verb], ...]] = {
     "start": (Demo, Serve, Models, Verify),
     "record and train": (Record, Train, Import, Evaluate),
-    "features": (Features, Explain, Attribute, Steer),
+    "features": (Features, Explain, Attribute, Steer, Prove),
     "heads and circuits": (Heads, Lens, Patch, Induction, Find, FeatureCircuit, Show),
     "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Atlas),
     "compare": (CompareSAEs, CompareSizes, CompareModels, CompareLatents),
@@ -67,6 +67,12 @@ RENAMED_OPTIONS: dict[str, dict[str, str | None]] = {
     "import": {"--allow-other-place": "--allow-mismatch", "--seed": None},
     "attribute": dict.fromkeys(("--name", "--seed", "--overwrite")),
     "steer": dict.fromkeys(("--name", "--overwrite")),
+    "heads": {
+        "--prompts": "--n-prompts",
+        **dict.fromkeys(("--seed", "--n-seeds"), "--seeds (the seeds themselves)"),
+    },
+    "geometry shapes": {"--random-directions": "--n-random"},
+    "geometry direction": {"--random-directions": "--n-random"},
     "circuit induction": {
         "--prompts": "--prompts-per-seed",
         "--candidates": "--max-candidates",

@@ -198,7 +198,13 @@ def trained_steps(options: Demo) -> list[Step]:
             "Score every attention head",
             "On repeated random tokens: which heads attend to the previous token, to a duplicate, or to the token "
             "after an earlier copy of the current one?",
-            Heads(model=MODEL, name=MODEL, prompts=size.prompts, n_seeds=size.n_seeds, **shared),
+            Heads(
+                model=MODEL,
+                name=MODEL,
+                n_prompts=size.prompts,
+                seeds=tuple(range(options.seed, options.seed + size.n_seeds)),
+                **{name: value for name, value in shared.items() if name != "seed"},
+            ),
         ),
         _induction(shared),
         _map_features(TRAINED, shared),

@@ -14,6 +14,33 @@ FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadScoresConfig:
+    """Settings of the scores of heads by kind."""
+
+    n_prompts: int = 16
+    """Prompts per seed."""
+    context_length: int = 101
+    """Tokens per prompt, BOS included."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of independent draws of prompts; the first also draws the weights of the untrained model."""
+    min_lag: int = 20
+    """Shortest block that repeats."""
+    max_lag: int = 50
+    """Longest block that repeats."""
+    batch_size: int = 16
+    """Prompts per forward pass."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or self.n_prompts < 1 or self.n_prompts * len(self.seeds) < 2 or self.batch_size < 1:
+            raise ConfigError(
+                f"an interval needs at least two prompts, got {self.n_prompts} for {len(self.seeds)} seeds, in batches "
+                f"of {self.batch_size}"
+            )
+        if not 1 <= self.min_lag <= self.max_lag:
+            raise ConfigError(f"lags must rise from at least 1, got {self.min_lag} to {self.max_lag}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class InductionConfig:
     """Settings of the search for the induction circuit."""
 

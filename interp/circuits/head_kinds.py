@@ -19,7 +19,7 @@ one prompt with a circuit, so that a page can show it without the model.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
 from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, atomic_file, write_table
+from interp.circuits.config import HeadScoresConfig
 from interp.errors import ConfigError
 from interp.names import HeadName
 from interp.progress import Progress
@@ -237,49 +238,41 @@ class HeadScores(Result):
 
 
 def score_heads(
-    model: Any,
-    *,
-    n_prompts: int = 16,
-    context_length: int = 101,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    min_lag: int = 20,
-    max_lag: int = 50,
-    batch_size: int = 16,
-    progress: Progress | None = None,
+    model: Any, config: HeadScoresConfig | None = None, *, progress: Progress | None = None, **settings: Any
 ) -> HeadScores:
     """Score every head of a model on `n_prompts` random prompts per seed.
 
-    Each seed takes a pass over repeated and one over unrepeated prompts; the first seed also one of an untrained model.
-    Raises `ConfigError` for fewer than two prompts, a prompt beyond the context, or lags that leave no repeat.
+    `settings` are fields of `HeadScoresConfig`, which replace those of `config` (by default its defaults). Each seed
+    takes a pass over repeated and one over unrepeated prompts; the first seed also one of an untrained model. Raises
+    `ConfigError` for fewer than two prompts, a prompt beyond the context, or lags that leave no repeat.
     """
     from interp.models.adapter import bos_token_id, ordinary_tokens, untrained_model
 
-    if n_prompts * len(seeds) < 2 or not seeds:
-        raise ConfigError(f"an interval needs at least two prompts, got {n_prompts} for {len(seeds)} seeds")
-    if context_length > model.cfg.n_ctx:
-        raise ConfigError(f"context_length {context_length} exceeds the model's context of {model.cfg.n_ctx}")
-    bos = bos_token_id(model)
-    settings = {
-        "prompts": n_prompts,
-        "seeds": list(seeds),
-        "lags": [min_lag, max_lag],
-        "context_length": context_length,
-        "bos": bos,
-    }
-    ids = ordinary_tokens(model)
-    steps = _Steps(progress, 2 * len(seeds) + 1)
+    config = replace(config or HeadScoresConfig(), **settings)
+    length, batch_size = config.context_length, config.batch_size
+    if length > model.cfg.n_ctx:
+        raise ConfigError(f"context_length {length} exceeds the model's context of {model.cfg.n_ctx}")
+    ids, bos = ordinary_tokens(model), bos_token_id(model)
+    steps = _Steps(progress, 2 * len(config.seeds) + 1)
     scores, repeat_null, uniform, untrained_scores = [], [], [], None
-    for seed in seeds:
-        repeated, unrepeated = draw_prompts(ids, bos, n_prompts, context_length, min_lag, max_lag, seed)
+    for seed in config.seeds:
+        repeated, unrepeated = draw_prompts(ids, bos, config.n_prompts, length, config.min_lag, config.max_lag, seed)
         weights = target_weights(target_masks(repeated, bos))
-        uniform.append(uniform_scores(weights, context_length))
+        uniform.append(uniform_scores(weights, length))
         scores.append(steps.done(pattern_scores(model, repeated, weights, batch_size)))
         repeat_null.append(steps.done(pattern_scores(model, unrepeated, weights, batch_size)))
         if untrained_scores is None:
             untrained_scores = steps.done(pattern_scores(untrained_model(model, seed), repeated, weights, batch_size))
     assert untrained_scores is not None
+    stored = {
+        "prompts": config.n_prompts,
+        "seeds": list(config.seeds),
+        "lags": [config.min_lag, config.max_lag],
+        "context_length": length,
+        "bos": bos,
+    }
     return summarise_scores(
-        torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(uniform), untrained_scores, settings
+        torch.cat(scores, 3), torch.cat(repeat_null, 3), torch.cat(uniform), untrained_scores, stored
     )
 
 

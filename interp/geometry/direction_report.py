@@ -11,7 +11,7 @@ Each part is compared with random directions or shuffled labels:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.errors import ConfigError
 from interp.geometry.erasure import Erasure, erasure
-from interp.geometry.points import Finding, plain, unit_vector
+from interp.geometry.points import DirectionConfig, Finding, plain, unit_vector
 from interp.geometry.probes import NamedDirection, ProbeResult, probe_layers
 from interp.geometry.report import PROMPTS, TEXT, or_why
 from interp.geometry.separation import WordsAlong, words_along
@@ -139,20 +139,20 @@ def measure_direction(
     model: Any,
     direction: NamedDirection,
     concepts: Sequence[Concept],
+    config: DirectionConfig | None = None,
     *,
-    targets: Sequence[str] = (),
     sentences: Sequence[str] = SENTENCES,
-    interventions: bool = True,
-    n_random: int = 9,
-    seed: int = 0,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> DirectionGeometry:
     """Measure one direction on the words of some lists.
 
-    `targets`: words whose tokens measure the effect of steering; by default those that the direction points to or
-    raises. Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width
-    than its hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
+    `settings` are fields of `DirectionConfig`, which replace those of `config` (by default its defaults).
+    Raises `ConfigError` without lists or for a zero direction, `MismatchError` on a direction of another width than its
+    hook point, `NonFiniteError`, `UnknownNameError` for a hook point that the model does not have.
     """
+    config = replace(config or DirectionConfig(), **settings)
+    seed = config.seed
     if not concepts:
         raise ConfigError("no lists of words were given; find_concepts([]) gives all")
     hook_point = canonical_hook_point(direction.hook_point)
@@ -168,9 +168,9 @@ def measure_direction(
     steps.done("probes")
     erased = or_why(lambda: _erased(lists, hook_point, direction, seed))
     steering, ids = "interventions were left out", []
-    if interventions:
-        ids = _target_ids(model, direction, targets, reading)
-        steering = or_why(lambda: _steer(model, hook_point, direction, along.typical, ids, n_random, seed))
+    if config.interventions:
+        ids = _target_ids(model, direction, config.targets, reading)
+        steering = or_why(lambda: _steer(model, hook_point, direction, along.typical, ids, config.n_random, seed))
     steps.done("steered")
     return DirectionGeometry(
         direction=direction,

@@ -1,7 +1,11 @@
-"""Inputs and results of the geometry analyses: points as float64 arrays, and findings that print, save and plot."""
+"""Inputs, settings and results of the geometry analyses: float64 points, and findings that print, save and plot.
+
+Torch-free: the command line inherits the settings.
+"""
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,39 @@ import numpy as np
 from interp.artifacts import write_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.results import Record, Result, columns_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesConfig:
+    """Settings of the report on lists of words."""
+
+    interventions: bool = True
+    """Also steer towards each list, and rotate its words around their circle."""
+    n_random: int = 2
+    """Random directions as the null of each intervention."""
+    seed: int = 0
+    """Determines every random number."""
+
+    def __post_init__(self) -> None:
+        check_count("n_random", self.n_random, 1, "random directions are the null of an intervention")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectionConfig:
+    """Settings of the report on one direction."""
+
+    targets: tuple[str, ...] = ()
+    """Words whose probability measures the effect of steering. Default: those that the direction points to, else the
+    tokens that it raises."""
+    interventions: bool = True
+    """Also steer along it."""
+    n_random: int = 9
+    """Random directions as the null of steering."""
+    seed: int = 0
+    """Determines every random number."""
+
+    def __post_init__(self) -> None:
+        check_count("n_random", self.n_random, 1, "random directions are the null of steering")
 
 
 class Finding(Result, ABC):

@@ -6,7 +6,7 @@ does not apply to a list gives its reason, such as rotation for words of several
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.artifacts import Draft, Manifest, write_json, write_table
 from interp.errors import ConfigError, UsageError
-from interp.geometry.points import Finding, check_count, plain
+from interp.geometry.points import Finding, ShapesConfig, plain
 from interp.geometry.probes import ProbeResult, concept_directions, probe_layers
 from interp.geometry.rotation import RotationSweep, rotate_words
 from interp.geometry.shapes import Shape, find_shapes, fit_plane
@@ -80,20 +80,20 @@ class ConceptGeometry(Finding):
 def measure_concepts(
     model: Any,
     concepts: Sequence[Concept],
+    config: ShapesConfig | None = None,
     *,
     sentences: Sequence[str] = SENTENCES,
-    interventions: bool = True,
-    n_random: int = 2,
-    seed: int = 0,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> dict[str, ConceptGeometry]:
     """Read the lists, test their shapes, and intervene; without `interventions` nothing is steered or rotated.
 
+    `settings` are fields of `ShapesConfig`, which replace those of `config` (by default its defaults).
     Cost: about a thousand short prompts for all seven lists, and a few hundred for each list that is rotated. Raises
     `ConfigError` without lists or on two of one name, and on sentences that `read_words` rejects.
     """
-    if interventions:
-        check_count("n_random", n_random, 1, "random directions are the control of an intervention")
+    config = replace(config or ShapesConfig(), **settings)
+    seed, n_random = config.seed, config.n_random
     if not concepts:
         raise ConfigError("no lists were given; find_concepts([]) gives all")
     if len({concept.name for concept in concepts}) != len(concepts):
@@ -108,7 +108,7 @@ def measure_concepts(
     for done, (name, acts) in enumerate(lists.items()):
         steering: StrengthSweep | str = "interventions were left out"
         rotation: RotationSweep | str = steering
-        if interventions:
+        if config.interventions:
             steering = or_why(lambda name=name: _steer(model, name, lists, n_random, seed))
             rotation = or_why(lambda acts=acts: _rotate(model, acts, n_random, seed))
         probes = or_why(lambda name=name: tuple(_probes(name, lists, seed)))

@@ -16,7 +16,7 @@ from interp.workspace import Workspace
 from workbench.commands import KNOWN_MODELS, OFFERED, Commands
 
 MODEL = "small:attn-only-1l"
-HEADS = {"model": MODEL, "prompts": 2, "n_seeds": 1}
+HEADS = {"model": MODEL, "n_prompts": 2, "seeds": (0,)}
 SLOW = {"model": "small:mlp-2l", "steps": 200_000, "n_contexts": 40, "context_length": 32, "checkpoint_every": 20}
 """A lens that is trained for hours, and saves its progress."""
 
@@ -73,7 +73,7 @@ def test_runs_go_one_by_one_in_order_and_name_what_they_made(queue, place):
 
 def test_a_failure_gives_the_reason_and_the_queue_goes_on(queue):
     queue.add("heads", {**HEADS, "name": "one"})
-    again = queue.add("heads", {**HEADS, "name": "one", "seed": 1})
+    again = queue.add("heads", {**HEADS, "name": "one", "seeds": (1,)})
     third = queue.add("heads", {**HEADS, "name": "three"})
     failed = wait(queue, again, "failed", "done")
     assert "already there" in failed.problem

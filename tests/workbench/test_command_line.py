@@ -210,8 +210,8 @@ def test_an_old_option_answers_with_the_new_one(name, old, new, capsys):
         (["recrod"], "did you mean 'record'"),
         (["circuit", "fnid", "x"], "did you mean 'find'"),
         (["--workspace", "x", "heads"], "options follow the verb"),
-        (["heads", "x", "--promts", "3"], "did you mean '--prompts'"),
-        (["heads", "x", "--promts=3"], "did you mean '--prompts'"),
+        (["heads", "x", "--n-promts", "3"], "did you mean '--n-prompts'"),
+        (["heads", "x", "--n-promts=3"], "did you mean '--n-prompts'"),
         (["heads", "--model", "x"], "workbench heads MODEL"),
     ],
 )
@@ -280,7 +280,7 @@ def test_verify_reports_an_artefact_of_a_newer_schema(tmp_path, capsys):
 def test_command_line_leaves_defaults_out_and_quotes_what_needs_it(monkeypatch):
     monkeypatch.setattr("workbench.demo.program", lambda: "workbench")
     assert command_line(Atlas(source="sae:demo", name="map")) == "workbench atlas sae:demo --name map"
-    assert command_line(Heads(model="gpt2", prompts=4)) == "workbench heads gpt2 --prompts 4"
+    assert command_line(Heads(model="gpt2", n_prompts=4)) == "workbench heads gpt2 --n-prompts 4"
     record = Record(model="gpt2", hook_points=("a", "b"), corpus="my text.txt")
     assert command_line(record) == "workbench record gpt2 --hook-points a b --corpus 'my text.txt'"
 

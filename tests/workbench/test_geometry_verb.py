@@ -34,7 +34,7 @@ SIDES = ["--towards", *"abcd", "--away", *"EFGH"]
 
 
 def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
-    command = [*SMALL, *SIDES, "--random-directions", "2", "--workspace", str(tmp_path)]
+    command = [*SMALL, *SIDES, "--n-random", "2", "--workspace", str(tmp_path)]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "difference in means: held-out accuracy" in shown
@@ -56,7 +56,7 @@ def test_a_direction_of_words_is_measured_and_found_again(tmp_path, capsys):
         (["--feature", "demo"], "NAME:NUMBER"),
         (["--feature", "demo:1"], "demo"),
         ([*SIDES, "--at", "blocks.9.hook_resid_post"], "blocks.9.hook_resid_post"),
-        ([*SIDES, "--random-directions", "0"], "at least 1"),
+        ([*SIDES, "--n-random", "0"], "at least 1"),
         (["--towards", *"abcd", "--away", *"EFG"], "4 of each side"),
     ],
 )

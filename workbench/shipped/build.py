@@ -276,7 +276,8 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
         return path
 
     def _steps(self, corpus: Path) -> list[Step]:
-        shared = {"workspace": self.workspace, "seed": self.seed, "threads": self.threads, "device": self.device}
+        unseeded = {"workspace": self.workspace, "threads": self.threads, "device": self.device}
+        shared = {**unseeded, "seed": self.seed}
         text = {"model": MODEL, "corpus": str(corpus), **shared}
         looked_at = {"recording": LOOK, "window": 10, **shared}
         return [
@@ -296,7 +297,8 @@ class Build(InWorkspace, Seeded, Threaded, OnDevice):
             Step("atlas", "Map the features", "", Atlas(source=f"sae:{NAME}", name=f"{NAME}-features", **shared)),
             Step("atlas", "Map the vocabulary", "",
                  Atlas(source=f"embeddings:{MODEL}", name=f"{NAME}-tokens", **shared)),
-            Step("heads", "Score every head", "", Heads(model=MODEL, name=MODEL, **shared)),
+            Step("heads", "Score every head", "",
+                 Heads(model=MODEL, name=MODEL, seeds=tuple(range(self.seed, self.seed + 3)), **unseeded)),
         ]  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import tyro
 
 from interp.errors import ConfigError
-from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from interp.geometry.points import DirectionConfig, ShapesConfig
+from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.geometry.probes import NamedDirection
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes(Writes, Seeded, Threaded, OnDevice):
+class Shapes(ShapesConfig, Writes, Threaded, OnDevice):
     """Test whether weekdays, months, digits ... lie on a circle or a line.
 
     Example: workbench geometry shapes smollm2-135m --lists weekdays months
@@ -42,16 +43,6 @@ class Shapes(Writes, Seeded, Threaded, OnDevice):
     """Words of your own, in their order, as a further list."""
     cyclic: bool = False
     """Your own words are cyclic: the last is followed by the first."""
-    interventions: bool = True
-    """Also steer towards each list, and rotate its words around their circle."""
-    random_directions: int = 2
-    """Random directions as the null of each intervention."""
-
-    def __post_init__(self) -> None:
-        if self.random_directions < 1:
-            raise ConfigError(
-                f"random_directions must be at least 1, the null of each intervention; got {self.random_directions}"
-            )
 
     def run(self) -> None:
         from interp.geometry.report import measure_concepts, save_geometry
@@ -68,14 +59,7 @@ class Shapes(Writes, Seeded, Threaded, OnDevice):
             concepts = [*concepts, own_concept("own words", self.own_words, cyclic=self.cyclic)]
         model = load_model(self.model, device=self.use_device())
         with bar("geometry", "steps") as progress:
-            found = measure_concepts(
-                model,
-                concepts,
-                interventions=self.interventions,
-                n_random=self.random_directions,
-                seed=self.seed,
-                progress=progress,
-            )
+            found = measure_concepts(model, concepts, settings_of(self, ShapesConfig), progress=progress)
         manifest = save_geometry(
             found,
             folder,
@@ -108,7 +92,7 @@ def describe(summary: dict) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direction(Writes, Seeded, Threaded, OnDevice):
+class Direction(DirectionConfig, Writes, Threaded, OnDevice):
     """Interpret a direction: tokens it raises, words it separates, steering.
 
     Example: workbench geometry direction smollm2-135m --towards good great fine nice --away bad awful poor sad
@@ -131,28 +115,18 @@ class Direction(Writes, Seeded, Threaded, OnDevice):
     """A .npy file with one vector [d]; needs --at."""
     at: str | None = None
     """Hook point of the direction. Default: that of the SAE; for words, the stream after a quarter of the blocks."""
-    targets: tuple[str, ...] = ()
-    """Words whose probability measures the effect of steering. Default: --towards, else the tokens that the direction
-    raises."""
     lists: tuple[str, ...] = ()
     """Lists of words to project onto the direction. Default: all seven."""
-    interventions: bool = True
-    """Also steer along it."""
-    random_directions: int = 9
-    """Random directions as the null of steering."""
     allow_other_weights: bool = False
     """Accept a feature of an SAE that was trained on other weights."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = [bool(self.towards or self.away), self.feature is not None, self.vector is not None]
         if sum(given) != 1:
             raise ConfigError("give one direction: --towards and --away words, --feature SAE:NUMBER, or --vector FILE")
         if self.vector is not None and self.at is None:
             raise ConfigError("a vector needs its hook point: add --at, blocks.7.hook_resid_post for example")
-        if self.random_directions < 1:
-            raise ConfigError(
-                f"random_directions must be at least 1, the null of steering; got {self.random_directions}"
-            )
 
     def run(self) -> None:
         from interp.geometry.direction_report import measure_direction, save_direction
@@ -168,16 +142,8 @@ class Direction(Writes, Seeded, Threaded, OnDevice):
         model = load_model(self.model, device=self.use_device())
         direction, parents = self._direction(workspace, model)
         with bar("direction", "steps") as progress:
-            found = measure_direction(
-                model,
-                direction,
-                concepts,
-                targets=self.targets,
-                interventions=self.interventions,
-                n_random=self.random_directions,
-                seed=self.seed,
-                progress=progress,
-            )
+            config = settings_of(self, DirectionConfig)
+            found = measure_direction(model, direction, concepts, config, progress=progress)
         save_direction(
             found,
             folder,

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from interp.circuits.config import HeadScoresConfig
 from interp.lenses.config import TunedLensConfig
-from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import ModelArgument, OnDevice, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads(Writes, Seeded, Threaded, OnDevice):
+class Heads(HeadScoresConfig, Writes, Threaded, OnDevice):
     """Score every head as previous-token, duplicate-token, induction and other kinds.
 
     A score is the fraction of attention that goes to the tokens of that kind, on repeated random tokens: 0 none of it,
@@ -19,12 +20,6 @@ class Heads(Writes, Seeded, Threaded, OnDevice):
     """
 
     model: ModelArgument
-    prompts: int = 16
-    """Prompts per seed."""
-    n_seeds: int = 3
-    """Independent draws of prompts, and of the weights of the untrained model."""
-    context_length: int = 101
-    """Tokens per prompt, BOS included."""
 
     def run(self) -> None:
         from interp.circuits.head_kinds import save_heads, score_heads
@@ -33,23 +28,18 @@ class Heads(Writes, Seeded, Threaded, OnDevice):
 
         workspace = self.open_workspace()
         self.use_threads()
+        config = settings_of(self, HeadScoresConfig)
         folder = workspace.path("heads", self.name or slug(self.model))
         self.check_free(folder)
         model = load_model(self.model, device=self.use_device())
         with bar("head scores", "batches") as progress:
-            scores = score_heads(
-                model,
-                n_prompts=self.prompts,
-                context_length=self.context_length,
-                seeds=self.seeds(self.n_seeds),
-                progress=progress,
-            )
+            scores = score_heads(model, config, progress=progress)
         manifest = save_heads(
             scores,
             folder,
             model_name=self.model,
             weight_hash=weight_hash(model),
-            seed=self.seed,
+            seed=self.seeds[0],
             overwrite=self.overwrite,
         )
         wrote(folder, f"{manifest.summary['n_heads']} heads scored")
