@@ -217,9 +217,10 @@ def save_space(
     A report gives `space.json` (spectra, dimensions, relations) and `spaces.parquet`; a comparison gives `cka.parquet`
     (all pairs) and `pairs.parquet`. Raises as `Draft.open`.
     """
-    kind, write = ("space", _write_report) if isinstance(found, SpaceReport) else ("space_comparison", _write_pairs)
+    kind = "space" if isinstance(found, SpaceReport) else "space_comparison"
     draft = Draft.open(folder, kind=kind, config=config, seed=seed, overwrite=overwrite)
-    return draft.finish(summary=write(found, draft.path), parents=parents, threads=threads)
+    summary = _write_report(found, draft.path) if isinstance(found, SpaceReport) else _write_pairs(found, draft.path)
+    return draft.finish(summary=summary, parents=parents, threads=threads)
 
 
 def _write_report(report: SpaceReport, folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError
@@ -177,10 +177,27 @@ class _Sums:
         interval upwards.
         """
         whole = self.bootstrap.sums[0, len(self.TERMS) :] / self.n
-        about = sums[:, len(self.TERMS) :] @ whole / sums[:, 0]
-        variance = _mean(sums, "square") - 2 * about + whole.square().sum()
-        return _mean(sums, "error") / variance.clamp_min(1e-30)
+        return fraction_unexplained(
+            _mean(sums, "error"), _mean(sums, "square"), sums[:, len(self.TERMS) :] / sums[:, :1], about=whole
+        )
 
 
 def _mean(sums: Tensor, term: str) -> Tensor:
     return sums[:, _Sums.TERMS.index(term)] / sums[:, 0]
+
+
+def fraction_unexplained(
+    error: Float64[Tensor, "*batch"],
+    square: Float64[Tensor, "*batch"],
+    mean: Float64[Tensor, "*batch d"],
+    *,
+    about: Float64[Tensor, " d"],
+) -> Float64[Tensor, "*batch"]:
+    """Return the FVU: squared error over variance, 0 for a perfect reconstruction and 1 for the mean of the data.
+
+    All arguments are means over tokens: of the squared error, of the squared norm, and of the target. The variance is
+    taken about `about`. The training step (`saes.kernels.step`) divides by the variance of the recording instead, so
+    that the scale of its loss does not depend on the batch.
+    """
+    variance = square - 2 * mean @ about + about.square().sum()
+    return error / variance.clamp_min(1e-30)

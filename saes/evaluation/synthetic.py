@@ -36,6 +36,7 @@ from interp.results import Result
 from interp.runtime import make_generator
 from interp.statistics import Interval, t_interval
 from saes.evaluation.matching import Match, best_match, unit
+from saes.evaluation.reconstruction import fraction_unexplained
 from saes.kinds.base import SAE
 
 MAGNITUDES = ("log_normal", "half_normal", "constant")
@@ -388,7 +389,8 @@ class _Counts:
         self.n += len(x)
 
     def result(self) -> dict[str, float]:
-        variance = self.square - float(self.sum.square().sum()) / self.n
+        error, square = torch.tensor([self.error, self.square], dtype=torch.float64) / self.n
+        mean = self.sum / self.n
         f1 = 2 * self.hits / (self.active + self.on).clamp_min(1)
         return {
             "precision": float((self.hits / self.active.clamp_min(1)).mean()),
@@ -399,5 +401,5 @@ class _Counts:
             "l0": float(self.fired.sum() / self.n),
             "shrinkage": self.contributed / self.true if self.true else float("nan"),
             "dead": float((self.fired == 0).double().mean()),
-            "fvu": self.error / max(variance, 1e-30),
+            "fvu": float(fraction_unexplained(error, square, mean, about=mean)),
         }

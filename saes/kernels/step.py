@@ -244,6 +244,7 @@ class Stepper:
         numbers = torch.tensor([back.penalty, aux, *decoded.squared.double().sum(1).tolist()], dtype=torch.float64)
         tokens.add(*out.by_name().values(), counts, numbers)
         penalty, aux, *squared = numbers.tolist()
+        # of the recording's variance; `fraction_unexplained` of the evaluation takes that of its own tokens
         fvus = [each / (n * s.variance) for each in squared]
         loss = sum(fvus) / len(fvus) + penalty + s.aux_coefficient * aux
         return Derivatives(loss, fvus[-1], aux, penalty, n_dead, counts, selected.active, out)
