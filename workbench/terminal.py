@@ -172,7 +172,7 @@ class Seeded(Verb):
     seed: int = 0
     """Determines every random number."""
 
-    def seeds(self, n: int) -> tuple[int, ...]:
+    def seed_range(self, n: int) -> tuple[int, ...]:
         """Return `n` consecutive seeds."""
         return tuple(range(self.seed, self.seed + n))
 

@@ -5,8 +5,7 @@
 - `head_weights`       QK and OV circuits as factored matrices; composition of heads, copying
 - `induction`          the induction circuit, from attention pattern to causal evidence
 - `induction_measure`  its prompts and measurements
-- `induction_verdict`  the rule that decides which heads are induction heads
-- `induction_table`    its artefact
+- `induction_verdict`  the rule that decides which heads are induction heads, and its artefact
 - `score_explanation`  one attention score as a sum over pairs of components, at the query and at the key
 - `task`               clean and corrupted prompts with a metric
 - `tasks`              tasks for a model: induction, indirect objects, greater-than, or from a file

@@ -24,7 +24,7 @@ One deviation: projections are of `x - b_dec`, the part that latents reconstruct
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ from interp.results import Record, Result
 from interp.runtime import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Ends, poisson_weights, quantile_ends
 from saes.evaluation.compare import align
+from saes.evaluation.config import AbsorptionConfig
 from saes.evaluation.probing import fit_probe, mean_difference, sparse_columns
 from saes.evaluation.probing_tasks import tokens_at
 from saes.kinds.base import SAE
@@ -170,17 +171,20 @@ class _Found(NamedTuple):
 def measure_absorption(
     saes: Mapping[str, SAE],
     examples: Examples,
+    config: AbsorptionConfig | None = None,
     *,
-    seeds: Sequence[int] = (0, 1, 2),
-    test_share: float = 0.4,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> dict[str, Absorption]:
     """Measure feature absorption in SAEs that read and write the hook point of `examples`.
 
-    Each seed splits the groups anew; `test_share` of them are held out. Returns the absorption by name of the SAE.
+    Each seed splits the groups anew. `settings` are fields of `AbsorptionConfig`, which replace those of `config` (by
+    default its defaults). Returns the absorption by name of the SAE.
     Raises `MismatchError` for an SAE of another width and for a transcoder. Raises `ConfigError` when fewer than
     `MIN_CLASSES` classes have a linear probe of F1 `PROBE_F1`: absorption is then not defined.
     """
+    config = replace(config or AbsorptionConfig(), **settings)
+    seeds = config.seeds
     for name, sae in saes.items():
         if sae.d_in != examples.x.shape[1] or sae.d_out != sae.d_in or sae.hook_point_out not in ("", sae.hook_point):
             raise MismatchError(
@@ -191,7 +195,7 @@ def measure_absorption(
     probes: dict[str, list[float]] = {}
     failed: dict[str, float] = {}
     for number, seed in enumerate(seeds):
-        train, test = split_groups(examples, test_share, seed)
+        train, test = split_groups(examples, config.test_share, seed)
         probed, too_low = _probe_classes(train, test)
         failed |= too_low
         for name, sae in saes.items():
@@ -215,19 +219,19 @@ def first_letters(
     recording: Recording,
     hook_point: str,
     vocabulary: Sequence[str],
-    *,
-    n_rows: int = 12_000,
-    per_word: int = 4,
-    seed: int = 0,
+    config: AbsorptionConfig | None = None,
+    **settings: Any,
 ) -> Examples:
     """Return words of the recorded text, labelled by their first letter, as examples for `measure_absorption`.
 
-    A word is a token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
+    `settings` are fields of `AbsorptionConfig`, which replace those of `config` (by default its defaults). A word is a
+    token of a space and at least two letters. At most `n_rows` are drawn, at most `per_word` of each word
     type. The paper prompts the model to spell single words; recorded text needs no run of the model.
     Raises `ConfigError` when the text holds no such tokens.
     """
     letter = np.array([_letter(text) for text in vocabulary], np.int64)
-    generator = make_generator(seed, "absorption", "rows")
+    config = replace(config or AbsorptionConfig(), **settings)
+    generator = make_generator(config.seeds[0], "absorption", "rows")
     parts = []
     for shard in range(recording.n_shards):
         rows = recording.real_rows(shard)
@@ -236,7 +240,7 @@ def first_letters(
     rows = torch.cat(parts)
     rows = rows[torch.randperm(len(rows), generator=generator)]
     token = tokens_at(recording, rows).token
-    chosen = np.flatnonzero(_times_before(token) < per_word)[:n_rows]
+    chosen = np.flatnonzero(_times_before(token) < config.per_word)[: config.n_rows]
     if not len(chosen):
         raise ConfigError(
             f"{recording.folder} holds no words (tokens of a space and letters), which the first-letter task needs; "

@@ -34,6 +34,7 @@ from interp.runtime import derive_seed, make_generator
 from interp.statistics import MIN_DOCUMENTS, Ends, Interval, auroc, poisson_weights, quantile_ends
 from saes.evaluation.baselines import untrained_like
 from saes.evaluation.compare import ProbedRow, align
+from saes.evaluation.config import MIN_ROWS, ProbingConfig
 from saes.evaluation.probing_tasks import LEFT_OUT, Task, Tokens, control_labels, tokens_at
 from saes.kinds.base import SAE
 
@@ -168,34 +169,12 @@ def _cells(score: ProbeScore) -> list[str]:
     return [score.dictionary, str(score.k), f"{accuracy:.3f}", ends, *numbers]
 
 
-MIN_ROWS = 20
-"""Smallest number of rows of each answer, in training and in test rows."""
 MIN_KEYS = 3
 """Smallest number of documents of each answer, for tasks about documents."""
 MIN_WHOLE = 0.8
 """Share of bootstrap replicates that must hold both answers for an interval."""
 STRENGTH = {"few": 1.0, "all": 0.1}
 """Inverse L2 penalty of the regressions of `k` latents and of all coordinates, on standardised inputs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbingConfig:
-    """Settings of sparse probing. Raises `ConfigError` for values out of range."""
-
-    ks: tuple[int, ...] = (1, 2, 5)
-    """Numbers of latents that a probe reads."""
-    n_train: int = 8192
-    """Tokens of training documents, drawn anew for every seed."""
-    n_test: int = 8192
-    """Tokens of held-out documents."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds over which scores are averaged."""
-
-    def __post_init__(self) -> None:
-        if not self.ks or min(self.ks) < 1 or min(self.n_train, self.n_test) < 2 * MIN_ROWS or not self.seeds:
-            raise ConfigError(
-                f"probing needs k of 1 or more, at least {2 * MIN_ROWS} training and test tokens and a seed, got {self}"
-            )
 
 
 class _Basis(NamedTuple):

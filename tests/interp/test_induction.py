@@ -14,7 +14,7 @@ from interp.circuits.induction_measure import (
     direct_logit_changes,
     draw_induction_prompts,
 )
-from interp.circuits.induction_table import describe_induction, save_induction
+from interp.circuits.induction_verdict import describe_induction, save_induction
 from interp.errors import ConfigError
 from interp.models.adapter import run_with_cache, untrained_model
 from interp.models.passes import storing_hook

@@ -4,6 +4,7 @@ import ast
 import inspect
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, get_type_hints
 
@@ -38,15 +39,15 @@ def used(verb: type) -> set[str]:
                 found.add(node.attr)
                 waiting.append(node.attr)
             if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "self" for a in node.args):
-                found |= handed_on(verb, node)
+                found |= handed_on(method, node)
     return found
 
 
-def handed_on(verb: type, call: ast.Call) -> set[str]:
-    """Fields that `settings_of(self, KIND, name=...)` or another function that takes the verb reads."""
+def handed_on(method: Callable, call: ast.Call) -> set[str]:
+    """Fields that `settings_of(self, KIND, name=...)`, or another function that takes the verb, reads in a method."""
     name = ast.unparse(call.func)
     if name == "settings_of":
-        kind = getattr(sys.modules[verb.__module__], ast.unparse(call.args[1]))
+        kind = method.__globals__[ast.unparse(call.args[1])]
         return {each.name for each in fields(kind)} - {keyword.arg for keyword in call.keywords}
     if name == "run_demo":
         tree = ast.parse(inspect.getsource(sys.modules[run_demo.__module__]))

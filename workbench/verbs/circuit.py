@@ -279,7 +279,7 @@ class Induction(InductionConfig, Writes, Threaded, OnDevice):
 
     def run(self) -> None:
         from interp.circuits.induction import gather_induction_evidence
-        from interp.circuits.induction_table import describe_induction, save_induction
+        from interp.circuits.induction_verdict import describe_induction, save_induction
         from interp.models.loading import load_model
 
         workspace = self.open_workspace()

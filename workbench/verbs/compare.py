@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
@@ -18,7 +17,7 @@ import tyro
 from interp.artifacts import hash_json
 from interp.errors import ConfigError, PromptError, WorkbenchError
 from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
-from workbench.verbs.evaluate import as_dict, probe_settings, run_probes
+from workbench.verbs.evaluate import Probes, as_dict, run_probes
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSAEs(Writes, Seeded, Threaded, OnDevice):
+class CompareSAEs(Probes, Writes, Threaded, OnDevice):
     """Compare SAEs of one hook point at the same sparsity.
 
     Example: workbench compare saes demo demo-topk
@@ -51,16 +50,11 @@ class CompareSAEs(Writes, Seeded, Threaded, OnDevice):
     """Held-out contexts for the loss inside the model; 0 skips that part."""
     match: bool = False
     """Count the features that every two of the SAEs share (minutes for dictionaries of 16,384)."""
-    probing: bool = False
-    """Add columns of sparse probing, and its gain over random labels (see `workbench evaluate --probing`)."""
-    labels: Path | None = None
-    """Further probing tasks: a .csv, .jsonl or .parquet with the columns `label` and `document` or `token`."""
-    probe_seeds: int = 3
-    """Repetitions of the probes."""
     allow_other_weights: bool = False
     """Compare SAEs trained on other weights than the recording's."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.contexts < 0:
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
 
@@ -90,7 +84,7 @@ class CompareSAEs(Writes, Seeded, Threaded, OnDevice):
             "l0": self.l0,
             "baselines": self.baselines,
             "contexts": self.contexts,
-            **probe_settings(recording, probing=self.probing, labels=self.labels, probe_seeds=self.probe_seeds),
+            **self.probe_settings(recording),
         }
         folder = workspace.path("sae_comparison", self.name or slug("compare-" + "-".join(saes)))
         draft = Draft.open(folder, kind="sae_comparison", config=config, seed=self.seed, overwrite=self.overwrite)
@@ -104,8 +98,7 @@ class CompareSAEs(Writes, Seeded, Threaded, OnDevice):
         probing = None
         try:
             if self.probing:
-                seeds = self.seeds(self.probe_seeds)
-                probing = run_probes(saes, recording, self.labels, held, seeds)
+                probing = run_probes(saes, recording, self.probing_config(), self.labels, held)
             with bar("comparing", "dictionaries") as progress:
                 found = compare(
                     saes,

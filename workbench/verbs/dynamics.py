@@ -87,7 +87,7 @@ class Form(Writes, Seeded, Threaded, OnDevice):
         specs = ["toy:induction-2l", *(["toy:induction-1l"] if self.control else [])]
         runs = []
         for spec in specs:
-            for seed in self.seeds(self.n_seeds):
+            for seed in self.seed_range(self.n_seeds):
                 with bar(f"{spec} seed {seed}", "steps") as progress:
                     options = {"steps": self.steps, "every": self.every, "device": device}
                     runs.append(follow_induction(spec, seed=seed, progress=progress, **options))

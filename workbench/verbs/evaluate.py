@@ -5,14 +5,15 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from interp.errors import ConfigError, MismatchError
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, wrote
+from saes.evaluation.config import AbsorptionConfig, ProbingConfig
+from workbench.terminal import Derived, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,30 +37,27 @@ def vocabulary_of(recording: "Recording") -> list[str] | None:
 
 
 def run_probes(
-    saes: "dict[str, SAE]", recording: "Recording", labels: Path | None, fraction: float, seeds: tuple[int, ...]
+    saes: "dict[str, SAE]", recording: "Recording", config: ProbingConfig, labels: Path | None, fraction: float
 ) -> "Probing":
     """Probe the SAEs on all tasks that the recording offers, and on those of a file.
 
     Raises as `saes.evaluation.probing.probe` does.
     """
-    from saes.evaluation.probing import ProbingConfig, probe
+    from saes.evaluation.probing import probe
     from saes.evaluation.probing_tasks import file_tasks, planted_tasks, recording_tasks, text_tasks
 
     vocabulary = vocabulary_of(recording)
     tasks = planted_tasks(recording) if vocabulary is None else [*text_tasks(vocabulary), *recording_tasks(recording)]
     if labels is not None:
         tasks += file_tasks(labels, recording, vocabulary)
-    config = ProbingConfig(seeds=seeds)
     with bar("probing", "tasks") as progress:
         return probe(saes, recording, tasks, config=config, heldout_fraction=fraction, progress=progress)
 
 
-def probes_or_reason(
-    saes: "dict[str, SAE]", recording: "Recording", labels: Path | None, fraction: float, seeds: tuple[int, ...]
-) -> dict[str, Any]:
-    """Return the result as plain values, or `{"refused": reason}`, so that other parts of the evaluation remain."""
+def probes_or_reason(*arguments: Any) -> dict[str, Any]:
+    """Return the result of `run_probes` as plain values, or `{"refused": reason}`, so that other parts remain."""
     try:
-        return as_dict(run_probes(saes, recording, labels, fraction, seeds))
+        return as_dict(run_probes(*arguments))
     except ConfigError as error:
         return {"refused": str(error)}
 
@@ -69,7 +67,7 @@ def as_dict(probing: "Probing") -> dict[str, Any]:
     return {**probing.to_json(), "table": probing.table()}
 
 
-def run_absorption(sae: "SAE", name: str, recording: "Recording", seed: int) -> dict[str, Any]:
+def run_absorption(sae: "SAE", name: str, recording: "Recording", config: AbsorptionConfig) -> dict[str, Any]:
     """Return absorption of first letters in the SAE and in an untrained one of its size, or the reason for none."""
     from saes.evaluation.absorption import first_letters, measure_absorption
     from saes.evaluation.baselines import untrained_like
@@ -77,38 +75,64 @@ def run_absorption(sae: "SAE", name: str, recording: "Recording", seed: int) -> 
     vocabulary = vocabulary_of(recording)
     if vocabulary is None:
         return {"refused": "the recording holds planted features, not words; its trees are scored by recovery"}
-    seeds = tuple(range(seed, seed + 3))
     try:
-        examples = first_letters(recording, sae.hook_point, vocabulary, seed=seed)
-        saes = {name: sae, "untrained": untrained_like(sae, recording, examples.x, seed=seed)}
+        examples = first_letters(recording, sae.hook_point, vocabulary, config)
+        saes = {name: sae, "untrained": untrained_like(sae, recording, examples.x, seed=config.seeds[0])}
         with bar("absorption", "splits") as progress:
-            found = measure_absorption(saes, examples, seeds=seeds, progress=progress)
+            found = measure_absorption(saes, examples, config, progress=progress)
     except (ConfigError, MismatchError) as error:
         return {"refused": str(error)}
     return {name: asdict(each) for name, each in found.items()}
 
 
-def probe_settings(recording: "Recording", *, probing: bool, labels: Path | None, probe_seeds: int) -> dict[str, Any]:
-    """Return the probing options that determine the result, for a manifest.
-
-    Raises, before anything is measured, `ConfigError` on options that contradict each other, and as `file_tasks` does.
-    """
-    if probe_seeds < 1:
-        raise ConfigError(f"probe_seeds must be at least 1, got {probe_seeds}")
-    settings = {"probing": probing, "probe_seeds": probe_seeds, "labels": None}
-    if labels is None:
-        return settings
-    if not probing:
-        raise ConfigError("--labels are questions for probes; add --probing")
-    from interp.artifacts import sha256_file
-    from saes.evaluation.probing_tasks import file_tasks
-
-    file_tasks(labels, recording, vocabulary_of(recording))
-    return {**settings, "labels": {"file": labels.name, "sha256": sha256_file(labels)}}
+def changed(settings: Any) -> dict[str, Any]:
+    """Return the settings that differ from their defaults, without the seeds, for a manifest."""
+    values = {each.name: (getattr(settings, each.name), each.default) for each in fields(settings)}
+    return {name: value for name, (value, default) in values.items() if name != "seeds" and value != default}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Writes, Seeded, Threaded, OnDevice):
+class Probes(ProbingConfig, Seeded):
+    """Options of a verb that probes dictionaries."""
+
+    probing: bool = False
+    """Sparse probing: predict a property of a token (a digit, a capital, its document's label ...) from one, two or
+    five features. Baselines: random labels, principal components, coordinates, an untrained SAE. Takes minutes."""
+    labels: Path | None = None
+    """Further probing tasks: a .csv, .jsonl or .parquet with the columns `label` and `document` or `token`."""
+    probe_seeds: int = 3
+    """Repetitions of the probes with other training tokens and control labels."""
+    seeds: Derived[tuple[int, ...]] = ProbingConfig.seeds
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.probe_seeds < 1:
+            raise ConfigError(f"probe_seeds must be at least 1, got {self.probe_seeds}")
+        if self.labels is not None and not self.probing:
+            raise ConfigError("--labels are questions for probes; add --probing")
+
+    def probing_config(self) -> ProbingConfig:
+        """Return the settings of the probes."""
+        return settings_of(self, ProbingConfig, seeds=self.seed_range(self.probe_seeds))
+
+    def probe_settings(self, recording: "Recording") -> dict[str, Any]:
+        """Return the probing options that determine the result, for a manifest.
+
+        Raises, before anything is measured, as `file_tasks` does.
+        """
+        settings = {"probing": self.probing, "probe_seeds": self.probe_seeds, "labels": None}
+        settings |= changed(self.probing_config()) if self.probing else {}
+        if self.labels is None:
+            return settings
+        from interp.artifacts import sha256_file
+        from saes.evaluation.probing_tasks import file_tasks
+
+        file_tasks(self.labels, recording, vocabulary_of(recording))
+        return {**settings, "labels": {"file": self.labels.name, "sha256": sha256_file(self.labels)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, OnDevice):
     """Evaluate an SAE on held-out documents, and spliced into the model.
 
     Example: workbench evaluate demo --probing --absorption
@@ -123,21 +147,17 @@ class Evaluate(Writes, Seeded, Threaded, OnDevice):
     """Recording to evaluate on. Default: the one that it was trained on."""
     contexts: int = 32
     """Largest number of held-out contexts for the loss inside the model; 0 skips that part."""
-    probing: bool = False
-    """Sparse probing: predict a property of a token (a digit, a capital, its document's label ...) from one, two or
-    five features. Baselines: random labels, principal components, coordinates, an untrained SAE. Takes minutes."""
-    labels: Path | None = None
-    """Further probing tasks: a .csv, .jsonl or .parquet with the columns `label` and `document` or `token`."""
-    probe_seeds: int = 3
-    """Repetitions of the probes with other training tokens and control labels."""
     absorption: bool = False
     """Feature absorption: the latent for a first letter stops firing on some words because a more specific latent has
     absorbed its direction. Means little for small models and dictionaries; refused where letters are not
     represented."""
+    seeds: Derived[tuple[int, ...]] = ProbingConfig.seeds
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
     def __post_init__(self) -> None:
+        AbsorptionConfig.__post_init__(self)
+        Probes.__post_init__(self)
         if self.contexts < 0:
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
 
@@ -156,8 +176,9 @@ class Evaluate(Writes, Seeded, Threaded, OnDevice):
             "sae": self.sae,
             "recording": chosen.recording.folder.name,
             "contexts": self.contexts,
-            **probe_settings(chosen.recording, probing=self.probing, labels=self.labels, probe_seeds=self.probe_seeds),
+            **self.probe_settings(chosen.recording),
             "absorption": self.absorption,
+            **(changed(self.absorption_config()) if self.absorption else {}),
         }
         parents = {**chosen.parents, chosen.recording.key: chosen.recording.manifest.content_hash}
         draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
@@ -196,11 +217,15 @@ class Evaluate(Writes, Seeded, Threaded, OnDevice):
             if len(tokens):
                 parts["model"] = lambda: self.inside(sae, recording, tokens, documents)
         if self.probing:
-            seeds = self.seeds(self.probe_seeds)
-            parts["probing"] = lambda: probes_or_reason({self.sae: sae}, recording, self.labels, fraction, seeds)
+            config = self.probing_config()
+            parts["probing"] = lambda: probes_or_reason({self.sae: sae}, recording, config, self.labels, fraction)
         if self.absorption:
-            parts["absorption"] = lambda: run_absorption(sae, self.sae, recording, self.seed)
+            parts["absorption"] = lambda: run_absorption(sae, self.sae, recording, self.absorption_config())
         return parts
+
+    def absorption_config(self) -> AbsorptionConfig:
+        """Return the settings of the measurement of absorption, over as many splits as by default."""
+        return settings_of(self, AbsorptionConfig, seeds=self.seed_range(len(AbsorptionConfig.seeds)))
 
     def inside(self, sae: "SAE", recording: "Recording", tokens: "Tensor", documents: "Tensor") -> dict[str, Any]:
         """Return the model's loss with the reconstruction spliced in."""
