@@ -72,6 +72,7 @@ KINDS = {
     "lens": "lenses",
     "patching": "patching",
     "labels": "labels",
+    "proof": "proofs",
     "word_geometry": "word-geometry",
     "direction": "directions",
     "space": "spaces",

@@ -7,11 +7,17 @@ A hook is `fn(value, hook) -> value` on values `[batch, pos, d]`. An edit is a f
 `[batch, pos, d_sae] -> [batch, pos, d_sae]`. A transcoder takes two hooks: one records its input, the other replaces
 the value that it predicts.
 
+`FeatureSite` names the hook points of an SAE, a transcoder or neurons, and `effects_of` adds many directions there at
+once. An activation at a hook point does not depend on what is added at that hook point. So ablating a feature is adding
+minus its activation times its direction, and null directions are added in the same amounts.
+
 `continue_tokens` continues a text with hooks applied, greedily or sampled from a seed. It runs the whole text again for
 every new token, so that hooks see the same values as on a text given at once.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +25,22 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.models.adapter import Hook, run_with_hooks
+from interp.models.adapter import (
+    Hook,
+    available_hook_points,
+    bos_token_id,
+    run_with_cache,
+    run_with_hooks,
+    token_strings,
+)
+from interp.models.passes import run_from
+from interp.notes import Notes, Recipe, Step
+from interp.names import canonical_hook_point, parse_hook_point
+from interp.runtime import make_generator
+from interp.workspace import Workspace
 from saes.kinds.base import SAE
 from saes.kinds.crosscoder import CrosscoderSAE
+from saes.weights.folder import check_model, load_sae
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -152,6 +171,126 @@ def _check(sae: SAE, features: tuple[int, ...]) -> None:
             raise ConfigError(f"there is no feature {feature}; choose one of the SAE's features 0 to {sae.d_sae - 1}")
 
 
+PASS_TOKENS = 1024
+"""Tokens of one forward pass over several directions: their logits are in memory together."""
+
+
+@dataclass(frozen=True)
+class FeatureSite:
+    """The hook points of a dictionary in a model."""
+
+    model: Any
+    dictionary: Any
+    reads: str
+    writes: str
+    first: int
+    """positions at the start that are left alone: 1 where the model has a BOS token"""
+
+    @classmethod
+    def of(cls, model: Any, dictionary: Any) -> "FeatureSite":
+        """Return the hook points of an SAE, a transcoder or neurons. Raises `ConfigError` for a crosscoder."""
+        reads = canonical_hook_point(dictionary.hook_point)
+        writes = canonical_hook_point(getattr(dictionary, "hook_point_out", "") or reads)
+        if len(getattr(dictionary, "hook_points", (reads,))) > 1:
+            raise ConfigError(f"{dictionary} reads several hook points at once; prove a feature of one of them")
+        point = parse_hook_point(reads)
+        if point.suffix == "mlp.hook_post":  # neurons write through W_out
+            known = available_hook_points(model)
+            inner, outer = (f"blocks.{point.layer}.{name}" for name in ("mlp.out.hook_out", "hook_mlp_out"))
+            writes = inner if inner in known else outer  # before a post-norm, where there is one
+        return cls(model, dictionary, reads, writes, int(bos_token_id(model) is not None))
+
+    @property
+    def directions(self) -> Tensor:
+        """`[d_sae, d]` float32: the vector that a unit of each feature writes."""
+        return self.dictionary.decoder_directions.detach().float()
+
+    @property
+    def start(self) -> int | None:
+        """Block from which a pass has to run; None for the whole model."""
+        return parse_hook_point(self.writes).layer
+
+    def nulls(self, feature: int, alike: Sequence[int], draws: int, seed: int) -> Tensor:
+        """Return the direction of a feature, `draws` random ones and those of `alike`, `[1 + draws + n, d]`.
+
+        All have the norm of the feature's direction.
+        """
+        own = self.directions[feature].cpu()
+        if not float(own.norm()) > 0:
+            raise ConfigError(f"the direction of feature {feature} is zero, so nothing can be added along it")
+        drawn = torch.randn(draws, len(own), generator=make_generator(seed, "random directions", feature))
+        others = torch.cat([drawn, self.directions[list(alike)].cpu()])
+        others = others * (own.norm() / others.norm(dim=1, keepdim=True))
+        return torch.cat([own[None], others])
+
+    def read(self, tokens: Tensor) -> "Reading":
+        """Run the model unchanged on `tokens [n, pos]`."""
+        names = {self.reads} | ({f"blocks.{self.start}.hook_resid_pre"} if self.start is not None else set())
+        _, values = run_with_cache(self.model, tokens, sorted(names))
+        x = values[self.reads].float()
+        before = tokens if self.start is None else values[f"blocks.{self.start}.hook_resid_pre"]
+        size = x.new_ones(x.shape[:2])
+        if hasattr(self.dictionary, "scale") and self.writes == self.reads:
+            size = self.dictionary.scale(x).size[..., 0]
+        size = size.clone()
+        size[:, : self.first] = 0
+        return Reading(tokens, x, before, size)
+
+    def activations(self, x: Tensor, features: Sequence[int]) -> Tensor:
+        """Return the activations of some features, `[..., len(features)]` float32, 0 at positions that are left out."""
+        acts = self.dictionary.encode(x)[..., list(features)].detach().float().clone()
+        acts[:, : self.first] = 0
+        return acts
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Values of an unchanged run."""
+
+    tokens: Tensor
+    x: Tensor
+    """`[n, pos, d_in]` float32, at the hook point that is read"""
+    before: Tensor
+    """residual before the block of the hook point that is written to, or the tokens"""
+    size: Tensor
+    """`[n, pos]`: factor of every addition, for dictionaries that normalise tokens; 0 where nothing is added"""
+
+
+@torch.no_grad()
+def effects_of(
+    site: FeatureSite,
+    reading: Reading,
+    amounts: Tensor,
+    directions: Tensor,
+    measure: Callable[[Tensor], Tensor],
+    done: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return what `measure` reads from the logits when `amounts [n, pos]` times each direction is added.
+
+    `measure` maps logits `[m, n, pos, d_vocab]` to `[m, ...]`. The result has one row for each of `directions [k, d]`;
+    a direction of zeros gives the unchanged model. `done` is called with the number of tokens of each pass.
+    """
+    n, pos = reading.tokens.shape
+    scaled = (amounts * reading.size)[None, :, :, None]
+    found = []
+    for part in directions.to(scaled).split(max(1, PASS_TOKENS // (n * pos))):
+        added = (scaled * part[:, None, None]).flatten(0, 1)
+        value = reading.before.repeat(len(part), *[1] * (reading.before.ndim - 1))
+        logits = run_from(site.model, value, [(site.writes, _adds(added))], layer=site.start or 0)
+        assert logits is not None
+        found.append(measure(logits.unflatten(0, (len(part), n))).cpu())
+        if done:
+            done(len(part) * n * pos)
+    return torch.cat(found)
+
+
+def _adds(added: Tensor) -> Callable[..., Tensor]:
+    def hook(value: Tensor, hook: Any = None) -> Tensor:
+        return value + added.to(value)
+
+    return hook
+
+
 @torch.no_grad()
 def continue_tokens(
     model: Any,
@@ -192,3 +331,106 @@ def _next(logits: Tensor, temperature: float, generator: torch.Generator | None)
     if not temperature:
         return logits.argmax()
     return torch.multinomial((logits / temperature).softmax(-1).cpu(), 1, generator=generator)[0]
+
+
+@torch.no_grad()
+def continuations(site: FeatureSite, tokens: Tensor, strength: float, directions: Tensor, n: int) -> list[str]:
+    """Return the most likely continuations of `tokens [1, pos]`: unchanged first, then along each direction."""
+    both = torch.cat([torch.zeros_like(directions[:1]), directions])
+    if tokens.shape[1] + n > site.model.cfg.n_ctx:
+        n = site.model.cfg.n_ctx - tokens.shape[1]
+    rows = tokens.repeat(len(both), 1)
+    scaled = strength * both
+    for _ in range(n):
+        reading = site.read(rows)
+        added = reading.size[:, :, None] * scaled[:, None].to(reading.x)
+        logits = run_from(site.model, reading.before, [(site.writes, _adds(added))], layer=site.start or 0)
+        assert logits is not None
+        rows = torch.cat([rows, logits[:, -1].argmax(-1)[:, None]], dim=1)
+    return ["".join(token_strings(site.model, row[tokens.shape[1] :])) for row in rows]
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A saved intervention with the SAEs of its steps, by key; steps on neurons need none."""
+
+    recipe: Recipe
+    saes: dict[str, SAE]
+    neurons: dict[str, str]
+    """Hook point of the neurons of a step, by key."""
+
+    def hooks(self, model: Any, *, allow_other_weights: bool = False) -> list[tuple[str, Hook]]:
+        """Return the hooks that carry the recipe out on every token but the BOS.
+
+        Clamps and ablations of one SAE are made in one splice that adds the reconstruction error back; additions come
+        last. Raises `MismatchError` when an SAE was trained on other weights, unless `allow_other_weights`.
+        """
+        from interp.models.identity import weight_hash
+
+        first, hooks = int(bos_token_id(model) is not None), []
+        for key, sae in self.saes.items():
+            check_model(sae, weight_hash(model), allow_other_weights=allow_other_weights)
+            on_device = sae.to(model.cfg.device)
+            steps = [step for step in self.recipe.steps if step.dictionary == key]
+            edits = [_edit(on_device, step) for step in steps if step.action != "add"]
+            if edits:
+                hooks += splice_hooks(on_device, keep_error=True, edit=_in_turn(edits), first=first)
+            for step in steps:
+                if step.action == "add":
+                    hooks += steer_hooks(on_device, step.feature, step.amount, first=first)
+        for step in self.recipe.steps:
+            if step.dictionary in self.neurons:
+                hooks.append((self.neurons[step.dictionary], keep_positions(_on_neuron(step), first)))
+        return hooks
+
+
+def load_recipe(workspace: Workspace | Path | str, name: str) -> LoadedRecipe:
+    """Return the recipe of this name among the notes of a workspace.
+
+        hooks = load_recipe("workspace", "months up").hooks(model)
+        model.run_with_hooks(tokens, fwd_hooks=hooks)
+
+    Raises `UnknownNameError`: no such recipe, or no such dictionary any more.
+    """
+    opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+    notes = Notes.open(opened)
+    recipe = notes.recipe(name)
+    notes.close()
+    saes, neurons = {}, {}
+    for key in dict.fromkeys(step.dictionary for step in recipe.steps):
+        folder, _, artefact = key.partition("/")
+        source = f"sae:{artefact}"
+        if folder == "features":
+            source = str(opened.manifest("features", artefact).config["dictionary"])
+        kind, _, rest = source.partition(":")
+        if kind == "sae":
+            opened.manifest("sae", rest)  # the clearer error when it is gone
+            saes[key] = load_sae(opened.path("sae", rest))
+        else:
+            neurons[key] = rest
+    return LoadedRecipe(recipe, saes, neurons)
+
+
+def _edit(sae: SAE, step: Step) -> Edit:
+    return ablate(sae, step.feature) if step.action == "ablate" else clamp(sae, step.feature, step.amount)
+
+
+def _in_turn(edits: Sequence[Edit]) -> Edit:
+    def edit(acts: Tensor) -> Tensor:
+        for each in edits:
+            acts = each(acts)
+        return acts
+
+    return edit
+
+
+def _on_neuron(step: Step) -> Hook:
+    def hook(value: Tensor, hook: Any = None) -> Tensor:
+        if not 0 <= step.feature < value.shape[-1]:
+            raise ConfigError(f"there is no neuron {step.feature}; choose one of 0 to {value.shape[-1] - 1}")
+        edited = value.clone()
+        kept = value[..., step.feature] if step.action == "add" else 0.0
+        edited[..., step.feature] = kept + (0.0 if step.action == "ablate" else step.amount)
+        return edited
+
+    return hook

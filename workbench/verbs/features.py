@@ -2,6 +2,7 @@
 
 - `workbench features DICTIONARY`: statistics, examples, effects and labels of every feature.
 - `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
+- `workbench prove FEATURES --feature N`: effects of a feature beside random directions and other features.
 - `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
 """
 
@@ -13,6 +14,7 @@ import tyro
 
 from interp.errors import ConfigError, PromptError
 from saes.circuits.config import AttributionConfig
+from saes.features.proof import ProofConfig
 from workbench.terminal import (
     Derived,
     InWorkspace,
@@ -330,3 +332,64 @@ def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> l
         moved = ", ".join(f"{token_text(model, int(t))!r} {before[t].exp():.3f} to {after[t].exp():.3f}" for t in order)
         lines.append(f"  {word:<5} {moved}")
     return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prove(ProofConfig, Writes, Seeded, Threaded, OnDevice):
+    """Prove a feature: ablate and steer it, beside random directions and other features.
+
+    Example: workbench prove demo --feature 1669
+
+    Takes one to two minutes for a model of 135M parameters on two cores. Three tests: ablating the feature raises the
+    loss after its peaks, steering along it raises tokens of held-out examples, and its direction sets a list of words
+    apart. Each is compared with random directions of the same norm and with features of like density. Holm's
+    correction covers the three. The page of the feature in the dashboard shows the result.
+    """
+
+    features: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FEATURES")]
+    """Name of a features artefact in the workspace."""
+    feature: int
+    """Index of the feature."""
+    allow_other_weights: bool = False
+    """Apply an SAE to a model whose weights differ from those it was trained on."""
+
+    def run(self) -> None:
+        from interp.models.loading import load_model
+        from saes.features.measure_proof import save_proof
+        from workbench.opening import open_saes, parents_of
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        manifest = workspace.manifest("features", self.features)
+        folder = workspace.path("proof", self.name or slug(f"{self.features}-{self.feature}"))
+        self.check_free(folder)
+        device, spec = self.use_device(), str(manifest.config["model"])
+        kind, _, name = str(manifest.config["dictionary"]).partition(":")
+        parents: dict[str, str] = {}
+        if kind == "sae":
+            parents = parents_of(workspace, [name])
+            model, [dictionary] = open_saes(
+                workspace, [name], model=spec, allow_other_weights=self.allow_other_weights, device=device
+            )
+        else:
+            from saes.features.sources import neurons_of
+
+            model = load_model(spec, device=device)
+            dictionary = neurons_of(model, name, sign=manifest.config.get("sign", 1))
+        with bar("proof", "tokens") as progress:
+            proof, _ = save_proof(
+                model,
+                dictionary,
+                workspace.path("features", self.features),
+                self.feature,
+                folder,
+                settings_of(self, ProofConfig),
+                model_name=spec,
+                parents=parents,
+                seed=self.seed,
+                overwrite=self.overwrite,
+                progress=progress,
+            )
+        wrote(folder, f"feature {self.feature} of {self.features}: {proof.label or 'no label'}")
+        for line in proof.lines():
+            say(f"      {line}")

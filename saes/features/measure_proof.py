@@ -1,0 +1,482 @@
+"""Measurements behind the proof of a feature: what ablating and steering it do, beside directions of both nulls.
+
+`prove` makes the measures of `saes.features.proof`, and `save_proof` writes them. A null direction is added in the same
+amounts as the feature's, scaled to its norm. The dashboard's panel asks for single answers: `feature_on_text`,
+`compare_steering` and `compare_ablation`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.artifacts import Draft, Manifest, read_manifest, write_json, write_table
+from interp.dictionary import Dictionary
+from interp.errors import ConfigError, MismatchError, WorkbenchError
+from interp.models.adapter import bos_token_id, to_tokens, token_strings
+from interp.names import canonical_hook_point, parse_hook_point
+from interp.progress import Progress
+from interp.statistics import auroc, bootstrap_counts, percentile_interval, t_interval
+from saes.features.intervene import FeatureSite, continuations, effects_of
+from saes.features.proof import (
+    ROLES,
+    AblatedExample,
+    Continuations,
+    FeatureCase,
+    Passage,
+    Proof,
+    ProofConfig,
+    ProofMeasure,
+    SteeredRow,
+    TextFirings,
+    measure_of,
+    read_case,
+)
+
+PROMPTS = (
+    "The meeting was moved to",
+    "I would like to tell you about",
+    "The answer is",
+    "Yesterday we spoke about",
+    "Everybody in the room was thinking of",
+    "The first word of the page was",
+    "What comes to my mind is",
+    "She looked at the list and chose",
+)
+"""Neutral prompts: the first three choose which tokens a direction raises, the others judge."""
+CHOOSING = 3
+SHOWN_PROMPTS = 3
+LIVE_DRAWS, LIVE_EXAMPLES, MOVED = 5, 4, 5
+"""Directions of each null, examples, and tokens shown, in the answers to the dashboard."""
+OTHER_DRAWS = 9
+"""Directions of each null that are ablated on other text."""
+LEAST = 3
+"""Fewest tokens on either side of an AUROC."""
+RESAMPLES = 1000
+
+
+def with_bos(model: Any, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens `[n, pos]` with BOS first where the model has one, lengths and peaks `[n]`.
+
+    Shorter passages are padded at the end, which causal attention does not see.
+    """
+    bos = bos_token_id(model)
+    start = [] if bos is None else [bos]
+    ids = [start + list(each.token_ids) for each in passages]
+    width = max(map(len, ids))
+    device = model.cfg.device
+    tokens = torch.tensor([row + [row[-1]] * (width - len(row)) for row in ids], device=device)
+    peaks = torch.tensor([each.peak + len(start) for each in passages], device=device)
+    return tokens, torch.tensor([len(row) for row in ids], device=device), peaks
+
+
+class _Bar:
+    """Counter of tokens that reports to the progress bar."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self._progress, self._total, self._n, self.stage = progress, total, 0, ""
+
+    def add(self, tokens: int) -> None:
+        self._n += tokens
+        if self._progress:
+            self._progress(min(self._n, self._total), self._total, {"stage": self.stage})
+
+
+@torch.no_grad()
+def prove(
+    model: Any,
+    dictionary: Dictionary,
+    features: Path,
+    feature: int,
+    config: ProofConfig | None = None,
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    lists: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Proof:
+    """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
+
+    `prompts`: neutral prompts, more than three; a model without a tokenizer takes passages of other text. Cost: about
+    `2 * draws` passes over the examples and over the prompts. Raises `UsageError` for a feature that is not there or
+    never fires, `MismatchError` for tables of another dictionary, `ConfigError` for a crosscoder.
+    """
+    config = config or ProofConfig()
+    site = FeatureSite.of(model, dictionary)
+    _check(dictionary, features)
+    case = read_case(features, feature, config, seed=seed)
+    directions = site.nulls(feature, case.alike, config.draws, seed)
+    asked = _prompts(model, prompts, case)
+    todo = _Bar(progress, _cost(case, config, asked, len(directions), lists))
+    measures: list[ProofMeasure] = []
+    missing: dict[str, str] = {}
+
+    def attempt(name: str, make: Callable[[], Sequence[ProofMeasure]]) -> None:
+        todo.stage = name
+        try:
+            measures.extend(make())
+        except WorkbenchError as error:
+            missing[name] = str(error)
+
+    examples: list[dict[str, Any]] = []
+    strength = config.strength or case.max_activation
+    attempt("activation", lambda: [_selectivity(site, case, directions, config.draws)])
+    attempt("ablate", lambda: _ablate(site, case, config, directions, examples, todo))
+    attempt("ablate other text", lambda: [_ablate_other(site, case, config, directions, todo)])
+    attempt("steer", lambda: _steer(site, case, asked, strength, directions, config.draws, seed, todo))
+    if lists:
+        attempt("lists", lambda: [_lists(site, directions, config.draws, todo)])
+    shown = directions[[0, 1, 1 + config.draws]] if case.alike else directions[[0, 1, 1]]
+    todo.stage = "continuations"
+    told = [_continue(site, tokens, strength, shown, config.new_tokens) for tokens in asked[-SHOWN_PROMPTS:]]
+    return Proof(
+        features=case.features,
+        feature=feature,
+        label=case.label,
+        hook_point=site.writes,
+        strength=strength,
+        measures=tuple(measures),
+        missing=missing,
+        continuations=tuple(told),
+        examples=tuple(examples),
+        alike=case.alike,
+        config=asdict(config),
+        seed=seed,
+    )
+
+
+def _check(dictionary: Dictionary, folder: Path) -> None:
+    manifest = read_manifest(folder)
+    n, at = manifest.summary["n_features"], canonical_hook_point(manifest.config["hook_point"])
+    own = canonical_hook_point(dictionary.hook_point)
+    if n != dictionary.d_sae or at != own:
+        raise MismatchError(
+            f"{folder.name!r} describes {n} features at {at}, the dictionary has {dictionary.d_sae} at {own}; "
+            "build its own features with `workbench features`"
+        )
+
+
+def _prompts(model: Any, prompts: Sequence[str], case: FeatureCase) -> list[Tensor]:
+    """Return the tokens `[1, pos]` of each prompt; beginnings of other text where the model has no tokenizer."""
+    from interp.models.identity import tokenizer_of
+
+    if len(prompts) <= CHOOSING:
+        raise ConfigError(f"more than {CHOOSING} prompts are needed: these choose the tokens, the others judge")
+    if tokenizer_of(model, required=False) is not None:
+        return [to_tokens(model, text) for text in prompts]
+    if len(case.other) <= CHOOSING:
+        raise ConfigError("the model has no tokenizer, and there is too little other text to serve as prompts")
+    tokens, lengths, _ = with_bos(model, case.other[: len(prompts)])
+    return [row[None, : min(int(length), 8)] for row, length in zip(tokens, lengths, strict=True)]
+
+
+def _cost(case: FeatureCase, config: ProofConfig, prompts: list[Tensor], k: int, lists: bool) -> int:
+    """Return the tokens that will run, for the progress bar."""
+    widths = sum(len(each.token_ids) + 1 for each in case.strongest(config.examples))
+    return (k + 1) * (widths + sum(each.shape[1] for each in prompts)) + 6000 * lists
+
+
+def _nulls(values: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split `[1 + draws + n]` into both nulls."""
+    return values[1 : 1 + draws], values[1 + draws :]
+
+
+def _selectivity(site: FeatureSite, case: FeatureCase, directions: Tensor, draws: int) -> ProofMeasure:
+    """AUROC of activation for the tokens on which the feature peaks in the other half of the examples.
+
+    Random directions fire on as many of these tokens as the feature does: the ones with the largest projections.
+    """
+    choosing, judging = case.halves()
+    names = {each.token_ids[each.peak] for each in choosing}
+    tokens, lengths, _ = with_bos(site.model, (*judging, *case.other))
+    reading = site.read(tokens)
+    inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+    inside[:, : site.first] = False
+    truth = torch.isin(tokens, torch.tensor(sorted(names), device=tokens.device))[inside].cpu().numpy()
+    if min(truth.sum(), (~truth).sum()) < LEAST:
+        raise ConfigError("the tokens on which it fires in one half of its examples are too rare in the other half")
+    acts = site.activations(reading.x, [case.feature, *case.alike])[inside].cpu().numpy()
+    rate = float((acts[:, 0] > 0).mean())
+    random = np.zeros((len(truth), 0))
+    if directions.shape[1] == reading.x.shape[-1]:
+        random = (reading.x[inside] @ directions[1 : 1 + draws].T.to(reading.x)).cpu().numpy()
+        random = np.maximum(random - np.quantile(random, 1 - rate, axis=0), 0)
+    scores = [np.array([auroc(column, truth) for column in each.T]) for each in (acts, random)]
+    shown = ", ".join(repr(each) for each in token_strings(site.model, sorted(names))[:6])
+    return measure_of(
+        "activation", float(scores[0][0]), "AUROC", int(truth.sum()), (scores[1], scores[0][1:]),
+        f"held-out tokens {shown}",
+    )  # fmt: skip
+
+
+def _ablate(
+    site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, told: list[dict], bar: _Bar
+) -> list[ProofMeasure]:
+    """Change of loss at and after the peaks, and at the peaks alone, when the feature is ablated."""
+    passages = case.strongest(config.examples)
+    if not passages:
+        raise ConfigError("no token follows the peak of any stored example")
+    changes, texts = [], []
+    for each in passages:  # one by one: their lengths differ
+        change = ablation_changes(site, [each], case.feature, directions, bar.add)
+        at = each.peak + site.first
+        changes.append(torch.stack([change[:, 0, at : at + config.after].mean(1), change[:, 0, at]]))
+        texts.append(token_strings(site.model, list(each.token_ids)))
+    found = torch.stack(changes, 2).double().numpy()  # [2, 1 + nulls, examples]
+    told += [
+        {"document": each.document, "tokens": text, "peak": each.peak, "change": change, "change_at_peak": at_peak}
+        for each, text, change, at_peak in zip(passages, texts, *found[:, 0].tolist(), strict=True)
+    ]
+    names = {"ablate": "nats per token", "ablate at peak": "nats"}
+    return [
+        measure_of(name, t_interval(rows[0]), unit, len(passages), _nulls(rows.mean(1), config.draws))
+        for (name, unit), rows in zip(names.items(), found, strict=True)
+    ]
+
+
+def ablation_changes(
+    site: FeatureSite,
+    passages: Sequence[Passage],
+    feature: int,
+    directions: Tensor,
+    done: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Return changes of loss `[k, n, pos - 1]` when a feature's activation times each direction is subtracted.
+
+    Entry `t` is the change for token `t + 1`; it is 0 beyond the end of a passage.
+    """
+    tokens, lengths, _ = with_bos(site.model, passages)
+    reading = site.read(tokens)
+    amounts = -site.activations(reading.x, [feature])[..., 0]
+
+    def losses(logits: Tensor) -> Tensor:
+        log_p = logits[:, :, :-1].float().log_softmax(-1)
+        return -log_p.gather(-1, tokens[None, :, 1:, None].expand(len(logits), -1, -1, 1))[..., 0]
+
+    both = torch.cat([torch.zeros_like(directions[:1]), directions])
+    found = effects_of(site, reading, amounts, both, losses, done)
+    inside = torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None]
+    return (found[1:] - found[:1]) * inside
+
+
+def _ablate_other(
+    site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, bar: _Bar
+) -> ProofMeasure:
+    """Change of loss per token of other text; passages on which the feature does not fire do not change at all."""
+    if len(case.other) < 2:
+        raise ConfigError("the tables hold too little other text")
+    few = [0, *range(1, 1 + min(OTHER_DRAWS, config.draws))]
+    few += list(range(1 + config.draws, len(directions)))[:OTHER_DRAWS]
+    tokens, lengths, _ = with_bos(site.model, case.other)
+    fires = site.activations(site.read(tokens).x, [case.feature])[..., 0]
+    inside = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+    counts = (fires > 0) & inside
+    found = torch.zeros(len(few), len(case.other), dtype=torch.float64)
+    for at in counts.any(1).nonzero()[:, 0].tolist():
+        change = ablation_changes(site, [case.other[at]], case.feature, directions[few], bar.add)
+        found[:, at] = change.double().sum((1, 2)) / (int(lengths[at]) - 1)
+    means = found.mean(1).numpy()
+    return measure_of(
+        "ablate other text", t_interval(found[0].numpy()), "nats per token", len(case.other),
+        _nulls(means, min(OTHER_DRAWS, config.draws)), f"it fires on {int(counts.sum())} of {int(inside.sum())} tokens",
+    )  # fmt: skip
+
+
+def _steer(
+    site: FeatureSite,
+    case: FeatureCase,
+    prompts: list[Tensor],
+    strength: float,
+    directions: Tensor,
+    draws: int,
+    seed: int,
+    bar: _Bar,
+) -> list[ProofMeasure]:
+    """Change of the log-probability of tokens of held-out examples on held-out prompts, and the next-token shift.
+
+    Each direction, null or not, first chooses whether it raises the tokens on which the feature fires or those that
+    follow: on the first prompts, by one half of the examples. The other prompts and the other half judge.
+    """
+    halves = case.halves()
+    targets = {
+        (role, half): [each.token_ids[each.peak + (role == "follow")] for each in passages
+                       if each.peak + (role == "follow") < len(each.token_ids)]
+        for role in ROLES
+        for half, passages in enumerate(halves)
+    }  # fmt: skip
+    roles = [role for role in ROLES if targets[role, 0] and targets[role, 1]]
+    if not roles:
+        raise ConfigError("steering needs at least two examples of the feature, one to choose tokens and one to judge")
+    ids = sorted({token for each in targets.values() for token in each})
+    where = {token: at for at, token in enumerate(ids)}
+    moved, shift = next_token_changes(site, prompts, strength, directions, ids, bar.add)
+
+    def gains(role: str, half: int, rows: slice) -> np.ndarray:  # [k, prompts, examples]
+        return moved[:, rows][:, :, [where[token] for token in targets[role, half]]]
+
+    choosing, judging = slice(0, CHOOSING), slice(CHOOSING, None)
+    chosen = np.stack([gains(role, 0, choosing).mean((1, 2)) for role in roles]).argmax(0)
+    judged = [gains(role, 1, judging) for role in roles]
+    values = np.array([judged[role][at].mean() for at, role in enumerate(chosen)])
+    best = judged[chosen[0]][0]  # [prompts, examples]
+    rng = np.random.default_rng(seed)
+    by_prompt, by_example = (bootstrap_counts(n, RESAMPLES, rng) / n for n in best.shape)
+    interval = percentile_interval(float(best.mean()), np.einsum("rp,pe,re->r", by_prompt, best, by_example))
+    role = roles[chosen[0]]
+    common = sorted(set(targets[role, 1]), key=targets[role, 1].count, reverse=True)
+    text = ", ".join(repr(each) for each in token_strings(site.model, common)[:5])
+    about = f"{'tokens on which it fires' if role == 'fire' else 'tokens that follow its peaks'} ({text})"
+    return [
+        measure_of("steer", interval, "nats", best.size, _nulls(values, draws), about),
+        measure_of("steer shift", t_interval(shift[0]), "nats of KL divergence", len(prompts),
+                   _nulls(shift.mean(1), draws)),
+    ]  # fmt: skip
+
+
+def next_token_changes(
+    site: FeatureSite,
+    prompts: Sequence[Tensor],
+    strength: float,
+    directions: Tensor,
+    ids: Sequence[int],
+    done: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steer each prompt along each direction, and return two changes of the next-token distribution.
+
+    They are changes of log-probability `[k, prompts, ids]` in nats, and `KL(unchanged || steered)`, `[k, prompts]`.
+    """
+    both = torch.cat([torch.zeros_like(directions[:1]), directions])
+    moved, shift = [], []
+    for tokens in prompts:
+        reading = site.read(tokens)
+        clean: list[Tensor] = []
+
+        def measure(logits: Tensor, clean: list[Tensor] = clean) -> Tensor:
+            log_p = logits[:, 0, -1].float().log_softmax(-1)
+            if not clean:
+                clean.append(log_p[0])
+            kl = (clean[0].exp() * (clean[0] - log_p)).sum(-1)
+            return torch.cat([log_p[:, list(ids)], kl[:, None]], dim=1)
+
+        amounts = torch.full(tokens.shape, strength, device=tokens.device)
+        found = effects_of(site, reading, amounts, both, measure, done).double()
+        moved.append(found[1:, :-1] - found[0, :-1])
+        shift.append(found[1:, -1])
+    return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
+
+
+def _lists(site: FeatureSite, directions: Tensor, draws: int, bar: _Bar) -> ProofMeasure:
+    """Largest separation of a list of words along a direction, in standard deviations over random directions."""
+    from interp.geometry.separation import separations
+    from interp.geometry.words import find_concepts, read_words
+
+    at = site.writes
+    if at.endswith(("mlp.out.hook_out", "hook_mlp_out", "hook_attn_out")):  # its directions lie in the stream
+        at = f"blocks.{parse_hook_point(at).layer}.hook_resid_post"
+    lists = {}
+    for concept in find_concepts([]):
+        lists[concept.name] = read_words(site.model, concept, hook_points=[at])
+        bar.add(6000 // 7)
+    found = separations(lists, at, directions.double().numpy())  # [lists, k]
+    scores = np.abs(found / found[:, 1 : 1 + draws].std(1, keepdims=True))
+    best = list(lists)[int(scores[:, 0].argmax())]
+    return measure_of("lists", float(scores[:, 0].max()), "standard deviations", len(lists),
+                      _nulls(scores.max(0), draws), best)  # fmt: skip
+
+
+def _continue(site: FeatureSite, tokens: Tensor, strength: float, directions: Tensor, n: int) -> Continuations:
+    """Continue a prompt, unchanged and steered along three directions, by the most likely token each time."""
+    text = continuations(site, tokens, strength, directions, n)
+    own = token_strings(site.model, tokens[0, site.first :])
+    return Continuations("".join(own), *text)
+
+
+def save_proof(
+    model: Any,
+    dictionary: Dictionary,
+    features: Path,
+    feature: int,
+    folder: Path,
+    config: ProofConfig | None = None,
+    *,
+    model_name: str,
+    parents: dict[str, str] | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Proof, Manifest]:
+    """Run the proof and write `proof.json` and `draws.parquet`; an interrupted run starts again, as it is short."""
+    from interp.models.adapter import weight_hash
+
+    config = config or ProofConfig()
+    about = {"features": features.name, "feature": feature, "model": model_name, **asdict(config)}
+    draft = Draft.open(folder, kind="proof", config=about, seed=seed, overwrite=overwrite)
+
+    def report(done: int, total: int, info: dict) -> None:
+        draft.update(done=done, total=total, **info)
+        if progress:
+            progress(done, total, info)
+
+    proof = prove(model, dictionary, features, feature, config, seed=seed, progress=report)
+    write_json(draft.path / "proof.json", proof.to_json())
+    write_table(draft.path / "draws.parquet", proof.draws_table())
+    known = {f"features/{features.name}": read_manifest(features).content_hash}
+    known |= {f"model:{model_name}": weight_hash(model), **(parents or {})}
+    return proof, draft.finish(summary=proof.summary(), parents=known, threads=torch.get_num_threads())
+
+
+@torch.no_grad()
+def feature_on_text(site: FeatureSite, case: FeatureCase, tokens: Tensor) -> TextFirings:
+    """Return the activation of a feature on every token of `tokens [1, pos]`, beside features of like density."""
+    acts = site.activations(site.read(tokens).x, [case.feature, *case.alike])[0]
+    firing = (acts[:, 1:] > 0).sum(0).tolist()
+    return TextFirings(token_strings(site.model, tokens[0]), acts[:, 0].tolist(), firing)
+
+
+@torch.no_grad()
+def compare_steering(
+    site: FeatureSite, case: FeatureCase, tokens: Tensor, strength: float, n_new: int, seed: int = 0
+) -> list[SteeredRow]:
+    """Continue `tokens [1, pos]` unchanged, steered, and steered along one direction of each null."""
+    alike = case.alike[:1]
+    directions = site.nulls(case.feature, alike, 1, seed)
+    texts = continuations(site, tokens, strength, directions, n_new)
+    both = torch.cat([torch.zeros_like(directions[:1]), directions])
+    amounts = torch.full(tokens.shape, strength, device=tokens.device)
+    log_p = effects_of(site, site.read(tokens), amounts, both, lambda logits: logits[:, 0, -1].float().log_softmax(-1))
+    p = log_p.exp()
+    names = ["unchanged", "feature", "random direction", *(f"feature {each}" for each in alike)]
+    rows = []
+    for name, text, after, log_after in zip(names, texts, p, log_p, strict=True):
+        order = (after - p[0]).abs().topk(MOVED).indices.tolist() if name != "unchanged" else []
+        moved = [
+            (word, float(p[0, token]), float(after[token]))
+            for word, token in zip(token_strings(site.model, order), order, strict=True)
+        ]
+        rows.append(SteeredRow(name, text, float((p[0] * (log_p[0] - log_after)).sum()), moved))
+    return rows
+
+
+@torch.no_grad()
+def compare_ablation(
+    site: FeatureSite, case: FeatureCase, config: ProofConfig, seed: int = 0, done: Callable[[int], None] | None = None
+) -> list[AblatedExample]:
+    """Ablate a feature on its strongest examples, and subtract directions of both nulls in the same amounts."""
+    directions = site.nulls(case.feature, case.alike[:LIVE_DRAWS], LIVE_DRAWS, seed)
+    found = []
+    for each in case.strongest(LIVE_EXAMPLES):
+        tokens, _, _ = with_bos(site.model, [each])
+        acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
+        change = ablation_changes(site, [each], case.feature, directions, done)
+        at = each.peak + site.first
+        means = change[:, 0, at : at + config.after].mean(1).tolist()
+        words = token_strings(site.model, list(each.token_ids))
+        found.append(
+            AblatedExample(words, acts.tolist(), each.peak, each.document, means[0],
+                           means[1 : 1 + LIVE_DRAWS], means[1 + LIVE_DRAWS :])
+        )  # fmt: skip
+    return found

@@ -1,0 +1,407 @@
+"""Proof of one feature: its settings, the text and controls that it is judged with, and the verdict. Torch-free.
+
+`saes.features.measure_proof` measures. Each measure has two nulls: random directions of the same norm, and the
+directions of other features of about the same density, scaled to that norm. Three measures are tests:
+
+- *ablate*: the loss at and after the peaks of its examples rises when the feature is ablated there;
+- *steer*: adding its direction to neutral prompts raises tokens of held-out examples;
+- *lists*: its direction sets a list of words apart.
+
+A test holds when its p-value, the larger one of the two nulls, is at most .05 after Holm's correction over the tests,
+and its interval lies above 0. Where a feature fires is described with the same nulls, but is no test: any direction
+fires selectively on text that was selected because it fires there.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from interp.artifacts import as_json, read_manifest
+from interp.errors import ConfigError, UsageError
+from interp.results import Record, Result
+from interp.runtime import derive_seed
+from interp.statistics import Interval, holm, p_from_null
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ALPHA = 0.05
+"""Family-wise error of the tests of one feature."""
+RANDOM, ALIKE = "random", "alike"
+"""The two nulls: random directions, and features of about the same density."""
+TESTS = ("ablate", "steer", "lists")
+Role = Literal["fire", "follow"]
+ROLES: tuple[Role, ...] = ("fire", "follow")
+"""Tokens that steering may raise: those on which the feature fires, and those that follow them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofConfig:
+    """Settings of the standard proof of a feature."""
+
+    draws: int = 99
+    """Directions of each null. The smallest p-value is 1 / (draws + 1)."""
+    examples: int = 8
+    """Examples of the feature on which it is ablated: the strongest, of different documents where possible."""
+    others: int = 24
+    """Passages of other text, examples of features drawn at random."""
+    before: int = 10
+    """Tokens of an example before its peak."""
+    after: int = 3
+    """Tokens after the peak whose loss is measured."""
+    strength: float | None = None
+    """Activation that steering adds. Default: the largest activation of the feature."""
+    new_tokens: int = 12
+    """Tokens of the continuations shown."""
+
+    def __post_init__(self) -> None:
+        if min(self.draws, self.examples, self.others, self.after, self.new_tokens) < 1 or self.before < 0:
+            raise ConfigError(
+                "draws, examples, others, after and new_tokens must be at least 1 and before at least 0, got "
+                f"{self.draws}, {self.examples}, {self.others}, {self.after}, {self.new_tokens}, {self.before}"
+            )
+        if self.strength is not None and not (math.isfinite(self.strength) and self.strength > 0):
+            raise ConfigError(f"strength must be a number above 0, got {self.strength}; leave it out for the default")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Some tokens of recorded text, in which a feature peaks."""
+
+    token_ids: tuple[int, ...]
+    peak: int
+    document: int
+    activation: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCase:
+    """One feature with its text and its controls, read from the feature tables."""
+
+    features: str
+    """Name of the features artefact."""
+    feature: int
+    density: float
+    max_activation: float
+    label: str
+    examples: tuple[Passage, ...]
+    """All stored examples, strongest group first."""
+    other: tuple[Passage, ...]
+    """Examples of features drawn at random, from documents without an example of this one where possible."""
+    alike: tuple[int, ...]
+    """Live features with the nearest density."""
+
+    @property
+    def strong(self) -> tuple[Passage, ...]:
+        """Examples of at least half of the largest activation, and four at least: weak ones have other tokens."""
+        most = max(each.activation for each in self.examples)
+        found = tuple(each for each in self.examples if each.activation >= most / 2)
+        return found if len(found) >= 4 else self.examples[:4]
+
+    def halves(self) -> tuple[tuple[Passage, ...], tuple[Passage, ...]]:
+        """Split the strong examples into two halves without a document in common, alternating by strength."""
+        strong = self.strong
+        first = set(list(dict.fromkeys(each.document for each in strong))[::2])
+        one = tuple(each for each in strong if each.document in first)
+        two = tuple(each for each in strong if each.document not in first)
+        return (one, two) if two else (strong[::2], strong[1::2])
+
+    def strongest(self, n: int) -> list[Passage]:
+        """Return the `n` strongest examples that a token follows, one of each document first."""
+        followed = [each for each in self.examples if each.peak + 1 < len(each.token_ids)]
+        seen: set[int] = set()
+        ranked = sorted(
+            range(len(followed)),
+            key=lambda at: (followed[at].document in seen or seen.add(followed[at].document) is not None, at),
+        )
+        return [followed[at] for at in ranked[:n]]
+
+
+def read_case(folder: Path, feature: int, config: ProofConfig, *, seed: int = 0) -> FeatureCase:
+    """Read one feature of a features artefact, other text, and features of like density.
+
+    Raises `UsageError` for a feature that is not there, or that never fires.
+    """
+    import pyarrow.parquet as pq
+
+    manifest, path = read_manifest(folder), folder / "features.parquet"
+    table = pq.read_table(path, columns=["feature", "density", "n_fired", "max_activation", "decoder_norm", "label"])
+    if not 0 <= feature < len(table):
+        raise UsageError(f"feature {feature} is not in {folder.name!r}: its features are 0 to {len(table) - 1}")
+    density, norm = table["density"].to_numpy(), table["decoder_norm"].to_numpy()
+    examples = _passages(folder, [feature], config)
+    if density[feature] == 0 or not examples:
+        raise UsageError(f"feature {feature} of {manifest.name!r} never fires, so there is no text to prove it with")
+    live = np.flatnonzero((density > 0) & (norm > 0))
+    live = live[live != feature]
+    distance = np.abs(np.log(density[live]) - np.log(density[feature]))
+    alike = live[np.argsort(distance, kind="stable")[: config.draws]]
+    rng = np.random.default_rng(derive_seed(seed, "other text", feature))
+    drawn = rng.permutation(live)[: 2 * config.others].tolist()
+    own = {each.document for each in examples}
+    found = [each for each in _passages(folder, drawn, config, only_best=True) if len(each.token_ids) > 2]
+    found = sorted(found, key=lambda each: each.document in own)[: config.others]
+    return FeatureCase(
+        features=manifest.name,
+        feature=feature,
+        density=float(density[feature]),
+        max_activation=float(table["max_activation"][feature].as_py()),
+        label=table["label"][feature].as_py() or "",
+        examples=tuple(examples),
+        other=tuple(found),
+        alike=tuple(alike.tolist()),
+    )
+
+
+def _passages(folder: Path, features: Sequence[int], config: ProofConfig, *, only_best: bool = False) -> list[Passage]:
+    """Return the examples of some features, cut to the tokens around the peak that are needed."""
+    import pyarrow.parquet as pq
+
+    columns = ["group_order", "rank", "activation", "document", "token_ids", "peak"]
+    wanted: list[Any] = [("feature", "in", list(features))]
+    wanted += [("group_order", "==", 0), ("rank", "==", 0)] * only_best
+    rows = pq.read_table(folder / "examples.parquet", columns=columns, filters=wanted).to_pylist()
+    found = []
+    for row in sorted(rows, key=lambda row: (row["group_order"], row["rank"])):
+        start = max(0, row["peak"] - config.before)
+        ids = tuple(row["token_ids"][start : row["peak"] + config.after + 1])
+        found.append(Passage(ids, row["peak"] - start, row["document"], row["activation"]))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofMeasure(Result):
+    """One measure of a feature, with the same measure for the directions of both nulls."""
+
+    name: str
+    """`activation`, `ablate`, `ablate at peak`, `ablate other text`, `steer`, `steer shift` or `lists`."""
+    value: float
+    low: float | None
+    high: float | None
+    """95 % interval; None where there is no sample to vary"""
+    unit: str
+    n: int
+    """examples, passages, pairs of prompt and token, or lists"""
+    random: np.ndarray
+    alike: np.ndarray
+    """`[draws]`: the same for each direction of a null"""
+    about: str = ""
+    """details in words, such as the tokens that are raised"""
+
+    @property
+    def tested(self) -> bool:
+        """True for the measures that the verdict rests on."""
+        return self.name in TESTS
+
+    @property
+    def p(self) -> float:
+        """The larger one of the p-values by the two nulls, one-sided."""
+        return max(p_from_null(self.value, null) for null in (self.random, self.alike) if len(null))
+
+    def below(self, null: np.ndarray) -> str:
+        """Return how many draws the feature exceeds, such as `99 of 99`."""
+        return f"{int((null < self.value - 1e-12).sum())} of {len(null)}"
+
+    def to_records(self) -> list[Record]:
+        nulls = {}
+        for name, null in ((RANDOM, self.random), (ALIKE, self.alike)):
+            nulls |= {
+                f"{name}_mean": float(null.mean()) if len(null) else None,
+                f"{name}_high": float(np.quantile(null, 0.95)) if len(null) else None,
+                f"p_{name}": p_from_null(self.value, null) if len(null) else None,
+            }
+        about = {"measure": self.name, "value": self.value, "low": self.low, "high": self.high, "unit": self.unit}
+        return [about | {"n": self.n, **nulls, "tested": self.tested}]
+
+
+def measure_of(
+    name: str, interval: Interval[Any] | float, unit: str, n: int, nulls: Sequence[np.ndarray], about: str = ""
+) -> ProofMeasure:
+    """Return a measure from its interval and the values of the null directions, random ones first."""
+    value, low, high = interval if isinstance(interval, Interval) else (interval, None, None)
+    ends = [None if end is None or not math.isfinite(end) else float(end) for end in (low, high)]
+    random, alike = (np.asarray(null, dtype=np.float64) for null in nulls)
+    return ProofMeasure(name=name, value=float(value), low=ends[0], high=ends[1], unit=unit, n=n, random=random,
+                        alike=alike, about=about)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Continuations:
+    """Most likely continuations of one prompt, unchanged and steered along three directions of one length."""
+
+    prompt: str
+    without: str
+    feature: str
+    random: str
+    alike: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof(Result):
+    """All measures of one feature, and the verdict."""
+
+    features: str
+    feature: int
+    label: str
+    hook_point: str
+    """hook point that the direction is written to"""
+    strength: float
+    measures: tuple[ProofMeasure, ...]
+    missing: dict[str, str] = field(default_factory=dict)
+    """measure -> reason why it could not be made"""
+    continuations: tuple[Continuations, ...] = ()
+    examples: tuple[dict[str, Any], ...] = ()
+    """`document, text, change, change_at_peak` of each example on which the feature was ablated"""
+    alike: tuple[int, ...] = ()
+    """features of the second null"""
+    config: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def measure(self, name: str) -> ProofMeasure | None:
+        """Return the measure of that name, or None where it is missing."""
+        return next((each for each in self.measures if each.name == name), None)
+
+    def p_holm(self) -> dict[str, float]:
+        """Return `test -> p-value` after Holm's correction over the tests that were made."""
+        tests = [each for each in self.measures if each.tested]
+        if not tests:
+            return {}
+        return dict(zip((t.name for t in tests), holm(np.array([t.p for t in tests])).tolist(), strict=True))
+
+    def holds(self) -> list[str]:
+        """Return the tests that hold."""
+        found = []
+        for name, p in self.p_holm().items():
+            measure = self.measure(name)
+            if measure is not None and p <= ALPHA and (measure.low is None or measure.low > 0):
+                found.append(name)
+        return found
+
+    def lines(self) -> list[str]:
+        """Return the number of tests that hold, then one sentence on each test."""
+        tests, held = self.p_holm(), self.holds()
+        if not tests:
+            return ["Nothing could be tested: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
+        count = f"{len(held)} of {len(tests)} tests hold" if held else "No effect beyond the null"
+        return [f"{count} (Holm's correction at {ALPHA:g}).", *(self.sentence(name) for name in tests)]
+
+    def verdict(self) -> str:
+        """Return all lines as one text."""
+        return " ".join(self.lines())
+
+    def sentence(self, name: str) -> str:
+        """Return one test as a sentence, with its interval, nulls and p-values."""
+        measure = self.measure(name)
+        if measure is None:
+            return f"{name} was not measured: {self.missing.get(name, 'it does not apply')}."
+        ends = "" if measure.low is None else f" [{measure.low:+.2f}, {measure.high:+.2f}]"
+        said = {
+            "ablate": "Ablating it changes the loss at and after its peaks by {value:+.3f}{ends} nats per token",
+            "steer": "Steering along it changes the log-probability of {about} by {value:+.2f}{ends} nats",
+            "lists": "Its direction separates {about} by {value:.1f} standard deviations of random directions",
+        }[name].format(value=measure.value, ends=ends, about=measure.about)
+        nulls = f"{measure.below(measure.random)} random directions"
+        if len(measure.alike):
+            nulls += f" and {measure.below(measure.alike)} features of like density"
+        p = f"p {measure.p:.2g}, after Holm {self.p_holm()[name]:.2g}"
+        if name in self.holds():
+            return f"{said}, more than {nulls} ({p})."
+        return f"{said}: no effect beyond the null (it exceeds {nulls}; {p})."
+
+    def headline(self) -> str:
+        return f"feature {self.feature} of {self.features}: {self.verdict()}"
+
+    def to_records(self) -> list[Record]:
+        p = self.p_holm()
+        return [
+            record | {"p_holm": p.get(each.name), "holds": each.name in self.holds() if each.tested else None}
+            for each in self.measures
+            for record in each.to_records()
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for `proof.json`, without the draws of the nulls."""
+        return as_json(
+            {
+                "features": self.features,
+                "feature": self.feature,
+                "label": self.label,
+                "hook_point": self.hook_point,
+                "strength": self.strength,
+                "verdict": self.verdict(),
+                "sentences": {name: self.sentence(name) for name in self.p_holm()},
+                "holds": self.holds(),
+                "measures": [row | {"about": m.about} for m, row in zip(self.measures, self.to_records(), strict=True)],
+                "missing": self.missing,
+                "continuations": [asdict(each) for each in self.continuations],
+                "examples": list(self.examples),
+            }
+        )
+
+    def draws_table(self) -> "pa.Table":
+        """Return one row per measure and direction of a null: `measure, null, draw, feature, value`."""
+        import pyarrow as pa
+
+        rows = [
+            {"measure": each.name, "null": name, "draw": at, "value": float(value),
+             "feature": self.alike[at] if name == ALIKE else None}
+            for each in self.measures
+            for name, null in ((RANDOM, each.random), (ALIKE, each.alike))
+            for at, value in enumerate(null)
+        ]  # fmt: skip
+        columns = {"measure": pa.string(), "null": pa.string(), "draw": pa.int32(), "feature": pa.int32()}
+        return pa.Table.from_pylist(rows, schema=pa.schema([*columns.items(), ("value", pa.float64())]))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the summary for the manifest."""
+        p = self.p_holm()
+        return {
+            "features": self.features,
+            "feature": self.feature,
+            "label": self.label,
+            "verdict": self.verdict(),
+            "holds": self.holds(),
+            **{f"p_{name}": round(value, 4) for name, value in p.items()},
+            **{name: round(m.value, 5) for name in TESTS if (m := self.measure(name)) is not None},
+        }
+
+
+@dataclass(frozen=True)
+class TextFirings:
+    """Activations of a feature on a text of one's own."""
+
+    tokens: list[str]
+    activations: list[float]
+    alike: list[int]
+    """tokens on which each feature of like density fires"""
+
+
+@dataclass(frozen=True)
+class SteeredRow:
+    """One way to continue a prompt."""
+
+    name: str
+    """`unchanged`, `feature`, `random direction` or `feature NUMBER`"""
+    text: str
+    kl: float
+    """nats, `KL(unchanged || this)` of the next token"""
+    moved: list[tuple[str, float, float]]
+    """tokens whose probability changes most, with the probability before and after"""
+
+
+@dataclass(frozen=True)
+class AblatedExample:
+    """Changes of loss on one example, in nats per token at and after the peak."""
+
+    tokens: list[str]
+    activations: list[float]
+    peak: int
+    document: int | None
+    change: float
+    random: list[float]
+    alike: list[float]
+    """for the directions of both nulls, in the same amounts"""

@@ -1,0 +1,273 @@
+"""The proof of a feature: a planted cause is found with its known effects; random directions are not."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from planted import write_recording
+
+from interp.artifacts import partial_path, read_manifest, verify
+from interp.errors import ConfigError, MismatchError, UsageError
+from interp.models.adapter import run_with_cache, weight_hash
+from interp.models.small import SmallConfig, build_small
+from saes.features.build import build_features
+from saes.features.intervene import FeatureSite, ablate, effects_of, splice_hooks, steer_hooks
+from saes.features.measure_proof import (
+    ablation_changes,
+    compare_ablation,
+    compare_steering,
+    feature_on_text,
+    prove,
+    save_proof,
+    with_bos,
+)
+from saes.features.proof import Passage, ProofConfig, ProofMeasure, read_case
+from saes.features.sources import neurons_of
+from saes.kinds.base import SAEMetadata, Weights
+from saes.kinds.relu import ReLUSAE
+
+D, V, LENGTH = 144, 128, 16
+CAUSE, ANSWER, IDLE = 3, 7, 20
+STRENGTH, READ = 2.0, 2.5
+HOOK = "blocks.0.hook_resid_post"
+QUICK = ProofConfig(draws=19)
+
+
+def planted_model():
+    """Token `t` writes STRENGTH along direction `t`; the logits read the direction of CAUSE alone, for ANSWER."""
+    config = SmallConfig(n_layers=1, d_model=D, n_heads=2, d_mlp=8, d_vocab=V, n_ctx=32, normalization=None)
+    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.W_E[:, :V] = STRENGTH * torch.eye(V)
+        model.unembed.original_component.weight[ANSWER, CAUSE] = READ
+    return model
+
+
+def dictionary(W_dec: torch.Tensor | None = None) -> ReLUSAE:
+    """The coordinates as latents; `W_dec` replaces what they write."""
+    eye = torch.eye(D)
+    weights = Weights(eye, torch.zeros(D), eye if W_dec is None else W_dec, torch.zeros(D))
+    return ReLUSAE(weights, metadata=SAEMetadata(model="tiny", hook_point=HOOK))
+
+
+def build(folder: Path, model, sae, *, hook_point: str = HOOK, n_contexts: int = 240) -> Path:
+    """Feature tables over random tokens in which CAUSE is followed by ANSWER."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(V, (n_contexts, LENGTH), generator=generator)
+    row, at = (tokens[:, :-1] == CAUSE).nonzero(as_tuple=True)
+    tokens[row, at + 1] = ANSWER
+    _, values = run_with_cache(model, tokens, [hook_point])
+    document = torch.arange(n_contexts).repeat_interleave(LENGTH)
+    recording = write_recording(
+        folder / "rec", values[hook_point].flatten(0, 1), tokens.flatten(), document, context_length=LENGTH,
+        shard_contexts=60, hook_point=hook_point, weight_hash=weight_hash(model),
+    )  # fmt: skip
+    build_features(sae, recording, model, folder / "feat", dictionary_name="sae:planted", window=6)
+    return folder / "feat"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return planted_model()
+
+
+@pytest.fixture(scope="module")
+def features(model, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("proof"), model, dictionary())
+
+
+@pytest.fixture(scope="module")
+def proof(model, features):
+    return prove(model, dictionary(), features, CAUSE)
+
+
+def test_a_planted_cause_has_its_known_effects(proof):
+    logit = STRENGTH * READ
+    told = math.log(math.exp(logit) + V - 1)
+    at_peak = proof.measure("ablate at peak")
+    assert at_peak.value == pytest.approx(math.log(V) - (told - logit), abs=1e-4)
+    steered = proof.measure("steer")
+    # the direction chose the tokens that follow: they are ANSWER; strength is the largest activation
+    assert "follow" in steered.about
+    assert steered.value == pytest.approx(logit - told + math.log(V), abs=1e-4)
+    assert proof.measure("ablate other text").value == 0
+    assert proof.measure("activation").value == pytest.approx(1, abs=1e-6)
+
+
+def test_a_planted_cause_is_proved_beyond_both_nulls(proof):
+    assert proof.holds() == ["ablate", "steer"]
+    assert all(p == pytest.approx(0.02) for p in proof.p_holm().values()), "1 / (99 + 1), times two tests"
+    assert len(proof.measure("steer").random) == len(proof.measure("steer").alike) == 99
+    assert "99 of 99 random directions and 99 of 99 features of like density" in proof.verdict()
+    assert "tokenizer" in proof.missing["lists"]
+
+
+def test_a_feature_without_effect_is_not_proved(model, features):
+    found = prove(model, dictionary(), features, IDLE)
+    assert found.holds() == []
+    assert found.measure("ablate").value == found.measure("steer").value == 0
+    assert found.verdict().startswith("No effect beyond the null")
+
+
+def test_p_is_uniform_for_random_directions_given_as_features(model, features):
+    """The examples stay, the direction is drawn: the feature is then one more draw of the null."""
+    drawn = torch.nn.functional.normalize(torch.randn(D, D, generator=torch.Generator().manual_seed(5)), dim=1)
+    sae, found, holding = dictionary(drawn), {"ablate": [], "steer": []}, 0
+    config = ProofConfig(draws=19, examples=3, others=4, new_tokens=1)
+    for feature in range(10, 60):
+        proof = prove(model, sae, features, feature, config, lists=False, seed=feature)
+        holding += bool(proof.holds())
+        for name, ps in found.items():
+            ps.append(next(r["p_random"] for r in proof.to_records() if r["measure"] == name))
+    assert holding == 0
+    for name, ps in found.items():
+        assert 0.35 < np.mean(ps) < 0.7, name
+        assert np.mean(np.array(ps) <= 0.1) < 0.26, name
+
+
+def test_latents_of_an_untrained_dictionary_in_an_untrained_model_are_not_proved(tmp_path):
+    config = SmallConfig(n_layers=2, d_model=32, n_heads=4, d_mlp=64, d_vocab=V, n_ctx=32)
+    model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.nn.functional.normalize(torch.randn(150, 32, generator=generator), dim=1)
+    _, values = run_with_cache(model, torch.randint(V, (40, LENGTH), generator=generator), [HOOK])
+    bias = -(values[HOOK].flatten(0, 1) @ rows.T).quantile(0.97, dim=0)
+    weights = Weights(rows.T.contiguous(), bias, rows, torch.zeros(32))
+    sae = ReLUSAE(weights, metadata=SAEMetadata(model="tiny", hook_point=HOOK))
+    folder = build(tmp_path, model, sae, n_contexts=120)
+    config = ProofConfig(examples=4, others=4, new_tokens=1)
+    held = [prove(model, sae, folder, f, config, lists=False).holds() for f in range(8)]
+    assert sum(map(bool, held)) <= 1, held
+
+
+def test_adding_minus_the_activation_is_splicing_with_the_latent_ablated(model):
+    sae = dictionary(torch.randn(D, D, generator=torch.Generator().manual_seed(2)))
+    tokens = torch.tensor([[1, CAUSE, 5, CAUSE]])
+    site = FeatureSite.of(model, sae)
+    reading = site.read(tokens)
+    acts = site.activations(reading.x, [CAUSE])[..., 0]
+    ours = effects_of(site, reading, -acts, sae.W_dec[[CAUSE]].detach(), lambda logits: logits[:, 0])
+    hooks = splice_hooks(sae, keep_error=True, edit=ablate(sae, CAUSE))
+    with torch.no_grad():
+        torch.testing.assert_close(ours[0], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
+        steered = effects_of(site, reading, torch.full((1, 4), 3.0), sae.W_dec[[CAUSE]].detach(), lambda x: x[:, 0])
+        hooks = steer_hooks(sae, CAUSE, 3.0)
+        torch.testing.assert_close(steered[0], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_padding_does_not_change_the_effects(model):
+    site = FeatureSite.of(model, dictionary())
+    passages = [Passage((1, CAUSE, ANSWER), 1, 0, 2.0), Passage((4, 5, CAUSE, ANSWER, 6, 8), 2, 1, 2.0)]
+    directions = dictionary().W_dec[[CAUSE]].detach()
+    both = ablation_changes(site, passages, CAUSE, directions)
+    for at, each in enumerate(passages):
+        alone = ablation_changes(site, [each], CAUSE, directions)
+        torch.testing.assert_close(both[:, at, : alone.shape[2]], alone[:, 0])
+        assert not both[:, at, alone.shape[2] :].any()
+    assert with_bos(model, passages)[1].tolist() == [3, 6]
+
+
+def test_neurons_are_proved_likewise(tmp_path):
+    """A neuron that reads CAUSE and raises ANSWER; its ablation is exact at the output of the MLP."""
+    model = planted_model()
+    with torch.no_grad():
+        model.unembed.original_component.weight.zero_()
+        model.unembed.original_component.weight[ANSWER, V + 1] = READ
+        getattr(model.blocks[0].mlp, "in").original_component.weight[0, CAUSE] = 5.0
+        model.blocks[0].mlp.out.original_component.weight[V + 1, 0] = 1.0
+        for neuron in range(1, 8):  # idle neurons that fire on other tokens
+            getattr(model.blocks[0].mlp, "in").original_component.weight[neuron, 10 + neuron] = 5.0
+            model.blocks[0].mlp.out.original_component.weight[V + 1 + neuron, neuron] = 1.0
+    place = "blocks.0.mlp.hook_post"
+    neurons = neurons_of(model, place)
+    folder = build(tmp_path, model, neurons, hook_point=place)
+    found = prove(model, neurons, folder, 0, QUICK, lists=False)
+    logit = 5 * STRENGTH * READ
+    assert found.measure("ablate at peak").value == pytest.approx(math.log(V), rel=1e-3)
+    assert found.measure("steer").value == pytest.approx(
+        logit - math.log(math.exp(logit) + V - 1) + math.log(V), rel=1e-3
+    )
+
+
+def test_the_halves_share_no_document_and_weak_examples_choose_nothing(features):
+    case = read_case(features, CAUSE, QUICK)
+    one, two = case.halves()
+    assert one
+    assert two
+    assert not {each.document for each in one} & {each.document for each in two}
+    assert all(each.activation >= case.max_activation / 2 for each in (*one, *two))
+    assert CAUSE not in case.alike
+    assert len(case.alike) == QUICK.draws
+    assert len({each.document for each in case.strongest(8)}) == 8
+
+
+def test_the_artefact_is_whole_and_repeats_bit_for_bit(model, features, tmp_path):
+    seen = []
+    made = [
+        save_proof(model, dictionary(), features, CAUSE, tmp_path / name, QUICK, model_name="tiny",
+                   progress=lambda done, total, info: seen.append((done, total)))
+        for name in ("one", "two")
+    ]  # fmt: skip
+    proof, manifest = made[0]
+    assert manifest.content_hash == made[1][1].content_hash
+    assert manifest == read_manifest(tmp_path / "one")
+    assert verify(tmp_path / "one") == []
+    assert not partial_path(tmp_path / "one").exists()
+    assert set(manifest.parents) == {"features/feat", "model:tiny"}
+    assert manifest.summary["verdict"] == proof.verdict()
+    stored = json.loads((tmp_path / "one" / "proof.json").read_text())
+    assert [row["measure"] for row in stored["measures"]] == [each.name for each in proof.measures]
+    draws = pq.read_table(tmp_path / "one" / "draws.parquet").to_pylist()
+    steer = [row["value"] for row in draws if row["measure"] == "steer" and row["null"] == "random"]
+    assert steer == proof.measure("steer").random.tolist()
+    assert {row["feature"] for row in draws if row["null"] == "alike"} == set(proof.alike)
+    assert all(done <= total for done, total in seen)
+
+
+def test_the_page_gets_every_number_with_its_nulls(model, features):
+    site, sae_case = FeatureSite.of(model, dictionary()), read_case(features, CAUSE, QUICK)
+    firings = feature_on_text(site, sae_case, torch.tensor([[5, CAUSE, 6]]))
+    assert firings.activations == [0, STRENGTH, 0]
+    assert len(firings.alike) == QUICK.draws
+    rows = compare_steering(site, sae_case, torch.tensor([[5, 6]]), 4.0, 3)
+    assert [row.name for row in rows] == ["unchanged", "feature", "random direction", f"feature {sae_case.alike[0]}"]
+    assert rows[0].kl == 0
+    assert rows[1].kl > rows[2].kl
+    assert rows[1].text == "".join(str(ANSWER) * 3)
+    assert rows[1].moved[0][0] == str(ANSWER)
+    examples = compare_ablation(site, sae_case, QUICK)
+    assert len(examples) == 4
+    assert all(each.change > max(each.random) and len(each.random) == len(each.alike) == 5 for each in examples)
+
+
+def test_wrong_requests_say_what_to_do(model, features):
+    with pytest.raises(UsageError, match="0 to 143"):
+        prove(model, dictionary(), features, 999, QUICK)
+    with pytest.raises(UsageError, match="never fires"):
+        prove(model, dictionary(), features, D - 1, QUICK)
+    eye = torch.eye(D)
+    elsewhere = SAEMetadata(model="tiny", hook_point="blocks.0.hook_resid_pre")
+    other = ReLUSAE(Weights(eye, torch.zeros(D), eye, torch.zeros(D)), metadata=elsewhere)
+    with pytest.raises(MismatchError, match="build its own features"):
+        prove(model, other, features, CAUSE, QUICK)
+    with pytest.raises(ConfigError, match="draws"):
+        ProofConfig(draws=0)
+    with pytest.raises(ConfigError, match="strength"):
+        ProofConfig(strength=-1.0)
+
+
+def test_a_test_needs_both_nulls_and_an_interval_above_zero():
+    def measure(value, low, random, alike):
+        return ProofMeasure(
+            name="steer", value=value, low=low, high=value + 1, unit="nats", n=4,
+            random=np.array(random, float), alike=np.array(alike, float),
+        )  # fmt: skip
+
+    assert measure(2.0, 1.0, [0] * 99, [0] * 99).p == 0.01
+    assert measure(2.0, 1.0, [0] * 99, [3] * 99).p == 1.0
