@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,10 @@ from make_workspace import build
 
 from dashboard.app import create_app
 from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dashboard.circuit.data import Scored
+    from interp.circuits.circuit import Circuit
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +36,12 @@ def server(workspace: Workspace, live: FakeLive) -> Iterator:
     app = create_app(workspace, live=live)
     with app.server.app_context():
         yield app.server
+
+
+@pytest.fixture(scope="session")
+def ioi(workspace: Workspace) -> "tuple[Circuit, Scored]":
+    """The circuit of that name and the scored graph that it was cut from."""
+    from dashboard.circuit import data
+
+    found = data.circuit(workspace, "ioi")
+    return found, data.scored(workspace, "ioi", found)
