@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from saes.evaluation.toy_recovery import recover_toy
     from saes.features.build import build_features
     from saes.features.intervene import ablate as ablate_features
-    from saes.features.intervene import clamp, splice, steer
+    from saes.features.intervene import clamp, load_recipe, splice, steer
     from saes.features.planes import feature_planes
+    from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.base import SAE
     from saes.training.config import (
@@ -74,8 +75,9 @@ _HOMES = {
     "saes.weights.importing": "import_dictionary",
     "saes.features.build": "build_features",
     "saes.features.sources": "neurons_of",
-    "saes.features.intervene": "splice ablate:ablate_features clamp steer",
+    "saes.features.intervene": "splice ablate:ablate_features clamp steer load_recipe",
     "saes.features.planes": "feature_planes",
+    "saes.features.search": "search_features",
     "saes.evaluation.reconstruction": "evaluate_on_recording",
     "saes.evaluation.in_model": "evaluate_in_model",
     "saes.evaluation.compare": "compare",

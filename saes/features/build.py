@@ -1,6 +1,7 @@
 """The features artefact: statistics, labels and example texts of every latent of a dictionary over a recording.
 
-1. One streaming pass collects statistics, the strongest firings and a sample of firings (`saes/features/firings.py`).
+1. One streaming pass collects statistics, the strongest firings and a sample of firings (`saes/features/firings.py`),
+   and an index of the tokens and words on which features fire (`saes/features/token_index.py`), for search.
 2. The decoder alone gives promoted and suppressed tokens, and nearest neighbours by cosine similarity. Tokens are only
    given for a dictionary that writes to the residual stream, where its directions can be read as next-token logits.
 3. Labels follow from token statistics (`saes/explain/tokens.py`).
@@ -32,6 +33,7 @@ from saes.features.firings import FeatureStatistics, collect_statistics
 from saes.features.relations import write_relations
 from saes.features.schema import DENSE, GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
 from saes.features.sources import writes_to_residual
+from saes.features.token_index import FOLDER, TokenIndex, spell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,7 +145,7 @@ def build_features(
     parents: dict[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write `features.parquet` and `examples.parquet` for a dictionary and return the manifest.
+    """Write `features.parquet`, `examples.parquet` and the index of the text, and return the manifest.
 
     `dictionary_name` is `sae:NAME` or `neurons:<hook_point>`. `window` counts tokens on each side of a peak, `n_top`
     the strongest examples of a feature, and `n_per_quantile` those from each quarter of activation. `parents` are
@@ -151,6 +153,8 @@ def build_features(
 
     Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
     """
+    from interp.models.adapter import token_strings
+
     hook_point = recording.check_hook_point(hook_point or dictionary.hook_point)
     check_parents(dictionary, recording, model, hook_point)
     config = {
@@ -163,6 +167,8 @@ def build_features(
         "n_per_quantile": n_per_quantile,
     }
     draft = Draft.open(folder, kind="features", config=config, seed=seed, overwrite=overwrite)
+    spelling = spell(token_strings(model, torch.arange(model.cfg.d_vocab)))
+    index = TokenIndex(dictionary.d_sae, draft.path / "index-runs")
     started = time.perf_counter()
     statistics = collect_statistics(
         dictionary,
@@ -172,8 +178,10 @@ def build_features(
         n_top=n_top,
         seed=derive_seed(seed, "sample"),
         progress=_visible(draft, progress),
+        index=(index, spelling),
     )
     seconds = time.perf_counter() - started
+    index.write(draft.path / FOLDER, spelling)
     edges = write_tables(draft.path, statistics, dictionary, recording, model, n_per_quantile=n_per_quantile)
     scales = write_relations(draft.path, dictionary, recording, model, hook_point, seed=derive_seed(seed, "relations"))
     summary = {

@@ -12,7 +12,7 @@ Memory does not grow with the number of tokens. It is `d_sae * ((n_top + n_sampl
 (about 60 MB for 4,608 features at the defaults), plus one block.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ from torch import Tensor
 from interp.dictionary import Dictionary, SparseActs
 from interp.errors import ConfigError, MismatchError, NonFiniteError
 from interp.progress import Progress
-from interp.recording.store import Recording
+from interp.recording.store import Recording, TokenShard
+
+if TYPE_CHECKING:
+    from saes.features.token_index import Spelling, TokenIndex
 
 N_SAMPLE = 64
 """Firings sampled per feature; quarters of activation and labels are estimated from them."""
@@ -98,8 +101,11 @@ def collect_statistics(
     seed: int,
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
+    index: "tuple[TokenIndex, Spelling] | None" = None,
 ) -> FeatureStatistics:
     """Collect the statistics of every feature in one pass over all real rows.
+
+    `index` collects in the same pass on which tokens each feature fires.
 
     Raises `MismatchError` when the recording's width is not the dictionary's, `NonFiniteError` on NaN or infinity.
     """
@@ -119,17 +125,31 @@ def collect_statistics(
     )
     step = max(1, block_rows // recording.context_length) * recording.context_length
     for shard in range(recording.n_shards):
-        real = recording.token_shard(shard).document >= 0
+        tokens = recording.token_shard(shard)
+        real = tokens.document >= 0
         for start in range(0, len(real), step):
             local = real[start : start + step].nonzero().squeeze(1)
             x = recording.activation_shard(hook_point, shard, slice(start, start + step))
             rows = local + start + int(recording.shard_starts[shard])
             x = x.index_select(0, local).float()
-            statistics.add(_encode(dictionary, x, rows, recording, hook_point), rows)
+            acts = _encode(dictionary, x, rows, recording, hook_point)
+            statistics.add(acts, rows)
+            if index is not None:
+                _add_to_index(index, acts, tokens, local.numpy() + start, recording.context_length)
             if progress is not None:
                 done = int(recording.shard_starts[shard]) + min(start + step, len(real))
                 progress(done, recording.n_rows, {"tokens": statistics.n_tokens})
     return statistics
+
+
+def _add_to_index(
+    index: "tuple[TokenIndex, Spelling]", acts: SparseActs, tokens: TokenShard, at: np.ndarray, context_length: int
+) -> None:
+    """Add the firings on the tokens `at [n]` of a shard. Words begin anew after BOS or padding, and in another text."""
+    document = tokens.document.numpy()[at]
+    begins = (np.diff(at, prepend=-2) != 1) | (np.diff(document, prepend=-2) != 0) | (at % context_length == 0)
+    values, features = acts.values.detach().to("cpu", torch.float32), acts.indices.detach().to("cpu", torch.int64)
+    index[0].add(values.numpy(), features.numpy(), tokens.tokens.numpy()[at].astype(np.int64), begins, index[1])
 
 
 @torch.no_grad()

@@ -1,0 +1,494 @@
+"""Search for features: by the text on which they fire, by label, by similarity, by number. Torch-free.
+
+    found = search_features(workspace, "January")
+    print(found)                       # the features that fire on it, each beside its null
+
+**Score of a text.** For one word, F1 of two fractions, 0 to 1:
+
+- `share`, how selectively: the fraction of the feature's whole activation that falls on this word;
+- `recall`, how reliably: the fraction of the word's tokens on which the feature fires.
+
+A word is found in any case, with or without a leading space, and as several tokens (its last one counts). The score of
+several words is the mean over the words, weighted by their information, `log2(1 / frequency)`; those that make up more
+than `FREQUENT` of the text are left out when there are rarer ones. **Null**: the score of a feature that fires as
+often, on random tokens. Hits below it are left out.
+
+The numbers come from the index that `workbench features` writes (`saes/features/token_index.py`). Features without one
+are searched through their examples: then `share` and `recall` are fractions of the activation and of the tokens in
+those. A feature cannot fire on more tokens of a word than `share` of all its firings, which bounds `recall`.
+
+Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
+median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). Text is also searched
+in the labels.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from interp.artifacts import Manifest
+from interp.errors import ConfigError, UnknownNameError
+from interp.results import Record, Result
+from interp.workspace import Workspace
+from saes.features.token_index import FOLDER, TABLES, indexed_examples, query_words, word_positions
+
+By = Literal["tokens", "label", "similar", "number", "active"]
+FREQUENT = 0.005
+"""A word that makes up more than this fraction of all tokens is left out beside rarer ones."""
+MAX_WORDS, MAX_TEXT = 12, 2000
+MAX_MATCHES = 6
+"""Matching tokens given per hit."""
+_COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
+_LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
+_NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
+
+
+@dataclass(frozen=True)
+class Match:
+    """One text on which a feature fires: how often, of how many tokens, and how strongly at most."""
+
+    text: str
+    n: int
+    seen: int
+    max_activation: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window of text with the activation of a feature on each token, and the positions that match the query."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    marked: tuple[int, ...]
+    source: str = ""
+    """Label of the document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One feature that was found, and the reason."""
+
+    features: str
+    """Name of the features artefact."""
+    feature: int
+    by: By
+    label: str = ""
+    density: float = 0.0
+    max_activation: float = 0.0
+    score: float | None = None
+    """Of `tokens`: F1, 0 to 1. `similar`: cosine. `label`: detection score of the label, where it has one. `active`:
+    strongest activation, as a fraction of the feature's maximum, times its rarity."""
+    null: float | None = None
+    """The same for a random feature of the same density, or as the module's docstring says."""
+    share: float | None = None
+    recall: float | None = None
+    matches: tuple[Match, ...] = ()
+    example: Example | None = None
+
+    @property
+    def key(self) -> str:
+        """Return `features/NAME#12`, by which notes and addresses name a feature."""
+        return f"features/{self.features}#{self.feature}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Result):
+    """The features that a query found, best first, with what was searched."""
+
+    query: str
+    hits: tuple[Hit, ...]
+    words: tuple[str, ...] = ()
+    """Words that were looked up, folded."""
+    missing: tuple[str, ...] = ()
+    """Words that do not occur in the text of any of the artefacts."""
+    left_out: tuple[str, ...] = ()
+    """Frequent words, left out beside rarer ones."""
+    near: tuple[tuple[str, int], ...] = ()
+    """Longer words that begin with a single word asked for, and how often they occur."""
+    covers: dict[str, str] = field(default_factory=dict)
+    """Features artefact -> `all text` or `examples`: the text that was searched."""
+
+    def headline(self) -> str:
+        """Name the query, the number of hits, and the coverage."""
+        partial = [name for name, text in self.covers.items() if text == "examples"]
+        only = f"; of {', '.join(partial)} only the examples were searched" if partial else ""
+        absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
+        return f"{self.query!r}: {len(self.hits)} features{only}{absent}"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per hit."""
+        return [
+            {"features": hit.features, "feature": hit.feature, "by": hit.by, "score": hit.score, "null": hit.null,
+             "share": hit.share, "recall": hit.recall, "density": hit.density, "label": hit.label,
+             "matches": ", ".join(f"{each.text!r} {each.n}/{each.seen}" for each in hit.matches)}
+            for hit in self.hits
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Features to search among."""
+
+    features: str | None = None
+    """One features artefact. Default: all."""
+    hook_point: str | None = None
+    density: tuple[float, float] = (0.0, 1.0)
+    """Smallest and largest fraction of tokens on which the feature fires."""
+    min_score: float = 0.0
+    region: tuple[str, int] | None = None
+    """Name of an atlas, and the number of one of its regions."""
+
+    def __post_init__(self) -> None:
+        low, high = self.density
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(f"density must be a range within 0 and 1, got {low:g} to {high:g}")
+
+    def artefacts(self, workspace: Workspace) -> list[Manifest]:
+        """Return the features artefacts to search, newest first. Raises `UnknownNameError` for a name that is none."""
+        found = [workspace.manifest("features", self.features)] if self.features else workspace.newest("features")
+        if self.region is not None:
+            of = workspace.manifest("atlas", self.region[0]).summary.get("features")
+            found = [each for each in found if each.name == of]
+        return [each for each in found if self.hook_point in (None, "", each.config.get("hook_point"))]
+
+    def condition(self, workspace: Workspace) -> tuple[str, dict[str, Path]]:
+        """Return the SQL condition on rows of `features.parquet`, and the tables that it reads."""
+        low, high = self.density
+        sql = f"n_fired > 0 and density between {low!r} and {high!r}"
+        if self.region is None:
+            return sql, {}
+        atlas, region = self.region
+        levels = int(workspace.manifest("atlas", atlas).summary.get("n_levels", 0))
+        within = " or ".join(f"level_{level} = {int(region)}" for level in range(levels)) or "false"
+        return f"{sql} and feature in (select item from points where {within})", {
+            "points": workspace.table_path("atlas", atlas, "points")
+        }
+
+
+def search_features(
+    workspace: Workspace,
+    text: str,
+    *,
+    features: str | None = None,
+    hook_point: str | None = None,
+    density: tuple[float, float] = (0.0, 1.0),
+    min_score: float = 0.0,
+    region: tuple[str, int] | None = None,
+    limit: int = 20,
+    examples: bool = True,
+) -> Found:
+    """Return the features that a query finds: those that fire on the text, and those whose label contains it.
+
+    `features` names one artefact (default: all), and `region` a region of an atlas, as (name, number). With `examples`
+    every hit holds one example with the matching tokens marked. At most `limit` hits by tokens, and as many by label.
+
+    Raises `ConfigError` for an empty query, `UnknownNameError` for names that do not exist.
+    """
+    query = " ".join(text.split())
+    if not query or len(text) > MAX_TEXT:
+        raise ConfigError(f"a query of 1 to {MAX_TEXT:,} characters was expected, got {len(text):,}; type a word")
+    within = Filter(features=features, hook_point=hook_point, density=density, min_score=min_score, region=region)
+    artefacts = within.artefacts(workspace)
+    if match := _LIKE.match(query) or _NUMBER.match(query):
+        name, index = match[1] or features or (artefacts[0].name if artefacts else ""), int(match[2])
+        manifest = workspace.manifest("features", name)
+        find = similar if _LIKE.match(query) else numbered
+        hits = find(workspace, manifest, index, within, limit)
+        return Found(query=query, hits=tuple(_with_examples(workspace, hits, {}) if examples else hits))
+    parts = [_by_tokens(workspace, manifest, query, within, limit) for manifest in artefacts]
+    best = sorted((hit for part in parts for hit in part.hits), key=lambda hit: -(hit.score or 0))[:limit]
+    labelled = [hit for manifest in artefacts for hit in by_label(workspace, manifest, query, within, limit)]
+    known = {hit.key for hit in best}
+    hits = [*best, *[hit for hit in labelled if hit.key not in known][:limit]]
+    wanted = {word: n for part in parts for word, n in part.pieces.items()}
+    return Found(
+        query=query,
+        hits=tuple(_with_examples(workspace, hits, wanted) if examples else hits),
+        words=tuple(dict.fromkeys(word for part in parts for word in part.words)),
+        missing=tuple(
+            w for w in dict.fromkeys(parts[0].missing if parts else ()) if all(w in p.missing for p in parts)
+        ),
+        left_out=tuple(dict.fromkeys(word for part in parts for word in part.left_out)),
+        near=max((part.near for part in parts), key=lambda near: sum(n for _, n in near), default=()),
+        covers={part.name: "all text" if part.complete else "examples" for part in parts},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Hits by tokens within one artefact."""
+
+    name: str
+    hits: list[Hit]
+    complete: bool
+    words: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    near: tuple[tuple[str, int], ...] = ()
+    pieces: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Word:
+    """A word in the index: its range of units, its tokens in the text, and its longest unit in tokens."""
+
+    word: str
+    low: int
+    high: int
+    n: int
+    pieces: int
+
+
+def _tables(workspace: Workspace, manifest: Manifest) -> tuple[dict[str, Path], bool]:
+    """Return the tables of the index, and whether it covers all of the text (else that of the examples)."""
+    folder = workspace.path("features", manifest.name) / FOLDER
+    complete = folder.is_dir()
+    if complete:
+        paths = {t: workspace.table_path("features", manifest.name, f"{FOLDER}/{t}") for t in TABLES}
+    else:
+        examples = workspace.table_path("features", manifest.name, "examples")
+        key = str((manifest.files.get("examples.parquet") or {}).get("sha256") or manifest.content_hash)
+        folder = indexed_examples(examples, key, int(manifest.summary["n_features"]))
+        paths = {t: folder / f"{t}.parquet" for t in TABLES}
+    return {"units": paths["units"], "firings": paths["firings"], "seen": paths["features"]}, complete
+
+
+def _by_tokens(workspace: Workspace, manifest: Manifest, query: str, within: Filter, limit: int) -> _Part:
+    tables, complete = _tables(workspace, manifest)
+    readings = query_words(query)[: 4 * MAX_WORDS]
+    known = _look_up(workspace, tables["units"], [each for reading in readings for each in reading])
+    chosen: dict[str, _Word] = {}
+    missing = []
+    for whole, *rest in readings:
+        words = [known[whole]] if whole in known else [known[each] for each in rest if each in known]
+        chosen |= {each.word: each for each in words}
+        missing += [] if words else [whole]
+    n_text = workspace.query("select sum(n)::bigint as n from u where pieces = 1", u=tables["units"])["n"][0].as_py()
+    rare = [each for each in chosen.values() if each.n <= FREQUENT * (n_text or 1)] or list(chosen.values())
+    used = sorted(rare, key=lambda each: each.n)[:MAX_WORDS]
+    near = _longer_words(workspace, tables["units"], readings[0][0]) if len(readings) == 1 else ()
+    hits = _score(workspace, manifest, tables, used, n_text or 1, within, limit, complete)
+    return _Part(
+        name=manifest.name,
+        hits=hits,
+        complete=complete,
+        words=tuple(each.word for each in used),
+        missing=tuple(missing),
+        left_out=tuple(word for word, each in chosen.items() if each not in used),
+        near=near,
+        pieces={each.word: each.pieces for each in used},
+    )
+
+
+def _look_up(workspace: Workspace, units: Path, words: Sequence[str]) -> dict[str, _Word]:
+    sql = """select folded as word, min(unit) as low, max(unit) as high, sum(n)::bigint as n, max(pieces) as pieces
+             from u where folded in (select unnest(?::varchar[])) group by folded"""
+    return {row["word"]: _Word(**row) for row in workspace.query(sql, list(dict.fromkeys(words)), u=units).to_pylist()}
+
+
+def _longer_words(workspace: Workspace, units: Path, word: str) -> tuple[tuple[str, int], ...]:
+    sql = """select folded, sum(n)::bigint as n from u where folded > ? and folded < ? and starts_with(folded, ?)
+             group by folded order by n desc, folded limit 6"""
+    rows = workspace.query(sql, word, word + "\U0010ffff", word, u=units).to_pylist()
+    return tuple((row["folded"], row["n"]) for row in rows)
+
+
+def _score(
+    workspace: Workspace, manifest: Manifest, tables: dict[str, Path], words: list[_Word], n_text: int,
+    within: Filter, limit: int, complete: bool,
+) -> list[Hit]:  # fmt: skip
+    """Return the features that fire on the words, best first."""
+    if not words:
+        return []
+    condition, more = within.condition(workspace)
+    bits = [math.log2((n_text + 1) / w.n) for w in words]
+    union = " union all ".join(
+        f"select {weight / sum(bits)!r} as weight, {w.n} as n_word, feature, sum(n) as n, sum(seen) as seen, "
+        f"sum(share)::double as share from firings where unit between {w.low} and {w.high} group by feature"
+        for w, weight in zip(words, bits, strict=True)
+    )
+    bound = "n / n_word" if complete else "least(n / seen, n_fired * share / n_word)"
+    rate = "(seen.n_fired / greatest(seen.n_tokens, 1))"
+    null = " + ".join(
+        f"{2 * weight / sum(bits) * w.n / n_text!r} * {rate} / ({w.n / n_text!r} + {rate} + 1e-30)"
+        for w, weight in zip(words, bits, strict=True)
+    )
+    sql = f"""with found as ({union}),
+        chosen as (select {_COLUMNS}, n_fired from features where {condition}),
+        each_word as (select *, least(1.0, {bound}) as recall from found join chosen using (feature)),
+        scored as (select feature, sum(weight * 2 * share * recall / (share + recall)) as score,
+            sum(weight * share) as share, sum(weight * recall) as recall, any_value(density) as density,
+            any_value(max_activation) as max_activation, any_value(label) as label from each_word group by feature)
+        select scored.*, ({null}) as "null" from scored join seen using (feature)
+        where score > "null" and score >= ? order by score desc, feature limit ?"""
+    paths = {"firings": tables["firings"], "seen": tables["seen"], **more}
+    paths["features"] = workspace.table_path("features", manifest.name, "features")
+    rows = workspace.query(sql, within.min_score, limit, **paths).to_pylist()
+    matches = _matches(workspace, tables, words, [row["feature"] for row in rows])
+    return [Hit(features=manifest.name, by="tokens", matches=matches.get(row["feature"], ()), **row) for row in rows]
+
+
+def _matches(
+    workspace: Workspace, tables: dict[str, Path], words: list[_Word], features: list[int]
+) -> dict[int, tuple[Match, ...]]:
+    """Return for some features the texts on which they fire, those with most activation first."""
+    ranges = " or ".join(f"unit between {w.low} and {w.high}" for w in words)
+    sql = f"""select feature, text, sum(firings.n)::bigint as n, sum(seen)::bigint as seen,
+              max(max_activation) as largest
+              from firings join units using (unit) where ({ranges}) and list_contains(?::int[], feature)
+              group by feature, text order by feature, sum(share) desc, text"""
+    found: dict[int, tuple[Match, ...]] = {}
+    for row in workspace.query(sql, features, firings=tables["firings"], units=tables["units"]).to_pylist():
+        mine = found.get(row["feature"], ())
+        if len(mine) < MAX_MATCHES:
+            found[row["feature"]] = (*mine, Match(row["text"], row["n"], row["seen"], row["largest"]))
+    return found
+
+
+def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filter, limit: int) -> list[Hit]:
+    """Return the features with `query` in their label, those with a detection score first.
+
+    Labels of `workbench explain` for these features count, with their detection score, and its null.
+    """
+    condition, more = within.condition(workspace)
+    scored: dict[int, dict[str, Any]] = {}
+    for made in workspace.artifacts("labels"):
+        if made.parents.get(f"features/{manifest.name}") == manifest.content_hash:
+            sql = """select feature, label, detection as score, detection_null as "null" from l
+                     where label is not null and contains(lower(label), lower(?))"""
+            table = workspace.table_path("labels", made.name, "labels")
+            scored |= {row["feature"]: row for row in workspace.query(sql, query, l=table).to_pylist()}
+    sql = f"""select {_COLUMNS} from f
+              where {condition} and (contains(lower(label), lower(?)) or list_contains(?::int[], feature))
+              order by list_contains(?::int[], feature) desc, density desc, feature limit ?"""
+    path = workspace.table_path("features", manifest.name, "features")
+    ids = list(scored)
+    rows = workspace.query(sql, query, ids, ids, limit, f=path, **more).to_pylist()
+    hits = [Hit(features=manifest.name, by="label", **(row | scored.get(row["feature"], {}))) for row in rows]
+    enough = [hit for hit in hits if not within.min_score or (hit.score or 0) >= within.min_score]
+    return sorted(enough, key=lambda hit: -(hit.score or 0))
+
+
+def numbered(workspace: Workspace, manifest: Manifest, index: int, within: Filter, limit: int) -> list[Hit]:
+    """Return the feature of this number, and none where the artefact has no such feature."""
+    rows = feature_rows(workspace, manifest.name, [index])
+    return [Hit(features=manifest.name, by="number", **row) for row in rows.values()]
+
+
+def feature_rows(workspace: Workspace, name: str, indices: list[int]) -> dict[int, dict[str, Any]]:
+    """Return `feature, label, density, max_activation` of some features, by number."""
+    sql = f"select {_COLUMNS} from f where list_contains(?::int[], feature)"
+    path = workspace.table_path("features", name, "features")
+    return {row["feature"]: row for row in workspace.query(sql, indices, f=path).to_pylist()}
+
+
+def similar(workspace: Workspace, manifest: Manifest, index: int, within: Filter, limit: int) -> list[Hit]:
+    """Return the features whose decoder directions have the largest cosine similarity to that of a feature.
+
+    From the SAE's weights where they are in the workspace, else the nearest neighbours stored with the features.
+    """
+    path = workspace.table_path("features", manifest.name, "features")
+    sql = """select neighbours, neighbour_cosines, (select median(neighbour_cosines[1]) from f) as usual
+             from f where feature = ?"""
+    rows = workspace.query(sql, index, f=path).to_pylist()
+    if not rows:
+        raise UnknownNameError("feature", str(index), [f"0 to {int(manifest.summary['n_features']) - 1}"])
+    stored = dict(zip(rows[0]["neighbours"], rows[0]["neighbour_cosines"], strict=True))
+    cosines = _cosines(workspace, manifest, index, 4 * limit) or stored
+    condition, more = within.condition(workspace)
+    sql = f"select {_COLUMNS} from f where list_contains(?::int[], feature) and {condition}"
+    known = workspace.query(sql, list(cosines), f=path, **more).to_pylist()
+    hits = [
+        Hit(features=manifest.name, by="similar", score=cosines[row["feature"]], null=rows[0]["usual"], **row)
+        for row in known
+    ]
+    return sorted((hit for hit in hits if (hit.score or 0) >= within.min_score), key=lambda hit: -(hit.score or 0))[
+        :limit
+    ]
+
+
+def _cosines(workspace: Workspace, manifest: Manifest, index: int, n: int, *, rows: int = 8192) -> dict[int, float]:
+    """Return the `n` largest cosines to a feature's decoder direction; none where the weights cannot be read here."""
+    import numpy as np
+    from safetensors import SafetensorError, safe_open
+
+    source = str(manifest.config.get("dictionary", ""))
+    if not source.startswith("sae:"):
+        return {}
+    name = source.removeprefix("sae:")
+    path = workspace.path("sae", name) / "sae_weights.safetensors"
+    same = path.is_file() and workspace.manifest("sae", name).content_hash == manifest.parents.get(f"saes/{name}")
+    if not same:
+        return {}
+    try:
+        with safe_open(path, "numpy") as file:
+            weights = file.get_slice("W_dec")
+            n_rows = weights.get_shape()[0]
+            own = weights[index : index + 1][0].astype(np.float32)
+            parts = []
+            for start in range(0, n_rows, rows):
+                block = weights[start : start + rows].astype(np.float32)
+                parts.append(block @ own / np.maximum(np.linalg.norm(block, axis=1), 1e-12))
+    except (SafetensorError, TypeError, KeyError):  # bfloat16 is no type of numpy
+        return {}
+    cosines = np.concatenate(parts) / max(float(np.linalg.norm(own)), 1e-12)
+    cosines[index] = -2
+    best = np.argsort(-cosines, kind="stable")[:n]
+    return {int(i): float(cosines[i]) for i in best if i != index}
+
+
+def rank_active(
+    workspace: Workspace, name: str, tokens: Sequence[str], active: Sequence[Sequence[tuple[int, float]]], limit: int
+) -> list[Hit]:
+    """Return the features that fire on a text, by strength and rarity.
+
+    `active` holds the (feature, activation) of every token. The score is the strongest activation, as a fraction of the
+    feature's maximum, times `log10(1 / density)`; the null is the probability that a feature of the same density fires
+    on one of so many random tokens.
+    """
+    values: dict[int, list[float]] = {}
+    for i, token in enumerate(active):
+        for feature, activation in token:
+            values.setdefault(feature, [0.0] * len(tokens))[i] = activation
+    n_read = sum(bool(token) for token in active)
+    hits = []
+    for feature, row in feature_rows(workspace, name, list(values)).items():
+        mine = values[feature]
+        strength = min(1.0, max(mine) / (row["max_activation"] or max(mine)))
+        rarity = -math.log10(min(1.0, max(row["density"], 1e-9)))
+        chance = 1 - (1 - row["density"]) ** n_read
+        at = tuple(i for i, value in enumerate(mine) if value > 0)
+        matches = tuple(Match(tokens[i], 1, 1, mine[i]) for i in sorted(at, key=lambda i: -mine[i])[:MAX_MATCHES])
+        shown = Example(tuple(tokens), tuple(mine), (max(at, key=lambda i: mine[i]),))
+        hits.append(
+            Hit(features=name, by="active", score=strength * rarity, null=chance, matches=matches, example=shown, **row)
+        )
+    return sorted(hits, key=lambda hit: (-(hit.score or 0), hit.feature))[:limit]
+
+
+def _among(features: Sequence[int]) -> str:
+    """Return the SQL condition that `feature` is one of these, in the form for which row groups are skipped."""
+    return "(" + (" or ".join(f"feature = {int(each)}" for each in features) or "false") + ")"
+
+
+def _with_examples(workspace: Workspace, hits: Sequence[Hit], wanted: dict[str, int]) -> list[Hit]:
+    """Return the hits, each with the example in which the wanted words have the largest activation."""
+    shown: dict[tuple[str, int], Example] = {}
+    for name in dict.fromkeys(hit.features for hit in hits):
+        features = [hit.feature for hit in hits if hit.features == name]
+        sql = f"""select feature, tokens, activations, peak, document_label from e
+                 where {_among(features)} order by feature, group_order, rank"""
+        best: dict[int, float] = {}
+        path = workspace.table_path("features", name, "examples")
+        for row in workspace.query(sql, e=path).to_pylist():
+            marked = [i for i in word_positions(row["tokens"], wanted) if row["activations"][i] > 0]
+            worth = max((row["activations"][i] for i in marked), default=0.0)
+            if worth > best.get(row["feature"], -1.0):
+                best[row["feature"]] = worth
+                marks = marked or [row["peak"]]
+                values = (tuple(row["tokens"]), tuple(row["activations"]), tuple(marks))
+                shown[name, row["feature"]] = Example(*values, source=row["document_label"] or "")
+    return [replace(hit, example=shown.get((hit.features, hit.feature))) for hit in hits]

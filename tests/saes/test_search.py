@@ -1,0 +1,239 @@
+"""Search finds planted features first, beside nulls that a random feature of the same density reaches."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+
+from make_search import HOSTILE, N_FEATURES, N_TOKENS, TEXTS, build, index, planted_text
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.workspace import Workspace
+from saes import search_features
+from saes.features import token_index
+from saes.features.search import rank_active
+from saes.features.token_index import TABLES, Units, index_schema, query_words, spell
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return build(tmp_path_factory.mktemp("search") / "workspace")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path_factory.getbasetemp() / "search-cache"))
+
+
+def tables(workspace: Workspace) -> dict[str, list[dict]]:
+    path = workspace.path("features", "planted") / "index"
+    return {name: workspace.query("select * from t", t=path / f"{name}.parquet").to_pylist() for name in TABLES}
+
+
+def test_the_index_has_the_documented_columns(workspace):
+    import pyarrow.parquet as pq
+
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    for name in TABLES:
+        found = pq.read_schema(workspace.path("features", "planted") / "index" / f"{name}.parquet")
+        assert found.names == index_schema(name).names
+        assert found.types == index_schema(name).types
+        assert all(f"`{column}`" in text[text.index("`index/units.parquet`") :] for column in found.names)
+
+
+def test_counts_of_the_index_are_those_of_the_text(workspace):
+    tokens, acts = planted_text()
+    found = tables(workspace)
+    units = {row["text"]: row for row in found["units"]}
+    firings = {(row["unit"], row["feature"]): row for row in found["firings"]}
+    for code in (0, 4, 10):
+        here = tokens == code
+        assert units[TEXTS[code]]["n"] == here.sum()
+        for feature in range(N_FEATURES):
+            row = firings.get((units[TEXTS[code]]["unit"], feature))
+            values = acts[here, feature]
+            assert (row["n"] if row else 0) == (values > 0).sum()
+            if row:
+                assert row["share"] == pytest.approx(values.sum() / acts[:, feature].sum(), rel=1e-5)
+                assert row["max_activation"] == pytest.approx(values.max())
+    assert [row["n_fired"] for row in found["features"]] == (acts > 0).sum(0).tolist()
+    assert {row["n_tokens"] for row in found["features"]} == {N_TOKENS}
+
+
+def test_units_are_numbered_by_folded_text(workspace):
+    units = tables(workspace)["units"]
+    assert [row["unit"] for row in units] == list(range(len(units)))
+    assert [row["folded"] for row in units] == sorted(row["folded"] for row in units)
+    assert {row["text"] for row in units if row["folded"] == "january"} == {" January", "january"}
+
+
+@pytest.mark.parametrize("options", [{"block": 100}, {"block": 12_000}, {"block": 500, "buffered": 300}])
+def test_the_index_depends_neither_on_blocks_nor_on_spilling(workspace, tmp_path, options):
+    index(*planted_text(), tmp_path, **options)
+    expected = tables(workspace)
+    for name in TABLES:
+        found = Workspace(tmp_path).query("select * from t", t=tmp_path / "index" / f"{name}.parquet").to_pylist()
+        assert len(found) == len(expected[name])
+        for row, other in zip(found, expected[name], strict=True):
+            assert row == pytest.approx(other, rel=1e-5) if name != "units" else row == other
+    assert not (tmp_path / "runs").exists()
+
+
+def test_words_end_at_spaces_punctuation_and_changes_of_class():
+    texts = [" Zeph", "yr", "s", ",", " x", "1", "2", "<b>", "ß"]
+    units = Units()
+    _, words = units.read(np.arange(len(texts)), np.zeros(len(texts), bool), spell(texts))
+    found = ["".join(texts[c] for c in units.pieces[w]) if w >= 0 else None for w in words]
+    assert found == [None, " Zephyr", " Zephyrs", None, None, None, "12", None, None]
+
+
+def test_a_passage_begins_a_new_word():
+    units, begins = Units(), np.array([False, False, True])
+    _, words = units.read(np.array([0, 1, 1]), begins, spell([" Zeph", "yr"]))
+    assert words.tolist()[0] == -1
+    assert words[1] >= 0
+    assert words[2] == -1
+
+
+def test_only_the_strongest_firings_of_a_token_are_indexed(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_index, "PER_TOKEN", 1)
+    tokens, acts = planted_text()
+    index(tokens, acts, tmp_path)
+    rows = Workspace(tmp_path).query("select * from t", t=tmp_path / "index" / "firings.parquet").to_pylist()
+    assert sum(row["n"] for row in rows if row["feature"] == 0) < (acts[:, 0] > 0).sum() * 2
+    whole = Workspace(tmp_path).query("select * from t", t=tmp_path / "index" / "features.parquet").to_pylist()
+    assert [row["n_fired"] for row in whole] == (acts > 0).sum(0).tolist()  # totals count all of them
+
+
+@pytest.mark.parametrize("features", ["planted", "older"])
+@pytest.mark.parametrize("text", ["January", " january ", "JANUARY", '"January,"'])
+def test_the_months_feature_is_first_for_a_month(workspace, features, text):
+    found = search_features(workspace, text, features=features)
+    first = found.hits[0]
+    assert (first.feature, first.by) == (0, "tokens")
+    assert first.score is not None
+    assert first.null is not None
+    assert first.score > 10 * first.null
+    assert first.recall == pytest.approx(1) or features == "older"
+    assert {match.text for match in first.matches} <= {" January", "january"}
+    assert first.example is not None
+    marked = [first.example.tokens[i] for i in first.example.marked]
+    assert marked
+    assert all(text.strip().lower() == "january" for text in marked)
+    assert found.covers == {features: "all text" if features == "planted" else "examples"}
+
+
+def test_a_score_is_f1_of_recall_and_share_of_the_activation(workspace):
+    tokens, acts = planted_text()
+    hit = search_features(workspace, "january", features="planted").hits[0]
+    here = np.isin(tokens, (0, 1))
+    share = acts[here, 0].sum() / acts[:, 0].sum()
+    assert hit.share == pytest.approx(share, rel=1e-4)
+    assert hit.score == pytest.approx(2 * share / (1 + share), rel=1e-4)
+    rate, density = here.mean(), (acts[:, 0] > 0).mean()
+    assert hit.null == pytest.approx(2 * rate * density / (rate + density), rel=1e-4)
+
+
+def test_a_feature_at_chance_stays_at_its_null(workspace):
+    for hit in search_features(workspace, "January", features="planted").hits:
+        if hit.feature in (2, 3) and hit.by == "tokens":  # random tokens, and all tokens
+            assert hit.score is not None
+            assert hit.null is not None
+            assert hit.score < 5 * hit.null < 0.1
+
+
+@pytest.mark.parametrize("features", ["planted", "older"])
+def test_a_word_of_several_tokens_is_found_at_its_last_one(workspace, features):
+    first = search_features(workspace, "zephyranthes", features=features).hits[0]
+    assert first.feature == 4
+    assert first.matches[0].text == " Zephyranthes"
+    assert first.example is not None
+    assert first.example.tokens[first.example.marked[0]] == "anthes"
+
+
+def test_a_sentence_is_searched_by_its_words_and_frequent_ones_are_left_out(workspace):
+    found = search_features(workspace, "the zephyranthes of January and qwerty", features="planted")
+    assert {hit.feature for hit in found.hits[:2]} == {0, 4}
+    assert "the" in found.left_out
+    assert "qwerty" in found.missing
+    assert set(found.words) == {"january", "zephyranthes"}
+
+
+def test_hostile_text_is_found_as_it_is(workspace):
+    found = search_features(workspace, HOSTILE, features="planted")
+    assert found.hits[0].feature == 5
+    assert found.hits[0].matches[0].text == HOSTILE
+    assert search_features(workspace, "' or 1=1 --", features="planted").hits == ()
+    assert search_features(workspace, "%_'\"\\", features="planted").hits == ()
+
+
+def test_labels_numbers_and_neighbours_are_found(workspace):
+    by_label = search_features(workspace, "MONTH", features="planted").hits
+    assert [(hit.feature, hit.by) for hit in by_label] == [(1, "label")]
+    assert [hit.key for hit in search_features(workspace, "planted:4").hits] == ["features/planted#4"]
+    assert search_features(workspace, "#4", features="planted").hits[0].by == "number"
+    like = search_features(workspace, "like planted:0").hits
+    assert [hit.feature for hit in like] == [1, 2, 3, 4, 5]  # 6 never fires
+    assert like[0].score == pytest.approx(0.6)
+    assert like[0].null == pytest.approx(0.6)
+    with pytest.raises(UnknownNameError, match="0 to 6"):
+        search_features(workspace, "like planted:99")
+
+
+def test_filters_restrict_the_features(workspace):
+    density = [float((planted_text()[1][:, i] > 0).mean()) for i in (0, 1)]
+    assert density[1] < density[0]
+    rarer = search_features(workspace, "January", features="planted", density=(0.0, sum(density) / 2))
+    assert rarer.hits[0].feature == 1
+    assert search_features(workspace, "January", hook_point="blocks.0.hook_resid_post").hits == ()
+    assert {hit.features for hit in search_features(workspace, "January").hits} == {"planted", "older"}
+    assert all((hit.score or 0) >= 0.3 for hit in search_features(workspace, "January", min_score=0.3).hits)
+    with pytest.raises(ConfigError, match="range within 0 and 1"):
+        search_features(workspace, "January", density=(0.5, 0.1))
+    with pytest.raises(ConfigError, match="type a word"):
+        search_features(workspace, "   ")
+    with pytest.raises(UnknownNameError, match="planted"):
+        search_features(workspace, "January", features="plantd")
+
+
+def test_the_index_of_examples_is_kept_in_the_cache_and_the_artefact_is_untouched(workspace, tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    before = sorted(workspace.path("features", "older").rglob("*"))
+    search_features(workspace, "January", features="older")
+    assert sorted(workspace.path("features", "older").rglob("*")) == before
+    made = list((tmp_path / "token-index").glob("*/firings.parquet"))
+    assert len(made) == 1
+    stamp = made[0].stat().st_mtime_ns
+    search_features(workspace, "March", features="older")
+    assert made[0].stat().st_mtime_ns == stamp
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_folder(workspace, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "file"))
+    assert search_features(workspace, "January", features="older").hits[0].feature == 0
+
+
+def test_active_features_are_ranked_by_strength_and_rarity(workspace):
+    active = [[(3, 0.2)], [(0, 8.0), (3, 0.2)], []]
+    hits = rank_active(workspace, "planted", [" a", " January", "."], active, 5)
+    assert [hit.feature for hit in hits] == [0, 3]
+    assert hits[0].null is not None
+    assert hits[0].null < 0.05
+    assert hits[1].null == pytest.approx(1)
+    assert hits[0].example is not None
+    assert hits[0].example.marked == (1,)
+
+
+def test_words_of_a_query_have_readings():
+    assert query_words("don't (May) May") == [("don't", "don", "t"), ("(may)", "may"), ("may",)]
+    assert query_words(", .") == [(",",), (".",)]
+
+
+def test_search_loads_no_torch():
+    code = "import sys, saes.features.search; sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
