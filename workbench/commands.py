@@ -59,6 +59,8 @@ _MENUS = {
     "feature": "feature",
 }
 """Field: the things that its text names. Texts of other fields are free."""
+_BASIC = {"name", "seed", "tokens", "what", "direction", "probing", "method", "n_edges", "n_neighbors", "n_prompts"}
+"""Inherited settings that are shown at once; other inherited ones are folded."""
 _ARTEFACTS = {"recording": "recording", "sae": "sae", "atlas": "atlas", "features": "features"}
 _HOOK_POINT = re.compile(r"^[A-Za-z][A-Za-z0-9_.]{0,99}$")
 _DEVICE = re.compile(r"^(cpu|mps|cuda(:\d{1,2})?)$")
@@ -259,13 +261,13 @@ class Commands:
 def form_of(name: str, verb: type[Verb]) -> Form:
     """Return the form of a verb: its own options first; those that change rarely are marked as advanced."""
     hints, defaults = get_type_hints(verb), {each.name: each.default for each in fields(verb)}
-    own = set(inspect.get_annotations(verb))
+    basic = set(inspect.get_annotations(verb)) - {"allow_other_weights", "include_bos"} | _BASIC
     made = [
-        _field(option, hints[option.name], defaults[option.name], advanced=option.name not in own | {"name", "seed"})
+        _field(option, hints[option.name], defaults[option.name], advanced=option.name not in basic)
         for option in options_of(verb)
         if option.name not in WITHHELD and Path not in (hints[option.name], *get_args(hints[option.name]))
     ]
-    about = as_typed(re.split(r"\n\s*\n", verb.__doc__ or "")[0].strip())
+    about = as_typed(inspect.getdoc(verb) or "")
     return Form(verb=name, about=about, fields=tuple(sorted(made, key=lambda field: field.advanced)))
 
 

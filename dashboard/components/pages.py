@@ -50,6 +50,8 @@ class Page:
     """Further addresses with names in them, such as `/atlas/<name>`."""
     order: int = 1000
     """Place in the navigation bar: the smallest is leftmost, equal ones by title."""
+    listed: bool = True
+    """False for a page that is reached otherwise, and not named in the navigation bar."""
     shows: str = ""
     """One or two sentences: what the page shows once there is something."""
     command: str = ""
@@ -143,7 +145,7 @@ def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: 
         [
             dcc.Store(id={"type": "run-ask", "of": id}, data=asked),
             html.Button(
-                text, id={"type": "run-go", "of": id}, className="wb-button", disabled=run is not None, type="button"
+                text, id={"type": "run-go", "of": id}, className="wb-act", disabled=run is not None, type="button"
             ),
             html.Div(
                 run_progress(run) if run else None, id={"type": "run-shown", "of": id}, className="wb-run-shown",
@@ -221,11 +223,13 @@ def _queue() -> RunQueue | None:
 def artefact_href(key: str) -> str:
     """Return the address of the page that shows an artefact, by its key `folder/name`; else that of the overview."""
     folder, _, name = key.partition("/")
+    features, _, feature = name.rpartition("-")
     by_folder: dict[str, Callable[[], str]] = {
         "saes": lambda: sae_href(name),
         "features": lambda: f"/feature/{quote(name)}",
         "atlases": lambda: atlas_href(name),
         "heads": lambda: heads_href(name),
+        "proofs": lambda: feature_href(features, int(feature)) if feature.isdigit() and features else "/",
         "patching": lambda: prompt_href(patching=name),
         **dict.fromkeys((KINDS[kind] for kind in CIRCUITS), lambda: circuit_href(key)),
         **dict.fromkeys((KINDS[kind] for kind in GEOMETRY), lambda: geometry_href(key)),

@@ -72,6 +72,7 @@ class Form:
 
     verb: str
     about: str
+    """Its help: one line, then more."""
     fields: tuple[Field, ...]
 
 

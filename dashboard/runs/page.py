@@ -1,0 +1,489 @@
+"""*Runs*: start an analysis from a form, follow the queue, and keep the workspace tidy.
+
+The form is made from the settings of the verb (`dashboard.runs.queue.Form`); the command that does the same in a
+terminal stands beside it. Artefacts are listed with their size, what was made from them, and whether a parent has
+changed since; a deleted one goes to the trash of the workspace, from which it can be restored.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from dashboard.components.frame import attempt, attrs, explain, notice, page, panel, quiet_link, select
+from dashboard.components.pages import Context, Page, artefact_href, current, run_progress
+from dashboard.runs.queue import Field, Form, Run, RunQueue
+from interp.artifacts import KINDS, PARTIAL, hash_json, partial_path
+from interp.errors import ConfigError, MissingError, UsageError, WorkbenchError, as_typed
+from interp.workspace import Workspace, empty_trash, folder_bytes, move_to_trash, outdated, restore, trashed
+
+FIELD = {"type": "run-field", "verb": ALL, "name": ALL}
+ACT = {"type": "run-act", "act": ALL, "of": ALL}
+MOST_SHOWN = 50
+"""Finished runs in the list."""
+YES_NO = {"yes": True, "no": False}
+
+
+def layout(context: Context, verb: str | None = None, **address: str) -> html.Div:
+    """Return the form of a verb, the queue, and the artefacts; the address may fill the form."""
+    queue = context.runs
+    if queue is None:
+        parts: list[Any] = [
+            notice(as_typed("This dashboard shows artefacts and runs nothing; `workbench serve` does."))
+        ]
+    else:
+        parts = [notice(queue.problem, tone="warning")] if queue.problem else []
+        parts += [html.Div([_start(queue, verb, address), _queue_panel(queue)], className="wb-two wb-runs")]
+    return page(
+        "Runs",
+        *parts,
+        html.Div(_storage(context), id="runs-storage"),
+        *_modal(),
+        lead="One analysis runs at a time, in the background, on all cores but one. What it makes appears on its page.",
+    )
+
+
+def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.Section:
+    forms = queue.catalogue.forms
+    chosen = verb if verb in forms else next(iter(forms))
+    data = [{"value": name, "label": name} for name in forms]
+    return panel(
+        "Start a run",
+        select("runs-verb", "Analysis", data, chosen, searchable=True),
+        html.Div(_form(queue, forms[chosen], address if verb == chosen else {}), id="runs-form"),
+        html.P("In a terminal this is", className="wb-note wb-flush"),
+        html.Div(
+            [
+                html.Pre("", id="runs-command", className="wb-command wb-run-command", tabIndex=0),
+                dcc.Clipboard(target_id="runs-command", className="wb-icon", title="Copy the command"),
+            ],
+            className="wb-run-copy",
+        ),
+        html.P("", id="runs-problem", className="wb-note", role="status"),
+        html.Button("Add to the queue", id="runs-add", className="wb-act", type="button", disabled=True),
+        note="Starred values are needed; the others have defaults.",
+    )
+
+
+def _form(queue: RunQueue, form: Form, given: dict[str, str]) -> list[Any]:
+    basic = [_input(queue, form.verb, each, given.get(each.name)) for each in form.fields if not each.advanced]
+    advanced = [_input(queue, form.verb, each, given.get(each.name)) for each in form.fields if each.advanced]
+    more = html.Details(
+        [html.Summary(f"{len(advanced)} more settings"), html.Div(advanced, className="wb-fields")],
+        className="wb-folded",
+        open=any(each.name in given for each in form.fields if each.advanced),
+    )
+    first, _, rest = form.about.partition("\n")
+    about = html.Details([html.Summary(first), html.P(rest.strip(), className="wb-run-about")], className="wb-folded")
+    return [
+        about,
+        html.Div(basic, className="wb-fields"),
+        more if advanced else None,
+    ]
+
+
+def _input(queue: RunQueue, verb: str, field: Field, given: str | None) -> Any:
+    """Return the input of one field. Every kind has its text in `value`, so that one callback reads them all."""
+    default = field.default
+    shared: dict[str, Any] = {
+        "id": {"type": "run-field", "verb": verb, "name": field.name},
+        "label": field.name.replace("_", " "),
+        "description": as_typed(field.help),
+        "size": "xs",
+        "withAsterisk": field.required,
+        "inputWrapperOrder": ["label", "input", "description", "error"],
+    }
+    if field.kind in ("switch", "either"):
+        shown = given if given in YES_NO else {True: "yes", False: "no", None: None}[default]
+        return dmc.Select(data=["yes", "no"], value=shown, clearable=field.kind == "either", **shared)
+    if field.kind == "choice" and not field.many:
+        shown = given if given in field.choices else default
+        return dmc.Select(data=list(field.choices), value=shown, clearable=default is None, searchable=True, **shared)
+    offered = list(field.choices) or (queue.catalogue.suggestions(field.menu) if field.menu else [])
+    if field.many:
+        values = given.split(",") if given else [_text(each) for each in default or ()]
+        return dmc.TagsInput(data=offered, value=values, clearable=True, acceptValueOnBlur=True, **shared)
+    text = given if given is not None else _text(default)
+    if offered:
+        return dmc.Autocomplete(data=offered, value=text, **shared)
+    return dmc.TextInput(value=text, **shared)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def entered(form: Form, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of what stands in the inputs of a form; those left at their default are left out."""
+    found = {}
+    for each in form.fields:
+        value = values.get(each.name)
+        if each.kind in ("switch", "either") and value in YES_NO:
+            value = YES_NO[value]
+        standing = [_text(one) for one in each.default or ()] if each.many else _text(each.default)
+        if value in (None, "", []) or value == each.default or value == standing:
+            continue
+        found[each.name] = value
+    return found
+
+
+def _queue_panel(queue: RunQueue) -> html.Section:
+    runs = queue.all()
+    return panel(
+        "Queue",
+        html.Ul(_items(runs), id="runs-list", className="wb-run-list"),
+        dcc.Interval(id="runs-clock", interval=1000, disabled=not _moving(runs)),
+        dcc.Store(id="runs-shown", data=_fingerprint(runs)),
+        dcc.Store(id="runs-changed", data=0),
+    )
+
+
+def _moving(runs: list[Run]) -> bool:
+    return any(run.active for run in runs)
+
+
+def _fingerprint(runs: list[Run]) -> str:
+    return hash_json([[run.id, run.state, run.fraction, run.stage, run.log, run.made] for run in runs])
+
+
+def _items(runs: list[Run]) -> list[html.Li]:
+    """Return the runs that are on and wait, in their order, then those that ended, the last one first."""
+    if not runs:
+        return [html.Li("Nothing was run from here yet.", className="wb-none")]
+    ended = sorted((run for run in runs if not run.active), key=lambda run: run.ended or 0, reverse=True)
+    return [_item(run) for run in [*(run for run in runs if run.active), *ended[:MOST_SHOWN]]]
+
+
+def _item(run: Run) -> html.Li:
+    acts = [("cancel", "Cancel")] if run.active else [("forget", "Remove")]
+    if run.state in ("failed", "cancelled", "interrupted"):
+        acts.insert(0, ("resume", "Resume"))
+    buttons = [
+        html.Button(
+            words,
+            id={"type": "run-act", "act": act, "of": run.id},
+            className="wb-act wb-act-quiet",
+            type="button",
+            **attrs({"aria-label": f"{words} run {run.id}"}),
+        )
+        for act, words in acts
+    ]
+    folded = html.Details([html.Summary("Log"), html.Pre(run.log, className="wb-run-log", tabIndex=0)])
+    return html.Li(
+        [
+            html.Div(
+                [html.Span(run.id, className="wb-value"), html.Div(buttons, className="wb-panel-actions")],
+                className="wb-panel-head",
+            ),
+            html.Code(run.command, className="wb-run-code"),
+            html.Div(run_progress(run), className="wb-run-shown"),
+            folded if run.log else None,
+        ],
+        className="wb-run",
+        key=run.id,
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the callbacks of the page."""
+    _register_form(app)
+    _register_queue(app)
+    _register_storage(app)
+
+
+def _runs() -> RunQueue:
+    queue = current().runs
+    if queue is None:
+        raise MissingError("this dashboard runs nothing; `workbench serve` starts one that does")
+    return queue
+
+
+def _values(verb: str, ids: list[dict[str, str]], values: list[Any]) -> tuple[Form, dict[str, Any]]:
+    forms = _runs().catalogue.forms
+    if verb not in forms:
+        raise UsageError(f"{verb!r} is not offered here")
+    inputs = {id["name"]: value for id, value in zip(ids, values, strict=True) if id["verb"] == verb}
+    return forms[verb], entered(forms[verb], inputs)
+
+
+def _register_form(app: Dash) -> None:
+    @app.callback(Output("runs-form", "children"), Input("runs-verb", "value"), prevent_initial_call=True)
+    def show(verb: str) -> list[Any]:
+        queue = _runs()
+        return _form(queue, queue.catalogue.forms[verb], {})
+
+    @app.callback(
+        Output("runs-command", "children"),
+        Output("runs-problem", "children"),
+        Output("runs-add", "disabled"),
+        Input(FIELD, "value"),
+        State(FIELD, "id"),
+        State("runs-verb", "value"),
+    )
+    def state_command(values: list[Any], ids: list[dict[str, str]], verb: str) -> tuple[Any, str, bool]:
+        queue = _runs()
+        form, options = _values(verb, ids, values)
+        try:
+            return queue.catalogue.command(form.verb, options), "", bool(queue.problem)
+        except WorkbenchError as error:
+            return no_update, explain(error), True
+
+    @app.callback(
+        Output("runs-changed", "data", allow_duplicate=True),
+        Input("runs-add", "n_clicks"),
+        State(FIELD, "value"),
+        State(FIELD, "id"),
+        State("runs-verb", "value"),
+        prevent_initial_call=True,
+    )
+    def add(clicks: int | None, values: list[Any], ids: list[dict[str, str]], verb: str) -> Any:
+        if not clicks:
+            return no_update
+        form, options = _values(verb, ids, values)
+        return _runs().add(form.verb, options)
+
+
+def _register_queue(app: Dash) -> None:
+    @app.callback(
+        Output("runs-list", "children"),
+        Output("runs-clock", "disabled"),
+        Output("runs-shown", "data"),
+        Output("runs-storage", "children", allow_duplicate=True),
+        Input("runs-clock", "n_intervals"),
+        Input("runs-changed", "data"),
+        State("runs-shown", "data"),
+        State("runs-clock", "disabled"),
+        prevent_initial_call=True,
+    )
+    def follow(_: int | None, __: Any, shown: str, resting: bool) -> tuple[Any, ...]:
+        runs = _runs().all()
+        now, moving = _fingerprint(runs), _moving(runs)
+        storage = _storage(current()) if not moving and not resting else no_update
+        if now == shown:
+            return no_update, not moving, no_update, storage
+        return _items(runs), not moving, now, storage
+
+    @app.callback(
+        Output("runs-changed", "data", allow_duplicate=True), Input(ACT, "n_clicks"), prevent_initial_call=True
+    )
+    def act(_: list[int | None]) -> Any:
+        if not ctx.triggered_id or not ctx.triggered[0]["value"]:  # a button that has just been drawn
+            return no_update
+        queue = _runs()
+        acts = {"cancel": queue.cancel, "resume": queue.resume, "forget": queue.forget}
+        name, run = str(ctx.triggered_id["act"]), str(ctx.triggered_id["of"])
+        if name not in acts:
+            raise UsageError(f"{name!r} is nothing that can be done with a run")
+        acts[name](run)
+        return f"{name} {run} {ctx.triggered[0]['value']}"
+
+
+def _storage(context: Context) -> list[Any]:
+    return [attempt(lambda: _artefacts(context.workspace)), attempt(lambda: _trash(context.workspace))]
+
+
+def _artefacts(workspace: Workspace) -> Any:
+    """Return the table of artefacts with sizes, the largest first."""
+    rows = sorted(_rows(workspace), key=lambda row: -row[1])
+    total = sum(row[1] for row in rows)
+    head = html.Tr([html.Th(name, scope="col") for name in ("artefact", "size", "made", "used by", "state", "")])
+    body = [_row(*row) for row in rows]
+    table = html.Table([html.Thead(head), html.Tbody(body)], className="wb-evidence wb-records wb-artefacts")
+    return panel(
+        "Artefacts on disk",
+        html.Div(table, className="wb-wide-table", tabIndex=0, role="region", **attrs({"aria-label": "Artefacts"})),
+        note=f"{len(rows)} artefacts, {_size(total)}. One is outdated when an artefact that it was made from has other "
+        "content now; make it again to compare like with like.",
+    )
+
+
+def _rows(workspace: Workspace) -> Iterator[tuple[str, int, str, int, str]]:
+    """Yield key, bytes, time, number of artefacts made from it, and state, of every artefact and unfinished one."""
+    manifests = workspace.artifacts()
+    old = outdated(manifests, workspace.key)
+    for each in manifests:
+        key = workspace.key(each)
+        changed = f"outdated: {', '.join(old[key])} has changed" if old[key] else "up to date"
+        size = sum(int(file.get("bytes", 0)) for file in each.files.values())
+        made = each.created.replace("T", " ").removesuffix("Z")[:16]
+        yield key, size, made, sum(key in child.parents for child in manifests), changed
+    for partial in workspace.partials():
+        folder = partial_path(workspace.path(partial.kind, partial.name))
+        started = str(partial.status.get("started", "")).replace("T", " ").removesuffix("Z")[:16]
+        yield folder.relative_to(workspace.root).as_posix(), folder_bytes(folder), started, 0, "unfinished"
+
+
+def _row(key: str, size: int, made: str, children: int, state: str) -> html.Tr:
+    whole = not key.endswith(PARTIAL) and artefact_href(key) != "/"
+    name = html.Th(quiet_link(key, artefact_href(key)) if whole else key, scope="row")
+    told = html.Td(state, className="wb-run-interrupted" if state != "up to date" else "")
+    return html.Tr([name, html.Td(_size(size)), html.Td(made), html.Td(str(children)), told, _delete(key)])
+
+
+def _delete(key: str) -> html.Td:
+    identity = {"type": "store-ask", "key": key.replace(".", ":")}  # Dash allows no dot in an id
+    words = {"aria-label": f"Delete {key}"}
+    return html.Td(html.Button("Delete", id=identity, className="wb-act wb-act-quiet", type="button", **attrs(words)))
+
+
+def _size(n_bytes: int) -> str:
+    """Return a number of bytes with its unit.
+
+    >>> _size(1_234_567)
+    '1.2 MB'
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.1f} {unit}"
+    return f"{n_bytes} B"
+
+
+def _trash(workspace: Workspace) -> Any:
+    found = trashed(workspace)
+    if not found:
+        return None
+    lines = [
+        html.Li(
+            [
+                html.Span(f"{each.key}, {_size(each.n_bytes)}"),
+                html.Button(
+                    "Restore",
+                    id={"type": "store-act", "act": "restore", "of": each.entry},
+                    className="wb-act wb-act-quiet",
+                    type="button",
+                    **attrs({"aria-label": f"Restore {each.key}"}),
+                ),
+            ]
+        )
+        for each in found
+    ]
+    total = _size(sum(each.n_bytes for each in found))
+    empty = html.Details(
+        [
+            html.Summary("Empty the trash"),
+            html.Button(
+                f"Delete {len(found)} for good, {total}",
+                id={"type": "store-act", "act": "empty", "of": "all"},
+                className="wb-act",
+                type="button",
+            ),
+        ],
+        className="wb-folded",
+    )
+    return panel(
+        "Trash", html.Ul(lines, className="wb-lines"), empty, note="Deleted artefacts still take up disk space."
+    )
+
+
+def _modal() -> list[Any]:
+    return [
+        dcc.Store(id="delete-key"),
+        dmc.Modal(
+            [
+                html.Div(id="delete-about"),
+                dmc.TextInput(id="delete-typed", label="Type the name to confirm", value="", size="xs"),
+                html.Button("Move to the trash", id="delete-go", className="wb-act wb-row", disabled=True),
+                html.P("", id="delete-problem", className="wb-run-problem", role="alert"),
+            ],
+            id="delete",
+            title="Delete an artefact",
+            opened=False,
+        ),
+    ]
+
+
+def _about(context: Context, key: str) -> list[Any]:
+    """Return what deleting an artefact means. Raises `ConfigError` while something uses it."""
+    check_unused(context, key)
+    users = [context.workspace.key(each) for each in context.workspace.artifacts() if key in each.parents]
+    parts: list[Any] = [
+        html.P([html.Code(key), " goes to the trash of the workspace, and can be restored from there."])
+    ]
+    if users:
+        parts += [html.P(f"Made from it, and kept: {', '.join(users)}. They can no longer be traced or made again.")]
+    return parts
+
+
+def check_unused(context: Context, key: str) -> None:
+    """Raise `ConfigError` while a run of the queue, or a command in a terminal, uses an artefact."""
+    run = context.runs.using(key.removesuffix(PARTIAL)) if context.runs else None
+    if run is not None:
+        raise ConfigError(f"{key} is used by run {run.id}, which is {run.state}; cancel it or wait for its end")
+    for partial in context.workspace.partials():
+        folder = f"{KINDS[partial.kind]}/{partial.name}{PARTIAL}"
+        if folder == key and _alive(partial.status.get("pid")):
+            raise ConfigError(f"{key} is being written by process {partial.status['pid']}; stop that first")
+
+
+def _alive(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (OSError, ValueError, TypeError, OverflowError):
+        return False
+    return True
+
+
+def _register_storage(app: Dash) -> None:
+    @app.callback(
+        Output("delete", "opened"),
+        Output("delete-key", "data"),
+        Output("delete-about", "children"),
+        Output("delete-typed", "value"),
+        Output("delete-problem", "children"),
+        Input({"type": "store-ask", "key": ALL}, "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def ask(_: list[int | None]) -> tuple[Any, ...]:
+        if not ctx.triggered_id or not ctx.triggered[0]["value"]:
+            return (no_update,) * 5
+        key = str(ctx.triggered_id["key"]).replace(":", ".")
+        return True, key, _about(current(), key), "", ""
+
+    app.clientside_callback(
+        "(typed, key) => !key || typed !== key.split('/')[1]",
+        Output("delete-go", "disabled"),
+        Input("delete-typed", "value"),
+        Input("delete-key", "data"),
+    )
+
+    @app.callback(
+        Output("delete", "opened", allow_duplicate=True),
+        Output("delete-problem", "children", allow_duplicate=True),
+        Output("runs-storage", "children", allow_duplicate=True),
+        Input("delete-go", "n_clicks"),
+        State("delete-key", "data"),
+        State("delete-typed", "value"),
+        prevent_initial_call=True,
+    )
+    def delete(clicks: int | None, key: str, typed: str) -> tuple[Any, ...]:
+        if not clicks:
+            return no_update, no_update, no_update
+        try:
+            if typed != key.partition("/")[2]:
+                raise ConfigError(f"type {key.partition('/')[2]} to confirm")
+            check_unused(current(), key)
+            move_to_trash(current().workspace, key)
+        except WorkbenchError as error:
+            return True, explain(error), no_update
+        return False, "", _storage(current())
+
+    @app.callback(
+        Output("runs-storage", "children", allow_duplicate=True),
+        Input({"type": "store-act", "act": ALL, "of": ALL}, "n_clicks"),
+        prevent_initial_call=True,
+    )
+    def act(_: list[int | None]) -> Any:
+        if not ctx.triggered_id or not ctx.triggered[0]["value"]:
+            return no_update
+        if ctx.triggered_id["act"] == "empty":
+            empty_trash(current().workspace)
+        else:
+            restore(current().workspace, str(ctx.triggered_id["of"]))
+        return _storage(current())
+
+
+PAGE = Page(title="Runs", path="/runs", order=900, layout=layout, register=register)
