@@ -43,7 +43,7 @@ from interp.runtime import lazily
 if TYPE_CHECKING:
     from interp.artifacts import Manifest
     from interp.atlas.build import MapSettings, build_atlas, extend_atlas
-    from interp.atlas.new_points import place_points
+    from interp.atlas.layout import place_points
     from interp.atlas.series import build_series
     from interp.atlas.sources import embedding_source, recording_source
     from interp.changes.report import what_changed
@@ -152,7 +152,7 @@ _HOMES = {
     "interp.atlas.sources": "embedding_source recording_source",
     "interp.atlas.build": "MapSettings build_atlas extend_atlas",
     "interp.atlas.series": "build_series",
-    "interp.atlas.new_points": "place_points",
+    "interp.atlas.layout": "place_points",
     "interp.changes.report": "what_changed",
     "interp.changes.transplant": "log_prob_of_answers",
 }

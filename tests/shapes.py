@@ -10,7 +10,7 @@ from beartype import beartype
 from jaxtyping import AbstractArray
 
 SHAPES_CHECKED = [
-    "interp.atlas.new_points",
+    "interp.atlas.layout",
     "interp.atlas.series",
     "interp.atlas.sources",
     "interp.changes.transplant",

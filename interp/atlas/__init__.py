@@ -3,9 +3,8 @@
 - `sources`     vectors with labels: of a model's weights, a recording or a file (`saes.features.sources` adds
                 features)
 - `neighbours`  nearest neighbours in the full space, exact or approximate
-- `layout`      two coordinates for each vector: UMAP's fuzzy graph and its layout
+- `layout`      two coordinates for each vector: UMAP's fuzzy graph and its layout; new vectors on an existing map
 - `kernels`     compiled loops of neighbours and layout
-- `new_points`  positions for new vectors on an existing map
 - `series`      maps of several spaces in one frame: layers or checkpoints
 - `quality`     neighbours retained, trustworthiness, continuity, triplet accuracy
 - `density`     density over the map and its peaks

@@ -1,7 +1,7 @@
 """Build an atlas folder: a map of vectors, its regions, the true neighbours, and the quality of the map.
 
 1. nearest neighbours in the full space, exact or, for very many vectors, approximate (`neighbours`)
-2. positions (`layout`), or positions of new points on an existing map (`new_points`)
+2. positions (`layout`), or positions of new points on an existing map (`place_points`)
 3. quality against the full space (`quality`)
 4. regions at several zoom levels, their labels, local density (`regions`)
 5. the mean vector of each cell of a grid as tokens or features, where the source has a readout (`cells`)
@@ -19,9 +19,8 @@ from torch import Tensor
 from interp.artifacts import Draft, Manifest, read_manifest, write_table
 from interp.atlas.cells import write_cells
 from interp.atlas.config import MapSettings
-from interp.atlas.layout import Layout, lay_out
+from interp.atlas.layout import Layout, lay_out, place_points
 from interp.atlas.neighbours import Found, Neighbours, check_vectors, find_neighbours, unit_rows
-from interp.atlas.new_points import place_points
 from interp.atlas.quality import K, Quality, measure_quality, retained_neighbours
 from interp.atlas.regions import (
     NO_REGIONS,

@@ -260,7 +260,7 @@ def nearest_candidates(new, reference, candidates, cosine, indices, distances):
 
 @njit(cache=True, nogil=True)
 def strongest_attraction(positions, indices, distances, weights, a, b, out):
-    """Write into `out [m, 2]` the position of strongest attraction to the neighbours `indices [m, k]` (`new_points`).
+    """Write into `out [m, 2]` the position of strongest attraction to the neighbours `indices [m, k]` (`layout`).
 
     Each step is the mean of the neighbours weighted by their forces (iteratively reweighted least squares).
     """

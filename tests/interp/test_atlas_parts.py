@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.atlas.layout import lay_out, principal_components
+from interp.atlas.layout import lay_out, place_points, principal_components
 from interp.atlas.neighbours import approximate_neighbours, nearest_neighbours
-from interp.atlas.new_points import place_points
 from interp.atlas.quality import measure_quality, retained_neighbours
 from interp.atlas.regions import local_density
 from interp.errors import ConfigError, NonFiniteError, UnknownNameError

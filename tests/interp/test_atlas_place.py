@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from interp.atlas.layout import lay_out
+from interp.atlas.layout import lay_out, place_points
 from interp.atlas.neighbours import nearest_neighbours
-from interp.atlas.new_points import place_points
 from interp.errors import ConfigError, NonFiniteError
 
 METRICS = ["cosine", "euclidean"]
