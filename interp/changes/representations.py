@@ -305,7 +305,7 @@ class _Unembedding:
     """Tokens of a text that a direction promotes. Others are excluded, as some tokens were hardly trained on."""
 
     def __init__(self, model: Any, tokens: Tensor):
-        from interp.models.norms import norm_of
+        from interp.models.residual import norm_of
 
         self.model, self.ids = model, tokens.unique()
         rows = model.unembed.original_component.weight.detach()

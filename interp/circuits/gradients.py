@@ -1,8 +1,8 @@
 """Gradient of the metric with respect to each reader's input, in the residual stream.
 
 One backward pass gives the gradients at every head's q, k and v and at every MLP's input. They are mapped to the
-stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.norms`). The estimated effect
-of a source's change through a reader is an inner product summed over positions, `score = <change, gradient>`.
+stream through the reader's weights and the norm's Jacobian in closed form (`interp.models.residual`). The estimated
+effect of a source's change through a reader is an inner product summed over positions, `score = <change, gradient>`.
 
 Integrated gradients need only the sum over several runs, and most of it can be computed before the map. Let `g` be the
 gradient at a query of value `W u + b`, with `u` the normed stream and `s` the norm's scale:
@@ -27,8 +27,7 @@ from interp.circuits.graph import Graph
 from interp.circuits.metrics import Metric
 from interp.circuits.task import final_point, gather_positions, read_hook
 from interp.models.adapter import Hook, run_with_hooks
-from interp.models.norms import Norm, norm_of
-from interp.models.residual import SIDES, ResidualStream
+from interp.models.residual import SIDES, Norm, ResidualStream, norm_of
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -48,9 +48,8 @@ from torch import Tensor
 
 from interp.errors import ConfigError
 from interp.models.adapter import ordinary_tokens, run_with_cache, token_strings
-from interp.models.norms import norm_of, read_rotation, rotary_hook_points
 from interp.models.passes import capture
-from interp.models.residual import SIDES, ResidualStream, Side
+from interp.models.residual import SIDES, ResidualStream, Side, norm_of, read_rotation, rotary_hook_points
 from interp.names import HeadName
 from interp.results import Record, Result
 from interp.runtime import make_generator

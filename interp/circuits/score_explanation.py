@@ -34,8 +34,7 @@ from torch import Tensor
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import available_hook_points, run_with_cache, token_strings
-from interp.models.norms import Rotation, freeze, read_rotation, rotary_hook_points
-from interp.models.residual import ResidualStream, Side
+from interp.models.residual import ResidualStream, Rotation, Side, freeze, read_rotation, rotary_hook_points
 from interp.names import HeadName, canonical_hook_point, parse_head, parse_hook_point
 from interp.results import Record, Result
 

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import available_hook_points, run_with_cache, to_tokens
-from interp.models.norms import FrozenNorm, freeze
-from interp.models.residual import ResidualStream
+from interp.models.residual import FrozenNorm, ResidualStream, freeze
 from interp.results import Record, Result
 
 Target = Literal["logit", "centred_logit", "logit_difference"]

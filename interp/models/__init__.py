@@ -4,8 +4,7 @@
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured
-- `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it
-- `norms`       norms and rotary positions taken apart
+- `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart
 - `loss`        loss per token, in-context learning
 - `generation`  chat: one message in, one reply out
 - `small`       small transformers from a config, and their folder

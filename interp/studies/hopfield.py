@@ -44,7 +44,7 @@ from interp.artifacts import as_json, save_json
 from interp.circuits.head_kinds import CONFIDENCE, untrained_bounds
 from interp.errors import ConfigError, NonFiniteError, PromptError
 from interp.models.adapter import available_hook_points, check_token_ids, head_shape, run_with_cache, untrained_model
-from interp.models.norms import read_rotation, rotary_hook_points
+from interp.models.residual import read_rotation, rotary_hook_points
 from interp.names import HeadName
 from interp.results import Record, Result
 from interp.statistics import t_interval

@@ -8,7 +8,7 @@ from interp.errors import ConfigError, PromptError
 from interp.lenses.direct_attribution import direct_logit_attribution, token_ids
 from interp.models.adapter import run_with_cache
 from interp.models.loading import load_model
-from interp.models.norms import freeze, norm_of
+from interp.models.residual import freeze, norm_of
 from interp.models.toys import planted_induction
 
 ANSWERS, WRONGS = torch.tensor([3, 7, 7]), torch.tensor([9, 1, 4])

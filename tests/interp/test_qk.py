@@ -8,8 +8,7 @@ from interp.circuits.score_explanation import explain_score, hook_points_of_part
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, untrained_model
-from interp.models.norms import read_rotation, rotary_hook_points
-from interp.models.residual import ResidualStream
+from interp.models.residual import ResidualStream, read_rotation, rotary_hook_points
 from interp.models.toys import planted_induction, repeating_rows
 from interp.names import HeadName
 
