@@ -1,7 +1,6 @@
 """Circuits of features.
 
-- `sites`        a dictionary at its hook points in a model, and prompts with a metric
-- `traces`       decomposed values at all sites, on the prompts and in the baseline
+- `sites`        a dictionary at its hook points in a model, prompts with a metric, decomposed values of all sites
 - `attribution`  effects of features and of error nodes on a metric, from gradients
 - `edges`        direct effects of earlier features on later ones, estimated and by patching
 - `bench`        the model with all features outside a set ablated

@@ -33,8 +33,7 @@ from interp.errors import ConfigError
 from interp.progress import Progress
 from interp.results import ROWS, Record, Result
 from saes.circuits.config import AttributionConfig
-from saes.circuits.sites import Prompts, Site, open_sites, run_sites
-from saes.circuits.traces import Trace, metric_with, put, sum_by, trace_sites
+from saes.circuits.sites import Prompts, Site, Trace, metric_with, open_sites, put, run_sites, sum_by, trace_sites
 from saes.kinds.base import SAE
 
 

@@ -23,8 +23,7 @@ from interp.circuits.judging import check_ablation
 from interp.dictionary import SparseActs
 from interp.errors import ConfigError
 from saes.circuits.edges import FeatureNode, Measured, Network
-from saes.circuits.sites import Entries, Replace, Site
-from saes.circuits.traces import Trace, metric_with, sum_by
+from saes.circuits.sites import Entries, Replace, Site, Trace, metric_with, sum_by
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,8 +34,20 @@ from interp.circuits.task import read_hook
 from interp.names import feature_node
 from interp.progress import Progress
 from saes.circuits.attribution import AttributionConfig, check_metric, metric_gradients
-from saes.circuits.sites import Entries, Prompts, Replace, Site, open_sites, run_sites
-from saes.circuits.traces import Trace, activation_of, metric_with, put, sum_by, trace_sites
+from saes.circuits.sites import (
+    Entries,
+    Prompts,
+    Replace,
+    Site,
+    Trace,
+    activation_of,
+    metric_with,
+    open_sites,
+    put,
+    run_sites,
+    sum_by,
+    trace_sites,
+)
 from saes.kinds.base import SAE
 
 
