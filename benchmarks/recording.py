@@ -49,7 +49,7 @@ def _text(model: Any) -> tuple[list[Any], Any]:
 
     from interp.models.identity import tokenizer_of
     from interp.text.corpora import open_corpus
-    from interp.text.packing import pack
+    from interp.text.tokens import pack
 
     documents = list(itertools.islice(open_corpus("docstrings"), 200))
     packed = itertools.islice(pack(documents, tokenizer_of(model), CONTEXT), N_BATCHES * BATCH)

@@ -45,7 +45,7 @@ from interp.recording.writer import (
 )
 from interp.runtime import parse_dtype
 from interp.text.corpora import Corpus, Document
-from interp.text.packing import Bos, ShardText, check_policy, shard_texts
+from interp.text.tokens import Bos, ShardText, check_policy, shard_texts
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

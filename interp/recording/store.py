@@ -38,7 +38,7 @@ from interp.artifacts import Manifest, read_manifest, verify
 from interp.errors import CorruptError, MismatchError, UnknownNameError
 from interp.names import canonical_hook_point
 from interp.runtime import derive_seed, make_generator, parse_dtype
-from interp.text.packing import ShardText
+from interp.text.tokens import ShardText
 
 WINDOW_SHARDS = 8
 GROUP_ROWS = 65_536

@@ -24,7 +24,7 @@ from interp.artifacts import Draft, atomic_file, disk_errors
 from interp.errors import MismatchError, NonFiniteError
 from interp.ranks import ALONE, Ranks
 from interp.recording.store import load_tensors
-from interp.text.packing import ShardText
+from interp.text.tokens import ShardText
 
 _ROWS_AT_ONCE = 256  # a block in float64 stays in the processor's cache
 

@@ -1,18 +1,29 @@
-"""Random prompts with a known repeat, for scoring heads independently of language; and the tokenizer protocol.
+"""Tokenizers, random prompts with a known repeat, and documents packed into contexts and shards.
 
-A prompt is `[BOS] block block block ...` up to the context length: from the second block on, token `i` equals token
-`i - lag`, and nothing else repeats. The lag differs between prompts, since a fixed lag would favour heads that attend
-at a constant offset.
+**Random prompts** score heads independently of language. A prompt is `[BOS] block block block ...` up to the context
+length: from the second block on, token `i` equals token `i - lag`, and nothing else repeats. The lag differs between
+prompts, since a fixed lag would favour heads that attend at a constant offset.
 
-`Tokenizer` is the interface that packing needs; `ByteTokenizer` is the simplest one.
+**Packing** cuts documents into contexts of a fixed length, and contexts into shards, in the same way every time. Every
+token is traced to its document and position. Documents are joined end to end; a context may hold the end of one and the
+start of the next, and attention crosses that border. The last context is filled up with padding. BOS policies:
+
+- `context`: BOS opens every context (what most models saw in training, and what recordings use by default)
+- `document`: BOS opens every document, wherever it falls
+- `none`: no BOS
+
+A resumed recording gets the same shards, as nothing here depends on anything but its arguments.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from interp.errors import ConfigError
+from interp.errors import ConfigError, UnknownNameError
+from interp.text.corpora import Document
 
 
 class RandomPrompts(NamedTuple):
@@ -138,3 +149,166 @@ class ByteTokenizer:
         if token == self.bos_token_id:
             return "<bos>"
         return chr(token) if token < 128 else f"<0x{token:02X}>"
+
+
+Bos = Literal["context", "document", "none"]
+BOS_POLICIES = ("context", "document", "none")
+NOT_TEXT = -1
+"""document and position of BOS and padding"""
+_DOCUMENTS_AT_ONCE = 32
+
+
+class Context(NamedTuple):
+    """One row of tokens for the model, all `[context_length]` int32."""
+
+    tokens: np.ndarray
+    document: np.ndarray
+    """running number of the document, counted from 0 in the order given; -1 for BOS and padding"""
+    position: np.ndarray
+    """token index within the document; -1 for BOS and padding"""
+
+
+def pack(
+    documents: Iterable[Document], tokenizer: Tokenizer, context_length: int, bos: Bos = "context"
+) -> Iterator[Context]:
+    """Yield contexts of exactly `context_length` tokens.
+
+    Padding repeats BOS (0 for a tokenizer without one). Raises `ConfigError` when a BOS policy needs a token that the
+    tokenizer does not have, or the context is too short to hold text.
+    """
+    check_policy(tokenizer, context_length, bos)
+    opening = [tokenizer.bos_token_id] if bos == "context" else []
+    block = context_length - len(opening)
+    buffer = np.empty((3, 0), dtype=np.int32)
+    for number, ids in _tokenised(documents, tokenizer):
+        buffer = np.concatenate(
+            [buffer, _columns(number, ids, tokenizer.bos_token_id if bos == "document" else None)], 1
+        )
+        whole = buffer.shape[1] // block * block
+        for start in range(0, whole, block):
+            yield _context(buffer[:, start : start + block], opening)
+        buffer = buffer[:, whole:]
+    if buffer.shape[1]:
+        padding = np.full((3, block - buffer.shape[1]), NOT_TEXT, dtype=np.int32)
+        padding[0] = tokenizer.bos_token_id or 0
+        yield _context(np.concatenate([buffer, padding], 1), opening)
+
+
+def check_policy(tokenizer: Tokenizer, context_length: int, bos: str) -> None:
+    """Raise `ConfigError` when `pack` cannot apply a BOS policy at this context length."""
+    if bos not in BOS_POLICIES:
+        raise UnknownNameError("BOS policy", bos, BOS_POLICIES)
+    if context_length < 2:
+        raise ConfigError(f"context_length must be at least 2, got {context_length}")
+    if bos != "none" and tokenizer.bos_token_id is None:
+        raise ConfigError(f"bos={bos!r} was asked for, but the tokenizer has no BOS token; use bos='none'")
+
+
+def _tokenised(documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[tuple[int, list[int]]]:
+    """Yield (document number, token ids), a few documents at a time: tokenizers are faster on batches."""
+    batch: list[str] = []
+    first = 0
+    for document in documents:
+        batch.append(document.text)
+        if len(batch) == _DOCUMENTS_AT_ONCE:
+            yield from enumerate(tokenizer.encode_batch(batch), start=first)
+            first, batch = first + len(batch), []
+    if batch:
+        yield from enumerate(tokenizer.encode_batch(batch), start=first)
+
+
+def _columns(number: int, ids: list[int], bos: int | None) -> np.ndarray:
+    """Return tokens, document and position of one document, `[3, n]`."""
+    n = len(ids)
+    columns = np.empty((3, n), dtype=np.int32)
+    columns[0], columns[1], columns[2] = ids, number, np.arange(n)
+    if bos is None or not n:
+        return columns
+    return np.concatenate([np.array([[bos], [NOT_TEXT], [NOT_TEXT]], dtype=np.int32), columns], 1)
+
+
+def _context(columns: np.ndarray, opening: list[int | None]) -> Context:
+    if opening:
+        first = np.array([opening, [NOT_TEXT], [NOT_TEXT]], dtype=np.int32)
+        columns = np.concatenate([first, columns], 1)
+    return Context(*np.ascontiguousarray(columns))
+
+
+class ShardText(NamedTuple):
+    """Text of one shard: everything except the activations."""
+
+    number: int
+    tokens: np.ndarray
+    """`[n_contexts, context_length]` int32, like `document` and `position`"""
+    document: np.ndarray
+    position: np.ndarray
+    begins: list[tuple[int, str, str]]
+    """(number, id, label) of the documents whose first token is here"""
+    last: bool
+    """True for the last shard of the recording"""
+
+    @property
+    def n_rows(self) -> int:
+        return self.tokens.size
+
+    @property
+    def n_real(self) -> int:
+        return int((self.document >= 0).sum())
+
+
+class Registry:
+    """Pass documents through, and remember their names until their shard is written."""
+
+    def __init__(self, documents: Iterable[Document]):
+        self._documents = documents
+        self._names: dict[int, tuple[str, str]] = {}
+
+    def __iter__(self) -> Iterator[Document]:
+        for number, document in enumerate(self._documents):
+            self._names[number] = (document.id, document.label)
+            yield document
+
+    def take(self, numbers: list[int]) -> list[tuple[int, str, str]]:
+        """Return the names of documents in order, and forget them and all earlier ones."""
+        found = [(number, *self._names[number]) for number in numbers]
+        if numbers:
+            self._names = {n: names for n, names in self._names.items() if n > numbers[-1]}
+        return found
+
+
+def shard_texts(
+    documents: Iterable[Document],
+    tokenizer: Tokenizer,
+    *,
+    context_length: int,
+    bos: Bos,
+    n_tokens: int,
+    shard_contexts: int,
+) -> Iterator[ShardText]:
+    """Yield shards of `shard_contexts` contexts, until `n_tokens` real tokens are reached or the text ends."""
+    registry = Registry(documents)
+    chosen = _enough(pack(registry, tokenizer, context_length, bos), n_tokens)
+    number, held = 0, []
+    for context in chosen:
+        # a full shard is yielded only once another context follows, so that the last one can be marked
+        if len(held) == shard_contexts:
+            yield _shard(number, held, registry, last=False)
+            number, held = number + 1, []
+        held.append(context)
+    if held:
+        yield _shard(number, held, registry, last=True)
+
+
+def _enough(contexts: Iterator[Context], n_tokens: int) -> Iterator[Context]:
+    real = 0
+    for context in contexts:
+        yield context
+        real += int((context.document >= 0).sum())
+        if real >= n_tokens:
+            return
+
+
+def _shard(number: int, contexts: list[Context], registry: Registry, *, last: bool) -> ShardText:
+    tokens, document, position = (np.stack(column) for column in zip(*contexts, strict=True))
+    begins = registry.take(document[position == 0].tolist())
+    return ShardText(number, tokens, document, position, begins, last)

@@ -36,7 +36,7 @@ from interp.results import Record, Result
 from interp.runtime import one_thread
 from interp.studies.superposition import Toys, draw_features
 from interp.studies.superposition_geometry import REPRESENTED
-from interp.text.packing import ShardText
+from interp.text.tokens import ShardText
 from saes.evaluation.baselines import untrained_sae
 from saes.evaluation.synthetic import Recovery, Rows, SyntheticConfig, SyntheticData, measure_recovery
 from saes.training.config import TopKConfig, TrainConfig

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.text import corpora
 from interp.text.corpora import TXT_DOCUMENT_CHARS, Document, corpus_hash, open_corpus
-from interp.text.packing import pack
-from interp.text.tokens import ByteTokenizer
+from interp.text.tokens import ByteTokenizer, pack
 
 PROSE = (
     "This paragraph has two sentences and is long enough to count as prose. It speaks about nothing in particular, "

@@ -131,7 +131,7 @@ def corpus_contexts(model: object, corpus: str, n: int, length: int, seed: int) 
 
     from interp.models.identity import tokenizer_of
     from interp.text.corpora import open_corpus
-    from interp.text.packing import pack
+    from interp.text.tokens import pack
 
     tokenizer = tokenizer_of(model)  # pyright: ignore[reportArgumentType]
     bos = "none" if tokenizer.bos_token_id is None else "context"
