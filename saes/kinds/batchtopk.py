@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from saes.kernels.state import Active, Ops, Selected, TrainState, whole
@@ -27,7 +28,7 @@ class BatchTopKRecipe(Recipe):
     def __init__(self, config: KConfig, *, ends: tuple[int, ...] = ()):
         self.k, self.ends, self.shares_latents = config.k, ends, not ends
 
-    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+    def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
         return whole(ops.select_batch(pre, self.k * len(pre)))
 
     def threshold(self, state: TrainState, active: Active) -> float:
@@ -40,7 +41,7 @@ class BatchTopKRecipe(Recipe):
 
 
 @torch.no_grad()
-def estimate_threshold(sae: SAE, batches: Iterable[Tensor], k: int) -> float:
+def estimate_threshold(sae: SAE, batches: Iterable[Float[Tensor, "_ d_in"]], k: int) -> float:
     """Return the mean over `batches [n, d_in]` of the value that lets `k * n` latents through; 0 without batches."""
     found = [smallest(choose_ops(x).select_batch(sae.pre_activations(x), k * len(x))) for x in batches]
     return sum(found) / max(1, len(found))

@@ -11,6 +11,7 @@ transpose of a transcoder's.
 from typing import final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kinds.base import SAEMetadata
@@ -22,13 +23,13 @@ class CrossLayerTranscoder(nn.Module):
 
     def __init__(
         self,
-        W_enc: list[Tensor],
-        b_enc: list[Tensor],
-        W_dec: list[Tensor],
-        b_dec: list[Tensor],
+        W_enc: list[Float[Tensor, "d_in d_sae"]],
+        b_enc: list[Float[Tensor, " d_sae"]],
+        W_dec: list[Float[Tensor, "d_sae _ d_out"]],
+        b_dec: list[Float[Tensor, " d_out"]],
         *,
-        threshold: list[Tensor] | None = None,
-        W_skip: list[Tensor] | None = None,
+        threshold: list[Float[Tensor, " d_sae"]] | None = None,
+        W_skip: list[Float[Tensor, "d_in d_out"]] | None = None,
         metadata: SAEMetadata | None = None,
     ):
         """One entry per layer: `W_enc [d_in, d_sae]`, `W_dec [d_sae, L - i, d_out]`; ReLU without thresholds."""
@@ -44,20 +45,20 @@ class CrossLayerTranscoder(nn.Module):
     def __repr__(self) -> str:
         return f"CrossLayerTranscoder({self.n_layers} layers of {self.d_sae} latents, d_in={self.d_in})"
 
-    def encode_layer(self, layer: int, x: Tensor) -> Tensor:
+    def encode_layer(self, layer: int, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Return activations of the latents that read from `layer`: `[..., d_in] -> [..., d_sae]`."""
         pre = x @ self.W_enc[layer] + self.b_enc[layer]
         return pre.relu() * (pre > self.threshold[layer]) if len(self.threshold) else pre.relu()
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Float[Tensor, "n_layers *batch d_in"]) -> Float[Tensor, "n_layers *batch d_sae"]:
         """`[n_layers, ..., d_in] -> [n_layers, ..., d_sae]`."""
         return torch.stack([self.encode_layer(layer, x[layer]) for layer in range(self.n_layers)])
 
-    def directions(self, source: int, target: int) -> Tensor:
+    def directions(self, source: int, target: int) -> Float[Tensor, "d_sae d_out"]:
         """`[d_sae, d_out]`: vectors that one unit of each latent of layer `source` adds at `target >= source`."""
         return self.W_dec[source][:, target - source]
 
-    def decode(self, feature_acts: Tensor) -> Tensor:
+    def decode(self, feature_acts: Float[Tensor, "n_layers *batch d_sae"]) -> Float[Tensor, "n_layers *batch d_out"]:
         """`[n_layers, ..., d_sae] -> [n_layers, ..., d_out]`, biases included, skip connections not."""
         out = []
         for target in range(self.n_layers):
@@ -65,7 +66,7 @@ class CrossLayerTranscoder(nn.Module):
             out.append(total + self.b_dec[target])
         return torch.stack(out)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n_layers *batch d_in"]) -> Float[Tensor, "n_layers *batch d_out"]:
         """Predict all MLP outputs from all MLP inputs: `[n_layers, ..., d_in] -> [n_layers, ..., d_out]`."""
         recons = self.decode(self.encode(x))
         if not len(self.W_skip):

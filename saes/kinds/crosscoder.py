@@ -20,6 +20,7 @@ Weights take raw activations; feature activations stay in training units, the on
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
@@ -41,8 +42,8 @@ class CrosscoderSAE(SAE):
         self,
         weights: Weights,
         *,
-        threshold: Tensor,
-        scales: Tensor,
+        threshold: Float[Tensor, " d_sae"],
+        scales: Float[Tensor, " n_sites"],
         sites: list[dict[str, Any]],
         metadata: SAEMetadata | None = None,
     ):
@@ -57,20 +58,20 @@ class CrosscoderSAE(SAE):
     def hook_points(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(site["hook_point"] for site in self.sites))
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pre.relu() * (pre > self.threshold)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_above(pre, self.threshold)
 
-    def decoder_norms(self) -> Tensor:
+    def decoder_norms(self) -> Float[Tensor, "d_sae n_sites"]:
         """Return the norm of each site's decoder block, `[d_sae, n_sites]`, in scaled units, so that sites compare.
 
         Rows sum to 1. 1: the latent writes to that site only; 0: it writes nothing there.
         """
         return block_norms(self.W_dec, self.widths) * self.scales
 
-    def decoder_cosines(self) -> Tensor:
+    def decoder_cosines(self) -> Float[Tensor, "d_sae n_sites n_sites"]:
         """Return the cosines between a latent's decoder blocks at sites of one width, `[d_sae, n_sites, n_sites]`.
 
         1: the same direction at both sites; 0: orthogonal.
@@ -95,7 +96,9 @@ class CrosscoderRecipe(Recipe):
         self.config, self.blocks = config, widths
         self.revives = config.sparsity == "batchtopk"
 
-    def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
+    def start(
+        self, ops: Ops, state: TrainState, x: Float[Tensor, "n d_in"], target: Float[Tensor, "n d_out"] | None
+    ) -> None:
         """Start every block at norm 1 in the encoder and `1 / n_sites` in the decoder.
 
         At sites of one width a latent starts with the same direction everywhere, so that shared latents are found as
@@ -107,7 +110,7 @@ class CrosscoderRecipe(Recipe):
         state.W_enc = torch.cat(parts, dim=1)
         state.W_dec = state.W_enc / n
 
-    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+    def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
         if self.config.sparsity == "l1":
             return whole(select_positive(ops, pre))
         return whole(ops.select_batch(pre, self.config.k * len(pre)))

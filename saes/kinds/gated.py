@@ -13,6 +13,7 @@ supplies one: the ReLU of the gate must reconstruct the input too, with `W_dec` 
 from typing import final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, sum_by_latent
@@ -28,15 +29,22 @@ class GatedSAE(SAE):
 
     architecture = "gated"
 
-    def __init__(self, weights: Weights, *, r_mag: Tensor, b_mag: Tensor, metadata: SAEMetadata | None = None):
+    def __init__(
+        self,
+        weights: Weights,
+        *,
+        r_mag: Float[Tensor, " d_sae"],
+        b_mag: Float[Tensor, " d_sae"],
+        metadata: SAEMetadata | None = None,
+    ):
         super().__init__(weights, metadata=metadata)
         self.r_mag = nn.Parameter(r_mag, requires_grad=False)
         self.b_mag = nn.Parameter(b_mag, requires_grad=False)
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return (pre > 0) * _magnitude(pre, self.b_enc, self.r_mag, self.b_mag)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         gate = select_positive(ops, pre)
         own = (self.b_enc[gate.latents], self.r_mag[gate.latents], self.b_mag[gate.latents])
         return gate._replace(values=_magnitude(gate.values, *own))
@@ -60,10 +68,12 @@ class GatedRecipe(Recipe):
     def __init__(self, config: L1Config):
         self.config = config
 
-    def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
+    def start(
+        self, ops: Ops, state: TrainState, x: Float[Tensor, "n d_in"], target: Float[Tensor, "n d_out"] | None
+    ) -> None:
         state.extra = {name: torch.zeros_like(state.b_enc) for name in ("r_mag", "b_mag")}
 
-    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+    def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
         gate, own = select_positive(ops, pre), (state.b_enc, state.extra["r_mag"], state.extra["b_mag"])
         return Selected(gate._replace(values=_magnitude(gate.values, *(t[gate.latents] for t in own))), gate.values)
 
@@ -90,5 +100,10 @@ class GatedRecipe(Recipe):
         return GatedSAE(trained.weights, **own, metadata=trained.metadata)
 
 
-def _magnitude(gate: Tensor, b_gate: Tensor, r_mag: Tensor, b_mag: Tensor) -> Tensor:
+def _magnitude(
+    gate: Float[Tensor, "*#batch n"],
+    b_gate: Float[Tensor, " n"],
+    r_mag: Float[Tensor, " n"],
+    b_mag: Float[Tensor, " n"],
+) -> Float[Tensor, "*#batch n"]:
     return ((gate - b_gate) * r_mag.exp() + b_mag).relu()

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.errors import ConfigError
@@ -40,16 +41,16 @@ class JumpReLUSAE(SAE):
 
     architecture = "jumprelu"
 
-    def __init__(self, weights: Weights, *, threshold: Tensor, metadata: SAEMetadata | None = None):
+    def __init__(self, weights: Weights, *, threshold: Float[Tensor, " d_sae"], metadata: SAEMetadata | None = None):
         super().__init__(weights, metadata=metadata)
         if bool((threshold < 0).any()):
             raise ConfigError(f"thresholds must be >= 0, got {float(threshold.min()):g}; activations would be negative")
         self.threshold = nn.Parameter(threshold, requires_grad=False)
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pre.relu() * (pre > self.threshold)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_above(pre, self.threshold)
 
     def extra_tensors(self) -> dict[str, Tensor]:
@@ -66,12 +67,14 @@ class JumpReLURecipe(Recipe):
     def __init__(self, config: JumpReLUConfig):
         self.config = config
 
-    def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
+    def start(
+        self, ops: Ops, state: TrainState, x: Float[Tensor, "n d_in"], target: Float[Tensor, "n d_out"] | None
+    ) -> None:
         pre = torch.addmm(state.b_enc, x - state.b_dec, state.W_enc.T)
         values, wanted = ops.select_batch(pre, self.config.k * len(x)).values, self.config.k * len(x)
         state.extra[THRESHOLD] = torch.full_like(state.b_enc, float(values.min()) if len(values) == wanted else 0.0)
 
-    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+    def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
         threshold = state.extra[THRESHOLD]
         near = ops.select_above(pre, (threshold - self.config.bandwidth / 2).clamp_min(0))
         fires = near.values > threshold[near.latents]

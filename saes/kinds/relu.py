@@ -11,6 +11,7 @@ latents are not revived: this recipe has no AuxK.
 from typing import final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, whole
@@ -25,10 +26,10 @@ class ReLUSAE(SAE):
 
     architecture = "standard"
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return pre.relu()
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return select_positive(ops, pre)
 
 
@@ -41,7 +42,7 @@ class ReLURecipe(Recipe):
     def __init__(self, config: L1Config):
         self.config = config
 
-    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+    def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
         return whole(select_positive(ops, pre))
 
     def backward(self, ops: Ops, step: Pass) -> Backward:
@@ -51,7 +52,7 @@ class ReLURecipe(Recipe):
         return ReLUSAE(trained.weights, metadata=trained.metadata)
 
 
-def select_positive(ops: Ops, pre: Tensor) -> Active:
+def select_positive(ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
     """Return every positive entry of `pre [n, d_sae]`."""
     return ops.select_above(pre, torch.zeros(pre.shape[1], dtype=pre.dtype, device=pre.device))
 

@@ -3,6 +3,7 @@
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
@@ -24,11 +25,11 @@ class TopKSAE(SAE):
             raise ConfigError(f"k must lie between 1 and d_sae = {self.d_sae}, got {k}")
         self.k = k
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         values, latents = pre.topk(self.k, dim=-1, sorted=False)
         return torch.zeros_like(pre).scatter(-1, latents, values.relu())
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return ops.select_topk(pre, self.k)
 
     def extra_config(self) -> dict[str, Any]:
@@ -44,7 +45,7 @@ class TopKRecipe(Recipe):
     def __init__(self, config: KConfig):
         self.k = config.k
 
-    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+    def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
         return whole(ops.select_topk(pre, self.k))
 
     def finish(self, trained: Trained) -> TopKSAE:

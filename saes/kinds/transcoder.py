@@ -13,6 +13,7 @@ is almost linear in the source, little remains for latents to explain.
 from typing import Any, ClassVar, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from saes.kernels.state import Active, Ops, Selected, TrainState, entry_rows
@@ -35,7 +36,7 @@ class Transcoder(SAE):
         weights: Weights,
         *,
         activation: Activation | None = None,
-        W_skip: Tensor | None = None,
+        W_skip: Float[Tensor, "d_out d_in"] | None = None,
         metadata: SAEMetadata | None = None,
     ):
         """`weights.W_dec [d_sae, d_out]`, `weights.b_dec [d_out]`, `W_skip [d_out, d_in]`; `activation` defaults to
@@ -46,13 +47,15 @@ class Transcoder(SAE):
         self.W_skip = None if W_skip is None else nn.Parameter(W_skip, requires_grad=False)
         self.architecture = transcoder_architecture(self.activation, skip=W_skip is not None)
 
-    def activate(self, pre: Tensor) -> Tensor:
+    def activate(self, pre: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         return self.activation(pre)
 
-    def select(self, ops: Ops, pre: Tensor) -> Active:
+    def select(self, ops: Ops, pre: Float[Tensor, "n d_sae"]) -> Active:
         return self.activation.select(ops, pre)
 
-    def complete(self, recons: Tensor, x: Tensor) -> Tensor:
+    def complete(
+        self, recons: Float[Tensor, "*#batch d_out"], x: Float[Tensor, "*#batch d_in"]
+    ) -> Float[Tensor, "*#batch d_out"]:
         return recons if self.W_skip is None else recons + x.to(self.W_skip.dtype) @ self.W_skip.T
 
     def extra_tensors(self) -> dict[str, Tensor]:
@@ -79,7 +82,9 @@ class TranscoderRecipe(Recipe):
         self.config = config
         self.selection = (TopKRecipe if config.selection == "topk" else BatchTopKRecipe)(config)
 
-    def start(self, ops: Ops, state: TrainState, x: Tensor, target: Tensor | None) -> None:
+    def start(
+        self, ops: Ops, state: TrainState, x: Float[Tensor, "n d_in"], target: Float[Tensor, "n d_out"] | None
+    ) -> None:
         assert target is not None
         pre = torch.addmm(state.b_enc, x, state.W_enc.T)
         active = self.select(ops, state, pre).active
@@ -91,7 +96,7 @@ class TranscoderRecipe(Recipe):
         if self.config.skip:
             state.extra[SKIP] = torch.zeros(target.shape[1], x.shape[1], dtype=x.dtype)
 
-    def select(self, ops: Ops, state: TrainState, pre: Tensor) -> Selected:
+    def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
         return self.selection.select(ops, state, pre)
 
     def threshold(self, state: TrainState, active: Active) -> float | None:
