@@ -42,14 +42,16 @@ from dashboard.components.pages import (
 )
 from dashboard.overview.data import models
 from dashboard.runs.queue import RunQueue
+from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
 from interp.artifacts import KINDS
 from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError
 from interp.workspace import Workspace
 
 KEYS = [
-    ("/", "search this page"),
-    ("j  k", "next and previous feature (so do the arrow keys), word list or run"),
+    ("/", "find features: a word, a text, a label, a number"),
+    ("f", "search or filter this page"),
+    ("j  k", "next and previous feature (so do the arrow keys), hit, word list or run"),
     ("r", "a random feature"),
     ("Ctrl Enter", "run the prompt"),
     ("+  -  0", "map and circuit: zoom in, zoom out, show everything"),
@@ -99,7 +101,9 @@ def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
 
 def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
     links = [
-        dcc.Link(each.title, href=each.path, className="wb-nav-link", id=f"nav-{each.title.lower()}") for each in pages
+        dcc.Link(each.title, href=each.path, className="wb-nav-link", id=f"nav-{each.title.lower()}")
+        for each in pages
+        if each.listed
     ]
     return html.Header(
         [
@@ -109,6 +113,7 @@ def _bar(workspace: Workspace, pages: list[Page]) -> html.Header:
                 className="wb-brand",
             ),
             html.Nav(links, id="navigation", className="wb-nav", **attrs({"aria-label": "Pages"})),
+            search_box(),
             html.Span(workspace.root.name, className="wb-where", title=str(workspace.root)),
             html.Button(
                 "?", id="help-open", className="wb-icon", title="Keys (?)", **attrs({"aria-label": "Keyboard help"})

@@ -50,9 +50,9 @@
     return none();
   }
 
-  function promptAddress(run, place, asked, cell) {
+  function promptAddress(run, selection, asked) {
     if (!run || !onPage("prompt")) return none();
-    return show("/prompt", { ...run, ...place, ...asked, ...cell });
+    return show("/prompt", { ...run, chat: run.chat ? 1 : "", ...selection, ...asked });
   }
 
   function headsAddress(kind, head, text, state) {
@@ -78,10 +78,11 @@
 
   const click = (...ids) => () => ids.map((id) => document.getElementById(id)).find(Boolean)?.click();
   const keys = {
-    j: click("feature-next", "choice-next"), ArrowRight: click("feature-next"),
-    k: click("feature-previous", "choice-previous"), ArrowLeft: click("feature-previous"),
+    j: () => window.workbenchSearch.step(1) || click("feature-next", "choice-next")(), ArrowRight: click("feature-next"),
+    k: () => window.workbenchSearch.step(-1) || click("feature-previous", "choice-previous")(), ArrowLeft: click("feature-previous"),
     r: click("feature-random"), t: click("scheme-toggle"), "?": click("help-open"),
-    "/": () => document.querySelector(".wb-search input, .wb-search textarea")?.focus(),
+    "/": () => document.getElementById("find-box")?.select(),
+    f: () => document.querySelector(".wb-search input, .wb-search textarea")?.focus(),
   };
 
   document.addEventListener("keydown", (event) => {

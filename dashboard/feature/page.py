@@ -21,11 +21,14 @@ from dashboard.components.pages import (
     address_sink,
     artefact_menu,
     current,
+    first_step,
     register_address,
     whole_number,
 )
 from dashboard.components.tokens import feature_line, token_bars, token_strip
 from dashboard.feature import data as view
+from dashboard.feature import prove
+from dashboard.feature.relations import companions_panel, effect_verdict, logit_panel, neurons_panel, uses_panel
 from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import theme, visible
 from interp.workspace import Workspace
@@ -110,10 +113,31 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
     explained = view.explanations(workspace, name, index)
     if explained:
         parts.append(labels_panel(row, explained))
-    parts.append(html.Div([_histogram(row, scheme), *_effects(row)], className="wb-facets"))
+    related = view.relations(workspace, name, index)
+    parts.append(html.Div([_histogram(row, scheme), *_effects(row, related)], className="wb-facets"))
+    if row["n_fired"]:
+        parts.append(prove.prove_panel(workspace, name, index, scheme))
+    parts.append(_related(workspace, name, related, scheme))
     fired = [_examples(workspace, name, row)] if row["n_fired"] else []
-    parts.append(html.Div([*fired, _neighbours(name, row, near)], className="wb-lower"))
+    side = html.Div([_neighbours(name, row, near), uses_panel(workspace, name, index)], className="wb-stack")
+    parts.append(html.Div([*fired, side], className="wb-lower"))
     return html.Div(parts)
+
+
+def _related(workspace: Workspace, name: str, related: dict[str, Any] | None, scheme: str | None) -> Any:
+    """Return the row of panels on logits, neurons and companions, or how to make their table."""
+    if related is None:
+        return notice(
+            "These features were described by an earlier version. Effects on all logits, neurons and companions appear "
+            f"after `workbench features` with --name {name} --overwrite."
+        )
+    labels = view.labels(workspace, name, related["coactive"])
+    panels = [
+        logit_panel(related, scheme),
+        neurons_panel(workspace, related),
+        companions_panel(name, related, labels),
+    ]
+    return html.Div([each for each in panels if each is not None], className="wb-facets")
 
 
 def _heading(row: dict[str, Any]) -> html.Div:
@@ -154,9 +178,9 @@ def _histogram(row: dict[str, Any], scheme: str | None) -> html.Section:
     )
 
 
-def _effects(row: dict[str, Any]) -> list[html.Section]:
-    sides = [("promoted", "Promotes", False), ("suppressed", "Suppresses", True)]
-    pairs = {side: list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True)) for side, _, _ in sides}
+def _effects(row: dict[str, Any], related: dict[str, Any] | None) -> list[html.Section]:
+    sides = [("promoted", "Promotes", "promote", False), ("suppressed", "Suppresses", "suppress", True)]
+    pairs = {side: list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True)) for side, *_ in sides}
     if not pairs["promoted"]:
         return [
             panel(
@@ -172,9 +196,10 @@ def _effects(row: dict[str, Any]) -> list[html.Section]:
         panel(
             title,
             token_bars(pairs[side], label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
-            note=f"direct effect: next tokens whose logit its direction {'lowers' if signed else 'raises'} most",
+            note=f"direct effect: next tokens whose logit its direction {'lowers' if signed else 'raises'} most. "
+            + effect_verdict(None if related is None else related[f"{side}_p"], verb),
         )
-        for side, title, signed in sides
+        for side, title, verb, signed in sides
     ]
 
 
@@ -278,6 +303,7 @@ def register(app: Dash) -> None:
         Input("feature-grid", "getRowsRequest"),
         State("feature-state", "data"),
     )(_rows)
+    prove.register(app)
     shown = (Input("feature-state", "data"), Input("feature-search", "value"), Input("feature-density", "value"))
     register_address(app, "feature", *shown)
     app.clientside_callback(
@@ -306,7 +332,7 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
     return panel(
         "All features",
         dmc.TextInput(
-            id="feature-search", value=text, placeholder="search labels   /", size="xs", debounce=250,
+            id="feature-search", value=text, placeholder="search labels   f", size="xs", debounce=250,
             className="wb-search", **attrs({"aria-label": "Search labels"}),
         ),
         html.Div(
@@ -399,4 +425,5 @@ PAGE = Page(
     shows="Every latent of a sparse autoencoder (or every neuron): the text on which it fires, the next tokens that "
     "it promotes, its nearest neighbours, and its label.",
     command="workbench demo --no-serve",
+    fill=first_step,
 )

@@ -187,7 +187,7 @@ def test_alt_drag_selects_a_rectangle_and_the_box_mode_zooms(visit):
 def test_search_keeps_matches_bright_and_the_rest_in_sight(visit):
     page = open_map(visit)
     whole = ink(page)
-    page.keyboard.press("/")
+    page.keyboard.press("f")
     page.keyboard.type("river")
     page.wait_for_function("document.querySelector('.atlas-found').innerText.includes('found')")
     found = int(page.locator(".atlas-found").inner_text().split()[0])

@@ -30,7 +30,7 @@ export class Controls {
     this.colour = this.choice("Colour", colourings(about), (colour) => on.change({ colour }));
     this.size = this.choice("Size", sizings(about), (size) => on.change({ size }));
     this.search = element("input", {
-      type: "search", class: "atlas-search", placeholder: "search the map   /", "aria-label": "Search the map",
+      type: "search", class: "atlas-search", placeholder: "search the map   f", "aria-label": "Search the map",
       spellcheck: "false", oninput: () => this.typed(), onkeydown: (event) => this.searchKey(event),
     });
     this.found = element("span", { class: "atlas-found", role: "status" });
