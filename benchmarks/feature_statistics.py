@@ -43,7 +43,7 @@ def _recorded(folder: Path) -> Any:
     from interp.text.corpora import open_corpus
 
     documents = list(itertools.islice(open_corpus("docstrings"), 400))
-    record(load_model("smollm2-135m"), documents, folder, hook_points=[HOOK_POINT], n_tokens=N_TOKENS)
+    record(load_model("smollm2-135m"), documents, folder, hook_points=[HOOK_POINT], tokens=N_TOKENS)
     return Recording(folder)
 
 

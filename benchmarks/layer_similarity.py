@@ -62,7 +62,7 @@ def _recorded(folder: Path) -> Any:
     model = load_model(SmallConfig(n_layers=LAYERS, d_model=D, n_heads=9), seed=0)
     documents = [Document(f"page {number} " + "some words in a row. " * 30, str(number), "") for number in range(200)]
     hook_points = [f"blocks.{layer}.hook_resid_post" for layer in range(LAYERS)]
-    record(model, documents, folder, hook_points=hook_points, n_tokens=ROWS, context_length=128)
+    record(model, documents, folder, hook_points=hook_points, tokens=ROWS, context_length=128)
     return Recording(folder)
 
 

@@ -68,7 +68,7 @@ def _recording_pass(model: Any, documents: list[Any], folder: Path) -> Callable[
             documents,
             folder,
             hook_points=[f"blocks.{LAYER}.hook_resid_post"],
-            n_tokens=N_BATCHES * BATCH * (CONTEXT - 1),
+            tokens=N_BATCHES * BATCH * (CONTEXT - 1),
             context_length=CONTEXT,
             batch_size=BATCH,
             shard_contexts=2 * BATCH,

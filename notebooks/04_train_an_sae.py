@@ -48,7 +48,7 @@ folder = workspace.path("recording", "prose")
 if not folder.exists():
     model = load_model("smollm2-135m")
     corpus = open_corpus("docstrings", seed=0)
-    record(model, corpus, folder, hook_points=[HOOK_POINT], n_tokens=24_000, seed=0)
+    record(model, corpus, folder, hook_points=[HOOK_POINT], tokens=24_000, seed=0)
 recording = Recording(folder)
 print(recording)
 

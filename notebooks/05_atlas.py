@@ -140,7 +140,7 @@ places = [f"blocks.{layer}.hook_resid_post" for layer in (0, 9, 19)]
 if "layers" not in workspace.names("recording"):
     record(
         model, open_corpus("docstrings"), workspace.path("recording", "layers"),
-        hook_points=places, n_tokens=4_000, context_length=64,
+        hook_points=places, tokens=4_000, context_length=64,
     )  # fmt: skip
 recording = Recording(workspace.path("recording", "layers"))
 layers = [recording_source(recording, model, hook_point=place, max_points=1500) for place in places]

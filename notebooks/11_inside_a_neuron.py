@@ -188,7 +188,7 @@ layer, neuron = next(pair for _, pair in helping if density[pair] < 1 / 3)
 sign = 1 if values[layer, neuron] > 0 else -1
 folder, described = workspace.path("recording", f"layer-{layer}"), workspace.path("features", f"neurons-{layer}-{'up' if sign > 0 else 'down'}")
 if not folder.exists():
-    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], n_tokens=16_000, seed=0)
+    record(model, open_corpus("docstrings", seed=0), folder, hook_points=[names[layer]], tokens=16_000, seed=0)
 recording = Recording(folder)
 if not described.exists():
     build_features(neurons_of(model, names[layer], sign=sign), recording, model, described, dictionary_name=f"neurons:{names[layer]}")

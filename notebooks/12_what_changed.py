@@ -205,7 +205,7 @@ pair = {"base": base, "tuned": tuned, "on-0": continuations[0]}
 for name, model in pair.items():
     folder = workspace.path("recording", name)
     if not folder.exists():
-        record(model, documents, folder, hook_points=[HOOK], n_tokens=45_000, context_length=config.n_ctx, model_name=name)
+        record(model, documents, folder, hook_points=[HOOK], tokens=45_000, context_length=config.n_ctx, model_name=name)
 recordings = {name: Recording(workspace.path("recording", name)) for name in pair}
 test = contexts(200, torch.Generator().manual_seed(13))
 

@@ -83,7 +83,7 @@ def _record(folder: Path) -> Path:
     from interp.text.corpora import open_corpus
 
     model = load_model("smollm2-135m", attention="sdpa")
-    record(model, open_corpus("docstrings"), folder, hook_points=[HOOK_POINT], n_tokens=RECORDED)
+    record(model, open_corpus("docstrings"), folder, hook_points=[HOOK_POINT], tokens=RECORDED)
     return folder
 
 

@@ -26,8 +26,7 @@ from interp.circuits.head_kinds import KINDS
 from interp.circuits.head_weights import Factored, HeadWeights
 from interp.errors import ConfigError, CorruptError, MissingError
 from interp.names import RESIDUAL_SUFFIXES, parse_hook_point
-from interp.recording.passages import NO_TOKEN, document_names, read_passages
-from interp.recording.store import Recording
+from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.runtime import make_generator
 
 BEFORE, AFTER = 12, 4

@@ -14,7 +14,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from interp.models.passes import Capture
 from interp.names import check_hook_points
 from interp.progress import Progress
 from interp.ranks import ALONE, Ranks, open_draft
+from interp.recording.config import RecordConfig
 from interp.recording.store import TokenShard, load_tensors, text_of
 from interp.recording.writer import (
     Moments,
@@ -149,28 +150,22 @@ def record(
     model: "TransformerBridge",
     documents: Corpus | Sequence[Document],
     folder: str | Path,
+    config: RecordConfig | None = None,
     *,
     hook_points: list[str],
-    n_tokens: int,
-    context_length: int = 128,
-    bos: Bos = "context",
-    dtype: str = "float16",
-    batch_size: int = 16,
-    shard_contexts: int | None = None,
     model_name: str | None = None,
-    seed: int = 0,
     budget_bytes: int | None = None,
     overwrite: bool = False,
-    live: bool = False,
     progress: Progress | None = None,
     ranks: Ranks = ALONE,
+    **settings: Any,
 ) -> Manifest:
-    """Record at least `n_tokens` real tokens (BOS and padding not counted; fewer when the text ends) into `folder`.
+    """Record at least `tokens` real tokens (BOS and padding not counted; fewer when the text ends) into `folder`.
 
-    The model computes in its own dtype; `dtype` is how values are stored. `shard_contexts` is rounded up to whole
-    batches, so that a resumed run meets the same batches. `model_name` is the spec written to the manifest (default:
-    what `load_model` was given); `seed` is the corpus' seed. `progress(done, total, info)` is called after every batch
-    with real tokens and `info["tokens_per_second"]`.
+    `settings` are fields of `RecordConfig`, which replace those of `config` (by default its defaults). The model
+    computes in its own dtype; `dtype` is how values are stored. `model_name` is the spec written to the manifest
+    (default: what `load_model` was given). `progress(done, total, info)` is called after every batch with real tokens
+    and `info["tokens_per_second"]`.
 
     `live`: write the text and the moments of its first tokens, and leave the activations to be computed whenever they
     are read (`interp.recording.live`).
@@ -186,29 +181,30 @@ def record(
 
     folder = Path(folder)
     with ranks.checked():
-        settings = _settings(model, hook_points, n_tokens, context_length, bos, dtype, batch_size, shard_contexts)
-        widths = probe_widths(model, settings.hook_points)
-        config = _manifest_config(model, documents, settings, model_name, seed)
+        given = replace(config or RecordConfig(), **settings)
+        resolved, live, seed = _resolved(model, hook_points, given), given.live, given.seed
+        widths = probe_widths(model, resolved.hook_points)
+        stored = _manifest_config(model, documents, resolved, model_name, seed)
         if live:
-            config["live"] = True
+            stored["live"] = True
         if ranks.first:
-            needed = bytes_needed({} if live else widths, settings.expected_rows, settings.dtype)
+            needed = bytes_needed({} if live else widths, resolved.expected_rows, resolved.dtype)
             check_space(folder, needed, budget_bytes, already=folder_bytes(partial_path(folder)))
-    draft = open_draft(ranks, folder, kind="recording", config=config, seed=seed, overwrite=overwrite)
+    draft = open_draft(ranks, folder, kind="recording", config=stored, seed=seed, overwrite=overwrite)
     log = ShardLog(draft, ranks)
-    meter = _Meter(settings.n_tokens, progress if ranks.first else None, ranks.world)
-    _run(model, documents, settings, log, meter, live=live)
+    meter = _Meter(resolved.n_tokens, progress if ranks.first else None, ranks.world)
+    _run(model, documents, resolved, log, meter, live=live)
     log.join()
     speed = ranks.total(meter.speed)
     with ranks.checked(patient=True):
         if ranks.first:
             if live:
-                write_first_stats(model, draft.path, log, settings)
+                write_first_stats(model, draft.path, log, resolved)
             else:
-                write_stats(draft, log, settings.hook_points)
+                write_stats(draft, log, resolved.hook_points)
             draft.finish(
-                summary=_summary(log, widths, speed, n_tokens, ranks.world),
-                parents={f"model:{config['model']}": config["weight_hash"]},
+                summary=_summary(log, widths, speed, given.tokens, ranks.world),
+                parents={f"model:{stored['model']}": stored["weight_hash"]},
                 threads=torch.get_num_threads(),
             )
     return read_manifest(folder)
@@ -245,33 +241,24 @@ class _Settings:
         return math.ceil(self.n_tokens / per_context) * self.context_length
 
 
-def _settings(
-    model: "TransformerBridge",
-    hook_points: list[str],
-    n_tokens: int,
-    context_length: int,
-    bos: Bos,
-    dtype: str,
-    batch_size: int,
-    shard_contexts: int | None,
-) -> _Settings:
-    """Check the request."""
-    check_policy(tokenizer_of(model), context_length, bos)
+def _resolved(model: "TransformerBridge", hook_points: list[str], config: RecordConfig) -> _Settings:
+    """Check the request against the model, and resolve its defaults."""
+    check_policy(tokenizer_of(model), config.context_length, config.bos)
     if not hook_points:
         raise ConfigError("no hook point was given; name at least one, for example blocks.9.hook_resid_post")
-    if context_length > model.cfg.n_ctx:
-        raise ConfigError(f"context_length {context_length} is longer than the model's context of {model.cfg.n_ctx}")
-    if min(n_tokens, batch_size) < 1 or (shard_contexts is not None and shard_contexts < 1):
-        raise ConfigError("n_tokens, batch_size and shard_contexts must be at least 1")
-    contexts = shard_contexts or max(1, DEFAULT_SHARD_ROWS // context_length)
+    if config.context_length > model.cfg.n_ctx:
+        raise ConfigError(
+            f"context_length {config.context_length} is longer than the model's context of {model.cfg.n_ctx}"
+        )
+    contexts = config.shard_contexts or max(1, DEFAULT_SHARD_ROWS // config.context_length)
     return _Settings(
         hook_points=check_hook_points(hook_points, available_hook_points(model), model.cfg.n_layers),
-        n_tokens=n_tokens,
-        context_length=context_length,
-        bos=bos,
-        dtype=str(parse_dtype(dtype)).removeprefix("torch."),
-        batch_size=batch_size,
-        shard_contexts=math.ceil(contexts / batch_size) * batch_size,
+        n_tokens=config.tokens,
+        context_length=config.context_length,
+        bos=config.bos,
+        dtype=str(parse_dtype(config.dtype)).removeprefix("torch."),
+        batch_size=config.batch_size,
+        shard_contexts=math.ceil(contexts / config.batch_size) * config.batch_size,
     )
 
 

@@ -20,8 +20,7 @@ import torch
 
 from interp.dictionary import Dictionary
 from interp.errors import CorruptError
-from interp.recording.passages import NO_TOKEN, read_passages
-from interp.recording.store import Recording
+from interp.recording.store import NO_TOKEN, Recording, read_passages
 from saes.features.schema import QUARTILES, TOP
 
 MARK = 0.3

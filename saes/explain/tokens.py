@@ -28,8 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.recording.passages import NO_TOKEN, document_names, read_passages
-from interp.recording.store import Recording
+from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from saes.features.firings import FeatureStatistics
 
 LABEL_SOURCE = "token statistics"

@@ -25,8 +25,7 @@ from interp.errors import MismatchError
 from interp.lenses.logit_lens import Effects, logit_effects
 from interp.names import canonical_hook_point
 from interp.progress import Progress
-from interp.recording.passages import NO_TOKEN, document_names, read_passages
-from interp.recording.store import Recording
+from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.runtime import derive_seed
 from saes.explain.tokens import LABEL_SOURCE, Label, label_features
 from saes.features.firings import FeatureStatistics, collect_statistics

@@ -13,7 +13,7 @@ from interp.recording.record import record
 from interp.text.corpora import Document
 
 HOOK_POINTS = ["blocks.0.hook_resid_post", "blocks.1.attn.hook_z"]
-SETTINGS = {"n_tokens": 6000, "context_length": 32, "batch_size": 4, "shard_contexts": 8}
+SETTINGS = {"tokens": 6000, "context_length": 32, "batch_size": 4, "shard_contexts": 8}
 
 
 def documents() -> list[Document]:

@@ -20,7 +20,7 @@ from interp.recording.writer import Moments, as_float64, merge_moments, moments
 from interp.text.corpora import Document
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post", "blocks.0.attn.hook_z", "hook_embed"]
-SMALL = {"hook_points": POINTS, "n_tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
+SMALL = {"hook_points": POINTS, "tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_nan_is_refused_and_earlier_shards_are_kept(text_documents, tmp_path: Pa
     documents[30] = documents[30]._replace(text="~" + documents[30].text)
     with torch.no_grad():
         model.embed.weight[ord("~")] = float("nan")
-    settings = {**SMALL, "hook_points": ["hook_embed"], "n_tokens": 10**6}
+    settings = {**SMALL, "hook_points": ["hook_embed"], "tokens": 10**6}
     with pytest.raises(NonFiniteError, match=r"hook_embed, shard \d+, document 30: the model gave NaN"):
         record(model, documents, tmp_path / "r", **settings)
     assert (partial_path(tmp_path / "r") / "tokens" / "00001.safetensors").exists()
@@ -157,7 +157,7 @@ def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
     with pytest.raises(ResourceError, match=r"needs .* MB, the budget is 0.01 MB; record fewer"):
         record(tiny_model, text_documents, tmp_path / "r", budget_bytes=10_000, **SMALL)
     with pytest.raises(ResourceError, match="are free"):
-        record(tiny_model, text_documents, tmp_path / "r", **{**SMALL, "n_tokens": 10**13})
+        record(tiny_model, text_documents, tmp_path / "r", **{**SMALL, "tokens": 10**13})
     assert not list(tmp_path.iterdir())
 
 
@@ -172,7 +172,7 @@ def test_too_big_for_budget_or_disk_is_refused_before_the_model_runs(
         ({"context_length": 1000}, ConfigError, "context of 256"),
         ({"bos": "always"}, UnknownNameError, "context"),
         ({"dtype": "int8"}, UnknownNameError, "bfloat16"),
-        ({"n_tokens": 0}, ConfigError, "at least 1"),
+        ({"tokens": 0}, ConfigError, "at least 1"),
     ],
 )
 def test_what_cannot_be_recorded_is_said_at_once(
@@ -185,7 +185,7 @@ def test_what_cannot_be_recorded_is_said_at_once(
 
 def test_text_that_ends_early_is_recorded_whole_and_said(tiny_model, text_documents, tmp_path: Path) -> None:
     few = text_documents[:3]
-    found = record(tiny_model, few, tmp_path / "r", **{**SMALL, "n_tokens": 10**6}).summary
+    found = record(tiny_model, few, tmp_path / "r", **{**SMALL, "tokens": 10**6}).summary
     assert found["corpus_ended_early"]
     assert found["n_real"] == sum(len(document.text) for document in few)
     assert found["n_documents"] == 3
@@ -225,7 +225,7 @@ class Endless(list):
             n += 1
 import interp.recording.record as module
 module._corpus_identity = lambda documents: ("endless", "endless")
-record(model, Endless(), {str(folder)!r}, hook_points=["blocks.0.hook_resid_post", "hook_embed"], n_tokens={n_tokens},
+record(model, Endless(), {str(folder)!r}, hook_points=["blocks.0.hook_resid_post", "hook_embed"], tokens={n_tokens},
        dtype="float32", shard_contexts=64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
@@ -238,7 +238,7 @@ def test_smollm2_recording_equals_its_cache(smollm2, text_documents, tmp_path: P
     names = ["blocks.1.hook_resid_post", "blocks.2.attn.hook_z", "blocks.2.mlp.hook_post", "blocks.2.hook_resid_mid"]
     record(
         smollm2, text_documents, tmp_path / "r",
-        hook_points=names, n_tokens=500, context_length=64, batch_size=4, dtype="float32",
+        hook_points=names, tokens=500, context_length=64, batch_size=4, dtype="float32",
     )  # fmt: skip
     recording = Recording(tmp_path / "r")
     tokens = recording.token_shard(0).tokens.long().view(-1, 64)

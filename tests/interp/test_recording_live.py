@@ -13,7 +13,7 @@ from interp.recording.record import folder_bytes, record
 from interp.recording.store import Recording
 
 POINTS = ["blocks.0.hook_resid_post", "blocks.1.mlp.hook_post"]
-SMALL = {"hook_points": POINTS, "n_tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
+SMALL = {"hook_points": POINTS, "tokens": 3000, "context_length": 32, "batch_size": 4, "shard_contexts": 16}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_training_live_ends_at_the_weights_of_training_from_disk(both, tmp_path:
 
 def test_opening_a_live_folder_loads_the_model_when_it_is_read(text_documents, tmp_path: Path):
     model = load_model("small:mlp-2l", seed=0)
-    record(model, text_documents[:20], tmp_path / "live", live=True, **{**SMALL, "n_tokens": 400})
+    record(model, text_documents[:20], tmp_path / "live", live=True, **{**SMALL, "tokens": 400})
     opened = open_recording(tmp_path / "live")
     assert isinstance(opened, LiveRecording)
     assert opened.activation_shard(POINTS[0], 0).shape == (opened.shard_rows[0], opened.d(POINTS[0]))

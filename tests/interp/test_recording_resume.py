@@ -145,9 +145,9 @@ def test_changed_text_under_the_same_name_is_noticed_on_resume(tmp_path: Path, m
 
 def test_a_finished_recording_is_not_overwritten_unasked(whole: Manifest, tmp_path: Path) -> None:
     folder = tmp_path / "recording"
-    _record(folder, None, n_tokens=300)
+    _record(folder, None, tokens=300)
     with pytest.raises(ConfigError, match="already there"):
-        _record(folder, None, n_tokens=300)
+        _record(folder, None, tokens=300)
     assert Recording(folder).verify() == []
-    assert _record(folder, None, n_tokens=600, overwrite=True).summary["n_real"] >= 600
+    assert _record(folder, None, tokens=600, overwrite=True).summary["n_real"] >= 600
     assert read_manifest(folder).config["n_tokens"] == 600

@@ -14,7 +14,7 @@ from interp.recording.record import record
 from interp.recording.store import Recording, heldout_mask
 
 POINT = "blocks.1.hook_resid_post"
-SMALL = {"hook_points": [POINT, "hook_embed"], "n_tokens": 2500, "context_length": 32, "shard_contexts": 16}
+SMALL = {"hook_points": [POINT, "hook_embed"], "tokens": 2500, "context_length": 32, "shard_contexts": 16}
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,24 @@ from typing import Annotated, Literal
 
 import tyro
 
+from interp.recording.config import RecordConfig
 from workbench.terminal import (
     ModelArgument,
     OnDevice,
-    Seeded,
     Threaded,
     Verb,
     Writes,
     first_bar,
     joined_ranks,
     say,
+    settings_of,
     slug,
     wrote,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record(Writes, Seeded, Threaded, OnDevice):
+class Record(RecordConfig, Writes, Threaded, OnDevice):
     """Run a model over text and write its activations at chosen hook points.
 
     Example: workbench record smollm2-135m --hook-points blocks.9.hook_resid_post --tokens 300000
@@ -36,20 +37,8 @@ class Record(Writes, Seeded, Threaded, OnDevice):
     """Hook points to record, all in one pass. Default: the residual stream after a third of the blocks."""
     corpus: str = "docstrings"
     """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
-    tokens: int = 300_000
-    """Tokens to record; BOS and padding do not count."""
-    context_length: int = 128
-    """Tokens per context, BOS included."""
-    bos: Literal["context", "document", "none"] = "context"
-    """Put a BOS token before each context, before each document, or nowhere."""
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """Data type of the stored activations."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Data type of the model's computation."""
-    batch_size: int = 16
-    """Contexts per forward pass."""
-    live: bool = False
-    """Store the text only, a hundredth of the bytes; activations are computed whenever they are read."""
     budget_gb: float | None = None
     """Refuse to write more gigabytes than this."""
 
@@ -73,17 +62,11 @@ class Record(Writes, Seeded, Threaded, OnDevice):
                     model,
                     corpus,
                     folder,
+                    settings_of(self, RecordConfig),
                     hook_points=hook_points,
-                    n_tokens=self.tokens,
-                    context_length=self.context_length,
-                    bos=self.bos,
-                    dtype=self.dtype,
-                    batch_size=self.batch_size,
                     model_name=self.model,
-                    seed=self.seed,
                     budget_bytes=None if self.budget_gb is None else int(self.budget_gb * 1e9),
                     overwrite=self.overwrite,
-                    live=self.live,
                     progress=progress,
                     ranks=ranks,
                 )
