@@ -27,7 +27,7 @@ from workbench.verbs.compare import CompareSAEs
 from workbench.verbs.dynamics import Form as Onset
 from workbench.verbs.dynamics import Grok
 from workbench.verbs.evaluate import Evaluate
-from workbench.verbs.features import Features
+from workbench.verbs.features import Features, Prove
 from workbench.verbs.geometry import Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
@@ -35,7 +35,7 @@ from workbench.verbs.record import Record
 from workbench.verbs.train import Train
 
 OFFERED: tuple[type[Verb], ...] = (
-    *(Record, Train, Features, Evaluate, Atlas, Heads, Lens, Patch, Induction, Find, FeatureCircuit),
+    *(Record, Train, Features, Prove, Evaluate, Atlas, Heads, Lens, Patch, Induction, Find, FeatureCircuit),
     *(Shapes, Direction, Space, CompareSAEs, Grok, Onset),
 )
 """Verbs that can be started from the page, in the order of its menu."""

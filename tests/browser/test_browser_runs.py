@@ -1,0 +1,131 @@
+"""Analyses started in the browser: a map made and opened, a run cancelled and resumed, an artefact deleted and back."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import chromium
+from fake_live import FakeLive
+from make_workspace import HOSTILE, build
+
+from dashboard.runs.queue import RunQueue
+from dashboard.serve import make_server
+from interp.workspace import Workspace
+from workbench.commands import Commands
+
+pytestmark = pytest.mark.browser
+MODEL = "small:mlp-2l"
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[RunQueue]:
+    workspace = build(tmp_path / "workspace")
+    made = RunQueue(workspace, Commands(workspace)).start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def running(visit, queue: RunQueue) -> Iterator:
+    """Return a visit to a server with a queue."""
+    chromium()
+    server = make_server(queue.workspace, live=FakeLive(), runs=queue)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    visit.base = f"http://127.0.0.1:{server.server_port}"
+    yield visit
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+def field(page, name: str):
+    """Return the input of a field of the form."""
+    return page.locator(f'input[id*=\'"name":"{name}"\']')
+
+
+def test_a_map_is_made_from_the_page_and_opened(running):
+    page = running.open("/runs")
+    page.click("#runs-verb")
+    page.get_by_role("option", name="atlas", exact=True).click()
+    field(page, "source").wait_for()
+    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('atlas needs SOURCE')")
+    assert page.locator("#runs-add").is_disabled()
+    field(page, "source").fill(f"embeddings:{MODEL}")
+    field(page, "name").fill("mine")
+    page.wait_for_function("document.querySelector('#runs-command').innerText.includes('--name mine')")
+    assert f"atlas embeddings:{MODEL} --name mine --workspace" in page.locator("#runs-command").inner_text()
+    page.click("#runs-add")
+    page.wait_for_selector("#runs-list .wb-run-running")
+    page.reload()
+    page.wait_for_selector("#runs-list .wb-run")
+    link = page.locator("#runs-list a", has_text="Open atlases/mine")
+    link.wait_for(timeout=120_000)
+    page.wait_for_selector("#runs-list .wb-run-done", timeout=60_000)
+    page.wait_for_selector("#runs-storage th:has-text('atlases/mine')")
+    link.click()
+    page.wait_for_selector("h1:has-text('Atlas')")
+    assert page.url.endswith("/atlas/mine")
+    assert running.errors == []
+
+
+def test_a_run_is_cancelled_and_resumed_by_keyboard(running, queue):
+    page = running.open(f"/runs?verb=lens&model={MODEL}&steps=200000&n_contexts=40&context_length=32&name=slow")
+    page.wait_for_function("!document.querySelector('#runs-add').disabled")
+    page.locator("#runs-add").press("Enter")
+    page.wait_for_function(
+        "document.querySelector('#runs-list .wb-run-state')?.innerText.includes('left')", timeout=120_000
+    )
+    bar = page.locator("#runs-list progress")
+    assert bar.get_attribute("aria-label") == "Progress of lens"
+    page.locator("#runs-list button", has_text="Cancel").press("Enter")
+    page.wait_for_selector("#runs-list .wb-run-cancelled", timeout=60_000)
+    page.locator("#runs-list button", has_text="Resume").press("Enter")
+    page.wait_for_selector("#runs-list .wb-run-running", timeout=60_000)
+    page.locator("#runs-list button", has_text="Cancel").press("Enter")
+    page.wait_for_selector("#runs-list .wb-run-cancelled", timeout=60_000)
+    page.locator("#runs-list button", has_text="Remove").press("Enter")
+    page.wait_for_selector("#runs-list .wb-none")
+    assert queue.all() == []
+    assert running.errors == []
+
+
+def test_an_artefact_goes_to_the_trash_after_its_name_is_typed_and_comes_back(running, queue):
+    workspace: Workspace = queue.workspace
+    page = running.open("/runs")
+    page.get_by_role("button", name="Delete features/demo", exact=True).click()
+    page.wait_for_selector("#delete-about code")
+    assert "Made from it, and kept: " in page.locator("#delete-about").inner_text()
+    assert page.locator("#delete-go").is_disabled()
+    page.fill("#delete-typed", "demo")
+    page.wait_for_function("!document.querySelector('#delete-go').disabled")
+    page.click("#delete-go")
+    page.get_by_role("button", name="Restore features/demo").wait_for()
+    assert "demo" not in workspace.names("features")
+    page.get_by_role("button", name="Restore features/demo").click()
+    page.get_by_role("button", name="Delete features/demo", exact=True).wait_for()
+    assert "demo" in workspace.names("features")
+    assert running.errors == []
+
+
+def test_what_a_page_lacks_is_run_where_it_stands(running, queue, tmp_path):
+    for kind in ("heads",):
+        for name in queue.workspace.names(kind):
+            queue.workspace.path(kind, name).rename(tmp_path / name)
+    page = running.open("/heads")
+    page.click("text=Run heads smollm2-135m")
+    page.wait_for_selector(".wb-empty .wb-run-running, .wb-empty .wb-run-waiting")
+    assert page.locator(".wb-empty button", has_text="Run heads").is_disabled()
+    queue.cancel(queue.all()[0].id)
+    page.wait_for_selector(".wb-empty .wb-run-cancelled", timeout=60_000)
+    assert running.errors == []
+
+
+def test_typed_text_stays_text(running):
+    page = running.open("/runs?verb=patch&model=smollm2-135m")
+    for name in ("clean", "corrupt", "answer"):
+        field(page, name).fill(HOSTILE[0])
+    page.wait_for_function("document.querySelector('#runs-command').innerText.includes('script')")
+    assert page.evaluate("window.pwned") is None
+    assert running.errors == []
