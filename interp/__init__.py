@@ -32,6 +32,8 @@ The ground floor, which knows no analysis:
 - `statistics`  intervals, p-values, correlations
 - `scaling_law` sums of power laws, fitted
 - `results`     the base of results: table, data frame
+- `notes`       stars, names, texts, lists, searches and recipes of a workspace
+- `entries`     the SQLite file that holds them
 - `dictionary`  the protocol of a dictionary of features
 - `upgrades`    older artefacts, read as today's
 """
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
     from interp.models.passes import Capture
     from interp.models.small import SmallConfig, save_small
     from interp.models.training import TrainingConfig, train_small
+    from interp.notes import Notes
     from interp.patching.ablation import ablate, ablated
     from interp.patching.activation import activation_patching
     from interp.patching.config import PatchingConfig
@@ -105,6 +108,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "interp.workspace": "Workspace",
     "interp.artifacts": "Manifest",
+    "interp.notes": "Notes",
     "interp.errors": "WorkbenchError UsageError ArtifactError",
     "interp.results": "Result",
     "interp.runtime": "one_thread",

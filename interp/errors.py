@@ -4,6 +4,7 @@
     ├── UsageError               the request cannot be carried out
     │   ├── UnknownNameError     no such model, hook point, kind, corpus ... (lists the nearest)
     │   ├── ConfigError          a setting out of range, or settings that contradict each other
+    │   ├── ConflictError        a text that another writer changed meanwhile (carries it)
     │   ├── PromptError          a prompt that is empty, or longer than the context
     │   └── MissingError         a file, folder or package that does not exist
     ├── ArtifactError            a file on disk does not have the expected content
@@ -48,6 +49,14 @@ class UnknownNameError(UsageError):
 
 class ConfigError(UsageError):
     """A setting out of range, or settings that contradict each other."""
+
+
+class ConflictError(UsageError):
+    """A text that another writer changed meanwhile: `theirs` is the one stored now, `field` names it."""
+
+    def __init__(self, message: str, *, theirs: str, field: str):
+        self.theirs, self.field = theirs, field
+        super().__init__(message)
 
 
 class PromptError(UsageError):

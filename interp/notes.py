@@ -1,0 +1,350 @@
+"""Notes on what a workspace holds: stars, names, texts, lists, saved searches and recipes, in one SQLite file.
+
+    notes = Notes.open(workspace)
+    notes.set("features/demo#1669", title="months", note="fires on January to December", starred=True)
+    notes.recipes()["months up"].steps
+
+A key names a thing: `folder/name` for an artefact, and `folder/name#part` for a part of one, such as a feature. Every
+value is one entry (`interp.entries`): an act is on the disk when its method returns, and a text that is replaced,
+deleted, or older than the one that an import brings, can be restored. `set(..., was=...)` refuses to replace a text
+that another writer has changed meanwhile (`ConflictError` has theirs).
+
+The file is `notes.sqlite` in the workspace. Where that cannot be written, it lies in the user's data folder
+(`$XDG_DATA_HOME/interp-workbench/notes`), named by a hash of the workspace's absolute path. Torch-free.
+"""
+
+import hashlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from interp.artifacts import KINDS, disk_errors, read_json, write_json
+from interp.entries import Entries, Merged, short
+from interp.errors import ConfigError, ConflictError, UnknownNameError
+from interp.upgrades import FORMER_FOLDERS
+from interp.workspace import Workspace
+
+FILE = "notes.sqlite"
+MAX_FILE = 16_000_000
+"""Bytes of an export that can be imported."""
+MAX_TITLE, MAX_NOTE, MAX_ADDRESS, MAX_LIST, MAX_STEPS = 200, 20_000, 4_000, 10_000, 32
+
+Action = Literal["add", "clamp", "ablate"]
+_KEY = re.compile(r"([a-z-]{1,40})/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:#([A-Za-z0-9][A-Za-z0-9._:-]{0,63}))?")
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Everything noted on one thing."""
+
+    key: str
+    title: str = ""
+    """Name for display; empty: its own."""
+    note: str = ""
+    starred: bool = False
+    tags: tuple[str, ...] = ()
+    """Names of the lists that it is in."""
+    edited: str = ""
+    """Time of the last edit, UTC; empty: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One intervention on one feature."""
+
+    dictionary: str
+    """Key of a features artefact or an SAE: `features/demo` or `saes/demo`."""
+    feature: int
+    action: Action = "add"
+    """`add` a decoder direction, `clamp` the activation, or `ablate` (set it to 0)."""
+    amount: float = 0.0
+    """Activation to add, or to clamp to; unused by `ablate`."""
+
+    def __post_init__(self) -> None:
+        check_key(self.dictionary)
+        folder, _, rest = self.dictionary.partition("/")
+        if folder not in ("features", "saes") or "#" in rest:
+            raise ConfigError(f"a recipe takes features/NAME or saes/NAME, got {self.dictionary!r}")
+        if type(self.feature) is not int or not 0 <= self.feature < 2**31:
+            raise ConfigError(f"the feature of a recipe is a number from 0, got {self.feature!r}")
+        if self.action not in get_args(Action):
+            raise UnknownNameError("action of a recipe", str(self.action), get_args(Action))
+        if type(self.amount) not in (int, float) or not math.isfinite(self.amount):
+            raise ConfigError(f"the amount of a recipe is a finite number, got {self.amount!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A saved intervention: what to do to which features, and the prompt that it was tried on."""
+
+    name: str
+    steps: tuple[Step, ...]
+    prompt: str = ""
+    model: str = ""
+    """Model that it was tried on; empty: the one of the dictionary."""
+
+    def __post_init__(self) -> None:
+        _name(self.name)
+        if not 1 <= len(self.steps) <= MAX_STEPS:
+            raise ConfigError(f"a recipe has 1 to {MAX_STEPS} steps, got {len(self.steps)}")
+        _text("prompt", self.prompt, MAX_NOTE)
+        _text("model", self.model, MAX_TITLE)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the recipe without its name, as `read` takes it."""
+        return {"steps": [asdict(step) for step in self.steps], "prompt": self.prompt, "model": self.model}
+
+    @staticmethod
+    def read(name: str, value: Any) -> "Recipe":
+        """Return the recipe of a JSON object. Raises `ConfigError` when the object is none."""
+        steps = value.get("steps") if isinstance(value, dict) else None
+        if not isinstance(steps, list) or not all(isinstance(each, dict) for each in steps):
+            raise ConfigError(f"recipe {name!r} should be an object with a list of `steps`, found {short(value)}")
+        if unknown := {*value} - {"steps", "prompt", "model"}:
+            raise ConfigError(f"recipe {name!r} has unknown fields {sorted(unknown)}; it takes steps, prompt and model")
+        try:
+            return Recipe(name=name, steps=tuple(Step(**each) for each in steps), prompt=value.get("prompt", ""),
+                          model=value.get("model", ""))  # fmt: skip
+        except TypeError:
+            raise ConfigError(
+                f"a step of recipe {name!r} takes dictionary, feature, action and amount, found {short(steps)}"
+            ) from None
+
+
+class Notes:
+    """The notes of one workspace; threads may share them."""
+
+    def __init__(self, path: Path, *, in_workspace: bool = True):
+        self.path, self.in_workspace = path, in_workspace
+        self.entries = Entries(path, _CHECKS, united=frozenset({"list"}), unretained=frozenset({"star", "list"}))
+
+    @classmethod
+    def open(cls, workspace: Workspace) -> "Notes":
+        """Open the notes of a workspace; they are made where there are none.
+
+        Notes that came with a read-only workspace are copied into the user's own at first. Raises `CorruptError` when
+        the file is damaged, `SchemaError` when a newer version wrote it, `ResourceError` when neither folder can be
+        written.
+        """
+        own = workspace.root / FILE
+        if own.is_symlink():
+            raise ConfigError(f"{own} is a link; put the file itself there: links may lead out of the workspace")
+        if os.access(workspace.root, os.W_OK) and (not own.exists() or os.access(own, os.W_OK)):
+            return cls(own)
+        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+        name = hashlib.sha256(str(workspace.root.resolve()).encode()).hexdigest()[:32]
+        elsewhere = data / "interp-workbench" / "notes" / f"{name}.sqlite"
+        with disk_errors(elsewhere):
+            elsewhere.parent.mkdir(parents=True, exist_ok=True)
+            if own.is_file() and not elsewhere.exists():
+                shutil.copyfile(own, elsewhere)
+        return cls(elsewhere, in_workspace=False)
+
+    def close(self) -> None:
+        """Close the file; the next call opens it again."""
+        self.entries.close()
+
+    def get(self, key: str) -> Note:
+        """Return what is noted on one thing; an empty `Note` when there is nothing."""
+        check_key(key)
+        return next((note for note in self.all() if note.key == key), Note(key=key))
+
+    def all(self) -> list[Note]:
+        """Return the note of every thing with a star, title, text or list, the last edited first."""
+        found: dict[str, dict[str, Any]] = {}
+        for kind, key, value, edited in self.entries.all():
+            for each in value if kind == "list" else [key] if kind in _FIELD else []:
+                at = found.setdefault(each, {"edited": "", "tags": ()})
+                if kind == "list":
+                    at["tags"] += (key,)
+                else:
+                    at[_FIELD[kind]] = value
+                    at["edited"] = max(at["edited"], edited)
+        notes = [Note(key=key, **at) for key, at in found.items()]
+        return sorted(notes, key=lambda note: (note.edited, note.key), reverse=True)
+
+    def set(
+        self,
+        key: str,
+        *,
+        title: str | None = None,
+        note: str | None = None,
+        starred: bool | None = None,
+        tags: Sequence[str] | None = None,
+        was: Mapping[str, str] | None = None,
+    ) -> Note:
+        """Change some fields of a thing's note, and return the whole.
+
+        `was` has the `title` or `note` that the writer started from. When the stored text is another by now, nothing is
+        changed and `ConflictError` carries it as `theirs`.
+        """
+        check_key(key)
+        given = {"title": title, "note": note, "star": starred}
+        checked = {kind: self.entries.checked(kind, key, value) for kind, value in given.items() if value is not None}
+        names = None if tags is None else [_name(each) for each in dict.fromkeys(_strings("tags", tags))]
+        with self.entries.transaction():
+            for kind in {*checked} & {*(was or {})}:
+                theirs = self.entries.value(kind, key) or ""
+                if theirs not in ((was or {})[kind], checked[kind] or ""):
+                    raise ConflictError(
+                        f"the {kind} of {key} was changed elsewhere meanwhile; compare both and save again",
+                        theirs=theirs,
+                        field=kind,
+                    )
+            for kind, value in checked.items():
+                self.entries.put(kind, key, value)
+            if names is not None:
+                self._put_in_lists(key, names)
+            return self.get(key)
+
+    def _put_in_lists(self, key: str, names: list[str]) -> None:
+        known = self.lists()
+        for name in {*known, *names}:
+            members = known.get(name, [])
+            if name in names and key not in members:
+                self.entries.put("list", name, _CHECKS["list"](name, [*members, key]))
+            elif name not in names and key in members:
+                self.entries.put("list", name, [each for each in members if each != key] or None)
+
+    def lists(self) -> dict[str, list[str]]:
+        """Return the lists by name, each with its keys in order."""
+        return self._named("list")
+
+    def set_list(self, name: str, keys: Sequence[str]) -> None:
+        """Give a list these keys, in this order."""
+        self.entries.put("list", name, _CHECKS["list"](name, [*keys]), reason="order")
+
+    def searches(self) -> dict[str, str]:
+        """Return the saved searches: name -> address within the dashboard."""
+        return self._named("search")
+
+    def save_search(self, name: str, address: str) -> None:
+        """Save the address of a view, such as `/search?q=January`, under a name."""
+        self.entries.put("search", name, _CHECKS["search"](name, address))
+
+    def recipes(self) -> dict[str, Recipe]:
+        """Return the recipes by name."""
+        return {name: Recipe.read(name, value) for name, value in self._named("recipe").items()}
+
+    def recipe(self, name: str) -> Recipe:
+        """Return one recipe. Raises `UnknownNameError` with the nearest names."""
+        found = self.recipes()
+        if name not in found:
+            raise UnknownNameError("recipe", name, found, f"(notes {self.path})")
+        return found[name]
+
+    def save_recipe(self, recipe: Recipe) -> None:
+        """Save a recipe under its name; one of the same name goes to the earlier values."""
+        self.entries.put("recipe", recipe.name, recipe.as_json())
+
+    def delete(self, kind: str, key: str) -> None:
+        """Delete a text, list, search or recipe; it goes to the earlier values (`entries.earlier`, `.restore`)."""
+        self.entries.put(kind, key, self.entries.checked(kind, key, None), reason="delete")
+
+    def export(self, path: Path | str) -> None:
+        """Write everything as a JSON file (docs/formats.md)."""
+        write_json(Path(path), self.entries.export())
+
+    def merge(self, path: Path | str) -> Merged:
+        """Take in an export, a JSON file of at most `MAX_FILE` bytes; `Entries.merge` says how."""
+        path = Path(path)
+        if path.is_file() and path.stat().st_size > MAX_FILE:
+            raise ConfigError(f"{path} has {path.stat().st_size:,} bytes, an export of notes at most {MAX_FILE:,}")
+        return self.entries.merge(read_json(path))
+
+    def _named(self, kind: str) -> dict[str, Any]:
+        return {key: value for each, key, value, _ in self.entries.all() if each == kind}
+
+
+_FIELD = {"star": "starred", "title": "title", "note": "note"}
+_FOLDERS = {*KINDS.values(), *FORMER_FOLDERS.values()}
+
+
+def check_key(key: Any) -> tuple[str, str, str]:
+    """Return folder, name and part of a key (part empty without one). Raises `ConfigError`, `UnknownNameError`."""
+    match = _KEY.fullmatch(key) if isinstance(key, str) else None
+    if match is None:
+        raise ConfigError(f"a key is folder/name or folder/name#part, such as features/demo#12; got {short(key)}")
+    if match[1] not in _FOLDERS:
+        raise UnknownNameError("folder of artefacts", match[1], _FOLDERS)
+    return match[1], match[2], match[3] or ""
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip():
+        raise ConfigError(f"a name has 1 to 80 characters on one line, no space at either end; got {short(name)}")
+    return _text("name", name, 80)
+
+
+def _text(what: str, text: Any, most: int) -> str:
+    if not isinstance(text, str):
+        raise ConfigError(f"a {what} is a text, got {short(text)}")
+    if len(text) > most:
+        raise ConfigError(f"a {what} has at most {most:,} characters, this one has {len(text):,}; shorten it")
+    if any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
+        raise ConfigError(f"a {what} is text that can be written as UTF-8, got {short(text)}")
+    return text
+
+
+def _strings(what: str, given: Any) -> list[str]:
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise ConfigError(f"{what} are a list of texts, got {short(given)}")
+    if len(given) > MAX_LIST:
+        raise ConfigError(f"{what} are at most {MAX_LIST:,}, got {len(given):,}")
+    return list(given)
+
+
+def _check_star(key: str, value: Any) -> bool | None:
+    check_key(key)
+    if value not in (None, True, False) or (isinstance(value, int) and not isinstance(value, bool)):
+        raise ConfigError(f"a star is true or false, got {short(value)}")
+    return value or None
+
+
+def _check_title(key: str, value: Any) -> str | None:
+    check_key(key)
+    return None if value is None else _text("title", value, MAX_TITLE).strip() or None
+
+
+def _check_note(key: str, value: Any) -> str | None:
+    check_key(key)
+    return None if value is None else _text("note", value, MAX_NOTE).strip() or None
+
+
+def _check_list(name: str, value: Any) -> list[str] | None:
+    _name(name)
+    keys = list(dict.fromkeys(_strings("keys of a list", [] if value is None else value)))
+    for key in keys:
+        check_key(key)
+    return keys or None
+
+
+def _check_search(name: str, value: Any) -> str | None:
+    _name(name)
+    if value is None:
+        return None
+    address = _text("search", value, MAX_ADDRESS)
+    if not re.fullmatch(r"/(?![/\\])[^\x00-\x20\x7f]*", address):
+        raise ConfigError(f"a search is an address within the dashboard, such as /search?q=January; got {short(value)}")
+    return address
+
+
+def _check_recipe(name: str, value: Any) -> dict[str, Any] | None:
+    _name(name)
+    return None if value is None else Recipe.read(name, value).as_json()
+
+
+_CHECKS = {
+    "star": _check_star,
+    "title": _check_title,
+    "note": _check_note,
+    "list": _check_list,
+    "search": _check_search,
+    "recipe": _check_recipe,
+}
