@@ -16,7 +16,7 @@ from dashboard.components.frame import attempt, attrs, loading, notice, page, pa
 from dashboard.components.pages import Context, Page, current, feature_href, register_parts
 from dashboard.components.tokens import token_strip, token_text
 from dashboard.figures.theme import visible
-from interp.errors import UsageError
+from interp.errors import UsageError, as_typed
 from interp.workspace import Workspace
 from saes.features.search import Example, Found, Hit, Match, rank_active, search_features
 
@@ -215,11 +215,17 @@ def row(hit: Hit, *, several: bool = False) -> html.Li:
 def _numbers(hit: Hit) -> html.Span:
     parts: list[Any] = []
     if hit.score is not None:
-        parts = ["score ", html.Strong(f"{hit.score:.2f}" if hit.score >= 0.005 else number(hit.score))]
+        parts = ["score ", html.Strong(_rounded(hit.score))]
         if hit.null is not None:
-            parts.append(f" [{number(hit.null) if hit.by in ('tokens', 'active') else f'{hit.null:.2f}'}]")
-    parts.append(f" · fires on {hit.density:.2%} of tokens" if hit.density >= 5e-5 else " · fires rarely")
+            below = hit.score >= 0.05 and 0 < hit.null < 0.01
+            parts.append(" [under 0.01]" if below else f" [{_rounded(hit.null)}]")
+        parts.append(" · ")
+    parts.append(f"fires on {hit.density:.2%} of tokens" if hit.density >= 5e-5 else "fires on under 0.01 % of tokens")
     return html.Span(parts, className="wb-quiet wb-hit-numbers")
+
+
+def _rounded(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.05 else number(value)
 
 
 def _why(hit: Hit) -> html.Div | None:
@@ -256,9 +262,10 @@ def _remarks(found: Found) -> list[Any]:
     notes = []
     partial = [name for name, text in found.covers.items() if text == "examples"]
     if partial:
+        said = as_typed("`workbench features` with --overwrite indexes all of the text.")
         notes.append(
-            f"Of {', '.join(partial)} only the text of the examples is indexed (some thirty passages a feature), so "
-            "counts are of those passages. Run `workbench features` again to index all of the text."
+            f"Only the text of the examples is indexed of {', '.join(partial)}: about thirty passages a feature, which "
+            f"the counts refer to. {said}"
         )
     if found.left_out:
         notes.append(f"Left out as too frequent: {', '.join(visible(word, 24) for word in found.left_out)}.")

@@ -1,0 +1,127 @@
+"""The page *Search*: hits beside their nulls, filters in the address, and texts that stay texts."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+
+import make_search
+from fake_live import FakeLive
+from page_text import text_of
+from visit import ERROR, Visitor
+
+from dashboard.app import create_app
+from dashboard.search.page import find, results, row
+from interp.errors import UsageError
+from interp.workspace import Workspace
+from saes.features.search import Hit
+
+EVERYWHERE = {"in": "", "d": "", "s": "", "region": ""}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_search.build(tmp_path_factory.mktemp("search-page") / "workspace")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path_factory.getbasetemp() / "search-page-cache"))
+
+
+@pytest.fixture
+def visitor(planted: Workspace) -> Visitor:
+    return Visitor(create_app(planted, live=FakeLive()))
+
+
+def test_a_search_shows_hits_with_their_nulls_and_matching_tokens(visitor):
+    said = visitor.open("/search?q=January&in=planted")
+    assert ERROR not in said
+    assert "/feature/planted/0" in said
+    assert "Fires on it" in said
+    assert " January" in said
+    assert "under 0.01" in said  # the null of the first hit
+
+
+def test_every_hit_with_a_score_has_its_null(planted):
+    found = find(planted, {"q": "January", **EVERYWHERE})
+    for hit in found.hits:
+        if hit.score is not None:
+            assert hit.null is not None
+            assert "[" in text_of(row(hit))
+
+
+def test_the_page_says_which_part_of_the_text_was_searched(planted):
+    whole = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}), run=True)
+    assert "Only the text of the examples" not in text_of(whole)
+    part = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "older"}), run=True)
+    assert "Only the text of the examples is indexed of older" in text_of(part)
+
+
+def test_a_search_that_finds_nothing_says_so(visitor):
+    said = visitor.open("/search?q=xylophone&in=planted")
+    assert ERROR not in said
+    assert "does not hold this" in said
+
+
+def test_filters_of_the_address_are_applied(planted):
+    hook = {**EVERYWHERE, "in": f"hook:{make_search.HOOK_POINT}"}
+    assert {hit.features for hit in find(planted, {"q": "January", **hook}).hits} == {"older", "planted"}
+    rare = find(planted, {"q": "January", **EVERYWHERE, "in": "planted", "d": "0.001"})
+    assert all(hit.density <= 0.001 for hit in rare.hits)
+    assert find(planted, {"q": "January", **EVERYWHERE, "s": "0.99"}).hits == ()
+    for bad in ({"d": "many"}, {"region": "no-number"}):
+        with pytest.raises(UsageError, match="choose"):
+            find(planted, {"q": "January", **EVERYWHERE, **bad})
+
+
+def test_a_region_of_a_map_restricts_the_search(workspace):
+    everywhere = find(workspace, {"q": "in prose", **EVERYWHERE, "in": "demo"})
+    inside = find(workspace, {"q": "in prose", **EVERYWHERE, "region": "demo-features:0"})
+    points = workspace.table_path("atlas", "demo-features", "points")
+    items = workspace.query("select item from p where level_0 = 0", p=points)["item"].to_pylist()
+    assert everywhere.hits
+    assert {hit.feature for hit in inside.hits} <= set(items)
+
+
+@pytest.mark.parametrize("address", ["/search", "/search?q=%20", "/search?q=%23999&in=planted"])
+def test_empty_and_odd_addresses_are_pages(visitor, address):
+    assert ERROR not in visitor.open(address)
+
+
+@pytest.mark.parametrize("address", ["/search?q=like+planted:99", "/search?q=x&in=nothing", "/search?q=x&d=9"])
+def test_addresses_of_things_that_are_not_there_explain_themselves(visitor, address):
+    assert ERROR in visitor.open(address)
+
+
+def test_hostile_tokens_stay_text(planted):
+    hits = find(planted, {"q": make_search.HOSTILE, **EVERYWHERE}).hits
+    assert hits[0].feature == 5
+    assert make_search.HOSTILE in text_of(row(hits[0]))
+
+
+def test_a_label_of_a_model_keeps_its_score_and_null(workspace):
+    hits = find(workspace, {"q": "names of rivers", **EVERYWHERE, "in": "demo"}).hits
+    assert [(hit.by, hit.feature, hit.score, hit.null) for hit in hits] == [("label", 10, 0.81, 0.52)]
+
+
+def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, workspace):
+    from dashboard.components.pages import current
+    from dashboard.search.page import _run
+
+    live = FakeLive()
+    live.state = "cold"
+    with create_app(workspace, live=live).server.app_context():
+        state = {"q": "the river and the city", **EVERYWHERE, "in": "demo"}
+        _run(None, state)
+        assert live.calls == []
+        shown = _run(1, state)
+        assert live.calls[0] == ("read", "the river and the city")
+        assert "Active on this text, by demo" in text_of(shown)
+        assert current().live is live
+
+
+def test_a_hit_without_a_score_shows_none():
+    assert "score" not in text_of(row(Hit(features="demo", feature=1, by="number", label="x")))
