@@ -95,8 +95,8 @@ def _line(token: str, value: float, share: float, form: Callable[[float], str]) 
     )
 
 
-def feature_line(features: str, index: int, label: str, value: str) -> html.Li:
-    """Return a link to a feature: number, label, and a value such as a cosine similarity."""
+def feature_line(features: str, index: int, label: str, value: str, *, title: str | None = None) -> html.Li:
+    """Return a link to a feature: number, label, and a value such as a cosine similarity; `title` explains it."""
     return html.Li(
         dcc.Link(
             [
@@ -106,6 +106,7 @@ def feature_line(features: str, index: int, label: str, value: str) -> html.Li:
             ],
             href=feature_href(features, index),
             className="wb-feature-line",
+            title=title,
         )
     )
 

@@ -1,5 +1,7 @@
 """The page `/feature/<features>/<index>`: a list of features, or one of them.
 
-- `page`  the page
-- `data`  one feature with its examples and labels, or a slice of the sorted list
+- `page`       the page
+- `data`       one feature with its examples, labels, relations and uses, or a slice of the sorted list
+- `relations`  panels on logits, neurons, companions and uses
+- `prove`      the panel *Prove it*: the stored proof, and live answers with their controls
 """

@@ -1,11 +1,12 @@
 """Features as the page reads them: one feature, its examples and labels, or a slice of the sorted list."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from dashboard.components.pages import open_artefact
-from interp.artifacts import Manifest
+from dashboard.components.pages import artefact_key, open_artefact
+from interp.artifacts import Manifest, read_json
 from interp.errors import UnknownNameError, UsageError
+from interp.names import feature_node
 from interp.workspace import Workspace
 
 MAX_ROWS = 200
@@ -139,3 +140,75 @@ def most_telling(workspace: Workspace, name: str) -> int:
              max_activation / greatest(mean_activation, 1e-9) desc, feature limit 1"""
     rows = workspace.query(sql, f=path)["feature"].to_pylist()
     return rows[0] if rows else 0
+
+
+NULL_DRAWS = 200
+"""Random directions behind the p-values of `relations.parquet` (`saes.features.relations.DRAWS`)."""
+
+
+def relations(workspace: Workspace, name: str, index: int) -> dict[str, Any] | None:
+    """Return a row of `relations.parquet` with its `scales` and the `model`; None for an artefact that lacks it."""
+    manifest = workspace.manifest("features", name)
+    if "relations.parquet" not in manifest.files:
+        return None
+    path = workspace.table_path("features", name, "relations")
+    rows = workspace.query("select * from r where feature = ?", index, r=path).to_pylist()
+    extra = {"scales": manifest.summary["relations"], "model": manifest.config.get("model")}
+    return rows[0] | extra if rows else None
+
+
+class Uses(NamedTuple):
+    """Artefacts that hold one feature."""
+
+    maps: list[tuple[str, int]]
+    """(name of the atlas, its point)"""
+    circuits: list[tuple[str, float]]
+    """(key of the circuit, effect of the feature on its metric)"""
+    directions: list[str]
+    """keys of reports on the feature's direction"""
+
+
+def uses(workspace: Workspace, name: str, index: int) -> Uses:
+    """Return the maps, circuits and direction reports of this workspace that hold a feature."""
+    manifest = workspace.manifest("features", name)
+    dictionary = str(manifest.config["dictionary"])
+    key = f"saes/{dictionary.removeprefix('sae:')}" if dictionary.startswith("sae:") else None
+    maps = [
+        (each.name, int(found[0]))
+        for each in workspace.newest("atlas")
+        if each.config.get("source") in (dictionary, dictionary.replace("sae:", "encoder:", 1))
+        if (found := _points(workspace, each.name, index))
+    ]
+    node = _node(manifest.config["hook_point"], index)
+    circuits = [
+        (artefact_key(each), effect)
+        for each in workspace.newest("feature_circuit")
+        if key in each.parents and (effect := _effect(workspace, each.name, node)) is not None
+    ]
+    source = f"feature {index} of the SAE {dictionary.removeprefix('sae:')}"
+    directions = [
+        artefact_key(each)
+        for each in workspace.newest("direction")
+        if key in each.parents and str((each.config.get("direction") or {}).get("source", "")).split(",")[0] == source
+    ]
+    return Uses(maps, circuits, directions)
+
+
+def _node(hook_point: str, index: int) -> str:
+    """Return the name of a feature's node in circuits, or "" for a hook point that none can have."""
+    try:
+        return str(feature_node(hook_point, index))
+    except UnknownNameError:
+        return ""
+
+
+def _points(workspace: Workspace, atlas: str, index: int) -> list[int]:
+    path = workspace.table_path("atlas", atlas, "points")
+    return workspace.query("select point from p where item = ?", index, p=path)["point"].to_pylist()
+
+
+def _effect(workspace: Workspace, circuit: str, node: str) -> float | None:
+    """Return the effect of a node that belongs to the circuit, not of one that was only scored."""
+    nodes = read_json(workspace.path("feature_circuit", circuit) / "circuit.json")["nodes"]
+    effects = [each["evidence"].get("effect") for each in nodes if each["name"] == node]
+    return None if not effects or effects[0] is None else float(effects[0])

@@ -209,3 +209,95 @@ def activation_histogram(
     if marker and marker > 0:
         figure.add_vline(x=float(np.log10(marker)), line={"color": colours.opposite, "width": 1, "dash": "dot"})
     return styled(figure, colours, height=height)
+
+
+def logit_histogram(
+    counts: list[int], edges: list[float], null: list[float], colours: Theme, *, tops: list[float], height: int = 200
+) -> go.Figure:
+    """Tokens per bin of direct effect on the logit, on a log axis, with the mean histogram of random directions.
+
+    `counts [n]` and `null [n]` share the equal bins of `edges = [lowest, highest, n]`. `tops` are the 5, 50 and 95 %
+    quantiles of the largest effect of one random direction; the latter two are drawn as dotted lines.
+    """
+    low, high, n = edges
+    width = (high - low) / n
+    centres = low + width * (np.arange(int(n)) + 0.5)
+    values, baseline = np.asarray(counts, float), np.asarray(null, float)
+    hover = [
+        f"{v:,.0f} tokens<br>random {r:,.1f}<br>effect {c:+.1f}"
+        for v, r, c in zip(values, baseline, centres, strict=True)
+    ]
+    figure = go.Figure(
+        [
+            go.Bar(x=centres, y=values, width=width * 0.92, marker={"color": colours.accent, "line": {"width": 0}},
+                   hovertext=hover, hoverinfo="text", name="this feature"),
+            go.Scatter(x=centres, y=np.where(baseline > 0.05, baseline, np.nan), mode="lines", hoverinfo="skip",
+                       line={"color": colours.opposite, "width": 1.5, "shape": "hvh"}, name="random directions"),
+        ]
+    )  # fmt: skip
+    filled = np.flatnonzero((values > 0) | (baseline > 0.05))
+    figure.update_xaxes(title_text="direct effect on the logit", showgrid=False)
+    figure.update_xaxes(range=[centres[filled[0]] - width, max(centres[filled[-1]], tops[2]) + width])
+    figure.update_yaxes(
+        title_text="tokens (log)", type="log", dtick=1, range=[-0.3, np.log10(max(values.max(), 2)) + 0.2]
+    )
+    for value in tops[1:]:
+        figure.add_vline(x=value, line={"color": colours.opposite, "width": 1, "dash": "dot"})
+    return styled(figure, colours, height=height).update_layout(showlegend=False)
+
+
+MEASURES = {
+    "activation": "fires on its tokens",
+    "ablate": "ablated: loss rises",
+    "steer": "steered: tokens rise",
+    "lists": "sets words apart",
+}
+"""Measures of a proof that the figure shows, in words."""
+
+
+def proof_nulls(
+    measures: list[dict[str, Any]], draws: list[dict[str, Any]], colours: Theme, *, height: int = 230
+) -> go.Figure:
+    """A feature beside both of its nulls, one line per measure.
+
+    `measures` and `draws` are as in `proof.json` and `draws.parquet`. The axis is the distance from the mean of random
+    directions, in their standard deviations; beyond 12 marks stay at the edge.
+    """
+    rows = [each for each in measures if each["measure"] in MEASURES]
+    if not rows:
+        return message_figure("nothing could be measured", colours, height=height)
+    found: dict[str, list[tuple[float, float, str]]] = {"random": [], "alike": [], "feature": []}
+    for line, row in enumerate(reversed(rows)):
+        mine = {null: [each for each in draws if each["measure"] == row["measure"] and each["null"] == null]
+                for null in ("random", "alike")}  # fmt: skip
+        values = np.array([each["value"] for each in mine["random"]])
+        mean, spread = (values.mean(), values.std()) if len(values) else (0.0, 0.0)
+        for null, shift in (("random", 0.16), ("alike", -0.16)):
+            for each in mine[null]:
+                of = "random direction" if null == "random" else f"feature {each['feature']}"
+                far = (each["value"] - mean) / spread if spread else 0.0
+                found[null].append((far, line + shift, f"{of}: {each['value']:+.3g} {row['unit']}"))
+        far = (row["value"] - mean) / spread if spread else 0.0
+        found["feature"].append((far, line, f"this feature: {row['value']:+.3g} {row['unit']}"))
+    marks = {
+        "random": ("random directions", {"symbol": "line-ns-open", "size": 9, "color": colours.muted}, 0.55),
+        "alike": ("features of like density", {"symbol": "line-ns-open", "size": 9, "color": colours.opposite}, 0.7),
+        "feature": ("this feature", {"symbol": "diamond", "size": 11, "color": colours.accent}, 1.0),
+    }
+    figure = go.Figure(
+        [
+            go.Scatter(
+                x=np.clip([p[0] for p in points], -12, 12), y=[p[1] for p in points], text=[p[2] for p in points],
+                mode="markers", name=marks[key][0], marker=marks[key][1], opacity=marks[key][2],
+                hovertemplate="%{text}<extra></extra>",
+            )
+            for key, points in found.items()
+        ]
+    )  # fmt: skip
+    styled(figure, colours, height=height)
+    words = [MEASURES[each["measure"]] for each in reversed(rows)]
+    figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=words, range=[-0.6, len(rows) - 0.4], showgrid=False)
+    figure.update_xaxes(title_text="standard deviations from the mean of random directions")
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
+    figure.update_layout(showlegend=True, legend=legend, margin={"t": 34, "r": 12, "l": 8, "b": 8})
+    return figure

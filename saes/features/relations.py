@@ -158,11 +158,11 @@ class Coactivation(NamedTuple):
 def coactivation(dictionary: Dictionary, recording: Recording, hook_point: str, *, seed: int) -> Coactivation:
     """Count joint firings on a random sample of the recording's tokens and return the most frequent companions."""
     fired = _sampled_firings(dictionary, recording, hook_point, seed=seed)
-    n_tokens, n = fired.shape[0], np.asarray(fired.sum(0)).ravel()
+    n_tokens, n = len(fired.indptr) - 1, np.asarray(fired.sum(0)).ravel()
     columns = fired.T.tocsr()
     found = Coactivation([], [], [], [], n_tokens)
     for start in range(0, dictionary.d_sae, BLOCK):
-        together = (columns[start : start + BLOCK] @ fired).tocsr()
+        together: Any = (columns[start : start + BLOCK] @ fired).tocsr()
         for row in range(together.shape[0]):
             _add_companions(found, together[row], start + row, n)
     return found

@@ -1,0 +1,117 @@
+"""Relations of one feature, each beside its null: logits, neurons, companions, and the artefacts that show or use it.
+
+Read from `relations.parquet` (`saes/features/relations.py`), which artefacts of earlier versions lack; then the panels
+say how to make it.
+"""
+
+from typing import Any
+
+from dash import html
+
+from dashboard.components.frame import graph, panel, quiet_link
+from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href
+from dashboard.components.tokens import feature_line
+from dashboard.feature import data as view
+from dashboard.figures.saes import logit_histogram
+from dashboard.figures.theme import theme
+from interp.workspace import Workspace
+
+MAX_USES = 12
+"""Links shown of each kind."""
+
+
+def effect_verdict(p: float | None, side: str) -> str:
+    """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
+    if p is None:
+        return ""
+    if p <= 0.05:
+        return f"Its largest effect is beyond most random directions (p {p:.3f} of {view.NULL_DRAWS})."
+    return (
+        f"No more than a random direction: {p:.0%} of {view.NULL_DRAWS} random directions have a token that they "
+        f"{side} at least as much."
+    )
+
+
+def logit_panel(relations: dict[str, Any] | None, scheme: str | None) -> html.Section | None:
+    """Return the histogram of effects on all logits with that of random directions; None where there is none."""
+    if relations is None or not relations["logit_histogram"]:
+        return None
+    scales = relations["scales"]
+    figure = logit_histogram(
+        relations["logit_histogram"], scales["logit_edges"], scales["logit_null"], theme(scheme),
+        tops=scales["logit_null_top"], height=210,
+    )  # fmt: skip
+    return panel(
+        "Effects on all logits",
+        graph("feature-logits", figure=figure, height=210, label="Histogram of direct effects on the logits"),
+        note="tokens of the vocabulary by direct effect; line: mean of random directions; dotted: the largest effect "
+        "that half, and 95 %, of random directions reach",
+    )
+
+
+def neurons_panel(workspace: Workspace, relations: dict[str, Any] | None) -> html.Section | None:
+    """Return the nearest MLP neurons, with links to those that are described; None where directions are none."""
+    if relations is None or not relations["neurons"]:
+        return None
+    described = {
+        str(m.config.get("dictionary", "")).removeprefix("neurons:"): m.name
+        for m in workspace.artifacts("features")
+        if m.config.get("model") == relations["model"]
+    }
+    rows = zip(relations["neuron_layers"], relations["neurons"], relations["neuron_cosines"], strict=True)
+    lines = []
+    for layer, neuron, cosine in rows:
+        name = described.get(f"blocks.{layer}.mlp.hook_post")
+        text = f"layer {layer}, neuron {neuron}"
+        shown = html.Span(text) if name is None else quiet_link(text, feature_href(name, neuron))
+        lines.append(html.Li([shown, html.Span(f"{cosine:+.2f}", className="wb-value")], className="wb-related"))
+    return panel(
+        "Neurons",
+        html.Ol(lines, className="wb-lines"),
+        note="cosine similarity of the decoder direction with what a neuron writes; the nearest neuron of 95 % of "
+        f"random directions stays below {relations['scales']['neuron_null']:.2f}",
+    )
+
+
+def companions_panel(name: str, relations: dict[str, Any] | None, labels: dict[int, str]) -> html.Section | None:
+    """Return the features that fire on the same tokens, with the counts expected by chance."""
+    if relations is None:
+        return None
+    if not relations["coactive"]:
+        reason = "It fires with no other feature in the sample of tokens."
+        if not relations["scales"]["coactivation_tokens"]:
+            reason = "Not counted for this artefact: `workbench features` counts it on a recording."
+        return panel("Fires together with", html.P(reason, className="wb-none"))
+    columns = ("coactive", "coactive_jaccard", "coactive_tokens", "coactive_expected")
+    lines = [
+        feature_line(
+            name, other, labels.get(other, ""), f"{jaccard:.2f}", title=f"{both} tokens, {chance:.2g} by chance"
+        )
+        for other, jaccard, both, chance in zip(*(relations[column] for column in columns), strict=True)
+    ]
+    both, chance = relations["coactive_tokens"][0], relations["coactive_expected"][0]
+    return panel(
+        "Fires together with",
+        html.Ol(lines, className="wb-lines"),
+        note=f"Jaccard index: tokens with both / with either, in {relations['scales']['coactivation_tokens']:,} "
+        f"tokens; the first pair shares {both} tokens, {chance:.2g} if they fired independently",
+    )
+
+
+def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
+    """Return links to the maps, circuits, directions and proofs that hold this feature."""
+    found = view.uses(workspace, name, index)
+    lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in found.maps]
+    lines += [
+        html.Li(
+            [quiet_link(f"in the circuit {key}", circuit_href(key)), html.Span(f"{effect:+.3g}", className="wb-value")]
+        )
+        for key, effect in found.circuits
+    ]
+    lines += [html.Li(quiet_link(f"as the direction {key}", geometry_href(key))) for key in found.directions]
+    body = (
+        html.Ol(lines[:MAX_USES], className="wb-lines")
+        if lines
+        else html.P("No map, circuit or direction of this workspace holds it yet.", className="wb-none")
+    )
+    return panel("Where it appears", body, note="circuits: effect of the feature on the circuit's metric")
