@@ -42,6 +42,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from interp.artifacts import as_json, save_json
@@ -57,9 +58,9 @@ MOST = 16
 class Moments(NamedTuple):
     """First and second moments of a distribution over spins."""
 
-    first: Tensor
+    first: Float[Tensor, " n"]
     """`[n]`: means `<s_i>`, -1 to 1"""
-    second: Tensor
+    second: Float[Tensor, "n n"]
     """`[n, n]`: correlations `<s_i s_j>`, 1 on the diagonal"""
 
 
@@ -67,9 +68,9 @@ class Moments(NamedTuple):
 class BoltzmannMachine:
     """Couplings and biases of a Boltzmann machine. Immutable: learning returns new machines."""
 
-    couplings: Tensor
+    couplings: Shaped[Tensor, "..."]
     """`[n, n]` symmetric, diagonal 0, float32 or float64"""
-    bias: Tensor
+    bias: Shaped[Tensor, "..."]
     """`[n]`"""
     n_visible: int
 
@@ -91,12 +92,12 @@ class BoltzmannMachine:
         """Number of spins, visible and hidden."""
         return len(self.bias)
 
-    def energy(self, states: Tensor) -> Tensor:
+    def energy(self, states: Shaped[Tensor, "..."]) -> Float64[Tensor, " n_states"]:
         """Return the energy of every row of `states [n_states, n]` of +1 and -1, summed in float64."""
         states = check_spins(states, self.couplings).double()
         return -((states @ self.couplings.double()) * states).sum(-1) / 2 - states @ self.bias.double()
 
-    def exact(self, temperature: float = 1.0) -> Tensor:
+    def exact(self, temperature: float = 1.0) -> Float64[Tensor, " n_states"]:
         """Return the probabilities of `all_states(n)`, `[2^n]` float64. Raises `ConfigError` beyond `MOST` spins."""
         return (-self.energy(all_states(self.n)) / _above_zero(temperature)).softmax(0)
 
@@ -104,14 +105,16 @@ class BoltzmannMachine:
         """Return the exact means of spins and of pairs of spins."""
         return _moments(all_states(self.n), self.exact(temperature))
 
-    def log_likelihood(self, data: Tensor) -> float:
+    def log_likelihood(self, data: Shaped[Tensor, "..."]) -> float:
         """Return the exact mean log-probability of visible rows `data [n_rows, n_visible]`, nats."""
         states = all_states(self.n)
         log_p = (-self.energy(states)).log_softmax(0)
         visible = log_p.view(2**self.n_visible, -1).logsumexp(1)
         return float(visible[state_numbers(_check_data(self, data))].mean())
 
-    def sample(self, n_chains: int, n_sweeps: int, *, temperature: float = 1.0, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n_chains: int, n_sweeps: int, *, temperature: float = 1.0, generator: torch.Generator
+    ) -> Float[Tensor, "{n_chains} n"]:
         """Run independent chains of `n_sweeps` Gibbs sweeps from random spins; returns `[n_chains, n]`."""
         if n_chains < 1:
             raise ConfigError(f"at least one chain was expected, got n_chains {n_chains}")
@@ -120,13 +123,13 @@ class BoltzmannMachine:
 
     def sweep(
         self,
-        states: Tensor,
+        states: Shaped[Tensor, "..."],
         n_sweeps: int,
         *,
         temperature: float = 1.0,
         first: int = 0,
         generator: torch.Generator,
-    ) -> Tensor:
+    ) -> Float[Tensor, "n_chains n"]:
         """Sweep over the spins of `states [n_chains, n]` from `first` on; `n_visible` clamps the visible spins."""
         if n_sweeps < 0 or not 0 <= first <= self.n:
             raise ConfigError(
@@ -154,7 +157,7 @@ def new_machine(n_visible: int, n_hidden: int = 0, *, scale: float = 0.01, seed:
     return BoltzmannMachine(couplings=upper + upper.T, bias=torch.zeros(n, dtype=torch.float64), n_visible=n_visible)
 
 
-def all_states(n: int) -> Tensor:
+def all_states(n: int) -> Float64[Tensor, "n_states {n}"]:
     """Return all `[2^n, n]` float64 states of `n` spins, last spin fastest. Raises `ConfigError` beyond `MOST`."""
     if not 1 <= n <= MOST:
         raise ConfigError(f"all states can be summed for 1 to {MOST} spins, got {n}; sample instead")
@@ -162,17 +165,17 @@ def all_states(n: int) -> Tensor:
 
 
 @cache
-def _all_states(n: int) -> Tensor:
+def _all_states(n: int) -> Float64[Tensor, "n_states {n}"]:
     return torch.tensor(list(itertools.product((-1.0, 1.0), repeat=n)), dtype=torch.float64)
 
 
-def state_numbers(states: Tensor) -> Tensor:
+def state_numbers(states: Float[Tensor, "n_states n"]) -> Int64[Tensor, " n_states"]:
     """Return the row numbers of `states [n_states, n]` in `all_states`."""
     powers = 2 ** torch.arange(states.shape[1] - 1, -1, -1)
     return ((states > 0).long() * powers).sum(1)
 
 
-def exact_gradient(machine: BoltzmannMachine, data: Tensor) -> Moments:
+def exact_gradient(machine: BoltzmannMachine, data: Shaped[Tensor, "..."]) -> Moments:
     """Return the exact gradient of the mean log-likelihood of `data [n_rows, n_visible]` by biases and couplings.
 
     A coupling `J_ij = J_ji` is one parameter, with gradient `<s_i s_j>_data - <s_i s_j>_machine`.
@@ -185,7 +188,7 @@ def exact_gradient(machine: BoltzmannMachine, data: Tensor) -> Moments:
 
 
 def contrastive_divergence(
-    machine: BoltzmannMachine, data: Tensor, *, n_sweeps: int = 1, generator: torch.Generator
+    machine: BoltzmannMachine, data: Shaped[Tensor, "..."], *, n_sweeps: int = 1, generator: torch.Generator
 ) -> Moments:
     """Estimate the gradient by CD-`n_sweeps` (Hinton 2002), with chains that start at the data.
 
@@ -216,7 +219,7 @@ class LearningStep:
 
 def learn(
     machine: BoltzmannMachine,
-    data: Tensor,
+    data: Shaped[Tensor, "..."],
     *,
     steps: int = 200,
     lr: float = 0.1,
@@ -251,7 +254,7 @@ def learn(
             yield LearningStep(step=step, machine=machine, log_likelihood=known, settings=settings)
 
 
-def _moments(states: Tensor, weights: Tensor) -> Moments:
+def _moments(states: Float[Tensor, "n_states n"], weights: Float[Tensor, " n_states"]) -> Moments:
     return Moments(weights @ states, states.T @ (weights[:, None] * states))
 
 
@@ -265,7 +268,7 @@ def _above_zero(temperature: float) -> float:
     return temperature
 
 
-def _check_data(machine: BoltzmannMachine, data: Tensor) -> Tensor:
+def _check_data(machine: BoltzmannMachine, data: Shaped[Tensor, "..."]) -> Float[Tensor, "n_rows n_visible"]:
     if data.ndim != 2 or data.shape[1] != machine.n_visible or not len(data) or not bool((data.abs() == 1).all()):
         raise ConfigError(f"rows of {machine.n_visible} visible spins, +1 or -1, were expected, got {list(data.shape)}")
     return data.to(machine.bias)
@@ -280,25 +283,25 @@ COLDEST = 1e-100
 class Thermodynamics(Result):
     """Thermodynamics over temperature, `[n_rows, n_temperatures]` float64: one row per distribution."""
 
-    temperatures: Tensor
+    temperatures: Float64[Tensor, " n_temperatures"]
     """`[n_temperatures]`, rising"""
-    energy: Tensor
+    energy: Float64[Tensor, "n_rows n_temperatures"]
     """`U`, in logits, in the gauge of the settings"""
-    entropy: Tensor
+    entropy: Float64[Tensor, "n_rows n_temperatures"]
     """`S`, nats: 0 for one certain token, log d_vocab for a uniform distribution"""
-    free_energy: Tensor
+    free_energy: Float64[Tensor, "n_rows n_temperatures"]
     """`F`, in logits, in the gauge of the settings"""
-    heat_capacity: Tensor
+    heat_capacity: Float64[Tensor, "n_rows n_temperatures"]
     """`C`, nats: dU/dT"""
     settings: dict[str, Any]
 
     @property
-    def n_tokens(self) -> Tensor:
+    def n_tokens(self) -> Float64[Tensor, "n_rows n_temperatures"]:
         """Effective number of tokens, exp(entropy)."""
         return self.entropy.exp()
 
     @property
-    def peak_temperature(self) -> Tensor:
+    def peak_temperature(self) -> Float64[Tensor, " n_rows"]:
         """Temperature of the largest heat capacity in the sweep, `[n_rows]`."""
         return self.temperatures[self.heat_capacity.argmax(1)]
 
@@ -345,7 +348,7 @@ def sweep_temperatures(
     )
 
 
-def energy_levels(logits: Tensor, gauge: Gauge = "mean") -> Tensor:
+def energy_levels(logits: Float[Tensor, "*rows d_vocab"], gauge: Gauge = "mean") -> Float[Tensor, "*rows d_vocab"]:
     """Return energies `[n_rows, d_vocab]` of logits, with the constant fixed by the gauge."""
     if gauge not in GAUGES:
         raise UnknownNameError("gauge", gauge, GAUGES)
@@ -386,7 +389,11 @@ def random_energy_null(
     )
 
 
-def _at(levels: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _at(
+    levels: Float64[Tensor, "n_rows d_vocab"], temperature: float
+) -> tuple[
+    Float64[Tensor, " n_rows"], Float64[Tensor, " n_rows"], Float64[Tensor, " n_rows"], Float64[Tensor, " n_rows"]
+]:
     log_z = (-levels / temperature).logsumexp(1)
     p = (-levels / temperature - log_z[:, None]).exp()
     energy = (p * levels).sum(1)
@@ -394,7 +401,7 @@ def _at(levels: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor, Ten
     return energy, torch.special.entr(p).sum(1), -temperature * log_z, variance / temperature**2
 
 
-def _rows(logits: Tensor | np.ndarray) -> Tensor:
+def _rows(logits: Tensor | np.ndarray) -> Float64[Tensor, "n_rows d_vocab"]:
     """Reshape `[d_vocab]` or any number of leading axes to `[n_rows, d_vocab]` float64."""
     values = torch.as_tensor(logits).detach().double()
     if values.ndim == 0 or values.shape[-1] < 2 or not values.numel():
@@ -404,7 +411,7 @@ def _rows(logits: Tensor | np.ndarray) -> Tensor:
     return values.reshape(-1, values.shape[-1])
 
 
-def _check_heat(heat: Tensor) -> None:
+def _check_heat(heat: Float64[Tensor, " n_temperatures"]) -> None:
     """Check temperatures; below `COLDEST` the heat capacity is rounding error only."""
     if not len(heat) or not float(heat[0]) >= COLDEST or not bool((heat.diff() > 0).all()) or heat[-1].isinf():
         raise ConfigError(

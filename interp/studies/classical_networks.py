@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from interp.artifacts import as_json, save_json
@@ -47,7 +48,7 @@ RECALLED = 0.9
 """overlap from which a pattern counts as recalled; the theory jumps from .967 to far below"""
 
 
-def hebb(patterns: Tensor) -> Tensor:
+def hebb(patterns: Shaped[Tensor, "..."]) -> Float[Tensor, "n n"]:
     """Return Hebbian couplings `[n, n]` of `patterns [n_patterns, n]` of +1 and -1, without self-coupling."""
     if patterns.ndim != 2 or not patterns.numel() or not bool((patterns.abs() == 1).all()):
         raise ConfigError(f"patterns of +1 and -1 were expected as [n_patterns, n], got {list(patterns.shape)}")
@@ -55,14 +56,16 @@ def hebb(patterns: Tensor) -> Tensor:
     return (X.T @ X / X.shape[1]).fill_diagonal_(0)
 
 
-def spin_energy(couplings: Tensor, states: Tensor) -> Tensor:
+def spin_energy(couplings: Shaped[Tensor, "..."], states: Shaped[Tensor, "..."]) -> Float[Tensor, " n_states"]:
     """Return the energy `-s^T J s / 2` of every row of `states [n_states, n]`."""
     check_couplings(couplings)
     states = check_spins(states, couplings)
     return -((states @ couplings) * states).sum(-1) / 2
 
 
-def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -> tuple[Tensor, Tensor]:
+def recall(
+    couplings: Shaped[Tensor, "..."], states: Shaped[Tensor, "..."], *, max_turns: int | None = None
+) -> tuple[Float[Tensor, "n_states n"], Int64[Tensor, " n_states"]]:
     """Descend to stable states `[n_states, n]`; returns them and the number of spins flipped in each.
 
     Flips the most unstable spin of every state until none is unstable (`max_turns` default: 20 n, never reached in
@@ -88,7 +91,7 @@ def recall(couplings: Tensor, states: Tensor, *, max_turns: int | None = None) -
     return s, turns
 
 
-def check_couplings(couplings: Tensor) -> None:
+def check_couplings(couplings: Shaped[Tensor, "..."]) -> None:
     """Raise unless `couplings [n, n]` are finite, symmetric and without self-coupling, so that the energy falls."""
     square = couplings.ndim == 2 and couplings.shape[0] == couplings.shape[1] > 0
     if not square or not couplings.is_floating_point():
@@ -103,7 +106,7 @@ def check_couplings(couplings: Tensor) -> None:
         raise ConfigError("a spin does not couple to itself: the diagonal of the couplings must be 0; set it so")
 
 
-def check_spins(states: Tensor, couplings: Tensor) -> Tensor:
+def check_spins(states: Shaped[Tensor, "..."], couplings: Float[Tensor, "n n"]) -> Float[Tensor, "n_states n"]:
     """Return `states [n_states, n]` in the dtype of the couplings. Raises `ConfigError` unless they are +1 or -1."""
     if states.ndim != 2 or states.shape[1] != len(couplings) or not bool((states.abs() == 1).all()):
         raise ConfigError(
@@ -339,7 +342,9 @@ def _doublings(d: int, wrong: float, n_starts: int, generator: torch.Generator, 
     raise ConfigError(f"more than 2^25 patterns of {d} spins are retained; use fewer dimensions")
 
 
-def _recovered_by_modern(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
+def _recovered_by_modern(
+    patterns: Float[Tensor, "n_patterns n"], starts: Float[Tensor, "n_starts n"], truth: Float[Tensor, "n_starts n"]
+) -> float:
     """Return the fraction of starts that one step recovers; the sum over patterns is taken in chunks."""
     top, total = torch.full((len(starts), 1), -torch.inf), torch.zeros_like(starts)
     for part in patterns.split(max(1, _CHUNK // len(starts))):
@@ -350,6 +355,8 @@ def _recovered_by_modern(patterns: torch.Tensor, starts: torch.Tensor, truth: to
     return float(((total > 0) == (truth > 0)).all(1).double().mean())
 
 
-def _recovered_by_classical(patterns: torch.Tensor, starts: torch.Tensor, truth: torch.Tensor) -> float:
+def _recovered_by_classical(
+    patterns: Float[Tensor, "n_patterns n"], starts: Float[Tensor, "n_starts n"], truth: Float[Tensor, "n_starts n"]
+) -> float:
     final, _ = recall(hebb(patterns), starts)
     return float((final == truth).all(1).double().mean())

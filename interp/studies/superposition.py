@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from interp.artifacts import as_json, save_json
@@ -73,19 +74,19 @@ class ToyConfig:
 class Toys(Result):
     """Trained toys, one per entry of the first axis; seeds vary fastest."""
 
-    W: Tensor
+    W: Float[Tensor, "n_toys n_features d_hidden"]
     """`[n_toys, n_features, d_hidden]`"""
-    b: Tensor
+    b: Float[Tensor, "n_toys n_features"]
     """`[n_toys, n_features]`"""
-    density: Tensor
+    density: Float[Tensor, " n_toys"]
     """`[n_toys]`: probability that a feature is active"""
-    importance: Tensor
+    importance: Float[Tensor, "n_toys n_features"]
     """`[n_toys, n_features]`: weight of each feature in the loss"""
     seed: tuple[int, ...]
     """`[n_toys]`: index of the toy among those that differ in their random numbers only"""
-    loss: Tensor
+    loss: Float[Tensor, " n_toys"]
     """`[n_toys]`: loss on held-out rows, in units of importance times squared feature"""
-    null_loss: Tensor
+    null_loss: Float[Tensor, " n_toys"]
     """`[n_toys]`: loss of the best constant, which represents nothing"""
     settings: dict[str, Any]
 
@@ -93,7 +94,7 @@ class Toys(Result):
         return len(self.W)
 
     @property
-    def unexplained(self) -> Tensor:
+    def unexplained(self) -> Float[Tensor, " n_toys"]:
         """Loss over null loss, `[n_toys]`. 0: perfect reconstruction; 1: no better than a constant."""
         return self.loss / self.null_loss
 
@@ -105,7 +106,7 @@ class Toys(Result):
             raise ConfigError(f"no toy was trained at density {density:g}; there are {have}")
         return self.select(chosen)
 
-    def select(self, chosen: Tensor) -> "Toys":
+    def select(self, chosen: Bool[Tensor, " n_toys"]) -> "Toys":
         """Return the toys of a mask `[n_toys]` bool."""
         fields = {n: getattr(self, n)[chosen] for n in ("W", "b", "density", "importance", "loss", "null_loss")}
         seed = tuple(s for s, keep in zip(self.seed, chosen.tolist(), strict=True) if keep)
@@ -151,7 +152,7 @@ def train_toys(
     config: ToyConfig | None = None,
     *,
     densities: tuple[float, ...] = (0.05,),
-    importance: Tensor | None = None,
+    importance: Shaped[Tensor, "..."] | None = None,
     n_seeds: int = 8,
     seed: int = 0,
 ) -> Toys:
@@ -173,7 +174,9 @@ def train_toys(
     return train_grid(config, density, weights.expand(len(density), -1), n_seeds=n_seeds, seed=seed)
 
 
-def train_grid(config: ToyConfig, density: Tensor, importance: Tensor, *, n_seeds: int, seed: int = 0) -> Toys:
+def train_grid(
+    config: ToyConfig, density: Shaped[Tensor, "..."], importance: Shaped[Tensor, "..."], *, n_seeds: int, seed: int = 0
+) -> Toys:
     """Train one toy per entry of `density [n_toys]` and row of `importance [n_toys, n_features]`, all at once.
 
     Entries come in runs of `n_seeds` that differ in their random numbers only.
@@ -198,20 +201,26 @@ def train_grid(config: ToyConfig, density: Tensor, importance: Tensor, *, n_seed
     )
 
 
-def constant_loss(density: Tensor) -> Tensor:
+def constant_loss(density: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Return the variance of a feature that is uniform in [0, 1] with probability `density`, else 0."""
     return density / 3 - density**2 / 4
 
 
-def draw_features(density: Tensor, n: int, n_features: int, generator: torch.Generator) -> Tensor:
+def draw_features(
+    density: Float[Tensor, " n_toys"], n: int, n_features: int, generator: torch.Generator
+) -> Float[Tensor, "n_toys {n_features} {n}"]:
     """Draw columns `[n_toys, n_features, n]` for every toy; one number gives both activity and value of a feature."""
     drawn = torch.rand(len(density), n_features, n, generator=generator).div_(density[:, None, None])
     return drawn.mul_(drawn < 1)
 
 
 def loss_and_gradients(
-    x: Tensor, W: Tensor, b: Tensor, importance: Tensor, activation: Activation
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Float[Tensor, "n_toys n_features n"],
+    W: Float[Tensor, "n_toys n_features d_hidden"],
+    b: Float[Tensor, "n_toys n_features"],
+    importance: Float[Tensor, "n_toys n_features"],
+    activation: Activation,
+) -> tuple[Float[Tensor, " n_toys"], Float[Tensor, "n_toys n_features d_hidden"], Float[Tensor, "n_toys n_features"]]:
     """Return the loss `[n_toys]` and its gradients by `W` and by `b`, for columns `x [n_toys, n_features, n]`.
 
     The gradient is explicit instead of by autograd, with the batch as the last axis, where such thin products are
@@ -228,7 +237,12 @@ def loss_and_gradients(
     return loss, x @ (W.mT @ upstream).mT + upstream @ hidden.mT, upstream.sum(2)
 
 
-def _train(config: ToyConfig, density: Tensor, importance: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _train(
+    config: ToyConfig,
+    density: Float[Tensor, " n_toys"],
+    importance: Float[Tensor, "n_toys n_features"],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "n_toys n_features d_hidden"], Float[Tensor, "n_toys n_features"]]:
     n, d = config.n_features, config.d_hidden
     W = torch.randn(len(density), n, d, generator=generator) * (2 / (n + d)) ** 0.5  # Xavier
     b = torch.zeros(len(density), n)
@@ -243,8 +257,13 @@ def _train(config: ToyConfig, density: Tensor, importance: Tensor, generator: to
 
 
 def _held_out_loss(
-    config: ToyConfig, W: Tensor, b: Tensor, density: Tensor, importance: Tensor, generator: torch.Generator
-) -> Tensor:
+    config: ToyConfig,
+    W: Float[Tensor, "n_toys n_features d_hidden"],
+    b: Float[Tensor, "n_toys n_features"],
+    density: Float[Tensor, " n_toys"],
+    importance: Float[Tensor, "n_toys n_features"],
+    generator: torch.Generator,
+) -> Float64[Tensor, " n_toys"]:
     """Return the loss on held-out rows, shared by all toys of one density so that sampling adds no differences."""
     levels, which = density.unique(return_inverse=True)
     total = torch.zeros(len(density), dtype=torch.float64)
@@ -257,7 +276,9 @@ def _held_out_loss(
     return total / (HELD_OUT // HELD_OUT_BATCH)
 
 
-def _check_grid(config: ToyConfig, density: Tensor, importance: Tensor, n_seeds: int) -> None:
+def _check_grid(
+    config: ToyConfig, density: Shaped[Tensor, "..."], importance: Shaped[Tensor, "..."], n_seeds: int
+) -> None:
     if density.ndim != 1 or not len(density) or n_seeds < 1:
         raise ConfigError(
             f"density [n_toys] of at least one toy and one seed were expected, got {list(density.shape)} and {n_seeds}"
@@ -289,13 +310,13 @@ class PhaseDiagram(Result):
     """importance of the last feature; the others have 1"""
     phase: tuple[tuple[str, ...], ...]
     """phase of the toy of lowest loss"""
-    agreement: Tensor
+    agreement: Float[Tensor, "n_densities n_importances"]
     """fraction of seeds in that phase"""
-    norm: Tensor
+    norm: Float[Tensor, "n_densities n_importances"]
     """squared length of the last feature, in the toy of lowest loss"""
-    shared: Tensor
+    shared: Float[Tensor, "n_densities n_importances"]
     """interference of the last feature with the others, in the toy of lowest loss"""
-    unexplained: Tensor
+    unexplained: Float[Tensor, "n_densities n_importances"]
     """loss over that of the best constant, in the toy of lowest loss"""
     settings: dict[str, Any]
 
@@ -370,7 +391,7 @@ def read_phases(toys: Toys, densities: tuple[float, ...], importances: tuple[flo
     )
 
 
-def last_feature(toys: Toys) -> tuple[Tensor, Tensor]:
+def last_feature(toys: Toys) -> tuple[Float64[Tensor, " n_toys"], Float64[Tensor, " n_toys"]]:
     """Return the squared length and summed interference of every toy's last feature, `[n_toys]` each."""
     W = toys.W.double()
     last = W[:, -1:]
@@ -379,7 +400,7 @@ def last_feature(toys: Toys) -> tuple[Tensor, Tensor]:
     return norm[:, 0], overlap.sum(1)
 
 
-def phase_numbers(norm: Tensor, shared: Tensor) -> Tensor:
+def phase_numbers(norm: Float[Tensor, "*batch"], shared: Float[Tensor, "*batch"]) -> Int64[Tensor, "*batch"]:
     """Return indices into `PHASES` for squared lengths and summed interferences, elementwise."""
     return torch.where(norm < REPRESENTED, 0, torch.where(shared >= SHARED, 2, 1))
 

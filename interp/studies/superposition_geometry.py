@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from interp.artifacts import as_json, save_json
@@ -49,15 +50,15 @@ class Group(NamedTuple):
 class Geometry(Result):
     """Geometry of one set of directions; all float64."""
 
-    gram: Tensor
+    gram: Float64[Tensor, "n n"]
     """`[n, n]`: `W W^T`. Off the diagonal: change of one feature's reading per unit of another"""
-    interference: Tensor
+    interference: Float64[Tensor, "n n"]
     """`[n, n]`: `(u_i . w_j)^2`, 0 on the diagonal; 0 elsewhere: feature j does not affect the reading of i"""
-    norm: Tensor
+    norm: Float64[Tensor, " n"]
     """`[n]`: length of each direction; about 1 when represented, 0 when dropped"""
-    dimensionality: Tensor
+    dimensionality: Float64[Tensor, " n"]
     """`[n]`: 0 (not represented) to 1 (a dimension of its own)"""
-    leverage: Tensor
+    leverage: Float64[Tensor, " n"]
     """`[n]`: upper bound of the dimensionality of that direction in this span; sums to the rank"""
     rank: int
     groups: tuple[Group, ...]
@@ -110,7 +111,7 @@ class Geometry(Result):
         save_json(self.to_json(), path)
 
 
-def measure_geometry(directions: Tensor, *, tolerance: float = 1e-6) -> Geometry:
+def measure_geometry(directions: Shaped[Tensor, "..."], *, tolerance: float = 1e-6) -> Geometry:
     """Measure `directions [n, d]` with their lengths: rows of a toy's `W`, or of a decoder.
 
     Directions shorter than `tolerance` times the longest count as zero: their dimensionality is 0 and they do not count
@@ -170,7 +171,7 @@ def random_geometry(n: int, d: int, *, n_draws: int = 200, seed: int = 0) -> Ran
     return RandomGeometry(tightness=tightness, regular=regular, settings=settings)
 
 
-def _groups(W: Tensor, norm: Tensor) -> tuple[Group, ...]:
+def _groups(W: Float64[Tensor, "n d"], norm: Float64[Tensor, " n"]) -> tuple[Group, ...]:
     """Return connected components of the represented features, with an edge for an overlap of at least `TOUCH`."""
     chosen = (norm.square() >= REPRESENTED).nonzero()[:, 0]
     unit = W[chosen] / norm[chosen, None]
@@ -188,7 +189,7 @@ def _groups(W: Tensor, norm: Tensor) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _name(features: list[int], rows: Tensor) -> Group:
+def _name(features: list[int], rows: Float64[Tensor, "k d"]) -> Group:
     k, values = len(rows), torch.linalg.svdvals(rows)
     rank = int((values > 0.1 * values.max()).sum())
     norm = rows.norm(dim=1)
@@ -199,13 +200,13 @@ def _name(features: list[int], rows: Tensor) -> Group:
     return Group(tuple(features), rank, name if regular else "irregular")
 
 
-def _is_regular(cosines: Tensor, k: int, rank: int) -> bool:
+def _is_regular(cosines: Float64[Tensor, "k k"], k: int, rank: int) -> bool:
     """Return True if every direction has the polytope's cosines with the others, in any order."""
     expected = _cosines(k, rank)
     return bool((cosines.sort(dim=1).values - expected).abs().max() <= REGULAR)
 
 
-def _cosines(k: int, rank: int) -> Tensor:
+def _cosines(k: int, rank: int) -> Float64[Tensor, " {k}"]:
     """Return the sorted cosines of one corner of the regular polytope with all `k` corners, `[k]`."""
     if rank == 2:
         found = [math.cos(2 * math.pi * i / k) for i in range(k)]
