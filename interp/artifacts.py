@@ -152,13 +152,14 @@ class Draft:
         partial = partial_path(folder)
         before = upgrade(read_json(partial / STATUS)) if (partial / STATUS).exists() else None
         identity = _identity(kind, config, seed)
-        if before is not None and {key: before.get(key) for key in identity} != identity:
+        there = {} if before is None else {key: before.get(key) for key in identity}
+        if before is not None and there != identity:
             before = None
             if overwrite:
                 shutil.rmtree(partial)
             else:
                 raise MismatchError(
-                    f"{partial} holds an unfinished run with other settings; "
+                    f"{partial} holds an unfinished run with other settings ({_differences(there, identity)}); "
                     "repeat it with those settings to resume, --overwrite to discard it, or choose another --name"
                 )
         with disk_errors(partial):
@@ -379,6 +380,22 @@ def _replace_folder(source: Path, target: Path) -> None:
 def _identity(kind: str, config: dict[str, Any], seed: int | None) -> dict[str, Any]:
     """Return the settings that two runs must share for one to resume the other, as read back from JSON."""
     return json.loads(_dump({"kind": kind, "config": config, "seed": seed}))
+
+
+def _differences(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Return the settings in which an unfinished run differs from the one asked for: `k 4 there, 8 asked for`."""
+    pairs = {key: (there.get(key), asked[key]) for key in asked if key != "config"}
+    configs = [each if isinstance(each, dict) else {} for each in (there.get("config"), asked["config"])]
+    pairs |= {key: (configs[0].get(key), configs[1].get(key)) for key in {**configs[0], **configs[1]}}
+    found = [
+        f"{key} {_short(one)} there, {_short(other)} asked for" for key, (one, other) in pairs.items() if one != other
+    ]
+    return "; ".join(found[:4]) + (f"; {len(found) - 4} more" if len(found) > 4 else "")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _dump(value: Any) -> str:

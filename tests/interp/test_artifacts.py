@@ -106,12 +106,22 @@ def test_the_same_settings_resume_and_keep_the_files(tmp_path: Path) -> None:
     assert read_json(second.path / STATUS)["progress"] == {"done": 1}
 
 
-@pytest.mark.parametrize("changes", [{"config": {**CONFIG, "size": 4}}, {"seed": 2}, {"kind": "sae"}])
-def test_other_settings_are_refused_unless_overwriting(tmp_path: Path, changes: dict) -> None:
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"config": {**CONFIG, "size": 4}}, f"size {json.dumps(CONFIG.get('size'))} there, 4 asked for"),
+        ({"seed": 2}, "seed 1 there, 2 asked for"),
+        ({"kind": "sae"}, 'kind "heads" there, "sae" asked for'),
+        ({"config": {**CONFIG, "text": "x" * 99}}, f'text null there, "{"x" * 56}... asked for'),
+        ({"config": {**CONFIG, **dict.fromkeys("abcdef", 1)}}, "; 2 more)"),
+    ],
+)
+def test_other_settings_are_named_and_refused_unless_overwriting(tmp_path: Path, changes: dict, named: str) -> None:
     first = draft(tmp_path / "a")
     (first.path / "part.bin").write_bytes(b"x")
-    with pytest.raises(MismatchError, match="unfinished run with other settings"):
+    with pytest.raises(MismatchError, match="unfinished run with other settings") as error:
         draft(tmp_path / "a", **changes)
+    assert named in str(error.value)
     fresh = draft(tmp_path / "a", overwrite=True, **changes)
     assert not fresh.resumed
     assert not (fresh.path / "part.bin").exists()

@@ -56,7 +56,7 @@ KINDS: dict[str, SAEConfig] = {
     "crosscoder": CrosscoderConfig(d_sae=D_SAE, k=K),
 }
 RECORD = ["record", "small:attn-only-2l", "--hook-points", "blocks.0.hook_resid_post", "--tokens", "6000"]
-RECORD += ["--context-length", "32", "--batch-size", "4"]
+RECORD += ["--context-length", "32", "--batch-size", "4", "--shard-contexts", "8"]
 TRAIN = ["train", "planted", "--d-sae", "64", "--k", "3", "--tokens", "10240", "--batch-size", "256"]
 TRAIN += ["--checkpoint-every", "10", "--log-every", "4"]
 SWEEP = ["train", "planted", "--kind", "jumprelu", "--d-sae", "32", "64", "--k", "3", "--tokens", "5120"]
@@ -238,7 +238,6 @@ def whole(folder: Path) -> None:
         assert command(folder, *TRAIN, "--name", "shared", "--share", "latents") == 0
         assert command(folder, *SWEEP, "--name", "sweep-two") == 0
         left_behind(folder, ranks)
-        small_shards()
         assert command(folder, *RECORD, "--corpus", str(folder / "text.jsonl"), "--name", "two") == 0
         heard["stopped"] = record_until(folder, "stopped", "stops", 1, 9)
         heard["nan"] = bad_number(folder, ranks)
@@ -252,12 +251,6 @@ def exchange_threads() -> list[str]:
     """The names of the threads that exchange numbers between ranks; none is known where there is no /proc."""
     names = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
     return [name for name in names if "gloo" in name]
-
-
-def small_shards() -> None:
-    from interp.recording import record
-
-    record.DEFAULT_SHARD_ROWS = 256
 
 
 def end(how: str) -> None:
@@ -286,7 +279,6 @@ def record_until(folder: Path, name: str, how: str, rank: int, shard: int) -> in
     """Record; RANK ends when it has computed its first shard from number SHARD on, before it is written."""
     from interp.recording.writer import ShardWriter
 
-    small_shards()
     put = ShardWriter.put
 
     def fatal(self: ShardWriter, computed) -> None:

@@ -273,7 +273,6 @@ def manifest_of_text(folder: Path, name: str) -> Manifest:
 @pytest.fixture(scope="module")
 def recorded(done: Path) -> Manifest:
     """The recording that one process makes of the same text."""
-    worker.small_shards()
     assert worker.command(done, *worker.RECORD, "--corpus", str(done / "text.jsonl"), "--name", "one") == 0
     return manifest_of_text(done, "one")
 
