@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from dashboard.figures import attribution, changes, circuits, geometry, heads, scaling, studies
+from dashboard.figures import attribution, changes, circuits, geometry, heads, saes, scaling, studies
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from interp.artifacts import as_json
@@ -121,6 +121,10 @@ def _features(result: Any, colours: Theme, *, n: int = 20, **options: Any) -> go
     return attribution.share_bars([*parts, ("error", result.error_effect)], colours, **options)
 
 
+def _proof(result: Any, colours: Theme, **options: Any) -> go.Figure:
+    return saes.proof_nulls(result.to_records(), result.draws_table().to_pylist(), colours, **options)
+
+
 def _shape(result: Any, colours: Theme, **options: Any) -> go.Figure:
     rows = [
         {"list": result.name, "place": index, "word": word, "half": half, "x": float(x), "y": float(y)}
@@ -201,6 +205,7 @@ FIGURES: dict[str, Draw] = {
     "interp.changes.report.WhatChanged": lambda result, *how, **options: _stream(
         result.representations, *how, **options
     ),
+    "saes.features.proof.Proof": _proof,
     "saes.evaluation.crosscoder_latents.ModelDifference": _latents,
     "saes.evaluation.scaling.ScalingFit": _json(scaling.scaling_curves),
     "interp.studies.language_scaling.LanguageScaling": _json(scaling.loss_over_size),

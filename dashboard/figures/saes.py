@@ -297,7 +297,7 @@ def proof_nulls(
     styled(figure, colours, height=height)
     words = [MEASURES[each["measure"]] for each in reversed(rows)]
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=words, range=[-0.6, len(rows) - 0.4], showgrid=False)
-    figure.update_xaxes(title_text="standard deviations from the mean of random directions")
+    figure.update_xaxes(title_text="distance from random directions (SD)")
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
     figure.update_layout(showlegend=True, legend=legend, margin={"t": 34, "r": 12, "l": 8, "b": 8})
     return figure

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.artifacts import as_json, read_manifest
+from interp.artifacts import as_json, read_json, read_manifest
 from interp.errors import ConfigError, UsageError
 from interp.results import Record, Result
 from interp.runtime import derive_seed
 from interp.statistics import Interval, holm, p_from_null
+from interp.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -405,3 +406,21 @@ class AblatedExample:
     random: list[float]
     alike: list[float]
     """for the directions of both nulls, in the same amounts"""
+
+
+def read_proof(workspace: Workspace, features: str, feature: int) -> dict[str, Any] | None:
+    """Return the newest proof of a feature as it lies in `proof.json`, or None where there is none.
+
+    Added are `name` (of the artefact), `draws` (the rows of `draws.parquet`) and `outdated`: True where the tables of
+    the features were made again since.
+    """
+    about = {"features": features, "feature": feature}
+    found = [m for m in workspace.newest("proof") if about.items() <= m.config.items()]
+    if not found:
+        return None
+    name = found[0].name
+    rows = workspace.query("select * from d", d=workspace.table_path("proof", name, "draws")).to_pylist()
+    now = workspace.manifest("features", features).content_hash
+    outdated = found[0].parents.get(f"features/{features}") != now
+    stored = read_json(workspace.path("proof", name) / "proof.json")
+    return stored | {"name": name, "draws": rows, "outdated": outdated}

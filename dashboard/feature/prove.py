@@ -1,0 +1,269 @@
+"""The panel *Prove it*: the stored proof of a feature, and answers about it from a live model, each with its controls.
+
+The standard proof is an artefact (`saes/features/proof.py`). A visitor can also read a text of their own with the
+feature, steer a prompt along it, and ablate it on its own examples.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import dash_mantine_components as dmc
+import numpy as np
+from dash import Dash, Input, Output, State, html, no_update
+
+from dashboard.components.evidence import as_table
+from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
+from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
+from dashboard.components.pages import current, feature_href, geometry_href, run_button
+from dashboard.components.tokens import token_strip
+from dashboard.figures.saes import proof_nulls
+from dashboard.figures.theme import theme, visible
+from interp.workspace import Workspace
+from saes.features.proof import read_proof
+
+TEXT = "The meeting was moved to March, and the next one to July."
+PROMPT = "The meeting was moved to"
+MARKS = (-2, -1, 0, 1, 2)
+"""Strengths marked on the slider, in units of the feature's largest activation."""
+
+
+def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None) -> html.Section:
+    """Return the panel of one feature: its stored proof or the button that runs it, and the three live questions."""
+    return panel(
+        "Prove it",
+        html.Div(attempt(lambda: _stored(workspace, name, index, scheme)), className="wb-proof"),
+        html.Div([_ask_text(), _ask_steer(), _ask_ablate()], className="wb-asks"),
+        note="does the feature do what its label says? Every number stands beside random directions of the same norm "
+        "and features of like density",
+        className="wb-prove",
+        id="feature-prove",
+    )
+
+
+def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> list[Any]:
+    """Return the verdict with its numbers, or the button that runs the proof."""
+    found = read_proof(workspace, name, index)
+    options: dict[str, Any] = {"features": name, "feature": index}
+    if found is None:
+        words = (
+            "The standard proof ablates the feature on its own examples and on other text, steers neutral prompts "
+            "along it, and asks which list of words its direction sets apart. It takes a few minutes on two cores."
+        )
+        return [html.P(words, className="wb-note"), _button(workspace, options, index, "Run the standard proof")]
+    old = notice("These features were described again after this proof; run it again.", tone="warning")
+    again = options | {"overwrite": True}
+    held, _, rest = found["verdict"].partition(". ")
+    sentences = list(found["sentences"].values()) or [rest]
+    return [
+        old if found["outdated"] else None,
+        html.P(f"{held}.", className="wb-verdict", id="prove-verdict"),
+        html.Ul([html.Li(visible(each, 600), dir="auto") for each in sentences], className="wb-proof-lines"),
+        *(html.P(f"Not measured: {key} ({visible(why, 200)}).", className="wb-note")
+          for key, why in found["missing"].items()),
+        graph("prove-nulls", figure=proof_nulls(found["measures"], found["draws"], theme(scheme)), height=230,
+              label="The feature beside both nulls"),
+        as_table([_row(each) for each in found["measures"]], "All measures as a table"),
+        _continuations(found),
+        html.P(
+            [f"Stored as proofs/{found['name']}, strength {found['strength']:.3g}, written to {found['hook_point']}. ",
+             *_reports(workspace, name, index)],
+            className="wb-note",
+        ),
+        html.Details([html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")]),
+    ]  # fmt: skip
+
+
+def _button(workspace: Workspace, options: dict[str, Any], index: int, text: str) -> html.Div:
+    name = options["features"]
+    command = f"workbench prove {name} --feature {index}" + (" --overwrite" if options.get("overwrite") else "")
+    return html.Div(
+        [
+            run_button("prove", options, id="prove", text=text, then=feature_href(name, index)),
+            html.Pre(f"{command} --workspace {workspace.root}", className="wb-command"),
+        ]
+    )
+
+
+def _row(measure: dict[str, Any]) -> dict[str, Any]:
+    """Return one line of the table, with short names."""
+    return {
+        "measure": measure["measure"],
+        "value": measure["value"],
+        "low": measure["low"],
+        "high": measure["high"],
+        "unit": measure["unit"],
+        "random": measure["random_mean"],
+        "random 95 %": measure["random_high"],
+        "like density": measure["alike_mean"],
+        "like density 95 %": measure["alike_high"],
+        "p (Holm)": measure["p_holm"],
+    }
+
+
+def _continuations(found: dict[str, Any]) -> html.Details:
+    names = {"without": "unchanged", "feature": "feature", "random": "random direction", "alike": "like density"}
+    parts = [
+        html.Div(
+            [html.H3(visible(each["prompt"], 200), dir="auto"),
+             html.Dl([part for key, words in names.items() for part in (html.Dt(words), _told(each[key]))])],
+        )
+        for each in found["continuations"]
+    ]  # fmt: skip
+    return html.Details([html.Summary("Continuations side by side"), *parts], className="wb-folded")
+
+
+def _told(text: str) -> html.Dd:
+    return html.Dd(visible(text, 400), className="wb-token", dir="auto")
+
+
+def _reports(workspace: Workspace, name: str, index: int) -> list[Any]:
+    """Return links to direction reports of the feature, which name every list and its p-value."""
+    source = str(workspace.manifest("features", name).config["dictionary"]).removeprefix("sae:")
+    wanted = f"feature {index} of the SAE {source}"
+    made = [
+        each.name
+        for each in workspace.newest("direction")
+        if str((each.config.get("direction") or {}).get("source", "")).split(",")[0] == wanted
+    ]
+    return [quiet_link(f"Direction report {made[0]}", geometry_href(f"directions/{made[0]}"))] if made else []
+
+
+def _question(title: str, button: str, which: str, note: str, *inputs: Any) -> html.Section:
+    return html.Section(
+        [
+            html.H3(title),
+            html.P(note, className="wb-note"),
+            *inputs,
+            dmc.Button(button, id=f"prove-{which}-go", size="xs", variant="default"),
+            loading(html.Div(id=f"prove-{which}-answer", **attrs({"aria-live": "polite"}))),
+        ],
+        className="wb-ask",
+    )
+
+
+def _area(which: str, value: str, label: str) -> dmc.Textarea:
+    return dmc.Textarea(
+        id=f"prove-{which}-text", value=value, autosize=True, minRows=2, maxRows=6, size="xs", className="wb-mono",
+        persistence=True, persistence_type="session", **attrs({"aria-label": label}),
+    )  # fmt: skip
+
+
+def _ask_text() -> html.Section:
+    note = "its activation on every token of your text"
+    return _question("Your text", "Show activations", "read", note, _area("read", TEXT, "Text to read"))
+
+
+def _ask_steer() -> html.Section:
+    slider = dmc.Slider(
+        id="prove-strength", value=1, min=MARKS[0], max=MARKS[-1], step=0.25, size="xs", mb=22, mt=6,
+        marks=[{"value": each, "label": f"{each:+d}" if each else "0"} for each in MARKS],
+        **attrs({"thumbLabel": "Strength in units of the largest activation"}),
+    )  # fmt: skip
+    return _question(
+        "Steer", "Steer", "steer",
+        "add its direction at every token; strength in units of its largest activation",
+        _area("steer", PROMPT, "Prompt to continue"), slider,
+    )  # fmt: skip
+
+
+def _ask_ablate() -> html.Section:
+    note = "set it to 0 on its strongest examples: change of loss at and after the peak, in nats per token"
+    return _question("Ablate", "Ablate on its examples", "ablate", note)
+
+
+def register(app: Dash) -> None:
+    """Add the callbacks of the three questions."""
+    for which, ask, answer in (
+        ("read", "text", text_answer), ("steer", "steer", steer_answer), ("ablate", "ablate", ablate_answer)
+    ):  # fmt: skip
+        given = [State(f"prove-{which}-text", "value")] * (ask != "ablate")
+        given += [State("prove-strength", "value")] * (ask == "steer")
+        app.callback(
+            Output(f"prove-{which}-answer", "children"),
+            Input(f"prove-{which}-go", "n_clicks"),
+            State("feature-state", "data"),
+            *given,
+            running=[(Output(f"prove-{which}-go", "disabled"), True, False)],
+            prevent_initial_call=True,
+        )(_asked(ask, answer))
+
+
+def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return the callback of one question."""
+
+    def respond(clicks: int | None, state: dict[str, Any], text: str | None = "", strength: float | None = 1) -> Any:
+        if not clicks:
+            return no_update
+
+        def body() -> Any:
+            context, name = current(), state["features"]
+            model = str(context.workspace.manifest("features", name).config["model"])
+            found = context.live.try_feature(
+                ask, model=model, features=name, index=state["index"], text=text or "",
+                strength=float(1 if strength is None else strength),
+            )  # fmt: skip
+            return answer(found)
+
+        return attempt(body)
+
+    return respond
+
+
+def text_answer(found: TextFirings) -> html.Div:
+    """Return the text coloured by activation, and the number of tokens on which features of like density fire."""
+    fires = sum(each > 0 for each in found.activations)
+    strongest = max(found.activations, default=0.0)
+    alike = f"{np.mean(found.alike):.2g}, at most {max(found.alike)}" if found.alike else "none"
+    return html.Div(
+        [
+            token_strip(found.tokens, found.activations, maximum=strongest),
+            html.Div(
+                [
+                    stat("tokens on which it fires", f"{fires} of {len(found.tokens)}"),
+                    stat("largest activation", f"{strongest:.3g}"),
+                    stat("tokens, others of like density", alike, f"on which {len(found.alike)} others fire: mean"),
+                ],
+                className="wb-stats",
+            ),
+        ]
+    )
+
+
+def steer_answer(found: list[SteeredRow]) -> html.Div:
+    """Return the continuations side by side, each with its shift of the next token."""
+    parts = []
+    for row in found:
+        moved = "; ".join(f"{visible(t, 16)} {before:.1%} to {after:.1%}" for t, before, after in row.moved)
+        shift = [html.Span(f"shift {row.kl:.2f} nats", title="KL divergence of the next token"), f" · {moved}"]
+        parts += [
+            html.Dt(row.name, className="wb-own" if row.name == "feature" else None),
+            _told(row.text),
+            html.Dd(shift if row.name != "unchanged" else "no shift", className="wb-note", dir="auto"),
+        ]
+    return html.Div(html.Dl(parts))
+
+
+def ablate_answer(found: list[AblatedExample]) -> html.Div:
+    """Return every example with its change of loss, beside the mean over directions of both nulls."""
+    if not found:
+        return html.Div(html.P("No token follows the peak of any stored example.", className="wb-none"))
+    means = [float(np.mean(values)) for values in (
+        [each.change for each in found], [each.random for each in found], [each.alike or [0.0] for each in found]
+    )]  # fmt: skip
+    names = ("mean change, nats per token", "random directions", "features of like density")
+    rows = [
+        html.Li(
+            [
+                token_strip(each.tokens, each.activations, maximum=max(each.activations), peak=each.peak),
+                html.Span(
+                    f"{each.change:+.3f} (random {np.mean(each.random):+.3f}, at most {max(each.random):+.3f}"
+                    + (f"; like density {np.mean(each.alike):+.3f}, at most {max(each.alike):+.3f})" if each.alike
+                       else ")"),
+                    className="wb-note",
+                ),
+            ]
+        )
+        for each in found
+    ]  # fmt: skip
+    numbers = [stat(name, f"{mean:+.3f}") for name, mean in zip(names, means, strict=True)]
+    return html.Div([html.Div(numbers, className="wb-stats"), html.Ol(rows, className="wb-lines")])

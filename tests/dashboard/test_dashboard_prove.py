@@ -1,0 +1,138 @@
+"""The panel *Prove it*: the stored verdict, live answers, and the controls beside every number."""
+
+import numpy as np
+import pytest
+from make_workspace import HOSTILE, build
+
+from dashboard.feature import prove
+from dashboard.feature.page import detail
+from dashboard.figures import plot
+from dashboard.figures.saes import MEASURES, proof_nulls
+from dashboard.figures.theme import theme
+from dashboard.prompt.live import LiveModel
+from interp.artifacts import Draft, write_json, write_table
+from interp.errors import UsageError
+from interp.workspace import Workspace
+from saes.features.proof import (
+    AblatedExample,
+    Continuations,
+    Proof,
+    SteeredRow,
+    TextFirings,
+    measure_of,
+    read_proof,
+)
+
+FEATURE = 12
+
+
+def made_proof() -> Proof:
+    from interp.statistics import Interval
+
+    rng = np.random.default_rng(0)
+    nulls = [(rng.normal(0, 0.1, 99), rng.normal(0, 0.1, 99)) for _ in range(4)]
+    return Proof(
+        features="demo", feature=FEATURE, label="names of months", hook_point="blocks.9.hook_resid_post", strength=5.0,
+        measures=(
+            measure_of("activation", 0.9, "AUROC", 12, nulls[0]),
+            measure_of("ablate", Interval(0.6, 0.4, 0.8), "nats per token", 8, nulls[1]),
+            measure_of("steer", Interval(2.0, 1.0, 3.0), "nats", 40, nulls[2], f"tokens ({HOSTILE[0]})"),
+            measure_of("lists", 0.05, "standard deviations", 7, nulls[3], "months"),
+        ),
+        continuations=(Continuations(HOSTILE[1], " a", HOSTILE[2], " c", " d"),),
+        alike=tuple(range(100, 199)),
+    )  # fmt: skip
+
+
+def store(workspace: Workspace, proof: Proof, features_hash: str) -> None:
+    folder = workspace.path("proof", f"demo-{proof.feature}")
+    draft = Draft.open(folder, kind="proof", config={"features": "demo", "feature": proof.feature}, seed=0)
+    write_json(draft.path / "proof.json", proof.to_json())
+    write_table(draft.path / "draws.parquet", proof.draws_table())
+    draft.finish(summary=proof.summary(), parents={"features/demo": features_hash})
+
+
+@pytest.fixture(scope="module")
+def proved(tmp_path_factory) -> Workspace:
+    workspace = build(tmp_path_factory.mktemp("prove") / "ws", n_points=40)
+    store(workspace, made_proof(), workspace.manifest("features", "demo").content_hash)
+    return workspace
+
+
+def test_a_feature_without_proof_offers_to_run_it(server, workspace):
+    text = str(prove.prove_panel(workspace, "demo", FEATURE, "light"))
+    assert f"workbench prove demo --feature {FEATURE}" in text
+    assert read_proof(workspace, "demo", FEATURE) is None
+
+
+def test_a_stored_proof_shows_its_verdict_and_every_number_with_both_nulls(server, proved):
+    text = str(prove.prove_panel(proved, "demo", FEATURE, "dark"))
+    assert "2 of 3 tests hold" in text
+    assert "99 of 99 random directions and 99 of 99 features of like density" in text
+    assert "no effect beyond the null" in text
+    for words in ("random 95 %", "like density 95 %", "p (Holm)", "proofs/demo-12", "random direction"):
+        assert words in text
+    assert read_proof(proved, "demo", FEATURE + 1) is None
+
+
+def test_the_page_places_the_panel_for_features_that_fire(server, proved):
+    assert "feature-prove" in str(detail(proved, "demo", FEATURE, "light"))
+
+
+def test_a_proof_of_features_that_were_described_again_says_so(server, tmp_path):
+    workspace = build(tmp_path / "ws", n_features=40, n_points=40)
+    store(workspace, made_proof(), "0" * 64)
+    assert read_proof(workspace, "demo", FEATURE)["outdated"]
+    assert "run it again" in str(prove.prove_panel(workspace, "demo", FEATURE, "light"))
+
+
+def test_the_figure_shows_the_feature_beside_both_nulls():
+    proof = made_proof()
+    figure = plot(proof)
+    random, alike, own = figure.data
+    assert [len(trace.x) for trace in (random, alike, own)] == [4 * 99, 4 * 99, 4]
+    assert abs(np.mean(random.x)) < 1e-9, "distances from the mean of random directions"
+    by_name = dict(zip(reversed(list(MEASURES)), own.x, strict=True))
+    assert by_name["steer"] == 12, "clipped at the edge"
+    assert by_name["lists"] < 2
+    assert proof_nulls([], [], theme("dark")).layout.annotations
+
+
+def test_live_answers_stand_beside_their_controls(server, live):
+    state = {"features": "demo", "index": FEATURE}
+    text = str(prove._asked("text", prove.text_answer)(1, state, "in July"))
+    assert "features of like density" in text
+    steered = str(prove._asked("steer", prove.steer_answer)(1, state, "in July", -0.5))
+    assert "random direction" in steered
+    assert "feature 3" in steered
+    assert live.calls[-1] == ("feature steer", f"{FEATURE}: in July x -0.5")
+    ablated = str(prove._asked("ablate", prove.ablate_answer)(1, state))
+    assert "random -0.005, at most +0.010" in ablated
+    assert "empty" in str(prove._asked("text", prove.text_answer)(1, state, ""))
+
+
+def test_answers_without_examples_or_controls_are_whole_sentences():
+    assert "No token follows" in str(prove.ablate_answer([]))
+    assert "none" in str(prove.text_answer(TextFirings(["a"], [0.0], [])))
+    one = AblatedExample(["a", "b"], [1.0, 0.0], 0, None, 0.5, [0.1], [])
+    assert "+0.500" in str(prove.ablate_answer([one]))
+    assert "no shift" in str(prove.steer_answer([SteeredRow("unchanged", HOSTILE[0], 0.0, [])]))
+
+
+@pytest.mark.real
+def test_the_real_model_answers_about_a_neuron(workspace, smollm2, monkeypatch):
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    live = LiveModel(workspace)
+    asked = {"model": "smollm2-135m", "features": "neurons", "index": 3}
+    text = "The capital of France is"
+    found = live.try_feature("text", text=text, **asked)
+    elsewhere = live.activations(text, model="smollm2-135m", features="neurons", feature=3)
+    assert found.activations[1:] == pytest.approx(elsewhere[1:], abs=1e-4)
+    assert found.activations[0] == 0, "BOS is left out"
+    rows = live.try_feature("steer", text=text, strength=0.0, **asked)
+    assert {row.text for row in rows} == {rows[0].text}, "nothing is added at strength 0"
+    assert max(row.kl for row in rows) < 1e-4
+    examples = live.try_feature("ablate", **asked)
+    assert all(len(each.random) == 5 for each in examples)
+    with pytest.raises(UsageError, match="its features are"):
+        live.try_feature("text", text=text, **asked | {"index": 10**6})
