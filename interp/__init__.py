@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from interp.circuits.evaluation import evaluate as evaluate_circuit
     from interp.circuits.find import FindConfig, find_circuit
     from interp.circuits.graph import Graph
-    from interp.circuits.head_kinds import score_heads
+    from interp.circuits.head_kinds import HeadScoresConfig, score_heads
     from interp.circuits.head_weights import composition as head_composition
     from interp.circuits.head_weights import copying as head_copying
     from interp.circuits.induction import find_induction_circuit, gather_induction_evidence
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from interp.geometry.analogies import WordVectors
     from interp.geometry.circles import circle_test
     from interp.geometry.dimension import intrinsic_dimension, spectrum
-    from interp.geometry.direction_report import measure_direction
+    from interp.geometry.direction_report import DirectionConfig, measure_direction
     from interp.geometry.erasure import erasure
     from interp.geometry.probes import direction_of_words
     from interp.geometry.rotation import rotate_words
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from interp.patching.maps import measure_map, save_map
     from interp.patching.paths import path_patch
     from interp.recording.live import open_recording
-    from interp.recording.record import record
+    from interp.recording.record import RecordConfig, record
     from interp.recording.store import Recording
     from interp.results import Result
     from interp.runtime import one_thread
@@ -120,7 +120,7 @@ _HOMES = {
     "interp.models.adapter": "to_tokens token_strings run_with_hooks untrained_model",
     "interp.models.passes": "Capture",
     "interp.text.corpora": "open_corpus Document",
-    "interp.recording.record": "record",
+    "interp.recording.record": "RecordConfig record",
     "interp.recording.store": "Recording",
     "interp.recording.live": "open_recording",
     "interp.lenses.logit_lens": "logit_lens follow_token",
@@ -131,7 +131,7 @@ _HOMES = {
     "interp.patching.config": "PatchingConfig",
     "interp.patching.maps": "measure_map save_map",
     "interp.patching.paths": "path_patch",
-    "interp.circuits.head_kinds": "score_heads",
+    "interp.circuits.head_kinds": "HeadScoresConfig score_heads",
     "interp.circuits.head_weights": "composition:head_composition copying:head_copying",
     "interp.circuits.induction": "find_induction_circuit gather_induction_evidence",
     "interp.circuits.induction_measure": "InductionConfig",
@@ -147,7 +147,7 @@ _HOMES = {
     "interp.geometry.circles": "circle_test",
     "interp.geometry.rotation": "rotate_words",
     "interp.geometry.probes": "direction_of_words",
-    "interp.geometry.direction_report": "measure_direction",
+    "interp.geometry.direction_report": "DirectionConfig measure_direction",
     "interp.geometry.erasure": "erasure",
     "interp.geometry.dimension": "spectrum intrinsic_dimension",
     "interp.geometry.analogies": "WordVectors",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from saes.circuits.attribution import attribute as attribute_features
     from saes.circuits.find import FeatureCircuitConfig, find_feature_circuit
     from saes.circuits.sites import Prompts, open_sites
-    from saes.evaluation.absorption import first_letters, measure_absorption
+    from saes.evaluation.absorption import AbsorptionConfig, first_letters, measure_absorption
     from saes.evaluation.compare import compare
     from saes.evaluation.crosscoder_latents import compare_models
     from saes.evaluation.in_model import evaluate_in_model
@@ -83,7 +83,7 @@ _HOMES = {
     "saes.evaluation.compare": "compare",
     "saes.evaluation.probing": "ProbingConfig probe",
     "saes.evaluation.probing_tasks": "text_tasks",
-    "saes.evaluation.absorption": "first_letters measure_absorption",
+    "saes.evaluation.absorption": "AbsorptionConfig first_letters measure_absorption",
     "saes.evaluation.synthetic": "SyntheticConfig SyntheticData measure_recovery",
     "saes.evaluation.toy_recovery": "recover_toy",
     "saes.evaluation.matching": "match_features decoder_cosines",
