@@ -1,6 +1,6 @@
 """Pages over a workspace, served to this machine. The names below are public.
 
-- `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `sae`, `geometry`, `dynamics`, `changes`: one folder per
+- `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `sae`, `geometry`, `dynamics`, `changes`, `notes`: one folder per
   page (`page` the page, `data` what it reads from the workspace)
 - `runs`        a queue of analyses that are started from the page, and the page of it
 - `components`  pieces that several pages share

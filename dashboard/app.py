@@ -53,6 +53,7 @@ KEYS = [
     ("f", "search or filter this page"),
     ("j  k", "next and previous feature (so do the arrow keys), hit, word list or run"),
     ("r", "a random feature"),
+    ("s", "star what the page shows"),
     ("Ctrl Enter", "run the prompt"),
     ("+  -  0", "map and circuit: zoom in, zoom out, show everything"),
     ("arrows  Enter  Esc", "map: move, select the point in the middle (twice: open it), clear the selection"),

@@ -94,7 +94,7 @@ class Entries:
 
     def checked(self, kind: str, key: str, value: Any) -> Any:
         """Return a value as it is stored. Raises `ConfigError`, `UnknownNameError` for an unknown kind."""
-        if kind not in self._checks:
+        if not isinstance(kind, str) or kind not in self._checks:
             raise UnknownNameError("kind of note", str(kind), self._checks)
         return self._checks[kind](key, value)
 

@@ -241,7 +241,7 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
             className="wb-atlas",
         ),
         table_panel(workspace, name),
-        controls=artefact_menu("Atlas", names, atlas_href(name), width=300),
+        controls=artefact_menu("Atlas", names, atlas_href(name), width=300, key=f"atlases/{name}"),
     )
 
 

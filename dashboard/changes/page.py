@@ -81,7 +81,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
         "Changes",
         dcc.Store(id="changes-state", data={"name": key}),
         html.Div(id="changes-parts"),
-        controls=artefact_menu("Comparison", choices, changes_href(key), width=260),
+        controls=artefact_menu("Comparison", choices, changes_href(key), width=260, key=key),
         lead=_lead(manifest),
     )
 

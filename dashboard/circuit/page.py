@@ -219,7 +219,9 @@ def layout(
         view.check_chosen(at, scored, found, context.workspace, key)
     state = {"name": key, "limit": scored.limit, "found": scored.found}
     controls = [
-        artefact_menu("Circuit", menu_choices(context.workspace, CIRCUITS, circuit_href), circuit_href(key), width=220),
+        artefact_menu(
+            "Circuit", menu_choices(context.workspace, CIRCUITS, circuit_href), circuit_href(key), width=220, key=key
+        ),
         dmc.Button("JSON", id="circuit-json", size="xs", variant="default", **attrs({"aria-label": "Export as JSON"})),
         dmc.Button("PNG", id="circuit-png", size="xs", variant="default", **attrs({"aria-label": "Save as PNG"})),
     ]

@@ -5,6 +5,7 @@ is the same for anything else. `attrs` passes HTML attributes whose names are no
 `html.Div(**attrs({"aria-label": "Pages"}))`.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,6 +95,20 @@ def graph(id: str, *, figure: Any = None, label: str, height: int | None = None,
 def loading(child: Children) -> dcc.Loading:
     """Return `child` with a spinner over it while it is being drawn; it stays visible meanwhile."""
     return dcc.Loading(child, type="circle", delay_show=250, overlay_style={"visibility": "visible", "opacity": 0.45})
+
+
+def note_controls(key: str, *, state: dict[str, Any] | None = None) -> html.Div:
+    """Return the star, name and note of a thing, `folder/name` or `folder/name#part`, as a visitor may change them.
+
+    They are drawn in the browser (assets/notes.js), which asks for the `state` where none is given.
+    """
+    given = {"data-note-thing": key} | ({"data-note-state": json.dumps(state)} if state is not None else {})
+    return html.Div(className="wb-note-controls", **attrs(given))
+
+
+def save_search_control() -> html.Div:
+    """Return the button that saves the address of the page under a name (assets/notes.js)."""
+    return html.Div(className="wb-note-controls", **attrs({"data-note-search": "true"}))
 
 
 def select(id: str, label: str, data: list[Any], value: Any, width: int = 240, **extra: Any) -> dmc.Select:

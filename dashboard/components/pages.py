@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode
 import flask
 from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.components.frame import attrs, page, panel, quiet_link, select
+from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
 from dashboard.components.live import Live
 from dashboard.runs.queue import Run, RunQueue
 from interp.artifacts import CIRCUITS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES, Manifest
@@ -258,14 +258,22 @@ def menu_choices(workspace: Workspace, kinds: Sequence[str], href: Callable[[str
     return [(text, href(artefact_key(each))) for text, each in zip(texts, found, strict=True)]
 
 
-def artefact_menu(label: str, choices: list[tuple[str, str]], shown: str, *, width: int = 240) -> html.Div:
+def artefact_menu(
+    label: str, choices: list[tuple[str, str]], shown: str, *, width: int = 240, key: str = ""
+) -> html.Div:
     """Return the menu that opens another artefact: `choices` are (text, address), `shown` is the address of this one.
 
-    Its callback is registered once for all pages (`register_menu`).
+    With the `key` of this one, its star and note stand beside the menu. The menu's callback is registered once for all
+    pages (`register_menu`).
     """
     data = [{"value": address, "label": text} for text, address in choices]
     return html.Div(
-        [dcc.Store(id="artefact-shown", data=shown), select("artefact-menu", label, data, shown, width=width)]
+        [
+            dcc.Store(id="artefact-shown", data=shown),
+            select("artefact-menu", label, data, shown, width=width),
+            *([note_controls(key)] if key else []),
+        ],
+        className="wb-artefact",
     )
 
 

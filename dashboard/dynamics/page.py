@@ -52,7 +52,7 @@ def layout(context: Context, name: str | None = None, seed: str = "", spec: str 
             ],
             className="wb-chosen-one",
         ),
-        controls=artefact_menu("Study", studies, dynamics_href(key), width=200),
+        controls=artefact_menu("Study", studies, dynamics_href(key), width=200, key=key),
         lead=part.lead(manifest),
     )
 

@@ -14,7 +14,18 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
-from dashboard.components.frame import attempt, attrs, graph, loading, notice, page, panel, stat
+from dashboard.components.frame import (
+    attempt,
+    attrs,
+    graph,
+    loading,
+    note_controls,
+    notice,
+    page,
+    panel,
+    save_search_control,
+    stat,
+)
 from dashboard.components.pages import (
     Context,
     Page,
@@ -95,7 +106,7 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
     """Return the right side of the page. Raises `UsageError` when there is no such feature."""
     row = view.one(workspace, name, index)
     near = view.labels(workspace, name, row["neighbours"])
-    parts: list[Any] = [_heading(row), _numbers(row)]
+    parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(row)]
     if row["n_fired"] == 0:
         parts.append(
             notice(
@@ -335,6 +346,7 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
             id="feature-search", value=text, placeholder="search labels   f", size="xs", debounce=250,
             className="wb-search", **attrs({"aria-label": "Search labels"}),
         ),
+        save_search_control(),
         html.Div(
             [html.Span("density", className="wb-quiet", title="fraction of tokens on which a feature is active"),
              dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,

@@ -130,7 +130,8 @@ def _page(
 
 def _menu(workspace: Workspace, manifest: Manifest) -> html.Div:
     choices = menu_choices(workspace, GEOMETRY, geometry_href)
-    return artefact_menu("Artefact", choices, geometry_href(artefact_key(manifest)), width=200)
+    key = artefact_key(manifest)
+    return artefact_menu("Artefact", choices, geometry_href(key), width=200, key=key)
 
 
 def register(app: Dash) -> None:

@@ -236,7 +236,7 @@ def layout(
     names = [(m.name, heads_href(m.name)) for m in context.workspace.newest("heads")]
     choices = [{"value": each, "label": each.replace("_", " ")} for each in kinds]
     controls = [
-        artefact_menu("Model", names, heads_href(manifest.name), width=200),
+        artefact_menu("Model", names, heads_href(manifest.name), width=200, key=artefact_key(manifest)),
         dmc.SegmentedControl(id="heads-kind", data=choices, value=kind, size="xs"),
     ]
     model = manifest.config.get("model", manifest.name)

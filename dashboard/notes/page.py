@@ -1,0 +1,381 @@
+"""*Notes*: starred things, lists, texts, saved searches and recipes of the workspace, each a link to what it names.
+
+    GET  /api/notes?key=features/demo%2312      what is noted on one thing
+    GET  /api/notes/export                      everything, as a JSON file
+    POST /api/notes/{set,search,recipe,list}    write one note, saved search, recipe or list
+    POST /api/notes/{delete,restore,import}     delete a value, put an earlier one back, take in an export
+
+The controls are drawn in the browser (assets/notes.js) wherever a page puts `note_controls` or `save_search_control`
+(`components.frame`). A failure of the notes is shown there and leaves the rest of the dashboard as it is.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import dash_mantine_components as dmc
+import flask
+from dash import Dash, dcc, html
+
+from dashboard.components.frame import attempt, attrs, note_controls, page, panel, quiet_link
+from dashboard.components.pages import (
+    Context,
+    Page,
+    atlas_href,
+    changes_href,
+    circuit_href,
+    current,
+    dynamics_href,
+    feature_href,
+    geometry_href,
+    heads_href,
+    prompt_href,
+    register_parts,
+    sae_href,
+)
+from dashboard.feature import data as features
+from dashboard.figures.theme import visible
+from interp.artifacts import CIRCUITS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES
+from interp.entries import Earlier
+from interp.errors import ArtifactError, ConfigError, ConflictError, ResourceError, UnknownNameError, WorkbenchError
+from interp.notes import Note, Notes, Recipe, check_key
+from interp.workspace import Workspace
+
+SHOWN_EARLIER = 100
+_KEY = "workbench-notes"
+_opening = threading.Lock()
+
+
+def notes() -> Notes:
+    """Return the notes of the workspace that is served. A damaged file is tried again at the next request."""
+    known = flask.current_app.extensions
+    with _opening:
+        if _KEY not in known:
+            known[_KEY] = Notes.open(current().workspace)
+    return known[_KEY]
+
+
+def thing_href(key: str) -> str | None:
+    """Return the address of what a key names; None where no page shows it."""
+    folder, name, part = check_key(key)
+    if folder == "features":
+        return feature_href(name, int(part)) if part.isdigit() else f"/feature/{name}"
+    if folder == "heads":
+        return heads_href(name, head=part)
+    bare = f"{folder}/{name}"
+    for kinds, href in ((CIRCUITS, circuit_href), (GEOMETRY, geometry_href), (STUDIES, dynamics_href),
+                        (MODEL_COMPARISONS, changes_href)):  # fmt: skip
+        if folder in [KINDS[kind] for kind in kinds]:
+            return href(bare)
+    known: dict[str, Callable[[], str]] = {
+        "atlases": lambda: atlas_href(name),
+        "saes": lambda: sae_href(name),
+        "patching": lambda: prompt_href(patching=name),
+        "circuits": lambda: circuit_href(name),
+        "geometry": lambda: geometry_href(name),
+        "dynamics": lambda: dynamics_href(name),
+    }
+    return known[folder]() if folder in known else None
+
+
+# Routes
+
+
+def register(app: Dash) -> None:
+    """Add the routes, and the callback that draws the parts of the page."""
+    server = app.server
+    server.add_url_rule("/api/notes", "notes_get", _get, methods=["GET"])
+    server.add_url_rule("/api/notes/export", "notes_export", _export, methods=["GET"])
+    server.add_url_rule("/api/notes/<act>", "notes_act", _act, methods=["POST"])
+    register_parts(app, "notes", lambda _, __: attempt(_parts))
+
+
+def _get() -> flask.Response:
+    def read() -> dict[str, Any]:
+        return _state(notes(), notes().get(flask.request.args.get("key", "")))
+
+    return _answer(read)
+
+
+def _export() -> flask.Response:
+    answer = _answer(lambda: notes().entries.export())
+    if answer.status_code == 200:
+        name = f"{current().workspace.root.resolve().name or 'workspace'}-notes.json"
+        answer.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return answer
+
+
+def _act(act: str) -> flask.Response:
+    def write() -> dict[str, Any]:
+        if act not in _ACTS:
+            raise UnknownNameError("act on notes", act, _ACTS)
+        try:
+            given = flask.request.get_json()
+        except RecursionError:
+            raise ConfigError("the body is nested too deeply") from None
+        if not isinstance(given, dict):
+            raise ConfigError("the body should be a JSON object")
+        return _ACTS[act](notes(), given)
+
+    return _answer(write)
+
+
+def _set(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: given[name] for name in ("title", "note", "starred", "tags") if name in given}
+    was = given.get("was")
+    if was is not None and not (isinstance(was, dict) and all(isinstance(each, str) for each in was.values())):
+        raise ConfigError("`was` should be an object with the texts that the writer started from")
+    return _state(notes, notes.set(given.get("key", ""), **fields, was=was))
+
+
+def _save_search(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    notes.save_search(given.get("name", ""), given.get("address", ""))
+    return {"saved": given["name"]}
+
+
+def _save_recipe(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in given.items() if name != "name"}
+    notes.save_recipe(Recipe.read(given.get("name", ""), rest))
+    return {"saved": given["name"]}
+
+
+def _save_list(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    notes.set_list(given.get("name", ""), given.get("keys", ""))
+    return {"saved": given["name"]}
+
+
+def _delete(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    kind, key = given.get("kind", ""), given.get("key", "")
+    notes.delete(kind, key)
+    found = notes.entries.earlier(kind, key)
+    return {"deleted": key, "restore": found[0].id if found else None}
+
+
+def _restore(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    number = given.get("id")
+    if type(number) is not int or not 0 <= number < 2**63:
+        raise ConfigError("`id` should be the number of an earlier value")
+    notes.entries.restore(number)
+    return {"restored": number}
+
+
+def _import(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    found = notes.entries.merge(given)
+    return {"added": found.added, "replaced": found.replaced, "older": found.older, "same": found.same}
+
+
+_ACTS: dict[str, Callable[[Notes, dict[str, Any]], dict[str, Any]]] = {
+    "set": _set,
+    "search": _save_search,
+    "recipe": _save_recipe,
+    "list": _save_list,
+    "delete": _delete,
+    "restore": _restore,
+    "import": _import,
+}
+
+
+def _state(notes: Notes, note: Note) -> dict[str, Any]:
+    fields = {"key": note.key, "title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags}
+    return {**fields, "lists": [*notes.lists()]}
+
+
+def _answer(work: Callable[[], dict[str, Any]]) -> flask.Response:
+    """Return what `work` returns as JSON, or our error with its status: 400, 404, 409 for a conflict, 500, 503."""
+    try:
+        return flask.Response(json.dumps(work(), allow_nan=False), 200, mimetype="application/json", headers=_FRESH)
+    except WorkbenchError as error:
+        kinds = ((ConflictError, 409), (UnknownNameError, 404), (ResourceError, 503), (ArtifactError, 500))
+        status = next((status for kind, status in kinds if isinstance(error, kind)), 400)
+        more = {"theirs": error.theirs, "field": error.field} if isinstance(error, ConflictError) else {}
+        body = json.dumps({"error": str(error), **more})
+        return flask.Response(body, status, mimetype="application/json", headers=_FRESH)
+
+
+_FRESH = {"Cache-Control": "no-store"}
+
+
+# The page
+
+
+def layout(context: Context, **_: Any) -> html.Div:
+    """`/notes`: everything noted in this workspace."""
+    controls = [
+        dmc.TextInput(
+            id="notes-filter", placeholder="filter   /", size="xs", w=200, className="wb-search",
+            persistence=True, persistence_type="session", **attrs({"aria-label": "Filter notes"}),
+        ),
+        html.A("Export", href="/api/notes/export", className="wb-link", download=""),
+        html.Div(id="notes-import"),
+    ]  # fmt: skip
+    return page(
+        "Notes",
+        dcc.Store(id="notes-state", data=0),
+        html.Div(id="notes-parts", **attrs({"aria-live": "polite"})),
+        controls=controls,
+        lead="Stars, names, texts, lists, saved searches and recipes; the key s stars what a page shows.",
+    )
+
+
+def _parts() -> html.Div:
+    found = notes()
+    workspace, all_notes = current().workspace, found.all()
+    labels = _labels(workspace, all_notes)
+    by_key = {note.key: note for note in all_notes}
+
+    def rows(keys: list[str]) -> html.Ol:
+        return html.Ol([_row(workspace, by_key.get(key, Note(key=key)), labels) for key in keys], className="wb-notes")
+
+    where = "in the workspace" if found.in_workspace else (
+        f"in {found.path}, since the workspace cannot be written; export them to pass them on"
+    )  # fmt: skip
+    starred = [note.key for note in all_notes if note.starred]
+    written = [note.key for note in all_notes if (note.note or note.title) and not note.starred]
+    none = html.P("None yet: the star beside the title of a page adds what it shows.", className="wb-none")
+    lists = [panel(name, rows(keys), actions=[_delete_button("list", name)]) for name, keys in found.lists().items()]
+    return html.Div(
+        [
+            html.P(f"These notes are kept {where}.", className="wb-note"),
+            panel("Starred", rows(starred) if starred else none),
+            *lists,
+            *([panel("Named or with a text", rows(written))] if written else []),
+            panel("Saved searches", _searches(found)),
+            panel("Recipes", *_recipes(found)),
+            _earlier(found.entries.earlier()),
+        ]
+    )
+
+
+def _labels(workspace: Workspace, all_notes: list[Note]) -> dict[str, str]:
+    """Return the label of every noted feature that is still there."""
+    wanted: dict[str, list[int]] = {}
+    for note in all_notes:
+        folder, name, part = check_key(note.key)
+        if folder == "features" and part.isdigit() and len(part) < 10:
+            wanted.setdefault(name, []).append(int(part))
+    labels = {}
+    for name, numbers in wanted.items():
+        for start in range(0, len(numbers), features.MAX_ROWS):
+            try:
+                found = features.labels(workspace, name, numbers[start : start + features.MAX_ROWS])
+            except WorkbenchError:
+                break
+            labels |= {f"features/{name}#{number}": label or "no label" for number, label in found.items()}
+    return labels
+
+
+def _there(workspace: Workspace, key: str, labels: dict[str, str]) -> bool:
+    folder, name, part = check_key(key)
+    if folder == "features" and part:
+        return key in labels
+    try:
+        return bool(workspace.find(f"{folder}/{name}", *KINDS))
+    except WorkbenchError:
+        return False
+
+
+def _row(workspace: Workspace, note: Note, labels: dict[str, str]) -> html.Li:
+    href, own = thing_href(note.key), labels.get(note.key, "")
+    name = visible(note.title or own or note.key, 200)
+    there = _there(workspace, note.key, labels)
+    about = note.key if there else f"{note.key}, no longer in the workspace"
+    if note.title and own:
+        about += f" · {visible(own, 120)}"
+    state = {"title": note.title, "note": note.note, "starred": note.starred, "tags": note.tags}
+    return html.Li(
+        [
+            quiet_link(name, href) if href and there else html.Span(name),
+            html.Span(about, className="wb-quiet"),
+            note_controls(note.key, state=state),
+        ],
+        **attrs({"data-text": f"{name} {about} {note.note} {' '.join(note.tags)}".lower()}),
+        dir="auto",
+    )
+
+
+def _searches(found: Notes) -> Any:
+    rows = [
+        html.Li(
+            [quiet_link(visible(name, 80), address), html.Span(visible(address, 160), className="wb-quiet"),
+             _delete_button("search", name)],
+            **attrs({"data-text": f"{name} {address}".lower()}), dir="auto",
+        )
+        for name, address in found.searches().items()
+    ]  # fmt: skip
+    none = html.P("None yet: “Save this search” beside a search adds one.", className="wb-none")
+    return html.Ol(rows, className="wb-notes") if rows else none
+
+
+def _recipes(found: Notes) -> list[Any]:
+    rows = [_recipe(recipe) for recipe in found.recipes().values()]
+    if not rows:
+        return [html.P("None yet: “Recipe” beside the title of a feature adds one.", className="wb-none")]
+    code = "from saes import load_recipe\nhooks = load_recipe(WORKSPACE, NAME).hooks(model)"
+    return [html.Ol(rows, className="wb-notes"), html.Pre(code, className="wb-command")]
+
+
+def _recipe(recipe: Recipe) -> html.Li:
+    parts: list[Any] = []
+    for step in recipe.steps:
+        key = f"{step.dictionary}#{step.feature}" if step.dictionary.startswith("features/") else step.dictionary
+        amount = "" if step.action == "ablate" else f" {step.amount:+.3g}"
+        parts += [
+            html.Span(f"{step.action}{amount}"),
+            quiet_link(f"{step.dictionary}#{step.feature}", thing_href(key) or "/"),
+        ]
+    if recipe.prompt:
+        parts.append(
+            quiet_link("prompt", prompt_href(text=recipe.prompt, model=recipe.model), title=visible(recipe.prompt, 200))
+        )
+    return html.Li(
+        [html.Strong(visible(recipe.name, 80)), *parts, _delete_button("recipe", recipe.name)],
+        **attrs({"data-text": f"{recipe.name} {recipe.prompt}".lower()}),
+        dir="auto",
+    )
+
+
+def _earlier(found: list[Earlier]) -> html.Details | None:
+    if not found:
+        return None
+    rows = [html.Li(_earlier_parts(each)) for each in found[:SHOWN_EARLIER]]
+    more = f", the last {SHOWN_EARLIER} of them shown" if len(found) > SHOWN_EARLIER else ""
+    return html.Details(
+        [html.Summary(f"Earlier and deleted values: {len(found):,}{more}"), html.Ol(rows, className="wb-notes")],
+        className="wb-panel",
+    )
+
+
+def _earlier_parts(each: Earlier) -> list[Any]:
+    named = attrs({"data-note-restore": str(each.id), "aria-label": f"Restore the {each.kind} of {each.key}"})
+    when = f"{_REASONS.get(each.reason, 'replaced')}; written {each.edited[:16].replace('T', ' ')}"
+    return [
+        html.Span(f"{each.kind} of {visible(each.key, 100)}"),
+        html.Span(visible(_said(each.value), 300), dir="auto"),
+        html.Span(when, className="wb-quiet"),
+        html.Button("Restore", type="button", className="wb-link", **named),
+    ]
+
+
+_REASONS = {"edit": "replaced", "order": "replaced", "delete": "deleted", "import": "the older of two at an import"}
+
+
+def _said(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _delete_button(kind: str, key: str) -> html.Button:
+    named = attrs({"data-note-delete": kind, "data-note-key": key, "aria-label": f"Delete the {kind} {key}"})
+    return html.Button("Delete", type="button", className="wb-link", **named)
+
+
+PAGE = Page(
+    title="Notes",
+    path="/notes",
+    order=95,
+    layout=layout,
+    register=register,
+    shows="Stars, names, texts, lists, saved searches and recipes of the workspace.",
+    command="workbench demo --no-serve",
+)

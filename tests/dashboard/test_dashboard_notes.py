@@ -1,0 +1,163 @@
+"""Notes in the dashboard: written over HTTP with the key of the run, shown with links, and never in the way."""
+
+import json
+import shutil
+
+import pytest
+from fake_live import FakeLive
+from visit import ERROR, Visitor
+
+from dashboard.app import create_app
+from dashboard.notes.page import thing_href
+from interp.artifacts import KINDS
+from interp.notes import FILE, Notes, Recipe, Step
+from interp.workspace import Workspace
+
+HERE = {"Host": "127.0.0.1:8050"}
+KEY = "features/demo#12"
+
+
+@pytest.fixture
+def own(workspace: Workspace, tmp_path) -> Workspace:
+    """A copy of the workspace, since notes are written into it."""
+    shutil.copytree(workspace.root, tmp_path / "workspace")
+    return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture
+def visitor(own: Workspace) -> Visitor:
+    return Visitor(create_app(own, live=FakeLive()))
+
+
+def post(visitor: Visitor, act: str, **body):
+    return visitor.client.post(f"/api/notes/{act}", json=body, headers=HERE)
+
+
+def test_what_is_noted_on_a_feature_is_on_its_page_and_on_notes(visitor, own):
+    answer = post(
+        visitor, "set", key=KEY, title="months", note="<script>window.pwned=1</script>", starred=True, tags=["a"]
+    )
+    assert answer.get_json() == {
+        "key": KEY, "title": "months", "note": "<script>window.pwned=1</script>", "starred": True, "tags": ["a"],
+        "lists": ["a"],
+    }  # fmt: skip
+    assert visitor.client.get("/api/notes?key=features/demo%2312", headers=HERE).get_json() == answer.get_json()
+    assert json.dumps(KEY) in visitor.open("/feature/demo/12")
+    page = visitor.open("/notes")
+    assert ERROR not in page
+    assert "/feature/demo/12" in page
+    assert "months" in page
+    assert Notes.open(own).get(KEY).starred
+
+
+def test_a_write_without_the_key_of_the_run_changes_nothing(own):
+    client = create_app(own, live=FakeLive()).server.test_client(use_cookies=False)
+    assert client.post("/api/notes/set", json={"key": KEY, "starred": True}, headers=HERE).status_code == 403
+    assert not (own.root / FILE).exists()
+
+
+def test_a_conflict_answers_with_the_other_text(visitor):
+    post(visitor, "set", key=KEY, note="theirs")
+    answer = post(visitor, "set", key=KEY, note="mine", was={"note": ""})
+    assert answer.status_code == 409
+    assert answer.get_json()["theirs"] == "theirs"
+
+
+@pytest.mark.parametrize(
+    ("act", "body", "status"),
+    [
+        ("set", {"key": "../x", "starred": True}, 400),
+        ("set", {"key": KEY, "note": 7}, 400),
+        ("set", {"key": KEY, "note": "x", "was": [1]}, 400),
+        ("set", {"key": KEY, "tags": "abc"}, 400),
+        ("set", {"key": KEY, "tags": [{}]}, 400),
+        ("set", {"key": [KEY]}, 400),
+        ("search", {"name": "x", "address": "https://evil.example"}, 400),
+        ("recipe", {"name": "x", "steps": [{"dictionary": "saes/demo", "feature": -1}]}, 400),
+        ("delete", {"kind": "star", "key": 5}, 400),
+        ("delete", {"kind": "everything", "key": "x"}, 404),
+        ("delete", {"kind": [], "key": "x"}, 404),
+        ("restore", {"id": 12345}, 404),
+        ("restore", {"id": "1; drop table entries"}, 400),
+        ("import", {"format": "x"}, 400),
+        ("vacuum", {}, 404),
+    ],
+)
+def test_what_is_no_note_is_refused_with_a_sentence(visitor, act, body, status):
+    answer = post(visitor, act, **body)
+    assert answer.status_code == status, answer.text
+    assert answer.get_json()["error"]
+
+
+def test_a_body_that_is_no_object_is_a_400_and_a_large_one_a_413(visitor):
+    for body, status in (("[]", 400), ("{", 400), ("[" * 100_000, 400), (" " * 1_000_001, 413)):
+        answer = visitor.client.post("/api/notes/set", data=body, content_type="application/json", headers=HERE)
+        assert answer.status_code == status
+
+
+def test_everything_is_exported_deleted_restored_and_taken_in_again(visitor, own):
+    post(visitor, "set", key=KEY, note="a text", tags=["mine"])
+    post(visitor, "search", name="rare", address="/feature/demo?d=-6,-4")
+    post(
+        visitor, "recipe", name="up", steps=[{"dictionary": "features/demo", "feature": 12, "amount": 2}], prompt="Once"
+    )
+    exported = visitor.client.get("/api/notes/export", headers=HERE)
+    assert exported.headers["Content-Disposition"].startswith("attachment")
+    page = visitor.open("/notes")
+    for shown in ("rare", "/feature/demo?d=-6,-4", "mine", "load_recipe", "add +2"):
+        assert shown in page
+    deleted = post(visitor, "delete", kind="recipe", key="up").get_json()
+    assert Notes.open(own).recipes() == {}
+    assert "Restore" in visitor.open("/notes")
+    assert post(visitor, "restore", id=deleted["restore"]).status_code == 200
+    assert Notes.open(own).recipe("up") == Recipe(
+        name="up", steps=(Step(dictionary="features/demo", feature=12, amount=2),), prompt="Once"
+    )
+    (own.root / FILE).unlink()
+    assert post(visitor, "import", **exported.get_json()).get_json() == {
+        "added": 4,
+        "replaced": 0,
+        "older": 0,
+        "same": 0,
+    }
+    assert Notes.open(own).lists() == {"mine": [KEY]}
+
+
+def test_damaged_notes_are_named_and_every_other_page_goes_on(visitor, own):
+    (own.root / FILE).write_bytes(b"damage" * 1000)
+    assert "move the file away" in visitor.open("/notes")
+    assert ERROR not in visitor.open("/feature/demo/12")
+    assert ERROR not in visitor.open("/")
+    answer = visitor.client.get("/api/notes?key=saes/demo", headers=HERE)
+    assert answer.status_code == 500
+    assert "damaged" in answer.get_json()["error"]
+    (own.root / FILE).unlink()
+    assert post(visitor, "set", key=KEY, starred=True).status_code == 200  # without a restart
+
+
+def test_what_is_no_longer_there_stays_noted_and_says_so(visitor):
+    for key in ("features/gone#3", "features/demo#9999", "saes/gone"):
+        assert post(visitor, "set", key=key, note="remember").status_code == 200
+    page = visitor.open("/notes")
+    assert ERROR not in page
+    for key in ("features/gone#3", "features/demo#9999", "saes/gone"):
+        assert f"{key}, no longer in the workspace" in page
+    assert "/feature/gone" not in page
+
+
+def test_every_page_of_an_artefact_has_its_star(visitor):
+    for address, key in (
+        ("/atlas/embeddings", "atlases/embeddings"), ("/heads/smollm2-135m", "heads/smollm2-135m"),
+        ("/circuit/induction", "induction-circuits/induction"), ("/dynamics?name=grok", "grokking/grok"),
+        ("/geometry", "word-geometry/"), ("/changes", "-comparisons/"),
+    ):  # fmt: skip
+        page = visitor.open(address)
+        assert '"data-note-thing": "' in page, address
+        assert key in page, address
+
+
+def test_keys_lead_to_pages_that_open(visitor, own):
+    for manifest in own.artifacts():
+        href = thing_href(f"{KINDS[manifest.kind]}/{manifest.name}")
+        if href is not None:
+            assert "That did not work" not in visitor.open(href), href
