@@ -14,12 +14,15 @@ where components are redundant.
 Grouped-query attention: keys and values belong to a group of query heads, so `k` and `v` are patched per key-value
 head; `settings["heads"]` says which kind of head the head axis counts.
 
+A patch leaves everything before its layer unchanged. So the base run is read once, before every block, and each patch
+runs from the residual stream of the base run before its layer: on average half of a pass.
+
 `measure` and `check_pairs` check the metric and the prompt pairs of every kind of patching.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, get_args
+from typing import Any, NamedTuple, Protocol, get_args
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -27,7 +30,8 @@ from torch import Tensor
 
 from interp.circuits.task import read_hook
 from interp.errors import ConfigError, PromptError, UnknownNameError
-from interp.models.adapter import available_hook_points, head_shape, run_with_hooks, token_strings
+from interp.models.adapter import Hook, available_hook_points, head_shape, token_strings
+from interp.models.passes import Capture, run_from
 from interp.models.residual import ResidualStream
 from interp.patching.config import Direction, What
 from interp.progress import Progress
@@ -69,6 +73,15 @@ def check_pairs(model: Any, clean: Int[Tensor, "..."], corrupt: Int[Tensor, "...
 
 
 _WHOLE = ("resid_pre", "resid_post", "attn_out", "mlp_out")
+Slot = tuple[Any, ...]
+"""Index of a patch into the value at its hook point, batch first."""
+Patch = tuple[int, Slot]
+"""Layer of a patch, and its slot."""
+STORED_VALUES = 1 << 26
+"""Largest number of activations that are stored at once (256 MB in float32), unless one layer has more."""
+LAYERS_AT_ONCE = 4
+"""Layers whose patches share a pass. The later ones run through the earlier layers unchanged, which costs time, but
+small batches cost more."""
 
 
 class PatchingTask(Protocol):
@@ -160,7 +173,7 @@ def activation_patching(
 
     Several patches share a forward pass of at most `batch_size` sequences. The metric needs all prompts together, so
     the logits of `max(batch_size, n_prompts)` sequences are in memory at once (for a task, at the positions that it
-    reads), and the activations of one layer.
+    reads). So are the activations of as many layers as fit `STORED_VALUES`, of at least one.
 
     Two nulls of the same patch have the same unit (`interp.patching.maps`). With `donors [batch, pos]`, values come
     from these prompts instead of the other run. With `random_change`, a value changes by the same distance as in the
@@ -182,10 +195,10 @@ def activation_patching(
     source = other if donors is None else donors.to(model.cfg.device)
     n_layers = head_shape(model).n_layers
     layers = []
-    for layer in range(n_layers):
-        layers.append(run.layer(layer, base, source))
+    for found in run.layers(n_layers, base, source):
+        layers.append(found)
         if progress:
-            progress(layer + 1, n_layers, {})
+            progress(len(layers), n_layers, {})
     change = (torch.stack(layers) - start) / gap  # [n_layers, ..., n_prompts]
     clean_metric, corrupt_metric = (target, start) if direction == "denoise" else (start, target)
     return ActivationPatching(
@@ -239,29 +252,62 @@ class _Run:
         rows = torch.arange(len(tokens)).split(self.batch_size)
         return measure(self.metric, torch.cat([self._logits(tokens[r], r, []) for r in rows]), len(tokens))
 
-    def layer(self, layer: int, base: Tensor, donors: Tensor) -> Tensor:
-        """Return the metric with each patch of a layer from `donors`, `[heads?, pos?, n_prompts]` float64."""
-        from interp.models.passes import Capture
-
-        name, n = self.hook_point(layer), len(base)
-        with Capture(self.model, [name]) as capture:
-            source = torch.cat([capture(rows)[name] for rows in donors.split(self.batch_size)])
-            if self.random_change is not None:
-                own = torch.cat([capture(rows)[name] for rows in base.split(self.batch_size)])
-                source = _changed_at_random(own, source, self.random_change, inside=self.what == "pattern")
-        slots = list(self._slots(base.shape[1]))
-        at_once = max(1, self.batch_size // n)
-        found = []
-        for first in range(0, len(slots), at_once):
-            chunk = slots[first : first + at_once]
-            parts = [torch.arange(n)] if n <= self.batch_size else torch.arange(n).split(self.batch_size)
-            logits = torch.cat([self._patched(name, base, source, rows, chunk) for rows in parts])
-            found += [measure(self.metric, each, n) for each in logits.split(n)]
+    def layers(self, n_layers: int, base: Tensor, donors: Tensor) -> Iterator[Tensor]:
+        """Yield the metric with each patch of a layer from `donors`, `[heads?, pos?, n_prompts]` float64, by layer."""
+        n, slots = len(base), list(self._slots(base.shape[1]))
         lengths = [size for size in (self.n_heads, base.shape[1] if self.by_position else 0) if size]
-        return torch.stack(found).reshape(*lengths, n)
+        size = base.numel() * self._width(base.shape[1])
+        at_once = max(1, STORED_VALUES // size)
+        for first in range(0, n_layers, at_once):
+            group, found = range(first, min(first + at_once, n_layers)), []
+            values = self._read(group, base, donors)
+            for chunk in self._chunks(group, slots, n):
+                parts = [torch.arange(n)] if n <= self.batch_size else torch.arange(n).split(self.batch_size)
+                logits = torch.cat([self._patched(values, base, rows, chunk) for rows in parts])
+                found += [measure(self.metric, each, n) for each in logits.split(n)]
+                while len(found) >= len(slots):
+                    yield torch.stack(found[: len(slots)]).reshape(*lengths, n)
+                    del found[: len(slots)]
 
-    def _slots(self, length: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the index of each patch into the value at the hook point, batch first."""
+    def _width(self, length: int) -> int:
+        """Return how many numbers of a layer are stored per token."""
+        shape = head_shape(self.model)
+        value = shape.n_heads * length if self.what == "pattern" else max(shape.d_model, shape.n_heads * shape.d_head)
+        return shape.d_model + value * (1 if self.random_change is None else 2)
+
+    def _read(self, layers: range, base: Tensor, donors: Tensor) -> "_Values":
+        """Read the values that the patches of some layers start from and insert."""
+        starts = {layer: f"blocks.{layer}.hook_resid_pre" for layer in layers if layer}
+        points = {layer: self.hook_point(layer) for layer in layers}
+        source = self._captured(donors, points.values())
+        own = self._captured(base, [*starts.values(), *(points.values() if self.random_change is not None else ())])
+        if self.random_change is not None:
+            inside = self.what == "pattern"
+            for name in points.values():
+                source[name] = _changed_at_random(own[name], source[name], self.random_change, inside=inside)
+        return _Values({layer: own[name] for layer, name in starts.items()}, source)
+
+    def _captured(self, tokens: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        names = list(dict.fromkeys(names))
+        if not names:
+            return {}
+        with Capture(self.model, names) as capture:
+            parts = [capture(rows) for rows in tokens.split(self.batch_size)]
+        return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+    def _chunks(self, layers: range, slots: list[Slot], n: int) -> Iterator[list[Patch]]:
+        """Yield patches that share a pass, layer by layer; a pass starts at the earliest of its layers."""
+        chunk: list[Patch] = []
+        for layer in layers:
+            for slot in slots:
+                if chunk and (len(chunk) >= self.batch_size // n or layer - chunk[0][0] >= LAYERS_AT_ONCE):
+                    yield chunk
+                    chunk = []
+                chunk.append((layer, slot))
+        yield chunk
+
+    def _slots(self, length: int) -> Iterator[Slot]:
+        """Yield the slot of every patch of a layer."""
         everything = slice(None)
         positions = range(length) if self.by_position else [everything]
         for head in range(self.n_heads) if self.n_heads else [None]:
@@ -271,23 +317,50 @@ class _Run:
                 else:
                     yield (everything, head, position) if self.what == "pattern" else (everything, position, head)
 
-    def _patched(self, name: str, base: Tensor, source: Tensor, rows: Tensor, slots: list[tuple[Any, ...]]) -> Tensor:
-        """Return logits `[len(slots) * rows, ...]` of prompts, repeated once per patch from `source`."""
-        source = source[rows]
+    def _patched(self, values: "_Values", base: Tensor, rows: Tensor, patches: list[Patch]) -> Tensor:
+        """Return logits `[len(patches) * rows, ...]` of prompts, repeated once per patch."""
+        start, repeated = patches[0][0], rows.repeat(len(patches))
+        by_layer: dict[int, list[tuple[slice, Slot]]] = {}
+        for at, (layer, slot) in enumerate(patches):
+            by_layer.setdefault(layer, []).append((slice(at * len(rows), (at + 1) * len(rows)), slot))
+        hooks = []
+        for layer, mine in by_layer.items():
+            name = self.hook_point(layer)
+            hooks.append((name, _inserting(values.source[name][rows], mine)))
+        if start == 0:
+            return self._logits(base[repeated], repeated, hooks)
+        return self._logits(values.start[start][repeated], repeated, hooks, layer=start)
 
-        def patch(value: Tensor, hook: Any) -> Tensor:
-            value = value.clone()
-            for part, slot in zip(value.split(len(source)), slots, strict=True):
-                part[slot] = source[slot]
-            return value
+    def _logits(self, value: Tensor, rows: Tensor, hooks: list[tuple[str, Hook]], layer: int = 0) -> Tensor:
+        """Return logits of prompts `rows`, at every position or at those that the task reads.
 
-        repeated = rows.repeat(len(slots))
-        return self._logits(base[repeated], repeated, [(name, patch)])
-
-    def _logits(self, tokens: Tensor, rows: Tensor, hooks: list[tuple[str, Any]]) -> Tensor:
-        """Return logits of prompts `rows`, at every position or at those that the task reads."""
+        `value` is their tokens, or their residual before block `layer`.
+        """
         reads = [] if self.at is None else [read_hook(self.at[rows])]
-        return run_with_hooks(self.model, tokens, [*hooks, *reads])
+        logits = run_from(self.model, value, [*hooks, *reads], layer=layer)
+        assert logits is not None  # only a pass with `until` has none
+        return logits
+
+
+class _Values(NamedTuple):
+    """Values of some layers, for all prompts."""
+
+    start: dict[int, Tensor]
+    """residual of the base run before each layer but the first, `[n_prompts, pos, d_model]`"""
+    source: dict[str, Tensor]
+    """values to insert, by hook point"""
+
+
+def _inserting(source: Tensor, patches: list[tuple[slice, Slot]]) -> Hook:
+    """Return a hook that inserts `source` at the slot of every patch, into the rows of that patch."""
+
+    def insert(value: Tensor, hook: Any) -> Tensor:
+        value = value.clone()
+        for rows, slot in patches:
+            value[rows][slot] = source[slot]
+        return value
+
+    return insert
 
 
 def _changed_at_random(own: Tensor, other: Tensor, generator: torch.Generator, *, inside: bool) -> Tensor:

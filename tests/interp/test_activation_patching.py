@@ -8,7 +8,9 @@ from interp.circuits.metrics import LogitDiff
 from interp.circuits.task import Task
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache
+from interp.models.small import SmallConfig, build_small
 from interp.models.toys import planted_induction
+from interp.patching import activation
 from interp.patching.activation import activation_patching
 
 WHATS = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "q", "k", "v", "pattern")
@@ -164,3 +166,68 @@ def test_the_residual_is_read_once_and_left_alone(pairs):
     activation_patching(model, pairs, last_logit)
     _, after = run_with_cache(model, pairs[0], ["blocks.1.hook_resid_post"])
     assert torch.equal(*before.values(), *after.values())
+
+
+def one_at_a_time(model, base, source, hook_point, index):
+    """The metric of every prompt with one patch, from a whole pass of its own."""
+    _, cache = model.run_with_cache(source)
+
+    def patch(value, hook):
+        value = value.clone()
+        value[index] = cache[hook_point][index]
+        return value
+
+    with torch.no_grad():
+        return last_logit(model.run_with_hooks(base, fwd_hooks=[(hook_point, patch)])).double()
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 64])
+@pytest.mark.parametrize("stored", [1, 2000, 1 << 26])
+@pytest.mark.parametrize(("what", "by_position"), [("z", True), ("resid_pre", True), ("mlp_out", False), ("k", False)])
+def test_patches_that_share_passes_equal_patches_one_at_a_time(
+    what, by_position, stored, batch_size, pairs, monkeypatch
+):
+    """Six layers: passes span several layers, start inside the model, and values are read in one or several groups."""
+    config = SmallConfig(n_layers=6, d_model=32, n_heads=2, d_mlp=48, d_vocab=50, n_ctx=16, positions="rotary")
+    model, (clean, corrupt) = build_small(config, seed=1, device="cpu", dtype=torch.float32), pairs
+    monkeypatch.setattr(activation, "STORED_VALUES", stored)
+    found = activation_patching(
+        model, pairs, last_logit, what=what, by_position=by_position, direction="noise", batch_size=batch_size
+    )
+    with torch.no_grad():
+        start, target = (last_logit(model(tokens)).double() for tokens in (clean, corrupt))
+    everything = slice(None)
+    positions = range(6) if by_position else [everything]
+    expected = []
+    for layer in range(6):
+        point = f"blocks.{layer}." + (f"attn.hook_{what}" if what in "zk" else f"hook_{what}")
+        for head in range(2) if what in "zk" else [None]:
+            slots = [(everything, p) if head is None else (everything, p, head) for p in positions]
+            expected += [one_at_a_time(model, clean, corrupt, point, slot) for slot in slots]
+    effect = ((torch.stack(expected) - start) / (target - start).mean()).mean(1)
+    torch.testing.assert_close(found.effect.flatten(), effect, rtol=1e-5, atol=1e-5)
+
+
+def test_random_changes_do_not_depend_on_how_layers_are_read(pairs, monkeypatch):
+    found = []
+    for stored in (1, 1 << 26):
+        monkeypatch.setattr(activation, "STORED_VALUES", stored)
+        generator = torch.Generator().manual_seed(3)
+        found.append(activation_patching(tiny("gpt2"), pairs, last_logit, what="pattern", random_change=generator))
+    torch.testing.assert_close(found[0].effect, found[1].effect, rtol=1e-5, atol=1e-5)
+
+
+def test_a_patch_skips_the_blocks_before_its_layer(pairs):
+    model, calls = tiny("llama-gqa"), [0, 0]
+
+    def count(layer):
+        def hook(value, hook):
+            calls[layer] += len(value)
+
+        return hook
+
+    with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", count(layer)) for layer in (0, 1)]):
+        activation_patching(model, pairs, last_logit, what="z", batch_size=3)
+    n_patches, n_prompts = 4 * 6, 3  # heads and positions of a layer
+    read = 2 * n_prompts  # the base and the donors, each read by a pass that ends before the MLP of the last block
+    assert calls[1] - calls[0] == n_patches * n_prompts - read
