@@ -1,9 +1,12 @@
 """The results of running a prompt, as plain values: pages and their tests need no torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+
+from saes.features.proof import AblatedExample, SteeredRow, TextFirings
 
 Guess = tuple[str, float]
 """a token's text and its probability, 0 to 1"""
@@ -25,18 +28,63 @@ class PromptResult:
     tokens: list[str]
     losses: list[float | None]
     """nats per token given those before it; None for the first"""
-    next_tokens: list[Guess]
-    """the likeliest continuations"""
     layers: list[str]
-    lens: list[list[list[Guess]]]
-    """layer -> position -> strongest tokens"""
+    """names of the rows of a lens: the embedding, then each layer"""
     n_layers: int
     n_heads: int
+    patterns: np.ndarray
+    """`[n_layers, n_heads, s, s]` uint8: small pictures of every head's attention, 255 for 1"""
+    vocabulary: int
+    """tokens that the model knows: a uniform guess has a loss of the logarithm of it"""
+    likeliest: str
+    """the most probable token after the prompt"""
     features: list[list[ActiveFeature]] = field(default_factory=list)
-    """position -> its strongest features; empty without an SAE"""
-    tuned: list[list[list[Guess]]] = field(default_factory=list)
-    """the same as `lens` through a tuned lens; empty when the workspace has none of this model"""
+    """position -> its strongest features; empty without a dictionary"""
+    tuned: bool = False
+    """the workspace has a tuned lens of this model"""
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class LensCells:
+    """Some columns of a lens: what the residual stream after each layer predicts at some positions."""
+
+    start: int
+    """the first position"""
+    cells: list[list[list[Guess]]]
+    """layer -> position -> strongest tokens"""
+    followed: str | None = None
+    """the token whose rank and probability are given"""
+    rank: list[list[int]] = field(default_factory=list)
+    """layer -> position: number of more probable tokens; 0 is the top"""
+    probability: list[list[float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """The next-token distribution after one position, at a temperature."""
+
+    after: int
+    token: str
+    temperature: float
+    guesses: list[Guess]
+    """the likeliest tokens, most probable first"""
+    entropy: float
+    """nats: 0 for a certain prediction"""
+    uniform: float
+    """the entropy of a uniform guess, in nats"""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One more token of three continuations: unchanged, steered, and moved as far in a random direction."""
+
+    number: int
+    """counted from 0"""
+    tokens: list[Guess]
+    """one for each continuation, with its probability there; empty in the last message"""
+    unchanged: list[list[float]] = field(default_factory=list)
+    """in the last message: for each continuation, the probability of its tokens under the unchanged model"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +130,7 @@ class FeatureShare:
 
 @dataclass(frozen=True)
 class FeatureShares:
-    """Effects on a logit difference at one hook point: features, reconstruction error and `gap` add up to `total`."""
+    """Effects on a logit difference at one hook point: `metric = baseline + explained + error + gap`."""
 
     answer: str
     contrast: str | None
@@ -90,8 +138,10 @@ class FeatureShares:
     token: str
     hook_point: str
     """The hook point whose activation the dictionary reconstructs."""
-    total: float
-    """the logit difference, minus its value with all features and the error ablated"""
+    metric: float
+    """the logit difference itself, the number that `LogitShares.total` gives"""
+    baseline: float
+    """its value with all features and the error ablated"""
     explained: float
     """by all features together"""
     error: float
@@ -139,23 +189,75 @@ class PatchEffects:
     """That of a patching artefact."""
 
 
+FeatureAnswer = TextFirings | list[SteeredRow] | list[AblatedExample]
+"""the answer about one feature: on a text, steered, or ablated"""
+
+
 class Live(Protocol):
-    """A model that can be asked. `dashboard.prompt.live.LiveModel` is the real one; tests bring their own."""
+    """A model that can be asked. `dashboard.prompt.live.LiveModel` is the real one; tests bring their own.
+
+    `chat` puts the text into the model's chat template, as the message of a user. Every method raises `PromptError`
+    for a prompt that is empty or too long, or a model without a template.
+    """
 
     @property
     def state(self) -> str:
         """`cold` (nothing loaded), `loading` or `ready`."""
         ...
 
-    def read(self, text: str, *, model: str, features: str | None) -> PromptResult:
-        """Run a prompt. Raises `PromptError` when it is empty or too long."""
+    def stage(self, visitor: str) -> str:
+        """Say how far the requests of a page are."""
         ...
 
-    def pattern(self, text: str, *, model: str, layer: int, head: int) -> Pattern:
-        """Attention of one head. Raises `PromptError`, `UnknownNameError` (no such head)."""
+    def cancel(self, visitor: str) -> None:
+        """Drop the requests of a page."""
         ...
 
-    def shares(self, text: str, *, model: str, answer: str, contrast: str, after: int | None) -> LogitShares:
+    def read(self, text: str, *, model: str, features: str | None, chat: bool = False) -> PromptResult:
+        """Run a prompt."""
+        ...
+
+    def lens(
+        self, text: str, *, model: str, start: int, stop: int, tuned: bool = False, token: str = "", chat: bool = False
+    ) -> LensCells:
+        """Decode every layer at the positions from `start` up to `stop`, and follow one token through them."""
+        ...
+
+    def next_tokens(
+        self, text: str, *, model: str, after: int | None, temperature: float = 1.0, chat: bool = False
+    ) -> NextTokens:
+        """Return the likeliest tokens after a position (None: the last)."""
+        ...
+
+    def activations(self, text: str, *, model: str, features: str, feature: int, chat: bool = False) -> list[float]:
+        """Return the activation of one feature on every token. Raises `UnknownNameError` (no such feature)."""
+        ...
+
+    def generate(
+        self,
+        text: str,
+        *,
+        model: str,
+        features: str,
+        feature: int,
+        amount: float | None,
+        n_new: int,
+        temperature: float,
+        seed: int,
+        chat: bool = False,
+    ) -> Iterator[Generation]:
+        """Continue a prompt with and without a feature steered, token by token; without an amount, by the largest
+        activation that was measured. Raises `ConfigError` for neurons.
+        """
+        ...
+
+    def pattern(self, text: str, *, model: str, layer: int, head: int, chat: bool = False) -> Pattern:
+        """Attention of one head. Raises `UnknownNameError` (no such head)."""
+        ...
+
+    def shares(
+        self, text: str, *, model: str, answer: str, contrast: str, after: int | None, chat: bool = False
+    ) -> LogitShares:
         """Attribute the logit of `answer`, minus that of `contrast`, after position `after` (None: the last) to parts.
 
         An empty answer is the likeliest continuation, and an empty contrast with it the next likeliest. Raises
@@ -164,20 +266,39 @@ class Live(Protocol):
         ...
 
     def feature_shares(
-        self, text: str, *, model: str, features: str, answer: str, contrast: str, after: int | None
+        self,
+        text: str,
+        *,
+        model: str,
+        features: str,
+        answer: str,
+        contrast: str,
+        after: int | None,
+        chat: bool = False,
     ) -> FeatureShares:
         """Attribute that logit to the features of a dictionary; answers as in `shares`. Raises what it raises, and
         `ConfigError` for neurons.
         """
         ...
 
-    def reasons(self, text: str, *, model: str, layer: int, head: int, query: int, key: int) -> ScoreReasons:
-        """Split an attention score into pairs of parts. Raises `PromptError`, `UnknownNameError` (no such head)."""
+    def reasons(
+        self, text: str, *, model: str, layer: int, head: int, query: int, key: int, chat: bool = False
+    ) -> ScoreReasons:
+        """Split an attention score into pairs of parts. Raises `UnknownNameError` (no such head)."""
         ...
 
     def patch(
         self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str
     ) -> PatchEffects:
         """Return the effects of activation patches between two prompts of one length; answers are one token each, with
-        or without their leading space. Raises `PromptError`, and `ConfigError` where the metric shows no gap."""
+        or without their leading space. Raises `ConfigError` where the metric shows no gap."""
+        ...
+
+    def try_feature(
+        self, ask: Literal["text", "steer", "ablate"], *, model: str, features: str, index: int, text: str = "",
+        strength: float = 1.0,
+    ) -> FeatureAnswer:  # fmt: skip
+        """Read a text with one feature, steer it (`strength` in units of the largest activation), or ablate the feature
+        on its own examples; every answer has its controls. Raises `UsageError` (no such feature, or it never fires).
+        """
         ...

@@ -1,18 +1,31 @@
 """*Prompt*: one text read by a model of the workspace; nothing is loaded until a prompt is run.
 
-In reading order: the loss of every token and the likeliest continuations, the logit lens, direct logit attribution
-(`why.py`), attribution to the features of a dictionary, the attention of a head with the reasons for one of its cells
-(`why.py`), and the strongest features on every token. Below them: activation patching between two prompts
-(`patching.py`).
+From the top: the tokens with the loss of each, the features that fire on them, the next-token distribution, the logit
+lens, the attention of every head with the reasons for one cell, attribution of an answer to heads and to features
+(`why.py`), continuations under steering, and activation patching against a second prompt (`patching.py`).
+
+One selection is shared by all of them: a token, a layer, a head, a feature, and an answer with its contrast. It is in
+the address. The browser draws the tokens, the lens and the attention itself (assets/prompt/) and asks for what is seen:
+
+    POST /prompt-data/<what>      read, lens, pattern, next, activations, generate, stage or cancel
+
+A body is a JSON object with `text, model, features, chat`, the `visitor` (one per open page: requests of many pages
+take turns), and what the answer depends on. `generate` answers with a JSON object per line and token.
 """
 
+import base64
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, dcc, html, no_update
+import flask
+import numpy as np
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
-from dashboard.components.frame import attempt, attrs, graph, page, panel, select, stat
-from dashboard.components.live import ActiveFeature, FeatureShares, PromptResult
+from dashboard.components.frame import attrs, explain, log, page, panel, select
 from dashboard.components.pages import (
     Context,
     NothingYetError,
@@ -22,209 +35,14 @@ from dashboard.components.pages import (
     register_address,
     whole_number,
 )
-from dashboard.components.tokens import (
-    COLD,
-    WARM,
-    attention_graph,
-    feature_chip,
-    feature_line,
-    token_bars,
-    token_strip,
-    token_text,
-)
+from dashboard.components.tokens import COLD, WARM
 from dashboard.feature import data as feature_view
-from dashboard.figures.heads import logit_lens
-from dashboard.figures.theme import Theme, theme, visible
+from dashboard.figures.theme import DARK, LIGHT, Theme
 from dashboard.overview.data import models
 from dashboard.prompt.patching import patching_panel, register_patching
-from dashboard.prompt.why import logit_panel, register_why
-
-
-def attribution_panel() -> html.Section:
-    """Return the panel with a button (it takes some ten passes of the model); the answer is that of the panel above."""
-    return panel(
-        "Attribution to features",
-        html.Div(
-            dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
-            className="wb-controls",
-        ),
-        html.Div(id="prompt-feature-shares"),
-        note="effect of each feature on the logit of the answer: its share of the change when all features are ablated "
-        "together (integrated gradients); ablating one alone may change less, since others compensate",
-    )
-
-
-def register_features(app: Dash) -> None:
-    """Add the callback of the button."""
-    app.callback(
-        Output("prompt-feature-shares", "children"),
-        Input("prompt-attribution", "n_clicks"),
-        State("prompt-answer", "value"),
-        State("prompt-contrast", "value"),
-        State("prompt-after", "value"),
-        State("prompt-run-state", "data"),
-        running=[(Output("prompt-attribution", "disabled"), True, False)],
-        prevent_initial_call=True,
-    )(_attribute)
-
-
-def _attribute(
-    clicks: int | None, answer: str | None, contrast: str | None, after: str, run: dict[str, Any] | None
-) -> Any:
-    if not clicks or not run:
-        return no_update
-
-    def body() -> html.Div:
-        found = current().live.feature_shares(
-            run["text"], model=run["model"], features=run["features"], answer=answer or "", contrast=contrast or "",
-            after=whole_number(after),
-        )  # fmt: skip
-        numbers = sorted(share.feature for share in found.features)
-        return shares(found, run["features"], feature_view.labels(current().workspace, run["features"], numbers))
-
-    return attempt(body)
-
-
-def shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.Div:
-    """Return the sums over features and error, and the features with the largest effects, each a link."""
-    against = f" − logit({visible(found.contrast, 24)})" if found.contrast is not None else " above the mean"
-    rest = found.explained - sum(share.effect for share in found.features)
-    left = found.n_active - len(found.features)
-    numbers = [
-        stat(
-            f"logit({visible(found.answer, 24)}){against}",
-            f"{found.total:+.3f}",
-            f"after {visible(found.token, 24)}, minus its value with features and error ablated at {found.hook_point}",
-        ),
-        stat("all features", f"{found.explained:+.3f}", f"{found.n_active:,} active ones"),
-        stat("error", f"{found.error:+.3f}", "effect of the reconstruction error, which no feature explains"),
-        stat("remainder", f"{found.gap:+.3f}", "the part that the approximation by gradients misses"),
-    ]
-    lines = [
-        feature_line(
-            features,
-            share.feature,
-            labels.get(share.feature, ""),
-            f"{share.effect:+.3f} at {visible(share.token, 12)} ({share.position})",
-        )
-        for share in found.features
-    ]
-    more = [html.P(f"The other {left:,} active features: {rest:+.3f} together.", className="wb-note")] if left else []
-    return html.Div([html.Div(numbers, className="wb-stats", dir="auto"), html.Ol(lines, className="wb-lines"), *more])
-
-
-FULL_SURPRISE = 10.0
-"""Loss in nats at which a token is coloured fully: a probability of 1 in 22,000."""
-
-
-def reading(
-    result: PromptResult,
-    features: str,
-    names: dict[int, str],
-    colours: Theme,
-    asked: dict[str, Any] | None = None,
-    *,
-    layer: int,
-    head: int,
-) -> html.Div:
-    """Return the panels of a prompt in reading order."""
-    return html.Div(
-        [
-            html.Div([_surprise(result), _continuations(result)], className="wb-two"),
-            _lens_section(result, colours),
-            html.Div(logit_panel(result, asked or {}), className="wb-row"),
-            *([html.Div(attribution_panel(), className="wb-row")] if features else []),
-            html.Div([_attention(result, layer, head), _why()], className="wb-two wb-even"),
-            _features(result, features, names),
-        ]
-    )
-
-
-def _surprise(result: PromptResult) -> html.Section:
-    losses = [loss or 0.0 for loss in result.losses]
-    known = [loss for loss in result.losses if loss is not None]
-    mean = f"{sum(known) / len(known):.2f}" if known else "none"
-    return panel(
-        "Loss of every token",
-        token_strip(result.tokens, losses, maximum=FULL_SURPRISE, unit="loss in nats"),
-        html.Div(
-            [
-                stat("tokens", f"{len(result.tokens)}"),
-                stat("mean loss, nats", mean, "average of -log(probability) of each token given those before it"),
-                stat("seconds", f"{result.seconds:.2g}"),
-            ],
-            className="wb-stats",
-        ),
-        note="the stronger the colour, the less probable the token was for the model: -log(probability) in nats",
-    )
-
-
-def _continuations(result: PromptResult) -> html.Section:
-    bars = token_bars(result.next_tokens, label="Likeliest next tokens", maximum=1.0, form="{:.1%}".format)
-    return panel("Next token", bars, note="the most probable next tokens")
-
-
-def _why() -> html.Section:
-    return panel("Reasons for one cell", html.Div(id="prompt-reasons"))
-
-
-def lens_figure(result: PromptResult, kind: str, colours: Theme) -> html.Div:
-    """Return the figure of a lens, `logit` or `tuned`."""
-    cells = result.tuned if kind == "tuned" else result.lens
-    figure = logit_lens(cells, result.layers, result.tokens, colours)
-    return graph("prompt-lens", figure=figure, label=f"{kind.capitalize()} lens")
-
-
-def _lens_section(result: PromptResult, colours: Theme) -> html.Section:
-    kinds = [{"value": "logit", "label": "logit lens"}, {"value": "tuned", "label": "tuned lens"}]
-    choice = dmc.SegmentedControl(id="prompt-lens-kind", data=kinds if result.tuned else kinds[:1], value="logit",
-                                  size="xs", className="" if result.tuned else "wb-hidden")  # fmt: skip
-    return panel(
-        "After each layer",
-        html.Div(lens_figure(result, "logit", colours), id="prompt-lens-figure", className="wb-scroll"),
-        actions=[choice],
-        note="the most probable next token when the residual stream after that layer is unembedded; the input is at "
-        "the bottom, the output at the top",
-    )
-
-
-def _attention(result: PromptResult, layer: int, head: int) -> html.Section:
-    layers = [{"value": str(i), "label": f"layer {i}"} for i in range(result.n_layers)]
-    heads = [{"value": str(i), "label": f"head {i}"} for i in range(result.n_heads)]
-    layer, head = min(layer, result.n_layers - 1), min(head, result.n_heads - 1)
-    return panel(
-        "Attention",
-        html.Div(id="prompt-pattern", className="wb-scroll"),
-        actions=[
-            select("prompt-layer", "Layer", layers, str(layer), width=112),
-            select("prompt-head", "Head", heads, str(head), width=112),
-        ],
-        note="each row is one token (destination), and sums to 1 over the tokens that it attends to (sources)",
-    )
-
-
-def _features(result: PromptResult, features: str, names: dict[int, str]) -> html.Section:
-    if not result.features:
-        return panel("Features", html.P("No dictionary was chosen.", className="wb-none"))
-    strongest = max((f.activation for at in result.features for f in at), default=0.0) or 1.0
-    rows = [
-        html.Li([token_text(token, 20), html.Div(_chips(at, features, names, strongest))])
-        for token, at in zip(result.tokens, result.features, strict=True)
-    ]
-    return panel(
-        "Features",
-        html.Ol(rows, className="wb-token-features"),
-        note="the most active features on each token; a click opens one",
-    )
-
-
-def _chips(at: list[ActiveFeature], features: str, names: dict[int, str], strongest: float) -> list:
-    if not at:
-        return [html.Span("none", className="wb-quiet")]
-    return [
-        feature_chip(features, f.feature, names.get(f.feature, ""), f.activation, f.activation / strongest) for f in at
-    ]
-
+from dashboard.prompt.turns import SupersededError, asking
+from dashboard.prompt.why import answer_controls, attribution_panel, logit_panel, reasons_frame, register_why
+from interp.errors import UnknownNameError, UsageError, WorkbenchError
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"
 
@@ -234,8 +52,11 @@ def layout(
     text: str = "",
     model: str = "",
     features: str = "",
+    chat: str = "",
     layer: str = "",
     head: str = "",
+    token: str = "",
+    feature: str = "",
     answer: str = "",
     contrast: str = "",
     after: str = "",
@@ -246,79 +67,160 @@ def layout(
 ) -> html.Div:
     """`/prompt?text=...&model=...&features=...&layer=..&head=..`; a text in the address is run at once.
 
-    `answer`, `contrast` and `after` (a position) are those of the direct logit attribution; `query` and `key` name the
-    cell of the attention pattern whose reasons are shown; `patching` names a stored map of activation patches.
+    `token` is the position that is selected (`after` and `query` are its older names), `key` the source of the
+    attention cell whose reasons are shown, `feature` the one that colours the tokens; `answer` and `contrast` are those
+    of the attributions; `chat=1` puts the text into the chat template; `patching` names a stored map of patches.
     """
     known = models(context.workspace)
     if not known:
         raise NothingYetError("a prompt runs on a model that an artefact was made with, and there is none yet")
     sets = [{"value": "", "label": "no features"}, *feature_view.choices(context.workspace)]
     chosen = features or (feature_view.choose(context.workspace, None) if len(sets) > 1 else "")
-    head_shown = {"layer": whole_number(layer, 0), "head": whole_number(head, 0)}
-    at = {"query": whole_number(query), "key": whole_number(key)}
-    cell = None if None in at.values() else at
-    run = {"text": text, "model": model or known[0], "features": chosen} if text else None
+    run = {"text": text, "model": model or known[0], "features": chosen, "chat": chat == "1"} if text else None
+    selection = {
+        "token": next((n for n in map(whole_number, (token, query, after)) if n is not None), None),
+        "layer": whole_number(layer, 0),
+        "head": whole_number(head, 0),
+        "feature": whole_number(feature),
+        "key": whole_number(key),
+    }
     return page(
         "Prompt",
+        dcc.Store(id="prompt-visitor", data=secrets.token_hex(8)),
         dcc.Store(id="prompt-run-state", data=run),
-        dcc.Store(id="prompt-head-shown", data=head_shown),
-        dcc.Store(id="prompt-asked", data={"answer": answer, "contrast": contrast, "after": after}),
-        dcc.Store(id="prompt-cell", data=cell),
+        dcc.Store(id="prompt-selection", data=selection),
+        dcc.Store(id="prompt-asked", data={"answer": answer, "contrast": contrast}),
+        dcc.Store(id="prompt-read", data=None),
+        dcc.Store(id="prompt-token", data=None),
+        dcc.Store(id="prompt-cell", data=None),
         address_sink("prompt"),
-        _editor(text, known, model or known[0], sets, chosen),
-        html.Div(COLD if context.live.state == "cold" else WARM, id="prompt-busy", className="wb-busy"),
-        html.Div(id="prompt-result", **attrs({"aria-live": "polite"})),
+        html.Div(id="prompt-drawn", hidden=True),
+        _editor(text, known, model or known[0], sets, chosen, chat=chat == "1"),
+        html.Div(
+            [html.Span(COLD if context.live.state == "cold" else WARM, id="prompt-stage", role="status"),
+             html.Button("Cancel", id="prompt-cancel", type="button", className="wb-link")],
+            id="prompt-busy", className="wb-busy",
+        ),
+        html.Div(id="prompt-error", role="alert"),
+        html.Div(_views(answer, contrast), id="prompt-views", className="wb-hidden", **_colours()),
         html.Div(patching_panel(context.workspace, patching), className="wb-row"),
-        lead="One text, read by a model: its loss and predictions, layer by layer, the attention of its heads, and the "
-        "active features.",
-    )
+        lead="One text, read by a model: its tokens and their features, its predictions layer by layer, the attention "
+        "of its heads, and its continuation under steering.",
+    )  # fmt: skip
 
 
 def register(app: Dash) -> None:
-    """Add the callbacks: running a prompt, the panels of its result, and the address."""
+    """Add the routes and the callbacks: running a prompt, the panels of its result, and the address."""
+    app.server.add_url_rule("/prompt-data/<what>", "prompt_data", _answer, methods=["POST"])
     app.callback(
         Output("prompt-run-state", "data"),
         Input("prompt-go", "n_clicks"),
         State("prompt-text", "value"),
         State("prompt-model", "value"),
         State("prompt-features", "value"),
+        State("prompt-chat", "checked"),
         prevent_initial_call=True,
-    )(lambda _, text, model, features: {"text": text or "", "model": model, "features": features})
-    app.callback(
-        Output("prompt-result", "children"),
+    )(_run)
+    app.clientside_callback(
+        ClientsideFunction("workbenchPrompt", "run"),
+        Output("prompt-drawn", "children"),
         Input("prompt-run-state", "data"),
-        State("prompt-head-shown", "data"),
+        State("prompt-visitor", "data"),
+        State("prompt-selection", "data"),
         State("prompt-asked", "data"),
-        State("scheme", "data"),
-        running=[
-            (Output("prompt-busy", "className"), "wb-busy wb-busy-on", "wb-busy"),
-            (Output("prompt-go", "disabled"), True, False),
-        ],
-    )(_read)
-    app.callback(
-        Output("prompt-pattern", "children"),
-        Output("prompt-head-shown", "data"),
-        Input("prompt-layer", "value"),
-        Input("prompt-head", "value"),
-        State("prompt-run-state", "data"),
-        State("scheme", "data"),
-    )(_pattern)
-    app.callback(
-        Output("prompt-lens-figure", "children"),
-        Input("prompt-lens-kind", "value"),
-        State("prompt-run-state", "data"),
-        State("scheme", "data"),
-        prevent_initial_call=True,
-    )(_lens)
-    register_why(app)
-    register_features(app)
-    register_patching(app)
-    register_address(
-        app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "head-shown", "asked", "cell"))
     )
+    app.clientside_callback(
+        ClientsideFunction("workbenchPrompt", "answer"),
+        Output("prompt-asked", "data"),
+        Input("prompt-answer", "value"),
+        Input("prompt-contrast", "value"),
+        State("prompt-asked", "data"),
+        prevent_initial_call=True,
+    )
+    register_why(app)
+    register_patching(app)
+    register_address(app, "prompt", *(Input(f"prompt-{part}", "data") for part in ("run-state", "selection", "asked")))
 
 
-def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]], chosen: str) -> html.Section:
+def _run(_: int | None, text: str | None, model: str, features: str | None, chat: bool | None) -> dict[str, Any]:
+    return {"text": text or "", "model": model, "features": features or "", "chat": bool(chat)}
+
+
+def _views(answer: str, contrast: str) -> list[Any]:
+    """Return the panels, empty: the browser and the callbacks fill them once a prompt was read."""
+    return [
+        panel(
+            "Tokens",
+            html.Div(id="prompt-tokens"),
+            html.Div(id="prompt-selected", className="wb-selected", **attrs({"aria-live": "polite"})),
+            answer_controls(answer, contrast),
+            note="choose a token, by a click or with the arrow keys: everything below is about the chosen one",
+            actions=[html.Div(id="prompt-colour-choice")],
+        ),
+        html.Div(
+            [
+                panel(
+                    "Features",
+                    html.Div(id="prompt-token-features"),
+                    note="the most active features on each token; the number opens the feature, the label colours the "
+                    "tokens by it",
+                ),
+                panel("Next token", html.Div(id="prompt-next"), note="the most probable tokens after the chosen one"),
+            ],
+            className="wb-two",
+        ),
+        panel(
+            "After each layer",
+            html.Div(id="prompt-lens"),
+            actions=[html.Div(id="prompt-lens-choice")],
+            note="the residual stream after a layer, unembedded: the most probable next token; or the probability or "
+            "rank of the answer. The input is at the bottom, the output at the top",
+            className="wb-row",
+        ),
+        html.Div(
+            [
+                panel(
+                    "Every head",
+                    html.Div(id="prompt-heads"),
+                    note="the attention of each head in small; choose one, by a click or with the arrow keys",
+                ),
+                panel(
+                    html.Span("Attention", id="prompt-pattern-title"),
+                    html.Div(id="prompt-pattern"),
+                    note="each row is one token (destination) and sums to 1 over the tokens that it attends to "
+                    "(sources); a click keeps a cell and says why the head looks there",
+                ),
+            ],
+            className="wb-two wb-even",
+        ),
+        reasons_frame(),
+        logit_panel(),
+        attribution_panel(),
+        panel(
+            "Continuation under steering",
+            html.Div(id="prompt-steer"),
+            note="the prompt continued token by token: by the model as it is, with the direction of the chosen feature "
+            "added on every token, and with a change of the same length in a random direction",
+            className="wb-row",
+        ),
+    ]
+
+
+def _colours() -> dict[str, Any]:
+    """Return the colours that the browser draws with, in both schemes."""
+
+    def of(colours: Theme) -> dict[str, Any]:
+        return {
+            "scale": colours.sequential, "on": colours.on_scale, "muted": colours.muted, "accent": colours.accent,
+            "opposite": colours.opposite, "text": colours.text, "grid": colours.grid,
+        }  # fmt: skip
+
+    return attrs({"data-colours": json.dumps({"light": of(LIGHT), "dark": of(DARK)})})
+
+
+def _editor(
+    text: str, known: list[str], model: str, sets: list[dict[str, str]], chosen: str, *, chat: bool
+) -> html.Section:
     return html.Section(
         [
             dmc.Textarea(
@@ -331,6 +233,7 @@ def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]],
                     html.Span("Ctrl+Enter", className="wb-quiet"),
                     select("prompt-model", "Model", known, model, width=200),
                     select("prompt-features", "Features", sets, chosen, width=260),
+                    dmc.Switch(id="prompt-chat", label="chat template", checked=chat, size="xs"),
                 ],
                 className="wb-controls",
             ),
@@ -339,36 +242,137 @@ def _editor(text: str, known: list[str], model: str, sets: list[dict[str, str]],
     )  # fmt: skip
 
 
-def _read(run: dict[str, Any] | None, head: dict[str, int], asked: dict[str, Any], scheme: str | None) -> Any:
-    if not run:
-        return None
-
-    def body() -> html.Div:
-        result = current().live.read(run["text"], model=run["model"], features=run["features"] or None)
-        names = _labels(run["features"], [f.feature for at in result.features for f in at])
-        return reading(result, run["features"], names, theme(scheme), asked, layer=head["layer"], head=head["head"])
-
-    return attempt(body)
+Body = dict[str, Any]
 
 
-def _lens(kind: str, run: dict[str, Any] | None, scheme: str | None) -> Any:
-    if not run:
-        return no_update
-    result = current().live.read(run["text"], model=run["model"], features=run["features"] or None)  # remembered
-    return lens_figure(result, kind, theme(scheme))
+def _answer(what: str) -> flask.Response:
+    """Answer one request of the browser; an error is `{"error": sentence}` with 400, 404, 409 (replaced) or 500."""
+    body = flask.request.get_json(silent=True)
+    if not isinstance(body, dict):
+        return _refuse(UsageError("a JSON object was expected; send one"))
+    try:
+        if what not in ANSWERS:
+            raise UnknownNameError("request", what, ANSWERS)
+        with asking(_text(body, "visitor")):
+            found = ANSWERS[what](body)
+    except Exception as error:
+        return _refuse(error)
+    return found if isinstance(found, flask.Response) else flask.jsonify(found)
 
 
-def _labels(name: str, indices: list[int]) -> dict[int, str]:
-    if not name or not indices:
-        return {}
-    return feature_view.labels(current().workspace, name, sorted(set(indices)))
+def _refuse(error: Exception) -> flask.Response:
+    if not isinstance(error, WorkbenchError):
+        log.exception("a request of the prompt page failed")
+    status = 409 if isinstance(error, SupersededError) else 404 if isinstance(error, UnknownNameError) else 400
+    response = flask.jsonify({"error": explain(error)})
+    response.status_code = status if isinstance(error, WorkbenchError) else 500
+    return response
 
 
-def _pattern(layer: str, head: str, run: dict[str, Any] | None, scheme: str | None) -> Any:
-    if not run:
-        return no_update, no_update
-    at = {"layer": whole_number(layer, 0) or 0, "head": whole_number(head, 0) or 0}
-    return attention_graph(run["text"], run["model"], at["layer"], at["head"], scheme, id="prompt-pattern-graph"), at
+def _text(body: Body, name: str) -> str:
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is a text, got {value!r}"[:200] + "; send a JSON string")
+    return value
+
+
+def _number(body: Body, name: str, kind: type = int) -> Any:
+    """Return the number called `name`. Raises `UsageError` for anything else."""
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        raise UsageError(f"{name} is a number, got {value!r}"[:200] + "; send a JSON number")
+    return kind(value)
+
+
+def _prompt(body: Body) -> dict[str, Any]:
+    return {"text": _text(body, "text"), "model": _text(body, "model"), "chat": body.get("chat") is True}
+
+
+def read(body: Body) -> Body:
+    """Read a prompt: tokens, losses, features with their labels, and the attention of every head in small."""
+    features = _text(body, "features")
+    result = current().live.read(**_prompt(body), features=features or None)
+    indices = sorted({each.feature for at in result.features for each in at})
+    labels = feature_view.labels(current().workspace, features, indices) if indices else {}
+    return {
+        **{name: getattr(result, name) for name in ("tokens", "losses", "layers", "n_layers", "n_heads", "tuned")},
+        **{"vocabulary": result.vocabulary, "likeliest": result.likeliest, "seconds": result.seconds},
+        "features": [[[each.feature, each.activation] for each in at] for at in result.features],
+        "labels": {str(index): text for index, text in labels.items()},
+        "patterns": _base64(result.patterns),
+        "side": result.patterns.shape[-1],
+    }
+
+
+def lens(body: Body) -> Body:
+    """Decode every layer at the positions from `start` up to `stop`; `token` is followed when there is one."""
+    return asdict(
+        current().live.lens(
+            **_prompt(body), start=_number(body, "start"), stop=_number(body, "stop"),
+            tuned=body.get("tuned") is True, token=_text(body, "token"),
+        )
+    )  # fmt: skip
+
+
+def pattern(body: Body) -> Body:
+    """Return the attention of one head: uint16 by row, 65535 for 1, little end first, in base64."""
+    found = current().live.pattern(**_prompt(body), layer=_number(body, "layer"), head=_number(body, "head"))
+    return {"weights": _base64(np.round(found.weights * 65535).clip(0, 65535).astype("<u2"))}
+
+
+def next_tokens(body: Body) -> Body:
+    """Return the likeliest tokens `after` a position, at a `temperature`."""
+    temperature = _number(body, "temperature", float)
+    return asdict(current().live.next_tokens(**_prompt(body), after=_number(body, "after"), temperature=temperature))
+
+
+def activations(body: Body) -> Body:
+    """Return the activation of a `feature` on every token."""
+    features, feature = _text(body, "features"), _number(body, "feature")
+    return {"activations": current().live.activations(**_prompt(body), features=features, feature=feature)}
+
+
+def generate(body: Body) -> flask.Response:
+    """Continue a prompt, steered and not: one line of JSON per token as it is made."""
+    steps = current().live.generate(
+        **_prompt(body), features=_text(body, "features"), feature=_number(body, "feature"),
+        amount=None if body.get("amount") is None else _number(body, "amount", float), n_new=_number(body, "n_new"),
+        temperature=_number(body, "temperature", float), seed=_number(body, "seed"),
+    )  # fmt: skip
+    visitor = _text(body, "visitor")
+
+    def lines() -> Iterator[str]:
+        try:
+            while True:
+                with asking(visitor):
+                    step = next(steps, None)
+                if step is None:
+                    return
+                yield json.dumps(asdict(step)) + "\n"
+        except Exception as error:
+            yield json.dumps({"error": _refuse(error).get_json()["error"]}) + "\n"
+
+    return flask.Response(flask.stream_with_context(lines()), mimetype="application/x-ndjson")
+
+
+def _stage(body: Body) -> Body:
+    return {"stage": current().live.stage(_text(body, "visitor"))}
+
+
+def _cancel(body: Body) -> Body:
+    current().live.cancel(_text(body, "visitor"))
+    return {}
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+
+
+ANSWERS: dict[str, Callable[[Body], Any]] = {
+    "read": read, "lens": lens, "pattern": pattern, "next": next_tokens, "activations": activations,
+    "generate": generate, "stage": _stage, "cancel": _cancel,
+}  # fmt: skip
+"""Answers to the browser, by the last part of the address."""
 
 
 PAGE = Page(
@@ -377,7 +381,8 @@ PAGE = Page(
     order=40,
     layout=layout,
     register=register,
-    shows="Any text read by a model of the workspace: the loss of every token, the model's guess after every layer, "
-    "the attention of its heads, and the features that are active. It offers the models that artefacts were made with.",
+    shows="Any text read by a model of the workspace: its tokens and their features, the model's guess after every "
+    "layer, the attention of its heads, and continuations under steering. It offers the models that artefacts were "
+    "made with.",
     command="workbench heads MODEL",
 )

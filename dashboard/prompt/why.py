@@ -1,101 +1,138 @@
-"""Direct logit attribution of an answer, and the reasons for one cell of an attention pattern (QK attribution)."""
+"""Attribution of an answer to heads and to features, and the reasons for one cell of an attention pattern.
 
+All panels explain one number, the *metric*: the logit of the answer minus that of the contrast (without a contrast,
+minus the mean over the vocabulary), after the chosen token. Its name and value are the same in each (`metric`).
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, html, no_update
 
-from dashboard.components.frame import attempt, attrs, graph, panel, select, stat
-from dashboard.components.live import LogitShares, PromptResult, ScoreReasons
-from dashboard.components.pages import current, whole_number
+from dashboard.components.frame import attempt, attrs, graph, loading, panel, stat
+from dashboard.components.live import FeatureShares, LogitShares, ScoreReasons
+from dashboard.components.pages import current
+from dashboard.components.tokens import feature_line
+from dashboard.feature import data as feature_view
 from dashboard.figures.attribution import pair_map, share_bars, share_map
 from dashboard.figures.theme import Theme, theme, visible
+from dashboard.prompt.turns import SupersededError, asking
+
+Run = dict[str, Any] | None
+"""The prompt that was read, and the visitor who reads it."""
 
 
-def logit_panel(result: PromptResult, asked: dict[str, Any]) -> html.Section:
-    """Return the panel with the answer, its contrast and the position; a callback fills in the attribution."""
-    n = len(result.tokens)
-    positions = [{"value": str(i), "label": f"after {i}: {visible(t, 16)}"} for i, t in enumerate(result.tokens)]
-    after = whole_number(asked.get("after"))
-    return panel(
-        "Direct logit attribution",
-        html.Div(
-            [
-                dmc.TextInput(id="prompt-answer", value=asked.get("answer") or "", placeholder="answer: most probable",
-                              size="xs", w=190, className="wb-mono", **attrs({"aria-label": "Answer"})),
-                dmc.TextInput(id="prompt-contrast", value=asked.get("contrast") or "", placeholder="rather than",
-                              size="xs", w=150, className="wb-mono", **attrs({"aria-label": "Contrast"})),
-                select("prompt-after", "After which token", positions,
-                       str(after if after is not None and 0 <= after < n else n - 1), width=200),
-                dmc.Button("Attribute", id="prompt-attribute", size="xs", variant="default"),
-            ],
-            className="wb-controls",
-        ),
-        html.Div(id="prompt-shares"),
-        note="direct effect of each head and MLP on the logit of the answer (minus that of the contrast), through the "
-        "final norm and the unembedding; effects through later layers are not included",
+def answer_controls(answer: str, contrast: str) -> html.Div:
+    """Return the fields of the answer and the contrast that every panel is about."""
+    return html.Div(
+        [
+            dmc.TextInput(id="prompt-answer", value=answer, placeholder="answer: most probable", debounce=True,
+                          size="xs", w=190, className="wb-mono", **attrs({"aria-label": "Answer"})),
+            html.Span("rather than", className="wb-quiet"),
+            dmc.TextInput(id="prompt-contrast", value=contrast, placeholder="contrast: the next one", debounce=True,
+                          size="xs", w=190, className="wb-mono", **attrs({"aria-label": "Contrast"})),
+        ],
+        className="wb-controls",
     )  # fmt: skip
 
 
+def logit_panel() -> html.Section:
+    """Return the panel of direct logit attribution; a callback fills it in."""
+    return panel(
+        "Direct logit attribution",
+        loading(html.Div(id="prompt-shares")),
+        note="direct effect of each head and MLP on the metric, through the final norm and the unembedding; effects "
+        "through later layers are not included. The parts add up to the metric",
+        className="wb-row",
+    )
+
+
+def reasons_frame() -> html.Section:
+    """Return the panel of the reasons for one cell; a callback fills it in."""
+    return panel("Reasons for one cell", loading(html.Div(id="prompt-reasons")), className="wb-row")
+
+
+def attribution_panel() -> html.Section:
+    """Return the panel of attribution to features, with a button, as it takes some ten passes of the model."""
+    return panel(
+        "Attribution to features",
+        html.Div(
+            dmc.Button("Attribute to features", id="prompt-attribution", size="xs", variant="default"),
+            className="wb-controls",
+        ),
+        html.Div(id="prompt-feature-shares"),
+        note="effect of each feature on the metric: its share of the change when all features and the error are "
+        "ablated together (integrated gradients); ablating one alone may change less, since others compensate",
+        className="wb-row",
+    )
+
+
 def register_why(app: Dash) -> None:
-    """Add the callbacks: the attribution (at once, and on the button), the reasons (on a click in the pattern)."""
-    app.callback(
-        Output("prompt-shares", "children"),
-        Output("prompt-asked", "data"),
-        Input("prompt-attribute", "n_clicks"),
-        State("prompt-answer", "value"),
-        State("prompt-contrast", "value"),
-        State("prompt-after", "value"),
-        State("prompt-run-state", "data"),
-        State("scheme", "data"),
-        running=[(Output("prompt-attribute", "disabled"), True, False)],
-    )(_attribute)
-    app.callback(
-        Output("prompt-cell", "data"),
-        Input("prompt-pattern-graph", "clickData"),
+    """Add the callbacks: the attribution to heads (at once) and to features (on the button), the reasons of a cell."""
+    shown = [Input(f"prompt-{part}", "data") for part in ("read", "asked", "token")]
+    app.callback(Output("prompt-shares", "children"), *shown, State("scheme", "data"))(_attribute)
+    app.clientside_callback(  # features that were shown are about another answer, token or prompt now
+        "() => null",
+        Output("prompt-feature-shares", "children", allow_duplicate=True),
+        *shown,
         prevent_initial_call=True,
-    )(_cell)
+    )
+    app.callback(
+        Output("prompt-feature-shares", "children"),
+        Input("prompt-attribution", "n_clicks"),
+        *(State(each.component_id, "data") for each in shown),
+        running=[(Output("prompt-attribution", "disabled"), True, False)],
+        prevent_initial_call=True,
+    )(_attribute_to_features)
     app.callback(
         Output("prompt-reasons", "children"),
         Input("prompt-cell", "data"),
-        Input("prompt-head-shown", "data"),
-        State("prompt-run-state", "data"),
+        Input("prompt-read", "data"),
         State("scheme", "data"),
     )(_reasons)
 
 
-def _attribute(
-    clicks: int | None, answer: str | None, contrast: str | None, after: str, run: dict[str, Any] | None,
-    scheme: str | None,
-) -> Any:  # fmt: skip
+def _asked(run: dict[str, Any], body: Callable[[], Any]) -> Any:
+    """Return what `body` returns when it is asked in the name of the run's visitor; nothing when it was replaced."""
+
+    def asked() -> Any:
+        with asking(run.get("visitor", "")):
+            try:
+                return body()
+            except SupersededError:
+                return no_update
+
+    return attempt(asked)
+
+
+def _prompt(run: dict[str, Any]) -> dict[str, Any]:
+    return {"text": run["text"], "model": run["model"], "chat": bool(run.get("chat"))}
+
+
+def _attribute(run: Run, answer: dict[str, Any], after: int | None, scheme: str | None) -> Any:
     if not run:
-        return no_update, no_update
+        return None
+    return _asked(run, lambda: _shares(current().live.shares(**_prompt(run), **answer, after=after), theme(scheme)))
 
-    def body() -> html.Div:
-        found = current().live.shares(
-            run["text"], model=run["model"], answer=answer or "", contrast=contrast or "", after=whole_number(after)
-        )
-        return _shares(found, theme(scheme))
 
-    asked = {"answer": answer or "", "contrast": contrast or "", "after": after}
-    return attempt(body), asked if clicks else no_update
+def metric(found: LogitShares | FeatureShares, value: float) -> html.Div:
+    """Return the number that every attribution on the page explains, with its name."""
+    against = "mean over the vocabulary" if found.contrast is None else f"logit({spaced(found.contrast)})"
+    name = f"metric: logit({spaced(found.answer)}) − {against}, after {spaced(found.token)}"
+    return stat(name, f"{value:+.2f}", "in logits, of the model's own pass; above 0 the answer is preferred")
 
 
 def _shares(found: LogitShares, colours: Theme) -> html.Div:
-    against = f"− logit({spaced(found.contrast)})" if found.contrast is not None else "− mean over the vocabulary"
-    numbers = [stat(f"logit({spaced(found.answer)}) {against}, after {spaced(found.token)}", f"{found.total:+.3f}")]
     bars = share_bars(found.parts, colours, unit="direct effect (logits)")
+    heat = share_map(found.heads, found.mlps, colours)
     return html.Div(
         [
-            html.Div(numbers, className="wb-stats", dir="auto"),
+            html.Div(metric(found, found.total), className="wb-stats", dir="auto"),
             html.Div(
                 [
                     graph("prompt-share-bars", figure=bars, label="Largest direct effects"),
-                    graph(
-                        "prompt-share-map",
-                        figure=share_map(found.heads, found.mlps, colours),
-                        label="All direct effects",
-                    ),
+                    graph("prompt-share-map", figure=heat, label="All direct effects"),
                 ],
                 className="wb-two wb-even wb-flush",
             ),
@@ -103,25 +140,50 @@ def _shares(found: LogitShares, colours: Theme) -> html.Div:
     )
 
 
-def _cell(click: dict[str, Any] | None) -> Any:
-    if not click or not click.get("points"):
+def _attribute_to_features(clicks: int | None, run: Run, answer: dict[str, Any], after: int | None) -> Any:
+    if not clicks or not run:
         return no_update
-    at = click["points"][0]
-    if at.get("z") is None:
-        return no_update  # a later token, which no head attends to
-    return {"query": int(at["y"]), "key": int(at["x"])}
-
-
-def _reasons(cell: dict[str, int] | None, head: dict[str, int], run: dict[str, Any] | None, scheme: str | None) -> Any:
-    if not run or not cell:
-        words = "Click a cell of the pattern: its attention score is split into what earlier parts wrote."
-        return html.P(words, className="wb-none")
 
     def body() -> html.Div:
-        found = current().live.reasons(run["text"], model=run["model"], layer=head["layer"], head=head["head"], **cell)
-        return reasons_panel(found, theme(scheme))
+        features = run["features"]
+        found = current().live.feature_shares(**_prompt(run), features=features, **answer, after=after)
+        numbers = sorted(share.feature for share in found.features)
+        return feature_shares(found, features, feature_view.labels(current().workspace, features, numbers))
 
-    return attempt(body)
+    if not run["features"]:
+        return html.P("No dictionary was chosen: choose one above the prompt and run it again.", className="wb-none")
+    return _asked(run, body)
+
+
+def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) -> html.Div:
+    """Return the metric as the sum over features and error, and the features with the largest effects as links."""
+    rest = found.explained - sum(share.effect for share in found.features)
+    left = found.n_active - len(found.features)
+    numbers = [
+        metric(found, found.metric),
+        stat("= baseline", f"{found.baseline:+.2f}", f"with all features and the error ablated at {found.hook_point}"),
+        stat("+ all features", f"{found.explained:+.2f}", f"{found.n_active:,} active ones"),
+        stat("+ error", f"{found.error:+.2f}", "effect of the reconstruction error, which no feature explains"),
+        stat("+ remainder", f"{found.gap:+.2f}", "the part that the approximation by gradients misses"),
+    ]
+    lines = [
+        feature_line(
+            features,
+            share.feature,
+            labels.get(share.feature, ""),
+            f"{share.effect:+.3f} at {visible(share.token, 12)} ({share.position})",
+        )
+        for share in found.features
+    ]
+    more = [html.P(f"The other {left:,} active features: {rest:+.3f} together.", className="wb-note")] if left else []
+    return html.Div([html.Div(numbers, className="wb-stats", dir="auto"), html.Ol(lines, className="wb-lines"), *more])
+
+
+def _reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Any:
+    if not run or not cell:
+        words = "Click a cell of the attention: its score is split into what earlier parts wrote."
+        return html.P(words, className="wb-none")
+    return _asked(run, lambda: reasons_panel(current().live.reasons(**_prompt(run), **cell), theme(scheme)))
 
 
 def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:

@@ -1,4 +1,4 @@
-"""Chat with a local model: one user message in, one reply out."""
+"""Prompts as text or in a chat template, and chat with a local model: one user message in, one reply out."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +34,23 @@ def chat_tokens(model: "TransformerBridge", content: str, start: str = "") -> "T
     message = [{"role": "user", "content": content}]
     text = model.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
     return model.tokenizer(text + start, add_special_tokens=False, return_tensors="pt")["input_ids"]
+
+
+def prompt_tokens(model: "TransformerBridge", text: str, *, chat: bool = False) -> "Tensor":
+    """Return the tokens of a prompt, `[1, pos]` int64: the text, or with `chat` the model's chat template around it.
+
+    Raises `PromptError` for an empty prompt, one that is too long, or a model without a chat template.
+    """
+    from interp.models.adapter import to_tokens
+
+    if not chat:
+        return to_tokens(model, text)
+    if not getattr(model.tokenizer, "chat_template", None):
+        raise PromptError(f"{model_spec(model)} has no chat template; leave the template off, or choose a chat model")
+    tokens = chat_tokens(model, text).to(model.cfg.device)
+    if tokens.shape[1] > model.cfg.n_ctx:
+        raise PromptError(f"the prompt has {tokens.shape[1]} tokens, the context holds {model.cfg.n_ctx}; shorten it")
+    return tokens
 
 
 def complete_chat(

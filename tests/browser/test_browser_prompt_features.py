@@ -1,22 +1,127 @@
-"""On the prompt page a person asks which features an answer rests on, and follows one."""
+"""On the prompt page: one selection by mouse and by keys, an answer and its features, a lens, a continuation."""
 
 import pytest
 
 pytestmark = pytest.mark.browser
 
 
+READ = "/prompt?text=one+two+three&features=demo"
+
+
 def test_features_behind_an_answer_are_one_click_away(visit, live):
-    page = visit.open("/prompt?text=one+two+three&features=demo")
+    page = visit.open(READ)
     page.wait_for_selector("#prompt-share-map .main-svg")
     page.fill("#prompt-answer", "Paris")
+    page.press("#prompt-answer", "Enter")
+    page.wait_for_function("document.querySelector('#prompt-shares').innerText.includes('logit(Paris)')")
     page.click("#prompt-attribution")
     page.wait_for_function("document.querySelector('#prompt-feature-shares').innerText.includes('remainder')")
-    assert live.calls[-2:] == [("feature_shares", "demo: Paris-"), ("shares", "Paris-")]
+    assert ("feature_shares", "demo: Paris-") in live.calls
+    shares, features = (page.locator(f"#{part} .wb-stat").first.inner_text() for part in SUMS)
+    assert shares == features, "one answer has one number"
     lines = page.locator("#prompt-feature-shares .wb-feature-line")
     assert lines.count() == 5
     lines.nth(1).click()
     page.wait_for_function("location.pathname === '/feature/demo/7'")
     assert visit.errors == []
+
+
+SUMS = ("prompt-shares", "prompt-feature-shares")
+
+
+def test_one_selection_is_shared_by_mouse_and_kept_in_the_address(visit, live):
+    page = visit.open(READ)
+    page.wait_for_selector("#prompt-pattern canvas")
+    page.locator("#prompt-tokens .wb-tok").nth(2).click()
+    page.wait_for_function("location.search.includes('token=2')")
+    assert "token 2, ␣two" in page.inner_text("#prompt-selected")
+    page.wait_for_function("document.querySelector('#prompt-next').innerText.includes('after ␣two')")
+    assert page.locator(".wb-token-features > li.wb-here .wb-token").inner_text() == "␣two"
+    box = page.locator("#prompt-heads canvas").bounding_box()
+    page.locator("#prompt-heads canvas").click(position={"x": box["width"] - 6, "y": 40})
+    page.wait_for_function("/head=[1-9]/.test(location.search)")
+    head = page.inner_text("#prompt-heads-words").split(",")[0]
+    page.wait_for_function(f"document.querySelector('#prompt-pattern-title').innerText === 'Attention of {head}'")
+    page.locator(".wb-chip-label").nth(2).click()
+    page.wait_for_function("/feature=[0-9]/.test(location.search)")
+    assert ("activations" in {name for name, _ in live.calls}) is True
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('token 2')")
+    assert head in page.inner_text("#prompt-selected")
+    assert "feature" in page.inner_text("#prompt-selected")
+    assert visit.errors == []
+
+
+def test_one_selection_is_moved_by_keys_and_a_cell_of_attention_is_explained(visit, live):
+    page = visit.open(READ + "&token=1")
+    page.wait_for_selector("#prompt-pattern canvas")
+    page.wait_for_function("document.querySelector('#prompt-pattern-words').innerText.includes('move over')")
+    page.locator("#prompt-tokens .wb-tok[tabindex='0']").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.search.includes('token=3')")
+    page.locator("#prompt-heads canvas").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("location.search.includes('layer=1') && location.search.includes('head=1')")
+    page.wait_for_function("document.querySelector('#prompt-pattern-title').innerText === 'Attention of L1H1'")
+    page.locator("#prompt-pattern canvas").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("location.search.includes('key=2')")
+    assert "␣three (3) attends to ␣two (2)" in page.inner_text("#prompt-pattern-words")
+    assert "evenly spread" in page.inner_text("#prompt-pattern-words")
+    page.wait_for_function("document.querySelector('#prompt-reasons').innerText.includes('score above the other keys')")
+    assert ("reasons", "L1H1 3 2") in live.calls
+    page.keyboard.press("Escape")
+    page.wait_for_function("!location.search.includes('key=')")
+    page.locator("#prompt-lens canvas").focus()
+    page.keyboard.press("ArrowUp")
+    page.wait_for_function("document.querySelector('#prompt-lens-words').innerText.startsWith('layer 2')")
+    assert visit.errors == []
+
+
+def test_the_lens_follows_the_answer_and_asks_for_seen_columns_only(visit, live):
+    words = "+".join(["word"] * 200)
+    page = visit.open(f"/prompt?text={words}&answer=Paris")
+    page.wait_for_function("document.querySelector('#prompt-lens-words')?.innerText.includes('after')")
+    asked = [text for name, text in live.calls if name == "lens"]
+    spans = [tuple(map(int, text.split(" ")[0].split("-"))) for text in asked]
+    assert sum(stop - start for start, stop in spans[-2:]) < 60
+    page.get_by_label("Value in the cells").select_option("rank")
+    page.wait_for_function(
+        "document.querySelector('#prompt-lens-words').innerText.includes('the answer Paris has rank')"
+    )
+    live.calls.clear()
+    page.evaluate("document.querySelector('.wb-lens').scrollLeft = 0")
+    page.wait_for_timeout(600)
+    assert [text.split("-")[0] for name, text in live.calls if name == "lens"] == ["0"]
+    assert visit.errors == []
+
+
+def test_a_continuation_shows_steering_beside_its_control(visit, live):
+    page = visit.open(READ)
+    page.wait_for_selector("#prompt-steer-go")
+    page.click("#prompt-steer-go")
+    assert "Choose a feature first" in page.inner_text("#prompt-steer")
+    page.fill("#prompt-steer-feature", "3")
+    page.click("#prompt-steer-go")
+    page.wait_for_function("document.querySelector('#prompt-steer').innerText.includes('Mean loss of each')")
+    assert ("generate", "demo 3 None") in live.calls
+    arms = page.locator(".wb-arms > li")
+    assert [arms.nth(i).locator(".wb-other").count() for i in range(3)] == [0, 12, 0]
+    assert "12 steered, 0 in a random direction" in page.inner_text("#prompt-steer")
+    assert page.evaluate("window.pwned") is None
+    assert visit.errors == []
+
+
+def test_the_next_token_distribution_follows_the_temperature(visit, live):
+    page = visit.open(READ)
+    page.wait_for_selector("#prompt-next li")
+    page.get_by_label("Temperature", exact=True).press("ArrowRight")
+    page.wait_for_function("document.querySelector('#prompt-next').innerText.includes('entropy 1.65')")
+    assert live.calls[-1] == ("next", "3 1.1")
 
 
 def test_patches_between_two_typed_prompts_are_drawn(visit, live):

@@ -11,9 +11,8 @@ from dashboard.circuit.figure import draw
 from dashboard.figures.changes import difference_histogram
 from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.prompt import page as prompt_features
+from dashboard.prompt import why
 from dashboard.prompt.live import LiveModel
-from dashboard.prompt.page import reading
 from interp.artifacts import Draft
 from interp.circuits.circuit import Circuit, Edge
 from interp.errors import PromptError
@@ -77,20 +76,24 @@ def test_unconfirmed_latents_of_one_model_are_drawn_apart():
 
 
 def test_the_prompt_page_names_features_behind_an_answer_and_the_error(server, live):
-    run = {"text": "one two", "model": "m", "features": "demo"}
-    shown = text_of(prompt_features._attribute(1, "Paris", "", "2", run))
+    run, answer = {"text": "one two", "model": "m", "features": "demo"}, {"answer": "Paris", "contrast": ""}
+    shown = text_of(why._attribute_to_features(1, run, answer, 2))
     assert live.calls[0] == ("feature_shares", "demo: Paris-")
-    for word in ("logit(Paris) above the mean", "+0.375", "effect of the reconstruction error", "35 active"):
+    for word in ("logit(Paris) − mean over the vocabulary", "+0.38", "effect of the reconstruction error", "35 active"):
         assert word in shown
     assert '"href": "/feature/demo/7"' in shown
-    assert "positions 0 to 2, got 9" in text_of(prompt_features._attribute(1, "", "", "9", run))
-    assert prompt_features._attribute(None, "", "", "2", run) is no_update
+    assert "positions 0 to 2, got 9" in text_of(why._attribute_to_features(1, run, answer, 9))
+    assert why._attribute_to_features(None, run, answer, 2) is no_update
+    assert "No dictionary was chosen" in text_of(why._attribute_to_features(1, run | {"features": ""}, answer, 2))
 
 
-def test_the_panel_is_there_only_with_features(live):
-    result = live.read("one two", model="m", features="demo")
-    assert "Attribution to features" in text_of(reading(result, "demo", {}, DARK, layer=0, head=0))
-    assert "Attribution to features" not in text_of(reading(result, "", {}, DARK, layer=0, head=0))
+def test_both_attributions_show_one_metric_with_one_name(server, live):
+    run, answer = {"text": "one two", "model": "m", "features": "demo"}, {"answer": "Paris", "contrast": "Rome"}
+    shown = [why._attribute(run, answer, 1, "light"), why._attribute_to_features(1, run, answer, 1)]
+    first, second = (panel.children[0].children for panel in shown)
+    assert text_of(first) == text_of(second[0])
+    baseline, features, error, gap = (float(each.children[0].children) for each in second[1:])
+    assert baseline + features + error + gap == pytest.approx(float(first.children[0].children), abs=0.03)
 
 
 def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monkeypatch):
@@ -106,11 +109,14 @@ def test_the_live_model_gives_what_attribution_gives(tmp_path, tiny_model, monke
     found = live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="s", after=None)
     prompts = Prompts.of_text(tiny_model, "one two", "t", "s")
     [expected] = attribute(tiny_model, sae, prompts, AttributionConfig(steps=8, first=1))
-    assert found.total == pytest.approx(expected.total, abs=1e-5)
+    assert found.metric - found.baseline == pytest.approx(expected.total, abs=1e-5)
+    shares = live.shares("one two", model=spec, answer="t", contrast="s", after=None)
+    assert found.metric == pytest.approx(shares.total, abs=1e-4)
     assert [(s.feature, s.effect) for s in found.features] == [
         (feature, pytest.approx(effect, abs=1e-6)) for feature, effect in expected.top(16)
     ]
-    assert found.explained + found.error + found.gap == pytest.approx(found.total, abs=1e-6)
+    parts = found.baseline + found.explained + found.error + found.gap
+    assert parts == pytest.approx(found.metric, abs=1e-5)
     assert (found.answer, found.contrast, found.hook_point) == ("t", "s", "blocks.0.hook_resid_post")
     with pytest.raises(PromptError, match="positions 0 to"):
         live.feature_shares("one two", model=spec, features="tiny", answer="t", contrast="", after=99)

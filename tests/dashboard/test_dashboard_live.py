@@ -48,11 +48,14 @@ def test_a_model_that_the_workspace_does_not_name_is_refused(workspace):
 @pytest.mark.real
 def test_the_model_completes_paris_and_the_lens_ends_with_its_prediction(real):
     result = real.read(TEXT, model=MODEL, features=None)
-    assert result.next_tokens[0][0] == " Paris"
-    last = result.lens[-1][-1]
-    assert last[0][0] == " Paris"
-    assert last[0][1] == pytest.approx(result.next_tokens[0][1], abs=1e-4)
-    assert len(result.lens) == result.n_layers + 1 == len(result.layers)
+    assert result.likeliest == " Paris"
+    n = len(result.tokens)
+    lens = real.lens(TEXT, model=MODEL, start=n - 1, stop=n, token="Paris")
+    following = real.next_tokens(TEXT, model=MODEL, after=None)
+    assert lens.cells[-1][0][0][0] == following.guesses[0][0] == lens.followed == " Paris"
+    assert lens.probability[-1][0] == pytest.approx(following.guesses[0][1], abs=1e-4)
+    assert lens.rank[-1] == [0]
+    assert len(lens.cells) == result.n_layers + 1 == len(result.layers)
     assert result.losses[0] is None
     assert all(loss > 0 for loss in result.losses[1:])
 
@@ -127,7 +130,7 @@ def test_a_head_that_is_not_there_is_refused(real):
 @pytest.mark.real
 def test_a_prompt_longer_than_the_page_says_how_long(real):
     with pytest.raises(PromptError, match=f"at most {MAX_TOKENS}"):
-        real.read("word " * 400, model=MODEL, features=None)
+        real.read("word " * 600, model=MODEL, features=None)
 
 
 @pytest.mark.real
@@ -157,15 +160,15 @@ def test_a_tuned_lens_that_changes_nothing_reads_as_the_logit_lens(tmp_path, smo
     monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
     workspace = build(tmp_path / "ws", n_features=40, n_points=40)
     live = LiveModel(workspace)
-    assert live.read(TEXT, model=MODEL, features=None).tuned == []
+    assert not live.read(TEXT, model=MODEL, features=None).tuned
     config = {"model": MODEL, "weight_hash": weight_hash(smollm2)}
     draft = Draft.open(workspace.path("lens", "tuned"), kind="lens", config=config, seed=0)
     identity_lens(["blocks.3.hook_resid_post"], smollm2.cfg.d_model, config["weight_hash"]).save(draft.path)
     draft.finish(summary={})
-    result = LiveModel(workspace).read(TEXT, model=MODEL, features=None)
-    assert [[cell[0][0] for cell in row] for row in result.tuned] == [
-        [cell[0][0] for cell in row] for row in result.lens
-    ]
+    live = LiveModel(workspace)
+    assert live.read(TEXT, model=MODEL, features=None).tuned
+    plain, tuned = (live.lens(TEXT, model=MODEL, start=0, stop=3, tuned=tuned) for tuned in (False, True))
+    assert plain.cells == tuned.cells
 
 
 @pytest.mark.real
@@ -182,4 +185,13 @@ def test_a_tuned_lens_of_other_weights_is_left_alone(tmp_path, smollm2, monkeypa
     )
     identity_lens(["blocks.3.hook_resid_post"], 8, "00" * 32).save(draft.path)
     draft.finish(summary={})
-    assert LiveModel(workspace).read(TEXT, model=MODEL, features=None).tuned == []
+    assert not LiveModel(workspace).read(TEXT, model=MODEL, features=None).tuned
+
+
+@pytest.mark.real
+def test_the_chat_template_goes_around_the_text(real):
+    plain, chat = (real.read("Who are you?", model=MODEL, features=None, chat=chat).tokens for chat in (False, True))
+    shown = "".join(chat)
+    assert "user\nWho are you?" in shown
+    assert shown.rstrip().endswith("assistant")
+    assert len(chat) > len(plain)

@@ -18,13 +18,12 @@ from dashboard.components.tokens import MAX_ALPHA, MIN_ALPHA, alpha, token_strip
 from dashboard.dynamics import page as dynamics
 from dashboard.feature import page as feature
 from dashboard.feature import page as feature_detail
-from dashboard.figures.theme import DARK, LIGHT
+from dashboard.figures.theme import LIGHT
 from dashboard.geometry import page as geometry
 from dashboard.heads import page as heads
 from dashboard.overview import page as overview
 from dashboard.prompt import page as prompt
 from dashboard.prompt import why as prompt_why
-from dashboard.prompt.page import reading
 from dashboard.sae import page as sae
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace
@@ -157,36 +156,21 @@ def test_prompt_page_runs_nothing_until_asked(context, live):
     assert live.calls == []
 
 
-def test_reading_shows_every_token_and_its_features(live):
-    result = live.read("one two three", model="m", features="demo")
-    shown = text_of(reading(result, "demo", {0: "<script>alert(1)</script>"}, DARK, layer=99, head=99))
-    assert all(word in shown for word in ("one", "two", "three"))
-    assert '"href": "/feature/demo/0"' in shown
-
-
-@pytest.mark.parametrize("text", ["", "   \n"])
-def test_empty_prompt_is_explained_in_the_page(server, live, text):
-    with server.app_context():
-        shown = prompt._read({"text": text, "model": "m", "features": ""}, {"layer": 0, "head": 0}, {}, "light")
-    assert "the prompt is empty" in text_of(shown)
-
-
 def test_attribution_sums_and_names_what_was_compared(server, live):
-    shares, asked = prompt_why._attribute(1, "Paris", "", "2", {"text": "one two", "model": "m"}, "light")
-    assert "logit(Paris)" in text_of(shares)
-    assert "mean over the vocabulary" in text_of(shares)
-    assert asked == {"answer": "Paris", "contrast": "", "after": "2"}
-    shares, _ = prompt_why._attribute(None, "", "", "9", {"text": "one two", "model": "m"}, "light")
-    assert "positions 0 to 2, got 9" in text_of(shares)
+    run = {"text": "one two", "model": "m"}
+    shown = text_of(prompt_why._attribute(run, {"answer": "Paris", "contrast": ""}, 2, "light"))
+    assert "logit(Paris) − mean over the vocabulary" in shown
+    assert "positions 0 to 2, got 9" in text_of(prompt_why._attribute(run, {"answer": "", "contrast": ""}, 9, "light"))
+    assert prompt_why._attribute(None, {"answer": "", "contrast": ""}, 2, "light") is None
 
 
 def test_reasons_follow_the_cell_and_the_head(server, live):
-    run, place = {"text": "one two three", "model": "m"}, {"layer": 3, "head": 1}
-    shown = text_of(prompt_why._reasons({"query": 2, "key": 1}, place, run, "dark"))
+    run, cell = {"text": "one two three", "model": "m"}, {"layer": 3, "head": 1, "query": 2, "key": 1}
+    shown = text_of(prompt_why._reasons(cell, run, "dark"))
     assert ("reasons", "L3H1 2 1") in live.calls
     assert "embed · L2H3" in shown
-    assert "looks ahead" in text_of(prompt_why._reasons({"query": 1, "key": 2}, place, run, "dark"))
-    assert "Click a cell" in text_of(prompt_why._reasons(None, place, run, "dark"))
+    assert "looks ahead" in text_of(prompt_why._reasons(cell | {"query": 1, "key": 2}, run, "dark"))
+    assert "Click a cell" in text_of(prompt_why._reasons(None, run, "dark"))
 
 
 def test_token_alpha_is_monotone_and_bounded():
@@ -209,7 +193,8 @@ def test_token_strip_keeps_text_and_marks_the_peak():
 
 def test_no_component_is_given_html(workspace, live):
     parts = [feature_detail.detail(workspace, "demo", i, "light") for i in range(len(HOSTILE))]
-    parts.append(reading(live.read("x", model="m", features="demo"), "demo", {}, LIGHT, layer=0, head=0))
+    found = live.shares("x", model="m", answer=HOSTILE[0], contrast=HOSTILE[1], after=None)
+    parts.append(prompt_why._shares(found, LIGHT))
     shown = text_of(parts)
     assert "dangerously" not in shown
     assert "Markdown" not in shown

@@ -1,0 +1,163 @@
+// The tokens of a prompt in a row, the features on each, and the next-token distribution after the chosen one.
+(function () {
+  const parts = (window.workbenchPromptParts = window.workbenchPromptParts || {});
+  const FULL_LOSS = 10; // nats at which a token is coloured fully: a probability of 1 in 22,000
+  const alpha = (value, most) => (value <= 0 || most <= 0 ? 0 : 0.12 + 0.6 * Math.min(value / most, 1));
+
+  // The row of tokens: an option of a list each, so that arrow keys move and a screen reader says the value.
+  function tokens(state) {
+    const { el, visible, menu } = parts;
+    const holder = document.getElementById("prompt-tokens");
+    const list = el("div", { class: "wb-tokens wb-token-row", role: "listbox", "aria-label": "Tokens", dir: "auto" });
+    const spans = state.reading.tokens.map((token, i) => {
+      const span = el("span", { class: "wb-mark wb-tok", role: "option", tabindex: -1 }, visible(token));
+      span.addEventListener("click", () => state.select({ token: i, key: null }));
+      return span;
+    });
+    list.append(...spans);
+    list.addEventListener("keydown", (event) => {
+      const at = state.selection.token, last = spans.length - 1;
+      const to = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + 10, ArrowUp: at - 10, Home: 0, End: last };
+      if (!(event.key in to)) return;
+      event.preventDefault();
+      event.stopPropagation();
+      state.select({ token: Math.min(last, Math.max(0, to[event.key])), key: null });
+      spans[state.selection.token].focus();
+    });
+    const known = state.reading.losses.filter((loss) => loss !== null);
+    const mean = known.length ? (known.reduce((a, b) => a + b, 0) / known.length).toFixed(2) : "none";
+    const uniform = Math.log(state.reading.vocabulary).toFixed(2);
+    const facts = `${spans.length} tokens · mean loss ${mean} nats (a uniform guess: ${uniform}) · ` +
+      `read in ${state.reading.seconds.toPrecision(2)} s`;
+    holder.replaceChildren(list, el("p", { class: "wb-note", id: "prompt-facts" }, facts));
+    const choices = [["loss", "colour: loss of each token"], ["attention", "colour: attention of the chosen token"]];
+    if (state.run.features) {
+      choices.splice(1, 0, ["strongest", "colour: strongest feature"], ["feature", "colour: chosen feature"]);
+    }
+    const colour = (kind) => { state.colour = kind; paint(); };
+    state.colour = state.selection.feature !== null && state.run.features ? "feature" : "loss";
+    document.getElementById("prompt-colour-choice").replaceChildren(
+      menu("Colour of the tokens", choices, state.colour, colour),
+    );
+
+    function values() {
+      const { reading, selection } = state, n = reading.tokens.length;
+      if (state.colour === "loss") return [reading.losses.map((loss) => loss || 0), FULL_LOSS, "loss in nats"];
+      if (state.colour === "attention") {
+        return [state.attention || new Array(n).fill(0), 1, `attention of L${selection.layer}H${selection.head}`];
+      }
+      const found = state.colour === "feature" ? state.activations : reading.features.map((at) => (at[0] || [0, 0])[1]);
+      const shown = found || new Array(n).fill(0);
+      const unit = state.colour === "feature" ? `activation of feature ${selection.feature}` : "strongest activation";
+      return [shown, Math.max(...shown), unit];
+    }
+
+    function paint() {
+      const [shown, most, unit] = values();
+      spans.forEach((span, i) => {
+        span.style.setProperty("--a", alpha(shown[i], most).toFixed(3));
+        const text = `${i} · ${unit} ${Number(shown[i]).toPrecision(3)}`;
+        span.setAttribute("data-tip", text);
+        span.setAttribute("aria-label", `${parts.visible(state.reading.tokens[i])}, position ${text}`);
+      });
+    }
+
+    function choose() {
+      spans.forEach((span, i) => {
+        const here = i === state.selection.token;
+        span.setAttribute("aria-selected", here);
+        span.tabIndex = here ? 0 : -1;
+        span.classList.toggle("wb-peak", here);
+      });
+    }
+
+    return { paint, colour, select: () => { choose(); paint(); } };
+  }
+
+  // The features on every token; rows outside the view are laid out when they are scrolled to.
+  function features(state) {
+    const { el, spaced } = parts;
+    const holder = document.getElementById("prompt-token-features");
+    const { tokens: texts, features: found, labels } = state.reading;
+    if (!state.run.features) {
+      holder.replaceChildren(el("p", { class: "wb-none" }, "No dictionary was chosen."));
+      return { select: () => {} };
+    }
+    const strongest = Math.max(1e-9, ...found.flat().map(([, activation]) => activation));
+    const list = el("ol", { class: "wb-token-features wb-lazy" });
+    const rows = texts.map((token, i) => {
+      const chips = found[i].map(([feature, activation]) => chip(state, feature, labels[feature] || "", activation, strongest));
+      const name = el("button", { class: "wb-token wb-link", type: "button", onclick: () => state.select({ token: i, key: null }) },
+        spaced(token, 20));
+      const none = el("span", { class: "wb-quiet" }, "none");
+      return el("li", { "data-token": i }, name, el("div", {}, ...(chips.length ? chips : [none])));
+    });
+    list.append(...rows);
+    holder.replaceChildren(list);
+    let shown = null;
+    return {
+      select: () => {
+        rows.forEach((row, i) => row.classList.toggle("wb-here", i === state.selection.token));
+        list.querySelectorAll(".wb-chip").forEach((each) =>
+          each.classList.toggle("wb-chip-on", Number(each.dataset.feature) === state.selection.feature));
+        const row = rows[state.selection.token];
+        if (row && shown !== row) list.scrollTop = row.offsetTop - list.offsetTop - list.clientHeight / 2;
+        shown = row;
+      },
+    };
+  }
+
+  function chip(state, feature, label, activation, strongest) {
+    const { el, visible } = parts;
+    const href = `/feature/${encodeURIComponent(state.run.features)}/${feature}`;
+    const link = el("a", { href, class: "wb-feature-number", title: `open feature ${feature}` }, String(feature));
+    link.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      window.dash_clientside.set_props("nav", { href });
+    });
+    const text = visible(label, 30) || "no label";
+    const colour = el("button", {
+      type: "button", class: "wb-chip-label", title: visible(label, 200), "aria-label": `colour the tokens by feature ${feature}: ${text}`,
+      onclick: () => state.select({ feature: state.selection.feature === feature ? null : feature }),
+    }, text);
+    const share = (0.1 + 0.5 * Math.min(1, activation / strongest)).toFixed(2);
+    return el("span", { class: "wb-chip", "data-feature": feature, style: { "--a": share } }, link, colour,
+      el("span", { class: "wb-value" }, activation.toPrecision(2)));
+  }
+
+  // The likeliest tokens after the chosen one, at a temperature.
+  function next(state) {
+    const { el, spaced, percent, ask, settled, failed } = parts;
+    const holder = document.getElementById("prompt-next");
+    const label = el("span", { class: "wb-value" }, "1.0");
+    const slider = el("input", {
+      type: "range", min: 0.1, max: 2, step: 0.1, value: 1, "aria-label": "Temperature", class: "wb-range",
+    });
+    const bars = el("ol", { class: "wb-bars", "aria-label": "Likeliest next tokens" }), words = el("p", { class: "wb-note" });
+    slider.addEventListener("input", () => { label.textContent = Number(slider.value).toFixed(1); update(); });
+    holder.replaceChildren(words, bars, el("label", { class: "wb-slide" }, "temperature", slider, label));
+    let last = null;
+    const update = settled(120, async () => {
+      const body = { ...state.asking(), after: state.selection.token, temperature: Number(slider.value) };
+      if (last) last.abort();
+      last = new AbortController();
+      try {
+        const found = await ask("next", body, last.signal);
+        if (!found) return;
+        words.textContent = `after ${spaced(found.token, 24)} (${found.after}): entropy ${found.entropy.toFixed(2)} nats; ` +
+          `a uniform guess has ${found.uniform.toFixed(2)}`;
+        bars.replaceChildren(...found.guesses.map(([token, p]) => el("li", {},
+          el("span", { class: "wb-token", dir: "auto", title: JSON.stringify(token) }, spaced(token, 22)),
+          el("span", { class: "wb-track", "aria-hidden": "true" }, el("span", { style: { width: 100 * p + "%" } })),
+          el("span", { class: "wb-value" }, percent(p)))));
+      } catch (error) {
+        bars.replaceChildren(failed(error));
+      }
+    });
+    let at = null;
+    return { select: () => { if (at !== state.selection.token) { at = state.selection.token; update(); } } };
+  }
+
+  Object.assign(parts, { tokens, features, next });
+})();

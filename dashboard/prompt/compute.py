@@ -1,0 +1,385 @@
+"""Computations behind the prompt page, on a model that is loaded. With `live`, all of the dashboard that needs torch.
+
+A `Reading` keeps what one pass computed: the residual stream after every layer, the attention of every head, and the
+activations of a dictionary. The views draw on it in slices: the lens decodes the columns that are seen, the next-token
+distribution one position.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dashboard.components.live import (
+    ActiveFeature,
+    FeatureShare,
+    FeatureShares,
+    Generation,
+    Guess,
+    LensCells,
+    NextTokens,
+    PatchEffects,
+    PromptResult,
+)
+from interp.errors import PromptError, UnknownNameError
+from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
+from interp.names import lens_hook_points
+
+Check = Callable[[str], None]
+"""Names the next stage; raises when the answer is not wanted any more."""
+TOP_TOKENS, TOP_FEATURES = 5, 5
+TOP_SHARES, SHARE_STEPS = 16, 8
+"""Features shown for an answer, and steps of the integrated gradients behind their effects."""
+PATCH_DRAWS = 3
+"""Null maps that come with a map of patches."""
+THUMB = 24
+"""Cells along a side of the small picture of a head; each is the maximum of the attention that it covers."""
+_LOSS_ROWS, _LENS_CELLS = 64, 256
+"""Positions or cells that are unembedded at a time: each takes as many floats as the vocabulary has tokens."""
+
+
+@dataclass(eq=False)
+class Reading:
+    """One pass over a prompt of `n` tokens."""
+
+    tokens: Tensor
+    """`[1, n]`"""
+    residuals: Tensor
+    """`[n_layers + 1, n, d_model]`: the embedding, then the residual stream after each block"""
+    patterns: Tensor
+    """`[n_layers, n_heads, n, n]` float16"""
+    activations: Any
+    """sparse activations of the dictionary, or None"""
+    result: PromptResult
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensors."""
+        return self.residuals.numel() * self.residuals.element_size() + self.patterns.numel() * 2
+
+
+class HookedSAE:
+    """An SAE with the hook point that it reads."""
+
+    def __init__(self, sae: Any):
+        self.sae, self.hook_point = sae, sae.metadata.hook_point
+
+    def encode_sparse(self, x: Tensor) -> Any:
+        """`[n, d_in]` -> (values, indices)."""
+        return self.sae.encode_sparse(x)
+
+
+@torch.no_grad()
+def read(loaded: Any, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, check: Check) -> Reading:
+    """Run the model once over `tokens [1, n]` and keep what the views need; `tuned`: there is a tuned lens."""
+    from interp.models.passes import Capture
+
+    check("running the model")
+    shape = head_shape(loaded)
+    layers = list(lens_hook_points(shape.n_layers))
+    heads = [f"blocks.{layer}.attn.hook_pattern" for layer in range(shape.n_layers)]
+    own = [dictionary.hook_point] if dictionary is not None else []
+    with Capture(loaded, list(dict.fromkeys([*layers, *heads, *own]))) as capture:
+        values = capture(tokens)
+    check("computing the losses")
+    residuals = torch.stack([values[name][0] for name in layers])
+    patterns = torch.stack([values[name][0].half() for name in heads])
+    losses = _losses(loaded, residuals[-1], tokens[0], check)
+    check("looking for active features")
+    acts = dictionary.encode_sparse(values[dictionary.hook_point][0].float()) if dictionary is not None else None
+    result = PromptResult(
+        model=spec,
+        tokens=token_strings(loaded, tokens),
+        losses=losses,
+        layers=["embedding", *(f"layer {i}" for i in range(shape.n_layers))],
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
+        features=_strongest(loaded, acts, tokens[0]) if acts is not None else [],
+        tuned=tuned,
+        patterns=thumbnails(patterns),
+        vocabulary=shape.d_vocab,
+        likeliest=token_strings(loaded, [int(final_norm_and_unembed(loaded, residuals[-1, -1:])[0].argmax())])[0],
+    )
+    return Reading(tokens, residuals, patterns, acts, result)
+
+
+def thumbnails(patterns: Tensor) -> np.ndarray:
+    """Return `[n_layers, n_heads, s, s]` uint8, 255 for an attention of 1: `s` is `n`, or less for long prompts."""
+    small = patterns.float()
+    if small.shape[-1] > THUMB:
+        small = torch.nn.functional.adaptive_max_pool2d(small, THUMB)
+    return (small * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def activations_of(reading: Reading, feature: int) -> list[float]:
+    """Return the activation of one feature on every token."""
+    found = reading.activations
+    mine = torch.where(found.indices == feature, found.values.float(), 0.0).sum(1)
+    return mine.clamp_min(0).tolist()
+
+
+@torch.no_grad()
+def lens_cells(
+    loaded: Any, reading: Reading, start: int, stop: int, translators: Any, token: int | None, check: Check
+) -> LensCells:
+    """Decode the residual stream of the positions from `start` up to `stop` after every layer.
+
+    With a `token`, its rank (0: the most probable) and probability in each cell come too.
+    """
+    names = lens_hook_points(len(reading.residuals) - 1)
+    chosen = reading.residuals[:, start:stop]
+    if translators is not None:
+        chosen = torch.stack([translators.translate(name, x) for name, x in zip(names, chosen, strict=True)])
+    ids, probabilities, ranks, followed = [], [], [], []
+    for rows in chosen.flatten(0, 1).split(_LENS_CELLS):
+        check("decoding layers")
+        logits = final_norm_and_unembed(loaded, rows).float()
+        total = logits.logsumexp(-1, keepdim=True)
+        best = logits.topk(min(TOP_TOKENS, logits.shape[1]), dim=-1)
+        ids.append(best.indices)
+        probabilities.append((best.values - total).exp())
+        if token is not None:
+            own = logits[:, token, None]
+            ranks.append((logits > own).sum(-1))
+            followed.append((own - total).exp()[:, 0])
+    shape = chosen.shape[:2]
+    flat = torch.cat(ids)
+    texts = np.array(token_strings(loaded, flat), object).reshape(*shape, -1)
+    numbers = torch.cat(probabilities).reshape(*shape, -1).tolist()
+    guesses = [
+        [list(zip(t, p, strict=True)) for t, p in zip(*layer, strict=True)]
+        for layer in zip(texts.tolist(), numbers, strict=True)
+    ]
+    return LensCells(
+        start=start,
+        cells=guesses,
+        followed=token_strings(loaded, [token])[0] if token is not None else None,
+        rank=torch.cat(ranks).reshape(shape).tolist() if token is not None else [],
+        probability=torch.cat(followed).reshape(shape).tolist() if token is not None else [],
+    )
+
+
+@torch.no_grad()
+def next_tokens(loaded: Any, reading: Reading, at: int, temperature: float, top: int = 10) -> NextTokens:
+    """Return the likeliest tokens after position `at`, with the softmax at a temperature."""
+    log_p = (final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0] / temperature).log_softmax(-1)
+    best = log_p.topk(min(top, len(log_p)))
+    return NextTokens(
+        after=at,
+        token=reading.result.tokens[at],
+        temperature=temperature,
+        guesses=list(zip(token_strings(loaded, best.indices), best.values.exp().tolist(), strict=True)),
+        entropy=float(-(log_p.exp() * log_p).nan_to_num().sum()),
+        uniform=math.log(len(log_p)),
+    )
+
+
+@torch.no_grad()
+def generation_hooks(loaded: Any, sae: Any, feature: int, amount: float, seed: int) -> list[tuple[str, Any]]:
+    """Return hooks for a batch of three rows: unchanged, steered, and changed in a random direction.
+
+    The random change of a token is as long as the steering's.
+    """
+    from interp.runtime import make_generator
+    from saes.features.intervene import steer_hooks
+
+    [(point, steering)] = steer_hooks(sae, feature, amount, first=int(bos_token_id(loaded) is not None))
+    width = sae.decoder_directions.shape[1]
+    direction = torch.randn(width, generator=make_generator(seed, "random direction"))
+    direction /= direction.norm()
+
+    def hook(value: Tensor, hook: Any = None) -> Tensor:
+        changed = value.clone()
+        steered = steering(value, hook=hook)
+        changed[1::3] = steered[1::3]
+        length = (steered - value)[2::3].norm(dim=-1, keepdim=True)
+        changed[2::3] = value[2::3] + length * direction.to(value)
+        return changed
+
+    return [(point, hook)]
+
+
+@torch.no_grad()
+def generation_step(
+    loaded: Any, rows: Tensor, hooks: list[tuple[str, Any]], temperature: float, generator: torch.Generator
+) -> tuple[Tensor, list[Guess]]:
+    """Add one token to each of `rows [3, n]`; return them with the tokens and their probabilities.
+
+    The three rows share the random number that a token is drawn with, so that equal distributions give equal tokens.
+    """
+    logits = run_with_hooks(loaded, rows, hooks)[:, -1].float()
+    if temperature:
+        p = (logits / temperature).softmax(-1).double().cpu()
+        at = torch.rand(1, generator=generator, dtype=torch.float64)
+        order = p[0].argsort(descending=True, stable=True)
+        chosen = (p[:, order].cumsum(-1) < at).sum(-1).clamp_max(p.shape[1] - 1)
+        ids = order[chosen]
+    else:
+        ids = logits.argmax(-1).cpu()
+    chance = logits.softmax(-1).cpu().gather(1, ids[:, None])[:, 0].tolist()
+    texts = token_strings(loaded, ids)
+    return torch.cat([rows, ids[:, None].to(rows)], 1), list(zip(texts, chance, strict=True))
+
+
+@torch.no_grad()
+def unchanged_probabilities(loaded: Any, rows: Tensor, start: int) -> list[list[float]]:
+    """Return the probability that the unchanged model gives each token of `rows [3, n]` from `start` on."""
+    logits = run_with_hooks(loaded, rows, [])[:, start - 1 : -1].float()
+    return logits.softmax(-1).gather(2, rows[:, start:, None].to(logits.device))[:, :, 0].tolist()
+
+
+def steps_of(
+    loaded: Any, tokens: Tensor, hooks: list[tuple[str, Any]], *, n_new: int, temperature: float, seed: int,
+    turn: Callable[[], contextlib.AbstractContextManager[Any]],
+) -> Iterator[Generation]:  # fmt: skip
+    """Yield one `Generation` per token, and a last one with the probabilities under the unchanged model.
+
+    Each step takes a `turn` of its own, so that others are served between two tokens.
+    """
+    from interp.runtime import make_generator
+
+    rows, start = tokens.expand(3, -1), tokens.shape[1]
+    generator = make_generator(seed, "generation")
+    for number in range(n_new):
+        with turn():
+            rows, new = generation_step(loaded, rows, hooks, temperature, generator)
+        yield Generation(number, new)
+    with turn():
+        yield Generation(n_new, [], unchanged_probabilities(loaded, rows, start))
+
+
+def check_head(loaded: Any, layer: int, head: int) -> None:
+    shape = head_shape(loaded)
+    if not (0 <= layer < shape.n_layers and 0 <= head < shape.n_heads):
+        last = f"L{shape.n_layers - 1}H{shape.n_heads - 1}"
+        raise UnknownNameError("head", f"L{layer}H{head}", ["L0H0", last], f"(the last one is {last})")
+
+
+@torch.no_grad()
+def answers(loaded: Any, reading: Reading, at: int, answer: str, contrast: str) -> tuple[int, int | None]:
+    """Ids of the answer and the contrast; what was left empty comes from the model's own ranking after `at`."""
+    logits = final_norm_and_unembed(loaded, reading.residuals[-1, at][None]).float()[0]
+    likeliest = logits.topk(2).indices.tolist()
+    right = single_token(loaded, answer, logits) if answer else likeliest[0]
+    if contrast:
+        return right, single_token(loaded, contrast, logits)
+    return right, None if answer else likeliest[1]
+
+
+@torch.no_grad()
+def token_at_end(loaded: Any, reading: Reading, text: str) -> int:
+    """Id of a word as the likelier of its two forms at the end of the prompt. Raises `PromptError`: several tokens."""
+    return single_token(loaded, text, final_norm_and_unembed(loaded, reading.residuals[-1, -1][None]).float()[0])
+
+
+def answer_text(loaded: Any, tokens: Tensor, text: str) -> str:
+    """The text of the one token that an answer stands for after `tokens [1, n]`."""
+    from interp.models.adapter import run_with_cache, token_text
+
+    if not text:
+        raise PromptError("the answer to the clean prompt is empty; type a word that is one token")
+    return token_text(loaded, single_token(loaded, text, run_with_cache(loaded, tokens, [])[0][0, -1].float()))
+
+
+def patch_effects(
+    loaded: Any, spec: str, pair: tuple[str, str, str, str | None], what: Any, direction: Any
+) -> PatchEffects:
+    """The map of one pair of prompts; heads are patched at all positions at once."""
+    from interp.circuits.tasks import pair_task
+    from interp.patching.config import PatchingConfig
+    from interp.patching.maps import measure_map
+
+    task = pair_task(loaded, *pair)
+    config = PatchingConfig(what=what, direction=direction, by_position=what != "z", draws=PATCH_DRAWS)
+    found = measure_map(loaded, task, config)
+    return PatchEffects(
+        model=spec,
+        metric=task.metric.name,
+        records=found.to_records(),
+        clean_tokens=list(found.found.clean_tokens),
+        corrupt_tokens=list(found.found.corrupt_tokens),
+        summary=found.summary(),
+    )
+
+
+def position(tokens: Tensor, after: int | None) -> int:
+    """The position asked for in `tokens [1, n]`, by default the last. Raises `PromptError`."""
+    at = tokens.shape[1] - 1 if after is None else after
+    if not 0 <= at < tokens.shape[1]:
+        raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")
+    return at
+
+
+def feature_shares(loaded: Any, sae: Any, tokens: Tensor, right: int, wrong: int | None) -> FeatureShares:
+    """The strongest features behind `logit(right) - logit(wrong)` after the last of `tokens [1, n]`."""
+    from interp.circuits.metrics import LogitDiff
+    from saes.circuits.attribution import AttributionConfig, attribute
+    from saes.circuits.sites import Prompts
+
+    metric, n = LogitDiff([right], None if wrong is None else [wrong]), tokens.shape[1]
+    lengths = tokens.new_tensor([n]).cpu()
+    prompts = Prompts(name="", tokens=tokens.cpu(), lengths=lengths, at=lengths[:, None] - 1, metric=metric)
+    config = AttributionConfig(steps=SHARE_STEPS, first=int(bos_token_id(loaded) is not None))
+    [found] = attribute(loaded, sae, prompts, config)
+    texts = token_strings(loaded, tokens[0])
+    shares = []
+    for feature, effect in found.top(TOP_SHARES):
+        mine = found.feature == feature
+        position = int(found.position[mine][found.effect[mine].abs().argmax()])
+        shares.append(FeatureShare(feature, effect, position, texts[position]))
+    names = token_strings(loaded, [right] if wrong is None else [right, wrong])
+    return FeatureShares(
+        answer=names[0],
+        contrast=None if wrong is None else names[1],
+        after=n - 1,
+        token=texts[-1],
+        hook_point=found.site.writes,
+        metric=float(found.metric.mean()),
+        baseline=float(found.baseline.mean()),
+        explained=found.explained,
+        error=found.error_effect,
+        gap=found.total - found.explained - found.error_effect,
+        n_active=int((found.by_feature != 0).sum()),
+        features=shares,
+    )
+
+
+def single_token(loaded: Any, text: str, logits: Tensor) -> int:
+    """The id of a word as it is typed or with a leading space, as in a sentence: the likelier of the two here."""
+    from interp.lenses.direct_attribution import token_ids
+
+    found = []
+    for form in (text,) if text.startswith(" ") else (text, f" {text}"):
+        with contextlib.suppress(PromptError):
+            found.append(int(token_ids(loaded, form, 1)[0]))
+    if not found:
+        raise PromptError(f"{text!r} is several tokens, with and without a leading space; choose a word that is one")
+    return max(found, key=lambda token: float(logits[token]))
+
+
+def _losses(loaded: Any, residual: Tensor, tokens: Tensor, check: Check) -> list[float | None]:
+    """Nats of each token given those before it; None for the first. `residual [n, d_model]`, `tokens [n]`."""
+    found: list[float | None] = [None]
+    for start in range(0, len(tokens) - 1, _LOSS_ROWS):
+        check("computing the losses")
+        targets = tokens[start + 1 : start + 1 + _LOSS_ROWS]
+        logits = final_norm_and_unembed(loaded, residual[start : start + len(targets)]).float()
+        own = logits.gather(1, targets[:, None].to(logits.device))[:, 0]
+        found += (logits.logsumexp(-1) - own).tolist()
+    return found
+
+
+def _strongest(loaded: Any, acts: Any, tokens: Tensor) -> list[list[ActiveFeature]]:
+    """The strongest features on each token; none on BOS, which no dictionary here is made from."""
+    best = acts.values.topk(min(TOP_FEATURES, acts.values.shape[1]), dim=1)
+    numbers = acts.indices.long().gather(1, best.indices)
+    bos = bos_token_id(loaded)
+    return [
+        [ActiveFeature(n, a) for n, a in zip(*row, strict=True) if a > 0 and token != bos]
+        for token, *row in zip(tokens.tolist(), numbers.tolist(), best.values.tolist(), strict=True)
+    ]

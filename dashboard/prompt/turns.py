@@ -1,0 +1,127 @@
+"""A fair queue before the one model that a server has: visitors take turns, and a newer request replaces an older one.
+
+A visitor is one open page. Whoever was served longest ago is next, so that ten requests of one page do not keep another
+page waiting for all of them. Long work takes a turn for each of its steps. Within a page a new request replaces an
+older one of its kind, and a new prompt replaces everything that was asked about the last one: a waiting request is
+dropped, a running one stops at its next `Turn.check`.
+
+    turns = Turns()
+    with asking("page-1"):                    # set once, where the request comes in
+        with turns.take("lens") as turn:      # waits
+            turn.check()                      # raises `SupersededError` when nobody waits for the answer any more
+"""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from interp.errors import UsageError
+
+_visitor: ContextVar[str] = ContextVar("visitor", default="")
+_REMEMBERED = 1000
+"""Visitors whose last turn is remembered."""
+
+
+class SupersededError(UsageError):
+    """A newer request of the same page made this one pointless, or the visitor cancelled it."""
+
+
+@contextmanager
+def asking(visitor: str) -> Iterator[None]:
+    """Make `visitor` the one in whose name turns are taken in this thread; an empty name is never superseded."""
+    token = _visitor.set(visitor)
+    try:
+        yield
+    finally:
+        _visitor.reset(token)
+
+
+class Turn:
+    """One request that waits or runs."""
+
+    def __init__(self, visitor: str, kind: str, number: int):
+        self.visitor, self.kind, self.number = visitor, kind, number
+        self.stage = "waiting"
+        self.dropped = False
+
+    def check(self, stage: str = "") -> None:
+        """Name the stage that begins. Raises `SupersededError` when the answer is not wanted any more."""
+        if self.dropped:
+            raise SupersededError(
+                "this request was replaced by a newer one, or cancelled; ask again if you still need it"
+            )
+        self.stage = stage or self.stage
+
+
+class Turns:
+    """Turns on one resource, one at a time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[Turn] = []
+        self._running: Turn | None = None
+        self._served: dict[str, int] = {}
+        self._numbers = itertools.count(1)
+
+    @contextmanager
+    def take(self, kind: str) -> Iterator[Turn]:
+        """Wait for a turn and hold it for the length of the block. Raises `SupersededError` when it is not wanted."""
+        turn = Turn(_visitor.get(), kind, next(self._numbers))
+        with self._changed:
+            self._drop_older(turn)
+            self._waiting.append(turn)
+            try:
+                while not turn.dropped and (self._running is not None or self._next() is not turn):
+                    self._changed.wait()
+            finally:
+                self._waiting.remove(turn)
+            self._changed.notify_all()  # one who waits may be next now
+            turn.check("running")
+            self._running = turn
+            self._served.pop(turn.visitor, None)  # the dictionary keeps the order of service
+            self._served[turn.visitor] = turn.number
+            while len(self._served) > _REMEMBERED:
+                self._served.pop(next(iter(self._served)))
+        try:
+            yield turn
+        finally:
+            with self._changed:
+                self._running = None
+                self._changed.notify_all()
+
+    def cancel(self, visitor: str) -> None:
+        """Drop everything that a visitor has asked for."""
+        with self._changed:
+            for turn in self._of(visitor):
+                turn.dropped = True
+            self._changed.notify_all()
+
+    def stage(self, visitor: str) -> str:
+        """Say in words how far the requests of a visitor are; empty when there are none."""
+        with self._changed:
+            mine = self._of(visitor)
+            if not mine:
+                return ""
+            if self._running in mine:
+                return self._running.stage if self._running else ""
+            ahead = len({turn.visitor for turn in self._waiting if turn.visitor != visitor}) + (
+                self._running is not None
+            )
+            return f"waiting; {ahead} other page{'s' * (ahead != 1)} may be served first"
+
+    def _next(self) -> Turn | None:
+        """Return the waiting request of whoever was served longest ago; of one visitor, the oldest."""
+        order = {visitor: at for at, visitor in enumerate(self._served, 1)}
+        return min(self._waiting, key=lambda turn: (order.get(turn.visitor, 0), turn.number), default=None)
+
+    def _of(self, visitor: str) -> list[Turn]:
+        everyone = [*self._waiting, *([self._running] if self._running else [])]
+        return [turn for turn in everyone if visitor and turn.visitor == visitor]
+
+    def _drop_older(self, turn: Turn) -> None:
+        for other in self._of(turn.visitor):
+            if turn.kind in (other.kind, "read"):
+                other.dropped = True
+        self._changed.notify_all()

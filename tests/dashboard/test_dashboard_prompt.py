@@ -1,0 +1,213 @@
+"""The prompt page without a browser: its answers as JSON, a fair queue, and the computations behind the views."""
+
+import base64
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from test_dashboard_feature_circuit import save_tiny_sae
+
+from dashboard.app import create_app
+from dashboard.prompt.live import LiveModel
+from dashboard.prompt.turns import SupersededError, Turns, asking
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.workspace import Workspace
+
+ASKED = {"text": "one two three", "model": "m", "features": "demo", "chat": False, "visitor": "v"}
+
+
+@pytest.fixture
+def client(workspace, live):
+    app = create_app(workspace, live=live)
+    app.server.wsgi_app = app.server.wsgi_app.app  # the guard has tests of its own
+    return app.server.test_client()
+
+
+def test_a_reading_has_everything_that_is_drawn_at_once(client, live):
+    found = client.post("/prompt-data/read", json=ASKED).get_json()
+    assert found["tokens"][0] == "<|im_start|>"
+    assert len(found["losses"]) == len(found["features"]) == len(found["tokens"])
+    sizes = found["n_layers"], found["n_heads"], found["side"], found["side"]
+    assert len(base64.b64decode(found["patterns"])) == np.prod(sizes)
+    assert set(found["labels"]) <= {str(feature) for at in found["features"] for feature, _ in at}
+    assert live.calls == [("read", "one two three")]
+
+
+def test_a_pattern_comes_back_as_it_was(client, live):
+    found = client.post("/prompt-data/pattern", json=ASKED | {"layer": 2, "head": 1}).get_json()
+    weights = np.frombuffer(base64.b64decode(found["weights"]), "<u2").reshape(4, 4) / 65535
+    expected = live.pattern("one two three", model="m", layer=2, head=1).weights
+    assert weights == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "status", "says"),
+    [
+        ("read", {"text": ""}, 400, "the prompt is empty"),
+        ("read", {"text": 7}, 400, "text is a text"),
+        ("lens", {"start": "a", "stop": 2}, 400, "start is a number"),
+        ("pattern", {"layer": True, "head": 0}, 400, "layer is a number"),
+        ("nothing", {}, 404, "unknown request"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence(client, what, body, status, says):
+    answer = client.post(f"/prompt-data/{what}", json=ASKED | body)
+    assert answer.status_code == status
+    assert says in answer.get_json()["error"]
+    assert client.post(f"/prompt-data/{what}", data="[1]", content_type="application/json").status_code == 400
+
+
+def test_a_continuation_is_one_line_per_token_and_then_what_the_unchanged_model_thinks(client):
+    body = ASKED | {"feature": 3, "amount": None, "n_new": 4, "temperature": 0, "seed": 0}
+    lines = [json.loads(line) for line in client.post("/prompt-data/generate", json=body).get_data().splitlines()]
+    assert [line["number"] for line in lines] == [0, 1, 2, 3, 4]
+    assert all(len(line["tokens"]) == 3 for line in lines[:-1])
+    assert [len(row) for row in lines[-1]["unchanged"]] == [4, 4, 4]
+
+
+def in_threads(turns: Turns, given: list[tuple[str, str]]) -> list[str]:
+    """Take turns while the resource is held, in the order given; return the visitors in the order of service."""
+    served: list[str] = []
+
+    def take(visitor: str, kind: str) -> None:
+        with asking(visitor):
+            try:
+                with turns.take(kind):
+                    served.append(visitor)
+            except SupersededError:
+                served.append(f"{visitor} dropped")
+
+    threads = []
+    with turns.take("first"):
+        for visitor, kind in given:
+            thread = threading.Thread(target=take, args=(visitor, kind))
+            thread.start()
+            threads.append(thread)
+            before = time.monotonic() + 5
+            while len(turns._waiting) + len(served) < len(threads) and time.monotonic() < before:
+                time.sleep(0.002)
+    for thread in threads:
+        thread.join(10)
+    return served
+
+
+def test_one_page_with_many_requests_does_not_keep_another_waiting():
+    kinds = ["lens", "pattern", "next", "shares"]
+    served = in_threads(Turns(), [*(("busy", kind) for kind in kinds), ("quiet", "lens"), ("other", "lens")])
+    assert served == ["busy", "quiet", "other", "busy", "busy", "busy"]
+
+
+def test_a_newer_request_replaces_an_older_one_of_its_kind_and_a_prompt_replaces_all():
+    assert in_threads(Turns(), [("a", "lens"), ("a", "lens")]) == ["a dropped", "a"]
+    assert sorted(in_threads(Turns(), [("a", "lens"), ("a", "pattern"), ("a", "read")])) == ["a", *["a dropped"] * 2]
+    assert in_threads(Turns(), [("a", "lens"), ("b", "lens")]) == ["a", "b"]
+    assert in_threads(Turns(), [("", "lens"), ("", "lens")]) == ["", ""], "visitors without a name share nothing"
+
+
+def test_a_running_request_stops_at_its_next_step_once_it_is_cancelled():
+    turns = Turns()
+    with asking("a"), turns.take("read") as turn:
+        turn.check("running the model")
+        assert turns.stage("a") == "running the model"
+        assert turns.stage("b") == ""
+        turns.cancel("a")
+        with pytest.raises(SupersededError, match="replaced"):
+            turn.check("computing the losses")
+    with turns.take("read"):
+        pass  # the turn was given back
+
+
+@pytest.fixture
+def tiny(tmp_path, tiny_model, monkeypatch):
+    spec = "small:mlp-2l"
+    save_tiny_sae(tmp_path, spec, tiny_model)
+    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: [spec])
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
+    return LiveModel(Workspace(tmp_path)), {"model": spec}
+
+
+def test_the_lens_of_some_columns_is_that_of_the_whole_prompt(tiny, tiny_model):
+    from interp.lenses.logit_lens import follow_token, logit_lens
+    from interp.models.adapter import to_tokens
+
+    live, given = tiny
+    tokens, text = to_tokens(tiny_model, "one two three"), "one two three"
+    whole = logit_lens(tiny_model, tokens, top=5)
+    found = live.lens(text, **given, start=2, stop=6, token="t")
+    for layer, row in enumerate(found.cells):
+        for i, cell in enumerate(row):
+            assert [token for token, _ in cell] == list(whole.top_tokens[layer][2 + i])
+            expected = whole.probabilities[layer, 2 + i].tolist()
+            assert [p for _, p in cell] == pytest.approx(expected, abs=1e-5)
+    trail = follow_token(tiny_model, tokens, int(to_tokens(tiny_model, "t", prepend_bos=False)[0, 0]))
+    assert found.followed == "t"
+    assert found.rank == trail.rank[:, 2:6].tolist()
+    assert torch.tensor(found.probability) == pytest.approx(trail.probability[:, 2:6].numpy(), abs=1e-5)
+    with pytest.raises(PromptError, match="positions 0 to"):
+        live.lens(text, **given, start=3, stop=99)
+
+
+def test_losses_and_next_tokens_are_those_of_the_model(tiny, tiny_model):
+    from interp.models.adapter import run_with_cache, to_tokens
+
+    live, given = tiny
+    tokens = to_tokens(tiny_model, "one two three")
+    log_p = run_with_cache(tiny_model, tokens, [])[0][0].float().log_softmax(-1)
+    result = live.read("one two three", **given, features=None)
+    assert result.losses[1:] == pytest.approx((-log_p[:-1].gather(1, tokens[0, 1:, None])[:, 0]).tolist(), abs=1e-4)
+    found = live.next_tokens("one two three", **given, after=4)
+    assert [p for _, p in found.guesses] == pytest.approx(log_p[4].exp().topk(10).values.tolist(), abs=1e-5)
+    cold = live.next_tokens("one two three", **given, after=4, temperature=0.1)
+    assert cold.entropy < found.entropy <= found.uniform
+    assert cold.guesses[0][1] > found.guesses[0][1]
+    with pytest.raises(PromptError, match=r"0\.05 to 5"):
+        live.next_tokens("one", **given, after=0, temperature=0)
+
+
+def test_small_patterns_keep_the_strongest_attention(tiny):
+    live, given = tiny
+    text = "a long text that has more than one hundred letters in it, " * 2
+    result = live.read(text, **given, features=None)
+    assert result.patterns.shape[-1] == 24
+    weights = live.pattern(text, **given, layer=1, head=0).weights
+    assert result.patterns[1, 0].max() == pytest.approx(255 * weights.max(), abs=1)
+    assert live.read("ab", **given, features=None).patterns.shape[-1] == 3
+
+
+def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(tiny, tiny_model):
+    from dashboard.prompt.compute import generation_hooks
+
+    live, given = tiny
+    how = {"features": "tiny", "feature": 3, "n_new": 4, "temperature": 0.0, "seed": 0}
+    steps = list(live.generate("one two", **given, **how, amount=0.0))
+    assert all(len({text for text, _ in step.tokens}) == 1 for step in steps[:-1])
+    assert np.ptp(np.array(steps[-1].unchanged), axis=0).max() == pytest.approx(0, abs=1e-6)
+    sae = live._sae(given["model"], "tiny").sae
+    [(point, hook)] = generation_hooks(tiny_model, sae, 3, 7.0, seed=0)
+    value = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
+    length = (hook(value) - value).norm(dim=-1)
+    assert point == "blocks.0.hook_resid_post"
+    assert length[0].tolist() == [0.0] * 5
+    assert length[1, 1:] == pytest.approx(length[2, 1:].numpy(), rel=1e-5)
+    assert length[:, 0].tolist() == [0.0] * 3  # BOS, which no dictionary is made from
+    with pytest.raises(ConfigError, match="1 to 60 tokens"):
+        list(live.generate("one", **given, **how | {"n_new": 99}, amount=1.0))
+
+
+def test_a_model_without_a_chat_template_says_so(tiny):
+    live, given = tiny
+    with pytest.raises(PromptError, match="no chat template"):
+        live.read("one two", **given, features=None, chat=True)
+
+
+def test_activations_are_those_of_the_dictionary_and_an_unknown_feature_is_named(tiny):
+    live, given = tiny
+    text = "one two three"
+    result = live.read(text, **given, features="tiny")
+    best = result.features[5][0]
+    assert live.activations(text, **given, features="tiny", feature=best.feature)[5] == pytest.approx(best.activation)
+    with pytest.raises(UnknownNameError, match="unknown feature"):
+        live.activations(text, **given, features="tiny", feature=-1)
