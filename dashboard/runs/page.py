@@ -486,4 +486,12 @@ def _register_storage(app: Dash) -> None:
         return _storage(current())
 
 
-PAGE = Page(title="Runs", path="/runs", order=900, layout=layout, register=register)
+PAGE = Page(
+    title="Runs",
+    path="/runs",
+    order=900,
+    layout=layout,
+    register=register,
+    shows="Analyses started from the page, and the artefacts on disk.",
+    command="workbench serve",
+)

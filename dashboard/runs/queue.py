@@ -163,7 +163,7 @@ class RunFiles:
             (self.folder / f"{id}{suffix}").unlink(missing_ok=True)
 
     def last_place(self) -> int:
-        """Return the place behind all other runs."""
+        """Return the number that puts a run behind all others."""
         return max([record["place"] for record in self.records.values()], default=0) + 1
 
     def made(self, record: dict[str, Any]) -> list[str]:
