@@ -89,7 +89,7 @@
       this.star.setAttribute("aria-label", `Star ${named}`);
       this.edit.setAttribute("aria-label", `Note on ${named}`);
       this.edit.setAttribute("aria-expanded", String(Boolean(this.form)));
-      this.title.textContent = [this.state.title, ...this.state.tags.map((tag) => `· ${tag}`)].join(" ").trim();
+      this.title.textContent = [this.state.title, this.state.tags.length ? `in ${this.state.tags.join(", ")}` : ""].filter(Boolean).join(" · ");
       this.text.textContent = this.state.note;
       this.text.hidden = !this.state.note || Boolean(this.form);
     }
@@ -122,7 +122,7 @@
         note: element("textarea", { rows: 4, maxLength: 20000, value: draft.note }),
         tags: element("input", { type: "text", value: draft.tags, placeholder: this.state.lists.slice(0, 5).join(", ") }),
       };
-      const save = element("button", { type: "submit", className: "wb-button" }, "Save");
+      const save = element("button", { type: "submit", className: "wb-note-save" }, "Save");
       const cancel = button("Cancel");
       cancel.addEventListener("click", () => { store(this.key, null); this.close(); });
       this.conflict = element("div", { role: "alert" });
@@ -202,7 +202,7 @@
       this.recipeForm = element("form", { className: "wb-note-form" },
         field("Name of the recipe", name), field("Action on the feature", action), field("Amount, in its activation", amount),
         field("Prompt it was tried on", prompt), status,
-        element("div", { className: "wb-controls" }, element("button", { type: "submit", className: "wb-button" }, "Save"), cancel));
+        element("div", { className: "wb-controls" }, element("button", { type: "submit", className: "wb-note-save" }, "Save"), cancel));
       this.recipeForm.addEventListener("input", () => store(this.key + ":recipe",
         { name: name.value, action: action.value, amount: amount.value, prompt: prompt.value }));
       this.recipeForm.addEventListener("submit", async (event) => {

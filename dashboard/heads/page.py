@@ -337,7 +337,8 @@ def _pattern_panel(context: Context, text: str) -> html.Section:
         html.Div(
             [
                 dmc.Textarea(id="heads-text", value=text or EXAMPLE, autosize=True, minRows=1, maxRows=4, size="xs",
-                             flex=1, className="wb-mono", **attrs({"aria-label": "Prompt for the pattern"})),
+                             flex=1, className="wb-mono", persistence=True, persistence_type="session",
+                             **attrs({"aria-label": "Prompt for the pattern"})),
                 dmc.Button("Run", id="heads-go", size="xs", variant="default"),
             ],
             className="wb-controls",

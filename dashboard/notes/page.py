@@ -204,7 +204,7 @@ def layout(context: Context, **_: Any) -> html.Div:
     """`/notes`: everything noted in this workspace."""
     controls = [
         dmc.TextInput(
-            id="notes-filter", placeholder="filter   /", size="xs", w=200, className="wb-search",
+            id="notes-filter", placeholder="filter   f", size="xs", w=200, className="wb-search",
             persistence=True, persistence_type="session", **attrs({"aria-label": "Filter notes"}),
         ),
         html.A("Export", href="/api/notes/export", className="wb-link", download=""),

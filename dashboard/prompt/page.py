@@ -225,7 +225,8 @@ def _editor(
         [
             dmc.Textarea(
                 id="prompt-text", value=text or EXAMPLE, autosize=True, minRows=2, maxRows=8, size="xs",
-                className="wb-search wb-mono", **attrs({"aria-label": "Prompt"}),
+                className="wb-search wb-mono", persistence=True, persistence_type="session",
+                **attrs({"aria-label": "Prompt"}),
             ),
             html.Div(
                 [

@@ -69,7 +69,14 @@ _FIELDS = (
 
 def _field(key: str, label: str, width: int) -> dmc.TextInput:
     return dmc.TextInput(
-        id=f"prompt-patch-{key}", label=label, value=EXAMPLE[key], size="xs", w=width, className="wb-mono"
+        id=f"prompt-patch-{key}",
+        label=label,
+        value=EXAMPLE[key],
+        size="xs",
+        w=width,
+        className="wb-mono",
+        persistence=True,
+        persistence_type="session",
     )
 
 
