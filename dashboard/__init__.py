@@ -5,6 +5,7 @@
 - `runs`        a queue of analyses that are started from the page, and the page of it
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too
+- `api`         the reads of the pages as JSON
 - `app`         the Dash app, with the frame around every page
 - `serve`       a port for it
 - `security`    who may ask, and for what

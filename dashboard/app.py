@@ -24,6 +24,7 @@ import flask
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, set_props
 from dash.exceptions import CallbackException, DependencyException
 
+from dashboard import api
 from dashboard.atlas import routes as atlas_routes
 from dashboard.atlas.routes import EarlyDash
 from dashboard.components.frame import attrs, explain, failure
@@ -185,6 +186,7 @@ def create_app(
     )
     attach(app.server, Context(workspace, live, runs))
     atlas_routes.register(app.server)
+    api.register(app.server)
     pages = find_pages()
     _register_pages(pages)
     app.layout = shell(workspace, pages)

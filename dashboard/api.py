@@ -1,0 +1,255 @@
+"""The read API: what the pages show, as JSON, for scripts and agents.
+
+    GET /api/openapi.json                       every read with its parameters
+    GET /api/search?query=January               the features that fire on a text, each beside its null
+    GET /api/feature?features=demo&index=1669   one feature; likewise /api/examples, /api/vector, /api/uses ...
+
+Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
+description. The Model Context Protocol server (`workbench mcp`) offers the same functions. Pages use the same queries.
+An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`: 404 for an unknown name, 400 for a malformed
+query, 500 for a damaged artefact.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+import flask
+
+from dashboard.components.pages import current
+from interp.artifacts import KINDS, as_json
+from interp.errors import ArtifactError, ConfigError, MissingError, UnknownNameError, UsageError, WorkbenchError
+from interp.workspace import Workspace
+
+MAX_ROWS = 200
+
+
+def artefacts(workspace: Workspace, kind: str = "") -> list[dict[str, Any]]:
+    """Return the artefacts of the workspace, newest first, optionally of one kind: name, settings, main results."""
+    if kind and kind not in KINDS:
+        raise UnknownNameError("kind of artefact", kind, list(KINDS))
+    fields = ("kind", "name", "created", "seed", "content_hash", "config", "summary", "parents")
+    found = workspace.newest(*([kind] if kind else KINDS))
+    return [{name: getattr(each, name) for name in fields} for each in found[:MAX_ROWS]]
+
+
+def search(
+    workspace: Workspace, query: str, features: str = "", hook_point: str = "", limit: int = 20
+) -> dict[str, Any]:
+    """Return the features that fire on a text or whose label holds it; each with its score and the null of that score.
+
+    `like demo:12` searches by similarity of directions. No model runs.
+    """
+    from saes.features.search import search_features
+
+    found = search_features(
+        workspace, query, features=features or None, hook_point=hook_point or None, limit=_rows(limit)
+    )
+    return {"headline": found.headline(), **asdict(found)}
+
+
+def features(
+    workspace: Workspace,
+    features: str,
+    text: str = "",
+    sort: str = "feature",
+    descending: bool = False,
+    density_low: float = 0.0,
+    density_high: float = 1.0,
+    offset: int = 0,
+    limit: int = 50,
+) -> dict[str, Any]:
+    """Return a slice of a list of features: number, label, density (fraction of tokens), activations."""
+    from dashboard.feature.data import Query, listing
+
+    query = Query(text=text, density_low=density_low, density_high=density_high, sort=sort, descending=descending)
+    found = listing(workspace, features, query, offset, offset + _rows(limit))
+    return {"total": found.total, "offset": offset, "rows": found.rows}
+
+
+def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+    """Return all that is stored about one feature.
+
+    `relations` compares its effect on logits with random directions (`promoted_p`), its neurons with the nearest ones
+    of random directions (`scales.neuron_null`), and its companions with the counts of chance (`coactive_expected`).
+    """
+    from dashboard.feature.data import explanations, one, relations
+
+    row = one(workspace, features, index)
+    return row | {
+        "relations": relations(workspace, features, index),
+        "explanations": explanations(workspace, features, index),
+    }
+
+
+def examples(workspace: Workspace, features: str, index: int) -> list[dict[str, Any]]:
+    """Return windows of text with the feature's activation on each token, by group, strongest first."""
+    from dashboard.feature import data
+
+    return data.examples(workspace, features, index)
+
+
+def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+    """Return the decoder direction of one feature of an SAE, in the units of the model's activations."""
+    from dashboard.feature.data import one
+    from saes.weights.folder import load_sae
+
+    dictionary = one(workspace, features, index)["dictionary"]
+    if not dictionary.startswith("sae:"):
+        raise ConfigError(f"the vector of {dictionary} is a row of the model's own weights; ask for features of an SAE")
+    sae = load_sae(workspace.path("sae", dictionary.removeprefix("sae:")))
+    direction = sae.decoder_directions[index].detach().float().tolist()
+    return {"dictionary": dictionary, "feature": index, "hook_point": sae.metadata.hook_point, "direction": direction}
+
+
+def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+    """Return the maps, circuits and direction reports that hold one feature, and the stored proof if there is one."""
+    from dashboard.feature import data
+
+    found = data.uses(workspace, features, index)
+    proofs = [
+        {"name": each.name, **each.summary}
+        for each in workspace.newest("proof")
+        if each.config.get("features") == features and each.config.get("feature") == index
+    ]
+    return {**found._asdict(), "proofs": proofs}
+
+
+def regions(workspace: Workspace, atlas: str, limit: int = 50) -> list[dict[str, Any]]:
+    """Return the regions of a map, largest first: label, number of points, bounds."""
+    from dashboard.atlas.data import largest_regions
+
+    return largest_regions(workspace, atlas, _rows(limit))
+
+
+def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Return a circuit: its nodes, its edges, and the evidence for each, with the nulls and the verdict."""
+    from dashboard.circuit.data import circuit as read
+
+    return as_json(read(workspace, name))
+
+
+READS: dict[str, Callable[..., Any]] = {
+    each.__name__: each for each in (artefacts, search, features, feature, examples, vector, uses, regions, circuit)
+}
+"""Address under `/api/` -> the function that answers, `read(workspace, **parameters)`."""
+
+
+def call(workspace: Workspace, name: str, given: Mapping[str, Any]) -> Any:
+    """Answer one read with values as text or typed. Raises `UnknownNameError` and `UsageError` for what it lacks."""
+    if name not in READS:
+        raise UnknownNameError("read", name, list(READS))
+    takes = parameters(READS[name])
+    if unknown := given.keys() - takes.keys():
+        raise UnknownNameError(f"parameter of {name}", min(unknown), list(takes))
+    values = {key: _typed(key, given[key], takes[key]["type"]) for key in given}
+    if missing := [key for key, about in takes.items() if about["required"] and key not in values]:
+        raise UsageError(f"{name} needs {', '.join(missing)}; /api/openapi.json lists the parameters of every read")
+    return plain(READS[name](workspace, **values))
+
+
+def parameters(read: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    """Return name -> {"type", "required", "default"} of the parameters of a read, from its signature."""
+    hints = get_type_hints(read)
+    found = {}
+    for name, each in list(inspect.signature(read).parameters.items())[1:]:
+        kind = hints[name]
+        kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+        found[name] = {"type": kind, "required": each.default is each.empty, "default": each.default}
+    return found
+
+
+_JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def schema(read: Callable[..., Any]) -> dict[str, Any]:
+    """Return the JSON schema of the parameters of a read."""
+    takes = parameters(read)
+    properties = {
+        name: {"type": _JSON_TYPES[about["type"]]} | ({} if about["required"] else {"default": about["default"]})
+        for name, about in takes.items()
+    }
+    required = [name for name, about in takes.items() if about["required"]]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def openapi() -> dict[str, Any]:
+    """Return the description of the API in the OpenAPI format."""
+    paths = {}
+    for name, read in READS.items():
+        about = schema(read)
+        query = [
+            {"name": key, "in": "query", "required": key in about["required"], "schema": kind}
+            for key, kind in about["properties"].items()
+        ]
+        text = inspect.getdoc(read) or ""
+        answers = {"200": {"description": "the answer"}, "400": {"description": "a malformed query"},
+                   "404": {"description": "an unknown name"}}  # fmt: skip
+        paths[f"/api/{name}"] = {
+            "get": {"operationId": name, "summary": text.splitlines()[0], "description": text,
+                    "parameters": query, "responses": answers}
+        }  # fmt: skip
+    info = {"title": "interp workbench", "version": "1", "description": f"Reads only; at most {MAX_ROWS} rows each."}
+    return {"openapi": "3.1.0", "info": info, "paths": paths}
+
+
+def register(server: flask.Flask) -> None:
+    """Add the routes to the server."""
+    server.add_url_rule("/api/openapi.json", "api_openapi", lambda: flask.jsonify(openapi()), methods=["GET"])
+    server.add_url_rule("/api/<name>", "api_read", _answer, methods=["GET"])
+
+
+def _answer(name: str) -> flask.Response:
+    try:
+        found, status = call(current().workspace, name, flask.request.args.to_dict()), 200
+    except WorkbenchError as error:
+        found, status = {"error": str(error)}, status_of(error)
+    text = flask.json.dumps(found, separators=(",", ":"), allow_nan=False)
+    return flask.Response(text, status, mimetype="application/json")
+
+
+def status_of(error: WorkbenchError) -> int:
+    """Return the HTTP status of an error: 404 for what is not there, 500 for what is damaged, else 400."""
+    if isinstance(error, (UnknownNameError, MissingError)):
+        return 404
+    return 500 if isinstance(error, ArtifactError) else 400
+
+
+def _rows(limit: int) -> int:
+    if not 1 <= limit <= MAX_ROWS:
+        raise UsageError(f"limit must be 1 to {MAX_ROWS}, got {limit}")
+    return limit
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """Return a parameter in its type, from its text or from JSON."""
+    if kind is bool and str(value).lower() in ("true", "1", "false", "0"):
+        return str(value).lower() in ("true", "1")
+    try:
+        if kind is bool or (kind is not str and isinstance(value, bool)):
+            raise ValueError
+        found: Any = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{name} takes a value of type {_JSON_TYPES[kind]}, got {str(value)[:80]!r}") from None
+    if kind is float and not math.isfinite(found):
+        raise UsageError(f"{name} takes a finite number, got {value!r}")
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: dataclasses as objects, numbers that are not finite as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    number: Any = value  # of numpy
+    return plain(number.item()) if hasattr(number, "item") else str(number)

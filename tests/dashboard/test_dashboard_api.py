@@ -1,0 +1,103 @@
+"""The read API: every read answers, refuses what it cannot take, and is described truly."""
+
+import json
+
+import pytest
+
+from dashboard import api
+from interp.errors import UnknownNameError, UsageError
+
+GOOD = {
+    "artefacts": {"kind": "sae"},
+    "search": {"query": "prose", "limit": "5"},
+    "features": {"features": "demo", "sort": "density", "descending": "true", "limit": "3"},
+    "feature": {"features": "demo", "index": "3"},
+    "examples": {"features": "demo", "index": "3"},
+    "uses": {"features": "demo", "index": "3"},
+    "regions": {"atlas": "demo-features"},
+    "circuit": {"name": "ioi"},
+}
+
+
+@pytest.fixture
+def client(server):
+    server.testing = True
+    return server.test_client()
+
+
+def ask(client, path: str, **query: str):
+    reply = client.get(path, query_string=query, headers={"Host": "127.0.0.1"})
+    return reply.status_code, json.loads(reply.data)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_read_answers_in_json(client, name):
+    status, found = ask(client, f"/api/{name}", **GOOD[name])
+    assert status == 200, found
+    assert found
+
+
+def test_every_read_is_tried_here():
+    assert set(GOOD) | {"vector"} == set(api.READS)  # the synthetic dictionary has no weights
+
+
+def test_a_slice_is_sorted_and_counted(client):
+    _, found = ask(client, "/api/features", **GOOD["features"])
+    densities = [row["density"] for row in found["rows"]]
+    assert found["total"] == 240
+    assert densities == sorted(densities, reverse=True)
+    assert len(densities) == 3
+
+
+def test_a_feature_comes_with_its_nulls(client):
+    _, found = ask(client, "/api/feature", **GOOD["feature"])
+    assert {"promoted_p", "coactive_expected"} <= found["relations"].keys()
+    assert found["relations"]["scales"]["neuron_null"] == 0.19
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status", "words"),
+    [
+        ("/api/featur", {}, 404, "feature"),
+        ("/api/feature", {"features": "demp", "index": "1"}, 404, "demo"),
+        ("/api/feature", {"features": "demo"}, 400, "index"),
+        ("/api/feature", {"features": "demo", "index": "one"}, 400, "integer"),
+        ("/api/feature", {"features": "demo", "index": "99999"}, 400, "0 to 239"),
+        ("/api/feature", {"features": "../demo", "index": "1"}, 400, "not a usable name"),
+        ("/api/features", {"features": "demo", "limit": "100000"}, 400, "1 to 200"),
+        ("/api/features", {"features": "demo", "density_low": "nan"}, 400, "finite"),
+        ("/api/features", {"features": "demo", "sort": "label; drop"}, 404, "column"),
+        ("/api/features", {"features": "demo", "colour": "red"}, 404, "colour"),
+        ("/api/artefacts", {"kind": "pickle"}, 404, "kind"),
+        ("/api/search", {"query": " "}, 400, "query"),
+    ],
+)
+def test_what_cannot_be_answered_says_why(client, path, query, status, words):
+    found_status, found = ask(client, path, **query)
+    assert found_status == status, found
+    assert words in found["error"]
+
+
+def test_the_description_names_every_read_and_parameter(client):
+    status, found = ask(client, "/api/openapi.json")
+    assert status == 200
+    assert set(found["paths"]) == {f"/api/{name}" for name in api.READS}
+    for name, read in api.READS.items():
+        about = found["paths"][f"/api/{name}"]["get"]
+        assert {each["name"] for each in about["parameters"]} == set(api.parameters(read))
+        assert about["summary"].endswith((".", ":"))
+
+
+def test_values_that_json_lacks_become_null():
+    assert api.plain({"a": [float("nan"), float("inf"), 1.5], 2: (1, True, None)}) == {
+        "a": [None, None, 1.5],
+        "2": [1, True, None],
+    }
+
+
+def test_typed_values_of_an_agent_are_checked_as_text_is(workspace):
+    assert api.call(workspace, "features", {"features": "demo", "limit": 2, "descending": True})["total"] == 240
+    with pytest.raises(UsageError, match="integer"):
+        api.call(workspace, "features", {"features": "demo", "limit": True})
+    with pytest.raises(UnknownNameError):
+        api.call(workspace, "delete", {})
