@@ -5,7 +5,8 @@
     GET /api/feature?features=demo&index=1669   one feature; likewise /api/examples, /api/vector, /api/uses ...
 
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
-description. The Model Context Protocol server (`workbench mcp`) offers the same functions. Pages use the same queries.
+description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS`, which run a
+model and answer beside their controls. Pages use the same queries.
 An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`: 404 for an unknown name, 400 for a malformed
 query, 500 for a damaged artefact.
 """
@@ -19,6 +20,7 @@ from typing import Any, get_args, get_type_hints
 
 import flask
 
+from dashboard.components.live import Live
 from dashboard.components.pages import current
 from interp.artifacts import KINDS, as_json
 from interp.errors import ArtifactError, ConfigError, MissingError, UnknownNameError, UsageError, WorkbenchError
@@ -138,17 +140,56 @@ READS: dict[str, Callable[..., Any]] = {
 """Address under `/api/` -> the function that answers, `read(workspace, **parameters)`."""
 
 
-def call(workspace: Workspace, name: str, given: Mapping[str, Any]) -> Any:
-    """Answer one read with values as text or typed. Raises `UnknownNameError` and `UsageError` for what it lacks."""
-    if name not in READS:
-        raise UnknownNameError("read", name, list(READS))
-    takes = parameters(READS[name])
+def prompt(live: Live, model: str, text: str, features: str = "", chat: bool = False) -> dict[str, Any]:
+    """Run a prompt: the next tokens, the loss of each token beside that of a uniform guess, and its features.
+
+    `features` names a features artefact; `chat` applies the model's chat template.
+    """
+    found = live.read(text, model=model, features=features or None, chat=chat)
+    after = live.next_tokens(text, model=model, after=None, chat=chat)
+    return {"tokens": found.tokens, "losses": found.losses, "features": found.features, "next": after}
+
+
+def read_text(live: Live, model: str, features: str, index: int, text: str) -> Any:
+    """Return the activation of one feature on each token of a text, beside features of like density."""
+    return live.try_feature("text", model=model, features=features, index=index, text=text)
+
+
+def steer(live: Live, model: str, features: str, index: int, text: str, strength: float = 1.0) -> Any:
+    """Continue a prompt unchanged, steered by a feature, by a random direction of that norm, and by another feature.
+
+    `strength` is in units of the feature's largest activation. `kl` is the change of the next-token distribution in
+    nats: an effect counts only where it exceeds that of the random direction.
+    """
+    return live.try_feature("steer", model=model, features=features, index=index, text=text, strength=strength)
+
+
+def ablate(live: Live, model: str, features: str, index: int) -> Any:
+    """Ablate a feature on its own examples: the change of loss in nats per token, beside both nulls.
+
+    `random` holds the changes by random directions in the same amounts, `alike` by features of like density.
+    """
+    return live.try_feature("ablate", model=model, features=features, index=index)
+
+
+ACTS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (prompt, read_text, steer, ablate)}
+"""Acts that run the model and change nothing on disk: `act(live, **parameters)`. For agents; pages have their own."""
+
+
+def call(source: Any, name: str, given: Mapping[str, Any], offered: Mapping[str, Callable[..., Any]] = READS) -> Any:
+    """Answer one read of a workspace, or one of `ACTS` of a live model, with values as text or typed.
+
+    Raises `UnknownNameError` and `UsageError` for names and values that it does not take.
+    """
+    if name not in offered:
+        raise UnknownNameError("read", name, list(offered))
+    takes = parameters(offered[name])
     if unknown := given.keys() - takes.keys():
         raise UnknownNameError(f"parameter of {name}", min(unknown), list(takes))
     values = {key: _typed(key, given[key], takes[key]["type"]) for key in given}
     if missing := [key for key, about in takes.items() if about["required"] and key not in values]:
         raise UsageError(f"{name} needs {', '.join(missing)}; /api/openapi.json lists the parameters of every read")
-    return plain(READS[name](workspace, **values))
+    return plain(offered[name](source, **values))
 
 
 def parameters(read: Callable[..., Any]) -> dict[str, dict[str, Any]]:

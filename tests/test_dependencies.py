@@ -56,7 +56,9 @@ def project() -> dict:
 
 
 def test_every_import_of_the_product_is_declared_and_every_declaration_is_imported():
-    declared = {normal(each) for each in project()["project"]["dependencies"]}
+    parsed = project()["project"]
+    optional = [each for extra in parsed["optional-dependencies"].values() for each in extra]
+    declared = {normal(each) for each in (*parsed["dependencies"], *optional)}
     used = distributions(imported_by(PRODUCT))
     assert used - declared == set(), "imported and not declared"
     assert declared - used == set(NOT_IMPORTED), "declared and not imported"
@@ -73,7 +75,7 @@ def test_every_import_of_tests_and_benchmarks_is_declared():
 
 def test_every_range_says_why_and_has_a_floor():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    block = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    block = text[text.index("\ndependencies = [") : text.index("[project.scripts]")]
     lines = [line.strip() for line in block.splitlines()[1:] if line.strip().startswith('"')]
     assert lines
     for line in lines:

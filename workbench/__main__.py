@@ -31,11 +31,11 @@ from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
 from workbench.verbs.record import Models, Record
-from workbench.verbs.serve import Serve, Verify
+from workbench.verbs.serve import Mcp, Serve, Verify
 from workbench.verbs.train import Import, Train
 
 GROUPS: dict[str, tuple[type[Verb], ...]] = {
-    "start": (Demo, Serve, Models, Verify),
+    "start": (Demo, Serve, Mcp, Models, Verify),
     "record and train": (Record, Train, Import, Evaluate),
     "features": (Features, Explain, Attribute, Steer, Prove),
     "heads and circuits": (Heads, Lens, Patch, Induction, Find, FeatureCircuit, Show),

@@ -12,5 +12,5 @@
 - `geometry`  shapes, directions
 - `compare`   compare dictionaries or models
 - `dynamics`  studies of training
-- `serve`     the dashboard; verify artefacts
+- `serve`     the dashboard; the server for agents; verify artefacts
 """

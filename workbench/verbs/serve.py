@@ -1,11 +1,22 @@
-"""`workbench serve [WORKSPACE]`: the dashboard. `workbench verify [NAME ...]`: files checked against checksums."""
+"""A workspace, offered: to people in a browser, to agents over the Model Context Protocol, and checked for damage.
 
+- `workbench serve [WORKSPACE]`: the dashboard.
+- `workbench mcp`: the reads and acts of `dashboard/api.py` as tools of an agent, over standard input and output.
+- `workbench verify [NAME ...]`: files checked against checksums.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from interp.errors import MissingError, WorkbenchError
 from workbench.terminal import InWorkspace, Threaded, say
 
 
@@ -45,6 +56,78 @@ class Serve(Threaded):
         token = self.token or (None if is_loopback(self.host) else secrets.token_urlsafe(16))
         runs = RunQueue(workspace, Commands(workspace))
         serve(workspace, host=self.host, port=self.port, open_browser=self.browser, token=token, runs=runs)
+
+
+_INSTRUCTIONS = """Look inside a language model. Find features with `search`, read one with `feature` and `examples`,
+try it with `steer` and `ablate`. Every number stands beside its control (a random direction, a feature of like density,
+or the count of chance): report both, and no effect where the control does as much."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mcp(InWorkspace, Threaded):
+    """Offer a workspace to an agent: reads, prompts, steering and ablation as tools.
+
+    Example: claude mcp add workbench -- workbench mcp --workspace ./workspace
+
+    Speaks the Model Context Protocol over standard input and output, so an agent's program starts this command. Tools
+    read the workspace and run its models; none writes. Every answer carries its control.
+    """
+
+    def run(self) -> None:
+        from dashboard.prompt.live import LiveModel
+
+        try:
+            import mcp  # noqa: F401 - the error below is clearer than one from within
+        except ImportError:
+            raise MissingError(
+                "this verb needs the package of the Model Context Protocol; install it with pip install 'mcp>=2,<3'"
+            ) from None
+        workspace = self.open_workspace()
+        self.use_threads()
+        live = LiveModel(workspace)
+        print(f"{workspace.root} is offered to the agent that started this command (Ctrl-C stops)", file=sys.stderr)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_converse(workspace, live))
+
+
+async def _converse(workspace: Any, live: Any) -> None:
+    """Answer an agent until it closes the connection."""
+    from mcp.server.stdio import stdio_server
+
+    server = mcp_server(workspace, live)
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+def mcp_server(workspace: Any, live: Any) -> Any:
+    """Return a server of the Model Context Protocol whose tools are the reads and acts of a workspace."""
+    from mcp import types
+    from mcp.server.lowlevel import Server
+
+    from dashboard import api
+
+    hints = types.ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
+    tools = [
+        types.Tool(name=name, description=inspect.getdoc(each), input_schema=api.schema(each), annotations=hints)
+        for name, each in (api.READS | api.ACTS).items()
+    ]
+
+    def answer(name: str, given: dict[str, Any]) -> tuple[str, bool]:
+        source, offered = (live, api.ACTS) if name in api.ACTS else (workspace, api.READS)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the protocol
+                return json.dumps(api.call(source, name, given, offered), ensure_ascii=False), False
+        except WorkbenchError as error:
+            return str(error), True
+
+    async def list_tools(_context: Any, _params: Any) -> Any:
+        return types.ListToolsResult(tools=tools)
+
+    async def call_tool(_context: Any, params: Any) -> Any:
+        text, failed = await asyncio.to_thread(answer, params.name, params.arguments or {})
+        return types.CallToolResult(content=[types.TextContent(type="text", text=text)], is_error=failed)
+
+    return Server("interp-workbench", instructions=_INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool)
 
 
 PROBE = "selfcheck.safetensors"
@@ -88,7 +171,6 @@ class Verify(InWorkspace):
 
 def _recheck(folder: Path) -> list[str]:
     """Return what is wrong with an imported dictionary that does not reproduce the reconstructions stored with it."""
-    from interp.errors import WorkbenchError
     from saes.weights.folder import load_sae
 
     try:
