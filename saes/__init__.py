@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from saes.features.build import build_features
     from saes.features.intervene import ablate as ablate_features
     from saes.features.intervene import clamp, load_recipe, splice, steer
+    from saes.features.measure_proof import prove
     from saes.features.planes import feature_planes
+    from saes.features.proof import ProofConfig
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.base import SAE
@@ -77,6 +79,8 @@ _HOMES = {
     "saes.features.sources": "neurons_of",
     "saes.features.intervene": "splice ablate:ablate_features clamp steer load_recipe",
     "saes.features.planes": "feature_planes",
+    "saes.features.proof": "ProofConfig",
+    "saes.features.measure_proof": "prove",
     "saes.features.search": "search_features",
     "saes.evaluation.reconstruction": "evaluate_on_recording",
     "saes.evaluation.in_model": "evaluate_in_model",

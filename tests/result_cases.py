@@ -301,6 +301,19 @@ def planes():
     return saes.feature_planes(sae, [torch.from_numpy(cloud(400, 14)).float()], threshold=0.6, n_random=2)
 
 
+@cache
+def proof():
+    from saes.features.proof import Proof, measure_of
+
+    nulls = (np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
+    return Proof(
+        features="toy", feature=3, label="", hook_point=LAYER, strength=1.0, alike=tuple(range(9)),
+        measures=(measure_of("ablate", 2.0, "nats per token", 4, nulls), measure_of("lists", 0.5, "", 7, nulls)),
+    )  # fmt: skip
+
+
+PROVED = "measure value low high unit n random_mean random_high p_random alike_mean alike_high p_alike tested"
+
 DICTIONARIES = {
     "evaluation": Case(evaluated, "n_tokens l0 fvu dead_fraction ..."),
     "evaluation in the model": Case(evaluated_in_model, "n_tokens ce_clean ce_spliced ce_zero ce_mean ..."),
@@ -322,6 +335,8 @@ DICTIONARIES = {
     "toy recovery": Case(toy_recovery, "dictionary n_rows mcc mcc_random ..."),
     "effects of features": Case(feature_effects, "prompt position feature activation effect"),
     "circuit of features": Case(feature_circuit, "source target via position score"),
+    "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
+    "measure of a feature": Case(lambda: proof().measures[0], PROVED),
     "planes of features": Case(planes, "..."),
     "plane of features": Case(lambda: planes().found[0], "score n_rows ..."),
 }  # fmt: skip

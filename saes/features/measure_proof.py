@@ -421,7 +421,11 @@ def save_proof(
         if progress:
             progress(done, total, info)
 
-    proof = prove(model, dictionary, features, feature, config, seed=seed, progress=report)
+    try:
+        proof = prove(model, dictionary, features, feature, config, seed=seed, progress=report)
+    except WorkbenchError:  # a mistake: nothing to resume
+        draft.discard()
+        raise
     write_json(draft.path / "proof.json", proof.to_json())
     write_table(draft.path / "draws.parquet", proof.draws_table())
     known = {f"features/{features.name}": read_manifest(features).content_hash}

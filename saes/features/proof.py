@@ -195,7 +195,7 @@ class ProofMeasure(Result):
 
     @property
     def tested(self) -> bool:
-        """True for the measures that the verdict rests on."""
+        """True for the measures that decide the verdict."""
         return self.name in TESTS
 
     @property
