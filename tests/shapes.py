@@ -39,6 +39,7 @@ SHAPES_CHECKED = [
     "interp.recording.store",
     "interp.studies.boltzmann",
     "interp.studies.classical_networks",
+    "interp.studies.hopfield",
     "interp.studies.superposition",
     "interp.studies.superposition_geometry",
     "saes.circuits.attribution",
@@ -65,6 +66,10 @@ SHAPES_CHECKED = [
     "saes.kinds.topk",
     "saes.kinds.transcoder",
 ]
+
+STRINGS_ONLY = ["interp.models.adapter", "interp.models.training"]
+"""Modules that pages and `--help` import, so that they load torch inside functions only: their shapes are strings, for
+readers and for pyright, which beartype cannot resolve."""
 
 
 def check_shapes(function: Callable[..., Any]) -> Callable[..., Any]:

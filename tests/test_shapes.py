@@ -1,5 +1,6 @@
 """Shapes in signatures are checked at every call, in tests only, in the modules that `shapes.py` lists."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from shapes import SHAPES_CHECKED
+from shapes import SHAPES_CHECKED, STRINGS_ONLY
 
 
 def test_shapes_in_signatures_are_checked_while_testing():
@@ -42,3 +43,11 @@ def test_modules_whose_shapes_are_checked_exist_and_have_shapes():
         spec = find_spec(name)
         assert spec is not None, name
         assert "from jaxtyping import" in Path(str(spec.origin)).read_text(), name
+
+
+def test_modules_without_torch_state_their_shapes_as_strings():
+    for name in STRINGS_ONLY:
+        source = Path(str(getattr(find_spec(name), "origin", ""))).read_text()
+        assert "from jaxtyping import" in source.partition("if TYPE_CHECKING:")[2], name
+        assert not re.search(r"(: |-> )\"Tensor( \| None)?\"", source), name
+        assert name not in SHAPES_CHECKED

@@ -17,7 +17,8 @@ from interp.models.identity import attention_kernel, tokenizer_hash, tokenizer_o
 from interp.names import canonical_hook_point, check_hook_points
 from interp.runtime import derive_seed
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is loaded by the first run of a model, so shapes are strings, which no test checks
+    from jaxtyping import Float, Int, Int64, Shaped
     from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -136,8 +137,12 @@ def hook_points_by_name(model: "TransformerBridge") -> dict[str, Any]:
 
 
 def run_with_cache(
-    model: "TransformerBridge", tokens: "Tensor", hook_points: list[str], *, stop_at_layer: int | None = None
-) -> "tuple[Any, dict[str, Tensor]]":
+    model: "TransformerBridge",
+    tokens: "Int[Tensor, 'batch pos']",
+    hook_points: list[str],
+    *,
+    stop_at_layer: int | None = None,
+) -> "tuple[Any, dict[str, Shaped[Tensor, 'batch ...']]]":
     """Return logits, and values by hook point, for `tokens [batch, pos]`; without gradients.
 
     With `stop_at_layer` below the number of layers the first value is the residual before that layer.
@@ -153,20 +158,24 @@ def run_with_cache(
     return out, {name: cache[name] for name in names}
 
 
-def run_with_hooks(model: "TransformerBridge", tokens: "Tensor", hooks: list[tuple[str, Hook]]) -> "Tensor":
+def run_with_hooks(
+    model: "TransformerBridge", tokens: "Int[Tensor, 'batch pos']", hooks: list[tuple[str, Hook]]
+) -> "Float[Tensor, 'batch pos d_vocab']":
     """Return logits `[batch, pos, d_vocab]` of a run in which hooks read or replace values."""
     check_hook_points([name for name, _ in hooks], available_hook_points(model), model.cfg.n_layers)
     return model.run_with_hooks(tokens, fwd_hooks=[(canonical_hook_point(name), hook) for name, hook in hooks])
 
 
-def final_norm_and_unembed(model: "TransformerBridge", resid: "Tensor") -> "Tensor":
+def final_norm_and_unembed(
+    model: "TransformerBridge", resid: "Float[Tensor, '*batch d_model']"
+) -> "Float[Tensor, '*batch d_vocab']":
     """Return logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, then the unembedding."""
     flat = resid.reshape(1, -1, resid.shape[-1])
     logits = model.unembed(model.ln_final(flat)) if hasattr(model, "ln_final") else model.unembed(flat)
     return logits.reshape(*resid.shape[:-1], -1)
 
 
-def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -> "Tensor":
+def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -> "Int64[Tensor, '1 pos']":
     """Return the token ids of a prompt, `[1, pos]` int64, with BOS first when the model has one.
 
     Raises `PromptError` when the prompt is empty or longer than the model's context.
@@ -194,7 +203,7 @@ def token_text(model: "TransformerBridge", token: int) -> str:
     return str(token) if tokenizer is None else tokenizer.token_text(int(token))
 
 
-def token_strings(model: "TransformerBridge", tokens: "Tensor | list[int]") -> list[str]:
+def token_strings(model: "TransformerBridge", tokens: "Int[Tensor, '...'] | list[int]") -> list[str]:
     """Return the text of each token of a flat list."""
     known: dict[int, str] = {}
     ids = tokens if isinstance(tokens, list) else tokens.flatten().tolist()
@@ -210,7 +219,7 @@ def bos_token_id(model: "TransformerBridge") -> int | None:
     return None if tokenizer is None else tokenizer.bos_token_id
 
 
-def ordinary_tokens(model: "TransformerBridge") -> "Tensor":
+def ordinary_tokens(model: "TransformerBridge") -> "Int64[Tensor, ' n']":
     """Return all token ids, `[n]` int64, except special ones (BOS, padding, chat markers, unused embedding rows)."""
     import torch
 
@@ -222,7 +231,7 @@ def ordinary_tokens(model: "TransformerBridge") -> "Tensor":
     return torch.tensor([token for token in range(d_vocab) if token not in special])
 
 
-def check_token_ids(model: "TransformerBridge", tokens: "Tensor") -> None:
+def check_token_ids(model: "TransformerBridge", tokens: "Int[Tensor, '...']") -> None:
     """Raise `PromptError` unless all entries are token ids of the model."""
     import torch
 

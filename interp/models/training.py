@@ -19,12 +19,13 @@ from einops import rearrange
 from interp.errors import ConfigError, NonFiniteError
 from interp.runtime import make_generator
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch is loaded by the first step, so shapes are strings, which no test checks
     import torch
+    from jaxtyping import Float, Int, Int64
     from torch import Tensor
 
 
-Batches = Callable[[int, "torch.Generator"], "Tensor"]
+Batches = Callable[[int, "torch.Generator"], "Int64[Tensor, 'n pos']"]
 """`batches(n, generator)` -> `[n, pos]` int64 tokens"""
 
 
@@ -100,7 +101,7 @@ def train_small(
             forward = training_forward(model.train())  # the caller may have hooked it
 
 
-def _update(forward: Any, optimizer: Any, tokens: "Tensor") -> "Tensor":
+def _update(forward: Any, optimizer: Any, tokens: "Int[Tensor, 'batch pos']") -> "Float[Tensor, '']":
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -125,7 +126,7 @@ def _measured(model: Any, measure: Callable[[Any], dict[str, float]] | None) -> 
 _WRAPPER = "_original_component."
 
 
-def training_forward(model: Any) -> "Callable[[Tensor], Tensor]":
+def training_forward(model: Any) -> "Callable[[Int[Tensor, 'batch pos']], Float[Tensor, 'batch pos d_vocab']]":
     """Return a function from `tokens [n, pos]` to logits `[n, pos, d_vocab]`, equal to the model up to rounding.
 
     A model not built by `build_small`, or with hooks attached, is returned itself.
@@ -150,7 +151,7 @@ class _Unhooked:
         self.cfg, self.rotary = model.cfg, native.rotary
         self.act = getattr(functional, model.cfg.act_fn)
 
-    def __call__(self, tokens: "Tensor") -> "Tensor":
+    def __call__(self, tokens: "Int[Tensor, 'batch pos']") -> "Float[Tensor, 'batch pos d_vocab']":
         weights = self.weights
         x = weights["tok_embed.weight"][tokens]
         if self.rotary is None:
@@ -161,7 +162,7 @@ class _Unhooked:
                 x = self._think(x, f"layers.{layer}.")
         return self._norm(x, "ln_out") @ weights["head.weight"].T
 
-    def _attend(self, x: "Tensor", at: str) -> "Tensor":
+    def _attend(self, x: "Float[Tensor, 'batch pos d_model']", at: str) -> "Float[Tensor, 'batch pos d_model']":
         import torch
         from torch.nn.functional import linear, scaled_dot_product_attention
 
@@ -176,14 +177,14 @@ class _Unhooked:
         mixed = rearrange(mixed, "batch head pos d_head -> batch pos (head d_head)")
         return x + linear(mixed, self.weights[f"{at}attn.o.weight"], self.weights[f"{at}attn.o.bias"])
 
-    def _think(self, x: "Tensor", at: str) -> "Tensor":
+    def _think(self, x: "Float[Tensor, 'batch pos d_model']", at: str) -> "Float[Tensor, 'batch pos d_model']":
         from torch.nn.functional import linear
 
         w, into, out = self.weights, f"{at}mlp.fc_in.", f"{at}mlp.fc_out."
         inner = self.act(linear(self._norm(x, at + "ln2"), w[into + "weight"], w[into + "bias"]))
         return x + linear(inner, w[out + "weight"], w[out + "bias"])
 
-    def _norm(self, x: "Tensor", name: str) -> "Tensor":
+    def _norm(self, x: "Float[Tensor, 'batch pos d_model']", name: str) -> "Float[Tensor, 'batch pos d_model']":
         from torch.nn.functional import layer_norm, rms_norm
 
         weight, width = self.weights.get(name + ".weight"), x.shape[-1:]

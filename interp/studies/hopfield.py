@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from interp.artifacts import as_json, save_json
@@ -60,21 +61,21 @@ AVERAGING = 0.5
 class Retrieval(Result):
     """One retrieval step from each state, `[..., n_states]` unless stated otherwise."""
 
-    weights: Tensor
+    weights: Float64[Tensor, "*batch n_states n"]
     """`[..., n_states, n]`: rows sum to 1"""
-    state: Tensor
+    state: Float64[Tensor, "*batch n_states d"]
     """`[..., n_states, d]`: after the step, in the space of the patterns"""
-    energy: Tensor
+    energy: Float64[Tensor, "*batch n_states"]
     """energy before the step; at least 0"""
-    energy_after: Tensor
+    energy_after: Float64[Tensor, "*batch n_states"]
     """energy after the step; never above `energy`"""
-    moved: Tensor
+    moved: Float64[Tensor, "*batch n_states"]
     """squared length of the step; the energy falls by at least half of it"""
-    entropy: Tensor
+    entropy: Float64[Tensor, "*batch n_states"]
     """entropy of the weights, nats: 0 for one pattern, log n for equal weights"""
-    n_patterns: Tensor
+    n_patterns: Float64[Tensor, "*batch n_states"]
     """exp(entropy): the effective number of patterns, 1 to n"""
-    n_mass: Tensor
+    n_mass: Int64[Tensor, "*batch n_states"]
     """smallest number of patterns that hold `MASS` of the weights, 1 to n"""
     settings: dict[str, Any]
 
@@ -91,7 +92,13 @@ class Retrieval(Result):
         save_json(self, path)
 
 
-def retrieve(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor | None = None) -> Retrieval:
+def retrieve(
+    patterns: Shaped[Tensor, "..."],
+    states: Shaped[Tensor, "..."],
+    beta: float,
+    *,
+    visible: Shaped[Tensor, "..."] | None = None,
+) -> Retrieval:
     """Take one step from `states [..., n_states, d]` with stored `patterns [..., n, d]`, in float64.
 
     `visible [n_states, n]` bool marks the patterns in each state's memory (a causal mask); default all. Raises
@@ -116,7 +123,13 @@ def retrieve(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor |
     )
 
 
-def energies(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor | None = None) -> Tensor:
+def energies(
+    patterns: Shaped[Tensor, "..."],
+    states: Shaped[Tensor, "..."],
+    beta: float,
+    *,
+    visible: Shaped[Tensor, "..."] | None = None,
+) -> Float64[Tensor, "*batch n_states"]:
     """Return the energy of every state (equation 2), `[..., n_states]`, at least 0.
 
     `n` is the number of patterns visible to the state, `M` the length of the longest of them.
@@ -129,8 +142,13 @@ def energies(patterns: Tensor, states: Tensor, beta: float, *, visible: Tensor |
 
 
 def settle(
-    patterns: Tensor, states: Tensor, beta: float, *, max_steps: int = 200, tolerance: float = 1e-10
-) -> tuple[Tensor, int]:
+    patterns: Shaped[Tensor, "..."],
+    states: Shaped[Tensor, "..."],
+    beta: float,
+    *,
+    max_steps: int = 200,
+    tolerance: float = 1e-10,
+) -> tuple[Float64[Tensor, "*batch n_states d"], int]:
     """Repeat steps until the states are fixed points; returns them, `[n_states, d]`, and the number of steps.
 
     Ends when no state moves by more than `tolerance` (squared distance), or after `max_steps`.
@@ -148,7 +166,7 @@ def settle(
     return states, max_steps
 
 
-def separation(patterns: Tensor) -> Tensor:
+def separation(patterns: Shaped[Tensor, "..."]) -> Float64[Tensor, " n"]:
     """Return each pattern's separation `Delta_i`, `[n]`: its product with itself minus the largest with another.
 
     A step from pattern i moves by at most `2 (n - 1) M exp(-beta (Delta_i - 2 M |q - x_i|))` (theorem 5), so the error
@@ -162,12 +180,12 @@ def separation(patterns: Tensor) -> Tensor:
     return gram.diagonal() - others.amax(1)
 
 
-def weight_entropy(weights: Tensor) -> Tensor:
+def weight_entropy(weights: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
     """Return the entropy over the last axis, nats."""
     return torch.special.entr(weights).sum(-1)
 
 
-def patterns_for_mass(weights: Tensor, mass: float = MASS) -> Tensor:
+def patterns_for_mass(weights: Float[Tensor, "*batch n"], mass: float = MASS) -> Int64[Tensor, "*batch"]:
     """Return the smallest number of entries over the last axis whose sum reaches `mass`, int64."""
     sums = weights.sort(-1, descending=True).values.cumsum(-1)
     return (sums < mass - 1e-12).sum(-1) + 1
