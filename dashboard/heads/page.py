@@ -22,6 +22,7 @@ from dashboard.components.pages import (
     current,
     heads_href,
     open_artefact,
+    prompt_href,
     register_address,
 )
 from dashboard.components.tokens import COLD, WARM, attention_graph
@@ -385,7 +386,9 @@ def _pattern(chosen: str | None, text: str, state: dict[str, Any], scheme: str |
         return html.P("Choose a head in the heat map or the table.", className="wb-none"), "On a prompt"
     head = parse_head(chosen)
     figure = attention_graph(text, state["model"], head.layer, head.head, scheme, id="heads-pattern-graph")
-    return figure, f"{chosen} on a prompt"
+    href = prompt_href(text=text, model=state["model"], layer=head.layer, head=head.head)
+    more = html.P(quiet_link("Open this prompt with the head chosen: why it looks there, and what it predicts", href))
+    return [figure, more], f"{chosen} on a prompt"
 
 
 def _check_head(head: str, rows: list[dict[str, Any]]) -> None:

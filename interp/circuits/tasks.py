@@ -31,6 +31,7 @@ from torch import Tensor
 from interp.circuits.metrics import LogitDiff, LogProb, Metric, ProbDiff
 from interp.circuits.task import Task
 from interp.errors import ConfigError, CorruptError, MissingError, PromptError, UnknownNameError
+from interp.models.generation import prompt_tokens
 from interp.runtime import make_generator
 
 _NAMES = (
@@ -232,9 +233,12 @@ def task_from_file(model: Any, path: Path | str, *, n_prompts: int | None = None
 
 
 def pair_task(
-    model: Any, clean: str, corrupt: str, correct: str, wrong: str | None = None, *, check_gap: bool = True
-) -> Task:
+    model: Any, clean: str, corrupt: str, correct: str, wrong: str | None = None, *, check_gap: bool = True,
+    chat: bool = False,
+) -> Task:  # fmt: skip
     """Make the task of one pair of prompts and one answer (minus `wrong`, where given), read at the last token.
+
+    With `chat` both prompts are messages in the model's chat template.
 
     Prompts are text, or token numbers such as `"3 5 7"` for a model without a tokenizer. Raises `PromptError` for an
     answer of several tokens (lists them), an empty prompt, or prompts of different length (lists both); `ConfigError`
@@ -244,17 +248,24 @@ def pair_task(
     for name in FIELDS[:3]:
         if not row[name]:
             raise PromptError(f"the {name} {'answer' if name == 'correct' else 'prompt'} is empty; give some text")
-    return _task_of_rows(model, [("the prompts", row)], "the prompts", name="pair", check_gap=check_gap, settings=row)
+    settings = row | ({"chat": True} if chat else {})
+    rows = [("the prompts", row)]
+    return _task_of_rows(model, rows, "the prompts", name="pair", check_gap=check_gap, settings=settings, chat=chat)
 
 
 def _task_of_rows(
-    model: Any, rows: list[tuple[str, dict[str, Any]]], source: str, *, name: str, check_gap: bool, settings: dict
-) -> Task:
+    model: Any, rows: list[tuple[str, dict[str, Any]]], source: str, *, name: str, check_gap: bool, settings: dict,
+    chat: bool = False,
+) -> Task:  # fmt: skip
     """Make the task of rows, each with its name in error messages."""
     encode = _encoder_with_bos(model)
     clean, corrupt, correct, wrong = [], [], [], []
     for where, row in rows:
-        pair = [encode(str(row[field]), bos=True) for field in ("clean", "corrupt")]
+        texts = [str(row[field]) for field in ("clean", "corrupt")]
+        if chat:
+            pair = [prompt_tokens(model, text, chat=True)[0].tolist() for text in texts]
+        else:
+            pair = [encode(text, bos=True) for text in texts]
         if len(pair[0]) != len(pair[1]):
             raise PromptError(
                 f"{where}: {len(pair[0])} clean tokens and {len(pair[1])} corrupted ones, positions must match: "

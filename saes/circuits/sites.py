@@ -276,18 +276,20 @@ class Prompts:
 
     @classmethod
     def of_text(
-        cls, model: Any, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None
-    ) -> "Prompts":
-        """Return one prompt, BOS first, with a metric of its next token.
+        cls, model: Any, text: str, target: str, wrong: str | None = None, *, corrupt: str | None = None,
+        chat: bool = False,
+    ) -> "Prompts":  # fmt: skip
+        """Return one prompt, BOS first or with `chat` in the chat template, with a metric of its next token.
 
         The metric is the log-probability of `target` in nats, or with `wrong` the logit difference of the two.
         `corrupt` is the corrupted prompt. Raises `PromptError` when an answer is not one token, or the two prompts
         differ in length.
         """
-        from interp.models.adapter import to_tokens, token_strings
+        from interp.models.adapter import token_strings
+        from interp.models.generation import prompt_tokens
 
-        tokens = to_tokens(model, text).cpu()
-        other = None if corrupt is None else to_tokens(model, corrupt).cpu()
+        tokens = prompt_tokens(model, text, chat=chat).cpu()
+        other = None if corrupt is None else prompt_tokens(model, corrupt, chat=chat).cpu()
         if other is not None and other.shape != tokens.shape:
             pair = [" ".join(map(repr, token_strings(model, each))) for each in (tokens, other)]
             raise PromptError(

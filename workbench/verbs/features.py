@@ -113,6 +113,8 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, OnDevice):
     """Explain the difference of two logits, target minus this, instead of a log-probability."""
     corrupt: str | None = None
     """Corrupted prompt with as many tokens, as the baseline. Default: all features and the error ablated."""
+    chat: bool = False
+    """Put the prompts into the model's chat template, as the message of a user."""
     steps: int = 16
     """Gradients for ig."""
     first: Derived[int] = 0
@@ -159,16 +161,17 @@ class Attribute(AttributionConfig, InWorkspace, Threaded, OnDevice):
 
     def _prompts(self, model: Any) -> "Prompts":
         """Return the prompt with its answer, and print both before the long work."""
-        from interp.models.adapter import to_tokens, token_text
+        from interp.models.adapter import token_text
+        from interp.models.generation import prompt_tokens
         from saes.circuits.sites import Prompts
         from saes.features.intervene import next_token_logits
 
         target = self.target
         if target is None:
-            best = int(next_token_logits(model, to_tokens(model, self.prompt)).argmax())
+            best = int(next_token_logits(model, prompt_tokens(model, self.prompt, chat=self.chat)).argmax())
             target = token_text(model, best)
         try:
-            prompts = Prompts.of_text(model, self.prompt, target, self.wrong, corrupt=self.corrupt)
+            prompts = Prompts.of_text(model, self.prompt, target, self.wrong, corrupt=self.corrupt, chat=self.chat)
         except PromptError as error:
             if self.target is None:
                 raise PromptError(f"the most likely token cannot be typed ({error}); name one with --target") from error
@@ -232,6 +235,8 @@ class Steer(InWorkspace, Seeded, Threaded, OnDevice):
     """Index of the feature."""
     prompt: str
     """Text to continue."""
+    chat: bool = False
+    """Put the prompt into the model's chat template, as the message of a user."""
     amount: float | None = None
     """Activation to add, or to clamp to. Default: the feature's largest activation, as measured by `workbench
     features`."""
@@ -257,7 +262,7 @@ class Steer(InWorkspace, Seeded, Threaded, OnDevice):
             raise ConfigError(f"amount must be a finite number, got {self.amount}")
 
     def run(self) -> None:
-        from interp.models.adapter import to_tokens
+        from interp.models.generation import prompt_tokens
         from workbench.opening import feature_table, open_saes
 
         workspace = self.open_workspace()
@@ -271,7 +276,7 @@ class Steer(InWorkspace, Seeded, Threaded, OnDevice):
         )
         known = feature_table(workspace, self.sae).get(self.feature, {})
         hooks, done = self._hooks(model, sae, known)
-        tokens = to_tokens(model, self.prompt)
+        tokens = prompt_tokens(model, self.prompt, chat=self.chat)
         say(f"feature {self.feature} of {self.sae}: {done}" + (f"; {known['label']}" if "label" in known else ""))
         for line in next_tokens(model, tokens, hooks):
             say(line)

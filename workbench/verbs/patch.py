@@ -37,6 +37,8 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, OnDevice):
     wrong: str | None = None
     """Answer to the corrupt prompt. With it the metric is a difference of logits, else the log-probability of the
     answer."""
+    chat: bool = False
+    """Put both prompts into the model's chat template, as the message of a user."""
     task: str | None = None
     """Instead of a pair: induction, ioi, greater-than, or a .jsonl or .csv file with the columns clean, corrupt,
     correct and wrong."""
@@ -49,7 +51,7 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, OnDevice):
         lacking = [name for name, value in pair.items() if value is None]
         if self.task is None and lacking:
             raise ConfigError(f"a pair of prompts lacks {', '.join(lacking)}; add it, or name a --task")
-        if self.task is not None and (len(lacking) < len(pair) or self.wrong is not None):
+        if self.task is not None and (len(lacking) < len(pair) or self.wrong is not None or self.chat):
             raise ConfigError("give one pair of prompts, or a --task, not both")
 
     def run(self) -> None:
@@ -97,7 +99,7 @@ class Patch(PatchingConfig, Writes, Seeded, Threaded, OnDevice):
         from workbench.opening import open_task
 
         if self.task is None:
-            return pair_task(model, self.clean or "", self.corrupt or "", self.answer or "", self.wrong)
+            return pair_task(model, self.clean or "", self.corrupt or "", self.answer or "", self.wrong, chat=self.chat)
         return open_task(model, self.task, self.prompts, seed=self.seed)
 
 
