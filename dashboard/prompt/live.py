@@ -127,7 +127,9 @@ class LiveModel:
         with self._turns.take("pattern") as turn:
             reading = self._reading(turn, text, model, chat)
             compute.check_head(self._model(model), layer, head)
-            return Pattern(reading.result.tokens, layer, head, reading.patterns[layer, head].float().cpu().numpy())
+            weights = reading.patterns[layer, head].float()
+            weights = (weights / weights.sum(-1, keepdim=True)).cpu().numpy()  # kept with ten bits each
+            return Pattern(reading.result.tokens, layer, head, weights)
 
     def generate(
         self, text: str, *, model: str, features: str, feature: int, amount: float | None, n_new: int,

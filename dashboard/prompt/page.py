@@ -386,4 +386,5 @@ PAGE = Page(
     "layer, the attention of its heads, and continuations under steering. It offers the models that artefacts were "
     "made with.",
     command="workbench heads MODEL",
+    fill=lambda _, model: ("heads", {"model": model}),
 )

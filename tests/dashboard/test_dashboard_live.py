@@ -195,3 +195,16 @@ def test_the_chat_template_goes_around_the_text(real):
     assert "user\nWho are you?" in shown
     assert shown.rstrip().endswith("assistant")
     assert len(chat) > len(plain)
+
+
+@pytest.mark.real
+def test_pairs_and_attributions_take_the_chat_template(smollm2):
+    from interp.circuits.tasks import pair_task
+    from interp.models.generation import chat_tokens
+    from saes.circuits.sites import Prompts
+
+    texts = "Name the capital of France.", "Name the capital of Italy."
+    task = pair_task(smollm2, *texts, "Paris", "Rome", check_gap=False, chat=True)
+    assert task.clean.tolist() == chat_tokens(smollm2, texts[0]).tolist()
+    assert task.corrupt.tolist() == chat_tokens(smollm2, texts[1]).tolist()
+    assert Prompts.of_text(smollm2, texts[0], "Paris", chat=True).tokens.tolist() == task.clean.tolist()
