@@ -15,10 +15,12 @@
     return Object.fromEntries(FILTERS.map((name) => [name, asked.get(name) || ""]));
   }
 
-  function submit(_count, text) {
-    const query = (text || "").trim();
+  // The field itself is read: its property lags behind by a key stroke.
+  function submit() {
+    const field = document.getElementById("find-box");
+    const query = (field?.value || "").trim();
     if (!query) return none();
-    document.getElementById("find-box")?.blur();
+    field.blur();
     return address(query, current());
   }
 

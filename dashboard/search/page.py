@@ -334,7 +334,6 @@ def register(app: Dash) -> None:
         ClientsideFunction("search", "submit"),
         Output("nav", "href", allow_duplicate=True),
         Input("find-box", "n_submit"),
-        State("find-box", "value"),
         prevent_initial_call=True,
     )
     app.clientside_callback(

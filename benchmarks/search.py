@@ -1,0 +1,149 @@
+"""Time of a search for features by text, in 100,000 features, beside a full scan of the same tables.
+
+`python -m benchmarks.search [--json]`. A synthetic features artefact holds 100,000 features that fire on a Zipf
+distributed vocabulary: an index of their firings, and 16 example windows each. The search reads the row groups that
+hold the word, and the examples of its hits; the baseline reads all pairs and sums them by feature, as a search without
+an index has to. The limit of 200 ms is for the server of a page, without a model.
+"""
+
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import Result, interleaved, main
+
+N_FEATURES, N_UNITS, PER_FEATURE, N_EXAMPLES, WINDOW = 100_000, 120_000, 100, 16, 21
+ALLOWED, REPEATS = 0.2, 7
+WORDS = ("w40", "w2000", "w90000")
+"""A frequent word, a usual one and a rare one."""
+
+
+def run() -> list[Result]:
+    """Measure the seconds of searches, relative to a full scan and to the seconds allowed."""
+    from interp.workspace import Workspace
+    from saes.features.search import search_features
+
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder), create=True)
+        build(workspace)
+        firings = workspace.table_path("features", "wide", "index/firings")
+        scan = "select feature, sum(n) as n, max(share) as share from f group by feature order by share desc limit 20"
+
+        def search() -> None:
+            for word in WORDS:
+                assert search_features(workspace, word).hits
+
+        def full() -> None:
+            for _ in WORDS:
+                workspace.query(scan, f=firings)
+
+        ours, scans = interleaved(search, full, repeats=REPEATS)
+    seconds, scanned = median(ours) / len(WORDS), median(scans) / len(WORDS)
+    detail = f"{1e3 * seconds:.0f} ms a search, {1e3 * scanned:.0f} ms a scan of {N_FEATURES * PER_FEATURE:,} pairs"
+    return [
+        Result(question="search in 100,000 features", ratio=seconds / ALLOWED, target=1.0,
+               against=f"{ALLOWED * 1e3:g} ms", lower_is_better=True, detail=detail),
+        Result(question="search in 100,000 features, with examples", ratio=seconds / scanned, target=1.0,
+               against="a full scan of the index", lower_is_better=True, detail=detail),
+    ]  # fmt: skip
+
+
+def build(workspace: Any, *, seed: int = 0) -> None:
+    """Write the features artefact `wide`."""
+    import pyarrow as pa
+
+    from interp.artifacts import Draft, write_table
+    from saes.features.schema import features_schema
+
+    rng = np.random.default_rng(seed)
+    config = {"dictionary": "sae:wide", "hook_point": "blocks.0.hook_resid_post", "model": "smollm2-135m"}
+    draft = Draft.open(workspace.path("features", "wide"), kind="features", config=config, seed=seed)
+    n_fired = rng.integers(200, 20_000, N_FEATURES)
+    ids = np.arange(N_FEATURES, dtype=np.int32)
+    columns: dict[str, Any] = {
+        "feature": ids, "density": n_fired / 1e7, "n_fired": n_fired, "label": [f'"w{i}" (60 %)' for i in ids],
+        "mean_activation": np.full(N_FEATURES, 3.0, np.float32), "decoder_norm": np.ones(N_FEATURES, np.float32),
+        "max_activation": np.full(N_FEATURES, 12.0, np.float32),
+    }  # fmt: skip
+    table = pa.table(columns)
+    for each in features_schema():
+        if each.name not in columns:
+            table = table.append_column(each.name, pa.nulls(N_FEATURES, each.type))
+    write_table(draft.path / "features.parquet", table)
+    _index(draft.path / "index", n_fired, rng)
+    _examples(draft.path / "examples.parquet", rng)
+    draft.finish(summary={"n_features": N_FEATURES, "n_tokens": 10**7})
+
+
+def _index(folder: Path, n_fired: np.ndarray, rng: np.random.Generator) -> None:
+    import pyarrow as pa
+
+    from interp.artifacts import write_table
+    from saes.features.token_index import ROW_GROUP, index_schema
+
+    folder.mkdir()
+    texts = sorted(f"w{i}" for i in range(N_UNITS))
+    rank = np.array([int(text[1:]) for text in texts])
+    counts = np.maximum(1, (1e7 / 12 / (rank + 2)).astype(np.int64))
+    units = {"unit": np.arange(N_UNITS, dtype=np.int32), "text": [f" {t}" for t in texts], "folded": texts,
+             "pieces": np.ones(N_UNITS, np.int16), "n": counts}  # fmt: skip
+    write_table(folder / "units.parquet", pa.table(units, schema=index_schema("units")))
+    number = np.empty(N_UNITS, np.int32)
+    number[rank] = np.arange(N_UNITS)
+    drawn = np.minimum(rng.zipf(1.15, (N_FEATURES, PER_FEATURE)), N_UNITS) - 1
+    drawn[:, 0] = np.arange(N_FEATURES) % N_UNITS
+    unit = number[drawn].ravel()
+    feature = np.repeat(np.arange(N_FEATURES, dtype=np.int32), PER_FEATURE)
+    order = np.lexsort((feature, unit))
+    share = (rng.dirichlet(np.full(PER_FEATURE, 0.3), 1000)[rng.integers(0, 1000, N_FEATURES)]).astype(np.float32)
+    n = np.minimum(counts[unit], np.maximum(1, share.ravel() * np.repeat(n_fired, PER_FEATURE))).astype(np.int32)
+    columns = {"unit": unit[order], "feature": feature[order], "n": n[order],
+               "seen": counts[unit][order].astype(np.int32), "share": share.ravel()[order],
+               "max_activation": np.full(len(order), 9.0, np.float32)}  # fmt: skip
+    import pyarrow.parquet as pq
+
+    pq.write_table(
+        pa.table(columns, schema=index_schema("firings")), folder / "firings.parquet",
+        compression="zstd", row_group_size=ROW_GROUP,
+    )  # fmt: skip
+    seen = {
+        "feature": np.arange(N_FEATURES, dtype=np.int32),
+        "n_tokens": np.full(N_FEATURES, 10**7),
+        "n_fired": n_fired,
+    }
+    write_table(folder / "features.parquet", pa.table(seen, schema=index_schema("features")))
+
+
+def _examples(path: Path, rng: np.random.Generator) -> None:
+    import pyarrow as pa
+
+    from interp.artifacts import write_table
+    from saes.features.schema import examples_schema
+
+    n = N_FEATURES * N_EXAMPLES
+    words = pa.array([f" w{i}" for i in range(5000)])
+    flat = rng.integers(0, 5000, n * WINDOW).astype(np.int32)
+    offsets = np.arange(0, n * WINDOW + 1, WINDOW, dtype=np.int32)
+    acts = np.where(rng.random(n * WINDOW) < 0.1, rng.random(n * WINDOW), 0).astype(np.float32)
+    columns: dict[str, Any] = {
+        "feature": np.repeat(np.arange(N_FEATURES, dtype=np.int32), N_EXAMPLES),
+        "group_order": np.zeros(n, np.int8),
+        "rank": np.tile(np.arange(N_EXAMPLES, dtype=np.int16), N_FEATURES),
+        "activation": np.ones(n, np.float32),
+        "row": np.arange(n),
+        "tokens": pa.ListArray.from_arrays(pa.array(offsets), words.take(pa.array(flat))),
+        "activations": pa.ListArray.from_arrays(pa.array(offsets), pa.array(acts)),
+        "peak": np.full(n, WINDOW // 2, np.int16),
+    }
+    table = pa.table(columns)
+    for each in examples_schema():
+        if each.name not in columns:
+            table = table.append_column(each.name, pa.nulls(n, each.type))
+    write_table(path, table)
+
+
+if __name__ == "__main__":
+    main(run)
