@@ -120,6 +120,13 @@ def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     return {**found._asdict(), "proofs": proofs}
 
 
+def sae_dashboard(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
+    """Return one feature in the JSON of SAEDashboard, which Neuronpedia imports."""
+    from dashboard.feature.data import dashboard_batch
+
+    return dashboard_batch(workspace, features, index)
+
+
 def regions(workspace: Workspace, atlas: str, limit: int = 50) -> list[dict[str, Any]]:
     """Return the regions of a map, largest first: label, number of points, bounds."""
     from dashboard.atlas.data import largest_regions
@@ -135,7 +142,8 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
 
 
 READS: dict[str, Callable[..., Any]] = {
-    each.__name__: each for each in (artefacts, search, features, feature, examples, vector, uses, regions, circuit)
+    each.__name__: each
+    for each in (artefacts, search, features, feature, examples, vector, uses, sae_dashboard, regions, circuit)
 }
 """Address under `/api/` -> the function that answers, `read(workspace, **parameters)`."""
 

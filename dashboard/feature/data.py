@@ -1,12 +1,13 @@
 """Features as the page reads them: one feature, its examples and labels, or a slice of the sorted list."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dashboard.components.pages import artefact_key, open_artefact
 from interp.artifacts import Manifest, read_json
 from interp.errors import UnknownNameError, UsageError
-from interp.names import feature_node
+from interp.names import feature_node, parse_hook_point
 from interp.workspace import Workspace
 
 MAX_ROWS = 200
@@ -212,3 +213,74 @@ def _effect(workspace: Workspace, circuit: str, node: str) -> float | None:
     nodes = read_json(workspace.path("feature_circuit", circuit) / "circuit.json")["nodes"]
     effects = [each["evidence"].get("effect") for each in nodes if each["name"] == node]
     return None if not effects or effects[0] is None else float(effects[0])
+
+
+def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
+    """Return one feature as a batch of SAEDashboard's JSON, the format that Neuronpedia imports.
+
+    Fields of SAEDashboard (`neuronpedia_dashboard.py`) that are not measured here are empty lists: correlations with
+    neurons, and the norms of alignments. `neuron_alignment_indices` count through the neurons of the hook point's own
+    layer alone. Example groups become intervals; the strongest examples have `bin_min` and `bin_contains` of -1.
+    """
+    row, manifest = one(workspace, name, index), workspace.manifest("features", name)
+    related = relations(workspace, name, index)
+    edges, hook_point = row["histogram_edges"], parse_hook_point(manifest.config["hook_point"])
+    centres = [
+        (low * high) ** 0.5 if low > 0 else (low + high) / 2 for low, high in itertools.pairwise(edges)
+    ]
+    found: dict[str, Any] = {
+        "feature_index": index,
+        "neuron_alignment_indices": [],
+        "neuron_alignment_values": [],
+        "correlated_features_indices": [],
+        **{key: [] for key in _NOT_MEASURED},
+        "neg_str": row["suppressed_tokens"],
+        "neg_values": row["suppressed_logits"],
+        "pos_str": row["promoted_tokens"],
+        "pos_values": row["promoted_logits"],
+        "frac_nonzero": row["density"],
+        "freq_hist_data_bar_values": centres,
+        "freq_hist_data_bar_heights": row["histogram"],
+        "logits_hist_data_bar_heights": [],
+        "logits_hist_data_bar_values": [],
+        "n_prompts_total": 0,
+        "n_tokens_in_prompt": int(manifest.summary["n_tokens"]),
+        "dataset": manifest.config["recording"],
+        "activations": _binned(examples(workspace, name, index), row["max_activation"]),
+    }
+    if related is not None:
+        found["correlated_features_indices"] = related["coactive"]
+        if related["logit_histogram"]:
+            low, high, n = related["scales"]["logit_edges"]
+            found["logits_hist_data_bar_values"] = [low + (high - low) * (i + 0.5) / n for i in range(int(n))]
+            found["logits_hist_data_bar_heights"] = related["logit_histogram"]
+        own = zip(related["neuron_layers"], related["neurons"], related["neuron_cosines"], strict=True)
+        near = [(neuron, cosine) for layer, neuron, cosine in own if layer == hook_point.layer]
+        found["neuron_alignment_indices"] = [neuron for neuron, _ in near]
+        found["neuron_alignment_values"] = [cosine for _, cosine in near]
+    layer = -1 if hook_point.layer is None else hook_point.layer
+    return {"model_id": manifest.config["model"], "layer": layer, "sae_set": name, "features": [found]}
+
+
+_NOT_MEASURED = (
+    *("neuron_alignment_l1", "correlated_neurons_indices", "correlated_neurons_l1", "correlated_neurons_pearson"),
+    *("correlated_features_l1", "correlated_features_pearson", "decoder_weights_dist"),
+)
+
+
+def _binned(rows: list[dict[str, Any]], maximum: float) -> list[dict[str, Any]]:
+    """Return examples with the interval of activations that their group spans among those stored."""
+    found = []
+    for row in rows:
+        same = [each["activation"] for each in rows if each["group"] == row["group"]]
+        top = row["group"] == "top"
+        found.append(
+            {
+                "bin_min": -1 if top else min(same),
+                "bin_max": maximum if top else max(same),
+                "bin_contains": -1 if top else 0.25,
+                "tokens": row["tokens"],
+                "values": row["activations"],
+            }
+        )
+    return found

@@ -39,7 +39,14 @@ from dashboard.components.pages import (
 from dashboard.components.tokens import feature_line, token_bars, token_strip
 from dashboard.feature import data as view
 from dashboard.feature import prove
-from dashboard.feature.relations import companions_panel, effect_verdict, logit_panel, neurons_panel, uses_panel
+from dashboard.feature.relations import (
+    companions_panel,
+    downloads_panel,
+    effect_verdict,
+    logit_panel,
+    neurons_panel,
+    uses_panel,
+)
 from dashboard.figures.saes import activation_histogram
 from dashboard.figures.theme import theme, visible
 from interp.workspace import Workspace
@@ -130,7 +137,10 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
         parts.append(prove.prove_panel(workspace, name, index, scheme))
     parts.append(_related(workspace, name, related, scheme))
     fired = [_examples(workspace, name, row)] if row["n_fired"] else []
-    side = html.Div([_neighbours(name, row, near), uses_panel(workspace, name, index)], className="wb-stack")
+    side = html.Div(
+        [_neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)],
+        className="wb-stack",
+    )
     parts.append(html.Div([*fired, side], className="wb-lower"))
     return html.Div(parts)
 

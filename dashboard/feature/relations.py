@@ -5,6 +5,7 @@ say how to make it.
 """
 
 from typing import Any
+from urllib.parse import urlencode
 
 from dash import html
 
@@ -115,3 +116,19 @@ def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
         else html.P("No map, circuit or direction of this workspace holds it yet.", className="wb-none")
     )
     return panel("Where it appears", body, note="circuits: effect of the feature on the circuit's metric")
+
+
+def downloads_panel(name: str, index: int) -> html.Section:
+    """Return links to what is stored about a feature, as files for other tools."""
+    query = urlencode({"features": name, "index": index})
+    kinds = (
+        ("feature", "numbers and relations (JSON)"),
+        ("examples", "examples (JSON)"),
+        ("vector", "decoder direction (JSON)"),
+        ("sae_dashboard", "SAEDashboard and Neuronpedia (JSON)"),
+    )
+    links = [
+        html.Li(html.A(text, href=f"/api/{kind}?{query}", download=f"{name}-{index}-{kind}.json", className="wb-link"))
+        for kind, text in kinds
+    ]
+    return panel("Download", html.Ul(links, className="wb-lines"))

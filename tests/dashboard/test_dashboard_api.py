@@ -14,6 +14,7 @@ GOOD = {
     "feature": {"features": "demo", "index": "3"},
     "examples": {"features": "demo", "index": "3"},
     "uses": {"features": "demo", "index": "3"},
+    "sae_dashboard": {"features": "demo", "index": "3"},
     "regions": {"atlas": "demo-features"},
     "circuit": {"name": "ioi"},
 }
@@ -53,6 +54,27 @@ def test_a_feature_comes_with_its_nulls(client):
     _, found = ask(client, "/api/feature", **GOOD["feature"])
     assert {"promoted_p", "coactive_expected"} <= found["relations"].keys()
     assert found["relations"]["scales"]["neuron_null"] == 0.19
+
+
+def test_the_export_has_the_fields_that_saedashboard_reads(client):
+    """Its `NeuronpediaDashboardBatch(**batch)` takes these keyword arguments, and no others."""
+    _, batch = ask(client, "/api/sae_dashboard", **GOOD["sae_dashboard"])
+    assert set(batch) == {"model_id", "layer", "sae_set", "features"}
+    [feature] = batch["features"]
+    assert set(feature) == {
+        *("feature_index", "neuron_alignment_indices", "neuron_alignment_values", "neuron_alignment_l1"),
+        *("correlated_neurons_indices", "correlated_neurons_l1", "correlated_neurons_pearson"),
+        *("correlated_features_indices", "correlated_features_l1", "correlated_features_pearson"),
+        *("neg_str", "neg_values", "pos_str", "pos_values", "frac_nonzero", "dataset", "decoder_weights_dist"),
+        *("freq_hist_data_bar_values", "freq_hist_data_bar_heights", "activations"),
+        *("logits_hist_data_bar_heights", "logits_hist_data_bar_values", "n_prompts_total", "n_tokens_in_prompt"),
+    }
+    assert len(feature["freq_hist_data_bar_values"]) == len(feature["freq_hist_data_bar_heights"])
+    assert len(feature["logits_hist_data_bar_values"]) == len(feature["logits_hist_data_bar_heights"]) > 0
+    for each in feature["activations"]:
+        assert set(each) == {"bin_min", "bin_max", "bin_contains", "tokens", "values"}
+        assert len(each["tokens"]) == len(each["values"])
+        assert each["bin_max"] >= max(each["values"]) - 1e-6
 
 
 @pytest.mark.parametrize(
