@@ -46,7 +46,8 @@ KNOWN_MODELS = (
 )
 """Names of `interp.models.loading.known_models`, here because a page loads without torch."""
 TASKS = ("induction", "ioi", "greater-than")
-WITHHELD = frozenset({"workspace", "tracker"})
+WITHHELD = frozenset({"workspace", "tracker", "share"})
+"""Options that write elsewhere, reach the network, or mean something under torchrun only."""
 LONGEST, MOST = 4_000, 200
 """Characters of a text, and values of one option."""
 _MENUS = {
@@ -59,6 +60,15 @@ _MENUS = {
     "feature": "feature",
 }
 """Field: the things that its text names. Texts of other fields are free."""
+_HELP = {
+    "model": "A model that loads by name, or that the workspace was made with.",
+    "corpus": "docstrings (prose of the installed packages), or a .txt, .jsonl or .parquet file inside the workspace.",
+    "task": "induction, ioi, greater-than, or a .jsonl or .csv file inside the workspace with the columns clean, "
+    "corrupt, correct and wrong.",
+    "source": "KIND:NAME. Of a model: embeddings, unembeddings, heads-ov, heads-qk. Of an artefact: recording, sae, "
+    "encoder, heads. Of a .npy or .parquet inside the workspace: file.",
+}
+"""Help by menu, where the page takes less than a terminal, which the text of the option describes."""
 _BASIC = {"name", "seed", "tokens", "what", "direction", "probing", "method", "n_edges", "n_neighbors", "n_prompts"}
 """Inherited settings that are shown at once; other inherited ones are folded."""
 _ARTEFACTS = {"recording": "recording", "sae": "sae", "atlas": "atlas", "features": "features"}
@@ -283,16 +293,17 @@ def _field(option: Option, hint: Any, default: Any, *, advanced: bool) -> Field:
         choices = tuple(map(str, get_args(inner[0])))
     base = hint if not inner or choices else inner[0]
     kinds = {bool: "either" if inner else "switch", int: "whole", float: "number"}
+    menu = _MENUS.get(option.name, "")
     return Field(
         name=option.name,
         kind="choice" if choices else kinds.get(base, "text"),
         label=option.flags[0] if option.flags else option.metavar,
-        help=option.text,
+        help=_HELP[menu] if menu in _HELP and (option.required or menu in ("corpus", "task")) else option.text,
         default=None if option.required else default,
         required=option.required,
         many=many,
         choices=choices,
-        menu=_MENUS.get(option.name, ""),
+        menu=menu,
         advanced=advanced and not option.required,
     )
 

@@ -176,6 +176,8 @@ def run_state(run: Run) -> str:
     if run.state != "running":
         return run.state
     parts = [run.stage, "" if run.fraction is None else f"{run.fraction:.0%}", _time_left(run.seconds_left)]
+    if run.stage == "stopping":
+        return "stopping"
     return "running: " + ", ".join(part for part in parts if part)
 
 

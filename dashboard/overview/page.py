@@ -6,7 +6,7 @@ from typing import Any
 from dash import dcc, html
 
 from dashboard.components.frame import notice, page, panel, quiet_link
-from dashboard.components.pages import Context, Page
+from dashboard.components.pages import Context, Page, run_button
 from dashboard.overview.data import Card, Overview, overview
 from interp.artifacts import KINDS
 from interp.errors import as_typed, program
@@ -67,7 +67,7 @@ def layout(context: Context, **_: Any) -> html.Div:
     found = overview(context.workspace)
     root = context.workspace.root
     if found.empty:
-        return page("Overview", _empty(str(root)))
+        return page("Overview", _empty(str(root), runs=context.runs is not None))
     lead = [
         f"{sum(map(len, found.cards.values()))} artefacts in ",
         html.Code(root.name or str(root)),
@@ -166,11 +166,17 @@ STEPS = (
 """Arguments of the commands that fill a workspace step by step."""
 
 
-def _empty(root: str) -> html.Section:
+def _empty(root: str, *, runs: bool) -> html.Section:
+    first = {"model": "smollm2-135m", "name": "mine"}
+    start = [
+        html.P("Or record a model now, in the background; the page Features then offers the next steps:"),
+        run_button("record", first, id="first", text="Record smollm2-135m", then="/"),
+    ]
     return panel(
         "Nothing here yet",
         html.P("One command records a real model, opens a dictionary of its features, and maps them, within minutes:"),
         html.Pre(f"{program()} demo --workspace {shlex.quote(root)}", className="wb-command"),
+        *(start if runs else []),
         html.P("Or step by step:"),
         html.Pre(
             "\n".join(f"{program()} {step} --workspace {shlex.quote(root)}" for step in STEPS), className="wb-command"

@@ -224,13 +224,13 @@ def _register_form(app: Dash) -> None:
         State(FIELD, "id"),
         State("runs-verb", "value"),
     )
-    def state_command(values: list[Any], ids: list[dict[str, str]], verb: str) -> tuple[Any, str, bool]:
+    def state_command(values: list[Any], ids: list[dict[str, str]], verb: str) -> tuple[str, str, bool]:
         queue = _runs()
         form, options = _values(verb, ids, values)
         try:
             return queue.catalogue.command(form.verb, options), "", bool(queue.problem)
         except WorkbenchError as error:
-            return no_update, explain(error), True
+            return "", explain(error), True
 
     @app.callback(
         Output("runs-changed", "data", allow_duplicate=True),
@@ -289,6 +289,8 @@ def _storage(context: Context) -> list[Any]:
 def _artefacts(workspace: Workspace) -> Any:
     """Return the table of artefacts with sizes, the largest first."""
     rows = sorted(_rows(workspace), key=lambda row: -row[1])
+    if not rows:
+        return panel("Artefacts on disk", html.P("None yet.", className="wb-none"))
     total = sum(row[1] for row in rows)
     head = html.Tr([html.Th(name, scope="col") for name in ("artefact", "size", "made", "used by", "state", "")])
     body = [_row(*row) for row in rows]
