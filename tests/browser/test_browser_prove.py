@@ -1,0 +1,57 @@
+"""The panel *Prove it* in a browser: text, steering and ablation by mouse and keyboard, hostile tokens as text."""
+
+import pytest
+from fake_live import FakeLive
+from make_workspace import HOSTILE
+
+FEATURE = "/feature/demo/12"
+
+
+def answer(visit, which: str) -> str:
+    visit.until(visit.page, f"document.querySelector('#prove-{which}-answer')?.innerText.trim()")
+    return visit.page.inner_text(f"#prove-{which}-answer")
+
+
+def test_the_three_questions_answer_with_their_controls(visit, live: FakeLive):
+    page = visit.open(FEATURE)
+    page.fill("#prove-read-text", "moved to July")
+    page.click("#prove-read-go")
+    assert "others of like density" in answer(visit, "read").replace("\n", " ")
+    page.click("#prove-steer-go")
+    shown = answer(visit, "steer")
+    assert "random direction" in shown
+    assert "unchanged" in shown
+    page.click("#prove-ablate-go")
+    assert "random directions" in answer(visit, "ablate")
+    assert ("feature text", "12: moved to July x 1") in live.calls
+    assert page.evaluate("window.hacked") is None
+    assert HOSTILE[0].strip()[:8] in answer(visit, "ablate")
+    assert visit.errors == []
+
+
+def test_the_strength_follows_the_keyboard(visit, live: FakeLive):
+    page = visit.open(FEATURE)
+    page.focus("#prove-strength [role=slider]")
+    page.keyboard.press("ArrowLeft")
+    page.focus("#prove-steer-go")
+    page.keyboard.press("Enter")
+    answer(visit, "steer")
+    assert live.calls[-1] == ("feature steer", "12: The meeting was moved to x 0.75")
+
+
+def test_typed_text_survives_moving_to_another_feature(visit):
+    page = visit.open(FEATURE)
+    page.fill("#prove-read-text", "a text of my own")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(300)
+    page.click("#feature-next")
+    visit.until(page, "document.querySelector('#feature-number')?.innerText === '#13'")
+    visit.until(page, "document.querySelector('#prove-read-text')?.value === 'a text of my own'")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_panel_fits_the_width(visit, width):
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    page = visit.open(FEATURE)
+    page.wait_for_selector("#feature-prove")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
