@@ -345,9 +345,9 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, OnDevice):
 
     Example: workbench prove demo --feature 1669
 
-    Takes one to two minutes for a model of 135M parameters on two cores. Three tests: ablating the feature raises the
-    loss after its peaks, steering along it raises tokens of held-out examples, and its direction sets a list of words
-    apart. Each is compared with random directions of the same norm and with features of like density. Holm's
+    Takes some minutes for a model of 135M parameters (five on one busy core). Three tests: ablating the feature raises
+    the loss after its peaks, steering along it raises tokens of held-out examples, and its direction sets a list of
+    words apart. Each is compared with random directions of the same norm and with features of like density. Holm's
     correction covers the three. The page of the feature in the dashboard shows the result.
     """
 
