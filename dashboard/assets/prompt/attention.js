@@ -25,7 +25,7 @@
       if (scheme !== c.text) mosaic = picture(data, side, data.length / side, table(c.scale));
       scheme = c.text;
       const room = Math.floor((scroll.clientWidth - LEFT - 8) / nHeads);
-      size = Math.max(16, Math.min(44, room));
+      size = Math.max(16, Math.min(60, room));
       const context = fit(canvas, LEFT + nHeads * size, TOP + nLayers * size);
       context.imageSmoothingEnabled = false;
       context.font = "10px sans-serif";

@@ -90,7 +90,12 @@
         `${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. The stronger the colour, the less the unchanged model expects the token.`;
     }
 
-    return { select: () => { if (state.selection.feature !== null) feature.value = state.selection.feature; } };
+    let last = null; // a number that was typed stays until another feature is chosen
+    function select() {
+      if (state.selection.feature !== null && state.selection.feature !== last) feature.value = state.selection.feature;
+      last = state.selection.feature;
+    }
+    return { select };
   }
 
   // The lines of an answer as they come, each a JSON object.
