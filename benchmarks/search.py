@@ -34,7 +34,7 @@ def run() -> list[Result]:
 
         def search() -> None:
             for word in WORDS:
-                assert search_features(workspace, word).hits
+                assert search_features(workspace, word, limit=15).hits
 
         def full() -> None:
             for _ in WORDS:

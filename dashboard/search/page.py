@@ -20,7 +20,7 @@ from interp.errors import UsageError, as_typed
 from interp.workspace import Workspace
 from saes.features.search import Example, Found, Hit, Match, rank_active, search_features
 
-N_HITS, N_ACTIVE = 20, 15
+N_HITS, N_ACTIVE = 15, 15
 MAX_REGIONS = 80
 DENSITIES = ((0.0001, "under 0.01 % of tokens"), (0.001, "under 0.1 % of tokens"), (0.01, "under 1 % of tokens"),
              (0.1, "under 10 % of tokens"))  # fmt: skip

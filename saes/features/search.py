@@ -311,7 +311,7 @@ def _score(
         for w, weight in zip(words, bits, strict=True)
     )
     bound = "n / n_word" if complete else "least(n / seen, n_fired * share / n_word)"
-    rate = "(seen.n_fired / greatest(seen.n_tokens, 1))"
+    rate = "density" if complete else "(seen.n_fired / greatest(seen.n_tokens, 1))"
     null = " + ".join(
         f"{2 * weight / sum(bits) * w.n / n_text!r} * {rate} / ({w.n / n_text!r} + {rate} + 1e-30)"
         for w, weight in zip(words, bits, strict=True)
@@ -322,7 +322,7 @@ def _score(
         scored as (select feature, sum(weight * 2 * share * recall / (share + recall)) as score,
             sum(weight * share) as share, sum(weight * recall) as recall, any_value(density) as density,
             any_value(max_activation) as max_activation, any_value(label) as label from each_word group by feature)
-        select scored.*, ({null}) as "null" from scored join seen using (feature)
+        select scored.*, ({null}) as "null" from scored {"" if complete else "join seen using (feature)"}
         where score > "null" and score >= ? order by score desc, feature limit ?"""
     paths = {"firings": tables["firings"], "seen": tables["seen"], **more}
     paths["features"] = workspace.table_path("features", manifest.name, "features")
@@ -338,7 +338,8 @@ def _matches(
     ranges = " or ".join(f"unit between {w.low} and {w.high}" for w in words)
     sql = f"""select feature, text, sum(firings.n)::bigint as n, sum(seen)::bigint as seen,
               max(max_activation) as largest
-              from firings join units using (unit) where ({ranges}) and list_contains(?::int[], feature)
+              from firings join (select unit, text from units where {ranges}) using (unit)
+              where ({ranges.replace("unit", "firings.unit")}) and list_contains(?::int[], feature)
               group by feature, text order by feature, sum(share) desc, text"""
     found: dict[int, tuple[Match, ...]] = {}
     for row in workspace.query(sql, features, firings=tables["firings"], units=tables["units"]).to_pylist():
@@ -469,21 +470,16 @@ def rank_active(
     return sorted(hits, key=lambda hit: (-(hit.score or 0), hit.feature))[:limit]
 
 
-def _among(features: Sequence[int]) -> str:
-    """Return the SQL condition that `feature` is one of these, in the form for which row groups are skipped."""
-    return "(" + (" or ".join(f"feature = {int(each)}" for each in features) or "false") + ")"
-
-
 def _with_examples(workspace: Workspace, hits: Sequence[Hit], wanted: dict[str, int]) -> list[Hit]:
     """Return the hits, each with the example in which the wanted words have the largest activation."""
     shown: dict[tuple[str, int], Example] = {}
     for name in dict.fromkeys(hit.features for hit in hits):
         features = [hit.feature for hit in hits if hit.features == name]
-        sql = f"""select feature, tokens, activations, peak, document_label from e
-                 where {_among(features)} order by feature, group_order, rank"""
+        sql = """select feature, tokens, activations, peak, document_label from e
+                 join (select unnest(?::int[]) as feature) using (feature) order by feature, group_order, rank"""
         best: dict[int, float] = {}
         path = workspace.table_path("features", name, "examples")
-        for row in workspace.query(sql, e=path).to_pylist():
+        for row in workspace.query(sql, features, e=path).to_pylist():
             marked = [i for i in word_positions(row["tokens"], wanted) if row["activations"][i] > 0]
             worth = max((row["activations"][i] for i in marked), default=0.0)
             if worth > best.get(row["feature"], -1.0):
