@@ -32,7 +32,7 @@ SHAPES_CHECKED = [
     "interp.lenses.direct_attribution",
     "interp.lenses.logit_lens",
     "interp.lenses.tuned_lens",
-    "interp.models.loss",
+    "interp.models.passes",
     "interp.patching.ablation",
     "interp.patching.activation",
     "interp.patching.paths",

@@ -12,7 +12,7 @@ from shapes import SHAPES_CHECKED, STRINGS_ONLY
 
 
 def test_shapes_in_signatures_are_checked_while_testing():
-    from interp.models.loss import token_losses
+    from interp.models.passes import token_losses
 
     logits, tokens = torch.zeros(2, 8, 5), torch.zeros(2, 8, dtype=torch.long)
     assert token_losses(logits, tokens).shape == (2, 7)

@@ -127,7 +127,7 @@ class Transplants(Result):
 
 def log_prob_of(tokens: Shaped[Tensor, "n_contexts pos"]) -> Behaviour:
     """Return the behaviour "mean log-probability of the tokens of each context `[n_contexts, pos]`", in nats."""
-    from interp.models.loss import loss_per_token
+    from interp.models.passes import loss_per_token
 
     def measure(model: Any) -> Tensor:
         check_token_ids(model, tokens)

@@ -29,8 +29,7 @@ from interp.circuits.head_kinds import draw_prompts, score_pattern, target_masks
 from interp.circuits.task import final_point
 from interp.errors import ConfigError
 from interp.models.adapter import Hook
-from interp.models.loss import repeat_losses, token_losses
-from interp.models.passes import capture, run_from
+from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, parse_node
 from interp.patching.paths import KnownClean, PathPatcher

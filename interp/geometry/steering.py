@@ -201,7 +201,7 @@ def _measure(
 
     One row for each added vector of `added_vectors [n, d]`.
     """
-    from interp.models.loss import token_losses
+    from interp.models.passes import token_losses
 
     def log_odds(logits: Tensor, _: Tensor) -> Tensor:
         inside = logits[:, -1].double().log_softmax(-1)[:, targets].logsumexp(-1)

@@ -3,9 +3,8 @@
 - `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
-- `passes`      forward passes through a part of the model, with values at hook points captured
+- `passes`      forward passes through a part of the model, with values at hook points captured; loss per token
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart
-- `loss`        loss per token, in-context learning
 - `generation`  chat: one message in, one reply out
 - `small`       small transformers from a config, and their folder
 - `training`    the training loop of small models

@@ -29,8 +29,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import Hook
-from interp.models.loss import repeat_losses, token_losses
-from interp.models.passes import capture, run_from
+from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream
 from interp.results import Result
 from interp.statistics import t_interval
@@ -227,7 +226,7 @@ def ablate(
 
     `groups` maps a name to components; a plain list ablates each component by itself. `reference` defaults to the
     prompts themselves for `mean`, and for `resample` to the prompts rolled by one, so that each gets another prompt.
-    `lags` and `start` give the start of each prompt's repeat (`interp.models.loss.repeat_losses`); without lags the
+    `lags` and `start` give the start of each prompt's repeat (`interp.models.passes.repeat_losses`); without lags the
     prompt is split in the middle. A pass begins at the first ablated layer, with at most `batch_size` prompts.
 
     Raises `ConfigError` for an empty group or a single prompt to resample, `UnknownNameError` for unknown components.

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from interp.circuits.head_kinds import KINDS, pattern_scores, target_masks, target_weights
 from interp.errors import ConfigError, NonFiniteError
-from interp.models.loss import token_losses
+from interp.models.passes import token_losses
 from interp.models.small import build_small
 from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingStep, train_small

@@ -6,7 +6,7 @@ import torch
 
 from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import run_with_cache, run_with_hooks
-from interp.models.loss import loss_per_token
+from interp.models.passes import loss_per_token
 from interp.models.toys import planted_induction
 from interp.patching.ablation import Ablator, ablate, ablated
 from tests.interp.architectures import NAMES, tiny

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from interp.errors import ConfigError, PromptError
 from interp.models.loading import load_model
-from interp.models.loss import in_context_learning_score, loss_per_token, repeat_losses
+from interp.models.passes import in_context_learning_score, loss_per_token, repeat_losses
 from interp.models.toys import planted_induction
 from interp.runtime import make_generator
 from interp.text.tokens import repeated_random_tokens

@@ -7,7 +7,7 @@ from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, CorruptError, UnknownNameError
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.loading import load_model
-from interp.models.loss import loss_per_token
+from interp.models.passes import loss_per_token
 from interp.models.residual import ResidualStream
 from interp.models.small import SmallConfig, build_small, load_small, save_small
 from interp.models.toys import planted_circuit, planted_copying, planted_induction, repeating_rows

@@ -108,7 +108,7 @@ def test_a_link_within_an_artefact_is_refused_like_a_linked_artefact(root: Path,
     link.symlink_to(outside if "." in where else tmp_path, target_is_directory="." not in where)
     with pytest.raises(ConfigError, match=f"holds a link, {where}"):
         Workspace(root).manifest("sae", "demo")
-    assert ["demo"] == [broken.name for broken in Workspace(root).broken() if broken.kind == "sae"]
+    assert [broken.name for broken in Workspace(root).broken() if broken.kind == "sae"] == ["demo"]
 
 
 def test_what_cannot_be_read_is_shown_with_its_reason(root: Path) -> None:

@@ -5,7 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from saes.features.schema import GROUPS, examples_schema, features_schema, labels_schema, relations_schema, trials_schema
+from saes.features.schema import (
+    GROUPS,
+    examples_schema,
+    features_schema,
+    labels_schema,
+    relations_schema,
+    trials_schema,
+)
 
 FORMATS = Path(__file__).parents[2] / "docs" / "formats.md"
 
