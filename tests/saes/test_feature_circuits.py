@@ -10,9 +10,8 @@ from planted_pair import SCORE, A, B, perfect_dictionaries, planted_pair, plante
 from interp.circuits.circuit import Circuit
 from interp.errors import ConfigError, MissingError, UnknownNameError
 from saes.circuits.attribution import AttributionConfig
-from saes.circuits.bench import FeatureBench
 from saes.circuits.edges import FeatureNode, measure
-from saes.circuits.find import FeatureCircuitConfig, find_feature_circuit, save_feature_circuit
+from saes.circuits.find import FeatureBench, FeatureCircuitConfig, find_feature_circuit, save_feature_circuit
 from saes.circuits.sites import Prompts
 from saes.evaluation.baselines import random_dictionary_like
 from saes.features.intervene import ablate, splice
