@@ -91,7 +91,8 @@ def test_a_wrong_address_explains_itself_and_leads_back(visit, address, says):
     assert page.locator(".atlas").count() == 0
     page.get_by_text("Back to the overview").click()
     page.wait_for_selector("h1:has-text('Overview')")
-    assert visit.errors == []
+    of_the_page = "Failed to load resource: the server responded with a status of 404"
+    assert [error for error in visit.errors if not error.startswith(of_the_page)] == []
 
 
 NAMELESS = """() => [...document.querySelectorAll('main button, main a, main input, main textarea, header button')]

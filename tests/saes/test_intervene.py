@@ -1,21 +1,30 @@
 """Hooks that put an SAE into a model."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from placed import KINDS as PLACED
 from placed import random_sae, random_task, tiny
 from test_kinds import make_others, make_saes
 
-from interp.errors import ConfigError
+from interp.artifacts import Draft
+from interp.errors import ConfigError, MismatchError, UnknownNameError
+from interp.models.adapter import bos_token_id, run_with_hooks
+from interp.models.identity import weight_hash
+from interp.notes import Notes, Recipe, Step
+from interp.workspace import Workspace
 from saes.features.intervene import (
     ablate,
     clamp,
     keep_positions,
+    load_recipe,
     splice,
     splice_hooks,
     steer,
     steer_hooks,
 )
+from saes.weights.folder import save_sae
 
 
 @pytest.fixture(params=[0, 1], ids=["topk", "jumprelu"])
@@ -145,3 +154,86 @@ def test_a_crosscoder_is_spliced_nowhere():
     for make in (lambda: splice(crosscoder), lambda: splice_hooks(crosscoder), lambda: steer(crosscoder, 0, 1.0)):
         with pytest.raises(ConfigError, match="reads several hook points"):
             make()
+
+
+# Recipes: saved interventions, loaded by name
+
+
+@pytest.fixture
+def cooking(tmp_path):
+    """A model, a workspace with an SAE and features of it, of neurons too, and the SAE."""
+    model = tiny("llama-gqa")
+    sae = random_sae("jumprelu", 0)
+    sae.metadata = replace(sae.metadata, weight_hash=weight_hash(model))
+    workspace = Workspace(tmp_path / "workspace", create=True)
+    draft = Draft.open(workspace.path("sae", "demo"), kind="sae", config={})
+    save_sae(sae, draft.path)
+    draft.finish()
+    for name, dictionary in (("demo", "sae:demo"), ("mlp", "neurons:blocks.0.mlp.hook_post")):
+        Draft.open(workspace.path("features", name), kind="features", config={"dictionary": dictionary}).finish()
+    return model, workspace, sae
+
+
+def save_recipe(workspace, *steps):
+    Notes.open(workspace).save_recipe(Recipe(name="up", steps=tuple(Step(**each) for each in steps)))
+
+
+def test_a_recipe_does_what_its_hooks_written_out_do(cooking):
+    model, workspace, sae = cooking
+    steps = [("features/demo", 3, "add", 2.0), ("saes/demo", 5, "clamp", 1.5), ("saes/demo", 6, "ablate", 0.0)]
+    save_recipe(
+        workspace, *(dict(zip(("dictionary", "feature", "action", "amount"), each, strict=True)) for each in steps)
+    )
+    tokens = torch.randint(0, model.cfg.d_vocab, (2, 7), generator=torch.Generator().manual_seed(0))
+    first = int(bos_token_id(model) is not None)
+
+    def edit(acts):
+        return ablate(sae, 6)(clamp(sae, 5, 1.5)(acts))
+
+    written = steer_hooks(sae, 3, 2.0, first=first) + splice_hooks(sae, keep_error=True, edit=edit, first=first)
+    hooks = load_recipe(workspace.root, "up").hooks(model)
+    found = run_with_hooks(model, tokens, hooks)
+    torch.testing.assert_close(found, run_with_hooks(model, tokens, written))
+    assert not torch.allclose(found, run_with_hooks(model, tokens, []))
+
+
+def test_a_recipe_on_neurons_changes_those_neurons_alone(cooking):
+    model, workspace, _ = cooking
+    save_recipe(
+        workspace,
+        {"dictionary": "features/mlp", "feature": 0, "amount": 2.0},
+        {"dictionary": "features/mlp", "feature": 1, "action": "clamp", "amount": 5.0},
+        {"dictionary": "features/mlp", "feature": 2, "action": "ablate"},
+    )
+    hooks = load_recipe(workspace, "up").hooks(model)
+    assert {name for name, _ in hooks} == {"blocks.0.mlp.hook_post"}
+    value = changed = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(1))
+    for _, hook in hooks:
+        changed = hook(changed)
+    expected = value.clone()
+    first = int(bos_token_id(model) is not None)
+    expected[:, first:, 0] += 2
+    expected[:, first:, 1] = 5
+    expected[:, first:, 2] = 0
+    torch.testing.assert_close(changed, expected)
+
+
+def test_a_recipe_is_refused_on_other_weights_and_an_unknown_one_lists_the_nearest(cooking):
+    _, workspace, _ = cooking
+    save_recipe(workspace, {"dictionary": "features/demo", "feature": 3, "amount": 2.0})
+    with pytest.raises(UnknownNameError, match="did you mean 'up'"):
+        load_recipe(workspace, "ups")
+    other = tiny("llama-gqa")
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    recipe = load_recipe(workspace, "up")
+    with pytest.raises(MismatchError):
+        recipe.hooks(other)
+    assert recipe.hooks(other, allow_other_weights=True)
+
+
+def test_a_recipe_whose_dictionary_is_gone_says_which(cooking):
+    _, workspace, _ = cooking
+    save_recipe(workspace, {"dictionary": "features/gone", "feature": 3, "amount": 2.0})
+    with pytest.raises(UnknownNameError, match="gone"):
+        load_recipe(workspace, "up")
