@@ -2,6 +2,7 @@
 
 - `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `sae`, `geometry`, `dynamics`, `changes`, `notes`: one folder per
   page (`page` the page, `data` what it reads from the workspace)
+- `search`      the box in the bar of every page, and the features that it finds
 - `runs`        a queue of analyses that are started from the page, and the page of it
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too

@@ -17,6 +17,7 @@ import saes
 from dashboard.figures import plot
 from interp.errors import ConfigError
 from interp.results import Result, table_lines
+from saes.features.search import Found, Hit
 
 
 @cache
@@ -60,6 +61,9 @@ def changed():
 
 
 CASES = {
+    "found features": Case(
+        lambda: Found(query="x", hits=(Hit(features="demo", feature=1, by="tokens", score=0.5, null=0.01),)),
+        "features feature by score null share recall density label matches"),
     "head scores": Case(
         lambda: interp.score_heads(model(), n_prompts=4, context_length=15, min_lag=5, max_lag=7, seeds=(0, 1)),
         "head layer kind score low high null null_high found",

@@ -26,7 +26,7 @@ from workbench.verbs.compare import CompareLatents, CompareModels, CompareSAEs, 
 from workbench.verbs.dynamics import Form, Grok, Scale
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.explain import Explain
-from workbench.verbs.features import Attribute, Features, Prove, Steer
+from workbench.verbs.features import Attribute, Features, Prove, Search, Steer
 from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
@@ -37,7 +37,7 @@ from workbench.verbs.train import Import, Train
 GROUPS: dict[str, tuple[type[Verb], ...]] = {
     "start": (Demo, Serve, Mcp, Models, Verify),
     "record and train": (Record, Train, Import, Evaluate),
-    "features": (Features, Explain, Attribute, Steer, Prove),
+    "features": (Features, Search, Explain, Attribute, Steer, Prove),
     "heads and circuits": (Heads, Lens, Patch, Induction, Find, FeatureCircuit, Show),
     "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Atlas),
     "compare": (CompareSAEs, CompareSizes, CompareModels, CompareLatents),

@@ -398,3 +398,43 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, OnDevice):
         wrote(folder, f"feature {self.feature} of {self.features}: {proof.label or 'no label'}")
         for line in proof.lines():
             say(f"      {line}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(InWorkspace):
+    """Find the features that fire on a word or a text, without running a model.
+
+    Example: workbench search January
+
+    The score is F1 of two fractions: of the feature's activation, how much falls on these words, and of the words, on
+    how many it fires. The null is a feature that fires as often on random tokens. Labels that contain the text follow.
+    `like demo:12` finds features of similar direction. The page Search of the dashboard shows the same, with examples.
+    """
+
+    text: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
+    """A word, several words, part of a label, or `like NAME:NUMBER`."""
+    features: str | None = None
+    """Name of a features artefact in the workspace. Default: all."""
+    hook_point: str | None = None
+    """Features of this hook point only."""
+    max_density: float = 1.0
+    """Largest fraction of tokens on which a feature may fire."""
+    min_score: float = 0.0
+    """Smallest score to show."""
+    top: int = 12
+    """Features to show, by text and by label each."""
+
+    def run(self) -> None:
+        from saes.features.search import search_features
+
+        found = search_features(
+            self.open_workspace(),
+            self.text,
+            features=self.features,
+            hook_point=self.hook_point,
+            density=(0.0, self.max_density),
+            min_score=self.min_score,
+            limit=self.top,
+            examples=False,
+        )
+        say(str(found))
