@@ -28,6 +28,10 @@ EXAMPLE = {
     "answer": "Paris",
     "wrong": "Rome",
 }
+METRIC = (
+    "after the last token: a logit difference is logit(clean answer) − logit(corrupt answer), as in the attributions; "
+    "without a corrupt answer it is the log-probability of the clean one, in nats"
+)
 _NEEDED = (
     *("what", "direction", "n_prompts", "null", "clean_metric", "corrupt_metric"),
     *("n_patches", "n_beyond", "null_largest", "level"),
@@ -147,8 +151,8 @@ def effects(found: PatchEffects, colours: Theme) -> html.Div:
     """Return the numbers, the heat map, and the sentence that says what counts as found."""
     s, by_position = found.summary, bool(found.records and "position" in found.records[0])
     stats = [
-        stat(f"{found.metric}, clean", f"{s['clean_metric']:+.3g}"),
-        stat("corrupt", f"{s['corrupt_metric']:+.3g}"),
+        stat(f"metric: {found.metric}, clean prompt", f"{s['clean_metric']:+.2f}", METRIC),
+        stat("corrupt prompt", f"{s['corrupt_metric']:+.2f}", METRIC),
         stat(
             "beyond the null", f"{s['n_beyond']:,} of {s['n_patches']:,}", "patches with a larger effect than any null"
         ),
