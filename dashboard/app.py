@@ -5,16 +5,18 @@
     dashboard/components/      panels, tables, tokens, and the plumbing that pages share (`pages.py`)
     dashboard/figures/         tables in, plotly figures out; without Dash, so that notebooks use them too
     dashboard/assets/          theme.js (light or dark, before anything is drawn), workbench.js (addresses, keys),
-                               circuit.js (the graph of a circuit), atlas/ (the WebGL2 map; `atlas/routes.py` feeds it)
+                               later.js (large libraries, loaded where they are drawn), circuit.js (the graph of a
+                               circuit), atlas/ (the WebGL2 map; `atlas/routes.py` feeds it)
 
 Pages are found by their folder (`components.pages.find_pages`), so a new one is not named here. `shell` is the frame of
 every page: the bar with navigation, the switch between light and dark, help, and the error strip.
 """
 
+import gzip
 import logging
 import re
 import secrets
-from functools import wraps
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ def create_app(
         from dashboard.prompt.live import LiveModel
 
         live = LiveModel(workspace)
-    app = EarlyDash(
+    app = LeanDash(
         "dashboard",
         assets_folder=str(Path(__file__).parent / "assets"),
         use_pages=True,
@@ -195,6 +197,7 @@ def create_app(
         if each.register is not None:
             each.register(app)
     _register_answers(app, pages)
+    app.server.after_request(_lighten)
     app.server.wsgi_app = Guard(
         app.server.wsgi_app,
         policy=lambda: content_security_policy(app.csp_hashes()),
@@ -203,6 +206,67 @@ def create_app(
         run_key=secrets.token_urlsafe(24),
     )
     return app
+
+
+LIBRARIES = {
+    "dash_ag_grid": ("AgGrid", ("atlas", "circuit", "feature", "heads")),
+    "dash_cytoscape": ("Cytoscape", ("circuit",)),
+}
+"""Large libraries: their component, and the pages that load them at once. Any other loads one when it draws one."""
+
+_LIBRARY = re.compile(rf'<script src="([^"]*/_dash-component-suites/({"|".join(LIBRARIES)})/[^"]*)"></script>')
+_FIXED = ("/_dash-component-suites/", "/assets/", "/_dash-dependencies")
+"""Addresses whose answers stay the same while the server runs."""
+_TEXTS = ("text/javascript", "application/javascript", "text/css", "application/json", "image/svg+xml")
+
+
+class LeanDash(EarlyDash):
+    """Dash whose pages load large libraries only where they are used (assets/later.js)."""
+
+    def interpolate_index(self, *parts: Any, scripts: str = "", **named: Any) -> str:
+        """Return the page as Dash builds it, with the libraries that it does not need left for later."""
+        here = flask.request.path.split("/")[1]
+
+        def later(found: re.Match[str]) -> str:
+            component, pages = LIBRARIES[found[2]]
+            if here in pages:
+                return found[0]
+            return (
+                f'<template class="wb-later" data-namespace="{found[2]}" data-components="{component}" '
+                f'data-address="{found[1]}"></template>'
+            )
+
+        page = super().interpolate_index(*parts, scripts=_LIBRARY.sub(later, scripts), **named)
+        return page.replace("<html>", '<html lang="en">', 1)
+
+
+def _lighten(response: flask.Response) -> flask.Response:
+    """Compress scripts, styles and the list of callbacks, and let a browser keep what has its version in its address.
+
+    Only answers that are the same for everybody are compressed: their size tells nothing about a secret.
+    """
+    path = flask.request.path
+    if response.status_code != 200 or not path.startswith(_FIXED):
+        return response
+    versioned = path.startswith("/assets/") and "m" in flask.request.args
+    if versioned or response.cache_control.max_age:
+        response.cache_control.no_cache = None
+        response.cache_control.max_age, response.cache_control.immutable = 31_536_000, True
+    if response.mimetype not in _TEXTS:
+        return response
+    response.vary.add("Accept-Encoding")
+    if flask.request.method == "GET" and flask.request.accept_encodings["gzip"] and not response.content_encoding:
+        response.direct_passthrough = False
+        response.set_data(_zipped(response.get_data()))
+        response.content_encoding = "gzip"
+        if (tag := response.get_etag()[0]) is not None:
+            response.set_etag(tag, weak=True)  # the same content in other bytes
+    return response
+
+
+@lru_cache(maxsize=128)
+def _zipped(content: bytes) -> bytes:
+    return gzip.compress(content, 6, mtime=0)
 
 
 def _register_answers(app: Dash, pages: list[Page]) -> None:

@@ -1,5 +1,7 @@
 """Serving: a free port when ours is taken, a refusal when the one asked for is, and no silent exposure."""
 
+import gzip
+import re
 import socket
 import threading
 import urllib.request
@@ -8,6 +10,7 @@ import pytest
 from fake_live import FakeLive
 
 from dashboard import serve as serving
+from dashboard.app import LIBRARIES
 from interp.errors import ConfigError, MissingError, ResourceError
 
 
@@ -73,3 +76,41 @@ def test_the_server_answers_on_its_port(workspace):
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+def test_scripts_are_compressed_once_and_kept_by_the_browser(server):
+    headers = {"Host": "127.0.0.1:8050"}
+    client = server.test_client()
+    page = client.get("/", headers=headers).get_data(as_text=True)
+    assert '<html lang="en">' in page
+    style = re.search(r'href="(/assets/style\.css\?m=[^"]+)"', page)[1]
+    script = re.search(r'src="(/_dash-component-suites/dash_mantine_components/[^"]+)"', page)[1]
+    for address in (style, script):
+        plain = client.get(address, headers=headers)
+        packed = client.get(address, headers={**headers, "Accept-Encoding": "gzip, br"})
+        assert (plain.content_encoding, packed.content_encoding) == (None, "gzip")
+        assert gzip.decompress(packed.data) == plain.data
+        assert len(packed.data) < 0.4 * len(plain.data)
+        assert packed.cache_control.immutable
+        assert packed.cache_control.max_age == 31_536_000
+        assert "Accept-Encoding" in packed.vary
+    again = client.get(
+        style, headers={**headers, "Accept-Encoding": "gzip", "If-None-Match": packed_tag(client, style)}
+    )
+    assert again.status_code == 304
+    unversioned = client.get("/assets/atlas/early.mjs", headers=headers)
+    assert not unversioned.cache_control.immutable  # modules import each other without a version
+
+
+def packed_tag(client, address: str) -> str:
+    """The ETag of the compressed answer."""
+    return client.get(address, headers={"Host": "127.0.0.1:8050", "Accept-Encoding": "gzip"}).headers["ETag"]
+
+
+def test_large_libraries_are_left_for_later_except_where_they_are_used(server):
+    client = server.test_client()
+    for address, eager in (("/", set()), ("/feature/demo/1", {"dash_ag_grid"}), ("/circuit", set(LIBRARIES))):
+        page = client.get(address, headers={"Host": "127.0.0.1:8050"}).get_data(as_text=True)
+        left = set(re.findall(r'<template class="wb-later" data-namespace="(\w+)"', page))
+        loaded = {name for name in LIBRARIES if re.search(rf'<script src="[^"]*/{name}/', page)}
+        assert (left, loaded) == (set(LIBRARIES) - eager, eager), address

@@ -1,0 +1,47 @@
+"""What a first visit costs over the wire, and libraries that are loaded only where they are used."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import READY, Visit, new_context
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def first_visit(browser: Any, base: str) -> Iterator[Visit]:
+    """A visitor with an empty cache."""
+    context = new_context(browser, "light")
+    yield Visit(context.new_page(), base)
+    context.close()
+
+
+def test_first_page_stays_far_below_two_megabytes(first_visit):
+    sizes: Counter[str] = Counter()
+    network = first_visit.page.context.new_cdp_session(first_visit.page)
+    network.send("Network.enable")
+    network.on(
+        "Network.loadingFinished", lambda event: sizes.update({event["requestId"]: int(event["encodedDataLength"])})
+    )
+    page = first_visit.open("/")
+    page.wait_for_selector(".wb-card")
+    assert 100_000 < sum(sizes.values()) < 1_000_000
+    heavy = [url for url in first_visit.requests if any(each in url for each in ("plotly", "ag_grid", "cytoscape"))]
+    assert heavy == []
+    assert first_visit.errors == []
+
+
+def test_grid_and_graph_are_loaded_when_a_page_draws_one(first_visit):
+    page = first_visit.open("/")
+    page.click("#nav-features")
+    page.wait_for_selector(".ag-row[row-index='0']")
+    page.click("#nav-circuit")
+    page.wait_for_selector("#circuit-graph canvas", state="attached")
+    page.wait_for_selector(".wb-circuit-table .ag-row[row-index='0']")
+    page.click(".wb-brand")
+    page.wait_for_selector(f"{READY} .wb-card")
+    assert first_visit.errors == []
+    for library in ("dash_ag_grid.v", "dash_cytoscape.v"):
+        assert sum(library in url for url in first_visit.requests) == 1, library
