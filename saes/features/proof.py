@@ -45,7 +45,7 @@ class ProofConfig:
     """Settings of the standard proof of a feature."""
 
     draws: int = 99
-    """Directions of each null. The smallest p-value is 1 / (draws + 1): below 59, Holm lets none of three tests hold."""
+    """Directions of each null. The smallest p-value is 1 / (draws + 1); below 59, Holm lets no test hold."""
     examples: int = 8
     """Examples of the feature on which it is ablated: the strongest, of different documents where possible."""
     others: int = 24
