@@ -287,7 +287,9 @@ class Proof(Result):
         tests, held = self.p_holm(), self.holds()
         if not tests:
             return ["Nothing could be tested: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
-        count = f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}" if held else "No effect beyond the null"
+        count = (
+            f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}" if held else "No effect beyond the null"
+        )
         return [f"{count} (Holm's correction at {ALPHA:g}).", *(self.sentence(name) for name in tests)]
 
     def verdict(self) -> str:
