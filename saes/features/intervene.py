@@ -34,8 +34,8 @@ from interp.models.adapter import (
     token_strings,
 )
 from interp.models.passes import run_from
-from interp.notes import Notes, Recipe, Step
 from interp.names import canonical_hook_point, parse_hook_point
+from interp.notes import Notes, Recipe, Step
 from interp.runtime import make_generator
 from interp.workspace import Workspace
 from saes.kinds.base import SAE

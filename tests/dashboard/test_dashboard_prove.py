@@ -101,7 +101,7 @@ def test_the_figure_shows_the_feature_beside_both_nulls():
 def test_live_answers_stand_beside_their_controls(server, live):
     state = {"features": "demo", "index": FEATURE}
     text = str(prove._asked("text", prove.text_answer)(1, state, "in July"))
-    assert "features of like density" in text
+    assert "others of like density" in text
     steered = str(prove._asked("steer", prove.steer_answer)(1, state, "in July", -0.5))
     assert "random direction" in steered
     assert "feature 3" in steered
