@@ -16,6 +16,7 @@ import gzip
 import logging
 import re
 import secrets
+import shlex
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ from dashboard.runs.queue import RunQueue
 from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
 from interp.artifacts import KINDS
-from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError
+from interp.errors import ConfigError, UnknownNameError, UsageError, WorkbenchError, program
 from interp.workspace import Workspace
 
 KEYS = [
@@ -58,6 +59,8 @@ KEYS = [
     ("r", "a random feature"),
     ("s", "star what the page shows"),
     ("Ctrl Enter", "run the prompt"),
+    ("Tab  arrows", "highlighted tokens: go to the text, then from token to token; rows of a table"),
+    ("Enter", "open the row of a table, a hit, a link"),
     ("+  -  0", "map and circuit: zoom in, zoom out, show everything"),
     ("arrows  Enter  Esc", "map: move, select the point in the middle (twice: open it), clear the selection"),
     ("Shift drag", "map: lasso (Alt drag: rectangle, Ctrl click: add a point)"),
@@ -70,7 +73,7 @@ THEME: Any = {
     "fontFamily": "var(--wb-font)",
     "fontFamilyMonospace": "var(--wb-mono)",
     "primaryColor": "accent",
-    "primaryShade": {"light": 6, "dark": 5},
+    "primaryShade": {"light": 6, "dark": 6},
     "defaultRadius": 6,
     "colors": {
         "accent": [
@@ -93,7 +96,9 @@ def shell(workspace: Workspace, pages: list[Page]) -> dmc.MantineProvider:
             dcc.Location(id="nav", refresh="callback-nav"),
             html.A("Skip to the page", href="#main", className="wb-skip"),
             _bar(workspace, pages),
+            _server_gone(workspace),
             _error_strip(),
+            html.Div(id="tour", className="wb-tour", hidden=True, role="region", **attrs({"aria-label": "Tour"})),
             html.Main(dash.page_container, id="main", tabIndex=-1),
             _help(),
         ],
@@ -147,9 +152,33 @@ def _error_strip() -> html.Div:
     )
 
 
+def _server_gone(workspace: Workspace) -> html.Div:
+    """Return the banner that assets/server.js shows while no request succeeds."""
+    command = f"{program()} serve --workspace {shlex.quote(str(workspace.root))}"
+    return html.Div(
+        [
+            html.Span(
+                ["The server does not answer. Start it again with ", html.Code(command), "; then this page goes on."]
+            )
+        ],
+        id="server-gone",
+        className="wb-error-strip wb-server-gone",
+        hidden=True,
+        role="alert",
+    )
+
+
 def _help() -> dmc.Modal:
     rows = [html.Div([html.Dt(html.Kbd(key)), html.Dd(words)]) for key, words in KEYS]
-    return dmc.Modal(html.Dl(rows, className="wb-keys"), id="help", title="Keys", opened=False, size="sm")
+    tour = html.Button("Show the tour", id="help-tour", className="wb-link", type="button")
+    return dmc.Modal(
+        [html.Dl(rows, className="wb-keys"), tour],
+        id="help",
+        title="Keys",
+        opened=False,
+        size="sm",
+        **attrs({"closeButtonProps": {"aria-label": "Close"}}),
+    )
 
 
 log = logging.getLogger("workbench.dashboard")
@@ -261,6 +290,7 @@ def _lighten(response: flask.Response) -> flask.Response:
         response.content_encoding = "gzip"
         if (tag := response.get_etag()[0]) is not None:
             response.set_etag(tag, weak=True)  # the same content in other bytes
+            response.make_conditional(flask.request)
     return response
 
 

@@ -85,7 +85,24 @@
     f: () => document.querySelector(".wb-search input, .wb-search textarea")?.focus(),
   };
 
+  // One token of a text is in the order of Tab; the arrow keys, Home and End move along the highlighted ones.
+  function stepTokens(event) {
+    const token = event.target.closest(".wb-tokens:not(.wb-token-row) > .wb-mark[tabindex]");
+    if (!token || event.ctrlKey || event.metaKey || event.altKey) return false;
+    const all = [...token.parentElement.querySelectorAll(":scope > .wb-mark[tabindex]")], at = all.indexOf(token);
+    const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+    if (to === undefined) return false;
+    event.preventDefault();
+    const next = all[Math.min(Math.max(to, 0), all.length - 1)];
+    token.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+    return true;
+  }
+
   document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.matches(".ag-cell")) event.target.click(); // a row opens by key too
+    if (stepTokens(event)) return;
     const field = event.target.closest("input, textarea, select, [contenteditable], [role=slider], [role=radio]");
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       (document.getElementById("prompt-go") || document.getElementById("heads-go"))?.click();

@@ -1,7 +1,8 @@
 """Tokens in a row coloured by activation, tokens with a bar each, attention between them, and links to features.
 
 Texts are set as text, never as HTML. The colour of a token is one hue with alpha = activation / maximum; the peak is
-outlined. Runs of inactive tokens are one element, so that a page of examples stays small.
+outlined. Tab reaches the first highlighted token of a text, the arrow keys the others. Runs of inactive tokens are one
+element, so that a page of examples stays small.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,8 @@ def token_strip(
         if silent:
             children.append(_silent(silent))
             silent = []
-        children.append(_active(token, activation, maximum, peak=i == peak, unit=unit))
+        first = not any(isinstance(child, html.Mark) for child in children)
+        children.append(_active(token, activation, maximum, peak=i == peak, unit=unit, tab=0 if first else -1))
     if silent:
         children.append(_silent(silent))
     return html.Div(children, className="wb-tokens", dir="auto")
@@ -56,12 +58,13 @@ def _silent(texts: list[str]) -> html.Span:
     return html.Span("".join(texts))
 
 
-def _active(token: str, activation: float, maximum: float, *, peak: bool, unit: str) -> html.Mark:
+def _active(token: str, activation: float, maximum: float, *, peak: bool, unit: str, tab: int) -> html.Mark:
     shown = visible(token)
     return html.Mark(
         shown,
         className="wb-mark wb-peak" if peak else "wb-mark",
         style={"--a": f"{alpha(activation, maximum):.3f}"},
+        tabIndex=tab,
         **attrs({"data-tip": f"{activation:.3g}", "aria-label": f"{shown.strip() or shown}, {unit} {activation:.3g}"}),
     )
 

@@ -98,6 +98,9 @@ def test_scripts_are_compressed_once_and_kept_by_the_browser(server):
         style, headers={**headers, "Accept-Encoding": "gzip", "If-None-Match": packed_tag(client, style)}
     )
     assert again.status_code == 304
+    plotly = "/_dash-component-suites/plotly/package_data/plotly.min.js"
+    kept = {**headers, "Accept-Encoding": "gzip", "If-None-Match": packed_tag(client, plotly)}
+    assert client.get(plotly, headers=kept).status_code == 304
     unversioned = client.get("/assets/atlas/early.mjs", headers=headers)
     assert not unversioned.cache_control.immutable  # modules import each other without a version
 

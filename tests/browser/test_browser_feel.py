@@ -1,0 +1,95 @@
+"""Keys, the banner of a server that is gone, and the tour."""
+
+import threading
+
+import pytest
+from conftest import Visit, new_context
+
+from dashboard.serve import make_server
+
+pytestmark = pytest.mark.browser
+
+
+def test_arrow_keys_walk_the_tokens_of_a_text_and_show_their_values(visit):
+    page = visit.open("/feature/demo/12")
+    page.wait_for_selector(".wb-examples .wb-mark")
+    strips = "[...document.querySelectorAll('.wb-examples .wb-tokens')]"
+    several = f"{strips}.find(each => each.querySelectorAll('.wb-mark').length > 1)"
+    stops = f"{strips}.map(each => each.querySelectorAll('.wb-mark[tabindex=\"0\"]').length)"
+    assert set(page.evaluate(stops)) == {1}
+    page.evaluate(f"{several}.querySelector('.wb-mark').focus()")
+    page.keyboard.press("ArrowRight")
+    place = f"[...{several}.querySelectorAll('.wb-mark')].indexOf(document.activeElement)"
+    assert page.evaluate(place) == 1
+    shown = page.evaluate("getComputedStyle(document.activeElement, '::after').content")
+    assert shown.strip('"') == page.evaluate("document.activeElement.dataset.tip")
+    page.keyboard.press("Home")
+    assert page.evaluate(place) == 0
+    assert page.url.endswith("/feature/demo/12")
+    assert set(page.evaluate(stops)) == {1}
+
+
+def test_enter_opens_the_row_of_a_grid(visit):
+    page = visit.open("/feature/demo/12")
+    row = page.locator(".ag-row[row-index='1']")
+    row.wait_for()
+    index = row.locator("[col-id=feature]").inner_text()
+    page.locator(".ag-row[row-index='0'] [col-id=label]").click()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"document.querySelector('#feature-number')?.innerText === '#{index}'")
+
+
+def test_help_lists_every_key_and_starts_the_tour(visit):
+    page = visit.open("/notes")
+    page.locator("body").press("?")
+    page.wait_for_selector(".wb-keys")
+    listed = " ".join(page.locator(".wb-keys kbd").all_inner_texts()).split()
+    for key in ("/", "f", "j", "k", "r", "s", "t", "?", "Enter", "Tab", "arrows", "Esc", "+", "-", "0"):
+        assert key in listed, key
+    page.click("#help-tour")
+    page.wait_for_selector("#tour:not([hidden])")
+    page.click("#tour-close")
+    page.wait_for_selector("#tour", state="hidden")
+
+
+def test_tour_is_shown_at_the_first_visit_leads_on_and_stays_dismissed(fresh_visit):
+    page = fresh_visit.open("/")
+    for step, words in enumerate(("word", "feature", "prompt", "map"), 1):
+        page.wait_for_function(f"document.querySelector('#tour strong').innerText.startsWith('Tour, {step} of 4')")
+        assert words in page.locator("#tour strong").inner_text()
+        if step == 2:
+            page.click("#tour a")
+            page.wait_for_selector("#feature-number")
+        page.click("#tour-next")
+    page.wait_for_selector("#tour", state="hidden")
+    page = fresh_visit.open("/")
+    assert page.locator("#tour").is_hidden()
+    assert fresh_visit.errors == []
+
+
+def test_banner_says_that_the_server_is_gone_and_goes_when_it_is_back(browser, base_workspace, live):
+    def start(port: int = 0):
+        server = make_server(base_workspace, live=live, port=port)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        return server
+
+    server = start()
+    port = server.server_port
+    context = new_context(browser, "light")
+    visit = Visit(context.new_page(), f"http://127.0.0.1:{port}")
+    try:
+        page = visit.open("/")
+        assert page.locator("#server-gone").is_hidden()
+        server.shutdown()
+        server.server_close()
+        page.click("#nav-changes")
+        page.wait_for_selector("#server-gone:not([hidden])")
+        assert "serve --workspace" in page.locator("#server-gone").inner_text()
+        server = start(port)
+        page.wait_for_selector("#server-gone", state="hidden")
+    finally:
+        context.close()
+        server.shutdown()
+        server.server_close()
