@@ -360,7 +360,8 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
         html.Div(
             [html.Span("density", className="wb-quiet", title="fraction of tokens on which a feature is active"),
              dmc.RangeSlider(id="feature-density", value=[low, high], min=_LOG_LOW, max=0, step=0.25, minRange=0.25,
-                             marks=marks, label=None, size="xs", flex=1)],
+                             marks=marks, label=None, size="xs", flex=1, thumbFromLabel="Lowest density, log10",
+                             thumbToLabel="Highest density, log10")],
             className="wb-density",
         ),
         dag.AgGrid(

@@ -292,7 +292,7 @@ def _artefacts(workspace: Workspace) -> Any:
     if not rows:
         return panel("Artefacts on disk", html.P("None yet.", className="wb-none"))
     total = sum(row[1] for row in rows)
-    head = html.Tr([html.Th(name, scope="col") for name in ("artefact", "size", "made", "used by", "state", "")])
+    head = html.Tr([html.Th(name, scope="col") for name in ("artefact", "size", "made", "used by", "state", "delete")])
     body = [_row(*row) for row in rows]
     table = html.Table([html.Thead(head), html.Tbody(body)], className="wb-evidence wb-records wb-artefacts")
     return panel(
