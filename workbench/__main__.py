@@ -40,8 +40,7 @@ GROUPS: dict[str, tuple[type[Verb], ...]] = {
     "features": (Features, Search, Explain, Attribute, Steer, Prove),
     "heads and circuits": (Heads, Lens, Patch, Induction, Find, FeatureCircuit, Show),
     "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Atlas),
-    "compare": (CompareSAEs, CompareSizes, CompareModels, CompareLatents),
-    "studies": (Grok, Form, Scale),
+    "comparisons and studies": (CompareSAEs, CompareSizes, CompareModels, CompareLatents, Grok, Form, Scale),
 }
 """Every verb, under the heading that `workbench --help` gives it."""
 

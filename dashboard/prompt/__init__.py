@@ -4,6 +4,5 @@
 - `live`      a model that answers prompts, loaded at the first one
 - `compute`   what it computes; with `live`, the only modules of the dashboard that need torch
 - `turns`     the fair queue before the model
-- `why`       attribution of an answer to heads and to features, and one attention score by its parts
-- `patching`  activation patching between two prompts
+- `panels`    attribution of an answer to heads and features, one attention score by its parts, activation patching
 """

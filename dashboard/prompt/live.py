@@ -43,25 +43,112 @@ _MEMORY = 256 * 2**20
 """Bytes of readings that are kept, so that going back to a prompt costs nothing; the last one always is."""
 
 
+class Loaded:
+    """The models and dictionaries of a workspace, each loaded when it is first asked for and then held."""
+
+    def __init__(self, workspace: Workspace):
+        self._workspace = workspace
+        self.state = "cold"
+        """`cold` (nothing loaded), `loading` or `ready`."""
+        self._models: dict[str, Any] = {}
+        self._dictionaries: dict[tuple[str, str], Any] = {}
+
+    def sae(self, spec: str, features: str) -> Any:
+        """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
+        from dashboard.prompt.compute import HookedSAE
+
+        dictionary = self.dictionary(spec, features)
+        if not isinstance(dictionary, HookedSAE):
+            raise ConfigError("this needs the features of an SAE, got neurons; choose another dictionary")
+        return dictionary
+
+    def largest(self, features: str, feature: int) -> float:
+        """Return the largest activation of a feature that was measured."""
+        path = self._workspace.table_path("features", features, "features")
+        query = "select max_activation from f where feature = ?"
+        rows = self._workspace.query(query, feature, f=path).to_pylist()
+        if not rows:
+            raise UnknownNameError("feature", str(feature), [], f"of {features}")
+        return float(rows[0]["max_activation"])
+
+    def model(self, spec: str) -> Any:
+        """Return the model of a spec that the workspace names: an address must not make the server load another one."""
+        if spec not in self._models:
+            from dashboard.overview.data import models
+
+            known = models(self._workspace)
+            if spec not in known:
+                raise UnknownNameError("model of this workspace", spec, known)
+            from interp.models.loading import load_model
+
+            self.state = "loading"
+            try:
+                self._models[spec] = load_model(spec)
+            finally:
+                self.state = "ready" if self._models else "cold"
+        return self._models[spec]
+
+    def tuned_lens(self, spec: str) -> Any:
+        """Return the newest tuned lens of these weights in the workspace, or None."""
+        lenses = [m for m in self._workspace.artifacts("lens") if m.config.get("model") == spec]
+        if not lenses:
+            return None
+        from interp.lenses.tuned_lens import TunedLens
+        from interp.models.adapter import weight_hash
+
+        own = weight_hash(self.model(spec))
+        fitting = [m for m in lenses if m.config.get("weight_hash") == own]
+        if not fitting:
+            return None
+        newest = max(fitting, key=lambda m: m.created)
+        key = (spec, newest.content_hash)
+        if key not in self._dictionaries:
+            self._dictionaries[key] = TunedLens.load(self._workspace.path("lens", newest.name), self.model(spec))
+        return self._dictionaries[key]
+
+    def dictionary(self, spec: str, features: str) -> Any:
+        """Return the SAE or the neurons that a features artefact describes."""
+        manifest = self._workspace.manifest("features", features)
+        source, _, name = str(manifest.config["dictionary"]).partition(":")
+        key = (spec, manifest.content_hash)
+        if key not in self._dictionaries:
+            self._dictionaries[key] = self._load(self.model(spec), source, name, manifest.config)
+        return self._dictionaries[key]
+
+    def _load(self, loaded: Any, source: str, name: str, config: dict[str, Any]) -> Any:
+        if source == "neurons":
+            from saes.features.sources import neurons_of
+
+            return neurons_of(loaded, name, sign=config.get("sign", 1))
+        if source != "sae":
+            raise ConfigError(f"cannot run {source}:{name} on a prompt: only features of an SAE or of neurons can be")
+        from interp.models.adapter import weight_hash
+        from saes.weights.folder import check_model, load_sae
+
+        sae = load_sae(self._workspace.path("sae", name))
+        check_model(sae, weight_hash(loaded))
+        from dashboard.prompt.compute import HookedSAE
+
+        return HookedSAE(sae)
+
+
 class LiveModel:
     """Answers prompts with the models and dictionaries of a workspace; implements `dashboard.components.live.Live`."""
 
     def __init__(self, workspace: Workspace):
         self._workspace = workspace
         self._turns = Turns()
-        self._state = "cold"
-        self._models: dict[str, Any] = {}
-        self._dictionaries: dict[tuple[str, str], Any] = {}
+        self._loaded = Loaded(workspace)
         self._readings: dict[tuple[str, str, bool, str | None], Reading] = {}
 
     @property
     def state(self) -> str:
         """`cold` (nothing loaded), `loading` or `ready`."""
-        return self._state
+        return self._loaded.state
 
     def stage(self, visitor: str) -> str:
         """Say how far the requests of a page are."""
-        return "loading the model" if self._state == "loading" else self._turns.stage(visitor)
+        return "loading the model" if self._loaded.state == "loading" else self._turns.stage(visitor)
 
     def cancel(self, visitor: str) -> None:
         """Drop the requests of a page."""
@@ -92,7 +179,7 @@ class LiveModel:
                 raise PromptError(
                     f"the prompt has positions 0 to {n - 1}, got {start} to {stop - 1}; choose among them"
                 )
-            loaded, translators = self._model(model), self._tuned_lens(model) if tuned else None
+            loaded, translators = self._loaded.model(model), self._loaded.tuned_lens(model) if tuned else None
             followed = compute.token_at_end(loaded, reading, token) if token else None
             return compute.lens_cells(loaded, reading, start, stop, translators, followed, turn.check)
 
@@ -107,7 +194,7 @@ class LiveModel:
         with self._turns.take("next") as turn:
             reading = self._reading(turn, text, model, chat)
             at = compute.position(reading.tokens, after)
-            return compute.next_tokens(self._model(model), reading, at, temperature)
+            return compute.next_tokens(self._loaded.model(model), reading, at, temperature)
 
     def activations(self, text: str, *, model: str, features: str, feature: int, chat: bool = False) -> list[float]:
         """Return the activation of one feature on every token. Raises `UnknownNameError`: no such feature."""
@@ -126,7 +213,7 @@ class LiveModel:
 
         with self._turns.take("pattern") as turn:
             reading = self._reading(turn, text, model, chat)
-            compute.check_head(self._model(model), layer, head)
+            compute.check_head(self._loaded.model(model), layer, head)
             weights = reading.patterns[layer, head].float()
             weights = (weights / weights.sum(-1, keepdim=True)).cpu().numpy()  # kept with ten bits each
             return Pattern(reading.result.tokens, layer, head, weights)
@@ -142,9 +229,9 @@ class LiveModel:
             raise ConfigError(f"1 to {MAX_NEW} tokens and a temperature from 0 to 5 were expected; choose among these")
         with self._turns.take("generate"):
             loaded, tokens = self._tokens(text, model, chat)
-            dictionary = self._sae(model, features)
+            dictionary = self._loaded.sae(model, features)
             if amount is None:
-                amount = self._largest(features, feature)
+                amount = self._loaded.largest(features, feature)
             hooks = compute.generation_hooks(loaded, dictionary.sae, feature, amount, seed)
         yield from compute.steps_of(
             loaded, tokens, hooks, n_new=n_new, temperature=temperature, seed=seed, turn=self._step
@@ -160,7 +247,7 @@ class LiveModel:
 
         with self._turns.take("shares") as turn:
             reading = self._reading(turn, text, model, chat)
-            loaded, tokens = self._model(model), reading.tokens
+            loaded, tokens = self._loaded.model(model), reading.tokens
             at = compute.position(tokens, after)
             right, wrong = compute.answers(loaded, reading, at, answer, contrast)
             turn.check("attributing the answer")
@@ -186,8 +273,8 @@ class LiveModel:
 
         with self._turns.take("feature shares") as turn:
             reading = self._reading(turn, text, model, chat)
-            loaded, at = self._model(model), compute.position(reading.tokens, after)
-            dictionary = self._sae(model, features)
+            loaded, at = self._loaded.model(model), compute.position(reading.tokens, after)
+            dictionary = self._loaded.sae(model, features)
             right, wrong = compute.answers(loaded, reading, at, answer, contrast)
             turn.check("attributing the answer to features")
             return compute.feature_shares(loaded, dictionary.sae, reading.tokens[:, : at + 1], right, wrong)
@@ -244,8 +331,8 @@ class LiveModel:
         from saes.features.proof import ProofConfig, read_case
 
         with self._turns.take(f"feature {ask}") as turn:
-            loaded, tokens = (self._model(model), None) if ask == "ablate" else self._tokens(text, model)
-            dictionary = self._dictionary(model, features)
+            loaded, tokens = (self._loaded.model(model), None) if ask == "ablate" else self._tokens(text, model)
+            dictionary = self._loaded.dictionary(model, features)
             site = measures.FeatureSite.of(loaded, getattr(dictionary, "sae", dictionary))
             case = read_case(self._workspace.path("features", features), index, config := ProofConfig())
             turn.check("asking about the feature")
@@ -267,9 +354,9 @@ class LiveModel:
 
         turn.check("reading the prompt")
         loaded, tokens = self._tokens(text, spec, chat)
-        dictionary = self._dictionary(spec, features) if features else None
+        dictionary = self._loaded.dictionary(spec, features) if features else None
         started = time.perf_counter()
-        tuned = self._tuned_lens(spec) is not None
+        tuned = self._loaded.tuned_lens(spec) is not None
         found = compute.read(loaded, spec, tokens, dictionary, tuned, turn.check)
         found.result = dataclasses.replace(found.result, seconds=time.perf_counter() - started)
         self._readings[text, spec, chat, features] = found
@@ -283,88 +370,10 @@ class LiveModel:
             raise PromptError("the prompt is empty; type some text")
         from interp.models.generation import prompt_tokens
 
-        loaded = self._model(spec)
+        loaded = self._loaded.model(spec)
         tokens = prompt_tokens(loaded, text, chat=chat)
         if tokens.shape[1] > MAX_TOKENS:
             raise PromptError(
                 f"the prompt has {tokens.shape[1]} tokens, this page shows at most {MAX_TOKENS}; shorten the prompt"
             )
         return loaded, tokens
-
-    def _sae(self, spec: str, features: str) -> Any:
-        """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
-        from dashboard.prompt.compute import HookedSAE
-
-        dictionary = self._dictionary(spec, features)
-        if not isinstance(dictionary, HookedSAE):
-            raise ConfigError("this needs the features of an SAE, got neurons; choose another dictionary")
-        return dictionary
-
-    def _largest(self, features: str, feature: int) -> float:
-        """Return the largest activation of a feature that was measured."""
-        path = self._workspace.table_path("features", features, "features")
-        query = "select max_activation from f where feature = ?"
-        rows = self._workspace.query(query, feature, f=path).to_pylist()
-        if not rows:
-            raise UnknownNameError("feature", str(feature), [], f"of {features}")
-        return float(rows[0]["max_activation"])
-
-    def _model(self, spec: str) -> Any:
-        """Return the model of a spec that the workspace names: an address must not make the server load another one."""
-        if spec not in self._models:
-            from dashboard.overview.data import models
-
-            known = models(self._workspace)
-            if spec not in known:
-                raise UnknownNameError("model of this workspace", spec, known)
-            from interp.models.loading import load_model
-
-            self._state = "loading"
-            try:
-                self._models[spec] = load_model(spec)
-            finally:
-                self._state = "ready" if self._models else "cold"
-        return self._models[spec]
-
-    def _tuned_lens(self, spec: str) -> Any:
-        """Return the newest tuned lens of these weights in the workspace, or None."""
-        lenses = [m for m in self._workspace.artifacts("lens") if m.config.get("model") == spec]
-        if not lenses:
-            return None
-        from interp.lenses.tuned_lens import TunedLens
-        from interp.models.adapter import weight_hash
-
-        own = weight_hash(self._model(spec))
-        fitting = [m for m in lenses if m.config.get("weight_hash") == own]
-        if not fitting:
-            return None
-        newest = max(fitting, key=lambda m: m.created)
-        key = (spec, newest.content_hash)
-        if key not in self._dictionaries:
-            self._dictionaries[key] = TunedLens.load(self._workspace.path("lens", newest.name), self._model(spec))
-        return self._dictionaries[key]
-
-    def _dictionary(self, spec: str, features: str) -> Any:
-        """Return the SAE or the neurons that a features artefact describes."""
-        manifest = self._workspace.manifest("features", features)
-        source, _, name = str(manifest.config["dictionary"]).partition(":")
-        key = (spec, manifest.content_hash)
-        if key not in self._dictionaries:
-            self._dictionaries[key] = self._load_dictionary(self._model(spec), source, name, manifest.config)
-        return self._dictionaries[key]
-
-    def _load_dictionary(self, loaded: Any, source: str, name: str, config: dict[str, Any]) -> Any:
-        if source == "neurons":
-            from saes.features.sources import neurons_of
-
-            return neurons_of(loaded, name, sign=config.get("sign", 1))
-        if source != "sae":
-            raise ConfigError(f"cannot run {source}:{name} on a prompt: only features of an SAE or of neurons can be")
-        from interp.models.adapter import weight_hash
-        from saes.weights.folder import check_model, load_sae
-
-        sae = load_sae(self._workspace.path("sae", name))
-        check_model(sae, weight_hash(loaded))
-        from dashboard.prompt.compute import HookedSAE
-
-        return HookedSAE(sae)

@@ -39,9 +39,16 @@ from dashboard.components.tokens import COLD, WARM
 from dashboard.feature import data as feature_view
 from dashboard.figures.theme import DARK, LIGHT, Theme
 from dashboard.overview.data import models
-from dashboard.prompt.patching import patching_panel, register_patching
+from dashboard.prompt.panels import (
+    answer_controls,
+    attribution_panel,
+    logit_panel,
+    patching_panel,
+    reasons_frame,
+    register_patching,
+    register_why,
+)
 from dashboard.prompt.turns import SupersededError, asking
-from dashboard.prompt.why import answer_controls, attribution_panel, logit_panel, reasons_frame, register_why
 from interp.errors import UnknownNameError, UsageError, WorkbenchError
 
 EXAMPLE = "The capital of France is Paris, and the capital of Italy is"

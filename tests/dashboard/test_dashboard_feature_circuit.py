@@ -11,7 +11,7 @@ from dashboard.circuit.figure import draw
 from dashboard.figures.changes import difference_histogram
 from dashboard.figures.circuits import circuit_plot
 from dashboard.figures.theme import DARK, LIGHT
-from dashboard.prompt import why
+from dashboard.prompt import panels as why
 from dashboard.prompt.live import LiveModel
 from interp.artifacts import Draft
 from interp.circuits.circuit import Circuit, Edge

@@ -66,7 +66,7 @@ def test_features_on_a_token_are_the_largest_of_the_dictionary(real):
 
     result = real.read(TEXT, model=MODEL, features="neurons")
     place = "blocks.9.mlp.hook_post"
-    _, values = run_with_cache(real._models[MODEL], to_tokens(real._models[MODEL], TEXT), [place])
+    _, values = run_with_cache(real._loaded._models[MODEL], to_tokens(real._loaded._models[MODEL], TEXT), [place])
     acts = values[place][0, -1].clamp(min=0)
     strongest = acts.topk(5)
     assert [f.feature for f in result.features[-1]] == strongest.indices.tolist()
@@ -89,7 +89,7 @@ def test_shares_sum_to_the_logit_difference_of_the_model(real):
     assert sum(value for _, value in found.parts) == pytest.approx(found.total, abs=1e-3)
     from interp.models.adapter import run_with_cache, to_tokens
 
-    model = real._models[MODEL]
+    model = real._loaded._models[MODEL]
     logits, _ = run_with_cache(model, to_tokens(model, TEXT), [])
     right, wrong = (int(to_tokens(model, word, prepend_bos=False)[0, 0]) for word in (" Paris", " Rome"))
     assert found.total == pytest.approx(float(logits[0, -1, right] - logits[0, -1, wrong]), abs=1e-3)

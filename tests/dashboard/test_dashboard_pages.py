@@ -23,7 +23,7 @@ from dashboard.geometry import page as geometry
 from dashboard.heads import page as heads
 from dashboard.overview import page as overview
 from dashboard.prompt import page as prompt
-from dashboard.prompt import why as prompt_why
+from dashboard.prompt import panels as prompt_why
 from dashboard.sae import page as sae
 from interp.errors import PromptError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace

@@ -13,7 +13,7 @@ from dashboard.app import create_app
 from dashboard.figures.attribution import patching_map
 from dashboard.figures.theme import theme
 from dashboard.overview import data as overview
-from dashboard.prompt import patching
+from dashboard.prompt import panels as patching
 from interp.artifacts import Draft, write_json, write_table
 from interp.errors import CorruptError, UnknownNameError
 from interp.workspace import Workspace

@@ -185,7 +185,7 @@ def test_steering_by_nothing_changes_nothing_and_both_changes_have_one_length(ti
     steps = list(live.generate("one two", **given, **how, amount=0.0))
     assert all(len({text for text, _ in step.tokens}) == 1 for step in steps[:-1])
     assert np.ptp(np.array(steps[-1].unchanged), axis=0).max() == pytest.approx(0, abs=1e-6)
-    sae = live._sae(given["model"], "tiny").sae
+    sae = live._loaded.sae(given["model"], "tiny").sae
     [(point, hook)] = generation_hooks(tiny_model, sae, 3, 7.0, seed=0)
     value = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
     length = (hook(value) - value).norm(dim=-1)

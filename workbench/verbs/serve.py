@@ -67,7 +67,7 @@ or the count of chance): report both, and no effect where the control does as mu
 class Mcp(InWorkspace, Threaded):
     """Offer a workspace to an agent: reads, prompts, steering and ablation as tools.
 
-    Example: claude mcp add workbench -- workbench mcp --workspace ./workspace
+    Example: workbench mcp --workspace ./workspace
 
     Speaks the Model Context Protocol over standard input and output, so an agent's program starts this command. Tools
     read the workspace and run its models; none writes. Every answer carries its control.
