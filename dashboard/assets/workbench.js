@@ -100,6 +100,11 @@
     return true;
   }
 
+  // An open dialog takes the focus; its header is not a second banner of the page.
+  document.addEventListener("focusin", (event) => {
+    event.target.closest?.(".mantine-Modal-content")?.querySelector("header")?.setAttribute("role", "presentation");
+  });
+
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target.matches(".ag-cell")) event.target.click(); // a row opens by key too
     if (stepTokens(event)) return;

@@ -1,0 +1,71 @@
+"""Every page, light and dark, holds to the rules that axe-core checks: names, roles, contrast, headings, landmarks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import Visit
+
+pytestmark = pytest.mark.browser
+
+PAGES = {
+    "overview": ("/", ".wb-card"),
+    "atlas": ("/atlas/embeddings?q=the&point=14", ".atlas"),
+    "features": ("/feature/demo/12", "#feature-histogram .main-svg"),
+    "prompt": ("/prompt?text=hello+world&model=smollm2-135m&features=demo", "#prompt-tokens .wb-tok"),
+    "heads": ("/heads/smollm2-135m?kind=previous_token&head=L3H1", ".js-plotly-plot .main-svg"),
+    "circuit": ("/circuit/induction?at=L1H2-k-L4H1", ".wb-circuit-canvas canvas"),
+    "sae": ("/sae?name=demo", ".js-plotly-plot .main-svg"),
+    "geometry": ("/geometry?list=weekdays", ".js-plotly-plot .main-svg"),
+    "dynamics": ("/dynamics?name=grok", ".js-plotly-plot .main-svg"),
+    "changes": ("/changes?name=changes-base-tuned", ".js-plotly-plot .main-svg"),
+    "runs": ("/runs", ".wb-page"),
+    "notes": ("/notes", ".wb-page"),
+    "search": ("/search?q=river", ".wb-page"),
+    "missing": ("/feature/demp/3", ".wb-notice-error"),
+}
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def axe_visit(browser: Any, base: str, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """A visitor whose pages take the checker's script, which the policy of our pages would refuse."""
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900}, color_scheme=request.param, bypass_csp=True, reduced_motion="reduce"
+    )
+    context.set_default_timeout(30_000)
+    yield Visit(context.new_page(), base)
+    context.close()
+
+
+def violations(page: Any) -> list[str]:
+    """Return one line for every element that breaks a rule of axe-core, with the rule and the reason."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']} ({rule['impact']}): {node['target']} {node['html'][:160]} {node['failureSummary'][:300]}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_breaks_no_rule_of_axe(axe_visit: Visit, name: str):
+    address, ready = PAGES[name]
+    page = axe_visit.open(address)
+    page.locator(ready).first.wait_for(state="attached")
+    page.wait_for_load_state("networkidle")
+    assert violations(page) == []
+
+
+def test_help_and_the_tour_break_no_rule_of_axe(axe_visit: Visit):
+    page = axe_visit.open("/notes")
+    page.click("#help-open")
+    page.wait_for_selector(".wb-keys")
+    page.wait_for_timeout(300)  # the dialog fades in, and half of its contrast is none
+    assert violations(page) == []
+    page.click("#help-tour")
+    page.wait_for_selector("#tour:not([hidden])")
+    page.wait_for_selector(".wb-keys", state="hidden")
+    assert violations(page) == []
+    page.click("#tour-close")
