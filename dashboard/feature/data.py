@@ -225,9 +225,7 @@ def dashboard_batch(workspace: Workspace, name: str, index: int) -> dict[str, An
     row, manifest = one(workspace, name, index), workspace.manifest("features", name)
     related = relations(workspace, name, index)
     edges, hook_point = row["histogram_edges"], parse_hook_point(manifest.config["hook_point"])
-    centres = [
-        (low * high) ** 0.5 if low > 0 else (low + high) / 2 for low, high in itertools.pairwise(edges)
-    ]
+    centres = [(low * high) ** 0.5 if low > 0 else (low + high) / 2 for low, high in itertools.pairwise(edges)]
     found: dict[str, Any] = {
         "feature_index": index,
         "neuron_alignment_indices": [],
