@@ -1,6 +1,6 @@
 """Computations behind the prompt page, on a model that is loaded. With `live`, all of the dashboard that needs torch.
 
-A `Reading` keeps what one pass computed: the residual stream after every layer, the attention of every head, and the
+A `Reading` holds the values of one pass: the residual stream after every layer, the attention of every head, and the
 activations of a dictionary. The views draw on it in slices: the lens decodes the columns that are seen, the next-token
 distribution one position.
 """
@@ -278,7 +278,7 @@ def token_at_end(loaded: Any, reading: Reading, text: str) -> int:
 
 
 def answer_text(loaded: Any, tokens: Tensor, text: str) -> str:
-    """The text of the one token that an answer stands for after `tokens [1, n]`."""
+    """The text of the one token that an answer denotes after `tokens [1, n]`."""
     from interp.models.adapter import run_with_cache, token_text
 
     if not text:

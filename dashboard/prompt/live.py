@@ -1,7 +1,7 @@
 """A model that answers prompts, loaded at the first one; with `compute`, all of the dashboard that needs torch.
 
-Requests take turns (`turns`), so that no two of them share the hooks of a model. The last readings are kept: what a
-view asks about a prompt that was read is computed from its residual stream, without another pass.
+Requests take turns (`turns`), so that no two of them share the hooks of a model. The latest readings stay in memory:
+views of a prompt that was read are computed from its residual stream, without another pass.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ MAX_NEW = 60
 _FEATURE_NEW = 16
 """Tokens of each continuation on a feature's page."""
 _MEMORY = 256 * 2**20
-"""Bytes of readings that are kept, so that going back to a prompt costs nothing; the last one always is."""
+"""Bytes of readings held in memory, so that a prompt read before needs no pass; the last one is always held."""
 
 
 class Loaded:
@@ -215,7 +215,7 @@ class LiveModel:
             reading = self._reading(turn, text, model, chat)
             compute.check_head(self._loaded.model(model), layer, head)
             weights = reading.patterns[layer, head].float()
-            weights = (weights / weights.sum(-1, keepdim=True)).cpu().numpy()  # kept with ten bits each
+            weights = (weights / weights.sum(-1, keepdim=True)).cpu().numpy()  # stored with ten bits each
             return Pattern(reading.result.tokens, layer, head, weights)
 
     def generate(

@@ -1,8 +1,8 @@
 """*Prompt*: one text read by a model of the workspace; nothing is loaded until a prompt is run.
 
-From the top: the tokens with the loss of each, the features that fire on them, the next-token distribution, the logit
-lens, the attention of every head with the reasons for one cell, attribution of an answer to heads and to features
-(`why.py`), continuations under steering, and activation patching against a second prompt (`patching.py`).
+From the top: tokens with the loss of each, features that fire on them, the next-token distribution, the logit lens,
+and the attention of every head. Then the panels of `panels.py`: the reasons for one cell of attention, attribution of
+an answer to heads and to features, and activation patching against a second prompt. Steering comes before patching.
 
 One selection is shared by all of them: a token, a layer, a head, a feature, and an answer with its contrast. It is in
 the address. The browser draws the tokens, the lens and the attention itself (assets/prompt/) and asks for what is seen:
@@ -180,8 +180,9 @@ def _views(answer: str, contrast: str) -> list[Any]:
             "After each layer",
             html.Div(id="prompt-lens"),
             actions=[html.Div(id="prompt-lens-choice")],
-            note="the residual stream after a layer, unembedded: the most probable next token; or the probability or "
-            "rank of the answer. The input is at the bottom, the output at the top",
+            note="the residual stream after each layer, decoded by the final norm and the unembedding: the most "
+            "probable next token, or the answer's probability or rank. The embedding is at the bottom, the last layer "
+            "at the top",
             className="wb-row",
         ),
         html.Div(
@@ -189,13 +190,13 @@ def _views(answer: str, contrast: str) -> list[Any]:
                 panel(
                     "Every head",
                     html.Div(id="prompt-heads"),
-                    note="the attention of each head in small; choose one, by a click or with the arrow keys",
+                    note="a thumbnail of each head's attention; choose one, by a click or with the arrow keys",
                 ),
                 panel(
                     html.Span("Attention", id="prompt-pattern-title"),
                     html.Div(id="prompt-pattern"),
                     note="each row is one token (destination) and sums to 1 over the tokens that it attends to "
-                    "(sources); a click keeps a cell and says why the head looks there",
+                    "(sources); a click selects a cell and explains its score",
                 ),
             ],
             className="wb-two wb-even",
@@ -206,8 +207,8 @@ def _views(answer: str, contrast: str) -> list[Any]:
         panel(
             "Continuation under steering",
             html.Div(id="prompt-steer"),
-            note="the prompt continued token by token: by the model as it is, with the direction of the chosen feature "
-            "added on every token, and with a change of the same length in a random direction",
+            note="three continuations: by the unchanged model; with the direction of the chosen feature added on every "
+            "token; and, as the control, with a random direction of the same norm added",
             className="wb-row",
         ),
     ]

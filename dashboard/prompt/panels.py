@@ -67,8 +67,8 @@ def attribution_panel() -> html.Section:
             className="wb-controls",
         ),
         html.Div(id="prompt-feature-shares"),
-        note="effect of each feature on the metric: its share of the change when all features and the error are "
-        "ablated together (integrated gradients); ablating one alone may change less, since others compensate",
+        note="each feature's share of the change in the metric when all features and the error are ablated together "
+        "(integrated gradients). Ablating one alone may change less, since others compensate",
         className="wb-row",
     )
 
@@ -125,7 +125,7 @@ def metric(found: LogitShares | FeatureShares, value: float) -> html.Div:
     """Return the number that every attribution on the page explains, with its name."""
     against = "mean over the vocabulary" if found.contrast is None else f"logit({spaced(found.contrast)})"
     name = f"metric: logit({spaced(found.answer)}) − {against}, after {spaced(found.token)}"
-    return stat(name, f"{value:+.2f}", "in logits, of the model's own pass; above 0 the answer is preferred")
+    return stat(name, f"{value:+.2f}", "in logits, of the unchanged model; above 0 the answer is preferred")
 
 
 def _shares(found: LogitShares, colours: Theme) -> html.Div:
@@ -186,7 +186,7 @@ def feature_shares(found: FeatureShares, features: str, labels: dict[int, str]) 
 
 def _reasons(cell: dict[str, Any] | None, run: Run, scheme: str | None) -> Any:
     if not run or not cell:
-        words = "Click a cell of the attention: its score is split into what earlier parts wrote."
+        words = "Click a cell of the attention to split its score into contributions of earlier components."
         return html.P(words, className="wb-none")
     return _asked(run, lambda: reasons_panel(current().live.reasons(**_prompt(run), **cell), theme(scheme)))
 
@@ -211,7 +211,7 @@ def reasons_panel(found: ScoreReasons, colours: Theme) -> html.Div:
         [
             html.H3(html.Span(where, dir="auto", className="wb-token")),
             html.P(
-                "The score is a sum over pairs of parts: the output of one at the query, of another at the key.",
+                "The score is a sum over pairs: the output of one component at the query, of another at the key.",
                 className="wb-note",
             ),
             html.Div(numbers, className="wb-stats"),
@@ -278,9 +278,9 @@ def patching_panel(workspace: Workspace, name: str) -> html.Section:
             className="wb-controls",
         ),
         loading(html.Div(id="prompt-patch-result", **attrs({"aria-live": "polite"}))),
-        note="one value of one run is replaced by that of the other run; the effect is the fraction of the gap between "
-        "their metrics that follows: 0 nothing, 1 all of it. Three maps of null patches come with it: about four "
-        "passes of the model per layer and position.",
+        note="one activation of one run is replaced by that of the other. The effect is the fraction of the gap "
+        "between their metrics that this closes: 0 is none, 1 all of it. Three maps of null patches are measured too: "
+        "about four passes of the model per layer and position.",
     )  # fmt: skip
 
 

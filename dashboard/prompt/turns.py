@@ -2,8 +2,8 @@
 
 A visitor is one open page. Whoever was served longest ago is next, so that ten requests of one page do not keep another
 page waiting for all of them. Long work takes a turn for each of its steps. Within a page a new request replaces an
-older one of its kind, and a new prompt replaces everything that was asked about the last one: a waiting request is
-dropped, a running one stops at its next `Turn.check`.
+older one of its kind, and a new prompt replaces all requests about the last one. A waiting request is dropped; a
+running one stops at its next `Turn.check`.
 
     turns = Turns()
     with asking("page-1"):                    # set once, where the request comes in

@@ -168,10 +168,10 @@
       const { token, key } = state.selection;
       const [dest, src] = hovered || [token, key];
       if (src === null || src === undefined) {
-        words.textContent = "move over the picture to read a cell; a click keeps it";
+        words.textContent = "move over the picture to read a cell; a click selects it";
       } else {
         words.textContent = `${spaced(tokens[dest], 24)} (${dest}) attends to ${spaced(tokens[src], 24)} (${src}): ` +
-          `${weight(dest, src).toFixed(3)}; evenly spread it would be ${(1 / (dest + 1)).toFixed(3)}` + (hovered ? "" : " · kept; Esc lets it go");
+          `${weight(dest, src).toFixed(3)}; evenly spread it would be ${(1 / (dest + 1)).toFixed(3)}` + (hovered ? "" : " · selected; Esc clears it");
       }
       const sources = Array.from({ length: dest + 1 }, (_, i) => [weight(dest, i), i]).sort((a, b) => b[0] - a[0]).slice(0, 5);
       list.textContent = `From ${spaced(tokens[dest], 24)}: ` + sources.map(([w, i]) => `${spaced(tokens[i], 16)} (${i}) ${w.toFixed(2)}`).join(" · ");

@@ -1,4 +1,4 @@
-// The prompt page: reads a prompt, keeps the one selection that all views share, and tells the page's callbacks of it.
+// The prompt page: reads a prompt, holds the one selection that all views share, and passes it to the page's callbacks.
 (function () {
   const parts = (window.workbenchPromptParts = window.workbenchPromptParts || {});
   const set = (id, value) => window.dash_clientside.set_props(id, { data: value });
@@ -84,7 +84,7 @@
 
   const cellOf = ({ layer, head, token, key }) => (key === null ? null : { layer, head, query: token, key });
 
-  // The callbacks are told once a visitor rests: an arrow key held down asks for one attribution, not for twenty.
+  // Callbacks get the selection once it settles: an arrow key held down asks for one attribution, not for twenty.
   let told = {}, rest = null;
   function settle(selection) {
     rest = rest || parts.settled(250, tell);

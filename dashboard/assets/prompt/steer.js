@@ -1,10 +1,10 @@
-// Continuations of the prompt, token by token: unchanged, with a feature steered, and moved as far in a random direction.
+// Continuations of the prompt, token by token: unchanged, with a feature steered, and with a random direction of the same norm.
 (function () {
   const parts = (window.workbenchPromptParts = window.workbenchPromptParts || {});
   const ARMS = [
-    ["unchanged", "the model as it is"],
+    ["unchanged", "the unchanged model"],
     ["steered", "the feature's direction added on every token"],
-    ["random direction", "a change of the same length in a random direction: the control"],
+    ["random direction", "a random direction of the same norm added: the control"],
   ];
 
   function steer(state) {
