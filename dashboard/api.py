@@ -1,12 +1,12 @@
 """The read API: what the pages show, as JSON, for scripts and agents.
 
     GET /api/openapi.json                       every read with its parameters
-    GET /api/search?query=January               the features that fire on a text, each beside its null
+    GET /api/search?query=January               the features that fire on a text, each with its null
     GET /api/feature?features=demo&index=1669   one feature; likewise /api/examples, /api/vector, /api/uses ...
 
 Each read is a function of `READS`: its name is the address, its parameters are those of the query, its docstring is the
 description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS`, which run a
-model and answer beside their controls. Pages use the same queries.
+model and answer with their controls. Pages use the same queries.
 An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`: 404 for an unknown name, 400 for a malformed
 query, 500 for a damaged artefact.
 """
@@ -75,8 +75,8 @@ def features(
 def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     """Return all that is stored about one feature.
 
-    `relations` compares its effect on logits with random directions (`promoted_p`), its neurons with the nearest ones
-    of random directions (`scales.neuron_null`), and its companions with the counts of chance (`coactive_expected`).
+    `relations` has nulls: for effects on logits, random directions (`promoted_p`); for neurons, the nearest ones of
+    random directions (`scales.neuron_null`); for companions, the counts expected by chance (`coactive_expected`).
     """
     from dashboard.feature.data import explanations, one, relations
 
@@ -149,9 +149,10 @@ READS: dict[str, Callable[..., Any]] = {
 
 
 def prompt(live: Live, model: str, text: str, features: str = "", chat: bool = False) -> dict[str, Any]:
-    """Run a prompt: the next tokens, the loss of each token beside that of a uniform guess, and its features.
+    """Run a prompt: the next tokens, the loss of each token, and its features.
 
-    `features` names a features artefact; `chat` applies the model's chat template.
+    `next.uniform` is the loss of a uniform guess. `features` names a features artefact; `chat` applies the model's chat
+    template.
     """
     found = live.read(text, model=model, features=features or None, chat=chat)
     after = live.next_tokens(text, model=model, after=None, chat=chat)
@@ -159,7 +160,7 @@ def prompt(live: Live, model: str, text: str, features: str = "", chat: bool = F
 
 
 def read_text(live: Live, model: str, features: str, index: int, text: str) -> Any:
-    """Return the activation of one feature on each token of a text, beside features of like density."""
+    """Return the activation of one feature on each token of a text, and on how many tokens others of like density fire."""
     return live.try_feature("text", model=model, features=features, index=index, text=text)
 
 
@@ -173,7 +174,7 @@ def steer(live: Live, model: str, features: str, index: int, text: str, strength
 
 
 def ablate(live: Live, model: str, features: str, index: int) -> Any:
-    """Ablate a feature on its own examples: the change of loss in nats per token, beside both nulls.
+    """Ablate a feature on its own examples: the change of loss in nats per token, with both nulls.
 
     `random` holds the changes by random directions in the same amounts, `alike` by features of like density.
     """

@@ -108,7 +108,7 @@
       const { ok, found } = await safely("/set", { key: this.key, starred: !this.state.starred });
       if (!ok) return this.fail(found.error);
       this.show(found);
-      this.say(found.starred ? "Starred" : "Not starred any more");
+      this.say(found.starred ? "Starred" : "Star removed");
     }
 
     open() {
@@ -289,12 +289,12 @@
       const file = input.files[0];
       if (!file) return;
       input.value = "";
-      if (file.size > 1e6) return announce("A page takes in exports of up to 1 MB; in Python, Notes.open(workspace).merge(file) takes 16 MB.");
+      if (file.size > 1e6) return announce("This page imports files of up to 1 MB; in Python, Notes.open(workspace).merge(file) takes 16 MB.");
       let body;
-      try { body = JSON.parse(await file.text()); } catch { return announce(`${file.name} is not valid JSON; nothing was taken in.`); }
+      try { body = JSON.parse(await file.text()); } catch { return announce(`${file.name} is not valid JSON; nothing was imported.`); }
       const { ok, found } = await safely("/import", body);
       announce(ok
-        ? `Taken in from ${file.name}: ${found.added} added, ${found.replaced} replaced by a newer value, ${found.older} older than the values here, ${found.same} the same. The older value of each is among the earlier values.`
+        ? `Imported from ${file.name}: ${found.added} added, ${found.replaced} replaced by a newer value, ${found.older} older than the values here, ${found.same} the same. The older value of each is among the earlier values.`
         : found.error);
       redraw();
     });

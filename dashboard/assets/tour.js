@@ -4,7 +4,7 @@
   const STEPS = [
     ["Search for a word", "Type a word into Find features (key /): features are ranked by how strongly, and how selectively, they fire on it.",
       "Search for January", "/search?q=January"],
-    ["Prove a feature", "A feature's page shows the text on which it fires. Under Prove it, ablate and steer it; each effect stands beside random directions.",
+    ["Prove a feature", "A feature's page shows the text on which it fires. Under Prove it, ablate and steer it; each effect is compared with random directions.",
       "Open the features", "/feature"],
     ["Look at a prompt", "Choose a token of a prompt: its features, the logit lens, attention and attribution follow the choice.",
       "Open a prompt", "/prompt"],

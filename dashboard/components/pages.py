@@ -7,7 +7,7 @@ them, and the navigation bar lists them. Shared here:
 - the menu at the top of a page that opens another artefact (`artefact_menu`): the address says which one is shown;
 - the address that follows what a visitor changes (`address_sink` and `register_address`);
 - the part of a page that is drawn after the page itself (`register_parts`);
-- a button that runs an analysis and shows its progress where it stands (`run_button`);
+- a button that runs an analysis and shows its progress in the same position (`run_button`);
 - the sources of all pages, a workspace, a live model and a queue of runs (`Context`), stored on the Flask application,
   not in a global;
 - addresses (`feature_href` and others): the state of a page is in its path and query, so every view can be linked to.
@@ -126,7 +126,7 @@ def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
 
 
 def run_button(verb: str, options: dict[str, Any], *, id: str, text: str, then: str = "") -> html.Div:
-    """Return a button that queues an analysis, and shows its progress and a link to what it made where it stands.
+    """Return a button that queues an analysis, and shows its progress and a link to its result in its own position.
 
     Args:
         verb: a verb that runs from the page, such as `atlas`.
@@ -265,7 +265,7 @@ def artefact_menu(
 ) -> html.Div:
     """Return the menu that opens another artefact: `choices` are (text, address), `shown` is the address of this one.
 
-    With the `key` of this one, its star and note stand beside the menu. The menu's callback is registered once for all
+    With the `key` of this one, its star and note are next to the menu. The menu's callback is registered once for all
     pages (`register_menu`).
     """
     data = [{"value": address, "label": text} for text, address in choices]

@@ -1,8 +1,8 @@
 """*Features*: the list of all features at the left, one feature at the right.
 
-One feature is shown by its numbers, the tokens that it promotes and suppresses, its nearest neighbours, the text on
-which it fires, and its labels: the source of each, and its scores on held-out text. Moving from feature to feature
-changes only the right side.
+One feature is shown by its statistics, the tokens that it promotes and suppresses, its nearest neighbours, the text
+on which it fires, and its labels. Each label has its source and its scores on held-out text. Moving from feature to
+feature changes only the right side.
 """
 
 import secrets

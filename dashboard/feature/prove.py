@@ -33,8 +33,8 @@ def prove_panel(workspace: Workspace, name: str, index: int, scheme: str | None)
         "Prove it",
         html.Div(attempt(lambda: _stored(workspace, name, index, scheme)), className="wb-proof"),
         html.Div([_ask_text(), _ask_steer(), _ask_ablate()], className="wb-asks"),
-        note="does the feature do what its label says? Every number stands beside random directions of the same norm "
-        "and features of like density",
+        note="does the feature do what its label says? Every number has two nulls: random directions of the same norm, "
+        "and other features of like density",
         className="wb-prove",
         id="feature-prove",
     )
@@ -46,8 +46,9 @@ def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> 
     options: dict[str, Any] = {"features": name, "feature": index}
     if found is None:
         words = (
-            "The standard proof ablates the feature on its own examples and on other text, steers neutral prompts "
-            "along it, and asks which list of words its direction sets apart. It takes a few minutes on two cores."
+            "The standard proof ablates the feature on its own examples and on other text. It also steers neutral "
+            "prompts along its direction, and tests whether the direction separates a list of words. It takes a few "
+            "minutes on two cores."
         )
         return [html.P(words, className="wb-note"), _button(workspace, options, index, "Run the standard proof")]
     old = notice("These features were described again after this proof; run it again.", tone="warning")
@@ -61,7 +62,7 @@ def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> 
         *(html.P(f"Not measured: {key} ({visible(why, 200)}).", className="wb-note")
           for key, why in found["missing"].items()),
         graph("prove-nulls", figure=proof_nulls(found["measures"], found["draws"], theme(scheme)), height=230,
-              label="The feature beside both nulls"),
+              label="The feature and both nulls"),
         as_table([_row(each) for each in found["measures"]], "All measures as a table"),
         _continuations(found),
         html.P(
@@ -244,7 +245,7 @@ def steer_answer(found: list[SteeredRow]) -> html.Div:
 
 
 def ablate_answer(found: list[AblatedExample]) -> html.Div:
-    """Return every example with its change of loss, beside the mean over directions of both nulls."""
+    """Return every example with its change of loss, and the means over the directions of both nulls."""
     if not found:
         return html.Div(html.P("No token follows the peak of any stored example.", className="wb-none"))
     means = [float(np.mean(values)) for values in (

@@ -1,4 +1,4 @@
-"""Relations of one feature, each beside its null: logits, neurons, companions, and the artefacts that show or use it.
+"""Relations of one feature, each with its null: logits, neurons, companions, and the artefacts that show or use it.
 
 Read from `relations.parquet` (`saes/features/relations.py`), which artefacts of earlier versions lack; then the panels
 say how to make it.
@@ -45,8 +45,8 @@ def logit_panel(relations: dict[str, Any] | None, scheme: str | None) -> html.Se
     return panel(
         "Effects on all logits",
         graph("feature-logits", figure=figure, height=210, label="Histogram of direct effects on the logits"),
-        note="tokens of the vocabulary by direct effect; line: mean of random directions; dotted: the largest effect "
-        "that half, and 95 %, of random directions reach",
+        note="tokens of the vocabulary by direct effect; line: mean of random directions; dotted: half, and 95 %, of "
+        "random directions have no larger effect on any token",
     )
 
 
@@ -69,8 +69,8 @@ def neurons_panel(workspace: Workspace, relations: dict[str, Any] | None) -> htm
     return panel(
         "Neurons",
         html.Ol(lines, className="wb-lines"),
-        note="cosine similarity of the decoder direction with what a neuron writes; the nearest neuron of 95 % of "
-        f"random directions stays below {relations['scales']['neuron_null']:.2f}",
+        note="cosine similarity of the decoder direction with a neuron's output weights; null: for 95 % of random "
+        f"directions the nearest neuron stays below {relations['scales']['neuron_null']:.2f}",
     )
 
 
@@ -95,7 +95,7 @@ def companions_panel(name: str, relations: dict[str, Any] | None, labels: dict[i
         "Fires together with",
         html.Ol(lines, className="wb-lines"),
         note=f"Jaccard index: tokens with both / with either, in {relations['scales']['coactivation_tokens']:,} "
-        f"tokens; the first pair shares {both} tokens, {chance:.2g} if they fired independently",
+        f"tokens; the first pair shares {both} tokens, {chance:.2g} expected if they fired independently",
     )
 
 

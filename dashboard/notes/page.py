@@ -3,7 +3,7 @@
     GET  /api/notes?key=features/demo%2312      what is noted on one thing
     GET  /api/notes/export                      everything, as a JSON file
     POST /api/notes/{set,search,recipe,list}    write one note, saved search, recipe or list
-    POST /api/notes/{delete,restore,import}     delete a value, put an earlier one back, take in an export
+    POST /api/notes/{delete,restore,import}     delete a value, restore an earlier one, merge an export
 
 The controls are drawn in the browser (assets/notes.js) wherever a page puts `note_controls` or `save_search_control`
 (`components.frame`). A failure of the notes is shown there and leaves the rest of the dashboard as it is.
@@ -233,11 +233,11 @@ def _parts() -> html.Div:
     )  # fmt: skip
     starred = [note.key for note in all_notes if note.starred]
     written = [note.key for note in all_notes if (note.note or note.title) and not note.starred]
-    none = html.P("None yet: the star beside the title of a page adds what it shows.", className="wb-none")
+    none = html.P("None yet: the star next to the title of a page adds what the page shows.", className="wb-none")
     lists = [panel(name, rows(keys), actions=[_delete_button("list", name)]) for name, keys in found.lists().items()]
     return html.Div(
         [
-            html.P(f"These notes are kept {where}.", className="wb-note"),
+            html.P(f"These notes are stored {where}.", className="wb-note"),
             panel("Starred", rows(starred) if starred else none),
             *lists,
             *([panel("Named or with a text", rows(written))] if written else []),
@@ -304,14 +304,14 @@ def _searches(found: Notes) -> Any:
         )
         for name, address in found.searches().items()
     ]  # fmt: skip
-    none = html.P("None yet: “Save this search” beside a search adds one.", className="wb-none")
+    none = html.P("None yet: “Save this search” on the page Features adds one.", className="wb-none")
     return html.Ol(rows, className="wb-notes") if rows else none
 
 
 def _recipes(found: Notes) -> list[Any]:
     rows = [_recipe(recipe) for recipe in found.recipes().values()]
     if not rows:
-        return [html.P("None yet: “Recipe” beside the title of a feature adds one.", className="wb-none")]
+        return [html.P("None yet: “Recipe” next to the title of a feature adds one.", className="wb-none")]
     code = "from saes import load_recipe\nhooks = load_recipe(WORKSPACE, NAME).hooks(model)"
     return [html.Ol(rows, className="wb-notes"), html.Pre(code, className="wb-command")]
 

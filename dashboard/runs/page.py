@@ -1,7 +1,7 @@
 """*Runs*: start an analysis from a form, follow the queue, and keep the workspace tidy.
 
 The form is made from the settings of the verb (`dashboard.runs.queue.Form`); the command that does the same in a
-terminal stands beside it. Artefacts are listed with their size, what was made from them, and whether a parent has
+terminal is shown below it. Artefacts are listed with their size, what was made from them, and whether a parent has
 changed since; a deleted one goes to the trash of the workspace, from which it can be restored.
 """
 
@@ -41,7 +41,7 @@ def layout(context: Context, verb: str | None = None, **address: str) -> html.Di
         *parts,
         html.Div(_storage(context), id="runs-storage"),
         *_modal(),
-        lead="One analysis runs at a time, in the background, on all cores but one. What it makes appears on its page.",
+        lead="One analysis runs at a time, in the background, on all cores but one. Results appear on their pages.",
     )
 
 
@@ -53,7 +53,7 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
         "Start a run",
         select("runs-verb", "Analysis", data, chosen, searchable=True),
         html.Div(_form(queue, forms[chosen], address if verb == chosen else {}), id="runs-form"),
-        html.P("In a terminal this is", className="wb-note wb-flush"),
+        html.P("The same command for a terminal:", className="wb-note wb-flush"),
         html.Div(
             [
                 html.Pre("", id="runs-command", className="wb-command wb-run-command", tabIndex=0),
@@ -63,7 +63,7 @@ def _start(queue: RunQueue, verb: str | None, address: dict[str, str]) -> html.S
         ),
         html.P("", id="runs-problem", className="wb-note", role="status"),
         html.Button("Add to the queue", id="runs-add", className="wb-act", type="button", disabled=True),
-        note="Starred values are needed; the others have defaults.",
+        note="Fields marked with * are required; the others have defaults.",
     )
 
 
@@ -118,7 +118,7 @@ def _text(value: Any) -> str:
 
 
 def entered(form: Form, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of what stands in the inputs of a form; those left at their default are left out."""
+    """Return the options that were entered in a form; those left at their default are omitted."""
     found = {}
     for each in form.fields:
         value = values.get(each.name)
@@ -277,7 +277,7 @@ def _register_queue(app: Dash) -> None:
         acts = {"cancel": queue.cancel, "resume": queue.resume, "forget": queue.forget}
         name, run = str(ctx.triggered_id["act"]), str(ctx.triggered_id["of"])
         if name not in acts:
-            raise UsageError(f"{name!r} is nothing that can be done with a run")
+            raise UsageError(f"a run takes {', '.join(acts)}, got {name!r}; use its buttons")
         acts[name](run)
         return f"{name} {run} {ctx.triggered[0]['value']}"
 
@@ -298,8 +298,8 @@ def _artefacts(workspace: Workspace) -> Any:
     return panel(
         "Artefacts on disk",
         html.Div(table, className="wb-wide-table", tabIndex=0, role="region", **attrs({"aria-label": "Artefacts"})),
-        note=f"{len(rows)} artefacts, {_size(total)}. One is outdated when an artefact that it was made from has other "
-        "content now; make it again to compare like with like.",
+        note=f"{len(rows)} artefacts, {_size(total)}. One is outdated when an artefact that it was made from has "
+        "changed since; make it again before you compare it with others.",
     )
 
 

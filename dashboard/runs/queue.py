@@ -2,7 +2,7 @@
 
 The queue lives in `runs/` of the workspace: `<id>.json` (one run), `<id>.log` (its output) and `<id>.progress.json`
 (written by the running command, `interp.progress`). Every change is on disk before it is acknowledged, so that the
-queue survives the server. A run that was on when the server ended is *interrupted*: resumed, it continues from the
+queue survives the server. A run that was active when the server ended is *interrupted*: resumed, it continues from the
 `.partial` folder of its artefact.
 
 Steps of a run:
@@ -62,7 +62,7 @@ class Field:
     """True where several values may be given."""
     choices: tuple[str, ...] = ()
     menu: str = ""
-    """The things that the value names: `model`, `recording`, `sae` ... (`Catalogue.suggestions`); empty: free text."""
+    """Kind of value: `model`, `recording`, `sae` ... (`Catalogue.suggestions`). Empty: any text."""
     advanced: bool = False
 
 
@@ -163,7 +163,7 @@ class RunFiles:
             (self.folder / f"{id}{suffix}").unlink(missing_ok=True)
 
     def last_place(self) -> int:
-        """Return the number that puts a run behind all others."""
+        """Return the position in the queue that is behind all others."""
         return max([record["place"] for record in self.records.values()], default=0) + 1
 
     def made(self, record: dict[str, Any]) -> list[str]:
@@ -245,7 +245,7 @@ class RunQueue:
         self._lock: IO | None = None
 
     def start(self) -> "RunQueue":
-        """Take the queue of this workspace, mark what was cut off as interrupted, and work on what waits."""
+        """Lock the queue of this workspace, mark unfinished runs as interrupted, and work on the waiting ones."""
         try:
             self._files.folder.mkdir(exist_ok=True)
             self._lock = _locked(self._files.folder / "queue.lock")
@@ -266,7 +266,7 @@ class RunQueue:
         return self
 
     def stop(self) -> None:
-        """Interrupt what runs, wait for it to end, and give the queue back. What waits stays in the queue."""
+        """Interrupt the active run, wait for its end, and unlock the queue. Waiting runs stay in it."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()

@@ -171,8 +171,9 @@ _SECTIONS = (
     (
         "tokens",
         "Fires on it",
-        "score: F1, 0 to 1, of two fractions: how much of the feature's activation falls on these words, and on how "
-        "many of them it fires; in brackets the null, a feature that fires as often on random tokens",
+        "score: F1, 0 to 1, of two fractions: the part of the feature's total activation that falls on these words, "
+        "and the part of these words on which it fires. In brackets the null: a feature that fires as often, on random "
+        "tokens",
     ),
     (
         "similar",
@@ -182,7 +183,7 @@ _SECTIONS = (
     ),
     (
         "label",
-        "Says so in its label",
+        "The label contains it",
         "score: detection, the balanced accuracy of the label on held-out contexts, 0.5 by chance; in brackets the "
         "null, another feature's label. Labels from token statistics have no score",
     ),
@@ -196,7 +197,7 @@ def _section(title: str, note: str, hits: list[Hit], *, several: bool) -> html.S
 
 
 def row(hit: Hit, *, several: bool = False) -> html.Li:
-    """Return one hit: label and number, score beside its null, the matching tokens, and an example."""
+    """Return one hit: label and number, score with its null, the matching tokens, and an example."""
     name = visible(hit.label, 160) or "no label"
     head = dcc.Link(
         [
@@ -264,8 +265,8 @@ def _remarks(found: Found) -> list[Any]:
     if partial:
         said = as_typed("`workbench features` with --overwrite indexes all of the text.")
         notes.append(
-            f"Only the text of the examples is indexed of {', '.join(partial)}: about thirty passages a feature, which "
-            f"the counts refer to. {said}"
+            f"Only the text of the examples is indexed of {', '.join(partial)}: about thirty passages a feature. "
+            f"Counts refer to these passages. {said}"
         )
     if found.left_out:
         notes.append(f"Left out as too frequent: {', '.join(visible(word, 24) for word in found.left_out)}.")
@@ -279,7 +280,7 @@ def _near(found: Found) -> list[Any]:
     if not found.near:
         return []
     links = [html.Span([quiet_link(visible(word, 24), _href(word)), f" ({n:,}) "]) for word, n in found.near]
-    return [html.P(["Words that begin so: ", *links], className="wb-note")]
+    return [html.P(["Longer words that begin with it: ", *links], className="wb-note")]
 
 
 def _nothing(found: Found) -> str:
@@ -321,8 +322,8 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
         f"Active on this text, by {name}",
         body,
         note="score: strongest activation, as a fraction of the feature's maximum, times log10(1 / density), so that "
-        "strong and rare features come first; in brackets the chance that a feature of this density fires on one of "
-        "so many random tokens",
+        "strong and rare features come first. In brackets the probability that a feature of this density fires on any "
+        "of as many random tokens",
         className="wb-row",
     )
 
