@@ -160,7 +160,10 @@ def prompt(live: Live, model: str, text: str, features: str = "", chat: bool = F
 
 
 def read_text(live: Live, model: str, features: str, index: int, text: str) -> Any:
-    """Return the activation of one feature on each token of a text, and on how many tokens others of like density fire."""
+    """Return the activation of one feature on each token, and the numbers of tokens on which others like it fire.
+
+    Others are features of like density.
+    """
     return live.try_feature("text", model=model, features=features, index=index, text=text)
 
 

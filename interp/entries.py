@@ -1,9 +1,9 @@
 """Entries `(kind, key) -> value` in one SQLite file that several processes write, and that merges with its copies.
 
-A value is plain JSON with the time of its last edit; deleted is a value too (`None`). Each act is one transaction, on
+A value is plain JSON with the time of its last edit; a deletion is stored as `None`. Each write is one transaction, on
 the disk when the method returns (write-ahead log, `synchronous=FULL`): a killed process loses nothing that it
-acknowledged. A value that is replaced, deleted, or older than the one that a merge brings, goes to the table `earlier`.
-The kinds and the checks of their values are the caller's (`interp.notes`). Torch-free.
+acknowledged. A value that is replaced or deleted, or is the older one in a merge, moves to the table `earlier`. The
+caller defines the kinds and the checks of their values (`interp.notes`). Torch-free.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ class Entries:
         return [(kind, key, json.loads(value), edited) for kind, key, value, edited in rows]
 
     def put(self, kind: str, key: str, value: Any, *, reason: str = "edit") -> None:
-        """Write a checked value (None deletes); the one before goes to the earlier values."""
+        """Write a checked value (None deletes); the previous one moves to the earlier values."""
         with self.transaction() as db:
             row = db.execute("select value, edited from entries where kind = ? and key = ?", (kind, key)).fetchone()
             before = json.loads(row[0]) if row and row[0] is not None else None

@@ -5,9 +5,9 @@
     notes.recipes()["months up"].steps
 
 A key names a thing: `folder/name` for an artefact, and `folder/name#part` for a part of one, such as a feature. Every
-value is one entry (`interp.entries`): an act is on the disk when its method returns, and a text that is replaced,
-deleted, or older than the one that an import brings, can be restored. `set(..., was=...)` refuses to replace a text
-that another writer has changed meanwhile (`ConflictError` has theirs).
+value is one entry (`interp.entries`, which also defines the format of an export). A write is on the disk when its
+method returns. A text that was replaced or deleted, or was the older one at an import, can be restored.
+`set(..., was=...)` refuses to replace a text that another writer has changed meanwhile (`ConflictError` has theirs).
 
 The file is `notes.sqlite` in the workspace. Where that cannot be written, it lies in the user's data folder
 (`$XDG_DATA_HOME/interp-workbench/notes`), named by a hash of the workspace's absolute path. Torch-free.
@@ -102,7 +102,7 @@ class Recipe:
 
     @staticmethod
     def read(name: str, value: Any) -> "Recipe":
-        """Return the recipe of a JSON object. Raises `ConfigError` when the object is none."""
+        """Return the recipe of a JSON object. Raises `ConfigError` for any other value."""
         steps = value.get("steps") if isinstance(value, dict) else None
         if not isinstance(steps, list) or not all(isinstance(each, dict) for each in steps):
             raise ConfigError(f"recipe {name!r} should be an object with a list of `steps`, found {short(value)}")

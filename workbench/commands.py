@@ -1,10 +1,10 @@
 """The verbs that the dashboard runs: a form for each, checks of what is entered, and the arguments of the process.
 
-A form is made from the verb's own dataclass, so nothing is stated twice. A page may be reached by more people than a
-terminal, so less is taken from it: names of artefacts must be those of the workspace, models those that load by name
-or that the workspace was made with, files must lie inside the workspace, and options that write elsewhere or reach the
-network (`--workspace`, `--tracker`, a corpus of the hub) are not offered. `explain` is not offered: it may send text to
-another machine. Torch-free.
+A form is made from the verb's own dataclass, so nothing is stated twice. More people may reach a page than a terminal,
+so a page accepts less. Artefacts must be those of the workspace, and models must load by name or be those that it was
+made with. Files must lie inside the workspace. Options that write elsewhere or reach the network (`--workspace`,
+`--tracker`, a corpus of the hub) are not offered, and neither is `explain`, which may send text to another machine.
+Torch-free.
 """
 
 import inspect
@@ -59,7 +59,7 @@ _MENUS = {
     "onto": "atlas",
     "feature": "feature",
 }
-"""Field: the things that its text names. Texts of other fields are free."""
+"""Field: the kind of thing that its text names. Other fields accept any text."""
 _HELP = {
     "model": "A model that loads by name, or that the workspace was made with.",
     "corpus": "docstrings (prose of the installed packages), or a .txt, .jsonl or .parquet file inside the workspace.",

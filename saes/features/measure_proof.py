@@ -1,8 +1,9 @@
-"""Measurements behind the proof of a feature: what ablating and steering it do, beside directions of both nulls.
+"""Measurements behind the proof of a feature: effects of ablating and steering it, and those of both nulls.
 
 `prove` makes the measures of `saes.features.proof`, and `save_proof` writes them. A null direction is added in the same
-amounts as the feature's, scaled to its norm. The dashboard's panel asks for single answers: `feature_on_text`,
-`compare_steering` and `compare_ablation`.
+amounts as the feature's, scaled to its norm. `FeatureSite.nulls` (`saes.features.intervene`) makes these directions, and
+`read_case` (`saes.features.proof`) chooses the features of like density. The dashboard's panel asks for single answers:
+`feature_on_text`, `compare_steering` and `compare_ablation`.
 """
 
 from collections.abc import Callable, Sequence
@@ -435,7 +436,7 @@ def save_proof(
 
 @torch.no_grad()
 def feature_on_text(site: FeatureSite, case: FeatureCase, tokens: Tensor) -> TextFirings:
-    """Return the activation of a feature on every token of `tokens [1, pos]`, beside features of like density."""
+    """Return the activation of a feature on every token of `tokens [1, pos]`, and firings of others of like density."""
     acts = site.activations(site.read(tokens).x, [case.feature, *case.alike])[0]
     firing = (acts[:, 1:] > 0).sum(0).tolist()
     return TextFirings(token_strings(site.model, tokens[0]), acts[:, 0].tolist(), firing)

@@ -5,11 +5,11 @@ directions of other features of about the same density, scaled to that norm. Thr
 
 - *ablate*: the loss at and after the peaks of its examples rises when the feature is ablated there;
 - *steer*: adding its direction to neutral prompts raises tokens of held-out examples;
-- *lists*: its direction sets a list of words apart.
+- *lists*: its direction separates a list of words.
 
-A test holds when its p-value, the larger one of the two nulls, is at most .05 after Holm's correction over the tests,
-and its interval lies above 0. Where a feature fires is described with the same nulls, but is no test: any direction
-fires selectively on text that was selected because it fires there.
+A test holds when its p-value is at most .05 after Holm's correction over the tests, and its interval lies above 0. The
+p-value is the larger one of those by the two nulls. Where a feature fires is described with the same nulls, but is no
+test: any direction fires selectively on text that was selected because it fires there.
 """
 
 import math
@@ -98,7 +98,7 @@ class FeatureCase:
 
     @property
     def strong(self) -> tuple[Passage, ...]:
-        """Examples of at least half of the largest activation, and four at least: weak ones have other tokens."""
+        """Examples of at least half of the largest activation, and four at least: weak ones peak on other tokens."""
         most = max(each.activation for each in self.examples)
         found = tuple(each for each in self.examples if each.activation >= most / 2)
         return found if len(found) >= 4 else self.examples[:4]
@@ -375,7 +375,7 @@ class Proof(Result):
 
 @dataclass(frozen=True)
 class TextFirings:
-    """Activations of a feature on a text of one's own."""
+    """Activations of a feature on a text that a visitor gave."""
 
     tokens: list[str]
     activations: list[float]
@@ -411,7 +411,7 @@ class AblatedExample:
 
 
 def read_proof(workspace: Workspace, features: str, feature: int) -> dict[str, Any] | None:
-    """Return the newest proof of a feature as it lies in `proof.json`, or None where there is none.
+    """Return the newest proof of a feature as stored in `proof.json`, or None where there is none.
 
     Added are `name` (of the artefact), `draws` (the rows of `draws.parquet`) and `outdated`: True where the tables of
     the features were made again since.

@@ -1,14 +1,14 @@
 """Relations of every feature: to next tokens, to neurons, and to the features that fire on the same tokens.
 
-Three tables in one, `relations.parquet`, each beside its null:
+Three tables in one, `relations.parquet`, each with its null:
 
-- **Logits.** The direct effect on the logit of every token of the vocabulary (`interp.lenses.logit_lens`), as a
-  histogram, and the fraction of random directions whose largest effect is at least as large. Any direction promotes
-  some tokens; only a small fraction says that this one does so more than a direction without meaning.
+- **Logits.** A histogram of the direct effects on the logits of all tokens (`interp.lenses.logit_lens`). The null is
+  the fraction of random directions whose largest effect is at least as large. Any direction promotes some tokens; only
+  a small fraction says that this one does so more than a direction without meaning.
 - **Neurons.** The MLP neurons whose output weights have the largest cosine similarity with the decoder direction. The
   null is the largest cosine similarity that random directions reach with any neuron.
 - **Co-activation.** The features that fire on the same tokens most often, by Jaccard index (tokens with both, divided
-  by tokens with either), beside the count expected if the two fired independently.
+  by tokens with either). The null is the count expected if the two fired independently.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 DRAWS = 200
-"""Random directions in each null: the smallest fraction that can be told is 1 in 201."""
+"""Random directions in each null: the smallest possible fraction is 1 / 201."""
 BINS = 60
 RANGE = 1.5
 """Histograms reach to this many times the largest effect of the random directions; end bins hold what lies beyond."""

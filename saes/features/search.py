@@ -1,7 +1,7 @@
 """Search for features: by the text on which they fire, by label, by similarity, by number. Torch-free.
 
     found = search_features(workspace, "January")
-    print(found)                       # the features that fire on it, each beside its null
+    print(found)                       # the features that fire on it, each with its null
 
 **Score of a text.** For one word, F1 of two fractions, 0 to 1:
 
@@ -15,7 +15,7 @@ often, on random tokens. Hits below it are left out.
 
 The numbers come from the index that `workbench features` writes (`saes/features/token_index.py`). Features without one
 are searched through their examples: then `share` and `recall` are fractions of the activation and of the tokens in
-those. A feature cannot fire on more tokens of a word than `share` of all its firings, which bounds `recall`.
+those. `recall` is then bounded by `share` times the feature's firings in all text, over the word's tokens.
 
 Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
 median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). Text is also searched
@@ -37,7 +37,7 @@ from saes.features.token_index import FOLDER, TABLES, indexed_examples, query_wo
 
 By = Literal["tokens", "label", "similar", "number", "active"]
 FREQUENT = 0.005
-"""A word that makes up more than this fraction of all tokens is left out beside rarer ones."""
+"""A word that makes up more than this fraction of all tokens is left out where the query has rarer ones."""
 MAX_WORDS, MAX_TEXT = 12, 2000
 MAX_MATCHES = 6
 """Matching tokens given per hit."""
@@ -105,7 +105,7 @@ class Found(Result):
     missing: tuple[str, ...] = ()
     """Words that do not occur in the text of any of the artefacts."""
     left_out: tuple[str, ...] = ()
-    """Frequent words, left out beside rarer ones."""
+    """Frequent words, left out because the query has rarer ones."""
     near: tuple[tuple[str, int], ...] = ()
     """Longer words that begin with a single word asked for, and how often they occur."""
     covers: dict[str, str] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Filter:
             raise ConfigError(f"density must be a range within 0 and 1, got {low:g} to {high:g}")
 
     def artefacts(self, workspace: Workspace) -> list[Manifest]:
-        """Return the features artefacts to search, newest first. Raises `UnknownNameError` for a name that is none."""
+        """Return the features artefacts to search, newest first. Raises `UnknownNameError` for an unknown name."""
         found = [workspace.manifest("features", self.features)] if self.features else workspace.newest("features")
         if self.region is not None:
             of = workspace.manifest("atlas", self.region[0]).summary.get("features")

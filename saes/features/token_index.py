@@ -2,8 +2,8 @@
 
 A *unit* is a text that ends at a token: the token itself, or the word up to it where a word has several tokens. Each
 token of a text counts for one or two units. A word is a run of letters or of digits; a space before it, and any other
-character, ends the word before. So " January", "january" and "Jan" + "uary" are three units, which share the folded
-text "january" (lower case, without outer spaces) by which they are found.
+character, ends the word before. So " January", "january" and "Jan" + "uary" are three units. All are found by their
+folded text "january": lower case, without outer spaces.
 
     index/units.parquet      unit, text, folded, pieces, n             sorted by folded text
     index/firings.parquet    unit, feature, n, seen, share, max_activation   sorted by unit
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FOLDER = "index"
 TABLES = ("units", "firings", "features")
 KEPT = 512
-"""Units kept per feature: those that hold most of its activation."""
+"""Units stored per feature: those that hold most of its activation."""
 PER_TOKEN = 128
 """Firings indexed per token: the strongest. Sparse dictionaries have fewer; of neurons, the weakest are left out."""
 MAX_PIECES = 6
@@ -358,7 +358,7 @@ _building = Lock()
 
 
 def cache_folder() -> Path:
-    """Return where indexes of examples are kept: below `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
+    """Return the cache folder for indexes of examples: below `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
     return Path(os.environ.get("INTERP_CACHE") or "~/.cache/interp-workbench").expanduser() / "token-index"
 
 

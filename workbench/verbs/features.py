@@ -2,7 +2,8 @@
 
 - `workbench features DICTIONARY`: statistics, examples, effects and labels of every feature.
 - `workbench attribute SAE --prompt TEXT`: effects of features on one prediction.
-- `workbench prove FEATURES --feature N`: effects of a feature beside random directions and other features.
+- `workbench search TEXT`: features that fire on a word or a text.
+- `workbench prove FEATURES --feature N`: effects of a feature, compared with random directions and other features.
 - `workbench steer SAE --feature N --amount X --prompt TEXT`: continuations with and without a feature changed.
 """
 
@@ -341,13 +342,13 @@ def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> l
 
 @dataclass(frozen=True, kw_only=True)
 class Prove(ProofConfig, Writes, Seeded, Threaded, OnDevice):
-    """Prove a feature: ablate and steer it, beside random directions and other features.
+    """Prove a feature: ablate and steer it, and compare with random directions and other features.
 
     Example: workbench prove demo --feature 1669
 
     Takes some minutes for a model of 135M parameters (five on one busy core). Three tests: ablating the feature raises
-    the loss after its peaks, steering along it raises tokens of held-out examples, and its direction sets a list of
-    words apart. Each is compared with random directions of the same norm and with features of like density. Holm's
+    the loss after its peaks; steering along it raises tokens of held-out examples; its direction separates a list of
+    words. Each is compared with random directions of the same norm and with features of like density. Holm's
     correction covers the three. The page of the feature in the dashboard shows the result.
     """
 
@@ -406,9 +407,10 @@ class Search(InWorkspace):
 
     Example: workbench search January
 
-    The score is F1 of two fractions: of the feature's activation, how much falls on these words, and of the words, on
-    how many it fires. The null is a feature that fires as often on random tokens. Labels that contain the text follow.
-    `like demo:12` finds features of similar direction. The page Search of the dashboard shows the same, with examples.
+    The score is F1 of two fractions: the part of the feature's activation that falls on these words, and the part of
+    these words on which it fires. The null is a feature that fires as often on random tokens. Labels that contain the
+    text follow. `like demo:12` finds features of similar direction. The page Search of the dashboard shows the same,
+    with examples.
     """
 
     text: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]

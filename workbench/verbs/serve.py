@@ -1,4 +1,4 @@
-"""A workspace, offered: to people in a browser, to agents over the Model Context Protocol, and checked for damage.
+"""A workspace, opened in the browser, offered to agents over the Model Context Protocol, or checked for damage.
 
 - `workbench serve [WORKSPACE]`: the dashboard.
 - `workbench mcp`: the reads and acts of `dashboard/api.py` as tools of an agent, over standard input and output.
@@ -59,8 +59,8 @@ class Serve(Threaded):
 
 
 _INSTRUCTIONS = """Look inside a language model. Find features with `search`, read one with `feature` and `examples`,
-try it with `steer` and `ablate`. Every number stands beside its control (a random direction, a feature of like density,
-or the count of chance): report both, and no effect where the control does as much."""
+try it with `steer` and `ablate`. Every number comes with its control: a random direction, a feature of like density, or
+the count expected by chance. Report both, and claim no effect where the control has as large a one."""
 
 
 @dataclass(frozen=True, kw_only=True)
