@@ -1,7 +1,7 @@
 """Measurements behind the proof of a feature: effects of ablating and steering it, and those of both nulls.
 
 `prove` makes the measures of `saes.features.proof`, and `save_proof` writes them. A null direction is added in the same
-amounts as the feature's, scaled to its norm. `FeatureSite.nulls` (`saes.features.intervene`) makes these directions, and
+amounts as the feature's, scaled to its norm. `FeatureSite.nulls` (`saes.features.intervene`) makes these directions;
 `read_case` (`saes.features.proof`) chooses the features of like density. The dashboard's panel asks for single answers:
 `feature_on_text`, `compare_steering` and `compare_ablation`.
 """
