@@ -33,6 +33,7 @@ SHAPES_CHECKED = [
     "interp.lenses.logit_lens",
     "interp.lenses.tuned_lens",
     "interp.models.passes",
+    "interp.models.residual",
     "interp.patching.ablation",
     "interp.patching.activation",
     "interp.patching.paths",

@@ -33,6 +33,7 @@ from weakref import WeakSet
 
 import torch
 from einops import einsum, rearrange
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
@@ -43,26 +44,28 @@ from interp.names import HeadName
 class Norm:
     """Parameters of one norm."""
 
-    gain: "Tensor | None"
-    """`[d_model]`, None for 1"""
-    bias: "Tensor | None"
+    gain: Float[Tensor, " d_model"] | None
+    """None for 1"""
+    bias: Float[Tensor, " d_model"] | None
     centred: bool
     """True for LayerNorm, which subtracts the mean; False for RMSNorm"""
     eps: float
 
-    def unit_and_scale(self, resid: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Return unit(x) `[..., d_model]` and the scale `[..., 1]`."""
+    def unit_and_scale(
+        self, resid: Float[Tensor, "*rows d_model"]
+    ) -> tuple[Float[Tensor, "*rows d_model"], Float[Tensor, "*rows 1"]]:
+        """Return unit(x) and the scale."""
         x = resid - resid.mean(-1, keepdim=True) if self.centred else resid
         scale = (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
         return x / scale, scale
 
-    def fold(self, weight: "Tensor") -> "Tensor":
-        """Return `weight [..., d_model, k]` with respect to unit(x): multiplied by the gain, centred for LayerNorm."""
+    def fold(self, weight: Float[Tensor, "*heads d_model k"]) -> Float[Tensor, "*heads d_model k"]:
+        """Return `weight` with respect to unit(x): multiplied by the gain, centred for LayerNorm."""
         folded = weight if self.gain is None else self.gain[:, None] * weight
         return folded - folded.mean(-2, keepdim=True) if self.centred else folded
 
-    def fold_vector(self, gradient: "Tensor") -> "Tensor":
-        """Fold gradients `[..., d_model]` with respect to y in the same way."""
+    def fold_vector(self, gradient: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Fold gradients with respect to y in the same way."""
         folded = gradient if self.gain is None else gradient * self.gain
         return folded - folded.mean(-1, keepdim=True) if self.centred else folded
 
@@ -106,19 +109,19 @@ class FrozenNorm:
     """One norm at fixed inputs, as a linear map; the identity without a norm."""
 
     norm: Norm | None
-    scale: Tensor
-    """`[..., 1]`: standard deviation or root mean square of each full input"""
-    bias: Tensor
-    """`[d_model]`, zero for RMS norms"""
+    scale: Float[Tensor, "*rows 1"]
+    """standard deviation or root mean square of each full input"""
+    bias: Float[Tensor, " d_model"]
+    """zero for RMS norms"""
 
-    def fold(self, direction: Tensor) -> Tensor:
-        """Fold gain and centring into `u [..., d_model]`: a component's share is `component @ u / scale`."""
+    def fold(self, direction: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Fold gain and centring into the direction `u`: a component's share is `component @ u / scale`."""
         return direction if self.norm is None else self.norm.fold_vector(direction)
 
 
 @torch.no_grad()
-def freeze(owner: Any, name: str, x: Tensor) -> FrozenNorm:
-    """Freeze the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`) at inputs `x [..., d_model]`.
+def freeze(owner: Any, name: str, x: Float[Tensor, "*rows d_model"]) -> FrozenNorm:
+    """Freeze the bridge's norm `owner.name` (`block.ln1`, `model.ln_final`) at inputs `x`.
 
     Raises `ConfigError` for a norm that is neither LayerNorm nor an RMS norm with a gain.
     """
@@ -132,13 +135,14 @@ def freeze(owner: Any, name: str, x: Tensor) -> FrozenNorm:
 class Rotation:
     """Rotations of all positions of a prompt."""
 
-    cos: Tensor
-    """`[pos, rotary_dim]`"""
-    sin: Tensor
+    cos: Float[Tensor, "pos rotary_dim"]
+    sin: Float[Tensor, "pos rotary_dim"]
     adjacent: bool
 
-    def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Return `x [..., n, d_head]` with row `i` rotated as at `positions[i]`."""
+    def __call__(
+        self, x: Float[Tensor, "*rows n d_head"], positions: Int[Tensor, " n"]
+    ) -> Float[Tensor, "*rows n d_head"]:
+        """Return `x` with row `i` rotated as at `positions[i]`."""
         cos, sin = (table[positions].to(x) for table in (self.cos, self.sin))
         width = cos.shape[-1]
         turned, rest = x[..., :width], x[..., width:]
@@ -234,39 +238,43 @@ class ResidualStream:
         """Return every head, layer by layer."""
         return [HeadName(layer, head) for layer in range(self.shape.n_layers) for head in range(self.shape.n_heads)]
 
-    def W(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor":
+    def W(self, layer: int, side: Literal["q", "k", "v", "o"]) -> Float[Tensor, "heads d_in d_out"]:
         """Return weights of a layer: q `[n_heads, d_model, d_head]`, k, v `[n_kv_heads, ..]`, o `[n_heads, d_head,
         d_model]`.
         """
         return getattr(self.model.blocks[layer].attn, f"W_{side.upper()}")
 
-    def b(self, layer: int, side: Literal["q", "k", "v", "o"]) -> "Tensor | None":
+    def b(self, layer: int, side: Literal["q", "k", "v", "o"]) -> Float[Tensor, "*heads d_out"] | None:
         """Return the bias, `[heads, d_head]` or `[d_model]` for o; None when the model has none."""
         return getattr(self.model.blocks[layer].attn, f"b_{side.upper()}", None)
 
-    def norm1(self, layer: int, resid: "Tensor") -> "Tensor":
-        """Return the input of attention: the block's first norm of `resid [..., d_model]`, or `resid` without norms."""
+    def norm1(self, layer: int, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Return the input of attention: the block's first norm of `resid`, or `resid` without norms."""
         return _norm(self.model.blocks[layer], "ln1", resid)
 
-    def norm2(self, layer: int, resid: "Tensor") -> "Tensor":
-        """Return the input of the MLP: the block's second norm of `resid [..., d_model]`."""
+    def norm2(self, layer: int, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Return the input of the MLP: the block's second norm of `resid`."""
         return _norm(self.model.blocks[layer], "ln2", resid)
 
-    def norm_final(self, resid: "Tensor") -> "Tensor":
-        """Return the input of the unembedding: the final norm of `resid [..., d_model]`."""
+    def norm_final(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Return the input of the unembedding: the final norm of `resid`."""
         return _norm(self.model, "ln_final", resid)
 
-    def project(self, layer: int, side: Side, resid: "Tensor") -> "Tensor":
-        """Return the value of `attn.hook_q` (k, v), `[batch, pos, heads, d_head]`, for block input `resid`.
+    def project(
+        self, layer: int, side: Side, resid: Float[Tensor, "*rows d_model"]
+    ) -> Float[Tensor, "*rows heads d_head"]:
+        """Return the value of `attn.hook_q` (k, v) for block input `resid`.
 
-        `resid [batch, pos, d_model]` is before the norm, whose scale is recomputed. The result is before rotation.
+        `resid` is before the norm, whose scale is recomputed. The result is before rotation.
         """
         linear = getattr(self.model.blocks[layer].attn, side).original_component
         heads = linear(self.norm1(layer, resid))
         return rearrange(heads, "... (heads d_head) -> ... heads d_head", d_head=self.shape.d_head)
 
-    def head_output(self, layer: int, z: "Tensor", head: int | None = None) -> "Tensor":
-        """Return head outputs `[..., n_heads, d_model]` of `z [..., n_heads, d_head]`, or `[..., d_model]` of one head.
+    def head_output(
+        self, layer: int, z: Float[Tensor, "*rows n_heads d_head"], head: int | None = None
+    ) -> Float[Tensor, "*rows n_heads d_model"] | Float[Tensor, "*rows d_model"]:
+        """Return the outputs of all heads, or of one head.
 
         All heads take `n_heads` times the memory of the residual: ask for one head, or work layer by layer.
         """
@@ -276,12 +284,12 @@ class ResidualStream:
             return z[..., head, :] @ W_O[head]
         return einsum(z, W_O, "... heads d_head, heads d_head d_model -> ... heads d_model")
 
-    def mlp(self, layer: int, resid: "Tensor") -> "Tensor":
-        """Return the output of the MLP for the stream `resid [batch, pos, d_model]`."""
+    def mlp(self, layer: int, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Return the output of the MLP for the stream `resid`."""
         return self.model.blocks[layer].mlp(self.norm2(layer, resid))
 
-    def logits(self, resid: "Tensor") -> "Tensor":
-        """Return logits of a final residual, through the final norm: `[..., d_vocab]`."""
+    def logits(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
+        """Return logits of a final residual, through the final norm."""
         from interp.models.adapter import final_norm_and_unembed
 
         return final_norm_and_unembed(self.model, resid)
@@ -336,7 +344,7 @@ def _refuse_post_norm(model: Any) -> None:
         )
 
 
-def _norm(owner: Any, name: str, resid: "Tensor") -> "Tensor":
+def _norm(owner: Any, name: str, resid: Tensor) -> Tensor:
     """Apply the norm without its hooks, which may be ours; the identity where the model has none."""
     module = getattr(owner, name, None)
     return resid if module is None else module.original_component(resid)
