@@ -319,7 +319,7 @@ def empty_trash(workspace: Workspace) -> int:
 
 
 def _artefact_folder(workspace: Workspace, key: str) -> Path:
-    """Return the folder of a key. Raises `ConfigError` for a key that is none, so that nothing else is moved."""
+    """Return the folder of a key. Raises `ConfigError` for a malformed key, so that nothing else is moved."""
     parent, _, name = key.partition("/")
     if parent not in {*KINDS.values(), *FORMER_FOLDERS.values()} or not _NAME.fullmatch(name.removesuffix(PARTIAL)):
         raise ConfigError(f"{key!r} is no artefact of a workspace; they are called folder/name, saes/demo for example")

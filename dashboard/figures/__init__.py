@@ -13,7 +13,7 @@ The names below are public.
 - `circuits`     a circuit, ablations, composition, faithfulness over size, estimated and exact effects
 - `geometry`     words on a plane and along a direction, layers, spectra, steering and rotation
 - `changes`      what fine-tuning moved: weights, stream, transplants, latents
-- `saes`         health of a training run, activations of a feature, a feature beside the nulls of its proof
+- `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof
 - `scaling`      loss over size, FVU over L0, density of features
 - `studies`      superposition, grokking, memories, temperature
 - `atlas`        the map as a picture

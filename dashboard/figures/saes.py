@@ -258,7 +258,7 @@ MEASURES = {
 def proof_nulls(
     measures: list[dict[str, Any]], draws: list[dict[str, Any]], colours: Theme, *, height: int = 230
 ) -> go.Figure:
-    """A feature beside both of its nulls, one line per measure.
+    """A feature with both of its nulls, one line per measure.
 
     `measures` and `draws` are as in `proof.json` and `draws.parquet`. The axis is the distance from the mean of random
     directions, in their standard deviations; beyond 12 marks stay at the edge.

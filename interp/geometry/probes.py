@@ -269,7 +269,7 @@ class Directions(Finding):
         return "; ".join(map(str, self.found)) + f". Cosines: {cosines} (random {self.random_cosine:.2f})"
 
     def to_records(self) -> list[Record]:
-        """Return one row per method: its accuracy beside that on shuffled labels."""
+        """Return one row per method: its accuracy and that on shuffled labels."""
         return [record for each in self.found for record in each.to_records()]
 
 

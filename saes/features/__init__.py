@@ -5,7 +5,7 @@
 - `sources`    neurons as a dictionary, and dictionaries as sources and readouts of atlases
 - `intervene`  splicing, ablation, clamping and steering of latents in the model; sampled continuations
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
-- `measure_proof`  its measurements: ablation and steering beside random directions and other features
+- `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
 - `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
