@@ -390,7 +390,7 @@ PAGE = Page(
     order=40,
     layout=layout,
     register=register,
-    shows="Any text read by a model of the workspace: its tokens and their features, the model's guess after every "
+    shows="Any text read by a model of the workspace: its tokens and their features, the prediction after every "
     "layer, the attention of its heads, and continuations under steering. It offers the models that artefacts were "
     "made with.",
     command="workbench heads MODEL",

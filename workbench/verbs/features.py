@@ -342,7 +342,7 @@ def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> l
 
 @dataclass(frozen=True, kw_only=True)
 class Prove(ProofConfig, Writes, Seeded, Threaded, OnDevice):
-    """Prove a feature: ablate and steer it, and compare with random directions and other features.
+    """Prove a feature: ablate and steer it, against random directions and other features.
 
     Example: workbench prove demo --feature 1669
 
