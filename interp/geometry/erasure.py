@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Shaped
 
 from interp.errors import ConfigError, MismatchError
 from interp.geometry.points import Finding, as_mask, as_points, centred, one_each
@@ -31,14 +32,13 @@ SMALL = 1e-10
 class Eraser:
     """The affine map `x -> x - ((x - mean) @ read) @ write`."""
 
-    mean: np.ndarray
-    read: np.ndarray
-    """`[d, k]`"""
-    write: np.ndarray
-    """`[k, d]`; `k` is at most the number of classes minus one"""
+    mean: Float64[np.ndarray, " d"]
+    read: Float64[np.ndarray, "d k"]
+    write: Float64[np.ndarray, "k d"]
+    """`k` is at most the number of classes minus one"""
 
-    def __call__(self, x: Any) -> np.ndarray:
-        """Erase the concept from `x [n, d]`; returns `[n, d]` float64. Raises `MismatchError` on another `d`."""
+    def __call__(self, x: Any) -> Float64[np.ndarray, "n d"]:
+        """Erase the concept from `x [n, d]`. Raises `MismatchError` on another `d`."""
         points = as_points(x, at_least=1, d=len(self.mean))
         return points - (points - self.mean) @ self.read @ self.write
 
@@ -143,8 +143,8 @@ def erasure(x: Any, labels: Any, heldout: Any, *, seed: int = 0) -> Erasure:
     )
 
 
-def one_hot(labels: Any, n: int) -> np.ndarray:
-    """Return labels as indicators `[n, n_classes]` float64. Raises `ConfigError` on one class only."""
+def one_hot(labels: Any, n: int) -> Float64[np.ndarray, "{n} n_classes"]:
+    """Return labels as indicators. Raises `ConfigError` on one class only."""
     labels = one_each(labels, n)
     classes = np.unique(labels)
     if len(classes) < 2:
@@ -152,7 +152,9 @@ def one_hot(labels: Any, n: int) -> np.ndarray:
     return (labels[:, None] == classes).astype(np.float64)
 
 
-def _accuracies(points: np.ndarray, labels: np.ndarray, heldout: np.ndarray) -> tuple[float, float]:
+def _accuracies(
+    points: Float64[np.ndarray, "n d"], labels: Shaped[np.ndarray, " n"], heldout: Bool[np.ndarray, " n"]
+) -> tuple[float, float]:
     probe = fit_linear(points[~heldout], labels[~heldout])
     right = probe.predict(points) == labels
     return float(right[~heldout].mean()), float(right[heldout].mean())

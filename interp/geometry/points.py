@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Shaped
 
 from interp.artifacts import write_json
 from interp.errors import ConfigError, MismatchError, NonFiniteError
@@ -71,7 +72,7 @@ class Finding(Result, ABC):
         write_json(Path(path), self.to_json())
 
 
-def mean_and_high(random: np.ndarray) -> Record:
+def mean_and_high(random: Float[np.ndarray, " n"]) -> Record:
     """Return the columns `random` and `random_high` for the effects `[n_random]` of random directions."""
     return {"random": float(random.mean()), "random_high": float(random.max())}
 
@@ -121,8 +122,8 @@ def as_numbers(x: Any, *, what: str) -> np.ndarray:
 
 def as_points(
     x: Any, *, what: str = "the points", at_least: int = 2, n: int | None = None, d: int | None = None
-) -> np.ndarray:
-    """Convert to points `[n, d]` float64; `n` and `d`, where given, are the required numbers of rows and coordinates.
+) -> Float64[np.ndarray, "rows coordinates"]:
+    """Convert to points `[n, d]`; `n` and `d`, where given, are the required numbers of rows and coordinates.
 
     Raises `ConfigError` on input that is not numeric, another shape, another `n` or fewer rows than `at_least`;
     `MismatchError` on another `d`; `NonFiniteError` with the first bad row.
@@ -146,8 +147,8 @@ def as_points(
     return points
 
 
-def unit_vector(direction: Any, *, d: int | None = None) -> np.ndarray:
-    """Scale a direction to unit length, `[d]` float64.
+def unit_vector(direction: Any, *, d: int | None = None) -> Float64[np.ndarray, " width"]:
+    """Scale a direction to unit length.
 
     Raises `ConfigError` on zeros or another shape, `MismatchError` on another `d`, `NonFiniteError`.
     """
@@ -167,7 +168,7 @@ def unit_vector(direction: Any, *, d: int | None = None) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def centred(points: np.ndarray, *, what: str = "the points") -> np.ndarray:
+def centred(points: Float64[np.ndarray, "n d"], *, what: str = "the points") -> Float64[np.ndarray, "n d"]:
     """Subtract the mean of the points. Raises `ConfigError` when all points are the same."""
     away = points - points.mean(0)
     scale = np.abs(points).max()
@@ -176,7 +177,7 @@ def centred(points: np.ndarray, *, what: str = "the points") -> np.ndarray:
     return away
 
 
-def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[np.ndarray, np.ndarray]:
+def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[Float64[np.ndarray, "n d_x"], Float64[np.ndarray, "n d_y"]]:
     """Convert two representations of the same items, row by row. Raises `ConfigError` when their row counts differ."""
     x, y = as_points(x, what="the first", at_least=at_least), as_points(y, what="the second", at_least=at_least)
     if len(x) != len(y):
@@ -184,8 +185,8 @@ def same_rows(x: Any, y: Any, *, at_least: int) -> tuple[np.ndarray, np.ndarray]
     return x, y
 
 
-def one_each(values: Any, n: int, *, what: str = "label") -> np.ndarray:
-    """Convert to a column `[n]` with one value per row: labels, documents, keys.
+def one_each(values: Any, n: int, *, what: str = "label") -> Shaped[np.ndarray, " {n}"]:
+    """Convert to a column with one value per row: labels, documents, keys.
 
     Raises `ConfigError` on another shape, or values that cannot be sorted; `NonFiniteError` on NaN.
     """
@@ -207,8 +208,8 @@ def one_each(values: Any, n: int, *, what: str = "label") -> np.ndarray:
     return column
 
 
-def as_mask(values: Any, n: int, *, what: str) -> np.ndarray:
-    """Convert true and false, or 0 and 1, to a mask `[n]`. Raises `ConfigError` on other values or another shape."""
+def as_mask(values: Any, n: int, *, what: str) -> Bool[np.ndarray, " {n}"]:
+    """Convert true and false, or 0 and 1, to a mask. Raises `ConfigError` on other values or another shape."""
     column = one_each(values, n, what=what)
     if not np.isin(column, (0, 1)).all():
         raise ConfigError(f"the {what} must be true or false for each row, got {np.unique(column)[:5].tolist()}")
@@ -221,8 +222,8 @@ def check_count(name: str, value: int, least: int, why: str) -> None:
         raise ConfigError(f"{name} must be a whole number of at least {least}, got {value!r}: {why}")
 
 
-def two_groups(labels: Any, n: int, *, each: int = 2) -> np.ndarray:
-    """Convert binary labels to a mask `[n]`. Raises `ConfigError` unless both classes have `each` rows or more."""
+def two_groups(labels: Any, n: int, *, each: int = 2) -> Bool[np.ndarray, " {n}"]:
+    """Convert binary labels to a mask. Raises `ConfigError` unless both classes have `each` rows or more."""
     labels = one_each(labels, n)
     found = np.unique(labels)
     if len(found) != 2:

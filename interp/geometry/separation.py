@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
 
 from interp.errors import ConfigError
 from interp.geometry.circles import ALPHA
@@ -157,19 +158,19 @@ def words_along(
 class _Cloud:
     """Projections of all words on the direction and on random ones."""
 
-    middle: np.ndarray
-    unit: np.ndarray
-    along: np.ndarray
-    """`[n]`"""
-    random: np.ndarray
-    """`[n_random, d]`, unit length"""
-    at_random: np.ndarray
-    """`[n, n_random]`"""
+    middle: Float64[np.ndarray, " d"]
+    unit: Float64[np.ndarray, " d"]
+    along: Float64[np.ndarray, " n"]
+    random: Float64[np.ndarray, "n_random d"]
+    """unit length"""
+    at_random: Float64[np.ndarray, "n n_random"]
     total: float
     """sum of squared distances from the mean"""
 
     @classmethod
-    def of(cls, points: np.ndarray, unit: np.ndarray, n_random: int, seed: int) -> "_Cloud":
+    def of(
+        cls, points: Float64[np.ndarray, "n d"], unit: Float64[np.ndarray, " d"], n_random: int, seed: int
+    ) -> "_Cloud":
         away = centred(points, what="the words")
         rng = np.random.default_rng(derive_seed(seed, "random directions"))
         random = rng.standard_normal((n_random, points.shape[1]))
@@ -178,7 +179,12 @@ class _Cloud:
 
 
 def _list_along(
-    acts: WordActivations, hook_point: str, cloud: _Cloud, owner: np.ndarray, at: int, counted: np.ndarray
+    acts: WordActivations,
+    hook_point: str,
+    cloud: _Cloud,
+    owner: Int[np.ndarray, " n"],
+    at: int,
+    counted: Bool[np.ndarray, " n"],
 ) -> ListAlong:
     values = np.asarray(acts.values[canonical_hook_point(hook_point)], np.float64)  # [sentences, words, d]
     separation, auc, p = _judge(cloud, owner, at, counted)
@@ -199,7 +205,7 @@ def _list_along(
 
 
 def _judge(
-    cloud: _Cloud, owner: np.ndarray, at: int, counted: np.ndarray
+    cloud: _Cloud, owner: Int[np.ndarray, " n"], at: int, counted: Bool[np.ndarray, " n"]
 ) -> tuple[float, float, float] | tuple[None, None, None]:
     """Return the separation of list number `at` from the others, its AUC, and the p-value of the separation."""
     owner = owner[counted]
@@ -212,8 +218,10 @@ def _judge(
     return float(found), auroc(along, yes), p
 
 
-def separations(lists: Mapping[str, WordActivations], hook_point: str, directions: np.ndarray) -> np.ndarray:
-    """Return the separation of every list along each of `directions [k, d]`, `[n_lists, k]`; their length is free.
+def separations(
+    lists: Mapping[str, WordActivations], hook_point: str, directions: Float[np.ndarray, "k d"]
+) -> Float64[np.ndarray, "n_lists k"]:
+    """Return the separation of every list along each direction; their length is free.
 
     For null directions of one's own; `words_along` draws random ones. Raises as it does.
     """
@@ -226,8 +234,8 @@ def separations(lists: Mapping[str, WordActivations], hook_point: str, direction
     return np.stack([_separation(along, owner, at) for at in range(len(clouds))])
 
 
-def _separation(values: np.ndarray, owner: np.ndarray, at: int) -> np.ndarray:
-    """Return the separation of list number `at` for `values [n, k]`, `[k]`; 0 where no list has any spread.
+def _separation(values: Float64[np.ndarray, "n k"], owner: Int[np.ndarray, " n"], at: int) -> Float64[np.ndarray, " k"]:
+    """Return the separation of list number `at` for each column of `values`; 0 where no list has any spread.
 
     The median of the others is used because one distant list would shift their mean away from all lists.
     """

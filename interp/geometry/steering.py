@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError, PromptError
@@ -42,9 +43,9 @@ class StrengthSweep(Finding):
     """`[n]` nats: log-odds of the target tokens, mean over prompts; infinite bounds with one prompt"""
     side_effect: Interval[np.ndarray] = field(metadata=ends("side_low", "side_high"))
     """`[n]` nats of loss per token on unrelated text, mean over documents; above 0 is harm; infinite bounds with one"""
-    random_effect: np.ndarray
-    random_side_effect: np.ndarray
-    """`[n_random, n]`: the same for random directions"""
+    random_effect: Float64[np.ndarray, "n_random n"]
+    random_side_effect: Float64[np.ndarray, "n_random n"]
+    """the same for random directions"""
     baseline: float
     """probability of the targets without steering, mean over prompts"""
     n_prompts: int
@@ -163,7 +164,9 @@ def _token_ids(targets: Any, d_vocab: int) -> list[int]:
     return np.unique(ids).tolist()
 
 
-def _unit_vector(direction: Any, model: Any, hook_point: str, tokens: Tensor) -> np.ndarray:
+def _unit_vector(
+    direction: Any, model: Any, hook_point: str, tokens: Int[Tensor, "1 pos"]
+) -> Float64[np.ndarray, " d"]:
     """Scale the direction to unit length; its width must be that of the hook point."""
     from interp.models.adapter import run_with_cache
 
@@ -177,8 +180,8 @@ def _unit_vector(direction: Any, model: Any, hook_point: str, tokens: Tensor) ->
     return unit_vector(vector)
 
 
-def add_vector(added: Tensor, first: int) -> Any:
-    """Return a hook that adds a vector `[d]`, or one per row `[rows, 1, d]`, at all but the `first` positions."""
+def add_vector(added: Float[Tensor, " d"] | Float[Tensor, "rows 1 d"], first: int) -> Any:
+    """Return a hook that adds a vector, or one per row, at all but the `first` positions."""
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
         moved = value.clone()
@@ -194,12 +197,12 @@ def _measure(
     documents: list[Tensor],
     targets: list[int],
     hook_point: str,
-    added_vectors: Tensor,
+    added_vectors: Float[Tensor, "n d"],
     first: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return log-odds of the targets as the next token `[n, prompts]`, and the loss per token `[n, documents]`.
+) -> tuple[Float64[np.ndarray, "n prompts"], Float64[np.ndarray, "n documents"]]:
+    """Return log-odds of the targets as the next token, and the loss per token.
 
-    One row for each added vector of `added_vectors [n, d]`.
+    One row for each added vector.
     """
     from interp.models.passes import token_losses
 
@@ -220,13 +223,13 @@ def _measure(
 
 def _read_steered(
     model: Any,
-    tokens: Tensor,
+    tokens: Int[Tensor, "1 pos"],
     hook_point: str,
-    added_vectors: Tensor,
+    added_vectors: Float[Tensor, "n d"],
     first: int,
     read: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Return what `read` computes from the logits of one text `tokens [1, pos]`, per added vector: `[n]` float64."""
+) -> Float64[Tensor, " n"]:
+    """Return what `read` computes from the logits of one text, per added vector."""
     from interp.models.adapter import run_with_hooks
 
     found = []
