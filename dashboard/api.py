@@ -135,10 +135,12 @@ def regions(workspace: Workspace, atlas: str, limit: int = 50) -> list[dict[str,
 
 
 def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
-    """Return a circuit: its nodes, its edges, and the evidence for each, with the nulls and the verdict."""
+    """Return a circuit: its nodes, its strongest edges, and the evidence for each, with the nulls and the verdict."""
     from dashboard.circuit.data import circuit as read
 
-    return as_json(read(workspace, name))
+    found = as_json(read(workspace, name))
+    edges = sorted(found["edges"], key=lambda edge: -abs(edge["score"] or 0))
+    return found | {"edges": edges[:MAX_ROWS], "n_edges": len(edges)}
 
 
 READS: dict[str, Callable[..., Any]] = {
@@ -215,6 +217,7 @@ def parameters(read: Callable[..., Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+_LARGEST = 2**31
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -287,8 +290,8 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         found: Any = kind(value)
     except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{name} takes a value of type {_JSON_TYPES[kind]}, got {str(value)[:80]!r}") from None
-    if kind is float and not math.isfinite(found):
-        raise UsageError(f"{name} takes a finite number, got {value!r}")
+    if kind in (int, float) and not -_LARGEST < found < _LARGEST:
+        raise UsageError(f"{name} takes a finite number below {_LARGEST:,}, got {str(value)[:80]}")
     return found
 
 

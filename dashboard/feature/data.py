@@ -114,9 +114,7 @@ def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str
 def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: int = 100) -> Slice:
     """Return at most `MAX_ROWS` rows of the list, and the number of all that match."""
     path = workspace.table_path("features", name, "features")
-    where = "density between ? and ? and (? = '' or contains(lower(label), lower(?)))"
-    values = (query.density_low, query.density_high, query.text, query.text)
-    order = f"{query.sort} {'desc' if query.descending else 'asc'}, feature"
+    where, values, order = _filter(query)
     limit = max(0, min(end - start, MAX_ROWS))
     sql = f"select {', '.join(_LIST_COLUMNS)} from f where {where} order by {order} limit ? offset ?"
     rows = [
@@ -125,6 +123,27 @@ def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: 
     ]
     total = workspace.query(f"select count(*) as n from f where {where}", *values, f=path)["n"][0].as_py()
     return Slice(rows, total)
+
+
+def _filter(query: Query) -> tuple[str, tuple[float | str, ...], str]:
+    """Return the SQL condition of a query with its values, and the order."""
+    where = "density between ? and ? and (? = '' or contains(lower(label), lower(?)))"
+    values = (query.density_low, query.density_high, query.text, query.text)
+    return where, values, f"{query.sort} {'desc' if query.descending else 'asc'}, feature"
+
+
+def step(workspace: Workspace, name: str, query: Query, index: int, by: int) -> int:
+    """Return the feature `by` rows after `index` in the filtered and sorted list; `index` itself at an end of it.
+
+    From a feature that the filter hides, the step leads to the first one of the list.
+    """
+    path = workspace.table_path("features", name, "features")
+    where, values, order = _filter(query)
+    sql = f"""with listed as (select feature, row_number() over (order by {order}) as n from f where {where})
+              select feature from listed
+              where n = coalesce((select n from listed where feature = ?) + ?, 1)"""
+    found = workspace.query(sql, *values, index, by, f=path)["feature"].to_pylist()
+    return found[0] if found else index
 
 
 def random_live(workspace: Workspace, name: str, *, seed: int) -> int:

@@ -314,6 +314,7 @@ def register(app: Dash) -> None:
         Input("feature-jump", "n_submit"),
         State("feature-jump", "value"),
         State("feature-state", "data"),
+        State("feature-grid", "getRowsRequest"),
         prevent_initial_call=True,
     )(_move)
     app.callback(
@@ -396,17 +397,17 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def _move(
-    cell: dict[str, Any] | None, back: int, forth: int, random: int, submit: int, jump: Any, state: dict[str, Any]
-) -> Any:
+    cell: dict[str, Any] | None, back: int, forth: int, random: int, submit: int, jump: Any, state: dict[str, Any],
+    listed: dict[str, Any] | None,
+) -> Any:  # fmt: skip
     name, index = state["features"], state["index"]
-    last = int(current().workspace.manifest("features", name).summary["n_features"]) - 1
     match ctx.triggered_id:
         case "feature-grid":
             index = whole_number((cell or {}).get("rowId"), index)
         case "feature-previous":
-            index = max(0, index - 1)
+            index = view.step(current().workspace, name, _query(listed or {}), index, -1)
         case "feature-next":
-            index = min(last, index + 1)
+            index = view.step(current().workspace, name, _query(listed or {}), index, 1)
         case "feature-random":
             index = view.random_live(current().workspace, name, seed=secrets.randbits(30))
         case "feature-jump":
@@ -422,20 +423,23 @@ def _show(state: dict[str, Any], scheme: str | None) -> html.Div:
 def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
     if not request:
         return no_update
+    start, end = int(request["startRow"]), int(request["endRow"])
+    found = view.listing(current().workspace, state["features"], _query(request), start, end)
+    return {"rowData": found.rows, "rowCount": found.total}
+
+
+def _query(request: dict[str, Any]) -> view.Query:
+    """Return the filter and order that the grid last asked for."""
     filters = request.get("filterModel") or {}
     density = filters.get("density") or {}
     sort = (request.get("sortModel") or [{"colId": "feature", "sort": "asc"}])[0]
-    query = view.Query(
+    return view.Query(
         text=str((filters.get("label") or {}).get("filter", "")),
         density_low=float(density.get("filter", 0.0)),
         density_high=float(density.get("filterTo", 1.0)),
         sort=sort["colId"],
         descending=sort["sort"] == "desc",
     )
-    found = view.listing(
-        current().workspace, state["features"], query, int(request["startRow"]), int(request["endRow"])
-    )
-    return {"rowData": found.rows, "rowCount": found.total}
 
 
 PAGE = Page(

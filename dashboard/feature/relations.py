@@ -25,11 +25,9 @@ def effect_verdict(p: float | None, side: str) -> str:
     """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
     if p is None:
         return ""
-    if p <= 0.05:
-        return f"Its largest effect is beyond most random directions (p {p:.3f} of {view.NULL_DRAWS})."
+    reach = f"{p:.0%} of {view.NULL_DRAWS} random directions {side} some token at least as much"
     return (
-        f"No more than a random direction: {p:.0%} of {view.NULL_DRAWS} random directions have a token that they "
-        f"{side} at least as much."
+        f"More than random directions: {reach}." if p <= 0.05 else f"Not clearly more than random directions: {reach}."
     )
 
 

@@ -88,6 +88,8 @@ def test_the_export_has_the_fields_that_saedashboard_reads(client):
         ("/api/feature", {"features": "../demo", "index": "1"}, 400, "not a usable name"),
         ("/api/features", {"features": "demo", "limit": "100000"}, 400, "1 to 200"),
         ("/api/features", {"features": "demo", "density_low": "nan"}, 400, "finite"),
+        ("/api/features", {"features": "demo", "offset": "1" + 20 * "0"}, 400, "finite"),
+        ("/api/feature", {"features": "demo", "index": "1" + 60 * "0"}, 400, "finite"),
         ("/api/features", {"features": "demo", "sort": "label; drop"}, 404, "column"),
         ("/api/features", {"features": "demo", "colour": "red"}, 404, "colour"),
         ("/api/artefacts", {"kind": "pickle"}, 404, "kind"),

@@ -96,6 +96,7 @@ async def _converse(workspace: Any, live: Any) -> None:
 
     server = mcp_server(workspace, live)
     async with stdio_server() as (read, write):
+        sys.stdout = sys.stderr  # the protocol holds standard output now; whatever prints must not join it
         await server.run(read, write, server.create_initialization_options())
 
 
@@ -115,8 +116,7 @@ def mcp_server(workspace: Any, live: Any) -> Any:
     def answer(name: str, given: dict[str, Any]) -> tuple[str, bool]:
         source, offered = (live, api.ACTS) if name in api.ACTS else (workspace, api.READS)
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the protocol
-                return json.dumps(api.call(source, name, given, offered), ensure_ascii=False), False
+            return json.dumps(api.call(source, name, given, offered), ensure_ascii=False), False
         except WorkbenchError as error:
             return str(error), True
 
