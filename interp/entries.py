@@ -8,8 +8,11 @@ caller defines the kinds and the checks of their values (`interp.notes`). Torch-
 
 import contextlib
 import json
+import os
 import re
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -48,7 +51,7 @@ class Earlier:
     value: Any
     edited: str
     reason: str
-    """`edit`, `delete` or `import`."""
+    """`edit`, `order`, `delete`, `restore` or `import`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class Entries:
     """The entries of one file. One connection, guarded by a lock, may be shared by threads.
 
     `checks` has the check of every kind; `united` are the kinds whose values are lists, which a merge unites; only a
-    deletion or a merge retains an earlier value of the kinds `unretained`.
+    deletion, a restored value or a merge retains an earlier value of the kinds `unretained`.
     """
 
     def __init__(
@@ -138,7 +141,7 @@ class Entries:
             row = db.execute("select kind, key, value from earlier where id = ?", (id,)).fetchone()
             if row is None:
                 raise UnknownNameError("earlier value", str(id), [])
-            self.put(row[0], row[1], json.loads(row[2]))
+            self.put(row[0], row[1], json.loads(row[2]), reason="restore")
             db.execute("delete from earlier where id = ?", (id,))
 
     def export(self) -> dict[str, Any]:
@@ -166,7 +169,7 @@ class Entries:
             for kind, key, value, edited in entries:
                 counts[self._merge_one(db, kind, key, value, edited)] += 1
             for kind, key, value, edited, reason in earlier:
-                _retain(db, kind, key, value, edited, reason)
+                _retain(db, kind, key, value, edited, reason, known="ignore")
         return Merged(**counts)
 
     def _merge_one(self, db: sqlite3.Connection, kind: str, key: str, value: Any, edited: str) -> str:
@@ -292,6 +295,24 @@ def _keep_log(db: sqlite3.Connection) -> None:
             time.sleep(0.05)
 
 
+def copy_entries(path: Path, target: Path) -> None:
+    """Copy a file of entries that cannot be written to, with its write-ahead log; the copy appears whole or not at all.
+
+    Raises `CorruptError` for a damaged file, `ResourceError` when the copy cannot be written.
+    """
+    with _database_errors(path), tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        copy = Path(folder) / target.name
+        for suffix in ("-wal", ""):
+            if Path(f"{path}{suffix}").is_file():
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
+            db.execute("pragma wal_checkpoint(truncate)")
+            damage = db.execute("pragma quick_check(1)").fetchone()[0]
+            if damage != "ok":  # the other user wrote during the copy, for example
+                raise sqlite3.DatabaseError(damage)
+        os.replace(copy, target)
+
+
 def _has_tables(db: sqlite3.Connection) -> bool:
     """Return True for a database that is not ours; one that another process is just making has our tables."""
     names = {row[0] for row in db.execute("select name from sqlite_master where type = 'table'")}
@@ -317,9 +338,12 @@ def _write(db: sqlite3.Connection, kind: str, key: str, value: Any, edited: str)
     db.execute("insert or replace into entries values (?, ?, ?, ?)", (kind, key, text, edited))
 
 
-def _retain(db: sqlite3.Connection, kind: str, key: str, value: Any, edited: str, reason: str) -> None:
+def _retain(
+    db: sqlite3.Connection, kind: str, key: str, value: Any, edited: str, reason: str, *, known: str = "replace"
+) -> None:
+    """Add an earlier value as the last one; `known` says what becomes of an equal one: `replace` or `ignore`."""
     if value is not None:
-        sql = "insert or ignore into earlier (kind, key, value, edited, reason) values (?, ?, ?, ?, ?)"
+        sql = f"insert or {known} into earlier (kind, key, value, edited, reason) values (?, ?, ?, ?, ?)"
         db.execute(sql, (kind, key, _dump(value), edited, reason))
 
 

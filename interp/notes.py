@@ -17,14 +17,13 @@ import hashlib
 import math
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from interp.artifacts import KINDS, disk_errors, read_json, write_json
-from interp.entries import Entries, Merged, short
+from interp.entries import Entries, Merged, copy_entries, short
 from interp.errors import ConfigError, ConflictError, UnknownNameError
 from interp.upgrades import FORMER_FOLDERS
 from interp.workspace import Workspace
@@ -143,7 +142,7 @@ class Notes:
         with disk_errors(elsewhere):
             elsewhere.parent.mkdir(parents=True, exist_ok=True)
             if own.is_file() and not elsewhere.exists():
-                shutil.copyfile(own, elsewhere)
+                copy_entries(own, elsewhere)
         return cls(elsewhere, in_workspace=False)
 
     def close(self) -> None:

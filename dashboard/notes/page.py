@@ -358,7 +358,13 @@ def _earlier_parts(each: Earlier) -> list[Any]:
     ]
 
 
-_REASONS = {"edit": "replaced", "order": "replaced", "delete": "deleted", "import": "the older of two at an import"}
+_REASONS = {
+    "edit": "replaced",
+    "order": "replaced",
+    "restore": "replaced by an earlier one",
+    "delete": "deleted",
+    "import": "the older of two at an import",
+}
 
 
 def _said(value: Any) -> str:

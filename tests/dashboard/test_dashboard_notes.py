@@ -123,6 +123,14 @@ def test_everything_is_exported_deleted_restored_and_taken_in_again(visitor, own
     assert Notes.open(own).lists() == {"mine": [KEY]}
 
 
+def test_undo_of_a_delete_gives_the_text_that_was_deleted(visitor, own):
+    for text in ("A", "B", "A"):
+        post(visitor, "set", key=KEY, note=text)
+    deleted = post(visitor, "delete", kind="note", key=KEY).get_json()
+    post(visitor, "restore", id=deleted["restore"])
+    assert Notes.open(own).get(KEY).note == "A"
+
+
 def test_damaged_notes_are_named_and_every_other_page_goes_on(visitor, own):
     (own.root / FILE).write_bytes(b"damage" * 1000)
     assert "move the file away" in visitor.open("/notes")

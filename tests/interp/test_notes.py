@@ -1,5 +1,6 @@
 """Notes: acts that survive a kill, writers that lose nothing to each other, merges, and refusal of what is no note."""
 
+import errno
 import json
 import os
 import signal
@@ -81,6 +82,25 @@ def test_lists_keep_their_order_and_lose_what_leaves_them(notes: Notes):
     assert notes.lists() == {}
     notes.entries.restore(notes.entries.earlier("list")[0].id)
     assert notes.lists() == {"mine": [keys[2], keys[1]]}
+
+
+def test_a_restored_list_retains_the_present_one(notes: Notes):
+    old, new = ["features/demo#1", "features/demo#2"], ["features/demo#3"]
+    notes.set_list("mine", old)
+    notes.set_list("mine", new)
+    notes.entries.restore(notes.entries.earlier("list")[0].id)
+    assert notes.lists() == {"mine": old}
+    assert [(each.value, each.reason) for each in notes.entries.earlier("list")] == [(new, "restore")]
+    notes.entries.restore(notes.entries.earlier("list")[0].id)
+    assert notes.lists() == {"mine": new}
+
+
+def test_a_text_that_was_earlier_before_is_the_last_one_when_deleted(notes: Notes):
+    for text in ("A", "B", "A"):
+        notes.set(KEY, note=text)
+    notes.delete("note", KEY)
+    assert [each.value for each in notes.entries.earlier("note", KEY)] == ["A", "B"]
+    assert notes.entries.earlier("note", KEY)[0].reason == "delete"
 
 
 def test_the_second_writer_of_a_text_gets_the_first_ones_and_nothing_is_replaced(notes: Notes, workspace: Workspace):
@@ -192,6 +212,40 @@ def test_where_the_workspace_cannot_be_written_notes_lie_in_the_users_folder(wor
     other = Workspace(tmp_path / "other", create=True)
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert Notes.open(other).get(KEY).note == ""
+
+
+@pytest.fixture
+def unwritable(notes: Notes, workspace: Workspace, tmp_path: Path, monkeypatch) -> Path:
+    """Return the user's data folder; the workspace cannot be written, and its log holds a note."""
+    notes.set(KEY, note="in the log")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(workspace.root))
+    return tmp_path / "data"
+
+
+def test_notes_in_the_log_of_a_read_only_workspace_are_copied_too(unwritable: Path, workspace: Workspace):
+    files = [workspace.root / FILE, workspace.root / f"{FILE}-wal"]
+    before = [path.read_bytes() for path in files]
+    assert before[1]
+    mine = Notes.open(workspace)
+    assert mine.path.is_relative_to(unwritable)
+    assert mine.get(KEY).note == "in the log"
+    assert [path.read_bytes() for path in files] == before
+    mine.close()
+    assert [path.name for path in mine.path.parent.iterdir()] == [mine.path.name]
+
+
+def test_a_copy_that_is_cut_off_is_made_again(unwritable: Path, workspace: Workspace, monkeypatch):
+    def full(source, target):
+        Path(target).write_bytes(b"SQLite")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", full)
+        with pytest.raises(ResourceError, match="disk full"):
+            Notes.open(workspace)
+    assert [path for path in unwritable.rglob("*") if path.is_file()] == []
+    assert Notes.open(workspace).get(KEY).note == "in the log"
 
 
 @pytest.mark.parametrize("content", [b"not a database at all", b"SQLite format 3\0" + bytes(2000)])
