@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from interp.circuits.circuit import Circuit
@@ -48,8 +49,8 @@ from interp.statistics import Interval, auroc
 MAX_PATHED = 2000
 
 
-def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Tensor:
-    """Draw a random circuit: `[n_edges of the graph]` bool with exactly `n_edges` true."""
+def random_circuit(graph: Graph, n_edges: int, generator: torch.Generator) -> Bool[Tensor, " edges"]:
+    """Draw a random circuit, one bool per edge of the graph, with exactly `n_edges` true."""
     included = torch.zeros(graph.n_edges, dtype=torch.bool)
     if n_edges >= graph.n_edges:
         return ~included
@@ -116,12 +117,12 @@ class Curve(Result):
     """after pruning"""
     interval: Interval[np.ndarray]
     """`[n_fractions]` faithfulness over prompts"""
-    random: np.ndarray
-    """`[n_random, n_fractions]` of random circuits with as many edges"""
+    random: Float64[np.ndarray, "n_random n_fractions"]
+    """faithfulness of random circuits with as many edges"""
 
     @property
-    def faithfulness(self) -> np.ndarray:
-        """Faithfulness without its interval, `[n_fractions]`."""
+    def faithfulness(self) -> Float64[np.ndarray, " n_fractions"]:
+        """Faithfulness without its interval."""
         return self.interval.estimate
 
     @property
@@ -232,7 +233,9 @@ def evaluate(
     return Evaluation(numbers=numbers, settings=settings, curve=curve)
 
 
-def _evaluate_circuit(bench: Bench, included: Tensor, config: EvaluationConfig, progress: Any) -> dict[str, Any]:
+def _evaluate_circuit(
+    bench: Bench, included: Bool[Tensor, " edges"], config: EvaluationConfig, progress: Any
+) -> dict[str, Any]:
     size = int(included.sum())
     generator = make_generator(config.seed, "evaluation")
     halves = [_half(included, generator) for _ in range(config.n_knockouts)]
@@ -317,17 +320,17 @@ def curve(
     )
 
 
-def overlap(found: Tensor, truth: Tensor) -> dict[str, float]:
+def overlap(found: Bool[Tensor, " edges"], truth: Bool[Tensor, " edges"]) -> dict[str, float]:
     """Return the fraction of found edges that are true, and of true edges that are found."""
     both = float((found & truth).sum())
     return {"precision": both / max(1.0, float(found.sum())), "recall": both / max(1.0, float(truth.sum()))}
 
 
-def _half(included: Tensor, generator: torch.Generator) -> Tensor:
+def _half(included: Bool[Tensor, " edges"], generator: torch.Generator) -> Bool[Tensor, " edges"]:
     return included & (torch.rand(len(included), generator=generator) < 0.5)
 
 
-def _without(included: Tensor, edge: int) -> Tensor:
+def _without(included: Bool[Tensor, " edges"], edge: int) -> Bool[Tensor, " edges"]:
     included = included.clone()
     included[edge] = False
     return included

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 
 from interp.circuits.config import Ablation
 from interp.errors import ConfigError, UnknownNameError
@@ -55,9 +56,14 @@ def faithfulness(values: np.ndarray, empty: np.ndarray, full: np.ndarray, axis: 
 
 
 def faithfulness_interval(
-    values: np.ndarray, empty: np.ndarray, full: np.ndarray, *, n_resamples: int = 1000, seed: int = 0
+    values: Float[np.ndarray, "*runs n_prompts"],
+    empty: Float[np.ndarray, " n_prompts"],
+    full: Float[np.ndarray, " n_prompts"],
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
 ) -> Interval[Any]:
-    """Bootstrap faithfulness of `values [..., n_prompts]` over prompts, numerator and denominator drawn together."""
+    """Bootstrap faithfulness of `values` over prompts, numerator and denominator drawn together."""
     rng = np.random.default_rng(derive_seed(seed, "bootstrap faithfulness"))
     return bootstrap_interval(faithfulness, values, empty, full, rng=rng, n_resamples=n_resamples)
 
@@ -87,7 +93,7 @@ def cmd(fractions: Sequence[float], f: Sequence[float]) -> float:
 class Judged:
     """Faithfulness of every run."""
 
-    f: dict[str, np.ndarray]
+    f: dict[str, Float64[np.ndarray, " _"]]
     """run -> `[n_variants]`"""
     intervals: Interval[Any]
     """`[n]` of `circuit` and `also`, in order"""
@@ -96,7 +102,12 @@ class Judged:
 
 
 def judge(
-    runs: Mapping[str, np.ndarray], circuit: str = "circuit", *, complement: str, also: Sequence[str] = (), seed: int
+    runs: Mapping[str, Float[np.ndarray, "_ n_prompts"]],
+    circuit: str = "circuit",
+    *,
+    complement: str,
+    also: Sequence[str] = (),
+    seed: int,
 ) -> Judged:
     """Evaluate a circuit from the metric in each run, `[n_variants, n_prompts]` by name.
 
@@ -119,8 +130,8 @@ def judge(
     return Judged(f, ends, numbers)
 
 
-def null_summary(values: np.ndarray, own: float) -> dict[str, float]:
-    """Return number, mean, 95 % range of a null `[n]`, and the p-value of a circuit's `own` faithfulness against it."""
+def null_summary(values: Float64[np.ndarray, " n"], own: float) -> dict[str, float]:
+    """Return number, mean, 95 % range of a null, and the p-value of a circuit's `own` faithfulness against it."""
     null = percentile_interval(values.mean(), values)
     numbers = {"mean": null.estimate, "low": null.low, "high": null.high, "p": p_from_null(own, values)}
     return {"n": len(values), **numbers}
@@ -152,11 +163,11 @@ def in_words(evaluation: Mapping[str, Any]) -> str:
 
 def score_columns(
     names: Mapping[str, Iterable[str | None]],
-    scores: Sequence[float] | np.ndarray,
+    scores: Sequence[float] | Float[np.ndarray, " n"],
     *,
     positions: Sequence[int | None] | None = None,
     exact: Sequence[float | None] | None = None,
-    ends: tuple[np.ndarray, np.ndarray] | None = None,
+    ends: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]] | None = None,
 ) -> "pa.Table":
     """Build a table of scored edges (`source, target, via`) or nodes (`node`): `names`, `position, score, exact, low,
     high`.

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from interp.artifacts import Draft, Manifest, read_json, save_json, write_json, write_table
@@ -49,8 +50,8 @@ class PatchingMap(Result):
     """Effects of single patches, each with its null distribution."""
 
     found: ActivationPatching
-    null: Tensor
-    """`[draws, *found.effect.shape]` float64: effects of the null's patches, in the same unit"""
+    null: Float64[Tensor, " draws *patches"]
+    """`[draws, *found.effect.shape]`: effects of the null's patches, in the same unit"""
 
     @property
     def threshold(self) -> float:
@@ -154,8 +155,10 @@ def save_map(
     return found, draft.finish(summary=found.summary(), parents=parents, threads=threads)
 
 
-def unrelated_prompts(model: Any, clean: Tensor, corrupt: Tensor, generator: torch.Generator) -> Tensor:
-    """Return random ordinary tokens `[batch, pos]` that differ from both prompts at every position.
+def unrelated_prompts(
+    model: Any, clean: Int[Tensor, "batch pos"], corrupt: Int[Tensor, "batch pos"], generator: torch.Generator
+) -> Int64[Tensor, "batch pos"]:
+    """Return random ordinary tokens that differ from both prompts at every position.
 
     A first token that is BOS is retained.
 
