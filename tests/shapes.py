@@ -47,6 +47,7 @@ SHAPES_CHECKED = [
     "interp.recording.store",
     "interp.studies.boltzmann",
     "interp.studies.classical_networks",
+    "interp.studies.grokking",
     "interp.studies.hopfield",
     "interp.studies.superposition",
     "interp.studies.superposition_geometry",

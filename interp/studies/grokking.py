@@ -41,6 +41,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
@@ -62,11 +63,11 @@ class Snapshot:
     """0 before the first step"""
     parameters: Parameters
     """copies on the CPU"""
-    train_loss: Tensor
-    """`[n_seeds]` nats"""
-    test_loss: Tensor
-    train_accuracy: Tensor
-    test_accuracy: Tensor
+    train_loss: Float64[Tensor, " n_seeds"]
+    """nats"""
+    test_loss: Float64[Tensor, " n_seeds"]
+    train_accuracy: Float64[Tensor, " n_seeds"]
+    test_accuracy: Float64[Tensor, " n_seeds"]
 
 
 def train_modular(config: ModularConfig, *, device: str = "cpu") -> Iterator[Snapshot]:
@@ -139,8 +140,8 @@ def initial_parameters(config: ModularConfig) -> Parameters:
     }
 
 
-def training_pairs(config: ModularConfig) -> Tensor:
-    """Return the training pairs of each seed, `[n_seeds, n_train]` int64 numbers `a * p + b`.
+def training_pairs(config: ModularConfig) -> Int64[Tensor, "n_seeds n_train"]:
+    """Return the training pairs of each seed, as numbers `a * p + b`.
 
     `(b, a)` is always drawn with `(a, b)`. Otherwise half of the test pairs would be mirror images of training pairs,
     and a model that learned only the symmetry would pass 60 % of the test.
@@ -159,8 +160,10 @@ def training_pairs(config: ModularConfig) -> Tensor:
     return torch.stack(found)
 
 
-def all_logits(parameters: Parameters, config: ModularConfig, pairs: Tensor | None = None) -> Tensor:
-    """Return logits at `=`, `[n_seeds, n_pairs, p]`, for `pairs [n_seeds, n_pairs]` or all, in order `a * p + b`."""
+def all_logits(
+    parameters: Parameters, config: ModularConfig, pairs: Int[Tensor, "n_seeds n_pairs"] | None = None
+) -> Float[Tensor, "n_seeds n_pairs p"]:
+    """Return logits at `=` for `pairs` or all, in order `a * p + b`."""
     if pairs is None:
         pairs = torch.arange(config.p**2, device=parameters["W_E"].device).expand(len(config.seeds), -1)
     W_E, W_pos = parameters["W_E"], parameters["W_pos"]
@@ -180,14 +183,20 @@ def all_logits(parameters: Parameters, config: ModularConfig, pairs: Tensor | No
     return resid @ parameters["W_U"]
 
 
-def pair_losses(logits: Tensor, config: ModularConfig, pairs: Tensor | None = None) -> Tensor:
-    """Return cross-entropy `[n_seeds, n_pairs]` in float64; float32 stops at 1e-7, while grokking continues below."""
+def pair_losses(
+    logits: Float[Tensor, "n_seeds n_pairs p"],
+    config: ModularConfig,
+    pairs: Int[Tensor, "n_seeds n_pairs"] | None = None,
+) -> Float64[Tensor, "n_seeds n_pairs"]:
+    """Return cross-entropy in float64; float32 stops at 1e-7, while grokking continues below."""
     right = answers(config, pairs, len(logits)).to(logits.device)
     return -logits.double().log_softmax(-1).gather(2, right[..., None])[..., 0]
 
 
-def answers(config: ModularConfig, pairs: Tensor | None, n_seeds: int) -> Tensor:
-    """Return the answers `a + b mod p`, `[n_seeds, n_pairs]`."""
+def answers(
+    config: ModularConfig, pairs: Int[Tensor, "n_seeds n_pairs"] | None, n_seeds: int
+) -> Int[Tensor, "n_seeds n_pairs"]:
+    """Return the answers `a + b mod p`."""
     if pairs is None:
         pairs = torch.arange(config.p**2).expand(n_seeds, -1)
     return (pairs // config.p + pairs % config.p) % config.p
@@ -223,17 +232,16 @@ ABOVE_EVEN = 2.0
 class Progress(NamedTuple):
     """Progress measures of one snapshot; the first axis of every tensor is seeds."""
 
-    restricted_loss: Tensor
-    """`[n_seeds]` nats, all pairs"""
-    excluded_loss: Tensor
-    """`[n_seeds]` nats, training pairs"""
-    logit_share: Tensor
-    """`[n_seeds, (p - 1) / 2]`"""
-    embedding_share: Tensor
-    gini: Tensor
-    """`[n_seeds]`"""
-    weight_norm: Tensor
-    """`[n_seeds]`: sum of squares of all weights"""
+    restricted_loss: Float64[Tensor, " n_seeds"]
+    """nats, all pairs"""
+    excluded_loss: Float64[Tensor, " n_seeds"]
+    """nats, training pairs"""
+    logit_share: Float64[Tensor, "n_seeds frequencies"]
+    """`(p - 1) / 2` frequencies"""
+    embedding_share: Float64[Tensor, "n_seeds frequencies"]
+    gini: Float64[Tensor, " n_seeds"]
+    weight_norm: Float64[Tensor, " n_seeds"]
+    """sum of squares of all weights"""
 
 
 def measure_progress(parameters: Parameters, config: ModularConfig, keys: list[list[int]]) -> Progress:
@@ -261,12 +269,12 @@ def measure_progress(parameters: Parameters, config: ModularConfig, keys: list[l
     )
 
 
-def key_frequencies(logit_share: Tensor) -> list[list[int]]:
+def key_frequencies(logit_share: Float[Tensor, "n_seeds frequencies"]) -> list[list[int]]:
     """Return per seed the frequencies (from 1) with more than `KEY_SHARE` of the logits' power, rising."""
     return _above(logit_share, KEY_SHARE)
 
 
-def embedding_frequencies(embedding_share: Tensor) -> list[list[int]]:
+def embedding_frequencies(embedding_share: Float[Tensor, "n_seeds frequencies"]) -> list[list[int]]:
     """Return per seed the frequencies with more than `ABOVE_EVEN` times an even share of the embedding's power."""
     return _above(embedding_share, ABOVE_EVEN / embedding_share.shape[1])
 
@@ -275,26 +283,28 @@ def _above(share: Tensor, least: float) -> list[list[int]]:
     return [[k + 1 for k in (row > least).nonzero()[:, 0].tolist()] for row in share]
 
 
-def shares(parameters: Parameters, config: ModularConfig) -> tuple[Tensor, Tensor]:
+def shares(
+    parameters: Parameters, config: ModularConfig
+) -> tuple[Float64[Tensor, "n_seeds frequencies"], Float64[Tensor, "n_seeds frequencies"]]:
     """Return `logit_share` and `embedding_share`, which need no key frequencies; 0 where there is no power."""
     found = measure_progress(parameters, config, [[1]] * len(config.seeds))
     return found.logit_share, found.embedding_share
 
 
-def token_waves(p: int) -> Tensor:
-    """Return cosine and sine of every frequency over tokens, `[(p - 1) / 2, 2, p]` float64, orthonormal."""
+def token_waves(p: int) -> Float64[Tensor, "({p}-1)//2 2 {p}"]:
+    """Return cosine and sine of every frequency over tokens, orthonormal."""
     k = torch.arange(1, (p - 1) // 2 + 1, dtype=torch.float64)
     angle = 2 * torch.pi * k[:, None] * torch.arange(p, dtype=torch.float64) / p
     return torch.stack([angle.cos(), angle.sin()], 1) * (2 / p) ** 0.5
 
 
-def pair_waves(p: int) -> Tensor:
-    """Return cosine and sine of `a + b` over all pairs in order `a * p + b`, `[(p - 1) / 2, 2, p^2]`, unit norm."""
+def pair_waves(p: int) -> Float64[Tensor, "({p}-1)//2 2 {p}**2"]:
+    """Return cosine and sine of `a + b` over all pairs in order `a * p + b`, unit norm."""
     pairs = torch.arange(p**2)
     return token_waves(p)[:, :, (pairs // p + pairs % p) % p] / p**0.5
 
 
-def gini(values: Tensor) -> Tensor:
+def gini(values: Float[Tensor, "*rows n"]) -> Float[Tensor, "*rows"]:
     """Return the Gini coefficient over the last axis: 0 when all are equal, `1 - 1/n` when one value has everything."""
     ordered = values.sort(-1).values
     n = values.shape[-1]
@@ -302,8 +312,8 @@ def gini(values: Tensor) -> Tensor:
     return ((2 * rank - n - 1) * ordered).sum(-1) / (n * ordered.sum(-1).clamp_min(1e-300))
 
 
-def sum_of_squares(parameters: Parameters) -> Tensor:
-    """Return the sum of squares of all weights per seed, `[n_seeds]`."""
+def sum_of_squares(parameters: Parameters) -> Float64[Tensor, " n_seeds"]:
+    """Return the sum of squares of all weights per seed."""
     return torch.stack([value.double().square().flatten(1).sum(1) for value in parameters.values()]).sum(0)
 
 
@@ -374,13 +384,12 @@ class Grokking(Result):
     """Curves, key frequencies and phases of all seeds."""
 
     config: ModularConfig
-    epochs: np.ndarray
-    """`[n_snapshots]`"""
-    curves: dict[str, np.ndarray]
-    """name -> `[n_snapshots, n_seeds]`"""
-    logit_share: np.ndarray
-    """`[n_snapshots, n_seeds, (p - 1) / 2]`"""
-    embedding_share: np.ndarray
+    epochs: Int64[np.ndarray, " n_snapshots"]
+    curves: dict[str, Float64[np.ndarray, "n_snapshots n_seeds"]]
+    """by name"""
+    logit_share: Float64[np.ndarray, "n_snapshots n_seeds frequencies"]
+    """`(p - 1) / 2` frequencies"""
+    embedding_share: Float64[np.ndarray, "n_snapshots n_seeds frequencies"]
     keys: list[list[int]]
     """per seed the key frequencies of the logits"""
     embedding_keys: list[list[int]]
