@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -310,9 +310,9 @@ def restore(workspace: Workspace, entry: str) -> str:
     return key
 
 
-def empty_trash(workspace: Workspace) -> int:
-    """Remove every deleted artefact for good; return the bytes that this frees."""
-    found = trashed(workspace)
+def empty_trash(workspace: Workspace, entries: Collection[str] | None = None) -> int:
+    """Remove deleted artefacts for good, all or those of some entries; return the bytes that this frees."""
+    found = [each for each in trashed(workspace) if entries is None or each.entry in entries]
     for each in found:
         shutil.rmtree(workspace.root / TRASH / each.entry, ignore_errors=True)
     return sum(each.n_bytes for each in found)

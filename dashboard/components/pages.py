@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import flask
-from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.frame import attrs, note_controls, page, panel, quiet_link, select
 from dashboard.components.live import Live
@@ -206,7 +206,8 @@ def register_runs(app: Dash) -> None:
         queue = _queue()
         if queue is None:
             raise MissingError("this dashboard runs no analyses; start it with `workbench serve`")
-        if clicks and not asked["run"]:
+        pressed = any(each["type"] == "run-go" for each in ctx.triggered_prop_ids.values())  # not the clock
+        if clicks and pressed and not asked["run"]:
             asked = {**asked, "run": queue.add(asked["verb"], asked["options"])}
         if not asked["run"]:
             return no_update, no_update, True, False

@@ -476,13 +476,14 @@ def _register_storage(app: Dash) -> None:
     @app.callback(
         Output("runs-storage", "children", allow_duplicate=True),
         Input({"type": "store-act", "act": ALL, "of": ALL}, "n_clicks"),
+        State({"type": "store-act", "act": ALL, "of": ALL}, "id"),
         prevent_initial_call=True,
     )
-    def act(_: list[int | None]) -> Any:
+    def act(_: list[int | None], ids: list[dict[str, str]]) -> Any:
         if not ctx.triggered_id or not ctx.triggered[0]["value"]:
             return no_update
         if ctx.triggered_id["act"] == "empty":
-            empty_trash(current().workspace)
+            empty_trash(current().workspace, [each["of"] for each in ids if each["act"] == "restore"])  # those shown
         else:
             restore(current().workspace, str(ctx.triggered_id["of"]))
         return _storage(current())

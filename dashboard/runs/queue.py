@@ -3,7 +3,7 @@
 The queue lives in `runs/` of the workspace: `<id>.json` (one run), `<id>.log` (its output) and `<id>.progress.json`
 (written by the running command, `interp.progress`). Every change is on disk before it is acknowledged, so that the
 queue survives the server. A run that was active when the server ended is *interrupted*: resumed, it continues from the
-`.partial` folder of its artefact.
+`.partial` folder of its artefact. One server owns the queue of a workspace; others only show it.
 
 Steps of a run:
 
@@ -11,8 +11,6 @@ Steps of a run:
 2. The worker starts the command in a process group of its own. A lock that the process inherits keeps a second one
    away while it lives, even where the server is gone.
 3. `cancel` interrupts the group as Ctrl-C would, and kills it after a while.
-
-One server owns the queue of a workspace; others only show it.
 """
 
 import contextlib
@@ -153,8 +151,10 @@ class RunFiles:
         self.records[record["id"]] = record
 
     def end(self, record: dict[str, Any], state: str, problem: str = "") -> None:
-        """Write down how a run ended."""
-        self.save(record | {"state": state, "problem": problem, "ended": time.time(), "made": self.made(record)})
+        """Write down how a run ended. Where that cannot be written, it has ended in memory, and the error is raised."""
+        ended = record | {"state": state, "problem": problem, "ended": time.time(), "made": self.made(record)}
+        self.records[record["id"]] = ended
+        self.save(ended)
 
     def remove(self, id: str) -> None:
         """Remove a run and its log."""
@@ -176,18 +176,16 @@ class RunFiles:
 
     def progress(self, id: str) -> dict[str, Any]:
         """Return the report of the running command; empty before the first."""
-        try:
+        with contextlib.suppress(WorkbenchError, OSError):
             return read_json(self.folder / f"{id}.progress.json")
-        except (WorkbenchError, OSError):
-            return {}
+        return {}
 
     def run_of(self, record: dict[str, Any]) -> Run:
         """Return a run as the page shows it."""
         given = {name: record.get(name) for name in ("id", "verb", "options", "state", "command", "started", "ended")}
         run: dict[str, Any] = {**given, "created": record.get("created", 0.0), "log": self.log(record["id"])}
         run |= {"problem": record.get("problem", ""), "made": record.get("made", [])}
-        if record["state"] == DONE:
-            run["fraction"] = 1.0
+        run["fraction"] = 1.0 if record["state"] == DONE else None
         if record["state"] == RUNNING:
             told = self.progress(record["id"])
             run |= {"made": self.made(record), "stage": told.get("stage") or "starting"}
@@ -210,8 +208,7 @@ class RunFiles:
         """Return the reason of a failure: the error of the command, which is its last line."""
         if code < 0:
             return f"It was ended by {signal.Signals(-code).name}."
-        lines = [line for line in self.log(id).splitlines() if line.strip()]
-        last = lines[-1] if lines else ""
+        last = next((line for line in reversed(self.log(id).splitlines()) if line.strip()), "")
         return last.removeprefix("workbench: ") or f"It ended with exit code {code}."
 
 
@@ -250,9 +247,7 @@ class RunQueue:
             self._files.folder.mkdir(exist_ok=True)
             self._lock = _locked(self._files.folder / "queue.lock")
         except OSError as error:
-            self.problem = (
-                f"This workspace cannot be written to ({error.strerror}): runs cannot be started from the page."
-            )
+            self.problem = f"This workspace cannot be written to ({error.strerror}): no run can be started here."
             return self
         if self._lock is None:
             self.problem = "Another dashboard serves this workspace and runs its queue; start runs from that one."
@@ -260,7 +255,8 @@ class RunQueue:
         self._files.records = self._files.read()
         for record in list(self._files.records.values()):
             if record["state"] == RUNNING:
-                self._files.end(record, INTERRUPTED, CUT_OFF)
+                with contextlib.suppress(WorkbenchError, OSError):
+                    self._files.end(record, INTERRUPTED, CUT_OFF)
         self._thread = threading.Thread(target=self._work, name="runs", daemon=True)
         self._thread.start()
         return self
@@ -288,9 +284,8 @@ class RunQueue:
         command = self.catalogue.command(verb, options)
         with self._changed:
             active = [record for record in self._files.records.values() if record["state"] in ACTIVE]
-            for record in active:
-                if record["command"] == command:
-                    return record["id"]
+            if same := [record["id"] for record in active if record["command"] == command]:
+                return same[0]
             if len(active) >= MOST_WAITING:
                 raise ResourceError(f"{len(active)} runs are waiting already; cancel some first")
             number = max([int(each.split("-")[0]) for each in self._files.records], default=0) + 1
@@ -378,14 +373,23 @@ class RunQueue:
                     record = self._next()
                 if self._stopping or record is None:
                     return
-                (self._files.folder / f"{record['id']}.progress.json").unlink(missing_ok=True)
-                self._files.save(record | {"state": RUNNING, "started": time.time()})
-            try:
-                self._carry_out(record["id"])
-            except Exception as error:  # the worker has to go on with the next run
-                with self._changed:
-                    self._process = None
-                    self._files.end(self._record(record["id"]), FAILED, f"It could not be run: {error}")
+                with self._guarded(record["id"]):
+                    (self._files.folder / f"{record['id']}.progress.json").unlink(missing_ok=True)
+                    self._files.save(record | {"state": RUNNING, "started": time.time()})
+            with self._guarded(record["id"]):
+                if self._record(record["id"])["state"] == RUNNING:
+                    self._carry_out(record["id"])
+
+    @contextlib.contextmanager
+    def _guarded(self, id: str) -> Iterator[None]:
+        """Turn any error into the failure of a run, since the worker has to go on with the next one."""
+        try:
+            yield
+        except Exception as error:
+            with self._changed, contextlib.suppress(WorkbenchError, OSError):
+                self._process = None
+                if (record := self._record(id))["state"] in ACTIVE:
+                    self._files.end(record, FAILED, f"It could not be run: {error}")
 
     def _next(self) -> dict[str, Any] | None:
         waiting = [record for record in self._files.records.values() if record["state"] == WAITING]
@@ -427,8 +431,7 @@ class RunQueue:
         A process that outlived its server, for the seconds that it needs to end, still holds it.
         """
         while not self._ends_early(id):
-            found = _locked(self._files.folder / "worker.lock")
-            if found is not None:
+            if (found := _locked(self._files.folder / "worker.lock")) is not None:
                 return found
             time.sleep(0.2)
         return None
@@ -479,8 +482,7 @@ def how_far(told: dict[str, Any]) -> tuple[float | None, float | None]:
 
 def _values(values: Iterable[Any]) -> Iterator[str]:
     for value in values:
-        for each in value if isinstance(value, list | tuple) else [value]:
-            yield str(each)
+        yield from map(str, value if isinstance(value, list | tuple) else [value])
 
 
 def _locked(path: Path) -> IO | None:

@@ -21,10 +21,11 @@ from dashboard.runs.page import PAGE, check_unused, entered
 from dashboard.runs.queue import RunQueue, how_far
 from interp.artifacts import Draft
 from interp.errors import ConfigError, ResourceError, UnknownNameError, WorkbenchError
-from interp.workspace import Workspace
+from interp.workspace import Workspace, move_to_trash, trashed
 from workbench.__main__ import parse
 from workbench.commands import KNOWN_MODELS, OFFERED, Commands
 
+HERE = {"Host": "127.0.0.1:8050"}
 MODEL = "small:attn-only-1l"
 HEADS = {"model": MODEL, "n_prompts": 2, "seeds": (0,)}
 SLOW = {"model": "small:mlp-2l", "steps": 200_000, "n_contexts": 40, "context_length": 32, "checkpoint_every": 20}
@@ -160,6 +161,66 @@ def test_the_queue_needs_a_workspace_that_can_be_written(place):
         blocked.add("heads", HEADS)
     assert blocked.all() == []
     blocked.stop()
+
+
+def full_disk(monkeypatch) -> pytest.MonkeyPatch:
+    """Let every write of a run's record fail."""
+
+    def fail(path: Path, value: Any) -> None:
+        raise ResourceError(f"disk full while writing {path}")
+
+    monkeypatch.setattr("dashboard.runs.queue.write_json", fail)
+    return monkeypatch
+
+
+def test_a_full_disk_fails_the_run_and_the_queue_goes_on(place, monkeypatch):
+    quick = (sys.executable, "-c", "print('wrote')")
+    queue = RunQueue(place, Commands(place), program=quick)
+    queue.start()
+    try:
+        with monkeypatch.context() as patch:
+            with queue._changed:  # the worker waits until the disk is full
+                id = queue.add("heads", HEADS)
+                full_disk(patch)
+            failed = wait(queue, id, "failed", seconds=20)
+        assert "disk full" in failed.problem
+        assert json.loads((place.root / "runs" / f"{id}.json").read_text())["state"] == "waiting"
+        other = queue.add("heads", {**HEADS, "name": "other"})
+        assert wait(queue, other, "done", "failed", seconds=20).state == "done"
+    finally:
+        queue.stop()
+
+
+def test_a_run_that_ends_on_a_full_disk_has_ended_here(place, monkeypatch):
+    queue = RunQueue(place, Commands(place), program=(sys.executable, "-c", "input()")).start()
+    try:
+        with monkeypatch.context() as patch:
+            id = queue.add("heads", HEADS)
+            wait(queue, id, "running", seconds=20)
+            full_disk(patch)
+            while queue._process is None:
+                time.sleep(0.05)
+            assert queue._process.stdin is not None
+            queue._process.stdin.write(b"go\n")
+            queue._process.stdin.flush()
+            assert wait(queue, id, "done", "failed", seconds=20).state == "done"
+        assert queue._thread is not None
+        assert queue._thread.is_alive()
+    finally:
+        queue.stop()
+
+
+def test_a_queue_opens_on_a_full_disk(place, monkeypatch):
+    folder = place.root / "runs"
+    folder.mkdir()
+    left = {"id": "0001-heads", "verb": "heads", "options": HEADS, "command": "x", "state": "running", "place": 1}
+    (folder / "0001-heads.json").write_text(json.dumps(left))
+    full_disk(monkeypatch)
+    queue = RunQueue(place, Commands(place)).start()
+    try:
+        assert queue.get("0001-heads").state == "interrupted"
+    finally:
+        queue.stop()
 
 
 def test_damaged_records_are_left_out(place):
@@ -343,6 +404,46 @@ def test_an_empty_page_offers_the_button_that_fills_it(served):
     shown = text_of(empty_page(which, current().workspace, MODEL))
     assert f"Run heads {MODEL}" in shown
     assert "in a terminal" in shown
+
+
+def called(app, asks: str, inputs: list[Any], state: list[Any], changed: str) -> None:
+    """Call back as a browser does: `asks` is in an input of the callback, `changed` is the property that was."""
+    client = app.server.test_client()
+    client.get("/", headers=HERE)  # gives the key of the run
+    known = client.get("/_dash-dependencies", headers=HERE).get_json()
+    output = next(each["output"] for each in known if any(asks in one["id"] for one in each["inputs"]))
+    targets = []
+    for each in output.strip(".").split("..."):
+        id, _, name = each.replace('["MATCH"]', '"x"').rpartition(".")
+        targets.append({"id": json.loads(id) if id.startswith("{") else id, "property": name})
+    body = {"output": output, "outputs": targets if output.startswith("..") else targets[0]}
+    body |= {"inputs": inputs, "state": state, "changedPropIds": [changed]}
+    answer = client.post("/_dash-update-component", json=body, headers=HERE)
+    assert answer.status_code in (200, 204), answer.text
+    assert "sideUpdate" not in answer.text, answer.text
+
+
+def test_only_its_button_queues_a_cancelled_run_again(served, queue):
+    def at(kind: str, name: str, value: Any) -> dict[str, Any]:
+        return {"id": {"type": kind, "of": "x"}, "property": name, "value": value}
+
+    inputs = [at("run-go", "n_clicks", 1), at("run-clock", "n_intervals", 9)]
+    state = [at("run-ask", "data", {"verb": "heads", "options": HEADS, "run": None, "then": ""})]
+    called(served, "run-clock", inputs, state, '{"of":"x","type":"run-clock"}.n_intervals')
+    assert queue.all() == []
+    called(served, "run-clock", inputs, state, '{"of":"x","type":"run-go"}.n_clicks')
+    assert len(queue.all()) == 1
+
+
+def test_emptying_the_trash_removes_what_the_page_listed(served, place):
+    for name in ("one", "two"):
+        planted(place, "recording", name, model=MODEL)
+    listed, later = (move_to_trash(place, f"recordings/{name}").entry for name in ("one", "two"))
+    ids = [{"type": "store-act", "act": "restore", "of": listed}, {"type": "store-act", "act": "empty", "of": "all"}]
+    inputs = [[{"id": id, "property": "n_clicks", "value": clicks} for id, clicks in zip(ids, (None, 1), strict=True)]]
+    state = [[{"id": id, "property": "id", "value": id} for id in ids]]
+    called(served, "store-act", inputs, state, '{"act":"empty","of":"all","type":"store-act"}.n_clicks')
+    assert [each.entry for each in trashed(place)] == [later]
 
 
 def test_steps_towards_features_follow_what_is_there(place):

@@ -179,7 +179,10 @@ def test_deleted_artefacts_lie_in_the_trash_until_it_is_emptied(root: Path) -> N
     make(root, "sae", "other")
     with pytest.raises(ConfigError, match="another saes/other"):
         restore(workspace, again.entry)
-    assert empty_trash(workspace) == again.n_bytes
+    later = move_to_trash(workspace, "saes/other")
+    assert empty_trash(workspace, [again.entry, "no entry"]) == again.n_bytes
+    assert [each.entry for each in trashed(workspace)] == [later.entry]
+    assert empty_trash(workspace) == later.n_bytes
     assert trashed(workspace) == []
     with pytest.raises(UnknownNameError):
         restore(workspace, again.entry)
