@@ -9,6 +9,7 @@ from dashboard.components.pages import (
     changes_href,
     circuit_href,
     dynamics_href,
+    feature_href,
     geometry_href,
     prompt_href,
     sae_href,
@@ -252,6 +253,14 @@ def _direction(m: Manifest) -> Described:
     return sentence, facts, geometry_href(artefact_key(m))
 
 
+def _proof(m: Manifest) -> Described:
+    s = m.summary
+    verdict = str(s.get("verdict") or "").split(". ")[0].rstrip(".")
+    sentence = f"Feature {s.get('feature')} of {s.get('features')} against random directions and features: {verdict}."
+    facts = [(f"p, {name}", _number(s.get(f"p_{name}"))) for name in ("ablate", "steer", "lists")]
+    return sentence, facts, feature_href(str(s.get("features")), int(s.get("feature") or 0))
+
+
 def _space(m: Manifest) -> Described:
     spaces = [each for each in m.summary.get("spaces") or [] if isinstance(each, dict)]
     facts = [
@@ -326,6 +335,7 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "labels": _labels,
     "word_geometry": _word_geometry,
     "direction": _direction,
+    "proof": _proof,
     "space": _space,
     "space_comparison": _space_comparison,
     "patching": _patching,

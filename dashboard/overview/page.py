@@ -30,6 +30,7 @@ _MORE = {
     "space": ("Spaces", "spectrum and dimension"),
     "space_comparison": ("Spaces compared", "CKA, Procrustes, optimal transport"),
     "direction": ("Directions", "the meaning of one direction"),
+    "proof": ("Proofs", "what one feature does to the model"),
     "grokking": ("Grokking", "from memorising to a rule"),
     "induction_onset": ("Onset of induction", "when small models begin to copy"),
     "language_scaling": ("Model sizes", "how loss falls with parameters and text"),

@@ -256,6 +256,7 @@ def adopt_labels(labels: Path, features: Path, folder: Path, *, overwrite: bool 
         table = table.set_column(at, name, pa.array(columns[name], table.schema.field(name).type))
     write_table(draft.path / "features.parquet", table)
     for name in sorted(set(source.files) - {"features.parquet"}):
+        (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(features / name, draft.path / name)
     parents = {**source.parents, f"labels/{labels.name}": made.content_hash}
     return draft.finish(summary=source.summary, parents=parents, threads=source.threads)

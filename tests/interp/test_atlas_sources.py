@@ -86,7 +86,7 @@ def test_heads_by_their_scores_carry_their_verdicts(tmp_path: Path):
 
 def test_activations_come_with_their_text(model, tmp_path: Path):
     place = "blocks.1.attn.hook_z"
-    record_all(tmp_path / "rec", n_tokens=600)
+    record_all(tmp_path / "rec", tokens=600)
     recording = Recording(tmp_path / "rec")
     source = recording_source(recording, model, hook_point=place, max_points=40, seed=3)
     assert source.contexts is not None

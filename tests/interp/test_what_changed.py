@@ -202,7 +202,7 @@ def test_false_discoveries_stay_rare_over_many_continuations():
 
 def shaken(name):
     """An architecture, and a second model of it with other weights everywhere, gains and biases included."""
-    one, two = tiny(name), tiny.__wrapped__(name)
+    one, two = tiny.__wrapped__(name), tiny.__wrapped__(name)
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
         for part in components(two):

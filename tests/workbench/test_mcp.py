@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def converse(root: Path, calls: list[tuple[str, dict[str, Any]]]) -> tuple[list[
             tools = (await session.list_tools()).tools
             return tools, [await session.call_tool(name, arguments) for name, arguments in calls]
 
-    return asyncio.run(run())
+    with ThreadPoolExecutor(1) as pool:  # this process may already have an event loop
+        return pool.submit(asyncio.run, run()).result(timeout=200)
 
 
 def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(workspace):
