@@ -26,6 +26,7 @@ from dashboard.components.live import (
     PatchEffects,
     PromptResult,
 )
+from dashboard.prompt.turns import Turn
 from interp.errors import PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
 from interp.names import lens_hook_points
@@ -235,19 +236,21 @@ def unchanged_probabilities(loaded: Any, rows: Tensor, start: int) -> list[list[
 
 def steps_of(
     loaded: Any, tokens: Tensor, hooks: list[tuple[str, Any]], *, n_new: int, temperature: float, seed: int,
-    turn: Callable[[], contextlib.AbstractContextManager[Any]],
+    turn: Callable[[], contextlib.AbstractContextManager[Turn]],
 ) -> Iterator[Generation]:  # fmt: skip
     """Yield one `Generation` per token, and a last one with the probabilities under the unchanged model.
 
-    Each step takes a `turn` of its own, so that others are served between two tokens.
+    Each step takes the `turn` again, so that others are served between two tokens. Raises `SupersededError` once the
+    turn was dropped.
     """
     from interp.runtime import make_generator
 
     rows, start = tokens.expand(3, -1), tokens.shape[1]
     generator = make_generator(seed, "generation")
     for number in range(n_new):
-        with turn():
+        with turn() as held:
             rows, new = generation_step(loaded, rows, hooks, temperature, generator)
+            held.check()
         yield Generation(number, new)
     with turn():
         yield Generation(n_new, [], unchanged_probabilities(loaded, rows, start))

@@ -6,8 +6,7 @@ views of a prompt that was read are computed from its residual stream, without a
 
 import dataclasses
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from dashboard.components.live import (
@@ -41,6 +40,9 @@ _FEATURE_NEW = 16
 """Tokens of each continuation on a feature's page."""
 _MEMORY = 256 * 2**20
 """Bytes of readings held in memory, so that a prompt read before needs no pass; the last one is always held."""
+
+_DICTIONARIES = 4
+"""Dictionaries and tuned lenses held in memory: those used last."""
 
 
 class Loaded:
@@ -102,17 +104,28 @@ class Loaded:
             return None
         newest = max(fitting, key=lambda m: m.created)
         key = (spec, newest.content_hash)
-        if key not in self._dictionaries:
-            self._dictionaries[key] = TunedLens.load(self._workspace.path("lens", newest.name), self.model(spec))
-        return self._dictionaries[key]
+        path = self._workspace.path("lens", newest.name)
+        return self._held(key, lambda: TunedLens.load(path, self.model(spec)))
 
     def dictionary(self, spec: str, features: str) -> Any:
-        """Return the SAE or the neurons that a features artefact describes."""
+        """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
+        from saes.features.sources import check_described
+
         manifest = self._workspace.manifest("features", features)
+        check_described(self._workspace, manifest)
         source, _, name = str(manifest.config["dictionary"]).partition(":")
         key = (spec, manifest.content_hash)
-        if key not in self._dictionaries:
-            self._dictionaries[key] = self._load(self.model(spec), source, name, manifest.config)
+        return self._held(key, lambda: self._load(self.model(spec), source, name, manifest.config))
+
+    def version(self, features: str | None) -> str | None:
+        """Return the content hash of a features artefact: one made again under its name is another."""
+        return self._workspace.manifest("features", features).content_hash if features else None
+
+    def _held(self, key: tuple[str, str], load: Callable[[], Any]) -> Any:
+        found = self._dictionaries.pop(key, None)
+        self._dictionaries[key] = load() if found is None else found  # the last is the one used last
+        while len(self._dictionaries) > _DICTIONARIES:
+            self._dictionaries.pop(next(iter(self._dictionaries)))
         return self._dictionaries[key]
 
     def _load(self, loaded: Any, source: str, name: str, config: dict[str, Any]) -> Any:
@@ -140,6 +153,7 @@ class LiveModel:
         self._turns = Turns()
         self._loaded = Loaded(workspace)
         self._readings: dict[tuple[str, str, bool, str | None], Reading] = {}
+        """Readings by text, model, chat and content hash of the features."""
 
     @property
     def state(self) -> str:
@@ -160,7 +174,7 @@ class LiveModel:
         Raises `PromptError` (empty, or longer than the page or the model can take), `UnknownNameError`,
         `MismatchError` (the dictionary belongs to other weights).
         """
-        known = self._readings.get((text, model, chat, features))
+        known = self._readings.get((text, model, chat, self._loaded.version(features)))
         if known is not None:
             return known.result
         with self._turns.take("read") as turn:
@@ -204,7 +218,8 @@ class LiveModel:
             reading = self._reading(turn, text, model, chat, features)
             n = self._workspace.manifest("features", features).summary.get("n_features")
             if feature < 0 or (n is not None and feature >= n):
-                raise UnknownNameError("feature", str(feature), [], f"of {features}; the last one is {n}")
+                last = "" if n is None else f"; the last one is {n - 1}"
+                raise UnknownNameError("feature", str(feature), [], f"of {features}{last}")
             return compute.activations_of(reading, feature)
 
     def pattern(self, text: str, *, model: str, layer: int, head: int, chat: bool = False) -> Pattern:
@@ -227,15 +242,17 @@ class LiveModel:
 
         if not 1 <= n_new <= MAX_NEW or not 0 <= temperature <= 5:
             raise ConfigError(f"1 to {MAX_NEW} tokens and a temperature from 0 to 5 were expected; choose among these")
-        with self._turns.take("generate"):
+        with self._turns.take("generate") as turn:
             loaded, tokens = self._tokens(text, model, chat)
+            _check_room(loaded, tokens, n_new)
             dictionary = self._loaded.sae(model, features)
             if amount is None:
                 amount = self._loaded.largest(features, feature)
             hooks = compute.generation_hooks(loaded, dictionary.sae, feature, amount, seed)
         yield from compute.steps_of(
-            loaded, tokens, hooks, n_new=n_new, temperature=temperature, seed=seed, turn=self._step
-        )
+            loaded, tokens, hooks, n_new=n_new, temperature=temperature, seed=seed,
+            turn=lambda: self._turns.take("generate", again=turn),
+        )  # fmt: skip
 
     def shares(
         self, text: str, *, model: str, answer: str, contrast: str, after: int | None, chat: bool = False
@@ -342,13 +359,11 @@ class LiveModel:
                 return measures.feature_on_text(site, case, tokens)
             return measures.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
 
-    def _step(self) -> AbstractContextManager[Turn]:
-        return self._turns.take("generate")
-
     def _reading(self, turn: Turn, text: str, spec: str, chat: bool, features: str | None = None) -> "Reading":
         """Return the reading of a prompt, with the activations of `features` when they are named."""
+        version = self._loaded.version(features)
         for key, known in self._readings.items():
-            if key[:3] == (text, spec, chat) and features in (None, key[3]):
+            if key[:3] == (text, spec, chat) and version in (None, key[3]):
                 return known
         from dashboard.prompt import compute
 
@@ -359,7 +374,7 @@ class LiveModel:
         tuned = self._loaded.tuned_lens(spec) is not None
         found = compute.read(loaded, spec, tokens, dictionary, tuned, turn.check)
         found.result = dataclasses.replace(found.result, seconds=time.perf_counter() - started)
-        self._readings[text, spec, chat, features] = found
+        self._readings[text, spec, chat, version] = found
         while len(self._readings) > 1 and sum(each.size for each in self._readings.values()) > _MEMORY:
             self._readings.pop(next(iter(self._readings)))
         return found
@@ -377,3 +392,11 @@ class LiveModel:
                 f"the prompt has {tokens.shape[1]} tokens, this page shows at most {MAX_TOKENS}; shorten the prompt"
             )
         return loaded, tokens
+
+
+def _check_room(loaded: Any, tokens: "Tensor", n_new: int) -> None:
+    if tokens.shape[1] + n_new > loaded.cfg.n_ctx:
+        raise PromptError(
+            f"the prompt has {tokens.shape[1]} tokens, which with {n_new} new ones exceed the "
+            f"model's context of {loaded.cfg.n_ctx}; shorten the prompt, or ask for fewer"
+        )

@@ -1,7 +1,7 @@
 """A fair queue before the one model that a server has: visitors take turns, and a newer request replaces an older one.
 
 A visitor is one open page. Whoever was served longest ago is next, so that ten requests of one page do not keep another
-page waiting for all of them. Long work takes a turn for each of its steps. Within a page a new request replaces an
+page waiting for all of them. Long work takes its turn again for each step. Within a page a new request replaces an
 older one of its kind, and a new prompt replaces all requests about the last one. A waiting request is dropped; a
 running one stops at its next `Turn.check`.
 
@@ -13,6 +13,7 @@ running one stops at its next `Turn.check`.
 
 import itertools
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -63,14 +64,22 @@ class Turns:
         self._waiting: list[Turn] = []
         self._running: Turn | None = None
         self._served: dict[str, int] = {}
+        self._known: weakref.WeakSet[Turn] = weakref.WeakSet()
+        """Turns that somebody still holds, those between two steps of long work among them."""
         self._numbers = itertools.count(1)
 
     @contextmanager
-    def take(self, kind: str) -> Iterator[Turn]:
-        """Wait for a turn and hold it for the length of the block. Raises `SupersededError` when it is not wanted."""
-        turn = Turn(_visitor.get(), kind, next(self._numbers))
+    def take(self, kind: str, again: Turn | None = None) -> Iterator[Turn]:
+        """Wait for a turn and hold it for the length of the block. Raises `SupersededError` when it is not wanted.
+
+        With `again`, a turn held before, its work goes on at the end of the queue, unless it was dropped meanwhile.
+        """
+        turn = again or Turn(_visitor.get(), kind, 0)
         with self._changed:
-            self._drop_older(turn)
+            turn.number = next(self._numbers)
+            if again is None:
+                self._drop_older(turn)
+                self._known.add(turn)
             self._waiting.append(turn)
             try:
                 while not turn.dropped and (self._running is not None or self._next() is not turn):
@@ -94,8 +103,9 @@ class Turns:
     def cancel(self, visitor: str) -> None:
         """Drop everything that a visitor has asked for."""
         with self._changed:
-            for turn in self._of(visitor):
-                turn.dropped = True
+            for turn in self._known:
+                if visitor and turn.visitor == visitor:
+                    turn.dropped = True
             self._changed.notify_all()
 
     def stage(self, visitor: str) -> str:
@@ -121,7 +131,7 @@ class Turns:
         return [turn for turn in everyone if visitor and turn.visitor == visitor]
 
     def _drop_older(self, turn: Turn) -> None:
-        for other in self._of(turn.visitor):
-            if turn.kind in (other.kind, "read"):
+        for other in self._known:
+            if turn.visitor and other.visitor == turn.visitor and turn.kind in (other.kind, "read"):
                 other.dropped = True
         self._changed.notify_all()

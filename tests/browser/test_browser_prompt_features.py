@@ -136,3 +136,14 @@ def test_patches_between_two_typed_prompts_are_drawn(visit, live):
     page.click("#prompt-patch-go")
     page.wait_for_function("document.querySelector('#prompt-patch-result').innerText.includes('reword')")
     assert visit.errors == []
+
+
+def test_a_selection_stays_inside_a_prompt_that_lost_its_chat_template(visit):
+    page = visit.open(READ + "&chat=1")
+    page.wait_for_function("document.querySelector('#prompt-selected')?.innerText.includes('token 5')")
+    page.locator("#prompt-chat").press("Space")
+    page.locator("#prompt-go").press("Enter")
+    page.wait_for_function("document.querySelector('#prompt-selected').innerText.includes('token 3')")
+    page.wait_for_function("document.querySelectorAll('#prompt-tokens .wb-tok').length === 4")
+    assert page.locator("#prompt-error").inner_text() == ""
+    assert visit.errors == []

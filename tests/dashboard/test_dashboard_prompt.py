@@ -13,7 +13,8 @@ from test_dashboard_feature_circuit import save_tiny_sae
 from dashboard.app import create_app
 from dashboard.prompt.live import LiveModel
 from dashboard.prompt.turns import SupersededError, Turns, asking
-from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.artifacts import Draft
+from interp.errors import ConfigError, MismatchError, PromptError, UnknownNameError
 from interp.workspace import Workspace
 
 ASKED = {"text": "one two three", "model": "m", "features": "demo", "chat": False, "visitor": "v"}
@@ -211,3 +212,89 @@ def test_activations_are_those_of_the_dictionary_and_an_unknown_feature_is_named
     assert live.activations(text, **given, features="tiny", feature=best.feature)[5] == pytest.approx(best.activation)
     with pytest.raises(UnknownNameError, match="unknown feature"):
         live.activations(text, **given, features="tiny", feature=-1)
+
+
+STEPS = {"features": "tiny", "feature": 3, "amount": 1.0, "n_new": 20, "temperature": 0.0, "seed": 0}
+
+
+@pytest.mark.parametrize("during", [True, False], ids=["within a step", "between steps"])
+def test_a_cancelled_generation_stops(tiny, monkeypatch, during):
+    from dashboard.prompt import compute
+
+    live, given = tiny
+    made, step = [], compute.generation_step
+
+    def counted(*args):
+        made.append(step(*args))
+        if during and len(made) == 2:
+            live.cancel("a")
+        return made[-1]
+
+    monkeypatch.setattr(compute, "generation_step", counted)
+    with asking("a"):
+        steps = live.generate("one two", **given, **STEPS)
+        next(steps)
+        with pytest.raises(SupersededError):  # noqa: PT012
+            next(steps)
+            live.cancel("a")
+            next(steps)
+    assert len(made) == 2
+
+
+def test_a_newer_generation_of_a_page_outlasts_the_older_one(tiny):
+    live, given = tiny
+    with asking("a"):
+        older, newer = (live.generate("one two", **given, **STEPS) for _ in range(2))
+        next(older)
+        next(newer)
+        with pytest.raises(SupersededError):
+            next(older)
+        assert next(newer).number == 1
+        live.read("one", **given, features=None)
+        with pytest.raises(SupersededError):
+            next(newer)
+
+
+def test_a_continuation_beyond_the_context_is_refused(tiny, tiny_model):
+    live, given = tiny
+    n = tiny_model.cfg.n_ctx
+    with pytest.raises(PromptError, match=f"with 20 new ones exceed the model's context of {n}"):
+        next(live.generate("a" * (n - 10), **given, **STEPS))
+
+
+def describe(workspace, made_from: str, text: str = ""):
+    """Replace the features `tiny`, with the hash of the SAE that they were made from."""
+    folder = workspace.path("features", "tiny")
+    draft = Draft.open(folder, kind="features", config={"dictionary": "sae:tiny"}, seed=0, overwrite=True)
+    (draft.path / "examples.txt").write_text(text)
+    draft.finish(summary={"n_features": 80}, parents={"saes/tiny": made_from})
+
+
+def test_features_of_an_sae_that_was_made_again_are_refused(tiny):
+    live, given = tiny
+    describe(live._workspace, live._workspace.manifest("sae", "tiny").content_hash)
+    assert live.read("one two", **given, features="tiny").features
+    with pytest.raises(UnknownNameError, match="last one is 79"):
+        live.activations("one two", **given, features="tiny", feature=80)
+    describe(live._workspace, "0" * 64)
+    with pytest.raises(MismatchError, match="workbench features tiny --overwrite"):
+        live.read("one two three", **given, features="tiny")
+
+
+def test_a_prompt_is_read_again_once_its_features_were_described_again(tiny):
+    live, given = tiny
+    sae = live._workspace.manifest("sae", "tiny").content_hash
+    before = live.read("one two", **given, features="tiny")
+    assert live.read("one two", **given, features="tiny") is before
+    describe(live._workspace, sae, "other examples")
+    assert live.read("one two", **given, features="tiny") is not before
+
+
+def test_few_dictionaries_are_held_those_used_last():
+    from dashboard.prompt.live import Loaded
+
+    loaded = Loaded.__new__(Loaded)
+    loaded._dictionaries = {}
+    for name in "abcdaef":
+        assert loaded._held(("m", name), lambda name=name: name) == name
+    assert [name for _, name in loaded._dictionaries] == ["d", "a", "e", "f"]

@@ -43,11 +43,14 @@
     return { token: inside ? selection.token : n - 1, key: inside ? selection.key : null };
   }
 
+  // The same text may have fewer tokens than before, as without the chat template: the selection stays inside.
   function begin(prompt, visitor, found, selection, asked) {
+    const n = found.tokens.length, token = Math.min(selection.token ?? n - 1, n - 1), key = selection.key ?? null;
     const made = {
       run: prompt, visitor, reading: found, asked: { ...asked }, colour: "loss", attention: null, activations: null, views: {},
       selection: {
-        ...selection, layer: Math.min(selection.layer || 0, found.n_layers - 1), head: Math.min(selection.head || 0, found.n_heads - 1),
+        ...selection, token, key: key > token ? null : key,
+        layer: Math.min(selection.layer || 0, found.n_layers - 1), head: Math.min(selection.head || 0, found.n_heads - 1),
       },
       asking: () => ({ ...prompt, visitor }),
       select: (changes) => select(made, changes),

@@ -7,8 +7,11 @@
     ["random direction", "a random direction of the same norm added: the control"],
   ];
 
+  let wanted = null; // the continuation on its way; a new prompt drops it
+
   function steer(state) {
     const { el, visible } = parts;
+    if (wanted) wanted.abort();
     const holder = document.getElementById("prompt-steer");
     const field = (label, given) => {
       const input = el("input", { class: "wb-native", ...given });
@@ -29,7 +32,6 @@
     const list = el("ol", { class: "wb-arms", hidden: true }, ...lines.map((line) => line.item));
     holder.replaceChildren(
       el("div", { class: "wb-controls" }, featureField, amountField, countField, heatField, seedField, go, stop), said, list);
-    let wanted = null;
     stop.addEventListener("click", () => wanted && wanted.abort());
     go.addEventListener("click", run);
 
