@@ -248,10 +248,11 @@ def ablate_answer(found: list[AblatedExample]) -> html.Div:
     """Return every example with its change of loss, and the means over the directions of both nulls."""
     if not found:
         return html.Div(html.P("No token follows the peak of any stored example.", className="wb-none"))
-    means = [float(np.mean(values)) for values in (
-        [each.change for each in found], [each.random for each in found], [each.alike or [0.0] for each in found]
-    )]  # fmt: skip
-    names = ("mean change, nats per token", "random directions", "features of like density")
+    means = {
+        "mean change, nats per token": [each.change for each in found],
+        "random directions": [value for each in found for value in each.random],
+        "features of like density": [value for each in found for value in each.alike],
+    }
     rows = [
         html.Li(
             [
@@ -266,5 +267,5 @@ def ablate_answer(found: list[AblatedExample]) -> html.Div:
         )
         for each in found
     ]  # fmt: skip
-    numbers = [stat(name, f"{mean:+.3f}") for name, mean in zip(names, means, strict=True)]
+    numbers = [stat(name, f"{np.mean(values):+.3f}") for name, values in means.items() if values]
     return html.Div([html.Div(numbers, className="wb-stats"), html.Ol(rows, className="wb-lines")])

@@ -5,6 +5,7 @@ search itself needs no model (`saes.features.search`); a button runs the text th
 loaded already reads texts of several words without being asked.
 """
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -172,8 +173,8 @@ _SECTIONS = (
         "tokens",
         "Fires on it",
         "score: F1, 0 to 1, of two fractions: the part of the feature's total activation that falls on these words, "
-        "and the part of these words on which it fires. In brackets the null: a feature that fires as often, on random "
-        "tokens",
+        "and the part of these words on which it fires. In brackets the null: the mean of one random feature that "
+        "fires as often, on random tokens; the best of many is higher by chance",
     ),
     (
         "similar",
@@ -316,16 +317,24 @@ def active(context: Context, text: str, state: dict[str, str]) -> html.Section:
     result = context.live.read(text, model=str(made[0].config["model"]), features=name)
     fired = [[(each.feature, each.activation) for each in at] for at in result.features]
     hits = rank_active(workspace, name, result.tokens, fired, N_ACTIVE)
-    rows = [row(hit) for hit in hits]
+    rows = [row(_whole(context, hit, text, str(made[0].config["model"]))) for hit in hits]
     body = html.Ol(rows, className="wb-hits") if rows else html.P("None fires on this text.", className="wb-none")
     return panel(
         f"Active on this text, by {name}",
         body,
-        note="score: strongest activation, as a fraction of the feature's maximum, times log10(1 / density), so that "
-        "strong and rare features come first. In brackets the probability that a feature of this density fires on any "
-        "of as many random tokens",
+        note="of the five strongest features of each token. Score: strongest activation among these, as a fraction of "
+        "the feature's maximum, times log10(1 / density), so that strong and rare features come first. In "
+        "brackets the probability that a feature of this density fires on any of as many random tokens",
         className="wb-row",
     )
+
+
+def _whole(context: Context, hit: Hit, text: str, model: str) -> Hit:
+    """Return a hit with its activation on every token: a reading holds the strongest features of each token only."""
+    if hit.example is None:
+        return hit
+    found = context.live.activations(text, model=model, features=hit.features, feature=hit.feature)
+    return replace(hit, example=replace(hit.example, activations=tuple(found)))
 
 
 def register(app: Dash) -> None:

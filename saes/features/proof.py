@@ -7,9 +7,10 @@ directions of other features of about the same density, scaled to that norm. Thr
 - *steer*: adding its direction to neutral prompts raises tokens of held-out examples;
 - *lists*: its direction separates a list of words.
 
-A test holds when its p-value is at most .05 after Holm's correction over the tests, and its interval lies above 0. The
-p-value is the larger one of those by the two nulls. Where a feature fires is described with the same nulls, but is no
-test: any direction fires selectively on text that was selected because it fires there.
+A test holds when its p-value is at most .05 after Holm's correction over the tests, and its interval lies above 0
+(`lists` has none). The p-value is the larger one of those by the two nulls. A test is undecided where it could not have
+held: with too few directions in a null, or with one example only. Where a feature fires is described with the same
+nulls, but is no test: any direction fires selectively on text that was selected because it fires there.
 """
 
 import math
@@ -200,8 +201,13 @@ class ProofMeasure(Result):
 
     @property
     def p(self) -> float:
-        """The larger one of the p-values by the two nulls, one-sided."""
-        return max(p_from_null(self.value, null) for null in (self.random, self.alike) if len(null))
+        """The larger one of the p-values by the two nulls, one-sided; 1 where a null is missing."""
+        return max(p_from_null(self.value, null) for null in (self.random, self.alike))
+
+    @property
+    def above_zero(self) -> bool:
+        """True where the interval lies above 0, and for `lists`, which has no interval."""
+        return self.name == "lists" or (self.low is not None and self.low > 0)
 
     def below(self, null: np.ndarray) -> str:
         """Return how many draws the feature exceeds, such as `99 of 99`."""
@@ -278,8 +284,26 @@ class Proof(Result):
         found = []
         for name, p in self.p_holm().items():
             measure = self.measure(name)
-            if measure is not None and p <= ALPHA and (measure.low is None or measure.low > 0):
+            if measure is not None and p <= ALPHA and measure.above_zero:
                 found.append(name)
+        return found
+
+    def undecided(self) -> dict[str, str]:
+        """Return `test -> reason` for the tests that could not have held, whatever their value."""
+        tests = [each for each in self.measures if each.tested]
+        needed = math.ceil(len(tests) / ALPHA - 1e-9) - 1  # directions for which p can be ALPHA after Holm's correction
+        found = {}
+        for each in tests:
+            nulls = (
+                (len(each.random), "random direction" + "s" * (len(each.random) != 1)),
+                (len(each.alike), "feature" + "s" * (len(each.alike) > 1) + " of like density"),
+            )
+            few = [f"{n} {what}" if n else f"no {what}" for n, what in nulls if n < needed]
+            if few:
+                only = "only " * (not few[0].startswith("no "))
+                found[each.name] = f"{only}{' and '.join(few)}, {needed} are needed"
+            elif not each.above_zero and each.low is None:
+                found[each.name] = "one example only" if each.n == 1 else "it has no interval"
         return found
 
     def lines(self) -> list[str]:
@@ -287,9 +311,14 @@ class Proof(Result):
         tests, held = self.p_holm(), self.holds()
         if not tests:
             return ["Nothing could be tested: " + "; ".join(f"{k}: {why}" for k, why in self.missing.items()) + "."]
-        count = (
-            f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}" if held else "No effect beyond the null"
-        )
+        undecided = self.undecided()
+        if held:
+            count = f"{len(held)} of {len(tests)} tests hold{'s' * (len(held) == 1)}"
+        elif len(undecided) == len(tests):
+            count = f"Undecided: {next(iter(undecided.values()))}"
+        else:
+            rest = f" in {len(tests) - len(undecided)} of {len(tests)} tests, the others are undecided"
+            count = "No effect beyond the null" + rest * bool(undecided)
         return [f"{count} (Holm's correction at {ALPHA:g}).", *(self.sentence(name) for name in tests)]
 
     def verdict(self) -> str:
@@ -313,7 +342,9 @@ class Proof(Result):
         p = f"p {measure.p:.2g}, after Holm {self.p_holm()[name]:.2g}"
         if name in self.holds():
             return f"{said}, more than {nulls} ({p})."
-        return f"{said}: no effect beyond the null (it exceeds {nulls}; {p})."
+        reason = self.undecided().get(name)
+        found = f"undecided: {reason}" if reason else "no effect beyond the null"
+        return f"{said}: {found} (it exceeds {nulls}; {p})."
 
     def headline(self) -> str:
         return f"feature {self.feature} of {self.features}: {self.verdict()}"

@@ -10,8 +10,8 @@
 
 A word is found in any case, with or without a leading space, and as several tokens (its last one counts). The score of
 several words is the mean over the words, weighted by their information, `log2(1 / frequency)`; those that make up more
-than `FREQUENT` of the text are left out when there are rarer ones. **Null**: the score of a feature that fires as
-often, on random tokens. Hits below it are left out.
+than `FREQUENT` of the text are left out when there are rarer ones. **Null**: the mean score of one
+random feature that fires as often, on random tokens; the best of many is higher by chance. Hits below it are left out.
 
 The numbers come from the index that `workbench features` writes (`saes/features/token_index.py`). Features without one
 are searched through their examples: then `share` and `recall` are fractions of the activation and of the tokens in

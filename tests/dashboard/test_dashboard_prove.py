@@ -116,6 +116,7 @@ def test_answers_without_examples_or_controls_are_whole_sentences():
     assert "none" in str(prove.text_answer(TextFirings(["a"], [0.0], [])))
     one = AblatedExample(["a", "b"], [1.0, 0.0], 0, None, 0.5, [0.1], [])
     assert "+0.500" in str(prove.ablate_answer([one]))
+    assert "like density" not in str(prove.ablate_answer([one]))
     assert "no shift" in str(prove.steer_answer([SteeredRow("unchanged", HOSTILE[0], 0.0, [])]))
 
 

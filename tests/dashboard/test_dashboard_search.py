@@ -56,6 +56,7 @@ def test_every_hit_with_a_score_has_its_null(planted):
 def test_the_page_says_which_part_of_the_text_was_searched(planted):
     whole = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}), run=True)
     assert "Only the text of the examples" not in text_of(whole)
+    assert "the best of many is higher by chance" in text_of(whole)
     part = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "older"}), run=True)
     assert "Only the text of the examples is indexed of older" in text_of(part)
 
@@ -120,6 +121,8 @@ def test_the_text_is_run_only_when_asked_or_when_a_model_is_loaded(planted, work
         shown = _run(1, state)
         assert live.calls[0] == ("read", "the river and the city")
         assert "Active on this text, by demo" in text_of(shown)
+        assert "of the five strongest features of each token" in text_of(shown)
+        assert any(name == "activations" for name, _ in live.calls), "strips hold every token, not the strongest alone"
         assert current().live is live
 
 

@@ -14,6 +14,7 @@ from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, UsageError
 from interp.models.adapter import run_with_cache, weight_hash
 from interp.models.small import SmallConfig, build_small
+from interp.statistics import Interval, t_interval
 from saes.features.build import build_features
 from saes.features.intervene import FeatureSite, ablate, effects_of, splice_hooks, steer_hooks
 from saes.features.measure_proof import (
@@ -25,7 +26,7 @@ from saes.features.measure_proof import (
     save_proof,
     with_bos,
 )
-from saes.features.proof import Passage, ProofConfig, ProofMeasure, read_case
+from saes.features.proof import Passage, Proof, ProofConfig, ProofMeasure, measure_of, read_case
 from saes.features.sources import neurons_of
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
@@ -271,3 +272,40 @@ def test_a_test_needs_both_nulls_and_an_interval_above_zero():
 
     assert measure(2.0, 1.0, [0] * 99, [0] * 99).p == 0.01
     assert measure(2.0, 1.0, [0] * 99, [3] * 99).p == 1.0
+    assert measure(2.0, 1.0, [0] * 99, []).p == 1.0, "a null is missing"
+
+
+def judged(*names: str, n_alike: int = 99, ablated: Interval | None = None) -> Proof:
+    """A proof in which every measure exceeds all directions of its nulls."""
+    above = Interval(2.0, 1.0, 3.0)
+    measures = tuple(
+        measure_of(name, {"ablate": ablated or above, "steer": above, "lists": 2.0}[name], "", 1 if ablated else 4,
+                   (np.zeros(99), np.zeros(n_alike)))
+        for name in names
+    )  # fmt: skip
+    return Proof(features="toy", feature=1, label="", hook_point=HOOK, strength=1.0, measures=measures)
+
+
+def test_a_single_example_decides_nothing():
+    alone = judged("ablate", ablated=t_interval(np.array([2.0])))
+    assert alone.holds() == []
+    assert alone.verdict().startswith("Undecided: one example only")
+    with_lists = judged("ablate", "lists", ablated=t_interval(np.array([2.0])))
+    assert with_lists.holds() == ["lists"], "lists have no interval"
+    assert "undecided: one example only" in with_lists.sentence("ablate")
+
+
+@pytest.mark.parametrize(
+    ("n", "says"),
+    [
+        (0, "no feature of like density"),
+        (1, "only 1 feature of like density"),
+        (58, "only 58 features of like density"),
+    ],
+)
+def test_too_few_features_of_like_density_leave_three_tests_undecided(n, says):
+    found = judged("ablate", "steer", "lists", n_alike=n)
+    assert found.holds() == []
+    assert found.verdict().startswith(f"Undecided: {says}, 59 are needed")
+    assert f"undecided: {says}, 59 are needed" in found.sentence("steer")
+    assert judged("ablate", "steer", "lists", n_alike=59).holds() == ["ablate", "steer", "lists"]
