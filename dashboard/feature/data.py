@@ -162,10 +162,6 @@ def most_telling(workspace: Workspace, name: str) -> int:
     return rows[0] if rows else 0
 
 
-NULL_DRAWS = 200
-"""Random directions behind the p-values of `relations.parquet` (`saes.features.relations.DRAWS`)."""
-
-
 def relations(workspace: Workspace, name: str, index: int) -> dict[str, Any] | None:
     """Return a row of `relations.parquet` with its `scales` and the `model`; None for an artefact that lacks it."""
     manifest = workspace.manifest("features", name)

@@ -199,6 +199,10 @@ def _histogram(row: dict[str, Any], scheme: str | None) -> html.Section:
     )
 
 
+def _verdict(related: dict[str, Any] | None, side: str, verb: str) -> str:
+    return "" if related is None else effect_verdict(related[f"{side}_p"], verb, related["scales"]["draws"])
+
+
 def _effects(row: dict[str, Any], related: dict[str, Any] | None) -> list[html.Section]:
     sides = [("promoted", "Promotes", "promote", False), ("suppressed", "Suppresses", "suppress", True)]
     pairs = {side: list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True)) for side, *_ in sides}
@@ -218,7 +222,7 @@ def _effects(row: dict[str, Any], related: dict[str, Any] | None) -> list[html.S
             title,
             token_bars(pairs[side], label=f"{title} tokens", signed=signed, maximum=largest, form="{:+.2f}".format),
             note=f"direct effect: next tokens whose logit its direction {'lowers' if signed else 'raises'} most. "
-            + effect_verdict(None if related is None else related[f"{side}_p"], verb),
+            + _verdict(related, side, verb),
         )
         for side, title, verb, signed in sides
     ]

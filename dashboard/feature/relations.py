@@ -21,11 +21,11 @@ MAX_USES = 12
 """Links shown of each kind."""
 
 
-def effect_verdict(p: float | None, side: str) -> str:
+def effect_verdict(p: float | None, side: str, draws: int) -> str:
     """Return one sentence on whether a feature promotes (or suppresses) tokens more than random directions do."""
     if p is None:
         return ""
-    reach = f"{p:.0%} of {view.NULL_DRAWS} random directions {side} some token at least as much"
+    reach = f"{p:.0%} of {draws} random directions {side} some token at least as much"
     return (
         f"More than random directions: {reach}." if p <= 0.05 else f"Not clearly more than random directions: {reach}."
     )

@@ -37,7 +37,7 @@ def test_a_feature_links_to_its_point_on_the_map(workspace):
 
 
 def test_no_verdict_without_a_null():
-    assert effect_verdict(None, "promote") == ""
+    assert effect_verdict(None, "promote", 200) == ""
 
 
 def test_next_and_previous_follow_the_filter_and_the_order(workspace):

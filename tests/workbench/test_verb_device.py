@@ -105,8 +105,7 @@ def test_a_dictionary_opens_on_the_device_asked_for(root):
         ["dynamics", "scaling"],
     ],
 )
-def test_a_missing_cuda_device_is_named_before_the_work(verb, root, tmp_path, capsys):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a CUDA device")
+def test_a_missing_cuda_device_is_named_before_the_work(verb, root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # as on a machine without one
     assert main([*verb, "--workspace", str(root), "--name", "refused", "--device", "cuda"]) == 2
     assert "torch sees no CUDA device; use --device cpu" in capsys.readouterr().err
