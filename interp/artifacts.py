@@ -69,6 +69,7 @@ KINDS = {
     "induction_circuit": "induction-circuits",
     "edge_circuit": "edge-circuits",
     "feature_circuit": "feature-circuits",
+    "attribution_graph": "graphs",
     "lens": "lenses",
     "patching": "patching",
     "labels": "labels",

@@ -317,6 +317,17 @@ def _language_scaling(m: Manifest) -> Described:
     return f"Language models of {len(sizes)} sizes on the same text: {fell}.", facts, dynamics_href(artefact_key(m))
 
 
+def _attribution_graph(m: Manifest) -> Described:
+    aims = ", ".join(f"{label!r}" for label in m.summary.get("targets", [])[:3])
+    floor = _number(m.summary.get("replacement_floor"))
+    facts = [
+        ("nodes kept", _count(m.summary.get("nodes_kept"))),
+        ("replacement score", _number(m.summary.get("replacement"))),
+        *([("without latents", floor)] if floor else []),
+    ]
+    return f"{m.summary.get('prompt', '')!r}: direct effects that lead to {aims}.", facts, f"/graph/{m.name}"
+
+
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "recording": _recording,
     "sae": _sae,
@@ -331,6 +342,7 @@ _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "induction_circuit": _circuit,
     "edge_circuit": _circuit,
     "feature_circuit": _circuit,
+    "attribution_graph": _attribution_graph,
     "lens": _lens,
     "labels": _labels,
     "word_geometry": _word_geometry,

@@ -23,6 +23,7 @@ _MORE = {
     "induction_circuit": ("Induction circuits", "heads that copy"),
     "edge_circuit": ("Circuits of heads", "heads and MLPs of a task"),
     "feature_circuit": ("Circuits of features", "features of a task"),
+    "attribution_graph": ("Attribution graphs", "why the model says that"),
     "patching": ("Patching", "which values carry a difference"),
     "lens": ("Lenses", "the prediction after each layer"),
     "labels": ("Labels", "written by a model, and scored"),

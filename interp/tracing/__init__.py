@@ -1,0 +1,6 @@
+"""Attribution graphs: direct effects between tokens, latents and logits on one prompt (Ameisen et al. 2025).
+
+`config`: settings. `frozen`: the local replacement model, linear in the residual stream. `replacement`: dictionaries
+that replace MLPs, MLP neurons among them. `edges`: rows of direct effects, chosen by influence. `influence`: influence,
+pruning and scores of an adjacency matrix. `graph`: a graph as a value and as files. `trace`: from a prompt to a graph.
+"""
