@@ -28,7 +28,7 @@ from workbench.verbs.dynamics import Form as Onset
 from workbench.verbs.dynamics import Grok
 from workbench.verbs.evaluate import Evaluate
 from workbench.verbs.features import Features, Prove
-from workbench.verbs.geometry import Direction, Shapes, Space
+from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
 from workbench.verbs.record import Record
@@ -36,7 +36,7 @@ from workbench.verbs.train import Train
 
 OFFERED: tuple[type[Verb], ...] = (
     *(Record, Train, Features, Prove, Evaluate, Atlas, Heads, Lens, Patch, Induction, Find, FeatureCircuit),
-    *(Shapes, Direction, Space, CompareSAEs, Grok, Onset),
+    *(Shapes, Direction, Space, CompareSpaces, CompareSAEs, Grok, Onset),
 )
 """Verbs that can be started from the page, in the order of its menu."""
 KNOWN_MODELS = (
@@ -55,6 +55,7 @@ _MENUS = {
     **dict.fromkeys(("sae", "saes"), "sae"),
     **dict.fromkeys(("source", "then"), "source"),
     **dict.fromkeys(("hook_point", "hook_points", "at", "target"), "hook point"),
+    "other": "model",
     **{name: name for name in ("model", "dictionary", "features", "corpus", "task", "cells", "name", "device")},
     "onto": "atlas",
     "feature": "feature",

@@ -51,6 +51,8 @@ class SharedFeatures(Result):
     """Mean cosine of the pairs."""
     mean_cosine_random: float
     """Mean cosine of the pairs under the null."""
+    random_cosines: Float[Tensor, " n"]
+    """`[n]`: cosines of the pairs under the null"""
 
     def __str__(self) -> str:
         return (
@@ -103,6 +105,7 @@ def match_features(first: Dictionary, second: Dictionary, *, seed: int = 0) -> S
         shared_random=float((random.cosines > SHARED).float().mean()),
         mean_cosine=float(match.cosines.mean()),
         mean_cosine_random=float(random.cosines.mean()),
+        random_cosines=random.cosines,
     )
 
 

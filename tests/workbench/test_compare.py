@@ -1,5 +1,6 @@
 """`workbench compare saes`: planted features from a recording on disk to the table and its artefact."""
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -65,6 +66,11 @@ def test_shared_features_are_said_with_their_null(root, capsys):
     each = shared["one, two"]
     assert -1 <= each["mean_cosine_random"] < each["mean_cosine"] <= 1
     assert f"one, two: {each['finding']}" in capsys.readouterr().out
+    rows = pq.read_table(root / "sae-comparisons" / "matched" / "matches.parquet").to_pylist()
+    assert {row["pair"] for row in rows} == {"one, two"}
+    assert sorted(row["first"] for row in rows) == sorted(row["second"] for row in rows) == list(range(24))
+    for column, key in (("cosine", "mean_cosine"), ("random", "mean_cosine_random")):
+        assert sum(row[column] for row in rows) / 24 == pytest.approx(each[key], abs=1e-5)
 
 
 def test_runs_that_differ_only_in_their_seed_are_one_group(root, capsys):

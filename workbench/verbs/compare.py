@@ -20,7 +20,10 @@ from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slu
 from workbench.verbs.evaluate import Probes, as_dict, run_probes
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from interp.workspace import Workspace
+    from saes.evaluation.matching import SharedFeatures
     from saes.kinds.base import SAE
 
 
@@ -59,7 +62,7 @@ class CompareSAEs(Probes, Writes, Threaded, OnDevice):
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
 
     def run(self) -> None:
-        from interp.artifacts import Draft, write_json
+        from interp.artifacts import Draft, write_json, write_table
         from saes.evaluation.compare import compare
         from saes.evaluation.toy_recovery import read_synthetic
         from workbench.opening import open_dictionary, open_recording_model
@@ -120,10 +123,13 @@ class CompareSAEs(Probes, Writes, Threaded, OnDevice):
         except WorkbenchError:
             draft.discard()  # it holds nothing to resume
             raise
-        shared = _shared(saes, self.seed) if self.match else {}
+        matched = _matched(saes, self.seed) if self.match else {}
+        shared = {pair: _shares(each) for pair, each in matched.items()}
         reversals = [str(each) for each in found.reversals]
         whole = {**asdict(found), "reversals": reversals, "shared": shared, "probing": probing and as_dict(probing)}
         write_json(draft.path / "comparison.json", whole)
+        if matched:
+            write_table(draft.path / "matches.parquet", _match_table(matched))
         summary = {"l0": found.l0, **{f"fvu_{row.name}": row.matched.fvu for row in found.rows}}
         draft.finish(summary=summary, parents=parents, threads=threads)
         say("\n".join([found.table(), *(f"{pair}: {each['finding']}" for pair, each in shared.items())]))
@@ -143,18 +149,29 @@ class CompareSAEs(Probes, Writes, Threaded, OnDevice):
         return found
 
 
-def _shared(saes: dict[str, "SAE"], seed: int) -> dict[str, dict[str, Any]]:
-    """Return for every pair of SAEs, `"one, two"`, the features they share, in numbers and as a sentence."""
+def _matched(saes: dict[str, "SAE"], seed: int) -> dict[str, "SharedFeatures"]:
+    """Return for every pair of SAEs, `"one, two"`, the features they share."""
     from saes.evaluation.matching import match_features
 
-    found = {}
-    for one, two in combinations(saes, 2):
-        each = match_features(saes[one], saes[two], seed=seed)
-        numbers = {
-            f"{name}{end}": getattr(each, name + end) for name in ("shared", "mean_cosine") for end in ("", "_random")
-        }
-        found[f"{one}, {two}"] = {**numbers, "finding": str(each)}
-    return found
+    return {f"{one}, {two}": match_features(saes[one], saes[two], seed=seed) for one, two in combinations(saes, 2)}
+
+
+def _shares(each: "SharedFeatures") -> dict[str, Any]:
+    """Return the shares of a pair of SAEs, in numbers and as a sentence."""
+    names = [name + end for name in ("shared", "mean_cosine") for end in ("", "_random")]
+    return {**{name: getattr(each, name) for name in names}, "finding": str(each)}
+
+
+def _match_table(matched: dict[str, "SharedFeatures"]) -> "pa.Table":
+    """Return the matched latents of every pair of SAEs; `random` are the cosines of the null, in any order."""
+    import pyarrow as pa
+
+    rows = [
+        {"pair": pair, **row, "random": random}
+        for pair, each in matched.items()
+        for row, random in zip(each.to_records(), each.random_cosines.tolist(), strict=True)
+    ]
+    return pa.Table.from_pylist(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
