@@ -58,6 +58,7 @@ UNHASHED = frozenset({LOG})
 KINDS = {
     "recording": "recordings",
     "sae": "saes",
+    "transcoders": "transcoders",
     "features": "features",
     "atlas": "atlases",
     "heads": "heads",

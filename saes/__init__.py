@@ -12,6 +12,7 @@ Subjects, one folder each:
 - `training`    configs, batches, the loop, checkpoints
 - `kinds`       one file per kind of dictionary
 - `kernels`     the sparse training step
+- `sets`        a transcoder for every layer of a model, in one artefact
 - `weights`     our folder, and one file per foreign format
 - `features`    statistics, examples and labels of features; interventions with them
 - `evaluation`  reconstruction, in the model, probing, absorption, recovery, comparison, scaling
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.base import SAE
+    from saes.sets.set import TranscoderSet, open_set
     from saes.training.config import (
         BatchTopKConfig,
         CrosscoderConfig,
@@ -72,6 +74,7 @@ _HOMES = {
     "saes.training.run": "Job",
     "saes.training.train": "train train_sae train_many",
     "saes.kinds.base": "SAE",
+    "saes.sets.set": "TranscoderSet open_set",
     "saes.weights.folder": "load_sae save_sae",
     "saes.weights.read": "load_dictionary",
     "saes.weights.importing": "import_dictionary",

@@ -120,6 +120,21 @@ def _sae(m: Manifest) -> Described:
     return sentence + ".", facts, sae_href(m.name)
 
 
+def _transcoders(m: Manifest) -> Described:
+    s = m.summary
+    reach = "which write to all later layers" if s.get("cross_layer") else "one transcoder a layer"
+    sentence = f"{_count(s.get('d_sae'))} latents for each of {len(s.get('layers') or [])} layers, {reach}"
+    if s.get("fvu") is not None:
+        sentence += f"; on held-out documents they explain {1 - s['fvu']:.0%} of the variance of MLP outputs"
+    facts = [
+        ("FVU", _number(s.get("fvu"))),
+        ("L0", _number(s.get("l0"))),
+        ("dead", _percent(s.get("dead_fraction"))),
+        ("model", str(s.get("model", ""))),
+    ]
+    return sentence + ".", facts, None
+
+
 def _features(m: Manifest) -> Described:
     s, dictionary = m.summary, str(m.config.get("dictionary", ""))
     n, dead = s.get("n_features") or 0, s.get("n_dead") or 0
@@ -331,6 +346,7 @@ def _attribution_graph(m: Manifest) -> Described:
 _DESCRIBE: dict[str, Callable[[Manifest], Described]] = {
     "recording": _recording,
     "sae": _sae,
+    "transcoders": _transcoders,
     "features": _features,
     "atlas": _atlas,
     "heads": _heads,

@@ -19,6 +19,7 @@ _COLUMNS = {
     "atlas": ("Atlases", "maps of vectors"),
 }
 _MORE = {
+    "transcoders": ("Transcoders", "MLPs of all layers, in one set"),
     "heads": ("Heads", "kinds of attention heads"),
     "induction_circuit": ("Induction circuits", "heads that copy"),
     "edge_circuit": ("Circuits of heads", "heads and MLPs of a task"),

@@ -3,6 +3,7 @@
 
     layer_N.safetensors     W_enc [d_sae, d_in] (transposed here), b_enc, W_dec [d_sae, d_out], b_dec,
                             activation_function.threshold (optional), W_skip [d_out, d_in] (optional)
+                            activation_function.k (optional, one number; written by our sets only: TopK)
     W_enc_N.safetensors     W_enc_N [d_sae, d_in], b_enc_N, b_dec_N, optional: threshold_N, W_skip_N [d_in, d_out]
     W_dec_N.safetensors     W_dec_N [d_sae, n_layers - N, d_out]
     config.yaml             model_name, feature_input_hook, feature_output_hook
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import CorruptError, MismatchError, MissingError
-from saes.kinds.base import Activation, JumpReLU, ReLU, SAEMetadata, Weights
+from saes.kinds.base import Activation, JumpReLU, ReLU, SAEMetadata, TopK, Weights
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.weights.layout import (
@@ -28,7 +29,9 @@ from saes.weights.layout import (
     Axes,
     Conversion,
     Format,
+    as_relu_topk,
     check_arrays,
+    check_k,
     first_line,
     one_file,
     read_safetensors,
@@ -41,8 +44,8 @@ LAYOUT: dict[str, Axes] = {
     "W_dec": ("d_sae", "d_out"),
     "b_dec": ("d_out",),
 }
-THRESHOLD = "activation_function.threshold"
-OPTIONAL: dict[str, Axes] = {THRESHOLD: ("d_sae",), "W_skip": ("d_out", "d_in")}
+THRESHOLD, K = "activation_function.threshold", "activation_function.k"
+OPTIONAL: dict[str, Axes] = {THRESHOLD: ("d_sae",), K: (), "W_skip": ("d_out", "d_in")}
 FILES = "layer_*.safetensors"
 ENCODERS = "W_enc_*.safetensors"
 
@@ -52,6 +55,8 @@ def read(path: Path) -> Conversion:
     file = one_file(path, FILES)
     w = check_arrays(read_safetensors(file), LAYOUT, file, optional=OPTIONAL, what="a circuit-tracer transcoder")
     activation: Activation = JumpReLU(_threshold(w[THRESHOLD], file)) if THRESHOLD in w else ReLU()
+    if K in w:
+        activation = TopK(check_k(w[K], w.sizes["d_sae"], file))
     layer = re.search(r"layer_(\d+)", file.name)
     weights = Weights(w["W_enc"].T.contiguous(), w["b_enc"], w["W_dec"], w["b_dec"])
     skip = w["W_skip"] if "W_skip" in w else None  # noqa: SIM401 (not a dict)
@@ -123,7 +128,7 @@ def _threshold(threshold: Tensor, path: Path) -> Tensor:
 def metadata_of(folder: Path, layer: int | None) -> SAEMetadata:
     """Return the metadata of `config.yaml`, where that exists."""
     path = folder / "config.yaml"
-    config = _yaml(path)
+    config = read_yaml(path)
     source, target = (text(config, f"feature_{side}_hook", path) for side in ("input", "output"))
     before = "" if layer is None else f"blocks.{layer}."
     return SAEMetadata(
@@ -133,7 +138,8 @@ def metadata_of(folder: Path, layer: int | None) -> SAEMetadata:
     )
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the keys of a YAML file; none where it is missing, or holds something else. Raises `CorruptError`."""
     import yaml
 
     if not path.is_file():
@@ -150,6 +156,8 @@ def _forward(arrays: Arrays):
         w = arrays.double()
         pre = torch.nn.functional.linear(x, w["W_enc"], w["b_enc"])
         acts = pre * (pre > w[THRESHOLD]) if THRESHOLD in w else pre.clamp_min(0)
+        if K in w:
+            acts = as_relu_topk(pre, int(w[K]))
         recons = acts @ w["W_dec"] + w["b_dec"]
         return acts, recons + x @ w["W_skip"].T if "W_skip" in w else recons
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from interp.artifacts import atomic_file, code_version, write_json
 from interp.errors import MismatchError, MissingError
-from saes.kinds.base import SAE
+from saes.kinds.base import SAE, SAEMetadata
 from saes.weights import saelens
 from saes.weights.layout import check_finite
 from saes.weights.read import recheck
@@ -55,11 +55,16 @@ def check_model(sae: SAE, weight_hash: str, *, allow_other_weights: bool = False
 
     An SAE without a recorded hash (written by another tool) needs that permission too, since nothing can be checked.
     """
-    if allow_other_weights or sae.metadata.weight_hash == weight_hash:
+    check_weights(sae.metadata, weight_hash, "SAE", allow_other_weights=allow_other_weights)
+
+
+def check_weights(about: SAEMetadata, weight_hash: str, what: str, *, allow_other_weights: bool = False) -> None:
+    """Raise `MismatchError` when `what` was trained on other weights than these; see `check_model`."""
+    if allow_other_weights or about.weight_hash == weight_hash:
         return
-    trained = sae.metadata.weight_hash[:12] or "weights that were not recorded"
+    trained = about.weight_hash[:12] or "weights that were not recorded"
     raise MismatchError(
-        f"the SAE was trained on {sae.metadata.model or 'a model'} with {trained}, this model has {weight_hash[:12]}; "
+        f"the {what} was trained on {about.model or 'a model'} with {trained}, this model has {weight_hash[:12]}; "
         "load the model it was trained on, or allow other weights on purpose"
     )
 

@@ -1,0 +1,16 @@
+"""Sets of transcoders: one for every layer of a model, in one artefact, as circuit tracing needs them.
+
+- `set`       the set: what its latents read and write, and reading it from disk
+- `layouts`   the files of a set, which are those of circuit-tracer
+"""
+
+from typing import TYPE_CHECKING
+
+from interp.runtime import lazily
+
+if TYPE_CHECKING:
+    from saes.sets.set import CrossLayerSet, Firings, PerLayerSet, TranscoderSet, open_set, read_set
+
+_HOMES = {"saes.sets.set": "TranscoderSet PerLayerSet CrossLayerSet Firings open_set read_set"}
+
+__getattr__, __all__ = lazily(__name__, _HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

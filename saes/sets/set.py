@@ -1,0 +1,250 @@
+"""A set of transcoders: latents of every layer that predict MLP outputs from MLP inputs.
+
+In a per-layer set the latents of layer `l` write to the MLP output of layer `l`; in a cross-layer set to those of `l`
+and of all later layers. For both, with the sum over layers `s` up to `l` (per-layer: `s = l` alone):
+
+    output_l = output_bias(l) + sum over s of a_s @ decoder_rows(s, ., l) + skip(l) @ input_l
+    a_s = act(encoder_rows(s, .) @ input_s + encoder_bias(s, .))
+
+Rows are in the units of the hook points that the set reads and writes: no scale is left to apply. `reads` and `writes`
+are those hook points inside a block. The usual ones are `mlp.hook_in`, after the MLP's norm, and `hook_mlp_out`. In a
+model with a norm after the MLP `hook_mlp_out` lies after that norm; `ln2_post.hook_in` is the MLP's own output.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from interp.errors import MismatchError, UnknownNameError
+from saes.kinds.base import SAEMetadata
+from saes.kinds.clt import CrossLayerTranscoder
+from saes.kinds.transcoder import Transcoder
+from saes.weights.folder import check_weights
+
+if TYPE_CHECKING:
+    from interp.workspace import Workspace
+
+KIND = "transcoders"
+"""Kind of the artefact."""
+
+Inputs = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
+"""MLP inputs `[pos, d_in]` by layer."""
+
+
+class Firings(NamedTuple):
+    """Active latents of one layer, sorted by position."""
+
+    positions: Int64[Tensor, " m"]
+    latents: Int64[Tensor, " m"]
+    values: Float[Tensor, " m"]
+    """activations, above 0"""
+
+
+class TranscoderSet(nn.Module, ABC):
+    """Transcoders of several layers of one model; weights have no gradients. `.to(device or dtype)` converts all."""
+
+    cross_layer: bool
+    """True where latents write to later layers too."""
+
+    def __init__(self, *, layers: Sequence[int], reads: str, writes: str, about: SAEMetadata) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.reads, self.writes = reads, writes
+        self.about = about
+
+    @property
+    def model(self) -> str:
+        """Spec of the model that the set belongs to."""
+        return self.about.model
+
+    @property
+    def weight_hash(self) -> str:
+        """Hash of that model's weights; empty where a peer's files do not say."""
+        return self.about.weight_hash
+
+    def hook_point(self, layer: int) -> str:
+        """Return the hook point that the latents of a layer read."""
+        return f"blocks.{layer}.{self.reads}"
+
+    def hook_point_out(self, layer: int) -> str:
+        """Return the hook point that is predicted at a layer."""
+        return f"blocks.{layer}.{self.writes}"
+
+    def check_model(self, model: Any, *, all_layers: bool = True, allow_other_weights: bool = False) -> None:
+        """Raise `MismatchError` unless the set belongs to these weights and, with `all_layers`, covers every layer."""
+        from interp.models.adapter import weight_hash
+
+        check_weights(self.about, weight_hash(model), "set", allow_other_weights=allow_other_weights)
+        n_layers = int(model.cfg.n_layers)
+        missing = sorted(set(range(n_layers)) - set(self.layers))
+        if beyond := [layer for layer in self.layers if layer >= n_layers]:
+            raise MismatchError(f"the set has a layer {beyond[0]}, {self.model} has {n_layers} layers; give its model")
+        if missing and all_layers:
+            raise MismatchError(
+                f"the set has no transcoder for layer {', '.join(map(str, missing))} of {n_layers}; train or import "
+                "one that covers every layer"
+            )
+
+    def targets(self, layer: int) -> tuple[int, ...]:
+        """Return the layers that the latents of a layer write to."""
+        return tuple(each for each in self.layers if each >= layer) if self.cross_layer else (layer,)
+
+    @abstractmethod
+    def d_sae(self, layer: int) -> int:
+        """Return the number of latents that read from a layer."""
+
+    @abstractmethod
+    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> Firings:
+        """Return the active latents of a layer for its MLP input `[pos, d_in]`."""
+
+    @abstractmethod
+    def encoder_rows(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
+        """Return the directions `[n, d_in]` that latents of a layer read, at the hook point `reads`."""
+
+    @abstractmethod
+    def encoder_bias(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Return what is added to `encoder_rows @ input` before the activation function, `[n]`."""
+
+    @abstractmethod
+    def decoder_rows(self, layer: int, latents: Int64[Tensor, " n"], target_layer: int) -> Float[Tensor, "n d_out"]:
+        """Return the vectors `[n, d_out]` that one unit of latents of `layer` adds at `target_layer`."""
+
+    @abstractmethod
+    def output_bias(self, layer: int) -> Float[Tensor, " d_out"]:
+        """Return the constant part of a layer's output, `[d_out]`."""
+
+    @abstractmethod
+    def skip(self, layer: int) -> Float[Tensor, "d_out d_in"] | None:
+        """Return the matrix `[d_out, d_in]` of a layer's skip connection: it adds `input @ skip.T`; None without."""
+
+    def reconstruct(self, layer: int, inputs: Inputs) -> Float[Tensor, "pos d_out"]:
+        """Predict the MLP output `[pos, d_out]` of a layer, skip connection and bias included.
+
+        `inputs[s]` is the MLP input `[pos, d_in]` of layer `s`; a cross-layer set needs those of all layers up to this
+        one, a per-layer set that of this layer alone.
+        """
+        bias, skip = self.output_bias(self._known(layer)), self.skip(layer)
+        own = inputs[layer].to(bias)
+        out = bias.expand(len(own), -1).clone() if skip is None else bias + own @ skip.T
+        for source in self.layers:
+            if layer in self.targets(source):
+                found = self.encode(source, inputs[source].to(bias))
+                out.index_add_(0, found.positions, self.written(source, found, layer))
+        return out
+
+    def written(self, layer: int, firings: Firings, target_layer: int) -> Float[Tensor, "m d_out"]:
+        """Return the vector `[m, d_out]` that each firing adds at `target_layer`."""
+        return firings.values[:, None] * self.decoder_rows(layer, firings.latents, target_layer)
+
+    def _known(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise UnknownNameError("layer of the set", str(layer), [str(each) for each in self.layers])
+        return layer
+
+
+@final
+class PerLayerSet(TranscoderSet):
+    """One transcoder for each layer."""
+
+    cross_layer = False
+
+    def __init__(self, transcoders: Mapping[int, Transcoder], *, reads: str, writes: str, about: SAEMetadata) -> None:
+        super().__init__(layers=sorted(transcoders), reads=reads, writes=writes, about=about)
+        self._transcoders = nn.ModuleDict({str(layer): transcoders[layer] for layer in self.layers})
+
+    def transcoder(self, layer: int) -> Transcoder:
+        """Return the transcoder of one layer."""
+        found = self._transcoders[str(self._known(layer))]
+        assert isinstance(found, Transcoder)
+        return found
+
+    def d_sae(self, layer: int) -> int:
+        return self.transcoder(layer).d_sae
+
+    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> Firings:
+        acts = self.transcoder(layer).encode_sparse(x)
+        positions, slots = (acts.values > 0).nonzero(as_tuple=True)
+        return Firings(positions, acts.indices[positions, slots].long(), acts.values[positions, slots])
+
+    def encoder_rows(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
+        return self.transcoder(layer).W_enc[:, latents].T
+
+    def encoder_bias(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return self.transcoder(layer).b_enc[latents]
+
+    def decoder_rows(self, layer: int, latents: Int64[Tensor, " n"], target_layer: int) -> Float[Tensor, "n d_out"]:
+        _check_target(self, layer, target_layer)
+        return self.transcoder(layer).W_dec[latents]
+
+    def output_bias(self, layer: int) -> Float[Tensor, " d_out"]:
+        return self.transcoder(layer).b_dec
+
+    def skip(self, layer: int) -> Float[Tensor, "d_out d_in"] | None:
+        return self.transcoder(layer).W_skip
+
+
+@final
+class CrossLayerSet(TranscoderSet):
+    """One cross-layer transcoder, whose layers are counted from 0."""
+
+    cross_layer = True
+
+    def __init__(self, clt: CrossLayerTranscoder, *, reads: str, writes: str, about: SAEMetadata) -> None:
+        super().__init__(layers=range(clt.n_layers), reads=reads, writes=writes, about=about)
+        self.clt = clt
+
+    def d_sae(self, layer: int) -> int:
+        return self.clt.d_sae
+
+    def encode(self, layer: int, x: Float[Tensor, "pos d_in"]) -> Firings:
+        acts = self.clt.encode_layer(self._known(layer), x.to(self.clt.W_enc[layer].dtype))
+        positions, latents = acts.nonzero(as_tuple=True)
+        return Firings(positions, latents, acts[positions, latents])
+
+    def encoder_rows(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, "n d_in"]:
+        return self.clt.W_enc[self._known(layer)][:, latents].T
+
+    def encoder_bias(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return self.clt.b_enc[self._known(layer)][latents]
+
+    def decoder_rows(self, layer: int, latents: Int64[Tensor, " n"], target_layer: int) -> Float[Tensor, "n d_out"]:
+        _check_target(self, layer, target_layer)
+        return self.clt.W_dec[layer][latents, target_layer - layer]
+
+    def output_bias(self, layer: int) -> Float[Tensor, " d_out"]:
+        return self.clt.b_dec[self._known(layer)]
+
+    def skip(self, layer: int) -> Float[Tensor, "d_out d_in"] | None:
+        return self.clt.W_skip[layer].T if len(self.clt.W_skip) else None
+
+
+def _check_target(found: TranscoderSet, layer: int, target_layer: int) -> None:
+    if target_layer not in found.targets(layer):
+        known = [str(each) for each in found.targets(layer)]
+        raise UnknownNameError(f"layer that latents of layer {layer} write to", str(target_layer), known)
+
+
+def open_set(workspace: "Workspace", name: str) -> TranscoderSet:
+    """Return a set of the workspace, on the CPU.
+
+    Raises `UnknownNameError` with the nearest names, `MissingError` (a layer's file is gone), `CorruptError`,
+    `NonFiniteError` (NaN in the weights).
+    """
+    workspace.manifest(KIND, name)  # lists the nearest names when it is not there
+    return read_set(workspace.path(KIND, name))
+
+
+def read_set(folder: Path | str) -> TranscoderSet:
+    """Read the set in a folder of circuit-tracer's layout; see `open_set` for errors."""
+    from saes.sets.layouts import read_config, read_cross_layer, read_layer
+
+    folder = Path(folder)
+    config = read_config(folder)
+    how = {"reads": config.reads, "writes": config.writes, "about": config.about}
+    if config.cross_layer:
+        return CrossLayerSet(read_cross_layer(folder, config), **how)
+    return PerLayerSet({layer: read_layer(folder, layer) for layer in config.layers}, **how)
