@@ -1,4 +1,4 @@
-"""Notes on what a workspace holds: stars, names, texts, lists, saved searches and recipes, in one SQLite file.
+"""Notes on what a workspace holds: stars, texts, lists, searches, recipes, edits of graphs, in one SQLite file.
 
     notes = Notes.open(workspace)
     notes.set("features/demo#1669", title="months", note="fires on January to December", starred=True)
@@ -14,6 +14,7 @@ The file is `notes.sqlite` in the workspace. Where that cannot be written, it li
 """
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -121,7 +122,9 @@ class Notes:
 
     def __init__(self, path: Path, *, in_workspace: bool = True):
         self.path, self.in_workspace = path, in_workspace
-        self.entries = Entries(path, _CHECKS, united=frozenset({"list"}), unretained=frozenset({"star", "list"}))
+        self.entries = Entries(
+            path, _CHECKS, united=frozenset({"list"}), unretained=frozenset({"star", "list", "graph"})
+        )
 
     @classmethod
     def open(cls, workspace: Workspace) -> "Notes":
@@ -242,8 +245,30 @@ class Notes:
         """Save a recipe under its name; one of the same name goes to the earlier values."""
         self.entries.put("recipe", recipe.name, recipe.as_json())
 
+    def graph_edits(self, key: str) -> dict[str, Any]:
+        """Return the edits of an attribution graph `graphs/NAME`; empty without any. Their fields: `_check_graph`."""
+        return self.entries.value("graph", key) or {}
+
+    def save_graph_edits(self, key: str, edits: Mapping[str, Any], *, was: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace the edits of a graph, and return them as they are stored.
+
+        `was` has the edits that the writer started from; where they are others by now, nothing is changed and
+        `ConflictError` is raised.
+        """
+        checked = self.entries.checked("graph", key, dict(edits))
+        with self.entries.transaction():
+            theirs = self.graph_edits(key)
+            if theirs not in (dict(was), checked or {}):
+                raise ConflictError(
+                    f"the edits of {key} were changed elsewhere meanwhile; load them again, or replace them",
+                    theirs=json.dumps(theirs),
+                    field="graph",
+                )
+            self.entries.put("graph", key, checked)
+        return checked or {}
+
     def delete(self, kind: str, key: str) -> None:
-        """Delete a text, list, search or recipe; it goes to the earlier values (`entries.earlier`, `.restore`)."""
+        """Delete a text, list, search, recipe or edits of a graph; `entries.earlier` has it, `.restore` restores it."""
         self.entries.put(kind, key, self.entries.checked(kind, key, None), reason="delete")
 
     def export(self, path: Path | str) -> None:
@@ -339,6 +364,53 @@ def _check_recipe(name: str, value: Any) -> dict[str, Any] | None:
     return None if value is None else Recipe.read(name, value).as_json()
 
 
+_NODE = re.compile(r"(feature|error|token|logit)(:-?\d{1,10}){2,3}")
+
+
+def _check_graph(key: str, value: Any) -> dict[str, Any] | None:
+    """Return edits of a graph: `pins`, `hidden`: node ids; `groups`: [name, node ids]; `names`: node id to text;
+    `moves`: node id to [x, y], pixels from its automatic position. Empty fields are omitted."""
+    if check_key(key)[0] != "graphs" or "#" in key:
+        raise ConfigError(f"edits of a graph belong to graphs/NAME, got {short(key)}")
+    if value is None:
+        return None
+    given = value if isinstance(value, dict) else {"": value}
+    if unknown := {*given} - {"pins", "hidden", "groups", "names", "moves"}:
+        raise ConfigError(
+            f"edits of a graph have pins, hidden, groups, names and moves, found {short(sorted(unknown))}"
+        )
+    groups, names, moves = given.get("groups", []), given.get("names", {}), given.get("moves", {})
+    if not (isinstance(names, dict) and isinstance(moves, dict) and isinstance(groups, list)):
+        raise ConfigError("names and moves are objects by node id, groups a list")
+    found = {
+        "pins": _nodes("pins", given.get("pins", [])),
+        "hidden": _nodes("hidden nodes", given.get("hidden", [])),
+        "groups": [_group(each) for each in groups[:MAX_LIST]],
+        "names": {node: _text("name", names[node], MAX_TITLE) for node in _nodes("names", [*names])},
+        "moves": {node: _move(moves[node]) for node in _nodes("moves", [*moves])},
+    }
+    return {name: each for name, each in found.items() if each} or None
+
+
+def _nodes(what: str, given: Any) -> list[str]:
+    found = _strings(what, given)
+    if wrong := [each for each in found if not _NODE.fullmatch(each)]:
+        raise ConfigError(f"{what} are by node id, such as feature:12:5:1033; got {short(wrong[0])}")
+    return list(dict.fromkeys(found))
+
+
+def _group(given: Any) -> list[Any]:
+    if not isinstance(given, list) or len(given) != 2:
+        raise ConfigError(f"a group is [name, node ids], got {short(given)}")
+    return [_name(given[0]), _nodes("members of a group", given[1])]
+
+
+def _move(given: Any) -> list[float]:
+    if not isinstance(given, list) or [type(each) in (int, float) and abs(each) < 1e6 for each in given] != [True] * 2:
+        raise ConfigError(f"a move is [x, y] in pixels, got {short(given)}")
+    return [float(each) for each in given]
+
+
 _CHECKS = {
     "star": _check_star,
     "title": _check_title,
@@ -346,4 +418,5 @@ _CHECKS = {
     "list": _check_list,
     "search": _check_search,
     "recipe": _check_recipe,
+    "graph": _check_graph,
 }

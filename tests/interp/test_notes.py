@@ -437,3 +437,38 @@ def test_merging_in_both_directions_agrees_and_loses_no_text(tmp_path_factory, o
         here |= {(each.kind, each.key, each.value) for each in side.entries.earlier()}
         assert {*ours, *theirs} <= here
         side.close()
+
+
+GRAPH = {"pins": ["feature:3:2:17"], "groups": [["say a city", ["feature:3:2:17", "logit:8:0"]]],
+         "names": {"error:1:2": "<b>"}, "moves": {"token:0:4": [3.5, -2.0]}}  # fmt: skip
+
+
+def test_edits_of_a_graph_survive_an_export_and_yield_to_nobody(notes: Notes, tmp_path: Path):
+    assert notes.save_graph_edits("graphs/paris", GRAPH | {"hidden": []}, was={}) == GRAPH
+    with pytest.raises(ConflictError) as conflict:
+        notes.save_graph_edits("graphs/paris", {"pins": ["logit:8:0"]}, was={})
+    assert json.loads(conflict.value.theirs) == notes.graph_edits("graphs/paris") == GRAPH
+    other = Notes.open(Workspace(tmp_path / "other", create=True))
+    other.entries.merge(export(notes))
+    assert other.graph_edits("graphs/paris") == GRAPH
+    assert notes.save_graph_edits("graphs/paris", {}, was=GRAPH) == notes.graph_edits("graphs/paris") == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "edits"),
+    [
+        ("features/demo", {}),
+        ("graphs/a#1", {}),
+        ("graphs/a", {"colour": "red"}),
+        ("graphs/a", {"pins": ["../x"]}),
+        ("graphs/a", {"groups": [["x"]]}),
+        ("graphs/a", {"groups": [[" ", []]]}),
+        ("graphs/a", {"names": {"token:0:4": "x" * 201}}),
+        ("graphs/a", {"moves": {"token:0:4": [float("nan"), 0]}}),
+        ("graphs/a", {"moves": {"token:0:4": [True, 0]}}),
+        ("graphs/a", {"names": []}),
+    ],
+)
+def test_edits_that_no_graph_has_are_refused(notes: Notes, key: str, edits: dict):
+    with pytest.raises(ConfigError):
+        notes.save_graph_edits(key, edits, was={})
