@@ -115,7 +115,8 @@ class AttributionGraph(Result):
         n = len(self.nodes)
         ends = np.concatenate([self.edges.source, self.edges.target]) if len(self.edges) else np.zeros(0, int)
         if len(ends) and (ends.min() < 0 or ends.max() >= n):
-            raise CorruptError(f"an edge names node {int(ends.max())} of {n}; the files were edited or cut short")
+            odd = int(ends[(ends < 0) | (ends >= n)][0])
+            raise CorruptError(f"an edge names node {odd} of {n}; the files were edited or cut short")
 
     @cached_property
     def number(self) -> dict[str, int]:
@@ -219,8 +220,10 @@ class AttributionGraph(Result):
             raise ConfigError(f"{folder} holds a {manifest.kind}, an attribution graph was expected")
         about = read_json(folder / FILE)
         try:
-            nodes = pq.read_table(folder / NODES).to_pylist()
-            edges = pq.read_table(folder / EDGES)
+            nodes = _checked(pq.read_table(folder / NODES), _node_table(())).to_pylist()
+            edges = _checked(pq.read_table(folder / EDGES), _edge_table(NO_EDGES))
+            if unknown := {row["kind"] for row in nodes} - set(NODE_KINDS):
+                raise ValueError(f"unknown kind of node {min(unknown)!r}")
             values: dict[str, Any] = {name: about[name] for name in _ABOUT}
             values["targets"] = tuple(GraphTarget(**each) for each in about["targets"])
             for name in ("tokens", "token_texts"):
@@ -257,6 +260,20 @@ def score_sentences(scores: dict[str, Any]) -> list[str]:
             "with the prediction."
         )
     return lines
+
+
+NO_EDGES = GraphEdges(*(np.zeros(0, kind) for kind in (np.int32, np.int32, np.float32, np.float64, bool)))
+
+
+def _checked(table: "pa.Table", like: "pa.Table") -> "pa.Table":
+    """Return a table that has the columns and types of another and no nulls. Raises `ValueError`."""
+    found, expected = ({(each.name, str(each.type)) for each in one.schema} for one in (table, like))
+    if found != expected:
+        name, kind = min(found ^ expected)
+        raise ValueError(f"column {name} of type {kind} is {'missing' if (name, kind) in expected else 'unknown'}")
+    if any(column.null_count for column in table.columns):
+        raise ValueError("a value is missing")
+    return table
 
 
 def _node_table(nodes: Sequence[GraphNode]) -> "pa.Table":

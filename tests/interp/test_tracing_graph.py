@@ -1,0 +1,158 @@
+"""An attribution graph as a value and as files: reading it back, and files that do not fit each other."""
+
+import contextlib
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tracing_graphs import small_graph
+
+from interp.artifacts import Draft, read_manifest, write_json
+from interp.errors import ConfigError, CorruptError, MismatchError, MissingError, UnknownNameError
+from interp.tracing.config import TraceConfig
+from interp.tracing.graph import EDGES, FILE, KIND, NO_EDGES, NODES, AttributionGraph, GraphNode
+
+
+@pytest.fixture
+def folder(tmp_path):
+    draft = Draft.open(tmp_path / "paris", kind=KIND, config={}, seed=0)
+    small_graph().write(draft, {"model:tiny": "abc"})
+    return tmp_path / "paris"
+
+
+def same(one: AttributionGraph, two: AttributionGraph) -> bool:
+    edges = ("source", "target", "weight", "share", "kept")
+    about = ("model", "weight_hash", "dictionary", "prompt", "tokens", "token_texts", "n_layers", "targets", "nodes")
+    return all(getattr(one, name) == getattr(two, name) for name in (*about, "scores", "settings")) and all(
+        np.array_equal(getattr(one.edges, name), getattr(two.edges, name)) for name in edges
+    )
+
+
+def test_a_graph_is_read_back_as_it_was_written(folder):
+    graph = AttributionGraph.load(folder)
+    assert same(graph, small_graph())
+    summary = read_manifest(folder).summary
+    assert (summary["nodes"], summary["nodes_kept"], summary["edges"], summary["edges_kept"]) == (8, 7, 9, 8)
+    assert summary["targets"] == [" Paris", " London"]
+    assert summary["replacement"] == small_graph().scores["replacement"]
+
+
+def test_the_same_graph_has_the_same_hash(folder, tmp_path):
+    draft = Draft.open(tmp_path / "again", kind=KIND, config={}, seed=0)
+    again = AttributionGraph.load(folder).write(draft, {})
+    assert again.content_hash == read_manifest(folder).content_hash
+
+
+def test_ids_name_nodes_and_neighbours_come_strongest_first():
+    graph = small_graph()
+    assert [node.id for node in graph.nodes[:5]] == [
+        "token:0:1", "token:1:7", "feature:0:1:3", "error:0:1", "feature:1:1:0",
+    ]  # fmt: skip
+    assert graph.node("logit:1:1").index == 1
+    into = graph.edges_into("feature:1:1:0")
+    assert [row["node"] for row in into] == ["token:1:7", "feature:0:1:3", "error:0:1"]
+    assert [row["weight"] for row in into] == [-3.0, 2.0, 1.0]
+    assert [row["node"] for row in graph.edges_from("feature:1:1:0")] == ["logit:1:0", "logit:1:1"]
+    assert graph.edges_into("token:0:1") == []
+    with pytest.raises(UnknownNameError, match="did you mean 'feature:1:1:0'"):
+        graph.edges_into("feature:1:1:00")
+
+
+def test_rows_are_ordered_by_importance_and_the_headline_has_the_baselines():
+    graph = small_graph()
+    rows = graph.to_records()
+    assert [row["influence"] for row in rows] == sorted((node.influence for node in graph.nodes), reverse=True)
+    shares = [row["share"] for row in graph.edge_records()]
+    assert shares == sorted(shares)
+    assert all("logit" in row["node"] or row["influence"] > 0 for row in graph.shown())
+    text = graph.headline()
+    assert "7 of 8 nodes and 8 of 9 edges kept." in text
+    assert "Replacement score 0.60 (without any latent 0.20; 1 is perfect)." in text
+    assert "Completeness score 0.70 (1 is perfect)." in text
+
+
+def test_a_graph_without_edges_can_be_written_and_read(tmp_path):
+    empty = replace(small_graph(), edges=NO_EDGES)
+    empty.write(Draft.open(tmp_path / "empty", kind=KIND, config={}), {})
+    assert same(AttributionGraph.load(tmp_path / "empty"), empty)
+
+
+def test_a_model_with_other_weights_is_refused():
+    small_graph().check_model("0" * 64)
+    with pytest.raises(MismatchError, match="traced in tiny with weights 000000000000, these are ffff"):
+        small_graph().check_model("f" * 64)
+
+
+def rewrite(path, change) -> None:
+    """Change the columns of a parquet file. A column keeps its type if its values still fit."""
+    before = pq.read_table(path)
+    table = before.to_pydict()
+    change(table)
+    for name, values in table.items():
+        with contextlib.suppress(pa.ArrowException, KeyError):
+            table[name] = pa.array(values).cast(before.schema.field(name).type)
+    pq.write_table(pa.table(table), path)
+
+
+def edit(path, **values) -> None:
+    """Change fields of a JSON file; None removes one."""
+    held = json.loads(path.read_text()) | values
+    write_json(path, {name: value for name, value in held.items() if value is not None})
+
+
+DAMAGE = {
+    "names node 8 of 8": lambda at: rewrite(at / EDGES, lambda t: t["target"].__setitem__(0, 8)),
+    "names node -1 of 8": lambda at: rewrite(at / EDGES, lambda t: t["source"].__setitem__(0, -1)),
+    "column weight of type float is missing": lambda at: rewrite(at / EDGES, lambda t: t.pop("weight")),
+    "column source of type int32 is": lambda at: rewrite(at / EDGES, lambda t: t.update(source=["a"] * 9)),
+    "column source of type double is": lambda at: rewrite(at / EDGES, lambda t: t.update(source=[0.5] * 9)),
+    "column layer of type int32 is missing": lambda at: rewrite(at / NODES, lambda t: t.pop("layer")),
+    "column layer of type": lambda at: rewrite(at / NODES, lambda t: t.update(layer=["first"] * 8)),
+    "unknown kind of node 'head'": lambda at: rewrite(at / NODES, lambda t: t["kind"].__setitem__(0, "head")),
+    "column colour of type string is unknown": lambda at: rewrite(at / NODES, lambda t: t.update(colour=["red"] * 8)),
+    "a value is missing": lambda at: rewrite(at / NODES, lambda t: t["layer"].__setitem__(0, None)),
+    "'prompt'": lambda at: edit(at / FILE, prompt=None),
+    "'int' object is not iterable": lambda at: edit(at / FILE, tokens=3),
+    "'colour'": lambda at: edit(at / FILE, targets=[{"label": "a", "colour": "red"}]),
+    "ArrowInvalid": lambda at: (at / EDGES).write_bytes((at / EDGES).read_bytes()[:100]),
+    "FileNotFoundError": lambda at: (at / NODES).unlink(),
+    "not valid JSON": lambda at: (at / FILE).write_text("{"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_files_that_do_not_fit_each_other_are_refused_in_one_line(folder, damage):
+    DAMAGE[damage](folder)
+    with pytest.raises(CorruptError, match=re.escape(damage)) as refused:
+        AttributionGraph.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_another_kind_of_artefact_is_refused(folder, tmp_path):
+    edit(folder / "manifest.json", kind="atlas")
+    with pytest.raises(ConfigError, match="an attribution graph was expected"):
+        AttributionGraph.load(folder)
+    with pytest.raises(MissingError):
+        AttributionGraph.load(tmp_path / "nothing")
+
+
+def test_an_edge_of_a_value_names_a_node_that_exists():
+    edges = small_graph().edges
+    edges = replace(edges, target=np.full(len(edges), 8, np.int32))
+    with pytest.raises(CorruptError, match="an edge names node 8 of 8"):
+        replace(small_graph(), edges=edges)
+    assert GraphNode("error", 2, 3, -1).id == "error:2:3"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_feature_nodes": 0}, {"batch_size": 0}, {"node_share": 0.0}, {"edge_share": 1.5}, {"logit_share": -1},
+     {"effects": -1}, {"skip_positions": -1}, {"max_neurons": 0}],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        TraceConfig(**settings)
