@@ -1,0 +1,197 @@
+"""Direct effects of every source on chosen readers, in the frozen model; and the choice of readers by influence.
+
+    system = System(frozen, replacement)
+    rows = system.rows(system.feature_starts(numbers))      # [rows, n_sources], and the constant share of each
+
+Sources are numbered: latents by layer and position, then error nodes by layer and position, then tokens. The row of a
+reader holds the direct effect of each source's value on what the reader reads. A row plus its constant share is the
+clean value of the reader, exactly; `interp.tracing.trace` reports by how much it is not.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import NonFiniteError
+from interp.tracing.frozen import FrozenModel, Starts
+from interp.tracing.replacement import Active, Replacement
+
+
+class Rows(NamedTuple):
+    """Direct effects on some readers."""
+
+    effects: Float[Tensor, "rows sources"]
+    constant: Float[Tensor, " rows"]
+    """share of each value that belongs to no source: biases, MLPs of the first positions, position embeddings"""
+
+
+class _Writes(NamedTuple):
+    """Rows of one position of one MLP's output, and the sources that they belong to."""
+
+    columns: slice
+    position: int
+    vectors: Float[Tensor, "n d_model"]
+
+
+@dataclass
+class System:
+    """Sources of one prompt and what they write, ready for batches of readers."""
+
+    frozen: FrozenModel
+    replacement: Replacement
+    layer: Int[Tensor, " features"] = field(init=False)
+    position: Int[Tensor, " features"] = field(init=False)
+    latent: Int[Tensor, " features"] = field(init=False)
+    activation: Float[Tensor, " features"] = field(init=False)
+    errors: Float[Tensor, "n_layers pos d_model"] = field(init=False)
+    """clean MLP outputs less their reconstruction, before post-norms"""
+
+    def __post_init__(self) -> None:
+        frozen, n = self.frozen, self.frozen.shape.n_layers
+        self.replacement.prepare(frozen)
+        frozen.skips = [self.replacement.skip(layer) for layer in range(n)]
+        self._active = [self.replacement.active(layer) for layer in range(n)]
+        counts = [len(each.latent) for each in self._active]
+        self._first = np.concatenate([[0], np.cumsum(counts)]).tolist()
+        device = frozen.embedding.device
+        self.layer = torch.repeat_interleave(torch.arange(n), torch.tensor(counts)).to(device)
+        self.position, self.latent, self.activation = (
+            torch.cat([getattr(each, name) for each in self._active]) for name in Active._fields
+        )
+        self._written = [self._writes_to(target) for target in range(n)]
+        self.errors, self._constants = self._split_outputs()
+        if not all(value.isfinite().all() for value in (self.activation, self.errors)):
+            raise NonFiniteError(f"{self.replacement.name} gives values that are not finite on this prompt")
+
+    @property
+    def n_features(self) -> int:
+        return len(self.latent)
+
+    @property
+    def n_errors(self) -> int:
+        return self.errors.shape[0] * self.errors.shape[1]
+
+    @property
+    def n_sources(self) -> int:
+        """Number of latents, error nodes and tokens."""
+        return self.n_features + self.n_errors + self.frozen.n_pos
+
+    def feature_starts(self, numbers: Int[Tensor, " rows"]) -> Starts:
+        """Return readers for some latents, given by number, which must be ordered from high layers to low."""
+        parts = []
+        for layer in self.layer[numbers].unique_consecutive().tolist():
+            own = numbers[self.layer[numbers] == layer] - self._first[layer]
+            parts.append(self.replacement.reads(layer, Active(*(each[own] for each in self._active[layer])))[0])
+        reads = torch.cat(parts) if parts else self.frozen.embedding.new_zeros(0, self.frozen.shape.d_model)
+        return Starts(self.layer[numbers], self.position[numbers], reads)
+
+    def read_values(self, numbers: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        """Return what some latents read on the clean run: their activation less the encoder's bias."""
+        out = torch.empty(len(numbers), device=self.activation.device)
+        for layer in self.layer[numbers].unique().tolist():
+            rows = (self.layer[numbers] == layer).nonzero().flatten()
+            own = numbers[rows] - self._first[layer]
+            active = Active(*(each[own] for each in self._active[layer]))
+            out[rows] = active.activation - self.replacement.reads(layer, active)[1]
+        return out
+
+    def written_by(self, numbers: Int[Tensor, " rows"], target: int) -> Float[Tensor, "rows d_model"]:
+        """Return what one unit of some latents adds to the output of MLP `target`; zero where they do not write."""
+        out = self.frozen.embedding.new_zeros(len(numbers), self.frozen.shape.d_model)
+        for layer in self.layer[numbers].unique().tolist():
+            if layer == target or (self.replacement.cross_layer and layer < target):
+                rows = (self.layer[numbers] == layer).nonzero().flatten()
+                own = numbers[rows] - self._first[layer]
+                active = Active(*(each[own] for each in self._active[layer]))
+                out[rows] = self.replacement.writes(layer, active, target)
+        return out
+
+    @torch.no_grad()
+    def rows(self, starts: Starts) -> Rows:
+        """Return the direct effect of every source on each reader."""
+        frozen = self.frozen
+        n_rows, n_pos = len(starts.layer), frozen.n_pos
+        effects = starts.read.new_zeros(n_rows, self.n_sources)
+        constant = starts.read.new_zeros(n_rows)
+
+        def visit(layer: int, gradient: Tensor) -> None:
+            seen, reached = gradient.shape[1], len(gradient)
+            if layer < 0:
+                first = self.n_features + self.n_errors
+                effects[:seen, first : first + reached] = torch.einsum(
+                    "pbd,pd->bp", gradient, frozen.embedding[:reached]
+                )
+                constant[:seen] += torch.einsum("pbd,pd->b", gradient, frozen.positions[:reached])
+                return
+            for columns, position, vectors in self._written[layer]:
+                if position < reached:
+                    effects[:seen, columns] += gradient[position] @ vectors.T
+            first = self.n_features + layer * n_pos
+            effects[:seen, first : first + reached] = torch.einsum("pbd,pd->bp", gradient, self.errors[layer, :reached])
+            constant[:seen] += torch.einsum("pbd,pd->b", gradient, self._constants[layer, :reached])
+
+        constant += frozen.pull_back(starts, visit)
+        return Rows(effects, constant)
+
+    def _writes_to(self, target: int) -> list[_Writes]:
+        """Return what each latent adds to the output of MLP `target`, position by position."""
+        found = []
+        for layer in range(target + 1) if self.replacement.cross_layer else [target]:
+            active = self._active[layer]
+            if not len(active.latent):
+                continue
+            vectors = active.activation[:, None] * self.replacement.writes(layer, active, target)
+            positions, counts = active.position.unique_consecutive(return_counts=True)
+            at = 0
+            for position, count in zip(positions.tolist(), counts.tolist(), strict=True):
+                first = self._first[layer] + at
+                found.append(_Writes(slice(first, first + count), position, vectors[at : at + count]))
+                at += count
+        return found
+
+    def _split_outputs(self) -> tuple[Tensor, Tensor]:
+        """Return the error and the constant part of every MLP output."""
+        frozen = self.frozen
+        errors, constants = [], []
+        for layer, block in enumerate(frozen.blocks):
+            constant = torch.zeros_like(block.mlp_out)
+            if (bias := self.replacement.output_bias(layer)) is not None:
+                constant = constant + bias
+            skip = frozen.skips[layer]
+            linear = torch.zeros_like(block.mlp_out) if skip is None else block.mlp_in @ skip
+            for _, position, vectors in self._written[layer]:
+                linear[position] += vectors.sum(0)
+            error = block.mlp_out - constant - linear
+            error[: frozen.skip_from] = 0
+            constant[: frozen.skip_from] = block.mlp_out[: frozen.skip_from]
+            errors.append(error)
+            constants.append(constant)
+        return torch.stack(errors), torch.stack(constants)
+
+
+def influence_so_far(
+    layers: Int[np.ndarray, " rows"],
+    features: Int[np.ndarray, " rows"],
+    effects: Float[np.ndarray, "rows sources"],
+    sums: Float[np.ndarray, " rows"],
+    weights: Float[np.ndarray, " rows"],
+    n_features: int,
+) -> Float[np.ndarray, " features"]:
+    """Return the influence of every latent on the targets, through the readers that have rows so far.
+
+    `layers` and `features` name the readers (-1 for a target), `sums` are the sums of absolute effects, `weights` those
+    of targets. Readers of one layer never feed each other, so one sweep from high layers to low is exact.
+    """
+    found = np.zeros(n_features, dtype=np.float64)
+    for layer in np.unique(layers)[::-1]:
+        rows = np.flatnonzero(layers == layer)
+        own = np.where(features[rows] < 0, 0, found[np.maximum(features[rows], 0)]) + weights[rows]
+        scale = own / np.maximum(sums[rows], 1e-10)
+        for part in np.array_split(np.arange(len(rows)), max(1, len(rows) // 512)):
+            if len(part):
+                found += scale[part] @ np.abs(effects[rows[part], :n_features])
+    return found

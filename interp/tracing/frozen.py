@@ -1,0 +1,304 @@
+"""The local replacement model: one clean pass, with everything that is not linear in the residual stream frozen.
+
+Attention patterns and the scales of all norms (before blocks, after attention or MLP in Gemma 2 and 3, the final norm)
+are held at their clean values. MLPs are replaced by what a dictionary writes, and caps on logits are left out. What
+remains is a linear map: the value of any reader splits exactly into shares of what was written (Ameisen et al. 2025).
+
+    frozen = FrozenModel(model, tokens)                 # tokens [1, pos]
+    frozen.pull_back(starts, visit)                     # from readers back to the embedding, layer by layer
+
+Gradients have the layout `[pos, reader, d_model]`, so that the values of one position lie together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.errors import ConfigError, NonFiniteError
+from interp.models.adapter import available_hook_points, head_shape, run_with_cache
+from interp.models.residual import FrozenNorm, freeze
+
+TOLERANCE = 2e-3
+"""Largest relative error of a frozen layer against the model's own output, in float32."""
+
+
+@dataclass(frozen=True)
+class FrozenBlock:
+    """One block at its clean values. Attention and skip connections are linear maps of the residual stream."""
+
+    W_V: Float[Tensor, "d_model kv_width"]
+    """with the gain of the first norm folded in"""
+    W_O: Float[Tensor, "heads_width d_model"]
+    pattern: Float[Tensor, "n_heads query key"]
+    norm1: FrozenNorm
+    norm2: FrozenNorm
+    post1: FrozenNorm | None
+    """norm of what attention writes, in post-norm models"""
+    post2: FrozenNorm | None
+    """norm of what the MLP writes"""
+    attn_constant: Float[Tensor, "pos d_model"]
+    """what attention writes whatever the residual stream is: its biases"""
+    resid_mid: Float[Tensor, "pos d_model"]
+    """residual that the MLP reads, before its norm"""
+    mlp_in: Float[Tensor, "pos d_model"]
+    """input of the MLP, after its norm"""
+    mlp_out: Float[Tensor, "pos d_model"]
+    """output of the MLP, before a post-norm"""
+    n_kv_heads: int
+
+    def pull_attention(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
+        """Return the gradient with respect to the block's input, through attention only."""
+        n_pos, n_rows, _ = gradient.shape
+        if self.post1 is not None:
+            gradient = fold_rows(self.post1, gradient)
+        out = (gradient.reshape(n_pos * n_rows, -1) @ self.W_O.T).view(n_pos, n_rows, -1)
+        heads = rearrange(out, "q b (kv g e) -> kv (g q) (b e)", kv=self.n_kv_heads, g=self._group)
+        keys = torch.bmm(self._back(n_pos), heads)
+        values = rearrange(keys, "kv k (b e) -> (k b) (kv e)", b=n_rows)
+        return (values @ self.W_V.T).view(n_pos, n_rows, -1) / self.norm1.scale[:n_pos, None]
+
+    def push_attention(self, resid: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
+        """Return the linear part of what attention writes for a residual stream: the adjoint of `pull_attention`."""
+        values = rearrange(resid / self.norm1.scale @ self.W_V, "k (kv e) -> kv k e", kv=self.n_kv_heads)
+        values = values.repeat_interleave(self._group, 0)
+        out = rearrange(self.pattern @ values, "h q e -> q (h e)") @ self.W_O
+        return out if self.post1 is None else apply_linear(self.post1, out)
+
+    def pull_mlp_out(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
+        """Return the gradient with respect to the MLP's output before its post-norm."""
+        return gradient if self.post2 is None else fold_rows(self.post2, gradient)
+
+    def pull_mlp_in(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
+        """Return the gradient with respect to the residual stream, given that with respect to the MLP's input."""
+        return fold_rows(self.norm2, gradient)
+
+    @property
+    def _group(self) -> int:
+        return len(self.pattern) // self.n_kv_heads
+
+    def _back(self, n_pos: int) -> Float[Tensor, "kv key group_query"]:
+        return rearrange(self.pattern[:, :n_pos, :n_pos], "(kv g) q k -> kv k (g q)", kv=self.n_kv_heads)
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Readers whose value is traced, the highest layer first."""
+
+    layer: Int[Tensor, " rows"]
+    """layer of the MLP input that is read; `n_layers` for the logits"""
+    position: Int[Tensor, " rows"]
+    read: Float[Tensor, "rows d_model"]
+    """direction in the MLP's input, or in the input of the unembedding"""
+
+    def take(self, rows: Tensor) -> "Starts":
+        return Starts(self.layer[rows], self.position[rows], self.read[rows])
+
+
+Visit = Callable[[int, Tensor], None]
+"""`visit(layer, gradient [pos, active rows, d_model])`: with respect to what MLP `layer` writes, before a post-norm;
+layer -1 is the embedding. Active rows are the first ones."""
+
+
+@dataclass
+class FrozenModel:
+    """The frozen model of one prompt. Raises `ConfigError` when a frozen layer is not what the model computes."""
+
+    model: Any
+    tokens: Int[Tensor, "1 pos"]
+    blocks: list[FrozenBlock] = field(init=False)
+    skips: list[Tensor | None] = field(init=False)
+    """skip connection of each layer's dictionary, `[d_in, d_out]`; set by `interp.tracing.edges`"""
+    skip_from: int = 1
+    """first position at which dictionaries replace MLPs"""
+
+    def __post_init__(self) -> None:
+        self.shape = head_shape(self.model)
+        self.parallel = bool(getattr(self.model.cfg, "parallel_attn_mlp", False))
+        self._capture()
+        self.skips = [None] * self.shape.n_layers
+        self._check()
+
+    @property
+    def n_pos(self) -> int:
+        return self.tokens.shape[1]
+
+    @cached_property
+    def frozen_parts(self) -> list[str]:
+        """Name what is held at its clean value."""
+        post = any(block.post1 is not None or block.post2 is not None for block in self.blocks)
+        return [
+            "attention patterns",
+            "scales of norms",
+            *(["scales of norms after attention and MLPs"] if post else []),
+            *(["logits before their cap"] if getattr(self.model.cfg, "output_logits_soft_cap", 0) > 0 else []),
+        ]
+
+    @torch.no_grad()
+    def pull_back(self, starts: Starts, visit: Visit) -> Float[Tensor, " rows"]:
+        """Trace readers back to the embedding, and return the share of each value that is constant.
+
+        Rows are ordered from high layers to low. The constant share holds biases of attention and of norms; what the
+        caller counts among MLP outputs is up to `visit`.
+        """
+        n_rows, width = starts.read.shape
+        order = starts.layer.tolist()
+        if any(first < second for first, second in pairwise(order)):
+            raise ConfigError("readers must be ordered from high layers to low")
+        n_pos = int(starts.position.max()) + 1
+        constant = starts.read.new_zeros(n_rows)
+        gradient = starts.read.new_zeros(n_pos, 0, width)
+        gradient = self._join(gradient, starts, self.shape.n_layers, constant)
+        for layer in reversed(range(self.shape.n_layers)):
+            block = self.blocks[layer]
+            out = block.pull_mlp_out(gradient)
+            if gradient.shape[1]:
+                visit(layer, out)
+                self._add_post_bias(block.post2, gradient, constant)
+            after = self._through_skip(layer, gradient, out, constant)
+            if not self.parallel:
+                after = self._join(after, starts, layer, constant)
+            if after.shape[1]:
+                source = gradient if self.parallel else after
+                if source.shape[1]:
+                    constant[: source.shape[1]] += torch.einsum("pbd,pd->b", source, block.attn_constant[:n_pos])
+                    after = after + block.pull_attention(source)
+            gradient = self._join(after, starts, layer, constant) if self.parallel else after
+        visit(-1, gradient)
+        return constant
+
+    def _through_skip(self, layer: int, gradient: Tensor, out: Tensor, constant: Tensor) -> Tensor:
+        """Return the gradient before the MLP of a layer, whose only linear path is its skip connection."""
+        skip, block = self.skips[layer], self.blocks[layer]
+        if skip is None or not gradient.shape[1] or self.skip_from >= len(out):
+            return gradient
+        inside = out.clone()
+        inside[: self.skip_from] = 0
+        inside = inside @ skip.T
+        constant[: inside.shape[1]] += torch.einsum("pbd,d->b", inside, block.norm2.bias)
+        return gradient + block.pull_mlp_in(inside)
+
+    def _join(self, gradient: Tensor, starts: Starts, layer: int, constant: Tensor) -> Tensor:
+        """Append the rows that start at a layer."""
+        rows = (starts.layer == layer).nonzero().flatten()
+        if not len(rows):
+            return gradient
+        norm = self.final if layer == self.shape.n_layers else self.blocks[layer].norm2
+        read, position = starts.read[rows], starts.position[rows]
+        constant[rows] += read @ norm.bias
+        new = gradient.new_zeros(len(gradient), len(rows), gradient.shape[2])
+        new[position, torch.arange(len(rows), device=new.device)] = norm.fold(read) / norm.scale[position]
+        return torch.cat([gradient, new], 1) if gradient.shape[1] else new
+
+    def _add_post_bias(self, norm: FrozenNorm | None, gradient: Tensor, constant: Tensor) -> None:
+        if norm is not None:
+            constant[: gradient.shape[1]] += torch.einsum("pbd,d->b", gradient, norm.bias)
+
+    @torch.no_grad()
+    def _capture(self) -> None:
+        n, there = self.shape.n_layers, available_hook_points(self.model)
+        if "blocks.0.attn.hook_pattern" not in there:
+            raise ConfigError("an attribution graph reads attention patterns; load the model with attention='eager'")
+        parts = ["hook_resid_pre", "attn.hook_pattern", "hook_attn_out"]
+        parts += ["hook_mlp_out"] if self.shape.d_mlp is not None else []
+        parts += [part for part in ("ln1_post.hook_in", "ln2_post.hook_in") if f"blocks.0.{part}" in there]
+        names = [f"blocks.{layer}.{part}" for layer in range(n) for part in parts]
+        names += [f"blocks.{n - 1}.hook_resid_post", *(["hook_pos_embed"] if "hook_pos_embed" in there else [])]
+        logits, cache = run_with_cache(self.model, self.tokens, names)
+        if not logits.isfinite().all():
+            raise NonFiniteError("the model's logits on this prompt are not finite; check its weights and dtype")
+        self.logits: Float[Tensor, " d_vocab"] = logits[0, -1].float()
+        value = {name: each[0].float() for name, each in cache.items()}
+        self.resid_post = value[f"blocks.{n - 1}.hook_resid_post"]
+        first = value["blocks.0.hook_resid_pre"]
+        self.positions = value.get("hook_pos_embed", torch.zeros_like(first)).expand_as(first)
+        self.embedding: Float[Tensor, "pos d_model"] = first - self.positions
+        self.final = freeze(self.model, "ln_final", self.resid_post)
+        self.blocks = [self._block(layer, value) for layer in range(n)]
+
+    def _block(self, layer: int, value: dict[str, Tensor]) -> FrozenBlock:
+        block, at = self.model.blocks[layer], f"blocks.{layer}."
+        before, attn_out = value[at + "hook_resid_pre"], value[at + "hook_attn_out"]
+        mid = before if self.parallel else before + attn_out
+        written = value.get(at + "hook_mlp_out", torch.zeros_like(before))
+        mlp_out = value.get(at + "ln2_post.hook_in", written)
+        W_V, W_O = (getattr(block.attn, name).float() for name in ("W_V", "W_O"))
+        b_V, b_O = (getattr(block.attn, name, None) for name in ("b_V", "b_O"))
+        norm1, post2 = freeze(block, "ln1", before), None
+        if hasattr(block, "ln2_post"):
+            post2 = freeze(block, "ln2_post", mlp_out)
+        pattern = value[at + "attn.hook_pattern"]
+        bias = norm1.bias @ W_V + (0 if b_V is None else b_V.float())  # [kv, d_head]
+        heads = bias.repeat_interleave(self.shape.n_heads // self.shape.n_kv_heads, 0)
+        constant = torch.einsum("hq,he,hed->qd", pattern.sum(-1), heads, W_O)
+        constant = constant if b_O is None else constant + b_O.float()
+        raw = value.get(at + "ln1_post.hook_in")
+        post1 = None if raw is None else freeze(block, "ln1_post", raw)
+        folded = W_V if norm1.norm is None else norm1.norm.fold(W_V)
+        return FrozenBlock(
+            W_V=rearrange(folded, "kv d e -> d (kv e)").contiguous(),
+            W_O=rearrange(W_O, "h e d -> (h e) d").contiguous(),
+            pattern=pattern,
+            norm1=norm1,
+            norm2=freeze(block, "ln2", mid),
+            post1=post1,
+            post2=post2,
+            attn_constant=constant if post1 is None else apply_linear(post1, constant) + post1.bias,
+            resid_mid=mid,
+            mlp_in=_normed(block, "ln2", mid),
+            mlp_out=mlp_out,
+            n_kv_heads=self.shape.n_kv_heads,
+        )
+
+    def _check(self) -> None:
+        """Raise `ConfigError` unless every frozen layer gives what the model computes."""
+        stream = self.embedding + self.positions
+        for layer, block in enumerate(self.blocks):
+            before = stream
+            stream = stream + block.push_attention(before) + block.attn_constant
+            middle = before if self.parallel else stream
+            stream = stream + self.written(layer, block.mlp_out)
+            expected = self.blocks[layer + 1] if layer + 1 < len(self.blocks) else None
+            error = float((middle - block.resid_mid).norm() / block.resid_mid.norm().clamp_min(1e-12))
+            if expected is None:
+                error = max(error, float((stream - self.resid_post).norm() / self.resid_post.norm().clamp_min(1e-12)))
+            if error > (TOLERANCE if self.model.cfg.dtype == torch.float32 else 0.05):
+                raise ConfigError(
+                    f"with attention and norms frozen, block {layer} is not what the model computes (relative error "
+                    f"{error:.2g}); attribution graphs do not support {getattr(self.model.cfg, 'architecture', 'it')}"
+                )
+
+    def written(self, layer: int, out: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
+        """Return what MLP `layer` adds to the residual stream, given its output before a post-norm."""
+        norm = self.blocks[layer].post2
+        return out if norm is None else apply_linear(norm, out) + norm.bias
+
+
+def fold_rows(norm: FrozenNorm, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
+    """Return the gradient with respect to a frozen norm's input, given that with respect to its output."""
+    return norm.fold(gradient) / norm.scale[: len(gradient), None]
+
+
+def apply_linear(norm: FrozenNorm, value: Float[Tensor, "pos d_model"]) -> Float[Tensor, "pos d_model"]:
+    """Return a frozen norm's output without its bias: its linear part, the adjoint of `fold_rows`."""
+    if norm.norm is None:
+        return value
+    centred = value - value.mean(-1, keepdim=True) if norm.norm.centred else value
+    scaled = centred / norm.scale
+    return scaled if norm.norm.gain is None else scaled * norm.norm.gain
+
+
+def _normed(owner: Any, name: str, resid: Tensor) -> Tensor:
+    """Return the norm's own output, in float32; the residual where there is no norm."""
+    module = getattr(owner, name, None)
+    return resid if module is None else module.original_component(resid.to(owner_dtype(owner))).float()
+
+
+def owner_dtype(owner: Any) -> torch.dtype:
+    return next(owner.parameters()).dtype
