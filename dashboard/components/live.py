@@ -199,6 +199,69 @@ class Live(Protocol):
     `chat` puts the text into the model's chat template, as the message of a user. Every method raises `PromptError`
     for a prompt that is empty or too long, or a model without a template.
     """
+    chat: bool = False
+    """the prompts are messages in the chat template of the model"""
+
+
+@dataclass(frozen=True)
+class PatchPair:
+    """A suggestion for the panel of patching."""
+
+    clean: str
+    corrupt: str
+    """the same with one word replaced; empty where no word could be"""
+    answer: str
+    wrong: str
+    """the most probable next token of each; empty where the corrupt one is unknown or the same"""
+
+
+@dataclass(frozen=True)
+class SteeringVerdict:
+    """Shift of the next token by a feature, and by the directions of two nulls; nats, `KL(unchanged || steered)`."""
+
+    feature: int
+    amount: float
+    """activation that was added on every token"""
+    shift: float
+    random: list[float]
+    """of random directions of the same norm"""
+    alike: list[float]
+    """of features of like density, scaled to the same norm"""
+
+    @property
+    def p(self) -> float:
+        """The larger of the p-values by the two nulls."""
+        return max(p_from_null(self.shift, np.array(null)) for null in (self.random, self.alike) if null)
+
+    @property
+    def sentence(self) -> str:
+        """The finding with both nulls, and the smallest p-value that their number allows."""
+        parts = [f"Feature {self.feature}, strength {self.amount:.3g}: the next token shifts by {self.shift:.3g} nats."]
+        names = ("random directions of the same norm", "features of like density")
+        for null, name in zip((self.random, self.alike), names, strict=True):
+            if null:
+                p, least = p_from_null(self.shift, np.array(null)), 1 / (1 + len(null))
+                parts.append(
+                    f"{len(null)} {name}: {np.mean(null):.3g} on average, at most {max(null):.3g}; p {p:.3g} (the "
+                    f"smallest possible is {least:.3g})."
+                )
+        parts.append("Beyond both nulls" if self.p <= ALPHA else "Not beyond the nulls")
+        return " ".join(parts) + ", on this one prompt."
+
+
+@dataclass(frozen=True)
+class DocumentText:
+    """A document of the recording, or the part of it around one token, with a feature's activation on each token."""
+
+    tokens: list[str]
+    token_ids: list[int]
+    activations: list[float]
+    first: int
+    """position in the document of the first token here"""
+    peak: int
+    """index in `tokens` of the token that was asked for"""
+    cut: bool
+    """the document is longer"""
 
     @property
     def state(self) -> str:
@@ -300,5 +363,13 @@ class Live(Protocol):
     ) -> FeatureAnswer:  # fmt: skip
         """Read a text with one feature, steer it (`strength` in units of the largest activation), or ablate the feature
         on its own examples; every answer has its controls. Raises `UsageError` (no such feature, or it never fires).
+        """
+        ...
+
+    def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
+        """Return the documents that hold some rows of the recording, with one feature's activation on every token.
+
+        Raises `MissingError` or `MismatchError` where the recording, the SAE or the model that made the features is not
+        here.
         """
         ...

@@ -2,7 +2,7 @@
 
 Texts are set as text, never as HTML. The colour of a token is one hue with alpha = activation / maximum; the peak is
 outlined. Tab reaches the first highlighted token of a text, the arrow keys the others. Runs of inactive tokens are one
-element, so that a page of examples stays small.
+element, so that a page of examples stays small; assets/tokens.js finds the one under the pointer.
 """
 
 from collections.abc import Callable
@@ -23,23 +23,38 @@ MIN_ALPHA, MAX_ALPHA = 0.12, 0.72
 
 
 def token_strip(
-    tokens: list[str], activations: list[float], *, maximum: float, peak: int | None = None, unit: str = "activation"
+    tokens: list[str],
+    activations: list[float],
+    *,
+    maximum: float,
+    peak: int | None = None,
+    unit: str = "activation",
+    ids: list[int] | None = None,
+    first: int | None = None,
 ) -> html.Div:
-    """Return `tokens [n]` coloured by `activations [n]` (>= 0); `maximum` is the activation of full colour."""
+    """Return `tokens [n]` coloured by `activations [n]` (>= 0); `maximum` is the activation of full colour.
+
+    With `ids [n]` and the position `first` of the first token, the tooltip of every token has its position and id.
+    """
     children: list[html.Span | html.Mark] = []
     silent: list[str] = []
+    where = [""] * len(tokens) if ids is None or first is None else [
+        f", position {first + i}, token {id}" for i, id in enumerate(ids)
+    ]  # fmt: skip
     for i, (token, activation) in enumerate(zip(tokens, activations, strict=True)):
         if activation <= 0 and i != peak:
             silent.append(visible(token))
             continue
         if silent:
-            children.append(_silent(silent))
+            children.append(_silent(silent, i - len(silent), bool(where[i])))
             silent = []
-        first = not any(isinstance(child, html.Mark) for child in children)
-        children.append(_active(token, activation, maximum, peak=i == peak, unit=unit, tab=0 if first else -1))
+        tab = -1 if any(isinstance(child, html.Mark) for child in children) else 0
+        mark = _active(token, activation, maximum, peak=i == peak, unit=unit, tab=tab, where=where[i])
+        children.append(mark)
     if silent:
-        children.append(_silent(silent))
-    return html.Div(children, className="wb-tokens", dir="auto")
+        children.append(_silent(silent, len(tokens) - len(silent), bool(where and where[-1])))
+    known = {} if ids is None or first is None else {"data-ids": ",".join(map(str, ids)), "data-first": str(first)}
+    return html.Div(children, className="wb-tokens", dir="auto", **attrs(known))
 
 
 def alpha(activation: float, maximum: float) -> float:
@@ -54,18 +69,32 @@ def token_text(token: str, limit: int = 32) -> html.Span:
     return html.Span(visible(token, limit), className="wb-token", title=repr(token)[:400], dir="auto")
 
 
-def _silent(texts: list[str]) -> html.Span:
-    return html.Span("".join(texts))
+def _silent(texts: list[str], at: int, tips: bool) -> html.Span:
+    """Return a run of inactive tokens; with `tips`, assets/tokens.js finds the token under the pointer by its length.
+
+    Lengths are in UTF-16 units, those of a browser.
+    """
+    if not tips:
+        return html.Span("".join(texts))
+    lengths = ",".join(str(len(text.encode("utf-16-le", "surrogatepass")) // 2) for text in texts)
+    return html.Span("".join(texts), **attrs({"data-at": str(at), "data-lengths": lengths}))
 
 
-def _active(token: str, activation: float, maximum: float, *, peak: bool, unit: str, tab: int) -> html.Mark:
+def _active(
+    token: str, activation: float, maximum: float, *, peak: bool, unit: str, tab: int, where: str = ""
+) -> html.Mark:
     shown = visible(token)
     return html.Mark(
         shown,
         className="wb-mark wb-peak" if peak else "wb-mark",
         style={"--a": f"{alpha(activation, maximum):.3f}"},
         tabIndex=tab,
-        **attrs({"data-tip": f"{activation:.3g}", "aria-label": f"{shown.strip() or shown}, {unit} {activation:.3g}"}),
+        **attrs(
+            {
+                "data-tip": f"{activation:.3g}{where}",
+                "aria-label": f"{shown.strip() or shown}, {unit} {activation:.3g}{where}",
+            }
+        ),
     )
 
 

@@ -16,6 +16,8 @@ MAX_EXAMPLES = 12
 """Examples per group."""
 MAX_EXPLANATIONS = 12
 """labels artefacts shown for one feature"""
+MAX_BETWEEN = 40
+"""Examples in a range of activation."""
 _LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activation", "n_fired")
 
 
@@ -88,6 +90,20 @@ def examples(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]
 
 def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
     """Return the labels of a feature: rows of `labels.parquet` with the artefact's name as `artefact`.
+def examples_between(
+    workspace: Workspace, name: str, index: int, low: float, high: float, *, last: bool = False
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the examples with an activation from `low` up to `high`, strongest first, and the number of all stored.
+
+    A context is given once. `last` takes in an activation of `high` or more, as the last bin of a histogram does.
+    """
+    path = workspace.table_path("features", name, "examples")
+    sql = "select * from e where feature = ? qualify row_number() over (partition by row order by group_order) = 1"
+    found = workspace.query(f"{sql} order by activation desc, row", index, e=path).to_pylist()
+    within = [each for each in found if low <= each["activation"] and (last or each["activation"] < high)]
+    return within[:MAX_BETWEEN], len(found)
+
+
 
     Only of artefacts that were made for these features as they are now, or whose labels these features took over.
     """

@@ -6,7 +6,6 @@ feature changes only the right side.
 """
 
 import secrets
-from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +16,6 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html,
 from dashboard.components.frame import (
     attempt,
     attrs,
-    graph,
     loading,
     note_controls,
     notice,
@@ -36,9 +34,9 @@ from dashboard.components.pages import (
     register_address,
     whole_number,
 )
-from dashboard.components.tokens import feature_line, token_bars, token_strip
+from dashboard.components.tokens import feature_line, token_bars
 from dashboard.feature import data as view
-from dashboard.feature import prove
+from dashboard.feature import examples, prove
 from dashboard.feature.relations import (
     companions_panel,
     downloads_panel,
@@ -47,8 +45,7 @@ from dashboard.feature.relations import (
     neurons_panel,
     uses_panel,
 )
-from dashboard.figures.saes import activation_histogram
-from dashboard.figures.theme import theme, visible
+from dashboard.figures.theme import visible
 from interp.workspace import Workspace
 
 _SCORES = (
@@ -99,18 +96,16 @@ def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Spa
     )
 
 
-GROUPS = {
-    "top": ("Strongest", "its largest activations, each from another context"),
-    "q4": ("Upper quarter", "quantiles 75 to 100 % of its activations"),
-    "q3": ("Third quarter", "50 to 75 %"),
-    "q2": ("Second quarter", "25 to 50 %"),
-    "q1": ("Lower quarter", "0 to 25 %, the weakest activations"),
-}
 _DENSE = 0.1
 
 
-def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> html.Div:
-    """Return the right side of the page. Raises `UsageError` when there is no such feature."""
+def detail(
+    workspace: Workspace, name: str, index: int, scheme: str | None, reading: dict[str, str] | None = None
+) -> html.Div:
+    """Return the right side of the page; `reading` sets the switches of the examples.
+
+    Raises `UsageError` when there is no such feature.
+    """
     row = view.one(workspace, name, index)
     near = view.labels(workspace, name, row["neighbours"])
     parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(row)]
@@ -132,11 +127,11 @@ def detail(workspace: Workspace, name: str, index: int, scheme: str | None) -> h
     if explained:
         parts.append(labels_panel(row, explained))
     related = view.relations(workspace, name, index)
-    parts.append(html.Div([_histogram(row, scheme), *_effects(row, related)], className="wb-facets"))
+    parts.append(html.Div([examples.histogram_panel(row, scheme), *_effects(row, related)], className="wb-facets"))
     if row["n_fired"]:
         parts.append(prove.prove_panel(workspace, name, index, scheme))
     parts.append(_related(workspace, name, related, scheme))
-    fired = [_examples(workspace, name, row)] if row["n_fired"] else []
+    fired = [examples.examples_panel(workspace, name, row, reading)] if row["n_fired"] else []
     side = html.Div(
         [_neighbours(name, row, near), uses_panel(workspace, name, index), downloads_panel(name, index)],
         className="wb-stack",
@@ -188,17 +183,6 @@ def _numbers(row: dict[str, Any]) -> html.Div:
     )
 
 
-def _histogram(row: dict[str, Any], scheme: str | None) -> html.Section:
-    figure = activation_histogram(
-        row["histogram"], row["histogram_edges"], theme(scheme), marker=row["mean_activation"], height=210
-    )
-    return panel(
-        "Activations",
-        graph("feature-histogram", figure=figure, height=210, label="Histogram of activations"),
-        note="tokens per range of activation (logarithmic); dotted line: the mean",
-    )
-
-
 def _verdict(related: dict[str, Any] | None, side: str, verb: str) -> str:
     return "" if related is None else effect_verdict(related[f"{side}_p"], verb, related["scales"]["draws"])
 
@@ -235,39 +219,6 @@ def _neighbours(name: str, row: dict[str, Any], near: dict[int, str]) -> html.Se
     return panel("Neighbours", html.Ol(lines, className="wb-lines"), note=note)
 
 
-def _examples(workspace: Workspace, name: str, row: dict[str, Any]) -> html.Section:
-    found = view.examples(workspace, name, row["feature"])
-    groups = [_group(group, list(rows), row["max_activation"]) for group, rows in groupby(found, lambda e: e["group"])]
-    return panel(
-        "Examples",
-        *groups,
-        note="text around its activations; colour: activation / maximum of the feature; outlined: the peak token; "
-        "point at a token for the value",
-        className="wb-examples",
-    )
-
-
-def _group(group: str, rows: list[dict[str, Any]], maximum: float) -> html.Section:
-    title, meaning = GROUPS.get(group, (group, ""))
-    return html.Section(
-        [
-            html.H3([title, html.Span(meaning, className="wb-quiet")]),
-            html.Ol([_example(row, maximum) for row in rows]),
-        ]
-    )
-
-
-def _example(row: dict[str, Any], maximum: float) -> html.Li:
-    origin = f"document {row['document_id']}, token {row['position']}"
-    return html.Li(
-        [
-            html.Span(f"{row['activation']:.3g}", className="wb-value"),
-            token_strip(row["tokens"], row["activations"], maximum=maximum, peak=row["peak"]),
-            html.Span(visible(row["document_label"] or "", 24), className="wb-source", title=origin),
-        ]
-    )
-
-
 _LOG_LOW = -6
 """log10 of the lowest density that the slider resolves; its left end includes dead features."""
 _MARKS = ((-6, "dead"), (-4, ".01%"), (-2, "1%"), (0, "all"))
@@ -298,6 +249,7 @@ def layout(
     return page(
         "Features",
         dcc.Store(id="feature-state", data={"features": name, "index": at}),
+        dcc.Store(id="feature-reading", data=examples.READING),
         address_sink("feature"),
         html.Div(
             [_list_panel(name, q, low, high), html.Div(loading(html.Div(id="feature-detail")), className="wb-detail")],
@@ -322,7 +274,8 @@ def register(app: Dash) -> None:
         prevent_initial_call=True,
     )(_move)
     app.callback(
-        Output("feature-detail", "children"), Input("feature-state", "data"), State("scheme", "data")
+        Output("feature-detail", "children"), Input("feature-state", "data"), State("scheme", "data"),
+        State("feature-reading", "data"),
     )(_show)  # fmt: skip
     app.callback(
         Output("feature-grid", "getRowsResponse"),
@@ -330,6 +283,7 @@ def register(app: Dash) -> None:
         State("feature-state", "data"),
     )(_rows)
     prove.register(app)
+    examples.register(app)
     shown = (Input("feature-state", "data"), Input("feature-search", "value"), Input("feature-density", "value"))
     register_address(app, "feature", *shown)
     app.clientside_callback(
@@ -420,8 +374,8 @@ def _move(
     return no_update if index == state["index"] else {"features": name, "index": index}
 
 
-def _show(state: dict[str, Any], scheme: str | None) -> html.Div:
-    return attempt(lambda: detail(current().workspace, state["features"], state["index"], scheme))
+def _show(state: dict[str, Any], scheme: str | None, reading: dict[str, str] | None) -> html.Div:
+    return attempt(lambda: detail(current().workspace, state["features"], state["index"], scheme, reading))
 
 
 def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:

@@ -186,8 +186,7 @@ def activation_histogram(
     bins, bounds = np.asarray(counts, float), np.asarray(edges, float)
     if bins.sum() == 0:
         return message_figure("this feature never fired, so there is no histogram", colours, height=height)
-    filled = np.flatnonzero(bins)
-    shown = slice(max(0, int(filled[0]) - 1), int(filled[-1]) + 2)
+    shown = filled_bins(counts)
     bins, low, high = bins[shown], bounds[:-1][shown], bounds[1:][shown]
     left, right = np.log10(np.maximum(low, 1e-12)), np.log10(np.maximum(high, 1e-12))
     figure = go.Figure(
@@ -208,7 +207,16 @@ def activation_histogram(
     figure.update_yaxes(title_text="tokens", rangemode="tozero", nticks=5)
     if marker and marker > 0:
         figure.add_vline(x=float(np.log10(marker)), line={"color": colours.opposite, "width": 1, "dash": "dot"})
+    figure.update_layout(dragmode=False)  # assets/brush.js chooses a range
     return styled(figure, colours, height=height)
+
+
+def filled_bins(counts: list[int]) -> slice:
+    """Return the bins that `activation_histogram` draws: those with tokens, and one more on each side."""
+    filled = np.flatnonzero(counts)
+    if not len(filled):
+        return slice(0, 0)
+    return slice(max(0, int(filled[0]) - 1), min(int(filled[-1]) + 2, len(counts)))
 
 
 def logit_histogram(

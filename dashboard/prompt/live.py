@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from dashboard.components.live import (
+    DocumentText,
     FeatureAnswer,
     FeatureShares,
     Generation,
@@ -358,6 +359,19 @@ class LiveModel:
             if ask == "text":
                 return measures.feature_on_text(site, case, tokens)
             return measures.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
+
+    def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
+        """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""
+        from dashboard.feature.documents import described_recording, document_text
+
+        recording, spec = described_recording(self._workspace, features)
+        with self._turns.take("documents") as turn:
+            dictionary, model = self._loaded.dictionary(spec, features), self._loaded.model(spec)
+            texts = []
+            for row in rows:
+                turn.check("reading documents")
+                texts.append(document_text(model, dictionary, recording, row, index, MAX_TOKENS))
+            return texts
 
     def _reading(self, turn: Turn, text: str, spec: str, chat: bool, features: str | None = None) -> "Reading":
         """Return the reading of a prompt, with the activations of `features` when they are named."""

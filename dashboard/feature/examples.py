@@ -1,0 +1,208 @@
+"""The examples of a feature: by group, or in a range of activation that is chosen on the histogram.
+
+A click or a drag on the histogram, or the slider under it, chooses a range. Three switches set the amount of text
+(snippet, stored window, document) and the activation of full colour (of the feature, of the list, of the example).
+Documents come from the recording, through the model process (`Live.documents`), which says why they cannot be read.
+"""
+
+from itertools import groupby
+from typing import Any, Literal, cast
+
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, Patch, State, ctx, html, no_update
+
+from dashboard.components.frame import attempt, attrs, explain, graph, panel
+from dashboard.components.live import DocumentText, Live
+from dashboard.components.pages import current
+from dashboard.components.tokens import token_strip
+from dashboard.feature import data as view
+from dashboard.figures.saes import activation_histogram, filled_bins
+from dashboard.figures.theme import theme, visible
+from interp.errors import WorkbenchError
+from interp.workspace import Workspace
+
+GROUPS = {
+    "top": ("Strongest", "its largest activations, each from another context"),
+    "q4": ("Upper quarter", "quantiles 75 to 100 % of its activations"),
+    "q3": ("Third quarter", "50 to 75 %"),
+    "q2": ("Second quarter", "25 to 50 %"),
+    "q1": ("Lower quarter", "0 to 25 %, the weakest activations"),
+}
+SNIPPET = 5
+"""Tokens of a snippet on each side of the peak."""
+N_DOCUMENTS = 6
+"""Examples of which the document is shown at a time."""
+View = Literal["snippet", "context", "document"]
+Scale = Literal["feature", "list", "example"]
+VIEWS = (("snippet", "Snippet"), ("context", "Window"), ("document", "Full text"))
+SCALES = (("feature", "feature"), ("list", "list"), ("example", "example"))
+READING = {"view": "context", "scale": "feature"}
+"""The switches at first."""
+
+
+def histogram_panel(row: dict[str, Any], scheme: str | None) -> html.Section:
+    """Return the histogram of activations, with a slider that chooses a range of its bins."""
+    figure = activation_histogram(
+        row["histogram"], row["histogram_edges"], theme(scheme), marker=row["mean_activation"], height=210
+    )
+    parts: list[Any] = [graph("feature-histogram", figure=figure, height=210, label="Histogram of activations")]
+    if sum(row["histogram"]):
+        bins = filled_bins(row["histogram"])
+        slider = dmc.RangeSlider(
+            id="feature-range", value=[bins.start, bins.stop], min=bins.start, max=bins.stop, step=1, minRange=1,
+            label=None, size="xs", flex=1, thumbFromLabel="Lowest activation of the examples, a bin of the histogram",
+            thumbToLabel="Highest activation of the examples, a bin of the histogram",
+        )  # fmt: skip
+        whole = dmc.Button("All", id="feature-range-all", variant="default", size="compact-xs")
+        parts.append(html.Div([html.Span("examples", className="wb-quiet"), slider, whole], className="wb-density"))
+        see = html.Button("see the examples", id="feature-range-see", type="button", className="wb-link")
+        told = html.Span(said(row, (bins.start, bins.stop)), id="feature-range-said", **attrs({"aria-live": "polite"}))
+        first = html.Span(id="feature-range-first", **attrs({"data-first": str(bins.start)}))
+        parts.append(html.P([told, " ", see, first], className="wb-note"))
+    return panel(
+        "Activations",
+        *parts,
+        note="tokens per range of activation (logarithmic); dotted line: the mean. Click a bar, drag over bars or move "
+        "the slider for the examples in that range",
+    )
+
+
+def said(row: dict[str, Any], bins: tuple[int, int]) -> str:
+    """Return the range of some bins of the histogram, `(first, end)`, and the number of tokens in it."""
+    edges = row["histogram_edges"]
+    tokens = sum(row["histogram"][bins[0] : bins[1]])
+    return f"{edges[bins[0]]:.3g} to {edges[min(bins[1], len(edges) - 1)]:.3g}: {tokens:,} tokens;"
+
+
+def examples_panel(workspace: Workspace, name: str, row: dict[str, Any], reading: dict[str, str] | None) -> Any:
+    """Return the panel of examples with its switches, set as `reading` says."""
+    chosen = READING | (reading or {})
+    switches = [
+        _switch("feature-view", "Amount of text", VIEWS, chosen["view"]),
+        html.Span("full colour: maximum of the", className="wb-quiet"),
+        _switch("feature-scale", "Full colour is the maximum of", SCALES, chosen["scale"]),
+    ]
+    bins = filled_bins(row["histogram"])
+    shown = listed(workspace, name, row, (bins.start, bins.stop), chosen, current_live)
+    return panel(
+        "Examples",
+        html.Div(switches, className="wb-controls wb-example-switches"),
+        html.Div(shown, id="feature-examples", **attrs({"aria-live": "polite"})),
+        note="text around its activations; outlined: the peak token. Point at a token, or step with the arrow keys "
+        "along those that fire, for activation, position in the document and token id",
+        className="wb-examples",
+    )
+
+
+def _switch(id: str, label: str, choices: tuple[tuple[str, str], ...], value: str) -> dmc.SegmentedControl:
+    data = [{"value": key, "label": text} for key, text in choices]
+    return dmc.SegmentedControl(id=id, data=cast(Any, data), value=value, size="xs", **attrs({"aria-label": label}))
+
+
+def current_live() -> Live:
+    """Return the model process of the dashboard."""
+    return current().live
+
+
+def listed(
+    workspace: Workspace, name: str, row: dict[str, Any], bins: tuple[int, int], reading: dict[str, str], live: Any
+) -> list[Any]:
+    """Return the examples whose activation lies in some bins, `(first, end)`; of the whole range by group.
+
+    `live()` returns the model process, which is asked for documents only.
+    """
+    whole = filled_bins(row["histogram"])
+    edges = row["histogram_edges"]
+    scale, amount = cast(Scale, reading["scale"]), cast(View, reading["view"])
+    if bins[0] <= whole.start and bins[1] >= whole.stop:
+        found = view.examples(workspace, name, row["feature"])
+        groups = [(GROUPS.get(group, (group, "")), list(rows)) for group, rows in groupby(found, lambda e: e["group"])]
+    else:
+        low, high = edges[bins[0]], edges[min(bins[1], len(edges) - 1)]
+        found, n_stored = view.examples_between(workspace, name, row["feature"], low, high, last=bins[1] >= whole.stop)
+        groups = [((f"Activation {low:.3g} to {high:.3g}", _coverage(row, bins, len(found), n_stored)), found)]
+    texts, remark = _documents(name, row["feature"], found, live) if amount == "document" else ({}, None)
+    parts: list[Any] = [html.P(remark, className="wb-note")] if remark else []
+    strongest = row["max_activation"]
+    for (title, meaning), rows in groups:
+        top = strongest if scale == "feature" else max((each["activation"] for each in rows), default=strongest)
+        lines = [_example(each, each["activation"] if scale == "example" else top, amount, texts) for each in rows]
+        heading = html.H3([title, html.Span(meaning, className="wb-quiet")])
+        parts.append(html.Section([heading, html.Ol(lines) if lines else None]))
+    return parts
+
+
+def _coverage(row: dict[str, Any], bins: tuple[int, int], n: int, n_stored: int) -> str:
+    tokens = sum(row["histogram"][bins[0] : bins[1]])
+    said = f"{tokens:,} tokens of the recording; {n} of the {n_stored} stored examples"
+    return said if n else f"{said}: a features table stores the strongest and some of each quarter"
+
+
+def _documents(
+    name: str, feature: int, rows: list[dict[str, Any]], live: Any
+) -> tuple[dict[int, DocumentText], str | None]:
+    """Return the documents of the first examples by row of the recording, and a sentence on what is missing."""
+    wanted = [each["row"] for each in rows[:N_DOCUMENTS]]
+    try:
+        found = live().documents(features=name, index=feature, rows=wanted)
+    except WorkbenchError as error:
+        return {}, f"The full text cannot be shown: {explain(error)} Shown instead: the stored windows."
+    more = f"Full text of the first {N_DOCUMENTS} of {len(rows)} examples; " if len(rows) > N_DOCUMENTS else ""
+    cut = "A document that is longer is cut around the peak." if any(each.cut for each in found) else ""
+    remark = f"{more}{'the others show their stored window. ' if more else ''}{cut}"
+    return dict(zip(wanted, found, strict=True)), remark or None
+
+
+def _example(row: dict[str, Any], maximum: float, amount: View, texts: dict[int, DocumentText]) -> html.Li:
+    origin = f"document {row['document_id']}, token {row['position']}"
+    first, peak = row["position"] - row["peak"], row["peak"]
+    tokens, values, ids = row["tokens"], row["activations"], row["token_ids"]
+    if whole := texts.get(row["row"]):
+        tokens, values, ids, first, peak = whole.tokens, whole.activations, whole.token_ids, whole.first, whole.peak
+    elif amount == "snippet":
+        start = max(0, peak - SNIPPET)
+        tokens, values, ids = (each[start : peak + SNIPPET + 1] for each in (tokens, values, ids))
+        first, peak = first + start, peak - start
+    return html.Li(
+        [
+            html.Span(f"{row['activation']:.3g}", className="wb-value"),
+            token_strip(tokens, values, maximum=maximum, peak=peak, ids=ids, first=first),
+            html.Span(visible(row["document_label"] or "", 24), className="wb-source", title=origin),
+        ]
+    )
+
+
+def register(app: Dash) -> None:
+    """Add the callbacks: a range chosen on the histogram, and the examples that follow it and the switches."""
+    app.callback(
+        Output("feature-range", "value"),
+        Input("feature-range-all", "n_clicks"),
+        State("feature-range", "min"),
+        State("feature-range", "max"),
+        prevent_initial_call=True,
+    )(lambda _, first, end: [first, end])
+    app.callback(
+        Output("feature-examples", "children"),
+        Output("feature-histogram", "figure"),
+        Output("feature-reading", "data"),
+        Output("feature-range-said", "children"),
+        Input("feature-range", "value"),
+        Input("feature-view", "value"),
+        Input("feature-scale", "value"),
+        State("feature-state", "data"),
+        prevent_initial_call=True,
+    )(_draw)
+
+
+def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> Any:
+    workspace, name = current().workspace, state["features"]
+    reading = {"view": amount, "scale": scale}
+    row = view.one(workspace, name, state["index"])
+    first, end = (int(each) for each in chosen)
+    shown = attempt(lambda: listed(workspace, name, row, (first, end), reading, current_live))
+    figure: Any = no_update
+    if ctx.triggered_id == "feature-range":
+        whole, figure = filled_bins(row["histogram"]), Patch()
+        within = [i - whole.start for i in range(first, end)]
+        figure["data"][0]["selectedpoints"] = None if len(within) == whole.stop - whole.start else within
+    return shown, figure, reading, said(row, (first, end))
