@@ -181,7 +181,7 @@ class HalfTopKRecipe(Recipe):
         "from saes.kinds.jumprelu import JumpReLURecipe\n",
         "from saes.kinds.halftopk import HalfTopKRecipe\nfrom saes.training.config import HalfTopKConfig\n",
     )
-    copy.insert(registry, "    TranscoderConfig: TranscoderRecipe,\n", "    HalfTopKConfig: HalfTopKRecipe,\n")
+    copy.insert(registry, "    GatedConfig: GatedRecipe,\n", "    HalfTopKConfig: HalfTopKRecipe,\n")
     check_touched(copy, "an SAE kind")
     copy.run("""
 import json

@@ -32,7 +32,7 @@ from torch import Tensor
 from interp.ranks import ALONE, Ranks
 from saes.kernels.plain import PlainOps
 from saes.kernels.spread import UNSHARED, Spread, SpreadOps, kth_largest
-from saes.kernels.state import Active, AdamStep, Gradients, Ops, Pass, Rule, TrainState
+from saes.kernels.state import NAMES, Active, AdamStep, Gradients, Ops, Pass, Rule, TrainState
 
 EVERY = 2
 """L_aux is estimated on every `EVERY`-th token of the batch: unbiased, and its price is divided by as much."""
@@ -186,15 +186,39 @@ class Derivatives(NamedTuple):
     """their memory is reused by the next call"""
 
 
+class Buffers:
+    """Working memory of a step; steppers that take turns may share it."""
+
+    def __init__(self) -> None:
+        self._gradients: Gradients | None = None
+        self._pre: Tensor | None = None
+
+    def gradients(self, state: TrainState) -> Gradients:
+        """Return room for the gradients of a state, with undefined content."""
+        found, like = self._gradients, [getattr(state, name) for name in NAMES]
+        kind = [(t.shape, t.dtype, t.device) for t in like]
+        if found is None or kind != [(t.shape, t.dtype, t.device) for t in (getattr(found, n) for n in NAMES)]:
+            W_enc, b_enc, W_dec, b_dec = map(torch.empty_like, like)
+            self._gradients = found = Gradients(W_enc, b_enc, W_dec, b_dec)
+        return found
+
+    def pre(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return room for pre-activations, with undefined content."""
+        if self._pre is None or (self._pre.shape, self._pre.dtype, self._pre.device) != (shape, dtype, device):
+            self._pre = torch.empty(shape, dtype=dtype, device=device)
+        return self._pre
+
+
 class Stepper:
     """Take steps on a `TrainState`. Holds the backend and the gradient buffers, nothing that a resume would need."""
 
-    def __init__(self, settings: StepSettings, rule: Rule, ops: Ops, spread: Spread = UNSHARED):
+    def __init__(
+        self, settings: StepSettings, rule: Rule, ops: Ops, spread: Spread = UNSHARED, buffers: Buffers | None = None
+    ):
         self.settings, self.rule, self.spread = settings, rule, spread
         self.ops: Ops = ops if spread.alone else SpreadOps(ops, spread)
         self._own_ops = ops
-        self._gradients: Gradients | None = None
-        self._pre: Tensor | None = None
+        self._buffers = buffers or Buffers()
 
     def step(self, state: TrainState, x: Tensor, lr: float, target: Tensor | None = None) -> StepResult:
         """Take one step on `x [n, d_in]`, changing `state` in place. `target [n, d_out]` None: `x` is its own target.
@@ -220,12 +244,7 @@ class Stepper:
         scale = 2 / (n * s.variance)
         decoded = ops.decode(goal, state.W_dec, selected.active, scale, rule.ends)
         back = rule.backward(ops, Pass(state, goal, selected, decoded, scale, s.variance, self._warmth(state), tokens))
-        out = self._gradients = self._gradients or Gradients(
-            torch.empty_like(state.W_enc),
-            torch.empty_like(state.b_enc),
-            torch.empty_like(state.W_dec),
-            torch.empty_like(state.b_dec),
-        )
+        out = self._buffers.gradients(state)
         counts = ops.weight_gradients(centred, decoded, selected.active, back.slopes, out, rule.ends)
         aux, n_dead = 0.0, 0
         if s.aux_coefficient and rule.revives:
@@ -268,10 +287,8 @@ class Stepper:
         dtype = torch.float32 if centred.dtype == torch.float32 else centred.dtype
         if dtype == torch.float32 and self.settings.encoder_dtype == torch.bfloat16:
             dtype = torch.bfloat16
-        shape = (len(centred), state.d_sae)
-        if self._pre is None or self._pre.shape != shape or self._pre.dtype != dtype:
-            self._pre = torch.empty(shape, dtype=dtype, device=centred.device)
-        return torch.addmm(state.b_enc.to(dtype), centred.to(dtype), state.W_enc.to(dtype).T, out=self._pre)
+        room = self._buffers.pre((len(centred), state.d_sae), dtype, centred.device)
+        return torch.addmm(state.b_enc.to(dtype), centred.to(dtype), state.W_enc.to(dtype).T, out=room)
 
     def _apply(self, state: TrainState, gradients: Gradients, lr: float) -> None:
         blocks = self.rule.blocks

@@ -31,7 +31,6 @@ RECIPES: dict[type[SAEConfig], Callable[[Any], Recipe]] = {
     JumpReLUConfig: JumpReLURecipe,
     ReLUConfig: ReLURecipe,
     GatedConfig: GatedRecipe,
-    TranscoderConfig: TranscoderRecipe,
 }
 
 
@@ -39,4 +38,6 @@ def recipe_of(config: SAEConfig, widths: tuple[int, ...] = ()) -> Recipe:
     """Return the recipe of a config; `widths` are the widths of the hook points that it reads."""
     if isinstance(config, CrosscoderConfig):
         return CrosscoderRecipe(config, widths)
+    if isinstance(config, TranscoderConfig):
+        return TranscoderRecipe(config, recipe_of(config.selects()))
     return RECIPES[type(config)](config)

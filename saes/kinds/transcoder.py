@@ -10,18 +10,19 @@ steps need not rotate a random decoder. `W_skip [d_out, d_in]` starts at 0 and l
 is almost linear in the source, little remains for latents to explain.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saes.kernels.state import Active, Ops, Selected, TrainState, entry_rows
+from saes.kernels.state import Active, Backward, Ops, Pass, Selected, TrainState, entry_rows
 from saes.kernels.step import SKIP
 from saes.kinds.base import SAE, Activation, JumpReLU, ReLU, SAEMetadata, TopK, Weights
-from saes.kinds.batchtopk import BatchTopKRecipe, estimate_threshold
+from saes.kinds.batchtopk import estimate_threshold
+from saes.kinds.jumprelu import THRESHOLD
 from saes.kinds.recipe import Recipe, Trained
-from saes.kinds.topk import TopKRecipe
 from saes.training.config import TranscoderConfig
 
 
@@ -74,18 +75,23 @@ def transcoder_architecture(activation: Activation, *, skip: bool) -> str:
 
 @final
 class TranscoderRecipe(Recipe):
-    """Select as TopK or BatchTopK do; dead latents learn from AuxK in the same way."""
+    """Select, penalise and revive latents as the SAE of the same kind does."""
 
     starts_from_data = True
 
-    def __init__(self, config: TranscoderConfig):
-        self.config = config
-        self.selection = (TopKRecipe if config.selection == "topk" else BatchTopKRecipe)(config)
+    def __init__(self, config: TranscoderConfig, inner: Recipe):
+        """`inner` is the recipe of the SAE whose latents it has (`TranscoderConfig.selects`)."""
+        self.config, self.inner = config, inner
+        self.revives, self.quicker, self.ends = inner.revives, inner.quicker, inner.ends
 
     def start(
         self, ops: Ops, state: TrainState, x: Float[Tensor, "n d_in"], target: Float[Tensor, "n d_out"] | None
     ) -> None:
         assert target is not None
+        if self.inner.starts_from_data:
+            own = replace(state, b_dec=torch.zeros_like(x[0]))  # nothing is subtracted from a transcoder's input
+            self.inner.start(ops, own, x, None)
+            state.extra = own.extra
         pre = torch.addmm(state.b_enc, x, state.W_enc.T)
         active = self.select(ops, state, pre).active
         acts = torch.zeros_like(pre)
@@ -97,10 +103,16 @@ class TranscoderRecipe(Recipe):
             state.extra[SKIP] = torch.zeros(target.shape[1], x.shape[1], dtype=x.dtype)
 
     def select(self, ops: Ops, state: TrainState, pre: Float[Tensor, "n d_sae"]) -> Selected:
-        return self.selection.select(ops, state, pre)
+        return self.inner.select(ops, state, pre)
+
+    def backward(self, ops: Ops, step: Pass) -> Backward:
+        return self.inner.backward(ops, step)
+
+    def constrain(self, state: TrainState) -> None:
+        self.inner.constrain(state)
 
     def threshold(self, state: TrainState, active: Active) -> float | None:
-        return self.selection.threshold(state, active)
+        return self.inner.threshold(state, active)
 
     def finish(self, trained: Trained) -> Transcoder:
         weights, skip, scales = trained.weights, None, trained.scales
@@ -108,9 +120,31 @@ class TranscoderRecipe(Recipe):
             skip = trained.own[SKIP] * (scales.input[None] / scales.output[:, None]).float()
             if scales.shift is not None:
                 weights = weights._replace(b_dec=weights.b_dec - skip @ (scales.shift / scales.input).float())
-        made = {"W_skip": skip, "metadata": trained.metadata}
-        if self.config.selection == "topk":
-            return Transcoder(weights, activation=TopK(self.config.k), **made)
-        zero = JumpReLU(torch.zeros_like(weights.b_enc))
-        found = estimate_threshold(Transcoder(weights, activation=zero), trained.batches, self.config.k)
-        return Transcoder(weights, activation=JumpReLU(torch.full_like(zero.threshold, found)), **made)
+        kind = self.config.selection
+        if kind == "gated":
+            weights, threshold = ungated(weights, trained)
+            activation: Activation = JumpReLU(threshold)
+        elif kind == "jumprelu":
+            activation = JumpReLU(trained.own[THRESHOLD] / scales.unit)
+        elif kind in ("batchtopk", "matryoshka"):
+            zero = torch.zeros_like(weights.b_enc)
+            bare = Transcoder(weights, activation=JumpReLU(zero))
+            activation = JumpReLU(zero + estimate_threshold(bare, trained.batches, self.config.k))
+        else:
+            activation = TopK(self.config.k) if kind == "topk" else ReLU()
+        return Transcoder(weights, activation=activation, W_skip=skip, metadata=trained.metadata)
+
+
+def ungated(weights: Weights, trained: Trained) -> tuple[Weights, Float[Tensor, " d_sae"]]:
+    """Return a gated encoder as an equal JumpReLU: its weights, and thresholds `[d_sae]`.
+
+    Gate and magnitude share the directions. With `m = z exp(r_mag) + b_mag` and `gate = z + b_gate`, the gate is open
+    where `m > b_mag - b_gate exp(r_mag)` (Rajamanoharan et al. 2024, section 3.2).
+    """
+    scales, slope = trained.scales, trained.own["r_mag"].exp()
+    shift = torch.zeros_like(weights.b_enc)
+    if scales.shift is not None:
+        shift = (scales.shift / scales.input).float() @ weights.W_enc  # how far centring the input moves z
+    b_mag = trained.own["b_mag"] / scales.unit
+    threshold = (b_mag - (weights.b_enc + shift) * slope).clamp_min(0)
+    return weights._replace(W_enc=weights.W_enc * slope, b_enc=b_mag - shift * slope), threshold

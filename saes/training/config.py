@@ -138,15 +138,37 @@ class TranscoderConfig(KConfig):
     skip: bool = False
     """Learn a linear skip connection too (Paulo et al. 2025, arXiv 2501.18823)."""
 
-    selection: Literal["topk", "batchtopk"] = "batchtopk"
-    """Activation function of the latents."""
+    selection: Literal["topk", "batchtopk", "matryoshka", "jumprelu", "relu", "gated"] = "batchtopk"
+    """Kind whose latents and penalty it has; `l1_coefficient` is for relu and gated, `sparsity` for jumprelu,
+    `prefixes` for matryoshka."""
+
+    l1_coefficient: float = 0.1
+    """Weight of the L1 norm, as in a relu or gated SAE."""
+
+    sparsity: Literal["quadratic", "tanh"] = "quadratic"
+    """Penalty, as in a jumprelu SAE."""
+
+    prefixes: tuple[float, ...] = MatryoshkaConfig.prefixes
+    """Nested prefixes, as in a matryoshka SAE."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.target:
             raise ConfigError("a transcoder needs a target: the hook point whose activations it is to reconstruct")
-        if self.selection not in ("topk", "batchtopk"):
-            raise UnknownNameError("selection", self.selection, ["topk", "batchtopk"])
+        if self.selection not in SELECTIONS:
+            raise UnknownNameError("selection", self.selection, SELECTIONS)
+        self.selects()
+
+    def selects(self) -> SAEConfig:
+        """Return the settings of the SAE of the same kind: those of them that it shares with this config."""
+        config = SELECTIONS[self.selection]
+        return config(**{f.name: getattr(self, f.name) for f in fields(config) if hasattr(self, f.name)})
+
+
+SELECTIONS: dict[str, type[SAEConfig]] = {
+    c.kind: c for c in (TopKConfig, BatchTopKConfig, MatryoshkaConfig, JumpReLUConfig, ReLUConfig, GatedConfig)
+}
+"""Kinds that a transcoder's latents can have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +191,7 @@ class CrosscoderConfig(KConfig):
 
 
 _KINDS: tuple[type[SAEConfig], ...] = (
-    TopKConfig,
-    BatchTopKConfig,
-    MatryoshkaConfig,
-    JumpReLUConfig,
-    ReLUConfig,
-    GatedConfig,
+    *SELECTIONS.values(),
     TranscoderConfig,
     CrosscoderConfig,
 )

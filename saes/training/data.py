@@ -24,13 +24,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from interp.errors import ConfigError, MismatchError, NonFiniteError
-from interp.recording.store import Batch, Recording, Split, Stats
+from interp.recording.store import GROUP_ROWS, Batch, Recording, Split, Stats
+from interp.runtime import parse_dtype
 from saes.kernels.state import TrainState
 from saes.kinds.base import Weights
 
@@ -191,29 +192,12 @@ class Source:
         x = x * self.scales.input.to(x)
         return x if self.scales.shift is None else x - self.scales.shift.to(x)
 
-    def shuffled(self, *, batch_size: int, seed: int, epoch: int, skip: int, heldout_fraction: float) -> Iterator[Rows]:
-        """Yield one epoch of training rows; see `Recording.shuffled`."""
-        read = {"batch_size": batch_size, "seed": seed, "epoch": epoch, "skip": skip, "split": "train"}
-        streams = [
-            recording.shuffled(self._names(recording), heldout_fraction=heldout_fraction, **read)
-            for recording in self.recordings
-        ]
-        return map(self._rows, zip(*streams, strict=True))
-
     def sequential(self, *, batch_size: int, split: Split, heldout_fraction: float) -> Iterator[Rows]:
         """Yield all rows of a split in order; see `Recording.sequential`."""
-        streams = [
-            recording.sequential(
-                self._names(recording), batch_size=batch_size, split=split, heldout_fraction=heldout_fraction
-            )
-            for recording in self.recordings
-        ]
-        return map(self._rows, zip(*streams, strict=True))
+        together = Together([self])
+        return (rows[0] for rows in together.sequential(batch_size, split=split, heldout_fraction=heldout_fraction))
 
-    def _names(self, recording: Recording) -> list[str]:
-        return list(dict.fromkeys(site.hook_point for site in self.sites if site.recording is recording))
-
-    def _rows(self, batches: tuple[Batch, ...]) -> Rows:
+    def rows(self, batches: tuple[Batch, ...]) -> Rows:
         found = {id(recording): batch for recording, batch in zip(self.recordings, batches, strict=True)}
         assert all(torch.equal(batch.rows, batches[0].rows) for batch in batches[1:])
 
@@ -222,6 +206,46 @@ class Source:
 
         x = at(self.inputs[0]) if len(self.inputs) == 1 else torch.cat([at(site) for site in self.inputs], dim=1)
         return Rows(x, at(self.target) if self.target else None, batches[0].rows)
+
+
+GROUP_BYTES = 1 << 30
+"""Largest size of the rows that are mixed in memory, where several sources are read together."""
+
+
+class Together:
+    """Sources that are read in one pass over the same recordings: a live recording runs its model once for all."""
+
+    def __init__(self, sources: Sequence[Source]):
+        """Raise `ConfigError` unless all sources read the same recordings."""
+        self.sources, self.recordings = sources, sources[0].recordings
+        if any([id(r) for r in s.recordings] != [id(r) for r in self.recordings] for s in sources):
+            raise ConfigError("dictionaries trained together read the same recordings; train them one by one")
+
+    def shuffled(self, batch_size: int, *, seed: int, epoch: int, skip: int, fraction: float) -> Iterator[list[Rows]]:
+        """Yield one epoch of training rows, those of every source; see `Recording.shuffled`.
+
+        Several sources get values as stored, which take half the memory of float32, and smaller groups are mixed.
+        """
+        how: dict[str, Any] = {"seed": seed, "epoch": epoch, "skip": skip, "split": "train"}
+        several = len(self.sources) > 1
+        streams = []
+        for recording in self.recordings:
+            names, stored = self._names(recording), parse_dtype(recording.manifest.config["dtype"])
+            if several:
+                row = sum(recording.d(name) for name in names) * stored.itemsize
+                how |= {"dtype": stored, "group_rows": min(GROUP_ROWS, max(1, GROUP_BYTES // row))}
+            streams.append(recording.shuffled(names, batch_size=batch_size, heldout_fraction=fraction, **how))
+        return ([source.rows(batches) for source in self.sources] for batches in zip(*streams, strict=True))
+
+    def sequential(self, batch_size: int, *, split: Split, heldout_fraction: float) -> Iterator[list[Rows]]:
+        """Yield all rows of a split in order, those of every source; see `Recording.sequential`."""
+        how: dict[str, Any] = {"batch_size": batch_size, "split": split, "heldout_fraction": heldout_fraction}
+        streams = [recording.sequential(self._names(recording), **how) for recording in self.recordings]
+        return ([source.rows(batches) for source in self.sources] for batches in zip(*streams, strict=True))
+
+    def _names(self, recording: Recording) -> list[str]:
+        sites = (site for source in self.sources for site in source.sites)
+        return list(dict.fromkeys(site.hook_point for site in sites if site.recording is recording))
 
 
 def check_same_tokens(one: Recording, other: Recording) -> None:
@@ -248,53 +272,55 @@ class TrainingBatch(NamedTuple):
     """One batch, and the stream position at which the next begins."""
 
     x: Tensor
-    """`[n, d_in]` float32, as recorded"""
+    """`[n, d_in]` as recorded, float32 or the dtype in which it is stored"""
     target: Tensor | None
     """`[n, d_out]`; None: `x` itself"""
     next: Position
 
 
 def training_batches(
-    source: Source,
+    sources: Sequence[Source],
     *,
     batch_size: int,
     heldout_fraction: float,
     seed: int,
     start: Position = Position(),  # noqa: B008 (immutable)
     part: slice = slice(None),
-) -> Iterator[TrainingBatch]:
-    """Yield full batches of training rows, without end; of each batch only the rows `part`, where ranks share it.
+) -> Iterator[list[TrainingBatch]]:
+    """Yield full batches of training rows, one for each source, without end.
 
-    Raises `ConfigError` when the recording has less than one batch, `NonFiniteError` (naming row and hook point) on NaN
-    or infinity.
+    Of each batch only the rows `part` are given, where ranks share it. Raises `ConfigError` when the recording has less
+    than one batch, `NonFiniteError` (naming row and hook point) on NaN or infinity.
     """
-    epoch, first = start
+    together, (epoch, first) = Together(sources), start
     while True:
         read = 0
-        batches = source.shuffled(
-            batch_size=batch_size, seed=seed, epoch=epoch, skip=first, heldout_fraction=heldout_fraction
-        )
-        for batch in batches:
-            if len(batch.x) < batch_size:
+        for rows in together.shuffled(batch_size, seed=seed, epoch=epoch, skip=first, fraction=heldout_fraction):
+            if len(rows[0].x) < batch_size:
                 break
-            x, rows, target = batch.x[part], batch.rows[part], batch.target
-            check_finite(x, rows, ", ".join(site.hook_point for site in source.inputs))
-            if target is not None:
-                target = target[part]
-                check_finite(target, rows, source.outputs[0].hook_point)
             read += 1
-            yield TrainingBatch(x, target, Position(epoch, first + read))
+            after = Position(epoch, first + read)
+            yield [_training(source, found, part, after) for source, found in zip(sources, rows, strict=True)]
         if first + read == 0:
             raise ConfigError(
-                f"{source.recording.folder} has fewer than {batch_size:,} training tokens, which is one batch; "
+                f"{sources[0].recording.folder} has fewer than {batch_size:,} training tokens, which is one batch; "
                 "record more tokens or lower batch_size"
             )
         epoch, first = epoch + 1, 0
 
 
+def _training(source: Source, found: Rows, part: slice, after: Position) -> TrainingBatch:
+    x, rows, target = found.x[part], found.rows[part], found.target
+    check_finite(x, rows, ", ".join(site.hook_point for site in source.inputs))
+    if target is not None:
+        target = target[part]
+        check_finite(target, rows, source.outputs[0].hook_point)
+    return TrainingBatch(x, target, after)
+
+
 def check_finite(x: Tensor, rows: Tensor, hook_point: str) -> None:
     """Raise `NonFiniteError` naming the first bad row of `x [n, d]`, whose global numbers are `rows [n]`."""
-    if torch.isfinite(x.sum()):  # NaN and infinity survive a sum: one pass, no copy
+    if torch.isfinite(x.sum(dtype=torch.float32)):  # NaN and infinity survive a sum: one pass, no copy
         return
     bad = (~torch.isfinite(x)).any(1)
     if bad.any():

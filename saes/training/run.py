@@ -9,7 +9,7 @@ the mean of the data, and some kinds initialise parameters from the first batch.
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from math import isfinite
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from interp.artifacts import LOG, atomic_file, disk_errors
 from interp.errors import ConfigError, MismatchError, NonFiniteError
@@ -26,7 +27,7 @@ from saes.evaluation.reconstruction import evaluate_on_recording
 from saes.features.schema import DENSE
 from saes.kernels.spread import UNSHARED, Spread
 from saes.kernels.state import BY_LATENT, TrainState
-from saes.kernels.step import Stepper, StepResult, StepSettings, choose_ops
+from saes.kernels.step import Buffers, Stepper, StepResult, StepSettings, choose_ops
 from saes.kinds.base import SAE, SAEMetadata
 from saes.kinds.recipe import Recipe, Trained
 from saes.kinds.registry import recipe_of
@@ -132,8 +133,8 @@ def initial_state(
     state = TrainState.initial(mean, d_sae, generator=generator, d_in=d_in, latents=latents)
     if recipe.starts_from_data:
         x, target, _ = first_batch()
-        target = None if target is None else target * scales.output.float()
-        recipe.start(choose_ops("cpu"), state, source.scaled(x), target)
+        target = None if target is None else target.float() * scales.output.float()
+        recipe.start(choose_ops("cpu"), state, source.scaled(x.float()), target)
         state.zero_moments()
     return state
 
@@ -161,7 +162,14 @@ class Run:
         overwrite: bool = False,
         device: str | None = None,
         spread: Spread = UNSHARED,
+        first_batch: Callable[[], TrainingBatch] | None = None,
+        buffers: Buffers | None = None,
     ):
+        """Open or resume the run in its folder.
+
+        `first_batch` gives the first whole batch where it was read for other runs as well, `buffers` the working memory
+        that they share.
+        """
         self.source, self.config, self.train_config, self.folder = source, job.sae, job.train, job.folder
         self.spread, self.ranks = spread, spread.ranks
         with self.ranks.checked():
@@ -169,18 +177,18 @@ class Run:
                 check_stats(site.recording, site.hook_point)
             self.plan = plan(job.train, d_in=source.d_in, d_sae=job.sae.d_sae)
             self.recipe = recipe_of(job.sae, source.widths)
-            self._rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
+            self.rows, self._latents = shares(spread, self.recipe, self.config, self.plan)
         identity, seed = run_identity(source, job.sae, job.train), job.train.seed
         self.draft = open_draft(self.ranks, job.folder, kind="sae", config=identity, seed=seed, overwrite=overwrite)
         with self.ranks.checked():
             self.device = pick_device(self.ranks.device(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
-            saved = read_checkpoint(self.draft.path, spread) or self._start()
+            saved = read_checkpoint(self.draft.path, spread) or self._start(first_batch)
         self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
         self._check_one_step()
         self.diverged = False
         if self.ranks.first:
             truncate_log(self.draft.path, self.state.step)
-        self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device), spread)
+        self._stepper = Stepper(self._settings(), self.recipe, choose_ops(self.device), spread, buffers)
         self._output = source.scales.output.float().to(self.device)
         self._window: list[tuple[StepResult, float]] = []
 
@@ -193,8 +201,8 @@ class Run:
         """One step on this rank's rows of a batch; metrics when a health line is due."""
         started = time.perf_counter()
         lr = self.plan.lr_at(self.state.step)
-        x = self.source.scaled(batch.x.to(self.device))
-        target = None if batch.target is None else batch.target.to(self.device) * self._output
+        x = self.source.scaled(batch.x.to(self.device, torch.float32))
+        target = None if batch.target is None else batch.target.to(self.device, torch.float32) * self._output
         result = self._stepper.step(self.state, x, lr, target)
         self.position = batch.next
         if not isfinite(result.loss):
@@ -225,14 +233,20 @@ class Run:
 
         The first rank does this, with the latents of all ranks.
         """
-        state = replace(self._whole_state(), moments={})
-        self.state = state  # drops Adam's moments and step buffers: evaluation needs the memory
-        del self._stepper
+        state = self.settle()
         with self.ranks.checked(patient=True):
             if self.ranks.first:
                 self._finish(state)
 
-    def _finish(self, state: TrainState) -> None:
+    def settle(self) -> TrainState:
+        """Return the final state, on the first rank with the latents of all; frees what only training needs."""
+        state = replace(self._whole_state(), moments={})
+        self.state = state  # drops Adam's moments and step buffers: evaluation needs the memory
+        del self._stepper
+        return state
+
+    def trained(self, state: TrainState, batches: Iterable[Tensor]) -> SAE:
+        """Return the dictionary of a final state; `batches [n, d_in]` are whole batches of training input."""
         recording = self.source.recording
         metadata = SAEMetadata(
             model=recording.model,
@@ -242,16 +256,19 @@ class Run:
             context_size=recording.context_length,
             bos=str(recording.manifest.config.get("bos", "")),
         )
-        sae = self.recipe.finish(
+        return self.recipe.finish(
             Trained(
                 weights=fold(state, self.source.scales),
                 own=state.extra,
                 scales=self.source.scales,
                 metadata=metadata,
                 sites=tuple(self.source.inputs),
-                batches=(b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)),
+                batches=batches,
             )
         )
+
+    def _finish(self, state: TrainState) -> None:
+        sae = self.trained(state, (b.x for b in islice(self.read(Position(), whole=True), THRESHOLD_BATCHES)))
         fraction = self.train_config.heldout_fraction
         heldout = evaluate_on_recording(sae, self.source.recordings, heldout_fraction=fraction)
         save_sae(sae, self.draft.path)
@@ -262,14 +279,7 @@ class Run:
 
     def read(self, start: Position, *, whole: bool = False) -> Iterator[TrainingBatch]:
         """Yield the batches that this run trains on: this rank's rows of them, or all rows."""
-        return training_batches(
-            self.source,
-            batch_size=self.plan.batch_size,
-            heldout_fraction=self.train_config.heldout_fraction,
-            seed=self.train_config.seed,
-            start=start,
-            part=slice(None) if whole else self._rows,
-        )
+        return (batches[0] for batches in read_together([self], start, whole=whole))
 
     def _settings(self) -> StepSettings:
         return StepSettings(
@@ -282,9 +292,9 @@ class Run:
             sparsity_warmup_steps=self.plan.sparsity_warmup_steps,
         )
 
-    def _start(self) -> Checkpoint:
+    def _start(self, first_batch: Callable[[], TrainingBatch] | None) -> Checkpoint:
         generator = make_generator(self.train_config.seed, "sae", "initial weights")
-        first: Callable[[], TrainingBatch] = lambda: next(self.read(Position(), whole=True))  # noqa: E731
+        first = first_batch or (lambda: next(self.read(Position(), whole=True)))
         state = initial_state(self.recipe, self.source, self.config.d_sae, first, generator, self._latents)
         return Checkpoint(state, Position(), 0.0)
 
@@ -342,6 +352,23 @@ class Run:
                 append_line(self.draft.path, metrics)
                 self.draft.update(**asdict(metrics), total_tokens=self.plan.n_steps * size, plan=str(self.plan))
         return metrics
+
+
+def read_together(runs: Sequence[Run], start: Position, *, whole: bool = False) -> Iterator[list[TrainingBatch]]:
+    """Yield the batches of runs on one stream, one for each run: this rank's rows of them, or all rows."""
+    first = runs[0]
+    keys = [(tuple(run.source.inputs), run.source.target) for run in runs]
+    sources = {key: run.source for key, run in zip(keys, runs, strict=True)}
+    turn = [list(sources).index(key) for key in keys]
+    batches = training_batches(
+        list(sources.values()),
+        batch_size=first.plan.batch_size,
+        heldout_fraction=first.train_config.heldout_fraction,
+        seed=first.train_config.seed,
+        start=start,
+        part=slice(None) if whole else first.rows,
+    )
+    return ([found[number] for number in turn] for found in batches)
 
 
 def shares(spread: Spread, recipe: Recipe, sae: SAEConfig, plan: Plan) -> tuple[slice, slice]:

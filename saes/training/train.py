@@ -41,7 +41,7 @@ from saes.kernels.spread import UNSHARED, Spread
 from saes.kinds.base import SAE
 from saes.training.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
 from saes.training.data import Source
-from saes.training.run import Job, Metrics, Run, run_identity
+from saes.training.run import Job, Metrics, Run, read_together, run_identity
 from saes.weights.folder import load_sae
 
 Recordings = Recording | Sequence[Recording]
@@ -146,21 +146,28 @@ def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SA
 
 
 def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
-    """Advance every run to its end on one stream of batches, which starts at the run furthest behind."""
+    """Advance every run to its end, and finish it."""
+    yield from advance(runs, spread)
+    for run in runs:
+        run.finish()
+
+
+def advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
+    """Take every step of runs on one stream of batches, which starts at the run furthest behind."""
     stop = _Stop()
     try:
         behind = min(runs, key=lambda run: run.state.step, default=None)
         step = behind.state.step if behind else 0
-        batches = behind.read(behind.position) if behind else iter(())
+        batches = read_together(runs, behind.position) if behind else iter(())
         while not all(run.done for run in runs):
             with stop.held(), spread.ranks.checked():
                 stop.raise_if_asked()
                 batch = next(batches)
-            for run in runs:
+            for run, own in zip(runs, batch, strict=True):
                 if run.state.step != step or run.done:
                     continue
                 with stop.held():
-                    metrics = run.step(batch)
+                    metrics = run.step(own)
                 if spread.alone:
                     stop.raise_if_asked()
                 if metrics:
@@ -176,8 +183,6 @@ def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], 
     del batches  # frees its rows: finishing needs the memory
     for run in runs:
         run.checkpoint()
-    for run in runs:
-        run.finish()
 
 
 def _finished(source: Source, job: Job) -> bool:
