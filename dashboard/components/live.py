@@ -6,7 +6,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from saes.features.proof import AblatedExample, SteeredRow, TextFirings
+from interp.statistics import p_from_null
+from saes.features.proof import ALPHA, AblatedExample, SteeredRow, TextFirings
 
 Guess = tuple[str, float]
 """a token's text and its probability, 0 to 1"""
@@ -40,6 +41,11 @@ class PromptResult:
     """the most probable token after the prompt"""
     features: list[list[ActiveFeature]] = field(default_factory=list)
     """position -> its strongest features; empty without a dictionary"""
+    active: list[int] = field(default_factory=list)
+    """position after BOS -> its active latents; empty without an SAE, as are the next two"""
+    random_active: list[int] = field(default_factory=list)
+    random_strongest: list[float] = field(default_factory=list)
+    """the same count, and the largest activation, at one random vector as far from the mean of the prompt"""
     tuned: bool = False
     """the workspace has a tuned lens of this model"""
     seconds: float = 0.0
@@ -58,6 +64,12 @@ class LensCells:
     rank: list[list[int]] = field(default_factory=list)
     """layer -> position: number of more probable tokens; 0 is the top"""
     probability: list[list[float]] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+    """position -> number of other positions of the prompt that its control is measured at"""
+    top_elsewhere: list[list[int]] = field(default_factory=list)
+    """layer -> position -> at how many of them the token of this cell is the most probable one too"""
+    rank_elsewhere: list[list[float]] = field(default_factory=list)
+    """layer -> position -> median rank there of the token that is followed"""
 
 
 @dataclass(frozen=True)
@@ -187,18 +199,6 @@ class PatchEffects:
     corrupt_tokens: list[str]
     summary: dict[str, Any]
     """That of a patching artefact."""
-
-
-FeatureAnswer = TextFirings | list[SteeredRow] | list[AblatedExample]
-"""the answer about one feature: on a text, steered, or ablated"""
-
-
-class Live(Protocol):
-    """A model that can be asked. `dashboard.prompt.live.LiveModel` is the real one; tests bring their own.
-
-    `chat` puts the text into the model's chat template, as the message of a user. Every method raises `PromptError`
-    for a prompt that is empty or too long, or a model without a template.
-    """
     chat: bool = False
     """the prompts are messages in the chat template of the model"""
 
@@ -262,6 +262,18 @@ class DocumentText:
     """index in `tokens` of the token that was asked for"""
     cut: bool
     """the document is longer"""
+
+
+FeatureAnswer = TextFirings | list[SteeredRow] | list[AblatedExample]
+"""the answer about one feature: on a text, steered, or ablated"""
+
+
+class Live(Protocol):
+    """A model that can be asked. `dashboard.prompt.live.LiveModel` is the real one; tests bring their own.
+
+    `chat` puts the text into the model's chat template, as the message of a user. Every method raises `PromptError`
+    for a prompt that is empty or too long, or a model without a template.
+    """
 
     @property
     def state(self) -> str:
@@ -350,9 +362,22 @@ class DocumentText:
         """Split an attention score into pairs of parts. Raises `UnknownNameError` (no such head)."""
         ...
 
+    def suggest_pair(self, text: str, *, model: str, chat: bool = False) -> PatchPair:
+        """Suggest a second prompt of the same length that differs in one word, with both answers."""
+        ...
+
+    def steering_verdict(
+        self, text: str, *, model: str, features: str, feature: int, amount: float | None, chat: bool = False
+    ) -> SteeringVerdict:
+        """Compare steering with the directions of both nulls; without an amount, by the largest activation. Raises
+        `UsageError` (no such feature, or it never fires).
+        """
+        ...
+
     def patch(
-        self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str
-    ) -> PatchEffects:
+        self, clean: str, corrupt: str, *, model: str, answer: str, wrong: str, what: str, direction: str,
+        chat: bool = False,
+    ) -> PatchEffects:  # fmt: skip
         """Return the effects of activation patches between two prompts of one length; answers are one token each, with
         or without their leading space. Raises `ConfigError` where the metric shows no gap."""
         ...

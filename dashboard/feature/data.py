@@ -1,23 +1,26 @@
 """Features as the page reads them: one feature, its examples and labels, or a slice of the sorted list."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from dashboard.components.pages import artefact_key, open_artefact
 from interp.artifacts import Manifest, read_json
-from interp.errors import UnknownNameError, UsageError
+from interp.errors import UnknownNameError, UsageError, WorkbenchError
 from interp.names import feature_node, parse_hook_point
+from interp.notes import own_names
 from interp.workspace import Workspace
 
 MAX_ROWS = 200
 """Rows of the list per request."""
 MAX_EXAMPLES = 12
 """Examples per group."""
-MAX_EXPLANATIONS = 12
-"""labels artefacts shown for one feature"""
 MAX_BETWEEN = 40
 """Examples in a range of activation."""
+MAX_EXPLANATIONS = 12
+"""labels artefacts shown for one feature"""
 _LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activation", "n_fired")
 
 
@@ -31,13 +34,15 @@ class Slice:
 
 @dataclass(frozen=True)
 class Query:
-    """Filter and order of the list: text in the label, a range of density (0 to 1), a column to sort by."""
+    """Filter and order of the list: text in the label or own name, a range of density (0 to 1), a column to sort by."""
 
     text: str = ""
     density_low: float = 0.0
     density_high: float = 1.0
     sort: str = "feature"
     descending: bool = False
+    names: dict[int, str] = field(default_factory=dict)
+    """Names that the user gave to features; they are shown with the label, and `text` finds them."""
 
     def __post_init__(self) -> None:
         if self.sort not in _LIST_COLUMNS:
@@ -88,8 +93,6 @@ def examples(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]
     return workspace.query(sql, index, MAX_EXAMPLES, e=path).to_pylist()
 
 
-def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
-    """Return the labels of a feature: rows of `labels.parquet` with the artefact's name as `artefact`.
 def examples_between(
     workspace: Workspace, name: str, index: int, low: float, high: float, *, last: bool = False
 ) -> tuple[list[dict[str, Any]], int]:
@@ -104,6 +107,8 @@ def examples_between(
     return within[:MAX_BETWEEN], len(found)
 
 
+def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
+    """Return the labels of a feature: rows of `labels.parquet` with the artefact's name as `artefact`.
 
     Only of artefacts that were made for these features as they are now, or whose labels these features took over.
     """
@@ -127,6 +132,42 @@ def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str
     return dict(zip(found["feature"].to_pylist(), found["label"].to_pylist(), strict=True))
 
 
+def shares_below(workspace: Workspace, name: str, fired: list[tuple[int, float]]) -> list[float | None]:
+    """Return for pairs of feature and activation the fraction of the feature's recorded activations that are smaller.
+
+    Within a bin of its histogram, activations are taken to be spread evenly in their logarithm. None for a feature
+    that never fired.
+    """
+    edges = np.log(np.array(workspace.manifest("features", name).summary["histogram_edges"], float))
+    sql = "select feature, histogram from f where feature in (select unnest(?::int[]))"
+    path = workspace.table_path("features", name, "features")
+    found = workspace.query(sql, sorted({feature for feature, _ in fired}), f=path).to_pylist()
+    counts = {row["feature"]: np.concatenate([[0], np.cumsum(row["histogram"])]) for row in found}
+    return [
+        float(np.interp(np.log(max(value, 1e-30)), edges, at) / at[-1]) if at is not None and at[-1] else None
+        for value, at in ((activation, counts.get(feature)) for feature, activation in fired)
+    ]
+
+
+def names(workspace: Workspace, name: str) -> dict[int, str]:
+    """Return the names that the user gave to features of an artefact; none where the notes cannot be read.
+
+    The controls of the notes, on the same page, show why they cannot.
+    """
+    start = f"features/{name}#"
+    try:
+        found = own_names(workspace)
+    except WorkbenchError:
+        return {}
+    parts = {key.removeprefix(start): title for key, title in found.items() if key.startswith(start)}
+    return {int(part): title for part, title in parts.items() if part.isdigit() and len(part) < 10}
+
+
+def named(index: int, label: str | None, names: dict[int, str]) -> str:
+    """Return the label of a feature, after the user's own name where there is one."""
+    return f"{names[index]} · {label or 'no label'}" if index in names else label or ""
+
+
 def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: int = 100) -> Slice:
     """Return at most `MAX_ROWS` rows of the list, and the number of all that match."""
     path = workspace.table_path("features", name, "features")
@@ -134,17 +175,20 @@ def listing(workspace: Workspace, name: str, query: Query, start: int = 0, end: 
     limit = max(0, min(end - start, MAX_ROWS))
     sql = f"select {', '.join(_LIST_COLUMNS)} from f where {where} order by {order} limit ? offset ?"
     rows = [
-        row | {"id": str(row["feature"])}
+        row | {"id": str(row["feature"]), "label": named(row["feature"], row["label"], query.names)}
         for row in workspace.query(sql, *values, limit, max(0, start), f=path).to_pylist()
     ]
     total = workspace.query(f"select count(*) as n from f where {where}", *values, f=path)["n"][0].as_py()
     return Slice(rows, total)
 
 
-def _filter(query: Query) -> tuple[str, tuple[float | str, ...], str]:
+def _filter(query: Query) -> tuple[str, tuple[float | str | list[int], ...], str]:
     """Return the SQL condition of a query with its values, and the order."""
-    where = "density between ? and ? and (? = '' or contains(lower(label), lower(?)))"
-    values = (query.density_low, query.density_high, query.text, query.text)
+    where = (
+        "density between ? and ? and (? = '' or contains(lower(label), lower(?)) or list_contains(?::int[], feature))"
+    )
+    found = [index for index, name in query.names.items() if query.text.lower() in name.lower()]
+    values = (query.density_low, query.density_high, query.text, query.text, found)
     return where, values, f"{query.sort} {'desc' if query.descending else 'asc'}, feature"
 
 

@@ -16,6 +16,7 @@ from dashboard.components.frame import attempt, attrs, graph, loading, notice, p
 from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
 from dashboard.components.pages import current, feature_href, geometry_href, run_button
 from dashboard.components.tokens import token_strip
+from dashboard.feature.data import one
 from dashboard.figures.saes import proof_nulls
 from dashboard.figures.theme import theme, visible
 from interp.workspace import Workspace
@@ -160,11 +161,15 @@ def _ask_steer() -> html.Section:
         marks=[{"value": each, "label": f"{each:+d}" if each else "0"} for each in MARKS],
         **attrs({"thumbLabel": "Strength in units of the largest activation"}),
     )  # fmt: skip
-    return _question(
+    judge = dmc.Button("Verdict", id="prove-steer-verdict", size="xs", variant="default", ml=8)
+    question = _question(
         "Steer", "Steer", "steer",
-        "add its direction at every token; strength in units of its largest activation",
+        "add its direction at every token; strength in units of its largest activation. A verdict compares the "
+        "shift of the next token with many directions",
         _area("steer", PROMPT, "Prompt to continue"), slider,
     )  # fmt: skip
+    question.children.insert(-1, judge)
+    return question
 
 
 def _ask_ablate() -> html.Section:
@@ -187,6 +192,15 @@ def register(app: Dash) -> None:
             running=[(Output(f"prove-{which}-go", "disabled"), True, False)],
             prevent_initial_call=True,
         )(_asked(ask, answer))
+    app.callback(
+        Output("prove-steer-answer", "children", allow_duplicate=True),
+        Input("prove-steer-verdict", "n_clicks"),
+        State("feature-state", "data"),
+        State("prove-steer-text", "value"),
+        State("prove-strength", "value"),
+        running=[(Output("prove-steer-verdict", "disabled"), True, False)],
+        prevent_initial_call=True,
+    )(_judge)
 
 
 def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -208,6 +222,21 @@ def _asked(ask: Any, answer: Callable[[Any], Any]) -> Callable[..., Any]:
         return attempt(body)
 
     return respond
+
+
+def _judge(clicks: int | None, state: dict[str, Any], text: str | None, strength: float | None) -> Any:
+    """Return the verdict on steering, in a sentence."""
+    if not clicks:
+        return no_update
+
+    def body() -> html.P:
+        context, name, index = current(), state["features"], state["index"]
+        model = str(context.workspace.manifest("features", name).config["model"])
+        amount = float(1 if strength is None else strength) * one(context.workspace, name, index)["max_activation"]
+        found = context.live.steering_verdict(text or "", model=model, features=name, feature=index, amount=amount)
+        return html.P(found.sentence, className="wb-note")
+
+    return attempt(body)
 
 
 def text_answer(found: TextFirings) -> html.Div:
@@ -241,7 +270,8 @@ def steer_answer(found: list[SteeredRow]) -> html.Div:
             _told(row.text),
             html.Dd(shift if row.name != "unchanged" else "no shift", className="wb-note", dir="auto"),
         ]
-    return html.Div(html.Dl(parts))
+    words = "With one direction of each null p cannot go below 1/2; the verdict compares with many."
+    return html.Div([html.Dl(parts), html.P(words, className="wb-note")])
 
 
 def ablate_answer(found: list[AblatedExample]) -> html.Div:

@@ -2,7 +2,10 @@
 
 - `page`      the page, and the answers that its browser side asks for (assets/prompt/)
 - `live`      a model that answers prompts, loaded at the first one
-- `compute`   what it computes; with `live`, the only modules of the dashboard that need torch
+- `loaded`    the models and dictionaries in memory
+- `compute`   what it computes
+- `controls`  its controls, and the suggestion of a second prompt; with `live`, `loaded` and `compute` the only modules
+              of the dashboard that need torch
 - `turns`     the fair queue before the model
 - `panels`    attribution of an answer to heads and features, one attention score by its parts, activation patching
 """

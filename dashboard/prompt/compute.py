@@ -1,4 +1,5 @@
-"""Computations behind the prompt page, on a model that is loaded. With `live`, all of the dashboard that needs torch.
+"""Computations behind the prompt page, on a model that is loaded. With `controls` and `live`, all of the dashboard that
+needs torch.
 
 A `Reading` holds the values of one pass: the residual stream after every layer, the attention of every head, and the
 activations of a dictionary. The views draw on it in slices: the lens decodes the columns that are seen, the next-token
@@ -8,7 +9,7 @@ distribution one position.
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,13 @@ from dashboard.components.live import (
     Generation,
     Guess,
     LensCells,
+    LogitShares,
     NextTokens,
     PatchEffects,
     PromptResult,
+    ScoreReasons,
 )
+from dashboard.prompt import controls
 from dashboard.prompt.turns import Turn
 from interp.errors import PromptError, UnknownNameError
 from interp.models.adapter import bos_token_id, final_norm_and_unembed, head_shape, run_with_hooks, token_strings
@@ -57,6 +61,8 @@ class Reading:
     activations: Any
     """sparse activations of the dictionary, or None"""
     result: PromptResult
+    elsewhere: dict[tuple[bool, int | None], controls.Elsewhere] = field(default_factory=dict)
+    """Controls of the lens that were measured, by lens (True: tuned) and token."""
 
     @property
     def size(self) -> int:
@@ -92,7 +98,13 @@ def read(loaded: Any, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, c
     patterns = torch.stack([values[name][0].half() for name in heads])
     losses = _losses(loaded, residuals[-1], tokens[0], check)
     check("looking for active features")
-    acts = dictionary.encode_sparse(values[dictionary.hook_point][0].float()) if dictionary is not None else None
+    first, acts, active, random = int(bos_token_id(loaded) is not None), None, [], ([], [])
+    if dictionary is not None:
+        x = values[dictionary.hook_point][0].float()
+        acts = dictionary.encode_sparse(x)
+        if isinstance(dictionary, HookedSAE):
+            random = controls.at_random_vectors(dictionary, x, first)
+            active = (acts.values[first:] > 0).sum(1).tolist()
     result = PromptResult(
         model=spec,
         tokens=token_strings(loaded, tokens),
@@ -101,6 +113,9 @@ def read(loaded: Any, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, c
         n_layers=shape.n_layers,
         n_heads=shape.n_heads,
         features=_strongest(loaded, acts, tokens[0]) if acts is not None else [],
+        active=active,
+        random_active=random[0],
+        random_strongest=random[1],
         tuned=tuned,
         patterns=thumbnails(patterns),
         vocabulary=shape.d_vocab,
@@ -130,7 +145,7 @@ def lens_cells(
 ) -> LensCells:
     """Decode the residual stream of the positions from `start` up to `stop` after every layer.
 
-    With a `token`, its rank (0: the most probable) and probability in each cell come too.
+    With a `token`, its rank (0: the most probable) and probability in each cell come too, and with both the control.
     """
     names = lens_hook_points(len(reading.residuals) - 1)
     chosen = reading.residuals[:, start:stop]
@@ -152,6 +167,8 @@ def lens_cells(
     flat = torch.cat(ids)
     texts = np.array(token_strings(loaded, flat), object).reshape(*shape, -1)
     numbers = torch.cat(probabilities).reshape(*shape, -1).tolist()
+    control = controls.elsewhere(loaded, reading, translators, token, check)
+    others, same, usual = control.cells(flat[:, 0].reshape(shape).cpu().numpy(), start)
     guesses = [
         [list(zip(t, p, strict=True)) for t, p in zip(*layer, strict=True)]
         for layer in zip(texts.tolist(), numbers, strict=True)
@@ -162,6 +179,9 @@ def lens_cells(
         followed=token_strings(loaded, [token])[0] if token is not None else None,
         rank=torch.cat(ranks).reshape(shape).tolist() if token is not None else [],
         probability=torch.cat(followed).reshape(shape).tolist() if token is not None else [],
+        others=others,
+        top_elsewhere=same,
+        rank_elsewhere=usual,
     )
 
 
@@ -290,14 +310,14 @@ def answer_text(loaded: Any, tokens: Tensor, text: str) -> str:
 
 
 def patch_effects(
-    loaded: Any, spec: str, pair: tuple[str, str, str, str | None], what: Any, direction: Any
+    loaded: Any, spec: str, pair: tuple[str, str, str, str | None], what: Any, direction: Any, *, chat: bool = False
 ) -> PatchEffects:
     """The map of one pair of prompts; heads are patched at all positions at once."""
     from interp.circuits.tasks import pair_task
     from interp.patching.config import PatchingConfig
     from interp.patching.maps import measure_map
 
-    task = pair_task(loaded, *pair)
+    task = pair_task(loaded, *pair, chat=chat)
     config = PatchingConfig(what=what, direction=direction, by_position=what != "z", draws=PATCH_DRAWS)
     found = measure_map(loaded, task, config)
     return PatchEffects(
@@ -307,6 +327,7 @@ def patch_effects(
         clean_tokens=list(found.found.clean_tokens),
         corrupt_tokens=list(found.found.corrupt_tokens),
         summary=found.summary(),
+        chat=chat,
     )
 
 
@@ -316,6 +337,46 @@ def position(tokens: Tensor, after: int | None) -> int:
     if not 0 <= at < tokens.shape[1]:
         raise PromptError(f"the prompt has positions 0 to {tokens.shape[1] - 1}, got {at}; choose one of them")
     return at
+
+
+def logit_shares(loaded: Any, reading: Reading, at: int, right: int, wrong: int | None) -> LogitShares:
+    """Direct logit attribution of `logit(right) - logit(wrong)` after position `at`."""
+    from interp.lenses.direct_attribution import direct_logit_attribution
+
+    found = direct_logit_attribution(loaded, reading.tokens[:, : at + 1], right, wrong)
+    names = token_strings(loaded, [right] if wrong is None else [right, wrong])
+    return LogitShares(
+        answer=names[0],
+        contrast=None if wrong is None else names[1],
+        after=at,
+        token=reading.result.tokens[at],
+        total=float(found.total[0]),
+        parts=list(zip(found.parts, found.values[:, 0].tolist(), strict=True)),
+        heads=found.heads[:, :, 0].tolist(),
+        mlps=found.mlps[:, 0].tolist() if "L0MLP" in found.parts else [],
+    )
+
+
+def score_reasons(loaded: Any, tokens: Tensor, layer: int, head: int, query: int, key: int) -> ScoreReasons:
+    """QK attribution of one cell of an attention pattern."""
+    from interp.circuits.score_explanation import explain_score
+
+    check_head(loaded, layer, head)
+    found = explain_score(loaded, tokens, f"L{layer}H{head}", query=query, key=key)
+    return ScoreReasons(
+        layer=layer,
+        head=head,
+        query=query,
+        key=key,
+        query_token=str(found.settings["query_token"]),
+        key_token=str(found.settings["key_token"]),
+        attention=found.attention,
+        score=found.score,
+        relative=found.relative_score,
+        matrix=found.relative.numpy(),
+        query_parts=list(found.query_parts),
+        key_parts=list(found.key_parts),
+    )
 
 
 def feature_shares(loaded: Any, sae: Any, tokens: Tensor, right: int, wrong: int | None) -> FeatureShares:

@@ -7,7 +7,7 @@ an answer to heads and to features, and activation patching against a second pro
 One selection is shared by all of them: a token, a layer, a head, a feature, and an answer with its contrast. It is in
 the address. The browser draws the tokens, the lens and the attention itself (assets/prompt/) and asks for what is seen:
 
-    POST /prompt-data/<what>      read, lens, pattern, next, activations, generate, stage or cancel
+    POST /prompt-data/<what>      read, lens, pattern, next, activations, generate, verdict, stage or cancel
 
 A body is a JSON object with `text, model, features, chat`, the `visitor` (one per open page: requests of many pages
 take turns), and what the answer depends on. `generate` answers with a JSON object per line and token.
@@ -169,8 +169,9 @@ def _views(answer: str, contrast: str) -> list[Any]:
                 panel(
                     "Features",
                     html.Div(id="prompt-token-features"),
-                    note="the most active features on each token; the number opens the feature, the label colours the "
-                    "tokens by it",
+                    note="the most active features on each token, each with its activation and the percentage of its "
+                    "recorded activations that are smaller; the number opens the feature, the label colours the tokens "
+                    "by it",
                 ),
                 panel("Next token", html.Div(id="prompt-next"), note="the most probable tokens after the chosen one"),
             ],
@@ -208,7 +209,8 @@ def _views(answer: str, contrast: str) -> list[Any]:
             "Continuation under steering",
             html.Div(id="prompt-steer"),
             note="three continuations: by the unchanged model; with the direction of the chosen feature added on every "
-            "token; and, as the control, with a random direction of the same norm added",
+            "token; and, as the control, with a random direction of the same norm added. A verdict compares the "
+            "shift of the next token with many directions",
             className="wb-row",
         ),
     ]
@@ -303,10 +305,13 @@ def read(body: Body) -> Body:
     result = current().live.read(**_prompt(body), features=features or None)
     indices = sorted({each.feature for at in result.features for each in at})
     labels = feature_view.labels(current().workspace, features, indices) if indices else {}
+    fired = [(each.feature, each.activation) for at in result.features for each in at]
+    below = iter(feature_view.shares_below(current().workspace, features, fired) if fired else [])
     return {
         **{name: getattr(result, name) for name in ("tokens", "losses", "layers", "n_layers", "n_heads", "tuned")},
         **{"vocabulary": result.vocabulary, "likeliest": result.likeliest, "seconds": result.seconds},
-        "features": [[[each.feature, each.activation] for each in at] for at in result.features],
+        **{name: getattr(result, name) for name in ("active", "random_active", "random_strongest")},
+        "features": [[[each.feature, each.activation, next(below)] for each in at] for at in result.features],
         "labels": {str(index): text for index, text in labels.items()},
         "patterns": _base64(result.patterns),
         "side": result.patterns.shape[-1],
@@ -364,6 +369,15 @@ def generate(body: Body) -> flask.Response:
     return flask.Response(flask.stream_with_context(lines()), mimetype="application/x-ndjson")
 
 
+def verdict(body: Body) -> Body:
+    """Compare steering with the directions of two nulls, in a sentence."""
+    found = current().live.steering_verdict(
+        **_prompt(body), features=_text(body, "features"), feature=_number(body, "feature"),
+        amount=None if body.get("amount") is None else _number(body, "amount", float),
+    )  # fmt: skip
+    return asdict(found) | {"p": found.p, "sentence": found.sentence}
+
+
 def _stage(body: Body) -> Body:
     return {"stage": current().live.stage(_text(body, "visitor"))}
 
@@ -379,7 +393,7 @@ def _base64(values: np.ndarray) -> str:
 
 ANSWERS: dict[str, Callable[[Body], Any]] = {
     "read": read, "lens": lens, "pattern": pattern, "next": next_tokens, "activations": activations,
-    "generate": generate, "stage": _stage, "cancel": _cancel,
+    "generate": generate, "verdict": verdict, "stage": _stage, "cancel": _cancel,
 }  # fmt: skip
 """Answers to the browser, by the last part of the address."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, html, no_update
+from dash import Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from dashboard.components.frame import attempt, attrs, graph, loading, panel, select, stat
 from dashboard.components.live import FeatureShares, LogitShares, PatchEffects, ScoreReasons
@@ -21,7 +21,7 @@ from dashboard.figures.attribution import pair_map, patching_map, share_bars, sh
 from dashboard.figures.theme import Theme, theme, visible
 from dashboard.prompt.turns import SupersededError, asking
 from interp.artifacts import Manifest, read_json
-from interp.errors import CorruptError
+from interp.errors import CorruptError, WorkbenchError
 from interp.workspace import Workspace
 
 Run = dict[str, Any] | None
@@ -277,10 +277,16 @@ def patching_panel(workspace: Workspace, name: str) -> html.Section:
             ],
             className="wb-controls",
         ),
+        html.P(
+            [html.Span(id="prompt-patch-hint", role="status"), " ",
+             html.Button("Use the prompt above", id="prompt-patch-use", type="button", className="wb-link")],
+            className="wb-note",
+        ),
+        dcc.Store(id="prompt-patch-filled"),
         loading(html.Div(id="prompt-patch-result", **attrs({"aria-live": "polite"}))),
         note="one activation of one run is replaced by that of the other. The effect is the fraction of the gap "
         "between their metrics that this closes: 0 is none, 1 all of it. Three maps of null patches are measured too: "
-        "about four passes of the model per layer and position.",
+        "about four passes of the model per layer and position. The switch of the chat template applies here too.",
     )  # fmt: skip
 
 
@@ -310,13 +316,15 @@ def _options(words: dict[str, str]) -> list[dict[str, str]]:
 
 
 def register_patching(app: Dash) -> None:
-    """Add the callbacks of the button and of the menu of stored maps."""
+    """Add the callbacks: the button, the menu of stored maps, and the fields that follow the prompt above."""
     fields = [State(f"prompt-patch-{key}", "value") for key in (*EXAMPLE, "what", "direction")]
     app.callback(
         Output("prompt-patch-result", "children"),
         Input("prompt-patch-go", "n_clicks"),
         State("prompt-model", "value"),
         *fields,
+        State("prompt-chat", "checked"),
+        State("prompt-visitor", "data"),
         State("scheme", "data"),
         running=[(Output("prompt-patch-go", "disabled"), True, False)],
         prevent_initial_call=True,
@@ -327,21 +335,53 @@ def register_patching(app: Dash) -> None:
         State("scheme", "data"),
         prevent_initial_call="initial_duplicate",
     )(_open)
+    app.callback(
+        *(Output(f"prompt-patch-{key}", "value") for key in EXAMPLE),
+        Output("prompt-patch-hint", "children"),
+        Output("prompt-patch-filled", "data"),
+        Input("prompt-read", "data"),
+        Input("prompt-patch-use", "n_clicks"),
+        *fields[: len(EXAMPLE)],
+        State("prompt-patch-filled", "data"),
+        prevent_initial_call=True,
+    )(_fill)
 
 
-def _measure(clicks: int | None, model: str, *given: str) -> Any:
+def _fill(run: Run, _: int | None, *given: Any) -> Any:
+    """Fill the fields from the prompt above: always on the button, else unless a visitor has typed into them."""
+    *typed, filled = given
+    nothing = (no_update,) * (len(EXAMPLE) + 2)
+    if not run:
+        return nothing
+    if ctx.triggered_id != "prompt-patch-use" and typed not in ([*EXAMPLE.values()], filled):
+        return nothing
+    try:
+        with asking(run.get("visitor", "")):
+            found = current().live.suggest_pair(**_prompt(run))
+    except (SupersededError, WorkbenchError):  # the panel works without a suggestion
+        return nothing
+    values = [found.clean, found.corrupt, found.answer, found.wrong]
+    hint = (
+        "The prompt above, and the same with one word replaced, each with its most probable next token."
+        if found.corrupt
+        else "The prompt above. Type a second prompt of as many tokens that has another answer."
+    )
+    return (*values, hint, values)
+
+
+def _measure(clicks: int | None, model: str, *given: Any) -> Any:
     if not clicks:
         return no_update
-    *texts, what, direction, scheme = given
+    *texts, what, direction, chat, visitor, scheme = given
     clean, corrupt, answer, wrong = ((text or "").rstrip("\n") for text in texts)
 
     def body() -> html.Div:
         found = current().live.patch(
-            clean, corrupt, model=model, answer=answer, wrong=wrong, what=what, direction=direction
+            clean, corrupt, model=model, answer=answer, wrong=wrong, what=what, direction=direction, chat=bool(chat)
         )
         return effects(found, theme(scheme))
 
-    return attempt(body)
+    return _asked({"visitor": visitor or ""}, body)
 
 
 def _open(name: str | None, scheme: str | None) -> Any:
@@ -385,8 +425,9 @@ def effects(found: PatchEffects, colours: Theme) -> html.Div:
     ]
     figure = patching_map(found.records, colours, tokens=tokens if by_position else None, height=_height(found))
     note = (
-        f"{found.model}, {s['what']}, {s['direction']}, {s['n_prompts']:,} pair{'s' * (s['n_prompts'] != 1)} of "
-        f"prompts. A dot marks an effect larger than every effect of the null ({s['null']}); the chance of a false one "
+        f"{found.model}{', in its chat template' if found.chat else ''}, {s['what']}, {s['direction']}, "
+        f"{s['n_prompts']:,} pair{'s' * (s['n_prompts'] != 1)} of prompts. A dot marks an effect larger than every "
+        f"effect of the null ({s['null']}); the chance of a false one "
         f"anywhere in the map is at most {s['level']:.2g}."
     )
     return html.Div(

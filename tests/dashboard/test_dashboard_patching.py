@@ -80,10 +80,10 @@ def test_a_map_that_is_not_there_or_damaged_is_one_sentence(stored):
 def test_the_button_asks_the_model_and_shows_errors_in_place(stored):
     live = FakeLive()
     with create_app(stored, live=live).server.app_context():
-        given = ("one two", "one three", "a", "b", "resid_pre", "denoise", "light")
+        given = ("one two", "one three", "a", "b", "resid_pre", "denoise", False, "", "light")
         assert "beyond the null" in text_of(patching._measure(1, "m", *given))
         assert live.calls == [("patch", "resid_pre denoise: a-b")]
-        uneven = ("one two", "one", "a", "b", "z", "noise", "light")
+        uneven = ("one two", "one", "a", "b", "z", "noise", True, "", "light")
         assert "reword one of the two" in text_of(patching._measure(1, "m", *uneven))
 
 
@@ -110,5 +110,5 @@ def test_the_real_model_finds_the_token_that_differs(tiny_model, monkeypatch, st
         live.patch("a cat", "a bat", answer="long", wrong="", **kinds)
     with pytest.raises(PromptError, match="answer to the clean prompt is empty"):
         live.patch("a cat", "a bat", answer="", wrong="", **kinds)
-    with pytest.raises(PromptError, match="at most 48"):
+    with pytest.raises(PromptError, match="at most 64"):
         live.patch("a cat" * 20, "a bat" * 20, answer="a", wrong="b", **kinds)

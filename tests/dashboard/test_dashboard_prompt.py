@@ -33,7 +33,9 @@ def test_a_reading_has_everything_that_is_drawn_at_once(client, live):
     assert len(found["losses"]) == len(found["features"]) == len(found["tokens"])
     sizes = found["n_layers"], found["n_heads"], found["side"], found["side"]
     assert len(base64.b64decode(found["patterns"])) == np.prod(sizes)
-    assert set(found["labels"]) <= {str(feature) for at in found["features"] for feature, _ in at}
+    assert set(found["labels"]) <= {str(feature) for at in found["features"] for feature, *_ in at}
+    assert all(0 <= below <= 1 for at in found["features"] for *_, below in at if below is not None)
+    assert len(found["random_active"]) == len(found["tokens"]) - 1
     assert live.calls == [("read", "one two three")]
 
 

@@ -57,6 +57,7 @@
           columns.set(found.start + i, {
             cells: found.cells.map((row) => row[i]), followed: found.followed,
             rank: found.rank.map((row) => row[i]), probability: found.probability.map((row) => row[i]),
+            others: found.others[i], top: found.top_elsewhere.map((row) => row[i]), usual: found.rank_elsewhere.map((row) => row[i]),
           });
         }
         draw();
@@ -127,8 +128,10 @@
       if (!column) { words.textContent = "computing what is seen …"; return; }
       const guesses = column.cells[row].map(([token, p]) => `${spaced(token, 24)} ${percent(p)}`).join(" · ");
       const own = column.followed === null ? "" :
-        ` · the answer ${spaced(column.followed, 24)} has rank ${column.rank[row] + 1} and ${percent(column.probability[row])}`;
-      words.textContent = `${layers[row]}, after ${spaced(tokens[at], 24)} (${at}): ${guesses}${own}`;
+        ` · the answer ${spaced(column.followed, 24)} has rank ${column.rank[row] + 1} and ${percent(column.probability[row])}` +
+        (column.usual.length ? ` (null: median rank ${Math.round(column.usual[row] + 1)} at other positions)` : "");
+      const chance = ` · null: the same token is on top at ${column.top[row]} of ${column.others} other positions`;
+      words.textContent = `${layers[row]}, after ${spaced(tokens[at], 24)} (${at}): ${guesses}${own}${chance}`;
     }
 
     function cell(event) {

@@ -23,6 +23,8 @@
     const [heatField, heat] = field("temperature", { type: "number", min: 0, max: 5, step: 0.1, value: 0 });
     const [seedField, seed] = field("seed", { type: "number", min: 0, step: 1, value: 0 });
     const go = el("button", { type: "button", class: "wb-button", id: "prompt-steer-go" }, "Continue");
+    const judge = el("button", { type: "button", class: "wb-button", id: "prompt-steer-verdict" }, "Verdict");
+    const judged = el("p", { class: "wb-note", id: "prompt-steer-judged", "aria-live": "polite" });
     const stop = el("button", { type: "button", class: "wb-link", hidden: true, id: "prompt-steer-stop" }, "Stop");
     const said = el("p", { class: "wb-note", "aria-live": "polite" });
     const lines = ARMS.map(([name, hint]) => {
@@ -31,22 +33,41 @@
     });
     const list = el("ol", { class: "wb-arms", hidden: true }, ...lines.map((line) => line.item));
     holder.replaceChildren(
-      el("div", { class: "wb-controls" }, featureField, amountField, countField, heatField, seedField, go, stop), said, list);
+      el("div", { class: "wb-controls" }, featureField, amountField, countField, heatField, seedField, go, judge, stop), said, list, judged);
     stop.addEventListener("click", () => wanted && wanted.abort());
     go.addEventListener("click", run);
+    judge.addEventListener("click", verdict);
+
+    function chosen() {
+      if (feature.value === "") said.textContent = "Choose a feature first: click the label of one above, or type its number.";
+      return feature.value !== "";
+    }
+
+    const asked = () => ({
+      ...state.asking(), feature: Number(feature.value), amount: amount.value === "" ? null : Number(amount.value),
+    });
+
+    async function verdict() {
+      if (!chosen()) return;
+      judge.disabled = true;
+      judged.textContent = "steering along the directions of both nulls …";
+      try {
+        const found = await parts.ask("verdict", asked());
+        judged.textContent = found ? found.sentence : "";
+      } catch (error) {
+        judged.replaceChildren(parts.failed(error));
+      }
+      judge.disabled = false;
+    }
 
     async function run() {
-      if (feature.value === "") {
-        said.textContent = "Choose a feature first: click the label of one above, or type its number.";
-        return;
-      }
+      if (!chosen()) return;
       wanted = new AbortController();
       busy(true);
       lines.forEach((line) => line.text.replaceChildren());
       list.hidden = false;
       const body = {
-        ...state.asking(), feature: Number(feature.value), amount: amount.value === "" ? null : Number(amount.value),
-        n_new: Number(count.value), temperature: Number(heat.value), seed: Number(seed.value),
+        ...asked(), n_new: Number(count.value), temperature: Number(heat.value), seed: Number(seed.value),
       };
       const written = [[], [], []];
       try {
@@ -89,7 +110,8 @@
       const moved = [1, 2].map((arm) => written[arm].filter((each, i) => each.token !== written[0][i].token).length);
       said.textContent = `Tokens that differ from the unchanged continuation: ${moved[0]} steered, ${moved[1]} in a random ` +
         `direction of the same length. Mean loss of each under the unchanged model: ${means[1].toFixed(2)} nats steered, ` +
-        `${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. The stronger the colour, the less the unchanged model expects the token.`;
+        `${means[2].toFixed(2)} random, ${means[0].toFixed(2)} its own. The stronger the colour, the less the unchanged model expects the token. ` +
+        "With one random direction p cannot go below 1/2; Verdict compares with many.";
     }
 
     let last = null; // a number that was typed stays until another feature is chosen

@@ -86,14 +86,14 @@
     const strongest = Math.max(1e-9, ...found.flat().map(([, activation]) => activation));
     const list = el("ol", { class: "wb-token-features wb-lazy" });
     const rows = texts.map((token, i) => {
-      const chips = found[i].map(([feature, activation]) => chip(state, feature, labels[feature] || "", activation, strongest));
+      const chips = found[i].map((fired) => chip(state, labels[fired[0]] || "", fired, strongest));
       const name = el("button", { class: "wb-token wb-link", type: "button", onclick: () => state.select({ token: i, key: null }) },
         spaced(token, 20));
       const none = el("span", { class: "wb-quiet" }, "none");
       return el("li", { "data-token": i }, name, el("div", {}, ...(chips.length ? chips : [none])));
     });
     list.append(...rows);
-    holder.replaceChildren(list);
+    holder.replaceChildren(list, el("p", { class: "wb-note", id: "prompt-feature-null" }, chance(state.reading)));
     let shown = null;
     return {
       select: () => {
@@ -107,7 +107,15 @@
     };
   }
 
-  function chip(state, feature, label, activation, strongest) {
+  // The control: what the dictionary gives at random vectors.
+  function chance({ active, random_active: count, random_strongest: most }) {
+    if (!count.length) return "";
+    const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+    return `Null: ${median(active)} active latents on a token (median); at random vectors as far from the mean of this prompt, ` +
+      `${median(count)}, with a strongest activation of ${median(most).toPrecision(2)}, at most ${Math.max(...most).toPrecision(2)}.`;
+  }
+
+  function chip(state, label, [feature, activation, below], strongest) {
     const { el, visible } = parts;
     const href = `/feature/${encodeURIComponent(state.run.features)}/${feature}`;
     const link = el("a", { href, class: "wb-feature-number", title: `open feature ${feature}` }, String(feature));
@@ -123,7 +131,9 @@
     }, text);
     const share = (0.1 + 0.5 * Math.min(1, activation / strongest)).toFixed(2);
     return el("span", { class: "wb-chip", "data-feature": feature, style: { "--a": share } }, link, colour,
-      el("span", { class: "wb-value" }, activation.toPrecision(2)));
+      el("span", { class: "wb-value" }, activation.toPrecision(2)),
+      below === null ? null : el("span", { class: "wb-quiet", title: "percentage of its recorded activations that are smaller" },
+        Math.round(100 * below) + " %"));
   }
 
   // The likeliest tokens after the chosen one, at a temperature.

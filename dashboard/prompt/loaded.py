@@ -1,0 +1,216 @@
+"""The models and dictionaries that answer prompts: loaded when they are first asked for, dropped when used longest ago.
+
+Models are bounded by the memory that they take together, dictionaries and tuned lenses by their number.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from interp.errors import ConfigError, PromptError, UnknownNameError
+from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dashboard.prompt.compute import Reading
+    from dashboard.prompt.turns import Turn
+
+MAX_TOKENS = 512
+"""Tokens that the page can show; the context of the model may be longer."""
+_READINGS = 256 * 2**20
+"""Bytes of readings held in memory, so that a prompt read before needs no pass; the last one is always held."""
+_DICTIONARIES = 4
+"""Dictionaries and tuned lenses held in memory: those used last."""
+
+
+def half_of_memory() -> int:
+    """Return half of the machine's memory in bytes: the default bound on the models in memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def model_bytes(model: Any) -> int:
+    """Return the bytes of a model's parameters and buffers, shared ones once."""
+    from itertools import chain
+
+    held = {each.data_ptr(): each.nbytes for each in chain(model.parameters(), model.buffers())}
+    return sum(held.values())
+
+
+class Loaded:
+    """The models and dictionaries of a workspace, each loaded when it is first asked for and then held.
+
+    Once the models take more than `memory` bytes together, those used longest ago are dropped; the one in use stays.
+    """
+
+    def __init__(self, workspace: Workspace, memory: int | None = None):
+        self._workspace = workspace
+        self._memory = half_of_memory() if memory is None else memory
+        self.state = "cold"
+        """`cold` (nothing loaded), `loading` or `ready`."""
+        self._models: dict[str, Any] = {}
+        self._dictionaries: dict[tuple[str, str], Any] = {}
+
+    def sae(self, spec: str, features: str) -> Any:
+        """Return the SAE of a features artefact. Raises `ConfigError` for neurons."""
+        from dashboard.prompt.compute import HookedSAE
+
+        dictionary = self.dictionary(spec, features)
+        if not isinstance(dictionary, HookedSAE):
+            raise ConfigError("this needs the features of an SAE, got neurons; choose another dictionary")
+        return dictionary
+
+    def feature(self, loaded: Any, spec: str, features: str, index: int) -> tuple[Any, Any]:
+        """Return the hook points of a dictionary in a model, and one of its features with its text and controls."""
+        from saes.features.measure_proof import FeatureSite
+        from saes.features.proof import ProofConfig, read_case
+
+        dictionary = self.dictionary(spec, features)
+        site = FeatureSite.of(loaded, getattr(dictionary, "sae", dictionary))
+        return site, read_case(self._workspace.path("features", features), index, ProofConfig())
+
+    def largest(self, features: str, feature: int) -> float:
+        """Return the largest activation of a feature that was measured."""
+        path = self._workspace.table_path("features", features, "features")
+        query = "select max_activation from f where feature = ?"
+        rows = self._workspace.query(query, feature, f=path).to_pylist()
+        if not rows:
+            raise UnknownNameError("feature", str(feature), [], f"of {features}")
+        return float(rows[0]["max_activation"])
+
+    def model(self, spec: str) -> Any:
+        """Return the model of a spec that the workspace names: an address must not make the server load another one."""
+        found = self._models.pop(spec, None)
+        if found is None:
+            from dashboard.overview.data import models
+
+            known = models(self._workspace)
+            if spec not in known:
+                raise UnknownNameError("model of this workspace", spec, known)
+            from interp.models.loading import load_model
+
+            self.state = "loading"
+            try:
+                found = load_model(spec)
+            finally:
+                self.state = "ready" if self._models or found is not None else "cold"
+        self._models[spec] = found  # the last is the one used last
+        self._drop()
+        return found
+
+    def _drop(self) -> None:
+        """Drop the models used longest ago while all of them take too much memory, with what belongs to them."""
+        while len(self._models) > 1 and sum(map(model_bytes, self._models.values())) > self._memory:
+            gone = next(iter(self._models))
+            del self._models[gone]
+            for key in [key for key in self._dictionaries if key[0] == gone]:
+                del self._dictionaries[key]
+
+    @property
+    def models(self) -> list[str]:
+        """Return the specs of the models in memory; the last is the one used last."""
+        return list(self._models)
+
+    def prompt(self, text: str, spec: str, chat: bool = False) -> "tuple[Any, Tensor]":
+        """Return the model and the tokens `[1, n]` of a prompt. Raises `PromptError` (empty, or too long)."""
+        if not text.strip():
+            raise PromptError("the prompt is empty; type some text")
+        from interp.models.generation import prompt_tokens
+
+        loaded = self.model(spec)
+        tokens = prompt_tokens(loaded, text, chat=chat)
+        if tokens.shape[1] > MAX_TOKENS:
+            raise PromptError(
+                f"the prompt has {tokens.shape[1]} tokens, this page shows at most {MAX_TOKENS}; shorten the prompt"
+            )
+        return loaded, tokens
+
+    def tuned_lens(self, spec: str) -> Any:
+        """Return the newest tuned lens of these weights in the workspace, or None."""
+        lenses = [m for m in self._workspace.artifacts("lens") if m.config.get("model") == spec]
+        if not lenses:
+            return None
+        from interp.lenses.tuned_lens import TunedLens
+        from interp.models.adapter import weight_hash
+
+        own = weight_hash(self.model(spec))
+        fitting = [m for m in lenses if m.config.get("weight_hash") == own]
+        if not fitting:
+            return None
+        newest = max(fitting, key=lambda m: m.created)
+        key = (spec, newest.content_hash)
+        path = self._workspace.path("lens", newest.name)
+        return self._held(key, lambda: TunedLens.load(path, self.model(spec)))
+
+    def dictionary(self, spec: str, features: str) -> Any:
+        """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
+        from saes.features.sources import check_described
+
+        manifest = self._workspace.manifest("features", features)
+        check_described(self._workspace, manifest)
+        source, _, name = str(manifest.config["dictionary"]).partition(":")
+        key = (spec, manifest.content_hash)
+        return self._held(key, lambda: self._load(self.model(spec), source, name, manifest.config))
+
+    def version(self, features: str | None) -> str | None:
+        """Return the content hash of a features artefact: one made again under its name is another."""
+        return self._workspace.manifest("features", features).content_hash if features else None
+
+    def _held(self, key: tuple[str, str], load: Callable[[], Any]) -> Any:
+        found = self._dictionaries.pop(key, None)
+        self._dictionaries[key] = load() if found is None else found  # the last is the one used last
+        while len(self._dictionaries) > _DICTIONARIES:
+            self._dictionaries.pop(next(iter(self._dictionaries)))
+        return self._dictionaries[key]
+
+    def _load(self, loaded: Any, source: str, name: str, config: dict[str, Any]) -> Any:
+        if source == "neurons":
+            from saes.features.sources import neurons_of
+
+            return neurons_of(loaded, name, sign=config.get("sign", 1))
+        if source != "sae":
+            raise ConfigError(f"cannot run {source}:{name} on a prompt: only features of an SAE or of neurons can be")
+        from interp.models.adapter import weight_hash
+        from saes.weights.folder import check_model, load_sae
+
+        sae = load_sae(self._workspace.path("sae", name))
+        check_model(sae, weight_hash(loaded))
+        from dashboard.prompt.compute import HookedSAE
+
+        return HookedSAE(sae)
+
+
+class Readings:
+    """The latest readings of prompts, by text, model, chat and content hash of the features."""
+
+    def __init__(self, loaded: Loaded):
+        self._loaded = loaded
+        self._held: dict[tuple[str, str, bool, str | None], Reading] = {}
+
+    def known(self, text: str, spec: str, chat: bool, features: str | None) -> "Reading | None":
+        """Return the reading of a prompt with these features, where it is in memory."""
+        return self._held.get((text, spec, chat, self._loaded.version(features)))
+
+    def get(self, turn: "Turn", text: str, spec: str, chat: bool, features: str | None = None) -> "Reading":
+        """Return the reading of a prompt, with the activations of `features` when they are named."""
+        version = self._loaded.version(features)
+        for key, reading in self._held.items():
+            if key[:3] == (text, spec, chat) and version in (None, key[3]):
+                return reading
+        from dashboard.prompt import compute
+
+        turn.check("reading the prompt")
+        loaded, tokens = self._loaded.prompt(text, spec, chat)
+        dictionary = self._loaded.dictionary(spec, features) if features else None
+        started = time.perf_counter()
+        tuned = self._loaded.tuned_lens(spec) is not None
+        found = compute.read(loaded, spec, tokens, dictionary, tuned, turn.check)
+        found.result = dataclasses.replace(found.result, seconds=time.perf_counter() - started)
+        self._held[text, spec, chat, version] = found
+        for gone in [key for key in self._held if key[1] not in self._loaded.models]:
+            del self._held[gone]
+        while len(self._held) > 1 and sum(each.size for each in self._held.values()) > _READINGS:
+            self._held.pop(next(iter(self._held)))
+        return found

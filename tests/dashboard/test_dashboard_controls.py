@@ -1,0 +1,154 @@
+"""The controls of the prompt page: what chance gives, where it is known, and prompts that a panel fills by itself."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from fake_live import FakeLive
+from page_text import text_of
+from test_dashboard_feature_circuit import save_tiny_sae
+
+from dashboard.app import create_app
+from dashboard.components.live import SteeringVerdict
+from dashboard.feature import data as feature_view
+from dashboard.feature import prove
+from dashboard.prompt import controls, panels
+from dashboard.prompt.live import LiveModel
+from interp.artifacts import Draft, write_table
+from interp.workspace import Workspace
+
+MODEL = "small:mlp-2l"
+
+
+@pytest.fixture
+def tiny(tmp_path, tiny_model, monkeypatch):
+    save_tiny_sae(tmp_path, MODEL, tiny_model)
+    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: [MODEL])
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: tiny_model)
+    return LiveModel(Workspace(tmp_path))
+
+
+def test_the_share_of_smaller_activations_is_read_from_the_histogram(tmp_path):
+    workspace = Workspace(tmp_path / "ws", create=True)
+    draft = Draft.open(workspace.path("features", "f"), kind="features", config={}, seed=0)
+    rows = {"feature": [0, 1], "histogram": [[10, 30, 60], [0, 0, 0]]}
+    write_table(draft.path / "features.parquet", pa.table(rows))
+    draft.finish(summary={"histogram_edges": [1.0, 2.0, 4.0, 8.0], "n_features": 2})
+    fired = [(0, 1.0), (0, 2.0), (0, 2.0 * 2**0.5), (0, 4.0), (0, 9.0), (1, 3.0), (7, 1.0)]
+    assert feature_view.shares_below(workspace, "f", fired) == pytest.approx([0, 0.1, 0.25, 0.4, 1, None, None])
+
+
+def test_random_vectors_lie_as_far_from_the_mean_as_the_tokens():
+    seen = []
+
+    def encode(x):
+        seen.append(x)
+        return SimpleNamespace(values=torch.tensor([[1.0, 0.0], [2.0, 5.0], [-3.0, -1.0]]))
+
+    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    assert controls.at_random_vectors(SimpleNamespace(encode_sparse=encode), x, 1) == ([1, 2, 0], [1.0, 5.0, 0.0])
+    centre = x[1:].mean(0)
+    assert (seen[0] - centre).norm(dim=1) == pytest.approx((x[1:] - centre).norm(dim=1).numpy(), rel=1e-4)
+    assert abs(torch.nn.functional.cosine_similarity(seen[0] - centre, x[1:] - centre)).max() < 0.9
+    assert controls.at_random_vectors(None, x[:2], 1) == ([], [])
+
+
+def test_the_lens_of_other_positions_leaves_the_own_one_out(tiny, tiny_model):
+    from interp.lenses.logit_lens import logit_lens
+    from interp.models.adapter import to_tokens
+
+    text = "one two three"
+    tokens = to_tokens(tiny_model, text)
+    n = tokens.shape[1]
+    found = tiny.lens(text, model=MODEL, start=0, stop=n, token="t")
+    at = np.unique(np.linspace(1, n - 1, controls.OTHERS).round().astype(int))
+    top = logit_lens(tiny_model, tokens, top=1).top_tokens
+    for column in range(n):
+        apart = [int(i) for i in at if i != column]
+        assert found.others[column] == len(apart)
+        for layer, row in enumerate(found.top_elsewhere):
+            assert row[column] == sum(top[layer][i][0] == top[layer][column][0] for i in apart)
+            ranks = [found.rank[layer][i] for i in apart]
+            assert found.rank_elsewhere[layer][column] == np.median(ranks)
+    assert tiny.lens("a", model=MODEL, start=0, stop=2).others == [1, 0]
+
+
+def test_a_verdict_counts_the_directions_that_shift_as_much():
+    found = SteeringVerdict(3, 2.0, 0.5, [0.1] * 38 + [0.6], [0.1] * 39)
+    assert found.p == pytest.approx(2 / 40)
+    assert "p 0.05 (the smallest possible is 0.025)" in found.sentence
+    assert "Beyond both nulls" in found.sentence
+    few = SteeringVerdict(3, 2.0, 0.5, [0.1] * 4, [])
+    assert few.p == pytest.approx(1 / 5), "four directions can never give a verdict"
+    assert "Not beyond the nulls" in few.sentence
+
+
+def test_steering_by_nothing_is_no_verdict(tiny, tiny_model, monkeypatch):
+    sae = tiny._loaded.sae(MODEL, "tiny").sae
+    from saes.features.measure_proof import FeatureSite
+
+    case = SimpleNamespace(feature=3, alike=(4, 5), max_activation=6.0)
+    monkeypatch.setattr(tiny._loaded, "feature", lambda *_: (FeatureSite.of(tiny_model, sae), case))
+    asked = {"model": MODEL, "features": "tiny", "feature": 3}
+    nothing = tiny.steering_verdict("one two", **asked, amount=0.0)
+    assert (len(nothing.random), len(nothing.alike)) == (controls.VERDICT_DRAWS, 2)
+    assert max(map(abs, [nothing.shift, *nothing.random, *nothing.alike])) < 1e-6
+    assert nothing.p == 1
+    strong = tiny.steering_verdict("one two", **asked, amount=None)
+    assert strong.amount == 6
+    assert strong.shift > 1e-4
+    assert min(strong.random) > 1e-4
+
+
+@pytest.mark.real
+def test_a_pair_differs_in_one_word_and_has_a_gap(workspace, smollm2, monkeypatch):
+    monkeypatch.setattr("interp.models.loading.load_model", lambda spec: smollm2)
+    live, text = LiveModel(workspace), "The capital of France is"
+    for chat in (False, True):
+        found = live.suggest_pair(text, model="smollm2-135m", chat=chat)
+        changed = [(a, b) for a, b in zip(text.split(), found.corrupt.split(), strict=True) if a != b]
+        assert [a for a, _ in changed] == ["France"]
+        assert changed[0][1].istitle()
+        n = {
+            len(live.read(each, model="smollm2-135m", features=None, chat=chat).tokens)
+            for each in (text, found.corrupt)
+        }
+        assert len(n) == 1
+    assert live.suggest_pair(text, model="smollm2-135m").answer == " Paris"
+    long = live.suggest_pair("word " * 100, model="smollm2-135m")
+    assert long.corrupt == ""
+
+
+def test_the_fields_follow_the_prompt_until_somebody_types(workspace):
+    run = {"text": "the river", "model": "m", "chat": True, "visitor": "v"}
+    example = list(panels.EXAMPLE.values())
+    live = FakeLive()
+    app = create_app(workspace, live=live)
+    with app.server.test_request_context():
+        from dash._callback_context import context_value
+        from dash._utils import AttributeDict
+
+        context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-read.data", "value": run}]))
+        *values, hint, filled = panels._fill(run, None, *example, None)
+        assert values == filled == ["the river", "the revir", *values[2:]]
+        assert "one word replaced" in hint
+        typed = ["my own", *values[1:]]
+        assert all(str(each).startswith("<dash") for each in panels._fill(run, None, *typed, filled))
+        assert panels._fill(run, None, *values, filled)[0] == "the river"
+        context_value.set(AttributeDict(triggered_inputs=[{"prop_id": "prompt-patch-use.n_clicks", "value": 1}]))
+        assert panels._fill(run, 1, *typed, filled)[0] == "the river"
+
+
+def test_a_patch_and_a_verdict_name_the_chat_template_and_both_nulls(workspace):
+    live = FakeLive()
+    with create_app(workspace, live=live).server.app_context():
+        given = ("one two", "one three", "a", "b", "resid_pre", "denoise", True, "v", "light")
+        assert "m, in its chat template" in text_of(panels._measure(1, "m", *given))
+        state = {"features": "demo", "index": 12}
+        text = text_of(prove._judge(1, state, "in July", 0.5))
+        strongest = feature_view.one(workspace, "demo", 12)["max_activation"]
+        assert live.calls[-1] == ("steering_verdict", f"demo 12 {0.5 * strongest}")
+        assert "39 random directions" in text
+        assert "39 features of like density" in text
