@@ -45,6 +45,8 @@ class FrozenBlock:
     """norm of what the MLP writes"""
     attn_constant: Float[Tensor, "pos d_model"]
     """what attention writes whatever the residual stream is: its biases"""
+    before: Float[Tensor, "pos d_model"]
+    """input of the block"""
     resid_mid: Float[Tensor, "pos d_model"]
     """residual that the MLP reads, before its norm"""
     mlp_in: Float[Tensor, "pos d_model"]
@@ -128,6 +130,10 @@ class FrozenModel:
     @property
     def n_pos(self) -> int:
         return self.tokens.shape[1]
+
+    def mlp_point(self, layer: int) -> str:
+        """Return the hook point of an MLP's output, before a post-norm."""
+        return f"blocks.{layer}." + ("ln2_post.hook_in" if self.blocks[layer].post2 is not None else "hook_mlp_out")
 
     @cached_property
     def frozen_parts(self) -> list[str]:
@@ -250,12 +256,14 @@ class FrozenModel:
             post1=post1,
             post2=post2,
             attn_constant=constant if post1 is None else apply_linear(post1, constant) + post1.bias,
+            before=before,
             resid_mid=mid,
             mlp_in=_normed(block, "ln2", mid),
             mlp_out=mlp_out,
             n_kv_heads=self.shape.n_kv_heads,
         )
 
+    @torch.no_grad()
     def _check(self) -> None:
         """Raise `ConfigError` unless every frozen layer gives what the model computes."""
         stream = self.embedding + self.positions

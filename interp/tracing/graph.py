@@ -178,11 +178,11 @@ class AttributionGraph(Result):
     def headline(self) -> str:
         """Return the prompt, the targets, and the scores beside their baselines."""
         aims = ", ".join(f"{target.label!r} ({target.weight:.0%})" for target in self.targets[:3])
-        kept = sum(node.kept for node in self.nodes)
+        kept, edges = sum(node.kept for node in self.nodes), int(self.edges.kept.sum())
         lines = [f"Attribution graph of {self.prompt!r} in {self.model} with {self.dictionary}, for {aims}."]
-        lines.append(
-            f"{kept} of {len(self.nodes)} nodes and {int(self.edges.kept.sum())} of {len(self.edges)} edges kept."
-        )
+        lines.append(f"Pruned to {kept} of {len(self.nodes)} stored nodes and {edges} of {len(self.edges)} edges.")
+        beyond = self.settings.get("edges_kept", edges) - edges
+        lines += [f"{beyond} weaker edges of the pruned graph are not stored."] if beyond > 0 else []
         return " ".join([*lines, *score_sentences(self.scores)])
 
     def check_model(self, weight_hash: str) -> None:

@@ -1,0 +1,230 @@
+"""Effects of latents in the model itself, beside those that a graph predicts; and interventions.
+
+A graph is exact in the frozen model. How far it predicts the model is measured: a latent is ablated (its activation
+times its output direction is taken out of the MLP's output) with nothing frozen, and the change of the target is
+compared with the prediction, which is signed:
+
+    e(s) = A[target, s] + sum over latents t of (A[t, s] / a_t) e(t)
+
+the effect of the source's whole value, over all paths. The direct effect `A[target, s]` is reported too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.models.passes import run_from
+from interp.runtime import make_generator
+from interp.statistics import rank_correlation_interval
+from interp.tracing.config import TraceConfig
+from interp.tracing.edges import System
+from interp.tracing.frozen import FrozenModel, apply_linear
+from interp.tracing.replacement import Active
+from interp.tracing.rows import Adjacency
+
+ROWS = 16
+"""Ablated copies of the prompt in one forward pass."""
+
+Mode = Literal["direct", "range", "attention", "free"]
+MODES: tuple[Mode, ...] = ("direct", "range", "attention", "free")
+"""`direct`: everything is frozen, so that the effect equals the graph's direct effect. `range`: attention patterns are
+frozen, and MLPs of a range of layers keep their clean outputs. `attention`: only patterns are frozen."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One intervention: the activation of a latent at a position becomes `value`."""
+
+    layer: int
+    position: int
+    latent: int
+    value: float
+
+
+def predicted_effects(
+    adjacency: Adjacency, layers: np.ndarray, activations: np.ndarray, target: int = 0
+) -> Float[np.ndarray, " features"]:
+    """Return the total effect of every latent of a graph on one target, signed, in the frozen model.
+
+    `layers` and `activations` belong to `adjacency.features`; `target` counts the targets from 0.
+    """
+    n = len(adjacency.features)
+    effects = adjacency.row_of_target(target)[:n].astype(np.float64)
+    for layer in np.unique(layers)[::-1]:
+        rows = np.flatnonzero(layers == layer)
+        scale = effects[rows] / activations[rows]
+        effects += scale @ adjacency.matrix[rows, :n].astype(np.float64)
+    return effects
+
+
+def agreement(system: System, adjacency: Adjacency, read: Tensor, config: TraceConfig) -> dict[str, Any] | None:
+    """Compare predicted with measured effects of ablating some latents: the most influential ones and random others.
+
+    Return `n, slope` (of measured on predicted effects, through 0), `spearman, spearman_low, spearman_high`, the same
+    for direct effects, and the pairs themselves; None with fewer than three latents.
+    """
+    n = len(adjacency.features)
+    if n < 3:
+        return None
+    numbers = torch.as_tensor(adjacency.features)
+    layers, activations = system.layer.cpu()[numbers].numpy(), system.activation.cpu()[numbers].double().numpy()
+    predicted = predicted_effects(adjacency, layers, activations)
+    direct = adjacency.row_of_target()[:n].astype(np.float64)
+    strongest = np.argsort(-np.abs(predicted), kind="stable")[: max(2, config.effects // 2)]
+    rest = np.setdiff1d(np.arange(n), strongest)
+    order = torch.randperm(len(rest), generator=make_generator(config.seed, "effects")).numpy()
+    sample = np.concatenate([strongest, rest[order[: config.effects - len(strongest)]]])
+    changes = [[ablation(system, int(numbers[i]))] for i in sample]
+    measured = -measure(system, changes, read).double().cpu().numpy()
+    out: dict[str, Any] = {"n": len(sample)}
+    for name, values in (("", predicted[sample]), ("direct_", direct[sample])):
+        interval = rank_correlation_interval(values, measured, rng=np.random.default_rng(config.seed))
+        out |= {
+            f"{name}slope": float(values @ measured / max(values @ values, 1e-30)),
+            f"{name}spearman": interval.estimate,
+            f"{name}spearman_low": interval.low,
+            f"{name}spearman_high": interval.high,
+        }
+    ids = [f"feature:{layers[i]}:{int(system.position[numbers[i]])}:{int(system.latent[numbers[i]])}" for i in sample]
+    return out | {"nodes": ids, "predicted": predicted[sample].tolist(), "measured": measured.tolist()}
+
+
+def ablation(system: System, number: int) -> Change:
+    """Return the change that sets a latent to 0."""
+    return Change(int(system.layer[number]), int(system.position[number]), int(system.latent[number]), 0.0)
+
+
+@torch.no_grad()
+def measure(
+    system: System,
+    changes: Sequence[Sequence[Change]],
+    read: Float[Tensor, " d_model"],
+    mode: Mode = "free",
+    layers: range | None = None,
+) -> Float[Tensor, " runs"]:
+    """Return the change of a target's value by each set of changes.
+
+    `read` is a direction in the input of the unembedding, at the last position: for a token its unembedding less the
+    mean, so that the value is a logit before any cap. `layers` belongs to mode `range`.
+    """
+    return final_states(system, changes, mode, layers) @ read
+
+
+@torch.no_grad()
+def final_states(
+    system: System, changes: Sequence[Sequence[Change]], mode: Mode = "free", layers: range | None = None
+) -> Float[Tensor, "runs d_model"]:
+    """Return the change of the unembedding's input at the last position, by each set of changes.
+
+    Raises `ConfigError` for a position outside the prompt, or for a range in a mode without one.
+    """
+    if mode not in MODES:
+        raise UnknownNameError("mode", mode, MODES)
+    if (layers is not None) != (mode == "range"):
+        raise ConfigError("a range of layers belongs to mode 'range', and that mode needs one")
+    frozen = system.frozen
+    written = [deltas(system, each) for each in changes]
+    if mode == "direct" or (layers is not None and len(layers) == frozen.shape.n_layers):
+        return torch.stack([push(frozen, each)[1][-1] for each in written])
+    parts = [written[first : first + ROWS] for first in range(0, len(written), ROWS)]
+    found = [_run(frozen, part, mode, layers) for part in parts]
+    return torch.cat(found) - final_input(frozen, frozen.resid_post[-1])
+
+
+def final_input(frozen: FrozenModel, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+    """Return the input of the unembedding for a residual stream, its norm recomputed."""
+    norm = frozen.final.norm
+    if norm is None:
+        return resid
+    unit = norm.unit_and_scale(resid)[0]
+    return (unit if norm.gain is None else unit * norm.gain) + frozen.final.bias
+
+
+def deltas(system: System, changes: Sequence[Change]) -> dict[int, Float[Tensor, "pos d_model"]]:
+    """Return what changes add to each MLP's output, before a post-norm; a latent that is not active counts as 0."""
+    frozen, replacement = system.frozen, system.replacement
+    out: dict[int, Tensor] = {}
+    for each in changes:
+        if not 0 <= each.position < frozen.n_pos or not 0 <= each.layer < frozen.shape.n_layers:
+            raise ConfigError(
+                f"layer {each.layer}, position {each.position} is outside the prompt: it has {frozen.n_pos} tokens, "
+                f"the model {frozen.shape.n_layers} layers, both counted from 0"
+            )
+        here = (system.layer == each.layer) & (system.position == each.position) & (system.latent == each.latent)
+        amount = each.value - float(system.activation[here].sum())
+        index = torch.tensor([each.latent], device=system.latent.device)
+        one = Active(torch.full_like(index, each.position), index, torch.ones(1, device=index.device))
+        last = frozen.shape.n_layers if replacement.cross_layer else each.layer + 1
+        for target in range(each.layer, last):
+            at = out.setdefault(target, torch.zeros_like(frozen.embedding))
+            at[each.position] += amount * replacement.writes(each.layer, one, target)[0]
+    return out
+
+
+def push(
+    frozen: FrozenModel, written: dict[int, Tensor], embedding: Tensor | None = None
+) -> tuple[list[Float[Tensor, "pos d_model"]], Float[Tensor, "pos d_model"]]:
+    """Return how the inputs of every MLP and of the unembedding change in the frozen model, forwards.
+
+    `written` holds changes of MLP outputs by layer, `embedding` a change of the embedding.
+    """
+    stream = torch.zeros_like(frozen.embedding) if embedding is None else embedding
+    inputs = []
+    for layer, block in enumerate(frozen.blocks):
+        after = stream + block.push_attention(stream)
+        inputs.append(apply_linear(block.norm2, stream if frozen.parallel else after))
+        out = written.get(layer, torch.zeros_like(stream))
+        skip = frozen.skips[layer]
+        if skip is not None:
+            through = inputs[-1] @ skip
+            through[: frozen.skip_from] = 0
+            out = out + through
+        stream = after + (out if block.post2 is None else apply_linear(block.post2, out))
+    return inputs, apply_linear(frozen.final, stream)
+
+
+def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, layers: range | None) -> Tensor:
+    """Return the unembedding's input at the last position, of forward passes with changed MLP outputs."""
+    n, touched = len(written), sorted({layer for each in written for layer in each})
+    starts = [*touched, *([layers.start] if layers else [])]
+    first = int(min(starts)) if starts else 0
+    added = {
+        layer: torch.stack([each.get(layer, torch.zeros_like(frozen.embedding)) for each in written])
+        for layer in touched
+    }
+    hooks: list[tuple[str, Callable[..., Any]]] = []
+    for layer in range(first, frozen.shape.n_layers):
+        if mode in ("range", "attention"):
+            hooks.append((f"blocks.{layer}.attn.hook_pattern", _put(frozen.blocks[layer].pattern)))
+        clean = frozen.blocks[layer].mlp_out if layers is not None and layer in layers else None
+        if layer in added or clean is not None:
+            hooks.append((frozen.mlp_point(layer), _shift(added.get(layer), clean)))
+    store: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook: Any = None) -> None:
+        store["resid"] = value[:, -1].detach().float()
+
+    hooks.append((f"blocks.{frozen.shape.n_layers - 1}.hook_resid_post", keep))
+    start = frozen.blocks[first].before[None].expand(n, -1, -1).to(frozen.model.cfg.dtype)
+    run_from(frozen.model, start, hooks, layer=first) if first else run_from(
+        frozen.model, frozen.tokens.expand(n, -1), hooks
+    )
+    return final_input(frozen, store["resid"])
+
+
+def _put(pattern: Tensor) -> Callable[..., Tensor]:
+    return lambda value, hook=None: pattern.to(value.dtype).expand_as(value)
+
+
+def _shift(added: Tensor | None, clean: Tensor | None) -> Callable[..., Tensor]:
+    def hook(value: Tensor, hook: Any = None) -> Tensor:
+        out = value if clean is None else clean.to(value.dtype).expand_as(value)
+        return out if added is None else out + added.to(value.dtype)
+
+    return hook

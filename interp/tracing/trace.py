@@ -1,0 +1,321 @@
+"""From a prompt to an attribution graph: targets, rows, scores beside their baselines, pruning.
+
+    graph = trace(model, "The capital of France is", Neurons())
+    graph = trace(model, prompt, transcoders, target=" Paris", contrast=" London")
+
+The graph explains the last position. Its targets are the most likely next tokens, or one token, the difference of two,
+or a latent (`feature:LAYER:POSITION:LATENT`). Every score stands beside that of the same prompt without any latent (the
+floor) and with an untrained dictionary, and the effects that the graph predicts beside measured ones.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ConfigError, PromptError
+from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
+from interp.models.identity import model_spec, tokenizer_of
+from interp.progress import Progress
+from interp.tracing.config import TraceConfig
+from interp.tracing.edges import System
+from interp.tracing.effects import agreement, final_input
+from interp.tracing.frozen import FrozenModel, Starts
+from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.influence import cumulative_share, influence, normalise_rows, prune, score
+from interp.tracing.replacement import NoReplacement, Replacement
+from interp.tracing.rows import Adjacency, RowStore, compute_rows, memory_needed, numbers_of
+
+Labels = Callable[[int, Sequence[int]], list[str]]
+"""`labels(layer, latents)`: what each latent means; an empty text where that is not known."""
+
+STORED_NODE_SHARE, STORED_EDGE_SHARE = 0.95, 0.99
+STORED_NODES, STORED_EDGES = 3_000, 30_000
+"""Thresholds and limits of what a graph stores, looser than those of the pruned graph, so that a page can move them."""
+
+
+class _Aim(NamedTuple):
+    """What a graph explains: targets, what each reads, and its clean value."""
+
+    targets: list[GraphTarget]
+    starts: Starts
+    values: Float[Tensor, " targets"]
+    feature: int | None = None
+    """number of the latent that is the target"""
+
+
+def trace(
+    model: Any,
+    prompt: str | Tensor,
+    replacement: Replacement,
+    config: TraceConfig | None = None,
+    *,
+    target: str | None = None,
+    contrast: str | None = None,
+    labels: Labels | None = None,
+    untrained: Replacement | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> AttributionGraph:
+    """Trace one prompt. `prompt` is text, or tokens `[1, pos]` with BOS; `folder` keeps the rows of an interrupted run.
+
+    Raises `PromptError` for a prompt that is too short or a target that is not one token, `MismatchError` for a
+    dictionary of other weights, `ConfigError` for a model that stays nonlinear when attention and norms are frozen.
+    """
+    config = config or TraceConfig()
+    tokens = _tokens(model, prompt, config)
+    frozen = FrozenModel(model, tokens, skip_from=config.skip_positions)
+    system = System(frozen, replacement)
+    aim = _aim(model, system, config, target, contrast)
+    adjacency = assemble(system, aim, config, folder=folder, progress=progress)
+    scores: dict[str, Any] = score(adjacency.matrix, adjacency.weights, adjacency.kinds)._asdict()
+    if config.effects and system.n_features and aim.feature is None:
+        found = agreement(system, adjacency, aim.starts.read[0], config)
+        scores |= {} if found is None else {"effects": found}
+    if config.nulls and aim.feature is None:
+        for name, other in (("floor", NoReplacement()), ("untrained", untrained)):
+            if other is not None:
+                null = assemble(System(frozen, other), aim, config)
+                values = score(null.matrix, null.weights, null.kinds)._asdict()
+                scores |= {f"{key}_{name}": value for key, value in values.items()}
+    texts = token_strings(model, tokens)
+    nodes, edges, kept = _pruned(system, adjacency, aim, config, labels, texts)
+    return AttributionGraph(
+        model=model_spec(model),
+        weight_hash=weight_hash(model),
+        dictionary=replacement.name,
+        prompt=prompt if isinstance(prompt, str) else "".join(texts),
+        tokens=tuple(tokens[0].tolist()),
+        token_texts=tuple(texts),
+        n_layers=frozen.shape.n_layers,
+        targets=tuple(aim.targets),
+        nodes=nodes,
+        edges=edges,
+        scores=scores,
+        settings=asdict(config)
+        | {
+            "frozen": frozen.frozen_parts,
+            "active": system.n_features,
+            "rows": len(adjacency.features),
+            "residue": adjacency.residue,
+            **kept,
+        },
+    )
+
+
+def assemble(
+    system: System,
+    aim: _Aim,
+    config: TraceConfig,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Adjacency:
+    """Compute the rows and put them into one square matrix."""
+    weights = np.array([each.weight for each in aim.targets])
+    limit = min(config.max_feature_nodes, system.n_features - (aim.feature is not None))
+    store = RowStore(len(aim.targets), max(limit, 0), system.n_sources, folder)
+    compute_rows(
+        system,
+        aim.starts,
+        aim.values,
+        weights,
+        store,
+        batch_size=config.batch_size,
+        leave_out=aim.feature,
+        progress=progress,
+    )
+    chosen = numbers_of(store)
+    order = np.argsort(chosen, kind="stable")
+    features, n_targets = chosen[order], len(aim.targets)
+    columns = np.concatenate([features, np.arange(system.n_features, system.n_sources)])
+    n = len(columns) + n_targets
+    matrix = np.zeros((n, n), dtype=np.float32)
+    for row, at in enumerate(order):
+        matrix[row, : len(columns)] = store.effects[n_targets + at, columns]
+    matrix[n - n_targets :, : len(columns)] = store.effects[:n_targets, columns]
+    kinds = np.repeat(
+        ["feature", "error", "token", "logit"], [len(features), system.n_errors, system.frozen.n_pos, n_targets]
+    )
+    scale = max(float(aim.values.abs().max()), float(system.activation.abs().max()) if system.n_features else 0.0, 1e-9)
+    residue = float(store.residues[: store.done].max()) / scale
+    store.remove()
+    return Adjacency(matrix, np.concatenate([np.zeros(len(columns)), weights]), kinds, features, residue)
+
+
+def bytes_needed(n_active: int, n_pos: int, n_layers: int, config: TraceConfig) -> int:
+    """Return the memory that `trace` needs besides model and dictionary, at its peak."""
+    rows = min(config.max_feature_nodes, n_active) + config.max_logits
+    rest = n_pos * (n_layers + 1)
+    return memory_needed(rows, n_active + rest, rows + rest)
+
+
+def _tokens(model: Any, prompt: str | Tensor, config: TraceConfig) -> Tensor:
+    tokens = to_tokens(model, prompt) if isinstance(prompt, str) else prompt
+    check_token_ids(model, tokens)
+    if tokens.ndim != 2 or len(tokens) != 1:
+        raise PromptError(f"tokens [1, pos] of one prompt were expected, got {list(tokens.shape)}")
+    if tokens.shape[1] < config.skip_positions + 1:
+        raise PromptError(
+            f"the prompt has {tokens.shape[1]} tokens, of which {config.skip_positions} are left out as BOS; a graph "
+            "needs at least one more"
+        )
+    return tokens
+
+
+def _aim(model: Any, system: System, config: TraceConfig, target: str | None, contrast: str | None) -> _Aim:
+    if target is not None and target.startswith("feature:"):
+        if contrast is not None:
+            raise ConfigError("a latent as the target has no contrast; leave --contrast out")
+        return _feature_aim(system, target)
+    frozen = system.frozen
+    probabilities = frozen.logits.softmax(-1)
+    if target is None:
+        if contrast is not None:
+            raise ConfigError("a contrast needs a target to stand against; add --target")
+        ids = likely_tokens(probabilities, config.logit_share, config.max_logits)
+        targets = [
+            GraphTarget(text, token, weight=float(probabilities[token]))
+            for token, text in zip(ids, token_strings(model, ids), strict=True)
+        ]
+    else:
+        ids = [_one_token(model, target)]
+        against = None if contrast is None else _one_token(model, contrast)
+        label = target if contrast is None else f"{target} - {contrast}"
+        targets = [GraphTarget(label, ids[0], against)]
+    unembed = model.W_U.detach().float()  # its bias is part of a logit, but nothing reads it
+    reads, values = [], []
+    for each in targets:
+        baseline = unembed.mean(1) if each.contrast is None else unembed[:, each.contrast]
+        reads.append(unembed[:, each.token] - baseline)
+        values.append(reads[-1] @ final_input(frozen, frozen.resid_post[-1]))
+    n = frozen.shape.n_layers
+    layer = torch.full((len(targets),), n, device=unembed.device)
+    starts = Starts(layer, torch.full_like(layer, frozen.n_pos - 1), torch.stack(reads))
+    return _Aim(targets, starts, torch.stack(values))
+
+
+def _feature_aim(system: System, name: str) -> _Aim:
+    parts = name.split(":")[1:]
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"a latent is written feature:LAYER:POSITION:LATENT, got {name!r}")
+    layer, position, latent = map(int, parts)
+    found = (system.layer == layer) & (system.position == position) & (system.latent == latent)
+    if not found.any():
+        raise ConfigError(f"latent {latent} of layer {layer} is not active at position {position} of this prompt")
+    number = found.nonzero()[0]
+    targets = [GraphTarget(name)]
+    return _Aim(targets, system.feature_starts(number), system.read_values(number), int(number))
+
+
+def likely_tokens(probabilities: Float[Tensor, " d_vocab"], share: float, limit: int) -> list[int]:
+    """Return the fewest most likely tokens whose probabilities sum to `share`, at most `limit`."""
+    values, tokens = probabilities.topk(min(limit, len(probabilities)))
+    n = int((values.cumsum(0) < share).sum()) + 1
+    return tokens[:n].tolist()
+
+
+def _one_token(model: Any, text: str) -> int:
+    ids = list(tokenizer_of(model).encode_batch([text])[0])
+    if len(ids) != 1:
+        pieces = ", ".join(repr(each) for each in token_strings(model, ids))
+        raise PromptError(f"a target is one token, {text!r} is {len(ids)} ({pieces}); a leading space often matters")
+    return int(ids[0])
+
+
+def _pruned(
+    system: System,
+    adjacency: Adjacency,
+    aim: _Aim,
+    config: TraceConfig,
+    labels: Labels | None,
+    texts: list[str],
+) -> tuple[tuple[GraphNode, ...], GraphEdges, dict[str, int]]:
+    """Return the nodes and edges to store, and how many the default thresholds keep, stored or not."""
+    matrix, weights, kinds = adjacency.matrix, adjacency.weights, adjacency.kinds
+    default = prune(matrix, weights, kinds, node_share=config.node_share, edge_share=config.edge_share)
+    loose = prune(
+        matrix,
+        weights,
+        kinds,
+        node_share=max(STORED_NODE_SHARE, config.node_share),
+        edge_share=max(STORED_EDGE_SHARE, config.edge_share),
+    )
+    stored = loose.nodes | default.nodes
+    total = influence(normalise_rows(matrix), weights)
+    fixed = np.isin(kinds, ("token", "logit"))
+    if stored.sum() > STORED_NODES:
+        rank = np.argsort(np.argsort(-np.where(default.nodes | fixed, np.inf, total), kind="stable"), kind="stable")
+        stored &= rank < max(STORED_NODES, int((default.nodes | fixed).sum()))
+    inside = (loose.edges | default.edges) & stored[:, None] & stored
+    targets, sources = np.nonzero(inside)
+    scores = loose.edge_score[targets, sources]
+    kept = default.edges[targets, sources]
+    order = np.argsort(-scores, kind="stable")[:STORED_EDGES]
+    targets, sources, scores, kept = (each[order] for each in (targets, sources, scores, kept))
+    number = np.cumsum(stored) - 1
+    edges = GraphEdges(
+        source=number[sources].astype(np.int32),
+        target=number[targets].astype(np.int32),
+        weight=matrix[targets, sources],
+        share=cumulative_share(scores),
+        kept=kept,
+    )
+    counts = {"nodes_kept": int(default.nodes.sum()), "edges_kept": int(default.edges.sum())}
+    return _nodes(system, adjacency, aim, stored, total, default, labels, texts), edges, counts
+
+
+def _nodes(
+    system: System,
+    adjacency: Adjacency,
+    aim: _Aim,
+    stored: np.ndarray,
+    total: np.ndarray,
+    default: Any,
+    labels: Labels | None,
+    texts: list[str],
+) -> tuple[GraphNode, ...]:
+    features, n_pos, n_layers = adjacency.features, system.frozen.n_pos, system.frozen.shape.n_layers
+    layers, positions, latents = (getattr(system, name).tolist() for name in ("layer", "position", "latent"))
+    activations = system.activation.tolist()
+    first_error, first_token = len(features), len(features) + system.n_errors
+    first_target = first_token + n_pos
+    named = _labels(labels, [(layers[i], latents[i]) for i in features[stored[: len(features)]]])
+    found = []
+    for i in np.flatnonzero(stored).tolist():
+        about = {"influence": float(total[i]), "share": float(default.node_share[i]), "kept": bool(default.nodes[i])}
+        if i < first_error:
+            at = int(features[i])
+            label = named.get((layers[at], latents[at]), "")
+            about |= {"activation": activations[at], "label": label}
+            found.append(GraphNode("feature", layers[at], positions[at], latents[at], **about))
+        elif i < first_token:
+            layer, position = divmod(i - first_error, n_pos)
+            found.append(GraphNode("error", layer, position, -1, **about))
+        elif i < first_target:
+            position = i - first_token
+            token = int(system.frozen.tokens[0, position])
+            found.append(GraphNode("token", -1, position, token, label=texts[position], **about))
+        else:
+            which = i - first_target
+            each = aim.targets[which]
+            about |= {"probability": each.weight, "label": each.label}
+            layer, position = int(aim.starts.layer[which]), int(aim.starts.position[which])
+            layer = layer if aim.feature is not None else n_layers
+            found.append(GraphNode("logit", layer, position, which, **about))
+    return tuple(found)
+
+
+def _labels(labels: Labels | None, wanted: list[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    if labels is None:
+        return {}
+    found: dict[tuple[int, int], str] = {}
+    for layer in sorted({layer for layer, _ in wanted}):
+        latents = sorted({latent for each, latent in wanted if each == layer})
+        found |= {(layer, latent): text for latent, text in zip(latents, labels(layer, latents), strict=True)}
+    return found
