@@ -6,9 +6,12 @@
 - `intervene`  splicing, ablation, clamping and steering of latents in the model; sampled continuations
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
 - `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
+- `proof_artefact` the proof written part by part, so that it resumes
 - `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
-- `search`     features by text, by label, by similarity, by number
+- `search`     features by text, by label, by own name, by number
+- `similar`    features of similar direction, to a feature or to a vector
+- `found`      the answer of a search: hits with their reasons, and filters
 - `schema`     columns of the tables
 """

@@ -29,11 +29,10 @@ from interp.models.adapter import (
     Hook,
     available_hook_points,
     bos_token_id,
-    run_with_cache,
     run_with_hooks,
     token_strings,
 )
-from interp.models.passes import run_from
+from interp.models.passes import capture, run_from
 from interp.names import canonical_hook_point, parse_hook_point
 from interp.notes import Notes, Recipe, Step
 from interp.runtime import make_generator
@@ -207,8 +206,17 @@ class FeatureSite:
 
     @property
     def start(self) -> int | None:
-        """Block from which a pass has to run; None for the whole model."""
-        return parse_hook_point(self.writes).layer
+        """Block from which a pass has to run; None for the whole model. The end of a block is the start of the next."""
+        point = parse_hook_point(self.writes)
+        if point.layer is None:
+            return None
+        return point.layer + self.between_blocks
+
+    @property
+    def between_blocks(self) -> bool:
+        """True where the direction is added to the stream between two blocks: it needs no hook."""
+        point = parse_hook_point(self.writes)
+        return point.suffix == "hook_resid_post" and (point.layer or 0) + 1 < self.model.cfg.n_layers
 
     def nulls(self, feature: int, alike: Sequence[int], draws: int, seed: int) -> Tensor:
         """Return the direction of a feature, `draws` random ones and those of `alike`, `[1 + draws + n, d]`.
@@ -224,9 +232,9 @@ class FeatureSite:
         return torch.cat([own[None], others])
 
     def read(self, tokens: Tensor) -> "Reading":
-        """Run the model unchanged on `tokens [n, pos]`."""
+        """Run the model unchanged on `tokens [n, pos]`, up to the hook points that are needed."""
         names = {self.reads} | ({f"blocks.{self.start}.hook_resid_pre"} if self.start is not None else set())
-        _, values = run_with_cache(self.model, tokens, sorted(names))
+        values = capture(self.model, tokens, sorted(names))
         x = values[self.reads].float()
         before = tokens if self.start is None else values[f"blocks.{self.start}.hook_resid_pre"]
         size = x.new_ones(x.shape[:2])
@@ -251,7 +259,7 @@ class Reading:
     x: Tensor
     """`[n, pos, d_in]` float32, at the hook point that is read"""
     before: Tensor
-    """residual before the block of the hook point that is written to, or the tokens"""
+    """residual before the block from which passes run, or the tokens"""
     size: Tensor
     """`[n, pos]`: factor of every addition, for dictionaries that normalise tokens; 0 where nothing is added"""
 
@@ -264,11 +272,14 @@ def effects_of(
     directions: Tensor,
     measure: Callable[[Tensor], Tensor],
     done: Callable[[int], None] | None = None,
+    *,
+    first: int = 0,
 ) -> Tensor:
     """Return what `measure` reads from the logits when `amounts [n, pos]` times each direction is added.
 
-    `measure` maps logits `[m, n, pos, d_vocab]` to `[m, ...]`. The result has one row for each of `directions [k, d]`;
-    a direction of zeros gives the unchanged model. `done` is called with the number of tokens of each pass.
+    `measure` maps logits `[m, n, pos - first, d_vocab]` to `[m, ...]`; a `first` below 0 counts from the end. Logits of
+    earlier positions are not computed. The result has one row for each of `directions [k, d]`; a direction of zeros
+    gives the unchanged model. `done` is called with the number of tokens of each pass.
     """
     n, pos = reading.tokens.shape
     scaled = (amounts * reading.size)[None, :, :, None]
@@ -276,19 +287,23 @@ def effects_of(
     for part in directions.to(scaled).split(max(1, PASS_TOKENS // (n * pos))):
         added = (scaled * part[:, None, None]).flatten(0, 1)
         value = reading.before.repeat(len(part), *[1] * (reading.before.ndim - 1))
-        logits = run_from(site.model, value, [(site.writes, _adds(added))], layer=site.start or 0)
-        assert logits is not None
+        logits = _steered(site, value, added, first)
         found.append(measure(logits.unflatten(0, (len(part), n))).cpu())
         if done:
             done(len(part) * n * pos)
     return torch.cat(found)
 
 
-def _adds(added: Tensor) -> Callable[..., Tensor]:
-    def hook(value: Tensor, hook: Any = None) -> Tensor:
-        return value + added.to(value)
-
-    return hook
+def _steered(site: FeatureSite, before: Tensor, added: Tensor, first: int) -> Tensor:
+    """Return the logits from position `first` on when `added [n, pos, d]` is added where the site writes."""
+    hooks: list[tuple[str, Hook]] = [("unembed.hook_in", lambda value, hook: value[:, first:])]
+    if site.between_blocks:
+        before = before + added.to(before)
+    else:
+        hooks.append((site.writes, lambda value, hook: value + added.to(value)))
+    logits = run_from(site.model, before, hooks, layer=site.start or 0)
+    assert logits is not None
+    return logits
 
 
 @torch.no_grad()
@@ -344,8 +359,7 @@ def continuations(site: FeatureSite, tokens: Tensor, strength: float, directions
     for _ in range(n):
         reading = site.read(rows)
         added = reading.size[:, :, None] * scaled[:, None].to(reading.x)
-        logits = run_from(site.model, reading.before, [(site.writes, _adds(added))], layer=site.start or 0)
-        assert logits is not None
+        logits = _steered(site, reading.before, added, -1)
         rows = torch.cat([rows, logits[:, -1].argmax(-1)[:, None]], dim=1)
     return ["".join(token_strings(site.model, row[tokens.shape[1] :])) for row in rows]
 

@@ -1,6 +1,6 @@
 """Measurements behind the proof of a feature: effects of ablating and steering it, and those of both nulls.
 
-`prove` makes the measures of `saes.features.proof`, and `save_proof` writes them. A null direction is added in the same
+`prove` makes the measures of `saes.features.proof`, part by part. A null direction is added in the same
 amounts as the feature's, scaled to its norm. `FeatureSite.nulls` (`saes.features.intervene`) makes these directions;
 `read_case` (`saes.features.proof`) chooses the features of like density. The dashboard's panel asks for single answers:
 `feature_on_text`, `compare_steering` and `compare_ablation`.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp.artifacts import Draft, Manifest, read_manifest, write_json, write_table
+from interp.artifacts import as_json, read_manifest
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
@@ -58,6 +58,8 @@ OTHER_DRAWS = 9
 LEAST = 3
 """Fewest tokens on either side of an AUROC."""
 RESAMPLES = 1000
+LIST_TOKENS = 6000
+"""Tokens of all lists of words in their sentences, about."""
 
 
 def with_bos(model: Any, passages: Sequence[Passage]) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,12 +81,27 @@ class _Bar:
     """Counter of tokens that reports to the progress bar."""
 
     def __init__(self, progress: Progress | None, total: int):
-        self._progress, self._total, self._n, self.stage = progress, total, 0, ""
+        self._progress, self._total, self._n, self._start, self.stage = progress, total, 0, 0, ""
+
+    def begin(self, stage: str) -> None:
+        self._start, self.stage = self._n, stage
 
     def add(self, tokens: int) -> None:
         self._n += tokens
         if self._progress:
             self._progress(min(self._n, self._total), self._total, {"stage": self.stage})
+
+    def end(self, cost: int) -> None:
+        """Count the whole stage, also where it was done earlier."""
+        self.add(self._start + cost - self._n)
+
+
+Part = dict[str, Any]
+"""One part of a proof as plain JSON values: its measures, what they show, and the reason where it could not be made."""
+
+
+def _made_now(name: str, make: Callable[[], Part]) -> Part:
+    return make()
 
 
 @torch.no_grad()
@@ -99,12 +116,14 @@ def prove(
     lists: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
+    remembered: Callable[[str, Callable[[], Part]], Part] = _made_now,
 ) -> Proof:
     """Run the standard proof of one feature, with the texts and controls of the features artefact in `features`.
 
     `prompts`: neutral prompts, more than three; a model without a tokenizer takes passages of other text. Cost: about
-    `2 * draws` passes over the examples and over the prompts. Raises `UsageError` for a feature that is not there or
-    never fires, `MismatchError` for tables of another dictionary, `ConfigError` for a crosscoder.
+    `2 * draws` passes over the examples and over the prompts, from the hook point on. `remembered(name, make)` returns
+    a part that was made earlier, or makes it. Raises `UsageError` for a feature that is not there or never fires,
+    `MismatchError` for tables of another dictionary, `ConfigError` for a crosscoder.
     """
     config = config or ProofConfig()
     site = FeatureSite.of(model, dictionary)
@@ -112,38 +131,48 @@ def prove(
     case = read_case(features, feature, config, seed=seed)
     directions = site.nulls(feature, case.alike, config.draws, seed)
     asked = _prompts(model, prompts, case)
-    todo = _Bar(progress, _cost(case, config, asked, len(directions), lists))
-    measures: list[ProofMeasure] = []
-    missing: dict[str, str] = {}
+    cost = _cost(case, config, asked, len(directions), lists)
+    todo = _Bar(progress, sum(cost.values()))
+    parts: dict[str, Part] = {}
 
-    def attempt(name: str, make: Callable[[], Sequence[ProofMeasure]]) -> None:
-        todo.stage = name
-        try:
-            measures.extend(make())
-        except WorkbenchError as error:
-            missing[name] = str(error)
+    def attempt(name: str, make: Callable[[Part], Sequence[ProofMeasure]]) -> None:
+        def made() -> Part:
+            part: Part = {}
+            try:
+                part["measures"] = [asdict(each) for each in make(part)]
+            except WorkbenchError as error:
+                part["missing"] = str(error)
+            return as_json(part)
 
-    examples: list[dict[str, Any]] = []
+        todo.begin(name)
+        parts[name] = remembered(name, made)
+        todo.end(cost.get(name, 0))
+
+    def tell(part: Part) -> Sequence[ProofMeasure]:
+        shown = directions[[0, 1, 1 + config.draws]] if case.alike else directions[[0, 1, 1]]
+        part["continuations"] = [
+            asdict(_continue(site, tokens, strength, shown, config.new_tokens)) for tokens in asked[-SHOWN_PROMPTS:]
+        ]
+        return []
+
     strength = config.strength or case.max_activation
-    attempt("activation", lambda: [_selectivity(site, case, directions, config.draws)])
-    attempt("ablate", lambda: _ablate(site, case, config, directions, examples, todo))
-    attempt("ablate other text", lambda: [_ablate_other(site, case, config, directions, todo)])
-    attempt("steer", lambda: _steer(site, case, asked, strength, directions, config.draws, seed, todo))
+    attempt("activation", lambda _: [_selectivity(site, case, directions, config.draws)])
+    attempt("ablate", lambda part: _ablate(site, case, config, directions, part, todo))
+    attempt("ablate other text", lambda _: [_ablate_other(site, case, config, directions, todo)])
+    attempt("steer", lambda _: _steer(site, case, asked, strength, directions, config.draws, seed, todo))
     if lists:
-        attempt("lists", lambda: [_lists(site, directions, config.draws, todo)])
-    shown = directions[[0, 1, 1 + config.draws]] if case.alike else directions[[0, 1, 1]]
-    todo.stage = "continuations"
-    told = [_continue(site, tokens, strength, shown, config.new_tokens) for tokens in asked[-SHOWN_PROMPTS:]]
+        attempt("lists", lambda _: [_lists(site, directions, config.draws, todo)])
+    attempt("continuations", tell)
     return Proof(
         features=case.features,
         feature=feature,
         label=case.label,
         hook_point=site.writes,
         strength=strength,
-        measures=tuple(measures),
-        missing=missing,
-        continuations=tuple(told),
-        examples=tuple(examples),
+        measures=tuple(ProofMeasure.of(each) for part in parts.values() for each in part.get("measures", [])),
+        missing={name: part["missing"] for name, part in parts.items() if "missing" in part},
+        continuations=tuple(Continuations(**each) for each in parts["continuations"].get("continuations", [])),
+        examples=tuple(parts["ablate"].get("examples", [])),
         alike=case.alike,
         config=asdict(config),
         seed=seed,
@@ -175,10 +204,11 @@ def _prompts(model: Any, prompts: Sequence[str], case: FeatureCase) -> list[Tens
     return [row[None, : min(int(length), 8)] for row, length in zip(tokens, lengths, strict=True)]
 
 
-def _cost(case: FeatureCase, config: ProofConfig, prompts: list[Tensor], k: int, lists: bool) -> int:
-    """Return the tokens that will run, for the progress bar."""
+def _cost(case: FeatureCase, config: ProofConfig, prompts: list[Tensor], k: int, lists: bool) -> dict[str, int]:
+    """Return the tokens that each part will run, for the progress bar."""
     widths = sum(len(each.token_ids) + 1 for each in case.strongest(config.examples))
-    return (k + 1) * (widths + sum(each.shape[1] for each in prompts)) + 6000 * lists
+    steered = sum(each.shape[1] for each in prompts)
+    return {"ablate": (k + 1) * widths, "steer": (k + 1) * steered, "lists": LIST_TOKENS * lists}
 
 
 def _nulls(values: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +245,7 @@ def _selectivity(site: FeatureSite, case: FeatureCase, directions: Tensor, draws
 
 
 def _ablate(
-    site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, told: list[dict], bar: _Bar
+    site: FeatureSite, case: FeatureCase, config: ProofConfig, directions: Tensor, part: Part, bar: _Bar
 ) -> list[ProofMeasure]:
     """Change of loss at and after the peaks, and at the peaks alone, when the feature is ablated."""
     passages = case.strongest(config.examples)
@@ -228,7 +258,7 @@ def _ablate(
         changes.append(torch.stack([change[:, 0, at : at + config.after].mean(1), change[:, 0, at]]))
         texts.append(token_strings(site.model, list(each.token_ids)))
     found = torch.stack(changes, 2).double().numpy()  # [2, 1 + nulls, examples]
-    told += [
+    part["examples"] = [
         {"document": each.document, "tokens": text, "peak": each.peak, "change": change, "change_at_peak": at_peak}
         for each, text, change, at_peak in zip(passages, texts, *found[:, 0].tolist(), strict=True)
     ]
@@ -248,20 +278,25 @@ def ablation_changes(
 ) -> Tensor:
     """Return changes of loss `[k, n, pos - 1]` when a feature's activation times each direction is subtracted.
 
-    Entry `t` is the change for token `t + 1`; it is 0 beyond the end of a passage.
+    Entry `t` is the change for token `t + 1`. It is 0 before the feature fires, and beyond the end of a passage.
     """
     tokens, lengths, _ = with_bos(site.model, passages)
     reading = site.read(tokens)
     amounts = -site.activations(reading.x, [feature])[..., 0]
+    changes = torch.zeros(len(directions), len(tokens), tokens.shape[1] - 1)
+    fires = amounts.any(0).nonzero()[:, 0].tolist()
+    if not fires or (first := fires[0]) == tokens.shape[1] - 1:
+        return changes
+    following = tokens[None, :, first + 1 :, None]
 
     def losses(logits: Tensor) -> Tensor:
-        log_p = logits[:, :, :-1].float().log_softmax(-1)
-        return -log_p.gather(-1, tokens[None, :, 1:, None].expand(len(logits), -1, -1, 1))[..., 0]
+        logits = logits[:, :, :-1].float()
+        return logits.logsumexp(-1) - logits.gather(-1, following.expand(len(logits), -1, -1, 1))[..., 0]
 
     both = torch.cat([torch.zeros_like(directions[:1]), directions])
-    found = effects_of(site, reading, amounts, both, losses, done)
-    inside = torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None]
-    return (found[1:] - found[:1]) * inside
+    found = effects_of(site, reading, amounts, both, losses, done, first=first)
+    changes[:, :, first:] = found[1:] - found[:1]
+    return changes * (torch.arange(1, tokens.shape[1]) < lengths.cpu()[:, None])
 
 
 def _ablate_other(
@@ -364,7 +399,7 @@ def next_token_changes(
             return torch.cat([log_p[:, list(ids)], kl[:, None]], dim=1)
 
         amounts = torch.full(tokens.shape, strength, device=tokens.device)
-        found = effects_of(site, reading, amounts, both, measure, done).double()
+        found = effects_of(site, reading, amounts, both, measure, done, first=-1).double()
         moved.append(found[1:, :-1] - found[0, :-1])
         shift.append(found[1:, -1])
     return torch.stack(moved, 1).numpy(), torch.stack(shift, 1).numpy()
@@ -381,7 +416,7 @@ def _lists(site: FeatureSite, directions: Tensor, draws: int, bar: _Bar) -> Proo
     lists = {}
     for concept in find_concepts([]):
         lists[concept.name] = read_words(site.model, concept, hook_points=[at])
-        bar.add(6000 // 7)
+        bar.add(LIST_TOKENS // 7)
     found = separations(lists, at, directions.double().numpy())  # [lists, k]
     scores = np.abs(found / found[:, 1 : 1 + draws].std(1, keepdims=True))
     best = list(lists)[int(scores[:, 0].argmax())]
@@ -394,44 +429,6 @@ def _continue(site: FeatureSite, tokens: Tensor, strength: float, directions: Te
     text = continuations(site, tokens, strength, directions, n)
     own = token_strings(site.model, tokens[0, site.first :])
     return Continuations("".join(own), *text)
-
-
-def save_proof(
-    model: Any,
-    dictionary: Dictionary,
-    features: Path,
-    feature: int,
-    folder: Path,
-    config: ProofConfig | None = None,
-    *,
-    model_name: str,
-    parents: dict[str, str] | None = None,
-    seed: int = 0,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Proof, Manifest]:
-    """Run the proof and write `proof.json` and `draws.parquet`; an interrupted run starts again, as it is short."""
-    from interp.models.adapter import weight_hash
-
-    config = config or ProofConfig()
-    about = {"features": features.name, "feature": feature, "model": model_name, **asdict(config)}
-    draft = Draft.open(folder, kind="proof", config=about, seed=seed, overwrite=overwrite)
-
-    def report(done: int, total: int, info: dict) -> None:
-        draft.update(done=done, total=total, **info)
-        if progress:
-            progress(done, total, info)
-
-    try:
-        proof = prove(model, dictionary, features, feature, config, seed=seed, progress=report)
-    except WorkbenchError:  # a mistake: nothing to resume
-        draft.discard()
-        raise
-    write_json(draft.path / "proof.json", proof.to_json())
-    write_table(draft.path / "draws.parquet", proof.draws_table())
-    known = {f"features/{features.name}": read_manifest(features).content_hash}
-    known |= {f"model:{model_name}": weight_hash(model), **(parents or {})}
-    return proof, draft.finish(summary=proof.summary(), parents=known, threads=torch.get_num_threads())
 
 
 @torch.no_grad()
@@ -452,7 +449,11 @@ def compare_steering(
     texts = continuations(site, tokens, strength, directions, n_new)
     both = torch.cat([torch.zeros_like(directions[:1]), directions])
     amounts = torch.full(tokens.shape, strength, device=tokens.device)
-    log_p = effects_of(site, site.read(tokens), amounts, both, lambda logits: logits[:, 0, -1].float().log_softmax(-1))
+
+    def next_token(logits: Tensor) -> Tensor:
+        return logits[:, 0, -1].float().log_softmax(-1)
+
+    log_p = effects_of(site, site.read(tokens), amounts, both, next_token, first=-1)
     p = log_p.exp()
     names = ["unchanged", "feature", "random direction", *(f"feature {each}" for each in alike)]
     rows = []

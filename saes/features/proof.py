@@ -194,6 +194,12 @@ class ProofMeasure(Result):
     about: str = ""
     """details in words, such as the tokens that are raised"""
 
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "ProofMeasure":
+        """Return the measure from its fields as plain JSON values."""
+        nulls: dict[str, Any] = {name: np.array(stored[name], float) for name in (RANDOM, ALIKE)}
+        return cls(**stored | nulls)
+
     @property
     def tested(self) -> bool:
         """True for the measures that decide the verdict."""

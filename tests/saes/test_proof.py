@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +14,22 @@ from planted import write_recording
 
 from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, UsageError
-from interp.models.adapter import run_with_cache, weight_hash
+from interp.models.adapter import run_with_cache, token_strings, weight_hash
 from interp.models.small import SmallConfig, build_small
 from interp.statistics import Interval, t_interval
 from saes.features.build import build_features
-from saes.features.intervene import FeatureSite, ablate, effects_of, splice_hooks, steer_hooks
+from saes.features.intervene import FeatureSite, ablate, continuations, effects_of, splice_hooks, steer_hooks
 from saes.features.measure_proof import (
     ablation_changes,
     compare_ablation,
     compare_steering,
     feature_on_text,
+    next_token_changes,
     prove,
-    save_proof,
     with_bos,
 )
 from saes.features.proof import Passage, Proof, ProofConfig, ProofMeasure, measure_of, read_case
+from saes.features.proof_artefact import PARTS, save_proof
 from saes.features.sources import neurons_of
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.relu import ReLUSAE
@@ -162,6 +165,57 @@ def test_adding_minus_the_activation_is_splicing_with_the_latent_ablated(model):
         torch.testing.assert_close(steered[0], model.run_with_hooks(tokens, fwd_hooks=hooks)[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+def test_effects_are_those_of_whole_passes_with_hooks(layer):
+    """Passes start behind the hook point (before the last block's end: with a hook), and read few logits."""
+    model = build_small(SmallConfig(n_layers=3, d_model=32, n_heads=4, d_mlp=64, d_vocab=V, n_ctx=32), seed=1,
+                        device="cpu", dtype=torch.float32)  # fmt: skip
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.nn.functional.normalize(torch.randn(40, 32, generator=generator), dim=1)
+    weights = Weights(rows.T.contiguous(), torch.full((40,), -0.5), rows, torch.zeros(32))
+    hook_point = f"blocks.{layer}.hook_resid_post"
+    sae = ReLUSAE(weights, metadata=SAEMetadata(model="tiny", hook_point=hook_point))
+    site, n_draws = FeatureSite.of(model, sae), 4
+    assert site.start == 2
+    passage = Passage(tuple(torch.randint(V, (12,), generator=generator).tolist()), 5, 0, 1.0)
+    tokens = with_bos(model, [passage])[0]
+    acts = sae.encode(run_with_cache(model, tokens, [hook_point])[1][hook_point])[0].clone()
+    acts[: site.first] = 0
+    late = (acts > 0).float().argmax(0)  # position from which each latent fires
+    feature = int(torch.where((acts > 0).any(0), late, 0).argmax())
+    assert late[feature] > 0, "some positions come before"
+    directions = site.nulls(feature, [], n_draws, 0)
+
+    def slowly(prompt, amounts, direction):
+        def add(value, hook):
+            return value + amounts[None, :, None] * direction
+
+        return model.run_with_hooks(prompt, fwd_hooks=[(hook_point, add)]).log_softmax(-1)
+
+    with torch.no_grad():
+        clean = slowly(tokens, torch.zeros(len(acts)), directions[0])[0]
+        found = ablation_changes(site, [passage], feature, directions)[:, 0]
+        assert found.abs().max() > 1e-3
+        for each, direction in zip(found, directions, strict=True):
+            changed = clean - slowly(tokens, -acts[:, feature], direction)[0]
+            expected = changed[:-1].gather(1, tokens[0, 1:, None])[:, 0]
+            torch.testing.assert_close(each, expected, atol=1e-4, rtol=1e-4)
+        strength = torch.full((len(acts),), 3.0)
+        strength[: site.first] = 0
+        moved, shift = next_token_changes(site, [tokens], 3.0, directions, [5, 9])
+        for at, direction in enumerate(directions):
+            last = slowly(tokens, strength, direction)[0, -1]
+            np.testing.assert_allclose(moved[at, 0], (last - clean[-1])[[5, 9]], atol=1e-4)
+            assert shift[at, 0] == pytest.approx(float((clean[-1].exp() * (clean[-1] - last)).sum()), abs=1e-4)
+        told = continuations(site, tokens, 3.0, directions[:1], 3)
+        grown = tokens
+        for _ in range(3):
+            steady = torch.full((grown.shape[1],), 3.0)
+            steady[: site.first] = 0
+            grown = torch.cat([grown, slowly(grown, steady, directions[0])[:, -1].argmax(-1)[:, None]], 1)
+        assert told[1] == "".join(token_strings(model, grown[0, -3:]))
+
+
 def test_padding_does_not_change_the_effects(model):
     site = FeatureSite.of(model, dictionary())
     passages = [Passage((1, CAUSE, ANSWER), 1, 0, 2.0), Passage((4, 5, CAUSE, ANSWER, 6, 8), 2, 1, 2.0)]
@@ -229,6 +283,48 @@ def test_the_artefact_is_whole_and_repeats_bit_for_bit(model, features, tmp_path
     assert steer == proof.measure("steer").random.tolist()
     assert {row["feature"] for row in draws if row["null"] == "alike"} == set(proof.alike)
     assert all(done <= total for done, total in seen)
+
+
+@pytest.mark.parametrize("stage", ["ablate", "ablate other text", "steer", "continuations"])
+def test_a_stopped_proof_resumes_after_the_last_part_with_the_same_numbers(model, features, tmp_path, stage):
+    def run(name: str, progress):
+        return save_proof(model, dictionary(), features, CAUSE, tmp_path / name, QUICK, model_name="tiny",
+                          progress=progress)  # fmt: skip
+
+    def stop(done, total, info):
+        if info["stage"] == stage:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", stop)
+    parts = partial_path(tmp_path / "stopped") / PARTS
+    kept = {path.stem for path in parts.glob("*.json")} - {"of"}
+    assert "activation" in kept
+    seen = []
+    proof, manifest = run("stopped", lambda done, total, info: seen.append((info["stage"], done, total)))
+    whole, straight = run("whole", None)
+    assert manifest.content_hash == straight.content_hash
+    assert proof.to_records() == whole.to_records()
+    assert not (tmp_path / "stopped" / PARTS).exists()
+    for name in kept:
+        assert sum(each == name for each, *_ in seen) == 1, f"{name} ran again"
+    assert seen[-1][1] == seen[-1][2]
+
+
+def test_parts_of_other_weights_are_not_taken_up(model, features, tmp_path):
+    def stop(done, total, info):
+        if info["stage"] == "steer":
+            raise KeyboardInterrupt
+
+    settings = {"config": QUICK, "model_name": "tiny"}
+    with pytest.raises(KeyboardInterrupt):
+        save_proof(model, dictionary(), features, CAUSE, tmp_path / "p", progress=stop, **settings)
+    other = planted_model()
+    with torch.no_grad():
+        other.unembed.original_component.weight[ANSWER, CAUSE] = 2 * READ
+    resumed, _ = save_proof(other, dictionary(), features, CAUSE, tmp_path / "p", **settings)
+    afresh = prove(other, dictionary(), features, CAUSE, QUICK)
+    assert resumed.to_records() == afresh.to_records()
 
 
 def test_the_page_gets_every_number_with_its_nulls(model, features):

@@ -56,7 +56,7 @@ def test_a_stopped_proof_starts_again_from_the_same_command(folder, capsys, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("saes.features.measure_proof.prove", stop)
+        patch.setattr("saes.features.proof_artefact.prove", stop)
         assert prove(folder, *named) == 130
     path = Workspace(folder).path("proof", "stopped")
     assert partial_path(path).exists()
