@@ -117,6 +117,33 @@ class Recipe:
             ) from None
 
 
+def own_names(workspace: Workspace) -> dict[str, str]:
+    """Return the names that the user gave to things, by key. No file is made where nothing was noted yet.
+
+    Raises what `Notes.open` raises.
+    """
+    own, elsewhere = _places(workspace)
+    if not own.exists() and (elsewhere is None or not elsewhere.exists()):
+        return {}
+    notes = Notes.open(workspace)
+    try:
+        return {note.key: note.title for note in notes.all() if note.title}
+    finally:
+        notes.close()
+
+
+def _places(workspace: Workspace) -> tuple[Path, Path | None]:
+    """Return the file in the workspace, and the one in the user's data folder where the former cannot be written."""
+    own = workspace.root / FILE
+    if own.is_symlink():
+        raise ConfigError(f"{own} is a link; put the file itself there: links may lead out of the workspace")
+    if os.access(workspace.root, os.W_OK) and (not own.exists() or os.access(own, os.W_OK)):
+        return own, None
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    name = hashlib.sha256(str(workspace.root.resolve()).encode()).hexdigest()[:32]
+    return own, data / "interp-workbench" / "notes" / f"{name}.sqlite"
+
+
 class Notes:
     """The notes of one workspace; threads may share them."""
 
@@ -134,14 +161,9 @@ class Notes:
         the file is damaged, `SchemaError` when a newer version wrote it, `ResourceError` when neither folder can be
         written.
         """
-        own = workspace.root / FILE
-        if own.is_symlink():
-            raise ConfigError(f"{own} is a link; put the file itself there: links may lead out of the workspace")
-        if os.access(workspace.root, os.W_OK) and (not own.exists() or os.access(own, os.W_OK)):
+        own, elsewhere = _places(workspace)
+        if elsewhere is None:
             return cls(own)
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-        name = hashlib.sha256(str(workspace.root.resolve()).encode()).hexdigest()[:32]
-        elsewhere = data / "interp-workbench" / "notes" / f"{name}.sqlite"
         with disk_errors(elsewhere):
             elsewhere.parent.mkdir(parents=True, exist_ok=True)
             if own.is_file() and not elsewhere.exists():
@@ -221,6 +243,20 @@ class Notes:
     def set_list(self, name: str, keys: Sequence[str]) -> None:
         """Give a list these keys, in this order."""
         self.entries.put("list", name, _CHECKS["list"](name, [*keys]), reason="order")
+
+    def move(self, name: str, key: str, by: int) -> list[str]:
+        """Move a key within its list by some lines, up (below 0) or down, and return the list in its new order.
+
+        At an end of the list it stays. Raises `UnknownNameError` where the list does not hold the key.
+        """
+        with self.entries.transaction():
+            keys = self.lists().get(_name(name), [])
+            if key not in keys:
+                raise UnknownNameError("key", short(key), keys, f"in the list {name!r}")
+            at = keys.index(key)
+            keys.insert(min(max(at + by, 0), len(keys) - 1), keys.pop(at))
+            self.set_list(name, keys)
+            return keys
 
     def searches(self) -> dict[str, str]:
         """Return the saved searches: name -> address within the dashboard."""

@@ -163,6 +163,9 @@
       this.show(found);
       this.close();
       this.say("Saved");
+      if (document.getElementById("feature-grid")) { // the list of features shows the name too
+        window.dash_ag_grid.getApiAsync("feature-grid").then((grid) => grid.refreshInfiniteCache());
+      }
     }
 
     // Somebody else saved another text meanwhile: both are shown, and the visitor chooses.
@@ -276,6 +279,25 @@
     redraw();
   });
 
+  // A line of a list moves up or down; the focus stays on its button, which the server draws again.
+  let moved = null;
+  document.addEventListener("click", async (event) => {
+    const target = event.target.closest?.("[data-note-move]");
+    if (!target) return;
+    const { noteMove, noteList, noteKey } = target.dataset;
+    const { ok, found } = await safely("/move", { name: noteList, key: noteKey, by: Number(noteMove) });
+    if (!ok) return announce(found.error);
+    moved = target.getAttribute("aria-label");
+    announce(`${noteKey} is now number ${found.keys.indexOf(noteKey) + 1} of ${found.keys.length} in ${noteList}.`);
+    redraw();
+  });
+
+  function refocus() {
+    if (!moved || document.activeElement !== document.body) return;
+    [...document.querySelectorAll("[data-note-move]")].find((each) => each.getAttribute("aria-label") === moved)?.focus();
+    moved = null;
+  }
+
   document.addEventListener("input", (event) => { if (event.target.id === "notes-filter") filter(); });
 
   function filter() {
@@ -312,6 +334,7 @@
     document.querySelectorAll("[data-note-search]:empty").forEach(drawSearch);
     document.querySelectorAll("#notes-import:empty").forEach(drawImport);
     if (document.getElementById("notes-filter")) filter();
+    refocus();
   }
 
   let due = false;

@@ -107,7 +107,9 @@ def detail(
     Raises `UsageError` when there is no such feature.
     """
     row = view.one(workspace, name, index)
+    named = view.names(workspace, name)
     near = view.labels(workspace, name, row["neighbours"])
+    near = {other: view.named(other, label, named) for other, label in near.items()}
     parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(row)]
     if row["n_fired"] == 0:
         parts.append(
@@ -147,7 +149,8 @@ def _related(workspace: Workspace, name: str, related: dict[str, Any] | None, sc
             "These features were described by an earlier version. Effects on all logits, neurons and companions appear "
             f"after `workbench features` with --name {name} --overwrite."
         )
-    labels = view.labels(workspace, name, related["coactive"])
+    named = view.names(workspace, name)
+    labels = {n: view.named(n, text, named) for n, text in view.labels(workspace, name, related["coactive"]).items()}
     panels = [
         logit_panel(related, scheme),
         neurons_panel(workspace, related),
@@ -312,8 +315,8 @@ def _list_panel(name: str, text: str, low: float, high: float) -> html.Section:
     return panel(
         "All features",
         dmc.TextInput(
-            id="feature-search", value=text, placeholder="search labels   f", size="xs", debounce=250,
-            className="wb-search", **attrs({"aria-label": "Search labels"}),
+            id="feature-search", value=text, placeholder="search labels and names   f", size="xs", debounce=250,
+            className="wb-search", **attrs({"aria-label": "Search labels and own names"}),
         ),
         save_search_control(),
         html.Div(
@@ -363,15 +366,25 @@ def _move(
         case "feature-grid":
             index = whole_number((cell or {}).get("rowId"), index)
         case "feature-previous":
-            index = view.step(current().workspace, name, _query(listed or {}), index, -1)
+            index = view.step(
+                current().workspace, name, _query(listed or {}, view.names(current().workspace, name)), index, -1
+            )
         case "feature-next":
-            index = view.step(current().workspace, name, _query(listed or {}), index, 1)
+            index = view.step(
+                current().workspace, name, _query(listed or {}, view.names(current().workspace, name)), index, 1
+            )
         case "feature-random":
             index = view.random_live(current().workspace, name, seed=secrets.randbits(30))
         case "feature-jump":
             index = int(whole_number(jump, index) or 0)
             view.one(current().workspace, name, index)
     return no_update if index == state["index"] else {"features": name, "index": index}
+
+
+def _step(name: str, listed: dict[str, Any] | None, index: int, by: int) -> int:
+    """Return the feature `by` rows further in the list as it was last asked for."""
+    workspace = current().workspace
+    return view.step(workspace, name, _query(listed or {}, view.names(workspace, name)), index, by)
 
 
 def _show(state: dict[str, Any], scheme: str | None, reading: dict[str, str] | None) -> html.Div:
@@ -382,12 +395,13 @@ def _rows(request: dict[str, Any] | None, state: dict[str, Any]) -> Any:
     if not request:
         return no_update
     start, end = int(request["startRow"]), int(request["endRow"])
-    found = view.listing(current().workspace, state["features"], _query(request), start, end)
+    workspace, name = current().workspace, state["features"]
+    found = view.listing(workspace, name, _query(request, view.names(workspace, name)), start, end)
     return {"rowData": found.rows, "rowCount": found.total}
 
 
-def _query(request: dict[str, Any]) -> view.Query:
-    """Return the filter and order that the grid last asked for."""
+def _query(request: dict[str, Any], names: dict[int, str]) -> view.Query:
+    """Return the filter and order that the grid last asked for; `names` are the user's own."""
     filters = request.get("filterModel") or {}
     density = filters.get("density") or {}
     sort = (request.get("sortModel") or [{"colId": "feature", "sort": "asc"}])[0]
@@ -397,6 +411,7 @@ def _query(request: dict[str, Any]) -> view.Query:
         density_high=float(density.get("filterTo", 1.0)),
         sort=sort["colId"],
         descending=sort["sort"] == "desc",
+        names=names,
     )
 
 

@@ -3,6 +3,7 @@
     GET  /api/notes?key=features/demo%2312      what is noted on one thing
     GET  /api/notes/export                      everything, as a JSON file
     POST /api/notes/{set,search,recipe,list}    write one note, saved search, recipe or list
+    POST /api/notes/move                        move one line of a list up or down
     POST /api/notes/{delete,restore,import}     delete a value, restore an earlier one, merge an export
 
 The controls are drawn in the browser (assets/notes.js) wherever a page puts `note_controls` or `save_search_control`
@@ -30,6 +31,7 @@ from dashboard.components.pages import (
     dynamics_href,
     feature_href,
     geometry_href,
+    graph_href,
     heads_href,
     prompt_href,
     register_parts,
@@ -72,6 +74,7 @@ def thing_href(key: str) -> str | None:
     known: dict[str, Callable[[], str]] = {
         "atlases": lambda: atlas_href(name),
         "saes": lambda: sae_href(name),
+        "graphs": lambda: graph_href(name),
         "patching": lambda: prompt_href(patching=name),
         "circuits": lambda: circuit_href(name),
         "geometry": lambda: geometry_href(name),
@@ -146,6 +149,13 @@ def _save_list(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
     return {"saved": given["name"]}
 
 
+def _move(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
+    by = given.get("by")
+    if type(by) is not int or not -10_000 <= by <= 10_000:
+        raise ConfigError("`by` should be a number of lines, below 0 for up")
+    return {"keys": notes.move(given.get("name", ""), given.get("key", ""), by)}
+
+
 def _delete(notes: Notes, given: dict[str, Any]) -> dict[str, Any]:
     kind, key = given.get("kind", ""), given.get("key", "")
     notes.delete(kind, key)
@@ -171,6 +181,7 @@ _ACTS: dict[str, Callable[[Notes, dict[str, Any]], dict[str, Any]]] = {
     "search": _save_search,
     "recipe": _save_recipe,
     "list": _save_list,
+    "move": _move,
     "delete": _delete,
     "restore": _restore,
     "import": _import,
@@ -225,8 +236,10 @@ def _parts() -> html.Div:
     labels = _labels(workspace, all_notes)
     by_key = {note.key: note for note in all_notes}
 
-    def rows(keys: list[str]) -> html.Ol:
-        return html.Ol([_row(workspace, by_key.get(key, Note(key=key)), labels) for key in keys], className="wb-notes")
+    def rows(keys: list[str], of: str = "") -> html.Ol:
+        lines = [_row(workspace, by_key.get(key, Note(key=key)), labels, _move_buttons(of, key) if of else [])
+                 for key in keys]  # fmt: skip
+        return html.Ol(lines, className="wb-notes")
 
     where = "in the workspace" if found.in_workspace else (
         f"in {found.path}, since the workspace cannot be written; export them to pass them on"
@@ -234,7 +247,9 @@ def _parts() -> html.Div:
     starred = [note.key for note in all_notes if note.starred]
     written = [note.key for note in all_notes if (note.note or note.title) and not note.starred]
     none = html.P("None yet: the star next to the title of a page adds what the page shows.", className="wb-none")
-    lists = [panel(name, rows(keys), actions=[_delete_button("list", name)]) for name, keys in found.lists().items()]
+    lists = [
+        panel(name, rows(keys, name), actions=[_delete_button("list", name)]) for name, keys in found.lists().items()
+    ]
     return html.Div(
         [
             html.P(f"These notes are stored {where}.", className="wb-note"),
@@ -276,7 +291,7 @@ def _there(workspace: Workspace, key: str, labels: dict[str, str]) -> bool:
         return False
 
 
-def _row(workspace: Workspace, note: Note, labels: dict[str, str]) -> html.Li:
+def _row(workspace: Workspace, note: Note, labels: dict[str, str], buttons: list[html.Button]) -> html.Li:
     href, own = thing_href(note.key), labels.get(note.key, "")
     name = visible(note.title or own or note.key, 200)
     there = _there(workspace, note.key, labels)
@@ -288,6 +303,7 @@ def _row(workspace: Workspace, note: Note, labels: dict[str, str]) -> html.Li:
         [
             quiet_link(name, href) if href and there else html.Span(name),
             html.Span(about, className="wb-quiet"),
+            *buttons,
             note_controls(note.key, state=state),
         ],
         **attrs({"data-text": f"{name} {about} {note.note} {' '.join(note.tags)}".lower()}),
@@ -304,7 +320,7 @@ def _searches(found: Notes) -> Any:
         )
         for name, address in found.searches().items()
     ]  # fmt: skip
-    none = html.P("None yet: “Save this search” on the page Features adds one.", className="wb-none")
+    none = html.P("None yet: “Save this search” on the pages Features and Search adds one.", className="wb-none")
     return html.Ol(rows, className="wb-notes") if rows else none
 
 
@@ -374,6 +390,18 @@ def _said(value: Any) -> str:
 def _delete_button(kind: str, key: str) -> html.Button:
     named = attrs({"data-note-delete": kind, "data-note-key": key, "aria-label": f"Delete the {kind} {key}"})
     return html.Button("Delete", type="button", className="wb-link", **named)
+
+
+def _move_buttons(name: str, key: str) -> list[html.Button]:
+    """Return the buttons that move a line of a list up and down."""
+    return [
+        html.Button(
+            arrow, type="button", className="wb-link wb-note-move", title=f"Move {where}",
+            **attrs({"data-note-move": str(by), "data-note-list": name, "data-note-key": key,
+                     "aria-label": f"Move {key} {where} in {name}"}),
+        )
+        for arrow, by, where in (("↑", -1, "up"), ("↓", 1, "down"))
+    ]  # fmt: skip
 
 
 PAGE = Page(

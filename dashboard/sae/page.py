@@ -10,7 +10,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number as shown
-from dashboard.components.frame import attrs, explain, graph, notice, page, panel, quiet_link, stat
+from dashboard.components.frame import attrs, explain, graph, note_controls, notice, page, panel, quiet_link, stat
 from dashboard.components.pages import Context, Page, atlas_href, current, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
@@ -251,6 +251,7 @@ def layout(context: Context, name: str | None = None, alone: str = "", **_: Any)
                 ),
                 html.Div(
                     [
+                        note_controls(f"saes/{chosen.name}"),
                         html.Div(live_notice(chosen), id="sae-live", **attrs({"aria-live": "polite"})),
                         html.Div(id="sae-card"),
                         _health_panel(alone == "1"),

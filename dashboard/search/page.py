@@ -13,7 +13,17 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number
-from dashboard.components.frame import attempt, attrs, loading, notice, page, panel, quiet_link, select
+from dashboard.components.frame import (
+    attempt,
+    attrs,
+    loading,
+    notice,
+    page,
+    panel,
+    quiet_link,
+    save_search_control,
+    select,
+)
 from dashboard.components.pages import Context, Page, current, feature_href, register_parts
 from dashboard.components.tokens import token_strip, token_text
 from dashboard.figures.theme import visible
@@ -56,7 +66,7 @@ def layout(context: Context, q: str = "", **address: Any) -> html.Div:
         dcc.Store(id="search-state", data={"q": q, **given}),
         html.Div(loading(html.Div(id="search-parts", className="wb-search-parts"))),
         html.Div(loading(html.Div(id="search-active"))) if q.strip() else None,
-        controls=_filters(context.workspace, given),
+        controls=[*_filters(context.workspace, given), *([save_search_control()] if q.strip() else [])],
         lead=[html.Strong(visible(q, 300), dir="auto"), " "] if q.strip() else None,
     )
 
@@ -169,6 +179,7 @@ def results(workspace: Workspace, found: Found, *, run: bool) -> html.Div:
 
 _SECTIONS = (
     ("number", "Feature", ""),
+    ("name", "Your names", "names that you gave to features in the notes"),
     (
         "tokens",
         "Fires on it",
@@ -199,7 +210,8 @@ def _section(title: str, note: str, hits: list[Hit], *, several: bool) -> html.S
 
 def row(hit: Hit, *, several: bool = False) -> html.Li:
     """Return one hit: label and number, score with its null, the matching tokens, and an example."""
-    name = visible(hit.label, 160) or "no label"
+    own = html.Strong(f"{visible(hit.own, 80)} · ") if hit.own else None
+    name = [own, visible(hit.label, 160) or "no label"]
     head = dcc.Link(
         [
             html.Span(
@@ -261,7 +273,7 @@ def strip(example: Example, maximum: float) -> html.Div:
 
 def _remarks(found: Found) -> list[Any]:
     """Return what limits the answer: partial coverage, words that do not occur, words left out."""
-    notes = []
+    notes = [f"Your own names could not be read: {as_typed(found.names_problem)}"] if found.names_problem else []
     partial = [name for name, text in found.covers.items() if text == "examples"]
     if partial:
         said = as_typed("`workbench features` with --overwrite indexes all of the text.")

@@ -19,7 +19,7 @@ those. `recall` is then bounded by `share` times the feature's firings in all te
 
 Other forms of a query: `like 12` or `like NAME:12` (nearest decoder directions by cosine similarity; baseline: the
 median over all features of the cosine to the nearest one), and `#12` or `NAME:12` (that feature). Text is also searched
-in the labels.
+in the labels, and in the names that the user gave to features in the notes.
 """
 
 import math
@@ -27,145 +27,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from interp.artifacts import Manifest
-from interp.errors import ConfigError, UnknownNameError
-from interp.results import Record, Result
+from interp.errors import ConfigError, WorkbenchError
+from interp.notes import own_names
 from interp.workspace import Workspace
+from saes.features.found import COLUMNS, Example, Filter, Found, Hit, Match, feature_rows
+from saes.features.similar import similar
 from saes.features.token_index import FOLDER, TABLES, indexed_examples, query_words, word_positions
 
-By = Literal["tokens", "label", "similar", "number", "active"]
 FREQUENT = 0.005
 """A word that makes up more than this fraction of all tokens is left out where the query has rarer ones."""
 MAX_WORDS, MAX_TEXT = 12, 2000
 MAX_MATCHES = 6
 """Matching tokens given per hit."""
-_COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
 _LIKE = re.compile(r"^like\s+(?:([\w.-]+):)?#?(\d{1,9})$", re.IGNORECASE)
 _NUMBER = re.compile(r"^(?:([A-Za-z][\w.-]*):|#)(\d{1,9})$")
-
-
-@dataclass(frozen=True)
-class Match:
-    """One text on which a feature fires: how often, of how many tokens, and how strongly at most."""
-
-    text: str
-    n: int
-    seen: int
-    max_activation: float
-
-
-@dataclass(frozen=True)
-class Example:
-    """A window of text with the activation of a feature on each token, and the positions that match the query."""
-
-    tokens: tuple[str, ...]
-    activations: tuple[float, ...]
-    marked: tuple[int, ...]
-    source: str = ""
-    """Label of the document."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hit:
-    """One feature that was found, and the reason."""
-
-    features: str
-    """Name of the features artefact."""
-    feature: int
-    by: By
-    label: str = ""
-    density: float = 0.0
-    max_activation: float = 0.0
-    score: float | None = None
-    """Of `tokens`: F1, 0 to 1. `similar`: cosine. `label`: detection score of the label, where it has one. `active`:
-    strongest activation, as a fraction of the feature's maximum, times its rarity."""
-    null: float | None = None
-    """The same for a random feature of the same density, or as the module's docstring says."""
-    share: float | None = None
-    recall: float | None = None
-    matches: tuple[Match, ...] = ()
-    example: Example | None = None
-
-    @property
-    def key(self) -> str:
-        """Return `features/NAME#12`, by which notes and addresses name a feature."""
-        return f"features/{self.features}#{self.feature}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found(Result):
-    """The features that a query found, best first, with what was searched."""
-
-    query: str
-    hits: tuple[Hit, ...]
-    words: tuple[str, ...] = ()
-    """Words that were looked up, folded."""
-    missing: tuple[str, ...] = ()
-    """Words that do not occur in the text of any of the artefacts."""
-    left_out: tuple[str, ...] = ()
-    """Frequent words, left out because the query has rarer ones."""
-    near: tuple[tuple[str, int], ...] = ()
-    """Longer words that begin with a single word asked for, and how often they occur."""
-    covers: dict[str, str] = field(default_factory=dict)
-    """Features artefact -> `all text` or `examples`: the text that was searched."""
-
-    def headline(self) -> str:
-        """Name the query, the number of hits, and the coverage."""
-        partial = [name for name, text in self.covers.items() if text == "examples"]
-        only = f"; of {', '.join(partial)} only the examples were searched" if partial else ""
-        absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
-        return f"{self.query!r}: {len(self.hits)} features{only}{absent}"
-
-    def to_records(self) -> list[Record]:
-        """Return one row per hit."""
-        return [
-            {"features": hit.features, "feature": hit.feature, "by": hit.by, "score": hit.score, "null": hit.null,
-             "share": hit.share, "recall": hit.recall, "density": hit.density, "label": hit.label,
-             "matches": ", ".join(f"{each.text!r} {each.n}/{each.seen}" for each in hit.matches)}
-            for hit in self.hits
-        ]  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filter:
-    """Features to search among."""
-
-    features: str | None = None
-    """One features artefact. Default: all."""
-    hook_point: str | None = None
-    density: tuple[float, float] = (0.0, 1.0)
-    """Smallest and largest fraction of tokens on which the feature fires."""
-    min_score: float = 0.0
-    region: tuple[str, int] | None = None
-    """Name of an atlas, and the number of one of its regions."""
-
-    def __post_init__(self) -> None:
-        low, high = self.density
-        if not 0 <= low <= high <= 1:
-            raise ConfigError(f"density must be a range within 0 and 1, got {low:g} to {high:g}")
-
-    def artefacts(self, workspace: Workspace) -> list[Manifest]:
-        """Return the features artefacts to search, newest first. Raises `UnknownNameError` for an unknown name."""
-        found = [workspace.manifest("features", self.features)] if self.features else workspace.newest("features")
-        if self.region is not None:
-            of = workspace.manifest("atlas", self.region[0]).summary.get("features")
-            found = [each for each in found if each.name == of]
-        return [each for each in found if self.hook_point in (None, "", each.config.get("hook_point"))]
-
-    def condition(self, workspace: Workspace) -> tuple[str, dict[str, Path]]:
-        """Return the SQL condition on rows of `features.parquet`, and the tables that it reads."""
-        low, high = self.density
-        sql = f"n_fired > 0 and density between {low!r} and {high!r}"
-        if self.region is None:
-            return sql, {}
-        atlas, region = self.region
-        levels = int(workspace.manifest("atlas", atlas).summary.get("n_levels", 0))
-        within = " or ".join(f"level_{level} = {int(region)}" for level in range(levels)) or "false"
-        return f"{sql} and feature in (select item from points where {within})", {
-            "points": workspace.table_path("atlas", atlas, "points")
-        }
 
 
 def search_features(
@@ -180,7 +58,7 @@ def search_features(
     limit: int = 20,
     examples: bool = True,
 ) -> Found:
-    """Return the features that a query finds: those that fire on the text, and those whose label contains it.
+    """Return the features that a query finds: those that fire on it, and those whose label or own name contains it.
 
     `features` names one artefact (default: all), and `region` a region of an atlas, as (name, number). With `examples`
     every hit holds one example with the matching tokens marked. At most `limit` hits by tokens, and as many by label.
@@ -192,21 +70,25 @@ def search_features(
         raise ConfigError(f"a query of 1 to {MAX_TEXT:,} characters was expected, got {len(text):,}; type a word")
     within = Filter(features=features, hook_point=hook_point, density=density, min_score=min_score, region=region)
     artefacts = within.artefacts(workspace)
+    names, problem = _own_names(workspace)
     if match := _LIKE.match(query) or _NUMBER.match(query):
         name, index = match[1] or features or (artefacts[0].name if artefacts else ""), int(match[2])
         manifest = workspace.manifest("features", name)
         find = similar if _LIKE.match(query) else numbered
         hits = find(workspace, manifest, index, within, limit)
-        return Found(query=query, hits=tuple(_with_examples(workspace, hits, {}) if examples else hits))
+        shown = _with_examples(workspace, hits, {}) if examples else hits
+        return Found(query=query, hits=_with_names(shown, names), names_problem=problem)
     parts = [_by_tokens(workspace, manifest, query, within, limit) for manifest in artefacts]
     best = sorted((hit for part in parts for hit in part.hits), key=lambda hit: -(hit.score or 0))[:limit]
     labelled = [hit for manifest in artefacts for hit in by_label(workspace, manifest, query, within, limit)]
-    known = {hit.key for hit in best}
-    hits = [*best, *[hit for hit in labelled if hit.key not in known][:limit]]
+    named = [hit for manifest in artefacts for hit in by_own_name(workspace, manifest, query, names, within)][:limit]
+    known = {hit.key for hit in (*best, *named)}
+    hits = [*named, *best, *[hit for hit in labelled if hit.key not in known][:limit]]
     wanted = {word: n for part in parts for word, n in part.pieces.items()}
     return Found(
         query=query,
-        hits=tuple(_with_examples(workspace, hits, wanted) if examples else hits),
+        hits=_with_names(_with_examples(workspace, hits, wanted) if examples else hits, names),
+        names_problem=problem,
         words=tuple(dict.fromkeys(word for part in parts for word in part.words)),
         missing=tuple(
             w for w in dict.fromkeys(parts[0].missing if parts else ()) if all(w in p.missing for p in parts)
@@ -317,7 +199,7 @@ def _score(
         for w, weight in zip(words, bits, strict=True)
     )
     sql = f"""with found as ({union}),
-        chosen as (select {_COLUMNS}, n_fired from features where {condition}),
+        chosen as (select {COLUMNS}, n_fired from features where {condition}),
         each_word as (select *, least(1.0, {bound}) as recall from found join chosen using (feature)),
         scored as (select feature, sum(weight * 2 * share * recall / (share + recall)) as score,
             sum(weight * share) as share, sum(weight * recall) as recall, any_value(density) as density,
@@ -362,7 +244,7 @@ def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filte
                      where label is not null and contains(lower(label), lower(?))"""
             table = workspace.table_path("labels", made.name, "labels")
             scored |= {row["feature"]: row for row in workspace.query(sql, query, l=table).to_pylist()}
-    sql = f"""select {_COLUMNS} from f
+    sql = f"""select {COLUMNS} from f
               where {condition} and (contains(lower(label), lower(?)) or list_contains(?::int[], feature))
               order by list_contains(?::int[], feature) desc, density desc, feature limit ?"""
     path = workspace.table_path("features", manifest.name, "features")
@@ -373,72 +255,42 @@ def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filte
     return sorted(enough, key=lambda hit: -(hit.score or 0))
 
 
+def _own_names(workspace: Workspace) -> tuple[dict[str, str], str]:
+    """Return the user's own names of features by key, or the reason why they cannot be read."""
+    try:
+        return own_names(workspace), ""
+    except WorkbenchError as error:
+        return {}, str(error)
+
+
+def _with_names(hits: Sequence[Hit], names: dict[str, str]) -> tuple[Hit, ...]:
+    return tuple(replace(hit, own=names.get(hit.key, "")) for hit in hits)
+
+
+def by_own_name(
+    workspace: Workspace, manifest: Manifest, query: str, names: dict[str, str], within: Filter
+) -> list[Hit]:
+    """Return the features with `query` in the name that the user gave them; `names` by key, `features/NAME#12`."""
+    if within.min_score:
+        return []
+    start, wanted = f"features/{manifest.name}#", query.lower()
+    parts = [
+        key.removeprefix(start) for key, title in names.items() if key.startswith(start) and wanted in title.lower()
+    ]
+    numbers = [int(part) for part in parts if part.isdigit() and int(part) < 2**31]
+    if not numbers:
+        return []
+    condition, more = within.condition(workspace)
+    sql = f"select {COLUMNS} from f where list_contains(?::int[], feature) and {condition} order by feature"
+    path = workspace.table_path("features", manifest.name, "features")
+    rows = workspace.query(sql, numbers, f=path, **more).to_pylist()
+    return [Hit(features=manifest.name, by="name", **row) for row in rows]
+
+
 def numbered(workspace: Workspace, manifest: Manifest, index: int, within: Filter, limit: int) -> list[Hit]:
     """Return the feature of this number, and none where the artefact has no such feature."""
     rows = feature_rows(workspace, manifest.name, [index])
     return [Hit(features=manifest.name, by="number", **row) for row in rows.values()]
-
-
-def feature_rows(workspace: Workspace, name: str, indices: list[int]) -> dict[int, dict[str, Any]]:
-    """Return `feature, label, density, max_activation` of some features, by number."""
-    sql = f"select {_COLUMNS} from f where list_contains(?::int[], feature)"
-    path = workspace.table_path("features", name, "features")
-    return {row["feature"]: row for row in workspace.query(sql, indices, f=path).to_pylist()}
-
-
-def similar(workspace: Workspace, manifest: Manifest, index: int, within: Filter, limit: int) -> list[Hit]:
-    """Return the features whose decoder directions have the largest cosine similarity to that of a feature.
-
-    From the SAE's weights where they are in the workspace, else the nearest neighbours stored with the features.
-    """
-    path = workspace.table_path("features", manifest.name, "features")
-    sql = """select neighbours, neighbour_cosines, (select median(neighbour_cosines[1]) from f) as usual
-             from f where feature = ?"""
-    rows = workspace.query(sql, index, f=path).to_pylist()
-    if not rows:
-        raise UnknownNameError("feature", str(index), [f"0 to {int(manifest.summary['n_features']) - 1}"])
-    stored = dict(zip(rows[0]["neighbours"], rows[0]["neighbour_cosines"], strict=True))
-    cosines = _cosines(workspace, manifest, index, 4 * limit) or stored
-    condition, more = within.condition(workspace)
-    sql = f"select {_COLUMNS} from f where list_contains(?::int[], feature) and {condition}"
-    known = workspace.query(sql, list(cosines), f=path, **more).to_pylist()
-    hits = [
-        Hit(features=manifest.name, by="similar", score=cosines[row["feature"]], null=rows[0]["usual"], **row)
-        for row in known
-    ]
-    return sorted((hit for hit in hits if (hit.score or 0) >= within.min_score), key=lambda hit: -(hit.score or 0))[
-        :limit
-    ]
-
-
-def _cosines(workspace: Workspace, manifest: Manifest, index: int, n: int, *, rows: int = 8192) -> dict[int, float]:
-    """Return the `n` largest cosines to a feature's decoder direction; none where the weights cannot be read here."""
-    import numpy as np
-    from safetensors import SafetensorError, safe_open
-
-    source = str(manifest.config.get("dictionary", ""))
-    if not source.startswith("sae:"):
-        return {}
-    name = source.removeprefix("sae:")
-    path = workspace.path("sae", name) / "sae_weights.safetensors"
-    same = path.is_file() and workspace.manifest("sae", name).content_hash == manifest.parents.get(f"saes/{name}")
-    if not same:
-        return {}
-    try:
-        with safe_open(path, "numpy") as file:
-            weights = file.get_slice("W_dec")
-            n_rows = weights.get_shape()[0]
-            own = weights[index : index + 1][0].astype(np.float32)
-            parts = []
-            for start in range(0, n_rows, rows):
-                block = weights[start : start + rows].astype(np.float32)
-                parts.append(block @ own / np.maximum(np.linalg.norm(block, axis=1), 1e-12))
-    except (SafetensorError, TypeError, KeyError):  # bfloat16 is no type of numpy
-        return {}
-    cosines = np.concatenate(parts) / max(float(np.linalg.norm(own)), 1e-12)
-    cosines[index] = -2
-    best = np.argsort(-cosines, kind="stable")[:n]
-    return {int(i): float(cosines[i]) for i in best if i != index}
 
 
 def rank_active(

@@ -162,3 +162,35 @@ def test_a_page_of_an_earlier_run_of_the_server_can_still_write(visits, own, add
     page.keyboard.press("s")
     page.wait_for_selector(".wb-star[aria-pressed=true]")
     assert Notes.open(own).get("features/demo#12").starred
+
+
+def test_a_list_is_reordered_by_keyboard_and_the_focus_stays(visits, own):
+    keys = ["features/demo#1", "features/demo#2", "features/demo#3"]
+    Notes.open(own).set_list("mine", keys)
+    page = visits[0].open("/notes")
+    page.focus("button[aria-label='Move features/demo#3 up in mine']")
+    for n in (2, 1):
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"text=features/demo#3 is now number {n} of 3 in mine.")
+        page.wait_for_function(
+            "document.activeElement.getAttribute('aria-label') === 'Move features/demo#3 up in mine'"
+        )
+    assert Notes.open(own).lists()["mine"] == [keys[2], keys[0], keys[1]]
+    assert visits[0].errors == []
+
+
+def test_a_search_is_saved_and_a_name_shows_in_the_list_at_once(visits, own):
+    page = visits[0].open("/search?q=prose")
+    page.click("text=Save this search")
+    page.keyboard.type("about prose")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=Saved as “about prose”")
+    assert Notes.open(own).searches() == {"about prose": "/search?q=prose"}
+    page = visits[0].open("/feature/demo/12")
+    page.click("button[aria-label^='Note on']")
+    page.fill(".wb-note-form input >> nth=0", "months")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".ag-cell:has-text('months · ')")
+    page.fill("#feature-search", "MONTHS")
+    page.wait_for_function("document.querySelectorAll('.ag-center-cols-container .ag-row').length === 1")
+    assert visits[0].errors == []

@@ -5,13 +5,17 @@ import shutil
 
 import pytest
 from fake_live import FakeLive
+from page_text import text_of
 from visit import ERROR, Visitor
 
 from dashboard.app import create_app
+from dashboard.feature import data as features
 from dashboard.notes.page import thing_href
+from dashboard.search.page import results
 from interp.artifacts import KINDS
-from interp.notes import FILE, Notes, Recipe, Step
+from interp.notes import FILE, Notes, Recipe, Step, own_names
 from interp.workspace import Workspace
+from saes.features.search import search_features
 
 HERE = {"Host": "127.0.0.1:8050"}
 KEY = "features/demo#12"
@@ -169,3 +173,61 @@ def test_keys_lead_to_pages_that_open(visitor, own):
         href = thing_href(f"{KINDS[manifest.kind]}/{manifest.name}")
         if href is not None:
             assert "That did not work" not in visitor.open(href), href
+
+
+def test_lines_of_a_list_move_up_and_down(visitor, own):
+    keys = ["features/demo#1", "features/demo#2", "features/demo#3"]
+    post(visitor, "list", name="mine", keys=keys)
+    assert '"data-note-move": "-1"' in visitor.open("/notes")
+    assert post(visitor, "move", name="mine", key=keys[2], by=-1).get_json() == {"keys": [keys[0], keys[2], keys[1]]}
+    assert post(visitor, "move", name="mine", key=keys[0], by=-1).get_json()["keys"][0] == keys[0]  # already the first
+    assert Notes.open(own).lists()["mine"] == [keys[0], keys[2], keys[1]]
+    assert post(visitor, "move", name="mine", key="features/demo#9", by=1).status_code == 404
+    assert post(visitor, "move", name="mine", key=keys[0], by="1").status_code == 400
+
+
+def test_the_page_of_an_sae_has_its_star(visitor):
+    assert '"data-note-thing": "saes/demo"' in visitor.open("/sae?name=demo")
+
+
+def test_own_names_are_in_the_list_of_features_and_its_filter_finds_them(visitor, own):
+    post(visitor, "set", key="features/demo#12", title="Months of the <i>year</i>")
+    named = features.names(own, "demo")
+    assert named == {12: "Months of the <i>year</i>"}
+    found = features.listing(own, "demo", features.Query(text="months OF", names=named))
+    assert [row["feature"] for row in found.rows] == [12]
+    assert found.total == 1
+    assert found.rows[0]["label"].startswith("Months of the <i>year</i> · ")
+    assert features.listing(own, "demo", features.Query(text="months of")).total == 0
+    every = features.listing(own, "demo", features.Query(names=named), 0, 20)
+    assert [row["feature"] for row in every.rows if "·" in row["label"]] == [12]
+
+
+def test_own_names_are_found_by_the_search_and_shown_with_every_hit(visitor, own):
+    assert '"Your names"' not in visitor.open("/search?q=springtime")
+    post(visitor, "set", key="features/demo#12", title="Springtime <b>words</b>")
+    page = visitor.open("/search?q=SPRINGTIME")
+    assert '"Your names"' in page
+    assert "Springtime <b>words</b> " in page
+    assert '"data-note-search": "true"' in page  # the search can be saved
+    hits = search_features(own, "springtime").hits
+    assert [(hit.by, hit.features, hit.feature, hit.own) for hit in hits] == [
+        ("name", "demo", 12, "Springtime <b>words</b>")
+    ]
+    assert search_features(own, "#12", features="demo").hits[0].own == "Springtime <b>words</b>"
+    assert search_features(own, "springtime", features="neurons").hits == ()
+
+
+def test_a_search_goes_on_without_names_that_cannot_be_read(own):
+    (own.root / FILE).write_bytes(b"damage" * 1000)
+    found = search_features(own, "prose")
+    assert found.hits
+    assert "damaged" in found.names_problem
+    assert "Your own names could not be read" in text_of(results(own, found, run=False))
+    assert features.names(own, "demo") == {}
+
+
+def test_reading_names_makes_no_file(tmp_path):
+    workspace = Workspace(tmp_path / "w", create=True)
+    assert own_names(workspace) == {}
+    assert not (workspace.root / FILE).exists()

@@ -1,0 +1,148 @@
+"""A search's answer: the features that were found, each with the reason, and the filters of a search. Torch-free."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from interp.artifacts import Manifest
+from interp.errors import ConfigError
+from interp.results import Record, Result
+from interp.workspace import Workspace
+
+By = Literal["phrase", "tokens", "label", "name", "similar", "number", "active"]
+COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
+"""Columns of `features.parquet` that a hit has."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """One text on which a feature fires: how often, of how many tokens, and how strongly at most."""
+
+    text: str
+    n: int
+    seen: int
+    max_activation: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window of text with the activation of a feature on each token, and the positions that match the query."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    marked: tuple[int, ...]
+    source: str = ""
+    """Label of the document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One feature that was found, and the reason."""
+
+    features: str
+    """Name of the features artefact."""
+    feature: int
+    by: By
+    label: str = ""
+    density: float = 0.0
+    max_activation: float = 0.0
+    score: float | None = None
+    """Of `tokens`: F1, 0 to 1. `similar`: cosine. `label`: detection score of the label, where it has one. `active`:
+    strongest activation, as a fraction of the feature's maximum, times its rarity."""
+    null: float | None = None
+    """The same for a random feature of the same density, or as the module's docstring says."""
+    share: float | None = None
+    recall: float | None = None
+    matches: tuple[Match, ...] = ()
+    example: Example | None = None
+    own: str = ""
+    """Name that the user gave to it in the notes."""
+
+    @property
+    def key(self) -> str:
+        """Return `features/NAME#12`, by which notes and addresses name a feature."""
+        return f"features/{self.features}#{self.feature}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Result):
+    """The features that a query found, best first, with what was searched."""
+
+    query: str
+    hits: tuple[Hit, ...]
+    words: tuple[str, ...] = ()
+    """Words that were looked up, folded."""
+    missing: tuple[str, ...] = ()
+    """Words that do not occur in the text of any of the artefacts."""
+    left_out: tuple[str, ...] = ()
+    """Frequent words, left out because the query has rarer ones."""
+    near: tuple[tuple[str, int], ...] = ()
+    """Longer words that begin with a single word asked for, and how often they occur."""
+    covers: dict[str, str] = field(default_factory=dict)
+    """Features artefact -> `all text` or `examples`: the text that was searched."""
+
+    names_problem: str = ""
+    """The reason why the user's own names could not be read."""
+
+    def headline(self) -> str:
+        """Name the query, the number of hits, and the coverage."""
+        partial = [name for name, text in self.covers.items() if text == "examples"]
+        only = f"; of {', '.join(partial)} only the examples were searched" if partial else ""
+        absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
+        return f"{self.query!r}: {len(self.hits)} features{only}{absent}"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per hit."""
+        return [
+            {"features": hit.features, "feature": hit.feature, "by": hit.by, "score": hit.score, "null": hit.null,
+             "share": hit.share, "recall": hit.recall, "density": hit.density, "label": hit.label, "own": hit.own,
+             "matches": ", ".join(f"{each.text!r} {each.n}/{each.seen}" for each in hit.matches)}
+            for hit in self.hits
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Features to search among."""
+
+    features: str | None = None
+    """One features artefact. Default: all."""
+    hook_point: str | None = None
+    density: tuple[float, float] = (0.0, 1.0)
+    """Smallest and largest fraction of tokens on which the feature fires."""
+    min_score: float = 0.0
+    region: tuple[str, int] | None = None
+    """Name of an atlas, and the number of one of its regions."""
+
+    def __post_init__(self) -> None:
+        low, high = self.density
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(f"density must be a range within 0 and 1, got {low:g} to {high:g}")
+
+    def artefacts(self, workspace: Workspace) -> list[Manifest]:
+        """Return the features artefacts to search, newest first. Raises `UnknownNameError` for an unknown name."""
+        found = [workspace.manifest("features", self.features)] if self.features else workspace.newest("features")
+        if self.region is not None:
+            of = workspace.manifest("atlas", self.region[0]).summary.get("features")
+            found = [each for each in found if each.name == of]
+        return [each for each in found if self.hook_point in (None, "", each.config.get("hook_point"))]
+
+    def condition(self, workspace: Workspace) -> tuple[str, dict[str, Path]]:
+        """Return the SQL condition on rows of `features.parquet`, and the tables that it reads."""
+        low, high = self.density
+        sql = f"n_fired > 0 and density between {low!r} and {high!r}"
+        if self.region is None:
+            return sql, {}
+        atlas, region = self.region
+        levels = int(workspace.manifest("atlas", atlas).summary.get("n_levels", 0))
+        within = " or ".join(f"level_{level} = {int(region)}" for level in range(levels)) or "false"
+        return f"{sql} and feature in (select item from points where {within})", {
+            "points": workspace.table_path("atlas", atlas, "points")
+        }
+
+
+def feature_rows(workspace: Workspace, name: str, indices: list[int]) -> dict[int, dict[str, Any]]:
+    """Return `feature, label, density, max_activation` of some features, by number."""
+    sql = f"select {COLUMNS} from f where list_contains(?::int[], feature)"
+    path = workspace.table_path("features", name, "features")
+    return {row["feature"]: row for row in workspace.query(sql, indices, f=path).to_pylist()}
