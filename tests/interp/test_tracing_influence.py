@@ -1,11 +1,15 @@
 """Influence, pruning and scores of attribution graphs, against arithmetic on paper and sums over paths."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from interp.errors import ConfigError
+from interp.tracing.graph import NODE_KINDS
 from interp.tracing.influence import cumulative_share, influence, normalise_rows, prune, score, threshold
 
 # Twelve nodes, every edge 10, node 11 the only target: small enough for paper.
@@ -27,6 +31,21 @@ def test_the_influence_of_twelve_nodes_is_that_on_paper():
     # Signs do not matter, nor does the scale of a row.
     signs = np.random.default_rng(0).choice([-1.0, 1.0], matrix.shape) * np.arange(1, 13)[:, None]
     assert np.allclose(influence(normalise_rows(matrix * signs), weights), INFLUENCE)
+
+
+def test_a_random_matrix_has_the_numbers_of_circuit_tracer():
+    """Frozen by `make oracles`: 64 nodes, thresholds .95 and .8. Masks are equal, numbers to single precision."""
+    folder = Path(__file__).parent.parent / "fixtures" / "circuit_tracer_graph"
+    peer = load_file(folder / "arithmetic.safetensors")
+    sizes = peer["sizes"] - [0, 0, 0, peer["sizes"][:3].sum()]
+    matrix, weights, kinds = peer["adjacency"], peer["weights"], np.repeat(NODE_KINDS, sizes)
+    assert np.allclose(influence(normalise_rows(matrix), weights), peer["influence"], atol=1e-6)
+    node_share, edge_share = peer["thresholds"].tolist()
+    found = prune(matrix, weights, kinds, node_share=node_share, edge_share=edge_share)
+    assert (found.nodes == peer["nodes"]).all()
+    assert (found.edges == peer["edges"]).all()
+    assert found.nodes.sum() < len(matrix)
+    assert score(matrix, weights, kinds) == pytest.approx(peer["scores"], abs=1e-6)
 
 
 def test_rows_are_normalised_by_their_absolute_sum_and_a_row_of_zeros_stays():

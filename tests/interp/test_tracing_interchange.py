@@ -17,7 +17,8 @@ from interp.tracing.graph_json import NAMED_TARGET, cantor
 from interp.tracing.interchange import MAX_FILE, export_graph, import_graph, read_graph_json, write_graph_json
 from interp.tracing.supernodes import GraphEdits, Supernode
 
-SCHEMA = json.loads((Path(__file__).parent.parent / "fixtures" / "graph_schema.json").read_text())
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+SCHEMA = json.loads((FIXTURES / "graph_schema.json").read_text())
 EDITS = GraphEdits(
     pins=("feature:1:1:4", "token:1:7"),
     supernodes=(Supernode("say “Paris”", ("feature:0:1:3", "feature:1:1:0")), Supernode("empty", ())),
@@ -188,6 +189,18 @@ def test_a_file_of_circuit_tracer_is_read_and_ids_that_collide_are_told_apart():
     assert one["qk_tracing_results"] == {"heads": [1, 2]}
     assert as_text(export_graph(*import_graph(one))) == as_text(one)
     jsonschema.validate(one, SCHEMA)
+
+
+def test_a_file_that_circuit_tracer_wrote_is_read_and_written_again():
+    """Frozen by `make oracles`: its graph of a random GPT-2. Nodes and links stay as they were, in another order."""
+    theirs = read_graph_json(FIXTURES / "circuit_tracer_graph" / "graph.json")
+    jsonschema.validate(theirs, SCHEMA)
+    ours = export_graph(*import_graph(theirs))
+    jsonschema.validate(ours, SCHEMA)
+    assert len(ours["nodes"]) == 26
+    assert sorted(map(as_text, ours["nodes"])) == sorted(map(as_text, theirs["nodes"]))
+    assert sorted(map(as_text, ours["links"])) == sorted(map(as_text, theirs["links"]))
+    assert {key: ours["metadata"][key] for key in theirs["metadata"]} == theirs["metadata"]
 
 
 def test_errors_by_the_newer_ids_and_layers_as_numbers_are_read():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compare with peers that cannot be installed beside us: each gets an environment of its own, in .oracles/.
-#   run.sh            our folders in SAELens, and every peer's fresh checkpoints in ours
+#   run.sh            our folders in SAELens, every peer's fresh checkpoints in ours, and circuit-tracer's graphs
 #   run.sh --freeze   the same, and rewrite the checkpoints and numbers kept in tests/fixtures/
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -17,6 +17,7 @@ environment() { # name, requirements ...
 environment saelens sae-lens==6.54.12 numba
 environment sparsify eai-sparsify==1.3.3
 environment dictionary_learning dictionary-learning==0.1.0
+environment circuit_tracer circuit-tracer==0.5.0
 
 shopt -s nullglob
 PYTHONPATH=. "$home/saelens/bin/python" tests/oracles/saelens_loads_our_folder.py $freeze workspace/saes/*/
@@ -27,6 +28,15 @@ trap 'rm -rf "$fresh"' EXIT
 "$home/dictionary_learning/bin/python" tests/oracles/dictionary_learning_checkpoints.py "$fresh"
 .venv/bin/python tests/oracles/documented_layouts.py "$fresh"
 .venv/bin/python tests/oracles/compare.py "$fresh"
+
+graphs=$(mktemp -d)
+trap 'rm -rf "$fresh" "$graphs"' EXIT
+"$home/circuit_tracer/bin/python" tests/oracles/circuit_tracer_graphs.py "$graphs"
+.venv/bin/python tests/oracles/compare_graphs.py "$graphs"
+"$home/circuit_tracer/bin/python" tests/oracles/circuit_tracer_graphs.py "$graphs" --read
+
 if [ "$freeze" = --freeze ]; then
     cp -r "$fresh"/. tests/fixtures/
+    cp "$graphs"/arithmetic_5.safetensors tests/fixtures/circuit_tracer_graph/arithmetic.safetensors
+    cp "$graphs"/graphs/gpt2-jumprelu/json/gpt2-jumprelu.json tests/fixtures/circuit_tracer_graph/graph.json
 fi
