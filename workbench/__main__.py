@@ -32,13 +32,14 @@ from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
 from workbench.verbs.record import Models, Record
 from workbench.verbs.serve import Mcp, Serve, Verify
+from workbench.verbs.trace import Trace
 from workbench.verbs.train import Import, Train
 
 GROUPS: dict[str, tuple[type[Verb], ...]] = {
     "start": (Demo, Serve, Mcp, Models, Verify),
     "record and train": (Record, Train, Import, Evaluate),
     "features": (Features, Search, Explain, Attribute, Steer, Prove),
-    "heads and circuits": (Heads, Lens, Patch, Induction, Find, FeatureCircuit, Show),
+    "heads and circuits": (Heads, Lens, Patch, Trace, Induction, Find, FeatureCircuit, Show),
     "geometry and maps": (Shapes, Direction, Space, CompareSpaces, Atlas),
     "comparisons and studies": (CompareSAEs, CompareSizes, CompareModels, CompareLatents, Grok, Form, Scale),
 }
@@ -92,8 +93,8 @@ VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for ver
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
 circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
 STOPPED = """
-workbench: stopped; the same command continues where the verb saves its progress (record, train, lens, patch, explain),
-else it starts again"""
+workbench: stopped; the same command continues where the verb saves its progress (record, train, lens, patch, trace,
+explain), else it starts again"""
 
 
 def main(arguments: list[str] | None = None) -> int:

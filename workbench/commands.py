@@ -23,7 +23,7 @@ from interp.workspace import Workspace
 from workbench.terminal import Option, Verb, options_of
 from workbench.verbs.atlas import Atlas
 from workbench.verbs.circuit import FeatureCircuit, Find, Induction
-from workbench.verbs.compare import CompareSAEs
+from workbench.verbs.compare import CompareModels, CompareSAEs
 from workbench.verbs.dynamics import Form as Onset
 from workbench.verbs.dynamics import Grok
 from workbench.verbs.evaluate import Evaluate
@@ -32,11 +32,12 @@ from workbench.verbs.geometry import CompareSpaces, Direction, Shapes, Space
 from workbench.verbs.heads import Heads, Lens
 from workbench.verbs.patch import Patch
 from workbench.verbs.record import Record
+from workbench.verbs.trace import Trace
 from workbench.verbs.train import Train
 
 OFFERED: tuple[type[Verb], ...] = (
-    *(Record, Train, Features, Prove, Evaluate, Atlas, Heads, Lens, Patch, Induction, Find, FeatureCircuit),
-    *(Shapes, Direction, Space, CompareSpaces, CompareSAEs, Grok, Onset),
+    *(Record, Train, Features, Prove, Evaluate, Atlas, Heads, Lens, Patch, Trace, Induction, Find, FeatureCircuit),
+    *(Shapes, Direction, Space, CompareSpaces, CompareSAEs, CompareModels, Grok, Onset),
 )
 """Verbs that can be started from the page, in the order of its menu."""
 KNOWN_MODELS = (
@@ -55,7 +56,8 @@ _MENUS = {
     **dict.fromkeys(("sae", "saes"), "sae"),
     **dict.fromkeys(("source", "then"), "source"),
     **dict.fromkeys(("hook_point", "hook_points", "at", "target"), "hook point"),
-    "other": "model",
+    **dict.fromkeys(("other", "base", "tuned", "continuations"), "model"),
+    "control": "corpus",
     **{name: name for name in ("model", "dictionary", "features", "corpus", "task", "cells", "name", "device")},
     "onto": "atlas",
     "feature": "feature",

@@ -11,7 +11,7 @@ Gradients have the layout `[pos, reader, d_model]`, so that the values of one po
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -25,6 +25,13 @@ from interp.errors import ConfigError, NonFiniteError
 from interp.models.adapter import available_hook_points, head_shape, run_with_cache
 from interp.models.residual import FrozenNorm, freeze
 
+MLP_INPUT, NORMALISED, RESIDUAL = "mlp.hook_in", "ln2.hook_normalized", "hook_resid_mid"
+READS = {MLP_INPUT: MLP_INPUT, "ln2.hook_out": MLP_INPUT, NORMALISED: NORMALISED, RESIDUAL: RESIDUAL}
+"""Hook points that dictionaries may read: the MLP's input, that before the norm's gain and bias, or before the norm."""
+MLP_OUTPUT, ADDED = "mlp.hook_out", "hook_mlp_out"
+WRITES = dict.fromkeys((MLP_OUTPUT, "mlp.out.hook_out", "ln2_post.hook_in"), MLP_OUTPUT) | {ADDED: ADDED}
+"""Hook points that dictionaries may predict: the MLP's own output, or what is added to the residual stream. They differ
+by the norm after the MLP, where there is one."""
 TOLERANCE = 2e-3
 """Largest relative error of a frozen layer against the model's own output, in float32."""
 
@@ -39,10 +46,11 @@ class FrozenBlock:
     pattern: Float[Tensor, "n_heads query key"]
     norm1: FrozenNorm
     norm2: FrozenNorm
+    """norm between the residual stream and what dictionaries read"""
     post1: FrozenNorm | None
     """norm of what attention writes, in post-norm models"""
     post2: FrozenNorm | None
-    """norm of what the MLP writes"""
+    """norm between what dictionaries predict and the residual stream"""
     attn_constant: Float[Tensor, "pos d_model"]
     """what attention writes whatever the residual stream is: its biases"""
     before: Float[Tensor, "pos d_model"]
@@ -50,9 +58,9 @@ class FrozenBlock:
     resid_mid: Float[Tensor, "pos d_model"]
     """residual that the MLP reads, before its norm"""
     mlp_in: Float[Tensor, "pos d_model"]
-    """input of the MLP, after its norm"""
+    """what dictionaries read: by default the input of the MLP, after its norm"""
     mlp_out: Float[Tensor, "pos d_model"]
-    """output of the MLP, before a post-norm"""
+    """what dictionaries predict: by default the output of the MLP, before a post-norm"""
     n_kv_heads: int
 
     def pull_attention(self, gradient: Float[Tensor, "pos rows d_model"]) -> Float[Tensor, "pos rows d_model"]:
@@ -119,8 +127,17 @@ class FrozenModel:
     """skip connection of each layer's dictionary, `[d_in, d_out]`; set by `interp.tracing.edges`"""
     skip_from: int = 1
     """first position at which dictionaries replace MLPs"""
+    reads: str = MLP_INPUT
+    """hook point inside a block that dictionaries read"""
+    writes: str = MLP_OUTPUT
+    """hook point inside a block that dictionaries predict"""
 
     def __post_init__(self) -> None:
+        if self.reads not in READS or self.writes not in WRITES:
+            known = f"{', '.join(READS)}, and of those predicted: {', '.join(WRITES)}"
+            raise ConfigError(
+                f"a graph cannot use a dictionary from {self.reads} to {self.writes}; hook points read may be {known}"
+            )
         self.shape = head_shape(self.model)
         self.parallel = bool(getattr(self.model.cfg, "parallel_attn_mlp", False))
         self._capture()
@@ -233,11 +250,12 @@ class FrozenModel:
         before, attn_out = value[at + "hook_resid_pre"], value[at + "hook_attn_out"]
         mid = before if self.parallel else before + attn_out
         written = value.get(at + "hook_mlp_out", torch.zeros_like(before))
-        mlp_out = value.get(at + "ln2_post.hook_in", written)
+        own = WRITES[self.writes] == MLP_OUTPUT
+        mlp_out = value.get(at + "ln2_post.hook_in", written) if own else written
         W_V, W_O = (getattr(block.attn, name).float() for name in ("W_V", "W_O"))
         b_V, b_O = (getattr(block.attn, name, None) for name in ("b_V", "b_O"))
         norm1, post2 = freeze(block, "ln1", before), None
-        if hasattr(block, "ln2_post"):
+        if own and hasattr(block, "ln2_post"):
             post2 = freeze(block, "ln2_post", mlp_out)
         pattern = value[at + "attn.hook_pattern"]
         bias = norm1.bias @ W_V + (0 if b_V is None else b_V.float())  # [kv, d_head]
@@ -246,22 +264,34 @@ class FrozenModel:
         constant = constant if b_O is None else constant + b_O.float()
         raw = value.get(at + "ln1_post.hook_in")
         post1 = None if raw is None else freeze(block, "ln1_post", raw)
+        norm2, mlp_in = self._reader(block, mid)
         folded = W_V if norm1.norm is None else norm1.norm.fold(W_V)
         return FrozenBlock(
             W_V=rearrange(folded, "kv d e -> d (kv e)").contiguous(),
             W_O=rearrange(W_O, "h e d -> (h e) d").contiguous(),
             pattern=pattern,
             norm1=norm1,
-            norm2=freeze(block, "ln2", mid),
+            norm2=norm2,
             post1=post1,
             post2=post2,
             attn_constant=constant if post1 is None else apply_linear(post1, constant) + post1.bias,
             before=before,
             resid_mid=mid,
-            mlp_in=_normed(block, "ln2", mid),
+            mlp_in=mlp_in,
             mlp_out=mlp_out,
             n_kv_heads=self.shape.n_kv_heads,
         )
+
+    def _reader(self, block: Any, mid: Tensor) -> tuple[FrozenNorm, Tensor]:
+        """Return the norm before what dictionaries read, and its output."""
+        norm = freeze(block, "ln2", mid)
+        if READS[self.reads] == MLP_INPUT:
+            return norm, _normed(block, "ln2", mid)
+        plain = None if norm.norm is None or READS[self.reads] == RESIDUAL else replace(norm.norm, gain=None, bias=None)
+        zeros = torch.zeros_like(norm.bias)
+        if plain is None:
+            return FrozenNorm(None, torch.ones_like(norm.scale), zeros), mid
+        return FrozenNorm(plain, norm.scale, zeros), plain.unit_and_scale(mid)[0]
 
     @torch.no_grad()
     def _check(self) -> None:

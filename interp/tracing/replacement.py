@@ -9,7 +9,6 @@ Neurons need no training, so that every model has a graph. With its slope frozen
     gated    a = act(gate) * (x @ W_up + b_up)                      act(gate) frozen
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.models.adapter import available_hook_points, head_shape, run_with_cache
-from interp.tracing.frozen import FrozenModel
+from interp.models.adapter import available_hook_points, run_with_cache
+from interp.tracing.frozen import MLP_INPUT, MLP_OUTPUT, FrozenModel
 
 
 class Active(NamedTuple):
@@ -36,6 +35,10 @@ class Replacement(Protocol):
     name: str
     cross_layer: bool
     """True when latents of a layer write to later layers too"""
+    reads_point: str
+    """hook point inside a block that encoders read, one of `frozen.READS`"""
+    writes_point: str
+    """hook point inside a block that is predicted, one of `frozen.WRITES`"""
 
     def prepare(self, frozen: FrozenModel) -> None:
         """Read the clean run. Raises `MismatchError` when the dictionary belongs to other weights."""
@@ -61,6 +64,10 @@ class Replacement(Protocol):
         """Return the linear path from the MLP's input to its output, `x @ skip`; None for none."""
         ...
 
+    def n_latents(self, layer: int) -> int:
+        """Return the number of latents of a layer, active or not."""
+        ...
+
 
 @dataclass
 class NoReplacement:
@@ -68,6 +75,8 @@ class NoReplacement:
 
     name: str = "no latents"
     cross_layer: bool = False
+    reads_point: str = MLP_INPUT
+    writes_point: str = MLP_OUTPUT
 
     def prepare(self, frozen: FrozenModel) -> None:
         self._width, self._like = frozen.shape.d_model, frozen.embedding
@@ -88,6 +97,9 @@ class NoReplacement:
     def skip(self, layer: int) -> Tensor | None:
         return None
 
+    def n_latents(self, layer: int) -> int:
+        return 0
+
 
 class Neurons:
     """MLP neurons as latents: the `limit` largest by `|activation| * |output weights|`, over all layers and positions.
@@ -97,6 +109,7 @@ class Neurons:
     """
 
     cross_layer = False
+    reads_point, writes_point = MLP_INPUT, MLP_OUTPUT
 
     def __init__(self, limit: int = 30_000):
         self.name, self.limit = "neurons", limit
@@ -140,6 +153,9 @@ class Neurons:
     def skip(self, layer: int) -> Tensor | None:
         return None
 
+    def n_latents(self, layer: int) -> int:
+        return len(self._weights[layer].out)
+
 
 class _MlpWeights(NamedTuple):
     into: Float[Tensor, "d_mlp d_model"]
@@ -176,13 +192,3 @@ def _largest(sizes: Float[Tensor, "layer pos d_mlp"], limit: int) -> Tensor:
 def _where(chosen: Tensor, post: Tensor) -> Active:
     position, latent = chosen.nonzero(as_tuple=True)
     return Active(position, latent, post[position, latent])
-
-
-def check_layers(layers: Sequence[int], model: Any) -> None:
-    """Raise `ConfigError` unless a dictionary covers every layer of the model."""
-    n = head_shape(model).n_layers
-    missing = sorted(set(range(n)) - set(layers))
-    if missing:
-        raise ConfigError(
-            f"the set has no transcoder of layers {', '.join(map(str, missing[:5]))}; a graph needs all {n} layers"
-        )

@@ -8,7 +8,7 @@ or a latent (`feature:LAYER:POSITION:LATENT`). Every score stands beside that of
 floor) and with an untrained dictionary, and the effects that the graph predicts beside measured ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.artifacts import Draft
 from interp.errors import ConfigError, PromptError
 from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
 from interp.models.identity import model_spec, tokenizer_of
@@ -26,7 +27,7 @@ from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.effects import agreement, final_input
 from interp.tracing.frozen import FrozenModel, Starts
-from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.graph import KIND, AttributionGraph, GraphEdges, GraphNode, GraphTarget
 from interp.tracing.influence import cumulative_share, influence, normalise_rows, prune, score
 from interp.tracing.replacement import NoReplacement, Replacement
 from interp.tracing.rows import Adjacency, RowStore, compute_rows, memory_needed, numbers_of
@@ -69,7 +70,9 @@ def trace(
     """
     config = config or TraceConfig()
     tokens = _tokens(model, prompt, config)
-    frozen = FrozenModel(model, tokens, skip_from=config.skip_positions)
+    frozen = FrozenModel(
+        model, tokens, config.skip_positions, reads=replacement.reads_point, writes=replacement.writes_point
+    )
     system = System(frozen, replacement)
     aim = _aim(model, system, config, target, contrast)
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
@@ -106,6 +109,33 @@ def trace(
             **kept,
         },
     )
+
+
+def save_trace(
+    folder: Path,
+    model: Any,
+    prompt: str | Tensor,
+    replacement: Replacement,
+    config: TraceConfig | None = None,
+    *,
+    parents: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> AttributionGraph:
+    """Trace one prompt into an artefact; `options` are those of `trace`. An interrupted run goes on where it stopped.
+
+    `parents` are artefacts that the dictionary came from, with their content hashes. Raises as `trace` does, and
+    `ConfigError` when the folder exists and `overwrite` is False.
+    """
+    config = config or TraceConfig()
+    tokens = _tokens(model, prompt, config)
+    weights = weight_hash(model)
+    about = {"model": model_spec(model), "weight_hash": weights, "dictionary": replacement.name}
+    about |= {"tokens": tokens[0].tolist(), "target": options.get("target"), "contrast": options.get("contrast")}
+    draft = Draft.open(folder, kind=KIND, config=about | asdict(config), seed=config.seed, overwrite=overwrite)
+    graph = trace(model, prompt, replacement, config, folder=draft.path, **options)
+    graph.write(draft, {f"model:{graph.model}": weights, **(parents or {})})
+    return graph
 
 
 def assemble(

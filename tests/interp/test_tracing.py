@@ -33,6 +33,8 @@ class RandomTranscoders:
     width: int = 24
     seed: int = 0
     name: str = "random"
+    reads_point: str = "mlp.hook_in"
+    writes_point: str = "mlp.hook_out"
 
     def prepare(self, frozen: FrozenModel) -> None:
         n, d = frozen.shape.n_layers, frozen.shape.d_model
@@ -66,6 +68,9 @@ class RandomTranscoders:
     def skip(self, layer: int) -> Any:
         return self.W_skip[layer] if self.with_skip else None
 
+    def n_latents(self, layer: int) -> int:
+        return self.width
+
 
 DICTIONARIES = {
     "none": NoReplacement,
@@ -75,11 +80,17 @@ DICTIONARIES = {
     "jumprelu skip": lambda: RandomTranscoders(k=None, with_skip=True),
     "cross-layer": lambda: RandomTranscoders(cross_layer=True),
     "cross-layer skip": lambda: RandomTranscoders(cross_layer=True, k=None, with_skip=True),
+    "before the norm": lambda: RandomTranscoders(
+        with_skip=True, reads_point="hook_resid_mid", writes_point="hook_mlp_out"
+    ),
+    "before the gain": lambda: RandomTranscoders(reads_point="ln2.hook_normalized", writes_point="hook_mlp_out"),
 }
 
 
 def system_of(name: str, dictionary: str, tokens: torch.Tensor = TOKENS) -> System:
-    return System(FrozenModel(tiny(name), tokens), DICTIONARIES[dictionary]())
+    found = DICTIONARIES[dictionary]()
+    frozen = FrozenModel(tiny(name), tokens, reads=found.reads_point, writes=found.writes_point)
+    return System(frozen, found)
 
 
 def logit_starts(system: System, tokens: tuple[int, ...] = (3, 4)) -> Starts:
@@ -114,7 +125,7 @@ def test_a_row_and_its_constant_sum_to_the_clean_value(name, dictionary):
     torch.testing.assert_close(rows.effects.sum(1) + rows.constant, expected, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("dictionary", ["neurons", "jumprelu skip", "cross-layer skip"])
+@pytest.mark.parametrize("dictionary", ["neurons", "jumprelu skip", "cross-layer skip", "before the norm"])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_edge_is_the_change_when_the_source_alone_moves(name, dictionary):
     """Sources are taken out one by one, forwards through the frozen model, which shares no code with `pull_back`."""

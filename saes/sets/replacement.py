@@ -1,0 +1,113 @@
+"""A set of transcoders as the replacement of MLPs in an attribution graph, and an untrained set as its null."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ConfigError
+from interp.runtime import make_generator
+from interp.tracing.frozen import FrozenModel
+from interp.tracing.replacement import Active
+from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
+
+if TYPE_CHECKING:
+    from interp.workspace import Workspace
+
+
+class SetReplacement:
+    """A set on one prompt; satisfies `interp.tracing.replacement.Replacement`."""
+
+    def __init__(self, found: TranscoderSet, name: str, *, allow_other_weights: bool = False):
+        self.set, self.name, self.cross_layer = found, name, found.cross_layer
+        self.reads_point, self.writes_point = found.reads, found.writes
+        self._allow = allow_other_weights
+
+    @torch.no_grad()
+    def prepare(self, frozen: FrozenModel) -> None:
+        """Encode the clean run. Raises `MismatchError` for other weights or a missing layer."""
+        self.set.check_model(frozen.model, allow_other_weights=self._allow)
+        if any(
+            self.set.decoder_rows(layer, _first(), layer).shape[1] != frozen.shape.d_model for layer in self.set.layers
+        ):
+            raise ConfigError(f"the set {self.name} has another width than the model, {frozen.shape.d_model}")
+        self._active = []
+        for layer, block in enumerate(frozen.blocks):
+            position, latent, value = self.set.encode(layer, block.mlp_in)
+            inside = position >= frozen.skip_from
+            self._active.append(Active(position[inside], latent[inside], value[inside].float()))
+
+    def active(self, layer: int) -> Active:
+        return self._active[layer]
+
+    def reads(self, layer: int, active: Active) -> tuple[Float[Tensor, "n d_model"], Float[Tensor, " n"]]:
+        rows, bias = self.set.encoder_rows(layer, active.latent), self.set.encoder_bias(layer, active.latent)
+        return rows.float(), bias.float()
+
+    def writes(self, layer: int, active: Active, target: int) -> Float[Tensor, "n d_model"]:
+        return self.set.decoder_rows(layer, active.latent, target).float()
+
+    def output_bias(self, layer: int) -> Float[Tensor, " d_model"]:
+        return self.set.output_bias(layer).float()
+
+    def skip(self, layer: int) -> Float[Tensor, "d_model d_model"] | None:
+        found = self.set.skip(layer)
+        return None if found is None else found.float().T
+
+    def n_latents(self, layer: int) -> int:
+        return self.set.d_sae(layer)
+
+
+def _first() -> Tensor:
+    return torch.zeros(1, dtype=torch.long)
+
+
+def untrained_set(found: TranscoderSet, seed: int) -> TranscoderSet:
+    """Return a set of the same shape whose directions are random: the null of its graphs.
+
+    Every encoder and decoder row keeps its length, biases, thresholds and k stay, a skip connection is 0.
+    """
+    out, draw = copy.deepcopy(found), make_generator(seed, "untrained set")
+
+    def scramble(weight: Tensor, dim: int) -> None:
+        noise = torch.randn(weight.shape, generator=draw).to(weight)
+        weight.data = noise * weight.norm(dim=dim, keepdim=True) / noise.norm(dim=dim, keepdim=True)
+
+    for layer in out.layers:
+        if isinstance(out, PerLayerSet):
+            one = out.transcoder(layer)
+            scramble(one.W_enc, 0)
+            scramble(one.W_dec, -1)
+            if one.W_skip is not None:
+                one.W_skip.data.zero_()
+        else:
+            assert isinstance(out, CrossLayerSet)
+            scramble(out.clt.W_enc[layer], 0)
+            scramble(out.clt.W_dec[layer], -1)
+    if isinstance(out, CrossLayerSet):
+        for skip in out.clt.W_skip:
+            skip.data.zero_()
+    return out
+
+
+def labels_of(workspace: "Workspace", name: str) -> Callable[[int, Sequence[int]], list[str]]:
+    """Return a function from a layer and latents to labels, from the feature tables of a set where there are some."""
+    tables: dict[int, dict[int, str]] = {}
+
+    def find(layer: int, latents: Sequence[int]) -> list[str]:
+        if layer not in tables:
+            tables[layer] = _table(workspace, f"{name}-{layer}")
+        return [tables[layer].get(latent, "") for latent in latents]
+
+    return find
+
+
+def _table(workspace: "Workspace", name: str) -> dict[int, str]:
+    if name not in workspace.names("features"):
+        return {}
+    path = workspace.table_path("features", name, "features")
+    rows = workspace.query("select feature, label from f", f=path).to_pylist()
+    return {int(row["feature"]): str(row["label"] or "") for row in rows}
