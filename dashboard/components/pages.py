@@ -232,6 +232,7 @@ def artefact_href(key: str) -> str:
         "features": lambda: f"/feature/{quote(name)}",
         "atlases": lambda: atlas_href(name),
         "heads": lambda: heads_href(name),
+        "graphs": lambda: graph_href(name),
         "proofs": lambda: feature_href(features, int(feature)) if feature.isdigit() and features else "/",
         "patching": lambda: prompt_href(patching=name),
         **dict.fromkeys((KINDS[kind] for kind in CIRCUITS), lambda: circuit_href(key)),
@@ -352,6 +353,11 @@ def heads_href(name: str, **query: Any) -> str:
 def circuit_href(name: str, **query: Any) -> str:
     """Address of a circuit, by its name or key; this and the next ones take either (`artefact_key`)."""
     return f"/circuit/{quote(name)}" + _query(query)
+
+
+def graph_href(name: str, **query: Any) -> str:
+    """Address of an attribution graph."""
+    return f"/graph/{quote(name)}" + _query(query)
 
 
 def sae_href(name: str, **query: Any) -> str:

@@ -1,0 +1,355 @@
+// Three sheets: edges (redrawn in slices while the visitor moves on), items, and what the pointer lights.
+//
+// While the view moves, the sheet of edges is only shifted and scaled; it is drawn again when the view rests.
+
+import { KINDS } from "./model.mjs";
+import { drawMark, boxOf, groupColour, halo, radiusOf, tokenText } from "./marks.mjs";
+
+const SLICE = 9; // milliseconds of edges a frame
+const AROUND = 0.3; // of the width and height: edges are drawn so far beyond the sheet
+const CHUNK = 500; // edges between two looks at the clock
+const REST = 140;
+const LEVELS = 5;
+export const FRAME = { left: 54, right: 18, top: 16, bottom: 34 };
+
+export class Canvas {
+  constructor(root, themes) {
+    this.root = root;
+    this.themes = themes;
+    const sheet = (name) => {
+      const made = document.createElement("canvas");
+      made.className = `wb-graph-sheet wb-graph-${name}`;
+      root.append(made);
+      return made;
+    };
+    this.edges = sheet("edges");
+    this.nodes = sheet("nodes");
+    this.live = sheet("live");
+    this.spare = document.createElement("canvas");
+    this.camera = { x: 0, y: 0, zoom: 1 };
+    this.width = this.height = 0;
+    this.fitted = true;
+    this.hovered = this.chosen = -1;
+  }
+
+  get theme() {
+    return this.themes[document.documentElement.dataset.scheme === "dark" ? "dark" : "light"];
+  }
+
+  resize(width, height) {
+    Object.assign(this, { width, height, ratio: Math.min(window.devicePixelRatio || 1, 2) });
+    for (const sheet of [this.nodes, this.live]) size(sheet, width, height, this.ratio);
+    const [wide, high] = [width * (1 + 2 * AROUND), height * (1 + 2 * AROUND)];
+    for (const sheet of [this.edges, this.spare]) size(sheet, wide, high, this.ratio);
+    Object.assign(this.edges.style, { left: `${-width * AROUND}px`, top: `${-height * AROUND}px` });
+  }
+
+  /** A new scene with its layout; the camera stays unless all was in view. */
+  show(scene, layout, groups) {
+    Object.assign(this, { scene, layout, groups });
+    this.largest = Math.max(...scene.items.map((item) => (item.kind > KINDS.ERROR ? 0 : item.influence)), 1e-12);
+    for (const item of scene.items) item.r = radiusOf(item, this.largest, scene.labelled);
+    this.hovered = -1;
+    if (this.fitted) this.fit();
+    this.redraw();
+  }
+
+  fit() {
+    const { left, right, top, bottom } = FRAME, { layout } = this;
+    const zoom = Math.min(1, (this.width - left - right) / layout.width, (this.height - top - bottom) / layout.height);
+    this.whole = Math.max(zoom, 0.02);
+    this.camera = {
+      zoom: this.whole,
+      x: left + Math.max(0, (this.width - left - right - layout.width * zoom) / 2),
+      y: top + Math.max(0, (this.height - top - bottom - layout.height * zoom) / 2),
+    };
+    this.fitted = true;
+  }
+
+  pan(dx, dy) {
+    this.camera.x += dx;
+    this.camera.y += dy;
+    this.moved();
+  }
+
+  zoomAt(factor, x, y) {
+    const { camera } = this;
+    const zoom = Math.min(6, Math.max(this.whole * 0.5, camera.zoom * factor));
+    camera.x = x - ((x - camera.x) * zoom) / camera.zoom;
+    camera.y = y - ((y - camera.y) * zoom) / camera.zoom;
+    camera.zoom = zoom;
+    this.moved();
+  }
+
+  /** Bring an item into view. */
+  reveal(item) {
+    const [x, y] = this.place(item), { left, right, top, bottom } = FRAME;
+    if (x > left + 20 && x < this.width - right - 20 && y > top && y < this.height - bottom) return;
+    this.pan(this.width / 2 - x, this.height / 2 - y);
+  }
+
+  moved() {
+    this.fitted = false;
+    this.job = null;
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.startEdges(), REST);
+    this.ask("nodes");
+  }
+
+  redraw() {
+    this.startEdges();
+    this.ask("nodes");
+  }
+
+  /** Draw in the next frame; hovering alone draws the live sheet alone. */
+  ask(what) {
+    this.due = this.due === "nodes" ? "nodes" : what;
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      const all = this.due === "nodes";
+      this.due = null;
+      if (this.closed || !this.scene) return;
+      if (all) {
+        this.shiftEdges();
+        this.drawNodes();
+      }
+      this.drawLive();
+      if (this.job) this.slice();
+    });
+  }
+
+  // Edges
+
+  startEdges() {
+    if (!this.scene || !this.width) return;
+    this.job = { at: 0, camera: { ...this.camera }, context: this.spare.getContext("2d", { willReadFrequently: true }) };
+    const { context } = this.job, { ratio } = this;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, this.spare.width, this.spare.height);
+    context.setTransform(ratio, 0, 0, ratio, this.width * AROUND * ratio, this.height * AROUND * ratio);
+    context.strokeStyle = this.theme.grid;
+    context.lineWidth = 1;
+    context.beginPath();
+    for (const row of this.layout.rows.filter(({ used }) => used)) {
+      const y = Math.round(row.y * this.camera.zoom + this.camera.y) + 0.5;
+      context.moveTo(-this.width * AROUND, y);
+      context.lineTo(this.width * (1 + AROUND), y);
+    }
+    context.stroke();
+    this.ask("live");
+  }
+
+  /** Draw edges for a few milliseconds, the strongest last; when all are drawn, show them. */
+  slice() {
+    const { job, scene } = this, { links, items } = scene, { context, camera } = job;
+    const end = performance.now() + SLICE, n = links.from.length;
+    const quiet = n > 4000 ? 0.5 : n > 1200 ? 0.75 : 1;
+    while (job.at < n && performance.now() < end) {
+      for (const stop = job.at + CHUNK; job.at < Math.min(n, stop);) job.at = this.batch(context, links, items, camera, job.at, quiet);
+      context.getImageData(0, 0, 1, 1); // a browser records strokes and draws them when they are needed: here, not all at the end
+    }
+    if (job.at < n) return this.ask("live");
+    this.job = null;
+    const shown = this.edges.getContext("2d");
+    shown.setTransform(1, 0, 0, 1, 0, 0);
+    shown.clearRect(0, 0, this.edges.width, this.edges.height);
+    shown.drawImage(this.spare, 0, 0);
+    this.drawn = camera;
+    this.root.dataset.edges = String(n);
+    this.shiftEdges();
+  }
+
+  /** One stroke for the next edges of one sign and about one strength; returns the number of the next edge. */
+  batch(context, links, items, camera, start, quiet) {
+    const level = levelOf(links.strength[start]), limit = Math.min(links.from.length, start + 120);
+    let e = start;
+    for (const positive of [true, false]) {
+      context.beginPath();
+      for (e = start; e < limit && levelOf(links.strength[e]) === level; e++) {
+        if (links.weight[e] >= 0 === positive) this.trace(context, items[links.from[e]], items[links.to[e]], camera);
+      }
+      context.strokeStyle = positive ? this.theme.accent : this.theme.opposite;
+      context.lineWidth = 0.6 + 0.65 * level;
+      context.globalAlpha = quiet * (0.1 + 0.13 * level);
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+    return e;
+  }
+
+  trace(context, a, b, { x, y, zoom }) {
+    const [ax, ay, bx, by] = [a.x * zoom + x, a.y * zoom + y, b.x * zoom + x, b.y * zoom + y];
+    const bend = (ay - by) * 0.45;
+    context.moveTo(ax, ay);
+    context.bezierCurveTo(ax, ay - bend, bx, by + bend, bx, by);
+  }
+
+  /** Where the drawn edges lie in the present view. */
+  shiftEdges() {
+    const { drawn, camera, width, height } = this;
+    if (!drawn) return;
+    const scale = camera.zoom / drawn.zoom;
+    const x = camera.x - drawn.x * scale + width * AROUND * (1 - scale), y = camera.y - drawn.y * scale + height * AROUND * (1 - scale);
+    this.edges.style.transform = scale === 1 && !x && !y ? "" : `translate(${x}px, ${y}px) scale(${scale})`;
+  }
+
+  // Items
+
+  place(item) {
+    const { x, y, zoom } = this.camera;
+    return [item.x * zoom + x, item.y * zoom + y];
+  }
+
+  drawNodes() {
+    const context = this.fresh(this.nodes), { theme, scene } = this;
+    this.axes(context);
+    const taken = [];
+    for (const item of scene.items) this.mark(context, item, 1);
+    for (const item of scene.items) {
+      const always = item.pinned || item.node < 0 || scene.labelled;
+      if (always && item.kind < KINDS.TOKEN) this.name(context, item, taken, theme.text);
+    }
+  }
+
+  mark(context, item, scale) {
+    const [x, y] = this.place(item);
+    if (x < -200 || y < -50 || x > this.width + 200 || y > this.height + 50) return;
+    const small = Math.max(0.55, Math.min(1, this.camera.zoom)), r = Math.max(2, item.r * small) * scale;
+    drawMark(context, item, x, y, r, this.theme, groupColour(this.theme, item.group), this.label(item, 14));
+  }
+
+  label(item, most) {
+    return tokenText(item.label, most);
+  }
+
+  /** The label right of an item, unless another one is there. */
+  name(context, item, taken, colour, most = 26) {
+    const [x, y] = this.place(item);
+    if (x < 0 || y < 0 || x > this.width || y > this.height || item.node < 0) return;
+    context.font = `12px ${this.theme.font}`;
+    const text = this.label(item, most), width = context.measureText(text).width;
+    const left = x + 9 + width > this.width ? x - 9 - width : x + 9;
+    const box = [left, y - 7, left + width, y + 7];
+    if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) return;
+    taken.push(box);
+    halo(context, text, left, y, colour, this.theme.surface);
+  }
+
+  /** Layers left, tokens below: they stay in view. */
+  axes(context) {
+    const { theme, layout, camera, width, height } = this;
+    context.textBaseline = "middle";
+    let last = Infinity;
+    for (const row of layout.rows) {
+      const y = row.y * camera.zoom + camera.y;
+      if (!row.used || y < FRAME.top || y > height - FRAME.bottom) continue;
+      if (last - y < 13) continue;
+      last = y;
+      context.font = `11px ${theme.font}`;
+      context.textAlign = "right";
+      halo(context, row.layer < 0 ? "tokens" : `L${row.layer}`, FRAME.left - 10, y, theme.muted, theme.surface);
+    }
+    context.textAlign = "left";
+    context.fillStyle = theme.surface;
+    context.fillRect(0, height - FRAME.bottom + 6, width, FRAME.bottom);
+    context.fillStyle = theme.grid;
+    context.fillRect(0, height - FRAME.bottom + 6, width, 1);
+    this.tokens(context);
+  }
+
+  tokens(context) {
+    const { theme, layout, camera, height } = this, y = height - (FRAME.bottom - 6) / 2 + 1;
+    context.font = `12px ${theme.mono}`;
+    context.textAlign = "center";
+    const chosen = this.scene.items[this.chosen]?.position;
+    for (const { position, x, width } of layout.columns) {
+      const at = (x + (this.scene.labelled ? 14 : width / 2)) * camera.zoom + camera.x, room = width * camera.zoom - 4;
+      if (at < -room || at > this.width + room || room < 9) continue;
+      const letters = Math.max(1, Math.floor(room / 7.3));
+      context.fillStyle = position === chosen ? theme.accent : theme.text;
+      context.textAlign = this.scene.labelled ? "left" : "center";
+      context.fillText(tokenText(this.tokenTexts[position], letters), this.scene.labelled ? at - 5 : at, y);
+    }
+    context.textAlign = "left";
+  }
+
+  // The pointer
+
+  /** The item at a position of the screen, or -1. */
+  hit(x, y) {
+    if (!this.scene) return -1;
+    let best = -1, nearest = 12 * 12;
+    this.scene.items.forEach((item, i) => {
+      const [ix, iy] = this.place(item), box = boxOf(item, this.theme);
+      if (box && Math.abs(x - ix) < box.width / 2 && Math.abs(y - iy) < box.height / 2) [best, nearest] = [i, 0];
+      const d = (ix - x) ** 2 + (iy - y) ** 2;
+      if (!box && d < nearest) [best, nearest] = [i, d];
+    });
+    return best;
+  }
+
+  light(hovered, chosen) {
+    if (hovered === this.hovered && chosen === this.chosen) return;
+    const moved = chosen !== this.chosen;
+    Object.assign(this, { hovered, chosen });
+    this.ask(moved ? "nodes" : "live");
+  }
+
+  drawLive() {
+    const context = this.fresh(this.live), { scene, theme } = this;
+    const lit = this.hovered >= 0 ? this.hovered : this.chosen;
+    this.root.classList.toggle("wb-graph-dim", lit >= 0);
+    if (this.marked?.size) this.rings(context, [...this.marked], theme.text);
+    if (lit < 0 || !scene.items[lit]) return;
+    const { links, items } = scene, beside = [...links.into[lit], ...links.out[lit]].sort((a, b) => links.strength[a] - links.strength[b]);
+    for (const e of beside) {
+      context.beginPath();
+      this.trace(context, items[links.from[e]], items[links.to[e]], this.camera);
+      context.strokeStyle = links.weight[e] >= 0 ? theme.accent : theme.opposite;
+      context.lineWidth = 0.8 + 4 * Math.sqrt(links.strength[e]);
+      context.globalAlpha = 0.3 + 0.65 * Math.sqrt(links.strength[e]);
+      context.stroke();
+    }
+    context.globalAlpha = 1;
+    const near = beside.map((e) => (links.from[e] === lit ? links.to[e] : links.from[e])).reverse();
+    for (const i of near) this.mark(context, items[i], 1);
+    this.mark(context, items[lit], 1.35);
+    this.rings(context, this.chosen >= 0 && this.chosen !== lit ? [lit, this.chosen] : [lit], theme.text);
+    const taken = [];
+    if (items[lit].kind < KINDS.TOKEN) this.name(context, items[lit], taken, theme.text, 40);
+    for (const i of near.slice(0, 14)) if (items[i].kind < KINDS.TOKEN) this.name(context, items[i], taken, theme.text);
+  }
+
+  rings(context, which, colour) {
+    for (const i of which) {
+      const item = this.scene.items[i];
+      if (!item || boxOf(item, this.theme)) continue;
+      const [x, y] = this.place(item);
+      context.beginPath();
+      context.arc(x, y, Math.max(5, item.r * Math.min(1, this.camera.zoom) + 4), 0, 2 * Math.PI);
+      context.strokeStyle = colour;
+      context.lineWidth = 1.8;
+      context.stroke();
+    }
+  }
+
+  fresh(sheet) {
+    const context = sheet.getContext("2d");
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    return context;
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.resting);
+  }
+}
+
+const levelOf = (strength) => Math.min(LEVELS - 1, Math.floor(LEVELS * Math.sqrt(strength) * 1.3));
+
+function size(sheet, width, height, ratio) {
+  sheet.width = Math.max(1, Math.round(width * ratio));
+  sheet.height = Math.max(1, Math.round(height * ratio));
+  Object.assign(sheet.style, { width: `${width}px`, height: `${height}px` });
+}

@@ -1,0 +1,78 @@
+// Marks of items: a circle for a latent, a diamond for an error, a square for a token, a box for a target or a group.
+// They are drawn on a canvas here, and as elements of an SVG in saving.mjs, from the same shapes.
+
+import { visible } from "../atlas/dom.mjs";
+import { KINDS } from "./model.mjs";
+
+/** Text of a token or label on one line, without characters that turn or hide what follows. */
+export function tokenText(text, most) {
+  const plain = String(text ?? "").replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]/g, "\ufffd")
+    .replace(/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g, "\ufffd");
+  return visible(plain, most).replace(/^ /, "␣") || "∅";
+}
+
+/** Latents grow with the root of their influence. */
+export function radiusOf(item, largest, labelled) {
+  if (item.kind === KINDS.TOKEN) return 4.5;
+  if (item.kind === KINDS.LOGIT) return 10;
+  return (labelled ? 4.5 : 2.8) + 3.4 * Math.sqrt(Math.min(1, item.influence / largest));
+}
+
+/** The first two colours of the categories are those of signs. */
+export function groupColour(theme, group) {
+  return group < 0 ? null : theme.categories[2 + (group % (theme.categories.length - 2))];
+}
+
+/** Width and height of an item that is a box; null of others. */
+export function boxOf(item) {
+  if (item.kind === KINDS.LOGIT) return { width: 106, height: 26 };
+  if (item.node < 0) return { width: Math.min(190, 24 + 7 * Math.min(24, [...item.label].length)), height: 24 };
+  return null;
+}
+
+/** Corners of an item that is no circle and no box, around (x, y). */
+export function cornersOf(item, x, y, r) {
+  if (item.kind === KINDS.ERROR) return [[x, y - r * 1.25], [x + r * 1.25, y], [x, y + r * 1.25], [x - r * 1.25, y]];
+  return [[x - r, y - r], [x + r, y - r], [x + r, y + r], [x - r, y + r]];
+}
+
+/** Fill, line and text colour of an item. */
+export function coloursOf(item, theme, group) {
+  if (item.kind === KINDS.ERROR) return { fill: theme.surface, line: group ?? theme.muted };
+  if (item.kind === KINDS.TOKEN) return { fill: group ?? theme.text, line: theme.surface };
+  if (item.kind === KINDS.LOGIT) return { fill: theme.soft, line: theme.accent, text: theme.text };
+  if (item.node < 0) return { fill: theme.surface, line: group, text: theme.text };
+  return { fill: group ?? (item.pinned ? theme.accent : theme.node), line: theme.surface };
+}
+
+export function drawMark(context, item, x, y, r, theme, group, text) {
+  const { fill, line, text: colour } = coloursOf(item, theme, group), box = boxOf(item);
+  context.beginPath();
+  if (box) context.roundRect(x - box.width / 2, y - box.height / 2, box.width, box.height, 7);
+  else if (item.kind === KINDS.FEATURE) context.arc(x, y, r, 0, 2 * Math.PI);
+  else cornersOf(item, x, y, r).forEach(([px, py], i) => (i ? context.lineTo(px, py) : context.moveTo(px, py)));
+  context.closePath();
+  context.fillStyle = fill;
+  context.fill();
+  context.strokeStyle = item.pinned && !box ? theme.text : line;
+  context.lineWidth = box ? 1.6 : item.kind === KINDS.ERROR || item.pinned ? 1.4 : 0.8;
+  context.stroke();
+  if (!box) return;
+  context.font = `600 12px ${theme.font}`;
+  context.fillStyle = colour;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.fillText(item.node < 0 ? tokenText(item.label, 24) : text, x, y + 0.5, box.width - 12);
+  context.textAlign = "left";
+}
+
+/** Text that reads on lines. */
+export function halo(context, text, x, y, colour, surface) {
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  context.lineWidth = 3.5;
+  context.strokeStyle = surface;
+  context.strokeText(text, x, y);
+  context.fillStyle = colour;
+  context.fillText(text, x, y);
+}

@@ -1,0 +1,139 @@
+// Pointer and keys on the canvas: hover, click, drag a node or the view, wheel, pinch, and the keys of the graph.
+
+import { KINDS } from "./model.mjs";
+
+const CLICK = 4;
+const STEP = 60;
+
+export class Pointer {
+  constructor(view) {
+    this.view = view;
+    this.canvas = view.canvas;
+    this.fingers = new Map();
+    const { area } = view;
+    const listen = (name, handle) => area.addEventListener(name, handle.bind(this), { passive: false });
+    listen("pointerdown", this.down);
+    listen("pointermove", this.move);
+    listen("pointerup", this.up);
+    listen("pointercancel", this.cancel);
+    listen("pointerleave", () => this.hover(-1));
+    listen("wheel", this.wheel);
+    listen("keydown", this.key);
+    listen("dblclick", () => { this.canvas.fit(); this.canvas.redraw(); });
+  }
+
+  at(event) {
+    const box = this.view.area.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  hover(k, x, y) {
+    this.canvas.light(k, this.canvas.chosen);
+    this.view.area.style.cursor = k >= 0 ? "pointer" : "";
+    this.view.tipFor(k >= 0 ? this.view.scene.items[k] : null, x, y);
+  }
+
+  down(event) {
+    if (event.button !== 0 || event.target.closest("button")) return;
+    this.view.area.setPointerCapture(event.pointerId);
+    const [x, y] = this.at(event), item = this.canvas.hit(x, y);
+    this.fingers.set(event.pointerId, [x, y]);
+    this.drag = this.fingers.size === 2 ? { pinch: this.spread() } : { x, y, startX: x, startY: y, item, add: event.shiftKey || event.ctrlKey || event.metaKey };
+  }
+
+  move(event) {
+    const [x, y] = this.at(event), { drag, canvas } = this;
+    if (!drag) return this.hover(canvas.hit(x, y), x, y);
+    if (this.fingers.has(event.pointerId)) this.fingers.set(event.pointerId, [x, y]);
+    if (drag.pinch) return this.pinch();
+    if (!drag.far && Math.hypot(x - drag.startX, y - drag.startY) < CLICK) return;
+    if (!drag.far) this.hover(-1);
+    drag.far = true;
+    if (drag.item >= 0) {
+      const item = this.view.scene.items[drag.item];
+      item.x += (x - drag.x) / canvas.camera.zoom;
+      item.y += (y - drag.y) / canvas.camera.zoom;
+      canvas.redraw();
+    } else canvas.pan(x - drag.x, y - drag.y);
+    [drag.x, drag.y] = [x, y];
+  }
+
+  up(event) {
+    const { drag, view, canvas } = this;
+    this.fingers.delete(event.pointerId);
+    this.drag = null;
+    if (!drag || drag.pinch) return;
+    const item = drag.item >= 0 ? view.scene.items[drag.item] : null;
+    if (drag.far && item) {
+      const { zoom } = canvas.camera;
+      view.edits.move(item.members.map((i) => view.model.ids[i]), (drag.x - drag.startX) / zoom, (drag.y - drag.startY) / zoom);
+    } else if (!drag.far && item && drag.add) item.members.forEach((i) => view.act("x", i));
+    else if (!drag.far) view.choose(item ? item.members.includes(item.strongest) ? item.strongest : item.members[0] : null);
+  }
+
+  cancel(event) {
+    this.fingers.delete(event.pointerId);
+    this.drag = null;
+  }
+
+  spread() {
+    const [[ax, ay], [bx, by]] = [...this.fingers.values()];
+    return { x: (ax + bx) / 2, y: (ay + by) / 2, length: Math.hypot(ax - bx, ay - by) || 1 };
+  }
+
+  pinch() {
+    if (this.fingers.size < 2) return;
+    const before = this.drag.pinch, now = this.spread();
+    this.canvas.pan(now.x - before.x, now.y - before.y);
+    this.canvas.zoomAt(now.length / before.length, now.x, now.y);
+    this.drag.pinch = now;
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : event.deltaMode === 2 ? 400 : 1);
+    this.canvas.zoomAt(Math.exp(-Math.min(Math.max(pixels, -240), 240) * (event.ctrlKey ? 0.01 : 0.002)), ...this.at(event));
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.target !== this.view.area) return;
+    const { view, canvas } = this, centre = [canvas.width / 2, canvas.height / 2];
+    const arrows = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
+    const acts = {
+      "+": () => canvas.zoomAt(1.4, ...centre), "=": () => canvas.zoomAt(1.4, ...centre), "-": () => canvas.zoomAt(1 / 1.4, ...centre),
+      0: () => { canvas.fit(); canvas.redraw(); },
+      Enter: () => (view.chosen === null ? this.first() : view.panel.focus()),
+    };
+    if (arrows && event.shiftKey) canvas.pan(-STEP * arrows[0], -STEP * arrows[1]);
+    else if (arrows && event.altKey) { if (view.chosen !== null) view.edits.move([view.model.ids[view.chosen]], 12 * arrows[0], 12 * arrows[1]); }
+    else if (arrows) this.walk(...arrows);
+    else if (event.altKey) return;
+    else if (acts[event.key]) acts[event.key]();
+    else if (!view.act(event.key, view.chosen)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  /** Choose the first target. */
+  first() {
+    const at = this.view.model.targets.find((i) => this.view.scene.at[i] >= 0);
+    if (at !== undefined) this.view.choose(at, true);
+  }
+
+  /** Up: the strongest reader; down: the strongest source; left and right: the next node of the layer. */
+  walk(dx, dy) {
+    const { view } = this, { scene } = view, k = view.chosen === null ? -1 : scene.at[view.chosen];
+    if (k < 0) return this.first();
+    const { links, items } = scene, edges = dy < 0 ? links.out[k] : links.into[k];
+    let next = null;
+    if (dy) {
+      const best = edges.reduce((a, e) => (a === null || links.strength[e] > links.strength[a] ? e : a), null);
+      next = best === null ? null : dy < 0 ? links.to[best] : links.from[best];
+    } else {
+      const row = items.map((_, i) => i).filter((i) => items[i].layer === items[k].layer && (items[i].kind === items[k].kind || items[k].kind < KINDS.TOKEN))
+        .sort((a, b) => items[a].x - items[b].x || items[a].y - items[b].y);
+      next = row[row.indexOf(k) + dx] ?? null;
+    }
+    if (next !== null) view.choose(items[next].strongest ?? items[next].node, true);
+  }
+}

@@ -1,0 +1,297 @@
+// The view of an attribution graph: holds what is chosen and shown, and passes it to canvas, list, panel and address.
+
+import { count, element, short } from "../atlas/dom.mjs";
+import { Canvas, FRAME } from "./canvas.mjs";
+import { controls } from "./controls.mjs";
+import { Edits } from "./edits.mjs";
+import { Pointer } from "./pointer.mjs";
+import { List } from "./list.mjs";
+import { tokenText } from "./marks.mjs";
+import { KINDS, KIND_NAMES, Model } from "./model.mjs";
+import { Panel } from "./panel.mjs";
+import { savePng, saveSvg, toSvg } from "./saving.mjs";
+import { labelOf, layOut, makeScene } from "./scene.mjs";
+
+const NARROW = "(max-width: 700px)";
+
+export class GraphView {
+  constructor(root) {
+    Object.assign(this, { root, source: root.dataset.graphSource, name: root.dataset.graphName, described: new Map(), marked: new Set() });
+    this.themes = JSON.parse(root.dataset.colours);
+    root.graphView = this;
+    this.started = this.start().catch((error) => this.fail(error));
+  }
+
+  async start() {
+    const [content, stored] = await Promise.all([this.ask("graph.json"), this.ask("edits.json")]);
+    this.model = new Model(content);
+    this.read(new URLSearchParams(location.search), stored.edits);
+    this.build();
+    this.edits.on = {
+      changed: () => this.refresh(), saved: () => { this.root.dataset.saved = JSON.stringify(this.edits.was); this.say(""); },
+      conflict: (theirs) => this.differ(theirs), failed: (message) => this.say(message, true),
+    };
+    this.refresh();
+    this.root.dataset.ready = String(Math.round(performance.now()));
+  }
+
+  /** What the address says; pins in it go before the stored ones. */
+  read(query, stored) {
+    const { model } = this, share = (name, usual) => {
+      const value = Number(query.get(name));
+      return query.has(name) && value >= 0 && value <= 1 ? value : usual;
+    };
+    const target = query.has("target") ? model.targets.find((i) => model.index[i] === Number(query.get("target"))) : undefined;
+    this.state = {
+      nodes: share("nodes", model.usual.nodes), edges: share("edges", model.usual.edges), target: target ?? null,
+      collapse: query.get("collapse") === "1", only: query.get("only") === "1",
+    };
+    this.view = query.get("view") === "list" ? "list" : "graph";
+    this.chosen = model.numbers.get(query.get("at") || "") ?? null;
+    if (query.get("at") && this.chosen === null) this.problem = `This graph has no node ${query.get("at").slice(0, 60)}.`;
+    this.edits = new Edits(this.source, stored, {});
+    if (query.has("pins")) this.edits.value.pins = query.get("pins").split(",").filter((id) => model.numbers.has(id));
+  }
+
+  build() {
+    this.status = element("span", { class: "wb-quiet", role: "status" });
+    this.notice = element("div", { class: "wb-graph-notice", role: "alert", hidden: true });
+    this.area = element("div", { class: "wb-graph-area", tabindex: "0", role: "application" });
+    this.tip = element("div", { class: "wb-graph-tip", hidden: true, "aria-hidden": "true" });
+    this.listed = element("div", { class: "wb-graph-list" });
+    const aside = element("aside", { class: "wb-graph-side", "aria-label": "Details" });
+    this.controls = controls(this);
+    this.root.replaceChildren(this.controls.root, this.notice, element("div", { class: "wb-graph-body" },
+      element("div", { class: "wb-graph-main" }, this.area, this.listed), aside));
+    this.canvas = new Canvas(this.area, this.themes);
+    this.canvas.tokenTexts = this.model.tokens;
+    this.canvas.marked = new Set();
+    this.area.append(this.tip);
+    this.panel = new Panel(aside, this);
+    this.list = new List(this.listed, this.model, {
+      opened: (i, add, focus) => (add ? this.act("x", i) : this.choose(i, false, focus)), key: (key, i) => this.act(key, i), hovered: () => {},
+    });
+    this.pointer = new Pointer(this);
+    this.area.setAttribute("aria-label", `Attribution graph of ${count(this.model.n)} nodes. Arrow keys move along edges and layers, Enter opens, plus and minus zoom. The list view holds the same.`);
+    this.media = window.matchMedia(NARROW);
+    this.media.onchange = () => this.refresh();
+    this.observe();
+  }
+
+  observe() {
+    this.resizer = new ResizeObserver(() => {
+      const { clientWidth: width, clientHeight: height } = this.area;
+      if (!width || !height || (width === this.canvas.width && height === this.canvas.height)) return;
+      this.canvas.resize(width, height);
+      this.lay();
+    });
+    this.resizer.observe(this.area);
+    this.schemes = new MutationObserver(() => { this.canvas.redraw(); this.panel.draw(); });
+    this.schemes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-scheme"] });
+    this.hush = (event) => { if (this.edits.past.length || this.edits.future.length) this.undoKey(event); };
+    document.addEventListener("keydown", this.hush);
+  }
+
+  get showsList() {
+    return this.view === "list" || this.media.matches;
+  }
+
+  // From state to pictures
+
+  refresh() {
+    this.resolved = this.edits.numbers(this.model);
+    this.scene = makeScene(this.model, this.state, this.resolved);
+    const list = this.showsList;
+    this.tellChosen();
+    this.area.hidden = list;
+    this.listed.hidden = !list;
+    this.root.dataset.view = list ? "list" : "graph";
+    if (list) this.list.show({ scene: this.scene, edits: this.resolved, marked: this.marked, labelOf: (i) => this.labelOf(i), chosen: this.chosen });
+    this.lay();
+    this.panel.draw();
+    this.controls.show();
+    this.tell();
+    this.address();
+  }
+
+  lay() {
+    const { width, height } = this.canvas;
+    if (!width || !this.scene) return;
+    const room = [width - FRAME.left - FRAME.right, height - FRAME.top - FRAME.bottom];
+    this.layout = layOut(this.scene, this.model, this.resolved, ...room);
+    this.canvas.show(this.scene, this.layout);
+    this.canvas.marked = new Set([...this.marked].map((i) => this.scene.at[i]).filter((k) => k >= 0));
+    this.canvas.chosen = this.chosen === null ? -1 : this.scene.at[this.chosen];
+  }
+
+  tell() {
+    const { node, edge } = this.scene.shown, sum = (marks) => marks.reduce((a, b) => a + b, 0);
+    this.status.textContent = `${count(sum(node))} of ${count(this.model.n)} nodes, ${count(sum(edge))} of ${count(this.model.m)} edges`;
+    this.root.dataset.nodes = String(sum(node));
+    this.root.dataset.links = String(this.scene.links.from.length);
+    if (this.problem) this.say(this.problem, true);
+    this.problem = null;
+  }
+
+  labelOf(i) {
+    return labelOf(this.model, this.resolved, i);
+  }
+
+  change(part) {
+    Object.assign(this.state, part);
+    this.canvas.fitted ||= "collapse" in part || "only" in part;
+    this.refresh();
+  }
+
+  show(view) {
+    this.view = view;
+    this.refresh();
+  }
+
+  /** Choose a node (null: none). `reveal` brings it into view, `focus` moves the keyboard to the panel. */
+  choose(i, reveal = false, focus = false) {
+    this.chosen = i;
+    const at = i === null ? -1 : this.scene.at[i];
+    this.canvas.light(-1, at);
+    if (reveal && at >= 0 && !this.showsList) this.canvas.reveal(this.scene.items[at]);
+    if (this.showsList) this.list.show({ chosen: i });
+    this.tellChosen();
+    this.panel.drawNode();
+    if (focus) this.panel.focus();
+    this.address();
+  }
+
+  tellChosen() {
+    if (this.chosen === null) delete this.root.dataset.chosen;
+    else this.root.dataset.chosen = this.model.ids[this.chosen];
+  }
+
+  /** Light a node while the pointer is on a line that names it. */
+  point(i) {
+    this.canvas.light(i === null ? -1 : this.scene.at[i], this.canvas.chosen);
+  }
+
+  mark(numbers) {
+    this.marked = new Set(numbers);
+    this.marks();
+  }
+
+  marks() {
+    this.canvas.marked = new Set([...this.marked].map((i) => this.scene.at[i]).filter((k) => k >= 0));
+    this.canvas.ask("live");
+    this.panel.draw();
+    if (this.showsList) this.list.show({ marked: this.marked });
+  }
+
+  /** An act by its key on a node, or on the marked ones; returns false for any other key. */
+  act(key, i) {
+    const { model, edits } = this, ids = i === null ? [] : [model.ids[i]];
+    if (key === "p" && i !== null) edits.toggle("pins", ids);
+    else if (key === "h" && i !== null) edits.toggle("hidden", ids);
+    else if (key === "x" && i !== null) {
+      if (!this.marked.delete(i)) this.marked.add(i);
+      this.marks();
+    } else if (key === "g") {
+      const members = this.marked.size ? [...this.marked].map((k) => model.ids[k]) : ids;
+      const first = i ?? [...this.marked][0];
+      if (members.length) this.panel.askGroup(members, first === undefined ? "" : tokenText(this.labelOf(first), 60).trim());
+    } else if (key === "n" && i !== null) {
+      this.choose(i);
+      this.panel.rename(i);
+    } else if (key === "Escape") {
+      this.marked.clear();
+      this.choose(null);
+      this.marks();
+    } else return false;
+    return true;
+  }
+
+  undoKey(event) {
+    if (!(event.ctrlKey || event.metaKey) || event.target.closest?.("input, textarea, select")) return;
+    const key = event.key.toLowerCase();
+    if (key !== "z" && key !== "y") return;
+    event.preventDefault();
+    if (key === "y" || event.shiftKey) this.edits.redo();
+    else this.edits.undo();
+  }
+
+  /** The words at the pointer. */
+  tipFor(item, x, y) {
+    this.tip.hidden = !item;
+    if (!item) return;
+    const { model } = this, i = item.node, where = item.kind < KINDS.TOKEN ? `layer ${item.layer}, ` : "";
+    const what = i < 0 ? `group of ${item.members.length}` : KIND_NAMES[item.kind] + (item.kind === KINDS.FEATURE ? ` ${model.index[i]}` : "");
+    this.tip.replaceChildren(
+      element("strong", { dir: "auto" }, tokenText(item.label, 80)),
+      element("span", {}, `${what}, ${where}token ${item.position} ${tokenText(model.tokens[item.position], 16)}`),
+      element("span", {}, item.kind === KINDS.LOGIT ? `probability ${(100 * model.probability[i]).toFixed(1)} %` : `influence ${short(item.influence)}` + (item.kind === KINDS.FEATURE && i >= 0 ? `, activation ${short(model.activation[i])}` : "")));
+    const left = x + 14 + this.tip.offsetWidth > this.canvas.width ? x - 14 - this.tip.offsetWidth : x + 14;
+    Object.assign(this.tip.style, { left: `${Math.max(4, left)}px`, top: `${Math.max(4, Math.min(y + 12, this.canvas.height - this.tip.offsetHeight - 4))}px` });
+  }
+
+  // Address, saving, messages
+
+  addressOf(part = {}) {
+    const { model, state, edits } = this, fixed = (value, usual) => (value === usual ? "" : String(Number(value.toFixed(4))));
+    const query = {
+      at: this.chosen === null ? "" : model.ids[this.chosen], nodes: fixed(state.nodes, model.usual.nodes), edges: fixed(state.edges, model.usual.edges),
+      target: state.target === null ? "" : String(model.index[state.target]), pins: edits.value.pins.join(","), view: this.view === "list" ? "list" : "",
+      collapse: state.collapse ? "1" : "", only: state.only ? "1" : "", ...part,
+    };
+    const plain = (value) => encodeURIComponent(value).replace(/%3A/g, ":").replace(/%2C/g, ",");
+    const given = Object.entries(query).filter(([, value]) => value !== "").map(([key, value]) => `${key}=${plain(value)}`).join("&");
+    return `/graph/${encodeURIComponent(this.name)}${given ? "?" + given : ""}`;
+  }
+
+  address() {
+    const next = this.addressOf();
+    if (location.pathname.split("/")[1] === "graph" && next !== location.pathname + location.search) history.replaceState(null, "", next);
+  }
+
+  async ask(path) {
+    const answer = await fetch(`${this.source}/${path}`);
+    const text = await answer.text();
+    if (answer.ok) return JSON.parse(text);
+    throw new Error(text.startsWith("{") ? JSON.parse(text).error : text.trim().slice(0, 300) || `the server answered ${answer.status}`);
+  }
+
+  async save(kind) {
+    const labelled = { scene: this.scene, layout: this.layout ?? layOut(this.scene, this.model, this.resolved, 1000, 600) };
+    for (const item of this.scene.items) item.r ??= 4;
+    const svg = toSvg({ ...labelled, theme: this.canvas.theme, tokens: this.model.tokens, title: document.querySelector(".wb-graph-title")?.textContent || this.name });
+    try {
+      if (kind === "svg") saveSvg(svg, this.name);
+      else await savePng(svg, this.name);
+    } catch (error) {
+      this.say(`The picture could not be made: ${error.message}`, true);
+    }
+  }
+
+  /** Somebody else saved other edits of this graph meanwhile. */
+  differ(theirs) {
+    const choose = (text, act) => element("button", { type: "button", class: "wb-act wb-act-quiet", onclick: () => { this.say(""); act(); } }, text);
+    this.say("The edits of this graph were changed elsewhere meanwhile.", true);
+    this.notice.append(choose("Load theirs", () => this.edits.take(theirs)), choose("Keep mine", () => this.edits.save(theirs)));
+  }
+
+  say(message, failed = false) {
+    this.notice.hidden = !message;
+    this.notice.classList.toggle("wb-graph-failed", failed);
+    this.notice.replaceChildren(message);
+  }
+
+  fail(error) {
+    this.root.dataset.failed = "true";
+    this.root.replaceChildren(element("div", { class: "wb-notice wb-notice-error", role: "alert" }, `The graph could not be drawn: ${error.message}`));
+    console.error(error);
+  }
+
+  close() {
+    this.resizer?.disconnect();
+    this.schemes?.disconnect();
+    if (this.media) this.media.onchange = null;
+    document.removeEventListener("keydown", this.hush);
+    this.canvas?.close();
+    this.edits?.close();
+  }
+}

@@ -1,0 +1,165 @@
+"""A graph as the browser takes it: columns of nodes and edges, labels, and the features tables of its latents."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dashboard.components.pages import feature_href, open_artefact
+from dashboard.feature import data as features
+from interp.artifacts import Manifest
+from interp.errors import CorruptError, UnknownNameError, WorkbenchError
+from interp.names import parse_hook_point
+from interp.tracing.config import TraceConfig
+from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
+from interp.workspace import Workspace
+
+MAX_EXAMPLES = 5
+"""Examples of a latent in the side panel."""
+DIGITS = 5
+"""Significant digits of numbers that are sent."""
+
+
+def choose(workspace: Workspace, name: str | None) -> Manifest:
+    """Return the manifest of a graph; without a name, of the one that the page opens on."""
+    return open_artefact(workspace, (KIND,), name)
+
+
+def graph(workspace: Workspace, manifest: Manifest) -> AttributionGraph:
+    """Return the graph itself. Raises `CorruptError`."""
+    return _load(workspace.path(KIND, manifest.name), manifest.content_hash)
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path, _hash: str) -> AttributionGraph:
+    return AttributionGraph.load(folder)
+
+
+def thresholds(found: AttributionGraph) -> dict[str, float]:
+    """Return the shares of influence and of edge scores at which the graph was pruned."""
+    usual = TraceConfig()
+    return {
+        "nodes": float(found.settings.get("node_share", usual.node_share)),
+        "edges": float(found.settings.get("edge_share", usual.edge_share)),
+    }
+
+
+def content(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+    """Return the graph as columns: nodes and edges by number, tokens, targets, and the stored thresholds."""
+    found = graph(workspace, manifest)
+    labels = _labels(workspace, found)
+    nodes = found.nodes
+    columns: dict[str, list[Any]] = {
+        name: _rounded(np.array([getattr(node, name) for node in nodes], np.float64))
+        for name in ("activation", "influence", "share", "probability")
+    }
+    for name in ("layer", "position", "index"):
+        columns[name] = [int(getattr(node, name)) for node in nodes]
+    columns |= {
+        "kind": [NODE_KINDS.index(node.kind) for node in nodes],
+        "kept": [int(node.kept) for node in nodes],
+        "label": [labels.get(i, "") for i in range(len(nodes))],
+    }
+    edges = found.edges
+    return {
+        "name": manifest.name,
+        "model": found.model,
+        "kinds": list(NODE_KINDS),
+        "n_layers": found.n_layers,
+        "tokens": list(found.token_texts),
+        "targets": [target.label for target in found.targets],
+        "thresholds": thresholds(found),
+        "nodes": columns,
+        "edges": {
+            "source": edges.source.tolist(),
+            "target": edges.target.tolist(),
+            "weight": _rounded(edges.weight),
+            "share": _rounded(edges.share),
+            "kept": edges.kept.astype(int).tolist(),
+        },
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    """Return numbers with few digits, so that 30,000 edges are a megabyte. Raises `CorruptError` for NaN."""
+    if not np.isfinite(values).all():
+        raise CorruptError("the graph holds numbers that are not finite; trace it again")
+    return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
+
+
+def _labels(workspace: Workspace, found: AttributionGraph) -> dict[int, str]:
+    """Return labels by node number: of a token its text, of a target its name, of a latent its own or its table's."""
+    labels = {}
+    wanted: dict[int, list[int]] = {}
+    for i, node in enumerate(found.nodes):
+        if node.kind == "token" and 0 <= node.position < len(found.token_texts):
+            labels[i] = found.token_texts[node.position]
+        elif node.kind == "logit" and not node.label and 0 <= node.index < len(found.targets):
+            labels[i] = found.targets[node.index].label
+        else:
+            labels[i] = node.label
+        if node.kind == "feature" and not node.label:
+            wanted.setdefault(node.layer, []).append(i)
+    tables = feature_tables(workspace, found) if wanted else {}
+    for layer, numbers in wanted.items():
+        if layer in tables:
+            known = _table_labels(workspace, tables[layer], sorted({found.nodes[i].index for i in numbers}))
+            labels |= {i: known.get(found.nodes[i].index) or "" for i in numbers}
+    return labels
+
+
+def _table_labels(workspace: Workspace, table: str, latents: list[int]) -> dict[int, str]:
+    known: dict[int, str] = {}
+    try:
+        for start in range(0, len(latents), features.MAX_ROWS):
+            known |= features.labels(workspace, table, latents[start : start + features.MAX_ROWS])
+    except WorkbenchError:  # a damaged table: the graph is shown without its labels
+        return known
+    return known
+
+
+def feature_tables(workspace: Workspace, found: AttributionGraph) -> dict[int, str]:
+    """Return the features artefact that describes the latents of each layer, the newest where there are several.
+
+    For a set of transcoders it is a child of the set; for neurons, one of the neurons of the same model.
+    """
+    tables: dict[int, str] = {}
+    parent = f"transcoders/{found.dictionary}"
+    for manifest in reversed(workspace.newest("features")):
+        dictionary = str(manifest.config.get("dictionary", ""))
+        of_set = parent in manifest.parents
+        of_neurons = dictionary.startswith("neurons:") and manifest.config.get("model") == found.model
+        if not (of_neurons if found.dictionary == "neurons" else of_set):
+            continue
+        where = dictionary.removeprefix("neurons:") if of_neurons else str(manifest.config.get("hook_point", ""))
+        try:
+            layer = parse_hook_point(where).layer
+        except WorkbenchError:
+            continue
+        if layer is not None:
+            tables[layer] = manifest.name
+    return tables
+
+
+def node(found: AttributionGraph, number: int) -> GraphNode:
+    """Return a node by its number. Raises `UnknownNameError`."""
+    if not 0 <= number < len(found.nodes):
+        raise UnknownNameError("node", str(number), [], f"(the graph has {len(found.nodes):,} nodes)")
+    return found.nodes[number]
+
+
+def describe(workspace: Workspace, manifest: Manifest, number: int) -> dict[str, Any]:
+    """Return the page and the examples of a latent: `href` is null where no features table describes its layer."""
+    found = graph(workspace, manifest)
+    chosen = node(found, number)
+    table = feature_tables(workspace, found).get(chosen.layer) if chosen.kind == "feature" else None
+    if table is None:
+        return {"href": None, "table": None, "examples": [], "maximum": 0.0}
+    rows = features.examples(workspace, table, chosen.index)[:MAX_EXAMPLES]
+    examples = [
+        {"tokens": row["tokens"], "activations": _rounded(np.array(row["activations"])), "peak": row["peak"]}
+        for row in rows
+    ]
+    maximum = max((max(each["activations"], default=0.0) for each in examples), default=0.0)
+    return {"href": feature_href(table, chosen.index), "table": table, "examples": examples, "maximum": maximum}
