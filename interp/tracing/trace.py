@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.artifacts import Draft
-from interp.errors import ConfigError, PromptError
+from interp.errors import ConfigError, MismatchError, PromptError, UsageError
 from interp.models.adapter import check_token_ids, to_tokens, token_strings, weight_hash
 from interp.models.identity import model_spec, tokenizer_of
 from interp.progress import Progress
@@ -133,7 +133,12 @@ def save_trace(
     about = {"model": model_spec(model), "weight_hash": weights, "dictionary": replacement.name}
     about |= {"tokens": tokens[0].tolist(), "target": options.get("target"), "contrast": options.get("contrast")}
     draft = Draft.open(folder, kind=KIND, config=about | asdict(config), seed=config.seed, overwrite=overwrite)
-    graph = trace(model, prompt, replacement, config, folder=draft.path, **options)
+    try:
+        graph = trace(model, prompt, replacement, config, folder=draft.path, **options)
+    except (UsageError, MismatchError):  # nothing was computed that could be resumed
+        if not draft.resumed:
+            draft.discard()
+        raise
     graph.write(draft, {f"model:{graph.model}": weights, **(parents or {})})
     return graph
 

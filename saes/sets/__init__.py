@@ -2,6 +2,7 @@
 
 - `set`       the set: what its latents read and write, and reading it from disk
 - `layouts`   the files of a set, which are those of circuit-tracer
+- `replacement`  a set on one prompt, for attribution graphs
 """
 
 from typing import TYPE_CHECKING

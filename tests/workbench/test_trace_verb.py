@@ -1,0 +1,76 @@
+"""`workbench trace` from the command line."""
+
+import pytest
+
+from interp.tracing.graph import AttributionGraph
+from interp.workspace import Workspace
+from workbench.__main__ import main
+
+PROMPT = ["--prompt", "one two one"]
+
+
+def traced(folder, *more: str, model: str = "small:mlp-2l") -> int:
+    return main(["trace", model, *more, "--workspace", str(folder)])
+
+
+def test_a_graph_is_an_artefact_with_its_scores_beside_their_floor(tmp_path, capsys):
+    assert traced(tmp_path, *PROMPT, "--name", "mine", "--max-feature-nodes", "200", "--effects", "6") == 0
+    shown = capsys.readouterr().out
+    assert "MLP neurons are the latents" in shown
+    assert "without any latent" in shown
+    assert "200 of" in shown
+    manifest = Workspace(tmp_path).manifest("attribution_graph", "mine")
+    graph = AttributionGraph.load(Workspace(tmp_path).path("attribution_graph", "mine"))
+    assert manifest.parents == {"model:small:mlp-2l": graph.weight_hash}
+    assert graph.settings["residue"] < 1e-4
+    assert sorted(path.name for path in (tmp_path / "graphs" / "mine").iterdir()) == [
+        "edges.parquet", "graph.json", "manifest.json", "nodes.parquet",
+    ]  # fmt: skip
+    assert traced(tmp_path, *PROMPT, "--name", "mine") == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_an_interrupted_trace_goes_on_to_the_same_graph(tmp_path, monkeypatch):
+    import interp.tracing.rows as rows
+
+    options = [*PROMPT, "--max-feature-nodes", "300", "--batch-size", "32", "--effects", "0"]
+    assert traced(tmp_path, *options, "--name", "whole") == 0
+    plain, calls = rows.RowStore.add, []
+
+    def stop(self, *found):
+        plain(self, *found)
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(rows.RowStore, "add", stop)
+    assert traced(tmp_path, *options, "--name", "twice") == 130
+    assert (tmp_path / "graphs" / "twice.partial" / rows.VALUES).exists()
+    monkeypatch.setattr(rows.RowStore, "add", plain)
+    assert traced(tmp_path, *options, "--name", "twice") == 0
+    whole, twice = (Workspace(tmp_path).manifest("attribution_graph", name) for name in ("whole", "twice"))
+    assert whole.content_hash == twice.content_hash
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([*PROMPT, "--target", "two"], "is 3"),
+        ([*PROMPT, "--contrast", "a"], "add --target"),
+        (["--prompt", ""], "empty"),
+        ([*PROMPT, "--set", "none"], "none"),
+        ([*PROMPT, "--node-share", "0"], "node_share"),
+        ([*PROMPT, "--target", "feature:0:1:99999"], "not active"),
+    ],
+)
+def test_what_cannot_be_traced_is_one_line(tmp_path, capsys, options, says):
+    assert traced(tmp_path, *options) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("graphs/*"))
+
+
+def test_a_model_without_mlps_says_so(tmp_path, capsys):
+    assert traced(tmp_path, *PROMPT, model="small:attn-only-1l") == 2
+    assert "no MLPs" in capsys.readouterr().err
