@@ -240,4 +240,5 @@ PAGE = Page(
     "each with its null, the same distance for models without the change in question; and the parts that carry a "
     "behaviour when transplanted.",
     command="workbench compare models BASE TUNED",
+    fill=lambda _, model: ("compare models", {"base": model}),
 )

@@ -29,7 +29,7 @@ from dashboard.components.frame import attrs, note_controls, page, panel, quiet_
 from dashboard.components.live import Live
 from dashboard.runs.queue import Run, RunQueue
 from interp.artifacts import CIRCUITS, GEOMETRY, KINDS, MODEL_COMPARISONS, STUDIES, Manifest
-from interp.errors import MissingError, as_typed, program
+from interp.errors import MissingError, WorkbenchError, as_typed, program
 from interp.workspace import Workspace
 
 Layout = Callable[..., html.Div]
@@ -96,12 +96,7 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
     given = f"{command} --workspace {shlex.quote(str(workspace.root))}"
     button = []
     if which.fill is not None and (queue := _queue()) is not None and not queue.problem:
-        verb, options = which.fill(workspace, model)
-        of = next((str(value) for value in options.values()), "")
-        button = [
-            html.P("Run this now, in the background; it appears here when it is done:"),
-            run_button(verb, options, id="fill", text=f"Run {verb} {of}".strip(), then=which.path),
-        ]
+        button = _fill_button(queue, *which.fill(workspace, model), then=which.path)
     return page(
         which.title,
         panel(
@@ -114,6 +109,20 @@ def empty_page(which: Page, workspace: Workspace, model: str) -> html.Div:
             className="wb-empty",
         ),
     )
+
+
+def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: str) -> list[Any]:
+    """Return the button that runs the verb; where it needs more than these options, a link to its form."""
+    try:
+        queue.catalogue.command(verb, options)
+    except WorkbenchError as error:
+        form = "/runs" + _query({"verb": verb, **options})
+        return [html.P(as_typed(str(error))), dcc.Link(f"Choose and run {verb}", href=form, className="wb-act")]
+    of = next((str(value) for value in options.values()), "")
+    return [
+        html.P("Run this now, in the background; it appears here when it is done:"),
+        run_button(verb, options, id="fill", text=f"Run {verb} {of}".strip(), then=then),
+    ]
 
 
 def first_step(workspace: Workspace, model: str) -> tuple[str, dict[str, Any]]:
@@ -378,6 +387,11 @@ def dynamics_href(name: str, **query: Any) -> str:
 def changes_href(name: str) -> str:
     """Address of a comparison of two models."""
     return "/changes" + _query({"name": name})
+
+
+def compare_href(a: str, b: str = "") -> str:
+    """Address of the comparison of two named things; with one, the page asks for the other."""
+    return "/compare" + _query({"a": a, "b": b})
 
 
 def prompt_href(**query: Any) -> str:

@@ -1,5 +1,6 @@
 """The artefacts of a workspace as cards: a plain sentence and the numbers that are asked for first."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,8 @@ from dashboard.components.pages import (
     prompt_href,
     sae_href,
 )
-from interp.artifacts import KINDS, Manifest
-from interp.workspace import Broken, Partial, Workspace
+from interp.artifacts import KINDS, MANIFEST, STATUS, Manifest, hash_json
+from interp.workspace import FORMER_FOLDERS, Broken, Partial, Workspace
 
 MAX_CARDS = 60
 """Cards per kind; of more artefacts the newest are shown."""
@@ -57,6 +58,18 @@ def overview(workspace: Workspace) -> Overview:
         if len(cards[manifest.kind]) < MAX_CARDS:
             cards[manifest.kind].append(card(manifest))
     return Overview(cards, workspace.partials(), workspace.broken(), models(workspace))
+
+
+def stamp(workspace: Workspace) -> str:
+    """Return a text that changes once an artefact is finished, deleted, begun or given up; it opens no file."""
+    found = []
+    for folder in sorted({*KINDS.values(), *FORMER_FOLDERS.values()}):
+        for name in (MANIFEST, STATUS):
+            for file in sorted((workspace.root / folder).glob(f"*/{name}")):
+                with contextlib.suppress(OSError):  # renamed while this looked
+                    about = file.stat()
+                    found.append([f"{folder}/{file.parent.name}", about.st_mtime_ns if name == MANIFEST else 0])
+    return hash_json(found)
 
 
 def models(workspace: Workspace) -> list[str]:

@@ -3,12 +3,12 @@
 import shlex
 from typing import Any
 
-from dash import dcc, html
+from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.frame import notice, page, panel, quiet_link
-from dashboard.components.pages import Context, Page, run_button
-from dashboard.overview.data import Card, Overview, overview
-from interp.artifacts import KINDS
+from dashboard.components.pages import Context, Page, current, run_button, run_state
+from dashboard.overview.data import Card, overview, stamp
+from interp.artifacts import KINDS, hash_json
 from interp.errors import as_typed, program
 from interp.workspace import Broken, Partial
 
@@ -65,25 +65,73 @@ _KIND_OF_FOLDER |= {
 }  # circuits: a folder of earlier versions
 
 
+CLOCK = 2500
+"""Milliseconds between two looks at the workspace."""
+
+
 def layout(context: Context, **_: Any) -> html.Div:
     """Return every artefact as a card, in the order in which they are made."""
-    found = overview(context.workspace)
-    root = context.workspace.root
+    news = _news(context)
+    return page(
+        "Overview",
+        html.Div(news, id="overview-news"),
+        html.Div(_cards(context), id="overview-cards"),
+        dcc.Interval(id="overview-clock", interval=CLOCK),
+        dcc.Store(id="overview-shown", data=_shown(context, news)),
+    )
+
+
+def register(app: Dash) -> None:
+    """Let the page follow the workspace: runs that begin and move, artefacts that appear and go, whoever made them."""
+
+    @app.callback(
+        Output("overview-news", "children"),
+        Output("overview-cards", "children"),
+        Output("overview-shown", "data"),
+        Input("overview-clock", "n_intervals"),
+        State("overview-shown", "data"),
+        prevent_initial_call=True,
+    )
+    def follow(_: int | None, shown: list[str]) -> tuple[Any, Any, Any]:
+        context = current()
+        news = _news(context)
+        now = _shown(context, news)
+        same = [before == after for before, after in zip(shown, now, strict=True)]
+        cards = no_update if same[1] else _cards(context)
+        return no_update if same[0] else news, cards, no_update if all(same) else now
+
+
+def _shown(context: Context, news: list[Any]) -> list[str]:
+    """Return fingerprints of the news and of the cards."""
+    return [hash_json(str(news)), stamp(context.workspace)]
+
+
+def _news(context: Context) -> list[Any]:
+    """Return the runs that wait or run, the unfinished artefacts and the unreadable ones, each as a notice."""
+    runs = context.runs.active() if context.runs else []
+    workspace = context.workspace
+    return [
+        *(notice(html.Strong(quiet_link(f"Run {run.id}", "/runs")), f" {run_state(run)}") for run in runs),
+        *map(_partial, workspace.partials()),
+        *map(_broken, workspace.broken()),
+    ]
+
+
+def _cards(context: Context) -> list[Any]:
+    found, root = overview(context.workspace), context.workspace.root
     if found.empty:
-        return page("Overview", _empty(str(root), runs=context.runs is not None))
+        return [_empty(str(root), runs=context.runs is not None)]
     lead = [
         f"{sum(map(len, found.cards.values()))} artefacts in ",
         html.Code(root.name or str(root)),
         f", made with {', '.join(found.models)}. " if found.models else ". ",
         "A card names the artefacts that it was made from.",
     ]
-    return page(
-        "Overview",
-        *_troubles(found),
+    return [
+        html.P(lead, className="wb-lead"),
         html.Div([_column(kind, found.cards[kind]) for kind in _COLUMNS], className="wb-lineage"),
         html.Div([_column(kind, found.cards[kind]) for kind in _MORE if found.cards[kind]], className="wb-lineage"),
-        lead=lead,
-    )
+    ]
 
 
 def _column(kind: str, cards: list[Card]) -> html.Section:
@@ -127,11 +175,6 @@ def _origin(parents: list[str]) -> str:
 
 def _when(created: str) -> str:
     return created.replace("T", " ").removesuffix("Z")[:16]
-
-
-def _troubles(found: Overview) -> list[Any]:
-    shown: list[Any] = [_partial(partial) for partial in found.partials]
-    return shown + [_broken(broken) for broken in found.broken]
 
 
 def _partial(partial: Partial) -> html.Div:
@@ -188,4 +231,4 @@ def _empty(root: str, *, runs: bool) -> html.Section:
     )
 
 
-PAGE = Page(title="Overview", path="/", order=10, layout=layout)
+PAGE = Page(title="Overview", path="/", order=10, layout=layout, register=register)

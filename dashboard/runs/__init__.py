@@ -1,5 +1,7 @@
 """Analyses started from the page: a queue that runs one at a time, and the page that fills it.
 
-- `queue`  the queue, its state on disk, and the processes that it starts
-- `page`   the page: a form for every verb, the queue, and the artefacts with their sizes
+- `files`    the runs on disk
+- `queue`    the queue, and the processes that it starts
+- `page`     the page: a form for every verb, and the queue
+- `storage`  the part of the page on artefacts: their sizes, deletion, the trash
 """

@@ -1,9 +1,8 @@
 """A queue of commands that runs one at a time in a process of its own. Torch-free, without Dash.
 
-The queue lives in `runs/` of the workspace: `<id>.json` (one run), `<id>.log` (its output) and `<id>.progress.json`
-(written by the running command, `interp.progress`). Every change is on disk before it is acknowledged, so that the
-queue survives the server. A run that was active when the server ended is *interrupted*: resumed, it continues from the
-`.partial` folder of its artefact. One server owns the queue of a workspace; others only show it.
+The queue lives in `runs/` of the workspace (`dashboard.runs.files`). Every change is on disk before it is acknowledged,
+so that the queue survives the server. A run that was active when the server ended is *interrupted*: resumed, it
+continues from the `.partial` folder of its artefact. One server owns the queue of a workspace; others only show it.
 
 Steps of a run:
 
@@ -15,33 +14,34 @@ Steps of a run:
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from interp.artifacts import read_json, write_json
+from dashboard.runs.files import (
+    ACTIVE,
+    CANCELLED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    WAITING,
+    Run,
+    RunFiles,
+)
 from interp.errors import ConfigError, ResourceError, UnknownNameError, WorkbenchError
 from interp.progress import RUN_FILE
 from interp.workspace import Workspace
 
-FOLDER = "runs"
-WAITING, RUNNING, DONE = "waiting", "running", "done"
-FAILED, CANCELLED, INTERRUPTED = "failed", "cancelled", "interrupted"
-ACTIVE = (WAITING, RUNNING)
 MOST_WAITING = 100
 """Runs that may wait."""
-LOG_LINES = 60
 CUT_OFF = "The dashboard ended while this was running; what it saved can be resumed."
-_TAIL = 16_384
-_ID = re.compile(r"^\d{4,}-[a-z-]+$")
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,123 +93,6 @@ class Catalogue(Protocol):
     def command(self, verb: str, options: dict[str, Any]) -> str:
         """Return the command as a reader types it. Raises as `arguments` does."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One run of the queue."""
-
-    id: str
-    verb: str
-    options: dict[str, Any]
-    state: str
-    command: str
-    """The command as a reader types it."""
-    created: float
-    started: float | None = None
-    ended: float | None = None
-    fraction: float | None = None
-    """Fraction of the present stage that is done, 0 to 1; None when it is not known."""
-    stage: str = ""
-    seconds_left: float | None = None
-    """Estimate for the present stage."""
-    log: str = ""
-    """Its last lines of output."""
-    made: list[str] = field(default_factory=list)
-    """Artefacts that it wrote, as `folder/name`."""
-    problem: str = ""
-    """The reason of a failure, in a sentence."""
-
-    @property
-    def active(self) -> bool:
-        """Return True while the run waits or runs."""
-        return self.state in ACTIVE
-
-
-class RunFiles:
-    """The runs of a workspace on disk, and in memory where this server owns them."""
-
-    def __init__(self, workspace: Workspace):
-        self.root, self.folder = workspace.root, workspace.root / FOLDER
-        self.records: dict[str, dict[str, Any]] = {}
-
-    def read(self) -> dict[str, dict[str, Any]]:
-        """Return the runs on disk, by id. One that cannot be read is left out: it would take the others with it."""
-        found = {}
-        for path in sorted(self.folder.glob("*-*.json")) if self.folder.is_dir() else []:
-            with contextlib.suppress(WorkbenchError, OSError):
-                record = read_json(path)
-                kinds = {"id": str, "verb": str, "options": dict, "command": str, "state": str, "place": int}
-                whole = all(isinstance(record.get(name), kind) for name, kind in kinds.items())
-                if whole and record["id"] == path.stem and _ID.match(path.stem):
-                    found[path.stem] = record
-        return found
-
-    def save(self, record: dict[str, Any]) -> None:
-        """Write a run to disk, then take it into the list."""
-        write_json(self.folder / f"{record['id']}.json", record)
-        self.records[record["id"]] = record
-
-    def end(self, record: dict[str, Any], state: str, problem: str = "") -> None:
-        """Write down how a run ended. Where that cannot be written, it has ended in memory, and the error is raised."""
-        ended = record | {"state": state, "problem": problem, "ended": time.time(), "made": self.made(record)}
-        self.records[record["id"]] = ended
-        self.save(ended)
-
-    def remove(self, id: str) -> None:
-        """Remove a run and its log."""
-        del self.records[id]
-        for suffix in (".json", ".log", ".progress.json"):
-            (self.folder / f"{id}{suffix}").unlink(missing_ok=True)
-
-    def last_place(self) -> int:
-        """Return the position in the queue that is behind all others."""
-        return max([record["place"] for record in self.records.values()], default=0) + 1
-
-    def made(self, record: dict[str, Any]) -> list[str]:
-        """Return the artefacts that a run wrote, as `folder/name`."""
-        found = list(record.get("made", ()))
-        for path in self.progress(record["id"]).get("made", ()):
-            with contextlib.suppress(ValueError):
-                found.append(Path(path).resolve().relative_to(self.root.resolve()).as_posix())
-        return list(dict.fromkeys(found))
-
-    def progress(self, id: str) -> dict[str, Any]:
-        """Return the report of the running command; empty before the first."""
-        with contextlib.suppress(WorkbenchError, OSError):
-            return read_json(self.folder / f"{id}.progress.json")
-        return {}
-
-    def run_of(self, record: dict[str, Any]) -> Run:
-        """Return a run as the page shows it."""
-        given = {name: record.get(name) for name in ("id", "verb", "options", "state", "command", "started", "ended")}
-        run: dict[str, Any] = {**given, "created": record.get("created", 0.0), "log": self.log(record["id"])}
-        run |= {"problem": record.get("problem", ""), "made": record.get("made", [])}
-        run["fraction"] = 1.0 if record["state"] == DONE else None
-        if record["state"] == RUNNING:
-            told = self.progress(record["id"])
-            run |= {"made": self.made(record), "stage": told.get("stage") or "starting"}
-            run["stage"] = "stopping" if record.get("asked") else run["stage"]
-            run["fraction"], run["seconds_left"] = how_far(told)
-        return Run(**run)
-
-    def log(self, id: str) -> str:
-        """Return the last lines that a run printed, as plain text."""
-        try:
-            with open(self.folder / f"{id}.log", "rb") as handle:
-                handle.seek(max(0, handle.seek(0, os.SEEK_END) - _TAIL))
-                text = handle.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-        lines = [line.rpartition("\r")[2] for line in _ESCAPES.sub("", text).replace("\r\n", "\n").split("\n")]
-        return "\n".join(lines[-LOG_LINES:]).strip("\n")
-
-    def reason(self, id: str, code: int) -> str:
-        """Return the reason of a failure: the error of the command, which is its last line."""
-        if code < 0:
-            return f"It was ended by {signal.Signals(-code).name}."
-        last = next((line for line in reversed(self.log(id).splitlines()) if line.strip()), "")
-        return last.removeprefix("workbench: ") or f"It ended with exit code {code}."
 
 
 class RunQueue:
@@ -317,9 +200,11 @@ class RunQueue:
             if record["state"] == WAITING:
                 self._files.end(record, CANCELLED)
             elif record["state"] == RUNNING:
-                self._files.save(record | {"asked": CANCELLED})
+                asked = self._files.records[id] = record | {"asked": CANCELLED}
                 if self._process is not None:
                     _interrupt(self._process, self.grace)
+                with contextlib.suppress(WorkbenchError, OSError):  # a full disk must not keep it running
+                    self._files.save(asked)
 
     def resume(self, id: str) -> None:
         """Queue a run that ended early again; it continues where its verb saved its progress."""
@@ -464,20 +349,6 @@ def _interrupt(process: subprocess.Popen, grace: float) -> None:
     timer = threading.Timer(grace, send, [signal.SIGKILL])
     timer.daemon = True
     timer.start()
-
-
-def how_far(told: dict[str, Any]) -> tuple[float | None, float | None]:
-    """Return the fraction of the present stage that is done, and the seconds that it still needs; None for not known.
-
-    >>> how_far({"done": 30, "total": 40, "first": 10, "since": 100.0, "now": 104.0})
-    (0.75, 2.0)
-    """
-    done, total = told.get("done"), told.get("total")
-    if not isinstance(done, int | float) or not isinstance(total, int | float) or total <= 0:
-        return None, None
-    moved = done - told.get("first", 0)
-    left = (told["now"] - told["since"]) * (total - done) / moved if moved > 0 else None
-    return min(1.0, max(0.0, done / total)), left
 
 
 def _values(values: Iterable[Any]) -> Iterator[str]:

@@ -129,3 +129,34 @@ def test_typed_text_stays_text(running):
     page.wait_for_function("document.querySelector('#runs-command').innerText.includes('script')")
     assert page.evaluate("window.pwned") is None
     assert running.errors == []
+
+
+def test_the_overview_and_the_runs_follow_what_others_start(running, queue):
+    page = running.open("/runs")
+    page.wait_for_selector("#runs-list .wb-none")
+    page.evaluate("window.same = true")
+    queue.add("heads", {"model": "small:attn-only-1l", "n_prompts": 2, "seeds": (0,), "name": "mine"})
+    page.wait_for_selector("#runs-list .wb-run", timeout=15_000)
+    other = page.context.new_page()
+    other.goto(running.base + "/")
+    other.wait_for_selector(".wb-card")
+    other.evaluate("window.same = true")
+    link = other.locator(".wb-card a", has_text="mine")
+    link.wait_for(timeout=120_000)
+    page.wait_for_selector("#runs-storage th:has-text('heads/mine')", timeout=60_000)
+    assert other.evaluate("window.same")
+    assert page.evaluate("window.same"), "neither page was loaded again"
+    other.close()
+    assert running.errors == []
+
+
+def test_a_page_without_anything_leads_to_the_form_that_fills_it(running, queue, tmp_path):
+    for kind in ("model_comparison", "latent_comparison"):
+        for name in queue.workspace.names(kind):
+            queue.workspace.path(kind, name).rename(tmp_path / f"{kind}-{name}")
+    page = running.open("/changes")
+    page.click("text=Choose and run compare models")
+    page.wait_for_selector("#runs-verb")
+    assert page.locator("#runs-verb").input_value() == "compare models"
+    page.wait_for_function("document.querySelector('#runs-problem').innerText.includes('needs TUNED')")
+    assert running.errors == []

@@ -17,8 +17,10 @@ from page_text import text_of
 
 from dashboard.app import create_app
 from dashboard.components.pages import artefact_href, current, empty_page, find_pages, first_step, run_button
-from dashboard.runs.page import PAGE, check_unused, entered
-from dashboard.runs.queue import RunQueue, how_far
+from dashboard.runs.files import how_far
+from dashboard.runs.page import PAGE, entered
+from dashboard.runs.queue import RunQueue
+from dashboard.runs.storage import check_unused
 from interp.artifacts import Draft
 from interp.errors import ConfigError, ResourceError, UnknownNameError, WorkbenchError
 from interp.workspace import Workspace, move_to_trash, trashed
@@ -169,7 +171,7 @@ def full_disk(monkeypatch) -> pytest.MonkeyPatch:
     def fail(path: Path, value: Any) -> None:
         raise ResourceError(f"disk full while writing {path}")
 
-    monkeypatch.setattr("dashboard.runs.queue.write_json", fail)
+    monkeypatch.setattr("dashboard.runs.files.write_json", fail)
     return monkeypatch
 
 
@@ -471,3 +473,48 @@ def test_the_address_of_an_artefact_is_that_of_its_page():
     assert artefact_href("edge-circuits/ioi").startswith("/circuit/edge-circuits")
     assert artefact_href("proofs/demo-mine-1669") == "/feature/demo-mine/1669"
     assert artefact_href("recordings/demo") == "/"
+
+
+def test_a_running_run_is_cancelled_on_a_full_disk(place, monkeypatch):
+    queue = RunQueue(place, Commands(place), program=(sys.executable, "-c", "import time; time.sleep(600)")).start()
+    try:
+        id = queue.add("heads", HEADS)
+        wait(queue, id, "running", seconds=20)
+        while queue._process is None:
+            time.sleep(0.05)
+        with monkeypatch.context() as patch:
+            full_disk(patch)
+            queue.cancel(id)
+            assert wait(queue, id, "cancelled", "done", "failed", seconds=30).state == "cancelled"
+    finally:
+        queue.stop()
+
+
+@pytest.mark.parametrize(
+    ("title", "offered"), [("SAE", "Run record small"), ("Changes", "Choose and run compare models")]
+)
+def test_empty_pages_lead_to_what_fills_them(served, title, offered):
+    which = next(each for each in find_pages() if each.title == title)
+    assert offered in text_of(empty_page(which, current().workspace, MODEL))
+
+
+def test_the_overview_changes_with_the_workspace_and_only_then(served, place, queue):
+    from dashboard.overview import page as overview
+
+    def shown():
+        return overview._shown(current(), overview._news(current()))
+
+    empty = shown()
+    assert shown() == empty
+    planted(place, "recording", "rec")
+    made = shown()
+    assert made[0] == empty[0], "no news"
+    assert made[1] != empty[1], "another card"
+    Draft.open(place.path("sae", "begun"), kind="sae", config={}, seed=0)
+    begun = shown()
+    assert all(before != after for before, after in zip(made, begun, strict=True))
+    queue.add("lens", {**SLOW, "name": "slow"})
+    assert "Run 0001-lens" in text_of(overview._news(current()))
+    queue.cancel("0001-lens")
+    move_to_trash(place, "recordings/rec")
+    assert shown()[1] not in (made[1], begun[1])
