@@ -65,8 +65,16 @@ class Result:
 
         return pd.DataFrame(self.to_records())
 
+    @property
+    def held_fixed(self) -> list[str]:
+        """One line that says what the analysis held fixed, by its settings or its circuit's; none for nothing."""
+        settings = getattr(getattr(self, "circuit", self), "settings", None)
+        frozen = settings.get("frozen") if isinstance(settings, Mapping) else None
+        return [f"Held fixed: {frozen}."] if frozen else []
+
     def __str__(self) -> str:
-        return "\n".join([*_wrapped(self.headline()), *table_lines(self.shown())])
+        lines = [self.headline(), *self.held_fixed]
+        return "\n".join([*(part for line in lines for part in _wrapped(line)), *table_lines(self.shown())])
 
     def __repr__(self) -> str:
         return str(self)
@@ -75,7 +83,8 @@ class Result:
         """Return the printed text as HTML, for a notebook."""
         if type(self).__str__ is not Result.__str__:
             return f"<pre>{html.escape(str(self))}</pre>"
-        return f"<p>{html.escape(self.headline())}</p>{table_html(self.shown())}"
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in (self.headline(), *self.held_fixed))
+        return f"{lines}{table_html(self.shown())}"
 
 
 def ends(low: str, high: str) -> dict[str, tuple[str, str]]:

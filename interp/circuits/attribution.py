@@ -18,6 +18,9 @@ induction circuit that EAP-IG finds.
 Exact patching is the path patching of Goldowsky-Dill et al. 2023 for one edge; everything after the reader is
 recomputed, norms included. Memory: `n_sources * batch_size * pos * d_model` numbers.
 
+In post-norm models (Gemma 2 and 3) edges are scored with the scales of attention's post-norms held at their values on
+the clean prompts, gradients and exact patches alike (`interp.circuits.edge_runs`); node scores need nothing frozen.
+
 A node score (`level="node"`) is the same for the whole output of a head, an MLP or the embedding, to all later readers.
 It needs the gradient at z or at the output only, and no gradients per reader.
 
@@ -184,8 +187,8 @@ def attribute(
     graph = graph or Graph.from_model(model)
     plan = _Plan(method, steps, points, direction, level, ablation)
     plan.check(task)
-    bench = Bench(model, graph, task, ablation=ablation, batch_size=batch_size)
-    settings = {**task.describe(), **plan.describe(), "sign": "positive: it raises the metric"}
+    bench = Bench(model, graph, task, ablation=ablation, batch_size=batch_size, freeze=level == "edge")
+    settings = {**task.describe(), **plan.describe(), "sign": "positive: it raises the metric", **bench.settings()}
     if method == "acdc":
         values, more = acdc_scores(bench, taus, progress=progress)
         per_prompt, settings = None, settings | more
@@ -260,7 +263,7 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
     reader = None if exact else GradientReader(bench.residual, bench.graph)
     buffer: Tensor | None = None
     for batch in bench.batches():
-        clean, clean_logits = collect(bench.residual, batch.clean, batch.at)
+        clean, clean_logits = collect(batch.residual, batch.clean, batch.at)
         other = bench.replacement(batch)
         if plan.level == "node":
             if exact:
@@ -270,7 +273,7 @@ def _scored(bench: Bench, plan: _Plan, only: Sequence[int] | None) -> Iterator[T
             continue
         if buffer is not None and len(batch.rows) != buffer.shape[1]:
             buffer = None
-        buffer = outputs(bench.residual, bench.graph, clean - other, out=buffer)
+        buffer = outputs(batch.residual, bench.graph, clean - other, out=buffer)
         if reader is None:
             yield _exact(bench, batch, buffer, clean_logits, plan.direction, only)
         else:
@@ -294,7 +297,8 @@ def _approximate(
     start = torch.zeros_like(clean.embed) if other is None else other.embed
     for some in (alphas[i : i + POINTS_AT_ONCE] for i in range(0, len(alphas), POINTS_AT_ONCE)):
         embeds = (torch.lerp(start, clean.embed, alpha) for alpha in some)
-        for slots, n_seen, gradient in reader.summed(batch.clean, embeds, batch.metric, batch.at):
+        frozen = batch.residual.freezing_hooks()
+        for slots, n_seen, gradient in reader.summed(batch.clean, embeds, batch.metric, batch.at, frozen):
             if positions is None:
                 seen = rearrange(diff[:n_seen], "source batch pos d_model -> batch (pos d_model) source")
                 read = rearrange(gradient, "slot batch pos d_model -> batch slot (pos d_model)")
@@ -314,11 +318,11 @@ def _exact(
     tokens, base = batch.clean, clean_logits
     if direction == "denoise":
         tokens, diff = batch.corrupt, -diff
-        base = collect(bench.residual, tokens, batch.at)[1]
+        base = collect(batch.residual, tokens, batch.at)[1]
     before = batch.metric(base)
     at_once = max(1, ROWS_AT_ONCE // len(batch.rows))
     for chosen in (edges[i : i + at_once] for i in range(0, len(edges), at_once)):
-        logits = run_with_single_edges(bench.residual, graph, tokens, diff, chosen, batch.at)
+        logits = run_with_single_edges(batch.residual, graph, tokens, diff, chosen, batch.at)
         for edge, one in zip(chosen, logits, strict=True):
             change = batch.metric(one) - before
             scores[:, edge] = (change if direction == "denoise" else -change).cpu()

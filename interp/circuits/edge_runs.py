@@ -15,6 +15,12 @@ total, along all edges of the circuit. Each layer takes one product of the mask 
 Memory: `n_sources * batch * pos * d_model` numbers for the differences, and one layer of reader inputs. Outputs of
 heads are stored as z (`d_head` numbers per token) and projected by `W_O` one batch at a time, so a stored run has the
 size of its activations, not of `n_heads` copies of the stream.
+
+**Post-norm models** (Gemma 2 and 3) norm the sum of a layer's heads before adding it, so edges from single heads exist
+only at a given scale of that norm. All runs of a batch, corrupted ones too, therefore hold it at its values on the
+clean prompts (`Batch.residual`). In that model the stream is a plain sum and everything above is exact. It equals the
+free model on the clean prompts, and approximates it on others. Norms on what MLPs write belong to the MLP, and are not
+frozen.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,7 +71,10 @@ class SourceValues:
 
 @torch.no_grad()
 def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[SourceValues, Tensor]:
-    """Run `tokens [batch, pos]` without patches; return all sources, and logits `[batch, n_read, d_vocab]` at `at`."""
+    """Run `tokens [batch, pos]` without patches; return all sources, and logits `[batch, n_read, d_vocab]` at `at`.
+
+    With a frozen `residual` the run is that of the model with frozen post-norms.
+    """
     store: dict[str, Tensor] = {}
     n_layers = residual.shape.n_layers
 
@@ -73,7 +82,7 @@ def collect(residual: ResidualStream, tokens: Tensor, at: Tensor) -> tuple[Sourc
     if residual.has_mlp:
         names += [f"blocks.{layer}.hook_mlp_out" for layer in range(n_layers)]
     hooks: list[tuple[str, Hook]] = [(name, storing_hook(store, name)) for name in names]
-    hooks.append(read_hook(at))
+    hooks = [*residual.freezing_hooks(), *hooks, read_hook(at)]
     logits = run_with_hooks(residual.model, tokens.to(residual.device), hooks)
     values = [store[name] for name in names]
     return SourceValues(values[0], values[1 : 1 + n_layers], values[1 + n_layers :]), logits
@@ -95,20 +104,24 @@ def outputs(residual: ResidualStream, graph: Graph, values: SourceValues, out: T
 def write_heads(residual: ResidualStream, layer: int, z: Tensor, out: Tensor) -> None:
     """Write the outputs of a layer's heads from `z [batch, pos, n_heads, d_head]` into `out`.
 
-    `out` is `[n_heads, batch, pos, d_model]`.
+    `out` is `[n_heads, batch, pos, d_model]`; `z` may be a difference. Raises `ConfigError` in a model with post-norms
+    unless `residual` is frozen.
     """
-    torch.bmm(z.flatten(0, 1).transpose(0, 1), residual.W(layer, "o"), out=out.flatten(1, 2))
+    scale = residual.held_scale(layer)
+    torch.bmm(z.flatten(0, 1).transpose(0, 1), residual.W_write(layer), out=out.flatten(1, 2))
+    if scale is not None:
+        out /= scale
 
 
 @torch.no_grad()
-def mean_values(residual: ResidualStream, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> SourceValues:
+def mean_values(batches: Iterable[tuple[ResidualStream, Tensor, Tensor, Tensor]]) -> SourceValues:
     """Return the mean over prompts of every source at every position, `batch` 1; padding does not count.
 
-    `batches` gives `(tokens [batch, pos], lengths [batch], at)`.
+    `batches` gives `(residual, tokens [batch, pos], lengths [batch], at)`.
     """
     total: SourceValues | None = None
     count: Tensor | None = None
-    for tokens, lengths, at in batches:
+    for residual, tokens, lengths, at in batches:
         values, _ = collect(residual, tokens, at)
         real = (torch.arange(tokens.shape[1])[None] < lengths[:, None]).to(residual.device)
 
@@ -133,7 +146,8 @@ def run_with_edges(
     All other edges carry their source's output in `other`, or zero for None.
     """
     run = _EdgeRun(residual, graph, graph.slot_mask(included), other)
-    return run_with_hooks(residual.model, tokens.to(residual.device), run.hooks(at))
+    hooks = [*residual.freezing_hooks(), *run.hooks(at)]
+    return run_with_hooks(residual.model, tokens.to(residual.device), hooks)
 
 
 class _EdgeRun:
@@ -256,7 +270,7 @@ def run_with_single_edges(
         where = None if graph.positions is None else graph.positions[position]
         for slot in graph.slots_of_reader(reader):
             by_layer.setdefault(slot // graph.slots_per_layer, []).append((row, slot, source, where))
-    hooks: list[tuple[str, Hook]] = []
+    hooks: list[tuple[str, Hook]] = residual.freezing_hooks()
     for layer, patches in by_layer.items():
         if layer < graph.n_layers:
             hooks += _single_hooks(residual, graph, layer, patches, diff)
@@ -343,16 +357,30 @@ class Batch:
     corrupt: Tensor
     at: Tensor
     metric: Metric
+    residual: ResidualStream
+    """frozen at the clean prompts, in a model with post-norms"""
 
 
 class Bench:
     """Runs of a model on the prompts of a task with edges replaced.
 
+    With `freeze` the post-norms of attention, if any, keep their scales on the clean prompts; edges need it, whole
+    sources do not.
+
     Raises `MismatchError` when the graph is of another model, `ConfigError` for positions beyond the prompts,
     `UnknownNameError` for an unknown ablation.
     """
 
-    def __init__(self, model: Any, graph: Graph, task: Task, *, ablation: Ablation = "resample", batch_size: int = 16):
+    def __init__(
+        self,
+        model: Any,
+        graph: Graph,
+        task: Task,
+        *,
+        ablation: Ablation = "resample",
+        batch_size: int = 16,
+        freeze: bool = True,
+    ):
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         check_graph(model, graph)
@@ -364,20 +392,25 @@ class Bench:
         self.model, self.graph, self.task = model, graph, task
         self.ablation: Ablation = check_ablation(ablation)
         self.batch_size = batch_size
-        self.residual = ResidualStream(model)
+        self.residual, self.freeze = ResidualStream(model), freeze
+
+    def settings(self) -> dict[str, str]:
+        """Return what is held fixed in all runs, for the settings of a result; empty for nothing."""
+        return self.residual.frozen_settings() if self.freeze else {}
 
     def batches(self) -> Iterator[Batch]:
         """Yield the prompts in order; the last batch may be smaller."""
         task = self.task
         for rows in torch.arange(task.n_prompts).split(self.batch_size):
-            yield Batch(rows, task.clean[rows], task.corrupt[rows], task.at[rows], task.metric.take(rows))
+            clean, metric = task.clean[rows], task.metric.take(rows)
+            residual = self.residual.frozen_at(clean) if self.freeze else self.residual
+            yield Batch(rows, clean, task.corrupt[rows], task.at[rows], metric, residual)
 
     @cached_property
     def means(self) -> SourceValues:
         """Mean output of every source over the corrupted prompts, by position."""
-        task, size = self.task, self.batch_size
-        parts = zip(task.corrupt.split(size), task.lengths.split(size), task.at.split(size), strict=True)
-        return mean_values(self.residual, parts)
+        lengths = self.task.lengths
+        return mean_values((part.residual, part.corrupt, lengths[part.rows], part.at) for part in self.batches())
 
     def replacement(self, batch: Batch) -> SourceValues | None:
         """Return the values on edges outside a circuit for these prompts; None for zero ablation."""
@@ -386,11 +419,11 @@ class Bench:
         if self.ablation == "mean":
             n = len(batch.clean)
             return self.means.map(lambda value: value.expand(n, *value.shape[1:]))
-        return collect(self.residual, batch.corrupt, batch.at)[0]
+        return collect(batch.residual, batch.corrupt, batch.at)[0]
 
     def metric_with(self, batch: Batch, included: Tensor, replacement: SourceValues | None) -> Tensor:
         """Return the metric of a run on clean prompts with the circuit `included [n_edges]`, `[batch]` float64."""
-        logits = run_with_edges(self.residual, self.graph, batch.clean, included, replacement, batch.at)
+        logits = run_with_edges(batch.residual, self.graph, batch.clean, included, replacement, batch.at)
         return batch.metric(logits).double().cpu()
 
     def values(self, masks: Sequence[Tensor], progress: Any = None) -> Tensor:

@@ -229,6 +229,7 @@ def evaluate(
         "n_prompts": task.n_prompts,
         "metric": task.metric.name,
         "seed": config.seed,
+        **bench.settings(),
     }
     return Evaluation(numbers=numbers, settings=settings, curve=curve)
 

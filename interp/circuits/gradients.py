@@ -14,7 +14,7 @@ stream, and the product with all sources, are computed once for all runs. Memory
 and one stream per run and layer.
 """
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -91,16 +91,22 @@ class GradientReader:
         return constants
 
     def summed(
-        self, tokens: Tensor, embeds: Iterable[Tensor], metric: Metric, at: Tensor
+        self,
+        tokens: Tensor,
+        embeds: Iterable[Tensor],
+        metric: Metric,
+        at: Tensor,
+        frozen: Sequence[tuple[str, Hook]] = (),
     ) -> Iterator[tuple[slice, int, Tensor]]:
         """Yield `(slots, n_seen, gradient [n_slots, batch, pos, d_model])` by layer, of the metric summed over prompts.
 
         Gradients are summed over one run for each of `embeds`, which are inputs of the first block,
-        `[batch, pos, d_model]`. The slots read the sources `0 .. n_seen - 1`.
+        `[batch, pos, d_model]`. The slots read the sources `0 .. n_seen - 1`. `frozen` are the hooks that hold the
+        scales of post-norms.
         """
         sums = _Sums()
         for embed in embeds:
-            self._add_run(sums, tokens, embed, metric, at)
+            self._add_run(sums, tokens, embed, metric, at, frozen)
         batch_pos = tokens.shape
         for layer in range(self.graph.n_layers):
             gradient = rearrange(
@@ -117,9 +123,17 @@ class GradientReader:
         yield slice(slot, slot + 1), self.graph.n_sources, full.scatter_add_(1, index, at_read)[None]
 
     @torch.no_grad()
-    def _add_run(self, sums: _Sums, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor) -> None:
+    def _add_run(
+        self,
+        sums: _Sums,
+        tokens: Tensor,
+        embed: Tensor,
+        metric: Metric,
+        at: Tensor,
+        frozen: Sequence[tuple[str, Hook]],
+    ) -> None:
         """Add the gradients of one forward and backward pass to the sums."""
-        streams, values, read = self._backward(tokens, embed, metric, at)
+        streams, values, read = self._backward(tokens, embed, metric, at, frozen)
         for layer in range(self.graph.n_layers):
             block = f"blocks.{layer}"
             names = [f"{block}.attn.hook_{side}" for side in SIDES]
@@ -140,7 +154,7 @@ class GradientReader:
         _add(sums.final, None, pull_back(self.norm_final, read.pop("unembed.hook_in"), final))
 
     def _backward(
-        self, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor
+        self, tokens: Tensor, embed: Tensor, metric: Metric, at: Tensor, frozen: Sequence[tuple[str, Hook]]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Run one forward and backward pass; return streams at norms, and values and gradients at hook points."""
         streams: dict[str, Tensor] = {}
@@ -157,7 +171,7 @@ class GradientReader:
         def final(value: Tensor, hook: Any) -> None:
             streams["final"] = value.detach()
 
-        hooks: list[tuple[str, Hook]] = [(final_point(self.residual.model), final), read_hook(at)]
+        hooks: list[tuple[str, Hook]] = [*frozen, (final_point(self.residual.model), final), read_hook(at)]
         hooks += [(name, record(name)) for name in self.points]
         hooks += self._stream_hooks(streams, leaf)
         with torch.enable_grad():

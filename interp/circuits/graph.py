@@ -51,7 +51,7 @@ class Graph:
     def from_model(cls, model: Any, *, split_qkv: bool = True, positions: Sequence[int] | None = None) -> "Graph":
         """Make the graph of a model.
 
-        Raises `ConfigError` when the residual is not a plain sum (post-norm models), when heads share keys and values
+        Raises `ConfigError` when the residual is not a sum of components, when heads share keys and values
         but `split_qkv` is off, and for negative or repeated positions.
         """
         from interp.models.residual import ResidualStream

@@ -11,6 +11,9 @@ The products are never formed: all computations use the factors of width `d_head
 Rotary heads rotate queries and keys by position, so their QK circuit depends on the distance from key to query.
 `offset=0` is the weights alone, for a query and key at the same position; `offset=n` is a key `n` positions earlier.
 
+In post-norm models (Gemma 2 and 3) the gain of the norm on what attention writes is folded into `W_O`, and gains of
+norms on queries and keys (Gemma 3) into `W_Q` and `W_K`. Their scales, which differ from run to run, are left out.
+
 **Composition** measures how much of one head's output another head's weights read. `A = W_OV` belongs to the earlier
 head, `B` to the later one:
 
@@ -171,12 +174,17 @@ class HeadWeights:
         if (layer, side) not in self._folded:
             W = self.residual.W(layer, side).detach().double()
             norm = norm_of(self.model.blocks[layer], "ln1", self.shape.d_model)
-            self._folded[layer, side] = W if norm is None else norm.fold(W)
+            W = W if norm is None else norm.fold(W)
+            gain = getattr(getattr(self.model.blocks[layer].attn, f"{side}_norm", None), "weight", None)
+            if gain is not None and gain.shape == W.shape[-1:]:  # a norm on each query and key
+                inner = norm_of(self.model.blocks[layer].attn, f"{side}_norm", self.shape.d_head)
+                W = W if inner is None else inner.linear(W)
+            self._folded[layer, side] = W
         return self._folded[layer, side]
 
     @torch.no_grad()
     def _write(self, layer: int) -> Tensor:
-        return self.residual.W(layer, "o").detach().double()
+        return self.residual.W_write(layer).detach().double()
 
 
 FAMILY_WISE = 0.05
@@ -272,7 +280,8 @@ def composition(
         "seed": seed,
         "offset": offset,
         "rotary": weights.is_rotary,
-        "norms": "folded into what reads",
+        "norms": "folded into what reads"
+        + ("" if weights.residual.frozen is None else " and, after them, what writes"),
     }
     found: dict[Side, Composition] = {}
     for side in sides:
@@ -429,7 +438,10 @@ def embeddings(
     With `through_block_0`, the residual stream after block 0 of a run on each token alone.
     """
     if not through_block_0:
-        return model.embed.original_component.weight.detach()[tokens].double()
+        embed = model.embed.original_component
+        return embed.weight.detach()[tokens].double() * float(
+            getattr(embed, "embed_scale", 1.0)
+        )  # Gemma: sqrt(d_model)
     point = "blocks.0.hook_resid_post"
     rows = [capture(model, part[:, None], [point])[point][:, 0] for part in tokens.split(batch_size)]
     return torch.cat(rows).double()

@@ -162,7 +162,7 @@ def gather_induction_evidence(
         outputs=outputs,
         compositions=compositions,
         copies=(copies, deep),
-        settings=_settings(config, drawn[0]),
+        settings=_settings(config, drawn[0]) | residual.frozen_settings(),
     )
     return InductionEvidence(
         circuit=circuit,

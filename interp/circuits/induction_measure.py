@@ -7,7 +7,8 @@ on the previous token (and others at odd distance), not on the token itself.
 
 Direct edges (`DirectEdges`) are exact and need no full forward pass. With all nodes between sender and reader frozen,
 the reader's input is the clean stream plus the change of the sender's output. So each sender costs one block, from its
-input to its attention pattern. `into_candidates` patches the edges into all candidates at once.
+input to its attention pattern. `into_candidates` patches the edges into all candidates at once. In a model with
+post-norms the change is taken at the scale of the clean run.
 
 Direct effects on the logits (`direct_outputs`) replace the path from a head to the final stream. The head's output on
 prompts without repeats is added and its own output subtracted, and the final norm is recomputed. The metric is the
@@ -173,12 +174,14 @@ class DirectEdges:
     def __init__(self, model: Any, inputs: EdgeInputs, *, at_once: int = 4):
         self.model, self.inputs, self.residual, self.at_once = model, inputs, ResidualStream(model), at_once
         self.weights = inputs.prompts.weights[..., :1]
+        self.scales = [self.residual.write_scale(layer, z) for layer, z in enumerate(inputs.clean_z)]
 
     def difference(self, sender: HeadName) -> Tensor:
         """Return corrupted minus clean output of a head, `[batch, pos, d_model]`."""
         inputs = self.inputs
         z = inputs.corrupt_z[sender.layer][:, :, sender.head] - inputs.clean_z[sender.layer][:, :, sender.head]
-        return z @ self.residual.W(sender.layer, "o")[sender.head]
+        out, scale = z @ self.residual.W_write(sender.layer)[sender.head], self.scales[sender.layer]
+        return out if scale is None else out / scale
 
     def rotated(self, sender: HeadName, seed: int) -> Tensor:
         """Return the sender's difference under a random rotation: the same norms in another direction."""
@@ -267,7 +270,8 @@ def into_candidates(
     patcher = PathPatcher(model, [str(sender)], [(str(head), side) for head in after], "receivers")
     corrupt, clean_z = (z[sender.layer][:, :, sender.head] for z in (inputs.corrupt_z, inputs.clean_z))
     node = parse_node(str(sender))
-    known = KnownClean(inputs.resid[min(head.layer for head in after)], {node: clean_z})
+    scale = patcher.residual.write_scale(sender.layer, inputs.clean_z[sender.layer])
+    known = KnownClean(inputs.resid[min(head.layer for head in after)], {node: clean_z}, {node: scale})
     scores = _StrictScores(after, prompts.weights[..., :1])
     last = f"blocks.{max(head.layer for head in after)}.attn.hook_pattern"
     logits = patcher.run(
@@ -377,9 +381,11 @@ def direct_logit_changes(model: Any, prompts: InductionPrompts, layers: Sequence
 
     before, changes = above_mean(stream), []
     for layer, name in zip(layers, names, strict=True):
-        change = (other[name] - clean[name])[:, :-1][known]  # [n_known, n_heads, d_head]
-        W_O = residual.W(layer, "o")
-        changes.append(torch.stack([above_mean(stream + change[:, i] @ W) - before for i, W in enumerate(W_O)]))
+        own, new = (values[name][:, :-1][known] for values in (clean, other))  # [n_known, n_heads, d_head]
+        scale = residual.write_scale(layer, own)
+        change = new - own if scale is None else (new - own) / scale[..., None]
+        weight = residual.W_write(layer)
+        changes.append(torch.stack([above_mean(stream + change[:, i] @ W) - before for i, W in enumerate(weight)]))
     return torch.stack(changes)
 
 

@@ -78,13 +78,12 @@ def parts_of_input(
     first = _first_layer(dictionary, head.layer)
     parts = _embeddings(read, here) if dictionary is None else _latents(read, here, dictionary)
     for layer in range(first, head.layer):
-        z, W_O = here[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o")
-        per_head = (
-            einsum(z.double(), W_O.double() @ read.weight, "pos head d_head, head d_head d_read -> head pos d_read")
-            / read.scale
-        )
+        z, weight = here[f"blocks.{layer}.attn.hook_z"], residual.W_write(layer).double() @ read.weight
+        scale = residual.write_scale(layer, z)
+        per_head = einsum(z.double(), weight, "pos head d_head, head d_head d_read -> head pos d_read") / read.scale
+        per_head = per_head if scale is None else per_head / scale.double()
         parts |= {f"L{layer}H{i}": value for i, value in enumerate(per_head)}
-        if (bias := residual.b(layer, "o")) is not None:
+        if (bias := residual.write_bias(layer, scale)) is not None:
             parts[f"L{layer}bias"] = read(bias.expand(len(positions), -1))
         if residual.has_mlp:
             parts[f"L{layer}MLP"] = read(here[f"blocks.{layer}.hook_mlp_out"])
@@ -266,6 +265,7 @@ def explain_score(
         "dictionary": None if dictionary is None else dictionary.hook_point,
         "norm_scale": "frozen",
         "n_averaged": 1,
+        **residual.frozen_settings("on the prompt"),
     }
     totals = float(matrix.sum()), float(relative.sum()), float(attention[key])
     return ScoreExplanation(head, q.names, k.names, matrix.cpu(), relative.cpu(), *totals, settings)

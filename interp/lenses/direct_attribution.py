@@ -8,6 +8,11 @@ on the prompt, a logit is linear in that sum. So each component has a contributi
     found.heads                  # [n_layers, n_heads, batch]
     found.top(5)                 # records, strongest first
 
+In post-norm models (Gemma 2 and 3) the scales of the norms on what attention writes are frozen at their values on the
+prompt as well, which gives every head its share; with `neurons_of`, also that of the norm on what the MLP writes. Where
+the model caps its logits (Gemma 2: `cap * tanh(logit / cap)`), the logit before the cap is split. `settings` and the
+headline name both.
+
 Only direct effects count: the effect of a component through later layers is attributed to those layers. Components are
 named as in circuits, except that the learned position embedding is separate: `embed` is the token embedding,
 `pos_embed` the position embedding; then `L5H1`, `L5MLP` (with its output bias), `L5bias` (the attention's output bias),
@@ -23,8 +28,8 @@ from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import available_hook_points, run_with_cache, to_tokens
-from interp.models.residual import FrozenNorm, ResidualStream, freeze
+from interp.models.adapter import available_hook_points, logit_cap, run_with_cache, to_tokens
+from interp.models.residual import FrozenNorm, ResidualStream, freeze, norm_of
 from interp.results import Record, Result
 
 Target = Literal["logit", "centred_logit", "logit_difference"]
@@ -40,13 +45,14 @@ class LogitAttribution(Result):
     values: Float64[Tensor, "n_parts batch"]
     """`[n_parts, batch]` float64; summing over parts to `total`"""
     total: Float64[Tensor, " batch"]
-    """`[batch]` float64: the value of the model's own forward pass"""
+    """`[batch]` float64: the value of the model's own forward pass, before a soft cap"""
     n_layers: int
     n_heads: int
     neurons: Float64[Tensor, "batch d_mlp"] | None = None
     """`[batch, d_mlp]` float64: with `neurons_of`, the contributions of that MLP's neurons"""
     settings: dict[str, Any] = field(default_factory=dict)
-    """target, answers, positions; `norm_scale` is always frozen"""
+    """target, answers, positions; `norm_scale` is always frozen; `frozen` and `logits` where a post-norm is frozen and
+    where logits are capped"""
 
     def __getitem__(self, part: str) -> Float64[Tensor, " batch"]:
         """Return the contribution of one component, `[batch]`. Raises `KeyError`."""
@@ -114,10 +120,9 @@ class LogitAttribution(Result):
 
     def headline(self) -> str:
         """Return one line: the logit that is split, and the number of prompts."""
-        n = len(self.total)
-        return (
-            f"Direct logit attribution: {float(self.total.mean()):.2f} logits over {len(self.parts)} parts, {n} prompts"
-        )
+        n, mean = len(self.total), float(self.total.mean())
+        cap = f" {self.settings['logits']}" if "logits" in self.settings else ""
+        return f"Direct logit attribution: {mean:.2f} logits{cap} over {len(self.parts)} parts, {n} prompts"
 
     def _or_zero(self, part: str) -> Tensor:
         return self[part] if part in self.parts else torch.zeros_like(self.total)
@@ -142,7 +147,7 @@ def direct_logit_attribution(
     and `wrong` are token ids, one for all prompts or one each, or the text of a single token. `position` is also one
     for all prompts or one each. `neurons_of` also splits the MLP of that layer into its neurons.
 
-    Raises `ConfigError` when the residual is not a plain sum, or the logits are not linear in its norm (soft caps);
+    Raises `ConfigError` when the residual is not a sum of components, or the logits are not linear in its norm;
     `PromptError` for an answer that is not one token of the vocabulary.
     """
     residual = ResidualStream(model)
@@ -164,7 +169,10 @@ def direct_logit_attribution(
         "position": at.tolist(),
         "norm_scale": "frozen",
         "neurons_of": neurons_of,
+        **residual.frozen_settings("on the prompt"),
     }
+    if (cap := logit_cap(model)) is not None:
+        settings["logits"] = f"before the soft cap of {cap:g}"
     return LogitAttribution(
         tuple(parts[0]),
         torch.cat(values, 1),
@@ -219,6 +227,7 @@ def _attribute(
     """Return names, contributions `[n_parts, batch]`, totals `[batch]` and neurons `[batch, d_mlp]` of one batch."""
     model, layers = residual.model, range(residual.shape.n_layers)
     logits, cache = run_with_cache(model, tokens, _hook_points(residual, neurons_of))
+    logits = cache.pop("hook_unembed", logits)
     rows = torch.arange(len(tokens))
     cache = {name: value[rows, at] for name, value in cache.items()}
     final = cache[f"blocks.{layers[-1]}.hook_resid_post"]
@@ -230,9 +239,11 @@ def _attribute(
         parts["pos_embed"] = contribution(cache["hook_pos_embed"])
         parts["embed"] = parts["embed"] - parts["pos_embed"]
     for layer in layers:
-        per_head = contribution.per_head(cache[f"blocks.{layer}.attn.hook_z"], residual.W(layer, "o"))
+        z = cache[f"blocks.{layer}.attn.hook_z"]
+        per_head, scale = contribution.per_head(z, residual.W_write(layer)), residual.write_scale(layer, z)
+        per_head = per_head if scale is None else per_head / scale.double()
         parts |= {f"L{layer}H{head}": per_head[:, head] for head in range(residual.shape.n_heads)}
-        if (bias := residual.b(layer, "o")) is not None:
+        if (bias := residual.write_bias(layer, scale)) is not None:
             parts[f"L{layer}bias"] = contribution(bias.expand_as(final))
         if residual.has_mlp:
             parts[f"L{layer}MLP"] = contribution(cache[f"blocks.{layer}.hook_mlp_out"])
@@ -242,8 +253,12 @@ def _attribute(
     _check_sum(values, total.cpu())
     neurons = None
     if neurons_of is not None:
-        acts = cache[f"blocks.{neurons_of}.mlp.out.hook_in"]
-        neurons = contribution.per_neuron(acts, model.blocks[neurons_of].mlp.W_out).cpu()
+        acts, W_out = cache[f"blocks.{neurons_of}.mlp.out.hook_in"], model.blocks[neurons_of].mlp.W_out
+        norm = norm_of(model.blocks[neurons_of], "ln2_post", residual.shape.d_model)
+        neurons = contribution.per_neuron(acts, W_out if norm is None else norm.linear(W_out)).cpu()
+        if norm is not None:
+            scale = norm.unit_and_scale(cache[f"blocks.{neurons_of}.ln2_post.hook_in"].float())[1]
+            neurons = neurons / scale.double().cpu()
     return list(parts), values, total.cpu(), neurons
 
 
@@ -253,7 +268,11 @@ def _hook_points(residual: ResidualStream, neurons_of: int | None) -> list[str]:
     names += [f"blocks.{layer}.attn.hook_z" for layer in range(last + 1)]
     names += [f"blocks.{layer}.hook_mlp_out" for layer in range(last + 1) if residual.has_mlp]
     names += ["hook_pos_embed"] if "hook_pos_embed" in available_hook_points(residual.model) else []
-    return names + ([] if neurons_of is None else [f"blocks.{neurons_of}.mlp.out.hook_in"])
+    names += ["hook_unembed"] if logit_cap(residual.model) is not None else []
+    if neurons_of is None:
+        return names
+    post = f"blocks.{neurons_of}.ln2_post.hook_in"
+    return [*names, f"blocks.{neurons_of}.mlp.out.hook_in", *{post} & available_hook_points(residual.model)]
 
 
 def _targets(
@@ -299,5 +318,5 @@ def _check_sum(values: Tensor, total: Tensor) -> None:
     if error > 1e-2:
         raise ConfigError(
             f"the parts do not sum to the model's logits (relative error {float(error):.2g}): its residual is not a "
-            "plain sum of heads and MLPs, or its logits are capped; direct attribution is not defined for it"
+            "sum of heads and MLPs, or its logits are not linear; direct attribution is not defined for it"
         )

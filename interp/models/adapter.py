@@ -67,7 +67,7 @@ class DelegatingForward:
 
 __all__ = [
     "available_hook_points", "bos_token_id", "final_norm_and_unembed", "head_shape", "hook_points_by_name",
-    "ordinary_tokens", "run_with_cache", "run_with_hooks", "to_tokens", "token_strings", "token_text",
+    "logit_cap", "ordinary_tokens", "run_with_cache", "run_with_hooks", "to_tokens", "token_strings", "token_text",
     "tokenizer_hash", "untrained_model", "weight_hash",
 ]  # fmt: skip
 
@@ -169,10 +169,18 @@ def run_with_hooks(
 def final_norm_and_unembed(
     model: "TransformerBridge", resid: "Float[Tensor, '*batch d_model']"
 ) -> "Float[Tensor, '*batch d_vocab']":
-    """Return logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, then the unembedding."""
+    """Return logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, unembedding and soft cap."""
     flat = resid.reshape(1, -1, resid.shape[-1])
     logits = model.unembed(model.ln_final(flat)) if hasattr(model, "ln_final") else model.unembed(flat)
+    cap = logit_cap(model)
+    logits = logits if cap is None else cap * (logits / cap).tanh()
     return logits.reshape(*resid.shape[:-1], -1)
+
+
+def logit_cap(model: "TransformerBridge") -> float | None:
+    """Return the soft cap of the logits, `cap * tanh(logit / cap)` (Gemma 2), or None without one."""
+    cap = getattr(model.cfg, "output_logits_soft_cap", None)
+    return float(cap) if cap is not None and cap > 0 else None
 
 
 def to_tokens(model: "TransformerBridge", text: str, prepend_bos: bool = True) -> "Int64[Tensor, '1 pos']":

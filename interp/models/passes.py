@@ -118,7 +118,7 @@ def capture(
     return {name: seen[name] for name in names}
 
 
-def storing_hook(store: dict[str, Tensor], name: str) -> Hook:
+def storing_hook(store: dict[Any, Tensor], name: Any) -> Hook:
     """Return a hook that stores the value it sees as `store[name]`."""
 
     def save(value: Tensor, hook: Any) -> None:

@@ -5,7 +5,7 @@ residual (`project`), the output of a single head (`head_output`), and a check t
 component outputs (`check_additive`). With grouped-query attention a head's keys and values are those of its group,
 `kv_head(head)`; query-side tensors have `n_heads`, key-value-side ones `n_kv_heads`.
 
-    residual = ResidualStream(model)          # refuses a model whose residual is not a plain sum
+    residual = ResidualStream(model)          # refuses a model whose residual is not such a sum
     k = residual.project(layer, "k", resid)   # [batch, pos, n_kv_heads, d_head], the value of hook_k
     out = residual.head_output(layer, z)      # [batch, pos, n_heads, d_model], summing (plus bias) to hook_attn_out
 
@@ -20,12 +20,20 @@ so gradients pass in closed form (`Norm`). `norm(x)` is nonlinear in `x` only be
 scale of the full input held fixed (`FrozenNorm`), every component of the input has its own share of the output, and the
 shares plus the bias equal the output exactly. The effect of a component on the scale is left out.
 
+**Post-norms.** Gemma 2 and 3 norm what attention and MLP write before they add it. The MLP's write after its norm is
+one component (`hook_mlp_out`). The heads of a layer share one norm, `norm(sum of z_h W_O + b_O)`, so a single head's
+share is linear in its z only at a given scale: `z_h W_write / scale`, with `W_write` the product of `W_O` and the
+norm's gain. `head_output` takes the scale of the z that it is given. `frozen_at(tokens)` holds the scales at their
+values on these tokens: the model with `freezing_hooks` is then a plain sum for every input, and equals the model itself
+on these tokens. `frozen` is the sentence that results record.
+
 **Rotary positions** (Su et al. 2021) are one fixed rotation of queries and keys per position (`Rotation`). A rotation
 is linear: the rotated components of a query sum to the rotated query. `adjacent` pairs dimensions (0, 1), (2, 3), ...;
 otherwise dimension `i` is paired with `i + rotary_dim / 2`, as in Llama and GPT-NeoX. Dimensions beyond the width of
 the table are not rotated.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -58,6 +66,11 @@ class Norm:
         x = resid - resid.mean(-1, keepdim=True) if self.centred else resid
         scale = (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
         return x / scale, scale
+
+    def linear(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Return the norm of `x` less its bias, times its scale: linear in `x`."""
+        x = x - x.mean(-1, keepdim=True) if self.centred else x
+        return x if self.gain is None else x * self.gain
 
     def fold(self, weight: Float[Tensor, "*heads d_model k"]) -> Float[Tensor, "*heads d_model k"]:
         """Return `weight` with respect to unit(x): multiplied by the gain, centred for LayerNorm."""
@@ -183,21 +196,25 @@ def read_rotation(model: Any, layer: int, cache: dict[str, Tensor]) -> Rotation 
 Side = Literal["q", "k", "v"]
 SIDES: tuple[Side, ...] = ("q", "k", "v")
 _ADDITIVE: "WeakSet[Any]" = WeakSet()
+FROZEN = "the scale of the norm on what attention writes, at its value"
+"""What is held fixed in a model with post-norms, so that each head has a share of the stream."""
 
 
 class ResidualStream:
-    """Components of one model around its residual stream. Cheap to make; holds no activations.
+    """Components of one model around its residual stream. Cheap to make; holds no activations unless frozen.
 
-    Raises `ConfigError` when the residual is not a plain sum, so that contributions of heads are undefined: blocks that
-    norm their outputs before adding them (Gemma 2 and 3), residual multipliers (Granite).
+    Raises `ConfigError` when the residual is not the sum of the components' writes, so that contributions of heads are
+    undefined: residual multipliers (Granite).
     """
+
+    scales: "dict[int, Float[Tensor, 'batch pos 1']] | None" = None
+    """scales of the post-norms of attention by layer, once frozen (`frozen_at`)"""
 
     def __init__(self, model: Any):
         from interp.models.adapter import head_shape
 
         self.model = model
         self.shape = head_shape(model)
-        _refuse_post_norm(model)
         self.parallel = bool(getattr(model.cfg, "parallel_attn_mlp", False))
         """True when the MLP reads the block's input (GPT-NeoX), False when it reads the stream after attention."""
         _check_once(self)
@@ -274,19 +291,103 @@ class ResidualStream:
     def head_output(
         self, layer: int, z: Float[Tensor, "*rows n_heads d_head"], head: int | None = None
     ) -> Float[Tensor, "*rows n_heads d_model"] | Float[Tensor, "*rows d_model"]:
-        """Return the outputs of all heads, or of one head.
+        """Return what all heads, or one head, add to the stream; under a post-norm, at the scale of this `z`.
 
         All heads take `n_heads` times the memory of the residual: ask for one head, or work layer by layer.
         """
-
-        W_O = self.W(layer, "o")
+        weight, scale = self.W_write(layer), self.write_scale(layer, z)
         if head is not None:
-            return z[..., head, :] @ W_O[head]
-        return einsum(z, W_O, "... heads d_head, heads d_head d_model -> ... heads d_model")
+            out = z[..., head, :] @ weight[head]
+            return out if scale is None else out / scale
+        out = einsum(z, weight, "... heads d_head, heads d_head d_model -> ... heads d_model")
+        return out if scale is None else out / scale[..., None, :]
+
+    @cached_property
+    def post_norms(self) -> list[Norm | None]:
+        """Norms on what attention writes, by layer; None where the heads' outputs are added as they are."""
+        return [norm_of(block, "ln1_post", self.shape.d_model) for block in self.model.blocks]
+
+    @property
+    def frozen(self) -> str | None:
+        """What is held fixed so that heads have shares (`FROZEN`); None where nothing is, as in most models."""
+        return FROZEN if any(self.post_norms) else None
+
+    def frozen_settings(self, at: str = "on the clean prompts") -> dict[str, str]:
+        """Return `{"frozen": ...}` for the settings of a result, empty where nothing is held fixed.
+
+        `at` names the run whose scale is held.
+        """
+        return {} if self.frozen is None else {"frozen": f"{self.frozen} {at}"}
+
+    def W_write(self, layer: int) -> Float[Tensor, "n_heads d_head d_model"]:
+        """Return `W_O` times the gain of the post-norm, whose scale divides what it gives; `W_O` without one."""
+        norm, weight = self.post_norms[layer], self.W(layer, "o")
+        return weight if norm is None else norm.linear(weight)
+
+    def write_scale(self, layer: int, z: Float[Tensor, "*rows n_heads d_head"]) -> Float[Tensor, "*rows 1"] | None:
+        """Return the scale of the post-norm where all heads have values `z`; None without a post-norm."""
+        norm = self.post_norms[layer]
+        if norm is None:
+            return None
+        out, bias = einsum(z, self.W(layer, "o"), "... heads d_head, heads d_head d -> ... d"), self.b(layer, "o")
+        return _float_scale(norm, out if bias is None else out + bias)
+
+    def write_bias(self, layer: int, scale: Float[Tensor, "*rows 1"] | None) -> Float[Tensor, "*rows d_model"] | None:
+        """Return what attention adds to the stream besides its heads, at a scale of its post-norm; None for nothing."""
+        norm, bias = self.post_norms[layer], self.b(layer, "o")
+        if norm is None or scale is None:
+            return bias
+        share = None if bias is None else norm.linear(bias) / scale
+        if norm.bias is None:
+            return share
+        return norm.bias.expand(*scale.shape[:-1], -1) if share is None else share + norm.bias
+
+    def frozen_at(self, tokens: Int[Tensor, "batch pos"]) -> "ResidualStream":
+        """Return this stream with the scales of its post-norms held at their values on `tokens`, by one pass.
+
+        Itself, without a pass, in a model without post-norms.
+        """
+        from interp.models.adapter import run_with_cache
+
+        if self.frozen is None:
+            return self
+        norms = {layer: norm for layer, norm in enumerate(self.post_norms) if norm is not None}
+        names = {layer: f"blocks.{layer}.ln1_post.hook_in" for layer in norms}
+        _, cache = run_with_cache(self.model, tokens.to(self.device), list(names.values()))
+        held = copy(self)
+        held.scales = {layer: _float_scale(norm, cache[names[layer]]) for layer, norm in norms.items()}
+        return held
+
+    def held_scale(self, layer: int) -> Float[Tensor, "batch pos 1"] | None:
+        """Return the frozen scale of a layer's post-norm, None without a post-norm.
+
+        Raises `ConfigError` for a post-norm that is not frozen: differences of z then have no shares.
+        """
+        if self.frozen is None:
+            return None
+        if self.scales is None:
+            raise ConfigError(
+                "this model norms what attention writes; freeze its scale with residual.frozen_at(tokens)"
+            )
+        return self.scales.get(layer)
+
+    def freezing_hooks(self) -> list[tuple[str, Any]]:
+        """Return hooks that hold the post-norms at the frozen scales; none unless frozen.
+
+        They come before the other hooks of a run, whose rows are those of `frozen_at`, once or repeated as a whole.
+        """
+        hooks: list[tuple[str, Any]] = []
+        for layer, scale in (self.scales or {}).items():
+            norm, block = self.post_norms[layer], f"blocks.{layer}"
+            assert norm is not None
+            hold = _Hold(norm, scale)
+            hooks += [(f"{block}.ln1_post.hook_in", hold.enter), (f"{block}.hook_attn_out", hold.leave)]
+        return hooks
 
     def mlp(self, layer: int, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
-        """Return the output of the MLP for the stream `resid`."""
-        return self.model.blocks[layer].mlp(self.norm2(layer, resid))
+        """Return what the MLP adds to the stream `resid`, the value of `hook_mlp_out`."""
+        block = self.model.blocks[layer]
+        return _norm(block, "ln2_post", block.mlp(self.norm2(layer, resid)))
 
     def logits(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
         """Return logits of a final residual, through the final norm."""
@@ -302,7 +403,7 @@ class ResidualStream:
         """Return the largest relative error of `resid_post = resid_pre + sum of heads + bias + MLP` on four tokens.
 
         Raises `ConfigError` when it exceeds `tolerance` (by default 0.001, 0.05 in 16-bit models): then a head's output
-        is not its contribution (a residual multiplier, a norm on outputs), and patching by addition would be wrong.
+        is not its contribution (a residual multiplier), and patching by addition would be wrong.
         """
         import torch
 
@@ -317,15 +418,36 @@ class ResidualStream:
             for layer, names in enumerate(points):
                 before, z, after, *mlp = (cache[name] for name in names)
                 total = sum([self.head_output(layer, z).sum(-2), *mlp], start=before)
-                bias = self.b(layer, "o")
+                bias = self.write_bias(layer, self.write_scale(layer, z))
                 total = total if bias is None else total + bias
                 worst = max(worst, float((total - after).float().norm() / after.float().norm().clamp_min(1e-12)))
         if worst > (tolerance or (1e-3 if next(self.model.parameters()).dtype == torch.float32 else 0.05)):
             raise ConfigError(
-                f"the residual of this model is not the plain sum of its heads and MLPs (relative error {worst:.2g}); "
+                f"the residual of this model is not the sum of its heads and MLPs (relative error {worst:.2g}); "
                 "contributions of single heads are not defined in it"
             )
         return worst
+
+
+class _Hold:
+    """Hooks that compute one norm at a fixed scale."""
+
+    def __init__(self, norm: Norm, scale: Tensor):
+        self.norm, self.scale = norm, scale
+
+    def enter(self, value: Tensor, hook: Any) -> None:
+        self.value = value
+
+    def leave(self, value: Tensor, hook: Any) -> Tensor:
+        scale = self.scale.repeat(len(value) // len(self.scale), 1, 1)
+        out = self.norm.linear(self.value) / scale
+        del self.value
+        return (out if self.norm.bias is None else out + self.norm.bias).to(value.dtype)
+
+
+def _float_scale(norm: Norm, x: Tensor) -> Tensor:
+    """Return the norm's scale, computed in 32 bits at least, as such models do."""
+    return norm.unit_and_scale(x.to(torch.promote_types(x.dtype, torch.float32)))[1].to(x.dtype)
 
 
 def _check_once(residual: ResidualStream) -> None:
@@ -333,15 +455,6 @@ def _check_once(residual: ResidualStream) -> None:
     if residual.model not in _ADDITIVE:
         residual.check_additive()
         _ADDITIVE.add(residual.model)
-
-
-def _refuse_post_norm(model: Any) -> None:
-    block = model.blocks[0]
-    if hasattr(block, "ln1_post") or hasattr(block, "ln2_post"):
-        raise ConfigError(
-            f"{getattr(model.cfg, 'architecture', 'this model')} norms what attention and MLP write before adding it, "
-            "so its residual is not a plain sum of heads; patch whole blocks (hook_resid_pre) instead"
-        )
 
 
 def _norm(owner: Any, name: str, resid: Tensor) -> Tensor:

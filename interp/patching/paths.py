@@ -16,6 +16,9 @@ receivers is recomputed. The choice `between` sets the nodes between sender and 
     recomputed  the total effect, along all paths. In a first run the sender's value reaches every node; the receivers'
                 values of that run are then inserted into a clean run
 
+Post-norm models (Gemma 2 and 3): the norm on attention's output keeps its scale of the base run for a head's
+difference, so that differences of heads sum (`settings["frozen"]`). All runs are of the model as it is.
+
 Grouped-query attention: heads of a group share keys and values, so a patch into one reaches the whole group;
 `settings["receivers"]` lists all heads that are reached.
 """
@@ -31,7 +34,7 @@ from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import Hook
-from interp.models.passes import capture, run_from
+from interp.models.passes import capture, run_from, storing_hook
 from interp.models.residual import SIDES, ResidualStream, Side
 from interp.names import HeadName, NodeName, parse_head, parse_node
 from interp.patching.activation import check_pairs, measure
@@ -138,7 +141,7 @@ class PathPatching(Result):
     other: Float64[np.ndarray, " n_prompts"] | None
     """`[n_prompts]`: metric of the run that the sender's value comes from; None without `normalise`"""
     settings: dict[str, Any] = field(default_factory=dict)
-    """sender, receivers, between, path (in words), direction, ablation (`resample`), n_prompts"""
+    """sender, receivers, between, path (in words), direction, ablation (`resample`), n_prompts, frozen (post-norms)"""
 
     @property
     def share(self) -> float:
@@ -252,6 +255,8 @@ class KnownClean:
     """`[batch, pos, d_model]`: the input of the first receiver's layer"""
     values: Mapping[NodeName, Float[Tensor, "batch pos _"]]
     """values of the senders, as from `PathPatcher.sender_values`"""
+    scales: Mapping[NodeName, Float[Tensor, "batch pos 1"] | None]
+    """scales of the post-norm on senders that are heads, as from `ResidualStream.write_scale`"""
 
 
 class _Pass:
@@ -274,8 +279,8 @@ class _Pass:
         starts = {patcher.first_receiver}
         starts |= {patcher.first_sender} if patcher.between == "recomputed" else set()
         hooks: list[tuple[str, Hook]] = [
-            (f"blocks.{min(layer, n_layers - 1)}.hook_resid_pre", self._save_resid(min(layer, n_layers - 1)))
-            for layer in starts
+            (f"blocks.{layer}.hook_resid_pre", storing_hook(self.resids, layer))
+            for layer in {min(layer, n_layers - 1) for layer in starts}
         ]
         if patcher.between != "recomputed":
             hooks += [(_point(node), self._save_write(node)) for node in patcher.senders]
@@ -290,7 +295,7 @@ class _Pass:
         points = [f"blocks.{layer}.attn.hook_{side}" for layer, side in receivers.heads]
         points += [f"blocks.{layer}.hook_mlp_out" for layer in receivers.mlps]
         points += [f"blocks.{n_layers - 1}.hook_resid_post"] if receivers.logits else []
-        return hooks + [(point, self._store(point)) for point in points]
+        return hooks + [(point, storing_hook(self.received, point)) for point in points]
 
     def patch_hooks(self) -> list[tuple[str, Hook]]:
         """Return hooks that insert the stored values into the receivers only."""
@@ -325,27 +330,24 @@ class _Pass:
             total = total + self.writes[node]
         return total
 
-    def _save_resid(self, layer: int) -> Hook:
-        def save(value: Tensor, hook: Any) -> None:
-            self.resids[layer] = value
-
-        return save
-
     def take(self, known: KnownClean) -> None:
         """Take the start residual and the senders' differences from an earlier clean pass."""
         self.resids[min(self.patcher.first_receiver, self.residual.shape.n_layers - 1)] = known.resid
         for node in self.patcher.senders:
-            self._write(node, known.values[node])
+            self._write(node, known.values[node], known.scales[node] if node.kind == "head" else None)
 
-    def _write(self, node: NodeName, clean: Tensor) -> None:
+    def _write(self, node: NodeName, clean: Tensor, scale: Tensor | None) -> None:
         difference = self.values[node].to(clean) - clean
-        head = node.kind == "head"
-        self.writes[node] = difference @ self.residual.W(node.layer or 0, "o")[node.head] if head else difference
+        if node.kind == "head":
+            difference = difference @ self.residual.W_write(node.layer or 0)[node.head]
+            difference = difference if scale is None else difference / scale
+        self.writes[node] = difference
 
     def _save_write(self, node: NodeName) -> Hook:
         def save(value: Tensor, hook: Any) -> None:
             if node not in self.writes:
-                self._write(node, _slice(node, value))
+                scale = self.residual.write_scale(node.layer or 0, value) if node.kind == "head" else None
+                self._write(node, _slice(node, value), scale)
 
         return save
 
@@ -374,12 +376,6 @@ class _Pass:
             return value
 
         return replace
-
-    def _store(self, point: str) -> Hook:
-        def store(value: Tensor, hook: Any) -> None:
-            self.received[point] = value
-
-        return store
 
     def _insert(self, point: str, heads: Sequence[int] | None = None) -> Hook:
         def insert(value: Tensor, hook: Any) -> Tensor | None:
@@ -426,6 +422,7 @@ def path_patch(
     senders = [sender] if isinstance(sender, str) else list(sender)
     patcher = PathPatcher(model, senders, receivers, between)
     start, source = (clean, corrupt) if direction == "noise" else (corrupt, clean)
+    held = between != "recomputed" and any(node.kind == "head" for node in patcher.senders)
     base, patched, other = [], [], []
     for first in range(0, len(start), batch_size):
         rows = torch.arange(first, min(first + batch_size, len(start)))
@@ -451,6 +448,7 @@ def path_patch(
             "direction": direction,
             "ablation": "resample",
             "n_prompts": len(start),
+            **(patcher.residual.frozen_settings("of the run that is patched") if held else {}),
         },
     )
 

@@ -8,6 +8,8 @@ import torch
 from interp.models.small import SmallConfig, build_small
 
 NAMES = ("native-ln", "native-rms", "native-raw", "gpt2", "llama-gqa", "neox")
+POST_NORM = ("gemma-2", "gemma-3")
+ALL_NAMES = (*NAMES, *POST_NORM)
 
 
 @cache
@@ -15,7 +17,9 @@ def tiny(name: str) -> Any:
     """Two layers, `d_model` 32, vocabulary 50, eager attention, weights large enough that attention is not flat.
 
     `native-raw` has no norms, `llama-gqa` four query heads over two key-value heads, `neox` parallel attention and MLP.
-    Biases and norm gains are random too. Shared: read-only.
+    `gemma-2` and `gemma-3` norm what attention and MLP write, share keys and values, scale embeddings, and have layers
+    with a sliding window of 4; `gemma-2` caps scores and logits, `gemma-3` norms queries and keys. Biases and norm
+    gains are random too. Shared: read-only.
     """
     model = _native(name.removeprefix("native-")) if name.startswith("native") else _from_transformers(name)
     generator = torch.Generator().manual_seed(5)
@@ -25,10 +29,34 @@ def tiny(name: str) -> Any:
             if parameter.ndim > 1:
                 parameter.copy_(noise * (0.6 if "embed" in key or "wte" in key or "wpe" in key else 0.25))
             elif "weight" in key:
-                parameter.copy_(1 + 0.2 * noise)
+                parameter.copy_((name not in POST_NORM) + 0.2 * noise)  # Gemma stores gain - 1
             else:
                 parameter.copy_(0.3 * noise)
     return model
+
+
+def gain(name: str, module: Any) -> torch.Tensor:
+    """The gain of a norm of `tiny(name)`: its weight, or 1 plus its weight in Gemma."""
+    return module.weight.detach() + (name in POST_NORM)
+
+
+def hold_post_norm(model: Any, tokens: torch.Tensor, layer: int) -> list[tuple[str, Any]]:
+    """Hooks that hold one layer's norm after attention at its scale on `tokens`, written out by hand."""
+    seen: dict[str, torch.Tensor] = {}
+    written, added = f"blocks.{layer}.attn.o.hook_out", f"blocks.{layer}.hook_attn_out"
+
+    def see(value: torch.Tensor, hook: Any) -> None:
+        seen["now"] = value
+
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=[(written, see)])
+    module = model.blocks[layer].ln1_post.original_component
+    root = (seen["now"].double().pow(2).mean(-1, keepdim=True) + module.eps).sqrt()
+
+    def hold(value: torch.Tensor, hook: Any) -> torch.Tensor:
+        return ((1 + module.weight.detach()) * seen["now"] / root).to(value.dtype)
+
+    return [(written, see), (added, hold)]
 
 
 def _native(norm: str) -> Any:
@@ -59,6 +87,11 @@ def _from_transformers(name: str) -> Any:
         "llama-gqa": ("LlamaForCausalLM", transformers.LlamaConfig, {**common, "num_key_value_heads": 2}),
         "neox": ("GPTNeoXForCausalLM", transformers.GPTNeoXConfig, {**common, "rotary_pct": 0.5}),
     }
+    gemma = {**common, "num_key_value_heads": 2, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 4}
+    gemma |= {"layer_types": ["sliding_attention", "full_attention"], "max_position_embeddings": 64}
+    caps = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 10.0}
+    made["gemma-2"] = ("Gemma2ForCausalLM", transformers.Gemma2Config, {**gemma, **caps})
+    made["gemma-3"] = ("Gemma3ForCausalLM", transformers.Gemma3TextConfig, gemma)
     architecture, config_class, options = made[name]
     config = config_class(**{**sizes, **options}, attn_implementation="eager")
     plain = getattr(transformers, architecture)(config).eval()

@@ -9,12 +9,12 @@ from interp.models.adapter import run_with_cache, run_with_hooks
 from interp.models.passes import loss_per_token
 from interp.models.toys import planted_induction
 from interp.patching.ablation import Ablator, ablate, ablated
-from tests.interp.architectures import NAMES, tiny
+from tests.interp.architectures import ALL_NAMES, tiny
 
 TOKENS = torch.randint(1, 50, (5, 9), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 @pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
 @torch.no_grad()
 def test_ablation_is_the_plain_replacement(name, kind):

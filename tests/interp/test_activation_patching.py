@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import NAMES, tiny
+from architectures import ALL_NAMES, POST_NORM, tiny
 
 from interp.circuits.metrics import LogitDiff
 from interp.circuits.task import Task
@@ -42,14 +42,14 @@ def by_hand(model, clean, corrupt, hook_point, index):
     return float((patched - values[1]) / (values[0] - values[1]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 @pytest.mark.parametrize("what", WHATS)
 def test_effects_equal_patches_written_by_hand(name, what, pairs):
     model, (clean, corrupt) = tiny(name), pairs
     found = activation_patching(model, (clean, corrupt), last_logit, what=what, batch_size=7)
     everything = slice(None)
     whole = what in WHATS[:4]
-    kv_heads = 2 if name == "llama-gqa" and what in ("k", "v") else 4
+    kv_heads = 2 if name in ("llama-gqa", *POST_NORM) and what in ("k", "v") else 4
     assert found.effect.shape == ((2, 6) if whole else (2, kv_heads, 6))
     assert found.settings["heads"] == (None if whole else "key-value" if kv_heads == 2 else "query")
     for layer, head, position in ((0, 1, 2), (1, kv_heads - 1, 5)):
@@ -63,7 +63,7 @@ def test_effects_equal_patches_written_by_hand(name, what, pairs):
 
 
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_the_whole_input_of_the_first_block_is_the_whole_effect(name, direction, pairs):
     found = activation_patching(tiny(name), pairs, last_logit, by_position=False, direction=direction)
     assert found.axes == ("layer",)
@@ -142,22 +142,6 @@ def test_bad_requests_are_refused(pairs):
         activation_patching(model, pairs, last_logit, what="patern")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match="no MLPs"):
         activation_patching(planted_induction(), (clean % 16, clean.flip(0) % 16), last_logit, what="mlp_out")
-
-
-def test_heads_of_a_post_norm_model_are_refused_and_its_residual_is_not(pairs):
-    import transformers
-    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
-
-    config = transformers.Gemma2Config(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        intermediate_size=64, vocab_size=50, attn_implementation="eager",
-    )  # fmt: skip
-    plain = transformers.Gemma2ForCausalLM(config).eval()
-    model = build_bridge_from_module(plain, "Gemma2ForCausalLM", hf_config=plain.config).eval()
-    found = activation_patching(model, pairs, last_logit, by_position=False)
-    assert float(found.effect[0]) == pytest.approx(1, abs=1e-4)
-    with pytest.raises(ConfigError, match="not a plain sum of heads"):
-        activation_patching(model, pairs, last_logit, what="z")
 
 
 def test_the_residual_is_read_once_and_left_alone(pairs):

@@ -14,7 +14,7 @@ from interp.circuits.judging import area, cmd, cpr, faithfulness, faithfulness_i
 from interp.circuits.tasks import induction_task
 from interp.errors import ConfigError, MismatchError
 from interp.models.toys import planted_circuit, planted_induction
-from tests.interp.architectures import NAMES, tiny
+from tests.interp.architectures import ALL_NAMES, tiny
 from tests.interp.circuit_tasks import random_task
 
 QUICK = EvaluationConfig(n_random=3, n_knockouts=2, n_minimality=5, untrained=False)
@@ -53,7 +53,7 @@ def test_the_interval_of_faithfulness_differs_from_plain_resampling_by_its_draws
 
 
 @pytest.mark.parametrize("ablation", ["resample", "mean", "zero"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_the_whole_model_is_faithful_and_nothing_is_not(name, ablation):
     model = tiny(name)
     task, graph = random_task(model), Graph.from_model(model)

@@ -17,7 +17,7 @@ from interp.errors import ConfigError, UnknownNameError
 from interp.models.adapter import run_with_cache
 from interp.models.toys import planted_induction
 from interp.names import HeadName
-from tests.interp.architectures import NAMES, tiny
+from tests.interp.architectures import ALL_NAMES, gain, tiny
 
 H = HeadName
 
@@ -31,12 +31,12 @@ def test_planted_key_composition_is_exactly_a_quarter_and_the_others_zero():
     assert np.isnan(found["k"].score[1, 0])
 
 
-def gain(model, layer):
-    norm = getattr(model.blocks[layer], "ln1", None)
-    return getattr(getattr(norm, "original_component", None), "weight", torch.ones(model.cfg.d_model)).detach()
+def norm_gain(name, owner, norm, width):
+    module = getattr(getattr(owner, norm, None), "original_component", None)
+    return (torch.ones(width) if not hasattr(module, "weight") else gain(name, module)).double()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 @torch.no_grad()
 def test_scores_are_those_of_dense_products_with_the_norm_folded_in(name):
     model = tiny(name)
@@ -46,11 +46,13 @@ def test_scores_are_those_of_dense_products_with_the_norm_folded_in(name):
 
     def dense(layer, head):
         W = {side: getattr(model.blocks[layer].attn, f"W_{side}").double() for side in "QKVO"}
-        read = torch.diag(gain(model, layer).double())
+        block, d_head = model.blocks[layer], model.cfg.d_head
+        read = torch.diag(norm_gain(name, block, "ln1", 32))
         if centred:
             read = (torch.eye(32, dtype=torch.float64) - 1 / 32) @ read
         W_Q, W_K, W_V = read @ W["Q"][head], read @ W["K"][head // groups], read @ W["V"][head // groups]
-        return W_Q @ W_K.T, W_V @ W["O"][head]
+        on_queries, on_keys = (norm_gain(name, block.attn, f"{side}_norm", d_head) for side in "qk")
+        return (W_Q * on_queries) @ (W_K * on_keys).T, W_V @ W["O"][head] * norm_gain(name, block, "ln1_post", 32)
 
     for sender, reader in [(0, 0), (1, 3), (3, 2)]:
         _, a = dense(0, sender)

@@ -8,7 +8,7 @@ from interp.errors import ConfigError, PromptError, UnknownNameError
 from interp.models.adapter import available_hook_points, run_with_cache, run_with_hooks
 from interp.models.toys import planted_induction
 from interp.patching.paths import into_all, path_patch
-from tests.interp.architectures import NAMES, tiny
+from tests.interp.architectures import ALL_NAMES, hold_post_norm, tiny
 
 
 def rows(seed: int, n: int = 3, length: int = 9) -> torch.Tensor:
@@ -62,6 +62,8 @@ def slow(model, sender, points, between):
             frozen = [(name, set_to(cache[name])) for name in writes(model) if name != point]
         seen = {}
         name, hook = corrupted(model, sender)
+        if between != "recomputed" and "H" in sender and hasattr(model.blocks[0], "ln1_post"):
+            frozen += hold_post_norm(model, CLEAN, int(sender[1:].split("H")[0]))
         # the sender goes last, so that it alone is not frozen
         run_with_hooks(model, CLEAN, [*frozen, (name, hook), (point, keep(seen, point))])
         patches += [(point, set_to(seen[point], head)) for head in (heads if heads is not None else [None])]
@@ -94,7 +96,7 @@ WITH_MLP = [
 
 
 @pytest.mark.parametrize("between", ["frozen", "receivers", "recomputed"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 @torch.no_grad()
 def test_every_path_is_what_the_published_algorithm_gives(name, between):
     model = tiny(name)
