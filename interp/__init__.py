@@ -103,6 +103,11 @@ if TYPE_CHECKING:
     from interp.runtime import one_thread
     from interp.statistics import t_interval
     from interp.text.corpora import Document, open_corpus
+    from interp.tracing.config import TraceConfig
+    from interp.tracing.graph import AttributionGraph
+    from interp.tracing.interventions import changes_of, graph_effects, intervene
+    from interp.tracing.replacement import Neurons
+    from interp.tracing.trace import open_system, save_trace, trace
     from interp.workspace import Workspace
 
 _HOMES = {
@@ -157,6 +162,11 @@ _HOMES = {
     "interp.atlas.build": "MapSettings build_atlas extend_atlas",
     "interp.atlas.series": "build_series",
     "interp.atlas.layout": "place_points",
+    "interp.tracing.config": "TraceConfig",
+    "interp.tracing.replacement": "Neurons",
+    "interp.tracing.graph": "AttributionGraph",
+    "interp.tracing.trace": "trace save_trace open_system",
+    "interp.tracing.interventions": "intervene changes_of graph_effects",
     "interp.changes.report": "what_changed",
     "interp.changes.transplant": "log_prob_of_answers",
 }

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.base import SAE
+    from saes.sets.replacement import SetReplacement, untrained_set
     from saes.sets.set import TranscoderSet, open_set
     from saes.training.config import (
         BatchTopKConfig,
@@ -75,6 +76,7 @@ _HOMES = {
     "saes.training.train": "train train_sae train_many",
     "saes.kinds.base": "SAE",
     "saes.sets.set": "TranscoderSet open_set",
+    "saes.sets.replacement": "SetReplacement untrained_set",
     "saes.weights.folder": "load_sae save_sae",
     "saes.weights.read": "load_dictionary",
     "saes.weights.importing": "import_dictionary",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.artifacts import Draft
@@ -70,10 +70,8 @@ def trace(
     """
     config = config or TraceConfig()
     tokens = _tokens(model, prompt, config)
-    frozen = FrozenModel(
-        model, tokens, config.skip_positions, reads=replacement.reads_point, writes=replacement.writes_point
-    )
-    system = System(frozen, replacement)
+    system = open_system(model, tokens, replacement, skip_positions=config.skip_positions)
+    frozen = system.frozen
     aim = _aim(model, system, config, target, contrast)
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
     scores: dict[str, Any] = score(adjacency.matrix, adjacency.weights, adjacency.kinds)._asdict()
@@ -109,6 +107,14 @@ def trace(
             **kept,
         },
     )
+
+
+def open_system(
+    model: Any, tokens: Int[Tensor, "1 pos"], replacement: Replacement, *, skip_positions: int = 1
+) -> System:
+    """Return the frozen model of a prompt with its latents: what `intervene` and custom readers need."""
+    reads, writes = replacement.reads_point, replacement.writes_point
+    return System(FrozenModel(model, tokens, skip_positions, reads=reads, writes=writes), replacement)
 
 
 def save_trace(

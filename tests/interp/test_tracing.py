@@ -14,6 +14,7 @@ from interp.tracing.edges import System, influence_so_far
 from interp.tracing.effects import Change, ablation, final_states, measure, predicted_effects, push
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.influence import influence, normalise_rows
+from interp.tracing.interventions import changes_of, graph_effects, intervene
 from interp.tracing.replacement import Active, Neurons, NoReplacement
 from interp.tracing.rows import RowStore, compute_rows
 from interp.tracing.trace import assemble, trace
@@ -294,7 +295,7 @@ def planted() -> Any:
 
     Residual coordinates: token 5 (0), what layer 0 writes (1), what layer 1 writes (2), which logit 7 reads.
     """
-    config = SmallConfig(d_model=8, n_heads=1, d_mlp=4, d_vocab=10, n_ctx=8, normalization=None, act_fn="relu")
+    config = SmallConfig(d_model=8, n_heads=1, d_mlp=64, d_vocab=10, n_ctx=8, normalization=None, act_fn="relu")
     model = build_small(config, seed=0, device="cpu", dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -323,15 +324,21 @@ def test_a_planted_chain_is_the_graph_and_perfect_latents_score_one():
     assert graph.scores["replacement_floor"] == pytest.approx(0)
 
 
+def test_ablating_a_link_of_the_planted_chain_takes_the_whole_logit_and_random_latents_nothing():
+    model, tokens = planted(), torch.tensor([[0, 3, 5]])
+    graph = trace(model, tokens, Neurons(), replace(CONFIG, effects=0))
+    system = System(FrozenModel(model, tokens), Neurons())
+    found = intervene(system, changes_of(graph, ["feature:0:2:2"]), graph)
+    assert found.measured == pytest.approx(found.predicted, rel=1e-5)
+    assert found.predicted == pytest.approx(-36 * 0.9, rel=1e-5)
+    assert found.random_low == found.random_high == 0
+    assert found.p == 1 / 20
+    assert found.tokens[0]["after"] == pytest.approx(0.1, abs=1e-6)  # all ten tokens are alike again
+
+
 def test_without_norms_and_with_patterns_frozen_the_prediction_is_the_effect():
     """With ReLU neurons a small change flips none of them, so that the frozen model is the model itself."""
-    config = SmallConfig(
-        d_model=16, n_heads=2, d_mlp=32, d_vocab=20, n_ctx=8, normalization=None, act_fn="relu", n_layers=3
-    )
-    model = build_small(config, seed=1, device="cpu", dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(6)
+    model = relu_model()
     system = System(FrozenModel(model, torch.tensor([[1, 4, 2, 9, 3]])), Neurons())
     aim = aim_of(system)
     adjacency = assemble(system, aim, CONFIG)
@@ -407,3 +414,50 @@ def test_a_dictionary_with_nan_is_refused():
 
     with pytest.raises(NonFiniteError, match="not finite"):
         trace(tiny("gpt2"), TOKENS, Broken(), CONFIG)
+
+
+def relu_model(layers: int = 3) -> Any:
+    config = SmallConfig(
+        d_model=16, n_heads=2, d_mlp=32, d_vocab=20, n_ctx=8, normalization=None, act_fn="relu", n_layers=layers
+    )
+    model = build_small(config, seed=1, device="cpu", dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(6)
+    return model
+
+
+def test_an_intervention_stands_beside_its_prediction_and_random_latents():
+    model, tokens = relu_model(), torch.tensor([[1, 4, 2, 9, 3]])
+    everything = replace(CONFIG, node_share=1.0, edge_share=1.0, effects=0)
+    graph = trace(model, tokens, Neurons(), everything)
+    system = System(FrozenModel(model, tokens), Neurons())
+    effects = graph_effects(graph)
+    best = sorted(range(len(effects)), key=lambda i: -abs(effects[i]) * (graph.nodes[i].kind == "feature"))[:2]
+    changes = changes_of(graph, [graph.nodes[i].id for i in best], factor=0.999)
+    found = intervene(system, changes, graph, mode="attention")
+    assert found.predicted is not None
+    assert found.measured == pytest.approx(found.predicted, rel=0.05)
+    assert found.predicted == pytest.approx(-0.001 * effects[best].sum(), rel=1e-3)
+    assert found.random_low <= found.random_mean <= found.random_high
+    assert sum(row["after"] for row in found.tokens) <= 1 + 1e-6
+    nothing = intervene(system, changes_of(graph, [graph.nodes[best[0]].id], factor=1.0), graph)
+    assert nothing.measured == pytest.approx(0, abs=1e-5)
+    assert nothing.p > 0.9
+
+
+def test_interventions_refuse_what_they_cannot_change():
+    model = tiny("gpt2")
+    graph = trace(model, TOKENS, Neurons(), replace(CONFIG, effects=0))
+    system = System(FrozenModel(model, TOKENS), Neurons())
+    with pytest.raises(ConfigError, match="not a latent"):
+        changes_of(graph, ["token:1:5"])
+    with pytest.raises(ConfigError, match="at least one"):
+        intervene(system, [], graph)
+    with pytest.raises(ConfigError, match="outside the prompt"):
+        intervene(system, [Change(0, 99, 1, 0.0)], graph)
+    other = System(FrozenModel(model, TOKENS[:, :4]), Neurons())
+    with pytest.raises(ConfigError, match="another prompt"):
+        intervene(other, [Change(0, 1, 1, 0.0)], graph)
+    with pytest.raises(ConfigError, match="range"):
+        intervene(system, [Change(0, 1, 1, 0.0)], graph, mode="range")

@@ -1,0 +1,205 @@
+"""Interventions on latents of a graph: the model's answer beside the graph's prediction and beside random latents.
+
+    found = intervene(system, [Change(12, 4, 703, value=0.0)], starts, graph=graph)
+    found.measured, found.predicted, found.random_low, found.random_high
+
+Each change sets the activation of a latent at a position: `(value - clean activation) * output direction` is added to
+the MLP's output there. The prediction is linear in the changes; it uses the edges that the graph stores, so pruning and
+everything that was frozen count as its error. The null sets the same amounts on random latents of the same layers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.errors import ConfigError
+from interp.models.adapter import token_strings
+from interp.results import Record, Result
+from interp.runtime import make_generator
+from interp.statistics import p_from_null
+from interp.tracing.edges import System
+from interp.tracing.effects import Change, Mode, final_input, final_states
+from interp.tracing.graph import AttributionGraph
+
+N_RANDOM = 19
+"""Random draws of the null; the least p-value is 1 in 20."""
+N_TOKENS = 8
+"""Next tokens that are listed."""
+
+
+@dataclass(frozen=True, repr=False)
+class Intervention(Result):
+    """Effect of some changes on the first target of a graph, in logits above the mean logit or above the contrast's."""
+
+    changes: tuple[Change, ...]
+    mode: Mode
+    target: str
+    clean: float
+    measured: float
+    """change of the target's value"""
+    predicted: float | None
+    """the same by the graph's edges; None for latents that are not nodes of it"""
+    random_mean: float
+    random_low: float
+    random_high: float
+    """smallest and largest change by random latents of the same layers, set by the same amounts"""
+    p: float
+    """share of random draws with at least the size of the effect, counting the effect itself"""
+    tokens: list[dict[str, Any]] = field(default_factory=list)
+    """most likely next tokens, before or after: `token, before, after` (probabilities)"""
+
+    def headline(self) -> str:
+        """State the effect beside its prediction and its null."""
+        beside = "no prediction" if self.predicted is None else f"predicted {self.predicted:+.3g}"
+        return (
+            f"{len(self.changes)} latent{'s' * (len(self.changes) > 1)} changed: {self.target!r} moves by "
+            f"{self.measured:+.3g} logits ({beside}; random latents {self.random_low:+.3g} to {self.random_high:+.3g}, "
+            f"p {self.p:.2g})."
+        )
+
+    def to_records(self) -> list[Record]:
+        """Return one row per token: `token, before, after`."""
+        return list(self.tokens)
+
+
+def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray, " nodes"]:
+    """Return the total effect of every node's value on one target, signed, along the stored edges of a graph."""
+    aim = next((i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == target), None)
+    if aim is None:
+        raise ConfigError(f"the graph has {len(graph.targets)} targets, counted from 0; there is no {target}")
+    effects = np.zeros(len(graph.nodes))
+    effects[aim] = 1.0
+    scale = np.array(
+        [1.0 / node.activation if node.kind == "feature" and node.activation else 0.0 for node in graph.nodes]
+    )
+    scale[aim] = 1.0
+    depth = np.array([node.layer + (node.kind == "logit") * (len(graph.nodes) + 1) for node in graph.nodes])
+    edges, into = graph.edges, depth[graph.edges.target]
+    for layer in np.unique(into)[::-1]:
+        rows = np.flatnonzero(into == layer)
+        targets = edges.target[rows]
+        np.add.at(effects, edges.source[rows], edges.weight[rows] * scale[targets] * effects[targets])
+    effects[aim] = 0.0
+    return effects
+
+
+def predict(graph: AttributionGraph, changes: Sequence[Change]) -> float | None:
+    """Return the change of the first target that a graph predicts; None when a latent is not one of its nodes."""
+    effects, total = graph_effects(graph), 0.0
+    for each in changes:
+        number = graph.number.get(f"feature:{each.layer}:{each.position}:{each.latent}")
+        if number is None or not graph.nodes[number].activation:
+            return None
+        total += (each.value / graph.nodes[number].activation - 1) * effects[number]
+    return float(total)
+
+
+@torch.no_grad()
+def intervene(
+    system: System,
+    changes: Sequence[Change],
+    graph: AttributionGraph,
+    *,
+    mode: Mode = "free",
+    layers: range | None = None,
+    n_random: int = N_RANDOM,
+    seed: int = 0,
+) -> Intervention:
+    """Change latents and measure the first target of a graph of the same prompt, beside prediction and null.
+
+    Raises `ConfigError` without changes, for a position outside the prompt, or for a graph of another prompt.
+    """
+    if not changes:
+        raise ConfigError("no latent was chosen; choose at least one")
+    if list(graph.tokens) != system.frozen.tokens[0].tolist():
+        raise ConfigError("the graph belongs to another prompt; trace this one")
+    read = read_of(system, graph)
+    draws = [changes, *(_random(system, changes, seed, draw) for draw in range(n_random))]
+    states = final_states(system, draws, mode, layers)
+    moved = (states @ read).double().cpu().numpy()
+    clean = final_input(system.frozen, system.frozen.resid_post[-1])
+    null = moved[1:]
+    return Intervention(
+        changes=tuple(changes),
+        mode=mode,
+        target=graph.targets[0].label,
+        clean=float(clean @ read),
+        measured=float(moved[0]),
+        predicted=predict(graph, changes),
+        random_mean=float(null.mean()) if n_random else float("nan"),
+        random_low=float(null.min()) if n_random else float("nan"),
+        random_high=float(null.max()) if n_random else float("nan"),
+        p=p_from_null(moved[0], null, alternative="two-sided"),
+        tokens=_next_tokens(system, clean, states[0]),
+    )
+
+
+def read_of(system: System, graph: AttributionGraph, target: int = 0) -> Float[Tensor, " d_model"]:
+    """Return the direction in the unembedding's input that a target of a graph reads.
+
+    Raises `ConfigError` for a latent as the target.
+    """
+    aim, unembed = graph.targets[target], system.frozen.model.W_U.detach().float()
+    if aim.token is None:
+        raise ConfigError("the target of this graph is a latent; interventions measure a token")
+    return unembed[:, aim.token] - (unembed.mean(1) if aim.contrast is None else unembed[:, aim.contrast])
+
+
+def changes_of(
+    graph: AttributionGraph, nodes: Sequence[str], *, factor: float = 0.0, values: Mapping[str, float] | None = None
+) -> list[Change]:
+    """Return the changes that multiply the activations of some nodes of a graph by `factor`; 0 ablates, 2 doubles.
+
+    `values` names activations outright, by node. Raises `UnknownNameError`, or `ConfigError` for nodes without latents.
+    """
+    out = []
+    for name in nodes:
+        node = graph.node(name)
+        if node.kind != "feature":
+            raise ConfigError(f"{name} is not a latent; only latents can be changed")
+        value = (values or {}).get(name, factor * node.activation)
+        out.append(Change(node.layer, node.position, node.index, value))
+    return out
+
+
+def _random(system: System, changes: Sequence[Change], seed: int, draw: int) -> list[Change]:
+    """Return the same amounts on random latents of the same layers, at the same positions.
+
+    A random latent that is active is moved from its own clean activation.
+    """
+    generator = make_generator(seed, "random latents", draw)
+    out = []
+    for each in changes:
+        n = system.replacement.n_latents(each.layer)
+        latent = int(torch.randint(n, (1,), generator=generator))
+        amount = each.value - activation(system, each)
+        other = replace(each, latent=latent)
+        out.append(replace(other, value=activation(system, other) + amount))
+    return out
+
+
+def activation(system: System, change: Change) -> float:
+    """Return the clean activation of a latent at a position; 0 where it is not active."""
+    here = (system.layer == change.layer) & (system.position == change.position) & (system.latent == change.latent)
+    return float(system.activation[here].sum())
+
+
+def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[dict[str, Any]]:
+    model = system.frozen.model
+    bias, cap = getattr(model, "b_U", None), float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0)
+    logits = torch.stack([clean, clean + moved]) @ model.W_U.detach().float()
+    logits = logits if bias is None else logits + bias.detach().float()
+    logits = cap * torch.tanh(logits / cap) if cap > 0 else logits
+    before, after = logits.softmax(-1)
+    ids = torch.cat([before.topk(N_TOKENS).indices, after.topk(N_TOKENS).indices]).unique().tolist()
+    ids.sort(key=lambda token: -float(after[token]))
+    texts = token_strings(model, ids)
+    return [
+        {"token": text, "before": float(before[token]), "after": float(after[token])}
+        for token, text in zip(ids[: N_TOKENS + 4], texts, strict=False)
+    ]
