@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from interp.runtime import one_thread
     from interp.statistics import t_interval
     from interp.text.corpora import Document, open_corpus
+    from interp.tracing.attention import split_edge
     from interp.tracing.config import TraceConfig
     from interp.tracing.graph import AttributionGraph
     from interp.tracing.interventions import changes_of, graph_effects, intervene
@@ -166,6 +167,7 @@ _HOMES = {
     "interp.tracing.replacement": "Neurons",
     "interp.tracing.graph": "AttributionGraph",
     "interp.tracing.trace": "trace save_trace open_system",
+    "interp.tracing.attention": "split_edge",
     "interp.tracing.interventions": "intervene changes_of graph_effects",
     "interp.changes.report": "what_changed",
     "interp.changes.transplant": "log_prob_of_answers",

@@ -11,7 +11,7 @@ the effect of the source's whole value, over all paths. The direct effect `A[tar
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -131,7 +131,7 @@ def final_states(
     frozen = system.frozen
     written = [deltas(system, each) for each in changes]
     if mode == "direct" or (layers is not None and len(layers) == frozen.shape.n_layers):
-        return torch.stack([push(frozen, each)[1][-1] for each in written])
+        return torch.stack([push(frozen, each).final[-1] for each in written])
     parts = [written[first : first + ROWS] for first in range(0, len(written), ROWS)]
     found = [_run(frozen, part, mode, layers) for part in parts]
     return torch.cat(found) - final_input(frozen, frozen.resid_post[-1])
@@ -167,16 +167,23 @@ def deltas(system: System, changes: Sequence[Change]) -> dict[int, Float[Tensor,
     return out
 
 
-def push(
-    frozen: FrozenModel, written: dict[int, Tensor], embedding: Tensor | None = None
-) -> tuple[list[Float[Tensor, "pos d_model"]], Float[Tensor, "pos d_model"]]:
-    """Return how the inputs of every MLP and of the unembedding change in the frozen model, forwards.
+class Pushed(NamedTuple):
+    """Changes in the frozen model, forwards."""
 
-    `written` holds changes of MLP outputs by layer, `embedding` a change of the embedding.
-    """
+    before: list[Float[Tensor, "pos d_model"]]
+    """of the residual stream before each block"""
+    inputs: list[Float[Tensor, "pos d_model"]]
+    """of what the dictionary of each layer reads"""
+    final: Float[Tensor, "pos d_model"]
+    """of the unembedding's input"""
+
+
+def push(frozen: FrozenModel, written: dict[int, Tensor], embedding: Tensor | None = None) -> Pushed:
+    """Return how the frozen model changes when MLP outputs (`written`, by layer) or the embedding change."""
     stream = torch.zeros_like(frozen.embedding) if embedding is None else embedding
-    inputs = []
+    before, inputs = [], []
     for layer, block in enumerate(frozen.blocks):
+        before.append(stream)
         after = stream + block.push_attention(stream)
         inputs.append(apply_linear(block.norm2, stream if frozen.parallel else after))
         out = written.get(layer, torch.zeros_like(stream))
@@ -186,7 +193,7 @@ def push(
             through[: frozen.skip_from] = 0
             out = out + through
         stream = after + (out if block.post2 is None else apply_linear(block.post2, out))
-    return inputs, apply_linear(frozen.final, stream)
+    return Pushed(before, inputs, apply_linear(frozen.final, stream))
 
 
 def _run(frozen: FrozenModel, written: list[dict[int, Tensor]], mode: Mode, layers: range | None) -> Tensor:

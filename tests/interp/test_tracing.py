@@ -9,6 +9,7 @@ import torch
 
 from interp.errors import ConfigError, NonFiniteError, PromptError
 from interp.models.small import SmallConfig, build_small
+from interp.tracing.attention import split_edge
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System, influence_so_far
 from interp.tracing.effects import Change, ablation, final_states, measure, predicted_effects, push
@@ -136,8 +137,8 @@ def test_an_edge_is_the_change_when_the_source_alone_moves(name, dictionary):
     tried = [*range(0, system.n_features, max(1, system.n_features // 25)), *range(system.n_features, system.n_sources)]
     for source in tried:
         written, embedding = moved(system, source)
-        inputs, final = push(frozen, written, embedding)
-        seen = torch.stack([*inputs, final])[starts.layer, starts.position]
+        pushed = push(frozen, written, embedding)
+        seen = torch.stack([*pushed.inputs, pushed.final])[starts.layer, starts.position]
         torch.testing.assert_close((seen * starts.read).sum(1), rows[:, source], atol=2e-5, rtol=1e-3)
 
 
@@ -461,3 +462,42 @@ def test_interventions_refuse_what_they_cannot_change():
         intervene(other, [Change(0, 1, 1, 0.0)], graph)
     with pytest.raises(ConfigError, match="range"):
         intervene(system, [Change(0, 1, 1, 0.0)], graph, mode="range")
+
+
+@pytest.mark.parametrize("dictionary", ["neurons", "jumprelu skip", "cross-layer skip"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_split_of_an_edge_by_heads_sums_to_the_edge(name, dictionary):
+    found = DICTIONARIES[dictionary]()
+    everything = replace(CONFIG, node_share=1.0, edge_share=1.0, effects=0, nulls=False)
+    graph = trace(tiny(name), TOKENS, found, everything)
+    system = system_of(name, dictionary)
+    rows = graph.edge_records()
+    crossing = [row for row in rows if graph.node(row["source"]).position != graph.node(row["target"]).position]
+    for row in [*crossing[:12], *rows[:12]]:
+        split = split_edge(system, graph, row["source"], row["target"])
+        assert split.total == pytest.approx(row["weight"], abs=1e-4, rel=1e-3)
+        if row in crossing:
+            assert split.stays == pytest.approx(0, abs=1e-6)
+            assert set(split.to_records()[0]) == {"head", "position", "token", "effect", "attention"}
+    assert len(crossing) > 12
+
+
+def test_the_planted_induction_head_carries_its_edge():
+    """L1H0 copies the token it attends to: the edge from that token to the logit goes through it alone."""
+    from interp.models.loading import load_model
+
+    model = load_model("planted:induction")
+    tokens = torch.tensor([[3, 5, 7, 9, 1, 2, 3, 5, 7]])
+    config = replace(CONFIG, node_share=1.0, edge_share=1.0, effects=0)
+    graph = trace(model, tokens, NoReplacement(), config)
+    system = System(FrozenModel(model, tokens), NoReplacement())
+    logit = next(node for node in graph.nodes if node.kind == "logit")
+    assert graph.targets[0].token == 9
+    best = graph.edges_into(logit.id)[0]
+    assert best["node"] == "token:3:9"
+    split = split_edge(system, graph, best["node"], logit.id)
+    first = split.to_records()[0]
+    assert (first["head"], first["position"]) == ("L1H0", 3)
+    assert first["effect"] == pytest.approx(split.total, rel=1e-4)
+    with pytest.raises(ConfigError, match="reads nothing"):
+        split_edge(system, graph, "token:3:9", "token:8:7")
