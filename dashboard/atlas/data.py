@@ -166,8 +166,19 @@ _CHUNK = 20_000
 
 
 def choose(workspace: Workspace, name: str | None) -> Manifest:
-    """Return the atlas called `name`; without a name, the newest map of features, else the newest map."""
-    return open_artefact(workspace, ("atlas",), name, prefer=lambda manifest: bool(manifest.summary.get("features")))
+    """Return the atlas called `name`; without a name, the truest map: see `truth`. Of equals the newest is returned."""
+    if name or not (found := workspace.newest("atlas")):
+        return open_artefact(workspace, ("atlas",), name)
+    return max(found, key=truth)
+
+
+def truth(manifest: Manifest) -> float:
+    """Return the trustworthiness of a map, by which maps of any size are compared; -1 where it was not measured.
+
+    Recall of neighbours is not used, as it falls with the number of points.
+    """
+    value = manifest.summary.get("trustworthiness")
+    return float(value) if isinstance(value, int | float) and value == value else -1.0
 
 
 def colourings(workspace: Workspace, name: str) -> list[str]:

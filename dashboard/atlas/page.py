@@ -57,6 +57,7 @@ def quality_panel(manifest: Manifest) -> html.Section:
     if s.get("quality_sample"):
         of = "each point" if s["quality_sample"] == s.get("n_points") else f"{s['quality_sample']:,} random points"
         lines.append(f"Measured on {of} against all others.")
+    lines.append("Without a name in the address, the map with the highest trustworthiness opens.")
     lines.append("Read regions, not distances; colour by “neighbours preserved” to see where the map is reliable.")
     if s.get("neighbours") == "approximate":
         lines.append(
@@ -230,7 +231,8 @@ def layout(context: Context, name: str | None = None, **address: Any) -> html.Di
         quality_panel(manifest),
         regions_panel(view.largest_regions(workspace, name)),
     ]
-    names = [(f"{m.name} · {m.config.get('source', '?')}", atlas_href(m.name)) for m in workspace.newest("atlas")]
+    maps = sorted(workspace.newest("atlas"), key=view.truth, reverse=True)
+    names = [(f"{m.name} · {m.config.get('source', '?')}", atlas_href(m.name)) for m in maps]
     return page(
         "Atlas",
         dcc.Store(id="atlas-state", data={"name": name, "features": leads_to, "colour": colour}),

@@ -282,6 +282,35 @@ def _row_of(edge: Edge) -> Row:
     }
 
 
+_SIGNED = ("q_effect", "k_effect", "v_effect")
+
+
+def measured(row: Row) -> dict[str, Any]:
+    """Return the numbers of an edge in the sign of its score, with the score first and its interval after it.
+
+    The evidence of an induction circuit holds changes of the metric (`effect`), its score is the drop: then the
+    effects through other inputs become drops too, and the effect itself is the score once more.
+    """
+    evidence, score = dict(row["evidence"]), row["score"]
+    found = {key: row[key] for key in ("score", "low", "high", "exact") if row[key] is not None}
+    effect = _number(evidence.get("effect"))
+    if effect is None or score is None or abs(effect) != abs(score):
+        return found | {key: value for key, value in evidence.items() if key not in found}
+    sign = -1 if effect == -score else 1
+    for key in _SIGNED:
+        if (value := _number(evidence.get(key))) is not None:
+            evidence[key] = sign * value
+    return found | {key: value for key, value in evidence.items() if key not in ("effect", "low", "high", *found)}
+
+
+def unit(found: Circuit) -> str:
+    """Return what the score of an edge is, in words, for the table and the panel beside the graph."""
+    if found.settings.get("kind") == "induction":
+        return "drop of the strict induction score (0 to 1) when this edge alone is patched"
+    metric = found.settings.get("metric")
+    return "estimated effect on the metric" + (f", in units of the {metric}" if metric else "")
+
+
 def _strength(row: Row) -> float:
     return -abs(row["score"] or 0.0)
 

@@ -17,6 +17,7 @@ from dashboard.circuit import data as grouping
 from dashboard.circuit import data as view
 from dashboard.circuit.figure import LETTERED, Drawing, draw, group_colour, role_colours, stylesheet, via_colours
 from dashboard.circuit.side import details, summary
+from dashboard.components.evidence import terms_panel
 from dashboard.components.frame import attrs, graph, page, panel
 from dashboard.components.pages import (
     Context,
@@ -121,7 +122,8 @@ def curve_panel(present: bool) -> html.Section:
     )
 
 
-def table_panel() -> html.Section:
+def table_panel(unit: str) -> html.Section:
+    """Return the edges as a table; `unit` says what their score is."""
     signed = {"function": "params.value == null ? '' : d3.format('+.4~g')(params.value)"}
     number = {"valueFormatter": signed, "type": "rightAligned"}
     columns = [
@@ -129,7 +131,7 @@ def table_panel() -> html.Section:
         {"field": "target", "headerName": "to", "flex": 1, "minWidth": 80},
         {"field": "via", "headerName": "through", "width": 92},
         {"field": "position", "headerName": "position", "width": 92, "hide": True},
-        {"field": "score", "headerName": "score", "width": 96, **number},
+        {"field": "score", "headerName": "score", "width": 96, "headerTooltip": unit, **number},
         {"field": "exact", "headerName": "exact", "width": 96, **number},
         {"field": "interval", "headerName": "95 % interval", "flex": 1.3, "minWidth": 120, "sortable": False},
         {"field": "member", "headerName": "in circuit", "width": 92},
@@ -138,7 +140,9 @@ def table_panel() -> html.Section:
         id="circuit-grid", columnDefs=columns, getRowId="params.data.id", className="wb-grid", columnSize=None,
         dashGridOptions={"rowHeight": 30, "headerHeight": 32, "animateRows": False},
     )  # fmt: skip
-    return panel("Edges", grid, note="the same edges as a table, strongest first", className="wb-circuit-table")
+    return panel(
+        "Edges", grid, note=f"the same edges as a table, strongest first. Score: {unit}", className="wb-circuit-table"
+    )
 
 
 def to_position(n: int, limit: int) -> int:
@@ -239,10 +243,11 @@ def layout(
             [
                 graph_panel(scored, shown, paths == "1"),
                 html.Aside([curve_panel(has_curve), html.Div(id="circuit-side")], className="wb-circuit-side"),
-                table_panel(),
+                table_panel(view.unit(found)),
             ],
             className="wb-circuit",
         ),
+        terms_panel(),
         controls=controls,
         lead=_lead(found),
     )

@@ -31,6 +31,12 @@ _KINDS = {
     "feature": "a feature of a sparse dictionary",
     "error": "the reconstruction error of a sparse dictionary",
 }
+_DROPS = {
+    "q_effect": "the same, through its query",
+    "k_effect": "the same, through its key",
+    "v_effect": "the same, through its value",
+}
+"""Names of the controls of an edge of an induction circuit, whose score is a drop."""
 _PLAIN = ("kind", "task", "metric", "method", "steps", "ablation", "direction", "seeds", "prompts")
 
 
@@ -110,10 +116,7 @@ def _shared(row: view.Row, group: int) -> str:
 def _edge(
     workspace: Workspace, name: str, found: Circuit, row: view.Row, colours: Theme, close: Any, group: int
 ) -> html.Section:
-    measured = {k: row[k] for k in ("score", "exact", "low", "high") if row[k] is not None}
-    effect = row["evidence"].get("effect")
-    if isinstance(effect, float) and row["score"] is not None and abs(effect) == abs(row["score"]):
-        measured.pop("score", None)  # the same number, maybe as a drop
+    drops = _DROPS if found.settings.get("kind") == "induction" else {}
     position = "" if row["position"] is None else f" at position {row['position']}"
     via = THROUGH.get(row["via"] or "", "")
     colour = via_colours(colours)[row["via"] or "other"]
@@ -128,7 +131,7 @@ def _edge(
             ],
             className="wb-note",
         ),
-        evidence_table(measured | row["evidence"]),
+        evidence_table(view.measured(row), names={"score": f"score: {view.unit(found)}"} | drops),
         *_pattern(workspace, name, found, row["target"], row["source"], colours),
         actions=close,
         className="wb-circuit-chosen",
@@ -159,6 +162,7 @@ def _node(
         html.P(f"{role.replace('_', ' ')}: {what}" if role else what.capitalize(), className="wb-note"),
         *links,
         *([evidence_table(stored | evidence)] if stored or evidence else []),
+        html.P(f"Scores of edges: {view.unit(found)}.", className="wb-note") if touching else None,
         *_edge_list("Reads from", [r for r in touching if r["target"] == bare], "source"),
         *_edge_list("Is read by", [r for r in touching if r["source"] == bare], "target"),
         *(_pattern(workspace, name, found, bare, None, colours) if kind == "head" else []),

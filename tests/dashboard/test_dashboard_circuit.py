@@ -225,9 +225,48 @@ def test_every_view_draws(server, name, changes):
 def test_an_edge_shows_its_evidence_and_the_pattern_of_its_reader(server):
     _, side = page._choose("L1H2-k-L4H1", shown(), {"name": "induction"}, "light")
     said = text_of(side)
-    for part in ("effect on the metric", "+0.81", "0.76 to 0.85", "composition of the weights", "Attention of L4H1"):
+    for part in (
+        "drop of the strict induction score",
+        "+0.81",
+        "+0.044",
+        "−0.003",
+        "0.76 to 0.85",
+        "composition of the weights",
+        "Attention of L4H1",
+    ):
         assert part in said, part
     assert "circuit-pattern" in said
+
+
+def test_table_and_panel_agree_in_sign_interval_and_unit(server, workspace):
+    for name in ("induction", "ioi"):
+        found = view.circuit(workspace, name)
+        for row in view.scored(workspace, name, found).rows[:6]:
+            numbers = view.measured(row)
+            assert numbers["score"] == row["score"] == page.table_row(row)["score"]
+            assert "effect" not in numbers or abs(numbers["effect"]) != abs(row["score"])
+            if row["low"] is not None:
+                assert (numbers["low"], numbers["high"]) == (row["low"], row["high"])
+                assert row["low"] <= row["score"] <= row["high"]
+        words = view.unit(found)
+        side = text_of(
+            page._choose(view.scored(workspace, name, found).rows[0]["id"], shown(), {"name": name}, "light")[1]
+        )
+        assert f"score: {words}" in side
+        assert words in text_of(page.table_panel(words))
+    assert "effect on the metric, in units of the" in view.unit(view.circuit(workspace, "ioi"))
+
+
+def test_terms_are_explained_where_they_stand(server, workspace):
+    from dashboard.components.evidence import TERMS, evidence_table, terms_panel
+
+    table = text_of(evidence_table({"p_holm": 0.01, "induction_score_tl": 0.5, "ov_copying": 0.9, "exact": 1.0}))
+    told = text_of(terms_panel())
+    for key, (_, meaning) in TERMS.items():
+        assert f"#term-{key}" in table
+        assert meaning in table
+        assert f"term-{key}" in told
+    assert "scores.md" in told
 
 
 def test_an_edge_with_both_scores_shows_exact_beside_estimated(server):

@@ -141,6 +141,17 @@ def test_empty_workspace_says_what_to_run(tmp_path):
             choose(empty, None)
 
 
+def test_the_page_of_maps_opens_on_the_truest_not_the_newest(tmp_path):
+    from interp.artifacts import Draft
+
+    workspace = Workspace(tmp_path / "ws", create=True)
+    for name, trust in (("poor", 0.58), ("true", 0.93), ("unmeasured", None), ("newest", 0.7)):
+        draft = Draft.open(workspace.path("atlas", name), kind="atlas", config={}, seed=0)
+        draft.finish(summary={"trustworthiness": trust, "features": "demo" if name == "poor" else None})
+    assert atlas.choose(workspace, None).name == "true"
+    assert atlas.choose(workspace, "poor").name == "poor"
+
+
 def test_head_scores_of_a_new_kind_can_be_chosen_without_a_view_that_lists_them():
     row = {"layer": 0, "head": 1} | {f"{kind}{end}": 0.5 for kind in ("induction", "sink") for end in ("", "_found")}
     assert heads.kinds_of([row]) == ["induction", "sink"]
