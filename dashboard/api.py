@@ -8,7 +8,7 @@ Each read is a function of `READS`: its name is the address, its parameters are 
 description. The Model Context Protocol server (`workbench mcp`) offers the same functions, and `ACTS`, which run a
 model and answer with their controls. Pages use the same queries.
 An answer holds at most `MAX_ROWS` rows. Errors are `{"error": sentence}`: 404 for an unknown name, 400 for a malformed
-query, 500 for a damaged artefact.
+query, 409 for tables of a dictionary that was made again, 500 for a damaged artefact.
 """
 
 import inspect
@@ -23,7 +23,15 @@ import flask
 from dashboard.components.live import Live
 from dashboard.components.pages import current
 from interp.artifacts import KINDS, as_json
-from interp.errors import ArtifactError, ConfigError, MissingError, UnknownNameError, UsageError, WorkbenchError
+from interp.errors import (
+    ArtifactError,
+    ConfigError,
+    MismatchError,
+    MissingError,
+    UnknownNameError,
+    UsageError,
+    WorkbenchError,
+)
 from interp.workspace import Workspace
 
 MAX_ROWS = 200
@@ -77,11 +85,14 @@ def feature(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
 
     `relations` has nulls: for effects on logits, random directions (`promoted_p`); for neurons, the nearest ones of
     random directions (`scales.neuron_null`); for companions, the counts expected by chance (`coactive_expected`).
+    `outdated` says that the SAE was made again since, so that all of this is about another direction; else it is empty.
     """
     from dashboard.feature.data import explanations, one, relations
+    from saes.features.schema import described_another
 
     row = one(workspace, features, index)
     return row | {
+        "outdated": described_another(workspace, workspace.manifest("features", features)),
         "relations": relations(workspace, features, index),
         "explanations": explanations(workspace, features, index),
     }
@@ -97,23 +108,28 @@ def examples(workspace: Workspace, features: str, index: int) -> list[dict[str, 
 def vector(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
     """Return the decoder direction of one feature of an SAE, in the units of the model's activations."""
     from dashboard.feature.data import one
-    from saes.weights.folder import load_sae
+    from saes.features.schema import check_described
+    from saes.weights.folder import load_direction
 
     dictionary = one(workspace, features, index)["dictionary"]
     if not dictionary.startswith("sae:"):
         raise ConfigError(f"the vector of {dictionary} is a row of the model's own weights; ask for features of an SAE")
-    sae = load_sae(workspace.path("sae", dictionary.removeprefix("sae:")))
-    direction = sae.decoder_directions[index].detach().float().tolist()
-    return {"dictionary": dictionary, "feature": index, "hook_point": sae.metadata.hook_point, "direction": direction}
+    check_described(workspace, workspace.manifest("features", features))
+    about, direction = load_direction(workspace.path("sae", dictionary.removeprefix("sae:")), index)
+    return {"dictionary": dictionary, "feature": index, "hook_point": about.hook_point, "direction": direction.tolist()}
 
 
 def uses(workspace: Workspace, features: str, index: int) -> dict[str, Any]:
-    """Return the maps, circuits and direction reports that hold one feature, and the stored proof if there is one."""
+    """Return the maps, circuits and direction reports that hold one feature, and its stored proofs.
+
+    `outdated` of a proof says why it no longer holds for the features as they are; else it is empty.
+    """
     from dashboard.feature import data
+    from saes.features.proof import why_outdated
 
     found = data.uses(workspace, features, index)
     proofs = [
-        {"name": each.name, **each.summary}
+        {"name": each.name, "outdated": why_outdated(workspace, each), **each.summary}
         for each in workspace.newest("proof")
         if each.config.get("features") == features and each.config.get("feature") == index
     ]
@@ -186,7 +202,15 @@ def ablate(live: Live, model: str, features: str, index: int) -> Any:
     return live.try_feature("ablate", model=model, features=features, index=index)
 
 
-ACTS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (prompt, read_text, steer, ablate)}
+def direction(live: Live, model: str, features: str, index: int) -> Any:
+    """Return the lists of words that the direction of a feature sets apart, each with its p-value by random directions.
+
+    A list is set apart where its `p` is at most `alpha`, which is .05 over the number of lists.
+    """
+    return live.try_feature("direction", model=model, features=features, index=index)
+
+
+ACTS: dict[str, Callable[..., Any]] = {each.__name__: each for each in (prompt, read_text, steer, ablate, direction)}
 """Acts that run the model and change nothing on disk: `act(live, **parameters)`. For agents; pages have their own."""
 
 
@@ -268,9 +292,12 @@ def _answer(name: str) -> flask.Response:
 
 
 def status_of(error: WorkbenchError) -> int:
-    """Return the HTTP status of an error: 404 for what is not there, 500 for what is damaged, else 400."""
+    """Return the HTTP status of an error: 404 for what is not there, 409 for what does not fit together, 500 for what
+    is damaged, else 400."""
     if isinstance(error, (UnknownNameError, MissingError)):
         return 404
+    if isinstance(error, MismatchError):
+        return 409
     return 500 if isinstance(error, ArtifactError) else 400
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from interp.statistics import p_from_null
-from saes.features.proof import ALPHA, AblatedExample, SteeredRow, TextFirings
+from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
 
 Guess = tuple[str, float]
 """a token's text and its probability, 0 to 1"""
@@ -264,7 +264,7 @@ class DocumentText:
     """the document is longer"""
 
 
-FeatureAnswer = TextFirings | list[SteeredRow] | list[AblatedExample]
+FeatureAnswer = TextFirings | list[SteeredRow] | list[AblatedExample] | ListsApart
 """the answer about one feature: on a text, steered, or ablated"""
 
 
@@ -383,11 +383,12 @@ class Live(Protocol):
         ...
 
     def try_feature(
-        self, ask: Literal["text", "steer", "ablate"], *, model: str, features: str, index: int, text: str = "",
-        strength: float = 1.0,
+        self, ask: Literal["text", "steer", "ablate", "direction"], *, model: str, features: str, index: int,
+        text: str = "", strength: float = 1.0,
     ) -> FeatureAnswer:  # fmt: skip
-        """Read a text with one feature, steer it (`strength` in units of the largest activation), or ablate the feature
-        on its own examples; every answer has its controls. Raises `UsageError` (no such feature, or it never fires).
+        """Read a text with one feature, steer it (`strength` in units of the largest activation), ablate the feature on
+        its own examples, or compare lists of words along its direction; every answer has its controls. Raises
+        `UsageError` (no such feature, or it never fires).
         """
         ...
 

@@ -52,12 +52,11 @@ def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> 
             "minutes on two cores."
         )
         return [html.P(words, className="wb-note"), _button(workspace, options, index, "Run the standard proof")]
-    old = notice("These features were described again after this proof; run it again.", tone="warning")
     again = options | {"overwrite": True}
     held, _, rest = found["verdict"].partition(". ")
     sentences = list(found["sentences"].values()) or [rest]
     return [
-        old if found["outdated"] else None,
+        notice(found["outdated"], tone="warning") if found["outdated"] else None,
         html.P(f"{held}.", className="wb-verdict", id="prove-verdict"),
         html.Ul([html.Li(visible(each, 600), dir="auto") for each in sentences], className="wb-proof-lines"),
         *(html.P(f"Not measured: {key} ({visible(why, 200)}).", className="wb-note")

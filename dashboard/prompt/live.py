@@ -232,22 +232,25 @@ class LiveModel:
             return controls.steering_verdict(site, case, tokens, added, lambda _: turn.check())
 
     def try_feature(
-        self, ask: Literal["text", "steer", "ablate"], *, model: str, features: str, index: int, text: str = "",
-        strength: float = 1.0,
+        self, ask: Literal["text", "steer", "ablate", "direction"], *, model: str, features: str, index: int,
+        text: str = "", strength: float = 1.0,
     ) -> FeatureAnswer:  # fmt: skip
         """Ask about one feature, with its controls. Raises `PromptError`, `UsageError` (it never fires)."""
-        from saes.features import measure_proof as measures
+        from saes.features import answers
         from saes.features.proof import ProofConfig
 
         with self._turns.take(f"feature {ask}") as turn:
-            loaded, tokens = (self._loaded.model(model), None) if ask == "ablate" else self._loaded.prompt(text, model)
+            alone = ask in ("ablate", "direction")
+            loaded, tokens = (self._loaded.model(model), None) if alone else self._loaded.prompt(text, model)
             site, case = self._loaded.feature(loaded, model, features, index)
             turn.check("asking about the feature")
+            if ask == "direction":
+                return answers.lists_apart(site, index, self._loaded.lists(model, site, turn.check))
             if tokens is None:
-                return measures.compare_ablation(site, case, ProofConfig(), done=lambda _: turn.check())
+                return answers.compare_ablation(site, case, ProofConfig(), done=lambda _: turn.check())
             if ask == "text":
-                return measures.feature_on_text(site, case, tokens)
-            return measures.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
+                return answers.feature_on_text(site, case, tokens)
+            return answers.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""

@@ -146,13 +146,19 @@ class Loaded:
 
     def dictionary(self, spec: str, features: str) -> Any:
         """Return the SAE or neurons of a features artefact. Raises `MismatchError`: the SAE was made again since."""
-        from saes.features.sources import check_described
+        from saes.features.schema import check_described
 
         manifest = self._workspace.manifest("features", features)
         check_described(self._workspace, manifest)
         source, _, name = str(manifest.config["dictionary"]).partition(":")
         key = (spec, manifest.content_hash)
         return self._held(key, lambda: self._load(self.model(spec), source, name, manifest.config))
+
+    def lists(self, spec: str, site: Any, done: Callable[[], None]) -> Any:
+        """Return the lists of words, read where the directions of a site lie."""
+        from saes.features.measure_proof import read_lists
+
+        return self._held((spec, f"lists at {site.stream}"), lambda: read_lists(site, done))
 
     def version(self, features: str | None) -> str | None:
         """Return the content hash of a features artefact: one made again under its name is another."""

@@ -6,6 +6,7 @@
 - `intervene`  splicing, ablation, clamping and steering of latents in the model; sampled continuations
 - `proof`      the standard proof of a feature: settings, text and controls, verdict
 - `measure_proof`  its measurements: ablation and steering, compared with random directions and other features
+- `answers`    single answers about a feature, each with its controls
 - `proof_artefact` the proof written part by part, so that it resumes
 - `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features

@@ -218,6 +218,13 @@ class FeatureSite:
         point = parse_hook_point(self.writes)
         return point.suffix == "hook_resid_post" and (point.layer or 0) + 1 < self.model.cfg.n_layers
 
+    @property
+    def stream(self) -> str:
+        """Hook point of the residual stream in which the directions lie; `writes` where that is no layer's output."""
+        if self.writes.endswith(("mlp.out.hook_out", "hook_mlp_out", "hook_attn_out")):
+            return f"blocks.{parse_hook_point(self.writes).layer}.hook_resid_post"
+        return self.writes
+
     def nulls(self, feature: int, alike: Sequence[int], draws: int, seed: int) -> Tensor:
         """Return the direction of a feature, `draws` random ones and those of `alike`, `[1 + draws + n, d]`.
 

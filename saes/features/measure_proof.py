@@ -2,14 +2,14 @@
 
 `prove` makes the measures of `saes.features.proof`, part by part. A null direction is added in the same
 amounts as the feature's, scaled to its norm. `FeatureSite.nulls` (`saes.features.intervene`) makes these directions;
-`read_case` (`saes.features.proof`) chooses the features of like density. The dashboard's panel asks for single answers:
-`feature_on_text`, `compare_steering` and `compare_ablation`.
+`read_case` (`saes.features.proof`) chooses the features of like density. `saes.features.answers` gives single
+answers instead.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,24 +19,24 @@ from interp.artifacts import as_json, read_manifest
 from interp.dictionary import Dictionary
 from interp.errors import ConfigError, MismatchError, WorkbenchError
 from interp.models.adapter import bos_token_id, to_tokens, token_strings
-from interp.names import canonical_hook_point, parse_hook_point
+from interp.names import canonical_hook_point
 from interp.progress import Progress
 from interp.statistics import auroc, bootstrap_counts, percentile_interval, t_interval
 from saes.features.intervene import FeatureSite, continuations, effects_of
 from saes.features.proof import (
     ROLES,
-    AblatedExample,
     Continuations,
     FeatureCase,
     Passage,
     Proof,
     ProofConfig,
     ProofMeasure,
-    SteeredRow,
-    TextFirings,
     measure_of,
     read_case,
 )
+
+if TYPE_CHECKING:
+    from interp.geometry.words import WordActivations
 
 PROMPTS = (
     "The meeting was moved to",
@@ -51,8 +51,6 @@ PROMPTS = (
 """Neutral prompts: the first three choose which tokens a direction raises, the others judge."""
 CHOOSING = 3
 SHOWN_PROMPTS = 3
-LIVE_DRAWS, LIVE_EXAMPLES, MOVED = 5, 4, 5
-"""Directions of each null, examples, and tokens shown, in the answers to the dashboard."""
 OTHER_DRAWS = 9
 """Directions of each null that are ablated on other text."""
 LEAST = 3
@@ -408,20 +406,25 @@ def next_token_changes(
 def _lists(site: FeatureSite, directions: Tensor, draws: int, bar: _Bar) -> ProofMeasure:
     """Largest separation of a list of words along a direction, in standard deviations over random directions."""
     from interp.geometry.separation import separations
-    from interp.geometry.words import find_concepts, read_words
 
-    at = site.writes
-    if at.endswith(("mlp.out.hook_out", "hook_mlp_out", "hook_attn_out")):  # its directions lie in the stream
-        at = f"blocks.{parse_hook_point(at).layer}.hook_resid_post"
-    lists = {}
-    for concept in find_concepts([]):
-        lists[concept.name] = read_words(site.model, concept, hook_points=[at])
-        bar.add(LIST_TOKENS // 7)
-    found = separations(lists, at, directions.double().numpy())  # [lists, k]
+    lists = read_lists(site, lambda: bar.add(LIST_TOKENS // 7))
+    found = separations(lists, site.stream, directions.double().numpy())  # [lists, k]
     scores = np.abs(found / found[:, 1 : 1 + draws].std(1, keepdims=True))
     best = list(lists)[int(scores[:, 0].argmax())]
     return measure_of("lists", float(scores[:, 0].max()), "standard deviations", len(lists),
                       _nulls(scores.max(0), draws), best)  # fmt: skip
+
+
+def read_lists(site: FeatureSite, done: Callable[[], None] | None = None) -> "dict[str, WordActivations]":
+    """Return the activations of every list of words where a direction of the site lies; `done` is called after each."""
+    from interp.geometry.words import find_concepts, read_words
+
+    lists = {}
+    for concept in find_concepts([]):
+        lists[concept.name] = read_words(site.model, concept, hook_points=[site.stream])
+        if done:
+            done()
+    return lists
 
 
 def _continue(site: FeatureSite, tokens: Tensor, strength: float, directions: Tensor, n: int) -> Continuations:
@@ -429,60 +432,3 @@ def _continue(site: FeatureSite, tokens: Tensor, strength: float, directions: Te
     text = continuations(site, tokens, strength, directions, n)
     own = token_strings(site.model, tokens[0, site.first :])
     return Continuations("".join(own), *text)
-
-
-@torch.no_grad()
-def feature_on_text(site: FeatureSite, case: FeatureCase, tokens: Tensor) -> TextFirings:
-    """Return the activation of a feature on every token of `tokens [1, pos]`, and firings of others of like density."""
-    acts = site.activations(site.read(tokens).x, [case.feature, *case.alike])[0]
-    firing = (acts[:, 1:] > 0).sum(0).tolist()
-    return TextFirings(token_strings(site.model, tokens[0]), acts[:, 0].tolist(), firing)
-
-
-@torch.no_grad()
-def compare_steering(
-    site: FeatureSite, case: FeatureCase, tokens: Tensor, strength: float, n_new: int, seed: int = 0
-) -> list[SteeredRow]:
-    """Continue `tokens [1, pos]` unchanged, steered, and steered along one direction of each null."""
-    alike = case.alike[:1]
-    directions = site.nulls(case.feature, alike, 1, seed)
-    texts = continuations(site, tokens, strength, directions, n_new)
-    both = torch.cat([torch.zeros_like(directions[:1]), directions])
-    amounts = torch.full(tokens.shape, strength, device=tokens.device)
-
-    def next_token(logits: Tensor) -> Tensor:
-        return logits[:, 0, -1].float().log_softmax(-1)
-
-    log_p = effects_of(site, site.read(tokens), amounts, both, next_token, first=-1)
-    p = log_p.exp()
-    names = ["unchanged", "feature", "random direction", *(f"feature {each}" for each in alike)]
-    rows = []
-    for name, text, after, log_after in zip(names, texts, p, log_p, strict=True):
-        order = (after - p[0]).abs().topk(MOVED).indices.tolist() if name != "unchanged" else []
-        moved = [
-            (word, float(p[0, token]), float(after[token]))
-            for word, token in zip(token_strings(site.model, order), order, strict=True)
-        ]
-        rows.append(SteeredRow(name, text, float((p[0] * (log_p[0] - log_after)).sum()), moved))
-    return rows
-
-
-@torch.no_grad()
-def compare_ablation(
-    site: FeatureSite, case: FeatureCase, config: ProofConfig, seed: int = 0, done: Callable[[int], None] | None = None
-) -> list[AblatedExample]:
-    """Ablate a feature on its strongest examples, and subtract directions of both nulls in the same amounts."""
-    directions = site.nulls(case.feature, case.alike[:LIVE_DRAWS], LIVE_DRAWS, seed)
-    found = []
-    for each in case.strongest(LIVE_EXAMPLES):
-        tokens, _, _ = with_bos(site.model, [each])
-        acts = site.activations(site.read(tokens).x, [case.feature])[0, site.first :, 0]
-        change = ablation_changes(site, [each], case.feature, directions, done)
-        at = each.peak + site.first
-        means = change[:, 0, at : at + config.after].mean(1).tolist()
-        words = token_strings(site.model, list(each.token_ids))
-        found.append(
-            AblatedExample(words, acts.tolist(), each.peak, each.document, means[0],
-                           means[1 : 1 + LIVE_DRAWS], means[1 + LIVE_DRAWS :])
-        )  # fmt: skip
-    return found

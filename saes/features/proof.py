@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interp.artifacts import as_json, read_json, read_manifest
+from interp.artifacts import Manifest, as_json, read_json, read_manifest
 from interp.errors import ConfigError, UsageError
 from interp.results import Record, Result
 from interp.runtime import derive_seed
 from interp.statistics import Interval, holm, p_from_null
 from interp.workspace import Workspace
+from saes.features.schema import described_another
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -447,11 +448,24 @@ class AblatedExample:
     """for the directions of both nulls, in the same amounts"""
 
 
+@dataclass(frozen=True)
+class ListsApart:
+    """Lists of words along the direction of a feature; the null is random directions."""
+
+    sentence: str
+    hook_point: str
+    alpha: float
+    """level that each p-value is compared with: .05 over the number of lists"""
+    n_random: int
+    set_apart: list[str]
+    lists: list[Record]
+    """`name, separation, auc, p` of each list, and the share of the direction in its plane, with that of the null"""
+
+
 def read_proof(workspace: Workspace, features: str, feature: int) -> dict[str, Any] | None:
     """Return the newest proof of a feature as stored in `proof.json`, or None where there is none.
 
-    Added are `name` (of the artefact), `draws` (the rows of `draws.parquet`) and `outdated`: True where the tables of
-    the features were made again since.
+    Added are `name` (of the artefact), `draws` (the rows of `draws.parquet`) and `outdated` (`why_outdated`).
     """
     about = {"features": features, "feature": feature}
     found = [m for m in workspace.newest("proof") if about.items() <= m.config.items()]
@@ -459,7 +473,14 @@ def read_proof(workspace: Workspace, features: str, feature: int) -> dict[str, A
         return None
     name = found[0].name
     rows = workspace.query("select * from d", d=workspace.table_path("proof", name, "draws")).to_pylist()
-    now = workspace.manifest("features", features).content_hash
-    outdated = found[0].parents.get(f"features/{features}") != now
     stored = read_json(workspace.path("proof", name) / "proof.json")
-    return stored | {"name": name, "draws": rows, "outdated": outdated}
+    return stored | {"name": name, "draws": rows, "outdated": why_outdated(workspace, found[0])}
+
+
+def why_outdated(workspace: Workspace, proof: Manifest) -> str:
+    """Return the sentence that a stored proof no longer holds for the features and the SAE as they are, or nothing."""
+    features = workspace.manifest("features", proof.config["features"])
+    if proof.parents.get(f"features/{features.name}") != features.content_hash:
+        return "These features were described again after this proof; run it again."
+    found = described_another(workspace, features)
+    return found and f"{found[0].upper()}{found[1:]}, then run the proof again."

@@ -1,4 +1,4 @@
-"""Column names and types of the feature tables, and constants that readers and writers share. Torch-free.
+"""Columns of the feature tables, constants of readers and writers, and the check of their dictionary. Torch-free.
 
 The meaning of every column is in `docs/formats.md`; a test compares the two.
 """
@@ -6,8 +6,13 @@ The meaning of every column is in `docs/formats.md`; a test compares the two.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interp.errors import MismatchError
+
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from interp.artifacts import Manifest
+    from interp.workspace import Workspace
 
 # Example groups in the order in which they are stored and shown; `group_order` is the index in this tuple.
 TOP = "top"
@@ -25,6 +30,31 @@ LABEL_FIELDS = ("label_kind", "label_names", "label_share")
 """Columns with the fields of a label (`saes.explain.tokens.Label`); tables of earlier versions have only its text."""
 SCORES = ("detection", "detection_hard", "fuzzing")
 """Scores of a label: balanced accuracies, 0.5 at chance, 1 without error."""
+
+
+def described_another(workspace: "Workspace", features: "Manifest") -> str:
+    """Return the sentence that the SAE in the workspace is not the one whose features were described, or nothing.
+
+    It is another where it was made again under its name since: labels and examples are those of other directions. A
+    deleted SAE, or one without a record, is not judged.
+    """
+    source, _, name = str(features.config.get("dictionary", "")).partition(":")
+    recorded = features.parents.get(f"saes/{name}")
+    if source != "sae" or recorded is None or name not in workspace.names("sae"):
+        return ""
+    if workspace.manifest("sae", name).content_hash == recorded:
+        return ""
+    named = "" if features.name == name else f" --name {features.name}"
+    return (
+        f"the SAE {name} was made again since its features {features.name} were described; "
+        f"run `workbench features {name}{named} --overwrite`"
+    )
+
+
+def check_described(workspace: "Workspace", features: "Manifest") -> None:
+    """Raise `MismatchError` where the SAE is not the one whose features were described (`described_another`)."""
+    if found := described_another(workspace, features):
+        raise MismatchError(found)
 
 
 def has_plain_label(path: Path) -> str:

@@ -22,8 +22,6 @@ from saes.explain.tokens import WRITTEN
 from saes.features.schema import LABEL_FIELDS
 
 if TYPE_CHECKING:
-    from interp.artifacts import Manifest
-    from interp.workspace import Workspace
     from saes.kinds.base import SAE
 
 
@@ -125,22 +123,6 @@ def dictionary_readout(sae: "SAE", name: str, features_folder: Path | None = Non
     """Return a readout by the features of the SAE `name`, shown by label with a features folder, else by number."""
     labels = None if features_folder is None else named(_read_features(features_folder, sae.d_sae)[0])
     return DictionaryReadout(name, sae, labels)
-
-
-def check_described(workspace: "Workspace", features: "Manifest") -> None:
-    """Check that the SAE in the workspace is the one whose features were described; without a record, it passes.
-
-    Raises `MismatchError` when the SAE was made again since: labels and examples would be those of other directions.
-    """
-    source, _, name = str(features.config.get("dictionary", "")).partition(":")
-    recorded = features.parents.get(f"saes/{name}")
-    if source != "sae" or recorded is None or workspace.manifest("sae", name).content_hash == recorded:
-        return
-    named = "" if features.name == name else f" --name {features.name}"
-    raise MismatchError(
-        f"the SAE {name} was made again since its features {features.name} were described; "
-        f"run `workbench features {name}{named} --overwrite`"
-    )
 
 
 class PromotedReadout:

@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safetensors.torch import save_file
+from torch import Tensor
 
-from interp.artifacts import atomic_file, code_version, write_json
+from interp.artifacts import atomic_file, code_version, read_json, write_json
 from interp.errors import MismatchError, MissingError
 from saes.kinds.base import SAE, SAEMetadata
 from saes.weights import saelens
-from saes.weights.layout import check_finite
+from saes.weights.layout import check_finite, read_row, section
 from saes.weights.read import recheck
 from saes.weights.saelens import CONFIG, WEIGHTS
+
+ROWS_AS_USED = frozenset(saelens.LAYOUTS) - {"abstopk"}
+"""Architectures whose row `i` of `W_dec` is the direction of latent `i`."""
 
 
 def save_sae(sae: SAE, folder: Path, *, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
@@ -48,6 +52,23 @@ def load_sae(folder: Path) -> SAE:
     sae = saelens.read(folder).sae
     recheck(sae, folder)
     return sae
+
+
+def load_direction(folder: Path, latent: int) -> tuple[SAEMetadata, Tensor]:
+    """Return the metadata of an SAE's folder, and the decoder direction of one latent, `[d_out]` float32.
+
+    It is that of `load_sae`, but only its row of the file is read, where the row is stored as it is used. Raises as
+    `load_sae`, and `CorruptError` for a latent beyond the file.
+    """
+    if not (folder / CONFIG).exists():
+        raise MissingError(f"no SAE at {folder} ({CONFIG} was expected); `workbench train` writes one")
+    config = read_json(folder / CONFIG)
+    if config.get("architecture") in ROWS_AS_USED and not config.get("rescale_acts_by_decoder_norm"):
+        row = read_row(folder / WEIGHTS, "W_dec", latent)
+        check_finite("W_dec", row, folder)
+        return saelens.metadata(section(config, "metadata", folder / CONFIG), folder / CONFIG), row.float()
+    sae = load_sae(folder)
+    return sae.metadata, sae.decoder_directions[latent].detach().float()
 
 
 def check_model(sae: SAE, weight_hash: str, *, allow_other_weights: bool = False) -> None:

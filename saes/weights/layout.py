@@ -5,7 +5,8 @@ source's own forward pass on the source's own arrays, written out in float64; `r
 transposed matrix or a forgotten bias cannot pass.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,11 +72,25 @@ class Arrays:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read all arrays of a file. Raises `CorruptError` naming the file when it is missing or cannot be read."""
+    with _safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def read_row(path: Path, name: str, row: int) -> Tensor:
+    """Read one row of a matrix in a file. Raises `CorruptError`, also where the file has no such row."""
+    with _safetensors(path) as file:
+        if name not in file.keys() or not 0 <= row < file.get_slice(name).get_shape()[0]:  # noqa: SIM118
+            raise CorruptError(f"{path} holds no row {row} of {name}; it was cut short: copy it again")
+        return file.get_slice(name)[row]
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            yield file
     except FileNotFoundError:
         raise CorruptError(f"{path} is missing, though the rest of its folder is there; copy it again") from None
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:

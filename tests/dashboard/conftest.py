@@ -25,6 +25,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return build(tmp_path_factory.mktemp("pages") / "workspace")
 
 
+@pytest.fixture(scope="session")
+def remade(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace whose SAE `demo` was made again after its features were described."""
+    workspace = build(tmp_path_factory.mktemp("remade") / "workspace", n_features=40, n_points=40)
+    path = workspace.path("sae", "demo") / "manifest.json"
+    path.write_text(path.read_text().replace(workspace.manifest("sae", "demo").content_hash, "0" * 64))
+    return workspace
+
+
 @pytest.fixture
 def live() -> FakeLive:
     return FakeLive()

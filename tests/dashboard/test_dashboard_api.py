@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from dashboard import api
-from interp.errors import UnknownNameError, UsageError
+from interp.errors import MismatchError, UnknownNameError, UsageError
+from saes.kinds.base import SAEMetadata
 
 GOOD = {
     "artefacts": {"kind": "sae"},
@@ -125,3 +127,34 @@ def test_typed_values_of_an_agent_are_checked_as_text_is(workspace):
         api.call(workspace, "features", {"features": "demo", "limit": True})
     with pytest.raises(UnknownNameError):
         api.call(workspace, "delete", {})
+
+
+def test_a_vector_is_the_row_of_the_sae_that_the_features_describe(client, workspace, monkeypatch):
+    asked = {"features": "demo", "index": 3}
+    monkeypatch.setattr("saes.weights.folder.load_direction", lambda folder, latent: (about, torch.eye(5)[latent]))
+    about = SAEMetadata(hook_point="blocks.9.hook_resid_post")
+    status, found = ask(client, "/api/vector", **asked)
+    assert (status, found["direction"], found["hook_point"]) == (200, [0, 0, 0, 1, 0], "blocks.9.hook_resid_post")
+    assert ask(client, "/api/feature", **asked)[1]["outdated"] == ""
+
+
+def test_tables_of_an_sae_that_was_made_again_give_no_vector_of_it(remade):
+    with pytest.raises(MismatchError, match="workbench features demo --overwrite") as caught:
+        api.call(remade, "vector", {"features": "demo", "index": 3})
+    assert api.status_of(caught.value) == 409
+    assert "was made again" in api.call(remade, "feature", {"features": "demo", "index": 3})["outdated"]
+
+
+def test_every_act_answers_with_its_control(live):
+    about = {"features": "demo", "index": 3}
+    asked = {"prompt": {"text": "to July"}, "read_text": about | {"text": "to July"}, "ablate": about,
+             "steer": about | {"text": "to July"}, "direction": about}  # fmt: skip
+    found = {name: api.call(live, name, {"model": "smollm2-135m", **given}, api.ACTS) for name, given in asked.items()}
+    assert found.keys() == api.ACTS.keys()
+    assert found["prompt"]["next"]
+    assert found["read_text"]["alike"]
+    assert found["ablate"][0]["random"]
+    assert found["ablate"][0]["alike"]
+    assert any("random" in row["name"] for row in found["steer"])
+    assert found["direction"]["n_random"] == 1999
+    assert all("p" in row for row in found["direction"]["lists"])

@@ -86,6 +86,15 @@ def test_a_proof_of_features_that_were_described_again_says_so(server, tmp_path)
     assert "run it again" in str(prove.prove_panel(workspace, "demo", FEATURE, "light"))
 
 
+def test_a_proof_of_an_sae_that_was_made_again_says_so(server, remade):
+    """The tables are as they were, but the directions are others."""
+    now = remade.manifest("features", "demo").content_hash
+    store(remade, made_proof(), now)
+    assert "demo was made again" in read_proof(remade, "demo", FEATURE)["outdated"]
+    assert "Demo was made again" not in str(prove.prove_panel(remade, "demo", FEATURE, "light"))
+    assert "The SAE demo was made again" in str(prove.prove_panel(remade, "demo", FEATURE, "light"))
+
+
 def test_the_figure_shows_the_feature_beside_both_nulls():
     proof = made_proof()
     figure = plot(proof)

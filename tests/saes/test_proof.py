@@ -14,20 +14,14 @@ from planted import write_recording
 
 from interp.artifacts import partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, UsageError
+from interp.geometry.words import Concept, WordActivations
 from interp.models.adapter import run_with_cache, token_strings, weight_hash
 from interp.models.small import SmallConfig, build_small
 from interp.statistics import Interval, t_interval
+from saes.features.answers import compare_ablation, compare_steering, feature_on_text, lists_apart
 from saes.features.build import build_features
 from saes.features.intervene import FeatureSite, ablate, continuations, effects_of, splice_hooks, steer_hooks
-from saes.features.measure_proof import (
-    ablation_changes,
-    compare_ablation,
-    compare_steering,
-    feature_on_text,
-    next_token_changes,
-    prove,
-    with_bos,
-)
+from saes.features.measure_proof import ablation_changes, next_token_changes, prove, with_bos
 from saes.features.proof import Passage, Proof, ProofConfig, ProofMeasure, measure_of, read_case
 from saes.features.proof_artefact import PARTS, save_proof
 from saes.features.sources import neurons_of
@@ -341,6 +335,30 @@ def test_the_page_gets_every_number_with_its_nulls(model, features):
     examples = compare_ablation(site, sae_case, QUICK)
     assert len(examples) == 4
     assert all(each.change > max(each.random) and len(each.random) == len(each.alike) == 5 for each in examples)
+
+
+def test_lists_of_words_are_set_apart_by_their_own_direction_only():
+    """The spread-out lists of a model without text: the mean of one list is its direction, a random one is none."""
+    rng = np.random.default_rng(0)
+    model, concepts = (
+        planted_model(),
+        [Concept(name=name, words=tuple("abcdef"), cyclic=False) for name in ("one", "two", "three", "four")],
+    )
+    shifts = 4 * np.eye(D)[: len(concepts)]
+    lists = {
+        each.name: WordActivations(
+            concept=each, sentences=("",) * 4, hook_points=(HOOK,), n_tokens=(1,) * 6, last_tokens=(0,) * 6,
+            prefix=(), values={HOOK: (shift + 0.5 * rng.standard_normal((4, 6, D))).astype(np.float32)},
+        )
+        for each, shift in zip(concepts, shifts, strict=True)
+    }  # fmt: skip
+    site = FeatureSite.of(model, dictionary())
+    found = lists_apart(site, 2, lists)
+    assert found.set_apart == ["three"]
+    assert {row["name"]: row["p"] <= found.alpha for row in found.lists} == {
+        "one": False, "two": False, "three": True, "four": False
+    }  # fmt: skip
+    assert lists_apart(site, 50, lists).set_apart == []
 
 
 def test_wrong_requests_say_what_to_do(model, features):

@@ -12,7 +12,7 @@ from interp.errors import CorruptError, MismatchError, MissingError, NonFiniteEr
 from saes.kinds.base import SAEMetadata, Weights
 from saes.kinds.crosscoder import CrosscoderSAE
 from saes.kinds.jumprelu import JumpReLUSAE
-from saes.weights.folder import CONFIG, WEIGHTS, check_model, load_sae, save_sae
+from saes.weights.folder import CONFIG, WEIGHTS, check_model, load_direction, load_sae, save_sae
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -43,6 +43,34 @@ def test_a_saved_sae_comes_back_bit_for_bit(saved):
         assert torch.equal(loaded.state_dict()[name], tensor), name
     x = torch.randn(20, sae.d_in)
     assert torch.equal(loaded(x), sae(x))
+
+
+@pytest.mark.parametrize("number", range(len(make_saes())))
+def test_one_direction_is_the_row_of_the_loaded_sae(number, tmp_path, monkeypatch):
+    sae = make_saes()[number]
+    save_sae(sae, tmp_path)
+    expected = load_sae(tmp_path)
+    monkeypatch.setattr("saes.weights.saelens.read", lambda path: pytest.fail("the whole file was read"))
+    for latent in (0, sae.d_sae - 1):
+        about, direction = load_direction(tmp_path, latent)
+        assert torch.equal(direction, expected.decoder_directions[latent].detach())
+        assert about == expected.metadata
+    with pytest.raises(CorruptError, match="no row"):
+        load_direction(tmp_path, sae.d_sae)
+
+
+def test_a_direction_that_is_not_stored_as_used_is_that_of_the_loaded_sae(tmp_path):
+    sae = make_saes()[0]
+    save_sae(sae, tmp_path)
+    edit_config(tmp_path, rescale_acts_by_decoder_norm=True)
+    edit_weights(tmp_path, W_dec=sae.W_dec.detach() * 3)
+    torch.testing.assert_close(load_direction(tmp_path, 5)[1].norm(), torch.tensor(1.0))
+    with pytest.raises(MissingError, match="workbench train"):
+        load_direction(tmp_path / "none", 0)
+    (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes()[:100])
+    edit_config(tmp_path, rescale_acts_by_decoder_norm=False)
+    with pytest.raises(CorruptError, match="cut short"):
+        load_direction(tmp_path, 5)
 
 
 def edit_config(folder, **changes):

@@ -12,11 +12,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 
-from fake_live import FakeLive
 from make_workspace import build
 
 from dashboard import api
-from workbench.verbs.serve import mcp_server
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +22,27 @@ def workspace(tmp_path_factory: pytest.TempPathFactory):
     return build(tmp_path_factory.mktemp("mcp") / "workspace")
 
 
-def converse(root: Path, calls: list[tuple[str, dict[str, Any]]]) -> tuple[list[Any], list[Any]]:
-    """Start the verb as an agent's program does, list its tools, and make some calls."""
+ROOT = Path(__file__).parents[2]
+VERB = ("-m", "workbench", "mcp", "--workspace")
+FAKED = (
+    "-c",
+    "import asyncio, sys; from fake_live import FakeLive; from interp.workspace import Workspace; "
+    "from workbench.verbs.serve import _converse; asyncio.run(_converse(Workspace(sys.argv[1]), FakeLive()))",
+)
+"""The same server, with acts that need no model."""
+
+
+def converse(
+    root: Path, calls: list[tuple[str, dict[str, Any]]], program: tuple[str, ...] = VERB
+) -> tuple[list[Any], list[Any]]:
+    """Start a server as an agent's program does, list its tools, and make some calls."""
     from mcp import ClientSession, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
     command = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "workbench", "mcp", "--workspace", str(root)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        args=[*program, str(root)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "fixtures")))},
     )
 
     async def run() -> tuple[list[Any], list[Any]]:
@@ -66,14 +76,25 @@ def test_a_foreign_client_lists_tools_and_reads_features_with_their_nulls(worksp
         assert words in refused.content[0].text
 
 
-def test_the_acts_are_those_of_the_live_model(workspace):
-    """Steering through the server gives what the page gives: the feature beside both controls."""
-    assert mcp_server(workspace, FakeLive()).name == "interp-workbench"
-    live = FakeLive()
-    asked = {"model": "smollm2-135m", "features": "demo", "index": 3, "text": "The meeting", "strength": 2}
-    rows = api.call(live, "steer", asked, api.ACTS)
-    names = [row["name"] for row in rows]
+def test_a_foreign_client_acts_and_gets_every_number_with_its_control(workspace):
+    about = {"model": "smollm2-135m", "features": "demo", "index": 3}
+    asked = [
+        ("steer", about | {"text": "The meeting", "strength": 2}),
+        ("ablate", about),
+        ("direction", about),
+        ("prompt", {"model": "smollm2-135m", "text": "The meeting", "features": "demo"}),
+        ("direction", {"model": "smollm2-135m"}),
+    ]
+    tools, [steered, ablated, lists, prompt, refused] = converse(workspace.root, asked, FAKED)
+    names = [row["name"] for row in json.loads(steered.content[0].text)]
     assert names[:2] == ["unchanged", "feature"]
     assert any("random" in name for name in names)
-    prompt = {"model": "smollm2-135m", "text": "The meeting", "features": "demo"}
-    assert api.call(live, "prompt", prompt, api.ACTS)["next"]
+    assert all(row["random"] and row["alike"] for row in json.loads(ablated.content[0].text))
+    found = json.loads(lists.content[0].text)
+    assert found["n_random"] == 1999
+    assert all("p" in row for row in found["lists"])
+    assert json.loads(prompt.content[0].text)["next"]
+    assert refused.is_error
+    assert "features, index" in refused.content[0].text
+    described = {each.name: each.description for each in tools}
+    assert "p-value by random directions" in described["direction"]

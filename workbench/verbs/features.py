@@ -362,11 +362,13 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, OnDevice):
     def run(self) -> None:
         from interp.models.loading import load_model
         from saes.features.proof_artefact import save_proof
+        from saes.features.schema import check_described
         from workbench.opening import open_saes, parents_of
 
         workspace = self.open_workspace()
         self.use_threads()
         manifest = workspace.manifest("features", self.features)
+        check_described(workspace, manifest)
         folder = workspace.path("proof", self.name or slug(f"{self.features}-{self.feature}"))
         self.check_free(folder)
         device, spec = self.use_device(), str(manifest.config["model"])

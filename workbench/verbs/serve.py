@@ -59,13 +59,13 @@ class Serve(Threaded):
 
 
 _INSTRUCTIONS = """Look inside a language model. Find features with `search`, read one with `feature` and `examples`,
-try it with `steer` and `ablate`. Every number comes with its control: a random direction, a feature of like density, or
-the count expected by chance. Report both, and claim no effect where the control has as large a one."""
+try it with `steer`, `ablate` and `direction`. Every number comes with its control: a random direction, a feature of
+like density, or the count expected by chance. Report both, and claim no effect where the control has as large a one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mcp(InWorkspace, Threaded):
-    """Offer a workspace to an agent: reads, prompts, steering and ablation as tools.
+    """Offer a workspace to an agent: reads, prompts, steering, ablation and directions as tools.
 
     Example: workbench mcp --workspace ./workspace
 
