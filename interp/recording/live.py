@@ -52,6 +52,11 @@ class LiveRecording(Recording):
         )
         return self._checked(model)
 
+    @property
+    def loaded_model(self) -> "TransformerBridge":
+        """The model, which is loaded when first needed."""
+        return self._model
+
     def activation_shard(self, hook_point: str, shard: int, rows: slice | None = None) -> Tensor:
         """Compute activations `[n_rows, d]`; with `rows` the model runs only on the contexts that hold them."""
         local = torch.arange(self.shard_rows[shard])[rows or slice(None)]

@@ -97,22 +97,22 @@ def evaluate_all_in_model(
     in TransformerBridge. Cost: `3 + len(saes)` passes. Raises `ConfigError` (contexts too short, or an SAE that cannot
     be spliced), `MismatchError` (SAEs of several hook points).
     """
-    documents = _documents(tokens, documents)
+    documents = check_documents(tokens, documents)
     hook_point = _replaced_hook_point(saes)
     size = batch_size or max(1, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab))
     if mean is None:
         mean = _mean_activation(hook_point, model, tokens, documents, size)
-    losses = _Losses(["clean", "zero", "mean", *(f"sae {name}" for name in saes)], seed)
+    losses = Losses(["clean", "zero", "mean", *(f"sae {name}" for name in saes)], seed)
     done = 0
     for batch, document in zip(tokens.split(size), documents.split(size), strict=True):
         text = document >= 0
         variants = {
             "clean": [],
-            "zero": [(hook_point, _replace(torch.zeros_like(mean), text))],
-            "mean": [(hook_point, _replace(mean, text))],
+            "zero": [(hook_point, replace_by(torch.zeros_like(mean), text))],
+            "mean": [(hook_point, replace_by(mean, text))],
             **{f"sae {name}": _splice(sae, text) for name, sae in saes.items()},
         }
-        passes = ((name, _logits(model, batch, hooks)) for name, hooks in variants.items())
+        passes = ((name, logits_of(model, batch, hooks)) for name, hooks in variants.items())
         losses.add(passes, batch, document)
         done += len(batch)
         if progress:
@@ -120,7 +120,7 @@ def evaluate_all_in_model(
     return {name: losses.result(f"sae {name}") for name in saes}
 
 
-class _Losses:
+class Losses:
     """Sums of CE and KL per variant; the columns are `n`, CE of every variant, KL of every variant."""
 
     def __init__(self, variants: list[str], seed: int):
@@ -201,7 +201,8 @@ def token_losses(
     return both[0], both[1]
 
 
-def _documents(tokens: Tensor, documents: Tensor | None) -> Tensor:
+def check_documents(tokens: Tensor, documents: Tensor | None) -> Tensor:
+    """Return the document of every token, below 0 where it is not text. Raises `ConfigError`; see above."""
     if tokens.ndim != 2 or tokens.shape[1] < 3:
         raise ConfigError(f"tokens must be [n, n_ctx] with n_ctx >= 3, got {list(tokens.shape)}")
     if documents is None:
@@ -231,15 +232,16 @@ def _replaced_hook_point(saes: Mapping[str, SAE]) -> str:
     return hook_points.pop()
 
 
-def _logits(model: Any, tokens: Tensor, hooks: Hooks) -> Tensor:
+def logits_of(model: Any, tokens: Tensor, hooks: Hooks) -> Tensor:
+    """Return the logits `[batch, pos, d_vocab]` of a run with hooks."""
     return model.run_with_hooks(tokens, return_type="logits", fwd_hooks=hooks)
 
 
-def _replace(vector: Tensor, text: Tensor) -> Callable[..., Tensor]:
+def replace_by(vector: Tensor, text: Tensor) -> Callable[..., Tensor]:
     """Return a hook that writes one vector at every position that is True in `text [batch, pos]`."""
 
     def hook(value: Tensor, hook: Any = None) -> Tensor:
-        return _at_text(value, vector.to(value.device, value.dtype).expand(*text.shape, -1), text)
+        return at_text(value, vector.to(value.device, value.dtype).expand(*text.shape, -1), text)
 
     return hook
 
@@ -258,13 +260,13 @@ def _splice(sae: SAE, text: Tensor) -> Hooks:
         stored["x"] = value
 
     def write(value: Tensor, hook: Any = None) -> Tensor:
-        return _at_text(value, recons(stored.pop("x") if stored else value), text)
+        return at_text(value, recons(stored.pop("x") if stored else value), text)
 
     target = sae.hook_point_out or sae.hook_point
     return [(target, write)] if target == sae.hook_point else [(sae.hook_point, read), (target, write)]
 
 
-def _at_text(value: Tensor, new: Tensor, text: Tensor) -> Tensor:
+def at_text(value: Tensor, new: Tensor, text: Tensor) -> Tensor:
     """Return `value` with `new [batch, pos, d]` at positions of text; `value` may have an axis of heads."""
     return torch.where(text.to(value.device)[..., None], new.to(value.dtype), value.flatten(2)).view_as(value)
 

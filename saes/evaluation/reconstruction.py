@@ -85,11 +85,21 @@ def evaluate_on_recording(
             f"{first.folder} has width {source.d_in} at {names}, the SAE expects {sae.d_in}; choose a recording of "
             "its model"
         )
-    sums, documents = _Sums(sae, seed), DocumentsOfRows(first)
+    sums, documents = Sums(sae.d_sae, seed), DocumentsOfRows(first)
     for batch in source.sequential(batch_size=batch_size, split=split, heldout_fraction=heldout_fraction):
         if not len(batch.rows):  # the shard has no documents of this split
             continue
-        sums.add(batch.x, batch.x if batch.target is None else batch.target, documents(batch.rows))
+        x = batch.x.to(sae.device)
+        acts = sae.encode_sparse(x)
+        recons = sae.complete(sae.decode_sparse(acts), x)
+        on = acts.values > 0
+        sums.add(
+            on.sum(1),
+            acts.indices[on],
+            recons,
+            batch.x if batch.target is None else batch.target,
+            documents(batch.rows),
+        )
         if progress:
             progress(int(batch.rows[-1]) + 1, first.n_rows, {})
     if not sums.n:
@@ -113,29 +123,26 @@ class DocumentsOfRows:
         return self.document[rows - int(starts[shard])].long()
 
 
-class _Sums:
+class Sums:
     """Running sums over tokens: the columns are `TERMS`, then the target itself, for its mean."""
 
     TERMS = ("n", "active", "error", "square", "recons", "dot", "ratio", "cosine")
 
-    def __init__(self, sae: SAE, seed: int):
-        self.sae, self.n = sae, 0
-        self.fired = torch.zeros(sae.d_sae, dtype=torch.int64)
+    def __init__(self, d_sae: int, seed: int):
+        self.n = 0
+        self.fired = torch.zeros(d_sae, dtype=torch.int64)
         self.bootstrap = DocumentBootstrap(seed=seed)
 
-    def add(self, x: Tensor, target: Tensor, document: Tensor) -> None:
-        x = x.to(self.sae.device)
-        acts = self.sae.encode_sparse(x)
-        recons = self.sae.complete(self.sae.decode_sparse(acts), x).cpu().double()  # float64 is not on every device
-        values, indices = acts.values.cpu(), acts.indices.cpu()
-        x, on = target.double(), values > 0
+    def add(self, active: Tensor, fired: Tensor, recons: Tensor, target: Tensor, document: Tensor) -> None:
+        """Add tokens: the number of their active latents `[n]`, these latents `[m]`, reconstruction and target."""
+        x, recons = target.double(), recons.cpu().double()  # float64 is not on every device
         self.n += len(x)
-        self.fired += torch.bincount(indices[on].long(), minlength=self.sae.d_sae)
+        self.fired += torch.bincount(fired.cpu().long(), minlength=len(self.fired))
         norm, recons_norm = x.norm(dim=1), recons.norm(dim=1)
         dot = (x * recons).sum(1)
         terms = [
             torch.ones_like(norm),
-            on.sum(1).double(),
+            active.cpu().double(),
             (x - recons).square().sum(1),
             norm**2,
             recons_norm**2,
@@ -146,6 +153,7 @@ class _Sums:
         self.bootstrap.add(torch.cat([torch.stack(terms, 1), x], dim=1), document)
 
     def result(self) -> Evaluation:
+        """Return the scores of all tokens so far."""
         scores = {
             "l0": lambda s: _mean(s, "active"),
             "fvu": self._fvu,
@@ -183,7 +191,7 @@ class _Sums:
 
 
 def _mean(sums: Tensor, term: str) -> Tensor:
-    return sums[:, _Sums.TERMS.index(term)] / sums[:, 0]
+    return sums[:, Sums.TERMS.index(term)] / sums[:, 0]
 
 
 def fraction_unexplained(

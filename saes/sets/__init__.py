@@ -1,8 +1,11 @@
 """Sets of transcoders: one for every layer of a model, in one artefact, as circuit tracing needs them.
 
-- `set`       the set: what its latents read and write, and reading it from disk
-- `layouts`   the files of a set, which are those of circuit-tracer
-- `replacement`  a set on one prompt, for attribution graphs
+- `set`           the set: what its latents read and write, and reading it from disk
+- `layouts`       the files of a set, which are those of circuit-tracer
+- `train`         one pass through the model feeds the transcoders of all layers
+- `cross_layer`   the step of a cross-layer transcoder
+- `evaluate`      each layer, and the model with all its MLPs replaced
+- `replacement`   a set on one prompt, for attribution graphs
 """
 
 from typing import TYPE_CHECKING

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -110,8 +111,12 @@ class TranscoderSet(nn.Module, ABC):
         """Return what is added to `encoder_rows @ input` before the activation function, `[n]`."""
 
     @abstractmethod
+    def directions(self, layer: int, target_layer: int) -> Float[Tensor, "d_sae d_out"]:
+        """Return the vectors `[d_sae, d_out]` that one unit of each latent of `layer` adds at `target_layer`."""
+
     def decoder_rows(self, layer: int, latents: Int64[Tensor, " n"], target_layer: int) -> Float[Tensor, "n d_out"]:
-        """Return the vectors `[n, d_out]` that one unit of latents of `layer` adds at `target_layer`."""
+        """Return the vectors `[n, d_out]` of some latents of `layer` at `target_layer`."""
+        return self.directions(layer, target_layer)[latents]
 
     @abstractmethod
     def output_bias(self, layer: int) -> Float[Tensor, " d_out"]:
@@ -127,18 +132,23 @@ class TranscoderSet(nn.Module, ABC):
         `inputs[s]` is the MLP input `[pos, d_in]` of layer `s`; a cross-layer set needs those of all layers up to this
         one, a per-layer set that of this layer alone.
         """
-        bias, skip = self.output_bias(self._known(layer)), self.skip(layer)
-        own = inputs[layer].to(bias)
-        out = bias.expand(len(own), -1).clone() if skip is None else bias + own @ skip.T
-        for source in self.layers:
-            if layer in self.targets(source):
-                found = self.encode(source, inputs[source].to(bias))
-                out.index_add_(0, found.positions, self.written(source, found, layer))
-        return out
+        dtype = self.output_bias(self._known(layer)).dtype
+        sources = [source for source in self.layers if layer in self.targets(source)]
+        firings = {source: self.encode(source, inputs[source].to(dtype)) for source in sources}
+        return self.assemble(layer, inputs[layer], firings)
 
-    def written(self, layer: int, firings: Firings, target_layer: int) -> Float[Tensor, "m d_out"]:
-        """Return the vector `[m, d_out]` that each firing adds at `target_layer`."""
-        return firings.values[:, None] * self.decoder_rows(layer, firings.latents, target_layer)
+    def assemble(
+        self, layer: int, x: Float[Tensor, "pos d_in"], firings: Mapping[int, Firings]
+    ) -> Float[Tensor, "pos d_out"]:
+        """Return the output of a layer, given its input and the firings of all layers that write to it."""
+        bias, skip = self.output_bias(layer), self.skip(layer)
+        out = bias.expand(len(x), -1).clone() if skip is None else torch.addmm(bias, x.to(bias), skip.T)
+        for source, (positions, latents, values) in firings.items():
+            if layer in self.targets(source) and len(values):
+                starts = torch.searchsorted(positions, torch.arange(len(x), device=positions.device))
+                rows = self.directions(source, layer).contiguous()
+                out += nn.functional.embedding_bag(latents, rows, starts, per_sample_weights=values, mode="sum")
+        return out
 
     def _known(self, layer: int) -> int:
         if layer not in self.layers:
@@ -176,9 +186,9 @@ class PerLayerSet(TranscoderSet):
     def encoder_bias(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.transcoder(layer).b_enc[latents]
 
-    def decoder_rows(self, layer: int, latents: Int64[Tensor, " n"], target_layer: int) -> Float[Tensor, "n d_out"]:
+    def directions(self, layer: int, target_layer: int) -> Float[Tensor, "d_sae d_out"]:
         _check_target(self, layer, target_layer)
-        return self.transcoder(layer).W_dec[latents]
+        return self.transcoder(layer).W_dec
 
     def output_bias(self, layer: int) -> Float[Tensor, " d_out"]:
         return self.transcoder(layer).b_dec
@@ -211,9 +221,9 @@ class CrossLayerSet(TranscoderSet):
     def encoder_bias(self, layer: int, latents: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
         return self.clt.b_enc[self._known(layer)][latents]
 
-    def decoder_rows(self, layer: int, latents: Int64[Tensor, " n"], target_layer: int) -> Float[Tensor, "n d_out"]:
+    def directions(self, layer: int, target_layer: int) -> Float[Tensor, "d_sae d_out"]:
         _check_target(self, layer, target_layer)
-        return self.clt.W_dec[layer][latents, target_layer - layer]
+        return self.clt.directions(layer, target_layer)
 
     def output_bias(self, layer: int) -> Float[Tensor, " d_out"]:
         return self.clt.b_dec[self._known(layer)]

@@ -86,7 +86,8 @@ def read_checkpoint(folder: Path, spread: Spread = UNSHARED) -> Checkpoint | Non
         with ExitStack() as stack:
             files = [stack.enter_context(safe_open(str(path), framework="pt")) for path in paths]
             numbers = json.loads(files[0].metadata()["numbers"])
-            tensors = {name: _read(files, name, spread) for name in files[0].keys()}  # noqa: SIM118 (not a dict)
+            # copies are aligned as in a run that was never interrupted: products round by alignment
+            tensors = {name: _read(files, name, spread).clone() for name in files[0].keys()}  # noqa: SIM118 (not a dict)
         state = TrainState.from_tensors(tensors, numbers["step"])
         return Checkpoint(state, Position(numbers["epoch"], numbers["batch"]), numbers["seconds"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

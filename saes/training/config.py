@@ -165,6 +165,49 @@ class TranscoderConfig(KConfig):
         return config(**{f.name: getattr(self, f.name) for f in fields(config) if hasattr(self, f.name)})
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrossLayerConfig(KConfig):
+    """Latents of every layer that write to the MLP outputs of it and of all later layers (Ameisen et al. 2025).
+
+    `d_sae` and `k` are those of one layer.
+    """
+
+    kind: ClassVar[str] = "cross_layer"
+
+    target: str = "hook_mlp_out"
+    """Hook point inside a block that is reconstructed."""
+
+    skip: bool = False
+    """Learn a linear skip connection for each layer too."""
+
+    selection: Literal["jumprelu", "batchtopk"] = "jumprelu"
+    """Thresholds learned under a tanh penalty, or the largest activations of a batch over all layers together."""
+
+    sparsity_coefficient: float = 1.0
+    """Weight of the tanh penalty at the end of the run; it rises from 0 over the whole run."""
+
+    tanh_scale: float = 4.0
+    """`c` of the penalty `tanh(c * activation * decoder norm)`."""
+
+    bandwidth: float = 1.0
+    """Width of the window around a threshold in which pre-activations give it a gradient, in training units."""
+
+    threshold: float = 0.03
+    """Threshold at the start, in training units."""
+
+    dead_coefficient: float = 3e-6
+    """Weight of the penalty that lifts the pre-activations of dead latents."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.selection not in ("jumprelu", "batchtopk"):
+            raise UnknownNameError("selection across layers", self.selection, ["jumprelu", "batchtopk"])
+        for name in ("sparsity_coefficient", "threshold", "dead_coefficient"):
+            _check(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        for name in ("tanh_scale", "bandwidth"):
+            _check(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+
+
 SELECTIONS: dict[str, type[SAEConfig]] = {
     c.kind: c for c in (TopKConfig, BatchTopKConfig, MatryoshkaConfig, JumpReLUConfig, ReLUConfig, GatedConfig)
 }

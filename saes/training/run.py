@@ -182,7 +182,7 @@ class Run:
         self.draft = open_draft(self.ranks, job.folder, kind="sae", config=identity, seed=seed, overwrite=overwrite)
         with self.ranks.checked():
             self.device = pick_device(self.ranks.device(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
-            saved = read_checkpoint(self.draft.path, spread) or self._start(first_batch)
+            saved = read_checkpoint(self.draft.path, spread) or self.start(first_batch)
         self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
         self._check_one_step()
         self.diverged = False
@@ -292,7 +292,8 @@ class Run:
             sparsity_warmup_steps=self.plan.sparsity_warmup_steps,
         )
 
-    def _start(self, first_batch: Callable[[], TrainingBatch] | None) -> Checkpoint:
+    def start(self, first_batch: Callable[[], TrainingBatch] | None = None) -> Checkpoint:
+        """Return the checkpoint before the first step."""
         generator = make_generator(self.train_config.seed, "sae", "initial weights")
         first = first_batch or (lambda: next(self.read(Position(), whole=True)))
         state = initial_state(self.recipe, self.source, self.config.d_sae, first, generator, self._latents)

@@ -25,12 +25,12 @@ A script needs no tracker object: training is a generator, and its consumer can 
 import contextlib
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from interp.artifacts import partial_path, read_manifest
 from interp.errors import ConfigError, LostRankError, MissingError, UnknownNameError
@@ -38,9 +38,10 @@ from interp.progress import Progress
 from interp.ranks import restore
 from interp.recording.store import Recording
 from saes.kernels.spread import UNSHARED, Spread
+from saes.kernels.state import TrainState
 from saes.kinds.base import SAE
 from saes.training.config import CrosscoderConfig, SAEConfig, TrainConfig, plan
-from saes.training.data import Source
+from saes.training.data import Position, Source
 from saes.training.run import Job, Metrics, Run, read_together, run_identity
 from saes.weights.folder import load_sae
 
@@ -147,18 +148,38 @@ def source_of(recording: Recordings, hook_point: str | Sequence[str], config: SA
 
 def _advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
     """Advance every run to its end, and finish it."""
-    yield from advance(runs, spread)
+    yield from advance(runs, spread, read_together)
     for run in runs:
         run.finish()
 
 
-def advance(runs: list[Run], spread: Spread) -> Generator[tuple[Run, Metrics], None, None]:
-    """Take every step of runs on one stream of batches, which starts at the run furthest behind."""
+Steps = TypeVar("Steps", bound="Steppable")
+
+
+class Steppable(Protocol):
+    """A run, as far as taking its steps needs it."""
+
+    state: TrainState
+    position: Position
+
+    @property
+    def done(self) -> bool: ...
+    def step(self, batch: Any) -> Metrics | None: ...
+    def checkpoint(self, *, alone: bool = False) -> None: ...
+
+
+def advance(
+    runs: Sequence[Steps], spread: Spread, read: Callable[[Sequence[Steps], Position], Iterator[Any]]
+) -> Generator[tuple[Steps, Metrics], None, None]:
+    """Take every step of runs on one stream of batches, which starts at the run furthest behind.
+
+    `read(runs, position)` yields from there on, at every step, the batch of each run.
+    """
     stop = _Stop()
     try:
         behind = min(runs, key=lambda run: run.state.step, default=None)
         step = behind.state.step if behind else 0
-        batches = read_together(runs, behind.position) if behind else iter(())
+        batches = read(runs, behind.position) if behind else iter(())
         while not all(run.done for run in runs):
             with stop.held(), spread.ranks.checked():
                 stop.raise_if_asked()

@@ -1,0 +1,367 @@
+"""Train a set: one pass through the model feeds the transcoders of all layers.
+
+    record(model, corpus, folder, live=True, hook_points=hook_points_of(model))   # text only; see interp.recording.live
+    train_set(open_recording(folder), BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), set_folder, skip=True)
+
+Per layer there are as many independent runs (`saes.training.run`), one step of each for every batch. Their checkpoints
+lie in `runs/` of the unfinished set, so that a run that was killed goes on to the same bits; ranks share the tokens of
+a batch. A cross-layer transcoder is one run (`cross_layer`). At the end each layer is scored on held-out documents, and
+the model with all MLPs replaced. Health lines of all layers are in `log.jsonl`, with their `layer`.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, fields, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.artifacts import LOG, Draft, atomic_file
+from interp.errors import ConfigError, MissingError
+from interp.models.adapter import available_hook_points
+from interp.names import parse_hook_point
+from interp.progress import Progress
+from interp.ranks import open_draft
+from interp.recording.store import Recording
+from saes.kernels.spread import UNSHARED, Spread
+from saes.kernels.state import TrainState
+from saes.kernels.step import Buffers
+from saes.kinds.base import SAEMetadata
+from saes.kinds.transcoder import Transcoder
+from saes.sets.cross_layer import CrossLayerRun
+from saes.sets.evaluate import evaluate_in_model, evaluate_layers, layer_summary
+from saes.sets.layouts import SetConfig, write_config, write_cross_layer, write_layer
+from saes.sets.set import KIND, CrossLayerSet, PerLayerSet, TranscoderSet
+from saes.training.config import CrossLayerConfig, SAEConfig, TrainConfig, TranscoderConfig, plan
+from saes.training.data import Position, Source, TrainingBatch, training_batches
+from saes.training.run import Job, Metrics, Run, read_together
+from saes.training.train import advance
+
+RUNS = "runs"
+READS, WRITES, RAW_WRITES = "mlp.hook_in", "hook_mlp_out", "ln2_post.hook_in"
+SAMPLES = 4
+"""Batches from which thresholds are estimated at the end; those of all layers are in memory together."""
+CONTEXTS = 32
+"""Held-out contexts on which the loss with all MLPs replaced is measured."""
+
+
+def hook_points_of(model: Any, layers: Sequence[int] = ()) -> list[str]:
+    """Return the hook points that a set reads and writes by default, for a recording that trains one.
+
+    In a model with a norm after the MLP the value before that norm is predicted.
+    """
+    have = available_hook_points(model)
+    writes = RAW_WRITES if f"blocks.0.{RAW_WRITES}" in have else WRITES
+    return [f"blocks.{n}.{name}" for n in layers or range(model.cfg.n_layers) for name in (READS, writes)]
+
+
+def recorded_layers(recording: Recording, reads: str, writes: str) -> list[int]:
+    """Return the layers at which a recording has both hook points of a set. Raises `ConfigError` without any."""
+    points = [parse_hook_point(name) for name in recording.hook_points]
+    both = {side: {p.layer for p in points if p.suffix == side and p.layer is not None} for side in (reads, writes)}
+    if not both[reads] & both[writes]:
+        raise ConfigError(
+            f"{recording.folder} holds no layer's blocks.N.{reads} and blocks.N.{writes}; record MLP inputs and "
+            "outputs: workbench record MODEL --live --hook-points mlps"
+        )
+    return sorted(both[reads] & both[writes])
+
+
+def default_writes(recording: Recording) -> str:
+    """Return the hook point inside a block that a recording's transcoders predict."""
+    return RAW_WRITES if any(name.endswith(RAW_WRITES) for name in recording.hook_points) else WRITES
+
+
+def transcoder_config(config: SAEConfig, target: str, *, skip: bool = False) -> TranscoderConfig:
+    """Return a transcoder with the latents of an SAE's config."""
+    if isinstance(config, TranscoderConfig):
+        return replace(config, target=target)
+    named = {f.name: getattr(config, f.name) for f in fields(TranscoderConfig) if hasattr(config, f.name)}
+    return TranscoderConfig(
+        **{"k": min(32, config.d_sae), **named, "target": target, "skip": skip, "selection": config.kind}
+    )
+
+
+def train_set(
+    recording: Recording,
+    config: SAEConfig,
+    train: TrainConfig,
+    folder: Path,
+    *,
+    skip: bool = False,
+    layers: Sequence[int] = (),
+    reads: str = READS,
+    writes: str = "",
+    overwrite: bool = False,
+    device: str | None = None,
+    spread: Spread = UNSHARED,
+    progress: Progress | None = None,
+) -> TranscoderSet:
+    """Train a set to the end and return it; see `training` for the arguments.
+
+    `progress(tokens, total, metrics)` is called at every health line, with the layer among the metrics.
+    """
+    from saes.sets.set import read_set
+
+    how: dict[str, Any] = {"skip": skip, "layers": layers, "reads": reads, "writes": writes, "overwrite": overwrite}
+    for layer, metrics in training(recording, config, train, folder, **how, device=device, spread=spread):
+        if progress:
+            progress(metrics.tokens, train.tokens, {"layer": layer, **asdict(metrics)})
+    return read_set(folder)
+
+
+def training(
+    recording: Recording,
+    config: SAEConfig,
+    train: TrainConfig,
+    folder: Path,
+    *,
+    skip: bool = False,
+    layers: Sequence[int] = (),
+    reads: str = READS,
+    writes: str = "",
+    overwrite: bool = False,
+    device: str | None = None,
+    spread: Spread = UNSHARED,
+) -> Generator[tuple[int, Metrics], None, None]:
+    """Train a set into `folder`, yielding the health lines of every layer; the folder is whole when it ends.
+
+    `config` gives the latents of every layer: that of an SAE or a `TranscoderConfig`, or a `CrossLayerConfig`, for
+    which lines of all layers together are yielded as layer -1. `layers` default to all that were recorded at `reads`
+    and `writes`. Raises as `saes.training.train.train` does.
+    """
+    folder = Path(folder)
+    with spread.ranks.checked():
+        writes = writes or default_writes(recording)
+        recorded = recorded_layers(recording, reads, writes)
+        chosen = sorted(set(layers)) or recorded
+        if unknown := [layer for layer in chosen if layer not in recorded]:
+            raise MissingError(
+                f"{recording.folder} has no blocks.{unknown[0]}.{reads} and blocks.{unknown[0]}.{writes}; record them, "
+                f"or choose among layers {', '.join(map(str, recorded))}"
+            )
+        across = isinstance(config, CrossLayerConfig)
+        if across and chosen != list(range(len(chosen))):
+            raise ConfigError(
+                f"layers of a cross-layer transcoder are counted from 0, got {', '.join(map(str, chosen))}"
+            )
+    identity = {
+        **json.loads(json.dumps(asdict(config) | asdict(train))),
+        "kind": config.kind,
+        "skip": skip,
+        "recording": recording.folder.name,
+        "recording_hash": recording.manifest.content_hash,
+        "reads": reads,
+        "writes": writes,
+        "layers": chosen,
+        "cross_layer": across,
+    }
+    draft = open_draft(spread.ranks, folder, kind=KIND, config=identity, seed=train.seed, overwrite=overwrite)
+    about = SetConfig(reads=reads, writes=writes, layers=tuple(chosen), cross_layer=across, about=_about(recording))
+    maker = _CrossLayer if across else _PerLayer
+    made = maker(recording, config, train, draft, about, skip=skip, device=device, spread=spread)
+    with contextlib.closing(made.advance()) as lines:
+        for layer, metrics in lines:
+            if spread.ranks.first:
+                draft.update(**asdict(metrics), layer=layer, total_tokens=train.tokens)
+            yield layer, metrics
+    made.finish()
+
+
+def _about(recording: Recording) -> SAEMetadata:
+    return SAEMetadata(
+        model=recording.model,
+        weight_hash=recording.weight_hash,
+        context_size=recording.context_length,
+        bos=str(recording.manifest.config.get("bos", "")),
+    )
+
+
+class _Training:
+    """The parts of training that both kinds of sets share."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        config: Any,
+        train: TrainConfig,
+        draft: Draft,
+        about: SetConfig,
+        *,
+        skip: bool,
+        device: str | None,
+        spread: Spread,
+    ):
+        self.recording, self.config, self.train, self.draft, self.about = recording, config, train, draft, about
+        self.skip, self.device, self.spread, self.ranks = skip, device, spread, spread.ranks
+        self.how: dict[str, Any] = {"reads": about.reads, "writes": about.writes, "about": about.about}
+
+    def source(self, layer: int) -> Source:
+        """Return the sites of one layer."""
+        point = f"blocks.{layer}."
+        return Source(self.recording, point + self.about.reads, target=point + self.about.writes)
+
+    def write(self, found: TranscoderSet, untrained: TranscoderSet, lines: list[dict], summary: dict) -> None:
+        """Score the set, write its files and finish the artefact."""
+        scores = evaluate_layers(found, self.recording, heldout_fraction=self.train.heldout_fraction)
+        tokens, documents = self.recording.contexts_and_documents(
+            split="heldout", limit=CONTEXTS, heldout_fraction=self.train.heldout_fraction
+        )
+        loss = None
+        if len(tokens):
+            model = self._model()
+            means = {n: self.recording.stats(found.hook_point_out(n)).mean for n in found.layers}
+            l0 = {layer: each.l0 for layer, each in scores.items()}
+            how: dict[str, Any] = {"means": means, "l0": l0, "untrained": untrained}
+            loss = evaluate_in_model(found, model, tokens, documents=documents, **how)
+        write_config(self.draft.path, self.about)
+        if isinstance(found, CrossLayerSet):
+            write_cross_layer(self.draft.path, found.clt)
+        elif isinstance(found, PerLayerSet):
+            for layer in found.layers:
+                write_layer(self.draft.path, layer, found.transcoder(layer))
+        with atomic_file(self.draft.path / LOG) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        shutil.rmtree(self.draft.path / RUNS, ignore_errors=True)
+        first = found.layers[0]
+        self.draft.finish(
+            summary={
+                "model": found.model,
+                "layers": list(found.layers),
+                "cross_layer": found.cross_layer,
+                "reads": found.reads,
+                "writes": found.writes,
+                "d_sae": found.d_sae(first),
+                **layer_summary(scores),
+                "loss": loss,
+                **summary,
+                "ranks": {"tokens": self.spread.tokens.world, "latents": 1},
+            },
+            parents={
+                self.recording.key: self.recording.manifest.content_hash,
+                f"model:{found.model}": found.weight_hash,
+            },
+            threads=torch.get_num_threads(),
+        )
+
+    def _model(self) -> Any:
+        """Return the recording's model: that of a live recording is loaded already."""
+        from interp.models.adapter import weight_hash
+        from interp.models.loading import load_model
+        from interp.recording.live import LiveRecording
+
+        if isinstance(self.recording, LiveRecording):
+            return self.recording.loaded_model
+        model = load_model(self.recording.model, device="cpu")
+        if weight_hash(model) != self.recording.weight_hash:
+            raise MissingError(
+                f"{self.recording.model!r} has other weights than when {self.recording.key} was recorded"
+            )
+        return model
+
+
+class _PerLayer(_Training):
+    """One run for each layer."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        with self.ranks.checked():
+            self.sources = {layer: self.source(layer) for layer in self.about.layers}
+            self._first: dict[int, TrainingBatch] = {}
+        buffers, folder = Buffers(), self.draft.path / RUNS
+        self.runs: dict[int, Run] = {}
+        for layer, source in self.sources.items():
+            config = transcoder_config(self.config, str(source.outputs[0].hook_point), skip=self.skip)
+            job = Job(sae=config, train=self.train, folder=folder / f"layer_{layer}")
+            how: dict[str, Any] = {"device": self.device, "spread": self.spread, "buffers": buffers}
+            self.runs[layer] = Run(source, job, first_batch=partial(self.first_batch, layer), **how)
+
+    def first_batch(self, layer: int) -> TrainingBatch:
+        """Return the first batch of a layer; those of all layers are read together, once."""
+        if not self._first:
+            size = plan(self.train, d_in=self.sources[layer].d_in, d_sae=self.config.d_sae).batch_size
+            how: dict[str, Any] = {"heldout_fraction": self.train.heldout_fraction, "seed": self.train.seed}
+            batches = next(training_batches(list(self.sources.values()), batch_size=size, **how))
+            self._first = dict(zip(self.sources, batches, strict=True))
+        return self._first[layer]
+
+    def advance(self) -> Generator[tuple[int, Metrics], None, None]:
+        """Take all steps."""
+        self._first.clear()
+        layer_of = {id(run): layer for layer, run in self.runs.items()}
+        for run, metrics in advance(list(self.runs.values()), self.spread, read_together):
+            yield layer_of[id(run)], metrics
+
+    def finish(self) -> None:
+        """Estimate thresholds and write the set."""
+        states = {layer: run.settle() for layer, run in self.runs.items()}
+        with self.ranks.checked(patient=True):
+            if self.ranks.first:
+                samples = self._samples()
+                trained = {n: self._transcoder(run, states[n], samples[n]) for n, run in self.runs.items()}
+                fresh = {
+                    n: self._transcoder(run, run.start(partial(self.first_batch, n)).state, samples[n])
+                    for n, run in self.runs.items()
+                }
+                self.write(
+                    PerLayerSet(trained, **self.how), PerLayerSet(fresh, **self.how), self._lines(), self._seen()
+                )
+
+    def _samples(self) -> dict[int, list[Tensor]]:
+        found: dict[int, list[Tensor]] = {layer: [] for layer in self.runs}
+        for batches in islice(read_together(list(self.runs.values()), Position(), whole=True), SAMPLES):
+            for samples, batch in zip(found.values(), batches, strict=True):
+                samples.append(batch.x)
+        return found
+
+    def _transcoder(self, run: Run, state: TrainState, samples: list[Tensor]) -> Transcoder:
+        found = run.trained(state, (x.float() for x in samples))
+        assert isinstance(found, Transcoder)
+        return found
+
+    def _lines(self) -> list[dict[str, Any]]:
+        logs = {layer: (run.draft.path / LOG).read_text(encoding="utf-8") for layer, run in self.runs.items()}
+        lines = [{"layer": layer, **json.loads(line)} for layer, log in logs.items() for line in log.splitlines()]
+        return sorted(lines, key=lambda line: (line["step"], line["layer"]))
+
+    def _seen(self) -> dict[str, Any]:
+        first, seconds = next(iter(self.runs.values())), sum(run.seconds for run in self.runs.values())
+        tokens = first.plan.n_steps * first.plan.batch_size
+        return {
+            "tokens_seen": tokens,
+            "steps_tokens_per_second": round(tokens / max(seconds, 1e-9)),
+            "plan": str(first.plan),
+        }
+
+
+class _CrossLayer(_Training):
+    """One run for all layers."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        with self.ranks.checked():
+            sources = [self.source(layer) for layer in self.about.layers]
+        folder = self.draft.path / RUNS
+        self.run = CrossLayerRun(
+            sources, replace(self.config, skip=self.skip), self.train, folder, device=self.device, spread=self.spread
+        )
+
+    def advance(self) -> Generator[tuple[int, Metrics], None, None]:
+        """Take all steps."""
+        for _, metrics in advance([self.run], self.spread, self.run.read):
+            yield -1, metrics
+
+    def finish(self) -> None:
+        """Write the set."""
+        state = self.run.settle()
+        with self.ranks.checked(patient=True):
+            if self.ranks.first:
+                made = [CrossLayerSet(self.run.trained(s), **self.how) for s in (state, self.run.start().state)]
+                lines = [json.loads(line) for line in (self.run.folder / LOG).read_text(encoding="utf-8").splitlines()]
+                self.write(made[0], made[1], lines, self.run.seen())
