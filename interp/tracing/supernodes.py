@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from interp.errors import ConfigError
 from interp.results import Record, Result
@@ -23,7 +23,7 @@ from interp.statistics import holm, p_from_null
 from interp.tracing.graph import AttributionGraph, GraphNode
 
 ERROR = 0.05
-"""Probability that a graph without any group shows one, and that a group without agreement passes."""
+"""Share of similar pairs that chance may explain, and probability that a group without agreement passes."""
 COMMON_WORDS = frozenset(
     ("a", "an", "and", "as", "at", "by", "for", "from", "in", "is", "it", "of", "on", "or", "that", "the", "to", "with")
 )
@@ -67,23 +67,28 @@ class FoundGroups(Result):
     similarity: tuple[float, ...]
     """mean similarity of two members, by group"""
     bound: float
-    """similarity of the most similar pair in a permuted graph, exceeded in 5 % of permutations"""
+    """similarity from which permuted graphs have at most 5 % as many pairs; infinite where there is none"""
+    pairs: int
+    """pairs of latents at least that similar"""
+    chance: float
+    """mean number of such pairs in a permuted graph"""
     n_latents: int
 
     def to_records(self) -> list[Record]:
         """Return one row per group, the largest first."""
         return [
-            {"name": group.name, "latents": len(group.nodes), "similarity": near, "chance": self.bound}
-            | {"nodes": ", ".join(group.nodes)}
+            {"name": group.name, "latents": len(group.nodes), "similarity": near, "nodes": ", ".join(group.nodes)}
             for group, near in zip(self.groups, self.similarity, strict=True)
         ]
 
     def headline(self) -> str:
-        """Return how many latents are in groups, and the bound."""
+        """Return how many latents are in groups, and what chance explains."""
+        if not self.groups:
+            return f"No groups: none of {self.n_latents} latents are more similar than in permuted graphs."
         inside = sum(len(group.nodes) for group in self.groups)
         return (
-            f"{len(self.groups)} groups hold {inside} of {self.n_latents} latents. Members of a group are more similar "
-            f"({self.bound:.2f}) than any two latents of a graph with permuted edges."
+            f"{len(self.groups)} groups hold {inside} of {self.n_latents} latents. {self.pairs} pairs have a "
+            f"similarity of {self.bound:.2f} or more; permuted graphs have {self.chance:.1f}."
         )
 
 
@@ -93,43 +98,61 @@ def find_supernodes(
     *,
     near_positions: int | None = 0,
     near_layers: int | None = None,
-    n_null: int = 59,
+    n_null: int = 19,
     seed: int = 0,
 ) -> FoundGroups:
     """Group the kept latents of a graph by average linkage of their similarities.
 
-    Similarity is the mean cosine of in-edges, of out-edges (each as shares of its target's input), and of `directions`,
-    the decoder rows of `latents(graph)`, where they are given. Errors and a latent's own token are left out: all
-    latents of a position share them. Pairs further apart than `near_positions` or `near_layers` are never grouped; None
-    is no limit. The bound is from `n_null` graphs in which each latent's edges are permuted among nodes of one layer
-    and position, so that position and depth make no group, and directions among latents of one layer.
+    Similarity is the smallest of the cosines of in-edges, of out-edges (each as shares of its target's input), and of
+    `directions`, the decoder rows of `latents(graph)`, where they are given. Errors and a latent's own token are left
+    out: all latents of a position share them. Pairs further apart than `near_positions` or `near_layers` are never
+    grouped; None is no limit. The bound of similarity comes from `n_null` graphs in which each latent's edges are
+    permuted among nodes of one layer and position, so that position and depth make no group, and directions among
+    latents of one layer.
     Raises `ConfigError` where `directions` do not belong to the latents.
     """
     nodes = latents(graph)
     if directions is not None and len(directions) != len(nodes):
         raise ConfigError(f"directions of {len(nodes)} latents were expected, one row each, got {len(directions)}")
-    if len(nodes) < 2:
-        return FoundGroups((), (), 1.0, len(nodes))
     rng = np.random.default_rng(seed)
-    layer, position = (np.array([getattr(node, name) for node in nodes]) for name in ("layer", "position"))
+    layer, position = (np.array([getattr(node, name) for node in nodes], int) for name in ("layer", "position"))
     allowed = ~np.eye(len(nodes), dtype=bool)
     for where, limit in ((position, near_positions), (layer, near_layers)):
         if limit is not None:
             allowed &= np.abs(where[:, None] - where) <= limit
-    profiles = _profiles(graph, nodes)
-    strata = _strata(graph, nodes)
+    pairs = np.triu(allowed)
+    if not pairs.any():
+        return FoundGroups((), (), np.inf, 0, 0.0, len(nodes))
+    profiles, cells = _profiles(graph, nodes), _cells(graph, nodes)
     own = _similarity(profiles, directions)
-    maxima = np.zeros(n_null)
-    for draw in range(n_null if allowed.any() else 0):
-        permuted = _permuted(profiles[0], strata[0], rng), _permuted(profiles[1], strata[1], rng)
+    null = []
+    for _ in range(n_null):
+        into, out = (_permuted(*each, rng) for each in zip(profiles, cells, strict=True))
         rows = _within(layer, rng)
-        null = _similarity(permuted, None if directions is None else directions[rows])
-        maxima[draw] = null[allowed].max()
-    bound = float(np.quantile(maxima, 1 - ERROR, method="higher"))
-    clusters = _clusters(own, allowed, bound)
-    groups = [Supernode(_name(graph, [nodes[i] for i in each]), tuple(nodes[i].id for i in each)) for each in clusters]
+        null.append(_similarity((into, out), None if directions is None else directions[rows])[pairs])
+    bound, above, chance = _bound(own[pairs], np.stack(null))
+    clusters = _clusters(own, allowed, bound) if above else []
+    names: list[str] = []
+    for each in clusters:
+        name = _name(graph, [nodes[i] for i in each])
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    groups = [Supernode(name, tuple(nodes[i].id for i in each)) for name, each in zip(names, clusters, strict=True)]
     inside = [float(own[np.ix_(each, each)][~np.eye(len(each), dtype=bool)].mean()) for each in clusters]
-    return FoundGroups(tuple(groups), tuple(inside), bound, len(nodes))
+    return FoundGroups(tuple(groups), tuple(inside), bound, above, chance, len(nodes))
+
+
+def _bound(own: Float[np.ndarray, " pairs"], null: Float[np.ndarray, "draws pairs"]) -> tuple[float, int, float]:
+    """Return the least similarity from which chance explains few pairs, the pairs there, and those by chance.
+
+    Chance counts one pair more than the permuted graphs have together, so that a single pair is never enough.
+    """
+    ordered, chance = np.sort(own)[::-1], np.sort(null, axis=None)
+    above = np.arange(1, len(ordered) + 1)
+    expected = (1 + len(chance) - np.searchsorted(chance, ordered - 1e-9)) / len(null)
+    few = np.flatnonzero((expected <= ERROR * above) & (ordered > 0))
+    if not len(few):
+        return np.inf, 0, 0.0
+    return float(ordered[few[-1]]), int(above[few[-1]]), float(expected[few[-1]] - 1 / len(null))
 
 
 def latents(graph: AttributionGraph) -> list[GraphNode]:
@@ -139,8 +162,6 @@ def latents(graph: AttributionGraph) -> list[GraphNode]:
 
 Profiles = tuple[Float[np.ndarray, "latents nodes"], Float[np.ndarray, "latents nodes"]]
 """In-edges and out-edges of each latent, 0 where there is none."""
-Strata = tuple[list[list[np.ndarray]], list[list[np.ndarray]]]
-"""For each latent, groups of nodes among which its in-edges, and its out-edges, are permuted."""
 
 
 def _profiles(graph: AttributionGraph, nodes: Sequence[GraphNode]) -> Profiles:
@@ -161,37 +182,34 @@ def _profiles(graph: AttributionGraph, nodes: Sequence[GraphNode]) -> Profiles:
     return into, out
 
 
-def _strata(graph: AttributionGraph, nodes: Sequence[GraphNode]) -> Strata:
-    """Return, for each latent, the nodes that feed it, and that it feeds, of each layer and position.
+_PLACE = ("layer", "position")
+Cells = Int[np.ndarray, "latents nodes"]
+"""For each latent, the number of the cell of each node; edges are permuted within cells."""
 
-    Positions where a layer has few nodes are taken together, and so are tokens.
+
+def _cells(graph: AttributionGraph, nodes: Sequence[GraphNode]) -> tuple[Cells, Cells]:
+    """Return cells of the nodes that can feed each latent, and of those that it can feed.
+
+    A cell is a layer at a position. Positions where a layer has few nodes are taken together, and so are tokens. Nodes
+    out of reach are cells of their own.
     """
-    layer, position = (np.array([getattr(node, name) for node in graph.nodes]) for name in ("layer", "position"))
+    layer, position = (np.array([getattr(node, name) for node in graph.nodes]) for name in _PLACE)
+    _, at, size = np.unique(np.stack([layer, position]), axis=1, return_inverse=True, return_counts=True)
+    place = np.where((size[at] < SMALL_CELL) | (layer < 0), -1, position)
     usable = np.array([node.kind != "error" for node in graph.nodes])
-    into, out = [], []
-    for node in nodes:
-        before = usable & (layer < node.layer) & (position <= node.position - (layer < 0))
-        after = usable & (layer > node.layer) & (position >= node.position)
-        into.append(_cells(before, layer, position))
-        out.append(_cells(after, layer, position))
-    return into, out
+    _, at = np.unique(np.stack([layer, place]), axis=1, return_inverse=True)
+    alone = len(layer) + np.arange(len(layer))
+    own_layer, own_position = (np.array([getattr(node, name) for node in nodes])[:, None] for name in _PLACE)
+    before = usable & (layer < own_layer) & (position <= own_position - (layer < 0))
+    after = usable & (layer > own_layer) & (position >= own_position)
+    return np.where(before, at, alone), np.where(after, at, alone)
 
 
-def _cells(mask: np.ndarray, layer: np.ndarray, position: np.ndarray) -> list[np.ndarray]:
-    rows = np.flatnonzero(mask)
-    _, cell, size = np.unique(np.stack([layer[rows], position[rows]]), axis=1, return_inverse=True, return_counts=True)
-    place = np.where((size[cell] < SMALL_CELL) | (layer[rows] < 0), -1, position[rows])
-    _, cell = np.unique(np.stack([layer[rows], place]), axis=1, return_inverse=True)
-    order = np.argsort(cell, kind="stable")
-    return np.split(rows[order], np.flatnonzero(np.diff(cell[order])) + 1)
-
-
-def _permuted(profile: np.ndarray, strata: list[list[np.ndarray]], rng: np.random.Generator) -> np.ndarray:
-    out = profile.copy()
-    for i, groups in enumerate(strata):
-        for each in groups:
-            if len(each) > 1:
-                out[i, each] = profile[i, rng.permutation(each)]
+def _permuted(profile: np.ndarray, cells: Cells, rng: np.random.Generator) -> np.ndarray:
+    """Permute each row within cells."""
+    order, mixed = np.argsort(cells, axis=1, kind="stable"), np.argsort(cells + rng.random(cells.shape), axis=1)
+    out = np.empty_like(profile)
+    np.put_along_axis(out, order, np.take_along_axis(profile, mixed, axis=1), axis=1)
     return out
 
 
@@ -205,9 +223,9 @@ def _within(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _similarity(profiles: Profiles, directions: np.ndarray | None) -> Float[np.ndarray, "latents latents"]:
-    """Return the mean cosine of in-edges, out-edges and directions; 0 for a latent without any."""
+    """Return the smallest of the cosines of in-edges, out-edges and directions; 0 for a latent without any."""
     parts = [*profiles, *([] if directions is None else [directions])]
-    return np.mean([_cosines(each) for each in parts], axis=0)
+    return np.min([_cosines(each) for each in parts], axis=0)
 
 
 def _cosines(rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,212 @@
+"""Supernodes: planted groups are found and permuted graphs have none; measured effects judge a group."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tracing_graphs import small_graph
+
+from interp.errors import ConfigError, UnknownNameError
+from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.supernodes import Supernode, find_supernodes, judge_groups, latents
+
+N_GROUPS, SIZE, LOOSE, ENDS = 4, 5, 20, 24
+COLOURS = ("red", "green", "blue", "white")
+
+
+def planted(seed: int = 0, *, n_groups: int = N_GROUPS) -> tuple[AttributionGraph, list[set[str]]]:
+    """Return a graph with groups of latents in layers 1 to 3 that share sources and targets, and loose latents.
+
+    Layer 0 and layer 4 hold `ENDS` latents each, which are not kept. Every latent between has five edges from the one
+    and five to the other. Members of a group have the same ends, with weights that vary by a quarter.
+    """
+    rng = np.random.default_rng(seed)
+    nodes = [GraphNode("token", -1, position, 10 + position) for position in range(3)]
+    first = len(nodes)
+    nodes += [GraphNode("feature", layer, 2, i, 1.0, kept=False) for layer in (0, 4) for i in range(ENDS)]
+    middle, ends = [], []
+    for group in range(n_groups):
+        shared = [rng.choice(ENDS, 5, replace=False) for _ in range(2)]
+        weights = [rng.normal(size=5) + np.sign(rng.normal(size=5)) for _ in range(2)]
+        for member in range(SIZE):
+            label = f"words of {COLOURS[group]}, {member}"
+            middle.append(GraphNode("feature", 1 + member % 3, 2, 100 * group + member, 1.0, label=label))
+            ends.append((shared, [each * rng.uniform(0.75, 1.25, 5) for each in weights]))
+    for loose in range(LOOSE):
+        shared = [rng.choice(ENDS, 5, replace=False) for _ in range(2)]
+        middle.append(GraphNode("feature", 1 + loose % 3, 2, 1000 + loose, 1.0, label=f"thing{loose}"))
+        ends.append((shared, [rng.normal(size=5) for _ in range(2)]))
+    start = len(nodes)
+    nodes += [*middle, GraphNode("logit", 5, 2, 0, probability=1.0)]
+    rows = [(position, first + i, 1.0) for position in range(3) for i in range(ENDS)]
+    rows += [(first + ENDS + i, len(nodes) - 1, 1.0) for i in range(ENDS)]
+    for i, ((sources, targets), (into, out)) in enumerate(ends):
+        rows += [(first + int(s), start + i, w) for s, w in zip(sources, into, strict=True)]
+        rows += [(start + i, first + ENDS + int(t), w) for t, w in zip(targets, out, strict=True)]
+    source, target, weight = zip(*rows, strict=True)
+    edges = GraphEdges(
+        np.array(source, np.int32), np.array(target, np.int32), np.array(weight, np.float32),
+        np.ones(len(rows)), np.ones(len(rows), bool),
+    )  # fmt: skip
+    graph = replace(
+        small_graph(), n_layers=5, tokens=(10, 11, 12), token_texts=("<s>", " the", " sky"), nodes=tuple(nodes),
+        edges=edges, targets=(GraphTarget(" blue", 5),),
+    )  # fmt: skip
+    return graph, [{node.id for node in middle[SIZE * i : SIZE * (i + 1)]} for i in range(n_groups)]
+
+
+def permuted(graph: AttributionGraph, seed: int) -> AttributionGraph:
+    """Give every edge of the latents between another end of the same layer."""
+    rng, edges = np.random.default_rng(seed), graph.edges
+    layer = np.array([node.layer for node in graph.nodes])
+    source, target = edges.source.copy(), edges.target.copy()
+    for i in np.flatnonzero((layer >= 1) & (layer <= 3)):
+        for own, other, at in ((target, source, 0), (source, target, 4)):
+            rows = np.flatnonzero(own == i)
+            other[rows] = rng.choice(np.flatnonzero(layer == at), len(rows), replace=False)
+    return replace(graph, edges=replace(edges, source=source, target=target))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_planted_groups_are_found_and_nothing_else(seed):
+    graph, groups = planted(seed)
+    found = find_supernodes(graph)
+    assert sorted(sorted(each.nodes) for each in found.groups) == sorted(map(sorted, groups))
+    assert min(found.similarity) > found.bound
+    pairs = N_GROUPS * SIZE * (SIZE - 1) // 2
+    assert pairs <= found.pairs <= 1.05 * pairs  # chance may explain 5 %
+    assert found.chance < 1
+
+
+def test_permuted_graphs_have_no_groups():
+    """Twenty graphs with the same layers, weights and numbers of edges, and other ends."""
+    assert sum(bool(find_supernodes(permuted(planted(seed)[0], seed)).groups) for seed in range(20)) <= 2
+    assert "No groups" in find_supernodes(permuted(planted(0)[0], 0)).headline()
+
+
+def test_a_graph_of_loose_latents_has_no_groups():
+    assert find_supernodes(planted(7, n_groups=0)[0]).groups == ()
+
+
+def test_groups_need_similar_inputs_and_outputs():
+    """With the out-edges alone permuted, in-edges still agree, and nothing is grouped."""
+    graph, _ = planted()
+    half = permuted(graph, 3)
+    half = replace(half, edges=replace(half.edges, source=graph.edges.source))
+    assert find_supernodes(half).groups == ()
+
+
+def test_directions_separate_latents_with_the_same_edges():
+    """Two members of each group write elsewhere than the other three."""
+    graph, groups = planted()
+    rng = np.random.default_rng(0)
+    centres = {(group, part): rng.normal(size=256) for group in range(N_GROUPS) for part in range(2)}
+    directions = rng.normal(size=(len(latents(graph)), 256))
+    expected: dict[tuple[int, int], set[str]] = {}
+    for i, node in enumerate(latents(graph)):
+        for group, members in enumerate(groups):
+            if node.id in members:
+                part = group, int(node.index % 100 < 2)
+                directions[i] = centres[part] + 0.2 * rng.normal(size=256)
+                expected.setdefault(part, set()).add(node.id)
+    found = find_supernodes(graph, directions)
+    assert {frozenset(each.nodes) for each in found.groups} == {frozenset(each) for each in expected.values()}
+    with pytest.raises(ConfigError, match="directions of 40 latents were expected"):
+        find_supernodes(graph, directions[:-1])
+
+
+def test_latents_that_are_too_far_apart_are_never_grouped():
+    graph, groups = planted()
+    same_layer = find_supernodes(graph, near_layers=0)
+    layers = [{graph.node(name).layer for name in each.nodes} for each in same_layer.groups]
+    assert layers
+    assert all(len(each) == 1 for each in layers)
+    moved = [replace(node, position=1) if node.id in groups[0] and node.layer == 1 else node for node in graph.nodes]
+    apart = replace(graph, nodes=tuple(moved))
+    for near, largest in ((0, 3), (1, 5), (None, 5)):
+        found = find_supernodes(apart, near_positions=near)
+        assert max(len(each.nodes) for each in found.groups if "red" in each.name) == largest, near
+
+
+def test_names_are_the_words_that_labels_share():
+    graph, groups = planted()
+    names = {frozenset(each.nodes): each.name for each in find_supernodes(graph).groups}
+    for i, members in enumerate(groups):
+        assert set(names[frozenset(members)].split()) == {COLOURS[i], "words"}
+    bare = replace(graph, nodes=tuple(replace(node, label="") for node in graph.nodes))
+    names = [each.name for each in find_supernodes(bare).groups]
+    assert names[0] == "sky · layers 1 to 3"
+    assert len(set(names)) == len(names)
+
+
+def test_a_graph_of_one_latent_or_none_has_no_groups():
+    graph = small_graph()
+    assert find_supernodes(graph).groups == ()
+    none = replace(graph, nodes=tuple(replace(node, kept=node.kind != "feature") for node in graph.nodes))
+    assert find_supernodes(none).n_latents == 0
+
+
+def effects(graph: AttributionGraph, groups: list[set[str]], noise: float):
+    """Measured effects: members of a group share a direction, others are random."""
+
+    def profiles(nodes: list[GraphNode]) -> np.ndarray:
+        rng = np.random.default_rng(1)
+        shared = rng.normal(size=(len(groups), 12))
+        rows = []
+        for node in nodes:
+            mine = [i for i, members in enumerate(groups) if node.id in members]
+            rows.append((shared[mine[0]] if mine else 0) + noise * rng.normal(size=12))
+        return np.array(rows)
+
+    return profiles
+
+
+def test_groups_whose_effects_agree_hold_and_random_ones_do_not():
+    graph, truth = planted()
+    groups = [Supernode(f"group {i}", tuple(sorted(each))) for i, each in enumerate(truth)]
+    judged = judge_groups(graph, groups, effects(graph, truth, noise=0.3), n_random=499)
+    assert (judged.p < 0.05).all()
+    assert judged.p_all < 0.01
+    assert judged.agreement.min() > 0.8
+    assert abs(judged.null.mean()) < 0.25
+    assert "4 of 4 groups hold" in judged.headline()
+    # The same groups where effects do not agree.
+    judged = judge_groups(graph, groups, effects(graph, [], noise=1), n_random=499)
+    assert (judged.p > 0.05).all()
+    assert "0 of 4 groups hold" in judged.headline()
+    # Groups of one member of each planted group.
+    mixed = [Supernode(f"mixed {i}", tuple(sorted(each)[i] for each in truth)) for i in range(3)]
+    judged = judge_groups(graph, mixed, effects(graph, truth, noise=0.3), n_random=499)
+    assert (judged.p > 0.05).all()
+
+
+def test_effects_are_measured_once_and_random_groups_have_the_same_layers():
+    graph, truth = planted()
+    calls = []
+
+    def profiles(nodes):
+        calls.append(nodes)
+        layers = np.array([node.layer for node in nodes])
+        return np.eye(5)[layers]  # the effect of a latent says its layer and nothing else
+
+    group = Supernode("a", tuple(sorted(truth[0])))
+    judged = judge_groups(graph, [group], profiles, n_random=50, max_per_layer=4)
+    assert len(calls) == 1
+    assert len(calls[0]) == SIZE + 3 * 4
+    assert np.allclose(judged.null, judged.agreement)  # the same layers, so the same agreement, in every draw
+    assert judged.p[0] == 1
+    assert judged.to_records()[0]["latents"] == SIZE
+
+
+def test_what_cannot_be_judged_is_refused():
+    graph, truth = planted()
+    fine = effects(graph, truth, 0.3)
+    with pytest.raises(ConfigError, match="'one' has fewer than two latents"):
+        judge_groups(graph, [Supernode("one", (next(iter(truth[0])), "token:0:10"))], fine)
+    with pytest.raises(UnknownNameError):
+        judge_groups(graph, [Supernode("a", ("nothing", "feature:1:2:0"))], fine)
+    group = Supernode("a", tuple(truth[0]))
+    for wrong in (lambda nodes: np.zeros(3), lambda nodes: np.full((len(nodes), 2), np.nan)):
+        with pytest.raises(ConfigError, match="finite effects"):
+            judge_groups(graph, [group], wrong)
+    assert judge_groups(graph, [], fine).headline() == "No groups to judge."
