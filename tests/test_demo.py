@@ -43,6 +43,7 @@ TRAINED = {
     ("features", "trained-neurons"),
     ("heads", "smollm2-135m"),
     ("induction_circuit", "induction-smollm2-135m"),
+    ("attribution_graph", "capital-of-France"),
     ("atlas", "trained-features"),
     ("atlas", "trained-tokens"),
 }
@@ -58,7 +59,12 @@ def check_whole(folder: Path, expected: set[tuple[str, str]]) -> None:
 
 
 def test_the_demo_unpacks_what_ships_and_adds_a_recording_and_a_proof(demo_workspace):
-    check_whole(demo_workspace, SHIPPED | {("recording", "demo"), ("induction_circuit", "induction-smollm2-135m")})
+    made = {
+        ("recording", "demo"),
+        ("induction_circuit", "induction-smollm2-135m"),
+        ("attribution_graph", "capital-of-France"),
+    }
+    check_whole(demo_workspace, SHIPPED | made)
 
 
 def test_training_makes_every_artefact_from_nothing(trained_workspace):
@@ -72,6 +78,16 @@ def test_the_demo_proves_the_induction_circuit_of_the_real_model(demo_workspace)
     assert circuit.verdict["found"], circuit.verdict["reason"]
     edge = next(e for e in circuit.edges if (e.source, e.target, e.via) == ("L16H0", "L18H6", "k"))
     assert edge.score > 0.5, "one previous-token head carries most of the strongest induction head's score"
+
+
+def test_the_demo_traces_a_prompt_and_its_graph_predicts_the_model(demo_workspace):
+    from interp.tracing.graph import AttributionGraph
+
+    graph = AttributionGraph.load(Workspace(demo_workspace).path("attribution_graph", "capital-of-France"))
+    assert graph.targets[0].label == " Paris -  Rome"
+    assert graph.settings["residue"] < 1e-4
+    assert graph.scores["replacement"] > graph.scores["replacement_floor"] + 0.1
+    assert graph.scores["effects"]["spearman_low"] > 0.3
 
 
 def test_every_artefact_can_be_traced_to_the_model(trained_workspace):

@@ -27,6 +27,7 @@ from workbench.verbs.features import Features
 from workbench.verbs.heads import Heads
 from workbench.verbs.record import Record
 from workbench.verbs.serve import Serve
+from workbench.verbs.trace import Trace
 from workbench.verbs.train import Import, Train
 
 DATA = Path(__file__).parent / "shipped" / "data"
@@ -162,7 +163,7 @@ def steps(options: Demo) -> list[Step]:
 def shipped_steps(options: Demo) -> list[Step]:
     """Return the steps that are computed around the dictionary that ships."""
     size, shared = _size(options), _shared(options)
-    return [_record(MODEL, SHIPPED, (RESID, MLP), size.look_tokens, shared), _induction(shared)]
+    return [_record(MODEL, SHIPPED, (RESID, MLP), size.look_tokens, shared), _induction(shared), _capital(shared)]
 
 
 def trained_steps(options: Demo) -> list[Step]:
@@ -207,6 +208,7 @@ def trained_steps(options: Demo) -> list[Step]:
             ),
         ),
         _induction(shared),
+        _capital(shared),
         _map_features(TRAINED, shared),
         Step(
             "atlas",
@@ -286,6 +288,24 @@ def _induction(shared: dict[str, Any]) -> Step:
             context_length=41,
             max_candidates=8,
             **{name: value for name, value in shared.items() if name != "seed"},
+        ),
+    )
+
+
+def _capital(shared: dict[str, Any]) -> Step:
+    return Step(
+        "attribution_graph",
+        "Trace a prompt",
+        "Why does the model say Paris? The direct effects between its neurons that lead to the answer.",
+        Trace(
+            model=MODEL,
+            name="capital-of-France",
+            prompt="The capital of France is",
+            target=" Paris",
+            contrast=" Rome",
+            max_feature_nodes=1_000,
+            edge_share=0.8,
+            **shared,
         ),
     )
 

@@ -62,8 +62,11 @@ def trace(
     untrained: Replacement | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> AttributionGraph:
     """Trace one prompt. `prompt` is text, or tokens `[1, pos]` with BOS; `folder` keeps the rows of an interrupted run.
+
+    `report` gets one line before the work starts: the number of active latents, and the memory that is needed.
 
     Raises `PromptError` for a prompt that is too short or a target that is not one token, `MismatchError` for a
     dictionary of other weights, `ConfigError` for a model that stays nonlinear when attention and norms are frozen.
@@ -72,6 +75,9 @@ def trace(
     tokens = _tokens(model, prompt, config)
     system = open_system(model, tokens, replacement, skip_positions=config.skip_positions)
     frozen = system.frozen
+    if report is not None:
+        need = bytes_needed(system.n_features, frozen.n_pos, frozen.shape.n_layers, config)
+        report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {need / 1e9:.1f} GB of memory")
     aim = _aim(model, system, config, target, contrast)
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
     scores: dict[str, Any] = score(adjacency.matrix, adjacency.weights, adjacency.kinds)._asdict()

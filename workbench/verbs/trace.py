@@ -64,6 +64,7 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
                 contrast=self.contrast,
                 overwrite=self.overwrite,
                 progress=progress,
+                report=say,
                 **options,
             )
         wrote(folder, f"{graph.settings['rows']} of {graph.settings['active']} active latents have their edges")
