@@ -6,7 +6,8 @@
     dashboard/figures/         tables in, plotly figures out; without Dash, so that notebooks use them too
     dashboard/assets/          theme.js (light or dark, before anything is drawn), workbench.js (addresses, keys),
                                later.js (large libraries, loaded where they are drawn), circuit.js (the graph of a
-                               circuit), atlas/ (the WebGL2 map; `atlas/routes.py` feeds it)
+                               circuit), atlas/ (the WebGL2 map; `atlas/routes.py` feeds it), graph/ (attribution
+                               graphs; `graph/routes.py`)
 
 Pages are found by their folder (`components.pages.find_pages`), so a new one is not named here. `shell` is the frame of
 every page: the bar with navigation, the switch between light and dark, help, and the error strip.

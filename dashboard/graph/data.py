@@ -64,7 +64,7 @@ def content(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
     edges = found.edges
     return {
         "name": manifest.name,
-        "model": found.model,
+        "unit": "neuron" if found.dictionary == "neurons" else "latent",
         "kinds": list(NODE_KINDS),
         "n_layers": found.n_layers,
         "tokens": list(found.token_texts),

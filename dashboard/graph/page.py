@@ -25,6 +25,8 @@ from dashboard.graph import data, routes
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.workspace import Workspace
 
+SHOWN_TARGETS = 5
+"""Targets that the header names."""
 EXAMPLE = "The capital of France is"
 SCORES = {
     "replacement": (
@@ -113,8 +115,11 @@ def targets(found: AttributionGraph) -> html.Ol:
                 html.Span(f"{each.weight:.1%}", className="wb-value"),
             ]
         )
-        for each in found.targets
+        for each in found.targets[:SHOWN_TARGETS]
     ]  # fmt: skip
+    if rest := found.targets[SHOWN_TARGETS:]:
+        share = sum(each.weight for each in rest)
+        rows.append(html.Li(html.Span(f"{len(rest)} more, together {share:.1%}", className="wb-quiet wb-graph-more")))
     return html.Ol(rows, className="wb-bars", **attrs({"aria-label": "Targets and their probabilities"}))
 
 
@@ -143,8 +148,11 @@ def effects(known: dict[str, Any]) -> list[Any]:
     low, high = _number(found.get("spearman_low")), _number(found.get("spearman_high"))
     interval = "" if low is None or high is None else f", 95 % interval {low:.2f} to {high:.2f}"
     slope = _number(found.get("slope"))
+    direct = _number(found.get("direct_spearman"))
+    beside = "no agreement 0" + ("" if direct is None else f", by direct effects alone {direct:.2f}")
+    marks = [0.0] if direct is None else [0.0, direct]
     strip = _strip(
-        "Rank correlation", float(found["spearman"]), [0.0], f"no agreement 0, perfect 1{interval}",
+        "Rank correlation", float(found["spearman"]), marks, f"{beside}, perfect 1{interval}",
         "of the predicted and the measured effect of ablating a latent with nothing frozen", bounds=(low, high),
     )  # fmt: skip
     said = f"{found.get('n', '?')} latents were ablated"

@@ -3,11 +3,11 @@
 // While the view moves, the sheet of edges is only shifted and scaled; it is drawn again when the view rests.
 
 import { KINDS } from "./model.mjs";
-import { drawMark, boxOf, groupColour, halo, radiusOf, tokenText } from "./marks.mjs";
+import { drawMark, boxOf, halo, radiusOf, tokenText } from "./marks.mjs";
 
-const SLICE = 9; // milliseconds of edges a frame
+const SLICE = 7; // milliseconds of edges a frame
 const AROUND = 0.3; // of the width and height: edges are drawn so far beyond the sheet
-const CHUNK = 500; // edges between two looks at the clock
+const CHUNK = 150; // edges between two looks at the clock
 const REST = 140;
 const LEVELS = 5;
 export const FRAME = { left: 54, right: 18, top: 16, bottom: 34 };
@@ -143,7 +143,7 @@ export class Canvas {
   slice() {
     const { job, scene } = this, { links, items } = scene, { context, camera } = job;
     const end = performance.now() + SLICE, n = links.from.length;
-    const quiet = n > 4000 ? 0.5 : n > 1200 ? 0.75 : 1;
+    const quiet = Math.max(0.2, Math.min(1, Math.sqrt(1200 / n)));
     while (job.at < n && performance.now() < end) {
       for (const stop = job.at + CHUNK; job.at < Math.min(n, stop);) job.at = this.batch(context, links, items, camera, job.at, quiet);
       context.getImageData(0, 0, 1, 1); // a browser records strokes and draws them when they are needed: here, not all at the end
@@ -202,6 +202,7 @@ export class Canvas {
 
   drawNodes() {
     const context = this.fresh(this.nodes), { theme, scene } = this;
+    this.colours = theme;
     this.axes(context);
     const taken = [];
     for (const item of scene.items) this.mark(context, item, 1);
@@ -215,11 +216,7 @@ export class Canvas {
     const [x, y] = this.place(item);
     if (x < -200 || y < -50 || x > this.width + 200 || y > this.height + 50) return;
     const small = Math.max(0.55, Math.min(1, this.camera.zoom)), r = Math.max(2, item.r * small) * scale;
-    drawMark(context, item, x, y, r, this.theme, groupColour(this.theme, item.group), this.label(item, 14));
-  }
-
-  label(item, most) {
-    return tokenText(item.label, most);
+    drawMark(context, item, x, y, r, this.colours, this.ratio);
   }
 
   /** The label right of an item, unless another one is there. */
@@ -227,7 +224,7 @@ export class Canvas {
     const [x, y] = this.place(item);
     if (x < 0 || y < 0 || x > this.width || y > this.height || item.node < 0) return;
     context.font = `12px ${this.theme.font}`;
-    const text = this.label(item, most), width = context.measureText(text).width;
+    const text = tokenText(item.label, most), width = context.measureText(text).width;
     const left = x + 9 + width > this.width ? x - 9 - width : x + 9;
     const box = [left, y - 7, left + width, y + 7];
     if (taken.some((t) => t[0] < box[2] && t[2] > box[0] && t[1] < box[3] && t[3] > box[1])) return;
@@ -302,12 +299,14 @@ export class Canvas {
     if (this.marked?.size) this.rings(context, [...this.marked], theme.text);
     if (lit < 0 || !scene.items[lit]) return;
     const { links, items } = scene, beside = [...links.into[lit], ...links.out[lit]].sort((a, b) => links.strength[a] - links.strength[b]);
+    const most = Math.max(...beside.map((e) => links.strength[e]), 1e-9);
     for (const e of beside) {
+      const strength = Math.sqrt(links.strength[e] / most);
       context.beginPath();
       this.trace(context, items[links.from[e]], items[links.to[e]], this.camera);
       context.strokeStyle = links.weight[e] >= 0 ? theme.accent : theme.opposite;
-      context.lineWidth = 0.8 + 4 * Math.sqrt(links.strength[e]);
-      context.globalAlpha = 0.3 + 0.65 * Math.sqrt(links.strength[e]);
+      context.lineWidth = 0.6 + 3.4 * strength;
+      context.globalAlpha = 0.2 + 0.7 * strength;
       context.stroke();
     }
     context.globalAlpha = 1;

@@ -20,10 +20,9 @@ export function controls(view) {
   const zoom = (factor) => () => view.canvas.zoomAt(factor, view.canvas.width / 2, view.canvas.height / 2);
   const views = element("div", { class: "wb-graph-zoom" }, icon("+", "Closer (+)", zoom(1.4)), icon("−", "Farther (-)", zoom(1 / 1.4)),
     icon("⤢", "All of it (0)", () => { view.canvas.fit(); view.canvas.redraw(); }));
-  view.area.append(views);
   const root = element("div", { class: "wb-graph-tools" },
     element("div", { class: "wb-graph-tabs", role: "group", "aria-label": "View" }, ...tabs), nodes.root, edges.root, usual, target,
-    collapse.root, only.root, element("span", { class: "wb-graph-gap" }), undo, redo, ...pictures, view.status);
+    collapse.root, only.root, element("span", { class: "wb-graph-gap" }), views, undo, redo, ...pictures, view.status);
   function show() {
     const { state, edits } = view;
     tabs.forEach((tab) => tab.setAttribute("aria-pressed", String((tab.dataset.view === "list") === view.showsList)));

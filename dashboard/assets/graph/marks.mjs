@@ -25,7 +25,7 @@ export function groupColour(theme, group) {
 
 /** Width and height of an item that is a box; null of others. */
 export function boxOf(item) {
-  if (item.kind === KINDS.LOGIT) return { width: 106, height: 26 };
+  if (item.kind === KINDS.LOGIT) return { width: item.wide, height: 26 };
   if (item.node < 0) return { width: Math.min(190, 24 + 7 * Math.min(24, [...item.label].length)), height: 24 };
   return null;
 }
@@ -45,11 +45,35 @@ export function coloursOf(item, theme, group) {
   return { fill: group ?? (item.pinned ? theme.accent : theme.node), line: theme.surface };
 }
 
-export function drawMark(context, item, x, y, r, theme, group, text) {
-  const { fill, line, text: colour } = coloursOf(item, theme, group), box = boxOf(item);
+const stamps = new Map();
+
+/** A circle as a small picture: thousands of them are drawn in a frame. */
+function stamp(fill, line, r, width, ratio) {
+  const size = Math.max(2, Math.round(2 * r)) / 2, key = `${fill} ${line} ${size} ${width} ${ratio}`;
+  if (!stamps.has(key)) {
+    const made = document.createElement("canvas"), half = size + 2;
+    made.width = made.height = Math.ceil(2 * half * ratio);
+    const context = made.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.beginPath();
+    context.arc(half, half, size, 0, 2 * Math.PI);
+    Object.assign(context, { fillStyle: fill, strokeStyle: line, lineWidth: width });
+    context.fill();
+    context.stroke();
+    stamps.set(key, { made, half });
+  }
+  return stamps.get(key);
+}
+
+export function drawMark(context, item, x, y, r, theme, ratio) {
+  const { fill, line, text: colour } = coloursOf(item, theme, groupColour(theme, item.group)), box = boxOf(item);
+  if (!box && item.kind === KINDS.FEATURE) {
+    const { made, half } = stamp(fill, item.pinned ? theme.text : line, r, item.pinned ? 1.4 : 0.8, ratio);
+    context.drawImage(made, x - half, y - half, made.width / ratio, made.height / ratio);
+    return;
+  }
   context.beginPath();
   if (box) context.roundRect(x - box.width / 2, y - box.height / 2, box.width, box.height, 7);
-  else if (item.kind === KINDS.FEATURE) context.arc(x, y, r, 0, 2 * Math.PI);
   else cornersOf(item, x, y, r).forEach(([px, py], i) => (i ? context.lineTo(px, py) : context.moveTo(px, py)));
   context.closePath();
   context.fillStyle = fill;
@@ -62,7 +86,7 @@ export function drawMark(context, item, x, y, r, theme, group, text) {
   context.fillStyle = colour;
   context.textAlign = "center";
   context.textBaseline = "middle";
-  context.fillText(item.node < 0 ? tokenText(item.label, 24) : text, x, y + 0.5, box.width - 12);
+  context.fillText(tokenText(item.label, item.node < 0 ? 24 : Math.max(2, Math.floor(item.wide / 7.5))), x, y + 0.5, box.width - 12);
   context.textAlign = "left";
 }
 

@@ -10,6 +10,7 @@ export class Model {
     Object.assign(this, content.nodes);
     const { source, target, weight, share, kept } = content.edges;
     this.tokens = content.tokens;
+    this.unit = content.unit;
     this.layers = content.n_layers;
     this.usual = content.thresholds;
     this.n = this.kind.length;

@@ -54,7 +54,7 @@ function mark(item, theme) {
   if (box) {
     return [
       node("rect", { ...look, x: item.x - box.width / 2, y: item.y - box.height / 2, width: box.width, height: box.height, rx: 7, "stroke-width": 1.6 }),
-      node("text", { x: item.x, y: item.y + 4, fill: text, "text-anchor": "middle", "font-weight": 600 }, tokenText(item.label, item.node < 0 ? 24 : 14)),
+      node("text", { x: item.x, y: item.y + 4, fill: text, "text-anchor": "middle", "font-weight": 600 }, tokenText(item.label, item.node < 0 ? 24 : Math.max(2, Math.floor(item.wide / 7.5)))),
     ];
   }
   if (item.kind === KINDS.FEATURE) return [node("circle", { ...look, cx: item.x, cy: item.y, r: item.r })];

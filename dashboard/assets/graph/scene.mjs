@@ -51,7 +51,7 @@ export function labelOf(model, edits, i) {
 
 export function plainName(model, i) {
   if (model.kind[i] === KINDS.ERROR) return `error of layer ${model.layer[i]}`;
-  if (model.kind[i] === KINDS.FEATURE) return `latent ${model.index[i]}`;
+  if (model.kind[i] === KINDS.FEATURE) return `${model.unit} ${model.index[i]}`;
   return model.kind[i] === KINDS.TOKEN ? `token ${model.position[i]}` : `target ${model.index[i] + 1}`;
 }
 
@@ -89,7 +89,7 @@ function gather(model, edits, shown, at, items, state) {
   }
   const row = Float64Array.from(items, (item) => item.members.reduce((sum, i) => sum + model.rowSum[i], 0));
   const part = weight.map((w, e) => Math.abs(w) / (row[to[e]] || 1)), sorted = [...part].sort((a, b) => a - b);
-  const large = sorted[Math.floor(0.98 * (sorted.length - 1))] || 1; // the strongest shown edges are drawn in full
+  const few = sorted.length <= 200, large = few ? sorted[Math.floor(0.98 * (sorted.length - 1))] || 1 : 1; // few edges: the strongest in full
   const strength = part.map((share) => Math.min(1, share / large));
   const order = weight.map((_, e) => e).sort((a, b) => strength[a] - strength[b]);
   const pick = (values, Type) => Type.from(order, (e) => values[e]);
@@ -127,7 +127,7 @@ export function layOut(scene, model, edits, width, height) {
   const wide = per.map((n) => (n ? Math.max(look.column, n * look.pitch + look.gap) : look.column * 0.7));
   const high = rows.map((n, i) => (n ? n * look.row + look.gap : i ? 3 : 0));
   const above = TARGET.height + 14, zoom = Math.min(1, width / sum(wide), (height - above) / sum(high));
-  const columns = spread(wide, width / zoom, per), heights = spread(high, (height - above) / zoom, rows);
+  const columns = spread(wide, width / zoom, scene.labelled ? per.map(() => 1) : per), heights = spread(high, (height - above) / zoom, rows);
   const tall = sum(heights) + TARGET.height / zoom;
   const columnAt = starts(columns), rowAt = starts(heights);
   for (const cell of cells.values()) place(cell, { columns, columnAt, heights, rowAt, per, look, tall, labelled: scene.labelled });
@@ -156,8 +156,10 @@ function place(cell, { columns, columnAt, heights, rowAt, per, look, tall, label
 
 /** Targets lie side by side at the right end of the top row, the most probable one rightmost. */
 function targets(items, width, zoom) {
-  items.filter((item) => item.kind === KINDS.LOGIT).forEach((item, k) => {
-    item.x = width - (TARGET.width / 2 + k * TARGET.width) / zoom;
+  const all = items.filter((item) => item.kind === KINDS.LOGIT), wide = Math.min(TARGET.width, (width * zoom) / (all.length || 1));
+  all.forEach((item, k) => {
+    item.wide = wide - 10;
+    item.x = width - (wide / 2 + k * wide) / zoom;
     item.y = (TARGET.height / 2 - 6) / zoom;
   });
 }

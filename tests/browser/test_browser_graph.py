@@ -1,0 +1,292 @@
+"""The graph page in the browser: light, choose, pin, group, name, move, hide, take back, by pointer and by keys."""
+
+import json
+import shutil
+import urllib.request
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from make_graph import make_graph, write_graph
+from test_browser_axe import axe_visit, violations  # noqa: F401 (a fixture)
+
+from interp.notes import FILE, Notes
+from interp.tracing.graph import AttributionGraph
+from interp.workspace import Workspace
+
+pytestmark = pytest.mark.browser
+
+VIEW = "document.querySelector('#graph-view').graphView"
+
+
+@pytest.fixture(scope="module")
+def graphs(base_workspace: Workspace) -> dict[str, AttributionGraph]:
+    """Two graphs in the workspace, one of hostile texts."""
+    settings = {"capital": {"n_features": 60, "n_edges": 500}, "hostile": {"hostile": True, "n_tokens": 13}}
+    for name, given in settings.items():
+        write_graph(base_workspace, name, **given)
+    yield {name: make_graph(**given) for name, given in settings.items()}
+    for name in settings:
+        shutil.rmtree(base_workspace.root / "graphs" / name)
+
+
+@pytest.fixture(autouse=True)
+def no_edits(base_workspace: Workspace, graphs):
+    """Every test starts from graphs that nobody has edited."""
+    notes = Notes.open(base_workspace)
+    for name in graphs:
+        key = f"graphs/{name}"
+        notes.save_graph_edits(key, {}, was=notes.graph_edits(key))
+    notes.close()
+
+
+def open_graph(visit, address: str = "/graph/capital"):
+    page = visit.open(address)
+    page.wait_for_selector("#graph-view[data-ready]")
+    page.wait_for_selector("#graph-view .wb-graph-area[data-edges], #graph-view[data-view=list]")
+    return page
+
+
+def place(page, node: str) -> tuple[float, float]:
+    """Return the position of a node on the screen."""
+    page.evaluate("document.querySelector('.wb-graph-area').scrollIntoView({ block: 'center' })")
+    at = f"{VIEW}.scene.at[{VIEW}.model.numbers.get(id)]"
+    x, y = page.evaluate(f"(id) => {VIEW}.canvas.place({VIEW}.scene.items[{at}])", node)
+    box = page.locator(".wb-graph-area").bounding_box()
+    return box["x"] + x, box["y"] + y
+
+
+def strongest(graph: AttributionGraph, n: int = 1) -> list[str]:
+    rows = [row for row in graph.to_records() if row["kind"] == "feature" and row["kept"]]
+    return [row["node"] for row in rows[:n]]
+
+
+def saved(page) -> dict:
+    """Return the edits once they are stored."""
+    page.wait_for_function(f"(() => {{ const e = {VIEW}.edits; return !e.sending && e.past.length && "
+                           "document.querySelector('#graph-view').dataset.saved; })()")  # fmt: skip
+    page.wait_for_timeout(450)
+    return json.loads(page.locator("#graph-view").get_attribute("data-saved"))
+
+
+def test_the_kept_part_is_shown_and_shares_are_those_of_the_artefact(visit, graphs):
+    page, graph = open_graph(visit), graphs["capital"]
+    assert page.locator("#graph-view").get_attribute("data-nodes") == str(sum(node.kept for node in graph.nodes))
+    assert page.locator("#graph-view").get_attribute("data-links") == str(int(graph.edges.kept.sum()))
+    weights = [node.probability for node in graph.nodes]
+    influence = page.evaluate(f"(weights) => [...{VIEW}.model.influenceOn(weights)]", weights)
+    np.testing.assert_allclose(influence, [node.influence for node in graph.nodes], atol=2e-4)
+    nodes = page.evaluate(f"{VIEW}.change({{ nodes: 1, edges: 1 }}) || {VIEW}.scene.items.length")
+    assert nodes == len(graph.nodes)
+    assert page.evaluate(f"{VIEW}.scene.links.from.length") == len(graph.edges)
+    assert "nodes=1&edges=1" in page.url
+    page.get_by_role("button", name="As traced").click()
+    assert "nodes=" not in page.url
+    assert visit.errors == visit.outside == []
+
+
+def test_one_target_alone_hides_the_others_and_their_influence(visit, graphs):
+    page, graph = open_graph(visit), graphs["capital"]
+    page.get_by_label("Target", exact=True).select_option(index=2)
+    at = next(i for i, node in enumerate(graph.nodes) if node.kind == "logit" and node.index == 1)
+    kinds = page.evaluate(f"{VIEW}.scene.items.filter(i => i.kind === 3).map(i => i.node)")
+    assert kinds == [at]
+    weights = np.zeros(len(graph.nodes))
+    weights[at] = 1
+    from interp.tracing.influence import cumulative_share, influence, normalise_rows
+
+    matrix = np.zeros((len(weights), len(weights)))
+    matrix[graph.edges.target, graph.edges.source] = graph.edges.weight
+    expected = cumulative_share(influence(normalise_rows(matrix), weights))
+    shares = page.evaluate(f"[...{VIEW}.model.shares({at}).nodes]")
+    np.testing.assert_allclose(shares, expected, atol=1e-3)
+    assert "target=1" in page.url
+
+
+def test_hover_lights_a_node_and_a_click_opens_it_with_its_edges(visit, graphs):
+    page, graph = open_graph(visit), graphs["capital"]
+    node = strongest(graph)[0]
+    page.mouse.move(*place(page, node))
+    page.wait_for_selector(".wb-graph-dim")
+    assert page.locator(".wb-graph-tip").is_visible()
+    page.mouse.click(*place(page, node))
+    page.wait_for_selector(f"#graph-view[data-chosen='{node}']")
+    into = graph.edges_into(node)
+    lines = page.locator(".wb-graph-chosen ol.wb-graph-edges").first.locator(".wb-value").all_inner_texts()
+    expected = [row["weight"] for row in into[: len(lines)]]
+    assert [float(line.replace("−", "-")) for line in lines] == pytest.approx(expected, rel=5e-3)
+    assert f"at={node}" in page.url
+    page.locator(".wb-graph-chosen .wb-graph-line").first.click()
+    page.wait_for_selector(f"#graph-view[data-chosen='{into[0]['node']}']")
+    page.keyboard.press("Escape")
+    assert visit.errors == []
+
+
+def test_edits_are_taken_back_and_survive_reload_and_export(visit, graphs, base_workspace):
+    page = open_graph(visit)
+    first, second, third = strongest(graphs["capital"], 3)
+    page.mouse.click(*place(page, first))
+    page.locator("[data-act=pin]").click()
+    page.locator("[data-act=name]").click()
+    page.get_by_label("Name of the node").fill("<img src=x onerror=window.pwned=1>")
+    page.keyboard.press("Enter")
+    page.mouse.move(*place(page, second))
+    page.mouse.down()
+    x, y = place(page, second)
+    page.mouse.move(x + 10, y + 5)
+    page.mouse.move(x + 40, y + 20)
+    page.mouse.up()
+    page.mouse.click(*place(page, third))
+    page.locator("[data-act=hide]").click()
+    page.wait_for_function(f"{VIEW}.scene.at[{VIEW}.model.numbers.get('{third}')] === -1")
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function(f"{VIEW}.scene.at[{VIEW}.model.numbers.get('{third}')] >= 0")
+    page.keyboard.press("Control+Shift+z")
+    page.wait_for_function(f"{VIEW}.scene.at[{VIEW}.model.numbers.get('{third}')] === -1")
+    edits = saved(page)
+    zoom = page.evaluate(f"{VIEW}.canvas.camera.zoom")
+    assert edits["pins"] == [first]
+    assert edits["hidden"] == [third]
+    assert edits["names"] == {first: "<img src=x onerror=window.pwned=1>"}
+    assert edits["moves"][second] == pytest.approx([40 / zoom, 20 / zoom], abs=1.5)
+    page = open_graph(visit, f"/graph/capital?pins={first}")
+    assert page.evaluate(f"{VIEW}.edits.value.moves") == edits["moves"]
+    assert page.evaluate("window.pwned") is None
+    with urllib.request.urlopen(f"{visit.base}/api/notes/export") as answer:
+        exported = [each for each in json.load(answer)["entries"] if each["kind"] == "graph"]
+    assert [each["value"] for each in exported if each["key"] == "graphs/capital"] == [edits]
+    assert (base_workspace.root / FILE).exists()
+    assert visit.errors == []
+
+
+def test_a_collapsed_group_has_the_signed_sums_of_its_members(visit, graphs):
+    page, graph = open_graph(visit), graphs["capital"]
+    members = strongest(graph, 3)
+    for node in members:
+        page.keyboard.down("Shift")
+        page.mouse.click(*place(page, node))
+        page.keyboard.up("Shift")
+    page.locator(".wb-graph-area").focus()
+    page.keyboard.press("g")
+    page.get_by_label("Name of the group of 3 nodes").fill("say a city")
+    page.keyboard.press("Enter")
+    page.get_by_label("collapse groups").check()
+    page.wait_for_function(f"{VIEW}.scene.items.some(i => i.node < 0)")
+    found = page.evaluate(
+        f"""() => {{ const {{ items, links }} = {VIEW}.scene, g = items.findIndex(i => i.node < 0);
+            return {{ label: items[g].label, into: links.into[g].map(e => [items[links.from[e]].node, links.weight[e]]),
+                      out: links.out[g].map(e => [items[links.to[e]].node, links.weight[e]]) }}; }}"""
+    )
+    assert found["label"] == "say a city (3)"
+    inside = {graph.number[node] for node in members}
+    for side, own, other in (("into", graph.edges.target, graph.edges.source),
+                             ("out", graph.edges.source, graph.edges.target)):  # fmt: skip
+        assert found[side]
+        for node, weight in found[side]:
+            rows = [e for e in range(len(graph.edges)) if int(own[e]) in inside and int(other[e]) == node]
+            assert weight == pytest.approx(float(graph.edges.weight[rows].sum()), abs=1e-3)
+            assert node not in inside
+    assert saved(page)["groups"] == [["say a city", members]]
+    assert "collapse=1" in page.url
+
+
+def test_the_list_does_everything_by_keyboard(visit, graphs):
+    page, graph = open_graph(visit, "/graph/capital?view=list"), graphs["capital"]
+    assert page.locator(".wb-graph-area").is_hidden()
+    rows = page.locator(".wb-graph-table tbody tr")
+    assert rows.count() == sum(node.kept for node in graph.nodes)
+    page.get_by_label("Filter nodes").fill("target")
+    assert rows.count() == 3
+    page.get_by_label("Filter nodes").fill("")
+    page.evaluate("document.querySelector('.wb-graph-table tbody tr[tabindex=\"0\"]').focus()")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("p")
+    focused = "document.activeElement.dataset.node"
+    first = page.evaluate(f"{VIEW}.model.ids[{focused}]")
+    assert "pinned" in page.locator("tr:focus").inner_text()
+    page.keyboard.press("x")
+    page.keyboard.press("ArrowDown")
+    second = page.evaluate(f"{VIEW}.model.ids[{focused}]")
+    page.keyboard.press("x")
+    page.keyboard.press("g")
+    page.keyboard.type("two of them")
+    page.keyboard.press("Enter")
+    edits = saved(page)
+    assert edits["pins"] == [first]
+    assert edits["groups"] == [["two of them", [first, second]]]
+    page.evaluate("document.querySelector('.wb-graph-table tbody tr[tabindex=\"0\"]').focus()")
+    here = page.evaluate(f"{VIEW}.model.ids[{focused}]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"#graph-view[data-chosen='{here}']")
+    assert page.evaluate("document.activeElement.closest('.wb-graph-chosen') !== null")
+    before = rows.count()
+    page.evaluate("document.querySelector('.wb-graph-table tbody tr[tabindex=\"0\"]').focus()")
+    page.keyboard.press("h")
+    page.wait_for_function(f"document.querySelectorAll('.wb-graph-table tbody tr').length === {before - 1}")
+    page.keyboard.press("Control+z")
+    page.wait_for_function(f"document.querySelectorAll('.wb-graph-table tbody tr').length === {before}")
+    assert visit.errors == []
+
+
+def test_keys_walk_the_graph(visit, graphs):
+    page, graph = open_graph(visit), graphs["capital"]
+    page.locator(".wb-graph-area").focus()
+    page.keyboard.press("ArrowDown")
+    chosen = page.locator("#graph-view").get_attribute("data-chosen")
+    assert chosen.startswith("logit:")
+    page.keyboard.press("ArrowDown")
+    below = page.locator("#graph-view").get_attribute("data-chosen")
+    kept = {graph.nodes[graph.edges.source[e]].id for e in np.flatnonzero(graph.edges.kept)}
+    assert below == next(row["node"] for row in graph.edges_into(chosen) if row["node"] in kept)
+    page.keyboard.press("Escape")
+    assert page.locator("#graph-view").get_attribute("data-chosen") is None
+
+
+def test_a_narrow_screen_shows_the_list_and_scrolls_nowhere(visit, graphs):
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    page = open_graph(visit)
+    assert page.locator(".wb-graph-table").is_visible()
+    assert page.locator(".wb-graph-area").is_hidden()
+    page.wait_for_function("document.documentElement.scrollWidth <= innerWidth + 1")
+
+
+def test_pictures_hold_the_graph_and_hostile_texts_stay_texts(visit, graphs):
+    page = open_graph(visit, "/graph/hostile?nodes=1&edges=1")
+    assert page.evaluate("window.pwned") is None
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    tree = ET.parse(download.value.path())
+    space = "{http://www.w3.org/2000/svg}"
+    n_latents = sum(node.kind == "feature" for node in graphs["hostile"].nodes)
+    assert len(tree.findall(f".//{space}circle")) == n_latents
+    assert len(tree.findall(f".//{space}path")) == len(graphs["hostile"].edges)
+    tags = {each.tag.removeprefix(space) for each in tree.iter()}
+    assert tags <= {"svg", "title", "rect", "g", "line", "text", "path", "circle", "polygon"}
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG").click()
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
+    assert download.value.suggested_filename == "hostile.png"
+    assert visit.errors == visit.outside == []
+
+
+def test_two_windows_do_not_overwrite_each_other(visit, graphs, base_workspace):
+    page = open_graph(visit)
+    first, second = strongest(graphs["capital"], 2)
+    Notes.open(base_workspace).save_graph_edits("graphs/capital", {"pins": [second]}, was={})
+    page.evaluate(f"{VIEW}.edits.toggle('pins', ['{first}'])")
+    page.get_by_role("button", name="Load theirs").click()
+    page.wait_for_function(f"{VIEW}.edits.value.pins.join() === '{second}'")
+    assert Notes.open(base_workspace).graph_edits("graphs/capital") == {"pins": [second]}
+
+
+def test_an_address_of_no_node_says_so(visit, graphs):
+    page = open_graph(visit, "/graph/capital?at=feature:9:9:9")
+    assert "no node feature:9:9:9" in page.locator(".wb-graph-notice").inner_text()
+
+
+@pytest.mark.parametrize("address", ["/graph/hostile?at=token:3:3", "/graph/hostile?view=list&at=token:3:3"])
+def test_both_views_break_no_rule_of_axe(axe_visit, graphs, address):  # noqa: F811
+    page = open_graph(axe_visit, address)
+    page.evaluate(f"{VIEW}.edits.group('two', ['token:3:3', 'token:4:4'])")
+    page.wait_for_timeout(300)
+    assert violations(page) == []

@@ -1,0 +1,211 @@
+"""The graph page without a browser: scores beside baselines, columns, edits over HTTP, and names that are no graph."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from fake_live import FakeLive
+from make_graph import MODEL, SCORES, make_graph, write_graph
+from visit import ERROR, Visitor
+
+from dashboard.app import create_app
+from dashboard.components.pages import artefact_href, graph_href
+from dashboard.graph import data
+from dashboard.graph.page import effects, header, scores
+from dashboard.notes.page import thing_href
+from interp.artifacts import Draft, read_json, write_json
+from interp.errors import CorruptError, UnknownNameError
+from interp.notes import Notes
+from interp.tracing.graph import KIND, AttributionGraph
+from interp.workspace import Workspace
+
+HERE = {"Host": "127.0.0.1:8050"}
+EDITS = {"pins": ["token:3:3"], "groups": [["places", ["token:3:3", "token:4:4"]]], "names": {"token:3:3": "<b>of</b>"}}
+
+
+@pytest.fixture
+def own(workspace: Workspace, tmp_path) -> Workspace:
+    """A copy of the workspace with a graph: edits are written into it."""
+    shutil.copytree(workspace.root, tmp_path / "workspace")
+    copy = Workspace(tmp_path / "workspace")
+    write_graph(copy, "capital", hostile=True, n_tokens=13)
+    return copy
+
+
+@pytest.fixture
+def visitor(own: Workspace) -> Visitor:
+    return Visitor(create_app(own, live=FakeLive()))
+
+
+def get(visitor: Visitor, path: str):
+    return visitor.client.get(path, headers=HERE)
+
+
+def text_of(component) -> str:
+    return json.dumps(component.to_plotly_json(), default=lambda each: each.to_plotly_json(), ensure_ascii=False)
+
+
+def test_the_page_opens_on_the_newest_graph_and_its_texts_are_texts(visitor):
+    for address in ("/graph", "/graph/capital", "/graph/capital?at=token:3:3&pins=nonsense&view=list&nodes=x"):
+        page = visitor.open(address)
+        assert ERROR not in page
+        assert "/graph-data/capital" in page
+    assert "dangerously" not in page
+    assert artefact_href("graphs/capital") == thing_href("graphs/capital") == graph_href("capital") == "/graph/capital"
+
+
+def test_columns_are_the_graph(visitor, own):
+    found = get(visitor, "/graph-data/capital/graph.json").get_json()
+    graph = AttributionGraph.load(own.path(KIND, "capital"))
+    assert len(found["nodes"]["kind"]) == len(graph.nodes)
+    assert found["edges"]["source"] == graph.edges.source.tolist()
+    np.testing.assert_allclose(found["edges"]["weight"], graph.edges.weight, rtol=1e-4)
+    np.testing.assert_allclose(found["nodes"]["share"], [node.share for node in graph.nodes], rtol=1e-4)
+    assert found["nodes"]["kept"] == [int(node.kept) for node in graph.nodes]
+    assert found["thresholds"] == {"nodes": 0.8, "edges": 0.98}
+    tokens = [label for label, kind in zip(found["nodes"]["label"], found["nodes"]["kind"], strict=True) if kind == 2]
+    assert tokens == list(graph.token_texts) == found["tokens"]
+
+
+def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_measured():
+    whole = " ".join(map(text_of, scores(SCORES)))
+    assert "no latent 0.22, untrained 0.31, perfect 1" in whole
+    assert "no latent 0.40, untrained 0.52, perfect 1" in whole
+    bare = " ".join(map(text_of, scores({"replacement": 0.61})))
+    assert "not measured: no latent, untrained" in bare
+    assert "No score was computed" in text_of(scores({})[0])
+    said = " ".join(map(text_of, effects(SCORES)))
+    assert "no agreement 0, perfect 1, 95 % interval 0.52 to 0.83" in said
+    assert "48 latents" in said
+    assert "Not measured" in text_of(effects({})[0])
+
+
+def test_the_header_names_targets_with_their_probabilities():
+    said = text_of(header(make_graph()))
+    assert all(part in said for part in ("“ Paris”", "62.0%", "20.0%", "13.0%"))
+
+
+def test_a_latent_leads_to_the_features_table_of_its_layer(own):
+    children = {"transcoders/set": "00" * 32}
+    source = own.path("features", "demo")
+    draft = Draft.open(
+        own.path("features", "set-3"), kind="features",
+        config={"dictionary": "transcoders:set", "hook_point": "blocks.3.mlp.hook_in", "model": MODEL},
+    )  # fmt: skip
+    for path in source.glob("*.parquet"):
+        shutil.copy(path, draft.path / path.name)
+    draft.finish(summary=own.manifest("features", "demo").summary, parents=children)
+    manifest = data.choose(own, "capital")
+    graph = data.graph(own, manifest)
+    assert data.feature_tables(own, graph) == {3: "set-3"}
+    layers = {3: "/feature/set-3/", 2: None}
+    for layer, expected in layers.items():
+        number = next(i for i, node in enumerate(graph.nodes) if node.kind == "feature" and node.layer == layer)
+        node = graph.nodes[number]
+        found = data.describe(own, manifest, number)
+        assert found["href"] == (expected and f"{expected}{node.index}")
+    assert data.describe(own, manifest, 0)["href"] is None  # a token
+
+
+def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):
+    draft = Draft.open(
+        own.path("features", "neurons-2"), kind="features",
+        config={"dictionary": "neurons:blocks.2.mlp.hook_post", "model": MODEL},
+    )  # fmt: skip
+    for path in own.path("features", "demo").glob("*.parquet"):
+        shutil.copy(path, draft.path / path.name)
+    draft.finish(summary=own.manifest("features", "demo").summary, parents={})
+    write_graph(own, "neurons", dictionary="neurons", n_features=400, n_layers=6)
+    manifest = data.choose(own, "neurons")
+    graph, found = data.graph(own, manifest), data.content(own, manifest)
+    known = data._table_labels(own, "neurons-2", list(range(200)))
+    bare = [
+        i for i, node in enumerate(graph.nodes)
+        if node.kind == "feature" and not node.label and node.layer == 2 and known.get(node.index)
+    ]  # fmt: skip
+    assert bare
+    assert [found["nodes"]["label"][i] for i in bare] == [known[graph.nodes[i].index] for i in bare]
+
+
+def test_edits_are_saved_among_the_notes_and_a_conflict_keeps_both(visitor, own):
+    path = "/graph-data/capital/edits.json"
+    assert get(visitor, path).get_json() == {"edits": {}}
+    assert visitor.client.post(path, json={"edits": EDITS, "was": {}}, headers=HERE).get_json() == {"edits": EDITS}
+    assert Notes.open(own).graph_edits("graphs/capital") == get(visitor, path).get_json()["edits"] == EDITS
+    answer = visitor.client.post(path, json={"edits": {"pins": ["token:4:4"]}, "was": {}}, headers=HERE)
+    assert answer.status_code == 409
+    assert answer.get_json()["theirs"] == EDITS
+    assert ERROR not in visitor.open("/notes")
+
+
+def test_edits_need_the_key_of_the_run(own):
+    client = create_app(own, live=FakeLive()).server.test_client(use_cookies=False)
+    answer = client.post("/graph-data/capital/edits.json", json={"edits": EDITS, "was": {}}, headers=HERE)
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ([], 400),
+        ({"edits": EDITS}, 400),
+        ({"edits": {"pins": "x"}, "was": {}}, 400),
+        ({"edits": {"else": 1}, "was": {}}, 400),
+        ("{" * 5000, 400),
+    ],
+)
+def test_malformed_edits_are_refused_in_a_sentence(visitor, body, status):
+    given = {"data": body, "content_type": "application/json"} if isinstance(body, str) else {"json": body}
+    get(visitor, "/graph")
+    answer = visitor.client.post("/graph-data/capital/edits.json", headers=HERE, **given)
+    assert answer.status_code == status
+    assert "Traceback" not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/graph-data/capitol/graph.json", 404, "did you mean 'capital'"),
+        ("/graph-data/..%2Fx/graph.json", 404, ""),
+        ("/graph-data/capital/node.json", 400, "number of a node"),
+        ("/graph-data/capital/node.json?n=-1", 400, "number of a node"),
+        ("/graph-data/capital/node.json?n=99999", 404, "nodes"),
+        ("/graph-data/capital/else.json", 404, ""),
+    ],
+)
+def test_what_is_not_there_is_said(visitor, path, status, says):
+    answer = get(visitor, path)
+    assert answer.status_code == status
+    assert says in answer.get_data(as_text=True)
+
+
+def test_a_damaged_graph_is_one_sentence(own):
+    manifest = data.choose(own, "capital")
+    folder = own.path(KIND, "capital")
+    about = read_json(folder / "graph.json")
+    write_json(folder / "graph.json", {key: value for key, value in about.items() if key != "tokens"})
+    data._load.cache_clear()
+    with pytest.raises(CorruptError, match="trace it again"):
+        data.graph(own, manifest)
+    page = Visitor(create_app(own, live=FakeLive())).open("/graph/capital")
+    assert ERROR in page
+    assert "trace it again" in page
+
+
+def test_numbers_that_are_not_finite_are_refused(own):
+    with pytest.raises(CorruptError, match="not finite"):
+        data._rounded(np.array([1.0, np.nan]))
+
+
+def test_an_unknown_name_offers_the_nearest(own):
+    with pytest.raises(UnknownNameError, match="capital"):
+        data.choose(own, "capitl")
+
+
+def test_without_a_graph_the_page_says_what_one_is_and_the_command(workspace):
+    page = Visitor(create_app(workspace, live=FakeLive())).open("/graph")
+    assert ERROR not in page
+    assert re.search(r"workbench trace smollm2-135m --prompt", page)
+    assert "attribution graph" in page
