@@ -5,6 +5,7 @@
     dashboard/components/      panels, tables, tokens, and the plumbing that pages share (`pages.py`)
     dashboard/figures/         tables in, plotly figures out; without Dash, so that notebooks use them too
     dashboard/assets/          theme.js (light or dark, before anything is drawn), workbench.js (addresses, keys),
+                               back.js (the place to which back and forward return),
                                later.js (large libraries, loaded where they are drawn), circuit.js (the graph of a
                                circuit), atlas/ (the WebGL2 map; `atlas/routes.py` feeds it), graph/ (attribution
                                graphs; `graph/routes.py`)

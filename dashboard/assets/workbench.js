@@ -31,8 +31,25 @@
     return page;
   }
 
+  // The list marks the feature that is shown, however it was reached: also once its row is loaded.
+  let marked = null;
+  function markFeature(index) {
+    marked = String(index);
+    window.dash_ag_grid.getApiAsync("feature-grid").then((grid) => {
+      const mark = () => {
+        const row = grid.getRowNode(marked);
+        if (row && !row.isSelected()) row.setSelected(true, true);
+      };
+      mark();
+      if (grid.workbenchMarks) return;
+      grid.workbenchMarks = true;
+      grid.addEventListener("modelUpdated", mark);
+    });
+  }
+
   function featureAddress(state, text, range) {
     if (!state || !onPage("feature")) return none();
+    markFeature(state.index);
     const whole = !range || (range[0] <= -6 && range[1] >= 0);
     const path = `/feature/${encodeURIComponent(state.features)}/${state.index}`;
     const moved = /^\/feature\/[^/]+\/\d+$/.test(location.pathname) && location.pathname !== path;

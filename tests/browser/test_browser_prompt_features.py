@@ -95,7 +95,11 @@ def test_the_lens_follows_the_answer_and_asks_for_seen_columns_only(visit, live)
     )
     live.calls.clear()
     page.evaluate("document.querySelector('.wb-lens').scrollLeft = 0")
-    page.wait_for_timeout(600)
+    for _ in range(100):
+        if any(name == "lens" for name, _ in live.calls):
+            break
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(300)
     assert [text.split("-")[0] for name, text in live.calls if name == "lens"] == ["0"]
     assert visit.errors == []
 
