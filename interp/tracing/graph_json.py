@@ -272,11 +272,19 @@ def read_edits(params: dict[str, Any], nodes: list[GraphNode], ids: Numbers) -> 
         if not isinstance(entry, list) or len(entry) != 2:
             raise CorruptError(f"qParams: clerps should hold pairs [id, label], found {short(entry)}")
         labels[names(entry[0], "qParams: clerps")[0]] = text_of(entry[1], "qParams: clerps")
+    moves = {}
+    for entry in get(params, "moves", list, "qParams", []):
+        if not isinstance(entry, list) or len(entry) != 3:
+            raise CorruptError(f"qParams: moves should hold [id, x, y], found {short(entry)}")
+        x, y = (get({axis: value}, axis, float, "qParams: moves") for axis, value in zip("xy", entry[1:], strict=True))
+        moves[names(entry[0], "qParams: moves")[0]] = [x, y]
     clicked = get(params, "clickedId", str, "qParams", "")
     return GraphEdits(
         pins=names(get(params, "pinnedIds", list, "qParams", []), "qParams: pinnedIds"),
         supernodes=tuple(groups),
         labels=labels,
+        hidden=names(get(params, "hiddenIds", list, "qParams", []), "qParams: hiddenIds"),
+        moves=moves,
         clicked=nodes[ids[clicked][0]].id if clicked in ids else "",
         layout=get(params, "sg_pos", str, "qParams", ""),
         link_type=get(params, "linkType", str, "qParams", "both"),

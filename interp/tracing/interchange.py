@@ -91,6 +91,8 @@ def export_graph(
         "clickedId": name.get(edits.clicked, ""),
         "sg_pos": edits.layout,
         "clerps": sorted([name[node], label] for node, label in edits.labels.items()),
+        "hiddenIds": [name[node] for node in edits.hidden],
+        "moves": sorted([name[node], *move] for node, move in edits.moves.items()),
     }
     held = graph.settings.get("file", {})
     metadata = _metadata(graph, slug)

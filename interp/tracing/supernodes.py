@@ -10,7 +10,7 @@ of its members agree with each other more than those of random latents of the sa
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,14 +49,40 @@ class GraphEdits:
     supernodes: tuple[Supernode, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     """node -> the user's own label"""
+    hidden: tuple[str, ...] = ()
+    moves: dict[str, list[float]] = field(default_factory=dict)
+    """node -> x and y, pixels from its place on our page"""
     clicked: str = ""
     layout: str = ""
     """positions in the viewer, in its own notation (`sg_pos`)"""
     link_type: str = "both"
 
     def named(self) -> list[str]:
-        """Return every node that is pinned, grouped or labelled."""
-        return list(dict.fromkeys([*self.pins, *(n for each in self.supernodes for n in each.nodes), *self.labels]))
+        """Return every node that a mark names."""
+        grouped = [name for each in self.supernodes for name in each.nodes]
+        return list(dict.fromkeys([*self.pins, *grouped, *self.labels, *self.hidden, *self.moves]))
+
+    @classmethod
+    def of_notes(cls, held: Mapping[str, Any]) -> "GraphEdits":
+        """Return the marks that `interp.notes.Notes.graph_edits` holds."""
+        return cls(
+            pins=tuple(held.get("pins", ())),
+            supernodes=tuple(Supernode(name, tuple(nodes)) for name, nodes in held.get("groups", ())),
+            labels=dict(held.get("names", {})),
+            hidden=tuple(held.get("hidden", ())),
+            moves={node: list(move) for node, move in held.get("moves", {}).items()},
+        )
+
+    def to_notes(self) -> dict[str, Any]:
+        """Return the marks as `interp.notes.Notes.save_graph_edits` takes them."""
+        held = {
+            "pins": list(self.pins),
+            "groups": [[each.name, list(each.nodes)] for each in self.supernodes],
+            "names": self.labels,
+            "hidden": list(self.hidden),
+            "moves": self.moves,
+        }
+        return {name: value for name, value in held.items() if value}
 
 
 @dataclass(frozen=True, repr=False)

@@ -70,7 +70,7 @@ def test_rows_are_ordered_by_importance_and_the_headline_has_the_baselines():
     assert shares == sorted(shares)
     assert all("logit" in row["node"] or row["influence"] > 0 for row in graph.shown())
     text = graph.headline()
-    assert "7 of 8 nodes and 8 of 9 edges kept." in text
+    assert "Pruned to 7 of 8 stored nodes and 8 of 9 edges." in text
     assert "Replacement score 0.60 (without any latent 0.20; 1 is perfect)." in text
     assert "Completeness score 0.70 (1 is perfect)." in text
 

@@ -1,5 +1,6 @@
 """Graphs in the JSON of Neuronpedia and circuit-tracer: schema, round trip, files of others, files that lie."""
 
+import contextlib
 import copy
 import json
 from dataclasses import replace
@@ -12,10 +13,12 @@ from tracing_graphs import small_graph
 
 from interp.artifacts import Draft
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
+from interp.notes import Notes
 from interp.tracing.graph import KIND, AttributionGraph, GraphEdges, GraphNode, GraphTarget
 from interp.tracing.graph_json import NAMED_TARGET, cantor
 from interp.tracing.interchange import MAX_FILE, export_graph, import_graph, read_graph_json, write_graph_json
 from interp.tracing.supernodes import GraphEdits, Supernode
+from interp.workspace import Workspace
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SCHEMA = json.loads((FIXTURES / "graph_schema.json").read_text())
@@ -23,6 +26,8 @@ EDITS = GraphEdits(
     pins=("feature:1:1:4", "token:1:7"),
     supernodes=(Supernode("say “Paris”", ("feature:0:1:3", "feature:1:1:0")), Supernode("empty", ())),
     labels={"feature:1:1:0": 'my "own"\nlabel', "logit:1:1": "the wrong capital", "error:0:1": "?"},
+    hidden=("token:0:1",),
+    moves={"feature:0:1:3": [12.5, -3.0], "error:0:1": [0.0, 1.0]},
     clicked="feature:0:1:3",
     layout="0.5 0.25",
 )
@@ -69,6 +74,16 @@ def test_dropped_nodes_are_left_out_unless_a_mark_names_them(data):
     assert len(data["links"]) == len(export_graph(small_graph(), all_nodes=True)["links"]) == 9
 
 
+def test_marks_pass_through_the_notes_of_a_workspace(tmp_path):
+    marks = replace(
+        EDITS, supernodes=EDITS.supernodes[:1], labels={"logit:1:1": "the wrong capital"}, clicked="", layout=""
+    )
+    with contextlib.closing(Notes.open(Workspace(tmp_path / "workspace", create=True))) as notes:
+        notes.save_graph_edits("graphs/paris", marks.to_notes(), was={})
+        assert GraphEdits.of_notes(notes.graph_edits("graphs/paris")) == marks
+    assert GraphEdits.of_notes({}) == GraphEdits()
+
+
 def test_marks_on_unknown_nodes_are_refused():
     for edits in (
         GraphEdits(pins=("feature:9:9:9",)), GraphEdits(supernodes=(Supernode("a", ("nothing",)),)),
@@ -84,7 +99,7 @@ def test_pins_supernodes_and_labels_survive_the_round_trip_byte_for_byte(data, t
     write_graph_json(export_graph(graph, edits), tmp_path / "two.json")
     assert (tmp_path / "two.json").read_bytes() == (tmp_path / "one.json").read_bytes()
     assert (edits.pins, edits.supernodes, edits.labels) == (EDITS.pins, EDITS.supernodes, EDITS.labels)
-    assert (edits.clicked, edits.layout) == (EDITS.clicked, EDITS.layout)
+    assert edits == EDITS
     assert (graph.targets, graph.scores) == (small_graph().targets, small_graph().scores)
     # Through the artefact as well.
     graph.write(Draft.open(tmp_path / "graph", kind=KIND, config={}), {})
@@ -290,6 +305,9 @@ LIES = {
     "qParams: pinnedIds should hold text, found an object": (("qParams", "pinnedIds"), [{}]),
     "supernode 'a' names node 'b'": (("qParams", "supernodes"), [["a", "b"]]),
     "supernodes should hold lists [label, id, ...], found a list": (("qParams", "supernodes"), [[]]),
+    "moves should hold [id, x, y], found 3": (("qParams", "moves"), [3]),
+    "qParams: moves: y should be a finite number, found 'a'": (("qParams", "moves"), [["0_3_1", 1, "a"]]),
+    "qParams: hiddenIds names node 'b'": (("qParams", "hiddenIds"), ["b"]),
     "clerps should hold pairs": (("qParams", "clerps"), [["0_3_1"]]),
 }
 
