@@ -159,9 +159,25 @@ def circuit(workspace: Workspace, name: str) -> dict[str, Any]:
     return found | {"edges": edges[:MAX_ROWS], "n_edges": len(edges)}
 
 
+def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
+    """Compare two named things, every number with its null: two features or neurons, SAEs, layers, or models.
+
+    Names: `demo:1669` (a feature), `neurons:blocks.9.mlp.hook_post:12`, `demo` (an SAE), `blocks.9.hook_resid_post` or
+    `MODEL@HOOK_POINT` (a layer), a model. In `measures`, `null` is the level that 95 % of the null stay below in
+    magnitude, or the value expected by chance; `p` is the fraction of the null that reaches the value, and `of` says
+    which null. `missing` says what was not measured and why. A pair found by searching is no random pair: compare its
+    cosine with the share of latents whose nearest neighbour is at least as close.
+    """
+    from dashboard.compare.measure import compare
+
+    return compare(workspace, a, b)
+
+
 READS: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (artefacts, search, features, feature, examples, vector, uses, sae_dashboard, regions, circuit)
+    for each in (
+        *(artefacts, search, features, feature, examples, vector, uses, sae_dashboard, regions, circuit, compare),
+    )
 }
 """Address under `/api/` -> the function that answers, `read(workspace, **parameters)`."""
 

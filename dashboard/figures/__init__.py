@@ -14,7 +14,7 @@ The names below are public.
 - `geometry`     words on a plane and along a direction, layers, spectra, steering and rotation
 - `changes`      what fine-tuning moved: weights, stream, transplants, latents
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof
-- `scaling`      loss over size, FVU over L0, density of features
+- `scaling`      loss over size, FVU over L0, density of features, cosines of pairs
 - `studies`      superposition, grokking, memories, temperature
 - `atlas`        the map as a picture
 """

@@ -205,6 +205,40 @@ def density_histogram(found: Densities, colours: Theme, *, height: int = 320) ->
     return styled(figure, colours, height=height)
 
 
+def cosine_histogram(
+    bars: Sequence[float],
+    line: Sequence[float],
+    edges: Sequence[float],
+    colours: Theme,
+    *,
+    names: tuple[str, str],
+    marker: float | None = None,
+    height: int = 230,
+) -> go.Figure:
+    """Two distributions of cosines as fractions per bin, `bars [n]` and `line [n]` over `edges [n + 1]`.
+
+    `names` are theirs in the legend; `marker` draws a line at one cosine.
+    """
+    low, high = np.asarray(edges[:-1]), np.asarray(edges[1:])
+    centres, filled = (low + high) / 2, np.flatnonzero(np.asarray(bars) + np.asarray(line))
+    hover = [f"cosine {a:.2f} to {b:.2f}<br>{names[0]}: {one:.2%}<br>{names[1]}: {two:.2%}"
+             for a, b, one, two in zip(low, high, bars, line, strict=True)]  # fmt: skip
+    figure = go.Figure(
+        [
+            go.Bar(x=centres, y=list(bars), width=(high - low) * 0.92, name=names[0], hovertext=hover, hoverinfo="text",
+                   marker={"color": colours.accent, "line": {"width": 0}}),
+            go.Scatter(x=centres, y=list(line), mode="lines", name=names[1], hoverinfo="skip",
+                       line={"color": colours.opposite, "width": 1.5, "shape": "hvh"}),
+        ]
+    )  # fmt: skip
+    shown = [*low[filled], *high[filled], *([] if marker is None else [marker])] or [-1.0, 1.0]
+    figure.update_xaxes(title_text="cosine", showgrid=False, range=[min(shown) - 0.02, max(shown) + 0.02])
+    figure.update_yaxes(title_text="fraction", rangemode="tozero", nticks=5, tickformat=".0%")
+    if marker is not None:
+        figure.add_vline(x=marker, line={"color": colours.text, "width": 2})
+    return legend_above(styled(figure, colours, height=height), top=34)
+
+
 def _log_axis(figure: go.Figure, letter: str, values: list[float], title: str) -> None:
     steps = (1, 2, 5) if max(values) > 6 * min(values) else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     ticks = [m * 10.0**e for e in range(-7, 6) for m in steps]

@@ -19,6 +19,7 @@ GOOD = {
     "sae_dashboard": {"features": "demo", "index": "3"},
     "regions": {"atlas": "demo-features"},
     "circuit": {"name": "ioi"},
+    "compare": {"a": "demo:3", "b": "demo:6"},
 }
 
 

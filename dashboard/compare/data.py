@@ -1,0 +1,441 @@
+"""Two named things, and all that the tables and artefacts of a workspace say about the pair. Torch-free.
+
+thing(workspace, "demo:1669")     a feature; likewise neurons:blocks.9.mlp.hook_post:12, demo (an SAE),
+                                  blocks.9.hook_resid_post or MODEL@HOOK_POINT (a layer), MODEL (a model)
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dashboard.components.pages import artefact_key, changes_href, feature_href, geometry_href, sae_href
+from dashboard.feature import data as features
+from dashboard.overview.data import models
+from interp.artifacts import MODEL_COMPARISONS, Manifest, read_json
+from interp.errors import UnknownNameError, UsageError, WorkbenchError
+from interp.names import parse_hook_point
+from interp.workspace import Workspace
+
+FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model"
+NEURONS = "neurons:"
+N_PAIRS, N_SAMPLE = 40, 300
+"""Matched pairs that an answer holds, and features that a null of shared tokens is drawn from."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One side of a comparison."""
+
+    kind: str
+    """`feature`, `neuron`, `SAE`, `layer` or `model`."""
+    name: str
+    """Its name in an address, as `thing` reads it."""
+    model: str = ""
+    hook_point: str = ""
+    dictionary: str = ""
+    """Of a feature or neuron: `sae:NAME` or `neurons:HOOK_POINT`; of an SAE `sae:NAME`."""
+    index: int = -1
+    """Number of a feature or neuron."""
+    features: str = ""
+    """Features artefact that describes it; empty without one."""
+    href: str = ""
+    """Address of its own page; empty without one."""
+
+    @property
+    def sae(self) -> str:
+        """Name of its SAE; empty without one."""
+        return self.dictionary.removeprefix("sae:") if self.dictionary.startswith("sae:") else ""
+
+    @property
+    def one(self) -> bool:
+        """True for a single feature or neuron."""
+        return self.kind in (FEATURE, NEURON)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number about a pair, with its null."""
+
+    name: str
+    value: float
+    null: float | None
+    """Level that 95 % of the null stay below, in magnitude; of a count, the number expected by chance."""
+    p: float | None
+    """Fraction of the null that reaches the value, with the value counted among it; None without draws."""
+    of: str
+    """The null, in words."""
+
+
+def thing(workspace: Workspace, text: str) -> Thing:
+    """Return what a name stands for. Raises `UnknownNameError` with the nearest names, `UsageError` out of range."""
+    text = text.strip()
+    head, colon, number = text.rpartition(":")
+    if colon and number.isdecimal() and len(number) < 10:
+        return _one(workspace, head, int(number))
+    if text.removeprefix("saes/") in workspace.names("sae"):
+        name = text.removeprefix("saes/")
+        found = workspace.manifest("sae", name)
+        at, model = str(found.summary.get("hook_point") or ""), str(found.summary.get("model") or "")
+        return Thing(
+            SAE, name, model, at, f"sae:{name}", features=_described(workspace, f"sae:{name}"), href=sae_href(name)
+        )
+    spec, at, hook_point = text.rpartition("@")
+    if at or parse_hook_point(text).layer is not None:
+        hook_point = str(parse_hook_point(hook_point if at else text))
+        model = spec or next(iter(_models_at(workspace, hook_point)), "")
+        return Thing(LAYER, f"{model}@{hook_point}" if model else hook_point, model, hook_point)
+    known = [*models(workspace), *(name for pair in _compared_models(workspace) for name in pair[1])]
+    if text in known:
+        return Thing(MODEL, text, text)
+    raise UnknownNameError("thing to compare", text[:200], options(workspace), "A feature is NAME:NUMBER.")
+
+
+def _one(workspace: Workspace, head: str, index: int) -> Thing:
+    """Return a feature or neuron by the name of its features artefact or SAE, or `neurons:HOOK_POINT`."""
+    if head.startswith(NEURONS):
+        hook_point = str(parse_hook_point(head.removeprefix(NEURONS)))
+        if not hook_point.endswith(".mlp.hook_post"):
+            raise UsageError(f"neurons live at blocks.N.mlp.hook_post, got {hook_point[:80]!r}")
+        dictionary, table = f"{NEURONS}{hook_point}", _described(workspace, f"{NEURONS}{hook_point}")
+        model = next(iter(_models_at(workspace, hook_point)), "")
+    elif head in workspace.names("features"):
+        config, table = workspace.manifest("features", head).config, head
+        dictionary, model = str(config.get("dictionary")), str(config.get("model") or "")
+        hook_point = dictionary.removeprefix(NEURONS) if dictionary.startswith(NEURONS) else str(config["hook_point"])
+    elif head in workspace.names("sae"):
+        summary, table = workspace.manifest("sae", head).summary, _described(workspace, f"sae:{head}")
+        dictionary, model, hook_point = f"sae:{head}", str(summary.get("model") or ""), str(summary.get("hook_point"))
+        n = summary.get("d_sae")
+        if isinstance(n, int) and not index < n:
+            raise UsageError(f"feature {index} is not in {head!r}: its features are 0 to {n - 1}")
+    else:
+        known = [*workspace.names("features"), *workspace.names("sae")]
+        raise UnknownNameError("dictionary", head[:200], known, "Neurons are neurons:blocks.N.mlp.hook_post:NUMBER.")
+    if table:
+        features.one(workspace, table, index)  # an unknown number fails here, with its message
+    kind = NEURON if dictionary.startswith(NEURONS) else FEATURE
+    href = feature_href(table, index) if table else ""
+    return Thing(kind, f"{head}:{index}", model, hook_point, dictionary, index, table, href)
+
+
+def _described(workspace: Workspace, dictionary: str) -> str:
+    """Return the name of the newest features artefact of a dictionary, or "" without one."""
+    made = (m.name for m in workspace.newest("features") if m.config.get("dictionary") == dictionary)
+    return next(made, "")
+
+
+def _models_at(workspace: Workspace, hook_point: str) -> Iterator[str]:
+    """Yield the models of artefacts of a hook point, newest first, then all others of the workspace."""
+    for m in workspace.newest("space_comparison", "space", "recording", "features"):
+        names = [*(m.config.get("hook_points") or []), m.config.get("hook_point"), *(m.summary.get("spaces") or [])]
+        if hook_point in names:
+            yield from (str(each) for each in (m.config.get("model"), *(m.config.get("models") or [])) if each)
+    yield from models(workspace)
+
+
+def options(workspace: Workspace) -> list[str]:
+    """Return names to choose from: SAEs, the first feature of each table, layers, models."""
+    found = list(workspace.names("sae"))
+    found += [f"{m.name}:{features.most_telling(workspace, m.name)}" for m in workspace.newest("features")]
+    for m in workspace.newest("recording", "space_comparison"):
+        spaces = (m.config.get("hook_points") or []) + (m.summary.get("spaces") or [])
+        found += [each for each in spaces if isinstance(each, str) and each.startswith("blocks.")]
+    return list(
+        dict.fromkeys([*found, *models(workspace), *(n for _, pair in _compared_models(workspace) for n in pair)])
+    )
+
+
+def partners(workspace: Workspace, one: Thing) -> list[tuple[str, str]]:
+    """Return (name, reason) of things worth comparing with one thing, nearest first."""
+    if one.one and one.features:
+        row = features.one(workspace, one.features, one.index)
+        related = features.relations(workspace, one.features, one.index) or {}
+        near = zip(row["neighbours"], row["neighbour_cosines"], strict=True)
+        found = [(f"{one.features}:{n}", f"neighbour, cosine {cosine:.2f}") for n, cosine in list(near)[:4]]
+        both = zip(related.get("coactive", []), related.get("coactive_jaccard", []), strict=True)
+        found += [
+            (f"{one.features}:{n}", f"fires on the same tokens, Jaccard {value:.2f}") for n, value in list(both)[:3]
+        ]
+        close = zip(*(related.get(f"neuron{key}", []) for key in ("_layers", "s", "_cosines")), strict=True)
+        found += [
+            (f"{NEURONS}blocks.{layer}.mlp.hook_post:{n}", f"neuron, cosine {cosine:+.2f}")
+            for layer, n, cosine in list(close)[:3]
+        ]
+        return found
+    if one.kind == SAE:
+        others = [m for m in workspace.newest("sae") if m.name != one.name]
+        return [(m.name, "at the same hook point") for m in others if m.summary.get("hook_point") == one.hook_point]
+    if one.kind == LAYER:
+        found = [name for name in options(workspace) if name.startswith("blocks.") and name != one.hook_point]
+        return [(f"{one.model}@{name}" if one.model else name, "another layer") for name in found]
+    pairs = (pair for _, pair in _compared_models(workspace) if one.name in pair)
+    return [(name, "compared before") for pair in pairs for name in pair if name != one.name]
+
+
+def kind_of(a: Thing, b: Thing) -> str:
+    """Return the kind of a comparison. Raises `UsageError` for two things that do not compare."""
+    if a.one and b.one:
+        return FEATURE
+    if a.kind != b.kind:
+        raise UsageError(
+            f"{a.name} is a {a.kind} and {b.name} a {b.kind}: compare two features or neurons, two SAEs, two layers, "
+            "or two models"
+        )
+    return a.kind
+
+
+def about(workspace: Workspace, one: Thing) -> dict[str, Any]:
+    """Return the stored row of a feature or neuron; empty where no table describes it."""
+    if not (one.one and one.features):
+        return {}
+    row = features.one(workspace, one.features, one.index)
+    keys = ("label", "label_source", "density", "n_fired", "mean_activation", "max_activation")
+    return {key: row[key] for key in (*keys, "promoted_tokens", "promoted_logits")}
+
+
+@dataclass(frozen=True)
+class SharedTokens:
+    """Tokens that both features have, against pairs of the first with other features of the second's dictionary."""
+
+    what: str
+    tokens: list[str]
+    measure: Measure
+
+
+def shared_tokens(workspace: Workspace, a: Thing, b: Thing) -> list[SharedTokens]:
+    """Return the promoted tokens, and the tokens of strongest activation, that two described features share."""
+    if not (a.features and b.features):
+        return []
+    of = f"{a.name} with other features of {b.features}"
+    found = []
+    for what, table, sql in (
+        ("promoted tokens", "features", _PROMOTED),
+        ("tokens at the peak of examples", "examples", _PEAKS),
+    ):
+        mine = _lists(workspace, a.features, table, sql, a.index, a.index).get(a.index, [])
+        n = int(workspace.manifest("features", b.features).summary["n_features"])
+        first = max(0, min(b.index - N_SAMPLE // 2, n - N_SAMPLE))
+        others = _lists(workspace, b.features, table, sql, first, first + N_SAMPLE)
+        theirs = others.pop(b.index, [])
+        if a.features == b.features:
+            others.pop(a.index, None)
+        if not mine or not theirs or not others:
+            continue
+        same = [token for token in mine if token in set(theirs)]
+        null = sorted(len(set(mine) & set(each)) for each in others.values())
+        reach = sum(each >= len(same) for each in null)
+        p = (1 + reach) / (1 + len(null))
+        bound = float(null[math.ceil(0.95 * len(null)) - 1])
+        found.append(SharedTokens(what, same, Measure(f"shared {what}", float(len(same)), bound, p, of)))
+    return found
+
+
+_PROMOTED = """select feature, list_distinct([lower(trim(t)) for t in promoted_tokens]) as tokens
+               from t where feature between ? and ?"""
+_PEAKS = """select feature, list(distinct lower(trim(tokens[peak + 1]))) as tokens
+            from t where feature between ? and ? group by feature"""
+
+
+def _lists(workspace: Workspace, name: str, table: str, sql: str, low: int, high: int) -> dict[int, list[str]]:
+    rows = workspace.query(sql, low, high, t=workspace.table_path("features", name, table)).to_pylist()
+    return {row["feature"]: sorted(filter(None, row["tokens"])) for row in rows}
+
+
+def together(workspace: Workspace, a: Thing, b: Thing) -> Measure | None:
+    """Return the recorded co-activation of two features of one table; None where it was not recorded."""
+    related = features.relations(workspace, a.features, a.index) if a.features and a.features == b.features else None
+    if related is None or b.index not in related["coactive"]:
+        return None
+    at = related["coactive"].index(b.index)
+    n = f"{related['scales']['coactivation_tokens']:,}"
+    return Measure(
+        f"tokens on which both fire, of {n}", float(related["coactive_tokens"][at]),
+        related["coactive_expected"][at], None, "the number expected if they fired independently",
+    )  # fmt: skip
+
+
+def _current(workspace: Workspace, found: Manifest, *saes: Thing) -> bool:
+    """Return True when an artefact was made from these SAEs as they are now."""
+    hashes = {f"saes/{each.name}": workspace.manifest("sae", each.name).content_hash for each in saes}
+    return all(found.parents.get(key) == digest for key, digest in hashes.items())
+
+
+def comparisons(workspace: Workspace, a: Thing, b: Thing) -> list[Manifest]:
+    """Return the comparisons that hold both SAEs as they are now, newest first."""
+    return [m for m in workspace.newest("sae_comparison") if _current(workspace, m, a, b)]
+
+
+def scores(workspace: Workspace, a: Thing, b: Thing) -> dict[str, Any]:
+    """Return reconstruction scores of two SAEs: `rows`, and the `artefact` and common `l0` of a comparison.
+
+    Without a comparison the rows hold the scores of each at its own L0, and `artefact` is "".
+    """
+    for made in comparisons(workspace, a, b):
+        found = read_json(workspace.path("sae_comparison", made.name) / "comparison.json")
+        rows = [_score_row(row) for row in found["rows"] if row["baseline"] or row["name"] in (a.name, b.name)]
+        return {"artefact": made.name, "l0": found["l0"], "rows": rows}
+    heldout = [(each.name, workspace.manifest("sae", each.name).summary.get("heldout") or {}) for each in (a, b)]
+    rows = [{"dictionary": name, "L0": own.get("l0"), "FVU": own.get("fvu")} for name, own in heldout]
+    return {"artefact": "", "l0": None, "rows": rows}
+
+
+def _score_row(row: dict[str, Any]) -> dict[str, Any]:
+    inside = row.get("model") or {}
+    return {
+        "dictionary": row["name"] + (" (baseline)" if row["baseline"] else ""),
+        "L0": row["own"]["l0"],
+        "FVU": row["own"]["fvu"],
+        "L0, cut": row["matched"]["l0"],
+        "FVU, cut": row["matched"]["fvu"],
+        "loss recovered, cut": inside.get("ce_recovered"),
+        "dead": row["own"]["dead_fraction"],
+    }
+
+
+def stored_matches(workspace: Workspace, a: Thing, b: Thing) -> dict[str, list[Any]] | None:
+    """Return the columns `first` (of a), `second` (of b), `cosine`, `random` of a stored match; None without one."""
+    for made in comparisons(workspace, a, b):
+        if "matches.parquet" not in made.files:
+            continue
+        path = workspace.table_path("sae_comparison", made.name, "matches")
+        for one, two in ((a, b), (b, a)):
+            sql = "select first, second, cosine, random from m where pair = ?"
+            found = workspace.query(sql, f"{one.name}, {two.name}", m=path).to_pydict()
+            if found["first"]:
+                return found if one is a else found | {"first": found["second"], "second": found["first"]}
+    return None
+
+
+def labels(workspace: Workspace, one: Thing, indices: Iterable[int]) -> dict[int, str]:
+    """Return the labels of some features of an SAE; empty where no table describes it."""
+    return features.labels(workspace, one.features, list(indices)) if one.features else {}
+
+
+def run_of(workspace: Workspace, a: Thing, b: Thing) -> tuple[str, dict[str, Any]] | None:
+    """Return the verb that compares two SAEs or layers from a page, and its options; None where none can.
+
+    Two SAEs need a recording of their hook point, if possible that of the first.
+    """
+    if a.kind == LAYER:
+        points = list(dict.fromkeys([a.hook_point, b.hook_point]))
+        options = {"model": a.model, "hook_points": points, "name": slug("layers", a.name, b.name)}
+        return "geometry compare", options | ({} if a.model == b.model else {"other": b.model})
+    own = workspace.manifest("sae", a.name).config.get("recording")
+    found = [
+        m.name
+        for m in workspace.newest("recording")
+        if a.hook_point in (m.config.get("hook_points") or ()) and m.config.get("model") == a.model
+    ]
+    if not found or a.hook_point != b.hook_point:
+        return None
+    options = {"saes": [a.name, b.name], "recording": own if own in found else found[0], "match": True}
+    return "compare saes", options | {"name": slug("match", a.name, b.name), "overwrite": True}
+
+
+def slug(*parts: str) -> str:
+    """Return a name for an artefact of some things."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))[:64]
+
+
+@dataclass(frozen=True)
+class LayerPair:
+    """Similarity of two layers from a stored comparison of spaces."""
+
+    artefact: str
+    """Key of the comparison, `folder/name`."""
+    measures: list[Measure]
+    config: dict[str, Any]
+
+
+def layer_pair(workspace: Workspace, a: Thing, b: Thing) -> LayerPair | None:
+    """Return CKA, and Procrustes and optimal transport where they were computed; None without a comparison."""
+    for made in workspace.newest("space_comparison"):
+        spaces = set(made.summary.get("spaces") or ())
+        for one, two in _space_names(made.config.get("models") or [], a, b):
+            if {one, two} <= spaces:
+                return LayerPair(artefact_key(made), _layer_measures(workspace, made.name, one, two), made.config)
+    return None
+
+
+def _space_names(compared: list[str], a: Thing, b: Thing) -> Iterator[tuple[str, str]]:
+    """Yield the names of two layers in a comparison of one model's layers, or of two models'."""
+    if len(compared) == 1 and a.model == b.model == compared[0]:
+        yield a.hook_point, b.hook_point
+    elif len(compared) == 2:
+        marks = dict(zip(compared, ("A ", "B "), strict=True))
+        if a.model in marks and b.model in marks:
+            yield marks[a.model] + a.hook_point, marks[b.model] + b.hook_point
+
+
+def _layer_measures(workspace: Workspace, name: str, one: str, two: str) -> list[Measure]:
+    sql = "select * from t where (first = ? and second = ?) or (first = ? and second = ?) limit 1"
+    rows = [
+        workspace.query(sql, one, two, two, one, t=workspace.table_path("space_comparison", name, table)).to_pylist()
+        for table in ("cka", "pairs")
+    ]
+    cka, pair = (found[0] if found else {} for found in rows)
+    measures = [Measure("CKA (1 the same up to rotation and scale, 0 unrelated)", cka["cka"], cka["shuffled"], None,
+                        f"shuffled tokens; standard error {cka['error']:.3f}")]  # fmt: skip
+    if pair:
+        title, of = "Procrustes residual (0 a rotation maps one onto the other)", "smallest of shuffled tokens"
+        measures.append(Measure(title, pair["procrustes"], pair["procrustes_null"], pair["procrustes_p"], of))
+    if pair and pair["transport_between"] is not None:
+        measures.append(Measure("W2² of optimal transport (squared units)", pair["transport_between"],
+                                pair["transport_floor"], pair["transport_p"], "halves of one cloud"))  # fmt: skip
+    return measures
+
+
+def dimensions(workspace: Workspace, one: Thing) -> dict[str, Any] | None:
+    """Return the stored measures of a layer's space, with `artefact`; None where it was not measured."""
+    for made in workspace.newest("space"):
+        if made.config.get("model") == one.model:
+            for row in made.summary.get("spaces") or []:
+                if row.get("space") == one.hook_point:
+                    return row | {"artefact": artefact_key(made)}
+    return None
+
+
+def _compared_models(workspace: Workspace) -> list[tuple[Manifest, tuple[str, str]]]:
+    """Return the comparisons of two models with the names of their models, newest first."""
+    found = []
+    for m in workspace.newest(*MODEL_COMPARISONS, "space_comparison"):
+        names = [m.summary.get("base"), m.summary.get("tuned")] if m.kind == "model_comparison" else (
+            [m.summary.get("first"), m.summary.get("second")] if m.kind == "latent_comparison"
+            else m.config.get("models") or [])  # fmt: skip
+        if len(names) == 2 and all(isinstance(each, str) and each for each in names):
+            found.append((m, (names[0], names[1])))
+    return found
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """One artefact that compares two models."""
+
+    artefact: str
+    kind: str
+    href: str
+    findings: list[str]
+
+
+def model_pairs(workspace: Workspace, a: Thing, b: Thing) -> list[ModelPair]:
+    """Return the artefacts that compare two models, newest first."""
+    found = []
+    for made, names in _compared_models(workspace):
+        if set(names) != {a.name, b.name}:
+            continue
+        findings: list[str] = []
+        if made.kind == "model_comparison":
+            findings = [
+                str(each) for each in read_json(workspace.path(made.kind, made.name) / "changes.json")["findings"]
+            ]
+        key = artefact_key(made)
+        href = geometry_href(key) if made.kind == "space_comparison" else changes_href(key)
+        found.append(ModelPair(key, made.kind.replace("_", " "), href, findings))
+    return found
+
+
+def why(error: WorkbenchError) -> str:
+    """Return the reason of something that could not be measured, as one line."""
+    return str(error).splitlines()[0]

@@ -1,0 +1,435 @@
+"""Cosines, activations on the same tokens, and matched features of two things, computed from their weights.
+
+    compare(workspace, "demo:1669", "second:12")
+
+is the read `/api/compare`; the page shows the same in parts.
+
+The null of a pair is made of real pairs: each of the two with every other latent of the other's dictionary. A cosine is
+also compared with the nearest neighbours that latents have, since a pair that was found by searching is no random pair.
+Answers are cached until a dictionary is made again. Torch is imported by the functions that need it.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dashboard.compare.data import (
+    FEATURE,
+    LAYER,
+    N_PAIRS,
+    NEURON,
+    SAE,
+    Measure,
+    Thing,
+    about,
+    dimensions,
+    kind_of,
+    layer_pair,
+    model_pairs,
+    scores,
+    shared_tokens,
+    stored_matches,
+    thing,
+    together,
+    why,
+)
+from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
+from interp.statistics import p_from_null
+from interp.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from saes.kinds.base import SAE as Dictionary
+
+TOKENS = 8192
+"""Recorded tokens on which two latents are compared."""
+LEAST = 5
+"""Tokens on which a latent must fire for its correlation to be measured."""
+N_NEAREST, N_SAMPLE = 8, 1024
+"""Nearest latents listed, and latents whose nearest neighbour is computed for the distribution."""
+LIVE_PAIRS, LIVE_SMALLER = 1 << 24, 2048
+"""Largest match that a page computes itself: pairs of latents, and latents of the smaller dictionary (about 2 s)."""
+EDGES = np.linspace(-1, 1, 81)
+CLOSER = "share of latents whose nearest neighbour is at least as close"
+RANDOM_PAIRS = "each with every other latent of the other's dictionary"
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Fractions per bin of `EDGES`."""
+
+    counts: list[float]
+    """Of the measured values, or of the null of a single value."""
+    other: list[float]
+    """Of the null, or of the nearest neighbours."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Two features or neurons, measured."""
+
+    measures: list[Measure] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """What was not measured, and why."""
+    finding: str = ""
+    cosines: Histogram | None = None
+    """Random pairs, and nearest neighbours."""
+    nearest: list[tuple[int, float]] = field(default_factory=list)
+    """Latents of the second's dictionary nearest to the first, with their cosines."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The latents of two SAEs, matched one to one."""
+
+    measures: list[Measure] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    finding: str = ""
+    cosines: Histogram | None = None
+    first: list[int] = field(default_factory=list)
+    """Latents of the first SAE, largest cosine first."""
+    second: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def pairs(self, n: int, *, last: bool = False) -> list[dict[str, Any]]:
+        """Return the `n` pairs of the largest (or smallest) cosine: `first, second, cosine`."""
+        rows = list(zip(self.first, self.second, self.values, strict=True))
+        return [{"first": i, "second": j, "cosine": c} for i, j, c in (rows[::-1][:n] if last else rows[:n])]
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """A dictionary in memory."""
+
+    directions: "Tensor"
+    """`[n, d]`: the vectors that its latents write, of norm 1."""
+    reads: dict[str, "Tensor"]
+    """Of neurons: `[n, d_model]` of norm 1 by name of the weight, norm folded in."""
+    weight_hash: str
+    space: str
+    """Name of the space of `directions`."""
+    hook_point: str
+    sae: "Dictionary | None" = None
+
+
+def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
+    """Return all that is known of two named things: the answer of `/api/compare`."""
+    one, two = thing(workspace, a), thing(workspace, b)
+    kind = kind_of(one, two)
+    found: dict[str, Any] = {"kind": kind, "a": one, "b": two, "measures": [], "missing": []}
+    if kind == FEATURE:
+        shared = shared_tokens(workspace, one, two)
+        fired = together(workspace, one, two)
+        measured = pair(workspace, one, two)
+        found["measures"] = [*measured.measures, *([fired] if fired else []), *(each.measure for each in shared)]
+        found |= {"missing": measured.missing, "finding": measured.finding, "nearest": measured.nearest}
+        found["about"] = {"a": about(workspace, one), "b": about(workspace, two)}
+        found["shared"] = {each.what: each.tokens for each in shared}
+    elif kind == SAE:
+        matched = saes(workspace, one, two)
+        found |= {"scores": scores(workspace, one, two), "missing": matched.missing, "measures": matched.measures}
+        found |= {"pairs": matched.pairs(N_PAIRS), "finding": matched.finding}
+    elif kind == LAYER:
+        stored = layer_pair(workspace, one, two)
+        found |= {"measures": stored.measures if stored else [], "artefact": stored.artefact if stored else ""}
+        found["dimensions"] = [dimensions(workspace, each) for each in (one, two)]
+        found["missing"] = [] if stored else ["no comparison holds both layers; `workbench geometry compare` makes one"]
+    else:
+        made = model_pairs(workspace, one, two)
+        found |= {"artefacts": made}
+        found["missing"] = [] if made else ["no artefact compares them; `workbench compare models` makes one"]
+    return found
+
+
+def pair(workspace: Workspace, a: Thing, b: Thing) -> Measured:
+    """Measure two features or neurons: cosines of their directions, and their activations on the same tokens.
+
+    A part that cannot be measured is a sentence in `missing`.
+    """
+    try:
+        return _pair(str(workspace.root), a, b, _version(workspace, a), _version(workspace, b))
+    except WorkbenchError as error:
+        return Measured(missing=[why(error)])
+
+
+def saes(workspace: Workspace, a: Thing, b: Thing) -> Matched:
+    """Match the latents of two SAEs, from a stored comparison or, where that takes seconds, now."""
+    try:
+        if (stored := stored_matches(workspace, a, b)) is not None:
+            return _matched(stored)
+        return _match_now(str(workspace.root), a, b, _version(workspace, a), _version(workspace, b))
+    except WorkbenchError as error:
+        return Matched(missing=[why(error)])
+
+
+def _version(workspace: Workspace, one: Thing) -> str:
+    return workspace.manifest("sae", one.sae).content_hash if one.sae else one.model
+
+
+@lru_cache(maxsize=4)
+def _latents(root: str, dictionary: str, model: str, version: str) -> Latents:
+    from saes.evaluation.matching import unit
+
+    workspace = Workspace(root)
+    if not dictionary.startswith("sae:"):
+        return _neurons(workspace, dictionary.partition(":")[2], model)
+    from saes.features.sources import writes_to_residual
+    from saes.weights.folder import load_sae
+
+    sae = load_sae(workspace.path("sae", dictionary.removeprefix("sae:")))
+    directions = sae.decoder_directions.detach().float()
+    if directions.ndim != 2 or len(sae.hook_points) > 1:
+        raise ConfigError(f"{dictionary} reads several hook points: its latents have no single direction to compare")
+    space = "residual" if writes_to_residual(sae) else sae.hook_point_out or sae.hook_point
+    return Latents(unit(directions), {}, sae.metadata.weight_hash, space, sae.hook_point, sae)
+
+
+def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
+    """Return the neurons of a layer. Only models that the workspace names are loaded."""
+    from dashboard.overview.data import models
+    from interp.models.adapter import weight_hash
+    from interp.models.loading import load_model
+    from interp.models.residual import norm_of
+    from saes.evaluation.matching import unit
+    from saes.features.sources import neurons_of
+
+    if spec not in models(workspace):
+        raise UnknownNameError("model of this workspace", spec, models(workspace))
+    model: Any = load_model(spec)
+    neurons = neurons_of(model, hook_point)
+    block = model.blocks[int(hook_point.split(".")[1])]
+    norm, reads = norm_of(block, "ln2", model.cfg.d_model), {}
+    for name in ("W_in", "W_gate"):
+        weight = getattr(block.mlp, name, None)
+        if weight is not None:
+            weight = weight.detach().float().cpu()
+            reads[name] = unit((weight if norm is None else norm.fold(weight)).T)
+    directions = unit(neurons.decoder_directions.cpu())
+    return Latents(directions, reads, weight_hash(model), "residual", neurons.hook_point)
+
+
+@lru_cache(maxsize=64)
+def _pair(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Measured:
+    one, two = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
+    if one.weight_hash != two.weight_hash:
+        raise MismatchError("they belong to models of other weights, so that their directions share no basis")
+    for x, latents in ((a, one), (b, two)):
+        if not x.index < len(latents.directions):
+            raise ConfigError(f"{x.name} is not there: its dictionary has {len(latents.directions):,} latents")
+    measures, missing, cosines, nearest = [], [], None, []
+    if one.space == two.space and one.directions.shape[1] == two.directions.shape[1]:
+        direct, cosines, nearest = _cosines(a, b, one, two)
+        measures += [*direct, *_readers(a, b, one, two), *_readers(b, a, two, one)]
+    else:
+        missing.append(f"no cosine: {a.name} writes to {one.space}, {b.name} to {two.space}")
+    try:
+        measures += _activations(Workspace(root), a, b, one, two)
+    except WorkbenchError as error:
+        missing.append(why(error))
+    return Measured(measures, missing, _finding(a, b, measures), cosines, nearest)
+
+
+def _same(a: Thing, b: Thing) -> bool:
+    return (a.dictionary, a.index) == (b.dictionary, b.index)
+
+
+def _measure(name: str, value: float, null: np.ndarray, of: str) -> Measure:
+    """Return a measure with the 95 % level of the magnitudes of its null."""
+    p = float(p_from_null(value, null, alternative="two-sided"))
+    return Measure(name, value, float(np.quantile(np.abs(null), 0.95)), p, of)
+
+
+def _others(a: Thing, b: Thing, along_b: np.ndarray, along_a: np.ndarray) -> np.ndarray:
+    """Return the null: values of `a` with the latents of b's dictionary, and of `b` with those of a's, but for the two.
+
+    `along_b [n_b]` are those of `a`, `along_a [n_a]` those of `b`.
+    """
+    parts = []
+    for values, own, other, far in ((along_b, b, a, b.dictionary), (along_a, a, b, a.dictionary)):
+        keep = np.ones(len(values), bool)
+        keep[own.index] = False
+        if other.dictionary == far:
+            keep[other.index] = False
+        parts.append(values[keep])
+    found = np.concatenate(parts)
+    return found[np.isfinite(found)]
+
+
+def _cosines(
+    a: Thing, b: Thing, one: Latents, two: Latents
+) -> tuple[list[Measure], Histogram, list[tuple[int, float]]]:
+    """Return the cosine of two directions with random pairs, the distributions, and the latents nearest to `a`."""
+    along_b = (two.directions @ one.directions[a.index]).numpy()
+    along_a = (one.directions @ two.directions[b.index]).numpy()
+    null = _others(a, b, along_b, along_a)
+    value, near = float(along_b[b.index].clip(-1, 1)), _nearest(a, b, one, two)
+    closer, of = float((near >= value).mean()), f"{len(near):,} latents of {a.dictionary}, nearest in {b.dictionary}"
+    direct = [
+        _measure("cosine of the directions they write", value, null, RANDOM_PAIRS),
+        Measure(CLOSER, closer, None, None, of),
+    ]
+    order = [int(i) for i in np.argsort(-along_b) if not (a.dictionary == b.dictionary and i == a.index)][:N_NEAREST]
+    return direct, Histogram(_fractions(null), _fractions(near)), [(i, float(along_b[i])) for i in order]
+
+
+def _nearest(a: Thing, b: Thing, one: Latents, two: Latents) -> np.ndarray:
+    """Return the largest cosine of latents of a's dictionary with one of b's, with another of the same, `[n]`."""
+    n = len(one.directions)
+    rows = np.random.default_rng(0).permutation(n)[:N_SAMPLE]
+    cosines = one.directions[rows] @ two.directions.T
+    if a.dictionary == b.dictionary:
+        cosines[range(len(rows)), rows] = -1
+    return cosines.max(1).values.numpy()
+
+
+def _fractions(values: np.ndarray) -> list[float]:
+    return (np.histogram(values.clip(-1, 1), bins=EDGES)[0] / max(len(values), 1)).tolist()
+
+
+def _readers(writer: Thing, reader: Thing, written: Latents, read: Latents) -> list[Measure]:
+    """Return cosines of a direction with the weights by which a neuron reads; null: other neurons of its layer."""
+    if reader.kind != NEURON or writer.dictionary == reader.dictionary:
+        return []
+    found = []
+    for name, rows in read.reads.items():
+        along = (rows @ written.directions[writer.index]).numpy()
+        null = np.delete(along, reader.index)
+        title = f"cosine of {writer.name} with the input weights of {reader.name} ({name})"
+        found.append(_measure(title, float(along[reader.index]), null, "other neurons of the layer"))
+    return found
+
+
+def _activations(workspace: Workspace, a: Thing, b: Thing, one: Latents, two: Latents) -> list[Measure]:
+    """Return correlation and joint firing on recorded tokens. Raises `ConfigError` where nothing was recorded."""
+    recording = _recording(workspace, one, two)
+    x, y = (_acts(latents, recording) for latents in (one, two))
+    mine, theirs = (_column(acts, each.index).astype(np.float64) for acts, each in ((x, a), (y, b)))
+    n, fired = len(mine), [int((values > 0).sum()) for values in (mine, theirs)]
+    on = f"{n:,} tokens of the recording {recording.folder.name}"
+    for each, count in zip((a, b), fired, strict=True):
+        if count < LEAST:
+            raise ConfigError(f"no correlation: {each.name} fires on {count} of {on}, {LEAST} are needed")
+    along_b, along_a = _correlations(y, mine), _correlations(x, theirs)
+    null = _others(a, b, along_b, along_a)
+    found = [_measure(f"correlation of activations on {on}", float(along_b[b.index]), null, RANDOM_PAIRS)]
+    both = float(((mine > 0) & (theirs > 0)).sum())
+    chance = fired[0] * fired[1] / n
+    title = f"tokens on which both fire, of {n:,} ({fired[0]:,} and {fired[1]:,})"
+    return [*found, Measure(title, both, chance, None, "the number expected if they fired independently")]
+
+
+def _recording(workspace: Workspace, one: Latents, two: Latents) -> Any:
+    """Return the newest stored recording of both hook points by a model of these weights."""
+    points = {one.hook_point, two.hook_point}
+    for made in workspace.newest("recording"):
+        config = made.config
+        known = points <= set(config.get("hook_points") or ()) and not config.get("live")
+        if known and config.get("weight_hash") == one.weight_hash:
+            return _open(str(workspace.path("recording", made.name)), made.content_hash)
+    raise ConfigError(f"no correlation: no stored recording of this model holds {' and '.join(sorted(points))}")
+
+
+@lru_cache(maxsize=2)
+def _open(folder: str, version: str) -> Any:
+    from interp.recording.store import Recording
+
+    return Recording(folder)
+
+
+@lru_cache(maxsize=6)
+def _acts(latents: Latents, recording: Any) -> Any:
+    """Return the activations `[n, d_sae]` of a dictionary as a sparse matrix, of neurons `[n, d_mlp]` as an array.
+
+    The order of a recording is seeded: those of every dictionary are on the same tokens.
+    """
+    import torch
+    from scipy.sparse import csr_matrix
+
+    batches = recording.shuffled([latents.hook_point], batch_size=TOKENS, group_rows=TOKENS)
+    x = next(iter(batches)).activations[latents.hook_point]
+    if latents.sae is None:
+        return x.numpy()
+    with torch.no_grad():
+        acts = latents.sae.encode_sparse(x)
+    active = acts.values > 0
+    ends = np.concatenate([[0], active.sum(1).cumsum(0).numpy()])
+    return csr_matrix((acts.values[active].numpy(), acts.indices[active].numpy(), ends), (len(x), latents.sae.d_sae))
+
+
+def _column(acts: Any, index: int) -> np.ndarray:
+    return acts[:, index] if isinstance(acts, np.ndarray) else acts[:, [index]].toarray().ravel()
+
+
+def _correlations(acts: Any, values: np.ndarray) -> np.ndarray:
+    """Return the Pearson correlation of `values [n]` with every column of `acts [n, m]`; NaN for a constant column."""
+    n = len(values)
+    squares = (acts**2).sum(0) if isinstance(acts, np.ndarray) else np.asarray(acts.multiply(acts).sum(0)).ravel()
+    mean = np.asarray(acts.mean(0)).ravel().astype(np.float64)
+    product = np.asarray(acts.T @ (values - values.mean())).ravel() / n
+    spread = np.sqrt(np.maximum(squares / n - mean**2, 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(spread > 0, product / (spread * values.std()), np.nan)
+
+
+def _finding(a: Thing, b: Thing, measures: list[Measure]) -> str:
+    """Return one sentence about a pair, from its first measure."""
+    if _same(a, b):
+        return "They are the same."
+    first = next((each for each in measures if each.p is not None and each.null is not None), None)
+    if first is None or first.p is None:
+        return ""
+    numbers = f"{first.value:+.2f}; 95 % of random pairs stay below {first.null:.2f}"
+    name = "cosine" if first.name.startswith("cosine") else "correlation"
+    if first.p > 0.05:
+        return f"Their {name} is no larger than that of random pairs ({numbers})."
+    way = "the same way" if first.value > 0 else "opposite ways"
+    verb = "point" if name == "cosine" else "fire"
+    found = f"They {verb} {way}, more than random pairs do: {name} {numbers}."
+    closer = next((each.value for each in measures if each.name == CLOSER), 0.0)
+    if first.value > 0 and closer > 0.5:
+        found += f" But {closer:.0%} of latents have a nearest neighbour that is at least as close."
+    return found
+
+
+@lru_cache(maxsize=8)
+def _match_now(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Matched:
+    one, two = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
+    assert one.sae is not None
+    assert two.sae is not None
+    if one.weight_hash != two.weight_hash or one.space != two.space:
+        raise MismatchError(f"{a.name} and {b.name} do not write to one space of one model: no latents to match")
+    sizes = len(one.directions), len(two.directions)
+    if sizes[0] * sizes[1] > LIVE_PAIRS or min(sizes) > LIVE_SMALLER:
+        raise ConfigError(f"matching {sizes[0]:,} with {sizes[1]:,} latents takes minutes: run the comparison")
+    from saes.evaluation.matching import match_features
+
+    found = match_features(one.sae, two.sae)
+    rows = {name: getattr(found.match, name).tolist() for name in ("rows", "columns", "cosines")}
+    return _matched({"first": rows["rows"], "second": rows["columns"], "cosine": rows["cosines"],
+                     "random": found.random_cosines.tolist()})  # fmt: skip
+
+
+def _matched(columns: dict[str, list[Any]]) -> Matched:
+    """Return a match from its columns `first, second, cosine, random`."""
+    from saes.evaluation.matching import SHARED
+
+    values, random = np.array(columns["cosine"]), np.array(columns["random"])
+    share, by_chance = (float((cosines > SHARED).mean()) for cosines in (values, random))
+    of = "one-to-one match with random directions of the same second moments"
+    order = np.argsort(-values, kind="stable")
+    measures = [
+        Measure(f"share of latents with a partner above {SHARED}", share, by_chance, None, of),
+        Measure("mean cosine of the matched latents", float(values.mean()), float(random.mean()), None, of),
+    ]
+    bound = float(np.quantile(random, 0.95))
+    beyond = float((values > bound).mean())
+    finding = (
+        f"{share:.1%} of the latents have a partner of cosine above {SHARED}, {by_chance:.1%} by chance; "
+        f"{beyond:.1%} are matched more closely than 95 % of random directions ({bound:.2f})."
+    )
+    first, second = (np.array(columns[key])[order].tolist() for key in ("first", "second"))
+    return Matched(measures, [], finding, Histogram(_fractions(values), _fractions(random)), first, second,
+                   values[order].tolist())  # fmt: skip
