@@ -21,6 +21,7 @@ from dashboard.components.frame import (
     notice,
     page,
     panel,
+    quiet_link,
     save_search_control,
     stat,
 )
@@ -29,6 +30,7 @@ from dashboard.components.pages import (
     Page,
     address_sink,
     artefact_menu,
+    compare_href,
     current,
     first_step,
     register_address,
@@ -111,6 +113,7 @@ def detail(
     near = view.labels(workspace, name, row["neighbours"])
     near = {other: view.named(other, label, named) for other, label in near.items()}
     parts: list[Any] = [_heading(row), note_controls(f"features/{name}#{index}"), _numbers(row)]
+    parts.append(quiet_link("Compare with…", compare_href(f"{name}:{index}")))
     if row["n_fired"] == 0:
         parts.append(
             notice(
