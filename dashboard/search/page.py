@@ -29,7 +29,9 @@ from dashboard.components.tokens import token_strip, token_text
 from dashboard.figures.theme import visible
 from interp.errors import UsageError, as_typed
 from interp.workspace import Workspace
-from saes.features.search import Example, Found, Hit, Match, rank_active, search_features
+from saes.features.found import ALPHA, Example, Found, Hit, Match
+from saes.features.search import rank_active, search_features
+from saes.features.token_index import PHRASE_FROM
 
 N_HITS, N_ACTIVE = 15, 15
 MAX_REGIONS = 80
@@ -42,7 +44,7 @@ FILTERS = ("in", "d", "s", "region")
 HOOK = "hook:"
 EXAMPLES = (
     ("a word", "January", "in any case, with or without a space before it, as one token or several"),
-    ("a text", "countries in Europe", "ranked by all of its words but the most frequent ones"),
+    ("a text", "countries in Europe", "pairs of words in their order first, then all words but the most frequent"),
     ("part of a label", "in any form", "labels count too, after the text"),
     ("similar features", "like #12", "nearest decoder directions; like demo:12 names the dictionary"),
     ("a feature", "#12", "or demo:12"),
@@ -181,17 +183,25 @@ _SECTIONS = (
     ("number", "Feature", ""),
     ("name", "Your names", "names that you gave to features in the notes"),
     (
+        "phrase",
+        "Fires on it in this order",
+        "on the last word of a pair of words, right after the first one. Score, null and p are those of the next "
+        "panel, of the pairs; counts of the last word alone show how much the order matters",
+    ),
+    (
         "tokens",
         "Fires on it",
         "score: F1, 0 to 1, of two fractions: the part of the feature's total activation that falls on these words, "
         "and the part of these words on which it fires. In brackets the null: the mean of one random feature that "
-        "fires as often, on random tokens; the best of many is higher by chance",
+        "fires as often. p: the probability of as many firings on these words by chance, at the feature's own rate; "
+        "corrected for all features searched (Holm), so up to 0.05 counts as found. It takes tokens as independent",
     ),
     (
         "similar",
         "Similar directions",
         "cosine similarity of decoder directions, 1 for the same; in brackets the baseline, the median over all "
-        "features of the cosine to the nearest one",
+        "features of the cosine to the nearest one. p: the probability that one of as many random directions is as "
+        "near; directions of a dictionary pass it easily",
     ),
     (
         "label",
@@ -243,13 +253,23 @@ def _rounded(value: float) -> str:
 
 
 def _why(hit: Hit) -> html.Div | None:
-    if not hit.matches:
-        return None
+    """Return the reason of a hit: the texts that match, and how far its firings are from chance."""
     words = [html.Span([token_text(each.text, 24), _count(each, hit)], className="wb-match") for each in hit.matches]
     share = (
         html.Span(f"{hit.share:.0%} of its activation", className="wb-quiet") if hit.share is not None else None
     )  # fmt: skip
-    return html.Div([*words, share], className="wb-matches")
+    chance = html.Span(chance_text(hit), className="wb-quiet") if hit.p is not None else None
+    return html.Div([*words, share, chance], className="wb-matches") if words or chance else None
+
+
+def chance_text(hit: Hit) -> str:
+    """Return how a hit compares with chance, in a sentence."""
+    p = hit.p or 0.0
+    said = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
+    if hit.expected is None:
+        return f"{said} for random directions"
+    found = "" if p <= ALPHA else "not above chance: "
+    return f"{found}{hit.fired:,} of {hit.tries:,}, by chance {hit.expected:.2g}; {said}"
 
 
 def _count(match: Match, hit: Hit) -> html.Span:
@@ -283,6 +303,12 @@ def _remarks(found: Found) -> list[Any]:
         )
     if found.left_out:
         notes.append(f"Left out as too frequent: {', '.join(visible(word, 24) for word in found.left_out)}.")
+    if found.missing_phrases:
+        pairs = ", ".join(f"“{visible(pair, 40)}”" for pair in found.missing_phrases)
+        notes.append(
+            f"Not indexed as a phrase: {pairs}. The text holds it fewer than {PHRASE_FROM} times, or the index is "
+            "of an earlier version."
+        )
     if found.missing and found.words:
         notes.append(f"Not in the recorded text: {', '.join(visible(word, 24) for word in found.missing)}.")
     lines: list[Any] = [html.P(each, className="wb-note") for each in notes]

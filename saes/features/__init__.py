@@ -11,6 +11,7 @@
 - `relations`  logits, neurons and co-active features of every feature, each with its null
 - `planes`     two-dimensional features
 - `token_index` index of the recorded text: on which tokens and words each feature fires
+- `examples_index`  the same index from the examples alone, in the user's cache
 - `search`     features by text, by label, by own name, by number
 - `similar`    features of similar direction, to a feature or to a vector
 - `found`      the answer of a search: hits with their reasons, and filters

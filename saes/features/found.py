@@ -12,6 +12,8 @@ from interp.workspace import Workspace
 By = Literal["phrase", "tokens", "label", "name", "similar", "number", "active"]
 COLUMNS = "feature, coalesce(label, '') as label, density, max_activation"
 """Columns of `features.parquet` that a hit has."""
+ALPHA = 0.05
+"""Adjusted p up to which a feature counts as found."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Hit:
     strongest activation, as a fraction of the feature's maximum, times its rarity."""
     null: float | None = None
     """The same for a random feature of the same density, or as the module's docstring says."""
+    p: float | None = None
+    """Probability of the firings (of `phrase` and `tokens`) or of the cosine by chance, Holm-adjusted for all features
+    that were searched."""
+    fired: int | None = None
+    """Of the `tries` tokens that match, those on which it fires."""
+    tries: int | None = None
+    expected: float | None = None
+    """Number of those tokens on which a feature that fires as often would fire by chance."""
     share: float | None = None
     recall: float | None = None
     matches: tuple[Match, ...] = ()
@@ -76,6 +86,10 @@ class Found(Result):
     """Words that do not occur in the text of any of the artefacts."""
     left_out: tuple[str, ...] = ()
     """Frequent words, left out because the query has rarer ones."""
+    phrases: tuple[str, ...] = ()
+    """Pairs of words that were looked up in their order."""
+    missing_phrases: tuple[str, ...] = ()
+    """Pairs of words of the query that no index holds: rarer than it asks for, or of an earlier version."""
     near: tuple[tuple[str, int], ...] = ()
     """Longer words that begin with a single word asked for, and how often they occur."""
     covers: dict[str, str] = field(default_factory=dict)
@@ -89,13 +103,16 @@ class Found(Result):
         partial = [name for name, text in self.covers.items() if text == "examples"]
         only = f"; of {', '.join(partial)} only the examples were searched" if partial else ""
         absent = f"; not in the text: {', '.join(self.missing)}" if self.missing else ""
-        return f"{self.query!r}: {len(self.hits)} features{only}{absent}"
+        chance = sum(hit.p is not None and hit.p > ALPHA for hit in self.hits)
+        doubt = f", {chance} of them not above chance" if chance else ""
+        return f"{self.query!r}: {len(self.hits)} features{doubt}{only}{absent}"
 
     def to_records(self) -> list[Record]:
         """Return one row per hit."""
         return [
             {"features": hit.features, "feature": hit.feature, "by": hit.by, "score": hit.score, "null": hit.null,
-             "share": hit.share, "recall": hit.recall, "density": hit.density, "label": hit.label, "own": hit.own,
+             "p": hit.p, "share": hit.share, "recall": hit.recall, "density": hit.density,
+             "label": hit.label, "own": hit.own,
              "matches": ", ".join(f"{each.text!r} {each.n}/{each.seen}" for each in hit.matches)}
             for hit in self.hits
         ]  # fmt: skip

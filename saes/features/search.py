@@ -10,8 +10,15 @@
 
 A word is found in any case, with or without a leading space, and as several tokens (its last one counts). The score of
 several words is the mean over the words, weighted by their information, `log2(1 / frequency)`; those that make up more
-than `FREQUENT` of the text are left out when there are rarer ones. **Null**: the mean score of one
-random feature that fires as often, on random tokens; the best of many is higher by chance. Hits below it are left out.
+than `FREQUENT` of the text are left out when there are rarer ones. **Null**: the mean score of one random feature that
+fires as often, on random tokens. **p**: the probability that it fires on at least as many of the matching tokens
+(binomial tail), Holm-adjusted for all features searched. Hits are features with p of at most 0.05; where there is none,
+the best of the others are given, and marked. Tokens of one document are not independent, so p is optimistic where a
+word occurs in few documents.
+
+**Phrases.** Of several words, adjacent pairs are searched first, in their order: `New York` is found at "York" after
+"New" (`by="phrase"`). Features that fire on the words in any order follow. The index holds pairs that occur at least
+`token_index.PHRASE_FROM` times.
 
 The numbers come from the index that `workbench features` writes (`saes/features/token_index.py`). Features without one
 are searched through their examples: then `share` and `recall` are fractions of the activation and of the tokens in
@@ -26,16 +33,20 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from interp.artifacts import Manifest
 from interp.errors import ConfigError, WorkbenchError
 from interp.notes import own_names
 from interp.workspace import Workspace
-from saes.features.found import COLUMNS, Example, Filter, Found, Hit, Match, feature_rows
+from saes.features.examples_index import indexed_examples
+from saes.features.found import ALPHA, COLUMNS, By, Example, Filter, Found, Hit, Match, feature_rows
 from saes.features.similar import similar
-from saes.features.token_index import FOLDER, TABLES, indexed_examples, query_words, word_positions
+from saes.features.token_index import FOLDER, TABLES, query_words, word_positions
 
 FREQUENT = 0.005
 """A word that makes up more than this fraction of all tokens is left out where the query has rarer ones."""
@@ -79,20 +90,22 @@ def search_features(
         shown = _with_examples(workspace, hits, {}) if examples else hits
         return Found(query=query, hits=_with_names(shown, names), names_problem=problem)
     parts = [_by_tokens(workspace, manifest, query, within, limit) for manifest in artefacts]
-    best = sorted((hit for part in parts for hit in part.hits), key=lambda hit: -(hit.score or 0))[:limit]
+    ordered = _best([hit for part in parts for hit in part.phrase_hits], limit)
+    inside = {hit.key for hit in ordered}
+    best = _best([hit for part in parts for hit in part.hits if hit.key not in inside], limit)
     labelled = [hit for manifest in artefacts for hit in by_label(workspace, manifest, query, within, limit)]
     named = [hit for manifest in artefacts for hit in by_own_name(workspace, manifest, query, names, within)][:limit]
-    known = {hit.key for hit in (*best, *named)}
-    hits = [*named, *best, *[hit for hit in labelled if hit.key not in known][:limit]]
+    known = {hit.key for hit in (*ordered, *best, *named)}
+    hits = [*named, *ordered, *best, *[hit for hit in labelled if hit.key not in known][:limit]]
     wanted = {word: n for part in parts for word, n in part.pieces.items()}
     return Found(
         query=query,
         hits=_with_names(_with_examples(workspace, hits, wanted) if examples else hits, names),
         names_problem=problem,
         words=tuple(dict.fromkeys(word for part in parts for word in part.words)),
-        missing=tuple(
-            w for w in dict.fromkeys(parts[0].missing if parts else ()) if all(w in p.missing for p in parts)
-        ),
+        phrases=tuple(dict.fromkeys(phrase for part in parts for phrase in part.phrases)),
+        missing_phrases=_in_all([part.missing_phrases for part in parts]),
+        missing=_in_all([part.missing for part in parts]),
         left_out=tuple(dict.fromkeys(word for part in parts for word in part.left_out)),
         near=max((part.near for part in parts), key=lambda near: sum(n for _, n in near), default=()),
         covers={part.name: "all text" if part.complete else "examples" for part in parts},
@@ -106,6 +119,9 @@ class _Part:
     name: str
     hits: list[Hit]
     complete: bool
+    phrase_hits: list[Hit] = field(default_factory=list)
+    phrases: tuple[str, ...] = ()
+    missing_phrases: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -141,7 +157,8 @@ def _tables(workspace: Workspace, manifest: Manifest) -> tuple[dict[str, Path], 
 def _by_tokens(workspace: Workspace, manifest: Manifest, query: str, within: Filter, limit: int) -> _Part:
     tables, complete = _tables(workspace, manifest)
     readings = query_words(query)[: 4 * MAX_WORDS]
-    known = _look_up(workspace, tables["units"], [each for reading in readings for each in reading])
+    pairs = [f"{a} {b}" for one, two in pairwise(readings) for a in one for b in two]
+    known = _look_up(workspace, tables["units"], [*(each for reading in readings for each in reading), *pairs])
     chosen: dict[str, _Word] = {}
     missing = []
     for whole, *rest in readings:
@@ -152,28 +169,51 @@ def _by_tokens(workspace: Workspace, manifest: Manifest, query: str, within: Fil
     rare = [each for each in chosen.values() if each.n <= FREQUENT * (n_text or 1)] or list(chosen.values())
     used = sorted(rare, key=lambda each: each.n)[:MAX_WORDS]
     near = _longer_words(workspace, tables["units"], readings[0][0]) if len(readings) == 1 else ()
-    hits = _score(workspace, manifest, tables, used, n_text or 1, within, limit, complete)
+
+    def hits(by: By, sought: list[_Word], shown: list[_Word]) -> list[Hit]:
+        rows = _score(workspace, manifest, tables, sought, n_text or 1, within, limit, complete)
+        matches = _matches(workspace, tables, shown, [row["feature"] for row in rows])
+        return [Hit(features=manifest.name, by=by, matches=matches.get(row["feature"], ()), **row) for row in rows]
+
+    phrases, absent = _phrases(readings, known)
+    last = {word: known[word] for word in (each.word.rsplit(" ", 1)[1] for each in phrases) if word in known}
     return _Part(
+        phrase_hits=hits("phrase", phrases, [*phrases, *last.values()]) if phrases else [],
+        phrases=tuple(each.word for each in phrases),
+        missing_phrases=absent,
         name=manifest.name,
-        hits=hits,
+        hits=hits("tokens", used, used),
         complete=complete,
         words=tuple(each.word for each in used),
         missing=tuple(missing),
         left_out=tuple(word for word, each in chosen.items() if each not in used),
         near=near,
-        pieces={each.word: each.pieces for each in used},
+        pieces={each.word: each.pieces for each in (*used, *phrases)},
     )
+
+
+def _phrases(readings: list[tuple[str, ...]], known: dict[str, _Word]) -> tuple[list[_Word], tuple[str, ...]]:
+    """Return the adjacent pairs of words that the index holds, and those that it does not."""
+    found: dict[str, _Word] = {}
+    absent = []
+    for one, two in pairwise(readings):
+        here = next((known[pair] for a in one for b in two if (pair := f"{a} {b}") in known), None)
+        if here is None:
+            absent.append(f"{one[0]} {two[0]}")
+        else:
+            found[here.word] = here
+    return list(found.values())[:MAX_WORDS], tuple(dict.fromkeys(absent))
 
 
 def _look_up(workspace: Workspace, units: Path, words: Sequence[str]) -> dict[str, _Word]:
     sql = """select folded as word, min(unit) as low, max(unit) as high, sum(n)::bigint as n, max(pieces) as pieces
-             from u where folded in (select unnest(?::varchar[])) group by folded"""
+             from u where folded in (select unnest(?::varchar[])) group by folded having sum(n) > 0"""
     return {row["word"]: _Word(**row) for row in workspace.query(sql, list(dict.fromkeys(words)), u=units).to_pylist()}
 
 
 def _longer_words(workspace: Workspace, units: Path, word: str) -> tuple[tuple[str, int], ...]:
     sql = """select folded, sum(n)::bigint as n from u where folded > ? and folded < ? and starts_with(folded, ?)
-             group by folded order by n desc, folded limit 6"""
+             and not contains(folded, ' ') group by folded order by n desc, folded limit 6"""
     rows = workspace.query(sql, word, word + "\U0010ffff", word, u=units).to_pylist()
     return tuple((row["folded"], row["n"]) for row in rows)
 
@@ -181,8 +221,11 @@ def _longer_words(workspace: Workspace, units: Path, word: str) -> tuple[tuple[s
 def _score(
     workspace: Workspace, manifest: Manifest, tables: dict[str, Path], words: list[_Word], n_text: int,
     within: Filter, limit: int, complete: bool,
-) -> list[Hit]:  # fmt: skip
-    """Return the features that fire on the words, best first."""
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return the features that fire on the words more than by chance, best first; where none does, those below chance.
+
+    Rows have the fields of a hit, without the matching texts.
+    """
     if not words:
         return []
     condition, more = within.condition(workspace)
@@ -198,25 +241,56 @@ def _score(
         f"{2 * weight / sum(bits) * w.n / n_text!r} * {rate} / ({w.n / n_text!r} + {rate} + 1e-30)"
         for w, weight in zip(words, bits, strict=True)
     )
+    tries = str(sum(w.n for w in words)) if complete else "scored.seen"
     sql = f"""with found as ({union}),
-        chosen as (select {COLUMNS}, n_fired from features where {condition}),
+        chosen as (select feature, density, n_fired from features where {condition}),
         each_word as (select *, least(1.0, {bound}) as recall from found join chosen using (feature)),
         scored as (select feature, sum(weight * 2 * share * recall / (share + recall)) as score,
             sum(weight * share) as share, sum(weight * recall) as recall, any_value(density) as density,
-            any_value(max_activation) as max_activation, any_value(label) as label from each_word group by feature)
-        select scored.*, ({null}) as "null" from scored {"" if complete else "join seen using (feature)"}
-        where score > "null" and score >= ? order by score desc, feature limit ?"""
+            sum(n)::bigint as fired, sum(seen)::bigint as seen from each_word group by feature)
+        select scored.feature, score, share, recall, fired, {tries}::bigint as tries, {rate} as rate,
+            ({null}) as "null", (select count(*) from chosen) as searched
+        from scored {"" if complete else "join seen using (feature)"}"""
     paths = {"firings": tables["firings"], "seen": tables["seen"], **more}
     paths["features"] = workspace.table_path("features", manifest.name, "features")
-    rows = workspace.query(sql, within.min_score, limit, **paths).to_pylist()
-    matches = _matches(workspace, tables, words, [row["feature"] for row in rows])
-    return [Hit(features=manifest.name, by="tokens", matches=matches.get(row["feature"], ()), **row) for row in rows]
+    found = workspace.query(sql, **paths)
+    columns = {name: found[name].to_numpy() for name in found.column_names}
+    p = _chance(columns["fired"], columns["tries"], columns["rate"], int(columns["searched"].max(initial=0)))
+    shown = (columns["score"] > columns["null"]) & (columns["score"] >= within.min_score)
+    shown &= (p <= ALPHA) if (p[shown] <= ALPHA).any() else shown
+    best = np.flatnonzero(shown)
+    best = best[np.lexsort((columns["feature"][best], -columns["score"][best]))][:limit]
+    known = feature_rows(workspace, manifest.name, columns["feature"][best].tolist())
+    fields = ("score", "null", "share", "recall", "fired", "tries")
+    return [
+        known[int(columns["feature"][i])]
+        | {name: columns[name][i].item() for name in fields}
+        | {"expected": float(columns["tries"][i] * columns["rate"][i]), "p": float(p[i])}
+        for i in best
+    ]
+
+
+def _chance(fired: np.ndarray, tries: np.ndarray, rate: np.ndarray, n_searched: int) -> np.ndarray:
+    """Return the Holm-adjusted probability of `fired [n]` or more firings of `tries [n]` at chance `rate [n]`.
+
+    The null fires on each token independently, as often as the feature does in all of the text (binomial tail; the
+    hypergeometric one is smaller). Features of the `n_searched` that fire on none of the tokens have p = 1.
+    """
+    from scipy.special import bdtrc
+
+    from interp.statistics import holm
+
+    p = np.ones(max(n_searched, len(fired)))
+    p[: len(fired)] = bdtrc(fired - 1.0, np.maximum(tries, fired), np.clip(rate, 0.0, 1.0))
+    return holm(p)[: len(fired)]
 
 
 def _matches(
     workspace: Workspace, tables: dict[str, Path], words: list[_Word], features: list[int]
 ) -> dict[int, tuple[Match, ...]]:
     """Return for some features the texts on which they fire, those with most activation first."""
+    if not words or not features:
+        return {}
     ranges = " or ".join(f"unit between {w.low} and {w.high}" for w in words)
     sql = f"""select feature, text, sum(firings.n)::bigint as n, sum(seen)::bigint as seen,
               max(max_activation) as largest
@@ -253,6 +327,16 @@ def by_label(workspace: Workspace, manifest: Manifest, query: str, within: Filte
     hits = [Hit(features=manifest.name, by="label", **(row | scored.get(row["feature"], {}))) for row in rows]
     enough = [hit for hit in hits if not within.min_score or (hit.score or 0) >= within.min_score]
     return sorted(enough, key=lambda hit: -(hit.score or 0))
+
+
+def _in_all(words: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the words that every artefact lacks."""
+    return tuple(word for word in dict.fromkeys(words[0] if words else ()) if all(word in each for each in words))
+
+
+def _best(hits: list[Hit], limit: int) -> list[Hit]:
+    """Return the best hits of all artefacts: those above chance first, then by score."""
+    return sorted(hits, key=lambda hit: ((hit.p or 0.0) > ALPHA, -(hit.score or 0)))[:limit]
 
 
 def _own_names(workspace: Workspace) -> tuple[dict[str, str], str]:

@@ -3,29 +3,27 @@
 A *unit* is a text that ends at a token: the token itself, or the word up to it where a word has several tokens. Each
 token of a text counts for one or two units. A word is a run of letters or of digits; a space before it, and any other
 character, ends the word before. So " January", "january" and "Jan" + "uary" are three units. All are found by their
-folded text "january": lower case, without outer spaces.
+folded text "january": lower case, without outer spaces. A *phrase* is a word after another word and a space, such as
+" New York": a third unit of the token that ends it, from its `PHRASE_FROM`-th occurrence on.
 
     index/units.parquet      unit, text, folded, pieces, n             sorted by folded text
     index/firings.parquet    unit, feature, n, seen, share, max_activation   sorted by unit
     index/features.parquet   feature, n_tokens, n_fired
 
-`index_examples` makes the same index from the examples alone, for features that were described before there was an
-index. It covers the text of the examples: `seen` then counts the tokens in the examples of that feature.
+`examples_index` makes the same index from the examples alone, for features that were described before there was one.
 
 Steps of a build: (1) every token gets its units; (2) firings are summed per (unit, feature) within a block; (3) sums
-are merged in memory, and spilled to disk beyond `BUFFERED`; (4) DuckDB merges the runs, keeps the `KEPT` units on which
-each feature has the most activation, and sorts by unit. So memory depends on the number of distinct units, and neither
-on the number of tokens nor on that of firings. A word that a feature loses in step 4 holds less than 1 / `KEPT` of its
-activation.
+are merged in memory, and spilled to disk beyond `BUFFERED`; (4) DuckDB merges the runs, keeps the `KEPT` units (and as
+many phrases) on which each feature has the most activation, and sorts by unit. So memory depends on the number of
+distinct units, and neither on the number of tokens nor on that of firings. A word that a feature loses in step 4 holds
+less than 1 / `KEPT` of its activation.
 """
 
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -45,6 +43,10 @@ MAX_PIECES = 6
 """Longest word, in tokens."""
 MAX_UNITS = 1 << 21
 """Distinct units; once there are so many, words of several tokens that are new are not indexed."""
+PHRASE_FROM = 3
+"""Occurrence from which on a phrase is indexed: most pairs of words occur once or twice."""
+MAX_PHRASES = 1 << 20
+_SLOTS = 1 << 22
 BUFFERED = 1 << 22
 """Sums of (unit, feature) held in memory before they are written to a run."""
 ROW_GROUP = 20_480
@@ -90,12 +92,16 @@ class Units:
         self.pieces: list[tuple[int, ...]] = []
         """Tokens of each unit, as indices into the vocabulary."""
         self._of_word: dict[int, int] = {}
+        self._of_phrase: dict[int, int] = {}
+        self._met = np.zeros(_SLOTS, np.uint16)
+        """Occurrences of phrases by hash, up to `PHRASE_FROM`; a collision indexes a phrase earlier."""
         self._of_token = np.full(0, -1, np.int64)
 
-    def read(self, codes: np.ndarray, begins: np.ndarray, spelling: Spelling) -> tuple[np.ndarray, np.ndarray]:
-        """Return the unit of each token, and of the word up to it, or -1 where that is the token alone.
+    def read(self, codes: np.ndarray, begins: np.ndarray, spelling: Spelling) -> tuple[np.ndarray, ...]:
+        """Return the unit of each token, of the word up to it, and of the phrase that ends there; -1: none, each `[n]`.
 
-        `codes [n]` are indices into the vocabulary; `begins [n]` is True where a new passage begins.
+        A word of one token is a token alone. `codes [n]` are indices into the vocabulary; `begins [n]` is True where a
+        new passage begins.
         """
         spaced, first, last = spelling.spaced[codes], spelling.first[codes], spelling.last[codes]
         starts = begins | spaced | (first == 0)
@@ -103,7 +109,13 @@ class Units:
         starts[:1] = True
         at = np.arange(len(codes))
         position = at - np.maximum.accumulate(np.where(starts, at, 0))
-        return self._tokens(codes, len(spelling.texts)), self._words(codes, position)
+        hashes = self._hashes(codes, position)
+        start = at - position
+        ends = np.append(starts[1:], True) & (position < MAX_PIECES) & (start > 0) & spaced[start] & ~begins[start]
+        before = np.maximum(start - 1, 0)
+        ends &= (first[start] != 0) & (last[before] != 0) & (position[before] < MAX_PIECES)
+        phrases = self._phrases(codes, np.flatnonzero(ends), start, position, hashes)
+        return self._tokens(codes, len(spelling.texts)), self._words(codes, position, hashes), phrases
 
     def _tokens(self, codes: np.ndarray, n_texts: int) -> np.ndarray:
         if n_texts > len(self._of_token):
@@ -115,24 +127,63 @@ class Units:
             self.pieces.append((code,))
         return self._of_token[codes]
 
-    def _words(self, codes: np.ndarray, position: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def _hashes(codes: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """Return the hash of the word up to each token."""
         hashes = _mix(codes.astype(np.uint64) + np.uint64(1))
         for depth in range(1, MAX_PIECES):
             here = np.flatnonzero(position == depth)
-            before = hashes[here - 1] * np.uint64(0x9E3779B97F4A7C15)
-            hashes[here] = _mix(before ^ _mix(codes[here].astype(np.uint64) + np.uint64(1)))
+            hashes[here] = _mix(hashes[here - 1] * _ODD ^ _mix(codes[here].astype(np.uint64) + np.uint64(1)))
+        return hashes
+
+    def _phrases(
+        self, codes: np.ndarray, ends: np.ndarray, start: np.ndarray, position: np.ndarray, hashes: np.ndarray
+    ) -> np.ndarray:
+        """Return the phrase that ends at each token, -1 elsewhere; `ends` are the tokens that end one."""
+        phrases = np.full(len(codes), -1, np.int64)
+        before = start[ends] - 1
+        keys = _mix(_mix(hashes[before]) * _ODD ^ hashes[ends])
+        slots = (keys & np.uint64(_SLOTS - 1)).astype(np.int64)
+        order = np.argsort(slots, kind="stable")
+        found, first, counts = np.unique(slots[order], return_index=True, return_counts=True)
+        rank = np.empty(len(slots), np.int64)
+        rank[order] = np.arange(len(slots)) - np.repeat(first, counts)
+        often = rank + self._met[slots] >= PHRASE_FROM - 1
+        self._met[found] = np.minimum(self._met[found] + counts, PHRASE_FROM)
+        distinct, where, inverse = np.unique(keys[often], return_index=True, return_inverse=True)
+        numbers = np.full(len(distinct), -1, np.int64)
+        for i, (key, row) in enumerate(zip(distinct.tolist(), ends[often][where].tolist(), strict=True)):
+            number = self._of_phrase.get(key)
+            if number is None and len(self._of_phrase) < MAX_PHRASES:
+                number = self._of_phrase[key] = len(self.pieces)
+                first_token = start[row] - 1 - position[start[row] - 1]
+                self.pieces.append(tuple(codes[first_token : row + 1].tolist()))
+            numbers[i] = -1 if number is None else number
+        phrases[ends[often]] = numbers[inverse]
+        return phrases
+
+    def is_phrase(self) -> np.ndarray:
+        """Return `[n_units]` bool: the unit is a phrase."""
+        found = np.zeros(len(self.pieces), bool)
+        found[list(self._of_phrase.values())] = True
+        return found
+
+    def _words(self, codes: np.ndarray, position: np.ndarray, hashes: np.ndarray) -> np.ndarray:
         words = np.full(len(codes), -1, np.int64)
         within = np.flatnonzero((position > 0) & (position < MAX_PIECES))
         found, where, inverse = np.unique(hashes[within], return_index=True, return_inverse=True)
         numbers = np.full(len(found), -1, np.int64)
         for i, (key, row) in enumerate(zip(found.tolist(), within[where].tolist(), strict=True)):
             number = self._of_word.get(key)
-            if number is None and len(self.pieces) < MAX_UNITS:
+            if number is None and len(self.pieces) - len(self._of_phrase) < MAX_UNITS:
                 number = self._of_word[key] = len(self.pieces)
                 self.pieces.append(tuple(codes[row - position[row] : row + 1].tolist()))
             numbers[i] = -1 if number is None else number
         words[within] = numbers[inverse]
         return words
+
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
@@ -196,8 +247,8 @@ class TokenIndex:
         self, values: np.ndarray, indices: np.ndarray, codes: np.ndarray, begins: np.ndarray, spelling: Spelling
     ) -> None:
         """Add a block: the activations `values [n, k]` of features `indices [n, k]` on tokens `codes [n]`."""
-        tokens, words = self.units.read(codes, begins, spelling)
-        self._count(tokens, words)
+        units = self.units.read(codes, begins, spelling)
+        self._count(units)
         self._tokens += len(codes)
         active = values > 0
         np.add.at(self._fired, indices[active], 1)
@@ -206,7 +257,7 @@ class TokenIndex:
             best = np.argpartition(-values, PER_TOKEN - 1, axis=1)[:, :PER_TOKEN]
             values, indices = (np.take_along_axis(each, best, 1) for each in (values, indices))
         row, column = np.nonzero(values > 0)
-        self._hold(tokens[row], words[row], indices[row, column], values[row, column], seen=False)
+        self._hold([each[row] for each in units], indices[row, column], values[row, column], seen=False)
 
     def add_windows(
         self, feature: np.ndarray, row: np.ndarray, value: np.ndarray, new: np.ndarray,
@@ -216,29 +267,28 @@ class TokenIndex:
 
         `keep` are the entries to count, each (feature, row) once; `new` those whose row no earlier feature has shown.
         """
-        tokens, words = self.units.read(codes, begins, spelling)
-        self._count(tokens[new], words[new])
+        units = self.units.read(codes, begins, spelling)
+        self._count([each[new] for each in units])
         feature, value = feature[keep], value[keep]
         self._tokens += np.bincount(feature, minlength=self.n_features)
         self._fired += np.bincount(feature[value > 0], minlength=self.n_features)
         self._total += np.bincount(feature, value, minlength=self.n_features)
-        self._hold(tokens[keep], words[keep], feature, value, seen=True)
+        self._hold([each[keep] for each in units], feature, value, seen=True)
 
-    def _count(self, tokens: np.ndarray, words: np.ndarray) -> None:
+    def _count(self, units: Sequence[np.ndarray]) -> None:
         grown = np.zeros(len(self.units.pieces), np.int64)
         grown[: len(self._counts)] = self._counts
         self._counts = grown
-        for units in (tokens, words[words >= 0]):
-            self._counts += np.bincount(units, minlength=len(grown))
+        for each in units:
+            self._counts += np.bincount(each[each >= 0], minlength=len(grown))
 
-    def _hold(
-        self, tokens: np.ndarray, words: np.ndarray, feature: np.ndarray, value: np.ndarray, *, seen: bool
-    ) -> None:
-        inside = words >= 0
-        unit = np.concatenate([tokens, words[inside]])
-        sums = Sums.of(
-            unit, np.concatenate([feature, feature[inside]]), np.concatenate([value, value[inside]]), seen=seen
-        ).fired()
+    def _hold(self, units: Sequence[np.ndarray], feature: np.ndarray, value: np.ndarray, *, seen: bool) -> None:
+        inside = [each >= 0 for each in units]
+        unit, feature, value = (
+            np.concatenate([one[at] for one, at in zip(each, inside, strict=True)])
+            for each in (units, [feature] * len(inside), [value] * len(inside))
+        )
+        sums = Sums.of(unit, feature, value, seen=seen).fired()
         self._held.append(sums)
         self._n_held += len(sums.pair)
         if self._n_held > max(self.buffered, self._limit):
@@ -276,7 +326,8 @@ class TokenIndex:
         write_table(folder / "units.parquet", units)
         number = np.empty(len(order), np.int32)
         number[order] = np.arange(len(order), dtype=np.int32)
-        numbers = pa.table({"old": np.arange(len(order), dtype=np.int32), "unit": number, "n_unit": self._counts})
+        old, phrase = np.arange(len(order), dtype=np.int32), self.units.is_phrase()
+        numbers = pa.table({"old": old, "unit": number, "n_unit": self._counts, "phrase": phrase})
         features = np.arange(self.n_features, dtype=np.int32)
         stats = pa.table({"feature": features, "n_tokens": self._tokens, "n_fired": self._fired})
         write_table(folder / "features.parquet", stats)
@@ -341,99 +392,17 @@ def _write_firings(runs: Path, path: Path, numbers: "pa.Table", totals: "pa.Tabl
                            max(largest) as largest
                     from read_parquet('{quoted}') group by unit, feature),
                 kept as (
-                    select * from pairs
-                    qualify row_number() over (partition by feature order by total desc, old) <= {KEPT})
-                select numbers.unit, feature, n::int as n,
+                    select * from pairs join numbers using (old)
+                    qualify row_number() over (partition by feature, phrase order by total desc, old) <= {KEPT})
+                select unit, feature, n::int as n,
                        (case when seen > 0 then seen else n_unit end)::int as seen,
                        (total / greatest(whole, 1e-30))::float as share, largest::float as max_activation
-                from kept join numbers using (old) join totals using (feature) order by numbers.unit, feature
+                from kept join totals using (feature) order by unit, feature
                 ) to '{target}' (format parquet, compression zstd, row_group_size {ROW_GROUP})"""
             )
             os.replace(path.with_name("firings.tmp"), path)
     finally:
         connection.close()
-
-
-_building = Lock()
-
-
-def cache_folder() -> Path:
-    """Return the cache folder for indexes of examples: below `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
-    return Path(os.environ.get("INTERP_CACHE") or "~/.cache/interp-workbench").expanduser() / "token-index"
-
-
-def indexed_examples(examples: Path, content_hash: str, n_features: int) -> Path:
-    """Return the folder with the index of an examples table; it is built on first use and kept in the user's cache.
-
-    Where the cache cannot be written, it lies in a temporary folder, and is built again by the next process.
-    """
-    with _building:
-        for parent in (cache_folder(), Path(tempfile.gettempdir()) / f"interp-token-index-{os.getpid()}"):
-            folder = parent / content_hash[:32]
-            if all((folder / f"{table}.parquet").is_file() for table in TABLES):
-                return folder
-            try:
-                parent.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryDirectory(dir=parent) as draft:
-                    index_examples(examples, Path(draft) / "new", n_features)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    os.replace(Path(draft) / "new", folder)
-                return folder
-            except OSError:
-                continue
-    raise OSError(f"neither {cache_folder()} nor {tempfile.gettempdir()} can be written")
-
-
-def index_examples(examples: Path, folder: Path, n_features: int, *, batch: int = 16_384) -> None:
-    """Write the index of the text in `examples.parquet`, a few features at a time."""
-    index = TokenIndex(n_features, folder.with_name(folder.name + ".runs"))
-    known: dict[str, int] = {}
-    seen_rows = np.zeros(0, bool)
-    spelling = spell([])
-    for table in _whole_features(examples, batch):
-        counts = table["tokens"].combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
-        texts = table["tokens"].combine_chunks().flatten().dictionary_encode()
-        local = texts.dictionary.to_pylist()
-        fresh = [text for text in local if text not in known]
-        known |= {text: len(known) + i for i, text in enumerate(fresh)}
-        spelling = _longer(spelling, spell(fresh))
-        codes = np.array([known[text] for text in local], np.int64)[texts.indices.to_numpy(zero_copy_only=False)]
-        starts = np.cumsum(counts) - counts
-        within = np.arange(len(codes)) - np.repeat(starts, counts)
-        row = np.repeat(table["row"].to_numpy() - table["peak"].to_numpy(), counts) + within
-        feature = np.repeat(table["feature"].to_numpy().astype(np.int64), counts)
-        value = table["activations"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        _, keep = np.unique(feature << np.int64(40) | np.maximum(row, 0), return_index=True)
-        if len(row) and int(row.max()) >= len(seen_rows):
-            seen_rows = np.concatenate([seen_rows, np.zeros(int(row.max()) + 1 - len(seen_rows), bool)])
-        _, first = np.unique(row, return_index=True)
-        new = first[~seen_rows[row[first]]]
-        seen_rows[row] = True
-        index.add_windows(feature, row, value, new, codes, within == 0, keep, spelling)
-    index.write(folder, spelling)
-
-
-def _longer(old: Spelling, new: Spelling) -> Spelling:
-    arrays = (np.concatenate([a, b]) for a, b in zip(old[1:], new[1:], strict=True))
-    return Spelling(old.texts + new.texts, *arrays)
-
-
-def _whole_features(examples: Path, batch: int):
-    """Yield tables of examples in which every feature is complete; the table on disk is sorted by feature."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = ["feature", "row", "peak", "tokens", "activations"]
-    waiting: list[pa.Table] = []
-    for part in pq.ParquetFile(examples).iter_batches(batch_size=batch, columns=names):
-        table = pa.concat_tables([*waiting, pa.table(part)])
-        feature = table["feature"].to_numpy()
-        cut = int(np.searchsorted(feature, feature[-1])) if len(feature) else 0
-        if cut:
-            yield table.slice(0, cut)
-        waiting = [table.slice(cut)]
-    if waiting and waiting[0].num_rows:
-        yield waiting[0]
 
 
 def word_positions(tokens: Sequence[str], wanted: dict[str, int]) -> list[int]:

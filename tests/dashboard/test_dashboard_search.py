@@ -56,9 +56,27 @@ def test_every_hit_with_a_score_has_its_null(planted):
 def test_the_page_says_which_part_of_the_text_was_searched(planted):
     whole = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}), run=True)
     assert "Only the text of the examples" not in text_of(whole)
-    assert "the best of many is higher by chance" in text_of(whole)
+    assert "corrected for all features searched (Holm)" in text_of(whole)
     part = results(planted, find(planted, {"q": "January", **EVERYWHERE, "in": "older"}), run=True)
     assert "Only the text of the examples is indexed of older" in text_of(part)
+
+
+def test_a_row_says_how_far_its_firings_are_from_chance(planted):
+    hit = find(planted, {"q": "January", **EVERYWHERE, "in": "planted"}).hits[0]
+    assert f"{hit.fired:,} of {hit.tries:,}, by chance {hit.expected:.2g}; p < 1e-12" in text_of(row(hit))
+    chance = Hit(features="demo", feature=1, by="tokens", score=0.2, null=0.1, p=0.4, fired=2, tries=9, expected=0.8)
+    assert "not above chance: 2 of 9, by chance 0.8; p = 0.4" in text_of(row(chance))
+
+
+def test_a_phrase_has_a_panel_of_its_own_or_the_reason_why_not(planted):
+    found = find(planted, {"q": "the zephyranthes", **EVERYWHERE, "in": "planted"})
+    assert found.phrases == ("the zephyranthes",)
+    assert "Fires on it in this order" in text_of(results(planted, found, run=True))
+    other = find(planted, {"q": "zephyranthes the", **EVERYWHERE, "in": "planted"})
+    assert "Fires on it in this order" not in text_of(results(planted, other, run=True)) or other.phrases
+    absent = find(planted, {"q": "zephyranthes January", **EVERYWHERE, "in": "planted"})
+    assert absent.missing_phrases == ("zephyranthes january",)
+    assert "Not indexed as a phrase: “zephyranthes january”" in text_of(results(planted, absent, run=True))
 
 
 def test_a_search_that_finds_nothing_says_so(visitor):

@@ -86,14 +86,14 @@ def test_the_index_depends_neither_on_blocks_nor_on_spilling(workspace, tmp_path
 def test_words_end_at_spaces_punctuation_and_changes_of_class():
     texts = [" Zeph", "yr", "s", ",", " x", "1", "2", "<b>", "ß"]
     units = Units()
-    _, words = units.read(np.arange(len(texts)), np.zeros(len(texts), bool), spell(texts))
+    _, words, _ = units.read(np.arange(len(texts)), np.zeros(len(texts), bool), spell(texts))
     found = ["".join(texts[c] for c in units.pieces[w]) if w >= 0 else None for w in words]
     assert found == [None, " Zephyr", " Zephyrs", None, None, None, "12", None, None]
 
 
 def test_a_passage_begins_a_new_word():
     units, begins = Units(), np.array([False, False, True])
-    _, words = units.read(np.array([0, 1, 1]), begins, spell([" Zeph", "yr"]))
+    _, words, _ = units.read(np.array([0, 1, 1]), begins, spell([" Zeph", "yr"]))
     assert words.tolist()[0] == -1
     assert words[1] >= 0
     assert words[2] == -1

@@ -9,6 +9,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -409,14 +410,19 @@ class Search(InWorkspace):
 
     Example: workbench search January
 
+    Of a vector: workbench search --vector direction.npy
+
     The score is F1 of two fractions: the part of the feature's activation that falls on these words, and the part of
-    these words on which it fires. The null is a feature that fires as often on random tokens. Labels that contain the
-    text follow. `like demo:12` finds features of similar direction. The page Search of the dashboard shows the same,
-    with examples.
+    these words on which it fires. The null is a feature that fires as often on random tokens; p is the probability of
+    as many firings by chance, corrected for all features searched (Holm). Adjacent words are searched as a phrase, in
+    their order, too. Labels and your own names that contain the text are found as well. `like demo:12` finds features
+    of similar direction. The page Search of the dashboard shows the same, with examples.
     """
 
-    text: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TEXT")]
+    text: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="TEXT")] = None
     """A word, several words, part of a label, or `like NAME:NUMBER`."""
+    vector: Path | None = None
+    """Instead of a text: a .npy file with a vector as wide as the decoder directions, to find similar ones."""
     features: str | None = None
     """Name of a features artefact in the workspace. Default: all."""
     hook_point: str | None = None
@@ -429,16 +435,18 @@ class Search(InWorkspace):
     """Features to show, by text and by label each."""
 
     def run(self) -> None:
-        from saes.features.search import search_features
+        if (self.text is None) == (self.vector is None):
+            given = "neither" if self.text is None else "both"
+            raise ConfigError(f"search takes a TEXT or --vector FILE, got {given}; give one of them")
+        options: Any = {"features": self.features, "hook_point": self.hook_point, "density": (0.0, self.max_density),
+                        "min_score": self.min_score, "limit": self.top}  # fmt: skip
+        if self.vector is not None:
+            from saes.features.similar import load_vector, search_vector
 
-        found = search_features(
-            self.open_workspace(),
-            self.text,
-            features=self.features,
-            hook_point=self.hook_point,
-            density=(0.0, self.max_density),
-            min_score=self.min_score,
-            limit=self.top,
-            examples=False,
-        )
+            vector = load_vector(self.vector)
+            found = search_vector(self.open_workspace(), vector, name=self.vector.name, **options)
+        else:
+            from saes.features.search import search_features
+
+            found = search_features(self.open_workspace(), self.text or "", examples=False, **options)
         say(str(found))
