@@ -47,6 +47,7 @@ from dashboard.components.pages import (
     register_runs,
 )
 from dashboard.overview.data import models
+from dashboard.prompt.turns import guest
 from dashboard.runs.queue import RunQueue
 from dashboard.search.page import box as search_box
 from dashboard.security import READS, Guard, content_security_policy, refuse_callback
@@ -228,6 +229,7 @@ def create_app(
         if each.register is not None:
             each.register(app)
     _register_answers(app, pages)
+    _tell_browsers_apart(app)
     app.server.after_request(_lighten)
     app.server.wsgi_app = Guard(
         app.server.wsgi_app,
@@ -239,6 +241,8 @@ def create_app(
     return app
 
 
+BROWSER = "workbench-browser"
+"""Cookie that tells browsers apart; it grants nothing."""
 LIBRARIES = {
     "dash_ag_grid": ("AgGrid", ("atlas", "circuit", "feature", "heads")),
     "dash_cytoscape": ("Cytoscape", ("circuit",)),
@@ -299,6 +303,20 @@ def _lighten(response: flask.Response) -> flask.Response:
 @lru_cache(maxsize=128)
 def _zipped(content: bytes) -> bytes:
     return gzip.compress(content, 6, mtime=0)
+
+
+def _tell_browsers_apart(app: Dash) -> None:
+    """Give every browser a place of its own before the live model, by a cookie that holds a random name."""
+
+    @app.server.before_request
+    def place() -> None:
+        guest(flask.request.cookies.get(BROWSER) or flask.request.remote_addr or "")
+
+    @app.server.after_request
+    def name(response: flask.Response) -> flask.Response:
+        if response.mimetype == "text/html" and BROWSER not in flask.request.cookies:
+            response.set_cookie(BROWSER, secrets.token_hex(8), httponly=True, samesite="Strict")
+        return response
 
 
 def _register_answers(app: Dash, pages: list[Page]) -> None:

@@ -28,20 +28,25 @@ def serve(
     open_browser: bool = True,
     token: str | None = None,
     runs: RunQueue | None = None,
+    model_memory: int | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve until interrupted (Ctrl-C).
 
     `port` None takes 8050, or the next free one and says so. `runs` is the queue of analyses that pages start; it works
-    as long as the server does. Raises `ResourceError` when the port that was asked for is in use, `ConfigError` when
-    `host` lets other machines in and there is no token.
+    as long as the server does. `model_memory` bounds the bytes of the models in memory (default: half of all memory).
+    Raises `ResourceError` when the port that was asked for is in use, `ConfigError` when `host` lets other machines in
+    and there is no token.
     """
+    from dashboard.prompt.live import LiveModel
+
     check_binding(host, token)
     opened = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     chosen = port if port is not None else free_port(host)
     if port is None and chosen != DEFAULT_PORT:
         say(f"port {DEFAULT_PORT} is in use, so this one takes {chosen}")
-    server = make_server(opened, host=host, port=chosen, token=token, runs=runs)
+    live = LiveModel(opened, memory=model_memory)
+    server = make_server(opened, host=host, port=chosen, token=token, live=live, runs=runs)
     if runs is not None:
         runs.start()
     address = f"http://{_in_address(host)}:{chosen}/" + (f"?token={token}" if token else "")

@@ -4,6 +4,7 @@ Models are bounded by the memory that they take together, dictionaries and tuned
 """
 
 import dataclasses
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from dashboard.prompt.compute import Reading
     from dashboard.prompt.turns import Turn
+    from interp.tracing.graph import AttributionGraph
 
 MAX_TOKENS = 512
 """Tokens that the page can show; the context of the model may be longer."""
@@ -107,6 +109,7 @@ class Loaded:
             del self._models[gone]
             for key in [key for key in self._dictionaries if key[0] == gone]:
                 del self._dictionaries[key]
+            gc.collect()  # a model refers to itself
 
     @property
     def models(self) -> list[str]:
@@ -159,6 +162,34 @@ class Loaded:
         from saes.features.measure_proof import read_lists
 
         return self._held((spec, f"lists at {site.stream}"), lambda: read_lists(site, done))
+
+    def traced(self, graph: "AttributionGraph", version: str) -> Any:
+        """Return the frozen model of a graph's prompt with its latents; `version` is the content hash of the graph.
+
+        Raises `MismatchError` for a graph of other weights.
+        """
+        return self._held((graph.model, version), lambda: self._trace(self.model(graph.model), graph))
+
+    def _trace(self, loaded: Any, graph: "AttributionGraph") -> Any:
+        import torch
+
+        from interp.models.adapter import weight_hash
+        from interp.tracing.config import TraceConfig
+        from interp.tracing.replacement import Neurons
+        from interp.tracing.trace import open_system
+        from saes.sets.replacement import SetReplacement
+        from saes.sets.set import open_set
+
+        graph.check_model(weight_hash(loaded))
+        settings, usual = graph.settings, TraceConfig()
+        replacement = (
+            Neurons(settings.get("max_neurons", usual.max_neurons))
+            if graph.dictionary == "neurons"
+            else SetReplacement(open_set(self._workspace, graph.dictionary), graph.dictionary)
+        )
+        tokens = torch.tensor([graph.tokens], device=next(loaded.parameters()).device)
+        skipped = settings.get("skip_positions", usual.skip_positions)
+        return open_system(loaded, tokens, replacement, skip_positions=skipped)
 
     def version(self, features: str | None) -> str | None:
         """Return the content hash of a features artefact: one made again under its name is another."""

@@ -1,6 +1,7 @@
 """A fair queue before the one model that a server has: visitors take turns, and a newer request replaces an older one.
 
-A visitor is one open page. Whoever was served longest ago is next, so that ten requests of one page do not keep another
+A visitor is one open page. Requests of other pages, which replace nothing, share the place of their browser (`guest`).
+Whoever was served longest ago is next, so that ten requests of one page do not keep another
 page waiting for all of them. Long work takes its turn again for each step. Within a page a new request replaces an
 older one of its kind, and a new prompt replaces all requests about the last one. A waiting request is dropped; a
 running one stops at its next `Turn.check`.
@@ -21,8 +22,14 @@ from contextvars import ContextVar
 from interp.errors import UsageError
 
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
+_guest: ContextVar[str] = ContextVar("guest", default="")
 _REMEMBERED = 1000
 """Visitors whose last turn is remembered."""
+
+
+def guest(name: str) -> None:
+    """Make `name` the place in the queue of this thread's requests that belong to no visitor."""
+    _guest.set(name)
 
 
 class SupersededError(UsageError):
@@ -44,6 +51,8 @@ class Turn:
 
     def __init__(self, visitor: str, kind: str, number: int):
         self.visitor, self.kind, self.number = visitor, kind, number
+        self.place = f"page {visitor}" if visitor else f"guest {_guest.get()}"
+        """whose turn it is in the queue"""
         self.stage = "waiting"
         self.dropped = False
 
@@ -89,8 +98,8 @@ class Turns:
             self._changed.notify_all()  # one who waits may be next now
             turn.check("running")
             self._running = turn
-            self._served.pop(turn.visitor, None)  # the dictionary keeps the order of service
-            self._served[turn.visitor] = turn.number
+            self._served.pop(turn.place, None)  # the dictionary keeps the order of service
+            self._served[turn.place] = turn.number
             while len(self._served) > _REMEMBERED:
                 self._served.pop(next(iter(self._served)))
         try:
@@ -116,15 +125,13 @@ class Turns:
                 return ""
             if self._running in mine:
                 return self._running.stage if self._running else ""
-            ahead = len({turn.visitor for turn in self._waiting if turn.visitor != visitor}) + (
-                self._running is not None
-            )
+            ahead = len({turn.place for turn in self._waiting if turn.visitor != visitor}) + (self._running is not None)
             return f"waiting; {ahead} other page{'s' * (ahead != 1)} may be served first"
 
     def _next(self) -> Turn | None:
         """Return the waiting request of whoever was served longest ago; of one visitor, the oldest."""
-        order = {visitor: at for at, visitor in enumerate(self._served, 1)}
-        return min(self._waiting, key=lambda turn: (order.get(turn.visitor, 0), turn.number), default=None)
+        order = {place: at for at, place in enumerate(self._served, 1)}
+        return min(self._waiting, key=lambda turn: (order.get(turn.place, 0), turn.number), default=None)
 
     def _of(self, visitor: str) -> list[Turn]:
         everyone = [*self._waiting, *([self._running] if self._running else [])]

@@ -103,6 +103,47 @@ def test_one_page_with_many_requests_does_not_keep_another_waiting():
     assert served == ["busy", "quiet", "other", "busy", "busy", "busy"]
 
 
+def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_nothing():
+    from dashboard.prompt.turns import guest
+
+    served: list[str] = []
+    turns, threads = Turns(), []
+
+    def take(browser: str, kind: str) -> None:
+        guest(browser)
+        with turns.take(kind):
+            served.append(browser)
+
+    with turns.take("first"):
+        for browser, kind in [*[("busy", "feature text")] * 3, ("quiet", "feature text")]:
+            threads.append(threading.Thread(target=take, args=(browser, kind)))
+            threads[-1].start()
+            end = time.monotonic() + 5
+            while len(turns._waiting) < len(threads) and time.monotonic() < end:
+                time.sleep(0.002)
+    for thread in threads:
+        thread.join(10)
+    assert served == ["busy", "quiet", "busy", "busy"], "one browser does not keep another waiting"
+
+
+def test_every_browser_gets_a_place_of_its_own(workspace, live):
+    from dashboard.app import BROWSER
+    from dashboard.prompt import turns
+
+    app = create_app(workspace, live=live)
+    app.server.wsgi_app = app.server.wsgi_app.app
+    seen = []
+    app.server.add_url_rule("/guest", "guest", lambda: seen.append(turns._guest.get()) or "")
+    names = set()
+    for _ in range(2):
+        browser = app.server.test_client()
+        names.add(browser.get("/").headers["Set-Cookie"].split(";")[0])
+        assert "Set-Cookie" not in browser.get("/").headers
+        browser.get("/guest")
+    assert names == {f"{BROWSER}={each}" for each in seen}
+    assert len(names) == 2
+
+
 def test_a_newer_request_replaces_an_older_one_of_its_kind_and_a_prompt_replaces_all():
     assert in_threads(Turns(), [("a", "lens"), ("a", "lens")]) == ["a dropped", "a"]
     assert sorted(in_threads(Turns(), [("a", "lens"), ("a", "pattern"), ("a", "read")])) == ["a", *["a dropped"] * 2]
@@ -292,8 +333,38 @@ def test_a_prompt_is_read_again_once_its_features_were_described_again(tiny):
     assert live.read("one two", **given, features="tiny") is not before
 
 
+def test_models_used_longest_ago_are_dropped_above_the_limit(monkeypatch):
+    from dashboard.prompt.loaded import Loaded, model_bytes
+
+    def load(spec: str) -> torch.nn.Linear:
+        loads.append(spec)
+        model = torch.nn.Linear(10, 10, bias=False)
+        model.again = model.weight  # shared weights count once
+        return model
+
+    loads: list[str] = []
+    monkeypatch.setattr("dashboard.overview.data.models", lambda workspace: list("abc"))
+    monkeypatch.setattr("interp.models.loading.load_model", load)
+    assert model_bytes(load("x")) == 400
+    loads.clear()
+    loaded = Loaded(None, memory=800)
+    for spec in "abab":
+        loaded.model(spec)
+    assert (loads, loaded.models) == (["a", "b"], ["a", "b"]), "two models fit"
+    loaded._held(("a", "hash"), lambda: "dictionary")
+    loaded._held(("b", "hash"), lambda: "other")
+    loaded.model("a")
+    loaded.model("c")
+    assert loaded.models == ["a", "c"], "b was used longest ago"
+    assert list(loaded._dictionaries) == [("a", "hash")]
+    small = Loaded(None, memory=10)
+    assert small.model("a") is small.model("a"), "the model in use stays, whatever it takes"
+    small.model("b")
+    assert small.models == ["b"]
+
+
 def test_few_dictionaries_are_held_those_used_last():
-    from dashboard.prompt.live import Loaded
+    from dashboard.prompt.loaded import Loaded
 
     loaded = Loaded.__new__(Loaded)
     loaded._dictionaries = {}

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from interp.errors import MissingError, WorkbenchError
+from interp.errors import ConfigError, MissingError, WorkbenchError
 from workbench.terminal import InWorkspace, Threaded, say
 
 
@@ -39,6 +39,13 @@ class Serve(Threaded):
     """Default: 8050, or the next free one."""
     browser: bool = True
     """Open the page in the default browser."""
+    model_memory: float | None = None
+    """Gigabytes that the models in memory may take together: beyond it, those used longest ago are dropped, and loaded
+    again when they are asked for. The model in use always stays. Default: half of the machine's memory."""
+
+    def __post_init__(self) -> None:
+        if self.model_memory is not None and not self.model_memory > 0:
+            raise ConfigError(f"model-memory is a number of gigabytes above 0, got {self.model_memory}")
 
     def run(self) -> None:
         import os
@@ -55,7 +62,11 @@ class Serve(Threaded):
         workspace = Workspace(self.folder or self.workspace)
         token = self.token or (None if is_loopback(self.host) else secrets.token_urlsafe(16))
         runs = RunQueue(workspace, Commands(workspace))
-        serve(workspace, host=self.host, port=self.port, open_browser=self.browser, token=token, runs=runs)
+        memory = None if self.model_memory is None else int(self.model_memory * 1e9)
+        serve(
+            workspace, host=self.host, port=self.port, open_browser=self.browser, token=token, runs=runs,
+            model_memory=memory,
+        )  # fmt: skip
 
 
 _INSTRUCTIONS = """Look inside a language model. Find features with `search`, read one with `feature` and `examples`,
