@@ -4,7 +4,7 @@
 that replace MLPs, MLP neurons among them. `edges`: rows of direct effects, chosen by influence. `influence`: influence,
 pruning and scores of an adjacency matrix. `graph`: a graph as a value and as files. `trace`: from a prompt to a graph.
 `effects`: effects in the model beside predicted ones. `interventions`: changes of latents beside random ones.
-`attention`: an edge between positions, split by heads.
+`attention`: an edge between positions, split by heads. `variants`: one template with several words.
 `supernodes`: groups of nodes, found and judged, and a user's marks. `interchange`, `graph_json`: the JSON of
 Neuronpedia and circuit-tracer, written and read.
 """

@@ -193,8 +193,8 @@ class AttributionGraph(Result):
                 f"{weight_hash[:12]}; load the model that it belongs to"
             )
 
-    def write(self, draft: Draft, parents: dict[str, str]) -> Manifest:
-        """Write the three files into a draft of kind `attribution_graph` and finish it."""
+    def write(self, draft: Draft, parents: dict[str, str], **summary: Any) -> Manifest:
+        """Write the three files into a draft of kind `attribution_graph` and finish it; `summary` adds to its own."""
         about = {name: getattr(self, name) for name in _ABOUT}
         write_json(draft.path / FILE, {"format": FORMAT, **about, "targets": [asdict(each) for each in self.targets]})
         write_table(draft.path / NODES, _node_table(self.nodes))
@@ -204,6 +204,7 @@ class AttributionGraph(Result):
         return draft.finish(
             summary={"prompt": self.prompt, "targets": aims, "nodes": len(self.nodes), "edges": len(self.edges)}
             | kept
+            | summary
             | {name: value for name, value in self.scores.items() if isinstance(value, int | float)},
             parents=parents,
         )

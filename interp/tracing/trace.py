@@ -40,8 +40,8 @@ STORED_NODES, STORED_EDGES = 3_000, 30_000
 """Thresholds and limits of what a graph stores, looser than those of the pruned graph, so that a page can move them."""
 
 
-class _Aim(NamedTuple):
-    """What a graph explains: targets, what each reads, and its clean value."""
+class Aim(NamedTuple):
+    """Outputs that a graph explains: targets, what each reads, and its clean value."""
 
     targets: list[GraphTarget]
     starts: Starts
@@ -78,7 +78,7 @@ def trace(
     if report is not None:
         need = bytes_needed(system.n_features, frozen.n_pos, frozen.shape.n_layers, config)
         report(f"{system.n_features} active latents on {frozen.n_pos} tokens; needs {need / 1e9:.1f} GB of memory")
-    aim = _aim(model, system, config, target, contrast)
+    aim = aim_at(model, system, config, target, contrast)
     adjacency = assemble(system, aim, config, folder=folder, progress=progress)
     scores: dict[str, Any] = score(adjacency.matrix, adjacency.weights, adjacency.kinds)._asdict()
     if config.effects and system.n_features and aim.feature is None:
@@ -132,32 +132,37 @@ def save_trace(
     *,
     parents: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    words: Mapping[str, str] | None = None,
+    more: Callable[[Path], dict[str, Any]] | None = None,
     **options: Any,
 ) -> AttributionGraph:
     """Trace one prompt into an artefact; `options` are those of `trace`. An interrupted run goes on where it stopped.
 
-    `parents` are artefacts that the dictionary came from, with their content hashes. Raises as `trace` does, and
-    `ConfigError` when the folder exists and `overwrite` is False.
+    `parents` are artefacts that the dictionary came from, with their content hashes. `more` writes further files into
+    the folder and returns what the summary says of them; `words` are the settings that they depend on. Raises as
+    `trace` does, and `ConfigError` when the folder exists and `overwrite` is False.
     """
     config = config or TraceConfig()
     tokens = _tokens(model, prompt, config)
     weights = weight_hash(model)
     about = {"model": model_spec(model), "weight_hash": weights, "dictionary": replacement.name}
     about |= {"tokens": tokens[0].tolist(), "target": options.get("target"), "contrast": options.get("contrast")}
+    about |= {"words": dict(words)} if words else {}
     draft = Draft.open(folder, kind=KIND, config=about | asdict(config), seed=config.seed, overwrite=overwrite)
     try:
         graph = trace(model, prompt, replacement, config, folder=draft.path, **options)
+        summary = more(draft.path) if more is not None else {}
     except (UsageError, MismatchError):  # nothing was computed that could be resumed
         if not draft.resumed:
             draft.discard()
         raise
-    graph.write(draft, {f"model:{graph.model}": weights, **(parents or {})})
+    graph.write(draft, {f"model:{graph.model}": weights, **(parents or {})}, **summary)
     return graph
 
 
 def assemble(
     system: System,
-    aim: _Aim,
+    aim: Aim,
     config: TraceConfig,
     *,
     folder: Path | None = None,
@@ -215,7 +220,13 @@ def _tokens(model: Any, prompt: str | Tensor, config: TraceConfig) -> Tensor:
     return tokens
 
 
-def _aim(model: Any, system: System, config: TraceConfig, target: str | None, contrast: str | None) -> _Aim:
+def aim_at(
+    model: Any, system: System, config: TraceConfig, target: str | None = None, contrast: str | None = None
+) -> Aim:
+    """Return the targets of a graph and what they read; by default the most likely next tokens.
+
+    Raises `PromptError` for a target that is not one token, `ConfigError` for a latent that is not active.
+    """
     if target is not None and target.startswith("feature:"):
         if contrast is not None:
             raise ConfigError("a latent as the target has no contrast; leave --contrast out")
@@ -244,10 +255,10 @@ def _aim(model: Any, system: System, config: TraceConfig, target: str | None, co
     n = frozen.shape.n_layers
     layer = torch.full((len(targets),), n, device=unembed.device)
     starts = Starts(layer, torch.full_like(layer, frozen.n_pos - 1), torch.stack(reads))
-    return _Aim(targets, starts, torch.stack(values))
+    return Aim(targets, starts, torch.stack(values))
 
 
-def _feature_aim(system: System, name: str) -> _Aim:
+def _feature_aim(system: System, name: str) -> Aim:
     parts = name.split(":")[1:]
     if len(parts) != 3 or not all(part.isdigit() for part in parts):
         raise ConfigError(f"a latent is written feature:LAYER:POSITION:LATENT, got {name!r}")
@@ -257,7 +268,7 @@ def _feature_aim(system: System, name: str) -> _Aim:
         raise ConfigError(f"latent {latent} of layer {layer} is not active at position {position} of this prompt")
     number = found.nonzero()[0]
     targets = [GraphTarget(name)]
-    return _Aim(targets, system.feature_starts(number), system.read_values(number), int(number))
+    return Aim(targets, system.feature_starts(number), system.read_values(number), int(number))
 
 
 def likely_tokens(probabilities: Float[Tensor, " d_vocab"], share: float, limit: int) -> list[int]:
@@ -278,7 +289,7 @@ def _one_token(model: Any, text: str) -> int:
 def _pruned(
     system: System,
     adjacency: Adjacency,
-    aim: _Aim,
+    aim: Aim,
     config: TraceConfig,
     labels: Labels | None,
     texts: list[str],
@@ -320,7 +331,7 @@ def _pruned(
 def _nodes(
     system: System,
     adjacency: Adjacency,
-    aim: _Aim,
+    aim: Aim,
     stored: np.ndarray,
     total: np.ndarray,
     default: Any,

@@ -246,12 +246,12 @@ def test_influence_so_far_is_the_influence_once_every_row_is_there():
 
 def aim_of(system: System) -> Any:
     from interp.tracing.graph import GraphTarget
-    from interp.tracing.trace import _Aim
+    from interp.tracing.trace import Aim
 
     starts = logit_starts(system)
     values = system.rows(starts)
     targets = [GraphTarget("3", 3, weight=0.6), GraphTarget("4", 4, weight=0.4)]
-    return _Aim(targets, starts, values.effects.sum(1) + values.constant)
+    return Aim(targets, starts, values.effects.sum(1) + values.constant)
 
 
 def test_a_budget_chooses_the_latents_with_the_largest_influence():

@@ -52,6 +52,17 @@ def test_an_interrupted_trace_goes_on_to_the_same_graph(tmp_path, monkeypatch):
     assert whole.content_hash == twice.content_hash
 
 
+def test_a_template_gives_intervals_over_its_words(tmp_path, capsys):
+    words = ["--template", "a=x", "b=y", "c=z"]
+    few = ["--max-feature-nodes", "100", "--effects", "0", "--name", "words"]
+    assert traced(tmp_path, "--prompt", "say {}", *words, *few) == 0
+    assert "flows between groups have an interval that excludes 0" in capsys.readouterr().out
+    workspace = Workspace(tmp_path)
+    rows = workspace.query("select * from v", v=tmp_path / "graphs" / "words" / "variants.parquet").to_pylist()
+    summary = workspace.manifest("attribution_graph", "words").summary
+    assert (summary["words"], summary["flows"], summary["prompt"]) == (3, len(rows), "say a")
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -61,6 +72,9 @@ def test_an_interrupted_trace_goes_on_to_the_same_graph(tmp_path, monkeypatch):
         ([*PROMPT, "--set", "none"], "none"),
         ([*PROMPT, "--node-share", "0"], "node_share"),
         ([*PROMPT, "--target", "feature:0:1:99999"], "not active"),
+        ([*PROMPT, "--template", "a=b"], "where the words go"),
+        (["--prompt", "say {}", "--template", "a"], "WORD=TARGET"),
+        (["--prompt", "say {}", "--template", "a=b"], "at least 3 words"),
     ],
 )
 def test_what_cannot_be_traced_is_one_line(tmp_path, capsys, options, says):

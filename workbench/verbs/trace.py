@@ -1,8 +1,10 @@
 """`workbench trace MODEL`: the attribution graph of one prompt, its scores beside their nulls."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import ConfigError
 from interp.tracing.config import TraceConfig
 from workbench.terminal import ModelArgument, OnDevice, Threaded, Writes, bar, say, settings_of, slug, wrote
 
@@ -37,10 +39,28 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
     the most likely next tokens."""
     contrast: str | None = None
     """Explain the difference between the target and this token."""
+    template: tuple[str, ...] = ()
+    """WORD=TARGET, three times or more: also trace the prompt, which has {} in it, with every word, and give each flow
+    between groups of nodes an interval over the words. The graph is that of the first word."""
     chat: bool = False
     """Put the prompt into the model's chat template, as the message of a user."""
     allow_other_weights: bool = False
     """Apply a set to a model whose weights differ from those it was trained on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.template and (self.chat or self.target is not None or self.contrast is not None):
+            raise ConfigError("--template names the targets itself; leave out --target, --contrast and --chat")
+        if self.template and "{}" not in self.prompt:
+            raise ConfigError("with --template the prompt has {} where the words go, such as 'The capital of {} is'")
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Return the words of the template, with their targets."""
+        parts = [each.partition("=") for each in self.template]
+        if any(not word or not target for word, _, target in parts):
+            raise ConfigError(f"a word of a template is WORD=TARGET, such as 'France= Paris'; got {self.template[0]!r}")
+        return {word: target for word, _, target in parts}
 
     def run(self) -> None:
         from interp.models.generation import prompt_tokens
@@ -53,14 +73,18 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
         self.check_free(folder)
         options = self._dictionary(workspace)
         model = load_model(self.model, device=self.use_device(), attention="eager")
-        tokens = prompt_tokens(model, self.prompt, chat=self.chat)
+        words = self.targets
+        prompt = self.prompt.replace("{}", next(iter(words))) if words else self.prompt
+        tokens = prompt_tokens(model, prompt, chat=self.chat)
         with bar("tracing", "latents") as progress:
             graph = save_trace(
                 folder,
                 model,
-                tokens if self.chat else self.prompt,
+                tokens if self.chat else prompt,
                 config=settings_of(self, TraceConfig),
-                target=self.target,
+                target=next(iter(words.values()), self.target),
+                words=words,
+                more=(lambda path: self._variants(path, model, options["replacement"])) if words else None,
                 contrast=self.contrast,
                 overwrite=self.overwrite,
                 progress=progress,
@@ -70,6 +94,17 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
         wrote(folder, f"{graph.settings['rows']} of {graph.settings['active']} active latents have their edges")
         for line in describe(graph):
             say(f"      {line}")
+
+    def _variants(self, folder: Path, model: Any, replacement: Any) -> dict[str, Any]:
+        """Trace every word of the template, print the flows that they share, and store all of them."""
+        from interp.tracing.variants import save_variants, trace_variants
+
+        with bar("tracing words", "words") as progress:
+            config = settings_of(self, TraceConfig)
+            found = trace_variants(model, self.prompt, self.targets, replacement, config, progress=progress)
+        for line in str(found).splitlines():
+            say(f"      {line}")
+        return save_variants(folder, found)
 
     def _dictionary(self, workspace: "Workspace") -> dict[str, Any]:
         """Return the dictionary, its null, its labels, and the artefacts that it came from."""
