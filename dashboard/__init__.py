@@ -6,6 +6,7 @@
 - `runs`        a queue of analyses that are started from the page, and the page of it
 - `components`  pieces that several pages share
 - `figures`     results and tables in, plotly figures out; notebooks use them too
+- `notebook`    what the pages show, in a notebook (`show`)
 - `api`         the reads of the pages as JSON
 - `app`         the Dash app, with the frame around every page
 - `serve`       a port for it
@@ -19,11 +20,13 @@ from interp.runtime import lazily
 if TYPE_CHECKING:
     from dashboard.app import create_app
     from dashboard.atlas.view import atlas_view
+    from dashboard.notebook import show
     from dashboard.sae.data import read_log
 
 _HOMES = {
     "dashboard.app": "create_app",
     "dashboard.atlas.view": "atlas_view",
+    "dashboard.notebook": "show",
     "dashboard.sae.data": "read_log",
 }
 

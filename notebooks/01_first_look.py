@@ -21,11 +21,10 @@
 # %%
 import os
 
-from dashboard.figures import activation_histogram, colours_of, head_scores
+from dashboard import show
 from interp import Recording, Workspace
 
 workspace = Workspace(os.environ.get("INTERP_WORKSPACE", "../workspace"))
-light = colours_of("light")
 for artifact in workspace.artifacts():
     print(f"{artifact.kind:10} {artifact.name:28} {artifact.created}")
 
@@ -37,7 +36,9 @@ recording = Recording(workspace.path("recording", "demo"))
 stats = recording.stats(recording.hook_points[0])
 share_of_mean = float(stats.mean.norm()) / stats.mean_norm
 print(recording)
-print(f"{stats.n:,} tokens; mean norm {stats.mean_norm:.1f}; the mean vector alone has {share_of_mean:.0%} of that length")
+print(
+    f"{stats.n:,} tokens; mean norm {stats.mean_norm:.1f}; the mean vector alone has {share_of_mean:.0%} of that length"
+)
 
 # %% [markdown]
 # Most of every activation is the same vector. That is why the autoencoder starts its bias at the mean.
@@ -47,31 +48,18 @@ print(f"{stats.n:,} tokens; mean norm {stats.mean_norm:.1f}; the mean vector alo
 # %%
 features = workspace.table_path("features", "demo", "features")
 sharp = workspace.query(
-    """select feature, label, density, max_activation, promoted_tokens[1:4] as promotes, histogram
+    """select feature, label, density, max_activation, promoted_tokens[1:4] as promotes
        from f where n_fired > 50 and density < 0.01 order by max_activation desc limit 8""",
     f=features,
 )
-sharp.drop_columns("histogram").to_pandas()
+sharp.to_pandas()
 
 # %% [markdown]
-# The first of them, in its own words: the strongest places where it fires, and how strongly it fires at large.
+# The first of them, as the dashboard shows it: what its direction promotes, the strongest places where it fires, and how
+# strongly it fires at large.
 
 # %%
-feature = sharp["feature"][0].as_py()
-top = workspace.query(
-    """select activation, tokens, peak, document_label from e
-       where feature = ? and "group" = 'top' order by rank limit 6""",
-    feature,
-    e=workspace.table_path("features", "demo", "examples"),
-).to_pylist()
-for example in top:
-    words, peak = example["tokens"], example["peak"]
-    before, after = "".join(words[:peak])[-50:], "".join(words[peak + 1 :])[:30]
-    print(f"{example['activation']:6.1f}  {before!r} >>{words[peak]}<< {after!r}   ({example['document_label']})")
-
-# %%
-edges = workspace.manifest("features", "demo").summary["histogram_edges"]
-activation_histogram(sharp["histogram"][0].as_py(), edges, light)
+show(f"demo:{sharp['feature'][0]}", workspace)
 
 # %% [markdown]
 # ## Are features more specific than neurons?
@@ -90,15 +78,19 @@ def measure(name: str) -> dict:
 
 
 of_features, of_neurons = measure("demo"), measure("demo-neurons")
-print(f"features: {of_features['readable']:.0%} have a plain reading; the median one fires on {of_features['density']:.2%} of tokens")
-print(f"neurons:  {of_neurons['readable']:.0%} have a plain reading; the median one fires on {of_neurons['density']:.2%} of tokens")
+print(
+    f"features: {of_features['readable']:.0%} have a plain reading; the median one fires on {of_features['density']:.2%} of tokens"
+)
+print(
+    f"neurons:  {of_neurons['readable']:.0%} have a plain reading; the median one fires on {of_neurons['density']:.2%} of tokens"
+)
 
 # %% [markdown]
 # ## Heads with a job
 
 # %%
 heads = workspace.table_path("heads", "smollm2-135m", "heads")
-head_scores(workspace.query("select * from h", h=heads).to_pylist(), "induction", light)
+show("heads/smollm2-135m", workspace, kind="induction")
 
 # %%
 found = workspace.query(

@@ -41,13 +41,13 @@ class Painter:
         return base64.b64decode(address.split(",", 1)[1])
 
     def html(self, html: str) -> bytes:
-        """A picture of what a cell returned as HTML: a map in its frame."""
+        """A picture of what a cell returned as HTML: a map in its frame, or a piece of a page."""
         other = self.page.context.new_page()
         other.set_viewport_size({"width": WIDTH, "height": 560})
         other.set_content(f"<body style='margin:0'>{html}</body>")
         other.wait_for_timeout(3000)
         try:
-            return other.screenshot()
+            return other.screenshot(full_page="<iframe" not in html)
         finally:
             other.close()
 
@@ -76,7 +76,7 @@ def _output(output: Any, painter: Painter) -> bytes | str | None:
     if PLOTLY in data:
         return painter.figure(data[PLOTLY])
     html = "".join(data.get("text/html", ""))
-    if "<iframe" in html:
+    if "<iframe" in html or "wb-shown" in html:
         return painter.html(html)
     if output.output_type == "stream" and output.name != "stdout":
         return None
@@ -123,7 +123,10 @@ def render(names: list[str]) -> Iterator[Path]:
     if not built or chromium is None:
         raise SystemExit("executed notebooks (`make notebooks`) and Chromium are needed")
     GALLERY.mkdir(parents=True, exist_ok=True)
-    index = ["# Gallery", "Questions, and what a run of the notebooks answered. `make notebooks gallery` draws it anew."]
+    index = [
+        "# Gallery",
+        "Questions, and what a run of the notebooks answered. `make notebooks gallery` draws it anew.",
+    ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--use-gl=angle"])
         painter = Painter(browser.new_context().new_page())

@@ -38,7 +38,7 @@ from dashboard.components.pages import (
 )
 from dashboard.components.tokens import feature_line, token_bars
 from dashboard.feature import data as view
-from dashboard.feature import examples, prove
+from dashboard.feature import examples, export, prove
 from dashboard.feature.relations import (
     companions_panel,
     downloads_panel,
@@ -160,6 +160,12 @@ def _related(workspace: Workspace, name: str, related: dict[str, Any] | None, sc
         companions_panel(name, related, labels),
     ]
     return html.Div([each for each in panels if each is not None], className="wb-facets")
+
+
+def summary(workspace: Workspace, name: str, row: dict[str, Any]) -> html.Div:
+    """Return what the page says of a feature without acts, for notebooks: label, numbers, effects on logits."""
+    effects = _effects(row, view.relations(workspace, name, row["feature"]))
+    return html.Div([_heading(row), _numbers(row), html.Div(effects, className="wb-facets")], className="wb-stack")
 
 
 def _heading(row: dict[str, Any]) -> html.Div:
@@ -290,6 +296,7 @@ def register(app: Dash) -> None:
     )(_rows)
     prove.register(app)
     examples.register(app)
+    export.register(app)
     shown = (Input("feature-state", "data"), Input("feature-search", "value"), Input("feature-density", "value"))
     register_address(app, "feature", *shown)
     app.clientside_callback(

@@ -1,0 +1,210 @@
+"""`show(...)`: what the pages show, in a notebook and without a server: the same pieces, the same figures.
+
+show("demo:1669", workspace)                a feature: numbers, histogram, promoted tokens, examples, proof
+show("circuits/ioi", workspace)             an artefact: a map, a circuit, scores of heads, a proof
+show((tokens, activations))                 tokens coloured by activation, `activations [n]`
+show((tokens, attention))                   the attention of one head, `attention [dest, src]`
+show(logit_lens(model, tokens))             the result of an analysis, as `dashboard.figures.plot` draws it
+"""
+
+import html as text_of
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+from dash import html
+from dash.development.base_component import Component
+
+from dashboard.atlas.view import atlas_view
+from dashboard.circuit.data import circuit
+from dashboard.components.live import Pattern, TextFirings
+from dashboard.components.tokens import token_strip
+from dashboard.feature import page as feature_page
+from dashboard.feature.data import examples, one
+from dashboard.figures.heads import attention_pattern, head_scores
+from dashboard.figures.results import plot
+from dashboard.figures.saes import activation_histogram, proof_nulls
+from dashboard.figures.theme import Theme
+from dashboard.figures.theme import theme as theme_called
+from interp.artifacts import Manifest
+from interp.errors import ConfigError, UsageError
+from interp.workspace import Workspace
+from saes.features.proof import read_proof
+
+STYLE = Path(__file__).parent / "assets" / "style.css"
+CIRCUITS = ("induction_circuit", "edge_circuit", "feature_circuit")
+N_EXAMPLES = 6
+_VOID = {"br", "hr", "img", "input"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pieces of a page as HTML, and the figures that stand below them."""
+
+    html: str
+    figures: tuple[go.Figure, ...] = ()
+
+    def to_html(self) -> str:
+        """Return one page with everything in it: no requests, to us or to others."""
+        drawn = [each.to_html(full_html=False, include_plotlyjs=not at) for at, each in enumerate(self.figures)]
+        return f'<!doctype html><meta charset="utf-8">{self.html}{"".join(drawn)}'
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        display(HTML(self.html), *self.figures)
+
+
+def show(
+    what: Any,
+    workspace: Workspace | Path | str | None = None,
+    *,
+    theme: Literal["light", "dark"] = "light",
+    **options: Any,
+) -> Any:
+    """Return what the pages show about `what`: a `Shown`, a plotly figure or a map, which a notebook displays.
+
+    `what` is the name of something in a workspace (`demo:1669`, `atlases/demo-features`), `(tokens, values)`, an answer
+    of a live model, or the result of an analysis; `options` go to its figure. Raises `UnknownNameError` for a name that
+    is not there, `ConfigError` for values that have no figure.
+    """
+    colours = theme_called(theme)
+    found = _drawn(what, workspace, colours, options)
+    for each in (found,) if isinstance(found, go.Figure) else getattr(found, "figures", ()):
+        each.update_layout(paper_bgcolor=colours.surface)  # a notebook's own background may be of the other scheme
+    return found
+
+
+def _drawn(what: Any, workspace: Workspace | Path | str | None, colours: Theme, options: dict[str, Any]) -> Any:
+    if isinstance(what, str):
+        if workspace is None:
+            raise ConfigError(f"{what!r} is a name; say in which workspace: show({what!r}, workspace)")
+        return _named(workspace if isinstance(workspace, Workspace) else Workspace(workspace), what, colours, options)
+    if isinstance(what, TextFirings):
+        what = what.tokens, what.activations
+    if isinstance(what, Pattern):
+        what = what.tokens, what.weights
+    if isinstance(what, tuple) and len(what) == 2 and _are_tokens(what[0]):
+        return _tokens(list(what[0]), np.asarray(what[1], dtype=np.float64), colours, options)
+    return plot(what, colours, **options)
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _tokens(tokens: list[str], values: np.ndarray, colours: Theme, options: dict[str, Any]) -> Any:
+    if values.shape == (len(tokens), len(tokens)):
+        return attention_pattern(values, tokens, colours, **options)
+    if values.shape != (len(tokens),):
+        raise ConfigError(
+            f"{len(tokens)} tokens take one activation each or an attention pattern [dest, src], got values of shape "
+            f"{list(values.shape)}"
+        )
+    strip = token_strip(tokens, values.tolist(), **{"maximum": float(values.max()), **options})
+    return Shown(markup(strip, colours.name))
+
+
+def _named(workspace: Workspace, name: str, colours: Theme, options: dict[str, Any]) -> Any:
+    features, colon, index = name.rpartition(":")
+    if colon:
+        if not index.isdecimal():
+            raise UsageError(f"a feature is named NAME:NUMBER, such as demo:12; got {name!r}")
+        return _feature(workspace, features, int(index), colours)
+    found = workspace.find(name, *_ARTEFACTS)
+    return _ARTEFACTS[found.kind](workspace, found, colours, options)
+
+
+def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Shown:
+    row = one(workspace, name, index)
+    strips = [
+        html.Li(token_strip(each["tokens"], each["activations"], maximum=row["max_activation"], peak=each["peak"]))
+        for each in examples(workspace, name, index)[:N_EXAMPLES]
+    ]
+    parts: list[Any] = [feature_page.summary(workspace, name, row), html.Ol(strips, className="wb-stack")]
+    figures = [activation_histogram(row["histogram"], row["histogram_edges"], colours, marker=row["mean_activation"])]
+    if (proof := read_proof(workspace, name, index)) is not None:
+        parts.append(html.P(proof["outdated"] or proof["verdict"], className="wb-note"))
+        figures.append(proof_nulls(proof["measures"], proof["draws"], colours))
+    return Shown(markup(html.Div(parts, className="wb-stack"), colours.name), tuple(figures))
+
+
+def _map(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Any:
+    return atlas_view(workspace, found.name, **options)
+
+
+def _circuit(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
+    return plot(circuit(workspace, found.name), colours, **options)
+
+
+def _heads(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> go.Figure:
+    rows = workspace.query("select * from h", h=workspace.table_path("heads", found.name, "heads")).to_pylist()
+    return head_scores(rows, options.pop("kind", "induction"), colours, **options)
+
+
+def _proof(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Shown:
+    return _feature(workspace, found.config["features"], found.config["feature"], colours)
+
+
+_ARTEFACTS: dict[str, Callable[[Workspace, Manifest, Theme, dict[str, Any]], Any]] = {
+    "atlas": _map, **dict.fromkeys(CIRCUITS, _circuit), "heads": _heads, "proof": _proof
+}  # fmt: skip
+"""Kind of artefact -> what draws it."""
+
+
+def markup(component: Component, scheme: str) -> str:
+    """Return a piece of a page as HTML, with the rules of its classes: without scripts, and texts only as text."""
+    body = "".join(_markup(component))
+    classes = set(re.findall(r"\bwb-[\w-]+", body))
+    return f'<style>{_rules(frozenset(classes), scheme)}</style><div class="wb-shown wb-{scheme}">{body}</div>'
+
+
+def _markup(node: Any) -> Iterator[str]:
+    if isinstance(node, list | tuple):
+        for each in node:
+            yield from _markup(each)
+    elif isinstance(node, Component):
+        values = node.to_plotly_json()["props"]
+        children = values.pop("children", None)
+        tag = node._type.lower() if node._namespace == "dash_html_components" else "span"  # a link leads nowhere here
+        given = {"class": values.get("className"), "style": _style(values.get("style")), "title": values.get("title"),
+                 "dir": values.get("dir")}  # fmt: skip
+        given |= {key: value for key, value in values.items() if key.startswith(("data-", "aria-"))}
+        said = "".join(f' {key}="{text_of.escape(str(value))}"' for key, value in given.items() if value is not None)
+        yield f"<{tag}{said}>"
+        yield from _markup(children)
+        if tag not in _VOID:
+            yield f"</{tag}>"
+    elif node is not None and not isinstance(node, bool):
+        yield text_of.escape(str(node))
+
+
+def _style(style: dict[str, Any] | None) -> str | None:
+    return None if style is None else "; ".join(f"{key}: {value}" for key, value in style.items())
+
+
+@cache
+def _rules(classes: frozenset[str], scheme: str) -> str:
+    """Return the rules of the pages for these classes, applied within `wb-shown` only."""
+    css = re.sub(r"/\*.*?\*/", "", STYLE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    variables = re.findall(r'^(:root, html\[data-scheme="light"\]|html\[data-scheme="dark"\]|:root) \{(.*?)\}', css,
+                           re.DOTALL | re.MULTILINE)  # fmt: skip
+    own = "".join(body for where, body in variables if "data-scheme" not in where or f'"{scheme}"' in where)
+    look = "background: var(--wb-surface); color: var(--wb-text); padding: 12px; font: 14px/1.5 var(--wb-font)"
+    wanted = [
+        f".wb-shown.wb-{scheme} {{ {own} {look} }}",
+        ".wb-shown :is(ol, p, h2, h3) { margin: 0; padding: 0; list-style: none }",
+    ]
+    for selectors, body in re.findall(r"^(\.[^{}]*)\{([^{}]*)\}", css, re.MULTILINE):
+        if classes & set(re.findall(r"\.(wb-[\w-]+)", selectors)):
+            scoped = ", ".join(f".wb-shown {each.strip()}" for each in selectors.split(","))
+            wanted.append(f"{scoped} {{{body}}}")
+    return "\n".join(wanted)
