@@ -357,3 +357,51 @@ def _binned(rows: list[dict[str, Any]], maximum: float) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+VIEWER_BINS = 40
+"""Bins of the histogram in the viewer's JSON."""
+
+
+def viewer_feature(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
+    """Return one feature in the JSON that circuit-tracer's viewer and Neuronpedia read for a node of a graph.
+
+    `histogram` counts firings in `VIEWER_BINS` equal bins from `act_min` to `act_max`, from our logarithmic bins,
+    within each of which firings are taken to be spread evenly. `quantile_values` are percentiles 1 to 99 of the
+    activations that are not 0, by the same bins.
+    """
+    row = one(workspace, name, index)
+    by_group: dict[str, list[dict[str, Any]]] = {}
+    for each in examples(workspace, name, index):
+        example = {
+            "tokens": each["tokens"],
+            "tokens_acts_list": each["activations"],
+            "train_token_ind": each["peak"],
+            "is_repeated_datapoint": False,
+        }
+        by_group.setdefault(each["group"], []).append(example)
+    top = float(row["max_activation"])
+    filled = np.flatnonzero(row["histogram"])
+    bins = slice(0, filled[-1] + 1 if len(filled) else 0)
+    edges = np.minimum([*row["histogram_edges"][bins], top], top)  # no firing lies above the largest
+    total = np.concatenate([[0], np.cumsum(row["histogram"][bins])]).astype(float)
+    return {
+        "transcoder_id": name,
+        "index": index,
+        "examples_quantiles": [
+            {"quantile_name": _QUANTILE_NAMES.get(group, group), "examples": found} for group, found in by_group.items()
+        ],
+        "top_logits": row["promoted_tokens"],
+        "bottom_logits": row["suppressed_tokens"],
+        "act_min": 0.0,
+        "act_max": top,
+        "quantile_values": np.interp(total[-1] * np.arange(1, 100) / 100, total, edges).tolist(),
+        "histogram": np.diff(np.interp(np.linspace(0, top, VIEWER_BINS + 1), edges, total)).tolist(),
+        "activation_frequency": row["density"],
+    }
+
+
+_QUANTILE_NAMES = {
+    "top": "Top activations",
+    **{f"q{i}": f"Activations of quartile {i} of 4" for i in (4, 3, 2, 1)},
+}
