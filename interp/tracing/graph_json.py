@@ -3,6 +3,7 @@
 `interchange` makes a graph of them. Every error is a `CorruptError` that names the entry.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -255,37 +256,57 @@ def with_influence(nodes: list[GraphNode], links: Links, weights: list[float]) -
     return nodes, GraphEdges(source, target, weight, cumulative_share(scores), np.ones(len(size), bool))
 
 
-def read_edits(params: dict[str, Any], nodes: list[GraphNode], ids: Numbers) -> GraphEdits:
+def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphNode], ids: Numbers) -> GraphEdits:
+    """Return the user's marks: those of the format, and in `marks` those that we add."""
+
     def names(entries: Any, where: str) -> tuple[str, ...]:
         found = [text_of(each, where) for each in (entries if isinstance(entries, list) else [entries])]
         if unknown := [each for each in found if each not in ids]:
             raise CorruptError(f"{where} names node {unknown[0][:60]!r}, which is not among the nodes")
         return tuple(nodes[ids[each][0]].id for each in found)
 
-    groups, labels = [], {}
-    for entry in get(params, "supernodes", list, "qParams", []):
-        if not isinstance(entry, list) or not entry:
-            raise CorruptError(f"qParams: supernodes should hold lists [label, id, ...], found {short(entry)}")
-        label = text_of(entry[0], "qParams: label of a supernode")
-        groups.append(Supernode(label, names(entry[1:], f"supernode {label[:60]!r}")))
-    for entry in get(params, "clerps", list, "qParams", []):
-        if not isinstance(entry, list) or len(entry) != 2:
-            raise CorruptError(f"qParams: clerps should hold pairs [id, label], found {short(entry)}")
-        labels[names(entry[0], "qParams: clerps")[0]] = text_of(entry[1], "qParams: clerps")
+    def tuples(held: dict[str, Any], name: str, shape: str, where: str) -> list[list[Any]]:
+        entries = get(held, name, list, where, [])
+        least = 1 if shape.endswith("...]") else shape.count(",") + 1
+        for entry in entries:
+            if not isinstance(entry, list) or len(entry) < least or (least > 1 and len(entry) > least):
+                raise CorruptError(f"{where}: {name} should hold lists {shape}, found {short(entry)}")
+        return entries
+
+    groups = [
+        Supernode(text_of(entry[0], "qParams: supernodes"), names(entry[1:], f"supernode {str(entry[0])[:60]!r}"))
+        for entry in tuples(params, "supernodes", "[label, id, ...]", "qParams")
+    ]
+    labels = _labels_by_number(params, nodes)
+    for name, label in tuples(marks, "labels", "[id, label]", "marks"):
+        labels[names(name, "marks: labels")[0]] = text_of(label, "marks: labels")
     moves = {}
-    for entry in get(params, "moves", list, "qParams", []):
-        if not isinstance(entry, list) or len(entry) != 3:
-            raise CorruptError(f"qParams: moves should hold [id, x, y], found {short(entry)}")
-        x, y = (get({axis: value}, axis, float, "qParams: moves") for axis, value in zip("xy", entry[1:], strict=True))
-        moves[names(entry[0], "qParams: moves")[0]] = [x, y]
+    for name, *place in tuples(marks, "moves", "[id, x, y]", "marks"):
+        move = [get({axis: value}, axis, float, "marks: moves") for axis, value in zip("xy", place, strict=True)]
+        moves[names(name, "marks: moves")[0]] = move
     clicked = get(params, "clickedId", str, "qParams", "")
     return GraphEdits(
         pins=names(get(params, "pinnedIds", list, "qParams", []), "qParams: pinnedIds"),
         supernodes=tuple(groups),
         labels=labels,
-        hidden=names(get(params, "hiddenIds", list, "qParams", []), "qParams: hiddenIds"),
+        hidden=names(get(marks, "hidden", list, "marks", []), "marks: hidden"),
         moves=moves,
         clicked=nodes[ids[clicked][0]].id if clicked in ids else "",
         layout=get(params, "sg_pos", str, "qParams", ""),
         link_type=get(params, "linkType", str, "qParams", "both"),
     )
+
+
+def _labels_by_number(params: dict[str, Any], nodes: list[GraphNode]) -> dict[str, str]:
+    """Return labels that a visitor of a viewer gave: `clerps`, JSON in a text, `[[number of a latent, label], ...]`."""
+    held = get(params, "clerps", str, "qParams", "")
+    try:
+        pairs = dict(json.loads(held)) if held else {}
+    except (ValueError, TypeError, RecursionError):
+        raise CorruptError("qParams: clerps should be JSON of pairs [number, label]") from None
+    found = {}
+    for node in nodes:
+        label = pairs.get(str(cantor(node.layer, node.index))) if node.kind == "feature" else None
+        if label is not None:
+            found[node.id] = text_of(label, "qParams: clerps")
+    return found

@@ -4,19 +4,20 @@
     write_graph_json(data, "capital.json")
     graph, edits = import_graph(read_graph_json("capital.json"))
 
-The format has `metadata`, `qParams` (pins, groups of nodes, the user's labels), `nodes` and `links`. Ids of its nodes
-are `LAYER_LATENT_POSITION`, `0_LAYER_POSITION` for errors, `E_TOKEN_POSITION` and `(N_LAYERS + 1)_TOKEN_POSITION` for
+The format has `metadata`, `qParams` (pins and groups of nodes), `nodes` and `links`. Ids of its nodes are
+`LAYER_LATENT_POSITION`, `0_LAYER_POSITION` for errors, `E_TOKEN_POSITION` and `(N_LAYERS + 1)_TOKEN_POSITION` for
 logits. The id of an error can equal that of a latent of layer 0; `feature_type` tells them apart. In an export such an
-error has the id `LAYER_-1_POSITION`, which newer files of Neuronpedia use for every error; both are read.
+error has the id `LAYER_-1_POSITION`, which newer files of Neuronpedia use for every error; both are read. A label of
+the user stands in `clerp`, which viewers show.
 
 An export that is imported and exported again is the same, byte for byte. Fields that the format lacks (weights' hash,
-scores, settings) are in `metadata.workbench`. Fields of other programs that this module does not use are carried along
-in `settings["file"]`. The format has one number of importance, the cumulative share; influence and the shares of edges
-are computed again along the links of the file.
+scores, settings, hidden and moved nodes) are in `metadata.workbench`. Fields of other programs that this module does
+not use are carried along in `settings["file"]`. The format has one number of importance, the cumulative share;
+influence and the shares of edges are computed again along the links of the file.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,15 @@ def export_graph(
         "linkType": edits.link_type,
         "clickedId": name.get(edits.clicked, ""),
         "sg_pos": edits.layout,
-        "clerps": sorted([name[node], label] for node, label in edits.labels.items()),
-        "hiddenIds": [name[node] for node in edits.hidden],
+    }
+    marks = {
+        "labels": sorted([name[node], label] for node, label in edits.labels.items()),
+        "hidden": [name[node] for node in edits.hidden],
         "moves": sorted([name[node], *move] for node, move in edits.moves.items()),
     }
     held = graph.settings.get("file", {})
     metadata = _metadata(graph, slug)
+    metadata["workbench"]["marks"] = marks
     if feature_json_base_url:
         metadata["feature_details"] = {"feature_json_base_url": feature_json_base_url}
     links_as_dicts = [{"source": ids[kept[s]], "target": ids[kept[t]], "weight": w} for t, s, w in links]
@@ -147,8 +151,8 @@ def _file_node(
     else:
         number = _vocabulary_index(graph, node.index)
         layer, key = str(graph.n_layers + 1), f"L_{number}-{node.position}"
-        if node.id not in edits.labels:
-            label = f'Output "{graph.targets[node.index].label}" (p={node.probability:.3f})'
+        label = edits.labels.get(node.id) or graph.targets[node.index].label
+        label = f'Output "{label}" (p={node.probability:.3f})'  # the viewer reads the number from here
     return {
         "node_id": name,
         "feature": number,
@@ -240,6 +244,8 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
     links, shared = read_links(get(data, "links", list, "the file"), nodes, ids)
     ours = plain(get(metadata, "workbench", dict, "metadata", {}), "metadata: workbench")
     targets = read_targets(ours, nodes, vocabulary)
+    logits = zip(nodes[-len(targets) :], targets, strict=True)
+    nodes = [*nodes[: -len(targets)], *(replace(node, label=target.label) for node, target in logits)]
     nodes, edges = with_influence(nodes, links, [each.weight for each in targets])
     file = {key: plain(value, key) for key, value in data.items() if key not in _TOP}
     file["metadata"] = {
@@ -265,4 +271,5 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         scores=get(ours, "scores", dict, "metadata: workbench", {}),
         settings=settings | {"file": file},
     )
-    return graph, read_edits(get(data, "qParams", dict, "the file", {}), nodes, ids)
+    marks = get(ours, "marks", dict, "metadata: workbench", {})
+    return graph, read_edits(get(data, "qParams", dict, "the file", {}), marks, nodes, ids)

@@ -106,6 +106,18 @@ def test_pins_supernodes_and_labels_survive_the_round_trip_byte_for_byte(data, t
     assert as_text(export_graph(AttributionGraph.load(tmp_path / "graph"), edits)) == as_text(data)
 
 
+def test_the_viewer_of_circuit_tracer_can_read_what_it_parses(data):
+    """It reads the probability of a logit from its label, and `clerps` of `qParams` as JSON in a text."""
+    for node in data["nodes"]:
+        if node["feature_type"] == "logit":
+            assert float(node["clerp"].split("(p=")[1].split(")")[0]) == pytest.approx(node["token_prob"], abs=5e-4)
+    assert 'Output "the wrong capital" (p=0.125)' in [node["clerp"] for node in data["nodes"]]
+    assert "clerps" not in data["qParams"]
+    data["qParams"]["clerps"] = json.dumps([["9", "given in the viewer"]])
+    _, edits = import_graph(data)
+    assert edits.labels == {**EDITS.labels, "feature:0:1:3": "given in the viewer"}
+
+
 def test_the_order_of_nodes_and_edges_changes_nothing(data):
     graph = small_graph()
     order = np.random.default_rng(0).permutation(len(graph.nodes))
@@ -267,6 +279,7 @@ def nested(depth: int) -> list:
     return held
 
 
+MARKS = ("metadata", "workbench", "marks")
 LIES = {
     "link 2 names node '9_9_9', which is not among the nodes": (("links", 2, "source"), "9_9_9"),
     "link 0: target should be text, found 7": (("links", 0, "target"), 7),
@@ -305,10 +318,13 @@ LIES = {
     "qParams: pinnedIds should hold text, found an object": (("qParams", "pinnedIds"), [{}]),
     "supernode 'a' names node 'b'": (("qParams", "supernodes"), [["a", "b"]]),
     "supernodes should hold lists [label, id, ...], found a list": (("qParams", "supernodes"), [[]]),
-    "moves should hold [id, x, y], found 3": (("qParams", "moves"), [3]),
-    "qParams: moves: y should be a finite number, found 'a'": (("qParams", "moves"), [["0_3_1", 1, "a"]]),
-    "qParams: hiddenIds names node 'b'": (("qParams", "hiddenIds"), ["b"]),
-    "clerps should hold pairs": (("qParams", "clerps"), [["0_3_1"]]),
+    "clerps should be JSON of pairs": (("qParams", "clerps"), "[1"),
+    "qParams: clerps should hold text, found 1": (("qParams", "clerps"), '[["9", 1]]'),
+    "marks: labels should hold lists [id, label], found a list": ((*MARKS, "labels"), [["0_3_1"]]),
+    "marks: labels names node 'b'": ((*MARKS, "labels"), [["b", "a"]]),
+    "marks: moves should hold lists [id, x, y], found 3": ((*MARKS, "moves"), [3]),
+    "marks: moves: y should be a finite number, found 'a'": ((*MARKS, "moves"), [["0_3_1", 1, "a"]]),
+    "marks: hidden names node 'b'": ((*MARKS, "hidden"), ["b"]),
 }
 
 
