@@ -129,4 +129,8 @@ def downloads_panel(name: str, index: int) -> html.Section:
         html.Li(html.A(text, href=f"/api/{kind}?{query}", download=f"{name}-{index}-{kind}.json", className="wb-link"))
         for kind, text in kinds
     ]
-    return panel("Download", html.Ul(links, className="wb-lines"))
+    page = html.A(
+        "this page as one HTML file", href=f"/api/feature.html?{query}", download=f"{name}-{index}.html",
+        className="wb-link", id="feature-export",
+    )  # fmt: skip
+    return panel("Download", html.Ul([html.Li(page), *links], className="wb-lines"))

@@ -85,3 +85,28 @@ def test_every_token_tells_activation_position_and_id(visit: Visit):
     assert tip.inner_text() == f"0, position {first + at}, token {ids[at]}"
     page.mouse.move(2, 2)
     assert tip.count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_exported_page_opens_offline_in_both_schemes(visit: Visit, browser: Any, tmp_path: Any, scheme: str):
+    page = visit.open("/feature/demo/1")
+    page.wait_for_selector("#feature-export")
+    with page.expect_download() as download:
+        page.click("#feature-export")
+    path = tmp_path / "feature.html"
+    download.value.save_as(path)
+    context = browser.new_context(color_scheme=scheme, offline=True)
+    alone = context.new_page()
+    asked, said = [], []
+    alone.on("request", lambda request: asked.append(request.url))
+    alone.on("console", lambda message: said.append(message.text))
+    alone.goto(path.as_uri())
+    assert asked == [path.as_uri()]
+    assert said == []
+    assert alone.evaluate("window.pwned") is None
+    assert "<img src=x onerror='window.pwned=1'>" in alone.locator("h1").inner_text()
+    assert alone.locator("svg rect").count() > 20
+    light = alone.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert light == (scheme == "light")
+    assert alone.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    context.close()

@@ -1,0 +1,106 @@
+"""A feature as one HTML file: nothing asked from outside, hostile texts escaped, the numbers those of the tables."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from fake_live import FakeLive
+from make_workspace import HOSTILE
+from visit import Visitor
+
+from dashboard.app import create_app
+from dashboard.feature import data as view
+from dashboard.feature.export import _text, feature_html
+from interp.errors import UsageError
+from interp.notes import Notes
+from interp.workspace import Workspace
+
+HERE = {"Host": "127.0.0.1:8050"}
+KNOWN = {
+    *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "span", "p", "dl", "div", "dt", "dd"),
+    *("section", "ol", "ul", "li", "code", "mark", "svg", "rect", "polyline", "text", "footer"),
+}
+
+
+class Page(HTMLParser):
+    """Everything that a page consists of."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.said: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.said.append(data)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 3, 5, 7, 8, 12])
+def test_a_page_has_no_script_and_asks_for_nothing(workspace, index):
+    page = Page(feature_html(workspace, "demo", index))
+    assert {tag for tag, _ in page.tags} <= KNOWN
+    names = {name for _, attrs in page.tags for name in attrs}
+    assert not {name for name in names if name.startswith("on")} | names & {"src", "href", "srcset", "data", "action"}
+    style = next(page.said[i] for i, text in enumerate(page.said) if "--bg:" in text)
+    assert not re.search(r"url\(|@import|http", style)
+    policy = next(attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert "prefers-color-scheme:dark" in style
+
+
+def test_hostile_tokens_are_texts(workspace):
+    said = "".join(Page(feature_html(workspace, "demo", 0)).said)
+    assert HOSTILE[0] in said  # its label
+    texts = feature_html(workspace, "demo", 1)
+    assert "<img" not in texts
+    assert "&lt;img src=x onerror=&#x27;window.pwned=1&#x27;&gt;" in texts
+
+
+def test_controls_reversals_and_lone_surrogates_are_replaced():
+    assert _text("a\x00b\u202ec\ud800d") == "a\ufffdb\ufffdc?d"
+    assert _text("🦜 é שלום 👩‍🔬\n") == "🦜 é שלום 👩‍🔬↵"
+    assert _text("\"><'&") == "&quot;&gt;&lt;&#x27;&amp;"
+
+
+def test_the_numbers_are_those_of_the_tables(workspace):
+    row, text = view.one(workspace, "demo", 12), feature_html(workspace, "demo", 12)
+    assert f"{row['n_fired']:,}" in text
+    first = view.examples(workspace, "demo", 12)[0]
+    tip = f"{first['activation']:.3g}, position {first['position']}, token {first['token_ids'][12]}"
+    assert f'<mark class=peak style="--a:0.72" title="{tip}">' in text
+    assert text.count("class=peak") == 18
+    assert "detection" not in text
+    assert "detection 0.81 [0.52]" in feature_html(workspace, "demo", 10)
+    assert workspace.manifest("features", "demo").content_hash in text
+    assert "1% of 200 random directions" in feature_html(workspace, "demo", 0)
+    assert "Effects on all logits" not in feature_html(workspace, "neurons", 1)
+
+
+def test_a_dead_feature_and_an_own_name(workspace, tmp_path):
+    assert "It never fired." in feature_html(workspace, "demo", 7)
+    shutil.copytree(workspace.root, tmp_path / "w")
+    own = Workspace(tmp_path / "w")
+    Notes.open(own).set("features/demo#12", title="months <i>")
+    assert "<h1><span class=id>#12</span> months &lt;i&gt;</h1>" in feature_html(own, "demo", 12)
+    with pytest.raises(UsageError):
+        feature_html(own, "demo", 999)
+
+
+def test_the_address_gives_a_file_or_the_reason(workspace):
+    visitor = Visitor(create_app(workspace, live=FakeLive()))
+    assert "/api/feature.html?features=demo&index=12" in visitor.open("/feature/demo/12")
+
+    def get(query):
+        return visitor.client.get(f"/api/feature.html?{query}", headers=HERE)
+
+    found = get("features=demo&index=12")
+    assert found.status_code == 200
+    assert found.headers["Content-Disposition"] == "attachment; filename*=UTF-8''demo-12.html"
+    assert found.get_data(as_text=True) == feature_html(workspace, "demo", 12)
+    for query, status in (("features=demo&index=9999", 400), ("features=gone&index=1", 404), ("index=1", 400),
+                          ("features=demo&index=-1", 400), ("features=demo&index=²", 400)):  # fmt: skip
+        assert get(query).status_code == status, query
