@@ -1,0 +1,91 @@
+"""Attribution graphs to and from files of other programs: the graph, the user's marks, and the latents it shows.
+
+    write_export(workspace, "capital", Path("out/capital.json"), features=True)
+    take_in(workspace, Path("capital.json"), "capital-2")
+
+The layout of an export with features is that of circuit-tracer's viewer: `graph-metadata.json` lists the graphs of a
+folder, and `features/MODEL/NUMBER.json` describes a latent (NUMBER pairs its layer and index).
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from dashboard.feature.data import viewer_feature
+from dashboard.graph import data
+from interp.artifacts import Draft, Manifest, read_json, sha256_file, write_json
+from interp.errors import ConfigError, UsageError
+from interp.notes import Notes
+from interp.tracing.graph import KIND
+from interp.tracing.graph_json import cantor
+from interp.tracing.interchange import import_graph, read_graph_json, write_graph_json
+from interp.tracing.supernodes import latents
+from interp.workspace import Workspace
+
+
+def write_export(workspace: Workspace, name: str, path: Path, *, features: bool = False) -> list[str]:
+    """Write a graph with the user's marks as graph JSON, and return what was written, a sentence each.
+
+    `features` adds the latents that a features table of this workspace describes, and the list of graphs, beside it.
+    Raises `ConfigError` for a path that does not end in `.json`.
+    """
+    if path.suffix != ".json":
+        raise ConfigError(f"a graph is exported as JSON; {path} should end in .json")
+    manifest = data.choose(workspace, name)
+    notes = Notes.open(workspace)
+    try:
+        edits = notes.graph_edits(workspace.key(manifest))
+    finally:
+        notes.close()
+    found = data.exported(workspace, manifest, edits)
+    found["metadata"]["slug"] = path.stem
+    write_graph_json(found, path)
+    said = [f"{path}: {len(found['nodes'])} nodes, {len(found['links'])} edges"]
+    return said + ([_write_features(workspace, manifest, found, path.parent)] if features else [])
+
+
+def _write_features(workspace: Workspace, manifest: Manifest, found: dict[str, Any], folder: Path) -> str:
+    graph = data.graph(workspace, manifest)
+    tables = data.feature_tables(workspace, graph)
+    scan = found["metadata"]["scan"]
+    place = folder / "features" / scan
+    if not place.resolve().is_relative_to((folder / "features").resolve()):
+        raise ConfigError(f"the model's name {scan!r} leads out of {folder}; export the graph without its features")
+    wanted = sorted({(node.layer, node.index) for node in latents(graph)})
+    described = 0
+    for layer, index in wanted:
+        with contextlib.suppress(UsageError):  # a table of fewer latents
+            if layer in tables:
+                write_json(place / f"{cantor(layer, index)}.json", viewer_feature(workspace, tables[layer], index))
+                described += 1
+    listed = folder / "graph-metadata.json"
+    others = read_json(listed).get("graphs", []) if listed.is_file() else []
+    slug = found["metadata"]["slug"]
+    others = [each for each in others if not isinstance(each, dict) or each.get("slug") != slug]
+    about = {name: value for name, value in found["metadata"].items() if name != "workbench"}
+    write_json(listed, {"graphs": [*others, about]})
+    return f"{place}: {described} of {len(wanted)} latents; the others have no features table here"
+
+
+def take_in(workspace: Workspace, path: Path, name: str, *, overwrite: bool = False) -> Manifest:
+    """Read a graph JSON of this or another program into the workspace, with its marks. Return the manifest.
+
+    Marks that the notes cannot hold, such as an empty supernode name, refuse the file before anything is written.
+    Raises `ConfigError` where there is such a graph already, and the errors of `read_graph_json` and `import_graph`.
+    """
+    graph, edits = import_graph(read_graph_json(path))
+    folder = workspace.path(KIND, name)
+    key = f"{folder.parent.name}/{name}"
+    notes = Notes.open(workspace)
+    try:
+        marks, before = edits.to_notes(), notes.graph_edits(key)
+        notes.entries.checked("graph", key, marks)
+        config = {"imported": path.name, "sha256": sha256_file(path)}
+        draft = Draft.open(folder, kind=KIND, config=config, overwrite=overwrite)
+        parents = {f"model:{graph.model}": graph.weight_hash} if graph.weight_hash else {}
+        manifest = graph.write(draft, parents)
+        if marks or before:
+            notes.save_graph_edits(key, marks, was=before)
+    finally:
+        notes.close()
+    return manifest

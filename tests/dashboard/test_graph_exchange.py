@@ -1,0 +1,136 @@
+"""Graphs to and from files: marks, labels and latents of a workspace, and files that cannot be taken in."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from make_graph import MODEL, make_graph, write_graph
+
+from dashboard.feature.data import one, viewer_feature
+from dashboard.graph.exchange import take_in, write_export
+from interp.artifacts import Draft
+from interp.errors import ConfigError, CorruptError, UnknownNameError
+from interp.notes import Notes
+from interp.tracing.graph import KIND, AttributionGraph
+from interp.tracing.graph_json import cantor
+from interp.tracing.interchange import export_graph, import_graph
+from interp.tracing.supernodes import GraphEdits
+from interp.workspace import Workspace
+
+EDITS = {"pins": ["token:3:3"], "groups": [["places", ["token:3:3", "token:4:4"]]], "names": {"token:3:3": "<b>of</b>"}}
+
+
+@pytest.fixture
+def own(workspace: Workspace, tmp_path) -> Workspace:
+    """A copy of the workspace with a graph of hostile texts, and with marks on it."""
+    shutil.copytree(workspace.root, tmp_path / "workspace")
+    copy = Workspace(tmp_path / "workspace")
+    write_graph(copy, "capital", hostile=True, n_tokens=13)
+    notes = Notes.open(copy)
+    notes.save_graph_edits("graphs/capital", EDITS, was={})
+    notes.close()
+    return copy
+
+
+def edits_of(workspace: Workspace, name: str) -> dict:
+    notes = Notes.open(workspace)
+    found = notes.graph_edits(f"graphs/{name}")
+    notes.close()
+    return found
+
+
+def test_a_graph_with_its_marks_leaves_and_comes_back(own, tmp_path):
+    [said] = write_export(own, "capital", tmp_path / "out.json")
+    assert "out.json" in said
+    manifest = take_in(own, tmp_path / "out.json", "again")
+    assert edits_of(own, "again") == EDITS
+    assert manifest.summary["targets"] == own.manifest(KIND, "capital").summary["targets"]
+    write_export(own, "again", tmp_path / "two" / "out.json")
+    assert (tmp_path / "two" / "out.json").read_bytes() == (tmp_path / "out.json").read_bytes()
+    assert AttributionGraph.load(own.path(KIND, "again")).prompt == make_graph(hostile=True, n_tokens=13).prompt
+
+
+def test_hostile_texts_and_every_node_survive_the_round_trip():
+    one = export_graph(make_graph(hostile=True, n_features=200, n_edges=2_000), all_nodes=True)
+    two = export_graph(*import_graph(json.loads(json.dumps(one))))
+    assert json.dumps(two) == json.dumps(one)
+
+
+def test_latents_are_described_in_the_layout_of_the_viewer(own, tmp_path):
+    draft = Draft.open(
+        own.path("features", "set-3"), kind="features",
+        config={"dictionary": "transcoders:set", "hook_point": "blocks.3.mlp.hook_in", "model": MODEL},
+    )  # fmt: skip
+    for path in own.path("features", "demo").glob("*.parquet"):
+        shutil.copy(path, draft.path / path.name)
+    draft.finish(summary=own.manifest("features", "demo").summary, parents={"transcoders/set": "00" * 32})
+    graph = make_graph(n_features=120)
+    nodes = [replace(node, index=i) if node.layer == 3 else node for i, node in enumerate(graph.nodes)]
+    graph = replace(graph, nodes=tuple(nodes))
+    graph.write(Draft.open(own.path(KIND, "wide"), kind=KIND, config={}), {})
+    kept = {node.index for node in graph.nodes if node.kind == "feature" and node.layer == 3 and node.kept}
+    assert kept
+    said = write_export(own, "wide", tmp_path / "out" / "wide.json", features=True)[1]
+    files = sorted(path.name for path in (tmp_path / "out" / "features" / MODEL).iterdir())
+    assert files == sorted(f"{cantor(3, index)}.json" for index in kept)
+    assert f"{len(kept)} of " in said
+    write_export(own, "wide", tmp_path / "out" / "wide.json", features=True)
+    write_export(own, "capital", tmp_path / "out" / "capital.json", features=True)
+    listed = json.loads((tmp_path / "out" / "graph-metadata.json").read_text())["graphs"]
+    assert [each["slug"] for each in listed] == ["wide", "capital"]
+    assert listed[0]["scan"] == MODEL
+
+
+def test_a_feature_has_the_fields_of_the_viewer(workspace):
+    """Types of circuit-tracer's `feature_models.Model`; counts and quantiles are those of the table."""
+    found, row = viewer_feature(workspace, "demo", 3), one(workspace, "demo", 3)
+    assert set(found) == {
+        *("transcoder_id", "index", "examples_quantiles", "top_logits", "bottom_logits", "act_min", "act_max"),
+        *("quantile_values", "histogram", "activation_frequency"),
+    }
+    assert found["examples_quantiles"][0]["quantile_name"] == "Top activations"
+    for group in found["examples_quantiles"]:
+        for each in group["examples"]:
+            assert set(each) == {"tokens", "tokens_acts_list", "train_token_ind", "is_repeated_datapoint"}
+            assert len(each["tokens"]) == len(each["tokens_acts_list"])
+            peak = each["tokens_acts_list"][each["train_token_ind"]]
+            assert peak == max(each["tokens_acts_list"])
+    assert sum(found["histogram"]) == pytest.approx(sum(row["histogram"]))
+    values = found["quantile_values"]
+    assert len(values) == 99
+    assert values == sorted(values)
+    assert values[-1] <= found["act_max"] == row["max_activation"]
+    assert found["top_logits"] == row["promoted_tokens"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_what_cannot_be_taken_in_leaves_nothing_behind(own, tmp_path):
+    write_export(own, "capital", tmp_path / "out.json")
+    with pytest.raises(ConfigError, match="already there"):
+        take_in(own, tmp_path / "out.json", "capital")
+    take_in(own, tmp_path / "out.json", "capital", overwrite=True)
+    assert edits_of(own, "capital") == EDITS
+    lie = json.loads((tmp_path / "out.json").read_text())
+    lie["links"][0]["source"] = "nothing"
+    (tmp_path / "lie.json").write_text(json.dumps(lie))
+    with pytest.raises(CorruptError, match="link 0 names node 'nothing'"):
+        take_in(own, tmp_path / "lie.json", "lie")
+    lie = json.loads((tmp_path / "out.json").read_text())
+    lie["qParams"]["supernodes"][0][0] = "two\nlines"
+    (tmp_path / "lie.json").write_text(json.dumps(lie))
+    with pytest.raises(ConfigError, match="a name has 1 to 80 characters"):
+        take_in(own, tmp_path / "lie.json", "lie")
+    assert not own.path(KIND, "lie").exists()
+    assert not own.path(KIND, "lie").with_name("lie.partial").exists()
+    with pytest.raises(ConfigError, match=r"should end in \.json"):
+        write_export(own, "capital", tmp_path / "out.pt")
+    with pytest.raises(UnknownNameError):
+        write_export(own, "nothing", tmp_path / "out.json")
+
+
+def test_marks_of_a_graph_that_is_replaced_are_replaced_too(own, tmp_path):
+    bare = export_graph(make_graph(), GraphEdits())
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    take_in(own, tmp_path / "bare.json", "capital", overwrite=True)
+    assert edits_of(own, "capital") == {}
