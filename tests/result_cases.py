@@ -279,6 +279,32 @@ def feature_effects():
     return saes.attribute_features(model, perfect_dictionaries()[:1], prompts)[0]
 
 
+@cache
+def graph():
+    config = interp.TraceConfig(effects=4, max_feature_nodes=64, nulls=False)
+    return interp.trace(small(), "abca", interp.Neurons(), config)
+
+
+def intervention():
+    system = interp.open_system(small(), interp.to_tokens(small(), "abca"), interp.Neurons())
+    best = next(row["node"] for row in graph().to_records() if row["kind"] == "feature")
+    return interp.intervene(system, interp.changes_of(graph(), [best]), graph(), n_random=3)
+
+
+def edge_split():
+    system = interp.open_system(small(), interp.to_tokens(small(), "abca"), interp.Neurons())
+    rows, position = graph().edge_records(), {node.id: node.position for node in graph().nodes}
+    crossing = next(row for row in rows if position[row["source"]] != position[row["target"]])
+    return interp.split_edge(system, graph(), crossing["source"], crossing["target"])
+
+
+def variants():
+    from interp.tracing.variants import trace_variants
+
+    words = {"a": "x", "b": "y", "c": "z"}
+    return trace_variants(small(), "say {}", words, interp.Neurons(), interp.TraceConfig(max_feature_nodes=32))
+
+
 def feature_circuit():
     config = saes.FeatureCircuitConfig(
         attribution=saes.AttributionConfig(steps=2), n_features=2, verify=1, n_random=2, nulls=False
@@ -334,6 +360,12 @@ DICTIONARIES = {
         model_difference, "feature kind relative_norm cosine n_fired error_ratio recons_ratio confirmed"),
     "toy recovery": Case(toy_recovery, "dictionary n_rows mcc mcc_random ..."),
     "effects of features": Case(feature_effects, "prompt position feature activation effect"),
+    "attribution graph": Case(
+        graph, "node kind layer position index activation influence share kept probability label", figure=True
+    ),
+    "intervention on a graph": Case(intervention, "token before after"),
+    "edge of a graph": Case(edge_split, "head position token effect attention", figure=True),
+    "template of graphs": Case(variants, "source target mean low high same_sign n"),
     "circuit of features": Case(feature_circuit, "source target via position score"),
     "proof of a feature": Case(proof, PROVED + " p_holm holds", figure=True),
     "measure of a feature": Case(lambda: proof().measures[0], PROVED),

@@ -11,6 +11,7 @@ The names below are public.
 - `heads`        scores of every head, attention patterns, lenses
 - `attribution`  shares of a logit or of an attention score, effects of patches
 - `circuits`     a circuit, ablations, composition, faithfulness over size, estimated and exact effects
+- `graphs`       attribution graphs: the graph, predicted and measured effects, an edge by heads
 - `geometry`     words on a plane and along a direction, layers, spectra, steering and rotation
 - `changes`      what fine-tuning moved: weights, stream, transplants, latents
 - `saes`         health of a training run, activations of a feature, a feature with the nulls of its proof

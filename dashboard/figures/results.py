@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from dashboard.figures import attribution, changes, circuits, geometry, heads, saes, scaling, studies
+from dashboard.figures import attribution, changes, circuits, geometry, graphs, heads, saes, scaling, studies
 from dashboard.figures.theme import Theme
 from dashboard.figures.theme import theme as theme_called
 from interp.artifacts import as_json
@@ -86,6 +86,13 @@ def _ablations(results: Mapping[str, Any], colours: Theme, **options: Any) -> go
 def _compositions(results: Mapping[str, Any], colours: Theme, *, via: str = "k", **options: Any) -> go.Figure:
     rows = [row for each in results.values() for row in each.to_records()]
     return circuits.composition_map(rows, via, colours, **options)
+
+
+def _graph(result: Any, colours: Theme, *, kind: str = "graph", **options: Any) -> go.Figure:
+    draw = {"graph": graphs.graph_figure, "agreement": graphs.agreement_figure}
+    if kind not in draw:
+        raise ConfigError(f"a graph is drawn as {' or '.join(draw)}, got {kind!r}")
+    return draw[kind](result, colours, **options)
 
 
 def _lens(result: Any, colours: Theme, **options: Any) -> go.Figure:
@@ -186,6 +193,8 @@ FIGURES: dict[str, Draw] = {
     "interp.circuits.find.Found": _circuit,
     "interp.circuits.induction.InductionEvidence": _circuit,
     "saes.circuits.find.FoundFeatures": _circuit,
+    "interp.tracing.graph.AttributionGraph": _graph,
+    "interp.tracing.attention.EdgeSplit": graphs.split_figure,
     "interp.circuits.evaluation.Curve": _curve,
     "interp.circuits.head_weights.Composition": _composition,
     "interp.circuits.score_explanation.ScoreExplanation": _pairs,
