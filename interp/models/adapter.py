@@ -67,8 +67,8 @@ class DelegatingForward:
 
 __all__ = [
     "available_hook_points", "bos_token_id", "final_norm_and_unembed", "head_shape", "hook_points_by_name",
-    "logit_cap", "ordinary_tokens", "run_with_cache", "run_with_hooks", "to_tokens", "token_strings", "token_text",
-    "tokenizer_hash", "untrained_model", "weight_hash",
+    "logit_cap", "mlp_hook_points", "ordinary_tokens", "run_with_cache", "run_with_hooks", "to_tokens",
+    "token_strings", "token_text", "tokenizer_hash", "untrained_model", "weight_hash",
 ]  # fmt: skip
 
 # These fire only while a flag of the config is on (`model.set_use_attn_result(True)` and so on).
@@ -134,6 +134,18 @@ def hook_points_by_name(model: "TransformerBridge") -> dict[str, Any]:
             continue
         points[canonical_hook_point(name)] = point
     return points
+
+
+MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM = "mlp.hook_in", "hook_mlp_out", "ln2_post.hook_in"
+"""Hook points inside a block: the MLP's input after its norm, what it adds to the stream, and its own output where a
+norm follows (Gemma 2 and 3; `hook_mlp_out` lies after that norm)."""
+
+
+def mlp_hook_points(model: "TransformerBridge") -> list[str]:
+    """Return the input of every MLP, after its norm, and its output, before any norm that follows."""
+    have = available_hook_points(model)
+    out = MLP_OUT_BEFORE_NORM if f"blocks.0.{MLP_OUT_BEFORE_NORM}" in have else MLP_OUT
+    return [f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in (MLP_IN, out)]
 
 
 def run_with_cache(
@@ -263,6 +275,7 @@ def untrained_model(model: "TransformerBridge", seed: int) -> "TransformerBridge
     """
     import torch
     from transformer_lens import TransformerBridge
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
     plain, cfg = model.original_model, model.cfg
     seed = derive_seed(seed, "untrained twin") % 2**31  # so that an untrained model gets other weights than its own
@@ -273,6 +286,8 @@ def untrained_model(model: "TransformerBridge", seed: int) -> "TransformerBridge
     with _seeded(seed):
         # from the class, not the instance, whose modules are wrapped
         fresh = type(plain)(plain.config).to(device=cfg.device, dtype=cfg.dtype).eval()
+    if model.tokenizer is None:  # made in memory, so that there is no folder or hub page to read anything from
+        return build_bridge_from_module(fresh, type(plain).__name__, hf_config=fresh.config).eval()
     return TransformerBridge.boot_transformers(
         str(cfg.model_name), hf_model=fresh, tokenizer=model.tokenizer, device=str(cfg.device), dtype=torch.float32
     ).eval()

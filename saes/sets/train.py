@@ -1,6 +1,6 @@
 """Train a set: one pass through the model feeds the transcoders of all layers.
 
-    record(model, corpus, folder, live=True, hook_points=hook_points_of(model))   # text only; see interp.recording.live
+    record(model, corpus, folder, live=True, hook_points=mlp_hook_points(model))  # the text; see interp.recording.live
     train_set(open_recording(folder), BatchTopKConfig(d_sae=2304), TrainConfig(tokens=3_000_000), set_folder, skip=True)
 
 Per layer there are as many independent runs (`saes.training.run`), one step of each for every batch. Their checkpoints
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from interp.artifacts import LOG, Draft, atomic_file
 from interp.errors import ConfigError, MissingError
-from interp.models.adapter import available_hook_points
+from interp.models.adapter import MLP_IN, MLP_OUT, MLP_OUT_BEFORE_NORM
 from interp.names import parse_hook_point
 from interp.progress import Progress
 from interp.ranks import open_draft
@@ -44,21 +44,10 @@ from saes.training.run import Job, Metrics, Run, read_together
 from saes.training.train import advance
 
 RUNS = "runs"
-READS, WRITES, RAW_WRITES = "mlp.hook_in", "hook_mlp_out", "ln2_post.hook_in"
 SAMPLES = 4
 """Batches from which thresholds are estimated at the end; those of all layers are in memory together."""
 CONTEXTS = 32
 """Held-out contexts on which the loss with all MLPs replaced is measured."""
-
-
-def hook_points_of(model: Any, layers: Sequence[int] = ()) -> list[str]:
-    """Return the hook points that a set reads and writes by default, for a recording that trains one.
-
-    In a model with a norm after the MLP the value before that norm is predicted.
-    """
-    have = available_hook_points(model)
-    writes = RAW_WRITES if f"blocks.0.{RAW_WRITES}" in have else WRITES
-    return [f"blocks.{n}.{name}" for n in layers or range(model.cfg.n_layers) for name in (READS, writes)]
 
 
 def recorded_layers(recording: Recording, reads: str, writes: str) -> list[int]:
@@ -75,7 +64,7 @@ def recorded_layers(recording: Recording, reads: str, writes: str) -> list[int]:
 
 def default_writes(recording: Recording) -> str:
     """Return the hook point inside a block that a recording's transcoders predict."""
-    return RAW_WRITES if any(name.endswith(RAW_WRITES) for name in recording.hook_points) else WRITES
+    return MLP_OUT_BEFORE_NORM if any(name.endswith(MLP_OUT_BEFORE_NORM) for name in recording.hook_points) else MLP_OUT
 
 
 def transcoder_config(config: SAEConfig, target: str, *, skip: bool = False) -> TranscoderConfig:
@@ -96,7 +85,7 @@ def train_set(
     *,
     skip: bool = False,
     layers: Sequence[int] = (),
-    reads: str = READS,
+    reads: str = MLP_IN,
     writes: str = "",
     overwrite: bool = False,
     device: str | None = None,
@@ -124,7 +113,7 @@ def training(
     *,
     skip: bool = False,
     layers: Sequence[int] = (),
-    reads: str = READS,
+    reads: str = MLP_IN,
     writes: str = "",
     overwrite: bool = False,
     device: str | None = None,

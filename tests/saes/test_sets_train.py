@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from interp.artifacts import LOG, partial_path, read_manifest, verify
 from interp.errors import ConfigError, MismatchError, MissingError
+from interp.models.adapter import mlp_hook_points
 from interp.models.small import SmallConfig, build_small
 from interp.recording.live import LiveRecording
 from interp.recording.record import record
@@ -23,7 +24,7 @@ from saes.kinds.transcoder import Transcoder
 from saes.sets import PerLayerSet, read_set
 from saes.sets.cross_layer import decode, decoder_norms
 from saes.sets.evaluate import evaluate_in_model, evaluate_layers
-from saes.sets.train import hook_points_of, train_set, training
+from saes.sets.train import train_set, training
 from saes.training.config import BatchTopKConfig, CrossLayerConfig, GatedConfig, JumpReLUConfig, TopKConfig, TrainConfig
 
 D_SAE, K = 48, 6
@@ -49,7 +50,7 @@ def _one_thread():
 
 def live(model, documents, folder: Path, n: int = 3000) -> LiveRecording:
     sizes = {"tokens": n, "context_length": 32, "batch_size": 4, "shard_contexts": 16, "dtype": "float32"}
-    record(model, documents, folder, live=True, hook_points=hook_points_of(model), **sizes)
+    record(model, documents, folder, live=True, hook_points=mlp_hook_points(model), **sizes)
     return LiveRecording(folder, model=model)
 
 

@@ -21,6 +21,9 @@ from workbench.terminal import (
     wrote,
 )
 
+MLPS = "mlps"
+"""Name for the inputs and outputs of all MLPs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record(RecordConfig, Writes, Threaded, OnDevice):
@@ -34,7 +37,8 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
 
     model: ModelArgument
     hook_points: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--hook-point"])] = ()
-    """Hook points to record, all in one pass. Default: the residual stream after a third of the blocks."""
+    """Hook points to record, all in one pass; `mlps`: inputs and outputs of all MLPs, as a set of transcoders reads
+    them. Default: the residual stream after a third of the blocks."""
     corpus: str = "docstrings"
     """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
     compute: Literal["float32", "bfloat16"] = "float32"
@@ -43,6 +47,7 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
     """Refuse to write more gigabytes than this."""
 
     def run(self) -> None:
+        from interp.models.adapter import mlp_hook_points
         from interp.models.loading import load_model
         from interp.recording.record import record
         from interp.text.corpora import open_corpus
@@ -52,9 +57,11 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
                 workspace = self.open_workspace()
                 self.use_threads()
                 model = load_model(self.model, dtype=self.compute, device=self.use_device(ranks))
-                hook_points = list(self.hook_points) or [
-                    f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"
-                ]
+                default = [f"blocks.{max(model.cfg.n_layers // 3 - 1, 0)}.hook_resid_post"]
+                hook_points = list(self.hook_points) or default
+                if MLPS in hook_points:
+                    at = hook_points.index(MLPS)
+                    hook_points[at : at + 1] = mlp_hook_points(model)
                 corpus = open_corpus(self.corpus, seed=self.seed)
                 folder = workspace.path("recording", self.name or slug(self.model))
             with first_bar(ranks, "recording", "tokens") as progress:
@@ -74,7 +81,8 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
                 self._report(folder, manifest.summary, hook_points)
 
     def _report(self, folder: Path, found: dict, hook_points: list[str]) -> None:
-        wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {', '.join(hook_points)}")
+        named = ", ".join(hook_points[:4]) + (f" and {len(hook_points) - 4} more" if len(hook_points) > 4 else "")
+        wrote(folder, f"{found['n_real']:,} tokens of {found['n_documents']:,} documents at {named}")
         if found["corpus_ended_early"]:
             say(f"      the corpus ended before {self.tokens:,} tokens")
 

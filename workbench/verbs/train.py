@@ -1,14 +1,14 @@
 """`workbench train RECORDING`: sparse dictionaries of activations. `workbench import PATH`: one from elsewhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from interp.errors import program
-from saes.training.config import CONFIGS, SAEConfig, TrainConfig, make_config
+from interp.errors import ConfigError, UnknownNameError, program
+from saes.training.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, TrainConfig, make_config
 from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
@@ -62,10 +62,18 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
     share: Literal["tokens", "latents"] = "tokens"
     """Split between processes under torchrun: tokens (each takes its part of every batch), or latents, for a dictionary
     too large for one device (topk, batchtopk)."""
+    set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Train a set of this name instead: transcoders of every layer of a recording made with --hook-points mlps, their
+    latents of the given --kind, in one pass through the model."""
+    layers: tuple[int, ...] = ()
+    """Layers of a set. Default: all that were recorded."""
+    cross_layer: bool = False
+    """Let latents of a set write to all later layers too (jumprelu or batchtopk; small models)."""
     tracker: str | None = None
     """Log training metrics to tensorboard:FOLDER or wandb:PROJECT as well."""
 
     def run(self) -> None:
+        from interp.artifacts import read_manifest
         from saes.kernels.spread import Spread
         from saes.training.train import open_tracker
         from workbench.opening import open_recording
@@ -74,18 +82,23 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
             with ranks.checked():
                 workspace = self.open_workspace()
                 self.use_threads()
-                configs = self.sae_configs()
+                configs = [self.set_config()] if self.set else self.sae_configs()
                 device = self.use_device(ranks, mps=False)
                 recordings = [open_recording(workspace, n, device=device) for n in (self.recording, *self.others)]
-                folders = [workspace.path("sae", name) for name in self.folder_names(configs)]
+                names = [self.set] if self.set else self.folder_names(configs)
+                folders = [workspace.path("transcoders" if self.set else "sae", name) for name in names]
                 tracker = open_tracker(self.tracker) if self.tracker and ranks.first else None
             spread = Spread(latents=ranks) if self.share == "latents" else Spread(tokens=ranks)
-            self._train(recordings, configs, folders, tracker, spread, device)
+            if self.set:
+                self._train_set(recordings[0], configs[0], folders[0], tracker, spread, device)
+            else:
+                self._train(recordings, configs, folders, tracker, spread, device)
             if tracker:
                 tracker.close()
             if ranks.first:
                 for folder in folders:
-                    wrote(folder, describe_sae(workspace.manifest("sae", folder.name).summary))
+                    found = read_manifest(folder).summary
+                    wrote(folder, describe_set(found) if self.set else describe_sae(found))
 
     def _train(
         self,
@@ -115,6 +128,42 @@ class Train(TrainConfig, Writes, Threaded, OnDevice):
                 progress(min(reached.values()), self.tokens, health)
                 if tracker:
                     tracker.log(job.folder.name, metrics)
+
+    def _train_set(
+        self,
+        recording: "Recording",
+        config: SAEConfig,
+        folder: Path,
+        tracker: "Tracker | None",
+        spread: "Spread",
+        device: str,
+    ) -> None:
+        from saes.sets.train import training
+
+        how: dict[str, Any] = {"overwrite": self.overwrite, "device": device, "spread": spread}
+        how |= {"skip": self.skip, "layers": self.layers, "writes": self.target or ""}
+        with first_bar(spread.ranks, f"training the set {self.set}", "tokens") as progress:
+            for layer, metrics in training(recording, config, self.train_config(), folder, **how):
+                health = {"layer": layer, "fvu": metrics.fvu, "l0": metrics.l0, "dead": metrics.dead}
+                progress(metrics.tokens, self.tokens, {k: v for k, v in health.items() if layer >= 0 or k != "layer"})
+                if tracker:
+                    tracker.log(f"{self.set}-{layer}" if layer >= 0 else str(self.set), metrics)
+
+    def set_config(self) -> SAEConfig:
+        """Return the config of a set's latents. Raises `ConfigError` for what a set does not have."""
+        if self.others or self.hook_point or self.name or self.share == "latents":
+            raise ConfigError("a set has one recording, --set as its name, and shares tokens only; leave out "
+                              "--others, --hook-point, --name and --share")  # fmt: skip
+        if any(len(getattr(self, name)) > 1 for name in SWEPT):
+            raise ConfigError("a set has one value of --d-sae, --k and --l1-coefficient; train several sets")
+        if not self.cross_layer:
+            if self.kind not in SELECTIONS:
+                raise UnknownNameError("kind of a set's latents", self.kind, SELECTIONS)
+            return replace(self, target=None, skip=False).sae_configs()[0]
+        if self.kind not in ("jumprelu", "batchtopk"):
+            raise UnknownNameError("kind of a cross-layer set's latents", self.kind, ["jumprelu", "batchtopk"])
+        sizes = {name: getattr(self, name)[0] for name in ("d_sae", "k") if getattr(self, name)}
+        return CrossLayerConfig(**sizes, selection=self.kind)  # pyright: ignore[reportArgumentType] (checked above)
 
     def train_config(self) -> TrainConfig:
         """Return the training settings among the options."""
@@ -156,6 +205,19 @@ def describe_sae(summary: dict) -> str:
         f"{summary['d_sae']:,} features; on {heldout['n_tokens']:,} held-out tokens: FVU {heldout['fvu']:.3f} at L0 "
         f"{heldout['l0']:.1f}, {heldout['dead_fraction']:.1%} never fire, {heldout['dense_fraction']:.1%} dense"
     )
+
+
+def describe_set(summary: dict) -> str:
+    """Return the quality of a set as one line."""
+    said = (
+        f"{summary['d_sae']:,} features for each of {len(summary['layers'])} layers; on {summary['heldout_tokens']:,} "
+        f"held-out tokens: mean FVU {summary['fvu']:.3f} at L0 {summary['l0']:.1f}, "
+        f"{summary['dead_fraction']:.1%} never fire"
+    )
+    loss = (summary.get("loss") or {}).get("set")
+    if not loss:
+        return said
+    return f"{said}; cross-entropy {loss['ce_clean']:.3f}, with all MLPs replaced {loss['ce_spliced']:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)
