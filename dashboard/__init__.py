@@ -1,7 +1,7 @@
 """Pages over a workspace, served to this machine. The names below are public.
 
-- `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `sae`, `geometry`, `dynamics`, `changes`, `notes`: one
-  folder per page (`page` the page, `data` what it reads from the workspace)
+- `overview`, `atlas`, `feature`, `prompt`, `heads`, `circuit`, `graph`, `sae`, `geometry`, `dynamics`, `changes`,
+  `compare`, `notes`: one folder per page (`page` the page, `data` what it reads from the workspace)
 - `search`      the box in the bar of every page, and the features that it finds
 - `runs`        a queue of analyses that are started from the page, and the page of it
 - `components`  pieces that several pages share

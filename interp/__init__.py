@@ -17,6 +17,7 @@ Subjects, one folder each:
 - `circuits`   head kinds and scores, induction, tasks, edge attribution, discovery, evaluation
 - `geometry`   shapes of word lists, directions, dimension, similarity, transport
 - `atlas`      maps of vectors, their quality, regions and labels
+- `tracing`    attribution graphs: why a model says what it says on one prompt
 - `changes`    two checkpoints of one model compared
 - `studies`    small models that teach one thing each: its own public names
 

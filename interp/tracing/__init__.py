@@ -1,10 +1,18 @@
 """Attribution graphs: direct effects between tokens, latents and logits on one prompt (Ameisen et al. 2025).
 
-`config`: settings. `frozen`: the local replacement model, linear in the residual stream. `replacement`: dictionaries
-that replace MLPs, MLP neurons among them. `edges`: rows of direct effects, chosen by influence. `influence`: influence,
-pruning and scores of an adjacency matrix. `graph`: a graph as a value and as files. `trace`: from a prompt to a graph.
-`effects`: effects in the model beside predicted ones. `interventions`: changes of latents beside random ones.
-`attention`: an edge between positions, split by heads. `variants`: one template with several words.
-`supernodes`: groups of nodes, found and judged, and a user's marks. `interchange`, `graph_json`: the JSON of
-Neuronpedia and circuit-tracer, written and read.
+- `config`         settings
+- `frozen`         the local replacement model, linear in the residual stream
+- `replacement`    dictionaries that replace MLPs, MLP neurons among them
+- `edges`          rows of direct effects, exact in the frozen model
+- `rows`           those rows, chosen by influence, in memory or in a file that resumes
+- `influence`      influence, pruning and scores of an adjacency matrix
+- `graph`          a graph as a value and as files
+- `trace`          from a prompt to a graph
+- `effects`        effects in the model beside predicted ones
+- `interventions`  changes of latents beside random ones
+- `attention`      an edge between positions, split by heads
+- `variants`       one template with several words
+- `supernodes`     groups of nodes, found and judged, and a user's marks
+- `interchange`    the JSON of Neuronpedia and circuit-tracer, written and read
+- `graph_json`     the parts of that JSON, checked
 """

@@ -8,6 +8,7 @@
 - `heads`     score heads; train a tuned lens
 - `circuit`   find, evaluate and print circuits
 - `patch`     activation patching
+- `trace`     attribution graphs
 - `atlas`     maps
 - `geometry`  shapes, directions
 - `compare`   compare dictionaries or models

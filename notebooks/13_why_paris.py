@@ -1,0 +1,134 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Why does it say Paris?
+#
+# SmolLM2-135M continues *The capital of France is* with *Paris*. An attribution graph (Ameisen et al. 2025) says through which
+# units: hold attention patterns and the scales of norms at their values on this prompt, and the model becomes linear from unit
+# to unit, so that every logit splits exactly into direct effects. Here the units are MLP neurons, which need no training.
+#
+# A graph is a claim about the model. We hold it against three things: the graph that one gets without any unit, the effect of
+# ablating units in the model itself, and random units.
+
+# %%
+import numpy as np
+
+from dashboard.figures import plot
+from interp import (
+    Neurons,
+    TraceConfig,
+    changes_of,
+    graph_effects,
+    intervene,
+    load_model,
+    open_system,
+    split_edge,
+    to_tokens,
+    trace,
+)
+
+model = load_model("smollm2-135m")
+prompt, other = "The capital of France is", "The capital of Italy is"
+config = TraceConfig(max_feature_nodes=2000, edge_share=0.8)
+graph = trace(model, prompt, Neurons(), config, target=" Paris", contrast=" Rome")
+print(graph)
+
+# %% [markdown]
+# The target is a difference: how much more likely *Paris* is than *Rome*. The replacement score is the share of influence that
+# comes from tokens through neurons; what comes from errors (here the neurons beyond the largest 30,000) is the rest. Without any
+# unit the score is that of the same prompt with every MLP left as one block: the floor. 1 would be perfect.
+
+# %%
+plot(graph, n_edges=250)
+
+# %% [markdown]
+# ## Does it predict the model?
+#
+# The graph is exact in the model with everything frozen. In the model itself attention and norms react. 48 neurons were ablated
+# one by one with nothing frozen: those with the largest predicted effects and random others.
+
+# %%
+effects = graph.scores["effects"]
+print({name: round(effects[name], 2) for name in ("slope", "spearman", "spearman_low", "spearman_high")})
+plot(graph, kind="agreement")
+
+# %% [markdown]
+# ## One neuron, and the head that carries it
+#
+# Which neuron at *France* matters most for *Paris* over *Rome*? Its edge to the logit crosses one position, so attention must move
+# it. The edge is split by the last head on each path; the shares sum to the edge.
+
+# %%
+total = graph_effects(graph)
+france = [
+    i for i, node in enumerate(graph.nodes) if node.kind == "feature" and graph.token_texts[node.position] == " France"
+]
+best = graph.nodes[max(france, key=lambda i: abs(total[i]))]
+logit = next(node for node in graph.nodes if node.kind == "logit")
+system = open_system(model, to_tokens(model, prompt), Neurons())
+split = split_edge(system, graph, best.id, logit.id)
+print(split)
+assert abs(split.total - sum(row["effect"] for row in split.to_records())) < 1e-3
+plot(split)
+
+# %% [markdown]
+# ## An intervention, beside its prediction and beside random neurons
+#
+# Give neurons at *France* the values that they have at *Italy*, those first whose change the graph expects to matter. Random neurons
+# of the same layers get the same amounts; 19 draws, so the least p is .05.
+
+# %%
+italy = open_system(model, to_tokens(model, other), Neurons(limit=200_000))
+keys = zip(italy.layer.tolist(), italy.position.tolist(), italy.latent.tolist(), strict=True)
+there = dict(zip(keys, italy.activation.tolist(), strict=True))
+expected = {}
+for i in france:
+    node = graph.nodes[i]
+    value = there.get((node.layer, node.position, node.index), 0.0)
+    expected[node.id] = (total[i] * (value / node.activation - 1), value)
+order = sorted(expected, key=lambda name: expected[name][0])
+for n in (5, 20, 80):
+    changed = changes_of(graph, order[:n], values={name: expected[name][1] for name in order[:n]})
+    found = intervene(system, changed, graph)
+    print(f"{n:3} neurons: {found.headline()}")
+assert found.p <= 0.05
+
+# %% [markdown]
+# The random neurons move the difference both ways and by less. The measured effect exceeds the prediction as more neurons are
+# changed: attention and norms follow in the same direction, and pruning left small edges out.
+#
+# ## Changing the answer
+#
+# The neurons with the largest predicted effects on *Paris* itself, wherever they are:
+
+# %%
+paris = trace(model, prompt, Neurons(), config, target=" Paris")
+toward = graph_effects(paris)
+best = sorted((i for i, node in enumerate(paris.nodes) if node.kind == "feature"), key=lambda i: -toward[i])[:8]
+answer = intervene(system, changes_of(paris, [paris.nodes[i].id for i in best]), paris)
+print(answer.headline())
+answer.to_frame().head()
+
+# %%
+assert answer.to_frame().sort_values("after", ascending=False)["token"].iloc[0] != " Paris"
+assert np.sign(answer.measured) == np.sign(answer.predicted)
+
+# %% [markdown]
+# Eight neurons out of 46,080 a token hold the answer up; as many random ones, changed by the same amounts, do not.
+#
+# ## What a graph does not say
+#
+# Why attention looks where it looks is frozen, not explained: `interp.explain_score` takes a head's attention apart. Neurons mean
+# many things at once; a set of transcoders (`workbench train --set NAME`) gives fewer and clearer units, and the same functions take
+# it: `saes.SetReplacement(saes.open_set(workspace, NAME), NAME)`. The page *Graph* of the dashboard draws a graph with everything it
+# links to: `workbench trace smollm2-135m --prompt "..."`.
