@@ -1,5 +1,6 @@
 """Serve a workspace in the browser, to this machine unless a token says otherwise."""
 
+import contextlib
 import socket
 import webbrowser
 from collections.abc import Callable
@@ -78,6 +79,9 @@ def make_server(
     from werkzeug.serving import make_server as bind
 
     from dashboard.app import create_app
+
+    with contextlib.suppress(ImportError):  # pyarrow imports it at the first table, while plotly in another thread
+        import pandas  # noqa: F401 - takes a half imported one for whole and fails
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request says nothing to a reader
     app = create_app(workspace, live=live, token=token, runs=runs, hosts=() if is_loopback(host) else _names(host))
