@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from interp.statistics import p_from_null
 from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
+
+if TYPE_CHECKING:
+    from interp.tracing.interventions import Intervention
 
 Guess = tuple[str, float]
 """a token's text and its probability, 0 to 1"""
@@ -389,6 +392,14 @@ class Live(Protocol):
         """Read a text with one feature, steer it (`strength` in units of the largest activation), ablate the feature on
         its own examples, or compare lists of words along its direction; every answer has its controls. Raises
         `UsageError` (no such feature, or it never fires).
+        """
+        ...
+
+    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
+        """Multiply activations of latents of a stored graph, by node id, and measure its first target.
+
+        The answer has the graph's prediction and the effects of random latents. `mode` is one of `direct`, `attention`
+        and `free`. Raises `UsageError` (no such latent), `MismatchError` where the graph was traced in other weights.
         """
         ...
 

@@ -13,6 +13,8 @@ from interp.errors import CorruptError, UnknownNameError, WorkbenchError
 from interp.names import parse_hook_point
 from interp.tracing.config import TraceConfig
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
+from interp.tracing.interchange import export_graph
+from interp.tracing.supernodes import GraphEdits, find_supernodes
 from interp.workspace import Workspace
 
 MAX_EXAMPLES = 5
@@ -147,6 +149,30 @@ def node(found: AttributionGraph, number: int) -> GraphNode:
     if not 0 <= number < len(found.nodes):
         raise UnknownNameError("node", str(number), [], f"(the graph has {len(found.nodes):,} nodes)")
     return found.nodes[number]
+
+
+def proposed_groups(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
+    """Return groups of similar latents, `[name, node ids]`, and how they were found, in a sentence."""
+    found = find_supernodes(graph(workspace, manifest))
+    return {"groups": [[each.name, list(each.nodes)] for each in found.groups], "headline": found.headline()}
+
+
+def exported(workspace: Workspace, manifest: Manifest, edits: dict[str, Any]) -> dict[str, Any]:
+    """Return the graph as graph JSON with the visitor's edits; those of nodes that it lacks are left out."""
+    found = graph(workspace, manifest)
+    known = found.number
+    held = {
+        name: {node: each for node, each in value.items() if node in known}
+        if isinstance(value, dict)
+        else [node for node in value if node in known]
+        for name, value in edits.items()
+        if name != "groups"
+    }
+    groups = [[name, [node for node in nodes if node in known]] for name, nodes in edits.get("groups", [])]
+    marks = GraphEdits.of_notes(held | {"groups": [each for each in groups if each[1]]})
+    labels = _labels(workspace, found)
+    latents = {node.id: labels[i] for i, node in enumerate(found.nodes) if node.kind == "feature" and labels.get(i)}
+    return export_graph(found, marks, labels=latents)
 
 
 def describe(workspace: Workspace, manifest: Manifest, number: int) -> dict[str, Any]:

@@ -99,7 +99,11 @@ def _about(found: AttributionGraph) -> str:
     latents = "MLP neurons" if found.dictionary == "neurons" else f"latents of {found.dictionary}"
     frozen = found.settings.get("frozen")
     held = ", ".join(map(str, frozen)) if isinstance(frozen, list | tuple) else str(frozen or "attention and norms")
-    return visible(f"Direct effects between {latents}, with {held} held at the values of this prompt.", 400)
+    said = f"Direct effects between {latents}, with {held} held at the values of this prompt."
+    pruned, stored = found.settings.get("edges_kept"), int(found.edges.kept.sum())
+    if isinstance(pruned, int) and pruned > stored:
+        said += f" Of {pruned:,} edges of the pruned graph, the {stored:,} with the largest scores are stored."
+    return visible(said, 500)
 
 
 def targets(found: AttributionGraph) -> html.Ol:

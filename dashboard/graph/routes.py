@@ -4,6 +4,9 @@
     GET  /graph-data/<name>/node.json?n=12     the page and the examples of a latent
     GET  /graph-data/<name>/edits.json         pins, groups, names, positions and hidden nodes of the visitor
     POST /graph-data/<name>/edits.json         replace them: `{"edits": {...}, "was": {...}}`
+    GET  /graph-data/<name>/groups.json        groups of similar latents, as a start that people edit
+    GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
+    POST /graph-data/<name>/intervene.json     multiply activations: `{"nodes": [...], "factor": 0, "mode": "free"}`
 
 Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
 """
@@ -14,18 +17,23 @@ from typing import Any
 
 import flask
 
+from dashboard.api import plain
 from dashboard.components.pages import artefact_key, current
 from dashboard.graph import data
 from dashboard.notes.page import notes
+from dashboard.prompt.turns import asking
 from interp.errors import ArtifactError, ConfigError, ConflictError, ResourceError, UnknownNameError, WorkbenchError
 
 Answer = Callable[[str], dict[str, Any]]
+MAX_NODES = 300
+"""Latents that one intervention changes."""
 
 
 def register(server: flask.Flask) -> None:
     """Add the routes to the server."""
     for path, method, answer in (
         ("graph", "GET", _graph), ("node", "GET", _node), ("edits", "GET", _edits), ("edits", "POST", _save),
+        ("groups", "GET", _groups), ("export", "GET", _export), ("intervene", "POST", _intervene),
     ):  # fmt: skip
         server.add_url_rule(
             f"/graph-data/<name>/{path}.json", f"graph_{answer.__name__}", _as_json(answer), methods=[method]
@@ -70,11 +78,40 @@ def _edits(name: str) -> dict[str, Any]:
 
 def _save(name: str) -> dict[str, Any]:
     key = artefact_key(data.choose(current().workspace, name))
+    given = _body()
+    edits, was = given.get("edits"), given.get("was")
+    if not isinstance(edits, dict) or not isinstance(was, dict):
+        raise ConfigError("the body should be an object with `edits` and `was`, both objects")
+    return {"edits": notes().save_graph_edits(key, edits, was=was)}
+
+
+def _body() -> dict[str, Any]:
     try:
         given = flask.request.get_json()
     except RecursionError:
         raise ConfigError("the body is nested too deeply") from None
-    parts = [given.get(part) for part in ("edits", "was")] if isinstance(given, dict) else [None]
-    if not all(isinstance(part, dict) for part in parts):
-        raise ConfigError("the body should be an object with `edits` and `was`, both objects")
-    return {"edits": notes().save_graph_edits(key, parts[0], was=parts[1])}
+    if not isinstance(given, dict):
+        raise ConfigError("the body should be a JSON object")
+    return given
+
+
+def _groups(name: str) -> dict[str, Any]:
+    workspace = current().workspace
+    return data.proposed_groups(workspace, data.choose(workspace, name))
+
+
+def _export(name: str) -> dict[str, Any]:
+    workspace = current().workspace
+    manifest = data.choose(workspace, name)
+    return data.exported(workspace, manifest, notes().graph_edits(artefact_key(manifest)))
+
+
+def _intervene(name: str) -> dict[str, Any]:
+    given, manifest = _body(), data.choose(current().workspace, name)
+    nodes, factor, mode = given.get("nodes"), given.get("factor"), given.get("mode")
+    if not isinstance(nodes, list) or not 0 < len(nodes) <= MAX_NODES or not all(isinstance(n, str) for n in nodes):
+        raise ConfigError(f"`nodes` should be a list of 1 to {MAX_NODES} node ids")
+    if type(factor) not in (int, float) or not isinstance(mode, str):
+        raise ConfigError("`factor` should be a number and `mode` a text")
+    with asking(str(given.get("visitor", ""))[:64]):
+        return plain(current().live.intervene(manifest.name, nodes=nodes, factor=factor, mode=mode))

@@ -30,11 +30,14 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.tracing.interventions import Intervention
 
 PATCH_TOKENS = 64
 """Tokens of a prompt that can be patched here."""
 MAX_NEW = 60
 """Tokens that a continuation can have."""
+MAX_FACTOR = 100
+"""Largest factor by which an activation can be multiplied."""
 _FEATURE_NEW = 16
 """Tokens of each continuation on a feature's page."""
 
@@ -251,6 +254,24 @@ class LiveModel:
             if ask == "text":
                 return answers.feature_on_text(site, case, tokens)
             return answers.compare_steering(site, case, tokens, strength * case.max_activation, _FEATURE_NEW)
+
+    def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
+        """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
+        from interp.tracing.effects import MODES
+        from interp.tracing.graph import KIND, AttributionGraph
+        from interp.tracing.interventions import changes_of, intervene
+
+        known = {each: each for each in MODES if each != "range"}
+        if mode not in known or not abs(factor) <= MAX_FACTOR:
+            raise ConfigError(f"a mode of {', '.join(known)} and a factor of at most {MAX_FACTOR} were expected")
+        manifest = self._workspace.manifest(KIND, graph)
+        found = AttributionGraph.load(self._workspace.path(KIND, graph))
+        changes = changes_of(found, nodes, factor=factor)
+        with self._turns.take("intervene") as turn:
+            turn.check("reading the prompt of the graph")
+            system = self._loaded.traced(found, manifest.content_hash)
+            turn.check("changing the latents, and random ones")
+            return intervene(system, changes, found, mode=known[mode])
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""

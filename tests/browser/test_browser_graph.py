@@ -4,6 +4,8 @@ import json
 import shutil
 import urllib.request
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,12 @@ VIEW = "document.querySelector('#graph-view').graphView"
 
 
 @pytest.fixture(scope="module")
-def graphs(base_workspace: Workspace) -> dict[str, AttributionGraph]:
+def graphs(base_workspace: Workspace) -> Iterator[dict[str, AttributionGraph]]:
     """Two graphs in the workspace, one of hostile texts."""
-    settings = {"capital": {"n_features": 60, "n_edges": 500}, "hostile": {"hostile": True, "n_tokens": 13}}
+    settings: dict[str, dict[str, Any]] = {
+        "capital": {"n_features": 60, "n_edges": 500},
+        "hostile": {"hostile": True, "n_tokens": 13},
+    }
     for name, given in settings.items():
         write_graph(base_workspace, name, **given)
     yield {name: make_graph(**given) for name, given in settings.items()}
@@ -277,6 +282,20 @@ def test_two_windows_do_not_overwrite_each_other(visit, graphs, base_workspace):
     page.get_by_role("button", name="Load theirs").click()
     page.wait_for_function(f"{VIEW}.edits.value.pins.join() === '{second}'")
     assert Notes.open(base_workspace).graph_edits("graphs/capital") == {"pins": [second]}
+
+
+def test_an_intervention_stands_beside_its_prediction_and_its_null(visit, graphs, live):
+    page, node = open_graph(visit), strongest(graphs["capital"])[0]
+    page.mouse.click(*place(page, node))
+    page.get_by_text("Intervene", exact=True).click()
+    page.get_by_label("Change").select_option("2")
+    page.get_by_role("button", name="Run in the model").click()
+    said = page.locator(".wb-graph-outcome").inner_text()
+    for words in ("measured", "−1.25", "predicted by the graph", "−1.1", "−0.2 to +0.3", "0.05"):
+        assert words in said
+    assert ("intervene free", f"capital: {node} x 2") in live.calls
+    assert page.evaluate("window.pwned") is None
+    assert visit.errors == []
 
 
 def test_an_address_of_no_node_says_so(visit, graphs):

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +17,13 @@ from dashboard.components.pages import artefact_href, graph_href
 from dashboard.graph import data
 from dashboard.graph.page import effects, header, scores
 from dashboard.notes.page import thing_href
+from dashboard.prompt.live import LiveModel
 from interp.artifacts import Draft, read_json, write_json
-from interp.errors import CorruptError, UnknownNameError
+from interp.errors import CorruptError, MismatchError, UnknownNameError, UsageError
 from interp.notes import Notes
 from interp.tracing.graph import KIND, AttributionGraph
+from interp.tracing.interchange import import_graph
+from interp.tracing.supernodes import Supernode
 from interp.workspace import Workspace
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -209,3 +214,78 @@ def test_without_a_graph_the_page_says_what_one_is_and_the_command(workspace):
     assert ERROR not in page
     assert re.search(r"workbench trace smollm2-135m --prompt", page)
     assert "attribution graph" in page
+
+
+def test_the_exported_graph_reads_back_with_the_edits(visitor, own):
+    edits = EDITS | {"hidden": ["token:5:5"], "moves": {"token:3:3": [4.0, -2.0]}}
+    get(visitor, "/graph")
+    gone = {"pins": [*edits["pins"], "feature:1:1:999999"]}  # the graph was traced again since
+    visitor.client.post("/graph-data/capital/edits.json", json={"edits": edits | gone, "was": {}}, headers=HERE)
+    graph, marks = import_graph(get(visitor, "/graph-data/capital/export.json").get_json())
+    assert marks.to_notes() == edits
+    kept = {node.id for node in AttributionGraph.load(own.path(KIND, "capital")).nodes if node.kept}
+    assert kept <= set(graph.number)
+
+
+def test_proposed_groups_are_edits_as_they_are_stored(visitor, own, monkeypatch):
+    assert get(visitor, "/graph-data/capital/groups.json").get_json()["headline"].startswith("No groups")
+    ids = [node.id for node in AttributionGraph.load(own.path(KIND, "capital")).nodes if node.kind == "feature"]
+    named = (Supernode("France", tuple(ids[:3])), Supernode("cities", tuple(ids[3:5])))
+    planted = SimpleNamespace(groups=named, headline=lambda: "2 groups hold 5 latents.")
+    monkeypatch.setattr(data, "find_supernodes", lambda graph: planted)
+    found = get(visitor, "/graph-data/capital/groups.json").get_json()
+    assert found == {"groups": [["France", ids[:3]], ["cities", ids[3:5]]], "headline": planted.headline()}
+    assert Notes.open(own).save_graph_edits("graphs/capital", {"groups": found["groups"]}, was={})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"nodes": []}, {"nodes": ["a"], "mode": "free"}, {"nodes": ["a"], "factor": True, "mode": "free"},
+     {"nodes": ["a"] * 301, "factor": 0, "mode": "free"}, {"nodes": [1], "factor": 0, "mode": "free"}],
+)  # fmt: skip
+def test_malformed_interventions_are_refused(visitor, body):
+    get(visitor, "/graph")
+    answer = visitor.client.post("/graph-data/capital/intervene.json", json=body, headers=HERE)
+    assert answer.status_code == 400
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory, tiny_model) -> Workspace:
+    """A workspace with the graph of a prompt in a small random model, with neurons as latents."""
+    from interp.tracing.config import TraceConfig
+    from interp.tracing.replacement import Neurons
+    from interp.tracing.trace import save_trace
+
+    workspace = Workspace(tmp_path_factory.mktemp("traced") / "workspace", create=True)
+    config = TraceConfig(max_feature_nodes=60, max_neurons=200, max_logits=2, effects=0, nulls=False)
+    save_trace(workspace.path(KIND, "tiny"), tiny_model, "hello", Neurons(200), config=config)
+    return workspace
+
+
+def test_a_direct_intervention_in_the_live_model_is_the_edge_to_the_target(traced):
+    live = LiveModel(traced)
+    graph = AttributionGraph.load(traced.path(KIND, "tiny"))
+    aim = next(node.id for node in graph.nodes if node.kind == "logit" and node.index == 0)
+    row = next(row for row in graph.edges_into(aim) if row["node"].startswith("feature"))
+    found = live.intervene("tiny", nodes=[row["node"]], factor=0.0, mode="direct")
+    assert found.measured == pytest.approx(-row["weight"], rel=1e-3)
+    twice = live.intervene("tiny", nodes=[row["node"]], factor=2.0, mode="direct")
+    assert twice.measured == pytest.approx(row["weight"], rel=1e-3)
+    assert found.random_low <= found.random_high
+    same = live.intervene("tiny", nodes=[row["node"]], factor=1.0, mode="free")
+    assert same.measured == pytest.approx(0, abs=1e-5)
+    usual = {"nodes": [row["node"]], "factor": 0.0, "mode": "free"}
+    for wrong in ({"nodes": ["feature:0:1:99999"]}, {"nodes": [aim]}, {"mode": "range"}, {"factor": float("nan")}):
+        given: dict[str, Any] = usual | wrong
+        with pytest.raises(UsageError):
+            live.intervene("tiny", **given)
+
+
+def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
+    shutil.copytree(traced.root, tmp_path / "other")
+    path = tmp_path / "other" / "graphs" / "tiny" / "graph.json"
+    write_json(path, read_json(path) | {"weight_hash": "00" * 32})
+    node = next(node.id for node in AttributionGraph.load(path.parent).nodes if node.kind == "feature")
+    live = LiveModel(Workspace(tmp_path / "other"))
+    with pytest.raises(MismatchError, match="load the model that it belongs to"):
+        live.intervene("tiny", nodes=[node], factor=0.0, mode="free")

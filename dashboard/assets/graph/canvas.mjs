@@ -305,8 +305,8 @@ export class Canvas {
       context.beginPath();
       this.trace(context, items[links.from[e]], items[links.to[e]], this.camera);
       context.strokeStyle = links.weight[e] >= 0 ? theme.accent : theme.opposite;
-      context.lineWidth = 0.6 + 3.4 * strength;
-      context.globalAlpha = 0.2 + 0.7 * strength;
+      context.lineWidth = 0.6 + 2.6 * strength;
+      context.globalAlpha = 0.2 + 0.6 * strength;
       context.stroke();
     }
     context.globalAlpha = 1;

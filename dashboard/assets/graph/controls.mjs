@@ -16,7 +16,8 @@ export function controls(view) {
   const collapse = box("collapse groups", (on) => view.change({ collapse: on }));
   const only = box("pinned only", (on) => view.change({ only: on }));
   const undo = act("Undo", "Ctrl Z", () => view.edits.undo()), redo = act("Redo", "Ctrl Shift Z", () => view.edits.redo());
-  const pictures = [act("PNG", "Save the graph as a PNG", () => view.save("png")), act("SVG", "Save the graph as an SVG", () => view.save("svg"))];
+  const pictures = [act("PNG", "Save the graph as a PNG", () => view.save("png")), act("SVG", "Save the graph as an SVG", () => view.save("svg")),
+    element("a", { class: "wb-act wb-act-quiet", href: `${view.source}/export.json`, download: `${view.name}.json`, title: "Graph JSON with your edits, as Neuronpedia and circuit-tracer read it" }, "JSON")];
   const zoom = (factor) => () => view.canvas.zoomAt(factor, view.canvas.width / 2, view.canvas.height / 2);
   const views = element("div", { class: "wb-graph-zoom" }, icon("+", "Closer (+)", zoom(1.4)), icon("−", "Farther (-)", zoom(1 / 1.4)),
     icon("⤢", "All of it (0)", () => { view.canvas.fit(); view.canvas.redraw(); }));

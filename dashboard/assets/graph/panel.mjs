@@ -2,6 +2,7 @@
 
 import { count, element, short } from "../atlas/dom.mjs";
 import { KINDS, KIND_NAMES } from "./model.mjs";
+import { Intervene } from "./intervene.mjs";
 import { groupColour, tokenText } from "./marks.mjs";
 
 const ROWS = 12;
@@ -13,7 +14,7 @@ const signed = (value) => (value > 0 ? "+" : "") + short(value).replace("-", "âˆ
 export class Panel {
   /** @param view the GraphView: its model, edits, scene and acts */
   constructor(root, view) {
-    Object.assign(this, { view, asked: 0, open: new Set() });
+    Object.assign(this, { view, asked: 0, open: new Set(), intervene: new Intervene(view) });
     this.node = element("section", { class: "wb-panel wb-graph-chosen", "aria-label": "Chosen node" });
     this.groups = element("section", { class: "wb-panel wb-graph-groups", "aria-label": "Groups" });
     root.replaceChildren(this.node, this.groups);
@@ -56,7 +57,7 @@ export class Panel {
       model.kind[i] === KINDS.LOGIT ? ["probability", `${(100 * model.probability[i]).toFixed(1)} %`] : ["influence", short(model.influence[i])],
       model.kind[i] !== KINDS.LOGIT && ["among the first", `${(100 * model.share[i]).toFixed(0)} %`, "Cumulative share of the influence of all nodes, the largest first: low is important."],
     ].filter(Boolean);
-    const place = element("p", { class: "wb-note" }, `${KIND_NAMES[model.kind[i]]}${latent ? " " + model.index[i] : ""}, ${where}on token ${model.position[i]} `,
+    const place = element("p", { class: "wb-note" }, `${latent ? `${model.unit} ${model.index[i]}` : KIND_NAMES[model.kind[i]]}, ${where}on token ${model.position[i]} `,
       element("span", { class: "wb-token" }, tokenText(model.tokens[model.position[i]], 20)));
     return [
       element("h2", { tabindex: "-1", dir: "auto" }, tokenText(view.labelOf(i), 90)),
@@ -65,6 +66,7 @@ export class Panel {
         element("span", { class: "wb-stat-value" }, value), element("span", { class: "wb-stat-label" }, name)))),
       this.acts(i),
       latent ? this.examples(i) : null,
+      latent ? this.intervene.draw(i) : null,
       ...this.edges("Feeds it", model.into[i], model.source, i, "in"),
       ...this.edges("It feeds", model.from[i], model.target, i, "out"),
     ].filter(Boolean);
@@ -152,7 +154,7 @@ export class Panel {
   }
 
   drawGroups() {
-    const { view } = this, groups = view.resolved.groups, marked = view.marked.size;
+    const { view } = this, { model } = view, groups = view.resolved.groups, marked = view.marked.size;
     const theme = view.canvas.theme;
     const rows = groups.map(({ name, members }, g) => element("li", {},
       element("span", { class: "wb-graph-swatch", style: `background: ${groupColour(theme, g)}`, "aria-hidden": "true" }),
@@ -168,6 +170,7 @@ export class Panel {
         marked ? button(`Group ${marked} markedâ€¦`, { onclick: () => view.act("g", null) }) : null,
         marked ? button("Clear marks", { onclick: () => view.mark([]) }) : null,
         !marked && pins > 1 ? button(`Mark ${pins} pinned`, { onclick: () => view.mark([...view.resolved.pins]) }) : null,
+        model.n > 3 && !groups.length ? button("Propose groups", { title: "Latents with similar sources, readers: a start to edit", onclick: () => view.proposeGroups() }) : null,
         hidden ? button(`Show ${hidden} hidden`, { onclick: () => view.edits.apply((value) => { value.hidden = []; }) }) : null));
   }
 

@@ -28,7 +28,7 @@ export class GraphView {
     this.read(new URLSearchParams(location.search), stored.edits);
     this.build();
     this.edits.on = {
-      changed: () => this.refresh(), saved: () => { this.root.dataset.saved = JSON.stringify(this.edits.was); this.say(""); },
+      changed: () => this.refresh(), saved: () => { this.root.dataset.saved = JSON.stringify(this.edits.was); if (this.notice.classList.contains("wb-graph-failed")) this.say(""); },
       conflict: (theirs) => this.differ(theirs), failed: (message) => this.say(message, true),
     };
     this.refresh();
@@ -220,7 +220,7 @@ export class GraphView {
     this.tip.hidden = !item;
     if (!item) return;
     const { model } = this, i = item.node, where = item.kind < KINDS.TOKEN ? `layer ${item.layer}, ` : "";
-    const what = i < 0 ? `group of ${item.members.length}` : KIND_NAMES[item.kind] + (item.kind === KINDS.FEATURE ? ` ${model.index[i]}` : "");
+    const what = i < 0 ? `group of ${item.members.length}` : item.kind === KINDS.FEATURE ? `${model.unit} ${model.index[i]}` : KIND_NAMES[item.kind];
     this.tip.replaceChildren(
       element("strong", { dir: "auto" }, tokenText(item.label, 80)),
       element("span", {}, `${what}, ${where}token ${item.position} ${tokenText(model.tokens[item.position], 16)}`),
@@ -249,10 +249,24 @@ export class GraphView {
   }
 
   async ask(path) {
-    const answer = await fetch(`${this.source}/${path}`);
-    const text = await answer.text();
-    if (answer.ok) return JSON.parse(text);
-    throw new Error(text.startsWith("{") ? JSON.parse(text).error : text.trim().slice(0, 300) || `the server answered ${answer.status}`);
+    return read(await fetch(`${this.source}/${path}`));
+  }
+
+  async post(path, body) {
+    const answer = await fetch(`${this.source}/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    return read(answer);
+  }
+
+  /** Groups of similar latents as a start; one step of undo takes them back. */
+  async proposeGroups() {
+    this.say("Comparing the edges of all latents, and of permuted graphs…");
+    try {
+      const { groups, headline } = await this.ask("groups.json");
+      if (groups.length) this.edits.apply((value) => { value.groups = unlike(groups); });
+      this.say(groups.length ? `${headline} Undo takes them back.` : headline);
+    } catch (error) {
+      this.say(error.message, true);
+    }
   }
 
   async save(kind) {
@@ -294,4 +308,21 @@ export class GraphView {
     this.canvas?.close();
     this.edits?.close();
   }
+}
+
+/** The answer as JSON; an error of the server becomes an exception. */
+async function read(answer) {
+  const text = await answer.text();
+  if (answer.ok) return JSON.parse(text);
+  throw new Error(text.startsWith("{") ? JSON.parse(text).error : text.trim().slice(0, 300) || `the server answered ${answer.status}`);
+}
+
+/** Groups with names of their own: a second one of a name gets a number. */
+function unlike(groups) {
+  const seen = new Map();
+  return groups.map(([name, nodes]) => {
+    const n = (seen.get(name) ?? 0) + 1, plain = name.trim().slice(0, 70) || "group";
+    seen.set(name, n);
+    return [n > 1 ? `${plain} ${n}` : plain, nodes];
+  });
 }
