@@ -37,7 +37,9 @@ from transformer_lens.pretrained import weight_conversions
 
 D_MODEL, D_SAE, N_LAYERS, VOCABULARY = 32, 48, 3, 50
 PROMPT = [0, 7, 21, 3, 44, 12]
-HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
+MLP = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "mlp.hook_out"}
+RESIDUAL = {"feature_input_hook": "hook_resid_mid", "feature_output_hook": "hook_mlp_out"}
+"""Of a model with post-norms, `mlp.hook_out` lies before that norm and `hook_mlp_out` after it."""
 SIZES = {
     "vocab_size": VOCABULARY, "hidden_size": D_MODEL, "num_hidden_layers": N_LAYERS, "num_attention_heads": 4,
     "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64,
@@ -110,7 +112,7 @@ def replaced(name: str, seed: int, folder: Path, transcoders: object) -> Transfo
     return model.eval()
 
 
-def per_layer(folder: Path, seed: int, *, jump: bool, skip: bool) -> TranscoderSet:
+def per_layer(folder: Path, seed: int, *, jump: bool = True, skip: bool = False, hooks: dict = MLP) -> TranscoderSet:
     """Random transcoders of every layer, saved and read back by circuit-tracer's own code."""
     g = torch.Generator().manual_seed(seed)
     found = {}
@@ -126,16 +128,16 @@ def per_layer(folder: Path, seed: int, *, jump: bool, skip: bool) -> TranscoderS
             if skip:
                 one.W_skip.copy_(torch.randn(D_MODEL, D_MODEL, generator=g) * 0.2)
         found[layer] = one
-    TranscoderSet(found, **HOOKS).to_safetensors(str(folder))
+    TranscoderSet(found, **hooks).to_safetensors(str(folder))
     paths = {layer: str(folder / f"layer_{layer}.safetensors") for layer in range(N_LAYERS)}
-    return load_transcoder_set(paths, "random", **HOOKS, device=torch.device("cpu"))
+    return load_transcoder_set(paths, "random", **hooks, device=torch.device("cpu"))
 
 
-def cross_layer(folder: Path, seed: int, *, jump: bool) -> CrossLayerTranscoder:
+def cross_layer(folder: Path, seed: int, *, jump: bool, hooks: dict = MLP) -> CrossLayerTranscoder:
     g = torch.Generator().manual_seed(seed)
     kind = "jump_relu" if jump else "relu"
     one = CrossLayerTranscoder(
-        N_LAYERS, D_SAE, D_MODEL, activation_function=kind, lazy_decoder=False, dtype=torch.float32, **HOOKS
+        N_LAYERS, D_SAE, D_MODEL, activation_function=kind, lazy_decoder=False, dtype=torch.float32, **hooks
     )
     with torch.no_grad():
         for parameter in one.parameters():
@@ -144,16 +146,18 @@ def cross_layer(folder: Path, seed: int, *, jump: bool) -> CrossLayerTranscoder:
         if jump:
             one.activation_function.threshold.copy_(torch.rand(N_LAYERS, 1, D_SAE, generator=g) * 0.5)
     one.to_safetensors(str(folder))
-    return load_clt(str(folder), **HOOKS, scan="random", dtype=torch.float32, device=torch.device("cpu"))
+    return load_clt(str(folder), **hooks, scan="random", dtype=torch.float32, device=torch.device("cpu"))
 
 
 CASES = {
-    "llama-relu": ("llama", lambda at: per_layer(at, 1, jump=False, skip=False)),
-    "llama-skip": ("llama", lambda at: per_layer(at, 2, jump=True, skip=True)),
-    "gpt2-jumprelu": ("gpt2", lambda at: per_layer(at, 3, jump=True, skip=False)),
+    "llama-relu": ("llama", lambda at: per_layer(at, 1, jump=False)),
+    "llama-skip": ("llama", lambda at: per_layer(at, 2, skip=True)),
+    "gpt2-jumprelu": ("gpt2", lambda at: per_layer(at, 3)),
     "gpt2-clt": ("gpt2", lambda at: cross_layer(at, 4, jump=False)),
-    "gemma2-jumprelu": ("gemma2", lambda at: per_layer(at, 5, jump=True, skip=False)),
+    "gpt2-residual-clt": ("gpt2", lambda at: cross_layer(at, 7, jump=False, hooks=RESIDUAL)),
+    "gemma2-jumprelu": ("gemma2", lambda at: per_layer(at, 5)),
     "gemma2-clt": ("gemma2", lambda at: cross_layer(at, 6, jump=True)),
+    "gemma2-residual": ("gemma2", lambda at: per_layer(at, 8, hooks=RESIDUAL)),
 }
 
 
@@ -161,9 +165,12 @@ def trace_random_models(out: Path) -> None:
     for number, (case, (name, make)) in enumerate(CASES.items()):
         folder = out / "graphs" / case
         transcoders = make(folder / "transcoders")
-        (folder / "transcoders" / "config.yaml").write_text(
-            "".join(f"{key}: {value}\n" for key, value in HOOKS.items())
-        )
+        about = {
+            "model_name": name, "layers": list(range(N_LAYERS)),
+            "model_kind": "cross_layer_transcoder" if case.endswith("clt") else "transcoder_set",
+        } | {hook: getattr(transcoders, hook) for hook in MLP}  # fmt: skip
+        text = "".join(f"{key}: {value}\n" for key, value in about.items())
+        (folder / "transcoders" / "config.yaml").write_text(text)
         model = replaced(name, 100 + number, folder / "model", transcoders)
         graph = attribute(torch.tensor(PROMPT), model, batch_size=16, max_n_logits=5)
         graph.scan = "random"

@@ -15,62 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from interp.models.loading import load_model
 from interp.tracing.config import TraceConfig
-from interp.tracing.edges import System
-from interp.tracing.frozen import FrozenModel
 from interp.tracing.influence import cumulative_share, influence, normalise_rows, prune, score
 from interp.tracing.interchange import export_graph, import_graph, read_graph_json, write_graph_json
-from interp.tracing.replacement import Active
-from interp.tracing.trace import _aim, assemble
-from saes.weights.circuit_tracer import load_cross_layer_transcoder, recognises_cross_layer
-from saes.weights.read import load_checked
+from interp.tracing.trace import aim_at, assemble, open_system
+from saes.sets.replacement import SetReplacement
+from saes.sets.set import read_set
 
 KINDS = ("feature", "error", "token", "logit")
-
-
-class TranscoderFiles:
-    """Transcoders of every layer in circuit-tracer's files, as our own readers load them."""
-
-    def __init__(self, folder: Path):
-        self.name, self.folder, self.cross_layer = "peer", folder, recognises_cross_layer(folder)
-
-    def prepare(self, frozen: FrozenModel) -> None:
-        n = frozen.shape.n_layers
-        if self.cross_layer:
-            self.clt = load_cross_layer_transcoder(self.folder)
-            acts = [self.clt.encode_layer(layer, block.mlp_in) for layer, block in enumerate(frozen.blocks)]
-        else:
-            self.saes: list[Any] = [load_checked(self.folder / f"layer_{layer}.safetensors").sae for layer in range(n)]
-            acts = [self.saes[layer].encode(block.mlp_in) for layer, block in enumerate(frozen.blocks)]
-        self._active = []
-        for values in acts:
-            values[: frozen.skip_from] = 0
-            position, latent = values.nonzero(as_tuple=True)
-            self._active.append(Active(position, latent, values[position, latent]))
-
-    def active(self, layer: int) -> Active:
-        return self._active[layer]
-
-    def reads(self, layer: int, active: Active) -> tuple[Tensor, Tensor]:
-        held = self.clt if self.cross_layer else self.saes[layer]
-        W_enc, b_enc = (held.W_enc[layer], held.b_enc[layer]) if self.cross_layer else (held.W_enc, held.b_enc)
-        return W_enc[:, active.latent].T, b_enc[active.latent]
-
-    def writes(self, layer: int, active: Active, target: int) -> Tensor:
-        rows = self.clt.directions(layer, target) if self.cross_layer else self.saes[layer].W_dec
-        return rows[active.latent]
-
-    def output_bias(self, layer: int) -> Tensor:
-        return self.clt.b_dec[layer] if self.cross_layer else self.saes[layer].b_dec
-
-    def skip(self, layer: int) -> Tensor | None:
-        skip = None if self.cross_layer else self.saes[layer].W_skip
-        return None if skip is None else skip.T
 
 
 def off(ours: Any, theirs: Any) -> float:
@@ -106,11 +62,12 @@ def check_arithmetic(path: Path) -> str:
 def check_edges(folder: Path) -> str:
     """Every direct effect of a random model, traced with the same transcoder files."""
     peer = load_file(folder / "graph.safetensors")
-    model, transcoders = load_model(str(folder / "model")), TranscoderFiles(folder / "transcoders")
+    model = load_model(str(folder / "model"))
+    transcoders = SetReplacement(read_set(folder / "transcoders"), "peer", allow_other_weights=True)
     config = TraceConfig(max_logits=5, batch_size=16, effects=0, nulls=False)
     tokens = peer["prompt"][None]
-    system = System(FrozenModel(model, tokens, skip_from=config.skip_positions), transcoders)
-    aim = _aim(model, system, config, None, None)
+    system = open_system(model, tokens, transcoders, skip_positions=config.skip_positions)
+    aim = aim_at(model, system, config, None, None)
     ours = assemble(system, aim, config)
     features = torch.stack([system.layer, system.position, system.latent], 1)[torch.as_tensor(ours.features)]
     width = 10 ** torch.tensor([8, 4, 0])
