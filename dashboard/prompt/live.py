@@ -257,11 +257,11 @@ class LiveModel:
 
     def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
         """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
-        from interp.tracing.effects import MODES
+        from interp.tracing.effects import MODES, Mode
         from interp.tracing.graph import KIND, AttributionGraph
         from interp.tracing.interventions import changes_of, intervene
 
-        known = {each: each for each in MODES if each != "range"}
+        known: dict[str, Mode] = {each: each for each in MODES if each != "range"}
         if mode not in known or not abs(factor) <= MAX_FACTOR:
             raise ConfigError(f"a mode of {', '.join(known)} and a factor of at most {MAX_FACTOR} were expected")
         manifest = self._workspace.manifest(KIND, graph)
