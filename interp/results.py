@@ -68,9 +68,9 @@ class Result:
     @property
     def held_fixed(self) -> list[str]:
         """One line that says what the analysis held fixed, by its settings or its circuit's; none for nothing."""
-        settings = getattr(getattr(self, "circuit", self), "settings", None)
-        frozen = settings.get("frozen") if isinstance(settings, Mapping) else None
-        return [f"Held fixed: {frozen}."] if frozen else []
+        owners = (self, getattr(self, "circuit", None))
+        held = [s["frozen"] for s in (getattr(each, "settings", None) for each in owners) if s and "frozen" in s]
+        return [f"Held fixed: {frozen}." for frozen in held[:1]]
 
     def __str__(self) -> str:
         lines = [self.headline(), *self.held_fixed]

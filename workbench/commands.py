@@ -41,9 +41,10 @@ OFFERED: tuple[type[Verb], ...] = (
 )
 """Verbs that can be started from the page, in the order of its menu."""
 KNOWN_MODELS = (
-    *("smollm2-135m", "planted:induction", "planted:copying", "small:attn-only-1l", "small:attn-only-2l"),
-    *("small:mlp-1l", "small:mlp-2l", "toy:induction-2l", "toy:induction-1l", "toy:fixed-period-1l"),
-    *("HuggingFaceTB/SmolLM2-135M-Instruct", "gpt2", "EleutherAI/pythia-70m", "roneneldan/TinyStories-33M"),
+    *("smollm2-135m", "planted:induction", "planted:copying", "planted:post-norm", "small:attn-only-1l"),
+    *("small:attn-only-2l", "small:mlp-1l", "small:mlp-2l", "toy:induction-2l", "toy:induction-1l"),
+    *("toy:fixed-period-1l", "HuggingFaceTB/SmolLM2-135M-Instruct", "gpt2", "EleutherAI/pythia-70m"),
+    "roneneldan/TinyStories-33M",
 )
 """Names of `interp.models.loading.known_models`, here because a page loads without torch."""
 TASKS = ("induction", "ioi", "greater-than")

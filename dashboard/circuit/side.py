@@ -59,6 +59,7 @@ def summary(workspace: Workspace, name: str, found: Circuit, colours: Theme) -> 
     return panel(
         "What was found",
         _verdict(found),
+        *[html.P(visible(line, 240), className="wb-note") for line in found.held_fixed],
         html.Div([stat(_title(k), f"{v:.2f}", hints.get(k, "")) for k, v in scores], className="wb-stats"),
         *([html.H3("Redundancy"), evidence_table(redundancy)] if isinstance(redundancy, dict) else []),
         *([html.H3("Null distributions and controls"), evidence_table(nulls)] if nulls else []),

@@ -8,6 +8,9 @@ Edges of the circuit carry recomputed values of the clean run; all others carry 
 numbers depend on the kind of ablation, on edges or nodes, on position-specific edges, and on averaging before or after
 the ratio (Miller et al. 2024), so a report states all four.
 
+In post-norm models (Gemma 2 and 3) faithfulness is 0 at the corrupted run of the model with frozen scales, whose metric
+is `corrupt_frozen`, beside the free model's `corrupt` of the task.
+
 The null distribution is over random circuits of the same size. Single random edges are mostly on no path from `embed`
 to `logits` and have no effect, so they would make too weak a null. A random circuit is therefore a union of random
 paths: from the logits to a random source, to one of its inputs, and so on back to `embed`. Beyond `MAX_PATHED` edges
@@ -231,6 +234,8 @@ def evaluate(
         "seed": config.seed,
         **bench.settings(),
     }
+    if "frozen" in settings:
+        numbers["corrupt_frozen"] = float(bench.values([bench.everything(False)]).mean())
     return Evaluation(numbers=numbers, settings=settings, curve=curve)
 
 

@@ -363,7 +363,7 @@ def describe_induction(evidence: "InductionEvidence") -> list[str]:
             f"ablated together {r['group']:+.2f} nats after the repeat, singly {r['sum_of_singles']:+.2f} in sum: "
             f"{r['reading']}"
         )
-    return lines
+    return lines + evidence.held_fixed
 
 
 def _floats(values: Any) -> Any:

@@ -124,11 +124,13 @@ def known_models() -> list[ModelInfo]:
     """Return the models that `workbench models` lists."""
     planted = SmallConfig(n_layers=2, d_model=80, n_heads=1, d_vocab=16, n_ctx=32, normalization=None)
     copying = SmallConfig(n_layers=2, d_model=96, n_heads=2, d_vocab=16, n_ctx=32, normalization=None)
+    gemma = ModelInfo(PLANTED_NAMES[2], 53_790, 2, 66, "built here", True, "analytic weights in a Gemma 2")
     ours = [
         *(
             _small_info(name, config, "analytic weights, a known answer")
-            for name, config in zip(PLANTED_NAMES, (planted, copying), strict=True)
+            for name, config in zip(PLANTED_NAMES[:2], (planted, copying), strict=True)
         ),
+        gemma,
         *(_small_info(SMALL_PREFIX + name, config, "untrained; bytes as tokens") for name, config in PRESETS.items()),
         *(_small_info(TOY_PREFIX + name, toy.model, "trained once, then cached") for name, toy in TOYS.items()),
     ]

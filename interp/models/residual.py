@@ -197,7 +197,7 @@ Side = Literal["q", "k", "v"]
 SIDES: tuple[Side, ...] = ("q", "k", "v")
 _ADDITIVE: "WeakSet[Any]" = WeakSet()
 FROZEN = "the scale of the norm on what attention writes, at its value"
-"""What is held fixed in a model with post-norms, so that each head has a share of the stream."""
+"""Quantity held fixed in a model with post-norms, so that each head has a share of the stream."""
 
 
 class ResidualStream:
@@ -309,7 +309,7 @@ class ResidualStream:
 
     @property
     def frozen(self) -> str | None:
-        """What is held fixed so that heads have shares (`FROZEN`); None where nothing is, as in most models."""
+        """Name of the quantity held fixed so that heads have shares (`FROZEN`); None in most models, which need none."""
         return FROZEN if any(self.post_norms) else None
 
     def frozen_settings(self, at: str = "on the clean prompts") -> dict[str, str]:

@@ -30,6 +30,11 @@ tokens that repeat 16 is 31/32. Start the prompt with a token used nowhere else 
 The planted control, `planted_copying`, behaves the same and has no induction head: `L1H0` attends one position
 *later*, to a key whose token *two* before matches, and reads there the token before (V-composition). A detector that
 infers induction heads from behaviour is wrong about it.
+
+`planted_post_norm` is the planted induction transformer as a Gemma 2. It has RMS norms before and after attention,
+soft caps on scores and logits, rotary positions, a sliding window of 4 in layer 0, and MLPs of zeros. Two query heads
+share a key-value head. `L0H1` and `L1H1` attend uniformly and write to a subspace that nothing reads, so each post-norm
+takes a head that matters together with one that does not. The circuit is the same, and attention exact to 1e-5.
 """
 
 import hashlib
@@ -131,7 +136,7 @@ def repeating_rows(
 
 PLANTED_PREFIX = "planted:"
 PLANTED_SPEC = PLANTED_PREFIX + "induction"
-PLANTED_NAMES = (PLANTED_SPEC, PLANTED_PREFIX + "copying")
+PLANTED_NAMES = (PLANTED_SPEC, PLANTED_PREFIX + "copying", PLANTED_PREFIX + "post-norm")
 _EDGES = (
     Edge("embed", "L0H0", "q"),
     Edge("embed", "L0H0", "k"),
@@ -208,6 +213,42 @@ def planted_copying(
     return model
 
 
+def planted_post_norm(
+    *, d_vocab: int = 16, n_ctx: int = 32, device: str = "cpu", dtype: Any = None
+) -> "TransformerBridge":
+    """Build the planted induction transformer in a Gemma 2, whose blocks norm what they write.
+
+    `d_model = 4 * d_vocab + 2`: tok, prev, out, a subspace that nothing reads, a constant, and one unused dimension.
+    Raises `ConfigError` when there is nothing to repeat.
+    """
+    import torch
+
+    _check_sizes(d_vocab, n_ctx)
+    d_model = 4 * d_vocab + 2
+    model = _blank_gemma(d_model, d_vocab, n_ctx, device, dtype or torch.float32)
+    tok, prev, out, unread = (slice(i * d_vocab, (i + 1) * d_vocab) for i in range(4))
+    eye, always = torch.eye(d_vocab), slice(4 * d_vocab, 4 * d_vocab + 1)
+    value = slice(0, d_vocab)
+    slow = slice(d_vocab, 2 * d_vocab)  # dimensions that rotary positions turn by less than 0.01 within the context
+    turn = torch.tensor(1.0)  # radians: the score of a key at distance d is about 46 cos(d - 1), before the cap
+    with torch.no_grad():
+        # the model multiplies embeddings by sqrt(d_model), and its norms give vectors of that length
+        embedding = model.embed.original_component.weight
+        embedding[:, tok], embedding[:, always] = d_model**-0.5 * eye, d_model**-0.5
+        for dimension, turned in ((0, turn.cos()), (2 * d_vocab, -turn.sin())):  # the fastest pair of dimensions
+            _set(model, 0, "q", always, slice(dimension, dimension + 1), 92 / d_model * turned[None, None])
+        _set(model, 0, "k", always, slice(0, 1), torch.ones(1, 1))
+        _set(model, 1, "q", tok, slow, 132 / d_model * eye)
+        _set(model, 1, "k", prev, slow, eye)
+        for layer, write in ((0, prev), (1, out)):
+            _set(model, layer, "v", tok, value, eye)
+            _set_output(model, layer, value, write, eye)
+            second = slice(value.start + 4 * d_vocab, value.stop + 4 * d_vocab)
+            _set_output(model, layer, second, unread, eye)
+        model.unembed.original_component.weight[:, out] = 32 * d_model**-0.5 * eye
+    return model
+
+
 def planted_circuit(weight_hash: str = "") -> Circuit:
     """Return exactly the edges of the planted model."""
     nodes = (Node("L0H0", role="previous_token"), Node("L1H0", role="induction"))
@@ -224,8 +265,9 @@ def _set_output(model: Any, layer: int, head: slice, write: slice, value: Any) -
 
 
 def build_planted(spec: str, *, device: str, dtype: Any) -> "TransformerBridge":
-    """Build `"planted:induction"` or `"planted:copying"`. Raises `UnknownNameError`."""
-    build = {"induction": planted_induction, "copying": planted_copying}.get(spec.removeprefix(PLANTED_PREFIX))
+    """Build `"planted:induction"`, `"planted:copying"` or `"planted:post-norm"`. Raises `UnknownNameError`."""
+    known = {"induction": planted_induction, "copying": planted_copying, "post-norm": planted_post_norm}
+    build = known.get(spec.removeprefix(PLANTED_PREFIX))
     if build is None:
         raise UnknownNameError("planted model", spec, PLANTED_NAMES)
     return build(device=device, dtype=dtype)
@@ -246,3 +288,24 @@ def _blank(d_model: int, n_heads: int, d_vocab: int, n_ctx: int, device: str, dt
         for parameter in model.parameters():
             parameter.zero_()
     return model
+
+
+def _blank_gemma(d_model: int, d_vocab: int, n_ctx: int, device: str, dtype: Any) -> "TransformerBridge":
+    """Return a Gemma 2 of two layers of zeros; its norms have gain 1, those after attention 0.15."""
+    import torch
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    config = Gemma2Config(
+        vocab_size=d_vocab, hidden_size=d_model, intermediate_size=1, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=4 * d_vocab, max_position_embeddings=n_ctx, query_pre_attn_scalar=1,
+        sliding_window=4, layer_types=["sliding_attention", "full_attention"], attn_logit_softcapping=50.0,
+        final_logit_softcapping=30.0, rope_parameters={"rope_type": "default", "rope_theta": 1e8},
+        tie_word_embeddings=False, attn_implementation="eager",  # pyright: ignore[reportCallIssue]
+    )  # fmt: skip
+    plain: Any = Gemma2ForCausalLM(config)
+    plain.to(device=device, dtype=dtype).eval()
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.fill_(-0.85 if "post_attention" in name else 0.0)  # Gemma stores gain - 1
+    return build_bridge_from_module(plain, "Gemma2ForCausalLM", hf_config=plain.config).eval()

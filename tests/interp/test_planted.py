@@ -76,7 +76,7 @@ def test_a_residual_multiplier_is_refused() -> None:
         intermediate_size=64, residual_multiplier=0.2, attn_implementation="eager",
     )  # fmt: skip
     plain = GraniteForCausalLM(config).eval()
-    with pytest.raises(ConfigError, match="not the plain sum"):
+    with pytest.raises(ConfigError, match="not the sum of its heads"):
         ResidualStream(build_bridge_from_module(plain, "GraniteForCausalLM", hf_config=config))
 
 

@@ -249,7 +249,7 @@ def describe_found(found: "Found") -> list[str]:
         scored = {node.name: node.evidence.get("effect") for node in circuit.nodes}
     strongest = sorted(((name, score) for name, score in scored.items() if score is not None), key=lambda s: -abs(s[1]))
     lines.append("strongest: " + ", ".join(f"{name} {score:+.2f}" for name, score in strongest[:8]))
-    return lines
+    return lines + found.held_fixed
 
 
 def _bars() -> Any:
@@ -329,6 +329,8 @@ class Show(InWorkspace):
         say(f"{found.model}: {len(found.nodes)} nodes, {len(found.edges)} edges")
         if found.verdict:
             say(f"{'found' if found.verdict.get('found') else 'not found'}: {found.verdict.get('reason', '')}")
+        for line in found.held_fixed:
+            say(line)
         for node in found.nodes:
             label = node.evidence.get("label")
             effect = node.evidence.get("effect") if node.role in (None, "error") else None
