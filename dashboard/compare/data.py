@@ -20,6 +20,8 @@ from interp.workspace import Workspace
 
 FEATURE, NEURON, SAE, LAYER, MODEL = "feature", "neuron", "SAE", "layer", "model"
 NEURONS = "neurons:"
+CONTEXTS = 16
+"""Held-out contexts on which a run measures the loss inside the model."""
 N_PAIRS, N_SAMPLE = 40, 300
 """Matched pairs that an answer holds, and features that a null of shared tokens is drawn from."""
 
@@ -275,10 +277,15 @@ def scores(workspace: Workspace, a: Thing, b: Thing) -> dict[str, Any]:
     for made in comparisons(workspace, a, b):
         found = read_json(workspace.path("sae_comparison", made.name) / "comparison.json")
         rows = [_score_row(row) for row in found["rows"] if row["baseline"] or row["name"] in (a.name, b.name)]
+        if all(row[_LOSS] is None for row in rows):
+            rows = [{key: value for key, value in row.items() if key != _LOSS} for row in rows]
         return {"artefact": made.name, "l0": found["l0"], "rows": rows}
     heldout = [(each.name, workspace.manifest("sae", each.name).summary.get("heldout") or {}) for each in (a, b)]
     rows = [{"dictionary": name, "L0": own.get("l0"), "FVU": own.get("fvu")} for name, own in heldout]
     return {"artefact": "", "l0": None, "rows": rows}
+
+
+_LOSS = "loss recovered, cut"
 
 
 def _score_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +296,7 @@ def _score_row(row: dict[str, Any]) -> dict[str, Any]:
         "FVU": row["own"]["fvu"],
         "L0, cut": row["matched"]["l0"],
         "FVU, cut": row["matched"]["fvu"],
-        "loss recovered, cut": inside.get("ce_recovered"),
+        _LOSS: inside.get("ce_recovered"),
         "dead": row["own"]["dead_fraction"],
     }
 
@@ -320,7 +327,7 @@ def run_of(workspace: Workspace, a: Thing, b: Thing) -> tuple[str, dict[str, Any
     """
     if a.kind == LAYER:
         points = list(dict.fromkeys([a.hook_point, b.hook_point]))
-        options = {"model": a.model, "hook_points": points, "name": slug("layers", a.name, b.name)}
+        options = {"model": a.model, "hook_points": points, "name": slug("layers", *points, a.model, b.model)}
         return "geometry compare", options | ({} if a.model == b.model else {"other": b.model})
     own = workspace.manifest("sae", a.name).config.get("recording")
     found = [
@@ -331,12 +338,13 @@ def run_of(workspace: Workspace, a: Thing, b: Thing) -> tuple[str, dict[str, Any
     if not found or a.hook_point != b.hook_point:
         return None
     options = {"saes": [a.name, b.name], "recording": own if own in found else found[0], "match": True}
-    return "compare saes", options | {"name": slug("match", a.name, b.name), "overwrite": True}
+    return "compare saes", options | {"contexts": CONTEXTS, "name": slug("match", a.name, b.name), "overwrite": True}
 
 
 def slug(*parts: str) -> str:
-    """Return a name for an artefact of some things."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(parts))[:64]
+    """Return a name for an artefact of some things, each named once; layers without `blocks.`."""
+    short = (part.removeprefix("blocks.") for part in dict.fromkeys(parts))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(short))[:64]
 
 
 @dataclass(frozen=True)

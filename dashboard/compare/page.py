@@ -129,13 +129,18 @@ def _begin(workspace: Workspace, known: list[str]) -> html.Section:
 
 
 def _partners(workspace: Workspace, one: Thing) -> html.Section:
-    found = view.partners(workspace, one)
-    lines = [
-        html.Li([quiet_link(name, compare_href(one.name, name)), html.Span(reason, className="wb-quiet")])
-        for name, reason in found
-    ]
+    lines = []
+    for name, reason in view.partners(workspace, one):
+        label = visible(str(view.about(workspace, view.thing(workspace, name)).get("label") or ""), 60)
+        link = quiet_link(f"{name} {label}".strip(), compare_href(one.name, name))
+        lines.append(html.Li([link, html.Span(reason, className="wb-quiet")]))
     body = html.Ul(lines, className="wb-lines") if lines else html.P("Name another one above.", className="wb-none")
-    return panel("Compare with", body, note=[_named(workspace, one), f", a {one.kind}; any other name works too"])
+    return panel(
+        "Compare with",
+        body,
+        className="wb-compare-partners",
+        note=[_named(workspace, one), f", a {one.kind}; any other name works too"],
+    )
 
 
 def _named(workspace: Workspace, one: Thing) -> Any:
