@@ -18,18 +18,35 @@ def first_visit(browser: Any, base: str) -> Iterator[Visit]:
     context.close()
 
 
-def test_first_page_stays_far_below_two_megabytes(first_visit):
+def transferred(visit: Visit) -> Counter[str]:
+    """Count the bytes of every answer as they come over the wire, from now on."""
     sizes: Counter[str] = Counter()
-    network = first_visit.page.context.new_cdp_session(first_visit.page)
+    network = visit.page.context.new_cdp_session(visit.page)
     network.send("Network.enable")
     network.on(
         "Network.loadingFinished", lambda event: sizes.update({event["requestId"]: int(event["encodedDataLength"])})
     )
+    return sizes
+
+
+def test_first_page_stays_far_below_two_megabytes(first_visit):
+    sizes = transferred(first_visit)
     page = first_visit.open("/")
     page.wait_for_selector(".wb-card")
     assert 100_000 < sum(sizes.values()) < 1_000_000
     heavy = [url for url in first_visit.requests if any(each in url for each in ("plotly", "ag_grid", "cytoscape"))]
     assert heavy == []
+    assert first_visit.errors == []
+
+
+@pytest.mark.parametrize("address", ["/feature/demo/12", "/heads", "/circuit/ioi"])
+def test_a_page_with_figures_and_a_grid_stays_below_two_megabytes(first_visit, address):
+    sizes = transferred(first_visit)
+    page = first_visit.open(address)
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    page.wait_for_selector(".ag-row[row-index='0']")
+    assert any("plotly.min.js" in url for url in first_visit.requests)
+    assert 1_000_000 < sum(sizes.values()) < 2_000_000
     assert first_visit.errors == []
 
 

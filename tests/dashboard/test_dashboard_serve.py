@@ -1,16 +1,21 @@
 """Serving: a free port when ours is taken, a refusal when the one asked for is, and no silent exposure."""
 
 import gzip
+import json
 import re
 import socket
 import threading
 import urllib.request
+from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 from fake_live import FakeLive
+from plotly.basedatatypes import BaseTraceType
 
+import dashboard
 from dashboard import serve as serving
-from dashboard.app import LIBRARIES
+from dashboard.app import ADDRESS_OF_PLOTLY, LIBRARIES
 from interp.errors import ConfigError, MissingError, ResourceError
 
 
@@ -98,11 +103,44 @@ def test_scripts_are_compressed_once_and_kept_by_the_browser(server):
         style, headers={**headers, "Accept-Encoding": "gzip", "If-None-Match": packed_tag(client, style)}
     )
     assert again.status_code == 304
-    plotly = "/_dash-component-suites/plotly/package_data/plotly.min.js"
-    kept = {**headers, "Accept-Encoding": "gzip", "If-None-Match": packed_tag(client, plotly)}
-    assert client.get(plotly, headers=kept).status_code == 304
+    kept = {**headers, "Accept-Encoding": "gzip", "If-None-Match": packed_tag(client, ADDRESS_OF_PLOTLY)}
+    assert client.get(ADDRESS_OF_PLOTLY, headers=kept).status_code == 304
     unversioned = client.get("/assets/atlas/early.mjs", headers=headers)
     assert not unversioned.cache_control.immutable  # modules import each other without a version
+
+
+def test_plotly_comes_with_the_traces_that_pages_draw_and_the_whole_of_it_uncompressed(server):
+    headers = {"Host": "127.0.0.1:8050"}
+    small = server.test_client().get(ADDRESS_OF_PLOTLY, headers={**headers, "Accept-Encoding": "gzip"})
+    assert small.content_encoding == "gzip"
+    assert "Accept-Encoding" in small.vary
+    code = gzip.decompress(small.data).decode()
+    assert "plotly.js (cartesian" in code[:100]
+    sources = "".join(path.read_text(encoding="utf-8") for path in Path(dashboard.__file__).parent.rglob("*.py"))
+    named = re.findall(r"\bgo\.([A-Z]\w+)\(", sources) + re.findall(r"\.add_([a-z0-9]+)\(", sources)
+    traces = {
+        name.lower()
+        for name in dir(go)
+        if isinstance(each := getattr(go, name), type) and issubclass(each, BaseTraceType)
+    }
+    drawn = {name.lower() for name in named} & traces
+    assert {"scatter", "bar", "heatmap"} <= drawn
+    for trace in drawn:
+        assert re.search(rf'moduleType:"trace",name:"{trace}"', code), f"{trace} is not in the bundle"
+    whole = server.test_client().get(ADDRESS_OF_PLOTLY, headers=headers)
+    assert whole.content_encoding is None
+    assert len(whole.data) > len(code)
+
+
+def test_long_answers_are_compressed_and_short_ones_are_not(server):
+    client, headers = server.test_client(), {"Host": "127.0.0.1:8050", "Accept-Encoding": "gzip"}
+    long = client.get("/api/features?features=demo&limit=200", headers=headers)
+    assert long.content_encoding == "gzip"
+    assert len(json.loads(gzip.decompress(long.data))["rows"]) == 200
+    assert not long.cache_control.immutable
+    assert client.get("/api/features?features=demo&limit=2", headers=headers).content_encoding is None
+    page = client.get("/_dash-layout", headers=headers)
+    assert json.loads(gzip.decompress(page.data))
 
 
 def packed_tag(client, address: str) -> str:
