@@ -291,6 +291,12 @@ def intervention():
     return interp.intervene(system, interp.changes_of(graph(), [best]), graph(), n_random=3)
 
 
+def continued():
+    system = interp.open_system(small(), interp.to_tokens(small(), "abca"), interp.Neurons())
+    best = next(row["node"] for row in graph().to_records() if row["kind"] == "feature")
+    return interp.continuations(system, interp.changes_of(graph(), [best]), n_tokens=2, n_random=1)
+
+
 def edge_split():
     system = interp.open_system(small(), interp.to_tokens(small(), "abca"), interp.Neurons())
     rows, position = graph().edge_records(), {node.id: node.position for node in graph().nodes}
@@ -364,6 +370,7 @@ DICTIONARIES = {
         graph, "node kind layer position index activation influence share kept probability label", figure=True
     ),
     "intervention on a graph": Case(intervention, "token before after"),
+    "continuations of a graph": Case(continued, "run text"),
     "edge of a graph": Case(edge_split, "head position token effect attention", figure=True),
     "template of graphs": Case(variants, "source target mean low high same_sign n"),
     "circuit of features": Case(feature_circuit, "source target via position score"),

@@ -45,6 +45,8 @@ class Change:
     position: int
     latent: int
     value: float
+    onwards: bool = False
+    """at all later positions too, those of generated tokens among them"""
 
 
 def predicted_effects(
@@ -156,14 +158,18 @@ def deltas(system: System, changes: Sequence[Change]) -> dict[int, Float[Tensor,
                 f"layer {each.layer}, position {each.position} is outside the prompt: it has {frozen.n_pos} tokens, "
                 f"the model {frozen.shape.n_layers} layers, both counted from 0"
             )
-        here = (system.layer == each.layer) & (system.position == each.position) & (system.latent == each.latent)
-        amount = each.value - float(system.activation[here].sum())
+        here = (system.layer == each.layer) & (system.latent == each.latent)
+        clean = torch.zeros(frozen.n_pos, device=here.device)
+        clean[system.position[here]] = system.activation[here]
+        amounts = each.value - clean[each.position : None if each.onwards else each.position + 1]
         index = torch.tensor([each.latent], device=system.latent.device)
         one = Active(torch.full_like(index, each.position), index, torch.ones(1, device=index.device))
         last = frozen.shape.n_layers if replacement.cross_layer else each.layer + 1
         for target in range(each.layer, last):
             at = out.setdefault(target, torch.zeros_like(frozen.embedding))
-            at[each.position] += amount * replacement.writes(each.layer, one, target)[0]
+            at[each.position : each.position + len(amounts)] += torch.outer(
+                amounts, replacement.writes(each.layer, one, target)[0]
+            )
     return out
 
 

@@ -148,6 +148,10 @@ class FrozenModel:
     def n_pos(self) -> int:
         return self.tokens.shape[1]
 
+    def again(self, tokens: Int[Tensor, "1 pos"]) -> "FrozenModel":
+        """Return the frozen model of other tokens, for the same kind of dictionary."""
+        return FrozenModel(self.model, tokens, self.skip_from, self.reads, self.writes)
+
     def mlp_point(self, layer: int) -> str:
         """Return the hook point of an MLP's output, before a post-norm."""
         return f"blocks.{layer}." + ("ln2_post.hook_in" if self.blocks[layer].post2 is not None else "hook_mlp_out")

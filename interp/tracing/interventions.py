@@ -91,7 +91,7 @@ def graph_effects(graph: AttributionGraph, target: int = 0) -> Float[np.ndarray,
 def predict(graph: AttributionGraph, changes: Sequence[Change]) -> float | None:
     """Return the change of the first target that a graph predicts; None when a latent is not one of its nodes."""
     effects, total = graph_effects(graph), 0.0
-    for each in changes:
+    for each in _every_position(changes, len(graph.tokens)):
         number = graph.number.get(f"feature:{each.layer}:{each.position}:{each.latent}")
         if number is None or not graph.nodes[number].activation:
             return None
@@ -137,6 +137,69 @@ def intervene(
         p=p_from_null(moved[0], null, alternative="two-sided"),
         tokens=_next_tokens(system, clean, states[0]),
     )
+
+
+def _every_position(changes: Sequence[Change], n_pos: int) -> list[Change]:
+    """Return one change for each position of the prompt that a change covers."""
+    return [
+        replace(each, position=position, onwards=False)
+        for each in changes
+        for position in range(each.position, n_pos if each.onwards else each.position + 1)
+    ]
+
+
+@dataclass(frozen=True, repr=False)
+class Continuations(Result):
+    """The most likely continuation of a prompt: unchanged, with latents changed, and with random latents changed."""
+
+    prompt: str
+    clean: str
+    changed: str
+    random: tuple[str, ...]
+
+    def headline(self) -> str:
+        """Name the prompt."""
+        return f"Most likely continuations of {self.prompt!r}"
+
+    def to_records(self) -> list[Record]:
+        """Return one row per continuation: `run` (clean, changed, random), `text`."""
+        rows = [{"run": "clean", "text": self.clean}, {"run": "changed", "text": self.changed}]
+        return rows + [{"run": "random", "text": text} for text in self.random]
+
+
+@torch.no_grad()
+def continuations(
+    system: System,
+    changes: Sequence[Change],
+    *,
+    n_tokens: int = 12,
+    n_random: int = 2,
+    mode: Mode = "free",
+    seed: int = 0,
+) -> Continuations:
+    """Generate the most likely tokens with latents changed, beside random latents of the same layers.
+
+    A change with `onwards` acts on generated tokens too: each step encodes the text so far, and moves the latent from
+    the activation that it then has. Raises `ConfigError` for modes that need a clean run of the same length.
+    """
+    if mode not in ("free", "attention"):
+        raise ConfigError(f"text is generated in mode free or attention, got {mode}")
+    runs = [[], list(changes), *(_random(system, changes, seed, draw) for draw in range(n_random))]
+    texts = [_generate(system, each, n_tokens, mode) for each in runs]
+    prompt = "".join(token_strings(system.frozen.model, system.frozen.tokens))
+    return Continuations(prompt, texts[0], texts[1], tuple(texts[2:]))
+
+
+def _generate(system: System, changes: Sequence[Change], n_tokens: int, mode: Mode) -> str:
+    model, start = system.frozen.model, system.frozen.tokens
+    tokens, now = start, system
+    for _ in range(n_tokens):
+        state = final_input(now.frozen, now.frozen.resid_post[-1])
+        moved = final_states(now, [changes], mode)[0] if changes else torch.zeros_like(state)
+        best = logits_of(model, state + moved).argmax()
+        tokens = torch.cat([tokens, best.view(1, 1)], 1)
+        now = System(now.frozen.again(tokens), system.replacement)
+    return "".join(token_strings(model, tokens[:, start.shape[1] :]))
 
 
 def read_of(system: System, graph: AttributionGraph, target: int = 0) -> Float[Tensor, " d_model"]:
@@ -191,11 +254,7 @@ def activation(system: System, change: Change) -> float:
 
 def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[dict[str, Any]]:
     model = system.frozen.model
-    bias, cap = getattr(model, "b_U", None), float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0)
-    logits = torch.stack([clean, clean + moved]) @ model.W_U.detach().float()
-    logits = logits if bias is None else logits + bias.detach().float()
-    logits = cap * torch.tanh(logits / cap) if cap > 0 else logits
-    before, after = logits.softmax(-1)
+    before, after = logits_of(model, torch.stack([clean, clean + moved])).softmax(-1)
     ids = torch.cat([before.topk(N_TOKENS).indices, after.topk(N_TOKENS).indices]).unique().tolist()
     ids.sort(key=lambda token: -float(after[token]))
     texts = token_strings(model, ids)
@@ -203,3 +262,11 @@ def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[dict[str,
         {"token": text, "before": float(before[token]), "after": float(after[token])}
         for token, text in zip(ids[: N_TOKENS + 4], texts, strict=False)
     ]
+
+
+def logits_of(model: Any, state: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
+    """Return the logits of inputs of the unembedding, with bias and cap."""
+    bias, cap = getattr(model, "b_U", None), float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0)
+    logits = state @ model.W_U.detach().float()
+    logits = logits if bias is None else logits + bias.detach().float()
+    return cap * torch.tanh(logits / cap) if cap > 0 else logits

@@ -15,7 +15,7 @@ from interp.tracing.edges import System, influence_so_far
 from interp.tracing.effects import Change, ablation, final_states, measure, predicted_effects, push
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.influence import influence, normalise_rows
-from interp.tracing.interventions import changes_of, graph_effects, intervene
+from interp.tracing.interventions import changes_of, continuations, graph_effects, intervene
 from interp.tracing.replacement import Active, Neurons, NoReplacement
 from interp.tracing.rows import RowStore, compute_rows
 from interp.tracing.trace import assemble, trace
@@ -501,3 +501,26 @@ def test_the_planted_induction_head_carries_its_edge():
     assert first["effect"] == pytest.approx(split.total, rel=1e-4)
     with pytest.raises(ConfigError, match="reads nothing"):
         split_edge(system, graph, "token:3:9", "token:8:7")
+
+
+def test_continuations_follow_the_changed_model_step_by_step():
+    """The planted chain: token 5 makes 7 likely. Ablated onwards, its link is silent; random ones change nothing."""
+    model, tokens = planted(), torch.tensor([[0, 3, 5]])
+    with torch.no_grad():
+        model.embed.original_component.weight[7, 0] = 1.0  # 7 leads to 7 again
+    system = System(FrozenModel(model, tokens), Neurons())
+    link = Change(0, 2, 2, 0.0, onwards=True)
+    found = continuations(system, [link], n_tokens=3, n_random=1)
+    assert found.clean == "777" == found.random[0]
+    assert "7" not in found.changed
+    once = continuations(system, [replace(link, onwards=False)], n_tokens=2, n_random=1)
+    assert once.changed != "77"
+    with pytest.raises(ConfigError, match="free or attention"):
+        continuations(system, [link], mode="direct")
+
+
+def test_a_change_onwards_is_one_change_at_every_later_position():
+    system = system_of("gpt2", "neurons")
+    onwards = final_states(system, [[Change(0, 4, 3, 1.0, onwards=True)]])
+    each = final_states(system, [[Change(0, position, 3, 1.0) for position in (4, 5, 6)]])
+    torch.testing.assert_close(onwards, each)
