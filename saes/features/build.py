@@ -12,6 +12,8 @@ The pass is short, so an interrupted run starts again. Until the last step there
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +30,7 @@ from interp.progress import Progress
 from interp.recording.store import NO_TOKEN, Recording, document_names, read_passages
 from interp.runtime import derive_seed
 from saes.explain.tokens import LABEL_SOURCE, Label, label_features
-from saes.features.firings import FeatureStatistics, collect_statistics
+from saes.features.firings import Encoded, FeatureStatistics, collect_together
 from saes.features.relations import write_relations
 from saes.features.schema import DENSE, GROUPS, N_EFFECTS, N_NEIGHBOURS, examples_schema, features_schema
 from saes.features.sources import writes_to_residual
@@ -128,6 +130,20 @@ def _typed(column, kind):
     return column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(column, kind)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A dictionary whose features are to be described, and the artefact that they become."""
+
+    dictionary: Dictionary
+    name: str
+    """`sae:NAME`, `neurons:HOOK_POINT` or `transcoders:SET:LAYER`"""
+    folder: Path
+    hook_point: str | None = None
+    """the hook point that it reads. Default: its own"""
+    parents: dict[str, str] = field(default_factory=dict)
+    """parents other than the recording and the model, such as the SAE's `{"saes/NAME": hash}`"""
+
+
 def build_features(
     dictionary: Dictionary,
     recording: Recording,
@@ -136,67 +152,84 @@ def build_features(
     *,
     dictionary_name: str,
     hook_point: str | None = None,
+    parents: dict[str, str] | None = None,
+    **settings: Any,
+) -> Manifest:
+    """Describe the features of one dictionary; see `build_together` for the settings.
+
+    Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
+    """
+    wanted = Described(
+        dictionary=dictionary, name=dictionary_name, folder=folder, hook_point=hook_point, parents=parents or {}
+    )
+    return build_together([wanted], recording, model, **settings)[0]
+
+
+def build_together(
+    wanted: Sequence[Described],
+    recording: Recording,
+    model: Any,
+    *,
     window: int = 16,
     n_top: int = 12,
     n_per_quantile: int = 5,
     seed: int = 0,
     overwrite: bool = False,
-    parents: dict[str, str] | None = None,
+    relations: bool = True,
     progress: Progress | None = None,
-) -> Manifest:
-    """Write `features.parquet`, `examples.parquet` and the index of the text, and return the manifest.
+) -> list[Manifest]:
+    """Write `features.parquet`, `examples.parquet` and the index of the text for each dictionary, in one pass.
 
-    `dictionary_name` is `sae:NAME` or `neurons:<hook_point>`. `window` counts tokens on each side of a peak, `n_top`
-    the strongest examples of a feature, and `n_per_quantile` those from each quarter of activation. `parents` are
-    parents other than the recording and the model, such as the SAE's `{"saes/NAME": hash}`.
-
-    Raises `MismatchError` when dictionary, recording and model do not belong together, `NonFiniteError` on NaN.
+    `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
+    those from each quarter of activation. `relations` (companions, neurons, logits and their nulls) needs a second,
+    shorter pass for each dictionary.
     """
     from interp.models.adapter import token_strings
 
-    hook_point = recording.check_hook_point(hook_point or dictionary.hook_point)
-    check_parents(dictionary, recording, model, hook_point)
-    config = {
-        "dictionary": dictionary_name,
-        "recording": recording.folder.name,
-        "hook_point": hook_point,
-        "model": recording.model,
-        "window": window,
-        "n_top": n_top,
-        "n_per_quantile": n_per_quantile,
-    }
-    draft = Draft.open(folder, kind="features", config=config, seed=seed, overwrite=overwrite)
-    spelling = spell(token_strings(model, torch.arange(model.cfg.d_vocab)))
-    index = TokenIndex(dictionary.d_sae, draft.path / "index-runs")
+    spelling, drafts, encoded = spell(token_strings(model, torch.arange(model.cfg.d_vocab))), [], []
+    for each in wanted:
+        hook_point = recording.check_hook_point(each.hook_point or each.dictionary.hook_point)
+        check_parents(each.dictionary, recording, model, hook_point)
+        config = {
+            "dictionary": each.name,
+            "recording": recording.folder.name,
+            "hook_point": hook_point,
+            "model": recording.model,
+            "window": window,
+            "n_top": n_top,
+            "n_per_quantile": n_per_quantile,
+        }
+        draft = Draft.open(each.folder, kind="features", config=config, seed=seed, overwrite=overwrite)
+        index = TokenIndex(each.dictionary.d_sae, draft.path / "index-runs")
+        drafts.append(draft)
+        encoded.append(Encoded(each.dictionary, hook_point, (index, spelling)))
     started = time.perf_counter()
-    statistics = collect_statistics(
-        dictionary,
-        recording,
-        hook_point,
-        window=window,
-        n_top=n_top,
-        seed=derive_seed(seed, "sample"),
-        progress=_visible(draft, progress),
-        index=(index, spelling),
-    )
-    seconds = time.perf_counter() - started
-    index.write(draft.path / FOLDER, spelling)
-    edges = write_tables(draft.path, statistics, dictionary, recording, model, n_per_quantile=n_per_quantile)
-    scales = write_relations(draft.path, dictionary, recording, model, hook_point, seed=derive_seed(seed, "relations"))
-    summary = {
-        "n_features": dictionary.d_sae,
-        "n_tokens": statistics.n_tokens,
-        "n_dead": int((statistics.totals.n_fired == 0).sum()),
-        "n_dense": int((statistics.density > DENSE).sum()),
-        "mean_l0": float(statistics.density.sum()),
-        "histogram_edges": edges.tolist(),
-        "tokens_per_second": round(statistics.n_tokens / max(seconds, 1e-9), 1),
-        "model": recording.model,
-        "hook_point": hook_point,
-        "relations": scales,
-    }
-    own = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
-    return draft.finish(summary=summary, parents={**own, **(parents or {})}, threads=torch.get_num_threads())
+    how: dict[str, Any] = {"window": window, "n_top": n_top, "seed": derive_seed(seed, "sample")}
+    every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **how)
+    speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
+    found = []
+    for each, draft, part, statistics in zip(wanted, drafts, encoded, every, strict=True):
+        assert part.words is not None
+        part.words[0].write(draft.path / FOLDER, spelling)
+        edges = write_tables(draft.path, statistics, each.dictionary, recording, model, n_per_quantile=n_per_quantile)
+        summary = {
+            "n_features": each.dictionary.d_sae,
+            "n_tokens": statistics.n_tokens,
+            "n_dead": int((statistics.totals.n_fired == 0).sum()),
+            "n_dense": int((statistics.density > DENSE).sum()),
+            "mean_l0": float(statistics.density.sum()),
+            "histogram_edges": edges.tolist(),
+            "tokens_per_second": round(speed, 1),
+            "model": recording.model,
+            "hook_point": part.hook_point,
+        }
+        if relations:
+            own, at = derive_seed(seed, "relations"), part.hook_point
+            summary["relations"] = write_relations(draft.path, each.dictionary, recording, model, at, seed=own)
+        origin = {recording.key: recording.manifest.content_hash, f"model:{recording.model}": recording.weight_hash}
+        parents = {**origin, **each.parents}
+        found.append(draft.finish(summary=summary, parents=parents, threads=torch.get_num_threads()))
+    return found
 
 
 def check_parents(dictionary: Dictionary, recording: Recording, model: Any, hook_point: str) -> None:

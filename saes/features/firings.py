@@ -12,7 +12,8 @@ Memory does not grow with the number of tokens. It is `d_sae * ((n_top + n_sampl
 (about 60 MB for 4,608 features at the defaults), plus one block.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -90,10 +91,31 @@ class FeatureStatistics:
         return cut.reshape(len(fine), n_bins, per_bin).sum(2), edges
 
 
+class Encoded(NamedTuple):
+    """A dictionary whose firings are collected."""
+
+    dictionary: Dictionary
+    hook_point: str
+    """the hook point that it reads, among those of the recording"""
+    words: "tuple[TokenIndex, Spelling] | None" = None
+    """collects in the same pass on which tokens each feature fires"""
+
+
 def collect_statistics(
     dictionary: Dictionary,
     recording: Recording,
     hook_point: str,
+    *,
+    index: "tuple[TokenIndex, Spelling] | None" = None,
+    **settings: Any,
+) -> FeatureStatistics:
+    """Collect the statistics of one dictionary; see `collect_together`."""
+    return collect_together([Encoded(dictionary, hook_point, index)], recording, **settings)[0]
+
+
+def collect_together(
+    wanted: Sequence[Encoded],
+    recording: Recording,
     *,
     window: int,
     n_top: int,
@@ -101,45 +123,41 @@ def collect_statistics(
     seed: int,
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
-    index: "tuple[TokenIndex, Spelling] | None" = None,
-) -> FeatureStatistics:
-    """Collect the statistics of every feature in one pass over all real rows.
+) -> list[FeatureStatistics]:
+    """Collect the statistics of every feature of some dictionaries in one pass over all real rows.
 
-    `index` collects in the same pass on which tokens each feature fires.
-
-    Raises `MismatchError` when the recording's width is not the dictionary's, `NonFiniteError` on NaN or infinity.
+    A live recording runs its model once for all hook points. Raises `MismatchError` when the recording's width is not
+    the dictionary's, `NonFiniteError` on NaN or infinity.
     """
-    width = recording.d(hook_point)
-    if width != dictionary.d_in:
-        raise MismatchError(
-            f"the dictionary reads vectors of {dictionary.d_in}, {hook_point} of {recording.folder} has {width}; "
-            "choose the recording it was trained on"
-        )
-    statistics = FeatureStatistics(
-        dictionary.d_sae,
-        context_length=recording.context_length,
-        window=window,
-        n_top=n_top,
-        n_sample=n_sample,
-        seed=seed,
-    )
+    for dictionary, hook_point, _ in wanted:
+        width = recording.d(hook_point)
+        if width != dictionary.d_in:
+            raise MismatchError(
+                f"the dictionary reads vectors of {dictionary.d_in}, {hook_point} of {recording.folder} has {width}; "
+                "choose the recording it was trained on"
+            )
+    how: dict[str, Any] = {"context_length": recording.context_length, "window": window, "n_top": n_top}
+    every = [FeatureStatistics(each.dictionary.d_sae, n_sample=n_sample, seed=seed, **how) for each in wanted]
     step = max(1, block_rows // recording.context_length) * recording.context_length
+    names = list(dict.fromkeys(each.hook_point for each in wanted))
     for shard in range(recording.n_shards):
         tokens = recording.token_shard(shard)
         real = tokens.document >= 0
         for start in range(0, len(real), step):
-            local = real[start : start + step].nonzero().squeeze(1)
-            x = recording.activation_shard(hook_point, shard, slice(start, start + step))
-            rows = local + start + int(recording.shard_starts[shard])
-            x = x.index_select(0, local).float()
-            acts = _encode(dictionary, x, rows, recording, hook_point)
-            statistics.add(acts, rows)
-            if index is not None:
-                _add_to_index(index, acts, tokens, local.numpy() + start, recording.context_length)
+            local = real[start : start + step].nonzero().squeeze(1) + start
+            if not len(local):
+                continue
+            values = recording.read_local(names, shard, local)
+            rows = local + int(recording.shard_starts[shard])
+            for (dictionary, hook_point, words), statistics in zip(wanted, every, strict=True):
+                acts = _encode(dictionary, values[hook_point].float(), rows, recording, hook_point)
+                statistics.add(acts, rows)
+                if words is not None:
+                    _add_to_index(words, acts, tokens, local.numpy(), recording.context_length)
             if progress is not None:
                 done = int(recording.shard_starts[shard]) + min(start + step, len(real))
-                progress(done, recording.n_rows, {"tokens": statistics.n_tokens})
-    return statistics
+                progress(done, recording.n_rows, {"tokens": every[0].n_tokens})
+    return every
 
 
 def _add_to_index(

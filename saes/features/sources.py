@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def writes_to_residual(dictionary: Dictionary) -> bool:
     """Return whether the decoder directions of a dictionary lie in the residual stream."""
     own = getattr(dictionary, "writes_to_residual", None)
-    return bool(own) if own is not None else parse_hook_point(dictionary.hook_point).suffix in RESIDUAL_SUFFIXES
+    written = getattr(dictionary, "hook_point_out", "") or dictionary.hook_point
+    return bool(own) if own is not None else parse_hook_point(written).suffix in RESIDUAL_SUFFIXES
 
 
 class NeuronBasis:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from interp.dictionary import Dictionary, SparseActs
 from interp.errors import MismatchError, UnknownNameError
 from saes.kinds.base import SAEMetadata
 from saes.kinds.clt import CrossLayerTranscoder
@@ -150,10 +151,51 @@ class TranscoderSet(nn.Module, ABC):
                 out += nn.functional.embedding_bag(latents, rows, starts, per_sample_weights=values, mode="sum")
         return out
 
+    def dictionary(self, layer: int) -> Dictionary:
+        """Return the latents of one layer as a dictionary of its MLP input."""
+        return LayerDictionary(self, self._known(layer))
+
     def _known(self, layer: int) -> int:
         if layer not in self.layers:
             raise UnknownNameError("layer of the set", str(layer), [str(each) for each in self.layers])
         return layer
+
+
+@final
+class LayerDictionary:
+    """The latents of one layer of a set; their directions are the sums of what they write, over all layers."""
+
+    def __init__(self, found: TranscoderSet, layer: int) -> None:
+        self.found, self.layer = found, layer
+        self.d_in, self.d_sae = len(found.encoder_rows(layer, torch.zeros(1, dtype=torch.int64))[0]), found.d_sae(layer)
+        self.hook_point, self.hook_point_out = found.hook_point(layer), found.hook_point_out(layer)
+
+    @property
+    def decoder_directions(self) -> Float[Tensor, "d_sae d_out"]:
+        """`[d_sae, d_out]`: the sum over layers of what one unit of each latent writes."""
+        return torch.stack([self.found.directions(self.layer, n) for n in self.found.targets(self.layer)]).sum(0)
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """Return activations, `[..., d_in] -> [..., d_sae]`."""
+        flat = x.reshape(-1, self.d_in)
+        at = self.found.encode(self.layer, flat)
+        acts = at.values.new_zeros(len(flat), self.d_sae)
+        acts[at.positions, at.latents] = at.values
+        return acts.view(*x.shape[:-1], self.d_sae)
+
+    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> SparseActs:
+        """Return active latents only, `[n, d_in] -> ([n, k_max], [n, k_max])`."""
+        at = self.found.encode(self.layer, x)
+        counts = torch.bincount(at.positions, minlength=len(x))
+        slots = torch.arange(len(at.positions), device=x.device) - (counts.cumsum(0) - counts)[at.positions]
+        shape = (len(x), int(counts.max()) if len(counts) else 0)
+        out = SparseActs(at.values.new_zeros(shape), at.latents.new_zeros(shape))
+        out.values[at.positions, slots], out.indices[at.positions, slots] = at.values, at.latents
+        return out
+
+    def decode(self, feature_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
+        """Return what activations `[..., d_sae]` write, `[..., d_out]`, with the bias of the own layer."""
+        return feature_acts @ self.decoder_directions + self.found.output_bias(self.layer)
 
 
 @final

@@ -50,8 +50,10 @@ class Features(Writes, Seeded, Threaded, OnDevice):
     One pass over a recording. Labels are rules about where a feature fires; `workbench explain` asks a language model.
     """
 
-    dictionary: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DICTIONARY")]
+    dictionary: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="DICTIONARY")] = None
     """The name of an SAE in the workspace, or neurons:HOOK_POINT."""
+    set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """A set of transcoders instead: tables NAME-0, NAME-1 and so on for all its layers, in one pass."""
     recording: str | None = None
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
     window: int = 16
@@ -63,6 +65,10 @@ class Features(Writes, Seeded, Threaded, OnDevice):
         from saes.features.build import build_features
         from workbench.opening import open_dictionary, open_recording_model
 
+        if (self.dictionary is None) == (self.set is None):
+            raise ConfigError("features need a dictionary: the name of an SAE, neurons:HOOK_POINT, or --set NAME")
+        if self.dictionary is None:
+            return self._run_set(str(self.set))
         workspace = self.open_workspace()
         self.use_threads()
         device = self.use_device()
@@ -89,6 +95,42 @@ class Features(Writes, Seeded, Threaded, OnDevice):
             folder,
             f"{found['n_features']:,} features over {found['n_tokens']:,} tokens: "
             f"{found['n_dead']:,} never fire, {found['n_dense']:,} fire on more than a tenth of all tokens",
+        )
+
+    def _run_set(self, name: str) -> None:
+        from saes.features.build import Described, build_together
+        from saes.sets.set import KIND, open_set
+        from workbench.opening import open_recording, open_recording_model
+
+        workspace = self.open_workspace()
+        self.use_threads()
+        device = self.use_device()
+        found, manifest = open_set(workspace, name), workspace.manifest(KIND, name)
+        recording = self.recording or manifest.config.get("recording")
+        if recording is None:
+            raise ConfigError(f"the set {name} was imported and has no recording of its own; add --recording NAME")
+        opened = open_recording(workspace, recording, device=device)
+        model = open_recording_model(opened, device=device)
+        found.check_model(model, all_layers=False, allow_other_weights=self.allow_other_weights)
+        wanted = [
+            Described(
+                dictionary=found.dictionary(layer),
+                name=f"{KIND}:{name}:{layer}",
+                folder=workspace.path("features", f"{self.name or name}-{layer}"),
+                parents={f"{KIND}/{name}": manifest.content_hash},
+            )
+            for layer in found.layers
+        ]
+        for each in wanted:
+            self.check_free(each.folder)
+        how: dict[str, Any] = {"window": self.window, "seed": self.seed, "overwrite": self.overwrite}
+        with bar(f"features of {len(wanted)} layers", "tokens") as progress:
+            made = build_together(wanted, opened, model, relations=False, progress=progress, **how)
+        n, dead = (sum(each.summary[key] for each in made) for key in ("n_features", "n_dead"))
+        wrote(
+            wanted[0].folder.parent,
+            f"{made[0].name} to {made[-1].name}: {n:,} features over {made[0].summary['n_tokens']:,} tokens, "
+            f"{dead:,} never fire",
         )
 
 

@@ -1,0 +1,77 @@
+"""`record --hook-points mlps`, `train --set`, `features --set`: from text to a table for every layer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from interp.artifacts import verify
+from interp.workspace import Workspace
+from saes.sets import open_set
+from workbench.__main__ import main
+
+SIZES = ["--d-sae", "40", "--k", "5", "--tokens", "4096", "--batch-size", "256", "--heldout-fraction", "0.3"]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    root = tmp_path_factory.mktemp("sets")
+    pages = [f"page {i}: a quick fox and {i * 7 % 13} lazy dogs sleep near {i * 5 % 11} hens" for i in range(200)]
+    (root / "text.jsonl").write_text("\n".join(json.dumps({"text": page}) for page in pages))
+    text = ["--corpus", str(root / "text.jsonl"), "--tokens", "6000", "--context-length", "32"]
+    place = ["--workspace", str(root / "ws")]
+    assert main(["record", "small:mlp-2l", "--name", "mlps", "--live", "--hook-points", "mlps", *text, *place]) == 0
+    assert main(["train", "mlps", "--set", "mine", "--skip", *SIZES, *place]) == 0
+    return Workspace(root / "ws")
+
+
+def run(workspace: Workspace, *words: str) -> int:
+    return main([*words, "--workspace", str(workspace.root)])
+
+
+def test_a_set_and_its_tables_are_made_and_name_each_other(workspace: Workspace, capsys):
+    found, manifest = open_set(workspace, "mine"), workspace.manifest("transcoders", "mine")
+    assert found.layers == (0, 1)
+    assert found.skip(1) is not None
+    assert manifest.summary["fvu"] < 1
+    assert set(manifest.parents) == {"recordings/mlps", "model:small:mlp-2l"}
+    assert run(workspace, "features", "--set", "mine") == 0
+    assert "mine-0 to mine-1: 80 features" in capsys.readouterr().out
+    for layer in found.layers:
+        table = workspace.manifest("features", f"mine-{layer}")
+        assert verify(workspace.path("features", table.name)) == []
+        assert table.parents["transcoders/mine"] == manifest.content_hash
+        assert table.config["dictionary"] == f"transcoders:mine:{layer}"
+        assert table.config["hook_point"] == f"blocks.{layer}.mlp.hook_in"
+        path = workspace.table_path("features", table.name, "features")
+        rows = workspace.query("select * from f order by feature", f=path).to_pylist()
+        assert len(rows) == 40
+        assert all(len(row["promoted_tokens"]) for row in rows)  # what a transcoder writes lies in the stream
+        density = manifest.summary["per_layer"][layer]["l0"] / 40
+        assert sum(row["density"] for row in rows) / 40 == pytest.approx(density, rel=0.25)  # of all text
+
+
+def test_a_cross_layer_set_has_tables_too(workspace: Workspace):
+    assert run(workspace, "train", "mlps", "--set", "across", "--cross-layer", "--kind", "batchtopk", *SIZES) == 0
+    assert open_set(workspace, "across").targets(0) == (0, 1)
+    assert run(workspace, "features", "--set", "across") == 0
+    assert workspace.manifest("features", "across-1").summary["n_features"] == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["train", "mlps", "--set", "x", "--d-sae", "8", "16"], "a set has one value"),
+        (["train", "mlps", "--set", "x", "--kind", "crosscoder"], "kind of a set's latents"),
+        (["train", "mlps", "--set", "x", "--cross-layer", "--kind", "topk"], "kind of a cross-layer set's latents"),
+        (["train", "mlps", "--set", "x", "--name", "y"], "--set as its name"),
+        (["train", "mlps", "--set", "mine", *SIZES], "already there"),
+        (["features", "--set", "mina"], "mine"),
+        (["features"], "features need a dictionary"),
+        (["features", "--set", "mine", "--recording", "mlps", "mine"], "features need a dictionary"),
+    ],
+)
+def test_mistakes_are_one_line(workspace: Workspace, words: list[str], reason: str, capsys):
+    assert run(workspace, *words) == 2
+    assert reason in capsys.readouterr().err
+    assert not Path(workspace.root / "transcoders" / "x.partial").exists()
