@@ -25,6 +25,7 @@ from interp.statistics import rank_correlation_interval
 from interp.tracing.config import TraceConfig
 from interp.tracing.edges import System
 from interp.tracing.frozen import FrozenModel, apply_linear
+from interp.tracing.graph import GraphNode
 from interp.tracing.replacement import Active
 from interp.tracing.rows import Adjacency
 
@@ -137,6 +138,15 @@ def final_states(
     parts = [written[first : first + ROWS] for first in range(0, len(written), ROWS)]
     found = [_run(frozen, part, mode, layers) for part in parts]
     return torch.cat(found) - final_input(frozen, frozen.resid_post[-1])
+
+
+def effect_profiles(system: System, nodes: Sequence[GraphNode]) -> Float[np.ndarray, "nodes d_model"]:
+    """Return the change of the unembedding's input by ablating each latent alone, with nothing frozen.
+
+    `functools.partial(effect_profiles, system)` is what `interp.tracing.supernodes.judge_groups` takes.
+    """
+    changes = [[Change(node.layer, node.position, node.index, 0.0)] for node in nodes]
+    return final_states(system, changes).cpu().numpy()
 
 
 def final_input(frozen: FrozenModel, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:

@@ -1,7 +1,8 @@
 """Supernodes: latents of a graph that do one thing together, found, judged against the model, and a user's marks.
 
     found = find_supernodes(graph)                        # a start that people edit
-    judged = judge_groups(graph, found.groups, profiles)  # measured effects, beside random groups
+    measured = partial(effect_profiles, system)           # interp.tracing.effects
+    judged = judge_groups(graph, found.groups, measured)  # beside random groups
 
 Latents are similar when the same nodes feed them, they feed the same nodes, and they write in the same direction. In a
 frozen model every group equals the sum of its edges, so that only effects with nothing frozen can judge a group: those
@@ -338,7 +339,7 @@ def judge_groups(
     profiles: EffectProfiles,
     *,
     n_random: int = 999,
-    max_per_layer: int = 24,
+    max_per_layer: int = 12,
     seed: int = 0,
 ) -> JudgedGroups:
     """Compare measured effects within each group with those within random groups of the same layers and sizes.

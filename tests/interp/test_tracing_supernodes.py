@@ -1,14 +1,21 @@
 """Supernodes: planted groups are found and permuted graphs have none; measured effects judge a group."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from tracing_graphs import small_graph
 
 from interp.errors import ConfigError, UnknownNameError
+from interp.tracing.config import TraceConfig
+from interp.tracing.effects import effect_profiles
 from interp.tracing.graph import AttributionGraph, GraphEdges, GraphNode, GraphTarget
+from interp.tracing.replacement import Neurons
 from interp.tracing.supernodes import Supernode, find_supernodes, judge_groups, latents
+from interp.tracing.trace import open_system, trace
+from tests.interp.architectures import tiny
 
 N_GROUPS, SIZE, LOOSE, ENDS = 4, 5, 20, 24
 COLOURS = ("red", "green", "blue", "white")
@@ -196,6 +203,32 @@ def test_effects_are_measured_once_and_random_groups_have_the_same_layers():
     assert np.allclose(judged.null, judged.agreement)  # the same layers, so the same agreement, in every draw
     assert judged.p[0] == 1
     assert judged.to_records()[0]["latents"] == SIZE
+
+
+def test_groups_of_a_traced_graph_are_judged_by_the_model():
+    """Neurons of a random model: the profile of a neuron is the change of the final residual when it is ablated."""
+    tokens = torch.tensor([[1, 5, 9, 5, 2, 7, 9]])
+    model, config = tiny("gpt2"), TraceConfig(effects=0, nulls=False)
+    graph, system = trace(model, tokens, Neurons(), config), open_system(model, tokens, Neurons())
+    chosen = [node for node in latents(graph) if node.layer == 1 and node.position == 6][:3]
+    found = effect_profiles(system, chosen)
+    for node, profile in zip(chosen, found, strict=True):
+
+        def ablate(value, hook, node=node):
+            value[0, node.position, node.index] = 0
+            return value
+
+        both = []
+        for hooks in ([], [(f"blocks.{node.layer}.mlp.hook_post", ablate)]):
+            with torch.no_grad():
+                both.append(model.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1].numpy())
+        centred = [each - each.mean() for each in both]
+        logits = (torch.from_numpy(profile) @ model.W_U.detach()).numpy()
+        assert np.allclose(logits - logits.mean(), centred[1] - centred[0], atol=1e-4)
+    group = Supernode("three", tuple(node.id for node in chosen))
+    judged = judge_groups(graph, [group], partial(effect_profiles, system), n_random=50)
+    assert 0 < judged.p[0] <= 1
+    assert -1 <= judged.agreement[0] <= 1
 
 
 def test_what_cannot_be_judged_is_refused():
