@@ -129,6 +129,8 @@ class LogitShares:
     """`[n_layers][n_heads]`"""
     mlps: list[float]
     """`[n_layers]`; empty in a model without MLPs"""
+    note: str = ""
+    """whole sentences: a soft cap of the logits, and scales held fixed beyond that of the final norm"""
 
 
 @dataclass(frozen=True)

@@ -345,6 +345,7 @@ def logit_shares(loaded: Any, reading: Reading, at: int, right: int, wrong: int 
 
     found = direct_logit_attribution(loaded, reading.tokens[:, : at + 1], right, wrong)
     names = token_strings(loaded, [right] if wrong is None else [right, wrong])
+    cap = [f"The logits are those {found.settings['logits']}."] if "logits" in found.settings else []
     return LogitShares(
         answer=names[0],
         contrast=None if wrong is None else names[1],
@@ -354,6 +355,7 @@ def logit_shares(loaded: Any, reading: Reading, at: int, right: int, wrong: int 
         parts=list(zip(found.parts, found.values[:, 0].tolist(), strict=True)),
         heads=found.heads[:, :, 0].tolist(),
         mlps=found.mlps[:, 0].tolist() if "L0MLP" in found.parts else [],
+        note=" ".join([*cap, *found.held_fixed]),
     )
 
 

@@ -134,6 +134,7 @@ def _shares(found: LogitShares, colours: Theme) -> html.Div:
     return html.Div(
         [
             html.Div(metric(found, found.total), className="wb-stats", dir="auto"),
+            *([html.P(found.note, className="wb-note")] if found.note else []),
             html.Div(
                 [
                     graph("prompt-share-bars", figure=bars, label="Largest direct effects"),

@@ -309,7 +309,7 @@ class ResidualStream:
 
     @property
     def frozen(self) -> str | None:
-        """Name of the quantity held fixed so that heads have shares (`FROZEN`); None in most models, which need none."""
+        """Name of the quantity held fixed so that heads have shares (`FROZEN`); None in most models."""
         return FROZEN if any(self.post_norms) else None
 
     def frozen_settings(self, at: str = "on the clean prompts") -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -320,6 +321,13 @@ def test_summary_says_verdict_rule_and_scores(workspace):
     said = text_of(summary(workspace, "ioi", view.circuit(workspace, "ioi"), DARK))
     assert '"0.87"' in said
     assert "random circuits" in said
+    assert "Held fixed" not in said
+
+
+def test_summary_says_what_was_held_fixed(workspace):
+    found = view.circuit(workspace, "ioi")
+    held = replace(found, settings=found.settings | {"frozen": "the scale of a norm"})
+    assert "Held fixed: the scale of a norm." in text_of(summary(workspace, "ioi", held, LIGHT))
 
 
 def test_evidence_flattens_cuts_and_keeps_text_inert():

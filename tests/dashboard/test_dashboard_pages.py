@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 from dash import html
 from make_workspace import HOSTILE
 from page_text import text_of
@@ -198,6 +200,16 @@ def test_no_component_is_given_html(workspace, live):
     shown = text_of(parts)
     assert "dangerously" not in shown
     assert "Markdown" not in shown
+
+
+def test_shares_say_where_logits_are_capped_and_a_scale_is_held():
+    from dashboard.prompt.compute import logit_shares
+    from interp.models.toys import planted_post_norm
+
+    reading = SimpleNamespace(tokens=torch.tensor([[3, 1, 4, 3]]), result=SimpleNamespace(tokens=["3", "1", "4", "3"]))
+    found = logit_shares(planted_post_norm(), reading, 3, 1, None)  # pyright: ignore[reportArgumentType]
+    assert found.note.startswith("The logits are those before the soft cap of 30. Held fixed: the scale of")
+    assert found.note in text_of(prompt_why._shares(found, LIGHT))
 
 
 def test_an_error_of_ours_is_its_own_explanation():

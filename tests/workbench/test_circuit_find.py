@@ -30,6 +30,16 @@ def test_the_planted_circuit_is_found_and_kept(workspace_folder, capsys):
     assert "strongest" in capsys.readouterr().out
 
 
+def test_a_post_norm_model_prints_what_was_held_fixed(workspace_folder, capsys):
+    options = ("planted:post-norm", "--task", "induction", "--prompts", "8", "--n-edges", "4", "--name", "gemma")
+    assert find(workspace_folder, *options) == 0
+    circuit = Circuit.load(workspace_folder / "edge-circuits" / "gemma")
+    assert {edge.key for edge in circuit.edges} <= {edge.key for edge in planted_circuit().edges}
+    assert main(["circuit", "show", "gemma", "--workspace", str(workspace_folder)]) == 0
+    line = f"Held fixed: {circuit.settings['frozen']}."
+    assert capsys.readouterr().out.count(line) == 2
+
+
 def test_parts_are_ranked_by_the_distance_of_the_output(workspace_folder, capsys):
     options = ("planted:induction", "--task", "induction", "--prompts", "6", "--held-out", "5", "--name", "parts")
     assert find(workspace_folder, *options, "--metric", "kl", "--level", "node") == 0
