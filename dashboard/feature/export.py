@@ -102,7 +102,9 @@ def _labels(explained: list[dict[str, Any]]) -> str:
     lines = []
     for each in explained:
         known = [(key, each[key], each[f"{key}_null"]) for key in ("detection", "fuzzing") if each[key] is not None]
-        scores = ", ".join(f"{k} {v:.2f}" + ("" if null is None else f" [{null:.2f}]") for k, v, null in known)
+        said = [f"{k} {v:.2f}" + ("" if null is None else f" [{null:.2f}]") for k, v, null in known]
+        given = zip(each.get("given_names") or [], each.get("given_scores") or [], strict=True)
+        scores = ", ".join([*said, *(f"{_text(name, 60)} {value:.2f}" for name, value in given)])
         lines.append(
             f"<li>{_text(each['label'] or 'no label could be read', 300)} "
             f"<span class=quiet>{_text(each['label_source'], 120)}{'; ' + scores if scores else ''}</span></li>"
@@ -143,13 +145,13 @@ def _bars(counts: list[float], names: list[str], low: str, high: str, top: str, 
 
 
 def _effects(row: dict[str, Any], related: dict[str, Any] | None) -> Iterable[str]:
-    for side, verb in (("promoted", "promote"), ("suppressed", "suppress")):
+    for side, verb, title in (("promoted", "promote", "Promotes"), ("suppressed", "suppress", "Suppresses")):
         pairs = list(zip(row[f"{side}_tokens"], row[f"{side}_logits"], strict=True))
         if pairs:
             verdict = effect_verdict(related[f"{side}_p"], verb, related["scales"]["draws"]) if related else ""
             lines = "".join(f"<li><code>{_text(t, 40)}</code> <span class=value>{v:+.2f}</span></li>" for t, v in pairs)
             note = f"direct effect of its direction on the logits of next tokens. {verdict}"
-            yield _section(f"{verb.title()}s", note, f"<ol class=columns>{lines}</ol>")
+            yield _section(title, note, f"<ol class=columns>{lines}</ol>")
     if related and related["logit_histogram"]:
         low, high, n = related["scales"]["logit_edges"]
         names = [

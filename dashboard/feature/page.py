@@ -74,9 +74,10 @@ def labels_panel(row: dict[str, Any], explained: list[dict[str, Any]]) -> html.S
 def _line(label: str, source: str, scored: dict[str, Any] | None) -> html.Li:
     scores = [html.Span("not scored", className="wb-quiet")]
     if scored is not None:
-        scores = [_score(scored, *each) for each in _SCORES if scored[each[0]] is not None] or scores
+        ours = [_score(scored, *each) for each in _SCORES if scored[each[0]] is not None]
+        scores = [*ours, *_given(scored)] or scores
     by = source
-    if scored is not None and scored["scorer"] != source:
+    if scored is not None and scored["scorer"] and scored["scorer"] != source:
         by = f"{source}, scored by {scored['scorer']}"
     return html.Li(
         [
@@ -88,6 +89,13 @@ def _line(label: str, source: str, scored: dict[str, Any] | None) -> html.Li:
 
 
 def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Span:
+def _given(row: dict[str, Any]) -> list[html.Span]:
+    """Return the scores that came with an imported label; artefacts of earlier versions have none."""
+    pairs = zip(row.get("given_names") or [], row.get("given_scores") or [], strict=True)
+    about = "given by the source of this label, on other text than this recording; it comes without a null"
+    return [html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in pairs]
+
+
     null = row[f"{name}_null"]
     value = f"{row[name]:.2f}"
     interval = f"{row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f}"

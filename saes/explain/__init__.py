@@ -8,5 +8,6 @@
 - `providers`  language models that answer: an OpenAI-compatible endpoint or a local model
 - `asking`     the provider protocol, requests within a budget, replies on disk
 - `scores`     agreement of answers with the truth, with intervals
+- `imported`   labels from an export of Neuronpedia, with the scores given there
 - `run`        from cases to the artefact, and labels adopted into a features folder
 """

@@ -156,6 +156,8 @@ def labels_schema() -> "pa.Schema":
             ("unanswered", pa.float64()),
             ("shown_rows", pa.list_(pa.int64())),
             ("heldout_rows", pa.list_(pa.int64())),
+            ("given_names", pa.list_(pa.string())),
+            ("given_scores", pa.list_(pa.float64())),
         ]
     )
 

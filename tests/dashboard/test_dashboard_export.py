@@ -73,6 +73,7 @@ def test_the_numbers_are_those_of_the_tables(workspace):
     tip = f"{first['activation']:.3g}, position {first['position']}, token {first['token_ids'][12]}"
     assert f'<mark class=peak style="--a:0.72" title="{tip}">' in text
     assert text.count("class=peak") == 18
+    assert "<h2>Suppresses</h2>" in text
     assert "detection" not in text
     assert "detection 0.81 [0.52]" in feature_html(workspace, "demo", 10)
     assert workspace.manifest("features", "demo").content_hash in text

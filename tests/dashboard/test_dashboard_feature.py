@@ -1,10 +1,17 @@
 """Relations on the feature page: each beside its null, absent ones explained, links to what holds the feature."""
 
+import json
+import shutil
+
 from page_text import text_of
 
 from dashboard.feature import data as view
+from dashboard.feature.export import feature_html
 from dashboard.feature.page import detail
 from dashboard.feature.relations import effect_verdict
+from interp.workspace import Workspace
+from saes import search_features
+from saes.explain.imported import import_labels
 
 
 def test_a_feature_is_compared_with_random_directions(workspace):
@@ -52,3 +59,20 @@ def test_next_and_previous_follow_the_filter_and_the_order(workspace):
     assert [view.step(workspace, "demo", plain, at, by) for at, by in ((7, 1), (7, -1), (239, 1), (0, -1))] == [
         *(8, 6, 239, 0)
     ]
+
+
+def test_an_imported_label_shows_its_source_and_score(workspace, tmp_path):
+    shutil.copytree(workspace.root, tmp_path / "w")
+    own, path = Workspace(tmp_path / "w"), tmp_path / "export.jsonl"
+    scores = [{"value": 0.875, "explanationScoreTypeName": "eleuther_fuzz", "explanationScoreModelName": "judge"}]
+    given = {"modelId": "m", "layer": "9-res", "index": "20", "description": "rivers <i>", "scores": scores}
+    path.write_text(json.dumps(given | {"explanationModelName": "gpt-4o"}))
+    import_labels(own, "demo", path, own.path("labels", "np"))
+    shown = text_of(detail(own, "demo", 20, "light"))
+    assert "rivers <i>" in shown
+    assert "neuronpedia: gpt-4o" in shown
+    assert '"eleuther_fuzz by judge "' in shown
+    assert '"0.88"' in shown or '"0.87"' in shown
+    assert "it comes without a null" in shown
+    assert "eleuther_fuzz by judge 0.8" in feature_html(own, "demo", 20)
+    assert search_features(own, "rivers <i>").hits[0].feature == 20

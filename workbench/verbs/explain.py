@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -11,8 +12,6 @@ from saes.explain.config import ExplainConfig
 from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from interp.workspace import Workspace
     from saes.explain.asking import Plan, Provider
     from saes.explain.run import Explanation
@@ -26,16 +25,21 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
 
     On this machine: workbench explain demo --provider local:smollm2-135m --features 12 57
 
+    Labels of Neuronpedia: workbench explain gpt2-res-jb --neuronpedia explanations.jsonl
+
     An endpoint receives excerpts of the recorded text. Requests and tokens are counted first, and nothing is sent
     before you agree. An interrupted command continues when it is repeated, and no answered request is sent again.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FEATURES")]
     """Name of a features artefact in the workspace."""
-    provider: str
+    provider: str | None = None
     """Base URL of an OpenAI-compatible endpoint, or local:MODEL."""
     model: str | None = None
-    """Name of the model at the endpoint."""
+    """Name of the model at the endpoint. With --neuronpedia: take only explanations by this model."""
+    neuronpedia: Path | None = None
+    """Instead of asking a model: take the labels of an explanations export of Neuronpedia (JSON or JSONL, plain or
+    gzipped), with their source and scores."""
     features: tuple[int, ...] = ()
     """Features to explain, by index."""
     top: int | None = None
@@ -66,14 +70,44 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
     """Use an SAE on a recording of other weights than it was trained on."""
 
     def run(self) -> None:
+        if (self.provider is None) == (self.neuronpedia is None):
+            given = "neither" if self.provider is None else "both"
+            raise ConfigError(f"explain takes --provider, a model to ask, or --neuronpedia, a file; got {given}")
+        workspace = self.open_workspace()
+        if self.neuronpedia is not None:
+            self._import(workspace, self.neuronpedia)
+        else:
+            self._ask(workspace, self.provider or "")
+
+    def _import(self, workspace: "Workspace", path: Path) -> None:
+        """Write the labels of an export, and the features with them if asked."""
+        from saes.explain.imported import import_labels
+
+        folder = workspace.path("labels", self.name or slug(f"{self.source}-neuronpedia"))
+        target = workspace.path("features", self.into) if self.into else None
+        self.check_free(folder, target)
+        found = import_labels(workspace, self.source, path, folder, model=self.model, overwrite=self.overwrite).summary
+        more = f", chosen of {found['n_read']:,} explanations" if found["n_read"] > found["n_labelled"] else ""
+        scored = f"; {found['n_scored']:,} with a score" if found["n_scored"] else "; none with a score"
+        wrote(folder, f"{found['n_labelled']:,} labels of {found['label_source']}{more}{scored}")
+        self._adopt(workspace, folder, target)
+
+    def _adopt(self, workspace: "Workspace", folder: Path, target: Path | None) -> None:
+        if target is not None:
+            from saes.explain.run import adopt_labels
+
+            adopt_labels(folder, workspace.path("features", self.source), target, overwrite=self.overwrite)
+            wrote(target, f"the features of {self.source} with these labels")
+
+    def _ask(self, workspace: "Workspace", where: str) -> None:
+        """Ask a model for labels, score them, and write both."""
         from saes.explain.providers import open_provider
         from saes.explain.run import explain
 
-        workspace = self.open_workspace()
         self.use_threads()
         manifest, device = workspace.manifest("features", self.source), self.use_device()
         provider = open_provider(
-            self.provider,
+            where,
             self.model,
             key_variable=self.key_variable,
             concurrency=self.concurrency,
@@ -112,14 +146,10 @@ class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
             )
         say(describe_scores(found.summary))
         wrote(folder, f"{found.summary['n_labelled']} of {found.summary['n_features']} features labelled")
-        if target is not None:
-            from saes.explain.run import adopt_labels
-
-            adopt_labels(folder, workspace.path("features", self.source), target, overwrite=self.overwrite)
-            wrote(target, f"the features of {self.source} with these labels")
+        self._adopt(workspace, folder, target)
 
     def _prepare(
-        self, workspace: "Workspace", provider: "Provider", folder: "Path", device: str
+        self, workspace: "Workspace", provider: "Provider", folder: Path, device: str
     ) -> "tuple[Explanation, dict[str, str]]":
         """Return the features to explain with their contexts, and the parents besides the features artefact."""
         from interp.models.adapter import token_strings

@@ -1,0 +1,203 @@
+"""Labels from Neuronpedia: its explanations export, as a labels artefact with the source and the scores given there.
+
+    import_labels(workspace, "demo", Path("explanations.jsonl.gz"))
+
+Formats, plain or gzipped: a JSON list of explanations (`/api/explanation/export`), the JSON of one feature or of
+several (`/api/feature`, with `explanations`), or one such object per line (the batches of its data sets). Fields read:
+`index`, `description`, `explanationModelName`, `typeName`, `layer`, `modelId`, and `scores` with `value`,
+`explanationScoreTypeName`, `explanationScoreModelName`. The text is the source's; so are the scores, measured on other
+text than ours, by other scorers: they stand beside our own scores and are not averaged with them.
+"""
+
+import gzip
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from interp.artifacts import Draft, Manifest, disk_errors, sha256_file, write_table
+from interp.errors import ConfigError, CorruptError, MissingError
+from interp.names import parse_hook_point
+from interp.workspace import Workspace
+from saes.features.schema import labels_schema, trials_schema
+
+MAX_BYTES = 1_000_000_000
+"""Bytes of an export, unpacked, that are read."""
+MAX_LABEL = 2_000
+"""Characters of a label; a longer one is cut."""
+
+
+def import_labels(
+    workspace: Workspace, features: str, path: Path, folder: Path, *, model: str | None = None, overwrite: bool = False
+) -> Manifest:
+    """Write the labels of an export of Neuronpedia as a labels artefact of `features`, in `folder`.
+
+    Of several explanations of one feature the one with the best mean score is taken, else the first. `model` takes only
+    those by one explainer. Raises `MissingError` for no file, `CorruptError` with the line of malformed data,
+    `ConfigError` for an export of other features: another layer, or a number beyond the last feature.
+    """
+    import pyarrow as pa
+
+    made = workspace.manifest("features", features)
+    n_features, hook_point = int(made.summary["n_features"]), str(made.config["hook_point"])
+    found: dict[int, dict[str, Any]] = {}
+    n_read, sources, explainers = 0, set(), set()
+    for where, given in _explanations(path):
+        row = _row(where, given)
+        n_read += 1
+        _check_place(where, given, row["feature"], n_features, hook_point, features)
+        sources.add(f"{given.get('modelId', '?')}/{given.get('layer', '?')}")
+        explainers.add(str(given.get("explanationModelName") or "no model"))
+        if model is not None and given.get("explanationModelName") != model:
+            continue
+        known = found.get(row["feature"])
+        if known is None or _mean(row["given_scores"]) > _mean(known["given_scores"]):
+            found[row["feature"]] = row
+    if len(sources) > 1:
+        raise ConfigError(
+            f"{path} holds explanations of several dictionaries: {', '.join(sorted(sources)[:5])}; import one"
+        )
+    if not found:
+        known_models = ", ".join(sorted(explainers)[:8]) or "none"
+        raise ConfigError(
+            f"{path} holds no explanation{f' by {model}' if model else ''}; explainers in it: {known_models}"
+        )
+    config = {"features": features, "features_hash": made.content_hash, "explained": sorted(found),
+              "model": model,
+              "provider": {"import": "neuronpedia", "file": path.name, "sha256": sha256_file(path)}}  # fmt: skip
+    draft = Draft.open(folder, kind="labels", config=config, seed=0, overwrite=overwrite)
+    rows = _with_statistics(workspace, features, [found[feature] for feature in sorted(found)])
+    write_table(draft.path / "labels.parquet", pa.Table.from_pylist(rows, schema=labels_schema()))
+    write_table(draft.path / "trials.parquet", trials_schema().empty_table())
+    (draft.path / "replies.jsonl").write_bytes(b"")
+    source = sources.pop()
+    summary = {
+        "judge": "", "label_source": f"neuronpedia {source}", "where": path.name, "n_features": len(rows),
+        "n_labelled": len(rows), "n_read": n_read, "n_scored": sum(bool(row["given_scores"]) for row in rows),
+        "unanswered": 0.0, "skipped": {}, "requests": 0, "tokens_in": 0, "tokens_out": 0, "cut": 0,
+    }  # fmt: skip
+    return draft.finish(summary=summary, parents={f"features/{features}": made.content_hash})
+
+
+def _explanations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every explanation with its place in the file, for messages."""
+    if not path.is_file():
+        raise MissingError(f"there is no file {path}; download an explanations export of Neuronpedia")
+    text = _text(path)
+    first = text.lstrip()[:1]
+    if not first:
+        raise CorruptError(f"{path} is empty; download it again")
+    try:
+        whole = json.loads(text)
+        yield from _unpacked(f"{path}", whole)
+        return
+    except json.JSONDecodeError as error:
+        if first == "[" or "\n" not in text.strip():
+            raise CorruptError(
+                f"{path} is no valid JSON: {error.msg} at line {error.lineno}; download it again"
+            ) from None
+    except RecursionError:
+        raise CorruptError(f"{path} is nested too deeply for an export of Neuronpedia") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                given = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                why = getattr(error, "msg", "nested too deeply")
+                raise CorruptError(f"{path}, line {number} is no valid JSON: {why}; download it again") from None
+            yield from _unpacked(f"{path}, line {number}", given)
+
+
+def _text(path: Path) -> str:
+    with disk_errors(path):
+        raw = b"" if (large := path.stat().st_size > MAX_BYTES) else path.read_bytes()
+    try:
+        if raw[:2] == b"\x1f\x8b":
+            with gzip.open(path) as file:
+                raw = file.read(MAX_BYTES + 1)
+        if large or len(raw) > MAX_BYTES:
+            raise ConfigError(f"{path} unpacks to more than {MAX_BYTES:,} bytes; import its batches one by one")
+        return raw.decode("utf-8")
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorruptError(f"{path} cannot be unpacked ({error}); download it again") from None
+    except UnicodeDecodeError as error:
+        raise CorruptError(f"{path} is not UTF-8 at byte {error.start:,}; an export of Neuronpedia is") from None
+
+
+def _unpacked(where: str, given: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the explanations of a list, of a feature that holds them, or the one explanation given."""
+    if isinstance(given, list):
+        for at, each in enumerate(given):
+            yield from _unpacked(f"{where}, entry {at}", each)
+    elif not isinstance(given, dict):
+        raise CorruptError(f"{where}: an object with an explanation was expected, found {type(given).__name__}")
+    elif isinstance(given.get("explanations"), list):
+        inherited = {name: given[name] for name in ("modelId", "layer", "index") if name in given}
+        for each in given["explanations"]:
+            if not isinstance(each, dict):
+                raise CorruptError(f"{where}: an object with an explanation was expected, found {type(each).__name__}")
+            yield where, inherited | each
+    else:
+        yield where, given
+
+
+def _row(where: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return an explanation as a row of `labels.parquet`. Raises `CorruptError` for fields of another type."""
+    index, label = given.get("index"), given.get("description")
+    if not isinstance(index, (int, str)) or not re.fullmatch(r"[0-9]{1,9}", str(index)):
+        raise CorruptError(f"{where}: `index` should be the number of a feature, found {str(index)[:60]!r}")
+    if not isinstance(label, str) or not label.strip():
+        raise CorruptError(f"{where}: `description` should be a text, found {str(label)[:60]!r}")
+    names, values = [], []
+    scores = given.get("scores") or []
+    if not isinstance(scores, list):
+        raise CorruptError(f"{where}: `scores` should be a list, found {str(scores)[:60]!r}")
+    for each in scores:
+        value = each.get("value") if isinstance(each, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise CorruptError(f"{where}: a score should have a finite `value`, found {str(each)[:60]!r}")
+        by = [
+            str(each.get(name)) for name in ("explanationScoreTypeName", "explanationScoreModelName") if each.get(name)
+        ]
+        names.append(" by ".join(by) or "score")
+        values.append(float(value))
+    by = ", ".join(str(given[key]) for key in ("explanationModelName", "typeName") if given.get(key))
+    clean = label.encode("utf-8", "replace").decode()
+    return {
+        "feature": int(index), "label": " ".join(clean.split())[:MAX_LABEL],
+        "label_source": f"neuronpedia: {by}" if by else "neuronpedia", "given_names": names, "given_scores": values,
+    }  # fmt: skip
+
+
+def _check_place(
+    where: str, given: dict[str, Any], feature: int, n_features: int, hook_point: str, features: str
+) -> None:
+    """Raise `ConfigError` when an explanation cannot be of one of these features."""
+    if feature >= n_features:
+        raise ConfigError(
+            f"{where}: feature {feature} is beyond the {n_features:,} features of {features!r}; the export is of "
+            "another dictionary"
+        )
+    layer, own = re.match(r"[0-9]+", str(given.get("layer", ""))), parse_hook_point(hook_point).layer
+    if layer is not None and own is not None and int(layer[0]) != own:
+        raise ConfigError(
+            f"{where}: the export is of layer {layer[0]} ({given['layer']}), {features!r} of layer {own} "
+            f"({hook_point}); choose the features of that layer"
+        )
+
+
+def _with_statistics(workspace: Workspace, features: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows with the labels from token statistics, for comparison."""
+    table = workspace.table_path("features", features, "features")
+    wanted = [row["feature"] for row in rows]
+    sql = "select feature, label from f where list_contains(?::int[], feature) and label_source = 'token statistics'"
+    own = {row["feature"]: row["label"] for row in workspace.query(sql, wanted, f=table).to_pylist()}
+    empty = {"unanswered": None, "shown_rows": [], "heldout_rows": []}
+    return [row | empty | {"statistics_label": own.get(row["feature"], "")} for row in rows]
+
+
+def _mean(scores: list[float]) -> float:
+    return sum(scores) / len(scores) if scores else -math.inf
