@@ -11,7 +11,7 @@ from dash import Dash, Input, Output, State, dcc, html
 
 from dashboard.compare import data as view
 from dashboard.compare.data import FEATURE, LAYER, SAE, Measure, Thing
-from dashboard.components.evidence import number, records_table
+from dashboard.components.evidence import number, percent, records_table
 from dashboard.components.frame import (
     attempt,
     attrs,
@@ -218,9 +218,9 @@ def _side(workspace: Workspace, one: Thing) -> list[Any]:
         html.P(where, className="wb-note"),
         html.Div(
             [
-                stat("density", f"{row['density']:.3%}", "fraction of tokens on which it is active"),
+                stat("density", percent(row["density"]), "fraction of tokens on which it is active"),
                 stat("tokens", f"{row['n_fired']:,}", "tokens on which it is active"),
-                stat("max", f"{row['max_activation']:.3g}", "largest activation seen"),
+                stat("max", number(row["max_activation"]), "largest activation seen"),
             ],
             className="wb-stats",
         ),

@@ -181,6 +181,13 @@ def number(value: Any, *, signed: bool = False) -> str:
     return visible(str(value), 160)
 
 
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage of three significant digits; what is below .001 % is said to be so."""
+    if 0 < abs(fraction) < 1e-5:
+        return "under 0.001%"
+    return f"{number(100.0 * fraction)}%"
+
+
 def known(value: Any) -> str:
     """Return `number(value)`, or that the value is not known."""
     return "not known" if value is None else number(value)

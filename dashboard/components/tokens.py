@@ -122,7 +122,7 @@ def _line(token: str, value: float, share: float, form: Callable[[float], str]) 
             html.Span(
                 html.Span(style={"width": f"{share:.1%}"}), className="wb-track", **attrs({"aria-hidden": "true"})
             ),
-            html.Span(form(value), className="wb-value"),
+            html.Span(form(value).replace("-", "−"), className="wb-value"),
         ]
     )
 

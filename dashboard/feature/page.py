@@ -13,6 +13,7 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, dcc, html, no_update
 
+from dashboard.components.evidence import number, percent
 from dashboard.components.frame import (
     attempt,
     attrs,
@@ -88,7 +89,6 @@ def _line(label: str, source: str, scored: dict[str, Any] | None) -> html.Li:
     )
 
 
-def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Span:
 def _given(row: dict[str, Any]) -> list[html.Span]:
     """Return the scores that came with an imported label; artefacts of earlier versions have none."""
     pairs = zip(row.get("given_names") or [], row.get("given_scores") or [], strict=True)
@@ -96,6 +96,7 @@ def _given(row: dict[str, Any]) -> list[html.Span]:
     return [html.Span([f"{visible(name, 60)} ", html.Strong(f"{value:.2f}")], title=about) for name, value in pairs]
 
 
+def _score(row: dict[str, Any], name: str, title: str, meaning: str) -> html.Span:
     null = row[f"{name}_null"]
     value = f"{row[name]:.2f}"
     interval = f"{row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f}"
@@ -133,7 +134,9 @@ def detail(
     elif row["density"] > _DENSE:
         parts.append(
             notice(
-                html.Strong("A dense feature. "), f"It is active on {row['density']:.0%} of all tokens.", tone="warning"
+                html.Strong("A dense feature. "),
+                f"It is active on {percent(row['density'])} of all tokens.",
+                tone="warning",
             )
         )
     explained = view.explanations(workspace, name, index)
@@ -192,11 +195,11 @@ def _heading(row: dict[str, Any]) -> html.Div:
 def _numbers(row: dict[str, Any]) -> html.Div:
     return html.Div(
         [
-            stat("density", f"{row['density']:.3%}", "fraction of tokens on which it is active"),
+            stat("density", percent(row["density"]), "fraction of tokens on which it is active"),
             stat("tokens", f"{row['n_fired']:,}", "tokens on which it is active"),
-            stat("mean", f"{row['mean_activation']:.3g}", "mean activation over those tokens"),
-            stat("max", f"{row['max_activation']:.3g}", "largest activation seen"),
-            stat("decoder norm", f"{row['decoder_norm']:.3g}", "Euclidean length of its decoder direction"),
+            stat("mean", number(row["mean_activation"]), "mean activation over those tokens"),
+            stat("max", number(row["max_activation"]), "largest activation seen"),
+            stat("decoder norm", number(row["decoder_norm"]), "Euclidean length of its decoder direction"),
             stat("features", f"{row['n_features']:,}", f"number of features of {row['dictionary']}"),
         ],
         className="wb-stats",

@@ -11,7 +11,7 @@ import dash_mantine_components as dmc
 import numpy as np
 from dash import Dash, Input, Output, State, html, no_update
 
-from dashboard.components.evidence import as_table
+from dashboard.components.evidence import as_table, number
 from dashboard.components.frame import attempt, attrs, graph, loading, notice, panel, quiet_link, stat
 from dashboard.components.live import AblatedExample, SteeredRow, TextFirings
 from dashboard.components.pages import current, feature_href, geometry_href, run_button
@@ -66,8 +66,8 @@ def _stored(workspace: Workspace, name: str, index: int, scheme: str | None) -> 
         as_table([_row(each) for each in found["measures"]], "All measures as a table"),
         _continuations(found),
         html.P(
-            [f"Stored as proofs/{found['name']}, strength {found['strength']:.3g}, written to {found['hook_point']}. ",
-             *_reports(workspace, name, index)],
+            [f"Stored as proofs/{found['name']}, strength {number(found['strength'])}, ",
+             f"written to {found['hook_point']}. ", *_reports(workspace, name, index)],
             className="wb-note",
         ),
         html.Details([html.Summary("Run it again"), _button(workspace, again, index, "Run the proof again")]),
@@ -242,14 +242,14 @@ def text_answer(found: TextFirings) -> html.Div:
     """Return the text coloured by activation, and the number of tokens on which features of like density fire."""
     fires = sum(each > 0 for each in found.activations)
     strongest = max(found.activations, default=0.0)
-    alike = f"{np.mean(found.alike):.2g}, at most {max(found.alike)}" if found.alike else "none"
+    alike = f"{number(float(np.mean(found.alike)))}, at most {max(found.alike)}" if found.alike else "none"
     return html.Div(
         [
             token_strip(found.tokens, found.activations, maximum=strongest),
             html.Div(
                 [
                     stat("tokens on which it fires", f"{fires} of {len(found.tokens)}"),
-                    stat("largest activation", f"{strongest:.3g}"),
+                    stat("largest activation", number(strongest)),
                     stat("tokens, others of like density", alike, f"on which {len(found.alike)} others fire: mean"),
                 ],
                 className="wb-stats",
@@ -263,7 +263,7 @@ def steer_answer(found: list[SteeredRow]) -> html.Div:
     parts = []
     for row in found:
         moved = "; ".join(f"{visible(t, 16)} {before:.1%} to {after:.1%}" for t, before, after in row.moved)
-        shift = [html.Span(f"shift {row.kl:.2f} nats", title="KL divergence of the next token"), f" · {moved}"]
+        shift = [html.Span(f"shift {number(row.kl)} nats", title="KL divergence of the next token"), f" · {moved}"]
         parts += [
             html.Dt(row.name, className="wb-own" if row.name == "feature" else None),
             _told(row.text),
@@ -287,14 +287,21 @@ def ablate_answer(found: list[AblatedExample]) -> html.Div:
             [
                 token_strip(each.tokens, each.activations, maximum=max(each.activations), peak=each.peak),
                 html.Span(
-                    f"{each.change:+.3f} (random {np.mean(each.random):+.3f}, at most {max(each.random):+.3f}"
-                    + (f"; like density {np.mean(each.alike):+.3f}, at most {max(each.alike):+.3f})" if each.alike
-                       else ")"),
+                    f"{_change(each.change)} (random {_beside(each.random)}"
+                    + (f"; like density {_beside(each.alike)})" if each.alike else ")"),
                     className="wb-note",
                 ),
             ]
         )
         for each in found
     ]  # fmt: skip
-    numbers = [stat(name, f"{np.mean(values):+.3f}") for name, values in means.items() if values]
+    numbers = [stat(name, _change(float(np.mean(values)))) for name, values in means.items() if values]
     return html.Div([html.Div(numbers, className="wb-stats"), html.Ol(rows, className="wb-lines")])
+
+
+def _change(value: float) -> str:
+    return number(value, signed=True)
+
+
+def _beside(null: list[float]) -> str:
+    return f"{_change(float(np.mean(null)))}, at most {_change(max(null))}"

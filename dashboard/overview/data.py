@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dashboard.components.evidence import number
 from dashboard.components.pages import (
     artefact_key,
     changes_href,
@@ -394,7 +395,7 @@ def _count(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else ""
+    return number(value) if isinstance(value, int | float) else ""
 
 
 def _percent(value: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
+from dashboard.components.evidence import number
 from dashboard.components.frame import notice, page, panel, quiet_link
 from dashboard.components.pages import Context, Page, current, run_button, run_state
 from dashboard.overview.data import Card, overview, stamp
@@ -199,7 +200,7 @@ def _broken(broken: Broken) -> html.Div:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 STEPS = (

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
-from dashboard.components.evidence import number
+from dashboard.components.evidence import number, percent
 from dashboard.components.frame import (
     attempt,
     attrs,
@@ -244,7 +244,7 @@ def _numbers(hit: Hit) -> html.Span:
             below = hit.score >= 0.05 and 0 < hit.null < 0.01
             parts.append(" [under 0.01]" if below else f" [{_rounded(hit.null)}]")
         parts.append(" · ")
-    parts.append(f"fires on {hit.density:.2%} of tokens" if hit.density >= 5e-5 else "fires on under 0.01 % of tokens")
+    parts.append(f"fires on {percent(hit.density)} of tokens")
     return html.Span(parts, className="wb-quiet wb-hit-numbers")
 
 

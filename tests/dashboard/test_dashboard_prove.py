@@ -116,7 +116,7 @@ def test_live_answers_stand_beside_their_controls(server, live):
     assert "feature 3" in steered
     assert live.calls[-1] == ("feature steer", f"{FEATURE}: in July x -0.5")
     ablated = str(prove._asked("ablate", prove.ablate_answer)(1, state))
-    assert "random -0.005, at most +0.010" in ablated
+    assert "random −0.005, at most +0.01" in ablated
     assert "empty" in str(prove._asked("text", prove.text_answer)(1, state, ""))
 
 
@@ -124,7 +124,7 @@ def test_answers_without_examples_or_controls_are_whole_sentences():
     assert "No token follows" in str(prove.ablate_answer([]))
     assert "none" in str(prove.text_answer(TextFirings(["a"], [0.0], [])))
     one = AblatedExample(["a", "b"], [1.0, 0.0], 0, None, 0.5, [0.1], [])
-    assert "+0.500" in str(prove.ablate_answer([one]))
+    assert "+0.5 (random +0.1, at most +0.1)" in str(prove.ablate_answer([one]))
     assert "like density" not in str(prove.ablate_answer([one]))
     assert "no shift" in str(prove.steer_answer([SteeredRow("unchanged", HOSTILE[0], 0.0, [])]))
 
