@@ -5,7 +5,7 @@
     dashboard/components/      panels, tables, tokens, and the plumbing that pages share (`pages.py`)
     dashboard/figures/         tables in, plotly figures out; without Dash, so that notebooks use them too
     dashboard/assets/          theme.js (light or dark, before anything is drawn), workbench.js (addresses, keys),
-                               back.js (the place to which back and forward return),
+                               back.js (scroll positions after back and forward),
                                later.js (large libraries, loaded where they are drawn), circuit.js (the graph of a
                                circuit), atlas/ (the WebGL2 map; `atlas/routes.py` feeds it), graph/ (attribution
                                graphs; `graph/routes.py`)
@@ -334,10 +334,10 @@ def _zipped(content: bytes) -> bytes:
 
 
 def _tell_browsers_apart(app: Dash) -> None:
-    """Give every browser a place of its own before the live model, by a cookie that holds a random name."""
+    """Give every browser turns of its own on the live model, by a cookie that holds a random name."""
 
     @app.server.before_request
-    def place() -> None:
+    def take_turns() -> None:
         guest(flask.request.cookies.get(BROWSER) or flask.request.remote_addr or "")
 
     @app.server.after_request

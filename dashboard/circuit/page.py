@@ -124,7 +124,7 @@ def curve_panel(present: bool) -> html.Section:
 
 def table_panel(unit: str) -> html.Section:
     """Return the edges as a table; `unit` says what their score is."""
-    signed = {"function": "params.value == null ? '' : d3.format('+.4~g')(params.value)"}
+    signed = {"function": "params.value == null ? '' : d3.format('+.3~g')(params.value)"}
     number = {"valueFormatter": signed, "type": "rightAligned"}
     columns = [
         {"field": "source", "headerName": "from", "flex": 1, "minWidth": 80},
@@ -160,7 +160,7 @@ def table_row(row: view.Row) -> dict[str, Any]:
     return {
         **{k: row[k] for k in ("id", "source", "target", "position", "exact")},
         **{"via": VIA_WORDS[row["via"]] if row["via"] else "", "score": row["score"]},
-        **{"interval": f"{row['low']:.4g} to {row['high']:.4g}".replace("-", "−") if known else ""},
+        **{"interval": f"{row['low']:.3g} to {row['high']:.3g}".replace("-", "−") if known else ""},
         "member": "yes" if row["member"] else "",
     }
 

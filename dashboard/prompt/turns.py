@@ -1,6 +1,6 @@
 """A fair queue before the one model that a server has: visitors take turns, and a newer request replaces an older one.
 
-A visitor is one open page. Requests of other pages, which replace nothing, share the place of their browser (`guest`).
+A visitor is one open page. Requests of other pages, which replace nothing, share the turns of their browser (`guest`).
 Whoever was served longest ago is next, so that ten requests of one page do not keep another
 page waiting for all of them. Long work takes its turn again for each step. Within a page a new request replaces an
 older one of its kind, and a new prompt replaces all requests about the last one. A waiting request is dropped; a
@@ -28,7 +28,7 @@ _REMEMBERED = 1000
 
 
 def guest(name: str) -> None:
-    """Make `name` the place in the queue of this thread's requests that belong to no visitor."""
+    """Let `name` take the turns of this thread's requests that belong to no visitor."""
     _guest.set(name)
 
 
@@ -51,7 +51,7 @@ class Turn:
 
     def __init__(self, visitor: str, kind: str, number: int):
         self.visitor, self.kind, self.number = visitor, kind, number
-        self.place = f"page {visitor}" if visitor else f"guest {_guest.get()}"
+        self.slot = f"page {visitor}" if visitor else f"guest {_guest.get()}"
         """whose turn it is in the queue"""
         self.stage = "waiting"
         self.dropped = False
@@ -98,8 +98,8 @@ class Turns:
             self._changed.notify_all()  # one who waits may be next now
             turn.check("running")
             self._running = turn
-            self._served.pop(turn.place, None)  # the dictionary keeps the order of service
-            self._served[turn.place] = turn.number
+            self._served.pop(turn.slot, None)  # the dictionary keeps the order of service
+            self._served[turn.slot] = turn.number
             while len(self._served) > _REMEMBERED:
                 self._served.pop(next(iter(self._served)))
         try:
@@ -125,13 +125,13 @@ class Turns:
                 return ""
             if self._running in mine:
                 return self._running.stage if self._running else ""
-            ahead = len({turn.place for turn in self._waiting if turn.visitor != visitor}) + (self._running is not None)
+            ahead = len({turn.slot for turn in self._waiting if turn.visitor != visitor}) + (self._running is not None)
             return f"waiting; {ahead} other page{'s' * (ahead != 1)} may be served first"
 
     def _next(self) -> Turn | None:
         """Return the waiting request of whoever was served longest ago; of one visitor, the oldest."""
-        order = {place: at for at, place in enumerate(self._served, 1)}
-        return min(self._waiting, key=lambda turn: (order.get(turn.place, 0), turn.number), default=None)
+        order = {slot: at for at, slot in enumerate(self._served, 1)}
+        return min(self._waiting, key=lambda turn: (order.get(turn.slot, 0), turn.number), default=None)
 
     def _of(self, visitor: str) -> list[Turn]:
         everyone = [*self._waiting, *([self._running] if self._running else [])]
