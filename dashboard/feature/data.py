@@ -242,10 +242,26 @@ class Uses(NamedTuple):
     """(key of the circuit, effect of the feature on its metric)"""
     directions: list[str]
     """keys of reports on the feature's direction"""
+    graphs: list[tuple[str, str]]
+    """(name of the attribution graph, the feature's node with the largest influence in its pruned part)"""
+
+
+def traced_layer(manifest: Manifest, dictionary: str, model: str) -> int | None:
+    """Return the layer whose latents a features artefact describes, in graphs of a dictionary and a model; else None.
+
+    `dictionary` is the name of a set of transcoders, or `neurons`.
+    """
+    described = str(manifest.config.get("dictionary", ""))
+    if dictionary == "neurons":
+        where, fits = described.removeprefix("neurons:"), manifest.config.get("model") == model
+        return parse_hook_point(where).layer if fits and described.startswith("neurons:") else None
+    layer = parse_hook_point(str(manifest.config.get("hook_point", ""))).layer
+    of_set = f"transcoders/{dictionary}" in manifest.parents or manifest.name == f"{dictionary}-{layer}"
+    return layer if of_set else None
 
 
 def uses(workspace: Workspace, name: str, index: int) -> Uses:
-    """Return the maps, circuits and direction reports of this workspace that hold a feature."""
+    """Return the maps, circuits, direction reports and graphs of this workspace that hold a feature."""
     manifest = workspace.manifest("features", name)
     dictionary = str(manifest.config["dictionary"])
     key = f"saes/{dictionary.removeprefix('sae:')}" if dictionary.startswith("sae:") else None
@@ -267,7 +283,24 @@ def uses(workspace: Workspace, name: str, index: int) -> Uses:
         for each in workspace.newest("direction")
         if key in each.parents and str((each.config.get("direction") or {}).get("source", "")).split(",")[0] == source
     ]
-    return Uses(maps, circuits, directions)
+    graphs = [
+        (each.name, node)
+        for each in workspace.newest("attribution_graph")
+        if (node := _graph_node(workspace, each, manifest, index)) is not None
+    ]
+    return Uses(maps, circuits, directions, graphs)
+
+
+def _graph_node(workspace: Workspace, graph: Manifest, features: Manifest, index: int) -> str | None:
+    """Return the node of a feature in the pruned part of a graph, that with the largest influence where several are."""
+    layer = traced_layer(features, str(graph.config.get("dictionary", "")), str(graph.config.get("model", "")))
+    if layer is None:
+        return None
+    sql = """select position from n where kind = 'feature' and kept and layer = ? and "index" = ?
+             order by influence desc limit 1"""
+    found = workspace.query(sql, layer, index, n=workspace.table_path("attribution_graph", graph.name, "nodes"))
+    rows = found["position"].to_pylist()
+    return f"feature:{layer}:{rows[0]}:{index}" if rows else None
 
 
 def _node(hook_point: str, index: int) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from dash import html
 
 from dashboard.components.frame import graph, panel, quiet_link
-from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href
+from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href, graph_href
 from dashboard.components.tokens import feature_line
 from dashboard.feature import data as view
 from dashboard.figures.saes import logit_histogram
@@ -98,7 +98,7 @@ def companions_panel(name: str, relations: dict[str, Any] | None, labels: dict[i
 
 
 def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
-    """Return links to the maps, circuits, directions and proofs that hold this feature."""
+    """Return links to the maps, circuits, directions and graphs that hold this feature."""
     found = view.uses(workspace, name, index)
     lines = [html.Li(quiet_link(f"on the map {atlas}", atlas_href(atlas, point=point))) for atlas, point in found.maps]
     lines += [
@@ -108,10 +108,11 @@ def uses_panel(workspace: Workspace, name: str, index: int) -> html.Section:
         for key, effect in found.circuits
     ]
     lines += [html.Li(quiet_link(f"as the direction {key}", geometry_href(key))) for key in found.directions]
+    lines += [html.Li(quiet_link(f"in the graph {graph}", graph_href(graph, at=node))) for graph, node in found.graphs]
     body = (
         html.Ol(lines[:MAX_USES], className="wb-lines")
         if lines
-        else html.P("No map, circuit or direction of this workspace holds it yet.", className="wb-none")
+        else html.P("No map, circuit, direction or graph of this workspace holds it yet.", className="wb-none")
     )
     return panel("Where it appears", body, note="circuits: effect of the feature on the circuit's metric")
 

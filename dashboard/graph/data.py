@@ -10,7 +10,6 @@ from dashboard.components.pages import feature_href, open_artefact
 from dashboard.feature import data as features
 from interp.artifacts import Manifest
 from interp.errors import CorruptError, UnknownNameError, WorkbenchError
-from interp.names import parse_hook_point
 from interp.tracing.config import TraceConfig
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
@@ -127,18 +126,8 @@ def feature_tables(workspace: Workspace, found: AttributionGraph) -> dict[int, s
     For a set of transcoders it is a child of the set; for neurons, one of the neurons of the same model.
     """
     tables: dict[int, str] = {}
-    parent = f"transcoders/{found.dictionary}"
     for manifest in reversed(workspace.newest("features")):
-        dictionary = str(manifest.config.get("dictionary", ""))
-        of_set = parent in manifest.parents
-        of_neurons = dictionary.startswith("neurons:") and manifest.config.get("model") == found.model
-        if not (of_neurons if found.dictionary == "neurons" else of_set):
-            continue
-        where = dictionary.removeprefix("neurons:") if of_neurons else str(manifest.config.get("hook_point", ""))
-        try:
-            layer = parse_hook_point(where).layer
-        except WorkbenchError:
-            continue
+        layer = features.traced_layer(manifest, found.dictionary, found.model)
         if layer is not None:
             tables[layer] = manifest.name
     return tables

@@ -111,7 +111,7 @@ def _intervene(name: str) -> dict[str, Any]:
     nodes, factor, mode = given.get("nodes"), given.get("factor"), given.get("mode")
     if not isinstance(nodes, list) or not 0 < len(nodes) <= MAX_NODES or not all(isinstance(n, str) for n in nodes):
         raise ConfigError(f"`nodes` should be a list of 1 to {MAX_NODES} node ids")
-    if type(factor) not in (int, float) or not isinstance(mode, str):
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not isinstance(mode, str):
         raise ConfigError("`factor` should be a number and `mode` a text")
     with asking(str(given.get("visitor", ""))[:64]):
         return plain(current().live.intervene(manifest.name, nodes=nodes, factor=factor, mode=mode))

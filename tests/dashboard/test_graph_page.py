@@ -14,6 +14,7 @@ from visit import ERROR, Visitor
 
 from dashboard.app import create_app
 from dashboard.components.pages import artefact_href, graph_href
+from dashboard.feature import data as features
 from dashboard.graph import data
 from dashboard.graph.page import effects, header, scores
 from dashboard.notes.page import thing_href
@@ -112,6 +113,23 @@ def test_a_latent_leads_to_the_features_table_of_its_layer(own):
         found = data.describe(own, manifest, number)
         assert found["href"] == (expected and f"{expected}{node.index}")
     assert data.describe(own, manifest, 0)["href"] is None  # a token
+
+
+def test_a_feature_leads_to_the_graphs_whose_pruned_part_holds_it(own):
+    nodes = [node for node in data.graph(own, data.choose(own, "capital")).nodes if node.kind == "feature"]
+    kept = next(node for node in nodes if node.kept)
+    name = f"set-{kept.layer}"
+    table = own.path("features", name)
+    shutil.copytree(own.path("features", "demo"), table)
+    manifest = read_json(table / "manifest.json") | {"name": name}
+    manifest["config"] |= {"dictionary": "transcoders:set", "hook_point": f"blocks.{kept.layer}.mlp.hook_in"}
+    write_json(table / "manifest.json", manifest)
+    assert features.uses(own, name, kept.index).graphs == [("capital", kept.id)]
+    assert features.uses(own, "demo", kept.index).graphs == []
+    absent = next(i for i in range(5000) if i not in {node.index for node in nodes})
+    assert features.uses(own, name, absent).graphs == []
+    dropped = next(node for node in nodes if not node.kept and node.layer == kept.layer)
+    assert features.uses(own, name, dropped.index).graphs == []
 
 
 def test_labels_of_a_table_fill_in_those_that_the_graph_lacks(own):
