@@ -52,7 +52,7 @@ class GraphEdits:
     """node -> the user's own label"""
     hidden: tuple[str, ...] = ()
     moves: dict[str, list[float]] = field(default_factory=dict)
-    """node -> x and y, pixels from its place on our page"""
+    """node -> x and y, pixels from its automatic position on our page"""
     clicked: str = ""
     layout: str = ""
     """positions in the viewer, in its own notation (`sg_pos`)"""
