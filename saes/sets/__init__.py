@@ -5,6 +5,7 @@
 - `train`         one pass through the model feeds the transcoders of all layers
 - `cross_layer`   the step of a cross-layer transcoder
 - `evaluate`      each layer, and the model with all its MLPs replaced
+- `importing`     sets of other tools
 - `replacement`   a set on one prompt, for attribution graphs
 """
 

@@ -13,6 +13,7 @@ from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ran
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
+    from interp.workspace import Workspace
     from saes.kernels.spread import Spread
     from saes.training.train import Tracker
 
@@ -240,6 +241,11 @@ class Import(Writes, Threaded, OnDevice):
     """Hook point that a transcoder reconstructs. Default: as stated in its files."""
     format: str | None = None
     """Format to read it as. Default: recognised from the files."""
+    set: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Import transcoders of all layers, from the folder that holds them, as a set of this name. Hook points are then
+    those inside a block: mlp.hook_in, hook_mlp_out."""
+    l0: int | None = None
+    """Of several dictionaries of a layer take the one whose stated sparsity is nearest to this; for a set."""
     allow_mismatch: bool = False
     """Import although the files name another model or hook point."""
 
@@ -254,6 +260,8 @@ class Import(Writes, Threaded, OnDevice):
         workspace = self.open_workspace()
         self.use_threads()
         path = checkpoint_path(self.path)
+        if self.set:
+            return self._run_set(workspace, path, self.set)
         find_format(path, self.format)  # fails before a model is loaded
         folder = workspace.path("sae", self.name or slug(path.stem if path.is_file() else path.name))
         model = load_model(self.model, device=self.use_device())
@@ -274,6 +282,23 @@ class Import(Writes, Threaded, OnDevice):
         )
         wrote(folder, describe_import(manifest.summary))
         say(f"      next, over a recording: {program()} features {folder.name} --recording NAME")
+
+    def _run_set(self, workspace: "Workspace", path: Path, name: str) -> None:
+        from interp.models.loading import load_model
+        from saes.sets.importing import SetOrigin, find_layers, import_set
+
+        find_layers(path, l0=self.l0)  # fails before a model is loaded
+        folder = workspace.path("transcoders", name)
+        model = load_model(self.model, device=self.use_device())
+        origin = SetOrigin(model=self.model, reads=self.hook_point or "", writes=self.hook_point_out or "")
+        how: dict[str, Any] = {"allow_mismatch": self.allow_mismatch, "overwrite": self.overwrite}
+        found = import_set(path, folder, model, origin, l0=self.l0, format=self.format, **how).summary
+        error = max(row["recons_error"] for row in found["self_check"])
+        wrote(
+            folder,
+            f"{found['d_sae']:,} features for each of {len(found['layers'])} layers, from {found['reads']} to "
+            f"{found['writes']} ({found['format']}); they agree with the source's forward pass to {error:.0e}",
+        )
 
 
 def describe_import(summary: dict) -> str:
