@@ -1,4 +1,4 @@
-"""Why an edge crosses positions: its split by the last head through which its paths change position.
+"""The split of an edge between positions by the last head through which its paths change position.
 
 A path from a source to a reader at a later position can pass through several heads. Each path has one last head that
 brings it to the reader's position; behind it the path stays there. So the edge is the sum over heads of the paths that

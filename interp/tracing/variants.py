@@ -81,10 +81,9 @@ def trace_variants(
     *,
     progress: Progress | None = None,
 ) -> Variants:
-    """Trace every word of a template, which has `{}` in its place; `words` maps each to the target token.
+    """Trace every word of a template, which has `{}` where the word goes; `words` maps each to the target token.
 
-    Raises `PromptError` unless all prompts have as many tokens, so
-    that positions can be compared, `ConfigError` for fewer than three words or a template without `{}`.
+    Raises `PromptError` unless all prompts have as many tokens, so that positions can be compared, `ConfigError` for fewer than three words or a template without `{}`.
     """
     from interp.tracing.trace import aim_at, assemble, open_system
 

@@ -50,7 +50,7 @@ _HF = {"pre_feedforward_layernorm.output": MLP_IN, "post_feedforward_layernorm.o
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Where the layers of a set lie."""
+    """Locations of the layers of a set."""
 
     layers: dict[int, Path]
     across: str = ""

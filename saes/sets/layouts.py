@@ -32,7 +32,7 @@ PER_LAYER, CROSS_LAYER = "transcoder_set", "cross_layer_transcoder"
 
 @dataclass(frozen=True, kw_only=True)
 class SetConfig:
-    """What `config.yaml` says of a set."""
+    """Contents of the `config.yaml` of a set."""
 
     reads: str
     """hook point inside a block that the encoders read"""
