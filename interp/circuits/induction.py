@@ -131,6 +131,7 @@ def gather_induction_evidence(
     model: Any, config: InductionConfig | None = None, *, progress: Progress | None = None, name: str | None = None
 ) -> InductionEvidence:
     """Run all steps of the search (see the module); progress is out of 100."""
+    from interp.models.adapter import logit_cap
     from interp.models.identity import model_spec, weight_hash
 
     config = config or InductionConfig()
@@ -152,6 +153,7 @@ def gather_induction_evidence(
     if chosen and residual.shape.n_layers > 2:
         deep = copying(model, chosen, n_tokens=config.copying_tokens, weights=weights, through_block_0=True)
     steps.at(100, "judged")
+    capped = {} if (cap := logit_cap(model)) is None else {"logit_effect": f"before the soft cap of {cap:g}"}
     circuit = to_circuit(
         model_name=name or model_spec(model),
         weight_hash=weight_hash(model),
@@ -162,7 +164,7 @@ def gather_induction_evidence(
         outputs=outputs,
         compositions=compositions,
         copies=(copies, deep),
-        settings=_settings(config, drawn[0]) | residual.frozen_settings(),
+        settings=_settings(config, drawn[0]) | residual.frozen_settings() | capped,
     )
     return InductionEvidence(
         circuit=circuit,

@@ -62,7 +62,7 @@ def test_the_stream_is_the_sum_of_shares_and_not_of_raw_outputs(name, tokens):
         "blocks.1.hook_resid_pre",
     )  # fmt: skip
     with torch.no_grad():
-        torch.testing.assert_close(before, model.W_E[tokens] * 32**0.5), "embeddings are scaled"
+        torch.testing.assert_close(before, model.W_E[tokens] * 32**0.5, msg="embeddings are scaled by sqrt(d_model)")
         heads = stream.head_output(0, z)
         torch.testing.assert_close(before + heads.sum(2) + mlp, after, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(stream.head_output(0, z, 3), heads[:, :, 3])
@@ -275,6 +275,7 @@ def test_the_planted_head_is_proved_to_be_an_induction_head_and_an_untrained_one
     assert list(found.verdicts.induction) == [HeadName(1, 0)]
     assert found.tests[HeadName(1, 0)].sender == HeadName(0, 0)
     assert found.circuit.settings["frozen"].startswith(FROZEN)
+    assert found.circuit.settings["logit_effect"] == "before the soft cap of 30"
     null = gather_induction_evidence(untrained_model(planted, 0), config)
     assert not null.circuit.verdict["found"]
     assert not null.circuit.edges
