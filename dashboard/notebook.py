@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,9 +59,8 @@ class Shown:
         return self.html
 
     def _ipython_display_(self) -> None:
-        from IPython.display import HTML, display
-
-        display(HTML(self.html), *self.figures)
+        shows: Any = import_module("IPython.display")  # of the notebook, which calls this
+        shows.display(shows.HTML(self.html), *self.figures)
 
 
 def show(

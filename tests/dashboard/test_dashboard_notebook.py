@@ -10,6 +10,7 @@ import torch
 from make_workspace import HOSTILE, MODEL
 
 from dashboard import show
+from dashboard.components.evidence import number, percent
 from dashboard.components.live import Pattern
 from dashboard.feature.data import examples, one
 from dashboard.figures.theme import theme, visible
@@ -86,3 +87,21 @@ def test_what_cannot_be_shown_says_what_can(workspace):
         show((["a", "b"], [1.0]))
     with pytest.raises(ConfigError, match="have one"):
         show(3)
+
+
+def test_a_notebook_gets_the_piece_and_then_its_figures(workspace, monkeypatch):
+    displayed: list = []
+    monkeypatch.setattr("IPython.display.display", lambda *given: displayed.extend(given))
+    shown = show("demo:12", workspace)
+    shown._ipython_display_()
+    assert displayed[0].data == shown.html
+    assert displayed[1:] == list(shown.figures)
+
+
+def test_numbers_have_one_form():
+    assert [percent(each) for each in (0, 1, 0.5, 0.00117235, 1e-4, 1e-7)] == [
+        "0%", "100%", "50%", "0.117%", "0.01%", "under 0.001%"
+    ]  # fmt: skip
+    assert [number(each) for each in (-0.12345, 61.686, 1234.5, 12, 0.00012)] == [
+        "−0.123", "61.7", "1,234", "12", "1.20e-04"
+    ]  # fmt: skip
