@@ -87,8 +87,8 @@
     const list = el("ol", { class: "wb-token-features wb-lazy" });
     const rows = texts.map((token, i) => {
       const chips = found[i].map((fired) => chip(state, labels[fired[0]] || "", fired, strongest));
-      const name = el("button", { class: "wb-token wb-link", type: "button", onclick: () => state.select({ token: i, key: null }) },
-        spaced(token, 20));
+      const text = spaced(token, 20), choose = () => state.select({ token: i, key: null });
+      const name = el("button", { class: "wb-token wb-link", type: "button", "aria-label": `${text}, token ${i}`, onclick: choose }, text);
       const none = el("span", { class: "wb-quiet" }, "none");
       return el("li", { "data-token": i }, name, el("div", {}, ...(chips.length ? chips : [none])));
     });
