@@ -70,12 +70,29 @@ class Measure:
     """The null, in words."""
 
 
-def thing(workspace: Workspace, text: str) -> Thing:
-    """Return what a name stands for. Raises `UnknownNameError` with the nearest names, `UsageError` out of range."""
+def two(workspace: Workspace, a: str, b: str) -> tuple[Thing, Thing]:
+    """Return two things that compare; a neuron beside a feature is one of the feature's model.
+
+    Raises as `thing`, and `UsageError` for two things that do not compare.
+    """
+    one, other = thing(workspace, a), thing(workspace, b)
+    if one.kind == NEURON and other.kind == FEATURE:
+        one = thing(workspace, a, model=other.model)
+    elif one.kind == FEATURE and other.kind == NEURON:
+        other = thing(workspace, b, model=one.model)
+    kind_of(one, other)
+    return one, other
+
+
+def thing(workspace: Workspace, text: str, *, model: str = "") -> Thing:
+    """Return what a name stands for; `model` is that of `neurons:HOOK_POINT:NUMBER`, by default one of the workspace.
+
+    Raises `UnknownNameError` with the nearest names, `UsageError` out of range.
+    """
     text = text.strip()
     head, colon, number = text.rpartition(":")
     if colon and number.isdecimal() and len(number) < 10:
-        return _one(workspace, head, int(number))
+        return _one(workspace, head, int(number), model)
     if text.removeprefix("saes/") in workspace.names("sae"):
         name = text.removeprefix("saes/")
         found = workspace.manifest("sae", name)
@@ -94,14 +111,14 @@ def thing(workspace: Workspace, text: str) -> Thing:
     raise UnknownNameError("thing to compare", text[:200], options(workspace), "A feature is NAME:NUMBER.")
 
 
-def _one(workspace: Workspace, head: str, index: int) -> Thing:
+def _one(workspace: Workspace, head: str, index: int, model: str) -> Thing:
     """Return a feature or neuron by the name of its features artefact or SAE, or `neurons:HOOK_POINT`."""
     if head.startswith(NEURONS):
         hook_point = str(parse_hook_point(head.removeprefix(NEURONS)))
         if not hook_point.endswith(".mlp.hook_post"):
             raise UsageError(f"neurons live at blocks.N.mlp.hook_post, got {hook_point[:80]!r}")
-        dictionary, table = f"{NEURONS}{hook_point}", _described(workspace, f"{NEURONS}{hook_point}")
-        model = next(iter(_models_at(workspace, hook_point)), "")
+        dictionary, model = f"{NEURONS}{hook_point}", model or next(iter(_models_at(workspace, hook_point)), "")
+        table = _described(workspace, dictionary, model)
     elif head in workspace.names("features"):
         config, table = workspace.manifest("features", head).config, head
         dictionary, model = str(config.get("dictionary")), str(config.get("model") or "")
@@ -122,10 +139,10 @@ def _one(workspace: Workspace, head: str, index: int) -> Thing:
     return Thing(kind, f"{head}:{index}", model, hook_point, dictionary, index, table, href)
 
 
-def _described(workspace: Workspace, dictionary: str) -> str:
-    """Return the name of the newest features artefact of a dictionary, or "" without one."""
-    made = (m.name for m in workspace.newest("features") if m.config.get("dictionary") == dictionary)
-    return next(made, "")
+def _described(workspace: Workspace, dictionary: str, model: str = "") -> str:
+    """Return the name of the newest features artefact of a dictionary (of a model's neurons), or "" without one."""
+    made = (m for m in workspace.newest("features") if m.config.get("dictionary") == dictionary)
+    return next((m.name for m in made if not model or m.config.get("model") == model), "")
 
 
 def _models_at(workspace: Workspace, hook_point: str) -> Iterator[str]:

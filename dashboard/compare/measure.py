@@ -31,10 +31,10 @@ from dashboard.compare.data import (
     scores,
     shared_tokens,
     stored_matches,
-    thing,
     together,
     why,
 )
+from dashboard.compare.data import two as both
 from interp.errors import ConfigError, MismatchError, UnknownNameError, WorkbenchError
 from interp.statistics import p_from_null
 from interp.workspace import Workspace
@@ -117,7 +117,7 @@ class Latents:
 
 def compare(workspace: Workspace, a: str, b: str) -> dict[str, Any]:
     """Return all that is known of two named things: the answer of `/api/compare`."""
-    one, two = thing(workspace, a), thing(workspace, b)
+    one, two = both(workspace, a, b)
     kind = kind_of(one, two)
     found: dict[str, Any] = {"kind": kind, "a": one, "b": two, "measures": [], "missing": []}
     if kind == FEATURE:
@@ -214,8 +214,7 @@ def _neurons(workspace: Workspace, hook_point: str, spec: str) -> Latents:
 @lru_cache(maxsize=64)
 def _pair(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Measured:
     one, two = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
-    if one.weight_hash != two.weight_hash:
-        raise MismatchError("they belong to models of other weights, so that their directions share no basis")
+    _check_model(a, b, one, two)
     for x, latents in ((a, one), (b, two)):
         if not x.index < len(latents.directions):
             raise ConfigError(f"{x.name} is not there: its dictionary has {len(latents.directions):,} latents")
@@ -230,6 +229,15 @@ def _pair(root: str, a: Thing, b: Thing, version_a: str, version_b: str) -> Meas
     except WorkbenchError as error:
         missing.append(why(error))
     return Measured(measures, missing, _finding(a, b, measures), cosines, nearest)
+
+
+def _check_model(a: Thing, b: Thing, one: Latents, two: Latents) -> None:
+    """Raise `MismatchError` for dictionaries of other weights; by the model's name where a hash was not recorded."""
+    known = one.weight_hash and two.weight_hash
+    if (one.weight_hash != two.weight_hash) if known else (not a.model or a.model != b.model):
+        raise MismatchError(
+            f"{a.name} and {b.name} belong to models of other weights, so that their directions share no basis"
+        )
 
 
 def _same(a: Thing, b: Thing) -> bool:
@@ -399,8 +407,9 @@ def _match_now(root: str, a: Thing, b: Thing, version_a: str, version_b: str) ->
     one, two = (_latents(root, x.dictionary, x.model, v) for x, v in ((a, version_a), (b, version_b)))
     assert one.sae is not None
     assert two.sae is not None
-    if one.weight_hash != two.weight_hash or one.space != two.space:
-        raise MismatchError(f"{a.name} and {b.name} do not write to one space of one model: no latents to match")
+    _check_model(a, b, one, two)
+    if one.space != two.space:
+        raise MismatchError(f"{a.name} and {b.name} write to {one.space} and {two.space}: no latents to match")
     sizes = len(one.directions), len(two.directions)
     if sizes[0] * sizes[1] > LIVE_PAIRS or min(sizes) > LIVE_SMALLER:
         raise ConfigError(f"matching {sizes[0]:,} with {sizes[1]:,} latents takes minutes: run the comparison")

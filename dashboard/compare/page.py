@@ -58,9 +58,8 @@ def layout(context: Context, a: str = "", b: str = "", **_: Any) -> html.Div:
         raise NothingYetError(f"there is nothing to compare in {workspace.root}")
     form = _form(known, a, b)
     try:
-        things = [view.thing(workspace, each) for each in (a, b) if each.strip()]
-        if len(things) == 2:
-            view.kind_of(*things)
+        named = [each for each in (a, b) if each.strip()]
+        things = view.two(workspace, a, b) if len(named) == 2 else [view.thing(workspace, each) for each in named]
     except WorkbenchError as error:
         return page("Compare", form, notice(explain_error(error), tone="error"), _begin(workspace, known))
     if len(things) < 2:
@@ -151,7 +150,7 @@ def _named(workspace: Workspace, one: Thing) -> Any:
 
 def _things(state: dict[str, str]) -> tuple[Workspace, Thing, Thing, str]:
     workspace = current().workspace
-    a, b = view.thing(workspace, state["a"]), view.thing(workspace, state["b"])
+    a, b = view.two(workspace, state["a"], state["b"])
     return workspace, a, b, view.kind_of(a, b)
 
 

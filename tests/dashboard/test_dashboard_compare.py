@@ -1,6 +1,7 @@
 """Two things beside each other: known cosines and matches come back, random ones do not beat their null."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -154,7 +155,20 @@ def test_a_neuron_is_found_by_what_it_writes_and_by_what_it_reads(place):
     assert abs(other.value) < 0.6
 
 
-def test_correlations_are_pearsons(place):
+def test_a_neuron_beside_a_feature_is_one_of_its_model(workspace, tmp_path):
+    workspace = Workspace(shutil.copytree(workspace.root, tmp_path / "workspace"))
+    _, alone = data.two(workspace, "neurons:12", f"neurons:{MLP}:7")
+    assert alone.model == "smollm2-135m"
+    made = Draft.open(
+        workspace.path("recording", "other"), kind="recording", config={"model": "other", "hook_points": [MLP]}
+    )
+    made.finish(summary={}, parents={})
+    assert data.thing(workspace, f"neurons:{MLP}:7").model == "other"
+    assert data.two(workspace, f"neurons:{MLP}:7", "demo:3")[0].model == "smollm2-135m"
+    assert data.two(workspace, "demo:3", f"neurons:{MLP}:7")[1].model == "smollm2-135m"
+
+
+def test_correlations_are_pearsons():
     dense = np.random.default_rng(0).normal(size=(200, 5)).clip(0)
     dense[:, 4] = 0
     values = dense[:, 1] + 0.5 * dense[:, 2]
@@ -175,7 +189,7 @@ def test_the_null_leaves_out_the_two_themselves(place):
 
 def test_other_weights_and_other_kinds_are_refused_with_the_reason(place):
     assert "other weights" in pair(place, "one:1", "foreign:1").missing[0]
-    assert "one space of one model" in measure.compare(place, "one", "foreign")["missing"][0]
+    assert "other weights" in measure.compare(place, "one", "foreign")["missing"][0]
     for a, b, expected in (
         ("one:1", "one", UsageError),
         ("one:1", "one:64", UsageError),
