@@ -50,11 +50,14 @@ if TYPE_CHECKING:
     from saes.features.search import search_features
     from saes.features.sources import neurons_of
     from saes.kinds.base import SAE
+    from saes.sets.importing import import_set
     from saes.sets.replacement import SetReplacement, untrained_set
     from saes.sets.set import TranscoderSet, open_set
+    from saes.sets.train import train_set
     from saes.training.config import (
         BatchTopKConfig,
         CrosscoderConfig,
+        CrossLayerConfig,
         GatedConfig,
         JumpReLUConfig,
         MatryoshkaConfig,
@@ -71,11 +74,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "saes.training.config": "TrainConfig TopKConfig BatchTopKConfig MatryoshkaConfig "
-    "JumpReLUConfig GatedConfig ReLUConfig TranscoderConfig CrosscoderConfig",
+    "JumpReLUConfig GatedConfig ReLUConfig TranscoderConfig CrosscoderConfig CrossLayerConfig",
     "saes.training.run": "Job",
     "saes.training.train": "train train_sae train_many",
     "saes.kinds.base": "SAE",
     "saes.sets.set": "TranscoderSet open_set",
+    "saes.sets.train": "train_set",
+    "saes.sets.importing": "import_set",
     "saes.sets.replacement": "SetReplacement untrained_set",
     "saes.weights.folder": "load_sae save_sae",
     "saes.weights.read": "load_dictionary",
