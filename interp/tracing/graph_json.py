@@ -147,7 +147,7 @@ def _read_node(entry: dict[str, Any], where: str, n_positions: int) -> tuple[str
     position = get(entry, "ctx_idx", int, where)
     if not 0 <= position < n_positions:
         raise CorruptError(f"{where}: ctx_idx is {position}, the prompt has {n_positions} tokens")
-    layer_text = str(entry.get("layer"))
+    layer_text = entry["layer"] if isinstance(entry.get("layer"), str) else short(entry.get("layer"))
     layer = -1 if kind == "token" else int(layer_text) if re.fullmatch(r"\d{1,4}", layer_text, re.ASCII) else None
     if layer is None:
         raise CorruptError(f"{where}: layer should be a whole number, found {layer_text[:60]!r}")
@@ -216,9 +216,12 @@ def read_targets(ours: dict[str, Any], nodes: list[GraphNode], vocabulary: list[
             targets = tuple(GraphTarget(**each) for each in ours["targets"])
         except TypeError:
             raise CorruptError("metadata: workbench: targets do not have the fields of targets") from None
-        for each in targets:
-            get(asdict(each), "label", str, "metadata: workbench: target")
-            get(asdict(each), "weight", float, "metadata: workbench: target")
+        for each in map(asdict, targets):
+            where = "metadata: workbench: target"
+            get(each, "label", str, where), get(each, "weight", float, where)
+            for name in ("token", "contrast"):
+                if not 0 <= get(each, name, int, where, 0) < NAMED_TARGET:
+                    raise CorruptError(f"{where}: {name} should be a token's id, found {each[name]}")
         if len(targets) != len(logits):
             raise CorruptError(f"metadata: workbench: {len(targets)} targets, but {len(logits)} logits among the nodes")
         return targets
@@ -259,8 +262,8 @@ def with_influence(nodes: list[GraphNode], links: Links, weights: list[float]) -
 def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphNode], ids: Numbers) -> GraphEdits:
     """Return the user's marks: those of the format, and in `marks` those that we add."""
 
-    def names(entries: Any, where: str) -> tuple[str, ...]:
-        found = [text_of(each, where) for each in (entries if isinstance(entries, list) else [entries])]
+    def names(entries: list[Any], where: str) -> tuple[str, ...]:
+        found = [text_of(each, where) for each in entries]
         if unknown := [each for each in found if each not in ids]:
             raise CorruptError(f"{where} names node {unknown[0][:60]!r}, which is not among the nodes")
         return tuple(nodes[ids[each][0]].id for each in found)
@@ -279,11 +282,11 @@ def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphN
     ]
     labels = _labels_by_number(params, nodes)
     for name, label in tuples(marks, "labels", "[id, label]", "marks"):
-        labels[names(name, "marks: labels")[0]] = text_of(label, "marks: labels")
+        labels[names([name], "marks: labels")[0]] = text_of(label, "marks: labels")
     moves = {}
     for name, *place in tuples(marks, "moves", "[id, x, y]", "marks"):
         move = [get({axis: value}, axis, float, "marks: moves") for axis, value in zip("xy", place, strict=True)]
-        moves[names(name, "marks: moves")[0]] = move
+        moves[names([name], "marks: moves")[0]] = move
     clicked = get(params, "clickedId", str, "qParams", "")
     return GraphEdits(
         pins=names(get(params, "pinnedIds", list, "qParams", []), "qParams: pinnedIds"),

@@ -174,7 +174,7 @@ def _metadata(graph: AttributionGraph, slug: str) -> dict[str, Any]:
     """Return `metadata`: fields of the format, those carried along from a file, and what only we have."""
     settings = {key: value for key, value in graph.settings.items() if key != "file"}
     held = graph.settings.get("file", {}).get("metadata", {})
-    node_share, edge_share = settings.get("node_share", 0.8), settings.get("edge_share", 0.98)
+    node_share, edge_share = settings.get("node_share") or 0.8, settings.get("edge_share") or 0.98
     return {
         "slug": "graph",
         "scan": graph.model,
@@ -239,6 +239,9 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         raise CorruptError(f"a graph JSON should hold an object, found {short(data)}")
     metadata = get(data, "metadata", dict, "the file")
     texts = [text_of(each, "metadata: prompt_tokens") for each in get(metadata, "prompt_tokens", list, "metadata")]
+    get(metadata, "slug", str, "metadata", "")
+    for each in get(metadata, "transcoder_list", list, "metadata", []):
+        text_of(each, "metadata: transcoder_list")
     nodes, ids, vocabulary = read_nodes(get(data, "nodes", list, "the file"), len(texts))
     n_layers = nodes[-1].layer
     links, shared = read_links(get(data, "links", list, "the file"), nodes, ids)
@@ -249,9 +252,13 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
     nodes, edges = with_influence(nodes, links, [each.weight for each in targets])
     file = {key: plain(value, key) for key, value in data.items() if key not in _TOP}
     file["metadata"] = {
-        key: plain(value, f"metadata: {key}") for key, value in metadata.items() if key not in _METADATA
+        key: plain(value, f"metadata: {key}")
+        for key, value in metadata.items()
+        if key not in _METADATA and value is not None
     }
     settings = dict(get(ours, "settings", dict, "metadata: workbench", {}))
+    for name in ("node_share", "edge_share"):
+        get(settings, name, float, "metadata: workbench: settings", 0.0)
     if not ours and metadata.get("node_threshold") is not None:
         settings["node_share"] = get(metadata, "node_threshold", float, "metadata")
     if shared:

@@ -309,6 +309,8 @@ LIES = {
     "the logits should be in one layer": (("nodes",), []),
     "metadata: scan should be text, found nothing": (("metadata", "scan"), ...),
     "metadata: prompt_tokens should hold text, found None": (("metadata", "prompt_tokens", 0), None),
+    "metadata: slug should be text, found 3": (("metadata", "slug"), 3),
+    "metadata: transcoder_list should hold text, found 3": (("metadata", "transcoder_list"), [3]),
     "metadata: info is nested in more than 24 levels": (("metadata", "info"), nested(30)),
     "metadata: info holds nan": (("metadata", "info"), [float("nan")]),
     "metadata: workbench: 1 targets, but 2 logits": (("metadata", "workbench", "targets"), [{"label": "a"}]),
@@ -336,6 +338,62 @@ def test_a_file_that_lies_is_refused_in_one_line(line):
     assert line in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 300
+
+
+def leaves(held, path=()):
+    """Every path into a JSON value."""
+    yield path
+    for key, each in held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ():
+        yield from leaves(each, (*path, key))
+
+
+JUNK = [
+    None,
+    True,
+    -1,
+    0,
+    3,
+    2**60,
+    10**400,
+    0.5,
+    -1e300,
+    float("nan"),
+    "",
+    "0_3_1",
+    "\ud800",
+    "\x00",
+    [],
+    [[]],
+    {},
+    {"": {}},
+]
+
+
+def test_a_damaged_file_is_read_whole_or_refused_in_one_line(tmp_path):
+    """Values anywhere in the file are exchanged for junk. A graph that is still read can be stored and exported."""
+    whole, rng = export_graph(small_graph(), EDITS), np.random.default_rng(0)
+    paths = [path for path in leaves(whole) if path]
+    read, lines = 0, []
+    for trial in range(600):
+        data = copy.deepcopy(whole)
+        path = paths[rng.integers(len(paths))]
+        held = data
+        for step in path[:-1]:
+            held = held[step]
+        held[path[-1]] = JUNK[rng.integers(len(JUNK))]
+        try:
+            graph, edits = import_graph(data)
+        except CorruptError as refused:
+            lines.append(str(refused))
+            continue
+        read += 1
+        one = export_graph(graph, edits)
+        assert as_text(export_graph(*import_graph(one))) == as_text(one), path
+        if trial % 10 == 0:
+            graph.write(Draft.open(tmp_path / f"graph-{trial}", kind=KIND, config={}), {})
+            assert as_text(export_graph(AttributionGraph.load(tmp_path / f"graph-{trial}"), edits)) == as_text(one)
+    assert 50 < read < 550
+    assert not any("\n" in line for line in lines)
 
 
 def test_two_nodes_of_one_id_are_refused():
