@@ -132,7 +132,7 @@
     const share = (0.1 + 0.5 * Math.min(1, activation / strongest)).toFixed(2);
     return el("span", { class: "wb-chip", "data-feature": feature, style: { "--a": share } }, link, colour,
       el("span", { class: "wb-value" }, activation.toPrecision(2)),
-      below === null ? null : el("span", { class: "wb-quiet", title: "percentage of its recorded activations that are smaller" },
+      below === null ? null : el("span", { class: "wb-value", title: "percentage of its recorded activations that are smaller" },
         Math.round(100 * below) + " %"));
   }
 
