@@ -13,7 +13,7 @@ from interp.errors import CorruptError, UnknownNameError, WorkbenchError
 from interp.tracing.config import TraceConfig
 from interp.tracing.graph import KIND, NODE_KINDS, AttributionGraph, GraphNode
 from interp.tracing.interchange import export_graph
-from interp.tracing.supernodes import GraphEdits, find_supernodes
+from interp.tracing.supernodes import FoundGroups, GraphEdits, find_supernodes
 from interp.workspace import Workspace
 
 MAX_EXAMPLES = 5
@@ -33,7 +33,8 @@ def graph(workspace: Workspace, manifest: Manifest) -> AttributionGraph:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, _hash: str) -> AttributionGraph:
+def _load(folder: Path, version: str) -> AttributionGraph:
+    del version  # the content hash: a graph made again under its name is another
     return AttributionGraph.load(folder)
 
 
@@ -142,8 +143,13 @@ def node(found: AttributionGraph, number: int) -> GraphNode:
 
 def proposed_groups(workspace: Workspace, manifest: Manifest) -> dict[str, Any]:
     """Return groups of similar latents, `[name, node ids]`, and how they were found, in a sentence."""
-    found = find_supernodes(graph(workspace, manifest))
+    found = _groups(workspace.path(KIND, manifest.name), manifest.content_hash)
     return {"groups": [[each.name, list(each.nodes)] for each in found.groups], "headline": found.headline()}
+
+
+@lru_cache(maxsize=4)
+def _groups(folder: Path, version: str) -> FoundGroups:
+    return find_supernodes(_load(folder, version))
 
 
 def exported(workspace: Workspace, manifest: Manifest, edits: dict[str, Any]) -> dict[str, Any]:

@@ -251,9 +251,11 @@ def test_proposed_groups_are_edits_as_they_are_stored(visitor, own, monkeypatch)
     named = (Supernode("France", tuple(ids[:3])), Supernode("cities", tuple(ids[3:5])))
     planted = SimpleNamespace(groups=named, headline=lambda: "2 groups hold 5 latents.")
     monkeypatch.setattr(data, "find_supernodes", lambda graph: planted)
+    data._groups.cache_clear()
     found = get(visitor, "/graph-data/capital/groups.json").get_json()
     assert found == {"groups": [["France", ids[:3]], ["cities", ids[3:5]]], "headline": planted.headline()}
     assert Notes.open(own).save_graph_edits("graphs/capital", {"groups": found["groups"]}, was={})
+    data._groups.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 // Three sheets: edges (redrawn in slices while the visitor moves on), items, and what the pointer lights.
 //
-// While the view moves, the sheet of edges is only shifted and scaled; it is drawn again when the view rests.
+// While the view moves, the sheet of edges is only shifted and scaled, and so is that of many items; both are drawn again
+// when the view rests.
 
 import { KINDS } from "./model.mjs";
 import { drawMark, boxOf, halo, radiusOf, tokenText } from "./marks.mjs";
 
 const SLICE = 7; // milliseconds of edges a frame
-const AROUND = 0.3; // of the width and height: edges are drawn so far beyond the sheet
+const AROUND = 0.2; // of the width and height: edges and items are drawn so far beyond the view
+const MANY = 400; // items that are drawn again only when the view rests
 const CHUNK = 150; // edges between two looks at the clock
 const REST = 140;
 const LEVELS = 5;
@@ -38,10 +40,11 @@ export class Canvas {
 
   resize(width, height) {
     Object.assign(this, { width, height, ratio: Math.min(window.devicePixelRatio || 1, 2) });
-    for (const sheet of [this.nodes, this.live]) size(sheet, width, height, this.ratio);
-    const [wide, high] = [width * (1 + 2 * AROUND), height * (1 + 2 * AROUND)];
-    for (const sheet of [this.edges, this.spare]) size(sheet, wide, high, this.ratio);
-    Object.assign(this.edges.style, { left: `${-width * AROUND}px`, top: `${-height * AROUND}px` });
+    size(this.live, width, height, this.ratio);
+    for (const sheet of [this.edges, this.spare, this.nodes]) {
+      size(sheet, width * (1 + 2 * AROUND), height * (1 + 2 * AROUND), this.ratio);
+      Object.assign(sheet.style, { left: `${-width * AROUND}px`, top: `${-height * AROUND}px` });
+    }
   }
 
   /** A new scene with its layout; the camera stays unless all was in view. */
@@ -92,8 +95,8 @@ export class Canvas {
     this.fitted = false;
     this.job = null;
     clearTimeout(this.resting);
-    this.resting = setTimeout(() => this.startEdges(), REST);
-    this.ask("nodes");
+    this.resting = setTimeout(() => this.redraw(), REST);
+    this.ask(this.scene.items.length > MANY ? "live" : "nodes");
   }
 
   redraw() {
@@ -109,10 +112,9 @@ export class Canvas {
       const all = this.due === "nodes";
       this.due = null;
       if (this.closed || !this.scene) return;
-      if (all) {
-        this.shiftEdges();
-        this.drawNodes();
-      }
+      if (all) this.drawNodes();
+      this.shift(this.edges, this.drawn);
+      this.shift(this.nodes, this.nodesDrawn);
       this.drawLive();
       if (this.job) this.slice();
     });
@@ -156,7 +158,7 @@ export class Canvas {
     shown.drawImage(this.spare, 0, 0);
     this.drawn = camera;
     this.root.dataset.edges = String(n);
-    this.shiftEdges();
+    this.shift(this.edges, camera);
   }
 
   /** One stroke for the next edges of one sign and about one strength; returns the number of the next edge. */
@@ -184,13 +186,13 @@ export class Canvas {
     context.bezierCurveTo(ax, ay - bend, bx, by + bend, bx, by);
   }
 
-  /** Where the drawn edges lie in the present view. */
-  shiftEdges() {
-    const { drawn, camera, width, height } = this;
+  /** Put a sheet that was drawn with another camera where it lies in the present view. */
+  shift(sheet, drawn) {
+    const { camera, width, height } = this;
     if (!drawn) return;
     const scale = camera.zoom / drawn.zoom;
     const x = camera.x - drawn.x * scale + width * AROUND * (1 - scale), y = camera.y - drawn.y * scale + height * AROUND * (1 - scale);
-    this.edges.style.transform = scale === 1 && !x && !y ? "" : `translate(${x}px, ${y}px) scale(${scale})`;
+    sheet.style.transform = scale === 1 && !x && !y ? "" : `translate(${x}px, ${y}px) scale(${scale})`;
   }
 
   // Items
@@ -201,9 +203,9 @@ export class Canvas {
   }
 
   drawNodes() {
-    const context = this.fresh(this.nodes), { theme, scene } = this;
+    const context = this.fresh(this.nodes, AROUND), { theme, scene } = this;
     this.colours = theme;
-    this.axes(context);
+    this.nodesDrawn = { ...this.camera };
     const taken = [];
     for (const item of scene.items) this.mark(context, item, 1);
     for (const item of scene.items) {
@@ -214,7 +216,8 @@ export class Canvas {
 
   mark(context, item, scale) {
     const [x, y] = this.place(item);
-    if (x < -200 || y < -50 || x > this.width + 200 || y > this.height + 50) return;
+    const [beyondX, beyondY] = [this.width * AROUND + 100, this.height * AROUND + 20];
+    if (x < -beyondX || y < -beyondY || x > this.width + beyondX || y > this.height + beyondY) return;
     const small = Math.max(0.55, Math.min(1, this.camera.zoom)), r = Math.max(2, item.r * small) * scale;
     drawMark(context, item, x, y, r, this.colours, this.ratio);
   }
@@ -295,6 +298,7 @@ export class Canvas {
   drawLive() {
     const context = this.fresh(this.live), { scene, theme } = this;
     const lit = this.hovered >= 0 ? this.hovered : this.chosen;
+    this.axes(context);
     this.root.classList.toggle("wb-graph-dim", lit >= 0);
     if (this.marked?.size) this.rings(context, [...this.marked], theme.text);
     if (lit < 0 || !scene.items[lit]) return;
@@ -332,10 +336,12 @@ export class Canvas {
     }
   }
 
-  fresh(sheet) {
-    const context = sheet.getContext("2d");
-    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-    context.clearRect(0, 0, this.width, this.height);
+  /** A cleared sheet; one that reaches `around` beyond the view has its origin at the view's. */
+  fresh(sheet, around = 0) {
+    const context = sheet.getContext("2d"), { ratio } = this;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, sheet.width, sheet.height);
+    context.setTransform(ratio, 0, 0, ratio, this.width * around * ratio, this.height * around * ratio);
     return context;
   }
 

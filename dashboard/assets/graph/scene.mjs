@@ -124,7 +124,7 @@ export function layOut(scene, model, edits, width, height) {
     const [layer, p] = key.split(" ").map(Number);
     if (layer < top) rows[layer + 1] = Math.max(rows[layer + 1], Math.ceil(cell.length / (per[p] || 1)));
   }
-  const wide = per.map((n) => (n ? Math.max(look.column, n * look.pitch + look.gap) : look.column * 0.7));
+  const wide = per.map((n) => (n ? Math.max(look.column, n * look.pitch + look.gap) : scene.labelled ? 84 : look.column * 0.7));
   const high = rows.map((n, i) => (n ? n * look.row + look.gap : i ? 3 : 0));
   const above = TARGET.height + 14, zoom = Math.min(1, width / sum(wide), (height - above) / sum(high));
   const columns = spread(wide, width / zoom, scene.labelled ? per.map(() => 1) : per), heights = spread(high, (height - above) / zoom, rows);
