@@ -67,6 +67,7 @@ KEYS = [
     ("+  -  0", "map and circuit: zoom in, zoom out, show everything"),
     ("arrows  Enter  Esc", "map: move, select the point in the middle (twice: open it), clear the selection"),
     ("Shift drag", "map: lasso (Alt drag: rectangle, Ctrl click: add a point)"),
+    ("p  x  g  n  h", "graph: pin, mark, group the marked, name and hide a node; Ctrl Z takes back"),
     ("t", "switch between light and dark"),
     ("?", "this list"),
     ("Esc", "leave a field, deselect an edge, close this list"),
