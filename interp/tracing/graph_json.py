@@ -6,7 +6,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -218,7 +218,8 @@ def read_targets(ours: dict[str, Any], nodes: list[GraphNode], vocabulary: list[
             raise CorruptError("metadata: workbench: targets do not have the fields of targets") from None
         for each in map(asdict, targets):
             where = "metadata: workbench: target"
-            get(each, "label", str, where), get(each, "weight", float, where)
+            get(each, "label", str, where)
+            get(each, "weight", float, where)
             for name in ("token", "contrast"):
                 if not 0 <= get(each, name, int, where, 0) < NAMED_TARGET:
                     raise CorruptError(f"{where}: {name} should be a token's id, found {each[name]}")
@@ -276,6 +277,10 @@ def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphN
                 raise CorruptError(f"{where}: {name} should hold lists {shape}, found {short(entry)}")
         return entries
 
+    params = params | {
+        "pinnedIds": _listed(params, "pinnedIds", lambda text: text.split(",") if text else []),
+        "supernodes": _listed(params, "supernodes", json.loads),
+    }
     groups = [
         Supernode(text_of(entry[0], "qParams: supernodes"), names(entry[1:], f"supernode {str(entry[0])[:60]!r}"))
         for entry in tuples(params, "supernodes", "[label, id, ...]", "qParams")
@@ -288,8 +293,13 @@ def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphN
         move = [get({axis: value}, axis, float, "marks: moves") for axis, value in zip("xy", place, strict=True)]
         moves[names([name], "marks: moves")[0]] = move
     clicked = get(params, "clickedId", str, "qParams", "")
+    pins = names(get(params, "pinnedIds", list, "qParams", []), "qParams: pinnedIds")
+    if "pins" in marks:  # members of groups are pinned for viewers
+        own = names(get(marks, "pins", list, "marks"), "marks: pins")
+        grouped = {name for each in groups for name in each.nodes}
+        pins = tuple(name for name in pins if name in own or name not in grouped)
     return GraphEdits(
-        pins=names(get(params, "pinnedIds", list, "qParams", []), "qParams: pinnedIds"),
+        pins=pins,
         supernodes=tuple(groups),
         labels=labels,
         hidden=names(get(marks, "hidden", list, "marks", []), "marks: hidden"),
@@ -298,6 +308,15 @@ def read_edits(params: dict[str, Any], marks: dict[str, Any], nodes: list[GraphN
         layout=get(params, "sg_pos", str, "qParams", ""),
         link_type=get(params, "linkType", str, "qParams", "both"),
     )
+
+
+def _listed(params: dict[str, Any], name: str, read: Callable[[str], Any]) -> Any:
+    """Return a list that circuit-tracer's viewer saved as a text, as it stood in the address."""
+    held = params.get(name)
+    try:
+        return read(held) if isinstance(held, str) else held
+    except (ValueError, RecursionError):
+        raise CorruptError(f"qParams: {name} should be a list, found {short(held)}") from None
 
 
 def _labels_by_number(params: dict[str, Any], nodes: list[GraphNode]) -> dict[str, str]:

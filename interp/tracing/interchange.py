@@ -8,10 +8,11 @@ The format has `metadata`, `qParams` (pins and groups of nodes), `nodes` and `li
 `LAYER_LATENT_POSITION`, `0_LAYER_POSITION` for errors, `E_TOKEN_POSITION` and `(N_LAYERS + 1)_TOKEN_POSITION` for
 logits. The id of an error can equal that of a latent of layer 0; `feature_type` tells them apart. In an export such an
 error has the id `LAYER_-1_POSITION`, which newer files of Neuronpedia use for every error; both are read. A label of
-the user stands in `clerp`, which viewers show.
+the user stands in `clerp`, which viewers show. They draw members of a supernode only if they are pinned, so that all
+members are in `pinnedIds`; the user's own pins are among the marks.
 
 An export that is imported and exported again is the same, byte for byte. Fields that the format lacks (weights' hash,
-scores, settings, hidden and moved nodes) are in `metadata.workbench`. Fields of other programs that this module does
+scores, settings, the user's other marks) are in `metadata.workbench`. Fields of other programs that this module does
 not use are carried along in `settings["file"]`. The format has one number of importance, the cumulative share;
 influence and the shares of edges are computed again along the links of the file.
 """
@@ -47,6 +48,7 @@ MAX_FILE = 64_000_000
 
 _METADATA = ("scan", "prompt_tokens", "prompt", "node_threshold", "schema_version", "workbench")
 """Fields of `metadata` that a graph holds itself; others are carried along."""
+_PARAMETERS = ("pinnedIds", "supernodes", "linkType", "clickedId", "sg_pos", "clerps")
 _TOP = ("metadata", "qParams", "nodes", "links")
 
 
@@ -86,18 +88,20 @@ def export_graph(
     nodes = [_file_node(graph, graph.nodes[i], ids[i], edits, labels or {}) for i in kept]
     name = {graph.nodes[i].id: ids[i] for i in kept}
     params = {
-        "pinnedIds": [name[each] for each in edits.pins],
+        "pinnedIds": [name[each] for each in dict.fromkeys([*edits.pins, *edits.grouped()])],
         "supernodes": [[each.name, *(name[node] for node in each.nodes)] for each in edits.supernodes],
         "linkType": edits.link_type,
         "clickedId": name.get(edits.clicked, ""),
         "sg_pos": edits.layout,
     }
     marks = {
+        "pins": [name[each] for each in edits.pins],
         "labels": sorted([name[node], label] for node, label in edits.labels.items()),
         "hidden": [name[node] for node in edits.hidden],
         "moves": sorted([name[node], *move] for node, move in edits.moves.items()),
     }
     held = graph.settings.get("file", {})
+    params |= held.get("qParams", {})
     metadata = _metadata(graph, slug)
     metadata["workbench"]["marks"] = marks
     if feature_json_base_url:
@@ -256,6 +260,9 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         for key, value in metadata.items()
         if key not in _METADATA and value is not None
     }
+    params = get(data, "qParams", dict, "the file", {})
+    if more := {key: plain(value, f"qParams: {key}") for key, value in params.items() if key not in _PARAMETERS}:
+        file["qParams"] = more
     settings = dict(get(ours, "settings", dict, "metadata: workbench", {}))
     for name in ("node_share", "edge_share"):
         get(settings, name, float, "metadata: workbench: settings", 0.0)
@@ -279,4 +286,4 @@ def import_graph(data: Mapping[str, Any]) -> tuple[AttributionGraph, GraphEdits]
         settings=settings | {"file": file},
     )
     marks = get(ours, "marks", dict, "metadata: workbench", {})
-    return graph, read_edits(get(data, "qParams", dict, "the file", {}), marks, nodes, ids)
+    return graph, read_edits(params, marks, nodes, ids)

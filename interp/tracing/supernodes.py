@@ -60,8 +60,11 @@ class GraphEdits:
 
     def named(self) -> list[str]:
         """Return every node that a mark names."""
-        grouped = [name for each in self.supernodes for name in each.nodes]
-        return list(dict.fromkeys([*self.pins, *grouped, *self.labels, *self.hidden, *self.moves]))
+        return list(dict.fromkeys([*self.pins, *self.grouped(), *self.labels, *self.hidden, *self.moves]))
+
+    def grouped(self) -> list[str]:
+        """Return the members of all supernodes."""
+        return [name for each in self.supernodes for name in each.nodes]
 
     @classmethod
     def of_notes(cls, held: Mapping[str, Any]) -> "GraphEdits":

@@ -63,7 +63,8 @@ def test_nodes_have_the_ids_and_numbers_of_the_format(data):
     assert (logit["clerp"], logit["token_prob"]) == ('Output " Paris" (p=0.750)', 0.75)
     assert (logit["is_target_logit"], by_id["3_12_1"]["is_target_logit"]) == (True, False)
     assert data["qParams"]["supernodes"] == [["say “Paris”", "0_3_1", "1_0_1"], ["empty"]]
-    assert data["qParams"]["pinnedIds"] == ["1_4_1", "E_7_1"]
+    assert data["qParams"]["pinnedIds"] == ["1_4_1", "E_7_1", "0_3_1", "1_0_1"]  # viewers show pinned members only
+    assert data["metadata"]["workbench"]["marks"]["pins"] == ["1_4_1", "E_7_1"]
     assert {"source": "E_7_1", "target": "1_0_1", "weight": -3.0} in data["links"]
 
 
@@ -113,9 +114,18 @@ def test_the_viewer_of_circuit_tracer_can_read_what_it_parses(data):
             assert float(node["clerp"].split("(p=")[1].split(")")[0]) == pytest.approx(node["token_prob"], abs=5e-4)
     assert 'Output "the wrong capital" (p=0.125)' in [node["clerp"] for node in data["nodes"]]
     assert "clerps" not in data["qParams"]
-    data["qParams"]["clerps"] = json.dumps([["9", "given in the viewer"]])
-    _, edits = import_graph(data)
+    # Its own server stores what stood in the address: texts.
+    data["qParams"] |= {
+        "clerps": json.dumps([["9", "given in the viewer"]]),
+        "pinnedIds": ",".join([*data["qParams"]["pinnedIds"], "3_11_1"]),
+        "supernodes": json.dumps([["of the viewer", "0_3_1"]]),
+        "pruningThreshold": "0.7",
+    }
+    graph, edits = import_graph(data)
+    assert export_graph(graph, edits)["qParams"]["pruningThreshold"] == "0.7"
     assert edits.labels == {**EDITS.labels, "feature:0:1:3": "given in the viewer"}
+    assert edits.supernodes == (Supernode("of the viewer", ("feature:0:1:3",)),)
+    assert edits.pins == (*EDITS.pins, "feature:1:1:0", "logit:1:0")
 
 
 def test_the_order_of_nodes_and_edges_changes_nothing(data):
@@ -322,6 +332,9 @@ LIES = {
     "supernodes should hold lists [label, id, ...], found a list": (("qParams", "supernodes"), [[]]),
     "clerps should be JSON of pairs": (("qParams", "clerps"), "[1"),
     "qParams: clerps should hold text, found 1": (("qParams", "clerps"), '[["9", 1]]'),
+    "qParams: supernodes should be a list, found '[1'": (("qParams", "supernodes"), "[1"),
+    "qParams: pinnedIds names node 'b'": (("qParams", "pinnedIds"), "0_3_1,b"),
+    "marks: pins names node 'b'": ((*MARKS, "pins"), ["b"]),
     "marks: labels should hold lists [id, label], found a list": ((*MARKS, "labels"), [["0_3_1"]]),
     "marks: labels names node 'b'": ((*MARKS, "labels"), [["b", "a"]]),
     "marks: moves should hold lists [id, x, y], found 3": ((*MARKS, "moves"), [3]),
