@@ -83,7 +83,7 @@ def import_labels(
 
 
 def _explanations(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every explanation with its place in the file, for messages."""
+    """Yield every explanation with its line or entry in the file, for messages."""
     if not path.is_file():
         raise MissingError(f"there is no file {path}; download an explanations export of Neuronpedia")
     text = _text(path)
