@@ -151,3 +151,28 @@ def test_a_selection_stays_inside_a_prompt_that_lost_its_chat_template(visit):
     page.wait_for_function("document.querySelectorAll('#prompt-tokens .wb-tok').length === 4")
     assert page.locator("#prompt-error").inner_text() == ""
     assert visit.errors == []
+
+
+def test_patching_follows_the_prompt_and_every_number_has_its_null(visit, live):
+    page = visit.open("/prompt?text=one+two&features=demo")
+    page.wait_for_function("document.querySelector('#prompt-patch-clean').value === 'one two'")
+    assert page.locator("#prompt-patch-corrupt").input_value() == "one owt"
+    assert page.locator("#prompt-patch-wrong").input_value() == " Rome"
+    assert "at random vectors" in page.locator("#prompt-feature-null").inner_text()
+    assert "%" in page.locator(".wb-chip").first.inner_text()
+    page.wait_for_function(
+        "document.querySelector('#prompt-lens-words').innerText.includes('on top at 1 of 8 other positions')"
+    )
+    page.fill("#prompt-patch-corrupt", "my own")
+    page.fill("#prompt-text", "three four")
+    page.click("#prompt-go")
+    page.wait_for_function("document.querySelector('#prompt-tokens').innerText.includes('four')")
+    page.wait_for_timeout(500)
+    assert page.locator("#prompt-patch-corrupt").input_value() == "my own", "what was typed stays"
+    page.click("#prompt-patch-use")
+    page.wait_for_function("document.querySelector('#prompt-patch-clean').value === 'three four'")
+    page.fill("#prompt-steer-feature", "3")
+    page.click("#prompt-steer-verdict")
+    page.wait_for_function("document.querySelector('#prompt-steer-judged').innerText.includes('Beyond both nulls')")
+    assert ("steering_verdict", "demo 3 None") in live.calls
+    assert visit.errors == []
