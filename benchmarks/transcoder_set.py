@@ -36,7 +36,7 @@ def run() -> list[Result]:
             target=1 / 0.9,
             against="the model's pass and the 30 single steps",
             lower_is_better=True,
-            detail=f"CPU s per 1,000 tokens: {parts[0]:.2f} together, {parts[1]:.2f} the pass, {parts[2]:.2f} the steps; "
+            detail=f"CPU s per 1,000 tokens: {parts[0]:.2f} together, {parts[1]:.2f} pass, {parts[2]:.2f} steps; "
             f"{parts[0] * TOKENS / 1e3 / 3600:.1f} CPU hours for 3 million tokens",
         )
     ]

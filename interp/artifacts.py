@@ -52,7 +52,7 @@ PARTIAL = ".partial"
 LOG = "log.jsonl"
 """Training log of losses and speeds; the speeds do not affect the result."""
 UNHASHED = frozenset({LOG})
-"""Files outside the content hash; `verify` checks them as well."""
+"""Files outside the content hash, in whatever folder; `verify` checks them as well."""
 
 # The kinds of artefact, each with one format, and the folder of the workspace that holds each.
 KINDS = {
@@ -344,7 +344,7 @@ def hash_files(files: dict[str, dict[str, Any]], schema_version: int = SCHEMA_VE
     """
     left_out = UNHASHED if schema_version > 1 else frozenset()
     digest = hashlib.sha256()
-    for relative in sorted(files.keys() - left_out):
+    for relative in sorted(name for name in files if name.rpartition("/")[2] not in left_out):
         digest.update(f"{relative}\0{files[relative]['sha256']}\n".encode())
     return digest.hexdigest()
 

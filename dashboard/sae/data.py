@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from dashboard.components.pages import NothingYetError
-from interp.artifacts import LOG, Manifest, partial_path, read_json
+from interp.artifacts import LOG, STATUS, Manifest, partial_path, read_json
 from interp.errors import UnknownNameError, WorkbenchError
 from interp.workspace import Partial, Workspace
 
@@ -153,6 +153,8 @@ class Entry:
     problem: str = ""
     replaces: bool = False
     """True when it will replace a finished dictionary of the same name"""
+    path: Path | None = None
+    """folder of one layer of a set of transcoders; None for an SAE"""
 
     @property
     def unfinished(self) -> bool:
@@ -204,6 +206,7 @@ def entries(workspace: Workspace, *, now: float | None = None) -> list[Entry]:
     running = [_unfinished(p, p.name in names, now) for p in partials.values()]
     found = [_with_time_left(entry, running) for entry in running]
     found += [_whole(workspace, name) for name in names if name not in partials]
+    found += _layers(workspace, now)
     found.sort(key=lambda entry: entry.when, reverse=True)
     return sorted(found, key=lambda entry: _ORDER.index(entry.state))
 
@@ -227,6 +230,8 @@ def choose(workspace: Workspace, name: str | None, found: list[Entry]) -> Entry:
 
 def folder(workspace: Workspace, entry: Entry) -> Path:
     """Return the folder that holds its files now."""
+    if entry.path is not None:
+        return entry.path
     path = workspace.path("sae", entry.name)
     return partial_path(path) if entry.unfinished else path
 
@@ -253,6 +258,26 @@ def sweep(workspace: Workspace, entry: Entry, found: Iterable[Entry]) -> list[En
         key=lambda other: (other.kind != entry.kind, other.d_sae != entry.d_sae, other.d_sae or 0, other.k or 0)
     )
     return [entry, *others[: MAX_OVERLAID - 1]]
+
+
+def _layers(workspace: Workspace, now: float) -> list[Entry]:
+    """Return every layer of the sets of transcoders, finished or in training, as `SET.layer-3`."""
+    found = []
+    for m in workspace.artifacts("transcoders"):
+        for row in m.summary.get("per_layer") or []:
+            layer, path = row["layer"], workspace.path(m.kind, m.name) / "runs"
+            summary = {"d_sae": m.summary.get("d_sae"), "heldout": row}
+            summary["hook_point"] = f"blocks.{layer}.{m.summary.get('reads')}"
+            path = path if m.summary.get("cross_layer") else path / f"layer_{layer}"
+            how: dict[str, Any] = {"parents": m.parents, "when": m.created, "path": path}
+            found.append(Entry(f"{m.name}.layer-{layer}", "finished", m.config, summary, **how))
+    for partial in (p for p in workspace.partials() if p.kind == "transcoders"):
+        for folder in partial_path(workspace.path(partial.kind, partial.name)).glob("runs/layer_*.partial"):
+            with contextlib.suppress(WorkbenchError):
+                layer = folder.name.removeprefix("layer_").removesuffix(".partial")
+                inner = Partial("sae", f"{partial.name}.layer-{layer}", read_json(folder / STATUS))
+                found.append(replace(_unfinished(inner, False, now), path=folder))
+    return found
 
 
 def _whole(workspace: Workspace, name: str) -> Entry:

@@ -6,7 +6,8 @@
 Per layer there are as many independent runs (`saes.training.run`), one step of each for every batch. Their checkpoints
 lie in `runs/` of the unfinished set, so that a run that was killed goes on to the same bits; ranks share the tokens of
 a batch. A cross-layer transcoder is one run (`cross_layer`). At the end each layer is scored on held-out documents, and
-the model with all MLPs replaced. Health lines of all layers are in `log.jsonl`, with their `layer`.
+the model with all MLPs replaced. The health lines of layer `N` remain in `runs/layer_N/log.jsonl`, those of a
+cross-layer transcoder in `runs/log.jsonl`.
 """
 
 import contextlib
@@ -196,8 +197,8 @@ class _Training:
         point = f"blocks.{layer}."
         return Source(self.recording, point + self.about.reads, target=point + self.about.writes)
 
-    def write(self, found: TranscoderSet, untrained: TranscoderSet, lines: list[dict], summary: dict) -> None:
-        """Score the set, write its files and finish the artefact."""
+    def write(self, found: TranscoderSet, untrained: TranscoderSet, logs: dict[str, str], summary: dict) -> None:
+        """Score the set, write its files and finish the artefact; `logs` by their folder in `runs`."""
         scores = evaluate_layers(found, self.recording, heldout_fraction=self.train.heldout_fraction)
         tokens, documents = self.recording.contexts_and_documents(
             split="heldout", limit=CONTEXTS, heldout_fraction=self.train.heldout_fraction
@@ -215,9 +216,10 @@ class _Training:
         elif isinstance(found, PerLayerSet):
             for layer in found.layers:
                 write_layer(self.draft.path, layer, found.transcoder(layer))
-        with atomic_file(self.draft.path / LOG) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         shutil.rmtree(self.draft.path / RUNS, ignore_errors=True)
+        for relative, log in logs.items():
+            with atomic_file(self.draft.path / RUNS / relative / LOG) as temporary:
+                temporary.write_text(log, encoding="utf-8")
         first = found.layers[0]
         self.draft.finish(
             summary={
@@ -298,9 +300,7 @@ class _PerLayer(_Training):
                     n: self._transcoder(run, run.start(partial(self.first_batch, n)).state, samples[n])
                     for n, run in self.runs.items()
                 }
-                self.write(
-                    PerLayerSet(trained, **self.how), PerLayerSet(fresh, **self.how), self._lines(), self._seen()
-                )
+                self.write(PerLayerSet(trained, **self.how), PerLayerSet(fresh, **self.how), self._logs(), self._seen())
 
     def _samples(self) -> dict[int, list[Tensor]]:
         found: dict[int, list[Tensor]] = {layer: [] for layer in self.runs}
@@ -314,10 +314,8 @@ class _PerLayer(_Training):
         assert isinstance(found, Transcoder)
         return found
 
-    def _lines(self) -> list[dict[str, Any]]:
-        logs = {layer: (run.draft.path / LOG).read_text(encoding="utf-8") for layer, run in self.runs.items()}
-        lines = [{"layer": layer, **json.loads(line)} for layer, log in logs.items() for line in log.splitlines()]
-        return sorted(lines, key=lambda line: (line["step"], line["layer"]))
+    def _logs(self) -> dict[str, str]:
+        return {run.folder.name: (run.draft.path / LOG).read_text(encoding="utf-8") for run in self.runs.values()}
 
     def _seen(self) -> dict[str, Any]:
         first, seconds = next(iter(self.runs.values())), sum(run.seconds for run in self.runs.values())
@@ -352,5 +350,5 @@ class _CrossLayer(_Training):
         with self.ranks.checked(patient=True):
             if self.ranks.first:
                 made = [CrossLayerSet(self.run.trained(s), **self.how) for s in (state, self.run.start().state)]
-                lines = [json.loads(line) for line in (self.run.folder / LOG).read_text(encoding="utf-8").splitlines()]
-                self.write(made[0], made[1], lines, self.run.seen())
+                logs = {"": (self.run.folder / LOG).read_text(encoding="utf-8")}
+                self.write(made[0], made[1], logs, self.run.seen())

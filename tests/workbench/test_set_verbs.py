@@ -1,10 +1,16 @@
 """`record --hook-points mlps`, `train --set`, `features --set`: from text to a table for every layer."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from dashboard.sae.data import entries, log_path, read_log
 from interp.artifacts import verify
 from interp.workspace import Workspace
 from saes.sets import open_set
@@ -49,6 +55,28 @@ def test_a_set_and_its_tables_are_made_and_name_each_other(workspace: Workspace,
         assert all(len(row["promoted_tokens"]) for row in rows)  # what a transcoder writes lies in the stream
         density = manifest.summary["per_layer"][layer]["l0"] / 40
         assert sum(row["density"] for row in rows) / 40 == pytest.approx(density, rel=0.25)  # of all text
+
+
+def test_the_page_of_dictionaries_shows_every_layer(workspace: Workspace):
+    found = {entry.name: entry for entry in entries(workspace)}
+    assert {"mine.layer-0", "mine.layer-1"} <= found.keys()
+    row = workspace.manifest("transcoders", "mine").summary["per_layer"][1]
+    assert found["mine.layer-1"].heldout["fvu"] == row["fvu"]
+    assert found["mine.layer-1"].hook_point == "blocks.1.mlp.hook_in"
+    lines = read_log(log_path(workspace, found["mine.layer-1"])).rows
+    assert lines[-1]["tokens"] == 4096
+    again = ["train", "mlps", "--set", "cut", "--log-every", "1", *SIZES]
+    code = "import sys; from workbench.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, *again, "--workspace", str(workspace.root)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = workspace.root / "transcoders" / "cut.partial" / "runs" / "layer_1.partial" / "log.jsonl"
+    while process.poll() is None and not log.exists():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    running = next(entry for entry in entries(workspace) if entry.name == "cut.layer-1")
+    assert running.unfinished
+    assert read_log(log_path(workspace, running)).rows
 
 
 def test_a_cross_layer_set_has_tables_too(workspace: Workspace):
