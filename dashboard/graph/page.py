@@ -27,6 +27,8 @@ from interp.workspace import Workspace
 
 SHOWN_TARGETS = 5
 """Targets that the header names."""
+LONG_PROMPT = 40
+"""Tokens from which a prompt may scroll, and so takes the keyboard."""
 EXAMPLE = "The capital of France is"
 SCORES = {
     "replacement": (
@@ -77,11 +79,12 @@ def header(found: AttributionGraph) -> html.Section:
     """Return the prompt, its targets with their probabilities, and every score beside its baselines."""
     first = f"say “{visible(found.targets[0].label, 30)}”" if found.targets else "answer as it does"
     tokens = [html.Span(visible(text, 40), className="wb-graph-token") for text in found.token_texts]
+    scrolls = attrs({"tabIndex": 0} if len(tokens) > LONG_PROMPT else {})
     parts = [
         html.Div(
             [
                 html.H2(f"Why does {found.model} {first}?", className="wb-graph-title"),
-                html.P(tokens, className="wb-tokens wb-graph-prompt", dir="auto"),
+                html.P(tokens, className="wb-tokens wb-graph-prompt", dir="auto", **scrolls),
                 html.P(_about(found), className="wb-note"),
             ],
             className="wb-graph-asked",
