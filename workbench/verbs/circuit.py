@@ -3,7 +3,7 @@
 - `features SAE SAE --task ioi`: the circuit of a task in the features of several SAEs.
 - `find MODEL --task ioi`: the circuit of a task in heads and MLPs, with its faithfulness.
 - `induction MODEL`: the induction circuit, with the evidence for and against every head.
-- `show CIRCUIT`: a circuit that was found, in text.
+- `show CIRCUIT`: a circuit or a graph that was found, in text; a graph as JSON for other programs.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from interp.circuits.find import Found
     from interp.circuits.task import Task
+    from interp.workspace import Workspace
     from saes.circuits.find import FoundFeatures
 
 
@@ -305,26 +306,41 @@ class Induction(InductionConfig, Writes, Threaded, OnDevice):
 
 @dataclass(frozen=True, kw_only=True)
 class Show(InWorkspace):
-    """Print the verdict, nodes and edges of a circuit that was found."""
+    """Print a circuit that was found, or an attribution graph; write a graph for other programs.
+
+    Example: workbench circuit show capital-of-France --export capital.json --features
+
+    `--export` writes the JSON of Neuronpedia and of circuit-tracer's viewer, with pins, groups and names that were set
+    on the page; `workbench import FILE.json` reads it back.
+    """
 
     words: ClassVar[tuple[str, ...]] = ("circuit", "show")
 
     circuit: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CIRCUIT")]
-    """Name of a circuit in the workspace, or a path to one."""
+    """Name of a circuit or graph in the workspace, or a path to a circuit."""
+    export: Annotated[str | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """Write a graph to this file."""
+    features: bool = False
+    """Write the latents of an exported graph too, where a features table describes them."""
 
     def run(self) -> None:
-        from pathlib import Path
-
         from interp.artifacts import CIRCUITS
         from interp.circuits.circuit import Circuit as Value
         from interp.circuits.circuit import edge_text
+        from interp.tracing.graph import KIND
         from interp.workspace import Workspace
 
         path = Path(self.circuit)
         if not path.exists():
             workspace = Workspace(self.workspace)
-            manifest = workspace.find(self.circuit, *CIRCUITS)
+            manifest = workspace.find(self.circuit, *CIRCUITS, KIND)
             path = workspace.path(manifest.kind, manifest.name)
+            if manifest.kind == KIND:
+                return self._graph(workspace, manifest.name)
+        if self.export is not None:
+            raise ConfigError(
+                "--export writes attribution graphs; a circuit is JSON already: circuit.json in its folder"
+            )
         found = Value.load(path)
         say(f"{found.model}: {len(found.nodes)} nodes, {len(found.edges)} edges")
         if found.verdict:
@@ -338,3 +354,15 @@ class Show(InWorkspace):
             say(f"  {node.name:8} {'  '.join(str(part) for part in shown if part)}".rstrip())
         for edge in found.edges:
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
+        return None
+
+    def _graph(self, workspace: "Workspace", name: str) -> None:
+        """Print a graph, or write it."""
+        from dashboard.graph.exchange import write_export
+        from interp.tracing.graph import KIND, AttributionGraph
+
+        if self.export is None:
+            return say(str(AttributionGraph.load(workspace.path(KIND, name))))
+        for line in write_export(workspace, name, Path(self.export), features=self.features):
+            say(line)
+        return None
