@@ -93,8 +93,8 @@ VERBS = {" ".join(verb.typed_words()): verb for group in GROUPS.values() for ver
 INTRODUCTION = """Look inside transformers: record activations, learn their sparse features, score heads, find
 circuits, map the geometry, and browse all of it. `demo` is a start; VERB --help explains a verb."""
 STOPPED = """
-workbench: stopped; the same command continues where the verb saves its progress (record, train, lens, patch, trace,
-explain), else it starts again"""
+workbench: stopped; the same command continues where the verb saves its progress (record, train, lens, patch, prove,
+trace, explain), else it starts again"""
 
 
 def main(arguments: list[str] | None = None) -> int:
