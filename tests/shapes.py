@@ -51,6 +51,8 @@ SHAPES_CHECKED = [
     "interp.studies.hopfield",
     "interp.studies.superposition",
     "interp.studies.superposition_geometry",
+    "interp.tracing.influence",
+    "interp.tracing.supernodes",
     "saes.circuits.attribution",
     "saes.circuits.sites",
     "saes.evaluation.absorption",
