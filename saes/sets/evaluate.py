@@ -95,6 +95,8 @@ def evaluate_in_model(
     documents = check_documents(tokens, documents)
     size = max(1, LOGIT_VALUES // (tokens.shape[1] * model.cfg.d_vocab))
     sets = {"set": found, **({"untrained": untrained} if untrained is not None else {})}
+    for each in sets.values():
+        each.to(model.cfg.device)
     neurons = all(f"blocks.{n}.mlp.hook_post" in available_hook_points(model) for n in found.layers)
     replaced = [*sets, *(["neurons"] if neurons else [])]
     losses = Losses(["clean", "zero", "mean", *replaced], seed)
