@@ -279,7 +279,7 @@ with server.app.app_context():
     from dashboard.feature import page as feature
     from dashboard.heads import page as heads
     atlas._chosen(3, {"name": "embeddings", "features": None})
-    feature._show({"features": "demo", "index": 12}, "light")
+    feature._show({"features": "demo", "index": 12}, "light", None)
     heads._draw("induction", {"name": "smollm2-135m"}, "light")
     from dashboard.circuit import page as circuit
     from dashboard.dynamics import page as dynamics
