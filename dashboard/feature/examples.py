@@ -184,7 +184,6 @@ def register(app: Dash) -> None:
     app.callback(
         Output("feature-examples", "children"),
         Output("feature-histogram", "figure"),
-        Output("feature-reading", "data"),
         Output("feature-range-said", "children"),
         Input("feature-range", "value"),
         Input("feature-view", "value"),
@@ -192,6 +191,14 @@ def register(app: Dash) -> None:
         State("feature-state", "data"),
         prevent_initial_call=True,
     )(_draw)
+    # apart, since a callback with an output that stays on the page runs for every feature that is opened
+    app.clientside_callback(
+        "(view, scale) => ({ view, scale })",
+        Output("feature-reading", "data"),
+        Input("feature-view", "value"),
+        Input("feature-scale", "value"),
+        prevent_initial_call=True,
+    )
 
 
 def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> Any:
@@ -205,4 +212,4 @@ def _draw(chosen: list[int], amount: str, scale: str, state: dict[str, Any]) -> 
         whole, figure = filled_bins(row["histogram"]), Patch()
         within = [i - whole.start for i in range(first, end)]
         figure["data"][0]["selectedpoints"] = None if len(within) == whole.stop - whole.start else within
-    return shown, figure, reading, said(row, (first, end))
+    return shown, figure, said(row, (first, end))
