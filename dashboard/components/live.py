@@ -10,6 +10,7 @@ from interp.statistics import p_from_null
 from saes.features.proof import ALPHA, AblatedExample, ListsApart, SteeredRow, TextFirings
 
 if TYPE_CHECKING:
+    from interp.tracing.attention import EdgeSplit
     from interp.tracing.interventions import Intervention
 
 Guess = tuple[str, float]
@@ -395,6 +396,10 @@ class Live(Protocol):
         its own examples, or compare lists of words along its direction; every answer has its controls. Raises
         `UsageError` (no such feature, or it never fires).
         """
+        ...
+
+    def split(self, graph: str, *, source: str, target: str) -> "EdgeSplit":
+        """Split an edge of a graph by heads. Raises `MismatchError` for other weights, `UsageError`."""
         ...
 
     def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":

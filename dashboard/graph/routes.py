@@ -6,6 +6,7 @@
     POST /graph-data/<name>/edits.json         replace them: `{"edits": {...}, "was": {...}}`
     GET  /graph-data/<name>/groups.json        groups of similar latents, as a start that people edit
     GET  /graph-data/<name>/export.json        the graph with its edits as graph JSON, for other viewers
+    POST /graph-data/<name>/split.json         split an edge by heads: `{"source": "...", "target": "..."}`
     POST /graph-data/<name>/intervene.json     multiply activations: `{"nodes": [...], "factor": 0, "mode": "free"}`
 
 Edits are stored among the notes of the workspace (`interp.notes`), so that an export carries them.
@@ -18,13 +19,15 @@ from typing import Any
 import flask
 
 from dashboard.api import plain
-from dashboard.components.pages import artefact_key, current
+from dashboard.components.pages import artefact_key, current, prompt_href
 from dashboard.graph import data
 from dashboard.notes.page import notes
 from dashboard.prompt.turns import asking
 from interp.errors import ArtifactError, ConfigError, ConflictError, ResourceError, UnknownNameError, WorkbenchError
 
 Answer = Callable[[str], dict[str, Any]]
+MAX_HEADS = 12
+"""Heads that the split of an edge names."""
 MAX_NODES = 300
 """Latents that one intervention changes."""
 
@@ -34,6 +37,7 @@ def register(server: flask.Flask) -> None:
     for path, method, answer in (
         ("graph", "GET", _graph), ("node", "GET", _node), ("edits", "GET", _edits), ("edits", "POST", _save),
         ("groups", "GET", _groups), ("export", "GET", _export), ("intervene", "POST", _intervene),
+        ("split", "POST", _split),
     ):  # fmt: skip
         server.add_url_rule(
             f"/graph-data/<name>/{path}.json", f"graph_{answer.__name__}", _as_json(answer), methods=[method]
@@ -115,3 +119,20 @@ def _intervene(name: str) -> dict[str, Any]:
         raise ConfigError("`factor` should be a number and `mode` a text")
     with asking(str(given.get("visitor", ""))[:64]):
         return plain(current().live.intervene(manifest.name, nodes=nodes, factor=factor, mode=mode))
+
+
+def _split(name: str) -> dict[str, Any]:
+    given, manifest = _body(), data.choose(current().workspace, name)
+    source, target = given.get("source"), given.get("target")
+    if not isinstance(source, str) or not isinstance(target, str):
+        raise ConfigError("`source` and `target` should be node ids")
+    with asking(str(given.get("visitor", ""))[:64]):
+        found = current().live.split(manifest.name, source=source, target=target)
+    graph = data.graph(current().workspace, manifest)
+    position = graph.node(target).position
+    heads = []
+    for row in found.to_records()[:MAX_HEADS]:
+        layer, head = row["head"].removeprefix("L").split("H")
+        there = {"layer": layer, "head": head, "token": position, "key": row["position"]}
+        heads.append(row | {"href": prompt_href(text=graph.prompt, model=graph.model, **there)})
+    return plain({"total": found.total, "stays": found.stays, "heads": heads, "headline": found.headline()})

@@ -30,6 +30,8 @@ from interp.workspace import Workspace
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.tracing.attention import EdgeSplit
+    from interp.tracing.graph import AttributionGraph
     from interp.tracing.interventions import Intervention
 
 PATCH_TOKENS = 64
@@ -258,20 +260,27 @@ class LiveModel:
     def intervene(self, graph: str, *, nodes: list[str], factor: float, mode: str) -> "Intervention":
         """Multiply activations of latents of a graph. Raises `MismatchError` (other weights), `UsageError`."""
         from interp.tracing.effects import MODES, Mode
-        from interp.tracing.graph import KIND, AttributionGraph
         from interp.tracing.interventions import changes_of, intervene
 
         known: dict[str, Mode] = {each: each for each in MODES if each != "range"}
         if mode not in known or not abs(factor) <= MAX_FACTOR:
             raise ConfigError(f"a mode of {', '.join(known)} and a factor of at most {MAX_FACTOR} were expected")
-        manifest = self._workspace.manifest(KIND, graph)
-        found = AttributionGraph.load(self._workspace.path(KIND, graph))
+        found, content = _graph(self._workspace, graph)
         changes = changes_of(found, nodes, factor=factor)
         with self._turns.take("intervene") as turn:
             turn.check("reading the prompt of the graph")
-            system = self._loaded.traced(found, manifest.content_hash)
+            system = self._loaded.traced(found, content)
             turn.check("changing the latents, and random ones")
             return intervene(system, changes, found, mode=known[mode])
+
+    def split(self, graph: str, *, source: str, target: str) -> "EdgeSplit":
+        """Split an edge of a graph by heads. Raises `MismatchError` (other weights), `UsageError`."""
+        from interp.tracing.attention import split_edge
+
+        found, content = _graph(self._workspace, graph)
+        with self._turns.take("split") as turn:
+            turn.check("reading the prompt of the graph")
+            return split_edge(self._loaded.traced(found, content), found, source, target)
 
     def documents(self, *, features: str, index: int, rows: list[int]) -> list[DocumentText]:
         """Return the documents around rows of the recording. Raises `UnknownNameError`, `MismatchError`."""
@@ -285,6 +294,14 @@ class LiveModel:
                 turn.check("reading documents")
                 texts.append(document_text(model, dictionary, recording, row, index, MAX_TOKENS))
             return texts
+
+
+def _graph(workspace: Workspace, name: str) -> "tuple[AttributionGraph, str]":
+    """Return a graph and the hash of its content."""
+    from interp.tracing.graph import KIND, AttributionGraph
+
+    manifest = workspace.manifest(KIND, name)
+    return AttributionGraph.load(workspace.path(KIND, name)), manifest.content_hash
 
 
 def _check_room(loaded: Any, tokens: "Tensor", n_new: int) -> None:

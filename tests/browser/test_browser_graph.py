@@ -284,6 +284,25 @@ def test_two_windows_do_not_overwrite_each_other(visit, graphs, base_workspace):
     assert Notes.open(base_workspace).graph_edits("graphs/capital") == {"pins": [second]}
 
 
+def test_an_edge_from_another_token_is_split_by_heads_that_lead_to_their_attention(visit, graphs, live):
+    page, graph = open_graph(visit), graphs["capital"]
+    position = {node.id: node.position for node in graph.nodes}
+    node = next(
+        name for name in strongest(graph, 40)
+        if any(position[row["node"]] != position[name] for row in graph.edges_into(name))
+    )  # fmt: skip
+    page.evaluate(f"{VIEW}.choose({graph.number[node]})")
+    page.get_by_text("Heads that move it", exact=True).click()
+    page.get_by_role("button", name="Split by heads").click()
+    link = page.get_by_role("link", name="L1H0")
+    assert "layer=1" in link.get_attribute("href")
+    assert "head=0" in link.get_attribute("href")
+    assert "+0.75" in page.locator(".wb-graph-chosen table").inner_text()
+    assert any(call == "split" and text.endswith(node) for call, text in live.calls)
+    assert page.evaluate("window.pwned") is None
+    assert visit.errors == []
+
+
 def test_an_intervention_stands_beside_its_prediction_and_its_null(visit, graphs, live):
     page, node = open_graph(visit), strongest(graphs["capital"])[0]
     page.mouse.click(*place(page, node))

@@ -301,6 +301,22 @@ def test_a_direct_intervention_in_the_live_model_is_the_edge_to_the_target(trace
             live.intervene("tiny", **given)
 
 
+def test_the_split_of_an_edge_by_heads_sums_to_the_stored_edge(traced):
+    live, graph = LiveModel(traced), AttributionGraph.load(traced.path(KIND, "tiny"))
+    position = {node.id: node.position for node in graph.nodes}
+    rows = [row for row in graph.edge_records() if position[row["source"]] != position[row["target"]]]
+    found = live.split("tiny", source=rows[0]["source"], target=rows[0]["target"])
+    assert found.heads.sum() == pytest.approx(rows[0]["weight"], rel=1e-3, abs=1e-6)
+    with pytest.raises(UsageError):
+        live.split("tiny", source="token:0:99999", target=rows[0]["target"])
+
+
+@pytest.mark.parametrize("body", [{}, {"source": "a"}, {"source": 1, "target": "b"}])
+def test_malformed_splits_are_refused(visitor, body):
+    get(visitor, "/graph")
+    assert visitor.client.post("/graph-data/capital/split.json", json=body, headers=HERE).status_code == 400
+
+
 def test_an_intervention_is_refused_in_other_weights(traced, tmp_path):
     shutil.copytree(traced.root, tmp_path / "other")
     path = tmp_path / "other" / "graphs" / "tiny" / "graph.json"

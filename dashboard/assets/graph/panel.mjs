@@ -2,6 +2,7 @@
 
 import { count, element, short } from "../atlas/dom.mjs";
 import { KINDS, KIND_NAMES } from "./model.mjs";
+import { Heads } from "./heads.mjs";
 import { Intervene } from "./intervene.mjs";
 import { groupColour, tokenText } from "./marks.mjs";
 
@@ -14,7 +15,7 @@ const signed = (value) => (value > 0 ? "+" : "") + short(value).replace("-", "âˆ
 export class Panel {
   /** @param view the GraphView: its model, edits, scene and acts */
   constructor(root, view) {
-    Object.assign(this, { view, asked: 0, open: new Set(), intervene: new Intervene(view) });
+    Object.assign(this, { view, asked: 0, open: new Set(), intervene: new Intervene(view), heads: new Heads(view) });
     this.node = element("section", { class: "wb-panel wb-graph-chosen", "aria-label": "Chosen node" });
     this.groups = element("section", { class: "wb-panel wb-graph-groups", "aria-label": "Groups" });
     root.replaceChildren(this.node, this.groups);
@@ -68,6 +69,7 @@ export class Panel {
       latent ? this.examples(i) : null,
       latent ? this.intervene.draw(i) : null,
       ...this.edges("Feeds it", model.into[i], model.source, i, "in"),
+      this.heads.draw(i),
       ...this.edges("It feeds", model.from[i], model.target, i, "out"),
     ].filter(Boolean);
   }
