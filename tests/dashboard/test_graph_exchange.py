@@ -134,3 +134,21 @@ def test_marks_of_a_graph_that_is_replaced_are_replaced_too(own, tmp_path):
     (tmp_path / "bare.json").write_text(json.dumps(bare))
     take_in(own, tmp_path / "bare.json", "capital", overwrite=True)
     assert edits_of(own, "capital") == {}
+
+
+def test_the_command_line_writes_reads_and_refuses_in_one_line(own, tmp_path, capsys):
+    from workbench.__main__ import main
+
+    where = ["--workspace", str(own.root)]
+    out, lie = tmp_path / "out.json", tmp_path / "lie.json"
+    assert main(["circuit", "show", "capital", "--export", str(out), *where]) == 0
+    assert main(["import", str(out), "--name", "again", *where]) == 0
+    assert edits_of(own, "again") == EDITS
+    lie.write_text("{")
+    (tmp_path / "graph.pt").write_bytes(b"PK\x03\x04")
+    capsys.readouterr()
+    for path, words in ((out, "already there"), (lie, "not valid JSON"), (tmp_path / "graph.pt", "pickled objects")):
+        assert main(["import", str(path), *(["--name", "again"] if path == out else []), *where]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1

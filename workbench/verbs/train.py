@@ -228,13 +228,14 @@ class Import(Writes, Threaded, OnDevice):
     Example: workbench import checkpoints/layers.9 --model smollm2-135m --hook-point blocks.9.hook_resid_post
 
     The format is recognised from the files. The reconstructions are compared with those of the source's own forward
-    pass, and compared again whenever the dictionary is loaded or verified.
+    pass, and compared again whenever the dictionary is loaded or verified. A FILE.json is an attribution graph, of this
+    workbench, Neuronpedia or circuit-tracer; it needs no model.
     """
 
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")]
-    """Folder or file of the checkpoint, or hub:OWNER/NAME[/FOLDER]."""
-    model: str
-    """Model whose activations it was trained on: a name as for `workbench record`."""
+    """Folder or file of the checkpoint, hub:OWNER/NAME[/FOLDER], or FILE.json of a graph."""
+    model: str = ""
+    """Model whose activations a dictionary was trained on: a name as for `workbench record`."""
     hook_point: str | None = None
     """Hook point that it encodes. Default: as stated in its files."""
     hook_point_out: str | None = None
@@ -260,6 +261,11 @@ class Import(Writes, Threaded, OnDevice):
         workspace = self.open_workspace()
         self.use_threads()
         path = checkpoint_path(self.path)
+        if path.suffix == ".json":
+            return self._run_graph(workspace, path)
+        if not self.model:
+            graph = " (a graph in .pt holds pickled objects, which can run any code: export it as JSON)"
+            raise ConfigError(f"a dictionary needs --model MODEL{graph if path.suffix == '.pt' else ''}")
         if self.set:
             return self._run_set(workspace, path, self.set)
         find_format(path, self.format)  # fails before a model is loaded
@@ -282,6 +288,13 @@ class Import(Writes, Threaded, OnDevice):
         )
         wrote(folder, describe_import(manifest.summary))
         say(f"      next, over a recording: {program()} features {folder.name} --recording NAME")
+
+    def _run_graph(self, workspace: "Workspace", path: Path) -> None:
+        from dashboard.graph.exchange import take_in
+
+        manifest = take_in(workspace, path, self.name or slug(path.stem), overwrite=self.overwrite)
+        found = manifest.summary
+        wrote(workspace.path(manifest.kind, manifest.name), f"{found['nodes']} nodes, {found['edges']} edges")
 
     def _run_set(self, workspace: "Workspace", path: Path, name: str) -> None:
         from interp.models.loading import load_model
