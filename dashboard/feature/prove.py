@@ -167,6 +167,7 @@ def _ask_steer() -> html.Section:
         "shift of the next token with many directions",
         _area("steer", PROMPT, "Prompt to continue"), slider,
     )  # fmt: skip
+    assert isinstance(question.children, list)
     question.children.insert(-1, judge)
     return question
 

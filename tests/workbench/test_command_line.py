@@ -320,7 +320,7 @@ def test_every_command_that_pages_print_is_a_verb():
     commands = [page.command for page in find_pages() if page.command] + [f"workbench {step}" for step in STEPS]
     assert len(commands) > len(STEPS)
     for command in commands:
-        program, *words = command.split()
+        program, *words = shlex.split(command)
         assert program == "workbench"
         assert parse(words).typed_words() == tuple(words[: len(parse(words).typed_words())])
 

@@ -306,7 +306,7 @@ class Induction(InductionConfig, Writes, Threaded, OnDevice):
 
 @dataclass(frozen=True, kw_only=True)
 class Show(InWorkspace):
-    """Print a circuit that was found, or an attribution graph; write a graph for other programs.
+    """Print a circuit or an attribution graph, or write a graph for other programs.
 
     Example: workbench circuit show capital-of-France --export capital.json --features
 
@@ -318,8 +318,8 @@ class Show(InWorkspace):
 
     circuit: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CIRCUIT")]
     """Name of a circuit or graph in the workspace, or a path to a circuit."""
-    export: Annotated[str | None, tyro.conf.arg(metavar="FILE.json")] = None
-    """Write a graph to this file."""
+    export: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write a graph to this file, which ends in .json."""
     features: bool = False
     """Write the latents of an exported graph too, where a features table describes them."""
 

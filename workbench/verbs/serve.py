@@ -76,7 +76,7 @@ like density, or the count expected by chance. Report both, and claim no effect 
 
 @dataclass(frozen=True, kw_only=True)
 class Mcp(InWorkspace, Threaded):
-    """Offer a workspace to an agent: reads, prompts, steering, ablation and directions as tools.
+    """Offer a workspace to an agent: reads, prompts, steering, ablation, directions.
 
     Example: workbench mcp --workspace ./workspace
 

@@ -54,7 +54,6 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
         if self.template and "{}" not in self.prompt:
             raise ConfigError("with --template the prompt has {} where the words go, such as 'The capital of {} is'")
 
-    @property
     def targets(self) -> dict[str, str]:
         """Return the words of the template, with their targets."""
         parts = [each.partition("=") for each in self.template]
@@ -73,7 +72,7 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
         self.check_free(folder)
         options = self._dictionary(workspace)
         model = load_model(self.model, device=self.use_device(), attention="eager")
-        words = self.targets
+        words = self.targets()
         prompt = self.prompt.replace("{}", next(iter(words))) if words else self.prompt
         tokens = prompt_tokens(model, prompt, chat=self.chat)
         with bar("tracing", "latents") as progress:
@@ -101,7 +100,7 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
 
         with bar("tracing words", "words") as progress:
             config = settings_of(self, TraceConfig)
-            found = trace_variants(model, self.prompt, self.targets, replacement, config, progress=progress)
+            found = trace_variants(model, self.prompt, self.targets(), replacement, config, progress=progress)
         for line in str(found).splitlines():
             say(f"      {line}")
         return save_variants(folder, found)
