@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from saes.kinds.base import SAE
     from saes.sets.importing import import_set
     from saes.sets.replacement import SetReplacement, untrained_set
+    from saes.sets.replacement import system_of as graph_system
     from saes.sets.set import TranscoderSet, open_set
     from saes.sets.train import train_set
     from saes.training.config import (
@@ -81,7 +82,7 @@ _HOMES = {
     "saes.sets.set": "TranscoderSet open_set",
     "saes.sets.train": "train_set",
     "saes.sets.importing": "import_set",
-    "saes.sets.replacement": "SetReplacement untrained_set",
+    "saes.sets.replacement": "SetReplacement untrained_set system_of:graph_system",
     "saes.weights.folder": "load_sae save_sae",
     "saes.weights.read": "load_dictionary",
     "saes.weights.importing": "import_dictionary",

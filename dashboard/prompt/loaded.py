@@ -168,28 +168,9 @@ class Loaded:
 
         Raises `MismatchError` for a graph of other weights.
         """
-        return self._held((graph.model, version), lambda: self._trace(self.model(graph.model), graph))
+        from saes.sets.replacement import system_of
 
-    def _trace(self, loaded: Any, graph: "AttributionGraph") -> Any:
-        import torch
-
-        from interp.models.adapter import weight_hash
-        from interp.tracing.config import TraceConfig
-        from interp.tracing.replacement import Neurons
-        from interp.tracing.trace import open_system
-        from saes.sets.replacement import SetReplacement
-        from saes.sets.set import open_set
-
-        graph.check_model(weight_hash(loaded))
-        settings, usual = graph.settings, TraceConfig()
-        replacement = (
-            Neurons(settings.get("max_neurons", usual.max_neurons))
-            if graph.dictionary == "neurons"
-            else SetReplacement(open_set(self._workspace, graph.dictionary), graph.dictionary)
-        )
-        tokens = torch.tensor([graph.tokens], device=next(loaded.parameters()).device)
-        skipped = settings.get("skip_positions", usual.skip_positions)
-        return open_system(loaded, tokens, replacement, skip_positions=skipped)
+        return self._held((graph.model, version), lambda: system_of(graph, self.model(graph.model), self._workspace))
 
     def version(self, features: str | None) -> str | None:
         """Return the content hash of a features artefact: one made again under its name is another."""

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from interp.tracing.replacement import Active
 from saes.sets.set import CrossLayerSet, PerLayerSet, TranscoderSet
 
 if TYPE_CHECKING:
+    from interp.tracing.edges import System
+    from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
 
 
@@ -59,6 +61,28 @@ class SetReplacement:
 
     def n_latents(self, layer: int) -> int:
         return self.set.d_sae(layer)
+
+
+def system_of(graph: "AttributionGraph", model: Any, workspace: "Workspace") -> "System":
+    """Return the frozen model of a graph's prompt with its latents, as `interp.intervene` and `split_edge` take it.
+
+    Raises `MismatchError` for a graph of other weights, `UnknownNameError` for a set that is not in the workspace.
+    """
+    from interp.models.adapter import weight_hash
+    from interp.tracing.config import TraceConfig
+    from interp.tracing.replacement import Neurons
+    from interp.tracing.trace import open_system
+    from saes.sets.set import open_set
+
+    graph.check_model(weight_hash(model))
+    settings, usual = graph.settings, TraceConfig()
+    if graph.dictionary == "neurons":
+        replacement = Neurons(settings.get("max_neurons", usual.max_neurons))
+    else:
+        replacement = SetReplacement(open_set(workspace, graph.dictionary), graph.dictionary)
+    tokens = torch.tensor([graph.tokens], device=next(model.parameters()).device)
+    skipped = settings.get("skip_positions", usual.skip_positions)
+    return open_system(model, tokens, replacement, skip_positions=skipped)
 
 
 def _first() -> Tensor:

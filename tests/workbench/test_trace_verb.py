@@ -85,6 +85,25 @@ def test_what_cannot_be_traced_is_one_line(tmp_path, capsys, options, says):
     assert not list(tmp_path.glob("graphs/*"))
 
 
+def test_a_graph_is_printed_judged_written_and_read_back(tmp_path, capsys):
+    assert traced(tmp_path, *PROMPT, "--name", "mine", "--max-feature-nodes", "150", "--effects", "0") == 0
+    show = ["circuit", "show", "mine", "--workspace", str(tmp_path)]
+    assert main(show) == 0
+    assert "Attribution graph of 'one two one'" in capsys.readouterr().out
+    assert main([*show, "--groups"]) == 0
+    said = capsys.readouterr().out
+    assert "permuted" in said
+    file = tmp_path / "mine.json"
+    assert main([*show, "--export", str(file)]) == 0
+    assert main(["import", str(file), "--name", "back", "--workspace", str(tmp_path)]) == 0
+    workspace = Workspace(tmp_path)
+    one, other = (AttributionGraph.load(workspace.path("attribution_graph", name)) for name in ("mine", "back"))
+    assert {node.id for node in one.nodes if node.kept} == {node.id for node in other.nodes}
+    assert int(one.edges.kept.sum()) == len(other.edges)
+    assert main([*show, "--export", str(tmp_path / "mine.pt")]) == 2
+    assert ".json" in capsys.readouterr().err
+
+
 def test_a_model_without_mlps_says_so(tmp_path, capsys):
     assert traced(tmp_path, *PROMPT, model="small:attn-only-1l") == 2
     assert "no MLPs" in capsys.readouterr().err

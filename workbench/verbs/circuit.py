@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from interp.circuits.find import Found
     from interp.circuits.task import Task
+    from interp.tracing.graph import AttributionGraph
     from interp.workspace import Workspace
     from saes.circuits.find import FoundFeatures
 
@@ -320,6 +321,9 @@ class Show(InWorkspace):
     """Name of a circuit or graph in the workspace, or a path to a circuit."""
     export: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Write a graph to this file, which ends in .json."""
+    groups: bool = False
+    """Propose groups of latents of a graph with similar sources and readers, and ablate their members in the model:
+    members of a group should change the model alike, more than random latents of the same layers."""
     features: bool = False
     """Write the latents of an exported graph too, where a features table describes them."""
 
@@ -356,13 +360,33 @@ class Show(InWorkspace):
             say(f"  {edge_text(edge)}" + ("" if edge.score is None else f"  {edge.score:+.3f}"))
         return None
 
+    def _groups(self, workspace: "Workspace", graph: "AttributionGraph") -> None:
+        """Print proposed groups, judged by what ablating their members does."""
+        from functools import partial
+
+        from interp.models.loading import load_model
+        from interp.tracing.effects import effect_profiles
+        from interp.tracing.supernodes import find_supernodes, judge_groups
+        from saes.sets.replacement import system_of
+
+        found = find_supernodes(graph)
+        say(found.headline())
+        if not found.groups:
+            return
+        say("ablating their members, and other latents of the same layers ...")
+        system = system_of(graph, load_model(graph.model, attention="eager"), workspace)
+        say(str(judge_groups(graph, found.groups, partial(effect_profiles, system), max_per_layer=6)))
+
     def _graph(self, workspace: "Workspace", name: str) -> None:
         """Print a graph, or write it."""
         from dashboard.graph.exchange import write_export
         from interp.tracing.graph import KIND, AttributionGraph
 
+        graph = AttributionGraph.load(workspace.path(KIND, name))
+        if self.groups:
+            return self._groups(workspace, graph)
         if self.export is None:
-            return say(str(AttributionGraph.load(workspace.path(KIND, name))))
+            return say(str(graph))
         for line in write_export(workspace, name, Path(self.export), features=self.features):
             say(line)
         return None
