@@ -83,7 +83,8 @@ def trace_variants(
 ) -> Variants:
     """Trace every word of a template, which has `{}` where the word goes; `words` maps each to the target token.
 
-    Raises `PromptError` unless all prompts have as many tokens, so that positions can be compared, `ConfigError` for fewer than three words or a template without `{}`.
+    Raises `PromptError` unless all prompts have as many tokens, so that positions can be compared, and `ConfigError`
+    for fewer than three words or a template without `{}`.
     """
     from interp.tracing.trace import aim_at, assemble, open_system
 
