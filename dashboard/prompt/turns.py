@@ -14,6 +14,7 @@ running one stops at its next `Turn.check`.
 
 import itertools
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ from interp.errors import UsageError
 
 _visitor: ContextVar[str] = ContextVar("visitor", default="")
 _guest: ContextVar[str] = ContextVar("guest", default="")
+LATER = frozenset({"suggest", "shares", "feature shares"})
+"""Kinds of requests that fill panels further down: of one visitor they come after all others."""
+PAUSE = 0.3
+"""Seconds that such a request waits before it queues, so that the requests of what is seen first are there already."""
 _REMEMBERED = 1000
 """Visitors whose last turn is remembered."""
 
@@ -84,11 +89,14 @@ class Turns:
         With `again`, a turn held before, its work goes on at the end of the queue, unless it was dropped meanwhile.
         """
         turn = again or Turn(_visitor.get(), kind, 0)
-        with self._changed:
-            turn.number = next(self._numbers)
-            if again is None:
+        if again is None:
+            with self._changed:
                 self._drop_older(turn)
                 self._known.add(turn)
+            if turn.visitor and kind in LATER:
+                time.sleep(PAUSE)
+        with self._changed:
+            turn.number = next(self._numbers)
             self._waiting.append(turn)
             try:
                 while not turn.dropped and (self._running is not None or self._next() is not turn):
@@ -129,9 +137,13 @@ class Turns:
             return f"waiting; {ahead} other page{'s' * (ahead != 1)} may be served first"
 
     def _next(self) -> Turn | None:
-        """Return the waiting request of whoever was served longest ago; of one visitor, the oldest."""
+        """Return the waiting request of whoever was served longest ago; of one visitor the oldest, `LATER` last."""
         order = {slot: at for at, slot in enumerate(self._served, 1)}
-        return min(self._waiting, key=lambda turn: (order.get(turn.slot, 0), turn.number), default=None)
+        return min(
+            self._waiting,
+            key=lambda turn: (order.get(turn.slot, 0), turn.kind in LATER, turn.number),
+            default=None,
+        )
 
     def _of(self, visitor: str) -> list[Turn]:
         everyone = [*self._waiting, *([self._running] if self._running else [])]

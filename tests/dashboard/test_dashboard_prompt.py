@@ -103,6 +103,49 @@ def test_one_page_with_many_requests_does_not_keep_another_waiting():
     assert served == ["busy", "quiet", "other", "busy", "busy", "busy"]
 
 
+def test_what_is_seen_first_is_served_before_the_panels_below(monkeypatch):
+    from dashboard.prompt import turns
+
+    monkeypatch.setattr(turns, "PAUSE", 0.05)
+    queue, served, threads = Turns(), [], []
+
+    def take(kind: str) -> None:
+        with asking("page"), queue.take(kind):
+            served.append(kind)
+
+    with queue.take("first"):
+        for kind in ("suggest", "shares", "pattern", "lens"):
+            threads.append(threading.Thread(target=take, args=(kind,)))
+            threads[-1].start()
+            time.sleep(0.01)
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join(10)
+    assert served == ["pattern", "lens", "suggest", "shares"]
+
+
+def test_a_new_prompt_drops_a_request_that_has_not_queued_yet(monkeypatch):
+    from dashboard.prompt import turns
+
+    monkeypatch.setattr(turns, "PAUSE", 0.2)
+    queue, said = Turns(), []
+
+    def late() -> None:
+        try:
+            with asking("page"), queue.take("shares"):
+                said.append("served")
+        except SupersededError:
+            said.append("dropped")
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    time.sleep(0.05)
+    with asking("page"), queue.take("read"):
+        pass
+    thread.join(10)
+    assert said == ["dropped"]
+
+
 def test_requests_without_a_page_share_the_place_of_their_browser_and_replace_nothing():
     from dashboard.prompt.turns import guest
 
