@@ -61,11 +61,12 @@ def influence(shares: Float[np.ndarray, "n n"], weights: Float[np.ndarray, " n"]
 
 def threshold(scores: Float[np.ndarray, "..."], share: float) -> float:
     """Return the smallest of the largest scores that together hold `share` of the sum."""
-    ordered = np.sort(scores, axis=None)[::-1]
-    total = np.cumsum(ordered, dtype=np.float64)
-    if not total[-1]:
+    ordered = np.sort(scores[scores > 0], axis=None)[::-1]  # zeros hold no share, and are most of a large matrix
+    if not len(ordered):
         return 0.0
-    at = np.searchsorted(total / total[-1], share)
+    total = np.cumsum(ordered, dtype=np.float64)
+    total /= total[-1]
+    at = np.searchsorted(total, share)
     return float(ordered[min(at, len(ordered) - 1)])
 
 
