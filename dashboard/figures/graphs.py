@@ -51,7 +51,8 @@ def graph_figure(graph: AttributionGraph, colours: Theme, *, n_edges: int = 300,
     figure.update_yaxes(tickvals=[-1, *ticks], ticktext=["tokens", *map(str, ticks)], title="layer")
     texts = [escape(visible(text, 16)) for text in graph.token_texts]
     figure.update_xaxes(tickvals=list(range(len(texts))), ticktext=texts)
-    figure.update_layout(showlegend=True, title=f"Why {escape(graph.targets[0].label)}? {n_edges} strongest edges")
+    why = f"Why {escape(graph.targets[0].label)}? The {len(shown)} most important edges"
+    figure.update_layout(showlegend=True, title={"text": why, "font": {"size": 13}}, margin={"t": 44})
     return figure
 
 
