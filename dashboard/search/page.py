@@ -27,7 +27,7 @@ from dashboard.components.frame import (
 from dashboard.components.pages import Context, Page, current, feature_href, register_parts
 from dashboard.components.tokens import token_strip, token_text
 from dashboard.figures.theme import visible
-from interp.errors import UsageError, as_typed
+from interp.errors import UsageError, as_typed, program
 from interp.workspace import Workspace
 from saes.features.found import ALPHA, Example, Found, Hit, Match
 from saes.features.search import rank_active, search_features
@@ -296,7 +296,7 @@ def _remarks(found: Found) -> list[Any]:
     notes = [f"Your own names could not be read: {as_typed(found.names_problem)}"] if found.names_problem else []
     partial = [name for name, text in found.covers.items() if text == "examples"]
     if partial:
-        said = as_typed("`workbench features` with --overwrite indexes all of the text.")
+        said = f"{program()} features DICTIONARY --recording NAME --overwrite indexes all of the text."
         notes.append(
             f"Only the text of the examples is indexed of {', '.join(partial)}: about thirty passages a feature. "
             f"Counts refer to these passages. {said}"
