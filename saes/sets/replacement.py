@@ -32,6 +32,7 @@ class SetReplacement:
     def prepare(self, frozen: FrozenModel) -> None:
         """Encode the clean run. Raises `MismatchError` for other weights or a missing layer."""
         self.set.check_model(frozen.model, allow_other_weights=self._allow)
+        self.set.to(frozen.embedding.device)
         if any(
             self.set.decoder_rows(layer, _first(), layer).shape[1] != frozen.shape.d_model for layer in self.set.layers
         ):

@@ -306,7 +306,7 @@ class Induction(InductionConfig, Writes, Threaded, OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show(InWorkspace):
+class Show(InWorkspace, OnDevice):
     """Print a circuit or an attribution graph, or write a graph for other programs.
 
     Example: workbench circuit show capital-of-France --export capital.json --features
@@ -374,7 +374,7 @@ class Show(InWorkspace):
         if not found.groups:
             return
         say("ablating their members, and other latents of the same layers ...")
-        system = system_of(graph, load_model(graph.model, attention="eager"), workspace)
+        system = system_of(graph, load_model(graph.model, device=self.use_device(), attention="eager"), workspace)
         say(str(judge_groups(graph, found.groups, partial(effect_profiles, system), max_per_layer=6)))
 
     def _graph(self, workspace: "Workspace", name: str) -> None:
