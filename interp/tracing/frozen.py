@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.models.adapter import available_hook_points, head_shape, run_with_cache
+from interp.models.adapter import available_hook_points, head_shape, logit_cap, run_with_cache
 from interp.models.residual import FrozenNorm, freeze
 
 MLP_INPUT, NORMALISED, RESIDUAL = "mlp.hook_in", "ln2.hook_normalized", "hook_resid_mid"
@@ -164,7 +164,7 @@ class FrozenModel:
             "attention patterns",
             "scales of norms",
             *(["scales of norms after attention and MLPs"] if post else []),
-            *(["logits before their cap"] if getattr(self.model.cfg, "output_logits_soft_cap", 0) > 0 else []),
+            *(["logits before their cap"] if logit_cap(self.model) is not None else []),
         ]
 
     @torch.no_grad()
@@ -339,8 +339,4 @@ def apply_linear(norm: FrozenNorm, value: Float[Tensor, "pos d_model"]) -> Float
 def _normed(owner: Any, name: str, resid: Tensor) -> Tensor:
     """Return the norm's own output, in float32; the residual where there is no norm."""
     module = getattr(owner, name, None)
-    return resid if module is None else module.original_component(resid.to(owner_dtype(owner))).float()
-
-
-def owner_dtype(owner: Any) -> torch.dtype:
-    return next(owner.parameters()).dtype
+    return resid if module is None else module.original_component(resid.to(next(owner.parameters()).dtype)).float()

@@ -28,6 +28,8 @@ class Pruned(NamedTuple):
     """cumulative share of influence, in descending order: low is important"""
     edge_score: Float[np.ndarray, "n n"]
     """0 where either end was dropped by the threshold on nodes"""
+    influence: Float[np.ndarray, " n"]
+    """of every node of the whole matrix"""
 
 
 class Scores(NamedTuple):
@@ -87,15 +89,17 @@ def prune(
     *,
     node_share: float = 0.8,
     edge_share: float = 0.98,
+    total: Float[np.ndarray, " n"] | None = None,
 ) -> Pruned:
     """Return the part of the graph that matters for the targets.
 
     Nodes that hold `node_share` of the influence are kept, tokens and logits always; then edges that hold `edge_share`
     of the scores; then latents and errors without outgoing edges, and latents without incoming ones, are dropped until
-    nothing changes. `kinds` names each node: `feature`, `error`, `token` or `logit`.
+    nothing changes. `kinds` names each node: `feature`, `error`, `token` or `logit`. `total` is the influence of the
+    nodes, where it is known already.
     """
     fixed, features = np.isin(kinds, ("token", "logit")), kinds == "feature"
-    total = influence(normalise_rows(matrix), weights)
+    total = influence(normalise_rows(matrix), weights) if total is None else total
     nodes = (total >= threshold(total, node_share)) | fixed
     shares = normalise_rows(np.where(nodes[:, None] & nodes, matrix, 0))
     shares *= (influence(shares, weights) + weights.astype(shares.dtype))[:, None]
@@ -103,7 +107,7 @@ def prune(
     while True:
         kept = nodes & (fixed | edges.any(0)) & (~features | edges.any(1))
         if (kept == nodes).all():
-            return Pruned(nodes, edges, cumulative_share(total), shares)
+            return Pruned(nodes, edges, cumulative_share(total), shares, total)
         nodes = kept
         edges &= nodes[:, None] & nodes
 

@@ -28,7 +28,7 @@ from interp.tracing.edges import System
 from interp.tracing.effects import agreement, final_input
 from interp.tracing.frozen import FrozenModel, Starts
 from interp.tracing.graph import KIND, AttributionGraph, GraphEdges, GraphNode, GraphTarget
-from interp.tracing.influence import cumulative_share, influence, normalise_rows, prune, score
+from interp.tracing.influence import cumulative_share, prune, score
 from interp.tracing.replacement import NoReplacement, Replacement
 from interp.tracing.rows import Adjacency, RowStore, compute_rows, memory_needed, numbers_of
 
@@ -303,9 +303,10 @@ def _pruned(
         kinds,
         node_share=max(STORED_NODE_SHARE, config.node_share),
         edge_share=max(STORED_EDGE_SHARE, config.edge_share),
+        total=default.influence,
     )
     stored = loose.nodes | default.nodes
-    total = influence(normalise_rows(matrix), weights)
+    total = default.influence
     fixed = np.isin(kinds, ("token", "logit"))
     if stored.sum() > STORED_NODES:
         rank = np.argsort(np.argsort(-np.where(default.nodes | fixed, np.inf, total), kind="stable"), kind="stable")
