@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import ConfigError
-from interp.models.adapter import token_strings
+from interp.models.adapter import logit_cap, token_strings
 from interp.results import Record, Result
 from interp.runtime import make_generator
 from interp.statistics import p_from_null
@@ -28,6 +28,8 @@ from interp.tracing.graph import AttributionGraph
 
 N_RANDOM = 19
 """Random draws of the null; the least p-value is 1 in 20."""
+ROUNDING = 1e-6
+"""Part of the clean value by which draws may differ from the effect and still count as reaching it: float32 rounds."""
 N_TOKENS = 8
 """Next tokens that are listed."""
 
@@ -123,7 +125,7 @@ def intervene(
     states = final_states(system, draws, mode, layers)
     moved = (states @ read).double().cpu().numpy()
     clean = final_input(system.frozen, system.frozen.resid_post[-1])
-    null = moved[1:]
+    null, rounding = moved[1:], ROUNDING * max(1.0, abs(float(clean @ read)))
     return Intervention(
         changes=tuple(changes),
         mode=mode,
@@ -134,7 +136,7 @@ def intervene(
         random_mean=float(null.mean()) if n_random else float("nan"),
         random_low=float(null.min()) if n_random else float("nan"),
         random_high=float(null.max()) if n_random else float("nan"),
-        p=p_from_null(moved[0], null, alternative="two-sided"),
+        p=p_from_null(moved[0], null, alternative="two-sided", tolerance=rounding),
         tokens=_next_tokens(system, clean, states[0]),
     )
 
@@ -266,7 +268,7 @@ def _next_tokens(system: System, clean: Tensor, moved: Tensor) -> list[dict[str,
 
 def logits_of(model: Any, state: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
     """Return the logits of inputs of the unembedding, with bias and cap."""
-    bias, cap = getattr(model, "b_U", None), float(getattr(model.cfg, "output_logits_soft_cap", 0) or 0)
+    bias, cap = getattr(model, "b_U", None), logit_cap(model)
     logits = state @ model.W_U.detach().float()
     logits = logits if bias is None else logits + bias.detach().float()
-    return cap * torch.tanh(logits / cap) if cap > 0 else logits
+    return cap * torch.tanh(logits / cap) if cap is not None else logits
