@@ -57,6 +57,14 @@ def wait_until(frame: Any, expression: str, *, arg: Any = None, timeout: float =
         (frame.page if hasattr(frame, "page") else frame).wait_for_timeout(25)
 
 
+def wait_for_address(page: Any, part: str = "", *, end: str = "", without: str | None = None) -> None:
+    """Until the address has a part, ends so, or is without a part: pages write it a moment after what it tells.
+
+    Tests never assert on `page.url` itself, which is behind the page.
+    """
+    page.wait_for_url(lambda url: part in url and url.endswith(end) and (without is None or without not in url))
+
+
 class Visit:
     """One page of one browser, with everything that it said and asked for."""
 

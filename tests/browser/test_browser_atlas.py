@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from conftest import wait_for_address
 from make_series import series
 
 pytestmark = pytest.mark.browser
@@ -76,7 +77,7 @@ def test_a_click_shows_a_points_true_neighbours_and_one_leads_on(visit):
     label = first.inner_text().strip()
     first.click()
     page.wait_for_function("(l) => document.querySelector('.wb-chosen h2').innerText.trim() === l", arg=label)
-    assert re.search(r"point=\d+", page.url)
+    page.wait_for_url(re.compile(r"point=\d+"))
     assert visit.errors == []
 
 
@@ -210,7 +211,7 @@ def test_an_address_restores_colour_size_place_and_filter(visit):
     assert (state["size"], state["overlays"]) == ("density", [])
     page.get_by_text("show all").click()
     page.wait_for_function(f"{BRIGHT} === 400")
-    assert "filter" not in page.url
+    wait_for_address(page, without="filter")
     bar = page.locator(".atlas-scale").bounding_box()  # and a drag over the scale makes a filter
     page.mouse.move(bar["x"] + bar["width"] / 2, bar["y"] + 5)
     page.mouse.down()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import wait_for_address
 from make_direction import HOSTILE_NAME, direction
 from make_dynamics import induction
 from make_geometry import LISTS, geometry
@@ -49,13 +50,13 @@ def test_a_direction_stands_below_the_lists_and_is_drawn(found):
     page.wait_for_selector(".wb-verdict >> text=It separates weekdays")
     for figure in ("along", "spectrum", "planes", "probe", "steering"):
         page.wait_for_selector(f"#direction-{figure} .main-svg")
-    assert page.url.endswith("/geometry?name=directions/pushed")
+    wait_for_address(page, end="/geometry?name=directions/pushed")
     assert page.locator("[aria-current=true]").inner_text().startswith(HOSTILE_NAME)
     assert page.locator("#geometry-parts [role=figure]:not([aria-label])").count() == 0
     assert page.evaluate("window.pwned") is None
     page.keyboard.press("k")
     page.wait_for_selector(".wb-verdict >> text=A circle")
-    assert page.url.endswith("/geometry?name=word-geometry/other&list=weekdays"), "the newest lists of its model"
+    wait_for_address(page, end="/geometry?name=word-geometry/other&list=weekdays")  # the newest lists of its model
     assert found.errors == []
     assert found.outside == []
 
@@ -65,11 +66,11 @@ def test_choosing_a_list_changes_the_picture_and_the_address(found):
     page.wait_for_function(f"({WORDS})() === '{' '.join(LISTS['weekdays'])}'")
     page.locator(".wb-choice", has_text="digits").click()
     page.wait_for_function(f"({WORDS})() === '{' '.join(LISTS['digits'])}'")
-    assert page.url.endswith("/geometry?name=word-geometry/shapes&list=digits")
+    wait_for_address(page, end="/geometry?name=word-geometry/shapes&list=digits")
     assert page.locator("[aria-current=true]").inner_text().startswith("digits")
     page.keyboard.press("j")
     page.wait_for_selector(".wb-verdict >> text=too short")
-    assert page.url.endswith("list=compass+points")
+    wait_for_address(page, end="list=compass+points")
     page.wait_for_selector("#geometry-parts >> text=has no prompts that ask for the next item")
     page.keyboard.press("k")
     page.wait_for_function(f"({WORDS})() === '{' '.join(LISTS['digits'])}'")
@@ -85,7 +86,7 @@ def test_another_artefact_is_chosen_by_keyboard(found):
     page.keyboard.press("Enter")
     page.get_by_role("option", name="other").click()
     page.wait_for_selector(".wb-findings >> text=there is no other list")
-    assert page.url.endswith("/geometry?name=word-geometry/other")
+    wait_for_address(page, end="/geometry?name=word-geometry/other")
     assert found.errors == []
 
 
@@ -116,16 +117,16 @@ def test_a_seed_is_chosen_and_its_frequencies_and_maps_are_there(found):
     page.wait_for_selector("#dynamics-map .atlas[data-ready] .atlas-frames input")
     page.locator(".wb-choice", has_text="seed 4").click()
     page.wait_for_selector(".wb-verdict >> text=never generalised")
-    assert page.url.endswith("/dynamics?name=grokking/grok&seed=4")
+    wait_for_address(page, end="/dynamics?name=grokking/grok&seed=4")
     page.wait_for_selector("#dynamics-map .atlas[data-ready] .atlas-frames input")
     slider = page.locator("#dynamics-map .atlas-frames input")
     slider.focus()
     page.keyboard.press("Home")
     page.wait_for_function("document.querySelector('#dynamics-map .atlas').dataset.frame === '0'")
-    assert page.url.endswith("/dynamics?name=grokking/grok&seed=4")
+    wait_for_address(page, end="/dynamics?name=grokking/grok&seed=4")
     page.get_by_text("Open the map by itself").click()
     page.wait_for_selector("#atlas-map .atlas")
-    assert "/atlas/grok" in page.url
+    wait_for_address(page, "/atlas/grok")
     assert found.errors == []
     assert found.outside == []
 
@@ -137,7 +138,7 @@ def test_a_toy_and_its_control_are_drawn_together(found):
     assert names == ["second copy", "first copy", "second copy, toy:induction-1l"]
     page.locator(".wb-choice", has_text="toy:induction-1l").click()
     page.wait_for_selector(".wb-verdict >> text=does not begin to copy")
-    assert "seed=0&spec=toy%3Ainduction-1l" in page.url
+    wait_for_address(page, "seed=0&spec=toy%3Ainduction-1l")
     assert found.errors == []
 
 

@@ -5,6 +5,7 @@ import re
 import struct
 
 import pytest
+from conftest import wait_for_address
 
 pytestmark = pytest.mark.browser
 
@@ -60,14 +61,14 @@ def test_a_click_on_an_edge_shows_its_evidence_and_its_readers_pattern(visit):
     assert "+0.55" in said
     assert "Attention of L5H3" in said
     page.wait_for_selector("#circuit-pattern .main-svg")
-    assert "at=L1H2-k-L5H3" in page.url
+    wait_for_address(page, "at=L1H2-k-L5H3")
     click(page, "L4H1")
     page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'L4H1'")
     click(page, "L1H2-k-L5H3")  # the same edge again
     page.wait_for_function("document.querySelector('#circuit-side h2').innerText.includes('→')")
     page.get_by_role("button", name="close", exact=True).click()
     page.wait_for_function("document.querySelector('#circuit-side h2').innerText === 'What was found'")
-    assert "at=" not in page.url
+    wait_for_address(page, without="at=")
     assert visit.errors == []
     assert visit.outside == []
 
@@ -97,7 +98,7 @@ def test_the_slider_thins_the_graph_and_moves_the_mark_on_the_curve(visit):
     assert page.locator(".wb-circuit-table .ag-center-cols-container .ag-row").count() <= n
     page.click("#circuit-found")
     graph_is_drawn(page, 24)
-    assert "n=" not in page.url
+    wait_for_address(page, without="n=")
     assert visit.errors == []
 
 
@@ -120,6 +121,7 @@ def test_nodes_are_grouped_folded_and_found_again_by_the_address(visit):
     graph_is_drawn(page)
     click(page, "group:early; <b>one</b>")
     page.wait_for_selector(".wb-members")
+    wait_for_address(page, "at=group")
     before = shown(page)
     page.goto(page.url)
     graph_is_drawn(page)

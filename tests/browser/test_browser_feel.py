@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from conftest import Visit, new_context
+from conftest import Visit, new_context, wait_for_address
 
 from dashboard.serve import make_server
 
@@ -25,7 +25,7 @@ def test_arrow_keys_walk_the_tokens_of_a_text_and_show_their_values(visit):
     assert shown.strip('"') == page.evaluate("document.activeElement.dataset.tip")
     page.keyboard.press("Home")
     assert page.evaluate(place) == 0
-    assert page.url.endswith("/feature/demo/12")
+    wait_for_address(page, end="/feature/demo/12")
     assert set(page.evaluate(stops)) == {1}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import wait_for_address
 from make_graph import make_graph, write_graph
 from test_browser_axe import axe_visit, violations  # noqa: F401 (a fixture)
 
@@ -84,9 +85,9 @@ def test_the_kept_part_is_shown_and_shares_are_those_of_the_artefact(visit, grap
     nodes = page.evaluate(f"{VIEW}.change({{ nodes: 1, edges: 1 }}) || {VIEW}.scene.items.length")
     assert nodes == len(graph.nodes)
     assert page.evaluate(f"{VIEW}.scene.links.from.length") == len(graph.edges)
-    assert "nodes=1&edges=1" in page.url
+    wait_for_address(page, "nodes=1&edges=1")
     page.get_by_role("button", name="As traced").click()
-    assert "nodes=" not in page.url
+    wait_for_address(page, without="nodes=")
     assert visit.errors == visit.outside == []
 
 
@@ -105,7 +106,7 @@ def test_one_target_alone_hides_the_others_and_their_influence(visit, graphs):
     expected = cumulative_share(influence(normalise_rows(matrix), weights))
     shares = page.evaluate(f"[...{VIEW}.model.shares({at}).nodes]")
     np.testing.assert_allclose(shares, expected, atol=1e-3)
-    assert "target=1" in page.url
+    wait_for_address(page, "target=1")
 
 
 def test_hover_lights_a_node_and_a_click_opens_it_with_its_edges(visit, graphs):
@@ -120,7 +121,7 @@ def test_hover_lights_a_node_and_a_click_opens_it_with_its_edges(visit, graphs):
     lines = page.locator(".wb-graph-chosen ol.wb-graph-edges").first.locator(".wb-value").all_inner_texts()
     expected = [row["weight"] for row in into[: len(lines)]]
     assert [float(line.replace("−", "-")) for line in lines] == pytest.approx(expected, rel=5e-3)
-    assert f"at={node}" in page.url
+    wait_for_address(page, f"at={node}")
     page.locator(".wb-graph-chosen .wb-graph-line").first.click()
     page.wait_for_selector(f"#graph-view[data-chosen='{into[0]['node']}']")
     page.keyboard.press("Escape")
@@ -192,7 +193,7 @@ def test_a_collapsed_group_has_the_signed_sums_of_its_members(visit, graphs):
             assert weight == pytest.approx(float(graph.edges.weight[rows].sum()), abs=1e-3)
             assert node not in inside
     assert saved(page)["groups"] == [["say a city", members]]
-    assert "collapse=1" in page.url
+    wait_for_address(page, "collapse=1")
 
 
 def test_the_list_does_everything_by_keyboard(visit, graphs):

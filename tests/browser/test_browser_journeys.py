@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from conftest import wait_for_address
 
 pytestmark = pytest.mark.browser
 
@@ -27,7 +28,7 @@ def test_keys_and_buttons_walk_along_the_features_and_back_returns(visit):
     wait_for_feature(page, 14)
     page.locator("body").press("ArrowLeft")
     wait_for_feature(page, 13)
-    assert page.url.endswith("/feature/demo/13")
+    wait_for_address(page, end="/feature/demo/13")
     page.go_back()
     wait_for_feature(page, 14)
     page.go_back()
@@ -69,7 +70,7 @@ def test_list_filters_sorts_and_opens(visit):
     index = int(row.locator("[col-id=feature]").inner_text())
     row.locator("[col-id=label]").click()
     wait_for_feature(page, index)
-    assert "q=prose" in page.url
+    wait_for_address(page, "q=prose")
 
 
 def test_address_restores_search_and_range(visit):
@@ -80,7 +81,7 @@ def test_address_restores_search_and_range(visit):
     labels = page.locator(".ag-row [col-id=label]").all_inner_texts()
     assert all("about the" in label for label in labels if label)
     wait_for_feature(page, 12)
-    assert "d=-3%2C-1" in page.url
+    wait_for_address(page, "d=-3%2C-1")
 
 
 def test_a_prompt_is_read_and_its_features_lead_on(visit, live):
@@ -117,7 +118,7 @@ def test_click_on_a_head_shows_it_on_a_prompt(visit, live):
     page.wait_for_selector("#heads-pattern-graph .main-svg")
     assert live.calls == [("pattern", "L3H2")]
     assert page.locator("#heads-pattern-title").inner_text() == "L3H2 on a prompt"
-    assert "head=L3H2" in page.url
+    wait_for_address(page, "head=L3H2")
     page.locator("#heads-grid .ag-row[row-index='0'] [col-id=name]").click()
     page.wait_for_function("!document.querySelector('#heads-pattern-title').innerText.includes('L3H2')")
 
@@ -127,7 +128,7 @@ def test_other_scores_change_map_and_table(visit):
     page.wait_for_selector(".ag-row[row-index='0']")
     page.get_by_text("first token", exact=True).click()
     page.wait_for_function("document.querySelector('#heads-lead').innerText.includes('first token head')")
-    assert "kind=first_token" in page.url
+    wait_for_address(page, "kind=first_token")
 
 
 def test_help_opens_with_its_key(visit):

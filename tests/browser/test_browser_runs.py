@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import chromium
+from conftest import chromium, wait_for_address
 from fake_live import FakeLive
 from make_workspace import HOSTILE, build
 
@@ -66,7 +66,7 @@ def test_a_map_is_made_from_the_page_and_opened(running):
     page.wait_for_selector("#runs-storage th:has-text('atlases/mine')")
     link.click()
     page.wait_for_selector("h1:has-text('Atlas')")
-    assert page.url.endswith("/atlas/mine")
+    wait_for_address(page, end="/atlas/mine")
     assert running.errors == []
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import wait_for_address
 from make_saes import advance, dictionaries, finished, health_lines, settings
 
 from dashboard.serve import make_server
@@ -75,7 +76,7 @@ def test_the_list_is_walked_by_keyboard_and_the_address_follows(saes):
     link.focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("#sae-scaling .main-svg")
-    assert page.url.endswith("/sae?name=sweep-d1024-k16")
+    wait_for_address(page, end="/sae?name=sweep-d1024-k16")
     page.go_back()
     page.wait_for_selector("[aria-current=true] >> text=big")
     assert saes.errors == []

@@ -3,6 +3,7 @@
 from urllib.parse import unquote
 
 import pytest
+from conftest import wait_for_address
 
 pytestmark = pytest.mark.browser
 AT = "Math.round(window.scrollY)"
@@ -45,7 +46,7 @@ def test_back_from_a_feature_returns_to_the_selection_on_the_map(visit):
     page.go_back()
     page.wait_for_selector("#atlas-table-title:has-text('Chosen points: 4')")
     page.wait_for_selector("#atlas-chosen .wb-chosen")
-    assert unquote(page.url) == unquote(before)
+    page.wait_for_url(lambda url: unquote(url) == unquote(before))
     page.wait_for_function(f"Math.abs({AT} - 200) < 3")
     assert visit.errors == []
 
@@ -64,12 +65,12 @@ def test_back_from_a_prompt_returns_to_the_head(visit):
     page.go_back()
     page.wait_for_selector("#heads-pattern-title:has-text('L1H2')")
     page.wait_for_function(f"Math.abs({AT} - {at}) < 3")
-    assert page.url == before
+    wait_for_address(page, end=before)
     page.wait_for_function("document.querySelector('#heads-kind input:checked')?.value === 'previous_token'")
     page.go_forward()
     page.wait_for_selector("#prompt-tokens .wb-tok")
-    assert "head=2" in page.url
-    assert "layer=1" in page.url
+    wait_for_address(page, "head=2")
+    wait_for_address(page, "layer=1")
     assert visit.errors == []
 
 
