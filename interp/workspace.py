@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _ENTRY = re.compile(r"^\d{8}-\d{6}(-\d+)?$")
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:")
+"""Start of a URL: a scheme of two characters or more, since one letter is a drive of Windows."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ class Workspace:
     """Open, list and query a folder of artefacts."""
 
     def __init__(self, root: str | Path, *, create: bool = False):
+        """Open the folder `root`, made when missing with `create`.
+
+        Raises `ConfigError` for a URL, `MissingError` where there is no folder, `ResourceError` where none can be made.
+        """
+        if _URL.match(str(root)):
+            raise ConfigError(
+                f"a workspace is a folder of this machine, got the URL {str(root)!r}; object storage is not supported, "
+                "so give the path of a local or mounted folder (an absolute path where its name holds a colon)"
+            )
         self.root = Path(root).expanduser()
         if create:
             try:

@@ -73,6 +73,23 @@ def test_a_missing_workspace_says_how_to_make_one(tmp_path: Path) -> None:
     assert Workspace(tmp_path / "new", create=True).artifacts() == []
 
 
+@pytest.mark.parametrize("url", ["memory:", "memory://demo", "s3://bucket/prefix", "gs://b", "file:///tmp/x", "http:"])
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_url_is_no_folder_of_that_name(
+    url: str, kind: type, create: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"folder of this machine, got the URL '.*give the path of a local"):
+        Workspace(kind(url), create=create)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_colon_elsewhere_is_no_url(tmp_path: Path) -> None:
+    for name in ("a:b", "memory:", "2026-01-02T03:04"):
+        assert Workspace(tmp_path / name, create=True).root == tmp_path / name
+
+
 def test_wrong_names_and_kinds_list_the_nearest(root: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'demo'"):
         Workspace(root).manifest("sae", "demoo")
