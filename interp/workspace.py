@@ -235,10 +235,15 @@ class Workspace:
 
 @lru_cache(maxsize=1)
 def _database(process: int) -> "duckdb.DuckDBPyConnection":
-    """Return the empty database through which a process reads tables; a forked process makes its own."""
+    """Return the empty database through which a process reads tables; a forked process makes its own.
+
+    It keeps the footers of files, and reads one again when the file was changed.
+    """
     import duckdb
 
-    return duckdb.connect(config={"threads": 1})
+    connection = duckdb.connect(config={"threads": 1})
+    connection.execute("set global parquet_metadata_cache = true")
+    return connection
 
 
 TRASH = "trash"

@@ -2,7 +2,9 @@
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from interp.names import feature_node, parse_hook_point
 from interp.notes import own_names
 from interp.workspace import Workspace
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MAX_ROWS = 200
 """Rows of the list per request."""
 MAX_EXAMPLES = 12
@@ -21,6 +26,8 @@ MAX_BETWEEN = 40
 """Examples in a range of activation."""
 MAX_EXPLANATIONS = 12
 """labels artefacts shown for one feature"""
+BLOCK = 16
+"""Features whose rows are read at once: visitors walk along features, and a table is decoded in groups of rows."""
 _LIST_COLUMNS = ("feature", "label", "density", "mean_activation", "max_activation", "n_fired")
 
 
@@ -72,14 +79,12 @@ def choices(workspace: Workspace) -> list[dict[str, str]]:
 def one(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
     """Return a row of `features.parquet` with `histogram_edges` and `n_features`. Raises `UsageError` out of range."""
     manifest = workspace.manifest("features", name)
-    table = workspace.query(
-        "select * from f where feature = ?", index, f=workspace.table_path("features", name, "features")
-    )
+    found = _near(workspace, name, "features", index, "select * from t where feature >= ? and feature < ?")
     n = int(manifest.summary["n_features"])
-    if table.num_rows == 0:
+    if not found:
         raise UsageError(f"feature {index} is not in {name!r}: its features are 0 to {n - 1}")
     edges = manifest.summary["histogram_edges"]
-    return table.to_pylist()[0] | {
+    return found[0] | {
         "histogram_edges": edges,
         "n_features": n,
         "dictionary": manifest.config["dictionary"],
@@ -88,9 +93,28 @@ def one(workspace: Workspace, name: str, index: int) -> dict[str, Any]:
 
 def examples(workspace: Workspace, name: str, index: int) -> list[dict[str, Any]]:
     """Return token windows in which the feature is active, by group (`top`, `q4` ... `q1`), strongest first."""
-    path = workspace.table_path("features", name, "examples")
-    sql = "select * from e where feature = ? and rank < ? order by group_order, rank"
-    return workspace.query(sql, index, MAX_EXAMPLES, e=path).to_pylist()
+    sql = f"""select * from t where feature >= ? and feature < ? and rank < {MAX_EXAMPLES}
+              order by feature, group_order, rank"""
+    return _near(workspace, name, "examples", index, sql)
+
+
+def _near(workspace: Workspace, name: str, table: str, index: int, sql: str) -> list[dict[str, Any]]:
+    """Return the rows of a feature; those of the features beside it are kept, until the file changes."""
+    path = workspace.table_path("features", name, table)
+    rows = _block(workspace, path, _version(path), sql, index - index % BLOCK)
+    return rows.filter(np.asarray(rows["feature"]) == index).to_pylist()
+
+
+@lru_cache(maxsize=64)
+def _block(workspace: Workspace, path: Path, version: tuple[int, ...], sql: str, first: int) -> "pa.Table":
+    """Return the rows of `BLOCK` features from `first` on."""
+    return workspace.query(sql, first, first + BLOCK, t=path)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Return numbers that are others once a file was written again."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def examples_between(
@@ -127,9 +151,15 @@ def explanations(workspace: Workspace, name: str, index: int) -> list[dict[str, 
 def labels(workspace: Workspace, name: str, indices: list[int]) -> dict[int, str]:
     """Return the labels of some features."""
     path = workspace.table_path("features", name, "features")
-    sql = "select feature, label from f where list_contains(?::int[], feature)"
-    found = workspace.query(sql, indices[:MAX_ROWS], f=path)
-    return dict(zip(found["feature"].to_pylist(), found["label"].to_pylist(), strict=True))
+    table = _all_labels(workspace, path, _version(path))
+    numbers, wanted = np.asarray(table["feature"]), np.asarray(indices[:MAX_ROWS], int)
+    rows = zip(wanted.tolist(), np.searchsorted(numbers, wanted).tolist(), strict=True)
+    return {each: table["label"][at].as_py() for each, at in rows if at < len(numbers) and numbers[at] == each}
+
+
+@lru_cache(maxsize=4)
+def _all_labels(workspace: Workspace, path: Path, version: tuple[int, ...]) -> "pa.Table":
+    return workspace.query("select feature, label from t order by feature", t=path)
 
 
 def shares_below(workspace: Workspace, name: str, fired: list[tuple[int, float]]) -> list[float | None]:
@@ -227,8 +257,7 @@ def relations(workspace: Workspace, name: str, index: int) -> dict[str, Any] | N
     manifest = workspace.manifest("features", name)
     if "relations.parquet" not in manifest.files:
         return None
-    path = workspace.table_path("features", name, "relations")
-    rows = workspace.query("select * from r where feature = ?", index, r=path).to_pylist()
+    rows = _near(workspace, name, "relations", index, "select * from t where feature >= ? and feature < ?")
     extra = {"scales": manifest.summary["relations"], "model": manifest.config.get("model")}
     return rows[0] | extra if rows else None
 

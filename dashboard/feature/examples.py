@@ -16,7 +16,7 @@ from dashboard.components.live import DocumentText, Live
 from dashboard.components.pages import current
 from dashboard.components.tokens import token_strip
 from dashboard.feature import data as view
-from dashboard.figures.saes import activation_histogram, filled_bins
+from dashboard.figures.saes import filled_bins, plain_activations
 from dashboard.figures.theme import theme, visible
 from interp.errors import WorkbenchError
 from interp.workspace import Workspace
@@ -42,7 +42,7 @@ READING = {"view": "context", "scale": "feature"}
 
 def histogram_panel(row: dict[str, Any], scheme: str | None) -> html.Section:
     """Return the histogram of activations, with a slider that chooses a range of its bins."""
-    figure = activation_histogram(
+    figure = plain_activations(
         row["histogram"], row["histogram_edges"], theme(scheme), marker=row["mean_activation"], height=210
     )
     parts: list[Any] = [graph("feature-histogram", figure=figure, height=210, label="Histogram of activations")]

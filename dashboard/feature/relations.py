@@ -13,7 +13,7 @@ from dashboard.components.frame import graph, panel, quiet_link
 from dashboard.components.pages import atlas_href, circuit_href, feature_href, geometry_href, graph_href
 from dashboard.components.tokens import feature_line
 from dashboard.feature import data as view
-from dashboard.figures.saes import logit_histogram
+from dashboard.figures.saes import plain_logits
 from dashboard.figures.theme import theme
 from interp.workspace import Workspace
 
@@ -36,7 +36,7 @@ def logit_panel(relations: dict[str, Any] | None, scheme: str | None) -> html.Se
     if relations is None or not relations["logit_histogram"]:
         return None
     scales = relations["scales"]
-    figure = logit_histogram(
+    figure = plain_logits(
         relations["logit_histogram"], scales["logit_edges"], scales["logit_null"], theme(scheme),
         tops=scales["logit_null_top"], height=210,
     )  # fmt: skip

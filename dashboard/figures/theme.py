@@ -6,6 +6,7 @@ colour-blind readers tell apart too.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -98,7 +99,53 @@ def theme(scheme: str | None) -> Theme:
 
 def styled(figure: go.Figure, colours: Theme, *, height: int | None = None) -> go.Figure:
     """The figure with our fonts, margins, axes and hover boxes; changes it in place and returns it."""
-    axis = {
+    figure.update_layout(**_look(colours, height))
+    axis = _axis(colours)
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def plain_figure(
+    data: list[dict], colours: Theme, *, x: dict, y: dict, height: int | None = None, **layout: Any
+) -> dict:
+    """A figure with our look as Plotly's JSON, for one that is drawn often: to make a `go.Figure` costs 20 ms.
+
+    `x` and `y` are what its axes have besides, a title at least; nothing in them or in `data` is an array.
+    """
+    axes = {}
+    for name, own in (("xaxis", x), ("yaxis", y)):
+        axis = _axis(colours)
+        axes[name] = axis | own | {"title": axis["title"] | own["title"]}
+    return {"data": data, "layout": _look(colours, height) | axes | layout}
+
+
+def vertical(x: float, colours: Theme) -> dict:
+    """A dotted line across a plain figure, as one of its `shapes`."""
+    line = {"color": colours.opposite, "width": 1, "dash": "dot"}
+    return {"type": "line", "xref": "x", "yref": "y domain", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
+
+
+def _look(colours: Theme, height: int | None) -> dict:
+    return {
+        "font": {"family": FONT, "size": 12, "color": colours.text},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "hoverlabel": {
+            "bgcolor": colours.surface,
+            "bordercolor": colours.grid,
+            "font": {"family": FONT, "size": 12, "color": colours.text},
+            "align": "left",
+        },
+        "showlegend": False,
+        "height": height,
+        "transition": {"duration": 0},
+    }
+
+
+def _axis(colours: Theme) -> dict:
+    return {
         "gridcolor": colours.grid,
         "linecolor": colours.grid,
         "zeroline": False,
@@ -107,24 +154,6 @@ def styled(figure: go.Figure, colours: Theme, *, height: int | None = None) -> g
         "title": {"font": {"size": 11, "color": colours.muted}, "standoff": 8},
         "automargin": True,
     }
-    figure.update_layout(
-        font={"family": FONT, "size": 12, "color": colours.text},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        hoverlabel={
-            "bgcolor": colours.surface,
-            "bordercolor": colours.grid,
-            "font": {"family": FONT, "size": 12, "color": colours.text},
-            "align": "left",
-        },
-        showlegend=False,
-        height=height,
-        transition={"duration": 0},
-    )
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    return figure
 
 
 def colour_bar(colours: Theme, title: str) -> dict:

@@ -3,12 +3,15 @@
 import json
 import shutil
 
+import pytest
 from page_text import text_of
 
 from dashboard.feature import data as view
 from dashboard.feature.export import feature_html
 from dashboard.feature.page import detail
 from dashboard.feature.relations import effect_verdict
+from interp.artifacts import write_table
+from interp.errors import UsageError
 from interp.workspace import Workspace
 from saes import search_features
 from saes.explain.imported import import_labels
@@ -21,6 +24,29 @@ def test_a_feature_is_compared_with_random_directions(workspace):
     assert "Effects on all logits" in within
     assert "stays below 0.19" in within
     assert "40 tokens, 2.5 expected if they fired independently" in within
+
+
+def test_rows_that_are_kept_are_those_of_the_table_until_it_changes(workspace, tmp_path):
+    shutil.copytree(workspace.root / "features", tmp_path / "w" / "features")
+    own = Workspace(tmp_path / "w")
+    paths = {table: own.table_path("features", "demo", table) for table in ("features", "examples", "relations")}
+    for index in (0, view.BLOCK - 1, view.BLOCK, 239):  # both sides of a border, and the last
+        for table, found in (
+            ("features", view.one(own, "demo", index)),
+            ("relations", view.relations(own, "demo", index)),
+        ):
+            row = own.query("select * from t where feature = ?", index, t=paths[table]).to_pylist()[0]
+            assert found is not None
+            assert {key: found[key] for key in row} == row
+        sql = "select * from t where feature = ? and rank < ? order by group_order, rank"
+        rows = own.query(sql, index, view.MAX_EXAMPLES, t=paths["examples"]).to_pylist()
+        assert view.examples(own, "demo", index) == rows
+    with pytest.raises(UsageError, match="0 to 239"):
+        view.one(own, "demo", 240)
+    assert view.labels(own, "demo", [3, 240, 5]) == {i: view.one(own, "demo", i)["label"] for i in (3, 5)}
+    write_table(paths["features"], own.query("select * replace ('other' as label) from t", t=paths["features"]))
+    assert view.one(own, "demo", 0)["label"] == "other"
+    assert view.labels(own, "demo", [5]) == {5: "other"}
 
 
 def test_neurons_link_to_their_page_where_they_are_described(workspace):

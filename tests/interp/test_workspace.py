@@ -171,6 +171,15 @@ def test_tables_are_queried_in_place(root: Path) -> None:
     assert rows["feature"].to_pylist() == [1, 2]
 
 
+def test_a_table_that_was_written_again_is_read_again(root: Path) -> None:
+    workspace = Workspace(root)
+    path = workspace.table_path("sae", "demo", "sae")
+    for n in range(2, 8):  # within one second, and with as many bytes or more
+        write_table(path, pa.table({"feature": list(range(n)), "density": [n / 10] * n}))
+        found = workspace.query("select * from f where density = ?", n / 10, f=path)
+        assert found["feature"].to_pylist() == list(range(n))
+
+
 def test_missing_and_damaged_tables_are_named(root: Path) -> None:
     workspace = Workspace(root)
     with pytest.raises(CorruptError, match=r"absent\.parquet is missing"):
