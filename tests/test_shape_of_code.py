@@ -98,7 +98,6 @@ def test_modules_are_few_and_of_a_size():
 
 
 SMALL_WITH_ONE_IMPORTER = {
-    "saes.kinds.matryoshka": "one file per kind of dictionary",
     "saes.kinds.registry": "names every kind; a new kind adds a line here",
 }
 """Modules under 60 lines that only one other imports, and the reason why each is a file of its own."""
@@ -122,6 +121,10 @@ REACHED_OTHERWISE = {
     "interp.studies.boltzmann": "public: `interp.studies`, for the notebook on energy",
     "interp.studies.classical_networks": "public: `interp.studies`, for the notebook on energy",
     "workbench.shipped.build": "`python -m workbench.shipped.build` makes the dictionary that ships",
+    "workbench.shipped.graphs": "`python -m workbench.shipped.graphs` makes the graphs that ship",
+    "workbench.shipped.sampled": "`python -m workbench.shipped.sampled` writes the text that the dictionary learns from",
+    "workbench.shipped.sources": "read by `workbench.shipped.build`",
+    "interp.models.sampling": "used by `workbench.shipped.sampled`",
 }
 """Modules that no verb and no page reaches, and how they are reached."""
 

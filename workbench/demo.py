@@ -12,6 +12,7 @@ ship; the manifests hold its hashes, and `card.json` its description.
 import shlex
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ DATA = Path(__file__).parent / "shipped" / "data"
 CARD = "card.json"
 SHIPPED = "demo"
 """Name of the dictionary and of its features, and prefix of the names of its maps."""
+SHIPPED_SET = "demo-mlps"
+"""Name of the part of a set of transcoders that the graphs that ship are made of."""
 
 
 def shipped_artifacts(data: Path = DATA) -> list[tuple[str, str]]:
@@ -70,16 +73,14 @@ def unpack(workspace: Workspace, data: Path = DATA) -> None:
         say(f"      a dictionary of SmolLM2-135M's features; its training text and its scores: {data / CARD}")
 
 
-def pack(workspace: Workspace, *, heads: str, data: Path = DATA) -> None:
-    """Copy the artefacts that ship from the workspace of the recipe into the package."""
-    chosen = [("sae", SHIPPED), ("evaluation", SHIPPED), ("features", SHIPPED), ("features", f"{SHIPPED}-neurons"),
-              ("atlas", f"{SHIPPED}-features"), ("atlas", f"{SHIPPED}-tokens"), ("heads", heads)]  # fmt: skip
-    shutil.rmtree(data, ignore_errors=True)
+def pack(workspace: Workspace, chosen: Sequence[tuple[str, str]], data: Path = DATA) -> None:
+    """Copy artefacts (kind, name) that ship from the workspace of a recipe into the package, in place of older ones."""
     for kind, name in chosen:
-        shutil.copytree(workspace.path(kind, name), data / KINDS[kind] / name)
-    shutil.copy(workspace.root / CARD, data / CARD)
+        target = data / KINDS[kind] / name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(workspace.path(kind, name), target)
     n_bytes = sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
-    say(f"packed {len(chosen)} artefacts into {data}, {n_bytes / 1e6:.1f} MB")
+    say(f"packed {len(chosen)} artefacts into {data}, which has {n_bytes / 1e6:.1f} MB")
 
 
 MODEL = "smollm2-135m"
@@ -151,6 +152,14 @@ class Step:
     title: str
     why: str
     verb: Writes
+    makes: str = ""
+    """name of the artefact, where the verb's own name is not it"""
+
+    @property
+    def name(self) -> str:
+        found = self.makes or self.verb.name
+        assert found is not None, "steps name what they make"
+        return found
 
 
 def steps(options: Demo) -> list[Step]:
@@ -163,7 +172,7 @@ def steps(options: Demo) -> list[Step]:
 def shipped_steps(options: Demo) -> list[Step]:
     """Return the steps that are computed around the dictionary that ships."""
     size, shared = _size(options), _shared(options)
-    return [_record(MODEL, SHIPPED, (RESID, MLP), size.look_tokens, shared), _induction(shared), _capital(shared)]
+    return [_record(MODEL, SHIPPED, (RESID, MLP), size.look_tokens, shared), _induction(shared)]
 
 
 def trained_steps(options: Demo) -> list[Step]:
@@ -348,10 +357,9 @@ def run_demo(options: Demo) -> None:
 
 def run_step(workspace: Workspace, step: Step, number: str) -> None:
     """Run one verb unless its artefact exists."""
-    assert step.verb.name is not None
     say(f"\n{number}  {step.title}")
-    if step.verb.name in workspace.names(step.kind):
-        say(f"     found {workspace.path(step.kind, step.verb.name)}")
+    if step.name in workspace.names(step.kind):
+        say(f"     found {workspace.path(step.kind, step.name)}")
         return
     say(f"     {step.why}")
     say(f"     $ {command_line(step.verb)}")

@@ -1,11 +1,13 @@
 """Models you can hook. The only package that imports transformer_lens.
 
 - `loading`     any model by its spec: packaged SmolLM2, hub id, folder, `.gguf` file, or a small model of our own
+- `memory`      the memory that a Hugging Face model takes, estimated before it is read
 - `identity`    specs, hashes of weights and tokenizers, one face for all tokenizers
 - `adapter`     the few TransformerLens tools that we call, under our names
 - `passes`      forward passes through a part of the model, with values at hook points captured; loss per token
 - `residual`    a transformer as a sum: parts that write to the residual stream, parts that read it, norms taken apart
 - `generation`  chat: one message in, one reply out
+- `sampling`    many documents sampled at once, for text of the model's own
 - `small`       small transformers from a config, and their folder
 - `training`    the training loop of small models
 - `toys`        small models by recipe: trained, or with analytic weights and a known circuit

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from interp.artifacts import disk_errors, sha256_file
 from interp.errors import ConfigError, CorruptError, MissingError, UnknownNameError
 from interp.models.identity import hash_weights, remember
+from interp.models.memory import check_memory
 from interp.models.small import (
     PRESETS,
     SMALL_PREFIX,
@@ -37,7 +38,7 @@ from interp.models.small import (
     small_config,
 )
 from interp.models.toys import PLANTED_NAMES, PLANTED_PREFIX, TOY_PREFIX, TOYS, build_planted, cached_toy
-from interp.runtime import parse_dtype, pick_device
+from interp.runtime import cache_folder, model_dtype, parse_dtype, pick_device
 from interp.text.corpora import hub_reachable
 
 if TYPE_CHECKING:
@@ -154,11 +155,6 @@ def packaged_gguf() -> Path:
     raise MissingError(f"the package {_DISTRIBUTION} is installed without its .gguf file. {problem} --force-reinstall")
 
 
-def cache_folder() -> Path:
-    """Return the cache folder of converted weights and corpora: `$INTERP_CACHE`, else `~/.cache/interp-workbench`."""
-    return Path(os.environ.get("INTERP_CACHE") or "~/.cache/interp-workbench").expanduser()
-
-
 def _folder_source(path: Path) -> Source:
     if is_small_folder(path):
         return Source("checkpoint", str(path))
@@ -265,7 +261,7 @@ _OURS = ("small", "planted", "toy", "checkpoint")
 def load_model(
     spec: "str | SmallConfig",
     *,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str | None = None,
     attention: Attention = "eager",
     seed: int = 0,
@@ -273,14 +269,15 @@ def load_model(
     """Load the model that a spec names, in evaluation mode.
 
     `attention="eager"` computes attention patterns, so that they can be read and edited; `"sdpa"` uses torch's fused
-    kernel, which is faster and has no patterns. `seed` initialises small models and nothing else.
+    kernel, which is faster and has no patterns. `seed` initialises small models and nothing else. `dtype` is by
+    default that of the running command (`--dtype`), float32 in scripts; hooks see float32 (`adapter.show_float32`).
 
     Raises `UnknownNameError` with the nearest known names, `MissingError` when weights are not there or the hub cannot
-    be reached, `CorruptError` when they cannot be read.
+    be reached, `ConfigError` before weights are read that do not fit into memory, `CorruptError` when they cannot be.
     """
     if attention not in ("eager", "sdpa"):
         raise UnknownNameError("attention", attention, ["eager", "sdpa"])
-    torch_dtype, where = parse_dtype(dtype), pick_device(device)
+    torch_dtype, where = parse_dtype(dtype or model_dtype()), pick_device(device)
     if isinstance(spec, SmallConfig):
         return _load_small(spec, torch_dtype, where, attention, seed)
     source = find_source(spec)
@@ -290,6 +287,20 @@ def load_model(
     model, fresh_hash = _load_transformers(spec, location, torch_dtype, where, attention)
     remember(model, spec, attention, fresh_hash)
     return model
+
+
+def load_plain(spec: str, *, dtype: str = "float32", device: str | None = None) -> tuple[Any, Any]:
+    """Return a Hugging Face model without hooks, in evaluation mode, and its tokenizer: for sampling long texts.
+
+    Raises `ConfigError` for a model of our own, and the errors of `load_model`.
+    """
+    source = find_source(spec)
+    if source.kind in _OURS:
+        raise ConfigError(f"{spec} has no class of transformers; choose a Hugging Face model such as {PACKAGED}")
+    location = str(converted_folder(Path(source.location))) if source.kind == "gguf" else source.location
+    with quiet_transformers():
+        plain, tokenizer = _read_weights(spec, location)
+    return plain.to(device=pick_device(device), dtype=parse_dtype(dtype)).eval(), tokenizer
 
 
 def _load_small(
@@ -306,11 +317,13 @@ def _load_small(
     name = spec if isinstance(spec, str) else f"{SMALL_PREFIX}{spec}"
     import torch
 
+    from interp.models.adapter import show_float32
+
     build = partial(_build_ours, spec, source, seed, device)
     model = build(torch.float32)
     fresh_hash = hash_weights(model.original_model)
     if dtype != torch.float32:
-        model = build(dtype)
+        model = show_float32(build(dtype))
     remember(model, name, attention, fresh_hash)
     return model
 
@@ -333,9 +346,10 @@ def _load_transformers(
 ) -> tuple["TransformerBridge", str]:
     from transformer_lens import TransformerBridge
 
-    from interp.models.adapter import use_fused_attention
+    from interp.models.adapter import show_float32, use_fused_attention
 
     with quiet_transformers():
+        check_memory(spec, location, str(dtype).removeprefix("torch."), device)
         plain, tokenizer = _read_weights(spec, location)
         fresh_hash = _known_hash(location) or hash_weights(plain)
         plain = plain.to(device=device, dtype=dtype).eval()
@@ -344,7 +358,7 @@ def _load_transformers(
         )
     if attention == "sdpa":
         use_fused_attention(model)
-    return model.eval(), fresh_hash
+    return show_float32(model.eval()), fresh_hash
 
 
 def _read_weights(spec: str, location: str) -> tuple[Any, Any]:

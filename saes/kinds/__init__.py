@@ -4,8 +4,7 @@
 - `recipe`      a kind's part in the training step, and the end of training
 - `registry`    from a config to its recipe
 - `topk`        the k largest latents of each token
-- `batchtopk`   k per token on average over a batch, one threshold afterwards
-- `matryoshka`  BatchTopK whose prefixes reconstruct too
+- `batchtopk`   k per token on average over a batch, one threshold afterwards; Matryoshka: its prefixes reconstruct too
 - `jumprelu`    one learned threshold per latent; BatchTopK and Matryoshka end in this class as well
 - `relu`        ReLU with an L1 penalty
 - `gated`       a gate and a magnitude for each latent

@@ -4,6 +4,18 @@ Selection needs a batch. After training one fixed threshold replaces it: `f = pr
 saved as one). The threshold is estimated from data with the finished weights, as the mean over batches of the value
 that lets `k` latents per token through. (The paper averages the smallest active value, equation 6, during training,
 while the weights still move.)
+
+Matryoshka BatchTopK has nested dictionaries in one (Bussmann et al. 2025, arXiv 2503.17547). Latents are selected in
+the same way, over the whole dictionary. Each prefix of it (the first `m_1`, the first `m_2`, ... all of them) must then
+reconstruct the input with its own active latents. Early latents therefore retain the general features that later ones
+would otherwise absorb. The loss is the MEAN over prefixes of their FVU, as in dictionary_learning; SAELens and the
+paper take the sum. The two agree up to a factor, and with the mean the weight of AuxK and gradient clipping are those
+of other kinds. AuxK works on the error of the full dictionary.
+
+A step makes one pass over the active latents whatever the number of prefixes: a row's entries are sorted by latent, so
+each prefix's reconstruction continues the one before. Narrow inner prefixes make latents mix features that a wider one
+would separate ("feature hedging", 2505.11756): choose the first prefix above the L0. The trained dictionary is one
+JumpReLU over all latents.
 """
 
 from collections.abc import Iterable
@@ -18,12 +30,12 @@ from saes.kernels.step import choose_ops
 from saes.kinds.base import SAE
 from saes.kinds.jumprelu import JumpReLUSAE
 from saes.kinds.recipe import Recipe, Trained
-from saes.training.config import KConfig
+from saes.training.config import KConfig, MatryoshkaConfig
 
 
 @final
 class BatchTopKRecipe(Recipe):
-    """`k` latents per token on average; `ends`, where given, are nested prefixes (see `matryoshka.py`)."""
+    """`k` latents per token on average; `ends`, where given, are nested prefixes."""
 
     def __init__(self, config: KConfig, *, ends: tuple[int, ...] = ()):
         self.k, self.ends, self.shares_latents = config.k, ends, not ends
@@ -38,6 +50,17 @@ class BatchTopKRecipe(Recipe):
         sae = JumpReLUSAE(trained.weights, threshold=torch.zeros_like(trained.weights.b_enc), metadata=trained.metadata)
         sae.threshold.fill_(estimate_threshold(sae, trained.batches, self.k))
         return sae
+
+
+def matryoshka_recipe(config: MatryoshkaConfig) -> BatchTopKRecipe:
+    """Return the recipe of BatchTopK with nested prefixes."""
+    return BatchTopKRecipe(config, ends=prefix_ends(config))
+
+
+def prefix_ends(config: MatryoshkaConfig) -> tuple[int, ...]:
+    """Return the ends of the prefixes, rising; the last is `d_sae`."""
+    ends = {max(1, round(share * config.d_sae)) for share in config.prefixes}
+    return tuple(sorted({*ends, config.d_sae}))
 
 
 @torch.no_grad()

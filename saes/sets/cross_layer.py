@@ -109,7 +109,7 @@ class CrossLayerRun:
             self.plan = plan(train, d_in=sources[0].d_in, d_sae=config.d_sae)
             self.rows = spread.tokens.share(self.plan.batch_size, "batch_size")
             folder.mkdir(parents=True, exist_ok=True)
-            self.device = pick_device(self.ranks.device(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.device = pick_device(self.ranks.device(device), mps=False)
             saved = read_checkpoint(folder) or self.start()
         self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
         if self.ranks.first:

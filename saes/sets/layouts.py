@@ -12,7 +12,7 @@ thresholds as ReLU; a TopK layer holds `activation_function.k`, at which its loa
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -96,8 +96,10 @@ def read_config(folder: Path) -> SetConfig:
     )
 
 
-def write_layer(folder: Path, layer: int, transcoder: Transcoder) -> None:
-    """Write the file of one layer's transcoder."""
+def write_layer(
+    folder: Path, layer: int, transcoder: Transcoder, *, dtype: Literal["float32", "bfloat16"] = "float32"
+) -> None:
+    """Write the file of one layer's transcoder; `bfloat16` halves and rounds the matrices, vectors stay float32."""
     tensors = {
         "W_enc": transcoder.W_enc.T,
         "b_enc": transcoder.b_enc,
@@ -110,6 +112,8 @@ def write_layer(folder: Path, layer: int, transcoder: Transcoder) -> None:
         tensors[circuit_tracer.K] = torch.tensor(float(transcoder.activation.k))
     if transcoder.W_skip is not None:
         tensors["W_skip"] = transcoder.W_skip
+    if dtype == "bfloat16":
+        tensors = {name: t.bfloat16() if t.ndim == 2 else t for name, t in tensors.items()}
     _save(folder / layer_file(layer), tensors)
 
 
@@ -151,7 +155,9 @@ def read_cross_layer(folder: Path, config: SetConfig) -> CrossLayerTranscoder:
 
 
 def _save(path: Path, tensors: dict[str, Any]) -> None:
-    plain: dict[str, Tensor] = {name: t.detach().cpu().float().contiguous() for name, t in tensors.items()}
+    plain: dict[str, Tensor] = {
+        name: (t if t.dtype == torch.bfloat16 else t.float()).detach().cpu().contiguous() for name, t in tensors.items()
+    }
     for name, tensor in plain.items():
         check_finite(name, tensor, path)
     with atomic_file(path) as temporary:

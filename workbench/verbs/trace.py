@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError
 from interp.tracing.config import TraceConfig
-from workbench.terminal import ModelArgument, OnDevice, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import ModelArgument, RunsModel, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.tracing.graph import AttributionGraph
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace(TraceConfig, Writes, Threaded, OnDevice):
+class Trace(TraceConfig, Writes, Threaded, RunsModel):
     """Trace why a model says what it says: the attribution graph of one prompt.
 
     Example: workbench trace smollm2-135m --prompt "The capital of France is" --target " Paris" --contrast " Rome"
@@ -110,15 +110,19 @@ class Trace(TraceConfig, Writes, Threaded, OnDevice):
         if self.set is None:
             from interp.tracing.replacement import Neurons
 
-            say("MLP neurons are the latents; transcoders give fewer and clearer ones: workbench train --set NAME")
+            say("MLP neurons are the latents; transcoders are fewer and clearer: workbench train RECORDING --set NAME")
             return {"replacement": Neurons(self.max_neurons)}
         from saes.sets.replacement import SetReplacement, labels_of, untrained_set
-        from saes.sets.set import open_set
+        from saes.sets.set import PART_OF, open_set
 
-        found = open_set(workspace, self.set)
+        found, manifest = open_set(workspace, self.set), workspace.manifest("transcoders", self.set)
+        if PART_OF in manifest.config:
+            raise ConfigError(
+                f"{self.set} holds only the latents of graphs that were traced with {manifest.config[PART_OF]}; for "
+                "other prompts leave out --set (MLP neurons), or make a whole set: workbench train RECORDING --set NAME"
+            )
         allow = self.allow_other_weights
         null = SetReplacement(untrained_set(found, self.seed), "untrained", allow_other_weights=allow)
-        manifest = workspace.manifest("transcoders", self.set)
         return {
             "replacement": SetReplacement(found, self.set, allow_other_weights=allow),
             "untrained": null if self.nulls else None,
