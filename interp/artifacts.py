@@ -43,6 +43,7 @@ from interp.errors import (
     UnknownNameError,
 )
 from interp.results import Record, Result, flat
+from interp.runtime import DTYPES, model_dtype
 from interp.upgrades import upgrade
 
 SCHEMA_VERSION = 2
@@ -144,6 +145,7 @@ class Draft:
         """Start an artefact, or resume an interrupted run with the same config.
 
         With `overwrite` an existing folder is replaced, but only at `finish`; an unfinished run of it is resumed too.
+        The dtype of the models that a command loads (`--dtype`) joins the config where it is not float32.
         Raises `ConfigError` when the finished folder exists without `overwrite`, `MismatchError` when there is a
         partial run with another config, `UnknownNameError` for an unknown kind.
         """
@@ -151,6 +153,8 @@ class Draft:
             raise UnknownNameError("artefact kind", kind, KINDS)
         if folder.exists() and not overwrite:
             raise ConfigError(f"{folder} is already there; choose another --name, or --overwrite to replace it")
+        if model_dtype() != DTYPES[0]:
+            config = {**config, "model_dtype": model_dtype()}
         partial = partial_path(folder)
         before = upgrade(read_json(partial / STATUS)) if (partial / STATUS).exists() else None
         identity = _identity(kind, config, seed)

@@ -58,8 +58,12 @@ class Ranks:
         """Return the requested device; for none or plain `cuda` on a machine with GPUs, this rank's own GPU."""
         import torch
 
+        from interp.runtime import pick_device
+
         if self.world == 1 or asked not in (None, "cuda") or not torch.cuda.is_available():
             return asked
+        if asked is None and pick_device() == "cpu":  # the GPU does not give the numbers of the CPU
+            return "cpu"
         return f"cuda:{self.local}"
 
     def share(self, n: int, what: str) -> slice:

@@ -17,6 +17,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from interp.artifacts import code_version
 from interp.errors import ConfigError, UnknownNameError, WorkbenchError, as_typed, program
 from interp.progress import follow_starter
+from interp.runtime import set_model_dtype
 from workbench.demo import Demo
 from workbench.terminal import Verb, help_of, is_switch
 from workbench.terminal import options_of as described_options
@@ -109,6 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # `workbench models | head`
         return 0
+    finally:
+        set_model_dtype()  # what loads models later in this process was not asked for --dtype
 
 
 def parse(arguments: list[str]) -> Verb:

@@ -1,8 +1,8 @@
 """The terminal side of every verb: options in small dataclasses, help, lines of output, progress bar. Torch-free.
 
 A verb is a frozen dataclass that inherits the options it uses, `InWorkspace`, `Writes`, `Seeded`, `Threaded`,
-`OnDevice`, and, where an analysis has a settings dataclass, that one too: `settings_of` hands it on. `options_of` reads
-the options off the dataclass, and `help_of` prints them.
+`OnDevice`, `RunsModel`, and, where an analysis has a settings dataclass, that one too: `settings_of` hands it on.
+`options_of` reads the options off the dataclass, and `help_of` prints them.
 
 Under `torchrun` a verb runs once per rank: the first rank prints, and a failure is reported once (`joined_ranks`).
 """
@@ -193,10 +193,10 @@ class Threaded(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class OnDevice(Verb):
-    """Option of a verb that runs a model or a dictionary."""
+    """Option of a verb that computes with tensors: it trains, applies dictionaries, or reads a live recording."""
 
     device: str | None = None
-    """cpu, cuda, cuda:1 or mps. Default: the fastest that is available."""
+    """cpu, cuda, cuda:1 or mps. Default: the fastest that is there and gives the numbers of the CPU."""
 
     def use_device(self, ranks: "Ranks | None" = None, *, mps: bool = True) -> str:
         """Return the device, and print it.
@@ -205,14 +205,30 @@ class OnDevice(Verb):
             ranks: under torchrun, the ranks: each has its own device, and the first prints.
             mps: whether mps may be taken when no device was asked for.
         """
+        return self._choose_device(ranks, mps)
+
+    def _choose_device(self, ranks: "Ranks | None", mps: bool, remark: str = "") -> str:
         from interp.runtime import pick_device
 
-        device = pick_device(self.device if ranks is None else ranks.device(self.device))
-        if device == "mps" and self.device is None and not mps:
-            device = "cpu"
+        device = pick_device(self.device if ranks is None else ranks.device(self.device), mps=mps)
         if ranks is None or ranks.first:
-            say(f"device: {device}")
+            say(f"device: {device}{remark}")
         return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsModel(OnDevice):
+    """Options of a verb that loads a model: its dtype too, which `load_model` takes from here."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Data type of the model's weights and of the values between its layers; sums and scores stay in float32."""
+
+    def use_device(self, ranks: "Ranks | None" = None, *, mps: bool = True) -> str:
+        """Return the device, print it, and load every model from here on in the dtype that was asked for."""
+        from interp.runtime import set_model_dtype
+
+        set_model_dtype(self.dtype)
+        return self._choose_device(ranks, mps, "" if self.dtype == "float32" else f", dtype: {self.dtype}")
 
 
 S = TypeVar("S")
@@ -444,4 +460,4 @@ def _command(first: str, command: str, width: int) -> Iterator[str]:
     yield line
 
 
-_COMMON = (Writes, InWorkspace, Seeded, Threaded, OnDevice)
+_COMMON = (Writes, InWorkspace, Seeded, Threaded, OnDevice, RunsModel)

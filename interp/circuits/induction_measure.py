@@ -29,7 +29,7 @@ from interp.circuits.config import InductionConfig
 from interp.circuits.head_kinds import draw_prompts, score_pattern, target_masks, target_weights
 from interp.circuits.task import final_point
 from interp.errors import ConfigError
-from interp.models.adapter import Hook
+from interp.models.adapter import Hook, widened
 from interp.models.passes import capture, repeat_losses, run_from, token_losses
 from interp.models.residual import ResidualStream, Side
 from interp.names import HeadName, parse_node
@@ -370,7 +370,7 @@ def direct_logit_changes(model: Any, prompts: InductionPrompts, layers: Sequence
     clean, other = capture(model, tokens, [*names, final]), capture(model, prompts.unrepeated, names)
     known = _known(prompts).to(clean[final].device)
     following = tokens[:, 1:].to(known.device)[known]
-    W_U = model.W_U
+    W_U = widened(model.W_U)
     direction = W_U.T[following] - W_U.mean(1)
     stream = clean[final][:, :-1][known]
 

@@ -141,10 +141,10 @@ class WordVectors:
     @classmethod
     def of(cls, model: Any, *, centre: bool = True) -> "WordVectors":
         """Return the token embeddings of a model, special tokens excluded."""
-        from interp.models.adapter import ordinary_tokens, token_strings
+        from interp.models.adapter import ordinary_tokens, token_strings, widened
 
         ids = ordinary_tokens(model)
-        return cls(token_strings(model, ids), model.W_E[ids].detach(), centre=centre)
+        return cls(token_strings(model, ids), widened(model.W_E[ids].detach()), centre=centre)
 
     def __len__(self) -> int:
         return len(self.words)

@@ -28,7 +28,7 @@ from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from interp.errors import ConfigError, PromptError
-from interp.models.adapter import available_hook_points, logit_cap, run_with_cache, to_tokens
+from interp.models.adapter import available_hook_points, logit_cap, run_with_cache, to_tokens, widened
 from interp.models.residual import FrozenNorm, ResidualStream, freeze, norm_of
 from interp.results import Record, Result
 
@@ -253,7 +253,7 @@ def _attribute(
     _check_sum(values, total.cpu())
     neurons = None
     if neurons_of is not None:
-        acts, W_out = cache[f"blocks.{neurons_of}.mlp.out.hook_in"], model.blocks[neurons_of].mlp.W_out
+        acts, W_out = cache[f"blocks.{neurons_of}.mlp.out.hook_in"], widened(model.blocks[neurons_of].mlp.W_out)
         norm = norm_of(model.blocks[neurons_of], "ln2_post", residual.shape.d_model)
         neurons = contribution.per_neuron(acts, W_out if norm is None else norm.linear(W_out)).cpu()
         if norm is not None:
@@ -279,7 +279,7 @@ def _targets(
     model: Any, logits: Tensor, answers: Tensor, wrongs: Tensor | None, centre: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the target's direction after the norm `[batch, d_model]`, its unembedding bias and value `[batch]`."""
-    W_U, logits = model.W_U, logits.double()
+    W_U, logits = widened(model.W_U), logits.double()
     b_U = getattr(model, "b_U", None)
     b_U = torch.zeros_like(W_U[0]) if b_U is None else b_U
     rows, ids = torch.arange(len(answers)), answers.to(W_U.device)

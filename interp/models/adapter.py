@@ -10,6 +10,7 @@ wrapped module's own forward instead, with its fused kernel. The block's other h
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.errors import ConfigError, PromptError
@@ -18,10 +19,14 @@ from interp.names import canonical_hook_point, check_hook_points
 from interp.runtime import derive_seed
 
 if TYPE_CHECKING:  # torch is loaded by the first run of a model, so shapes are strings, which no test checks
+    import torch
     from jaxtyping import Float, Int, Int64, Shaped
     from torch import Tensor
     from transformer_lens.model_bridge import TransformerBridge
 
+
+Hook = Callable[..., Any]
+"""`hook(value, hook)`, called by keyword for the second; returns the replacement, or None to leave the value."""
 
 # hook points of the step-by-step computation
 LOST_HOOKS = ("hook_attn_scores", "hook_pattern", "hook_rot_q", "hook_rot_k", "hook_cos", "hook_sin", "hook_result")
@@ -65,6 +70,74 @@ class DelegatingForward:
         return attention.hook_out(out)
 
 
+def show_float32(model: "TransformerBridge") -> "TransformerBridge":
+    """Let hooks and callers of a model in a narrower dtype see float32, and return it; a float32 model is unchanged.
+
+    Weights, products and the values between layers keep the model's dtype. A hook is given the value as float32, and
+    what it returns is rounded to the model's dtype; so are residuals that a pass starts from. Logits are float32.
+    """
+    import torch
+    from transformer_lens.hook_points import HookPoint
+
+    if model.cfg.dtype in (torch.bfloat16, torch.float16):
+        for point in model.modules():
+            if isinstance(point, HookPoint):
+                object.__setattr__(point, "add_hook", _Float32Hooks(point))
+        object.__setattr__(model, "forward", _Float32Forward(model))
+    return model
+
+
+class _Float32Forward:
+    """Forward pass of a model that takes and returns float32."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __call__(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        out = type(self.model).forward(self.model, _cast(value, self.model.cfg.dtype), *args, **kwargs)
+        if isinstance(out, tuple):
+            return tuple(_cast(each, torch.float32) for each in out)
+        return _cast(out, torch.float32)
+
+
+class _Float32Hooks:
+    """`add_hook` of a hook point, for hooks that see and return float32."""
+
+    def __init__(self, point: Any):
+        self.point = point
+
+    def __call__(self, hook: Hook, *args: Any, **kwargs: Any) -> Any:
+        return type(self.point).add_hook(self.point, partial(_call_in_float32, hook), *args, **kwargs)
+
+
+def _call_in_float32(function: Hook, value: Any, *, hook: Any) -> Any:
+    """Call a hook with a value as float32. The value it saw is passed on in any case, so that gradients reach it."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return function(value, hook=hook)
+    seen = value.float()
+    out = function(seen, hook=hook)
+    return _cast(seen if out is None else out, value.dtype)
+
+
+def widened(weight: "Tensor") -> "Tensor":
+    """Return a tensor of a narrow dtype as float32, others unchanged: analyses compute with weights in 32 bits."""
+    return weight.float() if weight.dtype.itemsize < 4 else weight
+
+
+def applied(module: Any, value: "Float[Tensor, '...']") -> "Float[Tensor, '...']":
+    """Return what a module of a model gives for a value, computed in the model's dtype, in the dtype of the value."""
+    dtype = next((each.dtype for each in module.parameters()), value.dtype)
+    return module(value.to(dtype)).to(value.dtype) if dtype.itemsize < 4 else module(value)
+
+
+def _cast(value: Any, dtype: "torch.dtype") -> Any:
+    return value.to(dtype) if hasattr(value, "is_floating_point") and value.is_floating_point() else value
+
+
 __all__ = [
     "available_hook_points", "bos_token_id", "final_norm_and_unembed", "head_shape", "hook_points_by_name",
     "logit_cap", "mlp_hook_points", "ordinary_tokens", "run_with_cache", "run_with_hooks", "to_tokens",
@@ -80,8 +153,6 @@ _NEEDS_FLAG = {
     "hook_attn_in": "use_attn_in",
     "hook_mlp_in": "use_hook_mlp_in",
 }
-Hook = Callable[..., Any]
-"""`hook(value, hook)`, called by keyword for the second; returns the replacement, or None to leave the value."""
 
 
 class HeadShape(NamedTuple):
@@ -183,7 +254,10 @@ def final_norm_and_unembed(
 ) -> "Float[Tensor, '*batch d_vocab']":
     """Return logits `[..., d_vocab]` of residual values `[..., d_model]`: the final norm, unembedding and soft cap."""
     flat = resid.reshape(1, -1, resid.shape[-1])
+    narrow = model.cfg.dtype.itemsize < 4
+    flat = flat.to(model.cfg.dtype) if narrow else flat
     logits = model.unembed(model.ln_final(flat)) if hasattr(model, "ln_final") else model.unembed(flat)
+    logits = logits.float() if narrow else logits
     cap = logit_cap(model)
     logits = logits if cap is None else cap * (logits / cap).tanh()
     return logits.reshape(*resid.shape[:-1], -1)
@@ -273,7 +347,6 @@ def untrained_model(model: "TransformerBridge", seed: int) -> "TransformerBridge
 
     It is in evaluation mode, on the model's device and in its dtype. The same seed gives the same weights.
     """
-    import torch
     from transformer_lens import TransformerBridge
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
@@ -282,15 +355,17 @@ def untrained_model(model: "TransformerBridge", seed: int) -> "TransformerBridge
     if not hasattr(plain, "config"):
         twin_cfg = type(cfg).from_dict({**cfg.to_dict(), "seed": seed})
         boot = TransformerBridge.boot_native  # pyright: ignore[reportAttributeAccessIssue] (attached when imported)
-        return boot(twin_cfg, device=str(cfg.device), dtype=cfg.dtype).eval()
+        return show_float32(boot(twin_cfg, device=str(cfg.device), dtype=cfg.dtype).eval())
     with _seeded(seed):
         # from the class, not the instance, whose modules are wrapped
         fresh = type(plain)(plain.config).to(device=cfg.device, dtype=cfg.dtype).eval()
     if model.tokenizer is None:  # made in memory, so that there is no folder or hub page to read anything from
-        return build_bridge_from_module(fresh, type(plain).__name__, hf_config=fresh.config).eval()
-    return TransformerBridge.boot_transformers(
-        str(cfg.model_name), hf_model=fresh, tokenizer=model.tokenizer, device=str(cfg.device), dtype=torch.float32
-    ).eval()
+        return show_float32(build_bridge_from_module(fresh, type(plain).__name__, hf_config=fresh.config).eval())
+    return show_float32(
+        TransformerBridge.boot_transformers(
+            str(cfg.model_name), hf_model=fresh, tokenizer=model.tokenizer, device=str(cfg.device), dtype=cfg.dtype
+        ).eval()
+    )
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ otherwise dimension `i` is paired with `i + rotary_dim / 2`, as in Llama and GPT
 the table are not rotated.
 """
 
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -45,6 +45,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.errors import ConfigError, UnknownNameError
+from interp.models.adapter import applied, widened
 from interp.names import HeadName
 
 
@@ -97,11 +98,13 @@ def read_norm(module: Any, d_model: int) -> Norm | None:
 
     if module is None or isinstance(module, torch.nn.Identity):
         return None
+    like = next(iter(module.parameters()), None)
+    if like is not None and like.dtype.itemsize < 4:
+        module = deepcopy(module).float()  # a norm computes in 32 bits, and its parameters are used there
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     eps = next((float(getattr(module, name)) for name in ("eps", "variance_epsilon") if hasattr(module, name)), 1e-5)
     probe = torch.randn(2, d_model, generator=torch.Generator().manual_seed(0)) + 0.5
-    like = next(iter(module.parameters()), probe)
-    probe = probe.to(like.device, like.dtype)
+    probe = probe if like is None else probe.to(like.device, torch.promote_types(like.dtype, torch.float32))
     with torch.no_grad():
         expected = module(probe)
         gains = [None] if weight is None else [weight.detach(), 1 + weight.detach()]  # Gemma stores gain - 1
@@ -109,7 +112,7 @@ def read_norm(module: Any, d_model: int) -> Norm | None:
             for centred in (True, False):
                 norm = Norm(gain, None if bias is None else bias.detach(), centred, eps)
                 y = norm.unit_and_scale(probe)[0] * (1 if gain is None else gain) + (0 if bias is None else bias)
-                if torch.allclose(y, expected, rtol=1e-2 if like.dtype != torch.float32 else 1e-4, atol=1e-4):
+                if torch.allclose(y, expected, rtol=1e-4, atol=1e-4):
                     return norm
     raise ConfigError(
         f"{type(module).__name__} is neither LayerNorm nor RMSNorm; gradients through other norms are not implemented, "
@@ -259,11 +262,12 @@ class ResidualStream:
         """Return weights of a layer: q `[n_heads, d_model, d_head]`, k, v `[n_kv_heads, ..]`, o `[n_heads, d_head,
         d_model]`.
         """
-        return getattr(self.model.blocks[layer].attn, f"W_{side.upper()}")
+        return widened(getattr(self.model.blocks[layer].attn, f"W_{side.upper()}"))
 
     def b(self, layer: int, side: Literal["q", "k", "v", "o"]) -> Float[Tensor, "*heads d_out"] | None:
         """Return the bias, `[heads, d_head]` or `[d_model]` for o; None when the model has none."""
-        return getattr(self.model.blocks[layer].attn, f"b_{side.upper()}", None)
+        bias = getattr(self.model.blocks[layer].attn, f"b_{side.upper()}", None)
+        return None if bias is None else widened(bias)
 
     def norm1(self, layer: int, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """Return the input of attention: the block's first norm of `resid`, or `resid` without norms."""
@@ -285,7 +289,7 @@ class ResidualStream:
         `resid` is before the norm, whose scale is recomputed. The result is before rotation.
         """
         linear = getattr(self.model.blocks[layer].attn, side).original_component
-        heads = linear(self.norm1(layer, resid))
+        heads = applied(linear, self.norm1(layer, resid))
         return rearrange(heads, "... (heads d_head) -> ... heads d_head", d_head=self.shape.d_head)
 
     def head_output(
@@ -387,7 +391,7 @@ class ResidualStream:
     def mlp(self, layer: int, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """Return what the MLP adds to the stream `resid`, the value of `hook_mlp_out`."""
         block = self.model.blocks[layer]
-        return _norm(block, "ln2_post", block.mlp(self.norm2(layer, resid)))
+        return _norm(block, "ln2_post", applied(block.mlp, self.norm2(layer, resid)))
 
     def logits(self, resid: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_vocab"]:
         """Return logits of a final residual, through the final norm."""
@@ -460,4 +464,4 @@ def _check_once(residual: ResidualStream) -> None:
 def _norm(owner: Any, name: str, resid: Tensor) -> Tensor:
     """Apply the norm without its hooks, which may be ours; the identity where the model has none."""
     module = getattr(owner, name, None)
-    return resid if module is None else module.original_component(resid)
+    return resid if module is None else applied(module.original_component, resid)

@@ -79,7 +79,9 @@ def neurons_of(model, hook_point: str, *, sign: int = 1) -> NeuronBasis:
         raise ConfigError(
             f"neurons live at blocks.N.mlp.hook_post with N below {model.cfg.n_layers}, got {hook_point!r}"
         )
-    W_out = model.blocks[point.layer].mlp.W_out
+    from interp.models.adapter import widened
+
+    W_out = widened(model.blocks[point.layer].mlp.W_out)
     return NeuronBasis(len(W_out), str(point), W_out, sign=sign)
 
 

@@ -181,7 +181,7 @@ class Run:
         identity, seed = run_identity(source, job.sae, job.train), job.train.seed
         self.draft = open_draft(self.ranks, job.folder, kind="sae", config=identity, seed=seed, overwrite=overwrite)
         with self.ranks.checked():
-            self.device = pick_device(self.ranks.device(device) or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.device = pick_device(self.ranks.device(device), mps=False)
             saved = read_checkpoint(self.draft.path, spread) or self.start(first_batch)
         self.state, self.position, self.seconds = saved.state.to(self.device), saved.position, saved.seconds
         self._check_one_step()

@@ -49,7 +49,7 @@ def seen(monkeypatch):
         return encode(self, x)
 
     monkeypatch.setattr(SAE, "encode_sparse", spy)
-    monkeypatch.setattr(runtime, "pick_device", lambda device=None: "cpu" if device == "cpu" else str(DEVICE))
+    monkeypatch.setattr(runtime, "pick_device", lambda device=None, **_: "cpu" if device == "cpu" else str(DEVICE))
     return devices
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from workbench.__main__ import VERBS
 from workbench.demo import run_demo
-from workbench.terminal import Derived, OnDevice, Seeded, Threaded, Verb
+from workbench.terminal import Derived, OnDevice, RunsModel, Seeded, Threaded, Verb
 
 
 def options(verb: type) -> set[str]:
@@ -109,12 +109,35 @@ def test_the_device_is_printed(name):
     assert name == "demo" or "use_device" in used(VERBS[name]), "the demo's steps print theirs"
 
 
+def named(verb: type) -> set[str]:
+    """Names in the methods of a verb, and in the functions of its module that they name."""
+    module, names = vars(sys.modules[verb.__module__]), set()
+    waiting = [each for called, each in vars(verb).items() if not called.startswith("__")]
+    while waiting:
+        function = waiting.pop()
+        if inspect.isfunction(function) and function.__module__ == verb.__module__:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+            found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - names
+            names |= found
+            waiting += [module[each] for each in found if each in module]
+    return names
+
+
 def test_every_verb_that_loads_a_model_or_a_dictionary_takes_a_device():
     openers = {"load_model", "open_saes", "open_recording_model", "open_dictionary", "open_atlas_source"}
     for name, verb in VERBS.items():
-        names = set()
-        for called, method in vars(verb).items():
-            if inspect.isfunction(method) and not called.startswith("__"):
-                tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-                names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        assert not names & openers or issubclass(verb, OnDevice), name
+        assert not named(verb) & openers or issubclass(verb, OnDevice), name
+
+
+OTHER_DTYPE = {
+    "record": "--compute; its --dtype is that of the stored activations",
+    "demo": "its steps are verbs, at their defaults",
+}
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_that_loads_a_model_takes_its_dtype_and_no_other_does(name):
+    openers = {"load_model", "open_saes", "open_recording_model", "open_atlas_source", "open_provider"}
+    loads = bool(named(VERBS[name]) & openers)
+    assert issubclass(VERBS[name], RunsModel) == (loads and name not in OTHER_DTYPE), name
+    assert name != "record" or "compute" in options(VERBS[name])

@@ -8,7 +8,7 @@ import tyro
 
 from interp.atlas.config import MapSettings
 from interp.errors import ConfigError
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.artifacts import Manifest
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Atlas(MapSettings, Writes, Seeded, Threaded, OnDevice):
+class Atlas(MapSettings, Writes, Seeded, Threaded, RunsModel):
     """Map vectors to the plane so that near neighbours stay near.
 
     SOURCE is one of

@@ -21,7 +21,7 @@ from workbench.terminal import (
     Derived,
     InWorkspace,
     ModelArgument,
-    OnDevice,
+    RunsModel,
     Threaded,
     Writes,
     bar,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, OnDevice):
+class FeatureCircuit(FeatureCircuitConfig, AttributionConfig, Writes, Threaded, RunsModel):
     """Find a task's circuit in the features of several SAEs.
 
     Example: workbench circuit features sae-9 sae-15 --task ioi
@@ -154,7 +154,7 @@ def describe_features(found: "FoundFeatures") -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Find(FindConfig, EvaluationConfig, Writes, Threaded, OnDevice):
+class Find(FindConfig, EvaluationConfig, Writes, Threaded, RunsModel):
     """Find a task's circuit of heads and MLPs.
 
     Example: workbench circuit find smollm2-135m --task ioi
@@ -268,7 +268,7 @@ def _bars() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Induction(InductionConfig, Writes, Threaded, OnDevice):
+class Induction(InductionConfig, Writes, Threaded, RunsModel):
     """Find induction heads and the heads that they read, and test each edge.
 
     Scores are fractions of attention (0 to 1) on repeated random tokens, losses are in nats. circuit.json states the
@@ -306,7 +306,7 @@ class Induction(InductionConfig, Writes, Threaded, OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Show(InWorkspace, OnDevice):
+class Show(InWorkspace, RunsModel):
     """Print a circuit or an attribution graph, or write a graph for other programs.
 
     Example: workbench circuit show capital-of-France --export capital.json --features

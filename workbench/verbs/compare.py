@@ -16,7 +16,7 @@ import tyro
 
 from interp.artifacts import hash_json
 from interp.errors import ConfigError, PromptError, WorkbenchError
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, slug, wrote
+from workbench.terminal import OnDevice, RunsModel, Seeded, Threaded, Writes, bar, say, slug, wrote
 from workbench.verbs.evaluate import Probes, as_dict, run_probes
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSAEs(Probes, Writes, Threaded, OnDevice):
+class CompareSAEs(Probes, Writes, Threaded, RunsModel):
     """Compare SAEs of one hook point at the same sparsity.
 
     Example: workbench compare saes demo demo-topk
@@ -153,7 +153,12 @@ def _matched(saes: dict[str, "SAE"], seed: int) -> dict[str, "SharedFeatures"]:
     """Return for every pair of SAEs, `"one, two"`, the features they share."""
     from saes.evaluation.matching import match_features
 
-    return {f"{one}, {two}": match_features(saes[one], saes[two], seed=seed) for one, two in combinations(saes, 2)}
+    found, pairs = {}, list(combinations(saes, 2))
+    with bar("matching features", "pairs") as progress:
+        for at, (one, two) in enumerate(pairs):
+            progress(at, len(pairs), {})
+            found[f"{one}, {two}"] = match_features(saes[one], saes[two], seed=seed)
+    return found
 
 
 def _shares(each: "SharedFeatures") -> dict[str, Any]:
@@ -302,7 +307,7 @@ class CompareLatents(Writes, Threaded, OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareModels(Writes, Seeded, Threaded, OnDevice):
+class CompareModels(Writes, Seeded, Threaded, RunsModel):
     """Compare a model with a fine-tuned version of it.
 
     Example: workbench compare models ./base ./tuned --corpus facts.jsonl --continuations ./base-a ./base-b ./base-c

@@ -1,4 +1,4 @@
-"""`workbench evaluate SAE`: reconstruction on held-out documents, loss inside the model, probing, absorption.
+"""`workbench evaluate SAE`: reconstruction on held-out documents, loss inside the model, probing, absorption, concepts.
 
 `compare saes` shares the probing: its tasks come from the text of a recording's tokens, or from a file of labels.
 """
@@ -7,20 +7,24 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from interp.errors import ConfigError, MismatchError
-from saes.evaluation.config import AbsorptionConfig, ProbingConfig
-from workbench.terminal import Derived, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, wrote
+from interp.errors import ConfigError, MismatchError, WorkbenchError
+from saes.evaluation.config import LIST, AbsorptionConfig, ConceptList, ProbingConfig, read_concepts
+from workbench.terminal import Derived, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from interp.recording.store import Recording
+    from interp.workspace import Workspace
     from saes.evaluation.probing import Probing
     from saes.kinds.base import SAE
+
+CONCEPT_ROWS = 4096
+"""Held-out tokens for principal components, densities of latents and the sparsity of the untrained dictionary."""
 
 
 def vocabulary_of(recording: "Recording") -> list[str] | None:
@@ -85,6 +89,38 @@ def run_absorption(sae: "SAE", name: str, recording: "Recording", config: Absorp
     return {name: asdict(each) for name, each in found.items()}
 
 
+def run_concepts(
+    workspace: "Workspace",
+    name: str,
+    sae: "SAE",
+    recording: "Recording",
+    listed: ConceptList,
+    *,
+    fraction: float,
+    device: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Return scores of everyday concepts, searched in the dictionary's feature tables where there are any.
+
+    `{"refused": reason}` where the model reads no text, or the dictionary has several hook points.
+    """
+    from saes.evaluation.concepts import measure_concepts, search_concepts
+    from saes.evaluation.probing import sample_rows
+    from workbench.opening import features_folder, open_recording_model
+
+    try:
+        model = open_recording_model(recording, device=device)
+        rows = sample_rows(recording, CONCEPT_ROWS, split="heldout", fraction=fraction, seed=seed)
+        x, sae = recording.read_rows(sae.hook_point, rows), deepcopy(sae).to(model.cfg.device)
+        with bar("concepts", "sentences") as progress:
+            found = measure_concepts(sae, model, x, listed, seed=seed, progress=progress)
+        if (folder := features_folder(workspace, name)) is not None:
+            found = search_concepts(workspace, folder.name, found)
+    except WorkbenchError as error:
+        return {"refused": str(error)}
+    return found.to_json()
+
+
 def changed(settings: Any) -> dict[str, Any]:
     """Return the settings that differ from their defaults, without the seeds, for a manifest."""
     values = {each.name: (getattr(settings, each.name), each.default) for each in fields(settings)}
@@ -132,7 +168,7 @@ class Probes(ProbingConfig, Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, OnDevice):
+class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, RunsModel):
     """Evaluate an SAE on held-out documents, and spliced into the model.
 
     Example: workbench evaluate demo --probing --absorption
@@ -152,6 +188,15 @@ class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, OnDevice):
     absorbed its direction. Means little for small models and dictionaries; refused where letters are not
     represented."""
     seeds: Derived[tuple[int, ...]] = ProbingConfig.seeds
+    concepts: bool = False
+    """Everyday concepts (months, kinship, past tense, French ...): F1 and AUROC of the best latent of each, chosen by
+    one half of its words and judged by the other. Baselines: neurons, principal components, coordinates, an untrained
+    dictionary, shuffled labels. Also whether steering raises its words, and a search finds it."""
+    concept_list: Path | None = None
+    """Concepts of your own instead of those that ship: a .toml as saes/evaluation/concepts.toml."""
+    concept_set: Literal["all", "choose", "judge"] = "all"
+    """Concepts to measure. While you choose among dictionaries, measure `choose` only; `judge` scores the chosen one
+    once."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
@@ -160,6 +205,8 @@ class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, OnDevice):
         Probes.__post_init__(self)
         if self.contexts < 0:
             raise ConfigError(f"contexts must be at least 0, got {self.contexts}")
+        if (self.concept_list is not None or self.concept_set != "all") and not self.concepts:
+            raise ConfigError("--concept-list and --concept-set are about concepts; add --concepts")
 
     def run(self) -> None:
         from interp.artifacts import Draft, read_json, write_json
@@ -179,6 +226,7 @@ class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, OnDevice):
             **self.probe_settings(chosen.recording),
             "absorption": self.absorption,
             **(changed(self.absorption_config()) if self.absorption else {}),
+            **(self.concept_settings() if self.concepts else {}),
         }
         parents = {**chosen.parents, chosen.recording.key: chosen.recording.manifest.content_hash}
         draft = Draft.open(folder, kind="evaluation", config=config, seed=self.seed, overwrite=self.overwrite)
@@ -221,7 +269,23 @@ class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, OnDevice):
             parts["probing"] = lambda: probes_or_reason({self.sae: sae}, recording, config, self.labels, fraction)
         if self.absorption:
             parts["absorption"] = lambda: run_absorption(sae, self.sae, recording, self.absorption_config())
+        if self.concepts:
+            how: dict[str, Any] = {"fraction": fraction, "device": self.device, "seed": self.seed}
+            listed = self.listed_concepts()
+            parts["concepts"] = lambda: run_concepts(self.open_workspace(), self.sae, sae, recording, listed, **how)
         return parts
+
+    def listed_concepts(self) -> ConceptList:
+        """Return the concepts to measure. Raises as `read_concepts` does, and where the set has none."""
+        return read_concepts(self.concept_list or LIST).only(self.concept_set)
+
+    def concept_settings(self) -> dict[str, Any]:
+        """Return the options about concepts, for a manifest; the list is checked before anything is measured."""
+        from interp.artifacts import sha256_file
+
+        path = self.concept_list or LIST
+        self.listed_concepts()
+        return {"concepts": {"file": path.name, "sha256": sha256_file(path), "set": self.concept_set}}
 
     def absorption_config(self) -> AbsorptionConfig:
         """Return the settings of the measurement of absorption, over as many splits as by default."""
@@ -240,11 +304,11 @@ class Evaluate(AbsorptionConfig, Probes, Writes, Threaded, OnDevice):
 
 
 def describe_parts(found: dict) -> list[str]:
-    """Return the tables of probing and absorption, or the reason for their absence."""
+    """Return the tables of probing, absorption and concepts, or the reason for their absence."""
     from saes.evaluation.absorption import CAVEAT, table_of
 
     lines = []
-    for part in ("probing", "absorption"):
+    for part in ("probing", "absorption", "concepts"):
         each = found.get(part)
         if each is None:
             continue
@@ -252,6 +316,8 @@ def describe_parts(found: dict) -> list[str]:
             lines.append(f"\n{part} was not measured: {each['refused']}")
         elif part == "probing":
             lines.append(f"\nprobing, balanced accuracy on {each['n_documents']} held-out documents:\n{each['table']}")
+        elif part == "concepts":
+            lines.append(f"\n{each['table']}")
         else:
             lines.append(f"\nabsorption of first letters ({CAVEAT}):\n{table_of(each)}")
     return lines

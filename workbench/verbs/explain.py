@@ -9,7 +9,7 @@ import tyro
 
 from interp.errors import ConfigError
 from saes.explain.config import ExplainConfig
-from workbench.terminal import OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.workspace import Workspace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain(ExplainConfig, Writes, Seeded, Threaded, OnDevice):
+class Explain(ExplainConfig, Writes, Seeded, Threaded, RunsModel):
     """Label features with a language model, and score the labels on held-out text.
 
     Example: workbench explain demo --provider http://localhost:8000/v1 --model my-model --top 50

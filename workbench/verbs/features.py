@@ -20,7 +20,7 @@ from saes.features.proof import ProofConfig
 from workbench.terminal import (
     Derived,
     InWorkspace,
-    OnDevice,
+    RunsModel,
     Seeded,
     Threaded,
     Writes,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features(Writes, Seeded, Threaded, OnDevice):
+class Features(Writes, Seeded, Threaded, RunsModel):
     """Describe every feature: statistics, examples, effects and labels.
 
     Example: workbench features my-sae
@@ -135,7 +135,7 @@ class Features(Writes, Seeded, Threaded, OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attribute(AttributionConfig, InWorkspace, Threaded, OnDevice):
+class Attribute(AttributionConfig, InWorkspace, Threaded, RunsModel):
     """Attribute a prediction to the features of one or more SAEs.
 
     Example: workbench attribute demo --prompt "The capital of France is" --target " Paris"
@@ -264,7 +264,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steer(InWorkspace, Seeded, Threaded, OnDevice):
+class Steer(InWorkspace, Seeded, Threaded, RunsModel):
     """Continue a prompt with and without a feature steered.
 
     Example: workbench steer demo --feature 12 --amount 8 --prompt "I went to"
@@ -384,7 +384,7 @@ def next_tokens(model: Any, tokens: "Tensor", hooks: list[tuple[str, Any]]) -> l
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prove(ProofConfig, Writes, Seeded, Threaded, OnDevice):
+class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
     """Prove a feature: ablate and steer it, against random directions and other features.
 
     Example: workbench prove demo --feature 1669

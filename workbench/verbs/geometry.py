@@ -16,7 +16,7 @@ import tyro
 
 from interp.errors import ConfigError
 from interp.geometry.points import DirectionConfig, ShapesConfig
-from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.geometry.probes import NamedDirection
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes(ShapesConfig, Writes, Threaded, OnDevice):
+class Shapes(ShapesConfig, Writes, Threaded, RunsModel):
     """Test whether weekdays, months, digits ... lie on a circle or a line.
 
     Example: workbench geometry shapes smollm2-135m --lists weekdays months
@@ -92,7 +92,7 @@ def describe(summary: dict) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direction(DirectionConfig, Writes, Threaded, OnDevice):
+class Direction(DirectionConfig, Writes, Threaded, RunsModel):
     """Interpret a direction: tokens it raises, words it separates, steering.
 
     Example: workbench geometry direction smollm2-135m --towards good great fine nice --away bad awful poor sad
@@ -202,7 +202,7 @@ class Direction(DirectionConfig, Writes, Threaded, OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space(Writes, Seeded, Threaded, OnDevice):
+class Space(Writes, Seeded, Threaded, RunsModel):
     """Measure the spectrum, anisotropy and dimension of a model's representations.
 
     Example: workbench geometry space smollm2-135m --hook-points blocks.0.hook_resid_post blocks.15.hook_resid_post
@@ -257,7 +257,7 @@ class Space(Writes, Seeded, Threaded, OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSpaces(Writes, Seeded, Threaded, OnDevice):
+class CompareSpaces(Writes, Seeded, Threaded, RunsModel):
     """Compare the layers of one model, of two models, or of two checkpoints.
 
     Example: workbench geometry compare small:mlp-2l

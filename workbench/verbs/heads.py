@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 from interp.circuits.config import HeadScoresConfig
 from interp.lenses.config import TunedLensConfig
-from workbench.terminal import ModelArgument, OnDevice, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import ModelArgument, RunsModel, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heads(HeadScoresConfig, Writes, Threaded, OnDevice):
+class Heads(HeadScoresConfig, Writes, Threaded, RunsModel):
     """Score every head as previous-token, duplicate-token, induction and other kinds.
 
     A score is the fraction of attention that goes to the tokens of that kind, on repeated random tokens: 0 none of it,
@@ -62,7 +62,7 @@ def describe_heads(summary: dict) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lens(TunedLensConfig, Writes, Threaded, OnDevice):
+class Lens(TunedLensConfig, Writes, Threaded, RunsModel):
     """Train a tuned lens: one affine translator per layer.
 
     Example: workbench lens smollm2-135m --steps 100 --positions 64 --contexts 1 --layers 0 10 20 29

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.errors import ConfigError
 from interp.patching.config import PatchingConfig
-from workbench.terminal import ModelArgument, OnDevice, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
+from workbench.terminal import ModelArgument, RunsModel, Seeded, Threaded, Writes, bar, say, settings_of, slug, wrote
 
 if TYPE_CHECKING:
     from interp.circuits.task import Task
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch(PatchingConfig, Writes, Seeded, Threaded, OnDevice):
+class Patch(PatchingConfig, Writes, Seeded, Threaded, RunsModel):
     """Patch activations between two prompts, by layer, head and position.
 
     Example: workbench patch smollm2-135m --clean "The capital of France is" --corrupt "The capital of Italy is"

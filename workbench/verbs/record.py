@@ -41,8 +41,8 @@ class Record(RecordConfig, Writes, Threaded, OnDevice):
     them. Default: the residual stream after a third of the blocks."""
     corpus: str = "docstrings"
     """`docstrings` (prose of the installed packages, offline), a .txt, .jsonl or .parquet file, or hub:NAME."""
-    compute: Literal["float32", "bfloat16"] = "float32"
-    """Data type of the model's computation."""
+    compute: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Data type of the model's computation, --dtype of other verbs; here --dtype is that of the stored activations."""
     budget_gb: float | None = None
     """Refuse to write more gigabytes than this."""
 

@@ -9,7 +9,18 @@ import tyro
 
 from interp.errors import ConfigError, UnknownNameError, program
 from saes.training.config import CONFIGS, SELECTIONS, CrossLayerConfig, SAEConfig, TrainConfig, make_config
-from workbench.terminal import OnDevice, Threaded, Writes, first_bar, joined_ranks, say, settings_of, slug, wrote
+from workbench.terminal import (
+    OnDevice,
+    RunsModel,
+    Threaded,
+    Writes,
+    first_bar,
+    joined_ranks,
+    say,
+    settings_of,
+    slug,
+    wrote,
+)
 
 if TYPE_CHECKING:
     from interp.recording.store import Recording
@@ -222,7 +233,7 @@ def describe_set(summary: dict) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import(Writes, Threaded, OnDevice):
+class Import(Writes, Threaded, RunsModel):
     """Import an SAE or transcoder from SAELens, sparsify, Gemma Scope and others.
 
     Example: workbench import checkpoints/layers.9 --model smollm2-135m --hook-point blocks.9.hook_resid_post
