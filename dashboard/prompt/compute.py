@@ -85,6 +85,7 @@ class HookedSAE:
 def read(loaded: Any, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, check: Check) -> Reading:
     """Run the model once over `tokens [1, n]` and keep what the views need; `tuned`: there is a tuned lens."""
     from interp.models.passes import Capture
+    from saes.features.sources import NeuronBasis
 
     check("running the model")
     shape = head_shape(loaded)
@@ -102,7 +103,7 @@ def read(loaded: Any, spec: str, tokens: Tensor, dictionary: Any, tuned: bool, c
     if dictionary is not None:
         x = values[dictionary.hook_point][0].float()
         acts = dictionary.encode_sparse(x)
-        if isinstance(dictionary, HookedSAE):
+        if not isinstance(dictionary, NeuronBasis):
             random = controls.at_random_vectors(dictionary, x, first)
             active = (acts.values[first:] > 0).sum(1).tolist()
     result = PromptResult(

@@ -61,7 +61,9 @@ class Loaded:
 
         dictionary = self.dictionary(spec, features)
         if not isinstance(dictionary, HookedSAE):
-            raise ConfigError("this needs the features of an SAE, got neurons; choose another dictionary")
+            raise ConfigError(
+                f"this needs the features of an SAE, those of {features} are not; choose another dictionary"
+            )
         return dictionary
 
     def feature(self, loaded: Any, spec: str, features: str, index: int) -> tuple[Any, Any]:
@@ -188,11 +190,17 @@ class Loaded:
             from saes.features.sources import neurons_of
 
             return neurons_of(loaded, name, sign=config.get("sign", 1))
-        if source != "sae":
-            raise ConfigError(f"cannot run {source}:{name} on a prompt: only features of an SAE or of neurons can be")
         from interp.models.adapter import weight_hash
         from saes.weights.folder import check_model, load_sae
 
+        if source == "transcoders":
+            from saes.sets.set import open_layer
+
+            layer = open_layer(self._workspace, name)
+            layer.found.check_model(loaded, all_layers=False)
+            return layer
+        if source != "sae":
+            raise ConfigError(f"cannot run {source}:{name}: only features of an SAE, a set or neurons can be run")
         sae = load_sae(self._workspace.path("sae", name))
         check_model(sae, weight_hash(loaded))
         from dashboard.prompt.compute import HookedSAE

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from interp.dictionary import Dictionary, SparseActs
+from interp.dictionary import SparseActs
 from interp.errors import ConfigError, MismatchError, UnknownNameError
 from saes.kinds.base import JumpReLU, SAEMetadata, TopK, Weights
 from saes.kinds.clt import CrossLayerTranscoder
@@ -153,7 +153,7 @@ class TranscoderSet(nn.Module, ABC):
                 out += nn.functional.embedding_bag(latents, rows, starts, per_sample_weights=values, mode="sum")
         return out
 
-    def dictionary(self, layer: int) -> Dictionary:
+    def dictionary(self, layer: int) -> "LayerDictionary":
         """Return the latents of one layer as a dictionary of its MLP input."""
         return LayerDictionary(self, self._known(layer))
 
@@ -190,7 +190,7 @@ class LayerDictionary:
         at = self.found.encode(self.layer, x)
         counts = torch.bincount(at.positions, minlength=len(x))
         slots = torch.arange(len(at.positions), device=x.device) - (counts.cumsum(0) - counts)[at.positions]
-        shape = (len(x), int(counts.max()) if len(counts) else 0)
+        shape = (len(x), max(1, int(counts.max())) if len(counts) else 1)
         out = SparseActs(at.values.new_zeros(shape), at.latents.new_zeros(shape))
         out.values[at.positions, slots], out.indices[at.positions, slots] = at.values, at.latents
         return out
@@ -292,8 +292,18 @@ def open_set(workspace: "Workspace", name: str) -> TranscoderSet:
     return read_set(workspace.path(KIND, name))
 
 
-def read_set(folder: Path | str) -> TranscoderSet:
-    """Read the set in a folder of circuit-tracer's layout; see `open_set` for errors."""
+def open_layer(workspace: "Workspace", name: str) -> LayerDictionary:
+    """Return the latents of one layer of a set, named `SET:LAYER` as in feature tables. See `open_set` for errors."""
+    of, _, layer = name.rpartition(":")
+    workspace.manifest(KIND, of)
+    return read_set(workspace.path(KIND, of), only=int(layer)).dictionary(int(layer))
+
+
+def read_set(folder: Path | str, *, only: int | None = None) -> TranscoderSet:
+    """Read the set in a folder of circuit-tracer's layout; see `open_set` for errors.
+
+    `only`: the layer to read of a per-layer set; the layers of a cross-layer transcoder belong together.
+    """
     from saes.sets.layouts import read_config, read_cross_layer, read_layer
 
     folder = Path(folder)
@@ -301,7 +311,8 @@ def read_set(folder: Path | str) -> TranscoderSet:
     how = {"reads": config.reads, "writes": config.writes, "about": config.about}
     if config.cross_layer:
         return CrossLayerSet(read_cross_layer(folder, config), **how)
-    return PerLayerSet({layer: read_layer(folder, layer) for layer in config.layers}, **how)
+    layers = config.layers if only is None else [only]
+    return PerLayerSet({layer: read_layer(folder, layer) for layer in layers}, **how)
 
 
 def part_of(found: PerLayerSet, latents: Mapping[int, Int64[Tensor, " n"]]) -> PerLayerSet:

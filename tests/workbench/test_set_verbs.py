@@ -9,10 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from dashboard.prompt.loaded import Loaded
 from dashboard.sae.data import entries, log_path, read_log
 from interp.artifacts import verify
+from interp.models.loading import load_model
 from interp.workspace import Workspace
+from saes.features.proof import read_proof
 from saes.sets import open_set
 from workbench.__main__ import main
 
@@ -55,6 +59,48 @@ def test_a_set_and_its_tables_are_made_and_name_each_other(workspace: Workspace,
         assert all(len(row["promoted_tokens"]) for row in rows)  # what a transcoder writes lies in the stream
         density = manifest.summary["per_layer"][layer]["l0"] / 40
         assert sum(row["density"] for row in rows) / 40 == pytest.approx(density, rel=0.25)  # of all text
+
+
+def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(workspace: Workspace, capsys):
+    path = workspace.table_path("features", "mine-1", "features")
+    latent = workspace.query("select feature from f where n_fired > 50 order by feature", f=path)["feature"][0].as_py()
+    quick = ["--draws", "9", "--examples", "2", "--others", "4", "--new-tokens", "2"]
+    assert run(workspace, "prove", "mine-1", "--feature", str(latent), *quick) == 0
+    assert f"feature {latent} of mine-1" in capsys.readouterr().out
+    made = workspace.manifest("proof", f"mine-1-{latent}")
+    assert made.parents["transcoders/mine"] == workspace.manifest("transcoders", "mine").content_hash
+    assert made.summary["verdict"].startswith("Undecided"), made.summary["verdict"]
+    found = [each["p_holm"] for each in read_proof(workspace, "mine-1", latent)["measures"]]
+    assert min(p for p in found if p is not None) > 0.05
+    on_the_page, _ = Loaded(workspace).feature(load_model("small:mlp-2l"), "small:mlp-2l", "mine-1", latent)
+    assert (on_the_page.reads, on_the_page.writes) == ("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out")
+    assert on_the_page.directions.equal(open_set(workspace, "mine").directions(1, 1))
+
+
+def test_two_ranks_train_the_set_of_one_process(workspace: Workspace):
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "workbench",
+    ]
+    train = ["train", "mlps", "--set", "two", "--skip", *SIZES, "--workspace", str(workspace.root)]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    done = subprocess.run(
+        [*torchrun, "-m", "workbench", *train], env=quiet, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (open_set(workspace, name) for name in ("mine", "two"))
+    summary = workspace.manifest("transcoders", "two").summary
+    assert summary["ranks"] == {"tokens": 2, "latents": 1}
+    assert summary["fvu"] == pytest.approx(workspace.manifest("transcoders", "mine").summary["fvu"], abs=2e-3)
+    for layer in one.layers:
+        a, b = (each.directions(layer, layer) for each in (one, two))
+        assert torch.nn.functional.cosine_similarity(a, b).min() > 0.999
 
 
 def test_the_page_of_dictionaries_shows_every_layer(workspace: Workspace):

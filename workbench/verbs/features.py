@@ -34,6 +34,8 @@ from workbench.terminal import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from interp.artifacts import Manifest
+    from interp.workspace import Workspace
     from saes.circuits.attribution import FeatureAttribution
     from saes.circuits.sites import Prompts
     from saes.kinds.base import SAE
@@ -402,6 +404,21 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
+    def _other_dictionary(
+        self, workspace: "Workspace", model: Any, manifest: "Manifest"
+    ) -> "tuple[Any, dict[str, str]]":
+        """Return neurons or the latents of one layer of a set, and the artefacts that they are from."""
+        kind, _, name = str(manifest.config["dictionary"]).partition(":")
+        if kind == "neurons":
+            from saes.features.sources import neurons_of
+
+            return neurons_of(model, name, sign=manifest.config.get("sign", 1)), {}
+        from saes.sets.set import KIND, open_layer
+
+        layer, of = open_layer(workspace, name), name.rpartition(":")[0]
+        layer.found.check_model(model, all_layers=False, allow_other_weights=self.allow_other_weights)
+        return layer, {f"{KIND}/{of}": workspace.manifest(KIND, of).content_hash}
+
     def run(self) -> None:
         from interp.models.loading import load_model
         from saes.features.proof_artefact import save_proof
@@ -423,10 +440,8 @@ class Prove(ProofConfig, Writes, Seeded, Threaded, RunsModel):
                 workspace, [name], model=spec, allow_other_weights=self.allow_other_weights, device=device
             )
         else:
-            from saes.features.sources import neurons_of
-
             model = load_model(spec, device=device)
-            dictionary = neurons_of(model, name, sign=manifest.config.get("sign", 1))
+            dictionary, parents = self._other_dictionary(workspace, model, manifest)
         with bar("proof", "tokens") as progress:
             proof, _ = save_proof(
                 model,
