@@ -3,7 +3,7 @@
 - `reconstruction`      FVU, L0 and dead latents on held-out rows
 - `in_model`            loss of the model with the reconstruction spliced in for the activation
 - `baselines`           untrained dictionaries, principal components, coordinates
-- `config`              settings of probing and absorption
+- `config`              settings of probing and absorption, and the list of concepts
 - `probing`             sparse probes that read k latents
 - `probing_tasks`       yes-or-no questions about tokens, for the probes
 - `absorption`          parent latents that stop firing because a more specific latent absorbed their direction

@@ -1,118 +1,495 @@
 """Everyday concepts, and the latent of a dictionary that detects each of them.
 
-The list (`concepts.toml`) has 60 concepts in 8 classes: months, kinship, past tense, prices, French ... A class has
-templates that fit each of its words. Every word in every template is one sentence.
+    scores = measure_concepts(sae, model, heldout)
+    print(scores)                      # one row per concept: the best latent, its F1 and AUROC beside baselines
+
+The list (`concepts.toml`, read by `config.read_concepts`) has 60 concepts in 8 classes: months, kinship, past tense,
+prices, French ... A class has templates that fit each of its words. Every word in every template is one sentence, and
+the score of a latent on a sentence is its largest activation over the tokens of the word.
+
+1. Half of a concept's words choose a latent and a threshold: those with the largest F1 against four times as many words
+   of other concepts in the same templates. Of several such latents the one with the largest correlation is taken.
+2. The other half, against other words of other concepts, judges it: F1 at that threshold, and AUROC. Intervals are
+   bootstrapped over words. Always saying yes has F1 1/3.
+3. Baselines by the same procedure: neurons of the layer's MLP, principal components of held-out activations and
+   coordinates, all three with either sign, and the latents of an untrained dictionary of the same size and sparsity.
+4. Null distribution: the same procedure with the concept's label shuffled over words, in each half.
+5. Steering: the latent's direction is added to neutral prompts. Its effect on the log-probability of the first tokens
+   of the judging words is compared with that of random latents of like density, added with the same norm.
+6. Search: whether a search for the concept's name, or for its choosing words, gives the latent among the first three.
+
+The score of a dictionary is the share of concepts with F1 of at least `GOOD_F1`: of 40 that may guide choices, and of
+20 that judge once. Its interval is bootstrapped over concepts.
 """
 
-import tomllib
-from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from interp.errors import ConfigError, CorruptError
+from interp.progress import Progress
+from interp.results import Record, Result
 from interp.runtime import derive_seed
+from interp.statistics import Interval, bootstrap_counts, expanded, p_from_null, percentile_interval, quantile_ends
+from saes.evaluation.config import Concept, ConceptList, read_concepts
 
-LIST = Path(__file__).with_name("concepts.toml")
-"""The list that ships."""
-NEGATIVES = 4
-"""Words of other concepts for every word of a concept, so that always saying yes has F1 1/3."""
-LEAST_WORDS, LEAST_SENTENCES = 7, 40
-"""Fewest words of a concept, and fewest sentences that contain one of them."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Set = Literal["choose", "judge"]
-Half = Literal[0, 1]
-"""0: the words that choose a latent and its threshold; 1: those that judge them."""
+    from interp.workspace import Workspace
+    from saes.features.intervene import FeatureSite
+    from saes.kinds.base import SAE
 
-
-@dataclass(frozen=True, kw_only=True)
-class Concept:
-    """One concept of a list."""
-
-    name: str
-    kind: str
-    """class of words; its templates fit each of them"""
-    set: Set
-    """`choose`: may guide the choice of a dictionary; `judge`: judges once at the end"""
-    words: tuple[str, ...]
-
-    def half(self, half: Half) -> tuple[str, ...]:
-        """Return the words at even (0) or odd (1) positions."""
-        return self.words[half::2]
+GOOD_F1 = 0.7
+"""F1 from which a latent counts as one of the concept."""
+BASES = ("dictionary", "neuron", "component", "coordinate", "untrained")
+"""Whose units detect concepts: the dictionary's, and the baselines'."""
+NULLS = 20
+"""Shuffled labels for each concept."""
+RESAMPLES = 500
+FIRST_HITS = 3
+"""A search hit is among so many features."""
+STRENGTH = 0.5
+"""Norm that steering adds, as a fraction of the median norm of the activations of the prompt."""
+POOL, LIKE, PROMPTS_STEERED = 200, 39, 4
+"""Random latents that are steered for all concepts; those among them, of the nearest density, that one concept is
+compared with; neutral prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConceptList:
-    """Concepts, and the templates and other words of their classes."""
+class Detector:
+    """The best unit of one basis for one concept, judged by words that did not choose it."""
 
-    concepts: tuple[Concept, ...]
-    templates: dict[str, tuple[str, ...]]
-    """class -> sentences with one `{}`"""
-    others: dict[str, tuple[str, ...]]
-    """class -> words of no concept"""
+    unit: int
+    sign: int
+    """-1 where the unit's negative detects the concept; always 1 for dictionaries"""
+    threshold: float
+    """the unit, times its sign and (for latents) the norm of its direction, says yes above it"""
+    f1: Interval[float]
+    auroc: Interval[float]
 
-    def negatives(self, concept: Concept, half: Half, *, seed: int = 0) -> tuple[str, ...]:
-        """Draw `NEGATIVES` times as many words of other concepts of the class as the half has, from their same half."""
-        pool = [w for c in self.concepts if c.kind == concept.kind and c != concept for w in c.half(half)]
-        pool += self.others[concept.kind][half::2]
-        rng = np.random.default_rng(derive_seed(seed, "concepts", concept.name, half))
-        drawn = rng.permutation(len(pool))[: NEGATIVES * len(concept.half(half))]
-        return tuple(pool[i] for i in sorted(drawn))
 
-    def sentences(self) -> "dict[tuple[str, str, int], tuple[str, int, int]]":
-        """Return `(class, word, template) -> (text, start, end)`, with the characters of the word."""
+@dataclass(frozen=True, kw_only=True)
+class ConceptScore:
+    """Scores of one concept."""
+
+    concept: Concept
+    detectors: dict[str, Detector]
+    """by basis; without `neuron` where the layer has no MLP hook point"""
+    null: tuple[float, ...]
+    """F1 for each shuffled label"""
+    steering: float | None = None
+    """mean rise of the log-probability of the words, above the mean of random latents, in nats"""
+    steering_p: float | None = None
+    search_rank: int | None = None
+    """position among the first hits of a search; None beyond them"""
+
+    def to_record(self) -> Record:
+        """Return the row of the concept."""
+        own = self.detectors["dictionary"]
+        null = percentile_interval(float(np.mean(self.null)), np.array(self.null))
+        row: Record = {"concept": self.concept.name, "set": self.concept.set, "class": self.concept.kind}
+        row |= {"feature": own.unit, "threshold": own.threshold}
+        row |= {**own.f1.columns("f1"), **own.auroc.columns("auroc")}
+        for basis in BASES[1:]:
+            found = self.detectors.get(basis)
+            row |= {basis: found and found.unit, f"{basis}_sign": found and found.sign}
+            row |= {f"{basis}_f1": found and found.f1.estimate, f"{basis}_auroc": found and found.auroc.estimate}
+        row |= null.columns("null_f1")
+        names = ("steering", "steering_p", "search_rank")
+        return row | {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptScores(Result):
+    """Scores of a dictionary over a list of concepts."""
+
+    scores: tuple[ConceptScore, ...]
+    features: str = ""
+    """features artefact that was searched; empty when none was"""
+    seed: int = 0
+
+    def to_records(self) -> list[Record]:
+        """Return one row per concept: `ConceptScore.to_record`."""
+        return [each.to_record() for each in self.scores]
+
+    def shown(self) -> list[Record]:
+        """Return the main columns, the best detected concepts first."""
+        names = ("concept", "feature", "f1", "auroc", *(f"{basis}_f1" for basis in BASES[1:]), "null_f1")
+        rows = sorted(self.to_records(), key=lambda row: -row["f1"])
+        return [{name: row[name] for name in names} for row in rows]
+
+    def headline(self) -> str:
+        """Report the share of concepts that a latent detects, in both sets."""
+        words = [
+            f"{found['dictionary']:.0%} of {found['n']} concepts ({name}; shuffled labels {found['null']:.0%})"
+            for name, found in self.shares().items()
+        ]
+        return f"A latent detects, with F1 of at least {GOOD_F1}, {', '.join(words)}"
+
+    def shares(self) -> dict[str, dict[str, Any]]:
+        """Return, by set, shares of concepts with their intervals over concepts.
+
+        Keys: `n`; every basis and `null`, those with F1 of at least `GOOD_F1`; `steered` (p of at most .05); `found` by
+        a search; `intervals`, those of the null over shuffles.
+        """
         found = {}
-        for kind, templates in self.templates.items():
-            words = dict.fromkeys([w for c in self.concepts if c.kind == kind for w in c.words])
-            for word in [*words, *self.others[kind]]:
-                for number, template in enumerate(templates):
-                    start = template.index("{}")
-                    text = template[:start] + word + template[start + 2 :]
-                    found[kind, word, number] = (text, start, start + len(word))
+        for name in dict.fromkeys(each.concept.set for each in self.scores):
+            mine = [each for each in self.scores if each.concept.set == name]
+            good: dict[str, list[bool]] = {
+                basis: [each.detectors[basis].f1.estimate >= GOOD_F1 for each in mine]
+                for basis in BASES
+                if all(basis in each.detectors for each in mine)
+            }
+            if all(each.steering_p is not None for each in mine):
+                good["steered"] = [(each.steering_p or 0) <= 0.05 for each in mine]
+            if self.features:
+                good["found"] = [each.search_rank is not None for each in mine]
+            counts = bootstrap_counts(len(mine), RESAMPLES, np.random.default_rng(self.seed)) / len(mine)
+            null = (np.array([each.null for each in mine]) >= GOOD_F1).mean(0)
+            ends = {key: _ends(counts @ np.array(each, float), len(mine)) for key, each in good.items()}
+            ends["null"] = percentile_interval(float(null.mean()), null)[1:]
+            shares = {key: float(np.mean(each)) for key, each in good.items()}
+            found[name] = {"n": len(mine), **shares, "null": float(null.mean()), "intervals": ends}
         return found
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the shares by set, and the rows, as plain values."""
+        plain = {"features": self.features, "seed": self.seed, "rows": self.to_records(), "table": self.table()}
+        return {**self.shares(), **plain}
 
-def read_concepts(path: Path = LIST) -> ConceptList:
-    """Read a list of concepts, by default the one that ships.
+    def table(self) -> str:
+        """Return a plain-text table of the shares, one column per set."""
+        from saes.evaluation.compare import align
 
-    Raises `CorruptError` for a file of another shape, `ConfigError` for a list that cannot be measured: a word of two
-    concepts of one class, or too few words, sentences or negatives.
+        shares = self.shares()
+        head = [f"concepts with F1 of at least {GOOD_F1}", *(f"{name} ({s['n']})" for name, s in shares.items())]
+        names = {key: key for key in (*BASES, "null")} | {"steered": "steering raises its words", "found": "search hit"}
+        rows = [
+            [words, *(f"{s[key]:.0%}{_between(s['intervals'][key])}" for s in shares.values())]
+            for key, words in names.items()
+            if all(key in s for s in shares.values())
+        ]
+        return "\n".join(align([head, *rows]))
+
+
+def measure_concepts(
+    sae: "SAE",
+    model: Any,
+    heldout: "Tensor",
+    listed: ConceptList | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ConceptScores:
+    """Score a dictionary, and the baselines at its hook point, on concepts: by default all that ship.
+
+    `heldout [n, d_in]` are activations of held-out documents, for components, densities and the sparsity of the
+    untrained dictionary. Raises `ConfigError` for a dictionary of several hook points, `MissingError` for a model that
+    reads no text, `PromptError` where its context is too short.
     """
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-        concepts = tuple(
-            Concept(name=c["name"], kind=c["class"], set=c.get("set", "choose"), words=tuple(c["words"]))
-            for c in found["concepts"]
-        )
-        templates = {name: tuple(each["templates"]) for name, each in found["classes"].items()}
-        others = {name: tuple(each.get("others", ())) for name, each in found["classes"].items()}
-        listed = ConceptList(concepts=concepts, templates=templates, others=others)
-        _check(listed)
-    except OSError as error:
-        raise ConfigError(f"no list of concepts can be read at {path} ({error.strerror}); give a .toml file") from error
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise CorruptError(f"{path} is no list of concepts ({error!r}); {LIST} shows the format") from error
-    return listed
+    from interp.models.adapter import available_hook_points
+    from interp.names import parse_hook_point
+    from saes.evaluation.probing import sparse_columns
+    from saes.features.intervene import FeatureSite
+
+    listed = listed or read_concepts()
+    site = FeatureSite.of(model, sae)
+    sentences = listed.sentences()
+    each = len(sentences) // 50 or 1  # scoring a concept takes about as long as reading so many sentences
+    n_done, total = 0, len(sentences) + len(listed.measured) * each
+
+    def done(n: int, stage: str) -> None:
+        nonlocal n_done
+        n_done += n
+        if progress:
+            progress(n_done, total, {"stage": stage})
+
+    layer = parse_hook_point(site.reads).layer
+    neurons = f"blocks.{layer}.mlp.hook_post"
+    names = [site.reads, *[neurons] * (neurons in available_hook_points(model))]
+    values, starts = read_words(model, list(sentences.values()), names, done)
+    on_text = sparse_columns(sae, heldout)
+    density = np.asarray((on_text > 0).mean(axis=0)).ravel()
+    bases = _bases(sae, values[site.reads], heldout, max(1, round(on_text.nnz / len(heldout))), seed)
+    if neurons in values:
+        bases["neuron"] = values[neurons].numpy()
+    peaks = {name: peaks_of(basis, starts) for name, basis in bases.items()}
+    row_of = {key: number for number, key in enumerate(sentences)}
+    scores = []
+    for concept in listed.measured:
+        scores.append(score_concept(concept, listed, peaks, row_of, seed=seed))
+        done(each, concept.name)
+    return steer_concepts(site, ConceptScores(scores=tuple(scores), seed=seed), density)
 
 
-def _check(listed: ConceptList) -> None:
-    names = Counter(c.name for c in listed.concepts)
-    problems = [f"{name} is listed {n} times" for name, n in names.items() if n > 1]
-    for kind, templates in listed.templates.items():
-        problems += [f"a template of {kind} has not one {{}}: {t!r}" for t in templates if t.count("{}") != 1]
-        words = Counter([w for c in listed.concepts if c.kind == kind for w in c.words] + list(listed.others[kind]))
-        problems += [f"{word!r} is listed {n} times in class {kind}" for word, n in words.items() if n > 1]
-    for c in listed.concepts:
-        n = len(c.words) * len(listed.templates[c.kind])
-        if len(c.words) < LEAST_WORDS or n < LEAST_SENTENCES:
-            problems.append(
-                f"{c.name} has {len(c.words)} words and {n} sentences, needs {LEAST_WORDS} and {LEAST_SENTENCES}"
+def read_words(
+    model: Any, sentences: Sequence[tuple[str, int, int]], names: Sequence[str], done: Callable[[int, str], None]
+) -> "tuple[dict[str, Tensor], np.ndarray]":
+    """Return the values at hook points on the tokens of each sentence's word, `[n_tokens, d]`, sentence by sentence.
+
+    Also the first row of each sentence, `[n_sentences]`. A word's tokens begin with the space before it. `done` is
+    called with the number of sentences of each pass.
+    """
+    import torch
+
+    from interp.geometry.words import by_length, encode
+    from interp.models.identity import tokenizer_of
+    from interp.models.passes import Capture
+
+    prompts = encode(model, [text for text, _, _ in sentences])
+    tokenizer = tokenizer_of(model)
+    before = tokenizer.encode_batch([text[:start].rstrip() for text, start, _ in sentences])
+    until = tokenizer.encode_batch([text[:end] for text, _, end in sentences])
+    first = int(tokenizer.bos_token_id is not None)
+    spans = [slice(first + len(a), first + max(len(b), len(a) + 1)) for a, b in zip(before, until, strict=True)]
+    found: dict[str, list[Any]] = {name: [None] * len(prompts) for name in names}
+    with Capture(model, list(names)) as capture:
+        for group in by_length(prompts, 64):
+            tokens = torch.tensor([prompts[i] for i in group], device=model.cfg.device)
+            for name, value in capture(tokens).items():
+                for i, row in zip(group, value.float().cpu(), strict=True):
+                    found[name][i] = row[spans[i]].clone()
+            done(len(group), "reading sentences")
+    lengths = [len(each) for each in found[names[0]]]
+    return {name: torch.cat(rows) for name, rows in found.items()}, np.cumsum([0, *lengths[:-1]])
+
+
+def _bases(sae: "SAE", x: "Tensor", heldout: "Tensor", k: int, seed: int) -> dict[str, Any]:
+    """Return the values of every basis but neurons on `x [n, d]`: sparse for dictionaries, else `[n, m]`."""
+    import torch
+
+    from saes.evaluation.baselines import random_dictionary_like
+    from saes.evaluation.probing import sparse_columns
+
+    centred = (heldout.cpu() - heldout.cpu().mean(0)).double()
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    return {
+        "dictionary": sparse_columns(sae, x),
+        "component": (x @ vectors.flip(1).to(x)).numpy(),
+        "coordinate": x.numpy(),
+        "untrained": sparse_columns(random_dictionary_like(sae, k=k, seed=seed), x),
+    }
+
+
+def peaks_of(values: Any, starts: np.ndarray) -> Any:
+    """Return the largest value over each run of rows that begins at `starts [n]`.
+
+    Activations of a dictionary, CSR `[rows, m]`, become CSR `[n, m]`. Signed values `[rows, m]` become `[n, 2 m]`, with
+    those of the negatives last.
+    """
+    if isinstance(values, np.ndarray):
+        return np.concatenate([np.maximum.reduceat(values, starts), -np.minimum.reduceat(values, starts)], axis=1)
+    from scipy.sparse import csr_matrix
+
+    n, m = values.shape
+    run = np.repeat(np.arange(len(starts)), np.diff([*starts, n]))
+    entries = values.tocoo()
+    key = run[entries.row] * m + entries.col.astype(np.int64)
+    order = np.argsort(key, kind="stable")
+    key, begins = np.unique(key[order], return_index=True)
+    data = np.maximum.reduceat(entries.data[order], begins) if len(key) else entries.data
+    return csr_matrix((data, (key // m, key % m)), shape=(len(starts), m))
+
+
+class _Half(NamedTuple):
+    """Sentences of one half of a concept's words and of its negatives."""
+
+    rows: np.ndarray
+    """`[words, templates]`: rows of the peaks"""
+    truth: np.ndarray
+    """`[words]` bool"""
+
+
+def score_concept(
+    concept: Concept,
+    listed: ConceptList,
+    peaks: Mapping[str, Any],
+    row_of: Mapping[tuple[str, str, int], int],
+    *,
+    seed: int = 0,
+) -> ConceptScore:
+    """Choose the best unit of every basis by one half of a concept's words, and judge it by the other.
+
+    `peaks`: basis -> score of each unit on each sentence, `[n_sentences, m]` (`peaks_of`). `row_of`: key of
+    `ConceptList.sentences` -> row.
+    """
+    templates = range(len(listed.templates[concept.kind]))
+    halves = []
+    for half in (0, 1):
+        words = [*concept.half(half), *listed.negatives(concept, half, seed=seed)]
+        rows = np.array([[row_of[concept.kind, word, number] for number in templates] for word in words])
+        halves.append(_Half(rows, np.arange(len(words)) < len(concept.half(half))))
+    choosing, judging = halves
+    rng = np.random.default_rng(derive_seed(seed, "concept words", concept.name))
+    detectors, null = {}, []
+    for basis, values in peaks.items():
+        ranked = Ranked.of(values, choosing.rows.ravel())
+        unit, threshold = ranked.best(np.repeat(choosing.truth, len(templates)))
+        judged = _column(values, unit)[judging.rows]
+        f1, auroc = judge(judged, judging.truth, threshold, rng)
+        signed = isinstance(values, np.ndarray)
+        width = values.shape[1] // 2 if signed else values.shape[1]
+        sign = -1 if unit >= width else 1
+        detectors[basis] = Detector(unit=unit % width, sign=sign, threshold=threshold, f1=f1, auroc=auroc)
+        for _ in range(NULLS if basis == "dictionary" else 0):
+            unit, threshold = ranked.best(np.repeat(rng.permutation(choosing.truth), len(templates)))
+            says = _column(values, unit)[judging.rows] > threshold
+            null.append(float(f1_of(says.sum(1), rng.permutation(judging.truth)[None], len(templates))[0]))
+    return ConceptScore(concept=concept, detectors=detectors, null=tuple(null))
+
+
+def _column(values: Any, unit: int) -> np.ndarray:
+    return values[:, unit] if isinstance(values, np.ndarray) else values[:, [unit]].toarray()[:, 0]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Units ordered by their scores on some sentences, to find the best one for any label."""
+
+    columns: np.ndarray
+    """`[m]`: units"""
+    order: np.ndarray
+    """`[n, m]`: sentences of each unit, largest score first"""
+    values: np.ndarray
+    """`[n, m]`: scores in that order"""
+    standardised: np.ndarray
+    """`[n, m]`: scores in the order of the sentences, with mean 0 and variance 1"""
+
+    @classmethod
+    def of(cls, values: Any, rows: np.ndarray) -> "Ranked":
+        """Rank the columns of `values [n_sentences, m]` on some rows; of a dictionary, only latents that fire there."""
+        if isinstance(values, np.ndarray):
+            columns, dense = np.arange(values.shape[1]), values[rows]
+        else:
+            part = values[rows]
+            columns = np.unique(part.indices) if part.nnz else np.zeros(1, int)
+            dense = part[:, columns].toarray()
+        order = np.argsort(-dense, axis=0, kind="stable")
+        spread = dense.std(0)
+        standardised = (dense - dense.mean(0)) / np.where(spread > 0, spread, 1)
+        return cls(columns, order, np.take_along_axis(dense, order, 0), standardised)
+
+    def best(self, truth: np.ndarray) -> tuple[int, float]:
+        """Return the unit and the threshold with the largest F1 for `truth [n]` bool; ties by correlation.
+
+        The threshold lies halfway between two neighbouring scores. A unit that always says yes has one below all.
+        """
+        n, m = self.order.shape
+        hits = truth[self.order].cumsum(0)
+        apart = np.ones((n, m), dtype=bool)
+        apart[:-1] = self.values[:-1] > self.values[1:]
+        f1 = np.where(apart, 2 * hits / (np.arange(1, n + 1)[:, None] + truth.sum()), 0.0)
+        top = f1.max(0)
+        tied = np.flatnonzero(top >= top.max() - 1e-12)
+        best = int(tied[((truth - truth.mean()) @ self.standardised[:, tied]).argmax()])
+        at = int(f1[:, best].argmax())
+        column = self.values[:, best]
+        below = column[at + 1] if at + 1 < n else column[at] - 1
+        return int(self.columns[best]), float((column[at] + below) / 2)
+
+
+def f1_of(yes: np.ndarray, weights: np.ndarray, templates: int, others: np.ndarray | None = None) -> np.ndarray:
+    """Return F1 `[r]` of words with `yes [words]` sentences above the threshold, out of `templates` each.
+
+    `weights [r, words]` count the words of the concept, `others` (by default the rest) those of other concepts.
+    """
+    others = 1 - weights.astype(float) if others is None else others
+    hits, false = weights @ yes, others @ yes
+    return 2 * hits / np.maximum(hits + false + weights.sum(1) * templates, 1)
+
+
+def judge(
+    values: np.ndarray, truth: np.ndarray, threshold: float, rng: np.random.Generator
+) -> tuple[Interval[float], Interval[float]]:
+    """Return F1 at a threshold, and AUROC, of scores `[words, templates]`; `truth [words]` bool.
+
+    Intervals resample the words of the concept, and those of others.
+    """
+    own, other = values[truth], values[~truth]
+    draws = [bootstrap_counts(len(each), RESAMPLES, rng) for each in (own, other)]
+    weights = np.zeros((2, 1 + RESAMPLES, len(truth)))
+    for each, counts, mine in zip(weights, draws, (truth, ~truth), strict=True):
+        each[0, mine] = 1
+        each[1:, mine] = counts
+    f1 = f1_of((values > threshold).sum(1), weights[0], values.shape[1], weights[1])
+    wins = np.greater.outer(own, other) + 0.5 * np.equal.outer(own, other)  # [own, templates, other, templates]
+    pairs = wins.mean((1, 3))
+    auroc = np.einsum("ri,ij,rj->r", weights[0][:, truth], pairs, weights[1][:, ~truth]) / pairs.size
+    confidence = expanded(0.95, len(own))
+    return tuple(percentile_interval(float(each[0]), each[1:], confidence) for each in (f1, auroc))  # pyright: ignore[reportReturnType]
+
+
+def _ends(values: np.ndarray, n: int) -> tuple[float, float] | None:
+    return quantile_ends(values, n) if n > 1 else None
+
+
+def _between(ends: tuple[float, float] | None) -> str:
+    return f" [{ends[0]:.0%}, {ends[1]:.0%}]" if ends else ""
+
+
+def steer_concepts(site: "FeatureSite", found: ConceptScores, density: np.ndarray) -> ConceptScores:
+    """Add each chosen latent's direction to neutral prompts, and compare its words with what random latents do to them.
+
+    `density [d_sae]`: fraction of held-out tokens on which a latent fires. Scores remain without steering where fewer
+    than `LIKE` other latents fire.
+    """
+    import torch
+
+    from interp.models.adapter import to_tokens
+    from interp.models.identity import tokenizer_of
+    from saes.features.intervene import effects_of
+    from saes.features.measure_proof import PROMPTS
+
+    chosen = [each.detectors["dictionary"].unit for each in found.scores]
+    others = np.setdiff1d(np.flatnonzero(density > 0), chosen)
+    if len(others) < LIKE:
+        return found
+    rng = np.random.default_rng(derive_seed(found.seed, "concept steering"))
+    pool = rng.permutation(others)[:POOL]
+    tokenizer = tokenizer_of(site.model)
+    targets = [
+        sorted({ids[0] for ids in tokenizer.encode_batch([f" {word}" for word in each.concept.half(1)])})
+        for each in found.scores
+    ]
+    directions = torch.nn.functional.normalize(site.directions[[*chosen, *pool.tolist()]], dim=1)
+    directions = torch.cat([torch.zeros_like(directions[:1]), directions])
+
+    def measure(logits: "Tensor") -> "Tensor":
+        log_p = logits[:, 0, -1].float().log_softmax(-1)
+        return torch.stack([log_p[:, ids].logsumexp(-1) for ids in targets], dim=1)
+
+    rises = []
+    for text in PROMPTS[:PROMPTS_STEERED]:
+        reading = site.read(to_tokens(site.model, text))
+        size = STRENGTH * reading.before[:, site.first :].float().norm(dim=-1).median()
+        effects = effects_of(site, reading, reading.size * 0 + size, directions, measure, first=-1)
+        rises.append((effects[1:] - effects[:1]).double().numpy())
+    rise = np.mean(rises, axis=0)  # [chosen + pool, concepts]
+    steered = []
+    for number, each in enumerate(found.scores):
+        like = np.abs(np.log(density[pool]) - np.log(max(density[chosen[number]], 1 / 10**6))).argsort()[:LIKE]
+        null = rise[len(chosen) + like, number]
+        gain = rise[number, number]
+        p = float(p_from_null(gain, null))
+        steered.append(replace(each, steering=float(gain - null.mean()), steering_p=p))
+    return replace(found, scores=tuple(steered))
+
+
+def search_concepts(workspace: "Workspace", features: str, found: ConceptScores) -> ConceptScores:
+    """Search a features artefact for each concept's name and its choosing words; store the latent's best position."""
+    from saes.features.search import search_features
+
+    searched = []
+    for each in found.scores:
+        ranks = [
+            rank
+            for query in (each.concept.name, " ".join(each.concept.half(0)))
+            for rank, hit in enumerate(
+                search_features(workspace, query, features=features, limit=FIRST_HITS, examples=False).hits[:FIRST_HITS]
             )
-        for half in (0, 1):
-            wanted, found = NEGATIVES * len(c.half(half)), len(listed.negatives(c, half))
-            if found < wanted:
-                problems.append(f"class {c.kind} has {found} other words in half {half}, {c.name} needs {wanted}")
-    if problems:
-        raise ConfigError(f"the list of concepts cannot be measured: {'; '.join(problems)}")
+            if hit.feature == each.detectors["dictionary"].unit
+        ]
+        searched.append(replace(each, search_rank=min(ranks) + 1 if ranks else None))
+    return replace(found, scores=tuple(searched), features=features)
