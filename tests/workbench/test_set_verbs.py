@@ -78,16 +78,7 @@ def test_a_latent_of_a_set_is_proved_and_an_untrained_model_proves_nothing(works
 
 
 def test_two_ranks_train_the_set_of_one_process(workspace: Workspace):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        "-m",
-        "workbench",
-    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     train = ["train", "mlps", "--set", "two", "--skip", *SIZES, "--workspace", str(workspace.root)]
     quiet = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     done = subprocess.run(
