@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from dash import Dash, dcc, html
 
+from dashboard.components.evidence import records_table
 from dashboard.components.frame import attrs, page, panel
 from dashboard.components.pages import (
     Context,
@@ -22,13 +23,16 @@ from dashboard.components.pages import (
 )
 from dashboard.figures.theme import DARK, FONT, LIGHT, MONO, Theme, visible
 from dashboard.graph import data, routes
-from interp.tracing.graph import KIND, AttributionGraph
+from interp.artifacts import Manifest
+from interp.tracing.graph import KIND, VARIANTS, AttributionGraph
 from interp.workspace import Workspace
 
 SHOWN_TARGETS = 5
 """Targets that the header names."""
 LONG_PROMPT = 40
 """Tokens from which a prompt may scroll, and so takes the keyboard."""
+SHOWN_FLOWS = 14
+"""Flows between groups of nodes that the table lists."""
 EXAMPLE = "The capital of France is"
 SCORES = {
     "replacement": (
@@ -59,6 +63,7 @@ def layout(context: Context, name: str | None = None, **_: Any) -> html.Div:
         "Graph",
         header(found),
         html.Div(id="graph-view", className="wb-graph-view", **attrs(source)),
+        *over_words(context.workspace, manifest),
         legend(),
         controls=[artefact_menu("Graph", choices, _href(key), width=220, key=key), *_another(context)],
     )
@@ -166,6 +171,29 @@ def effects(known: dict[str, Any]) -> list[Any]:
     return [
         strip,
         html.P(said + (f"; slope {slope:.2f} (1: exact)." if slope is not None else "."), className="wb-note"),
+    ]
+
+
+def over_words(workspace: Workspace, manifest: Manifest) -> list[html.Section]:
+    """Return the flows between groups of nodes over the words of a template, for a graph that was traced with one."""
+    if "flows" not in manifest.summary:
+        return []
+    path = workspace.table_path(KIND, manifest.name, VARIANTS.removesuffix(".parquet"))
+    rows = workspace.query("select * from f", f=path).to_pylist()
+    beyond = [row for row in rows if row["low"] > 0 or row["high"] < 0]
+    n = manifest.summary["words"]
+    said = (
+        f"The same prompt with {n} words: the part of all influence that goes straight from one group of nodes to "
+        f"another, with its mean and 95 % interval over the words. {len(beyond)} of {len(rows)} flows differ from 0; "
+        f"with nothing there, {len(rows) * 0.05:.0f} would."
+    )
+    return [
+        panel(
+            "Over other words",
+            html.P(said, className="wb-note"),
+            records_table(beyond or rows, limit=SHOWN_FLOWS),
+            className="wb-graph-words",
+        )
     ]
 
 

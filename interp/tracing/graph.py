@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE, NODES, EDGES = "graph.json", "nodes.parquet", "edges.parquet"
+VARIANTS = "variants.parquet"
+"""Flows over the words of a template, where the graph was traced with one."""
 KIND = "attribution_graph"
 FORMAT = 1
 

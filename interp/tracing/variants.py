@@ -23,6 +23,7 @@ from interp.progress import Progress
 from interp.results import Record, Result
 from interp.statistics import t_interval
 from interp.tracing.config import TraceConfig
+from interp.tracing.graph import VARIANTS
 from interp.tracing.influence import influence, normalise_rows
 from interp.tracing.rows import Adjacency
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from interp.tracing.edges import System
     from interp.tracing.replacement import Replacement
 
-VARIANTS = "variants.parquet"
 LEAST = 3
 """Fewest words that give an interval."""
 PARTS = ("early", "middle", "late")

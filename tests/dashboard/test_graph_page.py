@@ -16,7 +16,7 @@ from dashboard.app import create_app
 from dashboard.components.pages import artefact_href, graph_href
 from dashboard.feature import data as features
 from dashboard.graph import data
-from dashboard.graph.page import effects, header, scores
+from dashboard.graph.page import effects, header, over_words, scores
 from dashboard.notes.page import thing_href
 from dashboard.prompt.live import LiveModel
 from interp.artifacts import Draft, read_json, write_json
@@ -25,6 +25,7 @@ from interp.notes import Notes
 from interp.tracing.graph import KIND, AttributionGraph
 from interp.tracing.interchange import import_graph
 from interp.tracing.supernodes import Supernode
+from interp.tracing.variants import Variants, save_variants
 from interp.workspace import Workspace
 
 HERE = {"Host": "127.0.0.1:8050"}
@@ -91,6 +92,20 @@ def test_every_score_has_its_baselines_beside_it_or_says_that_they_were_not_meas
 def test_the_header_names_targets_with_their_probabilities():
     said = text_of(header(make_graph()))
     assert all(part in said for part in ("“ Paris”", "62.0%", "20.0%", "13.0%"))
+
+
+def test_flows_over_the_words_of_a_template_stand_beside_what_chance_gives(own):
+    flows = {("token 'of' (3)", "target"): np.array([0.3, 0.31, 0.29]), ("<b>", "target"): np.array([0.4, -0.4, 0.1])}
+    graph = AttributionGraph.load(own.path(KIND, "capital"))
+    draft = Draft.open(own.path(KIND, "words"), kind=KIND, config={}, seed=0)
+    graph.write(draft, {}, **save_variants(draft.path, Variants("The {}", ("a", "b", "c"), flows)))
+    [shown] = over_words(own, own.manifest(KIND, "words"))
+    text = text_of(shown)
+    assert "with 3 words" in text
+    assert "1 of 2 flows differ from 0; with nothing there, 0 would" in text
+    assert "token 'of' (3)" in text
+    assert "<b>" not in text, "its interval holds 0"
+    assert over_words(own, own.manifest(KIND, "capital")) == []
 
 
 def test_a_latent_leads_to_the_features_table_of_its_layer(own):
