@@ -35,6 +35,7 @@ from dashboard.components.pages import (
     feature_href,
     first_step,
     run_button,
+    runs_href,
     sae_href,
 )
 from dashboard.components.tokens import token_bars, token_strip, token_text
@@ -45,7 +46,13 @@ from interp.errors import WorkbenchError, as_typed
 from interp.workspace import Workspace
 
 N_EXAMPLES, N_TOKENS = 6, 8
-_WAIT = html.P("Measuring, from the weights: the first time takes some seconds.", className="wb-busy wb-busy-on")
+_WAIT = html.P(
+    [
+        "Measuring, from the weights: the first time takes some seconds.",
+        html.Progress(**attrs({"aria-label": "Progress of the measurement"})),
+    ],
+    className="wb-busy wb-busy-on",
+)
 N_SHOWN = 25
 """Matched pairs shown of the largest, and of the smallest cosine."""
 
@@ -123,6 +130,7 @@ def _begin(workspace: Workspace, known: list[str]) -> html.Section:
         html.Ul(rows, className="wb-compare-names"),
         html.H3("In this workspace"),
         html.Ul(links, className="wb-lines"),
+        html.P(["Models elsewhere: ", quiet_link("run compare models", runs_href("compare models")), "."]),
         note="a feature compares with a feature or a neuron, everything else with its own kind",
     )
 
@@ -397,16 +405,35 @@ def _command(text: str) -> html.Pre:
 
 
 def _models(workspace: Workspace, a: Thing, b: Thing) -> list[Any]:
-    panels = []
-    for each in view.model_pairs(workspace, a, b):
+    panels, pairs = [], view.model_pairs(workspace, a, b)
+    for each in pairs:
         said = [html.Li(visible(f"{text[:1].upper()}{text[1:]}.", 600)) for text in each.findings]
         link = html.P(quiet_link(f"Open {each.artefact}", each.href))
         panels.append(panel(each.kind.capitalize(), html.Ul(said, className="wb-said") if said else None, link))
-    if panels:
-        return panels
-    verbs = (f"compare models {a.name} {b.name}", f"geometry compare {a.name} {b.name}")
-    lead = html.P("Each of these commands makes a comparison: fine-tuning effects, and CKA of their layers.")
-    return [panel("Nothing compares them yet", lead, *(_command(f"workbench {verb}") for verb in verbs))]
+    made = {each.kind for each in pairs}
+    asks = (
+        ("model comparison", "compare models", {"base": a.name, "tuned": b.name}, "Compare as base and tuned model"),
+        ("space comparison", "geometry compare", {"model": a.name, "other": b.name}, "Compare their layers"),
+    )
+    return [*panels, *(_ask(a, b, *each) for kind, *each in asks if kind not in made)]
+
+
+def _ask(a: Thing, b: Thing, verb: str, options: dict[str, Any], text: str) -> html.Section:
+    """Return what makes a comparison of two models that the workspace lacks: a button, the form, the command."""
+    return panel(
+        text,
+        run_button(verb, options, id=verb.replace(" ", "-"), text="Run it", then=compare_href(a.name, b.name)),
+        html.P(quiet_link("with other texts and settings", runs_href(verb, **options))),
+        _command(f"workbench {verb} {a.name} {b.name}"),
+        note=_MAKES[verb],
+    )
+
+
+_MAKES = {
+    "compare models": "not made yet: effects of fine-tuning on weights, residual stream and heads, and what carries "
+    "them; null: the base rounded, or models trained further without the change",
+    "geometry compare": "not made yet: CKA of all layers with all; null: shuffled tokens",
+}
 
 
 PAGE = Page(

@@ -116,7 +116,7 @@ def _fill_button(queue: RunQueue, verb: str, options: dict[str, Any], *, then: s
     try:
         queue.catalogue.command(verb, options)
     except WorkbenchError as error:
-        form = "/runs" + _query({"verb": verb, **options})
+        form = runs_href(verb, **options)
         return [html.P(as_typed(str(error))), dcc.Link(f"Choose and run {verb}", href=form, className="wb-act")]
     of = next((str(value) for value in options.values()), "")
     return [
@@ -392,6 +392,11 @@ def changes_href(name: str) -> str:
 def compare_href(a: str, b: str = "") -> str:
     """Address of the comparison of two named things; with one, the page asks for the other."""
     return "/compare" + _query({"a": a, "b": b})
+
+
+def runs_href(verb: str, **options: Any) -> str:
+    """Address of the form that runs a verb, filled with these options."""
+    return "/runs" + _query({"verb": verb, **options})
 
 
 def prompt_href(**query: Any) -> str:
