@@ -415,14 +415,14 @@ def _models(workspace: Workspace, a: Thing, b: Thing) -> list[Any]:
         ("model comparison", "compare models", {"base": a.name, "tuned": b.name}, "Compare as base and tuned model"),
         ("space comparison", "geometry compare", {"model": a.name, "other": b.name}, "Compare their layers"),
     )
-    return [*panels, *(_ask(a, b, *each) for kind, *each in asks if kind not in made)]
+    return panels + [_ask(a, b, verb, options, text) for kind, verb, options, text in asks if kind not in made]
 
 
 def _ask(a: Thing, b: Thing, verb: str, options: dict[str, Any], text: str) -> html.Section:
     """Return what makes a comparison of two models that the workspace lacks: a button, the form, the command."""
     return panel(
         text,
-        run_button(verb, options, id=verb.replace(" ", "-"), text="Run it", then=compare_href(a.name, b.name)),
+        run_button(verb, options, id=verb.replace(" ", "-"), text=f"Run {verb}", then=compare_href(a.name, b.name)),
         html.P(quiet_link("with other texts and settings", runs_href(verb, **options))),
         _command(f"workbench {verb} {a.name} {b.name}"),
         note=_MAKES[verb],
