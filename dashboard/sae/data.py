@@ -400,6 +400,15 @@ def in_the_model(workspace: Workspace, name: str) -> dict[str, Any]:
     return {}
 
 
+def concepts(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    """Return the newest scores of everyday concepts, with the evaluation's name as `artefact`; None without any."""
+    for manifest, found in _read_all(workspace, "evaluation", "evaluation.json"):
+        part = found.get("concepts")
+        if manifest.config.get("sae") == name and isinstance(part, dict) and _rows(part):
+            return part | {"artefact": manifest.name}
+    return None
+
+
 def described(workspace: Workspace, name: str) -> list[Manifest]:
     """Return the feature tables and maps made from this dictionary."""
     key = f"sae:{name}"

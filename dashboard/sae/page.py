@@ -11,7 +11,7 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from dashboard.components.evidence import number as shown
 from dashboard.components.frame import attrs, explain, graph, note_controls, notice, page, panel, quiet_link, stat
-from dashboard.components.pages import Context, Page, atlas_href, current, first_step, sae_href
+from dashboard.components.pages import Context, Page, atlas_href, current, feature_href, first_step, sae_href
 from dashboard.figures.saes import HEIGHT, HealthRun, health_figure
 from dashboard.figures.scaling import density_histogram, pareto_plane, scaling_curves
 from dashboard.figures.theme import message_figure, theme
@@ -335,6 +335,7 @@ def _show(state: dict[str, Any], _status: str, scheme: str | None) -> Any:
     boxes = [] if chosen.unfinished else [_plane(workspace, chosen, found, scheme), _density(workspace, made, scheme)]
     return card(chosen, inside, made), [
         html.Div(boxes, className="wb-two wb-even"),
+        None if chosen.unfinished else _concepts(workspace, chosen, made),
         _scaling(workspace, chosen, scheme),
     ]
 
@@ -364,6 +365,56 @@ def _density(workspace: Workspace, made: list[Any], scheme: str | None) -> html.
     dense = quiet_link("dense", f"/feature/{tables}/?d=-1,0", title="fire on more than a tenth of the tokens")
     figure = density_histogram(found, theme(scheme))
     return panel(title, graph("sae-density", figure=figure, label="Histogram of density"), note=[*rest, dense])
+
+
+_BASELINES = ("neuron", "component", "coordinate", "untrained")
+_SETS = {"choose": "that guide choices", "judge": "held back to judge"}
+_CONCEPTS = (
+    "F1 of the best feature of each concept, chosen by half of its words and judged by the other half among four times "
+    "as many words of other concepts (always yes: .33). Baselines and shuffled labels: F1 by the same procedure; AUROC "
+    "on hover. Steering: rise of the log-probability of its words above random features, in nats; bold: p at most .05. "
+    "Search: its position for the concept's name or words. From "
+)
+
+
+def _concepts(workspace: Workspace, chosen: view.Entry, made: list[Any]) -> Any:
+    """Return the table of everyday concepts: the best feature of each, beside baselines and the null."""
+    found = scores.concepts(workspace, chosen.name)
+    if found is None:
+        return None
+    tables = found.get("features") or next((m.name for m in made if m.kind == "features"), "")
+    said = [f"{part['dictionary']:.0%} of the {part['n']} {_SETS[name]} (untrained dictionary {part['untrained']:.0%}, "
+            f"shuffled labels {part['null']:.0%})" for name in _SETS if (part := found.get(name))]  # fmt: skip
+    titles = ["concept", "feature", "F1", "95 %", "AUROC", *_BASELINES, "shuffled", "steering", "search"]
+    head = html.Thead(html.Tr([html.Th(title, scope="col") for title in titles]))
+    body = html.Tbody([_concept(row, tables) for row in sorted(found["rows"], key=lambda row: -row["f1"])])
+    table = html.Table([head, body], className="wb-evidence wb-records")
+    return panel(
+        "Everyday concepts",
+        html.P(f"A feature detects, with F1 of at least 0.7: {'; '.join(said)}.", className="wb-flush"),
+        html.Div(table, className="wb-scroll wb-concepts", tabIndex="0", **attrs({"aria-label": "Concepts"})),
+        note=_CONCEPTS + found["artefact"],
+        className="wb-row",
+    )
+
+
+def _concept(row: dict[str, Any], tables: str) -> html.Tr:
+    feature, f1, gain = row["feature"], _short(row["f1"]), _short(row.get("steering"))
+    others = [
+        html.Td(_short(row[f"{name}_f1"]), title=f"{name} {row[name]}, AUROC {_short(row[f'{name}_auroc'])}")
+        for name in _BASELINES
+    ]
+    return html.Tr([
+        html.Th(row["concept"], scope="row", title=f"set: {row['set']}; class of words: {row['class']}"),
+        html.Td(quiet_link(str(feature), feature_href(tables, feature)) if tables else str(feature)),
+        html.Td(html.Strong(f1) if row["f1"] >= 0.7 else f1),
+        html.Td(f"{_short(row['f1_low'])} to {_short(row['f1_high'])}"),
+        html.Td(_short(row["auroc"])),
+        *others,
+        html.Td(_short(row["null_f1"]), title=f"95 %: {_short(row['null_f1_low'])} to {_short(row['null_f1_high'])}"),
+        html.Td(html.Strong(gain) if (row.get("steering_p") or 1) <= 0.05 else gain),
+        html.Td(str(row.get("search_rank") or "")),
+    ])  # fmt: skip
 
 
 def _scaling(workspace: Workspace, chosen: view.Entry, scheme: str | None) -> Any:

@@ -36,7 +36,7 @@ from dashboard.sae import data as scores
 from dashboard.sae import data as view
 from dashboard.sae import page as sae
 from dashboard.sae.data import MAX_LINES, WHOLE, Point, drift, first_not_finite, read_log
-from interp.artifacts import STATUS, partial_path
+from interp.artifacts import STATUS, Draft, partial_path, write_json
 from interp.errors import ConfigError, UnknownNameError
 from interp.workspace import Workspace
 
@@ -358,6 +358,30 @@ def test_the_card_says_what_was_measured_and_where_it_came_from(inside):
     assert all(word in big for word in ("0.991", "0.985", "4,608", HOOK_POINT, "/feature/big", "244 steps"))
     peer = shown(sae._show({"name": "peer"}, "", "light")[0])
     assert all(word in peer for word in ("sparsify", "checkpoints/layers.9", "4.0e-07", "Imported"))
+
+
+def test_concepts_stand_beside_baselines_and_lead_to_their_features(tmp_path, live):
+    workspace = Workspace(tmp_path / "workspace", create=True)
+    finished(workspace, "big", 4608, 32)
+    evaluated(workspace, "older")  # of another dictionary, and without concepts
+    with create_app(workspace, live=live).server.app_context():
+        assert "Everyday concepts" not in shown(sae._show({"name": "big"}, "", "light")[1])
+    row = {"concept": "months", "set": "judge", "class": "name", "feature": 17, "search_rank": None}
+    row |= {"f1": 0.91, "f1_low": 0.8, "f1_high": 1.0, "auroc": 0.97, "steering": 1.25, "steering_p": 0.025}
+    row |= {"null_f1": 0.3, "null_f1_low": 0.1, "null_f1_high": 0.5}
+    for name in ("component", "coordinate", "untrained"):
+        row |= {name: 3, f"{name}_f1": 0.44, f"{name}_auroc": 0.66}
+    row |= {"neuron": None, "neuron_f1": None, "neuron_auroc": None}
+    part = {"judge": {"n": 1, "dictionary": 1.0, "untrained": 0.0, "null": 0.05}, "features": "big", "rows": [row]}
+    draft = Draft.open(workspace.path("evaluation", "scored"), kind="evaluation", config={"sae": "big"}, seed=0)
+    write_json(draft.path / "evaluation.json", {"concepts": part})
+    draft.finish(summary={}, parents={})
+    with create_app(workspace, live=live).server.app_context():
+        page = shown(sae._show({"name": "big"}, "", "light")[1])
+    assert "100% of the 1 held back to judge (untrained dictionary 0%, shuffled labels 5%)" in page
+    wanted = ("months", "/feature/big/17", "0.8 to 1", "0.97", "AUROC 0.66", "1.25", "scored")
+    assert all(word in page for word in wanted)
+    assert scores.concepts(workspace, "older") is None
 
 
 def test_only_what_changed_is_sent_again(inside):

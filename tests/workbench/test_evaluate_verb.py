@@ -104,9 +104,42 @@ def test_probing_and_absorption_say_what_they_found_or_why_not(root, tmp_path, c
     assert "absorption was not measured" in out
 
 
+CONCEPTS = """
+[classes.piece]
+templates = ["{}", "so {}", "a {} b", "it {}", "{} go"]
+others = [OTHERS]
+[[concepts]]
+name = "digits"
+class = "piece"
+words = ["1", "2", "3", "4", "5", "6", "7", "8"]
+"""
+
+
+def test_concepts_are_scored_by_set_with_their_baselines(root, tmp_path, capsys):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        CONCEPTS.replace("OTHERS", ", ".join(f'"{letter}"' for letter in "abcdefghijklmnopqrstuvwxyzABCDEF"))
+    )
+    options = ("--contexts", "0", "--concepts", "--concept-list", str(path), "--concept-set", "choose")
+    assert evaluate(root, "one", "--name", "concepts", *options) == 0
+    found, out = read_json(root / "evaluations" / "concepts" / "evaluation.json")["concepts"], capsys.readouterr().out
+    (row,) = found["rows"]
+    assert row["concept"] == "digits"
+    assert 0 <= row["feature"] < 48
+    assert all(0 <= row[f"{name}_f1"] <= 1 for name in ("neuron", "component", "coordinate", "untrained", "null"))
+    assert found["choose"]["n"] == 1
+    assert found["features"] == ""  # it has no feature tables, so nothing was searched
+    assert found["table"] in out
+    manifest = read_manifest(root / "evaluations" / "concepts")
+    assert manifest.config["concepts"]["file"] == "mine.toml"
+    assert manifest.summary["concepts"]["choose"]["null"] == found["choose"]["null"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--concept-set", "judge"], "add --concepts"),
+        (["--concepts", "--concept-list", "x.toml"], "no list of concepts can be read at x.toml"),
         (["--labels", "x.csv"], "add --probing"),
         (["--labels", "x.csv", "--probing"], "no file at x.csv"),
         (["--probing", "--probe-seeds", "0"], "probe_seeds must be at least 1"),
