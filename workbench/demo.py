@@ -377,7 +377,7 @@ def command_line(verb: Verb) -> str:
     words = [program(), *verb.typed_words()]
     named = ("model", "recording", "dictionary", "source", "path")
     positional = next((f for f in fields(verb) if f.name in named), None)  # type: ignore[arg-type]
-    if positional is not None:
+    if positional is not None and getattr(verb, positional.name) is not None:
         words.append(str(getattr(verb, positional.name)))
     for field in fields(verb):  # type: ignore[arg-type]
         value = getattr(verb, field.name)

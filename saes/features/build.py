@@ -176,9 +176,10 @@ def build_together(
     seed: int = 0,
     overwrite: bool = False,
     relations: bool = True,
+    index: bool = True,
     progress: Progress | None = None,
 ) -> list[Manifest]:
-    """Write `features.parquet`, `examples.parquet` and the index of the text for each dictionary, in one pass.
+    """Write `features.parquet`, `examples.parquet` and (`index`) an index of the text for each dictionary, in one pass.
 
     `window` counts tokens on each side of a peak, `n_top` the strongest examples of a feature, and `n_per_quantile`
     those from each quarter of activation. `relations` (companions, neurons, logits and their nulls) needs a second,
@@ -200,17 +201,17 @@ def build_together(
             "n_per_quantile": n_per_quantile,
         }
         draft = Draft.open(each.folder, kind="features", config=config, seed=seed, overwrite=overwrite)
-        index = TokenIndex(each.dictionary.d_sae, draft.path / "index-runs")
         drafts.append(draft)
-        encoded.append(Encoded(each.dictionary, hook_point, (index, spelling)))
+        words = (TokenIndex(each.dictionary.d_sae, draft.path / "index-runs"), spelling) if index else None
+        encoded.append(Encoded(each.dictionary, hook_point, words))
     started = time.perf_counter()
     how: dict[str, Any] = {"window": window, "n_top": n_top, "seed": derive_seed(seed, "sample")}
     every = collect_together(encoded, recording, progress=_visible(drafts[0], progress), **how)
     speed = every[0].n_tokens / max(time.perf_counter() - started, 1e-9)
     found = []
     for each, draft, part, statistics in zip(wanted, drafts, encoded, every, strict=True):
-        assert part.words is not None
-        part.words[0].write(draft.path / FOLDER, spelling)
+        if part.words is not None:
+            part.words[0].write(draft.path / FOLDER, spelling)
         edges = write_tables(draft.path, statistics, each.dictionary, recording, model, n_per_quantile=n_per_quantile)
         summary = {
             "n_features": each.dictionary.d_sae,

@@ -136,6 +136,12 @@ def training(
                 f"{recording.folder} has no blocks.{unknown[0]}.{reads} and blocks.{unknown[0]}.{writes}; record them, "
                 f"or choose among layers {', '.join(map(str, recorded))}"
             )
+        shards = range(recording.n_shards)
+        if not any(len(recording.real_rows(n, "heldout", train.heldout_fraction)) for n in shards):
+            raise ConfigError(
+                f"none of the documents of {recording.folder} is held out, so the set could not be scored at the end; "
+                "raise heldout_fraction, or record more documents"
+            )
         across = isinstance(config, CrossLayerConfig)
         if across and chosen != list(range(len(chosen))):
             raise ConfigError(

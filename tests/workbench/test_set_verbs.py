@@ -131,6 +131,7 @@ def test_a_cross_layer_set_has_tables_too(workspace: Workspace):
         (["train", "mlps", "--set", "x", "--cross-layer", "--kind", "topk"], "kind of a cross-layer set's latents"),
         (["train", "mlps", "--set", "x", "--name", "y"], "--set as its name"),
         (["train", "mlps", "--set", "mine", *SIZES], "already there"),
+        (["train", "mlps", "--set", "x", "--d-sae", "8", "--k", "2", "--heldout-fraction", "0.0001"], "is held out"),
         (["features", "--set", "mina"], "mine"),
         (["features"], "features need a dictionary"),
         (["features", "--set", "mine", "--recording", "mlps", "mine"], "features need a dictionary"),

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from saes.sets.set import PerLayerSet
 
 SET, TEXT, LOOK = "smol", "mlps", "mlps-look"
-NODES = 400
+NODES = 300
 OTHERS = 16
 PROMPTS: dict[str, tuple[str, str, str]] = {
     "capital-of-France": ("The capital of France is", " Paris", " Rome"),
@@ -64,6 +64,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
     """Tokens that latents are described on."""
     d_sae: int = 2_304
     k: int = 32
+    heldout_fraction: float = 0.01
     data: Path = DATA
 
     def run(self) -> None:
@@ -75,7 +76,7 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
         described = [
             ("features", f"{SHIPPED_SET}-{n}") for n in workspace.manifest("transcoders", SET).summary["layers"]
         ]
-        run_step(workspace, self._describe(SHIPPED_SET), "last")
+        run_step(workspace, self._describe(SHIPPED_SET, index=False), "last")
         pack(workspace, [("transcoders", SHIPPED_SET), *described, *((GRAPH, name) for name in PROMPTS)], self.data)
 
     def _texts(self, workspace: Workspace) -> dict[str, Path]:
@@ -92,8 +93,8 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
     def _shared(self) -> dict[str, Any]:
         return {"workspace": self.workspace, "threads": self.threads, "device": self.device, "seed": self.seed}
 
-    def _describe(self, name: str) -> Step:
-        verb = Features(set=name, recording=LOOK, window=8, **self._shared())
+    def _describe(self, name: str, *, index: bool = True) -> Step:
+        verb = Features(set=name, recording=LOOK, window=8, index=index, **self._shared())
         return Step("features", "Describe every latent", "Examples and labels.", verb, f"{name}-0")
 
     def _steps(self, texts: dict[str, Path]) -> list[Step]:
@@ -105,7 +106,8 @@ class Graphs(InWorkspace, Seeded, Threaded, OnDevice):
                         **live)),
             Step("transcoders", "Train", "A transcoder for every MLP, in one pass through the model.",
                  Train(recording=TEXT, set=SET, kind="batchtopk", d_sae=(self.d_sae,), k=(self.k,), tokens=self.tokens,
-                       heldout_fraction=0.01, encoder_dtype="bfloat16", checkpoint_every=60, **shared), SET),
+                       heldout_fraction=self.heldout_fraction, encoder_dtype="bfloat16", checkpoint_every=60,
+                       **shared), SET),
             Step("recording", "Record", "Text that may ship, for examples.",
                  Record(name=LOOK, corpus=str(texts["look"]), tokens=self.look_tokens, **live)),
             self._describe(SET),

@@ -60,6 +60,8 @@ class Features(Writes, Seeded, Threaded, RunsModel):
     """Recording whose activations are encoded. Default: the one that the SAE was trained on."""
     window: int = 16
     """Tokens of context on each side of an example's peak."""
+    index: bool = True
+    """Index the text, so that features are found by the words on which they fire."""
     allow_other_weights: bool = False
     """Apply an SAE to a model whose weights differ from those it was trained on."""
 
@@ -87,6 +89,7 @@ class Features(Writes, Seeded, Threaded, RunsModel):
                 folder,
                 dictionary_name=chosen.full_name,
                 window=self.window,
+                index=self.index,
                 seed=self.seed,
                 overwrite=self.overwrite,
                 parents=chosen.parents,
@@ -125,7 +128,8 @@ class Features(Writes, Seeded, Threaded, RunsModel):
         ]
         for each in wanted:
             self.check_free(each.folder)
-        how: dict[str, Any] = {"window": self.window, "seed": self.seed, "overwrite": self.overwrite}
+        how: dict[str, Any] = {"window": self.window, "index": self.index, "seed": self.seed}
+        how |= {"overwrite": self.overwrite}
         with bar(f"features of {len(wanted)} layers", "tokens") as progress:
             made = build_together(wanted, opened, model, relations=False, progress=progress, **how)
         n, dead = (sum(each.summary[key] for each in made) for key in ("n_features", "n_dead"))
