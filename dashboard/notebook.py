@@ -11,7 +11,7 @@ import html as text_of
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from dashboard.components.live import Pattern, TextFirings
 from dashboard.components.tokens import token_strip
 from dashboard.feature import page as feature_page
 from dashboard.feature.data import examples, one
+from dashboard.feature.export import feature_html
 from dashboard.figures.heads import attention_pattern, head_scores
 from dashboard.figures.results import plot
 from dashboard.figures.saes import activation_histogram, proof_nulls
@@ -49,11 +50,12 @@ class Shown:
 
     html: str
     figures: tuple[go.Figure, ...] = ()
+    page: Callable[[], str] | None = None
+    """Makes the page that the dashboard downloads for it, if there is one."""
 
     def to_html(self) -> str:
-        """Return one page with everything in it: no requests, to us or to others."""
-        drawn = [each.to_html(full_html=False, include_plotlyjs=not at) for at, each in enumerate(self.figures)]
-        return f'<!doctype html><meta charset="utf-8">{self.html}{"".join(drawn)}'
+        """Return one page with everything in it: no script, no requests, to us or to others."""
+        return self.page() if self.page else f'<!doctype html><meta charset="utf-8">{self.html}'
 
     def _repr_html_(self) -> str:
         return self.html
@@ -134,7 +136,8 @@ def _feature(workspace: Workspace, name: str, index: int, colours: Theme) -> Sho
     if (proof := read_proof(workspace, name, index)) is not None:
         parts.append(html.P(proof["outdated"] or proof["verdict"], className="wb-note"))
         figures.append(proof_nulls(proof["measures"], proof["draws"], colours))
-    return Shown(markup(html.Div(parts, className="wb-stack"), colours.name), tuple(figures))
+    whole = partial(feature_html, workspace, name, index)
+    return Shown(markup(html.Div(parts, className="wb-stack"), colours.name), tuple(figures), whole)
 
 
 def _map(workspace: Workspace, found: Manifest, colours: Theme, options: dict[str, Any]) -> Any:
