@@ -14,11 +14,12 @@ A falling loss alone does not show a mechanism: a toy that copies by position ha
 curve.
 
 **Transitions** (`find_transition`). A curve goes from its starting level to its final level. Its *onset*, *middle* and
-*end* are the steps at which it has covered 10, 50 and 90 % of the way for good. It is a transition when two conditions
-hold:
+*end* are the steps at which it has covered 10, 50 and 90 % of the way for good. It is a transition when three
+conditions hold:
 
 - the change is large: at least `SIGNAL` times the typical step in the flat parts of the curve, and at least `least`;
-- the change is fast: from onset to end takes at most `QUICK` of the steps. A straight line takes 80 %.
+- the change is fast: from onset to end takes at most `QUICK` of the steps. A straight line takes 80 %;
+- a random walk seldom has it: p is at most `ALPHA` (`walk_p_value`). Of random walks, one in six passes the other two.
 
 Steps may be any rising numbers. Crossings are interpolated between measurements, so their resolution is the distance
 between measurements.
@@ -26,6 +27,7 @@ between measurements.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,10 +42,12 @@ from interp.models.toys import Toy, find_toy
 from interp.models.training import TrainingStep, train_small
 from interp.progress import Progress
 from interp.results import Record, Result
-from interp.runtime import make_generator, one_thread
+from interp.runtime import derive_seed, make_generator, one_thread
 
 SIGNAL = 8.0
 QUICK = 0.5
+ALPHA = 0.05
+N_WALKS = 999
 FEWEST = 8
 
 
@@ -62,6 +66,8 @@ class Transition(NamedTuple):
     """median of its last tenth"""
     noise: float
     """typical step of the flat parts: median absolute difference of successive values at both ends"""
+    p: float | None = None
+    """share of random walks with a change as large for its length; None where the curve ends about where it began"""
 
 
 def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0) -> Transition:
@@ -85,11 +91,45 @@ def find_transition(steps: np.ndarray, values: np.ndarray, *, least: float = 0.0
     gone = (values - before) / way
     onset, middle, end = (crossing(steps, gone, level) for level in (0.1, 0.5, 0.9))
     share = (end - onset) / (steps[-1] - steps[0])
+    p = walk_p_value(values)
     if share > QUICK:
         reason = f"it changes over {share:.0%} of the time: gradual, no transition"
-        return Transition(False, reason, None, None, None, before, after, noise)
+        return Transition(False, reason, None, None, None, before, after, noise, p)
+    if p > ALPHA:
+        reason = f"{p:.0%} of random walks change as much in as short a time: no transition"
+        return Transition(False, reason, None, None, None, before, after, noise, p)
     reason = f"from 10 to 90 % of the way in {share:.0%} of the time"
-    return Transition(True, reason, onset, middle, end, before, after, noise)
+    return Transition(True, reason, onset, middle, end, before, after, noise, p)
+
+
+def walk_p_value(values: np.ndarray) -> float:
+    """Return the share of Gaussian random walks that have a change as large for its length as a curve `[n]`.
+
+    The statistic is the largest change over any stretch of up to half the curve, divided by the square root of its
+    length and the scale of single steps; the median step is taken out, so drift does not count. Its null distribution
+    is that of `N_WALKS` walks of `n` values, and the smallest p is 1 / (`N_WALKS` + 1). Walks whose steps have heavy
+    tails jump by themselves, and their p is too small.
+    """
+    steps = np.diff(np.asarray(values, float))
+    return float((1 + (_walks(len(steps)) >= _largest_change(steps)).sum()) / (N_WALKS + 1))
+
+
+@lru_cache(maxsize=64)
+def _walks(n: int) -> np.ndarray:
+    """Return the statistic of random walks of `n` steps."""
+    return _largest_change(np.random.default_rng(derive_seed(0, "random walks", n)).standard_normal((N_WALKS, n)))
+
+
+def _largest_change(steps: np.ndarray) -> np.ndarray:
+    """Return the largest change of curves with steps `[..., n]`, for its length and the scale of their steps."""
+    steps = steps - np.median(steps, -1, keepdims=True)
+    scale = np.median(np.abs(steps), -1)
+    sums = np.concatenate([np.zeros((*steps.shape[:-1], 1)), steps.cumsum(-1)], -1)
+    half = max(1, steps.shape[-1] // 2)
+    lengths = np.unique(np.geomspace(1, half, min(half, 24)).round().astype(int))
+    changes = [np.abs(sums[..., length:] - sums[..., :-length]).max(-1) / length**0.5 for length in lengths]
+    largest = np.max(changes, 0)
+    return np.divide(largest, scale, out=np.where(largest > 0, np.inf, 0.0), where=scale > 0)
 
 
 def crossing(steps: np.ndarray, gone: np.ndarray, level: float) -> float:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest
 
 from interp.errors import ConfigError, NonFiniteError
-from interp.studies.induction_emerges import find_transition, first_at
+from interp.studies.induction_emerges import find_transition, first_at, walk_p_value
 
 STEPS = np.arange(0, 1500, 25)
 
@@ -44,6 +45,43 @@ def test_noise_a_line_and_a_slow_curve_are_no_transitions():
     small = logistic(700, 20, 0.04, 0.07)
     assert find_transition(STEPS, small).found
     assert not find_transition(STEPS, small, least=0.1).found
+
+
+def walk(seed: int, n: int = len(STEPS), drift: float = 0.0) -> np.ndarray:
+    return (np.random.default_rng(seed).normal(size=n) + drift).cumsum()
+
+
+@pytest.mark.parametrize(("n", "drift"), [(60, 0.0), (60, 0.3), (12, 0.0)])
+def test_the_p_value_is_uniform_under_random_walks(n, drift):
+    p = np.array([walk_p_value(walk(seed, n, drift)) for seed in range(400)])
+    assert kstest(p, "uniform").pvalue > 0.01
+    assert (p <= 0.05).mean() < 0.09, "400 walks: .05 with a standard error of .011"
+
+
+def test_random_walks_have_no_transitions():
+    found = [find_transition(STEPS, walk(seed)) for seed in range(200)]
+    assert sum(each.found for each in found) <= 10, "at most the error rate of .05"
+    assert any("random walks change as much" in each.reason for each in found)
+    quick = [each for each in found if each.found or "random walks" in each.reason]
+    assert len(quick) > 20, "size and speed alone find one in six"
+
+
+@pytest.mark.parametrize("width", [5, 20, 60])
+@pytest.mark.parametrize("n", [15, 60])
+def test_a_planted_jump_is_no_random_walk(n, width):
+    steps = np.linspace(0, 1475, n)
+    for seed in range(10):
+        noise = np.random.default_rng(seed).normal(0, 0.02, n)
+        found = find_transition(steps, 1 / (1 + np.exp(-(steps - 700) / width)) + noise)
+        assert found.found, found.reason
+        assert found.p is not None
+        assert found.p <= 0.02
+
+
+def test_the_p_value_of_curves_without_noise():
+    assert walk_p_value(np.ones(20)) == 1
+    assert walk_p_value(0.5 * STEPS) == 1
+    assert walk_p_value(np.repeat([0.0, 1.0], 20)) == 0.001
 
 
 def test_a_curve_that_comes_back_has_its_onset_where_it_goes_for_good():
